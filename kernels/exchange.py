@@ -1,0 +1,38 @@
+"""Moving rows between activations and message buffers.
+
+Activations are neuron-major, (neurons, batch); one sample travels as (neurons, 1).
+``rows`` are uint32 (``INDEX_DTYPE``) and not checked against the number of neurons.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .jit import jit
+
+
+@jit
+def pack(X: np.ndarray, rows: np.ndarray, buffer: np.ndarray) -> None:
+    """buffer[k] = X[rows[k]], with X (neurons, batch), rows (count,) and buffer (count, batch)."""
+    for k in range(rows.size):
+        row = rows[k]
+        for b in range(X.shape[1]):
+            buffer[k, b] = X[row, b]
+
+
+@jit
+def unpack(buffer: np.ndarray, rows: np.ndarray, X: np.ndarray) -> None:
+    """X[rows[k]] = buffer[k], with buffer (count, batch), rows (count,) and X (neurons, batch)."""
+    for k in range(rows.size):
+        row = rows[k]
+        for b in range(X.shape[1]):
+            X[row, b] = buffer[k, b]
+
+
+@jit
+def unpack_add(buffer: np.ndarray, rows: np.ndarray, X: np.ndarray) -> None:
+    """X[rows[k]] += buffer[k]; rows may repeat, and are added in order: the sum is reproducible."""
+    for k in range(rows.size):
+        row = rows[k]
+        for b in range(X.shape[1]):
+            X[row, b] += buffer[k, b]

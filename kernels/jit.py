@@ -1,0 +1,33 @@
+"""The one module that decides how kernels are compiled.
+
+*Plain Python.*  With ``NUMBA_DISABLE_JIT=1`` every kernel is an ordinary function, and
+``kernel.py_func`` is one at any time: debuggers, coverage and tests step through them.
+
+*Cache.*  Machine code is kept on disk so that only the first run compiles.  Numba looks
+in turn at ``$NUMBA_CACHE_DIR``, ``__pycache__`` beside this file, and the user's cache
+directory, and takes the first that it can write to.  Where there is none (a read-only
+container without a home), kernels are compiled anew in every process.  Numba notices
+an edited kernel, but not that a function it inlines from *another* file was edited:
+after changing ``activations.py`` by hand, delete the cache.
+
+*Arithmetic.*  Sums may be reordered, so that they vectorise, and multiplications fused with
+additions; NaN and infinity keep their meaning, so that a broken network is seen as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numba
+
+_OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
+
+
+def jit(function: Callable) -> Callable:
+    """Compile ``function`` at its first call for each combination of argument types."""
+    try:
+        return numba.njit(cache=True, **_OPTIONS)(function)
+    except RuntimeError as no_cache:
+        if "cannot cache function" not in str(no_cache):
+            raise
+        return numba.njit(**_OPTIONS)(function)

@@ -1,0 +1,19 @@
+"""The choice of a product follows the measured limits."""
+
+import pytest
+
+from repurpose_hpc.kernels import blas_is_faster, csr_is_faster
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7, 8, 63, 64, 1000])
+def test_csr_for_sparse_blocks_only(batch):
+    assert csr_is_faster(0.0, batch)
+    assert not csr_is_faster(0.5, batch)
+
+
+def test_csr_limit_depends_on_the_batch():
+    assert [csr_is_faster(0.15, batch) for batch in (1, 2, 8, 64)] == [True, False, False, True]
+
+
+def test_blas_for_large_batches_only():
+    assert [blas_is_faster(batch) for batch in (1, 2, 16, 256)] == [False, False, True, True]

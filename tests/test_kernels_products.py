@@ -1,0 +1,148 @@
+"""Dense and CSR products, and the epilogue of a BLAS product, against NumPy."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
+
+from repurpose_hpc import kernels
+from repurpose_hpc.kernels import ACTIVATION_CODES, INDEX_DTYPE
+from repurpose_hpc.model.activations import Activation, activate
+
+TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
+
+
+@st.composite
+def problems(draw):
+    """(W, X, bias, activation): any shape including empty ones, half of the weights zero."""
+    rows, columns, batch = (draw(st.integers(0, 11)) for _ in range(3))
+    dtype = draw(st.sampled_from(list(TOLERANCE)))
+    activation = Activation(draw(st.sampled_from(list(ACTIVATION_CODES))), 0.1)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    W = rng.standard_normal((rows, columns)) * (rng.random((rows, columns)) < 0.5)
+    X, bias = rng.standard_normal((columns, batch)), rng.standard_normal(rows)
+    return W.astype(dtype), X.astype(dtype), bias.astype(dtype), activation
+
+
+def plain(kernel):
+    return getattr(kernel, "py_func", kernel)  # with NUMBA_DISABLE_JIT it is plain already
+
+
+@pytest.fixture(scope="module", params=["compiled", "plain"])
+def version(request):
+    return {"compiled": lambda kernel: kernel, "plain": plain}[request.param]
+
+
+def epilogue(activation):
+    return ACTIVATION_CODES[activation.kind], activation.alpha
+
+
+def csr_arrays(W, pointer_dtype=INDEX_DTYPE):
+    sparse = csr_matrix(W)
+    return sparse.data, sparse.indices.astype(INDEX_DTYPE), sparse.indptr.astype(pointer_dtype)
+
+
+def assert_close(actual, expected):
+    assert actual.dtype == expected.dtype
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE[actual.dtype.name])
+
+
+def dense(kernel, W, *arguments):
+    kernel(W, *arguments)
+
+
+def csr(kernel, W, *arguments):
+    kernel(*csr_arrays(W), *arguments)
+
+
+def csr_wide_pointers(kernel, W, *arguments):
+    kernel(*csr_arrays(W, np.uint64), *arguments)
+
+
+FORMATS = {
+    "dense": (dense, kernels.dense_vector, kernels.dense_batch),
+    "csr": (csr, kernels.csr_vector, kernels.csr_batch),
+    "csr_uint64": (csr_wide_pointers, kernels.csr_vector, kernels.csr_batch),
+}
+
+
+@pytest.fixture(scope="module", params=list(FORMATS))
+def products(request, version):
+    """(vector, batch): product functions of (W, x, start, out, code, alpha)."""
+    call, vector, batch = FORMATS[request.param]
+    return (lambda *a: call(version(vector), *a)), (lambda *a: call(version(batch), *a))
+
+
+@given(problem=problems())
+def test_vector_from_a_bias(products, problem):
+    W, X, bias, activation = problem
+    x = np.ascontiguousarray(X[:, 0]) if X.shape[1] else np.ones(X.shape[0], X.dtype)
+    out = np.full_like(bias, np.nan)
+    products[0](W, x, bias, out, *epilogue(activation))
+    assert_close(out, activate(activation, bias + W @ x))
+
+
+@given(problem=problems())
+def test_vector_onto_itself(products, problem):
+    W, _, bias, activation = problem
+    x, out = np.ones(W.shape[1], W.dtype), bias.copy()
+    products[0](W, x, out, out, *epilogue(activation))
+    assert_close(out, activate(activation, bias + W @ x))
+
+
+@given(problem=problems())
+def test_batch_from_a_bias(products, problem):
+    W, X, bias, activation = problem
+    out = np.full((W.shape[0], X.shape[1]), np.nan, W.dtype)
+    products[1](W, X, bias[:, None], out, *epilogue(activation))
+    assert_close(out, activate(activation, bias[:, None] + W @ X))
+
+
+@given(problem=problems())
+def test_own_part_then_ghosts(products, problem):
+    """The caller's use: bias + own columns during the exchange, then the ghosts and the activation."""
+    W, X, bias, activation = problem
+    own = W.shape[1] // 2
+    W_own, W_ghost = np.ascontiguousarray(W[:, :own]), np.ascontiguousarray(W[:, own:])
+    out = np.full((W.shape[0], X.shape[1]), np.nan, W.dtype)
+    products[1](W_own, X[:own], bias[:, None], out, ACTIVATION_CODES["identity"], 0.0)
+    products[1](W_ghost, X[own:], out, out, *epilogue(activation))
+    assert_close(out, activate(activation, bias[:, None] + W @ X))
+
+
+@given(problem=problems())
+def test_finish_a_blas_product(version, problem):
+    W, X, bias, activation = problem
+    product, onto = W @ X, np.ones((W.shape[0], X.shape[1]), W.dtype)
+    expected_onto = activate(activation, onto + product)
+    expected = activate(activation, bias[:, None] + product)
+    version(kernels.finish)(onto, product, onto, *epilogue(activation))
+    version(kernels.finish)(bias[:, None], product, product, *epilogue(activation))
+    assert_close(onto, expected_onto)
+    assert_close(product, expected)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("rows", [64, 65, 66, 67])
+def test_leftover_rows_at_size(dtype, rows):
+    """Large enough for the vectorised loops and their remainders to be entered."""
+    rng = np.random.default_rng(rows)
+    W, X = rng.standard_normal((rows, 301)).astype(dtype), rng.standard_normal((301, 21)).astype(dtype)
+    scale = W.dtype.type(1 / 301)
+    start = np.zeros((rows, 1), dtype)
+    for call, vector, batch in FORMATS.values():
+        out, column = np.empty((rows, 21), dtype), np.empty(rows, dtype)
+        call(batch, W, X, start, out, ACTIVATION_CODES["identity"], 0.0)
+        call(vector, W, X[:, 3].copy(), start[:, 0], column, ACTIVATION_CODES["identity"], 0.0)
+        assert_close(out * scale, (W @ X) * scale)
+        assert_close(column * scale, (W @ X[:, 3]) * scale)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_broken_weight_is_seen(products, bad):
+    W = np.ones((5, 6), np.float32)
+    W[2, 3] = bad
+    out = np.zeros(5, np.float32)
+    products[0](W, np.ones(6, np.float32), out, out, ACTIVATION_CODES["relu"], 0.0)
+    np.testing.assert_array_equal(out, np.array([6, 6, bad, 6, 6], np.float32))
