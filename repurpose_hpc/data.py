@@ -1,0 +1,262 @@
+"""Samples in files: streamed in batches, so that a file need not fit in memory.
+
+``.npy`` is memory-mapped, the ``x`` of an ``.npz`` is read from the archive row by row, the
+``x`` of an ``.h5`` in slabs.  Samples come first; further axes are flattened in C order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import h5py
+import numpy as np
+
+from repurpose_hpc.errors import UserError
+
+# Yields arrays of at most so many samples, in the file's own dtype and axes.
+Reader = Callable[[int], Iterator[np.ndarray]]
+
+_READ_ERRORS = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """The samples of a file, not yet read.
+
+    Attributes:
+        path: the file.
+        samples: how many.
+        width: values per sample.
+        labels: class of each sample, shape (samples,), int64; None if the file has none.
+    """
+
+    path: Path
+    samples: int
+    width: int
+    labels: np.ndarray | None
+    _reader: Reader
+
+    def batches(
+        self, batch_size: int, columns: np.ndarray | None = None, dtype: type = np.float32
+    ) -> Iterator[np.ndarray]:
+        """The samples in the order of the file.
+
+        Args:
+            batch_size: samples per batch, 1 or more; the last batch may have fewer.
+            columns: indices of the values wanted, integers; None for all.
+            dtype: floating-point type to convert to.
+
+        Yields:
+            arrays of their own memory, shape (batch, len(columns)), ``dtype``, C-contiguous.
+
+        Raises:
+            UserError: the file ends early or cannot be read.
+        """
+        with _reading(self.path):
+            for raw in self._reader(batch_size):
+                rows = raw.reshape(len(raw), self.width)
+                if columns is not None:
+                    rows = rows.take(columns, axis=1)
+                yield rows.astype(dtype, order="C")
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the file's bytes."""
+        digest = hashlib.sha256()
+        with _reading(self.path), open(self.path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
+
+
+def open_samples(path: str | Path) -> Samples:
+    """Open a file of samples; only its labels are read.
+
+    Args:
+        path: ``.npy`` (the samples), ``.npz`` or ``.h5``/``.hdf5`` (``x``: the samples,
+            numbers of any type; optionally ``y``: an integer label for each).
+
+    Raises:
+        UserError: missing or unreadable file, unknown format, no ``x``, no samples, not
+            real numbers, labels that are not one integer for each sample.
+    """
+    path = Path(path)
+    opener = _OPENERS.get(path.suffix)
+    if opener is None:
+        raise UserError(
+            f"{path}: unknown data format {path.suffix!r}, expected one of {', '.join(_OPENERS)}; "
+            "save the samples with numpy.save"
+        )
+    with _reading(path):
+        return opener(path)
+
+
+def check_finite(batch: np.ndarray, path: str | Path, first_sample: int = 0) -> None:
+    """Refuse NaN and infinity.
+
+    Args:
+        batch: shape (batch, width), as read from ``path``.
+        path: for the message.
+        first_sample: position in the file of the first sample of ``batch``.
+
+    Raises:
+        UserError: names the first bad sample and its first bad column, both counted from 0.
+    """
+    finite = np.isfinite(batch)
+    if finite.all():
+        return
+    row, column = np.argwhere(~finite)[0]
+    raise UserError(
+        f"{path}: expected finite values, found {batch[row, column]} in sample {first_sample + row}, "
+        f"column {column} (counted from 0); remove the sample or replace the value"
+    )
+
+
+def check_labels(labels: np.ndarray, classes: int, path: str | Path) -> None:
+    """Refuse labels that are not in 0 .. ``classes`` - 1.
+
+    Args:
+        labels: shape (samples,), integers.
+        classes: number of outputs of the network.
+        path: for the message.
+
+    Raises:
+        UserError: names the first sample with such a label.
+    """
+    bad = np.flatnonzero((labels < 0) | (labels >= classes))
+    if bad.size:
+        raise UserError(
+            f"{path}: y: expected labels from 0 to {classes - 1} as the network has {classes} outputs, "
+            f"found {labels[bad[0]]} at sample {bad[0]} ({bad.size} such labels in all); "
+            "check that data and model belong together"
+        )
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what a damaged or missing file raises into a message."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path}: expected a data file, found none; check the path") from None
+    except _READ_ERRORS as error:
+        raise UserError(
+            f"{path}: expected a readable data file: {error}; check the file or write it again"
+        ) from None
+
+
+def _open_npy(path: Path) -> Samples:
+    with open(path, "rb") as file:
+        shape, _, dtype = _read_header(file)
+    _check_array(shape, dtype, path)
+    mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    return _make_samples(path, shape, None, lambda batch_size: _slabs(mapped, batch_size))
+
+
+def _open_npz(path: Path) -> Samples:
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        _require_x("x.npy" in names, [name.removesuffix(".npy") for name in names], path)
+        with archive.open("x.npy") as member:
+            shape, fortran, dtype = _read_header(member)
+    _check_array(shape, dtype, path)
+    labels = None
+    if "y.npy" in names:
+        with np.load(path, allow_pickle=False) as arrays:
+            labels = arrays["y"]
+    read = _npz_whole if fortran else _npz_rows
+    return _make_samples(path, shape, labels, lambda batch_size: read(path, batch_size))
+
+
+def _open_h5(path: Path) -> Samples:
+    with h5py.File(path, "r") as file:
+        _require_x(isinstance(file.get("x"), h5py.Dataset), list(file), path)
+        shape, dtype = file["x"].shape, file["x"].dtype
+        labels = file["y"][()] if isinstance(file.get("y"), h5py.Dataset) else None
+    _check_array(shape, dtype, path)
+    return _make_samples(path, shape, labels, lambda batch_size: _h5_slabs(path, batch_size))
+
+
+_OPENERS = {".npy": _open_npy, ".npz": _open_npz, ".h5": _open_h5, ".hdf5": _open_h5}
+
+
+def _make_samples(path: Path, shape: tuple[int, ...], labels: np.ndarray | None, reader: Reader) -> Samples:
+    if labels is not None:
+        labels = _as_labels(labels, shape[0], path)
+    return Samples(path, shape[0], math.prod(shape[1:]), labels, reader)
+
+
+def _require_x(found: bool, names: list[str], path: Path) -> None:
+    if not found:
+        raise UserError(
+            f"{path}: expected an array x (samples first), found {', '.join(names) or 'nothing'}; rename it"
+        )
+
+
+def _check_array(shape: tuple[int, ...] | None, dtype: np.dtype, path: Path) -> None:
+    """Samples must be a non-empty array of real numbers."""
+    if dtype.kind not in "biuf":
+        raise UserError(
+            f"{path}: expected samples that are real numbers, found type {dtype}; "
+            "convert them, e.g. with x.astype(numpy.float32)"
+        )
+    if not shape or 0 in shape:
+        raise UserError(
+            f"{path}: expected samples of shape (samples, width), found shape {shape}; the data is empty"
+        )
+
+
+def _as_labels(y: np.ndarray, samples: int, path: Path) -> np.ndarray:
+    if y.dtype.kind not in "iu":
+        raise UserError(f"{path}: y: expected integer labels, found {y.dtype}; store y.astype(numpy.int64)")
+    if y.shape != (samples,):
+        raise UserError(
+            f"{path}: y: expected one label for each of {samples} samples, found shape {y.shape}; "
+            "store class numbers (not one-hot vectors) of shape (samples,)"
+        )
+    return y.astype(np.int64)
+
+
+def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether in Fortran order, and dtype of the array that ``file`` goes on to hold."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    return np.lib.format.read_array_header_2_0(file)
+
+
+def _slabs(array: np.ndarray | h5py.Dataset, batch_size: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(array), batch_size):
+        yield np.asarray(array[start : start + batch_size])
+
+
+def _h5_slabs(path: Path, batch_size: int) -> Iterator[np.ndarray]:
+    with h5py.File(path, "r") as file:
+        yield from _slabs(file["x"], batch_size)
+
+
+def _npz_rows(path: Path, batch_size: int) -> Iterator[np.ndarray]:
+    """The member x, in C order, decompressed as it is read."""
+    with zipfile.ZipFile(path) as archive, archive.open("x.npy") as member:
+        (samples, *axes), _, dtype = _read_header(member)
+        row_bytes = dtype.itemsize * math.prod(axes)
+        for start in range(0, samples, batch_size):
+            count = min(batch_size, samples - start)
+            block = member.read(count * row_bytes)
+            if len(block) < count * row_bytes:
+                raise EOFError(f"x ends before sample {start + count} of {samples}")
+            yield np.frombuffer(block, dtype).reshape(count, *axes)
+
+
+def _npz_whole(path: Path, batch_size: int) -> Iterator[np.ndarray]:
+    """The member x, in Fortran order: a sample is scattered over all of it."""
+    with np.load(path, allow_pickle=False) as arrays:
+        whole = arrays["x"]
+    yield from _slabs(whole, batch_size)
