@@ -1,0 +1,14 @@
+"""The network and data that the commands use when none are named (see README.md here)."""
+
+from pathlib import Path
+
+_folder = Path(__file__).resolve().parent
+
+MODEL = _folder / "model.npz"
+"""Weights: ``W0, b0, ... W3, b3``, float32; takes raw pixels 0..255, ReLU between layers."""
+
+CALIBRATION = _folder / "calibration.npz"
+"""Training images: ``x`` uint8 (4000, 784), ``y`` uint8 (4000,)."""
+
+TEST = _folder / "test.npz"
+"""Test images: ``x`` uint8 (2000, 784), ``y`` uint8 (2000,)."""

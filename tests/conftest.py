@@ -1,0 +1,103 @@
+"""What the tests share: launching real commands under mpirun, and ranks that agree on failures."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "scripts"))
+
+import environment  # noqa: E402  (scripts/environment.py)
+
+# All ranks must draw the same examples, and none may trip over another's database.
+settings.register_profile("ranks", derandomize=True, deadline=None, database=None)
+settings.load_profile("ranks")
+
+
+@pytest.fixture(scope="session")
+def mpirun():
+    """A function ``mpirun(n, *args, env=None, timeout=120) -> CompletedProcess``.
+
+    It runs ``mpirun -n N python ARGS`` with the launcher of the MPI that mpi4py loads here, from
+    this checkout (PYTHONPATH), with ``env`` added to the environment.  stdout and stderr are
+    captured as text.  A run longer than ``timeout`` seconds is killed and fails the test.  For
+    serial tests only: an MPI job cannot start another one.
+    """
+    return _mpirun
+
+
+def _mpirun(
+    n: int, *args: object, env: dict[str, str] | None = None, timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
+    command = [*environment.mpi_command(Path(sys.executable), n), *map(str, args)]
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    try:
+        return environment.run(
+            command, {**environment.mpi_environment(), "PYTHONPATH": path, **(env or {})}, timeout
+        )
+    except subprocess.TimeoutExpired as hang:
+        pytest.fail(f"{hang}\n{hang.stdout}\n{hang.stderr}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Under mpirun: one terminal report, rank 0's, and agreement on every test."""
+    if config.getoption("--with-mpi"):
+        from mpi4py import MPI
+
+        config.pluginmanager.register(RankAgreement(MPI.COMM_WORLD))
+        if MPI.COMM_WORLD.rank > 0:
+            config.pluginmanager.unregister(name="terminalreporter")
+
+
+class RankAgreement:
+    """A test that fails on one rank fails on every rank.
+
+    After each test every rank gathers the outcome of all.  A rank whose test failed has left the
+    test's communication, so the others may wait for it for ever: it gives them ``GRACE_SECONDS``
+    to end the test, then it aborts the job.
+    """
+
+    GRACE_SECONDS = 20
+
+    def __init__(self, comm) -> None:
+        self.comm = comm.Dup()  # its messages must not match those of a test
+        self.failed = False
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(self, item, call):
+        report = yield
+        if report.failed:
+            self.failed = True
+            self.tell(f"FAILED {report.nodeid} ({report.when})\n{report.longreprtext}")
+        if report.when == "teardown":
+            failed_ranks = self.gather_failures()
+            if failed_ranks and not self.failed:
+                report.outcome = "failed"
+                report.longrepr = f"failed on ranks {failed_ranks}; their messages are above"
+            self.failed = False
+        return report
+
+    def pytest_collectreport(self, report) -> None:
+        if report.failed:
+            self.tell(f"cannot collect {report.nodeid}\n{report.longreprtext}")
+
+    def gather_failures(self) -> list[int]:
+        """The ranks on which the test that just ended failed."""
+        mine, outcomes = bytearray([self.failed]), bytearray(self.comm.size)
+        request = self.comm.Iallgather(mine, outcomes)
+        deadline = time.monotonic() + self.GRACE_SECONDS
+        while not request.Test():
+            time.sleep(0.001)
+            if self.failed and time.monotonic() > deadline:
+                self.tell(f"the other ranks still wait after {self.GRACE_SECONDS} s: aborting the job")
+                self.comm.Abort(1)
+        return [rank for rank, failed in enumerate(outcomes) if failed]
+
+    def tell(self, message: str) -> None:
+        print(f"\n[rank {self.comm.rank}] {message}", file=sys.stderr, flush=True)
