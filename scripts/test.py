@@ -60,7 +60,8 @@ def run_stage(command: list[str]) -> tuple[str, str]:
     process = subprocess.Popen(
         command,
         cwd=environment.ROOT,
-        env=environment.mpi_environment(),
+        # Eight ranks of eight BLAS threads each would trample on each other.
+        env={"OMP_NUM_THREADS": "1", **environment.mpi_environment()},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

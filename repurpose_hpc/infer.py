@@ -1,0 +1,25 @@
+"""Run a restructured network over MPI: ``mpirun -n R python -m repurpose_hpc.infer``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from repurpose_hpc.threads import one_thread_per_rank
+
+
+def main() -> None:
+    """Run the command of ``sys.argv``; see ``repurpose_hpc.infer_command``."""
+    one_thread_per_rank()  # before anything imports NumPy
+    from mpi4py import MPI
+
+    from repurpose_hpc.infer_command import run
+    from repurpose_hpc.runtime.agreement import aborting
+
+    leftovers: list[Path] = []
+    with aborting(MPI.COMM_WORLD, leftovers):
+        run(sys.argv[1:], MPI.COMM_WORLD, MPI.Get_library_version(), leftovers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""The command ``infer``: from a command line to a report.
+
+The root finds the shards (those given, those in the cache, or new ones); then all ranks run.
+``infer --shards`` imports neither SciPy nor ONNX nor the restructuring.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from repurpose_hpc import bundled, report
+from repurpose_hpc.data import open_samples
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.load import load_model
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.options import (
+    RESTRUCTURE_OPTIONS,
+    Parser,
+    UsageError,
+    add_restructure_options,
+    natural,
+    positive,
+    restructure_options,
+)
+from repurpose_hpc.plan.files import read_plan
+from repurpose_hpc.runtime.agreement import collectively
+from repurpose_hpc.runtime.checks import check_input
+from repurpose_hpc.runtime.files import check_writable
+from repurpose_hpc.runtime.job import Job
+from repurpose_hpc.runtime.job import run as run_job
+from repurpose_hpc.runtime.launch import check_launch
+from repurpose_hpc.threads import threads
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+def run(argv: list[str], comm: MPI.Comm, library: str, leftovers: list[Path]) -> None:
+    """Run the command; collective.
+
+    Args:
+        argv: without the program's name.
+        comm: of the whole job.
+        library: ``MPI.Get_library_version()``.
+        leftovers: see ``agreement.aborting``.
+
+    Raises:
+        SystemExit: on every rank, after one message: 2 for a wrong command line, 1 for other failures.
+    """
+    with collectively(comm):
+        check_launch(comm.size, library)
+        args = parse(argv, comm.size, speaks=comm.rank == 0)
+    prepared = Prepared(None, None, False)
+    with collectively(comm):
+        if comm.rank == 0:
+            prepared = prepare(args, comm.size)
+    job = Job(
+        shards=comm.bcast(prepared.shards, root=0),
+        input=args.input,
+        output=args.output,
+        batch_size=args.batch_size,
+        verify=args.verify,
+        repeat=args.repeat,
+        dtype=np.dtype(args.dtype),
+    )
+    result = run_job(job, prepared.original, comm, leftovers)
+    with collectively(comm):
+        if result is not None:
+            result.update(cached=prepared.cached, threads_per_rank=threads())
+            print(report.render(result), flush=True)
+            if args.report is not None:
+                report.write(args.report, result)
+
+
+def parse(argv: list[str], ranks: int, speaks: bool) -> argparse.Namespace:
+    """The command line, with the bundled network and data filled in where no model is named.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    parser = _parser(speaks)
+    args = parser.parse_args(argv)
+    if args.shards is not None:
+        _refuse_restructure_options(parser, args)
+    elif args.model is None:
+        args.model = bundled.MODEL
+        args.calibration = args.calibration or bundled.CALIBRATION
+        args.input = args.input or bundled.TEST
+        args.verify = args.verify is not False
+    elif args.calibration is None:
+        parser.error("a MODEL needs --calibration DATA to be restructured, or --shards DIR")
+    if args.input is None:
+        parser.error("expected --input DATA, the samples to infer")
+    args.options = None if args.shards else restructure_options(args, ranks)
+    return args
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the root found out before the run.
+
+    Attributes:
+        shards: directory of the plan.
+        original: the network before restructuring; None: not known.
+        cached: whether the plan was in the cache.
+    """
+
+    shards: Path | None
+    original: Network | None
+    cached: bool
+
+
+def prepare(args: argparse.Namespace, ranks: int) -> Prepared:
+    """Find or make the shards; on the root alone.
+
+    Raises:
+        UserError: something in the files does not fit, or a result could not be written.
+    """
+    for path in (args.output, args.report):
+        if path is not None:
+            check_writable(path)
+    network = load_model(args.model) if args.model is not None else None
+    if network is not None:
+        check_input(open_samples(args.input), network.inputs, network.outputs)
+    if args.shards is not None:
+        if network is not None:
+            _check_fingerprint(args, network)
+        return Prepared(args.shards, network, cached=False)
+    if args.options.workers < ranks:
+        raise UsageError(
+            f"--workers: expected at least the number of ranks, {ranks}, got {args.options.workers}; "
+            "start fewer ranks"
+        )
+    from repurpose_hpc.shard_cache import find_or_make
+
+    calibration = open_samples(args.calibration)
+    shards, cached = find_or_make(network, calibration, args.options, np.dtype(args.dtype), log)
+    return Prepared(shards, network, cached)
+
+
+def log(line: str) -> None:
+    """Progress, on stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _parser(speaks: bool) -> Parser:
+    parser = Parser(
+        speaks=speaks,
+        prog="repurpose_hpc.infer",
+        description="Run a restructured network over MPI. Without MODEL and --shards: the bundled network.",
+    )
+    parser.add_argument(
+        "model",
+        nargs="?",
+        type=Path,
+        metavar="MODEL",
+        help=".npz, .safetensors or .onnx; restructured first, unless --shards says where that was done",
+    )
+    parser.add_argument("--shards", type=Path, metavar="DIR", help="written by repurpose_hpc.restructure")
+    parser.add_argument("--input", type=Path, metavar="DATA", help="samples: .npy, .npz (x, y) or .h5 (x, y)")
+    parser.add_argument("--output", type=Path, metavar="OUT.h5", help="gets dataset y (samples, outputs)")
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        default=256,
+        metavar="N",
+        help="samples per forward (default %(default)s)",
+    )
+    parser.add_argument(
+        "--verify",
+        action=argparse.BooleanOptionalAction,
+        help="compare with the float64 reference of the same weights (default: for the bundled network)",
+    )
+    parser.add_argument(
+        "--repeat", type=natural, default=20, metavar="N", help="forwards to time (default %(default)s)"
+    )
+    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    parser.add_argument("--report", type=Path, metavar="FILE.json", help="the report, for scripts")
+    add_restructure_options(parser)
+    return parser
+
+
+def _refuse_restructure_options(parser: Parser, args: argparse.Namespace) -> None:
+    for name in RESTRUCTURE_OPTIONS:
+        if getattr(args, name) != parser.get_default(name):
+            parser.error(f"--{name.replace('_', '-')} has no effect: --shards are restructured already")
+
+
+def _check_fingerprint(args: argparse.Namespace, network: Network) -> None:
+    expected = read_plan(args.shards).provenance.get("model_fingerprint")
+    found = network.fingerprint()
+    if found != expected:
+        raise UserError(
+            f"{args.shards}: expected shards of {args.model} (fingerprint {found[:12]}), found those of "
+            f"another model ({str(expected)[:12]}); name the model that was restructured, or leave it out"
+        )

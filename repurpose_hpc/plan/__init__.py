@@ -1,0 +1,1 @@
+"""Owners and supports -> send and receive lists -> one shard for each worker."""

@@ -1,0 +1,287 @@
+"""A plan on disk: ``plan.h5`` and one ``worker-0000.h5`` for each worker, in one directory.
+
+Everything is written into a temporary directory beside the final one and renamed when it is
+complete.  ``plan.h5`` records owners, masks, the traffic between workers, what the plan was made
+from and the SHA-256 of every shard; nothing in it depends on when or where it was made.
+
+A file starts with one line of text (in what HDF5 calls its user block): format, format version and
+SHA-256 of the HDF5 content.  It is checked first, as the HDF5 library may crash on damage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.activations import Activation
+from repurpose_hpc.model.network import Elementwise, Network
+from repurpose_hpc.plan.plan import MixingPlan, Plan
+from repurpose_hpc.plan.shard import Block, Shard, make_shard
+
+FORMAT = "repurpose-hpc"
+FORMAT_VERSION = 1
+HEADER_BYTES = 512
+PLAN_FILE = "plan.h5"
+
+_BLOCK_TEXTS = ("name", "source", "target", "source_space", "target_space", "form")
+_BLOCK_ARRAYS = tuple(field.name for field in fields(Block) if field.name not in _BLOCK_TEXTS)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredPlan:
+    """What ``plan.h5`` holds.
+
+    Attributes:
+        directory: where it was read from.
+        plan: owners and masks.
+        shard_sha256: SHA-256 (hex) of each worker's file.
+        provenance: model fingerprint, options, versions, calibration hash and seed, ...
+    """
+
+    directory: Path
+    plan: Plan
+    shard_sha256: tuple[str, ...]
+    provenance: dict
+
+
+def shard_path(directory: Path, worker: int) -> Path:
+    """The file of ``worker`` in ``directory``."""
+    return directory / f"worker-{worker:04d}.h5"
+
+
+def write_plan(
+    directory: Path, network: Network, plan: Plan, provenance: dict, dtype: type = np.float32
+) -> None:
+    """Write the plan and every worker's shard; an earlier plan in ``directory`` is replaced.
+
+    Args:
+        directory: the final place; its parent is created.
+        network: restructured, its weights zero outside the masks of ``plan``.
+        plan: for ``network``.
+        provenance: what JSON can hold; stored as it is.
+        dtype: of the weights in the shards.
+
+    Raises:
+        UserError: no permission, no space, or ``directory`` holds something else than a plan.
+    """
+    directory = Path(directory)
+    with _writing(directory) as temporary:
+        digests = []
+        for worker in range(plan.workers):
+            path = shard_path(temporary, worker)
+            _write_shard(path, make_shard(network, plan, worker, dtype))
+            digests.append(file_sha256(path))
+        _write_plan_file(temporary / PLAN_FILE, network, plan, digests, provenance)
+
+
+def read_plan(directory: Path) -> StoredPlan:
+    """Read ``plan.h5``.
+
+    Raises:
+        UserError: missing, unreadable, not a plan, or of another format version.
+    """
+    directory = Path(directory)
+    path = directory / PLAN_FILE
+    with _reading(path) as file:
+        plan = Plan(
+            workers=int(file.attrs["workers"]),
+            input_placement=file.attrs["input_placement"],
+            owners={name: owner[()] for name, owner in file["owners"].items()},
+            mixings={
+                name: MixingPlan(group.attrs["form"], group["mask"][()].astype(bool))
+                for name, group in file["mixings"].items()
+            },
+        )
+        digests = tuple(digest.decode() for digest in file["shard_sha256"])
+        return StoredPlan(directory, plan, digests, json.loads(file["provenance"][()]))
+
+
+def read_shard(stored: StoredPlan, worker: int) -> Shard:
+    """Read one worker's shard.
+
+    Raises:
+        UserError: missing, corrupt, of another plan or of another format version.
+    """
+    path = shard_path(stored.directory, worker)
+    with _reading(path) as file:
+        _check_belongs(file, path, stored, worker)
+        if file_sha256(path) != stored.shard_sha256[worker]:
+            raise ValueError(f"its SHA-256 is not the one recorded in {PLAN_FILE}")
+        return _parse_shard(file)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _write_plan_file(path: Path, network: Network, plan: Plan, digests: list[str], provenance: dict) -> None:
+    with _creating(path) as file:
+        file.attrs["workers"] = plan.workers
+        file.attrs["input_placement"] = plan.input_placement
+        # Not attributes: those end at 64 KiB.
+        file["shard_sha256"] = np.array(digests, "S")
+        file["provenance"] = np.bytes_(json.dumps(provenance, sort_keys=True))
+        owners = file.create_group("owners", track_order=True)
+        for name, owner in plan.owners.items():
+            owners[name] = owner
+        mixings = file.create_group("mixings", track_order=True)
+        for mixing in network.mixings:
+            group = mixings.create_group(mixing.name)
+            group.attrs["form"] = plan.mixings[mixing.name].form
+            mask = plan.mixings[mixing.name].mask.astype(np.uint8)
+            group.create_dataset("mask", data=mask, compression="gzip")
+            group["traffic"] = plan.traffic(network, mixing)
+
+
+def _write_shard(path: Path, shard: Shard) -> None:
+    with _creating(path) as file:
+        for name in ("worker", "workers", "input", "output", "head", "plan_identity"):
+            file.attrs[name] = getattr(shard, name)
+        for name in ("sizes", "space_of"):
+            file.attrs[name] = json.dumps(getattr(shard, name))
+        own = file.create_group("own", track_order=True)
+        for name, neurons in shard.own.items():
+            own[name] = neurons
+        steps = file.create_group("steps", track_order=True)
+        for number, step in enumerate(shard.steps):
+            _write_step(steps.create_group(f"{number:04d}"), step)
+
+
+def _write_step(group: h5py.Group, step: Block | Elementwise) -> None:
+    if isinstance(step, Block):
+        for name in _BLOCK_TEXTS:
+            group.attrs[name] = getattr(step, name)
+        for name in _BLOCK_ARRAYS:
+            group[name] = getattr(step, name)
+    else:
+        for name in ("name", "source", "target"):
+            group.attrs[name] = getattr(step, name)
+        group.attrs["activation"] = step.activation.kind
+        group.attrs["alpha"] = step.activation.alpha
+
+
+def _parse_shard(file: h5py.File) -> Shard:
+    return Shard(
+        **{name: file.attrs[name] for name in ("input", "output", "head", "plan_identity")},
+        **{name: int(file.attrs[name]) for name in ("worker", "workers")},
+        **{name: json.loads(file.attrs[name]) for name in ("sizes", "space_of")},
+        own={name: neurons[()] for name, neurons in file["own"].items()},
+        steps=tuple(_parse_step(group) for group in file["steps"].values()),
+    )
+
+
+def _parse_step(group: h5py.Group) -> Block | Elementwise:
+    attrs = group.attrs
+    if "activation" in attrs:
+        activation = Activation(attrs["activation"], float(attrs["alpha"]))
+        return Elementwise(attrs["name"], attrs["source"], attrs["target"], activation)
+    texts = {name: attrs[name] for name in _BLOCK_TEXTS}
+    return Block(**texts, **{name: group[name][()] for name in _BLOCK_ARRAYS})
+
+
+@contextmanager
+def _creating(path: Path) -> Iterator[h5py.File]:
+    """A new file, made in memory and then written at once: HDF5 crashes when the disk is full."""
+    memory = io.BytesIO()
+    with h5py.File(memory, "w", userblock_size=HEADER_BYTES) as file:
+        yield file
+    content = memory.getbuffer()
+    content[:HEADER_BYTES] = _header(content[HEADER_BYTES:])
+    path.write_bytes(content)
+
+
+def _header(body: memoryview) -> bytes:
+    line = f"{FORMAT} {FORMAT_VERSION} {hashlib.sha256(body).hexdigest()}\n"
+    return line.encode().ljust(HEADER_BYTES, b"\0")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[h5py.File]:
+    """The open file, its header checked; whatever is wrong with it becomes one message."""
+    try:
+        content = path.read_bytes()
+        _check_header(content, path)
+        with h5py.File(io.BytesIO(content), "r") as file:
+            yield file
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: expected a file of a restructured network, found none; check the directory given "
+            "to --shards (every rank must see it), or restructure again"
+        ) from None
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(
+            f"{path}: expected a readable file of a restructured network: {error}; it is damaged or "
+            "incomplete: restructure again, or copy it anew"
+        ) from None
+
+
+def _check_header(content: bytes, path: Path) -> None:
+    found = re.match(rb"%s (\d+) " % FORMAT.encode(), content)
+    if not found:
+        raise UserError(
+            f"{path}: expected a file of {FORMAT}, found {len(content)} bytes of something else; "
+            "check the path, or restructure again if the file is damaged or incomplete"
+        )
+    version = int(found[1])
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{path}: expected format version {FORMAT_VERSION}, found {version}; "
+            f"restructure again with this version of {FORMAT}, or run the version that wrote it"
+        )
+    if content[:HEADER_BYTES] != _header(memoryview(content)[HEADER_BYTES:]):
+        raise ValueError("its SHA-256 is not the one in its first line")
+
+
+def _check_belongs(file: h5py.File, path: Path, stored: StoredPlan, worker: int) -> None:
+    if (file.attrs["worker"], file.attrs["plan_identity"]) != (worker, stored.plan.identity()):
+        raise UserError(
+            f"{path}: expected the shard of worker {worker} of the plan beside it, "
+            f"found that of worker {file.attrs['worker']} of the same or another plan; "
+            "restructure again, or copy all files of one plan together"
+        )
+
+
+def _check_replaceable(directory: Path) -> None:
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"{directory}: expected a directory to write to, found a file; choose another --out")
+    if directory.is_dir() and any(directory.iterdir()) and not (directory / PLAN_FILE).exists():
+        raise UserError(
+            f"{directory}: expected an empty directory or an earlier plan, found other files; "
+            "choose another --out"
+        )
+
+
+@contextmanager
+def _writing(directory: Path) -> Iterator[Path]:
+    """A temporary directory that becomes ``directory`` if all goes well and vanishes otherwise."""
+    try:
+        _check_replaceable(directory)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as temporary:
+            complete = Path(temporary) / "complete"
+            complete.mkdir()
+            yield complete
+            if directory.exists():
+                directory.rename(Path(temporary) / "earlier")
+            complete.rename(directory)
+    except OSError as error:
+        raise UserError(
+            f"{directory}: expected to be able to write there: {error}; "
+            "choose another --out or free some space"
+        ) from None

@@ -1,0 +1,119 @@
+"""The report of a run: one dictionary, printed as a summary and written as JSON.
+
+Keys of ``infer``.  Of the job: ``ranks``, ``workers``, ``samples``, ``batch_size``, ``dtype``,
+``input_placement``, ``threads_per_rank``, ``shards``, ``cached``, ``output``.
+
+Communication between ranks, counted from what was handed to MPI: ``values_sent`` and
+``bytes_sent`` (per sample), ``messages`` (per forward of a batch), ``dense_values`` (per sample,
+the same network on the same ranks with nothing pruned), ``comm_fraction``.
+
+Weights: ``weights`` (of the dense network), ``weights_kept``, ``load`` (weights of each rank),
+``load_share``, ``formats`` (layer -> blocks per format).
+
+With labels: ``accuracy``, and ``reference_accuracy`` of the network before restructuring where that is
+known.  With ``--verify``: ``max_abs_difference``, ``relative_difference``.
+
+Unless ``--repeat 0``, for the first batch: ``latency_us`` {median, p10, p90}, ``phases_us`` (medians
+on the slowest rank), ``single_process_latency_us``, ``speedup`` (below 1: one process is faster).
+
+Of the whole run: ``throughput`` (samples per second), ``seconds`` by phase, the maximum over
+the ranks.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from repurpose_hpc.runtime.files import write_text
+
+
+def write(path: Path, result: dict) -> None:
+    """Write ``result`` as JSON; ``path`` appears when it is complete.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    write_text(path, json.dumps(result, indent=2) + "\n")
+
+
+def render(result: dict) -> str:
+    """The summary for people, several lines."""
+    sections = (_job, _quality, _communication, _weights, _latency, _seconds)
+    lines = [line for section in sections for line in section(result)]
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in lines)
+
+
+Lines = list[tuple[str, str]]
+
+
+def _job(r: dict) -> Lines:
+    lines = [
+        ("ranks", f"{r['ranks']} (BLAS threads per rank: {r['threads_per_rank']}), {r['workers']} workers"),
+        ("samples", f"{r['samples']} in batches of {r['batch_size']}, {r['dtype']}"),
+        ("input", r["input_placement"]),
+        ("shards", f"{r['shards']}{' (from the cache)' if r['cached'] else ''}"),
+    ]
+    return [*lines, ("output", r["output"])] if r["output"] else lines
+
+
+def _quality(r: dict) -> Lines:
+    lines = []
+    if "accuracy" in r:
+        original = f", original {r['reference_accuracy']:.4f}" if "reference_accuracy" in r else ""
+        lines.append(("accuracy", f"restructured {r['accuracy']:.4f}{original}"))
+    if "max_abs_difference" in r:
+        text = f"largest difference {r['max_abs_difference']:.2e}, relative {r['relative_difference']:.2e}"
+        lines.append(("verified", f"{text}, against the float64 reference of the same weights"))
+    return lines
+
+
+def _communication(r: dict) -> Lines:
+    sent, dense = r["values_sent"], r["dense_values"]
+    return [
+        ("values sent", f"{sent:,} per sample of {dense:,} dense ({r['comm_fraction']:.2%})"),
+        ("messages", f"{r['messages']} per batch, {r['bytes_sent']:,} bytes per sample"),
+    ]
+
+
+def _weights(r: dict) -> Lines:
+    kept = r["weights_kept"] / r["weights"]
+    shares = " ".join(f"{share:.1%}" for share in r["load_share"])
+    formats = "; ".join(
+        f"{layer}: " + ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+        for layer, counts in r["formats"].items()
+    )
+    return [
+        ("weights kept", f"{r['weights_kept']:,} of {r['weights']:,} ({kept:.1%})"),
+        ("load per rank", shares),
+        ("blocks", formats),
+    ]
+
+
+def _latency(r: dict) -> Lines:
+    if "latency_us" not in r:
+        return []
+    phases = ", ".join(f"{phase} {us:,.0f}" for phase, us in r["phases_us"].items())
+    return [
+        ("latency", f"{_spread(r['latency_us'])} per batch of {r['batch_size']}"),
+        ("  split", f"{phases} us (medians on the slowest rank)"),
+        ("single process", f"{_spread(r['single_process_latency_us'])}: {_verdict(r)}"),
+    ]
+
+
+def _seconds(r: dict) -> Lines:
+    seconds = ", ".join(f"{phase} {value:.2f}" for phase, value in r["seconds"].items())
+    return [("throughput", f"{r['throughput']:,.0f} samples/s"), ("seconds", seconds)]
+
+
+def _spread(us: dict[str, float]) -> str:
+    return f"{us['median']:,.0f} us median ({us['p10']:,.0f} to {us['p90']:,.0f}, 10th to 90th percentile)"
+
+
+def _verdict(r: dict) -> str:
+    if r["ranks"] == 1:
+        return "the run is a single process"
+    if r["speedup"] >= 1:
+        return f"{r['ranks']} ranks are {r['speedup']:.2f} times faster"
+    return f"ONE PROCESS IS FASTER, {1 / r['speedup']:.2f} times, than {r['ranks']} ranks"

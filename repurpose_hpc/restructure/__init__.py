@@ -1,0 +1,1 @@
+"""assign + eliminate + adjust: from a trained network to one whose workers hardly need each other."""

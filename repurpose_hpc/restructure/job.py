@@ -1,0 +1,117 @@
+"""A whole restructuring: from a network and calibration data to shards on disk and a report."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from repurpose_hpc import __version__
+from repurpose_hpc.data import Samples, check_labels
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.plan.files import write_plan
+from repurpose_hpc.restructure.evaluation import evaluate
+from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.restructure.restructure import Log, Restructured, check_width, restructure
+
+
+def restructure_to(
+    directory: Path,
+    network: Network,
+    samples: Samples,
+    options: Options,
+    dtype: type,
+    log: Log,
+) -> dict:
+    """Restructure ``network`` and write plan and shards to ``directory``.
+
+    Args:
+        directory: the final place of the shards.
+        network: trained.
+        samples: calibration data.
+        options: how.
+        dtype: of the weights in the shards.
+        log: is given one line for each step.
+
+    Returns:
+        the report, flat but for ``layers`` (design: commands and reports).
+
+    Raises:
+        UserError: data and model do not fit, values are not finite, or nothing can be written.
+    """
+    began = time.perf_counter()
+    check_width(network, samples)
+    if samples.labels is not None:
+        check_labels(samples.labels, network.outputs, samples.path)
+    result = restructure(network, samples, options, log)
+    findings = evaluate(network, result.network, samples)
+    provenance = {
+        "model_fingerprint": network.fingerprint(),
+        "weights": network.weight_count,
+        "calibration_sha256": samples.fingerprint(),
+        "calibration_samples": samples.samples,
+        "options": asdict(options),
+        "seed": options.seed,
+        "dtype": np.dtype(dtype).name,
+        "versions": {"repurpose_hpc": __version__, "numpy": np.__version__},
+        "calibration_findings": findings,
+    }
+    write_plan(directory, result.network, result.plan, provenance, dtype)
+    return _report(network, result, findings, directory, time.perf_counter() - began)
+
+
+def summary(report: dict) -> str:
+    """The report of ``restructure_to`` for people."""
+    lines = [
+        f"{layer['name']:<12} {layer['inputs']:>6} -> {layer['outputs']:<6} {layer['form']:<8}"
+        f"{layer['values_sent']:>8,} of {layer['dense_values']:>9,} values sent, "
+        f"relative error {layer['relative_error']:.4f}"
+        for layer in report["layers"]
+    ]
+    lines.append(
+        f"{report['workers']} workers, input {report['input_placement']}: {report['values_sent']:,} of "
+        f"{report['dense_values']:,} values sent per sample ({report['comm_fraction']:.2%}), "
+        f"{report['weights_kept']:,} of {report['weights']:,} weights kept"
+    )
+    lines.append(
+        f"on the calibration data: output error {report['output_error']:.4f}, "
+        f"same class for {report['agreement']:.2%}"
+    )
+    if "accuracy" in report:
+        lines[-1] += f", accuracy {report['accuracy']:.4f} (original {report['reference_accuracy']:.4f})"
+    lines.append(f"{report['seconds']:.1f} s; shards in {report['shards']}")
+    return "\n".join(lines)
+
+
+def _report(network: Network, result: Restructured, findings: dict, directory: Path, seconds: float) -> dict:
+    plan = result.plan
+    relative_error = findings["relative_error"]
+    layers = [
+        {
+            "name": mixing.name,
+            "form": plan.mixings[mixing.name].form,
+            "inputs": mixing.weights.shape[1],
+            "outputs": mixing.weights.shape[0],
+            "values_sent": plan.values_sent(network, mixing),
+            "dense_values": plan.dense_values(network, mixing),
+            "relative_error": relative_error[mixing.name],
+        }
+        for mixing in network.mixings
+    ]
+    sent = sum(layer["values_sent"] for layer in layers)
+    dense = sum(layer["dense_values"] for layer in layers)
+    return {
+        "workers": plan.workers,
+        "input_placement": plan.input_placement,
+        "values_sent": sent,
+        "dense_values": dense,
+        "comm_fraction": sent / dense if dense else 0.0,
+        "weights": network.weight_count,
+        "weights_kept": result.network.weight_count,
+        "layers": layers,
+        **{name: value for name, value in findings.items() if name != "relative_error"},
+        "seconds": seconds,
+        "shards": str(directory),
+    }

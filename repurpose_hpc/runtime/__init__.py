@@ -1,0 +1,1 @@
+"""A rank's program: steps over local arrays, the exchange, the input and output streams."""

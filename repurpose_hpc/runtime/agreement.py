@@ -1,0 +1,112 @@
+"""How the ranks of a job agree on failures, so that every run ends with one message and no hang.
+
+*Phases without communication* (reading files, checking options, writing results) run inside
+``collectively``: whatever fails on whatever rank, all ranks learn of it at the end of the
+block and leave together; the lowest rank that failed speaks.
+
+*Phases with communication* cannot agree, for the others already wait for a message that never
+comes.  They run inside ``aborting``: the rank that failed speaks and ends the job.
+
+Both print ``repurpose-hpc: error: ...`` on stderr, once, and a traceback only for what is not
+the user's mistake.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from repurpose_hpc.errors import UserError
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+PREFIX = "repurpose-hpc: error: "
+
+
+@contextmanager
+def collectively(comm: MPI.Comm) -> Iterator[None]:
+    """A block that may fail on any rank and holds no communication; every rank must enter it.
+
+    At its end every rank tells every other whether it failed (one byte each, non-blocking all-gather).
+    If any failed, the lowest of them prints its message and broadcasts its exit status, so that
+    nobody leaves before the message is out.  Ranks that wait for a slow one sleep: a rank may
+    work for minutes and have the cores to itself.
+
+    Raises:
+        SystemExit: on every rank if the block failed on any.
+    """
+    failure = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    failed = _gather_flags(comm, failure is not None)
+    if failed:
+        speaker = failed[0]
+        if comm.rank == speaker:
+            report_failure(failure, comm.rank)
+        status = comm.bcast(_status(failure), root=speaker)
+        raise SystemExit(status)
+
+
+@contextmanager
+def aborting(comm: MPI.Comm, leftovers: list[Path]) -> Iterator[None]:
+    """A command's whole run: what escapes from it on one rank ends all ranks within seconds.
+
+    ``SystemExit`` passes: all ranks leave by it together.  Anything else, Ctrl-C included, is
+    reported by this rank, which then removes ``leftovers`` and calls ``comm.Abort``.
+
+    Args:
+        comm: of the whole job.
+        leftovers: files that must not survive a failure.  Each rank lists the root's temporary
+            files, since Abort may kill the root before it can tidy up.  A rank on a machine that
+            does not see such a file leaves it: its name, ``.NAME.PID.tmp``, says what it is.
+    """
+    try:
+        yield
+    except SystemExit:
+        raise
+    except BaseException as error:
+        # Ranks that fail together: the lowest speaks and ends the others before they do.
+        time.sleep(min(0.1 * comm.rank, 1.0))
+        report_failure(error, comm.rank)
+        for path in leftovers:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        comm.Abort(1)
+
+
+def report_failure(error: BaseException, rank: int) -> None:
+    """Print the one message of a failure on stderr, after a traceback if it is a defect."""
+    if isinstance(error, UserError):
+        message = str(error)
+    elif isinstance(error, KeyboardInterrupt):
+        message = "interrupted"
+    else:
+        traceback.print_exception(error)
+        message = f"rank {rank} failed with {type(error).__name__}: {error}; the traceback is above"
+    sys.stdout.flush()
+    # One write: lines of several ranks must not mix.
+    sys.stderr.write(f"{PREFIX}{message}\n")
+    sys.stderr.flush()
+
+
+def _gather_flags(comm: MPI.Comm, flag: bool) -> list[int]:
+    """The ranks on which ``flag`` is set."""
+    flags = bytearray(comm.size)
+    request = comm.Iallgather(bytearray([flag]), flags)
+    pause = 1e-5
+    while not request.Test():
+        time.sleep(pause)
+        pause = min(1.5 * pause, 0.02)
+    return [rank for rank, failed in enumerate(flags) if failed]
+
+
+def _status(error: Exception | None) -> int:
+    return getattr(error, "status", 1)

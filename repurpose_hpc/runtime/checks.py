@@ -1,0 +1,104 @@
+"""What the root finds out about a run's outputs, batch by batch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from repurpose_hpc.data import Samples, check_labels
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.reference import forward
+from repurpose_hpc.runtime.streams import finite_batches
+
+# Largest accepted difference from the float64 reference, relative to its largest output.
+TOLERANCES = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}
+
+
+def check_input(file: Samples, inputs: int, outputs: int) -> None:
+    """Refuse samples that do not fit a network with so many inputs and outputs.
+
+    Raises:
+        UserError: another width, or a label that is no output.
+    """
+    if file.width != inputs:
+        raise UserError(
+            f"{file.path}: expected {inputs} values per sample as the network has {inputs} inputs, found "
+            f"{file.width}; check that data and model belong together"
+        )
+    if file.labels is not None:
+        check_labels(file.labels, outputs, file.path)
+
+
+class Checks:
+    """Accuracy, and the difference from the reference forward.
+
+    Args:
+        file: the input, read a second time, whole, if there is a network to compare with.
+        batch_size: of the run.
+        restructured: what the ranks run, for the difference in float64; None: not compared.
+        original: before it was restructured, for its accuracy; None: not known.
+    """
+
+    def __init__(
+        self, file: Samples, batch_size: int, restructured: Network | None, original: Network | None
+    ) -> None:
+        self.file, self.restructured = file, restructured
+        self.original = original if file.labels is not None else None
+        compares = self.restructured or self.original
+        self.inputs = finite_batches(file, batch_size, None, np.float64) if compares else None
+        self.seen = self.right = self.original_right = 0
+        self.difference = self.largest = 0.0
+
+    def add(self, outputs: np.ndarray) -> None:
+        """Take in the next batch, (batch, outputs), the head applied.
+
+        Raises:
+            UserError: the input cannot be read, or holds NaN or infinity.
+        """
+        samples = slice(self.seen, self.seen + len(outputs))
+        self.seen += len(outputs)
+        inputs = next(self.inputs) if self.inputs is not None else None
+        if self.file.labels is not None:
+            self.right += _count_right(outputs, self.file.labels[samples])
+        if self.original is not None:
+            expected = forward(self.original, inputs, np.float32)
+            self.original_right += _count_right(expected, self.file.labels[samples])
+        if self.restructured is not None:
+            expected = forward(self.restructured, inputs, np.float64)
+            # fmax would hide a NaN of the run.
+            self.difference = np.maximum(self.difference, np.abs(outputs - expected).max())
+            self.largest = max(self.largest, float(np.abs(expected).max()))
+
+    def verify(self, dtype: np.dtype) -> None:
+        """Refuse outputs, computed in ``dtype``, that are not those of the reference.
+
+        Raises:
+            UserError: the relative difference is above ``TOLERANCES``.
+        """
+        if self.restructured is not None and not self.relative_difference <= TOLERANCES[dtype]:
+            raise UserError(
+                f"expected outputs within {TOLERANCES[dtype]:g} of the float64 reference of the same "
+                f"weights, relative to its largest, found {self.relative_difference:.3g}; the run is wrong "
+                "or the network amplifies rounding errors: try --dtype float64"
+            )
+
+    @property
+    def relative_difference(self) -> float:
+        """Largest difference over largest output of the reference."""
+        return float(self.difference / self.largest) if self.largest else float(self.difference)
+
+    def results(self) -> dict:
+        """What is known, under the names of the report."""
+        results = {}
+        if self.file.labels is not None:
+            results["accuracy"] = self.right / self.seen
+        if self.original is not None:
+            results["reference_accuracy"] = self.original_right / self.seen
+        if self.restructured is not None:
+            results["max_abs_difference"] = float(self.difference)
+            results["relative_difference"] = self.relative_difference
+        return results
+
+
+def _count_right(outputs: np.ndarray, labels: np.ndarray) -> int:
+    return int(np.count_nonzero(outputs.argmax(axis=1) == labels))

@@ -1,0 +1,112 @@
+"""What travels between ranks, in which order, and the collective that carries it.
+
+An *item* is a neuron (ghost form) or a partial sum of a neuron (partial-sum form).  Either
+belongs to the worker that owns the neuron.  The lists of workers, in the shards, become lists of
+ranks here; no rank has to ask another, since both ends put the items in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from mpi4py import MPI
+
+from repurpose_hpc.kernels import INDEX_DTYPE
+from repurpose_hpc.runtime.buffers import Buffer
+
+_MPI_TYPES = {np.dtype(np.float32): MPI.FLOAT, np.dtype(np.float64): MPI.DOUBLE}
+
+
+@dataclass(frozen=True, eq=False)
+class Items:
+    """What a rank sends, or what it receives, in one exchange.
+
+    Attributes:
+        neurons: each once per peer rank, ordered by (peer rank, owner, neuron); (count,) int64.
+        counts: how many for each rank, (R,) int64.
+        positions: for each hosted worker, where its items are in ``neurons``; ``INDEX_DTYPE``.
+    """
+
+    neurons: np.ndarray
+    counts: np.ndarray
+    positions: list[np.ndarray]
+
+
+def merge_items(
+    peers: Sequence[np.ndarray], owners: Sequence[np.ndarray], neurons: Sequence[np.ndarray], ranks: int
+) -> Items:
+    """The union of the items of the hosted workers.
+
+    Args:
+        peers, owners, neurons: one array for each hosted worker; for each of its items the
+            rank that it goes to or comes from, the worker that owns the neuron, the neuron.
+        ranks: R.
+    """
+    keys = np.stack([np.concatenate(part).astype(np.int64) for part in (peers, owners, neurons)], axis=1)
+    items, positions = np.unique(keys, axis=0, return_inverse=True)
+    ends = np.cumsum([part.size for part in neurons])[:-1]
+    return Items(
+        neurons=items[:, 2],
+        counts=np.bincount(items[:, 0], minlength=ranks),
+        positions=np.split(positions.reshape(-1).astype(INDEX_DTYPE), ends),
+    )
+
+
+class Exchange:
+    """One all-to-all of the items of a mixing.
+
+    Rank p sends to rank q one contiguous block: in ghost form the neurons of p's workers that
+    some worker of q needs, each once however many need it; in partial-sum form one sum, over p's
+    workers, for each neuron of q's workers that some of them contribute to.  Both ends order
+    the block by (owner, neuron), and the blocks by rank, so p's send buffer is ordered by (q,
+    owner, neuron) and q's receive buffer by (p, owner, neuron).  A rank sends nothing to
+    itself.  Every item is ``batch`` consecutive values, so counts and displacements are
+    those of the items times the batch size.
+
+    The caller fills ``send``, calls ``post`` (MPI_Ialltoallv), computes what needs no other
+    rank, calls ``wait`` and reads ``receive``.  ``send`` must not change in between.
+
+    Attributes:
+        send, receive: buffers of the items.
+        values_sent: values per sample handed to MPI.
+        messages: other ranks that get something.
+        active: whether any rank sends anything; if not, all skip the collective.
+    """
+
+    def __init__(self, comm: MPI.Comm, sent: Items, received: Items, max_batch: int, dtype: np.dtype) -> None:
+        self._comm, self._type = comm, _MPI_TYPES[dtype]
+        self._send_counts, self._receive_counts = sent.counts, received.counts
+        self.send = Buffer(sent.neurons.size, max_batch, dtype)
+        self.receive = Buffer(received.neurons.size, max_batch, dtype)
+        self.values_sent = int(sent.counts.sum())
+        self.messages = int(np.count_nonzero(sent.counts))
+        self.active = True
+
+    def arguments(self, batch: int) -> tuple[list, list]:
+        """What ``post`` hands to MPI for this batch size."""
+        return (
+            self._message(self.send, self._send_counts * batch),
+            self._message(self.receive, self._receive_counts * batch),
+        )
+
+    def _message(self, buffer: Buffer, counts: np.ndarray) -> list:
+        displacements = np.cumsum(counts) - counts
+        return [buffer.flat, counts.tolist(), displacements.tolist(), self._type]
+
+    def post(self, send: list, receive: list) -> None:
+        """Start the exchange; ``arguments`` makes these."""
+        self._request = self._comm.Ialltoallv(send, receive)
+
+    def wait(self) -> None:
+        """Complete the exchange."""
+        self._request.Wait()
+
+
+def deactivate_empty(exchanges: Sequence[Exchange], comm: MPI.Comm) -> None:
+    """Let all ranks agree (collectively) to skip the exchanges in which none sends anything."""
+    values = np.array([exchange.values_sent for exchange in exchanges], np.int64)
+    comm.Allreduce(MPI.IN_PLACE, values)
+    for exchange, sent in zip(exchanges, values.tolist(), strict=True):
+        exchange.active = sent > 0

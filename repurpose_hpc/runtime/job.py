@@ -1,0 +1,252 @@
+"""One inference run: load, compile, time, stream.
+
+The order, on all ranks: the root reads the plan and broadcasts it; each rank reads the shards of
+the workers that it hosts; one rank per node compiles the kernels, then the others load them from
+the cache; the first batch is timed, by all ranks and then by the root alone; all batches are
+streamed.  Steps without communication are agreed on (see ``agreement``).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from mpi4py import MPI
+
+from repurpose_hpc.data import Samples, open_samples
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.reference import apply_head
+from repurpose_hpc.plan.assemble import assemble
+from repurpose_hpc.plan.files import StoredPlan, read_shard
+from repurpose_hpc.plan.plan import single_worker_plan
+from repurpose_hpc.plan.shard import Shard, make_shard
+from repurpose_hpc.runtime import result
+from repurpose_hpc.runtime.agreement import collectively
+from repurpose_hpc.runtime.checks import Checks, check_input
+from repurpose_hpc.runtime.files import temporary_name
+from repurpose_hpc.runtime.loading import load_shards, warm_up
+from repurpose_hpc.runtime.program import Program
+from repurpose_hpc.runtime.streams import Input, NoOutput, OutputFile, OutputGather
+from repurpose_hpc.runtime.timing import Timing, measure
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to run.
+
+    Attributes:
+        shards: directory of a plan.
+        input: file of samples.
+        output: file to write; None: none.
+        batch_size: samples per forward, 1 or more.
+        verify: compare all outputs with the float64 reference of the same weights, on the root.
+        repeat: forwards to time, by all ranks and by the root alone; 0: none.  Unless this is 0 and
+            ``verify`` is not set, the root reads every shard.
+        dtype: float32 or float64, to compute in.
+    """
+
+    shards: Path
+    input: Path
+    output: Path | None
+    batch_size: int
+    verify: bool
+    repeat: int
+    dtype: np.dtype
+
+
+def run(job: Job, original: Network | None, comm: MPI.Comm, leftovers: list[Path]) -> dict | None:
+    """Run ``job``; collective.
+
+    Args:
+        job: the same on every rank.
+        original: on the root, the network before restructuring, for its accuracy; None: not known.
+        comm: at most as many ranks as the plan has workers.
+        leftovers: see ``agreement.aborting``.
+
+    Returns:
+        on the root the numbers of the report (see ``repurpose_hpc.report``), None elsewhere.
+
+    Raises:
+        SystemExit: on every rank, after a message, if anything was wrong on any.
+    """
+    clock = Clock("load", "jit", "input", "output", "check")
+    with clock("load"):
+        stored, shards = load_shards(job.shards, job.dtype, comm)
+    with clock("jit"):
+        warm_up(job.dtype, comm)
+    file, samples = _open_input(job, shards[0], comm)
+    job = replace(job, batch_size=min(job.batch_size, samples))
+    program = Program(shards, comm, job.batch_size)
+    with collectively(comm):
+        source = Input(job.input, program.input_neurons, samples, job.dtype)
+
+    timing = _time_parallel(job, program, source, comm)
+    whole, single = _on_root_alone(job, stored, file, comm)
+    checks = None
+    if file is not None:
+        checks = Checks(file, job.batch_size, whole if job.verify else None, original)
+    seconds = Stream(job, program, source, checks, shards[0], comm, clock).run(leftovers)
+
+    ranks = result.gather_ranks(program, clock.seconds, comm)
+    if ranks is None:
+        return None
+    return {
+        "ranks": comm.size,
+        "workers": stored.plan.workers,
+        "samples": samples,
+        "batch_size": job.batch_size,
+        "dtype": job.dtype.name,
+        "input_placement": stored.plan.input_placement,
+        **result.traffic(stored.plan, shards[0], ranks, job.dtype),
+        **result.weights(shards[0], ranks),
+        **checks.results(),
+        **result.latency(timing, single),
+        "throughput": samples / seconds,
+        "seconds": result.slowest_seconds(ranks),
+        "shards": str(job.shards),
+        "output": None if job.output is None else str(job.output),
+    }
+
+
+class Clock:
+    """Seconds spent in named phases, added up in ``seconds``; ``with clock(phase): ...``."""
+
+    def __init__(self, *phases: str) -> None:
+        self.seconds = dict.fromkeys(phases, 0.0)
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        began = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] += perf_counter() - began
+
+
+class Stream:
+    """All batches through the program, from the input file to the output file.
+
+    Args:
+        job, program, source, comm, clock: of the run.
+        checks: on the root; None elsewhere.
+        shard: of any worker.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        program: Program,
+        source: Input,
+        checks: Checks | None,
+        shard: Shard,
+        comm: MPI.Comm,
+        clock: Clock,
+    ) -> None:
+        self.job, self.program, self.source, self.checks = job, program, source, checks
+        self.shard, self.comm, self.clock = shard, comm, clock
+        self.output = NoOutput()
+
+    def run(self, leftovers: list[Path]) -> float:
+        """Stream everything; collective.
+
+        Returns:
+            the seconds that it took, those of the checks not counted.
+        """
+        self._open_output(leftovers)
+        began = perf_counter()
+        try:
+            self._stream()
+            with collectively(self.comm):
+                if self.checks is not None:
+                    self.checks.verify(self.job.dtype)
+                with self.clock("output"):
+                    self.output.commit()
+        finally:
+            self.output.discard()
+        return perf_counter() - began - self.clock.seconds["check"]
+
+    def _open_output(self, leftovers: list[Path]) -> None:
+        path = self.job.output
+        if path is None:
+            return
+        temporary = temporary_name(path, self.comm.bcast(os.getpid(), root=0))
+        leftovers.append(temporary)
+        with collectively(self.comm):
+            if self.checks is not None:
+                outputs = _neurons(self.shard, self.shard.output)
+                self.output = OutputFile(path, temporary, self.source.samples, outputs, self.job.dtype)
+
+    def _stream(self) -> None:
+        """Batch after batch; what the root does with one and the reading of the next are agreed on."""
+        batch_size = self.job.batch_size
+        gather = OutputGather(self.comm, self.program.output_neurons, self.job.dtype, batch_size)
+        batches = self.source.batches(batch_size)
+        outputs = None
+        for _ in range(0, self.source.samples, batch_size):
+            with collectively(self.comm):
+                self._take(outputs)
+                with self.clock("input"):
+                    inputs = next(batches)
+            rows = self.program.forward(inputs)
+            with self.clock("output"):
+                outputs = gather(rows)
+        with collectively(self.comm):
+            self._take(outputs)
+
+    def _take(self, outputs: np.ndarray | None) -> None:
+        """On the root, write and check a batch."""
+        if outputs is None:
+            return
+        outputs = apply_head(self.shard.head, outputs)
+        with self.clock("output"):
+            self.output.append(outputs)
+        with self.clock("check"):
+            self.checks.add(outputs)
+
+
+def _open_input(job: Job, shard: Shard, comm: MPI.Comm) -> tuple[Samples | None, int]:
+    """The input file, on the root, and the number of samples, on every rank."""
+    file = None
+    with collectively(comm):
+        if comm.rank == 0:
+            file = open_samples(job.input)
+            check_input(file, _neurons(shard, shard.input), _neurons(shard, shard.output))
+    return file, comm.bcast(file.samples if file is not None else None, root=0)
+
+
+def _neurons(shard: Shard, tensor: str) -> int:
+    return shard.sizes[shard.space_of[tensor]]
+
+
+def _time_parallel(job: Job, program: Program, source: Input, comm: MPI.Comm) -> Timing | None:
+    """The timing by all ranks, on the root."""
+    if not job.repeat:
+        return None
+    with collectively(comm):
+        first = next(source.batches(job.batch_size))
+    return measure(program, first, job.repeat, comm)
+
+
+def _on_root_alone(
+    job: Job, stored: StoredPlan, file: Samples | None, comm: MPI.Comm
+) -> tuple[Network | None, Timing | None]:
+    """On the root, the whole restructured network and the timing of one process; the other ranks sleep."""
+    whole = single = None
+    with collectively(comm):
+        if comm.rank == 0 and (job.verify or job.repeat):
+            whole = assemble([read_shard(stored, worker) for worker in range(stored.plan.workers)])
+            if job.repeat:
+                single = _time_single(job, whole, file)
+    return whole, single
+
+
+def _time_single(job: Job, whole: Network, file: Samples) -> Timing:
+    shard = make_shard(whole, single_worker_plan(whole), 0, job.dtype)
+    program = Program([shard], MPI.COMM_SELF, job.batch_size)
+    first = next(Input(job.input, program.input_neurons, file.samples, job.dtype).batches(job.batch_size))
+    return measure(program, first, job.repeat, MPI.COMM_SELF)

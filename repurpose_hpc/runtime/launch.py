@@ -1,0 +1,74 @@
+"""Whether the job was started as it should have been."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+
+from repurpose_hpc.errors import UserError
+
+# Where launchers say how many processes they started and which one this is.  The first that is
+# there counts: an mpirun inside a SLURM job starts a job of its own.
+_LAUNCHERS = (
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+    ("PMI_SIZE", "PMI_RANK"),
+    ("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK"),
+    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+    ("SLURM_NTASKS", "SLURM_PROCID"),
+)
+
+
+def check_launch(size: int, library: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse to run as one of several processes of which each believes to be alone.
+
+    That happens when the launcher belongs to another MPI than the one that mpi4py loads: it starts N
+    processes, and each becomes rank 0 of 1.
+
+    Args:
+        size: of the world communicator.
+        library: ``MPI.Get_library_version()``.
+        environment: of the process.
+
+    Raises:
+        UserError: on the launcher's first process.
+        SystemExit: status 1 on its others, so that only one message is printed.
+    """
+    started, process = launched(environment)
+    if size > 1 or started <= 1:
+        return
+    if process > 0:
+        # A launcher may end all processes as soon as one fails: leave the first time to speak.
+        time.sleep(2)
+        raise SystemExit(1)
+    raise UserError(
+        f"the launcher started {started} processes, but MPI sees {size} rank in each: launcher and MPI "
+        f"library do not belong together. mpi4py uses {_first_line(library)}; {_remedy(library)}"
+    )
+
+
+def launched(environment: Mapping[str, str]) -> tuple[int, int]:
+    """How many processes the launcher started and which of them this is; (1, 0) without a launcher.
+
+    SLURM describes the allocation too: only in a job step (``srun``) does it say how many
+    processes were started.
+    """
+    for size, rank in _LAUNCHERS:
+        outside_a_step = size.startswith("SLURM") and "SLURM_STEP_ID" not in environment
+        if size in environment and not outside_a_step:
+            return int(environment[size]), int(environment.get(rank, 0))
+    return 1, 0
+
+
+def _first_line(library: str) -> str:
+    return " ".join(library.split("\n")[0].split()).strip(" ,\0")
+
+
+def _remedy(library: str) -> str:
+    if "Open MPI" in library:
+        name, pmi = "Open MPI", "pmix"
+    elif "Intel" in library:
+        name, pmi = "Intel MPI", "pmi2"
+    else:
+        name, pmi = "MPICH", "pmi2"
+    return f"start with the mpirun of {name}, or with srun --mpi={pmi}"

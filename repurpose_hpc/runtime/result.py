@@ -1,0 +1,88 @@
+"""The numbers of a run, gathered on the root under the names of the report."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+import numpy as np
+from mpi4py import MPI
+
+from repurpose_hpc.plan.plan import EVERYBODY, Plan
+from repurpose_hpc.plan.shard import Block, Shard
+from repurpose_hpc.runtime.program import Program
+from repurpose_hpc.runtime.timing import Timing
+
+
+def gather_ranks(program: Program, seconds: dict[str, float], comm: MPI.Comm) -> list[dict] | None:
+    """What each rank did, on the root; collective."""
+    mine = {
+        "values_sent": program.values_sent,
+        "messages": program.messages,
+        "blocks": program.blocks,
+        "seconds": {**seconds, **program.seconds},
+    }
+    return comm.gather(mine, root=0)
+
+
+def traffic(plan: Plan, shard: Shard, ranks: list[dict], dtype: np.dtype) -> dict:
+    """Communication between ranks, as it was handed to MPI, beside that of the dense network.
+
+    Args:
+        plan, shard: of any worker.
+        ranks: from ``gather_ranks``.
+        dtype: of the values.
+    """
+    sent = sum(rank["values_sent"] for rank in ranks)
+    dense = _dense_values(plan, shard, len(ranks))
+    return {
+        "values_sent": sent,
+        "dense_values": dense,
+        "comm_fraction": sent / dense if dense else 0.0,
+        "bytes_sent": sent * dtype.itemsize,
+        "messages": sum(rank["messages"] for rank in ranks),
+    }
+
+
+def weights(shard: Shard, ranks: list[dict]) -> dict:
+    """Weights kept, the load of each rank, and how many blocks of each layer have which format."""
+    load = [sum(block["weights"] for block in rank["blocks"]) for rank in ranks]
+    formats = defaultdict(Counter)
+    for rank in ranks:
+        for block in rank["blocks"]:
+            formats[block["layer"]][block["format"]] += 1
+    return {
+        "weights": sum(shard.sizes[b.target_space] * shard.sizes[b.source_space] for b in _blocks(shard)),
+        "weights_kept": sum(load),
+        "load": load,
+        "load_share": [weights / sum(load) if sum(load) else 0.0 for weights in load],
+        "formats": {layer: dict(counts) for layer, counts in formats.items()},
+    }
+
+
+def latency(parallel: Timing | None, single: Timing | None) -> dict:
+    """The timed batch, over all ranks and in one process; empty if nothing was timed."""
+    if parallel is None:
+        return {}
+    latency_us, single_us = parallel.latency_us(), single.latency_us()
+    return {
+        "latency_us": latency_us,
+        "phases_us": parallel.phases_us(),
+        "single_process_latency_us": single_us,
+        "speedup": single_us["median"] / latency_us["median"],
+    }
+
+
+def slowest_seconds(ranks: list[dict]) -> dict[str, float]:
+    """Seconds in each phase, the maximum over the ranks."""
+    return {phase: max(rank["seconds"][phase] for rank in ranks) for phase in ranks[0]["seconds"]}
+
+
+def _dense_values(plan: Plan, shard: Shard, ranks: int) -> int:
+    """Values per sample if every exchanged neuron went to every other rank."""
+    sources = {block.source: block.source_space for block in _blocks(shard)}
+    exchanged = [space for space in sources.values() if not (plan.owners[space] == EVERYBODY).all()]
+    return (ranks - 1) * sum(shard.sizes[space] for space in exchanged)
+
+
+def _blocks(shard: Shard) -> list[Block]:
+    return [step for step in shard.steps if isinstance(step, Block)]

@@ -1,0 +1,162 @@
+"""What goes in and comes out of a run, batch by batch: neither input nor output has to fit in memory.
+
+Every rank reads the columns of the input that it must supply.  Each batch's outputs are gathered
+on the root by ``MPI_Gatherv``, in rank order, put into the order of the network's outputs and
+appended to the output file, which has a temporary name until it is complete.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import h5py
+import numpy as np
+
+from repurpose_hpc.data import Samples, check_finite, open_samples
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.runtime.files import writing
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+class Input:
+    """The columns of the input file that this rank supplies.
+
+    Args:
+        path: the file of samples; opened only where there are columns to read.
+        columns: input neurons, (n,) int64.
+        samples: how many there are, as the root found.
+        dtype: of the batches.
+
+    Raises:
+        UserError: unreadable, or not the file that the root sees.
+    """
+
+    def __init__(self, path: Path, columns: np.ndarray, samples: int, dtype: np.dtype) -> None:
+        self.columns, self.samples, self.dtype = columns, samples, dtype
+        self.file = open_samples(path) if columns.size else None
+        if self.file is not None and self.file.samples != samples:
+            raise UserError(
+                f"{path}: expected {samples} samples as the first rank sees there, found {self.file.samples}"
+                "; put the file where every node sees the same one, or use --input-placement root"
+            )
+
+    def batches(self, batch_size: int) -> Iterator[np.ndarray]:
+        """The samples in order, neuron-major: (n, batch), C-contiguous; the last may have fewer.
+
+        Raises:
+            UserError: NaN, infinity, or the file ends early.
+        """
+        if self.file is None:
+            for first in range(0, self.samples, batch_size):
+                yield np.empty((0, min(batch_size, self.samples - first)), self.dtype)
+            return
+        for batch in finite_batches(self.file, batch_size, self.columns, self.dtype):
+            yield np.ascontiguousarray(batch.T)
+
+
+def finite_batches(
+    file: Samples, batch_size: int, columns: np.ndarray | None, dtype: np.dtype
+) -> Iterator[np.ndarray]:
+    """``file.batches``, (batch, n), with NaN and infinity refused under their sample and column."""
+    first = 0
+    for batch in file.batches(batch_size, columns, dtype):
+        if not np.isfinite(batch).all():
+            whole = np.zeros((len(batch), file.width), dtype)
+            whole[:, slice(None) if columns is None else columns] = batch
+            check_finite(whole, file.path, first)
+        first += len(batch)
+        yield batch
+
+
+class OutputGather:
+    """Brings the outputs that the ranks hold to the root, in the order of the network.
+
+    Args:
+        comm: of the run; making and using this is collective.
+        neurons: the output neurons of this rank, in the order of its rows.
+        dtype: of the outputs.
+        max_batch: samples in the largest batch.
+    """
+
+    def __init__(self, comm: MPI.Comm, neurons: np.ndarray, dtype: np.dtype, max_batch: int) -> None:
+        self.comm = comm
+        held = comm.gather(neurons, root=0)
+        self.neurons = self.rows = self.buffer = None
+        if held is not None:
+            self.neurons = np.concatenate(held)
+            self.rows = np.array([len(part) for part in held])
+            self.buffer = np.empty(self.neurons.size * max_batch, dtype)
+
+    def __call__(self, outputs: np.ndarray) -> np.ndarray | None:
+        """Gather one batch.
+
+        Args:
+            outputs: rows of this rank, (its output neurons, batch), C-contiguous.
+
+        Returns:
+            on the root (batch, outputs of the network), C-contiguous; None elsewhere.
+        """
+        batch = outputs.shape[1]
+        if self.buffer is None:
+            self.comm.Gatherv(outputs, None, root=0)
+            return None
+        received = self.buffer[: self.neurons.size * batch]
+        self.comm.Gatherv(outputs, (received, self.rows * batch), root=0)
+        whole = np.empty((batch, self.neurons.size), received.dtype)
+        whole[:, self.neurons] = received.reshape(-1, batch).T
+        return whole
+
+
+class OutputFile:
+    """An HDF5 file with dataset ``y`` (samples, outputs), under a temporary name until ``commit``.
+
+    Args:
+        path: the final name.
+        temporary: ``temporary_name(path)``.
+        samples, outputs: shape of ``y``.
+        dtype: of ``y``.
+
+    Raises:
+        UserError: here, in ``append`` and in ``commit``: it cannot be written.
+    """
+
+    def __init__(self, path: Path, temporary: Path, samples: int, outputs: int, dtype: np.dtype) -> None:
+        self.path, self.temporary, self.written = path, temporary, 0
+        with writing(path):
+            self.file = h5py.File(temporary, "w")
+            self.file.create_dataset("y", (samples, outputs), dtype)
+
+    def append(self, rows: np.ndarray) -> None:
+        """Write the next samples, (batch, outputs)."""
+        with writing(self.path):
+            self.file["y"][self.written : self.written + len(rows)] = rows
+        self.written += len(rows)
+
+    def commit(self) -> None:
+        """The file is complete: give it its name."""
+        with writing(self.path):
+            self.file.close()
+            os.replace(self.temporary, self.path)
+
+    def discard(self) -> None:
+        """Remove what was not committed."""
+        self.file.close()
+        self.temporary.unlink(missing_ok=True)
+
+
+class NoOutput:
+    """The twin of ``OutputFile`` for ranks, and runs, that write none."""
+
+    def append(self, rows: np.ndarray | None) -> None:
+        """Nothing to do."""
+
+    def commit(self) -> None:
+        """Nothing to do."""
+
+    def discard(self) -> None:
+        """Nothing to do."""

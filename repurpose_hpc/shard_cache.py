@@ -1,0 +1,79 @@
+"""Restructured networks kept for the next run, by all that they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from repurpose_hpc import __version__
+from repurpose_hpc.data import Samples
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.plan.files import FORMAT_VERSION, read_plan
+from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.threads import all_cores
+
+
+def find_or_make(
+    network: Network, calibration: Samples, options: Options, dtype: np.dtype, log: Callable[[str], None]
+) -> tuple[Path, bool]:
+    """The shards of ``network``, restructured now if the cache does not have them.
+
+    Args:
+        network: trained.
+        calibration: data to restructure with.
+        options: how.
+        dtype: of the weights in the shards.
+        log: is given lines of progress.
+
+    Returns:
+        the directory of the plan, and whether it was there.
+
+    Raises:
+        UserError: restructuring is impossible, or the cache cannot be written.
+    """
+    directory = cache_directory() / _key(network, calibration, options, dtype)
+    if _is_usable(directory):
+        return directory, True
+    from repurpose_hpc.restructure.job import restructure_to
+
+    with all_cores():
+        restructure_to(directory, network, calibration, options, dtype.type, log)
+    return directory, False
+
+
+def cache_directory() -> Path:
+    """``$REPURPOSE_HPC_CACHE``, else ``$XDG_CACHE_HOME/repurpose-hpc``, else ``~/.cache/repurpose-hpc``.
+
+    Every node must see it.
+    """
+    if chosen := os.environ.get("REPURPOSE_HPC_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "repurpose-hpc"
+
+
+def _key(network: Network, calibration: Samples, options: Options, dtype: np.dtype) -> str:
+    parts = {
+        "model": network.fingerprint(),
+        "calibration": calibration.fingerprint(),
+        "options": asdict(options),
+        "dtype": dtype.name,
+        "version": __version__,
+        "format": FORMAT_VERSION,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _is_usable(directory: Path) -> bool:
+    """Whether a plan is there and readable; a damaged one is made anew."""
+    try:
+        read_plan(directory)
+    except UserError:
+        return False
+    return True

@@ -1,0 +1,213 @@
+"""A program on any number of ranks computes what the reference does and sends what the masks say."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mpi4py import MPI
+
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.activations import KINDS, Activation
+from repurpose_hpc.model.network import Elementwise, Mixing, Network, Space, sequence
+from repurpose_hpc.model.reference import forward
+from repurpose_hpc.plan.plan import (
+    EVERYBODY,
+    GHOST,
+    PARTIAL,
+    PLACEMENTS,
+    MixingPlan,
+    Plan,
+    input_owners,
+    single_worker_plan,
+)
+from repurpose_hpc.plan.shard import make_shard
+from repurpose_hpc.runtime.hosting import hosted_workers
+from repurpose_hpc.runtime.program import Program
+
+pytestmark = pytest.mark.mpi
+
+COMM = MPI.COMM_WORLD
+TOLERANCE = {np.float64: 1e-12, np.float32: 1e-5}
+
+
+class CountingComm:
+    """COMM_WORLD, adding up what is handed to Ialltoallv."""
+
+    def __init__(self):
+        self.rank, self.size = COMM.rank, COMM.size
+        self.values = np.zeros(COMM.size, np.int64)
+        self.messages = 0
+        self.Allreduce = COMM.Allreduce
+
+    def Ialltoallv(self, send, receive):
+        counts = np.array(send[1])
+        self.values += counts
+        self.messages += np.count_nonzero(counts)
+        return COMM.Ialltoallv(send, receive)
+
+
+@dataclass
+class Case:
+    network: Network
+    plan: Plan
+    x: np.ndarray
+    max_batch: int
+
+
+@st.composite
+def cases(draw):
+    """A random network with weights zero outside random masks, and samples for it."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    workers = draw(st.integers(COMM.size, 3 * COMM.size))
+    widths = draw(st.lists(st.integers(1, 20), min_size=2, max_size=5))
+    steps = _draw_activations(draw, 1)
+    for n, m in zip(widths, widths[1:], strict=False):
+        kept = rng.random((m, n)) < draw(st.sampled_from([0.0, 0.1, 0.6, 1.0]))
+        steps += [(rng.normal(size=(m, n)) * kept / np.sqrt(n), rng.normal(size=m))]
+        steps += _draw_activations(draw, 2)
+    dense = sequence(widths[0], steps)
+
+    owners = {space.name: rng.integers(workers, size=space.neurons, dtype=np.int32) for space in dense.spaces}
+    placement = draw(st.sampled_from(PLACEMENTS))
+    owners["input"] = input_owners(widths[0], placement, rng.random(workers) + 0.01)
+    plans = {}
+    for mixing in dense.mixings:
+        replicated = placement == "replicated" and dense.space_of[mixing.source] == "input"
+        form = GHOST if replicated else draw(st.sampled_from([GHOST, PARTIAL]))
+        masked = dense.space(mixing.source if form == GHOST else mixing.target)
+        density = draw(st.sampled_from([0.0, 0.2, 0.7, 1.0]))
+        plans[mixing.name] = MixingPlan(form, rng.random((workers, masked.neurons)) < density)
+    plan = Plan(workers, placement, owners, plans)
+
+    max_batch = draw(st.integers(1, 9))
+    x = rng.normal(size=(draw(st.integers(1, 2 * max_batch)), widths[0]))
+    return Case(_without_masked(dense, plan), plan, x, max_batch)
+
+
+def _draw_activations(draw, most):
+    kinds = draw(st.lists(st.sampled_from(KINDS), max_size=most))
+    return [Activation(kind, 0.3 if kind == "leaky_relu" else 0.0) for kind in kinds]
+
+
+def _without_masked(network, plan):
+    """Weights only where the masks allow one neuron to depend on the other, weight by weight."""
+    mixings = {}
+    for mixing in network.mixings:
+        form, mask = plan.mixings[mixing.name].form, plan.mixings[mixing.name].mask
+        source, target = (plan.owners[network.space_of[end]] for end in (mixing.source, mixing.target))
+        weights = mixing.weights.copy()
+        for i, j in np.ndindex(weights.shape):
+            allowed = mask[target[i], j] if form == GHOST else mask[source[j], i]
+            if source[j] != target[i] and not allowed:
+                weights[i, j] = 0
+        mixings[mixing.name] = Mixing(mixing.name, mixing.source, mixing.target, weights, mixing.bias)
+    return network.with_mixings(mixings)
+
+
+def make_program(network, plan, max_batch, comm=COMM, dtype=np.float64):
+    hosted = hosted_workers(plan.workers, comm.size, comm.rank)
+    return Program([make_shard(network, plan, worker, dtype) for worker in hosted], comm, max_batch)
+
+
+def run_program(program, network, x):
+    """All outputs, on every rank: (samples, outputs); the batches are full but for the last."""
+    columns = np.ascontiguousarray(x.T[program.input_neurons], program.dtype)
+    size = program._max_batch
+    batches = [program.forward(columns[:, first : first + size]).copy() for first in range(0, len(x), size)]
+    y = np.full((len(x), network.outputs), np.nan)
+    for neurons, rows in COMM.allgather((program.output_neurons, np.hstack(batches))):
+        assert np.isnan(y[:, neurons]).all()  # no output comes from two ranks
+        y[:, neurons] = rows.T
+    return y
+
+
+def crossing_items(case):
+    """By brute force, what ranks must hand to one another: a set of (mixing, from, to, neuron)."""
+    rank_of = {
+        q: rank for rank in range(COMM.size) for q in hosted_workers(case.plan.workers, COMM.size, rank)
+    }
+    rank_of[EVERYBODY] = None
+    items = set()
+    for mixing in case.network.mixings:
+        form, mask = case.plan.mixings[mixing.name].form, case.plan.mixings[mixing.name].mask
+        owner = case.plan.owners[case.network.space_of[mixing.source if form == GHOST else mixing.target]]
+        for worker, neuron in np.argwhere(mask):
+            mine, other = rank_of[worker], rank_of[owner[neuron]]
+            if other is not None and mine != other:
+                ends = (other, mine) if form == GHOST else (mine, other)
+                items.add((mixing.name, *ends, neuron))
+    return items
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@given(case=cases())
+@settings(max_examples=60)
+def test_outputs_are_those_of_the_reference(dtype, case):
+    program = make_program(case.network, case.plan, case.max_batch, dtype=dtype)
+    y = run_program(program, case.network, case.x)
+    expected = forward(case.network, case.x)
+    np.testing.assert_allclose(y, expected, rtol=0, atol=TOLERANCE[dtype] * max(1, np.abs(expected).max()))
+
+
+@given(case=cases())
+@settings(max_examples=60)
+def test_values_on_the_wire_are_those_of_the_masks(case):
+    comm = CountingComm()
+    program = make_program(case.network, case.plan, case.max_batch, comm)
+    run_program(program, case.network, case.x)
+    items = crossing_items(case)
+    expected = [sum(item[1:3] == (comm.rank, to) for item in items) for to in range(comm.size)]
+    batches = -(-len(case.x) // case.max_batch)
+    correct = (
+        comm.values.tolist() == [len(case.x) * values for values in expected]
+        and program.values_sent == sum(expected)
+        and program.messages * batches == comm.messages
+        and program.messages == len({item[:3] for item in items if item[1] == comm.rank})
+    )
+    assert all(COMM.allgather(correct))
+    if case.plan.workers == comm.size:
+        values = sum(case.plan.values_sent(case.network, mixing) for mixing in case.network.mixings)
+        assert COMM.allreduce(program.values_sent) == values
+
+
+def test_no_collective_where_nothing_crosses():
+    comm = CountingComm()
+    network = sequence(3, [(np.ones((4, 3)), np.ones(4))])
+    plan = Plan(
+        comm.size,
+        "root",
+        {"input": np.zeros(3, np.int32), "layer0": np.zeros(4, np.int32)},
+        {"layer0": MixingPlan(GHOST, np.zeros((comm.size, 3), bool))},
+    )
+    comm.Ialltoallv = None
+    y = run_program(make_program(network, plan, 2, comm), network, np.ones((2, 3)))
+    np.testing.assert_array_equal(y, np.full((2, 4), 4.0))
+
+
+def test_a_tensor_with_two_readers_is_kept():
+    network = Network(
+        (Space("input", 2), Space("a", 2), Space("b", 2)),
+        (
+            Mixing("first", "x", "y", np.eye(2), -np.ones(2)),
+            Elementwise("relu", "y", "unused", Activation("relu")),
+            Mixing("second", "y", "z", np.eye(2), np.zeros(2)),
+        ),
+        {"x": "input", "y": "a", "unused": "a", "z": "b"},
+        "x",
+        "z",
+    )
+    program = Program([make_shard(network, single_worker_plan(network), 0)], MPI.COMM_SELF, 1)
+    np.testing.assert_array_equal(program.forward(np.zeros((2, 1), np.float32)), [[-1], [-1]])
+
+
+@given(workers=st.integers(1, 40), ranks=st.integers(1, 40))
+def test_hosting_is_contiguous_and_balanced(workers, ranks):
+    if ranks > workers:
+        with pytest.raises(UserError, match=f"at most {workers} ranks.*found {ranks}"):
+            hosted_workers(workers, ranks, 0)
+        return
+    hosted = [hosted_workers(workers, ranks, rank) for rank in range(ranks)]
+    assert [worker for each in hosted for worker in each] == list(range(workers))
+    assert max(map(len, hosted)) - min(map(len, hosted)) <= 1

@@ -1,0 +1,244 @@
+"""Plans and shards on disk: round trip, same bytes, and every way in which they can be wrong."""
+
+import resource
+import shutil
+import tempfile
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.activations import KINDS, Activation
+from repurpose_hpc.model.network import sequence
+from repurpose_hpc.plan import files
+from repurpose_hpc.plan.files import PLAN_FILE, read_plan, read_shard, shard_path, write_plan
+from repurpose_hpc.plan.plan import GHOST, PARTIAL, PLACEMENTS, MixingPlan, Plan, input_owners
+from repurpose_hpc.plan.shard import make_shard
+
+PROVENANCE = {"seed": 3, "options": {"comm_budget": 0.05}, "versions": ["0.1.0", "ü"]}
+
+
+def make_case(seed=0, workers=3, widths=(5, 8, 4), placement="partitioned", density=0.5, scale=1.0):
+    """A network and a plan for it: (network, plan)."""
+    rng = np.random.default_rng(seed)
+    steps = []
+    for layer, (n, m) in enumerate(zip(widths, widths[1:], strict=False)):
+        kind = KINDS[(seed + layer) % len(KINDS)]
+        steps += [(scale * rng.normal(size=(m, n)), rng.normal(size=m)), Activation(kind, 0.1)]
+    network = sequence(widths[0], steps, "softmax")
+    owners = {
+        space.name: rng.integers(workers, size=space.neurons, dtype=np.int32) for space in network.spaces
+    }
+    owners["input"] = input_owners(widths[0], placement, np.ones(workers))
+    plans = {}
+    for mixing in network.mixings:
+        form = GHOST if mixing is network.mixings[0] else PARTIAL
+        size = network.space(mixing.source if form == GHOST else mixing.target).neurons
+        plans[mixing.name] = MixingPlan(form, rng.random((workers, size)) < density)
+    return network, Plan(workers, placement, owners, plans)
+
+
+CASES = st.builds(
+    make_case,
+    seed=st.integers(0, 2**32 - 1),
+    workers=st.integers(1, 12),
+    widths=st.lists(st.integers(1, 9), min_size=2, max_size=4),
+    placement=st.sampled_from(PLACEMENTS),
+    density=st.sampled_from([0.0, 0.5, 1.0]),
+)
+
+
+def assert_same(actual, expected):
+    """Equal to the last bit and dtype, through dataclasses, dictionaries (in order) and tuples."""
+    assert type(actual) is type(expected)
+    if is_dataclass(expected):
+        for field in fields(expected):
+            assert_same(getattr(actual, field.name), getattr(expected, field.name))
+    elif isinstance(expected, dict):
+        assert list(actual) == list(expected)
+        for key, value in expected.items():
+            assert_same(actual[key], value)
+    elif isinstance(expected, tuple):
+        assert len(actual) == len(expected)
+        for left, right in zip(actual, expected, strict=True):
+            assert_same(left, right)
+    elif isinstance(expected, np.ndarray):
+        assert actual.dtype == expected.dtype
+        np.testing.assert_array_equal(actual, expected)
+    else:
+        assert actual == expected
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """A directory with a plan for three workers."""
+    write_plan(tmp_path / "plan", *make_case(), PROVENANCE)
+    return tmp_path / "plan"
+
+
+@given(CASES, st.sampled_from([np.float32, np.float64]))
+def test_round_trip(case, dtype):
+    network, plan = case
+    with tempfile.TemporaryDirectory() as temporary:
+        write_plan(Path(temporary) / "plan", network, plan, PROVENANCE, dtype)
+        stored = read_plan(Path(temporary) / "plan")
+        assert_same(stored.plan, plan)
+        assert stored.provenance == PROVENANCE
+        for worker in range(plan.workers):
+            assert_same(read_shard(stored, worker), make_shard(network, plan, worker, dtype))
+
+
+def test_same_bytes_on_writing_twice(directory, tmp_path):
+    write_plan(tmp_path / "again", *make_case(), PROVENANCE)
+    names = sorted(path.name for path in directory.iterdir())
+    assert names == ["plan.h5", "worker-0000.h5", "worker-0001.h5", "worker-0002.h5"]
+    for name in names:
+        assert (directory / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_traffic_is_recorded(directory):
+    network, plan = make_case()
+    with h5py.File(directory / PLAN_FILE) as file:
+        for mixing in network.mixings:
+            recorded = file["mixings"][mixing.name]["traffic"][()]
+            np.testing.assert_array_equal(recorded, plan.traffic(network, mixing))
+
+
+def test_many_workers_and_a_long_provenance(tmp_path):
+    provenance = {"options": "x" * 100_000}  # more than an HDF5 attribute takes
+    write_plan(tmp_path / "plan", *make_case(workers=1100), provenance)
+    stored = read_plan(tmp_path / "plan")
+    assert stored.provenance == provenance
+    assert read_shard(stored, 1099).worker == 1099
+
+
+def test_an_earlier_plan_is_replaced(directory):
+    network, plan = make_case(seed=1, workers=2)
+    write_plan(directory, network, plan, {})
+    assert_same(read_plan(directory).plan, plan)
+    assert not shard_path(directory, 2).exists()
+    assert list(directory.parent.iterdir()) == [directory]
+
+
+def test_missing_plan(tmp_path):
+    with pytest.raises(UserError, match=r"plan\.h5: expected a file .* found none; check the directory"):
+        read_plan(tmp_path)
+
+
+def test_missing_shard(directory):
+    stored = read_plan(directory)
+    shard_path(directory, 1).unlink()
+    with pytest.raises(UserError, match=r"worker-0001\.h5: expected a file .* found none"):
+        read_shard(stored, 1)
+
+
+@pytest.mark.parametrize("name", [PLAN_FILE, "worker-0001.h5"])
+def test_every_damaged_byte_is_noticed(directory, name):
+    stored = read_plan(directory)
+    content = bytearray((directory / name).read_bytes())
+    for position in [*range(100), *range(100, len(content), 37)]:
+        content[position] ^= 0x55
+        (directory / name).write_bytes(content)
+        content[position] ^= 0x55
+        with pytest.raises(UserError, match=f"{name}: expected"):
+            read_plan(directory) if name == PLAN_FILE else read_shard(stored, 1)
+
+
+@pytest.mark.parametrize("left", [0, 7, 600, -1])
+@pytest.mark.parametrize("name", [PLAN_FILE, "worker-0001.h5"])
+def test_truncated(directory, name, left):
+    stored = read_plan(directory)
+    content = (directory / name).read_bytes()
+    (directory / name).write_bytes(content[:left])
+    with pytest.raises(UserError, match=f"{name}: expected .* damaged or incomplete"):
+        read_plan(directory) if name == PLAN_FILE else read_shard(stored, 1)
+
+
+def test_shard_of_another_plan(directory, tmp_path):
+    write_plan(tmp_path / "other", *make_case(seed=1), PROVENANCE)
+    shutil.copy(shard_path(tmp_path / "other", 1), shard_path(directory, 1))
+    with pytest.raises(UserError, match="of the same or another plan; .*copy all files of one plan together"):
+        read_shard(read_plan(directory), 1)
+
+
+def test_shard_of_another_worker(directory):
+    shutil.copy(shard_path(directory, 2), shard_path(directory, 1))
+    with pytest.raises(UserError, match="expected the shard of worker 1 .* found that of worker 2"):
+        read_shard(read_plan(directory), 1)
+
+
+def test_shard_of_the_same_plan_with_other_weights(directory, tmp_path):
+    write_plan(tmp_path / "other", *make_case(scale=2.0), PROVENANCE)
+    shutil.copy(shard_path(tmp_path / "other", 2), shard_path(directory, 2))
+    with pytest.raises(UserError, match="its SHA-256 is not the one recorded"):
+        read_shard(read_plan(directory), 2)
+
+
+@pytest.mark.parametrize("name", [PLAN_FILE, "worker-0001.h5"])
+def test_future_format_version_is_refused_by_name(directory, name):
+    stored = read_plan(directory)
+    content = (directory / name).read_bytes()
+    assert content.startswith(b"repurpose-hpc 1 ")
+    (directory / name).write_bytes(content.replace(b" 1 ", b" 12 ", 1))
+    with pytest.raises(UserError, match="expected format version 1, found 12; restructure again"):
+        read_plan(directory) if name == PLAN_FILE else read_shard(stored, 1)
+
+
+def test_another_kind_of_hdf5_file(directory):
+    with h5py.File(directory / PLAN_FILE, "w") as file:
+        file["x"] = np.ones(3)
+    with pytest.raises(UserError, match="found .* bytes of something else; check the path"):
+        read_plan(directory)
+
+
+def test_a_file_in_the_way(tmp_path):
+    (tmp_path / "plan").write_text("precious")
+    with pytest.raises(UserError, match="found a file; choose another --out"):
+        write_plan(tmp_path / "plan", *make_case(), {})
+    assert (tmp_path / "plan").read_text() == "precious"
+
+
+def test_other_files_are_not_replaced(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(UserError, match="found other files; choose another --out"):
+        write_plan(tmp_path, *make_case(), {})
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_not_writable(tmp_path):
+    (tmp_path / "file").write_text("")  # a parent that no user, not even root, can write to
+    with pytest.raises(UserError, match="expected to be able to write there: .*choose another --out"):
+        write_plan(tmp_path / "file" / "plan", *make_case(), {})
+
+
+@pytest.mark.parametrize("limit", [1000, 12_000, 40_000])
+def test_nothing_is_left_when_the_disk_is_full(tmp_path, limit):
+    network, plan = make_case(widths=(60, 60))
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, unlimited[1]))
+    try:
+        with pytest.raises(UserError, match="expected to be able to write there"):
+            write_plan(tmp_path / "plan", network, plan, {"padding": "x" * 50_000})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_earlier_plan_survives_a_failure_midway(directory, monkeypatch):
+    earlier = {path.name: path.read_bytes() for path in directory.iterdir()}
+
+    def fail(network, plan, worker, dtype):
+        if worker == 1:
+            raise KeyboardInterrupt
+        return make_shard(network, plan, worker, dtype)
+
+    monkeypatch.setattr(files, "make_shard", fail)
+    with pytest.raises(KeyboardInterrupt):
+        write_plan(directory, *make_case(seed=1), {})
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == earlier
+    assert list(directory.parent.iterdir()) == [directory]
