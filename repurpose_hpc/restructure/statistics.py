@@ -26,7 +26,7 @@ RIDGE = 1e-3
 PROBES = 2
 # Share of an error that survives the adjustment of each later mixing, which repairs the rest (and large
 # errors of the output saturate); chosen on held-out calibration data, see docs/method.md.
-UNREPAIRED = 0.75
+UNREPAIRED = 0.4
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,17 +64,25 @@ def data_free_moments(mixing: Mixing) -> Moments:
 
 
 class MomentSums:
-    """Sums over batches from which the moments of one mixing are made."""
+    """Sums over batches from which the moments of one mixing are made.
+
+    All samples are taken relative to the first one: means far from zero must not drown the variances
+    in rounding, and an input that never changes has variance 0 exactly.
+    """
 
     def __init__(self, mixing: Mixing) -> None:
         m, n = mixing.weights.shape
         self.W = mixing.weights.astype(np.float64)
         self.xx, self.yx, self.yy = np.zeros((n, n)), np.zeros((m, n)), np.zeros(m)
         self.x, self.y = np.zeros(n), np.zeros(m)
+        self.first_x, self.first_y = np.zeros(n), np.zeros(m)
         self.count = 0
 
     def add(self, x: np.ndarray, y: np.ndarray) -> None:
         """Add a batch: x̂ (n, batch) and y (m, batch)."""
+        if not self.count:
+            self.first_x, self.first_y = x[:, 0].copy(), y[:, 0].copy()
+        x, y = x - self.first_x[:, None], y - self.first_y[:, None]
         self.xx += x @ x.T
         self.yx += y @ x.T
         self.yy += np.einsum("ij,ij->i", y, y)
@@ -91,8 +99,8 @@ class MomentSums:
             H=G + alpha * np.eye(len(G)),
             R=self.yx / self.count - np.outer(mean_y, mean_x) + alpha * W,
             variance=self.yy / self.count - mean_y**2 + alpha * np.einsum("ij,ij->i", W, W),
-            mean_x=mean_x,
-            mean_y=mean_y,
+            mean_x=self.first_x + mean_x,
+            mean_y=self.first_y + mean_y,
         )
 
 
