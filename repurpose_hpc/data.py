@@ -119,6 +119,19 @@ def check_finite(batch: np.ndarray, path: str | Path, first_sample: int = 0) -> 
     )
 
 
+def check_width(samples: Samples, inputs: int) -> None:
+    """Refuse samples of another width than the network's input.
+
+    Raises:
+        UserError: names both widths.
+    """
+    if samples.width != inputs:
+        raise UserError(
+            f"{samples.path}: expected {inputs} values per sample as the network has {inputs} inputs, found "
+            f"{samples.width}; check that data and model belong together"
+        )
+
+
 def check_labels(labels: np.ndarray, classes: int, path: str | Path) -> None:
     """Refuse labels that are not in 0 .. ``classes`` - 1.
 

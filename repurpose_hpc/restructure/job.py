@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from repurpose_hpc import __version__
-from repurpose_hpc.data import Samples, check_labels
+from repurpose_hpc.data import Samples, check_labels, check_width
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.files import write_plan
 from repurpose_hpc.restructure.evaluation import evaluate
 from repurpose_hpc.restructure.options import Options
-from repurpose_hpc.restructure.restructure import Log, Restructured, check_width, restructure
+from repurpose_hpc.restructure.restructure import Log, Restructured, restructure
 
 
 def restructure_to(
@@ -42,7 +42,7 @@ def restructure_to(
         UserError: data and model do not fit, values are not finite, or nothing can be written.
     """
     began = time.perf_counter()
-    check_width(network, samples)
+    check_width(samples, network.inputs)
     if samples.labels is not None:
         check_labels(samples.labels, network.outputs, samples.path)
     result = restructure(network, samples, options, log)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from repurpose_hpc.data import Samples
+from repurpose_hpc.data import Samples, check_width
 from repurpose_hpc.model.network import Mixing, Network
 from repurpose_hpc.plan.plan import MixingPlan, Plan, capacities, contiguous_owners, input_owners
 from repurpose_hpc.restructure.adjustment import adjust, prune
@@ -23,7 +23,6 @@ from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.statistics import (
     Moments,
     Survey,
-    check_width,
     data_free_survey,
     measure_moments,
     survey,
@@ -61,7 +60,7 @@ def restructure(network: Network, samples: Samples, options: Options, log: Log) 
     Raises:
         UserError: data of another width, or not finite.
     """
-    check_width(network, samples)
+    check_width(samples, network.inputs)
     return _Restructuring(network, samples, options, log).run()
 
 

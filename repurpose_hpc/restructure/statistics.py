@@ -14,7 +14,6 @@ from functools import cached_property
 import numpy as np
 
 from repurpose_hpc.data import Samples, check_finite
-from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.activations import activate, derivative
 from repurpose_hpc.model.network import Mixing, Network
 
@@ -191,19 +190,6 @@ def propagate(network: Network, batch: np.ndarray, last: str) -> dict[str, np.nd
         else:
             tensors[op.target] = activate(op.activation, tensors[op.source])
     return tensors
-
-
-def check_width(network: Network, samples: Samples) -> None:
-    """Refuse data of another width than the network's input.
-
-    Raises:
-        UserError: the widths differ.
-    """
-    if samples.width != network.inputs:
-        raise UserError(
-            f"{samples.path}: expected {network.inputs} values per sample as the network has inputs, found "
-            f"{samples.width}; check that data and model belong together"
-        )
 
 
 def _fisher_probe(z: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from repurpose_hpc.data import Samples, check_labels
+from repurpose_hpc.data import Samples, check_labels, check_width
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.reference import forward
@@ -20,11 +20,7 @@ def check_input(file: Samples, inputs: int, outputs: int) -> None:
     Raises:
         UserError: another width, or a label that is no output.
     """
-    if file.width != inputs:
-        raise UserError(
-            f"{file.path}: expected {inputs} values per sample as the network has {inputs} inputs, found "
-            f"{file.width}; check that data and model belong together"
-        )
+    check_width(file, inputs)
     if file.labels is not None:
         check_labels(file.labels, outputs, file.path)
 
