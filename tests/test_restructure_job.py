@@ -9,7 +9,7 @@ from repurpose_hpc.data import open_samples
 from repurpose_hpc.model.activations import IDENTITY, RELU
 from repurpose_hpc.model.network import chain
 from repurpose_hpc.model.reference import forward
-from repurpose_hpc.plan.plan import EVERYBODY, GHOST, PLACEMENTS, capacities
+from repurpose_hpc.plan.plan import EVERYBODY, PLACEMENTS, capacities
 from repurpose_hpc.restructure.evaluation import evaluate
 from repurpose_hpc.restructure.job import restructure_to
 from repurpose_hpc.restructure.options import ASSIGNMENTS, METHODS, Options
@@ -40,15 +40,6 @@ def samples(tmp_path_factory):
     return open_samples(path)
 
 
-def allowed_weights(plan, network, mixing):
-    owner_A = plan.owners[network.space(mixing.source).name]
-    owner_B = plan.owners[network.space(mixing.target).name]
-    mixing_plan = plan.mixings[mixing.name]
-    if mixing_plan.form == GHOST:
-        return mixing_plan.mask[owner_B]
-    return mixing_plan.mask.T[:, owner_A]
-
-
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("assignment", ASSIGNMENTS)
 @pytest.mark.parametrize("method", METHODS)
@@ -62,7 +53,7 @@ def test_budget_owners_and_masks_hold(network, samples, placement, assignment, m
     assert 0 < sent <= 0.2 * dense
     for mixing in result.network.mixings:
         assert np.isfinite(mixing.weights).all()
-        assert not mixing.weights[~allowed_weights(plan, network, mixing)].any()
+        assert not mixing.weights[~plan.allowed(network, mixing)].any()
         owner = plan.owners[network.space(mixing.target).name]
         limit = capacities(owner.size, np.array(part_weights))
         assert (np.bincount(owner, minlength=4) <= limit).all()
