@@ -11,8 +11,8 @@ Weights: ``weights`` (of the dense network), ``weights_kept``, ``load`` (weights
 ``load_share``, ``formats`` (layer -> blocks per format).
 
 With labels: ``accuracy``, and ``reference_accuracy`` of the network before restructuring where that is
-known.  With ``--verify``: ``max_abs_difference``, ``relative_difference``.  With ``--certify``: ``certified``,
-the share of samples whose class provably is that of the original network.
+known.  With ``--verify``: ``max_abs_difference``, ``relative_difference``.  With ``--certify``:
+``certified``, the share of samples whose class provably is that of the original network.
 
 Unless ``--repeat 0``, for the first batch: ``latency_us`` {median, p10, p90}, ``phases_us`` (medians
 on the slowest rank), ``single_process_latency_us``, ``speedup`` (below 1: one process is faster).
