@@ -75,8 +75,8 @@ def keep_promise(
     if search(trials.meets, trials.dense) is None:
         raise UserError(
             f"{_promised(options)}: expected to stay within that on {held_out.sum()} held-out samples, found "
-            f"{_found(options, trials.last.comparison)} even at --comm-budget 1, where only the rounding of the weights "
-            "changes; allow more, or write the shards with --dtype float64"
+            f"{_found(options, trials.last.comparison)} even at --comm-budget 1, where only the rounding of "
+            "the weights changes; allow more, or write the shards with --dtype float64"
         )
     return trials.outcome()
 
@@ -98,8 +98,9 @@ def check_samples(samples: Samples, options: Options) -> None:
         needed, what = samples_needed(options.max_accuracy_drop), _promised(options)
     if samples.samples // ONE_IN < needed:
         raise UserError(
-            f"{samples.path}: expected at least {needed * ONE_IN} samples for {what}, so that {needed} can be "
-            f"held out (1 in {ONE_IN}), found {samples.samples}: too few to promise; add samples, or allow more"
+            f"{samples.path}: expected at least {needed * ONE_IN} samples for {what}, so that {needed} can "
+            f"be held out (1 in {ONE_IN}), found {samples.samples}: too few to promise; add samples or "
+            "allow more"
         )
 
 
