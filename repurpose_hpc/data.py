@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -50,7 +50,8 @@ class Samples:
         """The samples in the order of the file.
 
         Args:
-            batch_size: samples per batch, 1 or more; the last batch may have fewer.
+            batch_size: samples per batch, 1 or more; the last batch may have fewer, those of a
+                ``subset`` any number from 1.
             columns: indices of the values wanted, integers; None for all.
             dtype: floating-point type to convert to.
 
@@ -66,6 +67,22 @@ class Samples:
                 if columns is not None:
                     rows = rows.take(columns, axis=1)
                 yield rows.astype(dtype, order="C")
+
+    def subset(self, chosen: np.ndarray) -> Samples:
+        """Some of the samples, in the order of the file, streamed like all of them.
+
+        Args:
+            chosen: bool, (samples,), at least one of them true.
+
+        Its ``batches`` read the whole file, and raise ``UserError`` for NaN and infinity anywhere: only
+        here are the positions in the file known.
+        """
+        return replace(
+            self,
+            samples=int(np.count_nonzero(chosen)),
+            labels=None if self.labels is None else self.labels[chosen],
+            _reader=lambda batch_size: _chosen_rows(self._reader(batch_size), chosen, self.path),
+        )
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the file's bytes."""
@@ -266,6 +283,16 @@ def _npz_rows(path: Path, batch_size: int) -> Iterator[np.ndarray]:
             if len(block) < count * row_bytes:
                 raise EOFError(f"x ends before sample {start + count} of {samples}")
             yield np.frombuffer(block, dtype).reshape(count, *axes)
+
+
+def _chosen_rows(blocks: Iterator[np.ndarray], chosen: np.ndarray, path: Path) -> Iterator[np.ndarray]:
+    first = 0
+    for block in blocks:
+        check_finite(block.reshape(len(block), -1), path, first)
+        rows = block[chosen[first : first + len(block)]]
+        first += len(block)
+        if len(rows):
+            yield rows
 
 
 def _npz_whole(path: Path, batch_size: int) -> Iterator[np.ndarray]:

@@ -68,6 +68,7 @@ def run(argv: list[str], comm: MPI.Comm, library: str, leftovers: list[Path]) ->
         verify=args.verify,
         repeat=args.repeat,
         dtype=np.dtype(args.dtype),
+        certify=args.certify,
     )
     result = run_job(job, prepared.original, comm, leftovers)
     with collectively(comm):
@@ -88,6 +89,8 @@ def parse(argv: list[str], ranks: int, speaks: bool) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.shards is not None:
         _refuse_restructure_options(parser, args)
+        if args.certify and args.model is None:
+            parser.error("--certify needs MODEL, the network that --shards were made from, to compare with")
     elif args.model is None:
         args.model = bundled.MODEL
         args.calibration = args.calibration or bundled.CALIBRATION
@@ -176,6 +179,11 @@ def _parser(speaks: bool) -> Parser:
         "--verify",
         action=argparse.BooleanOptionalAction,
         help="compare with the float64 reference of the same weights (default: for the bundled network)",
+    )
+    parser.add_argument(
+        "--certify",
+        action="store_true",
+        help="count the samples whose class provably is that of the original MODEL",
     )
     parser.add_argument(
         "--repeat", type=natural, default=20, metavar="N", help="forwards to time (default %(default)s)"

@@ -14,6 +14,8 @@ RESTRUCTURE_OPTIONS = (
     "calibration",
     "workers",
     "comm_budget",
+    "max_accuracy_drop",
+    "max_output_error",
     "input_placement",
     "assignment",
     "method",
@@ -56,12 +58,25 @@ def add_restructure_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("restructuring")
     group.add_argument("--calibration", type=Path, metavar="DATA", help="samples to calibrate with")
     group.add_argument("--workers", type=int, metavar="P", help="parts (default: the number of ranks)")
-    group.add_argument(
+    amount = group.add_mutually_exclusive_group()
+    amount.add_argument(
         "--comm-budget",
         type=float,
-        default=0.05,
         metavar="F",
-        help="largest fraction of the dense communication, 0 to 1 (default %(default)s)",
+        help=f"largest fraction of the dense communication, 0 to 1 (default {Options.comm_budget})",
+    )
+    amount.add_argument(
+        "--max-accuracy-drop",
+        type=float,
+        metavar="PP",
+        help="instead: the least communication that loses at most so many percentage points of accuracy on "
+        "a part of DATA, which needs labels, that is held out",
+    )
+    amount.add_argument(
+        "--max-output-error",
+        type=float,
+        metavar="E",
+        help="instead: the least communication whose outputs have at most this relative error there",
     )
     group.add_argument(
         "--input-placement",
@@ -96,11 +111,10 @@ def restructure_options(args: argparse.Namespace, ranks: int) -> Options:
     Raises:
         UsageError: a value out of range.
     """
-    values = {name: getattr(args, name) for name in RESTRUCTURE_OPTIONS if name != "calibration"}
-    if args.workers is None:
-        values["workers"] = ranks
+    given = {name: getattr(args, name) for name in RESTRUCTURE_OPTIONS if name != "calibration"}
+    values = {name: value for name, value in given.items() if value is not None}
     try:
-        return Options(**values)
+        return Options(**{"workers": ranks, **values})
     except UserError as error:
         raise UsageError(str(error)) from None
 

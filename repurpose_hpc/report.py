@@ -11,7 +11,8 @@ Weights: ``weights`` (of the dense network), ``weights_kept``, ``load`` (weights
 ``load_share``, ``formats`` (layer -> blocks per format).
 
 With labels: ``accuracy``, and ``reference_accuracy`` of the network before restructuring where that is
-known.  With ``--verify``: ``max_abs_difference``, ``relative_difference``.
+known.  With ``--verify``: ``max_abs_difference``, ``relative_difference``.  With ``--certify``:
+``certified``, the share of samples whose class provably is that of the original network.
 
 Unless ``--repeat 0``, for the first batch: ``latency_us`` {median, p10, p90}, ``phases_us`` (medians
 on the slowest rank), ``single_process_latency_us``, ``speedup`` (below 1: one process is faster).
@@ -66,6 +67,8 @@ def _quality(r: dict) -> Lines:
     if "max_abs_difference" in r:
         text = f"largest difference {r['max_abs_difference']:.2e}, relative {r['relative_difference']:.2e}"
         lines.append(("verified", f"{text}, against the float64 reference of the same weights"))
+    if "certified" in r:
+        lines.append(("certified", f"{r['certified']:.2%} of the samples provably keep the original's class"))
     return lines
 
 

@@ -210,3 +210,28 @@ def test_check_labels_names_the_first_sample(label):
         UserError, match=rf"data.npz: y: expected labels from 0 to 2 .* found {label} at sample 1"
     ):
         check_labels(np.array([0, label, 1]), 3, "data.npz")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(data=st.data())
+def test_subsets_are_streamed_with_their_labels(tmp_path_factory, name, data):
+    samples = data.draw(st.integers(1, 9))
+    chosen = np.array(data.draw(st.lists(st.booleans(), min_size=samples, max_size=samples).filter(any)))
+    x, y = np.arange(samples * 2, dtype=np.float64).reshape(samples, 2), np.arange(samples)
+    path = _write(tmp_path_factory.mktemp("data"), name, x, y if name in LABELLED else None)
+    subset = open_samples(path).subset(chosen)
+    size = data.draw(st.integers(1, 10))
+    batches = list(subset.batches(size, np.array([1]), np.float64))
+    assert all(0 < len(batch) <= size for batch in batches)
+    np.testing.assert_array_equal(np.concatenate(batches), x[chosen][:, [1]])
+    assert subset.samples == chosen.sum()
+    if name in LABELLED:
+        np.testing.assert_array_equal(subset.labels, y[chosen])
+
+
+def test_subsets_refuse_nan_under_its_position_in_the_file(tmp_path):
+    x = np.ones((9, 2, 3))
+    x[7, 1, 0] = np.nan
+    subset = open_samples(_write(tmp_path, "x.npy", x)).subset(np.arange(9) % 2 == 0)
+    with pytest.raises(UserError, match=r"found nan in sample 7, column 3 "):
+        list(subset.batches(2))

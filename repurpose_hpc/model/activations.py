@@ -74,6 +74,22 @@ def derivative(activation: Activation, y: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + t) + 0.5 * y * (1 - t * t) * slope
 
 
+def lipschitz(activation: Activation) -> float:
+    """The largest slope L of the activation: |f(a) − f(b)| <= L |a − b|.
+
+    gelu' = Φ(y) + y φ(y) has the derivative (2 − y²) φ(y), hence its maximum at √2.  The maximum of
+    gelu_tanh', 1.12899307 near 1.4185, has no closed form and is rounded up.
+    """
+    kind = activation.kind
+    if kind == "leaky_relu":
+        return max(1.0, abs(activation.alpha))
+    if kind == "sigmoid":
+        return 0.25
+    if kind == "gelu":
+        return 0.5 * (1 + math.erf(1)) + math.exp(-1) / math.sqrt(math.pi)
+    return 1.128994 if kind == "gelu_tanh" else 1.0
+
+
 def _gelu_argument(y: np.ndarray) -> np.ndarray:
     return y.dtype.type(math.sqrt(2 / math.pi)) * (y + y.dtype.type(0.044715) * y**3)
 

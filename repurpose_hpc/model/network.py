@@ -119,6 +119,14 @@ class Network:
         operations = tuple(mixings.get(op.name, op) for op in self.operations)
         return replace(self, operations=operations)
 
+    def astype(self, dtype: type) -> Network:
+        """The same network with weights and biases rounded to ``dtype``, float32 or float64."""
+        rounded = {
+            mixing.name: replace(mixing, weights=mixing.weights.astype(dtype), bias=mixing.bias.astype(dtype))
+            for mixing in self.mixings
+        }
+        return self.with_mixings(rounded)
+
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the structure and of every weight and bias."""
         digest = hashlib.sha256()

@@ -19,15 +19,31 @@ def forward(network: Network, x: np.ndarray, dtype: type = np.float64) -> np.nda
     Returns:
         shape (samples, outputs), ``dtype``, the head applied.
     """
-    tensors = {network.input: np.asarray(x, dtype).T}
+    outputs = trace(network, np.asarray(x, dtype).T)[network.output]
+    return apply_head(network.head, np.ascontiguousarray(outputs.T))
+
+
+def trace(network: Network, x: np.ndarray) -> dict[str, np.ndarray]:
+    """Every tensor of a forward pass, in the dtype of ``x``, the head not applied.
+
+    Args:
+        network: any network.
+        x: samples, neuron-major, shape (inputs, samples).
+
+    Returns:
+        name -> (neurons, samples).
+    """
+    tensors = {network.input: x}
     for op in network.operations:
         source = tensors[op.source]
-        if isinstance(op, Mixing):
-            W, b = op.weights.astype(dtype, copy=False), op.bias.astype(dtype, copy=False)
-            tensors[op.target] = W @ source + b[:, None]
-        else:
-            tensors[op.target] = activate(op.activation, source)
-    return apply_head(network.head, np.ascontiguousarray(tensors[network.output].T))
+        tensors[op.target] = mix(op, source) if isinstance(op, Mixing) else activate(op.activation, source)
+    return tensors
+
+
+def mix(mixing: Mixing, x: np.ndarray) -> np.ndarray:
+    """W x + b for samples x, (n, samples), in the dtype of ``x``: (m, samples)."""
+    W, b = (array.astype(x.dtype, copy=False) for array in (mixing.weights, mixing.bias))
+    return W @ x + b[:, None]
 
 
 def apply_head(head: str, y: np.ndarray) -> np.ndarray:

@@ -1,12 +1,61 @@
-"""How far a restructured network is from the original, on calibration data."""
+"""How far a restructured network is from the original, on samples."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 
 from repurpose_hpc.data import Samples
+from repurpose_hpc.model.bound import OutputBound
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.restructure.statistics import calibration_batches, propagate
+
+
+class Comparison:
+    """The outputs of two networks for the same samples, added up batch by batch.
+
+    Attributes:
+        samples: how many were added.
+        agreeing: those whose largest output is the same in both.
+        right, lost, gained: of those with labels, how many the original classifies rightly, how many of
+            these the other does not, and how many only the other does.
+    """
+
+    def __init__(self) -> None:
+        self.samples = self.agreeing = self.right = self.lost = self.gained = 0
+        self._squares = np.zeros(2)
+
+    def add(self, z: np.ndarray, z_hat: np.ndarray, labels: np.ndarray | None) -> None:
+        """Add a batch: outputs before the head, (outputs, batch), and the samples' labels, (batch,)."""
+        self.samples += z.shape[1]
+        self._squares += np.sum((z - z_hat) ** 2), np.sum(z**2)
+        classes, new_classes = z.argmax(axis=0), z_hat.argmax(axis=0)
+        self.agreeing += int(np.count_nonzero(classes == new_classes))
+        if labels is not None:
+            before, after = classes == labels, new_classes == labels
+            self.right += int(np.count_nonzero(before))
+            self.lost += int(np.count_nonzero(before & ~after))
+            self.gained += int(np.count_nonzero(after & ~before))
+
+    @property
+    def output_error(self) -> float:
+        """|z − ẑ| / |z| over all samples."""
+        return relative(*self._squares)
+
+    @property
+    def agreement(self) -> float:
+        """Share of the samples whose largest output is the same."""
+        return self.agreeing / self.samples
+
+
+def compare(original: Network, restructured: Network, samples: Samples) -> Comparison:
+    """The outputs of both networks for all samples."""
+    comparison = Comparison()
+    for batch, labels in _labelled_batches(samples):
+        z, z_hat = (propagate(network, batch, network.output) for network in (original, restructured))
+        comparison.add(z[original.output], z_hat[restructured.output], labels)
+    return comparison
 
 
 def evaluate(original: Network, restructured: Network, samples: Samples) -> dict:
@@ -14,30 +63,43 @@ def evaluate(original: Network, restructured: Network, samples: Samples) -> dict
 
     Returns:
         ``relative_error``: mixing name -> |y − ŷ| / |y| over all samples, on the restructured network's own
-        inputs; ``output_error``: the same for the output before the head; ``agreement``: share of samples
-        whose largest output is the same; with labels ``reference_accuracy`` and ``accuracy``.
+        inputs; ``output_error``: the same for the output before the head; ``bound``: a bound of
+        ``output_error``, the root mean square of the samples' layer-wise bounds (``model.bound``) over that
+        of their outputs; ``agreement``: share of samples whose largest output is the same; with labels
+        ``reference_accuracy`` and ``accuracy``.
     """
-    names = {mixing.name: mixing.target for mixing in original.mixings} | {"output": original.output}
-    squares = {name: np.zeros(2) for name in names}
-    agreeing, right = 0, np.zeros(2, np.int64)
-    first = 0
-    for batch in calibration_batches(samples):
+    squares = {mixing.name: np.zeros(2) for mixing in original.mixings}
+    bound_squares = np.zeros(2)
+    comparison, output_bound = Comparison(), OutputBound(restructured)
+    for batch, labels in _labelled_batches(samples):
         y = propagate(original, batch, original.output)
         y_hat = propagate(restructured, batch, restructured.output)
-        for name, tensor in names.items():
-            squares[name] += np.sum((y[tensor] - y_hat[tensor]) ** 2), np.sum(y[tensor] ** 2)
-        classes = y[original.output].argmax(axis=0), y_hat[original.output].argmax(axis=0)
-        agreeing += np.count_nonzero(classes[0] == classes[1])
-        if samples.labels is not None:
-            labels = samples.labels[first : first + batch.shape[1]]
-            right += [np.count_nonzero(labels == found) for found in classes]
-        first += batch.shape[1]
-    errors = {name: float(np.sqrt(error / (total or 1.0))) for name, (error, total) in squares.items()}
+        for mixing in original.mixings:
+            error = y[mixing.target] - y_hat[mixing.target]
+            squares[mixing.name] += np.sum(error**2), np.sum(y[mixing.target] ** 2)
+        bound_squares += np.sum(output_bound(y) ** 2), np.sum(y[original.output] ** 2)
+        comparison.add(y[original.output], y_hat[restructured.output], labels)
     result = {
-        "output_error": errors.pop("output"),
-        "agreement": int(agreeing) / samples.samples,
-        "relative_error": errors,
+        "output_error": comparison.output_error,
+        "bound": relative(*bound_squares),
+        "agreement": comparison.agreement,
+        "relative_error": {name: relative(*pair) for name, pair in squares.items()},
     }
     if samples.labels is not None:
-        result["reference_accuracy"], result["accuracy"] = (right / samples.samples).tolist()
+        right = comparison.right
+        result["reference_accuracy"] = right / samples.samples
+        result["accuracy"] = (right - comparison.lost + comparison.gained) / samples.samples
     return result
+
+
+def relative(squared_error: float, squared_size: float) -> float:
+    """Error over size, or the error itself if the size is zero, from their squares."""
+    return float(np.sqrt(squared_error / (squared_size or 1.0)))
+
+
+def _labelled_batches(samples: Samples) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    first = 0
+    for batch in calibration_batches(samples):
+        last = first + batch.shape[1]
+        yield batch, None if samples.labels is None else samples.labels[first:last]
+        first = last

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.files import write_plan
 from repurpose_hpc.restructure.evaluation import evaluate
 from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.restructure.promise import Outcome, keep_promise
 from repurpose_hpc.restructure.restructure import Log, Restructured, restructure
 
 
@@ -39,26 +41,34 @@ def restructure_to(
         the report, flat but for ``layers`` (design: commands and reports).
 
     Raises:
-        UserError: data and model do not fit, values are not finite, or nothing can be written.
+        UserError: data and model do not fit, values are not finite, a promise cannot be kept, or nothing
+            can be written.
     """
     began = time.perf_counter()
     check_width(samples, network.inputs)
     if samples.labels is not None:
         check_labels(samples.labels, network.outputs, samples.path)
-    result = restructure(network, samples, options, log)
-    findings = evaluate(network, result.network, samples)
+    make = partial(_restructure, network, dtype)
+    if options.promises:
+        outcome = keep_promise(network, samples, options, make, log)
+    else:
+        outcome = Outcome(make(samples, options, log), samples, options)
+    result = outcome.restructured
+    findings = evaluate(network, result.network, outcome.calibration)
     provenance = {
         "model_fingerprint": network.fingerprint(),
         "weights": network.weight_count,
         "calibration_sha256": samples.fingerprint(),
-        "calibration_samples": samples.samples,
-        "options": asdict(options),
+        "calibration_samples": outcome.calibration.samples,
+        "options": asdict(outcome.options),
         "seed": options.seed,
         "dtype": np.dtype(dtype).name,
         "versions": {"repurpose_hpc": __version__, "numpy": np.__version__},
         "calibration_findings": findings,
+        "promise": outcome.provenance,
     }
     write_plan(directory, result.network, result.plan, provenance, dtype)
+    findings |= outcome.findings
     return _report(network, result, findings, directory, time.perf_counter() - began)
 
 
@@ -76,13 +86,39 @@ def summary(report: dict) -> str:
         f"{report['weights_kept']:,} of {report['weights']:,} weights kept"
     )
     lines.append(
-        f"on the calibration data: output error {report['output_error']:.4f}, "
-        f"same class for {report['agreement']:.2%}"
+        f"on the calibration data: output error {report['output_error']:.4f} "
+        f"(bound {report['bound']:.4g}), same class for {report['agreement']:.2%}"
     )
     if "accuracy" in report:
         lines[-1] += f", accuracy {report['accuracy']:.4f} (original {report['reference_accuracy']:.4f})"
+    lines += _promise_summary(report)
     lines.append(f"{report['seconds']:.1f} s; shards in {report['shards']}")
     return "\n".join(lines)
+
+
+def _restructure(network: Network, dtype: type, samples: Samples, options: Options, log: Log) -> Restructured:
+    """Restructure, with the weights as they are written: what is checked must be what is kept."""
+    result = restructure(network, samples, options, log)
+    return Restructured(result.network.astype(dtype), result.plan)
+
+
+def _promise_summary(report: dict) -> list[str]:
+    if "trials" not in report:
+        return []
+    if "accuracy_drop" in report:
+        found = (
+            f"accuracy drop {report['accuracy_drop']:.2f} points "
+            f"(95 % confidence: at most {report['accuracy_drop_bound']:.2f})"
+        )
+    else:
+        found = (
+            f"output error {report['output_error_held_out']:.4f}, "
+            f"same class for {report['agreement_held_out']:.2%}"
+        )
+    return [
+        f"on {report['held_out_samples']:,} held-out samples: {found}; budget {report['comm_budget']:.4g}, "
+        f"the smallest of {report['trials']} tried that was enough"
+    ]
 
 
 def _report(network: Network, result: Restructured, findings: dict, directory: Path, seconds: float) -> dict:

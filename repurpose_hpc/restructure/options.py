@@ -18,7 +18,11 @@ class Options:
 
     Attributes:
         workers: P, 1 or more.
-        comm_budget: largest communication fraction, 0 to 1.
+        comm_budget: largest communication fraction, 0 to 1; found by search where one of the next two is
+            given.
+        max_accuracy_drop: loss of accuracy that is accepted on held-out data, in percentage points, above
+            0 and below 100; None: not asked for.
+        max_output_error: relative error of the outputs that is accepted there, 0 or more; None: the same.
         input_placement: one of ``PLACEMENTS``.
         assignment: one of ``ASSIGNMENTS``.
         method: one of ``METHODS``.
@@ -36,6 +40,8 @@ class Options:
     method: str = "data"
     part_weights: tuple[float, ...] | None = None
     seed: int = 0
+    max_accuracy_drop: float | None = None
+    max_output_error: float | None = None
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -49,6 +55,23 @@ class Options:
         _check_choice("--method", self.method, METHODS)
         if self.part_weights is not None:
             self._check_part_weights(self.part_weights)
+        self._check_tolerances(self.max_accuracy_drop, self.max_output_error)
+
+    @property
+    def promises(self) -> bool:
+        """Whether a tolerance is given instead of a budget."""
+        return self.max_accuracy_drop is not None or self.max_output_error is not None
+
+    def _check_tolerances(self, drop: float | None, error: float | None) -> None:
+        if drop is not None and error is not None:
+            raise UserError("--max-accuracy-drop and --max-output-error: expected one of them, got both")
+        if drop is not None and not 0 < drop < 100:
+            raise UserError(
+                f"--max-accuracy-drop: expected percentage points above 0 and below 100, got {drop}; "
+                "the original network itself is --comm-budget 1"
+            )
+        if error is not None and not 0 <= error < math.inf:
+            raise UserError(f"--max-output-error: expected a finite number, 0 or more, got {error}")
 
     def _check_part_weights(self, weights: tuple[float, ...]) -> None:
         if len(weights) != self.workers:

@@ -8,6 +8,7 @@ from repurpose_hpc.data import Samples, check_labels, check_width
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.reference import forward
+from repurpose_hpc.runtime.certificate import Certificate
 from repurpose_hpc.runtime.streams import finite_batches
 
 # Largest accepted difference from the float64 reference, relative to its largest output.
@@ -26,21 +27,27 @@ def check_input(file: Samples, inputs: int, outputs: int) -> None:
 
 
 class Checks:
-    """Accuracy, and the difference from the reference forward.
+    """Accuracy, the difference from the reference forward, and certified samples.
 
     Args:
         file: the input, read a second time, whole, if there is a network to compare with.
         batch_size: of the run.
         restructured: what the ranks run, for the difference in float64; None: not compared.
         original: before it was restructured, for its accuracy; None: not known.
+        certificate: None: nothing is certified.
     """
 
     def __init__(
-        self, file: Samples, batch_size: int, restructured: Network | None, original: Network | None
+        self,
+        file: Samples,
+        batch_size: int,
+        restructured: Network | None,
+        original: Network | None,
+        certificate: Certificate | None = None,
     ) -> None:
-        self.file, self.restructured = file, restructured
+        self.file, self.restructured, self.certificate = file, restructured, certificate
         self.original = original if file.labels is not None else None
-        compares = self.restructured or self.original
+        compares = self.restructured or self.original or self.certificate
         self.inputs = finite_batches(file, batch_size, None, np.float64) if compares else None
         self.seen = self.right = self.original_right = 0
         self.difference = self.largest = 0.0
@@ -64,6 +71,8 @@ class Checks:
             # fmax would hide a NaN of the run.
             self.difference = np.maximum(self.difference, np.abs(outputs - expected).max())
             self.largest = max(self.largest, float(np.abs(expected).max()))
+        if self.certificate is not None:
+            self.certificate.add(inputs, outputs)
 
     def verify(self, dtype: np.dtype) -> None:
         """Refuse outputs, computed in ``dtype``, that are not those of the reference.
@@ -93,6 +102,8 @@ class Checks:
         if self.restructured is not None:
             results["max_abs_difference"] = float(self.difference)
             results["relative_difference"] = self.relative_difference
+        if self.certificate is not None:
+            results["certified"] = self.certificate.share
         return results
 
 

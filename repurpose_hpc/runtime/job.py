@@ -27,6 +27,7 @@ from repurpose_hpc.plan.plan import single_worker_plan
 from repurpose_hpc.plan.shard import Shard, make_shard
 from repurpose_hpc.runtime import result
 from repurpose_hpc.runtime.agreement import collectively
+from repurpose_hpc.runtime.certificate import Certificate
 from repurpose_hpc.runtime.checks import Checks, check_input
 from repurpose_hpc.runtime.files import temporary_name
 from repurpose_hpc.runtime.loading import load_shards, warm_up
@@ -46,8 +47,9 @@ class Job:
         batch_size: samples per forward, 1 or more.
         verify: compare all outputs with the float64 reference of the same weights, on the root.
         repeat: forwards to time, by all ranks and by the root alone; 0: none.  Unless this is 0 and
-            ``verify`` is not set, the root reads every shard.
+            neither ``verify`` nor ``certify`` is set, the root reads every shard.
         dtype: float32 or float64, to compute in.
+        certify: find the samples whose class provably is that of the original network, on the root.
     """
 
     shards: Path
@@ -57,6 +59,7 @@ class Job:
     verify: bool
     repeat: int
     dtype: np.dtype
+    certify: bool = False
 
 
 def run(job: Job, original: Network | None, comm: MPI.Comm, leftovers: list[Path]) -> dict | None:
@@ -64,7 +67,8 @@ def run(job: Job, original: Network | None, comm: MPI.Comm, leftovers: list[Path
 
     Args:
         job: the same on every rank.
-        original: on the root, the network before restructuring, for its accuracy; None: not known.
+        original: on the root, the network before restructuring, for its accuracy and ``certify``; None:
+            not known.
         comm: at most as many ranks as the plan has workers.
         leftovers: see ``agreement.aborting``.
 
@@ -87,9 +91,7 @@ def run(job: Job, original: Network | None, comm: MPI.Comm, leftovers: list[Path
 
     timing = _time_parallel(job, program, source, comm)
     whole, single = _on_root_alone(job, stored, file, comm)
-    checks = None
-    if file is not None:
-        checks = Checks(file, job.batch_size, whole if job.verify else None, original)
+    checks = _checks(job, file, whole, original, comm)
     seconds = Stream(job, program, source, checks, shards[0], comm, clock).run(leftovers)
 
     ranks = result.gather_ranks(program, clock.seconds, comm)
@@ -238,11 +240,23 @@ def _on_root_alone(
     """On the root, the whole restructured network and the timing of one process; the other ranks sleep."""
     whole = single = None
     with collectively(comm):
-        if comm.rank == 0 and (job.verify or job.repeat):
+        if comm.rank == 0 and (job.verify or job.repeat or job.certify):
             whole = assemble([read_shard(stored, worker) for worker in range(stored.plan.workers)])
             if job.repeat:
                 single = _time_single(job, whole, file)
     return whole, single
+
+
+def _checks(
+    job: Job, file: Samples | None, whole: Network | None, original: Network | None, comm: MPI.Comm
+) -> Checks | None:
+    """What the root finds out about the outputs; on the root."""
+    checks = None
+    with collectively(comm):
+        if file is not None:
+            certificate = Certificate(original, whole) if job.certify else None
+            checks = Checks(file, job.batch_size, whole if job.verify else None, original, certificate)
+    return checks
 
 
 def _time_single(job: Job, whole: Network, file: Samples) -> Timing:

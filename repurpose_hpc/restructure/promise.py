@@ -1,0 +1,264 @@
+"""A promise instead of a budget: the least communication that stays within a tolerance on held-out data.
+
+One in ``ONE_IN`` samples, drawn at random, takes no part in the restructuring.  Budgets are tried by
+bisection of their logarithm; each trial restructures with the rest and is measured on what was held
+out.  The trial with the smallest budget among those that stayed within is what is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from scipy.special import betaincinv
+
+from repurpose_hpc.data import Samples
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.plan.plan import Plan, input_owners
+from repurpose_hpc.restructure.evaluation import Comparison, compare
+from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.restructure.restructure import Log, Restructured
+
+# One sample in so many is held out.
+ONE_IN = 5
+# The split must not depend on, nor change, what else is drawn from the seed.
+SPLIT_STREAM = 1
+# The search ends when the smallest budget that was enough is at most so many times one that was not.
+RESOLUTION = 1.1
+# That of the bound of the accuracy drop.
+CONFIDENCE = 0.95
+
+Restructure = Callable[[Samples, Options, Log], Restructured]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A restructured network and what it was made with.
+
+    Attributes:
+        restructured: as it is to be written.
+        calibration: the samples that it was restructured with.
+        options: those given, with the budget that was used.
+        findings: of the promise, under the names of the report; empty if none was asked for.
+        provenance: findings and how the samples were split; empty likewise.
+    """
+
+    restructured: Restructured
+    calibration: Samples
+    options: Options
+    findings: dict = field(default_factory=dict)
+    provenance: dict = field(default_factory=dict)
+
+
+def keep_promise(
+    network: Network, samples: Samples, options: Options, restructure: Restructure, log: Log
+) -> Outcome:
+    """Search the smallest budget that stays within the tolerance of ``options``.
+
+    Args:
+        network: trained.
+        samples: all calibration data; with labels for ``max_accuracy_drop``.
+        options: with a tolerance.
+        restructure: makes the network that would be written, from samples, options with a budget, and a log.
+        log: is given one line for each trial.
+
+    Raises:
+        UserError: no labels, too few samples, or a tolerance that not even the whole budget meets.
+    """
+    check_samples(samples, options)
+    held_out = hold_out(samples.samples, options.seed)
+    trials = _Trials(network, samples, held_out, options, restructure, log)
+    if search(trials.meets, trials.dense) is None:
+        raise UserError(
+            f"{_promised(options)}: expected to stay within that on {held_out.sum()} held-out samples, found "
+            f"{_found(options, trials.last.comparison)} even at --comm-budget 1, where only the rounding of "
+            "the weights changes; allow more, or write the shards with --dtype float64"
+        )
+    return trials.outcome()
+
+
+def check_samples(samples: Samples, options: Options) -> None:
+    """Refuse samples that no promise can be based on.
+
+    Raises:
+        UserError: no labels where accuracy is promised, or too few samples: even if restructuring
+            changed no class at all, the bound of the accuracy drop would exceed the tolerance.
+    """
+    needed, what = 1, "a promise"
+    if options.max_accuracy_drop is not None:
+        if samples.labels is None:
+            raise UserError(
+                f"{samples.path}: expected labels y beside the samples for --max-accuracy-drop, found none; "
+                "add them, or promise --max-output-error"
+            )
+        needed, what = samples_needed(options.max_accuracy_drop), _promised(options)
+    if samples.samples // ONE_IN < needed:
+        raise UserError(
+            f"{samples.path}: expected at least {needed * ONE_IN} samples for {what}, so that {needed} can "
+            f"be held out (1 in {ONE_IN}), found {samples.samples}: too few to promise; add samples or "
+            "allow more"
+        )
+
+
+def samples_needed(max_accuracy_drop: float) -> int:
+    """The fewest held-out samples with which ``accuracy_drop_bound`` can be that low, in points."""
+    return math.ceil(math.log((1 - CONFIDENCE) / 2) / math.log1p(-max_accuracy_drop / 100))
+
+
+def hold_out(samples: int, seed: int) -> np.ndarray:
+    """Which samples are held out, bool (samples,): one in ``ONE_IN``, rounded down."""
+    order = np.random.default_rng([seed, SPLIT_STREAM]).permutation(samples)
+    held_out = np.zeros(samples, bool)
+    held_out[order[: samples // ONE_IN]] = True
+    return held_out
+
+
+def search(meets: Callable[[int], bool], dense: int) -> int | None:
+    """The smallest budget tried that is enough, in values per sample; None if not even ``dense`` is.
+
+    Nothing at all is tried first.  Then the logarithm of the budget is bisected down to ``RESOLUTION``.
+    The whole budget, the most expensive trial, is tried only if no other was enough.
+
+    Args:
+        meets: whether a budget is enough.  That need not be monotone: the search then ends at one of
+            the budgets that are enough beside one that is not.
+        dense: values per sample with nothing pruned.
+    """
+    if meets(0):
+        return 0
+    low, high = 0, dense
+    while high - low > 1 and high > RESOLUTION * low:
+        middle = min(max(round(math.sqrt(max(low, 1) * high)), low + 1), high - 1)
+        if meets(middle):
+            high = middle
+        else:
+            low = middle
+    return high if high < dense or (dense and meets(dense)) else None
+
+
+def accuracy_drop_bound(lost: int, gained: int, samples: int) -> float:
+    """Upper 95 % confidence bound of the loss of accuracy, in percentage points.
+
+    The loss is p_lost − p_gained, with p_lost the probability that a sample is classified rightly before
+    and wrongly after.  Both are binomial proportions of the same samples: the exact (Clopper-Pearson) upper
+    bound of the first minus the lower bound of the second, each wrong with probability 2.5 % at most, is
+    wrong with 5 % at most, however they depend on each other (Bonferroni).
+
+    Args:
+        lost, gained: samples that were right only before, and only after.
+        samples: how many there are in all.
+    """
+    error = (1 - CONFIDENCE) / 2
+    upper = betaincinv(lost + 1, samples - lost, 1 - error) if lost < samples else 1.0
+    lower = betaincinv(gained, samples - gained + 1, error) if gained else 0.0
+    return 100 * float(upper - lower)
+
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    options: Options
+    restructured: Restructured
+    comparison: Comparison
+
+
+class _Trials:
+    """What was tried: the last, and the best, which is the last that was within the tolerance."""
+
+    def __init__(
+        self,
+        network: Network,
+        samples: Samples,
+        held_out: np.ndarray,
+        options: Options,
+        restructure: Restructure,
+        log: Log,
+    ) -> None:
+        self.network, self.options, self.restructure, self.log = network, options, restructure, log
+        self.split = held_out
+        self.calibration, self.held_out = samples.subset(~held_out), samples.subset(held_out)
+        self.dense = _dense_values(network, options)
+        self.count = 0
+        self.last: _Trial | None = None
+        self.best: _Trial | None = None
+
+    def meets(self, values: int) -> bool:
+        """Restructure with a budget of so many values per sample, and measure."""
+        options = replace(self.options, comm_budget=values / self.dense if self.dense else 0.0)
+        restructured = self.restructure(self.calibration, options, lambda line: None)
+        comparison = compare(self.network, restructured.network, self.held_out)
+        self.last = _Trial(options, restructured, comparison)
+        self.count += 1
+        within = _within(options, comparison)
+        if within:
+            self.best = self.last
+        self.log(
+            f"trial {self.count}: budget {options.comm_budget:.4g} ({values} values per sample), "
+            f"{_found(options, comparison)} on {self.held_out.samples} held-out samples: "
+            f"{'enough' if within else 'not enough'}"
+        )
+        return within
+
+    def outcome(self) -> Outcome:
+        """The best."""
+        best = self.best
+        findings = {
+            "held_out_samples": self.held_out.samples,
+            "comm_budget": best.options.comm_budget,
+            "trials": self.count,
+            **_measured(best.options, best.comparison),
+        }
+        positions = np.flatnonzero(self.split).astype("<i8")
+        provenance = {
+            **findings,
+            "held_out_share": 1 / ONE_IN,
+            "samples": self.split.size,
+            "split": f"numpy.random.default_rng([{best.options.seed}, {SPLIT_STREAM}])"
+            ".permutation(samples)[:held_out_samples]",
+            "held_out_sha256": hashlib.sha256(positions.tobytes()).hexdigest(),
+        }
+        return Outcome(best.restructured, self.calibration, best.options, findings, provenance)
+
+
+def _dense_values(network: Network, options: Options) -> int:
+    """Values per sample with nothing pruned; they do not depend on who owns what."""
+    owners = {space.name: np.zeros(space.neurons, np.int32) for space in network.spaces}
+    owners[network.space_of[network.input]] = input_owners(
+        network.inputs, options.input_placement, np.ones(options.workers)
+    )
+    plan = Plan(options.workers, options.input_placement, owners, {})
+    return sum(plan.dense_values(network, mixing) for mixing in network.mixings)
+
+
+def _within(options: Options, comparison: Comparison) -> bool:
+    if options.max_accuracy_drop is not None:
+        return _accuracy_drop(comparison) <= options.max_accuracy_drop
+    return comparison.output_error <= options.max_output_error
+
+
+def _accuracy_drop(comparison: Comparison) -> float:
+    """In percentage points; the estimate decides."""
+    return 100 * (comparison.lost - comparison.gained) / comparison.samples
+
+
+def _measured(options: Options, comparison: Comparison) -> dict:
+    """What the promise is about, under the names of the report."""
+    if options.max_accuracy_drop is not None:
+        bound = accuracy_drop_bound(comparison.lost, comparison.gained, comparison.samples)
+        return {"accuracy_drop": _accuracy_drop(comparison), "accuracy_drop_bound": bound}
+    return {"output_error_held_out": comparison.output_error, "agreement_held_out": comparison.agreement}
+
+
+def _promised(options: Options) -> str:
+    if options.max_accuracy_drop is not None:
+        return f"--max-accuracy-drop {options.max_accuracy_drop:g}"
+    return f"--max-output-error {options.max_output_error:g}"
+
+
+def _found(options: Options, comparison: Comparison) -> str:
+    if options.max_accuracy_drop is not None:
+        return f"an accuracy drop of {_accuracy_drop(comparison):.2f} points"
+    return f"an output error of {comparison.output_error:.3g}"
