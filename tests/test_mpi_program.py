@@ -37,12 +37,14 @@ class CountingComm:
     def __init__(self):
         self.rank, self.size = COMM.rank, COMM.size
         self.values = np.zeros(COMM.size, np.int64)
+        self.bytes = 0
         self.messages = 0
         self.Allreduce = COMM.Allreduce
 
     def Ialltoallv(self, send, receive):
         counts = np.array(send[1])
         self.values += counts
+        self.bytes += counts.sum() * send[3].Get_size()
         self.messages += np.count_nonzero(counts)
         return COMM.Ialltoallv(send, receive)
 
@@ -177,6 +179,7 @@ def test_values_on_the_wire_are_those_of_the_masks(case):
     batches = -(-len(case.x) // case.max_batch)
     correct = (
         comm.values.tolist() == [len(case.x) * values for values in expected]
+        and comm.bytes == len(case.x) * sum(expected) * program.dtype.itemsize
         and program.values_sent == sum(expected)
         and program.messages * batches == comm.messages
         and program.messages == len({item[:4] for item in items if item[2] == comm.rank})

@@ -45,26 +45,46 @@ class Transfer:
         comm: MPI.Comm,
         max_batch: int,
     ) -> None:
-        """Lists of the hosted workers, and where the neurons of ``space`` are that these own."""
+        """Nothing is sent yet.
+
+        Args:
+            lists: of each hosted worker.
+            activations: of the hosted workers' neurons of ``space``: ghosts are copied from there,
+                sums are added there.
+            space: of the neurons in ``lists``.
+            hosting, comm, max_batch: of the program.
+        """
         self.activations, self.hosting = activations, hosting
         sending = [(each.sent_to, each.sent) for each in lists]
         receiving = [(each.received_from, each.received) for each in lists]
         sent, received = self._items(sending, self.sender_owns), self._items(receiving, not self.sender_owns)
-        exchange = self.exchange = Exchange(comm, sent, received, max_batch, activations.flat.dtype)
-        owned, masked, lists_of_mask, buffer = (
-            (sent, received, receiving, exchange.receive)
-            if self.sender_owns
-            else (received, sent, sending, exchange.send)
-        )
+        self.exchange = Exchange(comm, sent, received, max_batch, activations.flat.dtype)
+        owned, masked = (sent, received) if self.sender_owns else (received, sent)
         self.owned = hosting.rows(space, owned.neurons)  # in the masks of other ranks
         self.far = masked.positions  # in the buffer of the exchange
+        if self.sender_owns:
+            self._place(receiving, space, self.exchange.receive, max_batch)
+        else:
+            self._place(sending, space, self.exchange.send, max_batch)
+
+    def _place(
+        self, lists: Sequence[tuple[np.ndarray, np.ndarray]], space: str, exchanged: Buffer, max_batch: int
+    ) -> None:
+        """Where each hosted worker has what is in its mask.
+
+        Args:
+            lists: for each hosted worker, the owners and the neurons in its mask.
+            space: of the neurons.
+            exchanged: what of these is exchanged with other ranks.
+            max_batch: most samples.
+        """
         self.near, self.orders, self.buffers = [], [], []
-        for workers, neurons in lists_of_mask:
+        alone = len(lists) == 1
+        for workers, neurons in lists:
             is_near = self._is_here(workers)
-            self.near.append(hosting.rows(space, neurons[is_near]))
+            self.near.append(self.hosting.rows(space, neurons[is_near]))
             self.orders.append(np.argsort(~is_near, kind="stable"))
-            alone = len(lists) == 1
-            self.buffers.append(buffer if alone else Buffer(neurons.size, max_batch, buffer.flat.dtype))
+            self.buffers.append(exchanged if alone else Buffer(neurons.size, max_batch, exchanged.flat.dtype))
 
     def _is_here(self, workers: np.ndarray) -> np.ndarray:
         """Which of ``workers`` this rank hosts."""
