@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from repurpose_hpc.runtime.files import replacing
 from repurpose_hpc.study_table import Row
@@ -45,17 +47,18 @@ def draw(path: Path, rows: Sequence[Row]) -> bool:
     workers = sorted({row["workers"] for row in rows})
     columns = math.ceil(math.sqrt(len(workers)))
     lines = -(-len(workers) // columns)
-    figure = Figure(figsize=(1 + 4.5 * columns, 1.5 + 3.3 * lines), dpi=120, layout="constrained")
-    grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat
     varying = [name for name in _LINE if name == "method" or len({row[name] for row in rows}) > 1]
     styles = _styles(rows, varying)
+    size = (1 + 4.5 * columns, 1 + 3.3 * lines + 0.25 * len(styles) / columns)
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat
     for axes in grid[len(workers) :]:
         axes.remove()
     for axes, number in zip(grid, workers, strict=False):
         _panel(axes, [row for row in rows if row["workers"] == number], varying, styles)
         axes.set_title(f"{number} workers")
     figure.suptitle(", ".join(_LINE[name].format(rows[0][name]) for name in _LINE if name not in varying))
-    _legend(figure)
+    _legend(figure, columns)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
     return True
@@ -79,20 +82,25 @@ def _panel(axes: Axes, rows: Sequence[Row], varying: list[str], styles: dict[str
     quantity = "test_output_error" if reference is None else "test_accuracy"
     if reference is not None:
         axes.axhline(reference, color="black", linestyle="--", linewidth=1, label="original")
-    for label, style in styles.items():
-        line = sorted((row["comm_fraction"], row[quantity]) for row in rows if _label(row, varying) == label)
-        axes.plot(*zip(*line, strict=True), linewidth=1.5, markersize=5, **style) if line else None
+    lines = defaultdict(list)
+    for row in rows:
+        lines[_label(row, varying)].append((row["comm_fraction"], row[quantity]))
+    for label, points in lines.items():
+        axes.plot(*zip(*sorted(points), strict=True), linewidth=1.5, markersize=5, **styles[label])
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("communication fraction (values sent / dense values)")
     axes.set_ylabel("output error, test data" if reference is None else "accuracy, test data")
-    axes.label_outer()
-    axes.grid(alpha=0.3, which="both")
+    axes.tick_params(labelbottom=True, labelleft=True)  # which sharing the axes hides
+    axes.grid(alpha=0.3)
 
 
-def _legend(figure: Figure) -> None:
-    """One legend for all panels, below them."""
+def _legend(figure: Figure, columns: int) -> None:
+    """One legend for all panels, below them; an entry may be as wide as a panel."""
     handles = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=min(len(handles), 3))
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=columns)
