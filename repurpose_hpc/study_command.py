@@ -96,7 +96,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
         metavar="F,F,...",
         help=f"communication fractions, 0 to 1 (default {','.join(map(str, BUDGETS))})",
     )
-    add("--input-placement", choices=PLACEMENTS, default=Options.input_placement)
+    add(
+        "--input-placement",
+        choices=PLACEMENTS,
+        default=Options.input_placement,
+        help="who can read the input (default %(default)s)",
+    )
     add(
         "--assignment",
         choices=ASSIGNMENTS,
