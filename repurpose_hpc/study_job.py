@@ -15,7 +15,7 @@ from repurpose_hpc.model.network import Network
 from repurpose_hpc.restructure.evaluation import evaluate
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.restructure import restructure
-from repurpose_hpc.study_table import Row, Table
+from repurpose_hpc.study_table import QUALITIES, Row, Table
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +117,7 @@ def measure(subject: Subject, options: Options) -> Row:
 
 
 def _quality(data: str, findings: dict) -> Row:
-    return {f"{data}_{name}": value for name, value in findings.items() if name != "relative_error"}
+    return {f"{data}_{name}": findings[name] for name in QUALITIES if name in findings}
 
 
 def _message(error: Exception) -> str:

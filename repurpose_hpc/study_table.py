@@ -23,16 +23,14 @@ SETTINGS = {
     "budget": float,
     "seed": int,
 }
+# Of what ``evaluate`` finds, for the calibration data and for the test data.
+QUALITIES = ("reference_accuracy", "accuracy", "agreement", "output_error")
 FINDINGS = {
     "values_sent": int,
     "dense_values": int,
     "comm_fraction": float,
     "weights_kept": int,
-    **{
-        f"{data}_{quantity}": float
-        for data in ("calibration", "test")
-        for quantity in ("reference_accuracy", "accuracy", "agreement", "output_error")
-    },
+    **{f"{data}_{quality}": float for data in ("calibration", "test") for quality in QUALITIES},
     "seconds": float,
     "error": str,
 }
