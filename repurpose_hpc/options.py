@@ -98,7 +98,7 @@ def add_restructure_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--part-weights",
-        type=_numbers,
+        type=numbers,
         metavar="w0,w1,...",
         help="relative capacity of each worker (default: equal)",
     )
@@ -139,8 +139,18 @@ def _at_least(smallest: int, text: str) -> int:
     return value
 
 
-def _numbers(text: str) -> tuple[float, ...]:
+def numbers(text: str) -> tuple[float, ...]:
+    """Numbers separated by commas."""
+    return _listed(float, "numbers", text)
+
+
+def integers(text: str) -> tuple[int, ...]:
+    """Integers separated by commas."""
+    return _listed(int, "integers", text)
+
+
+def _listed(kind: type, name: str, text: str) -> tuple:
     try:
-        return tuple(float(part) for part in text.split(","))
+        return tuple(kind(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected numbers separated by commas, got {text!r}") from None
+        raise argparse.ArgumentTypeError(f"expected {name} separated by commas, got {text!r}") from None

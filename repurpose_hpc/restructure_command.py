@@ -25,13 +25,10 @@ def main() -> None:
 
 
 def _run_alone() -> None:
-    from repurpose_hpc.runtime.agreement import report_failure
+    from repurpose_hpc.runtime.agreement import alone
 
-    try:
+    with alone():
         run(sys.argv[1:], ranks=None)
-    except (Exception, KeyboardInterrupt) as error:
-        report_failure(error, rank=0)
-        raise SystemExit(getattr(error, "status", 1)) from None
 
 
 def _run_on_root() -> None:

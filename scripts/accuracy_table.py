@@ -6,18 +6,12 @@ Every entry restructures anew from the same model and calibration data; the test
 """
 
 import argparse
-import csv
-import time
+import sys
 from pathlib import Path
 
-import numpy as np
-
-from repurpose_hpc.data import Samples, open_samples
-from repurpose_hpc.model.load import load_model
-from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.reference import forward
 from repurpose_hpc.restructure.options import Options
-from repurpose_hpc.restructure.restructure import restructure
+from repurpose_hpc.study_job import compute, open_subject
+from repurpose_hpc.study_table import Table
 
 BUDGETS = (0.2, 0.1, 0.05, 0.02, 0.01, 0.005)
 
@@ -32,64 +26,28 @@ COLUMNS = (
 
 
 def main() -> None:
-    """Fill the table, writing the CSV row by row."""
+    """Fill the table, a row at a time; a second call computes only what is missing."""
     args = _arguments()
-    network, calibration, test = (
-        load_model(args.model),
-        open_samples(args.calibration),
-        open_samples(args.test),
-    )
-    print(f"original: {accuracy(network, test):.4f}", flush=True)
-    rows = []
-    with open(args.out, "w", newline="") as file:
-        for placement, method, assignment in COLUMNS:
-            for budget in BUDGETS:
-                options = Options(args.workers, budget, placement, assignment, method)
-                rows.append(measure(network, calibration, test, options))
-                if len(rows) == 1:
-                    table = csv.DictWriter(file, rows[0])
-                    table.writeheader()
-                table.writerow(rows[-1])
-                file.flush()
-                print(rows[-1], flush=True)
-    print(markdown(rows))
-
-
-def measure(network: Network, calibration: Samples, test: Samples, options: Options) -> dict:
-    """One entry of the table: restructure with ``options`` and report on ``test``."""
-    began = time.perf_counter()
-    result = restructure(network, calibration, options, log=lambda line: None)
-    seconds = time.perf_counter() - began
-    sent = sum(result.plan.values_sent(network, mixing) for mixing in network.mixings)
-    dense = sum(result.plan.dense_values(network, mixing) for mixing in network.mixings)
-    return {
-        "input_placement": options.input_placement,
-        "method": options.method,
-        "assignment": options.assignment,
-        "comm_budget": options.comm_budget,
-        "comm_fraction": round(sent / dense, 6),
-        "values_sent": sent,
-        "accuracy": round(accuracy(result.network, test), 4),
-        "seconds": round(seconds, 1),
+    points = {
+        (placement, method, assignment, budget): Options(args.workers, budget, placement, assignment, method)
+        for placement, method, assignment in COLUMNS
+        for budget in BUDGETS
     }
+    subject = open_subject(args.model, args.calibration, args.test)
+    table = Table(args.out, subject.origin())
+    if compute(subject, list(points.values()), table, log=lambda line: print(line, flush=True)):
+        sys.exit(f"some points failed, see column error of {args.out}")
+    rows = {name: table.find(options) for name, options in points.items()}
+    print(f"original: {next(iter(rows.values()))['test_reference_accuracy']:.4f}")
+    print(markdown({name: row["test_accuracy"] for name, row in rows.items()}))
 
 
-def accuracy(network: Network, test: Samples) -> float:
-    """Share of the test samples that ``network`` classifies as labelled."""
-    found = np.concatenate([forward(network, batch).argmax(axis=1) for batch in test.batches(2000)])
-    return float(np.mean(found == test.labels))
-
-
-def markdown(rows: list[dict]) -> str:
+def markdown(accuracies: dict[tuple, float]) -> str:
     """The table with a row for each budget and a column for each method."""
-    found = {
-        (row["input_placement"], row["method"], row["assignment"], row["comm_budget"]): row["accuracy"]
-        for row in rows
-    }
     titles = [f"{method}, {assignment}, {placement} input" for placement, method, assignment in COLUMNS]
     lines = [f"| budget | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
     lines += [
-        f"| {budget} | {' | '.join(f'{found[(*column, budget)]:.4f}' for column in COLUMNS)} |"
+        f"| {budget} | {' | '.join(f'{accuracies[(*column, budget)]:.4f}' for column in COLUMNS)} |"
         for budget in BUDGETS
     ]
     return "\n".join(lines)

@@ -82,6 +82,20 @@ def aborting(comm: MPI.Comm, leftovers: list[Path]) -> Iterator[None]:
         comm.Abort(1)
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """A command's whole run in a single process, without MPI.
+
+    Raises:
+        SystemExit: after the one message, if anything escapes from the block, Ctrl-C included.
+    """
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        report_failure(error, rank=0)
+        raise SystemExit(_status(error)) from None
+
+
 def report_failure(error: BaseException, rank: int) -> None:
     """Print the one message of a failure on stderr, after a traceback if it is a defect."""
     if isinstance(error, UserError):
@@ -108,5 +122,5 @@ def _gather_flags(comm: MPI.Comm, flag: bool) -> list[int]:
     return [rank for rank, failed in enumerate(flags) if failed]
 
 
-def _status(error: Exception | None) -> int:
+def _status(error: BaseException | None) -> int:
     return getattr(error, "status", 1)

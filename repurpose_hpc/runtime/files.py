@@ -40,8 +40,9 @@ def check_writable(path: Path) -> None:
             pass
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a whole text file.
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A block that writes a whole file under the name it is given; that file then replaces ``path``.
 
     Raises:
         UserError: it cannot be written.
@@ -49,7 +50,17 @@ def write_text(path: Path, text: str) -> None:
     temporary = temporary_name(path, os.getpid())
     with writing(path):
         try:
-            temporary.write_text(text, encoding="utf-8")
+            yield temporary
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from typing import NoReturn
 
 from repurpose_hpc.errors import UserError
 
@@ -37,14 +38,27 @@ def check_launch(size: int, library: str, environment: Mapping[str, str] = os.en
     started, process = launched(environment)
     if size > 1 or started <= 1:
         return
-    if process > 0:
-        # A launcher may end all processes as soon as one fails: leave the first time to speak.
-        time.sleep(2)
-        raise SystemExit(1)
-    raise UserError(
+    _refuse(
+        process,
         f"the launcher started {started} processes, but MPI sees {size} rank in each: launcher and MPI "
-        f"library do not belong together. mpi4py uses {_first_line(library)}; {_remedy(library)}"
+        f"library do not belong together. mpi4py uses {_first_line(library)}; {_remedy(library)}",
     )
+
+
+def check_alone(environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse to run as one of several processes of a launcher; for commands that run in one.
+
+    Raises:
+        UserError: on the launcher's first process.
+        SystemExit: status 1 on its others, so that only one message is printed.
+    """
+    started, process = launched(environment)
+    if started > 1:
+        _refuse(
+            process,
+            f"expected one process, as this command uses all cores by itself, found {started} of a "
+            "launcher; start it without mpirun or srun",
+        )
 
 
 def launched(environment: Mapping[str, str]) -> tuple[int, int]:
@@ -58,6 +72,14 @@ def launched(environment: Mapping[str, str]) -> tuple[int, int]:
         if size in environment and not outside_a_step:
             return int(environment[size]), int(environment.get(rank, 0))
     return 1, 0
+
+
+def _refuse(process: int, message: str) -> NoReturn:
+    if process > 0:
+        # A launcher may end all processes as soon as one fails: leave the first time to speak.
+        time.sleep(2)
+        raise SystemExit(1)
+    raise UserError(message)
 
 
 def _first_line(library: str) -> str:

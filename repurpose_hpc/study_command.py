@@ -1,0 +1,163 @@
+"""The command ``study``: how accuracy falls with communication, for every method, as a table and a picture.
+
+It runs in one process.  Every finished point is on disk before the next begins, and a point that is
+there is not computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.threads import all_cores
+
+if TYPE_CHECKING:
+    from repurpose_hpc.restructure.options import Options
+    from repurpose_hpc.study_table import Table
+
+BUDGETS = (0.2, 0.1, 0.05, 0.02, 0.01)
+
+
+def main() -> None:
+    """Run the command of ``sys.argv``."""
+    from repurpose_hpc.runtime.agreement import alone
+    from repurpose_hpc.runtime.launch import check_alone
+
+    with alone():
+        check_alone()
+        run(sys.argv[1:])
+
+
+def run(argv: list[str]) -> None:
+    """Run the command in this process.
+
+    Args:
+        argv: without the program's name.
+
+    Raises:
+        UserError: a wrong command line (status 2), files that do not fit, or points that failed.
+    """
+    args = parse(argv)
+    # Imported after the command line is known to be right: SciPy takes its time.
+    from repurpose_hpc.study_job import compute, open_subject
+    from repurpose_hpc.study_table import Table
+
+    subject = open_subject(args.model, args.calibration, args.test)
+    table = Table(args.out / "study.csv", subject.origin())
+    there = sum(table.find(options) is not None for options in args.points)
+    log(f"{len(args.points)} points, {there} of them already in {table.path}")
+    with all_cores():
+        failed = compute(subject, args.points, table, log)
+    print(f"{len(args.points) - failed} points in {table.path}", flush=True)
+    _draw(table)
+    if failed:
+        raise UserError(
+            f"{failed} of {len(args.points)} points failed, see column error of {table.path}; "
+            "mend what it says and run the same command again: it computes only those"
+        )
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The command line, with ``points`` made from it.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    from repurpose_hpc.options import Parser, integers, numbers
+    from repurpose_hpc.plan.plan import PLACEMENTS
+    from repurpose_hpc.restructure.options import ASSIGNMENTS, METHODS, Options
+
+    parser = Parser(
+        speaks=True,
+        prog="repurpose_hpc.study",
+        description="Restructure a trained network for every number of workers, method and budget, and "
+        "report accuracy against communication.",
+    )
+    add = parser.add_argument
+    add("model", type=Path, metavar="MODEL", help=".npz, .safetensors or .onnx")
+    add("--calibration", type=Path, required=True, metavar="DATA", help="samples to restructure with")
+    add("--test", type=Path, required=True, metavar="DATA", help="samples that only report")
+    add("--out", type=Path, required=True, metavar="DIR", help="gets study.csv and study.png")
+    add("--workers", type=integers, required=True, metavar="P,P,...", help="numbers of parts")
+    add(
+        "--methods",
+        type=lambda text: text.split(","),
+        required=True,
+        metavar="M,M,...",
+        help=f"of {', '.join(METHODS)}; M/A takes the assignment A",
+    )
+    add(
+        "--budgets",
+        type=numbers,
+        default=BUDGETS,
+        metavar="F,F,...",
+        help=f"communication fractions, 0 to 1 (default {','.join(map(str, BUDGETS))})",
+    )
+    add(
+        "--input-placement",
+        choices=PLACEMENTS,
+        default=Options.input_placement,
+        help="who can read the input (default %(default)s)",
+    )
+    add(
+        "--assignment",
+        choices=ASSIGNMENTS,
+        default=Options.assignment,
+        help="of the methods that name none (default %(default)s)",
+    )
+    add("--seed", type=int, default=Options.seed, help="of random choices (default %(default)s)")
+    args = parser.parse_args(argv)
+    args.points = _points(args)
+    return args
+
+
+def _points(args: argparse.Namespace) -> list[Options]:
+    """Every combination, in the order of computing; one that is asked for twice is there once."""
+    return list(
+        dict.fromkeys(
+            _point(args, workers, method, budget)
+            for workers in args.workers
+            for method in args.methods
+            for budget in args.budgets
+        )
+    )
+
+
+def _point(args: argparse.Namespace, workers: int, method: str, budget: float) -> Options:
+    from repurpose_hpc.options import UsageError
+    from repurpose_hpc.restructure.options import Options
+
+    name, _, assignment = method.partition("/")
+    try:
+        return Options(
+            workers=workers,
+            comm_budget=budget,
+            input_placement=args.input_placement,
+            assignment=assignment or args.assignment,
+            method=name,
+            seed=args.seed,
+        )
+    except UserError as error:
+        raise UsageError(f"{workers} workers, method {method}, budget {budget}: {error}") from None
+
+
+def _draw(table: Table) -> None:
+    path = table.path.with_suffix(".png")
+    try:
+        from repurpose_hpc.study_plot import draw
+    except ImportError as error:
+        log(
+            f"{path} was not drawn: {error}; pip install 'repurpose-hpc[plot]' and run the same command "
+            "again: it computes nothing anew"
+        )
+        return
+    drawn = draw(path, table.rows)
+    print(f"drawn in {path}" if drawn else "nothing to draw: no point sends anything", flush=True)
+
+
+def log(line: str) -> None:
+    """Progress, on stderr."""
+    print(line, file=sys.stderr, flush=True)
