@@ -147,19 +147,21 @@ def _count_by_owner(mask: np.ndarray, owner: np.ndarray) -> np.ndarray:
     return counts
 
 
-def capacities(neurons: int, part_weights: np.ndarray) -> np.ndarray:
-    """How many neurons each worker may own: its share of ``neurons``, rounded up.
+def capacities(neurons: int, part_weights: np.ndarray, imbalance: float = 0.0) -> np.ndarray:
+    """How many neurons each worker may own: its share of ``neurons``, rounded up, or more by ``imbalance``.
 
     Args:
         neurons: how many there are.
         part_weights: relative capacities, (P,), >= 0, not all 0.
+        imbalance: fraction by which a share may be exceeded, >= 0.
 
     Returns:
         (P,) int64; their sum is at least ``neurons``.
     """
     share = neurons * part_weights / part_weights.sum()
     # A share that is a whole number but for rounding must not be rounded up.
-    return np.ceil(share - 1e-9 * neurons).astype(np.int64)
+    exact = np.ceil(share - 1e-9 * neurons)
+    return np.maximum(exact, np.floor((1 + imbalance) * share + 1e-9 * neurons)).astype(np.int64)
 
 
 def contiguous_owners(neurons: int, part_weights: np.ndarray) -> np.ndarray:

@@ -1,48 +1,114 @@
-"""Step 4: the weights on a fixed support."""
+"""Step 4: the weights on a fixed mask.
+
+First every row by itself: the exact least-squares weights on its support.  Then the rows together
+(``compensate``): what one worker cannot compute, the others make up for as far as the output sees it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from repurpose_hpc.model.network import Mixing
-from repurpose_hpc.plan.plan import MixingPlan, allowed
+from repurpose_hpc.restructure.elimination import metric_root
 from repurpose_hpc.restructure.statistics import Moments
+from repurpose_hpc.restructure.team import Team
+
+# Weight of staying near the original y, relative to the mean of the metric's diagonal; chosen on
+# held-out calibration data, see docs/method.md.
+TRUST = 1.0
+# Passes over all workers; later ones change little.
+SWEEPS = 3
 
 
-def row_groups(
-    plan: MixingPlan, source_owner: np.ndarray, target_owner: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows that share a support: (rows, columns that they may use)."""
-    supports = allowed(plan, source_owner, target_owner)
+@dataclass(frozen=True, eq=False)
+class RowGroup:
+    """Rows that share a support.
+
+    Attributes:
+        rows: their numbers.
+        S: the columns that they may use.
+        factor: Cholesky factor of H_SS as SciPy's ``cho_factor`` gives it.
+    """
+
+    rows: np.ndarray
+    S: np.ndarray
+    factor: tuple[np.ndarray, bool]
+
+
+def row_groups(mask: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rows of ``mask``, bool (m, n), that are alike: (rows, columns that they may use)."""
     # Packed, since sorting rows takes time for each of their bytes.
-    packed = np.packbits(supports, axis=1)
+    packed = np.packbits(mask, axis=1)
     _, first, group = np.unique(packed, axis=0, return_index=True, return_inverse=True)
-    for number, support in enumerate(supports[first]):
-        yield np.flatnonzero(group.ravel() == number), np.flatnonzero(support)
+    group = group.ravel()
+    return [(np.flatnonzero(group == number), np.flatnonzero(mask[row])) for number, row in enumerate(first)]
 
 
 def adjust(
-    mixing: Mixing, moments: Moments, plan: MixingPlan, source_owner: np.ndarray, target_owner: np.ndarray
+    mixing: Mixing, moments: Moments, mask: np.ndarray, metric: np.ndarray | None, team: Team
 ) -> Mixing:
-    """The exact least-squares weights and bias on the support, float64.
+    """The best weights and bias on the mask, float64; collective.
 
-    At the result the gradient Ŵ H − R is zero on the support.
+    Args:
+        mixing: the original.
+        moments: of the mixing as it will run.
+        mask: which weights may be non-zero, bool (m, n).
+        metric: M, (m, m), for compensation between rows; None: every row by itself, at whose result the
+            gradient Ŵ H − R is zero on the mask.
+        team: shares the work.
     """
+    supported = [(rows, S) for rows, S in row_groups(mask) if S.size]
+    solved = team.map(lambda group: _solve_rows(moments, *group), supported)
     weights = np.zeros(mixing.weights.shape)
-    for rows, S in row_groups(plan, source_owner, target_owner):
-        if S.size:
-            factor = cho_factor(moments.H[np.ix_(S, S)])
-            weights[np.ix_(rows, S)] = cho_solve(factor, moments.R[np.ix_(rows, S)].T).T
+    for group, solution in solved:
+        weights[np.ix_(group.rows, group.S)] = solution
+    if metric is not None and len(solved) > 1:
+        compensate(weights, moments, metric, [group for group, _ in solved])
     bias = moments.mean_y - weights @ moments.mean_x
     return Mixing(mixing.name, mixing.source, mixing.target, weights, bias)
 
 
-def prune(mixing: Mixing, plan: MixingPlan, source_owner: np.ndarray, target_owner: np.ndarray) -> Mixing:
-    """The original weights on the support, zero elsewhere; nothing is adjusted."""
-    weights = np.zeros_like(mixing.weights)
-    for rows, S in row_groups(plan, source_owner, target_owner):
-        weights[np.ix_(rows, S)] = mixing.weights[np.ix_(rows, S)]
+def compensate(weights: np.ndarray, moments: Moments, metric: np.ndarray, groups: list[RowGroup]) -> None:
+    """Lower tr (Ŵ − Wt) H (Ŵ − Wt)ᵀ (M + τ I) over the weights on the mask, in place.
+
+    M, the metric, ties the rows together: an error of one row is made good by others that lead to the same
+    outputs.  τ (TRUST) keeps y near the original, where M holds.  Groups of rows are solved for one
+    after the other, exactly, so the objective never rises.
+
+    Args:
+        weights: Ŵ, (m, n), zero outside the mask.
+        moments: of the mixing.
+        metric: M, (m, m).
+        groups: all rows.
+    """
+    H, R, L = moments.H, moments.R, metric_root(metric)
+    tau = TRUST * np.trace(metric) / len(metric)
+    if not tau:
+        return
+    # What the outputs still lack, correlated with every input.
+    lack = L @ (R - weights @ H)
+    for _ in range(SWEEPS):
+        for group in groups:
+            rows, S = group.rows, group.S
+            L_rows, here = L[:, rows], np.ix_(rows, S)
+            own_lack = R[here] - weights[here] @ H[np.ix_(S, S)]
+            wanted = np.linalg.solve(
+                L_rows.T @ L_rows + tau * np.eye(len(rows)), L_rows.T @ lack[:, S] + tau * own_lack
+            )
+            change = cho_solve(group.factor, wanted.T).T
+            weights[here] += change
+            lack -= (L_rows @ change) @ H[S]
+
+
+def prune(mixing: Mixing, mask: np.ndarray) -> Mixing:
+    """The original weights on the mask, zero elsewhere; nothing is adjusted."""
+    weights = np.where(mask, mixing.weights, 0)
     return Mixing(mixing.name, mixing.source, mixing.target, weights, mixing.bias)
+
+
+def _solve_rows(moments: Moments, rows: np.ndarray, S: np.ndarray) -> tuple[RowGroup, np.ndarray]:
+    factor = cho_factor(moments.H[np.ix_(S, S)], lower=True)
+    return RowGroup(rows, S, factor), cho_solve(factor, moments.R[np.ix_(rows, S)].T).T

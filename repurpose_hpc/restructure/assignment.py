@@ -9,26 +9,23 @@ from scipy.optimize import linear_sum_assignment
 from repurpose_hpc.restructure.statistics import Moments
 
 
-def residual_costs(moments: Moments, supports: np.ndarray) -> np.ndarray:
-    """C[i, q]: error of row i when only the neurons of ``supports[q]`` may be used.
+def residual_costs(moments: Moments, support: np.ndarray) -> np.ndarray:
+    """C[i, q] for one worker: error of every row i when only the neurons of its ``support`` may be used.
 
     That is the Schur complement of the paper's Frobenius cost, v (H_TT − H_TS H_SS⁻¹ H_ST) vᵀ with
     v = Wt[i, T] and T the complement of S, plus what no weights can explain.
 
     Args:
         moments: of the mixing.
-        supports: bool, (P, n).
+        support: bool, (n,).
 
     Returns:
-        (m, P) float64.
+        (m,) float64.
     """
-    costs = np.empty((len(moments.R), len(supports)))
-    for q, support in enumerate(supports):
-        S = np.flatnonzero(support)
-        L = cholesky(moments.H[np.ix_(S, S)], lower=True)
-        explained = solve_triangular(L, moments.R[:, S].T, lower=True)
-        costs[:, q] = moments.variance - np.einsum("ji,ji->i", explained, explained)
-    return costs
+    S = np.flatnonzero(support)
+    L = cholesky(moments.H[np.ix_(S, S)], lower=True)
+    explained = solve_triangular(L, moments.R[:, S].T, lower=True)
+    return moments.variance - np.einsum("ji,ji->i", explained, explained)
 
 
 def assign(costs: np.ndarray, capacities: np.ndarray) -> np.ndarray:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from repurpose_hpc.data import Samples
 from repurpose_hpc.model.bound import OutputBound
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.restructure.statistics import calibration_batches, propagate
+from repurpose_hpc.restructure.statistics import map_batches, propagate
+from repurpose_hpc.restructure.team import ALONE, Team
 
 
 class Comparison:
@@ -49,17 +48,22 @@ class Comparison:
         return self.agreeing / self.samples
 
 
-def compare(original: Network, restructured: Network, samples: Samples) -> Comparison:
-    """The outputs of both networks for all samples."""
+def compare(
+    original: Network, restructured: Network, samples: Samples, team: Team = ALONE
+) -> Comparison:
+    """The outputs of both networks for all samples; collective."""
+
+    def outputs(_: int, batch: np.ndarray) -> list[np.ndarray]:
+        return [propagate(net, batch, net.output)[net.output] for net in (original, restructured)]
+
     comparison = Comparison()
-    for batch, labels in _labelled_batches(samples):
-        z, z_hat = (propagate(network, batch, network.output) for network in (original, restructured))
-        comparison.add(z[original.output], z_hat[restructured.output], labels)
+    for z, z_hat in map_batches(outputs, samples, team):
+        comparison.add(z, z_hat, _next_labels(samples, comparison.samples, z.shape[1]))
     return comparison
 
 
-def evaluate(original: Network, restructured: Network, samples: Samples) -> dict:
-    """Errors and accuracies of the restructured network.
+def evaluate(original: Network, restructured: Network, samples: Samples, team: Team = ALONE) -> dict:
+    """Errors and accuracies of the restructured network; collective.
 
     Returns:
         ``relative_error``: mixing name -> |y − ŷ| / |y| over all samples, on the restructured network's own
@@ -68,17 +72,25 @@ def evaluate(original: Network, restructured: Network, samples: Samples) -> dict
         of their outputs; ``agreement``: share of samples whose largest output is the same; with labels
         ``reference_accuracy`` and ``accuracy``.
     """
-    squares = {mixing.name: np.zeros(2) for mixing in original.mixings}
-    bound_squares = np.zeros(2)
-    comparison, output_bound = Comparison(), OutputBound(restructured)
-    for batch, labels in _labelled_batches(samples):
+    output_bound = OutputBound(restructured)
+
+    def measure(_: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict, np.ndarray]:
         y = propagate(original, batch, original.output)
         y_hat = propagate(restructured, batch, restructured.output)
-        for mixing in original.mixings:
-            error = y[mixing.target] - y_hat[mixing.target]
-            squares[mixing.name] += np.sum(error**2), np.sum(y[mixing.target] ** 2)
-        bound_squares += np.sum(output_bound(y) ** 2), np.sum(y[original.output] ** 2)
-        comparison.add(y[original.output], y_hat[restructured.output], labels)
+        squares = {
+            mixing.name: _squares(y[mixing.target] - y_hat[mixing.target], y[mixing.target])
+            for mixing in original.mixings
+        }
+        bound = _squares(output_bound(y), y[original.output])
+        return y[original.output], y_hat[restructured.output], squares, bound
+
+    squares = {mixing.name: np.zeros(2) for mixing in original.mixings}
+    bound_squares, comparison = np.zeros(2), Comparison()
+    for z, z_hat, batch_squares, batch_bound in map_batches(measure, samples, team):
+        comparison.add(z, z_hat, _next_labels(samples, comparison.samples, z.shape[1]))
+        bound_squares += batch_bound
+        for name, pair in batch_squares.items():
+            squares[name] += pair
     result = {
         "output_error": comparison.output_error,
         "bound": relative(*bound_squares),
@@ -97,9 +109,9 @@ def relative(squared_error: float, squared_size: float) -> float:
     return float(np.sqrt(squared_error / (squared_size or 1.0)))
 
 
-def _labelled_batches(samples: Samples) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    first = 0
-    for batch in calibration_batches(samples):
-        last = first + batch.shape[1]
-        yield batch, None if samples.labels is None else samples.labels[first:last]
-        first = last
+def _squares(error: np.ndarray, size: np.ndarray) -> np.ndarray:
+    return np.array([np.sum(error**2), np.sum(size**2)])
+
+
+def _next_labels(samples: Samples, first: int, count: int) -> np.ndarray | None:
+    return None if samples.labels is None else samples.labels[first : first + count]

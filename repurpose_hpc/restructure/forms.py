@@ -1,15 +1,22 @@
-"""The two forms of a mixing as trade-offs, and the masks they lead to."""
+"""The forms of a mixing as trade-offs, and the masks they lead to.
+
+*Ghost form*: inputs travel.  *Partial-sum form*: sums travel.  *Mixed*: neurons that many rows of a
+worker need are sent, and rows that still lack much get sums as well.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
 
-from repurpose_hpc.plan.plan import EVERYBODY, GHOST, PARTIAL, MixingPlan, ghost_plan, partial_plan
+from repurpose_hpc.plan.plan import EVERYBODY, MixingPlan, mixing_plan
 from repurpose_hpc.restructure.elimination import eliminate, metric_root, select_candidates
 from repurpose_hpc.restructure.statistics import Moments
-from repurpose_hpc.restructure.tradeoff import Tradeoff, falling
+from repurpose_hpc.restructure.team import Team
+from repurpose_hpc.restructure.tradeoff import NOTHING, Tradeoff, Unit, ranked
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,19 +27,26 @@ class Problem:
         moments: its least-squares problem, in which errors are judged.
         metric: M, (m, m).
         source_owner: owners of the source space, (n,) int32.
-        workers: P.
-        values: values per sample and neuron that an exchange of the source space carries.
-        target_values: the same for the target space.
-        most: no worker is given more ghosts than this.
+        ghost_costs: of sending one source neuron from worker p to q, (P, P).
+        sum_costs: of sending one partial sum from p to q, (P, P).
+        most: the most ghosts that each worker may be given, from its number of rows: int -> (P,).
+        only_ghosts: whether partial sums are out of the question.
+        team: shares the work.
     """
 
     moments: Moments
     metric: np.ndarray
     source_owner: np.ndarray
-    workers: int
-    values: int
-    target_values: int
-    most: int
+    ghost_costs: np.ndarray
+    sum_costs: np.ndarray
+    most: Callable[[np.ndarray], np.ndarray]
+    only_ghosts: bool
+    team: Team
+
+    @property
+    def workers(self) -> int:
+        """P."""
+        return len(self.ghost_costs)
 
     def own(self) -> np.ndarray:
         """What each worker has without asking, bool (P, n)."""
@@ -41,74 +55,148 @@ class Problem:
 
 
 def tradeoffs(problem: Problem, owner: np.ndarray) -> list[Tradeoff]:
-    """The forms in which the mixing may run when its rows belong to ``owner``, (m,)."""
+    """The pure forms in which the mixing may run when its rows belong to ``owner``, (m,); collective."""
     m, n = problem.moments.R.shape
     # With nothing pruned, ghosts cost n (P − 1) values and partial sums m (P − 1): the second form is for
     # narrow mixings.  Inputs that everybody has leave no sums to send.
-    if m < n and not (problem.source_owner == EVERYBODY).any():
+    if m < n and not problem.only_ghosts:
         return [ghost_tradeoff(problem, owner), partial_tradeoff(problem, owner)]
     return [ghost_tradeoff(problem, owner)]
 
 
 def mask_of(problem: Problem, tradeoff: Tradeoff, owner: np.ndarray, price: float) -> MixingPlan:
     """The masks of a form at ``price``."""
-    if tradeoff.form == GHOST:
-        mask = problem.own()
-        for q, ghosts in enumerate(tradeoff.kept(price)):
-            mask[q, ghosts] = True
-        return ghost_plan(mask, problem.source_owner, owner)
-    mask = np.zeros((problem.workers, owner.size), bool)
-    for i, contributors in enumerate(tradeoff.kept(price)):
-        mask[contributors, i] = True
-    return partial_plan(mask, problem.source_owner, owner)
+    ghosts, sums = problem.own(), np.zeros((problem.workers, owner.size), bool)
+    for q, unit in enumerate(tradeoff.ghosts):
+        ghosts[q, unit.kept(price)] = True
+    for i, unit in enumerate(tradeoff.sums):
+        sums[unit.kept(price), i] = True
+    return mixing_plan(ghosts, sums, problem.source_owner, owner)
 
 
 def ghost_tradeoff(problem: Problem, owner: np.ndarray) -> Tradeoff:
-    """Inputs travel: for each worker, its ghosts by what they avoid per value sent."""
-    moments, own = problem.moments, problem.own()
-    groups, savings, floor = [], [], 0.0
-    target = moments.target
-    for q in range(problem.workers):
+    """Inputs travel: for each worker, its ghosts by what they avoid; collective."""
+    own, most = problem.own(), problem.most(np.bincount(owner, minlength=problem.workers))
+
+    def worker(q: int) -> tuple[Unit, float]:
         rows = np.flatnonzero(owner == q)
-        L = metric_root(problem.metric[np.ix_(rows, rows)])
-        ghosts, saved, missing = _worker_ghosts(problem, own[q], L @ moments.R[rows], L @ target[rows])
-        groups.append(ghosts)
-        savings.append(falling(saved / problem.values))
-        floor += missing
-    return Tradeoff(GHOST, floor, groups, savings, problem.values)
+        count = min(int(most[q]), int((~own[q]).sum()))
+        return _worker_ghosts(problem, q, rows, own[q], count) if rows.size and count > 0 else (NOTHING, 0.0)
+
+    units = problem.team.map(worker, range(problem.workers))
+    return Tradeoff(sum(missing for _, missing in units), [unit for unit, _ in units], [])
 
 
 def _worker_ghosts(
-    problem: Problem, own: np.ndarray, R: np.ndarray, target: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """A worker's ghosts, the most valuable first, what each avoids, and what all the others would."""
-    count = min(problem.most, int((~own).sum()))
-    if len(R) == 0 or count == 0:
-        return np.empty(0, np.int64), np.empty(0), 0.0
+    problem: Problem, q: int, rows: np.ndarray, own: np.ndarray, count: int
+) -> tuple[Unit, float]:
+    """The ``count`` most valuable ghosts of worker ``q``, and the error that all the others would avoid."""
     H = problem.moments.H
-    candidates = select_candidates(H, R, own, count) if count < (~own).sum() else np.flatnonzero(~own)
+    L = metric_root(problem.metric[np.ix_(rows, rows)])
+    R, target = L @ problem.moments.R[rows], L @ problem.moments.target[rows]
+    costs = np.ones(len(H))
+    costs[~own] = problem.ghost_costs[problem.source_owner[~own], q]
+    candidates = np.flatnonzero(~own)
+    if count < len(candidates):
+        candidates = select_candidates(H, R, own, costs, count)
     S = np.concatenate([np.flatnonzero(own), candidates])
     H_SS, R_S = H[np.ix_(S, S)], R[:, S]
-    removed, costs = eliminate(H_SS, R_S, np.arange(len(S)) < own.sum())
-    missing = np.vdot(R, target) - np.vdot(R_S, np.linalg.solve(H_SS, R_S.T).T)
-    return S[removed[::-1]], costs[::-1], max(float(missing), 0.0)
+    removed, avoided = eliminate(H_SS, R_S, np.arange(len(S)) < own.sum(), costs[S])
+    missing = np.vdot(R, target) - np.vdot(R_S, cho_solve(cho_factor(H_SS), R_S.T).T)
+    ghosts = S[removed[::-1]]
+    return ranked(ghosts, avoided[::-1], costs[ghosts]), max(float(missing), 0.0)
 
 
 def partial_tradeoff(problem: Problem, owner: np.ndarray) -> Tradeoff:
-    """Partial sums travel: for each row, the other workers by what their sum avoids per value sent.
+    """Partial sums travel: for each row, the other workers by what their sum avoids; collective."""
+    return Tradeoff(0.0, [], row_sums(problem, owner, problem.own()))
 
-    Within a row every worker's sum, with the unrestricted weights, is one input of its own, so that
-    a row's choice is an elimination of single inputs with a P × P Gram matrix.
+
+def mixed_tradeoff(problem: Problem, owner: np.ndarray, ghosts: Tradeoff, price: float) -> Tradeoff:
+    """Ghost form with partial sums for the rows to which they are still worth more than ``price``; collective.
+
+    Args:
+        problem: the mixing.
+        owner: of its rows, (m,).
+        ghosts: its ghost form.
+        price: λ, for which the result holds.
+
+    Returns:
+        a form whose objective at ``price`` is at most that of ``ghosts``.
     """
-    moments, holders = problem.moments, problem.source_owner == np.arange(problem.workers)[:, None]
-    target = moments.target
-    groups, savings = [], []
-    for i, row in enumerate(target):
-        sums = np.where(holders, row, 0.0)
-        active = np.flatnonzero(sums.any(axis=1))
-        sums = sums[active]
-        gram, correlation = sums @ moments.H @ sums.T, sums @ moments.R[i]
-        removed, costs = eliminate(gram, correlation[None], active == owner[i])
-        groups.append(active[removed[::-1]])
-        savings.append(falling(problem.metric[i, i] * costs[::-1] / problem.target_values))
-    return Tradeoff(PARTIAL, 0.0, groups, savings, problem.target_values)
+    supports = problem.own() | mask_of(problem, ghosts, owner, price).ghosts
+    sums = row_sums(problem, owner, supports)
+    worthwhile = [_cut(unit, price) for unit in sums]
+    saved = sum(float(unit.savings @ unit.costs) for unit in worthwhile)
+    return Tradeoff(ghosts.floor - saved, ghosts.ghosts, worthwhile)
+
+
+def _cut(unit: Unit, price: float) -> Unit:
+    kept = unit.savings > price
+    return Unit(unit.groups[kept], unit.savings[kept], unit.costs[kept])
+
+
+def row_sums(problem: Problem, owner: np.ndarray, supports: np.ndarray) -> list[Unit]:
+    """For each row, the workers whose partial sum it lacks; collective.
+
+    Args:
+        problem: the mixing.
+        owner: of its rows, (m,).
+        supports: what each worker has anyhow, bool (P, n).
+    """
+    by_worker = [np.flatnonzero(owner == q) for q in range(problem.workers)]
+    found = problem.team.map(
+        lambda q: _worker_sums(problem, q, by_worker[q], supports[q]) if by_worker[q].size else [],
+        range(problem.workers),
+    )
+    units: list[Unit] = [NOTHING] * owner.size
+    for rows, row_units in zip(by_worker, found, strict=True):
+        for i, unit in zip(rows, row_units, strict=True):
+            units[i] = unit
+    return units
+
+
+def _worker_sums(problem: Problem, q: int, rows: np.ndarray, support: np.ndarray) -> Sequence[Unit]:
+    """``row_sums`` of the rows of worker ``q``.
+
+    Within a row the sum of every other worker, over its neurons outside the support and with the
+    unrestricted weights, is one input, seen beyond what the support explains; a row's choice is then an
+    elimination of single inputs with a P × P Gram matrix.
+    """
+    moments = problem.moments
+    H, S = moments.H, np.flatnonzero(support)
+    R, target = moments.R[rows], moments.target[rows]
+    L = cholesky(H[np.ix_(S, S)], lower=True)
+    Z = solve_triangular(L, H[S], lower=True)
+    correlation = R - solve_triangular(L, R[:, S].T, lower=True).T @ Z
+    others = [
+        (p, np.flatnonzero((problem.source_owner == p) & ~support)) for p in range(problem.workers) if p != q
+    ]
+    others = [(p, T) for p, T in others if T.size]
+    # What H leaves of each worker's sum beyond the support, seen from every input.
+    beyond = [target[:, T] @ H[T] - (target[:, T] @ Z[:, T].T) @ Z for _, T in others]
+    gram = np.empty((len(rows), len(others), len(others)))
+    products = np.empty((len(rows), len(others)))
+    for b, (_, T) in enumerate(others):
+        products[:, b] = np.einsum("ij,ij->i", correlation[:, T], target[:, T])
+        for a, seen in enumerate(beyond):
+            gram[:, a, b] = np.einsum("ij,ij->i", seen[:, T], target[:, T])
+    workers = np.array([p for p, _ in others], np.int64)
+    weight = np.diag(problem.metric)[rows]
+    costs = problem.sum_costs[workers, q]
+    return [_row_unit(*row, workers, costs) for row in zip(gram, products, weight, strict=True)]
+
+
+def _row_unit(
+    gram: np.ndarray, products: np.ndarray, weight: float, workers: np.ndarray, costs: np.ndarray
+) -> Unit:
+    """The contributors of one row, of metric ``weight``, from the Gram matrix of their sums."""
+    active = np.flatnonzero(np.diag(gram) > 0)
+    if not active.size:
+        return NOTHING
+    # Sums of few neurons may depend on each other; a hint of ridge keeps the matrix positive definite.
+    gram = gram[np.ix_(active, active)]
+    gram = gram + 1e-9 * np.diag(np.diag(gram))
+    removed, avoided = eliminate(gram, products[None, active], np.zeros(active.size, bool), costs[active])
+    order = active[removed[::-1]]
+    return ranked(workers[order], weight * avoided[::-1], costs[order])

@@ -5,11 +5,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.plan.plan import PLACEMENTS
+from repurpose_hpc.restructure.machine import Machine, uniform_links
 
-ASSIGNMENTS = ("munkres", "contiguous", "random")
-METHODS = ("data", "frobenius", "magnitude")
+ASSIGNMENTS = ("munkres", "contiguous", "random", "hypergraph")
+METHODS = ("data", "second-moment", "frobenius", "magnitude", "independent")
+# Those that judge errors by what they do to the output, and those that look at weights only.
+METRIC_METHODS = ("data", "independent")
+DATA_FREE = ("frobenius", "magnitude")
+# Price of a link inside a node, relative to one between nodes, in --link-cost nodes:K.
+INSIDE_NODE = 0.1
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,11 @@ class Options:
         input_placement: one of ``PLACEMENTS``.
         assignment: one of ``ASSIGNMENTS``.
         method: one of ``METHODS``.
-        part_weights: relative capacity of each worker, >= 0; None: all equal.
+        part_weights: relative speed of each worker, >= 0; None: all equal.
+        imbalance: a worker may own more than its share by this fraction, >= 0.
+        memory_limits: MiB of weights that each worker can hold; None: no limits.
+        link_costs: price of sending a value from worker p (row) to q, relative to the others; None: all equal.
+        density: largest fraction of the original weights that is kept, above 0, at most 1.
         seed: of everything drawn at random, 0 or more.
 
     Raises:
@@ -40,6 +52,10 @@ class Options:
     method: str = "data"
     part_weights: tuple[float, ...] | None = None
     seed: int = 0
+    imbalance: float = 0.0
+    memory_limits: tuple[float, ...] | None = None
+    link_costs: tuple[tuple[float, ...], ...] | None = None
+    density: float = 1.0
     max_accuracy_drop: float | None = None
     max_output_error: float | None = None
 
@@ -53,9 +69,33 @@ class Options:
         _check_choice("--input-placement", self.input_placement, PLACEMENTS)
         _check_choice("--assignment", self.assignment, ASSIGNMENTS)
         _check_choice("--method", self.method, METHODS)
+        if not 0 < self.density <= 1:
+            raise UserError(f"--density: expected a fraction above 0, at most 1, got {self.density}")
+        if not 0 <= self.imbalance < math.inf:
+            raise UserError(f"--imbalance: expected a fraction, 0 or more, got {self.imbalance}")
         if self.part_weights is not None:
             self._check_part_weights(self.part_weights)
+        if self.memory_limits is not None:
+            self._check_memory_limits(self.memory_limits)
+        if self.link_costs is not None:
+            self._check_link_costs(self.link_costs)
         self._check_tolerances(self.max_accuracy_drop, self.max_output_error)
+
+    @property
+    def budget(self) -> float:
+        """The communication fraction that the method makes use of."""
+        return 0.0 if self.method == "independent" else self.comm_budget
+
+    def machine(self, weight_bytes: int = 4) -> Machine:
+        """What the workers run on, for weights of so many bytes."""
+        P = self.workers
+        room = np.full(P, np.inf) if self.memory_limits is None else np.array(self.memory_limits) * 2.0**20
+        return Machine(
+            part_weights=np.array(self.part_weights or (1.0,) * P, float),
+            imbalance=self.imbalance,
+            link_costs=uniform_links(P) if self.link_costs is None else np.array(self.link_costs, float),
+            room=room / weight_bytes,
+        )
 
     @property
     def promises(self) -> bool:
@@ -83,6 +123,26 @@ class Options:
             raise UserError(
                 f"--part-weights: expected finite weights, 0 or more and not all 0, got {list(weights)}"
             )
+
+    def _check_memory_limits(self, limits: tuple[float, ...]) -> None:
+        if len(limits) != self.workers or not all(limit > 0 for limit in limits):
+            raise UserError(
+                f"--memory-limits: expected MiB above 0 for each of {self.workers} workers, got {list(limits)}"
+            )
+
+    def _check_link_costs(self, costs: tuple[tuple[float, ...], ...]) -> None:
+        if [len(row) for row in costs] != [self.workers] * self.workers:
+            raise UserError(
+                f"--link-cost: expected {self.workers} rows of {self.workers} prices, one for each pair of "
+                f"workers, got {len(costs)} rows of {sorted({len(row) for row in costs})}"
+            )
+        for p, row in enumerate(costs):
+            for q, cost in enumerate(row):
+                if (cost != 0) if p == q else not 0 < cost < math.inf:
+                    raise UserError(
+                        f"--link-cost: expected finite prices above 0 between workers and 0 on the diagonal, "
+                        f"found {cost} from worker {p} to {q}"
+                    )
 
 
 def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:

@@ -1,31 +1,35 @@
 """Step 1: what the calibration data say about a mixing, streamed batch by batch.
 
-Two things are measured.  *Moments* of the inputs x̂ of the restructured network and the
-pre-activations y of the original one: with them every least-squares question about the mixing
-is linear algebra.  The *metric* of each mixing says what an error of y does to the output.
+*Moments* of the inputs x̂ of the restructured network and the pre-activations y of the original one:
+with them every least-squares question about the mixing is linear algebra.
+
+Batches are propagated by the team in turn; every rank is then given the tensors and adds its slabs of
+rows to the sums.  Neither batches nor slabs depend on the number of ranks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve
 
 from repurpose_hpc.data import Samples, check_finite
-from repurpose_hpc.model.activations import activate, derivative
+from repurpose_hpc.model.activations import activate
 from repurpose_hpc.model.network import Mixing, Network
+from repurpose_hpc.restructure.team import Team
 
 # Samples propagated at a time; part of the result, since it orders the sums.
-BATCH = 2000
+BATCH = 1000
+# Rows of a sum that are added up together by one rank; part of the result for the same reason.
+SLAB = 256
 # Weight of staying near the original weights, relative to the mean variance of an input.
 RIDGE = 1e-3
-# Random directions of the output that are traced back for each sample.
-PROBES = 2
-# Share of an error that survives the adjustment of each later mixing, which repairs the rest (and large
-# errors of the output saturate); chosen on held-out calibration data, see docs/method.md.
-UNREPAIRED = 0.4
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +56,7 @@ class Moments:
     @cached_property
     def target(self) -> np.ndarray:
         """Wt = R H⁻¹, the best weights without any restriction, (m, n)."""
-        return np.linalg.solve(self.H, self.R.T).T
+        return cho_solve(cho_factor(self.H), self.R.T).T
 
 
 def data_free_moments(mixing: Mixing) -> Moments:
@@ -62,6 +66,28 @@ def data_free_moments(mixing: Mixing) -> Moments:
     return Moments(np.eye(n), W, np.einsum("ij,ij->i", W, W), np.zeros(n), np.zeros(m))
 
 
+class ProductSum:
+    """Σ a bᵀ over batches, (rows, columns), in slabs of rows that stay with the rank that adds them."""
+
+    def __init__(self, rows: int, columns: int, team: Team) -> None:
+        self.team = team
+        self.slabs = [slice(first, min(first + SLAB, rows)) for first in range(0, rows, SLAB)]
+        self.sums = [np.zeros((0, columns))] * len(self.slabs)
+
+    def add(self, a: np.ndarray, b: np.ndarray) -> None:
+        """Add a batch: a (rows, batch), b (columns, batch); collective."""
+
+        def add_slab(number: int) -> None:
+            product = a[self.slabs[number]] @ b.T
+            self.sums[number] = self.sums[number] + product if len(self.sums[number]) else product
+
+        self.team.apply(add_slab, range(len(self.slabs)))
+
+    def total(self) -> np.ndarray:
+        """The sum; collective."""
+        return np.concatenate(self.team.map(self.sums.__getitem__, range(len(self.slabs))))
+
+
 class MomentSums:
     """Sums over batches from which the moments of one mixing are made.
 
@@ -69,101 +95,76 @@ class MomentSums:
     in rounding, and an input that never changes has variance 0 exactly.
     """
 
-    def __init__(self, mixing: Mixing) -> None:
+    def __init__(self, mixing: Mixing, team: Team) -> None:
         m, n = mixing.weights.shape
         self.W = mixing.weights.astype(np.float64)
-        self.xx, self.yx, self.yy = np.zeros((n, n)), np.zeros((m, n)), np.zeros(m)
+        self.xx, self.yx, self.yy = ProductSum(n, n, team), ProductSum(m, n, team), np.zeros(m)
         self.x, self.y = np.zeros(n), np.zeros(m)
         self.first_x, self.first_y = np.zeros(n), np.zeros(m)
         self.count = 0
 
     def add(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Add a batch: x̂ (n, batch) and y (m, batch)."""
+        """Add a batch: x̂ (n, batch) and y (m, batch); collective."""
         if not self.count:
             self.first_x, self.first_y = x[:, 0].copy(), y[:, 0].copy()
         x, y = x - self.first_x[:, None], y - self.first_y[:, None]
-        self.xx += x @ x.T
-        self.yx += y @ x.T
+        self.xx.add(x, x)
+        self.yx.add(y, x)
         self.yy += np.einsum("ij,ij->i", y, y)
         self.x += x.sum(axis=1)
         self.y += y.sum(axis=1)
         self.count += x.shape[1]
 
     def moments(self) -> Moments:
-        """The moments of all batches added."""
+        """The moments of all batches added; collective."""
         W, mean_x, mean_y = self.W, self.x / self.count, self.y / self.count
-        G = self.xx / self.count - np.outer(mean_x, mean_x)
+        G = self.xx.total() / self.count - np.outer(mean_x, mean_x)
         alpha = RIDGE * np.trace(G) / len(G) or 1.0
+        G[np.diag_indices_from(G)] += alpha
         return Moments(
-            H=G + alpha * np.eye(len(G)),
-            R=self.yx / self.count - np.outer(mean_y, mean_x) + alpha * W,
+            H=G,
+            R=self.yx.total() / self.count - np.outer(mean_y, mean_x) + alpha * W,
             variance=self.yy / self.count - mean_y**2 + alpha * np.einsum("ij,ij->i", W, W),
             mean_x=self.first_x + mean_x,
             mean_y=self.first_y + mean_y,
         )
 
 
-def measure_moments(original: Network, restructured: Network, mixing: Mixing, samples: Samples) -> Moments:
-    """Stream the calibration data through both networks up to ``mixing``.
+def measure_moments(
+    original: Network, restructured: Network, mixing: Mixing, samples: Samples, team: Team
+) -> Moments:
+    """Stream the calibration data through both networks up to ``mixing``; collective.
 
     Args:
         original: the trained network; y is taken from it.
         restructured: the same graph, already adjusted in front of ``mixing``; x̂ is taken from it.
         mixing: one of ``original``.
         samples: calibration data.
+        team: shares the work.
     """
-    sums = MomentSums(mixing)
-    for batch in calibration_batches(samples):
+
+    def ends(_: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         x = propagate(restructured, batch, mixing.source)[mixing.source]
-        sums.add(x, propagate(original, batch, mixing.target)[mixing.target])
+        return x, propagate(original, batch, mixing.target)[mixing.target]
+
+    sums = MomentSums(mixing, team)
+    for x, y in map_batches(ends, samples, team):
+        sums.add(x, y)
     return sums.moments()
 
 
-@dataclass(frozen=True, eq=False)
-class Survey:
-    """What one pass of the original network over the calibration data yields, by mixing name.
+def map_batches(
+    function: Callable[[int, np.ndarray], Result], samples: Samples, team: Team
+) -> Iterator[Result]:
+    """``function`` (number, batch) of every batch (inputs, batch), in order, on every rank; collective.
 
-    Attributes:
-        moments: with x̂ = x, as if nothing before the mixing had changed.
-        metrics: M, (m, m): an error e of a mixing's y changes the output by about eᵀ M e.
+    Every rank reads all samples, but works on its own batches only.
+
+    Raises:
+        UserError: NaN or infinity.
     """
-
-    moments: dict[str, Moments]
-    metrics: dict[str, np.ndarray]
-
-
-def survey(network: Network, samples: Samples, seed: int) -> Survey:
-    """Measure moments and metrics of every mixing of the original network.
-
-    M = mean Jᵀ F J, with J the derivative of the output (before the head) by y.  For a classifier F is
-    the Fisher information of its softmax, so that only what can change the class counts; for any
-    other network F = I.  Random vectors g with covariance F are traced back instead of all outputs.
-    What later mixings will repair is discounted (UNREPAIRED).
-    """
-    rng = np.random.default_rng(seed)
-    classifier = samples.labels is not None or network.head != "identity"
-    sums = {mixing.name: MomentSums(mixing) for mixing in network.mixings}
-    metrics = {mixing.name: np.zeros((len(mixing.bias),) * 2) for mixing in network.mixings}
-    for batch in calibration_batches(samples):
-        tensors = propagate(network, batch, network.output)
-        for mixing in network.mixings:
-            sums[mixing.name].add(tensors[mixing.source], tensors[mixing.target])
-        z = tensors[network.output]
-        for _ in range(PROBES):
-            g = _fisher_probe(z, rng) if classifier else rng.choice([-1.0, 1.0], size=z.shape)
-            for name, gradient in _backpropagate(network, tensors, g):
-                metrics[name] += gradient @ gradient.T / (PROBES * samples.samples)
-    for later, mixing in enumerate(reversed(network.mixings)):
-        metrics[mixing.name] *= UNREPAIRED**later
-    return Survey({name: total.moments() for name, total in sums.items()}, metrics)
-
-
-def data_free_survey(network: Network) -> Survey:
-    """What is assumed without data: inputs as in ``data_free_moments``, all errors alike."""
-    return Survey(
-        {mixing.name: data_free_moments(mixing) for mixing in network.mixings},
-        {mixing.name: np.eye(len(mixing.bias)) for mixing in network.mixings},
-    )
+    for numbered in team.in_rounds(enumerate(calibration_batches(samples))):
+        yield from team.map(lambda pair: function(*pair), numbered)
 
 
 def calibration_batches(samples: Samples) -> Iterator[np.ndarray]:
@@ -190,28 +191,3 @@ def propagate(network: Network, batch: np.ndarray, last: str) -> dict[str, np.nd
         else:
             tensors[op.target] = activate(op.activation, tensors[op.source])
     return tensors
-
-
-def _fisher_probe(z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Random g, (outputs, batch), with covariance diag(p) − p pᵀ for p = softmax(z)."""
-    exponentials = np.exp(z - z.max(axis=0))
-    p = exponentials / exponentials.sum(axis=0)
-    noise = np.sqrt(p) * rng.standard_normal(z.shape)
-    return noise - p * noise.sum(axis=0)
-
-
-def _backpropagate(
-    network: Network, tensors: dict[str, np.ndarray], g: np.ndarray
-) -> Iterator[tuple[str, np.ndarray]]:
-    """The gradient of gᵀ output by the target of every mixing, last mixing first."""
-    gradients = {network.output: g}
-    for op in reversed(network.operations):
-        gradient = gradients.pop(op.target, None)
-        if gradient is None:
-            continue
-        if isinstance(op, Mixing):
-            yield op.name, gradient
-            gradient = op.weights.T.astype(np.float64) @ gradient
-        else:
-            gradient = derivative(op.activation, tensors[op.source]) * gradient
-        gradients[op.source] = gradients.get(op.source, 0) + gradient

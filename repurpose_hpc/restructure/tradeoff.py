@@ -1,8 +1,9 @@
-"""What every value sent buys: the error a mixing has left for each price of communication.
+"""What communication buys: the error a mixing has left for each price.
 
-A *trade-off* is what elimination yields for one mixing in one form: for each unit (a worker in
-ghost form, a row in partial-sum form) the groups it may receive, the most valuable first, and
-the error that each avoids per value sent.  At price λ a group is kept if it avoids more than λ.
+A *trade-off* is what elimination yields for one mixing in one form: for each unit the groups
+that may be sent to it, the most valuable first, and the error that each avoids per unit of
+cost.  The units are the P workers, whose groups are ghost neurons, and the m rows, whose groups
+are the workers that contribute a partial sum.  At price λ a group is kept if it avoids more than λ.
 One λ for all mixings spreads one budget over the network.
 """
 
@@ -15,58 +16,77 @@ import numpy as np
 
 
 @dataclass(frozen=True, eq=False)
-class Tradeoff:
-    """Error against values sent, for one mixing in one form.
+class Unit:
+    """What may be sent to a worker or a row.
 
     Attributes:
-        form: ghost or partial-sum.
-        floor: error, in the metric, with every group kept, above the unrestricted optimum.
-        groups: of each unit, its groups in falling order of value: lists of int arrays.
-        savings: error avoided per value sent by each of them, never rising within a unit.
-        values: values per sample that one group sends.
+        groups: ghosts or contributors, the most valuable first, (g,) integers.
+        savings: error avoided by each per unit of cost, never rising, (g,).
+        costs: of sending each, values per sample times the price of the link, (g,).
     """
 
-    form: str
+    groups: np.ndarray
+    savings: np.ndarray
+    costs: np.ndarray
+
+    def kept(self, price: float) -> np.ndarray:
+        """The groups that are worth more than ``price``."""
+        return self.groups[self.savings > price]
+
+
+NOTHING = Unit(np.empty(0, np.int64), np.empty(0), np.empty(0))
+
+
+@dataclass(frozen=True, eq=False)
+class Tradeoff:
+    """Error against communication, for one mixing in one form.
+
+    Attributes:
+        floor: error, in the metric, with every group kept, above the unrestricted optimum.
+        ghosts: a unit for each worker; empty in partial-sum form.
+        sums: a unit for each row; empty in ghost form.
+    """
+
     floor: float
-    groups: list[np.ndarray]
-    savings: list[np.ndarray]
-    values: int
+    ghosts: Sequence[Unit]
+    sums: Sequence[Unit]
 
     def pooled(self) -> np.ndarray:
         """The savings of all units, in one array."""
-        return np.concatenate([np.empty(0), *self.savings])
+        return self._concatenate("savings")
 
     def objective(self, price: float) -> float:
-        """Error plus ``price`` times the values sent, at the best choice for that price."""
-        return self.floor + self.values * float(np.minimum(self.pooled(), price).sum())
+        """Error plus ``price`` times the communication, at the best choice for that price."""
+        return self.floor + float(self._concatenate("costs") @ np.minimum(self.pooled(), price))
 
-    def count(self, price: float) -> int:
-        """Values per sample sent at ``price``."""
-        return self.values * int((self.pooled() > price).sum())
+    def cost(self, price: float) -> float:
+        """Communication at ``price``: cost of all values sent per sample."""
+        return float(self._concatenate("costs") @ (self.pooled() > price))
 
-    def kept(self, price: float) -> list[np.ndarray]:
-        """Of each unit, the groups that are worth more than ``price``."""
-        return [groups[savings > price] for groups, savings in zip(self.groups, self.savings, strict=True)]
+    def _concatenate(self, name: str) -> np.ndarray:
+        return np.concatenate([np.empty(0), *(getattr(unit, name) for unit in (*self.ghosts, *self.sums))])
 
 
-def falling(savings: np.ndarray) -> np.ndarray:
-    """The closest sequence that never rises: rising runs are replaced by their mean.
+def ranked(groups: np.ndarray, avoided: np.ndarray, costs: np.ndarray) -> Unit:
+    """A unit from the order of elimination reversed.
 
-    A group that is worth little by itself but much with the next one is then kept or dropped
-    together with it (the lower convex hull of error against values).
+    A group that is worth little by itself but much with the next one is kept or dropped together
+    with it: runs of rising savings are replaced by their mean (the lower convex hull of error
+    against cost).
 
     Args:
-        savings: (g,), in the order of elimination reversed.
+        groups: the last one eliminated first, (g,).
+        avoided: error that each avoids, (g,).
+        costs: of each, (g,).
     """
-    runs: list[tuple[float, int]] = []
-    for saving in savings:
-        mean, length = float(saving), 1
-        while runs and runs[-1][0] <= mean:
-            previous, count = runs.pop()
-            mean = (mean * length + previous * count) / (length + count)
-            length += count
-        runs.append((mean, length))
-    return np.concatenate([np.empty(0), *(np.full(length, mean) for mean, length in runs)])
+    runs: list[tuple[float, float, int]] = []
+    for error, cost in zip(avoided, costs, strict=True):
+        run = (float(error), float(cost), 1)
+        while runs and runs[-1][0] * run[1] <= run[0] * runs[-1][1]:
+            run = tuple(map(sum, zip(runs.pop(), run, strict=True)))
+        runs.append(run)
+    savings = [np.full(length, error / cost) for error, cost, length in runs]
+    return Unit(groups, np.concatenate([np.empty(0), *savings]), np.asarray(costs, float))
 
 
 def cheapest(forms: Sequence[Tradeoff], price: float) -> Tradeoff:
@@ -74,22 +94,23 @@ def cheapest(forms: Sequence[Tradeoff], price: float) -> Tradeoff:
     return min(forms, key=lambda form: form.objective(price))
 
 
-def price_for(mixings: Sequence[Sequence[Tradeoff]], budget: int) -> float:
-    """The lowest λ at which all mixings together send at most ``budget`` values per sample.
+def price_for(mixings: Sequence[Sequence[Tradeoff]], budget: float) -> float:
+    """The lowest λ at which all mixings together cost at most ``budget`` per sample.
 
     Each mixing is in its cheapest form at that price; as the lower envelope of concave functions
-    of λ its objective is concave, so the number of values falls as λ rises.
+    of λ its objective is concave, so the communication falls as λ rises.
 
     Args:
         mixings: the forms of each mixing.
-        budget: values per sample, >= 0.
+        budget: >= 0.
     """
     prices = np.unique(np.concatenate([[0.0], *(form.pooled() for forms in mixings for form in forms)]))
     low, high = 0, len(prices) - 1
     while low < high:
         middle = (low + high) // 2
         price = float(prices[middle])
-        if sum(cheapest(forms, price).count(price) for forms in mixings) <= budget:
+        # Costs are sums of fractions: what differs by rounding only is equal.
+        if sum(cheapest(forms, price).cost(price) for forms in mixings) <= budget * (1 + 1e-12):
             high = middle
         else:
             low = middle + 1

@@ -1,0 +1,84 @@
+"""The workers' machines and the links between them: how much each may own, and what sending costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.plan.plan import EVERYBODY, capacities, contiguous_owners
+
+
+@dataclass(frozen=True, eq=False)
+class Machine:
+    """What P workers run on.
+
+    Attributes:
+        part_weights: relative speeds, (P,), >= 0.
+        imbalance: a part may exceed its share of the neurons or weights by this fraction.
+        link_costs: κ(p, q), of sending one value from p to q, (P, P); the diagonal is 0.
+        room: weights that each worker can hold, (P,); inf where there is no limit.
+    """
+
+    part_weights: np.ndarray
+    imbalance: float
+    link_costs: np.ndarray
+    room: np.ndarray
+
+    @property
+    def workers(self) -> int:
+        """P."""
+        return len(self.part_weights)
+
+    def capacity(self, m: int, source_owner: np.ndarray, room: np.ndarray) -> np.ndarray:
+        """How many rows of a mixing each worker may own, (P,) int64.
+
+        Args:
+            m: number of rows.
+            source_owner: owners of its inputs, (n,).
+            room: weights of this mixing that each worker can hold, (P,).
+
+        Raises:
+            UserError: there is not enough room for all rows.
+        """
+        capacity = capacities(m, self.part_weights, self.imbalance)
+        own = np.maximum(self.own_columns(source_owner), 1)
+        limited = np.where(np.isinf(room), capacity, np.minimum(capacity, np.floor(room / own))).astype(
+            np.int64
+        )
+        # Others may take over what a worker has no room for, as far as their own room goes.
+        spare = np.where(np.isinf(room), m, np.floor(room / own)).astype(np.int64) - limited
+        spare = np.where(self.part_weights > 0, np.maximum(spare, 0), 0)
+        missing = m - int(limited.sum())
+        if missing > spare.sum():
+            raise UserError(
+                f"--memory-limits: expected room for {m} rows of weights over {source_owner.size} inputs, found "
+                f"room for {limited.sum() + spare.sum()} in all workers together; raise the limits or take "
+                "more workers"
+            )
+        return limited + spare if missing > 0 else limited
+
+    def own_columns(self, source_owner: np.ndarray) -> np.ndarray:
+        """How many inputs each worker has without asking, (P,)."""
+        everybody = np.count_nonzero(source_owner == EVERYBODY)
+        return everybody + np.bincount(source_owner[source_owner != EVERYBODY], minlength=self.workers)
+
+    def dense_cost(self, owner: np.ndarray) -> float:
+        """Cost of sending every neuron to every other worker, (neurons,) owners given."""
+        return float(self.link_costs.sum(axis=1)[owner[owner != EVERYBODY]].sum())
+
+    def typical_dense_cost(self, neurons: int) -> float:
+        """``dense_cost`` of a space whose neurons are shared out by the part weights."""
+        return self.dense_cost(contiguous_owners(neurons, self.part_weights))
+
+
+def uniform_links(workers: int) -> np.ndarray:
+    """κ = 1 between any two workers, (P, P)."""
+    return 1.0 - np.eye(workers)
+
+
+def node_links(workers: int, per_node: int, inside: float) -> np.ndarray:
+    """κ = ``inside`` between workers of one node, ``per_node`` consecutive ones, and 1 between nodes, (P, P)."""
+    node = np.arange(workers) // per_node
+    return np.where(node[:, None] == node, inside, 1.0) * uniform_links(workers)

@@ -1,0 +1,93 @@
+"""The ranks (or threads) that restructure together: the one module here that communicates.
+
+Every rank runs the same program on the same data.  Where there are many tasks, task t is done by rank
+t mod R; ``map`` then gathers all results on all ranks, in the order of the tasks.  What a task
+computes does not depend on who computes it, so neither does the plan: same bits for every R.
+
+A rank that has finished its share sleeps until the others have, so that more ranks than cores do no
+harm.  If a task fails, every rank raises the failure of the lowest such rank.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+class Team:
+    """A communicator's ranks, or the threads of a process that is alone.
+
+    Args:
+        comm: whose ranks all call every method in the same order; None: there are no others.
+        threads: that share the tasks of this process.
+    """
+
+    def __init__(self, comm: MPI.Comm | None = None, threads: int = 1) -> None:
+        self.comm = comm
+        self.rank, self.ranks = (comm.rank, comm.size) if comm is not None else (0, 1)
+        self.threads = threads
+
+    @property
+    def size(self) -> int:
+        """How many tasks are worked on at a time."""
+        return self.ranks * self.threads
+
+    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> list[Result]:
+        """``function`` of every task, in order, on every rank; collective."""
+        mine, failure = self._attempt(function, tasks)
+        self._raise_together(failure)
+        if self.ranks == 1:
+            return mine
+        shares = self.comm.allgather(mine)
+        return [shares[t % self.ranks][t // self.ranks] for t in range(len(tasks))]
+
+    def apply(self, function: Callable[[Task], object], tasks: Sequence[Task]) -> None:
+        """Do every task and leave the results where they are: ``map`` gives the same tasks to the same ranks.
+
+        Collective, though nothing is sent but whether a task has failed.
+        """
+        self._raise_together(self._attempt(function, tasks)[1])
+
+    def in_rounds(self, tasks: Iterator[Task]) -> Iterator[list[Task]]:
+        """The tasks, as many at a time as can be worked on at a time."""
+        while batch := list(islice(tasks, self.size)):
+            yield batch
+
+    def _attempt(
+        self, function: Callable[[Task], Result], tasks: Sequence[Task]
+    ) -> tuple[list[Result], Exception | None]:
+        mine = tasks[self.rank :: self.ranks]
+        try:
+            if self.threads == 1 or len(mine) < 2:
+                return [function(task) for task in mine], None
+            with ThreadPoolExecutor(self.threads) as pool:
+                return list(pool.map(function, mine)), None
+        except Exception as error:
+            return [], error
+
+    def _raise_together(self, failure: Exception | None) -> None:
+        if self.ranks > 1:
+            failures = self._gather_failures(failure)
+            failure = next((each for each in failures if each is not None), None)
+        if failure is not None:
+            raise failure
+
+    def _gather_failures(self, failure: Exception | None) -> list[Exception | None]:
+        """Everybody's failure; sleeps until everybody has arrived."""
+        request, pause = self.comm.Ibarrier(), 1e-5
+        while not request.Test():
+            time.sleep(pause)
+            pause = min(1.5 * pause, 0.02)
+        return self.comm.allgather(failure)
+
+
+ALONE = Team()
