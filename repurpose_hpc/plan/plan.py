@@ -132,3 +132,22 @@ def single_worker_plan(network: Network) -> Plan:
         for mixing in network.mixings
     }
     return Plan(1, "root", owners, mixings)
+
+
+def dense_plan(network: Network, workers: int, input_placement: str, part_weights: np.ndarray) -> Plan:
+    """The plan in which nothing is pruned: blocks of neurons, every mixing in the form that sends less."""
+    owners = {space.name: contiguous_owners(space.neurons, part_weights) for space in network.spaces}
+    owners[network.space_of[network.input]] = input_owners(network.inputs, input_placement, part_weights)
+    mixings = {}
+    for mixing in network.mixings:
+        source, target = (owners[network.space_of[tensor]] for tensor in (mixing.source, mixing.target))
+        mixings[mixing.name] = _dense_mixing_plan(source, target, np.arange(workers))
+    return Plan(workers, input_placement, owners, mixings)
+
+
+def _dense_mixing_plan(source: np.ndarray, target: np.ndarray, workers: np.ndarray) -> MixingPlan:
+    """Workers without neurons on the receiving or sending side take no part."""
+    if len(target) < len(source) and not (source == EVERYBODY).any():
+        return MixingPlan(PARTIAL, np.isin(workers, source)[:, None] | (target == workers[:, None]))
+    own = (source == workers[:, None]) | (source == EVERYBODY)
+    return MixingPlan(GHOST, np.isin(workers, target)[:, None] | own)

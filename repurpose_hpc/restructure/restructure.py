@@ -15,7 +15,7 @@ import numpy as np
 
 from repurpose_hpc.data import Samples, check_width
 from repurpose_hpc.model.network import Mixing, Network
-from repurpose_hpc.plan.plan import MixingPlan, Plan, capacities, contiguous_owners, input_owners
+from repurpose_hpc.plan.plan import MixingPlan, Plan, capacities, contiguous_owners, dense_plan, input_owners
 from repurpose_hpc.restructure.adjustment import adjust, prune
 from repurpose_hpc.restructure.assignment import assign, random_owners, residual_costs
 from repurpose_hpc.restructure.forms import Problem, mask_of, tradeoffs
@@ -61,6 +61,12 @@ def restructure(network: Network, samples: Samples, options: Options, log: Log) 
         UserError: data of another width, or not finite.
     """
     check_width(samples, network.inputs)
+    if options.comm_budget == 1:
+        # Not by elimination: that drops what the samples do not need, and other samples may.
+        part_weights = np.array(options.part_weights or (1,) * options.workers, float)
+        return Restructured(
+            network, dense_plan(network, options.workers, options.input_placement, part_weights)
+        )
     return _Restructuring(network, samples, options, log).run()
 
 
