@@ -7,7 +7,7 @@ import numpy as np
 from repurpose_hpc.model.activations import IDENTITY, RELU
 from repurpose_hpc.model.network import Network, chain
 from repurpose_hpc.plan.files import write_plan
-from repurpose_hpc.plan.plan import GHOST, PARTIAL, MixingPlan, Plan, input_owners
+from repurpose_hpc.plan.plan import Plan, ghost_plan, input_owners, mixing_plan, partial_plan
 
 WIDTHS = (12, 16, 14, 5)
 SAMPLES = 23
@@ -23,7 +23,7 @@ def random_network(seed: int = 0, widths: tuple[int, ...] = WIDTHS, head: str = 
 
 
 def random_plan(network: Network, workers: int, placement: str, seed: int = 0) -> Plan:
-    """Random owners and sparse masks; the last mixing in partial-sum form, the others in ghost form."""
+    """Random owners and sparse masks: ghosts for the first mixing, sums for the last, between them both."""
     draw = np.random.default_rng(seed)
     owners = {
         space.name: draw.integers(0, workers, space.neurons).astype(np.int32) for space in network.spaces
@@ -32,9 +32,15 @@ def random_plan(network: Network, workers: int, placement: str, seed: int = 0) -
     owners[first] = input_owners(network.inputs, placement, np.ones(workers))
     mixings = {}
     for mixing in network.mixings:
-        form = PARTIAL if mixing is network.mixings[-1] else GHOST
         m, n = mixing.weights.shape
-        mixings[mixing.name] = MixingPlan(form, draw.random((workers, m if form == PARTIAL else n)) < 0.3)
+        ghosts, sums = draw.random((workers, n)) < 0.3, draw.random((workers, m)) < 0.3
+        ends = [owners[network.space_of[end]] for end in (mixing.source, mixing.target)]
+        if mixing is network.mixings[0]:
+            mixings[mixing.name] = ghost_plan(ghosts, *ends)
+        elif mixing is network.mixings[-1]:
+            mixings[mixing.name] = partial_plan(sums, *ends)
+        else:
+            mixings[mixing.name] = mixing_plan(ghosts, sums, *ends)
     return Plan(workers, placement, owners, mixings)
 
 
@@ -42,12 +48,7 @@ def pruned(network: Network, plan: Plan) -> Network:
     """``network`` with the weights zero that ``plan`` does not provide for."""
     mixings = {}
     for mixing in network.mixings:
-        source = plan.owners[network.space_of[mixing.source]]
-        target = plan.owners[network.space_of[mixing.target]]
-        mask, form = plan.mixings[mixing.name].mask, plan.mixings[mixing.name].form
-        within = source[None, :] == target[:, None]
-        kept = within | (mask[target] if form == GHOST else mask[source].T)
-        weights = np.where(kept, mixing.weights, 0)
+        weights = np.where(plan.allowed(network, mixing), mixing.weights, 0)
         mixings[mixing.name] = type(mixing)(mixing.name, mixing.source, mixing.target, weights, mixing.bias)
     return network.with_mixings(mixings)
 

@@ -17,7 +17,7 @@ from repurpose_hpc.model.activations import KINDS, Activation
 from repurpose_hpc.model.network import sequence
 from repurpose_hpc.plan import files
 from repurpose_hpc.plan.files import PLAN_FILE, read_plan, read_shard, shard_path, write_plan
-from repurpose_hpc.plan.plan import GHOST, PARTIAL, PLACEMENTS, MixingPlan, Plan, input_owners
+from repurpose_hpc.plan.plan import PLACEMENTS, Plan, input_owners, mixing_plan
 from repurpose_hpc.plan.shard import make_shard
 
 PROVENANCE = {"seed": 3, "options": {"comm_budget": 0.05}, "versions": ["0.1.0", "ü"]}
@@ -37,9 +37,9 @@ def make_case(seed=0, workers=3, widths=(5, 8, 4), placement="partitioned", dens
     owners["input"] = input_owners(widths[0], placement, np.ones(workers))
     plans = {}
     for mixing in network.mixings:
-        form = GHOST if mixing is network.mixings[0] else PARTIAL
-        size = network.space(mixing.source if form == GHOST else mixing.target).neurons
-        plans[mixing.name] = MixingPlan(form, rng.random((workers, size)) < density)
+        ghosts, sums = (rng.random((workers, size)) < density for size in mixing.weights.shape[::-1])
+        ends = (owners[network.space_of[end]] for end in (mixing.source, mixing.target))
+        plans[mixing.name] = mixing_plan(ghosts, sums, *ends)
     return network, Plan(workers, placement, owners, plans)
 
 
@@ -180,12 +180,13 @@ def test_shard_of_the_same_plan_with_other_weights(directory, tmp_path):
 
 
 @pytest.mark.parametrize("name", [PLAN_FILE, "worker-0001.h5"])
-def test_future_format_version_is_refused_by_name(directory, name):
+@pytest.mark.parametrize("version", [1, 12])
+def test_another_format_version_is_refused_by_name(directory, name, version):
     stored = read_plan(directory)
     content = (directory / name).read_bytes()
-    assert content.startswith(b"repurpose-hpc 1 ")
-    (directory / name).write_bytes(content.replace(b" 1 ", b" 12 ", 1))
-    with pytest.raises(UserError, match="expected format version 1, found 12; restructure again"):
+    assert content.startswith(b"repurpose-hpc 2 ")
+    (directory / name).write_bytes(content.replace(b" 2 ", b" %d " % version, 1))
+    with pytest.raises(UserError, match=f"expected format version 2, found {version}; restructure again"):
         read_plan(directory) if name == PLAN_FILE else read_shard(stored, 1)
 
 

@@ -1,23 +1,28 @@
 """Traffic and owners of a plan, against brute force."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repurpose_hpc.model.network import sequence
+from repurpose_hpc.model.network import Mixing, sequence
+from repurpose_hpc.plan.assemble import assemble
 from repurpose_hpc.plan.plan import (
     EVERYBODY,
     GHOST,
+    MIXED,
     PARTIAL,
     PLACEMENTS,
-    MixingPlan,
     Plan,
     capacities,
     contiguous_owners,
+    ghost_plan,
     input_owners,
+    mixing_plan,
+    partial_plan,
     single_worker_plan,
 )
 from repurpose_hpc.plan.shard import make_shard
@@ -25,56 +30,122 @@ from repurpose_hpc.plan.shard import make_shard
 PART_WEIGHTS = st.lists(st.integers(0, 9), min_size=1, max_size=9).filter(any).map(np.array)
 
 
+DENSITIES = st.sampled_from([0.0, 0.3, 1.0])
+
+
 @st.composite
-def plans(draw, form=None):
-    """A mixing between two spaces with random owners and a random mask: (network, plan)."""
+def plans(draw, placements=("replicated", "partitioned")):
+    """A mixing between two spaces with random owners and random masks: (network, plan)."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     n, m, workers = draw(st.integers(1, 12)), draw(st.integers(1, 12)), draw(st.integers(1, 6))
     network = sequence(n, [(rng.normal(size=(m, n)), rng.normal(size=m))])
-    form = form or draw(st.sampled_from([GHOST, PARTIAL]))
-    owners = {
-        "input": rng.integers(workers, size=n, dtype=np.int32),
-        "layer0": rng.integers(workers, size=m, dtype=np.int32),
-    }
-    mask = rng.random((workers, n if form == GHOST else m)) < draw(st.sampled_from([0.0, 0.3, 1.0]))
-    return network, Plan(workers, "partitioned", owners, {"layer0": MixingPlan(form, mask)})
+    source, target = (
+        rng.integers(workers, size=n, dtype=np.int32),
+        rng.integers(workers, size=m, dtype=np.int32),
+    )
+    placement = draw(st.sampled_from(placements))
+    if placement == "replicated":
+        source[:] = EVERYBODY
+    ghosts, sums = rng.random((workers, n)) < draw(DENSITIES), rng.random((workers, m)) < draw(DENSITIES)
+    owners = {"input": source, "layer0": target}
+    return network, Plan(workers, placement, owners, {"layer0": mixing_plan(ghosts, sums, source, target)})
+
+
+def ends(plan):
+    """Masks and owners of the only mixing: (plan of the mixing, source owner, target owner)."""
+    return plan.mixings["layer0"], plan.owners["input"], plan.owners["layer0"]
 
 
 @given(plans())
-def test_traffic_counts_what_the_mask_needs_from_others(case):
+def test_traffic_counts_what_the_masks_need_from_others(case):
     network, plan = case
     (mixing,) = network.mixings
-    form, mask = plan.mixings["layer0"].form, plan.mixings["layer0"].mask
-    owner = plan.owners["input" if form == GHOST else "layer0"]
+    masks, source, target = ends(plan)
     expected = np.zeros((plan.workers, plan.workers), int)
-    for worker, neuron in itertools.product(range(plan.workers), range(owner.size)):
-        if mask[worker, neuron] and owner[neuron] != worker:
-            ends = (owner[neuron], worker) if form == GHOST else (worker, owner[neuron])
-            expected[ends] += 1
+    for q, j in np.argwhere(masks.ghosts):
+        if source[j] not in (q, EVERYBODY):
+            expected[source[j], q] += 1
+    for p, i in np.argwhere(masks.sums):
+        if target[i] != p:
+            expected[p, target[i]] += 1
     np.testing.assert_array_equal(plan.traffic(network, mixing), expected)
     assert plan.values_sent(network, mixing) == expected.sum()
 
 
-@given(plans(GHOST))
+@given(plans())
+def test_allowed_weights_are_own_or_of_ghosts_or_in_sums(case):
+    network, plan = case
+    masks, source, target = ends(plan)
+    kept = plan.allowed(network, network.mixings[0])
+    for i, j in np.ndindex(kept.shape):
+        p, q = source[j], target[i]
+        expected = p == q or masks.ghosts[q, j] or (p != EVERYBODY and masks.sums[p, i])
+        assert kept[i, j] == expected
+
+
+@given(plans())
+def test_own_entries_are_cleared_and_mean_nothing(case):
+    network, plan = case
+    masks, source, target = ends(plan)
+    own_ghosts, own_sums = (np.arange(plan.workers)[:, None] == owner for owner in (source, target))
+    assert not (masks.ghosts & own_ghosts).any()
+    assert not (masks.sums & own_sums).any()
+    again = mixing_plan(masks.ghosts | own_ghosts, masks.sums | own_sums, source, target)
+    assert (
+        Plan(plan.workers, plan.input_placement, plan.owners, {"layer0": again}).identity() == plan.identity()
+    )
+
+
+@given(plans(["partitioned"]))
+def test_form_says_what_travels(case):
+    masks, source, target = ends(case[1])
+    ghosts, sums = ghost_plan(masks.ghosts, source, target), partial_plan(masks.sums, source, target)
+    assert ghosts.form == GHOST
+    assert sums.form == (PARTIAL if masks.sums.any() else GHOST)
+    used = masks.ghosts.any(), masks.sums.any()
+    assert masks.form == {(True, True): MIXED, (False, True): PARTIAL}.get(used, GHOST)
+
+
+@given(plans())
+def test_every_weight_is_in_one_shard(case):
+    network, plan = case
+    (mixing,) = network.mixings
+    kept = plan.allowed(network, mixing)
+    weights = np.where(kept, mixing.weights, 0)
+    pruned = network.with_mixings(
+        {mixing.name: Mixing(mixing.name, mixing.source, mixing.target, weights, mixing.bias)}
+    )
+    shards = [make_shard(pruned, plan, worker, np.float64) for worker in range(plan.workers)]
+    held = 0
+    for block in (shard.steps[0] for shard in shards):
+        held += sum(map(np.count_nonzero, (block.own_weights, block.ghost_weights, block.sum_weights)))
+    assert held == np.count_nonzero(kept)
+    np.testing.assert_array_equal(assemble(shards).mixings[0].weights, weights)
+    np.testing.assert_array_equal(assemble(shards).mixings[0].bias, mixing.bias)
+
+
+@given(plans(["partitioned"]))
 def test_dense_values_are_those_of_a_full_mask(case):
     network, plan = case
     (mixing,) = network.mixings
-    mask = np.ones((plan.workers, network.inputs), bool)
-    full = Plan(plan.workers, "partitioned", plan.owners, {"layer0": MixingPlan(GHOST, mask)})
+    _, source, target = ends(plan)
+    full = ghost_plan(np.ones((plan.workers, network.inputs), bool), source, target)
+    full = Plan(plan.workers, "partitioned", plan.owners, {"layer0": full})
     assert plan.dense_values(network, mixing) == full.values_sent(network, mixing)
 
 
-@given(plans(GHOST))
+@given(plans(["replicated"]))
 def test_a_replicated_input_is_free(case):
     network, plan = case
-    owners = {**plan.owners, "input": np.full(network.inputs, EVERYBODY, np.int32)}
-    plan = Plan(plan.workers, "replicated", owners, plan.mixings)
+    masks, source, target = ends(plan)
+    plan = Plan(plan.workers, "replicated", plan.owners, {"layer0": ghost_plan(masks.ghosts, source, target)})
     assert plan.values_sent(network, network.mixings[0]) == 0
     assert plan.dense_values(network, network.mixings[0]) == 0
-    for worker, mask in enumerate(plan.mixings["layer0"].mask):
+    for worker, mask in enumerate(masks.ghosts):
         shard = make_shard(network, plan, worker)
         assert shard.own["input"].tolist() == np.flatnonzero(mask).tolist()
-        assert shard.steps[0].sent.size == shard.steps[0].received.size == 0
+        lists = shard.steps[0].ghosts, shard.steps[0].sums
+        assert not any(each.sent.size or each.received.size for each in lists)
 
 
 @given(plans())
@@ -83,19 +154,22 @@ def test_what_one_worker_sends_another_receives(case):
     blocks = [make_shard(network, plan, worker).steps[0] for worker in range(plan.workers)]
     traffic = plan.traffic(network, network.mixings[0])
     for p, q in itertools.product(range(plan.workers), repeat=2):
-        sent = blocks[p].sent[blocks[p].sent_to == q]
-        np.testing.assert_array_equal(sent, blocks[q].received[blocks[q].received_from == p])
-        assert sent.size == traffic[p, q]
+        crossing = 0
+        pairs = (blocks[p].ghosts, blocks[q].ghosts), (blocks[p].sums, blocks[q].sums)
+        for sender, receiver in pairs:
+            sent = sender.sent[sender.sent_to == q]
+            np.testing.assert_array_equal(sent, receiver.received[receiver.received_from == p])
+            crossing += sent.size
+        assert crossing == traffic[p, q]
 
 
-@given(plans())
-def test_identity_tells_plans_apart(case):
+@given(plans(), st.sampled_from(["ghosts", "sums"]))
+def test_identity_tells_plans_apart(case, name):
     _, plan = case
-    mixing = plan.mixings["layer0"]
-    changed = mixing.mask.copy()
+    changed = getattr(plan.mixings["layer0"], name).copy()
     changed[0, 0] ^= True
-    other = Plan(plan.workers, "partitioned", plan.owners, {"layer0": MixingPlan(mixing.form, changed)})
-    assert plan.identity() == Plan(plan.workers, "partitioned", plan.owners, plan.mixings).identity()
+    other = replace(plan, mixings={"layer0": replace(plan.mixings["layer0"], **{name: changed})})
+    assert plan.identity() == replace(plan).identity()
     assert plan.identity() != other.identity()
 
 
@@ -135,4 +209,4 @@ def test_a_single_worker_has_everything(case):
     network, _ = case
     shard = make_shard(network, single_worker_plan(network), 0, np.float64)
     np.testing.assert_array_equal(shard.steps[0].own_weights, network.mixings[0].weights)
-    assert shard.steps[0].remote_weights.size == 0
+    assert shard.steps[0].ghost_weights.size == shard.steps[0].sum_weights.size == 0

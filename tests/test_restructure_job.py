@@ -9,7 +9,7 @@ from repurpose_hpc.data import open_samples
 from repurpose_hpc.model.activations import IDENTITY, RELU
 from repurpose_hpc.model.network import chain
 from repurpose_hpc.plan.assemble import assemble
-from repurpose_hpc.plan.plan import EVERYBODY, GHOST, PLACEMENTS, capacities
+from repurpose_hpc.plan.plan import EVERYBODY, PLACEMENTS, capacities
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.restructure.evaluation import evaluate
 from repurpose_hpc.restructure.job import restructure_to
@@ -41,15 +41,6 @@ def samples(tmp_path_factory):
     return open_samples(path)
 
 
-def allowed_weights(plan, network, mixing):
-    owner_A = plan.owners[network.space(mixing.source).name]
-    owner_B = plan.owners[network.space(mixing.target).name]
-    mixing_plan = plan.mixings[mixing.name]
-    if mixing_plan.form == GHOST:
-        return mixing_plan.mask[owner_B]
-    return mixing_plan.mask.T[:, owner_A]
-
-
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("assignment", ASSIGNMENTS)
 @pytest.mark.parametrize("method", METHODS)
@@ -63,7 +54,7 @@ def test_budget_owners_and_masks_hold(network, samples, placement, assignment, m
     assert 0 < sent <= 0.2 * dense
     for mixing in result.network.mixings:
         assert np.isfinite(mixing.weights).all()
-        assert not mixing.weights[~allowed_weights(plan, network, mixing)].any()
+        assert not mixing.weights[~plan.allowed(network, mixing)].any()
         owner = plan.owners[network.space(mixing.target).name]
         limit = capacities(owner.size, np.array(part_weights))
         assert (np.bincount(owner, minlength=4) <= limit).all()
@@ -79,7 +70,7 @@ def test_budget_one_reproduces_the_network(network, samples, method, placement, 
     result = restructure(network, samples, options, quiet)
     assert result.network.fingerprint() == network.fingerprint()
     for mixing in network.mixings:
-        assert allowed_weights(result.plan, network, mixing).all()
+        assert result.plan.allowed(network, mixing).all()
         assert result.plan.values_sent(network, mixing) <= result.plan.dense_values(network, mixing)
     shards = [make_shard(result.network, result.plan, worker, np.float64) for worker in range(workers)]
     assert assemble(shards).fingerprint() == network.fingerprint()

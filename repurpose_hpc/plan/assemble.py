@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from repurpose_hpc.model.network import Elementwise, Mixing, Network, Space
-from repurpose_hpc.plan.plan import GHOST
 from repurpose_hpc.plan.shard import Block, Shard
 
 
@@ -41,9 +40,9 @@ def _assemble_mixing(shards: Sequence[Shard], blocks: Sequence[Block]) -> Mixing
     bias = np.zeros(shape[0], first.bias.dtype)
     for shard, block in zip(shards, blocks, strict=True):
         rows, columns = shard.own[block.target_space], shard.own[block.source_space]
-        weights[np.ix_(rows, columns)] = block.own_weights
-        # Received ghosts are further columns; partial sums that are sent are further rows.
-        remote = (rows, block.received) if block.form == GHOST else (block.sent, columns)
-        weights[np.ix_(*remote)] = block.remote_weights
+        weights[np.ix_(rows, columns)] += block.own_weights
+        # Ghosts are further columns, sums further rows; where they meet, all but one hold a zero.
+        weights[np.ix_(rows, block.ghosts.received)] += block.ghost_weights
+        weights[np.ix_(block.sums.sent, columns)] += block.sum_weights
         bias[rows] = block.bias
     return Mixing(first.name, first.source, first.target, weights, bias)

@@ -17,7 +17,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -27,15 +27,17 @@ from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.network import Elementwise, Network
 from repurpose_hpc.plan.plan import MixingPlan, Plan
-from repurpose_hpc.plan.shard import Block, Shard, make_shard
+from repurpose_hpc.plan.shard import Block, Lists, Shard, make_shard
 
 FORMAT = "repurpose-hpc"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 HEADER_BYTES = 512
 PLAN_FILE = "plan.h5"
 
-_BLOCK_TEXTS = ("name", "source", "target", "source_space", "target_space", "form")
-_BLOCK_ARRAYS = tuple(field.name for field in fields(Block) if field.name not in _BLOCK_TEXTS)
+_BLOCK_TEXTS = ("name", "source", "target", "source_space", "target_space")
+_BLOCK_ARRAYS = ("own_weights", "ghost_weights", "sum_weights", "bias")
+_BLOCK_LISTS = ("ghosts", "sums")
+_MASKS = ("ghosts", "sums")
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +101,7 @@ def read_plan(directory: Path) -> StoredPlan:
             input_placement=file.attrs["input_placement"],
             owners={name: owner[()] for name, owner in file["owners"].items()},
             mixings={
-                name: MixingPlan(group.attrs["form"], group["mask"][()].astype(bool))
+                name: MixingPlan(*(group[mask][()].astype(bool) for mask in _MASKS))
                 for name, group in file["mixings"].items()
             },
         )
@@ -143,9 +145,9 @@ def _write_plan_file(path: Path, network: Network, plan: Plan, digests: list[str
         mixings = file.create_group("mixings", track_order=True)
         for mixing in network.mixings:
             group = mixings.create_group(mixing.name)
-            group.attrs["form"] = plan.mixings[mixing.name].form
-            mask = plan.mixings[mixing.name].mask.astype(np.uint8)
-            group.create_dataset("mask", data=mask, compression="gzip")
+            for name in _MASKS:
+                mask = getattr(plan.mixings[mixing.name], name).astype(np.uint8)
+                group.create_dataset(name, data=mask, compression="gzip")
             group["traffic"] = plan.traffic(network, mixing)
 
 
@@ -169,6 +171,9 @@ def _write_step(group: h5py.Group, step: Block | Elementwise) -> None:
             group.attrs[name] = getattr(step, name)
         for name in _BLOCK_ARRAYS:
             group[name] = getattr(step, name)
+        for name in _BLOCK_LISTS:
+            for part, values in vars(getattr(step, name)).items():
+                group[f"{name}/{part}"] = values
     else:
         for name in ("name", "source", "target"):
             group.attrs[name] = getattr(step, name)
@@ -191,8 +196,15 @@ def _parse_step(group: h5py.Group) -> Block | Elementwise:
     if "activation" in attrs:
         activation = Activation(attrs["activation"], float(attrs["alpha"]))
         return Elementwise(attrs["name"], attrs["source"], attrs["target"], activation)
-    texts = {name: attrs[name] for name in _BLOCK_TEXTS}
-    return Block(**texts, **{name: group[name][()] for name in _BLOCK_ARRAYS})
+    return Block(
+        **{name: attrs[name] for name in _BLOCK_TEXTS},
+        **{name: group[name][()] for name in _BLOCK_ARRAYS},
+        **{name: _parse_lists(group[name]) for name in _BLOCK_LISTS},
+    )
+
+
+def _parse_lists(group: h5py.Group) -> Lists:
+    return Lists(**{part: values[()] for part, values in group.items()})
 
 
 @contextmanager

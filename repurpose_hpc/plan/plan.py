@@ -1,13 +1,17 @@
 """A plan: who owns every neuron, and who needs what from whom.
 
-*Ghost form.*  ``mask[q, j]``: worker q reads neuron j of the source space (its support S_q).
-Every neuron that q reads and does not own is a ghost neuron, sent to q by its owner.
+*Ghosts.*  ``ghosts[q, j]``: worker q reads neuron j of the source space, which its owner sends.
 
-*Partial-sum form.*  ``mask[p, i]``: worker p multiplies its own neurons of the source space
-into neuron i of the target space.  Every such sum of a neuron that p does not own is sent
-by p to the owner, who adds it.
+*Partial sums.*  ``sums[p, i]``: worker p multiplies its own neurons of the source space into
+neuron i of the target space and sends the sum to the owner of i, who adds it.
 
-A mixing that reads a replicated input sends nothing in ghost form, and has that form.
+A mixing may use both.  Every weight is then still multiplied once: by the owner q of its row if q
+owns its column or has it as a ghost, else by the owner of its column, as part of a sum.  So the
+sum of p for a neuron of q is over those of p's neurons that are not ghosts of q.
+
+Entries of own neurons, ``ghosts[owner[j], j]`` and ``sums[owner[i], i]``, mean nothing and are
+False: ``mixing_plan`` and its kin clear them.  The neurons of a replicated input are nobody's own:
+``ghosts[q, j]`` says that q reads column j of the input, and nobody sends anything.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from repurpose_hpc.model.network import Mixing, Network
 
 GHOST = "ghost"
 PARTIAL = "partial"
+MIXED = "mixed"
 PLACEMENTS = ("replicated", "partitioned", "root")
 
 # The owner of the neurons of a replicated input: every worker reads them by itself.
@@ -32,12 +37,54 @@ class MixingPlan:
     """How one mixing is spread over the workers.
 
     Attributes:
-        form: ``GHOST`` or ``PARTIAL``.
-        mask: bool, (P, n) in ghost form, (P, m) in partial-sum form; see the module.
+        ghosts: bool, (P, n); see the module.
+        sums: bool, (P, m).
     """
 
-    form: str
-    mask: np.ndarray
+    ghosts: np.ndarray
+    sums: np.ndarray
+
+    @property
+    def form(self) -> str:
+        """What it uses: ``GHOST`` (also where nothing is sent), ``PARTIAL`` or ``MIXED``."""
+        if not self.sums.any():
+            return GHOST
+        return MIXED if self.ghosts.any() else PARTIAL
+
+
+def mixing_plan(
+    ghosts: np.ndarray, sums: np.ndarray, source_owner: np.ndarray, target_owner: np.ndarray
+) -> MixingPlan:
+    """A plan from masks in which the entries of own neurons may be anything.
+
+    Args:
+        ghosts: bool, (P, n).
+        sums: bool, (P, m).
+        source_owner, target_owner: owners of the two spaces, (n,) and (m,).
+    """
+    workers = np.arange(len(ghosts))[:, None]
+    return MixingPlan(ghosts & (source_owner != workers), sums & (target_owner != workers))
+
+
+def ghost_plan(ghosts: np.ndarray, source_owner: np.ndarray, target_owner: np.ndarray) -> MixingPlan:
+    """``mixing_plan`` without partial sums."""
+    return mixing_plan(ghosts, np.zeros((len(ghosts), target_owner.size), bool), source_owner, target_owner)
+
+
+def partial_plan(sums: np.ndarray, source_owner: np.ndarray, target_owner: np.ndarray) -> MixingPlan:
+    """``mixing_plan`` without ghosts; not for a replicated input, of which it would read nothing."""
+    return mixing_plan(np.zeros((len(sums), source_owner.size), bool), sums, source_owner, target_owner)
+
+
+def allowed(plan: MixingPlan, source_owner: np.ndarray, target_owner: np.ndarray) -> np.ndarray:
+    """The interdependency mask: which weights may be non-zero, bool (m, n).
+
+    Weight (i, j), with i owned by q and j by p: if p is q, or ``ghosts[q, j]``, or
+    ``sums[p, i]``; if j is of a replicated input, only if ``ghosts[q, j]``.
+    """
+    within = target_owner[:, None] == source_owner
+    summed = plan.sums[source_owner].T & (source_owner != EVERYBODY)
+    return within | plan.ghosts[target_owner] | summed
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,18 +107,20 @@ class Plan:
     def traffic(self, network: Network, mixing: Mixing) -> np.ndarray:
         """Values per sample that cross for ``mixing``: (P, P) int64, [p, q] from p to q."""
         plan = self.mixings[mixing.name]
-        # In ghost form the owner sends to the worker of the mask, in partial-sum form it receives.
-        space = network.space(mixing.source if plan.form == GHOST else mixing.target)
-        owner = self.owners[space.name]
-        values = np.zeros((self.workers, self.workers), np.int64)
-        for worker, needed in enumerate(plan.mask):
-            others = owner[needed & (owner != EVERYBODY) & (owner != worker)]
-            values[:, worker] = space.values * np.bincount(others, minlength=self.workers)
-        return values if plan.form == GHOST else values.T
+        source, target = network.space(mixing.source), network.space(mixing.target)
+        ghosts = _count_by_owner(plan.ghosts, self.owners[source.name])
+        sums = _count_by_owner(plan.sums, self.owners[target.name])
+        # The owner of a ghost sends it, the owner of a sum receives it.
+        return source.values * ghosts.T + target.values * sums
 
     def values_sent(self, network: Network, mixing: Mixing) -> int:
         """Values per sample that cross for ``mixing``, between workers."""
         return int(self.traffic(network, mixing).sum())
+
+    def allowed(self, network: Network, mixing: Mixing) -> np.ndarray:
+        """Which weights of ``mixing`` may be non-zero, bool (m, n); see the function ``allowed``."""
+        source, target = network.space(mixing.source), network.space(mixing.target)
+        return allowed(self.mixings[mixing.name], self.owners[source.name], self.owners[target.name])
 
     def dense_values(self, network: Network, mixing: Mixing) -> int:
         """What ``values_sent`` would be if every neuron were sent to every other worker."""
@@ -86,8 +135,16 @@ class Plan:
         for name, owner in self.owners.items():
             digest.update(name.encode() + owner.tobytes())
         for name, mixing in self.mixings.items():
-            digest.update(f"{name} {mixing.form}".encode() + mixing.mask.tobytes())
+            digest.update(name.encode() + mixing.ghosts.tobytes() + mixing.sums.tobytes())
         return digest.hexdigest()
+
+
+def _count_by_owner(mask: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """How many neurons in the mask of each worker each other worker owns: (P, P) int64, [worker, owner]."""
+    owned = owner != EVERYBODY
+    counts = np.stack([np.bincount(owner[needed & owned], minlength=len(mask)) for needed in mask])
+    np.fill_diagonal(counts, 0)
+    return counts
 
 
 def capacities(neurons: int, part_weights: np.ndarray) -> np.ndarray:
@@ -127,15 +184,15 @@ def input_owners(neurons: int, placement: str, part_weights: np.ndarray) -> np.n
 def single_worker_plan(network: Network) -> Plan:
     """The plan in which one worker has everything: the single process that others are compared with."""
     owners = {space.name: np.zeros(space.neurons, np.int32) for space in network.spaces}
-    mixings = {
-        mixing.name: MixingPlan(GHOST, np.ones((1, mixing.weights.shape[1]), bool))
-        for mixing in network.mixings
-    }
+    mixings = {}
+    for mixing in network.mixings:
+        m, n = mixing.weights.shape
+        mixings[mixing.name] = MixingPlan(np.zeros((1, n), bool), np.zeros((1, m), bool))
     return Plan(1, "root", owners, mixings)
 
 
 def dense_plan(network: Network, workers: int, input_placement: str, part_weights: np.ndarray) -> Plan:
-    """The plan in which nothing is pruned: blocks of neurons, every mixing in the form that sends less."""
+    """The plan in which nothing is pruned: blocks of neurons, narrow mixings by partial sums."""
     owners = {space.name: contiguous_owners(space.neurons, part_weights) for space in network.spaces}
     owners[network.space_of[network.input]] = input_owners(network.inputs, input_placement, part_weights)
     mixings = {}
@@ -148,6 +205,7 @@ def dense_plan(network: Network, workers: int, input_placement: str, part_weight
 def _dense_mixing_plan(source: np.ndarray, target: np.ndarray, workers: np.ndarray) -> MixingPlan:
     """Workers without neurons on the receiving or sending side take no part."""
     if len(target) < len(source) and not (source == EVERYBODY).any():
-        return MixingPlan(PARTIAL, np.isin(workers, source)[:, None] | (target == workers[:, None]))
-    own = (source == workers[:, None]) | (source == EVERYBODY)
-    return MixingPlan(GHOST, np.isin(workers, target)[:, None] | own)
+        sums = np.isin(workers, source)[:, None] & np.ones(len(target), bool)
+        return partial_plan(sums, source, target)
+    ghosts = np.isin(workers, target)[:, None] & np.ones(len(source), bool)
+    return ghost_plan(ghosts, source, target)

@@ -11,7 +11,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from repurpose_hpc.model.network import Elementwise, Mixing, Network
-from repurpose_hpc.plan.plan import EVERYBODY, GHOST, Plan
+from repurpose_hpc.plan.plan import EVERYBODY, Plan
+
+
+@dataclass(frozen=True, eq=False)
+class Lists:
+    """What one worker exchanges with others for a mixing: ghost neurons, or partial sums of neurons.
+
+    Attributes:
+        sent: neurons sent, ascending for each receiver; int64.
+        sent_to: the worker that each is sent to, ascending; int32.
+        received: neurons received, ascending for each sender; int64.
+        received_from: the worker that each comes from, ascending; int32.
+    """
+
+    sent: np.ndarray
+    sent_to: np.ndarray
+    received: np.ndarray
+    received_from: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,15 +38,13 @@ class Block:
     Attributes:
         name, source, target: of the mixing and its tensors.
         source_space, target_space: the spaces of those tensors.
-        form: ``GHOST`` or ``PARTIAL``.
         own_weights: (m_q, n_q), own neurons into own neurons.
-        remote_weights: ghost form: (m_q, received), one column for each ghost neuron;
-            partial-sum form: (sent, n_q), one row for each partial sum that leaves.
+        ghost_weights: (m_q, ghosts.received), one column for each ghost neuron.
+        sum_weights: (sums.sent, n_q), one row for each partial sum that leaves; zero where the
+            receiver has the column as a ghost.
         bias: (m_q,).
-        sent: neurons sent, ascending for each receiver; (sent,) int64.
-        sent_to: the worker that each is sent to, ascending; (sent,) int32.
-        received: neurons received, ascending for each sender; (received,) int64.
-        received_from: the worker that each comes from, ascending; (received,) int32.
+        ghosts: neurons of the source space that travel.
+        sums: neurons of the target space of which partial sums travel.
     """
 
     name: str
@@ -37,14 +52,12 @@ class Block:
     target: str
     source_space: str
     target_space: str
-    form: str
     own_weights: np.ndarray
-    remote_weights: np.ndarray
+    ghost_weights: np.ndarray
+    sum_weights: np.ndarray
     bias: np.ndarray
-    sent: np.ndarray
-    sent_to: np.ndarray
-    received: np.ndarray
-    received_from: np.ndarray
+    ghosts: Lists
+    sums: Lists
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +92,7 @@ def make_shard(network: Network, plan: Plan, worker: int, dtype: type = np.float
     """Cut ``worker``'s part out of a restructured network.
 
     Args:
-        network: its weights are zero wherever ``plan`` says that workers do not depend on each other.
+        network: its weights are zero where ``plan.allowed`` is False.
         plan: for the same network.
         worker: 0..P-1.
         dtype: of the weights in the shard.
@@ -109,7 +122,7 @@ def _held(network: Network, plan: Plan, space: str, worker: int) -> np.ndarray:
     if (owner != EVERYBODY).all():
         return np.flatnonzero(owner == worker)
     readers = [mixing for mixing in network.mixings if network.space_of[mixing.source] == space]
-    return np.flatnonzero(np.any([plan.mixings[mixing.name].mask[worker] for mixing in readers], axis=0))
+    return np.flatnonzero(np.any([plan.mixings[mixing.name].ghosts[worker] for mixing in readers], axis=0))
 
 
 def _make_block(
@@ -117,31 +130,27 @@ def _make_block(
 ) -> Block:
     source_space, target_space = network.space_of[mixing.source], network.space_of[mixing.target]
     columns, rows = own[source_space], own[target_space]
-    form, mask = plan.mixings[mixing.name].form, plan.mixings[mixing.name].mask
-    owner = plan.owners[source_space if form == GHOST else target_space]
-    # Towards the mask's worker in ghost form, away from it in partial-sum form.
-    fetched, fetched_from = _fetched(mask, owner, worker)
-    served, served_to = _served(mask, owner, worker)
-    if form == GHOST:
-        received, received_from, sent, sent_to = fetched, fetched_from, served, served_to
-        remote = mixing.weights[np.ix_(rows, received)]
-    else:
-        sent, sent_to, received, received_from = fetched, fetched_from, served, served_to
-        remote = mixing.weights[np.ix_(sent, columns)]
+    source_owner, target_owner = plan.owners[source_space], plan.owners[target_space]
+    masks = plan.mixings[mixing.name]
+    # The owner of a ghost sends it, the owner of a sum receives it.
+    ghosts = Lists(
+        *_served(masks.ghosts, source_owner, worker), *_fetched(masks.ghosts, source_owner, worker)
+    )
+    sums = Lists(*_fetched(masks.sums, target_owner, worker), *_served(masks.sums, target_owner, worker))
+    sum_weights = mixing.weights[np.ix_(sums.sent, columns)]
+    sum_weights[masks.ghosts[np.ix_(sums.sent_to, columns)]] = 0
     return Block(
         name=mixing.name,
         source=mixing.source,
         target=mixing.target,
         source_space=source_space,
         target_space=target_space,
-        form=form,
         own_weights=mixing.weights[np.ix_(rows, columns)].astype(dtype),
-        remote_weights=remote.astype(dtype),
+        ghost_weights=mixing.weights[np.ix_(rows, ghosts.received)].astype(dtype),
+        sum_weights=sum_weights.astype(dtype),
         bias=mixing.bias[rows].astype(dtype),
-        sent=sent,
-        sent_to=sent_to,
-        received=received,
-        received_from=received_from,
+        ghosts=ghosts,
+        sums=sums,
     )
 
 

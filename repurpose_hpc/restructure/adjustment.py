@@ -8,27 +8,20 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from repurpose_hpc.model.network import Mixing
-from repurpose_hpc.plan.plan import EVERYBODY, GHOST, MixingPlan
+from repurpose_hpc.plan.plan import MixingPlan, allowed
 from repurpose_hpc.restructure.statistics import Moments
 
 
 def row_groups(
     plan: MixingPlan, source_owner: np.ndarray, target_owner: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows that share a support: (rows, columns that they may use).
-
-    In ghost form these are the rows of each worker, in partial-sum form those with the same
-    contributors.
-    """
-    if plan.form == GHOST:
-        for q, support in enumerate(plan.mask):
-            rows = np.flatnonzero(target_owner == q)
-            if rows.size:
-                yield rows, np.flatnonzero(support | (source_owner == EVERYBODY))
-    else:
-        patterns, group = np.unique(plan.mask.T, axis=0, return_inverse=True)
-        for number, contributors in enumerate(patterns):
-            yield np.flatnonzero(group.ravel() == number), np.flatnonzero(contributors[source_owner])
+    """Rows that share a support: (rows, columns that they may use)."""
+    supports = allowed(plan, source_owner, target_owner)
+    # Packed, since sorting rows takes time for each of their bytes.
+    packed = np.packbits(supports, axis=1)
+    _, first, group = np.unique(packed, axis=0, return_index=True, return_inverse=True)
+    for number, support in enumerate(supports[first]):
+        yield np.flatnonzero(group.ravel() == number), np.flatnonzero(support)
 
 
 def adjust(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from repurpose_hpc.plan.plan import EVERYBODY, GHOST, PARTIAL, MixingPlan
+from repurpose_hpc.plan.plan import EVERYBODY, GHOST, PARTIAL, MixingPlan, ghost_plan, partial_plan
 from repurpose_hpc.restructure.elimination import eliminate, metric_root, select_candidates
 from repurpose_hpc.restructure.statistics import Moments
 from repurpose_hpc.restructure.tradeoff import Tradeoff, falling
@@ -51,16 +51,16 @@ def tradeoffs(problem: Problem, owner: np.ndarray) -> list[Tradeoff]:
 
 
 def mask_of(problem: Problem, tradeoff: Tradeoff, owner: np.ndarray, price: float) -> MixingPlan:
-    """The mask of a form at ``price``: bool (P, n) for ghosts, (P, m) for partial sums."""
+    """The masks of a form at ``price``."""
     if tradeoff.form == GHOST:
         mask = problem.own()
         for q, ghosts in enumerate(tradeoff.kept(price)):
             mask[q, ghosts] = True
-        return MixingPlan(GHOST, mask)
-    mask = owner == np.arange(problem.workers)[:, None]
+        return ghost_plan(mask, problem.source_owner, owner)
+    mask = np.zeros((problem.workers, owner.size), bool)
     for i, contributors in enumerate(tradeoff.kept(price)):
         mask[contributors, i] = True
-    return MixingPlan(PARTIAL, mask)
+    return partial_plan(mask, problem.source_owner, owner)
 
 
 def ghost_tradeoff(problem: Problem, owner: np.ndarray) -> Tradeoff:

@@ -128,7 +128,7 @@ class _Restructuring:
         )
 
     def _weights(self, mixing: Mixing, plan: MixingPlan, problem: Problem, owner: np.ndarray) -> Mixing:
-        everything_kept = plan.mask.all() and self._exact_before(mixing)
+        everything_kept = self.plan.allowed(self.original, mixing).all() and self._exact_before(mixing)
         if self.options.method == "magnitude" or everything_kept:
             return prune(mixing, plan, problem.source_owner, owner)
         moments = problem.moments
@@ -138,7 +138,7 @@ class _Restructuring:
 
     def _exact_before(self, mixing: Mixing) -> bool:
         """Whether nothing in front of ``mixing`` has been eliminated."""
-        return all(self.plan.mixings[m.name].mask.all() for m in _before(self.original, mixing))
+        return all(self.plan.allowed(self.original, m).all() for m in _before(self.original, mixing))
 
     def _problem(self, mixing: Mixing, source_owner: np.ndarray, moments: Moments) -> Problem:
         source, target = self.original.space(mixing.source), self.original.space(mixing.target)
@@ -206,7 +206,7 @@ def alternate(
         best = cheapest(forms, price)
         if best.form != "ghost":
             break
-        supports = mask_of(problem, best, owner, price).mask
+        supports = mask_of(problem, best, owner, price).ghosts | problem.own()
         new_owner = assign_rows(problem, supports, capacity)
         new_forms = tradeoffs(problem, new_owner)
         if cheapest(new_forms, price).objective(price) >= best.objective(price):

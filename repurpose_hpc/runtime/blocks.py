@@ -98,10 +98,14 @@ Product = DenseProduct | CsrProduct
 
 def weights_kept(block: Block) -> int:
     """Number of non-zero weights."""
-    return int(np.count_nonzero(block.own_weights) + np.count_nonzero(block.remote_weights))
+    return sum(int(np.count_nonzero(part)) for part in _parts(block))
 
 
 def choose_product(block: Block, batch: int) -> type[Product]:
-    """The faster format for both parts of ``block`` at this batch size."""
-    size = block.own_weights.size + block.remote_weights.size
+    """The faster format for all parts of ``block`` at this batch size."""
+    size = sum(part.size for part in _parts(block))
     return CsrProduct if size and csr_is_faster(weights_kept(block) / size, batch) else DenseProduct
+
+
+def _parts(block: Block) -> tuple[np.ndarray, ...]:
+    return block.own_weights, block.ghost_weights, block.sum_weights

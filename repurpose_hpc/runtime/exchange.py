@@ -1,7 +1,7 @@
 """What travels between ranks, in which order, and the collective that carries it.
 
-An *item* is a neuron (ghost form) or a partial sum of a neuron (partial-sum form).  Either
-belongs to the worker that owns the neuron.  The lists of workers, in the shards, become lists of
+An *item* is a ghost neuron or a partial sum of a neuron.  Either belongs to the worker that
+owns the neuron.  The lists of workers, in the shards, become lists of
 ranks here; no rank has to ask another, since both ends put the items in the same order.
 """
 
@@ -55,11 +55,11 @@ def merge_items(
 
 
 class Exchange:
-    """One all-to-all of the items of a mixing.
+    """One all-to-all of the ghosts, or of the partial sums, of a mixing.
 
-    Rank p sends to rank q one contiguous block: in ghost form the neurons of p's workers that
-    some worker of q needs, each once however many need it; in partial-sum form one sum, over p's
-    workers, for each neuron of q's workers that some of them contribute to.  Both ends order
+    Rank p sends to rank q one contiguous block: the neurons of p's workers that some worker of q
+    has as a ghost, each once however many do; or one sum, over p's workers, for each neuron
+    of q's workers that some of them contribute to.  Both ends order
     the block by (owner, neuron), and the blocks by rank, so p's send buffer is ordered by (q,
     owner, neuron) and q's receive buffer by (p, owner, neuron).  A rank sends nothing to
     itself.  Every item is ``batch`` consecutive values, so counts and displacements are

@@ -54,5 +54,5 @@ def warm_up(dtype: np.dtype, comm: MPI.Comm) -> None:
 def _cast_step(step: Block | Elementwise, dtype: np.dtype) -> Block | Elementwise:
     if isinstance(step, Elementwise):
         return step
-    names = ("own_weights", "remote_weights", "bias")
+    names = ("own_weights", "ghost_weights", "sum_weights", "bias")
     return replace(step, **{name: getattr(step, name).astype(dtype, copy=False) for name in names})

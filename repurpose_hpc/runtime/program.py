@@ -12,13 +12,12 @@ from mpi4py import MPI
 from repurpose_hpc.kernels import activate_in_place
 from repurpose_hpc.model.activations import IDENTITY
 from repurpose_hpc.model.network import Elementwise
-from repurpose_hpc.plan.plan import GHOST
 from repurpose_hpc.plan.shard import Block, Shard
 from repurpose_hpc.runtime.blocks import COMPUTE, PHASES, Call, Epilogue, epilogue_of, weights_kept
 from repurpose_hpc.runtime.buffers import Buffer
 from repurpose_hpc.runtime.exchange import deactivate_empty
 from repurpose_hpc.runtime.hosting import Hosting
-from repurpose_hpc.runtime.mixings import MIXING_STEPS, MixingStep
+from repurpose_hpc.runtime.mixings import MixingStep
 
 
 class Schedule(NamedTuple):
@@ -57,9 +56,9 @@ class Program:
             over the exchanges.
         seconds: accumulated since ``reset_seconds``: "pack" (moving rows), "exchange" (posting),
             "wait" (for other ranks) and "compute".
-        blocks: one entry for each mixing and hosted worker: "layer", "worker", "form", "rows"
-            and "columns" (own neurons of target and source), "ghosts" or "sums" (received ghost
-            neurons, partial sums sent), "weights" (non-zero) and "format" ("dense" or "csr").
+        blocks: one entry for each mixing and hosted worker: "layer", "worker", "rows" and
+            "columns" (own neurons of target and source), "ghosts" (received), "sums" (partial
+            sums sent), "weights" (non-zero) and "format" ("dense" or "csr").
     """
 
     def __init__(self, shards: Sequence[Shard], comm: MPI.Comm, max_batch: int) -> None:
@@ -87,7 +86,7 @@ class Program:
         self._schedules: dict[int, Schedule] = {}
 
         mixings = [step for step in self._steps if isinstance(step, MixingStep)]
-        exchanges = [mixing.exchange for mixing in mixings]
+        exchanges = [exchange for mixing in mixings for exchange in mixing.exchanges]
         deactivate_empty(exchanges, comm)
         self.values_sent = sum(exchange.values_sent for exchange in exchanges)
         self.messages = sum(exchange.messages for exchange in exchanges)
@@ -139,7 +138,7 @@ class Program:
     def _mixing_step(self, blocks: Sequence[Block], activation: Elementwise | None) -> MixingStep:
         target = activation.target if activation else blocks[0].target
         self._tensors[target] = self._buffer(target)
-        return MIXING_STEPS[blocks[0].form](
+        return MixingStep(
             blocks,
             self._tensors[blocks[0].source],
             self._tensors[target],
@@ -177,10 +176,10 @@ def _describe(mixing: MixingStep) -> list[dict]:
         {
             "layer": block.name,
             "worker": worker,
-            "form": block.form,
             "rows": block.own_weights.shape[0],
             "columns": block.own_weights.shape[1],
-            **({"ghosts": block.received.size} if block.form == GHOST else {"sums": block.sent.size}),
+            "ghosts": block.ghosts.received.size,
+            "sums": block.sums.sent.size,
             "weights": weights_kept(block),
             "format": product.format,
         }

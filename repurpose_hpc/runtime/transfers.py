@@ -1,0 +1,186 @@
+"""Ghosts and partial sums on their way: between the workers of a rank and between ranks.
+
+Ghosts are asked for by their receiver and held by their sender; partial sums are offered by their
+sender and held by their receiver, who owns the neuron.  So both are set up alike, with the
+worker that has them in its mask at one end and the owner at the other.
+
+Workers of one rank exchange by local copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from mpi4py import MPI
+
+from repurpose_hpc.kernels import pack, unpack_add
+from repurpose_hpc.plan.shard import Lists
+from repurpose_hpc.runtime.blocks import COMPUTE, EXCHANGE, PACK, WAIT, Call
+from repurpose_hpc.runtime.buffers import Buffer
+from repurpose_hpc.runtime.exchange import Exchange, Items, merge_items
+from repurpose_hpc.runtime.hosting import Hosting
+
+
+class Transfer:
+    """What ghosts and sums share.
+
+    A hosted worker's ghosts, or sums, are stored with those from, or for, its own rank first.
+    Where a rank hosts one worker, its buffer is that of the exchange, without a copy.
+
+    Attributes:
+        exchange: with other ranks.
+        buffers: the ghosts, or sums, of each hosted worker.
+        orders: for each hosted worker, which of its list is in each row of its buffer.
+    """
+
+    sender_owns: bool  # Whether the neurons that travel are the sender's or the receiver's.
+
+    def __init__(
+        self,
+        lists: Sequence[Lists],
+        activations: Buffer,
+        space: str,
+        hosting: Hosting,
+        comm: MPI.Comm,
+        max_batch: int,
+    ) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            lists: of each hosted worker.
+            activations: of the hosted workers' neurons of ``space``: ghosts are copied from there,
+                sums are added there.
+            space: of the neurons in ``lists``.
+            hosting, comm, max_batch: of the program.
+        """
+        self.activations, self.hosting = activations, hosting
+        sending = [(each.sent_to, each.sent) for each in lists]
+        receiving = [(each.received_from, each.received) for each in lists]
+        sent, received = self._items(sending, self.sender_owns), self._items(receiving, not self.sender_owns)
+        self.exchange = Exchange(comm, sent, received, max_batch, activations.flat.dtype)
+        owned, masked = (sent, received) if self.sender_owns else (received, sent)
+        self.owned = hosting.rows(space, owned.neurons)  # in the masks of other ranks
+        self.far = masked.positions  # in the buffer of the exchange
+        if self.sender_owns:
+            self._place(receiving, space, self.exchange.receive, max_batch)
+        else:
+            self._place(sending, space, self.exchange.send, max_batch)
+
+    def _place(
+        self, lists: Sequence[tuple[np.ndarray, np.ndarray]], space: str, exchanged: Buffer, max_batch: int
+    ) -> None:
+        """Where each hosted worker has what is in its mask.
+
+        Args:
+            lists: for each hosted worker, the owners and the neurons in its mask.
+            space: of the neurons.
+            exchanged: what of these is exchanged with other ranks.
+            max_batch: most samples.
+        """
+        self.near, self.orders, self.buffers = [], [], []
+        alone = len(lists) == 1
+        for workers, neurons in lists:
+            is_near = self._is_here(workers)
+            self.near.append(self.hosting.rows(space, neurons[is_near]))
+            self.orders.append(np.argsort(~is_near, kind="stable"))
+            self.buffers.append(exchanged if alone else Buffer(neurons.size, max_batch, exchanged.flat.dtype))
+
+    def _is_here(self, workers: np.ndarray) -> np.ndarray:
+        """Which of ``workers`` this rank hosts."""
+        return self.hosting.rank_of[workers] == self.hosting.rank
+
+    def _items(self, lists: Sequence[tuple[np.ndarray, np.ndarray]], hosted_own: bool) -> Items:
+        """What is exchanged with other ranks.
+
+        Args:
+            lists: for each hosted worker, whom it exchanges with and which neurons.
+            hosted_own: whether these neurons are those of the hosted workers or of the others.
+        """
+        away = [~self._is_here(workers) for workers, _ in lists]
+        workers = [workers[mask] for mask, (workers, _) in zip(away, lists, strict=True)]
+        neurons = [neurons[mask] for mask, (_, neurons) in zip(away, lists, strict=True)]
+        hosted = [np.full_like(each, q) for each, q in zip(workers, self.hosting.workers, strict=True)]
+        ranks = [self.hosting.rank_of[each] for each in workers]
+        return merge_items(ranks, hosted if hosted_own else workers, neurons, self.hosting.ranks)
+
+    def _post_calls(self, batch: int) -> list[Call]:
+        exchange = self.exchange
+        return [(EXCHANGE, exchange.post, exchange.arguments(batch))] if exchange.active else []
+
+    def _wait_calls(self) -> list[Call]:
+        return [(WAIT, self.exchange.wait, ())] if self.exchange.active else []
+
+    def _near_views(self, batch: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of each worker with near items: the rows of their neurons, and the items."""
+        both = zip(self.near, self.buffers, strict=True)
+        return [(rows, buffer.view(batch, slice(rows.size))) for rows, buffer in both if rows.size]
+
+    def _far_views(self, batch: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of each worker with far items that are stored twice: their rows in the exchange, and the items."""
+        if len(self.buffers) == 1:
+            return []
+        both = zip(self.near, self.far, self.buffers, strict=True)
+        return [
+            (rows, buffer.view(batch, slice(near.size, None))) for near, rows, buffer in both if rows.size
+        ]
+
+
+class GhostTransfer(Transfer):
+    """Ghosts, from the activations of their owners to ``buffers``."""
+
+    sender_owns = True
+
+    def post_calls(self, batch: int) -> list[Call]:
+        """Pack what other ranks need, and send it."""
+        packing: list[Call] = []
+        if self.owned.size:
+            X, send = self.activations.view(batch), self.exchange.send.view(batch)
+            packing.append((PACK, pack, (X, self.owned, send)))
+        return packing + self._post_calls(batch)
+
+    def near_calls(self, batch: int) -> list[Call]:
+        """Fetch the ghosts that workers of this rank own."""
+        X = self.activations.view(batch)
+        return [(PACK, pack, (X, rows, ghosts)) for rows, ghosts in self._near_views(batch)]
+
+    def wait_calls(self, batch: int) -> list[Call]:
+        """Wait for the ghosts that other ranks own."""
+        receive = self.exchange.receive.view(batch)
+        fetching = [(PACK, pack, (receive, rows, ghosts)) for rows, ghosts in self._far_views(batch)]
+        return self._wait_calls() + fetching
+
+
+class SumTransfer(Transfer):
+    """Partial sums, from ``buffers`` to the activations of their owners, who add them.
+
+    They are added in the order of workers and ranks, so that results are reproducible to the last bit.
+    """
+
+    sender_owns = False
+
+    @property
+    def arrive(self) -> bool:
+        """Whether any hosted worker receives a sum, from this or another rank."""
+        return bool(self.owned.size or any(rows.size for rows in self.near))
+
+    def post_calls(self, batch: int) -> list[Call]:
+        """Add up the sums of several hosted workers for the same neuron of another rank, and send them."""
+        send = self.exchange.send.view(batch)
+        adding: list[Call] = [(PACK, unpack_add, (sums, rows, send)) for rows, sums in self._far_views(batch)]
+        if adding:
+            adding.insert(0, (PACK, send.fill, (0,)))
+        return adding + self._post_calls(batch)
+
+    def near_calls(self, batch: int) -> list[Call]:
+        """Add the sums from workers of this rank."""
+        Y = self.activations.view(batch)
+        return [(COMPUTE, unpack_add, (sums, rows, Y)) for rows, sums in self._near_views(batch)]
+
+    def wait_calls(self, batch: int) -> list[Call]:
+        """Wait for the sums from other ranks, and add them."""
+        calls = self._wait_calls()
+        if self.owned.size:
+            receive, Y = self.exchange.receive.view(batch), self.activations.view(batch)
+            calls.append((COMPUTE, unpack_add, (receive, self.owned, Y)))
+        return calls
