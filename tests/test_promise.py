@@ -1,6 +1,7 @@
 """Promises: what is held out, what the search finds, what confidence means, and what users are told."""
 
 import json
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -28,6 +29,7 @@ from repurpose_hpc.restructure.promise import (
     search,
 )
 from repurpose_hpc.restructure.restructure import restructure
+from repurpose_hpc.runtime.certificate import Certificate
 
 WORKERS = 3
 SAMPLES = 400
@@ -73,7 +75,7 @@ def test_search_returns_the_smallest_budget_that_was_enough(dense, seed):
 def test_search_that_finds_nothing(dense):
     tried = []
     assert search(lambda values: tried.append(values), dense) is None
-    assert {0, dense} <= set(tried) and len(tried) == len(set(tried))
+    assert tried == ([0, dense] if dense else [0])
 
 
 @pytest.mark.parametrize(("lost", "gained", "samples"), [(0, 0, 50), (7, 3, 200), (50, 0, 50), (0, 50, 50)])
@@ -154,10 +156,10 @@ def test_the_recorded_budget_makes_the_same_network(network, samples):
     assert again.network.fingerprint() == outcome.restructured.network.fingerprint()
 
 
-def test_a_tolerance_of_nothing_needs_everything(network, samples, tmp_path):
+def test_a_tolerance_of_nothing_keeps_the_network(network, samples, tmp_path):
     options = Options(WORKERS, max_output_error=0)
     report = restructure_to(tmp_path / "exact", network, samples, options, np.float64, quiet)
-    assert report["comm_budget"] == 1 and report["output_error_held_out"] == report["bound"] == 0
+    assert report["comm_budget"] > 0 and report["output_error_held_out"] == report["bound"] == 0
     with pytest.raises(UserError, match=r"--max-output-error 0: .*even at --comm-budget 1.*--dtype float64"):
         restructure_to(tmp_path / "rounded", network, samples, options, np.float32, quiet)
     assert not (tmp_path / "rounded").exists()
@@ -220,7 +222,7 @@ def test_infer_keeps_a_promise_and_certifies(mpirun, tmp_path, network, samples)
     report, output = tmp_path / "report.json", tmp_path / "y.h5"
     arguments = ("--calibration", samples.path, "--input", samples.path, "--workers", WORKERS, "--repeat", 0)
     command = ("-m", "repurpose_hpc.infer", tmp_path / "model.npz", *arguments, "--report", report)
-    for tolerance, cached in ((0.5, False), (0.5, True), (1e-3, False)):
+    for tolerance, cached in ((0.1, False), (0.1, True), (1e-3, False)):
         done = mpirun(
             2,
             *command,
@@ -233,9 +235,13 @@ def test_infer_keeps_a_promise_and_certifies(mpirun, tmp_path, network, samples)
         assert done.stderr.count("trial ") > 1 or cached
         assert f"{found['certified']:.2%} of the samples" in done.stdout
     with h5py.File(output) as file:
-        classes = file["y"][()].argmax(axis=1)
-    agreement = np.mean(classes == forward(network, np.load(samples.path)["x"]).argmax(axis=1))
-    assert 0.5 < found["certified"] <= agreement
+        outputs = file["y"][()]
+    stored = read_plan(Path(found["shards"]))
+    whole = assemble([read_shard(stored, worker) for worker in range(WORKERS)])
+    x = np.load(samples.path)["x"]
+    certified = Certificate(network, whole).add(x, outputs)
+    assert found["certified"] == certified.mean() > 0
+    assert (outputs.argmax(axis=1) == forward(network, x).argmax(axis=1))[certified].all()
 
 
 def test_certifying_shards_needs_their_model(mpirun, tmp_path, samples):

@@ -191,3 +191,23 @@ def single_worker_plan(network: Network) -> Plan:
         m, n = mixing.weights.shape
         mixings[mixing.name] = MixingPlan(np.zeros((1, n), bool), np.zeros((1, m), bool))
     return Plan(1, "root", owners, mixings)
+
+
+def dense_plan(network: Network, workers: int, input_placement: str, part_weights: np.ndarray) -> Plan:
+    """The plan in which nothing is pruned: blocks of neurons, narrow mixings by partial sums."""
+    owners = {space.name: contiguous_owners(space.neurons, part_weights) for space in network.spaces}
+    owners[network.space_of[network.input]] = input_owners(network.inputs, input_placement, part_weights)
+    mixings = {}
+    for mixing in network.mixings:
+        source, target = (owners[network.space_of[tensor]] for tensor in (mixing.source, mixing.target))
+        mixings[mixing.name] = _dense_mixing_plan(source, target, np.arange(workers))
+    return Plan(workers, input_placement, owners, mixings)
+
+
+def _dense_mixing_plan(source: np.ndarray, target: np.ndarray, workers: np.ndarray) -> MixingPlan:
+    """Workers without neurons on the receiving or sending side take no part."""
+    if len(target) < len(source) and not (source == EVERYBODY).any():
+        sums = np.isin(workers, source)[:, None] & np.ones(len(target), bool)
+        return partial_plan(sums, source, target)
+    ghosts = np.isin(workers, target)[:, None] & np.ones(len(source), bool)
+    return ghost_plan(ghosts, source, target)

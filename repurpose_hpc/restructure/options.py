@@ -86,6 +86,11 @@ class Options:
         """The communication fraction that the method makes use of."""
         return 0.0 if self.method == "independent" else self.comm_budget
 
+    @property
+    def keeps_everything(self) -> bool:
+        """Whether nothing needs to be eliminated."""
+        return self.budget == 1 and self.density == 1 and self.memory_limits is None
+
     def machine(self, weight_bytes: int = 4) -> Machine:
         """What the workers run on, for weights of so many bytes."""
         P = self.workers

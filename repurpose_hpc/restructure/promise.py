@@ -18,7 +18,7 @@ from scipy.special import betaincinv
 from repurpose_hpc.data import Samples
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.plan.plan import Plan, input_owners
+from repurpose_hpc.plan.plan import dense_plan
 from repurpose_hpc.restructure.evaluation import Comparison, compare
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.restructure import Log, Restructured
@@ -120,8 +120,8 @@ def hold_out(samples: int, seed: int) -> np.ndarray:
 def search(meets: Callable[[int], bool], dense: int) -> int | None:
     """The smallest budget tried that is enough, in values per sample; None if not even ``dense`` is.
 
-    Nothing at all is tried first.  Then the logarithm of the budget is bisected down to ``RESOLUTION``.
-    The whole budget, the most expensive trial, is tried only if no other was enough.
+    Nothing and everything are tried first; then the logarithm of the budget is bisected down to
+    ``RESOLUTION``.
 
     Args:
         meets: whether a budget is enough.  That need not be monotone: the search then ends at one of
@@ -130,6 +130,8 @@ def search(meets: Callable[[int], bool], dense: int) -> int | None:
     """
     if meets(0):
         return 0
+    if not dense or not meets(dense):
+        return None
     low, high = 0, dense
     while high - low > 1 and high > RESOLUTION * low:
         middle = min(max(round(math.sqrt(max(low, 1) * high)), low + 1), high - 1)
@@ -137,7 +139,7 @@ def search(meets: Callable[[int], bool], dense: int) -> int | None:
             high = middle
         else:
             low = middle
-    return high if high < dense or (dense and meets(dense)) else None
+    return high
 
 
 def accuracy_drop_bound(lost: int, gained: int, samples: int) -> float:
@@ -225,11 +227,7 @@ class _Trials:
 
 def _dense_values(network: Network, options: Options) -> int:
     """Values per sample with nothing pruned; they do not depend on who owns what."""
-    owners = {space.name: np.zeros(space.neurons, np.int32) for space in network.spaces}
-    owners[network.space_of[network.input]] = input_owners(
-        network.inputs, options.input_placement, np.ones(options.workers)
-    )
-    plan = Plan(options.workers, options.input_placement, owners, {})
+    plan = dense_plan(network, options.workers, options.input_placement, np.ones(options.workers))
     return sum(plan.dense_values(network, mixing) for mixing in network.mixings)
 
 

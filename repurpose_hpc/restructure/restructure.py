@@ -15,7 +15,14 @@ import numpy as np
 
 from repurpose_hpc.data import Samples, check_width
 from repurpose_hpc.model.network import Mixing, Network
-from repurpose_hpc.plan.plan import EVERYBODY, MixingPlan, Plan, contiguous_owners, input_owners
+from repurpose_hpc.plan.plan import (
+    EVERYBODY,
+    MixingPlan,
+    Plan,
+    contiguous_owners,
+    dense_plan,
+    input_owners,
+)
 from repurpose_hpc.restructure.adjustment import adjust, prune
 from repurpose_hpc.restructure.assignment import random_owners
 from repurpose_hpc.restructure.checkpoint import Checkpoint
@@ -70,6 +77,12 @@ def restructure(
         UserError: data of another width, or not finite; no room for the weights.
     """
     check_width(samples, network.inputs)
+    if options.keeps_everything:
+        # Not by elimination: that drops what the samples do not need, and other samples may.
+        part_weights = options.machine().part_weights
+        return Restructured(
+            network, dense_plan(network, options.workers, options.input_placement, part_weights)
+        )
     return _Restructuring(network, samples, options, log, team, checkpoint).run()
 
 
