@@ -7,8 +7,8 @@ workers to one with a free seat, each worker on it handing its cheapest row on t
 price per worker keeps the lengths of all edges at or above zero, as Dijkstra needs; only full
 workers have one, which is what makes the result optimal.
 
-``least[q, t]`` is the key at the top of a pairing heap (Fredman et al., Algorithmica 1, 1986) of the rows of q.
-A row sits in the P heaps of its worker and in no other, once in each: the nodes of all P P heaps
+``least[q, t]`` is the key at the top of a pairing heap (Fredman et al., Algorithmica 1, 1986) of
+the rows of q.  A row sits in the P heaps of its worker and in no other, once in each: the nodes of all P P heaps
 fit into one array of (m, P), whatever the capacities.
 
 Rounding cannot make it run forever: every row enters once, by a path in Dijkstra's tree.
@@ -149,7 +149,7 @@ def least_cost_owners(costs: np.ndarray, capacities: np.ndarray) -> tuple[np.nda
 
     Returns:
         owner of each row, (m,) int32, and prices (P,) float64, zero or more.  They prove the optimum: up to
-        rounding, each row is where costs[row] + prices is least, and workers with a free seat have price zero.
+        rounding, each row is where costs[row] + prices is least, and a worker with a free seat has price zero.
     """
     m, P = costs.shape
     nodes = np.empty((m, P), _NODE)

@@ -1,10 +1,10 @@
-"""Time and peak memory of exact assignments under capacities: ``transport`` and what it was compared with.
+"""Time and peak memory of exact assignments under capacities: ours and what it was compared with.
 
     OMP_NUM_THREADS=1 PYTHONPATH=. python scripts/bench_assignment.py > table.md
 
 Every measurement is a process of its own, ended after ``--seconds`` or at ``--gigabytes``; what fails
-at some m is not tried at a larger one.  A cell is seconds (compilation and imports excluded) / MB at the
-peak of the whole process (costs and imports included; ``none`` does nothing else).  Candidates that are
+at some m is not tried at a larger one.  A cell is CPU seconds (compilation and imports excluded) / MB at the
+peak of the whole process (costs, interpreter and imports included).  Candidates that are
 not installed (``pip install pot ortools``) are left out.
 """
 
@@ -21,7 +21,7 @@ import time
 import numpy as np
 
 
-def transport(costs: np.ndarray, capacities: np.ndarray) -> np.ndarray:
+def ours(costs: np.ndarray, capacities: np.ndarray) -> np.ndarray:
     from repurpose_hpc.restructure.assignment import assign
 
     return assign(costs, capacities)
@@ -84,20 +84,14 @@ def ortools(costs: np.ndarray, capacities: np.ndarray) -> np.ndarray:
     return flow.flows(arcs).reshape(m, P).argmax(1)
 
 
-def none(costs: np.ndarray, capacities: np.ndarray) -> np.ndarray:
-    """Rows as they come: what the process needs without any assignment."""
-    return np.repeat(np.arange(len(capacities)), capacities)[: len(costs)]
-
-
 # Each with the package that it needs.
 CANDIDATES = {
-    transport: "numba",
+    ours: "numba",
     linear_sum_assignment: "scipy",
     sparse_matching: "scipy",
     linprog: "scipy",
     pot: "ot",
     ortools: "ortools",
-    none: "numpy",
 }
 BY_NAME = {candidate.__name__: candidate for candidate in CANDIDATES}
 STRUCTURES = {
@@ -145,14 +139,14 @@ def problem(structure: str, m: int, P: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def measure(name: str, structure: str, m: int, P: int, gigabytes: float) -> dict:
-    """Seconds, peak memory and total cost of one candidate in this process."""
+    """CPU seconds, peak memory and total cost of one candidate in this process."""
     resource.setrlimit(resource.RLIMIT_AS, (int(gigabytes * 2**30),) * 2)
     candidate = BY_NAME[name]
     candidate(np.eye(2), np.array([1, 1]))
     costs, capacities = problem(structure, m, P)
-    began = time.perf_counter()
+    began = time.process_time()
     owner = candidate(costs, capacities)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     assert (np.bincount(owner, minlength=P) <= capacities).all()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"seconds": seconds, "mb": peak, "total": costs[np.arange(m), owner].sum()}
@@ -168,9 +162,8 @@ def measure_apart(name: str, structure: str, m: int, args: argparse.Namespace) -
         return {"failed": f"> {args.seconds:g} s"}
     if done.returncode:
         out_of_memory = any(word in done.stderr for word in ("MemoryError", "bad_alloc", "llocat"))
-        return {
-            "failed": f"> {args.gigabytes:g} GB" if out_of_memory else done.stderr.strip().splitlines()[-1]
-        }
+        last_line = done.stderr.strip().splitlines()[-1]
+        return {"failed": f"> {args.gigabytes:g} GB" if out_of_memory else last_line}
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -192,13 +185,9 @@ def table(args: argparse.Namespace) -> None:
         for m in args.sizes:
             results = {n: failed.get(n) or measure_apart(n, structure, m, args) for n in names}
             failed = {name: {"failed": "–"} for name, result in results.items() if "failed" in result}
-            exact = [r["total"] for n, r in results.items() if n != "none" and "total" in r]
-            best = min(exact, default=0.0)
-            cells = [
-                f"{r['mb']:.0f} MB" if n == "none" and "mb" in r else cell(r, best)
-                for n, r in results.items()
-            ]
-            print(f"| {structure} | {m:,} |", " | ".join(cells), "|", flush=True)
+            best = min((r["total"] for r in results.values() if "total" in r), default=0.0)
+            cells = " | ".join(cell(result, best) for result in results.values())
+            print(f"| {structure} | {m:,} | {cells} |", flush=True)
 
 
 def main() -> None:
@@ -207,17 +196,11 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=int, default=64)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1024, 4096, 16384, 65536], metavar="M")
-    parser.add_argument(
-        "--structures", nargs="+", default=list(STRUCTURES), choices=STRUCTURES, metavar="NAME"
-    )
-    parser.add_argument(
-        "--candidates", nargs="+", choices=BY_NAME, metavar="NAME", help="default: all installed"
-    )
-    parser.add_argument("--seconds", type=float, default=120.0, help="at most, for each measurement")
-    parser.add_argument("--gigabytes", type=float, default=8.0, help="of address space for each measurement")
-    parser.add_argument(
-        "--one", nargs=3, metavar=("CANDIDATE", "STRUCTURE", "M"), help="measure in this process"
-    )
+    parser.add_argument("--structures", nargs="+", default=list(STRUCTURES), choices=STRUCTURES)
+    parser.add_argument("--candidates", nargs="+", choices=BY_NAME, help="default: installed")
+    parser.add_argument("--seconds", type=float, default=120.0, help="at most, by the clock")
+    parser.add_argument("--gigabytes", type=float, default=8.0, help="of address space at most")
+    parser.add_argument("--one", nargs=3, metavar=("CANDIDATE", "COSTS", "M"), help="measure here")
     args = parser.parse_args()
     if args.one:
         name, structure, m = args.one

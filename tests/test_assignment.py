@@ -58,7 +58,7 @@ def check_optimal(costs, capacities):
 
 @given(seeds, st.integers(0, 40), st.integers(1, 8), st.integers(0, 10), structures)
 def test_same_optimum_as_munkres(seed, m, P, slack, structure):
-    """Some capacities are 0, and some workers could take everything."""
+    """Some capacities are 0."""
     rng = np.random.default_rng(seed)
     capacities = rng.multinomial(m + slack, rng.dirichlet(np.full(P, 0.5)))
     check_optimal(STRUCTURES[structure](rng, m, P), capacities)
@@ -92,7 +92,7 @@ def test_same_optimum_as_munkres_at_1500(structure):
 
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_prices_prove_the_optimum(structure):
-    """Where Munkres would be slow: no assignment costs less than rows at these prices, less what seats earn."""
+    """Where Munkres would be slow: no assignment costs less than the prices' lower bound."""
     rng = np.random.default_rng(3)
     m, P = 4096, 32
     costs, capacities = STRUCTURES[structure](rng, m, P), rng.multinomial(m + m // 50, np.ones(P) / P)
