@@ -8,8 +8,8 @@ price per worker keeps the lengths of all edges at or above zero, as Dijkstra ne
 workers have one, which is what makes the result optimal.
 
 ``least[q, t]`` is the key at the top of a pairing heap (Fredman et al., Algorithmica 1, 1986) of
-the rows of q.  A row sits in the P heaps of its worker and in no other, once in each: the nodes of all P P heaps
-fit into one array of (m, P), whatever the capacities.
+the rows of q.  A row sits in the P heaps of its worker and in no other, once in each: the nodes of
+all P² heaps fit into one array of (m, P), whatever the capacities.
 
 Rounding cannot make it run forever: every row enters once, by a path in Dijkstra's tree.
 """
@@ -148,8 +148,8 @@ def least_cost_owners(costs: np.ndarray, capacities: np.ndarray) -> tuple[np.nda
         capacities: (P,) int64, zero or more, summing to m or more.  Not checked.
 
     Returns:
-        owner of each row, (m,) int32, and prices (P,) float64, zero or more.  They prove the optimum: up to
-        rounding, each row is where costs[row] + prices is least, and a worker with a free seat has price zero.
+        owner of each row, (m,) int32, and prices (P,) float64, zero or more.  They prove the optimum:
+        up to rounding, each row is where costs[row] + prices is least, and a worker with a free seat has price zero.
     """
     m, P = costs.shape
     nodes = np.empty((m, P), _NODE)
