@@ -1,4 +1,4 @@
-"""Compiled kernels on arrays: products, activations, pack and unpack.
+"""Compiled kernels on arrays: products, activations, pack and unpack, and the assignment of rows.
 
 They know nothing of models, files or MPI and import nothing of the rest of the package.
 """
@@ -9,6 +9,7 @@ from .csr import INDEX_DTYPE, csr_batch, csr_vector
 from .dense import dense_batch, dense_vector
 from .exchange import pack, unpack, unpack_add
 from .rows import finish
+from .transport import least_cost_owners
 from .warmup import warm_up
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "dense_batch",
     "dense_vector",
     "finish",
+    "least_cost_owners",
     "pack",
     "unpack",
     "unpack_add",
