@@ -12,6 +12,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "repurpose_hpc/__init__.p
 ONNX = ["onnx>=1.15"]
 SAFETENSORS = ["safetensors", "ml_dtypes"]
 TRAIN = ["torch"]
+PLOT = ["matplotlib"]
 TEST = [
     *ONNX,
     *SAFETENSORS,
@@ -39,8 +40,9 @@ setup(
         "onnx": ONNX,
         "safetensors": SAFETENSORS,
         "train": TRAIN,
+        "plot": PLOT,
         "test": TEST,
-        "dev": [*TEST, *TRAIN, "onnxscript"],
+        "dev": [*TEST, *TRAIN, *PLOT, "onnxscript"],
     },
     packages=[*find_packages(include=["repurpose_hpc", "repurpose_hpc.*"]), "repurpose_hpc.kernels"],
     package_dir={"repurpose_hpc.kernels": "kernels"},
