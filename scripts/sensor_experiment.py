@@ -2,14 +2,13 @@
 
     python scripts/sensor_experiment.py
 
-writes ``docs/sensor_experiment.csv``, ``docs/sensor_experiment.png``, ``docs/sensor_experiment_time.png`` and the
-table in ``docs/sensor_experiment.md``.  The first run trains the networks (a few minutes on one core) and keeps
-them in ``--out``; then each entry restructures: RUN_TIME.  Results are kept there too,
-for the code and the networks that they were made with: after a change to the method the same command
-measures anew, and after an interruption it goes on.
+writes ``docs/sensor_experiment.csv``, the two figures beside it, and the table in ``sensor_experiment.md``.
+The first run trains the networks (a few minutes on one core) and keeps them in ``--out``; then every entry
+restructures: RUN_TIME.  Results are kept there too, for the code and the networks that they were
+made with: after a change to the method the same command measures anew, after an interruption it goes on.
 
-Setting, counts and the model of time: ``sensor_setting.py``.  Needs the extras ``train`` and ``plot``, and the
-Debian package ``dataset-fashion-mnist``.
+Setting, counts and the model of time: ``sensor_setting.py``.  Needs the extras ``train`` and ``plot``, and
+the Debian package ``dataset-fashion-mnist``.
 """
 
 from __future__ import annotations

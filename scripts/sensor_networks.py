@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,6 @@ TEST_SAMPLES = 5_000
 DISTILLATION_ROUNDS = 4
 # Values that each part sends to the worker that joins them, and the width of what joins them.
 FUSED_VALUES, FUSED_HIDDEN = 8, 64
-
 
 ALL = slice(None)
 
@@ -77,47 +77,46 @@ class Independent(nn.Module):
 def prepare(out: Path, seed: int = 0) -> None:
     """Draw the samples, train the original, distil the independent networks, and write all into ``out``.
 
-    Samples (x, y): ``calibration.npz``, ``test.npz``.  Chains: ``original.npz``, ``summed.npz``, ``fused.npz``.
-    Test samples are made of test images, all others of training images; validation has its own.
+    Samples (x, y) go to ``calibration.npz`` and ``test.npz``, chains to ``original.npz``, ``summed.npz`` and
+    ``fused.npz``.  Test samples are made of test images, all others of training images; validation has its own.
     """
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     images, labels = read_split(DATA, "train")
-    test_images, test_labels = read_split(DATA, "t10k")
     held_out, kept = np.split(rng.permutation(len(images)), [VALIDATION_SAMPLES])
-    held_out_images, held_out_labels, images, labels = (
-        images[held_out],
-        labels[held_out],
-        images[kept],
-        labels[kept],
-    )
+    training = _draw(images[kept], labels[kept], TRAINING_SAMPLES, rng)
+    calibration = _draw(images[kept], labels[kept], CALIBRATION_SAMPLES, rng)
+    composites, classes = _draw(images[held_out], labels[held_out], VALIDATION_SAMPLES, rng)
+    validation = composites[ALL], classes
+    test = _draw(*read_split(DATA, "t10k"), TEST_SAMPLES, rng)
 
-    training, training_y = draw_composites(labels, TRAINING_SAMPLES, rng)
-    calibration, calibration_y = draw_composites(labels, CALIBRATION_SAMPLES, rng)
-    validation, validation_y = draw_composites(held_out_labels, VALIDATION_SAMPLES, rng)
-    test, test_y = draw_composites(test_labels, TEST_SAMPLES, rng)
-    validation_set = Composites(held_out_images, validation)[ALL], torch.from_numpy(validation_y)
-
-    original = build_network((SENSORS * PIXELS, HIDDEN, HIDDEN, CLASSES))
     print("training the original", flush=True)
-    train(original, (Composites(images, training), torch.from_numpy(training_y)), validation_set)
-    arrays = {"original": weights_for_raw_pixels(original)}
-    width = part_width(sum(W.size for name, W in arrays["original"].items() if name.startswith("W")))
-    lesson = _lesson(original, Composites(images, calibration))
-    for name, part, head in (
-        ("summed", (PIXELS, width, width), (SENSORS * width, CLASSES)),
-        ("fused", (PIXELS, width, width, FUSED_VALUES), (SENSORS * FUSED_VALUES, FUSED_HIDDEN, CLASSES)),
-    ):
+    original = build_network((SENSORS * PIXELS, HIDDEN, HIDDEN, CLASSES))
+    train(original, training, validation)
+    np.savez(out / "original.npz", **weights_for_raw_pixels(original))
+    lesson = _lesson(original, calibration[0])
+    for name, student in _students(original):
         print(f"distilling independent parts, {name}", flush=True)
-        student = Independent(part, head)
-        train(student, lesson, validation_set)
-        arrays[name] = student.arrays()
+        train(student, lesson, validation)
+        np.savez(out / f"{name}.npz", **student.arrays())
+    for name, (samples, classes) in (("calibration", calibration), ("test", test)):
+        np.savez(out / f"{name}.npz", x=compose(samples.images, samples.index), y=classes.numpy())
 
-    for name, chain in arrays.items():
-        np.savez(out / f"{name}.npz", **chain)
-    np.savez(out / "calibration.npz", x=compose(images, calibration), y=calibration_y)
-    np.savez(out / "test.npz", x=compose(test_images, test), y=test_y)
+
+def _draw(
+    images: np.ndarray, labels: np.ndarray, samples: int, rng: np.random.Generator
+) -> tuple[Composites, torch.Tensor]:
+    index, classes = draw_composites(labels, samples, rng)
+    return Composites(images, index), torch.from_numpy(classes)
+
+
+def _students(original: nn.Module) -> Iterator[tuple[str, Independent]]:
+    """Untrained independent parts that are together as large as the original."""
+    width = part_width(sum(layer.weight.numel() for layer in original if isinstance(layer, nn.Linear)))
+    yield "summed", Independent((PIXELS, width, width), (SENSORS * width, CLASSES))
+    head = SENSORS * FUSED_VALUES, FUSED_HIDDEN, CLASSES
+    yield "fused", Independent((PIXELS, width, width, FUSED_VALUES), head)
 
 
 def _lesson(teacher: nn.Module, samples: Composites) -> tuple[Composites, torch.Tensor]:
