@@ -20,6 +20,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import sensor_report
@@ -29,6 +30,7 @@ from sensor_setting import (
     PLATFORMS,
     SENSORS,
     Cost,
+    direct_plan,
     everywhere_cost,
     independent_plan,
     one_worker_plan,
@@ -39,6 +41,7 @@ import repurpose_hpc
 from repurpose_hpc.data import Samples, open_samples
 from repurpose_hpc.model.load import load_model
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.restructure import restructure
 
@@ -67,8 +70,7 @@ class Experiment:
     @property
     def dense_values(self) -> int:
         """What direct parallel sends, of which every communication fraction is taken."""
-        plan = one_worker_plan(self.original)
-        return sum(plan.dense_values(self.original, mixing) for mixing in self.original.mixings)
+        return plan_cost(self.original, direct_plan(self.original)).values_sent
 
 
 @dataclass(frozen=True)
@@ -99,19 +101,17 @@ def entries(experiment: Experiment) -> Iterator[Entry]:
     """Every row of the results: the baselines without a budget first, then each budget, cheapest first."""
     original, summed, fused = experiment.original, experiment.summed, experiment.fused
     yield Entry("inputs to all", None, lambda: (original, everywhere_cost(original)))
-    yield Entry(
-        "inputs to one worker", None, lambda: (original, plan_cost(original, one_worker_plan(original)))
-    )
-    yield Entry(
-        "independent, summed", None, lambda: (summed, plan_cost(summed, independent_plan(summed, False)))
-    )
-    yield Entry("independent, fused", None, lambda: (fused, plan_cost(fused, independent_plan(fused, True))))
-    direct = Options(SENSORS, 1.0, "partitioned", "contiguous", "magnitude")
-    yield Entry("direct parallel", None, lambda: _restructured(experiment, direct))
+    for name, network, plan in (
+        ("inputs to one worker", original, one_worker_plan(original)),
+        ("direct parallel", original, direct_plan(original)),
+        ("independent, summed", summed, independent_plan(summed, fused=False)),
+        ("independent, fused", fused, independent_plan(fused, fused=True)),
+    ):
+        yield Entry(name, None, partial(_planned, network, plan))
     for budget in reversed(BUDGETS):
         for name, method, assignment in METHODS:
             options = Options(SENSORS, budget, "partitioned", assignment, method)
-            yield Entry(name, budget, lambda options=options: _restructured(experiment, options))
+            yield Entry(name, budget, partial(_restructured, experiment, options))
 
 
 def measure_missing(experiment: Experiment, results: Path) -> None:
@@ -146,9 +146,13 @@ def _measure(experiment: Experiment, entry: Entry) -> dict:
     }
 
 
+def _planned(network: Network, plan: Plan) -> tuple[Network, Cost]:
+    return network, plan_cost(network, plan)
+
+
 def _restructured(experiment: Experiment, options: Options) -> tuple[Network, Cost]:
     result = restructure(experiment.original, experiment.calibration, options, log=lambda line: None)
-    return result.network, plan_cost(result.network, result.plan)
+    return _planned(result.network, result.plan)
 
 
 def _load(out: Path) -> Experiment:

@@ -78,7 +78,7 @@ def prepare(out: Path, seed: int = 0) -> None:
     """Draw the samples, train the original, distil the independent networks, and write all into ``out``.
 
     Samples (x, y) go to ``calibration.npz`` and ``test.npz``, chains to ``original.npz``, ``summed.npz`` and
-    ``fused.npz``.  Test samples are made of test images, all others of training images; validation has its own.
+    ``fused.npz``.  Test samples are made of test images, all others of training images.
     """
     torch.set_num_threads(1)
     torch.manual_seed(seed)

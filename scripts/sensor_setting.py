@@ -18,7 +18,7 @@ predicts no clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -116,6 +116,16 @@ def everywhere_cost(network: Network) -> Cost:
     return Cost(np.full(SENSORS, network.weight_count), np.full((1, SENSORS), (SENSORS - 1) * PIXELS))
 
 
+def direct_plan(network: Network) -> Plan:
+    """Direct parallel: the network cut contiguously, every neuron sent to every other worker."""
+    plan = _own_images(network, {})
+    everything = {
+        mixing.name: MixingPlan(GHOST, np.ones((SENSORS, mixing.weights.shape[1]), bool))
+        for mixing in network.mixings
+    }
+    return replace(plan, mixings=everything)
+
+
 def one_worker_plan(network: Network) -> Plan:
     """Every sensor sends its image to worker 0, which runs the whole network."""
     return _own_images(network, dict.fromkeys(_spaces(network)[1:], 0))
@@ -136,7 +146,7 @@ def independent_plan(network: Network, fused: bool) -> Plan:
     plan = _own_images(network, {})
     last = network.mixings[-1]
     partial = MixingPlan(PARTIAL, np.ones((SENSORS, network.outputs), bool))
-    return Plan(SENSORS, plan.input_placement, plan.owners, {**plan.mixings, last.name: partial})
+    return replace(plan, mixings={**plan.mixings, last.name: partial})
 
 
 def part_width(weights: int) -> int:

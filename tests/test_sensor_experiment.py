@@ -10,6 +10,7 @@ from sensor_setting import (
     Cost,
     Platform,
     compose,
+    direct_plan,
     draw_composites,
     everywhere_cost,
     independent_plan,
@@ -58,6 +59,14 @@ def test_time_is_that_of_the_busiest_worker_of_every_exchange():
     assert cost.seconds(Platform(operations=100, bandwidth=7)) == pytest.approx(
         2 * 50 / 100 + 4 * (3 + 4) / 7
     )
+
+
+def test_direct_parallel_sends_every_neuron_to_every_other_worker():
+    network = random_network(widths=(SENSORS * PIXELS, 7, 5))
+    plan = direct_plan(network)
+    assert plan_cost(network, plan).values_sent == (SENSORS * PIXELS + 7) * (SENSORS - 1)
+    assert plan_cost(network, plan).values_sent == sum(plan.dense_values(network, m) for m in network.mixings)
+    assert plan_cost(network, plan).weights.sum() == network.weight_count
 
 
 def test_sending_the_inputs_costs_the_inputs():
