@@ -46,7 +46,7 @@ from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.restructure import restructure
 
 ROOT = Path(__file__).resolve().parent.parent
-BUDGETS = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
+BUDGETS = (0.1, 0.03, 0.01, 0.003, 0.001)
 
 # (name in the results, method, assignment): a further method is one more line.
 METHODS = (
