@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
-from sensor_report import TITLES, markdown
+import sensor_experiment
+from sensor_experiment import Entry, Experiment, measure_missing
+from sensor_report import TITLES, markdown, read
 from sensor_setting import (
     FOOTWEAR,
     PIXELS,
@@ -18,8 +20,9 @@ from sensor_setting import (
     part_width,
     plan_cost,
 )
-from small_plans import pruned, random_network, random_plan
+from small_plans import pruned, random_network, random_plan, write_samples
 
+from repurpose_hpc.data import open_samples
 from repurpose_hpc.plan.plan import GHOST
 from repurpose_hpc.plan.shard import make_shard
 
@@ -103,3 +106,27 @@ def test_the_table_groups_the_rows_by_method():
     ]
     starts = [line.split(" | ")[:2] for line in markdown(rows).splitlines()[2:]]
     assert starts == [["| first", "1"], ["| first", "2"], ["| second", "1"], ["| second", "2"]]
+
+
+def test_a_second_run_measures_only_what_is_missing(tmp_path, monkeypatch):
+    network = random_network(widths=(SENSORS * PIXELS, 7, 5))
+    write_samples(tmp_path / "test.npz", width=network.inputs)
+    samples = open_samples(tmp_path / "test.npz")
+    experiment = Experiment(network, network, network, samples, samples)
+    measured = []
+
+    def entry(name, budget):
+        def measure():
+            measured.append((name, budget))
+            return network, plan_cost(network, direct_plan(network))
+
+        return Entry(name, budget, measure)
+
+    first = [entry("baseline", None), entry("method", 0.1)]
+    for found in (first, [*first, entry("method", 0.01)]):
+        monkeypatch.setattr(sensor_experiment, "entries", lambda _, found=found: found)
+        measure_missing(experiment, tmp_path / "results.csv")
+    assert measured == [("baseline", None), ("method", 0.1), ("method", 0.01)]
+    rows = read(tmp_path / "results.csv")
+    assert [row["comm_budget"] for row in rows] == ["", "0.1", "0.01"]
+    assert {row["comm_fraction"] for row in rows} == {"1.0"}
