@@ -13,6 +13,7 @@ ONNX = ["onnx>=1.15"]
 SAFETENSORS = ["safetensors", "ml_dtypes"]
 PLOT = ["matplotlib>=3.7"]
 TRAIN = ["torch"]
+PLOT = ["matplotlib"]
 TEST = [
     *ONNX,
     *SAFETENSORS,
@@ -42,8 +43,9 @@ setup(
         "safetensors": SAFETENSORS,
         "plot": PLOT,
         "train": TRAIN,
+        "plot": PLOT,
         "test": TEST,
-        "dev": [*TEST, *TRAIN, "onnxscript"],
+        "dev": [*TEST, *TRAIN, *PLOT, "onnxscript"],
     },
     packages=[*find_packages(include=["repurpose_hpc", "repurpose_hpc.*"]), "repurpose_hpc.kernels"],
     package_dir={"repurpose_hpc.kernels": "kernels"},

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import gzip
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from torch import nn
 
 from repurpose_hpc import bundled
 
+DATA = Path("/usr/share/datasets/fashion-mnist")
 WIDTHS = (784, 512, 512, 512, 10)
 SIDE = 28
 VALIDATION_SAMPLES = 5_000
@@ -36,16 +39,22 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(shape[0], -1).squeeze()
 
 
-def build_network() -> nn.Sequential:
-    """The multilayer perceptron of ``WIDTHS`` with ReLU and dropout between the layers."""
+def read_split(data: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images, uint8 (samples, 784), and labels, uint8 (samples,), of ``split``: ``train`` or ``t10k``."""
+    images, labels = (read_idx(data / f"{split}-{name}-ubyte.gz") for name in ("images-idx3", "labels-idx1"))
+    return images, labels
+
+
+def build_network(widths: Sequence[int] = WIDTHS) -> nn.Sequential:
+    """The multilayer perceptron of ``widths`` with ReLU and dropout between the layers."""
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(WIDTHS, WIDTHS[1:], strict=False):
+    for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(DROPOUT)]
     return nn.Sequential(*layers[:-2])
 
 
 def augment(x: torch.Tensor) -> torch.Tensor:
-    """Mirror a random half of the images, shape (samples, 784), left to right."""
+    """Mirror the images of a random half of the samples left to right; shape (samples, k · 784)."""
     mirrored = x.view(-1, SIDE, SIDE).flip(-1).view_as(x)
     return torch.where(torch.rand(len(x), 1) < 0.5, mirrored, x)
 
@@ -95,16 +104,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
-    images, labels = (
-        read_idx(options.data / f"train-{name}-ubyte.gz") for name in ("images-idx3", "labels-idx1")
-    )
-    test_images, test_labels = (
-        read_idx(options.data / f"t10k-{name}-ubyte.gz") for name in ("images-idx3", "labels-idx1")
-    )
+    images, labels = read_split(options.data, "train")
+    test_images, test_labels = read_split(options.data, "t10k")
     torch.manual_seed(options.seed)
     order = np.random.default_rng(options.seed).permutation(len(images))
     validation, training = order[:VALIDATION_SAMPLES], order[VALIDATION_SAMPLES:]
