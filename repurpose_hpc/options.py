@@ -6,9 +6,12 @@ import argparse
 from pathlib import Path
 from typing import IO, NoReturn
 
+import numpy as np
+
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.plan.plan import PLACEMENTS
-from repurpose_hpc.restructure.options import ASSIGNMENTS, METHODS, Options
+from repurpose_hpc.restructure.machine import node_links
+from repurpose_hpc.restructure.options import ASSIGNMENTS, INSIDE_NODE, METHODS, Options
 
 RESTRUCTURE_OPTIONS = (
     "calibration",
@@ -20,6 +23,10 @@ RESTRUCTURE_OPTIONS = (
     "assignment",
     "method",
     "part_weights",
+    "imbalance",
+    "memory_limits",
+    "link_cost",
+    "density",
     "seed",
 )
 
@@ -94,13 +101,38 @@ def add_restructure_options(parser: argparse.ArgumentParser) -> None:
         "--method",
         choices=METHODS,
         default="data",
-        help="data: full method; the others are baselines (default %(default)s)",
+        help="data: full method; independent: the same without any communication; the others are baselines "
+        "(default %(default)s)",
     )
     group.add_argument(
         "--part-weights",
         type=numbers,
         metavar="w0,w1,...",
-        help="relative capacity of each worker (default: equal)",
+        help="relative speed of each worker (default: equal)",
+    )
+    group.add_argument(
+        "--imbalance",
+        type=float,
+        metavar="E",
+        help=f"a worker may own more than its share by this fraction (default {Options.imbalance:g})",
+    )
+    group.add_argument(
+        "--memory-limits",
+        type=numbers,
+        metavar="M0,M1,...",
+        help="MiB of float32 weights that each worker can hold (default: no limits)",
+    )
+    group.add_argument(
+        "--link-cost",
+        metavar="FILE|nodes:K",
+        help="price of a value sent from worker p to q: a text or .npy file of P rows of P, or nodes:K "
+        f"for K workers per node, {INSIDE_NODE} inside and 1 between nodes (default: all equal)",
+    )
+    group.add_argument(
+        "--density",
+        type=float,
+        metavar="D",
+        help=f"largest fraction of the weights kept, for less computation (default {Options.density:g})",
     )
     group.add_argument("--seed", type=int, default=0, help="of random choices (default %(default)s)")
 
@@ -112,11 +144,35 @@ def restructure_options(args: argparse.Namespace, ranks: int) -> Options:
         UsageError: a value out of range.
     """
     given = {name: getattr(args, name) for name in RESTRUCTURE_OPTIONS if name != "calibration"}
-    values = {name: value for name, value in given.items() if value is not None}
+    values = {"workers": ranks} | {name: value for name, value in given.items() if value is not None}
     try:
-        return Options(**{"workers": ranks, **values})
+        if link_cost := values.pop("link_cost", None):
+            values["link_costs"] = link_costs(link_cost, values["workers"])
+        return Options(**values)
     except UserError as error:
         raise UsageError(str(error)) from None
+
+
+def link_costs(text: str, workers: int) -> tuple[tuple[float, ...], ...]:
+    """The prices that ``--link-cost`` names, P rows of P.
+
+    Raises:
+        UserError: neither a readable table nor ``nodes:K``.
+    """
+    if text.startswith("nodes:"):
+        per_node = text.removeprefix("nodes:")
+        if not per_node.isdecimal() or int(per_node) == 0:
+            raise UserError(f"--link-cost: expected nodes:K with K workers per node, 1 or more, got {text!r}")
+        costs = node_links(workers, int(per_node), INSIDE_NODE)
+    else:
+        try:
+            costs = np.load(text) if text.endswith(".npy") else np.loadtxt(text, ndmin=2)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"--link-cost: expected nodes:K or a file of {workers} rows of {workers} prices separated by "
+                f"spaces, found {text}: {error}"
+            ) from None
+    return tuple(tuple(map(float, row)) for row in np.atleast_2d(costs))
 
 
 def positive(text: str) -> int:

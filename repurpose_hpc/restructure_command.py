@@ -1,7 +1,6 @@
 """The command ``restructure``: from a command line to shards and a report.
 
-Without a launcher MPI is not even started.  Under ``mpirun`` rank 0 restructures and the others sleep
-until it has finished, so that a batch script may use one launcher for everything.
+Without a launcher MPI is not even started, and threads share the work.  Under ``mpirun`` the ranks do.
 """
 
 from __future__ import annotations
@@ -10,72 +9,89 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from repurpose_hpc.threads import all_cores, one_thread_per_rank
+from repurpose_hpc.threads import free_threads, one_thread_per_rank
+
+if TYPE_CHECKING:
+    from repurpose_hpc.data import Samples
+    from repurpose_hpc.model.network import Network
+    from repurpose_hpc.restructure.team import Team
 
 
 def main() -> None:
     """Run the command of ``sys.argv``."""
+    one_thread_per_rank()  # before anything imports NumPy
     from repurpose_hpc.runtime.launch import launched
 
     if launched(os.environ)[0] > 1:
-        _run_on_root()
+        _run_together()
     else:
         _run_alone()
 
 
 def _run_alone() -> None:
+    from repurpose_hpc.restructure.team import Team
     from repurpose_hpc.runtime.agreement import alone
 
     with alone():
-        run(sys.argv[1:], ranks=None)
+        args = parse(sys.argv[1:], ranks=None, speaks=True)
+        network, samples = _open(args, root=True)
+        _finish(args, _restructure(args, network, samples, Team(threads=free_threads())))
 
 
-def _run_on_root() -> None:
-    one_thread_per_rank()  # before anything imports NumPy
+def _run_together() -> None:
+    """All ranks parse, read and restructure; what only the root does is agreed on by all."""
     from mpi4py import MPI
 
-    from repurpose_hpc.runtime.agreement import aborting, collectively
+    from repurpose_hpc.restructure.team import Team
+    from repurpose_hpc.runtime.agreement import aborting, alike, collectively
     from repurpose_hpc.runtime.launch import check_launch
 
     comm = MPI.COMM_WORLD
-    with aborting(comm, []), collectively(comm):
-        check_launch(comm.size, MPI.Get_library_version())
-        if comm.rank == 0:
-            run(sys.argv[1:], comm.size)
+    with aborting(comm, []):
+        with collectively(comm):
+            check_launch(comm.size, MPI.Get_library_version())
+            args = parse(sys.argv[1:], comm.size, speaks=comm.rank == 0)
+            network, samples = _open(args, comm.rank == 0)
+        with alike(comm):
+            result = _restructure(args, network, samples, Team(comm))
+        with collectively(comm):
+            if comm.rank == 0:
+                _finish(args, result)
 
 
-def run(argv: list[str], ranks: int | None) -> None:
-    """Run the command in this process.
-
-    Args:
-        argv: without the program's name.
-        ranks: of the job, the default for ``--workers``; None: there is no job.
-
-    Raises:
-        UserError: a wrong command line (status 2), or anything that keeps it from writing the shards.
-    """
-    args = parse(argv, ranks)
+def _open(args: argparse.Namespace, root: bool) -> tuple[Network, Samples]:
     # Imported after the command line is known to be right: SciPy takes its time.
-    import numpy as np
-
-    from repurpose_hpc import report
     from repurpose_hpc.data import open_samples
     from repurpose_hpc.model.load import load_model
-    from repurpose_hpc.restructure.job import restructure_to, summary
     from repurpose_hpc.runtime.files import check_writable
 
-    if args.report is not None:
+    if args.report is not None and root:
         check_writable(args.report)
-    network, samples = load_model(args.model), open_samples(args.calibration)
-    with all_cores():
-        result = restructure_to(args.out, network, samples, args.options, np.dtype(args.dtype).type, log)
+    return load_model(args.model), open_samples(args.calibration)
+
+
+def _restructure(args: argparse.Namespace, network: Network, samples: Samples, team: Team) -> dict:
+    import numpy as np
+
+    from repurpose_hpc.progress import Progress
+    from repurpose_hpc.restructure.job import restructure_to
+
+    log = Progress(speaks=team.rank == 0)
+    return restructure_to(args.out, network, samples, args.options, np.dtype(args.dtype).type, log, team)
+
+
+def _finish(args: argparse.Namespace, result: dict) -> None:
+    from repurpose_hpc import report
+    from repurpose_hpc.restructure.job import summary
+
     print(summary(result), flush=True)
     if args.report is not None:
         report.write(args.report, result)
 
 
-def parse(argv: list[str], ranks: int | None) -> argparse.Namespace:
+def parse(argv: list[str], ranks: int | None, speaks: bool) -> argparse.Namespace:
     """The command line, with ``options`` made from it.
 
     Raises:
@@ -84,7 +100,7 @@ def parse(argv: list[str], ranks: int | None) -> argparse.Namespace:
     from repurpose_hpc.options import Parser, add_restructure_options, restructure_options
 
     parser = Parser(
-        speaks=True,
+        speaks=speaks,
         prog="repurpose_hpc.restructure",
         description="Restructure a trained network for P workers and write one HDF5 shard for each.",
     )
@@ -100,8 +116,3 @@ def parse(argv: list[str], ranks: int | None) -> argparse.Namespace:
         parser.error("expected --workers P, the number of parts")
     args.options = restructure_options(args, ranks)
     return args
-
-
-def log(line: str) -> None:
-    """Progress, on stderr."""
-    print(line, file=sys.stderr, flush=True)

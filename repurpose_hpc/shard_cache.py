@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,35 +16,25 @@ from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.files import FORMAT_VERSION, read_plan
 from repurpose_hpc.restructure.options import Options
-from repurpose_hpc.threads import all_cores
 
 
-def find_or_make(
-    network: Network, calibration: Samples, options: Options, dtype: np.dtype, log: Callable[[str], None]
-) -> tuple[Path, bool]:
-    """The shards of ``network``, restructured now if the cache does not have them.
+def look_up(network: Network, calibration: Samples, options: Options, dtype: np.dtype) -> tuple[Path, bool]:
+    """Where the cache has, or should have, the shards of ``network``.
 
     Args:
         network: trained.
         calibration: data to restructure with.
         options: how.
         dtype: of the weights in the shards.
-        log: is given lines of progress.
 
     Returns:
-        the directory of the plan, and whether it was there.
+        the directory of the plan, and whether it is there and usable.
 
     Raises:
-        UserError: restructuring is impossible, or the cache cannot be written.
+        UserError: the calibration data cannot be read.
     """
     directory = cache_directory() / _key(network, calibration, options, dtype)
-    if _is_usable(directory):
-        return directory, True
-    from repurpose_hpc.restructure.job import restructure_to
-
-    with all_cores():
-        restructure_to(directory, network, calibration, options, dtype.type, log)
-    return directory, False
+    return directory, _is_usable(directory)
 
 
 def cache_directory() -> Path:

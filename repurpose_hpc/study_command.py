@@ -1,7 +1,7 @@
 """The command ``study``: how accuracy falls with communication, for every method, as a table and a picture.
 
-It runs in one process.  Every finished point is on disk before the next begins, and a point that is
-there is not computed again.
+It runs in one process, whose threads share the work.  Every finished point is on disk before the next
+begins, and a point that is there is not computed again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.threads import all_cores
+from repurpose_hpc.threads import free_threads, one_thread_per_rank
 
 if TYPE_CHECKING:
     from repurpose_hpc.restructure.options import Options
@@ -23,6 +23,7 @@ BUDGETS = (0.2, 0.1, 0.05, 0.02, 0.01)
 
 def main() -> None:
     """Run the command of ``sys.argv``."""
+    one_thread_per_rank()  # before anything imports NumPy
     from repurpose_hpc.runtime.agreement import alone
     from repurpose_hpc.runtime.launch import check_alone
 
@@ -42,6 +43,7 @@ def run(argv: list[str]) -> None:
     """
     args = parse(argv)
     # Imported after the command line is known to be right: SciPy takes its time.
+    from repurpose_hpc.restructure.team import Team
     from repurpose_hpc.study_job import compute, open_subject
     from repurpose_hpc.study_table import Table
 
@@ -49,8 +51,7 @@ def run(argv: list[str]) -> None:
     table = Table(args.out / "study.csv", subject.origin())
     there = sum(table.find(options) is not None for options in args.points)
     log(f"{len(args.points)} points, {there} of them already in {table.path}")
-    with all_cores():
-        failed = compute(subject, args.points, table, log)
+    failed = compute(subject, args.points, table, Team(threads=free_threads()), log)
     print(f"{len(args.points) - failed} points in {table.path}", flush=True)
     _draw(table)
     if failed:

@@ -15,6 +15,7 @@ from repurpose_hpc.model.network import Network
 from repurpose_hpc.restructure.evaluation import evaluate
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.restructure import restructure
+from repurpose_hpc.restructure.team import Team
 from repurpose_hpc.study_table import QUALITIES, Row, Table
 
 
@@ -58,7 +59,9 @@ def open_subject(model: Path, calibration: Path, test: Path) -> Subject:
     return subject
 
 
-def compute(subject: Subject, points: Sequence[Options], table: Table, log: Callable[[str], None]) -> int:
+def compute(
+    subject: Subject, points: Sequence[Options], table: Table, team: Team, log: Callable[[str], None]
+) -> int:
     """Fill ``table`` with those of ``points`` that are not in it, or failed before.
 
     A point that fails is written down with its message, and the others are computed all the same.
@@ -67,6 +70,7 @@ def compute(subject: Subject, points: Sequence[Options], table: Table, log: Call
         subject: what is restructured.
         points: in the order in which to compute them.
         table: has every point on disk before the next one begins.
+        team: shares the work.
         log: is given one line for each point.
 
     Returns:
@@ -80,7 +84,7 @@ def compute(subject: Subject, points: Sequence[Options], table: Table, log: Call
         if table.find(options):
             continue
         try:
-            findings = measure(subject, options)
+            findings = measure(subject, options, team)
         except Exception as error:
             findings = {"error": _message(error)}
             failed += 1
@@ -89,7 +93,7 @@ def compute(subject: Subject, points: Sequence[Options], table: Table, log: Call
     return failed
 
 
-def measure(subject: Subject, options: Options) -> Row:
+def measure(subject: Subject, options: Options, team: Team) -> Row:
     """Restructure for one point.
 
     Returns:
@@ -101,7 +105,7 @@ def measure(subject: Subject, options: Options) -> Row:
     """
     network = subject.network
     began = perf_counter()
-    result = restructure(network, subject.calibration, options, log=lambda line: None)
+    result = restructure(network, subject.calibration, options, lambda line: None, team)
     seconds = perf_counter() - began
     sent = sum(result.plan.values_sent(network, mixing) for mixing in network.mixings)
     dense = sum(result.plan.dense_values(network, mixing) for mixing in network.mixings)
@@ -110,8 +114,8 @@ def measure(subject: Subject, options: Options) -> Row:
         "dense_values": dense,
         "comm_fraction": sent / dense if dense else 0.0,
         "weights_kept": result.network.weight_count,
-        **_quality("calibration", evaluate(network, result.network, subject.calibration)),
-        **_quality("test", evaluate(network, result.network, subject.test)),
+        **_quality("calibration", evaluate(network, result.network, subject.calibration, team)),
+        **_quality("test", evaluate(network, result.network, subject.test, team)),
         "seconds": round(seconds, 3),
     }
 

@@ -1,19 +1,24 @@
 """The steps of restructuring, each against its definition."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from repurpose_hpc.model.network import Mixing
-from repurpose_hpc.plan.plan import GHOST, PARTIAL, allowed, mixing_plan
-from repurpose_hpc.restructure.adjustment import adjust
+from repurpose_hpc.restructure.adjustment import TRUST, adjust
 from repurpose_hpc.restructure.assignment import residual_costs
+from repurpose_hpc.restructure.density import sparsify, spread_weights
 from repurpose_hpc.restructure.elimination import eliminate, select_candidates
-from repurpose_hpc.restructure.forms import Problem, tradeoffs
-from repurpose_hpc.restructure.restructure import alternate, assign_rows
-from repurpose_hpc.restructure.statistics import MomentSums
-from repurpose_hpc.restructure.tradeoff import Tradeoff, cheapest, falling, price_for
+from repurpose_hpc.restructure.forms import Problem, mask_of, mixed_tradeoff, tradeoffs
+from repurpose_hpc.restructure.machine import node_links, uniform_links
+from repurpose_hpc.restructure.owners import Sweep, assign_rows, assignment_costs, benefits, draft, own_error
+from repurpose_hpc.restructure.restructure import alternate
+from repurpose_hpc.restructure.statistics import MomentSums, data_free_moments
+from repurpose_hpc.restructure.team import ALONE
+from repurpose_hpc.restructure.tradeoff import Tradeoff, Unit, cheapest, price_for, ranked
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -22,7 +27,7 @@ def random_moments(rng, m=6, n=9, samples=60):
     mixing = Mixing("layer", "x", "y", rng.standard_normal((m, n)), rng.standard_normal(m))
     x = rng.standard_normal((n, n)) @ rng.standard_normal((n, samples)) + rng.standard_normal((n, 1))
     y = mixing.weights @ x + mixing.bias[:, None] + rng.standard_normal((m, samples))
-    sums = MomentSums(mixing)
+    sums = MomentSums(mixing, ALONE)
     for part in np.array_split(np.arange(samples), 3):
         sums.add(x[:, part], y[:, part])
     return mixing, sums.moments()
@@ -37,31 +42,42 @@ def residual(H, R, support):
 def test_costs_are_least_squares_residuals(seed):
     rng = np.random.default_rng(seed)
     _, moments = random_moments(rng)
-    supports = np.array([np.zeros(9, bool), rng.random(9) < 0.5, np.ones(9, bool)])
-    costs = residual_costs(moments, supports)
-    for q, support in enumerate(supports):
+    for support in (np.zeros(9, bool), rng.random(9) < 0.5, np.ones(9, bool)):
+        costs = residual_costs(moments, support)
         for i, row in enumerate(moments.R):
             expected = moments.variance[i] + residual(moments.H, row[None], support)
-            assert costs[i, q] == pytest.approx(expected, rel=1e-7, abs=1e-9)
+            assert costs[i] == pytest.approx(expected, rel=1e-7, abs=1e-9)
+
+
+@given(seeds)
+def test_with_dear_and_cheap_links_an_error_counts_by_the_cheapest_that_avoids_it(seed):
+    rng = np.random.default_rng(seed)
+    problem = random_problem(rng, workers=4, links=node_links(4, 2, 0.1))
+    costs = assignment_costs(problem, problem.own())
+    for q in range(4):
+        own, node = problem.source_owner == q, problem.source_owner // 2 == q // 2
+        expected = 0.1 * residual_costs(problem.moments, own) + 0.9 * residual_costs(problem.moments, node)
+        np.testing.assert_allclose(costs[:, q], np.diag(problem.metric) * expected)
 
 
 @given(seeds)
 def test_each_elimination_costs_what_refitting_without_it_would(seed):
     rng = np.random.default_rng(seed)
     _, moments = random_moments(rng)
-    own = np.arange(9) < 3
-    removed, costs = eliminate(moments.H, moments.R, own)
+    own, prices = np.arange(9) < 3, rng.uniform(0.5, 2, 9)
+    removed, rises = eliminate(moments.H, moments.R, own, prices)
     assert sorted(removed) == [3, 4, 5, 6, 7, 8]
     remaining = np.ones(9, bool)
-    for neuron, cost in zip(removed, costs, strict=True):
+    for neuron, rise in zip(removed, rises, strict=True):
         before = residual(moments.H, moments.R, remaining)
-        rises = {}
+        possible = {}
         for j in np.flatnonzero(remaining & ~own):
             without = remaining.copy()
             without[j] = False
-            rises[j] = residual(moments.H, moments.R, without) - before
-        assert cost == pytest.approx(rises[neuron], rel=1e-6, abs=1e-8)
-        assert cost <= min(rises.values()) * (1 + 1e-6) + 1e-8
+            possible[j] = residual(moments.H, moments.R, without) - before
+        assert rise == pytest.approx(possible[neuron], rel=1e-6, abs=1e-8)
+        best = min(possible[j] / prices[j] for j in possible)
+        assert rise / prices[neuron] <= best * (1 + 1e-6) + 1e-8
         remaining[neuron] = False
 
 
@@ -69,65 +85,193 @@ def test_each_elimination_costs_what_refitting_without_it_would(seed):
 def test_candidates_are_those_of_forward_selection(seed):
     rng = np.random.default_rng(seed)
     _, moments = random_moments(rng)
-    support = np.arange(9) < 2
-    chosen = select_candidates(moments.H, moments.R, support.copy(), 4)
-    for neuron in chosen:
-        errors = {
-            j: residual(moments.H, moments.R, support | (np.arange(9) == j))
+    support, prices = np.arange(9) < 2, rng.uniform(0.5, 2, 9)
+    for neuron in select_candidates(moments.H, moments.R, support.copy(), prices, 4):
+        before = residual(moments.H, moments.R, support)
+        gains = {
+            j: (before - residual(moments.H, moments.R, support | (np.arange(9) == j))) / prices[j]
             for j in range(9)
             if not support[j]
         }
-        assert errors[neuron] == pytest.approx(min(errors.values()), rel=1e-6)
+        assert gains[neuron] == pytest.approx(max(gains.values()), rel=1e-6)
         support[neuron] = True
 
 
-@given(st.lists(st.floats(0, 1), max_size=12))
-def test_falling_never_rises_and_keeps_the_sum(savings):
-    result = falling(np.array(savings))
-    assert (np.diff(result) <= 1e-12).all()
-    assert result.sum() == pytest.approx(sum(savings))
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0.1, 2)), max_size=12))
+def test_savings_never_rise_and_keep_the_sum(groups):
+    avoided, costs = np.array(groups).reshape(-1, 2).T
+    unit = ranked(np.arange(len(groups)), avoided, costs)
+    assert (np.diff(unit.savings) <= 1e-12).all()
+    assert unit.savings @ unit.costs == pytest.approx(avoided.sum())
 
 
-@given(seeds, st.integers(0, 40))
+@given(seeds, st.floats(0, 40))
 def test_price_meets_the_budget_and_is_the_lowest_that_does(seed, budget):
     rng = np.random.default_rng(seed)
 
-    def random_tradeoff(form, floor):
-        savings = [np.sort(rng.random(rng.integers(0, 6)))[::-1] for _ in range(3)]
-        return Tradeoff(form, floor, [np.arange(s.size) for s in savings], savings, 1)
+    def random_unit():
+        savings = np.sort(rng.random(rng.integers(0, 6)))[::-1]
+        return Unit(np.arange(savings.size), savings, rng.uniform(0.5, 2, savings.size))
 
-    mixings = [[random_tradeoff(GHOST, 0.0), random_tradeoff(PARTIAL, 0.3)], [random_tradeoff(GHOST, 0.1)]]
+    def random_tradeoff(floor):
+        return Tradeoff(floor, [random_unit() for _ in range(3)], [random_unit()])
+
+    mixings = [[random_tradeoff(0.0), random_tradeoff(0.3)], [random_tradeoff(0.1)]]
     price = price_for(mixings, budget)
-    count = lambda price: sum(cheapest(forms, price).count(price) for forms in mixings)  # noqa: E731
-    assert count(price) <= budget
+    cost = lambda price: sum(cheapest(forms, price).cost(price) for forms in mixings)  # noqa: E731
+    assert cost(price) <= budget * (1 + 1e-9)
     lower = [p for forms in mixings for form in forms for p in form.pooled() if p < price]
-    assert not lower or count(max(lower)) > budget
+    assert not lower or cost(max(lower)) > budget
 
 
 @given(seeds)
-def test_adjustment_is_optimal_on_the_support(seed):
+def test_adjustment_by_rows_is_optimal_on_the_mask(seed):
     rng = np.random.default_rng(seed)
     mixing, moments = random_moments(rng)
-    source, target = rng.integers(0, 3, 9), rng.integers(0, 3, 6)
-    plan = mixing_plan(rng.random((3, 9)) < 0.3, rng.random((3, 6)) < 0.3, source, target)
-    support = allowed(plan, source, target)
-    adjusted = adjust(mixing, moments, plan, source, target)
+    mask = rng.random((3, 9))[rng.integers(0, 3, 6)] < 0.4
+    adjusted = adjust(mixing, moments, mask, None, ALONE)
     gradient = adjusted.weights @ moments.H - moments.R
-    assert np.abs(gradient[support]).max(initial=0) < 1e-8 * np.abs(moments.R).max()
-    assert not adjusted.weights[~support].any()
+    assert np.abs(gradient[mask]).max(initial=0) < 1e-8 * np.abs(moments.R).max()
+    assert not adjusted.weights[~mask].any()
     np.testing.assert_allclose(adjusted.bias, moments.mean_y - adjusted.weights @ moments.mean_x)
+
+
+@given(seeds)
+def test_rows_that_make_up_for_each_other_lower_the_error_of_the_output(seed):
+    rng = np.random.default_rng(seed)
+    mixing, moments = random_moments(rng)
+    mask = rng.random((3, 9))[rng.integers(0, 3, 6)] < 0.4
+    root = rng.standard_normal((2, 6))
+    metric = root.T @ root
+    full = metric + TRUST * np.trace(metric) / 6 * np.eye(6)
+
+    def objective(adjusted):
+        error = adjusted.weights - moments.target
+        return np.trace(full @ error @ moments.H @ error.T)
+
+    alone, together = (adjust(mixing, moments, mask, M, ALONE) for M in (None, metric))
+    assert not together.weights[~mask].any()
+    assert objective(together) <= objective(alone) * (1 + 1e-9)
+
+
+def random_problem(rng, m=8, n=8, workers=2, links=None):
+    _, moments = random_moments(rng, m, n)
+    root = rng.standard_normal((m, m))
+    links = uniform_links(workers) if links is None else links
+    owner = rng.permutation(np.arange(n) % workers)
+    most = lambda rows: np.full(workers, n)  # noqa: E731
+    return Problem(moments, root @ root.T, owner, links, links, most, False, ALONE)
 
 
 @given(seeds, st.floats(0.001, 10))
 def test_alternation_never_raises_the_objective(seed, price):
     rng = np.random.default_rng(seed)
-    _, moments = random_moments(rng, m=8, n=8)
-    root = rng.standard_normal((8, 8))
-    problem = Problem(moments, root @ root.T, rng.permutation(np.repeat([0, 1], 4)), 2, 1, 1, 8)
-    capacity = np.array([4, 4])
-    owner = assign_rows(problem, problem.own(), capacity)
+    problem, capacity, ahead = random_problem(rng), np.array([4, 4]), rng.random((8, 2))
+    owner = assign_rows(problem, problem.own(), capacity, ahead)
     forms = tradeoffs(problem, owner)
-    before = cheapest(forms, price).objective(price)
-    new_owner, new_forms = alternate(problem, capacity, owner, forms, price)
-    assert cheapest(new_forms, price).objective(price) <= before
+    gained = lambda owner: ahead[np.arange(8), owner].sum()  # noqa: E731
+    before = cheapest(forms, price).objective(price) - gained(owner)
+    new_owner, new_forms = alternate(problem, capacity, owner, forms, price, ahead)
+    assert cheapest(new_forms, price).objective(price) - gained(new_owner) <= before
     assert (np.bincount(new_owner, minlength=2) <= capacity).all()
+
+
+@given(seeds, st.floats(0.001, 1))
+def test_sums_beside_ghosts_never_raise_the_objective(seed, price):
+    rng = np.random.default_rng(seed)
+    problem = random_problem(rng, workers=3)
+    owner = rng.integers(0, 3, 8).astype(np.int32)
+    ghosts = tradeoffs(problem, owner)[0]
+    mixed = mixed_tradeoff(problem, owner, ghosts, price)
+    assert mixed.objective(price) <= ghosts.objective(price) + 1e-9
+    plan, pure = (mask_of(problem, form, owner, price) for form in (mixed, ghosts))
+    assert (plan.ghosts == pure.ghosts).all()
+    assert plan.sums.sum() == sum(unit.groups.size for unit in mixed.sums)
+
+
+def test_a_narrow_consumer_is_summed_and_a_hub_is_sent():
+    """Neuron 0 feeds all rows of worker 1; row 0 needs all neurons of worker 1, the others none."""
+    W = np.zeros((8, 8))
+    W[np.arange(8), np.arange(8)] = 1.0
+    W[4:, 0] = 1.0
+    W[0, 4:] = 1.0
+    moments = data_free_moments(Mixing("layer", "x", "y", W, np.zeros(8)))
+    owner = np.repeat(np.array([0, 1], np.int32), 4)
+    links = uniform_links(2)
+    problem = Problem(moments, np.eye(8), owner, links, links, lambda rows: np.array([8, 8]), False, ALONE)
+    ghosts = tradeoffs(problem, owner)[0]
+    plan = mask_of(problem, mixed_tradeoff(problem, owner, ghosts, 1.5), owner, 1.5)
+    assert np.argwhere(plan.ghosts).tolist() == [[1, 0]]
+    assert np.argwhere(plan.sums).tolist() == [[1, 0]]
+    assert plan.form == "mixed"
+
+
+@given(seeds)
+def test_benefits_are_what_having_a_neuron_changes(seed):
+    rng = np.random.default_rng(seed)
+    problem = random_problem(rng)
+    owner, weight = rng.integers(0, 2, 8), np.sqrt(np.diag(problem.metric))[:, None]
+    gains = benefits(problem, owner)
+    for q in range(2):
+        R = (weight * problem.moments.R)[owner == q]
+        own = problem.source_owner == q
+        for j in range(8):
+            one = np.arange(8) == j
+            change = residual(problem.moments.H, R, own & ~one) - residual(problem.moments.H, R, own | one)
+            assert gains[j, q] == pytest.approx(change, rel=1e-6, abs=1e-8)
+
+
+@given(seeds)
+def test_a_draft_respects_capacities_and_handicaps(seed):
+    rng = np.random.default_rng(seed)
+    problem = random_problem(rng)
+    owner, capacity = rng.integers(0, 2, 8), np.array([6, 2])
+    assert np.bincount(draft(problem, owner, np.zeros((8, 2)), capacity), minlength=2).tolist() == [6, 2]
+    making = np.zeros((8, 2))
+    making[[3, 5], 0] = 1e6
+    assert draft(problem, owner, making, capacity)[[3, 5]].tolist() == [1, 1]
+
+
+@given(seeds)
+def test_sweeps_never_raise_the_error_of_all_mixings(seed):
+    rng = np.random.default_rng(seed)
+    problems = [random_problem(rng) for _ in range(3)]
+    owners = [rng.permutation(np.arange(8) % 2).astype(np.int32) for _ in range(4)]
+    problem_of = lambda k, source: dataclasses.replace(problems[k], source_owner=source)  # noqa: E731
+    total = lambda owners: sum(own_error(problem_of(k, owners[k]), owners[k + 1]) for k in range(3))  # noqa: E731
+    swept = Sweep(problem_of, [True] * 3, owners, [np.array([4, 4])] * 3).run()
+    assert total(swept) <= total(owners) * (1 + 1e-12)
+    assert all(np.bincount(owner, minlength=2).tolist() == [4, 4] for owner in swept)
+    assert (swept[0] == owners[0]).all()
+
+
+@given(seeds)
+def test_sparsify_keeps_the_quota_of_every_worker(seed):
+    rng = np.random.default_rng(seed)
+    _, moments = random_moments(rng, 8, 9)
+    mask = rng.random((8, 9)) < 0.8
+    holder = np.repeat(rng.integers(0, 3, 8)[:, None], 9, axis=1)
+    quota = rng.integers(0, 20, 3)
+    held = np.bincount(holder[mask], minlength=3)
+    kept = sparsify(moments, np.eye(8), mask, holder, quota, ALONE)
+    assert not (kept & ~mask).any()
+    assert (np.bincount(holder[kept], minlength=3) == np.minimum(held, quota)).all()
+
+
+def test_sparsify_drops_what_costs_least():
+    rng = np.random.default_rng(5)
+    _, moments = random_moments(rng, 2, 9)
+    mask, holder = np.ones((2, 9), bool), np.zeros((2, 9), int)
+    kept = sparsify(moments, np.eye(2), mask, holder, np.array([17]), ALONE)
+    costs = {}
+    for i, j in np.ndindex(2, 9):
+        without = np.arange(9) != j
+        row = moments.R[i][None]
+        costs[i, j] = residual(moments.H, row, without) - residual(moments.H, row, np.ones(9, bool))
+    assert tuple(np.argwhere(~kept)[0]) == min(costs, key=costs.get)
+
+
+def test_weights_are_spread_by_one_threshold():
+    scores = [np.array([[5.0, 1.0], [4.0, 0.5]]), np.array([3.0, 2.0, 0.1])]
+    assert spread_weights(scores, 4) == [2, 2]
+    assert spread_weights(scores, 7) == [4, 3]

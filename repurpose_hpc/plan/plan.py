@@ -122,6 +122,18 @@ class Plan:
         source, target = network.space(mixing.source), network.space(mixing.target)
         return allowed(self.mixings[mixing.name], self.owners[source.name], self.owners[target.name])
 
+    def holders(self, network: Network, mixing: Mixing) -> np.ndarray:
+        """The worker that holds each weight, (m, n): that of the row, or in a sum that of the column."""
+        source = self.owners[network.space(mixing.source).name]
+        target = self.owners[network.space(mixing.target).name]
+        away = (source != target[:, None]) & (source != EVERYBODY)
+        return np.where(away & ~self.mixings[mixing.name].ghosts[target], source, target[:, None])
+
+    def weights_held(self, network: Network) -> np.ndarray:
+        """Non-zero weights of a restructured network that each worker holds, (P,) int64."""
+        held = [self.holders(network, mixing)[mixing.weights != 0] for mixing in network.mixings]
+        return np.bincount(np.concatenate(held), minlength=self.workers)
+
     def dense_values(self, network: Network, mixing: Mixing) -> int:
         """What ``values_sent`` would be if every neuron were sent to every other worker."""
         space = network.space(mixing.source)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,7 +27,7 @@ class Checkpoint:
 
     def __init__(self, directory: Path, parts: Mapping[str, object]) -> None:
         key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-        self.root, self.directory = directory, directory / key
+        self.directory = directory / key
 
     def load(self, name: str) -> dict[str, np.ndarray] | None:
         """What was saved for mixing ``name``; None if nothing was."""
@@ -51,10 +50,6 @@ class Checkpoint:
             with open(temporary, "wb") as file:
                 np.savez(file, **arrays)
             temporary.replace(path)
-
-    def remove(self) -> None:
-        """Forget all runs for this output: it is complete."""
-        shutil.rmtree(self.root, ignore_errors=True)
 
     def _path(self, name: str) -> Path:
         return self.directory / (hashlib.sha256(name.encode()).hexdigest()[:16] + ".npz")

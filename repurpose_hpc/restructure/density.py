@@ -60,7 +60,7 @@ def sparsify(
     mask = mask.copy()
     held = np.bincount(holder[mask], minlength=len(quota))
     while (held > quota).any():
-        held = np.minimum(held, np.maximum(quota, np.ceil(ROUND * held).astype(np.int64)))
+        held = np.minimum(held, np.maximum(quota, (ROUND * held).astype(np.int64)))
         scores = _scores(moments, metric, mask, team)
         mask = _best(scores, mask, holder, held)
     return mask

@@ -48,9 +48,7 @@ class Comparison:
         return self.agreeing / self.samples
 
 
-def compare(
-    original: Network, restructured: Network, samples: Samples, team: Team = ALONE
-) -> Comparison:
+def compare(original: Network, restructured: Network, samples: Samples, team: Team = ALONE) -> Comparison:
     """The outputs of both networks for all samples; collective."""
 
     def outputs(_: int, batch: np.ndarray) -> list[np.ndarray]:

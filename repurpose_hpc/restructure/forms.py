@@ -113,7 +113,7 @@ def partial_tradeoff(problem: Problem, owner: np.ndarray) -> Tradeoff:
 
 
 def mixed_tradeoff(problem: Problem, owner: np.ndarray, ghosts: Tradeoff, price: float) -> Tradeoff:
-    """Ghost form with partial sums for the rows to which they are still worth more than ``price``; collective.
+    """Ghost form with partial sums for rows to which they are still worth more than ``price``; collective.
 
     Args:
         problem: the mixing.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,13 @@ from repurpose_hpc import __version__
 from repurpose_hpc.data import Samples, check_labels, check_width
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.files import write_plan
+from repurpose_hpc.progress import PENDING
+from repurpose_hpc.restructure.checkpoint import Checkpoint
 from repurpose_hpc.restructure.evaluation import evaluate
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.promise import Outcome, keep_promise
 from repurpose_hpc.restructure.restructure import Log, Restructured, restructure
+from repurpose_hpc.restructure.team import ALONE, Team
 
 
 def restructure_to(
@@ -26,8 +29,12 @@ def restructure_to(
     options: Options,
     dtype: type,
     log: Log,
+    team: Team = ALONE,
 ) -> dict:
-    """Restructure ``network`` and write plan and shards to ``directory``.
+    """Restructure ``network`` and write plan and shards to ``directory``; collective.
+
+    What an interrupted run had finished is kept in ``.NAME.resume`` beside ``directory`` and used by the
+    next one.
 
     Args:
         directory: the final place of the shards.
@@ -36,6 +43,7 @@ def restructure_to(
         options: how.
         dtype: of the weights in the shards.
         log: is given one line for each step.
+        team: shares the work; its first rank writes.
 
     Returns:
         the report, flat but for ``layers`` (design: commands and reports).
@@ -48,28 +56,44 @@ def restructure_to(
     check_width(samples, network.inputs)
     if samples.labels is not None:
         check_labels(samples.labels, network.outputs, samples.path)
-    make = partial(_restructure, network, dtype)
+    inputs = {
+        "model_fingerprint": network.fingerprint(),
+        "calibration_sha256": samples.fingerprint(),
+        "versions": {"repurpose_hpc": __version__, "numpy": np.__version__},
+    }
+    resume = directory.with_name(f".{directory.name}.resume")
+
+    def make(samples: Samples, options: Options, log: Log) -> Restructured:
+        checkpoint = Checkpoint(resume, {**inputs, "options": asdict(options), "samples": samples.samples})
+        result = restructure(network, samples, options, log, team, checkpoint)
+        # With the weights as they are written: what is checked must be what is kept.
+        return Restructured(result.network.astype(dtype), result.plan)
+
     if options.promises:
-        outcome = keep_promise(network, samples, options, make, log)
+        outcome = keep_promise(network, samples, options, make, log, team)
     else:
         outcome = Outcome(make(samples, options, log), samples, options)
     result = outcome.restructured
-    findings = evaluate(network, result.network, outcome.calibration)
+    log(f"comparing with the original{PENDING}")
+    findings = evaluate(network, result.network, outcome.calibration, team)
     provenance = {
-        "model_fingerprint": network.fingerprint(),
+        **inputs,
         "weights": network.weight_count,
-        "calibration_sha256": samples.fingerprint(),
         "calibration_samples": outcome.calibration.samples,
         "options": asdict(outcome.options),
         "seed": options.seed,
         "dtype": np.dtype(dtype).name,
-        "versions": {"repurpose_hpc": __version__, "numpy": np.__version__},
         "calibration_findings": findings,
         "promise": outcome.provenance,
     }
-    write_plan(directory, result.network, result.plan, provenance, dtype)
+
+    def write(directory: Path) -> None:
+        write_plan(directory, result.network, result.plan, provenance, dtype)
+        shutil.rmtree(resume, ignore_errors=True)
+
+    team.apply(write, [directory])
     findings |= outcome.findings
-    return _report(network, result, findings, directory, time.perf_counter() - began)
+    return _report(network, result, options, findings, directory, time.perf_counter() - began)
 
 
 def summary(report: dict) -> str:
@@ -85,6 +109,9 @@ def summary(report: dict) -> str:
         f"{report['dense_values']:,} values sent per sample ({report['comm_fraction']:.2%}), "
         f"{report['weights_kept']:,} of {report['weights']:,} weights kept"
     )
+    lines.append("weights of the workers: " + " ".join(f"{held:,}" for held in report["weights_of_workers"]))
+    if "link_cost" in report:
+        lines.append(f"cost of the links used: {report['link_cost']:,.1f} per sample")
     lines.append(
         f"on the calibration data: output error {report['output_error']:.4f} "
         f"(bound {report['bound']:.4g}), same class for {report['agreement']:.2%}"
@@ -94,12 +121,6 @@ def summary(report: dict) -> str:
     lines += _promise_summary(report)
     lines.append(f"{report['seconds']:.1f} s; shards in {report['shards']}")
     return "\n".join(lines)
-
-
-def _restructure(network: Network, dtype: type, samples: Samples, options: Options, log: Log) -> Restructured:
-    """Restructure, with the weights as they are written: what is checked must be what is kept."""
-    result = restructure(network, samples, options, log)
-    return Restructured(result.network.astype(dtype), result.plan)
 
 
 def _promise_summary(report: dict) -> list[str]:
@@ -121,8 +142,17 @@ def _promise_summary(report: dict) -> list[str]:
     ]
 
 
-def _report(network: Network, result: Restructured, findings: dict, directory: Path, seconds: float) -> dict:
+def _report(
+    network: Network,
+    result: Restructured,
+    options: Options,
+    findings: dict,
+    directory: Path,
+    seconds: float,
+) -> dict:
     plan = result.plan
+    held = plan.weights_held(result.network)
+    traffic = sum(plan.traffic(network, mixing) for mixing in network.mixings)
     relative_error = findings["relative_error"]
     layers = [
         {
@@ -146,6 +176,8 @@ def _report(network: Network, result: Restructured, findings: dict, directory: P
         "comm_fraction": sent / dense if dense else 0.0,
         "weights": network.weight_count,
         "weights_kept": result.network.weight_count,
+        "weights_of_workers": held.tolist(),
+        **({} if options.link_costs is None else {"link_cost": float((traffic * options.link_costs).sum())}),
         "layers": layers,
         **{name: value for name, value in findings.items() if name != "relative_error"},
         "seconds": seconds,

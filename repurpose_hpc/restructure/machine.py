@@ -53,7 +53,7 @@ class Machine:
         missing = m - int(limited.sum())
         if missing > spare.sum():
             raise UserError(
-                f"--memory-limits: expected room for {m} rows of weights over {source_owner.size} inputs, found "
+                f"--memory-limits: expected room for {m} rows over {source_owner.size} inputs, found "
                 f"room for {limited.sum() + spare.sum()} in all workers together; raise the limits or take "
                 "more workers"
             )
@@ -79,6 +79,6 @@ def uniform_links(workers: int) -> np.ndarray:
 
 
 def node_links(workers: int, per_node: int, inside: float) -> np.ndarray:
-    """κ = ``inside`` between workers of one node, ``per_node`` consecutive ones, and 1 between nodes, (P, P)."""
+    """κ, (P, P): ``inside`` between the workers of a node, ``per_node`` consecutive ones, else 1."""
     node = np.arange(workers) // per_node
     return np.where(node[:, None] == node, inside, 1.0) * uniform_links(workers)

@@ -16,6 +16,8 @@ METHODS = ("data", "second-moment", "frobenius", "magnitude", "independent")
 # Those that judge errors by what they do to the output, and those that look at weights only.
 METRIC_METHODS = ("data", "independent")
 DATA_FREE = ("frobenius", "magnitude")
+# Memory limits are counted in float32.
+WEIGHT_BYTES = 4
 # Price of a link inside a node, relative to one between nodes, in --link-cost nodes:K.
 INSIDE_NODE = 0.1
 
@@ -36,8 +38,8 @@ class Options:
         method: one of ``METHODS``.
         part_weights: relative speed of each worker, >= 0; None: all equal.
         imbalance: a worker may own more than its share by this fraction, >= 0.
-        memory_limits: MiB of weights that each worker can hold; None: no limits.
-        link_costs: price of sending a value from worker p (row) to q, relative to the others; None: all equal.
+        memory_limits: MiB of float32 weights that each worker can hold; None: no limits.
+        link_costs: price of sending a value from worker p (row) to q; None: all equal.
         density: largest fraction of the original weights that is kept, above 0, at most 1.
         seed: of everything drawn at random, 0 or more.
 
@@ -91,15 +93,15 @@ class Options:
         """Whether nothing needs to be eliminated."""
         return self.budget == 1 and self.density == 1 and self.memory_limits is None
 
-    def machine(self, weight_bytes: int = 4) -> Machine:
-        """What the workers run on, for weights of so many bytes."""
+    def machine(self) -> Machine:
+        """What the workers run on."""
         P = self.workers
         room = np.full(P, np.inf) if self.memory_limits is None else np.array(self.memory_limits) * 2.0**20
         return Machine(
             part_weights=np.array(self.part_weights or (1.0,) * P, float),
             imbalance=self.imbalance,
             link_costs=uniform_links(P) if self.link_costs is None else np.array(self.link_costs, float),
-            room=room / weight_bytes,
+            room=room / WEIGHT_BYTES,
         )
 
     @property
@@ -132,7 +134,8 @@ class Options:
     def _check_memory_limits(self, limits: tuple[float, ...]) -> None:
         if len(limits) != self.workers or not all(limit > 0 for limit in limits):
             raise UserError(
-                f"--memory-limits: expected MiB above 0 for each of {self.workers} workers, got {list(limits)}"
+                f"--memory-limits: expected MiB above 0 for each of {self.workers} workers, "
+                f"got {list(limits)}"
             )
 
     def _check_link_costs(self, costs: tuple[tuple[float, ...], ...]) -> None:
@@ -145,7 +148,7 @@ class Options:
             for q, cost in enumerate(row):
                 if (cost != 0) if p == q else not 0 < cost < math.inf:
                     raise UserError(
-                        f"--link-cost: expected finite prices above 0 between workers and 0 on the diagonal, "
+                        "--link-cost: expected finite prices above 0 between workers, 0 on the diagonal, "
                         f"found {cost} from worker {p} to {q}"
                     )
 

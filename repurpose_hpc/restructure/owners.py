@@ -2,8 +2,8 @@
 
 The owners of a space serve two mixings: the one that makes it, whose rows they divide, and the one
 that uses it, whose inputs they divide.  They are first chosen in the order of execution for the making
-mixing alone; then spaces are visited forward and back, and the neurons of each are *drafted* by the workers for
-both mixings, while that lowers the error of all mixings together when nothing is sent at all.
+mixing alone; then spaces are visited forward and back, and the neurons of each are *drafted* by the
+workers for both mixings, while that lowers the error of all mixings together when nothing is sent at all.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def draft(problem: Problem, owner: np.ndarray, making: np.ndarray, capacity: np.
     """New owners of the source space of ``problem``: workers take turns in choosing a neuron.
 
     Each takes the neuron that lowers the error of its rows of the using mixing most, given those it
-    already has (orthogonal least squares), minus what the neuron costs more than elsewhere in the making mixing.
+    already has (orthogonal least squares), less what the neuron costs more than elsewhere in the making
+    mixing.
 
     Args:
         problem: the using mixing.

@@ -22,6 +22,7 @@ from repurpose_hpc.plan.plan import dense_plan
 from repurpose_hpc.restructure.evaluation import Comparison, compare
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.restructure import Log, Restructured
+from repurpose_hpc.restructure.team import ALONE, Team
 
 # One sample in so many is held out.
 ONE_IN = 5
@@ -55,7 +56,12 @@ class Outcome:
 
 
 def keep_promise(
-    network: Network, samples: Samples, options: Options, restructure: Restructure, log: Log
+    network: Network,
+    samples: Samples,
+    options: Options,
+    restructure: Restructure,
+    log: Log,
+    team: Team = ALONE,
 ) -> Outcome:
     """Search the smallest budget that stays within the tolerance of ``options``.
 
@@ -65,13 +71,14 @@ def keep_promise(
         options: with a tolerance.
         restructure: makes the network that would be written, from samples, options with a budget, and a log.
         log: is given one line for each trial.
+        team: shares the work.
 
     Raises:
         UserError: no labels, too few samples, or a tolerance that not even the whole budget meets.
     """
     check_samples(samples, options)
     held_out = hold_out(samples.samples, options.seed)
-    trials = _Trials(network, samples, held_out, options, restructure, log)
+    trials = _Trials(network, samples, held_out, options, restructure, log, team)
     if search(trials.meets, trials.dense) is None:
         raise UserError(
             f"{_promised(options)}: expected to stay within that on {held_out.sum()} held-out samples, found "
@@ -178,8 +185,10 @@ class _Trials:
         options: Options,
         restructure: Restructure,
         log: Log,
+        team: Team,
     ) -> None:
         self.network, self.options, self.restructure, self.log = network, options, restructure, log
+        self.team = team
         self.split = held_out
         self.calibration, self.held_out = samples.subset(~held_out), samples.subset(held_out)
         self.dense = _dense_values(network, options)
@@ -191,7 +200,7 @@ class _Trials:
         """Restructure with a budget of so many values per sample, and measure."""
         options = replace(self.options, comm_budget=values / self.dense if self.dense else 0.0)
         restructured = self.restructure(self.calibration, options, lambda line: None)
-        comparison = compare(self.network, restructured.network, self.held_out)
+        comparison = compare(self.network, restructured.network, self.held_out, self.team)
         self.last = _Trial(options, restructured, comparison)
         self.count += 1
         within = _within(options, comparison)

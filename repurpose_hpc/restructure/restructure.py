@@ -23,6 +23,7 @@ from repurpose_hpc.plan.plan import (
     dense_plan,
     input_owners,
 )
+from repurpose_hpc.progress import PENDING
 from repurpose_hpc.restructure.adjustment import adjust, prune
 from repurpose_hpc.restructure.assignment import random_owners
 from repurpose_hpc.restructure.checkpoint import Checkpoint
@@ -131,7 +132,7 @@ class _Restructuring:
             owners.append(self._initial_owner(number, problem, room[-1]))
         if self.options.assignment != "munkres" or self.options.workers == 1:
             return owners
-        self.log("choosing owners for the mixings before and behind them")
+        self.log(f"choosing owners for the mixings before and behind them{PENDING}")
         moments = self.survey.moments
         return Sweep(
             lambda number, source: self._problem(number, source, moments[self.mixings[number].name]),
@@ -144,7 +145,7 @@ class _Restructuring:
         """Trade-offs of every mixing if nothing before it had changed."""
         estimates = []
         for number, mixing in enumerate(self.mixings):
-            self.log(f"estimating what communication buys: {mixing.name}")
+            self.log(f"estimating what communication buys: {mixing.name}{PENDING}")
             problem = self._problem(number, owners[number], self.survey.moments[mixing.name])
             estimates.append(tradeoffs(problem, owners[number + 1]))
         return estimates
@@ -154,7 +155,9 @@ class _Restructuring:
     ) -> None:
         mixing = self.mixings[number]
         source_owner, owner = self._source_owner(mixing), owners[number + 1]
+        self.log(f"{mixing.name} ({number + 1} of {len(self.mixings)}): measuring{PENDING}")
         problem = self._problem(number, source_owner, self._scoring_moments(mixing))
+        self.log(f"{mixing.name}: eliminating{PENDING}")
         forms = tradeoffs(problem, owner)
         price = price_for([forms, *later], self.budget)
         if self.options.assignment == "munkres":
@@ -169,6 +172,7 @@ class _Restructuring:
         owners[number + 1] = owner
         self.plan.owners[self.original.space(mixing.target).name] = owner
         self.plan.mixings[mixing.name] = mask_of(problem, form, owner, price)
+        self.log(f"{mixing.name}: adjusting{PENDING}")
         self._finish(mixing, self._weights(number, problem, shares))
         self.log(
             f"{mixing.name}: {self.plan.mixings[mixing.name].form} form, "
@@ -189,7 +193,7 @@ class _Restructuring:
         mixing = self.mixings[number]
         mask = self.plan.allowed(self.original, mixing)
         if self.options.density < 1:
-            holder = _holders(self.plan, self.original, mixing)
+            holder = self.plan.holders(self.original, mixing)
             quota = self._weight_quota(number, shares)
             mask = sparsify(problem.moments, problem.metric, mask, holder, quota, self.team)
         if self.options.method == "magnitude" or (self.exact and mask.all()):
@@ -272,7 +276,7 @@ class _Restructuring:
     def _survey(self) -> Survey:
         if self.options.method in DATA_FREE:
             return data_free_survey(self.original)
-        self.log("measuring the inputs of every mixing and what its errors do to the output")
+        self.log(f"measuring the inputs of every mixing and what its errors do to the output{PENDING}")
         measured = survey(self.original, self.samples, self.options.seed, self.team)
         return one_shot_survey(measured) if self.options.method == "second-moment" else measured
 
@@ -369,12 +373,3 @@ def alternate(
             break
         owner, forms = new_owner, new_forms
     return owner, forms
-
-
-def _holders(plan: Plan, network: Network, mixing: Mixing) -> np.ndarray:
-    """The worker that holds each weight of ``mixing``, (m, n): that of the row, or of the column in a sum."""
-    source_owner = plan.owners[network.space(mixing.source).name]
-    target_owner = plan.owners[network.space(mixing.target).name]
-    away = (source_owner != target_owner[:, None]) & (source_owner != EVERYBODY)
-    summed = away & ~plan.mixings[mixing.name].ghosts[target_owner]
-    return np.where(summed, source_owner, target_owner[:, None])

@@ -7,7 +7,10 @@ block and leave together; the lowest rank that failed speaks.
 *Phases with communication* cannot agree, for the others already wait for a message that never
 comes.  They run inside ``aborting``: the rank that failed speaks and ends the job.
 
-Both print ``repurpose-hpc: error: ...`` on stderr, once, and a traceback only for what is not
+*Phases in which all ranks do the same work*, with communication, run inside ``alike``: what is
+wrong with the data is found by all of them at the same place, and they leave together.
+
+All print ``repurpose-hpc: error: ...`` on stderr, once, and a traceback only for what is not
 the user's mistake.
 """
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 PREFIX = "repurpose-hpc: error: "
+# How far ranks that do the same may be apart.
+ALIKE_SECONDS = 60.0
 
 
 @contextmanager
@@ -80,6 +85,29 @@ def aborting(comm: MPI.Comm, leftovers: list[Path]) -> Iterator[None]:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
         comm.Abort(1)
+
+
+@contextmanager
+def alike(comm: MPI.Comm) -> Iterator[None]:
+    """A block with communication in which every rank does the same: a ``UserError`` meets all of them alike.
+
+    The root speaks, and all leave together.  Whoever finds that the others do not come has failed by
+    itself, for instance because its machine does not see a file, and ends the job.
+
+    Raises:
+        SystemExit: on every rank if the block failed.
+    """
+    try:
+        yield
+    except UserError as error:
+        if comm.rank == 0:
+            report_failure(error, comm.rank)
+        request, began = comm.Ibarrier(), time.monotonic()
+        while not request.Test():
+            time.sleep(0.02)
+            if time.monotonic() - began > ALIKE_SECONDS:
+                raise UserError(f"on rank {comm.rank} only: {error}") from None
+        raise SystemExit(_status(error)) from None
 
 
 @contextmanager
