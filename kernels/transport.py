@@ -148,9 +148,8 @@ def least_cost_owners(costs: np.ndarray, capacities: np.ndarray) -> tuple[np.nda
         capacities: (P,) int64, zero or more, summing to m or more.  Not checked.
 
     Returns:
-        owner of each row, (m,) int32, and prices (P,) float64, zero or more.  They prove the optimum:
-        up to rounding, each row is where costs[row] + prices is least, and a worker with a free seat has
-        price zero.
+        owner of each row, (m,) int32, and prices (P,) float64, zero or more.  They prove the optimum: up to
+        rounding, each row is where costs[row] + prices is least, and where a seat is free the price is zero.
     """
     m, P = costs.shape
     nodes = np.empty((m, P), _NODE)
