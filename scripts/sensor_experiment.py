@@ -3,9 +3,9 @@
     python scripts/sensor_experiment.py
 
 writes ``docs/sensor_experiment.csv``, the two figures beside it, and the table in ``sensor_experiment.md``.
-The first run trains the networks, about 5 minutes on a core of its own, and keeps them in ``--out``.  Then
-every entry restructures: 18 of them, about 1 minute each, more at the largest budget.  Results are kept there
-too, for the code and the networks that they were made with: after a change to the method the same command
+The first run trains the networks (12 minutes with one thread on a busy machine) and keeps them in ``--out``.
+Then 18 entries are restructured, about 1 minute each there, more at the largest budget.  Results are kept too,
+for the code and the networks that they were made with: after a change to the method the same command
 measures anew, after an interruption it goes on.
 
 Setting, counts and the model of time: ``sensor_setting.py``.  Needs the extras ``train`` and ``plot``, and
