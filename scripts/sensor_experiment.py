@@ -4,7 +4,7 @@
 
 writes ``docs/sensor_experiment.csv``, the two figures beside it, and the table in ``sensor_experiment.md``.
 The first run trains the networks (12 minutes with one thread on a busy machine) and keeps them in ``--out``.
-Then 18 entries are restructured, about 1 minute each there, more at the largest budget.  Results are kept too,
+Then 18 entries are restructured, about 1 minute each, more at the largest budget.  Results are kept too,
 for the code and the networks that they were made with: after a change to the method the same command
 measures anew, after an interruption it goes on.
 
