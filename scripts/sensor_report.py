@@ -14,7 +14,7 @@ _TABLE = re.compile(r"(?<=<!-- table -->\n).*?(?=<!-- end of table -->)", re.DOT
 
 def write(docs: Path) -> None:
     """Both figures and the table of ``docs/sensor_experiment.md`` from ``docs/sensor_experiment.csv``."""
-    rows = sorted(read(docs / f"{NAME}.csv"), key=lambda row: row["comm_budget"] != "")
+    rows = sorted(read(docs / f"{NAME}.csv"), key=lambda row: float(row["comm_budget"] or 0))
     draw(rows, {"comm_fraction": "values sent per sample / direct parallel"}, docs / f"{NAME}.png")
     draw(
         rows,
