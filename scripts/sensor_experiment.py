@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import sensor_report
 import sensor_setting
-from accuracy_table import accuracy
 from sensor_setting import (
     PLATFORMS,
     SENSORS,
@@ -42,6 +42,7 @@ import repurpose_hpc
 from repurpose_hpc.data import Samples, open_samples
 from repurpose_hpc.model.load import load_model
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.reference import forward
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.restructure import restructure
@@ -52,6 +53,7 @@ BUDGETS = (0.1, 0.03, 0.01, 0.003, 0.0015, 0.001)
 # (name in the results, method, assignment): a further method is one more line.
 METHODS = (
     ("naive sparsification", "magnitude", "contiguous"),
+    ("second moments, one shot", "second-moment", "munkres"),
     ("RePurpose, Frobenius", "frobenius", "munkres"),
     ("full method", "data", "munkres"),
 )
@@ -145,6 +147,12 @@ def _measure(experiment: Experiment, entry: Entry) -> dict:
         **{f"{name}_us": round(cost.seconds(platform) * 1e6, 4) for name, platform in PLATFORMS.items()},
         "seconds": round(seconds, 1),
     }
+
+
+def accuracy(network: Network, test: Samples) -> float:
+    """Share of the test samples that ``network`` classifies as labelled."""
+    found = np.concatenate([forward(network, batch).argmax(axis=1) for batch in test.batches(2000)])
+    return float(np.mean(found == test.labels))
 
 
 def _planned(network: Network, plan: Plan) -> tuple[Network, Cost]:

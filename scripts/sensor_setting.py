@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from repurpose_hpc.model.network import Mixing, Network
-from repurpose_hpc.plan.plan import GHOST, PARTIAL, MixingPlan, Plan, contiguous_owners
+from repurpose_hpc.plan.plan import Plan, contiguous_owners, ghost_plan, partial_plan
 
 SENSORS = 6
 PIXELS = 28 * 28
@@ -106,9 +106,8 @@ def compose(images: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 def plan_cost(network: Network, plan: Plan) -> Cost:
     """Weights and values of a restructured network, counted from its plan and its nonzero weights."""
-    weights = sum(_worker_weights(network, plan, mixing) for mixing in network.mixings)
     received = np.stack([plan.traffic(network, mixing).sum(axis=0) for mixing in network.mixings])
-    return Cost(weights, received)
+    return Cost(plan.weights_held(network), received)
 
 
 def everywhere_cost(network: Network) -> Cost:
@@ -120,7 +119,9 @@ def direct_plan(network: Network) -> Plan:
     """Direct parallel: the network cut contiguously, every neuron sent to every other worker."""
     plan = _own_images(network, {})
     everything = {
-        mixing.name: MixingPlan(GHOST, np.ones((SENSORS, mixing.weights.shape[1]), bool))
+        mixing.name: ghost_plan(
+            np.ones((SENSORS, mixing.weights.shape[1]), bool), *_owners(plan, network, mixing)
+        )
         for mixing in network.mixings
     }
     return replace(plan, mixings=everything)
@@ -145,7 +146,7 @@ def independent_plan(network: Network, fused: bool) -> Plan:
         return _own_images(network, dict.fromkeys(spaces[-2:], 0))
     plan = _own_images(network, {})
     last = network.mixings[-1]
-    partial = MixingPlan(PARTIAL, np.ones((SENSORS, network.outputs), bool))
+    partial = partial_plan(np.ones((SENSORS, network.outputs), bool), *_owners(plan, network, last))
     return replace(plan, mixings={**plan.mixings, last.name: partial})
 
 
@@ -169,10 +170,10 @@ def _own_images(network: Network, owner_of: dict[str, int]) -> Plan:
     mixings = {}
     for mixing in network.mixings:
         source, target = network.space_of[mixing.source], network.space_of[mixing.target]
-        mask = owners[source] == np.arange(SENSORS)[:, None]
+        mask = np.zeros((SENSORS, mixing.weights.shape[1]), bool)
         if target in owner_of:
             mask[owner_of[target]] = True
-        mixings[mixing.name] = MixingPlan(GHOST, mask)
+        mixings[mixing.name] = ghost_plan(mask, owners[source], owners[target])
     return Plan(SENSORS, "partitioned", owners, mixings)
 
 
@@ -180,9 +181,6 @@ def _spaces(network: Network) -> list[str]:
     return [space.name for space in network.spaces]
 
 
-def _worker_weights(network: Network, plan: Plan, mixing: Mixing) -> np.ndarray:
-    """Nonzero weights of each worker, (P,): of its rows in ghost form, of its columns in partial-sum form."""
-    ghost = plan.mixings[mixing.name].form == GHOST
-    owner = plan.owners[network.space_of[mixing.target if ghost else mixing.source]]
-    kept = np.count_nonzero(mixing.weights, axis=1 if ghost else 0)
-    return np.bincount(owner, kept, plan.workers).astype(np.int64)
+def _owners(plan: Plan, network: Network, mixing: Mixing) -> tuple[np.ndarray, np.ndarray]:
+    """Owners of the two spaces of ``mixing``."""
+    return plan.owners[network.space_of[mixing.source]], plan.owners[network.space_of[mixing.target]]

@@ -116,7 +116,7 @@ def test_restructuring_sees_the_rest_only(network, samples):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("tolerance", [{"max_accuracy_drop": 4.6}, {"max_output_error": 0.2}])
+@pytest.mark.parametrize("tolerance", [{"max_accuracy_drop": 4.6}, {"max_output_error": 0.1}])
 def test_what_was_checked_is_what_was_written(network, samples, tmp_path, tolerance, dtype):
     log = []
     options = Options(WORKERS, input_placement="partitioned", seed=3, **tolerance)
@@ -137,12 +137,13 @@ def test_what_was_checked_is_what_was_written(network, samples, tmp_path, tolera
         assert f"{report['accuracy_drop_bound']:.2f}" in summary(report)
     else:
         assert report["output_error_held_out"] == pytest.approx(found.output_error, rel=1e-12)
-        assert report["output_error_held_out"] <= 0.2
+        assert report["output_error_held_out"] <= 0.1
         assert report["agreement_held_out"] == found.agreement
     assert report["comm_fraction"] <= report["comm_budget"] < 1
     assert stored.provenance["options"]["comm_budget"] == report["comm_budget"]
-    assert len(log) == report["trials"] > 1
-    assert log[-1].startswith(f"trial {report['trials']}: budget ")
+    trials = [line for line in log if line.startswith("trial")]
+    assert len(trials) == report["trials"] > 1
+    assert trials[-1].startswith(f"trial {report['trials']}: budget ")
 
 
 def test_the_recorded_budget_makes_the_same_network(network, samples):

@@ -66,7 +66,7 @@ def test_budget_owners_and_masks_hold(network, samples, placement, assignment, m
         assert limit[2] == 0
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", sorted({*METHODS} - {"independent"}))
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("part_weights", [(1,), (1, 0, 1), (1,) * 25])
 def test_budget_one_reproduces_the_network(network, samples, method, placement, part_weights):
@@ -107,7 +107,8 @@ def test_full_method_is_better_than_the_baselines(network, samples):
     for method in METHODS:
         result = restructure(network, samples, Options(4, 0.2, "partitioned", method=method), quiet)
         errors[method] = evaluate(network, result.network, samples)["output_error"]
-    assert errors["data"] < errors["second-moment"] < errors["magnitude"]
+    assert errors["data"] < errors["second-moment"]
+    assert errors["data"] < errors["magnitude"]
     assert errors["frobenius"] < errors["magnitude"]
 
 

@@ -51,7 +51,9 @@ def test_costs_of_a_plan_are_those_of_its_shards():
     for worker in range(3):
         blocks = [step for step in make_shard(network, plan, worker).steps if hasattr(step, "own_weights")]
         assert cost.weights[worker] == sum(
-            np.count_nonzero(block.own_weights) + np.count_nonzero(block.remote_weights) for block in blocks
+            np.count_nonzero(weights)
+            for block in blocks
+            for weights in (block.own_weights, block.ghost_weights, block.sum_weights)
         )
         assert cost.received[:, worker].tolist() == [len(block.received) for block in blocks]
 

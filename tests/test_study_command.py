@@ -32,11 +32,11 @@ from repurpose_hpc.study import main
 
 measure, calls = study_job.measure, []
 
-def stopped(subject, options):
+def stopped(subject, options, team):
     calls.append(options)
     if len(calls) == 3:
         os.kill(os.getpid(), signal.SIGNAL)
-    return measure(subject, options)
+    return measure(subject, options, team)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests may ignore it
 study_job.measure = stopped
@@ -65,9 +65,9 @@ def measured(monkeypatch) -> list[Options]:
     """The points that are really computed, in their order."""
     points, measure = [], study_job.measure
 
-    def counting(subject, options):
+    def counting(subject, options, team):
         points.append(options)
-        return measure(subject, options)
+        return measure(subject, options, team)
 
     monkeypatch.setattr(study_job, "measure", counting)
     return points
@@ -171,7 +171,7 @@ def test_a_point_asked_for_twice_is_computed_once(folder, measured):
 def test_failed_points_are_written_down_and_tried_again(folder, measured, monkeypatch, capsys):
     errors = {2: UserError("expected this,\nfound that"), 3: RuntimeError("broken")}
 
-    def failing(network, samples, options, log):
+    def failing(network, samples, options, log, team):
         if options.method == "magnitude":
             raise errors[options.workers]
         return restructure(network, samples, options, log)

@@ -28,12 +28,11 @@ from repurpose_hpc.restructure.team import Team
 
 # Random directions of the output that are traced back for each sample.
 PROBES = 2
-# Outputs are divided by this before the softmax of the Fisher information: errors are not small, so what
-# is far from a decision must count as well; chosen on held-out calibration data, see docs/method.md.
-TEMPERATURE = 2.0
-# Share of an error that survives the adjustment of each later mixing, which repairs the rest (and large
-# errors of the output saturate); chosen on held-out calibration data, see docs/method.md.
-UNREPAIRED = 0.25
+# Share of an error of any mixing but the last that remains when its rows make up for each other; those
+# of the last, one for each output, cannot.  Chosen on held-out calibration data, see docs/method.md.
+UNCOMPENSATED = 0.07
+# Share of an error that survives the adjustment of each later mixing but the last.  Chosen likewise.
+UNREPAIRED = 0.7
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +51,7 @@ class Survey:
 def survey(network: Network, samples: Samples, seed: int, team: Team) -> Survey:
     """Measure moments and metrics of every mixing of the original network; collective.
 
-    What later mixings will repair is discounted (UNREPAIRED).
+    What rows of the same mixing and later mixings will repair is discounted.
     """
     classifier = samples.labels is not None or network.head != "identity"
 
@@ -76,8 +75,8 @@ def survey(network: Network, samples: Samples, seed: int, team: Team) -> Survey:
             squares[name].add(gradients[name], gradients[name])
     metrics = {}
     for later, mixing in enumerate(reversed(network.mixings)):
-        scale = UNREPAIRED**later / (PROBES * samples.samples)
-        metrics[mixing.name] = scale * squares[mixing.name].total()
+        discount = UNCOMPENSATED * UNREPAIRED ** (later - 1) if later else 1.0
+        metrics[mixing.name] = discount / (PROBES * samples.samples) * squares[mixing.name].total()
     return Survey({name: total.moments() for name, total in sums.items()}, metrics)
 
 
@@ -104,8 +103,8 @@ def one_shot_survey(measured: Survey) -> Survey:
 
 
 def _fisher_probe(z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Random g, (outputs, batch), with covariance diag(p) − p pᵀ for p = softmax(z / TEMPERATURE)."""
-    exponentials = np.exp((z - z.max(axis=0)) / TEMPERATURE)
+    """Random g, (outputs, batch), with covariance diag(p) − p pᵀ for p = softmax(z)."""
+    exponentials = np.exp(z - z.max(axis=0))
     p = exponentials / exponentials.sum(axis=0)
     noise = np.sqrt(p) * rng.standard_normal(z.shape)
     return noise - p * noise.sum(axis=0)
