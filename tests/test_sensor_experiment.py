@@ -55,7 +55,9 @@ def test_costs_of_a_plan_are_those_of_its_shards():
             for block in blocks
             for weights in (block.own_weights, block.ghost_weights, block.sum_weights)
         )
-        assert cost.received[:, worker].tolist() == [len(block.received) for block in blocks]
+        assert cost.received[:, worker].tolist() == [
+            len(block.ghosts.received) + len(block.sums.received) for block in blocks
+        ]
 
 
 def test_time_is_that_of_the_busiest_worker_of_every_exchange():
