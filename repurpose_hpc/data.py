@@ -45,7 +45,7 @@ class Samples:
     _reader: Reader
 
     def batches(
-        self, batch_size: int, columns: np.ndarray | None = None, dtype: type = np.float32
+        self, batch_size: int, columns: np.ndarray | None = None, dtype: type | None = np.float32
     ) -> Iterator[np.ndarray]:
         """The samples in the order of the file.
 
@@ -53,7 +53,7 @@ class Samples:
             batch_size: samples per batch, 1 or more; the last batch may have fewer, those of a
                 ``subset`` any number from 1.
             columns: indices of the values wanted, integers; None for all.
-            dtype: floating-point type to convert to.
+            dtype: floating-point type to convert to; None: that of the file.
 
         Yields:
             arrays of their own memory, shape (batch, len(columns)), ``dtype``, C-contiguous.
@@ -66,7 +66,7 @@ class Samples:
                 rows = raw.reshape(len(raw), self.width)
                 if columns is not None:
                     rows = rows.take(columns, axis=1)
-                yield rows.astype(dtype, order="C")
+                yield rows.astype(dtype or rows.dtype, order="C")
 
     def subset(self, chosen: np.ndarray) -> Samples:
         """Some of the samples, in the order of the file, streamed like all of them.

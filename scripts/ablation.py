@@ -42,7 +42,7 @@ def no_metric() -> Iterator[None]:
     def flat(*args: object) -> survey.Survey:
         found = measure(*args)
         flat = {name: np.trace(M) / len(M) * np.eye(len(M)) for name, M in found.metrics.items()}
-        return replace(found, metrics=flat)
+        return replace(found, metrics=flat, roots={name: np.sqrt(M) for name, M in flat.items()})
 
     with patch.object(driver, "survey", flat):
         yield

@@ -149,7 +149,7 @@ def test_rows_that_make_up_for_each_other_lower_the_error_of_the_output(seed):
         error = adjusted.weights - moments.target
         return np.trace(full @ error @ moments.H @ error.T)
 
-    alone, together = (adjust(mixing, moments, mask, M, ALONE) for M in (None, metric))
+    alone, together = (adjust(mixing, moments, mask, L, ALONE) for L in (None, root))
     assert not together.weights[~mask].any()
     assert objective(together) <= objective(alone) * (1 + 1e-9)
 

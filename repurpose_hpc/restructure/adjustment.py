@@ -12,7 +12,6 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from repurpose_hpc.model.network import Mixing
-from repurpose_hpc.restructure.elimination import metric_root
 from repurpose_hpc.restructure.statistics import Moments
 from repurpose_hpc.restructure.team import Team
 
@@ -47,17 +46,15 @@ def row_groups(mask: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(np.flatnonzero(group == number), np.flatnonzero(mask[row])) for number, row in enumerate(first)]
 
 
-def adjust(
-    mixing: Mixing, moments: Moments, mask: np.ndarray, metric: np.ndarray | None, team: Team
-) -> Mixing:
+def adjust(mixing: Mixing, moments: Moments, mask: np.ndarray, root: np.ndarray | None, team: Team) -> Mixing:
     """The best weights and bias on the mask, float64; collective.
 
     Args:
         mixing: the original.
         moments: of the mixing as it will run.
         mask: which weights may be non-zero, bool (m, n).
-        metric: M, (m, m), for compensation between rows; None: every row by itself, at whose result the
-            gradient Ŵ H − R is zero on the mask.
+        root: of the metric, L (k, m) with M = Lᵀ L, for compensation between rows; None: every row by
+            itself, at whose result the gradient Ŵ H − R is zero on the mask.
         team: shares the work.
     """
     supported = [(rows, S) for rows, S in row_groups(mask) if S.size]
@@ -65,13 +62,13 @@ def adjust(
     weights = np.zeros(mixing.weights.shape)
     for group, solution in solved:
         weights[np.ix_(group.rows, group.S)] = solution
-    if metric is not None and len(solved) > 1:
-        compensate(weights, moments, metric, [group for group, _ in solved])
+    if root is not None and len(solved) > 1:
+        compensate(weights, moments, root, [group for group, _ in solved])
     bias = moments.mean_y - weights @ moments.mean_x
     return Mixing(mixing.name, mixing.source, mixing.target, weights, bias)
 
 
-def compensate(weights: np.ndarray, moments: Moments, metric: np.ndarray, groups: list[RowGroup]) -> None:
+def compensate(weights: np.ndarray, moments: Moments, L: np.ndarray, groups: list[RowGroup]) -> None:
     """Lower tr (Ŵ − Wt) H (Ŵ − Wt)ᵀ (M + τ I) over the weights on the mask, in place.
 
     M, the metric, ties the rows together: an error of one row is made good by others that lead to the same
@@ -81,11 +78,11 @@ def compensate(weights: np.ndarray, moments: Moments, metric: np.ndarray, groups
     Args:
         weights: Ŵ, (m, n), zero outside the mask.
         moments: of the mixing.
-        metric: M, (m, m).
+        L: root of the metric, (k, m) with M = Lᵀ L.
         groups: all rows.
     """
-    H, R, L = moments.H, moments.R, metric_root(metric)
-    tau = TRUST * np.trace(metric) / len(metric)
+    H, R = moments.H, moments.R
+    tau = TRUST * np.vdot(L, L) / L.shape[1]
     if not tau:
         return
     # What the outputs still lack, correlated with every input.

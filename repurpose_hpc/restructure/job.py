@@ -91,7 +91,7 @@ def restructure_to(
         write_plan(directory, result.network, result.plan, provenance, dtype)
         shutil.rmtree(resume, ignore_errors=True)
 
-    team.apply(write, [directory])
+    team.map(write, [directory])
     findings |= outcome.findings
     return _report(network, result, options, findings, directory, time.perf_counter() - began)
 

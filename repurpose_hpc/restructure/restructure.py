@@ -199,7 +199,7 @@ class _Restructuring:
         if self.options.method == "magnitude" or (self.exact and mask.all()):
             return prune(mixing, mask)
         if self.options.method in METRIC_METHODS:
-            return adjust(mixing, problem.moments, mask, problem.metric, self.team)
+            return adjust(mixing, problem.moments, mask, self.survey.roots[mixing.name], self.team)
         moments = measure_moments(self.original, self.restructured, mixing, self.samples, self.team)
         return adjust(mixing, moments, mask, None, self.team)
 
@@ -259,7 +259,7 @@ class _Restructuring:
             "bias": finished.bias,
             "budget": np.array(self.budget),
         }
-        self.team.apply(lambda name: self.checkpoint.save(name, arrays), [mixing.name])
+        self.team.map(lambda name: self.checkpoint.save(name, arrays), [mixing.name])
 
     def _ahead(self, number: int, owners: list[np.ndarray]) -> np.ndarray:
         """What the next mixing gains from every owner of this one's rows, (m, P)."""

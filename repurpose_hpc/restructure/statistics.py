@@ -163,21 +163,15 @@ def map_batches(
     Raises:
         UserError: NaN or infinity.
     """
-    for numbered in team.in_rounds(enumerate(calibration_batches(samples))):
-        yield from team.map(lambda pair: function(*pair), numbered)
 
+    def work(numbered: tuple[int, np.ndarray]) -> Result:
+        number, raw = numbered
+        batch = raw.astype(np.float64)
+        check_finite(batch, samples.path, number * BATCH)
+        return function(number, np.ascontiguousarray(batch.T))
 
-def calibration_batches(samples: Samples) -> Iterator[np.ndarray]:
-    """The samples as (inputs, batch) float64, every value checked.
-
-    Raises:
-        UserError: NaN or infinity.
-    """
-    first = 0
-    for batch in samples.batches(BATCH, dtype=np.float64):
-        check_finite(batch, samples.path, first)
-        first += len(batch)
-        yield np.ascontiguousarray(batch.T)
+    for numbered in team.in_rounds(enumerate(samples.batches(BATCH, dtype=None))):
+        yield from team.map(work, numbered)
 
 
 def propagate(network: Network, batch: np.ndarray, last: str) -> dict[str, np.ndarray]:

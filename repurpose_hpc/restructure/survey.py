@@ -16,6 +16,7 @@ import numpy as np
 from repurpose_hpc.data import Samples
 from repurpose_hpc.model.activations import derivative
 from repurpose_hpc.model.network import Mixing, Network
+from repurpose_hpc.restructure.elimination import metric_root
 from repurpose_hpc.restructure.statistics import (
     Moments,
     MomentSums,
@@ -42,10 +43,13 @@ class Survey:
     Attributes:
         moments: with x̂ = x, as if nothing before the mixing had changed.
         metrics: M, (m, m).
+        roots: L, (k, m) with few k, such that Lᵀ L is M but for METRIC_TOLERANCE of its trace; only where
+            rows can make up for each other.
     """
 
     moments: dict[str, Moments]
     metrics: dict[str, np.ndarray]
+    roots: dict[str, np.ndarray]
 
 
 def survey(network: Network, samples: Samples, seed: int, team: Team) -> Survey:
@@ -77,7 +81,12 @@ def survey(network: Network, samples: Samples, seed: int, team: Team) -> Survey:
     for later, mixing in enumerate(reversed(network.mixings)):
         discount = UNCOMPENSATED * UNREPAIRED ** (later - 1) if later else 1.0
         metrics[mixing.name] = discount / (PROBES * samples.samples) * squares[mixing.name].total()
-    return Survey({name: total.moments() for name, total in sums.items()}, metrics)
+    roots = team.map(metric_root, list(metrics.values()))
+    return Survey(
+        {name: total.moments() for name, total in sums.items()},
+        metrics,
+        dict(zip(metrics, roots, strict=True)),
+    )
 
 
 def data_free_survey(network: Network) -> Survey:
@@ -85,6 +94,7 @@ def data_free_survey(network: Network) -> Survey:
     return Survey(
         {mixing.name: data_free_moments(mixing) for mixing in network.mixings},
         {mixing.name: np.eye(len(mixing.bias)) for mixing in network.mixings},
+        {},
     )
 
 
@@ -99,7 +109,7 @@ def one_shot_survey(measured: Survey) -> Survey:
         R = full.target * diagonal
         variance = np.einsum("ij,ij->i", R, full.target)
         moments[name] = Moments(np.diag(diagonal), R, variance, full.mean_x, full.mean_y)
-    return Survey(moments, {name: np.eye(len(M)) for name, M in measured.metrics.items()})
+    return Survey(moments, {name: np.eye(len(M)) for name, M in measured.metrics.items()}, {})
 
 
 def _fisher_probe(z: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -51,11 +51,11 @@ class Team:
         return [shares[t % self.ranks][t // self.ranks] for t in range(len(tasks))]
 
     def apply(self, function: Callable[[Task], object], tasks: Sequence[Task]) -> None:
-        """Do every task and leave the results where they are: ``map`` gives the same tasks to the same ranks.
+        """Do this rank's share of the tasks, the same as ``map`` would give it; nothing is sent.
 
-        Collective, though nothing is sent but whether a task has failed.
+        For tasks that cannot fail: nobody else would learn of it.
         """
-        self._raise_together(self._attempt(function, tasks)[1])
+        self._work(function, tasks)
 
     def in_rounds(self, tasks: Iterator[Task]) -> Iterator[list[Task]]:
         """The tasks, as many at a time as can be worked on at a time."""
@@ -65,14 +65,17 @@ class Team:
     def _attempt(
         self, function: Callable[[Task], Result], tasks: Sequence[Task]
     ) -> tuple[list[Result], Exception | None]:
-        mine = tasks[self.rank :: self.ranks]
         try:
-            if self.threads == 1 or len(mine) < 2:
-                return [function(task) for task in mine], None
-            with ThreadPoolExecutor(self.threads) as pool:
-                return list(pool.map(function, mine)), None
+            return self._work(function, tasks), None
         except Exception as error:
             return [], error
+
+    def _work(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> list[Result]:
+        mine = tasks[self.rank :: self.ranks]
+        if self.threads == 1 or len(mine) < 2:
+            return [function(task) for task in mine]
+        with ThreadPoolExecutor(self.threads) as pool:
+            return list(pool.map(function, mine))
 
     def _raise_together(self, failure: Exception | None) -> None:
         if self.ranks > 1:
@@ -86,7 +89,7 @@ class Team:
         request, pause = self.comm.Ibarrier(), 1e-5
         while not request.Test():
             time.sleep(pause)
-            pause = min(1.5 * pause, 0.02)
+            pause = min(1.5 * pause, 0.002)
         return self.comm.allgather(failure)
 
 
