@@ -19,7 +19,7 @@ from repurpose_hpc.restructure.team import Team
 # held-out calibration data, see docs/method.md.
 TRUST = 2.0
 # Passes over all workers; later ones change little.
-SWEEPS = 3
+SWEEPS = 2
 
 
 @dataclass(frozen=True, eq=False)

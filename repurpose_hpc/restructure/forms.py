@@ -125,8 +125,7 @@ def mixed_tradeoff(problem: Problem, owner: np.ndarray, ghosts: Tradeoff, price:
         a form whose objective at ``price`` is at most that of ``ghosts``.
     """
     supports = problem.own() | mask_of(problem, ghosts, owner, price).ghosts
-    sums = row_sums(problem, owner, supports)
-    worthwhile = [_cut(unit, price) for unit in sums]
+    worthwhile = [_cut(unit, price) for unit in row_sums(problem, owner, supports, price)]
     saved = sum(float(unit.savings @ unit.costs) for unit in worthwhile)
     return Tradeoff(ghosts.floor - saved, ghosts.ghosts, worthwhile)
 
@@ -136,17 +135,18 @@ def _cut(unit: Unit, price: float) -> Unit:
     return Unit(unit.groups[kept], unit.savings[kept], unit.costs[kept])
 
 
-def row_sums(problem: Problem, owner: np.ndarray, supports: np.ndarray) -> list[Unit]:
+def row_sums(problem: Problem, owner: np.ndarray, supports: np.ndarray, price: float = 0.0) -> list[Unit]:
     """For each row, the workers whose partial sum it lacks; collective.
 
     Args:
         problem: the mixing.
         owner: of its rows, (m,).
         supports: what each worker has anyhow, bool (P, n).
+        price: rows for which all sums together are not worth that much are left without.
     """
     by_worker = [np.flatnonzero(owner == q) for q in range(problem.workers)]
     found = problem.team.map(
-        lambda q: _worker_sums(problem, q, by_worker[q], supports[q]) if by_worker[q].size else [],
+        lambda q: _worker_sums(problem, q, by_worker[q], supports[q], price) if by_worker[q].size else [],
         range(problem.workers),
     )
     units: list[Unit] = [NOTHING] * owner.size
@@ -156,7 +156,9 @@ def row_sums(problem: Problem, owner: np.ndarray, supports: np.ndarray) -> list[
     return units
 
 
-def _worker_sums(problem: Problem, q: int, rows: np.ndarray, support: np.ndarray) -> Sequence[Unit]:
+def _worker_sums(
+    problem: Problem, q: int, rows: np.ndarray, support: np.ndarray, price: float
+) -> Sequence[Unit]:
     """``row_sums`` of the rows of worker ``q``.
 
     Within a row the sum of every other worker, over its neurons outside the support and with the
@@ -168,11 +170,14 @@ def _worker_sums(problem: Problem, q: int, rows: np.ndarray, support: np.ndarray
     R, target = moments.R[rows], moments.target[rows]
     L = cholesky(H[np.ix_(S, S)], lower=True)
     Z = solve_triangular(L, H[S], lower=True)
-    correlation = R - solve_triangular(L, R[:, S].T, lower=True).T @ Z
+    explained = solve_triangular(L, R[:, S].T, lower=True)
+    correlation = R - explained.T @ Z
     others = [
         (p, np.flatnonzero((problem.source_owner == p) & ~support)) for p in range(problem.workers) if p != q
     ]
     others = [(p, T) for p, T in others if T.size]
+    if not others:
+        return [NOTHING] * len(rows)
     # What H leaves of each worker's sum beyond the support, seen from every input.
     beyond = [target[:, T] @ H[T] - (target[:, T] @ Z[:, T].T) @ Z for _, T in others]
     gram = np.empty((len(rows), len(others), len(others)))
@@ -184,7 +189,13 @@ def _worker_sums(problem: Problem, q: int, rows: np.ndarray, support: np.ndarray
     workers = np.array([p for p, _ in others], np.int64)
     weight = np.diag(problem.metric)[rows]
     costs = problem.sum_costs[workers, q]
-    return [_row_unit(*row, workers, costs) for row in zip(gram, products, weight, strict=True)]
+    # All sums of a row avoid at most what its whole error beyond the support is.
+    most = weight * (np.einsum("ij,ij->i", R, target) - np.einsum("ij,ij->j", explained, explained))
+    worthwhile = most > price * costs.min()
+    return [
+        _row_unit(*row, workers, costs) if worth else NOTHING
+        for worth, *row in zip(worthwhile, gram, products, weight, strict=True)
+    ]
 
 
 def _row_unit(

@@ -12,12 +12,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+from repurpose_hpc.kernels import project_out
 from repurpose_hpc.plan.plan import EVERYBODY
 from repurpose_hpc.restructure.assignment import assign, residual_costs
 from repurpose_hpc.restructure.forms import Problem
 
-# Forward and back at most so many times; it settles sooner.
+# Forward and back at most so many times, and only while a sweep lowers the error by this share of it.
 SWEEPS = 3
+SETTLED = 0.01
 
 
 def assignment_costs(problem: Problem, supports: np.ndarray) -> np.ndarray:
@@ -96,20 +98,20 @@ class _Hand:
     """What one worker of a draft has, and what every further neuron would bring it."""
 
     def __init__(self, H: np.ndarray, R: np.ndarray, capacity: int) -> None:
-        self.H, self.correlation, self.variance = H, R.copy(), np.diag(H).copy()
+        self.H, self.correlation, self.variance = H, np.array(R, order="C"), np.diag(H).copy()
+        self.squares = np.einsum("ij,ij->j", R, R)
         self.Z = np.empty((capacity, len(H)))
         self.size = 0
 
     def gains(self) -> np.ndarray:
         """By how much each neuron would lower the error, (n,)."""
-        squares = np.einsum("ij,ij->j", self.correlation, self.correlation)
-        return squares / np.maximum(self.variance, np.finfo(float).tiny)
+        return self.squares / np.maximum(self.variance, np.finfo(float).tiny)
 
     def take(self, j: int) -> None:
         """Add neuron ``j``."""
         Z, scale = self.Z[: self.size], 1 / np.sqrt(self.variance[j])
         z = scale * (self.H[j] - Z[:, j] @ Z)
-        self.correlation -= np.outer(scale * self.correlation[:, j], z)
+        project_out(self.correlation, scale * self.correlation[:, j], z, self.squares)
         self.variance = self.variance - z * z
         self.Z[self.size] = z
         self.size += 1
@@ -174,8 +176,10 @@ class Sweep:
         """
         inner = list(range(len(self.wide) - 1))
         for _ in range(SWEEPS):
-            improved = [self._visit(number) for number in inner + inner[-2::-1]]
-            if not any(improved):
+            before = sum(self.errors)
+            for number in inner + inner[-2::-1]:
+                self._visit(number)
+            if sum(self.errors) > (1 - SETTLED) * before:
                 break
         return self.owners
 
@@ -184,17 +188,15 @@ class Sweep:
             return 0.0
         return own_error(self.problem_of(number, owners[number]), owners[number + 1])
 
-    def _visit(self, number: int) -> bool:
-        """Draft the space between mixings ``number`` and ``number + 1``; whether that helped."""
+    def _visit(self, number: int) -> None:
+        """Draft the space between mixings ``number`` and ``number + 1``, and keep that if it helps."""
         if not self.wide[number + 1]:
-            return False
+            return
         maker = self.problem_of(number, self.owners[number])
         user = self.problem_of(number + 1, self.owners[number + 1])
         making = assignment_costs(maker, maker.own())
         drafted = draft(user, self.owners[number + 2], making, self.capacities[number])
         owners = [*self.owners[: number + 1], drafted, *self.owners[number + 2 :]]
         errors = [self._error(k, owners) for k in (number, number + 1)]
-        if sum(errors) >= sum(self.errors[number : number + 2]):
-            return False
-        self.owners, self.errors[number : number + 2] = owners, errors
-        return True
+        if sum(errors) < sum(self.errors[number : number + 2]):
+            self.owners, self.errors[number : number + 2] = owners, errors

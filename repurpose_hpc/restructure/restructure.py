@@ -119,7 +119,7 @@ class _Restructuring:
         shares = self._weight_shares()
         for number, mixing in enumerate(self.mixings):
             if not self._resume(mixing, owners):
-                self._restructure_mixing(number, owners, later[number + 1 :], shares)
+                self._restructure_mixing(number, owners, later[number:], shares)
                 self._save(mixing)
         return Restructured(self.restructured, self.plan)
 
@@ -158,7 +158,9 @@ class _Restructuring:
         self.log(f"{mixing.name} ({number + 1} of {len(self.mixings)}): measuring{PENDING}")
         problem = self._problem(number, source_owner, self._scoring_moments(mixing))
         self.log(f"{mixing.name}: eliminating{PENDING}")
-        forms = tradeoffs(problem, owner)
+        # Where nothing has changed yet, the estimate is exact.
+        forms = later[0] if number == 0 else tradeoffs(problem, owner)
+        later = later[1:]
         price = price_for([forms, *later], self.budget)
         if self.options.assignment == "munkres":
             ahead = self._ahead(number, owners)

@@ -29,11 +29,9 @@ from repurpose_hpc.restructure.team import Team
 
 # Random directions of the output that are traced back for each sample.
 PROBES = 2
-# Share of an error of any mixing but the last that remains when its rows make up for each other; those
-# of the last, one for each output, cannot.  Chosen on held-out calibration data, see docs/method.md.
-UNCOMPENSATED = 0.07
-# Share of an error that survives the adjustment of each later mixing but the last.  Chosen likewise.
-UNREPAIRED = 0.7
+# Share of an error that survives the adjustment of each later mixing but the last; chosen on held-out
+# calibration data, see docs/method.md.
+UNREPAIRED = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,14 +77,23 @@ def survey(network: Network, samples: Samples, seed: int, team: Team) -> Survey:
             squares[name].add(gradients[name], gradients[name])
     metrics = {}
     for later, mixing in enumerate(reversed(network.mixings)):
-        discount = UNCOMPENSATED * UNREPAIRED ** (later - 1) if later else 1.0
-        metrics[mixing.name] = discount / (PROBES * samples.samples) * squares[mixing.name].total()
+        M = squares[mixing.name].total() / (PROBES * samples.samples)
+        metrics[mixing.name] = _uncompensated(M) * UNREPAIRED ** max(later - 1, 0) * M
     roots = team.map(metric_root, list(metrics.values()))
     return Survey(
         {name: total.moments() for name, total in sums.items()},
         metrics,
         dict(zip(metrics, roots, strict=True)),
     )
+
+
+def _uncompensated(M: np.ndarray) -> float:
+    """Share of an error that remains when the rows of a mixing make up for each other, 0 to 1.
+
+    That of the directions of y that the output sees: the effective rank of the metric (the participation
+    ratio of its eigenvalues) over the number of rows.
+    """
+    return float(np.trace(M) ** 2 / (len(M) * np.sum(M * M) or 1.0))
 
 
 def data_free_survey(network: Network) -> Survey:
