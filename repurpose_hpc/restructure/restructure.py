@@ -237,7 +237,10 @@ class _Restructuring:
 
     def _resume(self, mixing: Mixing, owners: list[np.ndarray]) -> bool:
         """Take ``mixing`` from the checkpoint; whether it was there."""
-        saved = self.checkpoint.load(mixing.name) if self.checkpoint is not None else None
+        if self.checkpoint is None:
+            return False
+        # One rank reads for all: others may not see the file.
+        saved = self.team.map(self.checkpoint.load, [mixing.name])[0]
         if saved is None:
             return False
         self.log(f"{mixing.name}: finished by an earlier run")

@@ -32,7 +32,7 @@ class Team:
     """
 
     def __init__(self, comm: MPI.Comm | None = None, threads: int = 1) -> None:
-        self.comm = comm
+        self.comm = _with_arrays_uncopied(comm) if comm is not None else None
         self.rank, self.ranks = (comm.rank, comm.size) if comm is not None else (0, 1)
         self.threads = threads
 
@@ -91,6 +91,13 @@ class Team:
             time.sleep(pause)
             pause = min(1.5 * pause, 0.002)
         return self.comm.allgather(failure)
+
+
+def _with_arrays_uncopied(comm: MPI.Comm) -> MPI.Comm:
+    """The same communicator, whose collectives send arrays inside objects without pickling them."""
+    from mpi4py.util import pkl5
+
+    return pkl5.Intracomm(comm)
 
 
 ALONE = Team()
