@@ -146,7 +146,7 @@ def test_rows_that_make_up_for_each_other_lower_the_error_of_the_output(seed):
     full = metric + TRUST * np.trace(metric) / 6 * np.eye(6)
 
     def objective(adjusted):
-        error = adjusted.weights - moments.target
+        error = adjusted.weights - moments.solve(moments.R)
         return np.trace(full @ error @ moments.H @ error.T)
 
     alone, together = (adjust(mixing, moments, mask, L, ALONE) for L in (None, root))

@@ -25,12 +25,15 @@ class OutputBound:
 
     Args:
         restructured: the graph of the original with other weights and biases.
+        norms: |Ŵ_k|₂ of every mixing by name, where they are known; None: computed here.
 
     It holds in exact arithmetic; computed in float64 it may be off by the rounding of a forward pass.
     """
 
-    def __init__(self, restructured: Network) -> None:
-        self.sensitivities = _sensitivities(restructured)
+    def __init__(self, restructured: Network, norms: dict[str, float] | None = None) -> None:
+        if norms is None:
+            norms = {mixing.name: spectral_norm(mixing) for mixing in restructured.mixings}
+        self.sensitivities = _sensitivities(restructured, norms)
 
     def __call__(self, tensors: dict[str, np.ndarray]) -> np.ndarray:
         """Upper bounds of |Δ output|, the head not applied.
@@ -49,7 +52,7 @@ class OutputBound:
         return bounds
 
 
-def _sensitivities(network: Network) -> list[tuple[Mixing, float]]:
+def _sensitivities(network: Network, norms: dict[str, float]) -> list[tuple[Mixing, float]]:
     """Of every mixing, how much longer than an error of its target the error of the output can be."""
     gains = {network.output: 1.0}
     sensitivities = []
@@ -59,15 +62,15 @@ def _sensitivities(network: Network) -> list[tuple[Mixing, float]]:
             sensitivities.append((op, gain))
             if op.source == network.input:
                 continue
-            gain *= _spectral_norm(op.weights)
+            gain *= norms[op.name]
         else:
             gain *= lipschitz(op.activation)
         gains[op.source] = gains.get(op.source, 0.0) + gain
     return sensitivities
 
 
-def _spectral_norm(W: np.ndarray) -> float:
+def spectral_norm(mixing: Mixing) -> float:
     """|W|₂, from the smaller of W Wᵀ and Wᵀ W: a third of the time of singular values."""
-    W = W.astype(np.float64)
+    W = mixing.weights.astype(np.float64)
     gram = W @ W.T if W.shape[0] <= W.shape[1] else W.T @ W
     return float(np.sqrt(max(np.linalg.eigvalsh(gram)[-1], 0.0)))

@@ -33,7 +33,7 @@ def spread_weights(scores: list[np.ndarray], kept: int) -> list[int]:
 
 def weight_scores(moments: Moments, metric: np.ndarray) -> np.ndarray:
     """What the removal of each weight by itself would cost if nothing else were missing, (m, n)."""
-    return np.diag(metric)[:, None] * moments.target**2 / np.diag(np.linalg.inv(moments.H))
+    return np.diag(metric)[:, None] * moments.solve(moments.R) ** 2 / np.diag(np.linalg.inv(moments.H))
 
 
 def sparsify(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from repurpose_hpc.data import Samples
-from repurpose_hpc.model.bound import OutputBound
+from repurpose_hpc.model.bound import OutputBound, spectral_norm
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.restructure.statistics import map_batches, propagate
 from repurpose_hpc.restructure.team import ALONE, Team
@@ -70,7 +70,9 @@ def evaluate(original: Network, restructured: Network, samples: Samples, team: T
         of their outputs; ``agreement``: share of samples whose largest output is the same; with labels
         ``reference_accuracy`` and ``accuracy``.
     """
-    output_bound = OutputBound(restructured)
+    norms = team.map(spectral_norm, restructured.mixings)
+    names = (mixing.name for mixing in restructured.mixings)
+    output_bound = OutputBound(restructured, dict(zip(names, norms, strict=True)))
 
     def measure(_: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict, np.ndarray]:
         y = propagate(original, batch, original.output)

@@ -93,7 +93,7 @@ def _worker_ghosts(
     """The ``count`` most valuable ghosts of worker ``q``, and the error that all the others would avoid."""
     H = problem.moments.H
     L = metric_root(problem.metric[np.ix_(rows, rows)])
-    R, target = L @ problem.moments.R[rows], L @ problem.moments.target[rows]
+    R = L @ problem.moments.R[rows]
     costs = np.ones(len(H))
     costs[~own] = problem.ghost_costs[problem.source_owner[~own], q]
     candidates = np.flatnonzero(~own)
@@ -102,7 +102,7 @@ def _worker_ghosts(
     S = np.concatenate([np.flatnonzero(own), candidates])
     H_SS, R_S = H[np.ix_(S, S)], R[:, S]
     removed, avoided = eliminate(H_SS, R_S, np.arange(len(S)) < own.sum(), costs[S])
-    missing = np.vdot(R, target) - np.vdot(R_S, cho_solve(cho_factor(H_SS), R_S.T).T)
+    missing = np.vdot(R, problem.moments.solve(R)) - np.vdot(R_S, cho_solve(cho_factor(H_SS), R_S.T).T)
     ghosts = S[removed[::-1]]
     return ranked(ghosts, avoided[::-1], costs[ghosts]), max(float(missing), 0.0)
 
@@ -167,7 +167,7 @@ def _worker_sums(
     """
     moments = problem.moments
     H, S = moments.H, np.flatnonzero(support)
-    R, target = moments.R[rows], moments.target[rows]
+    R, target = moments.R[rows], moments.solve(moments.R[rows])
     L = cholesky(H[np.ix_(S, S)], lower=True)
     Z = solve_triangular(L, H[S], lower=True)
     explained = solve_triangular(L, R[:, S].T, lower=True)

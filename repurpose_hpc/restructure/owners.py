@@ -8,6 +8,7 @@ workers for both mixings, while that lowers the error of all mixings together wh
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 
 import numpy as np
@@ -167,6 +168,7 @@ class Sweep:
         self.problem_of, self.wide = problem_of, wide
         self.owners, self.capacities = owners, capacities
         self.errors = [self._error(number, owners) for number in range(len(wide))]
+        self.seen: dict[int, list[np.ndarray]] = {}
 
     def run(self) -> list[np.ndarray]:
         """Forward and back until the error settles; collective.
@@ -190,8 +192,11 @@ class Sweep:
 
     def _visit(self, number: int) -> None:
         """Draft the space between mixings ``number`` and ``number + 1``, and keep that if it helps."""
-        if not self.wide[number + 1]:
+        around = self.owners[number : number + 3]
+        seen = self.seen.get(number)
+        if not self.wide[number + 1] or (seen and all(map(operator.is_, seen, around))):
             return
+        self.seen[number] = around
         maker = self.problem_of(number, self.owners[number])
         user = self.problem_of(number + 1, self.owners[number + 1])
         making = assignment_costs(maker, maker.own())

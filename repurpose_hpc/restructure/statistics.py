@@ -53,10 +53,13 @@ class Moments:
     mean_x: np.ndarray
     mean_y: np.ndarray
 
+    def solve(self, R: np.ndarray) -> np.ndarray:
+        """R H⁻¹, (k, n): of rows of R, their best weights without any restriction, Wt."""
+        return cho_solve(self._factor, R.T).T
+
     @cached_property
-    def target(self) -> np.ndarray:
-        """Wt = R H⁻¹, the best weights without any restriction, (m, n)."""
-        return cho_solve(cho_factor(self.H), self.R.T).T
+    def _factor(self) -> tuple[np.ndarray, bool]:
+        return cho_factor(self.H)
 
 
 def data_free_moments(mixing: Mixing) -> Moments:

@@ -113,8 +113,9 @@ def one_shot_survey(measured: Survey) -> Survey:
     moments = {}
     for name, full in measured.moments.items():
         diagonal = np.diag(full.H)
-        R = full.target * diagonal
-        variance = np.einsum("ij,ij->i", R, full.target)
+        target = full.solve(full.R)
+        R = target * diagonal
+        variance = np.einsum("ij,ij->i", R, target)
         moments[name] = Moments(np.diag(diagonal), R, variance, full.mean_x, full.mean_y)
     return Survey(moments, {name: np.eye(len(M)) for name, M in measured.metrics.items()}, {})
 
