@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.restructure.team import ALONE
 from repurpose_hpc.study_job import compute, open_subject
 from repurpose_hpc.study_table import Table
 
@@ -39,7 +40,7 @@ def main() -> None:
     }
     subject = open_subject(args.model, args.calibration, args.test)
     table = Table(args.out, subject.origin())
-    if compute(subject, list(points.values()), table, log=lambda line: print(line, flush=True)):
+    if compute(subject, list(points.values()), table, ALONE, lambda line: print(line, flush=True)):
         sys.exit(f"some points failed, see column error of {args.out}")
     rows = {name: table.find(options) for name, options in points.items()}
     print(f"original: {next(iter(rows.values()))['test_reference_accuracy']:.4f}")
