@@ -6,7 +6,6 @@ Every entry restructures anew from the same model and calibration data; the test
 method is run with three seeds.  Prints a Markdown table.
 """
 
-import argparse
 import csv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
+from accuracy_table import arguments
 
 from repurpose_hpc.data import open_samples
 from repurpose_hpc.model.load import load_model
@@ -94,7 +94,7 @@ VARIANTS: dict[str, Callable] = {
 
 def main() -> None:
     """Measure all variants in all settings."""
-    args = _arguments()
+    args = arguments(__doc__)
     network, calibration, test = (
         load_model(args.model),
         open_samples(args.calibration),
@@ -130,18 +130,6 @@ def markdown(rows: list[tuple]) -> str:
         ]
         lines.append(f"| {variant} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--calibration", type=Path, required=True)
-    parser.add_argument("--test", type=Path, required=True)
-    parser.add_argument("--workers", type=int, default=8)
-    parser.add_argument("--out", type=Path, required=True, help="the CSV file")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ COLUMNS = (
 
 def main() -> None:
     """Fill the table, a row at a time; a second call computes only what is missing."""
-    args = _arguments()
+    args = arguments(__doc__)
     points = {
         (placement, method, assignment, budget): Options(args.workers, budget, placement, assignment, method)
         for placement, method, assignment in COLUMNS
@@ -58,9 +58,10 @@ def markdown(accuracies: dict[tuple, float]) -> str:
     return "\n".join(lines)
 
 
-def _arguments() -> argparse.Namespace:
+def arguments(description: str) -> argparse.Namespace:
+    """The command line of a script that fills a table from a model, calibration data and test data."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", type=Path)
     parser.add_argument("--calibration", type=Path, required=True)
