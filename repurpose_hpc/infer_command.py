@@ -17,6 +17,7 @@ import numpy as np
 from repurpose_hpc import bundled, report
 from repurpose_hpc.data import open_samples
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.files import check_writable
 from repurpose_hpc.model.load import load_model
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.options import (
@@ -32,7 +33,6 @@ from repurpose_hpc.plan.files import read_plan
 from repurpose_hpc.progress import Progress
 from repurpose_hpc.runtime.agreement import alike, collectively
 from repurpose_hpc.runtime.checks import check_input
-from repurpose_hpc.runtime.files import check_writable
 from repurpose_hpc.runtime.job import Job
 from repurpose_hpc.runtime.job import run as run_job
 from repurpose_hpc.runtime.launch import check_launch

@@ -26,7 +26,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from repurpose_hpc.runtime.files import write_text
+from repurpose_hpc.files import write_text
 
 
 def write(path: Path, result: dict) -> None:

@@ -64,8 +64,8 @@ def _run_together() -> None:
 def _open(args: argparse.Namespace, root: bool) -> tuple[Network, Samples]:
     # Imported after the command line is known to be right: SciPy takes its time.
     from repurpose_hpc.data import open_samples
+    from repurpose_hpc.files import check_writable
     from repurpose_hpc.model.load import load_model
-    from repurpose_hpc.runtime.files import check_writable
 
     if args.report is not None and root:
         check_writable(args.report)

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from repurpose_hpc.runtime.files import replacing
+from repurpose_hpc.files import replacing
 from repurpose_hpc.study_table import Row
 
 # What tells lines apart, and how a legend says it.

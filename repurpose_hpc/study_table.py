@@ -12,8 +12,8 @@ import json
 from pathlib import Path
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.files import check_writable, write_text, writing
 from repurpose_hpc.restructure.options import Options
-from repurpose_hpc.runtime.files import check_writable, write_text, writing
 
 SETTINGS = {
     "workers": int,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from repurpose_hpc.runtime.files import temporary_name, writing
+from repurpose_hpc.files import temporary_name, writing
 
 
 class Checkpoint:

@@ -19,6 +19,7 @@ import numpy as np
 from mpi4py import MPI
 
 from repurpose_hpc.data import Samples, open_samples
+from repurpose_hpc.files import temporary_name
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.reference import apply_head
 from repurpose_hpc.plan.assemble import assemble
@@ -29,7 +30,6 @@ from repurpose_hpc.runtime import result
 from repurpose_hpc.runtime.agreement import collectively
 from repurpose_hpc.runtime.certificate import Certificate
 from repurpose_hpc.runtime.checks import Checks, check_input
-from repurpose_hpc.runtime.files import temporary_name
 from repurpose_hpc.runtime.loading import load_shards, warm_up
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.streams import Input, NoOutput, OutputFile, OutputGather

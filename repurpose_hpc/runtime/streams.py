@@ -17,7 +17,7 @@ import numpy as np
 
 from repurpose_hpc.data import Samples, check_finite, open_samples
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.runtime.files import writing
+from repurpose_hpc.files import writing
 
 if TYPE_CHECKING:
     from mpi4py import MPI
