@@ -12,7 +12,7 @@ import numpy as np
 from repurpose_hpc import __version__
 from repurpose_hpc.data import Samples, check_labels, check_width
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.plan.files import write_plan
+from repurpose_hpc.plan.files import check_place, write_plan
 from repurpose_hpc.progress import PENDING
 from repurpose_hpc.restructure.checkpoint import Checkpoint
 from repurpose_hpc.restructure.evaluation import evaluate
@@ -53,6 +53,8 @@ def restructure_to(
             can be written.
     """
     began = time.perf_counter()
+    # The rank that will write looks, for all.
+    team.map(check_place, [directory])
     check_width(samples, network.inputs)
     if samples.labels is not None:
         check_labels(samples.labels, network.outputs, samples.path)
