@@ -211,6 +211,15 @@ def test_another_run_does_not_go_on_with_it(network, samples, tmp_path):
     assert checkpoints[1].load("layer1") is None
 
 
+@pytest.mark.parametrize("kept", [0, 100, 1000])
+def test_a_damaged_checkpoint_is_none(tmp_path, kept):
+    checkpoint = Checkpoint(tmp_path, {})
+    checkpoint.save("layer0", {"owner": np.arange(1000)})
+    (path,) = checkpoint.directory.iterdir()
+    path.write_bytes(path.read_bytes()[:kept])
+    assert checkpoint.load("layer0") is None
+
+
 def test_a_worker_of_half_the_speed_gets_half_the_load(network, samples):
     for density in (1.0, 0.2):
         options = Options(3, 0.1, "partitioned", part_weights=(2.0, 2.0, 1.0), density=density)
@@ -252,12 +261,13 @@ def test_density_bounds_the_weights_and_keeps_the_adjustment(network, samples):
     assert errors == sorted(errors)
 
 
-def test_memory_limits_hold(network, samples):
+@pytest.mark.parametrize("assignment", ASSIGNMENTS)
+def test_memory_limits_hold(network, samples, assignment):
     """The first worker has room for a tenth of the weights; the limit is in MiB of float32."""
     unlimited = restructure(network, samples, Options(3, 0.5, "partitioned"), quiet)
     before = unlimited.plan.weights_held(unlimited.network)
     limits = np.array([0.1, 1, 1]) * network.weight_count
-    options = Options(3, 0.5, "partitioned", memory_limits=tuple(limits * 4 / 2**20))
+    options = Options(3, 0.5, "partitioned", assignment, memory_limits=tuple(limits * 4 / 2**20))
     result = restructure(network, samples, options, quiet)
     held = result.plan.weights_held(result.network)
     assert (held <= limits).all()

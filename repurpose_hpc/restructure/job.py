@@ -17,7 +17,7 @@ from repurpose_hpc.progress import PENDING
 from repurpose_hpc.restructure.checkpoint import Checkpoint
 from repurpose_hpc.restructure.evaluation import evaluate
 from repurpose_hpc.restructure.options import Options
-from repurpose_hpc.restructure.promise import Outcome, keep_promise
+from repurpose_hpc.restructure.promise import BrokenPromise, Outcome, keep_promise
 from repurpose_hpc.restructure.restructure import Log, Restructured, restructure
 from repurpose_hpc.restructure.team import ALONE, Team
 
@@ -65,6 +65,9 @@ def restructure_to(
     }
     resume = directory.with_name(f".{directory.name}.resume")
 
+    def forget(resume: Path) -> None:
+        shutil.rmtree(resume, ignore_errors=True)
+
     def make(samples: Samples, options: Options, log: Log) -> Restructured:
         checkpoint = Checkpoint(resume, {**inputs, "options": asdict(options), "samples": samples.samples})
         result = restructure(network, samples, options, log, team, checkpoint)
@@ -72,7 +75,12 @@ def restructure_to(
         return Restructured(result.network.astype(dtype), result.plan)
 
     if options.promises:
-        outcome = keep_promise(network, samples, options, make, log, team)
+        try:
+            outcome = keep_promise(network, samples, options, make, log, team)
+        except BrokenPromise:
+            # There is nothing to go on with.
+            team.map(forget, [resume])
+            raise
     else:
         outcome = Outcome(make(samples, options, log), samples, options)
     result = outcome.restructured
@@ -91,7 +99,7 @@ def restructure_to(
 
     def write(directory: Path) -> None:
         write_plan(directory, result.network, result.plan, provenance, dtype)
-        shutil.rmtree(resume, ignore_errors=True)
+        forget(resume)
 
     team.map(write, [directory])
     findings |= outcome.findings
