@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 from typing import IO, NoReturn
 
@@ -166,13 +167,28 @@ def link_costs(text: str, workers: int) -> tuple[tuple[float, ...], ...]:
         costs = node_links(workers, int(per_node), INSIDE_NODE)
     else:
         try:
-            costs = np.load(text) if text.endswith(".npy") else np.loadtxt(text, ndmin=2)
-        except (OSError, ValueError) as error:
+            costs = _read_table(Path(text))
+        except (OSError, EOFError, TypeError, ValueError) as error:
             raise UserError(
                 f"--link-cost: expected nodes:K or a file of {workers} rows of {workers} prices separated by "
                 f"spaces, found {text}: {error}"
             ) from None
-    return tuple(tuple(map(float, row)) for row in np.atleast_2d(costs))
+    return tuple(map(tuple, costs.tolist()))
+
+
+def _read_table(path: Path) -> np.ndarray:
+    """Numbers in rows, float64; raises what NumPy raises."""
+    if path.suffix == ".npy":
+        table = np.load(path)
+    else:
+        with warnings.catch_warnings():
+            # An empty file is refused for its shape.
+            warnings.simplefilter("ignore")
+            table = np.loadtxt(path, ndmin=2)
+    table = np.asarray(table, np.float64)
+    if table.ndim != 2:
+        raise ValueError(f"an array of shape {table.shape}")
+    return table
 
 
 def positive(text: str) -> int:

@@ -171,6 +171,14 @@ def test_one_worker_needs_nothing(network, samples, tmp_path):
     assert (report["comm_budget"], report["trials"]) == (0, 1)
 
 
+@pytest.mark.parametrize("limit", [{"method": "independent"}, {"density": 0.1}])
+def test_a_promise_that_other_options_break(network, samples, tmp_path, limit):
+    options = Options(WORKERS, max_output_error=1e-3, **limit)
+    with pytest.raises(UserError, match=r"even at --comm-budget 1 with --(method|density) .*do without --"):
+        restructure_to(tmp_path / "out", network, samples, options, np.float32, quiet)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("command", ["restructure", "infer"])
 def test_command_lines_that_cannot_be_meant(mpirun, tmp_path, samples, command):
     small_plans.write_model(tmp_path / "model.npz", small_plans.random_network())

@@ -1,6 +1,7 @@
 """Restructuring as a whole: what it promises about budget, owners, weights and files."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -157,6 +158,19 @@ def test_mistakes_end_with_one_message(samples, tmp_path, mpirun, ranks):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.npz"]
 
 
+@pytest.mark.parametrize("place", ["file", "full", "file/out", "/proc/out", "."])
+def test_a_place_that_cannot_be_written_is_found_first(network, samples, tmp_path, place):
+    (tmp_path / "file").touch()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").touch()
+    lines = []
+    out = Path(place) if place == "." else tmp_path / place
+    with pytest.raises(UserError, match=r"choose another --out"):
+        restructure_to(out, network, samples, Options(4, 0.2), np.float32, lines.append)
+    assert not lines
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "full"]
+
+
 @pytest.mark.parametrize("size", [2, 3])
 def test_threads_do_not_change_a_bit(network, samples, size):
     options = Options(4, 0.2, "partitioned", density=0.3)
@@ -195,6 +209,15 @@ def test_another_run_does_not_go_on_with_it(network, samples, tmp_path):
     restructure(network, samples, Options(4, 0.2), quiet, checkpoint=checkpoints[0])
     assert checkpoints[0].load("layer1") is not None
     assert checkpoints[1].load("layer1") is None
+
+
+@pytest.mark.parametrize("kept", [0, 100, 1000])
+def test_a_damaged_checkpoint_is_none(tmp_path, kept):
+    checkpoint = Checkpoint(tmp_path, {})
+    checkpoint.save("layer0", {"owner": np.arange(1000)})
+    (path,) = checkpoint.directory.iterdir()
+    path.write_bytes(path.read_bytes()[:kept])
+    assert checkpoint.load("layer0") is None
 
 
 def test_a_worker_of_half_the_speed_gets_half_the_load(network, samples):
@@ -238,12 +261,13 @@ def test_density_bounds_the_weights_and_keeps_the_adjustment(network, samples):
     assert errors == sorted(errors)
 
 
-def test_memory_limits_hold(network, samples):
+@pytest.mark.parametrize("assignment", ASSIGNMENTS)
+def test_memory_limits_hold(network, samples, assignment):
     """The first worker has room for a tenth of the weights; the limit is in MiB of float32."""
     unlimited = restructure(network, samples, Options(3, 0.5, "partitioned"), quiet)
     before = unlimited.plan.weights_held(unlimited.network)
     limits = np.array([0.1, 1, 1]) * network.weight_count
-    options = Options(3, 0.5, "partitioned", memory_limits=tuple(limits * 4 / 2**20))
+    options = Options(3, 0.5, "partitioned", assignment, memory_limits=tuple(limits * 4 / 2**20))
     result = restructure(network, samples, options, quiet)
     held = result.plan.weights_held(result.network)
     assert (held <= limits).all()
@@ -284,6 +308,10 @@ def test_link_costs_from_the_command_line(tmp_path):
     for name in ("links.txt", "links.npy"):
         assert np.array(link_costs(str(tmp_path / name), 3)).tolist() == costs.tolist()
     assert link_costs("nodes:2", 3) == ((0, 0.1, 1), (0.1, 0, 1), (1, 1, 0))
-    for wrong in ("nodes:0", "nodes:x", str(tmp_path / "missing.txt")):
+    np.save(tmp_path / "deep.npy", np.ones((3, 3, 3)))
+    np.save(tmp_path / "words.npy", np.full((3, 3), "dear"))
+    (tmp_path / "empty.npy").touch()
+    files = [str(tmp_path / name) for name in ("missing.txt", "deep.npy", "words.npy", "empty.npy")]
+    for wrong in ("nodes:0", "nodes:x", *files):
         with pytest.raises(UserError, match="--link-cost: expected"):
             link_costs(wrong, 3)

@@ -87,6 +87,24 @@ def write_plan(
         _write_plan_file(temporary / PLAN_FILE, network, plan, digests, provenance)
 
 
+def check_place(directory: Path) -> None:
+    """Find out now, not at the end of a long run, that no plan can be written to ``directory``.
+
+    Raises:
+        UserError: it holds something else, or cannot be made.
+    """
+    if directory.name in ("", ".."):
+        raise UserError(
+            f"{directory}: expected a directory with a name, as it is replaced as a whole; "
+            "choose another --out"
+        )
+    with _refusing(directory):
+        _check_replaceable(directory)
+        existing = next(parent for parent in directory.absolute().parents if parent.exists())
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+
+
 def read_plan(directory: Path) -> StoredPlan:
     """Read ``plan.h5``.
 
@@ -282,7 +300,7 @@ def _check_replaceable(directory: Path) -> None:
 @contextmanager
 def _writing(directory: Path) -> Iterator[Path]:
     """A temporary directory that becomes ``directory`` if all goes well and vanishes otherwise."""
-    try:
+    with _refusing(directory):
         _check_replaceable(directory)
         directory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as temporary:
@@ -292,6 +310,13 @@ def _writing(directory: Path) -> Iterator[Path]:
             if directory.exists():
                 directory.rename(Path(temporary) / "earlier")
             complete.rename(directory)
+
+
+@contextmanager
+def _refusing(directory: Path) -> Iterator[None]:
+    """Turn what goes wrong while ``directory`` is written into a message."""
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"{directory}: expected to be able to write there: {error}; "

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,12 +32,12 @@ class Checkpoint:
         self.directory = directory / key
 
     def load(self, name: str) -> dict[str, np.ndarray] | None:
-        """What was saved for mixing ``name``; None if nothing was."""
-        path = self._path(name)
-        if not path.exists():
+        """What was saved for mixing ``name``; None if nothing was, or it is damaged."""
+        try:
+            with np.load(self._path(name), allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
 
     def save(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Save the arrays of a finished mixing.

@@ -12,12 +12,12 @@ import numpy as np
 from repurpose_hpc import __version__
 from repurpose_hpc.data import Samples, check_labels, check_width
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.plan.files import write_plan
+from repurpose_hpc.plan.files import check_place, write_plan
 from repurpose_hpc.progress import PENDING
 from repurpose_hpc.restructure.checkpoint import Checkpoint
 from repurpose_hpc.restructure.evaluation import evaluate
 from repurpose_hpc.restructure.options import Options
-from repurpose_hpc.restructure.promise import Outcome, keep_promise
+from repurpose_hpc.restructure.promise import BrokenPromise, Outcome, keep_promise
 from repurpose_hpc.restructure.restructure import Log, Restructured, restructure
 from repurpose_hpc.restructure.team import ALONE, Team
 
@@ -53,6 +53,8 @@ def restructure_to(
             can be written.
     """
     began = time.perf_counter()
+    # The rank that will write looks, for all.
+    team.map(check_place, [directory])
     check_width(samples, network.inputs)
     if samples.labels is not None:
         check_labels(samples.labels, network.outputs, samples.path)
@@ -63,6 +65,9 @@ def restructure_to(
     }
     resume = directory.with_name(f".{directory.name}.resume")
 
+    def forget(resume: Path) -> None:
+        shutil.rmtree(resume, ignore_errors=True)
+
     def make(samples: Samples, options: Options, log: Log) -> Restructured:
         checkpoint = Checkpoint(resume, {**inputs, "options": asdict(options), "samples": samples.samples})
         result = restructure(network, samples, options, log, team, checkpoint)
@@ -70,7 +75,12 @@ def restructure_to(
         return Restructured(result.network.astype(dtype), result.plan)
 
     if options.promises:
-        outcome = keep_promise(network, samples, options, make, log, team)
+        try:
+            outcome = keep_promise(network, samples, options, make, log, team)
+        except BrokenPromise:
+            # There is nothing to go on with.
+            team.map(forget, [resume])
+            raise
     else:
         outcome = Outcome(make(samples, options, log), samples, options)
     result = outcome.restructured
@@ -89,7 +99,7 @@ def restructure_to(
 
     def write(directory: Path) -> None:
         write_plan(directory, result.network, result.plan, provenance, dtype)
-        shutil.rmtree(resume, ignore_errors=True)
+        forget(resume)
 
     team.map(write, [directory])
     findings |= outcome.findings

@@ -36,6 +36,10 @@ CONFIDENCE = 0.95
 Restructure = Callable[[Samples, Options, Log], Restructured]
 
 
+class BrokenPromise(UserError):
+    """Not even the whole budget meets the tolerance."""
+
+
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """A restructured network and what it was made with.
@@ -74,16 +78,17 @@ def keep_promise(
         team: shares the work.
 
     Raises:
-        UserError: no labels, too few samples, or a tolerance that not even the whole budget meets.
+        UserError: no labels, or too few samples.
+        BrokenPromise: not even the whole budget meets the tolerance.
     """
     check_samples(samples, options)
     held_out = hold_out(samples.samples, options.seed)
     trials = _Trials(network, samples, held_out, options, restructure, log, team)
     if search(trials.meets, trials.dense) is None:
-        raise UserError(
+        raise BrokenPromise(
             f"{_promised(options)}: expected to stay within that on {held_out.sum()} held-out samples, found "
-            f"{_found(options, trials.last.comparison)} even at --comm-budget 1, where only the rounding of "
-            "the weights changes; allow more, or write the shards with --dtype float64"
+            f"{_found(options, trials.last.comparison)} even at --comm-budget 1"
+            f"{_way_out(trials.last.options)}"
         )
     return trials.outcome()
 
@@ -204,10 +209,12 @@ class _Trials:
         self.last = _Trial(options, restructured, comparison)
         self.count += 1
         within = _within(options, comparison)
+        # With prices, a budget is a fraction of the cost.
+        size = f" ({values} values per sample)" if options.link_costs is None else ""
         if within:
             self.best = self.last
         self.log(
-            f"trial {self.count}: budget {options.comm_budget:.4g} ({values} values per sample), "
+            f"trial {self.count}: budget {options.comm_budget:.4g}{size}, "
             f"{_found(options, comparison)} on {self.held_out.samples} held-out samples: "
             f"{'enough' if within else 'not enough'}"
         )
@@ -263,6 +270,22 @@ def _promised(options: Options) -> str:
     if options.max_accuracy_drop is not None:
         return f"--max-accuracy-drop {options.max_accuracy_drop:g}"
     return f"--max-output-error {options.max_output_error:g}"
+
+
+def _way_out(whole: Options) -> str:
+    """Why not even the whole budget is enough, and what to do."""
+    if whole.keeps_everything:
+        return (
+            ", where only the rounding of the weights changes; allow more, or write the shards with "
+            "--dtype float64"
+        )
+    limits = {
+        "--method independent": whole.method == "independent",
+        f"--density {whole.density:g}": whole.density < 1,
+        "--memory-limits": whole.memory_limits is not None,
+    }
+    given = " and ".join(option for option, is_given in limits.items() if is_given)
+    return f" with {given}; allow more, or do without {given}"
 
 
 def _found(options: Options, comparison: Comparison) -> str:

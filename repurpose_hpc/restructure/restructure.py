@@ -113,7 +113,8 @@ class _Restructuring:
         self.survey = self._survey()
 
     def run(self) -> Restructured:
-        self.log(f"budget: {self.budget:,.0f} values per sample")
+        unit = "values" if self.options.link_costs is None else "units of link cost"
+        self.log(f"budget: {self.budget:,.0f} {unit} per sample")
         owners = self._plan_owners()
         later = self._estimate(owners)
         shares = self._weight_shares()
@@ -294,7 +295,9 @@ class _Restructuring:
     def _initial_owner(self, number: int, problem: Problem, capacity: np.ndarray) -> np.ndarray:
         neurons, assignment = len(problem.metric), self.options.assignment
         if assignment == "contiguous":
-            return contiguous_owners(neurons, self.machine.part_weights)
+            owner = contiguous_owners(neurons, self.machine.part_weights)
+            fits = (np.bincount(owner, minlength=len(capacity)) <= capacity).all()
+            return owner if fits else contiguous_owners(neurons, capacity)
         if assignment == "hypergraph":
             weights = self.mixings[number].weights
             return hypergraph_owners(weights, problem.source_owner, capacity, self.options.seed)
