@@ -14,19 +14,19 @@ from repurpose_hpc.restructure.team import ALONE
 from repurpose_hpc.study_job import compute, open_subject
 from repurpose_hpc.study_table import Table
 
-BUDGETS = (0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.0035)
+BUDGETS = (0.1, 0.05, 0.02, 0.01, 0.005, 0.0035)
 
 # (input placement, method, assignment)
 COLUMNS = (
-    ("partitioned", "magnitude", "contiguous"),
-    ("partitioned", "magnitude", "random"),
-    ("partitioned", "magnitude", "hypergraph"),
-    ("partitioned", "magnitude", "munkres"),
-    ("partitioned", "frobenius", "munkres"),
-    ("partitioned", "second-moment", "munkres"),
-    ("partitioned", "data", "contiguous"),
-    ("partitioned", "data", "munkres"),
     ("replicated", "data", "munkres"),
+    ("partitioned", "data", "munkres"),
+    ("partitioned", "data", "contiguous"),
+    ("partitioned", "second-moment", "munkres"),
+    ("partitioned", "frobenius", "munkres"),
+    ("partitioned", "magnitude", "munkres"),
+    ("partitioned", "magnitude", "hypergraph"),
+    ("partitioned", "magnitude", "random"),
+    ("partitioned", "magnitude", "contiguous"),
 )
 
 
