@@ -251,6 +251,20 @@ def test_expensive_links_carry_less(network, samples):
     assert totals["nodes"] < 0.8 * totals["equal"]
 
 
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_what_no_weight_uses_does_not_travel(network, samples, placement):
+    result = restructure(network, samples, Options(3, 0.5, placement, density=0.03), quiet)
+    plan = result.plan
+    for mixing in result.network.mixings:
+        source, target = plan.owners[network.space(mixing.source).name], plan.owners[mixing.name]
+        mask, used = plan.mixings[mixing.name], mixing.weights != 0
+        assert not (used & ~plan.allowed(network, mixing)).any()
+        for q, j in np.argwhere(mask.ghosts):
+            assert used[target == q, j].any()
+        for p, i in np.argwhere(mask.sums):
+            assert (used[i] & (source == p)).any()
+
+
 def test_density_bounds_the_weights_and_keeps_the_adjustment(network, samples):
     dense, sparse, pruned = (
         restructure(network, samples, Options(2, 0.5, method=method, density=density), quiet).network

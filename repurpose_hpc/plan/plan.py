@@ -87,6 +87,23 @@ def allowed(plan: MixingPlan, source_owner: np.ndarray, target_owner: np.ndarray
     return within | plan.ghosts[target_owner] | summed
 
 
+def trimmed(
+    plan: MixingPlan, weights: np.ndarray, source_owner: np.ndarray, target_owner: np.ndarray
+) -> MixingPlan:
+    """The plan without ghosts and sums that no weight other than zero makes use of.
+
+    Args:
+        plan: allows all weights other than zero.
+        weights: of the mixing, (m, n).
+        source_owner, target_owner: owners of the two spaces, (n,) and (m,).
+    """
+    used, workers = weights != 0, range(len(plan.ghosts))
+    ghosts = plan.ghosts & np.stack([used[target_owner == q].any(axis=0) for q in workers])
+    summed = used & ~ghosts[target_owner]
+    sums = plan.sums & np.stack([summed[:, source_owner == p].any(axis=1) for p in workers])
+    return MixingPlan(ghosts, sums)
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """Owners and interdependency masks of a network.

@@ -22,6 +22,7 @@ from repurpose_hpc.plan.plan import (
     contiguous_owners,
     dense_plan,
     input_owners,
+    trimmed,
 )
 from repurpose_hpc.progress import PENDING
 from repurpose_hpc.restructure.adjustment import adjust, prune
@@ -176,7 +177,11 @@ class _Restructuring:
         self.plan.owners[self.original.space(mixing.target).name] = owner
         self.plan.mixings[mixing.name] = mask_of(problem, form, owner, price)
         self.log(f"{mixing.name}: adjusting{PENDING}")
-        self._finish(mixing, self._weights(number, problem, shares))
+        weights = self._weights(number, problem, shares)
+        if self.options.density < 1:
+            mask = self.plan.mixings[mixing.name]
+            self.plan.mixings[mixing.name] = trimmed(mask, weights.weights, source_owner, owner)
+        self._finish(mixing, weights)
         self.log(
             f"{mixing.name}: {self.plan.mixings[mixing.name].form} form, "
             f"{self.plan.values_sent(self.original, mixing)} of "
