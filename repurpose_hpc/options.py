@@ -115,7 +115,8 @@ def add_restructure_options(parser: argparse.ArgumentParser) -> None:
         "--imbalance",
         type=float,
         metavar="E",
-        help=f"a worker may own more than its share by this fraction (default {Options.imbalance:g})",
+        help="no worker holds more than its share of the weights by more than this (default: neurons "
+        "are shared out fairly, ghosts come on top)",
     )
     group.add_argument(
         "--memory-limits",

@@ -15,8 +15,8 @@ class Machine:
     """What P workers run on.
 
     Attributes:
-        part_weights: relative speeds, (P,), >= 0.
-        imbalance: a part may exceed its share of the neurons or weights by this fraction.
+        part_weights: relative shares of the neurons, (P,), >= 0.
+        imbalance: a worker may own more than its share of the neurons by this fraction.
         link_costs: κ(p, q), of sending one value from p to q, (P, P); the diagonal is 0.
         room: weights that each worker can hold, (P,); inf where there is no limit.
     """

@@ -37,7 +37,8 @@ class Options:
         assignment: one of ``ASSIGNMENTS``.
         method: one of ``METHODS``.
         part_weights: relative speed of each worker, >= 0; None: all equal.
-        imbalance: a worker may own more than its share by this fraction, >= 0.
+        imbalance: a worker may hold more than its share of the weights by this fraction, >= 0; None: by as
+            many ghosts as it is worth.
         memory_limits: MiB of float32 weights that each worker can hold; None: no limits.
         link_costs: price of sending a value from worker p (row) to q; None: all equal.
         density: largest fraction of the original weights that is kept, above 0, at most 1.
@@ -54,7 +55,7 @@ class Options:
     method: str = "data"
     part_weights: tuple[float, ...] | None = None
     seed: int = 0
-    imbalance: float = 0.0
+    imbalance: float | None = None
     memory_limits: tuple[float, ...] | None = None
     link_costs: tuple[tuple[float, ...], ...] | None = None
     density: float = 1.0
@@ -73,7 +74,7 @@ class Options:
         _check_choice("--method", self.method, METHODS)
         if not 0 < self.density <= 1:
             raise UserError(f"--density: expected a fraction above 0, at most 1, got {self.density}")
-        if not 0 <= self.imbalance < math.inf:
+        if self.imbalance is not None and not 0 <= self.imbalance < math.inf:
             raise UserError(f"--imbalance: expected a fraction, 0 or more, got {self.imbalance}")
         if self.part_weights is not None:
             self._check_part_weights(self.part_weights)
@@ -99,7 +100,8 @@ class Options:
         room = np.full(P, np.inf) if self.memory_limits is None else np.array(self.memory_limits) * 2.0**20
         return Machine(
             part_weights=np.array(self.part_weights or (1.0,) * P, float),
-            imbalance=self.imbalance,
+            # Weights go with the square of the neurons.
+            imbalance=math.sqrt(1 + (self.imbalance or 0.0)) - 1,
             link_costs=uniform_links(P) if self.link_costs is None else np.array(self.link_costs, float),
             room=room / WEIGHT_BYTES,
         )

@@ -27,6 +27,7 @@ from repurpose_hpc.plan.plan import (
 from repurpose_hpc.progress import PENDING
 from repurpose_hpc.restructure.adjustment import adjust, prune
 from repurpose_hpc.restructure.assignment import random_owners
+from repurpose_hpc.restructure.balance import limit_ghosts, neuron_shares
 from repurpose_hpc.restructure.checkpoint import Checkpoint
 from repurpose_hpc.restructure.density import sparsify, spread_weights, weight_scores
 from repurpose_hpc.restructure.forms import Problem, mask_of, mixed_tradeoff, tradeoffs
@@ -103,7 +104,11 @@ class _Restructuring:
         self.original, self.restructured = network, network
         self.samples, self.options, self.log = samples, options, log
         self.team, self.checkpoint = team, checkpoint
-        self.machine = options.machine()
+        machine = options.machine()
+        self.speeds = machine.part_weights / machine.part_weights.sum()
+        replicated = options.input_placement == "replicated"
+        shares = neuron_shares(network, self.speeds, options.budget, replicated)
+        self.machine = replace(machine, part_weights=shares)
         self.mixings = network.mixings
         input_space = network.space(network.input)
         owner = input_owners(input_space.neurons, options.input_placement, self.machine.part_weights)
@@ -169,6 +174,10 @@ class _Restructuring:
             owner, forms = alternate(
                 problem, self._capacity(number, source_owner), owner, forms, price, ahead
             )
+        if self.options.imbalance is not None:
+            allowance = (1 + self.options.imbalance) * self.speeds
+            price = price_for([forms, *later], self.budget)
+            forms = [limit_ghosts(problem, owner, form, price, allowance) for form in forms]
         forms = self._with_mixed(problem, owner, forms, price_for([forms, *later], self.budget))
         price = price_for([forms, *later], self.budget)
         form = cheapest(forms, price)
@@ -342,8 +351,7 @@ class _Restructuring:
     def _weight_quota(self, number: int, shares: list[int]) -> np.ndarray:
         """Weights of this mixing that each worker may keep, by its speed, of those that are left, (P,)."""
         total = self.weights_left * shares[number] / max(sum(shares[number:]), 1)
-        share = self.machine.part_weights / self.machine.part_weights.sum()
-        return np.floor(total * share).astype(np.int64)
+        return np.floor(total * self.speeds).astype(np.int64)
 
 
 def alternate(
