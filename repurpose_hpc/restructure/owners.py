@@ -60,7 +60,9 @@ def assign_rows(
         capacity: of the workers, (P,).
         ahead: what the next mixing gains if neuron i is worker q's, (m, P).
     """
-    return assign(assignment_costs(problem, supports) - ahead, capacity)
+    costs = assignment_costs(problem, supports) - ahead
+    # By one rank, which compiles the kernel for all.
+    return problem.team.map(lambda costs: assign(costs, capacity), [costs])[0]
 
 
 def draft(problem: Problem, owner: np.ndarray, making: np.ndarray, capacity: np.ndarray) -> np.ndarray:
@@ -200,7 +202,9 @@ class Sweep:
         maker = self.problem_of(number, self.owners[number])
         user = self.problem_of(number + 1, self.owners[number + 1])
         making = assignment_costs(maker, maker.own())
-        drafted = draft(user, self.owners[number + 2], making, self.capacities[number])
+        task = (user, self.owners[number + 2], making, self.capacities[number])
+        # By one rank, which compiles the kernel for all.
+        drafted = user.team.map(lambda task: draft(*task), [task])[0]
         owners = [*self.owners[: number + 1], drafted, *self.owners[number + 2 :]]
         errors = [self._error(k, owners) for k in (number, number + 1)]
         if sum(errors) < sum(self.errors[number : number + 2]):
