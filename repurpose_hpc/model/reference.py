@@ -23,18 +23,21 @@ def forward(network: Network, x: np.ndarray, dtype: type = np.float64) -> np.nda
     return apply_head(network.head, np.ascontiguousarray(outputs.T))
 
 
-def trace(network: Network, x: np.ndarray) -> dict[str, np.ndarray]:
+def trace(network: Network, x: np.ndarray, last: str | None = None) -> dict[str, np.ndarray]:
     """Every tensor of a forward pass, in the dtype of ``x``, the head not applied.
 
     Args:
         network: any network.
         x: samples, neuron-major, shape (inputs, samples).
+        last: the tensor after which to stop; None: the output.
 
     Returns:
         name -> (neurons, samples).
     """
     tensors = {network.input: x}
     for op in network.operations:
+        if last in tensors:
+            break
         source = tensors[op.source]
         tensors[op.target] = mix(op, source) if isinstance(op, Mixing) else activate(op.activation, source)
     return tensors

@@ -38,12 +38,16 @@ class RowGroup:
 
 
 def row_groups(mask: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Rows of ``mask``, bool (m, n), that are alike: (rows, columns that they may use)."""
+    """Rows of ``mask``, bool (m, n), that are alike: (rows, columns that they may use, at least one)."""
     # Packed, since sorting rows takes time for each of their bytes.
     packed = np.packbits(mask, axis=1)
     _, first, group = np.unique(packed, axis=0, return_index=True, return_inverse=True)
     group = group.ravel()
-    return [(np.flatnonzero(group == number), np.flatnonzero(mask[row])) for number, row in enumerate(first)]
+    return [
+        (np.flatnonzero(group == number), np.flatnonzero(mask[row]))
+        for number, row in enumerate(first)
+        if mask[row].any()
+    ]
 
 
 def adjust(mixing: Mixing, moments: Moments, mask: np.ndarray, root: np.ndarray | None, team: Team) -> Mixing:
@@ -57,8 +61,7 @@ def adjust(mixing: Mixing, moments: Moments, mask: np.ndarray, root: np.ndarray 
             itself, at whose result the gradient Ŵ H − R is zero on the mask.
         team: shares the work.
     """
-    supported = [(rows, S) for rows, S in row_groups(mask) if S.size]
-    solved = team.map(lambda group: _solve_rows(moments, *group), supported)
+    solved = team.map(lambda group: _solve_rows(moments, *group), row_groups(mask))
     weights = np.zeros(mixing.weights.shape)
     for group, solution in solved:
         weights[np.ix_(group.rows, group.S)] = solution

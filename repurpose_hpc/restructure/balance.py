@@ -10,7 +10,7 @@ import numpy as np
 
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.restructure.forms import Problem
-from repurpose_hpc.restructure.tradeoff import Tradeoff, Unit
+from repurpose_hpc.restructure.tradeoff import Tradeoff
 
 # The limits follow the total, which they lower: rounds until they agree.
 ROUNDS = 20
@@ -73,13 +73,9 @@ def limit_ghosts(
         if (limited == kept).all():
             break
         kept = limited
-    units = [_first(unit, count, price) for unit, count in zip(form.ghosts, kept, strict=True)]
+    units = [
+        unit.first(count) if count < unit.kept(price).size else unit
+        for unit, count in zip(form.ghosts, kept, strict=True)
+    ]
     lost = sum(unit.savings @ unit.costs for unit in form.ghosts) - sum(u.savings @ u.costs for u in units)
     return Tradeoff(form.floor + float(lost), units, form.sums)
-
-
-def _first(unit: Unit, count: int, price: float) -> Unit:
-    """The ``count`` most valuable groups, if that is fewer than ``price`` leaves."""
-    if count >= unit.kept(price).size:
-        return unit
-    return Unit(unit.groups[:count], unit.savings[:count], unit.costs[:count])

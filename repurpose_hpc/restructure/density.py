@@ -69,7 +69,7 @@ def sparsify(
 def _scores(moments: Moments, metric: np.ndarray, mask: np.ndarray, team: Team) -> np.ndarray:
     """What the removal of each weight on the mask costs, (m, n); zero elsewhere."""
     weight = np.diag(metric)
-    groups = [(rows, S) for rows, S in row_groups(mask) if S.size]
+    groups = row_groups(mask)
 
     def group_scores(group: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         rows, S = group

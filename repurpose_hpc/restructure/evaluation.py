@@ -7,7 +7,8 @@ import numpy as np
 from repurpose_hpc.data import Samples
 from repurpose_hpc.model.bound import OutputBound, spectral_norm
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.restructure.statistics import map_batches, propagate
+from repurpose_hpc.model.reference import trace
+from repurpose_hpc.restructure.statistics import map_batches
 from repurpose_hpc.restructure.team import ALONE, Team
 
 
@@ -52,7 +53,7 @@ def compare(original: Network, restructured: Network, samples: Samples, team: Te
     """The outputs of both networks for all samples; collective."""
 
     def outputs(_: int, batch: np.ndarray) -> list[np.ndarray]:
-        return [propagate(net, batch, net.output)[net.output] for net in (original, restructured)]
+        return [trace(net, batch)[net.output] for net in (original, restructured)]
 
     comparison = Comparison()
     for z, z_hat in map_batches(outputs, samples, team):
@@ -75,8 +76,8 @@ def evaluate(original: Network, restructured: Network, samples: Samples, team: T
     output_bound = OutputBound(restructured, dict(zip(names, norms, strict=True)))
 
     def measure(_: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict, np.ndarray]:
-        y = propagate(original, batch, original.output)
-        y_hat = propagate(restructured, batch, restructured.output)
+        y = trace(original, batch)
+        y_hat = trace(restructured, batch)
         squares = {
             mixing.name: _squares(y[mixing.target] - y_hat[mixing.target], y[mixing.target])
             for mixing in original.mixings

@@ -125,14 +125,10 @@ def mixed_tradeoff(problem: Problem, owner: np.ndarray, ghosts: Tradeoff, price:
         a form whose objective at ``price`` is at most that of ``ghosts``.
     """
     supports = problem.own() | mask_of(problem, ghosts, owner, price).ghosts
-    worthwhile = [_cut(unit, price) for unit in row_sums(problem, owner, supports, price)]
+    sums = row_sums(problem, owner, supports, price)
+    worthwhile = [unit.first(unit.kept(price).size) for unit in sums]
     saved = sum(float(unit.savings @ unit.costs) for unit in worthwhile)
     return Tradeoff(ghosts.floor - saved, ghosts.ghosts, worthwhile)
-
-
-def _cut(unit: Unit, price: float) -> Unit:
-    kept = unit.savings > price
-    return Unit(unit.groups[kept], unit.savings[kept], unit.costs[kept])
 
 
 def row_sums(problem: Problem, owner: np.ndarray, supports: np.ndarray, price: float = 0.0) -> list[Unit]:

@@ -18,8 +18,8 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from repurpose_hpc.data import Samples, check_finite
-from repurpose_hpc.model.activations import activate
 from repurpose_hpc.model.network import Mixing, Network
+from repurpose_hpc.model.reference import trace
 from repurpose_hpc.restructure.team import Team
 
 # Samples propagated at a time; part of the result, since it orders the sums.
@@ -147,8 +147,8 @@ def measure_moments(
     """
 
     def ends(_: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        x = propagate(restructured, batch, mixing.source)[mixing.source]
-        return x, propagate(original, batch, mixing.target)[mixing.target]
+        x = trace(restructured, batch, mixing.source)[mixing.source]
+        return x, trace(original, batch, mixing.target)[mixing.target]
 
     sums = MomentSums(mixing, team)
     for x, y in map_batches(ends, samples, team):
@@ -175,16 +175,3 @@ def map_batches(
 
     for numbered in team.in_rounds(enumerate(samples.batches(BATCH, dtype=None))):
         yield from team.map(work, numbered)
-
-
-def propagate(network: Network, batch: np.ndarray, last: str) -> dict[str, np.ndarray]:
-    """Every tensor up to ``last`` for a batch (inputs, batch): name -> (neurons, batch) float64."""
-    tensors = {network.input: batch}
-    for op in network.operations:
-        if last in tensors:
-            break
-        if isinstance(op, Mixing):
-            tensors[op.target] = op.weights.astype(np.float64) @ tensors[op.source] + op.bias[:, None]
-        else:
-            tensors[op.target] = activate(op.activation, tensors[op.source])
-    return tensors

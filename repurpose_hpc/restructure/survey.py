@@ -16,6 +16,7 @@ import numpy as np
 from repurpose_hpc.data import Samples
 from repurpose_hpc.model.activations import derivative
 from repurpose_hpc.model.network import Mixing, Network
+from repurpose_hpc.model.reference import trace
 from repurpose_hpc.restructure.elimination import metric_root
 from repurpose_hpc.restructure.statistics import (
     Moments,
@@ -23,7 +24,6 @@ from repurpose_hpc.restructure.statistics import (
     ProductSum,
     data_free_moments,
     map_batches,
-    propagate,
 )
 from repurpose_hpc.restructure.team import Team
 
@@ -57,9 +57,9 @@ def survey(network: Network, samples: Samples, seed: int, team: Team) -> Survey:
     """
     classifier = samples.labels is not None or network.head != "identity"
 
-    def trace(number: int, batch: np.ndarray) -> tuple[dict, dict]:
+    def trace_back(number: int, batch: np.ndarray) -> tuple[dict, dict]:
         rng = np.random.default_rng([seed, number])
-        tensors = propagate(network, batch, network.output)
+        tensors = trace(network, batch)
         z, gradients = tensors[network.output], {mixing.name: [] for mixing in network.mixings}
         for _ in range(PROBES):
             g = _fisher_probe(z, rng) if classifier else rng.choice([-1.0, 1.0], size=z.shape)
@@ -71,7 +71,7 @@ def survey(network: Network, samples: Samples, seed: int, team: Team) -> Survey:
     sums = {mixing.name: MomentSums(mixing, team) for mixing in network.mixings}
     sizes = {mixing.name: len(mixing.bias) for mixing in network.mixings}
     squares = {name: ProductSum(m, m, team) for name, m in sizes.items()}
-    for ends, gradients in map_batches(trace, samples, team):
+    for ends, gradients in map_batches(trace_back, samples, team):
         for name, pair in ends.items():
             sums[name].add(*pair)
             squares[name].add(gradients[name], gradients[name])

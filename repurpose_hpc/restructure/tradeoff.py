@@ -33,6 +33,10 @@ class Unit:
         """The groups that are worth more than ``price``."""
         return self.groups[self.savings > price]
 
+    def first(self, count: int) -> Unit:
+        """The unit with its ``count`` most valuable groups only."""
+        return Unit(self.groups[:count], self.savings[:count], self.costs[:count])
+
 
 NOTHING = Unit(np.empty(0, np.int64), np.empty(0), np.empty(0))
 
