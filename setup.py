@@ -14,7 +14,6 @@ SAFETENSORS = ["safetensors", "ml_dtypes"]
 PLOT = ["matplotlib>=3.7"]
 HYPERGRAPH = ["mtkahypar"]
 TRAIN = ["torch"]
-PLOT = ["matplotlib"]
 TEST = [
     *ONNX,
     *SAFETENSORS,

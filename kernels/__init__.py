@@ -1,33 +1,47 @@
-"""Compiled kernels on arrays: products, activations, pack and unpack; assignment and projections.
+"""Compiled kernels on arrays: products, convolutions, pooling, activations, pack and unpack; assignment.
 
 They know nothing of models, files or MPI and import nothing of the rest of the package.
 """
 
 from .activations import ACTIVATION_CODES, activate, activate_in_place
+from .convolution import convolve_direct, pack_weights
 from .crossover import blas_is_faster, csr_is_faster
 from .csr import INDEX_DTYPE, csr_batch, csr_vector
 from .dense import dense_batch, dense_vector
 from .exchange import pack, unpack, unpack_add
+from .maps import COMBINATION_CODES, affine, combine, take_positions
+from .pooling import average_pool, depthwise, max_pool
 from .projection import project_out
 from .rows import finish
 from .transport import least_cost_owners
 from .warmup import warm_up
+from .windows import patches
 
 __all__ = [
     "ACTIVATION_CODES",
+    "COMBINATION_CODES",
     "INDEX_DTYPE",
     "activate",
     "activate_in_place",
+    "affine",
+    "average_pool",
     "blas_is_faster",
+    "combine",
+    "convolve_direct",
     "csr_batch",
     "csr_is_faster",
     "csr_vector",
     "dense_batch",
     "dense_vector",
+    "depthwise",
     "finish",
     "least_cost_owners",
+    "max_pool",
     "pack",
+    "pack_weights",
+    "patches",
     "project_out",
+    "take_positions",
     "unpack",
     "unpack_add",
     "warm_up",

@@ -27,6 +27,7 @@ def csr_vector(
     out: np.ndarray,
     code: int,
     alpha: float,
+    beta: float,
 ) -> None:
     """out = act(start + W x) for one sample.
 
@@ -37,14 +38,14 @@ def csr_vector(
         start: (m,), a bias or ``out`` itself.
         out: (m,).
         code: activation, one of ``ACTIVATION_CODES``.
-        alpha: its slope (leaky_relu).
+        alpha, beta: its parameters.
     """
     for i in range(out.size):
         total = data.dtype.type(0)
         for k in range(indptr[i], indptr[i + 1]):
             total += data[k] * x[indices[k]]
         out[i] = start[i] + total
-    activate_in_place(out, code, alpha)
+    activate_in_place(out, code, alpha, beta)
 
 
 @jit
@@ -72,6 +73,7 @@ def csr_batch(
     out: np.ndarray,
     code: int,
     alpha: float,
+    beta: float,
 ) -> None:
     """out = act(start + W X) for a batch.
 
@@ -82,10 +84,10 @@ def csr_batch(
         start: (m, 1), a bias, or (m, batch), possibly ``out`` itself.
         out: (m, batch).
         code: activation, one of ``ACTIVATION_CODES``.
-        alpha: its slope (leaky_relu).
+        alpha, beta: its parameters.
     """
     spread(start, out)
     for i in range(out.shape[0]):
         row = slice(indptr[i], indptr[i + 1])
         _add_row(data[row], indices[row], X, out[i])
-    activate_in_place(out, code, alpha)
+    activate_in_place(out, code, alpha, beta)

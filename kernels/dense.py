@@ -37,7 +37,7 @@ def _four_dots(W: np.ndarray, row: int, samples: np.ndarray, b: int) -> tuple[fl
 
 @jit
 def dense_vector(
-    W: np.ndarray, x: np.ndarray, start: np.ndarray, out: np.ndarray, code: int, alpha: float
+    W: np.ndarray, x: np.ndarray, start: np.ndarray, out: np.ndarray, code: int, alpha: float, beta: float
 ) -> None:
     """out = act(start + W x) for one sample.
 
@@ -47,7 +47,7 @@ def dense_vector(
         start: (m,), a bias or ``out`` itself.
         out: (m,).
         code: activation, one of ``ACTIVATION_CODES``.
-        alpha: its slope (leaky_relu).
+        alpha, beta: its parameters.
     """
     rows = W.shape[0]
     whole = rows - rows % 4
@@ -60,12 +60,12 @@ def dense_vector(
         out[i + 3] = start[i + 3] + fourth
     for i in range(whole, rows):
         out[i] = start[i] + _dot(W, i, samples, 0)
-    activate_in_place(out, code, alpha)
+    activate_in_place(out, code, alpha, beta)
 
 
 @jit
 def dense_batch(
-    W: np.ndarray, X: np.ndarray, start: np.ndarray, out: np.ndarray, code: int, alpha: float
+    W: np.ndarray, X: np.ndarray, start: np.ndarray, out: np.ndarray, code: int, alpha: float, beta: float
 ) -> None:
     """out = act(start + W X) for a small batch; large ones are faster in BLAS (``blas_is_faster``).
 
@@ -78,7 +78,7 @@ def dense_batch(
         start: (m, 1), a bias, or (m, batch), possibly ``out`` itself.
         out: (m, batch).
         code: activation, one of ``ACTIVATION_CODES``.
-        alpha: its slope (leaky_relu).
+        alpha, beta: its parameters.
     """
     rows = W.shape[0]
     whole = rows - rows % 4
@@ -94,4 +94,4 @@ def dense_batch(
     for i in range(whole, rows):
         for b in range(samples.shape[0]):
             out[i, b] += _dot(W, i, samples, b)
-    activate_in_place(out, code, alpha)
+    activate_in_place(out, code, alpha, beta)

@@ -23,7 +23,9 @@ def spread(start: np.ndarray, out: np.ndarray) -> None:
 
 
 @jit
-def finish(start: np.ndarray, product: np.ndarray, out: np.ndarray, code: int, alpha: float) -> None:
+def finish(
+    start: np.ndarray, product: np.ndarray, out: np.ndarray, code: int, alpha: float, beta: float
+) -> None:
     """out = act(start + product): completes a product that came from BLAS.
 
     Args:
@@ -32,7 +34,7 @@ def finish(start: np.ndarray, product: np.ndarray, out: np.ndarray, code: int, a
             itself where start is not.
         out: (m, batch).
         code: activation, one of ``ACTIVATION_CODES``.
-        alpha: its slope (leaky_relu).
+        alpha, beta: its parameters.
     """
     rows, batch = out.shape
     if start.shape[1] == batch:
@@ -43,4 +45,4 @@ def finish(start: np.ndarray, product: np.ndarray, out: np.ndarray, code: int, a
         for i in range(rows):
             for b in range(batch):
                 out[i, b] = start[i, 0] + product[i, b]
-    activate_in_place(out, code, alpha)
+    activate_in_place(out, code, alpha, beta)

@@ -7,18 +7,23 @@ import time
 import numpy as np
 
 from .activations import ACTIVATION_CODES, activate_in_place
+from .convolution import convolve_direct, pack_weights
 from .csr import INDEX_DTYPE, csr_batch, csr_vector
 from .dense import dense_batch, dense_vector
 from .exchange import pack, unpack, unpack_add
+from .maps import COMBINATION_CODES, affine, combine, take_positions
+from .pooling import average_pool, depthwise, max_pool
 from .rows import finish
+from .windows import patches
 
 
-def warm_up(dtype: np.dtype | type | str) -> float:
+def warm_up(dtype: np.dtype | type | str, maps: bool = False) -> float:
     """Call every kernel once on arrays of ``dtype`` and return how many seconds that took.
 
-    Seconds the first time on a machine, a fraction of one with the cache.  What it compiles is
-    what the kernels' docstrings ask for: C-contiguous writable arrays of one dtype, indices
-    of ``INDEX_DTYPE``, ``code`` an int and ``alpha`` a float.
+    With ``maps`` those of feature maps as well, which not every network needs.  Seconds the first
+    time on a machine, a fraction of one with the cache.  What it compiles is what the kernels'
+    docstrings ask for: C-contiguous writable arrays of one dtype, indices of ``INDEX_DTYPE``,
+    ``code`` an int, ``alpha`` and ``beta`` floats.
 
     Raises:
         ValueError: dtype is neither float32 nor float64.
@@ -29,7 +34,7 @@ def warm_up(dtype: np.dtype | type | str) -> float:
     matrix, vector = np.ones((1, 1), dtype), np.ones(1, dtype)
     indices, indptr = np.zeros(1, INDEX_DTYPE), np.array([0, 1], INDEX_DTYPE)
     out_matrix, out_vector = np.empty_like(matrix), np.empty_like(vector)
-    epilogue = ACTIVATION_CODES["identity"], 0.0
+    epilogue = ACTIVATION_CODES["identity"], 0.0, 0.0
 
     dense_vector(matrix, vector, vector, out_vector, *epilogue)
     dense_batch(matrix, matrix, matrix, out_matrix, *epilogue)
@@ -41,4 +46,21 @@ def warm_up(dtype: np.dtype | type | str) -> float:
     pack(matrix, indices, out_matrix)
     unpack(matrix, indices, out_matrix)
     unpack_add(matrix, indices, out_matrix)
+    if maps:
+        _warm_up_maps(dtype, epilogue)
     return time.perf_counter() - began
+
+
+def _warm_up_maps(dtype: np.dtype | type | str, epilogue: tuple[int, float, float]) -> None:
+    x, bias, out = (np.ones((1, 1, 1, 1), dtype) for _ in range(3))
+    filters, rows, row = np.ones((1, 1, 1), dtype), np.ones((1, 1), dtype), np.empty((1, 1, 1), dtype)
+    one, none = (1, 1), (0, 0)
+
+    convolve_direct(pack_weights(rows), x, one, one, one, none, bias, out, *epilogue)
+    patches(x, 0, one, one, one, one, none, rows)
+    depthwise(filters, x, one, one, none, bias, out, *epilogue)
+    max_pool(x, one, one, one, none, out)
+    average_pool(x, one, one, one, none, (0, 0, 0, 0), out)
+    affine(rows, filters, rows, row, *epilogue)
+    combine(COMBINATION_CODES["add"], filters, filters, row, *epilogue)
+    take_positions(filters, np.zeros(1, np.int64), 0.0, row)

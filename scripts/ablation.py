@@ -17,7 +17,7 @@ from accuracy_table import arguments
 
 from repurpose_hpc.data import open_samples
 from repurpose_hpc.model.load import load_model
-from repurpose_hpc.restructure import adjustment, forms, owners, survey
+from repurpose_hpc.restructure import adjustment, forms, survey, sweep
 from repurpose_hpc.restructure import restructure as driver
 from repurpose_hpc.restructure.evaluation import evaluate
 from repurpose_hpc.restructure.options import Options
@@ -53,7 +53,7 @@ def uniform_budgets() -> Iterator[None]:
     restructure_mixing = driver._Restructuring._restructure_mixing
 
     def alone(run: driver._Restructuring, number: int, *args: object) -> None:
-        mine = run.options.budget * run._dense_cost(run.mixings[number])
+        mine = run.options.budget * run._dense_cost(run.mixings[number].source)
         with patch.object(driver, "price_for", lambda mixings, _: price_for(mixings[:1], mine)):
             restructure_mixing(run, number, *args)
 
@@ -83,7 +83,7 @@ VARIANTS: dict[str, Callable] = {
     "full method": everything,
     "without the metric of the output": no_metric,
     "uniform budgets": uniform_budgets,
-    "without look-ahead": lambda: patch.object(owners, "SWEEPS", 0),
+    "without look-ahead": lambda: patch.object(sweep, "SWEEPS", 0),
     "without alternation": lambda: patch.object(driver, "ALTERNATIONS", 1),
     "ghost form only": only_ghosts,
     "one form per mixing": no_mixed_form,

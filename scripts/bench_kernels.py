@@ -29,7 +29,7 @@ from repurpose_hpc.kernels import (
 )
 from repurpose_hpc.kernels.jit import jit
 
-RELU = ACTIVATION_CODES["relu"], 0.0
+RELU = ACTIVATION_CODES["relu"], 0.0, 0.0
 VECTOR_SIZES = (1024, 2048, 4096)
 BATCH_SIZES = (128, 512, 1024, 2048)
 BATCHES = (2, 4, 6, 8, 12, 16, 32, 64, 128, 256)

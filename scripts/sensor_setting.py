@@ -22,7 +22,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from repurpose_hpc.model.network import Mixing, Network
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.plan import Plan, contiguous_owners, ghost_plan, partial_plan
 
 SENSORS = 6

@@ -45,6 +45,12 @@ def read_split(data: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
+def training_and_validation(samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Shuffled indices of the images to train on and of the VALIDATION_SAMPLES kept back."""
+    order = np.random.default_rng(seed).permutation(samples)
+    return order[VALIDATION_SAMPLES:], order[:VALIDATION_SAMPLES]
+
+
 def build_network(widths: Sequence[int] = WIDTHS) -> nn.Sequential:
     """The multilayer perceptron of ``widths`` with ReLU and dropout between the layers."""
     layers: list[nn.Module] = []
@@ -63,16 +69,17 @@ def accuracy(network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
     """Fraction of samples whose largest output is at the label."""
     network.eval()
     with torch.no_grad():
-        return (network(x).argmax(dim=1) == y).float().mean().item()
+        answers = torch.cat([network(part).argmax(dim=1) for part in x.split(BATCH)])
+    return (answers == y).float().mean().item()
 
 
-def train(network: nn.Module, train_set: tuple, validation_set: tuple) -> None:
+def train(network: nn.Module, train_set: tuple, validation_set: tuple, epochs: int = EPOCHS) -> None:
     """AdamW with a one-cycle learning rate; prints the validation accuracy of every epoch."""
     x, y = train_set
     steps = -(-len(x) // BATCH)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=EPOCHS * steps)
-    for epoch in range(EPOCHS):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=epochs * steps)
+    for epoch in range(epochs):
         network.train()
         for batch in torch.randperm(len(x)).split(BATCH):
             loss = nn.functional.cross_entropy(network(augment(x[batch])), y[batch])
@@ -111,8 +118,7 @@ def main() -> None:
     images, labels = read_split(options.data, "train")
     test_images, test_labels = read_split(options.data, "t10k")
     torch.manual_seed(options.seed)
-    order = np.random.default_rng(options.seed).permutation(len(images))
-    validation, training = order[:VALIDATION_SAMPLES], order[VALIDATION_SAMPLES:]
+    training, validation = training_and_validation(len(images), options.seed)
     calibration = training[:CALIBRATION_SAMPLES]
 
     network = build_network()

@@ -1,13 +1,15 @@
 """Small random networks with random plans, written as shards: what restructuring would leave."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from repurpose_hpc.model.activations import IDENTITY, RELU
-from repurpose_hpc.model.network import Network, chain
+from repurpose_hpc.model.chain import chain
+from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.files import write_plan
-from repurpose_hpc.plan.plan import Plan, ghost_plan, input_owners, mixing_plan, partial_plan
+from repurpose_hpc.plan.plan import MixingPlan, Plan, ghost_plan, input_owners, mixing_plan, partial_plan
 
 WIDTHS = (12, 16, 14, 5)
 SAMPLES = 23
@@ -22,18 +24,21 @@ def random_network(seed: int = 0, widths: tuple[int, ...] = WIDTHS, head: str = 
     return chain(weights, biases, [RELU] * (len(shapes) - 1) + [IDENTITY], head)
 
 
-def random_plan(network: Network, workers: int, placement: str, seed: int = 0) -> Plan:
-    """Random owners and sparse masks: ghosts for the first mixing, sums for the last, between them both."""
-    draw = np.random.default_rng(seed)
-    owners = {
-        space.name: draw.integers(0, workers, space.neurons).astype(np.int32) for space in network.spaces
-    }
-    first = network.space_of[network.input]
-    owners[first] = input_owners(network.inputs, placement, np.ones(workers))
+def random_plan(network: Network, workers: int, placement: str, seed: int = 0, density: float = 0.3) -> Plan:
+    """Random owners and masks."""
+    owners = random_owners(network, workers, placement, np.random.default_rng(seed))
+    return Plan(workers, placement, owners, random_masks(network, owners, workers, density, seed))
+
+
+def random_masks(
+    network: Network, owners: dict[str, np.ndarray], workers: int, density: float = 0.3, seed: int = 0
+) -> dict[str, MixingPlan]:
+    """Random masks: ghosts for the first mixing, sums for the last, between them both."""
+    draw = np.random.default_rng([seed, 1])
     mixings = {}
     for mixing in network.mixings:
-        m, n = mixing.weights.shape
-        ghosts, sums = draw.random((workers, n)) < 0.3, draw.random((workers, m)) < 0.3
+        m, n = mixing.links.shape
+        ghosts, sums = draw.random((workers, n)) < density, draw.random((workers, m)) < density
         ends = [owners[network.space_of[end]] for end in (mixing.source, mixing.target)]
         if mixing is network.mixings[0]:
             mixings[mixing.name] = ghost_plan(ghosts, *ends)
@@ -41,15 +46,28 @@ def random_plan(network: Network, workers: int, placement: str, seed: int = 0) -
             mixings[mixing.name] = partial_plan(sums, *ends)
         else:
             mixings[mixing.name] = mixing_plan(ghosts, sums, *ends)
-    return Plan(workers, placement, owners, mixings)
+    return mixings
+
+
+def random_owners(
+    network: Network, workers: int, placement: str, draw: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Owners of all spaces: of the inputs as ``placement`` has it, of other free spaces at random."""
+    free = {
+        space.name: input_owners(space.neurons, placement, np.ones(workers))
+        if space.name in network.input_spaces
+        else draw.integers(0, workers, space.neurons).astype(np.int32)
+        for space in network.free_spaces
+    }
+    return network.derive(free)
 
 
 def pruned(network: Network, plan: Plan) -> Network:
     """``network`` with the weights zero that ``plan`` does not provide for."""
     mixings = {}
     for mixing in network.mixings:
-        weights = np.where(plan.allowed(network, mixing), mixing.weights, 0)
-        mixings[mixing.name] = type(mixing)(mixing.name, mixing.source, mixing.target, weights, mixing.bias)
+        kept = plan.allowed(network, mixing).repeat(mixing.taps, axis=1)
+        mixings[mixing.name] = replace(mixing, weights=np.where(kept, mixing.weights, 0))
     return network.with_mixings(mixings)
 
 
@@ -78,5 +96,5 @@ def write_model(path: Path, network: Network) -> None:
     for layer, mixing in enumerate(network.mixings):
         arrays[f"W{layer}"], arrays[f"b{layer}"] = mixing.weights, mixing.bias
     layers = len(network.mixings)
-    arrays["activations"] = np.array(["relu"] * (layers - 1) + [network.head])
+    arrays["activations"] = np.array(["relu"] * (layers - 1) + [*network.heads])
     np.savez(path, **arrays)

@@ -8,7 +8,7 @@ import pytest
 
 from repurpose_hpc import bundled
 from repurpose_hpc.model.activations import IDENTITY, RELU
-from repurpose_hpc.model.network import chain
+from repurpose_hpc.model.chain import chain
 from repurpose_hpc.model.reference import forward
 
 WIDTHS = (784, 512, 512, 512, 10)

@@ -11,7 +11,9 @@ import pytest
 
 from repurpose_hpc import kernels
 
-USE_ONE = "import kernels, numpy; a = numpy.ones(3); kernels.activate_in_place(a, 1, 0.0); print(a.sum())"
+USE_ONE = (
+    "import kernels, numpy; a = numpy.ones(3); kernels.activate_in_place(a, 1, 0.0, 0.0); print(a.sum())"
+)
 TESTS = Path(__file__).resolve().parent
 
 
@@ -38,12 +40,12 @@ def package(tmp_path):
 def test_warm_up_leaves_nothing_to_compile():
     if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
         pytest.skip("nothing is compiled")
-    kernels.warm_up(np.float32)
+    kernels.warm_up(np.float32, maps=True)
     compiled = [getattr(kernels, name) for name in kernels.__all__]
     compiled = [kernel for kernel in compiled if hasattr(kernel, "signatures")]
     before = [len(kernel.signatures) for kernel in compiled]
 
-    relu, index = (kernels.ACTIVATION_CODES["relu"], 0.0), kernels.INDEX_DTYPE
+    relu, index = (kernels.ACTIVATION_CODES["relu"], 0.0, 0.0), kernels.INDEX_DTYPE
     W, X, bias = np.ones((6, 5), np.float32), np.ones((5, 3), np.float32), np.ones(6, np.float32)
     x, out, vector = X[:, 0].copy(), np.empty((6, 3), np.float32), np.empty(6, np.float32)
     rows, pointers = np.zeros(2, index), np.zeros(7, index)
@@ -59,7 +61,25 @@ def test_warm_up_leaves_nothing_to_compile():
     kernels.pack(x[:, None], rows, np.empty((2, 1), np.float32))
     kernels.unpack(np.empty((2, 3), np.float32), rows, out)
     kernels.unpack_add(np.empty((2, 3), np.float32), rows, out)
+    use_maps(relu)
     assert [len(kernel.signatures) for kernel in compiled] == before
+
+
+def use_maps(relu):
+    def ones(*shape):
+        return np.ones(shape, np.float32)
+
+    x, out, bias, flat = ones(5, 2, 4, 3), ones(5, 2, 4, 3), ones(5, 1, 1, 1), ones(5, 2, 12)
+    geometry = (3, 3), (1, 1), (1, 1), (1, 1)
+    kernels.convolve_direct(kernels.pack_weights(ones(5, 45)), x, *geometry, bias, out, *relu)
+    kernels.convolve_direct(kernels.pack_weights(ones(5, 45)), x, *geometry, out, out, *relu)
+    kernels.patches(x, 1, (4, 3), *geometry, ones(45, 21))
+    kernels.depthwise(ones(5, 3, 3), x, *geometry[1:], bias, out, *relu)
+    kernels.max_pool(x, *geometry, out)
+    kernels.average_pool(x, *geometry, (1, 1, 1, 1), out)
+    kernels.affine(ones(5, 1), flat, ones(5, 1), flat, *relu)
+    kernels.combine(kernels.COMBINATION_CODES["multiply"], flat, ones(5, 2, 1), flat, *relu)
+    kernels.take_positions(flat, np.array([-1, 3]), 0.0, ones(5, 2, 2))
 
 
 def test_warm_up_refuses_other_types():
@@ -90,7 +110,7 @@ def test_compiles_where_nothing_can_be_cached(package, tmp_path):
 
 def test_kernels_as_plain_python():
     """The inner functions too, which ``py_func`` of an outer one leaves compiled."""
-    files = [f"test_kernels_{name}.py" for name in ("products", "activations", "exchange")]
+    files = [f"test_kernels_{name}.py" for name in ("products", "activations", "exchange", "maps")]
     pytest_arguments = ["-q", "-p", "no:cacheprovider", "-k", "not plain"]  # both versions are plain here
     done = run(["-m", "pytest", *pytest_arguments, *files], TESTS, NUMBA_DISABLE_JIT="1")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -8,8 +8,10 @@ from scipy.sparse import csr_matrix
 
 from repurpose_hpc import kernels
 from repurpose_hpc.kernels import ACTIVATION_CODES, INDEX_DTYPE
-from repurpose_hpc.model.activations import Activation, activate
+from repurpose_hpc.model.activations import KINDS, Activation, activate, lipschitz
 
+# The others may make any rounding error large.
+KINDS_WITH_LIPSCHITZ = [kind for kind in KINDS if np.isfinite(lipschitz(Activation(kind)))]
 TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
 
 
@@ -18,7 +20,7 @@ def problems(draw):
     """(W, X, bias, activation): any shape including empty ones, half of the weights zero."""
     rows, columns, batch = (draw(st.integers(0, 11)) for _ in range(3))
     dtype = draw(st.sampled_from(list(TOLERANCE)))
-    activation = Activation(draw(st.sampled_from(list(ACTIVATION_CODES))), 0.1)
+    activation = Activation(draw(st.sampled_from(KINDS_WITH_LIPSCHITZ)), 0.1, 0.7)
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     W = rng.standard_normal((rows, columns)) * (rng.random((rows, columns)) < 0.5)
     X, bias = rng.standard_normal((columns, batch)), rng.standard_normal(rows)
@@ -35,7 +37,7 @@ def version(request):
 
 
 def epilogue(activation):
-    return ACTIVATION_CODES[activation.kind], activation.alpha
+    return ACTIVATION_CODES[activation.kind], activation.alpha, activation.beta
 
 
 def csr_arrays(W, pointer_dtype=INDEX_DTYPE):
@@ -69,7 +71,7 @@ FORMATS = {
 
 @pytest.fixture(scope="module", params=list(FORMATS))
 def products(request, version):
-    """(vector, batch): product functions of (W, x, start, out, code, alpha)."""
+    """(vector, batch): product functions of (W, x, start, out, code, alpha, beta)."""
     call, vector, batch = FORMATS[request.param]
     return (lambda *a: call(version(vector), *a)), (lambda *a: call(version(batch), *a))
 
@@ -106,7 +108,7 @@ def test_own_part_then_ghosts(products, problem):
     own = W.shape[1] // 2
     W_own, W_ghost = np.ascontiguousarray(W[:, :own]), np.ascontiguousarray(W[:, own:])
     out = np.full((W.shape[0], X.shape[1]), np.nan, W.dtype)
-    products[1](W_own, X[:own], bias[:, None], out, ACTIVATION_CODES["identity"], 0.0)
+    products[1](W_own, X[:own], bias[:, None], out, ACTIVATION_CODES["identity"], 0.0, 0.0)
     products[1](W_ghost, X[own:], out, out, *epilogue(activation))
     assert_close(out, activate(activation, bias[:, None] + W @ X))
 
@@ -133,8 +135,8 @@ def test_leftover_rows_at_size(dtype, rows):
     start = np.zeros((rows, 1), dtype)
     for call, vector, batch in FORMATS.values():
         out, column = np.empty((rows, 21), dtype), np.empty(rows, dtype)
-        call(batch, W, X, start, out, ACTIVATION_CODES["identity"], 0.0)
-        call(vector, W, X[:, 3].copy(), start[:, 0], column, ACTIVATION_CODES["identity"], 0.0)
+        call(batch, W, X, start, out, ACTIVATION_CODES["identity"], 0.0, 0.0)
+        call(vector, W, X[:, 3].copy(), start[:, 0], column, ACTIVATION_CODES["identity"], 0.0, 0.0)
         assert_close(out * scale, (W @ X) * scale)
         assert_close(column * scale, (W @ X[:, 3]) * scale)
 
@@ -144,5 +146,5 @@ def test_a_broken_weight_is_seen(products, bad):
     W = np.ones((5, 6), np.float32)
     W[2, 3] = bad
     out = np.zeros(5, np.float32)
-    products[0](W, np.ones(6, np.float32), out, out, ACTIVATION_CODES["relu"], 0.0)
+    products[0](W, np.ones(6, np.float32), out, out, ACTIVATION_CODES["relu"], 0.0, 0.0)
     np.testing.assert_array_equal(out, np.array([6, 6, bad, 6, 6], np.float32))

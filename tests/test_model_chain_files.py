@@ -77,7 +77,7 @@ def test_relu_between_layers_and_nothing_after_the_last(tmp_path):
 @pytest.mark.parametrize("head", ["softmax", "log_softmax"])
 def test_last_entry_may_be_a_head(tmp_path, head):
     network = load_model(_save(tmp_path, activations=np.array(["gelu", head])))
-    assert (network.head, _kinds(network)) == (head, [Activation("gelu")])
+    assert (network.heads, _kinds(network)) == ((head,), [Activation("gelu")])
 
 
 def test_half_precision_and_foreign_byte_order_become_native(tmp_path):
@@ -157,7 +157,7 @@ def test_safetensors_with_activations(tmp_path):
     network = load_model(path)
     np.testing.assert_array_equal(network.mixings[0].weights, _arrays()["W0"])
     np.testing.assert_array_equal(network.mixings[1].bias, np.zeros(3, np.float32))
-    assert (network.head, _kinds(network)) == ("softmax", [Activation("leaky_relu", 0.1)])
+    assert (network.heads, _kinds(network)) == (("softmax",), [Activation("leaky_relu", 0.1)])
 
 
 def test_safetensors_in_bfloat16(tmp_path):

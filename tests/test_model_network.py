@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from repurpose_hpc.model.activations import KINDS, RELU, Activation, activate, derivative
-from repurpose_hpc.model.network import chain, sequence
+from repurpose_hpc.model.chain import chain, sequence
 from repurpose_hpc.model.reference import forward
 
 
@@ -19,7 +19,7 @@ def _network():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_derivative_is_the_finite_difference(kind):
-    activation = Activation(kind, 0.1 if kind == "leaky_relu" else 0.0)
+    activation = Activation(kind, 0.1, 0.7)
     y = np.linspace(-5, 5, 100)  # 0 is not among them: a ReLU has no derivative there
     h = 1e-6
     difference = (activate(activation, y + h) - activate(activation, y - h)) / (2 * h)
@@ -30,8 +30,8 @@ def test_derivative_is_the_finite_difference(kind):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_activation_keeps_the_dtype(kind, dtype):
     y = np.linspace(-5, 5, 10, dtype=dtype)
-    assert activate(Activation(kind, 0.1), y).dtype == dtype
-    assert derivative(Activation(kind, 0.1), y).dtype == dtype
+    assert activate(Activation(kind, 0.1, 0.7), y).dtype == dtype
+    assert derivative(Activation(kind, 0.1, 0.7), y).dtype == dtype
 
 
 def test_fingerprint_changes_with_one_weight_bias_activation_or_head():
@@ -45,7 +45,7 @@ def test_fingerprint_changes_with_one_weight_bias_activation_or_head():
         network.with_mixings({first.name: replace(first, weights=W)}),
         network.with_mixings({first.name: replace(first, bias=b)}),
         replace(network, operations=(network.operations[0], leaky, network.operations[2])),
-        replace(network, head="softmax"),
+        replace(network, heads=("softmax",)),
     ]
     assert _network().fingerprint() == network.fingerprint()
     assert len({item.fingerprint() for item in (network, *variants)}) == 1 + len(variants)

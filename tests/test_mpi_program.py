@@ -7,10 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpi4py import MPI
+from programs import CountingComm, make_program, run_program
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.activations import KINDS, Activation
-from repurpose_hpc.model.network import Elementwise, Mixing, Network, Space, sequence
+from repurpose_hpc.model.chain import sequence
+from repurpose_hpc.model.network import Network, Space
+from repurpose_hpc.model.operations import Elementwise, Mixing
 from repurpose_hpc.model.reference import forward
 from repurpose_hpc.plan.plan import (
     EVERYBODY,
@@ -29,25 +32,6 @@ pytestmark = pytest.mark.mpi
 
 COMM = MPI.COMM_WORLD
 TOLERANCE = {np.float64: 1e-12, np.float32: 1e-5}
-
-
-class CountingComm:
-    """COMM_WORLD, adding up what is handed to Ialltoallv."""
-
-    def __init__(self):
-        self.rank, self.size = COMM.rank, COMM.size
-        self.values = np.zeros(COMM.size, np.int64)
-        self.bytes = 0
-        self.messages = 0
-        self.Allreduce = COMM.Allreduce
-
-    def Ialltoallv(self, send, receive):
-        counts = np.array(send[1])
-        self.values += counts
-        self.bytes += counts.sum() * send[3].Get_size()
-        self.messages += np.count_nonzero(counts)
-        return COMM.Ialltoallv(send, receive)
-
 
 # Often 0: ghosts alone, sums alone and mixtures are all common.
 DENSITIES = st.sampled_from([0.0, 0.0, 0.2, 0.7, 1.0])
@@ -108,23 +92,6 @@ def _without_masked(network, plan):
                 weights[i, j] = 0
         mixings[mixing.name] = Mixing(mixing.name, mixing.source, mixing.target, weights, mixing.bias)
     return network.with_mixings(mixings)
-
-
-def make_program(network, plan, max_batch, comm=COMM, dtype=np.float64):
-    hosted = hosted_workers(plan.workers, comm.size, comm.rank)
-    return Program([make_shard(network, plan, worker, dtype) for worker in hosted], comm, max_batch)
-
-
-def run_program(program, network, x):
-    """All outputs, on every rank: (samples, outputs); the batches are full but for the last."""
-    columns = np.ascontiguousarray(x.T[program.input_neurons], program.dtype)
-    size = program._max_batch
-    batches = [program.forward(columns[:, first : first + size]).copy() for first in range(0, len(x), size)]
-    y = np.full((len(x), network.outputs), np.nan)
-    for neurons, rows in COMM.allgather((program.output_neurons, np.hstack(batches))):
-        assert np.isnan(y[:, neurons]).all()  # no output comes from two ranks
-        y[:, neurons] = rows.T
-    return y
 
 
 def crossing_items(case):
@@ -210,8 +177,10 @@ def test_a_tensor_with_two_readers_is_kept():
             Mixing("second", "y", "z", np.eye(2), np.zeros(2)),
         ),
         {"x": "input", "y": "a", "unused": "a", "z": "b"},
-        "x",
-        "z",
+        dict.fromkeys(("x", "y", "unused", "z"), ()),
+        ("x",),
+        ("z",),
+        ("identity",),
     )
     program = Program([make_shard(network, single_worker_plan(network), 0)], MPI.COMM_SELF, 1)
     np.testing.assert_array_equal(program.forward(np.zeros((2, 1), np.float32)), [[-1], [-1]])

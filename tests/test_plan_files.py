@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_graphs import convolutional_network
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.activations import KINDS, Activation
-from repurpose_hpc.model.network import sequence
+from repurpose_hpc.model.builder import Builder
+from repurpose_hpc.model.chain import sequence
+from repurpose_hpc.model.operations import Window, whole_map
 from repurpose_hpc.plan import files
 from repurpose_hpc.plan.files import PLAN_FILE, read_plan, read_shard, shard_path, write_plan
+from repurpose_hpc.plan.graph_files import read_graph, write_graph
 from repurpose_hpc.plan.plan import PLACEMENTS, Plan, input_owners, mixing_plan
 from repurpose_hpc.plan.shard import make_shard
 
@@ -184,9 +188,9 @@ def test_shard_of_the_same_plan_with_other_weights(directory, tmp_path):
 def test_another_format_version_is_refused_by_name(directory, name, version):
     stored = read_plan(directory)
     content = (directory / name).read_bytes()
-    assert content.startswith(b"repurpose-hpc 2 ")
-    (directory / name).write_bytes(content.replace(b" 2 ", b" %d " % version, 1))
-    with pytest.raises(UserError, match=f"expected format version 2, found {version}; restructure again"):
+    assert content.startswith(b"repurpose-hpc 3 ")
+    (directory / name).write_bytes(content.replace(b" 3 ", b" %d " % version, 1))
+    with pytest.raises(UserError, match=f"expected format version 3, found {version}; restructure again"):
         read_plan(directory) if name == PLAN_FILE else read_shard(stored, 1)
 
 
@@ -243,3 +247,20 @@ def test_an_earlier_plan_survives_a_failure_midway(directory, monkeypatch):
         write_plan(directory, *make_case(seed=1), {})
     assert {path.name: path.read_bytes() for path in directory.iterdir()} == earlier
     assert list(directory.parent.iterdir()) == [directory]
+
+
+def test_graphs_come_back_as_they_were(tmp_path):
+    builder = Builder()
+    tensor = builder.input("input", 2, (3,))
+    tensor = builder.elementwise("clip", tensor, Activation("clip", -np.inf, 6.0))
+    tensor = builder.rearrange("pad", tensor, np.array([-1, 0, 1, 2]), (4,), 0.5)
+    window = Window((4,), (2,), (2,), (1,), (0,), (2,))
+    tensor = builder.pool("pool", tensor, "average", window, True, (4,))
+    normalised = builder.mixing("mean", tensor, np.full((1, 4), 0.25), np.zeros(1), whole_map((2,)), True)
+    graph = builder.build((tensor, normalised), ("identity", "softmax"))
+    maps = convolutional_network()
+    with h5py.File(tmp_path / "graphs.h5", "w") as file:
+        for number, network in enumerate((graph, maps)):
+            write_graph(file.create_group(str(number)), network)
+            assert_same(read_graph(file[str(number)]), network)
+            assert read_graph(file[str(number)]).fingerprint() == network.fingerprint()

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repurpose_hpc.model.network import Mixing, sequence
+from repurpose_hpc.model.chain import sequence
+from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.assemble import assemble
 from repurpose_hpc.plan.plan import (
     EVERYBODY,
@@ -117,7 +118,7 @@ def test_every_weight_is_in_one_shard(case):
     )
     shards = [make_shard(pruned, plan, worker, np.float64) for worker in range(plan.workers)]
     held = 0
-    for block in (shard.steps[0] for shard in shards):
+    for block in (shard.blocks["layer0"] for shard in shards):
         held += sum(map(np.count_nonzero, (block.own_weights, block.ghost_weights, block.sum_weights)))
     assert held == np.count_nonzero(kept)
     np.testing.assert_array_equal(assemble(shards).mixings[0].weights, weights)
@@ -144,14 +145,14 @@ def test_a_replicated_input_is_free(case):
     for worker, mask in enumerate(masks.ghosts):
         shard = make_shard(network, plan, worker)
         assert shard.own["input"].tolist() == np.flatnonzero(mask).tolist()
-        lists = shard.steps[0].ghosts, shard.steps[0].sums
+        lists = shard.blocks["layer0"].ghosts, shard.blocks["layer0"].sums
         assert not any(each.sent.size or each.received.size for each in lists)
 
 
 @given(plans())
 def test_what_one_worker_sends_another_receives(case):
     network, plan = case
-    blocks = [make_shard(network, plan, worker).steps[0] for worker in range(plan.workers)]
+    blocks = [make_shard(network, plan, worker).blocks["layer0"] for worker in range(plan.workers)]
     traffic = plan.traffic(network, network.mixings[0])
     for p, q in itertools.product(range(plan.workers), repeat=2):
         crossing = 0
@@ -208,5 +209,5 @@ def test_input_owners(placement, expected):
 def test_a_single_worker_has_everything(case):
     network, _ = case
     shard = make_shard(network, single_worker_plan(network), 0, np.float64)
-    np.testing.assert_array_equal(shard.steps[0].own_weights, network.mixings[0].weights)
-    assert shard.steps[0].ghost_weights.size == shard.steps[0].sum_weights.size == 0
+    np.testing.assert_array_equal(shard.blocks["layer0"].own_weights, network.mixings[0].weights)
+    assert shard.blocks["layer0"].ghost_weights.size == shard.blocks["layer0"].sum_weights.size == 0

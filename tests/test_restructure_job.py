@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from repurpose_hpc.data import open_samples
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.activations import IDENTITY, RELU
-from repurpose_hpc.model.network import chain
+from repurpose_hpc.model.chain import chain
 from repurpose_hpc.options import link_costs
 from repurpose_hpc.plan.assemble import assemble
 from repurpose_hpc.plan.plan import EVERYBODY, PLACEMENTS, capacities

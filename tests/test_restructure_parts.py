@@ -4,23 +4,28 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_graphs import square_window
 
-from repurpose_hpc.model.network import Mixing
-from repurpose_hpc.restructure.adjustment import TRUST, adjust
+from repurpose_hpc.model.activations import RELU
+from repurpose_hpc.model.chain import chain
+from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.restructure.adjustment import TRUST, adjust, prune
 from repurpose_hpc.restructure.assignment import residual_costs
 from repurpose_hpc.restructure.density import sparsify, spread_weights
-from repurpose_hpc.restructure.elimination import eliminate, select_candidates
-from repurpose_hpc.restructure.forms import Problem, mask_of, mixed_tradeoff, tradeoffs
+from repurpose_hpc.restructure.elimination import columns, eliminate, select_candidates
+from repurpose_hpc.restructure.forms import Problem, mask_of, mixed_tradeoff, row_sums, tradeoffs
 from repurpose_hpc.restructure.machine import node_links, uniform_links
-from repurpose_hpc.restructure.owners import Sweep, assign_rows, assignment_costs, benefits, draft, own_error
+from repurpose_hpc.restructure.owners import assign_rows, assignment_costs, benefits, draft, own_error
 from repurpose_hpc.restructure.restructure import alternate
 from repurpose_hpc.restructure.statistics import MomentSums, data_free_moments
+from repurpose_hpc.restructure.sweep import Sweep, surroundings
 from repurpose_hpc.restructure.team import ALONE
 from repurpose_hpc.restructure.tradeoff import Tradeoff, Unit, cheapest, price_for, ranked
 
 seeds = st.integers(0, 2**32 - 1)
+several_taps = st.integers(1, 3)
 
 
 def random_moments(rng, m=6, n=9, samples=60):
@@ -60,36 +65,42 @@ def test_with_dear_and_cheap_links_an_error_counts_by_the_cheapest_that_avoids_i
         np.testing.assert_allclose(costs[:, q], np.diag(problem.metric) * expected)
 
 
-@given(seeds)
-def test_each_elimination_costs_what_refitting_without_it_would(seed):
+def error_left(moments, neurons, taps):
+    """What a fit to some neurons explains, times -1."""
+    return residual(moments.H, moments.R, columns(neurons, taps))
+
+
+@given(seeds, several_taps)
+def test_each_elimination_costs_what_refitting_without_it_would(seed, taps):
     rng = np.random.default_rng(seed)
-    _, moments = random_moments(rng)
+    _, moments = random_moments(rng, n=9 * taps)
     own, prices = np.arange(9) < 3, rng.uniform(0.5, 2, 9)
-    removed, rises = eliminate(moments.H, moments.R, own, prices)
+    removed, rises = eliminate(moments.H, moments.R, own, prices, taps)
+    assert (rises >= 0).all()
     assert sorted(removed) == [3, 4, 5, 6, 7, 8]
     remaining = np.ones(9, bool)
     for neuron, rise in zip(removed, rises, strict=True):
-        before = residual(moments.H, moments.R, remaining)
+        before = error_left(moments, remaining, taps)
         possible = {}
         for j in np.flatnonzero(remaining & ~own):
             without = remaining.copy()
             without[j] = False
-            possible[j] = residual(moments.H, moments.R, without) - before
+            possible[j] = error_left(moments, without, taps) - before
         assert rise == pytest.approx(possible[neuron], rel=1e-6, abs=1e-8)
         best = min(possible[j] / prices[j] for j in possible)
         assert rise / prices[neuron] <= best * (1 + 1e-6) + 1e-8
         remaining[neuron] = False
 
 
-@given(seeds)
-def test_candidates_are_those_of_forward_selection(seed):
+@given(seeds, several_taps)
+def test_candidates_are_those_of_forward_selection(seed, taps):
     rng = np.random.default_rng(seed)
-    _, moments = random_moments(rng)
+    _, moments = random_moments(rng, n=9 * taps)
     support, prices = np.arange(9) < 2, rng.uniform(0.5, 2, 9)
-    for neuron in select_candidates(moments.H, moments.R, support.copy(), prices, 4):
-        before = residual(moments.H, moments.R, support)
+    for neuron in select_candidates(moments.H, moments.R, support.copy(), prices, 4, taps):
+        before = error_left(moments, support, taps)
         gains = {
-            j: (before - residual(moments.H, moments.R, support | (np.arange(9) == j))) / prices[j]
+            j: (before - error_left(moments, support | (np.arange(9) == j), taps)) / prices[j]
             for j in range(9)
             if not support[j]
         }
@@ -136,6 +147,20 @@ def test_adjustment_by_rows_is_optimal_on_the_mask(seed):
     np.testing.assert_allclose(adjusted.bias, moments.mean_y - adjusted.weights @ moments.mean_x)
 
 
+def test_weights_of_a_convolution_are_adjusted_on_neurons_or_on_weights():
+    rng = np.random.default_rng(6)
+    window = square_window((4, 4), 2, 1, 0)
+    mixing, moments = random_moments(rng, 6, 12)
+    mixing = dataclasses.replace(mixing, window=window)
+    mask = rng.random((6, 3)) < 0.5
+    for adjusted in (
+        [adjust(mixing, moments, each, None, ALONE) for each in (mask, columns(mask, 4))],
+        [prune(mixing, each) for each in (mask, columns(mask, 4))],
+    ):
+        assert (adjusted[0].links == mask).all() and adjusted[0].window is window
+        assert (adjusted[0].weights == adjusted[1].weights).all()
+
+
 @given(seeds)
 def test_rows_that_make_up_for_each_other_lower_the_error_of_the_output(seed):
     rng = np.random.default_rng(seed)
@@ -154,13 +179,13 @@ def test_rows_that_make_up_for_each_other_lower_the_error_of_the_output(seed):
     assert objective(together) <= objective(alone) * (1 + 1e-9)
 
 
-def random_problem(rng, m=8, n=8, workers=2, links=None):
-    _, moments = random_moments(rng, m, n)
+def random_problem(rng, m=8, n=8, workers=2, links=None, taps=1, received=None):
+    _, moments = random_moments(rng, m, n * taps)
     root = rng.standard_normal((m, m))
     links = uniform_links(workers) if links is None else links
     owner = rng.permutation(np.arange(n) % workers)
     most = lambda rows: np.full(workers, n)  # noqa: E731
-    return Problem(moments, root @ root.T, owner, links, links, most, False, ALONE)
+    return Problem(moments, root @ root.T, owner, links, links, most, False, ALONE, taps, received)
 
 
 @given(seeds, st.floats(0.001, 10))
@@ -176,10 +201,10 @@ def test_alternation_never_raises_the_objective(seed, price):
     assert (np.bincount(new_owner, minlength=2) <= capacity).all()
 
 
-@given(seeds, st.floats(0.001, 1))
-def test_sums_beside_ghosts_never_raise_the_objective(seed, price):
+@given(seeds, st.floats(0.001, 1), several_taps)
+def test_sums_beside_ghosts_never_raise_the_objective(seed, price, taps):
     rng = np.random.default_rng(seed)
-    problem = random_problem(rng, workers=3)
+    problem = random_problem(rng, workers=3, taps=taps)
     owner = rng.integers(0, 3, 8).astype(np.int32)
     ghosts = tradeoffs(problem, owner)[0]
     mixed = mixed_tradeoff(problem, owner, ghosts, price)
@@ -206,10 +231,10 @@ def test_a_narrow_consumer_is_summed_and_a_hub_is_sent():
     assert plan.form == "mixed"
 
 
-@given(seeds)
-def test_benefits_are_what_having_a_neuron_changes(seed):
+@given(seeds, several_taps)
+def test_benefits_are_what_having_a_neuron_changes(seed, taps):
     rng = np.random.default_rng(seed)
-    problem = random_problem(rng)
+    problem = random_problem(rng, taps=taps)
     owner, weight = rng.integers(0, 2, 8), np.sqrt(np.diag(problem.metric))[:, None]
     gains = benefits(problem, owner)
     for q in range(2):
@@ -217,7 +242,10 @@ def test_benefits_are_what_having_a_neuron_changes(seed):
         own = problem.source_owner == q
         for j in range(8):
             one = np.arange(8) == j
-            change = residual(problem.moments.H, R, own & ~one) - residual(problem.moments.H, R, own | one)
+            without, with_it = (
+                residual(problem.moments.H, R, problem.columns(S)) for S in (own & ~one, own | one)
+            )
+            change = without - with_it
             assert gains[j, q] == pytest.approx(change, rel=1e-6, abs=1e-8)
 
 
@@ -226,34 +254,107 @@ def test_a_draft_respects_capacities_and_handicaps(seed):
     rng = np.random.default_rng(seed)
     problem = random_problem(rng)
     owner, capacity = rng.integers(0, 2, 8), np.array([6, 2])
-    assert np.bincount(draft(problem, owner, np.zeros((8, 2)), capacity), minlength=2).tolist() == [6, 2]
+    users = [(problem, owner, np.arange(8))]
+    assert np.bincount(draft(users, np.zeros((8, 2)), capacity), minlength=2).tolist() == [6, 2]
     making = np.zeros((8, 2))
     making[[3, 5], 0] = 1e6
-    assert draft(problem, owner, making, capacity)[[3, 5]].tolist() == [1, 1]
+    assert draft(users, making, capacity)[[3, 5]].tolist() == [1, 1]
 
 
+def drafted_by_hand(users, making, capacity):
+    """The owners that the turns of a draft lead to, every gain by a fit of its own."""
+    owners, handicap = np.full(len(making), -1), making - making.mean(axis=1, keepdims=True)
+    for _ in range(len(making)):
+        filled = (np.bincount(owners[owners >= 0], minlength=len(capacity)) + 1) / capacity
+        q = int(filled.argmin())
+        score = np.full(len(making), -np.inf)
+        for j in np.flatnonzero(owners < 0):
+            score[j] = -handicap[j, q]
+            for problem, owner, index in users:
+                R = (np.sqrt(np.diag(problem.metric))[:, None] * problem.moments.R)[owner == q]
+                S = np.where(index < 0, problem.own()[q], owners[index] == q)
+                for one in np.flatnonzero(index == j):
+                    more = S | (np.arange(len(S)) == one)
+                    before, after = (residual(problem.moments.H, R, problem.columns(m)) for m in (S, more))
+                    score[j] += before - after
+        owners[score.argmax()] = q
+    return owners
+
+
+@settings(max_examples=20)
+@given(seeds, several_taps)
+def test_a_draft_serves_all_users_of_a_space(seed, taps):
+    """The second reads four neurons of the space, one of them twice, between three of others."""
+    rng = np.random.default_rng(seed)
+    first = random_problem(rng, m=5, n=6, taps=taps)
+    second = random_problem(rng, m=4, n=8)
+    index = rng.permutation([0, 2, 3, 3, 5, -1, -1, -1])
+    users = [(first, rng.integers(0, 2, 5), np.arange(6)), (second, rng.integers(0, 2, 4), index)]
+    making, capacity = rng.random((6, 2)), np.array([4, 2])
+    assert draft(users, making, capacity).tolist() == drafted_by_hand(users, making, capacity).tolist()
+
+
+@settings(max_examples=25)
+@given(seeds)
+def test_sums_and_costs_of_groups_are_those_of_their_columns(seed):
+    """A worker's sum is one input, however its columns are grouped."""
+    rng = np.random.default_rng(seed)
+    grouped = random_problem(rng, workers=3, taps=2)
+    single = dataclasses.replace(grouped, source_owner=np.repeat(grouped.source_owner, 2), taps=1)
+    owner = rng.integers(0, 3, 8)
+    both = [row_sums(problem, owner, problem.own()) for problem in (grouped, single)]
+    for unit, expected in zip(*both, strict=True):
+        assert (unit.groups == expected.groups).all()
+        np.testing.assert_allclose(unit.savings, expected.savings)
+    costs = [assignment_costs(problem, problem.own()) for problem in (grouped, single)]
+    np.testing.assert_allclose(*costs)
+
+
+@given(seeds, st.floats(0.001, 1))
+def test_what_a_worker_is_sent_anyhow_is_no_ghost_to_pay_for(seed, price):
+    rng = np.random.default_rng(seed)
+    received = rng.random((2, 8)) < 0.3
+    problem, owner = random_problem(rng, taps=2, received=received), rng.integers(0, 2, 8)
+    form = tradeoffs(problem, owner)[0]
+    plan = mask_of(problem, form, owner, price)
+    for q, unit in enumerate(form.ghosts):
+        assert not problem.own()[q, unit.groups].any()
+        others = received[q] & (problem.source_owner != q)
+        assert plan.ghosts[q, others].all()
+
+
+@settings(max_examples=25)
 @given(seeds)
 def test_sweeps_never_raise_the_error_of_all_mixings(seed):
     rng = np.random.default_rng(seed)
     problems = [random_problem(rng) for _ in range(3)]
-    owners = [rng.permutation(np.arange(8) % 2).astype(np.int32) for _ in range(4)]
-    problem_of = lambda k, source: dataclasses.replace(problems[k], source_owner=source)  # noqa: E731
-    total = lambda owners: sum(own_error(problem_of(k, owners[k]), owners[k + 1]) for k in range(3))  # noqa: E731
-    swept = Sweep(problem_of, [True] * 3, owners, [np.array([4, 4])] * 3).run()
+    network = chain([np.zeros((8, 8))] * 3, [np.zeros(8)] * 3, [RELU] * 3)
+    owners = {s.name: rng.permutation(np.arange(8) % 2).astype(np.int32) for s in network.spaces}
+
+    def problem_of(mixing, owners):
+        problem = problems[network.mixings.index(mixing)]
+        source, target = (network.gather(owners, end) for end in (mixing.source, mixing.target))
+        return dataclasses.replace(problem, source_owner=source), target
+
+    total = lambda owners: sum(own_error(*problem_of(m, owners)) for m in network.mixings)  # noqa: E731
+    around = list(surroundings(network, lambda mixing: True).values())
+    capacities = {each.name: np.array([4, 4]) for each in around}
+    swept = Sweep(around, network.mixings, problem_of, owners, capacities).run()
     assert total(swept) <= total(owners) * (1 + 1e-12)
-    assert all(np.bincount(owner, minlength=2).tolist() == [4, 4] for owner in swept)
-    assert (swept[0] == owners[0]).all()
+    assert all(np.bincount(owner, minlength=2).tolist() == [4, 4] for owner in swept.values())
+    assert (swept["input"] == owners["input"]).all()
 
 
-@given(seeds)
-def test_sparsify_keeps_the_quota_of_every_worker(seed):
+@given(seeds, several_taps)
+def test_sparsify_keeps_the_quota_of_every_worker(seed, taps):
     rng = np.random.default_rng(seed)
-    _, moments = random_moments(rng, 8, 9)
+    _, moments = random_moments(rng, 8, 9 * taps)
     mask = rng.random((8, 9)) < 0.8
     holder = np.repeat(rng.integers(0, 3, 8)[:, None], 9, axis=1)
     quota = rng.integers(0, 20, 3)
-    held = np.bincount(holder[mask], minlength=3)
+    held = taps * np.bincount(holder[mask], minlength=3)
     kept = sparsify(moments, np.eye(8), mask, holder, quota, ALONE)
+    mask, holder = columns(mask, taps), columns(holder, taps)
     assert not (kept & ~mask).any()
     assert (np.bincount(holder[kept], minlength=3) == np.minimum(held, quota)).all()
 

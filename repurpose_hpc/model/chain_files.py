@@ -19,7 +19,8 @@ import numpy as np
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.activations import IDENTITY, KINDS, RELU, Activation
 from repurpose_hpc.model.arrays import as_weights
-from repurpose_hpc.model.network import HEADS, Network, chain
+from repurpose_hpc.model.chain import chain
+from repurpose_hpc.model.network import HEADS, Network
 
 _ARRAY_NAME = re.compile(r"[Wb](0|[1-9][0-9]*)")
 _LEAKY_RELU = re.compile(r"leaky_relu:(\S+)")

@@ -1,19 +1,23 @@
 """What a network is: spaces of neurons joined by mixings (design: spaces and mixings).
 
-A *space* is a set of neurons that share one owner map.  A *mixing* carries weights from one
-space to another.  An *element-wise* operation maps a tensor to another tensor of the same
-space, so it never moves a neuron from one worker to another.
+A *space* is a set of neurons that share one owner map; tensors belong to spaces.  A *mixing* carries
+weights from one space to another.  All other operations (``operations``) work neuron by neuron, so that
+they never move a neuron from one worker to another.
+
+A neuron is one number (of a vector) or a map of numbers at *positions* (a channel).  A tensor is stored
+neuron-major: (neurons, batch) or (neurons, batch, positions), the positions flattened in C order.  A map of a
+single position is a vector.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+import math
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
-from repurpose_hpc.model.activations import Activation
+from repurpose_hpc.model.operations import Mixing, Operation
 
 HEADS = ("identity", "softmax", "log_softmax")
 
@@ -22,48 +26,21 @@ HEADS = ("identity", "softmax", "log_softmax")
 class Space:
     """A set of neurons.
 
+    Neurons of a *derived* space are those of other spaces, in another order or selection: what comes
+    of Concat, Split and channel shuffles.  Its owners follow.
+
     Attributes:
         name: unique within the network.
         neurons: how many.
-        values: values per neuron and sample that an exchange carries (s_j; 1 for dense).
+        parts: the spaces that a derived space is made of, none of them derived; else empty.
+        index: of each neuron of a derived space, its place among those of ``parts``, one part after
+            the other.
     """
 
     name: str
     neurons: int
-    values: int = 1
-
-
-@dataclass(frozen=True, eq=False)
-class Mixing:
-    """``target = weights @ source + bias``: every neuron of B from every neuron of A.
-
-    Attributes:
-        name: unique within the network; reports use it.
-        source: the tensor that is read.
-        target: the tensor that is made.
-        weights: W, shape (m, n), float32 or float64.
-        bias: b, shape (m,), the dtype of ``weights``.
-    """
-
-    name: str
-    source: str
-    target: str
-    weights: np.ndarray
-    bias: np.ndarray
-
-
-@dataclass(frozen=True)
-class Elementwise:
-    """``target = activation(source)``, neuron by neuron; both tensors are of one space."""
-
-    name: str
-    source: str
-    target: str
-    activation: Activation
-
-
-Operation = Mixing | Elementwise
-Step = tuple[np.ndarray, np.ndarray] | Activation
+    parts: tuple[str, ...] = ()
+    index: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,20 +48,23 @@ class Network:
     """A graph of operations over named tensors, in an order in which it can be executed.
 
     Attributes:
-        spaces: the spaces, the input's first.
+        spaces: the spaces, the inputs' first, derived ones last.
         operations: topologically ordered.
         space_of: tensor name -> space name.
-        input: name of the input tensor.
-        output: name of the output tensor.
-        head: what is applied to a whole output vector at the end: one of ``HEADS``.
+        positions_of: tensor name -> shape of its maps, () for vectors.
+        input_tensors: the inputs; a sample has the values of one after those of the other, each
+            neuron-major.
+        output_tensors: the outputs, likewise.
+        heads: what is applied to every output vector at the end: of ``HEADS``, "identity" for maps.
     """
 
     spaces: tuple[Space, ...]
     operations: tuple[Operation, ...]
     space_of: dict[str, str]
-    input: str
-    output: str
-    head: str = "identity"
+    positions_of: dict[str, tuple[int, ...]]
+    input_tensors: tuple[str, ...]
+    output_tensors: tuple[str, ...]
+    heads: tuple[str, ...]
     _spaces_by_name: dict[str, Space] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -94,25 +74,79 @@ class Network:
         """The space that ``tensor`` belongs to."""
         return self._spaces_by_name[self.space_of[tensor]]
 
+    def parts(self, tensor: str) -> tuple[str, ...]:
+        """The free spaces of which ``tensor`` has neurons."""
+        space = self.space(tensor)
+        return space.parts or (space.name,)
+
+    def values(self, tensor: str) -> int:
+        """Values per neuron and sample: what sending a neuron costs (s_j)."""
+        return math.prod(self.positions_of[tensor])
+
+    def size(self, tensor: str) -> int:
+        """Values per sample."""
+        return self.space(tensor).neurons * self.values(tensor)
+
     @property
     def mixings(self) -> tuple[Mixing, ...]:
         """The mixings, in the order of execution."""
         return tuple(op for op in self.operations if isinstance(op, Mixing))
 
     @property
+    def free_spaces(self) -> tuple[Space, ...]:
+        """The spaces that are not derived."""
+        return tuple(space for space in self.spaces if not space.parts)
+
+    @property
+    def input_spaces(self) -> frozenset[str]:
+        """Names of the spaces of the inputs, none of them derived."""
+        return frozenset(self.space_of[tensor] for tensor in self.input_tensors)
+
+    @property
     def inputs(self) -> int:
-        """Number of input neurons."""
-        return self.space(self.input).neurons
+        """Values of a sample."""
+        return sum(self.size(tensor) for tensor in self.input_tensors)
 
     @property
     def outputs(self) -> int:
-        """Number of output neurons."""
-        return self.space(self.output).neurons
+        """Values of all outputs for a sample."""
+        return sum(self.size(tensor) for tensor in self.output_tensors)
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the only output is a vector, so that labels may be compared with its largest value."""
+        return len(self.output_tensors) == 1 and not self.positions_of[self.output_tensors[0]]
 
     @property
     def weight_count(self) -> int:
-        """Number of nonzero weights, biases not counted."""
+        """Number of nonzero weights of the mixings, biases not counted."""
         return sum(int(np.count_nonzero(mixing.weights)) for mixing in self.mixings)
+
+    def derive(self, free: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Values for the neurons of every space, from those for the free ones.
+
+        Args:
+            free: name of a free space -> (neurons, ...), such as its owners; derived spaces of which a
+                part is missing are left out.
+
+        Returns:
+            space name -> (neurons, ...), in the order of ``spaces``.
+        """
+        return {
+            space.name: _gather(space, free)
+            for space in self.spaces
+            if all(part in free for part in space.parts or (space.name,))
+        }
+
+    def gather(self, free: dict[str, np.ndarray], tensor: str) -> np.ndarray:
+        """``derive`` for the neurons of one tensor."""
+        return _gather(self.space(tensor), free)
+
+    def neurons_in(self, tensor: str, name: str) -> np.ndarray:
+        """For each neuron of ``tensor`` the neuron of the free space ``name``, -1 for those of others."""
+        numbers = {space.name: np.full(space.neurons, -1) for space in self.free_spaces}
+        numbers[name] = np.arange(numbers[name].size)
+        return self.gather(numbers, tensor)
 
     def with_mixings(self, mixings: dict[str, Mixing]) -> Network:
         """The same graph with the mixings named in ``mixings`` replaced."""
@@ -120,12 +154,8 @@ class Network:
         return replace(self, operations=operations)
 
     def astype(self, dtype: type) -> Network:
-        """The same network with weights and biases rounded to ``dtype``, float32 or float64."""
-        rounded = {
-            mixing.name: replace(mixing, weights=mixing.weights.astype(dtype), bias=mixing.bias.astype(dtype))
-            for mixing in self.mixings
-        }
-        return self.with_mixings(rounded)
+        """The same network with all real numbers in it rounded to ``dtype``, float32 or float64."""
+        return replace(self, operations=tuple(_rounded(op, dtype) for op in self.operations))
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the structure and of every weight and bias."""
@@ -133,78 +163,31 @@ class Network:
         for space in self.spaces:
             digest.update(repr(space).encode())
         for op in self.operations:
-            digest.update(f"{type(op).__name__} {op.name} {op.source} {op.target}".encode())
-            if isinstance(op, Mixing):
-                for array in (op.weights, op.bias):
-                    digest.update(f"{array.dtype.str} {array.shape}".encode())
-                    digest.update(np.ascontiguousarray(array).data)
-            else:
-                digest.update(repr(op.activation).encode())
-        digest.update(f"{self.input} {self.output} {self.head}".encode())
+            digest.update(type(op).__name__.encode())
+            for each in fields(op):
+                value = getattr(op, each.name)
+                if isinstance(value, np.ndarray):
+                    digest.update(f"{value.dtype.str} {value.shape}".encode())
+                    digest.update(np.ascontiguousarray(value).data)
+                else:
+                    digest.update(repr(value).encode())
+        digest.update(repr((self.positions_of, self.input_tensors, self.output_tensors, self.heads)).encode())
         return digest.hexdigest()
 
 
-def chain(
-    weights: list[np.ndarray],
-    biases: list[np.ndarray],
-    activations: list[Activation],
-    head: str = "identity",
-) -> Network:
-    """A multilayer perceptron: ``activations[l]`` follows layer l (identity: none).
-
-    Args:
-        weights: W_l, shapes (n_{l+1}, n_l).
-        biases: b_l, shapes (n_{l+1},).
-        activations: one for each layer.
-        head: what is applied to the output vector, one of ``HEADS``.
-
-    Raises:
-        ValueError: the lists differ in length or the shapes do not chain.
-    """
-    if not len(weights) == len(biases) == len(activations):
-        raise ValueError(f"{len(weights)} weights, {len(biases)} biases, {len(activations)} activations")
-    steps: list[Step] = []
-    for W, b, activation in zip(weights, biases, activations, strict=True):
-        steps.append((W, b))
-        if activation.kind != "identity":
-            steps.append(activation)
-    return sequence(weights[0].shape[1], steps, head)
+def _gather(space: Space, free: dict[str, np.ndarray]) -> np.ndarray:
+    if not space.parts:
+        return free[space.name]
+    return np.concatenate([free[part] for part in space.parts])[np.array(space.index, np.int64)]
 
 
-def sequence(inputs: int, steps: Sequence[Step], head: str = "identity") -> Network:
-    """A network without branches: mixings and activations in any order.
-
-    Args:
-        inputs: number of input neurons.
-        steps: (W, b) of shapes (m, n) and (m,) for a mixing, or an ``Activation``.
-        head: what is applied to the output vector, one of ``HEADS``.
-
-    Raises:
-        ValueError: the shapes do not chain.
-    """
-    spaces = [Space("input", inputs)]
-    space_of = {"x0": "input"}
-    operations: list[Operation] = []
-    tensor = "x0"
-    layers = 0
-    primes = "'"  # tell apart the activations that follow one another; x0 is the input itself
-    for step in steps:
-        source = tensor
-        if isinstance(step, Activation):
-            place = str(layers - 1) if layers else "_input"
-            tensor = f"x{layers}{primes}"
-            operations.append(Elementwise(f"{step.kind}{place}{primes}", source, tensor, step))
-            primes += "'"
-        else:
-            W, b = step
-            if W.shape[1] != spaces[-1].neurons or b.shape != (W.shape[0],):
-                raise ValueError(
-                    f"layer {layers}: W {W.shape} and b {b.shape} after {spaces[-1].neurons} neurons"
-                )
-            spaces.append(Space(f"layer{layers}", W.shape[0]))
-            tensor = f"y{layers}"
-            operations.append(Mixing(f"layer{layers}", source, tensor, W, b))
-            layers += 1
-            primes = ""
-        space_of[tensor] = spaces[-1].name
-    return Network(tuple(spaces), tuple(operations), space_of, "x0", tensor, head)
+def _rounded(op: Operation, dtype: type) -> Operation:
+    arrays = {each.name: getattr(op, each.name) for each in fields(op)}
+    return replace(
+        op,
+        **{
+            name: array.astype(dtype)
+            for name, array in arrays.items()
+            if isinstance(array, np.ndarray) and array.dtype.kind == "f"
+        },
+    )

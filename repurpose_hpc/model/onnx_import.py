@@ -1,167 +1,171 @@
-"""Multilayer perceptrons in ONNX graphs, as torch.onnx exports them in opset 17 and later.
+"""Networks in ONNX graphs, as torch.onnx and other exporters write them.
 
-The graph is executed once on what is known without data: constants are folded, and the
-tensors that depend on the input are ``Signal``s, which collect mixings and activations.
+The graph is executed once on what is known without data: constants are folded, and the values that depend
+on the input are ``Signal``s, from which the operations of the network are made.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.model.activations import Activation
-from repurpose_hpc.model.network import Network, sequence
-from repurpose_hpc.model.onnx_nodes import SUPPORTED, Node, Value, apply
-from repurpose_hpc.model.onnx_signal import Signal
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.onnx_file import Graph, read_graph
+from repurpose_hpc.model.onnx_node import Node
+from repurpose_hpc.model.onnx_operators import OPERATORS, SUPPORTED, apply
+from repurpose_hpc.model.onnx_signal import Signal, Unsupported, Value
+from repurpose_hpc.model.onnx_tensors import Tensors
 
 if TYPE_CHECKING:
     import onnx
 
-# The meaning of Softmax, and of the axes of Squeeze, changed with opset 13.
-_OLDEST_OPSET = 13
-
-# Stands for a batch of any size: a prime, so that a Reshape that mixes samples with features
-# does not keep it by chance.
-_ANY_BATCH = 7919
-
 # Operators on constants alone: shapes, and weights that were not folded by the exporter.
-_FOLDED = (
-    *("Constant", "Identity", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze"),
-    *("Concat", "Gather", "Slice", "Shape", "Add", "Sub", "Mul", "Div"),
+_FOLDED = frozenset(
+    (
+        *("Constant", "ConstantOfShape", "Identity", "Cast", "CastLike", "Shape", "Size", "Range"),
+        *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Pad"),
+        *("Concat", "Split", "Gather", "Slice", "Where", "Equal", "Greater", "Less", "And", "Or", "Not"),
+        *("Add", "Sub", "Mul", "Div", "Mod", "Pow", "Sqrt", "Exp", "Log", "Neg", "Abs", "Reciprocal"),
+        *("Max", "Min", "Sum", "Floor", "Ceil", "Round", "MatMul", "DequantizeLinear"),
+        *("ReduceSum", "ReduceMean", "ReduceProd", "ReduceMax", "ReduceMin"),
+    )
 )
 
 
 def load_onnx(path: Path) -> Network:
     """The network in an ONNX file; external data is looked for beside it.
 
-    Inputs of shape (N, C, H, W) become C*H*W input neurons in C order.
+    An input of shape (N, C, H, W) has C neurons (channels) of H·W positions where its first use needs a map,
+    and C·H·W neurons where that is a layer on vectors; a sample has its values in C order.  Several inputs,
+    and outputs, follow one another in the order of the graph.
 
     Raises:
-        UserError: the ``onnx`` package is missing, the file is not valid, or the graph is
-            not a chain of supported operators; names the node and the operator.
+        UserError: the ``onnx`` package is missing, the file is not valid, or something in the graph is not
+            supported; names the node, the operator and the attribute.
     """
-    graph = _read_graph(path)
-    values = _initial_values(graph, path)
-    source = _input_name(graph, values, path)
-    values[source] = signal = Signal(_input_shape(graph, source, path))
-    for proto in graph.node:
-        values[proto.output[0]] = _evaluate(proto, values, path)
-    return _network(signal.features, values[graph.output[0].name], path)
+    run = _Run(read_graph(path))
+    for proto in run.graph.nodes:
+        run.evaluate(proto)
+        if run.problems:
+            raise UserError(f"{path}: {run.problems[0]}; change the model before exporting it")
+    return run.network()
 
 
-def _import_onnx(path: Path) -> ModuleType:
-    try:
-        import onnx
-        import onnx.inliner
-    except ImportError:
-        raise UserError(
-            f"{path}: reading .onnx needs a package that is not installed; pip install 'repurpose-hpc[onnx]'"
-        ) from None
-    return onnx
+def unsupported(path: Path) -> list[str]:
+    """Every node of an ONNX file that is not supported, with the reason; nodes behind one of them are judged
+    by their operator alone.
+
+    Raises:
+        UserError: the file cannot be read at all.
+    """
+    run = _Run(read_graph(path))
+    for proto in run.graph.nodes:
+        run.evaluate(proto)
+    if not run.problems:
+        try:
+            run.network()
+        except UserError as error:
+            return [str(error).removeprefix(f"{path}: ")]
+    return run.problems
 
 
-def _read_graph(path: Path) -> onnx.GraphProto:
-    onnx = _import_onnx(path)
-    from google.protobuf.message import DecodeError
+class _Run:
+    """One evaluation of a graph.
 
-    try:
-        onnx.checker.check_model(str(path))
-        model = onnx.load(path)
-    except (OSError, ValueError, DecodeError, onnx.checker.ValidationError) as error:
-        raise UserError(
-            f"{path}: expected a valid ONNX model: {error}; export it again and keep its data files beside it"
-        ) from None
-    opset = max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0)
-    if opset < _OLDEST_OPSET:
-        raise UserError(
-            f"{path}: expected opset {_OLDEST_OPSET} or later, found {opset}; export with opset_version=17"
+    Attributes:
+        graph: what is evaluated.
+        problems: what was found that is not supported.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.problems: list[str] = []
+        self._tensors = Tensors()
+        self._values: dict[str, Value | None] = dict(graph.constants)  # None: behind a problem
+        for name, shape in graph.inputs.items():
+            self._values[name] = self._tensors.input(name, shape, alone=len(graph.inputs) == 1)
+
+    def evaluate(self, proto: onnx.NodeProto) -> None:
+        """Find the outputs of a node, or a problem."""
+        name, operator = proto.name or proto.output[0], _operator(proto)
+        outputs: tuple[Value | None, ...]
+        try:
+            inputs = self._inputs(proto)
+            if any(self._values[tensor] is None for tensor in proto.input if tensor):
+                outputs = (None,) * len(proto.output)
+                if operator not in OPERATORS:
+                    raise Unsupported(f"operator {operator} is not supported, expected {SUPPORTED}")
+            elif operator in _FOLDED and not any(isinstance(value, Signal) for value in inputs):
+                outputs = _fold(proto, inputs, self.graph.opset)
+            else:
+                outputs = apply(self._node(proto, name, operator, inputs))
+        except (Unsupported, UserError) as error:
+            self.problems.append(f"node {name!r} ({operator}): {error}")
+            outputs = (None,) * len(proto.output)
+        self._values.update(zip(proto.output, outputs, strict=False))  # a mask of Dropout is not made
+
+    def network(self) -> Network:
+        """The network, once all nodes have been evaluated.
+
+        Raises:
+            UserError: an output is not supported.
+        """
+        path, outputs = self.graph.path, [self._values[name] for name in self.graph.outputs]
+        if not all(isinstance(output, Signal) for output in outputs):
+            raise UserError(
+                f"{path}: expected outputs that depend on the input, found a constant; export it again"
+            )
+        try:
+            network = self._tensors.build(outputs)
+        except Unsupported as error:
+            raise UserError(f"{path}: an output: {error}; change the model before exporting it") from None
+        if not network.mixings:
+            raise UserError(
+                f"{path}: expected one or more Conv, Gemm or MatMul, found none; the model is empty"
+            )
+        return network
+
+    def _inputs(self, proto: onnx.NodeProto) -> tuple[Value | None, ...]:
+        for tensor in proto.input:
+            if tensor and tensor not in self._values:
+                raise Unsupported(
+                    f"reads {tensor!r}, a secondary output or sparse initializer, expected a dense tensor"
+                )
+        return tuple(self._values[tensor] if tensor else None for tensor in proto.input)
+
+    def _node(
+        self, proto: onnx.NodeProto, name: str, operator: str, inputs: tuple[Value | None, ...]
+    ) -> Node:
+        from onnx.helper import get_attribute_value
+
+        return Node(
+            name=name,
+            operator=operator,
+            opset=self.graph.opset,
+            inputs=inputs,
+            input_names=tuple(proto.input),
+            outputs=sum(map(bool, proto.output)),
+            attributes={attribute.name: get_attribute_value(attribute) for attribute in proto.attribute},
+            tensors=self._tensors,
         )
-    return onnx.inliner.inline_local_functions(model).graph if model.functions else model.graph
 
 
-def _initial_values(graph: onnx.GraphProto, path: Path) -> dict[str, Value]:
-    """The initializers by name."""
-    from onnx.numpy_helper import to_array
-
-    if not graph.node or len(graph.output) != 1:
-        raise UserError(
-            f"{path}: expected nodes and one output, "
-            f"found {len(graph.node)} nodes and {len(graph.output)} outputs; "
-            "export a model that returns one tensor"
-        )
-    return {initializer.name: to_array(initializer) for initializer in graph.initializer}
+def _operator(proto: onnx.NodeProto) -> str:
+    return proto.op_type if proto.domain in ("", "ai.onnx") else f"{proto.domain}.{proto.op_type}"
 
 
-def _input_name(graph: onnx.GraphProto, initializers: dict[str, Value], path: Path) -> str:
-    names = [item.name for item in graph.input if item.name not in initializers]
-    if len(names) != 1:
-        raise UserError(
-            f"{path}: expected one input, found {len(names)} ({', '.join(names)}); "
-            "export a model that takes one tensor"
-        )
-    return names[0]
-
-
-def _input_shape(graph: onnx.GraphProto, name: str, path: Path) -> tuple[int, ...]:
-    """The input's shape, the samples first."""
-    tensor_type = next(item for item in graph.input if item.name == name).type.tensor_type
-    sizes = [dimension.dim_value for dimension in tensor_type.shape.dim]  # 0 where unknown
-    if len(sizes) < 2 or 0 in sizes[1:]:
-        shown = ", ".join(d.dim_param or str(d.dim_value or "?") for d in tensor_type.shape.dim)
-        raise UserError(
-            f"{path}: input {name!r}: expected samples on the first axis and features of known size "
-            f"on the others, found shape ({shown}); make only the first axis dynamic when exporting"
-        )
-    return (sizes[0] or _ANY_BATCH, *sizes[1:])
-
-
-def _evaluate(proto: onnx.NodeProto, values: dict[str, Value], path: Path) -> Value:
-    """The first output of a node."""
-    node = _node(proto, values, path)
-    if any(isinstance(value, Signal) for value in node.inputs) or node.operator not in _FOLDED:
-        return apply(node)
+def _fold(proto: onnx.NodeProto, inputs: tuple[Value | None, ...], opset: int) -> tuple[np.ndarray, ...]:
+    """The outputs of a node that has constants alone."""
+    from onnx.helper import make_function, make_opsetid
     from onnx.reference import ReferenceEvaluator
 
-    feeds = {name: value for name, value in zip(node.input_names, node.inputs, strict=True) if name}
-    return np.asarray(ReferenceEvaluator(proto).run(None, feeds)[0])
-
-
-def _node(proto: onnx.NodeProto, values: dict[str, Value], path: Path) -> Node:
-    from onnx.helper import get_attribute_value
-
-    name = proto.name or proto.output[0]
-    unknown = [tensor for tensor in proto.input if tensor and tensor not in values]
-    if unknown:
-        raise UserError(
-            f"{path}: node {name!r} ({proto.op_type}): reads {unknown[0]!r}, a secondary output "
-            f"or sparse initializer, expected a dense tensor; supported are {SUPPORTED}; "
-            "change the model before exporting it"
-        )
-    return Node(
-        file=str(path),
-        name=name,
-        operator=proto.op_type if proto.domain in ("", "ai.onnx") else f"{proto.domain}.{proto.op_type}",
-        inputs=tuple(values[tensor] if tensor else None for tensor in proto.input),
-        input_names=tuple(proto.input),
-        attributes={attribute.name: get_attribute_value(attribute) for attribute in proto.attribute},
-    )
-
-
-def _network(inputs: int, output: Value, path: Path) -> Network:
-    if not isinstance(output, Signal):
-        raise UserError(
-            f"{path}: expected an output that depends on the input, found a constant; export it again"
-        )
-    final = output.settled()
-    if final is None:
-        raise UserError(
-            f"{path}: what {output.origin} computes element by element is no supported activation, "
-            f"expected {SUPPORTED}; change the model before exporting it"
-        )
-    if all(isinstance(step, Activation) for step in final.steps):
-        raise UserError(f"{path}: expected one or more Gemm or MatMul, found none; the model is empty")
-    return sequence(inputs, final.steps, final.head)
+    feeds = {name: value for name, value in zip(proto.input, inputs, strict=True) if name}
+    outputs = [name for name in proto.output if name]
+    function = make_function("", "fold", list(feeds), outputs, [proto], [make_opsetid("", opset)])
+    try:
+        return tuple(map(np.asarray, ReferenceEvaluator(function).run(None, feeds, attributes={})))
+    except Exception as error:  # whatever the evaluator of the onnx package raises on a bad model
+        raise Unsupported(f"it cannot be computed from its constants: {error}") from None

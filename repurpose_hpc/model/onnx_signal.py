@@ -1,73 +1,144 @@
-"""What the ONNX importer knows about a tensor that depends on the network's input.
+"""What the ONNX importer knows about a value that depends on the network's input.
 
-A graph without branches turns the input into the output by *steps*: mixings and
-activations.  Exporters also write one activation as several element-wise nodes (a Gelu as
-Div, Erf, Add, Mul, Mul), in ways that differ by exporter and version.  So a signal also carries
-the values of its element-wise expression over a grid of arguments (its *curve*); every
-such node is applied to the curve, and whoever needs to know compares it with the
+Exporters write one activation as several element-wise nodes (a Gelu as Div, Erf, Add, Mul, Mul), in ways
+that differ by exporter and version.  So an ``Expression`` also carries its values over a grid of arguments
+(its *curve*); every such node is applied to the curve, and whoever needs to know compares it with the
 activations there are.  The form in which the exporter wrote it does not matter.
+
+A ``Signal`` is an expression with the shape that it has in ONNX: where each of its values lies in the
+neuron-major tensor.  Reshaping and transposing change this *index* alone.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from repurpose_hpc.model.activations import KINDS, Activation, activate
-from repurpose_hpc.model.network import Step
+from repurpose_hpc.model.activations import KINDS, PARAMETERS, Activation, activate
 
-GRID = np.linspace(-8, 8, 257)
-_CANDIDATES = tuple(Activation(kind) for kind in KINDS if kind != "leaky_relu")
+_FAR = (12.0, 16.0, 32.0, 64.0, 100.0)
+GRID = np.array([*(-far for far in reversed(_FAR)), *np.linspace(-8, 8, 257), *_FAR])
+_SCALE = np.maximum(1, np.abs(GRID))
+_CANDIDATES = (
+    *(Activation(kind) for kind in KINDS if kind not in PARAMETERS),
+    *(Activation("hard_sigmoid", 1 / 6, 0.5), Activation("elu", 1.0)),
+)
 
 # Largest difference of a curve from the activation it is taken for, by the precision of its
-# constants.  Gelu and its tanh approximation are 5e-4 apart.
+# constants, relative where values are larger than 1.  Gelu and its tanh approximation are 5e-4 apart.
 SINGLE_PRECISION_TOLERANCE = 1e-6
 HALF_PRECISION_TOLERANCE = 2e-4
 
 
+class Unsupported(Exception):
+    """What a node asks for cannot be represented; the message says what was found."""
+
+
 @dataclass(frozen=True, eq=False)
-class Signal:
-    """A tensor computed from the input: ``curve`` applied to the result of ``steps``.
+class Expression:
+    """An element-wise function of one tensor.
 
     Attributes:
-        shape: with the samples on the first axis.
-        steps: what makes it from the input, the features flattened in C order.
-        curve: values at ``GRID`` of the element-wise function that comes after ``steps``.
+        tensor: the tensor, by name.
+        size: its values per sample.
+        curve: values of the function at ``GRID``.
         tolerance: largest error to be expected of ``curve``.
+        function: the last step: an activation of one operand, or the name of an operator.
+        operands: expressions of the same tensor, and numbers; none: the tensor itself.
+        origin: the node that made it, for names and messages.
+    """
+
+    tensor: str
+    size: int
+    curve: np.ndarray = field(default_factory=lambda: GRID)
+    tolerance: float = SINGLE_PRECISION_TOLERANCE
+    function: Activation | str = ""
+    operands: tuple[Expression | float, ...] = ()
+    origin: str = ""
+
+    def apply(
+        self, operator: str, curve: np.ndarray, others: tuple[Expression | float, ...], origin: str
+    ) -> Expression:
+        """The expression with these values that an operator makes of this one and perhaps of others."""
+        operands = (self, *others)
+        tolerance = max(each.tolerance for each in operands if isinstance(each, Expression))
+        return replace(
+            self, curve=curve, tolerance=tolerance, function=operator, operands=operands, origin=origin
+        )
+
+    def then(self, activation: Activation, origin: str) -> Expression:
+        """The activation of this expression."""
+        with np.errstate(all="ignore"):
+            curve = activate(activation, self.curve)
+        return replace(self, curve=curve, function=activation, operands=(self,), origin=origin)
+
+    def activation(self) -> Activation | None:
+        """The single activation of the tensor that this is; None if there is none."""
+        if isinstance(self.function, Activation) and not self.operands[0].operands:
+            return self.function
+        with np.errstate(all="ignore"):
+            differences = [np.abs((self.curve - activate(kind, GRID)) / _SCALE).max() for kind in _CANDIDATES]
+        differences = np.nan_to_num(differences, nan=math.inf)  # from a division by zero
+        nearest = int(np.argmin(differences))
+        return _CANDIDATES[nearest] if differences[nearest] <= self.tolerance else None
+
+
+@dataclass(frozen=True, eq=False)
+class Signal:
+    """A value of the graph.
+
+    Attributes:
+        expression: what is computed.
+        shape: in ONNX, the samples on the first axis.
+        index: of every value of a sample, its place in the neuron-major tensor, int64 of shape
+            ``shape[1:]``; None: all values in their order.
         head: Softmax or LogSoftmax applied last.
         origin: the node that made it, for messages.
     """
 
+    expression: Expression
     shape: tuple[int, ...]
-    steps: tuple[Step, ...] = ()
-    curve: np.ndarray = field(default_factory=lambda: GRID)
-    tolerance: float = SINGLE_PRECISION_TOLERANCE
+    index: np.ndarray | None = None
     head: str = "identity"
     origin: str = "the input"
 
     @property
     def features(self) -> int:
         """Values per sample."""
-        return int(np.prod(self.shape[1:]))
+        return math.prod(self.shape[1:])
 
     @property
-    def is_plain(self) -> bool:
-        """Whether nothing comes after ``steps``."""
-        return self.curve is GRID
+    def places(self) -> np.ndarray:
+        """``index``, written out."""
+        if self.index is not None:
+            return self.index
+        return np.arange(self.features).reshape(self.shape[1:])
 
-    def then(self, step: Step, shape: tuple[int, ...]) -> Signal:
-        """The plain signal that ``step`` makes of this plain one."""
-        return replace(self, steps=(*self.steps, step), shape=shape)
+    def reshaped(self, shape: tuple[int, ...]) -> Signal:
+        """The same values in the same order in another shape, samples included."""
+        index = None if self.index is None else self.index.reshape(shape[1:])
+        return replace(self, shape=shape, index=index)
 
-    def settled(self) -> Signal | None:
-        """The plain signal whose last step is the activation that ``curve`` shows; None if it is none."""
-        if self.is_plain:
-            return self
-        differences = [np.abs(self.curve - activate(known, GRID)).max() for known in _CANDIDATES]
-        nearest = int(np.argmin(differences))  # NaN, from a division by zero, counts as the smallest
-        if not differences[nearest] <= self.tolerance:
-            return None
-        plain = replace(self, curve=GRID, tolerance=SINGLE_PRECISION_TOLERANCE)
-        known = _CANDIDATES[nearest]
-        return plain if known.kind == "identity" else plain.then(known, self.shape)
+    def placed(self, index: np.ndarray) -> Signal:
+        """Other values of the same tensor, see ``index``."""
+        whole = index.size == self.expression.size and np.array_equal(index.ravel(), np.arange(index.size))
+        shape = (self.shape[0], *index.shape)
+        return replace(self, shape=shape, index=None if whole else np.ascontiguousarray(index))
+
+    def is_permuted(self) -> bool:
+        """Whether every value of the tensor is there once, in whatever order."""
+        if self.index is None:
+            return True
+        size = self.expression.size
+        return self.index.size == size and np.array_equal(np.sort(self.index, axis=None), np.arange(size))
+
+    def lies_like(self, other: Signal) -> bool:
+        """Whether the values of both lie at the same places of their tensors."""
+        if self.shape != other.shape or (self.index is None) != (other.index is None):
+            return False
+        return self.index is other.index or np.array_equal(self.index, other.index)
+
+
+Value = Signal | np.ndarray

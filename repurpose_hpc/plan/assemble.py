@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from repurpose_hpc.model.network import Elementwise, Mixing, Network, Space
-from repurpose_hpc.plan.shard import Block, Shard
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.plan.shard import Shard
 
 
 def assemble(shards: Sequence[Shard]) -> Network:
@@ -19,30 +21,25 @@ def assemble(shards: Sequence[Shard]) -> Network:
     Returns:
         weights and biases of the dtype of the shards; what was pruned is zero.
     """
-    first = shards[0]
-    steps = zip(*(shard.steps for shard in shards), strict=True)
-    return Network(
-        spaces=tuple(Space(name, neurons) for name, neurons in first.sizes.items()),
-        operations=tuple(
-            step[0] if isinstance(step[0], Elementwise) else _assemble_mixing(shards, step) for step in steps
-        ),
-        space_of=dict(first.space_of),
-        input=first.input,
-        output=first.output,
-        head=first.head,
-    )
+    graph = shards[0].graph
+    return graph.with_mixings({mixing.name: _assemble_mixing(shards, mixing) for mixing in graph.mixings})
 
 
-def _assemble_mixing(shards: Sequence[Shard], blocks: Sequence[Block]) -> Mixing:
-    first = blocks[0]
-    shape = shards[0].sizes[first.target_space], shards[0].sizes[first.source_space]
-    weights = np.zeros(shape, first.own_weights.dtype)
-    bias = np.zeros(shape[0], first.bias.dtype)
+def _assemble_mixing(shards: Sequence[Shard], mixing: Mixing) -> Mixing:
+    graph = shards[0].graph
+    source, target = graph.space(mixing.source), graph.space(mixing.target)
+    blocks = [shard.blocks[mixing.name] for shard in shards]
+    weights = np.zeros((target.neurons, source.neurons, mixing.taps), blocks[0].own_weights.dtype)
+    bias = np.zeros(target.neurons, blocks[0].bias.dtype)
+
+    def add(rows: np.ndarray, columns: np.ndarray, part: np.ndarray) -> None:
+        weights[np.ix_(rows, columns)] += part.reshape(len(rows), len(columns), mixing.taps)
+
     for shard, block in zip(shards, blocks, strict=True):
-        rows, columns = shard.own[block.target_space], shard.own[block.source_space]
-        weights[np.ix_(rows, columns)] += block.own_weights
+        rows, columns = shard.own[target.name], shard.own[source.name]
+        add(rows, columns, block.own_weights)
         # Ghosts are further columns, sums further rows; where they meet, all but one hold a zero.
-        weights[np.ix_(rows, block.ghosts.received)] += block.ghost_weights
-        weights[np.ix_(block.sums.sent, columns)] += block.sum_weights
+        add(rows, block.ghost_neurons, block.ghost_weights)
+        add(block.sums.sent, columns, block.sum_weights)
         bias[rows] = block.bias
-    return Mixing(first.name, first.source, first.target, weights, bias)
+    return replace(mixing, weights=weights.reshape(target.neurons, -1), bias=bias)

@@ -24,18 +24,17 @@ import h5py
 import numpy as np
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.model.activations import Activation
-from repurpose_hpc.model.network import Elementwise, Network
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.plan.graph_files import read_graph, write_graph
 from repurpose_hpc.plan.plan import MixingPlan, Plan
 from repurpose_hpc.plan.shard import Block, Lists, Shard, make_shard
 
 FORMAT = "repurpose-hpc"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 HEADER_BYTES = 512
 PLAN_FILE = "plan.h5"
 
-_BLOCK_TEXTS = ("name", "source", "target", "source_space", "target_space")
-_BLOCK_ARRAYS = ("own_weights", "ghost_weights", "sum_weights", "bias")
+_BLOCK_ARRAYS = ("own_weights", "ghost_weights", "sum_weights", "bias", "ghost_neurons")
 _BLOCK_LISTS = ("ghosts", "sums")
 _MASKS = ("ghosts", "sums")
 
@@ -171,51 +170,37 @@ def _write_plan_file(path: Path, network: Network, plan: Plan, digests: list[str
 
 def _write_shard(path: Path, shard: Shard) -> None:
     with _creating(path) as file:
-        for name in ("worker", "workers", "input", "output", "head", "plan_identity"):
+        for name in ("worker", "workers", "plan_identity"):
             file.attrs[name] = getattr(shard, name)
-        for name in ("sizes", "space_of"):
-            file.attrs[name] = json.dumps(getattr(shard, name))
+        write_graph(file.create_group("graph"), shard.graph)
         own = file.create_group("own", track_order=True)
         for name, neurons in shard.own.items():
             own[name] = neurons
-        steps = file.create_group("steps", track_order=True)
-        for number, step in enumerate(shard.steps):
-            _write_step(steps.create_group(f"{number:04d}"), step)
+        blocks = file.create_group("blocks", track_order=True)
+        for name, block in shard.blocks.items():
+            _write_block(blocks.create_group(name), block)
 
 
-def _write_step(group: h5py.Group, step: Block | Elementwise) -> None:
-    if isinstance(step, Block):
-        for name in _BLOCK_TEXTS:
-            group.attrs[name] = getattr(step, name)
-        for name in _BLOCK_ARRAYS:
-            group[name] = getattr(step, name)
-        for name in _BLOCK_LISTS:
-            for part, values in vars(getattr(step, name)).items():
-                group[f"{name}/{part}"] = values
-    else:
-        for name in ("name", "source", "target"):
-            group.attrs[name] = getattr(step, name)
-        group.attrs["activation"] = step.activation.kind
-        group.attrs["alpha"] = step.activation.alpha
+def _write_block(group: h5py.Group, block: Block) -> None:
+    for name in _BLOCK_ARRAYS:
+        group[name] = getattr(block, name)
+    for name in _BLOCK_LISTS:
+        for part, values in vars(getattr(block, name)).items():
+            group[f"{name}/{part}"] = values
 
 
 def _parse_shard(file: h5py.File) -> Shard:
     return Shard(
-        **{name: file.attrs[name] for name in ("input", "output", "head", "plan_identity")},
+        plan_identity=file.attrs["plan_identity"],
         **{name: int(file.attrs[name]) for name in ("worker", "workers")},
-        **{name: json.loads(file.attrs[name]) for name in ("sizes", "space_of")},
+        graph=read_graph(file["graph"]),
         own={name: neurons[()] for name, neurons in file["own"].items()},
-        steps=tuple(_parse_step(group) for group in file["steps"].values()),
+        blocks={name: _parse_block(group) for name, group in file["blocks"].items()},
     )
 
 
-def _parse_step(group: h5py.Group) -> Block | Elementwise:
-    attrs = group.attrs
-    if "activation" in attrs:
-        activation = Activation(attrs["activation"], float(attrs["alpha"]))
-        return Elementwise(attrs["name"], attrs["source"], attrs["target"], activation)
+def _parse_block(group: h5py.Group) -> Block:
     return Block(
-        **{name: attrs[name] for name in _BLOCK_TEXTS},
         **{name: group[name][()] for name in _BLOCK_ARRAYS},
         **{name: _parse_lists(group[name]) for name in _BLOCK_LISTS},
     )

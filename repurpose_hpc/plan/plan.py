@@ -11,7 +11,10 @@ sum of p for a neuron of q is over those of p's neurons that are not ghosts of q
 
 Entries of own neurons, ``ghosts[owner[j], j]`` and ``sums[owner[i], i]``, mean nothing and are
 False: ``mixing_plan`` and its kin clear them.  The neurons of a replicated input are nobody's own:
-``ghosts[q, j]`` says that q reads column j of the input, and nobody sends anything.
+``ghosts[q, j]`` says that q reads neuron j of the input, and nobody sends anything.
+
+A tensor that several mixings read is exchanged once, when the first of them is computed: to every
+worker go the ghosts that it has for any of them.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from repurpose_hpc.model.network import Mixing, Network
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Mixing
 
 GHOST = "ghost"
 PARTIAL = "partial"
@@ -88,18 +92,18 @@ def allowed(plan: MixingPlan, source_owner: np.ndarray, target_owner: np.ndarray
 
 
 def trimmed(
-    plan: MixingPlan, weights: np.ndarray, source_owner: np.ndarray, target_owner: np.ndarray
+    plan: MixingPlan, links: np.ndarray, source_owner: np.ndarray, target_owner: np.ndarray
 ) -> MixingPlan:
-    """The plan without ghosts and sums that no weight other than zero makes use of.
+    """The plan without ghosts and sums that no weight makes use of.
 
     Args:
-        plan: allows all weights other than zero.
-        weights: of the mixing, (m, n).
+        plan: allows all ``links``.
+        links: which neurons depend on which, bool (m, n); see ``Mixing.links``.
         source_owner, target_owner: owners of the two spaces, (n,) and (m,).
     """
-    used, workers = weights != 0, range(len(plan.ghosts))
-    ghosts = plan.ghosts & np.stack([used[target_owner == q].any(axis=0) for q in workers])
-    summed = used & ~ghosts[target_owner]
+    workers = range(len(plan.ghosts))
+    ghosts = plan.ghosts & np.stack([links[target_owner == q].any(axis=0) for q in workers])
+    summed = links & ~ghosts[target_owner]
     sums = plan.sums & np.stack([summed[:, source_owner == p].any(axis=1) for p in workers])
     return MixingPlan(ghosts, sums)
 
@@ -121,49 +125,64 @@ class Plan:
     owners: dict[str, np.ndarray]
     mixings: dict[str, MixingPlan]
 
+    def owner(self, network: Network, tensor: str) -> np.ndarray:
+        """Owners of the neurons of ``tensor``, (n,)."""
+        return self.owners[network.space_of[tensor]]
+
+    def exchanged(self, network: Network, mixing: Mixing) -> np.ndarray:
+        """The ghosts that are exchanged when ``mixing`` is computed, bool (P, n).
+
+        If it is the first to read its source, the ghosts for all mixings that do (those already in the
+        plan), else none.
+        """
+        readers = [other for other in network.mixings if other.source == mixing.source]
+        masks = [self.mixings[other.name].ghosts for other in readers if other.name in self.mixings]
+        return np.any(masks, axis=0) if mixing.name == readers[0].name else np.zeros_like(masks[0])
+
     def traffic(self, network: Network, mixing: Mixing) -> np.ndarray:
-        """Values per sample that cross for ``mixing``: (P, P) int64, [p, q] from p to q."""
-        plan = self.mixings[mixing.name]
-        source, target = network.space(mixing.source), network.space(mixing.target)
-        ghosts = _count_by_owner(plan.ghosts, self.owners[source.name])
-        sums = _count_by_owner(plan.sums, self.owners[target.name])
+        """Values per sample that cross when ``mixing`` is computed: (P, P) int64, [p, q] from p to q."""
+        ghosts = _count_by_owner(self.exchanged(network, mixing), self.owner(network, mixing.source))
+        sums = _count_by_owner(self.mixings[mixing.name].sums, self.owner(network, mixing.target))
         # The owner of a ghost sends it, the owner of a sum receives it.
-        return source.values * ghosts.T + target.values * sums
+        return network.values(mixing.source) * ghosts.T + network.values(mixing.target) * sums
 
     def values_sent(self, network: Network, mixing: Mixing) -> int:
-        """Values per sample that cross for ``mixing``, between workers."""
+        """Values per sample that cross when ``mixing`` is computed, between workers."""
         return int(self.traffic(network, mixing).sum())
 
     def allowed(self, network: Network, mixing: Mixing) -> np.ndarray:
-        """Which weights of ``mixing`` may be non-zero, bool (m, n); see the function ``allowed``."""
-        source, target = network.space(mixing.source), network.space(mixing.target)
-        return allowed(self.mixings[mixing.name], self.owners[source.name], self.owners[target.name])
+        """Which neurons may depend on which, bool (m, n); see the function ``allowed``."""
+        ends = (self.owner(network, tensor) for tensor in (mixing.source, mixing.target))
+        return allowed(self.mixings[mixing.name], *ends)
 
     def holders(self, network: Network, mixing: Mixing) -> np.ndarray:
-        """The worker that holds each weight, (m, n): that of the row, or in a sum that of the column."""
-        source = self.owners[network.space(mixing.source).name]
-        target = self.owners[network.space(mixing.target).name]
+        """The worker that holds the weights of each pair, (m, n): of the row, or in a sum of the column."""
+        source, target = (self.owner(network, tensor) for tensor in (mixing.source, mixing.target))
         away = (source != target[:, None]) & (source != EVERYBODY)
         return np.where(away & ~self.mixings[mixing.name].ghosts[target], source, target[:, None])
 
     def weights_held(self, network: Network) -> np.ndarray:
         """Non-zero weights of a restructured network that each worker holds, (P,) int64."""
-        held = [self.holders(network, mixing)[mixing.weights != 0] for mixing in network.mixings]
+        held = [
+            self.holders(network, mixing).repeat(mixing.taps, axis=1)[mixing.weights != 0]
+            for mixing in network.mixings
+        ]
         return np.bincount(np.concatenate(held), minlength=self.workers)
 
     def dense_values(self, network: Network, mixing: Mixing) -> int:
         """What ``values_sent`` would be if every neuron were sent to every other worker."""
-        space = network.space(mixing.source)
-        if (self.owners[space.name] == EVERYBODY).all():
+        first = next(other for other in network.mixings if other.source == mixing.source)
+        if mixing.name != first.name:
             return 0
-        return space.neurons * space.values * (self.workers - 1)
+        owned = np.count_nonzero(self.owner(network, mixing.source) != EVERYBODY)
+        return int(owned) * network.values(mixing.source) * (self.workers - 1)
 
     def identity(self) -> str:
         """SHA-256 (hex) over owners and masks: shards of one plan carry it."""
         digest = hashlib.sha256(f"{self.workers} {self.input_placement}".encode())
-        for name, owner in self.owners.items():
+        for name, owner in sorted(self.owners.items()):
             digest.update(name.encode() + owner.tobytes())
-        for name, mixing in self.mixings.items():
+        for name, mixing in sorted(self.mixings.items()):
             digest.update(name.encode() + mixing.ghosts.tobytes() + mixing.sums.tobytes())
         return digest.hexdigest()
 
@@ -217,25 +236,43 @@ def single_worker_plan(network: Network) -> Plan:
     owners = {space.name: np.zeros(space.neurons, np.int32) for space in network.spaces}
     mixings = {}
     for mixing in network.mixings:
-        m, n = mixing.weights.shape
+        m, n = mixing.links.shape
         mixings[mixing.name] = MixingPlan(np.zeros((1, n), bool), np.zeros((1, m), bool))
     return Plan(1, "root", owners, mixings)
 
 
 def dense_plan(network: Network, workers: int, input_placement: str, part_weights: np.ndarray) -> Plan:
-    """The plan in which nothing is pruned: blocks of neurons, narrow mixings by partial sums."""
-    owners = {space.name: contiguous_owners(space.neurons, part_weights) for space in network.spaces}
-    owners[network.space_of[network.input]] = input_owners(network.inputs, input_placement, part_weights)
+    """The plan in which nothing is pruned: blocks of neurons, narrow mixings by partial sums.
+
+    What no weight makes use of (other groups of a grouped convolution) is not sent.
+    """
+    free = {}
+    for space in network.free_spaces:
+        if space.name in network.input_spaces:
+            free[space.name] = input_owners(space.neurons, input_placement, part_weights)
+        else:
+            free[space.name] = contiguous_owners(space.neurons, part_weights)
+    owners = network.derive(free)
     mixings = {}
     for mixing in network.mixings:
-        source, target = (owners[network.space_of[tensor]] for tensor in (mixing.source, mixing.target))
-        mixings[mixing.name] = _dense_mixing_plan(source, target, np.arange(workers))
+        ends = [owners[network.space_of[tensor]] for tensor in (mixing.source, mixing.target)]
+        sizes = [network.size(tensor) for tensor in (mixing.source, mixing.target)]
+        plan = dense_mixing_plan(*ends, sizes[1] < sizes[0], np.arange(workers))
+        mixings[mixing.name] = trimmed(plan, mixing.links, *ends)
     return Plan(workers, input_placement, owners, mixings)
 
 
-def _dense_mixing_plan(source: np.ndarray, target: np.ndarray, workers: np.ndarray) -> MixingPlan:
-    """Workers without neurons on the receiving or sending side take no part."""
-    if len(target) < len(source) and not (source == EVERYBODY).any():
+def dense_mixing_plan(
+    source: np.ndarray, target: np.ndarray, narrow: bool, workers: np.ndarray
+) -> MixingPlan:
+    """Everything to everybody; workers without neurons on the receiving or sending side take no part.
+
+    Args:
+        source, target: owners of the two spaces, (n,) and (m,).
+        narrow: whether sums are fewer values than ghosts.
+        workers: 0..P-1.
+    """
+    if narrow and not (source == EVERYBODY).any():
         sums = np.isin(workers, source)[:, None] & np.ones(len(target), bool)
         return partial_plan(sums, source, target)
     ghosts = np.isin(workers, target)[:, None] & np.ones(len(source), bool)

@@ -6,11 +6,12 @@ receives from p are the same neurons in the same, ascending, order.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from repurpose_hpc.model.network import Elementwise, Mixing, Network
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.plan import EVERYBODY, Plan
 
 
@@ -35,27 +36,25 @@ class Lists:
 class Block:
     """One worker's part of a mixing; m_q and n_q are its own neurons of the two spaces.
 
+    Every neuron of the source stands for k columns (see ``Mixing.weights``).
+
     Attributes:
-        name, source, target: of the mixing and its tensors.
-        source_space, target_space: the spaces of those tensors.
-        own_weights: (m_q, n_q), own neurons into own neurons.
-        ghost_weights: (m_q, ghosts.received), one column for each ghost neuron.
-        sum_weights: (sums.sent, n_q), one row for each partial sum that leaves; zero where the
+        own_weights: (m_q, n_q k), own neurons into own neurons.
+        ghost_weights: (m_q, g k), for the ghosts ``ghost_neurons``.
+        sum_weights: (sums.sent, n_q k), one row for each partial sum that leaves; zero where the
             receiver has the column as a ghost.
         bias: (m_q,).
-        ghosts: neurons of the source space that travel.
+        ghost_neurons: the ghosts that the worker uses, (g,) int64, by (owner, neuron): of those that came
+            for this mixing or for the first that reads the same tensor.
+        ghosts: neurons of the source space that travel; those that several mixings read, for the first.
         sums: neurons of the target space of which partial sums travel.
     """
 
-    name: str
-    source: str
-    target: str
-    source_space: str
-    target_space: str
     own_weights: np.ndarray
     ghost_weights: np.ndarray
     sum_weights: np.ndarray
     bias: np.ndarray
+    ghost_neurons: np.ndarray
     ghosts: Lists
     sums: Lists
 
@@ -66,25 +65,18 @@ class Shard:
 
     Attributes:
         worker, workers: q and P.
-        input, output: names of the input and output tensors.
+        graph: the restructured network, its mixings without weights and biases.
         own: space name -> neurons that the worker holds, ascending, int64; for a replicated
-            input the columns that it needs.
-        sizes: space name -> number of neurons of the whole space.
-        space_of: tensor name -> space name.
-        steps: in the order of execution.
-        head: applied to whole output vectors.
+            input those that it needs.
+        blocks: mixing name -> the worker's part.
         plan_identity: ``Plan.identity`` of the plan it belongs to.
     """
 
     worker: int
     workers: int
-    input: str
-    output: str
+    graph: Network
     own: dict[str, np.ndarray]
-    sizes: dict[str, int]
-    space_of: dict[str, str]
-    steps: tuple[Block | Elementwise, ...]
-    head: str
+    blocks: dict[str, Block]
     plan_identity: str
 
 
@@ -97,58 +89,66 @@ def make_shard(network: Network, plan: Plan, worker: int, dtype: type = np.float
         worker: 0..P-1.
         dtype: of the weights in the shard.
     """
-    own = {space.name: _held(network, plan, space.name, worker) for space in network.spaces}
-    steps = tuple(
-        _make_block(network, plan, op, own, worker, dtype) if isinstance(op, Mixing) else op
-        for op in network.operations
-    )
+    own = _held(network, plan, worker)
     return Shard(
         worker=worker,
         workers=plan.workers,
-        input=network.input,
-        output=network.output,
+        graph=_without_weights(network.astype(dtype)),
         own=own,
-        sizes={space.name: space.neurons for space in network.spaces},
-        space_of=dict(network.space_of),
-        steps=steps,
-        head=network.head,
+        blocks={
+            mixing.name: _make_block(network, plan, mixing, own, worker, dtype) for mixing in network.mixings
+        },
         plan_identity=plan.identity(),
     )
 
 
-def _held(network: Network, plan: Plan, space: str, worker: int) -> np.ndarray:
-    """The neurons of ``space`` that ``worker`` owns, or of a replicated input those that it needs."""
-    owner = plan.owners[space]
-    if (owner != EVERYBODY).all():
-        return np.flatnonzero(owner == worker)
-    readers = [mixing for mixing in network.mixings if network.space_of[mixing.source] == space]
-    return np.flatnonzero(np.any([plan.mixings[mixing.name].ghosts[worker] for mixing in readers], axis=0))
+def _without_weights(network: Network) -> Network:
+    empty = {
+        mixing.name: replace(mixing, weights=mixing.weights[:0, :0], bias=mixing.bias[:0])
+        for mixing in network.mixings
+    }
+    return network.with_mixings(empty)
+
+
+def _held(network: Network, plan: Plan, worker: int) -> dict[str, np.ndarray]:
+    """By space the neurons that ``worker`` owns, and of a replicated input those that it needs."""
+    needed = {space.name: np.zeros(space.neurons, bool) for space in network.free_spaces}
+    for mixing in network.mixings:
+        used = np.flatnonzero(plan.mixings[mixing.name].ghosts[worker])
+        for part in network.parts(mixing.source):
+            if part in network.input_spaces:
+                index = network.neurons_in(mixing.source, part)[used]
+                needed[part][index[index >= 0]] = True
+    wanted = network.derive(needed)
+    return {
+        name: np.flatnonzero((owner == worker) | ((owner == EVERYBODY) & wanted[name]))
+        for name, owner in plan.owners.items()
+    }
 
 
 def _make_block(
     network: Network, plan: Plan, mixing: Mixing, own: dict[str, np.ndarray], worker: int, dtype: type
 ) -> Block:
-    source_space, target_space = network.space_of[mixing.source], network.space_of[mixing.target]
-    columns, rows = own[source_space], own[target_space]
-    source_owner, target_owner = plan.owners[source_space], plan.owners[target_space]
-    masks = plan.mixings[mixing.name]
+    source_owner, target_owner = (plan.owner(network, tensor) for tensor in (mixing.source, mixing.target))
+    columns, rows = (own[network.space_of[tensor]] for tensor in (mixing.source, mixing.target))
+    masks, exchanged = plan.mixings[mixing.name], plan.exchanged(network, mixing)
     # The owner of a ghost sends it, the owner of a sum receives it.
-    ghosts = Lists(
-        *_served(masks.ghosts, source_owner, worker), *_fetched(masks.ghosts, source_owner, worker)
-    )
+    ghosts = Lists(*_served(exchanged, source_owner, worker), *_fetched(exchanged, source_owner, worker))
     sums = Lists(*_fetched(masks.sums, target_owner, worker), *_served(masks.sums, target_owner, worker))
-    sum_weights = mixing.weights[np.ix_(sums.sent, columns)]
+    ghost_neurons, _ = _fetched(masks.ghosts, source_owner, worker)
+    weights = mixing.weights.reshape(len(target_owner), len(source_owner), mixing.taps)
+    sum_weights = weights[np.ix_(sums.sent, columns)]
     sum_weights[masks.ghosts[np.ix_(sums.sent_to, columns)]] = 0
+
+    def cut(part: np.ndarray) -> np.ndarray:
+        return part.reshape(len(part), part.shape[1] * mixing.taps).astype(dtype)
+
     return Block(
-        name=mixing.name,
-        source=mixing.source,
-        target=mixing.target,
-        source_space=source_space,
-        target_space=target_space,
-        own_weights=mixing.weights[np.ix_(rows, columns)].astype(dtype),
-        ghost_weights=mixing.weights[np.ix_(rows, ghosts.received)].astype(dtype),
-        sum_weights=sum_weights.astype(dtype),
+        own_weights=cut(weights[np.ix_(rows, columns)]),
+        ghost_weights=cut(weights[np.ix_(rows, ghost_neurons)]),
+        sum_weights=cut(sum_weights),
         bias=mixing.bias[rows].astype(dtype),
+        ghost_neurons=ghost_neurons,
         ghosts=ghosts,
         sums=sums,
     )

@@ -6,12 +6,13 @@ First every row by itself: the exact least-squares weights on its support.  Then
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from repurpose_hpc.model.network import Mixing
+from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.restructure.elimination import columns
 from repurpose_hpc.restructure.statistics import Moments
 from repurpose_hpc.restructure.team import Team
 
@@ -56,19 +57,20 @@ def adjust(mixing: Mixing, moments: Moments, mask: np.ndarray, root: np.ndarray 
     Args:
         mixing: the original.
         moments: of the mixing as it will run.
-        mask: which weights may be non-zero, bool (m, n).
+        mask: which neurons depend on which, bool (m, n), or which weights may be non-zero, bool (m, n k).
         root: of the metric, L (k, m) with M = Lᵀ L, for compensation between rows; None: every row by
             itself, at whose result the gradient Ŵ H − R is zero on the mask.
         team: shares the work.
     """
-    solved = team.map(lambda group: _solve_rows(moments, *group), row_groups(mask))
+    groups = row_groups(_weight_mask(mixing, mask))
+    solved = team.map(lambda group: _solve_rows(moments, *group), groups)
     weights = np.zeros(mixing.weights.shape)
     for group, solution in solved:
         weights[np.ix_(group.rows, group.S)] = solution
     if root is not None and len(solved) > 1:
         compensate(weights, moments, root, [group for group, _ in solved])
     bias = moments.mean_y - weights @ moments.mean_x
-    return Mixing(mixing.name, mixing.source, mixing.target, weights, bias)
+    return replace(mixing, weights=weights, bias=bias)
 
 
 def compensate(weights: np.ndarray, moments: Moments, L: np.ndarray, groups: list[RowGroup]) -> None:
@@ -79,7 +81,7 @@ def compensate(weights: np.ndarray, moments: Moments, L: np.ndarray, groups: lis
     after the other, exactly, so the objective never rises.
 
     Args:
-        weights: Ŵ, (m, n), zero outside the mask.
+        weights: Ŵ, (m, n k), zero outside the mask.
         moments: of the mixing.
         L: root of the metric, (k, m) with M = Lᵀ L.
         groups: all rows.
@@ -104,9 +106,13 @@ def compensate(weights: np.ndarray, moments: Moments, L: np.ndarray, groups: lis
 
 
 def prune(mixing: Mixing, mask: np.ndarray) -> Mixing:
-    """The original weights on the mask, zero elsewhere; nothing is adjusted."""
-    weights = np.where(mask, mixing.weights, 0)
-    return Mixing(mixing.name, mixing.source, mixing.target, weights, mixing.bias)
+    """The original weights on the mask, as of ``adjust``, zero elsewhere; nothing is adjusted."""
+    return replace(mixing, weights=np.where(_weight_mask(mixing, mask), mixing.weights, 0))
+
+
+def _weight_mask(mixing: Mixing, mask: np.ndarray) -> np.ndarray:
+    """A mask of neurons or of weights as one of weights, bool (m, n k)."""
+    return columns(mask, mixing.weights.shape[1] // mask.shape[1])
 
 
 def _solve_rows(moments: Moments, rows: np.ndarray, S: np.ndarray) -> tuple[RowGroup, np.ndarray]:

@@ -30,11 +30,12 @@ def neuron_shares(network: Network, speeds: np.ndarray, fraction: float, replica
     """
     linear = square = 0.0
     for mixing in network.mixings:
-        m, n = mixing.weights.shape
-        everything = (replicated and mixing.source == network.input) or m < n
+        weights = mixing.weights.size
+        is_input = network.space_of[mixing.source] in network.input_spaces
+        everything = (replicated and is_input) or network.size(mixing.target) < network.size(mixing.source)
         # s of the rows; of the columns s of their own and a fraction of the others.
-        linear += m * n * (1.0 if everything else fraction)
-        square += 0.0 if everything else m * n * (1 - fraction)
+        linear += weights * (1.0 if everything else fraction)
+        square += 0.0 if everything else weights * (1 - fraction)
     low, high = 0.0, (linear + square) / speeds.max()
 
     def shares(load: float) -> np.ndarray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from repurpose_hpc.restructure.adjustment import row_groups
+from repurpose_hpc.restructure.elimination import columns
 from repurpose_hpc.restructure.statistics import Moments
 from repurpose_hpc.restructure.team import Team
 
@@ -32,7 +33,7 @@ def spread_weights(scores: list[np.ndarray], kept: int) -> list[int]:
 
 
 def weight_scores(moments: Moments, metric: np.ndarray) -> np.ndarray:
-    """What the removal of each weight by itself would cost if nothing else were missing, (m, n)."""
+    """What the removal of each weight by itself would cost if nothing else were missing, (m, n k)."""
     return np.diag(metric)[:, None] * moments.solve(moments.R) ** 2 / np.diag(np.linalg.inv(moments.H))
 
 
@@ -49,15 +50,16 @@ def sparsify(
     Args:
         moments: of the mixing.
         metric: M, (m, m).
-        mask: weights that are there, bool (m, n).
-        holder: the worker that holds each of them, (m, n).
+        mask: which neurons depend on which, bool (m, n).
+        holder: the worker that holds the weights of each pair, (m, n).
         quota: weights that each worker may keep, (P,).
         team: shares the work.
 
     Returns:
-        the mask of what is kept, bool (m, n).
+        the mask of the weights that are kept, bool (m, n k).
     """
-    mask = mask.copy()
+    taps = len(moments.H) // mask.shape[1]
+    mask, holder = columns(mask, taps), columns(holder, taps)
     held = np.bincount(holder[mask], minlength=len(quota))
     while (held > quota).any():
         held = np.minimum(held, np.maximum(quota, (ROUND * held).astype(np.int64)))
@@ -67,7 +69,7 @@ def sparsify(
 
 
 def _scores(moments: Moments, metric: np.ndarray, mask: np.ndarray, team: Team) -> np.ndarray:
-    """What the removal of each weight on the mask costs, (m, n); zero elsewhere."""
+    """What the removal of each weight on the mask costs, (m, n k); zero elsewhere."""
     weight = np.diag(metric)
     groups = row_groups(mask)
 

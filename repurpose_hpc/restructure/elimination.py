@@ -1,9 +1,10 @@
 """Step 3: which ghost neurons a worker does without (ℓ0 group elimination).
 
-All rows of a worker share its support, so a ghost neuron is a group: the worker's rows of one
-column.  Removing group j from a least-squares fit and refitting the others raises the error by
+All rows of a worker share its support, so a ghost neuron is a group: the worker's rows of its k columns
+(``taps``; 1 between vectors).  Removing group j from a least-squares fit and refitting the others
+raises the error by
 
-    Δ_j = |V_j|² / [H⁻¹]_jj        (optimal brain surgeon, for a group of rows)
+    Δ_j = tr V_j ([H⁻¹]_jj)⁻¹ V_jᵀ        (optimal brain surgeon, for a group of rows and columns)
 
 with V the current weights and H⁻¹ the inverse Gram matrix of what remains; both are downdated
 after every removal, so correlated neurons stand in for each other.  Errors are measured in the
@@ -31,8 +32,44 @@ def metric_root(metric: np.ndarray) -> np.ndarray:
     return (vectors[:, ~dropped] * np.sqrt(eigenvalues[~dropped])).T
 
 
+def columns(mask: np.ndarray, taps: int) -> np.ndarray:
+    """A mask of neurons, (..., n), as one of their columns, (..., n k)."""
+    return np.repeat(mask, taps, axis=-1)
+
+
+def column_numbers(neurons: np.ndarray, taps: int) -> np.ndarray:
+    """The columns of some neurons, neuron by neuron: (count · k,)."""
+    return (neurons[:, None] * taps + np.arange(taps)).ravel()
+
+
+def block_grams(a: np.ndarray, b: np.ndarray, taps: int) -> np.ndarray:
+    """A_jᵀ B_j of the columns of every neuron j of a and b, both (r, n k): (n, k, k)."""
+    if taps == 1:
+        return np.einsum("ij,ij->j", a, b)[:, None, None]
+    a, b = (each.reshape(len(each), each.shape[1] // taps, taps) for each in (a, b))
+    return a.transpose(1, 2, 0) @ b.transpose(1, 0, 2)
+
+
+def diagonal_blocks(matrix: np.ndarray, taps: int) -> np.ndarray:
+    """The diagonal blocks of a matrix (n k, n k), one for every neuron: (n, k, k)."""
+    neurons = np.arange(len(matrix) // taps)
+    return matrix.reshape(len(neurons), taps, len(neurons), taps)[neurons, :, neurons]
+
+
+def block_changes(matrix: np.ndarray, products: np.ndarray) -> np.ndarray:
+    """tr matrix_j⁻¹ products_j: by how much taking group j changes the error, (g,).
+
+    Args:
+        matrix: (g, k, k), positive definite: of the inverse Gram matrix to remove, of the Gram matrix to add.
+        products: (g, k, k), of the rows' weights or correlations.
+    """
+    if matrix.shape[1] == 1:
+        return products[:, 0, 0] / matrix[:, 0, 0]
+    return np.einsum("jss->j", np.linalg.solve(matrix, products))
+
+
 def select_candidates(
-    H: np.ndarray, R: np.ndarray, own: np.ndarray, costs: np.ndarray, count: int
+    H: np.ndarray, R: np.ndarray, own: np.ndarray, costs: np.ndarray, count: int, taps: int = 1
 ) -> np.ndarray:
     """The ``count`` neurons that, added one at a time, each lower the error most for their cost.
 
@@ -40,85 +77,94 @@ def select_candidates(
     where nearly everything is to go: elimination starts from these instead of from all ghosts.
 
     Args:
-        H: (n, n), positive definite.
-        R: (k, n), rows in the metric's root.
+        H: (n k, n k), positive definite.
+        R: (r, n k), rows in the metric's root.
         own: bool, (n,): neurons that are there from the start.
         costs: of sending each neuron, (n,), > 0.
         count: at most the number of other neurons.
+        taps: k, columns of each neuron.
 
     Returns:
         (count,) neurons, best first.
     """
-    S = np.flatnonzero(own)
-    # Z: an orthonormal basis of the span of the chosen inputs, seen from every input; it grows by a
-    # row for each neuron taken.  What it does not explain: the correlation with the rows and the variance.
-    Z = np.empty((len(S) + count, len(H)))
+    S = np.flatnonzero(columns(own, taps))
+    # Z: an orthonormal basis of the span of the chosen inputs, seen from every input; it grows by
+    # k rows for each neuron taken.  What it does not explain: the correlation with the rows and the
+    # variance of the columns of every neuron.
+    Z = np.empty((len(S) + count * taps, len(H)))
     L = cholesky(H[np.ix_(S, S)], lower=True)
     Z[: len(S)] = solve_triangular(L, H[S], lower=True)
     correlation = R - solve_triangular(L, R[:, S].T, lower=True).T @ Z[: len(S)]
-    variance = np.diag(H) - np.einsum("ij,ij->j", Z[: len(S)], Z[: len(S)])
+    variance = diagonal_blocks(H, taps) - block_grams(Z[: len(S)], Z[: len(S)], taps)
     available, chosen = ~own, np.empty(0, np.int64)
     while len(chosen) < count:
-        basis = Z[: len(S) + len(chosen)]
+        basis = Z[: len(S) + len(chosen) * taps]
         wanted = min(-(-count // PANEL_FRACTION), count - len(chosen))
-        gains = np.einsum("ij,ij->j", correlation, correlation) / np.where(available, variance * costs, 1.0)
-        panel = np.argsort(np.where(available, -gains, np.inf), kind="stable")[: 2 * wanted]
-        panel = panel[available[panel]]
-        gram = H[np.ix_(panel, panel)] - basis[:, panel].T @ basis[:, panel]
+        left = np.flatnonzero(available)
+        products = block_grams(correlation, correlation, taps)[left]
+        gains = block_changes(variance[left] * costs[left, None, None], products)
+        panel = left[np.argsort(-gains, kind="stable")[: 2 * wanted]]
+        seen = column_numbers(panel, taps)
+        gram = H[np.ix_(seen, seen)] - basis[:, seen].T @ basis[:, seen]
         order, _ = _greedy(
-            gram, correlation[:, panel].T @ correlation[:, panel], costs[panel], wanted, np.argmax
+            gram, correlation[:, seen].T @ correlation[:, seen], costs[panel], wanted, np.argmax
         )
-        taken = panel[order]
-        L = cholesky(gram[np.ix_(order, order)], lower=True)
+        places = column_numbers(order, taps)
+        taken = seen[places]
+        L = cholesky(gram[np.ix_(places, places)], lower=True)
         z = solve_triangular(L, H[taken] - basis[:, taken].T @ basis, lower=True)
         correlation -= solve_triangular(L, correlation[:, taken].T, lower=True).T @ z
-        variance -= np.einsum("ij,ij->j", z, z)
+        variance -= block_grams(z, z, taps)
         Z[len(basis) : len(basis) + len(taken)] = z
-        available[taken] = False
-        chosen = np.concatenate([chosen, taken])
+        available[panel[order]] = False
+        chosen = np.concatenate([chosen, panel[order]])
     return chosen
 
 
 def eliminate(
-    H: np.ndarray, R: np.ndarray, own: np.ndarray, costs: np.ndarray
+    H: np.ndarray, R: np.ndarray, own: np.ndarray, costs: np.ndarray, taps: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """Remove all ghosts, the least useful for its cost first, and record what each removal costs.
 
     Args:
-        H: (n, n), positive definite, of the worker's own neurons and ghosts.
-        R: (k, n), rows in the metric's root.
+        H: (n k, n k), positive definite, of the worker's own neurons and ghosts.
+        R: (r, n k), rows in the metric's root.
         own: bool, (n,): neurons that stay.
         costs: of sending each neuron, (n,), > 0.
+        taps: k, columns of each neuron.
 
     Returns:
         the ghosts in the order of removal, (g,) positions; the rise of the error at each removal, (g,).
     """
     Hinv = np.linalg.inv(H)
     V = R @ Hinv
-    position, ghost = np.arange(len(H)), ~own
+    position, ghost = np.arange(len(own)), ~own
     order, rises = [np.empty(0, np.int64)], [np.empty(0)]
     while ghost.any():
-        removed, rise = _eliminate_panel(Hinv, V, ghost, costs[position])
+        removed, rise = _eliminate_panel(Hinv, V, ghost, costs[position], taps)
         order.append(position[removed])
         rises.append(rise)
         keep = np.ones(len(position), bool)
         keep[removed] = False
+        position, ghost = position[keep], ghost[keep]
+        removed, keep = column_numbers(removed, taps), columns(keep, taps)
         downdate = np.linalg.solve(Hinv[np.ix_(removed, removed)], Hinv[np.ix_(removed, keep)])
         V = V[:, keep] - V[:, removed] @ downdate
         Hinv = Hinv[np.ix_(keep, keep)] - Hinv[np.ix_(keep, removed)] @ downdate
-        position, ghost = position[keep], ghost[keep]
     return np.concatenate(order), np.concatenate(rises)
 
 
 def _eliminate_panel(
-    Hinv: np.ndarray, V: np.ndarray, ghost: np.ndarray, costs: np.ndarray
+    Hinv: np.ndarray, V: np.ndarray, ghost: np.ndarray, costs: np.ndarray, taps: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Remove some of the cheapest ghosts greedily, with exact downdates among twice as many candidates."""
     ghosts = np.flatnonzero(ghost)
     count = -(-len(ghosts) // PANEL_FRACTION)
-    scores = np.einsum("ij,ij->j", V[:, ghosts], V[:, ghosts]) / (np.diag(Hinv) * costs)[ghosts]
+    matrix, weights = diagonal_blocks(Hinv, taps)[ghosts], V[:, columns(ghost, taps)]
+    scores = block_changes(matrix * costs[ghosts, None, None], block_grams(weights, weights, taps))
     panel = ghosts[np.argsort(scores, kind="stable")[: 2 * count]]
-    inverse, products = Hinv[np.ix_(panel, panel)], V[:, panel].T @ V[:, panel]
+    seen = column_numbers(panel, taps)
+    inverse, products = Hinv[np.ix_(seen, seen)], V[:, seen].T @ V[:, seen]
     order, rises = _greedy(inverse, products, costs[panel], count, np.argmin)
     return panel[order], rises
 
@@ -132,12 +178,12 @@ def _greedy(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Take ``count`` of a panel one at a time, with exact downdates.
 
-    What is taken changes the error by products_jj / matrix_jj; each time the one with the ``best`` change
-    for its cost is.
+    What is taken changes the error by tr (matrix_jj)⁻¹ products_jj; each time the one with the ``best``
+    change for its cost is.
 
     Args:
-        matrix: (p, p), the inverse Gram matrix (to remove) or the Gram matrix (to add).
-        products: (p, p), of the rows' weights or correlations.
+        matrix: (p k, p k), the inverse Gram matrix (to remove) or the Gram matrix (to add).
+        products: (p k, p k), of the rows' weights or correlations.
         costs: (p,), > 0.
         count: at most p.
         best: ``np.argmin`` or ``np.argmax``.
@@ -145,17 +191,23 @@ def _greedy(
     Returns:
         the positions taken, in order, and their changes, (count,) each.
     """
-    # Changes are never negative: this loses against everything.
-    loser = np.inf if best is np.argmin else -1.0
-    alive, taken, changes = np.ones(len(matrix), bool), [], []
+    taps = len(matrix) // len(costs)
+    left, taken, changes = np.arange(len(costs)), [], []
     for _ in range(count):
-        delta = np.diag(products) / np.where(alive, np.diag(matrix), 1.0)
-        j = int(best(np.where(alive, delta / costs, loser)))
+        delta = block_changes(diagonal_blocks(matrix, taps)[left], diagonal_blocks(products, taps)[left])
+        place = int(best(delta / costs[left]))
+        j = left[place]
         taken.append(j)
-        changes.append(delta[j])
-        alive[j] = False
-        factor = matrix[j] / matrix[j, j]
-        along = np.outer(factor, products[j])
-        products = products - along - along.T + products[j, j] * np.outer(factor, factor)
-        matrix = matrix - np.outer(factor, matrix[j])
+        changes.append(delta[place])
+        left = np.delete(left, place)
+        group = slice(j * taps, (j + 1) * taps)
+        factor = _over(matrix[group, group], matrix[group])
+        along = factor.T @ products[group]
+        products = products - along - along.T + factor.T @ (products[group, group] @ factor)
+        matrix = matrix - factor.T @ matrix[group]
     return np.array(taken), np.array(changes)
+
+
+def _over(matrix: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """matrix⁻¹ rows: (k, k) and (k, c)."""
+    return rows / matrix if len(matrix) == 1 else np.linalg.solve(matrix, rows)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from repurpose_hpc.data import Samples
 from repurpose_hpc.model.bound import OutputBound, spectral_norm
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.reference import trace
-from repurpose_hpc.restructure.statistics import map_batches
+from repurpose_hpc.model.reference import outputs, trace
+from repurpose_hpc.restructure.statistics import Stream, map_batches
 from repurpose_hpc.restructure.team import ALONE, Team
 
 
@@ -52,12 +54,12 @@ class Comparison:
 def compare(original: Network, restructured: Network, samples: Samples, team: Team = ALONE) -> Comparison:
     """The outputs of both networks for all samples; collective."""
 
-    def outputs(_: int, batch: np.ndarray) -> list[np.ndarray]:
-        return [trace(net, batch)[net.output] for net in (original, restructured)]
+    def both(_: int, batch: np.ndarray) -> list[np.ndarray]:
+        return [outputs(net, trace(net, batch)) for net in (original, restructured)]
 
-    comparison = Comparison()
-    for z, z_hat in map_batches(outputs, samples, team):
-        comparison.add(z, z_hat, _next_labels(samples, comparison.samples, z.shape[1]))
+    labels, comparison = _labels(original, samples), Comparison()
+    for z, z_hat in map_batches(both, Stream(original, None, samples), team):
+        comparison.add(z, z_hat, _next_labels(labels, comparison.samples, z.shape[1]))
     return comparison
 
 
@@ -68,8 +70,8 @@ def evaluate(original: Network, restructured: Network, samples: Samples, team: T
         ``relative_error``: mixing name -> |y − ŷ| / |y| over all samples, on the restructured network's own
         inputs; ``output_error``: the same for the output before the head; ``bound``: a bound of
         ``output_error``, the root mean square of the samples' layer-wise bounds (``model.bound``) over that
-        of their outputs; ``agreement``: share of samples whose largest output is the same; with labels
-        ``reference_accuracy`` and ``accuracy``.
+        of their outputs, None where there is none; ``agreement``: share of samples whose largest output is
+        the same; with labels, if the only output is a vector, ``reference_accuracy`` and ``accuracy``.
     """
     norms = team.map(spectral_norm, restructured.mixings)
     names = (mixing.name for mixing in restructured.mixings)
@@ -82,23 +84,23 @@ def evaluate(original: Network, restructured: Network, samples: Samples, team: T
             mixing.name: _squares(y[mixing.target] - y_hat[mixing.target], y[mixing.target])
             for mixing in original.mixings
         }
-        bound = _squares(output_bound(y), y[original.output])
-        return y[original.output], y_hat[restructured.output], squares, bound
+        z, z_hat = outputs(original, y), outputs(restructured, y_hat)
+        return z, z_hat, squares, _squares(output_bound(y), z)
 
     squares = {mixing.name: np.zeros(2) for mixing in original.mixings}
-    bound_squares, comparison = np.zeros(2), Comparison()
-    for z, z_hat, batch_squares, batch_bound in map_batches(measure, samples, team):
-        comparison.add(z, z_hat, _next_labels(samples, comparison.samples, z.shape[1]))
+    bound_squares, comparison, labels = np.zeros(2), Comparison(), _labels(original, samples)
+    for z, z_hat, batch_squares, batch_bound in map_batches(measure, Stream(original, None, samples), team):
+        comparison.add(z, z_hat, _next_labels(labels, comparison.samples, z.shape[1]))
         bound_squares += batch_bound
         for name, pair in batch_squares.items():
             squares[name] += pair
     result = {
         "output_error": comparison.output_error,
-        "bound": relative(*bound_squares),
+        "bound": relative(*bound_squares) if math.isfinite(bound_squares[0]) else None,
         "agreement": comparison.agreement,
         "relative_error": {name: relative(*pair) for name, pair in squares.items()},
     }
-    if samples.labels is not None:
+    if labels is not None:
         right = comparison.right
         result["reference_accuracy"] = right / samples.samples
         result["accuracy"] = (right - comparison.lost + comparison.gained) / samples.samples
@@ -114,5 +116,9 @@ def _squares(error: np.ndarray, size: np.ndarray) -> np.ndarray:
     return np.array([np.sum(error**2), np.sum(size**2)])
 
 
-def _next_labels(samples: Samples, first: int, count: int) -> np.ndarray | None:
-    return None if samples.labels is None else samples.labels[first : first + count]
+def _labels(network: Network, samples: Samples) -> np.ndarray | None:
+    return samples.labels if network.has_classes else None
+
+
+def _next_labels(labels: np.ndarray | None, first: int, count: int) -> np.ndarray | None:
+    return None if labels is None else labels[first : first + count]

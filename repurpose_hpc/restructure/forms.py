@@ -13,7 +13,13 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
 
 from repurpose_hpc.plan.plan import EVERYBODY, MixingPlan, mixing_plan
-from repurpose_hpc.restructure.elimination import eliminate, metric_root, select_candidates
+from repurpose_hpc.restructure.elimination import (
+    column_numbers,
+    columns,
+    eliminate,
+    metric_root,
+    select_candidates,
+)
 from repurpose_hpc.restructure.statistics import Moments
 from repurpose_hpc.restructure.team import Team
 from repurpose_hpc.restructure.tradeoff import NOTHING, Tradeoff, Unit, ranked
@@ -21,7 +27,7 @@ from repurpose_hpc.restructure.tradeoff import NOTHING, Tradeoff, Unit, ranked
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """One mixing, ready to be assigned and eliminated.
+    """One mixing, ready to be assigned and eliminated.  Masks and owners are of neurons, not of columns.
 
     Attributes:
         moments: its least-squares problem, in which errors are judged.
@@ -32,6 +38,8 @@ class Problem:
         most: the most ghosts that each worker may be given, from its number of rows: int -> (P,).
         only_ghosts: whether partial sums are out of the question.
         team: shares the work.
+        taps: k, columns of each source neuron in ``moments``.
+        received: the ghosts that every worker is sent anyhow, for another mixing, bool (P, n); None: none.
     """
 
     moments: Moments
@@ -42,6 +50,8 @@ class Problem:
     most: Callable[[np.ndarray], np.ndarray]
     only_ghosts: bool
     team: Team
+    taps: int = 1
+    received: np.ndarray | None = None
 
     @property
     def workers(self) -> int:
@@ -51,15 +61,20 @@ class Problem:
     def own(self) -> np.ndarray:
         """What each worker has without asking, bool (P, n)."""
         workers = np.arange(self.workers)[:, None]
-        return (self.source_owner == workers) | (self.source_owner == EVERYBODY)
+        own = (self.source_owner == workers) | (self.source_owner == EVERYBODY)
+        return own if self.received is None else own | self.received
+
+    def columns(self, mask: np.ndarray) -> np.ndarray:
+        """A mask of source neurons, bool (..., n), as one of columns of ``moments``, (..., n k)."""
+        return columns(mask, self.taps)
 
 
 def tradeoffs(problem: Problem, owner: np.ndarray) -> list[Tradeoff]:
     """The pure forms in which the mixing may run when its rows belong to ``owner``, (m,); collective."""
-    m, n = problem.moments.R.shape
-    # With nothing pruned, ghosts cost n (P − 1) values and partial sums m (P − 1): the second form is for
+    # With nothing pruned, all n neurons are sent as ghosts, and all m as partial sums: the second form is for
     # narrow mixings.  Inputs that everybody has leave no sums to send.
-    if m < n and not problem.only_ghosts:
+    ghosts = problem.source_owner.size * problem.ghost_costs.sum()
+    if owner.size * problem.sum_costs.sum() < ghosts and not problem.only_ghosts:
         return [ghost_tradeoff(problem, owner), partial_tradeoff(problem, owner)]
     return [ghost_tradeoff(problem, owner)]
 
@@ -91,19 +106,20 @@ def _worker_ghosts(
     problem: Problem, q: int, rows: np.ndarray, own: np.ndarray, count: int
 ) -> tuple[Unit, float]:
     """The ``count`` most valuable ghosts of worker ``q``, and the error that all the others would avoid."""
-    H = problem.moments.H
+    H, taps = problem.moments.H, problem.taps
     L = metric_root(problem.metric[np.ix_(rows, rows)])
     R = L @ problem.moments.R[rows]
-    costs = np.ones(len(H))
+    costs = np.ones(len(own))
     costs[~own] = problem.ghost_costs[problem.source_owner[~own], q]
     candidates = np.flatnonzero(~own)
     if count < len(candidates):
-        candidates = select_candidates(H, R, own, costs, count)
-    S = np.concatenate([np.flatnonzero(own), candidates])
+        candidates = select_candidates(H, R, own, costs, count, taps)
+    neurons = np.concatenate([np.flatnonzero(own), candidates])
+    S = column_numbers(neurons, taps)
     H_SS, R_S = H[np.ix_(S, S)], R[:, S]
-    removed, avoided = eliminate(H_SS, R_S, np.arange(len(S)) < own.sum(), costs[S])
+    removed, avoided = eliminate(H_SS, R_S, np.arange(len(neurons)) < own.sum(), costs[neurons], taps)
     missing = np.vdot(R, problem.moments.solve(R)) - np.vdot(R_S, cho_solve(cho_factor(H_SS), R_S.T).T)
-    ghosts = S[removed[::-1]]
+    ghosts = neurons[removed[::-1]]
     return ranked(ghosts, avoided[::-1], costs[ghosts]), max(float(missing), 0.0)
 
 
@@ -162,16 +178,14 @@ def _worker_sums(
     elimination of single inputs with a P × P Gram matrix.
     """
     moments = problem.moments
-    H, S = moments.H, np.flatnonzero(support)
+    H, S = moments.H, np.flatnonzero(problem.columns(support))
     R, target = moments.R[rows], moments.solve(moments.R[rows])
     L = cholesky(H[np.ix_(S, S)], lower=True)
     Z = solve_triangular(L, H[S], lower=True)
     explained = solve_triangular(L, R[:, S].T, lower=True)
     correlation = R - explained.T @ Z
-    others = [
-        (p, np.flatnonzero((problem.source_owner == p) & ~support)) for p in range(problem.workers) if p != q
-    ]
-    others = [(p, T) for p, T in others if T.size]
+    beside = {p: (problem.source_owner == p) & ~support for p in range(problem.workers) if p != q}
+    others = [(p, np.flatnonzero(problem.columns(mask))) for p, mask in beside.items() if mask.any()]
     if not others:
         return [NOTHING] * len(rows)
     # What H leaves of each worker's sum beyond the support, seen from every input.

@@ -108,8 +108,9 @@ def restructure_to(
 
 def summary(report: dict) -> str:
     """The report of ``restructure_to`` for people."""
+    width = max(len(layer["name"]) for layer in report["layers"])
     lines = [
-        f"{layer['name']:<12} {layer['inputs']:>6} -> {layer['outputs']:<6} {layer['form']:<8}"
+        f"{layer['name']:<{width}} {layer['inputs']:>6} -> {layer['outputs']:<6} {layer['form']:<8}"
         f"{layer['values_sent']:>8,} of {layer['dense_values']:>9,} values sent, "
         f"relative error {layer['relative_error']:.4f}"
         for layer in report["layers"]
@@ -124,13 +125,17 @@ def summary(report: dict) -> str:
         lines.append(f"cost of the links used: {report['link_cost']:,.1f} per sample")
     lines.append(
         f"on the calibration data: output error {report['output_error']:.4f} "
-        f"(bound {report['bound']:.4g}), same class for {report['agreement']:.2%}"
+        f"({_bound_summary(report['bound'])}), same class for {report['agreement']:.2%}"
     )
     if "accuracy" in report:
         lines[-1] += f", accuracy {report['accuracy']:.4f} (original {report['reference_accuracy']:.4f})"
     lines += _promise_summary(report)
     lines.append(f"{report['seconds']:.1f} s; shards in {report['shards']}")
     return "\n".join(lines)
+
+
+def _bound_summary(bound: float | None) -> str:
+    return "no bound" if bound is None else f"bound {bound:.4g}"
 
 
 def _promise_summary(report: dict) -> list[str]:

@@ -1,26 +1,27 @@
-"""Step 2 for the whole network: who owns which neuron, with the next mixing in view.
+"""Step 2: what it costs and brings that a worker owns a neuron, with the next mixings in view.
 
-The owners of a space serve two mixings: the one that makes it, whose rows they divide, and the one
-that uses it, whose inputs they divide.  They are first chosen in the order of execution for the making
-mixing alone; then spaces are visited forward and back, and the neurons of each are *drafted* by the
-workers for both mixings, while that lowers the error of all mixings together when nothing is sent at all.
+The owners of a space serve the mixings that make it, whose rows they divide, and those that use it,
+whose inputs they divide.  They are first chosen in the order of execution for the making mixings alone;
+then the neurons of each space are *drafted* by the workers for both (``sweep``).
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
+from scipy.linalg import cholesky, solve_triangular
 
 from repurpose_hpc.kernels import project_out
 from repurpose_hpc.plan.plan import EVERYBODY
 from repurpose_hpc.restructure.assignment import assign, residual_costs
+from repurpose_hpc.restructure.elimination import (
+    block_changes,
+    block_grams,
+    column_numbers,
+    diagonal_blocks,
+)
 from repurpose_hpc.restructure.forms import Problem
-
-# Forward and back at most so many times, and only while a sweep lowers the error by this share of it.
-SWEEPS = 3
-SETTLED = 0.01
 
 
 def assignment_costs(problem: Problem, supports: np.ndarray) -> np.ndarray:
@@ -43,8 +44,8 @@ def assignment_costs(problem: Problem, supports: np.ndarray) -> np.ndarray:
         levels, total = np.unique(prices), np.zeros(len(weight))
         for level, next_level in zip(levels[:-1], levels[1:], strict=True):
             near = supports[q] | np.isin(problem.source_owner, np.flatnonzero(prices <= level))
-            total += (next_level - level) * residual_costs(problem.moments, near)
-        return total / highest if highest else residual_costs(problem.moments, supports[q])
+            total += (next_level - level) * residual_costs(problem.moments, problem.columns(near))
+        return total / highest if highest else residual_costs(problem.moments, problem.columns(supports[q]))
 
     return weight * np.stack(problem.team.map(column, range(problem.workers)), axis=1)
 
@@ -65,59 +66,89 @@ def assign_rows(
     return problem.team.map(lambda costs: assign(costs, capacity), [costs])[0]
 
 
-def draft(problem: Problem, owner: np.ndarray, making: np.ndarray, capacity: np.ndarray) -> np.ndarray:
-    """New owners of the source space of ``problem``: workers take turns in choosing a neuron.
+def draft(
+    users: Sequence[tuple[Problem, np.ndarray, np.ndarray]], making: np.ndarray, capacity: np.ndarray
+) -> np.ndarray:
+    """New owners of a space: workers take turns in choosing a neuron.
 
-    Each takes the neuron that lowers the error of its rows of the using mixing most, given those it
+    Each takes the neuron that lowers the error of its rows of the using mixings most, given those it
     already has (orthogonal least squares), less what the neuron costs more than elsewhere in the making
-    mixing.
+    mixings.
 
     Args:
-        problem: the using mixing.
-        owner: of its rows, (m,).
-        making: costs of the neurons in the making mixing, (n, P).
+        users: of each using mixing its problem, the owners of its rows, (m,), and for each of its source
+            neurons which one of the space it is, (n_source,), -1 for those of other spaces: their owners
+            have them.  Several may be one.
+        making: costs of the neurons in the making mixings, (n, P).
         capacity: of the workers in the space, (P,).
 
     Returns:
         owners, (n,) int32.
     """
-    H, n = problem.moments.H, len(problem.moments.H)
-    weight = np.sqrt(np.diag(problem.metric))[:, None]
     handicap = making - making.mean(axis=1, keepdims=True)
-    hands = [_Hand(H, (weight * problem.moments.R)[owner == q], int(size)) for q, size in enumerate(capacity)]
-    chosen = np.full(n, EVERYBODY, np.int32)
-    for _ in range(n):
+    hands = [[_Hand(*user, q, int(size)) for user in users] for q, size in enumerate(capacity)]
+    taken, chosen = np.zeros(len(capacity), np.int64), np.full(len(making), EVERYBODY, np.int32)
+    for _ in range(len(making)):
         # Everybody's share fills at the same pace.
-        q = int(np.argmin([(hand.size + 1) / size if hand.size < size else np.inf
-                           for hand, size in zip(hands, capacity, strict=True)]))  # fmt: skip
-        score = np.where(chosen == EVERYBODY, hands[q].gains() - handicap[:, q], -np.inf)
-        j = int(score.argmax())
+        q = int(np.argmin([(has + 1) / size if has < size else np.inf
+                           for has, size in zip(taken, capacity, strict=True)]))  # fmt: skip
+        free = chosen == EVERYBODY
+        gains = sum(hand.gains(free) for hand in hands[q])
+        j = int(np.where(free, gains - handicap[:, q], -np.inf).argmax())
         chosen[j] = q
-        hands[q].take(j)
+        taken[q] += 1
+        for hand in hands[q]:
+            hand.take(j)
     return chosen
 
 
 class _Hand:
-    """What one worker of a draft has, and what every further neuron would bring it."""
+    """What worker ``q`` has of the source of one mixing in a draft, and what more would bring it.
 
-    def __init__(self, H: np.ndarray, R: np.ndarray, capacity: int) -> None:
-        self.H, self.correlation, self.variance = H, np.array(R, order="C"), np.diag(H).copy()
-        self.squares = np.einsum("ij,ij->j", R, R)
-        self.Z = np.empty((capacity, len(H)))
-        self.size = 0
+    Args:
+        problem, owner, index: as in ``draft``.
+        q: the worker.
+        capacity: neurons that it may take.
+    """
 
-    def gains(self) -> np.ndarray:
-        """By how much each neuron would lower the error, (n,)."""
-        return self.squares / np.maximum(self.variance, np.finfo(float).tiny)
+    def __init__(self, problem: Problem, owner: np.ndarray, index: np.ndarray, q: int, capacity: int) -> None:
+        self.H, self.index, self.taps = problem.moments.H, index, problem.taps
+        weight = np.sqrt(np.diag(problem.metric))[:, None]
+        R = (weight * problem.moments.R)[owner == q]
+        S = np.flatnonzero(problem.columns(problem.own()[q] & (index < 0)))
+        each = np.bincount(index[index >= 0]).max(initial=0)
+        self.Z, self.size = np.empty((len(S) + capacity * each * self.taps, len(self.H))), len(S)
+        L = cholesky(self.H[np.ix_(S, S)], lower=True)
+        self.Z[: len(S)] = solve_triangular(L, self.H[S], lower=True)
+        explained = solve_triangular(L, R[:, S].T, lower=True).T @ self.Z[: len(S)]
+        self.correlation = np.array(R - explained, order="C")
+        self.variance = diagonal_blocks(self.H, self.taps) - self._grams(self.Z[: len(S)])
+        self.products = self._grams(self.correlation)
+
+    def gains(self, free: np.ndarray) -> np.ndarray:
+        """By how much each neuron of the space would lower the error, (n,); 0 for those not ``free``."""
+        left = np.flatnonzero((self.index >= 0) & free[self.index])
+        gains = block_changes(self.variance[left], self.products[left])
+        return np.bincount(self.index[left], gains, minlength=len(free))
 
     def take(self, j: int) -> None:
-        """Add neuron ``j``."""
-        Z, scale = self.Z[: self.size], 1 / np.sqrt(self.variance[j])
-        z = scale * (self.H[j] - Z[:, j] @ Z)
-        project_out(self.correlation, scale * self.correlation[:, j], z, self.squares)
-        self.variance = self.variance - z * z
-        self.Z[self.size] = z
-        self.size += 1
+        """Add neuron ``j`` of the space."""
+        squares = np.empty(len(self.H))
+        taken = column_numbers(np.flatnonzero(self.index == j), self.taps)
+        for column in taken:
+            Z = self.Z[: self.size]
+            z = self.H[column] - Z[:, column] @ Z
+            scale = 1 / np.sqrt(z[column])
+            z *= scale
+            project_out(self.correlation, scale * self.correlation[:, column], z, squares)
+            self.variance -= self._grams(z[None])
+            self.Z[self.size] = z
+            self.size += 1
+        if taken.size:
+            self.products = squares[:, None, None] if self.taps == 1 else self._grams(self.correlation)
+
+    def _grams(self, rows: np.ndarray) -> np.ndarray:
+        return block_grams(rows, rows, self.taps)
 
 
 def benefits(problem: Problem, owner: np.ndarray) -> np.ndarray:
@@ -130,16 +161,18 @@ def benefits(problem: Problem, owner: np.ndarray) -> np.ndarray:
         problem: the mixing, with the owners of its source.
         owner: of its rows, (m,).
     """
-    H, own, root = problem.moments.H, problem.own(), np.sqrt(np.diag(problem.metric))[:, None]
+    H, own, taps = problem.moments.H, problem.own(), problem.taps
+    root = np.sqrt(np.diag(problem.metric))[:, None]
 
     def column(q: int) -> np.ndarray:
-        R, S = (root * problem.moments.R)[owner == q], np.flatnonzero(own[q])
+        R, S = (root * problem.moments.R)[owner == q], np.flatnonzero(problem.columns(own[q]))
         Hinv = np.linalg.inv(H[np.ix_(S, S)])
         V = R[:, S] @ Hinv
         correlation, through = R - V @ H[S], Hinv @ H[S]
-        variance = np.diag(H) - np.einsum("ij,ij->j", H[S], through)
-        gain = np.einsum("ij,ij->j", correlation, correlation) / np.maximum(variance, np.finfo(float).tiny)
-        gain[S] = np.einsum("ij,ij->j", V, V) / np.diag(Hinv)
+        variance = (diagonal_blocks(H, taps) - block_grams(H[S], through, taps))[~own[q]]
+        gain = np.empty(len(own[q]))
+        gain[~own[q]] = block_changes(variance, block_grams(correlation, correlation, taps)[~own[q]])
+        gain[own[q]] = block_changes(diagonal_blocks(Hinv, taps), block_grams(V, V, taps))
         return gain
 
     return np.stack(problem.team.map(column, range(problem.workers)), axis=1)
@@ -148,64 +181,3 @@ def benefits(problem: Problem, owner: np.ndarray) -> np.ndarray:
 def own_error(problem: Problem, owner: np.ndarray) -> float:
     """Error of the mixing if nothing is sent (``assignment_costs`` of the owners chosen); collective."""
     return float(assignment_costs(problem, problem.own())[np.arange(owner.size), owner].sum())
-
-
-class Sweep:
-    """The owners of all spaces of a chain, improved space by space.
-
-    Args:
-        problem_of: mixing number, owners of its source -> the mixing's problem.
-        wide: whether each mixing sends ghosts rather than sums, so that the owners of its source matter.
-        owners: of the input, (n_0,), then of the target of every mixing.
-        capacities: of the workers in the target space of every mixing, (P,) each.
-    """
-
-    def __init__(
-        self,
-        problem_of: Callable[[int, np.ndarray], Problem],
-        wide: list[bool],
-        owners: list[np.ndarray],
-        capacities: list[np.ndarray],
-    ) -> None:
-        self.problem_of, self.wide = problem_of, wide
-        self.owners, self.capacities = owners, capacities
-        self.errors = [self._error(number, owners) for number in range(len(wide))]
-        self.seen: dict[int, list[np.ndarray]] = {}
-
-    def run(self) -> list[np.ndarray]:
-        """Forward and back until the error settles; collective.
-
-        Returns:
-            the owners.
-        """
-        inner = list(range(len(self.wide) - 1))
-        for _ in range(SWEEPS):
-            before = sum(self.errors)
-            for number in inner + inner[-2::-1]:
-                self._visit(number)
-            if sum(self.errors) > (1 - SETTLED) * before:
-                break
-        return self.owners
-
-    def _error(self, number: int, owners: list[np.ndarray]) -> float:
-        if not self.wide[number]:
-            return 0.0
-        return own_error(self.problem_of(number, owners[number]), owners[number + 1])
-
-    def _visit(self, number: int) -> None:
-        """Draft the space between mixings ``number`` and ``number + 1``, and keep that if it helps."""
-        around = self.owners[number : number + 3]
-        seen = self.seen.get(number)
-        if not self.wide[number + 1] or (seen and all(map(operator.is_, seen, around))):
-            return
-        self.seen[number] = around
-        maker = self.problem_of(number, self.owners[number])
-        user = self.problem_of(number + 1, self.owners[number + 1])
-        making = assignment_costs(maker, maker.own())
-        task = (user, self.owners[number + 2], making, self.capacities[number])
-        # By one rank, which compiles the kernel for all.
-        drafted = user.team.map(lambda task: draft(*task), [task])[0]
-        owners = [*self.owners[: number + 1], drafted, *self.owners[number + 2 :]]
-        errors = [self._error(k, owners) for k in (number, number + 1)]
-        if sum(errors) < sum(self.errors[number : number + 2]):
-            self.owners, self.errors[number : number + 2] = owners, errors

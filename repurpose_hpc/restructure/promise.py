@@ -21,7 +21,7 @@ from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.plan import dense_plan
 from repurpose_hpc.restructure.evaluation import Comparison, compare
 from repurpose_hpc.restructure.options import Options
-from repurpose_hpc.restructure.restructure import Log, Restructured
+from repurpose_hpc.restructure.restructure import BudgetTooSmall, Log, Restructured
 from repurpose_hpc.restructure.team import ALONE, Team
 
 # One sample in so many is held out.
@@ -204,7 +204,13 @@ class _Trials:
     def meets(self, values: int) -> bool:
         """Restructure with a budget of so many values per sample, and measure."""
         options = replace(self.options, comm_budget=values / self.dense if self.dense else 0.0)
-        restructured = self.restructure(self.calibration, options, lambda line: None)
+        try:
+            restructured = self.restructure(self.calibration, options, lambda line: None)
+        except BudgetTooSmall as problem:
+            if values == self.dense:
+                raise
+            self.log(f"not enough: {problem}")
+            return False
         comparison = compare(self.network, restructured.network, self.held_out, self.team)
         self.last = _Trial(options, restructured, comparison)
         self.count += 1

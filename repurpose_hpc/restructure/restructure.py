@@ -14,28 +14,32 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from repurpose_hpc.data import Samples, check_width
-from repurpose_hpc.model.network import Mixing, Network
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.plan import (
     EVERYBODY,
     MixingPlan,
     Plan,
     contiguous_owners,
+    dense_mixing_plan,
     dense_plan,
     input_owners,
     trimmed,
 )
 from repurpose_hpc.progress import PENDING
 from repurpose_hpc.restructure.adjustment import adjust, prune
-from repurpose_hpc.restructure.assignment import random_owners
+from repurpose_hpc.restructure.assignment import assign, random_owners
 from repurpose_hpc.restructure.balance import limit_ghosts, neuron_shares
 from repurpose_hpc.restructure.checkpoint import Checkpoint
 from repurpose_hpc.restructure.density import sparsify, spread_weights, weight_scores
 from repurpose_hpc.restructure.forms import Problem, mask_of, mixed_tradeoff, tradeoffs
 from repurpose_hpc.restructure.hypergraph import hypergraph_owners
 from repurpose_hpc.restructure.options import DATA_FREE, METRIC_METHODS, Options
-from repurpose_hpc.restructure.owners import Sweep, assign_rows, benefits
+from repurpose_hpc.restructure.owners import assign_rows, assignment_costs, benefits
 from repurpose_hpc.restructure.statistics import Moments, measure_moments
 from repurpose_hpc.restructure.survey import Survey, data_free_survey, one_shot_survey, survey
+from repurpose_hpc.restructure.sweep import Around, Owners, Sweep, surroundings
 from repurpose_hpc.restructure.team import ALONE, Team
 from repurpose_hpc.restructure.tradeoff import Tradeoff, cheapest, price_for
 
@@ -43,6 +47,10 @@ from repurpose_hpc.restructure.tradeoff import Tradeoff, cheapest, price_for
 ALTERNATIONS = 2
 
 Log = Callable[[str], None]
+
+
+class BudgetTooSmall(UserError):
+    """Less than what no restructuring can do without."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +86,7 @@ def restructure(
 
     Raises:
         UserError: data of another width, or not finite; no room for the weights.
+        BudgetTooSmall: what is not trained sends more than the budget.
     """
     check_width(samples, network.inputs)
     if options.keeps_everything:
@@ -106,74 +115,108 @@ class _Restructuring:
         self.team, self.checkpoint = team, checkpoint
         machine = options.machine()
         self.speeds = machine.part_weights / machine.part_weights.sum()
-        replicated = options.input_placement == "replicated"
-        shares = neuron_shares(network, self.speeds, options.budget, replicated)
+        shares = neuron_shares(network, self.speeds, options.budget, options.input_placement == "replicated")
         self.machine = replace(machine, part_weights=shares)
-        self.mixings = network.mixings
-        input_space = network.space(network.input)
-        owner = input_owners(input_space.neurons, options.input_placement, self.machine.part_weights)
-        self.plan = Plan(options.workers, options.input_placement, {input_space.name: owner}, {})
+        self.mixings = [mixing for mixing in network.mixings if not mixing.fixed]
+        self.around = surroundings(network, self._wide)
+        self.owners = self._undecided_owners()  # of the free spaces
+        self.plan = Plan(options.workers, options.input_placement, {}, {})
+        self.settled: set[str] = set()  # Free spaces around which a mixing is finished or fixed.
         self.exact = True  # Whether every mixing so far is that of the original.
-        self.budget = options.budget * sum(self._dense_cost(mixing) for mixing in self.mixings)
+        exchanged = dict.fromkeys(mixing.source for mixing in network.mixings)
+        self.budget = options.budget * sum(map(self._dense_cost, exchanged))
         self.weights_left = options.density * network.weight_count
         self.survey = self._survey()
 
     def run(self) -> Restructured:
         unit = "values" if self.options.link_costs is None else "units of link cost"
         self.log(f"budget: {self.budget:,.0f} {unit} per sample")
-        owners = self._plan_owners()
-        later = self._estimate(owners)
+        self._plan_owners()
+        self._plan_fixed()
+        later = self._estimate()
         shares = self._weight_shares()
         for number, mixing in enumerate(self.mixings):
-            if not self._resume(mixing, owners):
-                self._restructure_mixing(number, owners, later[number:], shares)
+            if not self._resume(mixing):
+                self._restructure_mixing(number, later[number:], shares)
                 self._save(mixing)
+            self.settled.update(*map(self.original.parts, (mixing.source, mixing.target)))
+        self.plan.owners.update(self.original.derive(self.owners))
         return Restructured(self.restructured, self.plan)
 
-    def _plan_owners(self) -> list[np.ndarray]:
-        """Owners of the input and of the target of every mixing, before anything is eliminated."""
-        owners, room = [self._source_owner(self.mixings[0])], []
-        for number, mixing in enumerate(self.mixings):
-            problem = self._problem(number, owners[-1], self.survey.moments[mixing.name])
-            room.append(self._capacity(number, owners[-1]))
-            owners.append(self._initial_owner(number, problem, room[-1]))
-        if self.options.assignment != "munkres" or self.options.workers == 1:
-            return owners
-        self.log(f"choosing owners for the mixings before and behind them{PENDING}")
-        moments = self.survey.moments
-        return Sweep(
-            lambda number, source: self._problem(number, source, moments[self.mixings[number].name]),
-            [self._wide(mixing) for mixing in self.mixings],
-            owners,
-            room,
-        ).run()
+    def _undecided_owners(self) -> Owners:
+        """Owners of the inputs, and of what only fixed mixings make."""
+        owners, weights = {}, self.machine.part_weights
+        for space in self.original.free_spaces:
+            if space.name in self.original.input_spaces:
+                owners[space.name] = input_owners(space.neurons, self.options.input_placement, weights)
+            elif space.name not in self.around:
+                owners[space.name] = contiguous_owners(space.neurons, weights)
+        return owners
 
-    def _estimate(self, owners: list[np.ndarray]) -> list[list[Tradeoff]]:
+    def _plan_owners(self) -> None:
+        """Owners of all spaces, before anything is eliminated."""
+        room = {}
+        for number, mixing in enumerate(self.mixings):
+            for name in self.original.parts(mixing.target):
+                if name not in self.owners:
+                    room[name] = self._capacity(mixing, name)
+                    self.owners[name] = self._initial_owner(number, self.around[name], room[name])
+        self.room = room
+        if self.options.assignment != "munkres" or self.options.workers == 1:
+            return
+        self.log(f"choosing owners for the mixings before and behind them{PENDING}")
+        wide = [mixing for mixing in self.mixings if self._wide(mixing)]
+        around = list(self.around.values())
+        self.owners = Sweep(around, wide, self._surveyed_problem, self.owners, room).run()
+
+    def _plan_fixed(self) -> None:
+        """Of what is not trained, everything is sent that is used; the budget pays for it first."""
+        owners = self.original.derive(self.owners)
+        for mixing in self.original.mixings:
+            if mixing.fixed:
+                ends = [owners[self.original.space_of[end]] for end in (mixing.source, mixing.target)]
+                sizes = [self.original.size(end) for end in (mixing.source, mixing.target)]
+                everything = dense_mixing_plan(*ends, sizes[1] < sizes[0], np.arange(self.options.workers))
+                self.plan.mixings[mixing.name] = trimmed(everything, mixing.links, *ends)
+                # Its exchanges are those of these owners.
+                self.settled.update(*map(self.original.parts, (mixing.source, mixing.target)))
+        whole, fixed = self.budget, sum(map(self._cost, self.plan.mixings))
+        self.budget -= fixed
+        if self.budget < 0:
+            raise BudgetTooSmall(
+                f"a communication budget of {self.options.budget:.3g} is {whole:,.0f} per sample, expected "
+                f"{fixed:,.0f} at least: normalisations add up neurons of all workers, which cannot "
+                "be pruned; allow more communication, or take fewer workers"
+            )
+
+    def _cost(self, name: str) -> float:
+        """Of what the plan sends for a mixing, at the prices of the links."""
+        mixing = next(each for each in self.original.mixings if each.name == name)
+        traffic = self._plan_so_far().traffic(self.original, mixing)
+        return float((traffic * self.machine.link_costs).sum())
+
+    def _estimate(self) -> list[list[Tradeoff]]:
         """Trade-offs of every mixing if nothing before it had changed."""
         estimates = []
-        for number, mixing in enumerate(self.mixings):
+        for mixing in self.mixings:
             self.log(f"estimating what communication buys: {mixing.name}{PENDING}")
-            problem = self._problem(number, owners[number], self.survey.moments[mixing.name])
-            estimates.append(tradeoffs(problem, owners[number + 1]))
+            estimates.append(tradeoffs(*self._surveyed_problem(mixing, self.owners)))
         return estimates
 
-    def _restructure_mixing(
-        self, number: int, owners: list[np.ndarray], later: list[list[Tradeoff]], shares: list[int]
-    ) -> None:
+    def _restructure_mixing(self, number: int, later: list[list[Tradeoff]], shares: list[int]) -> None:
         mixing = self.mixings[number]
-        source_owner, owner = self._source_owner(mixing), owners[number + 1]
         self.log(f"{mixing.name} ({number + 1} of {len(self.mixings)}): measuring{PENDING}")
-        problem = self._problem(number, source_owner, self._scoring_moments(mixing))
+        problem = self._problem(mixing, self.owners, self._scoring_moments(mixing))
+        owner = self._owner(mixing.target)
         self.log(f"{mixing.name}: eliminating{PENDING}")
         # Where nothing has changed yet, the estimate is exact.
         forms = later[0] if number == 0 else tradeoffs(problem, owner)
         later = later[1:]
         price = price_for([forms, *later], self.budget)
-        if self.options.assignment == "munkres":
-            ahead = self._ahead(number, owners)
-            owner, forms = alternate(
-                problem, self._capacity(number, source_owner), owner, forms, price, ahead
-            )
+        if self.options.assignment == "munkres" and self._is_free(mixing):
+            space = self.original.space_of[mixing.target]
+            owner, forms = alternate(problem, self.room[space], owner, forms, price, self._ahead(mixing))
+            self.owners = {**self.owners, space: owner}
         if self.options.imbalance is not None:
             allowance = (1 + self.options.imbalance) * self.speeds
             price = price_for([forms, *later], self.budget)
@@ -182,19 +225,18 @@ class _Restructuring:
         price = price_for([forms, *later], self.budget)
         form = cheapest(forms, price)
         self.budget -= form.cost(price)
-        owners[number + 1] = owner
-        self.plan.owners[self.original.space(mixing.target).name] = owner
         self.plan.mixings[mixing.name] = mask_of(problem, form, owner, price)
         self.log(f"{mixing.name}: adjusting{PENDING}")
         weights = self._weights(number, problem, shares)
         if self.options.density < 1:
             mask = self.plan.mixings[mixing.name]
-            self.plan.mixings[mixing.name] = trimmed(mask, weights.weights, source_owner, owner)
+            self.plan.mixings[mixing.name] = trimmed(mask, weights.links, problem.source_owner, owner)
         self._finish(mixing, weights)
+        plan = self._plan_so_far()
         self.log(
-            f"{mixing.name}: {self.plan.mixings[mixing.name].form} form, "
-            f"{self.plan.values_sent(self.original, mixing)} of "
-            f"{self.plan.dense_values(self.original, mixing)} values sent"
+            f"{mixing.name}: {plan.mixings[mixing.name].form} form, "
+            f"{plan.values_sent(self.original, mixing)} of "
+            f"{plan.dense_values(self.original, mixing)} values sent"
         )
 
     def _with_mixed(
@@ -207,10 +249,10 @@ class _Restructuring:
         return [*forms, mixed_tradeoff(problem, owner, best, price)]
 
     def _weights(self, number: int, problem: Problem, shares: list[int]) -> Mixing:
-        mixing = self.mixings[number]
-        mask = self.plan.allowed(self.original, mixing)
+        mixing, plan = self.mixings[number], self._plan_so_far()
+        mask = plan.allowed(self.original, mixing)
         if self.options.density < 1:
-            holder = self.plan.holders(self.original, mixing)
+            holder = plan.holders(self.original, mixing)
             quota = self._weight_quota(number, shares)
             mask = sparsify(problem.moments, problem.metric, mask, holder, quota, self.team)
         if self.options.method == "magnitude" or (self.exact and mask.all()):
@@ -220,37 +262,51 @@ class _Restructuring:
         moments = measure_moments(self.original, self.restructured, mixing, self.samples, self.team)
         return adjust(mixing, moments, mask, None, self.team)
 
-    def _problem(self, number: int, source_owner: np.ndarray, moments: Moments) -> Problem:
-        mixing = self.mixings[number]
-        source, target = self.original.space(mixing.source), self.original.space(mixing.target)
-        links = self.machine.link_costs
-        room, own = self._room(number), self.machine.own_columns(source_owner)
-        cheapest_link = links[links > 0].min(initial=np.inf) * source.values
+    def _surveyed_problem(self, mixing: Mixing, owners: Owners) -> tuple[Problem, np.ndarray]:
+        """The problem of a mixing as if nothing before it had changed, and the owners of its rows."""
+        problem = self._problem(mixing, owners, self.survey.moments[mixing.name])
+        return problem, self.original.gather(owners, mixing.target)
+
+    def _problem(self, mixing: Mixing, owners: Owners, moments: Moments) -> Problem:
+        links, values = self.machine.link_costs, self.original.values(mixing.source)
+        source_owner = self.original.gather(owners, mixing.source)
+        room, own = self._room(mixing) / mixing.taps, self.machine.own_columns(source_owner)
+        cheapest_link = links[links > 0].min(initial=np.inf) * values
         # Hardly any worker is worth more than twice its even share of the whole budget.
-        affordable = np.ceil(2 * self.budget / (self.options.workers * cheapest_link))
+        affordable = np.ceil(2 * max(self.budget, 0) / (self.options.workers * cheapest_link))
 
         def most(rows: np.ndarray) -> np.ndarray:
             fitting = np.floor(room / np.maximum(rows, 1)) - own
-            return np.clip(fitting, 0, min(affordable, source.neurons)).astype(np.int64)
+            return np.clip(fitting, 0, min(affordable, source_owner.size)).astype(np.int64)
 
         return Problem(
             moments=moments,
             metric=self.survey.metrics[mixing.name],
             source_owner=source_owner,
-            ghost_costs=source.values * links,
-            sum_costs=target.values * links,
+            ghost_costs=values * links,
+            sum_costs=self.original.values(mixing.target) * links,
             most=most,
             # What every worker has needs no sums; sums are held by others, whose memory is limited.
             only_ghosts=bool((source_owner == EVERYBODY).any() or np.isfinite(room).any()),
             team=self.team,
+            taps=mixing.taps,
+            received=self._received(mixing, source_owner),
         )
+
+    def _received(self, mixing: Mixing, source_owner: np.ndarray) -> np.ndarray:
+        """The ghosts that workers are sent anyhow, for finished mixings that read the same tensor."""
+        received = np.zeros((self.options.workers, source_owner.size), bool)
+        for other in self.original.mixings:
+            if other.source == mixing.source and other.name in self.plan.mixings:
+                received |= self.plan.mixings[other.name].ghosts
+        return received
 
     def _finish(self, mixing: Mixing, weights: Mixing) -> None:
         self.weights_left -= np.count_nonzero(weights.weights)
         self.exact = self.exact and np.array_equal(weights.weights, mixing.weights)
         self.restructured = self.restructured.with_mixings({mixing.name: weights})
 
-    def _resume(self, mixing: Mixing, owners: list[np.ndarray]) -> bool:
+    def _resume(self, mixing: Mixing) -> bool:
         """Take ``mixing`` from the checkpoint; whether it was there."""
         if self.checkpoint is None:
             return False
@@ -259,8 +315,8 @@ class _Restructuring:
         if saved is None:
             return False
         self.log(f"{mixing.name}: finished by an earlier run")
-        owners[self.mixings.index(mixing) + 1] = saved["owner"]
-        self.plan.owners[self.original.space(mixing.target).name] = saved["owner"]
+        for name in self.original.parts(mixing.target):
+            self.owners = {**self.owners, name: saved[f"owner {name}"]}
         self.plan.mixings[mixing.name] = MixingPlan(saved["ghosts"], saved["sums"])
         self.budget = float(saved["budget"])
         self._finish(mixing, replace(mixing, weights=saved["weights"], bias=saved["bias"]))
@@ -272,7 +328,7 @@ class _Restructuring:
             return
         finished = next(each for each in self.restructured.mixings if each.name == mixing.name)
         arrays = {
-            "owner": self.plan.owners[self.original.space(mixing.target).name],
+            **{f"owner {name}": self.owners[name] for name in self.original.parts(mixing.target)},
             "ghosts": self.plan.mixings[mixing.name].ghosts,
             "sums": self.plan.mixings[mixing.name].sums,
             "weights": finished.weights,
@@ -281,17 +337,26 @@ class _Restructuring:
         }
         self.team.map(lambda name: self.checkpoint.save(name, arrays), [mixing.name])
 
-    def _ahead(self, number: int, owners: list[np.ndarray]) -> np.ndarray:
-        """What the next mixing gains from every owner of this one's rows, (m, P)."""
-        rows = len(self.mixings[number].bias)
-        if number + 1 == len(self.mixings) or not self._wide(self.mixings[number + 1]):
-            return np.zeros((rows, self.options.workers))
-        moments = self.survey.moments[self.mixings[number + 1].name]
-        return benefits(self._problem(number + 1, owners[number + 1], moments), owners[number + 2])
+    def _is_free(self, mixing: Mixing) -> bool:
+        """Whether the owners of the rows are still open, and no other mixing's rows are theirs too."""
+        space = self.original.space(mixing.target)
+        if space.parts or space.name in self.settled:
+            return False
+        is_inside = space.name in self.original.parts(mixing.source)
+        return len(self.around[space.name].makers) == 1 and not is_inside
+
+    def _ahead(self, mixing: Mixing) -> np.ndarray:
+        """What the mixings that read the target gain from every owner of its neurons, (m, P)."""
+        around = self.around[self.original.space_of[mixing.target]]
+        total = np.zeros((len(mixing.bias), self.options.workers))
+        for user in around.users:
+            problem, owner = self._surveyed_problem(user, self.owners)
+            total += around.scatter(benefits(problem, owner), user.source, len(total))
+        return total
 
     def _wide(self, mixing: Mixing) -> bool:
         """Whether inputs travel rather than sums, so that the owners of the source matter."""
-        return len(mixing.bias) >= mixing.weights.shape[1]
+        return self.original.size(mixing.target) >= self.original.size(mixing.source)
 
     def _survey(self) -> Survey:
         if self.options.method in DATA_FREE:
@@ -306,39 +371,56 @@ class _Restructuring:
             return self.survey.moments[mixing.name]
         return measure_moments(self.original, self.restructured, mixing, self.samples, self.team)
 
-    def _initial_owner(self, number: int, problem: Problem, capacity: np.ndarray) -> np.ndarray:
-        neurons, assignment = len(problem.metric), self.options.assignment
+    def _initial_owner(self, number: int, around: Around, capacity: np.ndarray) -> np.ndarray:
+        """Owners of a space that mixing ``number`` is the first to make."""
+        mixing, assignment = self.mixings[number], self.options.assignment
+        neurons = int(max(index.max() for index in around.index.values())) + 1
+        source_owner = self._owner(mixing.source)
         if assignment == "contiguous":
             owner = contiguous_owners(neurons, self.machine.part_weights)
             fits = (np.bincount(owner, minlength=len(capacity)) <= capacity).all()
             return owner if fits else contiguous_owners(neurons, capacity)
         if assignment == "hypergraph":
-            weights = self.mixings[number].weights
-            return hypergraph_owners(weights, problem.source_owner, capacity, self.options.seed)
-        if assignment == "random" or (problem.source_owner == EVERYBODY).all():
+            index, weights = around.index[mixing.target], np.zeros((neurons, source_owner.size))
+            strengths = (mixing.weights**2).reshape(len(mixing.bias), -1, mixing.taps).sum(axis=2)
+            weights[index[index >= 0]] = np.sqrt(strengths[index >= 0])
+            return hypergraph_owners(weights, source_owner, capacity, self.options.seed)
+        if assignment == "random" or (source_owner == EVERYBODY).all():
             # To a mixing whose inputs everybody has, all owners are alike: where the sweeps start from.
             return random_owners(capacity, neurons, np.random.default_rng([self.options.seed, number]))
-        return assign_rows(problem, problem.own(), capacity, np.zeros((neurons, self.options.workers)))
+        problem = self._problem(mixing, self.owners, self.survey.moments[mixing.name])
+        costs = around.scatter(assignment_costs(problem, problem.own()), mixing.target, neurons)
+        # By one rank, which compiles the kernel for all.
+        return self.team.map(lambda costs: assign(costs, capacity), [costs])[0]
 
-    def _source_owner(self, mixing: Mixing) -> np.ndarray:
-        return self.plan.owners[self.original.space(mixing.source).name]
+    def _owner(self, tensor: str) -> np.ndarray:
+        return self.original.gather(self.owners, tensor)
 
-    def _room(self, number: int) -> np.ndarray:
+    def _plan_so_far(self) -> Plan:
+        return replace(self.plan, owners=self.original.derive(self.owners))
+
+    def _room(self, mixing: Mixing) -> np.ndarray:
         """Weights of this mixing that each worker can hold: its part of the worker's memory, (P,)."""
-        return self.machine.room * self.mixings[number].weights.size / self._size()
+        return self.machine.room * mixing.weights.size / self._size()
 
     def _size(self) -> int:
         return sum(mixing.weights.size for mixing in self.mixings)
 
-    def _capacity(self, number: int, source_owner: np.ndarray) -> np.ndarray:
-        return self.machine.capacity(len(self.mixings[number].bias), source_owner, self._room(number))
+    def _capacity(self, mixing: Mixing, name: str) -> np.ndarray:
+        """Neurons of the space ``name``, which ``mixing`` makes, that each worker can own, (P,)."""
+        neurons = next(space.neurons for space in self.original.free_spaces if space.name == name)
+        return self.machine.capacity(neurons, self._owner(mixing.source), self._room(mixing) / mixing.taps)
 
-    def _dense_cost(self, mixing: Mixing) -> float:
-        """Cost of the dense exchange; neurons of inner spaces count as shared out by the part weights."""
-        source = self.original.space(mixing.source)
-        if mixing.source == self.original.input:
-            return source.values * self.machine.dense_cost(self._source_owner(mixing))
-        return source.values * self.machine.typical_dense_cost(source.neurons)
+    def _dense_cost(self, tensor: str) -> float:
+        """Cost of a dense exchange of ``tensor``; inner spaces count as shared out by the part weights."""
+        network, total = self.original, 0.0
+        for name in network.parts(tensor):
+            neurons = network.neurons_in(tensor, name)
+            if name in network.input_spaces:
+                total += self.machine.dense_cost(self.owners[name][neurons[neurons >= 0]])
+            else:
+                total += self.machine.typical_dense_cost(np.count_nonzero(neurons >= 0))
+        return network.values(tensor) * total
 
     def _weight_shares(self) -> list[int]:
         """How many weights of each mixing would be kept if only the weights were limited."""

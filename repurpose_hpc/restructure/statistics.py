@@ -3,13 +3,16 @@
 *Moments* of the inputs x̂ of the restructured network and the pre-activations y of the original one:
 with them every least-squares question about the mixing is linear algebra.
 
+A mixing on maps sees many *columns* in each sample, a patch for each position of its target.  Some of the
+samples, and some positions drawn at random in each, tell enough.
+
 Batches are propagated by the team in turn; every rank is then given the tensors and adds its slabs of
 rows to the sums.  Neither batches nor slabs depend on the number of ranks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -18,12 +21,20 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from repurpose_hpc.data import Samples, check_finite
-from repurpose_hpc.model.network import Mixing, Network
-from repurpose_hpc.model.reference import trace
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Combine, Mixing
+from repurpose_hpc.model.reference import patches, patches_at, trace, values_per_sample
 from repurpose_hpc.restructure.team import Team
 
-# Samples propagated at a time; part of the result, since it orders the sums.
+# Samples propagated at a time, at most; part of the result, since it orders the sums.
 BATCH = 1000
+# Values of all tensors of two networks that a batch on maps may have: 512 MiB.
+BATCH_VALUES = 1 << 26
+# Columns for each of the n k weights of a row: fitting to so many makes the error on others larger by 5 %.
+COLUMNS_PER_WEIGHT = 20
+# The fewest samples and columns on maps: columns of one sample are alike, so that they count less.
+FEWEST_SAMPLES = 2_000
+FEWEST_COLUMNS = 20_000
 # Rows of a sum that are added up together by one rank; part of the result for the same reason.
 SLAB = 256
 # Weight of staying near the original weights, relative to the mean variance of an input.
@@ -38,13 +49,14 @@ class Moments:
 
     The error of weights Ŵ (with the best bias) is, up to a constant,
     ``mean |y − Ŵ x̂ − b̂|² + α |Ŵ − W|²  =  Σ_i variance_i − 2 Ŵ_i R_iᵀ + Ŵ_i H Ŵ_iᵀ``: the second term
-    keeps weights that the data do not determine at their original value.
+    keeps weights that the data do not determine at their original value.  On maps x̂ is a patch, and the
+    mean is over positions too.
 
     Attributes:
-        H: centred Gram matrix of x̂ plus α I, (n, n).
-        R: centred mean of y x̂ᵀ plus α W, (m, n).
+        H: centred Gram matrix of x̂ plus α I, (n k, n k).
+        R: centred mean of y x̂ᵀ plus α W, (m, n k).
         variance: of y, plus α |W_i|², (m,).
-        mean_x, mean_y: (n,) and (m,).
+        mean_x, mean_y: (n k,) and (m,).
     """
 
     H: np.ndarray
@@ -54,7 +66,7 @@ class Moments:
     mean_y: np.ndarray
 
     def solve(self, R: np.ndarray) -> np.ndarray:
-        """R H⁻¹, (k, n): of rows of R, their best weights without any restriction, Wt."""
+        """R H⁻¹, (rows, n k): of rows of R, their best weights without any restriction, Wt."""
         return cho_solve(self._factor, R.T).T
 
     @cached_property
@@ -107,7 +119,7 @@ class MomentSums:
         self.count = 0
 
     def add(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Add a batch: x̂ (n, batch) and y (m, batch); collective."""
+        """Add a batch: x̂ (n k, columns) and y (m, columns); collective."""
         if not self.count:
             self.first_x, self.first_y = x[:, 0].copy(), y[:, 0].copy()
         x, y = x - self.first_x[:, None], y - self.first_y[:, None]
@@ -138,6 +150,9 @@ def measure_moments(
 ) -> Moments:
     """Stream the calibration data through both networks up to ``mixing``; collective.
 
+    Where y is only added to another tensor (a residual connection), it is the sum that should stay what it
+    was: y also makes up for what the other tensor lacks.
+
     Args:
         original: the trained network; y is taken from it.
         restructured: the same graph, already adjusted in front of ``mixing``; x̂ is taken from it.
@@ -145,19 +160,98 @@ def measure_moments(
         samples: calibration data.
         team: shares the work.
     """
+    stream = Stream(original, [mixing], samples)
+    added_to = _added_to(original, mixing.target)
 
-    def ends(_: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        x = trace(restructured, batch, mixing.source)[mixing.source]
-        return x, trace(original, batch, mixing.target)[mixing.target]
+    def ends(number: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        last = _last(original, {mixing.source, mixing.target, *added_to})
+        x_hat, x = (trace(network, batch, last) for network in (restructured, original))
+        y = sum((x[other] - x_hat[other] for other in added_to), x[mixing.target])
+        return stream.columns(mixing, number, x_hat[mixing.source], y)
 
     sums = MomentSums(mixing, team)
-    for x, y in map_batches(ends, samples, team):
+    for x, y in map_batches(ends, stream, team):
         sums.add(x, y)
     return sums.moments()
 
 
+def _added_to(network: Network, tensor: str) -> tuple[str, ...]:
+    """The tensor that ``tensor`` is added to, if it is of the same shape and nothing else is done with it."""
+    readers = [op for op in network.operations if tensor in op.sources]
+    if len(readers) != 1 or tensor in network.output_tensors:
+        return ()
+    op = readers[0]
+    if not isinstance(op, Combine) or op.kind != "add":
+        return ()
+    (other,) = {*op.sources} - {tensor} or {tensor}
+    return (other,) if network.positions_of[other] == network.positions_of[tensor] else ()
+
+
+def _last(network: Network, tensors: set[str]) -> str:
+    """The one of ``tensors`` that is computed last."""
+    made = [*network.input_tensors, *(op.target for op in network.operations)]
+    return max(tensors, key=made.index)
+
+
+class Stream:
+    """The batches of calibration data from which mixings are measured, and the columns of each.
+
+    Networks on vectors are measured with all samples.
+
+    Args:
+        network: that the data are for.
+        mixings: to be measured; the one that needs most samples decides how many there are.  None:
+            all samples are wanted.
+        samples: calibration data.
+
+    Attributes:
+        samples: those that are propagated, evenly spaced.
+        rows: of the file, to be read for a batch.
+    """
+
+    def __init__(self, network: Network, mixings: Sequence[Mixing] | None, samples: Samples) -> None:
+        self.network, self.samples, self.rows = network, samples, BATCH
+        if not any(network.positions_of.values()):
+            return
+        self.rows = min(BATCH, max(1, BATCH_VALUES // (2 * values_per_sample(network))))
+        wanted = samples.samples if mixings is None else max(map(self._samples_for, mixings), default=1)
+        if wanted < samples.samples:
+            self.samples = samples.subset(_evenly_spaced(samples.samples, wanted))
+            self.rows *= samples.samples // wanted
+
+    def columns(
+        self, mixing: Mixing, number: int, x: np.ndarray, y: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What a batch says about a mixing: x̂ (n k, columns) and y (m, columns).
+
+        Args:
+            mixing: the mixing.
+            number: of the batch; decides which positions are looked at.
+            x, y: tensors of its source and of its target.
+        """
+        positions, batch = self.network.values(mixing.target), x.shape[1]
+        wanted = max(COLUMNS_PER_WEIGHT * mixing.weights.shape[1], FEWEST_COLUMNS)
+        count = -(-wanted // self.samples.samples)
+        if count >= positions:
+            return patches(mixing.window, x), y.reshape(len(y), -1)
+        order = np.random.default_rng(number).random((batch, positions))
+        at = np.argpartition(order, count, axis=1)[:, :count]
+        return patches_at(mixing.window, x, at), y[:, np.arange(batch)[:, None], at].reshape(len(y), -1)
+
+    def _samples_for(self, mixing: Mixing) -> int:
+        enough = COLUMNS_PER_WEIGHT * mixing.weights.shape[1]
+        return max(FEWEST_SAMPLES, -(-enough // self.network.values(mixing.target)))
+
+
+def _evenly_spaced(samples: int, wanted: int) -> np.ndarray:
+    """A mask of ``wanted`` of the samples, bool (samples,)."""
+    chosen = np.zeros(samples, bool)
+    chosen[np.arange(wanted) * samples // wanted] = True
+    return chosen
+
+
 def map_batches(
-    function: Callable[[int, np.ndarray], Result], samples: Samples, team: Team
+    function: Callable[[int, np.ndarray], Result], stream: Stream, team: Team
 ) -> Iterator[Result]:
     """``function`` (number, batch) of every batch (inputs, batch), in order, on every rank; collective.
 
@@ -170,8 +264,8 @@ def map_batches(
     def work(numbered: tuple[int, np.ndarray]) -> Result:
         number, raw = numbered
         batch = raw.astype(np.float64)
-        check_finite(batch, samples.path, number * BATCH)
+        check_finite(batch, stream.samples.path, number * stream.rows)
         return function(number, np.ascontiguousarray(batch.T))
 
-    for numbered in team.in_rounds(enumerate(samples.batches(BATCH, dtype=None))):
+    for numbered in team.in_rounds(enumerate(stream.samples.batches(stream.rows, dtype=None))):
         yield from team.map(work, numbered)

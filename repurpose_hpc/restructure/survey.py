@@ -3,25 +3,27 @@
 The *metric* M of a mixing says what an error e of its y does to the output: it changes it by about
 eᵀ M e.  M = mean Jᵀ F J, with J the derivative of the output (before the head) by y.  For a classifier
 F is the Fisher information of its softmax, so that only what can change the class counts; for any
-other network F = I.  Random vectors g with covariance F are traced back instead of all outputs.
+other network F = I.  Random vectors g with covariance F are traced back instead of all outputs.  On maps
+M is the sum over positions: errors at different positions are taken to be independent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from repurpose_hpc.data import Samples
-from repurpose_hpc.model.activations import derivative
-from repurpose_hpc.model.network import Mixing, Network
+from repurpose_hpc.model.gradient import backpropagate
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.model.reference import trace
 from repurpose_hpc.restructure.elimination import metric_root
 from repurpose_hpc.restructure.statistics import (
     Moments,
     MomentSums,
     ProductSum,
+    Stream,
     data_free_moments,
     map_batches,
 )
@@ -36,7 +38,7 @@ UNREPAIRED = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What is known of every mixing before anything is changed, by mixing name.
+    """What is known of every mixing that is not fixed before anything is changed, by mixing name.
 
     Attributes:
         moments: with x̂ = x, as if nothing before the mixing had changed.
@@ -51,40 +53,79 @@ class Survey:
 
 
 def survey(network: Network, samples: Samples, seed: int, team: Team) -> Survey:
-    """Measure moments and metrics of every mixing of the original network; collective.
+    """Measure moments and metrics of every mixing of the original network that is not fixed; collective.
 
     What rows of the same mixing and later mixings will repair is discounted.
     """
-    classifier = samples.labels is not None or network.head != "identity"
+    mixings = trained(network)
+    classified = classified_outputs(network, samples)
+    stream = Stream(network, mixings, samples)
 
     def trace_back(number: int, batch: np.ndarray) -> tuple[dict, dict]:
         rng = np.random.default_rng([seed, number])
         tensors = trace(network, batch)
-        z, gradients = tensors[network.output], {mixing.name: [] for mixing in network.mixings}
+        gradients = {mixing.name: [] for mixing in network.mixings}
         for _ in range(PROBES):
-            g = _fisher_probe(z, rng) if classifier else rng.choice([-1.0, 1.0], size=z.shape)
-            for name, gradient in _backpropagate(network, tensors, g):
+            g = [_probe(tensors[name], classes, rng) for name, classes in classified]
+            for name, gradient in backpropagate(network, tensors, np.concatenate(g)):
                 gradients[name].append(gradient)
-        ends = {m.name: (tensors[m.source], tensors[m.target]) for m in network.mixings}
-        return ends, {name: np.hstack(each) for name, each in gradients.items()}
+        ends = {m.name: stream.columns(m, number, tensors[m.source], tensors[m.target]) for m in mixings}
+        return ends, {mixing.name: _factor(gradients[mixing.name]) for mixing in mixings}
 
-    sums = {mixing.name: MomentSums(mixing, team) for mixing in network.mixings}
-    sizes = {mixing.name: len(mixing.bias) for mixing in network.mixings}
-    squares = {name: ProductSum(m, m, team) for name, m in sizes.items()}
-    for ends, gradients in map_batches(trace_back, samples, team):
+    sums = {mixing.name: MomentSums(mixing, team) for mixing in mixings}
+    squares = {m.name: ProductSum(len(m.bias), len(m.bias), team) for m in mixings}
+    for ends, factors in map_batches(trace_back, stream, team):
         for name, pair in ends.items():
             sums[name].add(*pair)
-            squares[name].add(gradients[name], gradients[name])
-    metrics = {}
-    for later, mixing in enumerate(reversed(network.mixings)):
-        M = squares[mixing.name].total() / (PROBES * samples.samples)
-        metrics[mixing.name] = _uncompensated(M) * UNREPAIRED ** max(later - 1, 0) * M
+            squares[name].add(factors[name], factors[name])
+    metrics, later = {}, _mixings_behind(network)
+    for mixing in reversed(mixings):
+        M = squares[mixing.name].total() / (PROBES * stream.samples.samples)
+        repaired = UNREPAIRED ** max(later[mixing.name] - 1, 0)
+        metrics[mixing.name] = _uncompensated(M) * repaired * M
     roots = team.map(metric_root, list(metrics.values()))
     return Survey(
         {name: total.moments() for name, total in sums.items()},
         metrics,
         dict(zip(metrics, roots, strict=True)),
     )
+
+
+def trained(network: Network) -> list[Mixing]:
+    """The mixings that are not fixed."""
+    return [mixing for mixing in network.mixings if not mixing.fixed]
+
+
+def classified_outputs(network: Network, samples: Samples) -> list[tuple[str, bool]]:
+    """The outputs, and whether each tells classes: the samples have labels, or it ends in a softmax."""
+    labelled = samples.labels is not None and network.has_classes
+    heads = zip(network.output_tensors, network.heads, strict=True)
+    return [(name, labelled or head != "identity") for name, head in heads]
+
+
+def _mixings_behind(network: Network) -> dict[str, int]:
+    """How many mixings that are not fixed follow each on the longest path to an output."""
+    behind, following = {}, dict.fromkeys(network.space_of, 0)
+    for op in reversed(network.operations):
+        most = following[op.target]
+        if isinstance(op, Mixing):
+            behind[op.name] = most
+            most += not op.fixed
+        for source in op.sources:
+            following[source] = max(following[source], most)
+    return behind
+
+
+def _factor(gradients: list[np.ndarray]) -> np.ndarray:
+    """A matrix whose product with its transpose is Σ g gᵀ over probes, samples and positions: (m, ...).
+
+    On maps, which have too many positions to be sent, an (m, m) one.
+    """
+    if gradients[0].ndim == 2:
+        return np.hstack(gradients)
+    g = np.hstack([each.reshape(len(each), -1) for each in gradients])
+    eigenvalues, vectors = np.linalg.eigh(g @ g.T)
+    return vectors * np.sqrt(np.maximum(eigenvalues, 0))
 
 
 def _uncompensated(M: np.ndarray) -> float:
@@ -99,8 +140,8 @@ def _uncompensated(M: np.ndarray) -> float:
 def data_free_survey(network: Network) -> Survey:
     """What is assumed without data: inputs as in ``data_free_moments``, all errors alike."""
     return Survey(
-        {mixing.name: data_free_moments(mixing) for mixing in network.mixings},
-        {mixing.name: np.eye(len(mixing.bias)) for mixing in network.mixings},
+        {mixing.name: data_free_moments(mixing) for mixing in trained(network)},
+        {mixing.name: np.eye(len(mixing.bias)) for mixing in trained(network)},
         {},
     )
 
@@ -120,26 +161,17 @@ def one_shot_survey(measured: Survey) -> Survey:
     return Survey(moments, {name: np.eye(len(M)) for name, M in measured.metrics.items()}, {})
 
 
+def _probe(z: np.ndarray, classes: bool, rng: np.random.Generator) -> np.ndarray:
+    """Random g for one output tensor z, (values, batch): by Fisher information, or with covariance I."""
+    if classes:
+        return _fisher_probe(z, rng)
+    values = z.shape[0] * (z.shape[2] if z.ndim == 3 else 1)
+    return rng.choice([-1.0, 1.0], size=(values, z.shape[1]))
+
+
 def _fisher_probe(z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Random g, (outputs, batch), with covariance diag(p) − p pᵀ for p = softmax(z)."""
     exponentials = np.exp(z - z.max(axis=0))
     p = exponentials / exponentials.sum(axis=0)
     noise = np.sqrt(p) * rng.standard_normal(z.shape)
     return noise - p * noise.sum(axis=0)
-
-
-def _backpropagate(
-    network: Network, tensors: dict[str, np.ndarray], g: np.ndarray
-) -> Iterator[tuple[str, np.ndarray]]:
-    """The gradient of gᵀ output by the target of every mixing, last mixing first."""
-    gradients = {network.output: g}
-    for op in reversed(network.operations):
-        gradient = gradients.pop(op.target, None)
-        if gradient is None:
-            continue
-        if isinstance(op, Mixing):
-            yield op.name, gradient
-            gradient = op.weights.T.astype(np.float64) @ gradient
-        else:
-            gradient = derivative(op.activation, tensors[op.source]) * gradient
-        gradients[op.source] = gradients.get(op.source, 0) + gradient

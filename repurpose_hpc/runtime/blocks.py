@@ -28,12 +28,12 @@ from repurpose_hpc.runtime.buffers import Buffer
 PACK, EXCHANGE, WAIT, COMPUTE = PHASES = ("pack", "exchange", "wait", "compute")
 
 Call = tuple[str, Callable[..., object], tuple]
-Epilogue = tuple[int, float]
+Epilogue = tuple[int, float, float]
 
 
 def epilogue_of(activation: Activation) -> Epilogue:
-    """The activation as the kernels take it: code and slope."""
-    return ACTIVATION_CODES[activation.kind], float(activation.alpha)
+    """The activation as the kernels take it: code and parameters."""
+    return ACTIVATION_CODES[activation.kind], float(activation.alpha), float(activation.beta)
 
 
 NO_ACTIVATION = epilogue_of(IDENTITY)
@@ -93,18 +93,15 @@ class CsrProduct:
         return [(COMPUTE, csr_batch, (*self.arrays, X, start, out, *epilogue))]
 
 
-Product = DenseProduct | CsrProduct
-
-
 def weights_kept(block: Block) -> int:
     """Number of non-zero weights."""
     return sum(int(np.count_nonzero(part)) for part in _parts(block))
 
 
-def choose_product(block: Block, batch: int) -> type[Product]:
-    """The faster format for all parts of ``block`` at this batch size."""
+def choose_product(block: Block, columns: int) -> type[DenseProduct | CsrProduct]:
+    """The faster format for all parts of ``block`` and so many columns of inputs (samples, positions)."""
     size = sum(part.size for part in _parts(block))
-    return CsrProduct if size and csr_is_faster(weights_kept(block) / size, batch) else DenseProduct
+    return CsrProduct if size and csr_is_faster(weights_kept(block) / size, columns) else DenseProduct
 
 
 def _parts(block: Block) -> tuple[np.ndarray, ...]:

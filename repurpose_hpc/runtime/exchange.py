@@ -62,8 +62,8 @@ class Exchange:
     of q's workers that some of them contribute to.  Both ends order
     the block by (owner, neuron), and the blocks by rank, so p's send buffer is ordered by (q,
     owner, neuron) and q's receive buffer by (p, owner, neuron).  A rank sends nothing to
-    itself.  Every item is ``batch`` consecutive values, so counts and displacements are
-    those of the items times the batch size.
+    itself.  Every item is ``batch`` times ``values`` consecutive numbers, so counts and displacements
+    are those of the items times that.
 
     The caller fills ``send``, calls ``post`` (MPI_Ialltoallv), computes what needs no other
     rank, calls ``wait`` and reads ``receive``.  ``send`` must not change in between.
@@ -75,20 +75,28 @@ class Exchange:
         active: whether any rank sends anything; if not, all skip the collective.
     """
 
-    def __init__(self, comm: MPI.Comm, sent: Items, received: Items, max_batch: int, dtype: np.dtype) -> None:
+    def __init__(
+        self,
+        comm: MPI.Comm,
+        sent: Items,
+        received: Items,
+        max_batch: int,
+        dtype: np.dtype,
+        values: int = 1,
+    ) -> None:
         self._comm, self._type = comm, _MPI_TYPES[dtype]
         self._send_counts, self._receive_counts = sent.counts, received.counts
-        self.send = Buffer(sent.neurons.size, max_batch, dtype)
-        self.receive = Buffer(received.neurons.size, max_batch, dtype)
-        self.values_sent = int(sent.counts.sum())
+        self.send = Buffer(sent.neurons.size, max_batch, dtype, values)
+        self.receive = Buffer(received.neurons.size, max_batch, dtype, values)
+        self.values_sent = int(sent.counts.sum()) * values
         self.messages = int(np.count_nonzero(sent.counts))
         self.active = True
 
     def arguments(self, batch: int) -> tuple[list, list]:
         """What ``post`` hands to MPI for this batch size."""
         return (
-            self._message(self.send, self._send_counts * batch),
-            self._message(self.receive, self._receive_counts * batch),
+            self._message(self.send, self._send_counts * (batch * self.send.values)),
+            self._message(self.receive, self._receive_counts * (batch * self.send.values)),
         )
 
     def _message(self, buffer: Buffer, counts: np.ndarray) -> list:

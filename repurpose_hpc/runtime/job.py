@@ -21,7 +21,7 @@ from mpi4py import MPI
 from repurpose_hpc.data import Samples, open_samples
 from repurpose_hpc.files import temporary_name
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.reference import apply_head
+from repurpose_hpc.model.reference import apply_heads
 from repurpose_hpc.plan.assemble import assemble
 from repurpose_hpc.plan.files import StoredPlan, read_shard
 from repurpose_hpc.plan.plan import single_worker_plan
@@ -82,12 +82,12 @@ def run(job: Job, original: Network | None, comm: MPI.Comm, leftovers: list[Path
     with clock("load"):
         stored, shards = load_shards(job.shards, job.dtype, comm)
     with clock("jit"):
-        warm_up(job.dtype, comm)
+        warm_up(job.dtype, shards[0].graph, comm)
     file, samples = _open_input(job, shards[0], comm)
     job = replace(job, batch_size=min(job.batch_size, samples))
     program = Program(shards, comm, job.batch_size)
     with collectively(comm):
-        source = Input(job.input, program.input_neurons, samples, job.dtype)
+        source = Input(job.input, program.input_columns, samples, job.dtype)
 
     timing = _time_parallel(job, program, source, comm)
     whole, single = _on_root_alone(job, stored, file, comm)
@@ -180,13 +180,13 @@ class Stream:
         leftovers.append(temporary)
         with collectively(self.comm):
             if self.checks is not None:
-                outputs = _neurons(self.shard, self.shard.output)
+                outputs = self.shard.graph.outputs
                 self.output = OutputFile(path, temporary, self.source.samples, outputs, self.job.dtype)
 
     def _stream(self) -> None:
         """Batch after batch; what the root does with one and the reading of the next are agreed on."""
         batch_size = self.job.batch_size
-        gather = OutputGather(self.comm, self.program.output_neurons, self.job.dtype, batch_size)
+        gather = OutputGather(self.comm, self.program.output_columns, self.job.dtype, batch_size)
         batches = self.source.batches(batch_size)
         outputs = None
         for _ in range(0, self.source.samples, batch_size):
@@ -204,7 +204,7 @@ class Stream:
         """On the root, write and check a batch."""
         if outputs is None:
             return
-        outputs = apply_head(self.shard.head, outputs)
+        outputs = apply_heads(self.shard.graph, outputs)
         with self.clock("output"):
             self.output.append(outputs)
         with self.clock("check"):
@@ -217,12 +217,10 @@ def _open_input(job: Job, shard: Shard, comm: MPI.Comm) -> tuple[Samples | None,
     with collectively(comm):
         if comm.rank == 0:
             file = open_samples(job.input)
-            check_input(file, _neurons(shard, shard.input), _neurons(shard, shard.output))
+            if not shard.graph.has_classes:
+                file = replace(file, labels=None)
+            check_input(file, shard.graph.inputs, shard.graph.outputs)
     return file, comm.bcast(file.samples if file is not None else None, root=0)
-
-
-def _neurons(shard: Shard, tensor: str) -> int:
-    return shard.sizes[shard.space_of[tensor]]
 
 
 def _time_parallel(job: Job, program: Program, source: Input, comm: MPI.Comm) -> Timing | None:
@@ -262,5 +260,5 @@ def _checks(
 def _time_single(job: Job, whole: Network, file: Samples) -> Timing:
     shard = make_shard(whole, single_worker_plan(whole), 0, job.dtype)
     program = Program([shard], MPI.COMM_SELF, job.batch_size)
-    first = next(Input(job.input, program.input_neurons, file.samples, job.dtype).batches(job.batch_size))
+    first = next(Input(job.input, program.input_columns, file.samples, job.dtype).batches(job.batch_size))
     return measure(program, first, job.repeat, MPI.COMM_SELF)

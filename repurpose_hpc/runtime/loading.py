@@ -9,7 +9,8 @@ import numpy as np
 from mpi4py import MPI
 
 from repurpose_hpc import kernels
-from repurpose_hpc.model.network import Elementwise
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Elementwise, Mixing
 from repurpose_hpc.plan.files import StoredPlan, read_plan, read_shard
 from repurpose_hpc.plan.shard import Block, Shard
 from repurpose_hpc.runtime.agreement import collectively
@@ -37,22 +38,25 @@ def load_shards(directory: Path, dtype: np.dtype, comm: MPI.Comm) -> tuple[Store
 
 
 def cast(shard: Shard, dtype: np.dtype) -> Shard:
-    """``shard`` with weights and biases of ``dtype``."""
-    return replace(shard, steps=tuple(_cast_step(step, dtype) for step in shard.steps))
+    """``shard`` with all real numbers of ``dtype``."""
+    blocks = {name: _cast_block(block, dtype) for name, block in shard.blocks.items()}
+    return replace(shard, graph=shard.graph.astype(dtype), blocks=blocks)
 
 
-def warm_up(dtype: np.dtype, comm: MPI.Comm) -> None:
-    """Compile the kernels on one rank of each node; the others then find them in the cache; collective."""
+def warm_up(dtype: np.dtype, graph: Network, comm: MPI.Comm) -> None:
+    """Compile the kernels of ``graph`` on one rank of each node, for the caches of the others; collective."""
+    maps = not all(
+        isinstance(op, Elementwise) or (isinstance(op, Mixing) and op.window is None)
+        for op in graph.operations
+    )
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
     for first in (True, False):
         with collectively(comm):
             if (node.rank == 0) is first:
-                kernels.warm_up(dtype)
+                kernels.warm_up(dtype, maps)
     node.Free()
 
 
-def _cast_step(step: Block | Elementwise, dtype: np.dtype) -> Block | Elementwise:
-    if isinstance(step, Elementwise):
-        return step
+def _cast_block(block: Block, dtype: np.dtype) -> Block:
     names = ("own_weights", "ghost_weights", "sum_weights", "bias")
-    return replace(step, **{name: getattr(step, name).astype(dtype, copy=False) for name in names})
+    return replace(block, **{name: getattr(block, name).astype(dtype, copy=False) for name in names})

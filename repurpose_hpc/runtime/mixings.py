@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from mpi4py import MPI
 
-from repurpose_hpc.kernels import activate_in_place
+from repurpose_hpc.kernels import INDEX_DTYPE, activate_in_place, pack
+from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.shard import Block
-from repurpose_hpc.runtime.blocks import COMPUTE, NO_ACTIVATION, Call, Epilogue, choose_product
+from repurpose_hpc.runtime.blocks import COMPUTE, NO_ACTIVATION, PACK, Call, Epilogue
 from repurpose_hpc.runtime.buffers import Buffer
+from repurpose_hpc.runtime.convolution import choose
 from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.transfers import GhostTransfer, SumTransfer
 
@@ -22,53 +24,80 @@ class MixingStep:
     meanwhile Y = bias + W_own X, and exchange between the workers of the rank; when the ghosts
     have come, Y = act(Y + W_ghost ghosts); when sums have come, add them, and only then activate.
     A mixing without ghosts, or without sums, has nothing to do for them, not even a collective.
+    Where several mixings read one tensor, the first sends the ghosts for all.
 
     Attributes:
+        mixing: what it computes, without weights.
         blocks: one for each hosted worker.
-        products: the format of each block: a class of ``blocks``.
-        exchanges: what travels between ranks: ghosts, then sums.
+        own, ghost, sum: the products with each block's parts.
+        exchanges: what travels between ranks for this mixing.
     """
 
     def __init__(
         self,
+        mixing: Mixing,
         blocks: Sequence[Block],
         source: Buffer,
         target: Buffer,
+        spaces: tuple[str, str],
         hosting: Hosting,
         comm: MPI.Comm,
         max_batch: int,
         epilogue: Epilogue,
+        ghosts: GhostTransfer | None,
     ) -> None:
-        self.blocks, self.source, self.target = blocks, source, target
-        self.hosting, self.epilogue = hosting, epilogue
-        source_space, target_space = blocks[0].source_space, blocks[0].target_space
-        self.columns, self.rows = hosting.slices(source_space), hosting.slices(target_space)
-        common = hosting, comm, max_batch
-        self.ghosts = GhostTransfer([block.ghosts for block in blocks], source, source_space, *common)
-        self.sums = SumTransfer([block.sums for block in blocks], target, target_space, *common)
-        self.exchanges = self.ghosts.exchange, self.sums.exchange
+        """Collective over ``comm``.
 
-        self.products = [choose_product(block, max_batch) for block in blocks]
-        formats = list(zip(self.products, blocks, self.ghosts.orders, self.sums.orders, strict=True))
-        self.own = [product(block.own_weights) for product, block, _, _ in formats]
-        self.ghost = [product(block.ghost_weights[:, order]) for product, block, order, _ in formats]
-        self.sum = [product(block.sum_weights[order]) for product, block, _, order in formats]
+        Args:
+            mixing, blocks: see the class.
+            source, target: the tensors' memory.
+            spaces: of source and target.
+            hosting, comm, max_batch: of the program.
+            epilogue: applied last.
+            ghosts: those of an earlier mixing that reads the same tensor; None: this is the first.
+        """
+        self.mixing, self.blocks, self.source, self.target = mixing, blocks, source, target
+        self.hosting, self.epilogue = hosting, epilogue
+        self.columns, self.rows = (hosting.slices(space) for space in spaces)
+        common = hosting, comm, max_batch
+        self.is_first = ghosts is None
+        self.ghosts = ghosts or GhostTransfer([block.ghosts for block in blocks], source, spaces[0], *common)
+        self.sums = SumTransfer([block.sums for block in blocks], target, spaces[1], *common)
+        self.exchanges = [self.ghosts.exchange] * self.is_first + [self.sums.exchange]
+
+        dtype = target.flat.dtype
+        made = [choose(mixing.window, block, max_batch, target.values, dtype) for block in blocks]
+        self.picked = [
+            _Picked(block, *ghosts, max_batch)
+            for block, *ghosts in zip(blocks, self.ghosts.neurons, self.ghosts.buffers, strict=True)
+        ]
+        self.own = [make(block.own_weights) for make, block in zip(made, blocks, strict=True)]
+        self.ghost = [
+            make(_columns(block.ghost_weights, picked.order, mixing.taps))
+            for make, block, picked in zip(made, blocks, self.picked, strict=True)
+        ]
+        self.sum = [
+            make(block.sum_weights[order])
+            for make, block, order in zip(made, blocks, self.sums.orders, strict=True)
+        ]
         self.biases = [block.bias.reshape(-1, 1) for block in blocks]
-        self.scratch = Buffer(max(block.bias.size for block in blocks), max_batch, target.flat.dtype)
+        rows = max(block.bias.size for block in blocks)
+        self.scratch = Buffer(rows, max_batch * target.values, dtype)
 
     def calls(self, batch: int) -> list[Call]:
         """Everything that this rank does for the mixing, in order."""
         ghosts, sums = self.ghosts, self.sums
         activated_last = sums.arrive and self.epilogue != NO_ACTIVATION
         epilogue = NO_ACTIVATION if activated_last else self.epilogue
+        first = self.is_first
         return [
-            *ghosts.post_calls(batch),
+            *(ghosts.post_calls(batch) if first else []),
             *self._sum_calls(batch),
             *sums.post_calls(batch),
             *self._own_calls(batch, epilogue),
-            *ghosts.near_calls(batch),
+            *(ghosts.near_calls(batch) if first else []),
             *sums.near_calls(batch),
-            *ghosts.wait_calls(batch),
+            *(ghosts.wait_calls(batch) if first else []),
             *self._ghost_calls(batch, epilogue),
             *sums.wait_calls(batch),
             *([(COMPUTE, activate_in_place, (self.target.view(batch), *self.epilogue))] * activated_last),
@@ -80,7 +109,7 @@ class MixingStep:
         for columns, product, sums in zip(self.columns, self.sum, self.sums.buffers, strict=True):
             if sums.rows:
                 zeros = np.zeros((sums.rows, 1), sums.flat.dtype)
-                X = self.source.view(batch, columns)
+                X = self.source.maps(batch, columns)
                 calls += product.calls(X, zeros, sums.view(batch), self.scratch, NO_ACTIVATION)
         return calls
 
@@ -88,16 +117,47 @@ class MixingStep:
         """Y = act(bias + W_own X) of every hosted worker; not activated where ghosts are to come."""
         calls: list[Call] = []
         for q, product in enumerate(self.own):
-            X, Y = self.source.view(batch, self.columns[q]), self.target.view(batch, self.rows[q])
-            last = NO_ACTIVATION if self.ghosts.buffers[q].rows else epilogue
+            X, Y = self.source.maps(batch, self.columns[q]), self.target.view(batch, self.rows[q])
+            last = NO_ACTIVATION if self.picked[q].used.size else epilogue
             calls += product.calls(X, self.biases[q], Y, self.scratch, last)
         return calls
 
     def _ghost_calls(self, batch: int, epilogue: Epilogue) -> list[Call]:
         """Y = act(Y + W_ghost ghosts) of every hosted worker that has ghosts."""
         calls: list[Call] = []
-        for rows, product, ghosts in zip(self.rows, self.ghost, self.ghosts.buffers, strict=True):
-            if ghosts.rows:
+        for rows, product, picked in zip(self.rows, self.ghost, self.picked, strict=True):
+            if picked.used.size:
                 Y = self.target.view(batch, rows)
-                calls += product.calls(ghosts.view(batch), Y, Y, self.scratch, epilogue)
+                picking, ghosts = picked.calls(batch)
+                calls += [*picking, *product.calls(ghosts, Y, Y, self.scratch, epilogue)]
         return calls
+
+
+class _Picked:
+    """The ghosts that a worker uses for one mixing, of those that came for all that read the tensor.
+
+    Attributes:
+        used: their rows in the buffer of the transfer, ascending.
+        order: which of ``Block.ghost_neurons`` each is.
+    """
+
+    def __init__(self, block: Block, neurons: np.ndarray, came: Buffer, max_batch: int) -> None:
+        self.came = came
+        place = np.argsort(neurons)
+        rows = place[np.searchsorted(neurons, block.ghost_neurons, sorter=place)]
+        self.order = np.argsort(rows)
+        self.used = rows[self.order].astype(INDEX_DTYPE)
+        all_used = self.used.size == came.rows
+        self.buffer = came if all_used else Buffer(self.used.size, max_batch, came.flat.dtype, came.values)
+
+    def calls(self, batch: int) -> tuple[list[Call], np.ndarray]:
+        """What brings them together, and where they are then: (g, batch, values)."""
+        picking: list[Call] = []
+        if self.buffer is not self.came:
+            picking.append((PACK, pack, (self.came.view(batch), self.used, self.buffer.view(batch))))
+        return picking, self.buffer.maps(batch)
+
+
+def _columns(weights: np.ndarray, order: np.ndarray, taps: int) -> np.ndarray:
+    """``weights`` (m, g taps) with its groups of columns in another order."""
+    return weights.reshape(len(weights), order.size, taps)[:, order].reshape(weights.shape)

@@ -9,35 +9,25 @@ from typing import NamedTuple
 import numpy as np
 from mpi4py import MPI
 
-from repurpose_hpc.kernels import activate_in_place
 from repurpose_hpc.model.activations import IDENTITY
-from repurpose_hpc.model.network import Elementwise
-from repurpose_hpc.plan.shard import Block, Shard
-from repurpose_hpc.runtime.blocks import COMPUTE, PHASES, Call, Epilogue, epilogue_of, weights_kept
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Elementwise, Mixing, Operation
+from repurpose_hpc.plan.shard import Shard
+from repurpose_hpc.runtime.blocks import PHASES, Call, Epilogue, epilogue_of, weights_kept
 from repurpose_hpc.runtime.buffers import Buffer
 from repurpose_hpc.runtime.exchange import deactivate_empty
 from repurpose_hpc.runtime.hosting import Hosting
+from repurpose_hpc.runtime.local import ENDING, LocalStep
 from repurpose_hpc.runtime.mixings import MixingStep
+from repurpose_hpc.runtime.transfers import GhostTransfer
 
 
 class Schedule(NamedTuple):
-    """Everything that happens for one batch size: fill ``input``, do ``calls``, read ``output``."""
+    """Everything that happens for one batch size: fill ``inputs``, do ``calls``, read ``outputs``."""
 
-    input: np.ndarray
+    inputs: list[np.ndarray]
     calls: list[Call]
-    output: np.ndarray
-
-
-class ActivationStep:
-    """An activation that no mixing applies: it follows the input or another activation."""
-
-    def __init__(self, source: Buffer, target: Buffer, epilogue: Epilogue) -> None:
-        self.source, self.target, self.epilogue = source, target, epilogue
-
-    def calls(self, batch: int) -> list[Call]:
-        """Copy and activate."""
-        X, Y = self.source.view(batch), self.target.view(batch)
-        return [(COMPUTE, np.copyto, (Y, X)), (COMPUTE, activate_in_place, (Y, *self.epilogue))]
+    outputs: list[np.ndarray]
 
 
 class Program:
@@ -47,9 +37,9 @@ class Program:
     occurs, the steps become one list of calls on views of that memory, made once.
 
     Attributes:
-        input_neurons: input neurons (columns of the input file) that this rank must supply, in
+        input_columns: values of a sample (columns of the input file) that this rank must supply, in
             this order; two workers' common columns of a replicated input occur twice; int64.
-        output_neurons: output neurons that this rank computes, in this order; int64.
+        output_columns: values of the outputs that this rank computes, in this order; int64.
         dtype: of weights, inputs and outputs.
         values_sent: values per sample that this rank hands to MPI in one forward.
         messages: messages that it sends in one forward: other ranks with a non-zero count, summed
@@ -73,16 +63,15 @@ class Program:
             UserError: there are more ranks than workers.
             ValueError: ``shards`` are those of other workers.
         """
-        shard = shards[0]
-        self._comm, self._max_batch = comm, max_batch
+        graph = shards[0].graph
+        self._comm, self._max_batch, self._graph = comm, max_batch, graph
         self._hosting = Hosting(shards, comm.size, comm.rank)
-        self._space_of = shard.space_of
-        self.input_neurons = self._hosting.neurons(shard.space_of[shard.input])
-        self.output_neurons = self._hosting.neurons(shard.space_of[shard.output])
-        self.dtype = next(step.bias.dtype for step in shard.steps if isinstance(step, Block))
-        self._tensors = {shard.input: self._buffer(shard.input)}
+        self.input_columns = self._columns(graph.input_tensors)
+        self.output_columns = self._columns(graph.output_tensors)
+        self.dtype = next(iter(shards[0].blocks.values())).bias.dtype
+        self._tensors = {tensor: self._buffer(tensor) for tensor in graph.input_tensors}
+        self._ghosts: dict[str, GhostTransfer] = {}
         self._steps = self._make_steps(shards)
-        self._input, self._output = self._tensors[shard.input], self._tensors[shard.output]
         self._schedules: dict[int, Schedule] = {}
 
         mixings = [step for step in self._steps if isinstance(step, MixingStep)]
@@ -97,91 +86,136 @@ class Program:
         """Run one batch; collective, all ranks with the same batch size.
 
         Args:
-            X: (len(input_neurons), batch), ``dtype``, batch <= max_batch.
+            X: (len(input_columns), batch), ``dtype``, batch <= max_batch.
 
         Returns:
-            (len(output_neurons), batch), valid until the next forward; the head is not applied.
+            (len(output_columns), batch), valid until the next forward; the heads are not applied.
         """
         batch = X.shape[1]
         if batch not in self._schedules:
             self._schedules[batch] = self._schedule(batch)
+        if X.shape != (self.input_columns.size, batch):
+            raise ValueError(f"expected inputs of shape {(self.input_columns.size, batch)}, found {X.shape}")
         schedule, seconds = self._schedules[batch], self.seconds
-        if X.shape != schedule.input.shape:
-            raise ValueError(f"expected inputs of shape {schedule.input.shape}, found {X.shape}")
         began = perf_counter()
-        np.copyto(schedule.input, X)
+        _fill(schedule.inputs, X)
         for phase, function, arguments in schedule.calls:
             function(*arguments)
             ended = perf_counter()
             seconds[phase] += ended - began
             began = ended
-        return schedule.output
+        return _flat(schedule.outputs)
 
     def reset_seconds(self) -> None:
         """Forget the time spent so far."""
         self.seconds = dict.fromkeys(PHASES, 0.0)
 
-    def _buffer(self, tensor: str) -> Buffer:
-        return Buffer(self._hosting.neurons(self._space_of[tensor]).size, self._max_batch, self.dtype)
+    def _columns(self, tensors: Sequence[str]) -> np.ndarray:
+        """The places, among the values of all ``tensors``, of those that this rank holds."""
+        columns, first = [np.empty(0, np.int64)], 0
+        for tensor in tensors:
+            values = self._graph.values(tensor)
+            neurons = self._hosting.neurons(self._graph.space_of[tensor])
+            columns.append(first + (neurons[:, None] * values + np.arange(values)).ravel())
+            first += self._graph.size(tensor)
+        return np.concatenate(columns)
 
-    def _make_steps(self, shards: Sequence[Shard]) -> list[MixingStep | ActivationStep]:
-        """The steps in order; an activation that alone reads a mixing's target becomes part of it."""
-        steps: list[MixingStep | ActivationStep] = []
-        fused = _fused_activations(shards[0])
-        for parts in zip(*(shard.steps for shard in shards), strict=True):
-            if isinstance(parts[0], Block):
-                steps.append(self._mixing_step(parts, fused.get(parts[0].target)))
-            elif parts[0] not in fused.values():
-                steps.append(self._activation_step(parts[0]))
+    def _buffer(self, tensor: str) -> Buffer:
+        rows = self._hosting.neurons(self._graph.space_of[tensor]).size
+        return Buffer(rows, self._max_batch, self.dtype, self._graph.values(tensor))
+
+    def _make_steps(self, shards: Sequence[Shard]) -> list[MixingStep | LocalStep]:
+        """The steps in order; an activation that alone reads an operation's target becomes part of it."""
+        steps: list[MixingStep | LocalStep] = []
+        fused = _fused_activations(self._graph)
+        for op in self._graph.operations:
+            if op in fused.values():
+                continue
+            activation = fused.get(op.target)
+            target = activation.target if activation else op.target
+            epilogue = epilogue_of(activation.activation if activation else IDENTITY)
+            self._tensors[target] = self._buffer(target)
+            make = self._mixing_step if isinstance(op, Mixing) else self._local_step
+            steps.append(make(op, shards, target, epilogue))
         return steps
 
-    def _mixing_step(self, blocks: Sequence[Block], activation: Elementwise | None) -> MixingStep:
-        target = activation.target if activation else blocks[0].target
-        self._tensors[target] = self._buffer(target)
-        return MixingStep(
-            blocks,
-            self._tensors[blocks[0].source],
+    def _mixing_step(
+        self, op: Mixing, shards: Sequence[Shard], target: str, epilogue: Epilogue
+    ) -> MixingStep:
+        step = MixingStep(
+            op,
+            [shard.blocks[op.name] for shard in shards],
+            self._tensors[op.source],
             self._tensors[target],
+            (self._graph.space_of[op.source], self._graph.space_of[op.target]),
             self._hosting,
             self._comm,
             self._max_batch,
-            epilogue_of(activation.activation if activation else IDENTITY),
+            epilogue,
+            self._ghosts.get(op.source),
         )
+        self._ghosts[op.source] = step.ghosts
+        return step
 
-    def _activation_step(self, op: Elementwise) -> ActivationStep:
-        self._tensors[op.target] = self._buffer(op.target)
-        return ActivationStep(self._tensors[op.source], self._tensors[op.target], epilogue_of(op.activation))
+    def _local_step(
+        self, op: Operation, shards: Sequence[Shard], target: str, epilogue: Epilogue
+    ) -> LocalStep:
+        sources = [self._tensors[source] for source in op.sources]
+        spaces = [self._graph.space(tensor) for tensor in (*op.sources, op.target)]
+        return LocalStep(op, sources, self._tensors[target], spaces, self._hosting, epilogue)
 
     def _schedule(self, batch: int) -> Schedule:
         if not 0 < batch <= self._max_batch:
             raise ValueError(f"expected 1 to {self._max_batch} samples, found {batch}")
         calls = [call for step in self._steps for call in step.calls(batch)]
-        return Schedule(self._input.view(batch), calls, self._output.view(batch))
+        inputs, outputs = (
+            [self._tensors[tensor].maps(batch) for tensor in tensors]
+            for tensors in (self._graph.input_tensors, self._graph.output_tensors)
+        )
+        return Schedule(inputs, calls, outputs)
 
 
-def _fused_activations(shard: Shard) -> dict[str, Elementwise]:
-    """By the target of a mixing: the activation that is its only reader."""
-    read = [step.source for step in shard.steps]
-    made = {step.target for step in shard.steps if isinstance(step, Block) and step.target != shard.output}
+def _fill(inputs: list[np.ndarray], X: np.ndarray) -> None:
+    """Samples (columns, batch) into input tensors, each (neurons, batch, values)."""
+    first = 0
+    for tensor in inputs:
+        neurons, batch, values = tensor.shape
+        rows = X[first : first + neurons * values]
+        np.copyto(tensor, rows.reshape(neurons, values, batch).transpose(0, 2, 1))
+        first += len(rows)
+
+
+def _flat(outputs: list[np.ndarray]) -> np.ndarray:
+    """Output tensors, each (neurons, batch, values), as (columns, batch); a single vector is not copied."""
+    batch = outputs[0].shape[1]
+    rows = [tensor.transpose(0, 2, 1).reshape(-1, batch) for tensor in outputs]
+    return rows[0] if len(rows) == 1 else np.concatenate(rows)
+
+
+def _fused_activations(graph: Network) -> dict[str, Elementwise]:
+    """By the target of an operation that can end with an activation: the one that is its only reader."""
+    read = [source for op in graph.operations for source in op.sources]
+    made = {op.target for op in graph.operations if isinstance(op, ENDING)} - {*graph.output_tensors}
     return {
-        step.source: step
-        for step in shard.steps
-        if isinstance(step, Elementwise) and step.source in made and read.count(step.source) == 1
+        op.source: op
+        for op in graph.operations
+        if isinstance(op, Elementwise) and op.source in made and read.count(op.source) == 1
     }
 
 
 def _describe(mixing: MixingStep) -> list[dict]:
     """The entries of ``Program.blocks`` for one mixing."""
+    taps = mixing.mixing.taps
     return [
         {
-            "layer": block.name,
+            "layer": mixing.mixing.name,
             "worker": worker,
-            "rows": block.own_weights.shape[0],
-            "columns": block.own_weights.shape[1],
+            "rows": block.bias.size,
+            "columns": block.own_weights.shape[1] // taps,
             "ghosts": block.ghosts.received.size,
             "sums": block.sums.sent.size,
             "weights": weights_kept(block),
             "format": product.format,
         }
-        for worker, block, product in zip(mixing.hosting.workers, mixing.blocks, mixing.products, strict=True)
+        for worker, block, product in zip(mixing.hosting.workers, mixing.blocks, mixing.own, strict=True)
     ]

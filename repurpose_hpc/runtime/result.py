@@ -7,8 +7,10 @@ from collections import Counter, defaultdict
 import numpy as np
 from mpi4py import MPI
 
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.plan import EVERYBODY, Plan
-from repurpose_hpc.plan.shard import Block, Shard
+from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.timing import Timing
 
@@ -51,7 +53,7 @@ def weights(shard: Shard, ranks: list[dict]) -> dict:
         for block in rank["blocks"]:
             formats[block["layer"]][block["format"]] += 1
     return {
-        "weights": sum(shard.sizes[b.target_space] * shard.sizes[b.source_space] for b in _blocks(shard)),
+        "weights": sum(_weights(shard.graph, mixing) for mixing in shard.graph.mixings),
         "weights_kept": sum(load),
         "load": load,
         "load_share": [weights / sum(load) if sum(load) else 0.0 for weights in load],
@@ -79,10 +81,11 @@ def slowest_seconds(ranks: list[dict]) -> dict[str, float]:
 
 def _dense_values(plan: Plan, shard: Shard, ranks: int) -> int:
     """Values per sample if every exchanged neuron went to every other rank."""
-    sources = {block.source: block.source_space for block in _blocks(shard)}
-    exchanged = [space for space in sources.values() if not (plan.owners[space] == EVERYBODY).all()]
-    return (ranks - 1) * sum(shard.sizes[space] for space in exchanged)
+    graph = shard.graph
+    sources = {mixing.source for mixing in graph.mixings}
+    owned = {source: np.count_nonzero(plan.owner(graph, source) != EVERYBODY) for source in sources}
+    return (ranks - 1) * sum(graph.values(source) * int(count) for source, count in owned.items())
 
 
-def _blocks(shard: Shard) -> list[Block]:
-    return [step for step in shard.steps if isinstance(step, Block)]
+def _weights(graph: Network, mixing: Mixing) -> int:
+    return graph.space(mixing.source).neurons * graph.space(mixing.target).neurons * mixing.taps

@@ -32,6 +32,7 @@ class Transfer:
         exchange: with other ranks.
         buffers: the ghosts, or sums, of each hosted worker.
         orders: for each hosted worker, which of its list is in each row of its buffer.
+        neurons: for each hosted worker, the neuron in each row of its buffer.
     """
 
     sender_owns: bool  # Whether the neurons that travel are the sender's or the receiver's.
@@ -58,7 +59,7 @@ class Transfer:
         sending = [(each.sent_to, each.sent) for each in lists]
         receiving = [(each.received_from, each.received) for each in lists]
         sent, received = self._items(sending, self.sender_owns), self._items(receiving, not self.sender_owns)
-        self.exchange = Exchange(comm, sent, received, max_batch, activations.flat.dtype)
+        self.exchange = Exchange(comm, sent, received, max_batch, activations.flat.dtype, activations.values)
         owned, masked = (sent, received) if self.sender_owns else (received, sent)
         self.owned = hosting.rows(space, owned.neurons)  # in the masks of other ranks
         self.far = masked.positions  # in the buffer of the exchange
@@ -78,13 +79,18 @@ class Transfer:
             exchanged: what of these is exchanged with other ranks.
             max_batch: most samples.
         """
-        self.near, self.orders, self.buffers = [], [], []
+        self.near, self.orders, self.neurons, self.buffers = [], [], [], []
         alone = len(lists) == 1
         for workers, neurons in lists:
             is_near = self._is_here(workers)
             self.near.append(self.hosting.rows(space, neurons[is_near]))
             self.orders.append(np.argsort(~is_near, kind="stable"))
-            self.buffers.append(exchanged if alone else Buffer(neurons.size, max_batch, exchanged.flat.dtype))
+            self.neurons.append(neurons[self.orders[-1]])
+            self.buffers.append(
+                exchanged
+                if alone
+                else Buffer(neurons.size, max_batch, exchanged.flat.dtype, exchanged.values)
+            )
 
     def _is_here(self, workers: np.ndarray) -> np.ndarray:
         """Which of ``workers`` this rank hosts."""

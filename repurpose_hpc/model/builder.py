@@ -1,0 +1,249 @@
+"""Builds a network operation by operation and finds its spaces.
+
+Every input and every target of a mixing brings neurons of its own; all other operations say which
+neurons a tensor consists of.  A ``Combine`` ties neurons: they must have one owner.  What is tied,
+directly or through other neurons of one mixing, becomes one space (union-find); a tensor that is not
+exactly such a space is of a derived one.  Neurons of an input are never tied to others: they are copied.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from repurpose_hpc.model.activations import Activation
+from repurpose_hpc.model.folding import fold_affines
+from repurpose_hpc.model.network import Network, Space
+from repurpose_hpc.model.operations import (
+    Affine,
+    Combine,
+    Depthwise,
+    Elementwise,
+    Mixing,
+    Operation,
+    Pool,
+    Rearrange,
+    Select,
+    Window,
+)
+
+
+class Builder:
+    """Adds operations in an order in which they can be executed; tensors are known by name."""
+
+    def __init__(self) -> None:
+        self._operations: list[Operation] = []
+        self._neurons: dict[str, np.ndarray] = {}  # tensor -> neurons, numbers counted over all spaces
+        self._positions: dict[str, tuple[int, ...]] = {}
+        self._inputs: list[str] = []
+        self._groups: list[tuple[str, np.ndarray]] = []  # names and neurons of what brought them
+        self._ties: list[tuple[np.ndarray, np.ndarray]] = []
+        self._count = 0
+
+    def neurons(self, tensor: str) -> int:
+        """How many neurons ``tensor`` has."""
+        return len(self._neurons[tensor])
+
+    def positions(self, tensor: str) -> tuple[int, ...]:
+        """Shape of the maps of ``tensor``, () for a vector."""
+        return self._positions[tensor]
+
+    def input(self, name: str, neurons: int, positions: tuple[int, ...] = ()) -> str:
+        """A further input, of a space called ``name``; returns its tensor."""
+        tensor = f"x{len(self._inputs)}" if name == "input" else name
+        self._inputs.append(tensor)
+        return self._declare(tensor, self._bring(name, neurons), positions)
+
+    def mixing(
+        self,
+        name: str,
+        source: str,
+        weights: np.ndarray,
+        bias: np.ndarray,
+        window: Window | None = None,
+        fixed: bool = False,
+    ) -> str:
+        """A mixing to neurons of its own; see ``Mixing``."""
+        positions = window.out if window else ()
+        target = self._declare(f"{name}.y", self._bring(name, len(weights)), positions)
+        self._operations.append(Mixing(name, source, target, weights, bias, window, fixed))
+        return target
+
+    def elementwise(self, name: str, source: str, activation: Activation, target: str | None = None) -> str:
+        """An activation."""
+        return self._same(Elementwise(name, source, target or f"{name}.y", activation))
+
+    def affine(self, name: str, source: str, scale: np.ndarray, shift: np.ndarray) -> str:
+        """A scale and a shift for each neuron, (n, 1) or (n, positions)."""
+        return self._same(Affine(name, source, f"{name}.y", scale, shift))
+
+    def pool(
+        self,
+        name: str,
+        source: str,
+        kind: str,
+        window: Window,
+        count_padding: bool = False,
+        extent: tuple[int, ...] = (),
+    ) -> str:
+        """A pooling; see ``Pool``."""
+        op = Pool(name, source, f"{name}.y", kind, window, count_padding, extent)
+        return self._same(op, window.out)
+
+    def depthwise(self, name: str, source: str, weights: np.ndarray, bias: np.ndarray, window: Window) -> str:
+        """A convolution of every neuron by itself."""
+        return self._same(Depthwise(name, source, f"{name}.y", weights, bias, window), window.out)
+
+    def rearrange(
+        self, name: str, source: str, index: np.ndarray, positions: tuple[int, ...], fill: float = 0.0
+    ) -> str:
+        """Other positions; ``positions`` is the shape of the new maps."""
+        return self._same(Rearrange(name, source, f"{name}.y", index, fill), positions)
+
+    def combine(self, name: str, left: str, right: str, kind: str) -> str:
+        """Two tensors of as many neurons, value by value; ties their neurons."""
+        if self.neurons(left) != self.neurons(right):
+            raise ValueError(f"{name}: {self.neurons(left)} neurons and {self.neurons(right)}")
+        if not np.array_equal(self._neurons[left], self._neurons[right]):
+            left, right = self._own_neurons(left), self._own_neurons(right)
+            self._ties.append((self._neurons[left], self._neurons[right]))
+        positions = max(self._positions[left], self._positions[right], key=math.prod)
+        self._operations.append(Combine(name, (left, right), f"{name}.y", kind))
+        return self._declare(f"{name}.y", self._neurons[left], positions)
+
+    def select(self, name: str, sources: tuple[str, ...], index: np.ndarray) -> str:
+        """Some neurons of ``sources``, counted one source after the other."""
+        whole = np.concatenate([self._neurons[source] for source in sources])
+        self._operations.append(Select(name, sources, f"{name}.y", index))
+        return self._declare(f"{name}.y", whole[index], self._positions[sources[0]])
+
+    def build(
+        self, outputs: tuple[str, ...], heads: tuple[str, ...], inputs: tuple[str, ...] | None = None
+    ) -> Network:
+        """The network of what has been added; see ``Network``.
+
+        Args:
+            outputs, heads: the tensors wanted, and what is applied to each at the end.
+            inputs: all inputs in the order in which a sample has them; None: as they were added.
+        """
+        operations = fold_affines(_needed(self._operations, outputs), outputs)
+        inputs = inputs or tuple(self._inputs)
+        used = {*inputs, *outputs}.union(*({*op.sources, op.target} for op in operations))
+        neurons = {tensor: each for tensor, each in self._neurons.items() if tensor in used}
+        spaces, space_of = _find_spaces(self._count, self._groups, self._ties, neurons)
+        positions_of = {tensor: self._positions[tensor] for tensor in neurons}
+        first = {space_of[name]: place for place, name in enumerate(inputs)}
+        spaces = tuple(sorted(spaces, key=lambda space: first.get(space.name, len(first))))
+        return Network(spaces, operations, space_of, positions_of, inputs, outputs, heads)
+
+    def _own_neurons(self, tensor: str) -> str:
+        """``tensor``, or a copy of it if it has neurons of an input: those may be nobody's own."""
+        neurons, copy = self._neurons[tensor], f"{tensor}.copy"
+        if not np.isin(neurons, np.concatenate([self._neurons[name] for name in self._inputs])).any():
+            return tensor
+        if f"{copy}.y" in self._neurons:
+            return f"{copy}.y"
+        positions, n = self._positions[tensor], len(neurons)
+        ones, zeros = (1,) * len(positions), (0,) * len(positions)
+        window = Window(positions, ones, ones, ones, zeros, positions) if positions else None
+        return self.mixing(copy, tensor, np.eye(n, dtype=np.float32), np.zeros(n, np.float32), window, True)
+
+    def _bring(self, name: str, neurons: int) -> np.ndarray:
+        new = np.arange(self._count, self._count + neurons)
+        self._count += neurons
+        self._groups.append((name, new))
+        return new
+
+    def _declare(self, tensor: str, neurons: np.ndarray, positions: tuple[int, ...]) -> str:
+        if tensor in self._neurons:
+            raise ValueError(f"two tensors are called {tensor}")
+        self._neurons[tensor] = neurons
+        self._positions[tensor] = positions if math.prod(positions) > 1 else ()
+        return tensor
+
+    def _same(self, op: Operation, positions: tuple[int, ...] | None = None) -> str:
+        """An operation from a tensor to another with the same neurons."""
+        self._operations.append(op)
+        if positions is None:
+            positions = self._positions[op.source]
+        return self._declare(op.target, self._neurons[op.source], positions)
+
+
+def _needed(operations: list[Operation], outputs: tuple[str, ...]) -> tuple[Operation, ...]:
+    """The operations on which the outputs depend, in order."""
+    wanted, needed = set(outputs), []
+    for op in reversed(operations):
+        if op.target in wanted:
+            wanted.update(op.sources)
+            needed.append(op)
+    return tuple(reversed(needed))
+
+
+def _find_spaces(
+    count: int,
+    groups: list[tuple[str, np.ndarray]],
+    ties: list[tuple[np.ndarray, np.ndarray]],
+    tensors: dict[str, np.ndarray],
+) -> tuple[tuple[Space, ...], dict[str, str]]:
+    """Free spaces, called like the first that brought their neurons, then derived ones.
+
+    Args:
+        count: neurons brought in all.
+        groups: name and neurons of every input and mixing.
+        ties: pairs of neurons that have one owner, (n,) and (n,).
+        tensors: name -> its neurons.
+    """
+    alike = _Classes(count)
+    for left, right in ties:
+        alike.join(left, right)
+    together = _Classes(count)
+    for _, neurons in groups:
+        together.join(neurons[:-1], neurons[1:])
+    for left, right in ties:
+        together.join(left, right)
+    representative, component = alike.roots(), together.roots()
+    used = np.zeros(count, bool)
+    for neurons in tensors.values():
+        used[component[neurons]] = True
+    names = {component[neurons[0]]: name for name, neurons in reversed(groups)}
+    members = {root: np.unique(representative[component == root]) for root in sorted(names) if used[root]}
+    spaces = [Space(names[root], len(neurons)) for root, neurons in members.items()]
+    known = {(root, neurons.tobytes()): names[root] for root, neurons in members.items()}
+    space_of = {}
+    for tensor, neurons in tensors.items():
+        neurons = representative[neurons]
+        parts = tuple(np.unique(component[neurons]))
+        key = (*parts, neurons.tobytes())
+        if key not in known:
+            whole = np.concatenate([members[root] for root in parts])
+            place = np.argsort(whole, kind="stable")
+            index = place[np.searchsorted(whole[place], neurons)]
+            known[key] = f"{tensor}.neurons"
+            part_names = tuple(names[root] for root in parts)
+            spaces.append(Space(known[key], len(neurons), part_names, tuple(index.tolist())))
+        space_of[tensor] = known[key]
+    return tuple(spaces), space_of
+
+
+class _Classes:
+    """Disjoint sets of numbers; the smallest of each is its root."""
+
+    def __init__(self, count: int) -> None:
+        self._parent = list(range(count))
+
+    def join(self, left: np.ndarray, right: np.ndarray) -> None:
+        """Put ``left[i]`` and ``right[i]`` into one set."""
+        for a, b in zip(left.tolist(), right.tolist(), strict=True):
+            a, b = self._root(a), self._root(b)
+            self._parent[max(a, b)] = min(a, b)
+
+    def roots(self) -> np.ndarray:
+        """The root of every number."""
+        return np.array([self._root(number) for number in range(len(self._parent))], np.int64)
+
+    def _root(self, number: int) -> int:
+        parent = self._parent
+        while parent[number] != number:
+            parent[number] = number = parent[parent[number]]
+        return number

@@ -1,0 +1,223 @@
+"""Element-wise steps, windows, pooling and convolutions of feature maps, against plain NumPy."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from repurpose_hpc import kernels
+from repurpose_hpc.kernels import ACTIVATION_CODES, COMBINATION_CODES
+from repurpose_hpc.model.activations import Activation, activate
+
+TOLERANCE = {"float32": 3e-5, "float64": 1e-13}
+LEAKY = Activation("leaky_relu", 0.1)
+EPILOGUE = ACTIVATION_CODES["leaky_relu"], 0.1, 0.0
+OPERATIONS = {
+    "add": np.add,
+    "subtract": np.subtract,
+    "multiply": np.multiply,
+    "divide": np.divide,
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+}
+
+pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+@pytest.fixture(scope="module", params=["compiled", "plain"])
+def version(request):
+    if request.param == "compiled":
+        return lambda kernel: kernel
+    return lambda kernel: getattr(kernel, "py_func", kernel)
+
+
+@st.composite
+def windows(draw):
+    """(x, kernel, strides, dilations, pads, output shape, rng); the last window may be cut at the border."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    kernel, strides, dilations = draw(pairs), draw(pairs), draw(pairs)
+    pads = tuple(draw(st.integers(0, size - 1)) for size in kernel)
+    height, width = draw(st.integers(1, 9)), draw(st.sampled_from([1, 2, 5, 8, 33]))
+    seen = [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True)]
+    # From one that begins in the map at the latest, down to one that fits.
+    most = [(size + pad - 1) // s + 1 for size, pad, s in zip((height, width), pads, strides, strict=True)]
+    fits = [
+        (size + 2 * pad - window) // s + 1
+        for size, pad, window, s in zip((height, width), pads, seen, strides, strict=True)
+    ]
+    shape = tuple(min(max(f + draw(st.integers(0, 1)), 1), m) for f, m in zip(fits, most, strict=True))
+    dtype = draw(st.sampled_from(list(TOLERANCE)))
+    x = rng.standard_normal((draw(st.integers(1, 4)), draw(st.integers(0, 3)), height, width)).astype(dtype)
+    return x, kernel, strides, dilations, pads, shape, rng
+
+
+def seen_by(x, kernel, strides, dilations, pads, shape, fill=0.0):
+    """(n, batch, OH, OW, kh, kw): what every window sees, ``fill`` beyond the map."""
+    after = [
+        (count - 1) * stride + (size - 1) * dilation + 1
+        for count, stride, size, dilation in zip(shape, strides, kernel, dilations, strict=True)
+    ]
+    wide = np.full(
+        (*x.shape[:2], *(pad + max(a, s) for pad, a, s in zip(pads, after, x.shape[2:], strict=True))),
+        fill,
+        x.dtype,
+    )
+    wide[:, :, pads[0] : pads[0] + x.shape[2], pads[1] : pads[1] + x.shape[3]] = x
+    views = np.lib.stride_tricks.sliding_window_view(
+        wide, [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True)], (2, 3)
+    )
+    views = views[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]
+    return views[:, :, : shape[0], : shape[1]]
+
+
+def assert_close(actual, expected):
+    assert actual.dtype == expected.dtype
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE[actual.dtype.name])
+
+
+def nothing_of(x, shape):
+    return np.full((*x.shape[:2], *shape), np.nan, x.dtype)
+
+
+@given(problem=windows())
+def test_patches_of_some_rows(version, problem):
+    x, kernel, strides, dilations, pads, shape, rng = problem
+    rows = x.shape[1] * shape[0]
+    first = int(rng.integers(0, rows + 1))
+    count = int(rng.integers(0, rows - first + 1))
+    seen = seen_by(x, kernel, strides, dilations, pads, shape)
+    matrix = seen.transpose(0, 4, 5, 1, 2, 3).reshape(x.shape[0] * math.prod(kernel), rows, shape[1])
+    expected = matrix[:, first : first + count].reshape(len(matrix), -1)
+    out = np.full(expected.shape, np.nan, x.dtype)
+    version(kernels.patches)(x, first, shape, kernel, strides, dilations, pads, out)
+    np.testing.assert_array_equal(out, expected)
+
+
+@given(problem=windows(), neurons=st.integers(1, 18))
+@settings(max_examples=60)
+def test_convolution(version, problem, neurons):
+    x, kernel, strides, dilations, pads, shape, rng = problem
+    W = rng.standard_normal((neurons, x.shape[0], *kernel)).astype(x.dtype)
+    bias = rng.standard_normal((neurons, 1, 1, 1)).astype(x.dtype)
+    product = np.einsum("jbpquv,ijuv->ibpq", seen_by(x, kernel, strides, dilations, pads, shape), W)
+    weights = kernels.pack_weights(W.reshape(neurons, -1))
+    out = np.full_like(product, np.nan)
+    arguments = weights, x, kernel, strides, dilations, pads
+    version(kernels.convolve_direct)(*arguments, bias, out, *EPILOGUE)
+    assert_close(out, activate(LEAKY, bias + product))
+    before = out.copy()
+    version(kernels.convolve_direct)(*arguments, out, out, *EPILOGUE)
+    assert_close(out, activate(LEAKY, before + product))
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 1), (1, 2)])
+def test_convolution_of_large_maps_in_blocks_of_rows(strides):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((40, 2, 61, 70)).astype(np.float32)
+    W = rng.standard_normal((9, 40, 3, 3)).astype(np.float32) / 20
+    shape = tuple((size - 1) // stride + 1 for size, stride in zip(x.shape[2:], strides, strict=True))
+    seen = seen_by(x, (3, 3), strides, (1, 1), (1, 1), shape)
+    expected = np.tensordot(W, seen, ((1, 2, 3), (0, 4, 5)))
+    out, bias = np.empty_like(expected), np.zeros((9, 1, 1, 1), np.float32)
+    geometry = (3, 3), strides, (1, 1), (1, 1)
+    kernels.convolve_direct(kernels.pack_weights(W.reshape(9, -1)), x, *geometry, bias, out, 0, 0.0, 0.0)
+    assert_close(out, expected)
+
+
+@given(problem=windows())
+def test_depthwise(version, problem):
+    x, kernel, strides, dilations, pads, shape, rng = problem
+    W = rng.standard_normal((x.shape[0], *kernel)).astype(x.dtype)
+    bias = rng.standard_normal((x.shape[0], 1, 1, 1)).astype(x.dtype)
+    product = np.einsum("jbpquv,juv->jbpq", seen_by(x, kernel, strides, dilations, pads, shape), W)
+    out = nothing_of(x, shape)
+    version(kernels.depthwise)(W, x, strides, dilations, pads, bias, out, *EPILOGUE)
+    assert_close(out, activate(LEAKY, bias + product))
+
+
+@given(problem=windows())
+def test_max_pool(version, problem):
+    x, kernel, strides, dilations, pads, shape, _ = problem
+    expected = seen_by(x, kernel, strides, dilations, pads, shape, -np.inf).max((4, 5))
+    out = nothing_of(x, shape)
+    version(kernels.max_pool)(x, kernel, strides, dilations, pads, out)
+    np.testing.assert_array_equal(out, expected)
+
+
+@given(problem=windows(), counts=st.booleans())
+def test_average_pool(version, problem, counts):
+    x, kernel, strides, dilations, pads, shape, _ = problem
+    geometry = kernel, strides, dilations, pads, shape
+    total = seen_by(x, *geometry).sum((4, 5))
+    ones = np.ones_like(x)
+    if counts:
+        ones = np.pad(ones, [(0, 0), (0, 0), *((pad, pad) for pad in pads)], constant_values=1)
+        number = seen_by(ones, kernel, strides, dilations, (0, 0), shape).sum((4, 5))
+    else:
+        number = seen_by(ones, *geometry).sum((4, 5))
+    out = nothing_of(x, shape)
+    version(kernels.average_pool)(
+        x, kernel, strides, dilations, pads, (pads * 2 if counts else (0,) * 4), out
+    )
+    with np.errstate(invalid="ignore"):
+        assert_close(out, total / number)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 7), (5, 9)])
+def test_global_pools(version, size):
+    x = np.random.default_rng(0).standard_normal((3, 2, *size))
+    out = np.empty((3, 2, 1, 1))
+    geometry = size, (1, 1), (1, 1), (0, 0)
+    version(kernels.max_pool)(x, *geometry, out)
+    np.testing.assert_array_equal(out[:, :, 0, 0], x.max((2, 3)))
+    version(kernels.average_pool)(x, *geometry, (0, 0, 0, 0), out)
+    assert_close(out[:, :, 0, 0], x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("kernel", [(2, 2), (4, 4)], ids=["windows", "whole"])
+@pytest.mark.parametrize("place", range(16))
+def test_max_pool_shows_nan(kernel, place):
+    x = np.ones((1, 1, 4, 4), np.float32)
+    x[0, 0, place // 4, place % 4] = np.nan
+    size = 4 // kernel[0]
+    out = np.empty((1, 1, size, size), np.float32)
+    kernels.max_pool(x, kernel, kernel, (1, 1), (0, 0), out)
+    assert np.isnan(out).sum() == 1
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("positions", [1, 35])
+def test_affine(version, dtype, positions):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((4, 3, 35)).astype(dtype)
+    scale, shift = rng.standard_normal((2, 4, positions)).astype(dtype)
+    expected = activate(LEAKY, scale[:, None] * x + shift[:, None])
+    version(kernels.affine)(scale, x, shift, x, *EPILOGUE)
+    assert_close(x, expected)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("positions", [(35, 35), (35, 1), (1, 35), (1, 1)])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_combine(version, operation, positions, dtype):
+    assert set(COMBINATION_CODES) == set(OPERATIONS)
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((4, 3, count)).astype(dtype) for count in positions)
+    a[0, 1, 0] = b[2, 2, 0] = np.nan
+    expected = activate(LEAKY, OPERATIONS[operation](a, b))
+    apart = np.empty_like(expected)
+    onto = max(a, b, key=np.size)
+    for out in (apart, onto):
+        version(kernels.combine)(COMBINATION_CODES[operation], a, b, out, *EPILOGUE)
+        np.testing.assert_allclose(out, expected, rtol=TOLERANCE[dtype])
+
+
+@given(index=st.lists(st.integers(-1, 5), max_size=9))
+def test_take_positions(version, index):
+    x = np.random.default_rng(0).standard_normal((2, 3, 6)).astype(np.float32)
+    index = np.array(index, np.int64)
+    out = np.full((2, 3, index.size), np.nan, np.float32)
+    version(kernels.take_positions)(x, index, -2.5, out)
+    np.testing.assert_array_equal(out, np.where(index < 0, np.float32(-2.5), x[..., index]))

@@ -1,0 +1,167 @@
+"""Restructuring networks with maps, branches and tied spaces: what it promises, and the runs of it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_graphs import TANH, Draw, convolutional_network, residual_network, square_window
+
+from repurpose_hpc.data import open_samples
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import whole_map
+from repurpose_hpc.model.reference import forward
+from repurpose_hpc.plan.assemble import assemble
+from repurpose_hpc.plan.plan import PLACEMENTS
+from repurpose_hpc.plan.shard import make_shard
+from repurpose_hpc.restructure.evaluation import evaluate
+from repurpose_hpc.restructure.job import restructure_to
+from repurpose_hpc.restructure.options import ASSIGNMENTS, METHODS, Options
+from repurpose_hpc.restructure.restructure import BudgetTooSmall, restructure
+from repurpose_hpc.restructure.team import Team
+
+WORKERS = 3
+
+
+def quiet(line: str) -> None:
+    """Swallow the log."""
+
+
+def normalised_network(seed: int = 0) -> Network:
+    """Convolutions around the subtraction of the mean over all channels, by two mixings that are fixed."""
+    draw, size = Draw(seed), (5, 4)
+    builder, point = draw.builder, square_window(size, 1, pad=0)
+    tensor = draw.mixing("c0", builder.input("input", 2, size), 6, square_window(size))
+    mean = builder.mixing("mean", tensor, np.full((1, 6), 1 / 6), np.zeros(1), point, True)
+    spread = builder.mixing("spread", mean, np.ones((6, 1)), np.zeros(6), point, True)
+    tensor = builder.elementwise("a", builder.combine("centred", tensor, spread, "subtract"), TANH)
+    tensor = draw.mixing("c1", tensor, 5, square_window(size))
+    return builder.build((draw.mixing("last", tensor, 3, whole_map(size)),), ("identity",))
+
+
+NETWORKS = {"residual": residual_network, "branches": convolutional_network, "normalised": normalised_network}
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request):
+    return NETWORKS[request.param]()
+
+
+@pytest.fixture
+def samples_of(tmp_path):
+    def make(network: Network, count: int = 150) -> Path:
+        path, rng = tmp_path / "x.npy", np.random.default_rng(3)
+        mix = rng.standard_normal((network.inputs, network.inputs)) / np.sqrt(network.inputs)
+        np.save(path, rng.standard_normal((count, network.inputs)) @ mix)
+        return path
+
+    return make
+
+
+def sent(network, plan):
+    return sum(plan.values_sent(network, mixing) for mixing in network.mixings)
+
+
+def dense(network, plan):
+    return sum(plan.dense_values(network, mixing) for mixing in network.mixings)
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("method", METHODS)
+def test_budget_and_masks_hold(network, samples_of, method, placement):
+    if method == "independent" and any(mixing.fixed for mixing in network.mixings):
+        pytest.skip("its workers cannot be independent")
+    samples = open_samples(samples_of(network))
+    result = restructure(network, samples, Options(WORKERS, 0.3, placement, method=method), quiet)
+    plan = result.plan
+    assert sent(network, plan) <= 0.3 * dense(network, plan)
+    for mixing in result.network.mixings:
+        assert not mixing.links[~plan.allowed(network, mixing)].any()
+        assert np.isfinite(mixing.weights).all()
+    shards = [make_shard(result.network, plan, worker, np.float64) for worker in range(WORKERS)]
+    assert assemble(shards).fingerprint() == result.network.fingerprint()
+
+
+@pytest.mark.parametrize("assignment", ASSIGNMENTS)
+def test_tied_tensors_have_one_owner_and_derived_ones_theirs(network, samples_of, assignment):
+    if assignment == "hypergraph":
+        pytest.importorskip("mtkahypar")
+    options = Options(WORKERS, 0.3, "partitioned", assignment=assignment)
+    plan = restructure(network, open_samples(samples_of(network)), options, quiet).plan
+    free = {space.name: plan.owners[space.name] for space in network.free_spaces}
+    for name, owner in network.derive(free).items():
+        np.testing.assert_array_equal(plan.owners[name], owner)
+    for space in network.free_spaces:
+        if space.name not in network.input_spaces:
+            assert np.bincount(plan.owners[space.name]).max() <= -(-space.neurons // WORKERS)
+
+
+def test_fixed_mixings_keep_their_weights(samples_of):
+    network = normalised_network()
+    result = restructure(network, open_samples(samples_of(network)), Options(WORKERS, 0.5), quiet)
+    for before, after in zip(network.mixings, result.network.mixings, strict=True):
+        if before.fixed:
+            assert before is after
+            assert result.plan.allowed(network, after)[after.links].all()
+
+
+@pytest.mark.parametrize("options", [Options(WORKERS, 0.05), Options(WORKERS, method="independent")])
+def test_a_budget_that_fixed_mixings_exceed_is_refused(samples_of, options):
+    network = normalised_network()
+    with pytest.raises(BudgetTooSmall, match="expected 80 at least"):
+        restructure(network, open_samples(samples_of(network)), options, quiet)
+
+
+def test_a_promise_is_kept_above_what_fixed_mixings_send(samples_of, tmp_path):
+    network = normalised_network()
+    options = Options(WORKERS, max_output_error=10.0)  # any budget would do
+    report = restructure_to(
+        tmp_path / "out", network, open_samples(samples_of(network)), options, np.float64, quiet
+    )
+    assert 80 <= report["values_sent"] <= 1.2 * 80
+
+
+def test_the_whole_budget_changes_nothing(network, samples_of):
+    result = restructure(network, open_samples(samples_of(network)), Options(WORKERS, 1.0), quiet)
+    assert result.network.fingerprint() == network.fingerprint()
+
+
+def test_more_communication_and_the_full_method_lower_the_error(network, samples_of):
+    samples = open_samples(samples_of(network, 400))
+
+    def error(budget: float, method: str) -> float:
+        options = Options(WORKERS, budget, "partitioned", method=method)
+        restructured = restructure(network, samples, options, quiet).network
+        return evaluate(network, restructured, samples)["output_error"]
+
+    assert error(0.6, "data") < error(0.3, "data") < error(0.3, "magnitude")
+
+
+def test_every_result_is_the_same_for_every_team(network, samples_of):
+    samples, options = open_samples(samples_of(network)), Options(WORKERS, 0.3)
+    one, three = (restructure(network, samples, options, quiet, Team(threads=size)) for size in (1, 3))
+    assert one.network.fingerprint() == three.network.fingerprint()
+    assert one.plan.identity() == three.plan.identity()
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_ranks_compute_what_the_reference_does(network, samples_of, tmp_path, mpirun, ranks):
+    path, shards = samples_of(network), tmp_path / "shards"
+    samples = open_samples(path)
+    report = restructure_to(shards, network, samples, Options(WORKERS, 0.3), np.float64, quiet)
+    result = mpirun(
+        ranks, "-m", "repurpose_hpc.infer", "--shards", shards, "--input", path, "--verify",
+        "--repeat", 1, "--dtype", "float64", "--report", tmp_path / "report.json",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert found["max_abs_difference"] < 1e-11
+    if ranks == WORKERS:
+        assert found["values_sent"] == report["values_sent"]
+
+
+def test_a_reloaded_network_computes_the_same(network, samples_of, tmp_path):
+    x = np.load(samples_of(network))
+    result = restructure(network, open_samples(tmp_path / "x.npy"), Options(WORKERS, 0.3), quiet)
+    shards = [make_shard(result.network, result.plan, worker, np.float64) for worker in range(WORKERS)]
+    np.testing.assert_array_equal(forward(assemble(shards), x), forward(result.network, x))
