@@ -7,11 +7,12 @@ Every entry restructures anew from the same model and calibration data; the test
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.team import ALONE
-from repurpose_hpc.study_job import compute, open_subject
+from repurpose_hpc.study_job import Subject, compute, open_subject
 from repurpose_hpc.study_table import Table
 
 BUDGETS = (0.1, 0.05, 0.02, 0.01, 0.005, 0.0035)
@@ -33,29 +34,33 @@ COLUMNS = (
 def main() -> None:
     """Fill the table, a row at a time; a second call computes only what is missing."""
     args = arguments(__doc__)
+    fill(args, open_subject(args.model, args.calibration, args.test), COLUMNS, BUDGETS)
+
+
+def fill(
+    args: argparse.Namespace,
+    subject: Subject,
+    columns: Sequence[tuple[str, str, str]],
+    budgets: Sequence[float],
+) -> None:
+    """Compute what is missing in the table, and print it with a row for each budget."""
     points = {
-        (placement, method, assignment, budget): Options(args.workers, budget, placement, assignment, method)
-        for placement, method, assignment in COLUMNS
-        for budget in BUDGETS
+        (*column, budget): Options(args.workers, budget, placement, assignment, method)
+        for column in columns
+        for placement, method, assignment in [column]
+        for budget in budgets
     }
-    subject = open_subject(args.model, args.calibration, args.test)
     table = Table(args.out, subject.origin())
     if compute(subject, list(points.values()), table, ALONE, lambda line: print(line, flush=True)):
         sys.exit(f"some points failed, see column error of {args.out}")
     rows = {name: table.find(options) for name, options in points.items()}
     print(f"original: {next(iter(rows.values()))['test_reference_accuracy']:.4f}")
-    print(markdown({name: row["test_accuracy"] for name, row in rows.items()}))
-
-
-def markdown(accuracies: dict[tuple, float]) -> str:
-    """The table with a row for each budget and a column for each method."""
-    titles = [f"{method}, {assignment}, {placement} input" for placement, method, assignment in COLUMNS]
+    titles = [f"{method}, {assignment}, {placement} input" for placement, method, assignment in columns]
     lines = [f"| budget | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
-    lines += [
-        f"| {budget} | {' | '.join(f'{accuracies[(*column, budget)]:.4f}' for column in COLUMNS)} |"
-        for budget in BUDGETS
-    ]
-    return "\n".join(lines)
+    for budget in budgets:
+        accuracies = [f"{rows[(*column, budget)]['test_accuracy']:.4f}" for column in columns]
+        lines.append(f"| {budget} | {' | '.join(accuracies)} |")
+    print("\n".join(lines))
 
 
 def arguments(description: str) -> argparse.Namespace:

@@ -30,6 +30,9 @@ from itertools import pairwise, product
 
 import numpy as np
 
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Depthwise, Mixing, Pool
+
 UNEVEN = 1.25
 
 # Where a size is cut along one axis, by size: strip q is cut[q] to cut[q + 1] - 1.
@@ -84,6 +87,37 @@ class Partition:
     def total(self) -> int:
         """Values per sample over all maps."""
         return sum(self.values.values())
+
+
+def layers_of(network: Network) -> list[Layer]:
+    """The layers of a network that read neighbours of a position, or a whole map."""
+    layers: list[Layer] = []
+    for op in network.operations:
+        if not isinstance(op, Mixing | Pool | Depthwise) or op.window is None:
+            continue
+        source = None if op.source in network.input_tensors else op.source
+        channels, shape = network.space(op.source).neurons, _pair(op.window.positions)
+        if op.window.kernel == op.window.positions and math.prod(op.window.out) == 1:
+            layers.append(Head(source, channels, shape, _partial(network, op)))
+        else:
+            pairs = (op.window.out, op.window.kernel, op.window.strides)
+            pads, dilations = _pair(op.window.pads, 0), _pair(op.window.dilations)
+            layers.append(Window(source, channels, shape, *map(_pair, pairs), pads, dilations))
+    return layers
+
+
+def _pair(sizes: tuple[int, ...], missing: int = 1) -> tuple[int, int]:
+    return (*sizes, *(missing,) * (2 - len(sizes)))  # type: ignore[return-value]
+
+
+def _partial(network: Network, head: Mixing | Pool | Depthwise) -> int:
+    """Values of the least partial result of a head."""
+    values = network.space(head.target).neurons
+    if isinstance(head, Pool) and head.kind == "average":
+        readers = [op for op in network.operations if head.target in op.sources]
+        if len(readers) == 1 and isinstance(readers[0], Mixing):
+            return min(values, len(readers[0].bias))
+    return values
 
 
 def halo_values(layers: Sequence[Layer], workers: int) -> int:

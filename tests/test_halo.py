@@ -4,9 +4,12 @@ from itertools import product
 
 import numpy as np
 import pytest
-from halo import Head, Window, grids_of, halo_partition, halo_values
+from halo import Head, Window, grids_of, halo_partition, halo_values, layers_of
 from hypothesis import given
 from hypothesis import strategies as st
+from small_graphs import Draw, residual_network, square_window
+
+from repurpose_hpc.model.operations import whole_map
 
 
 def window(source, channels, size, out_size, kernel=3, stride=1, padding=1):
@@ -120,3 +123,22 @@ def missing_positions(layer, owner, out_owner):
             if inside and owner[position] != out_owner[at]:
                 pairs.add((out_owner[at], position))
     return len(pairs)
+
+
+def test_layers_of_a_network():
+    assert layers_of(residual_network()) == [
+        Window(None, 2, (6, 5), (6, 5), (3, 3), padding=(1, 1)),
+        Window("a0.y", 4, (6, 5), (6, 5), (3, 3), padding=(1, 1)),
+        Window("a1.y", 4, (6, 5), (6, 5), (3, 3), padding=(2, 2), dilation=(2, 2)),
+        Window("a2.y", 4, (6, 5), (3, 3), (3, 3), (2, 2), (1, 1)),
+        Window("p.y", 4, (3, 3), (2, 2), (2, 2)),
+        Head("a3.y", 3, (2, 2), 3),
+    ]
+
+
+def test_a_dense_layer_behind_a_global_average_may_be_the_smaller_partial_result():
+    draw = Draw(0)
+    maps = draw.mixing("c", draw.builder.input("input", 1, (8,)), 12, square_window((8,)))
+    means = draw.builder.pool("mean", maps, "average", whole_map((8,)))
+    network = draw.builder.build((draw.mixing("last", means, 5),), ("identity",))
+    assert layers_of(network)[-1] == Head("c.y", 12, (8, 1), 5)
