@@ -16,12 +16,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from repurpose_hpc import report
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.load import load_model
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.options import Parser, positive
+from repurpose_hpc.plan.plan import dense_plan
 from repurpose_hpc.runtime.agreement import alone
 
 
@@ -60,11 +63,9 @@ def _problems(path: Path) -> list[str]:
 
 
 def _description(network: Network, workers: int) -> dict[str, Any]:
-    tensors, mixings, sent = Counter(network.space_of.values()), [], set(network.input_tensors)
-    for mixing in network.mixings:
-        is_new = mixing.source not in sent
-        sent.add(mixing.source)
-        mixings.append(_mixing(network, mixing, (workers - 1) * is_new))
+    tensors = Counter(network.space_of.values())
+    plan = dense_plan(network, workers, "replicated", np.ones(workers))
+    mixings = [_mixing(network, mixing, plan.dense_values(network, mixing)) for mixing in network.mixings]
     return {
         "inputs": network.inputs,
         "outputs": network.outputs,
@@ -83,7 +84,7 @@ def _description(network: Network, workers: int) -> dict[str, Any]:
     }
 
 
-def _mixing(network: Network, mixing: Mixing, copies: int) -> dict[str, Any]:
+def _mixing(network: Network, mixing: Mixing, dense_values: int) -> dict[str, Any]:
     outputs, links = mixing.weights.shape
     positions = network.positions_of[mixing.target]
     weights = int((mixing.weights != 0).sum())
@@ -97,7 +98,7 @@ def _mixing(network: Network, mixing: Mixing, copies: int) -> dict[str, Any]:
         "positions": list(positions),
         "weights": weights,
         "multiply_adds": weights * network.values(mixing.target),
-        "dense_values": network.size(mixing.source) * copies,
+        "dense_values": dense_values,
     }
 
 

@@ -66,6 +66,12 @@ def prepare(extras: set[str], mpi: str) -> None:
             sys.exit(f"No working MPI: two ranks did not start.\n{failure}")
 
 
+def install(packages: list[str]) -> None:
+    """Install further packages into ``.venv``, as pip names them; nothing happens where they are there."""
+    if packages and subprocess.run([PYTHON, "-m", "pip", "install", "--quiet", *packages]).returncode:
+        sys.exit(f"pip could not install {' '.join(packages)} (its message is above)")
+
+
 def find_mpirun(prefix: Path) -> str | None:
     """The launcher of the MPI library that mpi4py loads in the environment at ``prefix``.
 

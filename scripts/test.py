@@ -19,8 +19,18 @@ SUMMARY = re.compile(r"^=+ .*\bin [\d.]+s.*=+\s*$", re.M)
 
 def main() -> None:
     """Run the stages and exit with 0 if all of them passed, 1 otherwise."""
-    options = environment.argument_parser(__doc__).parse_args()
+    parser = environment.argument_parser(__doc__)
+    parser.add_argument(
+        "--with",
+        dest="packages",
+        nargs="+",
+        default=[],
+        metavar="PACKAGE",
+        help="install these too, for the tests that need them: torch onnxscript",
+    )
+    options = parser.parse_args()
     environment.prepare({"test"}, options.mpi)
+    environment.install(options.packages)
     passed = failed = 0
     for name, command in stages():
         print(f"\n##### {name}: {' '.join(command)}", flush=True)

@@ -2,6 +2,7 @@
 
 import builtins
 
+import h5py
 import numpy as np
 import pytest
 
@@ -99,3 +100,22 @@ def test_the_file_is_what_the_commands_take(tmp_path, monkeypatch):
     path = tmp_path / "vgg.onnx"
     imported = repurpose_hpc.from_torch(network("vgg"), torch.zeros(2, *SHAPE), path)
     assert load_model(path).fingerprint() == imported.fingerprint()
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("name", ["residual", "squeeze_excitation"])
+def test_ranks_compute_what_the_module_does(tmp_path, monkeypatch, mpirun, name, ranks):
+    _use_exporter(monkeypatch, with_dynamo=False)
+    module, x = network(name), torch.randn(9, *SHAPE)
+    repurpose_hpc.from_torch(module, torch.zeros(2, *SHAPE), tmp_path / "model.onnx")
+    np.save(tmp_path / "x.npy", x.numpy())
+    result = mpirun(
+        ranks, "-m", "repurpose_hpc.infer", tmp_path / "model.onnx", "--calibration", tmp_path / "x.npy",
+        "--comm-budget", 1, "--input", tmp_path / "x.npy", "--output", tmp_path / "y.h5", "--repeat", 1,
+        env={"REPURPOSE_HPC_CACHE": str(tmp_path / "cache")},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    with torch.no_grad():
+        expected = module(x).flatten(1).numpy()
+    with h5py.File(tmp_path / "y.h5") as file:
+        np.testing.assert_allclose(file["y"][()], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
