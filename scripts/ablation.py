@@ -17,7 +17,7 @@ from accuracy_table import arguments
 
 from repurpose_hpc.data import open_samples
 from repurpose_hpc.model.load import load_model
-from repurpose_hpc.restructure import adjustment, forms, survey, sweep
+from repurpose_hpc.restructure import adjustment, alternation, forms, survey, sweep
 from repurpose_hpc.restructure import restructure as driver
 from repurpose_hpc.restructure.evaluation import evaluate
 from repurpose_hpc.restructure.options import Options
@@ -84,7 +84,7 @@ VARIANTS: dict[str, Callable] = {
     "without the metric of the output": no_metric,
     "uniform budgets": uniform_budgets,
     "without look-ahead": lambda: patch.object(sweep, "SWEEPS", 0),
-    "without alternation": lambda: patch.object(driver, "ALTERNATIONS", 1),
+    "without alternation": lambda: patch.object(alternation, "ALTERNATIONS", 1),
     "ghost form only": only_ghosts,
     "one form per mixing": no_mixed_form,
     "rows adjusted one by one": lambda: patch.object(adjustment, "SWEEPS", 0),

@@ -12,13 +12,13 @@ from repurpose_hpc.model.activations import RELU
 from repurpose_hpc.model.chain import chain
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.restructure.adjustment import TRUST, adjust, prune
+from repurpose_hpc.restructure.alternation import alternate
 from repurpose_hpc.restructure.assignment import residual_costs
 from repurpose_hpc.restructure.density import sparsify, spread_weights
 from repurpose_hpc.restructure.elimination import columns, eliminate, select_candidates
 from repurpose_hpc.restructure.forms import Problem, mask_of, mixed_tradeoff, row_sums, tradeoffs
 from repurpose_hpc.restructure.machine import node_links, uniform_links
 from repurpose_hpc.restructure.owners import assign_rows, assignment_costs, benefits, draft, own_error
-from repurpose_hpc.restructure.restructure import alternate
 from repurpose_hpc.restructure.statistics import MomentSums, data_free_moments
 from repurpose_hpc.restructure.sweep import Sweep, surroundings
 from repurpose_hpc.restructure.team import ALONE

@@ -29,6 +29,7 @@ from repurpose_hpc.plan.plan import (
 )
 from repurpose_hpc.progress import PENDING
 from repurpose_hpc.restructure.adjustment import adjust, prune
+from repurpose_hpc.restructure.alternation import alternate
 from repurpose_hpc.restructure.assignment import assign, random_owners
 from repurpose_hpc.restructure.balance import limit_ghosts, neuron_shares
 from repurpose_hpc.restructure.checkpoint import Checkpoint
@@ -36,15 +37,12 @@ from repurpose_hpc.restructure.density import sparsify, spread_weights, weight_s
 from repurpose_hpc.restructure.forms import Problem, mask_of, mixed_tradeoff, tradeoffs
 from repurpose_hpc.restructure.hypergraph import hypergraph_owners
 from repurpose_hpc.restructure.options import DATA_FREE, METRIC_METHODS, Options
-from repurpose_hpc.restructure.owners import assign_rows, assignment_costs, benefits
+from repurpose_hpc.restructure.owners import assignment_costs, benefits
 from repurpose_hpc.restructure.statistics import Moments, measure_moments
 from repurpose_hpc.restructure.survey import Survey, data_free_survey, one_shot_survey, survey
 from repurpose_hpc.restructure.sweep import Around, Owners, Sweep, surroundings
 from repurpose_hpc.restructure.team import ALONE, Team
 from repurpose_hpc.restructure.tradeoff import Tradeoff, cheapest, price_for
-
-# Assignment and elimination in turn; more change little (docs/method.md).
-ALTERNATIONS = 2
 
 Log = Callable[[str], None]
 
@@ -434,45 +432,3 @@ class _Restructuring:
         """Weights of this mixing that each worker may keep, by its speed, of those that are left, (P,)."""
         total = self.weights_left * shares[number] / max(sum(shares[number:]), 1)
         return np.floor(total * self.speeds).astype(np.int64)
-
-
-def alternate(
-    problem: Problem,
-    capacity: np.ndarray,
-    owner: np.ndarray,
-    forms: list[Tradeoff],
-    price: float,
-    ahead: np.ndarray,
-) -> tuple[np.ndarray, list[Tradeoff]]:
-    """Assign the rows anew to the supports found, and eliminate anew, while that helps.
-
-    The objective, error plus ``price`` times the communication, minus what the next mixing gains from the
-    owners, never rises.
-
-    Args:
-        problem: the mixing.
-        capacity: of the workers in the target space, (P,).
-        owner: of the rows, (m,).
-        forms: their trade-offs.
-        price: λ.
-        ahead: what the next mixing gains if row i is worker q's, (m, P).
-
-    Returns:
-        owner and trade-offs, the best ones met.
-    """
-
-    def objective(owner: np.ndarray, forms: list[Tradeoff]) -> float:
-        gained = float(ahead[np.arange(owner.size), owner].sum())
-        return cheapest(forms, price).objective(price) - gained
-
-    for _ in range(ALTERNATIONS - 1):
-        best = cheapest(forms, price)
-        if best.sums:
-            break
-        supports = mask_of(problem, best, owner, price).ghosts | problem.own()
-        new_owner = assign_rows(problem, supports, capacity, ahead)
-        new_forms = tradeoffs(problem, new_owner)
-        if objective(new_owner, new_forms) >= objective(owner, forms):
-            break
-        owner, forms = new_owner, new_forms
-    return owner, forms
