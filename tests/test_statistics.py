@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_graphs import Draw, residual_network, square_window
+from small_graphs import TANH, Draw, residual_network, square_window
 
 from repurpose_hpc.data import open_samples
 from repurpose_hpc.model.activations import IDENTITY
@@ -12,9 +12,10 @@ from repurpose_hpc.model.chain import chain
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import whole_map
 from repurpose_hpc.model.reference import compute, trace
-from repurpose_hpc.restructure import statistics
+from repurpose_hpc.restructure import propagation, statistics
 from repurpose_hpc.restructure.evaluation import compare, evaluate
-from repurpose_hpc.restructure.statistics import RIDGE, Stream, measure_moments
+from repurpose_hpc.restructure.propagation import Propagation
+from repurpose_hpc.restructure.statistics import RIDGE, Stream
 from repurpose_hpc.restructure.survey import UNREPAIRED, survey
 from repurpose_hpc.restructure.team import ALONE, Team
 
@@ -51,12 +52,18 @@ def without_some_weights(network, seed=1):
     )
 
 
+def moments_of(network, restructured, mixing, samples, team):
+    before = network.mixings[: network.mixings.index(mixing)]
+    finished = {each.name for each in before}
+    return Propagation(network, [mixing], samples, team).moments(restructured, mixing, finished)
+
+
 @pytest.mark.parametrize("number", range(4))
 def test_moments_are_those_of_all_patches(samples_of, number):
     network = residual_network()
     restructured, mixing = without_some_weights(network), network.mixings[number]
     samples = samples_of(network, 30)
-    moments = measure_moments(network, restructured, mixing, samples, ALONE)
+    moments = moments_of(network, restructured, mixing, samples, ALONE)
     x = patches_by_hand(restructured, mixing, read(samples)).reshape(mixing.weights.shape[1], -1)
     y = trace(network, read(samples).T)[mixing.target].reshape(len(mixing.bias), -1)
     joint = np.cov(np.concatenate([x, y]), bias=True)
@@ -67,6 +74,43 @@ def test_moments_are_those_of_all_patches(samples_of, number):
     np.testing.assert_allclose(moments.variance, np.diag(joint)[n:] + alpha * (W**2).sum(axis=1))
     np.testing.assert_allclose(moments.mean_x, x.mean(axis=1), atol=1e-12)
     np.testing.assert_allclose(moments.mean_y, y.mean(axis=1), atol=1e-12)
+
+
+@pytest.mark.parametrize("waiting", [0, 1 << 15, 1 << 30])
+def test_batches_that_wait_say_the_same_as_those_that_start_anew(samples_of, monkeypatch, waiting):
+    monkeypatch.setattr(statistics, "BATCH_VALUES", 1 << 14)
+    monkeypatch.setattr(propagation, "WAITING_BYTES", waiting)
+    network = residual_network()
+    restructured, samples = without_some_weights(network), samples_of(network, 40)
+    together = Propagation(network, list(network.mixings), samples, Team(threads=2))
+    finished = set()
+    for mixing in network.mixings:
+        # What is not finished yet must not be looked at.
+        current = network.with_mixings({m.name: m for m in restructured.mixings if m.name in finished})
+        found = together.moments(current, mixing, finished)
+        expected = Propagation(network, list(network.mixings), samples, ALONE).moments(
+            restructured, mixing, finished
+        )
+        np.testing.assert_array_equal(found.H, expected.H)
+        np.testing.assert_array_equal(found.R, expected.R)
+        finished.add(mixing.name)
+
+
+def test_what_is_added_to_a_shortcut_makes_up_for_it(samples_of):
+    draw = Draw(1)
+    builder = draw.builder
+    source = builder.elementwise("a", draw.mixing("first", builder.input("input", 3), 4), TANH)
+    total = builder.combine("sum", draw.mixing("second", source, 4), source, "add")
+    network = builder.build((draw.mixing("last", total, 2),), ("identity",))
+    restructured, samples = without_some_weights(network), samples_of(network, 40)
+    second = network.mixings[1]
+    moments = moments_of(network, restructured, second, samples, ALONE)
+    x, x_hat = (trace(net, read(samples).T) for net in (network, restructured))
+    y = x[second.target] + x[second.source] - x_hat[second.source]
+    np.testing.assert_allclose(moments.mean_y, y.mean(axis=1))
+    alpha = RIDGE * np.trace(np.cov(x_hat[second.source], bias=True)) / 4
+    joint = np.cov(np.concatenate([x_hat[second.source], y]), bias=True)
+    np.testing.assert_allclose(moments.R, joint[4:, :4] + alpha * second.weights)
 
 
 def test_columns_are_patches_at_random_positions_of_each_sample(samples_of, monkeypatch):
@@ -106,12 +150,11 @@ def test_the_neediest_mixing_decides_how_many_samples_are_propagated(samples_of,
 def test_small_batches_and_several_threads_change_nothing_but_rounding(samples_of, monkeypatch):
     network = residual_network()
     samples = samples_of(network, 40)
-    whole = measure_moments(network, network, network.mixings[1], samples, ALONE)
+    whole = moments_of(network, network, network.mixings[1], samples, ALONE)
     monkeypatch.setattr(statistics, "BATCH_VALUES", 1 << 14)
     assert Stream(network, network.mixings, samples).rows < 20
     alone, together = (
-        measure_moments(network, network, network.mixings[1], samples, team)
-        for team in (ALONE, Team(threads=3))
+        moments_of(network, network, network.mixings[1], samples, team) for team in (ALONE, Team(threads=3))
     )
     assert np.array_equal(alone.H, together.H) and np.array_equal(alone.R, together.R)
     np.testing.assert_allclose(alone.H, whole.H, atol=1e-12)

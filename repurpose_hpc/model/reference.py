@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import reduce
 
@@ -57,6 +58,10 @@ def values_per_sample(network: Network) -> int:
     return sum(map(network.size, network.space_of)) + max(patches, default=0)
 
 
+# Of patches that are multiplied at a time.
+TILE_BYTES = 1 << 23
+
+
 def trace(network: Network, x: np.ndarray, last: str | None = None) -> dict[str, np.ndarray]:
     """Every tensor of a forward pass, in the dtype of ``x``, the heads not applied.
 
@@ -108,8 +113,16 @@ def compute(op: Operation, *x: np.ndarray) -> np.ndarray:
 def mix(mixing: Mixing, x: np.ndarray) -> np.ndarray:
     """W x + b, in the dtype of ``x``: (m, batch) or (m, batch, positions)."""
     W, b = (array.astype(x.dtype, copy=False) for array in (mixing.weights, mixing.bias))
-    y = W @ patches(mixing.window, x) + b[:, None]
-    return y if mixing.window is None else _from_map(y.reshape(len(y), x.shape[1], -1))
+    if mixing.window is None:
+        return W @ x + b[:, None]
+    y = np.empty((len(W), x.shape[1], math.prod(mixing.window.out)), x.dtype)
+    # A few samples at a time, so that their patches stay in the cache.
+    step = max(1, TILE_BYTES // (W.shape[1] * y.shape[2] * x.itemsize))
+    for first in range(0, x.shape[1], step):
+        seen = x[:, first : first + step]
+        part = W @ patches(mixing.window, seen) + b[:, None]
+        y[:, first : first + step] = part.reshape(len(W), seen.shape[1], -1)
+    return _from_map(y)
 
 
 def patches(window: Window | None, x: np.ndarray) -> np.ndarray:

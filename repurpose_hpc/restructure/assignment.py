@@ -57,6 +57,44 @@ def assign(costs: np.ndarray, capacities: np.ndarray) -> np.ndarray:
     return owner
 
 
+def assign_groups(costs: np.ndarray, capacities: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """``assign``, with the neurons of a group at one worker, or few, as far as the capacities allow.
+
+    Groups too large for any worker are cut into equal pieces.  Pieces are seated whole, at least total cost;
+    those for which no worker has that many seats left are seated neuron by neuron.
+
+    Args:
+        costs, capacities: as of ``assign``.
+        groups: the group of every row, (m,) integers.
+
+    Returns:
+        owner of each row, (m,) int32.
+    """
+    pieces = _pieces(groups, int(capacities.max()))
+    seats = capacities // np.bincount(pieces).max()
+    whole = np.zeros((pieces.max() + 1, costs.shape[1]))
+    np.add.at(whole, pieces, costs)
+    # A further worker, no better and no worse than the others, has room for all that are not seated whole.
+    table = np.hstack([whole, whole.mean(axis=1, keepdims=True)])
+    unseated = max(len(whole) - int(seats.sum()), 0)
+    owner = assign(table, np.append(seats, unseated))[pieces]
+    rest = owner == costs.shape[1]
+    free = capacities - np.bincount(owner[~rest], minlength=len(capacities))
+    owner[rest] = assign(costs[rest], free)
+    return owner
+
+
+def _pieces(groups: np.ndarray, largest: int) -> np.ndarray:
+    """Numbers from 0 of the groups, those of more than ``largest`` rows cut into equal pieces: (m,)."""
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.argsort(group, kind="stable")
+    place = np.empty(len(groups), np.int64)  # of every row in its group
+    place[order] = np.arange(len(groups)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    counts = -(-sizes // largest)
+    chunks = -(-sizes // counts)
+    return (np.cumsum(counts) - counts)[group] + place // chunks[group]
+
+
 def random_owners(capacities: np.ndarray, neurons: int, rng: np.random.Generator) -> np.ndarray:
     """Owners drawn at random under the capacities, (neurons,) int32."""
     seats = np.repeat(np.arange(len(capacities), dtype=np.int32), capacities)

@@ -40,6 +40,8 @@ class Problem:
         team: shares the work.
         taps: k, columns of each source neuron in ``moments``.
         received: the ghosts that every worker is sent anyhow, for another mixing, bool (P, n); None: none.
+        links: which rows may depend on which neurons at all, bool (m, n); None: all on all.  Others are those
+            of other groups of a grouped convolution, or holes of a sparse layer, which are not filled.
     """
 
     moments: Moments
@@ -52,6 +54,7 @@ class Problem:
     team: Team
     taps: int = 1
     received: np.ndarray | None = None
+    links: np.ndarray | None = None
 
     @property
     def workers(self) -> int:
@@ -63,6 +66,12 @@ class Problem:
         workers = np.arange(self.workers)[:, None]
         own = (self.source_owner == workers) | (self.source_owner == EVERYBODY)
         return own if self.received is None else own | self.received
+
+    def linked(self, rows: np.ndarray) -> np.ndarray:
+        """The neurons on which any of ``rows`` may depend, bool (n,)."""
+        if self.links is None:
+            return np.ones(self.source_owner.size, bool)
+        return self.links[rows].any(axis=0)
 
     def columns(self, mask: np.ndarray) -> np.ndarray:
         """A mask of source neurons, bool (..., n), as one of columns of ``moments``, (..., n k)."""
@@ -95,7 +104,7 @@ def ghost_tradeoff(problem: Problem, owner: np.ndarray) -> Tradeoff:
 
     def worker(q: int) -> tuple[Unit, float]:
         rows = np.flatnonzero(owner == q)
-        count = min(int(most[q]), int((~own[q]).sum()))
+        count = min(int(most[q]), int((problem.linked(rows) & ~own[q]).sum()))
         return _worker_ghosts(problem, q, rows, own[q], count) if rows.size and count > 0 else (NOTHING, 0.0)
 
     units = problem.team.map(worker, range(problem.workers))
@@ -111,9 +120,12 @@ def _worker_ghosts(
     R = L @ problem.moments.R[rows]
     costs = np.ones(len(own))
     costs[~own] = problem.ghost_costs[problem.source_owner[~own], q]
-    candidates = np.flatnonzero(~own)
+    linked = problem.linked(rows)
+    own, candidates = own & linked, np.flatnonzero(linked & ~own)
     if count < len(candidates):
-        candidates = select_candidates(H, R, own, costs, count, taps)
+        S = column_numbers(np.flatnonzero(linked), taps)
+        chosen = select_candidates(H[np.ix_(S, S)], R[:, S], own[linked], costs[linked], count, taps)
+        candidates = np.flatnonzero(linked)[chosen]
     neurons = np.concatenate([np.flatnonzero(own), candidates])
     S = column_numbers(neurons, taps)
     H_SS, R_S = H[np.ix_(S, S)], R[:, S]
@@ -180,6 +192,8 @@ def _worker_sums(
     moments = problem.moments
     H, S = moments.H, np.flatnonzero(problem.columns(support))
     R, target = moments.R[rows], moments.solve(moments.R[rows])
+    if problem.links is not None:
+        target = np.where(problem.columns(problem.links[rows]), target, 0)
     L = cholesky(H[np.ix_(S, S)], lower=True)
     Z = solve_triangular(L, H[S], lower=True)
     explained = solve_triangular(L, R[:, S].T, lower=True)

@@ -30,7 +30,7 @@ from repurpose_hpc.plan.plan import (
 from repurpose_hpc.progress import PENDING
 from repurpose_hpc.restructure.adjustment import adjust, prune
 from repurpose_hpc.restructure.alternation import alternate
-from repurpose_hpc.restructure.assignment import assign, random_owners
+from repurpose_hpc.restructure.assignment import assign, assign_groups, random_owners
 from repurpose_hpc.restructure.balance import limit_ghosts, neuron_shares
 from repurpose_hpc.restructure.checkpoint import Checkpoint
 from repurpose_hpc.restructure.density import sparsify, spread_weights, weight_scores
@@ -38,7 +38,8 @@ from repurpose_hpc.restructure.forms import Problem, mask_of, mixed_tradeoff, tr
 from repurpose_hpc.restructure.hypergraph import hypergraph_owners
 from repurpose_hpc.restructure.options import DATA_FREE, METRIC_METHODS, Options
 from repurpose_hpc.restructure.owners import assignment_costs, benefits
-from repurpose_hpc.restructure.statistics import Moments, measure_moments
+from repurpose_hpc.restructure.propagation import Propagation
+from repurpose_hpc.restructure.statistics import Moments
 from repurpose_hpc.restructure.survey import Survey, data_free_survey, one_shot_survey, survey
 from repurpose_hpc.restructure.sweep import Around, Owners, Sweep, surroundings
 from repurpose_hpc.restructure.team import ALONE, Team
@@ -120,6 +121,8 @@ class _Restructuring:
         self.owners = self._undecided_owners()  # of the free spaces
         self.plan = Plan(options.workers, options.input_placement, {}, {})
         self.settled: set[str] = set()  # Free spaces around which a mixing is finished or fixed.
+        self.finished: set[str] = set()  # Mixings.
+        self.propagation = Propagation(network, self.mixings, samples, team)
         self.exact = True  # Whether every mixing so far is that of the original.
         exchanged = dict.fromkeys(mixing.source for mixing in network.mixings)
         self.budget = options.budget * sum(map(self._dense_cost, exchanged))
@@ -226,9 +229,8 @@ class _Restructuring:
         self.plan.mixings[mixing.name] = mask_of(problem, form, owner, price)
         self.log(f"{mixing.name}: adjusting{PENDING}")
         weights = self._weights(number, problem, shares)
-        if self.options.density < 1:
-            mask = self.plan.mixings[mixing.name]
-            self.plan.mixings[mixing.name] = trimmed(mask, weights.links, problem.source_owner, owner)
+        mask = self.plan.mixings[mixing.name]
+        self.plan.mixings[mixing.name] = trimmed(mask, weights.links, problem.source_owner, owner)
         self._finish(mixing, weights)
         plan = self._plan_so_far()
         self.log(
@@ -248,17 +250,16 @@ class _Restructuring:
 
     def _weights(self, number: int, problem: Problem, shares: list[int]) -> Mixing:
         mixing, plan = self.mixings[number], self._plan_so_far()
-        mask = plan.allowed(self.original, mixing)
+        mask = plan.allowed(self.original, mixing) & mixing.links
         if self.options.density < 1:
             holder = plan.holders(self.original, mixing)
             quota = self._weight_quota(number, shares)
             mask = sparsify(problem.moments, problem.metric, mask, holder, quota, self.team)
-        if self.options.method == "magnitude" or (self.exact and mask.all()):
+        if self.options.method == "magnitude" or (self.exact and np.array_equal(mask, mixing.links)):
             return prune(mixing, mask)
         if self.options.method in METRIC_METHODS:
             return adjust(mixing, problem.moments, mask, self.survey.roots[mixing.name], self.team)
-        moments = measure_moments(self.original, self.restructured, mixing, self.samples, self.team)
-        return adjust(mixing, moments, mask, None, self.team)
+        return adjust(mixing, self._moments(mixing), mask, None, self.team)
 
     def _surveyed_problem(self, mixing: Mixing, owners: Owners) -> tuple[Problem, np.ndarray]:
         """The problem of a mixing as if nothing before it had changed, and the owners of its rows."""
@@ -289,6 +290,7 @@ class _Restructuring:
             team=self.team,
             taps=mixing.taps,
             received=self._received(mixing, source_owner),
+            links=None if mixing.links.all() else mixing.links,
         )
 
     def _received(self, mixing: Mixing, source_owner: np.ndarray) -> np.ndarray:
@@ -300,6 +302,7 @@ class _Restructuring:
         return received
 
     def _finish(self, mixing: Mixing, weights: Mixing) -> None:
+        self.finished.add(mixing.name)
         self.weights_left -= np.count_nonzero(weights.weights)
         self.exact = self.exact and np.array_equal(weights.weights, mixing.weights)
         self.restructured = self.restructured.with_mixings({mixing.name: weights})
@@ -349,7 +352,7 @@ class _Restructuring:
         total = np.zeros((len(mixing.bias), self.options.workers))
         for user in around.users:
             problem, owner = self._surveyed_problem(user, self.owners)
-            total += around.scatter(benefits(problem, owner), user.source, len(total))
+            total += around.scatter(benefits(problem, owner), user.source)
         return total
 
     def _wide(self, mixing: Mixing) -> bool:
@@ -367,13 +370,15 @@ class _Restructuring:
         """What errors are judged by: with the activations that the restructured network really has."""
         if self.options.method not in METRIC_METHODS or self.exact:
             return self.survey.moments[mixing.name]
-        return measure_moments(self.original, self.restructured, mixing, self.samples, self.team)
+        return self._moments(mixing)
+
+    def _moments(self, mixing: Mixing) -> Moments:
+        return self.propagation.moments(self.restructured, mixing, self.finished)
 
     def _initial_owner(self, number: int, around: Around, capacity: np.ndarray) -> np.ndarray:
         """Owners of a space that mixing ``number`` is the first to make."""
         mixing, assignment = self.mixings[number], self.options.assignment
-        neurons = int(max(index.max() for index in around.index.values())) + 1
-        source_owner = self._owner(mixing.source)
+        neurons, source_owner = around.neurons, self._owner(mixing.source)
         if assignment == "contiguous":
             owner = contiguous_owners(neurons, self.machine.part_weights)
             fits = (np.bincount(owner, minlength=len(capacity)) <= capacity).all()
@@ -383,13 +388,19 @@ class _Restructuring:
             strengths = (mixing.weights**2).reshape(len(mixing.bias), -1, mixing.taps).sum(axis=2)
             weights[index[index >= 0]] = np.sqrt(strengths[index >= 0])
             return hypergraph_owners(weights, source_owner, capacity, self.options.seed)
-        if assignment == "random" or (source_owner == EVERYBODY).all():
+        alike = bool((source_owner == EVERYBODY).all())
+        if assignment == "random" or (alike and around.groups is None):
             # To a mixing whose inputs everybody has, all owners are alike: where the sweeps start from.
             return random_owners(capacity, neurons, np.random.default_rng([self.options.seed, number]))
         problem = self._problem(mixing, self.owners, self.survey.moments[mixing.name])
-        costs = around.scatter(assignment_costs(problem, problem.own()), mixing.target, neurons)
+        costs = around.scatter(assignment_costs(problem, problem.own()), mixing.target)
+
+        def decide(costs: np.ndarray) -> np.ndarray:
+            groups = around.groups
+            return assign(costs, capacity) if groups is None else assign_groups(costs, capacity, groups)
+
         # By one rank, which compiles the kernel for all.
-        return self.team.map(lambda costs: assign(costs, capacity), [costs])[0]
+        return self.team.map(decide, [costs])[0]
 
     def _owner(self, tensor: str) -> np.ndarray:
         return self.original.gather(self.owners, tensor)
@@ -406,7 +417,7 @@ class _Restructuring:
 
     def _capacity(self, mixing: Mixing, name: str) -> np.ndarray:
         """Neurons of the space ``name``, which ``mixing`` makes, that each worker can own, (P,)."""
-        neurons = next(space.neurons for space in self.original.free_spaces if space.name == name)
+        neurons = self.around[name].neurons
         return self.machine.capacity(neurons, self._owner(mixing.source), self._room(mixing) / mixing.taps)
 
     def _dense_cost(self, tensor: str) -> float:

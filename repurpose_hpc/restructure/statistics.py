@@ -22,8 +22,8 @@ from scipy.linalg import cho_factor, cho_solve
 
 from repurpose_hpc.data import Samples, check_finite
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Combine, Mixing
-from repurpose_hpc.model.reference import patches, patches_at, trace, values_per_sample
+from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.model.reference import patches, patches_at, values_per_sample
 from repurpose_hpc.restructure.team import Team
 
 # Samples propagated at a time, at most; part of the result, since it orders the sums.
@@ -143,54 +143,6 @@ class MomentSums:
             mean_x=self.first_x + mean_x,
             mean_y=self.first_y + mean_y,
         )
-
-
-def measure_moments(
-    original: Network, restructured: Network, mixing: Mixing, samples: Samples, team: Team
-) -> Moments:
-    """Stream the calibration data through both networks up to ``mixing``; collective.
-
-    Where y is only added to another tensor (a residual connection), it is the sum that should stay what it
-    was: y also makes up for what the other tensor lacks.
-
-    Args:
-        original: the trained network; y is taken from it.
-        restructured: the same graph, already adjusted in front of ``mixing``; x̂ is taken from it.
-        mixing: one of ``original``.
-        samples: calibration data.
-        team: shares the work.
-    """
-    stream = Stream(original, [mixing], samples)
-    added_to = _added_to(original, mixing.target)
-
-    def ends(number: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        last = _last(original, {mixing.source, mixing.target, *added_to})
-        x_hat, x = (trace(network, batch, last) for network in (restructured, original))
-        y = sum((x[other] - x_hat[other] for other in added_to), x[mixing.target])
-        return stream.columns(mixing, number, x_hat[mixing.source], y)
-
-    sums = MomentSums(mixing, team)
-    for x, y in map_batches(ends, stream, team):
-        sums.add(x, y)
-    return sums.moments()
-
-
-def _added_to(network: Network, tensor: str) -> tuple[str, ...]:
-    """The tensor that ``tensor`` is added to, if it is of the same shape and nothing else is done with it."""
-    readers = [op for op in network.operations if tensor in op.sources]
-    if len(readers) != 1 or tensor in network.output_tensors:
-        return ()
-    op = readers[0]
-    if not isinstance(op, Combine) or op.kind != "add":
-        return ()
-    (other,) = {*op.sources} - {tensor} or {tensor}
-    return (other,) if network.positions_of[other] == network.positions_of[tensor] else ()
-
-
-def _last(network: Network, tensors: set[str]) -> str:
-    """The one of ``tensors`` that is computed last."""
-    made = [*network.input_tensors, *(op.target for op in network.operations)]
-    return max(tensors, key=made.index)
 
 
 class Stream:

@@ -34,6 +34,8 @@ PROBES = 2
 # Share of an error that survives the adjustment of each later mixing but the last; chosen on held-out
 # calibration data, see docs/method.md.
 UNREPAIRED = 0.5
+# The share that always survives: what was lost for good is not found again, however many mixings follow.
+LOST = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +83,8 @@ def survey(network: Network, samples: Samples, seed: int, team: Team) -> Survey:
     metrics, later = {}, _mixings_behind(network)
     for mixing in reversed(mixings):
         M = squares[mixing.name].total() / (PROBES * stream.samples.samples)
-        repaired = UNREPAIRED ** max(later[mixing.name] - 1, 0)
-        metrics[mixing.name] = _uncompensated(M) * repaired * M
+        surviving = max(UNREPAIRED ** max(later[mixing.name] - 1, 0), LOST)
+        metrics[mixing.name] = _uncompensated(M) * surviving * M
     roots = team.map(metric_root, list(metrics.values()))
     return Survey(
         {name: total.moments() for name, total in sums.items()},

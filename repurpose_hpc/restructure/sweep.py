@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
@@ -30,21 +32,26 @@ class Around:
 
     Attributes:
         name: of the space, a free one.
+        neurons: how many it has.
         makers: mixings whose target has neurons of the space.
         users: mixings whose source has, and that send inputs rather than sums, so that owners matter.
         index: tensor -> for each of its neurons the neuron of the space, -1 for those of others.
         spaces: all free spaces that makers and users read or make.
+        groups: for each neuron a number that it has in common with those that the same rows read, where the
+            readers of the space fall apart (grouped convolutions); None where they do not.
     """
 
     name: str
+    neurons: int
     makers: tuple[Mixing, ...]
     users: tuple[Mixing, ...]
     index: dict[str, np.ndarray]
     spaces: tuple[str, ...]
+    groups: np.ndarray | None = None
 
-    def scatter(self, costs: np.ndarray, tensor: str, neurons: int) -> np.ndarray:
+    def scatter(self, costs: np.ndarray, tensor: str) -> np.ndarray:
         """Rows of ``costs``, (neurons of ``tensor``, P), added up for the neurons of the space."""
-        total, index = np.zeros((neurons, costs.shape[1])), self.index[tensor]
+        total, index = np.zeros((self.neurons, costs.shape[1])), self.index[tensor]
         np.add.at(total, index[index >= 0], costs[index >= 0])
         return total
 
@@ -65,11 +72,29 @@ def surroundings(network: Network, is_wide: Callable[[Mixing], bool]) -> dict[st
 
 def _around(network: Network, name: str, trained: list[Mixing], is_wide: Callable[[Mixing], bool]) -> Around:
     makers = tuple(m for m in trained if name in network.parts(m.target))
-    users = tuple(m for m in trained if name in network.parts(m.source) and is_wide(m))
-    tensors = {*(m.target for m in makers), *(m.source for m in users)}
+    readers = [m for m in trained if name in network.parts(m.source)]
+    users = tuple(filter(is_wide, readers))
+    tensors = {*(m.target for m in makers), *(m.source for m in readers)}
     index = {tensor: network.neurons_in(tensor, name) for tensor in sorted(tensors)}
+    neurons = next(space.neurons for space in network.free_spaces if space.name == name)
     spaces = {part for m in (*makers, *users) for end in (m.source, m.target) for part in network.parts(end)}
-    return Around(name, makers, users, index, tuple(sorted(spaces)))
+    found = (_groups(reader, index[reader.source], neurons) for reader in readers)
+    groups = next((each for each in found if each is not None), None)
+    return Around(name, neurons, makers, users, index, tuple(sorted(spaces)), groups)
+
+
+def _groups(reader: Mixing, index: np.ndarray, neurons: int) -> np.ndarray | None:
+    """``Around.groups``, as one reader sees the space."""
+    if reader.links.all():
+        return None
+    rows, columns = np.nonzero(reader.links)
+    first = len(reader.bias)  # of the neurons, in a graph of rows and neurons
+    size = first + index.size
+    graph = csr_array((np.ones(rows.size, bool), (rows, first + columns)), (size, size))
+    _, component = connected_components(graph, directed=False)
+    groups = size + np.arange(neurons)
+    groups[index[index >= 0]] = component[first:][index >= 0]
+    return groups if 1 < np.unique(groups).size < neurons else None
 
 
 class Sweep:
@@ -120,9 +145,8 @@ class Sweep:
         if seen and all(map(operator.is_, seen, state)):
             return
         self.seen[around.name] = state
-        owner = self.owners[around.name]
         users = [(*self.problem_of(user, self.owners), around.index[user.source]) for user in around.users]
-        task = (users, self._making(around, owner.size), self.capacities[around.name])
+        task = (users, self._making(around), self.capacities[around.name])
         # By one rank, which compiles the kernel for all.
         drafted = users[0][0].team.map(lambda task: draft(*task), [task])[0]
         owners = {**self.owners, around.name: drafted}
@@ -132,10 +156,10 @@ class Sweep:
             self.owners = owners
             self.errors.update(errors)
 
-    def _making(self, around: Around, neurons: int) -> np.ndarray:
+    def _making(self, around: Around) -> np.ndarray:
         """What every neuron costs as each worker's in the mixings that make it, (neurons, P)."""
         total: np.ndarray | float = 0.0
         for maker in around.makers:
             problem, _ = self.problem_of(maker, self.owners)
-            total = total + around.scatter(assignment_costs(problem, problem.own()), maker.target, neurons)
+            total = total + around.scatter(assignment_costs(problem, problem.own()), maker.target)
         return np.asarray(total)
