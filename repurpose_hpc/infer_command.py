@@ -73,6 +73,7 @@ def run(argv: list[str], comm: MPI.Comm, library: str, leftovers: list[Path]) ->
         repeat=args.repeat,
         dtype=np.dtype(args.dtype),
         certify=args.certify,
+        resume=args.resume,
     )
     result = run_job(job, prepared.original, comm, leftovers)
     with collectively(comm):
@@ -104,6 +105,8 @@ def parse(argv: list[str], ranks: int, speaks: bool) -> argparse.Namespace:
         parser.error("a MODEL needs --calibration DATA to be restructured, or --shards DIR")
     if args.input is None:
         parser.error("expected --input DATA, the samples to infer")
+    if args.resume and args.output is None:
+        parser.error("--resume needs --output OUT.h5, of which an interrupted run keeps a part")
     args.options = None if args.shards else restructure_options(args, ranks)
     return args
 
@@ -183,6 +186,11 @@ def _parser(speaks: bool) -> Parser:
     parser.add_argument("--shards", type=Path, metavar="DIR", help="written by repurpose_hpc.restructure")
     parser.add_argument("--input", type=Path, metavar="DATA", help="samples: .npy, .npz (x, y) or .h5 (x, y)")
     parser.add_argument("--output", type=Path, metavar="OUT.h5", help="gets dataset y (samples, outputs)")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="if this run ends early, let the same command go on where it ended, and do so now",
+    )
     parser.add_argument(
         "--batch-size",
         type=positive,

@@ -18,7 +18,7 @@ Unless ``--repeat 0``, for the first batch: ``latency_us`` {median, p10, p90}, `
 on the slowest rank), ``single_process_latency_us``, ``speedup`` (below 1: one process is faster).
 
 Of the whole run: ``throughput`` (samples per second), ``seconds`` by phase, the maximum over
-the ranks.
+the ranks.  With ``--resume``: ``resumed_samples``, which an earlier run had finished.
 """
 
 from __future__ import annotations
@@ -52,11 +52,15 @@ Lines = list[tuple[str, str]]
 def _job(r: dict) -> Lines:
     lines = [
         ("ranks", f"{r['ranks']} (BLAS threads per rank: {r['threads_per_rank']}), {r['workers']} workers"),
-        ("samples", f"{r['samples']} in batches of {r['batch_size']}, {r['dtype']}"),
+        ("samples", f"{r['samples']} in batches of {r['batch_size']}, {r['dtype']}{_resumed(r)}"),
         ("input", r["input_placement"]),
         ("shards", f"{r['shards']}{' (from the cache)' if r['cached'] else ''}"),
     ]
     return [*lines, ("output", r["output"])] if r["output"] else lines
+
+
+def _resumed(r: dict) -> str:
+    return f"; {r['resumed_samples']} of them from an earlier run" if r.get("resumed_samples") else ""
 
 
 def _quality(r: dict) -> Lines:

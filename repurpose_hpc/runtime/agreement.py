@@ -11,11 +11,13 @@ comes.  They run inside ``aborting``: the rank that failed speaks and ends the j
 wrong with the data is found by all of them at the same place, and they leave together.
 
 All print ``repurpose-hpc: error: ...`` on stderr, once, and a traceback only for what is not
-the user's mistake.
+the user's mistake.  SIGTERM, which batch systems send at the time limit and launchers when another rank has
+failed, ends a command in silence, but only after it has tidied up.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 import traceback
@@ -32,6 +34,11 @@ if TYPE_CHECKING:
 PREFIX = "repurpose-hpc: error: "
 # How far ranks that do the same may be apart.
 ALIKE_SECONDS = 60.0
+TERMINATED = 128 + signal.SIGTERM
+
+
+class Terminated(BaseException):
+    """SIGTERM has come."""
 
 
 @contextmanager
@@ -74,16 +81,18 @@ def aborting(comm: MPI.Comm, leftovers: list[Path]) -> Iterator[None]:
             does not see such a file leaves it: its name, ``.NAME.PID.tmp``, says what it is.
     """
     try:
-        yield
+        with _raising_at_sigterm():
+            yield
     except SystemExit:
         raise
+    except Terminated:
+        _remove(leftovers)
+        comm.Abort(TERMINATED)
     except BaseException as error:
         # Ranks that fail together: the lowest speaks and ends the others before they do.
         time.sleep(min(0.1 * comm.rank, 1.0))
         report_failure(error, comm.rank)
-        for path in leftovers:
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
+        _remove(leftovers)
         comm.Abort(1)
 
 
@@ -118,7 +127,10 @@ def alone() -> Iterator[None]:
         SystemExit: after the one message, if anything escapes from the block, Ctrl-C included.
     """
     try:
-        yield
+        with _raising_at_sigterm():
+            yield
+    except Terminated:
+        raise SystemExit(TERMINATED) from None
     except (Exception, KeyboardInterrupt) as error:
         report_failure(error, rank=0)
         raise SystemExit(_status(error)) from None
@@ -137,6 +149,28 @@ def report_failure(error: BaseException, rank: int) -> None:
     # One write: lines of several ranks must not mix.
     sys.stderr.write(f"{PREFIX}{message}\n")
     sys.stderr.flush()
+
+
+@contextmanager
+def _raising_at_sigterm() -> Iterator[None]:
+    """A block in which SIGTERM raises ``Terminated``, once."""
+
+    def terminate(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # nothing may interrupt the tidying up
+        raise Terminated
+
+    earlier = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is terminate:
+            signal.signal(signal.SIGTERM, earlier)
+
+
+def _remove(paths: list[Path]) -> None:
+    for path in paths:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def _gather_flags(comm: MPI.Comm, flag: bool) -> list[int]:

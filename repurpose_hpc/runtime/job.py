@@ -8,16 +8,19 @@ streamed.  Steps without communication are agreed on (see ``agreement``).
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 from mpi4py import MPI
 
+from repurpose_hpc import __version__
 from repurpose_hpc.data import Samples, open_samples
 from repurpose_hpc.files import temporary_name
 from repurpose_hpc.model.network import Network
@@ -32,7 +35,13 @@ from repurpose_hpc.runtime.certificate import Certificate
 from repurpose_hpc.runtime.checks import Checks, check_input
 from repurpose_hpc.runtime.loading import load_shards, warm_up
 from repurpose_hpc.runtime.program import Program
-from repurpose_hpc.runtime.streams import Input, NoOutput, OutputFile, OutputGather
+from repurpose_hpc.runtime.streams import (
+    Input,
+    NoOutput,
+    OutputFile,
+    OutputGather,
+    ResumableOutputFile,
+)
 from repurpose_hpc.runtime.timing import Timing, measure
 
 
@@ -50,6 +59,8 @@ class Job:
             neither ``verify`` nor ``certify`` is set, the root reads every shard.
         dtype: float32 or float64, to compute in.
         certify: find the samples whose class provably is that of the original network, on the root.
+        resume: go on where an earlier run with the same shards, input, batch size and dtype ended, and let
+            the next one go on if this one ends early; needs ``output``.
     """
 
     shards: Path
@@ -60,6 +71,7 @@ class Job:
     repeat: int
     dtype: np.dtype
     certify: bool = False
+    resume: bool = False
 
 
 def run(job: Job, original: Network | None, comm: MPI.Comm, leftovers: list[Path]) -> dict | None:
@@ -92,7 +104,8 @@ def run(job: Job, original: Network | None, comm: MPI.Comm, leftovers: list[Path
     timing = _time_parallel(job, program, source, comm)
     whole, single = _on_root_alone(job, stored, file, comm)
     checks = _checks(job, file, whole, original, comm)
-    seconds = Stream(job, program, source, checks, shards[0], comm, clock).run(leftovers)
+    stream = Stream(job, program, source, checks, shards[0], stored, comm, clock)
+    seconds = stream.run(leftovers)
 
     ranks = result.gather_ranks(program, clock.seconds, comm)
     if ranks is None:
@@ -108,7 +121,8 @@ def run(job: Job, original: Network | None, comm: MPI.Comm, leftovers: list[Path
         **result.weights(shards[0], ranks),
         **checks.results(),
         **result.latency(timing, single),
-        "throughput": samples / seconds,
+        "throughput": (samples - stream.done) / seconds,
+        **({"resumed_samples": stream.done} if job.resume else {}),
         "seconds": result.slowest_seconds(ranks),
         "shards": str(job.shards),
         "output": None if job.output is None else str(job.output),
@@ -137,6 +151,9 @@ class Stream:
         job, program, source, comm, clock: of the run.
         checks: on the root; None elsewhere.
         shard: of any worker.
+        stored: the plan.
+
+    ``done`` is the number of samples that an earlier run has left.
     """
 
     def __init__(
@@ -146,12 +163,13 @@ class Stream:
         source: Input,
         checks: Checks | None,
         shard: Shard,
+        stored: StoredPlan,
         comm: MPI.Comm,
         clock: Clock,
     ) -> None:
         self.job, self.program, self.source, self.checks = job, program, source, checks
-        self.shard, self.comm, self.clock = shard, comm, clock
-        self.output = NoOutput()
+        self.shard, self.stored, self.comm, self.clock = shard, stored, comm, clock
+        self.output, self.done = NoOutput(), 0
 
     def run(self, leftovers: list[Path]) -> float:
         """Stream everything; collective.
@@ -162,6 +180,7 @@ class Stream:
         self._open_output(leftovers)
         began = perf_counter()
         try:
+            self._catch_up()
             self._stream()
             with collectively(self.comm):
                 if self.checks is not None:
@@ -178,18 +197,29 @@ class Stream:
             return
         temporary = temporary_name(path, self.comm.bcast(os.getpid(), root=0))
         leftovers.append(temporary)
+        shape = self.source.samples, self.shard.graph.outputs
         with collectively(self.comm):
-            if self.checks is not None:
-                outputs = self.shard.graph.outputs
-                self.output = OutputFile(path, temporary, self.source.samples, outputs, self.job.dtype)
+            if self.checks is not None and self.job.resume:
+                key = _resume_key(self.job, self.stored)
+                self.output = ResumableOutputFile(path, *shape, self.job.dtype, key)
+            elif self.checks is not None:
+                self.output = OutputFile(path, temporary, *shape, self.job.dtype)
+
+    def _catch_up(self) -> None:
+        """On the root, check what an earlier run has left; on all ranks, ``done``."""
+        with collectively(self.comm):
+            for outputs in self.output.read(self.job.batch_size):
+                with self.clock("check"):
+                    self.checks.add(outputs)
+        self.done = self.comm.bcast(self.output.written, root=0)
 
     def _stream(self) -> None:
         """Batch after batch; what the root does with one and the reading of the next are agreed on."""
         batch_size = self.job.batch_size
         gather = OutputGather(self.comm, self.program.output_columns, self.job.dtype, batch_size)
-        batches = self.source.batches(batch_size)
+        batches = islice(self.source.batches(batch_size), self.done // batch_size, None)
         outputs = None
-        for _ in range(0, self.source.samples, batch_size):
+        for _ in range(self.done, self.source.samples, batch_size):
             with collectively(self.comm):
                 self._take(outputs)
                 with self.clock("input"):
@@ -255,6 +285,16 @@ def _checks(
             certificate = Certificate(original, whole) if job.certify else None
             checks = Checks(file, job.batch_size, whole if job.verify else None, original, certificate)
     return checks
+
+
+def _resume_key(job: Job, stored: StoredPlan) -> str:
+    """Of all that the outputs depend on; of the input only size and time, as it may be too large to hash."""
+    about = job.input.stat()
+    parts = (
+        *(__version__, stored.plan.identity(), *stored.shard_sha256),
+        *(about.st_size, about.st_mtime_ns, job.batch_size, job.dtype.name),
+    )
+    return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()
 
 
 def _time_single(job: Job, whole: Network, file: Samples) -> Timing:

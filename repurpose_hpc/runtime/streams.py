@@ -2,12 +2,14 @@
 
 Every rank reads the columns of the input that it must supply.  Each batch's outputs are gathered
 on the root by ``MPI_Gatherv``, in rank order, put into the order of the network's outputs and
-appended to the output file, which has a temporary name until it is complete.
+appended to the output file, which has a temporary name until it is complete.  A resumable output file
+outlives an interrupted run under that name, and the next run goes on after the samples in it.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -131,6 +133,10 @@ class OutputFile:
             self.file = h5py.File(temporary, "w")
             self.file.create_dataset("y", (samples, outputs), dtype)
 
+    def read(self, batch_size: int) -> Iterator[np.ndarray]:
+        """The samples of an earlier run, (batch, outputs): none."""
+        return iter(())
+
     def append(self, rows: np.ndarray) -> None:
         """Write the next samples, (batch, outputs)."""
         with writing(self.path):
@@ -149,8 +155,85 @@ class OutputFile:
         self.temporary.unlink(missing_ok=True)
 
 
+class ResumableOutputFile(OutputFile):
+    """An ``OutputFile`` that outlives its run: the next one with the same ``key`` goes on where it ended.
+
+    Until ``commit`` its name is ``.NAME.resume``, and attributes of ``y`` say what it belongs to and how many
+    samples are complete.  They are brought up to date every ``MARK_SECONDS`` and at the end, so that a
+    process that is killed loses no more than that.
+
+    Args:
+        path, samples, outputs, dtype: of an ``OutputFile``.
+        key: of all that the outputs depend on.
+
+    ``written`` is the number of samples that are there.
+    """
+
+    MARK_SECONDS = 1.0
+
+    def __init__(self, path: Path, samples: int, outputs: int, dtype: np.dtype, key: str) -> None:
+        temporary = path.with_name(f".{path.name}.resume")
+        try:
+            self._reopen(path, temporary, key)
+        except (OSError, KeyError):
+            super().__init__(path, temporary, samples, outputs, dtype)
+            with writing(path):
+                self.file["y"].attrs.update(key=key, written=0)
+        self.marked = time.monotonic()
+
+    def _reopen(self, path: Path, temporary: Path, key: str) -> None:
+        """Raises OSError or KeyError if there is nothing to go on with."""
+        self.path, self.temporary, self.file = path, temporary, h5py.File(temporary, "r+")
+        try:
+            if self.file["y"].attrs["key"] != key:
+                raise KeyError(key)
+            self.written = int(self.file["y"].attrs["written"])
+        except KeyError:
+            self.file.close()
+            raise
+
+    def read(self, batch_size: int) -> Iterator[np.ndarray]:
+        """The samples that are there, (batch, outputs)."""
+        for first in range(0, self.written, batch_size):
+            yield self.file["y"][first : min(first + batch_size, self.written)]
+
+    def append(self, rows: np.ndarray) -> None:
+        """Write the next samples, (batch, outputs)."""
+        super().append(rows)
+        if time.monotonic() - self.marked > self.MARK_SECONDS:
+            self._mark()
+
+    def commit(self) -> None:
+        """The file is complete: give it its name."""
+        with writing(self.path):
+            del self.file["y"].attrs["key"], self.file["y"].attrs["written"]
+        super().commit()
+
+    def discard(self) -> None:
+        """Close what was not committed; it stays if there is anything in it."""
+        if self.file and self.written:
+            self._mark()
+            self.file.close()
+        else:
+            super().discard()
+
+    def _mark(self) -> None:
+        """Say what is there, after it is."""
+        with writing(self.path):
+            self.file.flush()
+            self.file["y"].attrs.modify("written", self.written)
+            self.file.flush()
+        self.marked = time.monotonic()
+
+
 class NoOutput:
     """The twin of ``OutputFile`` for ranks, and runs, that write none."""
+
+    written = 0
+
+    def read(self, batch_size: int) -> Iterator[np.ndarray]:
+        """Nothing to read."""
+        return iter(())
 
     def append(self, rows: np.ndarray | None) -> None:
         """Nothing to do."""
