@@ -1,7 +1,8 @@
 """The command ``study``: how accuracy falls with communication, for every method, as a table and a picture.
 
 It runs in one process, whose threads share the work.  Every finished point is on disk before the next
-begins, and a point that is there is not computed again.
+begins, and a point that is there is not computed again.  Several processes, each with a part of the points
+and a table for it, share a study without ever writing to the same file.
 """
 
 from __future__ import annotations
@@ -48,12 +49,15 @@ def run(argv: list[str]) -> None:
     from repurpose_hpc.study_table import Table
 
     subject = open_subject(args.model, args.calibration, args.test)
-    table = Table(args.out / "study.csv", subject.origin())
+    table = Table(args.out / f"{args.name}.csv", subject.origin())
+    for other in sorted(set(args.out.glob("study*.csv")) - {table.path}):
+        table.take_over(Table(other, subject.origin()))
     there = sum(table.find(options) is not None for options in args.points)
     log(f"{len(args.points)} points, {there} of them already in {table.path}")
     failed = compute(subject, args.points, table, Team(threads=free_threads()), log)
     print(f"{len(args.points) - failed} points in {table.path}", flush=True)
-    _draw(table)
+    if args.part is None:
+        _draw(table)
     if failed:
         raise UserError(
             f"{failed} of {len(args.points)} points failed, see column error of {table.path}; "
@@ -110,9 +114,26 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="of the methods that name none (default %(default)s)",
     )
     add("--seed", type=int, default=Options.seed, help="of random choices (default %(default)s)")
+    add(
+        "--part",
+        type=_part,
+        metavar="K/N",
+        help="only the Kth of N parts of the points, in a table of its own, so that N processes can share "
+        "the work; the same command without it takes over what they found",
+    )
     args = parser.parse_args(argv)
-    args.points = _points(args)
+    args.points, args.name = _points(args), "study"
+    if args.part is not None:
+        part, parts = args.part
+        args.points, args.name = args.points[part - 1 :: parts], f"study-{part}-of-{parts}"
     return args
+
+
+def _part(text: str) -> tuple[int, int]:
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"expected K/N with K from 1 to N, got {text!r}")
+    return int(part), int(parts)
 
 
 def _points(args: argparse.Namespace) -> list[Options]:

@@ -94,6 +94,20 @@ class Table:
         """
         row = {**dict.fromkeys(COLUMNS), **settings(options), **findings}
         self._rows[_key(row)] = row
+        self._write()
+
+    def take_over(self, other: Table) -> None:
+        """Write down the points that ``other`` has and this table has not.
+
+        Raises:
+            UserError: the table cannot be written.
+        """
+        new = {key: row for key, row in other._rows.items() if row["error"] is None}
+        finished = {key: row for key, row in self._rows.items() if row["error"] is None}
+        self._rows |= new | finished
+        self._write()
+
+    def _write(self) -> None:
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
