@@ -1,0 +1,205 @@
+"""The command ``scaling``: time against the number of ranks, dense beside restructured.
+
+It runs in one process, without MPI: it restructures for each number of ranks and starts ``scaling_point``
+under the launcher for each.  Every finished point is on disk before the next begins, and a point that is
+there is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from repurpose_hpc.threads import free_threads, one_thread_per_rank
+
+if TYPE_CHECKING:
+    from repurpose_hpc.options import Parser
+    from repurpose_hpc.scaling_table import Table
+
+STRONG, WEAK = "strong", "weak"
+
+
+def main() -> None:
+    """Run the command of ``sys.argv``."""
+    one_thread_per_rank()  # before anything imports NumPy
+    from repurpose_hpc.runtime.agreement import alone
+    from repurpose_hpc.runtime.launch import check_alone
+
+    with alone():
+        check_alone()
+        run(sys.argv[1:])
+
+
+def run(argv: list[str]) -> None:
+    """Run the command in this process.
+
+    Args:
+        argv: without the program's name.
+
+    Raises:
+        UserError: a wrong command line (status 2), files that do not fit, or points that failed.
+    """
+    args = parse(argv)
+    # Imported after the command line is known to be right: SciPy takes its time.
+    from repurpose_hpc.errors import UserError
+    from repurpose_hpc.restructure.team import Team
+    from repurpose_hpc.scaling_job import Launch, compute
+    from repurpose_hpc.scaling_subject import open_subject
+    from repurpose_hpc.scaling_table import Table
+
+    subject = open_subject(args)
+    table = Table(args.out / "scaling.json", {**subject.origin(), "launcher": args.launcher})
+    wanted = [(ranks, form, batch) for ranks, form in args.points for batch in args.batches]
+    there = sum(table.find(*point) is not None for point in wanted)
+    log(f"{len(wanted)} points, {there} of them already in {table.path}")
+    launch = Launch(args.launcher, args.repeat, args.seconds, args.timeout)
+    failed = compute(subject, args.points, args.batches, table, launch, Team(threads=free_threads()), log)
+    print(table.summary(), flush=True)
+    print(f"{len(wanted) - failed} points in {table.path} and {table.path.with_suffix('.csv')}", flush=True)
+    _draw(table)
+    if failed:
+        raise UserError(
+            f"{failed} of {len(wanted)} points failed, see column error of {table.path.with_suffix('.csv')}; "
+            "mend what it says and run the same command again: it measures only those"
+        )
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The command line, with ``points`` (ranks, form) made from it and method and assignment decided.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    from repurpose_hpc.options import UsageError
+
+    parser = _parser()
+    args = parser.parse_args(argv)
+    synthetic = args.model is None
+    if args.kind == WEAK and not synthetic:
+        parser.error("weak scaling grows a synthetic network (--width, --layers): MODEL is for strong")
+    if synthetic and (args.calibration or args.shards):
+        parser.error("--calibration and --shards belong to a MODEL; without one a synthetic network is measured")
+    if not synthetic and (args.width or args.layers):
+        parser.error("--width and --layers are those of the synthetic network, which is measured without MODEL")
+    if not synthetic and bool(args.calibration) == bool(args.shards):
+        parser.error("a MODEL needs either --calibration DATA, to be restructured, or --shards PATTERN")
+    if args.shards and (args.method or args.assignment or args.comm_budget is not None):
+        parser.error("--method, --assignment and --comm-budget have no effect: --shards are restructured already")
+    for name in ("ranks", "batches"):
+        if min(getattr(args, name)) < 1:
+            raise UsageError(f"--{name}: expected numbers of 1 or more, got {min(getattr(args, name))}")
+    _fill_in(args, synthetic)
+    return args
+
+
+def _fill_in(args: argparse.Namespace, synthetic: bool) -> None:
+    from repurpose_hpc.restructure.options import Options
+    from repurpose_hpc.scaling_table import DENSE, RESTRUCTURED
+
+    args.width, args.layers = args.width or 1024, args.layers or 4
+    args.method = args.method or ("magnitude" if synthetic else Options.method)
+    args.assignment = args.assignment or ("contiguous" if synthetic else Options.assignment)
+    args.comm_budget = Options.comm_budget if args.comm_budget is None else args.comm_budget
+    ranks = sorted(set(args.ranks))
+    args.batches = sorted(set(args.batches))
+    # One rank sends nothing to anybody: dense is all there is.
+    args.points = [(p, form) for p in ranks for form in (DENSE, RESTRUCTURED) if p > 1 or form == DENSE]
+
+
+def _parser() -> Parser:
+    from repurpose_hpc.options import Parser, integers, positive
+    from repurpose_hpc.plan.plan import PLACEMENTS
+    from repurpose_hpc.restructure.options import ASSIGNMENTS, METHODS, Options
+
+    parser = Parser(
+        speaks=True,
+        prog="repurpose_hpc.scaling",
+        description="Time a network on more and more ranks, dense beside restructured, each under a launcher.",
+    )
+    add = parser.add_argument
+    add("kind", choices=(STRONG, WEAK), help="strong: one network; weak: as many weights for every rank")
+    add(
+        "model",
+        nargs="?",
+        type=Path,
+        metavar="MODEL",
+        help=".npz, .safetensors or .onnx, for strong (default: a synthetic network)",
+    )
+    add("--ranks", type=integers, required=True, metavar="P,P,...", help="numbers of ranks")
+    add("--out", type=Path, required=True, metavar="DIR", help="gets scaling.csv, .json and .png")
+    add(
+        "--launcher",
+        default="mpirun",
+        metavar="L",
+        help="mpirun, srun, or a command line such as 'mpirun --bind-to core'; '-n P' is added, or put where "
+        "it says {ranks} (default %(default)s)",
+    )
+    add(
+        "--batches",
+        type=integers,
+        default=(1, 16, 256),
+        metavar="B,B,...",
+        help="samples per forward (default 1,16,256)",
+    )
+    add("--width", type=positive, metavar="N", help="of the synthetic network, on one rank (default 1024)")
+    add("--layers", type=positive, metavar="L", help="of the synthetic network (default 4)")
+    add(
+        "--shards",
+        metavar="PATTERN",
+        help="take the restructured shards from here instead; {ranks} stands for the number of ranks",
+    )
+    add("--repeat", type=positive, default=50, metavar="N", help="most forwards to time (default %(default)s)")
+    add(
+        "--seconds",
+        type=float,
+        default=2.0,
+        metavar="S",
+        help="fewer, but 5, where they would take longer than this (default %(default)g)",
+    )
+    add(
+        "--timeout",
+        type=float,
+        default=1800.0,
+        metavar="S",
+        help="a launch that takes longer has failed (default %(default)g)",
+    )
+    add("--dtype", choices=("float32", "float64"), default="float32")
+    group = parser.add_argument_group("restructuring")
+    add = group.add_argument
+    add("--calibration", type=Path, metavar="DATA", help="samples to restructure MODEL with")
+    add(
+        "--comm-budget",
+        type=float,
+        metavar="F",
+        help=f"largest fraction of the dense communication, 0 to 1 (default {Options.comm_budget})",
+    )
+    add(
+        "--input-placement",
+        choices=PLACEMENTS,
+        default=Options.input_placement,
+        help="who can read the input (default %(default)s)",
+    )
+    add("--method", choices=METHODS, help="default: data; magnitude for synthetic networks")
+    add("--assignment", choices=ASSIGNMENTS, help="default: munkres; contiguous for synthetic networks")
+    add("--seed", type=int, default=Options.seed, help="of random choices (default %(default)s)")
+    return parser
+
+
+def _draw(table: Table) -> None:
+    path = table.path.with_suffix(".png")
+    try:
+        from repurpose_hpc.scaling_plot import draw
+    except ImportError as error:
+        log(
+            f"{path} was not drawn: {error}; pip install 'repurpose-hpc[plot]' and run the same command "
+            "again: it measures nothing anew"
+        )
+        return
+    print(f"drawn in {path}" if draw(path, table) else "nothing to draw: every point failed", flush=True)
+
+
+def log(line: str) -> None:
+    """Progress, on stderr."""
+    print(line, file=sys.stderr, flush=True)
