@@ -16,6 +16,7 @@ from repurpose_hpc.threads import free_threads, one_thread_per_rank
 
 if TYPE_CHECKING:
     from repurpose_hpc.options import Parser
+    from repurpose_hpc.restructure.options import Options
     from repurpose_hpc.scaling_table import Table
 
 STRONG, WEAK = "strong", "weak"
@@ -50,7 +51,7 @@ def run(argv: list[str]) -> None:
     from repurpose_hpc.scaling_table import Table
 
     subject = open_subject(args)
-    table = Table(args.out / "scaling.json", {**subject.origin(), "launcher": args.launcher})
+    table = Table(args.out / "scaling.json", {"kind": args.kind, **subject.origin(), "launcher": args.launcher})
     wanted = [(ranks, form, batch) for ranks, form in args.points for batch in args.batches]
     there = sum(table.find(*point) is not None for point in wanted)
     log(f"{len(wanted)} points, {there} of them already in {table.path}")
@@ -67,7 +68,7 @@ def run(argv: list[str]) -> None:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """The command line, with ``points`` (ranks, form) made from it and method and assignment decided.
+    """The command line, with ``points`` (ranks, form) and ``options`` of restructuring made from it.
 
     Raises:
         UsageError: it is wrong.
@@ -80,13 +81,19 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if args.kind == WEAK and not synthetic:
         parser.error("weak scaling grows a synthetic network (--width, --layers): MODEL is for strong")
     if synthetic and (args.calibration or args.shards):
-        parser.error("--calibration and --shards belong to a MODEL; without one a synthetic network is measured")
+        parser.error(
+            "--calibration and --shards belong to a MODEL; without one a synthetic network is measured"
+        )
     if not synthetic and (args.width or args.layers):
-        parser.error("--width and --layers are those of the synthetic network, which is measured without MODEL")
+        parser.error(
+            "--width and --layers are those of the synthetic network, which is measured without MODEL"
+        )
     if not synthetic and bool(args.calibration) == bool(args.shards):
         parser.error("a MODEL needs either --calibration DATA, to be restructured, or --shards PATTERN")
     if args.shards and (args.method or args.assignment or args.comm_budget is not None):
-        parser.error("--method, --assignment and --comm-budget have no effect: --shards are restructured already")
+        parser.error(
+            "--method, --assignment and --comm-budget have no effect: --shards are restructured already"
+        )
     for name in ("ranks", "batches"):
         if min(getattr(args, name)) < 1:
             raise UsageError(f"--{name}: expected numbers of 1 or more, got {min(getattr(args, name))}")
@@ -99,13 +106,31 @@ def _fill_in(args: argparse.Namespace, synthetic: bool) -> None:
     from repurpose_hpc.scaling_table import DENSE, RESTRUCTURED
 
     args.width, args.layers = args.width or 1024, args.layers or 4
-    args.method = args.method or ("magnitude" if synthetic else Options.method)
-    args.assignment = args.assignment or ("contiguous" if synthetic else Options.assignment)
-    args.comm_budget = Options.comm_budget if args.comm_budget is None else args.comm_budget
-    ranks = sorted(set(args.ranks))
     args.batches = sorted(set(args.batches))
     # One rank sends nothing to anybody: dense is all there is.
-    args.points = [(p, form) for p in ranks for form in (DENSE, RESTRUCTURED) if p > 1 or form == DENSE]
+    forms = {ranks: (DENSE, RESTRUCTURED) if ranks > 1 else (DENSE,) for ranks in sorted(set(args.ranks))}
+    args.points = [(ranks, form) for ranks, each in forms.items() for form in each]
+    # How a synthetic network is restructured decides nothing but the time that it takes to do so.
+    method, assignment = ("magnitude", "contiguous") if synthetic else (Options.method, Options.assignment)
+    args.options = _options(
+        comm_budget=Options.comm_budget if args.comm_budget is None else args.comm_budget,
+        input_placement=args.input_placement,
+        method=args.method or method,
+        assignment=args.assignment or assignment,
+        seed=args.seed,
+    )
+
+
+def _options(**values: object) -> Options:
+    """How to restructure; the number of workers is that of the point."""
+    from repurpose_hpc.errors import UserError
+    from repurpose_hpc.options import UsageError
+    from repurpose_hpc.restructure.options import Options
+
+    try:
+        return Options(workers=1, **values)
+    except UserError as error:
+        raise UsageError(str(error)) from None
 
 
 def _parser() -> Parser:
@@ -116,7 +141,7 @@ def _parser() -> Parser:
     parser = Parser(
         speaks=True,
         prog="repurpose_hpc.scaling",
-        description="Time a network on more and more ranks, dense beside restructured, each under a launcher.",
+        description="Time a network on more and more ranks, dense beside restructured.",
     )
     add = parser.add_argument
     add("kind", choices=(STRONG, WEAK), help="strong: one network; weak: as many weights for every rank")
@@ -150,7 +175,9 @@ def _parser() -> Parser:
         metavar="PATTERN",
         help="take the restructured shards from here instead; {ranks} stands for the number of ranks",
     )
-    add("--repeat", type=positive, default=50, metavar="N", help="most forwards to time (default %(default)s)")
+    add(
+        "--repeat", type=positive, default=50, metavar="N", help="most forwards to time (default %(default)s)"
+    )
     add(
         "--seconds",
         type=float,

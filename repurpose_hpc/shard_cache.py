@@ -18,12 +18,14 @@ from repurpose_hpc.plan.files import FORMAT_VERSION, read_plan
 from repurpose_hpc.restructure.options import Options
 
 
-def look_up(network: Network, calibration: Samples, options: Options, dtype: np.dtype) -> tuple[Path, bool]:
+def look_up(
+    network: Network, calibration: Samples | None, options: Options, dtype: np.dtype
+) -> tuple[Path, bool]:
     """Where the cache has, or should have, the shards of ``network``.
 
     Args:
         network: trained.
-        calibration: data to restructure with.
+        calibration: data to restructure with; None: the plan needs none.
         options: how.
         dtype: of the weights in the shards.
 
@@ -47,10 +49,10 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "repurpose-hpc"
 
 
-def _key(network: Network, calibration: Samples, options: Options, dtype: np.dtype) -> str:
+def _key(network: Network, calibration: Samples | None, options: Options, dtype: np.dtype) -> str:
     parts = {
         "model": network.fingerprint(),
-        "calibration": calibration.fingerprint(),
+        "calibration": None if calibration is None else calibration.fingerprint(),
         "options": asdict(options),
         "dtype": dtype.name,
         "version": __version__,

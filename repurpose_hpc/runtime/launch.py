@@ -86,11 +86,12 @@ def _first_line(library: str) -> str:
     return " ".join(library.split("\n")[0].split()).strip(" ,\0")
 
 
+def pmi(library: str) -> str:
+    """What ``srun --mpi=`` has to be for an MPI library, by its ``MPI.Get_library_version()``."""
+    return "pmix" if "Open MPI" in library else "pmi2"
+
+
 def _remedy(library: str) -> str:
-    if "Open MPI" in library:
-        name, pmi = "Open MPI", "pmix"
-    elif "Intel" in library:
-        name, pmi = "Intel MPI", "pmi2"
-    else:
-        name, pmi = "MPICH", "pmi2"
-    return f"start with the mpirun of {name}, or with srun --mpi={pmi}"
+    names = {"Open MPI": "Open MPI", "Intel": "Intel MPI"}
+    name = next((name for mark, name in names.items() if mark in library), "MPICH")
+    return f"start with the mpirun of {name}, or with srun --mpi={pmi(library)}"

@@ -1,0 +1,64 @@
+"""Where the ranks of a job really are: machines, cores, network interfaces.
+
+Asked of the kernel, not of MPI: hosts that are network namespaces of one machine share its cores.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from mpi4py import MPI
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_NETWORK = Path("/proc/self/ns/net")
+_INTERFACES = Path("/proc/self/net/dev")
+
+
+class Hosts:
+    """The hosts of a communicator's ranks; made collectively.
+
+    A host is what has network interfaces of its own; a machine may be several.
+
+    Attributes:
+        count: how many hosts.
+        oversubscribed: whether a machine has more ranks than cores that they may use.
+    """
+
+    def __init__(self, comm: MPI.Comm) -> None:
+        machine = _BOOT.read_text() if _BOOT.exists() else MPI.Get_processor_name()
+        network = os.stat(_NETWORK).st_ino if _NETWORK.exists() else 0
+        ranks = comm.allgather((machine, network, frozenset(os.sched_getaffinity(0))))
+        hosts = [(machine, network) for machine, network, _ in ranks]
+        self.count = len(set(hosts))
+        self.oversubscribed = any(_is_crowded(ranks, machine) for machine, _ in set(hosts))
+        self._comm, self._speaks = comm, hosts.index((machine, network)) == comm.rank
+
+    def sent(self) -> np.ndarray | None:
+        """Bytes and packets that have left the interfaces of all hosts, those of other programs included.
+
+        Collective; what was sent before the call is counted, what is sent after it is not.
+
+        Returns:
+            (2,) int64 on the root, None elsewhere.
+        """
+        self._comm.Barrier()
+        mine = _interfaces() if self._speaks else np.zeros(2, np.int64)
+        self._comm.Barrier()
+        total = np.empty_like(mine) if self._comm.rank == 0 else None
+        self._comm.Reduce(mine, total, root=0)
+        return total
+
+
+def _is_crowded(ranks: list[tuple[str, int, frozenset[int]]], machine: str) -> bool:
+    cores = [each for name, _, each in ranks if name == machine]
+    return len(cores) > len(frozenset.union(*cores))
+
+
+def _interfaces() -> np.ndarray:
+    """Bytes and packets sent by all interfaces but the loopback, (2,) int64."""
+    lines = _INTERFACES.read_text().splitlines()[2:] if _INTERFACES.exists() else []
+    fields = [line.replace(":", " ").split() for line in lines]
+    sent = [(int(each[9]), int(each[10])) for each in fields if each[0] != "lo"]
+    return np.array(sent, np.int64).reshape(-1, 2).sum(axis=0)
