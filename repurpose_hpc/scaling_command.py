@@ -51,7 +51,9 @@ def run(argv: list[str]) -> None:
     from repurpose_hpc.scaling_table import Table
 
     subject = open_subject(args)
-    table = Table(args.out / "scaling.json", {"kind": args.kind, **subject.origin(), "launcher": args.launcher})
+    table = Table(
+        args.out / "scaling.json", {"kind": args.kind, **subject.origin(), "launcher": args.launcher}
+    )
     wanted = [(ranks, form, batch) for ranks, form in args.points for batch in args.batches]
     there = sum(table.find(*point) is not None for point in wanted)
     log(f"{len(wanted)} points, {there} of them already in {table.path}")

@@ -180,7 +180,7 @@ class Measuring:
         tolerance = 2 * TOLERANCES[np.dtype(self.program.dtype)]
         if not difference <= tolerance:
             raise UserError(
-                f"expected the outputs of all ranks within {tolerance:g} of those of one process, relative to "
+                f"expected outputs of all ranks within {tolerance:g} of those of one process, relative to "
                 f"the largest, found {difference:.3g} for {batch} samples; the run is wrong or the network "
                 "amplifies rounding errors: try --dtype float64"
             )

@@ -1,7 +1,7 @@
 """The table of a scaling study: one row for each number of ranks, form and batch size.
 
-``scaling.json`` holds what the study is of (``study``) and the rows (``points``); ``scaling.csv`` beside it has
-the same rows.  Both are on disk as soon as a point is finished.
+``scaling.json`` holds what the study is of (``study``) and the rows (``points``); ``scaling.csv`` beside
+it has the same rows.  Both are on disk as soon as a point is finished.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.files import check_writable, write_text, writing
+from repurpose_hpc.files import check_writable, write_text
 
 DENSE, RESTRUCTURED = "dense", "restructured"
 KEY = ("ranks", "form", "batch")
@@ -85,7 +85,7 @@ class Table:
         return "\n".join(lines)
 
     def _derived(self, row: Row) -> Row:
-        """What compares a row with others: with the best single process and, if the network grows, one rank."""
+        """What compares a row with the best single process and, if the network grows, with one rank."""
         if row["error"] is not None:
             return {}
         best = self._best_single(row["ranks"], row["batch"])
@@ -98,7 +98,7 @@ class Table:
         return {"best_single_seconds": best, "speedup": speedup, "efficiency": efficiency}
 
     def _best_single(self, ranks: int, batch: int) -> float | None:
-        """The fastest of one process on the networks of a point, dense or restructured; None: not measured."""
+        """The fastest of one process on the networks of a point; None: none was measured."""
         rows = (self.find(ranks, form, batch) for form in (DENSE, RESTRUCTURED))
         return min((row["single_seconds"] for row in rows if row is not None), default=None)
 
