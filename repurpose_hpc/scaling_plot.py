@@ -45,7 +45,7 @@ def draw(path: Path, table: Table) -> bool:
         for axes, panel in zip(column, panels, strict=True):
             panel(axes, [row for row in rows if row["batch"] == batch], table.study["kind"])
     figure.suptitle(f"{table.study['kind']} scaling")
-    _legend(figure, rows)
+    _legend(figure, rows, len(batches))
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
     return True
@@ -130,7 +130,7 @@ def _label_ranks(axes: Axes, rows: Sequence[Row], places: Sequence[int]) -> None
     axes.set_xlabel("ranks")
 
 
-def _legend(figure: Figure, rows: Sequence[Row]) -> None:
+def _legend(figure: Figure, rows: Sequence[Row], columns: int) -> None:
     """One legend for all panels, below them."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
     for phase, colour in _PHASE_COLOURS.items():
@@ -139,4 +139,4 @@ def _legend(figure: Figure, rows: Sequence[Row]) -> None:
     if any(row["oversubscribed"] for row in rows):
         handles.append(Patch(facecolor="white", edgecolor="black", hatch="///"))
         labels.append("hollow, hatched: more ranks than cores")
-    figure.legend(handles, labels, loc="outside lower center", ncols=5)
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, 1 + 2 * columns))
