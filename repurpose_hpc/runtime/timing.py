@@ -64,6 +64,18 @@ def measure(program: Program, x: np.ndarray, repeat: int, comm: MPI.Comm) -> Tim
     return _slowest(comm.gather(seconds, root=0))
 
 
+def empty_exchange_us(comm: MPI.Comm, repeat: int = 50) -> float:
+    """Microseconds of an all-to-all exchange in which nobody sends anything, the median; collective."""
+    counts, nothing = np.zeros(comm.size, np.int64), np.empty(0, np.float32)
+    seconds = np.empty(repeat)
+    for each in range(-1, repeat):  # the first opens the connections
+        comm.Barrier()
+        began = time.perf_counter()
+        comm.Alltoallv((nothing, counts), (nothing, counts))
+        seconds[each] = time.perf_counter() - began
+    return 1e6 * float(np.median(seconds))
+
+
 def _slowest(ranks: list[np.ndarray] | None) -> Timing | None:
     if ranks is None:
         return None

@@ -1,0 +1,176 @@
+"""What a rank can find out about itself and the machine that it runs on; Linux where it says so."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import platform
+import re
+import socket
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numba
+import numpy as np
+
+from repurpose_hpc import __version__
+from repurpose_hpc.kernels.dense import dense_vector
+from repurpose_hpc.threads import threads
+
+_CORE_NAMES = (
+    "openblas_get_corename",
+    "openblas_get_corename64_",
+    "scipy_openblas_get_corename",
+    "scipy_openblas_get_corename64_",
+)
+_MOUNTS = Path("/proc/self/mounts")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What one rank found.
+
+    Attributes:
+        host: name of its machine.
+        cpus: numbers of the cores that it may run on.
+        host_cpus: how many cores the machine has.
+        threads: of BLAS, in this rank.
+        slurm_cpus: cores that SLURM's job asks for each task; 0: not known.
+        memory: bytes that are left on the machine, or under the limit of the job; None: not known.
+        blas: the library of NumPy and what it takes the processor for; "": not known.
+        avx512: whether the processor has AVX-512.
+        versions: of what must be the same everywhere.
+        import_seconds: of everything that ``infer`` imports.
+        cache: where Numba keeps compiled kernels; None: nowhere.
+        cache_filesystem: type of the file system there.
+        locks: whether files in the current directory can be locked; None: it is not writable.
+        shard_bytes: of the shards of the workers that it would host.
+        missing: the first of these shards that it does not see; None: it sees all.
+    """
+
+    host: str
+    cpus: tuple[int, ...]
+    host_cpus: int
+    threads: int
+    slurm_cpus: int
+    memory: int | None
+    blas: str
+    avx512: bool
+    versions: str
+    import_seconds: float
+    cache: str | None
+    cache_filesystem: str
+    locks: bool | None
+    shard_bytes: int = 0
+    missing: str | None = None
+
+
+def collect(import_seconds: float, library: str, shards: list[Path]) -> Facts:
+    """The facts of this process.
+
+    Args:
+        import_seconds: how long the imports took.
+        library: ``MPI.Get_library_version()``.
+        shards: files of the workers that it would host.
+    """
+    cpus = tuple(sorted(os.sched_getaffinity(0)))
+    cache = getattr(getattr(dense_vector, "_cache", None), "cache_path", None)
+    return Facts(
+        host=socket.gethostname(),
+        cpus=cpus,
+        host_cpus=os.cpu_count() or len(cpus),
+        threads=blas_threads(threads(), len(cpus)),
+        slurm_cpus=int(os.environ.get("SLURM_CPUS_PER_TASK", 0)),
+        memory=available_memory(),
+        blas=blas(),
+        avx512="avx512f" in _read("/proc/cpuinfo"),
+        versions=_versions(library),
+        import_seconds=import_seconds,
+        cache=cache,
+        cache_filesystem=filesystem(Path(cache), _read(_MOUNTS)) if cache else "",
+        locks=can_lock(Path.cwd()),
+        shard_bytes=sum(path.stat().st_size for path in shards if path.exists()),
+        missing=next((str(path) for path in shards if not path.exists()), None),
+    )
+
+
+def blas_threads(text: str, cores: int) -> int:
+    """The number that the environment gives, which may be a list for nested levels; else ``cores``."""
+    number = re.match(r"\s*(\d+)", text)
+    return int(number[1]) if number else cores
+
+
+def blas() -> str:
+    """What NumPy computes with, for instance ``OpenBLAS (SkylakeX)``; "" if it is not OpenBLAS."""
+    np.ones((2, 2)) @ np.ones((2, 2))  # loads it
+    libraries = {line.split(maxsplit=5)[-1] for line in _read("/proc/self/maps").splitlines()}
+    for path in sorted(path for path in libraries if "openblas" in path):
+        library = ctypes.CDLL(path)
+        for name in _CORE_NAMES:
+            if hasattr(library, name):
+                core_name = getattr(library, name)
+                core_name.restype = ctypes.c_char_p
+                return f"OpenBLAS ({core_name().decode()})"
+    return ""
+
+
+def available_memory() -> int | None:
+    """Bytes that this process can still have: of the machine, and of the groups that limit it; Linux."""
+    available = re.search(r"^MemAvailable:\s+(\d+) kB", _read("/proc/meminfo"), re.M)
+    amounts = [1024 * int(available[1])] if available else []
+    for line in _read("/proc/self/cgroup").splitlines():
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":
+            amounts += _left(Path("/sys/fs/cgroup"), group, "memory.max", "memory.current")
+        elif "memory" in controllers.split(","):
+            names = "memory.limit_in_bytes", "memory.usage_in_bytes"
+            amounts += _left(Path("/sys/fs/cgroup/memory"), group, *names)
+    return max(min(amounts), 0) if amounts else None
+
+
+def filesystem(path: Path, mounts: str) -> str:
+    """Type of the file system of ``path``, which need not exist, by the text of ``/proc/self/mounts``."""
+    path = path.absolute()
+    found = [line.split()[1:3] for line in mounts.splitlines()]
+    inside = [(len(point), kind) for point, kind in found if path.is_relative_to(point)]
+    return max(inside)[1] if inside else ""
+
+
+def can_lock(directory: Path) -> bool | None:
+    """Whether files in ``directory`` can be locked, as HDF5 does; None if none can be made there."""
+    try:
+        with tempfile.TemporaryFile(dir=directory) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return False
+            return True
+    except OSError:
+        return None
+
+
+def _left(root: Path, group: str, limit: str, used: str) -> list[int]:
+    """What the group and those that it is in leave of their limits."""
+    directory = root / group.lstrip("/")
+    left = []
+    for each in (directory, *directory.parents):
+        texts = _read(each / limit).strip(), _read(each / used).strip()
+        if all(text.isdecimal() for text in texts):
+            left.append(int(texts[0]) - int(texts[1]))
+    return left
+
+
+def _versions(library: str) -> str:
+    mpi = " ".join(library.split("\n")[0].split()).strip(" ,\0")
+    packages = f"NumPy {np.__version__}, Numba {numba.__version__}, h5py {h5py.__version__}"
+    return f"repurpose-hpc {__version__}, Python {platform.python_version()}, {packages}, {mpi}"
+
+
+def _read(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
