@@ -9,7 +9,7 @@
 # the machine may have, and its munge, are neither used nor touched.  All nodes are this machine: there is no
 # MPI between machines here, CPUS are what SLURM counts, not cores that exist, and nothing is bound or limited.
 # Needs Debian's slurm-wlm (or slurmctld, slurmd, slurm-client) and munge; runs as root or as any user.
-set -euo pipefail
+set -Eeuo pipefail
 PATH="$PATH:/usr/sbin:/sbin"
 
 usage() {

@@ -15,7 +15,7 @@ LAUNCH="srun --mpi=${PMI:-none} --cpus-per-task=${SLURM_CPUS_PER_TASK:-1} --cpu-
 # Shared file systems are slow to share Numba's cache, and may show one node an old version of it.  One rank of
 # each node compiles.
 ON_LOCAL="${SLURM_TMPDIR:-${TMPDIR:-/tmp}}/repurpose-hpc-${SLURM_JOB_ID:?submit this with sbatch}"
-export NUMBA_CACHE_DIR="${NUMBA_CACHE_DIR:-$ON_LOCAL/numba}"
+export NUMBA_CACHE_DIR="${NUMBA_CACHE_DIR-$ON_LOCAL/numba}"
 
 on_each_node() {
     srun --mpi=none --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
