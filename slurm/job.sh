@@ -8,8 +8,8 @@ export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"
 # srun takes over --cpus-per-task from the job in some versions only; a rank that fails ends the others.
 LAUNCH="srun --mpi=${PMI:-none} --cpus-per-task=${SLURM_CPUS_PER_TASK:-1} --cpu-bind=cores --kill-on-bad-exit=1"
 
-# MPICH from PyPI: addresses of UCX, its first network layer, can be longer than what srun --mpi=pmi2 transports
-# ("value not properly terminated in client request"); those of its second are short.
+# MPICH from PyPI: across nodes, srun --mpi=pmi2 stumbles over what it says of UCX, its first network layer ("value
+# not properly terminated in client request"), not over what it says of its second.
 [[ ! -e $(dirname "$PYTHON")/mpichversion ]] || export MPIR_CVAR_CH4_NETMOD="${MPIR_CVAR_CH4_NETMOD:-ofi}"
 
 # Shared file systems are slow to share Numba's cache, and may show one node an old version of it.  One rank of

@@ -157,6 +157,18 @@ def test_what_is_there_is_not_computed_again(folder, measured):
     assert [options.comm_budget for options in measured[4:]] == [0.1] * 4
 
 
+def test_parts_have_tables_of_their_own_and_are_brought_together(folder, measured):
+    for part in ("2/2", "1/2"):
+        study_command.run([*arguments(folder), "--part", part])
+    assert len(measured) == 4
+    assert {"study-1-of-2.csv", "study-2-of-2.csv"} <= names(folder) and "study.png" not in names(folder)
+    rows = study(folder)
+    assert len(rows) == 4 and len(measured) == 4 and "study.png" in names(folder)
+    for wrong in ("0/2", "3/2", "1", "a/b"):
+        with pytest.raises(UsageError, match="expected K/N with K from 1 to N"):
+            study_command.run([*arguments(folder), "--part", wrong])
+
+
 @pytest.mark.parametrize("changed", [{"seed": 1}, {"input_placement": "root"}, {"assignment": "random"}])
 def test_other_options_are_other_points(folder, measured, changed):
     one = {"workers": 2, "methods": "data"}
