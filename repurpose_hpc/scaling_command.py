@@ -82,9 +82,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     synthetic = args.model is None
     if args.kind == WEAK and not synthetic:
         parser.error("weak scaling grows a synthetic network (--width, --layers): MODEL is for strong")
-    if synthetic and (args.calibration or args.shards):
+    if synthetic and (args.calibration or args.shards or args.method or args.assignment):
         parser.error(
-            "--calibration and --shards belong to a MODEL; without one a synthetic network is measured"
+            "--calibration, --shards, --method and --assignment belong to a MODEL; without one, a synthetic "
+            "network is cut where its weights are smallest"
         )
     if not synthetic and (args.width or args.layers):
         parser.error(
@@ -112,7 +113,6 @@ def _fill_in(args: argparse.Namespace, synthetic: bool) -> None:
     # One rank sends nothing to anybody: dense is all there is.
     forms = {ranks: (DENSE, RESTRUCTURED) if ranks > 1 else (DENSE,) for ranks in sorted(set(args.ranks))}
     args.points = [(ranks, form) for ranks, each in forms.items() for form in each]
-    # How a synthetic network is restructured decides nothing but the time that it takes to do so.
     method, assignment = ("magnitude", "contiguous") if synthetic else (Options.method, Options.assignment)
     args.options = _options(
         comm_budget=Options.comm_budget if args.comm_budget is None else args.comm_budget,
@@ -210,8 +210,8 @@ def _parser() -> Parser:
         default=Options.input_placement,
         help="who can read the input (default %(default)s)",
     )
-    add("--method", choices=METHODS, help="default: data; magnitude for synthetic networks")
-    add("--assignment", choices=ASSIGNMENTS, help="default: munkres; contiguous for synthetic networks")
+    add("--method", choices=METHODS, help=f"default {Options.method}")
+    add("--assignment", choices=ASSIGNMENTS, help=f"default {Options.assignment}")
     add("--seed", type=int, default=Options.seed, help="of random choices (default %(default)s)")
     return parser
 

@@ -2,11 +2,6 @@
 
 *Strong*: the user's model, or a synthetic network, the same for every number of ranks.  *Weak*: synthetic
 networks whose width grows with the square root of the ranks, so that the weights per rank stay the same.
-
-A synthetic network is a chain of square layers with random weights.  It computes nothing sensible, and how
-it is restructured matters only for what is sent: by default the columns of largest norm are kept until
-the budget is used up, which takes seconds where fitting the weights to data takes minutes.  Random weights
-prefer no neighbour, so every rank sends something to every other one.
 """
 
 from __future__ import annotations
@@ -15,18 +10,15 @@ import argparse
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
 from repurpose_hpc import __version__
 from repurpose_hpc.data import Samples, check_width, open_samples
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.files import replacing, writing
-from repurpose_hpc.model.activations import IDENTITY, RELU
-from repurpose_hpc.model.chain import chain
+from repurpose_hpc.files import writing
 from repurpose_hpc.model.load import load_model
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.files import read_plan, write_plan
@@ -34,24 +26,30 @@ from repurpose_hpc.plan.plan import dense_plan
 from repurpose_hpc.restructure.job import restructure_to
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.team import Team
+from repurpose_hpc.scaling_networks import cut_at_budget, random_network
 from repurpose_hpc.scaling_table import DENSE
 from repurpose_hpc.shard_cache import look_up
 
-# Of a synthetic network's calibration data: enough to restructure without looking at data.
-SYNTHETIC_SAMPLES = 256
+Log = Callable[[str], None]
 
 
 class Networks(Protocol):
-    """The networks of a study, by the number of ranks."""
+    """The networks of a study, by the number of ranks.
+
+    Attributes:
+        samples: calibration data; None: there are none.
+    """
+
+    samples: Samples | None
 
     def network(self, ranks: int) -> Network:
         """That which so many ranks run."""
 
-    def calibration(self, ranks: int) -> Samples | None:
-        """What it is restructured with; None: nothing is."""
-
     def origin(self) -> dict:
         """What distinguishes them."""
+
+    def restructure(self, directory: Path, options: Options, dtype: type, team: Team, log: Log) -> None:
+        """Write the shards for ``options.workers`` ranks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,60 +69,45 @@ class TrainedNetwork:
     def network(self, ranks: int) -> Network:
         return self.trained
 
-    def calibration(self, ranks: int) -> Samples | None:
-        return self.samples
-
     def origin(self) -> dict:
-        samples = self.samples and {"path": str(self.samples.path), "sha256": self.samples.fingerprint()}
-        return {
-            "model": {"path": str(self.path), "sha256": self.trained.fingerprint()},
-            "calibration": samples,
-        }
+        model = {"path": str(self.path), "sha256": self.trained.fingerprint()}
+        if self.samples is None:
+            return {"model": model}
+        calibration = {"path": str(self.samples.path), "sha256": self.samples.fingerprint()}
+        return {"model": model, "calibration": calibration}
+
+    def restructure(self, directory: Path, options: Options, dtype: type, team: Team, log: Log) -> None:
+        restructure_to(directory, self.trained, self.samples, options, dtype, log, team)
 
 
 @dataclass(frozen=True)
 class SyntheticNetworks:
-    """Chains of square layers.
+    """Chains of square layers with random weights; see ``scaling_networks``.
 
     Attributes:
         width: neurons of a layer on one rank.
         layers: how many.
         grows: whether the width goes with the square root of the ranks.
-        seed: of weights and samples.
-        folder: gets the calibration data.
+        seed: of the weights.
     """
 
     width: int
     layers: int
     grows: bool
     seed: int
-    folder: Path
+    samples: ClassVar[None] = None
 
-    def neurons(self, ranks: int) -> int:
-        """Width of the network that ``ranks`` ranks run."""
-        return round(self.width * math.sqrt(ranks)) if self.grows else self.width
-
-    @lru_cache(maxsize=1)  # noqa: B019 (there is one such object in a process)
     def network(self, ranks: int) -> Network:
-        n, draw = self.neurons(ranks), np.random.default_rng(self.seed)
-        scale = np.float32(math.sqrt(2 / n))
-        weights = [scale * draw.standard_normal((n, n), np.float32) for _ in range(self.layers)]
-        biases = [np.zeros(n, np.float32)] * self.layers
-        return chain(weights, biases, [RELU] * (self.layers - 1) + [IDENTITY])
-
-    def calibration(self, ranks: int) -> Samples:
-        n = self.neurons(ranks)
-        path = self.folder / f"calibration-{n}.npy"
-        if not path.exists():
-            samples = np.random.default_rng([self.seed, 1]).standard_normal(
-                (SYNTHETIC_SAMPLES, n), np.float32
-            )
-            with replacing(path) as temporary, open(temporary, "wb") as file:
-                np.save(file, samples)
-        return open_samples(path)
+        width = round(self.width * math.sqrt(ranks)) if self.grows else self.width
+        return random_network(width, self.layers, self.seed)
 
     def origin(self) -> dict:
-        return {"width": self.width, "layers": self.layers, "grows": self.grows}
+        return {"width": self.width, "layers": self.layers}
+
+    def restructure(self, directory: Path, options: Options, dtype: type, team: Team, log: Log) -> None:
+        network = self.network(options.workers)
+        cut, plan = cut_at_budget(network, options)
+        write_plan(directory, cut, plan, _provenance(network, options), dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +137,7 @@ class Subject:
             "shards": self.given,
         }
 
-    def shards(self, ranks: int, form: str, team: Team, log: Callable[[str], None]) -> Path:
+    def shards(self, ranks: int, form: str, team: Team, log: Log) -> Path:
         """Where the shards of a point are; they are made if they are not there.
 
         Raises:
@@ -170,16 +153,15 @@ class Subject:
         directory, there = look_up(network, None, options, self.dtype)
         if not there:
             plan = dense_plan(network, ranks, options.input_placement, np.ones(ranks))
-            provenance = {"model_fingerprint": network.fingerprint(), "options": asdict(options)}
-            write_plan(directory, network, plan, provenance, self.dtype.type)
+            write_plan(directory, network, plan, _provenance(network, options), self.dtype.type)
         return directory
 
-    def _restructured(self, ranks: int, team: Team, log: Callable[[str], None]) -> Path:
-        network, samples = self.networks.network(ranks), self.networks.calibration(ranks)
+    def _restructured(self, ranks: int, team: Team, log: Log) -> Path:
         options = replace(self.options, workers=ranks)
-        directory, there = look_up(network, samples, options, self.dtype)
+        network = self.networks.network(ranks)
+        directory, there = look_up(network, self.networks.samples, options, self.dtype)
         if not there:
-            restructure_to(directory, network, samples, options, self.dtype.type, log, team)
+            self.networks.restructure(directory, options, self.dtype.type, team, log)
         return directory
 
     def _check_given(self, ranks: int) -> Path:
@@ -202,6 +184,10 @@ class Subject:
         return directory
 
 
+def _provenance(network: Network, options: Options) -> dict:
+    return {"model_fingerprint": network.fingerprint(), "options": asdict(options)}
+
+
 def open_subject(args: argparse.Namespace) -> Subject:
     """Open the files that a command line names, and make the output directory.
 
@@ -211,7 +197,7 @@ def open_subject(args: argparse.Namespace) -> Subject:
     with writing(args.out):
         args.out.mkdir(parents=True, exist_ok=True)
     if args.model is None:
-        networks = SyntheticNetworks(args.width, args.layers, args.kind == "weak", args.seed, args.out)
+        networks = SyntheticNetworks(args.width, args.layers, args.kind == "weak", args.seed)
     else:
         samples = open_samples(args.calibration) if args.calibration else None
         networks = TrainedNetwork(args.model, load_model(args.model), samples)

@@ -51,7 +51,7 @@ def folder(tmp_path: Path, monkeypatch) -> Path:
 
 @pytest.fixture
 def launched(monkeypatch) -> list[tuple[int, list[int]]]:
-    """Ranks and batch sizes of what is really launched, in order."""
+    """Ranks and batch sizes of what is really launched, in order; nothing is drawn."""
     launches, measure = [], scaling_job.Launch.measure
 
     def counting(self, shards, ranks, batches, *rest):
@@ -59,6 +59,7 @@ def launched(monkeypatch) -> list[tuple[int, list[int]]]:
         return measure(self, shards, ranks, batches, *rest)
 
     monkeypatch.setattr(scaling_job.Launch, "measure", counting)
+    monkeypatch.setattr(scaling_command, "_draw", lambda table: None)
     return launches
 
 
@@ -130,7 +131,7 @@ def test_every_point_is_measured_counted_and_compared(folder, capsys):
     }
 
 
-def test_weak_scaling_keeps_the_weights_per_rank(folder):
+def test_weak_scaling_keeps_the_weights_per_rank(folder, launched):
     options = ["--ranks", "1,4", "--width", "32", "--layers", "2", "--batches", "4", "--repeat", "2"]
     scaling_command.run(["weak", *options, "--out", str(folder / "out")])
     rows = read(folder)
@@ -178,7 +179,7 @@ def test_failed_points_are_written_down_and_tried_again(folder, launched, capsys
     assert not list((folder / "out").glob(".*"))
 
 
-def test_a_launcher_that_starts_something_else_is_noticed(folder):
+def test_a_launcher_that_starts_something_else_is_noticed(folder, launched):
     script = folder / "one.sh"
     script.write_text(ONE)
     for launcher, expected in (
@@ -205,7 +206,7 @@ def test_launchers_become_command_lines(monkeypatch):
         assert command("srun") == ["srun", f"--mpi={pmi}", "--cpus-per-task=2", "-n", "4"]
 
 
-def test_given_shards_are_run_as_they_are(folder):
+def test_given_shards_are_run_as_they_are(folder, launched):
     network = small_plans.random_network()
     plan = small_plans.random_plan(network, 2, "replicated")
     provenance = {"model_fingerprint": load_model(folder / "model.npz").fingerprint()}
@@ -217,7 +218,7 @@ def test_given_shards_are_run_as_they_are(folder):
     assert restructured["values"] == sum(plan.values_sent(network, each) for each in network.mixings)
 
 
-def test_given_shards_of_another_model_or_too_few_workers_are_refused(folder):
+def test_given_shards_of_another_model_or_too_few_workers_are_refused(folder, launched):
     small_plans.write_shards(folder / "shards-2", 2, seed=7)
     small_plans.write_shards(folder / "shards-3", 2)
     (folder / "shards-3").rename(folder / "shards-4")

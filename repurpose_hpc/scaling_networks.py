@@ -1,0 +1,74 @@
+"""Synthetic networks, and plans for them made directly at a budget.
+
+A synthetic network computes nothing sensible, and how well its parts stand in for the whole does not matter:
+only what is computed and sent does.  So it is not restructured: neurons are owned in blocks, and of all
+ghosts those are kept whose columns have the largest norm, until the budget is used up.  That takes seconds
+where fitting the weights to data takes minutes.  Random weights prefer no neighbour, so every rank
+sends something to every other one: as many messages as in the dense network, only shorter.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from repurpose_hpc.model.activations import IDENTITY, RELU
+from repurpose_hpc.model.chain import chain
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.plan.plan import MixingPlan, Plan, dense_plan
+from repurpose_hpc.restructure.options import Options
+
+
+def random_network(width: int, layers: int, seed: int) -> Network:
+    """A chain of square layers with ReLU between them, float32."""
+    draw = np.random.default_rng(seed)
+    scale = np.float32(math.sqrt(2 / width))
+    weights = [scale * draw.standard_normal((width, width), np.float32) for _ in range(layers)]
+    biases = [np.zeros(width, np.float32)] * layers
+    return chain(weights, biases, [RELU] * (layers - 1) + [IDENTITY])
+
+
+def cut_at_budget(network: Network, options: Options) -> tuple[Network, Plan]:
+    """Keep the columns of largest norm.
+
+    Args:
+        network: a chain of dense layers, none of them with fewer outputs than inputs.
+        options: ``workers``, ``input_placement`` and ``comm_budget``.
+
+    Returns:
+        the network, its weights zero where the plan does not provide for them, and the plan.
+    """
+    dense = dense_plan(network, options.workers, options.input_placement, np.ones(options.workers))
+    travels = {mixing.name: dense.dense_values(network, mixing) > 0 for mixing in network.mixings}
+    norms = {
+        mixing.name: np.where(dense.mixings[mixing.name].ghosts, _norms(network, mixing, dense), 0)
+        for mixing in network.mixings
+        if travels[mixing.name]
+    }
+    smallest = _smallest_kept(norms, options.comm_budget)
+    masks = {
+        name: MixingPlan(norms[name] >= smallest, mask.sums) if travels[name] else mask
+        for name, mask in dense.mixings.items()
+    }
+    plan = Plan(options.workers, options.input_placement, dense.owners, masks)
+    cut = {
+        mixing.name: replace(mixing, weights=np.where(plan.allowed(network, mixing), mixing.weights, 0))
+        for mixing in network.mixings
+    }
+    return network.with_mixings(cut), plan
+
+
+def _norms(network: Network, mixing: Mixing, plan: Plan) -> np.ndarray:
+    """Squared norm of each column in the rows of each worker, (P, n)."""
+    owner, squares = plan.owner(network, mixing.target), np.square(mixing.weights)
+    return np.stack([squares[owner == q].sum(axis=0) for q in range(plan.workers)])
+
+
+def _smallest_kept(norms: dict[str, np.ndarray], budget: float) -> float:
+    """The norm of the last ghost, by size, that the budget has room for; infinity if it has for none."""
+    everything = np.concatenate([norm[norm > 0] for norm in norms.values()] or [np.empty(0)])
+    kept = math.floor(budget * everything.size)
+    return float(np.partition(everything, -kept)[-kept]) if kept else math.inf
