@@ -165,7 +165,7 @@ def _run(command: list[str], timeout: float) -> tuple[int, str]:
     try:
         process = subprocess.Popen(
             command,
-            env={"OMP_NUM_THREADS": "1", **_OVERSUBSCRIBE, **os.environ},
+            env={**_OVERSUBSCRIBE, **os.environ},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
