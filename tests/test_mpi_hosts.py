@@ -22,7 +22,7 @@ def test_ranks_of_one_machine_share_its_cores():
 def test_every_host_counts_once(monkeypatch):
     comm = MPI.COMM_WORLD
     networks = [rank // 2 for rank in range(comm.size)]
-    monkeypatch.setattr(hosts.os, "stat", lambda path: os.stat_result([0, networks[comm.rank], *[0] * 8]))
+    monkeypatch.setattr(hosts, "_network", lambda: networks[comm.rank])
     found = Hosts(comm)
     assert found.count == len(set(networks))
     counters = (

@@ -27,8 +27,7 @@ class Hosts:
     """
 
     def __init__(self, comm: MPI.Comm) -> None:
-        machine = _BOOT.read_text() if _BOOT.exists() else MPI.Get_processor_name()
-        network = os.stat(_NETWORK).st_ino if _NETWORK.exists() else 0
+        machine, network = _machine(), _network()
         ranks = comm.allgather((machine, network, frozenset(os.sched_getaffinity(0))))
         hosts = [(machine, network) for machine, network, _ in ranks]
         self.count = len(set(hosts))
@@ -49,6 +48,15 @@ class Hosts:
         total = np.empty_like(mine) if self._comm.rank == 0 else None
         self._comm.Reduce(mine, total, root=0)
         return total
+
+
+def _machine() -> str:
+    return _BOOT.read_text() if _BOOT.exists() else MPI.Get_processor_name()
+
+
+def _network() -> int:
+    """What tells the network namespaces of a machine apart."""
+    return os.stat(_NETWORK).st_ino if _NETWORK.exists() else 0
 
 
 def _is_crowded(ranks: list[tuple[str, int, frozenset[int]]], machine: str) -> bool:
