@@ -82,14 +82,19 @@ if [[ $# -lt 3 || ! $1 =~ ^[1-9][0-9]*$ || $1 -gt 250 ]]; then
     fail "expected P RATE COMMAND..., for example: 4 100mbit mpirun -n 4 python -m repurpose_hpc.infer" 2
 fi
 [[ $EUID -eq 0 ]] || fail "expected to be root, who may make network namespaces; start it with sudo"
-for tool in ip tc unshare; do
+for tool in ip tc setpriv unshare; do
     type "$tool" >/dev/null 2>&1 || fail "expected $tool, found none; install iproute2 and util-linux"
 done
 
 if [[ -z ${REHEARSAL:-} ]]; then
     mkdir -p "$STATE"
     export REHEARSAL=1
-    exec unshare --net --mount --pid --fork --mount-proc --kill-child bash "$0" "$@"
+    # unshare is deaf to signals, but ends with this process, and everything inside ends with it.
+    setpriv --pdeathsig KILL \
+        unshare --net --mount --pid --fork --mount-proc --kill-child bash "$0" "$@" <&0 &
+    trap 'kill -KILL $!' HUP INT TERM
+    wait $!
+    exit
 fi
 
 VENV=$(dirname "$0")/../.venv/bin

@@ -20,7 +20,7 @@ def obstacle() -> str:
     """Why no network can be rehearsed here; empty if it can."""
     if os.geteuid() != 0:
         return "needs root"
-    for tool in ("ip", "tc", "unshare"):
+    for tool in ("ip", "tc", "setpriv", "unshare"):
         if shutil.which(tool) is None:
             return f"needs {tool}"
     mpirun = environment.find_mpirun(Path(sys.prefix))
@@ -71,7 +71,8 @@ def test_its_status_is_that_of_the_command():
     assert run(2, "1gbit", "sh", "-c", "exit 7").returncode == 7
 
 
-def test_nothing_survives_its_violent_end(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_survives_its_violent_end(tmp_path, number):
     before = interfaces()
     mark = tmp_path / "started"
     command = ["sh", "-c", f"echo > {mark}; exec sleep 98765"]
@@ -80,8 +81,8 @@ def test_nothing_survives_its_violent_end(tmp_path):
         wait_for(mark.exists)
         assert sleepers()
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.send_signal(number)
+        assert process.wait(timeout=20) != 0
     wait_for(lambda: not sleepers())
     assert interfaces() == before
 
