@@ -67,6 +67,8 @@ ReturnToService=2
 OverTimeLimit=0
 KillWait=5
 MinJobAge=600
+# MPICH names shared memory by job, and a killed one leaves its own behind, which must not meet another's.
+FirstJobId=$(($(date +%s) % 60000000 + 1))
 MailProg=/bin/true
 CONF
     for ((node = 1; node <= nodes; node++)); do
