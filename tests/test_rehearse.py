@@ -37,7 +37,7 @@ def run(*arguments: object, env: dict | None = None) -> subprocess.CompletedProc
     return environment.run(
         [str(SCRIPT), *map(str, arguments)],
         {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
-        timeout=120,
+        timeout=300,
     )
 
 
