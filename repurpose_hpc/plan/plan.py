@@ -141,10 +141,17 @@ class Plan:
 
     def traffic(self, network: Network, mixing: Mixing) -> np.ndarray:
         """Values per sample that cross when ``mixing`` is computed: (P, P) int64, [p, q] from p to q."""
+        return self.ghost_traffic(network, mixing) + self.sum_traffic(network, mixing)
+
+    def ghost_traffic(self, network: Network, mixing: Mixing) -> np.ndarray:
+        """``traffic``, only the ghosts, which their owners send."""
         ghosts = _count_by_owner(self.exchanged(network, mixing), self.owner(network, mixing.source))
+        return network.values(mixing.source) * ghosts.T
+
+    def sum_traffic(self, network: Network, mixing: Mixing) -> np.ndarray:
+        """``traffic``, only the partial sums, which their owners receive."""
         sums = _count_by_owner(self.mixings[mixing.name].sums, self.owner(network, mixing.target))
-        # The owner of a ghost sends it, the owner of a sum receives it.
-        return network.values(mixing.source) * ghosts.T + network.values(mixing.target) * sums
+        return network.values(mixing.target) * sums
 
     def values_sent(self, network: Network, mixing: Mixing) -> int:
         """Values per sample that cross when ``mixing`` is computed, between workers."""

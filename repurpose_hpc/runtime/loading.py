@@ -44,11 +44,22 @@ def cast(shard: Shard, dtype: np.dtype) -> Shard:
 
 
 def warm_up(dtype: np.dtype, graph: Network, comm: MPI.Comm) -> None:
-    """Compile the kernels of ``graph`` on one rank of each node, for the caches of the others; collective."""
+    """Compile the kernels that ``graph`` needs; see ``compile_kernels``; collective."""
     maps = not all(
         isinstance(op, Elementwise) or (isinstance(op, Mixing) and op.window is None)
         for op in graph.operations
     )
+    compile_kernels(dtype, maps, comm)
+
+
+def compile_kernels(dtype: np.dtype, maps: bool, comm: MPI.Comm) -> None:
+    """Compile the kernels on one rank of each node, for the caches of the others; collective.
+
+    Args:
+        dtype: of weights and values.
+        maps: those of feature maps as well.
+        comm: of the job.
+    """
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
     for first in (True, False):
         with collectively(comm):

@@ -1,0 +1,184 @@
+"""What one forward asks of every rank: products, values to move, messages; all per sample.
+
+A rank hosts one worker.  ``plan_demand`` counts in a plan; ``scaled`` makes demands without one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Depthwise, Elementwise, Mixing, Operation, Pool
+from repurpose_hpc.plan.plan import EVERYBODY, Plan
+
+LOCAL, NETWORK = range(2)
+DENSE, CONVOLUTION = "dense", "convolution"
+
+
+@dataclass(frozen=True, eq=False)
+class Traffic:
+    """One exchange: what each rank sends and receives inside its node (``LOCAL``) and beyond (``NETWORK``).
+
+    Attributes:
+        messages_out, messages_in: (2, P) float64.
+        values_out, values_in: per sample, (2, P) float64.
+    """
+
+    messages_out: np.ndarray
+    messages_in: np.ndarray
+    values_out: np.ndarray
+    values_in: np.ndarray
+
+    @property
+    def active(self) -> bool:
+        """Whether any rank sends anything; if not, there is no exchange."""
+        return bool(self.messages_out.any())
+
+
+@dataclass(frozen=True, eq=False)
+class MixingDemand:
+    """A mixing, as ``runtime.mixings`` computes it.
+
+    Attributes:
+        kind: ``DENSE`` (also pointwise, and of whole maps) or ``CONVOLUTION``.
+        positions: columns that each sample is for the products.
+        rows: own neurons of the target, (P,).
+        own_depth, ghost_depth: inputs of a row, own ones and ghosts, times the kernel's size, (P,).
+        sum_rows: partial sums computed for others, (P,).
+        density: of the blocks' weights, how many are not zero.
+        ghosts, sums: the exchanges.
+    """
+
+    kind: str
+    positions: int
+    rows: np.ndarray
+    own_depth: np.ndarray
+    ghost_depth: np.ndarray
+    sum_rows: np.ndarray
+    density: float
+    ghosts: Traffic
+    sums: Traffic
+
+    @property
+    def weights(self) -> np.ndarray:
+        """In the blocks of each rank, (P,)."""
+        return self.rows * (self.own_depth + self.ghost_depth) + self.sum_rows * self.own_depth
+
+
+@dataclass(frozen=True, eq=False)
+class LocalDemand:
+    """An operation without weights: how many values each rank reads, (P,)."""
+
+    values: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Demand:
+    """A whole forward of P ranks: ``steps`` in order."""
+
+    ranks: int
+    steps: list[MixingDemand | LocalDemand]
+
+    @property
+    def weights(self) -> np.ndarray:
+        """In the blocks of each rank, (P,)."""
+        return sum((step.weights for step in self._mixings), np.zeros(self.ranks))
+
+    @property
+    def values_sent(self) -> float:
+        """Per sample, between ranks."""
+        return float(sum(traffic.values_out.sum() for traffic in self._traffic))
+
+    @property
+    def messages(self) -> float:
+        """Per forward, between ranks."""
+        return float(sum(traffic.messages_out.sum() for traffic in self._traffic))
+
+    @property
+    def _mixings(self) -> list[MixingDemand]:
+        return [step for step in self.steps if isinstance(step, MixingDemand)]
+
+    @property
+    def _traffic(self) -> list[Traffic]:
+        return [traffic for step in self._mixings for traffic in (step.ghosts, step.sums)]
+
+
+def plan_demand(network: Network, plan: Plan, per_node: int) -> Demand:
+    """Counted in a plan.
+
+    Args:
+        network: restructured, or any whose weights are zero where ``plan`` has none.
+        plan: for ``network``.
+        per_node: ranks of a node.
+    """
+    held = held_counts(network, plan)
+    steps = []
+    for op in network.operations:
+        if isinstance(op, Mixing):
+            steps.append(_mixing_demand(network, plan, op, held, per_node))
+        elif not isinstance(op, Elementwise):  # those are part of what comes before
+            steps.append(local_demand(network, op, held))
+    return Demand(plan.workers, steps)
+
+
+def local_demand(network: Network, op: Operation, held: dict[str, np.ndarray]) -> LocalDemand:
+    """Of an operation without weights between neurons; ``held`` as of ``held_counts``."""
+    taps = op.window.taps if isinstance(op, (Pool, Depthwise)) else 1
+    return LocalDemand(held[network.space_of[op.target]] * network.values(op.target) * taps)
+
+
+def product_shape(network: Network, mixing: Mixing) -> tuple[str, int]:
+    """What ``runtime.convolution`` makes of a mixing: its kind, and columns for each sample."""
+    window, positions = mixing.window, network.values(mixing.target)
+    if window is None or window.is_pointwise:
+        return DENSE, positions
+    whole = positions == 1 and window.kernel == window.positions and not any(window.pads)
+    return (DENSE if whole else CONVOLUTION), positions
+
+
+def block_density(network: Network, plan: Plan, mixing: Mixing) -> float:
+    """Which part of the weights in the blocks of a mixing is not zero."""
+    area = np.count_nonzero(plan.allowed(network, mixing)) * mixing.taps
+    return np.count_nonzero(mixing.weights) / area if area else 1.0
+
+
+def held_counts(network: Network, plan: Plan) -> dict[str, np.ndarray]:
+    """By space, how many neurons each worker holds: owns, or reads of a replicated input; (P,) float64."""
+    workers = np.arange(plan.workers)
+    held = {space.name: plan.owners[space.name][:, None] == workers for space in network.free_spaces}
+    for mixing in network.mixings:
+        reads = plan.mixings[mixing.name].ghosts.T
+        for part in network.parts(mixing.source):
+            if part in network.input_spaces and (plan.owners[part] == EVERYBODY).all():
+                places = network.neurons_in(mixing.source, part)
+                held[part][places[places >= 0]] |= reads[places >= 0]
+    return {name: each.sum(axis=0).astype(np.float64) for name, each in network.derive(held).items()}
+
+
+def _mixing_demand(
+    network: Network, plan: Plan, mixing: Mixing, held: dict[str, np.ndarray], per_node: int
+) -> MixingDemand:
+    masks, owner = plan.mixings[mixing.name], plan.owner(network, mixing.source)
+    kind, positions = product_shape(network, mixing)
+    return MixingDemand(
+        kind=kind,
+        positions=positions,
+        rows=held[network.space_of[mixing.target]],
+        own_depth=held[network.space_of[mixing.source]] * mixing.taps,
+        ghost_depth=(masks.ghosts & (owner != EVERYBODY)).sum(axis=1) * float(mixing.taps),
+        sum_rows=masks.sums.sum(axis=1).astype(np.float64),
+        density=block_density(network, plan, mixing),
+        ghosts=_traffic(plan.ghost_traffic(network, mixing), per_node),
+        sums=_traffic(plan.sum_traffic(network, mixing), per_node),
+    )
+
+
+def _traffic(values: np.ndarray, per_node: int) -> Traffic:
+    """From a table of values, (P, P), [p, q] from p to q."""
+    node = np.arange(len(values)) // per_node
+    local = np.where(node[:, None] == node, values, 0)
+    both = np.stack([local, values - local]).astype(np.float64)
+    sent = both > 0
+    return Traffic(sent.sum(axis=2) * 1.0, sent.sum(axis=1) * 1.0, both.sum(axis=2), both.sum(axis=1))

@@ -1,0 +1,251 @@
+"""What a forecast knows of a machine: links, memory, kernels; a JSON file.
+
+The keys of the file are the attributes of ``MachineModel``, those of its parts one level below.  GB are
+10^9 bytes.  ``docs/forecast.md`` says where the numbers of the files in ``machines/`` come from.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.files import write_text
+
+FOLDER = Path(__file__).resolve().parent / "machines"
+THIS = "this"
+
+
+@dataclass(frozen=True)
+class Link:
+    """A link in LogGP terms.
+
+    Attributes:
+        latency_us: L, from the end of sending a small message to the beginning of receiving it.
+        overhead_us: o, the time of the processor for sending, and again for receiving, a message.
+        gap_us: g, what a message occupies the link for beside its bytes: 1 / message rate.
+        gb_per_s: 1 / G, bytes per second in each direction; 0 is not allowed, ``math.inf`` is.
+        overlap: which part of a transfer goes on while the ranks compute, 0 to 1.
+    """
+
+    latency_us: float
+    overhead_us: float
+    gap_us: float
+    gb_per_s: float
+    overlap: float
+
+
+@dataclass(frozen=True)
+class Memory:
+    """How fast a rank reads weights, by how many bytes of them it reads in one forward.
+
+    Between entries the logarithms are interpolated, beyond them the last one holds.
+
+    Attributes:
+        bytes: ascending.
+        rank_gb_per_s: of a rank that has the node to itself.
+        node_gb_per_s: of all ranks of a full node together, each reading so many bytes.
+    """
+
+    bytes: tuple[float, ...]
+    rank_gb_per_s: tuple[float, ...]
+    node_gb_per_s: tuple[float, ...]
+
+    def seconds_per_byte(self, weights: np.ndarray, sharing: int) -> np.ndarray:
+        """For ranks with so many bytes of weights, ``sharing`` of them on a node."""
+        alone, together = (
+            _interpolated(weights, self.bytes, rates) for rates in (self.rank_gb_per_s, self.node_gb_per_s)
+        )
+        return 1e-9 / np.minimum(alone, together / sharing)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How fast a rank multiplies a block whose weights are in the nearest cache.
+
+    Attributes:
+        rows: of the block, ascending.
+        columns: samples times positions, ascending.
+        gflops: for each of ``rows`` one for each of ``columns``; 10^9 multiplications and additions per
+            second.  Interpolated like ``Memory``.
+    """
+
+    rows: tuple[float, ...]
+    columns: tuple[float, ...]
+    gflops: tuple[tuple[float, ...], ...]
+
+    def seconds_per_flop(self, rows: np.ndarray, columns: float) -> np.ndarray:
+        """For blocks of so many rows, and a number of columns."""
+        at_columns = [_interpolated(columns, self.columns, rates) for rates in self.gflops]
+        return 1e-9 / _interpolated(np.maximum(rows, 1), self.rows, at_columns)
+
+
+@dataclass(frozen=True)
+class MachineModel:
+    """A machine: nodes joined by a network, each with some ranks.
+
+    Attributes:
+        name, source: what it is, and where the numbers come from.
+        ranks_per_node: consecutive ranks share a node, its memory and its one link to the network.
+        call_us: of every call of a kernel, whatever it computes.
+        value_ns: of every value that is packed, added, pooled or leaves a product.
+        exchange_us: of posting a collective and waiting for it, without any message.
+        rank_us: the same, for each rank that takes part in it.
+        memory: of a rank and a node.
+        dense, sparse, convolution: products of dense blocks, of CSR, and of windows.
+        local: between ranks of a node; None: there is one rank per node, or nothing is known.
+        network: between nodes; None: there is one node, or nothing is known.
+    """
+
+    name: str
+    source: str
+    ranks_per_node: int
+    call_us: float
+    value_ns: float
+    exchange_us: float
+    rank_us: float
+    memory: Memory
+    dense: Rates
+    sparse: Rates
+    convolution: Rates
+    local: Link | None
+    network: Link | None
+
+    @property
+    def most_ranks(self) -> float:
+        """How many ranks the links that are known can join; ``math.inf``: any number."""
+        if self.network is None:
+            return self.ranks_per_node if self.local else 1
+        return math.inf
+
+
+def shipped() -> list[str]:
+    """Names of the machines that come with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+def read_machine(name: str, this: Path) -> MachineModel:
+    """The machine called ``name``: ``THIS``, one of ``shipped``, or a file.
+
+    Args:
+        this: the file that describes this machine.
+
+    Raises:
+        UserError: there is no such file, or what it says is no machine.
+    """
+    if name == THIS and not this.exists():
+        raise UserError(
+            f"--machine {THIS}: expected {this}, found none; measure this machine first: "
+            "mpirun -n R python -m repurpose_hpc.calibrate, with a rank for every core"
+        )
+    path = this if name == THIS else FOLDER / f"{name}.json" if name in shipped() else Path(name)
+    try:
+        return parse_machine(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"--machine: expected {THIS}, a file, or one of {', '.join(shipped())}, got {name!r}: {error}"
+        ) from None
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{path}: expected a machine as {FOLDER / 'gigabit.json'} describes one: {error}; "
+            "mend the file or write one with repurpose_hpc.calibrate"
+        ) from None
+
+
+def write_machine(path: Path, machine: MachineModel) -> None:
+    """Write a file that ``read_machine`` reads.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    write_text(path, json.dumps(asdict(machine), indent=1) + "\n")
+
+
+def parse_machine(described: dict) -> MachineModel:
+    """The machine that a dictionary describes.
+
+    Raises:
+        ValueError, TypeError: something is missing, unknown or out of range.
+    """
+    machine = dict(_checked(MachineModel, described, "the machine"))
+    machine["memory"] = _memory(machine["memory"])
+    for name in ("dense", "sparse", "convolution"):
+        machine[name] = _rates(machine[name], name)
+    for name in ("local", "network"):
+        machine[name] = None if machine[name] is None else _link(machine[name], name)
+    for name in ("call_us", "value_ns", "exchange_us", "rank_us"):
+        _check_number(machine[name], name)
+    if not isinstance(machine["ranks_per_node"], int) or machine["ranks_per_node"] < 1:
+        raise ValueError(f"ranks_per_node is {machine['ranks_per_node']!r}, not an integer of 1 or more")
+    if machine["network"] and machine["ranks_per_node"] > 1 and not machine["local"]:
+        raise ValueError("ranks share a node, but there is no link local")
+    return MachineModel(**machine)
+
+
+def _checked(kind: type, described: dict, name: str) -> dict:
+    """``described`` if its keys are the attributes of ``kind``."""
+    if not isinstance(described, dict):
+        raise TypeError(f"{name} is {described!r}, not an object with keys")
+    expected = {each.name for each in fields(kind)}
+    for problem, keys in (("lacks", expected - set(described)), ("has unknown", set(described) - expected)):
+        if keys:
+            raise ValueError(f"{name} {problem} {', '.join(sorted(keys))}")
+    return described
+
+
+def _link(described: dict, name: str) -> Link:
+    link = Link(**_checked(Link, described, name))
+    for key, value in asdict(link).items():
+        _check_number(value, f"{name}.{key}")
+    if link.gb_per_s == 0 or link.overlap > 1:
+        raise ValueError(f"{name}.gb_per_s is 0 or {name}.overlap is more than 1")
+    return link
+
+
+def _memory(described: dict) -> Memory:
+    table = _checked(Memory, described, "memory")
+    memory = Memory(**{key: tuple(values) for key, values in table.items()})
+    for key, values in asdict(memory).items():
+        _check_table(values, len(memory.bytes), f"memory.{key}")
+    _check_ascending(memory.bytes, "memory.bytes")
+    return memory
+
+
+def _rates(described: dict, name: str) -> Rates:
+    table = _checked(Rates, described, name)
+    rates = Rates(tuple(table["rows"]), tuple(table["columns"]), tuple(map(tuple, table["gflops"])))
+    if len(rates.gflops) != len(rates.rows):
+        raise ValueError(f"{name}.gflops has {len(rates.gflops)} rows, {name}.rows {len(rates.rows)}")
+    for row in rates.gflops:
+        _check_table(row, len(rates.columns), f"{name}.gflops")
+    for key in ("rows", "columns"):
+        _check_ascending(getattr(rates, key), f"{name}.{key}")
+    return rates
+
+
+def _check_number(value: float, name: str) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < math.inf:
+        raise ValueError(f"{name} is {value!r}, not a number of 0 or more")
+
+
+def _check_table(values: tuple, length: int, name: str) -> None:
+    for value in values:
+        _check_number(value, name)
+    if len(values) != length or not length or min(values) == 0:
+        raise ValueError(f"{name} is {values}, not {max(length, 1)} numbers above 0")
+
+
+def _check_ascending(values: tuple[float, ...], name: str) -> None:
+    _check_table(values, len(values), name)
+    if list(values) != sorted(set(values)):
+        raise ValueError(f"{name} is {values}, not ascending")
+
+
+def _interpolated(at: np.ndarray | float, places: tuple[float, ...], values: list | tuple) -> np.ndarray:
+    """Values at ``at``, the logarithms of all interpolated; constant beyond the ends."""
+    at = np.maximum(at, places[0])
+    return np.exp(np.interp(np.log(at), np.log(places), np.log(values)))

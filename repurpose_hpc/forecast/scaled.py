@@ -1,0 +1,208 @@
+"""Demands for numbers of workers that there is no plan for, from how sparse a plan is.
+
+*What stays.*  A worker's share of the neurons of others that it has as ghosts, and of the sums for others
+that it contributes to, does not depend on the number of workers P: the communication fraction of every
+mixing is kept.  So a worker receives about as many ghosts however many workers there are, and a space of n
+neurons of which the share ρ is wanted costs ρ n (P - 1) values.
+
+*Pairs.*  A pair of workers has about ρ n / P ghosts.  Those of different pairs are taken for independent:
+a message from p to q is expected 1 - (1 - ρ_q)^(neurons of p) times, so that pairs without any become the
+rule when P exceeds ρ n, and messages then are as many as values.
+
+*Imbalance.*  Neurons are shared out evenly; what a plan of P₀ workers says of worker ⌊q P₀ / P⌋ holds for
+worker q.  Who owns the neurons that others want is not kept.  Workers without rows want no ghosts, those
+without columns contribute to no sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from repurpose_hpc.forecast.demand import (
+    Demand,
+    MixingDemand,
+    Traffic,
+    block_density,
+    local_demand,
+    product_shape,
+)
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Elementwise, Mixing
+from repurpose_hpc.plan.plan import EVERYBODY, Plan, dense_plan, input_owners
+
+# Of the plan whose sparsity stands for that of the dense network.
+DENSE_WORKERS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Sparsity:
+    """How sparse a mixing is; each array has an entry for each worker that has a part in it.
+
+    Attributes:
+        exchanged: share of the neurons of others that come when it is computed.
+        ghosts: share of the neurons of others that it uses.
+        sums: share of the rows of others that a worker contributes to.
+        reads: share of a replicated input that a worker reads.
+        density: see ``MixingDemand``.
+    """
+
+    exchanged: np.ndarray
+    ghosts: np.ndarray
+    sums: np.ndarray
+    reads: np.ndarray
+    density: float
+
+
+Profile = Mapping[str, Sparsity]
+
+
+def plan_profile(network: Network, plan: Plan) -> Profile:
+    """How sparse every mixing of a restructured network is in its plan."""
+    return {mixing.name: _sparsity(network, plan, mixing) for mixing in network.mixings}
+
+
+def dense_profile(network: Network, placement: str) -> Profile:
+    """Nothing pruned, narrow mixings by partial sums: see ``dense_plan``."""
+    return plan_profile(network, dense_plan(network, DENSE_WORKERS, placement, np.ones(DENSE_WORKERS)))
+
+
+def budget_profile(network: Network, placement: str, fraction: float) -> Profile:
+    """An assumption: every mixing sends ``fraction`` of what it sends densely.
+
+    Mixings that send no more than that as unpruned partial sums do so.
+    """
+    profile = {}
+    for mixing in network.mixings:
+        dense = dense_profile(network, placement)[mixing.name]
+        sends_sums = dense.sums.any() and network.size(mixing.target) > fraction * network.size(mixing.source)
+        if sends_sums:  # too much: ghosts instead
+            everything = np.ones(DENSE_WORKERS)
+            dense = replace(dense, exchanged=everything, ghosts=everything, sums=0 * everything)
+        profile[mixing.name] = replace(
+            dense, exchanged=fraction * dense.exchanged, ghosts=fraction * dense.ghosts
+        )
+    return profile
+
+
+def scaled_demand(network: Network, profile: Profile, placement: str, workers: int, per_node: int) -> Demand:
+    """A demand that nobody has a plan for; numbers are expectations and need not be whole.
+
+    Args:
+        network: its weights do not matter.
+        profile: of its mixings.
+        placement: of the input; see ``plan.PLACEMENTS``.
+        workers: P, any number from 1; also the ranks.
+        per_node: ranks of a node.
+    """
+    owned = _owned_counts(network, placement, workers)
+    steps = []
+    for op in network.operations:
+        if isinstance(op, Mixing):
+            steps.append(_mixing_demand(network, op, profile[op.name], owned, per_node))
+        elif not isinstance(op, Elementwise):
+            steps.append(local_demand(network, op, owned))
+    return Demand(workers, steps)
+
+
+def expected_traffic(own: np.ndarray, wanted: np.ndarray, values: int, per_node: int) -> Traffic:
+    """The exchange in which worker q wants each neuron of others with probability ``wanted[q]``.
+
+    Args:
+        own: neurons of each worker, (P,).
+        wanted: (P,).
+        values: of a neuron.
+        per_node: ranks of a node.
+    """
+    node = np.arange(own.size) // per_node
+    sizes, which = np.unique(own, return_inverse=True)
+    messages_in, messages_out = np.zeros((2, own.size)), np.zeros((2, own.size))
+    for number, size in enumerate(sizes):
+        senders = which == number
+        chance = 1 - (1 - wanted) ** size  # that a sender of this size sends worker q something
+        messages_in += _split(senders, node) * chance
+        messages_out += np.where(senders, _split(chance, node), 0)
+    received = _split(own, node) * wanted
+    sent = _split(wanted, node) * own
+    return Traffic(messages_out, messages_in, values * sent, values * received)
+
+
+def swapped(traffic: Traffic) -> Traffic:
+    """The same with senders and receivers exchanged: whoever has a mask sends."""
+    return Traffic(traffic.messages_in, traffic.messages_out, traffic.values_in, traffic.values_out)
+
+
+def _split(amounts: np.ndarray, node: np.ndarray) -> np.ndarray:
+    """Sums over the other workers of a worker's node, and over those of other nodes, (2, P)."""
+    in_node = np.bincount(node, weights=amounts)[node]
+    return np.stack([in_node - amounts, np.sum(amounts) - in_node])
+
+
+def _sparsity(network: Network, plan: Plan, mixing: Mixing) -> Sparsity:
+    masks = plan.mixings[mixing.name]
+    source, target = plan.owner(network, mixing.source), plan.owner(network, mixing.target)
+    workers = np.arange(plan.workers)
+    has_rows, has_columns = np.isin(workers, target), np.isin(workers, source)
+    everybody = source == EVERYBODY
+    exchanged = plan.exchanged(network, mixing)
+    return Sparsity(
+        exchanged=_share(exchanged & ~everybody, source)[has_rows],
+        ghosts=_share(masks.ghosts & ~everybody, source)[has_rows],
+        sums=_share(masks.sums, target)[has_columns] if has_columns.any() else np.zeros(1),
+        reads=masks.ghosts[has_rows][:, everybody].mean(axis=1) if everybody.any() else np.zeros(1),
+        density=block_density(network, plan, mixing),
+    )
+
+
+def _share(mask: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """Of the neurons that others own, the part in the mask of each worker, (P,)."""
+    own = np.bincount(owner[owner != EVERYBODY], minlength=len(mask))
+    return mask.sum(axis=1) / np.maximum(own.sum() - own, 1)
+
+
+def _owned_counts(network: Network, placement: str, workers: int) -> dict[str, np.ndarray]:
+    """By space, the neurons of each worker, (P,) float64: even shares; none of a replicated input."""
+    even = np.ones(workers)
+    free = {
+        space.name: input_owners(
+            space.neurons, placement if space.name in network.input_spaces else "partitioned", even
+        )
+        for space in network.free_spaces
+    }
+    return {
+        name: np.bincount(owner[owner != EVERYBODY], minlength=workers).astype(np.float64)
+        for name, owner in network.derive(free).items()
+    }
+
+
+def _mixing_demand(
+    network: Network, mixing: Mixing, sparsity: Sparsity, owned: dict[str, np.ndarray], per_node: int
+) -> MixingDemand:
+    own, rows = (owned[network.space_of[tensor]] for tensor in (mixing.source, mixing.target))
+    others = own.sum() - own
+    shared = network.space(mixing.source).neurons - own.sum()  # of a replicated input
+    exchanged, ghosts, reads = (
+        _spread(share, rows > 0) for share in (sparsity.exchanged, sparsity.ghosts, sparsity.reads)
+    )
+    sums = _spread(sparsity.sums, own > 0)
+    kind, positions = product_shape(network, mixing)
+    return MixingDemand(
+        kind=kind,
+        positions=positions,
+        rows=rows,
+        own_depth=(own + reads * shared) * mixing.taps,
+        ghost_depth=ghosts * others * mixing.taps,
+        sum_rows=sums * (rows.sum() - rows),
+        density=sparsity.density,
+        ghosts=expected_traffic(own, exchanged, network.values(mixing.source), per_node),
+        sums=swapped(expected_traffic(rows, sums, network.values(mixing.target), per_node)),
+    )
+
+
+def _spread(shares: np.ndarray, busy: np.ndarray) -> np.ndarray:
+    """For each busy worker one of ``shares``, in order; 0 for the others; (P,)."""
+    spread, count = np.zeros(busy.size), np.count_nonzero(busy)
+    spread[busy] = shares[np.arange(count) * shares.size // max(count, 1)]
+    return spread

@@ -1,0 +1,119 @@
+"""What follows from forecasts for several numbers of ranks: the best, where more stop paying, a table.
+
+Keys of the report: ``machine``, ``machine_source``, ``model`` (the file or directory), ``input_placement``,
+``batch_size``, ``workers`` (of the shards; null for a model), ``comm_budget`` (assumed for a model; null for
+shards), ``points``; of ``restructured`` and ``dense``: ``best_ranks``, ``best_us``, ``speedup`` (over one
+rank) and ``paying_ranks``, see ``paying_ranks``; ``most_ranks`` (that the machine file has links for; null: any
+number).  A point has ``ranks``, ``basis`` (``plan``: counted in the shards, ``scaled``: see ``scaled``,
+``single``: one process), ``restructured`` and ``dense``, each with ``total_us``, ``compute_us``,
+``overhead_us``, ``latency_us``, ``bytes_us``, ``values_sent`` (per sample), ``messages`` (per batch) and
+``marginal`` (see ``marginal_efficiencies``; null for the first).  Times are those of a batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+FORMS = ("restructured", "dense")
+PARTS = ("compute", "overhead", "latency", "bytes")
+# Ranks pay if doubling them divides the time by 2 to this power, 1.41, or more.
+PAYS = 0.5
+
+
+def marginal_efficiencies(ranks: Sequence[int], times: Sequence[float]) -> list[float | None]:
+    """log(time before / time) / log(ranks / ranks before): 1 if doubling halves the time, 0 if it is in vain.
+
+    The first has nothing before it.
+    """
+    both = pairwise(zip(ranks, times, strict=True))
+    return [None, *(math.log(before / t) / math.log(r / fewer) for (fewer, before), (r, t) in both)]
+
+
+def paying_ranks(ranks: Sequence[int], marginal: Sequence[float | None]) -> int:
+    """Up to how many ranks every step had a marginal efficiency of PAYS or more."""
+    steps = zip(ranks[:-1], marginal[1:], strict=True)
+    return next((fewer for fewer, efficiency in steps if efficiency < PAYS), ranks[-1])
+
+
+def conclude(points: list[dict]) -> dict:
+    """What the report says of ``points``, ascending, whose ``marginal`` are filled in."""
+    ranks, found = [point["ranks"] for point in points], {}
+    for form in FORMS:
+        times = [point[form]["total_us"] for point in points]
+        marginal = marginal_efficiencies(ranks, times)
+        for point, efficiency in zip(points, marginal, strict=True):
+            point[form]["marginal"] = efficiency
+        best = min(times)
+        found[form] = {
+            "best_ranks": ranks[times.index(best)],
+            "best_us": best,
+            "speedup": points[0][form]["total_us"] / best if ranks[0] == 1 else None,
+            "paying_ranks": paying_ranks(ranks, marginal),
+        }
+    return found
+
+
+def render(result: dict) -> str:
+    """The report for people, several lines."""
+    lines = [
+        f"{result['machine']}: {result['machine_source']}",
+        f"{result['model']}, input {result['input_placement']}, batches of {result['batch_size']}; "
+        f"{_basis(result)}",
+        "microseconds per batch, and what compute, overhead, latency and bytes have in it",
+        "",
+        *_table(result["points"]),
+        "",
+        *(_conclusion(form, result[form], result["batch_size"]) for form in FORMS),
+    ]
+    if result["most_ranks"]:
+        lines.append(
+            f"no more than {result['most_ranks']} ranks: the machine file has no link that joins more"
+        )
+    return "\n".join(lines)
+
+
+def _basis(result: dict) -> str:
+    if result["workers"]:
+        return f"{result['workers']} ranks as in the plan, others as sparse as it"
+    return f"assumed: {result['comm_budget']:g} of the dense communication in every mixing"
+
+
+def _table(points: list[dict]) -> list[str]:
+    titles = ["time", *PARTS, "marginal"]
+    rows = [["ranks", "basis", *titles, *titles, "dense/restr."]]
+    for point in points:
+        gain = point["dense"]["total_us"] / point["restructured"]["total_us"]
+        cells = [cell for form in FORMS for cell in _cells(point[form])]
+        rows.append([f"{point['ranks']:,}", point["basis"], *cells, f"{gain:.2f}"])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return [_heads(widths), *lines]
+
+
+def _heads(widths: list[int]) -> str:
+    """The names of the forms above their first columns."""
+    start, line = 2, ""
+    for form in FORMS:
+        line = line.ljust(sum(widths[:start]) + 2 * start) + form
+        start += len(PARTS) + 2
+    return line
+
+
+def _cells(found: dict) -> list[str]:
+    marginal = "" if found["marginal"] is None else f"{found['marginal']:.2f}"
+    return [*(_us(found[f"{part}_us"]) for part in ("total", *PARTS)), marginal]
+
+
+def _us(us: float) -> str:
+    return f"{us:,.0f}" if us >= 100 or us == 0 else f"{us:.3g}"
+
+
+def _conclusion(form: str, found: dict, batch: int) -> str:
+    speedup = f", {found['speedup']:.2f} times faster than one" if found["speedup"] else ""
+    samples = "" if batch == 1 else f" ({_us(found['best_us'] / batch)} us per sample)"
+    return (
+        f"{form}: best with {found['best_ranks']:,} ranks, {_us(found['best_us'])} us{samples}{speedup}; "
+        f"adding ranks stops paying at {found['paying_ranks']:,}"
+    )

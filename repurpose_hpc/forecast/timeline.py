@@ -1,0 +1,178 @@
+"""The model of time: LogGP for messages, rates for products, a clock for every rank.
+
+A rank does for a mixing what ``runtime.mixings`` does, in that order: pack and post the ghosts; compute
+and post the sums; multiply its own neurons; wait for the ghosts and multiply them; wait for the sums and add
+them.
+
+*Products* of r rows, d inputs and c columns take a call, ``value_ns`` for each of the r c results, and the
+longer of reading the weights and 2 r d c operations.
+
+*Posting* takes ``exchange_us``, ``rank_us`` for each rank and o for each message; receiving takes o for
+each message.  Whatever a node sends to, or receives from, other nodes goes through its one link, which a
+message occupies for g and G for each byte; a rank's messages inside its node go through a link of its own.
+A rank has everything when L and the longer of two times have passed: that of the busiest link out, and that of
+its own link in; counted from when the last rank has begun to send.  The part ``overlap`` of a transfer begins when
+it is posted, the rest when the rank waits.  So a rank waits for the slowest even if that one sends it nothing: the
+forecast errs on the long side where messages are few.
+
+Left out: contention inside the network, and bringing outputs to one place (which ``infer`` does not time either).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from repurpose_hpc.forecast.demand import (
+    CONVOLUTION,
+    LOCAL,
+    NETWORK,
+    Demand,
+    LocalDemand,
+    MixingDemand,
+    Traffic,
+)
+from repurpose_hpc.forecast.machine import Link, MachineModel
+from repurpose_hpc.kernels import csr_is_faster
+
+VALUE_BYTES = 4
+# A weight and its column.
+SPARSE_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of a forward of one batch; the parts add up to ``total``.
+
+    Attributes:
+        total: until the last rank has finished.
+        compute: what is left with links that cost nothing, waiting for slower ranks included.
+        overhead: what o, g and the calls of the collectives add to that.
+        latency: what L adds to that.
+        bytes: what G adds to that.
+    """
+
+    total: float
+    compute: float
+    overhead: float
+    latency: float
+    bytes: float
+
+
+def forecast(demand: Demand, machine: MachineModel, batch: int) -> Times:
+    """The time of a forward.
+
+    Only what is not hidden behind computation counts for a part.
+    """
+    steps = [machine]
+    for change in ({"gb_per_s": math.inf}, {"latency_us": 0.0}, {"overhead_us": 0.0, "gap_us": 0.0}):
+        steps.append(_with_links(steps[-1], change))
+    steps[-1] = replace(steps[-1], exchange_us=0.0, rank_us=0.0)
+    full, no_bytes, no_latency, free = (Clocks(demand, each, batch).run() for each in steps)
+    return Times(full, free, no_latency - free, no_bytes - no_latency, full - no_bytes)
+
+
+def _with_links(machine: MachineModel, change: dict[str, float]) -> MachineModel:
+    local, network = (link and replace(link, **change) for link in (machine.local, machine.network))
+    return replace(machine, local=local, network=network)
+
+
+class Clocks:
+    """A forward of one batch, with a clock for every rank.
+
+    Attributes:
+        now: seconds on each rank's clock, (P,).
+    """
+
+    def __init__(self, demand: Demand, machine: MachineModel, batch: int) -> None:
+        self.demand, self.machine, self.batch = demand, machine, batch
+        self.now = np.zeros(demand.ranks)
+        self.node = np.arange(demand.ranks) // machine.ranks_per_node
+        sharing = min(demand.ranks, machine.ranks_per_node)
+        self.per_byte = machine.memory.seconds_per_byte(VALUE_BYTES * demand.weights, sharing)
+
+    def run(self) -> float:
+        """Seconds until the last rank has finished."""
+        for step in self.demand.steps:
+            if isinstance(step, LocalDemand):
+                self._pass(step.values)
+            else:
+                self._mix(step)
+        return float(self.now.max())
+
+    def _mix(self, step: MixingDemand) -> None:
+        ghosts, sums = step.ghosts, step.sums
+        if ghosts.active:
+            self._pass(ghosts.values_out.sum(axis=0))
+            ghosts_posted = self._post(ghosts)
+        self._multiply(step, step.sum_rows, step.own_depth)
+        if sums.active:
+            sums_posted = self._post(sums)
+        self._multiply(step, step.rows, step.own_depth)
+        if ghosts.active:
+            self._wait(ghosts, ghosts_posted)
+        self._multiply(step, step.rows, step.ghost_depth)
+        if sums.active:
+            self._wait(sums, sums_posted)
+            self._pass(sums.values_in.sum(axis=0))
+
+    def _multiply(self, step: MixingDemand, rows: np.ndarray, depth: np.ndarray) -> None:
+        """A product on every rank that has weights for it."""
+        machine, columns = self.machine, self.batch * step.positions
+        weights, rates, size = rows * depth, machine.dense, VALUE_BYTES
+        if step.kind == CONVOLUTION:
+            rates = machine.convolution
+        elif csr_is_faster(step.density, columns):
+            weights, rates, size = step.density * weights, machine.sparse, SPARSE_BYTES
+        reading = size * weights * self.per_byte
+        multiplying = 2 * weights * columns * rates.seconds_per_flop(rows, columns)
+        busy = np.maximum(reading, multiplying) + 1e-9 * machine.value_ns * rows * columns
+        self.now = self.now + np.where(weights > 0, 1e-6 * machine.call_us + busy, 0)
+
+    def _pass(self, values: np.ndarray) -> None:
+        """A pass over so many values per sample on each rank."""
+        machine = self.machine
+        busy = 1e-6 * machine.call_us + 1e-9 * machine.value_ns * values * self.batch
+        self.now = self.now + np.where(values > 0, busy, 0)
+
+    def _post(self, traffic: Traffic) -> np.ndarray:
+        """Post a collective; when each rank had done so."""
+        machine = self.machine
+        calling = machine.exchange_us + machine.rank_us * self.demand.ranks
+        self.now = self.now + 1e-6 * calling + self._overhead(traffic.messages_out)
+        return self.now
+
+    def _wait(self, traffic: Traffic, posted: np.ndarray) -> None:
+        """Wait until everything has come that a rank is to receive."""
+        arrived = self.now
+        for scope, link in self._links():
+            receives = traffic.messages_in[scope] > 0
+            if not receives.any():
+                continue
+            begun = posted + (1 - link.overlap) * (self.now - posted)
+            last = begun[traffic.messages_out[scope] > 0].max()
+            there = last + 1e-6 * link.latency_us + self._transfer(traffic, scope, link)
+            arrived = np.where(receives, np.maximum(arrived, there), arrived)
+        self.now = arrived + self._overhead(traffic.messages_in)
+
+    def _transfer(self, traffic: Traffic, scope: int, link: Link) -> np.ndarray:
+        """How long the links need that each rank depends on, (P,)."""
+        out = self._occupied(traffic.messages_out[scope], traffic.values_out[scope], scope, link)
+        into = self._occupied(traffic.messages_in[scope], traffic.values_in[scope], scope, link)
+        return np.maximum(out.max(), into)
+
+    def _occupied(self, messages: np.ndarray, values: np.ndarray, scope: int, link: Link) -> np.ndarray:
+        """How long each rank's link is occupied by all that goes through it in one direction, (P,)."""
+        per_byte = 1e-9 / link.gb_per_s
+        seconds = 1e-6 * link.gap_us * messages + VALUE_BYTES * self.batch * per_byte * values
+        return seconds if scope == LOCAL else np.bincount(self.node, weights=seconds)[self.node]
+
+    def _overhead(self, messages: np.ndarray) -> np.ndarray:
+        """The processor's time for messages, (2, P) of them, (P,)."""
+        return sum(1e-6 * link.overhead_us * messages[scope] for scope, link in self._links())
+
+    def _links(self) -> list[tuple[int, Link]]:
+        both = (LOCAL, self.machine.local), (NETWORK, self.machine.network)
+        return [(scope, link) for scope, link in both if link is not None]
