@@ -74,16 +74,15 @@ def budget_profile(network: Network, placement: str, fraction: float) -> Profile
 
     Mixings that send no more than that as unpruned partial sums do so.
     """
+    dense, everything = dense_profile(network, placement), np.ones(DENSE_WORKERS)
     profile = {}
     for mixing in network.mixings:
-        dense = dense_profile(network, placement)[mixing.name]
-        sends_sums = dense.sums.any() and network.size(mixing.target) > fraction * network.size(mixing.source)
-        if sends_sums:  # too much: ghosts instead
-            everything = np.ones(DENSE_WORKERS)
-            dense = replace(dense, exchanged=everything, ghosts=everything, sums=0 * everything)
-        profile[mixing.name] = replace(
-            dense, exchanged=fraction * dense.exchanged, ghosts=fraction * dense.ghosts
-        )
+        sparsity = dense[mixing.name]
+        too_many = network.size(mixing.target) > fraction * network.size(mixing.source)
+        if sparsity.sums.any() and too_many:
+            sparsity = replace(sparsity, exchanged=everything, ghosts=everything, sums=0 * everything)
+        exchanged, ghosts = fraction * sparsity.exchanged, fraction * sparsity.ghosts
+        profile[mixing.name] = replace(sparsity, exchanged=exchanged, ghosts=ghosts)
     return profile
 
 
@@ -97,13 +96,16 @@ def scaled_demand(network: Network, profile: Profile, placement: str, workers: i
         workers: P, any number from 1; also the ranks.
         per_node: ranks of a node.
     """
-    owned = _owned_counts(network, placement, workers)
+    owners = _even_owners(network, placement, workers)
+    owned = {name: _owned_counts(owner, workers) for name, owner in owners.items()}
+    # Of a replicated input, every worker pools and so on all that there is.
+    held = {name: owned[name] + np.count_nonzero(owner == EVERYBODY) for name, owner in owners.items()}
     steps = []
     for op in network.operations:
         if isinstance(op, Mixing):
             steps.append(_mixing_demand(network, op, profile[op.name], owned, per_node))
         elif not isinstance(op, Elementwise):
-            steps.append(local_demand(network, op, owned))
+            steps.append(local_demand(network, op, held))
     return Demand(workers, steps)
 
 
@@ -159,22 +161,28 @@ def _sparsity(network: Network, plan: Plan, mixing: Mixing) -> Sparsity:
 def _share(mask: np.ndarray, owner: np.ndarray) -> np.ndarray:
     """Of the neurons that others own, the part in the mask of each worker, (P,)."""
     own = np.bincount(owner[owner != EVERYBODY], minlength=len(mask))
-    return mask.sum(axis=1) / np.maximum(own.sum() - own, 1)
+    others = own.sum() - own
+    shares = mask.sum(axis=1) / np.maximum(others, 1)
+    # A worker that owns everything says nothing.
+    return np.where(others > 0, shares, shares[others > 0].mean() if others.any() else 0)
 
 
-def _owned_counts(network: Network, placement: str, workers: int) -> dict[str, np.ndarray]:
-    """By space, the neurons of each worker, (P,) float64: even shares; none of a replicated input."""
+def _even_owners(network: Network, placement: str, workers: int) -> dict[str, np.ndarray]:
+    """By space, owners in even shares; of the inputs as ``placement`` has it."""
     even = np.ones(workers)
-    free = {
-        space.name: input_owners(
-            space.neurons, placement if space.name in network.input_spaces else "partitioned", even
-        )
-        for space in network.free_spaces
-    }
-    return {
-        name: np.bincount(owner[owner != EVERYBODY], minlength=workers).astype(np.float64)
-        for name, owner in network.derive(free).items()
-    }
+    return network.derive(
+        {
+            space.name: input_owners(
+                space.neurons, placement if space.name in network.input_spaces else "partitioned", even
+            )
+            for space in network.free_spaces
+        }
+    )
+
+
+def _owned_counts(owner: np.ndarray, workers: int) -> np.ndarray:
+    """The neurons of each worker, (P,) float64."""
+    return np.bincount(owner[owner != EVERYBODY], minlength=workers).astype(np.float64)
 
 
 def _mixing_demand(

@@ -9,13 +9,13 @@ longer of reading the weights and 2 r d c operations.
 
 *Posting* takes ``exchange_us``, ``rank_us`` for each rank and o for each message; receiving takes o for
 each message.  Whatever a node sends to, or receives from, other nodes goes through its one link, which a
-message occupies for g and G for each byte; a rank's messages inside its node go through a link of its own.
-A rank has everything when L and the longer of two times have passed: that of the busiest link out, and that of
-its own link in; counted from when the last rank has begun to send.  The part ``overlap`` of a transfer begins when
-it is posted, the rest when the rank waits.  So a rank waits for the slowest even if that one sends it nothing: the
-forecast errs on the long side where messages are few.
+message occupies for g, and each byte for G; a rank's messages inside its node go through a link of its own.
+A rank has everything when L and the longer of two times have passed: that of the busiest link out, and that
+of its own link in; counted from when the last rank has begun to send.  The part ``overlap`` of a transfer
+begins when it is posted, the rest when the rank waits.  So a rank waits for the slowest even if that one
+sends it nothing: the forecast errs on the long side where messages are few.
 
-Left out: contention inside the network, and bringing outputs to one place (which ``infer`` does not time either).
+Left out: contention inside the network, and bringing outputs to one place (which ``infer`` does not time).
 """
 
 from __future__ import annotations
