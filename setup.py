@@ -50,5 +50,8 @@ setup(
     },
     packages=[*find_packages(include=["repurpose_hpc", "repurpose_hpc.*"]), "repurpose_hpc.kernels"],
     package_dir={"repurpose_hpc.kernels": "kernels"},
-    package_data={"repurpose_hpc.bundled": ["*.npz", "README.md"]},
+    package_data={
+        "repurpose_hpc.bundled": ["*.npz", "README.md"],
+        "repurpose_hpc.forecast": ["machines/*.json"],
+    },
 )

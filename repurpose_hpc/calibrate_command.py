@@ -10,7 +10,7 @@ import numpy as np
 
 from repurpose_hpc import __version__
 from repurpose_hpc.files import check_writable
-from repurpose_hpc.forecast.machine import MachineModel, parse_machine, write_machine
+from repurpose_hpc.forecast.machine import THIS_FILE, MachineModel, parse_machine, write_machine
 from repurpose_hpc.options import Parser, positive
 from repurpose_hpc.runtime import calibration
 from repurpose_hpc.runtime.agreement import collectively
@@ -20,11 +20,6 @@ from repurpose_hpc.shard_cache import cache_directory
 
 if TYPE_CHECKING:
     from mpi4py import MPI
-
-
-def this_machine() -> Path:
-    """Where the description of this machine is kept."""
-    return cache_directory() / "machine.json"
 
 
 def run(argv: list[str], comm: MPI.Comm, library: str) -> None:
@@ -43,7 +38,7 @@ def run(argv: list[str], comm: MPI.Comm, library: str) -> None:
         args = _parser(speaks=comm.rank == 0).parse_args(argv)
     with collectively(comm):
         if comm.rank == 0:
-            if args.out == this_machine():
+            if args.out.parent == cache_directory():
                 args.out.parent.mkdir(parents=True, exist_ok=True)
             check_writable(args.out)
     machine = measure(comm, args.ranks_per_node)
@@ -95,8 +90,9 @@ def render(machine: MachineModel) -> str:
     memory, dense = machine.memory, machine.dense
     lines = [
         f"{machine.name}: {machine.ranks_per_node} ranks per node",
-        f"a call {machine.call_us:.2f} us, a value {machine.value_ns:.2f} ns, an exchange "
-        f"{machine.exchange_us:.1f} us and {machine.rank_us:.3f} us per rank",
+        f"a call {machine.call_us:.2f} us, a value {machine.value_ns:.2f} ns, an entry of a window "
+        f"{machine.window_ns:.2f} ns, an exchange {machine.exchange_us:.1f} us and {machine.rank_us:.3f} us "
+        "per rank",
         f"memory {memory.rank_gb_per_s[-1]:.1f} GB/s for one rank, {memory.node_gb_per_s[-1]:.1f} for all "
         f"of the node; weights of {memory.bytes[0] / 1e3:.0f} kB {memory.rank_gb_per_s[0]:.1f} and "
         f"{memory.node_gb_per_s[0]:.1f}",
@@ -125,7 +121,7 @@ def _parser(speaks: bool) -> Parser:
     parser.add_argument(
         "--out",
         type=Path,
-        default=this_machine(),
+        default=cache_directory() / THIS_FILE,
         metavar="FILE.json",
         help="where the result goes (default %(default)s, which forecast calls 'this')",
     )

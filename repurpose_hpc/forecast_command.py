@@ -14,10 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from repurpose_hpc import report
-from repurpose_hpc.calibrate_command import this_machine
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.forecast.demand import Demand, plan_demand
-from repurpose_hpc.forecast.machine import THIS, MachineModel, read_machine, shipped
+from repurpose_hpc.forecast.machine import THIS, THIS_FILE, MachineModel, read_machine, shipped
 from repurpose_hpc.forecast.scaled import (
     Profile,
     budget_profile,
@@ -35,6 +34,7 @@ from repurpose_hpc.plan.files import read_plan, read_shard
 from repurpose_hpc.plan.plan import PLACEMENTS, Plan
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.runtime.agreement import alone
+from repurpose_hpc.shard_cache import cache_directory
 
 RANKS = (*(1 << power for power in range(14)), 10_000)
 SINGLE, PLAN, SCALED = "single", "plan", "scaled"
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> dict:
     Raises:
         UserError: a file cannot be read, or the machine has no links for any number of ranks asked for.
     """
-    machine = read_machine(args.machine, this_machine())
+    machine = read_machine(args.machine, cache_directory() / THIS_FILE)
     subject = open_shards(args.subject) if args.subject.is_dir() else open_model(args)
     plan = subject.plan
     ranks = _ranks(args.ranks or {*RANKS, *([plan.workers] if plan else [])}, machine)

@@ -12,6 +12,7 @@ PLAIN = MachineModel(
     ranks_per_node=1,
     call_us=0,
     value_ns=0,
+    window_ns=0,
     exchange_us=0,
     rank_us=0,
     memory=Memory((1.0,), (1e9,), (1e9,)),

@@ -78,9 +78,9 @@ def test_efficiencies():
     assert paying_ranks([1, 2, 4], [None, 1.0, 0.5]) == 4
 
 
-def _command(*args, env=None):
+def _command(*args):
     command = [sys.executable, "-m", "repurpose_hpc.forecast", *map(str, args)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 def test_command_prints_a_table_and_writes_the_report(tmp_path):
@@ -120,3 +120,8 @@ def test_too_many_ranks_for_a_machine_that_has_no_links(tmp_path):
     write_model(tmp_path / "model.npz", random_network())
     with pytest.raises(UserError, match="at most 1"):
         _forecast(tmp_path / "model.npz", tmp_path / "m.json", "--ranks", "4")
+
+
+def test_it_does_not_start_mpi():
+    code = "import sys, repurpose_hpc.forecast_command; sys.exit('mpi4py.MPI' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from machines import PLAIN, with_network
 from small_graphs import convolutional_network
@@ -111,6 +111,7 @@ NUMBERS = st.floats(0, 1000)
 LINKS = st.builds(Link, NUMBERS, NUMBERS, NUMBERS, st.floats(1e-3, 100), st.floats(0, 1))
 
 
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 100),
     graph=st.booleans(),

@@ -69,9 +69,15 @@ class MixingDemand:
 
 @dataclass(frozen=True, eq=False)
 class LocalDemand:
-    """An operation without weights: how many values each rank reads, (P,)."""
+    """An operation without weights between neurons.
+
+    Attributes:
+        values: that each rank makes, (P,).
+        taps: entries of the window of each; 1 where there are no windows.
+    """
 
     values: np.ndarray
+    taps: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +132,7 @@ def plan_demand(network: Network, plan: Plan, per_node: int) -> Demand:
 def local_demand(network: Network, op: Operation, held: dict[str, np.ndarray]) -> LocalDemand:
     """Of an operation without weights between neurons; ``held`` as of ``held_counts``."""
     taps = op.window.taps if isinstance(op, (Pool, Depthwise)) else 1
-    return LocalDemand(held[network.space_of[op.target]] * network.values(op.target) * taps)
+    return LocalDemand(held[network.space_of[op.target]] * network.values(op.target), taps)
 
 
 def product_shape(network: Network, mixing: Mixing) -> tuple[str, int]:

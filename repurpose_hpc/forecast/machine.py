@@ -18,6 +18,8 @@ from repurpose_hpc.files import write_text
 
 FOLDER = Path(__file__).resolve().parent / "machines"
 THIS = "this"
+# In the cache directory, written by ``calibrate``.
+THIS_FILE = "machine.json"
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Rates:
 
     Attributes:
         rows: of the block, ascending.
-        columns: samples times positions, ascending.
+        columns: samples times positions, ascending; of a convolution the positions alone.
         gflops: for each of ``rows`` one for each of ``columns``; 10^9 multiplications and additions per
             second.  Interpolated like ``Memory``.
     """
@@ -92,7 +94,8 @@ class MachineModel:
         name, source: what it is, and where the numbers come from.
         ranks_per_node: consecutive ranks share a node, its memory and its one link to the network.
         call_us: of every call of a kernel, whatever it computes.
-        value_ns: of every value that is packed, added, pooled or leaves a product.
+        value_ns: of every value that is packed, added or leaves a product.
+        window_ns: of every entry of every window of a pooling or depthwise convolution.
         exchange_us: of posting a collective and waiting for it, without any message.
         rank_us: the same, for each rank that takes part in it.
         memory: of a rank and a node.
@@ -106,6 +109,7 @@ class MachineModel:
     ranks_per_node: int
     call_us: float
     value_ns: float
+    window_ns: float
     exchange_us: float
     rank_us: float
     memory: Memory
@@ -177,7 +181,7 @@ def parse_machine(described: dict) -> MachineModel:
         machine[name] = _rates(machine[name], name)
     for name in ("local", "network"):
         machine[name] = None if machine[name] is None else _link(machine[name], name)
-    for name in ("call_us", "value_ns", "exchange_us", "rank_us"):
+    for name in ("call_us", "value_ns", "window_ns", "exchange_us", "rank_us"):
         _check_number(machine[name], name)
     if not isinstance(machine["ranks_per_node"], int) or machine["ranks_per_node"] < 1:
         raise ValueError(f"ranks_per_node is {machine['ranks_per_node']!r}, not an integer of 1 or more")

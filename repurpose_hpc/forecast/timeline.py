@@ -97,7 +97,8 @@ class Clocks:
         """Seconds until the last rank has finished."""
         for step in self.demand.steps:
             if isinstance(step, LocalDemand):
-                self._pass(step.values)
+                value_ns = self.machine.value_ns if step.taps == 1 else self.machine.window_ns
+                self._pass(step.taps * step.values, value_ns)
             else:
                 self._mix(step)
         return float(self.now.max())
@@ -105,7 +106,7 @@ class Clocks:
     def _mix(self, step: MixingDemand) -> None:
         ghosts, sums = step.ghosts, step.sums
         if ghosts.active:
-            self._pass(ghosts.values_out.sum(axis=0))
+            self._pass(ghosts.values_out.sum(axis=0), self.machine.value_ns)
             ghosts_posted = self._post(ghosts)
         self._multiply(step, step.sum_rows, step.own_depth)
         if sums.active:
@@ -116,25 +117,26 @@ class Clocks:
         self._multiply(step, step.rows, step.ghost_depth)
         if sums.active:
             self._wait(sums, sums_posted)
-            self._pass(sums.values_in.sum(axis=0))
+            self._pass(sums.values_in.sum(axis=0), self.machine.value_ns)
 
     def _multiply(self, step: MixingDemand, rows: np.ndarray, depth: np.ndarray) -> None:
         """A product on every rank that has weights for it."""
         machine, columns = self.machine, self.batch * step.positions
-        weights, rates, size = rows * depth, machine.dense, VALUE_BYTES
+        weights, size = rows * depth, VALUE_BYTES
+        rate = machine.dense.seconds_per_flop(rows, columns)
         if step.kind == CONVOLUTION:
-            rates = machine.convolution
+            rate = machine.convolution.seconds_per_flop(rows, step.positions)
         elif csr_is_faster(step.density, columns):
-            weights, rates, size = step.density * weights, machine.sparse, SPARSE_BYTES
+            weights, size = step.density * weights, SPARSE_BYTES
+            rate = machine.sparse.seconds_per_flop(rows, columns)
         reading = size * weights * self.per_byte
-        multiplying = 2 * weights * columns * rates.seconds_per_flop(rows, columns)
+        multiplying = 2 * weights * columns * rate
         busy = np.maximum(reading, multiplying) + 1e-9 * machine.value_ns * rows * columns
         self.now = self.now + np.where(weights > 0, 1e-6 * machine.call_us + busy, 0)
 
-    def _pass(self, values: np.ndarray) -> None:
+    def _pass(self, values: np.ndarray, value_ns: float) -> None:
         """A pass over so many values per sample on each rank."""
-        machine = self.machine
-        busy = 1e-6 * machine.call_us + 1e-9 * machine.value_ns * values * self.batch
+        busy = 1e-6 * self.machine.call_us + 1e-9 * value_ns * values * self.batch
         self.now = self.now + np.where(values > 0, busy, 0)
 
     def _post(self, traffic: Traffic) -> np.ndarray:

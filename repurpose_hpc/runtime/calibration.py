@@ -98,6 +98,7 @@ def _measure_alone() -> dict:
     return {
         "call_us": 1e6 * call,
         "value_ns": 1e9 * value,
+        "window_ns": 1e9 * kernel_rates.window_seconds(),
         "rank_us": 1e6 * rank_seconds(),
         "memory": {
             "bytes": list(kernel_rates.WORKING_SETS),

@@ -11,8 +11,9 @@ from time import perf_counter
 
 import numpy as np
 
+from repurpose_hpc.kernels import max_pool
 from repurpose_hpc.model.operations import Window
-from repurpose_hpc.runtime.blocks import NO_ACTIVATION, Call, CsrProduct, DenseProduct
+from repurpose_hpc.runtime.blocks import COMPUTE, NO_ACTIVATION, Call, CsrProduct, DenseProduct
 from repurpose_hpc.runtime.buffers import Buffer
 from repurpose_hpc.runtime.convolution import Direct, Patches, Pointwise
 
@@ -73,6 +74,11 @@ def convolution_table() -> list[list[float]]:
         lambda m, side: _of_depth(partial(_map_seconds, m, side), CHANNELS, 2 * 9 * m * side**2),
     )
     return rates
+
+
+def window_seconds() -> float:
+    """Of each entry of each window of a pooling, the mean over maps of several sizes."""
+    return float(np.mean([_pooling_seconds(side) for side in MAP_SIDES]))
 
 
 def reading_rates(call_seconds: float, before: Callable[[], object]) -> list[float]:
@@ -141,6 +147,13 @@ def _map_seconds(rows: int, side: int, channels: int) -> float:
         calls = product.calls(maps, _random(rows, 1), out, scratch, NO_ACTIVATION)
         ways.append(fastest(partial(_run, calls)))
     return min(ways)
+
+
+def _pooling_seconds(side: int) -> float:
+    maps, half = _random(16 * side, side).reshape(16, 1, side, side), side // 2
+    out = np.empty((16, 1, half, half), np.float32)
+    call = (COMPUTE, max_pool, (maps, (2, 2), (2, 2), (1, 1), (0, 0), out))
+    return fastest(partial(_run, [call])) / (4 * out.size)
 
 
 def _reading_calls(size: int) -> list[Call]:
