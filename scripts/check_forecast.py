@@ -3,9 +3,9 @@
     python scripts/check_forecast.py --machine this --out check.csv --batches 1,16,256 DATA=SHARDS ...
 
 DATA are the samples that the network in the directory SHARDS takes.  Each is run by as many ranks as it has
-workers, with the launcher that belongs to the MPI here, also inside ``scripts/rehearse.sh``, several times.  A
-line of the table: what was run, the latencies of the ranks and of one process (least median and least 10th
-percentile), the forecasts, and their ratios to what was measured.
+workers, with the launcher that belongs to the MPI here, also inside ``scripts/rehearse.sh``, several times.
+A line of the table: what was run, the latencies of the ranks and of one process (least median and least
+10th percentile), the forecasts, and their ratios to what was measured.
 """
 
 from __future__ import annotations

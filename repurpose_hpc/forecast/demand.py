@@ -5,6 +5,7 @@ A rank hosts one worker.  ``plan_demand`` counts in a plan; ``scaled`` makes dem
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,12 +73,12 @@ class LocalDemand:
     """An operation without weights between neurons.
 
     Attributes:
-        values: that each rank makes, (P,).
-        taps: entries of the window of each; 1 where there are no windows.
+        values: that each rank makes; with windows, rows of values times entries of the window; (P,).
+        windows: whether it computes with windows: a pooling or a depthwise convolution.
     """
 
     values: np.ndarray
-    taps: int
+    windows: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +132,10 @@ def plan_demand(network: Network, plan: Plan, per_node: int) -> Demand:
 
 def local_demand(network: Network, op: Operation, held: dict[str, np.ndarray]) -> LocalDemand:
     """Of an operation without weights between neurons; ``held`` as of ``held_counts``."""
-    taps = op.window.taps if isinstance(op, (Pool, Depthwise)) else 1
-    return LocalDemand(held[network.space_of[op.target]] * network.values(op.target), taps)
+    neurons = held[network.space_of[op.target]]
+    if isinstance(op, (Pool, Depthwise)):
+        return LocalDemand(neurons * math.prod(op.window.out[:-1]) * op.window.taps, True)
+    return LocalDemand(neurons * network.values(op.target), False)
 
 
 def product_shape(network: Network, mixing: Mixing) -> tuple[str, int]:

@@ -95,7 +95,7 @@ class MachineModel:
         ranks_per_node: consecutive ranks share a node, its memory and its one link to the network.
         call_us: of every call of a kernel, whatever it computes.
         value_ns: of every value that is packed, added or leaves a product.
-        window_ns: of every entry of every window of a pooling or depthwise convolution.
+        window_ns: of a row of a map, for every entry of the window of a pooling or depthwise convolution.
         exchange_us: of posting a collective and waiting for it, without any message.
         rank_us: the same, for each rank that takes part in it.
         memory: of a rank and a node.

@@ -97,8 +97,8 @@ class Clocks:
         """Seconds until the last rank has finished."""
         for step in self.demand.steps:
             if isinstance(step, LocalDemand):
-                value_ns = self.machine.value_ns if step.taps == 1 else self.machine.window_ns
-                self._pass(step.taps * step.values, value_ns)
+                machine = self.machine
+                self._pass(step.values, machine.window_ns if step.windows else machine.value_ns)
             else:
                 self._mix(step)
         return float(self.now.max())
