@@ -1,11 +1,11 @@
 """Compare forecasts with measurements: run restructured networks, and forecast them from a machine file.
 
-    python scripts/check_forecast.py --machine this --out check.csv --batches 1,16,256 DATA=SHARDS ...
+    python scripts/check_forecast.py --machine FILE --out check.csv --batches 1,16,256 SHARDS ...
 
-DATA are the samples that the network in the directory SHARDS takes.  Each is run by as many ranks as it has
-workers, with the launcher that belongs to the MPI here, also inside ``scripts/rehearse.sh``, several times.
-A line of the table: what was run, the latencies of the ranks and of one process (least median and least
-10th percentile), the forecasts, and their ratios to what was measured.
+Each network is run by as many ranks as it has workers, with the launcher that belongs to the MPI here, also
+inside ``scripts/rehearse.sh``, and by one process.  A line of the table: what was run, the least, the 10th
+percentile and the median of its latencies, the forecast, and its ratio to the least.  (A machine file is made
+of the fastest repeats too.  On a machine with other work, median and percentile measure that work.)
 """
 
 from __future__ import annotations
@@ -15,82 +15,100 @@ import csv
 import json
 import subprocess
 import sys
-import tempfile
+import time
 from pathlib import Path
 
 import environment
+import numpy as np
 
 from repurpose_hpc import forecast_command
 
-
-def measure(shards: Path, data: Path, ranks: int, batch: int, repeat: int) -> dict:
-    """The report of ``infer``."""
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.json"
-        command = environment.mpi_command(Path(sys.executable), ranks)
-        command += ["-m", "repurpose_hpc.infer", "--shards", str(shards), "--input", str(data)]
-        command += ["--batch-size", str(batch), "--repeat", str(repeat), "--report", str(report)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment.mpi_environment())
-        return json.loads(report.read_text())
+SECONDS, CHUNK = 4.0, 10
 
 
-def predict(shards: Path, machine: str, ranks: int, batch: int) -> list[dict]:
-    """The points of ``forecast`` for one process and for ``ranks``."""
-    options = ["--machine", machine, "--ranks", f"1,{ranks}", "--batch-size", str(batch)]
-    return forecast_command.run(forecast_command.parse([str(shards), *options]))["points"]
+def measure(shards: Path, ranks: int, batch: int) -> list[float]:
+    """Least, 10th percentile and median of the latencies, in microseconds."""
+    command = environment.mpi_command(Path(sys.executable), ranks)
+    command += [__file__, "--run", str(shards), str(batch)]
+    env = {"OMP_NUM_THREADS": "1", **environment.mpi_environment()}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=env)
+    return json.loads(done.stdout)
 
 
-def least(reports: list[dict], key: str) -> dict[str, float]:
-    """The least median and percentile of several runs: other work on the machine only ever adds."""
-    return {name: min(report[key][name] for report in reports) for name in ("median", "p10")}
+def run(shards: Path, batch: int) -> None:
+    """A rank of ``measure``: random samples for SECONDS; one rank runs all workers as one."""
+    from mpi4py import MPI
+
+    from repurpose_hpc.plan.assemble import assemble
+    from repurpose_hpc.plan.plan import single_worker_plan
+    from repurpose_hpc.plan.shard import make_shard
+    from repurpose_hpc.runtime.loading import load_shards, warm_up
+    from repurpose_hpc.runtime.program import Program
+    from repurpose_hpc.runtime.timing import measure as time_forwards
+
+    comm = MPI.COMM_WORLD
+    _, parts = load_shards(shards, np.dtype(np.float32), comm)
+    if comm.size == 1:
+        whole = assemble(parts)
+        parts = [make_shard(whole, single_worker_plan(whole), 0)]
+    warm_up(np.dtype(np.float32), parts[0].graph, comm)
+    program = Program(parts, comm, batch)
+    shape = program.input_columns.size, batch
+    x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    latencies, ends = [], time.monotonic() + SECONDS
+    while comm.bcast(time.monotonic() < ends, root=0):
+        timing = time_forwards(program, x, CHUNK, comm)
+        if timing is not None:
+            latencies.append(timing.latency)
+    if comm.rank == 0:
+        print(json.dumps((1e6 * np.percentile(np.concatenate(latencies), (0, 10, 50))).tolist()))
 
 
-def compare(shards: Path, data: Path, args: argparse.Namespace, batch: int) -> dict:
+def compare(shards: Path, machine: str, batch: int, ranks: int) -> dict:
     """One line of the table."""
-    ranks = len(list(shards.glob("worker-*.h5")))
-    measured = [measure(shards, data, ranks, batch, args.repeat) for _ in range(args.runs)]
-    single, parallel = predict(shards, args.machine, ranks, batch)
-    found, alone = (least(measured, key) for key in ("latency_us", "single_process_latency_us"))
-    forecast, forecast_alone = parallel["restructured"], single["restructured"]["total_us"]
-    row = {
-        "machine": Path(args.machine).stem,
+    least, p10, median = measure(shards, ranks, batch)
+    options = ["--machine", machine, "--ranks", str(ranks), "--batch-size", str(batch)]
+    points = forecast_command.run(forecast_command.parse([str(shards), *options]))["points"]
+    forecast = points[0]["restructured"]
+    numbers = {
+        "least_us": least,
+        "p10_us": p10,
+        "median_us": median,
+        "forecast_us": forecast["total_us"],
+        "wire_us": forecast["latency_us"] + forecast["bytes_us"],
+        "overhead_us": forecast["overhead_us"],
+    }
+    return {
+        "machine": Path(machine).stem,
         "shards": shards.name,
         "ranks": ranks,
         "batch": batch,
-        "measured_us": found["median"],
-        "measured_p10_us": found["p10"],
-        "forecast_us": forecast["total_us"],
-        "ratio": forecast["total_us"] / found["median"],
-        "ratio_p10": forecast["total_us"] / found["p10"],
-        "wire_us": forecast["latency_us"] + forecast["bytes_us"],
-        "single_us": alone["median"],
-        "single_p10_us": alone["p10"],
-        "single_forecast_us": forecast_alone,
-        "single_ratio_p10": forecast_alone / alone["p10"],
+        **{name: round(value, 1) for name, value in numbers.items()},
+        "ratio": round(forecast["total_us"] / least, 2),
     }
-    return {key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}
 
 
 def main() -> None:
     """Run everything on the command line and append to the table."""
+    if sys.argv[1:2] == ["--run"]:
+        return run(Path(sys.argv[2]), int(sys.argv[3]))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("subjects", nargs="+", metavar="DATA=SHARDS")
+    parser.add_argument("shards", nargs="+", type=Path)
     parser.add_argument("--machine", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--batches", default="1,16,256")
-    parser.add_argument("--repeat", type=int, default=100)
-    parser.add_argument("--runs", type=int, default=3, help="of which the fastest counts")
     args = parser.parse_args()
-    for subject in args.subjects:
-        data, shards = map(Path, subject.split("="))
+    for shards in args.shards:
+        workers = len(list(shards.glob("worker-*.h5")))
         for batch in map(int, args.batches.split(",")):
-            row = compare(shards, data, args, batch)
-            print(row, flush=True)
-            with open(args.out, "a", newline="") as file:
-                table = csv.DictWriter(file, row)
-                if not file.tell():
-                    table.writeheader()
-                table.writerow(row)
+            for ranks in (1, workers):
+                row = compare(shards, args.machine, batch, ranks)
+                print(row, flush=True)
+                with open(args.out, "a", newline="") as file:
+                    table = csv.DictWriter(file, row)
+                    if not file.tell():
+                        table.writeheader()
+                    table.writerow(row)
 
 
 if __name__ == "__main__":
