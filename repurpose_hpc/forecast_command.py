@@ -109,10 +109,15 @@ def open_shards(directory: Path) -> Subject:
     """A restructured network with its plan; dense is every neuron to every worker.
 
     Raises:
-        UserError: the shards cannot be read.
+        UserError: the shards cannot be read, or are those of a single worker.
     """
     stored = read_plan(directory)
     plan = stored.plan
+    if plan.workers == 1:
+        raise UserError(
+            f"{directory}: expected shards of 2 workers or more, which show how much they exchange, found "
+            "those of 1; forecast the MODEL with a --comm-budget instead, or restructure for more workers"
+        )
     network = assemble([read_shard(stored, worker) for worker in range(plan.workers)])
     unpruned = network.with_mixings(
         {each.name: replace(each, weights=np.ones_like(each.weights)) for each in network.mixings}

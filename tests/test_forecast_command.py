@@ -110,6 +110,12 @@ def test_what_cannot_be_meant_is_refused(tmp_path, options, message):
     assert "Traceback" not in done.stderr
 
 
+def test_shards_of_one_worker_show_nothing(tmp_path, machine):
+    write_shards(tmp_path / "shards", 1)
+    with pytest.raises(UserError, match="2 workers or more"):
+        _forecast(tmp_path / "shards", machine)
+
+
 def test_a_model_needs_a_budget_that_is_a_fraction(tmp_path):
     with pytest.raises(UsageError, match="fraction from 0 to 1"):
         parse([str(tmp_path / "model.npz"), "--machine", "edge", "--comm-budget", "2"])
