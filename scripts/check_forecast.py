@@ -21,7 +21,7 @@ from pathlib import Path
 import environment
 import numpy as np
 
-from repurpose_hpc import forecast_command
+from repurpose_hpc.forecast import command as forecast_command
 
 SECONDS, CHUNK = 4.0, 10
 

@@ -11,9 +11,10 @@ import pytest
 import small_plans
 from conftest import ROOT
 
-from repurpose_hpc import doctor_facts, doctor_findings
-from repurpose_hpc.doctor_command import render, summarise
-from repurpose_hpc.doctor_facts import Facts
+from repurpose_hpc.doctor import facts as doctor_facts
+from repurpose_hpc.doctor import findings as doctor_findings
+from repurpose_hpc.doctor.command import render, summarise
+from repurpose_hpc.doctor.facts import Facts
 from repurpose_hpc.runtime.agreement import PREFIX
 
 MODULE = ("-m", "repurpose_hpc.doctor")

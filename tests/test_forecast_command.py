@@ -12,9 +12,9 @@ from small_graphs import convolutional_network
 from small_plans import pruned, random_network, random_plan, write_model, write_shards
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.forecast.command import parse, run
 from repurpose_hpc.forecast.machine import write_machine
 from repurpose_hpc.forecast.summary import marginal_efficiencies, paying_ranks, render
-from repurpose_hpc.forecast_command import parse, run
 from repurpose_hpc.options import UsageError
 from repurpose_hpc.plan.files import write_plan
 
@@ -129,5 +129,5 @@ def test_too_many_ranks_for_a_machine_that_has_no_links(tmp_path):
 
 
 def test_it_does_not_start_mpi():
-    code = "import sys, repurpose_hpc.forecast_command; sys.exit('mpi4py.MPI' in sys.modules)"
+    code = "import sys, repurpose_hpc.forecast.command; sys.exit('mpi4py.MPI' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

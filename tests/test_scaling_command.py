@@ -11,12 +11,13 @@ import pytest
 import small_plans
 from conftest import ROOT
 
-from repurpose_hpc import scaling_command, scaling_job
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.load import load_model
 from repurpose_hpc.options import UsageError
 from repurpose_hpc.plan.files import write_plan
-from repurpose_hpc.scaling_table import COLUMNS, PHASES
+from repurpose_hpc.scaling import command as scaling_command
+from repurpose_hpc.scaling import job as scaling_job
+from repurpose_hpc.scaling.table import COLUMNS, PHASES
 
 # A launcher that starts no ranks: it makes trouble for 3 of them, and invents findings for others.
 CANNED = """

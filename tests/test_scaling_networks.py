@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from repurpose_hpc.restructure.options import Options
-from repurpose_hpc.scaling_networks import cut_at_budget, random_network
+from repurpose_hpc.scaling.networks import cut_at_budget, random_network
 
 
 @pytest.mark.parametrize("placement", ["replicated", "partitioned", "root"])

@@ -11,7 +11,6 @@ import pytest
 import small_plans
 from conftest import ROOT
 
-from repurpose_hpc import study_command, study_job
 from repurpose_hpc.data import open_samples
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.load import load_model
@@ -20,17 +19,19 @@ from repurpose_hpc.restructure.evaluation import evaluate
 from repurpose_hpc.restructure.options import METHODS, Options
 from repurpose_hpc.restructure.restructure import restructure
 from repurpose_hpc.runtime.agreement import PREFIX
-from repurpose_hpc.study_table import COLUMNS
+from repurpose_hpc.study import command as study_command
+from repurpose_hpc.study import job as study_job
+from repurpose_hpc.study.table import COLUMNS
 
 FOUR_POINTS = {"workers": "2,3", "methods": "data,magnitude/contiguous", "budgets": "0.2"}
 
 # Runs the command, which gets SIGNAL when it begins its third point.
 STOPPED = """
 import os, signal
-from repurpose_hpc import study_job
-from repurpose_hpc.study import main
+from repurpose_hpc.study import job
+from repurpose_hpc.study.command import main
 
-measure, calls = study_job.measure, []
+measure, calls = job.measure, []
 
 def stopped(subject, options, team):
     calls.append(options)
@@ -39,14 +40,14 @@ def stopped(subject, options, team):
     return measure(subject, options, team)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests may ignore it
-study_job.measure = stopped
+job.measure = stopped
 main()
 """
 
 WITHOUT_MATPLOTLIB = """
 import sys
 sys.modules["matplotlib"] = None
-from repurpose_hpc.study import main
+from repurpose_hpc.study.command import main
 main()
 """
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from repurpose_hpc.files import replacing
-from repurpose_hpc.study_table import Row
+from repurpose_hpc.study.table import Row
 
 # What tells lines apart, and how a legend says it.
 _LINE = {
@@ -33,7 +33,7 @@ def draw(path: Path, rows: Sequence[Row]) -> bool:
 
     Args:
         path: of the ``.png`` file; it appears when it is complete.
-        rows: of a ``study_table.Table``.
+        rows: of a ``study.table.Table``.
 
     Returns:
         whether there was anything to draw; ``path`` is untouched otherwise.

@@ -18,8 +18,8 @@ from repurpose_hpc.errors import UserError
 from repurpose_hpc.restructure.team import Team
 from repurpose_hpc.runtime.agreement import PREFIX
 from repurpose_hpc.runtime.launch import pmi
-from repurpose_hpc.scaling_subject import Subject
-from repurpose_hpc.scaling_table import Row, Table
+from repurpose_hpc.scaling.subject import Subject
+from repurpose_hpc.scaling.table import Row, Table
 
 Log = Callable[[str], None]
 
@@ -61,7 +61,7 @@ class Launch:
     def measure(
         self, shards: Path, ranks: int, batches: Sequence[int], dtype: str, report: Path
     ) -> list[Row]:
-        """Run ``scaling_point``.
+        """Run ``scaling.point``.
 
         Args:
             shards: what to run.
@@ -86,7 +86,7 @@ class Launch:
             "report": report,
         }
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        command = [*self.command(ranks), sys.executable, "-m", "repurpose_hpc.scaling_point", *words]
+        command = [*self.command(ranks), sys.executable, "-m", "repurpose_hpc.scaling.point", *words]
         try:
             status, output = _run(command, self.timeout)
             if status or not report.exists():

@@ -17,7 +17,7 @@ from repurpose_hpc.threads import free_threads, one_thread_per_rank
 
 if TYPE_CHECKING:
     from repurpose_hpc.restructure.options import Options
-    from repurpose_hpc.study_table import Table
+    from repurpose_hpc.study.table import Table
 
 BUDGETS = (0.2, 0.1, 0.05, 0.02, 0.01)
 
@@ -45,8 +45,8 @@ def run(argv: list[str]) -> None:
     args = parse(argv)
     # Imported after the command line is known to be right: SciPy takes its time.
     from repurpose_hpc.restructure.team import Team
-    from repurpose_hpc.study_job import compute, open_subject
-    from repurpose_hpc.study_table import Table
+    from repurpose_hpc.study.job import compute, open_subject
+    from repurpose_hpc.study.table import Table
 
     subject = open_subject(args.model, args.calibration, args.test)
     table = Table(args.out / f"{args.name}.csv", subject.origin())
@@ -169,7 +169,7 @@ def _point(args: argparse.Namespace, workers: int, method: str, budget: float) -
 def _draw(table: Table) -> None:
     path = table.path.with_suffix(".png")
     try:
-        from repurpose_hpc.study_plot import draw
+        from repurpose_hpc.study.plot import draw
     except ImportError as error:
         log(
             f"{path} was not drawn: {error}; pip install 'repurpose-hpc[plot]' and run the same command "

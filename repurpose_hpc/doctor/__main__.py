@@ -9,14 +9,14 @@ from repurpose_hpc.threads import one_thread_per_rank
 
 
 def main() -> None:
-    """Run the command of ``sys.argv``; see ``repurpose_hpc.doctor_command``."""
+    """Run the command of ``sys.argv``; see ``repurpose_hpc.doctor.command``."""
     one_thread_per_rank()  # before anything imports NumPy
     began = time.perf_counter()
     from mpi4py import MPI
 
     # What infer imports, to see how long that takes here.
     import repurpose_hpc.infer_command  # noqa: F401
-    from repurpose_hpc.doctor_command import run
+    from repurpose_hpc.doctor.command import run
     from repurpose_hpc.runtime.agreement import aborting
 
     import_seconds = time.perf_counter() - began

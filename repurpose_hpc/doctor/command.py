@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repurpose_hpc import report
-from repurpose_hpc.doctor_facts import Facts, collect
-from repurpose_hpc.doctor_findings import by_host, errors, mib, warnings
+from repurpose_hpc.doctor.facts import Facts, collect
+from repurpose_hpc.doctor.findings import by_host, errors, mib, warnings
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.files import check_writable
 from repurpose_hpc.options import Parser

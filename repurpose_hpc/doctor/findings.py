@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from repurpose_hpc.doctor_facts import Facts
+from repurpose_hpc.doctor.facts import Facts
 
 NETWORK_FILESYSTEMS = {
     *("nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "smb3", "ceph", "fuse.ceph", "fuse.sshfs"),

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from repurpose_hpc.files import replacing
-from repurpose_hpc.scaling_table import DENSE, PHASES, RESTRUCTURED, Row, Table
+from repurpose_hpc.scaling.table import DENSE, PHASES, RESTRUCTURED, Row, Table
 
 _COLOURS = {DENSE: "C0", RESTRUCTURED: "C1"}
 _PHASE_COLOURS = dict(zip(PHASES, ("C2", "C4", "C5", "0.75"), strict=True))

@@ -1,6 +1,6 @@
 """The command ``scaling``: time against the number of ranks, dense beside restructured.
 
-It runs in one process, without MPI: it restructures for each number of ranks and starts ``scaling_point``
+It runs in one process, without MPI: it restructures for each number of ranks and starts ``scaling.point``
 under the launcher for each.  Every finished point is on disk before the next begins, and a point that is
 there is not measured again.
 """
@@ -17,7 +17,7 @@ from repurpose_hpc.threads import free_threads, one_thread_per_rank
 if TYPE_CHECKING:
     from repurpose_hpc.options import Parser
     from repurpose_hpc.restructure.options import Options
-    from repurpose_hpc.scaling_table import Table
+    from repurpose_hpc.scaling.table import Table
 
 STRONG, WEAK = "strong", "weak"
 
@@ -46,9 +46,9 @@ def run(argv: list[str]) -> None:
     # Imported after the command line is known to be right: SciPy takes its time.
     from repurpose_hpc.errors import UserError
     from repurpose_hpc.restructure.team import Team
-    from repurpose_hpc.scaling_job import Launch, compute
-    from repurpose_hpc.scaling_subject import open_subject
-    from repurpose_hpc.scaling_table import Table
+    from repurpose_hpc.scaling.job import Launch, compute
+    from repurpose_hpc.scaling.subject import open_subject
+    from repurpose_hpc.scaling.table import Table
 
     subject = open_subject(args)
     table = Table(
@@ -106,7 +106,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def _fill_in(args: argparse.Namespace, synthetic: bool) -> None:
     from repurpose_hpc.restructure.options import Options
-    from repurpose_hpc.scaling_table import DENSE, RESTRUCTURED
+    from repurpose_hpc.scaling.table import DENSE, RESTRUCTURED
 
     args.width, args.layers = args.width or 1024, args.layers or 4
     args.batches = sorted(set(args.batches))
@@ -219,7 +219,7 @@ def _parser() -> Parser:
 def _draw(table: Table) -> None:
     path = table.path.with_suffix(".png")
     try:
-        from repurpose_hpc.scaling_plot import draw
+        from repurpose_hpc.scaling.plot import draw
     except ImportError as error:
         log(
             f"{path} was not drawn: {error}; pip install 'repurpose-hpc[plot]' and run the same command "

@@ -16,7 +16,7 @@ from repurpose_hpc.restructure.evaluation import evaluate
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.restructure import restructure
 from repurpose_hpc.restructure.team import Team
-from repurpose_hpc.study_table import QUALITIES, Row, Table
+from repurpose_hpc.study.table import QUALITIES, Row, Table
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Subject:
     test: Samples
 
     def origin(self) -> dict:
-        """What the points of a table must have in common (see ``study_table.Table``)."""
+        """What the points of a table must have in common (see ``study.table.Table``)."""
         return {
             "version": __version__,
             "model": {"path": str(self.model), "sha256": self.network.fingerprint()},
@@ -97,7 +97,7 @@ def measure(subject: Subject, options: Options, team: Team) -> Row:
     """Restructure for one point.
 
     Returns:
-        the columns ``study_table.FINDINGS`` without ``error``, and without accuracies where there are no
+        the columns ``study.table.FINDINGS`` without ``error``, and without accuracies where there are no
         labels; ``seconds`` are those of restructuring.
 
     Raises:

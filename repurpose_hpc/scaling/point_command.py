@@ -1,4 +1,4 @@
-"""The command ``scaling_point``: from shards to the findings of one launch.
+"""The command ``scaling.point``: from shards to the findings of one launch.
 
 All ranks load their shards and compile.  Then for every batch size, on random samples: all ranks time the
 forward pass, the root alone times the same network in one process while the others sleep, and both
@@ -79,7 +79,7 @@ def parse(argv: list[str], speaks: bool) -> argparse.Namespace:
     Raises:
         UsageError: it is wrong.
     """
-    parser = Parser(speaks=speaks, prog="repurpose_hpc.scaling_point", description="Time some shards.")
+    parser = Parser(speaks=speaks, prog="repurpose_hpc.scaling.point", description="Time some shards.")
     add = parser.add_argument
     add("--shards", type=Path, required=True, metavar="DIR", help="what to run")
     add("--ranks", type=positive, required=True, metavar="P", help="how many ranks there should be")
@@ -121,7 +121,7 @@ class Measuring:
         """What is found for a batch size; collective.
 
         Returns:
-            on the root columns of ``scaling_table``; empty elsewhere.
+            on the root columns of ``scaling.table``; empty elsewhere.
 
         Raises:
             SystemExit: on every rank: all ranks compute something else than one process.

@@ -26,8 +26,8 @@ from repurpose_hpc.plan.plan import dense_plan
 from repurpose_hpc.restructure.job import restructure_to
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.team import Team
-from repurpose_hpc.scaling_networks import cut_at_budget, random_network
-from repurpose_hpc.scaling_table import DENSE
+from repurpose_hpc.scaling.networks import cut_at_budget, random_network
+from repurpose_hpc.scaling.table import DENSE
 from repurpose_hpc.shard_cache import look_up
 
 Log = Callable[[str], None]
@@ -82,7 +82,7 @@ class TrainedNetwork:
 
 @dataclass(frozen=True)
 class SyntheticNetworks:
-    """Chains of square layers with random weights; see ``scaling_networks``.
+    """Chains of square layers with random weights; see ``scaling.networks``.
 
     Attributes:
         width: neurons of a layer on one rank.
@@ -127,7 +127,7 @@ class Subject:
     given: str | None
 
     def origin(self) -> dict:
-        """What the points of a table must have in common (see ``scaling_table.Table``)."""
+        """What the points of a table must have in common (see ``scaling.table.Table``)."""
         options = {name: value for name, value in asdict(self.options).items() if name != "workers"}
         return {
             "version": __version__,
