@@ -14,13 +14,11 @@ from halo import halo_partition, layers_of
 from repurpose_hpc.plan.plan import dense_plan
 from repurpose_hpc.study.job import open_subject
 
-BUDGETS = (0.2, 0.1, 0.05, 0.02)
+BUDGETS = (0.2, 0.1, 0.05)
 
 # (input placement, method, assignment)
 COLUMNS = (
     ("replicated", "data", "munkres"),
-    ("replicated", "data", "contiguous"),
-    ("replicated", "second-moment", "munkres"),
     ("replicated", "frobenius", "munkres"),
     ("replicated", "magnitude", "contiguous"),
 )

@@ -26,7 +26,7 @@ class Comparison:
 
     def __init__(self) -> None:
         self.samples = self.agreeing = self.right = self.lost = self.gained = 0
-        self._squares = np.zeros(2)
+        self._squares, self._is_labelled = np.zeros(2), False
 
     def add(self, z: np.ndarray, z_hat: np.ndarray, labels: np.ndarray | None) -> None:
         """Add a batch: outputs before the head, (outputs, batch), and the samples' labels, (batch,)."""
@@ -35,6 +35,7 @@ class Comparison:
         classes, new_classes = z.argmax(axis=0), z_hat.argmax(axis=0)
         self.agreeing += int(np.count_nonzero(classes == new_classes))
         if labels is not None:
+            self._is_labelled = True
             before, after = classes == labels, new_classes == labels
             self.right += int(np.count_nonzero(before))
             self.lost += int(np.count_nonzero(before & ~after))
@@ -49,6 +50,14 @@ class Comparison:
     def agreement(self) -> float:
         """Share of the samples whose largest output is the same."""
         return self.agreeing / self.samples
+
+    def findings(self) -> dict:
+        """``output_error``, ``agreement``, and with labels ``reference_accuracy`` and ``accuracy``."""
+        found = {"output_error": self.output_error, "agreement": self.agreement}
+        if self._is_labelled:
+            found["reference_accuracy"] = self.right / self.samples
+            found["accuracy"] = (self.right - self.lost + self.gained) / self.samples
+        return found
 
 
 def compare(original: Network, restructured: Network, samples: Samples, team: Team = ALONE) -> Comparison:
@@ -94,17 +103,11 @@ def evaluate(original: Network, restructured: Network, samples: Samples, team: T
         bound_squares += batch_bound
         for name, pair in batch_squares.items():
             squares[name] += pair
-    result = {
-        "output_error": comparison.output_error,
+    return {
+        **comparison.findings(),
         "bound": relative(*bound_squares) if math.isfinite(bound_squares[0]) else None,
-        "agreement": comparison.agreement,
         "relative_error": {name: relative(*pair) for name, pair in squares.items()},
     }
-    if labels is not None:
-        right = comparison.right
-        result["reference_accuracy"] = right / samples.samples
-        result["accuracy"] = (right - comparison.lost + comparison.gained) / samples.samples
-    return result
 
 
 def relative(squared_error: float, squared_size: float) -> float:

@@ -12,11 +12,11 @@ from repurpose_hpc.data import Samples, check_labels, check_width, open_samples
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.load import load_model
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.restructure.evaluation import evaluate
+from repurpose_hpc.restructure.evaluation import Comparison, compare
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.restructure import restructure
 from repurpose_hpc.restructure.team import Team
-from repurpose_hpc.study.table import QUALITIES, Row, Table
+from repurpose_hpc.study.table import Row, Table
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,14 +114,14 @@ def measure(subject: Subject, options: Options, team: Team) -> Row:
         "dense_values": dense,
         "comm_fraction": sent / dense if dense else 0.0,
         "weights_kept": result.network.weight_count,
-        **_quality("calibration", evaluate(network, result.network, subject.calibration, team)),
-        **_quality("test", evaluate(network, result.network, subject.test, team)),
+        **_quality("calibration", compare(network, result.network, subject.calibration, team)),
+        **_quality("test", compare(network, result.network, subject.test, team)),
         "seconds": round(seconds, 3),
     }
 
 
-def _quality(data: str, findings: dict) -> Row:
-    return {f"{data}_{name}": findings[name] for name in QUALITIES if name in findings}
+def _quality(data: str, comparison: Comparison) -> Row:
+    return {f"{data}_{name}": value for name, value in comparison.findings().items()}
 
 
 def _message(error: Exception) -> str:
