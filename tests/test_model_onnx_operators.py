@@ -90,6 +90,7 @@ CONV = [
         ("ConvTranspose", "x Kt y", {"auto_pad": mode, "strides": [2, 2]})
         for mode in ("SAME_UPPER", "SAME_LOWER")
     ),
+    ("ConvTranspose", "x Kt y", {"auto_pad": "SAME_UPPER", "strides": [4, 3]}),
 ]
 POOLS = [
     ("MaxPool", "x y", {"kernel_shape": [2, 3], "strides": [2, 1], "pads": [1, 0, 0, 2]}),
@@ -247,6 +248,9 @@ GRAPHS = {
     "residual_of_the_input": [node("Conv", "x K1", "h"), node("Add", "h x", "s"), node("Conv", "s K", "y")],
     "padded_kernel_on_a_vector": _flattened(
         node("GlobalMaxPool", "h", "p"), node("Conv", "p K", "y", pads=[1, 1, 1, 1])
+    ),
+    "kernel_that_meets_padding_alone": _flattened(
+        node("GlobalMaxPool", "h", "p"), node("Conv", "p K1 gain", "y", pads=[0, 2, 2, 0], strides=[3, 3])
     ),
     "three_terms": _flattened(node("Relu", "h", "r"), node("Conv", "r K1", "q"), node("Sum", "h r q", "y")),
     "larger_of_two": _flattened(

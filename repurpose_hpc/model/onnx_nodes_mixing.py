@@ -94,7 +94,7 @@ def conv_transpose(node: Node) -> Signal:
         back = node.attributes.get("pads", [0] * 2 * len(kernel))[len(kernel) :]
         out = tuple(full[i] - front[i] - back[i] for i in axes)
         if node.text("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
-            out = tuple(sizes[i] * strides[i] for i in axes)
+            out = tuple(min(sizes[i] * strides[i], full[i]) for i in axes)
     spread = tuple((sizes[i] - 1) * strides[i] + 1 for i in axes)
     pads = tuple(spans[i] - 1 - front[i] for i in axes)
     if min(pads) < 0:
@@ -166,10 +166,11 @@ def _ungrouped(W: np.ndarray, groups: int) -> np.ndarray:
 
 
 def _without_padding(W: np.ndarray, window: Window) -> tuple[np.ndarray, Window | None]:
-    """From a vector to a vector only one tap of a kernel meets anything but padding: a dense layer."""
+    """From a vector to a vector one tap of a kernel at most meets anything but padding: a dense layer."""
     if math.prod(window.positions) > 1 or math.prod(window.out) > 1:
         return W, window
-    return W[:, :, window.indices()[0] == 0], None
+    met = window.indices()[0] == 0
+    return (W[:, :, met] if met.any() else np.zeros_like(W[:, :, :1])), None
 
 
 OPERATORS = {"Gemm": gemm, "MatMul": matmul, "Conv": conv, "ConvTranspose": conv_transpose}
