@@ -65,6 +65,8 @@ CONSTANTS = {
     **{"from1": np.array([1]), "to1": np.array([3])},
     "around": np.array([0, 0, 1, 2, 0, 0, 2, 1]),
     "scales": np.array([1, 1, 2, 1.5], np.float32),
+    "inexact": np.array([1, 1, 4 / 3, 1.2], np.float32),
+    "thirteenths": np.array([1, 1, 1.3, 1], np.float32),
     "sizes": np.array([1, 4, 5, 13]),
     "roi": np.array([], np.float32),
     "wide": np.array([1, 4, 7, 6]),
@@ -154,6 +156,10 @@ LAYOUT = [
             *(("asymmetric", "floor"), ("align_corners", "round_prefer_ceil")),
             ("pytorch_half_pixel", "ceil"),
         )
+    ),
+    *(
+        ("Resize", f"x - {scales} y", {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"})
+        for scales in ("inexact", "thirteenths")
     ),
     ("Concat", "x x y", {"axis": 1}),
     ("Identity", "x y", {}),

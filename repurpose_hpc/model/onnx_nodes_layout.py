@@ -213,7 +213,7 @@ def _resize_factors(node: Node, signal: Signal) -> dict[int, tuple[int, float]]:
     if scales is not None and np.size(scales):
         factors = [float(scale) for scale in np.asarray(scales).ravel()]
         return {
-            axis: (int(np.floor(signal.shape[axis] * scale)), scale)
+            axis: (int(np.floor(np.float32(signal.shape[axis]) * np.float32(scale))), scale)
             for axis, scale in zip(axes, factors, strict=True)
         }
     sizes = node.constant(3).tolist()
@@ -221,8 +221,8 @@ def _resize_factors(node: Node, signal: Signal) -> dict[int, tuple[int, float]]:
 
 
 def _nearest(node: Node, size: int, out: int, scale: float) -> np.ndarray:
-    """The old position nearest to every new one along an axis."""
-    at = np.arange(out)
+    """The old position nearest to every new one along an axis, in the precision of other runtimes."""
+    at, scale = np.arange(out, dtype=np.float32), np.float32(scale)
     if node.operator == "Upsample" or node.opset < 11:
         return np.minimum(np.floor(at / scale).astype(np.int64), size - 1)
     coordinates = node.text("coordinate_transformation_mode", "half_pixel")
