@@ -34,15 +34,20 @@ class Samples:
     Attributes:
         path: the file.
         samples: how many.
-        width: values per sample.
+        shape: of a sample in the file.
         labels: class of each sample, shape (samples,), int64; None if the file has none.
     """
 
     path: Path
     samples: int
-    width: int
+    shape: tuple[int, ...]
     labels: np.ndarray | None
     _reader: Reader
+
+    @property
+    def width(self) -> int:
+        """Values per sample."""
+        return math.prod(self.shape)
 
     def batches(
         self, batch_size: int, columns: np.ndarray | None = None, dtype: type | None = np.float32
@@ -136,16 +141,27 @@ def check_finite(batch: np.ndarray, path: str | Path, first_sample: int = 0) -> 
     )
 
 
-def check_width(samples: Samples, inputs: int) -> None:
-    """Refuse samples of another width than the network's input.
+def check_shape(samples: Samples, shape: tuple[int, ...]) -> None:
+    """Refuse samples that have another width than the network's input, or its axes in another order.
+
+    Args:
+        samples: of any shape with as many values if they are vectors, or if the network's input is one.
+        shape: of the network's input; axes of size 1 do not matter.
 
     Raises:
-        UserError: names both widths.
+        UserError: names both widths, or both shapes.
     """
+    inputs = math.prod(shape)
     if samples.width != inputs:
         raise UserError(
             f"{samples.path}: expected {inputs} values per sample as the network has {inputs} inputs, found "
             f"{samples.width}; check that data and model belong together"
+        )
+    found, expected = ([size for size in each if size > 1] for each in (samples.shape, shape))
+    if len(expected) > 1 and len(found) > 1 and found != expected:
+        raise UserError(
+            f"{samples.path}: expected samples of shape {shape}, or the same values flattened, found shape "
+            f"{samples.shape}; transpose the axes"
         )
 
 
@@ -220,7 +236,7 @@ _OPENERS = {".npy": _open_npy, ".npz": _open_npz, ".h5": _open_h5, ".hdf5": _ope
 def _make_samples(path: Path, shape: tuple[int, ...], labels: np.ndarray | None, reader: Reader) -> Samples:
     if labels is not None:
         labels = _as_labels(labels, shape[0], path)
-    return Samples(path, shape[0], math.prod(shape[1:]), labels, reader)
+    return Samples(path, shape[0], shape[1:], labels, reader)
 
 
 def _require_x(found: bool, names: list[str], path: Path) -> None:

@@ -137,7 +137,7 @@ def prepare(args: argparse.Namespace, ranks: int) -> Prepared:
             check_writable(path)
     network = load_model(args.model) if args.model is not None else None
     if network is not None:
-        check_input(open_samples(args.input), network.inputs, network.outputs)
+        check_input(open_samples(args.input), network)
     if args.shards is not None:
         if network is not None:
             _check_fingerprint(args, network)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repurpose_hpc.data import check_finite, check_labels, open_samples
+from repurpose_hpc.data import check_finite, check_labels, check_shape, open_samples
 from repurpose_hpc.errors import UserError
 
 FORMATS = ("x.npy", "x.npz", "compressed.npz", "x.h5", "x.hdf5")
@@ -64,6 +64,26 @@ def test_fortran_order_and_one_dimension(tmp_path, name):
     line = open_samples(_write(tmp_path, name, np.arange(4)))
     assert (line.samples, line.width) == (4, 1)
     np.testing.assert_array_equal(next(line.batches(9)), np.arange(4)[:, None])
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [((24,), (2, 3, 4)), ((2, 3), (2, 3)), ((4, 2, 3), (24,)), ((3, 4), (1, 3, 4)), ((2, 1, 3), (2, 3))],
+)
+def test_shapes_that_fit(tmp_path, found, expected):
+    check_shape(open_samples(_write(tmp_path, "x.npy", np.ones((5, *found)))), expected)
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ((3, 4, 2), r"expected samples of shape \(2, 3, 4\), .* found shape \(3, 4, 2\); transpose"),
+        ((2, 3, 5), r"expected 24 values per sample .* found 30"),
+    ],
+)
+def test_shapes_that_do_not_fit(tmp_path, found, message):
+    with pytest.raises(UserError, match=message):
+        check_shape(open_samples(_write(tmp_path, "x.npy", np.ones((5, *found)))), (2, 3, 4))
 
 
 @pytest.mark.parametrize("name", FORMATS)

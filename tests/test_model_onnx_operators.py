@@ -158,8 +158,8 @@ LAYOUT = [
         )
     ),
     *(
-        ("Resize", f"x - {scales} y", {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"})
-        for scales in ("inexact", "thirteenths")
+        ("Resize", f"x - {name} y", {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"})
+        for name in ("inexact", "thirteenths")
     ),
     ("Concat", "x x y", {"axis": 1}),
     ("Identity", "x y", {}),

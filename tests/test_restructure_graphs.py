@@ -8,6 +8,7 @@ import pytest
 from small_graphs import TANH, Draw, convolutional_network, residual_network, square_window
 
 from repurpose_hpc.data import open_samples
+from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import whole_map
 from repurpose_hpc.model.reference import forward
@@ -113,6 +114,14 @@ def test_tied_tensors_have_one_owner_and_derived_ones_theirs(network, samples_of
     for space in network.free_spaces:
         if space.name not in network.input_spaces:
             assert np.bincount(plan.owners[space.name]).max() <= -(-space.neurons // WORKERS)
+
+
+def test_samples_with_the_channels_last_are_refused(tmp_path):
+    network = residual_network()
+    assert network.input_shape == (2, 6, 5)
+    np.save(tmp_path / "x.npy", np.ones((9, 6, 5, 2)))
+    with pytest.raises(UserError, match=r"expected samples of shape \(2, 6, 5\)"):
+        restructure(network, open_samples(tmp_path / "x.npy"), Options(2), quiet)
 
 
 def test_fixed_mixings_keep_their_weights(samples_of):

@@ -108,6 +108,14 @@ class Network:
         return sum(self.size(tensor) for tensor in self.input_tensors)
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of a sample: that of the only input if it has maps, (neurons, *positions); else (inputs,)."""
+        if len(self.input_tensors) > 1:
+            return (self.inputs,)
+        (tensor,) = self.input_tensors
+        return (self.space(tensor).neurons, *self.positions_of[tensor])
+
+    @property
     def outputs(self) -> int:
         """Values of all outputs for a sample."""
         return sum(self.size(tensor) for tensor in self.output_tensors)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from repurpose_hpc import __version__
-from repurpose_hpc.data import Samples, check_labels, check_width
+from repurpose_hpc.data import Samples, check_labels, check_shape
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.files import check_place, write_plan
 from repurpose_hpc.progress import PENDING
@@ -55,7 +55,7 @@ def restructure_to(
     began = time.perf_counter()
     # The rank that will write looks, for all.
     team.map(check_place, [directory])
-    check_width(samples, network.inputs)
+    check_shape(samples, network.input_shape)
     if samples.labels is not None:
         check_labels(samples.labels, network.outputs, samples.path)
     inputs = {

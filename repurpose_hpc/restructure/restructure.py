@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from repurpose_hpc.data import Samples, check_width
+from repurpose_hpc.data import Samples, check_shape
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
@@ -84,10 +84,10 @@ def restructure(
         checkpoint: keeps finished mixings, and has those of an interrupted run.
 
     Raises:
-        UserError: data of another width, or not finite; no room for the weights.
+        UserError: data of another shape, or not finite; no room for the weights.
         BudgetTooSmall: what is not trained sends more than the budget.
     """
-    check_width(samples, network.inputs)
+    check_shape(samples, network.input_shape)
     if options.keeps_everything:
         # Not by elimination: that drops what the samples do not need, and other samples may.
         part_weights = options.machine().part_weights

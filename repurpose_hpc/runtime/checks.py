@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from repurpose_hpc.data import Samples, check_labels, check_width
+from repurpose_hpc.data import Samples, check_labels, check_shape
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.reference import forward
@@ -15,15 +15,15 @@ from repurpose_hpc.runtime.streams import finite_batches
 TOLERANCES = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}
 
 
-def check_input(file: Samples, inputs: int, outputs: int) -> None:
-    """Refuse samples that do not fit a network with so many inputs and outputs.
+def check_input(file: Samples, network: Network) -> None:
+    """Refuse samples that do not fit ``network``.
 
     Raises:
-        UserError: another width, or a label that is no output.
+        UserError: another shape, or a label that is no output.
     """
-    check_width(file, inputs)
+    check_shape(file, network.input_shape)
     if file.labels is not None:
-        check_labels(file.labels, outputs, file.path)
+        check_labels(file.labels, network.outputs, file.path)
 
 
 class Checks:

@@ -249,7 +249,7 @@ def _open_input(job: Job, shard: Shard, comm: MPI.Comm) -> tuple[Samples | None,
             file = open_samples(job.input)
             if not shard.graph.has_classes:
                 file = replace(file, labels=None)
-            check_input(file, shard.graph.inputs, shard.graph.outputs)
+            check_input(file, shard.graph)
     return file, comm.bcast(file.samples if file is not None else None, root=0)
 
 

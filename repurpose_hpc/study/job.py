@@ -8,7 +8,7 @@ from pathlib import Path
 from time import perf_counter
 
 from repurpose_hpc import __version__
-from repurpose_hpc.data import Samples, check_labels, check_width, open_samples
+from repurpose_hpc.data import Samples, check_labels, check_shape, open_samples
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.load import load_model
 from repurpose_hpc.model.network import Network
@@ -53,7 +53,7 @@ def open_subject(model: Path, calibration: Path, test: Path) -> Subject:
     """
     subject = Subject(model, load_model(model), open_samples(calibration), open_samples(test))
     for samples in (subject.calibration, subject.test):
-        check_width(samples, subject.network.inputs)
+        check_shape(samples, subject.network.input_shape)
         if samples.labels is not None:
             check_labels(samples.labels, subject.network.outputs, samples.path)
     return subject
