@@ -90,6 +90,27 @@ def test_without_torch(monkeypatch):
         repurpose_hpc.from_torch(None, ())
 
 
+@pytest.mark.parametrize(
+    ("module", "examples", "message"),
+    [
+        (torch.nn.Linear(2, 3), [torch.zeros(1, 2)], "found Linear, list"),
+        (torch.nn.Linear(2, 3), np.zeros((1, 2)), r"found Linear, ndarray of shape \(1, 2\)"),
+        (torch.nn.Linear(2, 3), torch.zeros(2), r"found Linear, Tensor of shape \(2,\)"),
+        (torch.nn.Linear(2, 3), (), "found Linear"),
+        ("model.pt", torch.zeros(1, 2), "found str, Tensor"),
+    ],
+)
+def test_other_arguments(module, examples, message):
+    with pytest.raises(UserError, match=f"expected a torch.nn.Module and a tensor.*{message}"):
+        repurpose_hpc.from_torch(module, examples)
+
+
+def test_another_suffix(tmp_path):
+    with pytest.raises(UserError, match="expected the name of an .onnx file"):
+        repurpose_hpc.from_torch(torch.nn.Linear(2, 3), torch.zeros(1, 2), tmp_path / "model.pt")
+    assert not list(tmp_path.iterdir())
+
+
 def test_package_has_no_other_names():
     with pytest.raises(AttributeError, match="nothing"):
         repurpose_hpc.nothing  # noqa: B018

@@ -38,8 +38,8 @@ def from_torch(
         a sample is the inputs of the module, flattened, one after the other; see ``load_onnx``.
 
     Raises:
-        UserError: PyTorch or ``onnx`` is missing, the module cannot be exported, or it computes something
-            that is not supported; names the node.
+        UserError: PyTorch or ``onnx`` is missing, other arguments than these, the module cannot be exported,
+            or it computes something that is not supported; names the node.
     """
     examples = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     if path is not None:
@@ -51,6 +51,7 @@ def from_torch(
 
 def _export(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], path: Path) -> None:
     torch = _import_torch()
+    _check_arguments(torch, module, examples, path)
     with_dynamo = importlib.util.find_spec("onnxscript") is not None
     # The newer exporter takes a batch of 1 for a fixed one.
     examples = tuple(torch.cat([each, each]) if len(each) == 1 else each for each in examples)
@@ -74,6 +75,23 @@ def _export(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], path: P
         ) from error
     finally:
         module.train(was_training)
+
+
+def _check_arguments(torch: Any, module: object, examples: tuple[object, ...], path: Path) -> None:
+    tensors = all(isinstance(each, torch.Tensor) and each.ndim > 1 for each in examples)
+    if not isinstance(module, torch.nn.Module) or not tensors or not examples:
+        found = ", ".join(_described(each) for each in (module, *examples))
+        raise UserError(
+            "from_torch: expected a torch.nn.Module and a tensor, or a tuple of tensors, with the samples on "
+            f"the first of two or more axes, found {found}"
+        )
+    if path.suffix != ".onnx":
+        raise UserError(f"{path}: expected the name of an .onnx file to keep the model in; append .onnx")
+
+
+def _described(value: object) -> str:
+    shape = getattr(value, "shape", None)
+    return type(value).__name__ if shape is None else f"{type(value).__name__} of shape {tuple(shape)}"
 
 
 def _import_torch() -> Any:
