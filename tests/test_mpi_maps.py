@@ -5,7 +5,7 @@ import pytest
 import small_plans
 from mpi4py import MPI
 from programs import CountingComm, make_program, run_program
-from small_graphs import convolutional_network
+from small_graphs import TANH, Draw, convolutional_network, square_window
 
 from repurpose_hpc.model.reference import apply_heads, forward
 from repurpose_hpc.plan.plan import PLACEMENTS, Plan, dense_plan
@@ -69,6 +69,19 @@ def test_a_worker_that_owns_nothing(workers, placement):
     owners = network.derive({**free, **made})
     plan = Plan(workers, placement, owners, small_plans.random_masks(network, owners, workers, seed=2))
     assert_computes(small_plans.pruned(network, plan), plan, samples(network, 3), 3)
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_constants_for_each_value_and_an_output_of_the_input(placement):
+    draw = Draw(0)
+    x = draw.builder.input("input", 3, (4, 2))
+    ones, shift = np.ones((3, 1)), draw.rng.normal(size=(3, 8))
+    moved = draw.builder.affine("moved", x, ones, shift)
+    y = draw.builder.affine("y", draw.mixing("c", moved, 3, square_window((4, 2))), 2 * ones, shift)
+    y = draw.builder.elementwise("a", y, TANH)
+    network = draw.builder.build((y, moved), ("identity",) * 2)
+    plan = small_plans.random_plan(network, COMM.size, placement)
+    assert_computes(small_plans.pruned(network, plan), plan, samples(network, 4), 4)
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)

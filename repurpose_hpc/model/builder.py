@@ -3,7 +3,8 @@
 Every input and every target of a mixing brings neurons of its own; all other operations say which
 neurons a tensor consists of.  A ``Combine`` ties neurons: they must have one owner.  What is tied,
 directly or through other neurons of one mixing, becomes one space (union-find); a tensor that is not
-exactly such a space is of a derived one.  Neurons of an input are never tied to others: they are copied.
+exactly such a space is of a derived one.  Neurons of an input, which may be nobody's own, are copied
+before they are tied to others or become an output.
 """
 
 from __future__ import annotations
@@ -127,6 +128,7 @@ class Builder:
             outputs, heads: the tensors wanted, and what is applied to each at the end.
             inputs: all inputs in the order in which a sample has them; None: as they were added.
         """
+        outputs = tuple(map(self._own_neurons, outputs))
         operations = fold_affines(_needed(self._operations, outputs), outputs)
         inputs = inputs or tuple(self._inputs)
         used = {*inputs, *outputs}.union(*({*op.sources, op.target} for op in operations))

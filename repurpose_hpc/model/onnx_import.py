@@ -122,7 +122,7 @@ class _Run:
             network = self._tensors.build(outputs)
         except Unsupported as error:
             raise UserError(f"{path}: an output: {error}; change the model before exporting it") from None
-        if not network.mixings:
+        if all(mixing.fixed for mixing in network.mixings):
             raise UserError(
                 f"{path}: expected one or more Conv, Gemm or MatMul, found none; the model is empty"
             )

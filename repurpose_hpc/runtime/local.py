@@ -80,7 +80,8 @@ def _elementwise(op: Elementwise, spaces: Sequence[Space], hosting: Hosting, _: 
 
 def _affine(op: Affine, spaces: Sequence[Space], hosting: Hosting, epilogue: Epilogue) -> Maker:
     rows = hosting.neurons(spaces[-1].name)
-    scale, shift = op.scale[rows], op.shift[rows]
+    both = np.broadcast_arrays(op.scale[rows], op.shift[rows])
+    scale, shift = map(np.ascontiguousarray, both)
     return lambda x, out: [(affine, (scale, x, shift, out, *epilogue))]
 
 
