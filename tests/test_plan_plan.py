@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_graphs import Draw
 
 from repurpose_hpc.model.chain import sequence
 from repurpose_hpc.model.operations import Mixing
@@ -20,6 +21,7 @@ from repurpose_hpc.plan.plan import (
     Plan,
     capacities,
     contiguous_owners,
+    dense_plan,
     ghost_plan,
     input_owners,
     mixing_plan,
@@ -211,3 +213,12 @@ def test_a_single_worker_has_everything(case):
     shard = make_shard(network, single_worker_plan(network), 0, np.float64)
     np.testing.assert_array_equal(shard.blocks["layer0"].own_weights, network.mixings[0].weights)
     assert shard.blocks["layer0"].ghost_weights.size == shard.blocks["layer0"].sum_weights.size == 0
+
+
+def test_dense_plan_sends_no_sums_of_what_is_sent_anyhow():
+    draw = Draw(0)
+    x = draw.builder.input("input", 8)
+    outputs = draw.mixing("narrow", x, 2), draw.mixing("wide", x, 20)
+    network = draw.builder.build(outputs, ("identity",) * 2)
+    plan = dense_plan(network, 4, "partitioned", np.ones(4))
+    assert [plan.values_sent(network, mixing) for mixing in network.mixings] == [8 * 3, 0]

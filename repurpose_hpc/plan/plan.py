@@ -132,12 +132,12 @@ class Plan:
     def exchanged(self, network: Network, mixing: Mixing) -> np.ndarray:
         """The ghosts that are exchanged when ``mixing`` is computed, bool (P, n).
 
-        If it is the first to read its source, the ghosts for all mixings that do (those already in the
-        plan), else none.
+        If it is the first in the plan to read its source, the ghosts for all mixings that do, else none.
         """
-        readers = [other for other in network.mixings if other.source == mixing.source]
-        masks = [self.mixings[other.name].ghosts for other in readers if other.name in self.mixings]
-        return np.any(masks, axis=0) if mixing.name == readers[0].name else np.zeros_like(masks[0])
+        names = [other.name for other in network.mixings if other.source == mixing.source]
+        masks = {name: self.mixings[name].ghosts for name in names if name in self.mixings}
+        first = next(iter(masks))
+        return np.any([*masks.values()], axis=0) if mixing.name == first else np.zeros_like(masks[first])
 
     def traffic(self, network: Network, mixing: Mixing) -> np.ndarray:
         """Values per sample that cross when ``mixing`` is computed: (P, P) int64, [p, q] from p to q."""
@@ -249,7 +249,7 @@ def single_worker_plan(network: Network) -> Plan:
 
 
 def dense_plan(network: Network, workers: int, input_placement: str, part_weights: np.ndarray) -> Plan:
-    """The plan in which nothing is pruned: blocks of neurons, narrow mixings by partial sums.
+    """The plan in which nothing is pruned: blocks of neurons, sums where all that read a tensor make less.
 
     What no weight makes use of (other groups of a grouped convolution) is not sent.
     """
@@ -263,8 +263,8 @@ def dense_plan(network: Network, workers: int, input_placement: str, part_weight
     mixings = {}
     for mixing in network.mixings:
         ends = [owners[network.space_of[tensor]] for tensor in (mixing.source, mixing.target)]
-        sizes = [network.size(tensor) for tensor in (mixing.source, mixing.target)]
-        plan = dense_mixing_plan(*ends, sizes[1] < sizes[0], np.arange(workers))
+        sums = sum(network.size(each.target) for each in network.mixings if each.source == mixing.source)
+        plan = dense_mixing_plan(*ends, sums < network.size(mixing.source), np.arange(workers))
         mixings[mixing.name] = trimmed(plan, mixing.links, *ends)
     return Plan(workers, input_placement, owners, mixings)
 
