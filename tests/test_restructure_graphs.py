@@ -54,6 +54,18 @@ def grouped_network(seed: int = 0, groups: int = 2) -> Network:
     return builder.build((draw.mixing("last", tensor, 3, whole_map(size)),), ("identity",))
 
 
+def normalised_input_network(seed: int = 0) -> Network:
+    """A residual layer around the input less its mean: the layer reads the space that it makes."""
+    draw = Draw(seed)
+    builder = draw.builder
+    x = builder.input("input", 6)
+    mean = builder.mixing("mean", x, np.full((1, 6), 1 / 6), np.zeros(1), None, True)
+    spread = builder.mixing("spread", mean, np.ones((6, 1)), np.zeros(6), None, True)
+    centred = builder.combine("centred", x, spread, "subtract")
+    tensor = builder.combine("sum", centred, draw.mixing("inner", centred, 6), "add")
+    return builder.build((draw.mixing("last", builder.elementwise("a", tensor, TANH), 3),), ("identity",))
+
+
 NETWORKS = {
     "residual": residual_network,
     "branches": convolutional_network,
@@ -151,6 +163,32 @@ def test_a_budget_that_fixed_mixings_exceed_is_refused(samples_of, options):
     network = normalised_network()
     with pytest.raises(BudgetTooSmall, match="expected 80 at least"):
         restructure(network, open_samples(samples_of(network)), options, quiet)
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("assignment", ASSIGNMENTS)
+def test_a_layer_may_read_the_space_that_it_makes(samples_of, assignment, placement):
+    network = normalised_input_network()
+    samples = open_samples(samples_of(network))
+    plan = restructure(network, samples, Options(WORKERS, 0.8, placement, assignment), quiet).plan
+    assert sent(network, plan) <= 0.8 * dense(network, plan)
+
+
+def test_copies_of_the_input_are_paid_for(samples_of):
+    """An input that a trained mixing reads first, and whose copy others are added to."""
+    draw = Draw(0)
+    x = draw.builder.input("input", 6)
+    tensor = draw.builder.combine("sum", draw.mixing("inner", x, 6), x, "add")
+    network = draw.builder.build((draw.mixing("last", tensor, 3),), ("identity",))
+    samples = open_samples(samples_of(network))
+    for budget in (0.0, 0.2, 0.5):
+        options = Options(WORKERS, budget, "partitioned", assignment="random")
+        try:
+            plan = restructure(network, samples, options, quiet).plan
+        except BudgetTooSmall:
+            assert budget < 0.5
+        else:
+            assert sent(network, plan) <= budget * dense(network, plan)
 
 
 def test_a_promise_is_kept_above_what_fixed_mixings_send(samples_of, tmp_path):

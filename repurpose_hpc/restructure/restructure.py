@@ -157,9 +157,15 @@ class _Restructuring:
     def _plan_owners(self) -> None:
         """Owners of all spaces, before anything is eliminated."""
         room = {}
+        undecided = {*self.around} - {*self.owners}
         for number, mixing in enumerate(self.mixings):
+            for name in self.original.parts(mixing.source):
+                if name not in self.owners:  # Made by fixed mixings, but tied to a target further on.
+                    self.owners[name] = contiguous_owners(
+                        self.around[name].neurons, self.machine.part_weights
+                    )
             for name in self.original.parts(mixing.target):
-                if name not in self.owners:
+                if name in undecided - {*room}:
                     room[name] = self._capacity(mixing, name)
                     self.owners[name] = self._initial_owner(number, self.around[name], room[name])
         self.room = room
@@ -186,8 +192,8 @@ class _Restructuring:
         if self.budget < 0:
             raise BudgetTooSmall(
                 f"a communication budget of {self.options.budget:.3g} is {whole:,.0f} per sample, expected "
-                f"{fixed:,.0f} at least: normalisations add up neurons of all workers, which cannot "
-                "be pruned; allow more communication, or take fewer workers"
+                f"{fixed:,.0f} at least: sums of normalisations, and inputs that are added to other neurons, "
+                "cannot be pruned; allow more communication, or take fewer workers"
             )
 
     def _cost(self, name: str) -> float:
