@@ -1,6 +1,7 @@
 """Promises: what is held out, what the search finds, what confidence means, and what users are told."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -212,6 +213,14 @@ def test_data_that_cannot_keep_a_promise(mpirun, tmp_path, samples, command):
     ):
         message = refusal(mpirun, tmp_path, 1, command, *needs, "--calibration", calibration, *option)
         assert expected in message and str(calibration) in message
+
+
+def test_a_network_without_classes_has_no_accuracy(samples):
+    network = small_plans.random_network()
+    outputs = (network.mixings[0].target, *network.output_tensors)
+    network = replace(network, output_tensors=outputs, heads=("identity",) * 2)
+    with pytest.raises(UserError, match="expected a network with one output.*found 2 outputs"):
+        keep_promise(network, samples, Options(WORKERS, max_accuracy_drop=4.6), None, print)
 
 
 def refusal(mpirun, folder, status, command, *arguments) -> str:

@@ -78,10 +78,10 @@ def keep_promise(
         team: shares the work.
 
     Raises:
-        UserError: no labels, or too few samples.
+        UserError: no labels or classes, or too few samples.
         BrokenPromise: not even the whole budget meets the tolerance.
     """
-    check_samples(samples, options)
+    check_samples(network, samples, options)
     held_out = hold_out(samples.samples, options.seed)
     trials = _Trials(network, samples, held_out, options, restructure, log, team)
     if search(trials.meets, trials.dense) is None:
@@ -93,15 +93,20 @@ def keep_promise(
     return trials.outcome()
 
 
-def check_samples(samples: Samples, options: Options) -> None:
+def check_samples(network: Network, samples: Samples, options: Options) -> None:
     """Refuse samples that no promise can be based on.
 
     Raises:
-        UserError: no labels where accuracy is promised, or too few samples: even if restructuring
-            changed no class at all, the bound of the accuracy drop would exceed the tolerance.
+        UserError: no labels, or no classes, where accuracy is promised, or too few samples: even if
+            restructuring changed no class at all, the bound of the accuracy drop would exceed the tolerance.
     """
     needed, what = 1, "a promise"
     if options.max_accuracy_drop is not None:
+        if not network.has_classes:
+            raise UserError(
+                "--max-accuracy-drop: expected a network with one output, a value for each class, found "
+                f"{len(network.output_tensors)} outputs or maps; promise --max-output-error"
+            )
         if samples.labels is None:
             raise UserError(
                 f"{samples.path}: expected labels y beside the samples for --max-accuracy-drop, found none; "
