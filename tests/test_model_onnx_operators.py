@@ -8,7 +8,7 @@ import pytest
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.load import load_model
-from repurpose_hpc.model.onnx_operators import OPERATORS
+from repurpose_hpc.model.onnx_import.operators import OPERATORS
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

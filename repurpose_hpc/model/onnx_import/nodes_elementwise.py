@@ -10,8 +10,8 @@ import numpy as np
 
 from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.arrays import as_weights, is_half
-from repurpose_hpc.model.onnx_node import Node
-from repurpose_hpc.model.onnx_signal import (
+from repurpose_hpc.model.onnx_import.node import Node
+from repurpose_hpc.model.onnx_import.signal import (
     HALF_PRECISION_TOLERANCE,
     SINGLE_PRECISION_TOLERANCE,
     Expression,
@@ -19,7 +19,7 @@ from repurpose_hpc.model.onnx_signal import (
     Unsupported,
     Value,
 )
-from repurpose_hpc.model.onnx_tensors import COMBINATION_OF
+from repurpose_hpc.model.onnx_import.tensors import COMBINATION_OF
 
 
 def _with_expression(node: Node, signal: Signal, expression: Expression) -> Signal:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from repurpose_hpc.model.arrays import as_weights
-from repurpose_hpc.model.onnx_signal import Signal, Unsupported, Value
-from repurpose_hpc.model.onnx_tensors import Tensors
+from repurpose_hpc.model.onnx_import.signal import Signal, Unsupported, Value
+from repurpose_hpc.model.onnx_import.tensors import Tensors
 
 
 @dataclass(frozen=True, eq=False)

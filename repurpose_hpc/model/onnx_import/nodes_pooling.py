@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from repurpose_hpc.model.onnx_node import Node
-from repurpose_hpc.model.onnx_signal import Signal, Unsupported
-from repurpose_hpc.model.onnx_windows import pool_window
+from repurpose_hpc.model.onnx_import.node import Node
+from repurpose_hpc.model.onnx_import.signal import Signal, Unsupported
+from repurpose_hpc.model.onnx_import.windows import pool_window
 from repurpose_hpc.model.operations import Window, whole_map
 
 

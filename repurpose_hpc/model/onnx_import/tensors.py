@@ -10,7 +10,7 @@ import numpy as np
 from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.builder import Builder
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.onnx_signal import Expression, Signal, Unsupported
+from repurpose_hpc.model.onnx_import.signal import Expression, Signal, Unsupported
 from repurpose_hpc.model.operations import Window, whole_map
 
 

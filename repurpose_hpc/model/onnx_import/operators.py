@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from repurpose_hpc.model import (
-    onnx_nodes_elementwise,
-    onnx_nodes_layout,
-    onnx_nodes_mixing,
-    onnx_nodes_normalisation,
-    onnx_nodes_pooling,
+from repurpose_hpc.model.onnx_import import (
+    nodes_elementwise,
+    nodes_layout,
+    nodes_mixing,
+    nodes_normalisation,
+    nodes_pooling,
 )
-from repurpose_hpc.model.onnx_node import Node
-from repurpose_hpc.model.onnx_signal import Signal, Unsupported, Value
+from repurpose_hpc.model.onnx_import.node import Node
+from repurpose_hpc.model.onnx_import.signal import Signal, Unsupported, Value
 
 
 def _identity(node: Node) -> Signal:
@@ -36,11 +36,11 @@ def _cast(node: Node) -> Signal:
 
 
 OPERATORS: dict[str, Callable[[Node], Value | tuple[Value, ...]]] = {
-    **onnx_nodes_mixing.OPERATORS,
-    **onnx_nodes_elementwise.OPERATORS,
-    **onnx_nodes_pooling.OPERATORS,
-    **onnx_nodes_layout.OPERATORS,
-    **onnx_nodes_normalisation.OPERATORS,
+    **nodes_mixing.OPERATORS,
+    **nodes_elementwise.OPERATORS,
+    **nodes_pooling.OPERATORS,
+    **nodes_layout.OPERATORS,
+    **nodes_normalisation.OPERATORS,
     "Identity": _identity,
     "Dropout": _dropout,
     "Cast": _cast,

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from repurpose_hpc.model.onnx_node import Node
-from repurpose_hpc.model.onnx_signal import Signal, Unsupported
-from repurpose_hpc.model.onnx_windows import conv_window, spatial_attribute, window_of
+from repurpose_hpc.model.onnx_import.node import Node
+from repurpose_hpc.model.onnx_import.signal import Signal, Unsupported
+from repurpose_hpc.model.onnx_import.windows import conv_window, spatial_attribute, window_of
 from repurpose_hpc.model.operations import Window
 
 

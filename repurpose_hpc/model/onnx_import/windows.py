@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from repurpose_hpc.model.onnx_node import Node
-from repurpose_hpc.model.onnx_signal import Unsupported
+from repurpose_hpc.model.onnx_import.node import Node
+from repurpose_hpc.model.onnx_import.signal import Unsupported
 from repurpose_hpc.model.operations import Window
 
 Sizes = tuple[int, ...]

@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 
 from repurpose_hpc.model.activations import Activation
-from repurpose_hpc.model.onnx_node import Node
-from repurpose_hpc.model.onnx_nodes_elementwise import affine
-from repurpose_hpc.model.onnx_nodes_pooling import pool_whole
-from repurpose_hpc.model.onnx_signal import Expression, Signal, Unsupported
+from repurpose_hpc.model.onnx_import.node import Node
+from repurpose_hpc.model.onnx_import.nodes_elementwise import affine
+from repurpose_hpc.model.onnx_import.nodes_pooling import pool_whole
+from repurpose_hpc.model.onnx_import.signal import Expression, Signal, Unsupported
 
 
 def local_response(node: Node) -> Signal:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from repurpose_hpc.model.onnx_node import Node
-from repurpose_hpc.model.onnx_signal import Signal, Unsupported, Value
+from repurpose_hpc.model.onnx_import.node import Node
+from repurpose_hpc.model.onnx_import.signal import Signal, Unsupported, Value
 
 
 def _placed(node: Node, signal: Signal, index: np.ndarray) -> Signal:

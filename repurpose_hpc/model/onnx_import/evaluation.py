@@ -13,11 +13,11 @@ import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.onnx_file import Graph, read_graph
-from repurpose_hpc.model.onnx_node import Node
-from repurpose_hpc.model.onnx_operators import OPERATORS, SUPPORTED, apply
-from repurpose_hpc.model.onnx_signal import Signal, Unsupported, Value
-from repurpose_hpc.model.onnx_tensors import Tensors
+from repurpose_hpc.model.onnx_import.file import Graph, read_graph
+from repurpose_hpc.model.onnx_import.node import Node
+from repurpose_hpc.model.onnx_import.operators import OPERATORS, SUPPORTED, apply
+from repurpose_hpc.model.onnx_import.signal import Signal, Unsupported, Value
+from repurpose_hpc.model.onnx_import.tensors import Tensors
 
 if TYPE_CHECKING:
     import onnx
