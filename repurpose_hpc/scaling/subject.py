@@ -16,7 +16,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from repurpose_hpc import __version__
-from repurpose_hpc.data import Samples, check_width, open_samples
+from repurpose_hpc.data import Samples, check_shape, open_samples
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.files import writing
 from repurpose_hpc.model.load import load_model
@@ -202,5 +202,5 @@ def open_subject(args: argparse.Namespace) -> Subject:
         samples = open_samples(args.calibration) if args.calibration else None
         networks = TrainedNetwork(args.model, load_model(args.model), samples)
         if samples is not None:
-            check_width(samples, networks.trained.inputs)
+            check_shape(samples, networks.trained.input_shape)
     return Subject(networks, args.options, np.dtype(args.dtype), args.shards)
