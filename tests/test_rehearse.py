@@ -76,13 +76,21 @@ def test_nothing_survives_its_violent_end(tmp_path, number):
     before = interfaces()
     mark = tmp_path / "started"
     command = ["sh", "-c", f"echo > {mark}; exec sleep 98765"]
-    process = subprocess.Popen([str(SCRIPT), "2", "100mbit", *command], start_new_session=True)
+    process = subprocess.Popen(
+        [str(SCRIPT), "2", "100mbit", *command],
+        start_new_session=True,
+        # Whatever started the tests may ignore it, and a shell cannot trap what was ignored from the start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         wait_for(mark.exists)
         assert sleepers()
     finally:
         process.send_signal(number)
-        assert process.wait(timeout=20) != 0
+        try:
+            assert process.wait(timeout=20) != 0
+        finally:
+            process.kill()
     wait_for(lambda: not sleepers())
     assert interfaces() == before
 
