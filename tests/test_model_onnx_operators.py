@@ -183,7 +183,7 @@ def _model(tmp_path, nodes, shape=MAP, **kwargs):
     return save(tmp_path / "model.onnx", nodes, constants, shape, **kwargs)
 
 
-@pytest.mark.parametrize("nodes", _cases())
+@pytest.mark.parametrize("nodes", list(_cases()))
 def test_operator(tmp_path, nodes):
     """Behind a convolution, so that the network has weights, whose result has both signs."""
     nodes = [node("Conv", "input K1", "x"), *nodes]
