@@ -45,9 +45,8 @@ def fill(
 ) -> None:
     """Compute what is missing in the table, and print it with a row for each budget."""
     points = {
-        (*column, budget): Options(args.workers, budget, placement, assignment, method)
-        for column in columns
-        for placement, method, assignment in [column]
+        (placement, method, assignment, budget): Options(args.workers, budget, placement, assignment, method)
+        for placement, method, assignment in columns
         for budget in budgets
     }
     table = Table(args.out, subject.origin())

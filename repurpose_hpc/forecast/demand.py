@@ -143,8 +143,7 @@ def product_shape(network: Network, mixing: Mixing) -> tuple[str, int]:
     window, positions = mixing.window, network.values(mixing.target)
     if window is None or window.is_pointwise:
         return DENSE, positions
-    whole = positions == 1 and window.kernel == window.positions and not any(window.pads)
-    return (DENSE if whole else CONVOLUTION), positions
+    return (DENSE if window.is_whole_map else CONVOLUTION), positions
 
 
 def block_density(network: Network, plan: Plan, mixing: Mixing) -> float:

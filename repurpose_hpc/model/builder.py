@@ -27,6 +27,7 @@ from repurpose_hpc.model.operations import (
     Rearrange,
     Select,
     Window,
+    pointwise,
 )
 
 
@@ -146,9 +147,7 @@ class Builder:
             return tensor
         if f"{copy}.y" in self._neurons:
             return f"{copy}.y"
-        positions, n = self._positions[tensor], len(neurons)
-        ones, zeros = (1,) * len(positions), (0,) * len(positions)
-        window = Window(positions, ones, ones, ones, zeros, positions) if positions else None
+        window, n = pointwise(self._positions[tensor]), len(neurons)
         return self.mixing(copy, tensor, np.eye(n, dtype=np.float32), np.zeros(n, np.float32), window, True)
 
     def _bring(self, name: str, neurons: int) -> np.ndarray:

@@ -48,6 +48,11 @@ class Window:
         """Whether every position is computed from itself alone."""
         return self.taps == 1 and self.out == self.positions and not any(self.pads)
 
+    @property
+    def is_whole_map(self) -> bool:
+        """Whether the one position of the target sees every value of the map, as in ``whole_map``."""
+        return self.kernel == self.positions and math.prod(self.out) == 1 and not any(self.pads)
+
     def indices(self) -> np.ndarray:
         """Flat source position of every entry of every window, -1 in the padding: (positions out, k)."""
         flat, inside = np.zeros((1, 1), np.int64), np.ones((1, 1), bool)
@@ -60,6 +65,12 @@ class Window:
             here = ((at >= 0) & (at < size))[None, :, None, :]
             inside = (inside[:, None, :, None] & here).reshape(shape)
         return np.where(inside, flat, -1)
+
+
+def pointwise(positions: tuple[int, ...]) -> Window | None:
+    """The window of a mixing that sees one position at a time; None for vectors."""
+    ones, zeros = (1,) * len(positions), (0,) * len(positions)
+    return Window(positions, ones, ones, ones, zeros, positions) if positions else None
 
 
 def whole_map(positions: tuple[int, ...]) -> Window:

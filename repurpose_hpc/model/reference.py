@@ -131,7 +131,7 @@ def patches(window: Window | None, x: np.ndarray) -> np.ndarray:
         return x
     if window.is_pointwise:
         return x.reshape(len(x), -1)
-    if window.kernel == window.positions and window.out == (1,) * len(window.out) and not any(window.pads):
+    if window.is_whole_map:
         return as_map(x).transpose(0, 2, 1).reshape(-1, x.shape[1])
     entries = np.empty((len(x), window.taps, x.shape[1], *window.out), x.dtype)
     for tap, values in enumerate(tap_views(window, pad(window, x, 0))):

@@ -93,7 +93,7 @@ def make_shard(network: Network, plan: Plan, worker: int, dtype: type = np.float
     return Shard(
         worker=worker,
         workers=plan.workers,
-        graph=_without_weights(network.astype(dtype)),
+        graph=_without_weights(network).astype(dtype),
         own=own,
         blocks={
             mixing.name: _make_block(network, plan, mixing, own, worker, dtype) for mixing in network.mixings

@@ -98,7 +98,7 @@ class _Pass:
     """
 
     def __init__(self, network: Network, batch: np.ndarray) -> None:
-        self.network, self.left = network, list(network.operations)
+        self.left = list(network.operations)
         self.tensors = split_inputs(network, batch)
 
     @property

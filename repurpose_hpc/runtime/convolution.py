@@ -140,7 +140,7 @@ def choose(window: Window | None, block: Block, max_batch: int, values: int, dty
     """
     if window is None or window.is_pointwise:
         return partial(Pointwise, choose_product(block, max_batch * values))
-    if values == 1 and window.kernel == window.positions and not any(window.pads):
+    if window.is_whole_map:
         return partial(WholeMap, choose_product(block, max_batch))
     ways = partial(Patches, window), partial(Direct, window)
     if not block.own_weights.size:

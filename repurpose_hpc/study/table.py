@@ -23,7 +23,7 @@ SETTINGS = {
     "budget": float,
     "seed": int,
 }
-# Of what ``evaluate`` finds, for the calibration data and for the test data.
+# What ``Comparison.findings`` has, for the calibration data and for the test data.
 QUALITIES = ("reference_accuracy", "accuracy", "agreement", "output_error")
 FINDINGS = {
     "values_sent": int,

@@ -11,7 +11,7 @@ from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.builder import Builder
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.onnx_import.signal import Expression, Signal, Unsupported
-from repurpose_hpc.model.operations import Window, whole_map
+from repurpose_hpc.model.operations import Window, pointwise, whole_map
 
 
 class Tensors:
@@ -146,9 +146,7 @@ class Tensors:
 
     def pointwise(self, tensor: str) -> Window | None:
         """The window of a mixing that sees one position at a time."""
-        positions = self.builder.positions(tensor)
-        ones, zeros = (1,) * len(positions), (0,) * len(positions)
-        return Window(positions, ones, ones, ones, zeros, positions) if positions else None
+        return pointwise(self.builder.positions(tensor))
 
     def build(self, outputs: list[Signal]) -> Network:
         """The network with these outputs.
