@@ -58,6 +58,7 @@ CONSTANTS = {
     "axis1": np.array([1]),
     "axis2": np.array([2]),
     "all_axes": np.array([1, 2, 3]),
+    "Kwhole": _weights(3, 4, 7, 6),
     "order": np.array([2, 0, 3, 3]),
     "place": np.array(1),
     "parts": np.array([1, 3]),
@@ -76,6 +77,8 @@ CONV = [
     ("Conv", "x K B6 y", {}),
     ("Conv", "x K y", {"strides": [2, 1], "pads": [1, 1, 1, 1]}),
     ("Conv", "x K y", {"dilations": [2, 2], "pads": [0, 1, 2, 1]}),
+    ("Conv", "x Kwhole y", {}),
+    ("Conv", "x Kwhole y", {"dilations": [2, 1], "pads": [0, 0, 6, 0]}),
     *(
         ("Conv", "x K2 y", {"auto_pad": mode, "strides": [2, 2]})
         for mode in ("SAME_UPPER", "SAME_LOWER", "VALID")

@@ -51,7 +51,8 @@ class Window:
     @property
     def is_whole_map(self) -> bool:
         """Whether the one position of the target sees every value of the map, as in ``whole_map``."""
-        return self.kernel == self.positions and math.prod(self.out) == 1 and not any(self.pads)
+        is_close = all(dilation == 1 for dilation in self.dilations)
+        return self.kernel == self.positions and math.prod(self.out) == 1 and is_close and not any(self.pads)
 
     def indices(self) -> np.ndarray:
         """Flat source position of every entry of every window, -1 in the padding: (positions out, k)."""
