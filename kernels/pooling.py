@@ -10,7 +10,7 @@ import numpy as np
 
 from .activations import activate_in_place
 from .jit import jit
-from .windows import copy_map, find_offsets, inside, layout_of, size_of
+from .windows import Layout, copy_map, find_offsets, inside, layout_of, size_of
 
 
 @jit
@@ -30,11 +30,8 @@ def max_pool(
         out: (n, batch, OH, OW).
     """
     whole = _sees_all(x, kernel, dilations, pads, out)
-    layout = layout_of(out.shape[2:], kernel, strides, dilations)
-    copy, offsets = np.empty(size_of(layout), x.dtype), np.empty(kernel[0] * kernel[1], np.int64)
-    result = np.empty(out.shape[2] * layout.pitch, x.dtype)
+    layout, copy, offsets, result = _space_for(out, kernel, strides, dilations)
     seen = result[: result.size - layout.pitch + out.shape[3]]
-    find_offsets(kernel, strides, dilations, layout, offsets)
     for j in range(x.shape[0]):
         for b in range(x.shape[1]):
             if whole:
@@ -125,11 +122,8 @@ def _filter(
 ) -> None:
     """out = start + w * x; weights and start with one filter and number for all neurons, or for each."""
     kernel = weights.shape[1:]
-    layout = layout_of(out.shape[2:], kernel, strides, dilations)
-    copy, offsets = np.empty(size_of(layout), x.dtype), np.empty(kernel[0] * kernel[1], np.int64)
-    result = np.empty(out.shape[2] * layout.pitch, x.dtype)
+    layout, copy, offsets, result = _space_for(out, kernel, strides, dilations)
     seen = result[: result.size - layout.pitch + out.shape[3]]
-    find_offsets(kernel, strides, dilations, layout, offsets)
     for j in range(x.shape[0]):
         taps = weights[j % weights.shape[0]].reshape(-1)
         for b in range(x.shape[1]):
@@ -137,6 +131,22 @@ def _filter(
             seen[:] = start[j % start.shape[0], 0, 0, 0]
             _add_taps(seen, taps, offsets, copy)
             _take_rows(result.reshape(out.shape[2], layout.pitch), out[j, b])
+
+
+@jit
+def _space_for(
+    out: np.ndarray, kernel: tuple[int, int], strides: tuple[int, int], dilations: tuple[int, int]
+) -> tuple[Layout, np.ndarray, np.ndarray, np.ndarray]:
+    """For one map at a time: the layout of its copy, the copy, the offsets in it, and the results."""
+    layout = layout_of(out.shape[2:], kernel, strides, dilations)
+    offsets = np.empty(kernel[0] * kernel[1], np.int64)
+    find_offsets(kernel, strides, dilations, layout, offsets)
+    return (
+        layout,
+        np.empty(size_of(layout), out.dtype),
+        offsets,
+        np.empty(out.shape[2] * layout.pitch, out.dtype),
+    )
 
 
 @jit
