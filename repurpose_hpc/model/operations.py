@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -114,7 +115,7 @@ class Mixing:
         """k: weights for each pair of neurons."""
         return self.window.taps if self.window else 1
 
-    @property
+    @cached_property  # asked for by every step of restructuring
     def links(self) -> np.ndarray:
         """Which neurons depend on which: bool (m, n), true where any of the k weights is not zero."""
         return (self.weights != 0).reshape(len(self.weights), -1, self.taps).any(axis=2)
