@@ -18,6 +18,7 @@ import numpy as np
 
 from repurpose_hpc import __version__
 from repurpose_hpc.kernels.dense import dense_vector
+from repurpose_hpc.runtime.launch import library_name
 from repurpose_hpc.threads import threads
 
 _CORE_NAMES = (
@@ -164,9 +165,9 @@ def _left(root: Path, group: str, limit: str, used: str) -> list[int]:
 
 
 def _versions(library: str) -> str:
-    mpi = " ".join(library.split("\n")[0].split()).strip(" ,\0")
+    own = f"repurpose-hpc {__version__}, Python {platform.python_version()}"
     packages = f"NumPy {np.__version__}, Numba {numba.__version__}, h5py {h5py.__version__}"
-    return f"repurpose-hpc {__version__}, Python {platform.python_version()}, {packages}, {mpi}"
+    return f"{own}, {packages}, {library_name(library)}"
 
 
 def _read(path: str | Path) -> str:

@@ -41,7 +41,7 @@ def check_launch(size: int, library: str, environment: Mapping[str, str] = os.en
     _refuse(
         process,
         f"the launcher started {started} processes, but MPI sees {size} rank in each: launcher and MPI "
-        f"library do not belong together. mpi4py uses {_first_line(library)}; {_remedy(library)}",
+        f"library do not belong together. mpi4py uses {library_name(library)}; {_remedy(library)}",
     )
 
 
@@ -82,7 +82,8 @@ def _refuse(process: int, message: str) -> NoReturn:
     raise UserError(message)
 
 
-def _first_line(library: str) -> str:
+def library_name(library: str) -> str:
+    """Name and version of an MPI library, the first line of its ``MPI.Get_library_version()``."""
     return " ".join(library.split("\n")[0].split()).strip(" ,\0")
 
 

@@ -8,11 +8,11 @@ there is not measured again.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repurpose_hpc.threads import free_threads, one_thread_per_rank
+from repurpose_hpc.points import draw, log, run_alone
+from repurpose_hpc.threads import free_threads
 
 if TYPE_CHECKING:
     from repurpose_hpc.options import Parser
@@ -24,13 +24,7 @@ STRONG, WEAK = "strong", "weak"
 
 def main() -> None:
     """Run the command of ``sys.argv``."""
-    one_thread_per_rank()  # before anything imports NumPy
-    from repurpose_hpc.runtime.agreement import alone
-    from repurpose_hpc.runtime.launch import check_alone
-
-    with alone():
-        check_alone()
-        run(sys.argv[1:])
+    run_alone(run)
 
 
 def run(argv: list[str]) -> None:
@@ -217,18 +211,4 @@ def _parser() -> Parser:
 
 
 def _draw(table: Table) -> None:
-    path = table.path.with_suffix(".png")
-    try:
-        from repurpose_hpc.scaling.plot import draw
-    except ImportError as error:
-        log(
-            f"{path} was not drawn: {error}; pip install 'repurpose-hpc[plot]' and run the same command "
-            "again: it measures nothing anew"
-        )
-        return
-    print(f"drawn in {path}" if draw(path, table) else "nothing to draw: every point failed", flush=True)
-
-
-def log(line: str) -> None:
-    """Progress, on stderr."""
-    print(line, file=sys.stderr, flush=True)
+    draw(table.path.with_suffix(".png"), "repurpose_hpc.scaling.plot", table, "every point failed")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.points import one_line
 from repurpose_hpc.restructure.team import Team
 from repurpose_hpc.runtime.agreement import PREFIX
 from repurpose_hpc.runtime.launch import pmi
@@ -137,7 +138,7 @@ def compute(
             rows = launch.measure(shards, ranks, missing, subject.dtype.name, report.absolute())
             outcome = ", ".join(f"{1e3 * row['seconds_median']:.3f} ms for {row['batch']}" for row in rows)
         except Exception as error:
-            outcome = _message(error)
+            outcome = one_line(error)
             rows = [{"batch": batch, "error": outcome} for batch in missing]
             failed += len(rows)
         table.put(ranks, form, rows)
@@ -199,9 +200,3 @@ def _reason(output: str) -> str:
         if PREFIX in line:
             return line.partition(PREFIX)[2]
     return " / ".join(output.strip().splitlines()[-3:]) or "no output"
-
-
-def _message(error: Exception) -> str:
-    """In one line."""
-    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())

@@ -6,13 +6,11 @@ it has the same rows.  Both are on disk as soon as a point is finished.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.files import check_writable, write_text
+from repurpose_hpc.files import check_writable, write_csv, write_text
 
 DENSE, RESTRUCTURED = "dense", "restructured"
 KEY = ("ranks", "form", "batch")
@@ -66,11 +64,7 @@ class Table:
         """
         for row in rows:
             self._rows[ranks, form, row["batch"]] = {"ranks": ranks, "form": form, **row}
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_text(self.path.with_suffix(".csv"), text.getvalue())
+        write_csv(self.path.with_suffix(".csv"), COLUMNS, self.rows)
         write_text(self.path, json.dumps({"study": self.study, "points": self.rows}, indent=1) + "\n")
 
     def summary(self) -> str:

@@ -8,12 +8,12 @@ and a table for it, share a study without ever writing to the same file.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.threads import free_threads, one_thread_per_rank
+from repurpose_hpc.points import draw, log, run_alone
+from repurpose_hpc.threads import free_threads
 
 if TYPE_CHECKING:
     from repurpose_hpc.restructure.options import Options
@@ -24,13 +24,7 @@ BUDGETS = (0.2, 0.1, 0.05, 0.02, 0.01)
 
 def main() -> None:
     """Run the command of ``sys.argv``."""
-    one_thread_per_rank()  # before anything imports NumPy
-    from repurpose_hpc.runtime.agreement import alone
-    from repurpose_hpc.runtime.launch import check_alone
-
-    with alone():
-        check_alone()
-        run(sys.argv[1:])
+    run_alone(run)
 
 
 def run(argv: list[str]) -> None:
@@ -167,19 +161,4 @@ def _point(args: argparse.Namespace, workers: int, method: str, budget: float) -
 
 
 def _draw(table: Table) -> None:
-    path = table.path.with_suffix(".png")
-    try:
-        from repurpose_hpc.study.plot import draw
-    except ImportError as error:
-        log(
-            f"{path} was not drawn: {error}; pip install 'repurpose-hpc[plot]' and run the same command "
-            "again: it computes nothing anew"
-        )
-        return
-    drawn = draw(path, table.rows)
-    print(f"drawn in {path}" if drawn else "nothing to draw: no point sends anything", flush=True)
-
-
-def log(line: str) -> None:
-    """Progress, on stderr."""
-    print(line, file=sys.stderr, flush=True)
+    draw(table.path.with_suffix(".png"), "repurpose_hpc.study.plot", table.rows, "no point sends anything")

@@ -9,9 +9,9 @@ from time import perf_counter
 
 from repurpose_hpc import __version__
 from repurpose_hpc.data import Samples, check_labels, check_shape, open_samples
-from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.load import load_model
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.points import one_line
 from repurpose_hpc.restructure.evaluation import Comparison, compare
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.restructure import restructure
@@ -86,7 +86,7 @@ def compute(
         try:
             findings = measure(subject, options, team)
         except Exception as error:
-            findings = {"error": _message(error)}
+            findings = {"error": one_line(error)}
             failed += 1
         table.put(options, findings)
         log(f"[{number}/{len(points)}] {_name(options)}: {_outcome(findings)}")
@@ -122,12 +122,6 @@ def measure(subject: Subject, options: Options, team: Team) -> Row:
 
 def _quality(data: str, comparison: Comparison) -> Row:
     return {f"{data}_{name}": value for name, value in comparison.findings().items()}
-
-
-def _message(error: Exception) -> str:
-    """In one line."""
-    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())
 
 
 def _name(options: Options) -> str:

@@ -7,12 +7,11 @@ stands what it was made from, so that points of different models never meet in o
 from __future__ import annotations
 
 import csv
-import io
 import json
 from pathlib import Path
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.files import check_writable, write_text, writing
+from repurpose_hpc.files import check_writable, write_csv, write_text, writing
 from repurpose_hpc.restructure.options import Options
 
 SETTINGS = {
@@ -108,11 +107,7 @@ class Table:
         self._write()
 
     def _write(self) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_text(self.path, text.getvalue())
+        write_csv(self.path, COLUMNS, self.rows)
 
 
 def _key(row: Row) -> tuple:
