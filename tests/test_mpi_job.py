@@ -88,7 +88,7 @@ def test_a_wrong_result_leaves_no_output(mpi_tmp_path, monkeypatch, capfd):
     leftovers = []
     if COMM.rank == 0:
         monkeypatch.setattr(
-            "repurpose_hpc.runtime.job.assemble", lambda shards: small_plans.random_network(7)
+            "repurpose_hpc.runtime.job.read_network", lambda shards: small_plans.random_network(7)
         )
     with pytest.raises(SystemExit) as leaving:
         run(job, None, COMM, leftovers)

@@ -29,8 +29,7 @@ from repurpose_hpc.forecast.timeline import forecast
 from repurpose_hpc.model.load import load_model
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.options import Parser, positive
-from repurpose_hpc.plan.assemble import assemble
-from repurpose_hpc.plan.files import read_plan, read_shard
+from repurpose_hpc.plan.files import read_network, read_plan
 from repurpose_hpc.plan.plan import PLACEMENTS, Plan
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.runtime.agreement import alone
@@ -118,7 +117,7 @@ def open_shards(directory: Path) -> Subject:
             f"{directory}: expected shards of 2 workers or more, which show how much they exchange, found "
             "those of 1; forecast the MODEL with a --comm-budget instead, or restructure for more workers"
         )
-    network = assemble([read_shard(stored, worker) for worker in range(plan.workers)])
+    network = read_network(stored)
     unpruned = network.with_mixings(
         {each.name: replace(each, weights=np.ones_like(each.weights)) for each in network.mixings}
     )

@@ -25,6 +25,7 @@ import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.plan.assemble import assemble
 from repurpose_hpc.plan.graph_files import read_graph, write_graph
 from repurpose_hpc.plan.plan import MixingPlan, Plan
 from repurpose_hpc.plan.shard import Block, Lists, Shard, make_shard
@@ -138,6 +139,15 @@ def read_shard(stored: StoredPlan, worker: int) -> Shard:
         if file_sha256(path) != stored.shard_sha256[worker]:
             raise ValueError(f"its SHA-256 is not the one recorded in {PLAN_FILE}")
         return _parse_shard(file)
+
+
+def read_network(stored: StoredPlan) -> Network:
+    """The whole restructured network, from the shards of all workers.
+
+    Raises:
+        UserError: see ``read_shard``.
+    """
+    return assemble([read_shard(stored, worker) for worker in range(stored.plan.workers)])
 
 
 def file_sha256(path: Path) -> str:

@@ -25,16 +25,14 @@ from repurpose_hpc.data import Samples, open_samples
 from repurpose_hpc.files import temporary_name
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.reference import apply_heads
-from repurpose_hpc.plan.assemble import assemble
-from repurpose_hpc.plan.files import StoredPlan, read_shard
-from repurpose_hpc.plan.plan import single_worker_plan
-from repurpose_hpc.plan.shard import Shard, make_shard
+from repurpose_hpc.plan.files import StoredPlan, read_network
+from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.runtime import result
 from repurpose_hpc.runtime.agreement import collectively
 from repurpose_hpc.runtime.certificate import Certificate
 from repurpose_hpc.runtime.checks import Checks, check_input
 from repurpose_hpc.runtime.loading import load_shards, warm_up
-from repurpose_hpc.runtime.program import Program
+from repurpose_hpc.runtime.program import Program, one_process
 from repurpose_hpc.runtime.streams import (
     Input,
     NoOutput,
@@ -269,7 +267,7 @@ def _on_root_alone(
     whole = single = None
     with collectively(comm):
         if comm.rank == 0 and (job.verify or job.repeat or job.certify):
-            whole = assemble([read_shard(stored, worker) for worker in range(stored.plan.workers)])
+            whole = read_network(stored)
             if job.repeat:
                 single = _time_single(job, whole, file)
     return whole, single
@@ -298,7 +296,6 @@ def _resume_key(job: Job, stored: StoredPlan) -> str:
 
 
 def _time_single(job: Job, whole: Network, file: Samples) -> Timing:
-    shard = make_shard(whole, single_worker_plan(whole), 0, job.dtype)
-    program = Program([shard], MPI.COMM_SELF, job.batch_size)
+    program = one_process(whole, job.dtype, job.batch_size)
     first = next(Input(job.input, program.input_columns, file.samples, job.dtype).batches(job.batch_size))
     return measure(program, first, job.repeat, MPI.COMM_SELF)

@@ -12,7 +12,8 @@ from mpi4py import MPI
 from repurpose_hpc.model.activations import IDENTITY
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Elementwise, Mixing, Operation
-from repurpose_hpc.plan.shard import Shard
+from repurpose_hpc.plan.plan import single_worker_plan
+from repurpose_hpc.plan.shard import Shard, make_shard
 from repurpose_hpc.runtime.blocks import PHASES, Call, Epilogue, epilogue_of, weights_kept
 from repurpose_hpc.runtime.buffers import Buffer
 from repurpose_hpc.runtime.exchange import deactivate_empty
@@ -173,6 +174,12 @@ class Program:
             for tensors in (self._graph.input_tensors, self._graph.output_tensors)
         )
         return Schedule(inputs, calls, outputs)
+
+
+def one_process(network: Network, dtype: np.dtype, max_batch: int) -> Program:
+    """The program of a single process that has all of a network: what ranks are compared with."""
+    shard = make_shard(network, single_worker_plan(network), 0, dtype.type)
+    return Program([shard], MPI.COMM_SELF, max_batch)
 
 
 def _fill(inputs: list[np.ndarray], X: np.ndarray) -> None:

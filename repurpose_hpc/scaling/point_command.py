@@ -16,17 +16,14 @@ from mpi4py import MPI
 from repurpose_hpc import report
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.options import Parser, integers, positive
-from repurpose_hpc.plan.assemble import assemble
-from repurpose_hpc.plan.files import StoredPlan, read_shard
-from repurpose_hpc.plan.plan import single_worker_plan
-from repurpose_hpc.plan.shard import make_shard
+from repurpose_hpc.plan.files import read_network
 from repurpose_hpc.runtime import result
 from repurpose_hpc.runtime.agreement import collectively
 from repurpose_hpc.runtime.checks import TOLERANCES
 from repurpose_hpc.runtime.hosts import Hosts
 from repurpose_hpc.runtime.launch import check_launch
 from repurpose_hpc.runtime.loading import load_shards, warm_up
-from repurpose_hpc.runtime.program import Program
+from repurpose_hpc.runtime.program import Program, one_process
 from repurpose_hpc.runtime.streams import OutputGather
 from repurpose_hpc.runtime.timing import Timing, measure
 
@@ -56,7 +53,7 @@ def run(argv: list[str], comm: MPI.Comm, library: str) -> None:
     hosts = Hosts(comm)
     program = Program(shards, comm, max(args.batches))
     with collectively(comm):
-        single = _single_process(stored, dtype, max(args.batches)) if comm.rank == 0 else None
+        single = one_process(read_network(stored), dtype, max(args.batches)) if comm.rank == 0 else None
     samples = np.random.default_rng(SEED).standard_normal((max(args.batches), shards[0].graph.inputs), dtype)
     measuring = Measuring(program, single, samples, hosts, args.repeat, args.seconds, comm)
     found = [measuring.batch(batch) for batch in args.batches]
@@ -132,18 +129,15 @@ class Measuring:
         with collectively(self.comm):
             if self.single is None:
                 return {}
-
             alone, _ = self._time(self.single, MPI.COMM_SELF, batch)
             difference = self._difference(outputs, batch)
             return _row(batch, timing, alone, wire) | {"relative_difference": difference}
 
     def _inputs(self, program: Program, batch: int) -> np.ndarray:
-
         return np.ascontiguousarray(self.samples[:batch, program.input_columns].T)
 
     def _time(self, program: Program, comm: MPI.Comm, batch: int) -> tuple[Timing | None, int]:
         """The timing, on the root, and the number of forwards timed."""
-
         x = self._inputs(program, batch)
         pilot = measure(program, x, 2, comm)
         fitting = None if pilot is None else int(self.seconds / pilot.latency.min())
@@ -165,13 +159,11 @@ class Measuring:
 
     def _outputs(self, batch: int) -> np.ndarray | None:
         """The outputs of all ranks, on the root, (batch, outputs)."""
-
         gather = OutputGather(self.comm, self.program.output_columns, self.program.dtype, batch)
         return gather(self.program.forward(self._inputs(self.program, batch)))
 
     def _difference(self, outputs: np.ndarray, batch: int) -> float:
         """Largest difference from one process, relative to its largest output."""
-
         expected = np.empty_like(outputs)
         expected[:, self.single.output_columns] = self.single.forward(self._inputs(self.single, batch)).T
         largest = np.abs(expected).max()
@@ -213,15 +205,7 @@ def _sent(traffic: dict, batch: int) -> dict:
     }
 
 
-def _single_process(stored: StoredPlan, dtype: np.dtype, max_batch: int) -> Program:
-
-    whole = assemble([read_shard(stored, worker) for worker in range(stored.plan.workers)])
-    shard = make_shard(whole, single_worker_plan(whole), 0, dtype.type)
-    return Program([shard], MPI.COMM_SELF, max_batch)
-
-
 def _check_ranks(found: int, expected: int) -> None:
-
     if found != expected:
         raise UserError(
             f"expected {expected} ranks, found {found}: the launcher starts another number than asked for; "
