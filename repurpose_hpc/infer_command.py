@@ -16,7 +16,6 @@ import numpy as np
 
 from repurpose_hpc import bundled, report
 from repurpose_hpc.data import open_samples
-from repurpose_hpc.errors import UserError
 from repurpose_hpc.files import check_writable
 from repurpose_hpc.model.load import load_model
 from repurpose_hpc.model.network import Network
@@ -29,7 +28,7 @@ from repurpose_hpc.options import (
     positive,
     restructure_options,
 )
-from repurpose_hpc.plan.files import read_plan
+from repurpose_hpc.plan.files import check_model, read_plan
 from repurpose_hpc.progress import Progress
 from repurpose_hpc.runtime.agreement import alike, collectively
 from repurpose_hpc.runtime.checks import check_input
@@ -140,7 +139,8 @@ def prepare(args: argparse.Namespace, ranks: int) -> Prepared:
         check_input(open_samples(args.input), network)
     if args.shards is not None:
         if network is not None:
-            _check_fingerprint(args, network)
+            remedy = "they belong to another model: name that, or leave it out"
+            check_model(read_plan(args.shards), network, args.model, remedy)
         return Prepared(args.shards, network, cached=False)
     if args.options.workers < ranks:
         raise UsageError(
@@ -221,13 +221,3 @@ def _refuse_restructure_options(parser: Parser, args: argparse.Namespace) -> Non
     for name in RESTRUCTURE_OPTIONS:
         if getattr(args, name) != parser.get_default(name):
             parser.error(f"--{name.replace('_', '-')} has no effect: --shards are restructured already")
-
-
-def _check_fingerprint(args: argparse.Namespace, network: Network) -> None:
-    expected = read_plan(args.shards).provenance.get("model_fingerprint")
-    found = network.fingerprint()
-    if found != expected:
-        raise UserError(
-            f"{args.shards}: expected shards of {args.model} (fingerprint {found[:12]}), found those of "
-            f"another model ({str(expected)[:12]}); name the model that was restructured, or leave it out"
-        )

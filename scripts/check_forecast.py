@@ -39,20 +39,16 @@ def run(shards: Path, batch: int) -> None:
     """A rank of ``measure``: random samples for SECONDS; one rank runs all workers as one."""
     from mpi4py import MPI
 
-    from repurpose_hpc.plan.assemble import assemble
-    from repurpose_hpc.plan.plan import single_worker_plan
-    from repurpose_hpc.plan.shard import make_shard
+    from repurpose_hpc.plan.files import read_network
     from repurpose_hpc.runtime.loading import load_shards, warm_up
-    from repurpose_hpc.runtime.program import Program
+    from repurpose_hpc.runtime.program import Program, one_process
     from repurpose_hpc.runtime.timing import measure as time_forwards
 
-    comm = MPI.COMM_WORLD
-    _, parts = load_shards(shards, np.dtype(np.float32), comm)
-    if comm.size == 1:
-        whole = assemble(parts)
-        parts = [make_shard(whole, single_worker_plan(whole), 0)]
-    warm_up(np.dtype(np.float32), parts[0].graph, comm)
-    program = Program(parts, comm, batch)
+    comm, dtype = MPI.COMM_WORLD, np.dtype(np.float32)
+    stored, parts = load_shards(shards, dtype, comm)
+    warm_up(dtype, parts[0].graph, comm)
+    alone = comm.size == 1
+    program = one_process(read_network(stored), dtype, batch) if alone else Program(parts, comm, batch)
     shape = program.input_columns.size, batch
     x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     latencies, ends = [], time.monotonic() + SECONDS

@@ -31,7 +31,7 @@ from repurpose_hpc.forecast.demand import (
 )
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Elementwise, Mixing
-from repurpose_hpc.plan.plan import EVERYBODY, Plan, dense_plan, input_owners
+from repurpose_hpc.plan.plan import EVERYBODY, Plan, block_owners, dense_plan
 
 # Of the plan whose sparsity stands for that of the dense network.
 DENSE_WORKERS = 8
@@ -96,7 +96,7 @@ def scaled_demand(network: Network, profile: Profile, placement: str, workers: i
         workers: P, any number from 1; also the ranks.
         per_node: ranks of a node.
     """
-    owners = _even_owners(network, placement, workers)
+    owners = block_owners(network, placement, np.ones(workers))
     owned = {name: _owned_counts(owner, workers) for name, owner in owners.items()}
     # Of a replicated input, every worker pools and so on all that there is.
     held = {name: owned[name] + np.count_nonzero(owner == EVERYBODY) for name, owner in owners.items()}
@@ -165,19 +165,6 @@ def _share(mask: np.ndarray, owner: np.ndarray) -> np.ndarray:
     shares = mask.sum(axis=1) / np.maximum(others, 1)
     # A worker that owns everything says nothing.
     return np.where(others > 0, shares, shares[others > 0].mean() if others.any() else 0)
-
-
-def _even_owners(network: Network, placement: str, workers: int) -> dict[str, np.ndarray]:
-    """By space, owners in even shares; of the inputs as ``placement`` has it."""
-    even = np.ones(workers)
-    return network.derive(
-        {
-            space.name: input_owners(
-                space.neurons, placement if space.name in network.input_spaces else "partitioned", even
-            )
-            for space in network.free_spaces
-        }
-    )
 
 
 def _owned_counts(owner: np.ndarray, workers: int) -> np.ndarray:

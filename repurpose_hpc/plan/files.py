@@ -127,6 +127,26 @@ def read_plan(directory: Path) -> StoredPlan:
         return StoredPlan(directory, plan, digests, json.loads(file["provenance"][()]))
 
 
+def check_model(stored: StoredPlan, network: Network, model: object, remedy: str) -> None:
+    """Refuse a plan that was made from another model.
+
+    Args:
+        stored: the plan.
+        network: as it was trained.
+        model: what to call it.
+        remedy: what to do.
+
+    Raises:
+        UserError: with both fingerprints.
+    """
+    expected, found = network.fingerprint(), str(stored.provenance.get("model_fingerprint"))
+    if found != expected:
+        raise UserError(
+            f"{stored.directory}: expected shards of {model} (fingerprint {expected[:12]}), found those of "
+            f"another one ({found[:12]}); {remedy}"
+        )
+
+
 def read_shard(stored: StoredPlan, worker: int) -> Shard:
     """Read one worker's shard.
 

@@ -238,12 +238,24 @@ def input_owners(neurons: int, placement: str, part_weights: np.ndarray) -> np.n
     return contiguous_owners(neurons, part_weights)
 
 
+def block_owners(network: Network, input_placement: str, part_weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Owners of the neurons of every space by name: blocks by the weights, the inputs as they are placed."""
+    return network.derive(
+        {
+            space.name: input_owners(space.neurons, input_placement, part_weights)
+            if space.name in network.input_spaces
+            else contiguous_owners(space.neurons, part_weights)
+            for space in network.free_spaces
+        }
+    )
+
+
 def single_worker_plan(network: Network) -> Plan:
     """The plan in which one worker has everything: the single process that others are compared with."""
     owners = {space.name: np.zeros(space.neurons, np.int32) for space in network.spaces}
     mixings = {}
     for mixing in network.mixings:
-        m, n = mixing.links.shape
+        n, m = (network.space(end).neurons for end in (mixing.source, mixing.target))
         mixings[mixing.name] = MixingPlan(np.zeros((1, n), bool), np.zeros((1, m), bool))
     return Plan(1, "root", owners, mixings)
 
@@ -253,13 +265,7 @@ def dense_plan(network: Network, workers: int, input_placement: str, part_weight
 
     What no weight makes use of (other groups of a grouped convolution) is not sent.
     """
-    free = {}
-    for space in network.free_spaces:
-        if space.name in network.input_spaces:
-            free[space.name] = input_owners(space.neurons, input_placement, part_weights)
-        else:
-            free[space.name] = contiguous_owners(space.neurons, part_weights)
-    owners = network.derive(free)
+    owners = block_owners(network, input_placement, part_weights)
     mixings = {}
     for mixing in network.mixings:
         ends = [owners[network.space_of[tensor]] for tensor in (mixing.source, mixing.target)]

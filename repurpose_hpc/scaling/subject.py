@@ -21,7 +21,7 @@ from repurpose_hpc.errors import UserError
 from repurpose_hpc.files import writing
 from repurpose_hpc.model.load import load_model
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.plan.files import read_plan, write_plan
+from repurpose_hpc.plan.files import check_model, read_plan, write_plan
 from repurpose_hpc.plan.plan import dense_plan
 from repurpose_hpc.restructure.job import restructure_to
 from repurpose_hpc.restructure.options import Options
@@ -167,15 +167,8 @@ class Subject:
     def _check_given(self, ranks: int) -> Path:
         directory = Path(self.given.replace("{ranks}", str(ranks)))
         stored = read_plan(directory)
-        found, expected = (
-            stored.provenance.get("model_fingerprint"),
-            self.networks.network(ranks).fingerprint(),
-        )
-        if found != expected:
-            raise UserError(
-                f"{directory}: expected shards of the model (fingerprint {expected[:12]}), found those of "
-                f"another one ({str(found)[:12]}); name the model that was restructured"
-            )
+        network = self.networks.network(ranks)
+        check_model(stored, network, "the model", "name the model that was restructured")
         if stored.plan.workers < ranks:
             raise UserError(
                 f"{directory}: expected shards for {ranks} workers, found {stored.plan.workers}; put "
