@@ -10,11 +10,9 @@ slows all of them alike; trust the ratios more than the rates.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+from bench_kernels import medians_us, parse
 from onnx import helper, numpy_helper
 
 from repurpose_hpc.kernels import ACTIVATION_CODES, convolve_direct, finish, pack_weights, patches, warm_up
@@ -29,7 +28,6 @@ from repurpose_hpc.kernels import ACTIVATION_CODES, convolve_direct, finish, pac
 NO_ACTIVATION = ACTIVATION_CODES["identity"], 0.0, 0.0
 TILES_KIB = (128, 512, 2048)
 BATCHES = (1, 32)
-SECONDS, FEWEST = 0.5, 7
 
 
 @dataclass(frozen=True)
@@ -139,29 +137,12 @@ def measure(shape: Shape, batch: int) -> dict:
     for call in ours.values():
         call()
         np.testing.assert_allclose(out, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
-    seconds = medians({"onnxruntime": peer, **ours})
+    times = medians_us({"onnxruntime": peer, **ours})
     work = W.size * out[0].size
-    rates = {name: round(work / time_taken / 1e9, 1) for name, time_taken in seconds.items()}
+    rates = {name: round(work / us / 1e3, 1) for name, us in times.items()}
     best = max(ours, key=rates.__getitem__)
-    ratio = round(seconds["onnxruntime"] / seconds[best], 2)
+    ratio = round(times["onnxruntime"] / times[best], 2)
     return {"shape": str(shape), "batch": batch, **rates, "best": best, "of_onnxruntime": ratio}
-
-
-def medians(candidates: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Median seconds of each candidate, called in turns after a warm-up."""
-    for call in candidates.values():
-        call()
-    times: list[list[float]] = []
-    end = time.perf_counter() + SECONDS
-    while time.perf_counter() < end or len(times) < FEWEST:
-        times.append([_seconds(call) for call in candidates.values()])
-    return dict(zip(candidates, np.median(times, axis=0).tolist(), strict=True))
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
 
 
 def machine() -> dict:
@@ -178,12 +159,7 @@ def machine() -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="write the results to this JSON file as well")
-    arguments = parser.parse_args()
-    if os.environ.get("OMP_NUM_THREADS") != "1":
-        parser.error("set OMP_NUM_THREADS=1: a rank computes with one thread, and so must BLAS here")
-
+    arguments = parse(__doc__)
     warm_up(np.float32, maps=True)
     results = {"machine": machine(), "rows": []}
     print(" | ".join(f"{name}: {value}" for name, value in results["machine"].items()))

@@ -160,13 +160,18 @@ def print_table(title: str, rows: list[dict]) -> None:
         print("".join(f"{value:>21}" for value in row.values()), flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parse(description: str) -> argparse.Namespace:
+    """The command line of a benchmark with one thread."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--out", type=Path, help="write the results to this JSON file as well")
     arguments = parser.parse_args()
     if os.environ.get("OMP_NUM_THREADS") != "1":
         parser.error("set OMP_NUM_THREADS=1: a rank computes with one thread, and so must BLAS here")
+    return arguments
 
+
+def main() -> None:
+    arguments = parse(__doc__)
     print(f"warm-up (JIT or cache): {warm_up(np.float32):.2f} s; times in microseconds")
     results = {"vector": [vector_row(n) for n in VECTOR_SIZES]}
     print_table("One vector: dense_vector against np.dot and a sum over W", results["vector"])
