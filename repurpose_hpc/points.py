@@ -3,23 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.threads import one_thread_per_rank
-
-
-def run_alone(run: Callable[[list[str]], None]) -> None:
-    """Run a command with the words of ``sys.argv``, in this process alone."""
-    one_thread_per_rank()  # before anything imports NumPy
-    from repurpose_hpc.runtime.agreement import alone
-    from repurpose_hpc.runtime.launch import check_alone
-
-    with alone():
-        check_alone()
-        run(sys.argv[1:])
 
 
 def draw(path: Path, plot: str, what: object, nothing: str) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.points import draw, log, run_alone
+from repurpose_hpc.points import draw, log
+from repurpose_hpc.start import run_alone
 from repurpose_hpc.threads import free_threads
 
 if TYPE_CHECKING:

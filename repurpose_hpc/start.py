@@ -1,0 +1,32 @@
+"""How commands start: in one process, or on all ranks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+
+from repurpose_hpc.threads import one_thread_per_rank
+
+
+def run_alone(run: Callable[[list[str]], None]) -> None:
+    """Run a command with the words of ``sys.argv`` in this process, which must be alone."""
+    one_thread_per_rank()  # before anything imports NumPy
+    from repurpose_hpc.runtime.agreement import alone
+    from repurpose_hpc.runtime.launch import check_alone
+
+    with alone():
+        check_alone()
+        run(sys.argv[1:])
+
+
+def run_on_ranks(command: str) -> None:
+    """Run the function ``run`` of the module ``command`` on every rank of the job; collective."""
+    one_thread_per_rank()  # before anything imports NumPy
+    from mpi4py import MPI
+
+    from repurpose_hpc.runtime.agreement import aborting
+
+    run = import_module(command).run
+    with aborting(MPI.COMM_WORLD, []):
+        run(sys.argv[1:], MPI.COMM_WORLD, MPI.Get_library_version())
