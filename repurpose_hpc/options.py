@@ -67,12 +67,7 @@ def add_restructure_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--calibration", type=Path, metavar="DATA", help="samples to calibrate with")
     group.add_argument("--workers", type=int, metavar="P", help="parts (default: the number of ranks)")
     amount = group.add_mutually_exclusive_group()
-    amount.add_argument(
-        "--comm-budget",
-        type=float,
-        metavar="F",
-        help=f"largest fraction of the dense communication, 0 to 1 (default {Options.comm_budget})",
-    )
+    add_comm_budget(amount)
     amount.add_argument(
         "--max-accuracy-drop",
         type=float,
@@ -86,12 +81,7 @@ def add_restructure_options(parser: argparse.ArgumentParser) -> None:
         metavar="E",
         help="instead: the least communication whose outputs have at most this relative error there",
     )
-    group.add_argument(
-        "--input-placement",
-        choices=PLACEMENTS,
-        default="replicated",
-        help="who can read the input: every rank, each its block, the root alone (default %(default)s)",
-    )
+    add_input_placement(group)
     group.add_argument(
         "--assignment",
         choices=ASSIGNMENTS,
@@ -136,7 +126,34 @@ def add_restructure_options(parser: argparse.ArgumentParser) -> None:
         metavar="D",
         help=f"largest fraction of the weights kept, for less computation (default {Options.density:g})",
     )
-    group.add_argument("--seed", type=int, default=0, help="of random choices (default %(default)s)")
+    add_seed(group)
+
+
+def add_comm_budget(group: argparse._ActionsContainer) -> None:
+    """Add ``--comm-budget``; None where it is not given."""
+    group.add_argument(
+        "--comm-budget",
+        type=float,
+        metavar="F",
+        help=f"largest fraction of the dense communication, 0 to 1 (default {Options.comm_budget})",
+    )
+
+
+def add_input_placement(group: argparse._ActionsContainer) -> None:
+    """Add ``--input-placement``."""
+    group.add_argument(
+        "--input-placement",
+        choices=PLACEMENTS,
+        default=Options.input_placement,
+        help="who can read the input: every rank, each its block, the root alone (default %(default)s)",
+    )
+
+
+def add_seed(group: argparse._ActionsContainer) -> None:
+    """Add ``--seed``."""
+    group.add_argument(
+        "--seed", type=int, default=Options.seed, help="of random choices (default %(default)s)"
+    )
 
 
 def restructure_options(args: argparse.Namespace, ranks: int) -> Options:

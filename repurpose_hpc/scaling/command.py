@@ -132,8 +132,6 @@ def _options(**values: object) -> Options:
 
 def _parser() -> Parser:
     from repurpose_hpc.options import Parser, integers, positive
-    from repurpose_hpc.plan.plan import PLACEMENTS
-    from repurpose_hpc.restructure.options import ASSIGNMENTS, METHODS, Options
 
     parser = Parser(
         speaks=True,
@@ -190,25 +188,22 @@ def _parser() -> Parser:
         help="a launch that takes longer has failed (default %(default)g)",
     )
     add("--dtype", choices=("float32", "float64"), default="float32")
+    _add_restructuring(parser)
+    return parser
+
+
+def _add_restructuring(parser: Parser) -> None:
+    from repurpose_hpc.options import add_comm_budget, add_input_placement, add_seed
+    from repurpose_hpc.restructure.options import ASSIGNMENTS, METHODS, Options
+
     group = parser.add_argument_group("restructuring")
     add = group.add_argument
     add("--calibration", type=Path, metavar="DATA", help="samples to restructure MODEL with")
-    add(
-        "--comm-budget",
-        type=float,
-        metavar="F",
-        help=f"largest fraction of the dense communication, 0 to 1 (default {Options.comm_budget})",
-    )
-    add(
-        "--input-placement",
-        choices=PLACEMENTS,
-        default=Options.input_placement,
-        help="who can read the input (default %(default)s)",
-    )
+    add_comm_budget(group)
+    add_input_placement(group)
     add("--method", choices=METHODS, help=f"default {Options.method}")
     add("--assignment", choices=ASSIGNMENTS, help=f"default {Options.assignment}")
-    add("--seed", type=int, default=Options.seed, help="of random choices (default %(default)s)")
-    return parser
+    add_seed(group)
 
 
 def _draw(table: Table) -> None:

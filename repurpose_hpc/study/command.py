@@ -66,8 +66,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     Raises:
         UsageError: it is wrong.
     """
-    from repurpose_hpc.options import Parser, integers, numbers
-    from repurpose_hpc.plan.plan import PLACEMENTS
+    from repurpose_hpc.options import Parser, add_input_placement, add_seed, integers, numbers
     from repurpose_hpc.restructure.options import ASSIGNMENTS, METHODS, Options
 
     parser = Parser(
@@ -96,19 +95,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
         metavar="F,F,...",
         help=f"communication fractions, 0 to 1 (default {','.join(map(str, BUDGETS))})",
     )
-    add(
-        "--input-placement",
-        choices=PLACEMENTS,
-        default=Options.input_placement,
-        help="who can read the input (default %(default)s)",
-    )
+    add_input_placement(parser)
     add(
         "--assignment",
         choices=ASSIGNMENTS,
         default=Options.assignment,
         help="of the methods that name none (default %(default)s)",
     )
-    add("--seed", type=int, default=Options.seed, help="of random choices (default %(default)s)")
+    add_seed(parser)
     add(
         "--part",
         type=_part,
