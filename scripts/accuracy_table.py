@@ -13,7 +13,7 @@ from pathlib import Path
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.team import ALONE
 from repurpose_hpc.study.job import Subject, compute, open_subject
-from repurpose_hpc.study.table import Table
+from repurpose_hpc.study.table import Row, Table
 
 BUDGETS = (0.1, 0.05, 0.02, 0.01, 0.005, 0.0035)
 
@@ -42,8 +42,12 @@ def fill(
     subject: Subject,
     columns: Sequence[tuple[str, str, str]],
     budgets: Sequence[float],
-) -> None:
-    """Compute what is missing in the table, and print it with a row for each budget."""
+) -> dict[tuple, Row]:
+    """Compute what is missing in the table, and print it with a row for each budget.
+
+    Returns:
+        its rows, by column and budget.
+    """
     points = {
         (placement, method, assignment, budget): Options(args.workers, budget, placement, assignment, method)
         for placement, method, assignment in columns
@@ -60,6 +64,7 @@ def fill(
         accuracies = [f"{rows[(*column, budget)]['test_accuracy']:.4f}" for column in columns]
         lines.append(f"| {budget} | {' | '.join(accuracies)} |")
     print("\n".join(lines))
+    return rows
 
 
 def arguments(description: str) -> argparse.Namespace:

@@ -16,6 +16,7 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import geometric_mean
 
 import numpy as np
 import onnx
@@ -170,6 +171,9 @@ def main() -> None:
                 print("".join(f"{name:>15}" for name in row))
             print("".join(f"{value:>15}" for value in row.values()), flush=True)
             results["rows"].append(row)
+    for batch in BATCHES:
+        ratios = [row["of_onnxruntime"] for row in results["rows"] if row["batch"] == batch]
+        print(f"batch {batch}: {geometric_mean(ratios):.2f} of onnxruntime in the geometric mean")
     if arguments.out:
         arguments.out.write_text(json.dumps(results, indent=1) + "\n")
 

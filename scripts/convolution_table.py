@@ -37,7 +37,14 @@ def main() -> None:
     print(f"channels as they are: {channels:,} values, fraction {channels / dense:.4f}")
     grid = " x ".join(map(str, halo.grid))
     print(f"positions ({grid}): {halo.total:,} values, fraction {halo.total / dense:.4f}", flush=True)
-    fill(args, subject, COLUMNS, BUDGETS)
+    rows = fill(args, subject, COLUMNS, BUDGETS)
+    for budget in BUDGETS:
+        row = rows[(*COLUMNS[0], budget)]
+        loss = 100 * (row["test_reference_accuracy"] - row["test_accuracy"])
+        share = row["weights_kept"] / args.workers / network.weight_count
+        print(
+            f"budget {budget}: {loss:.2f} points lost, a worker holds {share:.1%} of the weights on average"
+        )
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@
 
 Writes ``fashion_vgg.onnx`` (the TorchScript exporter), ``fashion_vgg_dynamo.onnx`` (the exporter built on
 torch.export) and ``fashion_vgg.pt`` (the state of the exported network), and beside them the data to
-restructure with, ``fashion_calibration.npz`` and ``fashion_test.npz``.  Calibrated is with images kept back
-from training: of those that it was trained on, a network is surer than of others.  The exported networks take
-raw pixels, float32 (batch, 1, 28, 28) with any batch size.  Needs what ``train_fashion.py`` needs, onnxscript
-and onnxruntime; one run takes about half an hour on one core.
+restructure with: ``fashion_calibration.npz``, images kept back from training;
+``fashion_calibration_20000.npz``, these and others, of which the network is surer; and ``fashion_test.npz``.
+The exported networks take raw pixels, float32 (batch, 1, 28, 28) with any batch size.  Needs what
+``train_fashion.py`` needs, onnxscript and onnxruntime; one run takes about half an hour on one core.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from train_fashion import (
     training_and_validation,
 )
 
+MORE_SAMPLES = 20_000
 EPOCHS = {"vgg": 8, "resnet": 6}
 IMAGE = (1, SIDE, SIDE)
 
@@ -93,6 +94,13 @@ def scale_for_raw_pixels(network: nn.Sequential) -> None:
         network[0].weight /= 255
 
 
+def calibrations(training: np.ndarray, validation: np.ndarray) -> dict[str, np.ndarray]:
+    """Which images to restructure with: those kept back, or these and some of the others, shuffled."""
+    more = np.concatenate([validation, training[: MORE_SAMPLES - len(validation)]])
+    shuffled = np.random.default_rng(0).permutation(more)
+    return {"fashion_calibration": validation, f"fashion_calibration_{MORE_SAMPLES}": shuffled}
+
+
 def export(network: nn.Module, path: Path, dynamo: bool) -> None:
     """Write ``network`` as one self-contained ONNX file with a dynamic batch size."""
     network.eval()
@@ -138,7 +146,8 @@ def main() -> None:
     print(f"test accuracy: {accuracy(from_rows, *as_tensors(test_images, test_labels)):.4f}")
 
     options.out.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(options.out / "fashion_calibration.npz", x=images[validation], y=labels[validation])
+    for name, chosen in calibrations(training, validation).items():
+        np.savez_compressed(options.out / f"{name}.npz", x=images[chosen], y=labels[chosen])
     np.savez_compressed(options.out / "fashion_test.npz", x=test_images, y=test_labels)
     network.to(memory_format=torch.contiguous_format)
     scale_for_raw_pixels(network)
