@@ -17,11 +17,12 @@ import numpy as np
 
 # The format in which values arrive as they are.
 EXACT = "float32"
-WIRES = (EXACT, "bfloat16", "float16", "int8")
+BFLOAT16, FLOAT16, INT8 = "bfloat16", "float16", "int8"
+WIRES = (EXACT, BFLOAT16, FLOAT16, INT8)
 # Bytes per value; of EXACT in a run in float32.
-BYTES = {EXACT: 4, "bfloat16": 2, "float16": 2, "int8": 1}
+BYTES = {EXACT: 4, BFLOAT16: 2, FLOAT16: 2, INT8: 1}
 # The largest distance between neighbouring values of a format, relative to the value, or to the largest one.
-STEPS = {EXACT: 0.0, "bfloat16": 2.0**-7, "float16": 2.0**-10, "int8": 1 / 127}
+STEPS = {EXACT: 0.0, BFLOAT16: 2.0**-7, FLOAT16: 2.0**-10, INT8: 1 / 127}
 
 LARGEST_CODE = 127
 NAN_CODE = -128
@@ -105,13 +106,13 @@ def _per_neuron(scale: np.ndarray, dimensions: int) -> np.ndarray:
 
 _ENCODERS = {
     EXACT: _unchanged,
-    "bfloat16": _encode_bfloat16,
-    "float16": _encode_float16,
-    "int8": _encode_int8,
+    BFLOAT16: _encode_bfloat16,
+    FLOAT16: _encode_float16,
+    INT8: _encode_int8,
 }
 _DECODERS = {
     EXACT: _unchanged,
-    "bfloat16": _decode_bfloat16,
-    "float16": _decode_float16,
-    "int8": _decode_int8,
+    BFLOAT16: _decode_bfloat16,
+    FLOAT16: _decode_float16,
+    INT8: _decode_int8,
 }

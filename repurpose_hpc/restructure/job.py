@@ -12,7 +12,9 @@ import numpy as np
 from repurpose_hpc import __version__
 from repurpose_hpc.data import Samples, check_labels, check_shape
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.wire import BYTES, EXACT
 from repurpose_hpc.plan.files import check_place, write_plan
+from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.progress import PENDING
 from repurpose_hpc.restructure.checkpoint import Checkpoint
 from repurpose_hpc.restructure.evaluation import evaluate
@@ -85,7 +87,9 @@ def restructure_to(
         outcome = Outcome(make(samples, options, log), samples, options)
     result = outcome.restructured
     log(f"comparing with the original{PENDING}")
-    findings = evaluate(network, result.network, outcome.calibration, team)
+    findings = evaluate(network, result.network, outcome.calibration, team, result.compute())
+    if options.wire != EXACT:
+        findings["bound"] = None  # It knows of no rounding.
     provenance = {
         **inputs,
         "weights": network.weight_count,
@@ -120,6 +124,7 @@ def summary(report: dict) -> str:
         f"{report['dense_values']:,} values sent per sample ({report['comm_fraction']:.2%}), "
         f"{report['weights_kept']:,} of {report['weights']:,} weights kept"
     )
+    lines.append(f"wire {report['wire']}: {report['bytes_per_sample']:,} bytes per sample")
     lines.append("weights of the workers: " + " ".join(f"{held:,}" for held in report["weights_of_workers"]))
     if "link_cost" in report:
         lines.append(f"cost of the links used: {report['link_cost']:,.1f} per sample")
@@ -189,6 +194,8 @@ def _report(
         "values_sent": sent,
         "dense_values": dense,
         "comm_fraction": sent / dense if dense else 0.0,
+        "wire": plan.wire,
+        "bytes_per_sample": _bytes_per_sample(network, plan),
         "weights": network.weight_count,
         "weights_kept": result.network.weight_count,
         "weights_of_workers": held.tolist(),
@@ -198,3 +205,12 @@ def _report(
         "seconds": seconds,
         "shards": str(directory),
     }
+
+
+def _bytes_per_sample(network: Network, plan: Plan) -> int:
+    """Of what is sent in a run in float32: ghosts in the format of the wire, partial sums as they are."""
+    return sum(
+        int(plan.ghost_traffic(network, mixing).sum()) * BYTES[plan.wire]
+        + int(plan.sum_traffic(network, mixing).sum()) * BYTES[EXACT]
+        for mixing in network.mixings
+    )
