@@ -26,7 +26,7 @@ import numpy as np
 
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.model.wire import EXACT
+from repurpose_hpc.model.wire import BYTES, EXACT
 
 GHOST = "ghost"
 PARTIAL = "partial"
@@ -167,6 +167,12 @@ class Plan:
     def values_sent(self, network: Network, mixing: Mixing) -> int:
         """Values per sample that cross when ``mixing`` is computed, between workers."""
         return int(self.traffic(network, mixing).sum())
+
+    def bytes_sent(self, network: Network, wire: str) -> int:
+        """Bytes per sample that cross in a run in float32: ghosts as ``wire``, partial sums as they are."""
+        ghosts = sum(int(self.ghost_traffic(network, mixing).sum()) for mixing in network.mixings)
+        sums = sum(int(self.sum_traffic(network, mixing).sum()) for mixing in network.mixings)
+        return ghosts * BYTES[wire] + sums * BYTES[EXACT]
 
     def allowed(self, network: Network, mixing: Mixing) -> np.ndarray:
         """Which neurons may depend on which, bool (m, n); see the function ``allowed``."""

@@ -12,9 +12,8 @@ import numpy as np
 from repurpose_hpc import __version__
 from repurpose_hpc.data import Samples, check_labels, check_shape
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.wire import BYTES, EXACT
+from repurpose_hpc.model.wire import EXACT
 from repurpose_hpc.plan.files import check_place, write_plan
-from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.progress import PENDING
 from repurpose_hpc.restructure.checkpoint import Checkpoint
 from repurpose_hpc.restructure.evaluation import evaluate
@@ -195,7 +194,7 @@ def _report(
         "dense_values": dense,
         "comm_fraction": sent / dense if dense else 0.0,
         "wire": plan.wire,
-        "bytes_per_sample": _bytes_per_sample(network, plan),
+        "bytes_per_sample": plan.bytes_sent(network, plan.wire),
         "weights": network.weight_count,
         "weights_kept": result.network.weight_count,
         "weights_of_workers": held.tolist(),
@@ -205,12 +204,3 @@ def _report(
         "seconds": seconds,
         "shards": str(directory),
     }
-
-
-def _bytes_per_sample(network: Network, plan: Plan) -> int:
-    """Of what is sent in a run in float32: ghosts in the format of the wire, partial sums as they are."""
-    return sum(
-        int(plan.ghost_traffic(network, mixing).sum()) * BYTES[plan.wire]
-        + int(plan.sum_traffic(network, mixing).sum()) * BYTES[EXACT]
-        for mixing in network.mixings
-    )
