@@ -1,11 +1,13 @@
 """Ghosts that arrive rounded: the reference, what restructuring measures and reports, and the options."""
 
 import json
+from dataclasses import replace
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 import small_plans
+import wire_table
 from hypothesis import given
 from hypothesis import strategies as st
 from small_graphs import convolutional_network, residual_network
@@ -213,6 +215,27 @@ def test_report_and_shards_tell_the_wire(samples_of, tmp_path):
         assert (report["bound"] is None) == (wire != EXACT)
         found[wire] = report["output_error"]
     assert found[EXACT] < 1e-6 < found["float16"] < found["bfloat16"]
+
+
+def test_table_has_every_wire_adjusted_for_and_not(samples_of, tmp_path):
+    network = small_plans.random_network(head="identity")
+    samples = samples_of(network)
+    samples = replace(samples, labels=np.zeros(samples.samples, np.int64))
+    results = {
+        wire: restructure(network, samples, Options(WORKERS, 0.5, "partitioned", wire=wire), quiet)
+        for wire in WIRES
+    }
+    rows = [
+        {"input_placement": placement, "budget": budget, "wire": wire, "adjusted_for": adjusted_for}
+        | wire_table.measured(network, results[adjusted_for], wire, samples, samples)
+        for placement, budget in wire_table.SETTINGS
+        for wire in WIRES
+        for adjusted_for in {EXACT, wire}
+    ]
+    exact, *others = (row for row in rows[:-1] if row["adjusted_for"] == EXACT)
+    assert all(row["bytes"] <= exact["bytes"] for row in others)
+    assert len({row["test_output_error"] for row in rows}) > 4
+    assert len(wire_table.markdown(rows).splitlines()) == 2 + len(wire_table.SETTINGS) * len(WIRES)
 
 
 def test_checks_compare_with_the_rounding(tmp_path):

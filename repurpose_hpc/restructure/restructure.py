@@ -211,6 +211,7 @@ class _Restructuring:
                 self.plan.mixings[mixing.name] = trimmed(everything, mixing.links, *ends)
                 # Its exchanges are those of these owners.
                 self.settled.update(*map(self.original.parts, (mixing.source, mixing.target)))
+        self.exact = not any(self._rounds(mixing) for mixing in self.original.mixings if mixing.fixed)
         whole, fixed = self.budget, sum(map(self._cost, self.plan.mixings))
         self.budget -= fixed
         if self.budget < 0:
