@@ -73,6 +73,7 @@ def run(argv: list[str], comm: MPI.Comm, library: str, leftovers: list[Path]) ->
         dtype=np.dtype(args.dtype),
         certify=args.certify,
         resume=args.resume,
+        wire=args.wire,
     )
     result = run_job(job, prepared.original, comm, leftovers)
     with collectively(comm):
@@ -218,6 +219,7 @@ def _parser(speaks: bool) -> Parser:
 
 
 def _refuse_restructure_options(parser: Parser, args: argparse.Namespace) -> None:
+    # Shards can run with another wire than that for which they were adjusted.
     for name in RESTRUCTURE_OPTIONS:
-        if getattr(args, name) != parser.get_default(name):
+        if name != "wire" and getattr(args, name) != parser.get_default(name):
             parser.error(f"--{name.replace('_', '-')} has no effect: --shards are restructured already")

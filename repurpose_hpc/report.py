@@ -1,6 +1,6 @@
 """The report of a run: one dictionary, printed as a summary and written as JSON.
 
-Keys of ``infer``.  Of the job: ``ranks``, ``workers``, ``samples``, ``batch_size``, ``dtype``,
+Keys of ``infer``.  Of the job: ``ranks``, ``workers``, ``samples``, ``batch_size``, ``dtype``, ``wire``,
 ``input_placement``, ``threads_per_rank``, ``shards``, ``cached``, ``output``.
 
 Communication between ranks, counted from what was handed to MPI: ``values_sent`` and
@@ -52,7 +52,10 @@ Lines = list[tuple[str, str]]
 def _job(r: dict) -> Lines:
     lines = [
         ("ranks", f"{r['ranks']} (BLAS threads per rank: {r['threads_per_rank']}), {r['workers']} workers"),
-        ("samples", f"{r['samples']} in batches of {r['batch_size']}, {r['dtype']}{_resumed(r)}"),
+        (
+            "samples",
+            f"{r['samples']} in batches of {r['batch_size']}, {r['dtype']}, wire {r['wire']}{_resumed(r)}",
+        ),
         ("input", r["input_placement"]),
         ("shards", f"{r['shards']}{' (from the cache)' if r['cached'] else ''}"),
     ]

@@ -18,6 +18,7 @@ from repurpose_hpc.model.activations import KINDS, Activation
 from repurpose_hpc.model.builder import Builder
 from repurpose_hpc.model.chain import sequence
 from repurpose_hpc.model.operations import Window, whole_map
+from repurpose_hpc.model.wire import EXACT, WIRES
 from repurpose_hpc.plan import files
 from repurpose_hpc.plan.files import PLAN_FILE, read_plan, read_shard, shard_path, write_plan
 from repurpose_hpc.plan.graph_files import read_graph, write_graph
@@ -27,7 +28,9 @@ from repurpose_hpc.plan.shard import make_shard
 PROVENANCE = {"seed": 3, "options": {"comm_budget": 0.05}, "versions": ["0.1.0", "ü"]}
 
 
-def make_case(seed=0, workers=3, widths=(5, 8, 4), placement="partitioned", density=0.5, scale=1.0):
+def make_case(
+    seed=0, workers=3, widths=(5, 8, 4), placement="partitioned", density=0.5, scale=1.0, wire=EXACT
+):
     """A network and a plan for it: (network, plan)."""
     rng = np.random.default_rng(seed)
     steps = []
@@ -44,7 +47,13 @@ def make_case(seed=0, workers=3, widths=(5, 8, 4), placement="partitioned", dens
         ghosts, sums = (rng.random((workers, size)) < density for size in mixing.weights.shape[::-1])
         ends = (owners[network.space_of[end]] for end in (mixing.source, mixing.target))
         plans[mixing.name] = mixing_plan(ghosts, sums, *ends)
-    return network, Plan(workers, placement, owners, plans)
+    # One in two plans knows scales.
+    scales = {
+        mixing.source: rng.random(mixing.weights.shape[1], np.float32)
+        for mixing in network.mixings
+        if seed % 2
+    }
+    return network, Plan(workers, placement, owners, plans, scales, wire)
 
 
 CASES = st.builds(
@@ -54,6 +63,7 @@ CASES = st.builds(
     widths=st.lists(st.integers(1, 9), min_size=2, max_size=4),
     placement=st.sampled_from(PLACEMENTS),
     density=st.sampled_from([0.0, 0.5, 1.0]),
+    wire=st.sampled_from(WIRES),
 )
 
 
@@ -188,9 +198,9 @@ def test_shard_of_the_same_plan_with_other_weights(directory, tmp_path):
 def test_another_format_version_is_refused_by_name(directory, name, version):
     stored = read_plan(directory)
     content = (directory / name).read_bytes()
-    assert content.startswith(b"repurpose-hpc 3 ")
-    (directory / name).write_bytes(content.replace(b" 3 ", b" %d " % version, 1))
-    with pytest.raises(UserError, match=f"expected format version 3, found {version}; restructure again"):
+    assert content.startswith(b"repurpose-hpc 4 ")
+    (directory / name).write_bytes(content.replace(b" 4 ", b" %d " % version, 1))
+    with pytest.raises(UserError, match=f"expected format version 4, found {version}; restructure again"):
         read_plan(directory) if name == PLAN_FILE else read_shard(stored, 1)
 
 

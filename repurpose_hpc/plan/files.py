@@ -1,8 +1,8 @@
 """A plan on disk: ``plan.h5`` and one ``worker-0000.h5`` for each worker, in one directory.
 
 Everything is written into a temporary directory beside the final one and renamed when it is
-complete.  ``plan.h5`` records owners, masks, the traffic between workers, what the plan was made
-from and the SHA-256 of every shard; nothing in it depends on when or where it was made.
+complete.  ``plan.h5`` records owners, masks, scales, the traffic between workers, what the plan was
+made from and the SHA-256 of every shard; nothing in it depends on when or where it was made.
 
 A file starts with one line of text (in what HDF5 calls its user block): format, format version and
 SHA-256 of the HDF5 content.  It is checked first, as the HDF5 library may crash on damage.
@@ -31,11 +31,12 @@ from repurpose_hpc.plan.plan import MixingPlan, Plan
 from repurpose_hpc.plan.shard import Block, Lists, Shard, make_shard
 
 FORMAT = "repurpose-hpc"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 HEADER_BYTES = 512
 PLAN_FILE = "plan.h5"
 
-_BLOCK_ARRAYS = ("own_weights", "ghost_weights", "sum_weights", "bias", "ghost_neurons")
+_BLOCK_WEIGHTS = ("own_weights", "ghost_weights", "sum_weights", "bias")
+_BLOCK_ARRAYS = (*_BLOCK_WEIGHTS, "ghost_neurons", "sent_scales", "received_scales")
 _BLOCK_LISTS = ("ghosts", "sums")
 _MASKS = ("ghosts", "sums")
 
@@ -46,7 +47,7 @@ class StoredPlan:
 
     Attributes:
         directory: where it was read from.
-        plan: owners and masks.
+        plan: owners, masks, wire and scales.
         shard_sha256: SHA-256 (hex) of each worker's file.
         provenance: model fingerprint, options, versions, calibration hash and seed, ...
     """
@@ -122,6 +123,8 @@ def read_plan(directory: Path) -> StoredPlan:
                 name: MixingPlan(*(group[mask][()].astype(bool) for mask in _MASKS))
                 for name, group in file["mixings"].items()
             },
+            scales={tensor: scales[()] for tensor, scales in file["scales"].items()},
+            wire=file.attrs["wire"],
         )
         digests = tuple(digest.decode() for digest in file["shard_sha256"])
         return StoredPlan(directory, plan, digests, json.loads(file["provenance"][()]))
@@ -182,13 +185,17 @@ def file_sha256(path: Path) -> str:
 def _write_plan_file(path: Path, network: Network, plan: Plan, digests: list[str], provenance: dict) -> None:
     with _creating(path) as file:
         file.attrs["workers"] = plan.workers
-        file.attrs["input_placement"] = plan.input_placement
+        for name in ("input_placement", "wire"):
+            file.attrs[name] = getattr(plan, name)
         # Not attributes: those end at 64 KiB.
         file["shard_sha256"] = np.array(digests, "S")
         file["provenance"] = np.bytes_(json.dumps(provenance, sort_keys=True))
         owners = file.create_group("owners", track_order=True)
         for name, owner in plan.owners.items():
             owners[name] = owner
+        scales = file.create_group("scales", track_order=True)
+        for tensor, values in plan.scales.items():
+            scales[tensor] = values
         mixings = file.create_group("mixings", track_order=True)
         for mixing in network.mixings:
             group = mixings.create_group(mixing.name)
@@ -200,7 +207,7 @@ def _write_plan_file(path: Path, network: Network, plan: Plan, digests: list[str
 
 def _write_shard(path: Path, shard: Shard) -> None:
     with _creating(path) as file:
-        for name in ("worker", "workers", "plan_identity"):
+        for name in ("worker", "workers", "plan_identity", "wire"):
             file.attrs[name] = getattr(shard, name)
         write_graph(file.create_group("graph"), shard.graph)
         own = file.create_group("own", track_order=True)
@@ -221,7 +228,7 @@ def _write_block(group: h5py.Group, block: Block) -> None:
 
 def _parse_shard(file: h5py.File) -> Shard:
     return Shard(
-        plan_identity=file.attrs["plan_identity"],
+        **{name: file.attrs[name] for name in ("plan_identity", "wire")},
         **{name: int(file.attrs[name]) for name in ("worker", "workers")},
         graph=read_graph(file["graph"]),
         own={name: neurons[()] for name, neurons in file["own"].items()},

@@ -22,9 +22,12 @@ from mpi4py import MPI
 
 from repurpose_hpc import __version__
 from repurpose_hpc.data import Samples, open_samples
+from repurpose_hpc.errors import UserError
 from repurpose_hpc.files import temporary_name
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.reference import apply_heads
+from repurpose_hpc.model.reference import Compute, apply_heads
+from repurpose_hpc.model.wire import EXACT, INT8
+from repurpose_hpc.plan.arrival import computing
 from repurpose_hpc.plan.files import StoredPlan, read_network
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.runtime import result
@@ -59,6 +62,7 @@ class Job:
         certify: find the samples whose class provably is that of the original network, on the root.
         resume: go on where an earlier run with the same shards, input, batch size and dtype ended, and let
             the next one go on if this one ends early; needs ``output``.
+        wire: the format in which ghosts travel, one of ``WIRES``; None: that of the plan.
     """
 
     shards: Path
@@ -70,6 +74,7 @@ class Job:
     dtype: np.dtype
     certify: bool = False
     resume: bool = False
+    wire: str | None = None
 
 
 def run(job: Job, original: Network | None, comm: MPI.Comm, leftovers: list[Path]) -> dict | None:
@@ -91,6 +96,8 @@ def run(job: Job, original: Network | None, comm: MPI.Comm, leftovers: list[Path
     clock = Clock("load", "jit", "input", "output", "check")
     with clock("load"):
         stored, shards = load_shards(job.shards, job.dtype, comm)
+    with collectively(comm):
+        job = replace(job, wire=_wire(job, stored))
     with clock("jit"):
         warm_up(job.dtype, shards[0].graph, comm)
     file, samples = _open_input(job, shards[0], comm)
@@ -101,7 +108,8 @@ def run(job: Job, original: Network | None, comm: MPI.Comm, leftovers: list[Path
 
     timing = _time_parallel(job, program, source, comm)
     whole, single = _on_root_alone(job, stored, file, comm)
-    checks = _checks(job, file, whole, original, comm)
+    compute = computing(shards[0].graph, stored.plan, job.wire)
+    checks = _checks(job, file, whole, original, compute, comm)
     stream = Stream(job, program, source, checks, shards[0], stored, comm, clock)
     seconds = stream.run(leftovers)
 
@@ -114,6 +122,7 @@ def run(job: Job, original: Network | None, comm: MPI.Comm, leftovers: list[Path
         "samples": samples,
         "batch_size": job.batch_size,
         "dtype": job.dtype.name,
+        "wire": job.wire,
         "input_placement": stored.plan.input_placement,
         **result.traffic(stored.plan, shards[0], ranks, job.dtype),
         **result.weights(shards[0], ranks),
@@ -182,7 +191,7 @@ class Stream:
             self._stream()
             with collectively(self.comm):
                 if self.checks is not None:
-                    self.checks.verify(self.job.dtype)
+                    self.checks.verify(self.job.dtype, self.job.wire)
                 with self.clock("output"):
                     self.output.commit()
         finally:
@@ -239,6 +248,26 @@ class Stream:
             self.checks.add(outputs)
 
 
+def _wire(job: Job, stored: StoredPlan) -> str:
+    """The format in which ghosts travel.
+
+    Raises:
+        UserError: the plan has no scales for it, or samples are to be certified.
+    """
+    wire = job.wire or stored.plan.wire
+    if wire == INT8 and not stored.plan.has_scales:
+        raise UserError(
+            f"--wire {INT8}: expected shards with a scale for every ghost, found none in {stored.directory}, "
+            "made without calibration data; choose another wire, or restructure with data"
+        )
+    if wire != EXACT and job.certify:
+        raise UserError(
+            f"--certify: expected --wire {EXACT}, found {wire}, whose rounding the bound does not cover; "
+            f"add --wire {EXACT}, or leave --certify out"
+        )
+    return wire
+
+
 def _open_input(job: Job, shard: Shard, comm: MPI.Comm) -> tuple[Samples | None, int]:
     """The input file, on the root, and the number of samples, on every rank."""
     file = None
@@ -274,14 +303,21 @@ def _on_root_alone(
 
 
 def _checks(
-    job: Job, file: Samples | None, whole: Network | None, original: Network | None, comm: MPI.Comm
+    job: Job,
+    file: Samples | None,
+    whole: Network | None,
+    original: Network | None,
+    compute: Compute,
+    comm: MPI.Comm,
 ) -> Checks | None:
     """What the root finds out about the outputs; on the root."""
     checks = None
     with collectively(comm):
         if file is not None:
             certificate = Certificate(original, whole) if job.certify else None
-            checks = Checks(file, job.batch_size, whole if job.verify else None, original, certificate)
+            checks = Checks(
+                file, job.batch_size, whole if job.verify else None, original, certificate, compute
+            )
     return checks
 
 
@@ -290,7 +326,7 @@ def _resume_key(job: Job, stored: StoredPlan) -> str:
     about = job.input.stat()
     parts = (
         *(__version__, stored.plan.identity(), *stored.shard_sha256),
-        *(about.st_size, about.st_mtime_ns, job.batch_size, job.dtype.name),
+        *(about.st_size, about.st_mtime_ns, job.batch_size, job.dtype.name, job.wire),
     )
     return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()
 
