@@ -42,6 +42,7 @@ PLAN_FILE = "plan.h5"
 # Of arrays that are mapped where they lie in the file: so large at least, and aligned to a cache line.
 MAPPED_BYTES = 1 << 16
 _ALIGNMENT = 64
+# Of a file, read at a time to verify it.
 _PIECE_BYTES = 1 << 20
 
 _BLOCK_ARRAYS = ("own_weights", "ghost_weights", "sum_weights", "bias", "ghost_neurons")
