@@ -29,6 +29,7 @@ from repurpose_hpc.options import (
     restructure_options,
 )
 from repurpose_hpc.plan.files import check_model, read_plan
+from repurpose_hpc.process import age
 from repurpose_hpc.progress import Progress
 from repurpose_hpc.runtime.agreement import alike, collectively
 from repurpose_hpc.runtime.checks import check_input
@@ -53,6 +54,7 @@ def run(argv: list[str], comm: MPI.Comm, library: str, leftovers: list[Path]) ->
     Raises:
         SystemExit: on every rank, after one message: 2 for a wrong command line, 1 for other failures.
     """
+    imported = age()
     with collectively(comm):
         check_launch(comm.size, library)
         args = parse(argv, comm.size, speaks=comm.rank == 0)
@@ -75,7 +77,7 @@ def run(argv: list[str], comm: MPI.Comm, library: str, leftovers: list[Path]) ->
         resume=args.resume,
         wire=args.wire,
     )
-    result = run_job(job, prepared.original, comm, leftovers)
+    result = run_job(job, prepared.original, comm, leftovers, imported)
     with collectively(comm):
         if result is not None:
             result.update(cached=prepared.cached, threads_per_rank=threads())

@@ -30,6 +30,7 @@ from repurpose_hpc.model.wire import EXACT, INT8
 from repurpose_hpc.plan.arrival import computing
 from repurpose_hpc.plan.files import StoredPlan, read_network
 from repurpose_hpc.plan.shard import Shard
+from repurpose_hpc.process import age
 from repurpose_hpc.runtime import result
 from repurpose_hpc.runtime.agreement import collectively
 from repurpose_hpc.runtime.certificate import Certificate
@@ -77,7 +78,9 @@ class Job:
     wire: str | None = None
 
 
-def run(job: Job, original: Network | None, comm: MPI.Comm, leftovers: list[Path]) -> dict | None:
+def run(
+    job: Job, original: Network | None, comm: MPI.Comm, leftovers: list[Path], imported: float = 0.0
+) -> dict | None:
     """Run ``job``; collective.
 
     Args:
@@ -86,6 +89,7 @@ def run(job: Job, original: Network | None, comm: MPI.Comm, leftovers: list[Path
             not known.
         comm: at most as many ranks as the plan has workers.
         leftovers: see ``agreement.aborting``.
+        imported: seconds that the process had needed to import what it runs and to start MPI.
 
     Returns:
         on the root the numbers of the report (see ``repurpose_hpc.report``), None elsewhere.
@@ -93,7 +97,8 @@ def run(job: Job, original: Network | None, comm: MPI.Comm, leftovers: list[Path
     Raises:
         SystemExit: on every rank, after a message, if anything was wrong on any.
     """
-    clock = Clock("load", "jit", "input", "output", "check")
+    clock = Clock("import", "load", "jit", "input", "output", "check")
+    clock.seconds["import"] = imported
     with clock("load"):
         stored, shards = load_shards(job.shards, job.dtype, comm)
     with collectively(comm):
@@ -106,13 +111,14 @@ def run(job: Job, original: Network | None, comm: MPI.Comm, leftovers: list[Path
     with collectively(comm):
         source = Input(job.input, program.input_columns, samples, job.dtype)
 
-    timing = _time_parallel(job, program, source, comm)
+    timing = _time_parallel(job, program, source, comm, clock)
     whole, single = _on_root_alone(job, stored, file, comm)
     compute = computing(shards[0].graph, stored.plan, job.wire)
     checks = _checks(job, file, whole, original, compute, comm)
     stream = Stream(job, program, source, checks, shards[0], stored, comm, clock)
     seconds = stream.run(leftovers)
 
+    demands = result.demands(clock.first_result, comm)
     ranks = result.gather_ranks(program, clock.seconds, comm)
     if ranks is None:
         return None
@@ -131,16 +137,21 @@ def run(job: Job, original: Network | None, comm: MPI.Comm, leftovers: list[Path
         "throughput": (samples - stream.done) / seconds,
         **({"resumed_samples": stream.done} if job.resume else {}),
         "seconds": result.slowest_seconds(ranks),
+        **demands,
         "shards": str(job.shards),
         "output": None if job.output is None else str(job.output),
     }
 
 
 class Clock:
-    """Seconds spent in named phases, added up in ``seconds``; ``with clock(phase): ...``."""
+    """Seconds spent in named phases, added up in ``seconds``; ``with clock(phase): ...``.
+
+    ``first_result`` is the age of the process at the end of its first forward; None: there was none yet.
+    """
 
     def __init__(self, *phases: str) -> None:
         self.seconds = dict.fromkeys(phases, 0.0)
+        self.first_result: float | None = None
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
@@ -149,6 +160,11 @@ class Clock:
             yield
         finally:
             self.seconds[phase] += perf_counter() - began
+
+    def forward_ended(self) -> None:
+        """To be called after every forward, or at least after the first."""
+        if self.first_result is None:
+            self.first_result = age()
 
 
 class Stream:
@@ -232,6 +248,7 @@ class Stream:
                 with self.clock("input"):
                     inputs = next(batches)
             rows = self.program.forward(inputs)
+            self.clock.forward_ended()
             with self.clock("output"):
                 outputs = gather(rows)
         with collectively(self.comm):
@@ -280,12 +297,14 @@ def _open_input(job: Job, shard: Shard, comm: MPI.Comm) -> tuple[Samples | None,
     return file, comm.bcast(file.samples if file is not None else None, root=0)
 
 
-def _time_parallel(job: Job, program: Program, source: Input, comm: MPI.Comm) -> Timing | None:
+def _time_parallel(job: Job, program: Program, source: Input, comm: MPI.Comm, clock: Clock) -> Timing | None:
     """The timing by all ranks, on the root."""
     if not job.repeat:
         return None
     with collectively(comm):
         first = next(source.batches(job.batch_size))
+    program.forward(first)
+    clock.forward_ended()
     return measure(program, first, job.repeat, comm)
 
 

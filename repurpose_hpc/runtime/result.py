@@ -11,6 +11,7 @@ from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.plan import EVERYBODY, Plan
 from repurpose_hpc.plan.shard import Shard
+from repurpose_hpc.process import peak_memory_mib
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.timing import Timing
 
@@ -77,6 +78,19 @@ def latency(parallel: Timing | None, single: Timing | None) -> dict:
 def slowest_seconds(ranks: list[dict]) -> dict[str, float]:
     """Seconds in each phase, the maximum over the ranks."""
     return {phase: max(rank["seconds"][phase] for rank in ranks) for phase in ranks[0]["seconds"]}
+
+
+def demands(first_result: float | None, comm: MPI.Comm) -> dict[str, float]:
+    """What the run needed on the rank that needed most, the same on all ranks; collective.
+
+    Args:
+        first_result: age of the process at its first result in seconds; None, on all ranks: there was none.
+        comm: of the job.
+    """
+    mine = {"peak_memory_mib": peak_memory_mib()}
+    if first_result is not None:
+        mine["first_result_seconds"] = first_result
+    return {name: comm.allreduce(value, MPI.MAX) for name, value in mine.items()}
 
 
 def _dense_values(plan: Plan, shard: Shard, ranks: int) -> int:
