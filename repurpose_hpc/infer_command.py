@@ -19,6 +19,7 @@ from repurpose_hpc.data import open_samples
 from repurpose_hpc.files import check_writable
 from repurpose_hpc.model.load import load_model
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.wire import EXACT, WIRES
 from repurpose_hpc.options import (
     RESTRUCTURE_OPTIONS,
     Parser,
@@ -76,6 +77,7 @@ def run(argv: list[str], comm: MPI.Comm, library: str, leftovers: list[Path]) ->
         certify=args.certify,
         resume=args.resume,
         wire=args.wire,
+        weights_dtype=args.weights_dtype,
     )
     result = run_job(job, prepared.original, comm, leftovers, imported)
     with collectively(comm):
@@ -215,6 +217,12 @@ def _parser(speaks: bool) -> Parser:
         "--repeat", type=natural, default=20, metavar="N", help="forwards to time (default %(default)s)"
     )
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    parser.add_argument(
+        "--weights-dtype",
+        choices=WIRES,
+        default=EXACT,
+        help="how dense weights are kept in memory; int8 with a scale for each row (default: as they are)",
+    )
     parser.add_argument("--report", type=Path, metavar="FILE.json", help="the report, for scripts")
     add_restructure_options(parser)
     return parser

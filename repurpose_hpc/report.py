@@ -1,7 +1,7 @@
 """The report of a run: one dictionary, printed as a summary and written as JSON.
 
 Keys of ``infer``.  Of the job: ``ranks``, ``workers``, ``samples``, ``batch_size``, ``dtype``, ``wire``,
-``input_placement``, ``threads_per_rank``, ``shards``, ``cached``, ``output``.
+``weights_dtype``, ``input_placement``, ``threads_per_rank``, ``shards``, ``cached``, ``output``.
 
 Communication between ranks, counted from what was handed to MPI: ``values_sent`` and
 ``bytes_sent`` (per sample), ``messages`` (per forward of a batch), ``dense_values`` (per sample,
@@ -59,12 +59,17 @@ def _job(r: dict) -> Lines:
         ("ranks", f"{r['ranks']} (BLAS threads per rank: {r['threads_per_rank']}), {r['workers']} workers"),
         (
             "samples",
-            f"{r['samples']} in batches of {r['batch_size']}, {r['dtype']}, wire {r['wire']}{_resumed(r)}",
+            f"{r['samples']} in batches of {r['batch_size']}, {r['dtype']}{_formats(r)}{_resumed(r)}",
         ),
         ("input", r["input_placement"]),
         ("shards", f"{r['shards']}{' (from the cache)' if r['cached'] else ''}"),
     ]
     return [*lines, ("output", r["output"])] if r["output"] else lines
+
+
+def _formats(r: dict) -> str:
+    """How weights are kept and ghosts travel."""
+    return f", weights {r['weights_dtype']}, wire {r['wire']}"
 
 
 def _resumed(r: dict) -> str:

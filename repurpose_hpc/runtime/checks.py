@@ -8,22 +8,24 @@ from repurpose_hpc.data import Samples, check_labels, check_shape
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.reference import Compute, compute, forward
-from repurpose_hpc.model.wire import EXACT, STEPS
+from repurpose_hpc.model.wire import STEPS
 from repurpose_hpc.runtime.certificate import Certificate
+from repurpose_hpc.runtime.mixings import EXACTLY, Formats
 from repurpose_hpc.runtime.streams import finite_batches
 
 # Largest accepted difference from the float64 reference, relative to its largest output.
 TOLERANCES = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}
 
 
-def tolerance(dtype: np.dtype, wire: str = EXACT) -> float:
-    """That of a run in ``dtype`` whose ghosts travel as ``wire``.
+def tolerance(dtype: np.dtype, formats: Formats = EXACTLY) -> float:
+    """That of a run in ``dtype`` with these formats.
 
     Run and reference differ in the last bits of a ghost before it is rounded.  The few that lie so close to
     the middle between two values of the format that they go to different sides are then a step apart.  The
     outputs would be too if all of them were, and the network passed their relative error on as it is.
+    The reference has the weights as they were before they were rounded: another step.
     """
-    return TOLERANCES[dtype] + STEPS[wire]
+    return TOLERANCES[dtype] + STEPS[formats.wire] + STEPS[formats.weights]
 
 
 def check_input(file: Samples, network: Network) -> None:
@@ -88,13 +90,13 @@ class Checks:
         if self.certificate is not None:
             self.certificate.add(inputs, outputs)
 
-    def verify(self, dtype: np.dtype, wire: str = EXACT) -> None:
-        """Refuse outputs, computed in ``dtype`` with ghosts as ``wire``, that are not those of the reference.
+    def verify(self, dtype: np.dtype, formats: Formats = EXACTLY) -> None:
+        """Refuse outputs, computed in ``dtype`` with these formats, that are not those of the reference.
 
         Raises:
             UserError: the relative difference is above ``tolerance``.
         """
-        accepted = tolerance(dtype, wire)
+        accepted = tolerance(dtype, formats)
         if self.restructured is not None and not self.relative_difference <= accepted:
             raise UserError(
                 f"expected outputs within {accepted:.3g} of the float64 reference of the same "

@@ -36,6 +36,7 @@ from repurpose_hpc.runtime.agreement import collectively
 from repurpose_hpc.runtime.certificate import Certificate
 from repurpose_hpc.runtime.checks import Checks, check_input
 from repurpose_hpc.runtime.loading import load_shards, warm_up
+from repurpose_hpc.runtime.mixings import Formats
 from repurpose_hpc.runtime.program import Program, one_process
 from repurpose_hpc.runtime.streams import (
     Input,
@@ -64,6 +65,7 @@ class Job:
         resume: go on where an earlier run with the same shards, input, batch size and dtype ended, and let
             the next one go on if this one ends early; needs ``output``.
         wire: the format in which ghosts travel, one of ``WIRES``; None: that of the plan.
+        weights_dtype: the format in which dense weights are kept in memory, one of ``WIRES``.
     """
 
     shards: Path
@@ -76,6 +78,12 @@ class Job:
     certify: bool = False
     resume: bool = False
     wire: str | None = None
+    weights_dtype: str = EXACT
+
+    @property
+    def formats(self) -> Formats:
+        """Of weights and ghosts; once ``wire`` is known."""
+        return Formats(self.weights_dtype, self.wire)
 
 
 def run(
@@ -104,10 +112,10 @@ def run(
     with collectively(comm):
         job = replace(job, wire=_wire(job, stored))
     with clock("jit"):
-        warm_up(job.dtype, shards[0].graph, comm)
+        warm_up(job.dtype, shards[0].graph, comm, job.formats)
     file, samples = _open_input(job, shards[0], comm)
     job = replace(job, batch_size=min(job.batch_size, samples))
-    program = Program(shards, comm, job.batch_size)
+    program = Program(shards, comm, job.batch_size, job.formats)
     with collectively(comm):
         source = Input(job.input, program.input_columns, samples, job.dtype)
 
@@ -129,8 +137,9 @@ def run(
         "batch_size": job.batch_size,
         "dtype": job.dtype.name,
         "wire": job.wire,
+        "weights_dtype": job.dtype.name if job.weights_dtype == EXACT else job.weights_dtype,
         "input_placement": stored.plan.input_placement,
-        **result.traffic(stored.plan, shards[0], ranks, job.dtype),
+        **result.traffic(stored.plan, shards[0], ranks),
         **result.weights(shards[0], ranks),
         **checks.results(),
         **result.latency(timing, single),
@@ -207,7 +216,7 @@ class Stream:
             self._stream()
             with collectively(self.comm):
                 if self.checks is not None:
-                    self.checks.verify(self.job.dtype, self.job.wire)
+                    self.checks.verify(self.job.dtype, self.job.formats)
                 with self.clock("output"):
                     self.output.commit()
         finally:
@@ -282,6 +291,11 @@ def _wire(job: Job, stored: StoredPlan) -> str:
             f"--certify: expected --wire {EXACT}, found {wire}, whose rounding the bound does not cover; "
             f"add --wire {EXACT}, or leave --certify out"
         )
+    if job.weights_dtype != EXACT and job.certify:
+        raise UserError(
+            f"--certify: expected --weights-dtype {EXACT}, found {job.weights_dtype}, whose rounding "
+            "the bound does not cover; leave one of them out"
+        )
     return wire
 
 
@@ -345,12 +359,12 @@ def _resume_key(job: Job, stored: StoredPlan) -> str:
     about = job.input.stat()
     parts = (
         *(__version__, stored.plan.identity(), *stored.shard_sha256),
-        *(about.st_size, about.st_mtime_ns, job.batch_size, job.dtype.name, job.wire),
+        *(about.st_size, about.st_mtime_ns, job.batch_size, job.dtype.name, *job.formats),
     )
     return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()
 
 
 def _time_single(job: Job, whole: Network, file: Samples) -> Timing:
-    program = one_process(whole, job.dtype, job.batch_size)
+    program = one_process(whole, job.dtype, job.batch_size, job.formats)
     first = next(Input(job.input, program.input_columns, file.samples, job.dtype).batches(job.batch_size))
     return measure(program, first, job.repeat, MPI.COMM_SELF)

@@ -20,6 +20,7 @@ def gather_ranks(program: Program, seconds: dict[str, float], comm: MPI.Comm) ->
     """What each rank did, on the root; collective."""
     mine = {
         "values_sent": program.values_sent,
+        "bytes_sent": program.bytes_sent,
         "messages": program.messages,
         "blocks": program.blocks,
         "seconds": {**seconds, **program.seconds},
@@ -27,13 +28,12 @@ def gather_ranks(program: Program, seconds: dict[str, float], comm: MPI.Comm) ->
     return comm.gather(mine, root=0)
 
 
-def traffic(plan: Plan, shard: Shard, ranks: list[dict], dtype: np.dtype) -> dict:
+def traffic(plan: Plan, shard: Shard, ranks: list[dict]) -> dict:
     """Communication between ranks, as it was handed to MPI, beside that of the dense network.
 
     Args:
         plan, shard: of any worker.
         ranks: from ``gather_ranks``.
-        dtype: of the values.
     """
     sent = sum(rank["values_sent"] for rank in ranks)
     dense = _dense_values(plan, shard, len(ranks))
@@ -41,7 +41,7 @@ def traffic(plan: Plan, shard: Shard, ranks: list[dict], dtype: np.dtype) -> dic
         "values_sent": sent,
         "dense_values": dense,
         "comm_fraction": sent / dense if dense else 0.0,
-        "bytes_sent": sent * dtype.itemsize,
+        "bytes_sent": sum(rank["bytes_sent"] for rank in ranks),
         "messages": sum(rank["messages"] for rank in ranks),
     }
 
