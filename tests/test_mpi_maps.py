@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import small_plans
 from mpi4py import MPI
-from programs import CountingComm, make_program, run_program
+from programs import counting, make_program, run_program
 from small_graphs import TANH, Draw, convolutional_network, square_window
 
 from repurpose_hpc.model.reference import apply_heads, forward
@@ -48,11 +48,12 @@ def test_outputs_are_those_of_the_reference(workers, placement, max_batch, dtype
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("density", [0.0, 0.3, 1.0])
 def test_what_is_handed_to_mpi_is_what_the_plan_says(placement, density):
-    network, comm = convolutional_network(1), CountingComm()
+    network = convolutional_network(1)
     plan = small_plans.random_plan(network, COMM.size, placement, 1, density)
     x = samples(network, 5)
-    program = assert_computes(small_plans.pruned(network, plan), plan, x, 3, comm=comm)
-    sent = COMM.allreduce(np.array([program.values_sent, comm.bytes, comm.values.sum()]))
+    with counting() as handed:
+        program = assert_computes(small_plans.pruned(network, plan), plan, x, 3)
+    sent = COMM.allreduce(np.array([program.values_sent, handed.bytes, handed.values.sum()]))
     values = values_sent(network, plan)
     assert sent.tolist() == [values, values * len(x) * program.dtype.itemsize, values * len(x)]
 

@@ -19,6 +19,8 @@ from mpi4py import MPI
 
 from repurpose_hpc.runtime import kernel_rates
 from repurpose_hpc.runtime.agreement import collectively
+from repurpose_hpc.runtime.blocks import Call
+from repurpose_hpc.runtime.carriers import DEFAULT_WAY
 from repurpose_hpc.runtime.exchange import Exchange, Items
 
 # Values of the messages that give G, smallest and largest; and the longest that one of them may take.
@@ -149,33 +151,40 @@ class _Exchanging:
         items = Items(np.arange(values), counts, [])
         self.bytes = 4 * values
         self.exchange = Exchange(pair, items, items, 1, np.dtype(np.float32))
-        self.arguments = self.exchange.arguments(1)
+        carrier = self.exchange.carrier(DEFAULT_WAY, 1)
+        ((self._post,), (self._wait,)) = carrier.post, carrier.wait
+        self._kept = carrier
 
     def once(self) -> float:
         """Of one of several exchanges in a row, which keep the ranks in step."""
         began = perf_counter()
         for _ in range(IN_A_ROW):
-            self.exchange.post(*self.arguments)
-            self.exchange.wait()
+            _make(self._post)
+            _make(self._wait)
         return (perf_counter() - began) / IN_A_ROW
 
     def posting(self) -> float:
         """Of posting alone."""
         began = perf_counter()
-        self.exchange.post(*self.arguments)
+        _make(self._post)
         took = perf_counter() - began
-        self.exchange.wait()
+        _make(self._wait)
         return took
 
     def beside(self, length: float) -> float:
         """Of an exchange with a computation of ``length`` seconds in between."""
         began = perf_counter()
-        self.exchange.post(*self.arguments)
+        _make(self._post)
         computed = perf_counter() + length
         while perf_counter() < computed:
             pass
-        self.exchange.wait()
+        _make(self._wait)
         return perf_counter() - began
+
+
+def _make(call: Call) -> None:
+    _, function, arguments = call
+    function(*arguments)
 
 
 class _Burst:

@@ -1,4 +1,4 @@
-"""What travels between ranks, in which order, and the collective that carries it.
+"""What travels between ranks, and in which order.
 
 An *item* is a ghost neuron or a partial sum of a neuron.  Either belongs to the worker that
 owns the neuron.  The lists of workers, in the shards, become lists of
@@ -15,6 +15,7 @@ from mpi4py import MPI
 
 from repurpose_hpc.kernels import INDEX_DTYPE
 from repurpose_hpc.runtime.buffers import Buffer
+from repurpose_hpc.runtime.carriers import CARRIERS, Carrier, Message
 
 _MPI_TYPES = {
     np.dtype(np.float32): MPI.FLOAT,
@@ -71,8 +72,8 @@ class Exchange:
     itself.  Every item is ``batch`` times ``values`` consecutive numbers, so counts and displacements
     are those of the items times that.
 
-    The caller fills ``send``, calls ``post`` (MPI_Ialltoallv), computes what needs no other
-    rank, calls ``wait`` and reads ``receive``.  ``send`` must not change in between.
+    The caller fills ``send``, makes the carrier's calls to post, computes what needs no other
+    rank, makes those to wait and reads ``receive``.  ``send`` must not change in between.
 
     Attributes:
         send, receive: buffers of the items.
@@ -80,6 +81,7 @@ class Exchange:
         bytes_sent: what these take.
         messages: other ranks that get something.
         active: whether any rank sends anything; if not, all skip the collective.
+        tag: its number among those of a program.
     """
 
     def __init__(
@@ -98,31 +100,26 @@ class Exchange:
         self.values_sent = int(sent.counts.sum()) * values
         self.bytes_sent = self.values_sent * dtype.itemsize
         self.messages = int(np.count_nonzero(sent.counts))
-        self.active = True
+        self.active, self.tag = True, 0
 
-    def arguments(self, batch: int) -> tuple[list, list]:
-        """What ``post`` hands to MPI for this batch size."""
-        return (
-            self._message(self.send, self._send_counts * (batch * self.send.values)),
-            self._message(self.receive, self._receive_counts * (batch * self.send.values)),
+    def carrier(self, way: str, batch: int) -> Carrier:
+        """The calls that make this exchange for a batch size; collective, unless it is not active."""
+        if not self.active:
+            return Carrier([], [], [])
+        sent, received = (
+            self._message(buffer, counts * (batch * buffer.values))
+            for buffer, counts in ((self.send, self._send_counts), (self.receive, self._receive_counts))
         )
+        return CARRIERS[way](self._comm, sent, received, self.tag)
 
-    def _message(self, buffer: Buffer, counts: np.ndarray) -> list:
+    def _message(self, buffer: Buffer, counts: np.ndarray) -> Message:
         displacements = np.cumsum(counts) - counts
-        return [buffer.flat, counts.tolist(), displacements.tolist(), self._type]
-
-    def post(self, send: list, receive: list) -> None:
-        """Start the exchange; ``arguments`` makes these."""
-        self._request = self._comm.Ialltoallv(send, receive)
-
-    def wait(self) -> None:
-        """Complete the exchange."""
-        self._request.Wait()
+        return Message(buffer.flat, counts.astype(np.intc), displacements.astype(np.intc), self._type)
 
 
 def deactivate_empty(exchanges: Sequence[Exchange], comm: MPI.Comm) -> None:
-    """Let all ranks agree (collectively) to skip the exchanges in which none sends anything."""
+    """Number the exchanges; all ranks agree (collectively) to skip those in which none sends anything."""
     values = np.array([exchange.values_sent for exchange in exchanges], np.int64)
     comm.Allreduce(MPI.IN_PLACE, values)
-    for exchange, sent in zip(exchanges, values.tolist(), strict=True):
-        exchange.active = sent > 0
+    for tag, (exchange, sent) in enumerate(zip(exchanges, values.tolist(), strict=True)):
+        exchange.active, exchange.tag = sent > 0, tag

@@ -14,6 +14,7 @@ from repurpose_hpc.model.wire import EXACT
 from repurpose_hpc.plan.shard import Block
 from repurpose_hpc.runtime.blocks import COMPUTE, NO_ACTIVATION, PACK, Call, Epilogue, weights_kept
 from repurpose_hpc.runtime.buffers import Buffer, Scratch
+from repurpose_hpc.runtime.carriers import Carrier
 from repurpose_hpc.runtime.convolution import choose
 from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.transfers import GhostTransfer, SumTransfer
@@ -110,6 +111,11 @@ class MixingStep:
             _describe(mixing, worker, block, product.format, kept)
             for worker, block, product, kept in zip(hosting.workers, blocks, self.own, kept, strict=True)
         ]
+
+    def prepare(self, batch: int, way: str) -> list[Carrier]:
+        """Choose how the exchanges are carried, before ``calls`` for a batch size are asked for."""
+        transfers = [self.ghosts] * self.is_first + [self.sums]
+        return [transfer.prepare(batch, way) for transfer in transfers]
 
     def calls(self, batch: int) -> list[Call]:
         """Everything that this rank does for the mixing, in order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import NamedTuple
 
@@ -16,19 +16,30 @@ from repurpose_hpc.plan.plan import single_worker_plan
 from repurpose_hpc.plan.shard import Shard, make_shard
 from repurpose_hpc.runtime.blocks import PHASES, Call, Epilogue, epilogue_of
 from repurpose_hpc.runtime.buffers import Buffer, Scratch
+from repurpose_hpc.runtime.carriers import DEFAULT_WAY, Carrier
 from repurpose_hpc.runtime.exchange import deactivate_empty
 from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.local import ENDING, LocalStep
 from repurpose_hpc.runtime.mixings import EXACTLY, Formats, MixingStep
+from repurpose_hpc.runtime.tape import Tape, taped
 from repurpose_hpc.runtime.transfers import GhostTransfer
+from repurpose_hpc.runtime.weights import stored_dtype
 
 
 class Schedule(NamedTuple):
-    """Everything that happens for one batch size: fill ``inputs``, do ``calls``, read ``outputs``."""
+    """Everything that happens for one batch size.
 
-    inputs: list[np.ndarray]
-    calls: list[Call]
+    Attributes:
+        inputs: rows of the input, and where they go.
+        steps: what is done then.
+        outputs: the output tensors, each (neurons, batch, values).
+        carriers: of its exchanges.
+    """
+
+    inputs: list[tuple[slice, np.ndarray]]
+    steps: list[Call | Tape]
     outputs: list[np.ndarray]
+    carriers: list[Carrier]
 
 
 class Program:
@@ -46,15 +57,18 @@ class Program:
         bytes_sent: what these take.
         messages: messages that it sends in one forward: other ranks with a non-zero count, summed
             over the exchanges.
-        seconds: accumulated since ``reset_seconds``: "pack" (moving rows), "exchange" (posting),
-            "wait" (for other ranks) and "compute".
         blocks: one entry for each mixing and hosted worker: "layer", "worker", "rows" and
             "columns" (own neurons of target and source), "ghosts" (received), "sums" (partial
             sums sent), "weights" (non-zero) and "format" ("dense" or "csr").
     """
 
     def __init__(
-        self, shards: Sequence[Shard], comm: MPI.Comm, max_batch: int, formats: Formats = EXACTLY
+        self,
+        shards: Sequence[Shard],
+        comm: MPI.Comm,
+        max_batch: int,
+        formats: Formats = EXACTLY,
+        way: str = DEFAULT_WAY,
     ) -> None:
         """Collective over ``comm``.
 
@@ -64,6 +78,7 @@ class Program:
             comm: its ranks host all workers; COMM_SELF for a single process.
             max_batch: most samples that one ``forward`` takes.
             formats: of weights and ghosts.
+            way: how exchanges are carried, one of ``CARRIERS``.
 
         Raises:
             UserError: there are more ranks than workers.
@@ -80,14 +95,15 @@ class Program:
         self._scratch = Scratch(self.dtype)
         self._steps = self._make_steps(shards)
         self._schedules: dict[int, Schedule] = {}
+        self._way = way
 
-        mixings = [step for step in self._steps if isinstance(step, MixingStep)]
-        exchanges = [exchange for mixing in mixings for exchange in mixing.exchanges]
+        self._mixings = [step for step in self._steps if isinstance(step, MixingStep)]
+        exchanges = [exchange for mixing in self._mixings for exchange in mixing.exchanges]
         deactivate_empty(exchanges, comm)
         self.values_sent = sum(exchange.values_sent for exchange in exchanges)
         self.messages = sum(exchange.messages for exchange in exchanges)
         self.bytes_sent = sum(exchange.bytes_sent for exchange in exchanges)
-        self.blocks = [entry for mixing in mixings for entry in mixing.described]
+        self.blocks = [entry for mixing in self._mixings for entry in mixing.described]
         self.reset_seconds()
 
     def forward(self, X: np.ndarray) -> np.ndarray:
@@ -104,19 +120,47 @@ class Program:
             self._schedules[batch] = self._schedule(batch)
         if X.shape != (self.input_columns.size, batch):
             raise ValueError(f"expected inputs of shape {(self.input_columns.size, batch)}, found {X.shape}")
-        schedule, seconds = self._schedules[batch], self.seconds
-        began = perf_counter()
-        _fill(schedule.inputs, X)
-        for phase, function, arguments in schedule.calls:
-            function(*arguments)
-            ended = perf_counter()
-            seconds[phase] += ended - began
-            began = ended
+        schedule = self._schedules[batch]
+        for rows, target in schedule.inputs:
+            np.copyto(target, X[rows].reshape(target.shape))
+        for step in schedule.steps:
+            if isinstance(step, Tape):
+                step.play(self._seconds)
+            else:
+                self._call(*step)
         return _flat(schedule.outputs)
+
+    def _call(self, phase: str, function: Callable[..., object], arguments: tuple) -> None:
+        began = perf_counter()
+        function(*arguments)
+        self._seconds[PHASES.index(phase)] += perf_counter() - began
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Accumulated since ``reset_seconds``: "pack" (moving rows), "exchange" (posting), "wait" (for other
+        ranks) and "compute"."""
+        return dict(zip(PHASES, self._seconds.tolist(), strict=True))
+
+    @property
+    def way(self) -> str:
+        """How exchanges are carried; may be changed between forwards, by all ranks together."""
+        return self._way
+
+    @way.setter
+    def way(self, way: str) -> None:
+        self.free()
+        self._way = way
+
+    def free(self) -> None:
+        """Give back what MPI keeps for the batch sizes so far; collective."""
+        for schedule in self._schedules.values():
+            for carrier in schedule.carriers:
+                carrier.free()
+        self._schedules = {}
 
     def reset_seconds(self) -> None:
         """Forget the time spent so far."""
-        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self._seconds = np.zeros(len(PHASES))
 
     def _columns(self, tensors: Sequence[str]) -> np.ndarray:
         """The places, among the values of all ``tensors``, of those that this rank holds."""
@@ -177,12 +221,15 @@ class Program:
     def _schedule(self, batch: int) -> Schedule:
         if not 0 < batch <= self._max_batch:
             raise ValueError(f"expected 1 to {self._max_batch} samples, found {batch}")
-        calls = [call for step in self._steps for call in step.calls(batch)]
+        carriers = [carrier for step in self._mixings for carrier in step.prepare(batch, self._way)]
+        begun = [call for carrier in carriers for call in carrier.begin]
+        calls = begun + [call for step in self._steps for call in step.calls(batch)]
         inputs, outputs = (
             [self._tensors[tensor].maps(batch) for tensor in tensors]
             for tensors in (self._graph.input_tensors, self._graph.output_tensors)
         )
-        return Schedule(inputs, calls, outputs)
+        stored = stored_dtype(self._formats.weights, self.dtype)
+        return Schedule(_places(inputs), taped(calls, self.dtype, stored), outputs, carriers)
 
 
 def one_process(network: Network, dtype: np.dtype, max_batch: int, formats: Formats = EXACTLY) -> Program:
@@ -191,18 +238,22 @@ def one_process(network: Network, dtype: np.dtype, max_batch: int, formats: Form
     return Program([shard], MPI.COMM_SELF, max_batch, formats)
 
 
-def _fill(inputs: list[np.ndarray], X: np.ndarray) -> None:
-    """Samples (columns, batch) into input tensors, each (neurons, batch, values)."""
-    first = 0
+def _places(inputs: list[np.ndarray]) -> list[tuple[slice, np.ndarray]]:
+    """Where samples (columns, batch) go in input tensors, each (neurons, batch, values)."""
+    places, first = [], 0
     for tensor in inputs:
         neurons, batch, values = tensor.shape
-        rows = X[first : first + neurons * values]
-        np.copyto(tensor, rows.reshape(neurons, values, batch).transpose(0, 2, 1))
-        first += len(rows)
+        rows = slice(first, first + neurons * values)
+        # One value per neuron: the tensor is as the samples are.
+        places.append((rows, tensor[:, :, 0] if values == 1 else tensor.transpose(0, 2, 1)))
+        first = rows.stop
+    return places
 
 
 def _flat(outputs: list[np.ndarray]) -> np.ndarray:
     """Output tensors, each (neurons, batch, values), as (columns, batch); a single vector is not copied."""
+    if len(outputs) == 1 and outputs[0].shape[2] == 1:
+        return outputs[0][:, :, 0]
     batch = outputs[0].shape[1]
     rows = [tensor.transpose(0, 2, 1).reshape(-1, batch) for tensor in outputs]
     return rows[0] if len(rows) == 1 else np.concatenate(rows)

@@ -17,8 +17,9 @@ from mpi4py import MPI
 from repurpose_hpc.kernels import INDEX_DTYPE, pack, pack_codes, unpack_add, unpack_codes
 from repurpose_hpc.model.wire import EXACT
 from repurpose_hpc.plan.shard import Lists
-from repurpose_hpc.runtime.blocks import COMPUTE, EXCHANGE, PACK, WAIT, Call
+from repurpose_hpc.runtime.blocks import COMPUTE, PACK, Call
 from repurpose_hpc.runtime.buffers import Buffer
+from repurpose_hpc.runtime.carriers import Carrier
 from repurpose_hpc.runtime.exchange import Exchange, Items, merge_items
 from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.wire import Wire
@@ -122,12 +123,10 @@ class Transfer:
         ranks = [self.hosting.rank_of[each] for each in workers]
         return merge_items(ranks, hosted if hosted_own else workers, neurons, self.hosting.ranks)
 
-    def _post_calls(self, batch: int) -> list[Call]:
-        exchange = self.exchange
-        return [(EXCHANGE, exchange.post, exchange.arguments(batch))] if exchange.active else []
-
-    def _wait_calls(self) -> list[Call]:
-        return [(WAIT, self.exchange.wait, ())] if self.exchange.active else []
+    def prepare(self, batch: int, way: str) -> Carrier:
+        """Choose how the exchange is carried, before the calls for a batch size are asked for."""
+        self.carrier = self.exchange.carrier(way, batch)
+        return self.carrier
 
     def _near_views(self, batch: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """Of each worker with near items: the rows of their neurons, and the items."""
@@ -155,7 +154,7 @@ class GhostTransfer(Transfer):
         if self.owned.size:
             X, send = self.activations.view(batch), self.exchange.send.view(batch)
             packing.append(self._packing(X, send))
-        return packing + self._post_calls(batch)
+        return packing + self.carrier.post
 
     def near_calls(self, batch: int) -> list[Call]:
         """Fetch the ghosts that workers of this rank own."""
@@ -173,7 +172,7 @@ class GhostTransfer(Transfer):
             codes = self.exchange.receive.view(batch)
             decoding.append((PACK, unpack_codes, (codes, self.received_scales, receive)))
         fetching = [(PACK, pack, (receive, rows, ghosts)) for rows, ghosts in self._far_views(batch)]
-        return self._wait_calls() + decoding + fetching
+        return self.carrier.wait + decoding + fetching
 
     def _packing(self, X: np.ndarray, send: np.ndarray) -> Call:
         if self.wire.is_exact:
@@ -212,7 +211,7 @@ class SumTransfer(Transfer):
         adding: list[Call] = [(PACK, unpack_add, (sums, rows, send)) for rows, sums in self._far_views(batch)]
         if adding:
             adding.insert(0, (PACK, send.fill, (0,)))
-        return adding + self._post_calls(batch)
+        return adding + self.carrier.post
 
     def near_calls(self, batch: int) -> list[Call]:
         """Add the sums from workers of this rank."""
@@ -221,7 +220,7 @@ class SumTransfer(Transfer):
 
     def wait_calls(self, batch: int) -> list[Call]:
         """Wait for the sums from other ranks, and add them."""
-        calls = self._wait_calls()
+        calls = [*self.carrier.wait]
         if self.owned.size:
             receive, Y = self.exchange.receive.view(batch), self.activations.view(batch)
             calls.append((COMPUTE, unpack_add, (receive, self.owned, Y)))

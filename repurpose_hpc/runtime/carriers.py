@@ -1,0 +1,164 @@
+"""The ways in which MPI can carry an exchange.
+
+Rank p has a block of its send buffer for each rank q that needs something, and q a block of its
+receive buffer for it (see ``exchange``).  One exchange is one message for each such pair, whichever way:
+
+- ``alltoallv``: MPI_Alltoallv when the rank would wait; nothing happens before.
+- ``ialltoallv``: MPI_Ialltoallv when the items are packed, completed when they are needed.
+- ``persistent``: the same, set up once (MPI_Alltoallv_init, of MPI 4).
+- ``neighbor``: MPI_Ineighbor_alltoallv over the graph of the pairs; ranks do not look at those that they
+  exchange nothing with.
+- ``p2p``: persistent sends and receives.  All receives of a forward are started when it begins: by then
+  what came in the last one has been used.  A tag for each exchange keeps them apart.
+
+Every way is prepared once for a batch size.  It is then a few calls of MPI functions with arguments that
+stay the same, so that compiled code can make them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from mpi4py import MPI
+
+from repurpose_hpc.runtime.blocks import EXCHANGE, WAIT, Call
+from repurpose_hpc.runtime.functions import Requests, function, handle
+
+
+@dataclass(frozen=True, eq=False)
+class Message:
+    """What a rank sends to all others, or receives from them, in one exchange of a batch.
+
+    Attributes:
+        buffer: one-dimensional.
+        counts, displacements: of each rank's block, (R,) of C's int.
+        type: of the numbers.
+    """
+
+    buffer: np.ndarray
+    counts: np.ndarray
+    displacements: np.ndarray
+    type: MPI.Datatype
+
+    @property
+    def peers(self) -> list[int]:
+        """The ranks with a block."""
+        return np.flatnonzero(self.counts).tolist()
+
+    def of_peers(self) -> Message:
+        """The same without the ranks that have no block."""
+        peers = self.peers
+        return replace(self, counts=self.counts[peers], displacements=self.displacements[peers])
+
+    def block(self, rank: int) -> list:
+        """That of one rank, as mpi4py takes it."""
+        first = self.displacements[rank]
+        return [self.buffer[first : first + self.counts[rank]], self.type]
+
+    def specification(self) -> list:
+        """All, as mpi4py takes it."""
+        return [self.buffer, self.counts.tolist(), self.displacements.tolist(), self.type]
+
+    def arguments(self) -> tuple[int, ...]:
+        """All, as C takes it."""
+        lists = self.counts.ctypes.data, self.displacements.ctypes.data
+        return self.buffer.ctypes.data, *lists, handle(self.type)
+
+
+@dataclass(frozen=True, eq=False)
+class Carrier:
+    """An exchange of one batch size, ready to be made again and again.
+
+    Attributes:
+        begin: calls when a forward begins.
+        post: calls when the items are packed.
+        wait: calls when what the others sent is needed.
+        uses: what the calls have the addresses of.
+        owned: what MPI wants back.
+    """
+
+    begin: list[Call]
+    post: list[Call]
+    wait: list[Call]
+    uses: tuple = ()
+    owned: Sequence[MPI.Comm | MPI.Request] = ()
+
+    def free(self) -> None:
+        """Give back what belongs to MPI; collective; the calls must not be made any more."""
+        for each in self.owned:
+            each.Free()
+
+
+def _alltoallv(comm: MPI.Comm, sent: Message, received: Message, tag: int) -> Carrier:
+    arguments = *sent.arguments(), *received.arguments(), handle(comm)
+    return Carrier([], [], [(WAIT, function("MPI_Alltoallv"), arguments)], (sent, received))
+
+
+def _ialltoallv(comm: MPI.Comm, sent: Message, received: Message, tag: int) -> Carrier:
+    return _started("MPI_Ialltoallv", comm, sent, received)
+
+
+def _neighbor(comm: MPI.Comm, sent: Message, received: Message, tag: int) -> Carrier:
+    graph = comm.Create_dist_graph_adjacent(received.peers, sent.peers)
+    carrier = _started("MPI_Ineighbor_alltoallv", graph, sent.of_peers(), received.of_peers())
+    return replace(carrier, owned=[graph])
+
+
+def _started(name: str, comm: MPI.Comm, sent: Message, received: Message) -> Carrier:
+    """A collective that starts and returns a request."""
+    requests = Requests([MPI.REQUEST_NULL])
+    arguments = *sent.arguments(), *received.arguments(), handle(comm), requests.address
+    post = EXCHANGE, function(name), arguments
+    return Carrier([], [post], [_waiting(requests)], (sent, received, requests))
+
+
+def _persistent(comm: MPI.Comm, sent: Message, received: Message, tag: int) -> Carrier:
+    request = comm.Alltoallv_init(sent.specification(), received.specification())
+    requests = Requests([request])
+    uses = sent, received, requests
+    return Carrier([], [_starting(requests)], [_waiting(requests)], uses, [request])
+
+
+def _p2p(comm: MPI.Comm, sent: Message, received: Message, tag: int) -> Carrier:
+    receives = [comm.Recv_init(received.block(rank), rank, tag) for rank in received.peers]
+    sends = [comm.Send_init(sent.block(rank), rank, tag) for rank in sent.peers]
+    requests = Requests(receives + sends)
+    first, second = requests.part(0, len(receives)), requests.part(len(receives), len(sends))
+    return Carrier(
+        [_starting(first)] if receives else [],
+        [_starting(second)] if sends else [],
+        [_waiting(requests)] if receives or sends else [],
+        (sent, received, requests),
+        receives + sends,
+    )
+
+
+def _starting(requests: Requests) -> Call:
+    return EXCHANGE, function("MPI_Startall"), (requests.count, requests.address)
+
+
+def _waiting(requests: Requests) -> Call:
+    return WAIT, function("MPI_Waitall"), (requests.count, requests.address, requests.statuses)
+
+
+CARRIERS: dict[str, Callable[[MPI.Comm, Message, Message, int], Carrier]] = {
+    "ialltoallv": _ialltoallv,
+    "alltoallv": _alltoallv,
+    "persistent": _persistent,
+    "neighbor": _neighbor,
+    "p2p": _p2p,
+}
+
+DEFAULT_WAY = "ialltoallv"
+
+
+def available() -> list[str]:
+    """The ways that this MPI has."""
+    nothing = [np.empty(0, np.float32), [0], [0], MPI.FLOAT]
+    try:
+        MPI.COMM_SELF.Alltoallv_init(nothing, nothing).Free()
+    except (NotImplementedError, MPI.Exception):
+        return [way for way in CARRIERS if way != "persistent"]
+    return list(CARRIERS)

@@ -1,0 +1,61 @@
+"""The calls of a forward, as few as possible: those that compiled code can make become one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+
+import numba
+import numpy as np
+
+from repurpose_hpc.kernels.tape import call_instruction, is_on_tape, kernel_instruction, play
+from repurpose_hpc.runtime import functions
+from repurpose_hpc.runtime.blocks import PHASES, Call
+from repurpose_hpc.runtime.functions import Function
+
+
+class Tape:
+    """A run of calls that compiled code makes.
+
+    The time that it takes is measured by itself, phase by phase.
+    """
+
+    def __init__(self, calls: Iterable[Call], dtype: np.dtype, stored: np.dtype) -> None:
+        """``dtype`` and ``stored`` are those of numbers and of dense weights."""
+        self._calls = list(calls)  # keeps the arrays
+        rows = [_instruction(call) for call in self._calls]
+        self._instructions, self._reals = (np.array(part) for part in zip(*rows, strict=True))
+        self._clock = functions.function("MPI_Wtime").address
+        self._like = np.empty(0, dtype), np.empty(0, stored)
+
+    def play(self, seconds: np.ndarray) -> None:
+        """Make the calls, adding to ``seconds`` by phase, (4,) float64."""
+        status = play(self._instructions, self._reals, seconds, self._clock, *self._like)
+        functions.check(status)
+
+
+def taped(calls: Iterable[Call], dtype: np.dtype, stored: np.dtype) -> list[Call | Tape]:
+    """``calls`` in order, those that follow one another and can be taped as one."""
+    steps: list[Call | Tape] = []
+    for tapeable, group in groupby(calls, _can_be_taped):
+        calls_in_a_row = list(group)
+        steps += [Tape(calls_in_a_row, dtype, stored)] if tapeable else calls_in_a_row
+    return steps
+
+
+def _can_be_taped(call: Call) -> bool:
+    _, function, arguments = call
+    if numba.config.DISABLE_JIT:
+        return False
+    if isinstance(function, Function):
+        return True
+    arrays = [argument for argument in arguments if isinstance(argument, np.ndarray)]
+    return is_on_tape(function) and all(array.flags.c_contiguous for array in arrays)
+
+
+def _instruction(call: Call) -> tuple[np.ndarray, np.ndarray]:
+    phase, function, arguments = call
+    number = PHASES.index(phase)
+    if isinstance(function, Function):
+        return call_instruction(number, function.address, arguments)
+    return kernel_instruction(number, function, arguments)
