@@ -33,7 +33,9 @@ from repurpose_hpc.plan.files import check_model, read_plan
 from repurpose_hpc.process import age
 from repurpose_hpc.progress import Progress
 from repurpose_hpc.runtime.agreement import alike, collectively
+from repurpose_hpc.runtime.carriers import DEFAULT_WAY
 from repurpose_hpc.runtime.checks import check_input
+from repurpose_hpc.runtime.choice import WAYS
 from repurpose_hpc.runtime.job import Job
 from repurpose_hpc.runtime.job import run as run_job
 from repurpose_hpc.runtime.launch import check_launch
@@ -78,6 +80,7 @@ def run(argv: list[str], comm: MPI.Comm, library: str, leftovers: list[Path]) ->
         resume=args.resume,
         wire=args.wire,
         weights_dtype=args.weights_dtype,
+        exchange=args.exchange,
     )
     result = run_job(job, prepared.original, comm, leftovers, imported)
     with collectively(comm):
@@ -217,6 +220,12 @@ def _parser(speaks: bool) -> Parser:
         "--repeat", type=natural, default=20, metavar="N", help="forwards to time (default %(default)s)"
     )
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    parser.add_argument(
+        "--exchange",
+        choices=WAYS,
+        default=DEFAULT_WAY,
+        help="how MPI carries what ranks exchange; auto: measures all ways first (default %(default)s)",
+    )
     parser.add_argument(
         "--weights-dtype",
         choices=WIRES,

@@ -1,7 +1,8 @@
 """The report of a run: one dictionary, printed as a summary and written as JSON.
 
 Keys of ``infer``.  Of the job: ``ranks``, ``workers``, ``samples``, ``batch_size``, ``dtype``, ``wire``,
-``weights_dtype``, ``input_placement``, ``threads_per_rank``, ``shards``, ``cached``, ``output``.
+``weights_dtype``, ``exchange``, ``input_placement``, ``threads_per_rank``, ``shards``, ``cached``,
+``output``.  With ``--exchange auto``: ``exchange_us``, the latency by way.
 
 Communication between ranks, counted from what was handed to MPI: ``values_sent`` and
 ``bytes_sent`` (per sample), ``messages`` (per forward of a batch), ``dense_values`` (per sample,
@@ -62,9 +63,16 @@ def _job(r: dict) -> Lines:
             f"{r['samples']} in batches of {r['batch_size']}, {r['dtype']}{_formats(r)}{_resumed(r)}",
         ),
         ("input", r["input_placement"]),
+        ("exchange", _exchange(r)),
         ("shards", f"{r['shards']}{' (from the cache)' if r['cached'] else ''}"),
     ]
     return [*lines, ("output", r["output"])] if r["output"] else lines
+
+
+def _exchange(r: dict) -> str:
+    """The way taken, and what was measured of all if it was chosen by that."""
+    tried = ", ".join(f"{way} {us:.0f}" for way, us in r.get("exchange_us", {}).items())
+    return r["exchange"] + (f", the fastest; microseconds: {tried}" if tried else "")
 
 
 def _formats(r: dict) -> str:

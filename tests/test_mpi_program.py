@@ -1,9 +1,10 @@
 """A program on any number of ranks computes what the reference does and sends what the masks say."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import small_plans
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpi4py import MPI
@@ -15,6 +16,8 @@ from repurpose_hpc.model.chain import sequence
 from repurpose_hpc.model.network import Network, Space
 from repurpose_hpc.model.operations import Elementwise, Mixing
 from repurpose_hpc.model.reference import forward
+from repurpose_hpc.model.wire import STEPS
+from repurpose_hpc.plan.arrival import computing
 from repurpose_hpc.plan.plan import (
     EVERYBODY,
     PLACEMENTS,
@@ -27,6 +30,7 @@ from repurpose_hpc.plan.plan import (
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.runtime.carriers import CARRIERS, available
 from repurpose_hpc.runtime.hosting import hosted_workers
+from repurpose_hpc.runtime.mixings import Formats
 from repurpose_hpc.runtime.program import Program
 
 pytestmark = pytest.mark.mpi
@@ -141,6 +145,51 @@ def test_every_way_to_carry_an_exchange(way, case):
         scale = max(1, np.abs(expected).max())
         np.testing.assert_allclose(y, expected, rtol=0, atol=TOLERANCE[np.float64] * scale)
     program.free()
+
+
+@pytest.mark.parametrize("wire", ["bfloat16", "float16", "int8"])
+@pytest.mark.parametrize("workers", [1, 3, 8, 11])
+def test_ghosts_arrive_as_the_wire_makes_them(wire, workers):
+    """Whether they come from another rank or from a worker of the same one."""
+    if workers < COMM.size:
+        pytest.skip("a rank hosts at least one worker")
+    network = small_plans.random_network()
+    plan = small_plans.scaled(network, small_plans.random_plan(network, workers, "partitioned", 5))
+    network = small_plans.pruned(network, plan)
+    x = np.random.default_rng(3).standard_normal((5, network.inputs))
+    program = make_program(network, plan, 3, dtype=np.float64, formats=Formats(wire=wire))
+    y = run_program(program, network, x)
+    expected = forward(network, x, compute=computing(network, plan, wire))
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
+    width = np.dtype({"bfloat16": np.uint16, "float16": np.int16, "int8": np.int8}[wire]).itemsize
+    ghosts, sums = plan_values(network, plan)
+    if workers == COMM.size:
+        assert COMM.allreduce(program.bytes_sent) == width * ghosts + 8 * sums
+
+
+def plan_values(network, plan):
+    """Values of ghosts and of partial sums that cross between workers."""
+    whole = sum(plan.values_sent(network, mixing) for mixing in network.mixings)
+    without = replace(
+        plan,
+        mixings={
+            name: replace(masks, sums=np.zeros_like(masks.sums)) for name, masks in plan.mixings.items()
+        },
+    )
+    ghosts = sum(without.values_sent(network, mixing) for mixing in network.mixings)
+    return ghosts, whole - ghosts
+
+
+@pytest.mark.parametrize("stored", ["bfloat16", "float16", "int8"])
+def test_weights_in_fewer_bits(stored):
+    network = small_plans.random_network()
+    plan = small_plans.random_plan(network, COMM.size, "partitioned", 5)
+    network = small_plans.pruned(network, plan)
+    x = np.random.default_rng(3).standard_normal((5, network.inputs))
+    program = make_program(network, plan, 3, dtype=np.float32, formats=Formats(weights=stored))
+    y, expected = run_program(program, network, x), forward(network, x)
+    error = np.abs(y - expected).max() / np.abs(expected).max()
+    assert 1e-6 < error < 4 * STEPS[stored]
 
 
 @given(case=cases())

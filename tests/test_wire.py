@@ -30,6 +30,7 @@ from repurpose_hpc.restructure.statistics import MomentSums
 from repurpose_hpc.restructure.team import ALONE, Team
 from repurpose_hpc.restructure.wire import measure_noise
 from repurpose_hpc.runtime.checks import Checks, tolerance
+from repurpose_hpc.runtime.mixings import Formats
 
 ROUNDING = WIRES[1:]
 NETWORKS = {
@@ -252,9 +253,9 @@ def test_checks_compare_with_the_rounding(tmp_path):
             checks.add(run)
             assert (checks.difference < 1e-12) == is_same
     checks.difference = 2 * tolerance(np.dtype(np.float32), "float16") * checks.largest
-    checks.verify(np.dtype(np.float32), INT8)
+    checks.verify(np.dtype(np.float32), Formats(wire=INT8))
     with pytest.raises(UserError, match="expected outputs within 0.000987"):
-        checks.verify(np.dtype(np.float32), "float16")
+        checks.verify(np.dtype(np.float32), Formats(wire="float16"))
 
 
 def test_an_unknown_wire_is_refused():
@@ -284,7 +285,7 @@ def test_infer_takes_the_wire_of_the_shards_or_another(infer, tmp_path):
     small_plans.write_shards(tmp_path / "shards", 2, "partitioned", wire="float16")
     small_plans.write_samples(tmp_path / "x.npz")
     for options, wire in (((), "float16"), (("--wire", INT8), INT8), (("--wire", EXACT), EXACT)):
-        done = infer(*options)
+        done = infer(*options, "--verify")
         assert done.returncode == 0, done.stderr
         assert json.loads((tmp_path / "r.json").read_text())["wire"] == wire
         assert f"wire {wire}" in done.stdout

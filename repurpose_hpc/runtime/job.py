@@ -33,8 +33,10 @@ from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.process import age
 from repurpose_hpc.runtime import result
 from repurpose_hpc.runtime.agreement import collectively
+from repurpose_hpc.runtime.carriers import DEFAULT_WAY
 from repurpose_hpc.runtime.certificate import Certificate
 from repurpose_hpc.runtime.checks import Checks, check_input
+from repurpose_hpc.runtime.choice import check_way, choose_way
 from repurpose_hpc.runtime.loading import load_shards, warm_up
 from repurpose_hpc.runtime.mixings import Formats
 from repurpose_hpc.runtime.program import Program, one_process
@@ -66,6 +68,7 @@ class Job:
             the next one go on if this one ends early; needs ``output``.
         wire: the format in which ghosts travel, one of ``WIRES``; None: that of the plan.
         weights_dtype: the format in which dense weights are kept in memory, one of ``WIRES``.
+        exchange: how exchanges are carried, one of ``choice.WAYS``.
     """
 
     shards: Path
@@ -79,6 +82,7 @@ class Job:
     resume: bool = False
     wire: str | None = None
     weights_dtype: str = EXACT
+    exchange: str = DEFAULT_WAY
 
     @property
     def formats(self) -> Formats:
@@ -111,11 +115,13 @@ def run(
         stored, shards = load_shards(job.shards, job.dtype, comm)
     with collectively(comm):
         job = replace(job, wire=_wire(job, stored))
+        check_way(job.exchange)
     with clock("jit"):
         warm_up(job.dtype, shards[0].graph, comm, job.formats)
     file, samples = _open_input(job, shards[0], comm)
     job = replace(job, batch_size=min(job.batch_size, samples))
     program = Program(shards, comm, job.batch_size, job.formats)
+    ways = choose_way(program, job.exchange, job.batch_size, comm)
     with collectively(comm):
         source = Input(job.input, program.input_columns, samples, job.dtype)
 
@@ -138,6 +144,8 @@ def run(
         "dtype": job.dtype.name,
         "wire": job.wire,
         "weights_dtype": job.dtype.name if job.weights_dtype == EXACT else job.weights_dtype,
+        "exchange": program.way,
+        **({"exchange_us": ways} if ways else {}),
         "input_placement": stored.plan.input_placement,
         **result.traffic(stored.plan, shards[0], ranks),
         **result.weights(shards[0], ranks),

@@ -1,0 +1,51 @@
+"""Which way to carry exchanges is the fastest: measured with the program itself, on this machine, now."""
+
+from __future__ import annotations
+
+import numpy as np
+from mpi4py import MPI
+
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.runtime.carriers import CARRIERS, available
+from repurpose_hpc.runtime.program import Program
+from repurpose_hpc.runtime.timing import measure
+
+AUTO = "auto"
+WAYS = (*CARRIERS, AUTO)
+# Forwards that are timed for each way.
+REPEATS = 7
+
+
+def check_way(way: str) -> None:
+    """Refuse what this MPI cannot do.
+
+    Raises:
+        UserError: it has no such collective.
+    """
+    if way != AUTO and way not in available():
+        raise UserError(
+            f"--exchange {way}: expected one of {', '.join(available())}, as this MPI has nothing else; "
+            "choose one of these, or auto"
+        )
+
+
+def choose_way(program: Program, way: str, batch: int, comm: MPI.Comm) -> dict[str, float]:
+    """Let ``program`` carry its exchanges as ``way`` says; collective.
+
+    With AUTO every way is tried on a batch of zeros, and the one with the lowest median of the slowest
+    rank's times is taken, by all ranks alike.
+
+    Returns:
+        with AUTO microseconds by way, on every rank; else nothing.
+    """
+    if way != AUTO:
+        program.way = way
+        return {}
+    x = np.zeros((program.input_columns.size, batch), program.dtype)
+    times = {}
+    for name in available():
+        program.way = name
+        timing = measure(program, x, REPEATS, comm)
+        times[name] = comm.bcast(timing and timing.latency_us()["median"], root=0)
+    program.way = min(times, key=times.__getitem__)
+    return times
