@@ -5,9 +5,9 @@ They know nothing of models, files or MPI and import nothing of the rest of the 
 
 from .activations import ACTIVATION_CODES, activate, activate_in_place
 from .convolution import convolve_direct, pack_weights
-from .crossover import blas_is_faster, csr_is_faster
+from .crossover import csr_is_faster
 from .csr import INDEX_DTYPE, csr_batch, csr_vector
-from .dense import dense_batch, dense_vector
+from .dense import aligned, dense, dense_scratch, pack_panels, panel_rows
 from .exchange import pack, unpack, unpack_add
 from .maps import COMBINATION_CODES, affine, combine, take_positions
 from .pooling import average_pool, depthwise, max_pool
@@ -16,6 +16,7 @@ from .rows import finish
 from .transport import least_cost_owners
 from .warmup import warm_up
 from .windows import patches
+from .wire import pack_codes, unpack_codes
 
 __all__ = [
     "ACTIVATION_CODES",
@@ -24,25 +25,29 @@ __all__ = [
     "activate",
     "activate_in_place",
     "affine",
+    "aligned",
     "average_pool",
-    "blas_is_faster",
     "combine",
     "convolve_direct",
     "csr_batch",
     "csr_is_faster",
     "csr_vector",
-    "dense_batch",
-    "dense_vector",
+    "dense",
+    "dense_scratch",
     "depthwise",
     "finish",
     "least_cost_owners",
     "max_pool",
     "pack",
+    "pack_codes",
+    "pack_panels",
     "pack_weights",
+    "panel_rows",
     "patches",
     "project_out",
     "take_positions",
     "unpack",
     "unpack_add",
+    "unpack_codes",
     "warm_up",
 ]

@@ -13,16 +13,7 @@ from __future__ import annotations
 # the lowest for blocks of 256 neurons.)
 CSR_DENSITIES = ((64, 0.19), (8, 0.06), (2, 0.02), (1, 0.08))
 
-# Blocks of 512 to 2048 neurons break even at batches of 8 to 12.  (Blocks of 128 do at 4, but lose no
-# more than two microseconds by waiting for 8.)
-BLAS_BATCH = 8
-
 
 def csr_is_faster(density: float, batch: int) -> bool:
     """Whether a block with this fraction of non-zeros (0 to 1) is faster as CSR than dense."""
     return density < next(limit for smallest, limit in CSR_DENSITIES if batch >= smallest)
-
-
-def blas_is_faster(batch: int) -> bool:
-    """Whether a dense block should go through ``np.matmul`` and ``finish`` rather than ``dense_batch``."""
-    return batch >= BLAS_BATCH

@@ -13,6 +13,8 @@ import numpy as np
 from .activations import activate_in_place
 from .jit import jit
 from .rows import spread
+from .sparse_rows import ROW_VECTORS, add_columns
+from .vectors import lanes
 
 INDEX_DTYPE = np.uint32
 
@@ -87,7 +89,16 @@ def csr_batch(
         alpha, beta: its parameters.
     """
     spread(start, out)
-    for i in range(out.shape[0]):
-        row = slice(indptr[i], indptr[i + 1])
-        _add_row(data[row], indices[row], X, out[i])
+    batch, wide = out.shape[1], lanes(out.dtype)
+    several = ROW_VECTORS * wide
+    first = 0
+    while batch - first >= wide:
+        vectors = ROW_VECTORS if batch - first >= several else 1
+        for i in range(out.shape[0]):
+            add_columns(vectors, data, indices, indptr[i], indptr[i + 1], X, first, out, i)
+        first += vectors * wide
+    if first < batch:
+        for i in range(out.shape[0]):
+            row = slice(indptr[i], indptr[i + 1])
+            _add_row(data[row], indices[row], X[:, first:], out[i, first:])
     activate_in_place(out, code, alpha, beta)

@@ -1,97 +1,164 @@
-"""Products with a dense block.
+"""Products with a dense block: ``out = act(start + s W X)``.
 
-All four product kernels compute ``out = act(start + W x)``, with start broadcast to out as
-in NumPy: a bias, or ``out`` itself to add to what is there already.  All arrays are
-C-contiguous, writable and of one dtype (float32 or float64), and shapes are not checked.
+One loop serves every batch size and every way to store the weights.  W is packed into panels once, so that
+its numbers are read in the order in which they lie in memory; samples come in *slabs* of a few, input
+after input.  A group of panels meets all slabs before the next one's turn, in stretches of inputs that stay
+in the nearest cache, so that W comes from memory once.
+
+``start`` is broadcast to out as in NumPy: a bias, or ``out`` itself to add to what is there already.
+Arrays are C-contiguous and writable, and shapes are not checked.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Iterable
 
 import numpy as np
 
 from .activations import activate_in_place
 from .jit import jit
-from .rows import spread
+from .tiles import BATCH_PANELS, MOST_SAMPLES, VECTOR_PANELS, multiply_tile
+from .vectors import VECTOR_BYTES
+
+# Inputs at a time, where several slabs need the same weights.
+DEPTH = 256
+CACHE_LINE = 64
 
 
-@jit
-def _dot(W: np.ndarray, row: int, samples: np.ndarray, b: int) -> float:
-    total = W.dtype.type(0)
-    for j in range(W.shape[1]):
-        total += W[row, j] * samples[b, j]
-    return total
+def panel_rows(dtype: np.dtype) -> int:
+    """R, the rows of a panel, for sums in ``dtype``."""
+    return VECTOR_BYTES // dtype.itemsize
 
 
-@jit
-def _four_dots(W: np.ndarray, row: int, samples: np.ndarray, b: int) -> tuple[float, float, float, float]:
-    """Four rows at a time: x is loaded once for them, and four sums hide the latency of adding."""
-    first = second = third = fourth = W.dtype.type(0)
-    for j in range(W.shape[1]):
-        value = samples[b, j]
-        first += W[row, j] * value
-        second += W[row + 1, j] * value
-        third += W[row + 2, j] * value
-        fourth += W[row + 3, j] * value
-    return first, second, third, fourth
-
-
-@jit
-def dense_vector(
-    W: np.ndarray, x: np.ndarray, start: np.ndarray, out: np.ndarray, code: int, alpha: float, beta: float
-) -> None:
-    """out = act(start + W x) for one sample.
+def pack_panels(
+    strips: Iterable[np.ndarray], m: int, n: int, stored: np.dtype, dtype: np.dtype
+) -> np.ndarray:
+    """W (m, n) as panels (ceil(m / R), n, R), aligned to 64 bytes.
 
     Args:
-        W: (m, n).
-        x: (n,), not overlapping out.
-        start: (m,), a bias or ``out`` itself.
-        out: (m,).
-        code: activation, one of ``ACTIVATION_CODES``.
-        alpha, beta: its parameters.
+        strips: W, R rows at a time, so that it need not be in memory as a whole.
+        m, n: of W.
+        stored: of the strips: real numbers, or the codes that ``tiles`` expands.
+        dtype: of the sums, float32 or float64.
     """
-    rows = W.shape[0]
-    whole = rows - rows % 4
-    samples = x.reshape(1, x.size)
-    for i in range(0, whole, 4):
-        first, second, third, fourth = _four_dots(W, i, samples, 0)
-        out[i] = start[i] + first
-        out[i + 1] = start[i + 1] + second
-        out[i + 2] = start[i + 2] + third
-        out[i + 3] = start[i + 3] + fourth
-    for i in range(whole, rows):
-        out[i] = start[i] + _dot(W, i, samples, 0)
-    activate_in_place(out, code, alpha, beta)
+    R = panel_rows(dtype)
+    panels = aligned((-(-m // R), n, R), stored)
+    for panel, rows in zip(panels, strips, strict=True):
+        panel[:, : len(rows)] = rows.T
+        panel[:, len(rows) :] = 0
+    return panels
+
+
+def dense_scratch(n: int, batch: int, dtype: np.dtype) -> int:
+    """Numbers of scratch memory that ``dense`` needs."""
+    padded = -(-batch // MOST_SAMPLES) * MOST_SAMPLES
+    tiles = max(BATCH_PANELS * padded, VECTOR_PANELS) * (VECTOR_BYTES // dtype.itemsize)
+    return tiles + n * padded
+
+
+def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An uninitialised array that starts on a cache line, which is also the widest vector register."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + CACHE_LINE, np.uint8)
+    start = -memory.ctypes.data % CACHE_LINE
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 @jit
-def dense_batch(
-    W: np.ndarray, X: np.ndarray, start: np.ndarray, out: np.ndarray, code: int, alpha: float, beta: float
+def dense(
+    panels: np.ndarray,
+    scales: np.ndarray,
+    X: np.ndarray,
+    start: np.ndarray,
+    out: np.ndarray,
+    scratch: np.ndarray,
+    code: int,
+    alpha: float,
+    beta: float,
 ) -> None:
-    """out = act(start + W X) for a small batch; large ones are faster in BLAS (``blas_is_faster``).
-
-    Four rows of W stay in the nearest cache while they meet every sample, so that W comes
-    from memory once; the samples are transposed to be contiguous for that.
+    """out = act(start + scales W X).
 
     Args:
-        W: (m, n).
+        panels: W, (m, n), by ``pack_panels``.
+        scales: of the rows of W, (m,); (0,): all 1.
         X: (n, batch), neuron-major, not overlapping out.
         start: (m, 1), a bias, or (m, batch), possibly ``out`` itself.
         out: (m, batch).
+        scratch: at least ``dense_scratch`` numbers.
         code: activation, one of ``ACTIVATION_CODES``.
         alpha, beta: its parameters.
     """
-    rows = W.shape[0]
-    whole = rows - rows % 4
-    samples = X.T.copy()
-    spread(start, out)
-    for i in range(0, whole, 4):
-        for b in range(samples.shape[0]):
-            first, second, third, fourth = _four_dots(W, i, samples, b)
-            out[i, b] += first
-            out[i + 1, b] += second
-            out[i + 2, b] += third
-            out[i + 3, b] += fourth
-    for i in range(whole, rows):
-        for b in range(samples.shape[0]):
-            out[i, b] += _dot(W, i, samples, b)
-    activate_in_place(out, code, alpha, beta)
+    count, n, R = panels.shape
+    batch = X.shape[1]
+    group = VECTOR_PANELS if batch == 1 else BATCH_PANELS
+    slabs = X.reshape(-1)
+    reserved = 0
+    if batch > MOST_SAMPLES or _width(batch) != batch:
+        reserved = _pack_slabs(X, scratch)
+        slabs = scratch
+    tiles = scratch[reserved:]
+    depth = DEPTH if batch > MOST_SAMPLES else max(n, 1)
+    for first in range(0, count, group):
+        some = min(group, count - first)
+        for begin in range(0, max(n, 1), depth):
+            end = min(begin + depth, n)
+            for b in range(0, batch, MOST_SAMPLES):
+                width = _width(batch - b)
+                multiply_tile(
+                    some, width, panels, first, begin, end, slabs, b * n, tiles, b * some * R, begin > 0
+                )
+        for b in range(0, batch, MOST_SAMPLES):
+            _finish_tile(tiles[b * some * R :], some, _width(batch - b), R, scales, start, out, first * R, b)
+        activate_in_place(out[first * R : (first + some) * R], code, alpha, beta)
+
+
+@jit
+def _width(left: int) -> int:
+    """Samples in the next slab if so many are left: the rest is rounded up to what the inner loop knows."""
+    width = MOST_SAMPLES
+    while width >= 2 * left and width > 1:
+        width //= 2
+    return width
+
+
+@jit
+def _pack_slabs(X: np.ndarray, slabs: np.ndarray) -> int:
+    """Slab after slab, each (n, width), the last padded with zeros; how many numbers that are."""
+    n, batch = X.shape
+    place = 0
+    for b in range(0, batch, MOST_SAMPLES):
+        width = _width(batch - b)
+        there = min(width, batch - b)
+        for k in range(n):
+            for c in range(there):
+                slabs[place + c] = X[k, b + c]
+            for c in range(there, width):
+                slabs[place + c] = 0
+            place += width
+    return place
+
+
+@jit
+def _finish_tile(
+    tile: np.ndarray,
+    count: int,
+    width: int,
+    R: int,
+    scales: np.ndarray,
+    start: np.ndarray,
+    out: np.ndarray,
+    row: int,
+    b: int,
+) -> None:
+    """out[row:, b:] = start + scales · tile, the tile's columns becoming rows."""
+    rows, batch = out.shape
+    there = min(width, batch - b)
+    has_start = start.shape[1] == batch
+    for p in range(count):
+        for r in range(min(R, rows - row - p * R)):
+            i = row + p * R + r
+            scale = scales[i] if scales.size else out.dtype.type(1)
+            for c in range(there):
+                first = start[i, b + c] if has_start else start[i, 0]
+                out[i, b + c] = first + scale * tile[(p * width + c) * R + r]

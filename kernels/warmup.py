@@ -9,18 +9,25 @@ import numpy as np
 from .activations import ACTIVATION_CODES, activate_in_place
 from .convolution import convolve_direct, pack_weights
 from .csr import INDEX_DTYPE, csr_batch, csr_vector
-from .dense import dense_batch, dense_vector
+from .dense import dense, dense_scratch, panel_rows
 from .exchange import pack, unpack, unpack_add
 from .maps import COMBINATION_CODES, affine, combine, take_positions
 from .pooling import average_pool, depthwise, max_pool
 from .rows import finish
 from .windows import patches
+from .wire import pack_codes, unpack_codes
 
 
-def warm_up(dtype: np.dtype | type | str, maps: bool = False) -> float:
+def warm_up(
+    dtype: np.dtype | type | str,
+    maps: bool = False,
+    stored: np.dtype | None = None,
+    codes: np.dtype | None = None,
+) -> float:
     """Call every kernel once on arrays of ``dtype`` and return how many seconds that took.
 
-    With ``maps`` those of feature maps as well, which not every network needs.  Seconds the first
+    With ``maps`` those of feature maps as well, which not every network needs; dense weights as they are
+    ``stored``, and what turns values into ``codes`` and back.  Seconds the first
     time on a machine, a fraction of one with the cache.  What it compiles is what the kernels'
     docstrings ask for: C-contiguous writable arrays of one dtype, indices of ``INDEX_DTYPE``,
     ``code`` an int, ``alpha`` and ``beta`` floats.
@@ -36,8 +43,9 @@ def warm_up(dtype: np.dtype | type | str, maps: bool = False) -> float:
     out_matrix, out_vector = np.empty_like(matrix), np.empty_like(vector)
     epilogue = ACTIVATION_CODES["identity"], 0.0, 0.0
 
-    dense_vector(matrix, vector, vector, out_vector, *epilogue)
-    dense_batch(matrix, matrix, matrix, out_matrix, *epilogue)
+    panels = np.zeros((1, 1, panel_rows(vector.dtype)), dtype if stored is None else stored)
+    scratch = np.empty(dense_scratch(1, 1, vector.dtype), dtype)
+    dense(panels, vector, matrix, matrix, out_matrix, scratch, *epilogue)
     csr_vector(vector, indices, indptr, vector, vector, out_vector, *epilogue)
     csr_batch(vector, indices, indptr, matrix, matrix, out_matrix, *epilogue)
     finish(matrix, matrix, out_matrix, *epilogue)
@@ -46,6 +54,10 @@ def warm_up(dtype: np.dtype | type | str, maps: bool = False) -> float:
     pack(matrix, indices, out_matrix)
     unpack(matrix, indices, out_matrix)
     unpack_add(matrix, indices, out_matrix)
+    if codes is not None:
+        scales, code = np.ones(1, np.float32), np.zeros((1, 1), codes)
+        pack_codes(matrix, indices, scales, code)
+        unpack_codes(code, scales, out_matrix)
     if maps:
         _warm_up_maps(dtype, epilogue)
     return time.perf_counter() - began

@@ -71,7 +71,7 @@ class Samples:
                 rows = raw.reshape(len(raw), self.width)
                 if columns is not None:
                     rows = rows.take(columns, axis=1)
-                yield rows.astype(dtype or rows.dtype, order="C")
+                yield rows.astype(dtype or rows.dtype, order="C", copy=columns is None)
 
     def subset(self, chosen: np.ndarray) -> Samples:
         """Some of the samples, in the order of the file, streamed like all of them.

@@ -19,6 +19,7 @@ from repurpose_hpc.data import open_samples
 from repurpose_hpc.files import check_writable
 from repurpose_hpc.model.load import load_model
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.wire import EXACT, WIRES
 from repurpose_hpc.options import (
     RESTRUCTURE_OPTIONS,
     Parser,
@@ -29,6 +30,7 @@ from repurpose_hpc.options import (
     restructure_options,
 )
 from repurpose_hpc.plan.files import check_model, read_plan
+from repurpose_hpc.process import age
 from repurpose_hpc.progress import Progress
 from repurpose_hpc.runtime.agreement import alike, collectively
 from repurpose_hpc.runtime.checks import check_input
@@ -53,6 +55,7 @@ def run(argv: list[str], comm: MPI.Comm, library: str, leftovers: list[Path]) ->
     Raises:
         SystemExit: on every rank, after one message: 2 for a wrong command line, 1 for other failures.
     """
+    imported = age()
     with collectively(comm):
         check_launch(comm.size, library)
         args = parse(argv, comm.size, speaks=comm.rank == 0)
@@ -73,8 +76,10 @@ def run(argv: list[str], comm: MPI.Comm, library: str, leftovers: list[Path]) ->
         dtype=np.dtype(args.dtype),
         certify=args.certify,
         resume=args.resume,
+        wire=args.wire,
+        weights_dtype=args.weights_dtype,
     )
-    result = run_job(job, prepared.original, comm, leftovers)
+    result = run_job(job, prepared.original, comm, leftovers, imported)
     with collectively(comm):
         if result is not None:
             result.update(cached=prepared.cached, threads_per_rank=threads())
@@ -212,12 +217,19 @@ def _parser(speaks: bool) -> Parser:
         "--repeat", type=natural, default=20, metavar="N", help="forwards to time (default %(default)s)"
     )
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    parser.add_argument(
+        "--weights-dtype",
+        choices=WIRES,
+        default=EXACT,
+        help="how dense weights are kept in memory; int8 with a scale for each row (default: as they are)",
+    )
     parser.add_argument("--report", type=Path, metavar="FILE.json", help="the report, for scripts")
     add_restructure_options(parser)
     return parser
 
 
 def _refuse_restructure_options(parser: Parser, args: argparse.Namespace) -> None:
+    # Shards can run with another wire than that for which they were adjusted.
     for name in RESTRUCTURE_OPTIONS:
-        if getattr(args, name) != parser.get_default(name):
+        if name != "wire" and getattr(args, name) != parser.get_default(name):
             parser.error(f"--{name.replace('_', '-')} has no effect: --shards are restructured already")

@@ -10,6 +10,7 @@ from typing import IO, NoReturn
 import numpy as np
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.wire import EXACT, WIRES
 from repurpose_hpc.plan.plan import PLACEMENTS
 from repurpose_hpc.restructure.machine import node_links
 from repurpose_hpc.restructure.options import ASSIGNMENTS, INSIDE_NODE, METHODS, Options
@@ -28,6 +29,7 @@ RESTRUCTURE_OPTIONS = (
     "memory_limits",
     "link_cost",
     "density",
+    "wire",
     "seed",
 )
 
@@ -125,6 +127,12 @@ def add_restructure_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="D",
         help=f"largest fraction of the weights kept, for less computation (default {Options.density:g})",
+    )
+    group.add_argument(
+        "--wire",
+        choices=WIRES,
+        help=f"format in which ghost neurons travel (default {EXACT}: as they are); the adjustment takes its "
+        "rounding into account",
     )
     add_seed(group)
 

@@ -1,7 +1,7 @@
 """The report of a run: one dictionary, printed as a summary and written as JSON.
 
-Keys of ``infer``.  Of the job: ``ranks``, ``workers``, ``samples``, ``batch_size``, ``dtype``,
-``input_placement``, ``threads_per_rank``, ``shards``, ``cached``, ``output``.
+Keys of ``infer``.  Of the job: ``ranks``, ``workers``, ``samples``, ``batch_size``, ``dtype``, ``wire``,
+``weights_dtype``, ``input_placement``, ``threads_per_rank``, ``shards``, ``cached``, ``output``.
 
 Communication between ranks, counted from what was handed to MPI: ``values_sent`` and
 ``bytes_sent`` (per sample), ``messages`` (per forward of a batch), ``dense_values`` (per sample,
@@ -18,7 +18,12 @@ Unless ``--repeat 0``, for the first batch: ``latency_us`` {median, p10, p90}, `
 on the slowest rank), ``single_process_latency_us``, ``speedup`` (below 1: one process is faster).
 
 Of the whole run: ``throughput`` (samples per second), ``seconds`` by phase, the maximum over
-the ranks.  With ``--resume``: ``resumed_samples``, which an earlier run had finished.
+the ranks; among them ``import`` (from the start of the process until MPI and all modules are there) and
+``jit``.  With ``--resume``: ``resumed_samples``, which an earlier run had finished.
+
+What it asked for, the maximum over the ranks: ``first_result_seconds``, from the start of the process to the
+end of its first forward, imports and JIT included; ``peak_memory_mib``, resident.  The root needs memory
+for the whole network, unless ``--repeat 0`` and neither ``--verify`` nor ``--certify`` ask for it.
 """
 
 from __future__ import annotations
@@ -52,11 +57,19 @@ Lines = list[tuple[str, str]]
 def _job(r: dict) -> Lines:
     lines = [
         ("ranks", f"{r['ranks']} (BLAS threads per rank: {r['threads_per_rank']}), {r['workers']} workers"),
-        ("samples", f"{r['samples']} in batches of {r['batch_size']}, {r['dtype']}{_resumed(r)}"),
+        (
+            "samples",
+            f"{r['samples']} in batches of {r['batch_size']}, {r['dtype']}{_formats(r)}{_resumed(r)}",
+        ),
         ("input", r["input_placement"]),
         ("shards", f"{r['shards']}{' (from the cache)' if r['cached'] else ''}"),
     ]
     return [*lines, ("output", r["output"])] if r["output"] else lines
+
+
+def _formats(r: dict) -> str:
+    """How weights are kept and ghosts travel."""
+    return f", weights {r['weights_dtype']}, wire {r['wire']}"
 
 
 def _resumed(r: dict) -> str:
@@ -111,7 +124,17 @@ def _latency(r: dict) -> Lines:
 
 def _seconds(r: dict) -> Lines:
     seconds = ", ".join(f"{phase} {value:.2f}" for phase, value in r["seconds"].items())
-    return [("throughput", f"{r['throughput']:,.0f} samples/s"), ("seconds", seconds)]
+    return [*_start(r), ("throughput", f"{r['throughput']:,.0f} samples/s"), ("seconds", seconds)]
+
+
+def _start(r: dict) -> Lines:
+    """The way to the first result, and the memory."""
+    lines = [("peak memory", f"{r['peak_memory_mib']:,.0f} MiB on the rank that needed most")]
+    if "first_result_seconds" not in r:
+        return lines
+    imports, jit = (r["seconds"][phase] for phase in ("import", "jit"))
+    text = f"{r['first_result_seconds']:.2f} s after the start (imports {imports:.2f}, JIT {jit:.2f})"
+    return [("first result", text), *lines]
 
 
 def _spread(us: dict[str, float]) -> str:

@@ -4,9 +4,26 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 
 from repurpose_hpc.threads import one_thread_per_rank
+
+
+def numba_without_scipy() -> None:
+    """Import Numba in such a way that it does not import SciPy, if that is not there yet.
+
+    Before its first kernel Numba imports scipy.linalg to see whether kernels could use it; none here does.
+    On every rank that would be 140 modules and 15 MiB.  Who imports SciPy later gets it.
+    """
+    if "scipy" in sys.modules:
+        return
+    sys.modules["scipy"] = None
+    try:
+        with suppress(ImportError):
+            import_module("numba.np.arraymath")  # what tries the import
+    finally:
+        del sys.modules["scipy"]
 
 
 def run_alone(run: Callable[[list[str]], None]) -> None:

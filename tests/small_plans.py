@@ -8,6 +8,8 @@ import numpy as np
 from repurpose_hpc.model.activations import IDENTITY, RELU
 from repurpose_hpc.model.chain import chain
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.reference import trace
+from repurpose_hpc.model.wire import EXACT, scales_of
 from repurpose_hpc.plan.files import write_plan
 from repurpose_hpc.plan.plan import MixingPlan, Plan, ghost_plan, input_owners, mixing_plan, partial_plan
 
@@ -71,13 +73,31 @@ def pruned(network: Network, plan: Plan) -> Network:
     return network.with_mixings(mixings)
 
 
+def scaled(network: Network, plan: Plan, samples: int = SAMPLES, wire: str = EXACT) -> Plan:
+    """``plan`` with the scales that random samples ask for."""
+    tensors = trace(network, np.random.default_rng(1).normal(size=(network.inputs, samples)))
+    largest = {
+        mixing.source: np.abs(x := tensors[mixing.source]).reshape(len(x), -1).max(axis=1)
+        for mixing in network.mixings
+    }
+    scales = {tensor: scales_of(each) for tensor, each in largest.items()}
+    return replace(plan, scales=scales, wire=wire)
+
+
 def write_shards(
-    directory: Path, workers: int, placement: str = "replicated", dtype: type = np.float32, seed: int = 0
+    directory: Path,
+    workers: int,
+    placement: str = "replicated",
+    dtype: type = np.float32,
+    seed: int = 0,
+    wire: str | None = None,
 ) -> tuple[Network, Plan]:
-    """Shards of a random network; the restructured network and its plan."""
+    """Shards of a random network, with scales if a wire is given; the restructured network and its plan."""
     network = random_network(seed)
     plan = random_plan(network, workers, placement, seed)
     restructured = pruned(network, plan)
+    if wire is not None:
+        plan = scaled(restructured, plan, wire=wire)
     write_plan(directory, restructured, plan, {"model_fingerprint": network.fingerprint()}, dtype)
     return restructured, plan
 

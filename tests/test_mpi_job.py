@@ -73,7 +73,7 @@ def test_a_rank_opens_its_own_shards_and_needed_columns_only(mpi_tmp_path, monke
     job, network, plan, _ = make_job(mpi_tmp_path, COMM.size + 1, "root", repeat=0, verify=False)
     opened, columns = [], []
     read, batches = plan_files._reading, Samples.batches
-    monkeypatch.setattr(plan_files, "_reading", lambda path: opened.append(path) or read(path))
+    monkeypatch.setattr(plan_files, "_reading", lambda path, *more: opened.append(path) or read(path, *more))
     monkeypatch.setattr(
         Samples, "batches", lambda self, size, *rest: columns.append(rest[0]) or batches(self, size, *rest)
     )

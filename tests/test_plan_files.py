@@ -1,7 +1,10 @@
 """Plans and shards on disk: round trip, same bytes, and every way in which they can be wrong."""
 
+import mmap
 import resource
 import shutil
+import subprocess
+import sys
 import tempfile
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -18,16 +21,20 @@ from repurpose_hpc.model.activations import KINDS, Activation
 from repurpose_hpc.model.builder import Builder
 from repurpose_hpc.model.chain import sequence
 from repurpose_hpc.model.operations import Window, whole_map
+from repurpose_hpc.model.wire import EXACT, WIRES
 from repurpose_hpc.plan import files
 from repurpose_hpc.plan.files import PLAN_FILE, read_plan, read_shard, shard_path, write_plan
 from repurpose_hpc.plan.graph_files import read_graph, write_graph
-from repurpose_hpc.plan.plan import PLACEMENTS, Plan, input_owners, mixing_plan
+from repurpose_hpc.plan.mapped import release
+from repurpose_hpc.plan.plan import PLACEMENTS, Plan, input_owners, mixing_plan, single_worker_plan
 from repurpose_hpc.plan.shard import make_shard
 
 PROVENANCE = {"seed": 3, "options": {"comm_budget": 0.05}, "versions": ["0.1.0", "ü"]}
 
 
-def make_case(seed=0, workers=3, widths=(5, 8, 4), placement="partitioned", density=0.5, scale=1.0):
+def make_case(
+    seed=0, workers=3, widths=(5, 8, 4), placement="partitioned", density=0.5, scale=1.0, wire=EXACT
+):
     """A network and a plan for it: (network, plan)."""
     rng = np.random.default_rng(seed)
     steps = []
@@ -44,7 +51,13 @@ def make_case(seed=0, workers=3, widths=(5, 8, 4), placement="partitioned", dens
         ghosts, sums = (rng.random((workers, size)) < density for size in mixing.weights.shape[::-1])
         ends = (owners[network.space_of[end]] for end in (mixing.source, mixing.target))
         plans[mixing.name] = mixing_plan(ghosts, sums, *ends)
-    return network, Plan(workers, placement, owners, plans)
+    # One in two plans knows scales.
+    scales = {
+        mixing.source: rng.random(mixing.weights.shape[1], np.float32)
+        for mixing in network.mixings
+        if seed % 2
+    }
+    return network, Plan(workers, placement, owners, plans, scales, wire)
 
 
 CASES = st.builds(
@@ -54,6 +67,7 @@ CASES = st.builds(
     widths=st.lists(st.integers(1, 9), min_size=2, max_size=4),
     placement=st.sampled_from(PLACEMENTS),
     density=st.sampled_from([0.0, 0.5, 1.0]),
+    wire=st.sampled_from(WIRES),
 )
 
 
@@ -83,6 +97,36 @@ def directory(tmp_path):
     """A directory with a plan for three workers."""
     write_plan(tmp_path / "plan", *make_case(), PROVENANCE)
     return tmp_path / "plan"
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A plan with one worker, whose 64 MiB of weights are all ones."""
+    directory, n = tmp_path_factory.mktemp("large") / "plan", 2048
+    network = sequence(n, [(np.ones((n, n), np.float32), np.zeros(n, np.float32))] * 4)
+    write_plan(directory, network, single_worker_plan(network), {})
+    return directory
+
+
+# Reads the large shard, then uses all of it, a mixing at a time, then all at once.
+PEAKS = """
+import re, sys
+from pathlib import Path
+from repurpose_hpc.plan.files import read_plan, read_shard
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+
+stored, peaks = read_plan(Path(sys.argv[1])), [peak()]
+shard = read_shard(stored, 0)
+peaks.append(peak())
+kept = {name: shard.blocks.pop(name).own_weights.copy() for name in list(shard.blocks)}
+peaks.append(peak())
+blocks = read_shard(stored, 0).blocks.values()
+assert sum(int(block.own_weights.sum()) for block in blocks) == 1 << 24
+peaks.append(peak())
+print(*peaks)
+"""
 
 
 @given(CASES, st.sampled_from([np.float32, np.float64]))
@@ -153,6 +197,50 @@ def test_every_damaged_byte_is_noticed(directory, name):
             read_plan(directory) if name == PLAN_FILE else read_shard(stored, 1)
 
 
+def test_damage_in_large_arrays_is_noticed(large):
+    stored, path = read_plan(large), shard_path(large, 0)
+    content = bytearray(path.read_bytes())
+    for position in (0, 50, 600, len(content) // 2, len(content) - 1):
+        content[position] ^= 1
+        path.write_bytes(content)
+        content[position] ^= 1
+        with pytest.raises(UserError, match="worker-0000.h5: expected"):
+            read_shard(stored, 0)
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="SHA-256 .* damaged or incomplete"):
+        read_shard(stored, 0)
+    path.write_bytes(content)
+    read_shard(stored, 0)
+
+
+def test_large_arrays_are_mapped_as_kernels_want_them(large):
+    weights = read_shard(read_plan(large), 0).blocks["layer1"].own_weights
+    owner = weights
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    assert isinstance(getattr(owner, "obj", owner), mmap.mmap)
+    assert weights.flags.c_contiguous and weights.flags.writeable and weights.ctypes.data % 64 == 0
+    release(weights[100:200])
+    assert weights.min() == weights.max() == 1
+
+
+def test_release_leaves_other_arrays_alone():
+    values = np.arange(1 << 16)
+    release(values)
+    np.testing.assert_array_equal(values, np.arange(1 << 16))
+
+
+def test_a_shard_is_never_in_memory_twice(large):
+    done = subprocess.run([sys.executable, "-c", PEAKS, large], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    before, read, packed, used = map(float, done.stdout.split())
+    weights = 64
+    assert read - before < 0.25 * weights
+    # A copy of everything, and of the shard a mixing at a time; then, with the copy, all of it.
+    assert weights < packed - before < 1.5 * weights
+    assert 2 * weights <= used - before < 2.25 * weights
+
+
 @pytest.mark.parametrize("left", [0, 7, 600, -1])
 @pytest.mark.parametrize("name", [PLAN_FILE, "worker-0001.h5"])
 def test_truncated(directory, name, left):
@@ -188,9 +276,9 @@ def test_shard_of_the_same_plan_with_other_weights(directory, tmp_path):
 def test_another_format_version_is_refused_by_name(directory, name, version):
     stored = read_plan(directory)
     content = (directory / name).read_bytes()
-    assert content.startswith(b"repurpose-hpc 3 ")
-    (directory / name).write_bytes(content.replace(b" 3 ", b" %d " % version, 1))
-    with pytest.raises(UserError, match=f"expected format version 3, found {version}; restructure again"):
+    assert content.startswith(b"repurpose-hpc 4 ")
+    (directory / name).write_bytes(content.replace(b" 4 ", b" %d " % version, 1))
+    with pytest.raises(UserError, match=f"expected format version 4, found {version}; restructure again"):
         read_plan(directory) if name == PLAN_FILE else read_shard(stored, 1)
 
 

@@ -99,6 +99,39 @@ def test_own_entries_are_cleared_and_mean_nothing(case):
     )
 
 
+@given(plans())
+def test_scales_stand_beside_the_neurons_that_travel(case):
+    network, plan = case
+    (mixing,) = network.mixings
+    scales = np.arange(1, mixing.weights.shape[1] + 1, dtype=np.float32)
+    scaled = replace(plan, scales={mixing.source: scales})
+    assert scaled.has_scales and not plan.has_scales
+    for worker in range(plan.workers):
+        block = make_shard(network, scaled, worker).blocks[mixing.name]
+        np.testing.assert_array_equal(block.sent_scales, scales[block.ghosts.sent])
+        np.testing.assert_array_equal(block.received_scales, scales[block.ghosts.received])
+        block = make_shard(network, plan, worker).blocks[mixing.name]
+        assert block.sent_scales.size == block.received_scales.size == 0
+
+
+@given(plans())
+def test_identity_tells_wires_and_scales_apart(case):
+    network, plan = case
+    (mixing,) = network.mixings
+    scales = {mixing.source: np.ones(mixing.weights.shape[1], np.float32)}
+    others = [replace(plan, wire="int8"), replace(plan, scales=scales)]
+    assert len({each.identity() for each in (plan, *others)}) == 3
+
+
+@given(plans())
+def test_what_arrives_is_the_ghosts_of_others(case):
+    network, plan = case
+    masks, source, target = ends(plan)
+    arriving = plan.arriving(network, network.mixings[0])
+    for i, j in np.ndindex(arriving.shape):
+        assert arriving[i, j] == (source[j] not in (EVERYBODY, target[i]) and masks.ghosts[target[i], j])
+
+
 @given(plans(["partitioned"]))
 def test_form_says_what_travels(case):
     masks, source, target = ends(case[1])

@@ -203,8 +203,9 @@ def test_threads_do_not_change_a_bit(network, samples, size):
     assert results[0].network.fingerprint() == results[1].network.fingerprint()
 
 
-def test_an_interrupted_run_goes_on_where_it_was(network, samples, tmp_path):
-    options = Options(4, 0.2, "partitioned")
+@pytest.mark.parametrize("wire", ["float32", "int8"])
+def test_an_interrupted_run_goes_on_where_it_was(network, samples, tmp_path, wire):
+    options = Options(4, 0.2, "partitioned", wire=wire)
     whole = tmp_path / "whole"
     restructure_to(whole, network, samples, options, np.float32, quiet)
 

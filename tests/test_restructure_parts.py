@@ -1,6 +1,7 @@
 """The steps of restructuring, each against its definition."""
 
 import dataclasses
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from small_graphs import square_window
 from repurpose_hpc.model.activations import RELU
 from repurpose_hpc.model.chain import chain
 from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.restructure import adjustment
 from repurpose_hpc.restructure.adjustment import TRUST, adjust, prune
 from repurpose_hpc.restructure.alternation import alternate
 from repurpose_hpc.restructure.assignment import residual_costs
@@ -177,6 +179,56 @@ def test_rows_that_make_up_for_each_other_lower_the_error_of_the_output(seed):
     alone, together = (adjust(mixing, moments, mask, L, ALONE) for L in (None, root))
     assert not together.weights[~mask].any()
     assert objective(together) <= objective(alone) * (1 + 1e-9)
+
+
+def noisy_moments(seed):
+    """Moments, a mask, and noise on some of its columns, by groups of rows: of ghosts of three workers."""
+    rng = np.random.default_rng(seed)
+    mixing, moments = random_moments(rng)
+    worker = rng.integers(0, 3, 6)
+    mask = (rng.random((3, 9)) < 0.6)[worker]
+    noise = np.where((rng.random((3, 9)) < 0.5)[worker], 10 * rng.random(9), 0)
+    return mixing, moments, mask, noise, rng.standard_normal((2, 6))
+
+
+@given(seeds)
+def test_adjustment_is_optimal_with_noise(seed):
+    mixing, moments, mask, noise, _ = noisy_moments(seed)
+    adjusted = adjust(mixing, moments, mask, None, ALONE, noise)
+    gradient = adjusted.weights @ moments.H + noise * adjusted.weights - moments.R
+    assert np.abs(gradient[mask]).max(initial=0) < 1e-8 * np.abs(moments.R).max()
+
+
+@given(seeds)
+def test_rows_make_up_for_noise_too(seed):
+    mixing, moments, mask, noise, root = noisy_moments(seed)
+    full = root.T @ root + TRUST * np.vdot(root, root) / 6 * np.eye(6)
+    largest = noise.max(axis=0)
+
+    def objective(adjusted):
+        error = adjusted.weights - moments.solve(moments.R)
+        met = np.where(noise > 0, adjusted.weights, 0)
+        return np.trace(full @ (error @ moments.H @ error.T + (met * largest) @ met.T))
+
+    alone, together, unaware = (
+        adjust(mixing, moments, mask, *others)
+        for others in ((None, ALONE, noise), (root, ALONE, noise), (root, ALONE))
+    )
+    assert objective(together) <= objective(alone) * (1 + 1e-9)
+    # After many more passes it is below what is reached without knowing of the noise.
+    with patch.object(adjustment, "SWEEPS", 300):
+        settled = adjust(mixing, moments, mask, root, ALONE, noise)
+    assert objective(settled) <= objective(together) * (1 + 1e-9)
+    assert objective(settled) <= objective(unaware) * (1 + 1e-6)
+
+
+@given(seeds)
+def test_no_noise_changes_no_bit(seed):
+    mixing, moments, mask, noise, root = noisy_moments(seed)
+    for L in (None, root):
+        without, zero = (adjust(mixing, moments, mask, L, ALONE, each) for each in (None, 0 * noise))
+        assert without.weights.tobytes() == zero.weights.tobytes()
+        assert without.bias.tobytes() == zero.bias.tobytes()
 
 
 def random_problem(rng, m=8, n=8, workers=2, links=None, taps=1, received=None):

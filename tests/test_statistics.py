@@ -12,12 +12,16 @@ from repurpose_hpc.model.chain import chain
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import whole_map
 from repurpose_hpc.model.reference import compute, trace
+from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.restructure import propagation, statistics
 from repurpose_hpc.restructure.evaluation import compare, evaluate
-from repurpose_hpc.restructure.propagation import Propagation
+from repurpose_hpc.restructure.propagation import Current, Propagation
 from repurpose_hpc.restructure.statistics import RIDGE, Stream
 from repurpose_hpc.restructure.survey import UNREPAIRED, survey
 from repurpose_hpc.restructure.team import ALONE, Team
+
+# Ghosts travel as they are, whoever has them.
+NO_PLAN = Plan(1, "replicated", {}, {})
 
 
 @pytest.fixture
@@ -55,7 +59,9 @@ def without_some_weights(network, seed=1):
 def moments_of(network, restructured, mixing, samples, team):
     before = network.mixings[: network.mixings.index(mixing)]
     finished = {each.name for each in before}
-    return Propagation(network, [mixing], samples, team).moments(restructured, mixing, finished)
+    return Propagation(network, [mixing], samples, team).moments(
+        mixing, Current(restructured, NO_PLAN, finished)
+    )
 
 
 @pytest.mark.parametrize("number", range(4))
@@ -87,9 +93,9 @@ def test_batches_that_wait_say_the_same_as_those_that_start_anew(samples_of, mon
     for mixing in network.mixings:
         # What is not finished yet must not be looked at.
         current = network.with_mixings({m.name: m for m in restructured.mixings if m.name in finished})
-        found = together.moments(current, mixing, finished)
+        found = together.moments(mixing, Current(current, NO_PLAN, finished))
         expected = Propagation(network, list(network.mixings), samples, ALONE).moments(
-            restructured, mixing, finished
+            mixing, Current(restructured, NO_PLAN, finished)
         )
         np.testing.assert_array_equal(found.H, expected.H)
         np.testing.assert_array_equal(found.R, expected.R)

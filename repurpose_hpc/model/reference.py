@@ -26,21 +26,32 @@ from repurpose_hpc.model.operations import (
 # Values of all tensors together that a forward pass keeps at a time.
 _CHUNK = 1 << 26
 
+# Computes the target of an operation from its sources, as ``compute`` does.
+Compute = Callable[..., np.ndarray]
 
-def forward(network: Network, x: np.ndarray, dtype: type = np.float64) -> np.ndarray:
+
+def compute(op: Operation, *x: np.ndarray) -> np.ndarray:
+    """The target of an operation from its sources, each (neurons, batch) or (neurons, batch, positions)."""
+    return _FUNCTIONS[type(op)](op, *x)
+
+
+def forward(
+    network: Network, x: np.ndarray, dtype: type = np.float64, compute: Compute = compute
+) -> np.ndarray:
     """The network's outputs.
 
     Args:
         network: any network.
         x: samples, shape (samples, inputs).
         dtype: in which to compute.
+        compute: of every operation.
 
     Returns:
         shape (samples, outputs), ``dtype``, the heads applied.
     """
     step = max(1, _CHUNK // values_per_sample(network))
     parts = [
-        outputs(network, trace(network, np.asarray(x[first : first + step], dtype).T))
+        outputs(network, trace(network, np.asarray(x[first : first + step], dtype).T, compute=compute))
         for first in range(0, len(x), step)
     ]
     return apply_heads(network, np.ascontiguousarray(np.concatenate(parts, axis=1).T))
@@ -62,13 +73,16 @@ def values_per_sample(network: Network) -> int:
 TILE_BYTES = 1 << 23
 
 
-def trace(network: Network, x: np.ndarray, last: str | None = None) -> dict[str, np.ndarray]:
+def trace(
+    network: Network, x: np.ndarray, last: str | None = None, compute: Compute = compute
+) -> dict[str, np.ndarray]:
     """Every tensor of a forward pass, in the dtype of ``x``, the heads not applied.
 
     Args:
         network: any network.
         x: samples, shape (inputs, samples).
         last: the tensor after which to stop; None: the outputs.
+        compute: of every operation.
 
     Returns:
         name -> (neurons, samples) or (neurons, samples, positions).
@@ -103,11 +117,6 @@ def outputs(network: Network, tensors: dict[str, np.ndarray]) -> np.ndarray:
     parts = [tensors[name] for name in network.output_tensors]
     flat = [part if part.ndim == 2 else part.transpose(0, 2, 1).reshape(-1, part.shape[1]) for part in parts]
     return flat[0] if len(flat) == 1 else np.concatenate(flat)
-
-
-def compute(op: Operation, *x: np.ndarray) -> np.ndarray:
-    """The target of an operation from its sources, each (neurons, batch) or (neurons, batch, positions)."""
-    return _FUNCTIONS[type(op)](op, *x)
 
 
 def mix(mixing: Mixing, x: np.ndarray) -> np.ndarray:

@@ -20,12 +20,13 @@ worker go the ghosts that it has for any of them.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.model.wire import BYTES, EXACT
 
 GHOST = "ghost"
 PARTIAL = "partial"
@@ -118,12 +119,22 @@ class Plan:
         owners: space name -> owner of each neuron, (n,) int32, 0..P-1 (``EVERYBODY``: the
             neurons of a replicated input).
         mixings: mixing name -> its plan.
+        scales: source tensor of a mixing -> the scale of each of its neurons in int8 (see ``model.wire``),
+            (n,) float32; empty where they are not known, as without calibration data.
+        wire: the format in which ghosts travel, for which the weights were adjusted: of ``wire.WIRES``.
     """
 
     workers: int
     input_placement: str
     owners: dict[str, np.ndarray]
     mixings: dict[str, MixingPlan]
+    scales: dict[str, np.ndarray] = field(default_factory=dict)
+    wire: str = EXACT
+
+    @property
+    def has_scales(self) -> bool:
+        """Whether ghosts can travel as int8."""
+        return bool(self.scales)
 
     def owner(self, network: Network, tensor: str) -> np.ndarray:
         """Owners of the neurons of ``tensor``, (n,)."""
@@ -157,10 +168,21 @@ class Plan:
         """Values per sample that cross when ``mixing`` is computed, between workers."""
         return int(self.traffic(network, mixing).sum())
 
+    def bytes_sent(self, network: Network, wire: str) -> int:
+        """Bytes per sample that cross in a run in float32: ghosts as ``wire``, partial sums as they are."""
+        ghosts = sum(int(self.ghost_traffic(network, mixing).sum()) for mixing in network.mixings)
+        sums = sum(int(self.sum_traffic(network, mixing).sum()) for mixing in network.mixings)
+        return ghosts * BYTES[wire] + sums * BYTES[EXACT]
+
     def allowed(self, network: Network, mixing: Mixing) -> np.ndarray:
         """Which neurons may depend on which, bool (m, n); see the function ``allowed``."""
         ends = (self.owner(network, tensor) for tensor in (mixing.source, mixing.target))
         return allowed(self.mixings[mixing.name], *ends)
+
+    def arriving(self, network: Network, mixing: Mixing) -> np.ndarray:
+        """Which neurons are ghosts to which, so that they come over the wire, bool (m, n)."""
+        source, target = (self.owner(network, tensor) for tensor in (mixing.source, mixing.target))
+        return self.mixings[mixing.name].ghosts[target] & (source != EVERYBODY)
 
     def holders(self, network: Network, mixing: Mixing) -> np.ndarray:
         """The worker that holds the weights of each pair, (m, n): of the row, or in a sum of the column."""
@@ -185,12 +207,14 @@ class Plan:
         return int(owned) * network.values(mixing.source) * (self.workers - 1)
 
     def identity(self) -> str:
-        """SHA-256 (hex) over owners and masks: shards of one plan carry it."""
-        digest = hashlib.sha256(f"{self.workers} {self.input_placement}".encode())
+        """SHA-256 (hex) over owners, masks, wire and scales: shards of one plan carry it."""
+        digest = hashlib.sha256(f"{self.workers} {self.input_placement} {self.wire}".encode())
         for name, owner in sorted(self.owners.items()):
             digest.update(name.encode() + owner.tobytes())
         for name, mixing in sorted(self.mixings.items()):
             digest.update(name.encode() + mixing.ghosts.tobytes() + mixing.sums.tobytes())
+        for tensor, scales in sorted(self.scales.items()):
+            digest.update(tensor.encode() + scales.tobytes())
         return digest.hexdigest()
 
 

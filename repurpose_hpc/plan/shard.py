@@ -48,6 +48,8 @@ class Block:
             for this mixing or for the first that reads the same tensor.
         ghosts: neurons of the source space that travel; those that several mixings read, for the first.
         sums: neurons of the target space of which partial sums travel.
+        sent_scales, received_scales: of ``ghosts.sent`` and ``ghosts.received`` in int8, float32; both
+            empty where the plan has no scales.
     """
 
     own_weights: np.ndarray
@@ -57,6 +59,8 @@ class Block:
     ghost_neurons: np.ndarray
     ghosts: Lists
     sums: Lists
+    sent_scales: np.ndarray
+    received_scales: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +74,7 @@ class Shard:
             input those that it needs.
         blocks: mixing name -> the worker's part.
         plan_identity: ``Plan.identity`` of the plan it belongs to.
+        wire: ``Plan.wire``.
     """
 
     worker: int
@@ -78,6 +83,7 @@ class Shard:
     own: dict[str, np.ndarray]
     blocks: dict[str, Block]
     plan_identity: str
+    wire: str
 
 
 def make_shard(network: Network, plan: Plan, worker: int, dtype: type = np.float32) -> Shard:
@@ -99,6 +105,7 @@ def make_shard(network: Network, plan: Plan, worker: int, dtype: type = np.float
             mixing.name: _make_block(network, plan, mixing, own, worker, dtype) for mixing in network.mixings
         },
         plan_identity=plan.identity(),
+        wire=plan.wire,
     )
 
 
@@ -140,6 +147,11 @@ def _make_block(
     sum_weights = weights[np.ix_(sums.sent, columns)]
     sum_weights[masks.ghosts[np.ix_(sums.sent_to, columns)]] = 0
 
+    scales = plan.scales.get(mixing.source)
+
+    def scales_of(neurons: np.ndarray) -> np.ndarray:
+        return np.empty(0, np.float32) if scales is None else scales[neurons]
+
     def cut(part: np.ndarray) -> np.ndarray:
         return part.reshape(len(part), part.shape[1] * mixing.taps).astype(dtype)
 
@@ -151,6 +163,8 @@ def _make_block(
         ghost_neurons=ghost_neurons,
         ghosts=ghosts,
         sums=sums,
+        sent_scales=scales_of(ghosts.sent),
+        received_scales=scales_of(ghosts.received),
     )
 
 

@@ -2,6 +2,9 @@
 
 First every row by itself: the exact least-squares weights on its support.  Then the rows together
 (``compensate``): what one worker cannot compute, the others make up for as far as the output sees it.
+
+Where the wire rounds ghosts, its noise N is part of the problem (``restructure.wire``): it adds N_ij Ŵ_ij²
+to the error of row i, so that rows lean less on ghosts that arrive badly.
 """
 
 from __future__ import annotations
@@ -25,16 +28,18 @@ SWEEPS = 2
 
 @dataclass(frozen=True, eq=False)
 class RowGroup:
-    """Rows that share a support.
+    """Rows that share a support, and its noise.
 
     Attributes:
         rows: their numbers.
         S: the columns that they may use.
-        factor: Cholesky factor of H_SS as SciPy's ``cho_factor`` gives it.
+        noise: their entries in a row of N, (|S|,).
+        factor: Cholesky factor of H_SS, the noise on its diagonal, as SciPy's ``cho_factor`` gives it.
     """
 
     rows: np.ndarray
     S: np.ndarray
+    noise: np.ndarray
     factor: tuple[np.ndarray, bool]
 
 
@@ -51,7 +56,14 @@ def row_groups(mask: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     ]
 
 
-def adjust(mixing: Mixing, moments: Moments, mask: np.ndarray, root: np.ndarray | None, team: Team) -> Mixing:
+def adjust(
+    mixing: Mixing,
+    moments: Moments,
+    mask: np.ndarray,
+    root: np.ndarray | None,
+    team: Team,
+    noise: np.ndarray | None = None,
+) -> Mixing:
     """The best weights and bias on the mask, float64; collective.
 
     Args:
@@ -59,10 +71,13 @@ def adjust(mixing: Mixing, moments: Moments, mask: np.ndarray, root: np.ndarray 
         moments: of the mixing as it will run.
         mask: which neurons depend on which, bool (m, n), or which weights may be non-zero, bool (m, n k).
         root: of the metric, L (k, m) with M = Lᵀ L, for compensation between rows; None: every row by
-            itself, at whose result the gradient Ŵ H − R is zero on the mask.
+            itself, at whose result the gradient Ŵ H + N ∘ Ŵ − R is zero on the mask.
         team: shares the work.
+        noise: N, (m, n k): what is added to the mean square of each input on its way to each row, the
+            same for a column wherever it is not 0; None: nothing.
     """
-    groups = row_groups(_weight_mask(mixing, mask))
+    mask = _weight_mask(mixing, mask)
+    groups = _groups(mask, noise)
     solved = team.map(lambda group: _solve_rows(moments, *group), groups)
     weights = np.zeros(mixing.weights.shape)
     for group, solution in solved:
@@ -80,6 +95,9 @@ def compensate(weights: np.ndarray, moments: Moments, L: np.ndarray, groups: lis
     outputs.  τ (TRUST) keeps y near the original, where M holds.  Groups of rows are solved for one
     after the other, exactly, so the objective never rises.
 
+    Noise adds tr V D Vᵀ (M + τ I), D its mean squares by column and V the weights that meet it: all that
+    receive a neuron receive the same noise.
+
     Args:
         weights: Ŵ, (m, n k), zero outside the mask.
         moments: of the mixing.
@@ -90,19 +108,23 @@ def compensate(weights: np.ndarray, moments: Moments, L: np.ndarray, groups: lis
     tau = TRUST * np.vdot(L, L) / L.shape[1]
     if not tau:
         return
-    # What the outputs still lack, correlated with every input.
-    lack = L @ (R - weights @ H)
+    # What the outputs still lack, correlated with every input, and the noise in them of every input.
+    lack, noisy = L @ (R - weights @ H), np.zeros((len(L), len(H)))
+    for group in groups:
+        noisy[:, group.S] += (L[:, group.rows] @ weights[np.ix_(group.rows, group.S)]) * group.noise
     for _ in range(SWEEPS):
         for group in groups:
             rows, S = group.rows, group.S
             L_rows, here = L[:, rows], np.ix_(rows, S)
-            own_lack = R[here] - weights[here] @ H[np.ix_(S, S)]
+            own_lack = R[here] - weights[here] @ H[np.ix_(S, S)] - weights[here] * group.noise
+            felt = lack[:, S] - np.where(group.noise > 0, noisy[:, S], 0)
             wanted = np.linalg.solve(
-                L_rows.T @ L_rows + tau * np.eye(len(rows)), L_rows.T @ lack[:, S] + tau * own_lack
+                L_rows.T @ L_rows + tau * np.eye(len(rows)), L_rows.T @ felt + tau * own_lack
             )
             change = cho_solve(group.factor, wanted.T).T
             weights[here] += change
             lack -= (L_rows @ change) @ H[S]
+            noisy[:, S] += (L_rows @ change) * group.noise
 
 
 def prune(mixing: Mixing, mask: np.ndarray) -> Mixing:
@@ -115,6 +137,19 @@ def _weight_mask(mixing: Mixing, mask: np.ndarray) -> np.ndarray:
     return columns(mask, mixing.weights.shape[1] // mask.shape[1])
 
 
-def _solve_rows(moments: Moments, rows: np.ndarray, S: np.ndarray) -> tuple[RowGroup, np.ndarray]:
-    factor = cho_factor(moments.H[np.ix_(S, S)], lower=True)
-    return RowGroup(rows, S, factor), cho_solve(factor, moments.R[np.ix_(rows, S)].T).T
+def _groups(mask: np.ndarray, noise: np.ndarray | None) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Rows alike in mask and noise: their numbers, columns, and noise in these."""
+    if noise is None:
+        return [(rows, S, np.zeros(len(S))) for rows, S in row_groups(mask)]
+    alike = row_groups(np.hstack([mask, mask & (noise > 0)]))
+    supports = [(rows, both[both < mask.shape[1]]) for rows, both in alike]
+    return [(rows, S, noise[rows[0], S]) for rows, S in supports]
+
+
+def _solve_rows(
+    moments: Moments, rows: np.ndarray, S: np.ndarray, noise: np.ndarray
+) -> tuple[RowGroup, np.ndarray]:
+    H = moments.H[np.ix_(S, S)]
+    H[np.diag_indices_from(H)] += noise
+    factor = cho_factor(H, lower=True)
+    return RowGroup(rows, S, noise, factor), cho_solve(factor, moments.R[np.ix_(rows, S)].T).T

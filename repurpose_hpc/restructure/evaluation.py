@@ -9,7 +9,7 @@ import numpy as np
 from repurpose_hpc.data import Samples
 from repurpose_hpc.model.bound import OutputBound, spectral_norm
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.reference import outputs, trace
+from repurpose_hpc.model.reference import Compute, compute, outputs, trace
 from repurpose_hpc.restructure.statistics import Stream, map_batches
 from repurpose_hpc.restructure.team import ALONE, Team
 
@@ -60,11 +60,25 @@ class Comparison:
         return found
 
 
-def compare(original: Network, restructured: Network, samples: Samples, team: Team = ALONE) -> Comparison:
-    """The outputs of both networks for all samples; collective."""
+def compare(
+    original: Network,
+    restructured: Network,
+    samples: Samples,
+    team: Team = ALONE,
+    compute: Compute = compute,
+) -> Comparison:
+    """The outputs of both networks for all samples; collective.
 
-    def both(_: int, batch: np.ndarray) -> list[np.ndarray]:
-        return [outputs(net, trace(net, batch)) for net in (original, restructured)]
+    Args:
+        original, restructured: of one graph.
+        samples: with labels or without.
+        team: shares the work.
+        compute: of every operation of the restructured network.
+    """
+
+    def both(_: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        y, y_hat = trace(original, batch), trace(restructured, batch, compute=compute)
+        return outputs(original, y), outputs(restructured, y_hat)
 
     labels, comparison = _labels(original, samples), Comparison()
     for z, z_hat in map_batches(both, Stream(original, None, samples), team):
@@ -72,8 +86,14 @@ def compare(original: Network, restructured: Network, samples: Samples, team: Te
     return comparison
 
 
-def evaluate(original: Network, restructured: Network, samples: Samples, team: Team = ALONE) -> dict:
-    """Errors and accuracies of the restructured network; collective.
+def evaluate(
+    original: Network,
+    restructured: Network,
+    samples: Samples,
+    team: Team = ALONE,
+    compute: Compute = compute,
+) -> dict:
+    """Errors and accuracies of the restructured network; collective; see ``compare``.
 
     Returns:
         ``relative_error``: mixing name -> |y − ŷ| / |y| over all samples, on the restructured network's own
@@ -88,7 +108,7 @@ def evaluate(original: Network, restructured: Network, samples: Samples, team: T
 
     def measure(_: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict, np.ndarray]:
         y = trace(original, batch)
-        y_hat = trace(restructured, batch)
+        y_hat = trace(restructured, batch, compute=compute)
         squares = {
             mixing.name: _squares(y[mixing.target] - y_hat[mixing.target], y[mixing.target])
             for mixing in original.mixings

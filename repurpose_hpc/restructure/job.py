@@ -12,6 +12,7 @@ import numpy as np
 from repurpose_hpc import __version__
 from repurpose_hpc.data import Samples, check_labels, check_shape
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.wire import EXACT
 from repurpose_hpc.plan.files import check_place, write_plan
 from repurpose_hpc.progress import PENDING
 from repurpose_hpc.restructure.checkpoint import Checkpoint
@@ -85,7 +86,9 @@ def restructure_to(
         outcome = Outcome(make(samples, options, log), samples, options)
     result = outcome.restructured
     log(f"comparing with the original{PENDING}")
-    findings = evaluate(network, result.network, outcome.calibration, team)
+    findings = evaluate(network, result.network, outcome.calibration, team, result.compute())
+    if options.wire != EXACT:
+        findings["bound"] = None  # It knows of no rounding.
     provenance = {
         **inputs,
         "weights": network.weight_count,
@@ -120,6 +123,7 @@ def summary(report: dict) -> str:
         f"{report['dense_values']:,} values sent per sample ({report['comm_fraction']:.2%}), "
         f"{report['weights_kept']:,} of {report['weights']:,} weights kept"
     )
+    lines.append(f"wire {report['wire']}: {report['bytes_per_sample']:,} bytes per sample")
     lines.append("weights of the workers: " + " ".join(f"{held:,}" for held in report["weights_of_workers"]))
     if "link_cost" in report:
         lines.append(f"cost of the links used: {report['link_cost']:,.1f} per sample")
@@ -189,6 +193,8 @@ def _report(
         "values_sent": sent,
         "dense_values": dense,
         "comm_fraction": sent / dense if dense else 0.0,
+        "wire": plan.wire,
+        "bytes_per_sample": plan.bytes_sent(network, plan.wire),
         "weights": network.weight_count,
         "weights_kept": result.network.weight_count,
         "weights_of_workers": held.tolist(),

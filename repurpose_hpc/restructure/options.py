@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.wire import EXACT, WIRES
 from repurpose_hpc.plan.plan import PLACEMENTS
 from repurpose_hpc.restructure.machine import Machine, uniform_links
 
@@ -33,6 +34,7 @@ class Options:
         max_accuracy_drop: loss of accuracy that is accepted on held-out data, in percentage points, above
             0 and below 100; None: not asked for.
         max_output_error: relative error of the outputs that is accepted there, 0 or more; None: the same.
+        wire: the format in which ghosts will travel, one of ``WIRES``.
         input_placement: one of ``PLACEMENTS``.
         assignment: one of ``ASSIGNMENTS``.
         method: one of ``METHODS``.
@@ -61,6 +63,7 @@ class Options:
     density: float = 1.0
     max_accuracy_drop: float | None = None
     max_output_error: float | None = None
+    wire: str = EXACT
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -72,6 +75,7 @@ class Options:
         _check_choice("--input-placement", self.input_placement, PLACEMENTS)
         _check_choice("--assignment", self.assignment, ASSIGNMENTS)
         _check_choice("--method", self.method, METHODS)
+        _check_choice("--wire", self.wire, WIRES)
         if not 0 < self.density <= 1:
             raise UserError(f"--density: expected a fraction above 0, at most 1, got {self.density}")
         if self.imbalance is not None and not 0 <= self.imbalance < math.inf:

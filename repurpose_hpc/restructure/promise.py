@@ -18,6 +18,7 @@ from scipy.special import betaincinv
 from repurpose_hpc.data import Samples
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.wire import EXACT
 from repurpose_hpc.plan.plan import dense_plan
 from repurpose_hpc.restructure.evaluation import Comparison, compare
 from repurpose_hpc.restructure.options import Options
@@ -216,7 +217,9 @@ class _Trials:
                 raise
             self.log(f"not enough: {problem}")
             return False
-        comparison = compare(self.network, restructured.network, self.held_out, self.team)
+        comparison = compare(
+            self.network, restructured.network, self.held_out, self.team, restructured.compute()
+        )
         self.last = _Trial(options, restructured, comparison)
         self.count += 1
         within = _within(options, comparison)
@@ -285,7 +288,7 @@ def _promised(options: Options) -> str:
 
 def _way_out(whole: Options) -> str:
     """Why not even the whole budget is enough, and what to do."""
-    if whole.keeps_everything:
+    if whole.keeps_everything and whole.wire == EXACT:
         return (
             ", where only the rounding of the weights changes; allow more, or write the shards with "
             "--dtype float64"
@@ -294,6 +297,7 @@ def _way_out(whole: Options) -> str:
         "--method independent": whole.method == "independent",
         f"--density {whole.density:g}": whole.density < 1,
         "--memory-limits": whole.memory_limits is not None,
+        f"--wire {whole.wire}": whole.wire != EXACT,
     }
     given = " and ".join(option for option, is_given in limits.items() if is_given)
     return f" with {given}; allow more, or do without {given}"

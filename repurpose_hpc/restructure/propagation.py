@@ -7,19 +7,50 @@ network is, where memory allows; beyond that, batches start anew from the input.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from repurpose_hpc.data import Samples
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Combine, Mixing, Operation
-from repurpose_hpc.model.reference import compute, split_inputs
-from repurpose_hpc.restructure.statistics import Moments, MomentSums, Stream, map_batches
+from repurpose_hpc.model.reference import Compute, compute, split_inputs
+from repurpose_hpc.model.wire import INT8
+from repurpose_hpc.plan.arrival import computing
+from repurpose_hpc.plan.plan import Plan
+from repurpose_hpc.restructure.statistics import Moments, MomentSums, Result, Stream, map_batches
 from repurpose_hpc.restructure.team import Team
 
 # Tensors that wait in the memory of one process.
 WAITING_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, eq=False)
+class Current:
+    """The restructured network, as far as it is known.
+
+    Attributes:
+        network: the graph of the original.
+        plan: of ``finished`` and of fixed mixings; how their ghosts travel.
+        finished: names of the mixings that will not change any more.
+    """
+
+    network: Network
+    plan: Plan
+    finished: set[str]
+
+    def is_final(self, op: Operation) -> bool:
+        """Whether ``op`` can be computed, once its sources are there."""
+        if not isinstance(op, Mixing):
+            return True
+        # Before the scales of what it reads are known, what arrives is not.
+        arrives = self.plan.wire != INT8 or op.source in self.plan.scales
+        return arrives and (op.fixed or op.name in self.finished)
+
+    def compute(self) -> Compute:
+        """What computes operations as the workers do."""
+        return computing(self.network, self.plan, self.plan.wire)
 
 
 class Propagation:
@@ -38,28 +69,21 @@ class Propagation:
         self._waiting: dict[int, tuple[_Pass, _Pass]] = {}
         self._bytes = 0
 
-    def moments(self, restructured: Network, mixing: Mixing, finished: set[str]) -> Moments:
+    def moments(self, mixing: Mixing, current: Current) -> Moments:
         """Moments of a mixing: y of the original, x̂ of the restructured network; collective.
 
         Where y is only added to another tensor (a residual connection), it is the sum that should stay what
         it was: y also makes up for what the other tensor lacks, if that is finished.
 
         Args:
-            restructured: the same graph.
             mixing: one of ``original``.
-            finished: the mixings that are final in ``restructured``: all that x̂ depends on, and no fewer
-                than in earlier calls.
+            current: all that x̂ depends on is final, and no less than in earlier calls.
         """
         other = _added_to(self.original, mixing.target)
 
-        def is_final(op: Operation) -> bool:
-            return not isinstance(op, Mixing) or op.fixed or op.name in finished
-
         def ends(number: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             x, x_hat = self._take(number, batch)
-            x_hat.go_on(
-                restructured, lambda op: not isinstance(op, Mixing) or op.fixed or op.name in finished
-            )
+            x_hat.go_on(current)
             is_known = other in x_hat.tensors
             x.go_until({mixing.target, other} if is_known else {mixing.target})
             y = x.tensors[mixing.target]
@@ -73,6 +97,30 @@ class Propagation:
         for x, y in map_batches(ends, self.stream, self.team):
             sums.add(x, y)
         return sums.moments()
+
+    def each(self, function: Callable[..., Result], tensors: list[str], current: Current) -> Iterator[Result]:
+        """``function`` of x̂ of ``tensors`` in every batch, in order; collective.
+
+        Args:
+            function: of arrays (neurons, batch) or (neurons, batch, positions).
+            tensors: of the restructured network.
+            current: as for ``moments``.
+        """
+
+        def work(number: int, batch: np.ndarray) -> Result:
+            x, x_hat = self._take(number, batch)
+            x_hat.go_on(current)
+            found = x_hat.tensors
+            if not found.keys() >= {*tensors}:
+                # Some were read and forgotten: once more from the input.
+                again = _Pass(self.original, batch)
+                again.go_on(current)
+                found = again.tensors
+            result = function(*(found[tensor] for tensor in tensors))
+            self._leave(number, x, x_hat)
+            return result
+
+        return map_batches(work, self.stream, self.team)
 
     def _take(self, number: int, batch: np.ndarray) -> tuple[_Pass, _Pass]:
         waiting = self._waiting.pop(number, None)
@@ -106,13 +154,13 @@ class _Pass:
         """Memory of the tensors."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
-    def go_on(self, network: Network, may: Callable[[Operation], bool]) -> None:
-        """Compute every operation that may be and whose sources are there, as it is in ``network``."""
-        current = {op.name: op for op in network.operations}
+    def go_on(self, current: Current) -> None:
+        """Compute every operation that is final and whose sources are there, as the workers do."""
+        operations, compute = {op.name: op for op in current.network.operations}, current.compute()
         left = []
         for op in self.left:
-            if may(op) and all(source in self.tensors for source in op.sources):
-                self._compute(current[op.name])
+            if current.is_final(op) and all(source in self.tensors for source in op.sources):
+                self._compute(operations[op.name], compute)
             else:
                 left.append(op)
         self.left = left
@@ -127,7 +175,7 @@ class _Pass:
         wanted = {source for op in self.left for source in op.sources}
         self.tensors = {name: tensor for name, tensor in self.tensors.items() if name in wanted}
 
-    def _compute(self, op: Operation) -> None:
+    def _compute(self, op: Operation, compute: Compute = compute) -> None:
         self.tensors[op.target] = compute(op, *(self.tensors[source] for source in op.sources))
 
 

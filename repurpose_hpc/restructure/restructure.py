@@ -17,6 +17,9 @@ from repurpose_hpc.data import Samples, check_shape
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.model.reference import Compute
+from repurpose_hpc.model.wire import EXACT, INT8
+from repurpose_hpc.plan.arrival import computing
 from repurpose_hpc.plan.plan import (
     EVERYBODY,
     MixingPlan,
@@ -38,12 +41,13 @@ from repurpose_hpc.restructure.forms import Problem, mask_of, mixed_tradeoff, tr
 from repurpose_hpc.restructure.hypergraph import hypergraph_owners
 from repurpose_hpc.restructure.options import DATA_FREE, METRIC_METHODS, Options
 from repurpose_hpc.restructure.owners import assignment_costs, benefits
-from repurpose_hpc.restructure.propagation import Propagation
+from repurpose_hpc.restructure.propagation import Current, Propagation
 from repurpose_hpc.restructure.statistics import Moments
 from repurpose_hpc.restructure.survey import Survey, data_free_survey, one_shot_survey, survey
 from repurpose_hpc.restructure.sweep import Around, Owners, Sweep, surroundings
 from repurpose_hpc.restructure.team import ALONE, Team
 from repurpose_hpc.restructure.tradeoff import Tradeoff, cheapest, price_for
+from repurpose_hpc.restructure.wire import measure_noise, measure_scales
 
 Log = Callable[[str], None]
 
@@ -58,11 +62,15 @@ class Restructured:
 
     Attributes:
         network: the adjusted weights, float64, zero where workers no longer depend on each other.
-        plan: owners and masks.
+        plan: owners and masks, and how ghosts travel.
     """
 
     network: Network
     plan: Plan
+
+    def compute(self) -> Compute:
+        """What computes operations as the workers do, with what the wire makes of ghosts."""
+        return computing(self.network, self.plan, self.plan.wire)
 
 
 def restructure(
@@ -89,12 +97,19 @@ def restructure(
     """
     check_shape(samples, network.input_shape)
     if options.keeps_everything:
-        # Not by elimination: that drops what the samples do not need, and other samples may.
-        part_weights = options.machine().part_weights
-        return Restructured(
-            network, dense_plan(network, options.workers, options.input_placement, part_weights)
-        )
+        return _whole(network, samples, options, team)
     return _Restructuring(network, samples, options, log, team, checkpoint).run()
+
+
+def _whole(network: Network, samples: Samples, options: Options, team: Team) -> Restructured:
+    """Nothing eliminated: not by elimination, which drops what the samples do not need, and others may."""
+    plan = dense_plan(network, options.workers, options.input_placement, options.machine().part_weights)
+    plan = replace(plan, wire=options.wire, scales={})
+    mixings = list(network.mixings)
+    current = Current(network, plan, {mixing.name for mixing in mixings})
+    sources = (mixing.source for mixing in mixings)
+    measure_scales(Propagation(network, mixings, samples, team), sources, current)
+    return Restructured(network, plan)
 
 
 class _Restructuring:
@@ -119,11 +134,11 @@ class _Restructuring:
         self.mixings = [mixing for mixing in network.mixings if not mixing.fixed]
         self.around = surroundings(network, self._wide)
         self.owners = self._undecided_owners()  # of the free spaces
-        self.plan = Plan(options.workers, options.input_placement, {}, {})
+        self.plan = Plan(options.workers, options.input_placement, {}, {}, {}, options.wire)
         self.settled: set[str] = set()  # Free spaces around which a mixing is finished or fixed.
         self.finished: set[str] = set()  # Mixings.
         self.propagation = Propagation(network, self.mixings, samples, team)
-        self.exact = True  # Whether every mixing so far is that of the original.
+        self.exact = True  # Whether every mixing so far computes what that of the original does.
         exchanged = dict.fromkeys(mixing.source for mixing in network.mixings)
         self.budget = options.budget * sum(map(self._dense_cost, exchanged))
         self.weights_left = options.density * network.weight_count
@@ -137,12 +152,21 @@ class _Restructuring:
         later = self._estimate()
         shares = self._weight_shares()
         for number, mixing in enumerate(self.mixings):
+            if self.options.wire == INT8:
+                self._measure_scales(mixing)
             if not self._resume(mixing):
                 self._restructure_mixing(number, later[number:], shares)
                 self._save(mixing)
             self.settled.update(*map(self.original.parts, (mixing.source, mixing.target)))
+        self._measure_scales(self.original.mixings[-1])
         self.plan.owners.update(self.original.derive(self.owners))
         return Restructured(self.restructured, self.plan)
+
+    def _measure_scales(self, last: Mixing) -> None:
+        """Of what is read by all mixings up to ``last``."""
+        names = [mixing.name for mixing in self.original.mixings]
+        read = self.original.mixings[: names.index(last.name) + 1]
+        measure_scales(self.propagation, (mixing.source for mixing in read), self._current())
 
     def _undecided_owners(self) -> Owners:
         """Owners of the inputs, and of what only fixed mixings make."""
@@ -187,6 +211,7 @@ class _Restructuring:
                 self.plan.mixings[mixing.name] = trimmed(everything, mixing.links, *ends)
                 # Its exchanges are those of these owners.
                 self.settled.update(*map(self.original.parts, (mixing.source, mixing.target)))
+        self.exact = not any(self._rounds(mixing) for mixing in self.original.mixings if mixing.fixed)
         whole, fixed = self.budget, sum(map(self._cost, self.plan.mixings))
         self.budget -= fixed
         if self.budget < 0:
@@ -263,9 +288,14 @@ class _Restructuring:
             mask = sparsify(problem.moments, problem.metric, mask, holder, quota, self.team)
         if self.options.method == "magnitude" or (self.exact and np.array_equal(mask, mixing.links)):
             return prune(mixing, mask)
+        noise = measure_noise(self.propagation, mixing, self._current()) if self._rounds(mixing) else None
         if self.options.method in METRIC_METHODS:
-            return adjust(mixing, problem.moments, mask, self.survey.roots[mixing.name], self.team)
-        return adjust(mixing, self._moments(mixing), mask, None, self.team)
+            return adjust(mixing, problem.moments, mask, self.survey.roots[mixing.name], self.team, noise)
+        return adjust(mixing, self._moments(mixing), mask, None, self.team, noise)
+
+    def _rounds(self, mixing: Mixing) -> bool:
+        """Whether anything that the mixing reads arrives rounded."""
+        return self.options.wire != EXACT and self._plan_so_far().arriving(self.original, mixing).any()
 
     def _surveyed_problem(self, mixing: Mixing, owners: Owners) -> tuple[Problem, np.ndarray]:
         """The problem of a mixing as if nothing before it had changed, and the owners of its rows."""
@@ -310,7 +340,9 @@ class _Restructuring:
     def _finish(self, mixing: Mixing, weights: Mixing) -> None:
         self.finished.add(mixing.name)
         self.weights_left -= np.count_nonzero(weights.weights)
-        self.exact = self.exact and np.array_equal(weights.weights, mixing.weights)
+        self.exact = (
+            self.exact and not self._rounds(mixing) and np.array_equal(weights.weights, mixing.weights)
+        )
         self.restructured = self.restructured.with_mixings({mixing.name: weights})
 
     def _resume(self, mixing: Mixing) -> bool:
@@ -379,7 +411,7 @@ class _Restructuring:
         return self._moments(mixing)
 
     def _moments(self, mixing: Mixing) -> Moments:
-        return self.propagation.moments(self.restructured, mixing, self.finished)
+        return self.propagation.moments(mixing, self._current())
 
     def _initial_owner(self, number: int, around: Around, capacity: np.ndarray) -> np.ndarray:
         """Owners of a space that mixing ``number`` is the first to make."""
@@ -410,6 +442,9 @@ class _Restructuring:
 
     def _owner(self, tensor: str) -> np.ndarray:
         return self.original.gather(self.owners, tensor)
+
+    def _current(self) -> Current:
+        return Current(self.restructured, self._plan_so_far(), self.finished)
 
     def _plan_so_far(self) -> Plan:
         return replace(self.plan, owners=self.original.derive(self.owners))

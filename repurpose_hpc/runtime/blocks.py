@@ -7,23 +7,25 @@ calls on arrays that do not change, so that running it is one short loop.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 
 from repurpose_hpc.kernels import (
     ACTIVATION_CODES,
     INDEX_DTYPE,
-    blas_is_faster,
     csr_batch,
     csr_is_faster,
     csr_vector,
-    dense_batch,
-    dense_vector,
-    finish,
+    dense,
+    dense_scratch,
 )
 from repurpose_hpc.model.activations import IDENTITY, Activation
+from repurpose_hpc.model.wire import EXACT
 from repurpose_hpc.plan.shard import Block
-from repurpose_hpc.runtime.buffers import Buffer
+from repurpose_hpc.runtime.buffers import Scratch
+from repurpose_hpc.runtime.weights import count_nonzero, packed
 
 PACK, EXCHANGE, WAIT, COMPUTE = PHASES = ("pack", "exchange", "wait", "compute")
 
@@ -39,37 +41,51 @@ def epilogue_of(activation: Activation) -> Epilogue:
 NO_ACTIVATION = epilogue_of(IDENTITY)
 
 
-class DenseProduct:
-    """``out = act(start + W X)`` with W (m, n) as it is."""
+class Product(Protocol):
+    """A block of weights, ready to be multiplied.
 
-    format = "dense"
+    Attributes:
+        format: "dense", "csr", ...
+    """
 
-    def __init__(self, weights: np.ndarray) -> None:
-        self.weights = np.ascontiguousarray(weights)
+    format: str
+
+    def scratch(self, columns: int) -> int:
+        """Numbers of scratch memory that a result of so many columns (samples, positions) takes."""
 
     def calls(
-        self, X: np.ndarray, start: np.ndarray, out: np.ndarray, scratch: Buffer, epilogue: Epilogue
+        self, X: np.ndarray, start: np.ndarray, out: np.ndarray, scratch: Scratch, epilogue: Epilogue
     ) -> list[Call]:
         """The calls for one batch size.
 
         Args:
-            X: (n, batch).
+            X: (n, batch); of a mixing (n, batch, values).
             start: (m, 1), a bias, or ``out`` itself.
-            out: (m, batch).
-            scratch: at least m rows, for what BLAS computes if ``start`` is ``out``.
+            out: (m, columns).
+            scratch: as much of it as ``scratch`` says is reserved.
             epilogue: activation applied last.
         """
-        batch = out.shape[1]
-        if batch == 1:
-            vectors = X.reshape(-1), start.reshape(-1), out.reshape(-1)
-            return [(COMPUTE, dense_vector, (self.weights, *vectors, *epilogue))]
-        if not blas_is_faster(batch):
-            return [(COMPUTE, dense_batch, (self.weights, X, start, out, *epilogue))]
-        product = scratch.view(batch, slice(len(out))) if start is out else out
-        return [
-            (COMPUTE, np.matmul, (self.weights, X, product)),
-            (COMPUTE, finish, (start, product, out, *epilogue)),
-        ]
+
+
+class DenseProduct:
+    """``out = act(start + W X)`` with W (m, n) packed, in the format ``stored`` (see ``weights.packed``)."""
+
+    format = "dense"
+
+    def __init__(self, weights: np.ndarray, stored: str = EXACT) -> None:
+        self.panels, self.scales = packed(weights, stored)
+        self.dtype = weights.dtype
+
+    def scratch(self, columns: int) -> int:
+        """See ``Product``."""
+        return dense_scratch(self.panels.shape[1], columns, self.dtype)
+
+    def calls(
+        self, X: np.ndarray, start: np.ndarray, out: np.ndarray, scratch: Scratch, epilogue: Epilogue
+    ) -> list[Call]:
+        """See ``Product``."""
+        memory = scratch.take(self.scratch(out.shape[1]))
+        return [(COMPUTE, dense, (self.panels, self.scales, X, start, out, memory, *epilogue))]
 
 
 class CsrProduct:
@@ -83,10 +99,14 @@ class CsrProduct:
         indptr = np.concatenate([[0], ends]).astype(INDEX_DTYPE)
         self.arrays = weights[rows, columns], columns.astype(INDEX_DTYPE), indptr
 
+    def scratch(self, columns: int) -> int:
+        """See ``Product``."""
+        return 0
+
     def calls(
-        self, X: np.ndarray, start: np.ndarray, out: np.ndarray, scratch: Buffer, epilogue: Epilogue
+        self, X: np.ndarray, start: np.ndarray, out: np.ndarray, scratch: Scratch, epilogue: Epilogue
     ) -> list[Call]:
-        """As ``DenseProduct.calls``."""
+        """See ``Product``."""
         if out.shape[1] == 1:
             vectors = X.reshape(-1), start.reshape(-1), out.reshape(-1)
             return [(COMPUTE, csr_vector, (*self.arrays, *vectors, *epilogue))]
@@ -95,13 +115,24 @@ class CsrProduct:
 
 def weights_kept(block: Block) -> int:
     """Number of non-zero weights."""
-    return sum(int(np.count_nonzero(part)) for part in _parts(block))
+    return sum(count_nonzero(part) for part in _parts(block))
 
 
-def choose_product(block: Block, columns: int) -> type[DenseProduct | CsrProduct]:
-    """The faster format for all parts of ``block`` and so many columns of inputs (samples, positions)."""
+def choose_product(
+    block: Block, kept: int, columns: int, stored: str
+) -> Callable[[np.ndarray], DenseProduct | CsrProduct]:
+    """The faster format for all parts of a block.
+
+    Args:
+        block: of a worker.
+        kept: ``weights_kept``.
+        columns: of inputs (samples, positions).
+        stored: format of dense weights; those in CSR stay as they are.
+    """
     size = sum(part.size for part in _parts(block))
-    return CsrProduct if size and csr_is_faster(weights_kept(block) / size, columns) else DenseProduct
+    if size and csr_is_faster(kept / size, columns):
+        return CsrProduct
+    return partial(DenseProduct, stored=stored)
 
 
 def _parts(block: Block) -> tuple[np.ndarray, ...]:

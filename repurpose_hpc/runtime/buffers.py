@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-_ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
+from repurpose_hpc.kernels import aligned
 
 
 class Buffer:
@@ -17,11 +19,9 @@ class Buffer:
     """
 
     def __init__(self, rows: int, max_batch: int, dtype: np.dtype, values: int = 1) -> None:
-        size = rows * max_batch * values * dtype.itemsize
-        memory = np.zeros(size + _ALIGNMENT, np.uint8)
-        start = -memory.ctypes.data % _ALIGNMENT
         self.rows, self.values = rows, values
-        self.flat = memory[start : start + size].view(dtype)
+        self.flat = aligned((rows * max_batch * values,), dtype)
+        self.flat.fill(0)
 
     def view(self, batch: int, rows: slice = slice(None)) -> np.ndarray:
         """``rows`` of a batch as a C-contiguous (rows, batch * values) array on this memory."""
@@ -32,3 +32,24 @@ class Buffer:
     def maps(self, batch: int, rows: slice = slice(None)) -> np.ndarray:
         """``view`` as (rows, batch, values)."""
         return self.view(batch, rows).reshape(-1, batch, self.values)
+
+
+class Scratch:
+    """Memory that operations use one after the other and whose contents nobody keeps.
+
+    Everybody says first (``reserve``) how much it will need, and takes it later.
+    """
+
+    def __init__(self, dtype: np.dtype) -> None:
+        self._dtype, self._size = dtype, 0
+        self._memory = aligned((0,), dtype)
+
+    def reserve(self, size: int) -> None:
+        """Provide for so many numbers."""
+        self._size = max(self._size, size)
+
+    def take(self, *shape: int) -> np.ndarray:
+        """A C-contiguous array of no more than was reserved."""
+        if self._memory.size < self._size:
+            self._memory = aligned((self._size,), self._dtype)
+        return self._memory[: math.prod(shape)].reshape(shape)

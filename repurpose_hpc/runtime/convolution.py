@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
-from typing import Protocol
 
 import numpy as np
 
@@ -22,13 +21,15 @@ from repurpose_hpc.runtime.blocks import (
     NO_ACTIVATION,
     PACK,
     Call,
-    CsrProduct,
-    DenseProduct,
     Epilogue,
+    Product,
     choose_product,
 )
-from repurpose_hpc.runtime.buffers import Buffer
+from repurpose_hpc.runtime.buffers import Scratch
 from repurpose_hpc.runtime.local import as_maps, as_rows, steps, two
+
+# From a block's weights.
+Maker = Callable[[np.ndarray], Product]
 
 # Of a tile of patches; larger ones leave the caches, smaller ones cost more calls.
 TILE_BYTES = 1 << 21
@@ -36,25 +37,19 @@ TILE_BYTES = 1 << 21
 TRIALS = 3
 
 
-class Product(Protocol):
-    """A block of weights, ready to be multiplied."""
-
-    format: str
-
-    def calls(
-        self, X: np.ndarray, start: np.ndarray, out: np.ndarray, scratch: Buffer, epilogue: Epilogue
-    ) -> list[Call]:
-        """The calls for X (n, batch, values); the rest as in ``DenseProduct.calls``."""
-
-
 class Pointwise:
     """Every position by itself: a product with all positions of all samples as columns."""
 
-    def __init__(self, product: type[DenseProduct | CsrProduct], weights: np.ndarray) -> None:
-        self.product, self.format = product(weights), product.format
+    def __init__(self, product: Maker, weights: np.ndarray) -> None:
+        self.product = product(weights)
+        self.format = self.product.format
+
+    def scratch(self, columns: int) -> int:
+        """See ``Product``."""
+        return self.product.scratch(columns)
 
     def calls(
-        self, X: np.ndarray, start: np.ndarray, out: np.ndarray, scratch: Buffer, epilogue: Epilogue
+        self, X: np.ndarray, start: np.ndarray, out: np.ndarray, scratch: Scratch, epilogue: Epilogue
     ) -> list[Call]:
         """See ``Product``."""
         return self.product.calls(as_rows(X), start, out, scratch, epilogue)
@@ -63,11 +58,16 @@ class Pointwise:
 class WholeMap:
     """A dense layer that sees whole maps: a product with every value of a map as an input of its own."""
 
-    def __init__(self, product: type[DenseProduct | CsrProduct], weights: np.ndarray) -> None:
-        self.product, self.format = product(weights), product.format
+    def __init__(self, product: Maker, weights: np.ndarray) -> None:
+        self.product = product(weights)
+        self.format = self.product.format
+
+    def scratch(self, columns: int) -> int:
+        """See ``Product``."""
+        return self.product.scratch(columns)
 
     def calls(
-        self, X: np.ndarray, start: np.ndarray, out: np.ndarray, scratch: Buffer, epilogue: Epilogue
+        self, X: np.ndarray, start: np.ndarray, out: np.ndarray, scratch: Scratch, epilogue: Epilogue
     ) -> list[Call]:
         """See ``Product``; for more than one sample the maps are transposed first."""
         n, batch, values = X.shape
@@ -86,13 +86,17 @@ class Patches:
     def __init__(self, window: Window, weights: np.ndarray) -> None:
         self.window, self.weights = window, np.ascontiguousarray(weights)
 
+    def scratch(self, columns: int) -> int:
+        """See ``Product``."""
+        return len(self.weights) * columns
+
     def calls(
-        self, X: np.ndarray, start: np.ndarray, out: np.ndarray, scratch: Buffer, epilogue: Epilogue
+        self, X: np.ndarray, start: np.ndarray, out: np.ndarray, scratch: Scratch, epilogue: Epilogue
     ) -> list[Call]:
         """See ``Product``."""
         window, depth = self.window, self.weights.shape[1]
         x, maps = as_maps(X, window.positions), two(window.out)
-        product = scratch.view(out.shape[1], slice(len(out))) if start is out else out
+        product = scratch.take(*out.shape) if start is out else out
         width, rows = maps[1], X.shape[1] * maps[0]
         most = min(rows, max(1, TILE_BYTES // max(1, depth * width * X.itemsize)))
         tile = np.empty(depth * most * width, X.dtype)
@@ -114,8 +118,12 @@ class Direct:
     def __init__(self, window: Window, weights: np.ndarray) -> None:
         self.window, self.weights = window, pack_weights(weights)
 
+    def scratch(self, columns: int) -> int:
+        """See ``Product``."""
+        return 0
+
     def calls(
-        self, X: np.ndarray, start: np.ndarray, out: np.ndarray, scratch: Buffer, epilogue: Epilogue
+        self, X: np.ndarray, start: np.ndarray, out: np.ndarray, scratch: Scratch, epilogue: Epilogue
     ) -> list[Call]:
         """See ``Product``."""
         window, x = self.window, as_maps(X, self.window.positions)
@@ -125,23 +133,30 @@ class Direct:
         return [(COMPUTE, convolve_direct, arguments)]
 
 
-Maker = Callable[[np.ndarray], Product]
-
-
-def choose(window: Window | None, block: Block, max_batch: int, values: int, dtype: np.dtype) -> Maker:
+def choose(
+    window: Window | None,
+    block: Block,
+    kept: int,
+    max_batch: int,
+    values: int,
+    dtype: np.dtype,
+    stored: str,
+) -> Maker:
     """How all parts of ``block`` are computed; convolutions are timed, on its own neurons.
 
     Args:
         window: of the mixing.
         block: of a worker.
+        kept: its weights that are not zero.
         max_batch: samples in a batch.
         values: per neuron of the target.
         dtype: of the weights.
+        stored: the format of those of dense layers.
     """
     if window is None or window.is_pointwise:
-        return partial(Pointwise, choose_product(block, max_batch * values))
+        return partial(Pointwise, choose_product(block, kept, max_batch * values, stored))
     if window.is_whole_map:
-        return partial(WholeMap, choose_product(block, max_batch))
+        return partial(WholeMap, choose_product(block, kept, max_batch, stored))
     ways = partial(Patches, window), partial(Direct, window)
     if not block.own_weights.size:
         return ways[1]
@@ -152,8 +167,9 @@ def _seconds(way: Maker, window: Window, block: Block, batch: int, values: int, 
     """The least time of a few forwards of the block's own neurons."""
     rows, columns = block.own_weights.shape
     X = np.zeros((columns // window.taps, batch, math.prod(window.positions)), dtype)
-    out, scratch = np.empty((rows, batch * values), dtype), Buffer(rows, batch * values, dtype)
-    calls = way(block.own_weights).calls(X, block.bias.reshape(-1, 1), out, scratch, NO_ACTIVATION)
+    out, scratch, product = np.empty((rows, batch * values), dtype), Scratch(dtype), way(block.own_weights)
+    scratch.reserve(product.scratch(batch * values))
+    calls = product.calls(X, block.bias.reshape(-1, 1), out, scratch, NO_ACTIVATION)
     times = []
     for _ in range(1 + TRIALS):
         began = perf_counter()

@@ -16,7 +16,13 @@ from mpi4py import MPI
 from repurpose_hpc.kernels import INDEX_DTYPE
 from repurpose_hpc.runtime.buffers import Buffer
 
-_MPI_TYPES = {np.dtype(np.float32): MPI.FLOAT, np.dtype(np.float64): MPI.DOUBLE}
+_MPI_TYPES = {
+    np.dtype(np.float32): MPI.FLOAT,
+    np.dtype(np.float64): MPI.DOUBLE,
+    np.dtype(np.uint16): MPI.UINT16_T,
+    np.dtype(np.int16): MPI.INT16_T,
+    np.dtype(np.int8): MPI.INT8_T,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +77,7 @@ class Exchange:
     Attributes:
         send, receive: buffers of the items.
         values_sent: values per sample handed to MPI.
+        bytes_sent: what these take.
         messages: other ranks that get something.
         active: whether any rank sends anything; if not, all skip the collective.
     """
@@ -89,6 +96,7 @@ class Exchange:
         self.send = Buffer(sent.neurons.size, max_batch, dtype, values)
         self.receive = Buffer(received.neurons.size, max_batch, dtype, values)
         self.values_sent = int(sent.counts.sum()) * values
+        self.bytes_sent = self.values_sent * dtype.itemsize
         self.messages = int(np.count_nonzero(sent.counts))
         self.active = True
 

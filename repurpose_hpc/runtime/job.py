@@ -22,16 +22,21 @@ from mpi4py import MPI
 
 from repurpose_hpc import __version__
 from repurpose_hpc.data import Samples, open_samples
+from repurpose_hpc.errors import UserError
 from repurpose_hpc.files import temporary_name
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.reference import apply_heads
+from repurpose_hpc.model.reference import Compute, apply_heads
+from repurpose_hpc.model.wire import EXACT, INT8
+from repurpose_hpc.plan.arrival import computing
 from repurpose_hpc.plan.files import StoredPlan, read_network
 from repurpose_hpc.plan.shard import Shard
+from repurpose_hpc.process import age
 from repurpose_hpc.runtime import result
 from repurpose_hpc.runtime.agreement import collectively
 from repurpose_hpc.runtime.certificate import Certificate
 from repurpose_hpc.runtime.checks import Checks, check_input
 from repurpose_hpc.runtime.loading import load_shards, warm_up
+from repurpose_hpc.runtime.mixings import Formats
 from repurpose_hpc.runtime.program import Program, one_process
 from repurpose_hpc.runtime.streams import (
     Input,
@@ -59,6 +64,8 @@ class Job:
         certify: find the samples whose class provably is that of the original network, on the root.
         resume: go on where an earlier run with the same shards, input, batch size and dtype ended, and let
             the next one go on if this one ends early; needs ``output``.
+        wire: the format in which ghosts travel, one of ``WIRES``; None: that of the plan.
+        weights_dtype: the format in which dense weights are kept in memory, one of ``WIRES``.
     """
 
     shards: Path
@@ -70,9 +77,18 @@ class Job:
     dtype: np.dtype
     certify: bool = False
     resume: bool = False
+    wire: str | None = None
+    weights_dtype: str = EXACT
+
+    @property
+    def formats(self) -> Formats:
+        """Of weights and ghosts; once ``wire`` is known."""
+        return Formats(self.weights_dtype, self.wire)
 
 
-def run(job: Job, original: Network | None, comm: MPI.Comm, leftovers: list[Path]) -> dict | None:
+def run(
+    job: Job, original: Network | None, comm: MPI.Comm, leftovers: list[Path], imported: float = 0.0
+) -> dict | None:
     """Run ``job``; collective.
 
     Args:
@@ -81,6 +97,7 @@ def run(job: Job, original: Network | None, comm: MPI.Comm, leftovers: list[Path
             not known.
         comm: at most as many ranks as the plan has workers.
         leftovers: see ``agreement.aborting``.
+        imported: seconds that the process had needed to import what it runs and to start MPI.
 
     Returns:
         on the root the numbers of the report (see ``repurpose_hpc.report``), None elsewhere.
@@ -88,23 +105,28 @@ def run(job: Job, original: Network | None, comm: MPI.Comm, leftovers: list[Path
     Raises:
         SystemExit: on every rank, after a message, if anything was wrong on any.
     """
-    clock = Clock("load", "jit", "input", "output", "check")
+    clock = Clock("import", "load", "jit", "input", "output", "check")
+    clock.seconds["import"] = imported
     with clock("load"):
         stored, shards = load_shards(job.shards, job.dtype, comm)
+    with collectively(comm):
+        job = replace(job, wire=_wire(job, stored))
     with clock("jit"):
-        warm_up(job.dtype, shards[0].graph, comm)
+        warm_up(job.dtype, shards[0].graph, comm, job.formats)
     file, samples = _open_input(job, shards[0], comm)
     job = replace(job, batch_size=min(job.batch_size, samples))
-    program = Program(shards, comm, job.batch_size)
+    program = Program(shards, comm, job.batch_size, job.formats)
     with collectively(comm):
         source = Input(job.input, program.input_columns, samples, job.dtype)
 
-    timing = _time_parallel(job, program, source, comm)
+    timing = _time_parallel(job, program, source, comm, clock)
     whole, single = _on_root_alone(job, stored, file, comm)
-    checks = _checks(job, file, whole, original, comm)
+    compute = computing(shards[0].graph, stored.plan, job.wire)
+    checks = _checks(job, file, whole, original, compute, comm)
     stream = Stream(job, program, source, checks, shards[0], stored, comm, clock)
     seconds = stream.run(leftovers)
 
+    demands = result.demands(clock.first_result, comm)
     ranks = result.gather_ranks(program, clock.seconds, comm)
     if ranks is None:
         return None
@@ -114,24 +136,31 @@ def run(job: Job, original: Network | None, comm: MPI.Comm, leftovers: list[Path
         "samples": samples,
         "batch_size": job.batch_size,
         "dtype": job.dtype.name,
+        "wire": job.wire,
+        "weights_dtype": job.dtype.name if job.weights_dtype == EXACT else job.weights_dtype,
         "input_placement": stored.plan.input_placement,
-        **result.traffic(stored.plan, shards[0], ranks, job.dtype),
+        **result.traffic(stored.plan, shards[0], ranks),
         **result.weights(shards[0], ranks),
         **checks.results(),
         **result.latency(timing, single),
         "throughput": (samples - stream.done) / seconds,
         **({"resumed_samples": stream.done} if job.resume else {}),
         "seconds": result.slowest_seconds(ranks),
+        **demands,
         "shards": str(job.shards),
         "output": None if job.output is None else str(job.output),
     }
 
 
 class Clock:
-    """Seconds spent in named phases, added up in ``seconds``; ``with clock(phase): ...``."""
+    """Seconds spent in named phases, added up in ``seconds``; ``with clock(phase): ...``.
+
+    ``first_result`` is the age of the process at the end of its first forward; None: there was none yet.
+    """
 
     def __init__(self, *phases: str) -> None:
         self.seconds = dict.fromkeys(phases, 0.0)
+        self.first_result: float | None = None
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
@@ -140,6 +169,11 @@ class Clock:
             yield
         finally:
             self.seconds[phase] += perf_counter() - began
+
+    def forward_ended(self) -> None:
+        """To be called after every forward, or at least after the first."""
+        if self.first_result is None:
+            self.first_result = age()
 
 
 class Stream:
@@ -182,7 +216,7 @@ class Stream:
             self._stream()
             with collectively(self.comm):
                 if self.checks is not None:
-                    self.checks.verify(self.job.dtype)
+                    self.checks.verify(self.job.dtype, self.job.formats)
                 with self.clock("output"):
                     self.output.commit()
         finally:
@@ -223,6 +257,7 @@ class Stream:
                 with self.clock("input"):
                     inputs = next(batches)
             rows = self.program.forward(inputs)
+            self.clock.forward_ended()
             with self.clock("output"):
                 outputs = gather(rows)
         with collectively(self.comm):
@@ -239,6 +274,31 @@ class Stream:
             self.checks.add(outputs)
 
 
+def _wire(job: Job, stored: StoredPlan) -> str:
+    """The format in which ghosts travel.
+
+    Raises:
+        UserError: the plan has no scales for it, or samples are to be certified.
+    """
+    wire = job.wire or stored.plan.wire
+    if wire == INT8 and not stored.plan.has_scales:
+        raise UserError(
+            f"--wire {INT8}: expected shards with a scale for every ghost, found none in {stored.directory}, "
+            "made without calibration data; choose another wire, or restructure with data"
+        )
+    if wire != EXACT and job.certify:
+        raise UserError(
+            f"--certify: expected --wire {EXACT}, found {wire}, whose rounding the bound does not cover; "
+            f"add --wire {EXACT}, or leave --certify out"
+        )
+    if job.weights_dtype != EXACT and job.certify:
+        raise UserError(
+            f"--certify: expected --weights-dtype {EXACT}, found {job.weights_dtype}, whose rounding "
+            "the bound does not cover; leave one of them out"
+        )
+    return wire
+
+
 def _open_input(job: Job, shard: Shard, comm: MPI.Comm) -> tuple[Samples | None, int]:
     """The input file, on the root, and the number of samples, on every rank."""
     file = None
@@ -251,12 +311,14 @@ def _open_input(job: Job, shard: Shard, comm: MPI.Comm) -> tuple[Samples | None,
     return file, comm.bcast(file.samples if file is not None else None, root=0)
 
 
-def _time_parallel(job: Job, program: Program, source: Input, comm: MPI.Comm) -> Timing | None:
+def _time_parallel(job: Job, program: Program, source: Input, comm: MPI.Comm, clock: Clock) -> Timing | None:
     """The timing by all ranks, on the root."""
     if not job.repeat:
         return None
     with collectively(comm):
         first = next(source.batches(job.batch_size))
+    program.forward(first)
+    clock.forward_ended()
     return measure(program, first, job.repeat, comm)
 
 
@@ -274,14 +336,21 @@ def _on_root_alone(
 
 
 def _checks(
-    job: Job, file: Samples | None, whole: Network | None, original: Network | None, comm: MPI.Comm
+    job: Job,
+    file: Samples | None,
+    whole: Network | None,
+    original: Network | None,
+    compute: Compute,
+    comm: MPI.Comm,
 ) -> Checks | None:
     """What the root finds out about the outputs; on the root."""
     checks = None
     with collectively(comm):
         if file is not None:
             certificate = Certificate(original, whole) if job.certify else None
-            checks = Checks(file, job.batch_size, whole if job.verify else None, original, certificate)
+            checks = Checks(
+                file, job.batch_size, whole if job.verify else None, original, certificate, compute
+            )
     return checks
 
 
@@ -290,12 +359,12 @@ def _resume_key(job: Job, stored: StoredPlan) -> str:
     about = job.input.stat()
     parts = (
         *(__version__, stored.plan.identity(), *stored.shard_sha256),
-        *(about.st_size, about.st_mtime_ns, job.batch_size, job.dtype.name),
+        *(about.st_size, about.st_mtime_ns, job.batch_size, job.dtype.name, *job.formats),
     )
     return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()
 
 
 def _time_single(job: Job, whole: Network, file: Samples) -> Timing:
-    program = one_process(whole, job.dtype, job.batch_size)
+    program = one_process(whole, job.dtype, job.batch_size, job.formats)
     first = next(Input(job.input, program.input_columns, file.samples, job.dtype).batches(job.batch_size))
     return measure(program, first, job.repeat, MPI.COMM_SELF)

@@ -13,8 +13,8 @@ import numpy as np
 
 from repurpose_hpc.kernels import max_pool
 from repurpose_hpc.model.operations import Window
-from repurpose_hpc.runtime.blocks import COMPUTE, NO_ACTIVATION, Call, CsrProduct, DenseProduct
-from repurpose_hpc.runtime.buffers import Buffer
+from repurpose_hpc.runtime.blocks import COMPUTE, NO_ACTIVATION, Call, CsrProduct, DenseProduct, Product
+from repurpose_hpc.runtime.buffers import Scratch
 from repurpose_hpc.runtime.convolution import Direct, Patches, Pointwise
 
 ROWS = (1, 4, 16, 64, 256)
@@ -130,7 +130,7 @@ def _sparse_seconds(rows: int, columns: int, depth: int) -> float:
 
 
 def _product_seconds(product: DenseProduct | CsrProduct, depth: int, rows: int, columns: int) -> float:
-    out, scratch = np.empty((rows, columns), np.float32), Buffer(rows, columns, np.dtype(np.float32))
+    out, scratch = np.empty((rows, columns), np.float32), _scratch(product, columns)
     calls = product.calls(_random(depth, columns), _random(rows, 1), out, scratch, NO_ACTIVATION)
     return fastest(partial(_run, calls))
 
@@ -139,10 +139,10 @@ def _map_seconds(rows: int, side: int, channels: int) -> float:
     size = (side, side)
     window = Window(size, (3, 3), (1, 1), (1, 1), (1, 1), size)
     out = np.empty((rows, side**2), np.float32)
-    scratch = Buffer(rows, side**2, np.dtype(np.float32))
     ways = []
     for way in (Patches, Direct):
         product = way(window, _random(rows, channels * 9))
+        scratch = _scratch(product, side**2)
         maps = _random(channels, side**2).reshape(channels, 1, side**2)
         calls = product.calls(maps, _random(rows, 1), out, scratch, NO_ACTIVATION)
         ways.append(fastest(partial(_run, calls)))
@@ -160,10 +160,10 @@ def _reading_calls(size: int) -> list[Call]:
     depth = BLOCK[1]
     rows = min(BLOCK[0], size // (4 * depth))
     x, start, out = (_random(length, 1).reshape(length, 1, 1) for length in (depth, rows, rows))
-    scratch = Buffer(rows, 1, np.dtype(np.float32))
     calls: list[Call] = []
     for _ in range(size // (4 * depth * rows)):
         product = Pointwise(DenseProduct, np.ones((rows, depth), np.float32))
+        scratch = _scratch(product, 1)
         calls += product.calls(x, start.reshape(rows, 1), out.reshape(rows, 1), scratch, NO_ACTIVATION)
     return calls
 
@@ -177,6 +177,12 @@ def _run(calls: list[Call]) -> None:
         ended = perf_counter()
         seconds[phase] += ended - began
         began = ended
+
+
+def _scratch(product: Product, columns: int) -> Scratch:
+    scratch = Scratch(np.dtype(np.float32))
+    scratch.reserve(product.scratch(columns))
+    return scratch
 
 
 def _random(*shape: int) -> np.ndarray:

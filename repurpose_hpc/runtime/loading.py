@@ -11,10 +11,13 @@ from mpi4py import MPI
 from repurpose_hpc import kernels
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Elementwise, Mixing
+from repurpose_hpc.model.wire import EXACT
 from repurpose_hpc.plan.files import StoredPlan, read_plan, read_shard
 from repurpose_hpc.plan.shard import Block, Shard
 from repurpose_hpc.runtime.agreement import collectively
 from repurpose_hpc.runtime.hosting import hosted_workers
+from repurpose_hpc.runtime.mixings import EXACTLY, Formats
+from repurpose_hpc.runtime.weights import stored_dtype
 
 
 def load_shards(directory: Path, dtype: np.dtype, comm: MPI.Comm) -> tuple[StoredPlan, list[Shard]]:
@@ -43,28 +46,31 @@ def cast(shard: Shard, dtype: np.dtype) -> Shard:
     return replace(shard, graph=shard.graph.astype(dtype), blocks=blocks)
 
 
-def warm_up(dtype: np.dtype, graph: Network, comm: MPI.Comm) -> None:
+def warm_up(dtype: np.dtype, graph: Network, comm: MPI.Comm, formats: Formats = EXACTLY) -> None:
     """Compile the kernels that ``graph`` needs; see ``compile_kernels``; collective."""
     maps = not all(
         isinstance(op, Elementwise) or (isinstance(op, Mixing) and op.window is None)
         for op in graph.operations
     )
-    compile_kernels(dtype, maps, comm)
+    compile_kernels(dtype, maps, comm, formats)
 
 
-def compile_kernels(dtype: np.dtype, maps: bool, comm: MPI.Comm) -> None:
+def compile_kernels(dtype: np.dtype, maps: bool, comm: MPI.Comm, formats: Formats = EXACTLY) -> None:
     """Compile the kernels on one rank of each node, for the caches of the others; collective.
 
     Args:
         dtype: of weights and values.
         maps: those of feature maps as well.
         comm: of the job.
+        formats: of weights and ghosts.
     """
+    stored = stored_dtype(formats.weights, dtype)
+    codes = None if formats.wire == EXACT else stored_dtype(formats.wire, dtype)
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
     for first in (True, False):
         with collectively(comm):
             if (node.rank == 0) is first:
-                kernels.warm_up(dtype, maps)
+                kernels.warm_up(dtype, maps, stored, codes)
     node.Free()
 
 

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from mpi4py import MPI
 
 from repurpose_hpc.kernels import INDEX_DTYPE, activate_in_place, pack
 from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.model.wire import EXACT
 from repurpose_hpc.plan.shard import Block
-from repurpose_hpc.runtime.blocks import COMPUTE, NO_ACTIVATION, PACK, Call, Epilogue
-from repurpose_hpc.runtime.buffers import Buffer
+from repurpose_hpc.runtime.blocks import COMPUTE, NO_ACTIVATION, PACK, Call, Epilogue, weights_kept
+from repurpose_hpc.runtime.buffers import Buffer, Scratch
 from repurpose_hpc.runtime.convolution import choose
 from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.transfers import GhostTransfer, SumTransfer
+from repurpose_hpc.runtime.wire import Wire
+
+
+class Formats(NamedTuple):
+    """Of dense weights in memory and of ghosts on their way, each one of ``model.wire.WIRES``."""
+
+    weights: str = EXACT
+    wire: str = EXACT
+
+
+EXACTLY = Formats()
 
 
 class MixingStep:
@@ -28,7 +41,7 @@ class MixingStep:
 
     Attributes:
         mixing: what it computes, without weights.
-        blocks: one for each hosted worker.
+        described: the entries of ``Program.blocks``, one for each hosted worker.
         own, ghost, sum: the products with each block's parts.
         exchanges: what travels between ranks for this mixing.
     """
@@ -45,6 +58,8 @@ class MixingStep:
         max_batch: int,
         epilogue: Epilogue,
         ghosts: GhostTransfer | None,
+        scratch: Scratch,
+        formats: Formats,
     ) -> None:
         """Collective over ``comm``.
 
@@ -55,18 +70,26 @@ class MixingStep:
             hosting, comm, max_batch: of the program.
             epilogue: applied last.
             ghosts: those of an earlier mixing that reads the same tensor; None: this is the first.
+            scratch: of the program.
+            formats: of weights and ghosts.
         """
-        self.mixing, self.blocks, self.source, self.target = mixing, blocks, source, target
-        self.hosting, self.epilogue = hosting, epilogue
+        self.mixing, self.source, self.target = mixing, source, target
+        self.epilogue, self.scratch = epilogue, scratch
         self.columns, self.rows = (hosting.slices(space) for space in spaces)
         common = hosting, comm, max_batch
         self.is_first = ghosts is None
-        self.ghosts = ghosts or GhostTransfer([block.ghosts for block in blocks], source, spaces[0], *common)
+        wire = Wire(formats.wire, blocks)
+        self.ghosts = ghosts or GhostTransfer(
+            [block.ghosts for block in blocks], source, spaces[0], *common, wire
+        )
         self.sums = SumTransfer([block.sums for block in blocks], target, spaces[1], *common)
         self.exchanges = [self.ghosts.exchange] * self.is_first + [self.sums.exchange]
 
-        dtype = target.flat.dtype
-        made = [choose(mixing.window, block, max_batch, target.values, dtype) for block in blocks]
+        dtype, kept = target.flat.dtype, [weights_kept(block) for block in blocks]
+        made = [
+            choose(mixing.window, block, count, max_batch, target.values, dtype, formats.weights)
+            for block, count in zip(blocks, kept, strict=True)
+        ]
         self.picked = [
             _Picked(block, *ghosts, max_batch)
             for block, *ghosts in zip(blocks, self.ghosts.neurons, self.ghosts.buffers, strict=True)
@@ -81,8 +104,12 @@ class MixingStep:
             for make, block, order in zip(made, blocks, self.sums.orders, strict=True)
         ]
         self.biases = [block.bias.reshape(-1, 1) for block in blocks]
-        rows = max(block.bias.size for block in blocks)
-        self.scratch = Buffer(rows, max_batch * target.values, dtype)
+        for product in (*self.own, *self.ghost, *self.sum):
+            scratch.reserve(product.scratch(max_batch * target.values))
+        self.described = [
+            _describe(mixing, worker, block, product.format, kept)
+            for worker, block, product, kept in zip(hosting.workers, blocks, self.own, kept, strict=True)
+        ]
 
     def calls(self, batch: int) -> list[Call]:
         """Everything that this rank does for the mixing, in order."""
@@ -156,6 +183,20 @@ class _Picked:
         if self.buffer is not self.came:
             picking.append((PACK, pack, (self.came.view(batch), self.used, self.buffer.view(batch))))
         return picking, self.buffer.maps(batch)
+
+
+def _describe(mixing: Mixing, worker: int, block: Block, form: str, kept: int) -> dict:
+    """An entry of ``Program.blocks``."""
+    return {
+        "layer": mixing.name,
+        "worker": worker,
+        "rows": block.bias.size,
+        "columns": block.own_weights.shape[1] // mixing.taps,
+        "ghosts": block.ghosts.received.size,
+        "sums": block.sums.sent.size,
+        "weights": kept,
+        "format": form,
+    }
 
 
 def _columns(weights: np.ndarray, order: np.ndarray, taps: int) -> np.ndarray:

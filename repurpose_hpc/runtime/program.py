@@ -14,12 +14,12 @@ from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Elementwise, Mixing, Operation
 from repurpose_hpc.plan.plan import single_worker_plan
 from repurpose_hpc.plan.shard import Shard, make_shard
-from repurpose_hpc.runtime.blocks import PHASES, Call, Epilogue, epilogue_of, weights_kept
-from repurpose_hpc.runtime.buffers import Buffer
+from repurpose_hpc.runtime.blocks import PHASES, Call, Epilogue, epilogue_of
+from repurpose_hpc.runtime.buffers import Buffer, Scratch
 from repurpose_hpc.runtime.exchange import deactivate_empty
 from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.local import ENDING, LocalStep
-from repurpose_hpc.runtime.mixings import MixingStep
+from repurpose_hpc.runtime.mixings import EXACTLY, Formats, MixingStep
 from repurpose_hpc.runtime.transfers import GhostTransfer
 
 
@@ -43,6 +43,7 @@ class Program:
         output_columns: values of the outputs that this rank computes, in this order; int64.
         dtype: of weights, inputs and outputs.
         values_sent: values per sample that this rank hands to MPI in one forward.
+        bytes_sent: what these take.
         messages: messages that it sends in one forward: other ranks with a non-zero count, summed
             over the exchanges.
         seconds: accumulated since ``reset_seconds``: "pack" (moving rows), "exchange" (posting),
@@ -52,26 +53,31 @@ class Program:
             sums sent), "weights" (non-zero) and "format" ("dense" or "csr").
     """
 
-    def __init__(self, shards: Sequence[Shard], comm: MPI.Comm, max_batch: int) -> None:
+    def __init__(
+        self, shards: Sequence[Shard], comm: MPI.Comm, max_batch: int, formats: Formats = EXACTLY
+    ) -> None:
         """Collective over ``comm``.
 
         Args:
-            shards: those of the workers that this rank hosts (``hosted_workers``), ascending.
+            shards: those of the workers that this rank hosts (``hosted_workers``), ascending.  Their
+                ``blocks`` are taken over: they are gone afterwards, so that no weights are held twice.
             comm: its ranks host all workers; COMM_SELF for a single process.
             max_batch: most samples that one ``forward`` takes.
+            formats: of weights and ghosts.
 
         Raises:
             UserError: there are more ranks than workers.
             ValueError: ``shards`` are those of other workers.
         """
         graph = shards[0].graph
-        self._comm, self._max_batch, self._graph = comm, max_batch, graph
+        self._comm, self._max_batch, self._graph, self._formats = comm, max_batch, graph, formats
         self._hosting = Hosting(shards, comm.size, comm.rank)
         self.input_columns = self._columns(graph.input_tensors)
         self.output_columns = self._columns(graph.output_tensors)
         self.dtype = next(iter(shards[0].blocks.values())).bias.dtype
         self._tensors = {tensor: self._buffer(tensor) for tensor in graph.input_tensors}
         self._ghosts: dict[str, GhostTransfer] = {}
+        self._scratch = Scratch(self.dtype)
         self._steps = self._make_steps(shards)
         self._schedules: dict[int, Schedule] = {}
 
@@ -80,7 +86,8 @@ class Program:
         deactivate_empty(exchanges, comm)
         self.values_sent = sum(exchange.values_sent for exchange in exchanges)
         self.messages = sum(exchange.messages for exchange in exchanges)
-        self.blocks = [entry for mixing in mixings for entry in _describe(mixing)]
+        self.bytes_sent = sum(exchange.bytes_sent for exchange in exchanges)
+        self.blocks = [entry for mixing in mixings for entry in mixing.described]
         self.reset_seconds()
 
     def forward(self, X: np.ndarray) -> np.ndarray:
@@ -145,7 +152,7 @@ class Program:
     ) -> MixingStep:
         step = MixingStep(
             op,
-            [shard.blocks[op.name] for shard in shards],
+            [shard.blocks.pop(op.name) for shard in shards],
             self._tensors[op.source],
             self._tensors[target],
             (self._graph.space_of[op.source], self._graph.space_of[op.target]),
@@ -154,6 +161,8 @@ class Program:
             self._max_batch,
             epilogue,
             self._ghosts.get(op.source),
+            self._scratch,
+            self._formats,
         )
         self._ghosts[op.source] = step.ghosts
         return step
@@ -176,10 +185,10 @@ class Program:
         return Schedule(inputs, calls, outputs)
 
 
-def one_process(network: Network, dtype: np.dtype, max_batch: int) -> Program:
+def one_process(network: Network, dtype: np.dtype, max_batch: int, formats: Formats = EXACTLY) -> Program:
     """The program of a single process that has all of a network: what ranks are compared with."""
     shard = make_shard(network, single_worker_plan(network), 0, dtype.type)
-    return Program([shard], MPI.COMM_SELF, max_batch)
+    return Program([shard], MPI.COMM_SELF, max_batch, formats)
 
 
 def _fill(inputs: list[np.ndarray], X: np.ndarray) -> None:
@@ -208,21 +217,3 @@ def _fused_activations(graph: Network) -> dict[str, Elementwise]:
         for op in graph.operations
         if isinstance(op, Elementwise) and op.source in made and read.count(op.source) == 1
     }
-
-
-def _describe(mixing: MixingStep) -> list[dict]:
-    """The entries of ``Program.blocks`` for one mixing."""
-    taps = mixing.mixing.taps
-    return [
-        {
-            "layer": mixing.mixing.name,
-            "worker": worker,
-            "rows": block.bias.size,
-            "columns": block.own_weights.shape[1] // taps,
-            "ghosts": block.ghosts.received.size,
-            "sums": block.sums.sent.size,
-            "weights": weights_kept(block),
-            "format": product.format,
-        }
-        for worker, block, product in zip(mixing.hosting.workers, mixing.blocks, mixing.own, strict=True)
-    ]

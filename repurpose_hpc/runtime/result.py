@@ -11,6 +11,7 @@ from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.plan import EVERYBODY, Plan
 from repurpose_hpc.plan.shard import Shard
+from repurpose_hpc.process import peak_memory_mib
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.timing import Timing
 
@@ -19,6 +20,7 @@ def gather_ranks(program: Program, seconds: dict[str, float], comm: MPI.Comm) ->
     """What each rank did, on the root; collective."""
     mine = {
         "values_sent": program.values_sent,
+        "bytes_sent": program.bytes_sent,
         "messages": program.messages,
         "blocks": program.blocks,
         "seconds": {**seconds, **program.seconds},
@@ -26,13 +28,12 @@ def gather_ranks(program: Program, seconds: dict[str, float], comm: MPI.Comm) ->
     return comm.gather(mine, root=0)
 
 
-def traffic(plan: Plan, shard: Shard, ranks: list[dict], dtype: np.dtype) -> dict:
+def traffic(plan: Plan, shard: Shard, ranks: list[dict]) -> dict:
     """Communication between ranks, as it was handed to MPI, beside that of the dense network.
 
     Args:
         plan, shard: of any worker.
         ranks: from ``gather_ranks``.
-        dtype: of the values.
     """
     sent = sum(rank["values_sent"] for rank in ranks)
     dense = _dense_values(plan, shard, len(ranks))
@@ -40,7 +41,7 @@ def traffic(plan: Plan, shard: Shard, ranks: list[dict], dtype: np.dtype) -> dic
         "values_sent": sent,
         "dense_values": dense,
         "comm_fraction": sent / dense if dense else 0.0,
-        "bytes_sent": sent * dtype.itemsize,
+        "bytes_sent": sum(rank["bytes_sent"] for rank in ranks),
         "messages": sum(rank["messages"] for rank in ranks),
     }
 
@@ -77,6 +78,19 @@ def latency(parallel: Timing | None, single: Timing | None) -> dict:
 def slowest_seconds(ranks: list[dict]) -> dict[str, float]:
     """Seconds in each phase, the maximum over the ranks."""
     return {phase: max(rank["seconds"][phase] for rank in ranks) for phase in ranks[0]["seconds"]}
+
+
+def demands(first_result: float | None, comm: MPI.Comm) -> dict[str, float]:
+    """What the run needed on the rank that needed most, the same on all ranks; collective.
+
+    Args:
+        first_result: age of the process at its first result in seconds; None, on all ranks: there was none.
+        comm: of the job.
+    """
+    mine = {"peak_memory_mib": peak_memory_mib()}
+    if first_result is not None:
+        mine["first_result_seconds"] = first_result
+    return {name: comm.allreduce(value, MPI.MAX) for name, value in mine.items()}
 
 
 def _dense_values(plan: Plan, shard: Shard, ranks: int) -> int:

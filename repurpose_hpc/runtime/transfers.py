@@ -14,12 +14,16 @@ from collections.abc import Sequence
 import numpy as np
 from mpi4py import MPI
 
-from repurpose_hpc.kernels import pack, unpack_add
+from repurpose_hpc.kernels import INDEX_DTYPE, pack, pack_codes, unpack_add, unpack_codes
+from repurpose_hpc.model.wire import EXACT
 from repurpose_hpc.plan.shard import Lists
 from repurpose_hpc.runtime.blocks import COMPUTE, EXCHANGE, PACK, WAIT, Call
 from repurpose_hpc.runtime.buffers import Buffer
 from repurpose_hpc.runtime.exchange import Exchange, Items, merge_items
 from repurpose_hpc.runtime.hosting import Hosting
+from repurpose_hpc.runtime.wire import Wire
+
+EXACTLY = Wire(EXACT, ())
 
 
 class Transfer:
@@ -45,6 +49,7 @@ class Transfer:
         hosting: Hosting,
         comm: MPI.Comm,
         max_batch: int,
+        wire: Wire = EXACTLY,
     ) -> None:
         """Nothing is sent yet.
 
@@ -54,17 +59,24 @@ class Transfer:
                 sums are added there.
             space: of the neurons in ``lists``.
             hosting, comm, max_batch: of the program.
+            wire: how they travel.
         """
-        self.activations, self.hosting = activations, hosting
+        self.activations, self.hosting, self.wire = activations, hosting, wire
         sending = [(each.sent_to, each.sent) for each in lists]
         receiving = [(each.received_from, each.received) for each in lists]
         sent, received = self._items(sending, self.sender_owns), self._items(receiving, not self.sender_owns)
-        self.exchange = Exchange(comm, sent, received, max_batch, activations.flat.dtype, activations.values)
+        dtype, values = activations.flat.dtype, activations.values
+        self.exchange = Exchange(comm, sent, received, max_batch, wire.dtype(dtype), values)
+        # What came, as numbers.
+        self.arrived = self.exchange.receive
+        if not wire.is_exact:
+            self.arrived = Buffer(received.neurons.size, max_batch, dtype, values)
+            self.sent_scales, self.received_scales = map(wire.scales, (sent.neurons, received.neurons))
         owned, masked = (sent, received) if self.sender_owns else (received, sent)
         self.owned = hosting.rows(space, owned.neurons)  # in the masks of other ranks
         self.far = masked.positions  # in the buffer of the exchange
         if self.sender_owns:
-            self._place(receiving, space, self.exchange.receive, max_batch)
+            self._place(receiving, space, self.arrived, max_batch)
         else:
             self._place(sending, space, self.exchange.send, max_batch)
 
@@ -142,19 +154,43 @@ class GhostTransfer(Transfer):
         packing: list[Call] = []
         if self.owned.size:
             X, send = self.activations.view(batch), self.exchange.send.view(batch)
-            packing.append((PACK, pack, (X, self.owned, send)))
+            packing.append(self._packing(X, send))
         return packing + self._post_calls(batch)
 
     def near_calls(self, batch: int) -> list[Call]:
         """Fetch the ghosts that workers of this rank own."""
         X = self.activations.view(batch)
-        return [(PACK, pack, (X, rows, ghosts)) for rows, ghosts in self._near_views(batch)]
+        calls: list[Call] = [(PACK, pack, (X, rows, ghosts)) for rows, ghosts in self._near_views(batch)]
+        if not self.wire.is_exact:
+            calls += self._rounding(batch)
+        return calls
 
     def wait_calls(self, batch: int) -> list[Call]:
         """Wait for the ghosts that other ranks own."""
-        receive = self.exchange.receive.view(batch)
+        receive = self.arrived.view(batch)
+        decoding: list[Call] = []
+        if not self.wire.is_exact and self.arrived.rows:
+            codes = self.exchange.receive.view(batch)
+            decoding.append((PACK, unpack_codes, (codes, self.received_scales, receive)))
         fetching = [(PACK, pack, (receive, rows, ghosts)) for rows, ghosts in self._far_views(batch)]
-        return self._wait_calls() + fetching
+        return self._wait_calls() + decoding + fetching
+
+    def _packing(self, X: np.ndarray, send: np.ndarray) -> Call:
+        if self.wire.is_exact:
+            return PACK, pack, (X, self.owned, send)
+        return PACK, pack_codes, (X, self.owned, self.sent_scales, send)
+
+    def _rounding(self, batch: int) -> list[Call]:
+        """Make of near ghosts what the wire would: outputs do not depend on which worker a rank hosts."""
+        calls: list[Call] = []
+        for near, neurons, buffer in zip(self.near, self.neurons, self.buffers, strict=True):
+            if near.size:
+                ghosts, scales = buffer.view(batch, slice(near.size)), self.wire.scales(neurons[: near.size])
+                codes = np.empty(ghosts.shape, self.exchange.send.flat.dtype)
+                rows = np.arange(near.size, dtype=INDEX_DTYPE)
+                calls.append((PACK, pack_codes, (ghosts, rows, scales, codes)))
+                calls.append((PACK, unpack_codes, (codes, scales, ghosts)))
+        return calls
 
 
 class SumTransfer(Transfer):

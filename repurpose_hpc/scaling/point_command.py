@@ -65,7 +65,7 @@ def run(argv: list[str], comm: MPI.Comm, library: str) -> None:
                 "oversubscribed": hosts.oversubscribed,
                 "weights": result.weights(shards[0], ranks)["weights_kept"],
             }
-            traffic = result.traffic(stored.plan, shards[0], ranks, dtype)
+            traffic = result.traffic(stored.plan, shards[0], ranks)
             rows = [{**common, **_sent(traffic, each["batch"]), **each} for each in found]
             report.write(args.report, {"batches": rows})
 

@@ -1,0 +1,62 @@
+"""Vectors of the processor, for the innermost loops that are written in the compiler's intermediate language.
+
+Sums that stay in registers need vectors that the compiler would not find by itself.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
+from numba.core import cgutils
+from numba.extending import overload
+
+_FEATURES = get_host_cpu_features()
+# Registers that hold a vector each: 32 with AVX-512, else (AVX2, SSE) 16 that can be counted on.
+HAS_MANY_REGISTERS = bool(_FEATURES.get("avx512f") or not _FEATURES.get("sse2"))
+VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx2") else 16
+
+_FUSED = ("contract",)
+
+
+def lanes(dtype: np.dtype) -> int:
+    """Numbers of this type in a vector."""
+    return VECTOR_BYTES // dtype.itemsize
+
+
+@overload(lanes, inline="always")
+def _lanes(dtype):
+    count = VECTOR_BYTES // (dtype.dtype.bitwidth // 8)
+    return lambda dtype: count
+
+
+def integer(value: int) -> ir.Constant:
+    """A constant index."""
+    return ir.Constant(ir.IntType(64), value)
+
+
+def vector_at(builder, start, offset, vector):
+    """The address of the vector that begins ``offset`` numbers behind the number at ``start``."""
+    return builder.bitcast(builder.gep(start, [offset]), vector.as_pointer())
+
+
+def spread(builder, value, vector):
+    """A vector of equal numbers."""
+    undefined = ir.Constant(vector, ir.Undefined)
+    single = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None)
+    return builder.shuffle_vector(single, undefined, zeros)
+
+
+def zeros(builder, vector, count: int) -> list:
+    """``count`` sums, in variables that the compiler keeps in registers."""
+    sums = [cgutils.alloca_once(builder, vector) for _ in range(count)]
+    for total in sums:
+        builder.store(ir.Constant(vector, None), total)
+    return sums
+
+
+def add_product(builder, total, left, right) -> None:
+    """``total`` += left right, without rounding in between."""
+    product = builder.fmul(left, right, flags=_FUSED)
+    builder.store(builder.fadd(builder.load(total), product, flags=_FUSED), total)

@@ -1,0 +1,118 @@
+"""What becomes of values on their way from one worker to another: the formats of the wire.
+
+``float32``, the default, stands for the values as they are, in whatever precision the run computes.  For
+the other formats they are cast to float32 and rounded to nearest, ties to even:
+
+- ``bfloat16``: the upper half of a float32; the largest values become infinite, as in IEEE arithmetic.
+- ``float16``: values beyond its largest, 65504, and infinities, become +-65504.
+- ``int8``: multiples of the neuron's *scale*, from -127 to 127 of them; values beyond these become the
+  outermost.  A scale of 0 is that of a neuron that was always zero; it arrives as 0.
+
+NaN arrives as NaN in every format: in int8 it has the code -128.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+# The format in which values arrive as they are.
+EXACT = "float32"
+BFLOAT16, FLOAT16, INT8 = "bfloat16", "float16", "int8"
+WIRES = (EXACT, BFLOAT16, FLOAT16, INT8)
+# Bytes per value; of EXACT in a run in float32.
+BYTES = {EXACT: 4, BFLOAT16: 2, FLOAT16: 2, INT8: 1}
+# The largest distance between neighbouring values of a format, relative to the value, or to the largest one.
+STEPS = {EXACT: 0.0, BFLOAT16: 2.0**-7, FLOAT16: 2.0**-10, INT8: 1 / 127}
+
+LARGEST_CODE = 127
+NAN_CODE = -128
+_LARGEST_FLOAT16 = np.float32(65504)
+
+
+def scales_of(largest: np.ndarray) -> np.ndarray:
+    """The scales of neurons, float32, from the largest absolute value that each takes."""
+    return (largest / LARGEST_CODE).astype(np.float32)
+
+
+def encode(values: np.ndarray, wire: str, scale: np.ndarray | None = None) -> np.ndarray:
+    """What is sent.
+
+    Args:
+        values: (neurons, ...), real.
+        wire: one of ``WIRES``.
+        scale: of each neuron, (neurons,) float32, >= 0; only for int8.
+
+    Returns:
+        codes of the same shape: uint16 (the upper half of a float32), int16 (the bits of a float16) or int8;
+        for EXACT the values.
+    """
+    return _ENCODERS[wire](values, scale)
+
+
+def decode(codes: np.ndarray, wire: str, scale: np.ndarray | None = None) -> np.ndarray:
+    """What the receiver makes of ``encode``'s codes: float32 of the same shape; for EXACT the codes."""
+    return _DECODERS[wire](codes, scale)
+
+
+def received(values: np.ndarray, wire: str, scale: np.ndarray | None = None) -> np.ndarray:
+    """What arrives when ``values`` are sent, bit for bit; see ``encode`` and ``decode``."""
+    return decode(encode(values, wire, scale), wire, scale)
+
+
+def _unchanged(values: np.ndarray, _: np.ndarray | None) -> np.ndarray:
+    return values
+
+
+def _encode_bfloat16(values: np.ndarray, _: np.ndarray | None) -> np.ndarray:
+    values = np.asarray(values, np.float32)
+    bits = values.view(np.uint32)
+    # Half a step less one, and one more where the last bit that stays is set: ties to even.
+    rounded = bits + (np.uint32(0x7FFF) + ((bits >> 16) & 1))
+    # Rounding could carry a NaN over to infinity: the quiet bit is set instead.
+    return (np.where(np.isnan(values), bits | 0x400000, rounded) >> 16).astype(np.uint16)
+
+
+def _decode_bfloat16(codes: np.ndarray, _: np.ndarray | None) -> np.ndarray:
+    return (codes.astype(np.uint32) << 16).view(np.float32)
+
+
+def _encode_float16(values: np.ndarray, _: np.ndarray | None) -> np.ndarray:
+    values = np.asarray(values, np.float32)
+    return np.clip(values, -_LARGEST_FLOAT16, _LARGEST_FLOAT16).astype(np.float16).view(np.int16)
+
+
+def _decode_float16(codes: np.ndarray, _: np.ndarray | None) -> np.ndarray:
+    return codes.view(np.float16).astype(np.float32)
+
+
+def _encode_int8(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    values, scale = np.asarray(values, np.float32), _per_neuron(scale, values.ndim)
+    with np.errstate(over="ignore", invalid="ignore"):
+        steps = np.rint(np.divide(values, scale, out=np.zeros_like(values), where=scale > 0))
+    codes = np.clip(steps, -LARGEST_CODE, LARGEST_CODE)
+    return np.where(np.isnan(values), NAN_CODE, codes).astype(np.int8)
+
+
+def _decode_int8(codes: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        values = codes.astype(np.float32) * _per_neuron(scale, codes.ndim)
+    return np.where(codes == NAN_CODE, np.float32(np.nan), values)
+
+
+def _per_neuron(scale: np.ndarray, dimensions: int) -> np.ndarray:
+    """Scales, (neurons,), to be multiplied with (neurons, ...)."""
+    return np.asarray(scale, np.float32).reshape(-1, *(1,) * (dimensions - 1))
+
+
+_ENCODERS = {
+    EXACT: _unchanged,
+    BFLOAT16: _encode_bfloat16,
+    FLOAT16: _encode_float16,
+    INT8: _encode_int8,
+}
+_DECODERS = {
+    EXACT: _unchanged,
+    BFLOAT16: _decode_bfloat16,
+    FLOAT16: _decode_float16,
+    INT8: _decode_int8,
+}

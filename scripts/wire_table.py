@@ -1,0 +1,80 @@
+"""What the formats of the wire cost: bytes, accuracy and output error, as CSV and as a Markdown table.
+
+    python scripts/wire_table.py MODEL --calibration DATA --test DATA --workers 8 --out docs/wire_table.csv
+
+Every wire is measured twice: with weights adjusted for it, and with weights adjusted for exact ghosts.  The
+test data only report.
+"""
+
+import csv
+
+from accuracy_table import arguments
+
+from repurpose_hpc.data import Samples, open_samples
+from repurpose_hpc.model.load import load_model
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.wire import EXACT, WIRES
+from repurpose_hpc.plan.arrival import computing
+from repurpose_hpc.restructure.evaluation import compare
+from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.restructure.restructure import Restructured, restructure
+
+SETTINGS = (("partitioned", 0.05), ("partitioned", 0.02), ("replicated", 0.05), ("replicated", 0.02))
+
+
+def main() -> None:
+    """Measure every wire in all settings."""
+    args = arguments(__doc__)
+    network = load_model(args.model)
+    calibration, test = open_samples(args.calibration), open_samples(args.test)
+    rows = []
+    for placement, budget in SETTINGS:
+        for adjusted_for in WIRES:
+            options = Options(args.workers, budget, placement, wire=adjusted_for)
+            result = restructure(network, calibration, options, lambda line: None)
+            for wire in WIRES if adjusted_for == EXACT else (adjusted_for,):
+                point = {"input_placement": placement, "budget": budget, "wire": wire}
+                found = measured(network, result, wire, calibration, test)
+                rows.append({**point, "adjusted_for": adjusted_for, **found})
+                print(*rows[-1].values(), flush=True)
+    with open(args.out, "w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    print(markdown(rows))
+
+
+def measured(
+    network: Network, result: Restructured, wire: str, calibration: Samples, test: Samples
+) -> dict[str, object]:
+    """Bytes per sample, and how far the outputs are from the original's with ghosts as ``wire``."""
+    compute = computing(network, result.plan, wire)
+    found = {"bytes": result.plan.bytes_sent(network, wire)}
+    for name, samples in (("calibration", calibration), ("test", test)):
+        findings = compare(network, result.network, samples, compute=compute).findings()
+        found[f"{name}_accuracy"] = round(findings["accuracy"], 4)
+        found[f"{name}_output_error"] = round(findings["output_error"], 6)
+    return found
+
+
+def markdown(rows: list[dict]) -> str:
+    """A line for each setting and wire; adjusted for the wire, then for exact ghosts."""
+    found = {
+        tuple(row[name] for name in ("input_placement", "budget", "wire", "adjusted_for")): row
+        for row in rows
+    }
+    lines = [
+        "| input | budget | wire | bytes | accuracy | output error | not adjusted for it |",
+        "|---" * 7 + "|",
+    ]
+    for placement, budget in SETTINGS:
+        for wire in WIRES:
+            row, other = (found[placement, budget, wire, each] for each in (wire, EXACT))
+            cells = [f"{row['bytes']:,}", f"{row['test_accuracy']:.4f}", f"{row['test_output_error']:.5f}"]
+            plain = f"{other['test_accuracy']:.4f}, {other['test_output_error']:.5f}"
+            lines.append(f"| {placement} | {budget} | {wire} | {' | '.join(cells)} | {plain} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
