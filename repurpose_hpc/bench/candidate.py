@@ -24,11 +24,13 @@ class Candidate:
         output: makes of what ``call`` returned the result, neuron-major (neurons, batch); collective where
             ``call`` is, and then only the root's result counts.
         setting: what it is called in, for instance with more threads.
+        barrier: brings all ranks together before a call; None: MPI's.
     """
 
     call: Callable[[], object]
     output: Callable[[object], np.ndarray] = np.asarray
     setting: Setting = nullcontext
+    barrier: Callable[[], None] | None = None
 
 
 def check(name: str, found: np.ndarray, expected: np.ndarray, dtype: np.dtype) -> None:

@@ -106,8 +106,8 @@ def _check_ranks(args: argparse.Namespace, ranks: int) -> None:
         raise UserError("exchange: expected 2 ranks or more, found 1; start it with mpirun -n 2")
     if args.subject == INFERENCE and any(width % ranks for width in args.widths):
         raise UserError(
-            f"--widths: expected multiples of the {ranks} ranks, found {args.widths}: all_gather of peers wants "
-            "equal parts"
+            f"--widths: expected multiples of the {ranks} ranks, found {args.widths}: all_gather "
+            "of peers wants equal parts"
         )
 
 

@@ -5,15 +5,14 @@ Each call is IN_A_ROW exchanges one after the other, which keep the ranks in ste
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 from mpi4py import MPI
 
 from repurpose_hpc.bench.candidate import check
-from repurpose_hpc.bench.peers import TORCH, Peers, bare_mpi
+from repurpose_hpc.bench.peers import Peers, bare_mpi, gloo_group
 from repurpose_hpc.bench.peers.bare_mpi import Way
 from repurpose_hpc.bench.table import Table
 from repurpose_hpc.bench.turns import in_turns, together
@@ -34,29 +33,21 @@ def run(sizes: tuple[int, ...], repeats: int, peers: Peers, comm: MPI.Comm) -> l
         comm: of the job.
     """
     table = Table("exchange", "the exchange alone", "ours", speaks=comm.rank == 0)
-    with _gloo(peers, comm) as gloo_ways:
+    with gloo_group(peers, comm) as gloo:
+        gloo_ways = gloo.WAYS if gloo else {}
         ways = {"ours": None, **bare_mpi.WAYS, **gloo_ways}
         for name in [name for name, way in ways.items() if way and not _works(way, comm)]:
             peers.leave_out(name, "this MPI library does not have it")
             del ways[name]
         for size in sizes:
             calls = {name: _checked(name, way, size // FLOAT.itemsize, comm) for name, way in ways.items()}
-            turns = {name: together(partial(_in_a_row, call), comm) for name, call in calls.items()}
+            barriers = {name: gloo.barrier if name in gloo_ways else comm.Barrier for name in ways}
+            turns = {
+                name: together(partial(_in_a_row, call), comm, barriers[name]) for name, call in calls.items()
+            }
             spreads = {name: each.divided(IN_A_ROW) for name, each in in_turns(turns, repeats).items()}
             table.add({"bytes": size, "spreads": spreads})
     return [table]
-
-
-@contextmanager
-def _gloo(peers: Peers, comm: MPI.Comm) -> Iterator[dict[str, Way]]:
-    """A block with the ways of gloo, by name; none where torch is missing; collective."""
-    if TORCH not in peers:
-        yield {}
-        return
-    from repurpose_hpc.bench.peers import gloo
-
-    with gloo.group(comm):
-        yield gloo.WAYS
 
 
 def _works(way: Way, comm: MPI.Comm) -> bool:
@@ -69,7 +60,7 @@ def _works(way: Way, comm: MPI.Comm) -> bool:
 
 
 def _checked(name: str, way: Way | None, values: int, comm: MPI.Comm) -> Callable[[], object]:
-    """A call that exchanges ``values`` numbers per pair, after a look at what arrives; None: the project's."""
+    """A call that exchanges ``values`` numbers per pair, after a look at what arrives; None: ours."""
     send, receive = _blocks(values, comm)
     expected = np.stack([_message(rank, values) for rank in range(comm.size) if rank != comm.rank])
     call, arrived = _ours(values, send, comm) if way is None else (way(comm, send, receive), receive)

@@ -18,7 +18,7 @@ from repurpose_hpc.bench.turns import alone, in_turns
 from repurpose_hpc.kernels.jit import jit
 from repurpose_hpc.model.activations import RELU
 from repurpose_hpc.runtime.blocks import CsrProduct, DenseProduct, Epilogue, epilogue_of
-from repurpose_hpc.runtime.buffers import Buffer
+from repurpose_hpc.runtime.buffers import Buffer, Scratch
 
 BATCHES = (2, 4, 8, 16, 32, 64, 128, 256)
 DENSITIES = (0.01, 0.02, 0.05, 0.1)
@@ -67,7 +67,8 @@ def product(
     made: DenseProduct | CsrProduct, X: np.ndarray, start: np.ndarray, out: np.ndarray, epilogue: Epilogue
 ) -> Candidate:
     """The project's own product, as a program does it; arguments as of ``DenseProduct.calls``."""
-    scratch = Buffer(len(out), out.shape[1], out.dtype)
+    scratch = Scratch(out.dtype)
+    scratch.reserve(made.scratch(out.shape[1]))
     steps = [step[1:] for step in made.calls(X, start, out, scratch, epilogue)]
 
     def run_all() -> np.ndarray:

@@ -23,6 +23,7 @@ class Placement:
     Attributes:
         cores: hardware threads that the ranks of this machine may use, one of each core first.
         physical: how many cores these are.
+        ranks: on this machine.
         pinned: whether this rank has a hardware thread of its own.
         oversubscribed: whether any machine has more ranks than cores; the same on all ranks.
     """
@@ -34,6 +35,7 @@ class Placement:
         siblings = {cpu: _siblings(cpu) & allowed for cpu in allowed}
         self.cores = sorted(allowed, key=lambda cpu: (sorted(siblings[cpu]).index(cpu), cpu))
         self.physical = len({min(each) for each in siblings.values()})
+        self.ranks = len(here)
         self.pinned = len(here) <= len(self.cores)
         self.oversubscribed = comm.allreduce(len(here) > self.physical, MPI.LOR)
         if self.pinned:

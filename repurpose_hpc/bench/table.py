@@ -40,8 +40,8 @@ class Table:
             "ratios": {name: round(ratio, 3) for name, ratio in ratios.items()},
         }
         cells = {name: _text(value) for name, value in rest.items()}
-        cells |= {name: f"{each.median:,.1f}" for name, each in spreads.items()}
-        cells |= {f"{name}/{self.base}": f"{ratio:.2f}" for name, ratio in ratios.items()}
+        for name, each in spreads.items():
+            cells[name] = f"{each.median:,.1f}" + (f" ({ratios[name]:.2f})" if name in ratios else "")
         if self._speaks:
             self._print(cells)
         self.rows.append(entry)
@@ -49,7 +49,7 @@ class Table:
     def _print(self, cells: dict[str, str]) -> None:
         """A line of the table; before the first, and where the columns change, their names."""
         if not self.rows:
-            print(f"\n{self.title}; medians in microseconds")
+            print(f"\n{self.title}: medians in microseconds (over that of {self.base})")
         if list(cells) != self._columns:
             self._columns = list(cells)
             print("  ".join(f"{name:>{_width(name)}}" for name in cells))
@@ -57,7 +57,7 @@ class Table:
 
 
 def _width(name: str) -> int:
-    return max(len(name), 11)
+    return max(len(name), 9)
 
 
 def _text(value: object) -> str:

@@ -75,12 +75,6 @@ def in_turns(turns: dict[str, Turn], repeats: int = REPEATS) -> dict[str, Spread
     return {name: Spread.of(np.concatenate([each[name] for each in times])) for name in turns}
 
 
-def medians_us(calls: dict[str, Call]) -> dict[str, float]:
-    """Median time in microseconds of each function, called in turns by this process."""
-    spreads = in_turns({name: alone(call) for name, call in calls.items()})
-    return {name: round(spread.median, 2) for name, spread in spreads.items()}
-
-
 def alone(call: Call, setting: Setting = nullcontext) -> Turn:
     """The turn of a candidate that is one process.
 
@@ -119,12 +113,13 @@ def on_root(call: Call | None, comm: MPI.Comm, setting: Setting = nullcontext) -
     return turn
 
 
-def together(call: Call, comm: MPI.Comm) -> Turn:
-    """The turn of a candidate that is all ranks: a barrier before each call, and the time of the slowest rank.
+def together(call: Call, comm: MPI.Comm, barrier: Call) -> Turn:
+    """The turn of a candidate that is all ranks: a barrier before each call, the time of the slowest rank.
 
     Args:
         call: this rank's part.
         comm: of the job.
+        barrier: of the candidate's own library.
     """
 
     def turn(calls: int) -> np.ndarray:
@@ -133,7 +128,7 @@ def together(call: Call, comm: MPI.Comm) -> Turn:
             call()
         times = np.empty(calls)
         for each in range(calls):
-            comm.Barrier()
+            barrier()
             times[each] = _seconds(call)
         slowest = np.empty_like(times)
         comm.Allreduce(times, slowest, max_operation())

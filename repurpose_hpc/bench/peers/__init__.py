@@ -1,8 +1,11 @@
-"""What a user would take instead.  The packages of the extra ``bench`` may be missing: then it is left out."""
+"""What a user would take instead, or not: the packages of the extra ``bench`` may be missing."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,6 +38,18 @@ class Peers:
         self.left_out.append(f"{name}: {why}")
         if self._speaks:
             print(f"left out: {self.left_out[-1]}", flush=True)
+
+
+@contextmanager
+def gloo_group(peers: Peers, comm: MPI.Comm) -> Iterator[ModuleType | None]:
+    """A block with a process group: the module ``peers.gloo``; None where torch is missing; collective."""
+    if TORCH not in peers:
+        yield None
+        return
+    from repurpose_hpc.bench.peers import gloo
+
+    with gloo.group(comm):
+        yield gloo
 
 
 def _failure(name: str) -> str:

@@ -1,8 +1,8 @@
 """Every rank sends a block of its own to every other one, by MPI alone through mpi4py.
 
-A way is a function of (comm, send, receive) that returns a call; ``send[q]`` (P, values) goes to rank q, and
-``receive[p]`` comes from rank p.  A rank sends nothing to itself, but for ``allgather``, which brings every rank's
-first block to all.
+A way is a function of (comm, send, receive) that returns a call; ``send[q]`` (P, values) goes to rank q,
+and ``receive[p]`` comes from rank p.  A rank sends nothing to itself, but for ``allgather``, which brings
+every rank's first block to all.
 """
 
 from __future__ import annotations
@@ -34,13 +34,7 @@ def ialltoallv(comm: MPI.Comm, send: np.ndarray, receive: np.ndarray) -> Callabl
 
 def persistent(comm: MPI.Comm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
     """MPI_Alltoallv_init once, then MPI_Start and MPI_Wait."""
-    request = comm.Alltoallv_init(_lists(comm, send), _lists(comm, receive))
-
-    def call() -> None:
-        request.Start()
-        request.Wait()
-
-    return call
+    return _Requests([comm.Alltoallv_init(_lists(comm, send), _lists(comm, receive))])
 
 
 def neighbor(comm: MPI.Comm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
@@ -69,13 +63,7 @@ def point_to_point_persistent(comm: MPI.Comm, send: np.ndarray, receive: np.ndar
     """MPI_Recv_init and MPI_Send_init once, then MPI_Startall and MPI_Waitall."""
     others = _others(comm)
     requests = [comm.Recv_init(receive[other], other) for other in others]
-    requests += [comm.Send_init(send[other], other) for other in others]
-
-    def call() -> None:
-        MPI.Prequest.Startall(requests)
-        MPI.Request.Waitall(requests)
-
-    return call
+    return _Requests(requests + [comm.Send_init(send[other], other) for other in others])
 
 
 WAYS: dict[str, Way] = {
@@ -87,6 +75,21 @@ WAYS: dict[str, Way] = {
     "p2p": point_to_point,
     "p2p_persistent": point_to_point_persistent,
 }
+
+
+class _Requests:
+    """Persistent requests as a call; they are freed with it."""
+
+    def __init__(self, requests: list[MPI.Prequest]) -> None:
+        self._requests = requests
+
+    def __call__(self) -> None:
+        MPI.Prequest.Startall(self._requests)
+        MPI.Request.Waitall(self._requests)
+
+    def __del__(self) -> None:
+        for request in self._requests:
+            request.Free()
 
 
 def _others(comm: MPI.Comm) -> list[int]:

@@ -1,4 +1,4 @@
-"""torch.distributed over gloo, inside the ranks of MPI: its exchanges, and networks that users would write with it.
+"""torch.distributed over gloo, inside the ranks of MPI: its exchanges, and networks written with it.
 
 Rank 0 opens a port on its machine, at which the ranks find each other.
 """
@@ -45,6 +45,15 @@ def group(comm: MPI.Comm) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def barrier() -> None:
+    """Wait for all ranks as gloo does, asleep.
+
+    Ranks that wait in MPI keep their cores busy, and gloo's threads wait for a core: 4 ms instead of 0.14 for
+    a gather of 64 bytes on two cores.
+    """
+    dist.barrier()
 
 
 def all_gather(comm: MPI.Comm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
@@ -106,11 +115,11 @@ def network(rows: Layers, X: np.ndarray) -> Candidate:
                 y = whole
         return outs[-1]
 
-    return Candidate(forward, lambda y: y.numpy().reshape(len(y), -1))
+    return Candidate(forward, lambda y: y.numpy().reshape(len(y), -1), barrier=barrier)
 
 
 class ParallelChain:
-    """DTensor: layers in turn cut by outputs (column-wise) and by inputs (row-wise), which ends in an all-reduce.
+    """DTensor: layers cut in turn by outputs (column-wise) and by inputs (row-wise, with an all-reduce).
 
     Args:
         layers: (W, b), whole, on every rank, which keeps its parts.
@@ -133,4 +142,4 @@ class ParallelChain:
             # What it returns may still be on its way.
             return y.wait() if hasattr(y, "wait") else y
 
-        return Candidate(forward, torch_alone.samples_last)
+        return Candidate(forward, torch_alone.samples_last, barrier=barrier)
