@@ -119,7 +119,7 @@ def _measure(args: argparse.Namespace, placement: Placement, peers: Peers, comm:
     if args.subject == EXCHANGE:
         from repurpose_hpc.bench import exchange
 
-        return exchange.run(args.bytes, args.repeat, peers, comm)
+        return exchange.run(args.bytes, args.repeat, placement, peers, comm)
     from repurpose_hpc.bench import inference
 
     return inference.run(args, placement, peers, comm)

@@ -74,13 +74,14 @@ class Problem:
 
 
 def on_all_ranks(
-    problem: Problem, comm_budget: float, gloo: ModuleType | None, comm: MPI.Comm
+    problem: Problem, comm_budget: float, placement: Placement, gloo: ModuleType | None, comm: MPI.Comm
 ) -> dict[str, Entrant]:
     """The entrants that are all ranks together, by name; collective.
 
     Args:
         problem: the same on all ranks.
         comm_budget: of the restructured network.
+        placement: of the ranks.
         gloo: ``peers.gloo`` with a process group; None: there is none.
         comm: of the job.
     """
@@ -96,8 +97,10 @@ def on_all_ranks(
         "mpi_allgather": partial(_gathered, partial(_allgather, products, rows, comm), comm),
     }
     if gloo is not None:
-        makers["gloo"] = partial(_gathered, partial(gloo.network, rows), comm)
-        makers["dtensor"] = gloo.ParallelChain(problem.layers).network
+        hand_written = partial(gloo.network, rows, setting=placement.all_cores)
+        makers["gloo"] = partial(_gathered, hand_written, comm)
+        chain = gloo.ParallelChain(problem.layers)
+        makers["dtensor"] = partial(chain.network, setting=placement.all_cores)
     entrants = {name: Entrant(make, network) for name, make in makers.items()}
     return {RESTRUCTURED: Entrant(_program(cut, cut_plan, problem, comm), cut)} | entrants
 

@@ -6,6 +6,7 @@ Each call is IN_A_ROW exchanges one after the other, which keep the ranks in ste
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -14,6 +15,7 @@ from mpi4py import MPI
 from repurpose_hpc.bench.candidate import check
 from repurpose_hpc.bench.peers import Peers, bare_mpi, gloo_group
 from repurpose_hpc.bench.peers.bare_mpi import Way
+from repurpose_hpc.bench.placement import Placement
 from repurpose_hpc.bench.table import Table
 from repurpose_hpc.bench.turns import in_turns, together
 from repurpose_hpc.runtime.agreement import collectively
@@ -23,17 +25,20 @@ IN_A_ROW = 10
 FLOAT = np.dtype(np.float32)
 
 
-def run(sizes: tuple[int, ...], repeats: int, peers: Peers, comm: MPI.Comm) -> list[Table]:
+def run(
+    sizes: tuple[int, ...], repeats: int, placement: Placement, peers: Peers, comm: MPI.Comm
+) -> list[Table]:
     """Measure, printing every row as it comes; collective.
 
     Args:
         sizes: bytes from each rank to each other one.
         repeats: timed calls of each candidate.
+        placement: of the ranks.
         peers: that there are.
         comm: of the job.
     """
     table = Table("exchange", "the exchange alone", "ours", speaks=comm.rank == 0)
-    with gloo_group(peers, comm) as gloo:
+    with gloo_group(peers, placement, comm) as gloo:
         gloo_ways = gloo.WAYS if gloo else {}
         ways = {"ours": None, **bare_mpi.WAYS, **gloo_ways}
         for name in [name for name, way in ways.items() if way and not _works(way, comm)]:
@@ -41,9 +46,14 @@ def run(sizes: tuple[int, ...], repeats: int, peers: Peers, comm: MPI.Comm) -> l
             del ways[name]
         for size in sizes:
             calls = {name: _checked(name, way, size // FLOAT.itemsize, comm) for name, way in ways.items()}
-            barriers = {name: gloo.barrier if name in gloo_ways else comm.Barrier for name in ways}
+            places = {
+                name: (gloo.barrier, placement.all_cores)
+                if name in gloo_ways
+                else (comm.Barrier, nullcontext)
+                for name in ways
+            }
             turns = {
-                name: together(partial(_in_a_row, call), comm, barriers[name]) for name, call in calls.items()
+                name: together(partial(_in_a_row, call), comm, *places[name]) for name, call in calls.items()
             }
             spreads = {name: each.divided(IN_A_ROW) for name, each in in_turns(turns, repeats).items()}
             table.add({"bytes": size, "spreads": spreads})

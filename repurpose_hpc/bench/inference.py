@@ -35,7 +35,7 @@ def run(args: argparse.Namespace, placement: Placement, peers: Peers, comm: MPI.
     """
     title = f"four layers (n, n) with bias and ReLU, {args.dtype}, {comm.size} ranks"
     table = Table("inference", title, RESTRUCTURED, speaks=comm.rank == 0)
-    with gloo_group(peers, comm) as gloo:
+    with gloo_group(peers, placement, comm) as gloo:
         for width in args.widths:
             entrants = _entrants(width, args, placement, peers, gloo, comm)
             for batch in args.batches:
@@ -56,7 +56,7 @@ def _entrants(
 ) -> dict[str, Entrant]:
     """By name; the same names on all ranks."""
     problem = Problem(width, max(args.batches), np.dtype(args.dtype))
-    entrants, alone = on_all_ranks(problem, args.comm_budget, gloo, comm), {}
+    entrants, alone = on_all_ranks(problem, args.comm_budget, placement, gloo, comm), {}
     with collectively(comm):
         if comm.rank == 0:
             alone = single_processes(problem, placement, peers)
@@ -76,7 +76,7 @@ def _turn_of_all(name: str, entrant: Entrant, X: np.ndarray, comm: MPI.Comm) -> 
     with collectively(comm):
         if comm.rank == 0:
             check(name, found, entrant.expected(X), X.dtype)
-    return together(candidate.call, comm, candidate.barrier or comm.Barrier)
+    return together(candidate.call, comm, candidate.barrier or comm.Barrier, candidate.setting)
 
 
 def _turn_alone(name: str, entrant: Entrant, X: np.ndarray, comm: MPI.Comm) -> Turn:

@@ -113,23 +113,25 @@ def on_root(call: Call | None, comm: MPI.Comm, setting: Setting = nullcontext) -
     return turn
 
 
-def together(call: Call, comm: MPI.Comm, barrier: Call) -> Turn:
+def together(call: Call, comm: MPI.Comm, barrier: Call, setting: Setting = nullcontext) -> Turn:
     """The turn of a candidate that is all ranks: a barrier before each call, the time of the slowest rank.
 
     Args:
         call: this rank's part.
         comm: of the job.
         barrier: of the candidate's own library.
+        setting: as of ``alone``.
     """
 
     def turn(calls: int) -> np.ndarray:
         rest()
-        if calls > 1:
-            call()
         times = np.empty(calls)
-        for each in range(calls):
-            barrier()
-            times[each] = _seconds(call)
+        with setting():
+            if calls > 1:
+                call()
+            for each in range(calls):
+                barrier()
+                times[each] = _seconds(call)
         slowest = np.empty_like(times)
         comm.Allreduce(times, slowest, max_operation())
         return slowest

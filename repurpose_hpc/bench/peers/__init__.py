@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from repurpose_hpc.bench.placement import Placement
+
 TORCH, ONNXRUNTIME = "torch", "onnxruntime"
 # The modules that a peer needs.
 _MODULES = {TORCH: ("torch",), ONNXRUNTIME: ("onnx", "onnxruntime")}
@@ -41,14 +43,14 @@ class Peers:
 
 
 @contextmanager
-def gloo_group(peers: Peers, comm: MPI.Comm) -> Iterator[ModuleType | None]:
+def gloo_group(peers: Peers, placement: Placement, comm: MPI.Comm) -> Iterator[ModuleType | None]:
     """A block with a process group: the module ``peers.gloo``; None where torch is missing; collective."""
     if TORCH not in peers:
         yield None
         return
     from repurpose_hpc.bench.peers import gloo
 
-    with gloo.group(comm):
+    with gloo.group(placement.all_cores, comm):
         yield gloo
 
 

@@ -1,6 +1,7 @@
 """torch.distributed over gloo, inside the ranks of MPI: its exchanges, and networks written with it.
 
-Rank 0 opens a port on its machine, at which the ranks find each other.
+Rank 0 opens a port on its machine, at which the ranks find each other.  Every rank has further threads for
+the wire; on a single core they and the rank would wait for each other, so nothing here is pinned.
 """
 
 from __future__ import annotations
@@ -21,14 +22,20 @@ from repurpose_hpc.bench.candidate import Candidate
 from repurpose_hpc.bench.peers import torch_alone
 from repurpose_hpc.bench.peers.bare_mpi import Way
 from repurpose_hpc.bench.peers.numpy_alone import Layers
+from repurpose_hpc.bench.turns import Setting
 
 # Of one tensor from every rank into one; torch renames it.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
 @contextmanager
-def group(comm: MPI.Comm) -> Iterator[None]:
-    """A block with a process group of all ranks; collective."""
+def group(setting: Setting, comm: MPI.Comm) -> Iterator[None]:
+    """A block with a process group of all ranks; collective.
+
+    Args:
+        setting: in which its threads start: they keep the cores that it offers.
+        comm: of the job.
+    """
     machines = comm.allgather(MPI.Get_processor_name())
     host = "127.0.0.1" if len(set(machines)) == 1 else machines[0]
     if host == "127.0.0.1":
@@ -39,7 +46,8 @@ def group(comm: MPI.Comm) -> Iterator[None]:
             free.bind(("", 0))
             port = free.getsockname()[1]
     address = f"tcp://{host}:{comm.bcast(port, root=0)}"
-    dist.init_process_group("gloo", init_method=address, rank=comm.rank, world_size=comm.size)
+    with setting():
+        dist.init_process_group("gloo", init_method=address, rank=comm.rank, world_size=comm.size)
     torch_alone.prepare()
     try:
         yield
@@ -89,7 +97,7 @@ WAYS: dict[str, Way] = {
 }
 
 
-def network(rows: Layers, X: np.ndarray) -> Candidate:
+def network(rows: Layers, X: np.ndarray, setting: Setting) -> Candidate:
     """Hand-written: a rank computes its rows of every layer, and all gather them before the next.
 
     Activations are (neurons, batch), so that what is gathered lies as the next product wants it.
@@ -97,6 +105,7 @@ def network(rows: Layers, X: np.ndarray) -> Candidate:
     Args:
         rows: (W, b) of this rank's rows of each layer, the same number on all ranks.
         X: all inputs, (n, batch).
+        setting: as of ``Candidate``.
     """
     vector = X.shape[1] == 1
     x = torch.from_numpy(X[:, 0].copy() if vector else X)
@@ -115,7 +124,7 @@ def network(rows: Layers, X: np.ndarray) -> Candidate:
                 y = whole
         return outs[-1]
 
-    return Candidate(forward, lambda y: y.numpy().reshape(len(y), -1), barrier=barrier)
+    return Candidate(forward, lambda y: y.numpy().reshape(len(y), -1), setting, barrier)
 
 
 class ParallelChain:
@@ -133,7 +142,7 @@ class ParallelChain:
         mesh = init_device_mesh("cpu", (dist.get_world_size(),))
         self._chain = parallelize_module(torch.nn.Sequential(*modules), mesh, places, src_data_rank=None)
 
-    def network(self, X: np.ndarray) -> Candidate:
+    def network(self, X: np.ndarray, setting: Setting) -> Candidate:
         """On a batch X, (n, batch); every rank has the result."""
         x = torch.from_numpy(np.ascontiguousarray(X.T))
 
@@ -142,4 +151,4 @@ class ParallelChain:
             # What it returns may still be on its way.
             return y.wait() if hasattr(y, "wait") else y
 
-        return Candidate(forward, torch_alone.samples_last, barrier=barrier)
+        return Candidate(forward, torch_alone.samples_last, setting, barrier)
