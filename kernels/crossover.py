@@ -1,17 +1,16 @@
 """Which product is the faster one, from measurements.
 
-Measured with ``scripts/bench_kernels.py`` in float32, one thread, NumPy's OpenBLAS 0.3.31, blocks of 128 to
-4096 neurons, on an Intel Xeon of the Emerald Rapids family (AVX-512) and on an AMD EPYC.  Run the script
-and change the constants for a very different machine.
+Measured with ``scripts/bench_kernels.py`` in float32, one thread, blocks of 256 to 4096 neurons, on an Intel
+Xeon (AVX-512).  Run the script and change the constants for a very different machine.
 """
 
 from __future__ import annotations
 
-# (smallest batch, density below which CSR wins).  Each is the lowest of both machines and all sizes: CSR is
-# never the slower one, but is passed over where it would win on one of them.  (One sample: 0.36 on the Intel,
-# 0.08 on the AMD machine, whose dense product reads the caches faster.  Batches from 2: 0.02 to 0.25,
-# the lowest for blocks of 256 neurons.)
-CSR_DENSITIES = ((64, 0.19), (8, 0.06), (2, 0.02), (1, 0.08))
+# (smallest batch, density below which CSR wins): the lowest of all sizes, so that CSR is never the slower one,
+# but is passed over where it would win.  (Batches from 16 fill vectors, hence 0.24 to 0.41; of 256 samples
+# not even a thousand neurons fit into the nearer cache, 0.066 for 4096.  One sample: 0.11 to 0.45 here, but
+# 0.08 with an earlier dense product on an AMD EPYC.)
+CSR_DENSITIES = ((256, 0.06), (16, 0.19), (2, 0.02), (1, 0.08))
 
 
 def csr_is_faster(density: float, batch: int) -> bool:

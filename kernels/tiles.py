@@ -60,7 +60,7 @@ def multiply_tile(
     W = _expanded(panels[first : first + count, begin:end])
     x = slabs[slab + begin * width : slab + end * width].reshape(end - begin, width)
     out = tiles[tile : tile + count * width * lanes].reshape(count, width, lanes)
-    out[...] = out * add + np.einsum("pkr,kb->pbr", W, x)
+    out[...] = np.einsum("pkr,kb->pbr", W, x) + (out if add else 0)
 
 
 def _expanded(weights: np.ndarray) -> np.ndarray:

@@ -22,12 +22,11 @@ from repurpose_hpc.kernels import (
     INDEX_DTYPE,
     csr_batch,
     csr_vector,
-    dense_batch,
-    dense_vector,
-    finish,
     warm_up,
 )
 from repurpose_hpc.kernels.jit import jit
+from repurpose_hpc.runtime.blocks import DenseProduct
+from repurpose_hpc.runtime.buffers import Scratch
 
 RELU = ACTIVATION_CODES["relu"], 0.0, 0.0
 VECTOR_SIZES = (1024, 2048, 4096)
@@ -69,12 +68,21 @@ def normal(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
 
+def dense_call(W: np.ndarray, X: np.ndarray) -> Callable[[], object]:
+    """act(bias + W X) as a program computes it."""
+    product, scratch = DenseProduct(W), Scratch(W.dtype)
+    scratch.reserve(product.scratch(X.shape[1]))
+    bias, out = normal(len(W), 1), normal(len(W), X.shape[1])
+    ((_, function, arguments),) = product.calls(X, bias, out, scratch, RELU)
+    return lambda: function(*arguments)
+
+
 def vector_row(n: int) -> dict:
-    W, x, bias, out = normal(n, n), normal(n), normal(n), normal(n)
+    W, x, out = normal(n, n), normal(n, 1), normal(n, 1)
     flat = W.reshape(-1)
     times = medians_us(
         {
-            "dense_vector": lambda: dense_vector(W, x, bias, out, *RELU),
+            "dense": dense_call(W, x),
             "np_dot": lambda: np.dot(W, x, out=out),
             "sum": lambda: _sum(flat),
         }
@@ -82,26 +90,16 @@ def vector_row(n: int) -> dict:
     return {
         "n": n,
         **times,
-        "gb_per_s": round(W.nbytes / times["dense_vector"] / 1e3, 1),
-        "of_bandwidth": round(times["sum"] / times["dense_vector"], 2),
+        "gb_per_s": round(W.nbytes / times["dense"] / 1e3, 1),
+        "of_bandwidth": round(times["sum"] / times["dense"], 2),
         "np_dot_of_bandwidth": round(times["sum"] / times["np_dot"], 2),
     }
 
 
-def dense_candidates(W: np.ndarray, X: np.ndarray) -> dict[str, Callable[[], object]]:
-    """The two ways to act(bias + W X) with a dense block."""
-    bias, out, product = normal(len(W), 1), normal(len(W), X.shape[1]), normal(len(W), X.shape[1])
-
-    def blas() -> None:
-        np.matmul(W, X, out=product)
-        finish(bias, product, out, *RELU)
-
-    return {"dense_batch": lambda: dense_batch(W, X, bias, out, *RELU), "blas": blas}
-
-
 def batch_row(n: int, batch: int) -> dict:
-    times = medians_us(dense_candidates(normal(n, n), normal(n, batch)))
-    return {"n": n, "batch": batch, **times, "ratio": round(times["dense_batch"] / times["blas"], 2)}
+    W, X, out = normal(n, n), normal(n, batch), normal(n, batch)
+    times = medians_us({"dense": dense_call(W, X), "np_matmul": lambda: np.matmul(W, X, out=out)})
+    return {"n": n, "batch": batch, **times, "ratio": round(times["dense"] / times["np_matmul"], 2)}
 
 
 def sparse_arrays(W: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -112,7 +110,7 @@ def sparse_arrays(W: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def csr_row(n: int, batch: int, density: float) -> dict:
-    """CSR against the fastest dense product for that batch."""
+    """CSR against dense."""
     dense = normal(n, n)
     W = np.where(np.random.default_rng(1).random((n, n), dtype=np.float32) < density, dense, 0)
     sparse, X = sparse_arrays(W), normal(n, batch)
@@ -121,12 +119,12 @@ def csr_row(n: int, batch: int, density: float) -> dict:
         x, start, column = X[:, 0].copy(), bias[:, 0].copy(), out[:, 0].copy()
         candidates = {
             "csr": lambda: csr_vector(*sparse, x, start, column, *RELU),
-            "dense_vector": lambda: dense_vector(W, x, start, column, *RELU),
+            "dense": dense_call(W, X),
         }
     else:
         candidates = {
             "csr": lambda: csr_batch(*sparse, X, bias, out, *RELU),
-            **dense_candidates(W, X),
+            "dense": dense_call(W, X),
         }
     times = medians_us(candidates)
     csr = times.pop("csr")
@@ -174,11 +172,11 @@ def main() -> None:
     arguments = parse(__doc__)
     print(f"warm-up (JIT or cache): {warm_up(np.float32):.2f} s; times in microseconds")
     results = {"vector": [vector_row(n) for n in VECTOR_SIZES]}
-    print_table("One vector: dense_vector against np.dot and a sum over W", results["vector"])
+    print_table("One vector: dense against np.dot and a sum over W", results["vector"])
     results["batch"] = [batch_row(n, batch) for n in BATCH_SIZES for batch in BATCHES]
-    print_table("A batch: dense_batch against np.matmul + finish", results["batch"])
+    print_table("A batch: dense with bias and activation against np.matmul alone", results["batch"])
     results["csr"] = [csr_row(n, b, d) for n in CSR_SIZES for b in CSR_BATCHES for d in DENSITIES]
-    print_table("CSR against the best dense product", results["csr"])
+    print_table("CSR against dense", results["csr"])
     results["crossovers"] = crossovers(results["csr"])
     print_table("Density below which CSR is faster", results["crossovers"])
     if arguments.out:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from repurpose_hpc.kernels import blas_is_faster, csr_is_faster
+from repurpose_hpc.kernels import csr_is_faster
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7, 8, 63, 64, 1000])
@@ -12,8 +12,6 @@ def test_csr_for_sparse_blocks_only(batch):
 
 
 def test_csr_limit_depends_on_the_batch():
-    assert [csr_is_faster(0.07, batch) for batch in (1, 2, 8, 64)] == [True, False, False, True]
-
-
-def test_blas_for_large_batches_only():
-    assert [blas_is_faster(batch) for batch in (1, 2, 16, 256)] == [False, False, True, True]
+    assert [csr_is_faster(0.07, batch) for batch in (1, 2, 8, 16, 255, 256)] == [
+        *(True, False, False, True, True, False)
+    ]

@@ -40,7 +40,7 @@ def package(tmp_path):
 def test_warm_up_leaves_nothing_to_compile():
     if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
         pytest.skip("nothing is compiled")
-    kernels.warm_up(np.float32, maps=True)
+    kernels.warm_up(np.float32, maps=True, codes=np.dtype(np.uint16))
     compiled = [getattr(kernels, name) for name in kernels.__all__]
     compiled = [kernel for kernel in compiled if hasattr(kernel, "signatures")]
     before = [len(kernel.signatures) for kernel in compiled]
@@ -49,9 +49,14 @@ def test_warm_up_leaves_nothing_to_compile():
     W, X, bias = np.ones((6, 5), np.float32), np.ones((5, 3), np.float32), np.ones(6, np.float32)
     x, out, vector = X[:, 0].copy(), np.empty((6, 3), np.float32), np.empty(6, np.float32)
     rows, pointers = np.zeros(2, index), np.zeros(7, index)
-    kernels.dense_vector(W, x, bias, vector, *relu)
-    kernels.dense_batch(W, X, bias[:, None], out, *relu)
-    kernels.dense_batch(W, X, out, out, *relu)
+    panels = np.ones((1, 5, kernels.panel_rows(W.dtype)), W.dtype)
+    scratch = np.empty(kernels.dense_scratch(5, 3, W.dtype), W.dtype)
+    for scales in (bias, bias[:0]):
+        kernels.dense(panels, scales, X, bias[:, None], out, scratch, *relu)
+        kernels.dense(panels, scales, X, out, out, scratch, *relu)
+    codes = np.ones((2, 3), np.uint16)
+    kernels.pack_codes(X, rows, bias[:2], codes)
+    kernels.unpack_codes(codes, bias[:2], out[:2])
     kernels.csr_vector(bias, rows, pointers, x, vector, vector, *relu)
     kernels.csr_batch(bias, rows, pointers, X, bias[:, None], out, *relu)
     kernels.csr_batch(bias, rows, pointers, X, out, out, *relu)
@@ -110,7 +115,7 @@ def test_compiles_where_nothing_can_be_cached(package, tmp_path):
 
 def test_kernels_as_plain_python():
     """The inner functions too, which ``py_func`` of an outer one leaves compiled."""
-    files = [f"test_kernels_{name}.py" for name in ("products", "activations", "exchange", "maps")]
+    files = [f"test_kernels_{name}.py" for name in ("products", "activations", "exchange", "maps", "wire")]
     pytest_arguments = ["-q", "-p", "no:cacheprovider", "-k", "not plain"]  # both versions are plain here
     done = run(["-m", "pytest", *pytest_arguments, *files], TESTS, NUMBA_DISABLE_JIT="1")
     assert done.returncode == 0, done.stdout + done.stderr

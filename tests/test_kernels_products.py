@@ -8,6 +8,7 @@ from scipy.sparse import csr_matrix
 
 from repurpose_hpc import kernels
 from repurpose_hpc.kernels import ACTIVATION_CODES, INDEX_DTYPE
+from repurpose_hpc.model import wire
 from repurpose_hpc.model.activations import KINDS, Activation, activate, lipschitz
 
 # The others may make any rounding error large.
@@ -50,8 +51,22 @@ def assert_close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE[actual.dtype.name])
 
 
-def dense(kernel, W, *arguments):
-    kernel(W, *arguments)
+def as_panels(codes, dtype):
+    step = kernels.panel_rows(dtype)
+    strips = (codes[first : first + step] for first in range(0, len(codes), step))
+    return kernels.pack_panels(strips, *codes.shape, codes.dtype, dtype)
+
+
+def dense(kernel, W, X, start, out, *epilogue, scales=None):
+    """``W`` real, or codes of float32 numbers."""
+    scratch = np.full(kernels.dense_scratch(W.shape[1], X.shape[1], X.dtype), np.nan, X.dtype)
+    scales = np.empty(0, X.dtype) if scales is None else scales
+    kernel(as_panels(W, X.dtype), scales, X, start, out, scratch, *epilogue)
+
+
+def dense_vector(kernel, W, x, start, out, *epilogue):
+    """One sample, by the convention of ``csr_vector``."""
+    dense(kernel, W, x[:, None], start[:, None], out[:, None], *epilogue)
 
 
 def csr(kernel, W, *arguments):
@@ -63,17 +78,17 @@ def csr_wide_pointers(kernel, W, *arguments):
 
 
 FORMATS = {
-    "dense": (dense, kernels.dense_vector, kernels.dense_batch),
-    "csr": (csr, kernels.csr_vector, kernels.csr_batch),
-    "csr_uint64": (csr_wide_pointers, kernels.csr_vector, kernels.csr_batch),
+    "dense": (dense_vector, kernels.dense, dense, kernels.dense),
+    "csr": (csr, kernels.csr_vector, csr, kernels.csr_batch),
+    "csr_uint64": (csr_wide_pointers, kernels.csr_vector, csr_wide_pointers, kernels.csr_batch),
 }
 
 
 @pytest.fixture(scope="module", params=list(FORMATS))
 def products(request, version):
     """(vector, batch): product functions of (W, x, start, out, code, alpha, beta)."""
-    call, vector, batch = FORMATS[request.param]
-    return (lambda *a: call(version(vector), *a)), (lambda *a: call(version(batch), *a))
+    call, vector, call_batch, batch = FORMATS[request.param]
+    return (lambda *a: call(version(vector), *a)), (lambda *a: call_batch(version(batch), *a))
 
 
 @given(problem=problems())
@@ -126,19 +141,36 @@ def test_finish_a_blas_product(version, problem):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("rows", [64, 65, 66, 67])
-def test_leftover_rows_at_size(dtype, rows):
+@pytest.mark.parametrize(("rows", "samples"), [(64, 4), (65, 21), (66, 70), (67, 149)])
+def test_leftovers_at_size(dtype, rows, samples):
     """Large enough for the vectorised loops and their remainders to be entered."""
     rng = np.random.default_rng(rows)
-    W, X = rng.standard_normal((rows, 301)).astype(dtype), rng.standard_normal((301, 21)).astype(dtype)
+    W, X = rng.standard_normal((rows, 301)).astype(dtype), rng.standard_normal((301, samples)).astype(dtype)
     scale = W.dtype.type(1 / 301)
     start = np.zeros((rows, 1), dtype)
-    for call, vector, batch in FORMATS.values():
-        out, column = np.empty((rows, 21), dtype), np.empty(rows, dtype)
-        call(batch, W, X, start, out, ACTIVATION_CODES["identity"], 0.0, 0.0)
+    for call, vector, call_batch, batch in FORMATS.values():
+        out, column = np.empty((rows, samples), dtype), np.empty(rows, dtype)
+        call_batch(batch, W, X, start, out, ACTIVATION_CODES["identity"], 0.0, 0.0)
         call(vector, W, X[:, 3].copy(), start[:, 0], column, ACTIVATION_CODES["identity"], 0.0, 0.0)
         assert_close(out * scale, (W @ X) * scale)
         assert_close(column * scale, (W @ X[:, 3]) * scale)
+
+
+@pytest.mark.parametrize("stored", ["bfloat16", "float16", "int8"])
+@given(problem=problems())
+def test_stored_weights_are_expanded(version, stored, problem):
+    """The product is that of the weights that the codes stand for."""
+    W, X, bias, activation = problem
+    scale = wire.scales_of(np.abs(W).max(axis=1, initial=0)) if stored == "int8" else None
+    codes = wire.encode(W, stored, scale)
+    if scale is None:
+        W, scales = wire.decode(codes, stored).astype(X.dtype), None
+    else:
+        scales = scale.astype(X.dtype)
+        W = scales[:, None] * codes
+    out = np.full((W.shape[0], X.shape[1]), np.nan, X.dtype)
+    dense(version(kernels.dense), codes, X, bias[:, None], out, *epilogue(activation), scales=scales)
+    assert_close(out, activate(activation, bias[:, None] + W @ X))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

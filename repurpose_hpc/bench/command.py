@@ -104,6 +104,8 @@ def _check_ranks(args: argparse.Namespace, ranks: int) -> None:
         raise UserError(f"kernels: expected one process, found {ranks} ranks; start it without mpirun")
     if args.subject == EXCHANGE and ranks == 1:
         raise UserError("exchange: expected 2 ranks or more, found 1; start it with mpirun -n 2")
+    if args.subject == EXCHANGE and any(size % 4 for size in args.bytes):
+        raise UserError(f"--bytes: expected multiples of 4, found {args.bytes}: numbers of float32 are sent")
     if args.subject == INFERENCE and any(width % ranks for width in args.widths):
         raise UserError(
             f"--widths: expected multiples of the {ranks} ranks, found {args.widths}: all_gather "

@@ -16,7 +16,7 @@ import numba
 import numpy as np
 
 from repurpose_hpc import __version__
-from repurpose_hpc.kernels.dense import dense_vector
+from repurpose_hpc.kernels import dense
 from repurpose_hpc.openblas import core_name
 from repurpose_hpc.runtime.launch import library_name
 from repurpose_hpc.threads import threads
@@ -72,7 +72,7 @@ def collect(import_seconds: float, library: str, shards: list[Path]) -> Facts:
         shards: files of the workers that it would host.
     """
     cpus = tuple(sorted(os.sched_getaffinity(0)))
-    cache = getattr(getattr(dense_vector, "_cache", None), "cache_path", None)
+    cache = getattr(getattr(dense, "_cache", None), "cache_path", None)
     return Facts(
         host=socket.gethostname(),
         cpus=cpus,
