@@ -20,7 +20,6 @@ from repurpose_hpc.bench.placement import Placement
 from repurpose_hpc.bench.turns import Setting
 from repurpose_hpc.model.activations import IDENTITY, RELU
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.reference import forward
 from repurpose_hpc.plan.plan import Plan, dense_plan
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.restructure.options import Options
@@ -47,10 +46,6 @@ class Entrant:
     make: Make | None
     network: Network | None
     threads: int = 0
-
-    def expected(self, X: np.ndarray) -> np.ndarray:
-        """What it must make of X, by NumPy in float64, (n, batch)."""
-        return forward(self.network, X.T).T
 
 
 class Problem:
