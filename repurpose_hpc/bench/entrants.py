@@ -39,7 +39,7 @@ class Entrant:
 
     Attributes:
         make: the candidate for a batch X, (n, batch); None where this rank takes no part.
-        network: what it runs; None where this rank takes no part.
+        network: what it runs, for the reference, on the root; None elsewhere.
         threads: of a process that is alone, on the root; 0: it is all ranks together.
     """
 
@@ -96,17 +96,19 @@ def on_all_ranks(
         makers["gloo"] = partial(_gathered, hand_written, comm)
         chain = gloo.ParallelChain(problem.layers)
         makers["dtensor"] = partial(chain.network, setting=placement.all_cores)
-    entrants = {name: Entrant(make, network) for name, make in makers.items()}
-    return {RESTRUCTURED: Entrant(_program(cut, cut_plan, problem, comm), cut)} | entrants
+    restructured = _program(cut, cut_plan, problem, comm)
+    whole, whole_cut = (network, cut) if comm.rank == 0 else (None, None)
+    entrants = {name: Entrant(make, whole) for name, make in makers.items()}
+    return {RESTRUCTURED: Entrant(restructured, whole_cut)} | entrants
 
 
 def _program(network: Network, plan: Plan, problem: Problem, comm: MPI.Comm) -> Make:
     """The project's program on all ranks; the root gathers the output."""
     shard = make_shard(network, plan, comm.rank, problem.dtype.type)
-    program = Program([shard], comm, problem.max_batch)
+    program, outputs = Program([shard], comm, problem.max_batch), network.outputs
 
     def output(y: np.ndarray) -> np.ndarray:
-        whole = np.zeros((network.outputs, y.shape[1]), y.dtype)
+        whole = np.zeros((outputs, y.shape[1]), y.dtype)
         for columns, part in comm.gather((program.output_columns, y), root=0) or []:
             whole[columns] = part
         return whole
