@@ -14,6 +14,7 @@ SAFETENSORS = ["safetensors", "ml_dtypes"]
 PLOT = ["matplotlib>=3.7"]
 HYPERGRAPH = ["mtkahypar"]
 TRAIN = ["torch"]
+BENCH = ["torch", "onnx", "onnxruntime"]
 TEST = [
     *ONNX,
     *SAFETENSORS,
@@ -44,6 +45,7 @@ setup(
         "safetensors": SAFETENSORS,
         "plot": PLOT,
         "train": TRAIN,
+        "bench": BENCH,
         "hypergraph": HYPERGRAPH,
         "test": TEST,
         "dev": [*TEST, *TRAIN, "onnxscript"],

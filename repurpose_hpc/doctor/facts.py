@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import platform
@@ -18,15 +17,10 @@ import numpy as np
 
 from repurpose_hpc import __version__
 from repurpose_hpc.kernels import dense
+from repurpose_hpc.openblas import core_name
 from repurpose_hpc.runtime.launch import library_name
 from repurpose_hpc.threads import threads
 
-_CORE_NAMES = (
-    "openblas_get_corename",
-    "openblas_get_corename64_",
-    "scipy_openblas_get_corename",
-    "scipy_openblas_get_corename64_",
-)
 _MOUNTS = Path("/proc/self/mounts")
 
 
@@ -106,16 +100,8 @@ def blas_threads(text: str, cores: int) -> int:
 
 def blas() -> str:
     """What NumPy computes with, for instance ``OpenBLAS (SkylakeX)``; "" if it is not OpenBLAS."""
-    np.ones((2, 2)) @ np.ones((2, 2))  # loads it
-    libraries = {line.split(maxsplit=5)[-1] for line in _read("/proc/self/maps").splitlines()}
-    for path in sorted(path for path in libraries if "openblas" in path):
-        library = ctypes.CDLL(path)
-        for name in _CORE_NAMES:
-            if hasattr(library, name):
-                core_name = getattr(library, name)
-                core_name.restype = ctypes.c_char_p
-                return f"OpenBLAS ({core_name().decode()})"
-    return ""
+    core = core_name()
+    return f"OpenBLAS ({core})" if core else ""
 
 
 def available_memory() -> int | None:

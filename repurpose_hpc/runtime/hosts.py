@@ -27,12 +27,12 @@ class Hosts:
     """
 
     def __init__(self, comm: MPI.Comm) -> None:
-        machine, network = _machine(), _network()
-        ranks = comm.allgather((machine, network, frozenset(os.sched_getaffinity(0))))
+        here = machine(), _network()
+        ranks = comm.allgather((*here, frozenset(os.sched_getaffinity(0))))
         hosts = [(machine, network) for machine, network, _ in ranks]
         self.count = len(set(hosts))
-        self.oversubscribed = any(_is_crowded(ranks, machine) for machine, _ in set(hosts))
-        self._comm, self._speaks = comm, hosts.index((machine, network)) == comm.rank
+        self.oversubscribed = any(_is_crowded(ranks, name) for name, _ in set(hosts))
+        self._comm, self._speaks = comm, hosts.index(here) == comm.rank
 
     def sent(self) -> np.ndarray | None:
         """Bytes and packets that have left the interfaces of all hosts, those of other programs included.
@@ -50,7 +50,8 @@ class Hosts:
         return total
 
 
-def _machine() -> str:
+def machine() -> str:
+    """What tells the machines of a job apart, network namespaces of one machine not among them."""
     return _BOOT.read_text() if _BOOT.exists() else MPI.Get_processor_name()
 
 
@@ -59,8 +60,8 @@ def _network() -> int:
     return os.stat(_NETWORK).st_ino if _NETWORK.exists() else 0
 
 
-def _is_crowded(ranks: list[tuple[str, int, frozenset[int]]], machine: str) -> bool:
-    cores = [each for name, _, each in ranks if name == machine]
+def _is_crowded(ranks: list[tuple[str, int, frozenset[int]]], machine_name: str) -> bool:
+    cores = [each for name, _, each in ranks if name == machine_name]
     return len(cores) > len(frozenset.union(*cores))
 
 

@@ -1,0 +1,203 @@
+"""Ways to run one chain of layers, ours and those of peers, for batches of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from types import ModuleType
+
+import numpy as np
+from mpi4py import MPI
+
+from repurpose_hpc import openblas
+from repurpose_hpc.bench.candidate import Candidate
+from repurpose_hpc.bench.kernels import aligned, product
+from repurpose_hpc.bench.peers import ONNXRUNTIME, TORCH, Peers, numpy_alone
+from repurpose_hpc.bench.peers.numpy_alone import Layers
+from repurpose_hpc.bench.placement import Placement
+from repurpose_hpc.bench.turns import Setting
+from repurpose_hpc.model.activations import IDENTITY, RELU
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.plan.plan import Plan, dense_plan
+from repurpose_hpc.plan.shard import make_shard
+from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.runtime.blocks import DenseProduct, epilogue_of
+from repurpose_hpc.runtime.program import Program, one_process
+from repurpose_hpc.scaling.networks import cut_at_budget, random_network
+
+LAYERS, SEED = 4, 0
+RESTRUCTURED, DENSE = "restructured", "dense"
+
+Make = Callable[[np.ndarray], Candidate]
+
+
+@dataclass(frozen=True, eq=False)
+class Entrant:
+    """A way to run a network.
+
+    Attributes:
+        make: the candidate for a batch X, (n, batch); None where this rank takes no part.
+        network: what it runs, for the reference, on the root; None elsewhere.
+        threads: of a process that is alone, on the root; 0: it is all ranks together.
+    """
+
+    make: Make | None
+    network: Network | None
+    threads: int = 0
+
+
+class Problem:
+    """A chain of square layers with random weights and biases.
+
+    Attributes:
+        network, layers: the same, twice.
+        max_batch: samples of the largest batch.
+        dtype: of everything.
+    """
+
+    def __init__(self, width: int, max_batch: int, dtype: np.dtype) -> None:
+        network, draw = random_network(width, LAYERS, SEED), np.random.default_rng(SEED + 1)
+        biased = {
+            mixing.name: replace(mixing, bias=draw.standard_normal(width, np.float32))
+            for mixing in network.mixings
+        }
+        self.network = network.with_mixings(biased).astype(dtype.type)
+        self.layers: Layers = [(mixing.weights, mixing.bias) for mixing in self.network.mixings]
+        self.max_batch, self.dtype = max_batch, dtype
+
+
+def on_all_ranks(
+    problem: Problem, comm_budget: float, placement: Placement, gloo: ModuleType | None, comm: MPI.Comm
+) -> dict[str, Entrant]:
+    """The entrants that are all ranks together, by name; collective.
+
+    Args:
+        problem: the same on all ranks.
+        comm_budget: of the restructured network.
+        placement: of the ranks.
+        gloo: ``peers.gloo`` with a process group; None: there is none.
+        comm: of the job.
+    """
+    network, ranks = problem.network, comm.size
+    cut, cut_plan = cut_at_budget(network, Options(workers=ranks, comm_budget=comm_budget))
+    plan = dense_plan(network, ranks, "replicated", np.ones(ranks))
+    height = len(problem.layers[0][0]) // ranks
+    mine = slice(comm.rank * height, (comm.rank + 1) * height)
+    rows = [(W[mine].copy(), b[mine]) for W, b in problem.layers]
+    products = [DenseProduct(W) for W, _ in rows]
+    makers: dict[str, Make] = {
+        DENSE: _program(network, plan, problem, comm),
+        "mpi_allgather": partial(_gathered, partial(_allgather, products, rows, comm), comm),
+    }
+    if gloo is not None:
+        hand_written = partial(gloo.network, rows, setting=placement.all_cores)
+        makers["gloo"] = partial(_gathered, hand_written, comm)
+        chain = gloo.ParallelChain(problem.layers)
+        makers["dtensor"] = partial(chain.network, setting=placement.all_cores)
+    restructured = _program(cut, cut_plan, problem, comm)
+    whole, whole_cut = (network, cut) if comm.rank == 0 else (None, None)
+    entrants = {name: Entrant(make, whole) for name, make in makers.items()}
+    return {RESTRUCTURED: Entrant(restructured, whole_cut)} | entrants
+
+
+def _program(network: Network, plan: Plan, problem: Problem, comm: MPI.Comm) -> Make:
+    """The project's program on all ranks; the root gathers the output."""
+    shard = make_shard(network, plan, comm.rank, problem.dtype.type)
+    program, outputs = Program([shard], comm, problem.max_batch), network.outputs
+
+    def output(y: np.ndarray) -> np.ndarray:
+        whole = np.zeros((outputs, y.shape[1]), y.dtype)
+        for columns, part in comm.gather((program.output_columns, y), root=0) or []:
+            whole[columns] = part
+        return whole
+
+    return lambda X: Candidate(
+        partial(program.forward, np.ascontiguousarray(X[program.input_columns])), output
+    )
+
+
+def _allgather(products: list[DenseProduct], rows: Layers, comm: MPI.Comm, X: np.ndarray) -> Candidate:
+    """Hand-written: the project's kernels on this rank's rows, and MPI_Allgather between the layers."""
+    wholes = [X, *(aligned(np.zeros_like(X)) for _ in rows[1:])]
+    outs = [aligned(np.zeros((len(W), X.shape[1]), X.dtype)) for W, _ in rows]
+    ends = [RELU] * (len(rows) - 1) + [IDENTITY]
+    *steps, last = [
+        product(made, whole, b[:, None], out, epilogue_of(end)).call
+        for made, whole, (_, b), out, end in zip(products, wholes, rows, outs, ends, strict=True)
+    ]
+    hidden = list(zip(steps, outs[:-1], wholes[1:], strict=True))
+
+    def run() -> np.ndarray:
+        for step, out, whole in hidden:
+            step()
+            comm.Allgather(out, whole)
+        return last()
+
+    return Candidate(run)
+
+
+def _gathered(make: Make, comm: MPI.Comm, X: np.ndarray) -> Candidate:
+    """A candidate whose ranks have equal parts of the output; the root gathers them."""
+    candidate = make(X)
+
+    def output(y: object) -> np.ndarray:
+        whole = np.empty(X.shape, X.dtype)
+        comm.Gather(np.ascontiguousarray(candidate.output(y)), whole, root=0)
+        return whole
+
+    return replace(candidate, output=output)
+
+
+def single_processes(problem: Problem, placement: Placement, peers: Peers) -> dict[str, Entrant]:
+    """The entrants that are one process, by name.
+
+    Peers have 1 and 2 threads, and one for every rank, as far as there are cores.
+    """
+    program = one_process(problem.network, problem.dtype, problem.max_batch)
+    entrants = {
+        "single": Entrant(lambda X: Candidate(partial(program.forward, X)), problem.network, threads=1)
+    }
+    for threads in sorted({each for each in (2, placement.ranks) if each <= placement.physical} | {1}):
+        for name, make in _peers(problem.layers, threads, placement, peers).items():
+            entrants[f"{name}_{threads}"] = Entrant(make, problem.network, threads)
+    return entrants
+
+
+def _peers(layers: Layers, threads: int, placement: Placement, peers: Peers) -> dict[str, Make]:
+    found: dict[str, Make] = {}
+    if threads == 1 or openblas.core_name():
+        setting = _setting(threads, placement, openblas.threads)
+        found["numpy"] = partial(numpy_alone.network, layers, setting=setting)
+    if TORCH in peers:
+        from repurpose_hpc.bench.peers import torch_alone
+
+        setting = _setting(threads, placement, torch_alone.threads)
+        found["torch"] = partial(torch_alone.network, layers, setting=setting)
+    if ONNXRUNTIME in peers:
+        from repurpose_hpc.bench.peers import onnx_alone
+
+        if onnx_alone.fits(layers):
+            setting = _setting(threads, placement, lambda _: nullcontext())
+            with setting():
+                session = onnx_alone.session(layers, threads)
+            found["onnxruntime"] = partial(onnx_alone.network, session, setting=setting)
+        else:
+            peers.leave_out(
+                ONNXRUNTIME, f"layers of {len(layers[0][0])} neurons are too large for its format"
+            )
+    return found
+
+
+def _setting(number: int, placement: Placement, threads: Callable[[int], AbstractContextManager]) -> Setting:
+    """So many threads, free to use all cores; a single one stays where the rank is pinned."""
+    if number == 1:
+        return nullcontext
+
+    @contextmanager
+    def setting() -> Iterator[None]:
+        with placement.all_cores(), threads(number):
+            yield
+
+    return setting

@@ -1,0 +1,112 @@
+"""The exchange alone: every rank sends as many values to every other one, and nobody computes.
+
+Each call is IN_A_ROW exchanges one after the other, which keep the ranks in step; times are those of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+
+import numpy as np
+from mpi4py import MPI
+
+from repurpose_hpc.bench.candidate import check
+from repurpose_hpc.bench.peers import Peers, bare_mpi, gloo_group
+from repurpose_hpc.bench.peers.bare_mpi import Way
+from repurpose_hpc.bench.placement import Placement
+from repurpose_hpc.bench.table import Table
+from repurpose_hpc.bench.turns import in_turns, together
+from repurpose_hpc.runtime.agreement import collectively
+from repurpose_hpc.runtime.exchange import Exchange, Items
+
+IN_A_ROW = 10
+FLOAT = np.dtype(np.float32)
+
+
+def run(
+    sizes: tuple[int, ...], repeats: int, placement: Placement, peers: Peers, comm: MPI.Comm
+) -> list[Table]:
+    """Measure, printing every row as it comes; collective.
+
+    Args:
+        sizes: bytes from each rank to each other one.
+        repeats: timed calls of each candidate.
+        placement: of the ranks.
+        peers: that there are.
+        comm: of the job.
+    """
+    table = Table("exchange", "the exchange alone", "ours", speaks=comm.rank == 0)
+    with gloo_group(peers, placement, comm) as gloo:
+        gloo_ways = gloo.WAYS if gloo else {}
+        ways = {"ours": None, **bare_mpi.WAYS, **gloo_ways}
+        for name in [name for name, way in ways.items() if way and not _works(way, comm)]:
+            peers.leave_out(name, "this MPI library does not have it")
+            del ways[name]
+        for size in sizes:
+            calls = {name: _checked(name, way, size // FLOAT.itemsize, comm) for name, way in ways.items()}
+            places = {
+                name: (gloo.barrier, placement.all_cores)
+                if name in gloo_ways
+                else (comm.Barrier, nullcontext)
+                for name in ways
+            }
+            turns = {
+                name: together(partial(_in_a_row, call), comm, *places[name]) for name, call in calls.items()
+            }
+            spreads = {name: each.divided(IN_A_ROW) for name, each in in_turns(turns, repeats).items()}
+            table.add({"bytes": size, "spreads": spreads})
+    return [table]
+
+
+def _works(way: Way, comm: MPI.Comm) -> bool:
+    """Whether the library offers it; the same library on all ranks gives all the same answer."""
+    try:
+        way(comm, *_blocks(1, comm))()
+    except NotImplementedError:
+        return False
+    return True
+
+
+def _checked(name: str, way: Way | None, values: int, comm: MPI.Comm) -> Callable[[], object]:
+    """A call that exchanges ``values`` numbers per pair, after a look at what arrives; None: ours."""
+    send, receive = _blocks(values, comm)
+    expected = np.stack([_message(rank, values) for rank in range(comm.size) if rank != comm.rank])
+    call, arrived = _ours(values, send, comm) if way is None else (way(comm, send, receive), receive)
+    call()
+    with collectively(comm):
+        found = arrived if way is None else np.delete(arrived, comm.rank, axis=0)
+        check(name, found, expected, FLOAT)
+    return call
+
+
+def _ours(values: int, send: np.ndarray, comm: MPI.Comm) -> tuple[Callable[[], object], np.ndarray]:
+    """The exchange of programs, and where its messages arrive, (P - 1, values)."""
+    counts = np.full(comm.size, values)
+    counts[comm.rank] = 0
+    items = Items(np.arange(counts.sum()), counts, [])
+    exchange = Exchange(comm, items, items, 1, FLOAT)
+    exchange.send.flat[:] = np.delete(send, comm.rank, axis=0).reshape(-1)
+    arguments = exchange.arguments(1)
+
+    def call() -> None:
+        exchange.post(*arguments)
+        exchange.wait()
+
+    return call, exchange.receive.flat.reshape(comm.size - 1, values)
+
+
+def _blocks(values: int, comm: MPI.Comm) -> tuple[np.ndarray, np.ndarray]:
+    """This rank's message for every rank, and room for theirs, (P, values) each."""
+    return np.tile(_message(comm.rank, values), (comm.size, 1)), np.zeros((comm.size, values), FLOAT)
+
+
+def _message(rank: int, values: int) -> np.ndarray:
+    """What ``rank`` sends to everybody; small integers, which float32 has exactly."""
+    return (rank + 1 + np.arange(values) % 1000).astype(FLOAT)
+
+
+def _in_a_row(call: Callable[[], object]) -> None:
+    for _ in range(IN_A_ROW):
+        call()

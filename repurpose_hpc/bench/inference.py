@@ -1,0 +1,124 @@
+"""Four layers with bias and ReLU end to end: restructured and dense, beside what a user would take instead.
+
+The input is there on every rank, each rank ends with its own part of the output, and nothing is gathered
+that nobody needs: so do the project's programs, the loop around MPI_Allgather and the one around gloo's
+all_gather.  DTensor ends with the whole output on every rank.  The single processes run on the root while
+the other ranks sleep.
+"""
+
+from __future__ import annotations
+
+import argparse
+from types import ModuleType
+
+import numpy as np
+from mpi4py import MPI
+
+from repurpose_hpc.bench.candidate import check
+from repurpose_hpc.bench.entrants import DENSE, RESTRUCTURED, Entrant, Problem, on_all_ranks, single_processes
+from repurpose_hpc.bench.kernels import aligned
+from repurpose_hpc.bench.peers import Peers, gloo_group
+from repurpose_hpc.bench.placement import Placement
+from repurpose_hpc.bench.table import Table
+from repurpose_hpc.bench.turns import Spread, Turn, in_turns, on_root, together
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.reference import forward
+from repurpose_hpc.runtime.agreement import collectively
+
+
+def run(args: argparse.Namespace, placement: Placement, peers: Peers, comm: MPI.Comm) -> list[Table]:
+    """Measure, printing every row as it comes; collective.
+
+    Args:
+        args: ``widths``, ``batches``, ``comm_budget``, ``dtype`` and ``repeat``.
+        placement: of the ranks.
+        peers: that there are.
+        comm: of the job.
+    """
+    title = f"four layers (n, n) with bias and ReLU, {args.dtype}, {comm.size} ranks"
+    table = Table("inference", title, RESTRUCTURED, speaks=comm.rank == 0)
+    with gloo_group(peers, placement, comm) as gloo:
+        for width in args.widths:
+            entrants = _entrants(width, args, placement, peers, gloo, comm)
+            for batch in args.batches:
+                X = aligned(_inputs(width, batch, args.dtype))
+                spreads = in_turns(_checked_turns(entrants, X, comm), args.repeat)
+                table.add(_row(width, batch, spreads, entrants, comm.size))
+            del entrants  # room for those of the next width
+    return [table]
+
+
+def _entrants(
+    width: int,
+    args: argparse.Namespace,
+    placement: Placement,
+    peers: Peers,
+    gloo: ModuleType | None,
+    comm: MPI.Comm,
+) -> dict[str, Entrant]:
+    """By name; the same names on all ranks."""
+    problem = Problem(width, max(args.batches), np.dtype(args.dtype))
+    entrants, alone = on_all_ranks(problem, args.comm_budget, placement, gloo, comm), {}
+    with collectively(comm):
+        if comm.rank == 0:
+            alone = single_processes(problem, placement, peers)
+    names = comm.bcast([(name, entrant.threads) for name, entrant in alone.items()], root=0)
+    return entrants | {name: alone.get(name, Entrant(None, None, threads)) for name, threads in names}
+
+
+def _checked_turns(entrants: dict[str, Entrant], X: np.ndarray, comm: MPI.Comm) -> dict[str, Turn]:
+    """The turns of all entrants on a batch, after a look at what they compute; collective."""
+    references: dict[Network, np.ndarray] = {}
+    with collectively(comm):
+        if comm.rank == 0:
+            networks = {entrant.network for entrant in entrants.values()}
+            references = {network: forward(network, X.T).T for network in networks}
+    turns = {}
+    for name, entrant in entrants.items():
+        turn = _turn_alone if entrant.threads else _turn_of_all
+        turns[name] = turn(name, entrant, X, references.get(entrant.network), comm)
+    return turns
+
+
+def _turn_of_all(
+    name: str, entrant: Entrant, X: np.ndarray, expected: np.ndarray | None, comm: MPI.Comm
+) -> Turn:
+    candidate = entrant.make(X)
+    found = candidate.output(candidate.call())
+    with collectively(comm):
+        if expected is not None:
+            check(name, found, expected, X.dtype)
+    return together(candidate.call, comm, candidate.barrier or comm.Barrier, candidate.setting)
+
+
+def _turn_alone(
+    name: str, entrant: Entrant, X: np.ndarray, expected: np.ndarray | None, comm: MPI.Comm
+) -> Turn:
+    with collectively(comm):
+        if expected is None:
+            return on_root(None, comm)
+        candidate = entrant.make(X)
+        with candidate.setting():
+            check(name, candidate.output(candidate.call()), expected, X.dtype)
+        return on_root(candidate.call, comm, candidate.setting)
+
+
+def _row(n: int, batch: int, spreads: dict[str, Spread], entrants: dict[str, Entrant], ranks: int) -> dict:
+    """A row of the table; efficiency is that of strong scaling, against the best process with one thread."""
+    us = {name: each.median for name, each in spreads.items()}
+    alone = [name for name, entrant in entrants.items() if entrant.threads]
+    best = min(alone, key=us.get)
+    one_thread = min(us[name] for name in alone if entrants[name].threads == 1)
+    return {
+        "n": n,
+        "batch": batch,
+        "best_single": best,
+        "best_single_ratio": round(us[best] / us[RESTRUCTURED], 3),
+        "efficiency": round(one_thread / us[RESTRUCTURED] / ranks, 3),
+        "dense_efficiency": round(one_thread / us[DENSE] / ranks, 3),
+        "spreads": spreads,
+    }
+
+
+def _inputs(width: int, batch: int, dtype: str) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((width, batch), np.float32).astype(dtype)

@@ -1,0 +1,187 @@
+"""Products with one block of weights, alone: one process, one thread, float32.
+
+Ours ends with bias and ReLU, ONNX Runtime with the bias, all others compute the product alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from repurpose_hpc.bench.candidate import Candidate, check
+from repurpose_hpc.bench.peers import ONNXRUNTIME, TORCH, Peers
+from repurpose_hpc.bench.table import Table
+from repurpose_hpc.bench.turns import alone, in_turns
+from repurpose_hpc.kernels.jit import jit
+from repurpose_hpc.model.activations import RELU
+from repurpose_hpc.runtime.blocks import CsrProduct, DenseProduct, Epilogue, epilogue_of
+from repurpose_hpc.runtime.buffers import Buffer, Scratch
+
+BATCHES = (2, 4, 8, 16, 32, 64, 128, 256)
+DENSITIES = (0.01, 0.02, 0.05, 0.1)
+CSR_COLUMNS = (1, 64)
+FLOAT = np.dtype(np.float32)
+
+
+@jit
+def _sum(values: np.ndarray) -> float:
+    """Reading every number once and doing as good as nothing else: the memory bandwidth."""
+    total = values.dtype.type(0)
+    for i in range(values.size):
+        total += values[i]
+    return total
+
+
+def run(sizes: tuple[int, ...], repeats: int, peers: Peers) -> list[Table]:
+    """Measure, printing every row as it comes.
+
+    Args:
+        sizes: rows and columns of the weights.
+        repeats: timed calls of each candidate; see ``turns.in_turns``.
+        peers: that there are.
+    """
+    if TORCH in peers:
+        from repurpose_hpc.bench.peers import torch_alone
+
+        torch_alone.prepare()
+    tables = [
+        Table("vector", "one vector, dense weights (n, n)", "ours"),
+        Table("batch", "a batch, dense weights (n, n)", "ours"),
+        Table("csr", "compressed sparse rows of (n, n), one vector and 64 columns", "ours"),
+    ]
+    for n in sizes:
+        tables[0].add(_vector_row(n, peers, repeats))
+    for n in sizes:
+        for row in _batch_rows(n, peers, repeats):
+            tables[1].add(row)
+    for n in sizes:
+        for row in _csr_rows(n, peers, repeats):
+            tables[2].add(row)
+    return tables
+
+
+def product(
+    made: DenseProduct | CsrProduct, X: np.ndarray, start: np.ndarray, out: np.ndarray, epilogue: Epilogue
+) -> Candidate:
+    """The project's own product, as a program does it; arguments as of ``DenseProduct.calls``."""
+    scratch = Scratch(out.dtype)
+    scratch.reserve(made.scratch(out.shape[1]))
+    steps = [step[1:] for step in made.calls(X, start, out, scratch, epilogue)]
+
+    def run_all() -> np.ndarray:
+        for function, arguments in steps:
+            function(*arguments)
+        return out
+
+    return Candidate(run_all)
+
+
+class _Problem:
+    """Weights (n, n), a batch of inputs and a bias, with the results that are expected."""
+
+    def __init__(self, W: np.ndarray, batch: int) -> None:
+        self.W, self.X, self.bias = W, aligned(_normal(len(W), batch)), _normal(len(W), 1)
+        self.out = aligned(np.zeros((len(W), batch), FLOAT))
+        self.plain = W.astype(np.float64) @ self.X
+        self.biased = self.plain + self.bias
+
+    def ours(self, kind: type[DenseProduct | CsrProduct]) -> Candidate:
+        return product(kind(self.W), self.X, self.bias, self.out, epilogue_of(RELU))
+
+    def measure(self, candidates: dict[str, Candidate], repeats: int) -> dict:
+        """The spread of each candidate, after a check of its result."""
+        for name, candidate in candidates.items():
+            expected = {"ours": np.maximum(self.biased, 0), "onnxruntime": self.biased}.get(name, self.plain)
+            if name != "sum":
+                check(name, candidate.output(candidate.call()), expected, FLOAT)
+        return in_turns({name: alone(each.call) for name, each in candidates.items()}, repeats)
+
+
+def _vector_row(n: int, peers: Peers, repeats: int) -> dict:
+    problem = _Problem(_normal(n, n), 1)
+    flat = problem.W.reshape(-1)
+    candidates = {"ours": problem.ours(DenseProduct), "sum": Candidate(lambda: _sum(flat))}
+    candidates |= _dense_peers(problem, peers, None)
+    spreads = problem.measure(candidates, repeats)
+    rate = problem.W.nbytes / spreads["ours"].median / 1e3
+    return {"n": n, "spreads": spreads, "gb_per_s": round(rate, 1)}
+
+
+def _batch_rows(n: int, peers: Peers, repeats: int) -> Iterator[dict]:
+    W, session = _normal(n, n), None
+    if ONNXRUNTIME in peers:
+        from repurpose_hpc.bench.peers import onnx_alone
+
+        session = onnx_alone.session([(W, _normal(n, 1).reshape(-1))], threads=1)
+    for batch in BATCHES:
+        problem = _Problem(W, batch)
+        candidates = {"ours": problem.ours(DenseProduct), **_dense_peers(problem, peers, session)}
+        spreads = problem.measure(candidates, repeats)
+        rate = 2 * W.size * batch / spreads["ours"].median / 1e3
+        yield {"n": n, "batch": batch, "spreads": spreads, "gflops": round(rate, 1)}
+
+
+def _dense_peers(problem: _Problem, peers: Peers, session: object | None) -> dict[str, Candidate]:
+    """Peers by name; ONNX Runtime if it has a ``session``."""
+    W, X = problem.W, problem.X
+    if X.shape[1] == 1:
+        x, y = X[:, 0].copy(), np.empty(len(W), FLOAT)
+        found = {"numpy": Candidate(lambda: np.dot(W, x, out=y), lambda y: y[:, None])}
+    else:
+        out = np.empty_like(problem.out)
+        found = {"numpy": Candidate(lambda: np.matmul(W, X, out=out))}
+    if TORCH in peers:
+        from repurpose_hpc.bench.peers import torch_alone
+
+        found["torch"] = torch_alone.dense(W, X)
+    if session is not None:
+        from repurpose_hpc.bench.peers import onnx_alone
+
+        found["onnxruntime"] = onnx_alone.network(session, X, nullcontext)
+    return found
+
+
+def _csr_rows(n: int, peers: Peers, repeats: int) -> Iterator[dict]:
+    for density in DENSITIES:
+        kept = np.random.default_rng(1).random((n, n), FLOAT) < density
+        W = np.where(kept, _normal(n, n), FLOAT.type(0))
+        rows = csr_array(W)
+        for columns in CSR_COLUMNS:
+            problem = _Problem(W, columns)
+            spreads = problem.measure(_csr_candidates(problem, rows, peers), repeats)
+            rate = 2 * rows.nnz * columns / spreads["ours"].median / 1e3
+            yield {
+                "n": n,
+                "density": density,
+                "columns": columns,
+                "spreads": spreads,
+                "gflops": round(rate, 1),
+            }
+
+
+def _csr_candidates(problem: _Problem, rows: csr_array, peers: Peers) -> dict[str, Candidate]:
+    X = problem.X
+    x = X[:, 0].copy() if X.shape[1] == 1 else X
+    candidates = {
+        "ours": problem.ours(CsrProduct),
+        "scipy": Candidate(lambda: rows @ x, lambda y: y.reshape(len(y), -1)),
+    }
+    if TORCH in peers:
+        from repurpose_hpc.bench.peers import torch_alone
+
+        candidates["torch"] = torch_alone.sparse(rows.data, rows.indices, rows.indptr, rows.shape, X)
+    return candidates
+
+
+def aligned(values: np.ndarray) -> np.ndarray:
+    """The values (rows, batch) in memory as programs have it."""
+    copy = Buffer(len(values), values.shape[1], values.dtype).view(values.shape[1])
+    copy[:] = values
+    return copy
+
+
+def _normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape, FLOAT)

@@ -1,0 +1,61 @@
+"""Which cores the ranks have: one each while there are enough."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mpi4py import MPI
+
+from repurpose_hpc.runtime.hosts import machine
+
+_SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+
+
+class Placement:
+    """The cores of this rank and of its machine; made collectively, and every rank is then pinned.
+
+    A core of its own is a hardware thread that shares nothing with those of other ranks, as far as
+    there are enough; with more ranks than hardware threads nobody is pinned.
+
+    Attributes:
+        cores: hardware threads that the ranks of this machine may use, one of each core first.
+        physical: how many cores these are.
+        ranks: on this machine.
+        pinned: whether this rank has a hardware thread of its own.
+        oversubscribed: whether any machine has more ranks than cores; the same on all ranks.
+    """
+
+    def __init__(self, comm: MPI.Comm) -> None:
+        ranks = comm.allgather((machine(), os.sched_getaffinity(0)))
+        here = [rank for rank, (name, _) in enumerate(ranks) if name == machine()]
+        allowed = set().union(*(ranks[rank][1] for rank in here))
+        siblings = {cpu: _siblings(cpu) & allowed for cpu in allowed}
+        self.cores = sorted(allowed, key=lambda cpu: (sorted(siblings[cpu]).index(cpu), cpu))
+        self.physical = len({min(each) for each in siblings.values()})
+        self.ranks = len(here)
+        self.pinned = len(here) <= len(self.cores)
+        self.oversubscribed = comm.allreduce(len(here) > self.physical, MPI.LOR)
+        if self.pinned:
+            os.sched_setaffinity(0, {self.cores[here.index(comm.rank)]})
+
+    @contextmanager
+    def all_cores(self) -> Iterator[None]:
+        """A block that may use all of them; threads that it starts keep them."""
+        mine = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, self.cores)
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, mine)
+
+
+def _siblings(cpu: int) -> set[int]:
+    """The hardware threads of the core of ``cpu``."""
+    path = Path(_SIBLINGS.format(cpu))
+    if not path.exists():
+        return {cpu}
+    spans = [span.split("-") for span in path.read_text().strip().split(",")]
+    return {each for span in spans for each in range(int(span[0]), int(span[-1]) + 1)} | {cpu}

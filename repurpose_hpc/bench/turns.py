@@ -1,0 +1,168 @@
+"""Candidates take turns, so that other work on the machine slows all of them alike.
+
+A *turn* is a function: it calls its candidate so many times in a row and returns the seconds of each
+call, the same numbers on all ranks.  A turn begins with rest: thread pools spin for a while after their
+work, and would take a core from the next candidate.  After it a call that is not timed brings the
+candidate's own data back into the caches.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from repurpose_hpc.runtime.agreement import collectively
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+Call = Callable[[], object]
+Turn = Callable[[int], np.ndarray]
+Setting = Callable[[], AbstractContextManager]
+
+REPEATS = 100
+# Calls in one turn; of a call that takes longer than SLOW seconds only one.
+IN_A_ROW, SLOW = 10, 0.05
+# A process rests when its threads together compute less than IDLE of a PAUSE (seconds).
+PAUSE, IDLE, LONGEST_REST = 1e-3, 0.1, 1.0
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The times of a candidate's calls.
+
+    Attributes:
+        median, p10, p90: microseconds.
+        repeats: how many calls were timed.
+    """
+
+    median: float
+    p10: float
+    p90: float
+    repeats: int
+
+    @classmethod
+    def of(cls, seconds: np.ndarray) -> Spread:
+        """Summarise ``seconds``, (repeats,)."""
+        return cls(*(1e6 * np.percentile(seconds, (50, 10, 90))).tolist(), seconds.size)
+
+    def divided(self, number: int) -> Spread:
+        """Of one of ``number`` things that a call does."""
+        return Spread(self.median / number, self.p10 / number, self.p90 / number, self.repeats)
+
+    def as_dict(self) -> dict:
+        """For JSON."""
+        return asdict(self)
+
+
+def in_turns(turns: dict[str, Turn], repeats: int = REPEATS) -> dict[str, Spread]:
+    """Time all candidates within one loop, after a warm-up.
+
+    Args:
+        turns: by the names of the candidates; the same names on all ranks.
+        repeats: timed calls of each candidate; a tenth of them where a call takes longer than SLOW.
+    """
+    rounds = math.ceil(repeats / IN_A_ROW)
+    most = math.ceil(repeats / rounds)
+    calls = {name: most if _pilot(turn) <= SLOW else 1 for name, turn in turns.items()}
+    times = [{name: turn(calls[name]) for name, turn in turns.items()} for _ in range(rounds)]
+    return {name: Spread.of(np.concatenate([each[name] for each in times])) for name in turns}
+
+
+def alone(call: Call, setting: Setting = nullcontext) -> Turn:
+    """The turn of a candidate that is one process.
+
+    Args:
+        call: the candidate.
+        setting: what it is called in, for instance with more threads.
+    """
+
+    def turn(calls: int) -> np.ndarray:
+        rest()
+        with setting():
+            if calls > 1:
+                call()
+            return np.array([_seconds(call) for _ in range(calls)])
+
+    return turn
+
+
+def on_root(call: Call | None, comm: MPI.Comm, setting: Setting = nullcontext) -> Turn:
+    """The turn of a candidate that is one process, on the root, while the other ranks sleep.
+
+    Args:
+        call: the candidate, on the root; not used elsewhere.
+        comm: of the job.
+        setting: as of ``alone``.
+    """
+
+    def turn(calls: int) -> np.ndarray:
+        times = np.empty(calls)
+        with collectively(comm):
+            if comm.rank == 0:
+                times[:] = alone(call, setting)(calls)
+        comm.Bcast(times, root=0)
+        return times
+
+    return turn
+
+
+def together(call: Call, comm: MPI.Comm, barrier: Call, setting: Setting = nullcontext) -> Turn:
+    """The turn of a candidate that is all ranks: a barrier before each call, the time of the slowest rank.
+
+    Args:
+        call: this rank's part.
+        comm: of the job.
+        barrier: of the candidate's own library.
+        setting: as of ``alone``.
+    """
+
+    def turn(calls: int) -> np.ndarray:
+        rest()
+        times = np.empty(calls)
+        with setting():
+            if calls > 1:
+                call()
+            for each in range(calls):
+                barrier()
+                times[each] = _seconds(call)
+        slowest = np.empty_like(times)
+        comm.Allreduce(times, slowest, max_operation())
+        return slowest
+
+    return turn
+
+
+def rest() -> None:
+    """Sleep until no other thread of this process computes."""
+    ends = time.monotonic() + LONGEST_REST
+    while time.monotonic() < ends:
+        began = time.process_time()
+        time.sleep(PAUSE)
+        if time.process_time() - began < IDLE * PAUSE:
+            return
+
+
+def max_operation() -> MPI.Op:
+    """MPI's maximum; scripts that measure one process do without MPI."""
+    from mpi4py import MPI
+
+    return MPI.MAX
+
+
+def _pilot(turn: Turn) -> float:
+    """About how many seconds a call takes."""
+    first = turn(1)[0]
+    return first if first > 2 * SLOW else turn(2).min()
+
+
+def _seconds(call: Call) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began

@@ -1,0 +1,100 @@
+r"""Time PETSc on the layers of ``repurpose_hpc.bench inference``: dense MatMult, bias, ReLU, in float64.
+
+    apt install python3-petsc4py python3-mpi4py
+    DEBIAN=$(dirname $(ls -d /usr/lib/petscdir/*/*-real/lib/python3/dist-packages/petsc4py))
+    PYTHONPATH=.:$DEBIAN OMP_NUM_THREADS=1 mpirun.openmpi -n 2 --bind-to core /usr/bin/python3 \
+        scripts/bench_petsc.py
+
+Debian's petsc4py needs Debian's Python and Open MPI, so this is a run of its own, with its own weights of the
+same sizes: compare with ``python -m repurpose_hpc.bench inference --dtype float64 --batches 1`` of the same
+minute.  One vector; matrices and vectors are cut by rows into equal parts, as PETSc has them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import numpy as np
+from petsc4py import PETSc
+
+from repurpose_hpc.bench.turns import REPEATS, in_turns, together
+from repurpose_hpc.options import integers, positive
+
+LAYERS = 4
+
+
+def main() -> None:
+    """Print a line for every width, on the root."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--widths", type=integers, default=(1024, 4096, 8192), metavar="N,N,...")
+    parser.add_argument("--repeat", type=positive, default=REPEATS, metavar="N")
+    args = parser.parse_args()
+    comm = PETSc.COMM_WORLD.tompi4py()
+    for width in args.widths:
+        turn = together(checked(width, comm), comm, comm.Barrier)
+        spread = in_turns({"petsc": turn}, args.repeat)["petsc"]
+        if comm.rank == 0:
+            print(
+                f"n {width}, {comm.size} ranks: median {spread.median:,.1f} us "
+                f"({spread.p10:,.1f} to {spread.p90:,.1f}, {spread.repeats} repeats)",
+                flush=True,
+            )
+
+
+def checked(width: int, comm) -> Callable[[], PETSc.Vec]:
+    """A forward pass, after a look at what this rank's rows of it are."""
+    first, end = (width * rank // comm.size for rank in (comm.rank, comm.rank + 1))
+    weights = [weights_of(width, layer) for layer in range(LAYERS)]
+    x, *biases = (np.random.default_rng(LAYERS + each).standard_normal(width) for each in range(LAYERS + 1))
+    sizes = end - first, width
+    layers = [
+        (matrix(W[first:end], sizes, comm), vector(b[first:end], sizes, comm), vector(None, sizes, comm))
+        for W, b in zip(weights, biases, strict=True)
+    ]
+    start = vector(x[first:end], sizes, comm)
+
+    def forward() -> PETSc.Vec:
+        y = start
+        for index, (A, b, out) in enumerate(layers):
+            A.multAdd(y, b, out)
+            if index < LAYERS - 1:
+                values = out.getArray()
+                np.maximum(values, 0, out=values)
+            y = out
+        return y
+
+    expected = x
+    for index, (W, b) in enumerate(zip(weights, biases, strict=True)):
+        expected = W @ (np.maximum(expected, 0) if index else expected) + b
+    difference = np.abs(forward().getArray() - expected[first:end]).max()
+    if difference > 1e-10 * np.abs(expected).max():
+        raise SystemExit(f"PETSc differs from NumPy by {difference:.3g}: nothing is timed")
+    return forward
+
+
+def weights_of(width: int, layer: int) -> np.ndarray:
+    """Random weights (width, width), float64."""
+    return np.random.default_rng(layer).standard_normal((width, width)) * (2 / width) ** 0.5
+
+
+def matrix(rows: np.ndarray, sizes: tuple[int, int], comm) -> PETSc.Mat:
+    """A dense matrix of which this rank has ``rows``."""
+    A = PETSc.Mat().createDense((sizes, sizes), comm=comm)
+    A.setUp()
+    A.getDenseArray()[:] = rows
+    A.assemble()
+    return A
+
+
+def vector(values: np.ndarray | None, sizes: tuple[int, int], comm) -> PETSc.Vec:
+    """A vector of which this rank has ``values``; None: zeros."""
+    v = PETSc.Vec().createMPI(sizes, comm=comm)
+    v.getArray()[:] = 0 if values is None else values
+    return v
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""``python -m repurpose_hpc.bench``: what each subject reports, and what it refuses."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from repurpose_hpc.bench.candidate import check
+from repurpose_hpc.bench.turns import alone, in_turns
+from repurpose_hpc.errors import UserError
+
+BENCH = ("-m", "repurpose_hpc.bench")
+HAS_TORCH = find_spec("torch") is not None
+HAS_ONNX = find_spec("onnx") is not None and find_spec("onnxruntime") is not None
+SPREAD = {"median", "p10", "p90", "repeats"}
+
+
+@pytest.fixture
+def bench(mpirun, tmp_path: Path):
+    """A function (ranks, words) -> report."""
+
+    def run(ranks: int, *words: str) -> dict:
+        out = tmp_path / "report.json"
+        done = mpirun(ranks, *BENCH, *words, "--repeat", 2, "--out", out)
+        assert done.returncode == 0, done.stdout + done.stderr
+        result = json.loads(out.read_text())
+        assert result["ranks"] == ranks
+        assert result["machine"]["versions"]["numpy"] == np.__version__
+        assert any(line.startswith("torch: ") for line in result["left_out"]) != HAS_TORCH
+        for line in result["left_out"]:
+            assert f"left out: {line}" in done.stdout
+        return result
+
+    return run
+
+
+def check_rows(rows: list[dict], base: str, names: set[str]) -> None:
+    """Every candidate of every row has its times, and every one but ``base`` a ratio to it."""
+    for row in rows:
+        assert set(row["us"]) == names
+        assert set(row["ratios"]) == names - {base}
+        for name, us in row["us"].items():
+            assert set(us) == SPREAD and 0 < us["p10"] <= us["median"] <= us["p90"]
+            if name != base:
+                assert row["ratios"][name] == pytest.approx(
+                    us["median"] / row["us"][base]["median"], rel=0.01, abs=1e-3
+                )
+
+
+def test_kernels(bench):
+    result = bench(1, "kernels", "--sizes", "70")
+    torch, onnx = {"torch"} if HAS_TORCH else set(), {"onnxruntime"} if HAS_ONNX else set()
+    check_rows(result["vector"], "ours", {"ours", "sum", "numpy"} | torch)
+    check_rows(result["batch"], "ours", {"ours", "numpy"} | torch | onnx)
+    check_rows(result["csr"], "ours", {"ours", "scipy"} | torch)
+    assert {(row["n"], row["columns"]) for row in result["csr"]} == {(70, 1), (70, 64)}
+
+
+def test_exchange(bench):
+    result = bench(3, "exchange", "--bytes", "4,400")
+    assert [row["bytes"] for row in result["exchange"]] == [4, 400]
+    names = set(result["exchange"][0]["us"])
+    assert names >= {"ours", "allgather", "alltoallv", "ialltoallv", "neighbor", "p2p", "p2p_persistent"}
+    assert ("gloo_allgather" in names) == HAS_TORCH
+    check_rows(result["exchange"], "ours", names)
+
+
+def test_inference(bench):
+    result = bench(2, "inference", "--widths", "32,64", "--batches", "1,3", "--comm-budget", "0.25")
+    rows = result["inference"]
+    assert [(row["n"], row["batch"]) for row in rows] == [(32, 1), (32, 3), (64, 1), (64, 3)]
+    names = set(rows[0]["us"])
+    assert names >= {"restructured", "dense", "mpi_allgather", "single", "numpy_1"}
+    assert ({"gloo", "dtensor", "torch_1"} <= names) == HAS_TORCH
+    assert ("onnxruntime_1" in names) == HAS_ONNX
+    check_rows(rows, "restructured", names)
+    alone = [name for name in names if name == "single" or name.rpartition("_")[2].isdigit()]
+    for row in rows:
+        best = min(alone, key=lambda name: row["us"][name]["median"])
+        assert row["best_single"] == best
+        assert row["best_single_ratio"] == pytest.approx(row["ratios"][best], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "words", "message"),
+    [
+        (2, ("kernels",), "kernels: expected one process, found 2 ranks"),
+        (1, ("exchange",), "exchange: expected 2 ranks or more, found 1"),
+        (
+            2,
+            ("inference", "--widths", "64,33"),
+            "--widths: expected multiples of the 2 ranks, found (64, 33)",
+        ),
+    ],
+)
+def test_refusals(mpirun, ranks, words, message):
+    done = mpirun(ranks, *BENCH, *words)
+    assert done.returncode != 0
+    assert done.stderr.count("repurpose-hpc: error: ") == 1
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize("found", [np.array([[1.0], [2.001]]), np.array([[1.0], [np.nan]]), np.ones((1, 2))])
+def test_what_computes_something_else_is_not_timed(found):
+    expected = np.array([[1.0], [2.0]])
+    check("right", expected + 1e-5, expected, np.dtype(np.float32))
+    with pytest.raises(UserError, match="wrong: expected results of shape"):
+        check("wrong", found, expected, np.dtype(np.float32))
+
+
+def test_candidates_take_turns():
+    order = []
+    spreads = in_turns({name: alone(lambda name=name: order.append(name)) for name in "ab"}, repeats=20)
+    assert [spread.repeats for spread in spreads.values()] == [20, 20]
+    # Two pilots, then two rounds, each with a call for warming up and ten timed ones.
+    assert "".join(order)[-44:] == 2 * (11 * "a" + 11 * "b")
