@@ -52,7 +52,8 @@ def check_rows(rows: list[dict], base: str, names: set[str]) -> None:
 def test_kernels(bench):
     result = bench(1, "kernels", "--sizes", "70")
     torch, onnx = {"torch"} if HAS_TORCH else set(), {"onnxruntime"} if HAS_ONNX else set()
-    check_rows(result["vector"], "ours", {"ours", "sum", "numpy"} | torch)
+    short = {"ours_bfloat16", "ours_float16", "ours_int8"}
+    check_rows(result["vector"], "ours", {"ours", "sum", "numpy"} | short | torch)
     check_rows(result["batch"], "ours", {"ours", "numpy"} | torch | onnx)
     check_rows(result["csr"], "ours", {"ours", "scipy"} | torch)
     assert {(row["n"], row["columns"]) for row in result["csr"]} == {(70, 1), (70, 64)}
@@ -62,7 +63,16 @@ def test_exchange(bench):
     result = bench(3, "exchange", "--bytes", "4,400")
     assert [row["bytes"] for row in result["exchange"]] == [4, 400]
     names = set(result["exchange"][0]["us"])
-    assert names >= {"ours", "allgather", "alltoallv", "ialltoallv", "neighbor", "p2p", "p2p_persistent"}
+    assert names >= {
+        "ours",
+        "ours_p2p",
+        "allgather",
+        "alltoallv",
+        "ialltoallv",
+        "neighbor",
+        "p2p",
+        "p2p_persistent",
+    }
     assert ("gloo_allgather" in names) == HAS_TORCH
     check_rows(result["exchange"], "ours", names)
 

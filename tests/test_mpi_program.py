@@ -153,7 +153,7 @@ def test_ghosts_arrive_as_the_wire_makes_them(wire, workers):
     """Whether they come from another rank or from a worker of the same one."""
     if workers < COMM.size:
         pytest.skip("a rank hosts at least one worker")
-    network = small_plans.random_network()
+    network = small_plans.random_network(head="identity")
     plan = small_plans.scaled(network, small_plans.random_plan(network, workers, "partitioned", 5))
     network = small_plans.pruned(network, plan)
     x = np.random.default_rng(3).standard_normal((5, network.inputs))
@@ -182,7 +182,7 @@ def plan_values(network, plan):
 
 @pytest.mark.parametrize("stored", ["bfloat16", "float16", "int8"])
 def test_weights_in_fewer_bits(stored):
-    network = small_plans.random_network()
+    network = small_plans.random_network(head="identity")
     plan = small_plans.random_plan(network, COMM.size, "partitioned", 5)
     network = small_plans.pruned(network, plan)
     x = np.random.default_rng(3).standard_normal((5, network.inputs))

@@ -117,7 +117,7 @@ def test_runs_in_float32_are_within_the_tolerance(seed, wire, placement):
     x = np.random.default_rng(seed).standard_normal((400, network.inputs))
     run, reference = (forward(network, x, dtype, rounding) for dtype in (np.float32, np.float64))
     difference = np.abs(run - reference) / np.abs(reference).max()
-    assert difference.max() <= tolerance(np.dtype(np.float32), wire)
+    assert difference.max() <= tolerance(np.dtype(np.float32), Formats(wire=wire))
     # Hardly anything is rounded to the other side.
     assert np.mean(difference > 1e-5) < 0.05
 
@@ -252,7 +252,7 @@ def test_checks_compare_with_the_rounding(tmp_path):
             checks = Checks(file, len(x), network, None, compute=computing(network, plan, wire))
             checks.add(run)
             assert (checks.difference < 1e-12) == is_same
-    checks.difference = 2 * tolerance(np.dtype(np.float32), "float16") * checks.largest
+    checks.difference = 2 * tolerance(np.dtype(np.float32), Formats(wire="float16")) * checks.largest
     checks.verify(np.dtype(np.float32), Formats(wire=INT8))
     with pytest.raises(UserError, match="expected outputs within 0.000987"):
         checks.verify(np.dtype(np.float32), Formats(wire="float16"))

@@ -19,7 +19,10 @@ from repurpose_hpc.bench.placement import Placement
 from repurpose_hpc.bench.table import Table
 from repurpose_hpc.bench.turns import in_turns, together
 from repurpose_hpc.runtime.agreement import collectively
+from repurpose_hpc.runtime.blocks import PHASES
+from repurpose_hpc.runtime.carriers import DEFAULT_WAY, available
 from repurpose_hpc.runtime.exchange import Exchange, Items
+from repurpose_hpc.runtime.tape import Tape
 
 IN_A_ROW = 10
 FLOAT = np.dtype(np.float32)
@@ -40,8 +43,9 @@ def run(
     table = Table("exchange", "the exchange alone", "ours", speaks=comm.rank == 0)
     with gloo_group(peers, placement, comm) as gloo:
         gloo_ways = gloo.WAYS if gloo else {}
-        ways = {"ours": None, **bare_mpi.WAYS, **gloo_ways}
-        for name in [name for name, way in ways.items() if way and not _works(way, comm)]:
+        own = {_name(way): partial(_ours, way) for way in available()}
+        ways = {**own, **bare_mpi.WAYS, **gloo_ways}
+        for name in [name for name, way in ways.items() if name not in own and not _works(way, comm)]:
             peers.leave_out(name, "this MPI library does not have it")
             del ways[name]
         for size in sizes:
@@ -69,32 +73,37 @@ def _works(way: Way, comm: MPI.Comm) -> bool:
     return True
 
 
-def _checked(name: str, way: Way | None, values: int, comm: MPI.Comm) -> Callable[[], object]:
-    """A call that exchanges ``values`` numbers per pair, after a look at what arrives; None: ours."""
+def _name(way: str) -> str:
+    """Of one of our own ways."""
+    return "ours" if way == DEFAULT_WAY else f"ours_{way}"
+
+
+def _checked(name: str, way: Way, values: int, comm: MPI.Comm) -> Callable[[], object]:
+    """A call that exchanges ``values`` numbers per pair, after a look at what arrives."""
     send, receive = _blocks(values, comm)
-    expected = np.stack([_message(rank, values) for rank in range(comm.size) if rank != comm.rank])
-    call, arrived = _ours(values, send, comm) if way is None else (way(comm, send, receive), receive)
+    call = way(comm, send, receive)
     call()
     with collectively(comm):
-        found = arrived if way is None else np.delete(arrived, comm.rank, axis=0)
-        check(name, found, expected, FLOAT)
+        others = np.arange(comm.size) != comm.rank
+        expected = np.stack([_message(rank, values) for rank in np.flatnonzero(others)])
+        check(name, receive[others], expected, FLOAT)
     return call
 
 
-def _ours(values: int, send: np.ndarray, comm: MPI.Comm) -> tuple[Callable[[], object], np.ndarray]:
-    """The exchange of programs, and where its messages arrive, (P - 1, values)."""
+def _ours(way: str, comm: MPI.Comm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
+    """The exchange of programs as they make it; what the first one brings is in ``receive`` as well."""
+    values = send.shape[1]
     counts = np.full(comm.size, values)
     counts[comm.rank] = 0
     items = Items(np.arange(counts.sum()), counts, [])
     exchange = Exchange(comm, items, items, 1, FLOAT)
     exchange.send.flat[:] = np.delete(send, comm.rank, axis=0).reshape(-1)
-    arguments = exchange.arguments(1)
-
-    def call() -> None:
-        exchange.post(*arguments)
-        exchange.wait()
-
-    return call, exchange.receive.flat.reshape(comm.size - 1, values)
+    carrier = exchange.carrier(way, 1)
+    tape = Tape([*carrier.begin, *carrier.post, *carrier.wait], FLOAT, FLOAT, carrier)
+    seconds = np.zeros(len(PHASES))
+    tape.play(seconds)
+    receive[np.arange(comm.size) != comm.rank] = exchange.receive.flat.reshape(-1, values)
+    return partial(tape.play, seconds)
 
 
 def _blocks(values: int, comm: MPI.Comm) -> tuple[np.ndarray, np.ndarray]:

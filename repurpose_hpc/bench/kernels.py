@@ -17,10 +17,13 @@ from repurpose_hpc.bench.table import Table
 from repurpose_hpc.bench.turns import alone, in_turns
 from repurpose_hpc.kernels.jit import jit
 from repurpose_hpc.model.activations import RELU
+from repurpose_hpc.model.wire import EXACT, WIRES
 from repurpose_hpc.runtime.blocks import CsrProduct, DenseProduct, Epilogue, epilogue_of
 from repurpose_hpc.runtime.buffers import Buffer, Scratch
 
 BATCHES = (2, 4, 8, 16, 32, 64, 128, 256)
+# Formats of weights with fewer bits, which only one vector makes the most of.
+SHORT = tuple(stored for stored in WIRES if stored != EXACT)
 DENSITIES = (0.01, 0.02, 0.05, 0.1)
 CSR_COLUMNS = (1, 64)
 FLOAT = np.dtype(np.float32)
@@ -88,14 +91,14 @@ class _Problem:
         self.plain = W.astype(np.float64) @ self.X
         self.biased = self.plain + self.bias
 
-    def ours(self, kind: type[DenseProduct | CsrProduct]) -> Candidate:
-        return product(kind(self.W), self.X, self.bias, self.out, epilogue_of(RELU))
+    def ours(self, made: DenseProduct | CsrProduct) -> Candidate:
+        return product(made, self.X, self.bias, self.out, epilogue_of(RELU))
 
     def measure(self, candidates: dict[str, Candidate], repeats: int) -> dict:
         """The spread of each candidate, after a check of its result."""
         for name, candidate in candidates.items():
             expected = {"ours": np.maximum(self.biased, 0), "onnxruntime": self.biased}.get(name, self.plain)
-            if name != "sum":
+            if name != "sum" and not name.startswith("ours_"):
                 check(name, candidate.output(candidate.call()), expected, FLOAT)
         return in_turns({name: alone(each.call) for name, each in candidates.items()}, repeats)
 
@@ -103,7 +106,8 @@ class _Problem:
 def _vector_row(n: int, peers: Peers, repeats: int) -> dict:
     problem = _Problem(_normal(n, n), 1)
     flat = problem.W.reshape(-1)
-    candidates = {"ours": problem.ours(DenseProduct), "sum": Candidate(lambda: _sum(flat))}
+    candidates = {"ours": problem.ours(DenseProduct(problem.W)), "sum": Candidate(lambda: _sum(flat))}
+    candidates |= {f"ours_{stored}": problem.ours(DenseProduct(problem.W, stored)) for stored in SHORT}
     candidates |= _dense_peers(problem, peers, None)
     spreads = problem.measure(candidates, repeats)
     rate = problem.W.nbytes / spreads["ours"].median / 1e3
@@ -118,7 +122,7 @@ def _batch_rows(n: int, peers: Peers, repeats: int) -> Iterator[dict]:
         session = onnx_alone.session([(W, _normal(n, 1).reshape(-1))], threads=1)
     for batch in BATCHES:
         problem = _Problem(W, batch)
-        candidates = {"ours": problem.ours(DenseProduct), **_dense_peers(problem, peers, session)}
+        candidates = {"ours": problem.ours(DenseProduct(problem.W)), **_dense_peers(problem, peers, session)}
         spreads = problem.measure(candidates, repeats)
         rate = 2 * W.size * batch / spreads["ours"].median / 1e3
         yield {"n": n, "batch": batch, "spreads": spreads, "gflops": round(rate, 1)}
@@ -166,7 +170,7 @@ def _csr_candidates(problem: _Problem, rows: csr_array, peers: Peers) -> dict[st
     X = problem.X
     x = X[:, 0].copy() if X.shape[1] == 1 else X
     candidates = {
-        "ours": problem.ours(CsrProduct),
+        "ours": problem.ours(CsrProduct(problem.W)),
         "scipy": Candidate(lambda: rows @ x, lambda y: y.reshape(len(y), -1)),
     }
     if TORCH in peers:

@@ -17,14 +17,14 @@ stay the same, so that compiled code can make them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from mpi4py import MPI
 
 from repurpose_hpc.runtime.blocks import EXCHANGE, WAIT, Call
-from repurpose_hpc.runtime.functions import Requests, function, handle
+from repurpose_hpc.runtime.functions import Requests, Some, function, handle
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,19 +76,19 @@ class Carrier:
         post: calls when the items are packed.
         wait: calls when what the others sent is needed.
         uses: what the calls have the addresses of.
-        owned: what MPI wants back.
+        graph: a communicator of its own.
     """
 
     begin: list[Call]
     post: list[Call]
     wait: list[Call]
     uses: tuple = ()
-    owned: Sequence[MPI.Comm | MPI.Request] = ()
+    graph: MPI.Comm | None = None
 
     def free(self) -> None:
-        """Give back what belongs to MPI; collective; the calls must not be made any more."""
-        for each in self.owned:
-            each.Free()
+        """Give the communicator back; collective; the calls must not be made any more."""
+        if self.graph is not None:
+            self.graph.Free()
 
 
 def _alltoallv(comm: MPI.Comm, sent: Message, received: Message, tag: int) -> Carrier:
@@ -103,22 +103,20 @@ def _ialltoallv(comm: MPI.Comm, sent: Message, received: Message, tag: int) -> C
 def _neighbor(comm: MPI.Comm, sent: Message, received: Message, tag: int) -> Carrier:
     graph = comm.Create_dist_graph_adjacent(received.peers, sent.peers)
     carrier = _started("MPI_Ineighbor_alltoallv", graph, sent.of_peers(), received.of_peers())
-    return replace(carrier, owned=[graph])
+    return replace(carrier, graph=graph)
 
 
 def _started(name: str, comm: MPI.Comm, sent: Message, received: Message) -> Carrier:
     """A collective that starts and returns a request."""
     requests = Requests([MPI.REQUEST_NULL])
-    arguments = *sent.arguments(), *received.arguments(), handle(comm), requests.address
+    arguments = *sent.arguments(), *received.arguments(), handle(comm), requests.all.address
     post = EXCHANGE, function(name), arguments
     return Carrier([], [post], [_waiting(requests)], (sent, received, requests))
 
 
 def _persistent(comm: MPI.Comm, sent: Message, received: Message, tag: int) -> Carrier:
-    request = comm.Alltoallv_init(sent.specification(), received.specification())
-    requests = Requests([request])
-    uses = sent, received, requests
-    return Carrier([], [_starting(requests)], [_waiting(requests)], uses, [request])
+    requests = Requests([comm.Alltoallv_init(sent.specification(), received.specification())])
+    return Carrier([], [_starting(requests.all)], [_waiting(requests)], (sent, received, requests))
 
 
 def _p2p(comm: MPI.Comm, sent: Message, received: Message, tag: int) -> Carrier:
@@ -131,16 +129,15 @@ def _p2p(comm: MPI.Comm, sent: Message, received: Message, tag: int) -> Carrier:
         [_starting(second)] if sends else [],
         [_waiting(requests)] if receives or sends else [],
         (sent, received, requests),
-        receives + sends,
     )
 
 
-def _starting(requests: Requests) -> Call:
-    return EXCHANGE, function("MPI_Startall"), (requests.count, requests.address)
+def _starting(requests: Some) -> Call:
+    return EXCHANGE, function("MPI_Startall"), tuple(requests)
 
 
 def _waiting(requests: Requests) -> Call:
-    return WAIT, function("MPI_Waitall"), (requests.count, requests.address, requests.statuses)
+    return WAIT, function("MPI_Waitall"), (*requests.all, requests.statuses)
 
 
 CARRIERS: dict[str, Callable[[MPI.Comm, Message, Message, int], Carrier]] = {

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from mpi4py import MPI
+
+_REQUEST_BYTES = MPI._sizeof(MPI.Request)
 
 
 @dataclass(frozen=True)
@@ -53,25 +55,36 @@ def check(status: int) -> None:
         raise MPI.Exception(status)
 
 
+class Some(NamedTuple):
+    """Requests side by side in memory: how many, and where."""
+
+    count: int
+    address: int
+
+
 class Requests:
     """Requests side by side in memory, as C takes them, with room for the statuses that they end with.
 
+    Persistent ones are given back when this is gone.
+
     Attributes:
-        count: how many.
-        address, statuses: where they are.
+        all: where they are.
+        statuses: where those are.
     """
 
     def __init__(self, requests: Sequence[MPI.Request]) -> None:
-        self.count = len(requests)
-        # Persistent ones must live; handles of all are copied.
-        self._requests, size = requests, MPI._sizeof(MPI.Request)
-        handles = b"".join(ctypes.string_at(MPI._addressof(each), size) for each in requests)
+        self._requests = requests
+        handles = b"".join(ctypes.string_at(MPI._addressof(each), _REQUEST_BYTES) for each in requests)
         self._handles = np.frombuffer(bytearray(handles), np.uint8)
-        self._statuses = np.zeros(self.count * MPI._sizeof(MPI.Status) // 4, np.intc)
-        self.address, self.statuses = self._handles.ctypes.data, self._statuses.ctypes.data
+        self._statuses = np.zeros(len(requests) * MPI._sizeof(MPI.Status) // 4, np.intc)
+        self.all = self.part(0, len(requests))
+        self.statuses = self._statuses.ctypes.data
 
-    def part(self, first: int, count: int) -> Requests:
-        """``count`` of them from number ``first`` on, in the same memory."""
-        part = copy(self)
-        part.count, part.address = count, self.address + first * MPI._sizeof(MPI.Request)
-        return part
+    def part(self, first: int, count: int) -> Some:
+        """``count`` of them from number ``first`` on."""
+        return Some(count, self._handles.ctypes.data + first * _REQUEST_BYTES)
+
+    def __del__(self) -> None:
+        for each in self._requests:
+            if each != MPI.REQUEST_NULL and not MPI.Is_finalized():
+                each.Free()

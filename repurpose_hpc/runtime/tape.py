@@ -20,9 +20,9 @@ class Tape:
     The time that it takes is measured by itself, phase by phase.
     """
 
-    def __init__(self, calls: Iterable[Call], dtype: np.dtype, stored: np.dtype) -> None:
-        """``dtype`` and ``stored`` are those of numbers and of dense weights."""
-        self._calls = list(calls)  # keeps the arrays
+    def __init__(self, calls: Iterable[Call], dtype: np.dtype, stored: np.dtype, uses: object = None) -> None:
+        """``dtype`` and ``stored`` are those of numbers and of dense weights; ``uses`` lives as long."""
+        self._calls, self._uses = list(calls), uses  # keeps the arrays
         rows = [_instruction(call) for call in self._calls]
         self._instructions, self._reals = (np.array(part) for part in zip(*rows, strict=True))
         self._clock = functions.function("MPI_Wtime").address
