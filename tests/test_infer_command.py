@@ -176,3 +176,26 @@ def test_assembled_single_shard_is_the_network():
     network = load_model(bundled.MODEL)
     whole = assemble([make_shard(network, single_worker_plan(network), 0, np.float32)])
     assert whole.fingerprint() == network.fingerprint()
+
+
+def test_the_way_of_the_exchange_is_reported(infer, tmp_path):
+    small_plans.write_shards(tmp_path / "shards", 3, "partitioned")
+    small_plans.write_samples(tmp_path / "x.npz")
+    files = "--shards", tmp_path / "shards", "--input", tmp_path / "x.npz", "--verify"
+    report, summary = infer(3, *files, "--exchange", "p2p")
+    assert report["exchange"] == "p2p" and "exchange_us" not in report
+    report, summary = infer(3, *files, "--exchange", "auto")
+    times = report["exchange_us"]
+    assert {"ialltoallv", "alltoallv", "neighbor", "p2p"} <= set(times)
+    assert report["exchange"] == min(times, key=times.get)
+    assert f"{report['exchange']}, the fastest" in summary
+
+
+def test_weights_in_fewer_bits(infer, tmp_path):
+    small_plans.write_shards(tmp_path / "shards", 3, "partitioned")
+    small_plans.write_samples(tmp_path / "x.npz")
+    files = "--shards", tmp_path / "shards", "--input", tmp_path / "x.npz", "--verify"
+    exact, _ = infer(2, *files)
+    report, summary = infer(2, *files, "--weights-dtype", "int8")
+    assert report["weights_dtype"] == "int8" and "weights int8" in summary
+    assert 100 * exact["relative_difference"] < report["relative_difference"] < 1 / 127

@@ -6,7 +6,7 @@ import numpy as np
 from mpi4py import MPI
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.runtime.carriers import CARRIERS, available
+from repurpose_hpc.runtime.carriers import CARRIERS, DEFAULT_WAY, available
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.timing import measure
 
@@ -36,10 +36,10 @@ def choose_way(program: Program, way: str, batch: int, comm: MPI.Comm) -> dict[s
     rank's times is taken, by all ranks alike.
 
     Returns:
-        with AUTO microseconds by way, on every rank; else nothing.
+        microseconds by way if any were tried, on every rank; one rank has nothing to choose.
     """
-    if way != AUTO:
-        program.way = way
+    if way != AUTO or comm.size == 1:
+        program.way = DEFAULT_WAY if way == AUTO else way
         return {}
     x = np.zeros((program.input_columns.size, batch), program.dtype)
     times = {}
