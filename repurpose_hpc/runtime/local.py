@@ -81,7 +81,7 @@ def _elementwise(op: Elementwise, spaces: Sequence[Space], hosting: Hosting, _: 
 def _affine(op: Affine, spaces: Sequence[Space], hosting: Hosting, epilogue: Epilogue) -> Maker:
     rows = hosting.neurons(spaces[-1].name)
     both = np.broadcast_arrays(op.scale[rows], op.shift[rows])
-    scale, shift = map(np.ascontiguousarray, both)
+    scale, shift = (np.array(each, order="C") for each in both)
     return lambda x, out: [(affine, (scale, x, shift, out, *epilogue))]
 
 
