@@ -125,6 +125,13 @@ def play(
     return 0
 
 
+def compile_player(real: np.ndarray, stored: np.ndarray) -> None:
+    """Compile ``play`` for tapes of these types, or load it from the cache, without playing anything."""
+    if not numba.config.DISABLE_JIT:
+        arguments = np.empty((0, _SLOTS), np.int64), np.empty((0, 2)), np.empty(0), 0
+        play.compile(tuple(numba.typeof(each) for each in (*arguments, real.reshape(-1), stored.reshape(-1))))
+
+
 @jit
 def _row(a: np.ndarray, slot: int, like: np.ndarray) -> np.ndarray:
     """The one-dimensional array whose address and size begin at ``slot``."""

@@ -14,6 +14,7 @@ from .exchange import pack, unpack, unpack_add
 from .maps import COMBINATION_CODES, affine, combine, take_positions
 from .pooling import average_pool, depthwise, max_pool
 from .rows import finish
+from .tape import compile_player
 from .windows import patches
 from .wire import pack_codes, unpack_codes
 
@@ -60,6 +61,7 @@ def warm_up(
         unpack_codes(code, scales, out_matrix)
     if maps:
         _warm_up_maps(dtype, epilogue)
+    compile_player(vector, panels)
     return time.perf_counter() - began
 
 

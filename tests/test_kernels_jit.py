@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from repurpose_hpc import kernels
+from repurpose_hpc.kernels import tape
 
 USE_ONE = (
     "import kernels, numpy; a = numpy.ones(3); kernels.activate_in_place(a, 1, 0.0, 0.0); print(a.sum())"
@@ -68,6 +69,7 @@ def test_warm_up_leaves_nothing_to_compile():
     kernels.unpack_add(np.empty((2, 3), np.float32), rows, out)
     use_maps(relu)
     assert [len(kernel.signatures) for kernel in compiled] == before
+    assert tape.play.signatures  # of the types of a program, see the tests of that
 
 
 def use_maps(relu):

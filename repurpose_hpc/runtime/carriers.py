@@ -24,7 +24,7 @@ import numpy as np
 from mpi4py import MPI
 
 from repurpose_hpc.runtime.blocks import EXCHANGE, WAIT, Call
-from repurpose_hpc.runtime.functions import Requests, Some, function, handle
+from repurpose_hpc.runtime.functions import Requests, Span, function, handle
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +132,7 @@ def _p2p(comm: MPI.Comm, sent: Message, received: Message, tag: int) -> Carrier:
     )
 
 
-def _starting(requests: Some) -> Call:
+def _starting(requests: Span) -> Call:
     return EXCHANGE, function("MPI_Startall"), tuple(requests)
 
 

@@ -55,7 +55,7 @@ def check(status: int) -> None:
         raise MPI.Exception(status)
 
 
-class Some(NamedTuple):
+class Span(NamedTuple):
     """Requests side by side in memory: how many, and where."""
 
     count: int
@@ -80,9 +80,9 @@ class Requests:
         self.all = self.part(0, len(requests))
         self.statuses = self._statuses.ctypes.data
 
-    def part(self, first: int, count: int) -> Some:
+    def part(self, first: int, count: int) -> Span:
         """``count`` of them from number ``first`` on."""
-        return Some(count, self._handles.ctypes.data + first * _REQUEST_BYTES)
+        return Span(count, self._handles.ctypes.data + first * _REQUEST_BYTES)
 
     def __del__(self) -> None:
         for each in self._requests:
