@@ -1,6 +1,8 @@
 """``python -m repurpose_hpc.bench``: what each subject reports, and what it refuses."""
 
 import json
+import time
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -82,7 +84,7 @@ def test_inference(bench):
     rows = result["inference"]
     assert [(row["n"], row["batch"]) for row in rows] == [(32, 1), (32, 3), (64, 1), (64, 3)]
     names = set(rows[0]["us"])
-    assert names >= {"restructured", "dense", "mpi_allgather", "single", "numpy_1"}
+    assert names >= {"restructured", "dense", "mpi_allgather", "single", "single_restructured", "numpy_1"}
     assert ({"gloo", "dtensor", "torch_1"} <= names) == HAS_TORCH
     assert ("onnxruntime_1" in names) == HAS_ONNX
     check_rows(rows, "restructured", names)
@@ -91,6 +93,9 @@ def test_inference(bench):
         best = min(alone, key=lambda name: row["us"][name]["median"])
         assert row["best_single"] == best
         assert row["best_single_ratio"] == pytest.approx(row["ratios"][best], abs=1e-3)
+        assert row["restructured_efficiency"] == pytest.approx(
+            row["ratios"]["single_restructured"] / 2, abs=1e-3
+        )
 
 
 @pytest.mark.parametrize(
@@ -121,8 +126,13 @@ def test_what_computes_something_else_is_not_timed(found):
 
 
 def test_candidates_take_turns():
-    order = []
-    spreads = in_turns({name: alone(lambda name=name: order.append(name)) for name in "ab"}, repeats=20)
-    assert [spread.repeats for spread in spreads.values()] == [20, 20]
-    # Two pilots, then two rounds, each with a call for warming up and ten timed ones.
-    assert "".join(order)[-44:] == 2 * (11 * "a" + 11 * "b")
+    order, seconds = [], {"a": 0.03, "b": 0.03, "c": 0.06}
+
+    def call(name: str) -> None:
+        order.append(name)
+        time.sleep(seconds[name])
+
+    spreads = in_turns({name: alone(partial(call, name)) for name in seconds}, repeats=4)
+    assert [spread.repeats for spread in spreads.values()] == [4, 4, 1]
+    # One round after the pilots: calls for 0.05 s that are not timed, then those that are.
+    assert "".join(order).endswith(6 * "a" + 6 * "b" + 2 * "c")

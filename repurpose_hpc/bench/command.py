@@ -46,6 +46,7 @@ def run(argv: list[str], comm: MPI.Comm, library: str) -> None:
         args = parse(argv, comm.size, speaks=comm.rank == 0)
         if comm.rank == 0 and args.report is not None:
             check_writable(args.report)
+    peers = Peers(comm)  # before ranks are pinned: torch's threads are made for the cores that it sees first
     placement = Placement(comm)
     result = {
         "subject": args.subject,
@@ -58,7 +59,6 @@ def run(argv: list[str], comm: MPI.Comm, library: str) -> None:
     }
     if comm.rank == 0:
         print(machine.render(result["machine"]), _ranks(result), sep="\n", flush=True)
-    peers = Peers(comm)
     tables = _measure(args, placement, peers, comm)
     result["left_out"] = peers.left_out
     with collectively(comm):

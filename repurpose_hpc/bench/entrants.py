@@ -24,11 +24,12 @@ from repurpose_hpc.plan.plan import Plan, dense_plan
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.runtime.blocks import DenseProduct, epilogue_of
+from repurpose_hpc.runtime.hosting import hosted_workers
 from repurpose_hpc.runtime.program import Program, one_process
 from repurpose_hpc.scaling.networks import cut_at_budget, random_network
 
 LAYERS, SEED = 4, 0
-RESTRUCTURED, DENSE = "restructured", "dense"
+RESTRUCTURED, DENSE, SINGLE_RESTRUCTURED = "restructured", "dense", "single_restructured"
 
 Make = Callable[[np.ndarray], Candidate]
 
@@ -53,11 +54,16 @@ class Problem:
 
     Attributes:
         network, layers: the same, twice.
+        cut, cut_plan: the same, restructured.
         max_batch: samples of the largest batch.
         dtype: of everything.
+
+    Args:
+        width: neurons of a layer.
+        ranks, comm_budget: of the restructured network.
     """
 
-    def __init__(self, width: int, max_batch: int, dtype: np.dtype) -> None:
+    def __init__(self, width: int, ranks: int, comm_budget: float, max_batch: int, dtype: np.dtype) -> None:
         network, draw = random_network(width, LAYERS, SEED), np.random.default_rng(SEED + 1)
         biased = {
             mixing.name: replace(mixing, bias=draw.standard_normal(width, np.float32))
@@ -65,23 +71,20 @@ class Problem:
         }
         self.network = network.with_mixings(biased).astype(dtype.type)
         self.layers: Layers = [(mixing.weights, mixing.bias) for mixing in self.network.mixings]
+        options = Options(workers=ranks, comm_budget=comm_budget)
+        self.cut, self.cut_plan = cut_at_budget(self.network, options)
         self.max_batch, self.dtype = max_batch, dtype
 
 
-def on_all_ranks(
-    problem: Problem, comm_budget: float, placement: Placement, gloo: ModuleType | None, comm: MPI.Comm
-) -> dict[str, Entrant]:
+def on_all_ranks(problem: Problem, gloo: ModuleType | None, comm: MPI.Comm) -> dict[str, Entrant]:
     """The entrants that are all ranks together, by name; collective.
 
     Args:
         problem: the same on all ranks.
-        comm_budget: of the restructured network.
-        placement: of the ranks.
         gloo: ``peers.gloo`` with a process group; None: there is none.
         comm: of the job.
     """
     network, ranks = problem.network, comm.size
-    cut, cut_plan = cut_at_budget(network, Options(workers=ranks, comm_budget=comm_budget))
     plan = dense_plan(network, ranks, "replicated", np.ones(ranks))
     height = len(problem.layers[0][0]) // ranks
     mine = slice(comm.rank * height, (comm.rank + 1) * height)
@@ -92,20 +95,19 @@ def on_all_ranks(
         "mpi_allgather": partial(_gathered, partial(_allgather, products, rows, comm), comm),
     }
     if gloo is not None:
-        hand_written = partial(gloo.network, rows, setting=placement.all_cores)
-        makers["gloo"] = partial(_gathered, hand_written, comm)
-        chain = gloo.ParallelChain(problem.layers)
-        makers["dtensor"] = partial(chain.network, setting=placement.all_cores)
-    restructured = _program(cut, cut_plan, problem, comm)
-    whole, whole_cut = (network, cut) if comm.rank == 0 else (None, None)
+        makers["gloo"] = partial(_gathered, partial(gloo.network, rows), comm)
+        makers["dtensor"] = gloo.ParallelChain(problem.layers).network
+    restructured = _program(problem.cut, problem.cut_plan, problem, comm)
+    whole, whole_cut = (network, problem.cut) if comm.rank == 0 else (None, None)
     entrants = {name: Entrant(make, whole) for name, make in makers.items()}
     return {RESTRUCTURED: Entrant(restructured, whole_cut)} | entrants
 
 
 def _program(network: Network, plan: Plan, problem: Problem, comm: MPI.Comm) -> Make:
-    """The project's program on all ranks; the root gathers the output."""
-    shard = make_shard(network, plan, comm.rank, problem.dtype.type)
-    program, outputs = Program([shard], comm, problem.max_batch), network.outputs
+    """The project's program on all ranks of ``comm``; the root gathers the output."""
+    hosted = hosted_workers(plan.workers, comm.size, comm.rank)
+    shards = [make_shard(network, plan, worker, problem.dtype.type) for worker in hosted]
+    program, outputs = Program(shards, comm, problem.max_batch), network.outputs
 
     def output(y: np.ndarray) -> np.ndarray:
         whole = np.zeros((outputs, y.shape[1]), y.dtype)
@@ -157,7 +159,10 @@ def single_processes(problem: Problem, placement: Placement, peers: Peers) -> di
     """
     program = one_process(problem.network, problem.dtype, problem.max_batch)
     entrants = {
-        "single": Entrant(lambda X: Candidate(partial(program.forward, X)), problem.network, threads=1)
+        "single": Entrant(lambda X: Candidate(partial(program.forward, X)), problem.network, threads=1),
+        SINGLE_RESTRUCTURED: Entrant(
+            _program(problem.cut, problem.cut_plan, problem, MPI.COMM_SELF), problem.cut, threads=1
+        ),
     }
     for threads in sorted({each for each in (2, placement.ranks) if each <= placement.physical} | {1}):
         for name, make in _peers(problem.layers, threads, placement, peers).items():

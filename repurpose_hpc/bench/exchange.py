@@ -6,7 +6,6 @@ Each call is IN_A_ROW exchanges one after the other, which keep the ranks in ste
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -50,14 +49,9 @@ def run(
             del ways[name]
         for size in sizes:
             calls = {name: _checked(name, way, size // FLOAT.itemsize, comm) for name, way in ways.items()}
-            places = {
-                name: (gloo.barrier, placement.all_cores)
-                if name in gloo_ways
-                else (comm.Barrier, nullcontext)
-                for name in ways
-            }
+            meet = {name: gloo.barrier if name in gloo_ways else comm.Barrier for name in ways}
             turns = {
-                name: together(partial(_in_a_row, call), comm, *places[name]) for name, call in calls.items()
+                name: together(partial(_in_a_row, call), comm, meet[name]) for name, call in calls.items()
             }
             spreads = {name: each.divided(IN_A_ROW) for name, each in in_turns(turns, repeats).items()}
             table.add({"bytes": size, "spreads": spreads})

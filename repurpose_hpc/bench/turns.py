@@ -1,9 +1,10 @@
 """Candidates take turns, so that other work on the machine slows all of them alike.
 
-A *turn* is a function: it calls its candidate so many times in a row and returns the seconds of each
-call, the same numbers on all ranks.  A turn begins with rest: thread pools spin for a while after their
-work, and would take a core from the next candidate.  After it a call that is not timed brings the
-candidate's own data back into the caches.
+A *turn* is a function: it calls its candidate so many times in a row, first some that are not timed, and
+returns the seconds of each timed call, the same numbers on all ranks.  A turn begins with rest: thread
+pools spin for a while after their work, and would take a core from the next candidate.  The calls that are
+not timed bring the candidate's own data back into the caches, and its threads apart: those that wake on one
+core wait for each other until the scheduler moves one of them, some ticks (4 ms) later.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 Call = Callable[[], object]
-Turn = Callable[[int], np.ndarray]
+Turn = Callable[[int, int], np.ndarray]
 Setting = Callable[[], AbstractContextManager]
 
 REPEATS = 100
 # Calls in one turn; of a call that takes longer than SLOW seconds only one.
 IN_A_ROW, SLOW = 10, 0.05
+# Before them, calls for so many seconds, at least one.
+SETTLING = 0.05
 # A process rests when its threads together compute less than IDLE of a PAUSE (seconds).
 PAUSE, IDLE, LONGEST_REST = 1e-3, 0.1, 1.0
 
@@ -70,8 +73,12 @@ def in_turns(turns: dict[str, Turn], repeats: int = REPEATS) -> dict[str, Spread
     """
     rounds = math.ceil(repeats / IN_A_ROW)
     most = math.ceil(repeats / rounds)
-    calls = {name: most if _pilot(turn) <= SLOW else 1 for name, turn in turns.items()}
-    times = [{name: turn(calls[name]) for name, turn in turns.items()} for _ in range(rounds)]
+    once = {name: _pilot(turn) for name, turn in turns.items()}
+    calls = {
+        name: (math.ceil(SETTLING / seconds), most if seconds <= SLOW else 1)
+        for name, seconds in once.items()
+    }
+    times = [{name: turn(*calls[name]) for name, turn in turns.items()} for _ in range(rounds)]
     return {name: Spread.of(np.concatenate([each[name] for each in times])) for name in turns}
 
 
@@ -83,12 +90,11 @@ def alone(call: Call, setting: Setting = nullcontext) -> Turn:
         setting: what it is called in, for instance with more threads.
     """
 
-    def turn(calls: int) -> np.ndarray:
+    def turn(untimed: int, timed: int) -> np.ndarray:
         rest()
         with setting():
-            if calls > 1:
-                call()
-            return np.array([_seconds(call) for _ in range(calls)])
+            _repeat(call, untimed)
+            return np.array([_seconds(call) for _ in range(timed)])
 
     return turn
 
@@ -102,36 +108,33 @@ def on_root(call: Call | None, comm: MPI.Comm, setting: Setting = nullcontext) -
         setting: as of ``alone``.
     """
 
-    def turn(calls: int) -> np.ndarray:
-        times = np.empty(calls)
+    def turn(untimed: int, timed: int) -> np.ndarray:
+        times = np.empty(timed)
         with collectively(comm):
             if comm.rank == 0:
-                times[:] = alone(call, setting)(calls)
+                times[:] = alone(call, setting)(untimed, timed)
         comm.Bcast(times, root=0)
         return times
 
     return turn
 
 
-def together(call: Call, comm: MPI.Comm, barrier: Call, setting: Setting = nullcontext) -> Turn:
+def together(call: Call, comm: MPI.Comm, barrier: Call) -> Turn:
     """The turn of a candidate that is all ranks: a barrier before each call, the time of the slowest rank.
 
     Args:
         call: this rank's part.
         comm: of the job.
         barrier: of the candidate's own library.
-        setting: as of ``alone``.
     """
 
-    def turn(calls: int) -> np.ndarray:
+    def turn(untimed: int, timed: int) -> np.ndarray:
         rest()
-        times = np.empty(calls)
-        with setting():
-            if calls > 1:
-                call()
-            for each in range(calls):
-                barrier()
-                times[each] = _seconds(call)
+        times = np.empty(timed)
+        _repeat(call, untimed)
+        for each in range(timed):
+            barrier()
+            times[each] = _seconds(call)
         slowest = np.empty_like(times)
         comm.Allreduce(times, slowest, max_operation())
         return slowest
@@ -158,8 +161,13 @@ def max_operation() -> MPI.Op:
 
 def _pilot(turn: Turn) -> float:
     """About how many seconds a call takes."""
-    first = turn(1)[0]
-    return first if first > 2 * SLOW else turn(2).min()
+    first = turn(0, 1)[0]
+    return first if first > 2 * SLOW else turn(1, 2).min()
+
+
+def _repeat(call: Call, times: int) -> None:
+    for _ in range(times):
+        call()
 
 
 def _seconds(call: Call) -> float:

@@ -1,7 +1,8 @@
 """torch.distributed over gloo, inside the ranks of MPI: its exchanges, and networks written with it.
 
 Rank 0 opens a port on its machine, at which the ranks find each other.  Every rank has further threads for
-the wire; on a single core they and the rank would wait for each other, so nothing here is pinned.
+the wire; on a single core they and the rank would wait for each other, so these threads are not pinned.  The
+rank itself is, like all others: it is a little faster so.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ WAYS: dict[str, Way] = {
 }
 
 
-def network(rows: Layers, X: np.ndarray, setting: Setting) -> Candidate:
+def network(rows: Layers, X: np.ndarray) -> Candidate:
     """Hand-written: a rank computes its rows of every layer, and all gather them before the next.
 
     Activations are (neurons, batch), so that what is gathered lies as the next product wants it.
@@ -105,7 +106,6 @@ def network(rows: Layers, X: np.ndarray, setting: Setting) -> Candidate:
     Args:
         rows: (W, b) of this rank's rows of each layer, the same number on all ranks.
         X: all inputs, (n, batch).
-        setting: as of ``Candidate``.
     """
     vector = X.shape[1] == 1
     x = torch.from_numpy(X[:, 0].copy() if vector else X)
@@ -124,7 +124,7 @@ def network(rows: Layers, X: np.ndarray, setting: Setting) -> Candidate:
                 y = whole
         return outs[-1]
 
-    return Candidate(forward, lambda y: y.numpy().reshape(len(y), -1), setting, barrier)
+    return Candidate(forward, lambda y: y.numpy().reshape(len(y), -1), barrier=barrier)
 
 
 class ParallelChain:
@@ -142,7 +142,7 @@ class ParallelChain:
         mesh = init_device_mesh("cpu", (dist.get_world_size(),))
         self._chain = parallelize_module(torch.nn.Sequential(*modules), mesh, places, src_data_rank=None)
 
-    def network(self, X: np.ndarray, setting: Setting) -> Candidate:
+    def network(self, X: np.ndarray) -> Candidate:
         """On a batch X, (n, batch); every rank has the result."""
         x = torch.from_numpy(np.ascontiguousarray(X.T))
 
@@ -151,4 +151,4 @@ class ParallelChain:
             # What it returns may still be on its way.
             return y.wait() if hasattr(y, "wait") else y
 
-        return Candidate(forward, torch_alone.samples_last, setting, barrier)
+        return Candidate(forward, torch_alone.samples_last, barrier=barrier)
