@@ -1,19 +1,22 @@
 r"""Time PETSc on the layers of ``repurpose_hpc.bench inference``: dense MatMult, bias, ReLU, in float64.
 
-    apt install python3-petsc4py python3-mpi4py
+    apt install python3-petsc4py-real python3-mpi4py openmpi-bin libopenblas0-pthread
     DEBIAN=$(dirname $(ls -d /usr/lib/petscdir/*/*-real/lib/python3/dist-packages/petsc4py))
     PYTHONPATH=.:$DEBIAN OMP_NUM_THREADS=1 mpirun.openmpi -n 2 --bind-to core /usr/bin/python3 \
         scripts/bench_petsc.py
 
 Debian's petsc4py needs Debian's Python and Open MPI, so this is a run of its own, with its own weights of the
 same sizes: compare with ``python -m repurpose_hpc.bench inference --dtype float64 --batches 1`` of the same
-minute.  One vector; matrices and vectors are cut by rows into equal parts, as PETSc has them.
+minute.  PETSc uses the BLAS that Debian's alternatives name; the reference BLAS (libblas3 alone) takes it
+twice as long as OpenBLAS, hence the first line of the output.  One vector; matrices and vectors are cut by
+rows into equal parts, as PETSc has them.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from petsc4py import PETSc
@@ -33,6 +36,8 @@ def main() -> None:
     parser.add_argument("--repeat", type=positive, default=REPEATS, metavar="N")
     args = parser.parse_args()
     comm = PETSc.COMM_WORLD.tompi4py()
+    if comm.rank == 0:
+        print(f"BLAS: {loaded_blas()}", flush=True)
     for width in args.widths:
         turn = together(checked(width, comm), comm, comm.Barrier)
         spread = in_turns({"petsc": turn}, args.repeat)["petsc"]
@@ -42,6 +47,12 @@ def main() -> None:
                 f"({spread.p10:,.1f} to {spread.p90:,.1f}, {spread.repeats} repeats)",
                 flush=True,
             )
+
+
+def loaded_blas() -> str:
+    """Files of the BLAS libraries in this process."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return ", ".join(sorted({line.split()[-1] for line in lines if "blas" in line.rpartition("/")[2]}))
 
 
 def checked(width: int, comm) -> Callable[[], PETSc.Vec]:
