@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 PREFIX = "repurpose-hpc: error: "
 # How far ranks that do the same may be apart.
 ALIKE_SECONDS = 60.0
+# For a launcher to pass on what a rank said last: it may drop what it has not read when the job is aborted.
+FORWARDING_SECONDS = 0.3
 TERMINATED = 128 + signal.SIGTERM
 
 
@@ -93,6 +95,7 @@ def aborting(comm: MPI.Comm, leftovers: list[Path]) -> Iterator[None]:
         time.sleep(min(0.1 * comm.rank, 1.0))
         report_failure(error, comm.rank)
         _remove(leftovers)
+        time.sleep(FORWARDING_SECONDS)
         comm.Abort(1)
 
 
@@ -138,16 +141,17 @@ def alone() -> Iterator[None]:
 
 def report_failure(error: BaseException, rank: int) -> None:
     """Print the one message of a failure on stderr, after a traceback if it is a defect."""
+    before = ""
     if isinstance(error, UserError):
         message = str(error)
     elif isinstance(error, KeyboardInterrupt):
         message = "interrupted"
     else:
-        traceback.print_exception(error)
+        before = "".join(traceback.format_exception(error))
         message = f"rank {rank} failed with {type(error).__name__}: {error}; the traceback is above"
     sys.stdout.flush()
     # One write: lines of several ranks must not mix.
-    sys.stderr.write(f"{PREFIX}{message}\n")
+    sys.stderr.write(f"{before}{PREFIX}{message}\n")
     sys.stderr.flush()
 
 
