@@ -24,6 +24,7 @@ from repurpose_hpc.options import (
     RESTRUCTURE_OPTIONS,
     Parser,
     UsageError,
+    add_dtype,
     add_restructure_options,
     natural,
     positive,
@@ -219,7 +220,7 @@ def _parser(speaks: bool) -> Parser:
     parser.add_argument(
         "--repeat", type=natural, default=20, metavar="N", help="forwards to time (default %(default)s)"
     )
-    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    add_dtype(parser)
     parser.add_argument(
         "--exchange",
         choices=WAYS,

@@ -157,6 +157,22 @@ def add_input_placement(group: argparse._ActionsContainer) -> None:
     )
 
 
+def add_dtype(group: argparse._ActionsContainer, help_text: str | None = None) -> None:
+    """Add ``--dtype``."""
+    group.add_argument("--dtype", choices=("float32", "float64"), default="float32", help=help_text)
+
+
+def add_batches(group: argparse._ActionsContainer) -> None:
+    """Add ``--batches``."""
+    group.add_argument(
+        "--batches",
+        type=integers,
+        default=(1, 16, 256),
+        metavar="B,B,...",
+        help="samples per forward (default 1,16,256)",
+    )
+
+
 def add_seed(group: argparse._ActionsContainer) -> None:
     """Add ``--seed``."""
     group.add_argument(

@@ -97,7 +97,7 @@ def parse(argv: list[str], ranks: int | None, speaks: bool) -> argparse.Namespac
     Raises:
         UsageError: it is wrong.
     """
-    from repurpose_hpc.options import Parser, add_restructure_options, restructure_options
+    from repurpose_hpc.options import Parser, add_dtype, add_restructure_options, restructure_options
 
     parser = Parser(
         speaks=speaks,
@@ -106,7 +106,7 @@ def parse(argv: list[str], ranks: int | None, speaks: bool) -> argparse.Namespac
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help=".npz, .safetensors or .onnx")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets the plan and the shards")
-    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of the shards")
+    add_dtype(parser, "of the shards")
     parser.add_argument("--report", type=Path, metavar="FILE.json", help="the report, for scripts")
     add_restructure_options(parser)
     args = parser.parse_args(argv)

@@ -11,11 +11,8 @@ slows all of them alike; trust the ratios more than the rates.
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import geometric_mean
 
 import numpy as np
@@ -24,6 +21,7 @@ import onnxruntime
 from bench_kernels import medians_us, parse
 from onnx import helper, numpy_helper
 
+from repurpose_hpc.bench import machine
 from repurpose_hpc.kernels import ACTIVATION_CODES, convolve_direct, finish, pack_weights, patches, warm_up
 
 NO_ACTIVATION = ACTIVATION_CODES["identity"], 0.0, 0.0
@@ -146,24 +144,11 @@ def measure(shape: Shape, batch: int) -> dict:
     return {"shape": str(shape), "batch": batch, **rates, "best": best, "of_onnxruntime": ratio}
 
 
-def machine() -> dict:
-    """The processor and the versions that matter."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
-        "numpy": np.__version__,
-        "onnxruntime": onnxruntime.__version__,
-    }
-
-
 def main() -> None:
     arguments = parse(__doc__)
     warm_up(np.float32, maps=True)
-    results = {"machine": machine(), "rows": []}
-    print(" | ".join(f"{name}: {value}" for name, value in results["machine"].items()))
+    results = {"machine": machine.describe(), "rows": []}
+    print(machine.render(results["machine"]))
     for shape in SHAPES:
         for batch in BATCHES:
             row = measure(shape, batch)

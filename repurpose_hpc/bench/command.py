@@ -19,7 +19,7 @@ from repurpose_hpc.bench.table import Table
 from repurpose_hpc.bench.turns import REPEATS
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.files import check_writable
-from repurpose_hpc.options import Parser, integers, positive
+from repurpose_hpc.options import Parser, add_batches, add_dtype, integers, positive
 from repurpose_hpc.runtime.agreement import collectively
 from repurpose_hpc.runtime.launch import check_launch, library_name
 from repurpose_hpc.threads import threads
@@ -172,13 +172,7 @@ def _inference_options(parser: Parser) -> None:
         metavar="N,N,...",
         help="neurons of each layer (default 1024,4096,8192)",
     )
-    add(
-        "--batches",
-        type=integers,
-        default=(1, 16, 256),
-        metavar="B,B,...",
-        help="samples per forward (default 1,16,256)",
-    )
+    add_batches(parser)
     add(
         "--comm-budget",
         type=float,
@@ -186,7 +180,7 @@ def _inference_options(parser: Parser) -> None:
         metavar="F",
         help="fraction of the dense communication that is left (default %(default)s)",
     )
-    add("--dtype", choices=("float32", "float64"), default="float32")
+    add_dtype(parser)
 
 
 _SUBJECTS = (

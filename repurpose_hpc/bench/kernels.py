@@ -11,19 +11,18 @@ from contextlib import nullcontext
 import numpy as np
 from scipy.sparse import csr_array
 
+from repurpose_hpc import kernels
 from repurpose_hpc.bench.candidate import Candidate, check
 from repurpose_hpc.bench.peers import ONNXRUNTIME, TORCH, Peers
 from repurpose_hpc.bench.table import Table
 from repurpose_hpc.bench.turns import alone, in_turns
 from repurpose_hpc.kernels.jit import jit
 from repurpose_hpc.model.activations import RELU
-from repurpose_hpc.model.wire import EXACT, WIRES
+from repurpose_hpc.model.wire import CODES, received, scales_of
 from repurpose_hpc.runtime.blocks import CsrProduct, DenseProduct, Epilogue, epilogue_of
-from repurpose_hpc.runtime.buffers import Buffer, Scratch
+from repurpose_hpc.runtime.buffers import Scratch
 
 BATCHES = (2, 4, 8, 16, 32, 64, 128, 256)
-# Formats of weights with fewer bits, which only one vector makes the most of.
-SHORT = tuple(stored for stored in WIRES if stored != EXACT)
 DENSITIES = (0.01, 0.02, 0.05, 0.1)
 CSR_COLUMNS = (1, 64)
 FLOAT = np.dtype(np.float32)
@@ -70,8 +69,7 @@ def product(
     made: DenseProduct | CsrProduct, X: np.ndarray, start: np.ndarray, out: np.ndarray, epilogue: Epilogue
 ) -> Candidate:
     """The project's own product, as a program does it; arguments as of ``DenseProduct.calls``."""
-    scratch = Scratch(out.dtype)
-    scratch.reserve(made.scratch(out.shape[1]))
+    scratch = Scratch(out.dtype, made.scratch(out.shape[1]))
     steps = [step[1:] for step in made.calls(X, start, out, scratch, epilogue)]
 
     def run_all() -> np.ndarray:
@@ -91,14 +89,23 @@ class _Problem:
         self.plain = W.astype(np.float64) @ self.X
         self.biased = self.plain + self.bias
 
+        self.expected = {"ours": np.maximum(self.biased, 0), "onnxruntime": self.biased}
+
     def ours(self, made: DenseProduct | CsrProduct) -> Candidate:
         return product(made, self.X, self.bias, self.out, epilogue_of(RELU))
+
+    def ours_stored(self, stored: str) -> dict[str, Candidate]:
+        """Ours with weights in fewer bits, whose result is that of the weights that these stand for."""
+        name, scales = f"ours_{stored}", scales_of(np.abs(self.W).max(axis=1))
+        W = received(self.W, stored, scales).astype(np.float64)
+        self.expected[name] = np.maximum(W @ self.X + self.bias, 0)
+        return {name: self.ours(DenseProduct(self.W, stored))}
 
     def measure(self, candidates: dict[str, Candidate], repeats: int) -> dict:
         """The spread of each candidate, after a check of its result."""
         for name, candidate in candidates.items():
-            expected = {"ours": np.maximum(self.biased, 0), "onnxruntime": self.biased}.get(name, self.plain)
-            if name != "sum" and not name.startswith("ours_"):
+            if name != "sum":
+                expected = self.expected.get(name, self.plain)
                 check(name, candidate.output(candidate.call()), expected, FLOAT)
         return in_turns({name: alone(each.call) for name, each in candidates.items()}, repeats)
 
@@ -107,7 +114,8 @@ def _vector_row(n: int, peers: Peers, repeats: int) -> dict:
     problem = _Problem(_normal(n, n), 1)
     flat = problem.W.reshape(-1)
     candidates = {"ours": problem.ours(DenseProduct(problem.W)), "sum": Candidate(lambda: _sum(flat))}
-    candidates |= {f"ours_{stored}": problem.ours(DenseProduct(problem.W, stored)) for stored in SHORT}
+    for stored in CODES:
+        candidates |= problem.ours_stored(stored)
     candidates |= _dense_peers(problem, peers, None)
     spreads = problem.measure(candidates, repeats)
     rate = problem.W.nbytes / spreads["ours"].median / 1e3
@@ -182,7 +190,7 @@ def _csr_candidates(problem: _Problem, rows: csr_array, peers: Peers) -> dict[st
 
 def aligned(values: np.ndarray) -> np.ndarray:
     """The values (rows, batch) in memory as programs have it."""
-    copy = Buffer(len(values), values.shape[1], values.dtype).view(values.shape[1])
+    copy = kernels.aligned(values.shape, values.dtype)
     copy[:] = values
     return copy
 

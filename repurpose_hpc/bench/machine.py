@@ -16,7 +16,7 @@ _KINDS = {"Data": "d", "Instruction": "i"}
 _PACKAGES = ("numpy", "scipy", "numba", "mpi4py", "torch", "onnxruntime")
 
 
-def describe(library: str) -> dict:
+def describe(library: str = "") -> dict:
     """The processor, its caches, the memory, and the versions that matter.
 
     Args:
@@ -46,7 +46,8 @@ def render(machine: dict) -> str:
     return (
         f"{machine['processor']}, {machine['logical_cores']} logical cores, {caches or 'caches not known'}, "
         f"{machine['memory_gib']} GiB; load before: {machine['load_before']:.2f}\n"
-        f"{versions}; {machine['mpi']}; OpenBLAS takes it for {machine['openblas_core'] or 'nothing known'}"
+        f"{versions}; {machine['mpi'] or 'without MPI'}; "
+        f"OpenBLAS takes it for {machine['openblas_core'] or 'nothing known'}"
     )
 
 

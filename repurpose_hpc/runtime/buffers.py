@@ -37,11 +37,12 @@ class Buffer:
 class Scratch:
     """Memory that operations use one after the other and whose contents nobody keeps.
 
-    Everybody says first (``reserve``) how much it will need, and takes it later.
+    Everybody says first (``reserve``) how much it will need, and takes it later.  Made for one
+    operation, it can have its ``size`` at once.
     """
 
-    def __init__(self, dtype: np.dtype) -> None:
-        self._dtype, self._size = dtype, 0
+    def __init__(self, dtype: np.dtype, size: int = 0) -> None:
+        self._dtype, self._size = dtype, size
         self._memory = aligned((0,), dtype)
 
     def reserve(self, size: int) -> None:

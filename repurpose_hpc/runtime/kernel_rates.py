@@ -180,9 +180,7 @@ def _run(calls: list[Call]) -> None:
 
 
 def _scratch(product: Product, columns: int) -> Scratch:
-    scratch = Scratch(np.dtype(np.float32))
-    scratch.reserve(product.scratch(columns))
-    return scratch
+    return Scratch(np.dtype(np.float32), product.scratch(columns))
 
 
 def _random(*shape: int) -> np.ndarray:

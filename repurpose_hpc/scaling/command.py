@@ -131,7 +131,7 @@ def _options(**values: object) -> Options:
 
 
 def _parser() -> Parser:
-    from repurpose_hpc.options import Parser, integers, positive
+    from repurpose_hpc.options import Parser, add_batches, add_dtype, integers, positive
 
     parser = Parser(
         speaks=True,
@@ -156,13 +156,7 @@ def _parser() -> Parser:
         help="mpirun, srun, or a command line such as 'mpirun --bind-to core'; '-n P' is added, or put where "
         "it says {ranks} (default %(default)s)",
     )
-    add(
-        "--batches",
-        type=integers,
-        default=(1, 16, 256),
-        metavar="B,B,...",
-        help="samples per forward (default 1,16,256)",
-    )
+    add_batches(parser)
     add("--width", type=positive, metavar="N", help="of the synthetic network, on one rank (default 1024)")
     add("--layers", type=positive, metavar="L", help="of the synthetic network (default 4)")
     add(
@@ -187,7 +181,7 @@ def _parser() -> Parser:
         metavar="S",
         help="a launch that takes longer has failed (default %(default)g)",
     )
-    add("--dtype", choices=("float32", "float64"), default="float32")
+    add_dtype(parser)
     _add_restructuring(parser)
     return parser
 
