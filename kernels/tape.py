@@ -99,9 +99,8 @@ def play(
             status = call_function(a[2], a[3], a[4:])
         elif a[0] == DENSE:
             panels = numba.carray(pointer(a[2], stored), (a[3], a[4], a[5]))
-            scales = numba.carray(pointer(a[6], real), (a[7],))
+            scales, scratch = _row(a, 6, real), _row(a, 17, real)
             X, start, out = _rows(a, 8, real), _rows(a, 11, real), _rows(a, 14, real)
-            scratch = numba.carray(pointer(a[17], real), (a[18],))
             dense(panels, scales, X, start, out, scratch, a[19], alpha, beta)
         elif a[0] == CSR_VECTOR:
             data, indices, indptr = _row(a, 2, real), _row(a, 4, index), _row(a, 6, index)

@@ -95,16 +95,8 @@ def _tile(typing, count, width, panels, first, begin, end, slabs, slab, tiles, t
                 for asked, size in zip(arguments[:2], shape, strict=True)
             ]
             with builder.if_then(builder.and_(*wanted)):
-                _emit(
-                    context,
-                    builder,
-                    shape,
-                    panels.dtype,
-                    tiles.dtype,
-                    *arguments[3:6],
-                    arguments[10],
-                    **places,
-                )
+                stretch = *arguments[3:6], arguments[10]
+                _emit(context, builder, shape, panels.dtype, tiles.dtype, *stretch, **places)
         return context.get_dummy_value()
 
     integers = {"count", "width", "first", "begin", "end", "slab", "tile"}
@@ -138,15 +130,9 @@ def _emit(context, builder, shape, stored, real, first, begin, end, add, panels,
     ]
     with cgutils.for_range_slice(builder, begin, end, integer(1), inc=True) as (k, _):
         column = builder.mul(k, integer(vector.count))
-        weights = [
-            _expand(
-                builder,
-                builder.load(vector_at(builder, row, column, packed), align=stored.bitwidth // 8),
-                stored,
-                vector,
-            )
-            for row in rows
-        ]
+        places = [vector_at(builder, row, column, packed) for row in rows]
+        loaded = [builder.load(place, align=stored.bitwidth // 8) for place in places]
+        weights = [_expand(builder, each, stored, vector) for each in loaded]
         samples = builder.gep(slabs, [builder.mul(k, integer(width))])
         for b in range(width):
             x = spread(builder, builder.load(builder.gep(samples, [integer(b)])), vector)

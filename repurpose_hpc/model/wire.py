@@ -19,14 +19,21 @@ import numpy as np
 EXACT = "float32"
 BFLOAT16, FLOAT16, INT8 = "bfloat16", "float16", "int8"
 WIRES = (EXACT, BFLOAT16, FLOAT16, INT8)
+# What the codes of ``encode`` are.
+CODES = {BFLOAT16: np.dtype(np.uint16), FLOAT16: np.dtype(np.int16), INT8: np.dtype(np.int8)}
 # Bytes per value; of EXACT in a run in float32.
-BYTES = {EXACT: 4, BFLOAT16: 2, FLOAT16: 2, INT8: 1}
+BYTES = {EXACT: 4} | {wire: codes.itemsize for wire, codes in CODES.items()}
 # The largest distance between neighbouring values of a format, relative to the value, or to the largest one.
 STEPS = {EXACT: 0.0, BFLOAT16: 2.0**-7, FLOAT16: 2.0**-10, INT8: 1 / 127}
 
 LARGEST_CODE = 127
 NAN_CODE = -128
 _LARGEST_FLOAT16 = np.float32(65504)
+
+
+def code_dtype(wire: str, dtype: np.dtype) -> np.dtype:
+    """The type of ``encode``'s codes for values of ``dtype``."""
+    return CODES.get(wire, dtype)
 
 
 def scales_of(largest: np.ndarray) -> np.ndarray:

@@ -123,8 +123,9 @@ def compensate(weights: np.ndarray, moments: Moments, L: np.ndarray, groups: lis
             )
             change = cho_solve(group.factor, wanted.T).T
             weights[here] += change
-            lack -= (L_rows @ change) @ H[S]
-            noisy[:, S] += (L_rows @ change) * group.noise
+            seen = L_rows @ change
+            lack -= seen @ H[S]
+            noisy[:, S] += seen * group.noise
 
 
 def prune(mixing: Mixing, mask: np.ndarray) -> Mixing:

@@ -167,8 +167,8 @@ def _seconds(way: Maker, window: Window, block: Block, batch: int, values: int, 
     """The least time of a few forwards of the block's own neurons."""
     rows, columns = block.own_weights.shape
     X = np.zeros((columns // window.taps, batch, math.prod(window.positions)), dtype)
-    out, scratch, product = np.empty((rows, batch * values), dtype), Scratch(dtype), way(block.own_weights)
-    scratch.reserve(product.scratch(batch * values))
+    out, product = np.empty((rows, batch * values), dtype), way(block.own_weights)
+    scratch = Scratch(dtype, product.scratch(batch * values))
     calls = product.calls(X, block.bias.reshape(-1, 1), out, scratch, NO_ACTIVATION)
     times = []
     for _ in range(1 + TRIALS):

@@ -115,6 +115,7 @@ def run(
         stored, shards = load_shards(job.shards, job.dtype, comm)
     with collectively(comm):
         job = replace(job, wire=_wire(job, stored))
+        _check_certify(job)
         check_way(job.exchange)
     with clock("jit"):
         warm_up(job.dtype, shards[0].graph, comm, job.formats)
@@ -141,9 +142,7 @@ def run(
         "workers": stored.plan.workers,
         "samples": samples,
         "batch_size": job.batch_size,
-        "dtype": job.dtype.name,
-        "wire": job.wire,
-        "weights_dtype": job.dtype.name if job.weights_dtype == EXACT else job.weights_dtype,
+        **_formats(job),
         "exchange": program.way,
         **({"exchange_us": ways} if ways else {}),
         "input_placement": stored.plan.input_placement,
@@ -286,7 +285,7 @@ def _wire(job: Job, stored: StoredPlan) -> str:
     """The format in which ghosts travel.
 
     Raises:
-        UserError: the plan has no scales for it, or samples are to be certified.
+        UserError: the plan has no scales for it.
     """
     wire = job.wire or stored.plan.wire
     if wire == INT8 and not stored.plan.has_scales:
@@ -294,17 +293,27 @@ def _wire(job: Job, stored: StoredPlan) -> str:
             f"--wire {INT8}: expected shards with a scale for every ghost, found none in {stored.directory}, "
             "made without calibration data; choose another wire, or restructure with data"
         )
-    if wire != EXACT and job.certify:
-        raise UserError(
-            f"--certify: expected --wire {EXACT}, found {wire}, whose rounding the bound does not cover; "
-            f"add --wire {EXACT}, or leave --certify out"
-        )
-    if job.weights_dtype != EXACT and job.certify:
-        raise UserError(
-            f"--certify: expected --weights-dtype {EXACT}, found {job.weights_dtype}, whose rounding "
-            "the bound does not cover; leave one of them out"
-        )
     return wire
+
+
+def _formats(job: Job) -> dict[str, str]:
+    """In what numbers are computed, sent and kept, for the report."""
+    stored = job.dtype.name if job.weights_dtype == EXACT else job.weights_dtype
+    return {"dtype": job.dtype.name, "wire": job.wire, "weights_dtype": stored}
+
+
+def _check_certify(job: Job) -> None:
+    """Refuse to certify what is rounded on the way.
+
+    Raises:
+        UserError: a format is not EXACT.
+    """
+    for option, found in zip(("--weights-dtype", "--wire"), job.formats, strict=True):
+        if job.certify and found != EXACT:
+            raise UserError(
+                f"--certify: expected {option} {EXACT}, found {found}, whose rounding the bound does not "
+                f"cover; add {option} {EXACT}, or leave --certify out"
+            )
 
 
 def _open_input(job: Job, shard: Shard, comm: MPI.Comm) -> tuple[Samples | None, int]:

@@ -11,13 +11,12 @@ from mpi4py import MPI
 from repurpose_hpc import kernels
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Elementwise, Mixing
-from repurpose_hpc.model.wire import EXACT
+from repurpose_hpc.model.wire import CODES, code_dtype
 from repurpose_hpc.plan.files import StoredPlan, read_plan, read_shard
 from repurpose_hpc.plan.shard import Block, Shard
 from repurpose_hpc.runtime.agreement import collectively
 from repurpose_hpc.runtime.hosting import hosted_workers
 from repurpose_hpc.runtime.mixings import EXACTLY, Formats
-from repurpose_hpc.runtime.weights import stored_dtype
 
 
 def load_shards(directory: Path, dtype: np.dtype, comm: MPI.Comm) -> tuple[StoredPlan, list[Shard]]:
@@ -64,13 +63,12 @@ def compile_kernels(dtype: np.dtype, maps: bool, comm: MPI.Comm, formats: Format
         comm: of the job.
         formats: of weights and ghosts.
     """
-    stored = stored_dtype(formats.weights, dtype)
-    codes = None if formats.wire == EXACT else stored_dtype(formats.wire, dtype)
+    stored = code_dtype(formats.weights, dtype)
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
     for first in (True, False):
         with collectively(comm):
             if (node.rank == 0) is first:
-                kernels.warm_up(dtype, maps, stored, codes)
+                kernels.warm_up(dtype, maps, stored, CODES.get(formats.wire))
     node.Free()
 
 

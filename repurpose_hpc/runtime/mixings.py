@@ -79,60 +79,77 @@ class MixingStep:
         self.columns, self.rows = (hosting.slices(space) for space in spaces)
         common = hosting, comm, max_batch
         self.is_first = ghosts is None
-        wire = Wire(formats.wire, blocks)
         self.ghosts = ghosts or GhostTransfer(
-            [block.ghosts for block in blocks], source, spaces[0], *common, wire
+            [block.ghosts for block in blocks], source, spaces[0], *common, Wire(formats.wire, blocks)
         )
         self.sums = SumTransfer([block.sums for block in blocks], target, spaces[1], *common)
         self.exchanges = [self.ghosts.exchange] * self.is_first + [self.sums.exchange]
 
-        dtype, kept = target.flat.dtype, [weights_kept(block) for block in blocks]
-        made = [
-            choose(mixing.window, block, count, max_batch, target.values, dtype, formats.weights)
-            for block, count in zip(blocks, kept, strict=True)
-        ]
         self.picked = [
             _Picked(block, *ghosts, max_batch)
             for block, *ghosts in zip(blocks, self.ghosts.neurons, self.ghosts.buffers, strict=True)
         ]
+        self.biases = [block.bias.reshape(-1, 1) for block in blocks]
+        kept = [weights_kept(block) for block in blocks]
+        self._make_products(blocks, kept, max_batch, formats.weights)
+        self.described = [
+            _describe(mixing, worker, block, product.format, count)
+            for worker, block, product, count in zip(hosting.workers, blocks, self.own, kept, strict=True)
+        ]
+
+    def _make_products(
+        self, blocks: Sequence[Block], kept: Sequence[int], max_batch: int, stored: str
+    ) -> None:
+        """``own``, ``ghost`` and ``sum``, and room for what they compute.
+
+        Args:
+            blocks: one for each hosted worker.
+            kept: how many weights of each are not zero.
+            max_batch: of the program.
+            stored: format of dense weights.
+        """
+        target, taps = self.target, self.mixing.taps
+        made = [
+            choose(self.mixing.window, block, count, max_batch, target.values, target.flat.dtype, stored)
+            for block, count in zip(blocks, kept, strict=True)
+        ]
         self.own = [make(block.own_weights) for make, block in zip(made, blocks, strict=True)]
         self.ghost = [
-            make(_columns(block.ghost_weights, picked.order, mixing.taps))
+            make(_columns(block.ghost_weights, picked.order, taps))
             for make, block, picked in zip(made, blocks, self.picked, strict=True)
         ]
         self.sum = [
             make(block.sum_weights[order])
             for make, block, order in zip(made, blocks, self.sums.orders, strict=True)
         ]
-        self.biases = [block.bias.reshape(-1, 1) for block in blocks]
         for product in (*self.own, *self.ghost, *self.sum):
-            scratch.reserve(product.scratch(max_batch * target.values))
-        self.described = [
-            _describe(mixing, worker, block, product.format, kept)
-            for worker, block, product, kept in zip(hosting.workers, blocks, self.own, kept, strict=True)
-        ]
+            self.scratch.reserve(product.scratch(max_batch * target.values))
 
-    def prepare(self, batch: int, way: str) -> list[Carrier]:
-        """Choose how the exchanges are carried, before ``calls`` for a batch size are asked for."""
-        transfers = [self.ghosts] * self.is_first + [self.sums]
-        return [transfer.prepare(batch, way) for transfer in transfers]
+    def carriers(self, batch: int, way: str) -> list[Carrier]:
+        """What carries each of ``exchanges``, for one batch size."""
+        return [exchange.carrier(way, batch) for exchange in self.exchanges]
 
-    def calls(self, batch: int) -> list[Call]:
-        """Everything that this rank does for the mixing, in order."""
+    def calls(self, batch: int, carriers: Sequence[Carrier]) -> list[Call]:
+        """Everything that this rank does for the mixing, in order.
+
+        Args:
+            batch: its size.
+            carriers: for that.
+        """
         ghosts, sums = self.ghosts, self.sums
         activated_last = sums.arrive and self.epilogue != NO_ACTIVATION
         epilogue = NO_ACTIVATION if activated_last else self.epilogue
-        first = self.is_first
+        first, carries_ghosts, carries_sums = self.is_first, carriers[0], carriers[-1]
         return [
-            *(ghosts.post_calls(batch) if first else []),
+            *(ghosts.post_calls(batch, carries_ghosts) if first else []),
             *self._sum_calls(batch),
-            *sums.post_calls(batch),
+            *sums.post_calls(batch, carries_sums),
             *self._own_calls(batch, epilogue),
             *(ghosts.near_calls(batch) if first else []),
             *sums.near_calls(batch),
-            *(ghosts.wait_calls(batch) if first else []),
+            *(ghosts.wait_calls(batch, carries_ghosts) if first else []),
             *self._ghost_calls(batch, epilogue),
-            *sums.wait_calls(batch),
+            *sums.wait_calls(batch, carries_sums),
             *([(COMPUTE, activate_in_place, (self.target.view(batch), *self.epilogue))] * activated_last),
         ]
 

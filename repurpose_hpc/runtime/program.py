@@ -12,6 +12,7 @@ from mpi4py import MPI
 from repurpose_hpc.model.activations import IDENTITY
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Elementwise, Mixing, Operation
+from repurpose_hpc.model.wire import code_dtype
 from repurpose_hpc.plan.plan import single_worker_plan
 from repurpose_hpc.plan.shard import Shard, make_shard
 from repurpose_hpc.runtime.blocks import PHASES, Call, Epilogue, epilogue_of
@@ -23,7 +24,6 @@ from repurpose_hpc.runtime.local import ENDING, LocalStep
 from repurpose_hpc.runtime.mixings import EXACTLY, Formats, MixingStep
 from repurpose_hpc.runtime.tape import Tape, taped
 from repurpose_hpc.runtime.transfers import GhostTransfer
-from repurpose_hpc.runtime.weights import stored_dtype
 
 
 class Schedule(NamedTuple):
@@ -221,14 +221,16 @@ class Program:
     def _schedule(self, batch: int) -> Schedule:
         if not 0 < batch <= self._max_batch:
             raise ValueError(f"expected 1 to {self._max_batch} samples, found {batch}")
-        carriers = [carrier for step in self._mixings for carrier in step.prepare(batch, self._way)]
-        begun = [call for carrier in carriers for call in carrier.begin]
-        calls = begun + [call for step in self._steps for call in step.calls(batch)]
+        carried = {step: step.carriers(batch, self._way) for step in self._mixings}
+        carriers = [carrier for each in carried.values() for carrier in each]
+        calls = [call for carrier in carriers for call in carrier.begin]
+        for step in self._steps:
+            calls += step.calls(batch, carried[step]) if step in carried else step.calls(batch)
         inputs, outputs = (
             [self._tensors[tensor].maps(batch) for tensor in tensors]
             for tensors in (self._graph.input_tensors, self._graph.output_tensors)
         )
-        stored = stored_dtype(self._formats.weights, self.dtype)
+        stored = code_dtype(self._formats.weights, self.dtype)
         return Schedule(_places(inputs), taped(calls, self.dtype, stored), outputs, carriers)
 
 

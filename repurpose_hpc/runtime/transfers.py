@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from mpi4py import MPI
 
-from repurpose_hpc.kernels import INDEX_DTYPE, pack, pack_codes, unpack_add, unpack_codes
+from repurpose_hpc.kernels import pack, pack_codes, unpack_add, unpack_codes
 from repurpose_hpc.model.wire import EXACT
 from repurpose_hpc.plan.shard import Lists
 from repurpose_hpc.runtime.blocks import COMPUTE, PACK, Call
@@ -24,7 +24,7 @@ from repurpose_hpc.runtime.exchange import Exchange, Items, merge_items
 from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.wire import Wire
 
-EXACTLY = Wire(EXACT, ())
+UNROUNDED = Wire(EXACT, ())
 
 
 class Transfer:
@@ -50,7 +50,7 @@ class Transfer:
         hosting: Hosting,
         comm: MPI.Comm,
         max_batch: int,
-        wire: Wire = EXACTLY,
+        wire: Wire = UNROUNDED,
     ) -> None:
         """Nothing is sent yet.
 
@@ -123,11 +123,6 @@ class Transfer:
         ranks = [self.hosting.rank_of[each] for each in workers]
         return merge_items(ranks, hosted if hosted_own else workers, neurons, self.hosting.ranks)
 
-    def prepare(self, batch: int, way: str) -> Carrier:
-        """Choose how the exchange is carried, before the calls for a batch size are asked for."""
-        self.carrier = self.exchange.carrier(way, batch)
-        return self.carrier
-
     def _near_views(self, batch: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """Of each worker with near items: the rows of their neurons, and the items."""
         both = zip(self.near, self.buffers, strict=True)
@@ -148,23 +143,30 @@ class GhostTransfer(Transfer):
 
     sender_owns = True
 
-    def post_calls(self, batch: int) -> list[Call]:
+    def post_calls(self, batch: int, carrier: Carrier) -> list[Call]:
         """Pack what other ranks need, and send it."""
         packing: list[Call] = []
         if self.owned.size:
             X, send = self.activations.view(batch), self.exchange.send.view(batch)
             packing.append(self._packing(X, send))
-        return packing + self.carrier.post
+        return packing + carrier.post
 
     def near_calls(self, batch: int) -> list[Call]:
         """Fetch the ghosts that workers of this rank own."""
         X = self.activations.view(batch)
-        calls: list[Call] = [(PACK, pack, (X, rows, ghosts)) for rows, ghosts in self._near_views(batch)]
-        if not self.wire.is_exact:
-            calls += self._rounding(batch)
+        if self.wire.is_exact:
+            return [(PACK, pack, (X, rows, ghosts)) for rows, ghosts in self._near_views(batch)]
+        near = (neurons[: rows.size] for rows, neurons in zip(self.near, self.neurons, strict=True))
+        scales = [self.wire.scales(neurons) for neurons in near if neurons.size]
+        calls: list[Call] = []
+        # Through the codes of the wire: outputs do not depend on which workers a rank hosts.
+        for (rows, ghosts), of_them in zip(self._near_views(batch), scales, strict=True):
+            codes = np.empty(ghosts.shape, self.exchange.send.flat.dtype)
+            calls.append((PACK, pack_codes, (X, rows, of_them, codes)))
+            calls.append((PACK, unpack_codes, (codes, of_them, ghosts)))
         return calls
 
-    def wait_calls(self, batch: int) -> list[Call]:
+    def wait_calls(self, batch: int, carrier: Carrier) -> list[Call]:
         """Wait for the ghosts that other ranks own."""
         receive = self.arrived.view(batch)
         decoding: list[Call] = []
@@ -172,24 +174,12 @@ class GhostTransfer(Transfer):
             codes = self.exchange.receive.view(batch)
             decoding.append((PACK, unpack_codes, (codes, self.received_scales, receive)))
         fetching = [(PACK, pack, (receive, rows, ghosts)) for rows, ghosts in self._far_views(batch)]
-        return self.carrier.wait + decoding + fetching
+        return carrier.wait + decoding + fetching
 
     def _packing(self, X: np.ndarray, send: np.ndarray) -> Call:
         if self.wire.is_exact:
             return PACK, pack, (X, self.owned, send)
         return PACK, pack_codes, (X, self.owned, self.sent_scales, send)
-
-    def _rounding(self, batch: int) -> list[Call]:
-        """Make of near ghosts what the wire would: outputs do not depend on which worker a rank hosts."""
-        calls: list[Call] = []
-        for near, neurons, buffer in zip(self.near, self.neurons, self.buffers, strict=True):
-            if near.size:
-                ghosts, scales = buffer.view(batch, slice(near.size)), self.wire.scales(neurons[: near.size])
-                codes = np.empty(ghosts.shape, self.exchange.send.flat.dtype)
-                rows = np.arange(near.size, dtype=INDEX_DTYPE)
-                calls.append((PACK, pack_codes, (ghosts, rows, scales, codes)))
-                calls.append((PACK, unpack_codes, (codes, scales, ghosts)))
-        return calls
 
 
 class SumTransfer(Transfer):
@@ -205,22 +195,22 @@ class SumTransfer(Transfer):
         """Whether any hosted worker receives a sum, from this or another rank."""
         return bool(self.owned.size or any(rows.size for rows in self.near))
 
-    def post_calls(self, batch: int) -> list[Call]:
+    def post_calls(self, batch: int, carrier: Carrier) -> list[Call]:
         """Add up the sums of several hosted workers for the same neuron of another rank, and send them."""
         send = self.exchange.send.view(batch)
         adding: list[Call] = [(PACK, unpack_add, (sums, rows, send)) for rows, sums in self._far_views(batch)]
         if adding:
             adding.insert(0, (PACK, send.fill, (0,)))
-        return adding + self.carrier.post
+        return adding + carrier.post
 
     def near_calls(self, batch: int) -> list[Call]:
         """Add the sums from workers of this rank."""
         Y = self.activations.view(batch)
         return [(COMPUTE, unpack_add, (sums, rows, Y)) for rows, sums in self._near_views(batch)]
 
-    def wait_calls(self, batch: int) -> list[Call]:
+    def wait_calls(self, batch: int, carrier: Carrier) -> list[Call]:
         """Wait for the sums from other ranks, and add them."""
-        calls = [*self.carrier.wait]
+        calls = [*carrier.wait]
         if self.owned.size:
             receive, Y = self.exchange.receive.view(batch), self.activations.view(batch)
             calls.append((COMPUTE, unpack_add, (receive, self.owned, Y)))

@@ -11,17 +11,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from repurpose_hpc.kernels import pack_panels, panel_rows
-from repurpose_hpc.model.wire import EXACT, INT8, encode, scales_of
+from repurpose_hpc.model.wire import INT8, code_dtype, encode, scales_of
 from repurpose_hpc.plan.mapped import release
 
 # Rows of a strip when weights are only counted.
 _COUNTED_ROWS = 64
-_STORED = {EXACT: None, "bfloat16": np.uint16, "float16": np.int16, INT8: np.int8}
-
-
-def stored_dtype(stored: str, dtype: np.dtype) -> np.dtype:
-    """What dense weights are stored as: EXACT as they are, in ``dtype``, else codes."""
-    return np.dtype(_STORED[stored] or dtype)
 
 
 def packed(weights: np.ndarray, stored: str) -> tuple[np.ndarray, np.ndarray]:
@@ -44,7 +38,7 @@ def packed(weights: np.ndarray, stored: str) -> tuple[np.ndarray, np.ndarray]:
             yield encode(rows, stored, scale)
             release(rows)
 
-    return pack_panels(strips(), m, n, stored_dtype(stored, dtype), dtype), scales
+    return pack_panels(strips(), m, n, code_dtype(stored, dtype), dtype), scales
 
 
 def count_nonzero(weights: np.ndarray) -> int:

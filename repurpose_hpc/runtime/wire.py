@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from repurpose_hpc.model.wire import EXACT, INT8
+from repurpose_hpc.model.wire import EXACT, INT8, code_dtype
 from repurpose_hpc.plan.shard import Block
-from repurpose_hpc.runtime.weights import stored_dtype
 
 
 class Wire:
@@ -30,7 +29,7 @@ class Wire:
 
     def dtype(self, dtype: np.dtype) -> np.dtype:
         """What is sent for values of ``dtype``."""
-        return stored_dtype(self.name, dtype)
+        return code_dtype(self.name, dtype)
 
     def scales(self, neurons: np.ndarray) -> np.ndarray:
         """Of each of ``neurons``, float32; what they are only matters for int8."""
