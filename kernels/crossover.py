@@ -7,10 +7,11 @@ Xeon (AVX-512).  Run the script and change the constants for a very different ma
 from __future__ import annotations
 
 # (smallest batch, density below which CSR wins): the lowest of all sizes: CSR is never the slower one, but is
-# passed over where it would win.  (Batches from 16 fill vectors, hence 0.24 to 0.41; of 256 samples not even
-# a thousand neurons fit into the nearer cache, 0.066 for 4096.  One sample: 0.11 to 0.45 here, but 0.08
-# with an earlier dense product on an AMD EPYC.)
-CSR_DENSITIES = ((256, 0.06), (16, 0.19), (2, 0.02), (1, 0.08))
+# passed over where it would win.  (Batches of 16 to 64 fill vectors, hence 0.18 to 0.36; of 256 samples not
+# even a thousand neurons fit into the nearer cache, 0.063 for 4096.  Batches of 2 to 8: 0.01 for 256 neurons,
+# 0.06 to 0.13 for more.  One sample: 0.14 to 0.47 here, but 0.08 with an earlier dense product on an AMD
+# EPYC.)
+CSR_DENSITIES = ((256, 0.06), (16, 0.18), (2, 0.01), (1, 0.08))
 
 
 def csr_is_faster(density: float, batch: int) -> bool:

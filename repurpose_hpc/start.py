@@ -14,7 +14,7 @@ def numba_without_scipy() -> None:
     """Import Numba in such a way that it does not import SciPy, if that is not there yet.
 
     Before its first kernel Numba imports scipy.linalg to see whether kernels could use it; none here does.
-    On every rank that would be 140 modules and 15 MiB.  Who imports SciPy later gets it.
+    On every rank that would be more than a hundred modules.  Who imports SciPy later gets it.
     """
     if "scipy" in sys.modules:
         return
