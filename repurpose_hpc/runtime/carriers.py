@@ -18,77 +18,14 @@ stay the same, so that compiled code can make them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from mpi4py import MPI
 
 from repurpose_hpc.runtime.blocks import EXCHANGE, WAIT, Call
 from repurpose_hpc.runtime.functions import Requests, Span, function, handle
-
-
-@dataclass(frozen=True, eq=False)
-class Message:
-    """What a rank sends to all others, or receives from them, in one exchange of a batch.
-
-    Attributes:
-        buffer: one-dimensional.
-        counts, displacements: of each rank's block, (R,) of C's int.
-        type: of the numbers.
-    """
-
-    buffer: np.ndarray
-    counts: np.ndarray
-    displacements: np.ndarray
-    type: MPI.Datatype
-
-    @property
-    def peers(self) -> list[int]:
-        """The ranks with a block."""
-        return np.flatnonzero(self.counts).tolist()
-
-    def of_peers(self) -> Message:
-        """The same without the ranks that have no block."""
-        peers = self.peers
-        return replace(self, counts=self.counts[peers], displacements=self.displacements[peers])
-
-    def block(self, rank: int) -> list:
-        """That of one rank, as mpi4py takes it."""
-        first = self.displacements[rank]
-        return [self.buffer[first : first + self.counts[rank]], self.type]
-
-    def specification(self) -> list:
-        """All, as mpi4py takes it."""
-        return [self.buffer, self.counts.tolist(), self.displacements.tolist(), self.type]
-
-    def arguments(self) -> tuple[int, ...]:
-        """All, as C takes it."""
-        lists = self.counts.ctypes.data, self.displacements.ctypes.data
-        return self.buffer.ctypes.data, *lists, handle(self.type)
-
-
-@dataclass(frozen=True, eq=False)
-class Carrier:
-    """An exchange of one batch size, ready to be made again and again.
-
-    Attributes:
-        begin: calls when a forward begins.
-        post: calls when the items are packed.
-        wait: calls when what the others sent is needed.
-        uses: what the calls have the addresses of.
-        graph: a communicator of its own.
-    """
-
-    begin: list[Call]
-    post: list[Call]
-    wait: list[Call]
-    uses: tuple = ()
-    graph: MPI.Comm | None = None
-
-    def free(self) -> None:
-        """Give the communicator back; collective; the calls must not be made any more."""
-        if self.graph is not None:
-            self.graph.Free()
+from repurpose_hpc.runtime.messages import Carrier, Message
 
 
 def _alltoallv(comm: MPI.Comm, sent: Message, received: Message, tag: int) -> Carrier:
@@ -103,7 +40,7 @@ def _ialltoallv(comm: MPI.Comm, sent: Message, received: Message, tag: int) -> C
 def _neighbor(comm: MPI.Comm, sent: Message, received: Message, tag: int) -> Carrier:
     graph = comm.Create_dist_graph_adjacent(received.peers, sent.peers)
     carrier = _started("MPI_Ineighbor_alltoallv", graph, sent.of_peers(), received.of_peers())
-    return replace(carrier, graph=graph)
+    return replace(carrier, owns=(graph,))
 
 
 def _started(name: str, comm: MPI.Comm, sent: Message, received: Message) -> Carrier:

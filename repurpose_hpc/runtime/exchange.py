@@ -15,7 +15,8 @@ from mpi4py import MPI
 
 from repurpose_hpc.kernels import INDEX_DTYPE
 from repurpose_hpc.runtime.buffers import Buffer
-from repurpose_hpc.runtime.carriers import CARRIERS, Carrier, Message
+from repurpose_hpc.runtime.carriers import CARRIERS
+from repurpose_hpc.runtime.messages import Carrier, Message
 
 _MPI_TYPES = {
     np.dtype(np.float32): MPI.FLOAT,

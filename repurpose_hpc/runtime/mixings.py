@@ -14,9 +14,9 @@ from repurpose_hpc.model.wire import EXACT
 from repurpose_hpc.plan.shard import Block
 from repurpose_hpc.runtime.blocks import COMPUTE, NO_ACTIVATION, PACK, Call, Epilogue, weights_kept
 from repurpose_hpc.runtime.buffers import Buffer, Scratch
-from repurpose_hpc.runtime.carriers import Carrier
 from repurpose_hpc.runtime.convolution import choose
 from repurpose_hpc.runtime.hosting import Hosting
+from repurpose_hpc.runtime.messages import Carrier
 from repurpose_hpc.runtime.transfers import GhostTransfer, SumTransfer
 from repurpose_hpc.runtime.wire import Wire
 

@@ -17,10 +17,11 @@ from repurpose_hpc.plan.plan import single_worker_plan
 from repurpose_hpc.plan.shard import Shard, make_shard
 from repurpose_hpc.runtime.blocks import PHASES, Call, Epilogue, epilogue_of
 from repurpose_hpc.runtime.buffers import Buffer, Scratch
-from repurpose_hpc.runtime.carriers import DEFAULT_WAY, Carrier
+from repurpose_hpc.runtime.carriers import DEFAULT_WAY
 from repurpose_hpc.runtime.exchange import deactivate_empty
 from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.local import ENDING, LocalStep
+from repurpose_hpc.runtime.messages import Carrier
 from repurpose_hpc.runtime.mixings import EXACTLY, Formats, MixingStep
 from repurpose_hpc.runtime.tape import Tape, taped
 from repurpose_hpc.runtime.transfers import GhostTransfer

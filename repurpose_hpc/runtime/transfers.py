@@ -19,9 +19,9 @@ from repurpose_hpc.model.wire import EXACT
 from repurpose_hpc.plan.shard import Lists
 from repurpose_hpc.runtime.blocks import COMPUTE, PACK, Call
 from repurpose_hpc.runtime.buffers import Buffer
-from repurpose_hpc.runtime.carriers import Carrier
 from repurpose_hpc.runtime.exchange import Exchange, Items, merge_items
 from repurpose_hpc.runtime.hosting import Hosting
+from repurpose_hpc.runtime.messages import Carrier
 from repurpose_hpc.runtime.wire import Wire
 
 UNROUNDED = Wire(EXACT, ())

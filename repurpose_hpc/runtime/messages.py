@@ -1,0 +1,75 @@
+"""What a rank sends and receives in one exchange of a batch, and the calls that carry it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from mpi4py import MPI
+
+from repurpose_hpc.runtime.blocks import Call
+from repurpose_hpc.runtime.functions import handle
+
+
+@dataclass(frozen=True, eq=False)
+class Message:
+    """What a rank sends to all others, or receives from them, in one exchange of a batch.
+
+    Attributes:
+        buffer: one-dimensional.
+        counts, displacements: of each rank's block, (R,) of C's int.
+        type: of the numbers.
+    """
+
+    buffer: np.ndarray
+    counts: np.ndarray
+    displacements: np.ndarray
+    type: MPI.Datatype
+
+    @property
+    def peers(self) -> list[int]:
+        """The ranks with a block."""
+        return np.flatnonzero(self.counts).tolist()
+
+    def of_peers(self) -> Message:
+        """The same without the ranks that have no block."""
+        peers = self.peers
+        return replace(self, counts=self.counts[peers], displacements=self.displacements[peers])
+
+    def block(self, rank: int) -> list:
+        """That of one rank, as mpi4py takes it."""
+        first = self.displacements[rank]
+        return [self.buffer[first : first + self.counts[rank]], self.type]
+
+    def specification(self) -> list:
+        """All, as mpi4py takes it."""
+        return [self.buffer, self.counts.tolist(), self.displacements.tolist(), self.type]
+
+    def arguments(self) -> tuple[int, ...]:
+        """All, as C takes it."""
+        lists = self.counts.ctypes.data, self.displacements.ctypes.data
+        return self.buffer.ctypes.data, *lists, handle(self.type)
+
+
+@dataclass(frozen=True, eq=False)
+class Carrier:
+    """An exchange of one batch size, ready to be made again and again.
+
+    Attributes:
+        begin: calls when a forward begins.
+        post: calls when the items are packed.
+        wait: calls when what the others sent is needed.
+        uses: what the calls have the addresses of.
+        owns: what has to be given back to MPI, in this order, by all ranks together.
+    """
+
+    begin: list[Call]
+    post: list[Call]
+    wait: list[Call]
+    uses: tuple = ()
+    owns: tuple[MPI.Comm | MPI.Win, ...] = ()
+
+    def free(self) -> None:
+        """Give back what it owns; collective; the calls must not be made any more."""
+        for each in self.owns:
+            each.Free()
