@@ -52,9 +52,19 @@ def pack_panels(
 
 def dense_scratch(n: int, batch: int, dtype: np.dtype) -> int:
     """Numbers of scratch memory that ``dense`` needs."""
-    padded = -(-batch // MOST_SAMPLES) * MOST_SAMPLES
-    tiles = max(BATCH_PANELS * padded, VECTOR_PANELS) * (VECTOR_BYTES // dtype.itemsize)
-    return tiles + n * padded
+    return slabs_size(n, batch) + tiles_size(batch, panel_rows(dtype))
+
+
+@jit
+def slabs_size(n: int, batch: int) -> int:
+    """Numbers in the slabs of X (n, batch), at most."""
+    return n * slab_count(batch) * MOST_SAMPLES
+
+
+@jit
+def tiles_size(batch: int, R: int) -> int:
+    """Numbers in the sums of a group of panels of R rows."""
+    return max(BATCH_PANELS * slab_count(batch) * MOST_SAMPLES, VECTOR_PANELS) * R
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -89,15 +99,37 @@ def dense(
         code: activation, one of ``ACTIVATION_CODES``.
         alpha, beta: its parameters.
     """
-    count, n, R = panels.shape
     batch = X.shape[1]
-    group = VECTOR_PANELS if batch == 1 else BATCH_PANELS
     slabs = X.reshape(-1)
-    reserved = 0
-    if batch > MOST_SAMPLES or _width(batch) != batch:
-        reserved = _pack_slabs(X, scratch)
+    if needs_slabs(batch):
+        pack_slabs(X, scratch, 0, slab_count(batch))
         slabs = scratch
-    tiles = scratch[reserved:]
+    tiles = scratch[slabs_size(len(X), batch) :]
+    multiply_panels(panels, scales, slabs, start, out, tiles, code, alpha, beta)
+
+
+@jit
+def multiply_panels(
+    panels: np.ndarray,
+    scales: np.ndarray,
+    slabs: np.ndarray,
+    start: np.ndarray,
+    out: np.ndarray,
+    tiles: np.ndarray,
+    code: int,
+    alpha: float,
+    beta: float,
+) -> None:
+    """``dense`` with samples in slabs, for all rows or for those of some panels.
+
+    Args:
+        panels, scales, start, out, code, alpha, beta: as of ``dense``.
+        slabs: one-dimensional, of ``pack_slabs``, or X itself where it is one slab.
+        tiles: at least ``tiles_size`` numbers.
+    """
+    count, n, R = panels.shape
+    batch = out.shape[1]
+    group = VECTOR_PANELS if batch == 1 else BATCH_PANELS
     depth = DEPTH if batch > MOST_SAMPLES else max(n, 1)
     for first in range(0, count, group):
         some = min(group, count - first)
@@ -123,12 +155,30 @@ def _width(left: int) -> int:
 
 
 @jit
-def _pack_slabs(X: np.ndarray, slabs: np.ndarray) -> int:
-    """Slab after slab, each (n, width), the last padded with zeros; how many numbers that are."""
+def needs_slabs(batch: int) -> bool:
+    """Whether X (n, batch) as it is would not be a slab."""
+    return batch > MOST_SAMPLES or _width(batch) != batch
+
+
+@jit
+def slab_count(batch: int) -> int:
+    """Slabs of so many samples."""
+    return -(-batch // MOST_SAMPLES)
+
+
+@jit
+def pack_slabs(X: np.ndarray, slabs: np.ndarray, first: int, last: int) -> None:
+    """The slabs from number ``first`` to ``last``, each (n, width), the last of all padded with zeros.
+
+    Args:
+        X: (n, batch).
+        slabs: room for all, one-dimensional.
+        first, last: see above.
+    """
     n, batch = X.shape
-    place = 0
-    for b in range(0, batch, MOST_SAMPLES):
-        width = _width(batch - b)
+    for slab in range(first, last):
+        b = slab * MOST_SAMPLES
+        place, width = b * n, _width(batch - b)
         there = min(width, batch - b)
         for k in range(n):
             for c in range(there):
@@ -136,7 +186,6 @@ def _pack_slabs(X: np.ndarray, slabs: np.ndarray) -> int:
             for c in range(there, width):
                 slabs[place + c] = 0
             place += width
-    return place
 
 
 @jit

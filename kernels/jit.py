@@ -23,11 +23,26 @@ import numba
 _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
 
 
+# Of a parallel kernel only the loops that ask for it; Numba would try each expression on arrays, for seconds.
+_ONLY_LOOPS = dict.fromkeys(
+    ("comprehension", "fusion", "inplace_binop", "numpy", "reduction", "setitem", "stencil"), False
+)
+
+
 def jit(function: Callable) -> Callable:
     """Compile ``function`` at its first call for each combination of argument types."""
+    return _compiled(function, _OPTIONS)
+
+
+def parallel_jit(function: Callable) -> Callable:
+    """``jit`` for a function whose ``numba.prange`` loops are shared among threads."""
+    return _compiled(function, {**_OPTIONS, "parallel": {**_ONLY_LOOPS, "prange": True}})
+
+
+def _compiled(function: Callable, options: dict) -> Callable:
     try:
-        return numba.njit(cache=True, **_OPTIONS)(function)
+        return numba.njit(cache=True, **options)(function)
     except RuntimeError as no_cache:
         if "cannot cache function" not in str(no_cache):
             raise
-        return numba.njit(**_OPTIONS)(function)
+        return numba.njit(**options)(function)

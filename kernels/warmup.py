@@ -9,9 +9,10 @@ import numpy as np
 from .activations import ACTIVATION_CODES, activate_in_place
 from .convolution import convolve_direct, pack_weights
 from .csr import INDEX_DTYPE, csr_batch, csr_vector
-from .dense import dense, dense_scratch, panel_rows
+from .dense import dense, dense_scratch, panel_rows, tiles_size
 from .exchange import pack, unpack, unpack_add
 from .maps import COMBINATION_CODES, affine, combine, take_positions
+from .parallel import convolve_threads, csr_batch_threads, csr_vector_threads, dense_threads
 from .pooling import average_pool, depthwise, max_pool
 from .rows import finish
 from .tape import compile_player
@@ -24,13 +25,14 @@ def warm_up(
     maps: bool = False,
     stored: np.dtype | None = None,
     codes: np.dtype | None = None,
+    parallel: bool = False,
 ) -> float:
     """Call every kernel once on arrays of ``dtype`` and return how many seconds that took.
 
     With ``maps`` those of feature maps as well, which not every network needs; dense weights as they are
-    ``stored``, and what turns values into ``codes`` and back.  Seconds the first
-    time on a machine, a fraction of one with the cache.  What it compiles is what the kernels'
-    docstrings ask for: C-contiguous writable arrays of one dtype, indices of ``INDEX_DTYPE``,
+    ``stored``; what turns values into ``codes`` and back; with ``parallel`` the kernels that threads share.
+    Seconds the first time on a machine, a fraction of one with the cache.  What it compiles is what the
+    kernels' docstrings ask for: C-contiguous writable arrays of one dtype, indices of ``INDEX_DTYPE``,
     ``code`` an int, ``alpha`` and ``beta`` floats.
 
     Raises:
@@ -60,17 +62,25 @@ def warm_up(
         pack_codes(matrix, indices, scales, code)
         unpack_codes(code, scales, out_matrix)
     if maps:
-        _warm_up_maps(dtype, epilogue)
+        _warm_up_maps(dtype, epilogue, parallel)
+    if parallel:
+        shares, tiles = np.array([0, 1]), np.empty((1, tiles_size(1, panels.shape[2])), dtype)
+        dense_threads(panels, vector, matrix, matrix, out_matrix, scratch, *epilogue, shares, tiles)
+        csr_vector_threads(vector, indices, indptr, vector, vector, out_vector, *epilogue, shares)
+        csr_batch_threads(vector, indices, indptr, matrix, matrix, out_matrix, *epilogue, shares)
     compile_player(vector, panels)
     return time.perf_counter() - began
 
 
-def _warm_up_maps(dtype: np.dtype | type | str, epilogue: tuple[int, float, float]) -> None:
+def _warm_up_maps(dtype: np.dtype | type | str, epilogue: tuple[int, float, float], parallel: bool) -> None:
     x, bias, out = (np.ones((1, 1, 1, 1), dtype) for _ in range(3))
     filters, rows, row = np.ones((1, 1, 1), dtype), np.ones((1, 1), dtype), np.empty((1, 1, 1), dtype)
     one, none = (1, 1), (0, 0)
 
-    convolve_direct(pack_weights(rows), x, one, one, one, none, bias, out, *epilogue)
+    convolution = pack_weights(rows), x, one, one, one, none, bias, out, *epilogue
+    convolve_direct(*convolution)
+    if parallel:
+        convolve_threads(*convolution, np.array([0, 1]))
     patches(x, 0, one, one, one, one, none, rows)
     depthwise(filters, x, one, one, none, bias, out, *epilogue)
     max_pool(x, one, one, one, none, out)

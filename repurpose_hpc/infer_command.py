@@ -82,11 +82,13 @@ def run(argv: list[str], comm: MPI.Comm, library: str, leftovers: list[Path]) ->
         wire=args.wire,
         weights_dtype=args.weights_dtype,
         exchange=args.exchange,
+        threads=args.threads,
     )
     result = run_job(job, prepared.original, comm, leftovers, imported)
     with collectively(comm):
         if result is not None:
-            result.update(cached=prepared.cached, threads_per_rank=threads())
+            of_each = threads() if args.threads == 1 else str(args.threads)
+            result.update(cached=prepared.cached, threads_per_rank=of_each)
             print(report.render(result), flush=True)
             if args.report is not None:
                 report.write(args.report, result)
@@ -226,6 +228,13 @@ def _parser(speaks: bool) -> Parser:
         choices=WAYS,
         default=DEFAULT_WAY,
         help="how MPI carries what ranks exchange; auto: measures all ways first (default %(default)s)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="threads of each rank, which share the rows of every product (default %(default)s)",
     )
     parser.add_argument(
         "--weights-dtype",

@@ -57,7 +57,7 @@ Lines = list[tuple[str, str]]
 
 def _job(r: dict) -> Lines:
     lines = [
-        ("ranks", f"{r['ranks']} (BLAS threads per rank: {r['threads_per_rank']}), {r['workers']} workers"),
+        ("ranks", f"{r['ranks']} (threads per rank: {r['threads_per_rank']}), {r['workers']} workers"),
         (
             "samples",
             f"{r['samples']} in batches of {r['batch_size']}, {r['dtype']}{_formats(r)}{_resumed(r)}",

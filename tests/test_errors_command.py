@@ -90,6 +90,11 @@ def test_more_ranks_than_workers(refused, folder):
     assert "3 ranks" in message and "found 4" in message and "restructure for 4" in message
 
 
+def test_more_threads_than_cores(refused, folder):
+    message = refused(*usual(folder, threads=4097))
+    assert "--threads 4097: expected at most" in message and "--cpus-per-task" in message
+
+
 @pytest.mark.parametrize(
     "started_by", [{"OMPI_COMM_WORLD_SIZE": "8"}, {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "8"}]
 )

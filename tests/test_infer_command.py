@@ -191,6 +191,13 @@ def test_the_way_of_the_exchange_is_reported(infer, tmp_path):
     assert f"{report['exchange']}, the fastest" in summary
 
 
+def test_threads(infer, tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "2")  # allowed on a machine with one core, too
+    report, summary = infer(2, "--threads", 2, "--batch-size", 64, "--repeat", 2)
+    assert report["threads_per_rank"] == "2" and "2 (threads per rank: 2)" in summary
+    assert report["accuracy"] > 0.89
+
+
 def test_weights_in_fewer_bits(infer, tmp_path):
     small_plans.write_shards(tmp_path / "shards", 3, "partitioned")
     small_plans.write_samples(tmp_path / "x.npz")

@@ -1,6 +1,7 @@
 """A program on any number of ranks computes what the reference does and sends what the masks say."""
 
 from dataclasses import dataclass, replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from repurpose_hpc.plan.plan import (
     single_worker_plan,
 )
 from repurpose_hpc.plan.shard import make_shard
+from repurpose_hpc.runtime import sharing
 from repurpose_hpc.runtime.carriers import CARRIERS, available
 from repurpose_hpc.runtime.hosting import hosted_workers
 from repurpose_hpc.runtime.mixings import Formats
@@ -198,6 +200,18 @@ def test_outputs_are_the_same_to_the_last_bit_every_time(case):
     programs = [make_program(case.network, case.plan, case.max_batch, dtype=np.float32) for _ in range(2)]
     first, second, third = (run_program(programs[k], case.network, case.x) for k in (0, 0, 1))
     assert first.tobytes() == second.tobytes() == third.tobytes()
+
+
+@given(case=cases())
+@settings(max_examples=10)
+def test_outputs_do_not_depend_on_the_number_of_threads(case):
+    with mock.patch.object(sharing, "LEAST_WORK", 0):
+        programs = [
+            make_program(case.network, case.plan, case.max_batch, dtype=np.float32, threads=threads)
+            for threads in (1, 2)
+        ]
+        alone, together = (run_program(program, case.network, case.x) for program in programs)
+    assert alone.tobytes() == together.tobytes()
 
 
 @given(case=cases())

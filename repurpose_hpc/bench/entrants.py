@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
 
+import numba
 import numpy as np
 from mpi4py import MPI
 
@@ -155,19 +156,24 @@ def _gathered(make: Make, comm: MPI.Comm, X: np.ndarray) -> Candidate:
 def single_processes(problem: Problem, placement: Placement, peers: Peers) -> dict[str, Entrant]:
     """The entrants that are one process, by name.
 
-    Peers have 1 and 2 threads, and one for every rank, as far as there are cores.
+    They have 1 and 2 threads, and one for every rank, as far as there are cores.
     """
-    program = one_process(problem.network, problem.dtype, problem.max_batch)
-    entrants = {
-        "single": Entrant(lambda X: Candidate(partial(program.forward, X)), problem.network, threads=1),
-        SINGLE_RESTRUCTURED: Entrant(
-            _program(problem.cut, problem.cut_plan, problem, MPI.COMM_SELF), problem.cut, threads=1
-        ),
-    }
+    cut = _program(problem.cut, problem.cut_plan, problem, MPI.COMM_SELF)
+    entrants = {SINGLE_RESTRUCTURED: Entrant(cut, problem.cut, threads=1)}
     for threads in sorted({each for each in (2, placement.ranks) if each <= placement.physical} | {1}):
-        for name, make in _peers(problem.layers, threads, placement, peers).items():
-            entrants[f"{name}_{threads}"] = Entrant(make, problem.network, threads)
+        makers = {"single": _single(problem, threads, placement)}
+        makers |= _peers(problem.layers, threads, placement, peers)
+        entrants |= {
+            f"{name}_{threads}": Entrant(make, problem.network, threads) for name, make in makers.items()
+        }
     return entrants
+
+
+def _single(problem: Problem, threads: int, placement: Placement) -> Make:
+    """The project, one process."""
+    program = one_process(problem.network, problem.dtype, problem.max_batch, threads=threads)
+    setting = _setting(threads, placement, numba_threads)
+    return lambda X: Candidate(partial(program.forward, X), setting=setting)
 
 
 def _peers(layers: Layers, threads: int, placement: Placement, peers: Peers) -> dict[str, Make]:
@@ -193,6 +199,17 @@ def _peers(layers: Layers, threads: int, placement: Placement, peers: Peers) -> 
                 ONNXRUNTIME, f"layers of {len(layers[0][0])} neurons are too large for its format"
             )
     return found
+
+
+@contextmanager
+def numba_threads(number: int) -> Iterator[None]:
+    """A block in which so many of Numba's threads are awake."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(number)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
 
 
 def _setting(number: int, placement: Placement, threads: Callable[[int], AbstractContextManager]) -> Setting:

@@ -27,6 +27,7 @@ from repurpose_hpc.runtime.blocks import (
 )
 from repurpose_hpc.runtime.buffers import Scratch
 from repurpose_hpc.runtime.local import as_maps, as_rows, steps, two
+from repurpose_hpc.runtime.sharing import share
 
 # From a block's weights.
 Maker = Callable[[np.ndarray], Product]
@@ -137,10 +138,10 @@ def choose(
     window: Window | None,
     block: Block,
     kept: int,
-    max_batch: int,
     values: int,
-    dtype: np.dtype,
+    max_batch: int,
     stored: str,
+    threads: int,
 ) -> Maker:
     """How all parts of ``block`` are computed; convolutions are timed, on its own neurons.
 
@@ -148,10 +149,10 @@ def choose(
         window: of the mixing.
         block: of a worker.
         kept: its weights that are not zero.
-        max_batch: samples in a batch.
         values: per neuron of the target.
-        dtype: of the weights.
-        stored: the format of those of dense layers.
+        max_batch: samples in a batch.
+        stored: the format of weights of dense layers.
+        threads: that share the rows of a kernel.
     """
     if window is None or window.is_pointwise:
         return partial(Pointwise, choose_product(block, kept, max_batch * values, stored))
@@ -160,16 +161,16 @@ def choose(
     ways = partial(Patches, window), partial(Direct, window)
     if not block.own_weights.size:
         return ways[1]
-    return min(ways, key=lambda way: _seconds(way, window, block, max_batch, values, dtype))
+    return min(ways, key=lambda way: _seconds(way, window, block, max_batch, values, threads))
 
 
-def _seconds(way: Maker, window: Window, block: Block, batch: int, values: int, dtype: np.dtype) -> float:
+def _seconds(way: Maker, window: Window, block: Block, batch: int, values: int, threads: int) -> float:
     """The least time of a few forwards of the block's own neurons."""
-    rows, columns = block.own_weights.shape
+    (rows, columns), dtype = block.own_weights.shape, block.own_weights.dtype
     X = np.zeros((columns // window.taps, batch, math.prod(window.positions)), dtype)
     out, product = np.empty((rows, batch * values), dtype), way(block.own_weights)
     scratch = Scratch(dtype, product.scratch(batch * values))
-    calls = product.calls(X, block.bias.reshape(-1, 1), out, scratch, NO_ACTIVATION)
+    calls = share(product.calls(X, block.bias.reshape(-1, 1), out, scratch, NO_ACTIVATION), threads)
     times = []
     for _ in range(1 + TRIALS):
         began = perf_counter()

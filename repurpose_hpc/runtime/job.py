@@ -40,6 +40,7 @@ from repurpose_hpc.runtime.choice import check_way, choose_way
 from repurpose_hpc.runtime.loading import load_shards, warm_up
 from repurpose_hpc.runtime.mixings import Formats
 from repurpose_hpc.runtime.program import Program, one_process
+from repurpose_hpc.runtime.sharing import check_threads, use_threads
 from repurpose_hpc.runtime.streams import (
     Input,
     NoOutput,
@@ -69,6 +70,7 @@ class Job:
         wire: the format in which ghosts travel, one of ``WIRES``; None: that of the plan.
         weights_dtype: the format in which dense weights are kept in memory, one of ``WIRES``.
         exchange: how exchanges are carried, one of ``choice.WAYS``.
+        threads: of each rank.
     """
 
     shards: Path
@@ -83,6 +85,7 @@ class Job:
     wire: str | None = None
     weights_dtype: str = EXACT
     exchange: str = DEFAULT_WAY
+    threads: int = 1
 
     @property
     def formats(self) -> Formats:
@@ -117,11 +120,14 @@ def run(
         job = replace(job, wire=_wire(job, stored))
         _check_certify(job)
         check_way(job.exchange)
+        check_threads(job.threads)
+        if job.threads > 1:
+            use_threads(job.threads)
     with clock("jit"):
-        warm_up(job.dtype, shards[0].graph, comm, job.formats)
+        warm_up(job.dtype, shards[0].graph, comm, job.formats, job.threads)
     file, samples = _open_input(job, shards[0], comm)
     job = replace(job, batch_size=min(job.batch_size, samples))
-    program = Program(shards, comm, job.batch_size, job.formats)
+    program = Program(shards, comm, job.batch_size, job.formats, threads=job.threads)
     ways = choose_way(program, job.exchange, job.batch_size, comm)
     with collectively(comm):
         source = Input(job.input, program.input_columns, samples, job.dtype)
@@ -382,6 +388,6 @@ def _resume_key(job: Job, stored: StoredPlan) -> str:
 
 
 def _time_single(job: Job, whole: Network, file: Samples) -> Timing:
-    program = one_process(whole, job.dtype, job.batch_size, job.formats)
+    program = one_process(whole, job.dtype, job.batch_size, job.formats, job.threads)
     first = next(Input(job.input, program.input_columns, file.samples, job.dtype).batches(job.batch_size))
     return measure(program, first, job.repeat, MPI.COMM_SELF)

@@ -31,6 +31,26 @@ class Formats(NamedTuple):
 EXACTLY = Formats()
 
 
+class Setting(NamedTuple):
+    """What all mixings of a program have in common.
+
+    Attributes:
+        hosting: of the program.
+        comm: its ranks.
+        max_batch: most samples of a forward.
+        scratch: memory that operations use one after the other.
+        formats: of weights and ghosts.
+        threads: that share the rows of a kernel.
+    """
+
+    hosting: Hosting
+    comm: MPI.Comm
+    max_batch: int
+    scratch: Scratch
+    formats: Formats
+    threads: int
+
+
 class MixingStep:
     """Y = act(bias + W X), of which the rank holds X and Y of its workers.
 
@@ -54,33 +74,27 @@ class MixingStep:
         source: Buffer,
         target: Buffer,
         spaces: tuple[str, str],
-        hosting: Hosting,
-        comm: MPI.Comm,
-        max_batch: int,
         epilogue: Epilogue,
         ghosts: GhostTransfer | None,
-        scratch: Scratch,
-        formats: Formats,
+        setting: Setting,
     ) -> None:
-        """Collective over ``comm``.
+        """Collective over the ranks of ``setting``.
 
         Args:
             mixing, blocks: see the class.
             source, target: the tensors' memory.
             spaces: of source and target.
-            hosting, comm, max_batch: of the program.
             epilogue: applied last.
             ghosts: those of an earlier mixing that reads the same tensor; None: this is the first.
-            scratch: of the program.
-            formats: of weights and ghosts.
+            setting: of the program.
         """
         self.mixing, self.source, self.target = mixing, source, target
-        self.epilogue, self.scratch = epilogue, scratch
+        self.epilogue, self.scratch = epilogue, setting.scratch
+        hosting, _, max_batch = common = setting[:3]
         self.columns, self.rows = (hosting.slices(space) for space in spaces)
-        common = hosting, comm, max_batch
         self.is_first = ghosts is None
         self.ghosts = ghosts or GhostTransfer(
-            [block.ghosts for block in blocks], source, spaces[0], *common, Wire(formats.wire, blocks)
+            [block.ghosts for block in blocks], source, spaces[0], *common, Wire(setting.formats.wire, blocks)
         )
         self.sums = SumTransfer([block.sums for block in blocks], target, spaces[1], *common)
         self.exchanges = [self.ghosts.exchange] * self.is_first + [self.sums.exchange]
@@ -91,26 +105,24 @@ class MixingStep:
         ]
         self.biases = [block.bias.reshape(-1, 1) for block in blocks]
         kept = [weights_kept(block) for block in blocks]
-        self._make_products(blocks, kept, max_batch, formats.weights)
+        self._make_products(blocks, kept, setting)
         self.described = [
             _describe(mixing, worker, block, product.format, count)
             for worker, block, product, count in zip(hosting.workers, blocks, self.own, kept, strict=True)
         ]
 
-    def _make_products(
-        self, blocks: Sequence[Block], kept: Sequence[int], max_batch: int, stored: str
-    ) -> None:
+    def _make_products(self, blocks: Sequence[Block], kept: Sequence[int], setting: Setting) -> None:
         """``own``, ``ghost`` and ``sum``, and room for what they compute.
 
         Args:
             blocks: one for each hosted worker.
             kept: how many weights of each are not zero.
-            max_batch: of the program.
-            stored: format of dense weights.
+            setting: of the program.
         """
         target, taps = self.target, self.mixing.taps
+        choice = target.values, setting.max_batch, setting.formats.weights, setting.threads
         made = [
-            choose(self.mixing.window, block, count, max_batch, target.values, target.flat.dtype, stored)
+            choose(self.mixing.window, block, count, *choice)
             for block, count in zip(blocks, kept, strict=True)
         ]
         self.own = [make(block.own_weights) for make, block in zip(made, blocks, strict=True)]
@@ -123,7 +135,7 @@ class MixingStep:
             for make, block, order in zip(made, blocks, self.sums.orders, strict=True)
         ]
         for product in (*self.own, *self.ghost, *self.sum):
-            self.scratch.reserve(product.scratch(max_batch * target.values))
+            self.scratch.reserve(product.scratch(setting.max_batch * target.values))
 
     def carriers(self, batch: int, way: str) -> list[Carrier]:
         """What carries each of ``exchanges``, for one batch size."""

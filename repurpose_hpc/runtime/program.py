@@ -22,7 +22,8 @@ from repurpose_hpc.runtime.exchange import deactivate_empty
 from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.local import ENDING, LocalStep
 from repurpose_hpc.runtime.messages import Carrier
-from repurpose_hpc.runtime.mixings import EXACTLY, Formats, MixingStep
+from repurpose_hpc.runtime.mixings import EXACTLY, Formats, MixingStep, Setting
+from repurpose_hpc.runtime.sharing import share
 from repurpose_hpc.runtime.tape import Tape, taped
 from repurpose_hpc.runtime.transfers import GhostTransfer
 
@@ -53,6 +54,7 @@ class Program:
         input_columns: values of a sample (columns of the input file) that this rank must supply, in
             this order; two workers' common columns of a replicated input occur twice; int64.
         output_columns: values of the outputs that this rank computes, in this order; int64.
+        max_batch: most samples of a forward.
         dtype: of weights, inputs and outputs.
         values_sent: values per sample that this rank hands to MPI in one forward.
         bytes_sent: what these take.
@@ -70,6 +72,7 @@ class Program:
         max_batch: int,
         formats: Formats = EXACTLY,
         way: str = DEFAULT_WAY,
+        threads: int = 1,
     ) -> None:
         """Collective over ``comm``.
 
@@ -80,20 +83,21 @@ class Program:
             max_batch: most samples that one ``forward`` takes.
             formats: of weights and ghosts.
             way: how exchanges are carried, one of ``CARRIERS``.
+            threads: that share the rows of a kernel; see ``sharing.use_threads``.
 
         Raises:
             UserError: there are more ranks than workers.
             ValueError: ``shards`` are those of other workers.
         """
         graph = shards[0].graph
-        self._comm, self._max_batch, self._graph, self._formats = comm, max_batch, graph, formats
-        self._hosting = Hosting(shards, comm.size, comm.rank)
+        self._graph, self._hosting = graph, Hosting(shards, comm.size, comm.rank)
+        self.max_batch = max_batch
+        self.dtype = next(iter(shards[0].blocks.values())).bias.dtype
+        self._setting = Setting(self._hosting, comm, max_batch, Scratch(self.dtype), formats, threads)
         self.input_columns = self._columns(graph.input_tensors)
         self.output_columns = self._columns(graph.output_tensors)
-        self.dtype = next(iter(shards[0].blocks.values())).bias.dtype
         self._tensors = {tensor: self._buffer(tensor) for tensor in graph.input_tensors}
         self._ghosts: dict[str, GhostTransfer] = {}
-        self._scratch = Scratch(self.dtype)
         self._steps = self._make_steps(shards)
         self._schedules: dict[int, Schedule] = {}
         self._way = way
@@ -175,7 +179,7 @@ class Program:
 
     def _buffer(self, tensor: str) -> Buffer:
         rows = self._hosting.neurons(self._graph.space_of[tensor]).size
-        return Buffer(rows, self._max_batch, self.dtype, self._graph.values(tensor))
+        return Buffer(rows, self.max_batch, self.dtype, self._graph.values(tensor))
 
     def _make_steps(self, shards: Sequence[Shard]) -> list[MixingStep | LocalStep]:
         """The steps in order; an activation that alone reads an operation's target becomes part of it."""
@@ -201,13 +205,9 @@ class Program:
             self._tensors[op.source],
             self._tensors[target],
             (self._graph.space_of[op.source], self._graph.space_of[op.target]),
-            self._hosting,
-            self._comm,
-            self._max_batch,
             epilogue,
             self._ghosts.get(op.source),
-            self._scratch,
-            self._formats,
+            self._setting,
         )
         self._ghosts[op.source] = step.ghosts
         return step
@@ -220,8 +220,8 @@ class Program:
         return LocalStep(op, sources, self._tensors[target], spaces, self._hosting, epilogue)
 
     def _schedule(self, batch: int) -> Schedule:
-        if not 0 < batch <= self._max_batch:
-            raise ValueError(f"expected 1 to {self._max_batch} samples, found {batch}")
+        if not 0 < batch <= self.max_batch:
+            raise ValueError(f"expected 1 to {self.max_batch} samples, found {batch}")
         carried = {step: step.carriers(batch, self._way) for step in self._mixings}
         carriers = [carrier for each in carried.values() for carrier in each]
         calls = [call for carrier in carriers for call in carrier.begin]
@@ -231,14 +231,18 @@ class Program:
             [self._tensors[tensor].maps(batch) for tensor in tensors]
             for tensors in (self._graph.input_tensors, self._graph.output_tensors)
         )
-        stored = code_dtype(self._formats.weights, self.dtype)
-        return Schedule(_places(inputs), taped(calls, self.dtype, stored), outputs, carriers)
+        stored = code_dtype(self._setting.formats.weights, self.dtype)
+        return Schedule(
+            _places(inputs), taped(share(calls, self._setting.threads), self.dtype, stored), outputs, carriers
+        )
 
 
-def one_process(network: Network, dtype: np.dtype, max_batch: int, formats: Formats = EXACTLY) -> Program:
+def one_process(
+    network: Network, dtype: np.dtype, max_batch: int, formats: Formats = EXACTLY, threads: int = 1
+) -> Program:
     """The program of a single process that has all of a network: what ranks are compared with."""
     shard = make_shard(network, single_worker_plan(network), 0, dtype.type)
-    return Program([shard], MPI.COMM_SELF, max_batch, formats)
+    return Program([shard], MPI.COMM_SELF, max_batch, formats, threads=threads)
 
 
 def _places(inputs: list[np.ndarray]) -> list[tuple[slice, np.ndarray]]:

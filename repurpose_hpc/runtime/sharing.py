@@ -1,0 +1,93 @@
+"""Calls of kernels whose rows the threads of a rank share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import numba
+import numpy as np
+
+from repurpose_hpc import openblas
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.kernels import aligned, convolve_direct, csr_batch, csr_vector, dense
+from repurpose_hpc.kernels.dense import tiles_size
+from repurpose_hpc.kernels.parallel import (
+    convolve_threads,
+    csr_batch_threads,
+    csr_vector_threads,
+    dense_threads,
+    row_shares,
+)
+from repurpose_hpc.runtime.blocks import Call
+
+# Multiplications below which starting the threads takes longer than they save (two starts of 2 µs).
+LEAST_WORK = 100_000
+
+
+def check_threads(threads: int) -> None:
+    """Refuse more threads than there are cores for.
+
+    Raises:
+        UserError: this process may use fewer.
+    """
+    most = numba.config.NUMBA_NUM_THREADS
+    if threads > most:
+        raise UserError(
+            f"--threads {threads}: expected at most {most}, the cores that a rank may use here; ask for "
+            "fewer, or give each rank more: mpirun --bind-to none (Open MPI: --map-by slot:pe=N), srun "
+            "--cpus-per-task"
+        )
+
+
+def use_threads(threads: int) -> None:
+    """Let NumPy's products use as many threads as kernels do, and wake no more of Numba's than these.
+
+    The rows of kernels are shared by ``share``; patches are still multiplied by OpenBLAS.
+    """
+    numba.set_num_threads(threads)
+    write = openblas.function("openblas_set_num_threads")
+    if write is not None:
+        write(threads)
+
+
+def share(calls: Iterable[Call], threads: int) -> list[Call]:
+    """The same calls, those with enough work for several threads made by all of them."""
+    return [_shared(call, threads) for call in calls] if threads > 1 else list(calls)
+
+
+def _shared(call: Call, threads: int) -> Call:
+    phase, function, arguments = call
+    if function not in _MAKERS:
+        return call
+    work, made = _MAKERS[function](threads, *arguments)
+    return call if work < LEAST_WORK else (phase, *made)
+
+
+# From the threads and the arguments of a kernel: its multiplications, and what does the same with threads.
+def _dense(threads: int, panels: np.ndarray, scales: np.ndarray, X: np.ndarray, *rest: object) -> tuple:
+    batch = X.shape[1]
+    shares = row_shares(np.arange(len(panels) + 1), threads)
+    tiles = aligned((threads, tiles_size(batch, panels.shape[2])), X.dtype)
+    return panels.size * batch, (dense_threads, (panels, scales, X, *rest, shares, tiles))
+
+
+def _csr(
+    function: Callable, threads: int, data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, *rest: object
+) -> tuple:
+    X, shares = rest[0], row_shares(indptr, threads)
+    return data.size * (X.size // max(1, len(X))), (function, (data, indices, indptr, *rest, shares))
+
+
+def _convolution(threads: int, weights: np.ndarray, *rest: object) -> tuple:
+    out, shares = rest[6], row_shares(np.arange(len(weights) + 1), threads)
+    positions = out.size // max(1, len(out))
+    return weights.size * positions, (convolve_threads, (weights, *rest, shares))
+
+
+_MAKERS: dict[Callable, Callable[..., tuple]] = {
+    dense: _dense,
+    csr_vector: partial(_csr, csr_vector_threads),
+    csr_batch: partial(_csr, csr_batch_threads),
+    convolve_direct: _convolution,
+}
