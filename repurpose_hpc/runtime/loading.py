@@ -45,16 +45,20 @@ def cast(shard: Shard, dtype: np.dtype) -> Shard:
     return replace(shard, graph=shard.graph.astype(dtype), blocks=blocks)
 
 
-def warm_up(dtype: np.dtype, graph: Network, comm: MPI.Comm, formats: Formats = EXACTLY) -> None:
+def warm_up(
+    dtype: np.dtype, graph: Network, comm: MPI.Comm, formats: Formats = EXACTLY, zeros: bool = False
+) -> None:
     """Compile the kernels that ``graph`` needs; see ``compile_kernels``; collective."""
     maps = not all(
         isinstance(op, Elementwise) or (isinstance(op, Mixing) and op.window is None)
         for op in graph.operations
     )
-    compile_kernels(dtype, maps, comm, formats)
+    compile_kernels(dtype, maps, comm, formats, zeros)
 
 
-def compile_kernels(dtype: np.dtype, maps: bool, comm: MPI.Comm, formats: Formats = EXACTLY) -> None:
+def compile_kernels(
+    dtype: np.dtype, maps: bool, comm: MPI.Comm, formats: Formats = EXACTLY, zeros: bool = False
+) -> None:
     """Compile the kernels on one rank of each node, for the caches of the others; collective.
 
     Args:
@@ -62,13 +66,14 @@ def compile_kernels(dtype: np.dtype, maps: bool, comm: MPI.Comm, formats: Format
         maps: those of feature maps as well.
         comm: of the job.
         formats: of weights and ghosts.
+        zeros: those that leave zeros out of messages as well.
     """
     stored = code_dtype(formats.weights, dtype)
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
     for first in (True, False):
         with collectively(comm):
             if (node.rank == 0) is first:
-                kernels.warm_up(dtype, maps, stored, CODES.get(formats.wire))
+                kernels.warm_up(dtype, maps, stored, CODES.get(formats.wire), zeros)
     node.Free()
 
 
