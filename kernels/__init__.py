@@ -17,6 +17,7 @@ from .transport import least_cost_owners
 from .warmup import warm_up
 from .windows import patches
 from .wire import pack_codes, unpack_codes
+from .zeros import expand, squeeze
 
 __all__ = [
     "ACTIVATION_CODES",
@@ -35,6 +36,7 @@ __all__ = [
     "dense",
     "dense_scratch",
     "depthwise",
+    "expand",
     "finish",
     "least_cost_owners",
     "max_pool",
@@ -45,6 +47,7 @@ __all__ = [
     "panel_rows",
     "patches",
     "project_out",
+    "squeeze",
     "take_positions",
     "unpack",
     "unpack_add",

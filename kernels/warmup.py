@@ -18,6 +18,7 @@ from .rows import finish
 from .tape import compile_player
 from .windows import patches
 from .wire import pack_codes, unpack_codes
+from .zeros import expand, squeeze
 
 
 def warm_up(
@@ -25,15 +26,16 @@ def warm_up(
     maps: bool = False,
     stored: np.dtype | None = None,
     codes: np.dtype | None = None,
+    zeros: bool = False,
     parallel: bool = False,
 ) -> float:
     """Call every kernel once on arrays of ``dtype`` and return how many seconds that took.
 
     With ``maps`` those of feature maps as well, which not every network needs; dense weights as they are
-    ``stored``; what turns values into ``codes`` and back; with ``parallel`` the kernels that threads share.
-    Seconds the first time on a machine, a fraction of one with the cache.  What it compiles is what the
-    kernels' docstrings ask for: C-contiguous writable arrays of one dtype, indices of ``INDEX_DTYPE``,
-    ``code`` an int, ``alpha`` and ``beta`` floats.
+    ``stored``; what turns values into ``codes`` and back; with ``zeros`` what leaves these out of messages of
+    values or codes; with ``parallel`` the kernels that threads share.  Seconds the first time on a machine, a
+    fraction of one with the cache.  What it compiles is what the kernels' docstrings ask for: C-contiguous
+    writable arrays of one dtype, indices of ``INDEX_DTYPE``, ``code`` an int, ``alpha`` and ``beta`` floats.
 
     Raises:
         ValueError: dtype is neither float32 nor float64.
@@ -61,6 +63,11 @@ def warm_up(
         scales, code = np.ones(1, np.float32), np.zeros((1, 1), codes)
         pack_codes(matrix, indices, scales, code)
         unpack_codes(code, scales, out_matrix)
+    if zeros:
+        for each in (dtype, dtype if codes is None else codes):
+            numbers = np.zeros(1, f"u{np.dtype(each).itemsize}")
+            squeeze(numbers, numbers.copy())
+            expand(numbers, 1, numbers.copy())
     if maps:
         _warm_up_maps(dtype, epilogue, parallel)
     if parallel:

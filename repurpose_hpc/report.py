@@ -6,7 +6,8 @@ Keys of ``infer``.  Of the job: ``ranks``, ``workers``, ``samples``, ``batch_siz
 
 Communication between ranks, counted from what was handed to MPI: ``values_sent`` and
 ``bytes_sent`` (per sample), ``messages`` (per forward of a batch), ``dense_values`` (per sample,
-the same network on the same ranks with nothing pruned), ``comm_fraction``.
+the same network on the same ranks with nothing pruned), ``comm_fraction``.  With ``--exchange sparse``:
+``sent_bytes_per_sample``, what was left of ``bytes_sent`` without zeros, the mean over the samples streamed.
 
 Weights: ``weights`` (of the dense network), ``weights_kept``, ``load`` (weights of each rank),
 ``load_share``, ``formats`` (layer -> blocks per format).
@@ -101,8 +102,14 @@ def _communication(r: dict) -> Lines:
     sent, dense = r["values_sent"], r["dense_values"]
     return [
         ("values sent", f"{sent:,} per sample of {dense:,} dense ({r['comm_fraction']:.2%})"),
-        ("messages", f"{r['messages']} per batch, {r['bytes_sent']:,} bytes per sample"),
+        ("messages", f"{r['messages']} per batch, {r['bytes_sent']:,} bytes per sample{_without_zeros(r)}"),
     ]
+
+
+def _without_zeros(r: dict) -> str:
+    if "sent_bytes_per_sample" not in r:
+        return ""
+    return f"; without zeros {r['sent_bytes_per_sample']:,.0f} on average"
 
 
 def _weights(r: dict) -> Lines:

@@ -68,6 +68,7 @@ def test_exchange(bench):
     assert names >= {
         "ours",
         "ours_p2p",
+        "ours_sparse",
         "allgather",
         "alltoallv",
         "ialltoallv",

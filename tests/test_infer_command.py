@@ -184,9 +184,10 @@ def test_the_way_of_the_exchange_is_reported(infer, tmp_path):
     files = "--shards", tmp_path / "shards", "--input", tmp_path / "x.npz", "--verify"
     report, summary = infer(3, *files, "--exchange", "p2p")
     assert report["exchange"] == "p2p" and "exchange_us" not in report
+    assert "sent_bytes_per_sample" not in report
     report, summary = infer(3, *files, "--exchange", "auto")
     times = report["exchange_us"]
-    assert {"ialltoallv", "alltoallv", "neighbor", "p2p"} <= set(times)
+    assert {"ialltoallv", "alltoallv", "neighbor", "p2p", "sparse"} <= set(times)
     assert report["exchange"] == min(times, key=times.get)
     assert f"{report['exchange']}, the fastest" in summary
 
@@ -196,6 +197,17 @@ def test_threads(infer, tmp_path, monkeypatch):
     report, summary = infer(2, "--threads", 2, "--batch-size", 64, "--repeat", 2)
     assert report["threads_per_rank"] == "2" and "2 (threads per rank: 2)" in summary
     assert report["accuracy"] > 0.89
+
+
+def test_bytes_without_zeros_are_reported(infer, tmp_path):
+    small_plans.write_shards(tmp_path / "shards", 3, "partitioned")
+    small_plans.write_samples(tmp_path / "x.npz")
+    files = "--shards", tmp_path / "shards", "--input", tmp_path / "x.npz", "--verify"
+    report, summary = infer(3, *files, "--exchange", "sparse", "--batch-size", 9)
+    assert 0 < report["sent_bytes_per_sample"] < report["bytes_sent"]
+    assert f"without zeros {report['sent_bytes_per_sample']:,.0f} on average" in summary
+    untimed, _ = infer(3, *files, "--exchange", "sparse", "--batch-size", 9, "--repeat", 0)
+    assert untimed["sent_bytes_per_sample"] == report["sent_bytes_per_sample"]
 
 
 def test_weights_in_fewer_bits(infer, tmp_path):

@@ -41,7 +41,7 @@ def package(tmp_path):
 def test_warm_up_leaves_nothing_to_compile():
     if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
         pytest.skip("nothing is compiled")
-    kernels.warm_up(np.float32, maps=True, codes=np.dtype(np.uint16))
+    kernels.warm_up(np.float32, maps=True, codes=np.dtype(np.uint16), zeros=True)
     compiled = [getattr(kernels, name) for name in kernels.__all__]
     compiled = [kernel for kernel in compiled if hasattr(kernel, "signatures")]
     before = [len(kernel.signatures) for kernel in compiled]
@@ -58,6 +58,8 @@ def test_warm_up_leaves_nothing_to_compile():
     codes = np.ones((2, 3), np.uint16)
     kernels.pack_codes(X, rows, bias[:2], codes)
     kernels.unpack_codes(codes, bias[:2], out[:2])
+    for numbers in (codes.reshape(-1), vector.view(np.uint32)):
+        kernels.expand(numbers, kernels.squeeze(numbers, numbers.copy()), numbers.copy())
     kernels.csr_vector(bias, rows, pointers, x, vector, vector, *relu)
     kernels.csr_batch(bias, rows, pointers, X, bias[:, None], out, *relu)
     kernels.csr_batch(bias, rows, pointers, X, out, out, *relu)

@@ -18,10 +18,11 @@ from repurpose_hpc.bench.placement import Placement
 from repurpose_hpc.bench.table import Table
 from repurpose_hpc.bench.turns import in_turns, together
 from repurpose_hpc.runtime.agreement import collectively
-from repurpose_hpc.runtime.blocks import PHASES
+from repurpose_hpc.runtime.blocks import PHASES, Call
 from repurpose_hpc.runtime.carriers import DEFAULT_WAY, available
 from repurpose_hpc.runtime.exchange import Exchange, Items
-from repurpose_hpc.runtime.tape import Tape
+from repurpose_hpc.runtime.messages import Carrier
+from repurpose_hpc.runtime.tape import Tape, carry_out, taped
 
 IN_A_ROW = 10
 FLOAT = np.dtype(np.float32)
@@ -93,11 +94,16 @@ def _ours(way: str, comm: MPI.Comm, send: np.ndarray, receive: np.ndarray) -> Ca
     exchange = Exchange(comm, items, items, 1, FLOAT)
     exchange.send.flat[:] = np.delete(send, comm.rank, axis=0).reshape(-1)
     carrier = exchange.carrier(way, 1)
-    tape = Tape([*carrier.begin, *carrier.post, *carrier.wait], FLOAT, FLOAT, carrier)
-    seconds = np.zeros(len(PHASES))
-    tape.play(seconds)
+    steps = taped([*carrier.begin, *carrier.post, *carrier.wait], FLOAT, FLOAT)
+    call = partial(_carry, carrier, steps, np.zeros(len(PHASES)))
+    call()
     receive[np.arange(comm.size) != comm.rank] = exchange.receive.flat.reshape(-1, values)
-    return partial(tape.play, seconds)
+    return call
+
+
+def _carry(carrier: Carrier, steps: list[Call | Tape], seconds: np.ndarray) -> None:
+    """One exchange; ``carrier`` is kept, as the steps have addresses of what it uses."""
+    carry_out(steps, seconds)
 
 
 def _blocks(values: int, comm: MPI.Comm) -> tuple[np.ndarray, np.ndarray]:

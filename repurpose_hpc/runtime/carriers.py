@@ -10,9 +10,11 @@ receive buffer for it (see ``exchange``).  One exchange is one message for each 
   exchange nothing with.
 - ``p2p``: persistent sends and receives.  All receives of a forward are started when it begins: by then
   what came in the last one has been used.  A tag for each exchange keeps them apart.
+- ``sparse``: the same, but zeros are left out of the messages (see ``sparse_carrier``).
 
 Every way is prepared once for a batch size.  It is then a few calls of MPI functions with arguments that
-stay the same, so that compiled code can make them.
+stay the same, so that compiled code can make them; only ``sparse``, whose messages have other lengths
+every time, makes them in Python.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from mpi4py import MPI
 from repurpose_hpc.runtime.blocks import EXCHANGE, WAIT, Call
 from repurpose_hpc.runtime.functions import Requests, Span, function, handle
 from repurpose_hpc.runtime.messages import Carrier, Message
+from repurpose_hpc.runtime.sparse_carrier import sparse
 
 
 def _alltoallv(comm: MPI.Comm, sent: Message, received: Message, tag: int) -> Carrier:
@@ -77,12 +80,14 @@ def _waiting(requests: Requests) -> Call:
     return WAIT, function("MPI_Waitall"), (*requests.all, requests.statuses)
 
 
+SPARSE = "sparse"
 CARRIERS: dict[str, Callable[[MPI.Comm, Message, Message, int], Carrier]] = {
     "ialltoallv": _ialltoallv,
     "alltoallv": _alltoallv,
     "persistent": _persistent,
     "neighbor": _neighbor,
     "p2p": _p2p,
+    SPARSE: sparse,
 }
 
 DEFAULT_WAY = "ialltoallv"

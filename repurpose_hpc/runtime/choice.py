@@ -6,7 +6,7 @@ import numpy as np
 from mpi4py import MPI
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.runtime.carriers import CARRIERS, DEFAULT_WAY, available
+from repurpose_hpc.runtime.carriers import CARRIERS, DEFAULT_WAY, SPARSE, available
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.timing import measure
 
@@ -29,11 +29,22 @@ def check_way(way: str) -> None:
         )
 
 
-def choose_way(program: Program, way: str, batch: int, comm: MPI.Comm) -> dict[str, float]:
+def may_leave_out_zeros(way: str) -> bool:
+    """Whether it takes the kernels for that."""
+    return way in (SPARSE, AUTO)
+
+
+def choose_way(program: Program, way: str, x: np.ndarray, comm: MPI.Comm) -> dict[str, float]:
     """Let ``program`` carry its exchanges as ``way`` says; collective.
 
-    With AUTO every way is tried on a batch of zeros, and the one with the lowest median of the slowest
-    rank's times is taken, by all ranks alike.
+    With AUTO every way is tried, and the one with the lowest median of the slowest rank's times is
+    taken, by all ranks alike.
+
+    Args:
+        program: this rank's.
+        way: one of WAYS.
+        x: a batch to try them on, (input neurons, batch); a real one, as SPARSE depends on the numbers.
+        comm: of the program.
 
     Returns:
         microseconds by way if any were tried, on every rank; one rank has nothing to choose.
@@ -41,7 +52,6 @@ def choose_way(program: Program, way: str, batch: int, comm: MPI.Comm) -> dict[s
     if way != AUTO or comm.size == 1:
         program.way = DEFAULT_WAY if way == AUTO else way
         return {}
-    x = np.zeros((program.input_columns.size, batch), program.dtype)
     times = {}
     for name in available():
         program.way = name

@@ -78,7 +78,8 @@ class Exchange:
 
     Attributes:
         send, receive: buffers of the items.
-        values_sent: values per sample handed to MPI.
+        values_sent: values per sample handed to MPI; those that are zero as well, even if the carrier leaves
+            them out.
         bytes_sent: what these take.
         messages: other ranks that get something.
         active: whether any rank sends anything; if not, all skip the collective.

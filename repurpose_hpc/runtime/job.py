@@ -36,7 +36,7 @@ from repurpose_hpc.runtime.agreement import collectively
 from repurpose_hpc.runtime.carriers import DEFAULT_WAY
 from repurpose_hpc.runtime.certificate import Certificate
 from repurpose_hpc.runtime.checks import Checks, check_input
-from repurpose_hpc.runtime.choice import check_way, choose_way
+from repurpose_hpc.runtime.choice import check_way, choose_way, may_leave_out_zeros
 from repurpose_hpc.runtime.loading import load_shards, warm_up
 from repurpose_hpc.runtime.mixings import Formats
 from repurpose_hpc.runtime.program import Program, one_process
@@ -124,15 +124,15 @@ def run(
         if job.threads > 1:
             use_threads(job.threads)
     with clock("jit"):
-        warm_up(job.dtype, shards[0].graph, comm, job.formats, job.threads)
+        zeros = may_leave_out_zeros(job.exchange)
+        warm_up(job.dtype, shards[0].graph, comm, job.formats, zeros, job.threads)
     file, samples = _open_input(job, shards[0], comm)
     job = replace(job, batch_size=min(job.batch_size, samples))
     program = Program(shards, comm, job.batch_size, job.formats, threads=job.threads)
-    ways = choose_way(program, job.exchange, job.batch_size, comm)
     with collectively(comm):
         source = Input(job.input, program.input_columns, samples, job.dtype)
 
-    timing = _time_parallel(job, program, source, comm, clock)
+    ways, timing = _try_out(job, program, source, comm, clock)
     whole, single = _on_root_alone(job, stored, file, comm)
     compute = computing(shards[0].graph, stored.plan, job.wire)
     checks = _checks(job, file, whole, original, compute, comm)
@@ -153,6 +153,7 @@ def run(
         **({"exchange_us": ways} if ways else {}),
         "input_placement": stored.plan.input_placement,
         **result.traffic(stored.plan, shards[0], ranks),
+        **result.without_zeros(ranks),
         **result.weights(shards[0], ranks),
         **checks.results(),
         **result.latency(timing, single),
@@ -334,15 +335,18 @@ def _open_input(job: Job, shard: Shard, comm: MPI.Comm) -> tuple[Samples | None,
     return file, comm.bcast(file.samples if file is not None else None, root=0)
 
 
-def _time_parallel(job: Job, program: Program, source: Input, comm: MPI.Comm, clock: Clock) -> Timing | None:
-    """The timing by all ranks, on the root."""
-    if not job.repeat:
-        return None
+def _try_out(
+    job: Job, program: Program, source: Input, comm: MPI.Comm, clock: Clock
+) -> tuple[dict[str, float], Timing | None]:
+    """On the first batch: what ``choose_way`` measured, and the timing by all ranks, on the root."""
     with collectively(comm):
         first = next(source.batches(job.batch_size))
+    ways = choose_way(program, job.exchange, first, comm)
+    if not job.repeat:
+        return ways, None
     program.forward(first)
     clock.forward_ended()
-    return measure(program, first, job.repeat, comm)
+    return ways, measure(program, first, job.repeat, comm)
 
 
 def _on_root_alone(

@@ -46,18 +46,28 @@ def cast(shard: Shard, dtype: np.dtype) -> Shard:
 
 
 def warm_up(
-    dtype: np.dtype, graph: Network, comm: MPI.Comm, formats: Formats = EXACTLY, threads: int = 1
+    dtype: np.dtype,
+    graph: Network,
+    comm: MPI.Comm,
+    formats: Formats = EXACTLY,
+    zeros: bool = False,
+    threads: int = 1,
 ) -> None:
     """Compile the kernels that ``graph`` needs; see ``compile_kernels``; collective."""
     maps = not all(
         isinstance(op, Elementwise) or (isinstance(op, Mixing) and op.window is None)
         for op in graph.operations
     )
-    compile_kernels(dtype, maps, comm, formats, threads)
+    compile_kernels(dtype, maps, comm, formats, zeros, threads)
 
 
 def compile_kernels(
-    dtype: np.dtype, maps: bool, comm: MPI.Comm, formats: Formats = EXACTLY, threads: int = 1
+    dtype: np.dtype,
+    maps: bool,
+    comm: MPI.Comm,
+    formats: Formats = EXACTLY,
+    zeros: bool = False,
+    threads: int = 1,
 ) -> None:
     """Compile the kernels on one rank of each node, for the caches of the others; collective.
 
@@ -66,6 +76,7 @@ def compile_kernels(
         maps: those of feature maps as well.
         comm: of the job.
         formats: of weights and ghosts.
+        zeros: those that leave zeros out of messages as well.
         threads: of each rank.
     """
     stored = code_dtype(formats.weights, dtype)
@@ -73,7 +84,7 @@ def compile_kernels(
     for first in (True, False):
         with collectively(comm):
             if (node.rank == 0) is first:
-                kernels.warm_up(dtype, maps, stored, CODES.get(formats.wire), threads > 1)
+                kernels.warm_up(dtype, maps, stored, CODES.get(formats.wire), zeros, threads > 1)
     node.Free()
 
 

@@ -51,6 +51,13 @@ class Message:
         return self.buffer.ctypes.data, *lists, handle(self.type)
 
 
+@dataclass
+class Tally:
+    """Bytes that were handed to MPI."""
+
+    bytes: int = 0
+
+
 @dataclass(frozen=True, eq=False)
 class Carrier:
     """An exchange of one batch size, ready to be made again and again.
@@ -61,6 +68,7 @@ class Carrier:
         wait: calls when what the others sent is needed.
         uses: what the calls have the addresses of.
         owns: what has to be given back to MPI, in this order, by all ranks together.
+        tally: of a way that sends less than the whole blocks: what it has sent.
     """
 
     begin: list[Call]
@@ -68,6 +76,7 @@ class Carrier:
     wait: list[Call]
     uses: tuple = ()
     owns: tuple[MPI.Comm | MPI.Win, ...] = ()
+    tally: Tally | None = None
 
     def free(self) -> None:
         """Give back what it owns; collective; the calls must not be made any more."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from time import perf_counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,10 +20,10 @@ from repurpose_hpc.runtime.carriers import DEFAULT_WAY
 from repurpose_hpc.runtime.exchange import deactivate_empty
 from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.local import ENDING, LocalStep
-from repurpose_hpc.runtime.messages import Carrier
+from repurpose_hpc.runtime.messages import Carrier, Tally
 from repurpose_hpc.runtime.mixings import EXACTLY, Formats, MixingStep, Setting
 from repurpose_hpc.runtime.sharing import share
-from repurpose_hpc.runtime.tape import Tape, taped
+from repurpose_hpc.runtime.tape import Tape, carry_out, taped
 from repurpose_hpc.runtime.transfers import GhostTransfer
 
 
@@ -56,7 +55,8 @@ class Program:
         output_columns: values of the outputs that this rank computes, in this order; int64.
         max_batch: most samples of a forward.
         dtype: of weights, inputs and outputs.
-        values_sent: values per sample that this rank hands to MPI in one forward.
+        values_sent: values per sample that this rank hands to MPI in one forward; with zeros, whether or not
+            the way leaves them out.
         bytes_sent: what these take.
         messages: messages that it sends in one forward: other ranks with a non-zero count, summed
             over the exchanges.
@@ -109,7 +109,7 @@ class Program:
         self.messages = sum(exchange.messages for exchange in exchanges)
         self.bytes_sent = sum(exchange.bytes_sent for exchange in exchanges)
         self.blocks = [entry for mixing in self._mixings for entry in mixing.described]
-        self.reset_seconds()
+        self.reset()
 
     def forward(self, X: np.ndarray) -> np.ndarray:
         """Run one batch; collective, all ranks with the same batch size.
@@ -128,23 +128,30 @@ class Program:
         schedule = self._schedules[batch]
         for rows, target in schedule.inputs:
             np.copyto(target, X[rows].reshape(target.shape))
-        for step in schedule.steps:
-            if isinstance(step, Tape):
-                step.play(self._seconds)
-            else:
-                self._call(*step)
+        carry_out(schedule.steps, self._seconds)
+        self._samples += batch
         return _flat(schedule.outputs)
-
-    def _call(self, phase: str, function: Callable[..., object], arguments: tuple) -> None:
-        began = perf_counter()
-        function(*arguments)
-        self._seconds[PHASES.index(phase)] += perf_counter() - began
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Accumulated since ``reset_seconds``: "pack" (moving rows), "exchange" (posting), "wait" (for other
+        """Accumulated since ``reset``: "pack" (moving rows), "exchange" (posting), "wait" (for other
         ranks) and "compute"."""
         return dict(zip(PHASES, self._seconds.tolist(), strict=True))
+
+    @property
+    def sent_bytes_per_sample(self) -> float | None:
+        """What this rank has handed to MPI since ``reset``, the mean over the samples.
+
+        None if the way always sends ``bytes_sent``, or nothing was sent yet.
+        """
+        tallies = self._tallies()
+        if not tallies or not self._samples:
+            return None
+        return sum(tally.bytes for tally in tallies) / self._samples
+
+    def _tallies(self) -> list[Tally]:
+        carriers = [carrier for schedule in self._schedules.values() for carrier in schedule.carriers]
+        return [carrier.tally for carrier in carriers if carrier.tally is not None]
 
     @property
     def way(self) -> str:
@@ -161,11 +168,13 @@ class Program:
         for schedule in self._schedules.values():
             for carrier in schedule.carriers:
                 carrier.free()
-        self._schedules = {}
+        self._schedules, self._samples = {}, 0
 
-    def reset_seconds(self) -> None:
-        """Forget the time spent so far."""
-        self._seconds = np.zeros(len(PHASES))
+    def reset(self) -> None:
+        """Forget the time spent and the bytes counted so far."""
+        self._seconds, self._samples = np.zeros(len(PHASES)), 0
+        for tally in self._tallies():
+            tally.bytes = 0
 
     def _columns(self, tensors: Sequence[str]) -> np.ndarray:
         """The places, among the values of all ``tensors``, of those that this rank holds."""

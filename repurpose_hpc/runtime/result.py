@@ -21,6 +21,7 @@ def gather_ranks(program: Program, seconds: dict[str, float], comm: MPI.Comm) ->
     mine = {
         "values_sent": program.values_sent,
         "bytes_sent": program.bytes_sent,
+        "sent_bytes_per_sample": program.sent_bytes_per_sample,
         "messages": program.messages,
         "blocks": program.blocks,
         "seconds": {**seconds, **program.seconds},
@@ -44,6 +45,12 @@ def traffic(plan: Plan, shard: Shard, ranks: list[dict]) -> dict:
         "bytes_sent": sum(rank["bytes_sent"] for rank in ranks),
         "messages": sum(rank["messages"] for rank in ranks),
     }
+
+
+def without_zeros(ranks: list[dict]) -> dict[str, float]:
+    """What was sent if zeros were left out, the sum over the ranks; empty otherwise."""
+    sent = [rank["sent_bytes_per_sample"] for rank in ranks]
+    return {} if None in sent else {"sent_bytes_per_sample": sum(sent)}
 
 
 def weights(shard: Shard, ranks: list[dict]) -> dict:

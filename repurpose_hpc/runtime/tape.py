@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import groupby
+from time import perf_counter
 
 import numba
 import numpy as np
@@ -20,9 +21,9 @@ class Tape:
     The time that it takes is measured by itself, phase by phase.
     """
 
-    def __init__(self, calls: Iterable[Call], dtype: np.dtype, stored: np.dtype, uses: object = None) -> None:
-        """``dtype`` and ``stored`` are those of numbers and of dense weights; ``uses`` lives as long."""
-        self._calls, self._uses = list(calls), uses  # keeps the arrays
+    def __init__(self, calls: Iterable[Call], dtype: np.dtype, stored: np.dtype) -> None:
+        """``dtype`` and ``stored`` are those of numbers and of dense weights."""
+        self._calls = list(calls)  # keeps the arrays
         rows = [_instruction(call) for call in self._calls]
         self._instructions, self._reals = (np.array(part) for part in zip(*rows, strict=True))
         self._clock = functions.function("MPI_Wtime").address
@@ -41,6 +42,18 @@ def taped(calls: Iterable[Call], dtype: np.dtype, stored: np.dtype) -> list[Call
         calls_in_a_row = list(group)
         steps += [Tape(calls_in_a_row, dtype, stored)] if tapeable else calls_in_a_row
     return steps
+
+
+def carry_out(steps: Iterable[Call | Tape], seconds: np.ndarray) -> None:
+    """Make the calls of ``taped``, adding to ``seconds`` by phase, (4,) float64."""
+    for step in steps:
+        if isinstance(step, Tape):
+            step.play(seconds)
+        else:
+            phase, function, arguments = step
+            began = perf_counter()
+            function(*arguments)
+            seconds[PHASES.index(phase)] += perf_counter() - began
 
 
 def _can_be_taped(call: Call) -> bool:

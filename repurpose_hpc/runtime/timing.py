@@ -54,13 +54,13 @@ def measure(program: Program, x: np.ndarray, repeat: int, comm: MPI.Comm) -> Tim
     program.forward(x)
     seconds = np.empty((repeat, 1 + len(PHASES)))
     for row in seconds:
-        program.reset_seconds()
+        program.reset()
         comm.Barrier()
         began = time.perf_counter()
         program.forward(x)
         row[0] = time.perf_counter() - began
         row[1:] = [program.seconds[phase] for phase in PHASES]
-    program.reset_seconds()
+    program.reset()
     return _slowest(comm.gather(seconds, root=0))
 
 

@@ -153,7 +153,7 @@ class Measuring:
         before = self.hosts.sent()
         for _ in range(repeats):
             self.program.forward(x)
-        self.program.reset_seconds()
+        self.program.reset()
         after = self.hosts.sent()
         return None if after is None else (after - before) / repeats
 
