@@ -83,6 +83,7 @@ def run(argv: list[str], comm: MPI.Comm, library: str, leftovers: list[Path]) ->
         weights_dtype=args.weights_dtype,
         exchange=args.exchange,
         threads=args.threads,
+        micro_batches=args.micro_batches,
     )
     result = run_job(job, prepared.original, comm, leftovers, imported)
     with collectively(comm):
@@ -235,6 +236,13 @@ def _parser(speaks: bool) -> Parser:
         default=1,
         metavar="N",
         help="threads of each rank, which share the rows of every product (default %(default)s)",
+    )
+    parser.add_argument(
+        "--micro-batches",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="parts of a batch that take turns to compute and to wait for ghosts (default %(default)s)",
     )
     parser.add_argument(
         "--weights-dtype",

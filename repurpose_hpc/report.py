@@ -1,8 +1,8 @@
 """The report of a run: one dictionary, printed as a summary and written as JSON.
 
 Keys of ``infer``.  Of the job: ``ranks``, ``workers``, ``samples``, ``batch_size``, ``dtype``, ``wire``,
-``weights_dtype``, ``exchange``, ``input_placement``, ``threads_per_rank``, ``shards``, ``cached``,
-``output``.  With ``--exchange auto``: ``exchange_us``, the latency by way.
+``weights_dtype``, ``exchange``, ``micro_batches``, ``input_placement``, ``threads_per_rank``, ``shards``,
+``cached``, ``output``.  With ``--exchange auto``: ``exchange_us``, the latency by way.
 
 Communication between ranks, counted from what was handed to MPI: ``values_sent`` and
 ``bytes_sent`` (per sample), ``messages`` (per forward of a batch), ``dense_values`` (per sample,
@@ -61,7 +61,7 @@ def _job(r: dict) -> Lines:
         ("ranks", f"{r['ranks']} (threads per rank: {r['threads_per_rank']}), {r['workers']} workers"),
         (
             "samples",
-            f"{r['samples']} in batches of {r['batch_size']}, {r['dtype']}{_formats(r)}{_resumed(r)}",
+            f"{r['samples']} in batches of {_batch(r)}, {r['dtype']}{_formats(r)}{_resumed(r)}",
         ),
         ("input", r["input_placement"]),
         ("exchange", _exchange(r)),
@@ -74,6 +74,11 @@ def _exchange(r: dict) -> str:
     """The way taken, and what was measured of all if it was chosen by that."""
     tried = ", ".join(f"{way} {us:.0f}" for way, us in r.get("exchange_us", {}).items())
     return r["exchange"] + (f", the fastest; microseconds: {tried}" if tried else "")
+
+
+def _batch(r: dict) -> str:
+    parts = f" in {r['micro_batches']} parts" if r["micro_batches"] > 1 else ""
+    return f"{r['batch_size']}{parts}"
 
 
 def _formats(r: dict) -> str:

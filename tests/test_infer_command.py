@@ -192,10 +192,12 @@ def test_the_way_of_the_exchange_is_reported(infer, tmp_path):
     assert f"{report['exchange']}, the fastest" in summary
 
 
-def test_threads(infer, tmp_path, monkeypatch):
+def test_threads_and_parts(infer, tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_NUM_THREADS", "2")  # allowed on a machine with one core, too
-    report, summary = infer(2, "--threads", 2, "--batch-size", 64, "--repeat", 2)
+    options = "--threads", 2, "--micro-batches", 3, "--batch-size", 64, "--repeat", 2
+    report, summary = infer(2, *options)
     assert report["threads_per_rank"] == "2" and "2 (threads per rank: 2)" in summary
+    assert report["micro_batches"] == 3 and "batches of 64 in 3 parts" in summary
     assert report["accuracy"] > 0.89
 
 

@@ -30,6 +30,7 @@ from repurpose_hpc.plan.plan import (
 )
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.runtime import sharing
+from repurpose_hpc.runtime.buffers import parts_of
 from repurpose_hpc.runtime.carriers import CARRIERS, available
 from repurpose_hpc.runtime.hosting import hosted_workers
 from repurpose_hpc.runtime.mixings import Formats
@@ -200,6 +201,33 @@ def test_outputs_are_the_same_to_the_last_bit_every_time(case):
     programs = [make_program(case.network, case.plan, case.max_batch, dtype=np.float32) for _ in range(2)]
     first, second, third = (run_program(programs[k], case.network, case.x) for k in (0, 0, 1))
     assert first.tobytes() == second.tobytes() == third.tobytes()
+
+
+@given(case=cases(), parts=st.integers(2, 5), way=st.sampled_from(sorted(CARRIERS)))
+@settings(max_examples=40)
+def test_outputs_do_not_depend_on_micro_batches(case, parts, way):
+    if way not in available():
+        way = "ialltoallv"
+    whole = run_program(make_program(case.network, case.plan, case.max_batch), case.network, case.x)
+    with counting() as handed:
+        program = make_program(case.network, case.plan, case.max_batch, way=way, micro_batches=parts)
+        y = run_program(program, case.network, case.x)
+    np.testing.assert_allclose(y, whole, rtol=0, atol=1e-12)
+    if way == "ialltoallv":
+        batches, rest = divmod(len(case.x), case.max_batch)
+        correct = handed.values.sum() == len(case.x) * program.values_sent
+        correct &= bool(rest) or handed.messages == batches * program.messages
+        assert all(COMM.allgather(correct))
+
+
+@given(batch=st.integers(1, 300), most=st.integers(1, 20))
+def test_parts_are_the_batch(batch, most):
+    parts = parts_of(batch, most)
+    assert len(parts) <= most and [part.number for part in parts] == list(range(len(parts)))
+    assert [sample for part in parts for sample in range(part.first, part.first + part.samples)] == list(
+        range(batch)
+    )
+    assert len({part.samples for part in parts[:-1]}) <= 1
 
 
 @given(case=cases())

@@ -19,6 +19,7 @@ from repurpose_hpc.bench.table import Table
 from repurpose_hpc.bench.turns import in_turns, together
 from repurpose_hpc.runtime.agreement import collectively
 from repurpose_hpc.runtime.blocks import PHASES, Call
+from repurpose_hpc.runtime.buffers import Part
 from repurpose_hpc.runtime.carriers import DEFAULT_WAY, available
 from repurpose_hpc.runtime.exchange import Exchange, Items
 from repurpose_hpc.runtime.messages import Carrier
@@ -93,7 +94,7 @@ def _ours(way: str, comm: MPI.Comm, send: np.ndarray, receive: np.ndarray) -> Ca
     items = Items(np.arange(counts.sum()), counts, [])
     exchange = Exchange(comm, items, items, 1, FLOAT)
     exchange.send.flat[:] = np.delete(send, comm.rank, axis=0).reshape(-1)
-    carrier = exchange.carrier(way, 1)
+    carrier = exchange.carrier(way, Part(1))
     steps = taped([*carrier.begin, *carrier.post, *carrier.wait], FLOAT, FLOAT)
     call = partial(_carry, carrier, steps, np.zeros(len(PHASES)))
     call()

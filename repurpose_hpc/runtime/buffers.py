@@ -1,12 +1,38 @@
-"""Memory of a run: allocated once, seen as contiguous arrays for any batch size."""
+"""Memory of a run: allocated once, seen as contiguous arrays for any batch size, and for parts of a batch."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from repurpose_hpc.kernels import aligned
+
+# Parts of so many samples begin on a cache line.
+_ALIGNED_SAMPLES = 16
+
+
+class Part(NamedTuple):
+    """Samples of a batch that go through the network together.
+
+    Attributes:
+        samples: how many.
+        first: of them, in the batch.
+        number: of the part.
+    """
+
+    samples: int
+    first: int = 0
+    number: int = 0
+
+
+def parts_of(batch: int, most: int) -> list[Part]:
+    """A batch in at most ``most`` parts, all but the last of one size."""
+    size = -(-batch // most)
+    if size > _ALIGNED_SAMPLES:
+        size = -(-size // _ALIGNED_SAMPLES) * _ALIGNED_SAMPLES
+    return [Part(min(size, batch - first), first, first // size) for first in range(0, batch, size)]
 
 
 class Buffer:
@@ -23,15 +49,16 @@ class Buffer:
         self.flat = aligned((rows * max_batch * values,), dtype)
         self.flat.fill(0)
 
-    def view(self, batch: int, rows: slice = slice(None)) -> np.ndarray:
-        """``rows`` of a batch as a C-contiguous (rows, batch * values) array on this memory."""
+    def view(self, part: Part, rows: slice = slice(None)) -> np.ndarray:
+        """``rows`` of a part as a C-contiguous (rows, samples * values) array on this memory."""
         start, stop, _ = rows.indices(self.rows)
-        columns = batch * self.values
-        return self.flat[start * columns : stop * columns].reshape(stop - start, columns)
+        columns = part.samples * self.values
+        memory = self.flat[self.rows * part.first * self.values :]
+        return memory[start * columns : stop * columns].reshape(stop - start, columns)
 
-    def maps(self, batch: int, rows: slice = slice(None)) -> np.ndarray:
-        """``view`` as (rows, batch, values)."""
-        return self.view(batch, rows).reshape(-1, batch, self.values)
+    def maps(self, part: Part, rows: slice = slice(None)) -> np.ndarray:
+        """``view`` as (rows, samples, values)."""
+        return self.view(part, rows).reshape(-1, part.samples, self.values)
 
 
 class Scratch:

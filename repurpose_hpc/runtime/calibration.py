@@ -20,6 +20,7 @@ from mpi4py import MPI
 from repurpose_hpc.runtime import kernel_rates
 from repurpose_hpc.runtime.agreement import collectively
 from repurpose_hpc.runtime.blocks import Call
+from repurpose_hpc.runtime.buffers import Part
 from repurpose_hpc.runtime.carriers import DEFAULT_WAY
 from repurpose_hpc.runtime.exchange import Exchange, Items
 
@@ -151,7 +152,7 @@ class _Exchanging:
         items = Items(np.arange(values), counts, [])
         self.bytes = 4 * values
         self.exchange = Exchange(pair, items, items, 1, np.dtype(np.float32))
-        carrier = self.exchange.carrier(DEFAULT_WAY, 1)
+        carrier = self.exchange.carrier(DEFAULT_WAY, Part(1))
         ((self._post,), (self._wait,)) = carrier.post, carrier.wait
         self._kept = carrier
 

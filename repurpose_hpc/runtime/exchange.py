@@ -14,7 +14,7 @@ import numpy as np
 from mpi4py import MPI
 
 from repurpose_hpc.kernels import INDEX_DTYPE
-from repurpose_hpc.runtime.buffers import Buffer
+from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.carriers import CARRIERS
 from repurpose_hpc.runtime.messages import Carrier, Message
 
@@ -70,7 +70,7 @@ class Exchange:
     of q's workers that some of them contribute to.  Both ends order
     the block by (owner, neuron), and the blocks by rank, so p's send buffer is ordered by (q,
     owner, neuron) and q's receive buffer by (p, owner, neuron).  A rank sends nothing to
-    itself.  Every item is ``batch`` times ``values`` consecutive numbers, so counts and displacements
+    itself.  Every item is samples times ``values`` consecutive numbers, so counts and displacements
     are those of the items times that.
 
     The caller fills ``send``, makes the carrier's calls to post, computes what needs no other
@@ -83,7 +83,7 @@ class Exchange:
         bytes_sent: what these take.
         messages: other ranks that get something.
         active: whether any rank sends anything; if not, all skip the collective.
-        tag: its number among those of a program.
+        tag, tags: its number among those of a program, and how many these are.
     """
 
     def __init__(
@@ -102,21 +102,24 @@ class Exchange:
         self.values_sent = int(sent.counts.sum()) * values
         self.bytes_sent = self.values_sent * dtype.itemsize
         self.messages = int(np.count_nonzero(sent.counts))
-        self.active, self.tag = True, 0
+        self.active, self.tag, self.tags = True, 0, 1
 
-    def carrier(self, way: str, batch: int) -> Carrier:
-        """The calls that make this exchange for a batch size; collective, unless it is not active."""
+    def carrier(self, way: str, part: Part) -> Carrier:
+        """The calls that make this exchange for a part of a batch; collective, unless it is not active."""
         if not self.active:
             return Carrier([], [], [])
         sent, received = (
-            self._message(buffer, counts * (batch * buffer.values))
+            self._message(buffer, counts, part)
             for buffer, counts in ((self.send, self._send_counts), (self.receive, self._receive_counts))
         )
-        return CARRIERS[way](self._comm, sent, received, self.tag)
+        return CARRIERS[way](self._comm, sent, received, self.tag + part.number * self.tags)
 
-    def _message(self, buffer: Buffer, counts: np.ndarray) -> Message:
+    def _message(self, buffer: Buffer, items: np.ndarray, part: Part) -> Message:
+        counts = items * (part.samples * buffer.values)
         displacements = np.cumsum(counts) - counts
-        return Message(buffer.flat, counts.astype(np.intc), displacements.astype(np.intc), self._type)
+        return Message(
+            buffer.view(part).reshape(-1), counts.astype(np.intc), displacements.astype(np.intc), self._type
+        )
 
 
 def deactivate_empty(exchanges: Sequence[Exchange], comm: MPI.Comm) -> None:
@@ -124,4 +127,4 @@ def deactivate_empty(exchanges: Sequence[Exchange], comm: MPI.Comm) -> None:
     values = np.array([exchange.values_sent for exchange in exchanges], np.int64)
     comm.Allreduce(MPI.IN_PLACE, values)
     for tag, (exchange, sent) in enumerate(zip(exchanges, values.tolist(), strict=True)):
-        exchange.active, exchange.tag = sent > 0, tag
+        exchange.active, exchange.tag, exchange.tags = sent > 0, tag, len(exchanges)

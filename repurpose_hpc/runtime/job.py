@@ -71,6 +71,7 @@ class Job:
         weights_dtype: the format in which dense weights are kept in memory, one of ``WIRES``.
         exchange: how exchanges are carried, one of ``choice.WAYS``.
         threads: of each rank.
+        micro_batches: parts, at most, in which a batch goes through the network.
     """
 
     shards: Path
@@ -86,6 +87,7 @@ class Job:
     weights_dtype: str = EXACT
     exchange: str = DEFAULT_WAY
     threads: int = 1
+    micro_batches: int = 1
 
     @property
     def formats(self) -> Formats:
@@ -128,7 +130,8 @@ def run(
         warm_up(job.dtype, shards[0].graph, comm, job.formats, zeros, job.threads)
     file, samples = _open_input(job, shards[0], comm)
     job = replace(job, batch_size=min(job.batch_size, samples))
-    program = Program(shards, comm, job.batch_size, job.formats, threads=job.threads)
+    parallel = {"threads": job.threads, "micro_batches": job.micro_batches}
+    program = Program(shards, comm, job.batch_size, job.formats, **parallel)
     with collectively(comm):
         source = Input(job.input, program.input_columns, samples, job.dtype)
 
@@ -148,6 +151,7 @@ def run(
         "workers": stored.plan.workers,
         "samples": samples,
         "batch_size": job.batch_size,
+        "micro_batches": job.micro_batches,
         **_formats(job),
         "exchange": program.way,
         **({"exchange_us": ways} if ways else {}),

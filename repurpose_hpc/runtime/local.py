@@ -32,7 +32,7 @@ from repurpose_hpc.model.operations import (
     Window,
 )
 from repurpose_hpc.runtime.blocks import COMPUTE, Call, Epilogue, epilogue_of
-from repurpose_hpc.runtime.buffers import Buffer
+from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.hosting import Hosting
 
 # Operations that can apply an activation to what they compute.
@@ -63,9 +63,9 @@ class LocalStep:
         self.sources, self.target = sources, target
         self._make = _FUNCTIONS[type(op)](op, spaces, hosting, epilogue)
 
-    def calls(self, batch: int) -> list[Call]:
-        """What computes it for one batch size."""
-        maps = [buffer.maps(batch) for buffer in (*self.sources, self.target)]
+    def calls(self, part: Part) -> list[Call]:
+        """What computes it for a part of a batch."""
+        maps = [buffer.maps(part) for buffer in (*self.sources, self.target)]
         return [(COMPUTE, function, arguments) for function, arguments in self._make(*maps)]
 
 

@@ -13,7 +13,7 @@ from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.model.wire import EXACT
 from repurpose_hpc.plan.shard import Block
 from repurpose_hpc.runtime.blocks import COMPUTE, NO_ACTIVATION, PACK, Call, Epilogue, weights_kept
-from repurpose_hpc.runtime.buffers import Buffer, Scratch
+from repurpose_hpc.runtime.buffers import Buffer, Part, Scratch
 from repurpose_hpc.runtime.convolution import choose
 from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.messages import Carrier
@@ -137,60 +137,70 @@ class MixingStep:
         for product in (*self.own, *self.ghost, *self.sum):
             self.scratch.reserve(product.scratch(setting.max_batch * target.values))
 
-    def carriers(self, batch: int, way: str) -> list[Carrier]:
-        """What carries each of ``exchanges``, for one batch size."""
-        return [exchange.carrier(way, batch) for exchange in self.exchanges]
+    def carriers(self, part: Part, way: str) -> list[Carrier]:
+        """What carries each of ``exchanges``, for a part of a batch."""
+        return [exchange.carrier(way, part) for exchange in self.exchanges]
 
-    def calls(self, batch: int, carriers: Sequence[Carrier]) -> list[Call]:
-        """Everything that this rank does for the mixing, in order.
+    def stages(self, part: Part, carriers: Sequence[Carrier]) -> list[list[Call]]:
+        """Everything that this rank does for the mixing, in order, in stages.
 
         Args:
-            batch: its size.
+            part: of a batch.
             carriers: for that.
+
+        Returns:
+            all that needs no other rank, then what begins by waiting for ghosts, then for sums; those to wait
+            for are the same on all ranks.
         """
         ghosts, sums = self.ghosts, self.sums
         activated_last = sums.arrive and self.epilogue != NO_ACTIVATION
         epilogue = NO_ACTIVATION if activated_last else self.epilogue
         first, carries_ghosts, carries_sums = self.is_first, carriers[0], carriers[-1]
         return [
-            *(ghosts.post_calls(batch, carries_ghosts) if first else []),
-            *self._sum_calls(batch),
-            *sums.post_calls(batch, carries_sums),
-            *self._own_calls(batch, epilogue),
-            *(ghosts.near_calls(batch) if first else []),
-            *sums.near_calls(batch),
-            *(ghosts.wait_calls(batch, carries_ghosts) if first else []),
-            *self._ghost_calls(batch, epilogue),
-            *sums.wait_calls(batch, carries_sums),
-            *([(COMPUTE, activate_in_place, (self.target.view(batch), *self.epilogue))] * activated_last),
+            [
+                *(ghosts.post_calls(part, carries_ghosts) if first else []),
+                *self._sum_calls(part),
+                *sums.post_calls(part, carries_sums),
+                *self._own_calls(part, epilogue),
+                *(ghosts.near_calls(part) if first else []),
+                *sums.near_calls(part),
+            ],
+            [
+                *(ghosts.wait_calls(part, carries_ghosts) if first else []),
+                *self._ghost_calls(part, epilogue),
+            ],
+            [
+                *sums.wait_calls(part, carries_sums),
+                *([(COMPUTE, activate_in_place, (self.target.view(part), *self.epilogue))] * activated_last),
+            ],
         ]
 
-    def _sum_calls(self, batch: int) -> list[Call]:
+    def _sum_calls(self, part: Part) -> list[Call]:
         """The sums of every hosted worker for others."""
         calls: list[Call] = []
         for columns, product, sums in zip(self.columns, self.sum, self.sums.buffers, strict=True):
             if sums.rows:
                 zeros = np.zeros((sums.rows, 1), sums.flat.dtype)
-                X = self.source.maps(batch, columns)
-                calls += product.calls(X, zeros, sums.view(batch), self.scratch, NO_ACTIVATION)
+                X = self.source.maps(part, columns)
+                calls += product.calls(X, zeros, sums.view(part), self.scratch, NO_ACTIVATION)
         return calls
 
-    def _own_calls(self, batch: int, epilogue: Epilogue) -> list[Call]:
+    def _own_calls(self, part: Part, epilogue: Epilogue) -> list[Call]:
         """Y = act(bias + W_own X) of every hosted worker; not activated where ghosts are to come."""
         calls: list[Call] = []
         for q, product in enumerate(self.own):
-            X, Y = self.source.maps(batch, self.columns[q]), self.target.view(batch, self.rows[q])
+            X, Y = self.source.maps(part, self.columns[q]), self.target.view(part, self.rows[q])
             last = NO_ACTIVATION if self.picked[q].used.size else epilogue
             calls += product.calls(X, self.biases[q], Y, self.scratch, last)
         return calls
 
-    def _ghost_calls(self, batch: int, epilogue: Epilogue) -> list[Call]:
+    def _ghost_calls(self, part: Part, epilogue: Epilogue) -> list[Call]:
         """Y = act(Y + W_ghost ghosts) of every hosted worker that has ghosts."""
         calls: list[Call] = []
         for rows, product, picked in zip(self.rows, self.ghost, self.picked, strict=True):
             if picked.used.size:
-                Y = self.target.view(batch, rows)
-                picking, ghosts = picked.calls(batch)
+                Y = self.target.view(part, rows)
+                picking, ghosts = picked.calls(part)
                 calls += [*picking, *product.calls(ghosts, Y, Y, self.scratch, epilogue)]
         return calls
 
@@ -212,12 +222,12 @@ class _Picked:
         all_used = self.used.size == came.rows
         self.buffer = came if all_used else Buffer(self.used.size, max_batch, came.flat.dtype, came.values)
 
-    def calls(self, batch: int) -> tuple[list[Call], np.ndarray]:
+    def calls(self, part: Part) -> tuple[list[Call], np.ndarray]:
         """What brings them together, and where they are then: (g, batch, values)."""
         picking: list[Call] = []
         if self.buffer is not self.came:
-            picking.append((PACK, pack, (self.came.view(batch), self.used, self.buffer.view(batch))))
-        return picking, self.buffer.maps(batch)
+            picking.append((PACK, pack, (self.came.view(part), self.used, self.buffer.view(part))))
+        return picking, self.buffer.maps(part)
 
 
 def _describe(mixing: Mixing, worker: int, block: Block, form: str, kept: int) -> dict:

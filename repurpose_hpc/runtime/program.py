@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from mpi4py import MPI
@@ -11,36 +10,18 @@ from mpi4py import MPI
 from repurpose_hpc.model.activations import IDENTITY
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Elementwise, Mixing, Operation
-from repurpose_hpc.model.wire import code_dtype
 from repurpose_hpc.plan.plan import single_worker_plan
 from repurpose_hpc.plan.shard import Shard, make_shard
-from repurpose_hpc.runtime.blocks import PHASES, Call, Epilogue, epilogue_of
-from repurpose_hpc.runtime.buffers import Buffer, Scratch
+from repurpose_hpc.runtime.blocks import PHASES, Epilogue, epilogue_of
+from repurpose_hpc.runtime.buffers import Buffer, Scratch, parts_of
 from repurpose_hpc.runtime.carriers import DEFAULT_WAY
 from repurpose_hpc.runtime.exchange import deactivate_empty
 from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.local import ENDING, LocalStep
-from repurpose_hpc.runtime.messages import Carrier, Tally
+from repurpose_hpc.runtime.messages import Tally
 from repurpose_hpc.runtime.mixings import EXACTLY, Formats, MixingStep, Setting
-from repurpose_hpc.runtime.sharing import share
-from repurpose_hpc.runtime.tape import Tape, carry_out, taped
+from repurpose_hpc.runtime.schedule import Schedule
 from repurpose_hpc.runtime.transfers import GhostTransfer
-
-
-class Schedule(NamedTuple):
-    """Everything that happens for one batch size.
-
-    Attributes:
-        inputs: rows of the input, and where they go.
-        steps: what is done then.
-        outputs: the output tensors, each (neurons, batch, values).
-        carriers: of its exchanges.
-    """
-
-    inputs: list[tuple[slice, np.ndarray]]
-    steps: list[Call | Tape]
-    outputs: list[np.ndarray]
-    carriers: list[Carrier]
 
 
 class Program:
@@ -58,8 +39,8 @@ class Program:
         values_sent: values per sample that this rank hands to MPI in one forward; with zeros, whether or not
             the way leaves them out.
         bytes_sent: what these take.
-        messages: messages that it sends in one forward: other ranks with a non-zero count, summed
-            over the exchanges.
+        messages: messages that it sends in one forward of ``max_batch`` samples: other ranks with a non-zero
+            count, summed over the exchanges of all parts.
         blocks: one entry for each mixing and hosted worker: "layer", "worker", "rows" and
             "columns" (own neurons of target and source), "ghosts" (received), "sums" (partial
             sums sent), "weights" (non-zero) and "format" ("dense" or "csr").
@@ -73,6 +54,7 @@ class Program:
         formats: Formats = EXACTLY,
         way: str = DEFAULT_WAY,
         threads: int = 1,
+        micro_batches: int = 1,
     ) -> None:
         """Collective over ``comm``.
 
@@ -84,6 +66,7 @@ class Program:
             formats: of weights and ghosts.
             way: how exchanges are carried, one of ``CARRIERS``.
             threads: that share the rows of a kernel; see ``sharing.use_threads``.
+            micro_batches: parts, at most, in which a batch goes through the network (see ``schedule``).
 
         Raises:
             UserError: there are more ranks than workers.
@@ -100,15 +83,16 @@ class Program:
         self._ghosts: dict[str, GhostTransfer] = {}
         self._steps = self._make_steps(shards)
         self._schedules: dict[int, Schedule] = {}
-        self._way = way
+        self._way, self._micro_batches = way, micro_batches
 
-        self._mixings = [step for step in self._steps if isinstance(step, MixingStep)]
-        exchanges = [exchange for mixing in self._mixings for exchange in mixing.exchanges]
+        mixings = [step for step in self._steps if isinstance(step, MixingStep)]
+        exchanges = [exchange for mixing in mixings for exchange in mixing.exchanges]
         deactivate_empty(exchanges, comm)
         self.values_sent = sum(exchange.values_sent for exchange in exchanges)
-        self.messages = sum(exchange.messages for exchange in exchanges)
+        parts = len(parts_of(max_batch, micro_batches))
+        self.messages = parts * sum(exchange.messages for exchange in exchanges)
         self.bytes_sent = sum(exchange.bytes_sent for exchange in exchanges)
-        self.blocks = [entry for mixing in self._mixings for entry in mixing.described]
+        self.blocks = [entry for mixing in mixings for entry in mixing.described]
         self.reset()
 
     def forward(self, X: np.ndarray) -> np.ndarray:
@@ -125,12 +109,8 @@ class Program:
             self._schedules[batch] = self._schedule(batch)
         if X.shape != (self.input_columns.size, batch):
             raise ValueError(f"expected inputs of shape {(self.input_columns.size, batch)}, found {X.shape}")
-        schedule = self._schedules[batch]
-        for rows, target in schedule.inputs:
-            np.copyto(target, X[rows].reshape(target.shape))
-        carry_out(schedule.steps, self._seconds)
         self._samples += batch
-        return _flat(schedule.outputs)
+        return self._schedules[batch].run(X, self._seconds)
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -150,8 +130,7 @@ class Program:
         return sum(tally.bytes for tally in tallies) / self._samples
 
     def _tallies(self) -> list[Tally]:
-        carriers = [carrier for schedule in self._schedules.values() for carrier in schedule.carriers]
-        return [carrier.tally for carrier in carriers if carrier.tally is not None]
+        return [tally for schedule in self._schedules.values() for tally in schedule.tallies]
 
     @property
     def way(self) -> str:
@@ -166,8 +145,7 @@ class Program:
     def free(self) -> None:
         """Give back what MPI keeps for the batch sizes so far; collective."""
         for schedule in self._schedules.values():
-            for carrier in schedule.carriers:
-                carrier.free()
+            schedule.free()
         self._schedules, self._samples = {}, 0
 
     def reset(self) -> None:
@@ -231,19 +209,12 @@ class Program:
     def _schedule(self, batch: int) -> Schedule:
         if not 0 < batch <= self.max_batch:
             raise ValueError(f"expected 1 to {self.max_batch} samples, found {batch}")
-        carried = {step: step.carriers(batch, self._way) for step in self._mixings}
-        carriers = [carrier for each in carried.values() for carrier in each]
-        calls = [call for carrier in carriers for call in carrier.begin]
-        for step in self._steps:
-            calls += step.calls(batch, carried[step]) if step in carried else step.calls(batch)
         inputs, outputs = (
-            [self._tensors[tensor].maps(batch) for tensor in tensors]
+            [self._tensors[tensor] for tensor in tensors]
             for tensors in (self._graph.input_tensors, self._graph.output_tensors)
         )
-        stored = code_dtype(self._setting.formats.weights, self.dtype)
-        return Schedule(
-            _places(inputs), taped(share(calls, self._setting.threads), self.dtype, stored), outputs, carriers
-        )
+        parts = parts_of(batch, self._micro_batches)
+        return Schedule(self._steps, inputs, outputs, parts, self._way, self._setting)
 
 
 def one_process(
@@ -252,27 +223,6 @@ def one_process(
     """The program of a single process that has all of a network: what ranks are compared with."""
     shard = make_shard(network, single_worker_plan(network), 0, dtype.type)
     return Program([shard], MPI.COMM_SELF, max_batch, formats, threads=threads)
-
-
-def _places(inputs: list[np.ndarray]) -> list[tuple[slice, np.ndarray]]:
-    """Where samples (columns, batch) go in input tensors, each (neurons, batch, values)."""
-    places, first = [], 0
-    for tensor in inputs:
-        neurons, batch, values = tensor.shape
-        rows = slice(first, first + neurons * values)
-        # One value per neuron: the tensor is as the samples are.
-        places.append((rows, tensor[:, :, 0] if values == 1 else tensor.transpose(0, 2, 1)))
-        first = rows.stop
-    return places
-
-
-def _flat(outputs: list[np.ndarray]) -> np.ndarray:
-    """Output tensors, each (neurons, batch, values), as (columns, batch); a single vector is not copied."""
-    if len(outputs) == 1 and outputs[0].shape[2] == 1:
-        return outputs[0][:, :, 0]
-    batch = outputs[0].shape[1]
-    rows = [tensor.transpose(0, 2, 1).reshape(-1, batch) for tensor in outputs]
-    return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
 
 def _fused_activations(graph: Network) -> dict[str, Elementwise]:

@@ -18,7 +18,7 @@ from repurpose_hpc.kernels import pack, pack_codes, unpack_add, unpack_codes
 from repurpose_hpc.model.wire import EXACT
 from repurpose_hpc.plan.shard import Lists
 from repurpose_hpc.runtime.blocks import COMPUTE, PACK, Call
-from repurpose_hpc.runtime.buffers import Buffer
+from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.exchange import Exchange, Items, merge_items
 from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.messages import Carrier
@@ -123,19 +123,17 @@ class Transfer:
         ranks = [self.hosting.rank_of[each] for each in workers]
         return merge_items(ranks, hosted if hosted_own else workers, neurons, self.hosting.ranks)
 
-    def _near_views(self, batch: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _near_views(self, part: Part) -> list[tuple[np.ndarray, np.ndarray]]:
         """Of each worker with near items: the rows of their neurons, and the items."""
         both = zip(self.near, self.buffers, strict=True)
-        return [(rows, buffer.view(batch, slice(rows.size))) for rows, buffer in both if rows.size]
+        return [(rows, buffer.view(part, slice(rows.size))) for rows, buffer in both if rows.size]
 
-    def _far_views(self, batch: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _far_views(self, part: Part) -> list[tuple[np.ndarray, np.ndarray]]:
         """Of each worker with far items that are stored twice: their rows in the exchange, and the items."""
         if len(self.buffers) == 1:
             return []
         both = zip(self.near, self.far, self.buffers, strict=True)
-        return [
-            (rows, buffer.view(batch, slice(near.size, None))) for near, rows, buffer in both if rows.size
-        ]
+        return [(rows, buffer.view(part, slice(near.size, None))) for near, rows, buffer in both if rows.size]
 
 
 class GhostTransfer(Transfer):
@@ -143,37 +141,37 @@ class GhostTransfer(Transfer):
 
     sender_owns = True
 
-    def post_calls(self, batch: int, carrier: Carrier) -> list[Call]:
+    def post_calls(self, part: Part, carrier: Carrier) -> list[Call]:
         """Pack what other ranks need, and send it."""
         packing: list[Call] = []
         if self.owned.size:
-            X, send = self.activations.view(batch), self.exchange.send.view(batch)
+            X, send = self.activations.view(part), self.exchange.send.view(part)
             packing.append(self._packing(X, send))
         return packing + carrier.post
 
-    def near_calls(self, batch: int) -> list[Call]:
+    def near_calls(self, part: Part) -> list[Call]:
         """Fetch the ghosts that workers of this rank own."""
-        X = self.activations.view(batch)
+        X = self.activations.view(part)
         if self.wire.is_exact:
-            return [(PACK, pack, (X, rows, ghosts)) for rows, ghosts in self._near_views(batch)]
+            return [(PACK, pack, (X, rows, ghosts)) for rows, ghosts in self._near_views(part)]
         near = (neurons[: rows.size] for rows, neurons in zip(self.near, self.neurons, strict=True))
         scales = [self.wire.scales(neurons) for neurons in near if neurons.size]
         calls: list[Call] = []
         # Through the codes of the wire: outputs do not depend on which workers a rank hosts.
-        for (rows, ghosts), of_them in zip(self._near_views(batch), scales, strict=True):
+        for (rows, ghosts), of_them in zip(self._near_views(part), scales, strict=True):
             codes = np.empty(ghosts.shape, self.exchange.send.flat.dtype)
             calls.append((PACK, pack_codes, (X, rows, of_them, codes)))
             calls.append((PACK, unpack_codes, (codes, of_them, ghosts)))
         return calls
 
-    def wait_calls(self, batch: int, carrier: Carrier) -> list[Call]:
+    def wait_calls(self, part: Part, carrier: Carrier) -> list[Call]:
         """Wait for the ghosts that other ranks own."""
-        receive = self.arrived.view(batch)
+        receive = self.arrived.view(part)
         decoding: list[Call] = []
         if not self.wire.is_exact and self.arrived.rows:
-            codes = self.exchange.receive.view(batch)
+            codes = self.exchange.receive.view(part)
             decoding.append((PACK, unpack_codes, (codes, self.received_scales, receive)))
-        fetching = [(PACK, pack, (receive, rows, ghosts)) for rows, ghosts in self._far_views(batch)]
+        fetching = [(PACK, pack, (receive, rows, ghosts)) for rows, ghosts in self._far_views(part)]
         return carrier.wait + decoding + fetching
 
     def _packing(self, X: np.ndarray, send: np.ndarray) -> Call:
@@ -195,23 +193,23 @@ class SumTransfer(Transfer):
         """Whether any hosted worker receives a sum, from this or another rank."""
         return bool(self.owned.size or any(rows.size for rows in self.near))
 
-    def post_calls(self, batch: int, carrier: Carrier) -> list[Call]:
+    def post_calls(self, part: Part, carrier: Carrier) -> list[Call]:
         """Add up the sums of several hosted workers for the same neuron of another rank, and send them."""
-        send = self.exchange.send.view(batch)
-        adding: list[Call] = [(PACK, unpack_add, (sums, rows, send)) for rows, sums in self._far_views(batch)]
+        send = self.exchange.send.view(part)
+        adding: list[Call] = [(PACK, unpack_add, (sums, rows, send)) for rows, sums in self._far_views(part)]
         if adding:
             adding.insert(0, (PACK, send.fill, (0,)))
         return adding + carrier.post
 
-    def near_calls(self, batch: int) -> list[Call]:
+    def near_calls(self, part: Part) -> list[Call]:
         """Add the sums from workers of this rank."""
-        Y = self.activations.view(batch)
-        return [(COMPUTE, unpack_add, (sums, rows, Y)) for rows, sums in self._near_views(batch)]
+        Y = self.activations.view(part)
+        return [(COMPUTE, unpack_add, (sums, rows, Y)) for rows, sums in self._near_views(part)]
 
-    def wait_calls(self, batch: int, carrier: Carrier) -> list[Call]:
+    def wait_calls(self, part: Part, carrier: Carrier) -> list[Call]:
         """Wait for the sums from other ranks, and add them."""
         calls = [*carrier.wait]
         if self.owned.size:
-            receive, Y = self.exchange.receive.view(batch), self.activations.view(batch)
+            receive, Y = self.exchange.receive.view(part), self.activations.view(part)
             calls.append((COMPUTE, unpack_add, (receive, self.owned, Y)))
         return calls
