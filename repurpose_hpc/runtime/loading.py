@@ -14,6 +14,7 @@ from repurpose_hpc.model.operations import Elementwise, Mixing
 from repurpose_hpc.model.wire import CODES, code_dtype
 from repurpose_hpc.plan.files import StoredPlan, read_plan, read_shard
 from repurpose_hpc.plan.shard import Block, Shard
+from repurpose_hpc.process import release_code
 from repurpose_hpc.runtime.agreement import collectively
 from repurpose_hpc.runtime.hosting import hosted_workers
 from repurpose_hpc.runtime.mixings import EXACTLY, Formats
@@ -86,6 +87,7 @@ def compile_kernels(
             if (node.rank == 0) is first:
                 kernels.warm_up(dtype, maps, stored, CODES.get(formats.wire), zeros, threads > 1)
     node.Free()
+    release_code("libllvmlite")  # 50 MB of every process, and the compiler is not needed any more
 
 
 def _cast_block(block: Block, dtype: np.dtype) -> Block:
