@@ -51,21 +51,6 @@ def csr_vector(
 
 
 @jit
-def _add_row(weights: np.ndarray, columns: np.ndarray, X: np.ndarray, out: np.ndarray) -> None:
-    """out += weights X[columns]; four non-zeros at a time, so that out is read and written less often."""
-    whole = weights.size - weights.size % 4
-    for k in range(0, whole, 4):
-        w0, w1, w2, w3 = weights[k], weights[k + 1], weights[k + 2], weights[k + 3]
-        x0, x1, x2, x3 = X[columns[k]], X[columns[k + 1]], X[columns[k + 2]], X[columns[k + 3]]
-        for b in range(out.size):
-            out[b] += w0 * x0[b] + w1 * x1[b] + w2 * x2[b] + w3 * x3[b]
-    for k in range(whole, weights.size):
-        w0, x0 = weights[k], X[columns[k]]
-        for b in range(out.size):
-            out[b] += w0 * x0[b]
-
-
-@jit
 def csr_batch(
     data: np.ndarray,
     indices: np.ndarray,
@@ -90,15 +75,8 @@ def csr_batch(
     """
     spread(start, out)
     batch, wide = out.shape[1], lanes(out.dtype)
-    several = ROW_VECTORS * wide
-    first = 0
-    while batch - first >= wide:
-        vectors = ROW_VECTORS if batch - first >= several else 1
+    for first in range(0, batch, ROW_VECTORS * wide):
+        vectors = min(ROW_VECTORS, (batch - first + wide - 1) // wide)
         for i in range(out.shape[0]):
             add_columns(vectors, data, indices, indptr[i], indptr[i + 1], X, first, out, i)
-        first += vectors * wide
-    if first < batch:
-        for i in range(out.shape[0]):
-            row = slice(indptr[i], indptr[i + 1])
-            _add_row(data[row], indices[row], X[:, first:], out[i, first:])
     activate_in_place(out, code, alpha, beta)

@@ -48,6 +48,45 @@ def spread(builder, value, vector):
     return builder.shuffle_vector(single, undefined, zeros)
 
 
+def first_lanes(builder, count, vector):
+    """A mask of the first ``count`` lanes, of all if there are fewer."""
+    wide = ir.VectorType(ir.IntType(64), vector.count)
+    numbers = ir.Constant(wide, list(range(vector.count)))
+    return builder.icmp_signed("<", numbers, spread(builder, count, wide))
+
+
+def load_lanes(builder, place, mask):
+    """A vector of which only the lanes of ``mask`` are in memory, the others 0; None: all are."""
+    vector = place.type.pointee
+    itemsize = _itemsize(vector)
+    if mask is None:
+        return builder.load(place, align=itemsize)
+    arguments = vector.as_pointer(), ir.IntType(32), mask.type, vector
+    load = _masked(builder, "load", vector, vector, arguments)
+    return builder.call(load, [place, ir.Constant(ir.IntType(32), itemsize), mask, ir.Constant(vector, None)])
+
+
+def store_lanes(builder, value, place, mask) -> None:
+    """Store the lanes of ``mask``; None: all."""
+    itemsize = _itemsize(value.type)
+    if mask is None:
+        builder.store(value, place, align=itemsize)
+        return
+    arguments = value.type, place.type, ir.IntType(32), mask.type
+    store = _masked(builder, "store", ir.VoidType(), value.type, arguments)
+    builder.call(store, [value, place, ir.Constant(ir.IntType(32), itemsize), mask])
+
+
+def _masked(builder, verb, result, vector, arguments):
+    number = f"v{vector.count}{'f32' if vector.element == ir.FloatType() else 'f64'}"
+    name = f"llvm.masked.{verb}.{number}.p0"
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
+
+
+def _itemsize(vector) -> int:
+    return 4 if vector.element == ir.FloatType() else 8
+
+
 def zeros(builder, vector, count: int) -> list:
     """``count`` sums, in variables that the compiler keeps in registers."""
     sums = [cgutils.alloca_once(builder, vector) for _ in range(count)]

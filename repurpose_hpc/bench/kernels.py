@@ -24,7 +24,7 @@ from repurpose_hpc.runtime.buffers import Scratch
 
 BATCHES = (2, 4, 8, 16, 32, 64, 128, 256)
 DENSITIES = (0.01, 0.02, 0.05, 0.1)
-CSR_COLUMNS = (1, 64)
+CSR_COLUMNS = (1, 8, 20, 64)
 FLOAT = np.dtype(np.float32)
 
 
