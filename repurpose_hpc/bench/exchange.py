@@ -19,8 +19,8 @@ from repurpose_hpc.bench.table import Table
 from repurpose_hpc.bench.turns import in_turns, together
 from repurpose_hpc.runtime.agreement import collectively
 from repurpose_hpc.runtime.blocks import PHASES
-from repurpose_hpc.runtime.carriers import DEFAULT_WAY, available
-from repurpose_hpc.runtime.exchange import Exchange, Items
+from repurpose_hpc.runtime.carriers import DEFAULT_WAY, SHARED, available
+from repurpose_hpc.runtime.exchange import Exchange, Items, Sharing
 from repurpose_hpc.runtime.tape import Tape
 
 IN_A_ROW = 10
@@ -42,7 +42,7 @@ def run(
     table = Table("exchange", "the exchange alone", "ours", speaks=comm.rank == 0)
     with gloo_group(peers, placement, comm) as gloo:
         gloo_ways = gloo.WAYS if gloo else {}
-        own = {_name(way): partial(_ours, way) for way in available()}
+        own = {_name(way): partial(_ours, way) for way in available(comm)}
         ways = {**own, **bare_mpi.WAYS, **gloo_ways}
         for name in [name for name, way in ways.items() if name not in own and not _works(way, comm)]:
             peers.leave_out(name, "this MPI library does not have it")
@@ -91,9 +91,10 @@ def _ours(way: str, comm: MPI.Comm, send: np.ndarray, receive: np.ndarray) -> Ca
     counts[comm.rank] = 0
     items = Items(np.arange(counts.sum()), counts, [])
     exchange = Exchange(comm, items, items, 1, FLOAT)
+    sharing = Sharing([exchange], comm) if way == SHARED else None
     exchange.send.flat[:] = np.delete(send, comm.rank, axis=0).reshape(-1)
     carrier = exchange.carrier(way, 1)
-    tape = Tape([*carrier.begin, *carrier.post, *carrier.wait], FLOAT, FLOAT, carrier)
+    tape = Tape([*carrier.begin, *carrier.post, *carrier.wait], FLOAT, FLOAT, (carrier, sharing))
     seconds = np.zeros(len(PHASES))
     tape.play(seconds)
     receive[np.arange(comm.size) != comm.rank] = exchange.receive.flat.reshape(-1, values)

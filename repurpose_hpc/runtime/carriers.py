@@ -1,4 +1,4 @@
-"""The ways in which MPI can carry an exchange.
+"""The ways in which an exchange can be carried.
 
 Rank p has a block of its send buffer for each rank q that needs something, and q a block of its
 receive buffer for it (see ``exchange``).  One exchange is one message for each such pair, whichever way:
@@ -10,9 +10,10 @@ receive buffer for it (see ``exchange``).  One exchange is one message for each 
   exchange nothing with.
 - ``p2p``: persistent sends and receives.  All receives of a forward are started when it begins: by then
   what came in the last one has been used.  A tag for each exchange keeps them apart.
+- ``shared``: no messages, but memory that all ranks of one node see (``shared_carrier``).
 
-Every way is prepared once for a batch size.  It is then a few calls of MPI functions with arguments that
-stay the same, so that compiled code can make them.
+Every way is prepared once for a batch size.  It is then a few calls of MPI functions, or of kernels, with
+arguments that stay the same, so that compiled code can make them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from mpi4py import MPI
 from repurpose_hpc.runtime.blocks import EXCHANGE, WAIT, Call
 from repurpose_hpc.runtime.functions import Requests, Span, function, handle
 from repurpose_hpc.runtime.messages import Carrier, Message
+from repurpose_hpc.runtime.shared_carrier import on_one_node, shared
+
+DEFAULT_WAY, SHARED = "ialltoallv", "shared"
 
 
 def _alltoallv(comm: MPI.Comm, sent: Message, received: Message, tag: int) -> Carrier:
@@ -83,16 +87,22 @@ CARRIERS: dict[str, Callable[[MPI.Comm, Message, Message, int], Carrier]] = {
     "persistent": _persistent,
     "neighbor": _neighbor,
     "p2p": _p2p,
+    SHARED: shared,
 }
 
-DEFAULT_WAY = "ialltoallv"
+
+def available(comm: MPI.Comm) -> list[str]:
+    """The ways that this MPI has and that the ranks can use where they are; collective, the same on all."""
+    missing = set() if _has_persistent() else {"persistent"}
+    if not on_one_node(comm):
+        missing.add(SHARED)
+    return [way for way in CARRIERS if way not in missing]
 
 
-def available() -> list[str]:
-    """The ways that this MPI has."""
+def _has_persistent() -> bool:
     nothing = [np.empty(0, np.float32), [0], [0], MPI.FLOAT]
     try:
         MPI.COMM_SELF.Alltoallv_init(nothing, nothing).Free()
     except (NotImplementedError, MPI.Exception):
-        return [way for way in CARRIERS if way != "persistent"]
-    return list(CARRIERS)
+        return False
+    return True

@@ -8,7 +8,7 @@ ranks here; no rank has to ask another, since both ends put the items in the sam
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from mpi4py import MPI
@@ -17,6 +17,7 @@ from repurpose_hpc.kernels import INDEX_DTYPE
 from repurpose_hpc.runtime.buffers import Buffer
 from repurpose_hpc.runtime.carriers import CARRIERS
 from repurpose_hpc.runtime.messages import Carrier, Message
+from repurpose_hpc.runtime.shared_carrier import Outbox, Window, outbox_bytes
 
 _MPI_TYPES = {
     np.dtype(np.float32): MPI.FLOAT,
@@ -102,6 +103,7 @@ class Exchange:
         self.bytes_sent = self.values_sent * dtype.itemsize
         self.messages = int(np.count_nonzero(sent.counts))
         self.active, self.tag = True, 0
+        self._own, self._outbox = self.send.flat, None
 
     def carrier(self, way: str, batch: int) -> Carrier:
         """The calls that make this exchange for a batch size; collective, unless it is not active."""
@@ -111,7 +113,24 @@ class Exchange:
             self._message(buffer, counts * (batch * buffer.values))
             for buffer, counts in ((self.send, self._send_counts), (self.receive, self._receive_counts))
         )
+        sent = replace(sent, outbox=self._outbox)
         return CARRIERS[way](self._comm, sent, received, self.tag)
+
+    @property
+    def shared_bytes(self) -> int:
+        """What ``share`` takes."""
+        return outbox_bytes(self._own.nbytes, np.flatnonzero(self._send_counts)) * self.active
+
+    def share(self, window: Window, memory: np.ndarray) -> None:
+        """Send from ``memory``, ``shared_bytes`` of ``window``; to be called before carriers are made."""
+        if self.active:
+            receivers = np.flatnonzero(self._send_counts).tolist()
+            self._outbox = Outbox(window, memory, self._own.nbytes, receivers)
+            self.send.flat = self._outbox.buffer.view(self._own.dtype)
+
+    def unshare(self) -> None:
+        """Send from memory of its own again; the carriers so far must not be used any more."""
+        self.send.flat, self._outbox = self._own, None
 
     def _message(self, buffer: Buffer, counts: np.ndarray) -> Message:
         displacements = np.cumsum(counts) - counts
@@ -124,3 +143,21 @@ def deactivate_empty(exchanges: Sequence[Exchange], comm: MPI.Comm) -> None:
     comm.Allreduce(MPI.IN_PLACE, values)
     for tag, (exchange, sent) in enumerate(zip(exchanges, values.tolist(), strict=True)):
         exchange.active, exchange.tag = sent > 0, tag
+
+
+class Sharing:
+    """Exchanges send from a window that all ranks see, until it is freed."""
+
+    def __init__(self, exchanges: Sequence[Exchange], comm: MPI.Comm) -> None:
+        """Collective; raises what ``Window`` does."""
+        self._exchanges, sizes = exchanges, [exchange.shared_bytes for exchange in exchanges]
+        self._window = Window(sum(sizes), comm)
+        ends = np.cumsum(sizes).tolist()
+        for exchange, size, end in zip(exchanges, sizes, ends, strict=True):
+            exchange.share(self._window, self._window.memory[end - size : end])
+
+    def free(self) -> None:
+        """Collective."""
+        for exchange in self._exchanges:
+            exchange.unshare()
+        self._window.free()

@@ -32,7 +32,7 @@ from repurpose_hpc.plan.files import StoredPlan, read_network
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.process import age
 from repurpose_hpc.runtime import result
-from repurpose_hpc.runtime.agreement import collectively
+from repurpose_hpc.runtime.agreement import alike, collectively
 from repurpose_hpc.runtime.carriers import DEFAULT_WAY
 from repurpose_hpc.runtime.certificate import Certificate
 from repurpose_hpc.runtime.checks import Checks, check_input
@@ -116,7 +116,8 @@ def run(
     with collectively(comm):
         job = replace(job, wire=_wire(job, stored))
         _check_certify(job)
-        check_way(job.exchange)
+    with alike(comm):
+        check_way(job.exchange, comm)
     with clock("jit"):
         warm_up(job.dtype, shards[0].graph, comm, job.formats)
     file, samples = _open_input(job, shards[0], comm)

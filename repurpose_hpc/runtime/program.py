@@ -17,8 +17,8 @@ from repurpose_hpc.plan.plan import single_worker_plan
 from repurpose_hpc.plan.shard import Shard, make_shard
 from repurpose_hpc.runtime.blocks import PHASES, Call, Epilogue, epilogue_of
 from repurpose_hpc.runtime.buffers import Buffer, Scratch
-from repurpose_hpc.runtime.carriers import DEFAULT_WAY
-from repurpose_hpc.runtime.exchange import deactivate_empty
+from repurpose_hpc.runtime.carriers import DEFAULT_WAY, SHARED
+from repurpose_hpc.runtime.exchange import Sharing, deactivate_empty
 from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.local import ENDING, LocalStep
 from repurpose_hpc.runtime.messages import Carrier
@@ -96,10 +96,10 @@ class Program:
         self._scratch = Scratch(self.dtype)
         self._steps = self._make_steps(shards)
         self._schedules: dict[int, Schedule] = {}
-        self._way = way
+        self._way, self._sharing = way, None
 
         self._mixings = [step for step in self._steps if isinstance(step, MixingStep)]
-        exchanges = [exchange for mixing in self._mixings for exchange in mixing.exchanges]
+        self._exchanges = exchanges = [each for mixing in self._mixings for each in mixing.exchanges]
         deactivate_empty(exchanges, comm)
         self.values_sent = sum(exchange.values_sent for exchange in exchanges)
         self.messages = sum(exchange.messages for exchange in exchanges)
@@ -158,6 +158,9 @@ class Program:
             for carrier in schedule.carriers:
                 carrier.free()
         self._schedules = {}
+        if self._sharing:
+            self._sharing.free()
+            self._sharing = None
 
     def reset_seconds(self) -> None:
         """Forget the time spent so far."""
@@ -222,6 +225,8 @@ class Program:
     def _schedule(self, batch: int) -> Schedule:
         if not 0 < batch <= self._max_batch:
             raise ValueError(f"expected 1 to {self._max_batch} samples, found {batch}")
+        if self._way == SHARED and not self._sharing:
+            self._sharing = Sharing(self._exchanges, self._comm)
         carried = {step: step.carriers(batch, self._way) for step in self._mixings}
         carriers = [carrier for each in carried.values() for carrier in each]
         calls = [call for carrier in carriers for call in carrier.begin]
