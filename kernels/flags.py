@@ -26,8 +26,8 @@ from .addresses import call_function
 from .jit import jit
 
 SENDERS, RECEIVERS = 0, 1
-# Looks at a flag, one or two nanoseconds each, before others get the core.
-LOOKS = 2000
+# Looks at a flag, a nanosecond or two each, before others get the core.
+LOOKS = 400
 
 
 @jit

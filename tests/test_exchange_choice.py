@@ -1,14 +1,35 @@
 """Which way of the exchange is taken, and which are refused."""
 
 import pytest
+from mpi4py import MPI
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.runtime import choice
+from repurpose_hpc.runtime import carriers, choice, shared_carrier
+
+ALONE = MPI.COMM_SELF
 
 
 def test_what_this_mpi_lacks_is_refused(monkeypatch):
-    monkeypatch.setattr(choice, "available", lambda: ["ialltoallv", "p2p"])
-    with pytest.raises(UserError, match="--exchange persistent: expected one of ialltoallv, p2p"):
-        choice.check_way("persistent")
-    choice.check_way("p2p")
-    choice.check_way(choice.AUTO)
+    monkeypatch.setattr(carriers, "_has_persistent", lambda: False)
+    with pytest.raises(
+        UserError, match="--exchange persistent: this MPI .*; choose one of ialltoallv, .*p2p"
+    ):
+        choice.check_way("persistent", ALONE)
+    choice.check_way("p2p", ALONE)
+    choice.check_way(choice.AUTO, ALONE)
+
+
+def test_memory_is_shared_on_one_node_only(monkeypatch):
+    choice.check_way("shared", ALONE)
+    monkeypatch.setattr(carriers, "on_one_node", lambda comm: False)
+    with pytest.raises(UserError, match="--exchange shared: the ranks are on several nodes; choose one of"):
+        choice.check_way("shared", ALONE)
+    assert "shared" not in carriers.available(ALONE)
+
+
+def test_little_shared_memory_is_refused(monkeypatch):
+    monkeypatch.setattr(shared_carrier, "_free_bytes", lambda: 1000)
+    with pytest.raises(
+        UserError, match="1064 bytes of shared memory are needed, .* has 1000; make it larger"
+    ):
+        shared_carrier.Window(1000, ALONE)

@@ -1,6 +1,8 @@
 """A program on any number of ranks computes what the reference does and sends what the masks say."""
 
+import time
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from repurpose_hpc.model.chain import sequence
 from repurpose_hpc.model.network import Network, Space
 from repurpose_hpc.model.operations import Elementwise, Mixing
 from repurpose_hpc.model.reference import forward
-from repurpose_hpc.model.wire import STEPS
+from repurpose_hpc.model.wire import STEPS, WIRES
 from repurpose_hpc.plan.arrival import computing
 from repurpose_hpc.plan.plan import (
     EVERYBODY,
@@ -28,10 +30,13 @@ from repurpose_hpc.plan.plan import (
     single_worker_plan,
 )
 from repurpose_hpc.plan.shard import make_shard
-from repurpose_hpc.runtime.carriers import CARRIERS, available
+from repurpose_hpc.runtime import shared_carrier
+from repurpose_hpc.runtime.carriers import CARRIERS, DEFAULT_WAY, available
+from repurpose_hpc.runtime.choice import AUTO, choose_way
 from repurpose_hpc.runtime.hosting import hosted_workers
 from repurpose_hpc.runtime.mixings import Formats
 from repurpose_hpc.runtime.program import Program
+from repurpose_hpc.runtime.shared_carrier import on_one_node
 
 pytestmark = pytest.mark.mpi
 
@@ -145,6 +150,63 @@ def test_every_way_to_carry_an_exchange(way, case):
         scale = max(1, np.abs(expected).max())
         np.testing.assert_allclose(y, expected, rtol=0, atol=TOLERANCE[np.float64] * scale)
     program.free()
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("more_workers", [0, 3])
+def test_ways_agree_to_the_last_bit_and_follow_one_another(wire, more_workers):
+    """Batches of all sizes in between: what one left in memory is not what another finds."""
+    network = small_plans.random_network(head="identity")
+    plan = small_plans.random_plan(network, COMM.size + more_workers, "partitioned", 5)
+    plan = small_plans.scaled(network, plan)
+    network = small_plans.pruned(network, plan)
+    x = np.random.default_rng(3).standard_normal((20, network.inputs))
+    program = make_program(network, plan, 7, dtype=np.float32, formats=Formats(wire=wire))
+    outputs = {}
+    for way in [*available(COMM), "shared", DEFAULT_WAY] if on_one_node(COMM) else available(COMM):
+        program.way = way
+        batches = [run_program(program, network, x[:count]) for count in (20, 1, 5, 20, 2)]
+        outputs.setdefault(way, []).append(np.concatenate(batches).tobytes())
+    program.free()
+    assert len({each for of_way in outputs.values() for each in of_way}) == 1
+
+
+@pytest.mark.skipif(not on_one_node(COMM), reason="memory is shared on one node")
+def test_shared_memory_keeps_ranks_in_step_that_come_and_go():
+    """Thousands of forwards, each of other inputs, while ranks take breaks at times of their own."""
+    widths, rng, breaks = (6, 9, 7, 5), np.random.default_rng(8), np.random.default_rng(COMM.rank)
+    steps = [(rng.integers(-2, 3, (m, n)), rng.integers(-2, 3, m)) for n, m in pairwise(widths)]
+    network = sequence(widths[0], [(W.astype(float), b.astype(float)) for W, b in steps])
+    plan = small_plans.random_plan(network, COMM.size, "partitioned", 2)
+    network = small_plans.pruned(network, plan)
+    program = make_program(network, plan, 3, way="shared")
+    x = rng.integers(-9, 10, (500, widths[0])).astype(float)
+    y = forward(network, x).T[program.output_columns]
+    columns = np.ascontiguousarray(x.T[program.input_columns])
+    firsts, sizes = rng.integers(0, 497, 4000).tolist(), rng.integers(1, 4, 4000).tolist()
+    wrong = 0
+    for first, size in zip(firsts, sizes, strict=True):
+        if breaks.random() < 0.02:
+            time.sleep(breaks.random() * 1e-3)
+        batch = slice(first, first + size)
+        wrong += not np.array_equal(program.forward(columns[:, batch]), y[:, batch])
+    program.free()
+    assert wrong == 0
+
+
+@pytest.mark.skipif(not on_one_node(COMM), reason="memory is shared on one node")
+def test_without_room_all_ranks_refuse_and_automatic_choice_goes_on(monkeypatch):
+    network = small_plans.random_network(head="identity")
+    plan = small_plans.random_plan(network, COMM.size, "partitioned", 5)
+    program = make_program(network, plan, 3, way="shared")
+    free = 0 if COMM.rank == COMM.size - 1 else 2**40
+    monkeypatch.setattr(shared_carrier, "_free_bytes", lambda: free)
+    columns = np.zeros((program.input_columns.size, 3), program.dtype)
+    with pytest.raises(UserError, match="bytes of shared memory are needed"):
+        program.forward(columns)
+    if COMM.size > 1:
+        times = choose_way(program, AUTO, 3, COMM)
+        assert set(times) == {*available(COMM)} - {"shared"} and program.way in times
 
 
 @pytest.mark.parametrize("wire", ["bfloat16", "float16", "int8"])
