@@ -171,21 +171,45 @@ def test_ways_agree_to_the_last_bit_and_follow_one_another(wire, more_workers):
     assert len({each for of_way in outputs.values() for each in of_way}) == 1
 
 
-@pytest.mark.skipif(not on_one_node(COMM), reason="memory is shared on one node")
-def test_shared_memory_keeps_ranks_in_step_that_come_and_go():
-    """Thousands of forwards, each of other inputs, while ranks take breaks at times of their own."""
-    widths, rng, breaks = (6, 9, 7, 5), np.random.default_rng(8), np.random.default_rng(COMM.rank)
-    steps = [(rng.integers(-2, 3, (m, n)), rng.integers(-2, 3, m)) for n, m in pairwise(widths)]
-    network = sequence(widths[0], [(W.astype(float), b.astype(float)) for W, b in steps])
+def whole_numbers(widths):
+    """A network that computes without rounding."""
+    rng = np.random.default_rng(8)
+    shapes = [(m, n) for n, m in pairwise(widths)]
+    return sequence(
+        widths[0], [(1.0 * rng.integers(-2, 3, (m, n)), 1.0 * rng.integers(-2, 3, m)) for m, n in shapes]
+    )
+
+
+def to_and_fro():
+    """Four layers, each rank sends to most others."""
+    network = whole_numbers((6, 9, 7, 9, 5))
     plan = small_plans.random_plan(network, COMM.size, "partitioned", 2)
-    network = small_plans.pruned(network, plan)
+    return small_plans.pruned(network, plan), plan
+
+
+def one_way():
+    """A layer in which the first rank sends to the last one, and nobody answers."""
+    network, last = whole_numbers((6, 5)), COMM.size - 1
+    source, target = np.zeros(6, np.int32), np.full(5, last, np.int32)
+    ghosts = np.zeros((COMM.size, 6), bool)
+    ghosts[last] = last > 0
+    mixing = ghost_plan(ghosts, source, target)
+    return network, Plan(COMM.size, "partitioned", {"input": source, "layer0": target}, {"layer0": mixing})
+
+
+@pytest.mark.skipif(not on_one_node(COMM), reason="memory is shared on one node")
+@pytest.mark.parametrize("made", [to_and_fro, one_way])
+def test_shared_memory_keeps_ranks_in_step_that_come_and_go(made):
+    """Thousands of forwards, each of other inputs, while ranks take breaks at times of their own."""
+    network, plan = made()
+    rng, breaks = np.random.default_rng(9), np.random.default_rng(COMM.rank)
     program = make_program(network, plan, 3, way="shared")
-    x = rng.integers(-9, 10, (500, widths[0])).astype(float)
-    y = forward(network, x).T[program.output_columns]
-    columns = np.ascontiguousarray(x.T[program.input_columns])
-    firsts, sizes = rng.integers(0, 497, 4000).tolist(), rng.integers(1, 4, 4000).tolist()
+    x = 1.0 * rng.integers(-9, 10, (500, network.inputs))
+    y, columns = forward(network, x).T[program.output_columns], x.T[program.input_columns]
     wrong = 0
-    for first, size in zip(firsts, sizes, strict=True):
+    for first, size in zip(
+        rng.integers(0, 497, 4000).tolist(), rng.integers(1, 4, 4000).tolist(), strict=True
+    ):
         if breaks.random() < 0.02:
             time.sleep(breaks.random() * 1e-3)
         batch = slice(first, first + size)
