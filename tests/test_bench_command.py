@@ -68,6 +68,7 @@ def test_exchange(bench):
     assert names >= {
         "ours",
         "ours_p2p",
+        "ours_shared",
         "allgather",
         "alltoallv",
         "ialltoallv",

@@ -186,7 +186,7 @@ def test_the_way_of_the_exchange_is_reported(infer, tmp_path):
     assert report["exchange"] == "p2p" and "exchange_us" not in report
     report, summary = infer(3, *files, "--exchange", "auto")
     times = report["exchange_us"]
-    assert {"ialltoallv", "alltoallv", "neighbor", "p2p"} <= set(times)
+    assert {"ialltoallv", "alltoallv", "neighbor", "p2p", "shared"} <= set(times)
     assert report["exchange"] == min(times, key=times.get)
     assert f"{report['exchange']}, the fastest" in summary
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from mpi4py import MPI
 
-from repurpose_hpc.kernels import INDEX_DTYPE
+from repurpose_hpc.kernels import INDEX_DTYPE, aligned
 from repurpose_hpc.runtime.buffers import Buffer
 from repurpose_hpc.runtime.carriers import CARRIERS
 from repurpose_hpc.runtime.messages import Carrier, Message
@@ -103,7 +103,7 @@ class Exchange:
         self.bytes_sent = self.values_sent * dtype.itemsize
         self.messages = int(np.count_nonzero(sent.counts))
         self.active, self.tag = True, 0
-        self._own, self._outbox = self.send.flat, None
+        self._outbox: Outbox | None = None
 
     def carrier(self, way: str, batch: int) -> Carrier:
         """The calls that make this exchange for a batch size; collective, unless it is not active."""
@@ -119,18 +119,24 @@ class Exchange:
     @property
     def shared_bytes(self) -> int:
         """What ``share`` takes."""
-        return outbox_bytes(self._own.nbytes, np.flatnonzero(self._send_counts)) * self.active
+        return outbox_bytes(self.send.flat.nbytes, self._receivers) * self.active
 
     def share(self, window: Window, memory: np.ndarray) -> None:
         """Send from ``memory``, ``shared_bytes`` of ``window``; to be called before carriers are made."""
         if self.active:
-            receivers = np.flatnonzero(self._send_counts).tolist()
-            self._outbox = Outbox(window, memory, self._own.nbytes, receivers)
-            self.send.flat = self._outbox.buffer.view(self._own.dtype)
+            own = self.send.flat
+            self._outbox = Outbox(window, memory, own.nbytes, self._receivers)
+            self.send.move(self._outbox.buffer.view(own.dtype))
 
     def unshare(self) -> None:
         """Send from memory of its own again; the carriers so far must not be used any more."""
-        self.send.flat, self._outbox = self._own, None
+        if self._outbox:
+            self.send.move(aligned(self.send.flat.shape, self.send.flat.dtype))
+            self._outbox = None
+
+    @property
+    def _receivers(self) -> list[int]:
+        return np.flatnonzero(self._send_counts).tolist()
 
     def _message(self, buffer: Buffer, counts: np.ndarray) -> Message:
         displacements = np.cumsum(counts) - counts
