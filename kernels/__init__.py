@@ -9,6 +9,7 @@ from .crossover import csr_is_faster
 from .csr import INDEX_DTYPE, csr_batch, csr_vector
 from .dense import aligned, dense, dense_scratch, pack_panels, panel_rows
 from .exchange import pack, unpack, unpack_add
+from .flags import await_read, collect, publish
 from .maps import COMBINATION_CODES, affine, combine, take_positions
 from .pooling import average_pool, depthwise, max_pool
 from .projection import project_out
@@ -28,6 +29,8 @@ __all__ = [
     "affine",
     "aligned",
     "average_pool",
+    "await_read",
+    "collect",
     "combine",
     "convolve_direct",
     "csr_batch",
@@ -46,6 +49,7 @@ __all__ = [
     "pack_weights",
     "panel_rows",
     "patches",
+    "publish",
     "project_out",
     "squeeze",
     "take_positions",

@@ -17,9 +17,10 @@ from .addresses import MOST_ARGUMENTS, call_function, pointer, read_clock
 from .csr import INDEX_DTYPE, csr_batch, csr_vector
 from .dense import dense
 from .exchange import pack, unpack_add
+from .flags import await_read, collect, publish
 from .jit import jit
 
-CALL, DENSE, CSR_VECTOR, CSR_BATCH, PACK, UNPACK_ADD, ACTIVATE = range(7)
+CALL, DENSE, CSR_VECTOR, CSR_BATCH, PACK, UNPACK_ADD, ACTIVATE, AWAIT_READ, PUBLISH, COLLECT = range(10)
 _CODES = {
     dense: DENSE,
     csr_vector: CSR_VECTOR,
@@ -27,6 +28,9 @@ _CODES = {
     pack: PACK,
     unpack_add: UNPACK_ADD,
     activate_in_place: ACTIVATE,
+    await_read: AWAIT_READ,
+    publish: PUBLISH,
+    collect: COLLECT,
 }
 # Code and phase, then the longest list of addresses and sizes: that of ``dense``.
 _SLOTS = 20
@@ -90,7 +94,7 @@ def play(
     Returns:
         0, or what the first C function returned that failed; nothing was done after that.
     """
-    index = np.empty(0, INDEX_DTYPE)
+    index, integer = np.empty(0, INDEX_DTYPE), np.empty(0, np.int64)
     began = read_clock(clock)
     for k in range(len(instructions)):
         a, alpha, beta = instructions[k], reals[k, 0], reals[k, 1]
@@ -116,6 +120,12 @@ def play(
             unpack_add(_rows(a, 2, real), _row(a, 5, index), _rows(a, 7, real))
         elif a[0] == ACTIVATE:
             activate_in_place(_rows(a, 2, real), a[5], alpha, beta)
+        elif a[0] == AWAIT_READ:
+            await_read(_row(a, 2, integer), _row(a, 4, integer))
+        elif a[0] == PUBLISH:
+            publish(_row(a, 2, integer))
+        elif a[0] == COLLECT:
+            collect(_rows(a, 2, integer), _row(a, 5, integer))
         ended = read_clock(clock)
         seconds[a[1]] += ended - began
         began = ended

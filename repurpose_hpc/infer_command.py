@@ -228,7 +228,7 @@ def _parser(speaks: bool) -> Parser:
         "--exchange",
         choices=WAYS,
         default=DEFAULT_WAY,
-        help="how MPI carries what ranks exchange; auto: measures all ways first (default %(default)s)",
+        help="how what ranks exchange is carried; auto: measures all ways first (default %(default)s)",
     )
     parser.add_argument(
         "--threads",

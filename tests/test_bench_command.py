@@ -69,6 +69,7 @@ def test_exchange(bench):
         "ours",
         "ours_p2p",
         "ours_sparse",
+        "ours_shared",
         "allgather",
         "alltoallv",
         "ialltoallv",

@@ -288,8 +288,11 @@ def test_options_that_are_needed(refused, folder, left_out):
         ("KeyboardInterrupt", "interrupted"),
     ],
 )
-def test_a_rank_that_raises_in_the_middle_of_inference(refused, folder, tmp_path_factory, error, expected):
+@pytest.mark.parametrize("way", ["ialltoallv", "shared"])
+def test_a_rank_that_raises_in_the_middle_of_inference(
+    refused, folder, tmp_path_factory, error, expected, way
+):
     script = tmp_path_factory.mktemp("program") / "failing.py"
     script.write_text(FAILING_RANK.replace("ERROR", error))
-    arguments = usual(folder, batch_size=4, repeat=0)
+    arguments = usual(folder, batch_size=4, repeat=0, exchange=way)
     assert expected in refused(*arguments, ranks=3, program=(script,))

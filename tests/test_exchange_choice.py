@@ -4,17 +4,38 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from mpi4py import MPI
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.runtime import choice
+from repurpose_hpc.runtime import carriers, choice, shared_carrier
+
+ALONE = MPI.COMM_SELF
 
 
 def test_what_this_mpi_lacks_is_refused(monkeypatch):
-    monkeypatch.setattr(choice, "available", lambda: ["ialltoallv", "p2p"])
-    with pytest.raises(UserError, match="--exchange persistent: expected one of ialltoallv, p2p"):
-        choice.check_way("persistent")
-    choice.check_way("p2p")
-    choice.check_way(choice.AUTO)
+    monkeypatch.setattr(carriers, "_has_persistent", lambda: False)
+    with pytest.raises(
+        UserError, match="--exchange persistent: this MPI .*; choose one of ialltoallv, .*p2p"
+    ):
+        choice.check_way("persistent", ALONE)
+    choice.check_way("p2p", ALONE)
+    choice.check_way(choice.AUTO, ALONE)
+
+
+def test_memory_is_shared_on_one_node_only(monkeypatch):
+    choice.check_way("shared", ALONE)
+    monkeypatch.setattr(carriers, "on_one_node", lambda comm: False)
+    with pytest.raises(UserError, match="--exchange shared: the ranks are on several nodes; choose one of"):
+        choice.check_way("shared", ALONE)
+    assert "shared" not in carriers.available(ALONE)
+
+
+def test_little_shared_memory_is_refused(monkeypatch):
+    monkeypatch.setattr(shared_carrier, "_free_bytes", lambda: 1000)
+    with pytest.raises(
+        UserError, match="1064 bytes of shared memory are needed, .* has 1000; make it larger"
+    ):
+        shared_carrier.Window(1000, ALONE)
 
 
 def test_every_way_is_tried_on_the_batch_that_is_given(monkeypatch):
@@ -25,7 +46,7 @@ def test_every_way_is_tried_on_the_batch_that_is_given(monkeypatch):
         tried.append(batch)
         return SimpleNamespace(latency_us=lambda: {"median": latencies[program.way]})
 
-    monkeypatch.setattr(choice, "available", lambda: list(latencies))
+    monkeypatch.setattr(choice, "available", lambda comm: list(latencies))
     monkeypatch.setattr(choice, "measure", measure)
     program = SimpleNamespace(way=None)
     comm = SimpleNamespace(size=2, bcast=lambda value, root: value)

@@ -187,7 +187,7 @@ def test_the_way_of_the_exchange_is_reported(infer, tmp_path):
     assert "sent_bytes_per_sample" not in report
     report, summary = infer(3, *files, "--exchange", "auto")
     times = report["exchange_us"]
-    assert {"ialltoallv", "alltoallv", "neighbor", "p2p", "sparse"} <= set(times)
+    assert {"ialltoallv", "alltoallv", "neighbor", "p2p", "sparse", "shared"} <= set(times)
     assert report["exchange"] == min(times, key=times.get)
     assert f"{report['exchange']}, the fastest" in summary
 

@@ -119,7 +119,9 @@ def test_compiles_where_nothing_can_be_cached(package, tmp_path):
 
 def test_kernels_as_plain_python():
     """The inner functions too, which ``py_func`` of an outer one leaves compiled."""
-    files = [f"test_kernels_{name}.py" for name in ("products", "activations", "exchange", "maps", "wire")]
+    files = [
+        f"test_kernels_{name}.py" for name in ("products", "activations", "exchange", "flags", "maps", "wire")
+    ]
     pytest_arguments = ["-q", "-p", "no:cacheprovider", "-k", "not plain"]  # both versions are plain here
     done = run(["-m", "pytest", *pytest_arguments, *files], TESTS, NUMBA_DISABLE_JIT="1")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -9,7 +9,7 @@ from repurpose_hpc import kernels
 from repurpose_hpc.kernels import ACTIVATION_CODES, INDEX_DTYPE
 from repurpose_hpc.kernels.parallel import row_shares
 from repurpose_hpc.model.operations import Window
-from repurpose_hpc.runtime import sharing
+from repurpose_hpc.runtime import parallel
 from repurpose_hpc.runtime.blocks import COMPUTE, CsrProduct, DenseProduct
 from repurpose_hpc.runtime.buffers import Scratch
 from repurpose_hpc.runtime.convolution import Direct
@@ -30,7 +30,7 @@ def test_shares_cover_all_rows_once_and_are_fair(work, threads):
 @pytest.fixture
 def sharing_all(monkeypatch):
     """Rows are shared however few they are."""
-    monkeypatch.setattr(sharing, "LEAST_WORK", 0)
+    monkeypatch.setattr(parallel, "LEAST_WORK", 0)
 
 
 def results(product, X, columns, m, threads):
@@ -39,11 +39,11 @@ def results(product, X, columns, m, threads):
     bias, out = rng.standard_normal((m, 1)).astype(X.dtype), np.full((m, columns), np.nan, X.dtype)
     scratch = Scratch(X.dtype, product.scratch(columns))
     for start in (bias, out):
-        for phase, function, arguments in sharing.share(
+        for phase, function, arguments in parallel.on_threads(
             product.calls(X, start, out, scratch, EPILOGUE), threads
         ):
             assert phase == COMPUTE
-            assert (function in sharing._MAKERS) is (threads == 1)
+            assert (function in parallel._MAKERS) is (threads == 1)
             function(*arguments)
     return out
 
@@ -79,5 +79,5 @@ def test_little_work_is_left_to_one_thread():
     for product, n, kernel in ((small, 16, kernels.dense), (large, 512, kernels.parallel.dense_threads)):
         X = np.ones((n, 1), np.float32)
         scratch = Scratch(X.dtype, product.scratch(1))
-        (call,) = sharing.share(product.calls(X, X, np.empty_like(X), scratch, EPILOGUE), 2)
+        (call,) = parallel.on_threads(product.calls(X, X, np.empty_like(X), scratch, EPILOGUE), 2)
         assert call[1] is kernel

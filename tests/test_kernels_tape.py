@@ -72,6 +72,20 @@ def test_a_tape_does_what_its_calls_do(dtype, batch):
         np.testing.assert_array_equal(array, values)
 
 
+def test_blocks_are_handed_over():
+    mark, sent, came = np.zeros(1, np.int64), np.arange(5.0), np.zeros(5)
+    line, idle = np.array([mark.ctypes.data]), np.array([0, 0])
+    blocks = np.array([[line[0], sent.ctypes.data, came.ctypes.data, sent.nbytes]])
+    calls = [
+        (kernels.await_read, (line, idle)),
+        (kernels.publish, (line,)),
+        (kernels.collect, (blocks, idle)),
+    ]
+    status, _ = play([tape.kernel_instruction(0, *call) for call in calls * 2], np.float32)
+    assert status == 0 and mark == 0
+    np.testing.assert_array_equal(came, sent)
+
+
 def test_a_c_function_gets_its_arguments_and_may_fail():
     seen = []
 

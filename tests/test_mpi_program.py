@@ -1,6 +1,8 @@
 """A program on any number of ranks computes what the reference does and sends what the masks say."""
 
+import time
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from unittest import mock
 
 import numpy as np
@@ -17,7 +19,7 @@ from repurpose_hpc.model.chain import sequence
 from repurpose_hpc.model.network import Network, Space
 from repurpose_hpc.model.operations import Elementwise, Mixing
 from repurpose_hpc.model.reference import forward
-from repurpose_hpc.model.wire import STEPS
+from repurpose_hpc.model.wire import STEPS, WIRES
 from repurpose_hpc.plan.arrival import computing
 from repurpose_hpc.plan.plan import (
     EVERYBODY,
@@ -29,12 +31,14 @@ from repurpose_hpc.plan.plan import (
     single_worker_plan,
 )
 from repurpose_hpc.plan.shard import make_shard
-from repurpose_hpc.runtime import sharing
+from repurpose_hpc.runtime import parallel, shared_carrier
 from repurpose_hpc.runtime.buffers import parts_of
-from repurpose_hpc.runtime.carriers import CARRIERS, available
+from repurpose_hpc.runtime.carriers import CARRIERS, DEFAULT_WAY, available
+from repurpose_hpc.runtime.choice import AUTO, choose_way
 from repurpose_hpc.runtime.hosting import hosted_workers
 from repurpose_hpc.runtime.mixings import Formats
 from repurpose_hpc.runtime.program import Program
+from repurpose_hpc.runtime.shared_carrier import on_one_node
 
 pytestmark = pytest.mark.mpi
 
@@ -140,7 +144,7 @@ def test_outputs_are_those_of_the_reference(dtype, case):
 @settings(max_examples=20)
 def test_every_way_to_carry_an_exchange(way, case):
     """Again and again, with other inputs and batch sizes: nothing of the time before may be left."""
-    if way not in available():
+    if way not in available(COMM):
         pytest.skip("this MPI has no such collective")
     program = make_program(case.network, case.plan, case.max_batch, way=way)
     for x in (case.x, case.x[: (len(case.x) + 1) // 2], case.x[::-1]):
@@ -148,6 +152,90 @@ def test_every_way_to_carry_an_exchange(way, case):
         scale = max(1, np.abs(expected).max())
         np.testing.assert_allclose(y, expected, rtol=0, atol=TOLERANCE[np.float64] * scale)
     program.free()
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("more_workers", [0, 3])
+def test_ways_agree_to_the_last_bit_and_follow_one_another(wire, more_workers):
+    """Batches of all sizes in between: what one left in memory is not what another finds."""
+    network = small_plans.random_network(head="identity")
+    plan = small_plans.random_plan(network, COMM.size + more_workers, "partitioned", 5)
+    plan = small_plans.scaled(network, plan)
+    network = small_plans.pruned(network, plan)
+    x = np.random.default_rng(3).standard_normal((20, network.inputs))
+    program = make_program(network, plan, 7, dtype=np.float32, formats=Formats(wire=wire))
+    outputs = {}
+    for way in [*available(COMM), "shared", DEFAULT_WAY] if on_one_node(COMM) else available(COMM):
+        program.way = way
+        batches = [run_program(program, network, x[:count]) for count in (20, 1, 5, 20, 2)]
+        outputs.setdefault(way, []).append(np.concatenate(batches).tobytes())
+    program.free()
+    assert len({each for of_way in outputs.values() for each in of_way}) == 1
+
+
+def whole_numbers(widths):
+    """A network that computes without rounding."""
+    rng = np.random.default_rng(8)
+    shapes = [(m, n) for n, m in pairwise(widths)]
+    return sequence(
+        widths[0], [(1.0 * rng.integers(-2, 3, (m, n)), 1.0 * rng.integers(-2, 3, m)) for m, n in shapes]
+    )
+
+
+def to_and_fro():
+    """Four layers, each rank sends to most others."""
+    network = whole_numbers((6, 9, 7, 9, 5))
+    plan = small_plans.random_plan(network, COMM.size, "partitioned", 2)
+    return small_plans.pruned(network, plan), plan
+
+
+def one_way():
+    """A layer in which the first rank sends to the last one, and nobody answers."""
+    network, last = whole_numbers((6, 5)), COMM.size - 1
+    source, target = np.zeros(6, np.int32), np.full(5, last, np.int32)
+    ghosts = np.zeros((COMM.size, 6), bool)
+    ghosts[last] = last > 0
+    mixing = ghost_plan(ghosts, source, target)
+    return network, Plan(COMM.size, "partitioned", {"input": source, "layer0": target}, {"layer0": mixing})
+
+
+@pytest.mark.skipif(not on_one_node(COMM), reason="memory is shared on one node")
+@pytest.mark.parametrize("parts", [1, 4])
+@pytest.mark.parametrize("made", [to_and_fro, one_way])
+def test_shared_memory_keeps_ranks_in_step_that_come_and_go(made, parts):
+    """Thousands of forwards, each of other inputs, while ranks take breaks at times of their own."""
+    network, plan = made()
+    rng, breaks = np.random.default_rng(9), np.random.default_rng(COMM.rank)
+    # In four parts, 64 and 68 samples are cut at different places.
+    sizes = (1, 2, 3) if parts == 1 else (3, 64, 68)
+    program = make_program(network, plan, max(sizes), way="shared", micro_batches=parts)
+    x = 1.0 * rng.integers(-9, 10, (500, network.inputs))
+    y, columns = forward(network, x).T[program.output_columns], x.T[program.input_columns]
+    wrong = 0
+    for first, size in zip(
+        rng.integers(0, 430, 4000).tolist(), rng.choice(sizes, 4000).tolist(), strict=True
+    ):
+        if breaks.random() < 0.02:
+            time.sleep(breaks.random() * 1e-3)
+        batch = slice(first, first + size)
+        wrong += not np.array_equal(program.forward(columns[:, batch]), y[:, batch])
+    program.free()
+    assert wrong == 0
+
+
+@pytest.mark.skipif(not on_one_node(COMM), reason="memory is shared on one node")
+def test_without_room_all_ranks_refuse_and_automatic_choice_goes_on(monkeypatch):
+    network = small_plans.random_network(head="identity")
+    plan = small_plans.random_plan(network, COMM.size, "partitioned", 5)
+    program = make_program(network, plan, 3, way="shared")
+    free = 0 if COMM.rank == COMM.size - 1 else 2**40
+    monkeypatch.setattr(shared_carrier, "_free_bytes", lambda: free)
+    columns = np.zeros((program.input_columns.size, 3), program.dtype)
+    with pytest.raises(UserError, match="bytes of shared memory are needed"):
+        program.forward(columns)
+    if COMM.size > 1:
+        times = choose_way(program, AUTO, columns, COMM)
+        assert set(times) == {*available(COMM)} - {"shared"} and program.way in times
 
 
 @pytest.mark.parametrize("wire", ["bfloat16", "float16", "int8"])
@@ -206,7 +294,7 @@ def test_outputs_are_the_same_to_the_last_bit_every_time(case):
 @given(case=cases(), parts=st.integers(2, 5), way=st.sampled_from(sorted(CARRIERS)))
 @settings(max_examples=40)
 def test_outputs_do_not_depend_on_micro_batches(case, parts, way):
-    if way not in available():
+    if way not in available(COMM):
         way = "ialltoallv"
     whole = run_program(make_program(case.network, case.plan, case.max_batch), case.network, case.x)
     with counting() as handed:
@@ -233,7 +321,7 @@ def test_parts_are_the_batch(batch, most):
 @given(case=cases())
 @settings(max_examples=10)
 def test_outputs_do_not_depend_on_the_number_of_threads(case):
-    with mock.patch.object(sharing, "LEAST_WORK", 0):
+    with mock.patch.object(parallel, "LEAST_WORK", 0):
         programs = [
             make_program(case.network, case.plan, case.max_batch, dtype=np.float32, threads=threads)
             for threads in (1, 2)

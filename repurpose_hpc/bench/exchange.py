@@ -20,9 +20,8 @@ from repurpose_hpc.bench.turns import in_turns, together
 from repurpose_hpc.runtime.agreement import collectively
 from repurpose_hpc.runtime.blocks import PHASES, Call
 from repurpose_hpc.runtime.buffers import Part
-from repurpose_hpc.runtime.carriers import DEFAULT_WAY, available
-from repurpose_hpc.runtime.exchange import Exchange, Items
-from repurpose_hpc.runtime.messages import Carrier
+from repurpose_hpc.runtime.carriers import DEFAULT_WAY, SHARED, available
+from repurpose_hpc.runtime.exchange import Exchange, Items, Sharing
 from repurpose_hpc.runtime.tape import Tape, carry_out, taped
 
 IN_A_ROW = 10
@@ -44,7 +43,7 @@ def run(
     table = Table("exchange", "the exchange alone", "ours", speaks=comm.rank == 0)
     with gloo_group(peers, placement, comm) as gloo:
         gloo_ways = gloo.WAYS if gloo else {}
-        own = {_name(way): partial(_ours, way) for way in available()}
+        own = {_name(way): partial(_ours, way) for way in available(comm)}
         ways = {**own, **bare_mpi.WAYS, **gloo_ways}
         for name in [name for name, way in ways.items() if name not in own and not _works(way, comm)]:
             peers.leave_out(name, "this MPI library does not have it")
@@ -93,17 +92,18 @@ def _ours(way: str, comm: MPI.Comm, send: np.ndarray, receive: np.ndarray) -> Ca
     counts[comm.rank] = 0
     items = Items(np.arange(counts.sum()), counts, [])
     exchange = Exchange(comm, items, items, 1, FLOAT)
+    sharing = Sharing([exchange], comm) if way == SHARED else None
     exchange.send.flat[:] = np.delete(send, comm.rank, axis=0).reshape(-1)
     carrier = exchange.carrier(way, Part(1))
     steps = taped([*carrier.begin, *carrier.post, *carrier.wait], FLOAT, FLOAT)
-    call = partial(_carry, carrier, steps, np.zeros(len(PHASES)))
+    call = partial(_carry, (carrier, sharing), steps, np.zeros(len(PHASES)))
     call()
     receive[np.arange(comm.size) != comm.rank] = exchange.receive.flat.reshape(-1, values)
     return call
 
 
-def _carry(carrier: Carrier, steps: list[Call | Tape], seconds: np.ndarray) -> None:
-    """One exchange; ``carrier`` is kept, as the steps have addresses of what it uses."""
+def _carry(used: tuple, steps: list[Call | Tape], seconds: np.ndarray) -> None:
+    """One exchange; ``used`` is kept, as the steps have addresses in it."""
     carry_out(steps, seconds)
 
 

@@ -46,7 +46,11 @@ class Buffer:
 
     def __init__(self, rows: int, max_batch: int, dtype: np.dtype, values: int = 1) -> None:
         self.rows, self.values = rows, values
-        self.flat = aligned((rows * max_batch * values,), dtype)
+        self.move(aligned((rows * max_batch * values,), dtype))
+
+    def move(self, memory: np.ndarray) -> None:
+        """Go on, with zeros, in other memory of the shape of ``flat``; views so far stay where they are."""
+        self.flat = memory
         self.flat.fill(0)
 
     def view(self, part: Part, rows: slice = slice(None)) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The ways in which MPI can carry an exchange.
+"""The ways in which an exchange can be carried.
 
 Rank p has a block of its send buffer for each rank q that needs something, and q a block of its
 receive buffer for it (see ``exchange``).  One exchange is one message for each such pair, whichever way:
@@ -11,10 +11,11 @@ receive buffer for it (see ``exchange``).  One exchange is one message for each 
 - ``p2p``: persistent sends and receives.  All receives of a forward are started when it begins: by then
   what came in the last one has been used.  A tag for each exchange keeps them apart.
 - ``sparse``: the same, but zeros are left out of the messages (see ``sparse_carrier``).
+- ``shared``: no messages, but memory that all ranks of one node see (see ``shared_carrier``).
 
-Every way is prepared once for a batch size.  It is then a few calls of MPI functions with arguments that
-stay the same, so that compiled code can make them; only ``sparse``, whose messages have other lengths
-every time, makes them in Python.
+Every way is prepared once for a batch size.  It is then a few calls of MPI functions, or of kernels, with
+arguments that stay the same, so that compiled code can make them; only ``sparse``, whose messages have other
+lengths every time, makes them in Python.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ from mpi4py import MPI
 from repurpose_hpc.runtime.blocks import EXCHANGE, WAIT, Call
 from repurpose_hpc.runtime.functions import Requests, Span, function, handle
 from repurpose_hpc.runtime.messages import Carrier, Message
+from repurpose_hpc.runtime.shared_carrier import on_one_node, shared
 from repurpose_hpc.runtime.sparse_carrier import sparse
+
+DEFAULT_WAY, SPARSE, SHARED = "ialltoallv", "sparse", "shared"
 
 
 def _alltoallv(comm: MPI.Comm, sent: Message, received: Message, tag: int) -> Carrier:
@@ -80,7 +84,6 @@ def _waiting(requests: Requests) -> Call:
     return WAIT, function("MPI_Waitall"), (*requests.all, requests.statuses)
 
 
-SPARSE = "sparse"
 CARRIERS: dict[str, Callable[[MPI.Comm, Message, Message, int], Carrier]] = {
     "ialltoallv": _ialltoallv,
     "alltoallv": _alltoallv,
@@ -88,16 +91,22 @@ CARRIERS: dict[str, Callable[[MPI.Comm, Message, Message, int], Carrier]] = {
     "neighbor": _neighbor,
     "p2p": _p2p,
     SPARSE: sparse,
+    SHARED: shared,
 }
 
-DEFAULT_WAY = "ialltoallv"
+
+def available(comm: MPI.Comm) -> list[str]:
+    """The ways that this MPI has and that the ranks can use where they are; collective, the same on all."""
+    missing = set() if _has_persistent() else {"persistent"}
+    if not on_one_node(comm):
+        missing.add(SHARED)
+    return [way for way in CARRIERS if way not in missing]
 
 
-def available() -> list[str]:
-    """The ways that this MPI has."""
+def _has_persistent() -> bool:
     nothing = [np.empty(0, np.float32), [0], [0], MPI.FLOAT]
     try:
         MPI.COMM_SELF.Alltoallv_init(nothing, nothing).Free()
     except (NotImplementedError, MPI.Exception):
-        return [way for way in CARRIERS if way != "persistent"]
-    return list(CARRIERS)
+        return False
+    return True

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 from mpi4py import MPI
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.runtime.carriers import CARRIERS, DEFAULT_WAY, SPARSE, available
+from repurpose_hpc.runtime.carriers import CARRIERS, DEFAULT_WAY, SHARED, SPARSE, available
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.timing import measure
 
@@ -16,17 +18,16 @@ WAYS = (*CARRIERS, AUTO)
 REPEATS = 7
 
 
-def check_way(way: str) -> None:
-    """Refuse what this MPI cannot do.
+def check_way(way: str, comm: MPI.Comm) -> None:
+    """Refuse what this MPI, or these ranks, cannot do; collective.
 
     Raises:
-        UserError: it has no such collective.
+        UserError: on all ranks: MPI has no such collective, or the ranks are not on one node.
     """
-    if way != AUTO and way not in available():
-        raise UserError(
-            f"--exchange {way}: expected one of {', '.join(available())}, as this MPI has nothing else; "
-            "choose one of these, or auto"
-        )
+    ways = available(comm)
+    if way != AUTO and way not in ways:
+        why = "the ranks are on several nodes" if way == SHARED else "this MPI does not have it"
+        raise UserError(f"--exchange {way}: {why}; choose one of {', '.join(ways)}, or auto")
 
 
 def may_leave_out_zeros(way: str) -> bool:
@@ -53,9 +54,11 @@ def choose_way(program: Program, way: str, x: np.ndarray, comm: MPI.Comm) -> dic
         program.way = DEFAULT_WAY if way == AUTO else way
         return {}
     times = {}
-    for name in available():
+    for name in available(comm):
         program.way = name
-        timing = measure(program, x, REPEATS, comm)
-        times[name] = comm.bcast(timing and timing.latency_us()["median"], root=0)
+        # Where memory is short the others are left, and all ranks alike find that out.
+        with suppress(UserError):
+            timing = measure(program, x, REPEATS, comm)
+            times[name] = comm.bcast(timing and timing.latency_us()["median"], root=0)
     program.way = min(times, key=times.__getitem__)
     return times

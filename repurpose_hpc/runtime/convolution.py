@@ -27,7 +27,7 @@ from repurpose_hpc.runtime.blocks import (
 )
 from repurpose_hpc.runtime.buffers import Scratch
 from repurpose_hpc.runtime.local import as_maps, as_rows, steps, two
-from repurpose_hpc.runtime.sharing import share
+from repurpose_hpc.runtime.parallel import on_threads
 
 # From a block's weights.
 Maker = Callable[[np.ndarray], Product]
@@ -170,7 +170,7 @@ def _seconds(way: Maker, window: Window, block: Block, batch: int, values: int, 
     X = np.zeros((columns // window.taps, batch, math.prod(window.positions)), dtype)
     out, product = np.empty((rows, batch * values), dtype), way(block.own_weights)
     scratch = Scratch(dtype, product.scratch(batch * values))
-    calls = share(product.calls(X, block.bias.reshape(-1, 1), out, scratch, NO_ACTIVATION), threads)
+    calls = on_threads(product.calls(X, block.bias.reshape(-1, 1), out, scratch, NO_ACTIVATION), threads)
     times = []
     for _ in range(1 + TRIALS):
         began = perf_counter()

@@ -8,15 +8,16 @@ ranks here; no rank has to ask another, since both ends put the items in the sam
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from mpi4py import MPI
 
-from repurpose_hpc.kernels import INDEX_DTYPE
+from repurpose_hpc.kernels import INDEX_DTYPE, aligned
 from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.carriers import CARRIERS
 from repurpose_hpc.runtime.messages import Carrier, Message
+from repurpose_hpc.runtime.shared_carrier import Outbox, Window, outbox_bytes
 
 _MPI_TYPES = {
     np.dtype(np.float32): MPI.FLOAT,
@@ -103,6 +104,7 @@ class Exchange:
         self.bytes_sent = self.values_sent * dtype.itemsize
         self.messages = int(np.count_nonzero(sent.counts))
         self.active, self.tag, self.tags = True, 0, 1
+        self._outbox: Outbox | None = None
 
     def carrier(self, way: str, part: Part) -> Carrier:
         """The calls that make this exchange for a part of a batch; collective, unless it is not active."""
@@ -112,14 +114,30 @@ class Exchange:
             self._message(buffer, counts, part)
             for buffer, counts in ((self.send, self._send_counts), (self.receive, self._receive_counts))
         )
+        sent = replace(sent, outbox=self._outbox)
         return CARRIERS[way](self._comm, sent, received, self.tag + part.number * self.tags)
 
+    def shared_bytes(self, parts: int) -> int:
+        """What ``share`` takes for batches of so many parts."""
+        return outbox_bytes(self.send.flat.nbytes, self.messages, parts) * self.active
+
+    def share(self, window: Window, memory: np.ndarray, parts: int) -> None:
+        """Send from ``memory``, ``shared_bytes`` of ``window``; to be called before carriers are made."""
+        if self.active:
+            own = self.send.flat
+            self._outbox = Outbox(window, memory, own.nbytes, self.messages, parts)
+            self.send.move(self._outbox.buffer.view(own.dtype))
+
+    def unshare(self) -> None:
+        """Send from memory of its own again; the carriers so far must not be used any more."""
+        if self._outbox:
+            self.send.move(aligned(self.send.flat.shape, self.send.flat.dtype))
+            self._outbox = None
+
     def _message(self, buffer: Buffer, items: np.ndarray, part: Part) -> Message:
-        counts = items * (part.samples * buffer.values)
-        displacements = np.cumsum(counts) - counts
-        return Message(
-            buffer.view(part).reshape(-1), counts.astype(np.intc), displacements.astype(np.intc), self._type
-        )
+        counts = (items * (part.samples * buffer.values)).astype(np.intc)
+        displacements = (np.cumsum(counts) - counts).astype(np.intc)
+        return Message(buffer.view(part).reshape(-1), counts, displacements, self._type, part.number)
 
 
 def deactivate_empty(exchanges: Sequence[Exchange], comm: MPI.Comm) -> None:
@@ -128,3 +146,21 @@ def deactivate_empty(exchanges: Sequence[Exchange], comm: MPI.Comm) -> None:
     comm.Allreduce(MPI.IN_PLACE, values)
     for tag, (exchange, sent) in enumerate(zip(exchanges, values.tolist(), strict=True)):
         exchange.active, exchange.tag, exchange.tags = sent > 0, tag, len(exchanges)
+
+
+class Sharing:
+    """Exchanges send from a window that all ranks see, until it is freed."""
+
+    def __init__(self, exchanges: Sequence[Exchange], comm: MPI.Comm, parts: int = 1) -> None:
+        """Collective, for batches of at most ``parts`` parts; raises what ``Window`` does."""
+        self._exchanges, sizes = exchanges, [exchange.shared_bytes(parts) for exchange in exchanges]
+        self._window = Window(sum(sizes), comm)
+        ends = np.cumsum(sizes).tolist()
+        for exchange, size, end in zip(exchanges, sizes, ends, strict=True):
+            exchange.share(self._window, self._window.memory[end - size : end], parts)
+
+    def free(self) -> None:
+        """Collective."""
+        for exchange in self._exchanges:
+            exchange.unshare()
+        self._window.free()

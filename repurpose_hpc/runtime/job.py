@@ -32,15 +32,15 @@ from repurpose_hpc.plan.files import StoredPlan, read_network
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.process import age
 from repurpose_hpc.runtime import result
-from repurpose_hpc.runtime.agreement import collectively
+from repurpose_hpc.runtime.agreement import alike, collectively
 from repurpose_hpc.runtime.carriers import DEFAULT_WAY
 from repurpose_hpc.runtime.certificate import Certificate
 from repurpose_hpc.runtime.checks import Checks, check_input
 from repurpose_hpc.runtime.choice import check_way, choose_way, may_leave_out_zeros
 from repurpose_hpc.runtime.loading import load_shards, warm_up
 from repurpose_hpc.runtime.mixings import Formats
+from repurpose_hpc.runtime.parallel import check_threads, use_threads
 from repurpose_hpc.runtime.program import Program, one_process
-from repurpose_hpc.runtime.sharing import check_threads, use_threads
 from repurpose_hpc.runtime.streams import (
     Input,
     NoOutput,
@@ -121,10 +121,11 @@ def run(
     with collectively(comm):
         job = replace(job, wire=_wire(job, stored))
         _check_certify(job)
-        check_way(job.exchange)
         check_threads(job.threads)
         if job.threads > 1:
             use_threads(job.threads)
+    with alike(comm):
+        check_way(job.exchange, comm)
     with clock("jit"):
         zeros = may_leave_out_zeros(job.exchange)
         warm_up(job.dtype, shards[0].graph, comm, job.formats, zeros, job.threads)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from mpi4py import MPI
 
 from repurpose_hpc.runtime.blocks import Call
 from repurpose_hpc.runtime.functions import handle
+
+if TYPE_CHECKING:
+    from repurpose_hpc.runtime.shared_carrier import Outbox
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,12 +23,16 @@ class Message:
         buffer: one-dimensional.
         counts, displacements: of each rank's block, (R,) of C's int.
         type: of the numbers.
+        part: of the batch, its number.
+        outbox: of one that is sent from memory that the receivers see.
     """
 
     buffer: np.ndarray
     counts: np.ndarray
     displacements: np.ndarray
     type: MPI.Datatype
+    part: int = 0
+    outbox: Outbox | None = None
 
     @property
     def peers(self) -> list[int]:

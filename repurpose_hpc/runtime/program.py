@@ -14,8 +14,8 @@ from repurpose_hpc.plan.plan import single_worker_plan
 from repurpose_hpc.plan.shard import Shard, make_shard
 from repurpose_hpc.runtime.blocks import PHASES, Epilogue, epilogue_of
 from repurpose_hpc.runtime.buffers import Buffer, Scratch, parts_of
-from repurpose_hpc.runtime.carriers import DEFAULT_WAY
-from repurpose_hpc.runtime.exchange import deactivate_empty
+from repurpose_hpc.runtime.carriers import DEFAULT_WAY, SHARED
+from repurpose_hpc.runtime.exchange import Sharing, deactivate_empty
 from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.local import ENDING, LocalStep
 from repurpose_hpc.runtime.messages import Tally
@@ -65,7 +65,7 @@ class Program:
             max_batch: most samples that one ``forward`` takes.
             formats: of weights and ghosts.
             way: how exchanges are carried, one of ``CARRIERS``.
-            threads: that share the rows of a kernel; see ``sharing.use_threads``.
+            threads: that share the rows of a kernel; see ``parallel.use_threads``.
             micro_batches: parts, at most, in which a batch goes through the network (see ``schedule``).
 
         Raises:
@@ -84,9 +84,10 @@ class Program:
         self._steps = self._make_steps(shards)
         self._schedules: dict[int, Schedule] = {}
         self._way, self._micro_batches = way, micro_batches
+        self._sharing: Sharing | None = None
 
         mixings = [step for step in self._steps if isinstance(step, MixingStep)]
-        exchanges = [exchange for mixing in mixings for exchange in mixing.exchanges]
+        self._exchanges = exchanges = [exchange for mixing in mixings for exchange in mixing.exchanges]
         deactivate_empty(exchanges, comm)
         self.values_sent = sum(exchange.values_sent for exchange in exchanges)
         parts = len(parts_of(max_batch, micro_batches))
@@ -147,6 +148,9 @@ class Program:
         for schedule in self._schedules.values():
             schedule.free()
         self._schedules, self._samples = {}, 0
+        if self._sharing is not None:
+            self._sharing.free()
+            self._sharing = None
 
     def reset(self) -> None:
         """Forget the time spent and the bytes counted so far."""
@@ -209,6 +213,8 @@ class Program:
     def _schedule(self, batch: int) -> Schedule:
         if not 0 < batch <= self.max_batch:
             raise ValueError(f"expected 1 to {self.max_batch} samples, found {batch}")
+        if self._way == SHARED and self._sharing is None:
+            self._sharing = Sharing(self._exchanges, self._setting.comm, self._micro_batches)
         inputs, outputs = (
             [self._tensors[tensor] for tensor in tensors]
             for tensors in (self._graph.input_tensors, self._graph.output_tensors)

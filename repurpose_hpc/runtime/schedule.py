@@ -18,7 +18,7 @@ from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.local import LocalStep
 from repurpose_hpc.runtime.messages import Carrier, Tally
 from repurpose_hpc.runtime.mixings import MixingStep, Setting
-from repurpose_hpc.runtime.sharing import share
+from repurpose_hpc.runtime.parallel import on_threads
 from repurpose_hpc.runtime.tape import carry_out, taped
 
 Step = MixingStep | LocalStep
@@ -52,7 +52,7 @@ class Schedule:
         stages = [self._stages(steps, part, way) for part in parts]
         calls = [call for carrier in self._carriers for call in carrier.begin] + _in_turns(stages)
         stored = code_dtype(setting.formats.weights, dtype)
-        self._steps = taped(share(calls, setting.threads), dtype, stored)
+        self._steps = taped(on_threads(calls, setting.threads), dtype, stored)
 
     def run(self, X: np.ndarray, seconds: np.ndarray) -> np.ndarray:
         """Compute the outputs of X (columns, batch), adding to ``seconds`` by phase."""

@@ -43,7 +43,7 @@ def check_threads(threads: int) -> None:
 def use_threads(threads: int) -> None:
     """Let NumPy's products use as many threads as kernels do, and wake no more of Numba's than these.
 
-    The rows of kernels are shared by ``share``; patches are still multiplied by OpenBLAS.
+    The rows of kernels are shared by ``on_threads``; patches are still multiplied by OpenBLAS.
     """
     numba.set_num_threads(threads)
     write = openblas.function("openblas_set_num_threads")
@@ -51,7 +51,7 @@ def use_threads(threads: int) -> None:
         write(threads)
 
 
-def share(calls: Iterable[Call], threads: int) -> list[Call]:
+def on_threads(calls: Iterable[Call], threads: int) -> list[Call]:
     """The same calls, those with enough work for several threads made by all of them."""
     return [_shared(call, threads) for call in calls] if threads > 1 else list(calls)
 
