@@ -1,4 +1,4 @@
-r"""Time PETSc on the layers of ``repurpose_hpc.bench inference``: dense MatMult, bias, ReLU, in float64.
+r"""Time PETSc on the layers of ``repurpose_hpc.bench inference``: MatMult, bias, ReLU, in float64.
 
     apt install python3-petsc4py-real python3-mpi4py openmpi-bin libopenblas0-pthread
     DEBIAN=$(dirname $(ls -d /usr/lib/petscdir/*/*-real/lib/python3/dist-packages/petsc4py))
@@ -10,6 +10,10 @@ same sizes: compare with ``python -m repurpose_hpc.bench inference --dtype float
 minute.  PETSc uses the BLAS that Debian's alternatives name; the reference BLAS (libblas3 alone) takes it
 twice as long as OpenBLAS, hence the first line of the output.  One vector; matrices and vectors are cut by
 rows into equal parts, as PETSc has them.
+
+``dense``: all weights.  ``sparse``: those that are left of a network cut at ``--comm-budget``, in the rows
+of each rank its own columns and some of the others', as PETSc's sparse matrices, whose products send only
+what is needed; the first layer, whose input everybody needs, stays dense.
 """
 
 from __future__ import annotations
@@ -33,20 +37,24 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--widths", type=integers, default=(1024, 4096, 8192), metavar="N,N,...")
+    parser.add_argument("--comm-budget", type=float, default=0.05, metavar="F")
     parser.add_argument("--repeat", type=positive, default=REPEATS, metavar="N")
     args = parser.parse_args()
     comm = PETSc.COMM_WORLD.tompi4py()
     if comm.rank == 0:
         print(f"BLAS: {loaded_blas()}", flush=True)
     for width in args.widths:
-        turn = together(checked(width, comm), comm, comm.Barrier)
-        spread = in_turns({"petsc": turn}, args.repeat)["petsc"]
-        if comm.rank == 0:
-            print(
-                f"n {width}, {comm.size} ranks: median {spread.median:,.1f} us "
-                f"({spread.p10:,.1f} to {spread.p90:,.1f}, {spread.repeats} repeats)",
-                flush=True,
-            )
+        turns = {
+            name: together(checked(width, budget, comm), comm, comm.Barrier)
+            for name, budget in (("dense", None), ("sparse", args.comm_budget))
+        }
+        for name, spread in in_turns(turns, args.repeat).items():
+            if comm.rank == 0:
+                print(
+                    f"n {width}, {comm.size} ranks, {name}: median {spread.median:,.1f} us "
+                    f"({spread.p10:,.1f} to {spread.p90:,.1f}, {spread.repeats} repeats)",
+                    flush=True,
+                )
 
 
 def loaded_blas() -> str:
@@ -55,15 +63,21 @@ def loaded_blas() -> str:
     return ", ".join(sorted({line.split()[-1] for line in lines if "blas" in line.rpartition("/")[2]}))
 
 
-def checked(width: int, comm) -> Callable[[], PETSc.Vec]:
-    """A forward pass, after a look at what this rank's rows of it are."""
+def checked(width: int, budget: float | None, comm) -> Callable[[], PETSc.Vec]:
+    """A forward pass, after a look at what this rank's rows of it are; ``budget`` None: of all weights."""
     first, end = (width * rank // comm.size for rank in (comm.rank, comm.rank + 1))
     weights = [weights_of(width, layer) for layer in range(LAYERS)]
+    if budget is not None:
+        weights[1:] = [cut(W, budget, comm.size) for W in weights[1:]]
     x, *biases = (np.random.default_rng(LAYERS + each).standard_normal(width) for each in range(LAYERS + 1))
     sizes = end - first, width
     layers = [
-        (matrix(W[first:end], sizes, comm), vector(b[first:end], sizes, comm), vector(None, sizes, comm))
-        for W, b in zip(weights, biases, strict=True)
+        (
+            matrix(W[first:end], sizes, comm, is_dense=budget is None or not layer),
+            vector(b[first:end], sizes, comm),
+            vector(None, sizes, comm),
+        )
+        for layer, (W, b) in enumerate(zip(weights, biases, strict=True))
     ]
     start = vector(x[first:end], sizes, comm)
 
@@ -91,8 +105,24 @@ def weights_of(width: int, layer: int) -> np.ndarray:
     return np.random.default_rng(layer).standard_normal((width, width)) * (2 / width) ** 0.5
 
 
-def matrix(rows: np.ndarray, sizes: tuple[int, int], comm) -> PETSc.Mat:
-    """A dense matrix of which this rank has ``rows``."""
+def cut(W: np.ndarray, budget: float, ranks: int) -> np.ndarray:
+    """W with a fraction of what ranks need of each other: the columns with the largest norm."""
+    W = W.copy()
+    bounds = [len(W) * rank // ranks for rank in range(ranks + 1)]
+    for first, end in zip(bounds, bounds[1:], strict=False):
+        others = np.r_[:first, end : len(W)]
+        norms = np.square(W[first:end, others]).sum(axis=0)
+        W[first:end, others[np.argsort(norms)[: others.size - round(budget * others.size)]]] = 0
+    return W
+
+
+def matrix(rows: np.ndarray, sizes: tuple[int, int], comm, is_dense: bool) -> PETSc.Mat:
+    """A matrix of which this rank has ``rows``; only those that are not zero, unless it is dense."""
+    if not is_dense:
+        columns = [np.flatnonzero(row) for row in rows]
+        ends = np.cumsum([0, *map(len, columns)])
+        indptr, indices = (each.astype(PETSc.IntType) for each in (ends, np.concatenate(columns)))
+        return PETSc.Mat().createAIJ((sizes, sizes), csr=(indptr, indices, rows[rows != 0]), comm=comm)
     A = PETSc.Mat().createDense((sizes, sizes), comm=comm)
     A.setUp()
     A.getDenseArray()[:] = rows
