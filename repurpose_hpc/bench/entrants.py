@@ -161,7 +161,7 @@ def single_processes(problem: Problem, placement: Placement, peers: Peers) -> di
     cut = _program(problem.cut, problem.cut_plan, problem, MPI.COMM_SELF)
     entrants = {SINGLE_RESTRUCTURED: Entrant(cut, problem.cut, threads=1)}
     for threads in sorted({each for each in (2, placement.ranks) if each <= placement.physical} | {1}):
-        makers = {"single": _single(problem, threads, placement)}
+        makers = {"single": _single(problem, threads, placement, peers)}
         makers |= _peers(problem.layers, threads, placement, peers)
         entrants |= {
             f"{name}_{threads}": Entrant(make, problem.network, threads) for name, make in makers.items()
@@ -169,10 +169,17 @@ def single_processes(problem: Problem, placement: Placement, peers: Peers) -> di
     return entrants
 
 
-def _single(problem: Problem, threads: int, placement: Placement) -> Make:
+def _single(problem: Problem, threads: int, placement: Placement, peers: Peers) -> Make:
     """The project, one process."""
     program = one_process(problem.network, problem.dtype, problem.max_batch, threads=threads)
     setting = _setting(threads, placement, numba_threads)
+    with setting():
+        program.forward(np.zeros((program.input_columns.size, 1), problem.dtype))
+    if TORCH in peers and threads > 1:
+        from repurpose_hpc.bench.peers import torch_alone
+
+        # Numba's threads, when they are started, tell OpenMP how many there are: torch would take as many.
+        torch_alone.prepare()
     return lambda X: Candidate(partial(program.forward, X), setting=setting)
 
 

@@ -141,8 +141,12 @@ class MixingStep:
         """What carries each of ``exchanges``, for a part of a batch."""
         return [exchange.carrier(way, part) for exchange in self.exchanges]
 
+    def post_calls(self, part: Part, carriers: Sequence[Carrier]) -> list[Call]:
+        """Send the ghosts: to be done as soon as the source is there, as other steps may come in between."""
+        return self.ghosts.post_calls(part, carriers[0]) if self.is_first else []
+
     def stages(self, part: Part, carriers: Sequence[Carrier]) -> list[list[Call]]:
-        """Everything that this rank does for the mixing, in order, in stages.
+        """Everything else that this rank does for the mixing, in order, in stages.
 
         Args:
             part: of a batch.
@@ -158,7 +162,6 @@ class MixingStep:
         first, carries_ghosts, carries_sums = self.is_first, carriers[0], carriers[-1]
         return [
             [
-                *(ghosts.post_calls(part, carries_ghosts) if first else []),
                 *self._sum_calls(part),
                 *sums.post_calls(part, carries_sums),
                 *self._own_calls(part, epilogue),

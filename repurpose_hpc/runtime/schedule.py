@@ -1,5 +1,8 @@
 """What a program does with a batch of one size: all its calls, in order.
 
+Ghosts of a tensor are sent as soon as it is computed; where a network has branches, other branches may be
+computed before they are waited for.
+
 A batch may go through the network in parts (micro-batches).  What is done with a part falls into stages,
 each but the first beginning with waiting for other ranks.  Parts take turns at these points: while the
 messages of one are on their way, the rank computes with another.  The order is the same on all ranks.
@@ -49,7 +52,7 @@ class Schedule:
         self._places = [place for part in parts for place in _places(inputs, part)]
         self._outputs = [[buffer.maps(part) for buffer in outputs] for part in parts]
         self._carriers: list[Carrier] = []
-        stages = [self._stages(steps, part, way) for part in parts]
+        stages = [self._stages(steps, inputs, part, way) for part in parts]
         calls = [call for carrier in self._carriers for call in carrier.begin] + _in_turns(stages)
         stored = code_dtype(setting.formats.weights, dtype)
         self._steps = taped(on_threads(calls, setting.threads), dtype, stored)
@@ -72,18 +75,27 @@ class Schedule:
         for carrier in self._carriers:
             carrier.free()
 
-    def _stages(self, steps: Sequence[Step], part: Part, way: str) -> list[list[Call]]:
+    def _stages(
+        self, steps: Sequence[Step], inputs: Sequence[Buffer], part: Part, way: str
+    ) -> list[list[Call]]:
         """All that is done with a part; local steps belong to the stage in which they are reached."""
-        stages: list[list[Call]] = [[]]
+        carried = {step: step.carriers(part, way) for step in steps if isinstance(step, MixingStep)}
+        self._carriers += chain.from_iterable(carried.values())
+
+        def posts(tensor: Buffer) -> Iterable[Call]:
+            return chain.from_iterable(
+                step.post_calls(part, carriers) for step, carriers in carried.items() if step.source is tensor
+            )
+
+        stages: list[list[Call]] = [[*chain.from_iterable(map(posts, inputs))]]
         for step in steps:
             if isinstance(step, MixingStep):
-                carriers = step.carriers(part, way)
-                self._carriers += carriers
-                first, *later = step.stages(part, carriers)
+                first, *later = step.stages(part, carried[step])
                 stages[-1] += first
                 stages += later
             else:
                 stages[-1] += step.calls(part)
+            stages[-1] += posts(step.target)
         return stages
 
 
