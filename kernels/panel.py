@@ -16,7 +16,7 @@ from .vectors import (
     lanes,
     spread,
     vector_at,
-    zeros,
+    zero,
 )
 
 # Neurons and vectors at a time: 8 · 3 sums fit into 32 registers, 4 · 3 into 16.
@@ -76,7 +76,7 @@ def _panel(vectors: int):
 def _emit(builder, vectors, number, itemsize, weights, maps, offsets, position, out) -> None:
     """The loop over k."""
     vector = ir.VectorType(number, VECTOR_BYTES // itemsize)
-    sums = [zeros(builder, vector, vectors) for _ in range(PANEL_NEURONS)]
+    sums = [[zero(builder, vector) for _ in range(vectors)] for _ in range(PANEL_NEURONS)]
     base = builder.gep(maps.data, [position])
     count = builder.extract_value(weights.shape, 0)
     places = [integer(v * vector.count) for v in range(vectors)]

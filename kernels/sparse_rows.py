@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -11,6 +9,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from .vectors import (
+    HAS_MASKS,
     VECTOR_BYTES,
     add_product,
     first_lanes,
@@ -20,7 +19,7 @@ from .vectors import (
     spread,
     store_lanes,
     vector_at,
-    zeros,
+    zero,
 )
 
 # Vectors of samples at a time, at most.
@@ -41,7 +40,7 @@ def add_columns(
     """out[row, columns] += Σ_k data[k] · X[indices[k], columns], k from ``begin`` to ``end``.
 
     Args:
-        vectors: of columns, 1 to ``ROW_VECTORS``; the last one ends with X at the latest.
+        vectors: of columns, 1 to ``ROW_VECTORS``; where the last one reaches beyond X, nothing is touched.
         data, indices: (nonzeros,), the indices unsigned.
         begin, end: of the row.
         X: (n, batch).
@@ -64,61 +63,75 @@ def _add_columns(vectors, data, indices, begin, end, X, column, out, row):
 @intrinsic
 def _add(typing, vectors, data, indices, begin, end, X, column, out, row):
     def generate(context, builder, signature, arguments):
+        asked, begin, end, column, row = (arguments[place] for place in (0, 3, 4, 6, 8))
         arrays = {
             name: cgutils.create_struct_proxy(typ)(context, builder, arguments[place])
             for place, name, typ in ((1, "data", data), (2, "indices", indices), (5, "X", X), (7, "out", out))
         }
-        begin, end, column, row = (arguments[place] for place in (3, 4, 6, 8))
-        real, lane_count = context.get_data_type(X.dtype), VECTOR_BYTES * 8 // X.dtype.bitwidth
+        real, whole_lanes = context.get_data_type(X.dtype), VECTOR_BYTES * 8 // X.dtype.bitwidth
         left = builder.sub(builder.extract_value(arrays["X"].shape, 1), column)
-        for count in range(2, ROW_VECTORS + 1):
-            with builder.if_then(builder.icmp_signed("==", arguments[0], integer(count))):
-                vector = ir.VectorType(real, lane_count)
-                _emit(builder, count, vector, left, begin, end, column, row, **arrays)
-        # A few columns in a vector no wider than needed: fewer of its loads cross a cache line.
-        with builder.if_then(builder.icmp_signed("==", arguments[0], integer(1))):
-            widths = lane_count, lane_count // 2, lane_count // 4, 0
-            for width, above in pairwise(widths):
-                fits = builder.icmp_signed("<=", left, integer(width)) if width < lane_count else None
-                needed = builder.icmp_signed(">", left, integer(above))
-                with builder.if_then(builder.and_(fits, needed) if fits else needed):
-                    _emit(builder, 1, ir.VectorType(real, width), left, begin, end, column, row, **arrays)
+        for count in range(1, ROW_VECTORS + 1):
+            last = builder.sub(left, integer((count - 1) * whole_lanes))
+            for width, fewest, most in _last_vectors(whole_lanes, HAS_MASKS):
+                chosen = builder.icmp_signed("==", asked, integer(count))
+                chosen = builder.and_(chosen, builder.icmp_signed(">=", last, integer(fewest)))
+                if most is not None:
+                    chosen = builder.and_(chosen, builder.icmp_signed("<=", last, integer(most)))
+                with builder.if_then(chosen):
+                    vectors = [ir.VectorType(real, whole_lanes)] * (count - 1) + [ir.VectorType(real, width)]
+                    mask = None if fewest == width else first_lanes(builder, last, vectors[-1])
+                    _emit(builder, vectors, mask, begin, end, column, row, **arrays)
         return context.get_dummy_value()
 
     whole = types.int64
     return types.void(whole, data, indices, whole, whole, X, whole, out, whole), generate
 
 
-def _emit(builder, vectors, vector, left, begin, end, column, row, data, indices, X, out) -> None:
-    """The loop over the non-zeros of a row for some vectors of columns, of which ``left`` are left."""
+def _last_vectors(whole: int, has_masks: bool) -> list[tuple[int, int, int | None]]:
+    """Widths of the last vector, each with the fewest and the most columns (None: any more) that it is for.
+
+    It is no wider than needed: fewer of its loads cross a cache line.  Where there are no masks they become
+    branches, so whole vectors do without.
+    """
+    if not has_masks:
+        return [(whole, whole, None), (whole, 1, whole - 1)]
+    half, quarter = whole // 2, whole // 4
+    return [(whole, half + 1, None), (half, quarter + 1, half), (quarter, 1, quarter)]
+
+
+def _emit(builder, vectors, mask, begin, end, column, row, data, indices, X, out) -> None:
+    """The loop over the non-zeros of a row for some vectors of columns, of the last one those in ``mask``."""
     width = builder.extract_value(X.shape, 1)
+    places = [sum(vector.count for vector in vectors[:v]) for v in range(len(vectors))]
+    masks = [None] * (len(vectors) - 1) + [mask]
     # Non-zeros at a time: their sums, added up in the end, hide the latency of adding.
-    together = ROW_VECTORS // vectors
-    sums = zeros(builder, vector, together * vectors)
-    last = builder.sub(left, integer((vectors - 1) * vector.count))
-    masks = [None] * (vectors - 1) + [first_lanes(builder, last, vector)]
+    together = ROW_VECTORS // len(vectors)
+    sums = [[zero(builder, vector) for vector in vectors] for _ in range(together)]
+
+    def lanes_of(numbers, v):
+        return vector_at(builder, numbers, integer(places[v]), vectors[v])
 
     def add(k, totals):
-        weight = spread(builder, builder.load(builder.gep(data.data, [k])), vector)
+        weight = builder.load(builder.gep(data.data, [k]))
         index = builder.load(builder.gep(indices.data, [k]))
         if index.type != ir.IntType(64):
             index = builder.zext(index, ir.IntType(64))
         samples = builder.gep(X.data, [builder.add(builder.mul(index, width), column)])
-        for v, total in enumerate(totals):
-            place = vector_at(builder, samples, integer(v * vector.count), vector)
-            add_product(builder, total, weight, load_lanes(builder, place, masks[v]))
+        for v, (vector, total) in enumerate(zip(vectors, totals, strict=True)):
+            x = load_lanes(builder, lanes_of(samples, v), masks[v])
+            add_product(builder, total, spread(builder, weight, vector), x)
 
     whole = builder.sub(end, builder.srem(builder.sub(end, begin), integer(together)))
     with cgutils.for_range_slice(builder, begin, whole, integer(together), inc=True) as (k, _):
-        for each in range(together):
-            add(builder.add(k, integer(each)), sums[each * vectors : (each + 1) * vectors])
+        for each, totals in enumerate(sums):
+            add(builder.add(k, integer(each)), totals)
     with cgutils.for_range_slice(builder, whole, end, integer(1), inc=True) as (k, _):
-        add(k, sums[:vectors])
+        add(k, sums[0])
 
     target = builder.gep(out.data, [builder.add(builder.mul(row, width), column)])
     for v, mask in enumerate(masks):
-        place = vector_at(builder, target, integer(v * vector.count), vector)
+        place = lanes_of(target, v)
         total = load_lanes(builder, place, mask)
-        for each in range(together):
-            total = builder.fadd(total, builder.load(sums[each * vectors + v]))
+        for totals in sums:
+            total = builder.fadd(total, builder.load(totals[v]))
         store_lanes(builder, total, place, mask)

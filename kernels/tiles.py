@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from .vectors import HAS_MANY_REGISTERS, VECTOR_BYTES, add_product, integer, spread, vector_at, zeros
+from .vectors import HAS_MANY_REGISTERS, VECTOR_BYTES, add_product, integer, spread, vector_at, zero
 
 # Samples at a time, at most; and panels, for one sample (which hides the latency of adding) or several.
 MOST_SAMPLES = 8 if HAS_MANY_REGISTERS else 4
@@ -118,7 +118,7 @@ def _emit(context, builder, shape, stored, real, first, begin, end, add, panels,
     itemsize = real.bitwidth // 8
     vector = ir.VectorType(context.get_data_type(real), VECTOR_BYTES // itemsize)
     packed = ir.VectorType(context.get_data_type(stored), vector.count)
-    sums = zeros(builder, vector, count * width)
+    sums = [zero(builder, vector) for _ in range(count * width)]
     ends = [vector_at(builder, tiles, integer(i * vector.count), vector) for i in range(len(sums))]
     with builder.if_then(add):
         for total, place in zip(sums, ends, strict=True):

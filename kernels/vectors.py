@@ -14,6 +14,8 @@ from numba.extending import overload
 _FEATURES = get_host_cpu_features()
 # Registers that hold a vector each: 32 with AVX-512, else (AVX2, SSE) 16 that can be counted on.
 HAS_MANY_REGISTERS = bool(_FEATURES.get("avx512f") or not _FEATURES.get("sse2"))
+# Loads and stores of some lanes: not with SSE or NEON.
+HAS_MASKS = bool(_FEATURES.get("avx2"))
 VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx2") else 16
 
 _FUSED = ("contract",)
@@ -87,12 +89,11 @@ def _itemsize(vector) -> int:
     return 4 if vector.element == ir.FloatType() else 8
 
 
-def zeros(builder, vector, count: int) -> list:
-    """``count`` sums, in variables that the compiler keeps in registers."""
-    sums = [cgutils.alloca_once(builder, vector) for _ in range(count)]
-    for total in sums:
-        builder.store(ir.Constant(vector, None), total)
-    return sums
+def zero(builder, vector):
+    """A sum, in a variable that the compiler keeps in a register."""
+    total = cgutils.alloca_once(builder, vector)
+    builder.store(ir.Constant(vector, None), total)
+    return total
 
 
 def add_product(builder, total, left, right) -> None:

@@ -88,8 +88,7 @@ def run(argv: list[str], comm: MPI.Comm, library: str, leftovers: list[Path]) ->
     result = run_job(job, prepared.original, comm, leftovers, imported)
     with collectively(comm):
         if result is not None:
-            of_each = threads() if args.threads == 1 else str(args.threads)
-            result.update(cached=prepared.cached, threads_per_rank=of_each)
+            result.update(cached=prepared.cached, blas_threads=threads())
             print(report.render(result), flush=True)
             if args.report is not None:
                 report.write(args.report, result)

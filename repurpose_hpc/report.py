@@ -1,10 +1,11 @@
 """The report of a run: one dictionary, printed as a summary and written as JSON.
 
 Keys of ``infer``.  Of the job: ``ranks``, ``workers``, ``samples``, ``batch_size``, ``dtype``, ``wire``,
-``weights_dtype``, ``exchange``, ``micro_batches``, ``input_placement``, ``threads_per_rank``, ``shards``,
-``cached``, ``output``.  With ``--exchange auto``: ``exchange_us``, the latency by way.
+``weights_dtype``, ``exchange``, ``micro_batches``, ``input_placement``, ``threads_per_rank``,
+``blas_threads`` (what the environment says), ``shards``, ``cached``, ``output``.
+With ``--exchange auto``: ``exchange_us``, the latency by way.
 
-Communication between ranks, counted from what was handed to MPI: ``values_sent`` and
+Communication between ranks, counted from what was sent: ``values_sent`` and
 ``bytes_sent`` (per sample), ``messages`` (per forward of a batch), ``dense_values`` (per sample,
 the same network on the same ranks with nothing pruned), ``comm_fraction``.  With ``--exchange sparse``:
 ``sent_bytes_per_sample``, what was left of ``bytes_sent`` without zeros, the mean over the samples streamed.
@@ -58,7 +59,7 @@ Lines = list[tuple[str, str]]
 
 def _job(r: dict) -> Lines:
     lines = [
-        ("ranks", f"{r['ranks']} (threads per rank: {r['threads_per_rank']}), {r['workers']} workers"),
+        ("ranks", f"{r['ranks']}{_threads(r)}, {r['workers']} workers"),
         (
             "samples",
             f"{r['samples']} in batches of {_batch(r)}, {r['dtype']}{_formats(r)}{_resumed(r)}",
@@ -74,6 +75,12 @@ def _exchange(r: dict) -> str:
     """The way taken, and what was measured of all if it was chosen by that."""
     tried = ", ".join(f"{way} {us:.0f}" for way, us in r.get("exchange_us", {}).items())
     return r["exchange"] + (f", the fastest; microseconds: {tried}" if tried else "")
+
+
+def _threads(r: dict) -> str:
+    if r["threads_per_rank"] > 1:
+        return f" with {r['threads_per_rank']} threads each"
+    return f" (BLAS threads per rank: {r['blas_threads']})"
 
 
 def _batch(r: dict) -> str:

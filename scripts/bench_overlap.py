@@ -36,7 +36,7 @@ def main() -> None:
     comm = MPI.COMM_WORLD
     Placement(comm)
     problem = Problem(args.width, comm.size, args.comm_budget, max(args.batches), FLOAT)
-    ways = args.ways.split(",") if args.ways else available(comm)
+    ways = [way for way in available(comm) if not args.ways or way in args.ways.split(",")]
     programs = {
         f"{way}_{parts}": make_program(problem, way, parts, comm) for way in ways for parts in args.parts
     }
@@ -65,7 +65,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--width", type=positive, default=2048, metavar="N")
     parser.add_argument("--batches", type=integers, default=(1, 256), metavar="B,B,...")
     parser.add_argument("--parts", type=integers, default=(1, 2, 4), metavar="N,N,...")
-    parser.add_argument("--ways", metavar="WAY,WAY,...", help="default: all that there are")
+    parser.add_argument("--ways", metavar="WAY,WAY,...", help="those of these that there are (default: all)")
     parser.add_argument("--comm-budget", type=float, default=0.05, metavar="F")
     parser.add_argument("--repeat", type=positive, default=REPEATS, metavar="N")
     return parser.parse_args()

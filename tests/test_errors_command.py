@@ -90,6 +90,22 @@ def test_more_ranks_than_workers(refused, folder):
     assert "3 ranks" in message and "found 4" in message and "restructure for 4" in message
 
 
+# Runs the command where there is next to no shared memory.
+NO_ROOM = """
+from repurpose_hpc.infer import main
+from repurpose_hpc.runtime import shared_carrier
+
+shared_carrier._free_bytes = lambda: 100
+main()
+"""
+
+
+@pytest.mark.parametrize("repeat", [0, 2])
+def test_too_little_shared_memory(refused, folder, repeat):
+    message = refused(*usual(folder, exchange="shared", repeat=repeat), ranks=3, program=("-c", NO_ROOM))
+    assert "--exchange shared:" in message and "bytes of shared memory are needed" in message
+
+
 def test_more_threads_than_cores(refused, folder):
     message = refused(*usual(folder, threads=4097))
     assert "--threads 4097: expected at most" in message and "--cpus-per-task" in message

@@ -8,6 +8,7 @@ from scipy.sparse import csr_matrix
 
 from repurpose_hpc import kernels
 from repurpose_hpc.kernels import ACTIVATION_CODES, INDEX_DTYPE
+from repurpose_hpc.kernels.sparse_rows import _last_vectors
 from repurpose_hpc.model import wire
 from repurpose_hpc.model.activations import KINDS, Activation, activate, lipschitz
 
@@ -182,3 +183,17 @@ def test_a_broken_weight_is_seen(products, bad):
     out = np.zeros(5, np.float32)
     products[0](W, np.ones(6, np.float32), out, out, ACTIVATION_CODES["relu"], 0.0, 0.0)
     np.testing.assert_array_equal(out, np.array([6, 6, bad, 6, 6], np.float32))
+
+
+@pytest.mark.parametrize("lanes", [2, 4, 8, 16])
+@pytest.mark.parametrize("has_masks", [True, False])
+def test_every_last_vector_of_a_sparse_product_is_made(lanes, has_masks):
+    """Also of processors that are not this one."""
+    if has_masks and lanes < 4:
+        pytest.skip("vectors with masks have four numbers at least")
+    made = _last_vectors(lanes, has_masks)
+    assert all(width > 0 for width, _, _ in made)
+    for columns in range(1, 3 * lanes):
+        fitting = [each for each in made if each[1] <= columns and (each[2] is None or columns <= each[2])]
+        ((width, _, _),) = fitting
+        assert width >= min(columns, lanes)

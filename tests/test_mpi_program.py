@@ -36,8 +36,8 @@ from repurpose_hpc.runtime.buffers import parts_of
 from repurpose_hpc.runtime.carriers import CARRIERS, DEFAULT_WAY, available
 from repurpose_hpc.runtime.choice import AUTO, choose_way
 from repurpose_hpc.runtime.hosting import hosted_workers
-from repurpose_hpc.runtime.mixings import Formats
 from repurpose_hpc.runtime.program import Program
+from repurpose_hpc.runtime.setting import Formats
 from repurpose_hpc.runtime.shared_carrier import on_one_node
 
 pytestmark = pytest.mark.mpi
@@ -311,11 +311,12 @@ def test_outputs_do_not_depend_on_micro_batches(case, parts, way):
 @given(batch=st.integers(1, 300), most=st.integers(1, 20))
 def test_parts_are_the_batch(batch, most):
     parts = parts_of(batch, most)
-    assert len(parts) <= most and [part.number for part in parts] == list(range(len(parts)))
+    assert [part.number for part in parts] == list(range(min(batch, most)))
     assert [sample for part in parts for sample in range(part.first, part.first + part.samples)] == list(
         range(batch)
     )
-    assert len({part.samples for part in parts[:-1]}) <= 1
+    samples = [part.samples for part in parts]
+    assert max(samples) <= 1.5 * min(samples) or max(samples) - min(samples) <= 1
 
 
 @given(case=cases())

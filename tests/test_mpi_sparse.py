@@ -11,7 +11,7 @@ from programs import make_program, run_program
 from repurpose_hpc.model.reference import trace
 from repurpose_hpc.model.wire import WIRES, encode
 from repurpose_hpc.plan.arrival import computing
-from repurpose_hpc.runtime.mixings import Formats
+from repurpose_hpc.runtime.setting import Formats
 
 pytestmark = pytest.mark.mpi
 
@@ -55,7 +55,8 @@ def test_outputs_are_those_of_the_default_way(workers, zeros, wire, dtype):
     if COMM.size > 1:
         sent = COMM.allreduce(sparse.sent_bytes_per_sample)
         whole = COMM.allreduce(sparse.bytes_sent)
-        assert sent == whole if zeros == "none" else sent < whole
+        # Where weights are pruned a partial sum may be zero, whatever the neurons are.
+        assert 0.95 * whole < sent <= whole if zeros == "none" else sent < whole
     sparse.free()
 
 

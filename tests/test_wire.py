@@ -30,7 +30,7 @@ from repurpose_hpc.restructure.statistics import MomentSums
 from repurpose_hpc.restructure.team import ALONE, Team
 from repurpose_hpc.restructure.wire import measure_noise
 from repurpose_hpc.runtime.checks import Checks, tolerance
-from repurpose_hpc.runtime.mixings import Formats
+from repurpose_hpc.runtime.setting import Formats
 
 ROUNDING = WIRES[1:]
 NETWORKS = {

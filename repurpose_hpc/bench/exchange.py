@@ -6,6 +6,7 @@ Each call is IN_A_ROW exchanges one after the other, which keep the ranks in ste
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 
 import numpy as np
@@ -22,6 +23,7 @@ from repurpose_hpc.runtime.blocks import PHASES, Call
 from repurpose_hpc.runtime.buffers import Part
 from repurpose_hpc.runtime.carriers import DEFAULT_WAY, SHARED, available
 from repurpose_hpc.runtime.exchange import Exchange, Items, Sharing
+from repurpose_hpc.runtime.messages import Carrier
 from repurpose_hpc.runtime.tape import Tape, carry_out, taped
 
 IN_A_ROW = 10
@@ -41,9 +43,9 @@ def run(
         comm: of the job.
     """
     table = Table("exchange", "the exchange alone", "ours", speaks=comm.rank == 0)
-    with gloo_group(peers, placement, comm) as gloo:
+    with gloo_group(peers, placement, comm) as gloo, ExitStack() as opened:
         gloo_ways = gloo.WAYS if gloo else {}
-        own = {_name(way): partial(_ours, way) for way in available(comm)}
+        own = {_name(way): partial(_ours, opened, way) for way in available(comm)}
         ways = {**own, **bare_mpi.WAYS, **gloo_ways}
         for name in [name for name, way in ways.items() if name not in own and not _works(way, comm)]:
             peers.leave_out(name, "this MPI library does not have it")
@@ -56,6 +58,7 @@ def run(
             }
             spreads = {name: each.divided(IN_A_ROW) for name, each in in_turns(turns, repeats).items()}
             table.add({"bytes": size, "spreads": spreads})
+            opened.close()
     return [table]
 
 
@@ -85,25 +88,32 @@ def _checked(name: str, way: Way, values: int, comm: MPI.Comm) -> Callable[[], o
     return call
 
 
-def _ours(way: str, comm: MPI.Comm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
-    """The exchange of programs as they make it; what the first one brings is in ``receive`` as well."""
+def _ours(
+    opened: ExitStack, way: str, comm: MPI.Comm, send: np.ndarray, receive: np.ndarray
+) -> Callable[[], object]:
+    """The exchange of programs as they make it, until ``opened`` is closed.
+
+    What the first one brings is in ``receive`` as well.
+    """
     values = send.shape[1]
     counts = np.full(comm.size, values)
     counts[comm.rank] = 0
     items = Items(np.arange(counts.sum()), counts, [])
     exchange = Exchange(comm, items, items, 1, FLOAT)
-    sharing = Sharing([exchange], comm) if way == SHARED else None
+    opened.callback(exchange.free)
+    if way == SHARED:
+        opened.callback(Sharing([exchange], comm).free)
     exchange.send.flat[:] = np.delete(send, comm.rank, axis=0).reshape(-1)
     carrier = exchange.carrier(way, Part(1))
     steps = taped([*carrier.begin, *carrier.post, *carrier.wait], FLOAT, FLOAT)
-    call = partial(_carry, (carrier, sharing), steps, np.zeros(len(PHASES)))
+    call = partial(_carry, carrier, steps, np.zeros(len(PHASES)))
     call()
     receive[np.arange(comm.size) != comm.rank] = exchange.receive.flat.reshape(-1, values)
     return call
 
 
-def _carry(used: tuple, steps: list[Call | Tape], seconds: np.ndarray) -> None:
-    """One exchange; ``used`` is kept, as the steps have addresses in it."""
+def _carry(carrier: Carrier, steps: list[Call | Tape], seconds: np.ndarray) -> None:
+    """One exchange; ``carrier`` is kept, as the steps have addresses of what it uses."""
     carry_out(steps, seconds)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from repurpose_hpc.kernels import aligned
 
-# Parts of so many samples begin on a cache line.
-_ALIGNED_SAMPLES = 16
+# Parts of a multiple of so many samples begin on a cache line; larger ones are cut there.
+_ALIGNED_SAMPLES, _LARGE_PART = 16, 64
 
 
 class Part(NamedTuple):
@@ -28,11 +29,12 @@ class Part(NamedTuple):
 
 
 def parts_of(batch: int, most: int) -> list[Part]:
-    """A batch in at most ``most`` parts, all but the last of one size."""
-    size = -(-batch // most)
-    if size > _ALIGNED_SAMPLES:
-        size = -(-size // _ALIGNED_SAMPLES) * _ALIGNED_SAMPLES
-    return [Part(min(size, batch - first), first, first // size) for first in range(0, batch, size)]
+    """A batch in ``most`` parts of about the same size, or as many as it has samples."""
+    count = min(most, batch)
+    unit = _ALIGNED_SAMPLES if batch >= _LARGE_PART * count else 1
+    units = -(-batch // unit)
+    ends = [min(unit * (units * number // count), batch) for number in range(count + 1)]
+    return [Part(end - first, first, number) for number, (first, end) in enumerate(pairwise(ends))]
 
 
 class Buffer:

@@ -21,33 +21,31 @@ lengths every time, makes them in Python.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 from mpi4py import MPI
 
 from repurpose_hpc.runtime.blocks import EXCHANGE, WAIT, Call
 from repurpose_hpc.runtime.functions import Requests, Span, function, handle
-from repurpose_hpc.runtime.messages import Carrier, Message
+from repurpose_hpc.runtime.messages import Carrier, Message, Ranks
 from repurpose_hpc.runtime.shared_carrier import on_one_node, shared
 from repurpose_hpc.runtime.sparse_carrier import sparse
 
 DEFAULT_WAY, SPARSE, SHARED = "ialltoallv", "sparse", "shared"
 
 
-def _alltoallv(comm: MPI.Comm, sent: Message, received: Message, tag: int) -> Carrier:
-    arguments = *sent.arguments(), *received.arguments(), handle(comm)
+def _alltoallv(ranks: Ranks, sent: Message, received: Message, tag: int) -> Carrier:
+    arguments = *sent.arguments(), *received.arguments(), handle(ranks.comm)
     return Carrier([], [], [(WAIT, function("MPI_Alltoallv"), arguments)], (sent, received))
 
 
-def _ialltoallv(comm: MPI.Comm, sent: Message, received: Message, tag: int) -> Carrier:
-    return _started("MPI_Ialltoallv", comm, sent, received)
+def _ialltoallv(ranks: Ranks, sent: Message, received: Message, tag: int) -> Carrier:
+    return _started("MPI_Ialltoallv", ranks.comm, sent, received)
 
 
-def _neighbor(comm: MPI.Comm, sent: Message, received: Message, tag: int) -> Carrier:
-    graph = comm.Create_dist_graph_adjacent(received.peers, sent.peers)
-    carrier = _started("MPI_Ineighbor_alltoallv", graph, sent.of_peers(), received.of_peers())
-    return replace(carrier, owns=(graph,))
+def _neighbor(ranks: Ranks, sent: Message, received: Message, tag: int) -> Carrier:
+    graph = ranks.graph(received.peers, sent.peers)
+    return _started("MPI_Ineighbor_alltoallv", graph, sent.of_peers(), received.of_peers())
 
 
 def _started(name: str, comm: MPI.Comm, sent: Message, received: Message) -> Carrier:
@@ -58,14 +56,14 @@ def _started(name: str, comm: MPI.Comm, sent: Message, received: Message) -> Car
     return Carrier([], [post], [_waiting(requests)], (sent, received, requests))
 
 
-def _persistent(comm: MPI.Comm, sent: Message, received: Message, tag: int) -> Carrier:
-    requests = Requests([comm.Alltoallv_init(sent.specification(), received.specification())])
+def _persistent(ranks: Ranks, sent: Message, received: Message, tag: int) -> Carrier:
+    requests = Requests([ranks.comm.Alltoallv_init(sent.specification(), received.specification())])
     return Carrier([], [_starting(requests.all)], [_waiting(requests)], (sent, received, requests))
 
 
-def _p2p(comm: MPI.Comm, sent: Message, received: Message, tag: int) -> Carrier:
-    receives = [comm.Recv_init(received.block(rank), rank, tag) for rank in received.peers]
-    sends = [comm.Send_init(sent.block(rank), rank, tag) for rank in sent.peers]
+def _p2p(ranks: Ranks, sent: Message, received: Message, tag: int) -> Carrier:
+    receives = [ranks.comm.Recv_init(received.block(rank), rank, tag) for rank in received.peers]
+    sends = [ranks.comm.Send_init(sent.block(rank), rank, tag) for rank in sent.peers]
     requests = Requests(receives + sends)
     first, second = requests.part(0, len(receives)), requests.part(len(receives), len(sends))
     return Carrier(
@@ -84,7 +82,7 @@ def _waiting(requests: Requests) -> Call:
     return WAIT, function("MPI_Waitall"), (*requests.all, requests.statuses)
 
 
-CARRIERS: dict[str, Callable[[MPI.Comm, Message, Message, int], Carrier]] = {
+CARRIERS: dict[str, Callable[[Ranks, Message, Message, int], Carrier]] = {
     "ialltoallv": _ialltoallv,
     "alltoallv": _alltoallv,
     "persistent": _persistent,

@@ -10,7 +10,7 @@ from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.reference import Compute, compute, forward
 from repurpose_hpc.model.wire import STEPS
 from repurpose_hpc.runtime.certificate import Certificate
-from repurpose_hpc.runtime.mixings import EXACTLY, Formats
+from repurpose_hpc.runtime.setting import EXACTLY, Formats
 from repurpose_hpc.runtime.streams import finite_batches
 
 # Largest accepted difference from the float64 reference, relative to its largest output.

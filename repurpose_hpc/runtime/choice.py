@@ -35,7 +35,7 @@ def may_leave_out_zeros(way: str) -> bool:
     return way in (SPARSE, AUTO)
 
 
-def choose_way(program: Program, way: str, x: np.ndarray, comm: MPI.Comm) -> dict[str, float]:
+def choose_way(program: Program, way: str, x: np.ndarray | None, comm: MPI.Comm) -> dict[str, float]:
     """Let ``program`` carry its exchanges as ``way`` says; collective.
 
     With AUTO every way is tried, and the one with the lowest median of the slowest rank's times is
@@ -44,8 +44,12 @@ def choose_way(program: Program, way: str, x: np.ndarray, comm: MPI.Comm) -> dic
     Args:
         program: this rank's.
         way: one of WAYS.
-        x: a batch to try them on, (input neurons, batch); a real one, as SPARSE depends on the numbers.
+        x: a batch to try them on, (input neurons, batch), for AUTO only; a real one, as SPARSE depends on
+            the numbers.
         comm: of the program.
+
+    Raises:
+        UserError: on all ranks: there is no memory for the way that was asked for.
 
     Returns:
         microseconds by way if any were tried, on every rank; one rank has nothing to choose.
@@ -55,9 +59,9 @@ def choose_way(program: Program, way: str, x: np.ndarray, comm: MPI.Comm) -> dic
         return {}
     times = {}
     for name in available(comm):
-        program.way = name
         # Where memory is short the others are left, and all ranks alike find that out.
         with suppress(UserError):
+            program.way = name
             timing = measure(program, x, REPEATS, comm)
             times[name] = comm.bcast(timing and timing.latency_us()["median"], root=0)
     program.way = min(times, key=times.__getitem__)

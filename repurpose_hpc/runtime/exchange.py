@@ -13,12 +13,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from mpi4py import MPI
 
+from repurpose_hpc.errors import UserError
 from repurpose_hpc.kernels import INDEX_DTYPE, aligned
 from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.carriers import CARRIERS
-from repurpose_hpc.runtime.messages import Carrier, Message
+from repurpose_hpc.runtime.messages import Carrier, Message, Ranks
 from repurpose_hpc.runtime.shared_carrier import Outbox, Window, outbox_bytes
 
+MOST_NUMBERS = np.iinfo(np.intc).max
 _MPI_TYPES = {
     np.dtype(np.float32): MPI.FLOAT,
     np.dtype(np.float64): MPI.DOUBLE,
@@ -79,8 +81,8 @@ class Exchange:
 
     Attributes:
         send, receive: buffers of the items.
-        values_sent: values per sample handed to MPI; those that are zero as well, even if the carrier leaves
-            them out.
+        values_sent: values per sample that go to other ranks; zeros as well, even if the carrier leaves them
+            out.
         bytes_sent: what these take.
         messages: other ranks that get something.
         active: whether any rank sends anything; if not, all skip the collective.
@@ -96,7 +98,7 @@ class Exchange:
         dtype: np.dtype,
         values: int = 1,
     ) -> None:
-        self._comm, self._type = comm, _MPI_TYPES[dtype]
+        self._ranks, self._type = Ranks(comm), _MPI_TYPES[dtype]
         self._send_counts, self._receive_counts = sent.counts, received.counts
         self.send = Buffer(sent.neurons.size, max_batch, dtype, values)
         self.receive = Buffer(received.neurons.size, max_batch, dtype, values)
@@ -115,7 +117,11 @@ class Exchange:
             for buffer, counts in ((self.send, self._send_counts), (self.receive, self._receive_counts))
         )
         sent = replace(sent, outbox=self._outbox)
-        return CARRIERS[way](self._comm, sent, received, self.tag + part.number * self.tags)
+        return CARRIERS[way](self._ranks, sent, received, self.tag + part.number * self.tags)
+
+    def free(self) -> None:
+        """Give back what MPI keeps for carriers; collective; they must not be used any more."""
+        self._ranks.free()
 
     def shared_bytes(self, parts: int) -> int:
         """What ``share`` takes for batches of so many parts."""
@@ -135,9 +141,14 @@ class Exchange:
             self._outbox = None
 
     def _message(self, buffer: Buffer, items: np.ndarray, part: Part) -> Message:
-        counts = (items * (part.samples * buffer.values)).astype(np.intc)
-        displacements = (np.cumsum(counts) - counts).astype(np.intc)
-        return Message(buffer.view(part).reshape(-1), counts, displacements, self._type, part.number)
+        counts = items * (part.samples * buffer.values)
+        if counts.sum() > MOST_NUMBERS:
+            raise UserError(
+                f"expected at most {MOST_NUMBERS} numbers in an exchange, as MPI counts them, found "
+                f"{counts.sum()}; take smaller batches, or more micro-batches"
+            )
+        places = (np.cumsum(counts) - counts).astype(np.intc)
+        return Message(buffer.view(part).reshape(-1), counts.astype(np.intc), places, self._type, part.number)
 
 
 def deactivate_empty(exchanges: Sequence[Exchange], comm: MPI.Comm) -> None:

@@ -50,6 +50,16 @@ class Hosts:
         return total
 
 
+def cores_per_rank(comm: MPI.Comm) -> int:
+    """How many cores each rank can have to itself, where they are fewest; collective, the same on all."""
+    ranks = comm.allgather((machine(), os.sched_getaffinity(0)))
+    fewest = min(len(cores) for _, cores in ranks)
+    for name in {name for name, _ in ranks}:
+        here = [cores for each, cores in ranks if each == name]
+        fewest = min(fewest, len(set().union(*here)) // len(here))
+    return fewest
+
+
 def machine() -> str:
     """What tells the machines of a job apart, network namespaces of one machine not among them."""
     return _BOOT.read_text() if _BOOT.exists() else MPI.Get_processor_name()

@@ -33,14 +33,15 @@ from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.process import age
 from repurpose_hpc.runtime import result
 from repurpose_hpc.runtime.agreement import alike, collectively
+from repurpose_hpc.runtime.buffers import parts_of
 from repurpose_hpc.runtime.carriers import DEFAULT_WAY
 from repurpose_hpc.runtime.certificate import Certificate
 from repurpose_hpc.runtime.checks import Checks, check_input
-from repurpose_hpc.runtime.choice import check_way, choose_way, may_leave_out_zeros
+from repurpose_hpc.runtime.choice import AUTO, check_way, choose_way, may_leave_out_zeros
 from repurpose_hpc.runtime.loading import load_shards, warm_up
-from repurpose_hpc.runtime.mixings import Formats
 from repurpose_hpc.runtime.parallel import check_threads, use_threads
 from repurpose_hpc.runtime.program import Program, one_process
+from repurpose_hpc.runtime.setting import Formats
 from repurpose_hpc.runtime.streams import (
     Input,
     NoOutput,
@@ -121,11 +122,11 @@ def run(
     with collectively(comm):
         job = replace(job, wire=_wire(job, stored))
         _check_certify(job)
-        check_threads(job.threads)
-        if job.threads > 1:
-            use_threads(job.threads)
     with alike(comm):
         check_way(job.exchange, comm)
+        check_threads(job.threads, comm)
+    if job.threads > 1:
+        use_threads(job.threads)
     with clock("jit"):
         zeros = may_leave_out_zeros(job.exchange)
         warm_up(job.dtype, shards[0].graph, comm, job.formats, zeros, job.threads)
@@ -145,6 +146,7 @@ def run(
 
     demands = result.demands(clock.first_result, comm)
     ranks = result.gather_ranks(program, clock.seconds, comm)
+    program.free()
     if ranks is None:
         return None
     return {
@@ -152,7 +154,8 @@ def run(
         "workers": stored.plan.workers,
         "samples": samples,
         "batch_size": job.batch_size,
-        "micro_batches": job.micro_batches,
+        "micro_batches": len(parts_of(job.batch_size, job.micro_batches)),
+        "threads_per_rank": job.threads,
         **_formats(job),
         "exchange": program.way,
         **({"exchange_us": ways} if ways else {}),
@@ -344,9 +347,12 @@ def _try_out(
     job: Job, program: Program, source: Input, comm: MPI.Comm, clock: Clock
 ) -> tuple[dict[str, float], Timing | None]:
     """On the first batch: what ``choose_way`` measured, and the timing by all ranks, on the root."""
-    with collectively(comm):
-        first = next(source.batches(job.batch_size))
-    ways = choose_way(program, job.exchange, first, comm)
+    first = None
+    if job.repeat or job.exchange == AUTO:
+        with collectively(comm):
+            first = next(source.batches(job.batch_size))
+    with alike(comm):
+        ways = choose_way(program, job.exchange, first, comm)
     if not job.repeat:
         return ways, None
     program.forward(first)
@@ -391,7 +397,7 @@ def _resume_key(job: Job, stored: StoredPlan) -> str:
     about = job.input.stat()
     parts = (
         *(__version__, stored.plan.identity(), *stored.shard_sha256),
-        *(about.st_size, about.st_mtime_ns, job.batch_size, job.dtype.name, *job.formats),
+        *(about.st_size, about.st_mtime_ns, job.batch_size, job.micro_batches, job.dtype.name, *job.formats),
     )
     return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()
 

@@ -17,7 +17,7 @@ from repurpose_hpc.plan.shard import Block, Shard
 from repurpose_hpc.process import release_code
 from repurpose_hpc.runtime.agreement import collectively
 from repurpose_hpc.runtime.hosting import hosted_workers
-from repurpose_hpc.runtime.mixings import EXACTLY, Formats
+from repurpose_hpc.runtime.setting import EXACTLY, Formats
 
 
 def load_shards(directory: Path, dtype: np.dtype, comm: MPI.Comm) -> tuple[StoredPlan, list[Shard]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,6 @@ class Carrier:
         post: calls when the items are packed.
         wait: calls when what the others sent is needed.
         uses: what the calls have the addresses of.
-        owns: what has to be given back to MPI, in this order, by all ranks together.
         tally: of a way that sends less than the whole blocks: what it has sent.
     """
 
@@ -83,10 +83,31 @@ class Carrier:
     post: list[Call]
     wait: list[Call]
     uses: tuple = ()
-    owns: tuple[MPI.Comm | MPI.Win, ...] = ()
     tally: Tally | None = None
 
+
+class Ranks:
+    """The ranks that exchange something.
+
+    Attributes:
+        comm: of the job.
+    """
+
+    def __init__(self, comm: MPI.Comm) -> None:
+        self.comm = comm
+        self._graph: MPI.Comm | None = None
+
+    def graph(self, sources: Sequence[int], destinations: Sequence[int]) -> MPI.Comm:
+        """A communicator in which this rank receives from the one and sends to the other; collective.
+
+        It is made once: whoever asks asks for the same.
+        """
+        if self._graph is None:
+            self._graph = self.comm.Create_dist_graph_adjacent(sources, destinations)
+        return self._graph
+
     def free(self) -> None:
-        """Give back what it owns; collective; the calls must not be made any more."""
-        for each in self.owns:
-            each.Free()
+        """Give it back, if there is one; collective; carriers with it must not be used any more."""
+        if self._graph is not None:
+            self._graph.Free()
+            self._graph = None

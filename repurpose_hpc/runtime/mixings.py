@@ -3,60 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
-from mpi4py import MPI
 
 from repurpose_hpc.kernels import INDEX_DTYPE, activate_in_place, pack
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.model.wire import EXACT
 from repurpose_hpc.plan.shard import Block
 from repurpose_hpc.runtime.blocks import COMPUTE, NO_ACTIVATION, PACK, Call, Epilogue, weights_kept
-from repurpose_hpc.runtime.buffers import Buffer, Part, Scratch
+from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.convolution import choose
-from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.messages import Carrier
+from repurpose_hpc.runtime.setting import Setting
 from repurpose_hpc.runtime.transfers import GhostTransfer, SumTransfer
 from repurpose_hpc.runtime.wire import Wire
-
-
-class Formats(NamedTuple):
-    """Of dense weights in memory and of ghosts on their way, each one of ``model.wire.WIRES``."""
-
-    weights: str = EXACT
-    wire: str = EXACT
-
-
-EXACTLY = Formats()
-
-
-class Setting(NamedTuple):
-    """What all mixings of a program have in common.
-
-    Attributes:
-        hosting: of the program.
-        comm: its ranks.
-        max_batch: most samples of a forward.
-        scratch: memory that operations use one after the other.
-        formats: of weights and ghosts.
-        threads: that share the rows of a kernel.
-    """
-
-    hosting: Hosting
-    comm: MPI.Comm
-    max_batch: int
-    scratch: Scratch
-    formats: Formats
-    threads: int
 
 
 class MixingStep:
     """Y = act(bias + W X), of which the rank holds X and Y of its workers.
 
-    Send the neurons that other ranks need; compute the sums for other workers and send them;
-    meanwhile Y = bias + W_own X, and exchange between the workers of the rank; when the ghosts
-    have come, Y = act(Y + W_ghost ghosts); when sums have come, add them, and only then activate.
+    The neurons that other ranks need are on their way (``post_calls``); compute the sums for other workers
+    and send them; meanwhile Y = bias + W_own X, and exchange between the workers of the rank; when the
+    ghosts have come, Y = act(Y + W_ghost ghosts); when sums have come, add them, and only then activate.
     A mixing without ghosts, or without sums, has nothing to do for them, not even a collective.
     Where several mixings read one tensor, the first sends the ghosts for all.
 
@@ -90,13 +57,13 @@ class MixingStep:
         """
         self.mixing, self.source, self.target = mixing, source, target
         self.epilogue, self.scratch = epilogue, setting.scratch
-        hosting, _, max_batch = common = setting[:3]
+        hosting, max_batch = setting.hosting, setting.max_batch
         self.columns, self.rows = (hosting.slices(space) for space in spaces)
         self.is_first = ghosts is None
         self.ghosts = ghosts or GhostTransfer(
-            [block.ghosts for block in blocks], source, spaces[0], *common, Wire(setting.formats.wire, blocks)
+            [block.ghosts for block in blocks], source, spaces[0], setting, Wire(setting.formats.wire, blocks)
         )
-        self.sums = SumTransfer([block.sums for block in blocks], target, spaces[1], *common)
+        self.sums = SumTransfer([block.sums for block in blocks], target, spaces[1], setting)
         self.exchanges = [self.ghosts.exchange] * self.is_first + [self.sums.exchange]
 
         self.picked = [

@@ -7,6 +7,7 @@ from functools import partial
 
 import numba
 import numpy as np
+from mpi4py import MPI
 
 from repurpose_hpc import openblas
 from repurpose_hpc.errors import UserError
@@ -20,23 +21,24 @@ from repurpose_hpc.kernels.parallel import (
     row_shares,
 )
 from repurpose_hpc.runtime.blocks import Call
+from repurpose_hpc.runtime.hosts import cores_per_rank
 
 # Multiplications below which starting the threads takes longer than they save (two starts of 2 µs).
 LEAST_WORK = 100_000
 
 
-def check_threads(threads: int) -> None:
-    """Refuse more threads than there are cores for.
+def check_threads(threads: int, comm: MPI.Comm) -> None:
+    """Refuse more threads than there are cores for; collective.
 
     Raises:
-        UserError: this process may use fewer.
+        UserError: on all ranks: on some machine there are fewer cores for each rank.
     """
-    most = numba.config.NUMBA_NUM_THREADS
-    if threads > most:
+    most = min(cores_per_rank(comm), comm.allreduce(numba.config.NUMBA_NUM_THREADS, MPI.MIN))
+    if threads > max(1, most):
         raise UserError(
-            f"--threads {threads}: expected at most {most}, the cores that a rank may use here; ask for "
-            "fewer, or give each rank more: mpirun --bind-to none (Open MPI: --map-by slot:pe=N), srun "
-            "--cpus-per-task"
+            f"--threads {threads}: expected at most {max(1, most)}, the cores that there are for each rank; "
+            "start fewer ranks, or give each more cores: mpirun --map-by slot:pe=N (Open MPI), mpirun "
+            "-bind-to none (MPICH), srun --cpus-per-task=N"
         )
 
 

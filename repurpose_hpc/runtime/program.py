@@ -19,8 +19,9 @@ from repurpose_hpc.runtime.exchange import Sharing, deactivate_empty
 from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.local import ENDING, LocalStep
 from repurpose_hpc.runtime.messages import Tally
-from repurpose_hpc.runtime.mixings import EXACTLY, Formats, MixingStep, Setting
+from repurpose_hpc.runtime.mixings import MixingStep
 from repurpose_hpc.runtime.schedule import Schedule
+from repurpose_hpc.runtime.setting import EXACTLY, Formats, Setting
 from repurpose_hpc.runtime.transfers import GhostTransfer
 
 
@@ -36,7 +37,7 @@ class Program:
         output_columns: values of the outputs that this rank computes, in this order; int64.
         max_batch: most samples of a forward.
         dtype: of weights, inputs and outputs.
-        values_sent: values per sample that this rank hands to MPI in one forward; with zeros, whether or not
+        values_sent: values per sample that this rank sends to others in one forward; zeros as well, even if
             the way leaves them out.
         bytes_sent: what these take.
         messages: messages that it sends in one forward of ``max_batch`` samples: other ranks with a non-zero
@@ -121,7 +122,7 @@ class Program:
 
     @property
     def sent_bytes_per_sample(self) -> float | None:
-        """What this rank has handed to MPI since ``reset``, the mean over the samples.
+        """What this rank has sent to others since ``reset``, the mean over the samples.
 
         None if the way always sends ``bytes_sent``, or nothing was sent yet.
         """
@@ -135,22 +136,30 @@ class Program:
 
     @property
     def way(self) -> str:
-        """How exchanges are carried; may be changed between forwards, by all ranks together."""
+        """How exchanges are carried; may be changed between forwards, by all ranks together.
+
+        Setting it raises UserError, on all ranks, if there is no memory to share for it.
+        """
         return self._way
 
     @way.setter
     def way(self, way: str) -> None:
         self.free()
+        if way == SHARED:
+            self._share()
         self._way = way
 
     def free(self) -> None:
         """Give back what MPI keeps for the batch sizes so far; collective."""
-        for schedule in self._schedules.values():
-            schedule.free()
         self._schedules, self._samples = {}, 0
+        for exchange in self._exchanges:
+            exchange.free()
         if self._sharing is not None:
             self._sharing.free()
             self._sharing = None
+
+    def _share(self) -> None:
+        self._sharing = Sharing(self._exchanges, self._setting.comm, self._micro_batches)
 
     def reset(self) -> None:
         """Forget the time spent and the bytes counted so far."""
@@ -214,7 +223,7 @@ class Program:
         if not 0 < batch <= self.max_batch:
             raise ValueError(f"expected 1 to {self.max_batch} samples, found {batch}")
         if self._way == SHARED and self._sharing is None:
-            self._sharing = Sharing(self._exchanges, self._setting.comm, self._micro_batches)
+            self._share()
         inputs, outputs = (
             [self._tensors[tensor] for tensor in tensors]
             for tensors in (self._graph.input_tensors, self._graph.output_tensors)

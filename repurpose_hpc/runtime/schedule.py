@@ -4,8 +4,9 @@ Ghosts of a tensor are sent as soon as it is computed; where a network has branc
 computed before they are waited for.
 
 A batch may go through the network in parts (micro-batches).  What is done with a part falls into stages,
-each but the first beginning with waiting for other ranks.  Parts take turns at these points: while the
-messages of one are on their way, the rank computes with another.  The order is the same on all ranks.
+each but the first beginning where a mixing may have to wait for other ranks.  Parts take turns at these
+points: while the messages of one are on their way, the rank computes with another.  The order is the same
+on all ranks.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from repurpose_hpc.runtime.blocks import Call
 from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.local import LocalStep
 from repurpose_hpc.runtime.messages import Carrier, Tally
-from repurpose_hpc.runtime.mixings import MixingStep, Setting
+from repurpose_hpc.runtime.mixings import MixingStep
 from repurpose_hpc.runtime.parallel import on_threads
+from repurpose_hpc.runtime.setting import Setting
 from repurpose_hpc.runtime.tape import carry_out, taped
 
 Step = MixingStep | LocalStep
@@ -69,11 +71,6 @@ class Schedule:
     def tallies(self) -> list[Tally]:
         """Of carriers that count what they send."""
         return [carrier.tally for carrier in self._carriers if carrier.tally is not None]
-
-    def free(self) -> None:
-        """Give back what MPI keeps for it; collective; it must not run any more."""
-        for carrier in self._carriers:
-            carrier.free()
 
     def _stages(
         self, steps: Sequence[Step], inputs: Sequence[Buffer], part: Part, way: str

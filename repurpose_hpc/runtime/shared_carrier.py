@@ -1,8 +1,8 @@
 """Exchanges between ranks of one node through memory that all of them see.
 
 All ranks allocate one window together for all exchanges of a program.  The part of a rank has, for each
-exchange, its send buffer and a flag for every message: for every rank that it sends to, and every part of a
-batch.  Only the rank itself writes to its
+exchange, its send buffer and a flag for every message: for every rank that it sends to, and every part of
+a batch.  Only the rank itself writes to its
 buffers: it packs there, and then sets the flags.  A receiver waits for the flag, copies its block from the
 sender's buffer to its own receive buffer, and takes the flag back.  At the beginning of the next forward
 the sender waits until all flags are taken back: then everything has been read and it may pack
@@ -15,6 +15,7 @@ complete an earlier call before they can come here.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from repurpose_hpc.errors import UserError
 from repurpose_hpc.kernels import await_read, collect, publish
 from repurpose_hpc.runtime.blocks import EXCHANGE, WAIT, Call
 from repurpose_hpc.runtime.functions import function, handle
-from repurpose_hpc.runtime.messages import Carrier, Message
+from repurpose_hpc.runtime.messages import Carrier, Message, Ranks
 
 # A cache line: what ranks write to at the same time is not in the same one.
 LINE = 64
@@ -55,10 +56,11 @@ class Window:
             raise UserError(
                 f"{refused}{SHARED_MEMORY} has {free}; make it larger, take smaller batches, or another way"
             )
-        try:
+        self._window = MPI.WIN_NULL
+        with suppress(MPI.Exception):
             self._window = MPI.Win.Allocate_shared(size + LINE, comm=comm)
-        except MPI.Exception as error:
-            raise UserError(f"{refused}MPI does not give them ({error}); take another way") from error
+        if comm.allreduce(self._window == MPI.WIN_NULL, MPI.LOR):
+            raise UserError(f"{refused}MPI does not give them; take another way")
         part = np.frombuffer(self._window.Shared_query(comm.rank)[0], np.uint8)
         start = -part.ctypes.data % LINE
         self.memory = part[start : start + size]
@@ -109,11 +111,11 @@ def on_one_node(comm: MPI.Comm) -> bool:
     return together
 
 
-def shared(comm: MPI.Comm, sent: Message, received: Message, tag: int) -> Carrier:
+def shared(ranks: Ranks, sent: Message, received: Message, tag: int) -> Carrier:
     """Through the outboxes of the ranks; see above."""
     # The last forward may have had its parts elsewhere in the buffer: all of them must have been read.
     all_flags, flags = sent.outbox.flags.reshape(-1), sent.outbox.flags[sent.part]
-    blocks, idle = _blocks(comm, sent, received), _Idle(comm)
+    blocks, idle = _blocks(ranks.comm, sent, received), _Idle(ranks.comm)
     begin: list[Call] = [(WAIT, await_read, (all_flags, idle.call))] if sent.peers else []
     post: list[Call] = [(EXCHANGE, publish, (flags,))] if sent.peers else []
     wait: list[Call] = [(WAIT, collect, (blocks, idle.call))] if received.peers else []

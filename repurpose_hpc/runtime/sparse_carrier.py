@@ -23,12 +23,12 @@ from mpi4py import MPI
 from repurpose_hpc.kernels import expand, squeeze
 from repurpose_hpc.runtime.blocks import EXCHANGE, PACK, WAIT, Call
 from repurpose_hpc.runtime.functions import Requests, function
-from repurpose_hpc.runtime.messages import Carrier, Message, Tally
+from repurpose_hpc.runtime.messages import Carrier, Message, Ranks, Tally
 
 
-def sparse(comm: MPI.Comm, sent: Message, received: Message, tag: int) -> Carrier:
+def sparse(ranks: Ranks, sent: Message, received: Message, tag: int) -> Carrier:
     """An exchange of one batch size without zeros; ``tag`` tells its messages from other exchanges'."""
-    sends, receives = _Sends(comm, sent, tag), _Receives(comm, received, tag)
+    sends, receives = _Sends(ranks.comm, sent, tag), _Receives(ranks.comm, received, tag)
     return Carrier(
         receives.begin_calls(),
         [(PACK, sends.squeeze, ()), (EXCHANGE, sends.start, ())],
@@ -66,7 +66,7 @@ class _Receives:
     """The messages for this rank, one from each peer."""
 
     def __init__(self, comm: MPI.Comm, received: Message, tag: int) -> None:
-        self._blocks = _unsigned_blocks(received)
+        self._blocks, self._type = _unsigned_blocks(received), received.type
         self._messages = [np.empty_like(block) for block in self._blocks]
         both = zip(self._messages, received.peers, strict=True)
         self._started = [comm.Recv_init(message, peer, tag) for message, peer in both]
@@ -83,7 +83,7 @@ class _Receives:
 
     def expand(self) -> None:
         for message, status, block in zip(self._messages, self._statuses, self._blocks, strict=True):
-            expand(message, status.Get_count() // message.itemsize, block)
+            expand(message, status.Get_count(self._type), block)
 
 
 def _unsigned_blocks(message: Message) -> list[np.ndarray]:

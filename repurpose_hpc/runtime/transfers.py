@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from mpi4py import MPI
 
 from repurpose_hpc.kernels import pack, pack_codes, unpack_add, unpack_codes
 from repurpose_hpc.model.wire import EXACT
@@ -20,8 +19,8 @@ from repurpose_hpc.plan.shard import Lists
 from repurpose_hpc.runtime.blocks import COMPUTE, PACK, Call
 from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.exchange import Exchange, Items, merge_items
-from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.messages import Carrier
+from repurpose_hpc.runtime.setting import Setting
 from repurpose_hpc.runtime.wire import Wire
 
 UNROUNDED = Wire(EXACT, ())
@@ -47,9 +46,7 @@ class Transfer:
         lists: Sequence[Lists],
         activations: Buffer,
         space: str,
-        hosting: Hosting,
-        comm: MPI.Comm,
-        max_batch: int,
+        setting: Setting,
         wire: Wire = UNROUNDED,
     ) -> None:
         """Nothing is sent yet.
@@ -59,22 +56,23 @@ class Transfer:
             activations: of the hosted workers' neurons of ``space``: ghosts are copied from there,
                 sums are added there.
             space: of the neurons in ``lists``.
-            hosting, comm, max_batch: of the program.
+            setting: of the program.
             wire: how they travel.
         """
-        self.activations, self.hosting, self.wire = activations, hosting, wire
+        self.activations, self.hosting, self.wire = activations, setting.hosting, wire
+        max_batch = setting.max_batch
         sending = [(each.sent_to, each.sent) for each in lists]
         receiving = [(each.received_from, each.received) for each in lists]
         sent, received = self._items(sending, self.sender_owns), self._items(receiving, not self.sender_owns)
         dtype, values = activations.flat.dtype, activations.values
-        self.exchange = Exchange(comm, sent, received, max_batch, wire.dtype(dtype), values)
+        self.exchange = Exchange(setting.comm, sent, received, max_batch, wire.dtype(dtype), values)
         # What came, as numbers.
         self.arrived = self.exchange.receive
         if not wire.is_exact:
             self.arrived = Buffer(received.neurons.size, max_batch, dtype, values)
             self.sent_scales, self.received_scales = map(wire.scales, (sent.neurons, received.neurons))
         owned, masked = (sent, received) if self.sender_owns else (received, sent)
-        self.owned = hosting.rows(space, owned.neurons)  # in the masks of other ranks
+        self.owned = self.hosting.rows(space, owned.neurons)  # in the masks of other ranks
         self.far = masked.positions  # in the buffer of the exchange
         if self.sender_owns:
             self._place(receiving, space, self.arrived, max_batch)
