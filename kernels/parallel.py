@@ -67,28 +67,7 @@ def dense_threads(
 
 
 @parallel_jit
-def csr_vector_threads(
-    data: np.ndarray,
-    indices: np.ndarray,
-    indptr: np.ndarray,
-    x: np.ndarray,
-    start: np.ndarray,
-    out: np.ndarray,
-    code: int,
-    alpha: float,
-    beta: float,
-    shares: np.ndarray,
-) -> None:
-    """``csr_vector`` by several threads, each with its ``shares`` of the rows."""
-    for t in numba.prange(len(shares) - 1):
-        first, last = shares[t], shares[t + 1]
-        csr_vector(
-            data, indices, indptr[first : last + 1], x, start[first:last], out[first:last], code, alpha, beta
-        )
-
-
-@parallel_jit
-def csr_batch_threads(
+def csr_threads(
     data: np.ndarray,
     indices: np.ndarray,
     indptr: np.ndarray,
@@ -100,12 +79,14 @@ def csr_batch_threads(
     beta: float,
     shares: np.ndarray,
 ) -> None:
-    """``csr_batch`` by several threads, each with its ``shares`` of the rows."""
+    """``csr_vector``, or ``csr_batch`` for X with two axes, by threads with their ``shares`` of the rows."""
     for t in numba.prange(len(shares) - 1):
         first, last = shares[t], shares[t + 1]
-        csr_batch(
-            data, indices, indptr[first : last + 1], X, start[first:last], out[first:last], code, alpha, beta
-        )
+        ends, begun, done = indptr[first : last + 1], start[first:last], out[first:last]
+        if X.ndim == 1:
+            csr_vector(data, indices, ends, X, begun, done, code, alpha, beta)
+        else:
+            csr_batch(data, indices, ends, X, begun, done, code, alpha, beta)
 
 
 @parallel_jit

@@ -12,7 +12,7 @@ from .csr import INDEX_DTYPE, csr_batch, csr_vector
 from .dense import dense, dense_scratch, panel_rows, tiles_size
 from .exchange import pack, unpack, unpack_add
 from .maps import COMBINATION_CODES, affine, combine, take_positions
-from .parallel import convolve_threads, csr_batch_threads, csr_vector_threads, dense_threads
+from .parallel import convolve_threads, csr_threads, dense_threads
 from .pooling import average_pool, depthwise, max_pool
 from .rows import finish
 from .tape import compile_player
@@ -73,8 +73,8 @@ def warm_up(
     if parallel:
         shares, tiles = np.array([0, 1]), np.empty((1, tiles_size(1, panels.shape[2])), dtype)
         dense_threads(panels, vector, matrix, matrix, out_matrix, scratch, *epilogue, shares, tiles)
-        csr_vector_threads(vector, indices, indptr, vector, vector, out_vector, *epilogue, shares)
-        csr_batch_threads(vector, indices, indptr, matrix, matrix, out_matrix, *epilogue, shares)
+        csr_threads(vector, indices, indptr, vector, vector, out_vector, *epilogue, shares)
+        csr_threads(vector, indices, indptr, matrix, matrix, out_matrix, *epilogue, shares)
     compile_player(vector, panels)
     return time.perf_counter() - began
 

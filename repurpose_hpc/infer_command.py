@@ -34,9 +34,9 @@ from repurpose_hpc.plan.files import check_model, read_plan
 from repurpose_hpc.process import age
 from repurpose_hpc.progress import Progress
 from repurpose_hpc.runtime.agreement import alike, collectively
-from repurpose_hpc.runtime.carriers import DEFAULT_WAY
 from repurpose_hpc.runtime.checks import check_input
 from repurpose_hpc.runtime.choice import WAYS
+from repurpose_hpc.runtime.exchanges.carriers import DEFAULT_WAY
 from repurpose_hpc.runtime.job import Job
 from repurpose_hpc.runtime.job import run as run_job
 from repurpose_hpc.runtime.launch import check_launch

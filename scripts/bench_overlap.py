@@ -22,7 +22,7 @@ from repurpose_hpc.bench.table import Table
 from repurpose_hpc.bench.turns import REPEATS, in_turns, together
 from repurpose_hpc.options import integers, positive
 from repurpose_hpc.plan.shard import make_shard
-from repurpose_hpc.runtime.carriers import DEFAULT_WAY, available
+from repurpose_hpc.runtime.exchanges.carriers import DEFAULT_WAY, available
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.timing import measure
 

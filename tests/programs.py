@@ -11,7 +11,8 @@ from mpi4py import MPI
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.plan.shard import make_shard
-from repurpose_hpc.runtime import carriers, functions
+from repurpose_hpc.runtime import functions
+from repurpose_hpc.runtime.exchanges import carriers
 from repurpose_hpc.runtime.hosting import hosted_workers
 from repurpose_hpc.runtime.program import Program
 

@@ -93,9 +93,9 @@ def test_more_ranks_than_workers(refused, folder):
 # Runs the command where there is next to no shared memory.
 NO_ROOM = """
 from repurpose_hpc.infer import main
-from repurpose_hpc.runtime import shared_carrier
+from repurpose_hpc.runtime.exchanges import shared
 
-shared_carrier._free_bytes = lambda: 100
+shared._free_bytes = lambda: 100
 main()
 """
 

@@ -7,7 +7,8 @@ import pytest
 from mpi4py import MPI
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.runtime import carriers, choice, shared_carrier
+from repurpose_hpc.runtime import choice
+from repurpose_hpc.runtime.exchanges import carriers, shared
 
 ALONE = MPI.COMM_SELF
 
@@ -31,11 +32,11 @@ def test_memory_is_shared_on_one_node_only(monkeypatch):
 
 
 def test_little_shared_memory_is_refused(monkeypatch):
-    monkeypatch.setattr(shared_carrier, "_free_bytes", lambda: 1000)
+    monkeypatch.setattr(shared, "_free_bytes", lambda: 1000)
     with pytest.raises(
         UserError, match="1064 bytes of shared memory are needed, .* has 1000; make it larger"
     ):
-        shared_carrier.Window(1000, ALONE)
+        shared.Window(1000, ALONE)
 
 
 def test_every_way_is_tried_on_the_batch_that_is_given(monkeypatch):

@@ -193,7 +193,10 @@ def test_the_way_of_the_exchange_is_reported(infer, tmp_path):
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
-def test_threads_and_parts(infer):
+def test_threads_and_parts(infer, monkeypatch):
+    # Open MPI binds two ranks or fewer to a core each.
+    for name in ("OMPI_MCA_hwloc_base_binding_policy", "PRTE_MCA_hwloc_default_binding_policy"):
+        monkeypatch.setenv(name, "none")
     options = "--workers", 2, "--threads", 2, "--micro-batches", 3, "--batch-size", 64, "--repeat", 2
     report, summary = infer(1, *options)
     assert report["threads_per_rank"] == 2 and "1 with 2 threads each" in summary

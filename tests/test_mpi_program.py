@@ -31,14 +31,15 @@ from repurpose_hpc.plan.plan import (
     single_worker_plan,
 )
 from repurpose_hpc.plan.shard import make_shard
-from repurpose_hpc.runtime import parallel, shared_carrier
+from repurpose_hpc.runtime import parallel
 from repurpose_hpc.runtime.buffers import parts_of
-from repurpose_hpc.runtime.carriers import CARRIERS, DEFAULT_WAY, available
 from repurpose_hpc.runtime.choice import AUTO, choose_way
+from repurpose_hpc.runtime.exchanges import shared
+from repurpose_hpc.runtime.exchanges.carriers import CARRIERS, DEFAULT_WAY, available
+from repurpose_hpc.runtime.exchanges.shared import on_one_node
 from repurpose_hpc.runtime.hosting import hosted_workers
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.setting import Formats
-from repurpose_hpc.runtime.shared_carrier import on_one_node
 
 pytestmark = pytest.mark.mpi
 
@@ -229,7 +230,7 @@ def test_without_room_all_ranks_refuse_and_automatic_choice_goes_on(monkeypatch)
     plan = small_plans.random_plan(network, COMM.size, "partitioned", 5)
     program = make_program(network, plan, 3, way="shared")
     free = 0 if COMM.rank == COMM.size - 1 else 2**40
-    monkeypatch.setattr(shared_carrier, "_free_bytes", lambda: free)
+    monkeypatch.setattr(shared, "_free_bytes", lambda: free)
     columns = np.zeros((program.input_columns.size, 3), program.dtype)
     with pytest.raises(UserError, match="bytes of shared memory are needed"):
         program.forward(columns)

@@ -21,9 +21,9 @@ from repurpose_hpc.bench.turns import in_turns, together
 from repurpose_hpc.runtime.agreement import collectively
 from repurpose_hpc.runtime.blocks import PHASES, Call
 from repurpose_hpc.runtime.buffers import Part
-from repurpose_hpc.runtime.carriers import DEFAULT_WAY, SHARED, available
-from repurpose_hpc.runtime.exchange import Exchange, Items, Sharing
-from repurpose_hpc.runtime.messages import Carrier
+from repurpose_hpc.runtime.exchanges.carriers import DEFAULT_WAY, SHARED, available
+from repurpose_hpc.runtime.exchanges.exchange import Exchange, Items, Sharing
+from repurpose_hpc.runtime.exchanges.messages import Carrier
 from repurpose_hpc.runtime.tape import Tape, carry_out, taped
 
 IN_A_ROW = 10

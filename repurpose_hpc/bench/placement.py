@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numba  # noqa: F401  It allows as many threads as it sees cores when imported: before ranks are pinned.
 from mpi4py import MPI
 
 from repurpose_hpc.runtime.hosts import machine

@@ -21,8 +21,8 @@ from repurpose_hpc.runtime import kernel_rates
 from repurpose_hpc.runtime.agreement import collectively
 from repurpose_hpc.runtime.blocks import Call
 from repurpose_hpc.runtime.buffers import Part
-from repurpose_hpc.runtime.carriers import DEFAULT_WAY
-from repurpose_hpc.runtime.exchange import Exchange, Items
+from repurpose_hpc.runtime.exchanges.carriers import DEFAULT_WAY
+from repurpose_hpc.runtime.exchanges.exchange import Exchange, Items
 
 # Values of the messages that give G, smallest and largest; and the longest that one of them may take.
 FEW_VALUES, MANY_VALUES, MOST_SECONDS = 1 << 10, 1 << 18, 0.05

@@ -8,7 +8,7 @@ import numpy as np
 from mpi4py import MPI
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.runtime.carriers import CARRIERS, DEFAULT_WAY, SHARED, SPARSE, available
+from repurpose_hpc.runtime.exchanges.carriers import CARRIERS, DEFAULT_WAY, SHARED, SPARSE, available
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.timing import measure
 

@@ -34,10 +34,10 @@ from repurpose_hpc.process import age
 from repurpose_hpc.runtime import result
 from repurpose_hpc.runtime.agreement import alike, collectively
 from repurpose_hpc.runtime.buffers import parts_of
-from repurpose_hpc.runtime.carriers import DEFAULT_WAY
 from repurpose_hpc.runtime.certificate import Certificate
 from repurpose_hpc.runtime.checks import Checks, check_input
 from repurpose_hpc.runtime.choice import AUTO, check_way, choose_way, may_leave_out_zeros
+from repurpose_hpc.runtime.exchanges.carriers import DEFAULT_WAY
 from repurpose_hpc.runtime.loading import load_shards, warm_up
 from repurpose_hpc.runtime.parallel import check_threads, use_threads
 from repurpose_hpc.runtime.program import Program, one_process

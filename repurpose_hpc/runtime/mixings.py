@@ -12,7 +12,7 @@ from repurpose_hpc.plan.shard import Block
 from repurpose_hpc.runtime.blocks import COMPUTE, NO_ACTIVATION, PACK, Call, Epilogue, weights_kept
 from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.convolution import choose
-from repurpose_hpc.runtime.messages import Carrier
+from repurpose_hpc.runtime.exchanges.messages import Carrier
 from repurpose_hpc.runtime.setting import Setting
 from repurpose_hpc.runtime.transfers import GhostTransfer, SumTransfer
 from repurpose_hpc.runtime.wire import Wire

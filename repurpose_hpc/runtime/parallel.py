@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
 
 import numba
 import numpy as np
@@ -15,8 +14,7 @@ from repurpose_hpc.kernels import aligned, convolve_direct, csr_batch, csr_vecto
 from repurpose_hpc.kernels.dense import tiles_size
 from repurpose_hpc.kernels.parallel import (
     convolve_threads,
-    csr_batch_threads,
-    csr_vector_threads,
+    csr_threads,
     dense_threads,
     row_shares,
 )
@@ -75,21 +73,22 @@ def _dense(threads: int, panels: np.ndarray, scales: np.ndarray, X: np.ndarray, 
 
 
 def _csr(
-    function: Callable, threads: int, data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, *rest: object
+    threads: int, data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, X: np.ndarray, *rest: object
 ) -> tuple:
-    X, shares = rest[0], row_shares(indptr, threads)
-    return data.size * (X.size // max(1, len(X))), (function, (data, indices, indptr, *rest, shares))
+    columns = X.size // max(1, len(X))
+    return data.size * columns, (csr_threads, (data, indices, indptr, X, *rest, row_shares(indptr, threads)))
 
 
 def _convolution(threads: int, weights: np.ndarray, *rest: object) -> tuple:
-    out, shares = rest[6], row_shares(np.arange(len(weights) + 1), threads)
+    *_, out, _code, _alpha, _beta = rest
     positions = out.size // max(1, len(out))
+    shares = row_shares(np.arange(len(weights) + 1), threads)
     return weights.size * positions, (convolve_threads, (weights, *rest, shares))
 
 
 _MAKERS: dict[Callable, Callable[..., tuple]] = {
     dense: _dense,
-    csr_vector: partial(_csr, csr_vector_threads),
-    csr_batch: partial(_csr, csr_batch_threads),
+    csr_vector: _csr,
+    csr_batch: _csr,
     convolve_direct: _convolution,
 }

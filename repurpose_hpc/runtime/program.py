@@ -14,11 +14,11 @@ from repurpose_hpc.plan.plan import single_worker_plan
 from repurpose_hpc.plan.shard import Shard, make_shard
 from repurpose_hpc.runtime.blocks import PHASES, Epilogue, epilogue_of
 from repurpose_hpc.runtime.buffers import Buffer, Scratch, parts_of
-from repurpose_hpc.runtime.carriers import DEFAULT_WAY, SHARED
-from repurpose_hpc.runtime.exchange import Sharing, deactivate_empty
+from repurpose_hpc.runtime.exchanges.carriers import DEFAULT_WAY, SHARED
+from repurpose_hpc.runtime.exchanges.exchange import Sharing, deactivate_empty
+from repurpose_hpc.runtime.exchanges.messages import Tally
 from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.local import ENDING, LocalStep
-from repurpose_hpc.runtime.messages import Tally
 from repurpose_hpc.runtime.mixings import MixingStep
 from repurpose_hpc.runtime.schedule import Schedule
 from repurpose_hpc.runtime.setting import EXACTLY, Formats, Setting

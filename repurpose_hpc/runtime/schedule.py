@@ -19,8 +19,8 @@ import numpy as np
 from repurpose_hpc.model.wire import code_dtype
 from repurpose_hpc.runtime.blocks import Call
 from repurpose_hpc.runtime.buffers import Buffer, Part
+from repurpose_hpc.runtime.exchanges.messages import Carrier, Tally
 from repurpose_hpc.runtime.local import LocalStep
-from repurpose_hpc.runtime.messages import Carrier, Tally
 from repurpose_hpc.runtime.mixings import MixingStep
 from repurpose_hpc.runtime.parallel import on_threads
 from repurpose_hpc.runtime.setting import Setting

@@ -18,8 +18,8 @@ from repurpose_hpc.model.wire import EXACT
 from repurpose_hpc.plan.shard import Lists
 from repurpose_hpc.runtime.blocks import COMPUTE, PACK, Call
 from repurpose_hpc.runtime.buffers import Buffer, Part
-from repurpose_hpc.runtime.exchange import Exchange, Items, merge_items
-from repurpose_hpc.runtime.messages import Carrier
+from repurpose_hpc.runtime.exchanges.exchange import Exchange, Items, merge_items
+from repurpose_hpc.runtime.exchanges.messages import Carrier
 from repurpose_hpc.runtime.setting import Setting
 from repurpose_hpc.runtime.wire import Wire
 

@@ -10,8 +10,8 @@ receive buffer for it (see ``exchange``).  One exchange is one message for each 
   exchange nothing with.
 - ``p2p``: persistent sends and receives.  All receives of a forward are started when it begins: by then
   what came in the last one has been used.  A tag for each exchange keeps them apart.
-- ``sparse``: the same, but zeros are left out of the messages (see ``sparse_carrier``).
-- ``shared``: no messages, but memory that all ranks of one node see (see ``shared_carrier``).
+- ``sparse``: the same, but zeros are left out of the messages (see ``exchanges.sparse``).
+- ``shared``: no messages, but memory that all ranks of one node see (see ``exchanges.shared``).
 
 Every way is prepared once for a batch size.  It is then a few calls of MPI functions, or of kernels, with
 arguments that stay the same, so that compiled code can make them; only ``sparse``, whose messages have other
@@ -26,10 +26,10 @@ import numpy as np
 from mpi4py import MPI
 
 from repurpose_hpc.runtime.blocks import EXCHANGE, WAIT, Call
+from repurpose_hpc.runtime.exchanges.messages import Carrier, Message, Ranks
+from repurpose_hpc.runtime.exchanges.shared import on_one_node, shared
+from repurpose_hpc.runtime.exchanges.sparse import sparse
 from repurpose_hpc.runtime.functions import Requests, Span, function, handle
-from repurpose_hpc.runtime.messages import Carrier, Message, Ranks
-from repurpose_hpc.runtime.shared_carrier import on_one_node, shared
-from repurpose_hpc.runtime.sparse_carrier import sparse
 
 DEFAULT_WAY, SPARSE, SHARED = "ialltoallv", "sparse", "shared"
 

@@ -16,9 +16,9 @@ from mpi4py import MPI
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.kernels import INDEX_DTYPE, aligned
 from repurpose_hpc.runtime.buffers import Buffer, Part
-from repurpose_hpc.runtime.carriers import CARRIERS
-from repurpose_hpc.runtime.messages import Carrier, Message, Ranks
-from repurpose_hpc.runtime.shared_carrier import Outbox, Window, outbox_bytes
+from repurpose_hpc.runtime.exchanges.carriers import CARRIERS
+from repurpose_hpc.runtime.exchanges.messages import Carrier, Message, Ranks
+from repurpose_hpc.runtime.exchanges.shared import Outbox, Window, outbox_bytes
 
 MOST_NUMBERS = np.iinfo(np.intc).max
 _MPI_TYPES = {

@@ -13,7 +13,7 @@ from repurpose_hpc.runtime.blocks import Call
 from repurpose_hpc.runtime.functions import handle
 
 if TYPE_CHECKING:
-    from repurpose_hpc.runtime.shared_carrier import Outbox
+    from repurpose_hpc.runtime.exchanges.shared import Outbox
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,8 +22,8 @@ from mpi4py import MPI
 
 from repurpose_hpc.kernels import expand, squeeze
 from repurpose_hpc.runtime.blocks import EXCHANGE, PACK, WAIT, Call
+from repurpose_hpc.runtime.exchanges.messages import Carrier, Message, Ranks, Tally
 from repurpose_hpc.runtime.functions import Requests, function
-from repurpose_hpc.runtime.messages import Carrier, Message, Ranks, Tally
 
 
 def sparse(ranks: Ranks, sent: Message, received: Message, tag: int) -> Carrier:

@@ -24,8 +24,8 @@ from mpi4py import MPI
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.kernels import await_read, collect, publish
 from repurpose_hpc.runtime.blocks import EXCHANGE, WAIT, Call
+from repurpose_hpc.runtime.exchanges.messages import Carrier, Message, Ranks
 from repurpose_hpc.runtime.functions import function, handle
-from repurpose_hpc.runtime.messages import Carrier, Message, Ranks
 
 # A cache line: what ranks write to at the same time is not in the same one.
 LINE = 64
