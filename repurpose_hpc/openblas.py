@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+
+from repurpose_hpc.threads import held
 
 _MAPS = Path("/proc/self/maps")
 
@@ -41,8 +42,7 @@ def core_name() -> str:
     return get().decode()
 
 
-@contextmanager
-def threads(number: int) -> Iterator[None]:
+def threads(number: int) -> AbstractContextManager[None]:
     """A block in which NumPy's products use so many threads.
 
     Raises:
@@ -51,9 +51,4 @@ def threads(number: int) -> Iterator[None]:
     read, write = (function(f"openblas_{verb}_num_threads") for verb in ("get", "set"))
     if write is None:
         raise RuntimeError("expected NumPy with OpenBLAS, whose threads can be set, found another library")
-    before = read()
-    write(number)
-    try:
-        yield
-    finally:
-        write(before)
+    return held(number, read, write)

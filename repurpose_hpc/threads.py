@@ -12,6 +12,8 @@ result is then the same, bit for bit, as with as many ranks, which BLAS threads 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _limited_by_us = False
@@ -33,3 +35,14 @@ def threads() -> str:
 def free_threads() -> int:
     """How many threads may share the tasks of a process that is alone: a core each, unless BLAS has them."""
     return len(os.sched_getaffinity(0)) if _limited_by_us else 1
+
+
+@contextmanager
+def held(number: int, read: Callable[[], int], write: Callable[[int], object]) -> Iterator[None]:
+    """A block in which a library, whose setting is read and written so, uses so many threads."""
+    before = read()
+    write(number)
+    try:
+        yield
+    finally:
+        write(before)

@@ -28,6 +28,7 @@ from repurpose_hpc.runtime.blocks import DenseProduct, epilogue_of
 from repurpose_hpc.runtime.hosting import hosted_workers
 from repurpose_hpc.runtime.program import Program, one_process
 from repurpose_hpc.scaling.networks import cut_at_budget, random_network
+from repurpose_hpc.threads import held
 
 LAYERS, SEED = 4, 0
 RESTRUCTURED, DENSE, SINGLE_RESTRUCTURED = "restructured", "dense", "single_restructured"
@@ -208,15 +209,9 @@ def _peers(layers: Layers, threads: int, placement: Placement, peers: Peers) -> 
     return found
 
 
-@contextmanager
-def numba_threads(number: int) -> Iterator[None]:
+def numba_threads(number: int) -> AbstractContextManager[None]:
     """A block in which so many of Numba's threads are awake."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(number)
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)
+    return held(number, numba.get_num_threads, numba.set_num_threads)
 
 
 def _setting(number: int, placement: Placement, threads: Callable[[int], AbstractContextManager]) -> Setting:

@@ -24,8 +24,10 @@ def check_way(way: str, comm: MPI.Comm) -> None:
     Raises:
         UserError: on all ranks: MPI has no such collective, or the ranks are not on one node.
     """
+    if way in (AUTO, DEFAULT_WAY):
+        return
     ways = available(comm)
-    if way != AUTO and way not in ways:
+    if way not in ways:
         why = "the ranks are on several nodes" if way == SHARED else "this MPI does not have it"
         raise UserError(f"--exchange {way}: {why}; choose one of {', '.join(ways)}, or auto")
 

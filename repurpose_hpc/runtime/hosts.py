@@ -28,10 +28,9 @@ class Hosts:
 
     def __init__(self, comm: MPI.Comm) -> None:
         here = machine(), _network()
-        ranks = comm.allgather((*here, frozenset(os.sched_getaffinity(0))))
-        hosts = [(machine, network) for machine, network, _ in ranks]
+        hosts = comm.allgather(here)
         self.count = len(set(hosts))
-        self.oversubscribed = any(_is_crowded(ranks, name) for name, _ in set(hosts))
+        self.oversubscribed = cores_per_rank(comm) == 0
         self._comm, self._speaks = comm, hosts.index(here) == comm.rank
 
     def sent(self) -> np.ndarray | None:
@@ -51,7 +50,10 @@ class Hosts:
 
 
 def cores_per_rank(comm: MPI.Comm) -> int:
-    """How many cores each rank can have to itself, where they are fewest; collective, the same on all."""
+    """How many cores each rank can have to itself, where they are fewest; collective, the same on all.
+
+    0: a machine has more ranks than cores that they may use.
+    """
     ranks = comm.allgather((machine(), os.sched_getaffinity(0)))
     fewest = min(len(cores) for _, cores in ranks)
     for name in {name for name, _ in ranks}:
@@ -68,11 +70,6 @@ def machine() -> str:
 def _network() -> int:
     """What tells the network namespaces of a machine apart."""
     return os.stat(_NETWORK).st_ino if _NETWORK.exists() else 0
-
-
-def _is_crowded(ranks: list[tuple[str, int, frozenset[int]]], machine_name: str) -> bool:
-    cores = [each for name, _, each in ranks if name == machine_name]
-    return len(cores) > len(frozenset.union(*cores))
 
 
 def _interfaces() -> np.ndarray:

@@ -38,7 +38,7 @@ from repurpose_hpc.runtime.certificate import Certificate
 from repurpose_hpc.runtime.checks import Checks, check_input
 from repurpose_hpc.runtime.choice import AUTO, check_way, choose_way, may_leave_out_zeros
 from repurpose_hpc.runtime.exchanges.carriers import DEFAULT_WAY
-from repurpose_hpc.runtime.loading import load_shards, warm_up
+from repurpose_hpc.runtime.loading import compile_kernels, has_maps, load_shards
 from repurpose_hpc.runtime.parallel import check_threads, use_threads
 from repurpose_hpc.runtime.program import Program, one_process
 from repurpose_hpc.runtime.setting import Formats
@@ -119,21 +119,20 @@ def run(
     clock.seconds["import"] = imported
     with clock("load"):
         stored, shards = load_shards(job.shards, job.dtype, comm)
-    with collectively(comm):
-        job = replace(job, wire=_wire(job, stored))
-        _check_certify(job)
-    with alike(comm):
-        check_way(job.exchange, comm)
-        check_threads(job.threads, comm)
-    if job.threads > 1:
-        use_threads(job.threads)
+    job = _settle(job, stored, comm)
     with clock("jit"):
         zeros = may_leave_out_zeros(job.exchange)
-        warm_up(job.dtype, shards[0].graph, comm, job.formats, zeros, job.threads)
+        compile_kernels(job.dtype, has_maps(shards[0].graph), comm, job.formats, zeros, job.threads)
     file, samples = _open_input(job, shards[0], comm)
     job = replace(job, batch_size=min(job.batch_size, samples))
-    parallel = {"threads": job.threads, "micro_batches": job.micro_batches}
-    program = Program(shards, comm, job.batch_size, job.formats, **parallel)
+    program = Program(
+        shards,
+        comm,
+        job.batch_size,
+        job.formats,
+        threads=job.threads,
+        micro_batches=job.micro_batches,
+    )
     with collectively(comm):
         source = Input(job.input, program.input_columns, samples, job.dtype)
 
@@ -294,6 +293,23 @@ class Stream:
             self.output.append(outputs)
         with self.clock("check"):
             self.checks.add(outputs)
+
+
+def _settle(job: Job, stored: StoredPlan, comm: MPI.Comm) -> Job:
+    """``job`` with its wire, once it is known that it can run as it says; collective.
+
+    Raises:
+        SystemExit: on every rank, after a message: something cannot be done with this plan, or here.
+    """
+    with collectively(comm):
+        job = replace(job, wire=_wire(job, stored))
+        _check_certify(job)
+    with alike(comm):
+        check_way(job.exchange, comm)
+        check_threads(job.threads, comm)
+    if job.threads > 1:
+        use_threads(job.threads)
+    return job
 
 
 def _wire(job: Job, stored: StoredPlan) -> str:

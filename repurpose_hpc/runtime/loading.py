@@ -46,20 +46,12 @@ def cast(shard: Shard, dtype: np.dtype) -> Shard:
     return replace(shard, graph=shard.graph.astype(dtype), blocks=blocks)
 
 
-def warm_up(
-    dtype: np.dtype,
-    graph: Network,
-    comm: MPI.Comm,
-    formats: Formats = EXACTLY,
-    zeros: bool = False,
-    threads: int = 1,
-) -> None:
-    """Compile the kernels that ``graph`` needs; see ``compile_kernels``; collective."""
-    maps = not all(
+def has_maps(graph: Network) -> bool:
+    """Whether a network takes the kernels for feature maps."""
+    return not all(
         isinstance(op, Elementwise) or (isinstance(op, Mixing) and op.window is None)
         for op in graph.operations
     )
-    compile_kernels(dtype, maps, comm, formats, zeros, threads)
 
 
 def compile_kernels(

@@ -21,20 +21,22 @@ from repurpose_hpc.kernels.parallel import (
 from repurpose_hpc.runtime.blocks import Call
 from repurpose_hpc.runtime.hosts import cores_per_rank
 
-# Multiplications below which starting the threads takes longer than they save (two starts of 2 µs).
+# Multiplications below which starting the threads takes longer than they save.
 LEAST_WORK = 100_000
 
 
 def check_threads(threads: int, comm: MPI.Comm) -> None:
-    """Refuse more threads than there are cores for; collective.
+    """Refuse more threads than there are cores for; collective, all ranks with the same ``threads``.
 
     Raises:
         UserError: on all ranks: on some machine there are fewer cores for each rank.
     """
-    most = min(cores_per_rank(comm), comm.allreduce(numba.config.NUMBA_NUM_THREADS, MPI.MIN))
-    if threads > max(1, most):
+    if threads == 1:
+        return
+    most = max(1, min(cores_per_rank(comm), comm.allreduce(numba.config.NUMBA_NUM_THREADS, MPI.MIN)))
+    if threads > most:
         raise UserError(
-            f"--threads {threads}: expected at most {max(1, most)}, the cores that there are for each rank; "
+            f"--threads {threads}: expected at most {most}, the cores that there are for each rank; "
             "start fewer ranks, or give each more cores: mpirun --map-by slot:pe=N (Open MPI), mpirun "
             "-bind-to none (MPICH), srun --cpus-per-task=N"
         )

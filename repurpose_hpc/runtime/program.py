@@ -74,10 +74,10 @@ class Program:
             ValueError: ``shards`` are those of other workers.
         """
         graph = shards[0].graph
-        self._graph, self._hosting = graph, Hosting(shards, comm.size, comm.rank)
-        self.max_batch = max_batch
+        self._graph, self.max_batch = graph, max_batch
         self.dtype = next(iter(shards[0].blocks.values())).bias.dtype
-        self._setting = Setting(self._hosting, comm, max_batch, Scratch(self.dtype), formats, threads)
+        hosting, scratch = Hosting(shards, comm.size, comm.rank), Scratch(self.dtype)
+        self._setting = Setting(hosting, comm, max_batch, scratch, formats, threads)
         self.input_columns = self._columns(graph.input_tensors)
         self.output_columns = self._columns(graph.output_tensors)
         self._tensors = {tensor: self._buffer(tensor) for tensor in graph.input_tensors}
@@ -172,13 +172,13 @@ class Program:
         columns, first = [np.empty(0, np.int64)], 0
         for tensor in tensors:
             values = self._graph.values(tensor)
-            neurons = self._hosting.neurons(self._graph.space_of[tensor])
+            neurons = self._setting.hosting.neurons(self._graph.space_of[tensor])
             columns.append(first + (neurons[:, None] * values + np.arange(values)).ravel())
             first += self._graph.size(tensor)
         return np.concatenate(columns)
 
     def _buffer(self, tensor: str) -> Buffer:
-        rows = self._hosting.neurons(self._graph.space_of[tensor]).size
+        rows = self._setting.hosting.neurons(self._graph.space_of[tensor]).size
         return Buffer(rows, self.max_batch, self.dtype, self._graph.values(tensor))
 
     def _make_steps(self, shards: Sequence[Shard]) -> list[MixingStep | LocalStep]:
@@ -217,7 +217,7 @@ class Program:
     ) -> LocalStep:
         sources = [self._tensors[source] for source in op.sources]
         spaces = [self._graph.space(tensor) for tensor in (*op.sources, op.target)]
-        return LocalStep(op, sources, self._tensors[target], spaces, self._hosting, epilogue)
+        return LocalStep(op, sources, self._tensors[target], spaces, self._setting.hosting, epilogue)
 
     def _schedule(self, batch: int) -> Schedule:
         if not 0 < batch <= self.max_batch:

@@ -22,7 +22,7 @@ from repurpose_hpc.runtime.agreement import collectively
 from repurpose_hpc.runtime.checks import TOLERANCES
 from repurpose_hpc.runtime.hosts import Hosts
 from repurpose_hpc.runtime.launch import check_launch
-from repurpose_hpc.runtime.loading import load_shards, warm_up
+from repurpose_hpc.runtime.loading import compile_kernels, has_maps, load_shards
 from repurpose_hpc.runtime.program import Program, one_process
 from repurpose_hpc.runtime.streams import OutputGather
 from repurpose_hpc.runtime.timing import Timing, measure
@@ -49,7 +49,7 @@ def run(argv: list[str], comm: MPI.Comm, library: str) -> None:
         _check_ranks(comm.size, args.ranks)
     dtype = np.dtype(args.dtype)
     stored, shards = load_shards(args.shards, dtype, comm)
-    warm_up(dtype, shards[0].graph, comm)
+    compile_kernels(dtype, has_maps(shards[0].graph), comm)
     hosts = Hosts(comm)
     program = Program(shards, comm, max(args.batches))
     with collectively(comm):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ import torch
 from repurpose_hpc.bench.candidate import Candidate
 from repurpose_hpc.bench.peers.numpy_alone import Layers
 from repurpose_hpc.bench.turns import Setting
+from repurpose_hpc.threads import held
 
 
 def prepare() -> None:
@@ -20,15 +20,9 @@ def prepare() -> None:
     torch.set_grad_enabled(False)
 
 
-@contextmanager
-def threads(number: int) -> Iterator[None]:
+def threads(number: int) -> AbstractContextManager[None]:
     """A block in which torch uses so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return held(number, torch.get_num_threads, torch.set_num_threads)
 
 
 def linear(W: np.ndarray, b: np.ndarray) -> torch.nn.Linear:
