@@ -256,6 +256,8 @@ def test_checks_compare_with_the_rounding(tmp_path):
     checks.verify(np.dtype(np.float32), Formats(wire=INT8))
     with pytest.raises(UserError, match="expected outputs within 0.000987"):
         checks.verify(np.dtype(np.float32), Formats(wire="float16"))
+    with pytest.raises(UserError, match="--weights-dtype with more bits"):
+        checks.verify(np.dtype(np.float32), Formats(weights="float16"))
 
 
 def test_an_unknown_wire_is_refused():

@@ -8,7 +8,7 @@ from repurpose_hpc.data import Samples, check_labels, check_shape
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.reference import Compute, compute, forward
-from repurpose_hpc.model.wire import STEPS
+from repurpose_hpc.model.wire import EXACT, STEPS
 from repurpose_hpc.runtime.certificate import Certificate
 from repurpose_hpc.runtime.setting import EXACTLY, Formats
 from repurpose_hpc.runtime.streams import finite_batches
@@ -98,10 +98,11 @@ class Checks:
         """
         accepted = tolerance(dtype, formats)
         if self.restructured is not None and not self.relative_difference <= accepted:
+            remedy = "--dtype float64" if formats.weights == EXACT else "--weights-dtype with more bits"
             raise UserError(
                 f"expected outputs within {accepted:.3g} of the float64 reference of the same "
                 f"weights, relative to its largest, found {self.relative_difference:.3g}; the run is wrong "
-                "or the network amplifies rounding errors: try --dtype float64"
+                f"or the network amplifies rounding errors: try {remedy}"
             )
 
     @property
