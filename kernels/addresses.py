@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
 
 # Arguments that a function may have.
 MOST_ARGUMENTS = 10
@@ -55,3 +58,23 @@ def read_clock(typing, address):
         return builder.call(builder.inttoptr(arguments[0], kind), [])
 
     return types.float64(types.int64), generate
+
+
+def copy_bytes(source: int, target: int, count: int) -> None:
+    """Copy ``count`` bytes from one address to another."""
+    ctypes.memmove(int(target), int(source), int(count))
+
+
+@overload(copy_bytes, inline="always")
+def _compiled_copy(source, target, count):
+    return lambda source, target, count: _copy(source, target, count)
+
+
+@intrinsic
+def _copy(typing, source, target, count):
+    def generate(context, builder, signature, arguments):
+        byte = ir.IntType(8).as_pointer()
+        first, second = (builder.inttoptr(address, byte) for address in arguments[:2])
+        cgutils.raw_memcpy(builder, second, first, arguments[2], 1)
+
+    return types.void(types.int64, types.int64, types.int64), generate

@@ -1,4 +1,4 @@
-"""Moving rows between activations and message buffers.
+"""Moving rows between activations and message buffers, and blocks between buffers.
 
 Activations are neuron-major, (neurons, batch); one sample travels as (neurons, 1).
 ``rows`` are uint32 (``INDEX_DTYPE``) and not checked against the number of neurons.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .addresses import copy_bytes
 from .jit import jit
 
 
@@ -36,3 +37,10 @@ def unpack_add(buffer: np.ndarray, rows: np.ndarray, X: np.ndarray) -> None:
         row = rows[k]
         for b in range(X.shape[1]):
             X[row, b] += buffer[k, b]
+
+
+@jit
+def copy_blocks(blocks: np.ndarray) -> None:
+    """Copy blocks of memory: rows of (n, 3) int64 are the addresses to copy from and to, and bytes."""
+    for k in range(len(blocks)):
+        copy_bytes(blocks[k, 0], blocks[k, 1], blocks[k, 2])

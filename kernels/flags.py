@@ -22,7 +22,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from .addresses import call_function
+from .addresses import call_function, copy_bytes
 from .jit import jit
 
 SENDERS, RECEIVERS = 0, 1
@@ -78,11 +78,6 @@ def store_release(address: int, value: int) -> None:
     ctypes.c_int64.from_address(int(address)).value = value
 
 
-def copy_bytes(source: int, target: int, count: int) -> None:
-    """Copy ``count`` bytes from one address to another."""
-    ctypes.memmove(int(target), int(source), int(count))
-
-
 def yield_core() -> None:
     """Let others run that wait for this core."""
     os.sched_yield()
@@ -102,11 +97,6 @@ def _compiled_load(address):
 @overload(store_release, inline="always")
 def _compiled_store(address, value):
     return lambda address, value: _store(address, value)
-
-
-@overload(copy_bytes, inline="always")
-def _compiled_copy(source, target, count):
-    return lambda source, target, count: _copy(source, target, count)
 
 
 @overload(yield_core, inline="always")
@@ -133,16 +123,6 @@ def _store(typing, address, value):
         builder.store_atomic(arguments[1], _flag_at(builder, arguments[0]), "release", 8)
 
     return types.void(types.int64, types.int64), generate
-
-
-@intrinsic
-def _copy(typing, source, target, count):
-    def generate(context, builder, signature, arguments):
-        byte = ir.IntType(8).as_pointer()
-        first, second = (builder.inttoptr(address, byte) for address in arguments[:2])
-        cgutils.raw_memcpy(builder, second, first, arguments[2], 1)
-
-    return types.void(types.int64, types.int64, types.int64), generate
 
 
 @intrinsic

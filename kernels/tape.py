@@ -16,11 +16,12 @@ from .activations import activate_in_place
 from .addresses import MOST_ARGUMENTS, call_function, pointer, read_clock
 from .csr import INDEX_DTYPE, csr_batch, csr_vector
 from .dense import dense
-from .exchange import pack, unpack_add
+from .exchange import copy_blocks, pack, unpack_add
 from .flags import await_read, collect, publish
 from .jit import jit
 
-CALL, DENSE, CSR_VECTOR, CSR_BATCH, PACK, UNPACK_ADD, ACTIVATE, AWAIT_READ, PUBLISH, COLLECT = range(10)
+CALL, DENSE, CSR_VECTOR, CSR_BATCH, PACK, UNPACK_ADD, ACTIVATE, COPY_BLOCKS = range(8)
+AWAIT_READ, PUBLISH, COLLECT = range(8, 11)
 _CODES = {
     dense: DENSE,
     csr_vector: CSR_VECTOR,
@@ -31,6 +32,7 @@ _CODES = {
     await_read: AWAIT_READ,
     publish: PUBLISH,
     collect: COLLECT,
+    copy_blocks: COPY_BLOCKS,
 }
 # Code and phase, then the longest list of addresses and sizes: that of ``dense``.
 _SLOTS = 20
@@ -126,6 +128,8 @@ def play(
             publish(_row(a, 2, integer))
         elif a[0] == COLLECT:
             collect(_rows(a, 2, integer), _row(a, 5, integer))
+        elif a[0] == COPY_BLOCKS:
+            copy_blocks(_rows(a, 2, integer))
         ended = read_clock(clock)
         seconds[a[1]] += ended - began
         began = ended

@@ -37,7 +37,7 @@ class Counts:
 def counting() -> Iterator[Counts]:
     """Programs whose schedules are made in here call MPI_Ialltoallv through a function that counts."""
     counts, real = Counts(), functions.function("MPI_Ialltoallv")
-    sizes = {functions.handle(each): each.Get_size() for each in (MPI.FLOAT, MPI.DOUBLE)}
+    sizes = {functions.handle(each): each.Get_size() for each in (MPI.FLOAT, MPI.DOUBLE, MPI.BYTE)}
     kind = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_int64] * 10)
 
     def count(*arguments: int) -> int:

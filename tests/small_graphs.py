@@ -91,3 +91,20 @@ def _gate(draw: Draw, tensor: str, size: tuple[int, ...]) -> str:
     means = builder.pool("squeeze", tensor, "average", whole_map(size))
     few = builder.elementwise("excite.a", draw.mixing("excite", means, 3), RELU)
     return builder.elementwise("sigmoid", draw.mixing("expand", few, neurons), Activation("sigmoid"))
+
+
+def branching_network(seed: int = 0) -> Network:
+    """Two inputs, a vector and maps; branches of one and of two mixings, and a pool; all meet in the end."""
+    draw, size = Draw(seed), (4, 3)
+    builder = draw.builder
+    vector, image = builder.input("vector", 6), builder.input("image", 3, size)
+
+    def layer(name: str, source: str, m: int, window: Window | None = None) -> str:
+        return builder.elementwise(f"{name}.a", draw.mixing(name, source, m, window), RELU)
+
+    narrow = layer("narrow", layer("reduced", vector, 7), 4)
+    wide = layer("wide", layer("deep", image, 5, square_window(size)), 4, whole_map(size))
+    pooled = layer("pooled", builder.pool("pool", image, "max", square_window(size)), 4, square_window(size))
+    flat = layer("flat", pooled, 4, whole_map(size))
+    both = builder.combine("both", builder.combine("towers", narrow, wide, "add"), flat, "add")
+    return builder.build((draw.mixing("last", both, 5),), ("identity",))

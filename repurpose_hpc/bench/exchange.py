@@ -22,7 +22,7 @@ from repurpose_hpc.runtime.agreement import collectively
 from repurpose_hpc.runtime.blocks import PHASES, Call
 from repurpose_hpc.runtime.buffers import Part
 from repurpose_hpc.runtime.exchanges.carriers import DEFAULT_WAY, SHARED, available
-from repurpose_hpc.runtime.exchanges.exchange import Exchange, Items, Sharing
+from repurpose_hpc.runtime.exchanges.exchange import Exchange, Sharing
 from repurpose_hpc.runtime.exchanges.messages import Carrier
 from repurpose_hpc.runtime.tape import Tape, carry_out, taped
 
@@ -98,8 +98,7 @@ def _ours(
     values = send.shape[1]
     counts = np.full(comm.size, values)
     counts[comm.rank] = 0
-    items = Items(np.arange(counts.sum()), counts, [])
-    exchange = Exchange(comm, items, items, 1, FLOAT)
+    exchange = Exchange(comm, counts, counts, 1, FLOAT)
     opened.callback(exchange.free)
     if way == SHARED:
         opened.callback(Sharing([exchange], comm).free)

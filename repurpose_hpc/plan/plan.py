@@ -13,7 +13,7 @@ Entries of own neurons, ``ghosts[owner[j], j]`` and ``sums[owner[i], i]``, mean 
 False: ``mixing_plan`` and its kin clear them.  The neurons of a replicated input are nobody's own:
 ``ghosts[q, j]`` says that q reads neuron j of the input, and nobody sends anything.
 
-A tensor that several mixings read is exchanged once, when the first of them is computed: to every
+A tensor that several mixings read is exchanged once, and counted for the first of them: to every
 worker go the ghosts that it has for any of them.
 """
 
@@ -141,7 +141,7 @@ class Plan:
         return self.owners[network.space_of[tensor]]
 
     def exchanged(self, network: Network, mixing: Mixing) -> np.ndarray:
-        """The ghosts that are exchanged when ``mixing`` is computed, bool (P, n).
+        """The ghosts whose exchange counts for ``mixing``, bool (P, n).
 
         If it is the first in the plan to read its source, the ghosts for all mixings that do, else none.
         """

@@ -22,7 +22,7 @@ from repurpose_hpc.runtime.agreement import collectively
 from repurpose_hpc.runtime.blocks import Call
 from repurpose_hpc.runtime.buffers import Part
 from repurpose_hpc.runtime.exchanges.carriers import DEFAULT_WAY
-from repurpose_hpc.runtime.exchanges.exchange import Exchange, Items
+from repurpose_hpc.runtime.exchanges.exchange import Exchange
 
 # Values of the messages that give G, smallest and largest; and the longest that one of them may take.
 FEW_VALUES, MANY_VALUES, MOST_SECONDS = 1 << 10, 1 << 18, 0.05
@@ -149,9 +149,8 @@ class _Exchanging:
     def __init__(self, pair: MPI.Comm, values: int) -> None:
         counts = np.zeros(2, np.int64)
         counts[1 - pair.rank] = values
-        items = Items(np.arange(values), counts, [])
         self.bytes = 4 * values
-        self.exchange = Exchange(pair, items, items, 1, np.dtype(np.float32))
+        self.exchange = Exchange(pair, counts, counts, 1, np.dtype(np.float32))
         carrier = self.exchange.carrier(DEFAULT_WAY, Part(1))
         ((self._post,), (self._wait,)) = carrier.post, carrier.wait
         self._kept = carrier

@@ -12,7 +12,6 @@ from repurpose_hpc.plan.shard import Block
 from repurpose_hpc.runtime.blocks import COMPUTE, NO_ACTIVATION, PACK, Call, Epilogue, weights_kept
 from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.convolution import choose
-from repurpose_hpc.runtime.exchanges.messages import Carrier
 from repurpose_hpc.runtime.setting import Setting
 from repurpose_hpc.runtime.transfers import GhostTransfer, SumTransfer
 from repurpose_hpc.runtime.wire import Wire
@@ -21,17 +20,16 @@ from repurpose_hpc.runtime.wire import Wire
 class MixingStep:
     """Y = act(bias + W X), of which the rank holds X and Y of its workers.
 
-    The neurons that other ranks need are on their way (``post_calls``); compute the sums for other workers
-    and send them; meanwhile Y = bias + W_own X, and exchange between the workers of the rank; when the
-    ghosts have come, Y = act(Y + W_ghost ghosts); when sums have come, add them, and only then activate.
-    A mixing without ghosts, or without sums, has nothing to do for them, not even a collective.
-    Where several mixings read one tensor, the first sends the ghosts for all.
+    The neurons that other ranks need are packed as soon as X is there (see ``GhostTransfer``).  Compute the
+    sums for other workers (``sum_calls``); while both are on their way, Y = bias + W_own X (``own_calls``);
+    when they have come, Y = act(Y + W_ghost ghosts + sums) (``rest_calls``).  What is sent, and when, is the
+    matter of ``schedule``.
 
     Attributes:
         mixing: what it computes, without weights.
         described: the entries of ``Program.blocks``, one for each hosted worker.
         own, ghost, sum: the products with each block's parts.
-        exchanges: what travels between ranks for this mixing.
+        ghosts, sums: what it exchanges; mixings that read one tensor have the ghosts in common.
     """
 
     def __init__(
@@ -59,12 +57,10 @@ class MixingStep:
         self.epilogue, self.scratch = epilogue, setting.scratch
         hosting, max_batch = setting.hosting, setting.max_batch
         self.columns, self.rows = (hosting.slices(space) for space in spaces)
-        self.is_first = ghosts is None
         self.ghosts = ghosts or GhostTransfer(
             [block.ghosts for block in blocks], source, spaces[0], setting, Wire(setting.formats.wire, blocks)
         )
         self.sums = SumTransfer([block.sums for block in blocks], target, spaces[1], setting)
-        self.exchanges = [self.ghosts.exchange] * self.is_first + [self.sums.exchange]
 
         self.picked = [
             _Picked(block, *ghosts, max_batch)
@@ -104,48 +100,32 @@ class MixingStep:
         for product in (*self.own, *self.ghost, *self.sum):
             self.scratch.reserve(product.scratch(setting.max_batch * target.values))
 
-    def carriers(self, part: Part, way: str) -> list[Carrier]:
-        """What carries each of ``exchanges``, for a part of a batch."""
-        return [exchange.carrier(way, part) for exchange in self.exchanges]
+    @property
+    def waits(self) -> bool:
+        """Whether there is a message to wait for, on any rank: the same on all."""
+        return self.ghosts.exchange.active or self.sums.exchange.active
 
-    def post_calls(self, part: Part, carriers: Sequence[Carrier]) -> list[Call]:
-        """Send the ghosts: to be done as soon as the source is there, as other steps may come in between."""
-        return self.ghosts.post_calls(part, carriers[0]) if self.is_first else []
+    def sum_calls(self, part: Part) -> list[Call]:
+        """Compute the sums for other workers, ready to be sent."""
+        return [*self._sum_products(part), *self.sums.pack_calls(part)]
 
-    def stages(self, part: Part, carriers: Sequence[Carrier]) -> list[list[Call]]:
-        """Everything else that this rank does for the mixing, in order, in stages.
+    def own_calls(self, part: Part) -> list[Call]:
+        """All that needs no other rank: Y = bias + W_own X, and the sums from workers of this rank."""
+        return [*self._own_products(part, self._early_epilogue), *self.sums.near_calls(part)]
 
-        Args:
-            part: of a batch.
-            carriers: for that.
+    def rest_calls(self, part: Part) -> list[Call]:
+        """When ghosts and sums have come: Y = act(Y + W_ghost ghosts + sums)."""
+        calls = [*self._ghost_products(part, self._early_epilogue), *self.sums.unpack_calls(part)]
+        if self.sums.arrive and self.epilogue != NO_ACTIVATION:
+            calls.append((COMPUTE, activate_in_place, (self.target.view(part), *self.epilogue)))
+        return calls
 
-        Returns:
-            all that needs no other rank, then what begins by waiting for ghosts, then for sums; those to wait
-            for are the same on all ranks.
-        """
-        ghosts, sums = self.ghosts, self.sums
-        activated_last = sums.arrive and self.epilogue != NO_ACTIVATION
-        epilogue = NO_ACTIVATION if activated_last else self.epilogue
-        first, carries_ghosts, carries_sums = self.is_first, carriers[0], carriers[-1]
-        return [
-            [
-                *self._sum_calls(part),
-                *sums.post_calls(part, carries_sums),
-                *self._own_calls(part, epilogue),
-                *(ghosts.near_calls(part) if first else []),
-                *sums.near_calls(part),
-            ],
-            [
-                *(ghosts.wait_calls(part, carries_ghosts) if first else []),
-                *self._ghost_calls(part, epilogue),
-            ],
-            [
-                *sums.wait_calls(part, carries_sums),
-                *([(COMPUTE, activate_in_place, (self.target.view(part), *self.epilogue))] * activated_last),
-            ],
-        ]
+    @property
+    def _early_epilogue(self) -> Epilogue:
+        """Of the products: nothing is activated before the sums are there."""
+        return NO_ACTIVATION if self.sums.arrive else self.epilogue
 
-    def _sum_calls(self, part: Part) -> list[Call]:
+    def _sum_products(self, part: Part) -> list[Call]:
         """The sums of every hosted worker for others."""
         calls: list[Call] = []
         for columns, product, sums in zip(self.columns, self.sum, self.sums.buffers, strict=True):
@@ -155,7 +135,7 @@ class MixingStep:
                 calls += product.calls(X, zeros, sums.view(part), self.scratch, NO_ACTIVATION)
         return calls
 
-    def _own_calls(self, part: Part, epilogue: Epilogue) -> list[Call]:
+    def _own_products(self, part: Part, epilogue: Epilogue) -> list[Call]:
         """Y = act(bias + W_own X) of every hosted worker; not activated where ghosts are to come."""
         calls: list[Call] = []
         for q, product in enumerate(self.own):
@@ -164,7 +144,7 @@ class MixingStep:
             calls += product.calls(X, self.biases[q], Y, self.scratch, last)
         return calls
 
-    def _ghost_calls(self, part: Part, epilogue: Epilogue) -> list[Call]:
+    def _ghost_products(self, part: Part, epilogue: Epilogue) -> list[Call]:
         """Y = act(Y + W_ghost ghosts) of every hosted worker that has ghosts."""
         calls: list[Call] = []
         for rows, product, picked in zip(self.rows, self.ghost, self.picked, strict=True):

@@ -15,11 +15,12 @@ from repurpose_hpc.plan.shard import Shard, make_shard
 from repurpose_hpc.runtime.blocks import PHASES, Epilogue, epilogue_of
 from repurpose_hpc.runtime.buffers import Buffer, Scratch, parts_of
 from repurpose_hpc.runtime.exchanges.carriers import DEFAULT_WAY, SHARED
-from repurpose_hpc.runtime.exchanges.exchange import Sharing, deactivate_empty
+from repurpose_hpc.runtime.exchanges.exchange import Sharing
 from repurpose_hpc.runtime.exchanges.messages import Tally
 from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.local import ENDING, LocalStep
 from repurpose_hpc.runtime.mixings import MixingStep
+from repurpose_hpc.runtime.rounds import Step, in_rounds
 from repurpose_hpc.runtime.schedule import Schedule
 from repurpose_hpc.runtime.setting import EXACTLY, Formats, Setting
 from repurpose_hpc.runtime.transfers import GhostTransfer
@@ -82,18 +83,19 @@ class Program:
         self.output_columns = self._columns(graph.output_tensors)
         self._tensors = {tensor: self._buffer(tensor) for tensor in graph.input_tensors}
         self._ghosts: dict[str, GhostTransfer] = {}
-        self._steps = self._make_steps(shards)
+        steps = self._make_steps(shards)
+        self._rounds = in_rounds(steps, graph, self._setting)
         self._schedules: dict[int, Schedule] = {}
         self._way, self._micro_batches = way, micro_batches
         self._sharing: Sharing | None = None
 
-        mixings = [step for step in self._steps if isinstance(step, MixingStep)]
-        self._exchanges = exchanges = [exchange for mixing in mixings for exchange in mixing.exchanges]
-        deactivate_empty(exchanges, comm)
-        self.values_sent = sum(exchange.values_sent for exchange in exchanges)
+        self._exchanges = [exchange for each in self._rounds for exchange in each.exchanges]
+        members = [member for exchange in self._exchanges for member in exchange.members]
+        self.values_sent = sum(member.values_sent for member in members)
+        self.bytes_sent = sum(member.bytes_sent for member in members)
         parts = len(parts_of(max_batch, micro_batches))
-        self.messages = parts * sum(exchange.messages for exchange in exchanges)
-        self.bytes_sent = sum(exchange.bytes_sent for exchange in exchanges)
+        self.messages = parts * sum(exchange.messages for exchange in self._exchanges)
+        mixings = [step for _, step in steps if isinstance(step, MixingStep)]
         self.blocks = [entry for mixing in mixings for entry in mixing.described]
         self.reset()
 
@@ -181,9 +183,9 @@ class Program:
         rows = self._setting.hosting.neurons(self._graph.space_of[tensor]).size
         return Buffer(rows, self.max_batch, self.dtype, self._graph.values(tensor))
 
-    def _make_steps(self, shards: Sequence[Shard]) -> list[MixingStep | LocalStep]:
-        """The steps in order; an activation that alone reads an operation's target becomes part of it."""
-        steps: list[MixingStep | LocalStep] = []
+    def _make_steps(self, shards: Sequence[Shard]) -> list[tuple[Operation, Step]]:
+        """A step for each operation, in order; an activation that alone reads its target is part of it."""
+        steps: list[tuple[Operation, Step]] = []
         fused = _fused_activations(self._graph)
         for op in self._graph.operations:
             if op in fused.values():
@@ -193,7 +195,7 @@ class Program:
             epilogue = epilogue_of(activation.activation if activation else IDENTITY)
             self._tensors[target] = self._buffer(target)
             make = self._mixing_step if isinstance(op, Mixing) else self._local_step
-            steps.append(make(op, shards, target, epilogue))
+            steps.append((op, make(op, shards, target, epilogue)))
         return steps
 
     def _mixing_step(
@@ -229,7 +231,7 @@ class Program:
             for tensors in (self._graph.input_tensors, self._graph.output_tensors)
         )
         parts = parts_of(batch, self._micro_batches)
-        return Schedule(self._steps, inputs, outputs, parts, self._way, self._setting)
+        return Schedule(self._rounds, inputs, outputs, parts, self._way, self._setting)
 
 
 def one_process(

@@ -1,12 +1,12 @@
-"""What a program does with a batch of one size: all its calls, in order.
+"""What a program does with a batch of one size: all its calls, round by round.
 
-Ghosts of a tensor are sent as soon as it is computed; where a network has branches, other branches may be
-computed before they are waited for.
+In a round a rank waits for what was sent in the one before; then come the steps that this was needed for, and
+all that need nothing else.  What others need is packed as soon as it is there, and sent as soon as all is
+packed that travels in one message.  What nobody else waits for, the products with own neurons of mixings that
+wait themselves, comes last, when everything of the round is on its way.
 
-A batch may go through the network in parts (micro-batches).  What is done with a part falls into stages,
-each but the first beginning where a mixing may have to wait for other ranks.  Parts take turns at these
-points: while the messages of one are on their way, the rank computes with another.  The order is the same
-on all ranks.
+A batch may go through the network in parts (micro-batches), which take turns, round by round: while the
+messages of one are on their way, the rank computes with another.  The order is the same on all ranks.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import numpy as np
 from repurpose_hpc.model.wire import code_dtype
 from repurpose_hpc.runtime.blocks import Call
 from repurpose_hpc.runtime.buffers import Buffer, Part
-from repurpose_hpc.runtime.exchanges.messages import Carrier, Tally
+from repurpose_hpc.runtime.exchanges.exchange import Exchange
+from repurpose_hpc.runtime.exchanges.messages import Tally
 from repurpose_hpc.runtime.local import LocalStep
 from repurpose_hpc.runtime.mixings import MixingStep
 from repurpose_hpc.runtime.parallel import on_threads
+from repurpose_hpc.runtime.rounds import Round, Step
 from repurpose_hpc.runtime.setting import Setting
 from repurpose_hpc.runtime.tape import carry_out, taped
-
-Step = MixingStep | LocalStep
 
 
 class Schedule:
@@ -34,7 +34,7 @@ class Schedule:
 
     def __init__(
         self,
-        steps: Sequence[Step],
+        rounds: Sequence[Round],
         inputs: Sequence[Buffer],
         outputs: Sequence[Buffer],
         parts: Sequence[Part],
@@ -44,7 +44,7 @@ class Schedule:
         """Collective over the ranks of ``setting``.
 
         Args:
-            steps: of the program, in order.
+            rounds: of the program.
             inputs, outputs: the memory of its input and output tensors, at least one output.
             parts: of a batch.
             way: how exchanges are carried.
@@ -53,9 +53,10 @@ class Schedule:
         dtype = outputs[0].flat.dtype
         self._places = [place for part in parts for place in _places(inputs, part)]
         self._outputs = [[buffer.maps(part) for buffer in outputs] for part in parts]
-        self._carriers: list[Carrier] = []
-        stages = [self._stages(steps, inputs, part, way) for part in parts]
-        calls = [call for carrier in self._carriers for call in carrier.begin] + _in_turns(stages)
+        made = [_PartCalls(rounds, inputs, part, way) for part in parts]
+        self._carriers = [carrier for each in made for carrier in each.carriers.values()]
+        beginning = [call for carrier in self._carriers for call in carrier.begin]
+        calls = [*beginning, *_in_turns([each.rounds for each in made])]
         stored = code_dtype(setting.formats.weights, dtype)
         self._steps = taped(on_threads(calls, setting.threads), dtype, stored)
 
@@ -72,32 +73,64 @@ class Schedule:
         """Of carriers that count what they send."""
         return [carrier.tally for carrier in self._carriers if carrier.tally is not None]
 
-    def _stages(
-        self, steps: Sequence[Step], inputs: Sequence[Buffer], part: Part, way: str
-    ) -> list[list[Call]]:
-        """All that is done with a part; local steps belong to the stage in which they are reached."""
-        carried = {step: step.carriers(part, way) for step in steps if isinstance(step, MixingStep)}
-        self._carriers += chain.from_iterable(carried.values())
 
-        def posts(tensor: Buffer) -> Iterable[Call]:
-            return chain.from_iterable(
-                step.post_calls(part, carriers) for step, carriers in carried.items() if step.source is tensor
-            )
+class _PartCalls:
+    """What is done with a part of a batch.
 
-        stages: list[list[Call]] = [[*chain.from_iterable(map(posts, inputs))]]
-        for step in steps:
-            if isinstance(step, MixingStep):
-                first, *later = step.stages(part, carried[step])
-                stages[-1] += first
-                stages += later
-            else:
-                stages[-1] += step.calls(part)
-            stages[-1] += posts(step.target)
-        return stages
+    Attributes:
+        carriers: of each exchange.
+        rounds: the calls of each round.
+    """
+
+    def __init__(self, rounds: Sequence[Round], inputs: Sequence[Buffer], part: Part, way: str) -> None:
+        """Collective."""
+        exchanges = [exchange for each in rounds for exchange in each.exchanges]
+        mixings = [step for each in rounds for step in each.steps if isinstance(step, MixingStep)]
+        self.carriers = {exchange: exchange.carrier(way, part) for exchange in exchanges}
+        self._unpacked = [(exchange, {*exchange.members}) for exchange in exchanges]
+        self._ghosts, self._part = {step.source: step.ghosts for step in mixings}, part
+
+        self.rounds: list[list[Call]] = []
+        arriving = [call for tensor in inputs for call in self._completed(tensor)]
+        for steps, exchanges in rounds:
+            waiting = [step for step in steps if isinstance(step, MixingStep) and step.waits]
+            begun = [call for step in steps for call in self._begin(step)]
+            own = [call for step in waiting for call in step.own_calls(part)]
+            self.rounds.append([*arriving, *begun, *own])
+            arriving = [call for exchange in exchanges for call in self.carriers[exchange].wait]
+            ghosts = dict.fromkeys(step.ghosts for step in waiting)
+            arriving += [call for each in ghosts for call in each.unpack_calls(part)]
+            arriving += [call for step in waiting for call in self._end(step)]
+
+    def _begin(self, step: Step) -> list[Call]:
+        """All that can be done before anything is waited for, but for products that nobody else needs."""
+        if isinstance(step, LocalStep):
+            return [*step.calls(self._part), *self._completed(step.target)]
+        sums = [*step.sum_calls(self._part), *self._packed(step.sums.exchange)]
+        return sums if step.waits else [*sums, *step.own_calls(self._part), *self._end(step)]
+
+    def _end(self, step: MixingStep) -> list[Call]:
+        return [*step.rest_calls(self._part), *self._completed(step.target)]
+
+    def _completed(self, tensor: Buffer) -> list[Call]:
+        """What follows when a tensor is there: its ghosts go where they are needed."""
+        ghosts = self._ghosts.get(tensor)
+        if ghosts is None:
+            return []
+        packing = [*ghosts.pack_calls(self._part), *self._packed(ghosts.exchange)]
+        return [*packing, *ghosts.near_calls(self._part)]
+
+    def _packed(self, member: Exchange) -> list[Call]:
+        """What follows when a member of an exchange is packed: if it was the last one, posting."""
+        for exchange, unpacked in self._unpacked:
+            if member in unpacked:
+                unpacked.remove(member)
+                return [] if unpacked else self.carriers[exchange].post
+        return []
 
 
 def _in_turns(parts: Iterable[list[list[Call]]]) -> list[Call]:
-    """The first stage of every part, then the second of every part, and so on."""
+    """The first round of every part, then the second of every part, and so on."""
     return [*chain.from_iterable(chain.from_iterable(zip_longest(*parts, fillvalue=())))]
 
 

@@ -19,7 +19,6 @@ from repurpose_hpc.plan.shard import Lists
 from repurpose_hpc.runtime.blocks import COMPUTE, PACK, Call
 from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.exchanges.exchange import Exchange, Items, merge_items
-from repurpose_hpc.runtime.exchanges.messages import Carrier
 from repurpose_hpc.runtime.setting import Setting
 from repurpose_hpc.runtime.wire import Wire
 
@@ -65,7 +64,8 @@ class Transfer:
         receiving = [(each.received_from, each.received) for each in lists]
         sent, received = self._items(sending, self.sender_owns), self._items(receiving, not self.sender_owns)
         dtype, values = activations.flat.dtype, activations.values
-        self.exchange = Exchange(setting.comm, sent, received, max_batch, wire.dtype(dtype), values)
+        counts = sent.counts, received.counts
+        self.exchange = Exchange(setting.comm, *counts, max_batch, wire.dtype(dtype), values)
         # What came, as numbers.
         self.arrived = self.exchange.receive
         if not wire.is_exact:
@@ -139,13 +139,14 @@ class GhostTransfer(Transfer):
 
     sender_owns = True
 
-    def post_calls(self, part: Part, carrier: Carrier) -> list[Call]:
-        """Pack what other ranks need, and send it."""
-        packing: list[Call] = []
-        if self.owned.size:
-            X, send = self.activations.view(part), self.exchange.send.view(part)
-            packing.append(self._packing(X, send))
-        return packing + carrier.post
+    def pack_calls(self, part: Part) -> list[Call]:
+        """Pack what other ranks need."""
+        if not self.owned.size:
+            return []
+        X, send = self.activations.view(part), self.exchange.send.view(part)
+        if self.wire.is_exact:
+            return [(PACK, pack, (X, self.owned, send))]
+        return [(PACK, pack_codes, (X, self.owned, self.sent_scales, send))]
 
     def near_calls(self, part: Part) -> list[Call]:
         """Fetch the ghosts that workers of this rank own."""
@@ -162,20 +163,15 @@ class GhostTransfer(Transfer):
             calls.append((PACK, unpack_codes, (codes, of_them, ghosts)))
         return calls
 
-    def wait_calls(self, part: Part, carrier: Carrier) -> list[Call]:
-        """Wait for the ghosts that other ranks own."""
+    def unpack_calls(self, part: Part) -> list[Call]:
+        """Bring the ghosts that came from other ranks to their workers."""
         receive = self.arrived.view(part)
         decoding: list[Call] = []
         if not self.wire.is_exact and self.arrived.rows:
             codes = self.exchange.receive.view(part)
             decoding.append((PACK, unpack_codes, (codes, self.received_scales, receive)))
         fetching = [(PACK, pack, (receive, rows, ghosts)) for rows, ghosts in self._far_views(part)]
-        return carrier.wait + decoding + fetching
-
-    def _packing(self, X: np.ndarray, send: np.ndarray) -> Call:
-        if self.wire.is_exact:
-            return PACK, pack, (X, self.owned, send)
-        return PACK, pack_codes, (X, self.owned, self.sent_scales, send)
+        return decoding + fetching
 
 
 class SumTransfer(Transfer):
@@ -191,23 +187,22 @@ class SumTransfer(Transfer):
         """Whether any hosted worker receives a sum, from this or another rank."""
         return bool(self.owned.size or any(rows.size for rows in self.near))
 
-    def post_calls(self, part: Part, carrier: Carrier) -> list[Call]:
-        """Add up the sums of several hosted workers for the same neuron of another rank, and send them."""
+    def pack_calls(self, part: Part) -> list[Call]:
+        """Add up the sums of several hosted workers for the same neuron of another rank."""
         send = self.exchange.send.view(part)
         adding: list[Call] = [(PACK, unpack_add, (sums, rows, send)) for rows, sums in self._far_views(part)]
         if adding:
             adding.insert(0, (PACK, send.fill, (0,)))
-        return adding + carrier.post
+        return adding
 
     def near_calls(self, part: Part) -> list[Call]:
         """Add the sums from workers of this rank."""
         Y = self.activations.view(part)
         return [(COMPUTE, unpack_add, (sums, rows, Y)) for rows, sums in self._near_views(part)]
 
-    def wait_calls(self, part: Part, carrier: Carrier) -> list[Call]:
-        """Wait for the sums from other ranks, and add them."""
-        calls = [*carrier.wait]
-        if self.owned.size:
-            receive, Y = self.exchange.receive.view(part), self.activations.view(part)
-            calls.append((COMPUTE, unpack_add, (receive, self.owned, Y)))
-        return calls
+    def unpack_calls(self, part: Part) -> list[Call]:
+        """Add the sums that came from other ranks."""
+        if not self.owned.size:
+            return []
+        receive, Y = self.exchange.receive.view(part), self.activations.view(part)
+        return [(COMPUTE, unpack_add, (receive, self.owned, Y))]

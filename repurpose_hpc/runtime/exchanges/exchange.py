@@ -27,6 +27,7 @@ _MPI_TYPES = {
     np.dtype(np.uint16): MPI.UINT16_T,
     np.dtype(np.int16): MPI.INT16_T,
     np.dtype(np.int8): MPI.INT8_T,
+    np.dtype(np.uint8): MPI.BYTE,
 }
 
 
@@ -80,32 +81,44 @@ class Exchange:
     rank, makes those to wait and reads ``receive``.  ``send`` must not change in between.
 
     Attributes:
+        sent, received: items for each rank, and from it, (R,) int64.
         send, receive: buffers of the items.
         values_sent: values per sample that go to other ranks; zeros as well, even if the carrier leaves them
             out.
         bytes_sent: what these take.
         messages: other ranks that get something.
         active: whether any rank sends anything; if not, all skip the collective.
+        members: those that it consists of: itself alone.
         tag, tags: its number among those of a program, and how many these are.
     """
 
     def __init__(
         self,
         comm: MPI.Comm,
-        sent: Items,
-        received: Items,
+        sent: np.ndarray,
+        received: np.ndarray,
         max_batch: int,
         dtype: np.dtype,
         values: int = 1,
     ) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            comm: of the ranks.
+            sent, received: how many items go to each rank, and come from it, (R,) int64.
+            max_batch: most samples.
+            dtype: of the numbers.
+            values: of an item, per sample.
+        """
         self._ranks, self._type = Ranks(comm), _MPI_TYPES[dtype]
-        self._send_counts, self._receive_counts = sent.counts, received.counts
-        self.send = Buffer(sent.neurons.size, max_batch, dtype, values)
-        self.receive = Buffer(received.neurons.size, max_batch, dtype, values)
-        self.values_sent = int(sent.counts.sum()) * values
+        self.sent, self.received = sent, received
+        self.send = Buffer(int(sent.sum()), max_batch, dtype, values)
+        self.receive = Buffer(int(received.sum()), max_batch, dtype, values)
+        self.values_sent = self.send.rows * values
         self.bytes_sent = self.values_sent * dtype.itemsize
-        self.messages = int(np.count_nonzero(sent.counts))
+        self.messages = int(np.count_nonzero(sent))
         self.active, self.tag, self.tags = True, 0, 1
+        self.members: Sequence[Exchange] = (self,)
         self._outbox: Outbox | None = None
 
     def carrier(self, way: str, part: Part) -> Carrier:
@@ -114,7 +127,7 @@ class Exchange:
             return Carrier([], [], [])
         sent, received = (
             self._message(buffer, counts, part)
-            for buffer, counts in ((self.send, self._send_counts), (self.receive, self._receive_counts))
+            for buffer, counts in ((self.send, self.sent), (self.receive, self.received))
         )
         sent = replace(sent, outbox=self._outbox)
         return CARRIERS[way](self._ranks, sent, received, self.tag + part.number * self.tags)
@@ -152,11 +165,17 @@ class Exchange:
 
 
 def deactivate_empty(exchanges: Sequence[Exchange], comm: MPI.Comm) -> None:
-    """Number the exchanges; all ranks agree (collectively) to skip those in which none sends anything."""
+    """All ranks agree (collectively) to skip the exchanges in which none sends anything."""
     values = np.array([exchange.values_sent for exchange in exchanges], np.int64)
     comm.Allreduce(MPI.IN_PLACE, values)
-    for tag, (exchange, sent) in enumerate(zip(exchanges, values.tolist(), strict=True)):
-        exchange.active, exchange.tag, exchange.tags = sent > 0, tag, len(exchanges)
+    for exchange, sent in zip(exchanges, values.tolist(), strict=True):
+        exchange.active = sent > 0
+
+
+def number(exchanges: Sequence[Exchange]) -> None:
+    """Tell the exchanges of a program apart."""
+    for tag, exchange in enumerate(exchanges):
+        exchange.tag, exchange.tags = tag, len(exchanges)
 
 
 class Sharing:

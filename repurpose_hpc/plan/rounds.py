@@ -1,0 +1,28 @@
+"""Rounds of exchanges: what can travel at the same time.
+
+A tensor is complete after as many rounds as there are, at most, mixings that wait for messages on a path
+from the inputs to it.  Ghosts of a tensor, and sums that are computed from it, need only the tensor: they
+travel in the round in which it is complete, with all others of that round.  No order of the operations needs
+fewer rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Mixing
+
+
+def rounds_before(network: Network, waiting: Container[str]) -> dict[str, int]:
+    """By tensor, the rounds that must be over before it is complete; 0 for the inputs.
+
+    Args:
+        network: the graph.
+        waiting: names of the mixings that wait for ghosts, or for sums.
+    """
+    rounds = dict.fromkeys(network.input_tensors, 0)
+    for op in network.operations:
+        begun = max(rounds[source] for source in op.sources)
+        rounds[op.target] = begun + (isinstance(op, Mixing) and op.name in waiting)
+    return rounds

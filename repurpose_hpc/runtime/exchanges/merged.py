@@ -1,0 +1,84 @@
+"""Several exchanges as one: a rank sends another one message instead of several.
+
+The members fill and read buffers of their own.  The block for a rank, in the buffer that travels, is the
+members' blocks for it, one after the other: copied there before they are sent, and on the other side from
+there to where the members have them.  Both ends put the members in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from mpi4py import MPI
+
+from repurpose_hpc.kernels import copy_blocks
+from repurpose_hpc.runtime.blocks import PACK, Call
+from repurpose_hpc.runtime.buffers import Buffer, Part
+from repurpose_hpc.runtime.exchanges.exchange import Exchange
+from repurpose_hpc.runtime.exchanges.messages import Carrier
+from repurpose_hpc.runtime.setting import Setting
+
+# A buffer, and how many of its items are for each rank.
+Blocks = tuple[Buffer, np.ndarray]
+
+
+def merged(exchanges: Sequence[Exchange], setting: Setting) -> list[Exchange]:
+    """What can travel at the same time as one exchange; none, if nothing does."""
+    if len(exchanges) < 2:
+        return [*exchanges]
+    return [Merged(exchanges, setting.comm, setting.max_batch)]
+
+
+class Merged(Exchange):
+    """Exchanges of the same ranks that can travel at the same time."""
+
+    def __init__(self, members: Sequence[Exchange], comm: MPI.Comm, max_batch: int) -> None:
+        """``members`` are active, and on all ranks in the same order."""
+        types = {member.send.flat.dtype for member in members}
+        # Numbers, where all have the same: the way that leaves out zeros looks at numbers.
+        dtype = types.pop() if len(types) == 1 else np.dtype(np.uint8)
+        self._sent: list[Blocks] = [(member.send, member.sent) for member in members]
+        self._received: list[Blocks] = [(member.receive, member.received) for member in members]
+        counts = (sum(map(_item_bytes, each)) // dtype.itemsize for each in (self._sent, self._received))
+        super().__init__(comm, *counts, max_batch, dtype)
+        self.members = members
+
+    def carrier(self, way: str, part: Part) -> Carrier:
+        """See ``Exchange``."""
+        carrier = super().carrier(way, part)
+        apart, together = _addresses(self._sent, (self.send, self.sent), part)
+        there, here = _addresses(self._received, (self.receive, self.received), part)
+        return replace(
+            carrier,
+            post=[*_copying(apart, together), *carrier.post],
+            wait=[*carrier.wait, *_copying(here, there)],
+        )
+
+
+def _item_bytes(blocks: Blocks) -> np.ndarray:
+    """Of each rank's block, per sample."""
+    buffer, counts = blocks
+    return counts * (buffer.values * buffer.flat.itemsize)
+
+
+def _addresses(members: Sequence[Blocks], whole: Blocks, part: Part) -> tuple[np.ndarray, np.ndarray]:
+    """Where the members' blocks for each rank are: apart, and together; (blocks, 2) each: address, bytes."""
+    apart = np.stack([_places(blocks, part) for blocks in members])
+    together = apart.copy()
+    before = np.cumsum(apart[:, :, 1], axis=0) - apart[:, :, 1]
+    together[:, :, 0] = _places(whole, part)[:, 0] + before
+    return apart.reshape(-1, 2), together.reshape(-1, 2)
+
+
+def _places(blocks: Blocks, part: Part) -> np.ndarray:
+    """The address and the bytes of each rank's block, (R, 2) int64."""
+    size = _item_bytes(blocks) * part.samples
+    return np.stack([blocks[0].view(part).ctypes.data + np.cumsum(size) - size, size], axis=1)
+
+
+def _copying(source: np.ndarray, target: np.ndarray) -> list[Call]:
+    """Copy blocks from there to there, those that are something."""
+    blocks = np.column_stack([source[:, 0], target])[source[:, 1] > 0]
+    return [(PACK, copy_blocks, (np.ascontiguousarray(blocks),))] if len(blocks) else []

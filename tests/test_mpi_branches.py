@@ -1,0 +1,110 @@
+"""What branches exchange at the same time travels in one message."""
+
+import numpy as np
+import pytest
+import small_plans
+from mpi4py import MPI
+from programs import counting, make_program, run_program
+from small_graphs import branching_network
+
+from repurpose_hpc.model.reference import forward
+from repurpose_hpc.model.wire import WIRES
+from repurpose_hpc.plan.arrival import computing
+from repurpose_hpc.plan.plan import PLACEMENTS
+from repurpose_hpc.runtime.blocks import PHASES
+from repurpose_hpc.runtime.buffers import Part
+from repurpose_hpc.runtime.exchanges.carriers import CARRIERS, available
+from repurpose_hpc.runtime.exchanges.exchange import Exchange, deactivate_empty
+from repurpose_hpc.runtime.exchanges.merged import Merged
+from repurpose_hpc.runtime.setting import Formats
+from repurpose_hpc.runtime.tape import carry_out, taped
+
+pytestmark = pytest.mark.mpi
+
+COMM = MPI.COMM_WORLD
+SAMPLES, MAX_BATCH = 11, 4
+
+
+def case(placement, more_workers=0, density=0.5):
+    """A network, a plan for it, and samples."""
+    network = branching_network(1)
+    plan = small_plans.random_plan(network, COMM.size + more_workers, placement, 1, density)
+    plan = small_plans.scaled(network, plan)
+    network = small_plans.pruned(network, plan)
+    return network, plan, np.random.default_rng(5).normal(size=(SAMPLES, network.inputs))
+
+
+@pytest.mark.parametrize("more_workers", [0, 3])
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("way", CARRIERS)
+def test_every_way_carries_merged_exchanges(way, placement, more_workers):
+    if way not in available(COMM):
+        pytest.skip("these ranks have no such way")
+    network, plan, x = case(placement, more_workers)
+    expected = forward(network, x)
+    for parts in (1, 3):
+        program = make_program(network, plan, MAX_BATCH, way=way, micro_batches=parts)
+        np.testing.assert_allclose(run_program(program, network, x), expected, rtol=0, atol=1e-12)
+        program.free()
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_ghosts_and_sums_of_different_types_travel_together(wire):
+    """To the last bit alike, whichever way; as the reference that rounds them."""
+    network, plan, x = case("partitioned", 2)
+    program = make_program(network, plan, MAX_BATCH, formats=Formats(wire=wire))
+    outputs = {}
+    for way in available(COMM):
+        program.way = way
+        outputs[way] = run_program(program, network, x)
+    program.free()
+    assert len({y.tobytes() for y in outputs.values()}) == 1
+    expected = forward(network, x, compute=computing(network, plan, wire))
+    np.testing.assert_allclose(outputs["ialltoallv"], expected, rtol=0, atol=1e-9 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_one_message_for_each_pair_of_ranks_and_round(placement):
+    """Three rounds, whatever the masks have in them, for all that the plan sends."""
+    network, plan, x = case(placement, density=1.0)
+    with counting() as handed:
+        program = make_program(network, plan, MAX_BATCH)
+        run_program(program, network, x)
+    batches = -(-SAMPLES // MAX_BATCH)
+    assert handed.calls == batches * (3 if COMM.size > 1 else 0)
+    assert program.messages <= 3 * (COMM.size - 1)
+    assert handed.messages == batches * program.messages
+    values = sum(plan.values_sent(network, mixing) for mixing in network.mixings)
+    assert COMM.allreduce(program.values_sent) == values
+    assert COMM.allreduce(handed.bytes) == values * SAMPLES * program.dtype.itemsize
+
+
+@pytest.mark.parametrize("types", [("f4", "f4"), ("f4", "i1"), ("u2", "f8")])
+def test_merged_exchanges_bring_what_they_would_alone(types):
+    """Blocks of different lengths for every rank, none for some."""
+    apart, together = ([exchange(number, each) for number, each in enumerate(types)] for _ in range(2))
+    whole = Merged(together, COMM, MAX_BATCH)
+    assert whole.bytes_sent == sum(each.bytes_sent for each in apart)
+    for part in (Part(MAX_BATCH), Part(1, 2), Part(2)):
+        for carried in (*apart, whole):
+            carry(carried, part)
+        for alone, member in zip(apart, together, strict=True):
+            np.testing.assert_array_equal(member.receive.view(part), alone.receive.view(part))
+    if COMM.size > 1:
+        assert any(each.receive.flat.any() for each in apart)
+
+
+def exchange(number, dtype):
+    """Rank p sends (p + 2 q + number) % 3 items to rank q."""
+    ranks, rank = np.arange(COMM.size), COMM.rank
+    sent, received = ((p + 2 * q + number) % 3 * (ranks != rank) for p, q in ((rank, ranks), (ranks, rank)))
+    made = Exchange(COMM, sent, received, MAX_BATCH, np.dtype(dtype), 1 + number)
+    made.send.flat[:] = 1 + 40 * number + 10 * rank + np.arange(made.send.flat.size) % 10
+    deactivate_empty([made], COMM)
+    return made
+
+
+def carry(carried, part):
+    carrier = carried.carrier("ialltoallv", part)
+    dtype = np.dtype(np.float32)
+    carry_out(taped([*carrier.begin, *carrier.post, *carrier.wait], dtype, dtype), np.zeros(len(PHASES)))
