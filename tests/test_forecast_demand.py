@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from small_graphs import convolutional_network, residual_network
+from small_graphs import branching_network, convolutional_network, residual_network
 from small_plans import pruned, random_masks, random_network, random_plan
 
 from repurpose_hpc.forecast.demand import Demand, LocalDemand, MixingDemand, plan_demand
@@ -10,10 +10,12 @@ from repurpose_hpc.forecast.scaled import (
     budget_profile,
     dense_profile,
     expected_traffic,
+    merged,
     plan_profile,
     scaled_demand,
 )
 from repurpose_hpc.plan.plan import PLACEMENTS, Plan, dense_plan
+from repurpose_hpc.plan.rounds import rounds_before
 from repurpose_hpc.plan.shard import make_shard
 
 NETWORKS = (random_network, residual_network, convolutional_network)
@@ -56,6 +58,31 @@ def test_a_demand_sends_what_the_plan_sends(make):
     sent = [plan.traffic(network, mixing) for mixing in network.mixings]
     near = sum(each[:2, :2].sum() + each[2:, 2:].sum() for each in sent)
     assert near == sum(s.ghosts.values_out[0].sum() + s.sums.values_out[0].sum() for s in _mixings(demand))
+
+
+def test_branches_exchange_together():
+    """Three rounds; a pair that sends anything in one of them sends one message, near or far."""
+    network = branching_network()
+    plan = random_plan(network, 4, "partitioned", seed=1, density=0.2)
+    demand = plan_demand(pruned(network, plan), plan, per_node=2)
+    rounds = rounds_before(network, [mixing.name for mixing in network.mixings])
+    sent = [np.zeros((4, 4)) for _ in range(3)]
+    for mixing in network.mixings:
+        sent[rounds[mixing.source]] += plan.traffic(network, mixing)
+    assert [each.messages_out.sum() for each in demand.exchanges] == [np.count_nonzero(each) for each in sent]
+    assert demand.messages < sum(
+        np.count_nonzero(plan.traffic(network, mixing)) for mixing in network.mixings
+    )
+
+
+def test_merged_messages_are_what_is_expected_of_independent_exchanges():
+    rng, chances, trials = np.random.default_rng(0), (0.2, 0.5), 20_000
+    apart = [expected_traffic(np.ones(4), np.full(4, chance), 1, per_node=2) for chance in chances]
+    pairs = [rng.random((trials, 4, 4)) < chance for chance in chances]
+    either = np.mean(pairs[0] | pairs[1], axis=0) * (1 - np.eye(4))
+    whole = merged(apart, per_node=2)
+    np.testing.assert_allclose(whole.messages_out.sum(axis=0), either.sum(axis=1), atol=0.02)
+    np.testing.assert_allclose(whole.messages_in.sum(axis=0), either.sum(axis=0), atol=0.02)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 8, 17, 40])

@@ -7,6 +7,7 @@ from mpi4py import MPI
 from programs import counting, make_program, run_program
 from small_graphs import branching_network
 
+from repurpose_hpc.forecast.demand import plan_demand
 from repurpose_hpc.model.reference import forward
 from repurpose_hpc.model.wire import WIRES
 from repurpose_hpc.plan.arrival import computing
@@ -73,6 +74,7 @@ def test_one_message_for_each_pair_of_ranks_and_round(placement):
     batches = -(-SAMPLES // MAX_BATCH)
     assert handed.calls == batches * (3 if COMM.size > 1 else 0)
     assert program.messages <= 3 * (COMM.size - 1)
+    assert COMM.allreduce(program.messages) == plan_demand(network, plan, per_node=1).messages
     assert handed.messages == batches * program.messages
     values = sum(plan.values_sent(network, mixing) for mixing in network.mixings)
     assert COMM.allreduce(program.values_sent) == values

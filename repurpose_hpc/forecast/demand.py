@@ -6,6 +6,7 @@ A rank hosts one worker.  ``plan_demand`` counts in a plan; ``scaled`` makes dem
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Depthwise, Elementwise, Mixing, Operation, Pool
 from repurpose_hpc.plan.plan import EVERYBODY, Plan
+from repurpose_hpc.plan.rounds import rounds_before
 
 LOCAL, NETWORK = range(2)
 DENSE, CONVOLUTION = "dense", "convolution"
@@ -20,7 +22,7 @@ DENSE, CONVOLUTION = "dense", "convolution"
 
 @dataclass(frozen=True, eq=False)
 class Traffic:
-    """One exchange: what each rank sends and receives inside its node (``LOCAL``) and beyond (``NETWORK``).
+    """What each rank sends and receives inside its node (``LOCAL``) and beyond (``NETWORK``).
 
     Attributes:
         messages_out, messages_in: (2, P) float64.
@@ -49,7 +51,7 @@ class MixingDemand:
         own_depth, ghost_depth: inputs of a row, own ones and ghosts, times the kernel's size, (P,).
         sum_rows: partial sums computed for others, (P,).
         density: of the blocks' weights, how many are not zero.
-        ghosts, sums: the exchanges.
+        ghosts, sums: what is exchanged for it.
     """
 
     kind: str
@@ -81,12 +83,25 @@ class LocalDemand:
     windows: bool
 
 
+Step = MixingDemand | LocalDemand
+
+
 @dataclass(frozen=True, eq=False)
 class Demand:
-    """A whole forward of P ranks: ``steps`` in order."""
+    """A whole forward of P ranks.
+
+    Attributes:
+        ranks: P.
+        steps: in order.
+        spans: how many rounds of exchanges (``plan.rounds``) are over when each step begins, and when it
+            ends; a mixing that ends later than it begins waits for one.
+        exchanges: what travels in each round.
+    """
 
     ranks: int
-    steps: list[MixingDemand | LocalDemand]
+    steps: list[Step]
+    spans: list[tuple[int, int]]
+    exchanges: list[Traffic]
 
     @property
     def weights(self) -> np.ndarray:
@@ -96,20 +111,16 @@ class Demand:
     @property
     def values_sent(self) -> float:
         """Per sample, between ranks."""
-        return float(sum(traffic.values_out.sum() for traffic in self._traffic))
+        return float(sum(traffic.values_out.sum() for traffic in self.exchanges))
 
     @property
     def messages(self) -> float:
         """Per forward, between ranks."""
-        return float(sum(traffic.messages_out.sum() for traffic in self._traffic))
+        return float(sum(traffic.messages_out.sum() for traffic in self.exchanges))
 
     @property
     def _mixings(self) -> list[MixingDemand]:
         return [step for step in self.steps if isinstance(step, MixingDemand)]
-
-    @property
-    def _traffic(self) -> list[Traffic]:
-        return [traffic for step in self._mixings for traffic in (step.ghosts, step.sums)]
 
 
 def plan_demand(network: Network, plan: Plan, per_node: int) -> Demand:
@@ -121,13 +132,49 @@ def plan_demand(network: Network, plan: Plan, per_node: int) -> Demand:
         per_node: ranks of a node.
     """
     held = held_counts(network, plan)
-    steps = []
-    for op in network.operations:
+    tables = {
+        mixing.name: (plan.ghost_traffic(network, mixing), plan.sum_traffic(network, mixing))
+        for mixing in network.mixings
+    }
+
+    def step(op: Operation) -> Step:
         if isinstance(op, Mixing):
-            steps.append(_mixing_demand(network, plan, op, held, per_node))
-        elif not isinstance(op, Elementwise):  # those are part of what comes before
-            steps.append(local_demand(network, op, held))
-    return Demand(plan.workers, steps)
+            return _mixing_demand(network, plan, op, held, [_traffic(t, per_node) for t in tables[op.name]])
+        return local_demand(network, op, held)
+
+    def together(names: Sequence[str]) -> Traffic:
+        return _traffic(sum(table for name in names for table in tables[name]), per_node)
+
+    return demand_in_rounds(network, plan.workers, step, together)
+
+
+def demand_in_rounds(
+    network: Network,
+    ranks: int,
+    step: Callable[[Operation], Step],
+    together: Callable[[Sequence[str]], Traffic],
+) -> Demand:
+    """The demand whose exchanges are merged, as ``runtime.rounds`` does it.
+
+    Args:
+        network: the graph.
+        ranks: P.
+        step: the demand of an operation.
+        together: what is exchanged for the mixings with these names, as one exchange.
+    """
+    # Activations are part of what comes before.
+    ops = [op for op in network.operations if not isinstance(op, Elementwise)]
+    steps = {op.name: step(op) for op in ops}
+    mixings = network.mixings
+    ghosts = {mixing.source for mixing in mixings if steps[mixing.name].ghosts.active}
+    waiting = {m.name for m in mixings if m.source in ghosts or steps[m.name].sums.active}
+    rounds = rounds_before(network, waiting)
+    spans = [(max(rounds[source] for source in op.sources), rounds[op.target]) for op in ops]
+    travelling = [
+        [mixing.name for mixing in mixings if rounds[mixing.source] == number]
+        for number in range(max(rounds.values()))
+    ]
+    return Demand(ranks, [*steps.values()], spans, [together(names) for names in travelling])
 
 
 def local_demand(network: Network, op: Operation, held: dict[str, np.ndarray]) -> LocalDemand:
@@ -166,10 +213,10 @@ def held_counts(network: Network, plan: Plan) -> dict[str, np.ndarray]:
 
 
 def _mixing_demand(
-    network: Network, plan: Plan, mixing: Mixing, held: dict[str, np.ndarray], per_node: int
+    network: Network, plan: Plan, mixing: Mixing, held: dict[str, np.ndarray], exchanged: Sequence[Traffic]
 ) -> MixingDemand:
     masks, owner = plan.mixings[mixing.name], plan.owner(network, mixing.source)
-    kind, positions = product_shape(network, mixing)
+    (kind, positions), (ghosts, sums) = product_shape(network, mixing), exchanged
     return MixingDemand(
         kind=kind,
         positions=positions,
@@ -178,8 +225,8 @@ def _mixing_demand(
         ghost_depth=(masks.ghosts & (owner != EVERYBODY)).sum(axis=1) * float(mixing.taps),
         sum_rows=masks.sums.sum(axis=1).astype(np.float64),
         density=block_density(network, plan, mixing),
-        ghosts=_traffic(plan.ghost_traffic(network, mixing), per_node),
-        sums=_traffic(plan.sum_traffic(network, mixing), per_node),
+        ghosts=ghosts,
+        sums=sums,
     )
 
 

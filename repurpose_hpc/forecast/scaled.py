@@ -16,7 +16,8 @@ without columns contribute to no sums.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,13 +25,15 @@ import numpy as np
 from repurpose_hpc.forecast.demand import (
     Demand,
     MixingDemand,
+    Step,
     Traffic,
     block_density,
+    demand_in_rounds,
     local_demand,
     product_shape,
 )
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Elementwise, Mixing
+from repurpose_hpc.model.operations import Mixing, Operation
 from repurpose_hpc.plan.plan import EVERYBODY, Plan, block_owners, dense_plan
 
 # Of the plan whose sparsity stands for that of the dense network.
@@ -100,13 +103,20 @@ def scaled_demand(network: Network, profile: Profile, placement: str, workers: i
     owned = {name: _owned_counts(owner, workers) for name, owner in owners.items()}
     # Of a replicated input, every worker pools and so on all that there is.
     held = {name: owned[name] + np.count_nonzero(owner == EVERYBODY) for name, owner in owners.items()}
-    steps = []
-    for op in network.operations:
-        if isinstance(op, Mixing):
-            steps.append(_mixing_demand(network, op, profile[op.name], owned, per_node))
-        elif not isinstance(op, Elementwise):
-            steps.append(local_demand(network, op, held))
-    return Demand(workers, steps)
+    mixings = {
+        mixing.name: _mixing_demand(network, mixing, profile[mixing.name], owned, per_node)
+        for mixing in network.mixings
+    }
+
+    def step(op: Operation) -> Step:
+        return mixings[op.name] if isinstance(op, Mixing) else local_demand(network, op, held)
+
+    def together(names: Sequence[str]) -> Traffic:
+        return merged(
+            [each for name in names for each in (mixings[name].ghosts, mixings[name].sums)], per_node
+        )
+
+    return demand_in_rounds(network, workers, step, together)
 
 
 def expected_traffic(own: np.ndarray, wanted: np.ndarray, values: int, per_node: int) -> Traffic:
@@ -129,6 +139,22 @@ def expected_traffic(own: np.ndarray, wanted: np.ndarray, values: int, per_node:
     received = _split(own, node) * wanted
     sent = _split(wanted, node) * own
     return Traffic(messages_out, messages_in, values * sent, values * received)
+
+
+def merged(exchanges: Sequence[Traffic], per_node: int) -> Traffic:
+    """All in one message for each pair that has any; one exchange is taken to know nothing of the others."""
+    node = np.arange(exchanges[0].values_out.shape[1]) // per_node
+    others = np.maximum(_split(np.ones(node.size), node), 1)
+
+    def messages(counts: Iterable[np.ndarray]) -> np.ndarray:
+        return others * (1 - math.prod(1 - count / others for count in counts))
+
+    return Traffic(
+        messages(each.messages_out for each in exchanges),
+        messages(each.messages_in for each in exchanges),
+        sum(each.values_out for each in exchanges),
+        sum(each.values_in for each in exchanges),
+    )
 
 
 def swapped(traffic: Traffic) -> Traffic:

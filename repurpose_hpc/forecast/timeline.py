@@ -1,8 +1,8 @@
 """The model of time: LogGP for messages, rates for products, a clock for every rank.
 
-A rank does for a mixing what ``runtime.mixings`` does, in that order: pack and post the ghosts; compute
-and post the sums; multiply its own neurons; wait for the ghosts and multiply them; wait for the sums and add
-them.
+A rank does in every round what ``runtime.schedule`` does, in that order: all that can be done with what is
+there, which includes packing ghosts and computing sums; posting both; multiplying own neurons; waiting;
+multiplying ghosts and adding sums.
 
 *Products* of r rows, d inputs and c columns take a call, ``value_ns`` for each of the r c results, and the
 longer of reading the weights and 2 r d c operations.
@@ -95,29 +95,37 @@ class Clocks:
 
     def run(self) -> float:
         """Seconds until the last rank has finished."""
-        for step in self.demand.steps:
-            if isinstance(step, LocalDemand):
-                machine = self.machine
-                self._pass(step.values, machine.window_ns if step.windows else machine.value_ns)
-            else:
-                self._mix(step)
+        for number, exchange in enumerate(self.demand.exchanges):
+            waiting = self._begin(number)
+            posted = self._post(exchange)
+            for step in waiting:
+                self._multiply(step, step.rows, step.own_depth)
+            self._wait(exchange, posted)
+            for step in waiting:
+                self._end(step)
+        self._begin(len(self.demand.exchanges))
         return float(self.now.max())
 
-    def _mix(self, step: MixingDemand) -> None:
-        ghosts, sums = step.ghosts, step.sums
-        if ghosts.active:
-            self._pass(ghosts.values_out.sum(axis=0), self.machine.value_ns)
-            ghosts_posted = self._post(ghosts)
-        self._multiply(step, step.sum_rows, step.own_depth)
-        if sums.active:
-            sums_posted = self._post(sums)
-        self._multiply(step, step.rows, step.own_depth)
-        if ghosts.active:
-            self._wait(ghosts, ghosts_posted)
+    def _begin(self, number: int) -> list[MixingDemand]:
+        """All that needs just so many rounds, but for the products of mixings that wait; these mixings."""
+        machine, waiting = self.machine, []
+        for step, (begun, ended) in zip(self.demand.steps, self.demand.spans, strict=True):
+            if begun != number:
+                continue
+            if isinstance(step, LocalDemand):
+                self._pass(step.values, machine.window_ns if step.windows else machine.value_ns)
+                continue
+            self._pass(step.ghosts.values_out.sum(axis=0), machine.value_ns)
+            self._multiply(step, step.sum_rows, step.own_depth)
+            if ended > begun:
+                waiting.append(step)
+            else:
+                self._multiply(step, step.rows, step.own_depth)
+        return waiting
+
+    def _end(self, step: MixingDemand) -> None:
         self._multiply(step, step.rows, step.ghost_depth)
-        if sums.active:
-            self._wait(sums, sums_posted)
-            self._pass(sums.values_in.sum(axis=0), self.machine.value_ns)
+        self._pass(step.sums.values_in.sum(axis=0), self.machine.value_ns)
 
     def _multiply(self, step: MixingDemand, rows: np.ndarray, depth: np.ndarray) -> None:
         """A product on every rank that has weights for it."""
