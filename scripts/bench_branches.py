@@ -1,0 +1,121 @@
+"""What merging the exchanges of parallel branches brings.
+
+    mpirun -n 2 python scripts/bench_branches.py
+
+Modules one after the other; a module is branches side by side, each of two dense layers with bias and ReLU,
+whose outputs are read together by the next one.  Random weights; of the ghosts of a tensor a random part
+stays, the same for all that read it.  ``merged_WAY`` is what programs do: one message for each pair and round.
+``apart_WAY`` has the same rounds and a message for every tensor.  All take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from functools import partial
+from unittest import mock
+
+import numpy as np
+from mpi4py import MPI
+
+from repurpose_hpc.bench.placement import Placement
+from repurpose_hpc.bench.table import Table
+from repurpose_hpc.bench.turns import REPEATS, in_turns, together
+from repurpose_hpc.model.activations import RELU
+from repurpose_hpc.model.builder import Builder
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.options import integers, positive
+from repurpose_hpc.plan.plan import EVERYBODY, MixingPlan, Plan, dense_plan
+from repurpose_hpc.plan.shard import make_shard
+from repurpose_hpc.runtime import rounds
+from repurpose_hpc.runtime.exchanges.carriers import DEFAULT_WAY
+from repurpose_hpc.runtime.program import Program
+
+SEED = 0
+
+
+def main() -> None:
+    """Print the table, on the root."""
+    args = parse()
+    comm = MPI.COMM_WORLD
+    Placement(comm)
+    network, plan = cut(branched(args.modules, args.branches, args.width), comm.size, args.comm_budget)
+    programs = {}
+    for way in args.ways.split(","):
+        programs[f"merged_{way}"] = make_program(network, plan, way, max(args.batches), comm)
+        with mock.patch.object(rounds, "merged", lambda exchanges, setting: exchanges):
+            programs[f"apart_{way}"] = make_program(network, plan, way, max(args.batches), comm)
+    base = next(iter(programs))
+    messages = [comm.reduce(program.messages) for program in programs.values()]
+    if comm.rank == 0:
+        print(f"messages of all ranks per forward: {messages[0]} merged, {messages[1]} apart")
+    title = f"{args.modules} modules of {args.branches} branches of {args.width} neurons, {comm.size} ranks"
+    table = Table("branches", title, base, speaks=comm.rank == 0)
+    for batch in args.batches:
+        inputs = np.random.default_rng(SEED).standard_normal((network.inputs, batch), np.float32)
+        turns = {
+            name: together(partial(program.forward, inputs[program.input_columns]), comm, comm.Barrier)
+            for name, program in programs.items()
+        }
+        table.add({"batch": batch, "spreads": in_turns(turns, args.repeat)})
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--modules", type=positive, default=4, metavar="N")
+    parser.add_argument("--branches", type=positive, default=4, metavar="N")
+    parser.add_argument("--width", type=positive, default=64, metavar="N", help="neurons of a branch")
+    parser.add_argument("--batches", type=integers, default=(1, 64), metavar="B,B,...")
+    parser.add_argument("--ways", default=DEFAULT_WAY, metavar="WAY,WAY,...")
+    parser.add_argument("--comm-budget", type=float, default=0.05, metavar="F")
+    parser.add_argument("--repeat", type=positive, default=REPEATS, metavar="N")
+    return parser.parse_args()
+
+
+def branched(modules: int, branches: int, width: int) -> Network:
+    """Modules of branches with random weights."""
+    builder, draw = Builder(), np.random.default_rng(SEED)
+    neurons = branches * width
+
+    def layer(name: str, source: str) -> str:
+        columns = builder.neurons(source)
+        weights = draw.standard_normal((width, columns), np.float32) * np.float32(np.sqrt(2 / columns))
+        target = builder.mixing(name, source, weights, draw.standard_normal(width, np.float32))
+        return builder.elementwise(f"{name}.a", target, RELU)
+
+    tensor = builder.input("input", neurons)
+    for module in range(modules):
+        names = [f"m{module}.{branch}" for branch in range(branches)]
+        outputs = tuple(layer(f"{name}.second", layer(f"{name}.first", tensor)) for name in names)
+        tensor = builder.select(f"m{module}", outputs, np.arange(neurons))
+    return builder.build((tensor,), ("identity",))
+
+
+def cut(network: Network, workers: int, budget: float) -> tuple[Network, Plan]:
+    """The network without the weights of other ghosts than a random part, and its plan."""
+    dense, draw = dense_plan(network, workers, "replicated", np.ones(workers)), np.random.default_rng(SEED)
+    kept: dict[str, np.ndarray] = {}
+    masks = {}
+    for mixing in network.mixings:
+        owner, all_of = dense.owner(network, mixing.source), dense.mixings[mixing.name]
+        if mixing.source not in kept:
+            kept[mixing.source] = (draw.random((workers, owner.size)) < budget) | (owner == EVERYBODY)
+        masks[mixing.name] = MixingPlan(all_of.ghosts & kept[mixing.source], all_of.sums)
+    plan = replace(dense, mixings=masks)
+    pruned = {
+        mixing.name: replace(mixing, weights=np.where(plan.allowed(network, mixing), mixing.weights, 0))
+        for mixing in network.mixings
+    }
+    return network.with_mixings(pruned), plan
+
+
+def make_program(network: Network, plan: Plan, way: str, max_batch: int, comm: MPI.Comm) -> Program:
+    """This rank's part."""
+    return Program([make_shard(network, plan, comm.rank, np.float32)], comm, max_batch, way=way)
+
+
+if __name__ == "__main__":
+    main()
