@@ -4,8 +4,8 @@
 
 Modules one after the other; a module is branches side by side, each of two dense layers with bias and ReLU,
 whose outputs are read together by the next one.  Random weights; of the ghosts of a tensor a random part
-stays, the same for all that read it.  ``merged_WAY`` is what programs do: one message for each pair and round.
-``apart_WAY`` has the same rounds and a message for every tensor.  All take turns.
+stays, the same for all that read it.  ``merged_WAY`` is what programs do: in a round, one message for each
+pair of ranks.  ``apart_WAY`` has the same rounds and a message for every tensor.  All take turns.
 """
 
 from __future__ import annotations
