@@ -55,6 +55,20 @@ def test_graphs_are_forecast(tmp_path, machine):
     assert all(point["restructured"]["total_us"] > 0 for point in result["points"])
 
 
+def test_ghosts_travel_in_the_format_of_the_shards_or_in_another(tmp_path, machine):
+    write_shards(tmp_path / "shards", 3, "partitioned", wire="int8")
+    write_machine(machine, with_network(gb_per_s=1e-3))
+    of_shards, exact = (
+        _forecast(tmp_path / "shards", machine, *wire) for wire in ((), ("--wire", "float32"))
+    )
+    assert [each["wire"] for each in (of_shards, exact)] == ["int8", "float32"]
+    for short, long in zip(of_shards["points"][1:], exact["points"][1:], strict=True):
+        for form in ("restructured", "dense"):
+            assert short[form]["values_sent"] == long[form]["values_sent"]
+            assert 1 < long[form]["bytes_us"] / short[form]["bytes_us"] < 4
+    assert "ghosts in int8" in render(of_shards)
+
+
 def test_models_are_forecast_by_assumption(tmp_path, machine):
     write_model(tmp_path / "model.npz", random_network(widths=(30, 40, 40, 40)))
     options = "--ranks", "1,8", "--input-placement", "partitioned"

@@ -14,6 +14,7 @@ from repurpose_hpc.forecast.scaled import (
     plan_profile,
     scaled_demand,
 )
+from repurpose_hpc.model.wire import BYTES, WIRES
 from repurpose_hpc.plan.plan import PLACEMENTS, Plan, dense_plan
 from repurpose_hpc.plan.rounds import rounds_before
 from repurpose_hpc.plan.shard import make_shard
@@ -73,6 +74,23 @@ def test_branches_exchange_together():
     assert demand.messages < sum(
         np.count_nonzero(plan.traffic(network, mixing)) for mixing in network.mixings
     )
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("make", NETWORKS)
+def test_bytes_are_those_of_the_wire(make, wire):
+    """Of ghosts; sums travel as they are."""
+    network = make(seed=1)
+    plan = random_plan(network, 4, "partitioned", seed=1)
+    demand = plan_demand(pruned(network, plan), plan, 2, wire)
+    for name in ("bytes_out", "bytes_in"):
+        assert sum(getattr(each, name).sum() for each in demand.exchanges) == plan.bytes_sent(network, wire)
+    scaled = scaled_demand(network, plan_profile(network, plan), "partitioned", 40, 1, wire)
+    sent = sum(each.bytes_out.sum() for each in scaled.exchanges)
+    ghosts, sums = (
+        sum(getattr(step, kind).values_out.sum() for step in _mixings(scaled)) for kind in ("ghosts", "sums")
+    )
+    assert sent == pytest.approx(BYTES[wire] * ghosts + 4 * sums)
 
 
 def test_merged_messages_are_what_is_expected_of_independent_exchanges():

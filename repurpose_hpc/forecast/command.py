@@ -28,6 +28,7 @@ from repurpose_hpc.forecast.summary import PARTS, conclude, render
 from repurpose_hpc.forecast.timeline import forecast
 from repurpose_hpc.model.load import load_model
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.wire import EXACT, WIRES
 from repurpose_hpc.options import Parser, positive
 from repurpose_hpc.plan.files import read_network, read_plan
 from repurpose_hpc.plan.plan import PLACEMENTS, Plan
@@ -48,6 +49,7 @@ class Subject:
         placement: of the input.
         plan: that of shards; None: there are none.
         restructured, dense: how sparse its mixings are.
+        wire: in which ghosts travel, of both.
     """
 
     network: Network
@@ -55,18 +57,22 @@ class Subject:
     plan: Plan | None
     restructured: Profile
     dense: Profile
+    wire: str
 
     def demand(self, ranks: int, per_node: int) -> tuple[str, Demand]:
         """What the restructured network asks of so many ranks, and what that is based on."""
         if ranks == 1:
             return SINGLE, self.dense_demand(ranks, per_node)
         if self.plan is not None and self.plan.workers == ranks:
-            return PLAN, plan_demand(self.network, self.plan, per_node)
-        return SCALED, scaled_demand(self.network, self.restructured, self.placement, ranks, per_node)
+            return PLAN, plan_demand(self.network, self.plan, per_node, self.wire)
+        return SCALED, self._scaled(self.restructured, ranks, per_node)
 
     def dense_demand(self, ranks: int, per_node: int) -> Demand:
         """The same if nothing is pruned."""
-        return scaled_demand(self.network, self.dense, self.placement, ranks, per_node)
+        return self._scaled(self.dense, ranks, per_node)
+
+    def _scaled(self, profile: Profile, ranks: int, per_node: int) -> Demand:
+        return scaled_demand(self.network, profile, self.placement, ranks, per_node, self.wire)
 
 
 def main() -> None:
@@ -86,7 +92,7 @@ def run(args: argparse.Namespace) -> dict:
         UserError: a file cannot be read, or the machine has no links for any number of ranks asked for.
     """
     machine = read_machine(args.machine, cache_directory() / THIS_FILE)
-    subject = open_shards(args.subject) if args.subject.is_dir() else open_model(args)
+    subject = open_shards(args.subject, args.wire) if args.subject.is_dir() else open_model(args)
     plan = subject.plan
     ranks = _ranks(args.ranks or {*RANKS, *([plan.workers] if plan else [])}, machine)
     points = [_point(subject, machine, each, args.batch_size) for each in ranks]
@@ -95,6 +101,7 @@ def run(args: argparse.Namespace) -> dict:
         "machine_source": machine.source,
         "model": str(args.subject),
         "input_placement": subject.placement,
+        "wire": subject.wire,
         "batch_size": args.batch_size,
         "workers": plan.workers if plan else None,
         "comm_budget": None if plan else args.comm_budget,
@@ -104,8 +111,8 @@ def run(args: argparse.Namespace) -> dict:
     }
 
 
-def open_shards(directory: Path) -> Subject:
-    """A restructured network with its plan; dense is every neuron to every worker.
+def open_shards(directory: Path, wire: str | None) -> Subject:
+    """A restructured network with its plan, and its wire if none is given; dense: all neurons to all workers.
 
     Raises:
         UserError: the shards cannot be read, or are those of a single worker.
@@ -122,7 +129,8 @@ def open_shards(directory: Path) -> Subject:
         {each.name: replace(each, weights=np.ones_like(each.weights)) for each in network.mixings}
     )
     placement = plan.input_placement
-    return Subject(network, placement, plan, plan_profile(network, plan), dense_profile(unpruned, placement))
+    profiles = plan_profile(network, plan), dense_profile(unpruned, placement)
+    return Subject(network, placement, plan, *profiles, wire or plan.wire)
 
 
 def open_model(args: argparse.Namespace) -> Subject:
@@ -132,8 +140,8 @@ def open_model(args: argparse.Namespace) -> Subject:
         UserError: it cannot be read.
     """
     network, placement = load_model(args.subject), args.input_placement
-    restructured = budget_profile(network, placement, args.comm_budget)
-    return Subject(network, placement, None, restructured, dense_profile(network, placement))
+    profiles = budget_profile(network, placement, args.comm_budget), dense_profile(network, placement)
+    return Subject(network, placement, None, *profiles, args.wire or EXACT)
 
 
 def _ranks(wanted: set[int], machine: MachineModel) -> list[int]:
@@ -209,6 +217,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help=f"of a MODEL: the communication fraction to assume (default {Options.comm_budget})",
     )
     add("--input-placement", choices=PLACEMENTS, help=f"of a MODEL (default {Options.input_placement})")
+    add(
+        "--wire",
+        choices=WIRES,
+        help=f"the format in which ghosts travel (default: that of SHARDS, or {EXACT})",
+    )
     add("--report", type=Path, metavar="FILE.json", help="the same, for scripts")
     args = parser.parse_args(argv)
     if args.subject.is_dir():

@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Depthwise, Elementwise, Mixing, Operation, Pool
+from repurpose_hpc.model.wire import BYTES, EXACT
 from repurpose_hpc.plan.plan import EVERYBODY, Plan
 from repurpose_hpc.plan.rounds import rounds_before
 
@@ -27,12 +29,15 @@ class Traffic:
     Attributes:
         messages_out, messages_in: (2, P) float64.
         values_out, values_in: per sample, (2, P) float64.
+        bytes_out, bytes_in: what these take.
     """
 
     messages_out: np.ndarray
     messages_in: np.ndarray
     values_out: np.ndarray
     values_in: np.ndarray
+    bytes_out: np.ndarray
+    bytes_in: np.ndarray
 
     @property
     def active(self) -> bool:
@@ -123,27 +128,31 @@ class Demand:
         return [step for step in self.steps if isinstance(step, MixingDemand)]
 
 
-def plan_demand(network: Network, plan: Plan, per_node: int) -> Demand:
+def plan_demand(network: Network, plan: Plan, per_node: int, wire: str = EXACT) -> Demand:
     """Counted in a plan.
 
     Args:
         network: restructured, or any whose weights are zero where ``plan`` has none.
         plan: for ``network``.
         per_node: ranks of a node.
+        wire: in which ghosts travel, of ``WIRES``.
     """
     held = held_counts(network, plan)
     tables = {
-        mixing.name: (plan.ghost_traffic(network, mixing), plan.sum_traffic(network, mixing))
+        mixing.name: (
+            _Table(plan.ghost_traffic(network, mixing), BYTES[wire]),
+            _Table(plan.sum_traffic(network, mixing), BYTES[EXACT]),
+        )
         for mixing in network.mixings
     }
 
     def step(op: Operation) -> Step:
         if isinstance(op, Mixing):
-            return _mixing_demand(network, plan, op, held, [_traffic(t, per_node) for t in tables[op.name]])
+            return _mixing_demand(network, plan, op, held, [_traffic([t], per_node) for t in tables[op.name]])
         return local_demand(network, op, held)
 
     def together(names: Sequence[str]) -> Traffic:
-        return _traffic(sum(table for name in names for table in tables[name]), per_node)
+        return _traffic([table for name in names for table in tables[name]], per_node)
 
     return demand_in_rounds(network, plan.workers, step, together)
 
@@ -230,10 +239,22 @@ def _mixing_demand(
     )
 
 
-def _traffic(values: np.ndarray, per_node: int) -> Traffic:
-    """From a table of values, (P, P), [p, q] from p to q."""
-    node = np.arange(len(values)) // per_node
-    local = np.where(node[:, None] == node, values, 0)
-    both = np.stack([local, values - local]).astype(np.float64)
-    sent = both > 0
-    return Traffic(sent.sum(axis=2) * 1.0, sent.sum(axis=1) * 1.0, both.sum(axis=2), both.sum(axis=1))
+class _Table(NamedTuple):
+    """Values from each rank to each other, (P, P), [p, q] from p to q, and the bytes of one."""
+
+    values: np.ndarray
+    size: int
+
+
+def _traffic(tables: Sequence[_Table], per_node: int) -> Traffic:
+    """What ``tables`` have, in one message for each pair."""
+    node = np.arange(len(tables[0].values)) // per_node
+    near = node[:, None] == node
+
+    def split(table: np.ndarray) -> np.ndarray:
+        return np.stack([np.where(near, table, 0), np.where(near, 0, table)]).astype(np.float64)
+
+    values = split(sum(table.values for table in tables))
+    numbers = values > 0, values, split(sum(table.values * table.size for table in tables))
+    ends = [each.sum(axis=axis, dtype=np.float64) for each in numbers for axis in (2, 1)]
+    return Traffic(*ends)

@@ -34,6 +34,7 @@ from repurpose_hpc.forecast.demand import (
 )
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing, Operation
+from repurpose_hpc.model.wire import BYTES, EXACT
 from repurpose_hpc.plan.plan import EVERYBODY, Plan, block_owners, dense_plan
 
 # Of the plan whose sparsity stands for that of the dense network.
@@ -89,7 +90,9 @@ def budget_profile(network: Network, placement: str, fraction: float) -> Profile
     return profile
 
 
-def scaled_demand(network: Network, profile: Profile, placement: str, workers: int, per_node: int) -> Demand:
+def scaled_demand(
+    network: Network, profile: Profile, placement: str, workers: int, per_node: int, wire: str = EXACT
+) -> Demand:
     """A demand that nobody has a plan for; numbers are expectations and need not be whole.
 
     Args:
@@ -98,13 +101,14 @@ def scaled_demand(network: Network, profile: Profile, placement: str, workers: i
         placement: of the input; see ``plan.PLACEMENTS``.
         workers: P, any number from 1; also the ranks.
         per_node: ranks of a node.
+        wire: in which ghosts travel, of ``WIRES``.
     """
     owners = block_owners(network, placement, np.ones(workers))
     owned = {name: _owned_counts(owner, workers) for name, owner in owners.items()}
     # Of a replicated input, every worker pools and so on all that there is.
     held = {name: owned[name] + np.count_nonzero(owner == EVERYBODY) for name, owner in owners.items()}
     mixings = {
-        mixing.name: _mixing_demand(network, mixing, profile[mixing.name], owned, per_node)
+        mixing.name: _mixing_demand(network, mixing, profile[mixing.name], owned, per_node, wire)
         for mixing in network.mixings
     }
 
@@ -119,7 +123,9 @@ def scaled_demand(network: Network, profile: Profile, placement: str, workers: i
     return demand_in_rounds(network, workers, step, together)
 
 
-def expected_traffic(own: np.ndarray, wanted: np.ndarray, values: int, per_node: int) -> Traffic:
+def expected_traffic(
+    own: np.ndarray, wanted: np.ndarray, values: int, per_node: int, size: int = BYTES[EXACT]
+) -> Traffic:
     """The exchange in which worker q wants each neuron of others with probability ``wanted[q]``.
 
     Args:
@@ -127,6 +133,7 @@ def expected_traffic(own: np.ndarray, wanted: np.ndarray, values: int, per_node:
         wanted: (P,).
         values: of a neuron.
         per_node: ranks of a node.
+        size: bytes of a value.
     """
     node = np.arange(own.size) // per_node
     sizes, which = np.unique(own, return_inverse=True)
@@ -136,9 +143,9 @@ def expected_traffic(own: np.ndarray, wanted: np.ndarray, values: int, per_node:
         chance = 1 - (1 - wanted) ** size  # that a sender of this size sends worker q something
         messages_in += _split(senders, node) * chance
         messages_out += np.where(senders, _split(chance, node), 0)
-    received = _split(own, node) * wanted
-    sent = _split(wanted, node) * own
-    return Traffic(messages_out, messages_in, values * sent, values * received)
+    received = values * _split(own, node) * wanted
+    sent = values * _split(wanted, node) * own
+    return Traffic(messages_out, messages_in, sent, received, size * sent, size * received)
 
 
 def merged(exchanges: Sequence[Traffic], per_node: int) -> Traffic:
@@ -154,12 +161,21 @@ def merged(exchanges: Sequence[Traffic], per_node: int) -> Traffic:
         messages(each.messages_in for each in exchanges),
         sum(each.values_out for each in exchanges),
         sum(each.values_in for each in exchanges),
+        sum(each.bytes_out for each in exchanges),
+        sum(each.bytes_in for each in exchanges),
     )
 
 
 def swapped(traffic: Traffic) -> Traffic:
     """The same with senders and receivers exchanged: whoever has a mask sends."""
-    return Traffic(traffic.messages_in, traffic.messages_out, traffic.values_in, traffic.values_out)
+    return Traffic(
+        messages_out=traffic.messages_in,
+        messages_in=traffic.messages_out,
+        values_out=traffic.values_in,
+        values_in=traffic.values_out,
+        bytes_out=traffic.bytes_in,
+        bytes_in=traffic.bytes_out,
+    )
 
 
 def _split(amounts: np.ndarray, node: np.ndarray) -> np.ndarray:
@@ -199,7 +215,12 @@ def _owned_counts(owner: np.ndarray, workers: int) -> np.ndarray:
 
 
 def _mixing_demand(
-    network: Network, mixing: Mixing, sparsity: Sparsity, owned: dict[str, np.ndarray], per_node: int
+    network: Network,
+    mixing: Mixing,
+    sparsity: Sparsity,
+    owned: dict[str, np.ndarray],
+    per_node: int,
+    wire: str,
 ) -> MixingDemand:
     own, rows = (owned[network.space_of[tensor]] for tensor in (mixing.source, mixing.target))
     others = own.sum() - own
@@ -217,7 +238,7 @@ def _mixing_demand(
         ghost_depth=ghosts * others * mixing.taps,
         sum_rows=sums * (rows.sum() - rows),
         density=sparsity.density,
-        ghosts=expected_traffic(own, exchanged, network.values(mixing.source), per_node),
+        ghosts=expected_traffic(own, exchanged, network.values(mixing.source), per_node, BYTES[wire]),
         sums=swapped(expected_traffic(rows, sums, network.values(mixing.target), per_node)),
     )
 

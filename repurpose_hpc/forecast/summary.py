@@ -1,8 +1,8 @@
 """What follows from forecasts for several numbers of ranks: the best, where more stop paying, a table.
 
 Keys of the report: ``machine``, ``machine_source``, ``model`` (the file or directory), ``input_placement``,
-``batch_size``, ``workers`` (of the shards; null for a model), ``comm_budget`` (assumed for a model; null
-for shards), ``most_ranks`` (that the machine file has links for; null: any number), ``points``.  Of
+``wire``, ``batch_size``, ``workers`` (of the shards; null for a model), ``comm_budget`` (assumed for a
+model; null for shards), ``most_ranks`` (that the machine file has links for; null: any number), ``points``.  Of
 ``restructured`` and ``dense``: ``best_ranks``, ``best_us``, ``speedup`` (over one rank; null without that
 point) and ``paying_ranks`` (see the function).
 
@@ -61,8 +61,8 @@ def render(result: dict) -> str:
     """The report for people, several lines."""
     lines = [
         f"{result['machine']}: {result['machine_source']}",
-        f"{result['model']}, input {result['input_placement']}, batches of {result['batch_size']}; "
-        f"{_basis(result)}",
+        f"{result['model']}, input {result['input_placement']}, batches of {result['batch_size']}, ghosts in "
+        f"{result['wire']}; {_basis(result)}",
         "microseconds per batch, and what compute, overhead, latency and bytes have in it",
         "",
         *_table(result["points"]),
