@@ -243,7 +243,7 @@ class _Table(NamedTuple):
     """Values from each rank to each other, (P, P), [p, q] from p to q, and the bytes of one."""
 
     values: np.ndarray
-    size: int
+    width: int
 
 
 def _traffic(tables: Sequence[_Table], per_node: int) -> Traffic:
@@ -255,6 +255,6 @@ def _traffic(tables: Sequence[_Table], per_node: int) -> Traffic:
         return np.stack([np.where(near, table, 0), np.where(near, 0, table)]).astype(np.float64)
 
     values = split(sum(table.values for table in tables))
-    numbers = values > 0, values, split(sum(table.values * table.size for table in tables))
+    numbers = values > 0, values, split(sum(table.values * table.width for table in tables))
     ends = [each.sum(axis=axis, dtype=np.float64) for each in numbers for axis in (2, 1)]
     return Traffic(*ends)

@@ -124,7 +124,7 @@ def scaled_demand(
 
 
 def expected_traffic(
-    own: np.ndarray, wanted: np.ndarray, values: int, per_node: int, size: int = BYTES[EXACT]
+    own: np.ndarray, wanted: np.ndarray, values: int, per_node: int, width: int = BYTES[EXACT]
 ) -> Traffic:
     """The exchange in which worker q wants each neuron of others with probability ``wanted[q]``.
 
@@ -133,7 +133,7 @@ def expected_traffic(
         wanted: (P,).
         values: of a neuron.
         per_node: ranks of a node.
-        size: bytes of a value.
+        width: bytes of a value.
     """
     node = np.arange(own.size) // per_node
     sizes, which = np.unique(own, return_inverse=True)
@@ -145,7 +145,7 @@ def expected_traffic(
         messages_out += np.where(senders, _split(chance, node), 0)
     received = values * _split(own, node) * wanted
     sent = values * _split(wanted, node) * own
-    return Traffic(messages_out, messages_in, sent, received, size * sent, size * received)
+    return Traffic(messages_out, messages_in, sent, received, width * sent, width * received)
 
 
 def merged(exchanges: Sequence[Traffic], per_node: int) -> Traffic:

@@ -2,9 +2,9 @@
 
 Keys of the report: ``machine``, ``machine_source``, ``model`` (the file or directory), ``input_placement``,
 ``wire``, ``batch_size``, ``workers`` (of the shards; null for a model), ``comm_budget`` (assumed for a
-model; null for shards), ``most_ranks`` (that the machine file has links for; null: any number), ``points``.  Of
-``restructured`` and ``dense``: ``best_ranks``, ``best_us``, ``speedup`` (over one rank; null without that
-point) and ``paying_ranks`` (see the function).
+model; null for shards), ``most_ranks`` (that the machine file has links for; null: any number) and
+``points``.  Of ``restructured`` and ``dense``: ``best_ranks``, ``best_us``, ``speedup`` (over one rank; null
+without that point) and ``paying_ranks`` (see the function).
 
 A point has ``ranks``, ``basis`` (``plan``: counted in the shards, ``scaled``: see ``scaled``, ``single``:
 one process), ``restructured`` and ``dense``, each with ``total_us``, ``compute_us``, ``overhead_us``,
