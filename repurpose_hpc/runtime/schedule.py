@@ -16,7 +16,6 @@ from itertools import chain, zip_longest
 
 import numpy as np
 
-from repurpose_hpc.model.wire import code_dtype
 from repurpose_hpc.runtime.blocks import Call
 from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.exchanges.messages import Carrier, Tally
@@ -56,8 +55,7 @@ class Schedule:
         self._carriers: list[Carrier] = []
         stages = [self._stages(steps, inputs, part, way) for part in parts]
         calls = [call for carrier in self._carriers for call in carrier.begin] + _in_turns(stages)
-        stored = code_dtype(setting.formats.weights, dtype)
-        self._steps = taped(on_threads(calls, setting.threads), dtype, stored)
+        self._steps = taped(on_threads(calls, setting.threads), dtype, setting.formats)
 
     def run(self, X: np.ndarray, seconds: np.ndarray) -> np.ndarray:
         """Compute the outputs of X (columns, batch), adding to ``seconds`` by phase."""
