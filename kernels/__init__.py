@@ -8,7 +8,7 @@ from .convolution import convolve_direct, pack_weights
 from .crossover import csr_is_faster
 from .csr import INDEX_DTYPE, csr_batch, csr_vector
 from .dense import aligned, dense, dense_scratch, pack_panels, panel_rows
-from .exchange import copy_blocks, pack, unpack, unpack_add
+from .exchange import clear, copy_blocks, pack, unpack, unpack_add
 from .flags import await_read, collect, publish
 from .maps import COMBINATION_CODES, affine, combine, take_positions
 from .pooling import average_pool, depthwise, max_pool
@@ -30,6 +30,7 @@ __all__ = [
     "aligned",
     "average_pool",
     "await_read",
+    "clear",
     "collect",
     "combine",
     "copy_blocks",

@@ -31,6 +31,12 @@ def unpack(buffer: np.ndarray, rows: np.ndarray, X: np.ndarray) -> None:
 
 
 @jit
+def clear(X: np.ndarray) -> None:
+    """X[...] = 0, with X (neurons, batch)."""
+    X[:] = 0
+
+
+@jit
 def unpack_add(buffer: np.ndarray, rows: np.ndarray, X: np.ndarray) -> None:
     """X[rows[k]] += buffer[k]; rows may repeat, and are added in order: the sum is reproducible."""
     for k in range(rows.size):

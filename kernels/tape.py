@@ -16,22 +16,26 @@ from .activations import activate_in_place
 from .addresses import MOST_ARGUMENTS, call_function, pointer, read_clock
 from .csr import INDEX_DTYPE, csr_batch, csr_vector
 from .dense import dense
-from .exchange import copy_blocks, pack, unpack_add
+from .exchange import clear, copy_blocks, pack, unpack_add
 from .flags import await_read, collect, publish
 from .jit import jit
+from .wire import pack_codes, unpack_codes
 
-CALL, DENSE, CSR_VECTOR, CSR_BATCH, PACK, UNPACK_ADD, ACTIVATE, COPY_BLOCKS = range(8)
-AWAIT_READ, PUBLISH, COLLECT = range(8, 11)
+CALL, DENSE, CSR_VECTOR, CSR_BATCH, ACTIVATE, AWAIT_READ, PUBLISH, COLLECT = range(8)
+CLEAR, PACK, UNPACK_ADD, PACK_CODES, UNPACK_CODES, COPY_BLOCKS = range(8, 14)
 _CODES = {
     dense: DENSE,
     csr_vector: CSR_VECTOR,
     csr_batch: CSR_BATCH,
-    pack: PACK,
-    unpack_add: UNPACK_ADD,
     activate_in_place: ACTIVATE,
     await_read: AWAIT_READ,
     publish: PUBLISH,
     collect: COLLECT,
+    clear: CLEAR,
+    pack: PACK,
+    unpack_add: UNPACK_ADD,
+    pack_codes: PACK_CODES,
+    unpack_codes: UNPACK_CODES,
     copy_blocks: COPY_BLOCKS,
 }
 # Code and phase, then the longest list of addresses and sizes: that of ``dense``.
@@ -83,6 +87,7 @@ def play(
     clock: int,
     real: np.ndarray,
     stored: np.ndarray,
+    codes: np.ndarray | None,
 ) -> int:
     """Carry out a tape.
 
@@ -92,11 +97,14 @@ def play(
         seconds: by phase, float64; added to.
         clock: address of a function without arguments that returns the time as a double.
         real, stored: any arrays of the types of numbers and of dense weights.
+        codes: any array of the type of codes; None: numbers travel as they are, and nothing that makes or
+            reads codes is compiled.
 
     Returns:
         0, or what the first C function returned that failed; nothing was done after that.
     """
     index, integer = np.empty(0, INDEX_DTYPE), np.empty(0, np.int64)
+    single = np.empty(0, np.float32)
     began = read_clock(clock)
     for k in range(len(instructions)):
         a, alpha, beta = instructions[k], reals[k, 0], reals[k, 1]
@@ -116,10 +124,6 @@ def play(
             data, indices, indptr = _row(a, 2, real), _row(a, 4, index), _row(a, 6, index)
             X, start, out = _rows(a, 8, real), _rows(a, 11, real), _rows(a, 14, real)
             csr_batch(data, indices, indptr, X, start, out, a[17], alpha, beta)
-        elif a[0] == PACK:
-            pack(_rows(a, 2, real), _row(a, 5, index), _rows(a, 7, real))
-        elif a[0] == UNPACK_ADD:
-            unpack_add(_rows(a, 2, real), _row(a, 5, index), _rows(a, 7, real))
         elif a[0] == ACTIVATE:
             activate_in_place(_rows(a, 2, real), a[5], alpha, beta)
         elif a[0] == AWAIT_READ:
@@ -128,8 +132,19 @@ def play(
             publish(_row(a, 2, integer))
         elif a[0] == COLLECT:
             collect(_rows(a, 2, integer), _row(a, 5, integer))
+        elif a[0] == CLEAR:
+            clear(_rows(a, 2, real))
+        elif a[0] == PACK:
+            pack(_rows(a, 2, real), _row(a, 5, index), _rows(a, 7, real))
+        elif a[0] == UNPACK_ADD:
+            unpack_add(_rows(a, 2, real), _row(a, 5, index), _rows(a, 7, real))
         elif a[0] == COPY_BLOCKS:
             copy_blocks(_rows(a, 2, integer))
+        elif codes is not None:
+            if a[0] == PACK_CODES:
+                pack_codes(_rows(a, 2, real), _row(a, 5, index), _row(a, 7, single), _rows(a, 9, codes))
+            elif a[0] == UNPACK_CODES:
+                unpack_codes(_rows(a, 2, codes), _row(a, 5, single), _rows(a, 7, real))
         ended = read_clock(clock)
         seconds[a[1]] += ended - began
         began = ended
@@ -138,11 +153,12 @@ def play(
     return 0
 
 
-def compile_player(real: np.ndarray, stored: np.ndarray) -> None:
+def compile_player(real: np.ndarray, stored: np.ndarray, codes: np.ndarray | None = None) -> None:
     """Compile ``play`` for tapes of these types, or load it from the cache, without playing anything."""
     if not numba.config.DISABLE_JIT:
         arguments = np.empty((0, _SLOTS), np.int64), np.empty((0, 2)), np.empty(0), 0
-        play.compile(tuple(numba.typeof(each) for each in (*arguments, real.reshape(-1), stored.reshape(-1))))
+        types = real.reshape(-1), stored.reshape(-1), None if codes is None else codes.reshape(-1)
+        play.compile(tuple(numba.typeof(each) for each in (*arguments, *types)))
 
 
 @jit

@@ -10,7 +10,7 @@ from .activations import ACTIVATION_CODES, activate_in_place
 from .convolution import convolve_direct, pack_weights
 from .csr import INDEX_DTYPE, csr_batch, csr_vector
 from .dense import dense, dense_scratch, panel_rows, tiles_size
-from .exchange import pack, unpack, unpack_add
+from .exchange import clear, pack, unpack, unpack_add
 from .maps import COMBINATION_CODES, affine, combine, take_positions
 from .parallel import convolve_threads, csr_threads, dense_threads
 from .pooling import average_pool, depthwise, max_pool
@@ -56,9 +56,11 @@ def warm_up(
     finish(matrix, matrix, out_matrix, *epilogue)
     activate_in_place(out_vector, *epilogue)
     activate_in_place(out_matrix, *epilogue)
+    clear(out_matrix)
     pack(matrix, indices, out_matrix)
     unpack(matrix, indices, out_matrix)
     unpack_add(matrix, indices, out_matrix)
+    code = None
     if codes is not None:
         scales, code = np.ones(1, np.float32), np.zeros((1, 1), codes)
         pack_codes(matrix, indices, scales, code)
@@ -75,7 +77,7 @@ def warm_up(
         dense_threads(panels, vector, matrix, matrix, out_matrix, scratch, *epilogue, shares, tiles)
         csr_threads(vector, indices, indptr, vector, vector, out_vector, *epilogue, shares)
         csr_threads(vector, indices, indptr, matrix, matrix, out_matrix, *epilogue, shares)
-    compile_player(vector, panels)
+    compile_player(vector, panels, code)
     return time.perf_counter() - began
 
 

@@ -56,6 +56,7 @@ def test_warm_up_leaves_nothing_to_compile():
         kernels.dense(panels, scales, X, bias[:, None], out, scratch, *relu)
         kernels.dense(panels, scales, X, out, out, scratch, *relu)
     codes = np.ones((2, 3), np.uint16)
+    kernels.clear(out)
     kernels.pack_codes(X, rows, bias[:2], codes)
     kernels.unpack_codes(codes, bias[:2], out[:2])
     for numbers in (codes.reshape(-1), vector.view(np.uint32)):

@@ -21,14 +21,15 @@ def address(function):
     return ctypes.cast(function, ctypes.c_void_p).value
 
 
-def play(rows, dtype):
+def play(rows, dtype, codes=None):
     """Status, and seconds by phase of a clock that ticks once a reading."""
     readings = iter(range(1000))
     clock = CLOCK(lambda: float(next(readings)))
     instructions, reals = (np.array(part) for part in zip(*rows, strict=True))
     seconds = np.zeros(4)
     like = np.empty(0, dtype)
-    status = tape.play(instructions, reals, seconds, address(clock), like, like)
+    of_codes = None if codes is None else np.empty(0, codes)
+    status = tape.play(instructions, reals, seconds, address(clock), like, like, of_codes)
     return status, seconds.tolist()
 
 
@@ -43,6 +44,7 @@ def test_a_tape_does_what_its_calls_do(dtype, batch):
 
     panels, scales, bias = normal(2, 7, kernels.panel_rows(real)), np.empty(0, dtype), normal(9, 1)
     X, Y, buffer, sums = normal(7, batch), normal(9, batch), normal(3, batch), normal(4, batch)
+    cleared = normal(2, batch)
     scratch = np.zeros(kernels.dense_scratch(7, batch, real), dtype)
     rows, places = np.array([6, 0, 3], index), np.array([8, 8, 1, 0], index)
     data, columns, ends = normal(2), np.array([1, 5], index), np.array([0, 1, 2, 2], index)
@@ -55,8 +57,9 @@ def test_a_tape_does_what_its_calls_do(dtype, batch):
         (kernels.csr_batch, (data, columns, ends, X, out, out, *RELU)),
         (kernels.csr_vector, (data, columns, ends, x, start, column, *RELU)),
         (kernels.activate_in_place, (sums, kernels.ACTIVATION_CODES["clip"], -0.5, 0.25)),
+        (kernels.clear, (cleared,)),
     ]
-    changed = Y, buffer, out, column, sums
+    changed = Y, buffer, out, column, sums, cleared
     before = [array.copy() for array in changed]
     for function, arguments in calls:
         function(*arguments)
@@ -67,9 +70,29 @@ def test_a_tape_does_what_its_calls_do(dtype, batch):
         tape.kernel_instruction(k % 4, function, arguments) for k, (function, arguments) in enumerate(calls)
     ]
     status, seconds = play(instructions, dtype)
-    assert status == 0 and seconds == [2, 2, 1, 1]
+    assert status == 0 and seconds == [2, 2, 2, 1]
     for array, values in zip(changed, expected, strict=True):
         np.testing.assert_array_equal(array, values)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("codes", [np.uint16, np.int16, np.int8])
+def test_codes_are_those_of_the_calls(codes, dtype):
+    rng = np.random.default_rng(1)
+    X, rows = rng.standard_normal((7, 5)).astype(dtype), np.array([6, 0, 3], kernels.INDEX_DTYPE)
+    X[0, :3] = np.nan, np.inf, 1e-39
+    scales = np.array([0.01, 0.0, 0.02], np.float32)
+    made = [(np.zeros((3, 5), codes), np.ones((3, 5), dtype)) for _ in range(2)]
+    calls, taped = (
+        [(kernels.pack_codes, (X, rows, scales, sent)), (kernels.unpack_codes, (sent, scales, came))]
+        for sent, came in made
+    )
+    for function, arguments in calls:
+        function(*arguments)
+    status, _ = play([tape.kernel_instruction(0, *call) for call in taped], dtype, codes)
+    assert status == 0
+    for expected, found in zip(*made, strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_blocks_are_handed_over():

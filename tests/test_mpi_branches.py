@@ -17,7 +17,7 @@ from repurpose_hpc.runtime.buffers import Part
 from repurpose_hpc.runtime.exchanges.carriers import CARRIERS, available
 from repurpose_hpc.runtime.exchanges.exchange import Exchange, deactivate_empty
 from repurpose_hpc.runtime.exchanges.merged import Merged
-from repurpose_hpc.runtime.setting import Formats
+from repurpose_hpc.runtime.setting import EXACTLY, Formats
 from repurpose_hpc.runtime.tape import carry_out, taped
 
 pytestmark = pytest.mark.mpi
@@ -108,5 +108,5 @@ def exchange(number, dtype):
 
 def carry(carried, part):
     carrier = carried.carrier("ialltoallv", part)
-    dtype = np.dtype(np.float32)
-    carry_out(taped([*carrier.begin, *carrier.post, *carrier.wait], dtype, dtype), np.zeros(len(PHASES)))
+    steps = taped([*carrier.begin, *carrier.post, *carrier.wait], np.dtype(np.float32), EXACTLY)
+    carry_out(steps, np.zeros(len(PHASES)))

@@ -24,6 +24,7 @@ from repurpose_hpc.runtime.buffers import Part
 from repurpose_hpc.runtime.exchanges.carriers import DEFAULT_WAY, SHARED, available
 from repurpose_hpc.runtime.exchanges.exchange import Exchange, Sharing
 from repurpose_hpc.runtime.exchanges.messages import Carrier
+from repurpose_hpc.runtime.setting import EXACTLY
 from repurpose_hpc.runtime.tape import Tape, carry_out, taped
 
 IN_A_ROW = 10
@@ -104,7 +105,7 @@ def _ours(
         opened.callback(Sharing([exchange], comm).free)
     exchange.send.flat[:] = np.delete(send, comm.rank, axis=0).reshape(-1)
     carrier = exchange.carrier(way, Part(1))
-    steps = taped([*carrier.begin, *carrier.post, *carrier.wait], FLOAT, FLOAT)
+    steps = taped([*carrier.begin, *carrier.post, *carrier.wait], FLOAT, EXACTLY)
     call = partial(_carry, carrier, steps, np.zeros(len(PHASES)))
     call()
     receive[np.arange(comm.size) != comm.rank] = exchange.receive.flat.reshape(-1, values)

@@ -16,7 +16,6 @@ from itertools import chain, zip_longest
 
 import numpy as np
 
-from repurpose_hpc.model.wire import code_dtype
 from repurpose_hpc.runtime.blocks import Call
 from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.exchanges.exchange import Exchange
@@ -57,8 +56,7 @@ class Schedule:
         self._carriers = [carrier for each in made for carrier in each.carriers.values()]
         beginning = [call for carrier in self._carriers for call in carrier.begin]
         calls = [*beginning, *_in_turns([each.rounds for each in made])]
-        stored = code_dtype(setting.formats.weights, dtype)
-        self._steps = taped(on_threads(calls, setting.threads), dtype, stored)
+        self._steps = taped(on_threads(calls, setting.threads), dtype, setting.formats)
 
     def run(self, X: np.ndarray, seconds: np.ndarray) -> np.ndarray:
         """Compute the outputs of X (columns, batch), adding to ``seconds`` by phase."""

@@ -10,9 +10,11 @@ import numba
 import numpy as np
 
 from repurpose_hpc.kernels.tape import call_instruction, is_on_tape, kernel_instruction, play
+from repurpose_hpc.model.wire import CODES, code_dtype
 from repurpose_hpc.runtime import functions
 from repurpose_hpc.runtime.blocks import PHASES, Call
 from repurpose_hpc.runtime.functions import Function
+from repurpose_hpc.runtime.setting import Formats
 
 
 class Tape:
@@ -21,13 +23,18 @@ class Tape:
     The time that it takes is measured by itself, phase by phase.
     """
 
-    def __init__(self, calls: Iterable[Call], dtype: np.dtype, stored: np.dtype) -> None:
-        """``dtype`` and ``stored`` are those of numbers and of dense weights."""
+    def __init__(self, calls: Iterable[Call], dtype: np.dtype, formats: Formats) -> None:
+        """``dtype`` is that of numbers, ``formats`` those of dense weights and of ghosts on their way."""
         self._calls = list(calls)  # keeps the arrays
         rows = [_instruction(call) for call in self._calls]
         self._instructions, self._reals = (np.array(part) for part in zip(*rows, strict=True))
         self._clock = functions.function("MPI_Wtime").address
-        self._like = np.empty(0, dtype), np.empty(0, stored)
+        codes = CODES.get(formats.wire)
+        self._like = (
+            np.empty(0, dtype),
+            np.empty(0, code_dtype(formats.weights, dtype)),
+            None if codes is None else np.empty(0, codes),
+        )
 
     def play(self, seconds: np.ndarray) -> None:
         """Make the calls, adding to ``seconds`` by phase, (4,) float64."""
@@ -35,12 +42,12 @@ class Tape:
         functions.check(status)
 
 
-def taped(calls: Iterable[Call], dtype: np.dtype, stored: np.dtype) -> list[Call | Tape]:
+def taped(calls: Iterable[Call], dtype: np.dtype, formats: Formats) -> list[Call | Tape]:
     """``calls`` in order, those that follow one another and can be taped as one."""
     steps: list[Call | Tape] = []
     for tapeable, group in groupby(calls, _can_be_taped):
         calls_in_a_row = list(group)
-        steps += [Tape(calls_in_a_row, dtype, stored)] if tapeable else calls_in_a_row
+        steps += [Tape(calls_in_a_row, dtype, formats)] if tapeable else calls_in_a_row
     return steps
 
 

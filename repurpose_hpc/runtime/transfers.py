@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from repurpose_hpc.kernels import pack, pack_codes, unpack_add, unpack_codes
+from repurpose_hpc.kernels import clear, pack, pack_codes, unpack_add, unpack_codes
 from repurpose_hpc.model.wire import EXACT
 from repurpose_hpc.plan.shard import Lists
 from repurpose_hpc.runtime.blocks import COMPUTE, PACK, Call
@@ -192,7 +192,7 @@ class SumTransfer(Transfer):
         send = self.exchange.send.view(part)
         adding: list[Call] = [(PACK, unpack_add, (sums, rows, send)) for rows, sums in self._far_views(part)]
         if adding:
-            adding.insert(0, (PACK, send.fill, (0,)))
+            adding.insert(0, (PACK, clear, (send,)))
         return adding
 
     def near_calls(self, part: Part) -> list[Call]:
