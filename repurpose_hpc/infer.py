@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from repurpose_hpc.start import numba_without_scipy
+from repurpose_hpc.start import ready_numba
 from repurpose_hpc.threads import one_thread_per_rank
 
 
 def main() -> None:
     """Run the command of ``sys.argv``; see ``repurpose_hpc.infer_command``."""
     one_thread_per_rank()  # before anything imports NumPy
-    numba_without_scipy()
+    ready_numba()
     from mpi4py import MPI
 
     from repurpose_hpc.infer_command import run

@@ -7,10 +7,23 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 
+from repurpose_hpc.process import release_code
 from repurpose_hpc.threads import one_thread_per_rank
 
 
-def numba_without_scipy() -> None:
+def ready_numba() -> None:
+    """Import Numba, make its part of every compilation, and let the compiler's code go.
+
+    Making that part takes most of LLVM's code, about 50 MB of every process; loading a kernel afterwards
+    takes 9.  So it is done before anything else is in memory.
+    """
+    _numba_without_scipy()
+    # What every dispatcher does before its first kernel.
+    import_module("numba.core.registry").cpu_target.typing_context.refresh()
+    release_code("libllvmlite")
+
+
+def _numba_without_scipy() -> None:
     """Import Numba in such a way that it does not import SciPy, if that is not there yet.
 
     Before its first kernel Numba imports scipy.linalg to see whether kernels could use it; none here does.

@@ -13,7 +13,8 @@ rows into equal parts, as PETSc has them.
 
 ``dense``: all weights.  ``sparse``: those that are left of a network cut at ``--comm-budget``, in the rows
 of each rank its own columns and some of the others', as PETSc's sparse matrices, whose products send only
-what is needed; the first layer, whose input everybody needs, stays dense.
+what is needed.  PETSc's input is always cut by rows; with ``--input-placement replicated`` (the default of
+both) the first layer, whose columns are then all in use, stays dense, with ``partitioned`` it is cut as well.
 """
 
 from __future__ import annotations
@@ -38,15 +39,17 @@ def main() -> None:
     )
     parser.add_argument("--widths", type=integers, default=(1024, 4096, 8192), metavar="N,N,...")
     parser.add_argument("--comm-budget", type=float, default=0.05, metavar="F")
+    parser.add_argument("--input-placement", choices=("replicated", "partitioned"), default="replicated")
     parser.add_argument("--repeat", type=positive, default=REPEATS, metavar="N")
     args = parser.parse_args()
+    whole_layers = 1 if args.input_placement == "replicated" else 0
     comm = PETSc.COMM_WORLD.tompi4py()
     if comm.rank == 0:
         print(f"BLAS: {loaded_blas()}", flush=True)
     for width in args.widths:
         turns = {
-            name: together(checked(width, budget, comm), comm, comm.Barrier)
-            for name, budget in (("dense", None), ("sparse", args.comm_budget))
+            name: together(checked(width, args.comm_budget, whole, comm), comm, comm.Barrier)
+            for name, whole in (("dense", LAYERS), ("sparse", whole_layers))
         }
         for name, spread in in_turns(turns, args.repeat).items():
             if comm.rank == 0:
@@ -63,17 +66,16 @@ def loaded_blas() -> str:
     return ", ".join(sorted({line.split()[-1] for line in lines if "blas" in line.rpartition("/")[2]}))
 
 
-def checked(width: int, budget: float | None, comm) -> Callable[[], PETSc.Vec]:
-    """A forward pass, after a look at what this rank's rows of it are; ``budget`` None: of all weights."""
+def checked(width: int, budget: float, whole: int, comm) -> Callable[[], PETSc.Vec]:
+    """A forward pass, after a look at this rank's rows of it; the first ``whole`` layers are dense."""
     first, end = (width * rank // comm.size for rank in (comm.rank, comm.rank + 1))
     weights = [weights_of(width, layer) for layer in range(LAYERS)]
-    if budget is not None:
-        weights[1:] = [cut(W, budget, comm.size) for W in weights[1:]]
+    weights[whole:] = [cut(W, budget, comm.size) for W in weights[whole:]]
     x, *biases = (np.random.default_rng(LAYERS + each).standard_normal(width) for each in range(LAYERS + 1))
     sizes = end - first, width
     layers = [
         (
-            matrix(W[first:end], sizes, comm, is_dense=budget is None or not layer),
+            matrix(W[first:end], sizes, comm, is_dense=layer < whole),
             vector(b[first:end], sizes, comm),
             vector(None, sizes, comm),
         )

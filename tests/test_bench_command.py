@@ -84,7 +84,10 @@ def test_exchange(bench):
 
 
 def test_inference(bench):
-    result = bench(2, "inference", "--widths", "32,64", "--batches", "1,3", "--comm-budget", "0.25")
+    """Of a partitioned input, which takes more steps; ``test_mpi_bench`` has both."""
+    words = ("--widths", "32,64", "--batches", "1,3", "--comm-budget", "0.25")
+    result = bench(2, "inference", *words, "--input-placement", "partitioned")
+    assert result["options"]["input_placement"] == "partitioned"
     rows = result["inference"]
     assert [(row["n"], row["batch"]) for row in rows] == [(32, 1), (32, 3), (64, 1), (64, 3)]
     names = set(rows[0]["us"])

@@ -1,5 +1,7 @@
 """What the operating system is asked and told of this process."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numba
@@ -9,6 +11,16 @@ from repurpose_hpc import kernels
 from repurpose_hpc.process import release_code
 
 LIBRARY = "libllvmlite"
+READY = """
+import sys
+from repurpose_hpc.start import ready_numba
+ready_numba()
+from repurpose_hpc import kernels
+kernels.warm_up("float32")
+sys.path.append("tests")
+from test_process import resident_code
+print(resident_code(), "scipy" in sys.modules)
+"""
 
 
 def resident_code() -> int:
@@ -37,6 +49,16 @@ def test_the_compiler_works_after_it_was_let_go():
     release_code(LIBRARY)
     assert numba.njit(lambda x: x + 1)(1) == 2
     assert resident_code() > 0
+
+
+def test_kernels_in_the_cache_take_little_of_a_compiler_that_was_let_go():
+    kernels.warm_up("float32")  # they are in the cache now
+    command = [sys.executable, "-c", READY]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
+    kilobytes, has_scipy = done.stdout.split()
+    assert 0 < int(kilobytes) < 20_000
+    assert has_scipy == "False"
 
 
 def test_a_library_that_is_not_there():

@@ -180,6 +180,12 @@ def _inference_options(parser: Parser) -> None:
         metavar="F",
         help="fraction of the dense communication that is left (default %(default)s)",
     )
+    add(
+        "--input-placement",
+        choices=("replicated", "partitioned"),
+        default="replicated",
+        help="who has the input: every rank all of it, or its block (default %(default)s)",
+    )
     add_dtype(parser)
 
 

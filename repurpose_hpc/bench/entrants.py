@@ -15,7 +15,8 @@ from mpi4py import MPI
 from repurpose_hpc import openblas
 from repurpose_hpc.bench.candidate import Candidate
 from repurpose_hpc.bench.kernels import aligned, product
-from repurpose_hpc.bench.peers import ONNXRUNTIME, TORCH, Peers, numpy_alone
+from repurpose_hpc.bench.peers import ONNXRUNTIME, TORCH, Peers, bare_mpi, numpy_alone
+from repurpose_hpc.bench.peers.bare_mpi import Way
 from repurpose_hpc.bench.peers.numpy_alone import Layers
 from repurpose_hpc.bench.placement import Placement
 from repurpose_hpc.bench.turns import Setting
@@ -32,6 +33,7 @@ from repurpose_hpc.threads import held
 
 LAYERS, SEED = 4, 0
 RESTRUCTURED, DENSE, SINGLE_RESTRUCTURED = "restructured", "dense", "single_restructured"
+PARTITIONED = "partitioned"
 
 Make = Callable[[np.ndarray], Candidate]
 
@@ -59,13 +61,22 @@ class Problem:
         cut, cut_plan: the same, restructured.
         max_batch: samples of the largest batch.
         dtype: of everything.
+        input_placement: for all ranks together: "replicated", or PARTITIONED: rank q has block q.
 
     Args:
         width: neurons of a layer.
         ranks, comm_budget: of the restructured network.
     """
 
-    def __init__(self, width: int, ranks: int, comm_budget: float, max_batch: int, dtype: np.dtype) -> None:
+    def __init__(
+        self,
+        width: int,
+        ranks: int,
+        comm_budget: float,
+        max_batch: int,
+        dtype: np.dtype,
+        input_placement: str,
+    ) -> None:
         network, draw = random_network(width, LAYERS, SEED), np.random.default_rng(SEED + 1)
         biased = {
             mixing.name: replace(mixing, bias=draw.standard_normal(width, np.float32))
@@ -73,9 +84,9 @@ class Problem:
         }
         self.network = network.with_mixings(biased).astype(dtype.type)
         self.layers: Layers = [(mixing.weights, mixing.bias) for mixing in self.network.mixings]
-        options = Options(workers=ranks, comm_budget=comm_budget)
+        options = Options(workers=ranks, comm_budget=comm_budget, input_placement=input_placement)
         self.cut, self.cut_plan = cut_at_budget(self.network, options)
-        self.max_batch, self.dtype = max_batch, dtype
+        self.max_batch, self.dtype, self.input_placement = max_batch, dtype, input_placement
 
 
 def on_all_ranks(problem: Problem, gloo: ModuleType | None, comm: MPI.Comm) -> dict[str, Entrant]:
@@ -87,18 +98,24 @@ def on_all_ranks(problem: Problem, gloo: ModuleType | None, comm: MPI.Comm) -> d
         comm: of the job.
     """
     network, ranks = problem.network, comm.size
-    plan = dense_plan(network, ranks, "replicated", np.ones(ranks))
-    height = len(problem.layers[0][0]) // ranks
-    mine = slice(comm.rank * height, (comm.rank + 1) * height)
+    partitioned = problem.input_placement == PARTITIONED
+    plan = dense_plan(network, ranks, problem.input_placement, np.ones(ranks))
+    mine = _block(problem.layers[0][0], comm)
     rows = [(W[mine].copy(), b[mine]) for W, b in problem.layers]
     products = [DenseProduct(W) for W, _ in rows]
+
+    def by_hand(make: Make, gather: Way) -> Make:
+        whole = partial(_whole_input, make, gather, comm) if partitioned else make
+        return partial(_gathered, whole, comm)
+
     makers: dict[str, Make] = {
         DENSE: _program(network, plan, problem, comm),
-        "mpi_allgather": partial(_gathered, partial(_allgather, products, rows, comm), comm),
+        "mpi_allgather": by_hand(partial(_allgather, products, rows, comm), bare_mpi.allgather),
     }
     if gloo is not None:
-        makers["gloo"] = partial(_gathered, partial(gloo.network, rows), comm)
-        makers["dtensor"] = gloo.ParallelChain(problem.layers).network
+        makers["gloo"] = by_hand(partial(gloo.network, rows), gloo.all_gather)
+        chain = gloo.ParallelChain(problem.layers, partitioned).network
+        makers["dtensor"] = partial(_gathered, chain, comm) if partitioned else chain
     restructured = _program(problem.cut, problem.cut_plan, problem, comm)
     whole, whole_cut = (network, problem.cut) if comm.rank == 0 else (None, None)
     entrants = {name: Entrant(make, whole) for name, make in makers.items()}
@@ -140,6 +157,24 @@ def _allgather(products: list[DenseProduct], rows: Layers, comm: MPI.Comm, X: np
         return last()
 
     return Candidate(run)
+
+
+def _block(values: np.ndarray, comm: MPI.Comm) -> slice:
+    """This rank's of equal parts of the rows of ``values``."""
+    height = len(values) // comm.size
+    return slice(comm.rank * height, (comm.rank + 1) * height)
+
+
+def _whole_input(make: Make, gather: Way, comm: MPI.Comm, X: np.ndarray) -> Candidate:
+    """A candidate that needs all of X, where each rank begins with its block: a call gathers them first."""
+    block, whole = X[_block(X, comm)].copy(), aligned(np.zeros_like(X))
+    candidate, start = make(whole), gather(comm, block.reshape(1, -1), whole)
+
+    def run() -> object:
+        start()
+        return candidate.call()
+
+    return replace(candidate, call=run)
 
 
 def _gathered(make: Make, comm: MPI.Comm, X: np.ndarray) -> Candidate:

@@ -1,9 +1,10 @@
 """Four layers with bias and ReLU end to end: restructured and dense, beside what a user would take instead.
 
-The input is there on every rank, each rank ends with its own part of the output, and nothing is gathered
-that nobody needs: so do the project's programs, the loop around MPI_Allgather and the one around gloo's
-all_gather.  DTensor ends with the whole output on every rank.  The single processes run on the root while
-the other ranks sleep.
+The input is there on every rank (``replicated``), or rank q has block q of it (``partitioned``).  Each rank
+ends with its own part of the output, and nothing is gathered that nobody needs: so do the project's programs,
+the loop around MPI_Allgather and the one around gloo's all_gather; of a partitioned input these two gather
+the blocks first, as part of the call.  DTensor ends with the whole output on every rank, unless the input is
+partitioned.  The single processes run on the root while the other ranks sleep, and have the whole input.
 """
 
 from __future__ import annotations
@@ -38,12 +39,13 @@ def run(args: argparse.Namespace, placement: Placement, peers: Peers, comm: MPI.
     """Measure, printing every row as it comes; collective.
 
     Args:
-        args: ``widths``, ``batches``, ``comm_budget``, ``dtype`` and ``repeat``.
+        args: ``widths``, ``batches``, ``comm_budget``, ``input_placement``, ``dtype`` and ``repeat``.
         placement: of the ranks.
         peers: that there are.
         comm: of the job.
     """
-    title = f"four layers (n, n) with bias and ReLU, {args.dtype}, {comm.size} ranks"
+    setting = f"input {args.input_placement}, {args.dtype}, {comm.size} ranks"
+    title = f"four layers (n, n) with bias and ReLU, {setting}"
     table = Table("inference", title, RESTRUCTURED, speaks=comm.rank == 0)
     with gloo_group(peers, placement, comm) as gloo:
         for width in args.widths:
@@ -65,7 +67,9 @@ def _entrants(
     comm: MPI.Comm,
 ) -> dict[str, Entrant]:
     """By name; the same names on all ranks."""
-    problem = Problem(width, comm.size, args.comm_budget, max(args.batches), np.dtype(args.dtype))
+    problem = Problem(
+        width, comm.size, args.comm_budget, max(args.batches), np.dtype(args.dtype), args.input_placement
+    )
     entrants, alone = on_all_ranks(problem, gloo, comm), {}
     with collectively(comm):
         if comm.rank == 0:

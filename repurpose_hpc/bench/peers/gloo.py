@@ -105,10 +105,10 @@ def network(rows: Layers, X: np.ndarray) -> Candidate:
 
     Args:
         rows: (W, b) of this rank's rows of each layer, the same number on all ranks.
-        X: all inputs, (n, batch).
+        X: all inputs, (n, batch), read anew by every call.
     """
     vector = X.shape[1] == 1
-    x = torch.from_numpy(X[:, 0].copy() if vector else X)
+    x = torch.from_numpy(X.reshape(-1) if vector else X)
     weights = [torch.from_numpy(W) for W, _ in rows]
     biases = [torch.from_numpy(b if vector else b[:, None]) for _, b in rows]
     outs = [torch.empty((len(W), *x.shape[1:]), dtype=x.dtype) for W in weights]
@@ -130,21 +130,27 @@ def network(rows: Layers, X: np.ndarray) -> Candidate:
 class ParallelChain:
     """DTensor: layers cut in turn by outputs (column-wise) and by inputs (row-wise, with an all-reduce).
 
+    A whole input begins with a column-wise layer, and every rank has the whole output.  A partitioned one
+    begins with a row-wise layer, which takes the blocks as they are, and ranks end with blocks of the output.
+
     Args:
-        layers: (W, b), whole, on every rank, which keeps its parts.
+        layers: (W, b), whole, on every rank, which keeps its parts; an even number.
+        partitioned: whether rank q begins with block q of the input.
     """
 
-    def __init__(self, layers: Layers) -> None:
+    def __init__(self, layers: Layers, partitioned: bool) -> None:
         modules = [m for W, b in layers for m in (torch_alone.linear(W, b), torch.nn.ReLU())][:-1]
+        self._partitioned = partitioned
         # The layers have even places.
-        styles = (ColwiseParallel, RowwiseParallel)
+        styles = (RowwiseParallel, ColwiseParallel) if partitioned else (ColwiseParallel, RowwiseParallel)
         places = {str(2 * index): styles[index % 2]() for index in range(len(layers))}
         mesh = init_device_mesh("cpu", (dist.get_world_size(),))
         self._chain = parallelize_module(torch.nn.Sequential(*modules), mesh, places, src_data_rank=None)
 
     def network(self, X: np.ndarray) -> Candidate:
-        """On a batch X, (n, batch); every rank has the result."""
-        x = torch.from_numpy(np.ascontiguousarray(X.T))
+        """On a batch X, (n, batch), of which a rank takes what it begins with."""
+        mine = np.array_split(X, dist.get_world_size())[dist.get_rank()] if self._partitioned else X
+        x = torch.from_numpy(np.ascontiguousarray(mine.T))
 
         def forward() -> torch.Tensor:
             y = self._chain(x)
