@@ -35,7 +35,7 @@ def main() -> None:
     args = parse()
     comm = MPI.COMM_WORLD
     Placement(comm)
-    problem = Problem(args.width, comm.size, args.comm_budget, max(args.batches), FLOAT)
+    problem = Problem(args.width, comm.size, args.comm_budget, max(args.batches), FLOAT, "replicated")
     ways = [way for way in available(comm) if not args.ways or way in args.ways.split(",")]
     programs = {
         f"{way}_{parts}": make_program(problem, way, parts, comm) for way in ways for parts in args.parts
