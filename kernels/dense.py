@@ -18,11 +18,12 @@ import numpy as np
 
 from .activations import activate_in_place
 from .jit import jit
+from .samples import add_samples, copy_samples, transpose_samples
 from .tiles import BATCH_PANELS, MOST_SAMPLES, VECTOR_PANELS, multiply_tile
 from .vectors import VECTOR_BYTES
 
 # Inputs at a time, where several slabs need the same weights.
-DEPTH = 256
+DEPTH = 128
 CACHE_LINE = 64
 
 
@@ -130,6 +131,7 @@ def multiply_panels(
     count, n, R = panels.shape
     batch = out.shape[1]
     group = VECTOR_PANELS if batch == 1 else BATCH_PANELS
+    flat_start, flat = start.reshape(-1), out.reshape(-1)
     depth = DEPTH if batch > MOST_SAMPLES else max(n, 1)
     for first in range(0, count, group):
         some = min(group, count - first)
@@ -141,7 +143,9 @@ def multiply_panels(
                     some, width, panels, first, begin, end, slabs, b * n, tiles, b * some * R, begin > 0
                 )
         for b in range(0, batch, MOST_SAMPLES):
-            _finish_tile(tiles[b * some * R :], some, _width(batch - b), R, scales, start, out, first * R, b)
+            _finish_tile(
+                tiles, b * some * R, some, _width(batch - b), R, scales, flat_start, flat, out.shape, first * R, b
+            )
         activate_in_place(out[first * R : (first + some) * R], code, alpha, beta)
 
 
@@ -176,38 +180,52 @@ def pack_slabs(X: np.ndarray, slabs: np.ndarray, first: int, last: int) -> None:
         first, last: see above.
     """
     n, batch = X.shape
+    flat = X.reshape(-1)
     for slab in range(first, last):
         b = slab * MOST_SAMPLES
         place, width = b * n, _width(batch - b)
         there = min(width, batch - b)
-        for k in range(n):
-            for c in range(there):
-                slabs[place + c] = X[k, b + c]
-            for c in range(there, width):
-                slabs[place + c] = 0
-            place += width
+        if there == MOST_SAMPLES:
+            for k in range(n):
+                copy_samples(flat, k * batch + b, slabs, place + k * width)
+        else:
+            for k in range(n):
+                for c in range(there):
+                    slabs[place + k * width + c] = X[k, b + c]
+                for c in range(there, width):
+                    slabs[place + k * width + c] = 0
 
 
 @jit
 def _finish_tile(
-    tile: np.ndarray,
+    tiles: np.ndarray,
+    tile: int,
     count: int,
     width: int,
     R: int,
     scales: np.ndarray,
     start: np.ndarray,
     out: np.ndarray,
+    shape: tuple[int, int],
     row: int,
     b: int,
 ) -> None:
-    """out[row:, b:] = start + scales · tile, the tile's columns becoming rows."""
-    rows, batch = out.shape
+    """out[row:, b:] = start + scales · tile, the tile's columns becoming rows; out (``shape``) and start flat."""
+    rows, batch = shape
     there = min(width, batch - b)
-    has_start = start.shape[1] == batch
+    has_start = start.size == out.size
     for p in range(count):
+        panel = tile + p * width * R
+        if there == MOST_SAMPLES:
+            transpose_samples(tiles, panel)
         for r in range(min(R, rows - row - p * R)):
             i = row + p * R + r
+            place = i * batch + b
+            begin = place if has_start else i
             scale = scales[i] if scales.size else out.dtype.type(1)
-            for c in range(there):
-                first = start[i, b + c] if has_start else start[i, 0]
-                out[i, b + c] = first + scale * tile[(p * width + c) * R + r]
+            if there == MOST_SAMPLES:
+                add_samples(start, begin, has_start, scale, tiles, panel + r * width, out, place)
+            else:
+                for c in range(there):
+                    first = start[begin + c * has_start]
+                    out[place + c] = first + scale * tiles[panel + c * R + r]
