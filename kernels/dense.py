@@ -24,6 +24,8 @@ from .vectors import VECTOR_BYTES
 
 # Inputs at a time, where several slabs need the same weights.
 DEPTH = 128
+# Inputs at a time that are packed, while their cache lines are near.
+PACKED_ROWS = 32
 CACHE_LINE = 64
 
 
@@ -131,21 +133,22 @@ def multiply_panels(
     count, n, R = panels.shape
     batch = out.shape[1]
     group = VECTOR_PANELS if batch == 1 else BATCH_PANELS
-    flat_start, flat = start.reshape(-1), out.reshape(-1)
     depth = DEPTH if batch > MOST_SAMPLES else max(n, 1)
+    flat_start, flat = start.reshape(-1), out.reshape(-1)
     for first in range(0, count, group):
         some = min(group, count - first)
         for begin in range(0, max(n, 1), depth):
             end = min(begin + depth, n)
+            ahead = ((end if end < n else some * n) - begin) * R if batch > MOST_SAMPLES else 0
             for b in range(0, batch, MOST_SAMPLES):
-                width = _width(batch - b)
+                width, tile = _width(batch - b), b * some * R
                 multiply_tile(
-                    some, width, panels, first, begin, end, slabs, b * n, tiles, b * some * R, begin > 0
+                    some, width, panels, first, begin, end, slabs, b * n, tiles, tile, begin > 0, ahead
                 )
-        for b in range(0, batch, MOST_SAMPLES):
-            _finish_tile(
-                tiles, b * some * R, some, _width(batch - b), R, scales, flat_start, flat, out.shape, first * R, b
-            )
+                if end == n:
+                    _finish_tile(
+                        tiles, tile, some, width, R, scales, flat_start, flat, out.shape, first * R, b
+                    )
         activate_in_place(out[first * R : (first + some) * R], code, alpha, beta)
 
 
@@ -181,19 +184,21 @@ def pack_slabs(X: np.ndarray, slabs: np.ndarray, first: int, last: int) -> None:
     """
     n, batch = X.shape
     flat = X.reshape(-1)
-    for slab in range(first, last):
-        b = slab * MOST_SAMPLES
-        place, width = b * n, _width(batch - b)
-        there = min(width, batch - b)
-        if there == MOST_SAMPLES:
-            for k in range(n):
-                copy_samples(flat, k * batch + b, slabs, place + k * width)
-        else:
-            for k in range(n):
-                for c in range(there):
-                    slabs[place + k * width + c] = X[k, b + c]
-                for c in range(there, width):
-                    slabs[place + k * width + c] = 0
+    for begin in range(0, n, PACKED_ROWS):
+        inputs = range(begin, min(begin + PACKED_ROWS, n))
+        for slab in range(first, last):
+            b = slab * MOST_SAMPLES
+            place, width = b * n, _width(batch - b)
+            there = min(width, batch - b)
+            if there == MOST_SAMPLES:
+                for k in inputs:
+                    copy_samples(flat, k * batch + b, slabs, place + k * width)
+            else:
+                for k in inputs:
+                    for c in range(there):
+                        slabs[place + k * width + c] = X[k, b + c]
+                    for c in range(there, width):
+                        slabs[place + k * width + c] = 0
 
 
 @jit

@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from .vectors import HAS_MANY_REGISTERS, VECTOR_BYTES, add_product, integer, spread, vector_at, zero
+from .vectors import HAS_MANY_REGISTERS, VECTOR_BYTES, add_product, fetch, integer, spread, vector_at, zero
 
 # Samples at a time, at most; and panels, for one sample (which hides the latency of adding) or several.
 MOST_SAMPLES = 8 if HAS_MANY_REGISTERS else 4
@@ -41,6 +41,7 @@ def multiply_tile(
     tiles: np.ndarray,
     tile: int,
     add: bool,
+    ahead: int,
 ) -> None:
     """tile[p, b] (+)= Σ_k panels[first + p, k] · slab[k, b], k from ``begin`` to ``end``.
 
@@ -55,6 +56,7 @@ def multiply_tile(
         tiles: one-dimensional; the tile is (count, width, R) from ``tile`` on.
         tile: see ``tiles``.
         add: to what is in the tile; else it is overwritten.
+        ahead: numbers from a weight to one of those that are needed next, which are fetched meanwhile.
     """
     n, lanes = panels.shape[1:]
     W = _expanded(panels[first : first + count, begin:end])
@@ -72,16 +74,16 @@ def _expanded(weights: np.ndarray) -> np.ndarray:
 
 
 @overload(multiply_tile)
-def _multiply_tile(count, width, panels, first, begin, end, slabs, slab, tiles, tile, add):
-    def call(count, width, panels, first, begin, end, slabs, slab, tiles, tile, add):
-        _tile(count, width, panels, first, begin, end, slabs, slab, tiles, tile, add)
+def _multiply_tile(count, width, panels, first, begin, end, slabs, slab, tiles, tile, add, ahead):
+    def call(count, width, panels, first, begin, end, slabs, slab, tiles, tile, add, ahead):
+        _tile(count, width, panels, first, begin, end, slabs, slab, tiles, tile, add, ahead)
 
     return call
 
 
 @intrinsic
-def _tile(typing, count, width, panels, first, begin, end, slabs, slab, tiles, tile, add):
-    given = count, width, panels, first, begin, end, slabs, slab, tiles, tile, add
+def _tile(typing, count, width, panels, first, begin, end, slabs, slab, tiles, tile, add, ahead):
+    given = count, width, panels, first, begin, end, slabs, slab, tiles, tile, add, ahead
 
     def generate(context, builder, signature, arguments):
         places = {
@@ -95,12 +97,12 @@ def _tile(typing, count, width, panels, first, begin, end, slabs, slab, tiles, t
                 for asked, size in zip(arguments[:2], shape, strict=True)
             ]
             with builder.if_then(builder.and_(*wanted)):
-                stretch = *arguments[3:6], arguments[10]
+                stretch = *arguments[3:6], *arguments[10:]
                 _emit(context, builder, shape, panels.dtype, tiles.dtype, *stretch, **places)
         return context.get_dummy_value()
 
-    integers = {"count", "width", "first", "begin", "end", "slab", "tile"}
-    names = "count", "width", "panels", "first", "begin", "end", "slabs", "slab", "tiles", "tile", "add"
+    integers = {"count", "width", "first", "begin", "end", "slab", "tile", "ahead"}
+    names = "count", "width", "panels", "first", "begin", "end", "slabs", "slab", "tiles", "tile", "add", "ahead"
     taken = [
         types.int64 if name in integers else types.boolean if name == "add" else typ
         for name, typ in zip(names, given, strict=True)
@@ -112,7 +114,7 @@ def _data(context, builder, typ, value):
     return cgutils.create_struct_proxy(typ)(context, builder, value).data
 
 
-def _emit(context, builder, shape, stored, real, first, begin, end, add, panels, slabs, tiles) -> None:
+def _emit(context, builder, shape, stored, real, first, begin, end, add, ahead, panels, slabs, tiles) -> None:
     """The loop over the inputs for a tile of one shape."""
     count, width = shape
     itemsize = real.bitwidth // 8
@@ -131,6 +133,8 @@ def _emit(context, builder, shape, stored, real, first, begin, end, add, panels,
     with cgutils.for_range_slice(builder, begin, end, integer(1), inc=True) as (k, _):
         column = builder.mul(k, integer(vector.count))
         places = [vector_at(builder, row, column, packed) for row in rows]
+        for row in rows if width == MOST_SAMPLES else []:
+            fetch(builder, row, builder.add(column, ahead))
         loaded = [builder.load(place, align=stored.bitwidth // 8) for place in places]
         weights = [_expand(builder, each, stored, vector) for each in loaded]
         samples = builder.gep(slabs, [builder.mul(k, integer(width))])
