@@ -19,11 +19,13 @@ import numpy as np
 from .activations import activate_in_place
 from .jit import jit
 from .samples import add_samples, copy_samples, transpose_samples
-from .tiles import BATCH_PANELS, MOST_SAMPLES, VECTOR_PANELS, multiply_tile
+from .tiles import MOST_SAMPLES, WIDEST, multiply_tile, panels_for, width_for
 from .vectors import VECTOR_BYTES
 
 # Inputs at a time, where several slabs need the same weights.
 DEPTH = 128
+# Where one slab needs them, so many numbers ahead are fetched: the processor's own fetching ends with a page.
+PAGE = 1024
 # Inputs at a time that are packed, while their cache lines are near.
 PACKED_ROWS = 32
 CACHE_LINE = 64
@@ -61,13 +63,14 @@ def dense_scratch(n: int, batch: int, dtype: np.dtype) -> int:
 @jit
 def slabs_size(n: int, batch: int) -> int:
     """Numbers in the slabs of X (n, batch), at most."""
-    return n * slab_count(batch) * MOST_SAMPLES
+    return n * slab_count(batch) * _width(batch, 0)
 
 
 @jit
 def tiles_size(batch: int, R: int) -> int:
-    """Numbers in the sums of a group of panels of R rows."""
-    return max(BATCH_PANELS * slab_count(batch) * MOST_SAMPLES, VECTOR_PANELS) * R
+    """Numbers in the sums of a group of panels of R rows, at most."""
+    width = _width(batch, 0)
+    return panels_for(width) * slab_count(batch) * width * R
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -132,45 +135,53 @@ def multiply_panels(
     """
     count, n, R = panels.shape
     batch = out.shape[1]
-    group = VECTOR_PANELS if batch == 1 else BATCH_PANELS
-    depth = DEPTH if batch > MOST_SAMPLES else max(n, 1)
+    group, step = panels_for(_width(batch, 0)), _slab_step(batch)
+    depth = DEPTH if batch > step else max(n, 1)
     flat_start, flat = start.reshape(-1), out.reshape(-1)
     for first in range(0, count, group):
         some = min(group, count - first)
         for begin in range(0, max(n, 1), depth):
             end = min(begin + depth, n)
-            ahead = ((end if end < n else some * n) - begin) * R if batch > MOST_SAMPLES else 0
-            for b in range(0, batch, MOST_SAMPLES):
-                width, tile = _width(batch - b), b * some * R
+            ahead = _ahead(n, begin, end, some) * R if batch > step else PAGE
+            for b in range(0, batch, step):
+                width, tile = _width(batch, b), b * some * R
                 multiply_tile(
                     some, width, panels, first, begin, end, slabs, b * n, tiles, tile, begin > 0, ahead
                 )
                 if end == n:
-                    _finish_tile(
-                        tiles, tile, some, width, R, scales, flat_start, flat, out.shape, first * R, b
-                    )
+                    place = first * R, b
+                    _finish_tile(tiles, tile, some, width, R, scales, flat_start, flat, out.shape, place)
         activate_in_place(out[first * R : (first + some) * R], code, alpha, beta)
 
 
 @jit
-def _width(left: int) -> int:
-    """Samples in the next slab if so many are left: the rest is rounded up to what the inner loop knows."""
-    width = MOST_SAMPLES
-    while width >= 2 * left and width > 1:
-        width //= 2
-    return width
+def _ahead(n: int, begin: int, end: int, count: int) -> int:
+    """Columns from a stretch of ``count`` panels to the next one, perhaps of the panels behind."""
+    return (end if end < n else count * n) - begin
+
+
+@jit
+def _slab_step(batch: int) -> int:
+    """Samples in a slab, at most: few come in a single one, so that a panel is read once, as a stream."""
+    return WIDEST if batch <= WIDEST else MOST_SAMPLES
+
+
+@jit
+def _width(batch: int, b: int) -> int:
+    """Samples in the slab that begins with number b, padded to what the inner loop knows."""
+    return width_for(min(_slab_step(batch), batch - b))
 
 
 @jit
 def needs_slabs(batch: int) -> bool:
     """Whether X (n, batch) as it is would not be a slab."""
-    return batch > MOST_SAMPLES or _width(batch) != batch
+    return _width(batch, 0) != batch
 
 
 @jit
 def slab_count(batch: int) -> int:
     """Slabs of so many samples."""
-    return -(-batch // MOST_SAMPLES)
+    return -(-batch // _slab_step(batch))
 
 
 @jit
@@ -185,20 +196,19 @@ def pack_slabs(X: np.ndarray, slabs: np.ndarray, first: int, last: int) -> None:
     n, batch = X.shape
     flat = X.reshape(-1)
     for begin in range(0, n, PACKED_ROWS):
-        inputs = range(begin, min(begin + PACKED_ROWS, n))
+        end = min(begin + PACKED_ROWS, n)
         for slab in range(first, last):
-            b = slab * MOST_SAMPLES
-            place, width = b * n, _width(batch - b)
-            there = min(width, batch - b)
-            if there == MOST_SAMPLES:
-                for k in inputs:
-                    copy_samples(flat, k * batch + b, slabs, place + k * width)
-            else:
-                for k in inputs:
-                    for c in range(there):
-                        slabs[place + k * width + c] = X[k, b + c]
-                    for c in range(there, width):
-                        slabs[place + k * width + c] = 0
+            b = slab * _slab_step(batch)
+            width = _width(batch, b)
+            for c in range(0, width, MOST_SAMPLES):
+                there = batch - b - c
+                if there >= MOST_SAMPLES:
+                    for k in range(begin, end):
+                        copy_samples(flat, k * batch + b + c, slabs, b * n + k * width + c)
+                else:
+                    for k in range(begin, end):
+                        for d in range(min(width - c, MOST_SAMPLES)):
+                            slabs[b * n + k * width + c + d] = X[k, b + c + d] if d < there else 0
 
 
 @jit
@@ -212,25 +222,28 @@ def _finish_tile(
     start: np.ndarray,
     out: np.ndarray,
     shape: tuple[int, int],
-    row: int,
-    b: int,
+    place: tuple[int, int],
 ) -> None:
-    """out[row:, b:] = start + scales · tile, the tile's columns becoming rows; out (``shape``) and start flat."""
-    rows, batch = shape
-    there = min(width, batch - b)
+    """out[place] = start + scales · tile, columns becoming rows; start and out, of ``shape``, are flat."""
+    (rows, batch), (row, b) = shape, place
     has_start = start.size == out.size
+    there = min(width, batch - b)
     for p in range(count):
-        panel = tile + p * width * R
-        if there == MOST_SAMPLES:
-            transpose_samples(tiles, panel)
-        for r in range(min(R, rows - row - p * R)):
-            i = row + p * R + r
-            place = i * batch + b
-            begin = place if has_start else i
-            scale = scales[i] if scales.size else out.dtype.type(1)
-            if there == MOST_SAMPLES:
-                add_samples(start, begin, has_start, scale, tiles, panel + r * width, out, place)
+        here = min(R, rows - row - p * R)
+        for c in range(0, there, MOST_SAMPLES):
+            sums = tile + (p * width + c) * R
+            first = row + p * R
+            if there - c >= MOST_SAMPLES:
+                transpose_samples(tiles, sums)
+                for r in range(here):
+                    to = (first + r) * batch + b + c
+                    begin = to if has_start else first + r
+                    scale = scales[first + r] if scales.size else out.dtype.type(1)
+                    add_samples(start, begin, has_start, scale, tiles, sums + r * MOST_SAMPLES, out, to)
             else:
-                for c in range(there):
-                    first = start[begin + c * has_start]
-                    out[place + c] = first + scale * tiles[panel + c * R + r]
+                for r in range(here):
+                    to = (first + r) * batch + b + c
+                    begin = to if has_start else first + r
+                    scale = scales[first + r] if scales.size else out.dtype.type(1)
+                    for d in range(there - c):
+                        out[to + d] = start[begin + d * has_start] + scale * tiles[sums + d * R + r]

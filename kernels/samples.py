@@ -22,7 +22,14 @@ def copy_samples(source: np.ndarray, first: int, target: np.ndarray, to: int) ->
 
 
 def add_samples(
-    start: np.ndarray, at: int, each: bool, scale: float, source: np.ndarray, first: int, out: np.ndarray, to: int
+    start: np.ndarray,
+    at: int,
+    each: bool,
+    scale: float,
+    source: np.ndarray,
+    first: int,
+    out: np.ndarray,
+    to: int,
 ) -> None:
     """out[to + c] = start[at + c] + scale · source[first + c]; unless ``each``, start[at] for all samples."""
     begin = start[at : at + MOST_SAMPLES] if each else start[at]
@@ -30,7 +37,7 @@ def add_samples(
 
 
 def transpose_samples(tiles: np.ndarray, first: int) -> None:
-    """Sums of a panel, (``MOST_SAMPLES``, R) from ``first`` on, become (R, ``MOST_SAMPLES``) in their place."""
+    """Sums of a panel, (``MOST_SAMPLES``, R) from ``first`` on, become (R, ``MOST_SAMPLES``)."""
     tile = tiles[first : first + MOST_SAMPLES * lanes(tiles.dtype)]
     tile[:] = tile.reshape(MOST_SAMPLES, -1).T.reshape(-1)
 
@@ -112,7 +119,9 @@ def _interleave(builder, left, right):
     """left[0], right[0], left[1], right[1], ..., in two vectors."""
     count = left.type.count
     order = [lane + side for lane in range(count) for side in (0, count)]
-    masks = (ir.Constant(ir.VectorType(ir.IntType(32), count), part) for part in (order[:count], order[count:]))
+    masks = (
+        ir.Constant(ir.VectorType(ir.IntType(32), count), part) for part in (order[:count], order[count:])
+    )
     return [builder.shuffle_vector(left, right, mask) for mask in masks]
 
 
