@@ -227,23 +227,23 @@ def _finish_tile(
     """out[place] = start + scales · tile, columns becoming rows; start and out, of ``shape``, are flat."""
     (rows, batch), (row, b) = shape, place
     has_start = start.size == out.size
+    step = batch if has_start else 1
     there = min(width, batch - b)
     for p in range(count):
-        here = min(R, rows - row - p * R)
+        first = row + p * R
+        here = min(R, rows - first)
         for c in range(0, there, MOST_SAMPLES):
-            sums = tile + (p * width + c) * R
-            first = row + p * R
+            sums, to = tile + (p * width + c) * R, first * batch + b + c
+            begin = to if has_start else first
             if there - c >= MOST_SAMPLES:
                 transpose_samples(tiles, sums)
                 for r in range(here):
-                    to = (first + r) * batch + b + c
-                    begin = to if has_start else first + r
                     scale = scales[first + r] if scales.size else out.dtype.type(1)
-                    add_samples(start, begin, has_start, scale, tiles, sums + r * MOST_SAMPLES, out, to)
+                    at, of, into = begin + r * step, sums + r * MOST_SAMPLES, to + r * batch
+                    add_samples(start, at, has_start, scale, tiles, of, out, into)
             else:
                 for r in range(here):
-                    to = (first + r) * batch + b + c
-                    begin = to if has_start else first + r
                     scale = scales[first + r] if scales.size else out.dtype.type(1)
                     for d in range(there - c):
-                        out[to + d] = start[begin + d * has_start] + scale * tiles[sums + d * R + r]
+                        begun = start[begin + r * step + d * has_start]
+                        out[to + r * batch + d] = begun + scale * tiles[sums + d * R + r]

@@ -35,19 +35,19 @@ def panels_for(width: int) -> int:
 @register_jitable
 def width_for(samples: int) -> int:
     """``samples``, at most ``WIDEST``, rounded up to what there is a loop for."""
-    if samples > MOST_SAMPLES:
-        return WIDEST
+    if samples >= MOST_SAMPLES:
+        return MOST_SAMPLES if samples == MOST_SAMPLES else WIDEST
     width = 1
     while width < samples:
         width *= 2
     return width
 
 
-# (panels, samples)
+# (panels, samples), in the order in which they are tried.
 _SHAPES = [
     (panels, width)
-    for width in sorted({width_for(samples) for samples in range(1, WIDEST + 1)})
-    for panels in range(1, panels_for(width) + 1)
+    for width in sorted({width_for(samples) for samples in range(1, WIDEST + 1)}, reverse=True)
+    for panels in range(panels_for(width), 0, -1)
 ]
 
 # How weights are stored.  Those of 16 bits are bit patterns: bfloat16 the upper half of a float32.
