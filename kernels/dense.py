@@ -149,8 +149,12 @@ def multiply_panels(
                     some, width, panels, first, begin, end, slabs, b * n, tiles, tile, begin > 0, ahead
                 )
                 if end == n:
-                    place = first * R, b
-                    _finish_tile(tiles, tile, some, width, R, scales, flat_start, flat, out.shape, place)
+                    for c in range(0, min(width, batch - b), MOST_SAMPLES):
+                        sums, size = tile + c * R, width * R
+                        place = first * R, b + c
+                        _finish_samples(
+                            tiles, sums, some, size, R, scales, flat_start, flat, out.shape, place
+                        )
         activate_in_place(out[first * R : (first + some) * R], code, alpha, beta)
 
 
@@ -212,11 +216,11 @@ def pack_slabs(X: np.ndarray, slabs: np.ndarray, first: int, last: int) -> None:
 
 
 @jit
-def _finish_tile(
+def _finish_samples(
     tiles: np.ndarray,
-    tile: int,
+    sums: int,
     count: int,
-    width: int,
+    size: int,
     R: int,
     scales: np.ndarray,
     start: np.ndarray,
@@ -224,26 +228,26 @@ def _finish_tile(
     shape: tuple[int, int],
     place: tuple[int, int],
 ) -> None:
-    """out[place] = start + scales · tile, columns becoming rows; start and out, of ``shape``, are flat."""
+    """out[place] = start + scales · sums, for up to ``MOST_SAMPLES`` samples, columns becoming rows.
+
+    Sums are (there, R) in a tile for each of ``count`` panels, ``size`` numbers behind one another; start and
+    out, of ``shape``, are flat.
+    """
     (rows, batch), (row, b) = shape, place
+    there = min(MOST_SAMPLES, batch - b)
     has_start = start.size == out.size
-    step = batch if has_start else 1
-    there = min(width, batch - b)
     for p in range(count):
-        first = row + p * R
-        here = min(R, rows - first)
-        for c in range(0, there, MOST_SAMPLES):
-            sums, to = tile + (p * width + c) * R, first * batch + b + c
-            begin = to if has_start else first
-            if there - c >= MOST_SAMPLES:
-                transpose_samples(tiles, sums)
-                for r in range(here):
-                    scale = scales[first + r] if scales.size else out.dtype.type(1)
-                    at, of, into = begin + r * step, sums + r * MOST_SAMPLES, to + r * batch
-                    add_samples(start, at, has_start, scale, tiles, of, out, into)
+        panel = sums + p * size
+        if there == MOST_SAMPLES:
+            transpose_samples(tiles, panel)
+        for r in range(min(R, rows - row - p * R)):
+            i = row + p * R + r
+            to = i * batch + b
+            begin = to if has_start else i
+            scale = scales[i] if scales.size else out.dtype.type(1)
+            if there == MOST_SAMPLES:
+                add_samples(start, begin, has_start, scale, tiles, panel + r * MOST_SAMPLES, out, to)
             else:
-                for r in range(here):
-                    scale = scales[first + r] if scales.size else out.dtype.type(1)
-                    for d in range(there - c):
-                        begun = start[begin + r * step + d * has_start]
-                        out[to + r * batch + d] = begun + scale * tiles[sums + d * R + r]
+                for c in range(there):
+                    first = start[begin + c * has_start]
+                    out[to + c] = first + scale * tiles[panel + c * R + r]
