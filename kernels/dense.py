@@ -2,8 +2,9 @@
 
 One loop serves every batch size and every way to store the weights.  W is packed into panels once, so that
 its numbers are read in the order in which they lie in memory; samples come in *slabs* of a few, input
-after input.  A group of panels meets all slabs before the next one's turn, in stretches of inputs that stay
-in the nearest cache, so that W comes from memory once.
+after input.  Few samples are one slab, and W is read as a stream.  Of many, a group of panels meets all slabs
+before the next one's turn, in stretches of inputs that stay in the nearest cache, while the next stretch
+is fetched: so W comes from memory once, and nobody waits for it.
 
 ``start`` is broadcast to out as in NumPy: a bias, or ``out`` itself to add to what is there already.
 Arrays are C-contiguous and writable, and shapes are not checked.
@@ -24,8 +25,8 @@ from .vectors import VECTOR_BYTES
 
 # Inputs at a time, where several slabs need the same weights.
 DEPTH = 128
-# Where one slab needs them, so many numbers ahead are fetched: the processor's own fetching ends with a page.
-PAGE = 1024
+# Where one slab needs them, so many bytes ahead are fetched: the processor's own fetching ends with a page.
+PAGE = 4096
 # Inputs at a time that are packed, while their cache lines are near.
 PACKED_ROWS = 32
 CACHE_LINE = 64
@@ -142,7 +143,7 @@ def multiply_panels(
         some = min(group, count - first)
         for begin in range(0, max(n, 1), depth):
             end = min(begin + depth, n)
-            ahead = _ahead(n, begin, end, some) * R if batch > step else PAGE
+            ahead = _ahead(n, begin, end, some) * R if batch > step else PAGE // panels.itemsize
             for b in range(0, batch, step):
                 width, tile = _width(batch, b), b * some * R
                 multiply_tile(
