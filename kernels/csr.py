@@ -77,6 +77,5 @@ def csr_batch(
     batch, wide = out.shape[1], lanes(out.dtype)
     for first in range(0, batch, ROW_VECTORS * wide):
         vectors = min(ROW_VECTORS, (batch - first + wide - 1) // wide)
-        for i in range(out.shape[0]):
-            add_columns(vectors, data, indices, indptr[i], indptr[i + 1], X, first, out, i)
+        add_columns(vectors, data, indices, indptr, X, first, out)
     activate_in_place(out, code, alpha, beta)

@@ -2,8 +2,9 @@
 
 One loop serves every batch size and every way to store the weights.  W is packed into panels once, so that
 its numbers are read in the order in which they lie in memory; samples come in *slabs* of a few, input
-after input.  A group of panels meets all slabs before the next one's turn, in stretches of inputs that stay
-in the nearest cache, so that W comes from memory once.
+after input.  Few samples are one slab, and W is read as a stream.  Of many, a group of panels meets all slabs
+before the next one's turn, in stretches of inputs that stay in the nearest cache, while the next stretch
+is fetched: so W comes from memory once, and nobody waits for it.
 
 ``start`` is broadcast to out as in NumPy: a bias, or ``out`` itself to add to what is there already.
 Arrays are C-contiguous and writable, and shapes are not checked.
@@ -18,11 +19,16 @@ import numpy as np
 
 from .activations import activate_in_place
 from .jit import jit
-from .tiles import BATCH_PANELS, MOST_SAMPLES, VECTOR_PANELS, multiply_tile
+from .samples import add_samples, copy_samples, transpose_samples
+from .tiles import MOST_SAMPLES, WIDEST, multiply_tile, panels_for, width_for
 from .vectors import VECTOR_BYTES
 
 # Inputs at a time, where several slabs need the same weights.
-DEPTH = 256
+DEPTH = 128
+# Where one slab needs them, so many bytes ahead are fetched: the processor's own fetching ends with a page.
+PAGE = 4096
+# Inputs at a time that are packed, while their cache lines are near.
+PACKED_ROWS = 32
 CACHE_LINE = 64
 
 
@@ -58,13 +64,14 @@ def dense_scratch(n: int, batch: int, dtype: np.dtype) -> int:
 @jit
 def slabs_size(n: int, batch: int) -> int:
     """Numbers in the slabs of X (n, batch), at most."""
-    return n * slab_count(batch) * MOST_SAMPLES
+    return n * slab_count(batch) * _width(batch, 0)
 
 
 @jit
 def tiles_size(batch: int, R: int) -> int:
-    """Numbers in the sums of a group of panels of R rows."""
-    return max(BATCH_PANELS * slab_count(batch) * MOST_SAMPLES, VECTOR_PANELS) * R
+    """Numbers in the sums of a group of panels of R rows, at most."""
+    width = _width(batch, 0)
+    return panels_for(width) * slab_count(batch) * width * R
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -129,41 +136,57 @@ def multiply_panels(
     """
     count, n, R = panels.shape
     batch = out.shape[1]
-    group = VECTOR_PANELS if batch == 1 else BATCH_PANELS
-    depth = DEPTH if batch > MOST_SAMPLES else max(n, 1)
+    group, step = panels_for(_width(batch, 0)), _slab_step(batch)
+    depth = DEPTH if batch > step else max(n, 1)
+    flat_start, flat = start.reshape(-1), out.reshape(-1)
     for first in range(0, count, group):
         some = min(group, count - first)
         for begin in range(0, max(n, 1), depth):
             end = min(begin + depth, n)
-            for b in range(0, batch, MOST_SAMPLES):
-                width = _width(batch - b)
+            ahead = _ahead(n, begin, end, some) * R if batch > step else PAGE // panels.itemsize
+            for b in range(0, batch, step):
+                width, tile = _width(batch, b), b * some * R
                 multiply_tile(
-                    some, width, panels, first, begin, end, slabs, b * n, tiles, b * some * R, begin > 0
+                    some, width, panels, first, begin, end, slabs, b * n, tiles, tile, begin > 0, ahead
                 )
-        for b in range(0, batch, MOST_SAMPLES):
-            _finish_tile(tiles[b * some * R :], some, _width(batch - b), R, scales, start, out, first * R, b)
+                if end == n:
+                    for c in range(0, min(width, batch - b), MOST_SAMPLES):
+                        sums, size = tile + c * R, width * R
+                        place = first * R, b + c
+                        _finish_samples(
+                            tiles, sums, some, size, R, scales, flat_start, flat, out.shape, place
+                        )
         activate_in_place(out[first * R : (first + some) * R], code, alpha, beta)
 
 
 @jit
-def _width(left: int) -> int:
-    """Samples in the next slab if so many are left: the rest is rounded up to what the inner loop knows."""
-    width = MOST_SAMPLES
-    while width >= 2 * left and width > 1:
-        width //= 2
-    return width
+def _ahead(n: int, begin: int, end: int, count: int) -> int:
+    """Columns from a stretch of ``count`` panels to the next one, perhaps of the panels behind."""
+    return (end if end < n else count * n) - begin
+
+
+@jit
+def _slab_step(batch: int) -> int:
+    """Samples in a slab, at most: few come in a single one, so that a panel is read once, as a stream."""
+    return WIDEST if batch <= WIDEST else MOST_SAMPLES
+
+
+@jit
+def _width(batch: int, b: int) -> int:
+    """Samples in the slab that begins with number b, padded to what the inner loop knows."""
+    return width_for(min(_slab_step(batch), batch - b))
 
 
 @jit
 def needs_slabs(batch: int) -> bool:
     """Whether X (n, batch) as it is would not be a slab."""
-    return batch > MOST_SAMPLES or _width(batch) != batch
+    return _width(batch, 0) != batch
 
 
 @jit
 def slab_count(batch: int) -> int:
     """Slabs of so many samples."""
-    return -(-batch // MOST_SAMPLES)
+    return -(-batch // _slab_step(batch))
 
 
 @jit
@@ -176,38 +199,56 @@ def pack_slabs(X: np.ndarray, slabs: np.ndarray, first: int, last: int) -> None:
         first, last: see above.
     """
     n, batch = X.shape
-    for slab in range(first, last):
-        b = slab * MOST_SAMPLES
-        place, width = b * n, _width(batch - b)
-        there = min(width, batch - b)
-        for k in range(n):
-            for c in range(there):
-                slabs[place + c] = X[k, b + c]
-            for c in range(there, width):
-                slabs[place + c] = 0
-            place += width
+    flat = X.reshape(-1)
+    for begin in range(0, n, PACKED_ROWS):
+        end = min(begin + PACKED_ROWS, n)
+        for slab in range(first, last):
+            b = slab * _slab_step(batch)
+            width = _width(batch, b)
+            for c in range(0, width, MOST_SAMPLES):
+                there = batch - b - c
+                if there >= MOST_SAMPLES:
+                    for k in range(begin, end):
+                        copy_samples(flat, k * batch + b + c, slabs, b * n + k * width + c)
+                else:
+                    for k in range(begin, end):
+                        for d in range(min(width - c, MOST_SAMPLES)):
+                            slabs[b * n + k * width + c + d] = X[k, b + c + d] if d < there else 0
 
 
 @jit
-def _finish_tile(
-    tile: np.ndarray,
+def _finish_samples(
+    tiles: np.ndarray,
+    sums: int,
     count: int,
-    width: int,
+    size: int,
     R: int,
     scales: np.ndarray,
     start: np.ndarray,
     out: np.ndarray,
-    row: int,
-    b: int,
+    shape: tuple[int, int],
+    place: tuple[int, int],
 ) -> None:
-    """out[row:, b:] = start + scales · tile, the tile's columns becoming rows."""
-    rows, batch = out.shape
-    there = min(width, batch - b)
-    has_start = start.shape[1] == batch
+    """out[place] = start + scales · sums, for up to ``MOST_SAMPLES`` samples, columns becoming rows.
+
+    Sums are (there, R) in a tile for each of ``count`` panels, ``size`` numbers behind one another; start and
+    out, of ``shape``, are flat.
+    """
+    (rows, batch), (row, b) = shape, place
+    there = min(MOST_SAMPLES, batch - b)
+    has_start = start.size == out.size
     for p in range(count):
+        panel = sums + p * size
+        if there == MOST_SAMPLES:
+            transpose_samples(tiles, panel)
         for r in range(min(R, rows - row - p * R)):
             i = row + p * R + r
+            to = i * batch + b
+            begin = to if has_start else i
             scale = scales[i] if scales.size else out.dtype.type(1)
-            for c in range(there):
-                first = start[i, b + c] if has_start else start[i, 0]
-                out[i, b + c] = first + scale * tile[(p * width + c) * R + r]
+            if there == MOST_SAMPLES:
+                add_samples(start, begin, has_start, scale, tiles, panel + r * MOST_SAMPLES, out, to)
+            else:
+                for c in range(there):
+                    first = start[begin + c * has_start]
+                    out[to + c] = first + scale * tiles[panel + c * R + r]

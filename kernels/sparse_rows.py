@@ -1,4 +1,4 @@
-"""The innermost loop of a sparse product: one row of W times a few vectors of samples, in registers."""
+"""The innermost loops of a sparse product: rows of W times a few vectors of samples, in registers."""
 
 from __future__ import annotations
 
@@ -30,43 +30,42 @@ def add_columns(
     vectors: int,
     data: np.ndarray,
     indices: np.ndarray,
-    begin: int,
-    end: int,
+    indptr: np.ndarray,
     X: np.ndarray,
     column: int,
     out: np.ndarray,
-    row: int,
 ) -> None:
-    """out[row, columns] += Σ_k data[k] · X[indices[k], columns], k from ``begin`` to ``end``.
+    """out[:, columns] += W X[:, columns].
 
     Args:
         vectors: of columns, 1 to ``ROW_VECTORS``; where the last one reaches beyond X, nothing is touched.
-        data, indices: (nonzeros,), the indices unsigned.
-        begin, end: of the row.
+        data, indices, indptr: W in compressed sparse rows, the indices and pointers unsigned.
         X: (n, batch).
         column: the first.
         out: (m, batch).
-        row: of out.
     """
     columns = slice(column, column + vectors * lanes(out.dtype))
-    out[row, columns] += data[begin:end] @ X[indices[begin:end], columns]
+    for i in range(len(out)):
+        row = slice(indptr[i], indptr[i + 1])
+        out[i, columns] += data[row] @ X[indices[row], columns]
 
 
 @overload(add_columns)
-def _add_columns(vectors, data, indices, begin, end, X, column, out, row):
-    def call(vectors, data, indices, begin, end, X, column, out, row):
-        _add(vectors, data, indices, begin, end, X, column, out, row)
+def _add_columns(vectors, data, indices, indptr, X, column, out):
+    def call(vectors, data, indices, indptr, X, column, out):
+        _add(vectors, data, indices, indptr, X, column, out)
 
     return call
 
 
 @intrinsic
-def _add(typing, vectors, data, indices, begin, end, X, column, out, row):
+def _add(typing, vectors, data, indices, indptr, X, column, out):
     def generate(context, builder, signature, arguments):
-        asked, begin, end, column, row = (arguments[place] for place in (0, 3, 4, 6, 8))
+        asked, column = arguments[0], arguments[5]
+        places = {"data": 1, "indices": 2, "indptr": 3, "X": 4, "out": 6}
         arrays = {
-            name: cgutils.create_struct_proxy(typ)(context, builder, arguments[place])
-            for place, name, typ in ((1, "data", data), (2, "indices", indices), (5, "X", X), (7, "out", out))
+            name: cgutils.create_struct_proxy(signature.args[i])(context, builder, arguments[i])
+            for name, i in places.items()
         }
         real, whole_lanes = context.get_data_type(X.dtype), VECTOR_BYTES * 8 // X.dtype.bitwidth
         left = builder.sub(builder.extract_value(arrays["X"].shape, 1), column)
@@ -80,11 +79,11 @@ def _add(typing, vectors, data, indices, begin, end, X, column, out, row):
                 with builder.if_then(chosen):
                     vectors = [ir.VectorType(real, whole_lanes)] * (count - 1) + [ir.VectorType(real, width)]
                     mask = None if fewest == width else first_lanes(builder, last, vectors[-1])
-                    _emit(builder, vectors, mask, begin, end, column, row, **arrays)
+                    _emit(builder, vectors, mask, column, **arrays)
         return context.get_dummy_value()
 
     whole = types.int64
-    return types.void(whole, data, indices, whole, whole, X, whole, out, whole), generate
+    return types.void(whole, data, indices, indptr, X, whole, out), generate
 
 
 def _last_vectors(whole: int, has_masks: bool) -> list[tuple[int, int, int | None]]:
@@ -99,8 +98,24 @@ def _last_vectors(whole: int, has_masks: bool) -> list[tuple[int, int, int | Non
     return [(whole, half + 1, None), (half, quarter + 1, half), (quarter, 1, quarter)]
 
 
-def _emit(builder, vectors, mask, begin, end, column, row, data, indices, X, out) -> None:
-    """The loop over the non-zeros of a row for some vectors of columns, of the last one those in ``mask``."""
+def _emit(builder, vectors, mask, column, data, indices, indptr, X, out) -> None:
+    """The loop over the rows for some vectors of columns, of the last one those in ``mask``."""
+    with cgutils.for_range(builder, builder.extract_value(out.shape, 0)) as rows:
+        begin, end = (
+            _unsigned(builder, builder.gep(indptr.data, [builder.add(rows.index, integer(side))]))
+            for side in (0, 1)
+        )
+        _emit_row(builder, vectors, mask, begin, end, column, rows.index, data, indices, X, out)
+
+
+def _unsigned(builder, place):
+    """The unsigned number there, as an index."""
+    number = builder.load(place)
+    return number if number.type == ir.IntType(64) else builder.zext(number, ir.IntType(64))
+
+
+def _emit_row(builder, vectors, mask, begin, end, column, row, data, indices, X, out) -> None:
+    """The loop over the non-zeros of a row."""
     width = builder.extract_value(X.shape, 1)
     places = [sum(vector.count for vector in vectors[:v]) for v in range(len(vectors))]
     masks = [None] * (len(vectors) - 1) + [mask]
@@ -113,9 +128,7 @@ def _emit(builder, vectors, mask, begin, end, column, row, data, indices, X, out
 
     def add(k, totals):
         weight = builder.load(builder.gep(data.data, [k]))
-        index = builder.load(builder.gep(indices.data, [k]))
-        if index.type != ir.IntType(64):
-            index = builder.zext(index, ir.IntType(64))
+        index = _unsigned(builder, builder.gep(indices.data, [k]))
         samples = builder.gep(X.data, [builder.add(builder.mul(index, width), column)])
         for v, (vector, total) in enumerate(zip(vectors, totals, strict=True)):
             x = load_lanes(builder, lanes_of(samples, v), masks[v])

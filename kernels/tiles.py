@@ -12,17 +12,42 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic, overload, register_jitable
 
-from .vectors import HAS_MANY_REGISTERS, VECTOR_BYTES, add_product, integer, spread, vector_at, zero
+from .vectors import HAS_MANY_REGISTERS, VECTOR_BYTES, add_product, fetch, integer, spread, vector_at, zero
 
-# Samples at a time, at most; and panels, for one sample (which hides the latency of adding) or several.
+# Samples at a time, at most: in one of many slabs, and in a single one.
 MOST_SAMPLES = 8 if HAS_MANY_REGISTERS else 4
-VECTOR_PANELS, BATCH_PANELS = 4, 3
+WIDEST = MOST_SAMPLES * 3 // 2
+# Panels at a time: 24 sums fit into 32 registers, 12 into 16; one sample needs more, to hide the latency of
+# adding.
+VECTOR_PANELS, BATCH_PANELS, WIDEST_PANELS = 4, 3, 2
 
-# (panels, samples): 3 · 8 sums fit into 32 registers, 3 · 4 into 16.
-_SHAPES = [(panels, 1) for panels in range(1, VECTOR_PANELS + 1)] + [
-    (panels, width) for panels in range(1, BATCH_PANELS + 1) for width in (2, 4, 8) if width <= MOST_SAMPLES
+
+@register_jitable
+def panels_for(width: int) -> int:
+    """Panels at a time, at most, for so many samples."""
+    if width == 1:
+        return VECTOR_PANELS
+    return BATCH_PANELS if width <= MOST_SAMPLES else WIDEST_PANELS
+
+
+@register_jitable
+def width_for(samples: int) -> int:
+    """``samples``, at most ``WIDEST``, rounded up to what there is a loop for."""
+    if samples >= MOST_SAMPLES:
+        return MOST_SAMPLES if samples == MOST_SAMPLES else WIDEST
+    width = 1
+    while width < samples:
+        width *= 2
+    return width
+
+
+# (panels, samples), in the order in which they are tried.
+_SHAPES = [
+    (panels, width)
+    for width in sorted({width_for(samples) for samples in range(1, WIDEST + 1)}, reverse=True)
+    for panels in range(panels_for(width), 0, -1)
 ]
 
 # How weights are stored.  Those of 16 bits are bit patterns: bfloat16 the upper half of a float32.
@@ -41,12 +66,13 @@ def multiply_tile(
     tiles: np.ndarray,
     tile: int,
     add: bool,
+    ahead: int,
 ) -> None:
     """tile[p, b] (+)= Σ_k panels[first + p, k] · slab[k, b], k from ``begin`` to ``end``.
 
     Args:
-        count: panels, 1 to ``BATCH_PANELS``, or ``VECTOR_PANELS`` for one sample.
-        width: samples: 1, 2, 4 or 8, at most ``MOST_SAMPLES``.
+        count: panels, 1 to ``panels_for(width)``.
+        width: samples, as of ``width_for``.
         panels: (panels, n, R), real numbers, ``BFLOAT16``, ``FLOAT16`` or ``INT8``.
         first: panel.
         begin, end: of the inputs.
@@ -55,6 +81,7 @@ def multiply_tile(
         tiles: one-dimensional; the tile is (count, width, R) from ``tile`` on.
         tile: see ``tiles``.
         add: to what is in the tile; else it is overwritten.
+        ahead: numbers from a weight to one that is needed later, to be fetched where samples are many.
     """
     n, lanes = panels.shape[1:]
     W = _expanded(panels[first : first + count, begin:end])
@@ -72,16 +99,16 @@ def _expanded(weights: np.ndarray) -> np.ndarray:
 
 
 @overload(multiply_tile)
-def _multiply_tile(count, width, panels, first, begin, end, slabs, slab, tiles, tile, add):
-    def call(count, width, panels, first, begin, end, slabs, slab, tiles, tile, add):
-        _tile(count, width, panels, first, begin, end, slabs, slab, tiles, tile, add)
+def _multiply_tile(count, width, panels, first, begin, end, slabs, slab, tiles, tile, add, ahead):
+    def call(count, width, panels, first, begin, end, slabs, slab, tiles, tile, add, ahead):
+        _tile(count, width, panels, first, begin, end, slabs, slab, tiles, tile, add, ahead)
 
     return call
 
 
 @intrinsic
-def _tile(typing, count, width, panels, first, begin, end, slabs, slab, tiles, tile, add):
-    given = count, width, panels, first, begin, end, slabs, slab, tiles, tile, add
+def _tile(typing, count, width, panels, first, begin, end, slabs, slab, tiles, tile, add, ahead):
+    given = count, width, panels, first, begin, end, slabs, slab, tiles, tile, add, ahead
 
     def generate(context, builder, signature, arguments):
         places = {
@@ -95,12 +122,25 @@ def _tile(typing, count, width, panels, first, begin, end, slabs, slab, tiles, t
                 for asked, size in zip(arguments[:2], shape, strict=True)
             ]
             with builder.if_then(builder.and_(*wanted)):
-                stretch = *arguments[3:6], arguments[10]
+                stretch = *arguments[3:6], *arguments[10:]
                 _emit(context, builder, shape, panels.dtype, tiles.dtype, *stretch, **places)
         return context.get_dummy_value()
 
-    integers = {"count", "width", "first", "begin", "end", "slab", "tile"}
-    names = "count", "width", "panels", "first", "begin", "end", "slabs", "slab", "tiles", "tile", "add"
+    integers = {"count", "width", "first", "begin", "end", "slab", "tile", "ahead"}
+    names = (
+        "count",
+        "width",
+        "panels",
+        "first",
+        "begin",
+        "end",
+        "slabs",
+        "slab",
+        "tiles",
+        "tile",
+        "add",
+        "ahead",
+    )
     taken = [
         types.int64 if name in integers else types.boolean if name == "add" else typ
         for name, typ in zip(names, given, strict=True)
@@ -112,7 +152,7 @@ def _data(context, builder, typ, value):
     return cgutils.create_struct_proxy(typ)(context, builder, value).data
 
 
-def _emit(context, builder, shape, stored, real, first, begin, end, add, panels, slabs, tiles) -> None:
+def _emit(context, builder, shape, stored, real, first, begin, end, add, ahead, panels, slabs, tiles) -> None:
     """The loop over the inputs for a tile of one shape."""
     count, width = shape
     itemsize = real.bitwidth // 8
@@ -131,6 +171,9 @@ def _emit(context, builder, shape, stored, real, first, begin, end, add, panels,
     with cgutils.for_range_slice(builder, begin, end, integer(1), inc=True) as (k, _):
         column = builder.mul(k, integer(vector.count))
         places = [vector_at(builder, row, column, packed) for row in rows]
+        if width >= MOST_SAMPLES:
+            for row in rows:
+                fetch(builder, row, builder.add(column, ahead))
         loaded = [builder.load(place, align=stored.bitwidth // 8) for place in places]
         weights = [_expand(builder, each, stored, vector) for each in loaded]
         samples = builder.gep(slabs, [builder.mul(k, integer(width))])
