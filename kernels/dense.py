@@ -150,12 +150,8 @@ def multiply_panels(
                     some, width, panels, first, begin, end, slabs, b * n, tiles, tile, begin > 0, ahead
                 )
                 if end == n:
-                    for c in range(0, min(width, batch - b), MOST_SAMPLES):
-                        sums, size = tile + c * R, width * R
-                        place = first * R, b + c
-                        _finish_samples(
-                            tiles, sums, some, size, R, scales, flat_start, flat, out.shape, place
-                        )
+                    place = first * R, b
+                    _finish_slab(tiles, tile, some, width, R, scales, flat_start, flat, out.shape, place)
         activate_in_place(out[first * R : (first + some) * R], code, alpha, beta)
 
 
@@ -214,6 +210,26 @@ def pack_slabs(X: np.ndarray, slabs: np.ndarray, first: int, last: int) -> None:
                     for k in range(begin, end):
                         for d in range(min(width - c, MOST_SAMPLES)):
                             slabs[b * n + k * width + c + d] = X[k, b + c + d] if d < there else 0
+
+
+@jit
+def _finish_slab(
+    tiles: np.ndarray,
+    tile: int,
+    count: int,
+    width: int,
+    R: int,
+    scales: np.ndarray,
+    start: np.ndarray,
+    out: np.ndarray,
+    shape: tuple[int, int],
+    place: tuple[int, int],
+) -> None:
+    """``_finish_samples`` for a tile, (count, width, R)."""
+    row, b = place
+    for c in range(0, min(width, shape[1] - b), MOST_SAMPLES):
+        here = row, b + c
+        _finish_samples(tiles, tile + c * R, count, width * R, R, scales, start, out, shape, here)
 
 
 @jit
