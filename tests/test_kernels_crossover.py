@@ -12,6 +12,6 @@ def test_csr_for_sparse_blocks_only(batch):
 
 
 def test_csr_limit_depends_on_the_batch():
-    assert [csr_is_faster(0.07, batch) for batch in (1, 2, 8, 16, 255, 256)] == [
-        *(True, False, True, True, True, False)
+    assert [csr_is_faster(0.1, batch) for batch in (1, 2, 8, 16, 255, 256)] == [
+        *(False, True, True, True, True, False)
     ]
