@@ -126,24 +126,10 @@ def _tile(typing, count, width, panels, first, begin, end, slabs, slab, tiles, t
                 _emit(context, builder, shape, panels.dtype, tiles.dtype, *stretch, **places)
         return context.get_dummy_value()
 
-    integers = {"count", "width", "first", "begin", "end", "slab", "tile", "ahead"}
-    names = (
-        "count",
-        "width",
-        "panels",
-        "first",
-        "begin",
-        "end",
-        "slabs",
-        "slab",
-        "tiles",
-        "tile",
-        "add",
-        "ahead",
-    )
+    # Not as the constants that some of them may be.
     taken = [
-        types.int64 if name in integers else types.boolean if name == "add" else typ
-        for name, typ in zip(names, given, strict=True)
+        next((kind for kind in (types.boolean, types.int64) if isinstance(typ, type(kind))), typ)
+        for typ in given
     ]
     return types.void(*taken), generate
 

@@ -18,8 +18,9 @@ def ready_numba() -> None:
     takes 9.  So it is done before anything else is in memory.
     """
     _numba_without_scipy()
-    # What every dispatcher does before its first kernel.
-    import_module("numba.core.registry").cpu_target.typing_context.refresh()
+    with suppress(ImportError, AttributeError):  # Numba's own affair; without it the peak is higher
+        # What is done before the first kernel is compiled or loaded.
+        import_module("numba.core.registry").cpu_target.typing_context.refresh()
     release_code("libllvmlite")
 
 

@@ -28,7 +28,7 @@ from repurpose_hpc.options import integers, positive
 from repurpose_hpc.plan.plan import EVERYBODY, MixingPlan, Plan, dense_plan
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.runtime import rounds
-from repurpose_hpc.runtime.exchanges.carriers import DEFAULT_WAY
+from repurpose_hpc.runtime.exchanges.carriers import DEFAULT_WAY, available
 from repurpose_hpc.runtime.program import Program
 
 SEED = 0
@@ -41,7 +41,7 @@ def main() -> None:
     Placement(comm)
     network, plan = cut(branched(args.modules, args.branches, args.width), comm.size, args.comm_budget)
     programs = {}
-    for way in args.ways.split(","):
+    for way in [way for way in available(comm) if way in args.ways.split(",")]:
         programs[f"merged_{way}"] = make_program(network, plan, way, max(args.batches), comm)
         with mock.patch.object(rounds, "merged", lambda exchanges, setting: exchanges):
             programs[f"apart_{way}"] = make_program(network, plan, way, max(args.batches), comm)

@@ -44,15 +44,15 @@ LOADS, STARTS = 7, 5
 FORGET = """
 import os, sys, time
 from pathlib import Path
+from repurpose_hpc.plan.files import read_plan, read_shard, shard_path
 directory = Path(sys.argv[1])
-file = directory / "worker-0000.h5"
+file = shard_path(directory, 0)
 def forget():
     with open(file, "rb") as opened:
         os.fsync(opened.fileno())
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 """
 LOAD = f"""{FORGET}
-from repurpose_hpc.plan.files import read_plan, read_shard
 stored = read_plan(directory)
 forget()
 began = time.perf_counter()

@@ -21,6 +21,7 @@ from repurpose_hpc.bench.placement import Placement
 from repurpose_hpc.bench.table import Table
 from repurpose_hpc.bench.turns import REPEATS, in_turns, together
 from repurpose_hpc.options import integers, positive
+from repurpose_hpc.plan.plan import REPLICATED
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.runtime.exchanges.carriers import DEFAULT_WAY, available
 from repurpose_hpc.runtime.program import Program
@@ -35,7 +36,7 @@ def main() -> None:
     args = parse()
     comm = MPI.COMM_WORLD
     Placement(comm)
-    problem = Problem(args.width, comm.size, args.comm_budget, max(args.batches), FLOAT, "replicated")
+    problem = Problem(args.width, comm.size, args.comm_budget, max(args.batches), FLOAT, REPLICATED)
     ways = [way for way in available(comm) if not args.ways or way in args.ways.split(",")]
     programs = {
         f"{way}_{parts}": make_program(problem, way, parts, comm) for way in ways for parts in args.parts

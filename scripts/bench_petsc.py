@@ -28,6 +28,7 @@ from petsc4py import PETSc
 
 from repurpose_hpc.bench.turns import REPEATS, in_turns, together
 from repurpose_hpc.options import integers, positive
+from repurpose_hpc.plan.plan import PARTITIONED, REPLICATED
 
 LAYERS = 4
 
@@ -39,10 +40,10 @@ def main() -> None:
     )
     parser.add_argument("--widths", type=integers, default=(1024, 4096, 8192), metavar="N,N,...")
     parser.add_argument("--comm-budget", type=float, default=0.05, metavar="F")
-    parser.add_argument("--input-placement", choices=("replicated", "partitioned"), default="replicated")
+    parser.add_argument("--input-placement", choices=(REPLICATED, PARTITIONED), default=REPLICATED)
     parser.add_argument("--repeat", type=positive, default=REPEATS, metavar="N")
     args = parser.parse_args()
-    whole_layers = 1 if args.input_placement == "replicated" else 0
+    whole_layers = 1 if args.input_placement == REPLICATED else 0
     comm = PETSc.COMM_WORLD.tompi4py()
     if comm.rank == 0:
         print(f"BLAS: {loaded_blas()}", flush=True)

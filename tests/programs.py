@@ -13,6 +13,7 @@ from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.runtime import functions
 from repurpose_hpc.runtime.exchanges import carriers
+from repurpose_hpc.runtime.exchanges.exchange import _MPI_TYPES
 from repurpose_hpc.runtime.hosting import hosted_workers
 from repurpose_hpc.runtime.program import Program
 
@@ -37,7 +38,7 @@ class Counts:
 def counting() -> Iterator[Counts]:
     """Programs whose schedules are made in here call MPI_Ialltoallv through a function that counts."""
     counts, real = Counts(), functions.function("MPI_Ialltoallv")
-    sizes = {functions.handle(each): each.Get_size() for each in (MPI.FLOAT, MPI.DOUBLE, MPI.BYTE)}
+    sizes = {functions.handle(each): each.Get_size() for each in _MPI_TYPES.values()}
     kind = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_int64] * 10)
 
     def count(*arguments: int) -> int:

@@ -44,6 +44,18 @@ def test_unpack(version, transfer):
     np.testing.assert_array_equal(X, expected)
 
 
+def test_copy_blocks(version):
+    """Of any length and alignment, none among them."""
+    source, target = np.arange(100, dtype=np.uint8), np.zeros(100, np.uint8)
+    places = [(0, 10, 7), (50, 3, 0), (31, 60, 33)]
+    blocks = [(source.ctypes.data + a, target.ctypes.data + b, size) for a, b, size in places]
+    version(kernels.copy_blocks)(np.array(blocks))
+    expected = np.zeros_like(target)
+    for a, b, size in places:
+        expected[b : b + size] = source[a : a + size]
+    np.testing.assert_array_equal(target, expected)
+
+
 @given(transfer=transfers())
 def test_unpack_add_in_order(version, transfer):
     X, rows, buffer = transfer

@@ -52,7 +52,7 @@ def results(product, X, columns, m, threads):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("make", [DenseProduct, CsrProduct, lambda W: DenseProduct(W, "int8")])
 @pytest.mark.parametrize(("m", "n"), [(0, 4), (1, 1), (7, 30), (100, 33), (129, 0)])
-@pytest.mark.parametrize("batch", [1, 2, 8, 13, 40])
+@pytest.mark.parametrize("batch", [1, 2, 8, 11, 12, 13, 40])
 def test_products(sharing_all, m, n, batch, make, dtype, threads):
     rng = np.random.default_rng(m)
     W = (rng.standard_normal((m, n)) * (rng.random((m, n)) < 0.6)).astype(dtype)

@@ -44,7 +44,7 @@ def test_a_tape_does_what_its_calls_do(dtype, batch):
 
     panels, scales, bias = normal(2, 7, kernels.panel_rows(real)), np.empty(0, dtype), normal(9, 1)
     X, Y, buffer, sums = normal(7, batch), normal(9, batch), normal(3, batch), normal(4, batch)
-    cleared = normal(2, batch)
+    cleared, copied = normal(2, batch), normal(7, batch)
     scratch = np.zeros(kernels.dense_scratch(7, batch, real), dtype)
     rows, places = np.array([6, 0, 3], index), np.array([8, 8, 1, 0], index)
     data, columns, ends = normal(2), np.array([1, 5], index), np.array([0, 1, 2, 2], index)
@@ -58,8 +58,9 @@ def test_a_tape_does_what_its_calls_do(dtype, batch):
         (kernels.csr_vector, (data, columns, ends, x, start, column, *RELU)),
         (kernels.activate_in_place, (sums, kernels.ACTIVATION_CODES["clip"], -0.5, 0.25)),
         (kernels.clear, (cleared,)),
+        (kernels.copy_blocks, (np.array([[X.ctypes.data, copied.ctypes.data, X.nbytes]]),)),
     ]
-    changed = Y, buffer, out, column, sums, cleared
+    changed = Y, buffer, out, column, sums, cleared, copied
     before = [array.copy() for array in changed]
     for function, arguments in calls:
         function(*arguments)
@@ -70,7 +71,7 @@ def test_a_tape_does_what_its_calls_do(dtype, batch):
         tape.kernel_instruction(k % 4, function, arguments) for k, (function, arguments) in enumerate(calls)
     ]
     status, seconds = play(instructions, dtype)
-    assert status == 0 and seconds == [2, 2, 2, 1]
+    assert status == 0 and seconds == [2, 2, 2, 2]
     for array, values in zip(changed, expected, strict=True):
         np.testing.assert_array_equal(array, values)
 

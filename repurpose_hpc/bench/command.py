@@ -20,6 +20,7 @@ from repurpose_hpc.bench.turns import REPEATS
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.files import check_writable
 from repurpose_hpc.options import Parser, add_batches, add_dtype, integers, positive
+from repurpose_hpc.plan.plan import PARTITIONED, REPLICATED
 from repurpose_hpc.runtime.agreement import collectively
 from repurpose_hpc.runtime.launch import check_launch, library_name
 from repurpose_hpc.threads import threads
@@ -182,8 +183,8 @@ def _inference_options(parser: Parser) -> None:
     )
     add(
         "--input-placement",
-        choices=("replicated", "partitioned"),
-        default="replicated",
+        choices=(REPLICATED, PARTITIONED),
+        default=REPLICATED,
         help="who has the input: every rank all of it, or its block (default %(default)s)",
     )
     add_dtype(parser)

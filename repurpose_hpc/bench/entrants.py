@@ -22,7 +22,7 @@ from repurpose_hpc.bench.placement import Placement
 from repurpose_hpc.bench.turns import Setting
 from repurpose_hpc.model.activations import IDENTITY, RELU
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.plan.plan import Plan, dense_plan
+from repurpose_hpc.plan.plan import PARTITIONED, Plan, dense_plan
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.runtime.blocks import DenseProduct, epilogue_of
@@ -33,7 +33,6 @@ from repurpose_hpc.threads import held
 
 LAYERS, SEED = 4, 0
 RESTRUCTURED, DENSE, SINGLE_RESTRUCTURED = "restructured", "dense", "single_restructured"
-PARTITIONED = "partitioned"
 
 Make = Callable[[np.ndarray], Candidate]
 
@@ -61,7 +60,7 @@ class Problem:
         cut, cut_plan: the same, restructured.
         max_batch: samples of the largest batch.
         dtype: of everything.
-        input_placement: for all ranks together: "replicated", or PARTITIONED: rank q has block q.
+        input_placement: for all ranks together: REPLICATED, or PARTITIONED: rank q has block q.
 
     Args:
         width: neurons of a layer.

@@ -31,7 +31,7 @@ from repurpose_hpc.model.wire import BYTES, EXACT
 GHOST = "ghost"
 PARTIAL = "partial"
 MIXED = "mixed"
-PLACEMENTS = ("replicated", "partitioned", "root")
+PLACEMENTS = REPLICATED, PARTITIONED, ROOT = ("replicated", "partitioned", "root")
 
 # The owner of the neurons of a replicated input: every worker reads them by itself.
 EVERYBODY = -1
@@ -151,7 +151,7 @@ class Plan:
         return np.any([*masks.values()], axis=0) if mixing.name == first else np.zeros_like(masks[first])
 
     def traffic(self, network: Network, mixing: Mixing) -> np.ndarray:
-        """Values per sample that cross when ``mixing`` is computed: (P, P) int64, [p, q] from p to q."""
+        """Values per sample that cross and count for ``mixing``: (P, P) int64, [p, q] from p to q."""
         return self.ghost_traffic(network, mixing) + self.sum_traffic(network, mixing)
 
     def ghost_traffic(self, network: Network, mixing: Mixing) -> np.ndarray:
@@ -165,7 +165,7 @@ class Plan:
         return network.values(mixing.target) * sums
 
     def values_sent(self, network: Network, mixing: Mixing) -> int:
-        """Values per sample that cross when ``mixing`` is computed, between workers."""
+        """Values per sample that cross and count for ``mixing``, between workers."""
         return int(self.traffic(network, mixing).sum())
 
     def bytes_sent(self, network: Network, wire: str) -> int:

@@ -90,9 +90,8 @@ class Program:
         self._sharing: Sharing | None = None
 
         self._exchanges = [exchange for each in self._rounds for exchange in each.exchanges]
-        members = [member for exchange in self._exchanges for member in exchange.members]
-        self.values_sent = sum(member.values_sent for member in members)
-        self.bytes_sent = sum(member.bytes_sent for member in members)
+        self.values_sent = sum(exchange.values_sent for exchange in self._exchanges)
+        self.bytes_sent = sum(exchange.bytes_sent for exchange in self._exchanges)
         parts = len(parts_of(max_batch, micro_batches))
         self.messages = parts * sum(exchange.messages for exchange in self._exchanges)
         mixings = [step for _, step in steps if isinstance(step, MixingStep)]

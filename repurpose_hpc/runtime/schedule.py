@@ -85,20 +85,24 @@ class _PartCalls:
         exchanges = [exchange for each in rounds for exchange in each.exchanges]
         mixings = [step for each in rounds for step in each.steps if isinstance(step, MixingStep)]
         self.carriers = {exchange: exchange.carrier(way, part) for exchange in exchanges}
-        self._unpacked = [(exchange, {*exchange.members}) for exchange in exchanges]
+        self._whole = {member: exchange for exchange in exchanges for member in exchange.members}
+        self._unpacked = {exchange: len(exchange.members) for exchange in exchanges}
         self._ghosts, self._part = {step.source: step.ghosts for step in mixings}, part
+        self.rounds = self._make_rounds(rounds, inputs)
 
-        self.rounds: list[list[Call]] = []
+    def _make_rounds(self, rounds: Sequence[Round], inputs: Sequence[Buffer]) -> list[list[Call]]:
+        made: list[list[Call]] = []
         arriving = [call for tensor in inputs for call in self._completed(tensor)]
         for steps, exchanges in rounds:
             waiting = [step for step in steps if isinstance(step, MixingStep) and step.waits]
             begun = [call for step in steps for call in self._begin(step)]
-            own = [call for step in waiting for call in step.own_calls(part)]
-            self.rounds.append([*arriving, *begun, *own])
+            own = [call for step in waiting for call in step.own_calls(self._part)]
+            made.append([*arriving, *begun, *own])
             arriving = [call for exchange in exchanges for call in self.carriers[exchange].wait]
             ghosts = dict.fromkeys(step.ghosts for step in waiting)
-            arriving += [call for each in ghosts for call in each.unpack_calls(part)]
+            arriving += [call for each in ghosts for call in each.unpack_calls(self._part)]
             arriving += [call for step in waiting for call in self._end(step)]
+        return made
 
     def _begin(self, step: Step) -> list[Call]:
         """All that can be done before anything is waited for, but for products that nobody else needs."""
@@ -120,11 +124,11 @@ class _PartCalls:
 
     def _packed(self, member: Exchange) -> list[Call]:
         """What follows when a member of an exchange is packed: if it was the last one, posting."""
-        for exchange, unpacked in self._unpacked:
-            if member in unpacked:
-                unpacked.remove(member)
-                return [] if unpacked else self.carriers[exchange].post
-        return []
+        exchange = self._whole.get(member)
+        if exchange is None:  # nobody sends anything
+            return []
+        self._unpacked[exchange] -= 1
+        return [] if self._unpacked[exchange] else self.carriers[exchange].post
 
 
 def _in_turns(parts: Iterable[list[list[Call]]]) -> list[Call]:

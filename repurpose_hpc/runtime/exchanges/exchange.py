@@ -27,7 +27,6 @@ _MPI_TYPES = {
     np.dtype(np.uint16): MPI.UINT16_T,
     np.dtype(np.int16): MPI.INT16_T,
     np.dtype(np.int8): MPI.INT8_T,
-    np.dtype(np.uint8): MPI.BYTE,
 }
 
 
@@ -67,7 +66,7 @@ def merge_items(
 
 
 class Exchange:
-    """One all-to-all of the ghosts, or of the partial sums, of a mixing.
+    """One all-to-all of the ghosts of a tensor, or of the partial sums of a mixing.
 
     Rank p sends to rank q one contiguous block: the neurons of p's workers that some worker of q
     has as a ghost, each once however many do; or one sum, over p's workers, for each neuron
@@ -87,8 +86,7 @@ class Exchange:
             out.
         bytes_sent: what these take.
         messages: other ranks that get something.
-        active: whether any rank sends anything; if not, all skip the collective.
-        members: those that it consists of: itself alone.
+        active: whether any rank sends anything, once they have agreed; if not, all skip the collective.
         tag, tags: its number among those of a program, and how many these are.
     """
 
@@ -118,8 +116,12 @@ class Exchange:
         self.bytes_sent = self.values_sent * dtype.itemsize
         self.messages = int(np.count_nonzero(sent))
         self.active, self.tag, self.tags = True, 0, 1
-        self.members: Sequence[Exchange] = (self,)
         self._outbox: Outbox | None = None
+
+    @property
+    def members(self) -> Sequence[Exchange]:
+        """The exchanges that it consists of: itself alone."""
+        return (self,)
 
     def carrier(self, way: str, part: Part) -> Carrier:
         """The calls that make this exchange for a part of a batch; collective, unless it is not active."""

@@ -1,8 +1,9 @@
 """Several exchanges as one: a rank sends another one message instead of several.
 
 The members fill and read buffers of their own.  The block for a rank, in the buffer that travels, is the
-members' blocks for it, one after the other: copied there before they are sent, and on the other side from
-there to where the members have them.  Both ends put the members in the same order.
+members' blocks for it, one after the other, as numbers of the shortest of their types: copied there before
+they are sent, and on the other side from there to where the members have them.  Both ends put the members in
+the same order.
 """
 
 from __future__ import annotations
@@ -36,14 +37,19 @@ class Merged(Exchange):
 
     def __init__(self, members: Sequence[Exchange], comm: MPI.Comm, max_batch: int) -> None:
         """``members`` are active, and on all ranks in the same order."""
-        types = {member.send.flat.dtype for member in members}
-        # Numbers, where all have the same: the way that leaves out zeros looks at numbers.
-        dtype = types.pop() if len(types) == 1 else np.dtype(np.uint8)
+        # Its size divides those of all others.
+        dtype = min((member.send.flat.dtype for member in members), key=lambda each: each.itemsize)
         self._sent: list[Blocks] = [(member.send, member.sent) for member in members]
         self._received: list[Blocks] = [(member.receive, member.received) for member in members]
         counts = (sum(map(_item_bytes, each)) // dtype.itemsize for each in (self._sent, self._received))
         super().__init__(comm, *counts, max_batch, dtype)
-        self.members = members
+        self.values_sent = sum(member.values_sent for member in members)
+        self._members = members
+
+    @property
+    def members(self) -> Sequence[Exchange]:
+        """The exchanges that it consists of."""
+        return self._members
 
     def carrier(self, way: str, part: Part) -> Carrier:
         """See ``Exchange``."""

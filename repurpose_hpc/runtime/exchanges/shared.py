@@ -5,7 +5,8 @@ exchange, its send buffer and a flag for every message: for every rank that it s
 a batch.  Only the rank itself writes to its buffers: it packs there, and then sets the flags.  A receiver
 waits for the flag, copies its block from the sender's buffer to its own receive buffer, and takes the flag
 back.  At the beginning of the next forward the sender waits until all flags are taken back: then everything
-has been read and it may pack again.  So a block is copied once, and MPI is not called.
+has been read and it may pack again.  So a block is copied once (one of
+merged exchanges once more on each side), and MPI is not called.
 
 Ranks that wait long call MPI_Iprobe, which lets MPI finish what it still does for others: they may have to
 complete an earlier call before they can come here.
