@@ -126,11 +126,9 @@ def _tile(typing, count, width, panels, first, begin, end, slabs, slab, tiles, t
                 _emit(context, builder, shape, panels.dtype, tiles.dtype, *stretch, **places)
         return context.get_dummy_value()
 
-    # Not as the constants that some of them may be.
-    taken = [
-        next((kind for kind in (types.boolean, types.int64) if isinstance(typ, type(kind))), typ)
-        for typ in given
-    ]
+    # Constants are taken as any other numbers.
+    general = {types.Boolean: types.boolean, types.Integer: types.int64}
+    taken = [next((general[kind] for kind in general if isinstance(typ, kind)), typ) for typ in given]
     return types.void(*taken), generate
 
 

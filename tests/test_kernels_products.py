@@ -197,3 +197,9 @@ def test_every_last_vector_of_a_sparse_product_is_made(lanes, has_masks):
         fitting = [each for each in made if each[1] <= columns and (each[2] is None or columns <= each[2])]
         ((width, _, _),) = fitting
         assert width >= min(columns, lanes)
+
+
+@given(n=st.integers(0, 50), batch=st.integers(1, 100), dtype=st.sampled_from([np.float32, np.float64]))
+def test_smaller_batches_need_no_more_memory(n, batch, dtype):
+    sizes = [kernels.dense_scratch(n, each, np.dtype(dtype)) for each in (batch, batch + 1)]
+    assert sizes[0] <= sizes[1]

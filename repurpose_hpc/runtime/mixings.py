@@ -102,7 +102,7 @@ class MixingStep:
 
     @property
     def waits(self) -> bool:
-        """Whether there is a message to wait for, on any rank, once the ranks have agreed (see ``rounds``)."""
+        """Whether any rank has a message to wait for; known once all have agreed (see ``rounds``)."""
         return self.ghosts.exchange.active or self.sums.exchange.active
 
     def sum_calls(self, part: Part) -> list[Call]:
