@@ -26,7 +26,7 @@ from .vectors import VECTOR_BYTES
 # Inputs at a time, where several slabs need the same weights.
 DEPTH = 128
 # Where one slab needs them, so many bytes ahead are fetched: the processor's own fetching ends with a page.
-PAGE = 4096
+AHEAD = 2048
 # Inputs at a time that are packed, while their cache lines are near.
 PACKED_ROWS = 32
 CACHE_LINE = 64
@@ -143,7 +143,7 @@ def multiply_panels(
         some = min(group, count - first)
         for begin in range(0, max(n, 1), depth):
             end = min(begin + depth, n)
-            ahead = _ahead(n, begin, end, some) * R if batch > step else PAGE // panels.itemsize
+            ahead = _ahead(n, begin, end, some) * R if batch > step else AHEAD // panels.itemsize
             for b in range(0, batch, step):
                 width, tile = _width(batch, b), b * some * R
                 multiply_tile(

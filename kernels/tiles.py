@@ -155,9 +155,8 @@ def _emit(context, builder, shape, stored, real, first, begin, end, add, ahead, 
     with cgutils.for_range_slice(builder, begin, end, integer(1), inc=True) as (k, _):
         column = builder.mul(k, integer(vector.count))
         places = [vector_at(builder, row, column, packed) for row in rows]
-        if width >= MOST_SAMPLES:
-            for row in rows:
-                fetch(builder, row, builder.add(column, ahead))
+        for row in rows:
+            fetch(builder, row, builder.add(column, ahead), width != MOST_SAMPLES)
         loaded = [builder.load(place, align=stored.bitwidth // 8) for place in places]
         weights = [_expand(builder, each, stored, vector) for each in loaded]
         samples = builder.gep(slabs, [builder.mul(k, integer(width))])

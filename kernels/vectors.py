@@ -42,13 +42,13 @@ def vector_at(builder, start, offset, vector):
     return builder.bitcast(builder.gep(start, [offset]), vector.as_pointer())
 
 
-def fetch(builder, start, offset) -> None:
-    """Have what is ``offset`` numbers behind the number at ``start`` brought into the second cache."""
+def fetch(builder, start, offset, nearest: bool) -> None:
+    """Have what is ``offset`` numbers behind ``start`` brought into the nearest cache, or the one behind it."""
     place = builder.bitcast(builder.gep(start, [offset]), ir.IntType(8).as_pointer())
     flag = ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), (place.type, flag, flag, flag))
     fetching = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    builder.call(fetching, [place, *(ir.Constant(flag, value) for value in (0, 2, 1))])
+    builder.call(fetching, [place, *(ir.Constant(flag, value) for value in (0, 3 if nearest else 2, 1))])
 
 
 def spread(builder, value, vector):
