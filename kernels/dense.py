@@ -25,8 +25,9 @@ from .vectors import VECTOR_BYTES
 
 # Inputs at a time, where several slabs need the same weights.
 DEPTH = 128
-# Where one slab needs them, so many bytes ahead are fetched: the processor's own fetching ends with a page.
-AHEAD = 2048
+# Where one slab needs them, so many bytes ahead are fetched, as the processor's own fetching ends with a
+# page; unless the weights are so few bytes that they may still be near.
+AHEAD, NEAR = 2048, 1 << 21
 # Inputs at a time that are packed, while their cache lines are near.
 PACKED_ROWS = 32
 CACHE_LINE = 64
@@ -138,12 +139,13 @@ def multiply_panels(
     batch = out.shape[1]
     group, step = panels_for(_width(batch, 0)), _slab_step(batch)
     depth = DEPTH if batch > step else max(n, 1)
+    stream = AHEAD // panels.itemsize if panels.size * panels.itemsize > NEAR else 0
     flat_start, flat = start.reshape(-1), out.reshape(-1)
     for first in range(0, count, group):
         some = min(group, count - first)
         for begin in range(0, max(n, 1), depth):
             end = min(begin + depth, n)
-            ahead = _ahead(n, begin, end, some) * R if batch > step else AHEAD // panels.itemsize
+            ahead = _ahead(n, begin, end, some) * R if batch > step else stream
             for b in range(0, batch, step):
                 width, tile = _width(batch, b), b * some * R
                 multiply_tile(
@@ -225,8 +227,13 @@ def _finish_slab(
     shape: tuple[int, int],
     place: tuple[int, int],
 ) -> None:
-    """``_finish_samples`` for a tile, (count, width, R)."""
+    """``_finish_samples`` for a tile, (count, width, R); that of one sample has its rows in order already."""
     row, b = place
+    if shape[1] == 1:
+        for r in range(min(count * R, shape[0] - row)):
+            scale = scales[row + r] if scales.size else out.dtype.type(1)
+            out[row + r] = start[row + r] + scale * tiles[tile + r]
+        return
     for c in range(0, min(width, shape[1] - b), MOST_SAMPLES):
         here = row, b + c
         _finish_samples(tiles, tile + c * R, count, width * R, R, scales, start, out, shape, here)

@@ -8,6 +8,8 @@ precision they are stored; with eight it is as fast as the processor multiplies.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -81,7 +83,7 @@ def multiply_tile(
         tiles: one-dimensional; the tile is (count, width, R) from ``tile`` on.
         tile: see ``tiles``.
         add: to what is in the tile; else it is overwritten.
-        ahead: numbers from a weight to one that is needed later, to be fetched where samples are many.
+        ahead: numbers from a weight to one that is needed later, to be fetched; 0: none is.
     """
     n, lanes = panels.shape[1:]
     W = _expanded(panels[first : first + count, begin:end])
@@ -111,6 +113,7 @@ def _tile(typing, count, width, panels, first, begin, end, slabs, slab, tiles, t
     given = count, width, panels, first, begin, end, slabs, slab, tiles, tile, add, ahead
 
     def generate(context, builder, signature, arguments):
+        add, ahead = arguments[10:]
         places = {
             "panels": cgutils.create_struct_proxy(panels)(context, builder, arguments[2]),
             "slabs": builder.gep(_data(context, builder, slabs, arguments[6]), [arguments[7]]),
@@ -122,8 +125,12 @@ def _tile(typing, count, width, panels, first, begin, end, slabs, slab, tiles, t
                 for asked, size in zip(arguments[:2], shape, strict=True)
             ]
             with builder.if_then(builder.and_(*wanted)):
-                stretch = *arguments[3:6], *arguments[10:]
-                _emit(context, builder, shape, panels.dtype, tiles.dtype, *stretch, **places)
+                emit = partial(_emit, context, builder, shape, panels.dtype, tiles.dtype, *arguments[3:6])
+                with builder.if_else(builder.icmp_signed("!=", ahead, integer(0))) as (far, near):
+                    with far:
+                        emit(add, ahead, **places)
+                    with near:
+                        emit(add, None, **places)
         return context.get_dummy_value()
 
     # Constants are taken as any other numbers.
@@ -137,7 +144,7 @@ def _data(context, builder, typ, value):
 
 
 def _emit(context, builder, shape, stored, real, first, begin, end, add, ahead, panels, slabs, tiles) -> None:
-    """The loop over the inputs for a tile of one shape."""
+    """The loop over the inputs for a tile of one shape; ``ahead`` None: nothing is fetched."""
     count, width = shape
     itemsize = real.bitwidth // 8
     vector = ir.VectorType(context.get_data_type(real), VECTOR_BYTES // itemsize)
@@ -155,7 +162,7 @@ def _emit(context, builder, shape, stored, real, first, begin, end, add, ahead, 
     with cgutils.for_range_slice(builder, begin, end, integer(1), inc=True) as (k, _):
         column = builder.mul(k, integer(vector.count))
         places = [vector_at(builder, row, column, packed) for row in rows]
-        for row in rows:
+        for row in rows if ahead is not None else ():
             fetch(builder, row, builder.add(column, ahead), width != MOST_SAMPLES)
         loaded = [builder.load(place, align=stored.bitwidth // 8) for place in places]
         weights = [_expand(builder, each, stored, vector) for each in loaded]

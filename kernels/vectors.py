@@ -43,7 +43,7 @@ def vector_at(builder, start, offset, vector):
 
 
 def fetch(builder, start, offset, nearest: bool) -> None:
-    """Have what is ``offset`` numbers behind ``start`` brought into the nearest cache, or the one behind it."""
+    """Have what is ``offset`` numbers behind ``start`` brought into the nearest cache, or the second."""
     place = builder.bitcast(builder.gep(start, [offset]), ir.IntType(8).as_pointer())
     flag = ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), (place.type, flag, flag, flag))
