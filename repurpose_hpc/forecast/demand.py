@@ -247,14 +247,20 @@ class _Table(NamedTuple):
 
 
 def _traffic(tables: Sequence[_Table], per_node: int) -> Traffic:
-    """What ``tables`` have, in one message for each pair."""
+    """What ``tables`` have, for each pair in one message of each width."""
     node = np.arange(len(tables[0].values)) // per_node
     near = node[:, None] == node
 
     def split(table: np.ndarray) -> np.ndarray:
         return np.stack([np.where(near, table, 0), np.where(near, 0, table)]).astype(np.float64)
 
-    values = split(sum(table.values for table in tables))
-    numbers = values > 0, values, split(sum(table.values * table.width for table in tables))
-    ends = [each.sum(axis=axis, dtype=np.float64) for each in numbers for axis in (2, 1)]
-    return Traffic(*ends)
+    of_width = {
+        width: split(sum(table.values for table in tables if table.width == width))
+        for width in {table.width for table in tables}
+    }
+    numbers = (
+        sum((values > 0) * 1.0 for values in of_width.values()),
+        sum(of_width.values()),
+        sum(values * width for width, values in of_width.items()),
+    )
+    return Traffic(*(each.sum(axis=axis) for each in numbers for axis in (2, 1)))

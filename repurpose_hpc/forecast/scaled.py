@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -116,9 +116,10 @@ def scaled_demand(
         return mixings[op.name] if isinstance(op, Mixing) else local_demand(network, op, held)
 
     def together(names: Sequence[str]) -> Traffic:
-        return merged(
-            [each for name in names for each in (mixings[name].ghosts, mixings[name].sums)], per_node
-        )
+        ghosts, sums = ([getattr(mixings[name], kind) for name in names] for kind in ("ghosts", "sums"))
+        if BYTES[wire] == BYTES[EXACT]:
+            return merged([*ghosts, *sums], per_node)
+        return beside(merged(ghosts, per_node), merged(sums, per_node))
 
     return demand_in_rounds(network, workers, step, together)
 
@@ -164,6 +165,11 @@ def merged(exchanges: Sequence[Traffic], per_node: int) -> Traffic:
         sum(each.bytes_out for each in exchanges),
         sum(each.bytes_in for each in exchanges),
     )
+
+
+def beside(first: Traffic, second: Traffic) -> Traffic:
+    """Both at the same time, in messages of their own."""
+    return Traffic(*(getattr(first, each.name) + getattr(second, each.name) for each in fields(Traffic)))
 
 
 def swapped(traffic: Traffic) -> Traffic:

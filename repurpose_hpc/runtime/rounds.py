@@ -25,7 +25,7 @@ class Round(NamedTuple):
 
     Attributes:
         steps: those that can be begun in it, in order.
-        exchanges: those that can be begun in it, merged.
+        exchanges: those that can be begun in it, merged by types of numbers.
     """
 
     steps: list[Step]

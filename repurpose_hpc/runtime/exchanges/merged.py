@@ -1,9 +1,8 @@
 """Several exchanges as one: a rank sends another one message instead of several.
 
 The members fill and read buffers of their own.  The block for a rank, in the buffer that travels, is the
-members' blocks for it, one after the other, as numbers of the shortest of their types: copied there before
-they are sent, and on the other side from there to where the members have them.  Both ends put the members in
-the same order.
+members' blocks for it, one after the other: copied there before they are sent, and on the other side from
+there to where the members have them.  Both ends put the members in the same order.
 """
 
 from __future__ import annotations
@@ -26,24 +25,28 @@ Blocks = tuple[Buffer, np.ndarray]
 
 
 def merged(exchanges: Sequence[Exchange], setting: Setting) -> list[Exchange]:
-    """What can travel at the same time as one exchange; none, if nothing does."""
-    if len(exchanges) < 2:
-        return [*exchanges]
-    return [Merged(exchanges, setting.comm, setting.max_batch)]
+    """What can travel at the same time, as one exchange of each type of numbers.
+
+    Codes of ghosts and partial sums stay apart, as zeros are left out number by number.
+    """
+    of_type: dict[np.dtype, list[Exchange]] = {}
+    for exchange in exchanges:
+        of_type.setdefault(exchange.send.flat.dtype, []).append(exchange)
+    return [
+        members[0] if len(members) == 1 else Merged(members, setting.comm, setting.max_batch)
+        for members in of_type.values()
+    ]
 
 
 class Merged(Exchange):
     """Exchanges of the same ranks that can travel at the same time."""
 
     def __init__(self, members: Sequence[Exchange], comm: MPI.Comm, max_batch: int) -> None:
-        """``members`` are active, and on all ranks in the same order."""
-        # Its size divides those of all others.
-        dtype = min((member.send.flat.dtype for member in members), key=lambda each: each.itemsize)
+        """``members`` are active and of one type of numbers, and on all ranks in the same order."""
         self._sent: list[Blocks] = [(member.send, member.sent) for member in members]
         self._received: list[Blocks] = [(member.receive, member.received) for member in members]
-        counts = (sum(map(_item_bytes, each)) // dtype.itemsize for each in (self._sent, self._received))
-        super().__init__(comm, *counts, max_batch, dtype)
-        self.values_sent = sum(member.values_sent for member in members)
+        counts = (sum(n * buffer.values for buffer, n in each) for each in (self._sent, self._received))
+        super().__init__(comm, *counts, max_batch, members[0].send.flat.dtype)
         self._members = members
 
     @property
