@@ -25,7 +25,7 @@ from repurpose_hpc.model.activations import RELU
 from repurpose_hpc.model.builder import Builder
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.options import integers, positive
-from repurpose_hpc.plan.plan import EVERYBODY, MixingPlan, Plan, dense_plan
+from repurpose_hpc.plan.plan import EVERYBODY, REPLICATED, MixingPlan, Plan, dense_plan
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.runtime import rounds
 from repurpose_hpc.runtime.exchanges.carriers import DEFAULT_WAY, available
@@ -96,7 +96,7 @@ def branched(modules: int, branches: int, width: int) -> Network:
 
 def cut(network: Network, workers: int, budget: float) -> tuple[Network, Plan]:
     """The network without the weights of other ghosts than a random part, and its plan."""
-    dense, draw = dense_plan(network, workers, "replicated", np.ones(workers)), np.random.default_rng(SEED)
+    dense, draw = dense_plan(network, workers, REPLICATED, np.ones(workers)), np.random.default_rng(SEED)
     kept: dict[str, np.ndarray] = {}
     masks = {}
     for mixing in network.mixings:
@@ -105,11 +105,7 @@ def cut(network: Network, workers: int, budget: float) -> tuple[Network, Plan]:
             kept[mixing.source] = (draw.random((workers, owner.size)) < budget) | (owner == EVERYBODY)
         masks[mixing.name] = MixingPlan(all_of.ghosts & kept[mixing.source], all_of.sums)
     plan = replace(dense, mixings=masks)
-    pruned = {
-        mixing.name: replace(mixing, weights=np.where(plan.allowed(network, mixing), mixing.weights, 0))
-        for mixing in network.mixings
-    }
-    return network.with_mixings(pruned), plan
+    return plan.pruned(network), plan
 
 
 def make_program(network: Network, plan: Plan, way: str, max_batch: int, comm: MPI.Comm) -> Program:

@@ -41,7 +41,7 @@ LOADED = ((4096, 4), (8192, 4))
 LOADS, STARTS = 7, 5
 
 # Each prints seconds; its argument is the directory of a plan for one worker.
-FORGET = """
+SETTING = """
 import os, sys, time
 from pathlib import Path
 from repurpose_hpc.plan.files import read_plan, read_shard, shard_path
@@ -52,7 +52,7 @@ def forget():
         os.fsync(opened.fileno())
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 """
-LOAD = f"""{FORGET}
+LOAD = f"""{SETTING}
 stored = read_plan(directory)
 forget()
 began = time.perf_counter()
@@ -61,7 +61,7 @@ for block in shard.blocks.values():
     block.own_weights.reshape(-1)[::1024].sum()
 print(time.perf_counter() - began)
 """
-READ = f"""{FORGET}
+READ = f"""{SETTING}
 block = bytearray(4 << 20)
 forget()
 began = time.perf_counter()

@@ -66,11 +66,7 @@ def random_owners(
 
 def pruned(network: Network, plan: Plan) -> Network:
     """``network`` with the weights zero that ``plan`` does not provide for."""
-    mixings = {}
-    for mixing in network.mixings:
-        kept = plan.allowed(network, mixing).repeat(mixing.taps, axis=1)
-        mixings[mixing.name] = replace(mixing, weights=np.where(kept, mixing.weights, 0))
-    return network.with_mixings(mixings)
+    return plan.pruned(network)
 
 
 def scaled(network: Network, plan: Plan, samples: int = SAMPLES, wire: str = EXACT) -> Plan:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import reduce
 
 import numpy as np
 
@@ -157,13 +158,10 @@ def merged(exchanges: Sequence[Traffic], per_node: int) -> Traffic:
     def messages(counts: Iterable[np.ndarray]) -> np.ndarray:
         return others * (1 - math.prod(1 - count / others for count in counts))
 
-    return Traffic(
-        messages(each.messages_out for each in exchanges),
-        messages(each.messages_in for each in exchanges),
-        sum(each.values_out for each in exchanges),
-        sum(each.values_in for each in exchanges),
-        sum(each.bytes_out for each in exchanges),
-        sum(each.bytes_in for each in exchanges),
+    return replace(
+        reduce(beside, exchanges),
+        messages_out=messages(each.messages_out for each in exchanges),
+        messages_in=messages(each.messages_in for each in exchanges),
     )
 
 

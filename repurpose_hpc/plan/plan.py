@@ -20,7 +20,7 @@ worker go the ghosts that it has for any of them.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -179,6 +179,14 @@ class Plan:
         ends = (self.owner(network, tensor) for tensor in (mixing.source, mixing.target))
         return allowed(self.mixings[mixing.name], *ends)
 
+    def pruned(self, network: Network) -> Network:
+        """``network`` with the weights zero that the plan does not provide for."""
+        mixings = {}
+        for mixing in network.mixings:
+            kept = self.allowed(network, mixing).repeat(mixing.taps, axis=1)
+            mixings[mixing.name] = replace(mixing, weights=np.where(kept, mixing.weights, 0))
+        return network.with_mixings(mixings)
+
     def arriving(self, network: Network, mixing: Mixing) -> np.ndarray:
         """Which neurons are ghosts to which, so that they come over the wire, bool (m, n)."""
         source, target = (self.owner(network, tensor) for tensor in (mixing.source, mixing.target))
@@ -255,9 +263,9 @@ def input_owners(neurons: int, placement: str, part_weights: np.ndarray) -> np.n
 
     ``replicated``: ``EVERYBODY``; ``partitioned``: worker q holds block q; ``root``: worker 0 holds all.
     """
-    if placement == "replicated":
+    if placement == REPLICATED:
         return np.full(neurons, EVERYBODY, np.int32)
-    if placement == "root":
+    if placement == ROOT:
         return np.zeros(neurons, np.int32)
     return contiguous_owners(neurons, part_weights)
 
@@ -281,7 +289,7 @@ def single_worker_plan(network: Network) -> Plan:
     for mixing in network.mixings:
         n, m = (network.space(end).neurons for end in (mixing.source, mixing.target))
         mixings[mixing.name] = MixingPlan(np.zeros((1, n), bool), np.zeros((1, m), bool))
-    return Plan(1, "root", owners, mixings)
+    return Plan(1, ROOT, owners, mixings)
 
 
 def dense_plan(network: Network, workers: int, input_placement: str, part_weights: np.ndarray) -> Plan:

@@ -10,7 +10,6 @@ sends something to every other one: as many messages as in the dense network, on
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 
@@ -54,11 +53,7 @@ def cut_at_budget(network: Network, options: Options) -> tuple[Network, Plan]:
         for name, mask in dense.mixings.items()
     }
     plan = Plan(options.workers, options.input_placement, dense.owners, masks)
-    cut = {
-        mixing.name: replace(mixing, weights=np.where(plan.allowed(network, mixing), mixing.weights, 0))
-        for mixing in network.mixings
-    }
-    return network.with_mixings(cut), plan
+    return plan.pruned(network), plan
 
 
 def _norms(network: Network, mixing: Mixing, plan: Plan) -> np.ndarray:
