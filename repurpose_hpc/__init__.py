@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from repurpose_hpc.model.torch_import import from_torch
+    from repurpose_hpc.model.importers.torch import from_torch
 
 __all__ = ["from_torch"]
 __version__ = "0.1.0"
@@ -22,7 +22,7 @@ if not (_package / "kernels").is_dir() and (_package.parent / "kernels" / "jit.p
 def __getattr__(name: str) -> object:
     # The commands must not import NumPy before they have set the number of its threads.
     if name == "from_torch":
-        from repurpose_hpc.model.torch_import import from_torch
+        from repurpose_hpc.model.importers.torch import from_torch
 
         return from_torch
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

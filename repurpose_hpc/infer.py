@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from repurpose_hpc.start import ready_numba
-from repurpose_hpc.threads import one_thread_per_rank
+from repurpose_hpc.commands.start import ready_numba
+from repurpose_hpc.process.threads import one_thread_per_rank
 
 
 def main() -> None:
@@ -15,8 +15,8 @@ def main() -> None:
     ready_numba()
     from mpi4py import MPI
 
-    from repurpose_hpc.infer_command import run
-    from repurpose_hpc.runtime.agreement import aborting
+    from repurpose_hpc.commands.infer import run
+    from repurpose_hpc.mpi.agreement import aborting
 
     leftovers: list[Path] = []
     with aborting(MPI.COMM_WORLD, leftovers):

@@ -15,13 +15,16 @@ from unittest.mock import patch
 import numpy as np
 from accuracy_table import arguments
 
-from repurpose_hpc.data import open_samples
-from repurpose_hpc.model.load import load_model
-from repurpose_hpc.restructure import adjustment, alternation, forms, survey, sweep
-from repurpose_hpc.restructure import restructure as driver
-from repurpose_hpc.restructure.evaluation import evaluate
+from repurpose_hpc.io.samples import open_samples
+from repurpose_hpc.model.importers.load import load_model
+from repurpose_hpc.restructure import adjustment
+from repurpose_hpc.restructure import driver as driver
+from repurpose_hpc.restructure.calibration import survey
+from repurpose_hpc.restructure.calibration.evaluation import evaluate
 from repurpose_hpc.restructure.options import Options
-from repurpose_hpc.restructure.tradeoff import price_for
+from repurpose_hpc.restructure.owners import alternation, sweep
+from repurpose_hpc.restructure.support import forms
+from repurpose_hpc.restructure.support.tradeoff import price_for
 
 SETTINGS = (("partitioned", 0.02), ("replicated", 0.005))
 SEEDS = (0, 1, 2)

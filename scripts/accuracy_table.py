@@ -12,8 +12,8 @@ from pathlib import Path
 
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.team import ALONE
-from repurpose_hpc.study.job import Subject, compute, open_subject
-from repurpose_hpc.study.table import Row, Table
+from repurpose_hpc.studies.accuracy.job import Subject, compute, open_subject
+from repurpose_hpc.studies.accuracy.table import Row, Table
 
 BUDGETS = (0.1, 0.05, 0.02, 0.01, 0.005, 0.0035)
 

@@ -22,7 +22,7 @@ import numpy as np
 
 
 def ours(costs: np.ndarray, capacities: np.ndarray) -> np.ndarray:
-    from repurpose_hpc.restructure.assignment import assign
+    from repurpose_hpc.restructure.owners.assignment import assign
 
     return assign(costs, capacities)
 

@@ -21,15 +21,15 @@ from mpi4py import MPI
 from repurpose_hpc.bench.placement import Placement
 from repurpose_hpc.bench.table import Table
 from repurpose_hpc.bench.turns import REPEATS, in_turns, together
+from repurpose_hpc.commands.parser import integers, positive
 from repurpose_hpc.model.activations import RELU
 from repurpose_hpc.model.builder import Builder
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.options import integers, positive
 from repurpose_hpc.plan.plan import EVERYBODY, REPLICATED, MixingPlan, Plan, dense_plan
 from repurpose_hpc.plan.shard import make_shard
-from repurpose_hpc.runtime import rounds
-from repurpose_hpc.runtime.exchanges.carriers import DEFAULT_WAY, available
+from repurpose_hpc.runtime.exchange.transports.table import DEFAULT_WAY, available
 from repurpose_hpc.runtime.program import Program
+from repurpose_hpc.runtime.schedule import rounds
 
 SEED = 0
 

@@ -4,7 +4,7 @@
 
 float32, one thread, medians.  The candidates of a comparison take turns, so that other work on
 the machine slows all of them alike; trust the ratios more than the times.  Kernels beside their peers are
-measured by ``python -m repurpose_hpc.bench kernels``.
+measured by ``python -m repurpose_hpc bench kernels``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from repurpose_hpc.bench.kernels import product
 from repurpose_hpc.kernels import ACTIVATION_CODES, warm_up
-from repurpose_hpc.runtime.blocks import CsrProduct, DenseProduct
+from repurpose_hpc.runtime.lowering.blocks import CsrProduct, DenseProduct
 
 RELU = ACTIVATION_CODES["relu"], 0.0, 0.0
 SIZES = (256, 1024, 4096)

@@ -25,10 +25,10 @@ import environment
 import numpy as np
 from bench_kernels import parse, print_table
 
-from repurpose_hpc.plan.files import read_plan, read_shard, shard_path, write_plan
+from repurpose_hpc.plan.files.store import read_plan, read_shard, shard_path, write_plan
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.restructure.options import Options
-from repurpose_hpc.scaling.networks import cut_at_budget, random_network
+from repurpose_hpc.restructure.synthetic import cut_at_budget, random_network
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT = 600.0
@@ -44,7 +44,7 @@ LOADS, STARTS = 7, 5
 SETTING = """
 import os, sys, time
 from pathlib import Path
-from repurpose_hpc.plan.files import read_plan, read_shard, shard_path
+from repurpose_hpc.plan.files.store import read_plan, read_shard, shard_path
 directory = Path(sys.argv[1])
 file = shard_path(directory, 0)
 def forget():

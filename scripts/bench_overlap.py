@@ -2,7 +2,7 @@
 
     scripts/rehearse.sh 2 100mbit mpirun -n 2 python scripts/bench_overlap.py
 
-The network of ``python -m repurpose_hpc.bench inference``: four layers (n, n) with bias and ReLU, random
+The network of ``python -m repurpose_hpc bench inference``: four layers (n, n) with bias and ReLU, random
 weights, cut at a budget.  A column of the first table is a way with a number of parts, ``WAY_PARTS``; all
 take turns.  The second table has what the root handed to MPI per sample, and how long the slowest rank
 computed and waited, in a last series of forwards.
@@ -20,10 +20,10 @@ from repurpose_hpc.bench.entrants import Problem
 from repurpose_hpc.bench.placement import Placement
 from repurpose_hpc.bench.table import Table
 from repurpose_hpc.bench.turns import REPEATS, in_turns, together
-from repurpose_hpc.options import integers, positive
+from repurpose_hpc.commands.parser import integers, positive
 from repurpose_hpc.plan.plan import REPLICATED
 from repurpose_hpc.plan.shard import make_shard
-from repurpose_hpc.runtime.exchanges.carriers import DEFAULT_WAY, available
+from repurpose_hpc.runtime.exchange.transports.table import DEFAULT_WAY, available
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.timing import measure
 

@@ -1,4 +1,4 @@
-r"""Time PETSc on the layers of ``repurpose_hpc.bench inference``: MatMult, bias, ReLU, in float64.
+r"""Time PETSc on the layers of ``repurpose_hpc bench inference``: MatMult, bias, ReLU, in float64.
 
     apt install python3-petsc4py-real python3-mpi4py openmpi-bin libopenblas0-pthread
     DEBIAN=$(dirname $(ls -d /usr/lib/petscdir/*/*-real/lib/python3/dist-packages/petsc4py))
@@ -6,7 +6,7 @@ r"""Time PETSc on the layers of ``repurpose_hpc.bench inference``: MatMult, bias
         scripts/bench_petsc.py
 
 Debian's petsc4py needs Debian's Python and Open MPI, so this is a run of its own, with its own weights of the
-same sizes: compare with ``python -m repurpose_hpc.bench inference --dtype float64 --batches 1`` of the same
+same sizes: compare with ``python -m repurpose_hpc bench inference --dtype float64 --batches 1`` of the same
 minute.  PETSc uses the BLAS that Debian's alternatives name; the reference BLAS (libblas3 alone) takes it
 twice as long as OpenBLAS, hence the first line of the output.  One vector; matrices and vectors are cut by
 rows into equal parts, as PETSc has them.
@@ -27,7 +27,7 @@ import numpy as np
 from petsc4py import PETSc
 
 from repurpose_hpc.bench.turns import REPEATS, in_turns, together
-from repurpose_hpc.options import integers, positive
+from repurpose_hpc.commands.parser import integers, positive
 from repurpose_hpc.plan.plan import PARTITIONED, REPLICATED
 
 LAYERS = 4

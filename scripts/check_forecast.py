@@ -21,7 +21,7 @@ from pathlib import Path
 import environment
 import numpy as np
 
-from repurpose_hpc.forecast import command as forecast_command
+from repurpose_hpc.commands import forecast as forecast_command
 
 SECONDS, CHUNK = 4.0, 10
 
@@ -39,7 +39,7 @@ def run(shards: Path, batch: int) -> None:
     """A rank of ``measure``: random samples for SECONDS; one rank runs all workers as one."""
     from mpi4py import MPI
 
-    from repurpose_hpc.plan.files import read_network
+    from repurpose_hpc.plan.files.store import read_network
     from repurpose_hpc.runtime.loading import compile_kernels, has_maps, load_shards
     from repurpose_hpc.runtime.program import Program, one_process
     from repurpose_hpc.runtime.timing import measure as time_forwards

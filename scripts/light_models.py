@@ -119,8 +119,8 @@ def expected_outputs(path: Path, samples: int, seed: int = 0) -> tuple[np.ndarra
 
 def reference_outputs(path: Path, x: np.ndarray) -> np.ndarray:
     """What the reference of the imported network makes of the samples."""
-    from repurpose_hpc.model.load import load_model
-    from repurpose_hpc.model.reference import forward
+    from repurpose_hpc.model.forward import forward
+    from repurpose_hpc.model.importers.load import load_model
 
     return forward(load_model(path), x, np.float32)
 

@@ -50,7 +50,7 @@ def main() -> None:
 
 def rehearse(options: list[str], rate: str, out: Path) -> list[dict]:
     """The points of a network on cables of one rate."""
-    scaling = [sys.executable, "-m", "repurpose_hpc.scaling", "strong", *options, "--out", str(out)]
+    scaling = [sys.executable, "-m", "repurpose_hpc", "scaling", "strong", *options, "--out", str(out)]
     ranks = ",".join(map(str, RANKS))
     subprocess.run(
         [REHEARSE, str(max(RANKS)), rate, *scaling, "--ranks", ranks], check=True, stdout=sys.stderr

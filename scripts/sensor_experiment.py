@@ -39,13 +39,13 @@ from sensor_setting import (
 )
 
 import repurpose_hpc
-from repurpose_hpc.data import Samples, open_samples
-from repurpose_hpc.model.load import load_model
+from repurpose_hpc.io.samples import Samples, open_samples
+from repurpose_hpc.model.forward import forward
+from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.reference import forward
 from repurpose_hpc.plan.plan import Plan
+from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.options import Options
-from repurpose_hpc.restructure.restructure import restructure
 
 ROOT = Path(__file__).resolve().parent.parent
 BUDGETS = (0.1, 0.03, 0.01, 0.003, 0.0015, 0.001)

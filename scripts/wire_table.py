@@ -10,14 +10,14 @@ import csv
 
 from accuracy_table import arguments
 
-from repurpose_hpc.data import Samples, open_samples
-from repurpose_hpc.model.load import load_model
+from repurpose_hpc.io.samples import Samples, open_samples
+from repurpose_hpc.model.comm_dtype import EXACT, WIRES
+from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.wire import EXACT, WIRES
 from repurpose_hpc.plan.arrival import computing
-from repurpose_hpc.restructure.evaluation import compare
+from repurpose_hpc.restructure.calibration.evaluation import compare
+from repurpose_hpc.restructure.driver import Restructured, restructure
 from repurpose_hpc.restructure.options import Options
-from repurpose_hpc.restructure.restructure import Restructured, restructure
 
 SETTINGS = (("partitioned", 0.05), ("partitioned", 0.02), ("replicated", 0.05), ("replicated", 0.02))
 

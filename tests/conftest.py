@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT / "scripts"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 
 import environment  # noqa: E402  (scripts/environment.py)
 

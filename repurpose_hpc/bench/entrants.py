@@ -12,7 +12,6 @@ import numba
 import numpy as np
 from mpi4py import MPI
 
-from repurpose_hpc import openblas
 from repurpose_hpc.bench.candidate import Candidate
 from repurpose_hpc.bench.kernels import aligned, product
 from repurpose_hpc.bench.peers import ONNXRUNTIME, TORCH, Peers, bare_mpi, numpy_alone
@@ -24,12 +23,13 @@ from repurpose_hpc.model.activations import IDENTITY, RELU
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.plan import PARTITIONED, Plan, dense_plan
 from repurpose_hpc.plan.shard import make_shard
+from repurpose_hpc.process import openblas
+from repurpose_hpc.process.threads import held
 from repurpose_hpc.restructure.options import Options
-from repurpose_hpc.runtime.blocks import DenseProduct, epilogue_of
+from repurpose_hpc.restructure.synthetic import cut_at_budget, random_network
 from repurpose_hpc.runtime.hosting import hosted_workers
+from repurpose_hpc.runtime.lowering.blocks import DenseProduct, epilogue_of
 from repurpose_hpc.runtime.program import Program, one_process
-from repurpose_hpc.scaling.networks import cut_at_budget, random_network
-from repurpose_hpc.threads import held
 
 LAYERS, SEED = 4, 0
 RESTRUCTURED, DENSE, SINGLE_RESTRUCTURED = "restructured", "dense", "single_restructured"

@@ -18,14 +18,14 @@ from repurpose_hpc.bench.peers.bare_mpi import Way
 from repurpose_hpc.bench.placement import Placement
 from repurpose_hpc.bench.table import Table
 from repurpose_hpc.bench.turns import in_turns, together
-from repurpose_hpc.runtime.agreement import collectively
-from repurpose_hpc.runtime.blocks import PHASES, Call
+from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.runtime.buffers import Part
-from repurpose_hpc.runtime.exchanges.carriers import DEFAULT_WAY, SHARED, available
-from repurpose_hpc.runtime.exchanges.exchange import Exchange, Sharing
-from repurpose_hpc.runtime.exchanges.messages import Carrier
+from repurpose_hpc.runtime.exchange.exchange import Exchange, Sharing
+from repurpose_hpc.runtime.exchange.messages import Carrier
+from repurpose_hpc.runtime.exchange.transports.table import DEFAULT_WAY, SHARED, available
+from repurpose_hpc.runtime.lowering.blocks import PHASES, Call
+from repurpose_hpc.runtime.schedule.replay import Tape, carry_out, taped
 from repurpose_hpc.runtime.setting import EXACTLY
-from repurpose_hpc.runtime.tape import Tape, carry_out, taped
 
 IN_A_ROW = 10
 FLOAT = np.dtype(np.float32)

@@ -30,9 +30,9 @@ from repurpose_hpc.bench.peers import Peers, gloo_group
 from repurpose_hpc.bench.placement import Placement
 from repurpose_hpc.bench.table import Table
 from repurpose_hpc.bench.turns import Spread, Turn, in_turns, on_root, together
+from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.reference import forward
-from repurpose_hpc.runtime.agreement import collectively
+from repurpose_hpc.mpi.agreement import collectively
 
 
 def run(args: argparse.Namespace, placement: Placement, peers: Peers, comm: MPI.Comm) -> list[Table]:

@@ -18,9 +18,9 @@ from repurpose_hpc.bench.table import Table
 from repurpose_hpc.bench.turns import alone, in_turns
 from repurpose_hpc.kernels.jit import jit
 from repurpose_hpc.model.activations import RELU
-from repurpose_hpc.model.wire import CODES, received, scales_of
-from repurpose_hpc.runtime.blocks import CsrProduct, DenseProduct, Epilogue, epilogue_of
+from repurpose_hpc.model.comm_dtype import CODES, received, scales_of
 from repurpose_hpc.runtime.buffers import Scratch
+from repurpose_hpc.runtime.lowering.blocks import CsrProduct, DenseProduct, Epilogue, epilogue_of
 
 BATCHES = (2, 4, 8, 16, 32, 64, 128, 256)
 DENSITIES = (0.01, 0.02, 0.05, 0.1)

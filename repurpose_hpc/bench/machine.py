@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from repurpose_hpc import __version__
-from repurpose_hpc.openblas import core_name
+from repurpose_hpc.process.openblas import core_name
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _KINDS = {"Data": "d", "Instruction": "i"}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mpi4py import MPI
 
-from repurpose_hpc.runtime.hosts import machine
+from repurpose_hpc.mpi.hosts import machine
 
 _SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 

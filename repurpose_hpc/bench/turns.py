@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from repurpose_hpc.runtime.agreement import collectively
+from repurpose_hpc.mpi.agreement import collectively
 
 if TYPE_CHECKING:
     from mpi4py import MPI

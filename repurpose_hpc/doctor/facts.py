@@ -17,9 +17,9 @@ import numpy as np
 
 from repurpose_hpc import __version__
 from repurpose_hpc.kernels import dense
-from repurpose_hpc.openblas import core_name
-from repurpose_hpc.runtime.launch import library_name
-from repurpose_hpc.threads import threads
+from repurpose_hpc.mpi.launch import library_name
+from repurpose_hpc.process.openblas import core_name
+from repurpose_hpc.process.threads import threads
 
 _MOUNTS = Path("/proc/self/mounts")
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from repurpose_hpc.model.comm_dtype import BYTES, EXACT
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Depthwise, Elementwise, Mixing, Operation, Pool
-from repurpose_hpc.model.wire import BYTES, EXACT
 from repurpose_hpc.plan.plan import EVERYBODY, Plan
 from repurpose_hpc.plan.rounds import rounds_before
 

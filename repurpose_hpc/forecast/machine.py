@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.files import write_text
+from repurpose_hpc.io.atomic import write_text
 
 FOLDER = Path(__file__).resolve().parent / "machines"
 THIS = "this"
@@ -144,7 +144,7 @@ def read_machine(name: str, this: Path) -> MachineModel:
     if name == THIS and not this.exists():
         raise UserError(
             f"--machine {THIS}: expected {this}, found none; measure this machine first: "
-            "mpirun -n R python -m repurpose_hpc.calibrate, with a rank for every core"
+            "mpirun -n R python -m repurpose_hpc probe, with a rank for every core"
         )
     path = this if name == THIS else FOLDER / f"{name}.json" if name in shipped() else Path(name)
     try:
@@ -156,7 +156,7 @@ def read_machine(name: str, this: Path) -> MachineModel:
     except (ValueError, TypeError) as error:
         raise UserError(
             f"{path}: expected a machine as {FOLDER / 'gigabit.json'} describes one: {error}; "
-            "mend the file or write one with repurpose_hpc.calibrate"
+            "mend the file or write one with repurpose_hpc probe"
         ) from None
 
 

@@ -33,9 +33,9 @@ from repurpose_hpc.forecast.demand import (
     local_demand,
     product_shape,
 )
+from repurpose_hpc.model.comm_dtype import BYTES, EXACT
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing, Operation
-from repurpose_hpc.model.wire import BYTES, EXACT
 from repurpose_hpc.plan.plan import EVERYBODY, Plan, block_owners, dense_plan
 
 # Of the plan whose sparsity stands for that of the dense network.

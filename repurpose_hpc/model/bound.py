@@ -22,6 +22,7 @@ import math
 import numpy as np
 
 from repurpose_hpc.model.activations import lipschitz
+from repurpose_hpc.model.forward import as_map, mix, window_counts
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import (
     Affine,
@@ -35,7 +36,6 @@ from repurpose_hpc.model.operations import (
     Select,
     Window,
 )
-from repurpose_hpc.model.reference import as_map, mix, window_counts
 
 
 class OutputBound:

@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from repurpose_hpc.model.comm_dtype import EXACT, received
+from repurpose_hpc.model.forward import Compute, compute
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing, Operation
-from repurpose_hpc.model.reference import Compute, compute
-from repurpose_hpc.model.wire import EXACT, received
 from repurpose_hpc.plan.plan import Plan
 
 

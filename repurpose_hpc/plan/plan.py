@@ -24,9 +24,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from repurpose_hpc.model.comm_dtype import BYTES, EXACT
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.model.wire import BYTES, EXACT
 
 GHOST = "ghost"
 PARTIAL = "partial"

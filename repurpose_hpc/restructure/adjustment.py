@@ -15,8 +15,8 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.restructure.elimination import columns
-from repurpose_hpc.restructure.statistics import Moments
+from repurpose_hpc.restructure.calibration.moments import Moments
+from repurpose_hpc.restructure.support.elimination import columns
 from repurpose_hpc.restructure.team import Team
 
 # Weight of staying near the original y, relative to the mean of the metric's diagonal; chosen on

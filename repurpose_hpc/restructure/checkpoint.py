@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from repurpose_hpc.files import temporary_name, writing
+from repurpose_hpc.io.atomic import temporary_name, writing
 
 
 class Checkpoint:

@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from repurpose_hpc import __version__
-from repurpose_hpc.data import Samples, check_labels, check_shape
+from repurpose_hpc.io.progress import PENDING
+from repurpose_hpc.io.samples import Samples, check_labels, check_shape
+from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.wire import EXACT
-from repurpose_hpc.plan.files import check_place, write_plan
-from repurpose_hpc.progress import PENDING
+from repurpose_hpc.plan.files.store import check_place, write_plan
+from repurpose_hpc.restructure.calibration.evaluation import evaluate
 from repurpose_hpc.restructure.checkpoint import Checkpoint
-from repurpose_hpc.restructure.evaluation import evaluate
+from repurpose_hpc.restructure.driver import Log, Restructured, restructure
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.promise import BrokenPromise, Outcome, keep_promise
-from repurpose_hpc.restructure.restructure import Log, Restructured, restructure
 from repurpose_hpc.restructure.team import ALONE, Team
 
 

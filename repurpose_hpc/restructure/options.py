@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.model.wire import EXACT, WIRES
+from repurpose_hpc.model.comm_dtype import EXACT, WIRES
 from repurpose_hpc.plan.plan import PLACEMENTS
-from repurpose_hpc.restructure.machine import Machine, uniform_links
+from repurpose_hpc.restructure.constraints import Machine, uniform_links
 
 ASSIGNMENTS = ("munkres", "contiguous", "random", "hypergraph")
 METHODS = ("data", "second-moment", "frobenius", "magnitude", "independent")

@@ -15,14 +15,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.special import betaincinv
 
-from repurpose_hpc.data import Samples
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.samples import Samples
+from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.wire import EXACT
 from repurpose_hpc.plan.plan import dense_plan
-from repurpose_hpc.restructure.evaluation import Comparison, compare
+from repurpose_hpc.restructure.calibration.evaluation import Comparison, compare
+from repurpose_hpc.restructure.driver import BudgetTooSmall, Log, Restructured
 from repurpose_hpc.restructure.options import Options
-from repurpose_hpc.restructure.restructure import BudgetTooSmall, Log, Restructured
 from repurpose_hpc.restructure.team import ALONE, Team
 
 # One sample in so many is held out.

@@ -6,8 +6,8 @@ import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.bound import OutputBound
+from repurpose_hpc.model.forward import outputs, trace
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.reference import outputs, trace
 
 
 class Certificate:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from repurpose_hpc.data import Samples, check_labels, check_shape
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.samples import Samples, check_labels, check_shape
+from repurpose_hpc.model.comm_dtype import EXACT, STEPS
+from repurpose_hpc.model.forward import Compute, compute, forward
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.reference import Compute, compute, forward
-from repurpose_hpc.model.wire import EXACT, STEPS
 from repurpose_hpc.runtime.certificate import Certificate
 from repurpose_hpc.runtime.setting import EXACTLY, Formats
 from repurpose_hpc.runtime.streams import finite_batches

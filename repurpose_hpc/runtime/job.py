@@ -21,26 +21,26 @@ import numpy as np
 from mpi4py import MPI
 
 from repurpose_hpc import __version__
-from repurpose_hpc.data import Samples, open_samples
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.files import temporary_name
+from repurpose_hpc.io.atomic import temporary_name
+from repurpose_hpc.io.samples import Samples, open_samples
+from repurpose_hpc.model.comm_dtype import EXACT, INT8
+from repurpose_hpc.model.forward import Compute, apply_heads
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.reference import Compute, apply_heads
-from repurpose_hpc.model.wire import EXACT, INT8
+from repurpose_hpc.mpi.agreement import alike, collectively
 from repurpose_hpc.plan.arrival import computing
-from repurpose_hpc.plan.files import StoredPlan, read_network
+from repurpose_hpc.plan.files.store import StoredPlan, read_network
 from repurpose_hpc.plan.shard import Shard
-from repurpose_hpc.process import age
+from repurpose_hpc.process.system import age
 from repurpose_hpc.runtime import result
-from repurpose_hpc.runtime.agreement import alike, collectively
 from repurpose_hpc.runtime.buffers import parts_of
 from repurpose_hpc.runtime.certificate import Certificate
 from repurpose_hpc.runtime.checks import Checks, check_input
-from repurpose_hpc.runtime.choice import AUTO, check_way, choose_way, may_leave_out_zeros
-from repurpose_hpc.runtime.exchanges.carriers import DEFAULT_WAY
+from repurpose_hpc.runtime.exchange.choose import AUTO, check_way, choose_way, may_leave_out_zeros
+from repurpose_hpc.runtime.exchange.transports.table import DEFAULT_WAY
 from repurpose_hpc.runtime.loading import compile_kernels, has_maps, load_shards
-from repurpose_hpc.runtime.parallel import check_threads, use_threads
 from repurpose_hpc.runtime.program import Program, one_process
+from repurpose_hpc.runtime.schedule.threads import check_threads, use_threads
 from repurpose_hpc.runtime.setting import Formats
 from repurpose_hpc.runtime.streams import (
     Input,

@@ -9,13 +9,13 @@ import numpy as np
 from mpi4py import MPI
 
 from repurpose_hpc import kernels
+from repurpose_hpc.model.comm_dtype import CODES, code_dtype
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Elementwise, Mixing
-from repurpose_hpc.model.wire import CODES, code_dtype
-from repurpose_hpc.plan.files import StoredPlan, read_plan, read_shard
+from repurpose_hpc.mpi.agreement import collectively
+from repurpose_hpc.plan.files.store import StoredPlan, read_plan, read_shard
 from repurpose_hpc.plan.shard import Block, Shard
-from repurpose_hpc.process import release_code
-from repurpose_hpc.runtime.agreement import collectively
+from repurpose_hpc.process.system import release_code
 from repurpose_hpc.runtime.hosting import hosted_workers
 from repurpose_hpc.runtime.setting import EXACTLY, Formats
 

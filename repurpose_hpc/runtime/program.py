@@ -12,18 +12,18 @@ from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Elementwise, Mixing, Operation
 from repurpose_hpc.plan.plan import single_worker_plan
 from repurpose_hpc.plan.shard import Shard, make_shard
-from repurpose_hpc.runtime.blocks import PHASES, Epilogue, epilogue_of
 from repurpose_hpc.runtime.buffers import Buffer, Scratch, parts_of
-from repurpose_hpc.runtime.exchanges.carriers import DEFAULT_WAY, SHARED
-from repurpose_hpc.runtime.exchanges.exchange import Sharing
-from repurpose_hpc.runtime.exchanges.messages import Tally
+from repurpose_hpc.runtime.exchange.exchange import Sharing
+from repurpose_hpc.runtime.exchange.messages import Tally
+from repurpose_hpc.runtime.exchange.transfers import GhostTransfer
+from repurpose_hpc.runtime.exchange.transports.table import DEFAULT_WAY, SHARED
 from repurpose_hpc.runtime.hosting import Hosting
-from repurpose_hpc.runtime.local import ENDING, LocalStep
-from repurpose_hpc.runtime.mixings import MixingStep
-from repurpose_hpc.runtime.rounds import Step, in_rounds
-from repurpose_hpc.runtime.schedule import Schedule
+from repurpose_hpc.runtime.lowering.blocks import PHASES, Epilogue, epilogue_of
+from repurpose_hpc.runtime.lowering.local import ENDING, LocalStep
+from repurpose_hpc.runtime.lowering.mixings import MixingStep
+from repurpose_hpc.runtime.schedule.rounds import Step, in_rounds
+from repurpose_hpc.runtime.schedule.schedule import Schedule
 from repurpose_hpc.runtime.setting import EXACTLY, Formats, Setting
-from repurpose_hpc.runtime.transfers import GhostTransfer
 
 
 class Program:

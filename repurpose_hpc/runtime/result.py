@@ -11,7 +11,7 @@ from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.plan import EVERYBODY, Plan
 from repurpose_hpc.plan.shard import Shard
-from repurpose_hpc.process import peak_memory_mib
+from repurpose_hpc.process.system import peak_memory_mib
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.timing import Timing
 

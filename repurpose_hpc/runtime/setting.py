@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from mpi4py import MPI
 
-from repurpose_hpc.model.wire import EXACT
+from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.runtime.buffers import Scratch
 from repurpose_hpc.runtime.hosting import Hosting
 

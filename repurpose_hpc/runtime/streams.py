@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from repurpose_hpc.data import Samples, check_finite, open_samples
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.files import writing
+from repurpose_hpc.io.atomic import writing
+from repurpose_hpc.io.samples import Samples, check_finite, open_samples
 
 if TYPE_CHECKING:
     from mpi4py import MPI

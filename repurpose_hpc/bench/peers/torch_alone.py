@@ -11,7 +11,7 @@ import torch
 from repurpose_hpc.bench.candidate import Candidate
 from repurpose_hpc.bench.peers.numpy_alone import Layers
 from repurpose_hpc.bench.turns import Setting
-from repurpose_hpc.threads import held
+from repurpose_hpc.process.threads import held
 
 
 def prepare() -> None:

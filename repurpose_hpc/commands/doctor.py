@@ -1,0 +1,168 @@
+"""The command ``doctor``: what a job runs on, under the launcher that will run ``infer``, and what is wrong.
+
+Every rank collects what it sees, all exchange nothing a few times, and the root reports.  It ends with
+status 1 if ``infer`` would fail.
+
+Keys of the report: ``versions``, ``ranks``, ``launched`` (processes that the launcher says it started),
+``hosts`` (for each machine ``host``, ``ranks``, ``cpus`` that the ranks may use, ``host_cpus``, ``threads``
+of each rank, ``bound``, ``memory`` left, bytes, and ``shard_bytes``), ``blas``, ``numba_cache``,
+``numba_cache_filesystem``, ``import_seconds``, ``exchange_us``, ``hdf5_locks``, with shards ``workers``, and
+``errors`` and ``warnings``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from repurpose_hpc.commands.parser import Parser
+from repurpose_hpc.doctor.facts import Facts, collect
+from repurpose_hpc.doctor.findings import by_host, errors, mib, warnings
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.atomic import check_writable
+from repurpose_hpc.mpi.agreement import collectively
+from repurpose_hpc.mpi.launch import check_launch, launched
+from repurpose_hpc.plan.files.store import PLAN_FILE, read_plan, shard_path
+from repurpose_hpc.report import text as report
+from repurpose_hpc.runtime.hosting import hosted_workers
+from repurpose_hpc.runtime.timing import empty_exchange_us
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+def run(argv: list[str], comm: MPI.Comm, library: str, import_seconds: float) -> None:
+    """Run the command; collective.
+
+    Args:
+        argv: without the program's name.
+        comm: of the whole job.
+        library: ``MPI.Get_library_version()``.
+        import_seconds: how long this rank took to import everything.
+
+    Raises:
+        SystemExit: on every rank: 2 for a wrong command line, 1 if something would fail.
+    """
+    with collectively(comm):
+        args = _parse(argv, speaks=comm.rank == 0)
+        wrong = _launch_errors(comm.size, library)
+    workers = None
+    with collectively(comm):
+        if comm.rank == 0:
+            if args.report is not None:
+                check_writable(args.report)
+            workers = read_plan(args.shards).plan.workers if args.shards is not None else None
+    workers = comm.bcast(workers, root=0)
+    with collectively(comm):
+        mine = collect(import_seconds, library, _shards(args.shards, workers, comm))
+    facts, exchange_us = comm.gather(mine, root=0), empty_exchange_us(comm)
+    with collectively(comm):
+        if facts is not None:
+            result = summarise(facts, exchange_us, workers)
+            result["errors"] = wrong + result["errors"]
+            print(render(result), flush=True)
+            if args.report is not None:
+                report.write(args.report, result)
+            if result["errors"]:
+                raise UserError(f"{len(result['errors'])} of the above would make infer fail")
+
+
+def summarise(facts: Sequence[Facts], exchange_us: float, workers: int | None) -> dict:
+    """The report, see the keys above."""
+    root = facts[0]
+    result = {
+        "versions": root.versions,
+        "ranks": len(facts),
+        "launched": launched(os.environ)[0],
+        "hosts": [_host(host, [rank for _, rank in ranks]) for host, ranks in by_host(facts).items()],
+        "blas": root.blas,
+        "numba_cache": root.cache,
+        "numba_cache_filesystem": root.cache_filesystem,
+        "import_seconds": max(each.import_seconds for each in facts),
+        "exchange_us": exchange_us,
+        "hdf5_locks": root.locks,
+    }
+    if workers is not None:
+        result["workers"] = workers
+    result["errors"] = errors(facts, workers)
+    result["warnings"] = warnings(facts, exchange_us, workers, os.environ)
+    return result
+
+
+def render(result: dict) -> str:
+    """The report for people, several lines."""
+    locks = {True: "work here", False: "do not work here", None: "not known"}[result["hdf5_locks"]]
+    lines = [
+        ("versions", result["versions"]),
+        ("ranks", f"{result['ranks']}, of {result['launched']} that the launcher says it started"),
+        *((f"  {host['host']}", _host_text(host)) for host in result["hosts"]),
+        ("BLAS", result["blas"] or "not OpenBLAS"),
+        ("Numba cache", f"{result['numba_cache'] or 'none'} {result['numba_cache_filesystem']}"),
+        ("imports", f"{result['import_seconds']:.1f} s on the slowest rank"),
+        ("exchange", f"{result['exchange_us']:,.0f} us when nothing is sent"),
+        ("HDF5 locks", locks),
+    ]
+    if "workers" in result:
+        total = sum(host["shard_bytes"] for host in result["hosts"])
+        lines.append(("shards", f"{result['workers']} workers, {mib(total)}"))
+    width = max(len(name) for name, _ in lines)
+    text = [f"{name:<{width}}  {value}".rstrip() for name, value in lines]
+    text += [f"ERROR: {each}" for each in result["errors"]]
+    text += [f"WARNING: {each}" for each in result["warnings"]]
+    if not result["errors"] and not result["warnings"]:
+        text.append("nothing to complain of")
+    return "\n".join(text)
+
+
+def _host(host: str, facts: list[Facts]) -> dict:
+    cpus = set().union(*(each.cpus for each in facts))
+    return {
+        "host": host,
+        "ranks": len(facts),
+        "cpus": len(cpus),
+        "host_cpus": facts[0].host_cpus,
+        "threads": facts[0].threads,
+        "bound": any(set(each.cpus) != cpus for each in facts) or len(cpus) < facts[0].host_cpus,
+        "memory": facts[0].memory,
+        "shard_bytes": sum(each.shard_bytes for each in facts),
+    }
+
+
+def _host_text(host: dict) -> str:
+    memory = "unknown" if host["memory"] is None else f"{mib(host['memory'])} left"
+    binding = "bound" if host["bound"] else "not bound"
+    return (
+        f"{host['ranks']} ranks of {host['threads']} threads, {binding}, on {host['cpus']} of "
+        f"{host['host_cpus']} cores; memory: {memory}"
+    )
+
+
+def _launch_errors(size: int, library: str) -> list[str]:
+    """What ``infer`` would say; ends the processes of a wrong launcher but for the first."""
+    try:
+        check_launch(size, library)
+    except UserError as error:
+        return [str(error)]
+    return []
+
+
+def _shards(directory: Path | None, workers: int | None, comm: MPI.Comm) -> list[Path]:
+    """The files that this rank would read, as far as there is one for it."""
+    if directory is None or workers is None or comm.size > workers:
+        return []
+    hosted = hosted_workers(workers, comm.size, comm.rank)
+    return [directory / PLAN_FILE, *(shard_path(directory, worker) for worker in hosted)]
+
+
+def _parse(argv: list[str], speaks: bool) -> argparse.Namespace:
+    parser = Parser(
+        speaks=speaks,
+        prog="repurpose_hpc doctor",
+        description="Say what a job would run on and what would go wrong; start it as infer will be started.",
+    )
+    parser.add_argument("--shards", type=Path, metavar="DIR", help="see whether these fit")
+    parser.add_argument("--report", type=Path, metavar="FILE.json", help="the same, for scripts")
+    return parser.parse_args(argv)

@@ -1,0 +1,151 @@
+"""The command ``inspect``: spaces, mixings and dense traffic of a model, or all that is not supported in it.
+
+Keys of the report: ``model``, ``supported``, ``unsupported`` (one text for each node); of a supported model
+also ``inputs`` and ``outputs`` (values per sample), ``spaces`` (``name``, ``neurons``, ``tensors`` that share
+the owners, ``derived``), ``mixings`` (``name``, ``source``, ``target``, ``inputs``, ``outputs``, ``kernel``,
+``positions``, ``weights``, ``multiply_adds``, ``dense_values``), ``weights``, ``multiply_adds``, ``workers``
+and ``dense_values``.  ``dense_values`` are sent per sample if every neuron that a mixing reads goes to all
+other workers; a tensor that several mixings read counts for the first of them, and an input that every rank
+can read is not sent.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repurpose_hpc.commands.parser import Parser, positive
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.importers.load import load_model
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.mpi.agreement import alone
+from repurpose_hpc.plan.plan import dense_plan
+from repurpose_hpc.report import text as report
+
+
+def main() -> None:
+    """Run the command of ``sys.argv``; exits with 1 if something in the model is not supported."""
+    with alone():
+        args = _parser().parse_args(sys.argv[1:])
+        result = inspect(args.model, args.workers)
+        print(render(result), flush=True)
+        if args.report is not None:
+            report.write(args.report, result)
+        if not result["supported"]:
+            raise UserError(
+                f"{args.model}: {len(result['unsupported'])} nodes are not supported; "
+                "change the model before exporting it"
+            )
+
+
+def inspect(path: Path, workers: int) -> dict[str, Any]:
+    """The report on a model file for a number of workers; see the keys above.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    problems = _problems(path)
+    result = {"model": str(path), "supported": not problems, "unsupported": problems}
+    return result if problems else result | _description(load_model(path), workers)
+
+
+def _problems(path: Path) -> list[str]:
+    if path.suffix != ".onnx" or not path.is_file():
+        return []  # whatever is wrong with it, load_model says so
+    from repurpose_hpc.model.importers.onnx import unsupported
+
+    return unsupported(path)
+
+
+def _description(network: Network, workers: int) -> dict[str, Any]:
+    tensors = Counter(network.space_of.values())
+    plan = dense_plan(network, workers, "replicated", np.ones(workers))
+    mixings = [_mixing(network, mixing, plan.dense_values(network, mixing)) for mixing in network.mixings]
+    return {
+        "inputs": network.inputs,
+        "outputs": network.outputs,
+        "spaces": [
+            {
+                "name": space.name,
+                "neurons": space.neurons,
+                "tensors": tensors[space.name],
+                "derived": bool(space.parts),
+            }
+            for space in network.spaces
+        ],
+        "mixings": mixings,
+        "workers": workers,
+        **{key: sum(each[key] for each in mixings) for key in ("weights", "multiply_adds", "dense_values")},
+    }
+
+
+def _mixing(network: Network, mixing: Mixing, dense_values: int) -> dict[str, Any]:
+    outputs, links = mixing.weights.shape
+    positions = network.positions_of[mixing.target]
+    weights = int((mixing.weights != 0).sum())
+    return {
+        "name": mixing.name,
+        "source": mixing.source,
+        "target": mixing.target,
+        "inputs": links // mixing.taps,
+        "outputs": outputs,
+        "kernel": list(mixing.window.kernel) if mixing.window else [],
+        "positions": list(positions),
+        "weights": weights,
+        "multiply_adds": weights * network.values(mixing.target),
+        "dense_values": dense_values,
+    }
+
+
+def render(result: dict[str, Any]) -> str:
+    """The report for people, several lines."""
+    if not result["supported"]:
+        return "\n".join(["not supported:", *(f"  {problem}" for problem in result["unsupported"])])
+    spaces = [("space", "neurons", "tensors", "")] + [
+        (each["name"], f"{each['neurons']:,}", str(each["tensors"]), "derived" if each["derived"] else "")
+        for each in result["spaces"]
+    ]
+    mixings = [("mixing", "from", "to", "size", "kernel", "positions", "weights", "multiply-adds", "dense")]
+    mixings += [_row(each) for each in result["mixings"]]
+    totals = (
+        f"{result['inputs']:,} inputs, {result['outputs']:,} outputs, {result['weights']:,} weights, "
+        f"{result['multiply_adds']:,} multiply-adds per sample; dense: {result['dense_values']:,} "
+        f"values sent per sample between {result['workers']} workers that all read the input"
+    )
+    return "\n\n".join((_table(spaces), _table(mixings), totals))
+
+
+def _row(mixing: dict[str, Any]) -> tuple[str, ...]:
+    sizes = ("x".join(map(str, mixing[key])) or "-" for key in ("kernel", "positions"))
+    counts = (f"{mixing[key]:,}" for key in ("weights", "multiply_adds", "dense_values"))
+    size = f"{mixing['outputs']} x {mixing['inputs']}"
+    return (mixing["name"], mixing["source"], mixing["target"], size, *sizes, *counts)
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        speaks=True,
+        prog="repurpose_hpc inspect",
+        description="Show the spaces and mixings of a model and its dense traffic, or what is not supported.",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help=".onnx, .npz or .safetensors")
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        default=4,
+        metavar="P",
+        help="to count the traffic for (default %(default)s)",
+    )
+    parser.add_argument("--report", type=Path, metavar="FILE.json", help="the same, for scripts")
+    return parser

@@ -1,0 +1,213 @@
+"""The command ``scaling.point``: from shards to the findings of one launch.
+
+All ranks load their shards and compile.  Then for every batch size, on random samples: all ranks time the
+forward pass, the root alone times the same network in one process while the others sleep, and both
+outputs are compared.  Between hosts, further forwards show what leaves the network interfaces.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from mpi4py import MPI
+
+from repurpose_hpc.commands.parser import Parser, integers, positive
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.mpi.agreement import collectively
+from repurpose_hpc.mpi.hosts import Hosts
+from repurpose_hpc.mpi.launch import check_launch
+from repurpose_hpc.plan.files.store import read_network
+from repurpose_hpc.report import text as report
+from repurpose_hpc.runtime import result
+from repurpose_hpc.runtime.checks import TOLERANCES
+from repurpose_hpc.runtime.loading import compile_kernels, has_maps, load_shards
+from repurpose_hpc.runtime.program import Program, one_process
+from repurpose_hpc.runtime.streams import OutputGather
+from repurpose_hpc.runtime.timing import Timing, measure
+
+# Fewer say nothing about spread.
+LEAST_REPEATS = 5
+SEED = 0
+
+
+def run(argv: list[str], comm: MPI.Comm, library: str) -> None:
+    """Measure, and write the findings of every batch size as JSON; collective.
+
+    Args:
+        argv: without the program's name.
+        comm: of the whole job.
+        library: ``MPI.Get_library_version()``.
+
+    Raises:
+        SystemExit: on every rank, after one message.
+    """
+    with collectively(comm):
+        check_launch(comm.size, library)
+        args = parse(argv, speaks=comm.rank == 0)
+        _check_ranks(comm.size, args.ranks)
+    dtype = np.dtype(args.dtype)
+    stored, shards = load_shards(args.shards, dtype, comm)
+    compile_kernels(dtype, has_maps(shards[0].graph), comm)
+    hosts = Hosts(comm)
+    program = Program(shards, comm, max(args.batches))
+    with collectively(comm):
+        single = one_process(read_network(stored), dtype, max(args.batches)) if comm.rank == 0 else None
+    samples = np.random.default_rng(SEED).standard_normal((max(args.batches), shards[0].graph.inputs), dtype)
+    measuring = Measuring(program, single, samples, hosts, args.repeat, args.seconds, comm)
+    found = [measuring.batch(batch) for batch in args.batches]
+    ranks = result.gather_ranks(program, {}, comm)
+    with collectively(comm):
+        if ranks is not None:
+            common = {
+                "hosts": hosts.count,
+                "oversubscribed": hosts.oversubscribed,
+                "weights": result.weights(shards[0], ranks)["weights_kept"],
+            }
+            traffic = result.traffic(stored.plan, shards[0], ranks)
+            rows = [{**common, **_sent(traffic, each["batch"]), **each} for each in found]
+            report.write(args.report, {"batches": rows})
+
+
+def parse(argv: list[str], speaks: bool) -> argparse.Namespace:
+    """The command line.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    parser = Parser(speaks=speaks, prog="repurpose_hpc point", description="Time some shards.")
+    add = parser.add_argument
+    add("--shards", type=Path, required=True, metavar="DIR", help="what to run")
+    add("--ranks", type=positive, required=True, metavar="P", help="how many ranks there should be")
+    add("--batches", type=integers, required=True, metavar="B,B,...", help="samples per forward")
+    add("--repeat", type=positive, required=True, metavar="N", help="most forwards to time")
+    add("--seconds", type=float, required=True, metavar="S", help="fewer where they take longer")
+    add("--dtype", choices=("float32", "float64"), required=True)
+    add("--report", type=Path, required=True, metavar="FILE.json", help="gets the findings")
+    return parser.parse_args(argv)
+
+
+class Measuring:
+    """Times one network at several batch sizes.
+
+    Args:
+        program: this rank's.
+        single: on the root, the same network in one process; None elsewhere.
+        samples: the same on every rank, (batch, inputs), for the largest batch.
+        hosts: of the ranks.
+        repeat: most forwards to time.
+        seconds: fewer, but ``LEAST_REPEATS``, where they take longer.
+        comm: all ranks of the program.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        single: Program | None,
+        samples: np.ndarray,
+        hosts: Hosts,
+        repeat: int,
+        seconds: float,
+        comm: MPI.Comm,
+    ) -> None:
+        self.program, self.single, self.samples, self.hosts = program, single, samples, hosts
+        self.repeat, self.seconds, self.comm = repeat, seconds, comm
+
+    def batch(self, batch: int) -> dict:
+        """What is found for a batch size; collective.
+
+        Returns:
+            on the root columns of ``scaling.table``; empty elsewhere.
+
+        Raises:
+            SystemExit: on every rank: all ranks compute something else than one process.
+        """
+        timing, repeats = self._time(self.program, self.comm, batch)
+        wire = self._wire(batch, repeats)
+        outputs = self._outputs(batch)
+        with collectively(self.comm):
+            if self.single is None:
+                return {}
+            alone, _ = self._time(self.single, MPI.COMM_SELF, batch)
+            difference = self._difference(outputs, batch)
+            return _row(batch, timing, alone, wire) | {"relative_difference": difference}
+
+    def _inputs(self, program: Program, batch: int) -> np.ndarray:
+        return np.ascontiguousarray(self.samples[:batch, program.input_columns].T)
+
+    def _time(self, program: Program, comm: MPI.Comm, batch: int) -> tuple[Timing | None, int]:
+        """The timing, on the root, and the number of forwards timed."""
+        x = self._inputs(program, batch)
+        pilot = measure(program, x, 2, comm)
+        fitting = None if pilot is None else int(self.seconds / pilot.latency.min())
+        fitting = comm.bcast(fitting, root=0)
+        repeats = max(min(LEAST_REPEATS, self.repeat), min(self.repeat, fitting))
+        return measure(program, x, repeats, comm), repeats
+
+    def _wire(self, batch: int, repeats: int) -> np.ndarray | None:
+        """Bytes and packets per forward that leave the interfaces, on the root; None on one host."""
+        if self.hosts.count == 1:
+            return None
+        x = self._inputs(self.program, batch)
+        before = self.hosts.sent()
+        for _ in range(repeats):
+            self.program.forward(x)
+        self.program.reset()
+        after = self.hosts.sent()
+        return None if after is None else (after - before) / repeats
+
+    def _outputs(self, batch: int) -> np.ndarray | None:
+        """The outputs of all ranks, on the root, (batch, outputs)."""
+        gather = OutputGather(self.comm, self.program.output_columns, self.program.dtype, batch)
+        return gather(self.program.forward(self._inputs(self.program, batch)))
+
+    def _difference(self, outputs: np.ndarray, batch: int) -> float:
+        """Largest difference from one process, relative to its largest output."""
+        expected = np.empty_like(outputs)
+        expected[:, self.single.output_columns] = self.single.forward(self._inputs(self.single, batch)).T
+        largest = np.abs(expected).max()
+        difference = float(np.abs(outputs - expected).max() / (largest or 1))
+        # Either may be off by that much.
+        tolerance = 2 * TOLERANCES[np.dtype(self.program.dtype)]
+        if not difference <= tolerance:
+            raise UserError(
+                f"expected outputs of all ranks within {tolerance:g} of those of one process, relative to "
+                f"the largest, found {difference:.3g} for {batch} samples; the run is wrong or the network "
+                "amplifies rounding errors: try --dtype float64"
+            )
+        return difference
+
+
+def _row(batch: int, timing: Timing, alone: Timing, wire: np.ndarray | None) -> dict:
+    median, p10, p90 = (1e-6 * timing.latency_us()[name] for name in ("median", "p10", "p90"))
+    phases = {f"{phase}_seconds": 1e-6 * value for phase, value in timing.phases_us().items()}
+    return {
+        "batch": batch,
+        "repeats": timing.latency.size,
+        "seconds_median": median,
+        "seconds_p10": p10,
+        "seconds_p90": p90,
+        **phases,
+        "single_seconds": 1e-6 * alone.latency_us()["median"],
+        "wire_bytes": None if wire is None else float(wire[0]),
+        "wire_packets": None if wire is None else float(wire[1]),
+    }
+
+
+def _sent(traffic: dict, batch: int) -> dict:
+    """Columns on what was handed to MPI, from the report's."""
+    return {
+        "values": traffic["values_sent"],
+        "dense_values": traffic["dense_values"],
+        "messages": traffic["messages"],
+        "bytes": traffic["bytes_sent"] * batch,
+    }
+
+
+def _check_ranks(found: int, expected: int) -> None:
+    if found != expected:
+        raise UserError(
+            f"expected {expected} ranks, found {found}: the launcher starts another number than asked for; "
+            "check what --launcher makes of '-n P', or write {ranks} where the number belongs"
+        )

@@ -1,0 +1,134 @@
+"""The command ``calibrate``: measure kernels, memory and links with all ranks, and write a machine file."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from repurpose_hpc import __version__
+from repurpose_hpc.commands.parser import Parser, positive
+from repurpose_hpc.forecast.machine import THIS_FILE, MachineModel, parse_machine, write_machine
+from repurpose_hpc.io.atomic import check_writable
+from repurpose_hpc.mpi.agreement import collectively
+from repurpose_hpc.mpi.launch import check_launch
+from repurpose_hpc.probe import links as calibration
+from repurpose_hpc.restructure.cache import cache_directory
+from repurpose_hpc.runtime.loading import compile_kernels
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+def run(argv: list[str], comm: MPI.Comm, library: str) -> None:
+    """Run the command; collective.
+
+    Args:
+        argv: without the program's name.
+        comm: of the whole job.
+        library: ``MPI.Get_library_version()``.
+
+    Raises:
+        SystemExit: on every rank, after one message: 2 for a wrong command line, 1 for other failures.
+    """
+    with collectively(comm):
+        check_launch(comm.size, library)
+        args = _parser(speaks=comm.rank == 0).parse_args(argv)
+    with collectively(comm):
+        if comm.rank == 0:
+            if args.out.parent == cache_directory():
+                args.out.parent.mkdir(parents=True, exist_ok=True)
+            check_writable(args.out)
+    machine = measure(comm, args.ranks_per_node)
+    with collectively(comm):
+        if comm.rank == 0:
+            write_machine(args.out, machine)
+            print(render(machine), f"written to {args.out}", sep="\n", flush=True)
+
+
+def measure(comm: MPI.Comm, per_node: int | None) -> MachineModel:
+    """The machine that the ranks run on; collective.
+
+    Args:
+        comm: of the whole job.
+        per_node: consecutive ranks that count as a node; None: as MPI says.
+    """
+    compile_kernels(np.dtype(np.float32), True, comm)
+    mates = list(range(min(per_node, comm.size))) if per_node else calibration.first_node(comm)
+    others = [rank for rank in range(comm.size) if rank not in mates]
+    partners = {"local": mates[1:2], "network": others[:1]}
+    before = _links(comm, partners)
+    ranks = calibration.measure_ranks(comm, mates)
+    # Once more, seconds later: ranks that share a core for a while give links that are far too slow.
+    links = {
+        name: link and calibration.faster(link, before[name]) for name, link in _links(comm, partners).items()
+    }
+    posting = [link.pop("exchange_us") for link in links.values() if link]
+    return parse_machine(
+        {
+            "name": platform.node(),
+            "source": f"repurpose_hpc probe {__version__}, {comm.size} ranks",
+            "ranks_per_node": len(mates),
+            "exchange_us": min(posting, default=0.0),
+            **ranks,
+            **links,
+        }
+    )
+
+
+def _links(comm: MPI.Comm, partners: dict[str, list[int]]) -> dict[str, dict[str, float] | None]:
+    """The links between the first rank and its partners; collective."""
+    return {
+        name: calibration.measure_link(comm, there[0]) if there else None for name, there in partners.items()
+    }
+
+
+def render(machine: MachineModel) -> str:
+    """What was measured, for people."""
+    memory, dense = machine.memory, machine.dense
+    lines = [
+        f"{machine.name}: {machine.ranks_per_node} ranks per node",
+        f"a call {machine.call_us:.2f} us, a value {machine.value_ns:.2f} ns, a row for an entry of a "
+        f"window {machine.window_ns:.0f} ns, an exchange {machine.exchange_us:.1f} us and "
+        f"{machine.rank_us:.3f} us per rank",
+        f"memory {memory.rank_gb_per_s[-1]:.1f} GB/s for one rank, {memory.node_gb_per_s[-1]:.1f} for all "
+        f"of the node; weights of {memory.bytes[0] / 1e3:.0f} kB {memory.rank_gb_per_s[0]:.1f} and "
+        f"{memory.node_gb_per_s[0]:.1f}",
+        f"products {max(map(max, dense.gflops)):.0f} GFLOP/s at most, {dense.gflops[0][0]:.0f} for one row "
+        "and one column",
+    ]
+    for name in ("local", "network"):
+        link = getattr(machine, name)
+        if link is None:
+            lines.append(f"{name}: nothing measured")
+        else:
+            lines.append(
+                f"{name}: L {link.latency_us:.1f} us, o {link.overhead_us:.2f} us, g {link.gap_us:.2f} us, "
+                f"{link.gb_per_s:.3g} GB/s, {link.overlap:.0%} hidden behind computation"
+            )
+    return "\n".join(lines)
+
+
+def _parser(speaks: bool) -> Parser:
+    parser = Parser(
+        speaks=speaks,
+        prog="repurpose_hpc probe",
+        description="Measure kernels, memory and links, for repurpose_hpc forecast. Start it with a rank for "
+        "every core, on two nodes where there is a network.",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=cache_directory() / THIS_FILE,
+        metavar="FILE.json",
+        help="where the result goes (default %(default)s, which forecast calls 'this')",
+    )
+    parser.add_argument(
+        "--ranks-per-node",
+        type=positive,
+        metavar="K",
+        help="consecutive ranks that count as a node (default: those that share memory)",
+    )
+    return parser

@@ -1,0 +1,41 @@
+"""Read a trained network from a file, by its suffix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.network import Network
+
+SUFFIXES = (".npz", ".safetensors", ".onnx")
+
+
+def load_model(path: str | Path) -> Network:
+    """The network stored in ``path``.
+
+    Args:
+        path: ``.npz`` or ``.safetensors`` (a chain W0, b0, W1, b1 ...: see ``chain_files``)
+            or ``.onnx`` (see ``onnx_import``).
+
+    Returns:
+        weights and biases are float32 or float64 as stored; half precision becomes float32.
+
+    Raises:
+        UserError: the file cannot be read or holds something that is not supported, or the
+            package that reads its format is not installed.
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise UserError(
+            f"{path}: unknown model format {path.suffix!r}, expected one of {', '.join(SUFFIXES)}; "
+            "export the model to ONNX or store its weights as W0, b0, W1, b1 ... in an .npz file"
+        )
+    if not path.is_file():
+        raise UserError(f"{path}: expected a model file, found none; check the path")
+    if path.suffix == ".onnx":
+        from repurpose_hpc.model.importers.onnx import load_onnx
+
+        return load_onnx(path)
+    from repurpose_hpc.model.importers.chains import load_chain
+
+    return load_chain(path)

@@ -1,0 +1,10 @@
+"""Networks in ONNX graphs, as torch.onnx and other exporters write them.
+
+``file`` reads the graph; ``evaluation`` executes it once on what is known without data, node by node
+(``node``), by the functions that ``operators`` names and ``nodes_*`` hold; values that depend on the input
+are signals (``signal``), from which ``tensors`` makes operations of the network.
+"""
+
+from repurpose_hpc.model.importers.onnx.evaluation import load_onnx, unsupported
+
+__all__ = ["load_onnx", "unsupported"]

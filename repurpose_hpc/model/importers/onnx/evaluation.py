@@ -1,0 +1,171 @@
+"""Networks in ONNX graphs, as torch.onnx and other exporters write them.
+
+The graph is executed once on what is known without data: constants are folded, and the values that depend
+on the input are ``Signal``s, from which the operations of the network are made.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.importers.onnx.file import Graph, read_graph
+from repurpose_hpc.model.importers.onnx.node import Node
+from repurpose_hpc.model.importers.onnx.operators import OPERATORS, SUPPORTED, apply
+from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported, Value
+from repurpose_hpc.model.importers.onnx.tensors import Tensors
+from repurpose_hpc.model.network import Network
+
+if TYPE_CHECKING:
+    import onnx
+
+# Operators on constants alone: shapes, and weights that were not folded by the exporter.
+_FOLDED = frozenset(
+    (
+        *("Constant", "ConstantOfShape", "Identity", "Cast", "CastLike", "Shape", "Size", "Range"),
+        *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Pad"),
+        *("Concat", "Split", "Gather", "Slice", "Where", "Equal", "Greater", "Less", "And", "Or", "Not"),
+        *("Add", "Sub", "Mul", "Div", "Mod", "Pow", "Sqrt", "Exp", "Log", "Neg", "Abs", "Reciprocal"),
+        *("Max", "Min", "Sum", "Floor", "Ceil", "Round", "MatMul", "DequantizeLinear"),
+        *("ReduceSum", "ReduceMean", "ReduceProd", "ReduceMax", "ReduceMin"),
+    )
+)
+
+
+def load_onnx(path: Path) -> Network:
+    """The network in an ONNX file; external data is looked for beside it.
+
+    An input of shape (N, C, H, W) has C neurons (channels) of H·W positions where its first use needs a map,
+    and C·H·W neurons where that is a layer on vectors; a sample has its values in C order.  Several inputs,
+    and outputs, follow one another in the order of the graph.
+
+    Raises:
+        UserError: the ``onnx`` package is missing, the file is not valid, or something in the graph is not
+            supported; names the node, the operator and the attribute.
+    """
+    run = _Run(read_graph(path))
+    for proto in run.graph.nodes:
+        run.evaluate(proto)
+        if run.problems:
+            raise UserError(f"{path}: {run.problems[0]}; change the model before exporting it")
+    return run.network()
+
+
+def unsupported(path: Path) -> list[str]:
+    """Every node of an ONNX file that is not supported, with the reason; nodes behind one of them are judged
+    by their operator alone.
+
+    Raises:
+        UserError: the file cannot be read at all.
+    """
+    run = _Run(read_graph(path))
+    for proto in run.graph.nodes:
+        run.evaluate(proto)
+    if not run.problems:
+        try:
+            run.network()
+        except UserError as error:
+            return [str(error).removeprefix(f"{path}: ")]
+    return run.problems
+
+
+class _Run:
+    """One evaluation of a graph.
+
+    Attributes:
+        graph: what is evaluated.
+        problems: what was found that is not supported.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.problems: list[str] = []
+        self._tensors = Tensors()
+        self._values: dict[str, Value | None] = dict(graph.constants)  # None: behind a problem
+        for name, shape in graph.inputs.items():
+            self._values[name] = self._tensors.input(name, shape, alone=len(graph.inputs) == 1)
+
+    def evaluate(self, proto: onnx.NodeProto) -> None:
+        """Find the outputs of a node, or a problem."""
+        name, operator = proto.name or proto.output[0], _operator(proto)
+        outputs: tuple[Value | None, ...]
+        try:
+            inputs = self._inputs(proto)
+            if any(self._values[tensor] is None for tensor in proto.input if tensor):
+                outputs = (None,) * len(proto.output)
+                if operator not in OPERATORS:
+                    raise Unsupported(f"operator {operator} is not supported, expected {SUPPORTED}")
+            elif operator in _FOLDED and not any(isinstance(value, Signal) for value in inputs):
+                outputs = _fold(proto, inputs, self.graph.opset)
+            else:
+                outputs = apply(self._node(proto, name, operator, inputs))
+        except (Unsupported, UserError) as error:
+            self.problems.append(f"node {name!r} ({operator}): {error}")
+            outputs = (None,) * len(proto.output)
+        self._values.update(zip(proto.output, outputs, strict=False))  # a mask of Dropout is not made
+
+    def network(self) -> Network:
+        """The network, once all nodes have been evaluated.
+
+        Raises:
+            UserError: an output is not supported.
+        """
+        path, outputs = self.graph.path, [self._values[name] for name in self.graph.outputs]
+        if not all(isinstance(output, Signal) for output in outputs):
+            raise UserError(
+                f"{path}: expected outputs that depend on the input, found a constant; export it again"
+            )
+        try:
+            network = self._tensors.build(outputs)
+        except Unsupported as error:
+            raise UserError(f"{path}: an output: {error}; change the model before exporting it") from None
+        if all(mixing.fixed for mixing in network.mixings):
+            raise UserError(
+                f"{path}: expected one or more Conv, Gemm or MatMul, found none; the model is empty"
+            )
+        return network
+
+    def _inputs(self, proto: onnx.NodeProto) -> tuple[Value | None, ...]:
+        for tensor in proto.input:
+            if tensor and tensor not in self._values:
+                raise Unsupported(
+                    f"reads {tensor!r}, a secondary output or sparse initializer, expected a dense tensor"
+                )
+        return tuple(self._values[tensor] if tensor else None for tensor in proto.input)
+
+    def _node(
+        self, proto: onnx.NodeProto, name: str, operator: str, inputs: tuple[Value | None, ...]
+    ) -> Node:
+        from onnx.helper import get_attribute_value
+
+        return Node(
+            name=name,
+            operator=operator,
+            opset=self.graph.opset,
+            inputs=inputs,
+            input_names=tuple(proto.input),
+            outputs=sum(map(bool, proto.output)),
+            attributes={attribute.name: get_attribute_value(attribute) for attribute in proto.attribute},
+            tensors=self._tensors,
+        )
+
+
+def _operator(proto: onnx.NodeProto) -> str:
+    return proto.op_type if proto.domain in ("", "ai.onnx") else f"{proto.domain}.{proto.op_type}"
+
+
+def _fold(proto: onnx.NodeProto, inputs: tuple[Value | None, ...], opset: int) -> tuple[np.ndarray, ...]:
+    """The outputs of a node that has constants alone."""
+    from onnx.helper import make_function, make_opsetid
+    from onnx.reference import ReferenceEvaluator
+
+    feeds = {name: value for name, value in zip(proto.input, inputs, strict=True) if name}
+    outputs = [name for name in proto.output if name]
+    function = make_function("", "fold", list(feeds), outputs, [proto], [make_opsetid("", opset)])
+    try:
+        return tuple(map(np.asarray, ReferenceEvaluator(function).run(None, feeds, attributes={})))
+    except Exception as error:  # whatever the evaluator of the onnx package raises on a bad model
+        raise Unsupported(f"it cannot be computed from its constants: {error}") from None

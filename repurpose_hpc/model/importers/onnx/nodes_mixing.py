@@ -1,0 +1,176 @@
+"""ONNX operators with weights: layers that see a vector, and convolutions."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from repurpose_hpc.model.importers.onnx.node import Node
+from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported
+from repurpose_hpc.model.importers.onnx.windows import conv_window, spatial_attribute, window_of
+from repurpose_hpc.model.operations import Window
+
+
+def gemm(node: Node) -> Signal:
+    """alpha x W + beta C."""
+    node.require("transA", 0)
+    W = node.weights(1)
+    W = W if node.attributes.get("transB", 0) else W.T
+    C = np.zeros(1, W.dtype) if node.input(2) is None else node.weights(2)
+    alpha, beta = (W.dtype.type(node.attributes.get(name, 1.0)) for name in ("alpha", "beta"))
+    return _dense(node, W if alpha == 1 else alpha * W, beta * C.astype(W.dtype))
+
+
+def matmul(node: Node) -> Signal:
+    """x W over the last axis."""
+    signal, W = node.signal(), node.weights(1)
+    if W.ndim != 2:
+        raise Unsupported(f"its weights have shape {W.shape}, expected two axes")
+    bias = np.zeros(1, W.dtype)
+    if math.prod(signal.shape[1:-1]) == 1:
+        return _dense(node, W.T, bias)
+    _check_width(signal, W.T)
+    axis = len(signal.shape) - 2
+    tensor = node.tensors.map(signal, axis)
+    window = node.tensors.pointwise(tensor)
+    target = _mixing(node, tensor, W.T, np.broadcast_to(bias, W.shape[1]), window)
+    return node.tensors.signal(target, (*signal.shape[:-1], W.shape[1]), str(node), axis)
+
+
+def _dense(node: Node, W: np.ndarray, b: np.ndarray) -> Signal:
+    """A mixing by ``W`` (outputs, inputs) and ``b``, broadcast to (outputs,)."""
+    signal = node.signal()
+    _check_width(signal, W)
+    try:
+        bias = np.broadcast_to(b, (1, len(W)))[0]
+    except ValueError:
+        raise Unsupported(f"its bias has shape {b.shape}, expected ({len(W)},)") from None
+    tensor, window, places = node.tensors.flat(signal)
+    if places is not None:
+        builder = node.tensors.builder
+        whole = np.zeros((builder.neurons(tensor) * (window.taps if window else 1), len(W)), W.dtype)
+        np.add.at(whole, places, W.T)
+        W = whole.T
+    target = _mixing(node, tensor, W, bias, window)
+    axis = len(signal.shape) - 2
+    return node.tensors.signal(target, (*signal.shape[:-1], len(W)), str(node), axis)
+
+
+def _check_width(signal: Signal, W: np.ndarray) -> None:
+    if signal.shape[-1] != W.shape[1]:
+        raise Unsupported(
+            f"it multiplies features of shape {signal.shape[1:]} by weights of shape {W.T.shape}"
+        )
+
+
+def _mixing(node: Node, tensor: str, W: np.ndarray, b: np.ndarray, window: Window | None) -> str:
+    name = node.tensors.name(node.name)
+    W, b = np.ascontiguousarray(W), np.ascontiguousarray(b.astype(W.dtype, copy=False))
+    return node.tensors.builder.mixing(name, tensor, W, b, window)
+
+
+def conv(node: Node) -> Signal:
+    """A convolution over one or two axes."""
+    signal, W = node.signal(), node.weights(1)
+    window = conv_window(node, signal.shape[2:], W.shape[2:])
+    return _convolve(node, signal, node.tensors.map(signal), W, window)
+
+
+def conv_transpose(node: Node) -> Signal:
+    """A transposed convolution: zeros between the values, then a convolution by the mirrored kernel."""
+    signal, W = node.signal(), node.weights(1)
+    sizes, kernel = signal.shape[2:], W.shape[2:]
+    axes = range(len(kernel))
+    strides, dilations, extra = (
+        spatial_attribute(node, name, kernel, default)
+        for name, default in (("strides", 1), ("dilations", 1), ("output_padding", 0))
+    )
+    spans = tuple((kernel[i] - 1) * dilations[i] + 1 for i in axes)
+    full = tuple((sizes[i] - 1) * strides[i] + spans[i] + extra[i] for i in axes)
+    out = tuple(node.attributes.get("output_shape", ()))[-len(kernel) :]
+    front = _transposed_pads(node, full, strides, out)
+    if not out:
+        back = node.attributes.get("pads", [0] * 2 * len(kernel))[len(kernel) :]
+        out = tuple(full[i] - front[i] - back[i] for i in axes)
+        if node.text("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
+            out = tuple(min(sizes[i] * strides[i], full[i]) for i in axes)
+    spread = tuple((sizes[i] - 1) * strides[i] + 1 for i in axes)
+    pads = tuple(spans[i] - 1 - front[i] for i in axes)
+    if min(pads) < 0:
+        raise Unsupported(f"attribute pads is {front}, expected less than the size of the kernel")
+    tensor = node.tensors.map(signal)
+    if spread != sizes:
+        index = np.full(spread, -1, np.int64)
+        index[tuple(slice(None, None, stride) for stride in strides)] = np.arange(math.prod(sizes)).reshape(
+            sizes
+        )
+        name = node.tensors.name(f"{node.name}.spread")
+        tensor = node.tensors.builder.rearrange(name, tensor, index.ravel(), spread)
+    window = window_of(spread, kernel, (1,) * len(kernel), dilations, pads, out)
+    return _convolve(node, signal, tensor, _transposed_weights(W, node.attributes.get("group", 1)), window)
+
+
+def _transposed_pads(
+    node: Node, full: tuple[int, ...], strides: tuple[int, ...], out: tuple[int, ...]
+) -> tuple[int, ...]:
+    """What is cut off at the front of every axis of a result of size ``full``."""
+    auto_pad = node.text("auto_pad", "NOTSET")
+    if auto_pad == "VALID":
+        return (0,) * len(full)
+    if auto_pad == "NOTSET" and not out:
+        return tuple(node.attributes.get("pads", [0] * 2 * len(full))[: len(full)])
+    sizes = node.signal().shape[2:]
+    out = out or tuple(size * stride for size, stride in zip(sizes, strides, strict=True))
+    cut = [max(0, whole - size) for whole, size in zip(full, out, strict=True)]
+    return tuple(total // 2 if auto_pad == "SAME_UPPER" else total - total // 2 for total in cut)
+
+
+def _transposed_weights(W: np.ndarray, groups: int) -> np.ndarray:
+    """(C, M / groups, kernel) as the (M, C / groups, kernel) of a convolution by the mirrored kernel."""
+    mirrored = np.flip(W, tuple(range(2, W.ndim)))
+    blocks = np.split(mirrored, groups)
+    return np.concatenate([block.swapaxes(0, 1) for block in blocks])
+
+
+def _convolve(node: Node, signal: Signal, tensor: str, W: np.ndarray, window: Window) -> Signal:
+    """A convolution of ``tensor`` by W (outputs, inputs / groups, *kernel)."""
+    builder, outputs = node.tensors.builder, len(W)
+    groups, channels = node.attributes.get("group", 1), signal.shape[1]
+    if W.shape[1] * groups != channels or outputs % groups:
+        raise Unsupported(f"its weights of shape {W.shape} in {groups} groups do not fit {channels} channels")
+    bias = (
+        np.zeros(outputs, W.dtype) if node.input(2) is None else node.weights(2).astype(W.dtype, copy=False)
+    )
+    W = W.reshape(outputs, W.shape[1], -1)
+    if groups == channels > 1:
+        if outputs > channels:
+            repeated = np.arange(outputs) // (outputs // channels)
+            tensor = builder.select(node.tensors.name(f"{node.name}.repeat"), (tensor,), repeated)
+        weights = np.ascontiguousarray(W[:, 0])
+        target = builder.depthwise(node.tensors.name(node.name), tensor, weights, bias, window)
+    else:
+        W, only = _without_padding(_ungrouped(W, groups), window)
+        target = _mixing(node, tensor, W.reshape(outputs, -1), bias, only)
+    return node.tensors.signal(target, (signal.shape[0], outputs, *window.out), str(node))
+
+
+def _ungrouped(W: np.ndarray, groups: int) -> np.ndarray:
+    """(m, n / groups, k) as (m, n, k), with zeros between the groups."""
+    if groups == 1:
+        return W
+    whole = np.zeros((groups, len(W) // groups, groups, *W.shape[1:]), W.dtype)
+    for group, block in enumerate(np.split(W, groups)):
+        whole[group, :, group] = block
+    return whole.reshape(len(W), -1, W.shape[2])
+
+
+def _without_padding(W: np.ndarray, window: Window) -> tuple[np.ndarray, Window | None]:
+    """From a vector to a vector one tap of a kernel at most meets anything but padding: a dense layer."""
+    if math.prod(window.positions) > 1 or math.prod(window.out) > 1:
+        return W, window
+    met = window.indices()[0] == 0
+    return (W[:, :, met] if met.any() else np.zeros_like(W[:, :, :1])), None
+
+
+OPERATORS = {"Gemm": gemm, "MatMul": matmul, "Conv": conv, "ConvTranspose": conv_transpose}

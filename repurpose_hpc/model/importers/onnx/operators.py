@@ -1,0 +1,61 @@
+"""All ONNX operators that the importer understands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from repurpose_hpc.model.importers.onnx import (
+    nodes_elementwise,
+    nodes_layout,
+    nodes_mixing,
+    nodes_normalisation,
+    nodes_pooling,
+)
+from repurpose_hpc.model.importers.onnx.node import Node
+from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported, Value
+
+
+def _identity(node: Node) -> Signal:
+    return replace(node.signal(after_head=True), origin=str(node))
+
+
+def _dropout(node: Node) -> Signal:
+    if node.input(2) is not None and node.constant(2).any():
+        raise Unsupported("input training_mode is true; export the model after model.eval()")
+    return _identity(node)
+
+
+def _cast(node: Node) -> Signal:
+    from onnx import TensorProto
+
+    to = node.attributes["to"]
+    if to not in (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16):
+        raise Unsupported(f"attribute to is {TensorProto.DataType.Name(to)}, expected a floating-point type")
+    return _identity(node)
+
+
+OPERATORS: dict[str, Callable[[Node], Value | tuple[Value, ...]]] = {
+    **nodes_mixing.OPERATORS,
+    **nodes_elementwise.OPERATORS,
+    **nodes_pooling.OPERATORS,
+    **nodes_layout.OPERATORS,
+    **nodes_normalisation.OPERATORS,
+    "Identity": _identity,
+    "Dropout": _dropout,
+    "Cast": _cast,
+}
+
+SUPPORTED = ", ".join(OPERATORS)
+
+
+def apply(node: Node) -> tuple[Value, ...]:
+    """The outputs of a node of which some input depends on the network's input.
+
+    Raises:
+        Unsupported: the operator, or the way in which it is used, is not supported.
+    """
+    if node.operator not in OPERATORS:
+        raise Unsupported(f"operator {node.operator} is not supported, expected {SUPPORTED}")
+    result = OPERATORS[node.operator](node)
+    return result if isinstance(result, tuple) else (result,)

@@ -1,0 +1,245 @@
+"""Turns signals of an ONNX graph into tensors of a network, as they are needed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from repurpose_hpc.model.activations import Activation
+from repurpose_hpc.model.builder import Builder
+from repurpose_hpc.model.importers.onnx.signal import Expression, Signal, Unsupported
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Window, pointwise, whole_map
+
+
+class Tensors:
+    """The network under construction.
+
+    The neurons of an input are decided on by its first use: all its values for a layer that sees a vector,
+    channels for one that sees a map.
+
+    Attributes:
+        builder: what has been added so far.
+    """
+
+    def __init__(self) -> None:
+        self.builder = Builder()
+        self._names = {"input"}
+        self._inputs: dict[str, tuple[str, tuple[int, ...]]] = {}  # space and shape, samples left out
+        self._declared: set[str] = set()
+        self._made: dict[Expression, str] = {}
+        self._maps: dict[tuple[Signal, int], str] = {}
+
+    def name(self, text: str) -> str:
+        """A name that nothing has yet, fit to be one of an HDF5 group, after that of a node."""
+        name = base = text.strip("/").replace("/", ".") or "node"
+        count = 1
+        while name in self._names:
+            count += 1
+            name = f"{base}_{count}"
+        self._names.add(name)
+        return name
+
+    def input(self, name: str, shape: tuple[int, ...], alone: bool) -> Signal:
+        """A further input of the network, of ``shape`` with the samples first.
+
+        Args:
+            name: in the graph; an input that is ``alone`` is called "input" like that of any network.
+        """
+        space = "input" if alone else self.name(name)
+        tensor = "x0" if alone else space
+        self._names.add(tensor)
+        self._inputs[tensor] = (space, shape[1:])
+        return Signal(Expression(tensor, math.prod(shape[1:])), shape)
+
+    def signal(self, tensor: str, shape: tuple[int, ...], origin: str, axis: int = 0) -> Signal:
+        """The signal of a tensor whose neurons are on ``axis`` of ``shape``, the samples not counted."""
+        sizes = shape[1:]
+        result = Signal(Expression(tensor, math.prod(sizes), origin=origin), shape)
+        if axis == 0:
+            return result
+        places = np.arange(math.prod(sizes)).reshape(sizes[axis], *sizes[:axis], *sizes[axis + 1 :])
+        return result.placed(np.moveaxis(places, 0, axis))
+
+    def settled(self, signal: Signal) -> Signal:
+        """The same values as those of a tensor, without a function of it."""
+        self._declare(signal)
+        if not signal.expression.operands:
+            return signal
+        tensor = self._tensor(signal.expression)
+        return replace(signal, expression=Expression(tensor, signal.expression.size))
+
+    def flat(self, signal: Signal) -> tuple[str, Window | None, np.ndarray | None]:
+        """A vector as a dense layer sees it.
+
+        Returns:
+            a tensor; the window that sees a whole map of it, None if it is a vector; the place of every
+            value of ``signal`` in it, None if they are all there in their order.
+        """
+        signal = self.settled(signal)
+        tensor, index = signal.expression.tensor, signal.index
+        positions = self.builder.positions(tensor)
+        window = whole_map(positions) if positions else None
+        if index is None:
+            return tensor, window, None
+        per_neuron = math.prod(positions)
+        used, places = np.unique(index.ravel() // per_neuron, return_inverse=True)
+        if len(used) < self.builder.neurons(tensor):
+            tensor = self._select(tensor, used)
+        return tensor, window, places * per_neuron + index.ravel() % per_neuron
+
+    def map(self, signal: Signal, axis: int = 0) -> str:
+        """A tensor whose neurons are on ``axis`` of ``signal``, the positions on all other axes, in order.
+
+        Raises:
+            Unsupported: values of one neuron would have to be spread over others.
+        """
+        key = (signal, axis)
+        if key not in self._maps:
+            self._maps[key] = self._map(self.settled(signal), axis)
+        return self._maps[key]
+
+    def axis_of_neurons(self, signal: Signal) -> int:
+        """On which axis the neurons are, the samples not counted.
+
+        Raises:
+            Unsupported: on none.
+        """
+        self._declare(signal)
+        for axis in range(len(signal.shape) - 1):
+            try:
+                self._places(signal, axis)
+            except Unsupported:
+                continue
+            return axis
+        raise Unsupported(f"no axis of shape {signal.shape[1:]} holds the neurons of {signal.origin}")
+
+    def values(self, signal: Signal, constant: np.ndarray) -> np.ndarray:
+        """One value of a constant for each neuron, (n, 1), or for each value of the tensor, (n, positions).
+
+        Args:
+            signal: settled and permuted at most.
+            constant: of a shape that can be broadcast to that of ``signal``.
+        """
+        tensor = signal.expression.tensor
+        flat = np.broadcast_to(constant, (1, *signal.shape[1:])).ravel()
+        if signal.index is not None:
+            flat, ordered = np.empty_like(flat), flat
+            flat[signal.index.ravel()] = ordered
+        table = flat.reshape(self.builder.neurons(tensor), -1)
+        return np.ascontiguousarray(table[:, :1]) if (table == table[:, :1]).all() else table
+
+    def compact(self, signal: Signal) -> Signal:
+        """The same values, settled, as all those of a tensor."""
+        signal = self.settled(signal)
+        if signal.is_permuted():
+            return signal
+        axis = self.axis_of_neurons(signal)
+        return self.signal(self.map(signal, axis), signal.shape, signal.origin, axis)
+
+    def sums(self, origin: str, tensor: str, weights: np.ndarray, bias: float = 0.0) -> str:
+        """Weighted sums of neurons, place by place, that belong to a definition."""
+        bias = np.full(len(weights), bias, weights.dtype)
+        return self.builder.mixing(self.name(origin), tensor, weights, bias, self.pointwise(tensor), True)
+
+    def pointwise(self, tensor: str) -> Window | None:
+        """The window of a mixing that sees one position at a time."""
+        return pointwise(self.builder.positions(tensor))
+
+    def build(self, outputs: list[Signal]) -> Network:
+        """The network with these outputs.
+
+        Raises:
+            Unsupported: the values of one do not lie in their order.
+        """
+        tensors = tuple(self._output(signal) for signal in outputs)
+        for tensor, (_, shape) in self._inputs.items():
+            if tensor not in self._declared:
+                self._add_input(tensor, shape)
+        heads = tuple(signal.head for signal in outputs)
+        return self.builder.build(tensors, heads, tuple(self._inputs))
+
+    def _output(self, signal: Signal) -> str:
+        settled = self.settled(signal)
+        return settled.expression.tensor if settled.index is None else self.map(signal)
+
+    def _declare(self, signal: Signal) -> None:
+        """Decide on the neurons of an input if this is its first use."""
+        tensor = signal.expression.tensor
+        if tensor in self._inputs and tensor not in self._declared:
+            own = signal.index is not None
+            self._add_input(tensor, self._inputs[tensor][1] if own else signal.shape[1:])
+
+    def _add_input(self, tensor: str, shape: tuple[int, ...]) -> None:
+        self._declared.add(tensor)
+        self.builder.input(self._inputs[tensor][0], shape[0], shape[1:])
+
+    def _tensor(self, expression: Expression) -> str:
+        if not expression.operands:
+            return expression.tensor
+        if expression not in self._made:
+            self._made[expression] = self._make(expression)
+        return self._made[expression]
+
+    def _make(self, expression: Expression) -> str:
+        """A tensor for an expression: one activation if it is one, else step by step."""
+        activation, function = expression.activation(), expression.function
+        if activation is not None:
+            return self._activate(expression, expression.tensor, activation)
+        if isinstance(function, Activation):
+            return self._activate(expression, self._tensor(expression.operands[0]), function)
+        numbers = [operand for operand in expression.operands if isinstance(operand, float)]
+        tensors = [self._tensor(each) for each in expression.operands if isinstance(each, Expression)]
+        name = self.name(expression.origin)
+        if len(tensors) == 2:
+            return self.builder.combine(name, *tensors, COMBINATION_OF[function])
+        if function in ("Add", "Mul"):
+            ones = np.ones((self.builder.neurons(tensors[0]), 1))
+            scale, shift = (ones, ones * numbers[0]) if function == "Add" else (ones * numbers[0], ones * 0)
+            return self.builder.affine(name, tensors[0], scale, shift)
+        raise Unsupported(
+            f"what node {expression.origin!r} computes element by element is no supported activation"
+        )
+
+    def _activate(self, expression: Expression, source: str, activation: Activation) -> str:
+        if activation.kind == "identity":
+            return source
+        return self.builder.elementwise(self.name(expression.origin), source, activation)
+
+    def _map(self, signal: Signal, axis: int) -> str:
+        tensor = signal.expression.tensor
+        neurons, positions = self._places(signal, axis)
+        if not np.array_equal(neurons, np.arange(self.builder.neurons(tensor))):
+            tensor = self._select(tensor, neurons)
+        if not np.array_equal(positions, np.arange(math.prod(self.builder.positions(tensor)))):
+            shape = signal.shape[1 : 1 + axis] + signal.shape[2 + axis :]
+            tensor = self.builder.rearrange(
+                self.name(f"{tensor.removesuffix('.y')}.rearrange"), tensor, positions, shape
+            )
+        return tensor
+
+    def _select(self, tensor: str, neurons: np.ndarray) -> str:
+        return self.builder.select(self.name(f"{tensor.removesuffix('.y')}.select"), (tensor,), neurons)
+
+    def _places(self, signal: Signal, axis: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which neurons of the tensor are on ``axis``, and which positions on the others: (n,) and (p,)."""
+        tensor, sizes = signal.expression.tensor, signal.shape[1:]
+        n, per_neuron = self.builder.neurons(tensor), math.prod(self.builder.positions(tensor))
+        if signal.index is None and axis == 0 and sizes[0] == n:
+            return np.arange(n), np.arange(per_neuron)
+        places = np.moveaxis(signal.places, axis, 0).reshape(sizes[axis], -1)
+        neurons, positions = np.divmod(places, per_neuron)
+        if (neurons != neurons[:, :1]).any() or (positions != positions[:1]).any():
+            raise Unsupported(
+                f"its features of shape {sizes} would need {n} neurons of {per_neuron} values from "
+                f"{signal.origin} in other groups, expected neurons (channels) that stay together"
+            )
+        return neurons[:, 0], positions[0]
+
+
+COMBINATION_OF = {
+    **{"Add": "add", "Sub": "subtract", "Mul": "multiply", "Div": "divide"},
+    **{"Max": "maximum", "Min": "minimum", "Sum": "add"},
+}

@@ -1,0 +1,78 @@
+"""The windows of convolutions and poolings from their ONNX attributes."""
+
+from __future__ import annotations
+
+import math
+
+from repurpose_hpc.model.importers.onnx.node import Node
+from repurpose_hpc.model.importers.onnx.signal import Unsupported
+from repurpose_hpc.model.operations import Window
+
+Sizes = tuple[int, ...]
+
+
+def spatial_attribute(node: Node, name: str, kernel: Sizes, default: int) -> Sizes:
+    """An attribute with one integer for each axis of ``kernel``."""
+    return tuple(node.attributes.get(name, (default,) * len(kernel)))
+
+
+def window_of(
+    positions: Sizes, kernel: Sizes, strides: Sizes, dilations: Sizes, pads: Sizes, out: Sizes
+) -> Window:
+    """The window, checked.
+
+    Raises:
+        Unsupported: on other than one or two axes, or without any result.
+    """
+    if len(positions) not in (1, 2) or len(kernel) != len(positions):
+        raise Unsupported(
+            f"a kernel of shape {kernel} on maps of shape {positions}, expected one or two axes"
+        )
+    if min(out) < 1:
+        raise Unsupported(f"a kernel of shape {kernel} is larger than maps of shape {positions}")
+    return Window(positions, kernel, strides, dilations, pads, out)
+
+
+def conv_window(node: Node, positions: Sizes, kernel: Sizes) -> Window:
+    """The window of a convolution, or of a pooling that is not in ceil mode."""
+    return pool_window(node, positions, kernel)[0]
+
+
+def pool_window(node: Node, positions: Sizes, kernel: Sizes) -> tuple[Window, Sizes]:
+    """The window of a pooling, and the end of map and padding along each axis."""
+    if len(positions) != len(kernel):
+        raise Unsupported(
+            f"a kernel of shape {kernel} on maps of shape {positions}, expected one or two axes"
+        )
+    strides = spatial_attribute(node, "strides", kernel, 1)
+    dilations = spatial_attribute(node, "dilations", kernel, 1)
+    spans = tuple((size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True))
+    front, back = _pads(node, positions, strides, spans)
+    ceil_mode = node.attributes.get("ceil_mode", 0)
+    out = []
+    for size, stride, span, before, after in zip(positions, strides, spans, front, back, strict=True):
+        steps = (size + before + after - span) / stride
+        count = (math.ceil(steps) if ceil_mode else math.floor(steps)) + 1
+        if ceil_mode and (count - 1) * stride >= size + before:
+            count -= 1  # the last window would begin in the padding behind the map
+        out.append(count)
+    window = window_of(positions, kernel, strides, dilations, front, tuple(out))
+    return window, tuple(size + after for size, after in zip(positions, back, strict=True))
+
+
+def _pads(node: Node, positions: Sizes, strides: Sizes, spans: Sizes) -> tuple[Sizes, Sizes]:
+    """Padding in front of and behind the map."""
+    auto_pad, axes = node.text("auto_pad", "NOTSET"), len(positions)
+    if auto_pad in ("NOTSET", "VALID"):
+        pads = node.attributes.get("pads", (0,) * 2 * axes) if auto_pad == "NOTSET" else (0,) * 2 * axes
+        return tuple(pads[:axes]), tuple(pads[axes:])
+    if auto_pad not in ("SAME_UPPER", "SAME_LOWER"):
+        raise Unsupported(
+            f"attribute auto_pad is {auto_pad}, expected NOTSET, VALID, SAME_UPPER or SAME_LOWER"
+        )
+    totals = [
+        max(0, (math.ceil(size / stride) - 1) * stride + span - size)
+        for size, stride, span in zip(positions, strides, spans, strict=True)
+    ]
+    small, large = tuple(t // 2 for t in totals), tuple(t - t // 2 for t in totals)
+    return (small, large) if auto_pad == "SAME_UPPER" else (large, small)

@@ -1,0 +1,402 @@
+"""A plan on disk: ``plan.h5`` and one ``worker-0000.h5`` for each worker, in one directory.
+
+Everything is written into a temporary directory beside the final one and renamed when it is
+complete.  ``plan.h5`` records owners, masks, scales, the traffic between workers, what the plan was
+made from and the SHA-256 of every shard; nothing in it depends on when or where it was made.
+
+A file starts with one line of text (in what HDF5 calls its user block): format, format version and
+SHA-256 of the HDF5 content.  It is checked first, as the HDF5 library may crash on damage: one pass over
+the file, a piece at a time.  The large arrays of a shard are then not read again, but mapped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import h5py
+import numpy as np
+
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.plan.assemble import assemble
+from repurpose_hpc.plan.files.graph import read_graph, write_graph
+from repurpose_hpc.plan.files.mapped import MappedFile
+from repurpose_hpc.plan.plan import MixingPlan, Plan
+from repurpose_hpc.plan.shard import Block, Lists, Shard, make_shard
+
+FORMAT = "repurpose-hpc"
+FORMAT_VERSION = 4
+HEADER_BYTES = 512
+PLAN_FILE = "plan.h5"
+
+_BLOCK_WEIGHTS = ("own_weights", "ghost_weights", "sum_weights", "bias")
+_BLOCK_ARRAYS = (*_BLOCK_WEIGHTS, "ghost_neurons", "sent_scales", "received_scales")
+_BLOCK_LISTS = ("ghosts", "sums")
+_MASKS = ("ghosts", "sums")
+# Of arrays that are mapped where they lie in the file: so large at least, and aligned to a cache line.
+MAPPED_BYTES = 1 << 16
+_ALIGNMENT = 64
+# Of a file, read at a time to verify it.
+_PIECE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class StoredPlan:
+    """What ``plan.h5`` holds.
+
+    Attributes:
+        directory: where it was read from.
+        plan: owners, masks, wire and scales.
+        shard_sha256: SHA-256 (hex) of each worker's file.
+        provenance: model fingerprint, options, versions, calibration hash and seed, ...
+    """
+
+    directory: Path
+    plan: Plan
+    shard_sha256: tuple[str, ...]
+    provenance: dict
+
+
+def shard_path(directory: Path, worker: int) -> Path:
+    """The file of ``worker`` in ``directory``."""
+    return directory / f"worker-{worker:04d}.h5"
+
+
+def write_plan(
+    directory: Path, network: Network, plan: Plan, provenance: dict, dtype: type = np.float32
+) -> None:
+    """Write the plan and every worker's shard; an earlier plan in ``directory`` is replaced.
+
+    Args:
+        directory: the final place; its parent is created.
+        network: restructured, its weights zero outside the masks of ``plan``.
+        plan: for ``network``.
+        provenance: what JSON can hold; stored as it is.
+        dtype: of the weights in the shards.
+
+    Raises:
+        UserError: no permission, no space, or ``directory`` holds something else than a plan.
+    """
+    directory = Path(directory)
+    with _writing(directory) as temporary:
+        digests = []
+        for worker in range(plan.workers):
+            path = shard_path(temporary, worker)
+            _write_shard(path, make_shard(network, plan, worker, dtype))
+            digests.append(file_sha256(path))
+        _write_plan_file(temporary / PLAN_FILE, network, plan, digests, provenance)
+
+
+def check_place(directory: Path) -> None:
+    """Find out now, not at the end of a long run, that no plan can be written to ``directory``.
+
+    Raises:
+        UserError: it holds something else, or cannot be made.
+    """
+    if directory.name in ("", ".."):
+        raise UserError(
+            f"{directory}: expected a directory with a name, as it is replaced as a whole; "
+            "choose another --out"
+        )
+    with _refusing(directory):
+        _check_replaceable(directory)
+        existing = next(parent for parent in directory.absolute().parents if parent.exists())
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+
+
+def read_plan(directory: Path) -> StoredPlan:
+    """Read ``plan.h5``.
+
+    Raises:
+        UserError: missing, unreadable, not a plan, or of another format version.
+    """
+    directory = Path(directory)
+    path = directory / PLAN_FILE
+    with _reading(path) as content:
+        file = content.file
+        plan = Plan(
+            workers=int(file.attrs["workers"]),
+            input_placement=file.attrs["input_placement"],
+            owners={name: owner[()] for name, owner in file["owners"].items()},
+            mixings={
+                name: MixingPlan(*(group[mask][()].astype(bool) for mask in _MASKS))
+                for name, group in file["mixings"].items()
+            },
+            scales={tensor: scales[()] for tensor, scales in file["scales"].items()},
+            wire=file.attrs["wire"],
+        )
+        digests = tuple(digest.decode() for digest in file["shard_sha256"])
+        return StoredPlan(directory, plan, digests, json.loads(file["provenance"][()]))
+
+
+def check_model(stored: StoredPlan, network: Network, model: object, remedy: str) -> None:
+    """Refuse a plan that was made from another model.
+
+    Args:
+        stored: the plan.
+        network: as it was trained.
+        model: what to call it.
+        remedy: what to do.
+
+    Raises:
+        UserError: with both fingerprints.
+    """
+    expected, found = network.fingerprint(), str(stored.provenance.get("model_fingerprint"))
+    if found != expected:
+        raise UserError(
+            f"{stored.directory}: expected shards of {model} (fingerprint {expected[:12]}), found those of "
+            f"another one ({found[:12]}); {remedy}"
+        )
+
+
+def read_shard(stored: StoredPlan, worker: int) -> Shard:
+    """Read one worker's shard; its large arrays are mapped, see ``mapped``.
+
+    Raises:
+        UserError: missing, corrupt, of another plan or of another format version.
+    """
+    path, recorded = shard_path(stored.directory, worker), stored.shard_sha256[worker]
+    with _reading(path, recorded) as content:
+        _check_belongs(content.file, path, stored, worker)
+        if content.sha256 != recorded:
+            raise ValueError(f"its SHA-256 is not the one recorded in {PLAN_FILE}")
+        return _parse_shard(content)
+
+
+def read_network(stored: StoredPlan) -> Network:
+    """The whole restructured network, from the shards of all workers.
+
+    Raises:
+        UserError: see ``read_shard``.
+    """
+    return assemble(read_shard(stored, worker) for worker in range(stored.plan.workers))
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with open(path, "rb") as file:
+        return _sha256(file)
+
+
+def _write_plan_file(path: Path, network: Network, plan: Plan, digests: list[str], provenance: dict) -> None:
+    with _creating(path) as file:
+        file.attrs["workers"] = plan.workers
+        for name in ("input_placement", "wire"):
+            file.attrs[name] = getattr(plan, name)
+        # Not attributes: those end at 64 KiB.
+        file["shard_sha256"] = np.array(digests, "S")
+        file["provenance"] = np.bytes_(json.dumps(provenance, sort_keys=True))
+        owners = file.create_group("owners", track_order=True)
+        for name, owner in plan.owners.items():
+            owners[name] = owner
+        scales = file.create_group("scales", track_order=True)
+        for tensor, values in plan.scales.items():
+            scales[tensor] = values
+        mixings = file.create_group("mixings", track_order=True)
+        for mixing in network.mixings:
+            group = mixings.create_group(mixing.name)
+            for name in _MASKS:
+                mask = getattr(plan.mixings[mixing.name], name).astype(np.uint8)
+                group.create_dataset(name, data=mask, compression="gzip")
+            group["traffic"] = plan.traffic(network, mixing)
+
+
+def _write_shard(path: Path, shard: Shard) -> None:
+    with _creating(path) as file:
+        for name in ("worker", "workers", "plan_identity", "wire"):
+            file.attrs[name] = getattr(shard, name)
+        write_graph(file.create_group("graph"), shard.graph)
+        own = file.create_group("own", track_order=True)
+        for name, neurons in shard.own.items():
+            own[name] = neurons
+        blocks = file.create_group("blocks", track_order=True)
+        for name, block in shard.blocks.items():
+            _write_block(blocks.create_group(name), block)
+
+
+def _write_block(group: h5py.Group, block: Block) -> None:
+    for name in _BLOCK_ARRAYS:
+        group[name] = getattr(block, name)
+    for name in _BLOCK_LISTS:
+        for part, values in vars(getattr(block, name)).items():
+            group[f"{name}/{part}"] = values
+
+
+@dataclass(frozen=True, eq=False)
+class _Content:
+    """What is in a file whose bytes are as they were written.
+
+    Attributes:
+        file: open for reading.
+        sha256: of the whole file.
+        mapped: the same file, as memory.
+    """
+
+    file: h5py.File
+    sha256: str
+    mapped: MappedFile
+
+    def array(self, dataset: h5py.Dataset) -> np.ndarray:
+        """The values of ``dataset``, mapped if they are many."""
+        offset = dataset.id.get_offset()
+        if dataset.nbytes < MAPPED_BYTES or offset is None or offset % _ALIGNMENT:
+            return dataset[()]
+        return self.mapped.array(offset, dataset.shape, dataset.dtype)
+
+
+def _parse_shard(content: _Content) -> Shard:
+    file = content.file
+    return Shard(
+        **{name: file.attrs[name] for name in ("plan_identity", "wire")},
+        **{name: int(file.attrs[name]) for name in ("worker", "workers")},
+        graph=read_graph(file["graph"]),
+        own={name: neurons[()] for name, neurons in file["own"].items()},
+        blocks={name: _parse_block(content, group) for name, group in file["blocks"].items()},
+    )
+
+
+def _parse_block(content: _Content, group: h5py.Group) -> Block:
+    return Block(
+        **{name: content.array(group[name]) for name in _BLOCK_ARRAYS},
+        **{name: _parse_lists(group[name]) for name in _BLOCK_LISTS},
+    )
+
+
+def _parse_lists(group: h5py.Group) -> Lists:
+    return Lists(**{part: values[()] for part, values in group.items()})
+
+
+@contextmanager
+def _creating(path: Path) -> Iterator[h5py.File]:
+    """A new file, made in memory and then written at once: HDF5 crashes when the disk is full."""
+    memory = io.BytesIO()
+    aligned = {"alignment_threshold": MAPPED_BYTES, "alignment_interval": _ALIGNMENT}
+    with h5py.File(memory, "w", userblock_size=HEADER_BYTES, **aligned) as file:
+        yield file
+    content = memory.getbuffer()
+    content[:HEADER_BYTES] = _header(hashlib.sha256(content[HEADER_BYTES:]).hexdigest())
+    path.write_bytes(content)
+
+
+def _header(sha256: str) -> bytes:
+    return f"{FORMAT} {FORMAT_VERSION} {sha256}\n".encode().ljust(HEADER_BYTES, b"\0")
+
+
+def _sha256(file: BinaryIO, start: int = 0) -> str:
+    """SHA-256 (hex) of the bytes from ``start`` on; the file is never in memory as a whole."""
+    digest, piece = hashlib.sha256(), memoryview(bytearray(_PIECE_BYTES))
+    file.seek(start)
+    while size := file.readinto(piece):
+        digest.update(piece[:size])
+    return digest.hexdigest()
+
+
+@contextmanager
+def _reading(path: Path, recorded: str | None = None) -> Iterator[_Content]:
+    """The open file, its bytes checked; whatever is wrong with it becomes one message.
+
+    Everything goes through one descriptor: what is checked is what is used, and HDF5, which is given a
+    Python file, asks for no locks, which not every file system has.
+
+    Args:
+        path: of the file.
+        recorded: SHA-256 that the file should have; one that has it is not compared with its first line.
+    """
+    try:
+        with open(path, "rb") as raw:
+            _check_header(raw, path)
+            sha256 = _sha256(raw)
+            if sha256 != recorded:
+                _check_body(raw)
+            with h5py.File(raw, "r") as file:
+                yield _Content(file, sha256, MappedFile(raw))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: expected a file of a restructured network, found none; check the directory given "
+            "to --shards (every rank must see it), or restructure again"
+        ) from None
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(
+            f"{path}: expected a readable file of a restructured network: {error}; it is damaged or "
+            "incomplete: restructure again, or copy it anew"
+        ) from None
+
+
+def _check_header(raw: BinaryIO, path: Path) -> None:
+    found = re.match(rb"%s (\d+) " % FORMAT.encode(), raw.read(HEADER_BYTES))
+    if not found:
+        size = os.fstat(raw.fileno()).st_size
+        raise UserError(
+            f"{path}: expected a file of {FORMAT}, found {size} bytes of something else; "
+            "check the path, or restructure again if the file is damaged or incomplete"
+        )
+    version = int(found[1])
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{path}: expected format version {FORMAT_VERSION}, found {version}; "
+            f"restructure again with this version of {FORMAT}, or run the version that wrote it"
+        )
+
+
+def _check_body(raw: BinaryIO) -> None:
+    body = _sha256(raw, HEADER_BYTES)
+    raw.seek(0)
+    if raw.read(HEADER_BYTES) != _header(body):
+        raise ValueError("its SHA-256 is not the one in its first line")
+
+
+def _check_belongs(file: h5py.File, path: Path, stored: StoredPlan, worker: int) -> None:
+    if (file.attrs["worker"], file.attrs["plan_identity"]) != (worker, stored.plan.identity()):
+        raise UserError(
+            f"{path}: expected the shard of worker {worker} of the plan beside it, "
+            f"found that of worker {file.attrs['worker']} of the same or another plan; "
+            "restructure again, or copy all files of one plan together"
+        )
+
+
+def _check_replaceable(directory: Path) -> None:
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"{directory}: expected a directory to write to, found a file; choose another --out")
+    if directory.is_dir() and any(directory.iterdir()) and not (directory / PLAN_FILE).exists():
+        raise UserError(
+            f"{directory}: expected an empty directory or an earlier plan, found other files; "
+            "choose another --out"
+        )
+
+
+@contextmanager
+def _writing(directory: Path) -> Iterator[Path]:
+    """A temporary directory that becomes ``directory`` if all goes well and vanishes otherwise."""
+    with _refusing(directory):
+        _check_replaceable(directory)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as temporary:
+            complete = Path(temporary) / "complete"
+            complete.mkdir()
+            yield complete
+            if directory.exists():
+                directory.rename(Path(temporary) / "earlier")
+            complete.rename(directory)
+
+
+@contextmanager
+def _refusing(directory: Path) -> Iterator[None]:
+    """Turn what goes wrong while ``directory`` is written into a message."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{directory}: expected to be able to write there: {error}; "
+            "choose another --out or free some space"
+        ) from None

@@ -1,0 +1,235 @@
+"""What links cost, measured with the collective that programs use, and how fast the ranks of a node compute.
+
+*Links.*  Two ranks exchange with each other by MPI_Ialltoallv, again and again, while the others wait.  With
+nothing to send that takes the calls; a message more takes o twice and L; many bytes take G each, in both
+directions at once.  How long posting takes longer with a message is o.  Persistent small messages, started
+together, give g.  An exchange with a computation of the same length in between gives the overlap.
+
+*Kernels.*  The first rank measures products alone.  Then all ranks read weights at the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from time import perf_counter
+
+import numpy as np
+from mpi4py import MPI
+
+from repurpose_hpc.mpi.agreement import collectively
+from repurpose_hpc.probe import rates as kernel_rates
+from repurpose_hpc.runtime.buffers import Part
+from repurpose_hpc.runtime.exchange.exchange import Exchange
+from repurpose_hpc.runtime.exchange.transports.table import DEFAULT_WAY
+from repurpose_hpc.runtime.lowering.blocks import Call
+
+# Values of the messages that give G, smallest and largest; and the longest that one of them may take.
+FEW_VALUES, MANY_VALUES, MOST_SECONDS = 1 << 10, 1 << 18, 0.05
+# Other work on the machine comes and goes: everything is measured in several rounds, and the fastest counts.
+ROUNDS, ROUND_SECONDS, FEWEST, MOST = 8, 0.03, 3, 200
+IN_A_ROW, BURST = 5, 64
+# Lists that mpi4py converts: two in a datatype, four in an exchange.
+LISTED, PAIRS_OF_LISTS = 1024, 2
+
+
+def first_node(comm: MPI.Comm) -> list[int]:
+    """The ranks that share a node with rank 0, on every rank; collective."""
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    leaders = comm.allgather(node.bcast(comm.rank, root=0))
+    node.Free()
+    return [rank for rank, leader in enumerate(leaders) if leader == leaders[0]]
+
+
+def measure_ranks(comm: MPI.Comm, mates: Collection[int]) -> dict:
+    """Everything about kernels, under the names of the machine file, on every rank; collective.
+
+    Args:
+        comm: of the job.
+        mates: ranks of the first node.
+    """
+    alone = {}
+    with collectively(comm):
+        if comm.rank == 0:
+            alone = _measure_alone()
+    alone = comm.bcast(alone, root=0)
+    rates = kernel_rates.reading_rates(1e-6 * alone["call_us"], comm.Barrier)
+    together = np.array(rates) * (comm.rank in mates)
+    comm.Allreduce(MPI.IN_PLACE, together)
+    alone["memory"]["node_gb_per_s"] = [1e-9 * rate for rate in together.tolist()]
+    return alone
+
+
+def measure_link(comm: MPI.Comm, partner: int) -> dict[str, float]:
+    """The link between the ranks 0 and ``partner``, under the names of the machine file; collective.
+
+    Returns:
+        on every rank the same, with "exchange_us" beside what belongs to the link.
+    """
+    takes_part = comm.rank in (0, partner)
+    pair = comm.Split(0 if takes_part else MPI.UNDEFINED, comm.rank)
+    link = None
+    if takes_part:
+        link = _measure_pair(pair)
+        pair.Free()
+    with collectively(comm):  # the others sleep here
+        pass
+    return comm.bcast(link, root=0)
+
+
+def faster(once: dict[str, float], again: dict[str, float]) -> dict[str, float]:
+    """What is better of two measurements of a link."""
+    high = ("gb_per_s", "overlap")
+    return {key: (max if key in high else min)(once[key], again[key]) for key in once}
+
+
+def rank_seconds() -> float:
+    """What an exchange takes longer for every rank in its lists of counts and displacements."""
+
+    def convert(length: int) -> Callable[[], None]:
+        lists = [1] * length, list(range(length))
+        return lambda: MPI.FLOAT.Create_indexed(*lists).Free()
+
+    few, many = (kernel_rates.fastest(convert(length)) for length in (1, LISTED))
+    return PAIRS_OF_LISTS * max(many - few, 0.0) / LISTED
+
+
+def _measure_alone() -> dict:
+    rates, rest = kernel_rates.dense_table()
+    call, value = kernel_rates.call_and_value(rest)
+    reading = kernel_rates.reading_rates(call, lambda: None)
+    return {
+        "call_us": 1e6 * call,
+        "value_ns": 1e9 * value,
+        "window_ns": 1e9 * kernel_rates.window_seconds(),
+        "rank_us": 1e6 * rank_seconds(),
+        "memory": {
+            "bytes": list(kernel_rates.WORKING_SETS),
+            "rank_gb_per_s": [1e-9 * rate for rate in reading],
+        },
+        "dense": _rates(kernel_rates.ROWS, kernel_rates.COLUMNS, rates),
+        "sparse": _rates(kernel_rates.SPARSE_ROWS, kernel_rates.SPARSE_COLUMNS, kernel_rates.sparse_table()),
+        "convolution": _rates(
+            kernel_rates.MAP_ROWS,
+            [side**2 for side in kernel_rates.MAP_SIDES],
+            kernel_rates.convolution_table(),
+        ),
+    }
+
+
+def _rates(rows: Sequence[int], columns: Sequence[int], gflops: list[list[float]]) -> dict:
+    return {"rows": list(rows), "columns": list(columns), "gflops": gflops}
+
+
+def _measure_pair(pair: MPI.Comm) -> dict[str, float]:
+    """What ``measure_link`` returns; collective over the two ranks."""
+    nothing, one, few = (_Exchanging(pair, values) for values in (0, 1, FEW_VALUES))
+    many, burst = _largest(pair), _Burst(pair)
+    measures = [each.once for each in (nothing, one, few, many)]
+    measures += [nothing.posting, one.posting, burst.once]
+    rounds = [[_agreed(pair, measure) for measure in measures] for _ in range(ROUNDS)]
+    calls, small, base, large, bare, posting, message = np.min(rounds, axis=0).tolist()
+    overhead = max(posting - bare, 0.0)
+    per_byte = max(large - base, 1e-9) / (many.bytes - few.bytes)
+    both = min(_agreed(pair, partial(many.beside, large)) for _ in range(ROUNDS))
+    burst.free()
+    return {
+        "exchange_us": 1e6 * calls,
+        "latency_us": 1e6 * max(small - calls - 2 * overhead, 0.0),
+        "overhead_us": 1e6 * overhead,
+        "gap_us": 1e6 * max(message - overhead, 0.0),
+        "gb_per_s": 1e-9 / per_byte,
+        "overlap": float(np.clip((2 * large - both) / large, 0, 1)),
+    }
+
+
+class _Exchanging:
+    """Two ranks that send each other ``values`` float32 numbers; the methods return seconds."""
+
+    def __init__(self, pair: MPI.Comm, values: int) -> None:
+        counts = np.zeros(2, np.int64)
+        counts[1 - pair.rank] = values
+        self.bytes = 4 * values
+        self.exchange = Exchange(pair, counts, counts, 1, np.dtype(np.float32))
+        carrier = self.exchange.carrier(DEFAULT_WAY, Part(1))
+        ((self._post,), (self._wait,)) = carrier.post, carrier.wait
+        self._kept = carrier
+
+    def once(self) -> float:
+        """Of one of several exchanges in a row, which keep the ranks in step."""
+        began = perf_counter()
+        for _ in range(IN_A_ROW):
+            _make(self._post)
+            _make(self._wait)
+        return (perf_counter() - began) / IN_A_ROW
+
+    def posting(self) -> float:
+        """Of posting alone."""
+        began = perf_counter()
+        _make(self._post)
+        took = perf_counter() - began
+        _make(self._wait)
+        return took
+
+    def beside(self, length: float) -> float:
+        """Of an exchange with a computation of ``length`` seconds in between."""
+        began = perf_counter()
+        _make(self._post)
+        computed = perf_counter() + length
+        while perf_counter() < computed:
+            pass
+        _make(self._wait)
+        return perf_counter() - began
+
+
+def _make(call: Call) -> None:
+    _, function, arguments = call
+    function(*arguments)
+
+
+class _Burst:
+    """BURST small messages that the first rank sends at once."""
+
+    def __init__(self, pair: MPI.Comm) -> None:
+        self.pair, self.buffer = pair, np.zeros(1, np.float32)
+        make = pair.Send_init if pair.rank == 0 else pair.Recv_init
+        self.requests = [make(self.buffer, 1 - pair.rank) for _ in range(BURST)]
+
+    def once(self) -> float:
+        """Seconds of one message, an answer at the end counting as one more."""
+        self.pair.Barrier()
+        began = perf_counter()
+        MPI.Prequest.Startall(self.requests)
+        MPI.Request.Waitall(self.requests)
+        if self.pair.rank == 0:
+            self.pair.Recv(self.buffer, 1)
+        else:
+            self.pair.Send(self.buffer, 0)
+        return (perf_counter() - began) / (BURST + 1)
+
+    def free(self) -> None:
+        """Give the requests back."""
+        for request in self.requests:
+            request.Free()
+
+
+def _largest(pair: MPI.Comm) -> _Exchanging:
+    """As many values as the link carries in MOST_SECONDS, up to MANY_VALUES."""
+    values, slow = FEW_VALUES, False
+    while values < MANY_VALUES and not slow:
+        values *= 4
+        exchanging = _Exchanging(pair, values)
+        once = min(pair.allreduce(exchanging.once(), MPI.MAX) for _ in range(FEWEST))
+        slow = 4 * once > MOST_SECONDS
+    return exchanging
+
+
+def _agreed(pair: MPI.Comm, measure: Callable[[], float]) -> float:
+    """The least of several measurements of the slower of both ranks; collective."""
+    began = perf_counter()
+    measure()
+    took = pair.allreduce(perf_counter() - began, MPI.MAX)
+    repeats = int(np.clip(ROUND_SECONDS / took, FEWEST, MOST))
+    mine = np.array([measure() for _ in range(repeats)])
+    pair.Allreduce(MPI.IN_PLACE, mine, MPI.MAX)
+    return float(mine.min())

@@ -1,0 +1,147 @@
+"""How far a restructured network is from the original, on samples."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from repurpose_hpc.io.samples import Samples
+from repurpose_hpc.model.bound import OutputBound, spectral_norm
+from repurpose_hpc.model.forward import Compute, compute, outputs, trace
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.restructure.calibration.moments import Stream, map_batches
+from repurpose_hpc.restructure.team import ALONE, Team
+
+
+class Comparison:
+    """The outputs of two networks for the same samples, added up batch by batch.
+
+    Attributes:
+        samples: how many were added.
+        agreeing: those whose largest output is the same in both.
+        right, lost, gained: of those with labels, how many the original classifies rightly, how many of
+            these the other does not, and how many only the other does.
+    """
+
+    def __init__(self) -> None:
+        self.samples = self.agreeing = self.right = self.lost = self.gained = 0
+        self._squares, self._is_labelled = np.zeros(2), False
+
+    def add(self, z: np.ndarray, z_hat: np.ndarray, labels: np.ndarray | None) -> None:
+        """Add a batch: outputs before the head, (outputs, batch), and the samples' labels, (batch,)."""
+        self.samples += z.shape[1]
+        self._squares += np.sum((z - z_hat) ** 2), np.sum(z**2)
+        classes, new_classes = z.argmax(axis=0), z_hat.argmax(axis=0)
+        self.agreeing += int(np.count_nonzero(classes == new_classes))
+        if labels is not None:
+            self._is_labelled = True
+            before, after = classes == labels, new_classes == labels
+            self.right += int(np.count_nonzero(before))
+            self.lost += int(np.count_nonzero(before & ~after))
+            self.gained += int(np.count_nonzero(after & ~before))
+
+    @property
+    def output_error(self) -> float:
+        """|z − ẑ| / |z| over all samples."""
+        return relative(*self._squares)
+
+    @property
+    def agreement(self) -> float:
+        """Share of the samples whose largest output is the same."""
+        return self.agreeing / self.samples
+
+    def findings(self) -> dict:
+        """``output_error``, ``agreement``, and with labels ``reference_accuracy`` and ``accuracy``."""
+        found = {"output_error": self.output_error, "agreement": self.agreement}
+        if self._is_labelled:
+            found["reference_accuracy"] = self.right / self.samples
+            found["accuracy"] = (self.right - self.lost + self.gained) / self.samples
+        return found
+
+
+def compare(
+    original: Network,
+    restructured: Network,
+    samples: Samples,
+    team: Team = ALONE,
+    compute: Compute = compute,
+) -> Comparison:
+    """The outputs of both networks for all samples; collective.
+
+    Args:
+        original, restructured: of one graph.
+        samples: with labels or without.
+        team: shares the work.
+        compute: of every operation of the restructured network.
+    """
+
+    def both(_: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        y, y_hat = trace(original, batch), trace(restructured, batch, compute=compute)
+        return outputs(original, y), outputs(restructured, y_hat)
+
+    labels, comparison = _labels(original, samples), Comparison()
+    for z, z_hat in map_batches(both, Stream(original, None, samples), team):
+        comparison.add(z, z_hat, _next_labels(labels, comparison.samples, z.shape[1]))
+    return comparison
+
+
+def evaluate(
+    original: Network,
+    restructured: Network,
+    samples: Samples,
+    team: Team = ALONE,
+    compute: Compute = compute,
+) -> dict:
+    """Errors and accuracies of the restructured network; collective; see ``compare``.
+
+    Returns:
+        ``relative_error``: mixing name -> |y − ŷ| / |y| over all samples, on the restructured network's own
+        inputs; ``output_error``: the same for the output before the head; ``bound``: a bound of
+        ``output_error``, the root mean square of the samples' layer-wise bounds (``model.bound``) over that
+        of their outputs, None where there is none; ``agreement``: share of samples whose largest output is
+        the same; with labels, if the only output is a vector, ``reference_accuracy`` and ``accuracy``.
+    """
+    norms = team.map(spectral_norm, restructured.mixings)
+    names = (mixing.name for mixing in restructured.mixings)
+    output_bound = OutputBound(restructured, dict(zip(names, norms, strict=True)))
+
+    def measure(_: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict, np.ndarray]:
+        y = trace(original, batch)
+        y_hat = trace(restructured, batch, compute=compute)
+        squares = {
+            mixing.name: _squares(y[mixing.target] - y_hat[mixing.target], y[mixing.target])
+            for mixing in original.mixings
+        }
+        z, z_hat = outputs(original, y), outputs(restructured, y_hat)
+        return z, z_hat, squares, _squares(output_bound(y), z)
+
+    squares = {mixing.name: np.zeros(2) for mixing in original.mixings}
+    bound_squares, comparison, labels = np.zeros(2), Comparison(), _labels(original, samples)
+    for z, z_hat, batch_squares, batch_bound in map_batches(measure, Stream(original, None, samples), team):
+        comparison.add(z, z_hat, _next_labels(labels, comparison.samples, z.shape[1]))
+        bound_squares += batch_bound
+        for name, pair in batch_squares.items():
+            squares[name] += pair
+    return {
+        **comparison.findings(),
+        "bound": relative(*bound_squares) if math.isfinite(bound_squares[0]) else None,
+        "relative_error": {name: relative(*pair) for name, pair in squares.items()},
+    }
+
+
+def relative(squared_error: float, squared_size: float) -> float:
+    """Error over size, or the error itself if the size is zero, from their squares."""
+    return float(np.sqrt(squared_error / (squared_size or 1.0)))
+
+
+def _squares(error: np.ndarray, size: np.ndarray) -> np.ndarray:
+    return np.array([np.sum(error**2), np.sum(size**2)])
+
+
+def _labels(network: Network, samples: Samples) -> np.ndarray | None:
+    return samples.labels if network.has_classes else None
+
+
+def _next_labels(labels: np.ndarray | None, first: int, count: int) -> np.ndarray | None:
+    return None if labels is None else labels[first : first + count]

@@ -1,0 +1,223 @@
+"""Step 1: what the calibration data say about a mixing, streamed batch by batch.
+
+*Moments* of the inputs x̂ of the restructured network and the pre-activations y of the original one:
+with them every least-squares question about the mixing is linear algebra.
+
+A mixing on maps sees many *columns* in each sample, a patch for each position of its target.  Some of the
+samples, and some positions drawn at random in each, tell enough.
+
+Batches are propagated by the team in turn; every rank is then given the tensors and adds its slabs of
+rows to the sums.  Neither batches nor slabs depend on the number of ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+from repurpose_hpc.io.samples import Samples, check_finite
+from repurpose_hpc.model.forward import patches, patches_at, values_per_sample
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.restructure.team import Team
+
+# Samples propagated at a time, at most; part of the result, since it orders the sums.
+BATCH = 1000
+# Values of all tensors of two networks that a batch on maps may have: 512 MiB.
+BATCH_VALUES = 1 << 26
+# Columns for each of the n k weights of a row: fitting to so many makes the error on others larger by 5 %.
+COLUMNS_PER_WEIGHT = 20
+# The fewest samples and columns on maps: columns of one sample are alike, so that they count less.
+FEWEST_SAMPLES = 2_000
+FEWEST_COLUMNS = 20_000
+# Rows of a sum that are added up together by one rank; part of the result for the same reason.
+SLAB = 256
+# Weight of staying near the original weights, relative to the mean variance of an input.
+RIDGE = 1e-3
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """The least-squares problem of one mixing.
+
+    The error of weights Ŵ (with the best bias) is, up to a constant,
+    ``mean |y − Ŵ x̂ − b̂|² + α |Ŵ − W|²  =  Σ_i variance_i − 2 Ŵ_i R_iᵀ + Ŵ_i H Ŵ_iᵀ``: the second term
+    keeps weights that the data do not determine at their original value.  On maps x̂ is a patch, and the
+    mean is over positions too.
+
+    Attributes:
+        H: centred Gram matrix of x̂ plus α I, (n k, n k).
+        R: centred mean of y x̂ᵀ plus α W, (m, n k).
+        variance: of y, plus α |W_i|², (m,).
+        mean_x, mean_y: (n k,) and (m,).
+    """
+
+    H: np.ndarray
+    R: np.ndarray
+    variance: np.ndarray
+    mean_x: np.ndarray
+    mean_y: np.ndarray
+
+    def solve(self, R: np.ndarray) -> np.ndarray:
+        """R H⁻¹, (rows, n k): of rows of R, their best weights without any restriction, Wt."""
+        return cho_solve(self._factor, R.T).T
+
+    @cached_property
+    def _factor(self) -> tuple[np.ndarray, bool]:
+        return cho_factor(self.H)
+
+
+def data_free_moments(mixing: Mixing) -> Moments:
+    """The moments of uncorrelated inputs of variance 1: G = I, the Frobenius form of the paper."""
+    W = mixing.weights.astype(np.float64)
+    m, n = W.shape
+    return Moments(np.eye(n), W, np.einsum("ij,ij->i", W, W), np.zeros(n), np.zeros(m))
+
+
+class ProductSum:
+    """Σ a bᵀ over batches, (rows, columns), in slabs of rows that stay with the rank that adds them."""
+
+    def __init__(self, rows: int, columns: int, team: Team) -> None:
+        self.team = team
+        self.slabs = [slice(first, min(first + SLAB, rows)) for first in range(0, rows, SLAB)]
+        self.sums = [np.zeros((0, columns))] * len(self.slabs)
+
+    def add(self, a: np.ndarray, b: np.ndarray) -> None:
+        """Add a batch: a (rows, batch), b (columns, batch); collective."""
+
+        def add_slab(number: int) -> None:
+            product = a[self.slabs[number]] @ b.T
+            self.sums[number] = self.sums[number] + product if len(self.sums[number]) else product
+
+        self.team.apply(add_slab, range(len(self.slabs)))
+
+    def total(self) -> np.ndarray:
+        """The sum; collective."""
+        return np.concatenate(self.team.map(self.sums.__getitem__, range(len(self.slabs))))
+
+
+class MomentSums:
+    """Sums over batches from which the moments of one mixing are made.
+
+    All samples are taken relative to the first one: means far from zero must not drown the variances
+    in rounding, and an input that never changes has variance 0 exactly.
+    """
+
+    def __init__(self, mixing: Mixing, team: Team) -> None:
+        m, n = mixing.weights.shape
+        self.W = mixing.weights.astype(np.float64)
+        self.xx, self.yx, self.yy = ProductSum(n, n, team), ProductSum(m, n, team), np.zeros(m)
+        self.x, self.y = np.zeros(n), np.zeros(m)
+        self.first_x, self.first_y = np.zeros(n), np.zeros(m)
+        self.count = 0
+
+    def add(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Add a batch: x̂ (n k, columns) and y (m, columns); collective."""
+        if not self.count:
+            self.first_x, self.first_y = x[:, 0].copy(), y[:, 0].copy()
+        x, y = x - self.first_x[:, None], y - self.first_y[:, None]
+        self.xx.add(x, x)
+        self.yx.add(y, x)
+        self.yy += np.einsum("ij,ij->i", y, y)
+        self.x += x.sum(axis=1)
+        self.y += y.sum(axis=1)
+        self.count += x.shape[1]
+
+    def moments(self) -> Moments:
+        """The moments of all batches added; collective."""
+        W, mean_x, mean_y = self.W, self.x / self.count, self.y / self.count
+        G = self.xx.total() / self.count - np.outer(mean_x, mean_x)
+        alpha = RIDGE * np.trace(G) / len(G) or 1.0
+        G[np.diag_indices_from(G)] += alpha
+        return Moments(
+            H=G,
+            R=self.yx.total() / self.count - np.outer(mean_y, mean_x) + alpha * W,
+            variance=self.yy / self.count - mean_y**2 + alpha * np.einsum("ij,ij->i", W, W),
+            mean_x=self.first_x + mean_x,
+            mean_y=self.first_y + mean_y,
+        )
+
+
+class Stream:
+    """The batches of calibration data from which mixings are measured, and the columns of each.
+
+    Networks on vectors are measured with all samples.
+
+    Args:
+        network: that the data are for.
+        mixings: to be measured; the one that needs most samples decides how many there are.  None:
+            all samples are wanted.
+        samples: calibration data.
+
+    Attributes:
+        samples: those that are propagated, evenly spaced.
+        rows: of the file, to be read for a batch.
+    """
+
+    def __init__(self, network: Network, mixings: Sequence[Mixing] | None, samples: Samples) -> None:
+        self.network, self.samples, self.rows = network, samples, BATCH
+        if not any(network.positions_of.values()):
+            return
+        self.rows = min(BATCH, max(1, BATCH_VALUES // (2 * values_per_sample(network))))
+        wanted = samples.samples if mixings is None else max(map(self._samples_for, mixings), default=1)
+        if wanted < samples.samples:
+            self.samples = samples.subset(_evenly_spaced(samples.samples, wanted))
+            self.rows *= samples.samples // wanted
+
+    def columns(
+        self, mixing: Mixing, number: int, x: np.ndarray, y: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What a batch says about a mixing: x̂ (n k, columns) and y (m, columns).
+
+        Args:
+            mixing: the mixing.
+            number: of the batch; decides which positions are looked at.
+            x, y: tensors of its source and of its target.
+        """
+        positions, batch = self.network.values(mixing.target), x.shape[1]
+        wanted = max(COLUMNS_PER_WEIGHT * mixing.weights.shape[1], FEWEST_COLUMNS)
+        count = -(-wanted // self.samples.samples)
+        if count >= positions:
+            return patches(mixing.window, x), y.reshape(len(y), -1)
+        order = np.random.default_rng(number).random((batch, positions))
+        at = np.argpartition(order, count, axis=1)[:, :count]
+        return patches_at(mixing.window, x, at), y[:, np.arange(batch)[:, None], at].reshape(len(y), -1)
+
+    def _samples_for(self, mixing: Mixing) -> int:
+        enough = COLUMNS_PER_WEIGHT * mixing.weights.shape[1]
+        return max(FEWEST_SAMPLES, -(-enough // self.network.values(mixing.target)))
+
+
+def _evenly_spaced(samples: int, wanted: int) -> np.ndarray:
+    """A mask of ``wanted`` of the samples, bool (samples,)."""
+    chosen = np.zeros(samples, bool)
+    chosen[np.arange(wanted) * samples // wanted] = True
+    return chosen
+
+
+def map_batches(
+    function: Callable[[int, np.ndarray], Result], stream: Stream, team: Team
+) -> Iterator[Result]:
+    """``function`` (number, batch) of every batch (inputs, batch), in order, on every rank; collective.
+
+    Every rank reads all samples, but works on its own batches only.
+
+    Raises:
+        UserError: NaN or infinity.
+    """
+
+    def work(numbered: tuple[int, np.ndarray]) -> Result:
+        number, raw = numbered
+        batch = raw.astype(np.float64)
+        check_finite(batch, stream.samples.path, number * stream.rows)
+        return function(number, np.ascontiguousarray(batch.T))
+
+    for numbered in team.in_rounds(enumerate(stream.samples.batches(stream.rows, dtype=None))):
+        yield from team.map(work, numbered)

@@ -1,0 +1,192 @@
+"""Step 5: the calibration data on their way through the original and the restructured network.
+
+A batch waits in front of the first mixing that is not finished, with the tensors that are still to be
+read; there it goes on when that mixing is.  So every layer is computed about once, however deep the
+network is, where memory allows; beyond that, batches start anew from the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from repurpose_hpc.io.samples import Samples
+from repurpose_hpc.model.comm_dtype import INT8
+from repurpose_hpc.model.forward import Compute, compute, split_inputs
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Combine, Mixing, Operation
+from repurpose_hpc.plan.arrival import computing
+from repurpose_hpc.plan.plan import Plan
+from repurpose_hpc.restructure.calibration.moments import Moments, MomentSums, Result, Stream, map_batches
+from repurpose_hpc.restructure.team import Team
+
+# Tensors that wait in the memory of one process.
+WAITING_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, eq=False)
+class Current:
+    """The restructured network, as far as it is known.
+
+    Attributes:
+        network: the graph of the original.
+        plan: of ``finished`` and of fixed mixings; how their ghosts travel.
+        finished: names of the mixings that will not change any more.
+    """
+
+    network: Network
+    plan: Plan
+    finished: set[str]
+
+    def is_final(self, op: Operation) -> bool:
+        """Whether ``op`` can be computed, once its sources are there."""
+        if not isinstance(op, Mixing):
+            return True
+        # Before the scales of what it reads are known, what arrives is not.
+        arrives = self.plan.wire != INT8 or op.source in self.plan.scales
+        return arrives and (op.fixed or op.name in self.finished)
+
+    def compute(self) -> Compute:
+        """What computes operations as the workers do."""
+        return computing(self.network, self.plan, self.plan.wire)
+
+
+class Propagation:
+    """The calibration data on their way through both networks.
+
+    Args:
+        original: the trained network.
+        mixings: those of it that will be measured.
+        samples: calibration data.
+        team: shares the work; batches wait where they were computed.
+    """
+
+    def __init__(self, original: Network, mixings: list[Mixing], samples: Samples, team: Team) -> None:
+        self.original, self.team = original, team
+        self.stream = Stream(original, mixings, samples)
+        self._waiting: dict[int, tuple[_Pass, _Pass]] = {}
+        self._bytes = 0
+
+    def moments(self, mixing: Mixing, current: Current) -> Moments:
+        """Moments of a mixing: y of the original, x̂ of the restructured network; collective.
+
+        Where y is only added to another tensor (a residual connection), it is the sum that should stay what
+        it was: y also makes up for what the other tensor lacks, if that is finished.
+
+        Args:
+            mixing: one of ``original``.
+            current: all that x̂ depends on is final, and no less than in earlier calls.
+        """
+        other = _added_to(self.original, mixing.target)
+
+        def ends(number: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            x, x_hat = self._take(number, batch)
+            x_hat.go_on(current)
+            is_known = other in x_hat.tensors
+            x.go_until({mixing.target, other} if is_known else {mixing.target})
+            y = x.tensors[mixing.target]
+            if is_known:
+                y = y + (x.tensors[other] - x_hat.tensors[other])
+            columns = self.stream.columns(mixing, number, x_hat.tensors[mixing.source], y)
+            self._leave(number, x, x_hat)
+            return columns
+
+        sums = MomentSums(mixing, self.team)
+        for x, y in map_batches(ends, self.stream, self.team):
+            sums.add(x, y)
+        return sums.moments()
+
+    def each(self, function: Callable[..., Result], tensors: list[str], current: Current) -> Iterator[Result]:
+        """``function`` of x̂ of ``tensors`` in every batch, in order; collective.
+
+        Args:
+            function: of arrays (neurons, batch) or (neurons, batch, positions).
+            tensors: of the restructured network.
+            current: as for ``moments``.
+        """
+
+        def work(number: int, batch: np.ndarray) -> Result:
+            x, x_hat = self._take(number, batch)
+            x_hat.go_on(current)
+            found = x_hat.tensors
+            if not found.keys() >= {*tensors}:
+                # Some were read and forgotten: once more from the input.
+                again = _Pass(self.original, batch)
+                again.go_on(current)
+                found = again.tensors
+            result = function(*(found[tensor] for tensor in tensors))
+            self._leave(number, x, x_hat)
+            return result
+
+        return map_batches(work, self.stream, self.team)
+
+    def _take(self, number: int, batch: np.ndarray) -> tuple[_Pass, _Pass]:
+        waiting = self._waiting.pop(number, None)
+        if waiting is None:
+            return _Pass(self.original, batch), _Pass(self.original, batch)
+        self._bytes -= sum(each.bytes for each in waiting)
+        return waiting
+
+    def _leave(self, number: int, *passes: _Pass) -> None:
+        for each in passes:
+            each.forget()
+        needed = sum(each.bytes for each in passes)
+        if self._bytes + needed <= WAITING_BYTES:
+            self._waiting[number] = passes
+            self._bytes += needed
+
+
+class _Pass:
+    """A forward pass of one batch that can stop and go on.
+
+    Attributes:
+        tensors: those that were computed and may still be read.
+    """
+
+    def __init__(self, network: Network, batch: np.ndarray) -> None:
+        self.left = list(network.operations)
+        self.tensors = split_inputs(network, batch)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the tensors."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def go_on(self, current: Current) -> None:
+        """Compute every operation that is final and whose sources are there, as the workers do."""
+        operations, compute = {op.name: op for op in current.network.operations}, current.compute()
+        left = []
+        for op in self.left:
+            if current.is_final(op) and all(source in self.tensors for source in op.sources):
+                self._compute(operations[op.name], compute)
+            else:
+                left.append(op)
+        self.left = left
+
+    def go_until(self, tensors: set[str]) -> None:
+        """Compute operations in order until all of ``tensors`` are there."""
+        while not tensors <= self.tensors.keys():
+            self._compute(self.left.pop(0))
+
+    def forget(self) -> None:
+        """Drop the tensors that no operation will read."""
+        wanted = {source for op in self.left for source in op.sources}
+        self.tensors = {name: tensor for name, tensor in self.tensors.items() if name in wanted}
+
+    def _compute(self, op: Operation, compute: Compute = compute) -> None:
+        self.tensors[op.target] = compute(op, *(self.tensors[source] for source in op.sources))
+
+
+def _added_to(network: Network, tensor: str) -> str | None:
+    """The tensor that ``tensor`` is added to, if it is of the same shape and nothing else is done with it."""
+    readers = [op for op in network.operations if tensor in op.sources]
+    if len(readers) != 1 or tensor in network.output_tensors:
+        return None
+    op = readers[0]
+    if not isinstance(op, Combine) or op.kind != "add":
+        return None
+    (other,) = {*op.sources} - {tensor} or {tensor}
+    alike = other != tensor and network.positions_of[other] == network.positions_of[tensor]
+    return other if alike else None

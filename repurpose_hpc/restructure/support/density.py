@@ -1,0 +1,98 @@
+"""ℓ0 pruning inside the blocks: fewer weights, for less computation.
+
+A weight of row i goes at the cost of its removal and refitting, M_ii Ŵ_ij² / [H_SS⁻¹]_jj with S the row's
+own support (optimal brain surgeon); all rows are refitted between rounds.  One threshold serves all
+workers, but none keeps more than its share of the weights, so that the load stays balanced.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from repurpose_hpc.restructure.adjustment import row_groups
+from repurpose_hpc.restructure.calibration.moments import Moments
+from repurpose_hpc.restructure.support.elimination import columns
+from repurpose_hpc.restructure.team import Team
+
+# Each round leaves at least this share of the weights of the one before.
+ROUND = 0.7
+
+
+def spread_weights(scores: list[np.ndarray], kept: int) -> list[int]:
+    """How many of the ``kept`` best weights of a network belong to each mixing.
+
+    Args:
+        scores: of the weights of each mixing, any shapes.
+        kept: at most the number of all weights.
+    """
+    pooled = np.concatenate([each.ravel() for each in scores])
+    if kept >= pooled.size:
+        return [each.size for each in scores]
+    threshold = np.partition(pooled, pooled.size - kept - 1)[pooled.size - kept - 1]
+    return [int(np.count_nonzero(each > threshold)) for each in scores]
+
+
+def weight_scores(moments: Moments, metric: np.ndarray) -> np.ndarray:
+    """What the removal of each weight by itself would cost if nothing else were missing, (m, n k)."""
+    return np.diag(metric)[:, None] * moments.solve(moments.R) ** 2 / np.diag(np.linalg.inv(moments.H))
+
+
+def sparsify(
+    moments: Moments,
+    metric: np.ndarray,
+    mask: np.ndarray,
+    holder: np.ndarray,
+    quota: np.ndarray,
+    team: Team,
+) -> np.ndarray:
+    """Thin out ``mask`` until every worker holds at most its quota of weights; collective.
+
+    Args:
+        moments: of the mixing.
+        metric: M, (m, m).
+        mask: which neurons depend on which, bool (m, n).
+        holder: the worker that holds the weights of each pair, (m, n).
+        quota: weights that each worker may keep, (P,).
+        team: shares the work.
+
+    Returns:
+        the mask of the weights that are kept, bool (m, n k).
+    """
+    taps = len(moments.H) // mask.shape[1]
+    mask, holder = columns(mask, taps), columns(holder, taps)
+    held = np.bincount(holder[mask], minlength=len(quota))
+    while (held > quota).any():
+        held = np.minimum(held, np.maximum(quota, (ROUND * held).astype(np.int64)))
+        scores = _scores(moments, metric, mask, team)
+        mask = _best(scores, mask, holder, held)
+    return mask
+
+
+def _scores(moments: Moments, metric: np.ndarray, mask: np.ndarray, team: Team) -> np.ndarray:
+    """What the removal of each weight on the mask costs, (m, n k); zero elsewhere."""
+    weight = np.diag(metric)
+    groups = row_groups(mask)
+
+    def group_scores(group: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        rows, S = group
+        inverse = np.linalg.inv(moments.H[np.ix_(S, S)])
+        V = moments.R[np.ix_(rows, S)] @ inverse
+        return weight[rows, None] * V**2 / np.diag(inverse)
+
+    scores = np.zeros(mask.shape)
+    for (rows, S), each in zip(groups, team.map(group_scores, groups), strict=True):
+        scores[np.ix_(rows, S)] = each
+    return scores
+
+
+def _best(scores: np.ndarray, mask: np.ndarray, holder: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Of the weights of every worker q the ``held[q]`` with the highest scores."""
+    rows, columns = np.nonzero(mask)
+    order = np.lexsort((-scores[rows, columns], holder[rows, columns]))
+    rows, columns = rows[order], columns[order]
+    workers = holder[rows, columns]
+    rank = np.arange(len(rows)) - np.searchsorted(workers, workers)
+    kept = rank < held[workers]
+    best = np.zeros_like(mask)
+    best[rows[kept], columns[kept]] = True
+    return best

@@ -1,0 +1,36 @@
+"""The format in which the ghosts of one tensor travel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from repurpose_hpc.model.comm_dtype import EXACT, INT8, code_dtype
+from repurpose_hpc.plan.shard import Block
+
+
+class Wire:
+    """A format, and the scales of the neurons that the hosted workers exchange.
+
+    Attributes:
+        is_exact: whether values travel as they are.
+    """
+
+    def __init__(self, name: str, blocks: Sequence[Block]) -> None:
+        self.name, self.is_exact = name, name == EXACT
+        neurons, scales = [], []
+        for block in blocks if name == INT8 else ():
+            neurons += [block.ghosts.sent, block.ghosts.received]
+            scales += [block.sent_scales, block.received_scales]
+        self._scale = np.zeros(max((each.max(initial=-1) for each in neurons), default=-1) + 1, np.float32)
+        for some, of_them in zip(neurons, scales, strict=True):
+            self._scale[some] = of_them
+
+    def dtype(self, dtype: np.dtype) -> np.dtype:
+        """What is sent for values of ``dtype``."""
+        return code_dtype(self.name, dtype)
+
+    def scales(self, neurons: np.ndarray) -> np.ndarray:
+        """Of each of ``neurons``, float32; what they are only matters for int8."""
+        return self._scale[neurons] if self.name == INT8 else np.zeros(neurons.size, np.float32)

@@ -1,0 +1,208 @@
+"""Ghosts and partial sums on their way: between the workers of a rank and between ranks.
+
+Ghosts are asked for by their receiver and held by their sender; partial sums are offered by their
+sender and held by their receiver, who owns the neuron.  So both are set up alike, with the
+worker that has them in its mask at one end and the owner at the other.
+
+Workers of one rank exchange by local copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from repurpose_hpc.kernels import clear, pack, pack_codes, unpack_add, unpack_codes
+from repurpose_hpc.model.comm_dtype import EXACT
+from repurpose_hpc.plan.shard import Lists
+from repurpose_hpc.runtime.buffers import Buffer, Part
+from repurpose_hpc.runtime.exchange.comm_dtype import Wire
+from repurpose_hpc.runtime.exchange.exchange import Exchange, Items, merge_items
+from repurpose_hpc.runtime.lowering.blocks import COMPUTE, PACK, Call
+from repurpose_hpc.runtime.setting import Setting
+
+UNROUNDED = Wire(EXACT, ())
+
+
+class Transfer:
+    """What ghosts and sums share.
+
+    A hosted worker's ghosts, or sums, are stored with those from, or for, its own rank first.
+    Where a rank hosts one worker, its buffer is that of the exchange, without a copy.
+
+    Attributes:
+        exchange: with other ranks.
+        buffers: the ghosts, or sums, of each hosted worker.
+        orders: for each hosted worker, which of its list is in each row of its buffer.
+        neurons: for each hosted worker, the neuron in each row of its buffer.
+    """
+
+    sender_owns: bool  # Whether the neurons that travel are the sender's or the receiver's.
+
+    def __init__(
+        self,
+        lists: Sequence[Lists],
+        activations: Buffer,
+        space: str,
+        setting: Setting,
+        wire: Wire = UNROUNDED,
+    ) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            lists: of each hosted worker.
+            activations: of the hosted workers' neurons of ``space``: ghosts are copied from there,
+                sums are added there.
+            space: of the neurons in ``lists``.
+            setting: of the program.
+            wire: how they travel.
+        """
+        self.activations, self.hosting, self.wire = activations, setting.hosting, wire
+        max_batch = setting.max_batch
+        sending = [(each.sent_to, each.sent) for each in lists]
+        receiving = [(each.received_from, each.received) for each in lists]
+        sent, received = self._items(sending, self.sender_owns), self._items(receiving, not self.sender_owns)
+        dtype, values = activations.flat.dtype, activations.values
+        counts = sent.counts, received.counts
+        self.exchange = Exchange(setting.comm, *counts, max_batch, wire.dtype(dtype), values)
+        # What came, as numbers.
+        self.arrived = self.exchange.receive
+        if not wire.is_exact:
+            self.arrived = Buffer(received.neurons.size, max_batch, dtype, values)
+            self.sent_scales, self.received_scales = map(wire.scales, (sent.neurons, received.neurons))
+        owned, masked = (sent, received) if self.sender_owns else (received, sent)
+        self.owned = self.hosting.rows(space, owned.neurons)  # in the masks of other ranks
+        self.far = masked.positions  # in the buffer of the exchange
+        if self.sender_owns:
+            self._place(receiving, space, self.arrived, max_batch)
+        else:
+            self._place(sending, space, self.exchange.send, max_batch)
+
+    def _place(
+        self, lists: Sequence[tuple[np.ndarray, np.ndarray]], space: str, exchanged: Buffer, max_batch: int
+    ) -> None:
+        """Where each hosted worker has what is in its mask.
+
+        Args:
+            lists: for each hosted worker, the owners and the neurons in its mask.
+            space: of the neurons.
+            exchanged: what of these is exchanged with other ranks.
+            max_batch: most samples.
+        """
+        self.near, self.orders, self.neurons, self.buffers = [], [], [], []
+        alone = len(lists) == 1
+        for workers, neurons in lists:
+            is_near = self._is_here(workers)
+            self.near.append(self.hosting.rows(space, neurons[is_near]))
+            self.orders.append(np.argsort(~is_near, kind="stable"))
+            self.neurons.append(neurons[self.orders[-1]])
+            self.buffers.append(
+                exchanged
+                if alone
+                else Buffer(neurons.size, max_batch, exchanged.flat.dtype, exchanged.values)
+            )
+
+    def _is_here(self, workers: np.ndarray) -> np.ndarray:
+        """Which of ``workers`` this rank hosts."""
+        return self.hosting.rank_of[workers] == self.hosting.rank
+
+    def _items(self, lists: Sequence[tuple[np.ndarray, np.ndarray]], hosted_own: bool) -> Items:
+        """What is exchanged with other ranks.
+
+        Args:
+            lists: for each hosted worker, whom it exchanges with and which neurons.
+            hosted_own: whether these neurons are those of the hosted workers or of the others.
+        """
+        away = [~self._is_here(workers) for workers, _ in lists]
+        workers = [workers[mask] for mask, (workers, _) in zip(away, lists, strict=True)]
+        neurons = [neurons[mask] for mask, (_, neurons) in zip(away, lists, strict=True)]
+        hosted = [np.full_like(each, q) for each, q in zip(workers, self.hosting.workers, strict=True)]
+        ranks = [self.hosting.rank_of[each] for each in workers]
+        return merge_items(ranks, hosted if hosted_own else workers, neurons, self.hosting.ranks)
+
+    def _near_views(self, part: Part) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of each worker with near items: the rows of their neurons, and the items."""
+        both = zip(self.near, self.buffers, strict=True)
+        return [(rows, buffer.view(part, slice(rows.size))) for rows, buffer in both if rows.size]
+
+    def _far_views(self, part: Part) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of each worker with far items that are stored twice: their rows in the exchange, and the items."""
+        if len(self.buffers) == 1:
+            return []
+        both = zip(self.near, self.far, self.buffers, strict=True)
+        return [(rows, buffer.view(part, slice(near.size, None))) for near, rows, buffer in both if rows.size]
+
+
+class GhostTransfer(Transfer):
+    """Ghosts, from the activations of their owners to ``buffers``."""
+
+    sender_owns = True
+
+    def pack_calls(self, part: Part) -> list[Call]:
+        """Pack what other ranks need."""
+        if not self.owned.size:
+            return []
+        X, send = self.activations.view(part), self.exchange.send.view(part)
+        if self.wire.is_exact:
+            return [(PACK, pack, (X, self.owned, send))]
+        return [(PACK, pack_codes, (X, self.owned, self.sent_scales, send))]
+
+    def near_calls(self, part: Part) -> list[Call]:
+        """Fetch the ghosts that workers of this rank own."""
+        X = self.activations.view(part)
+        if self.wire.is_exact:
+            return [(PACK, pack, (X, rows, ghosts)) for rows, ghosts in self._near_views(part)]
+        near = (neurons[: rows.size] for rows, neurons in zip(self.near, self.neurons, strict=True))
+        scales = [self.wire.scales(neurons) for neurons in near if neurons.size]
+        calls: list[Call] = []
+        # Through the codes of the wire: outputs do not depend on which workers a rank hosts.
+        for (rows, ghosts), of_them in zip(self._near_views(part), scales, strict=True):
+            codes = np.empty(ghosts.shape, self.exchange.send.flat.dtype)
+            calls.append((PACK, pack_codes, (X, rows, of_them, codes)))
+            calls.append((PACK, unpack_codes, (codes, of_them, ghosts)))
+        return calls
+
+    def unpack_calls(self, part: Part) -> list[Call]:
+        """Bring the ghosts that came from other ranks to their workers."""
+        receive = self.arrived.view(part)
+        decoding: list[Call] = []
+        if not self.wire.is_exact and self.arrived.rows:
+            codes = self.exchange.receive.view(part)
+            decoding.append((PACK, unpack_codes, (codes, self.received_scales, receive)))
+        fetching = [(PACK, pack, (receive, rows, ghosts)) for rows, ghosts in self._far_views(part)]
+        return decoding + fetching
+
+
+class SumTransfer(Transfer):
+    """Partial sums, from ``buffers`` to the activations of their owners, who add them.
+
+    They are added in the order of workers and ranks, so that results are reproducible to the last bit.
+    """
+
+    sender_owns = False
+
+    @property
+    def arrive(self) -> bool:
+        """Whether any hosted worker receives a sum, from this or another rank."""
+        return bool(self.owned.size or any(rows.size for rows in self.near))
+
+    def pack_calls(self, part: Part) -> list[Call]:
+        """Add up the sums of several hosted workers for the same neuron of another rank."""
+        send = self.exchange.send.view(part)
+        adding: list[Call] = [(PACK, unpack_add, (sums, rows, send)) for rows, sums in self._far_views(part)]
+        if adding:
+            adding.insert(0, (PACK, clear, (send,)))
+        return adding
+
+    def near_calls(self, part: Part) -> list[Call]:
+        """Add the sums from workers of this rank."""
+        Y = self.activations.view(part)
+        return [(COMPUTE, unpack_add, (sums, rows, Y)) for rows, sums in self._near_views(part)]
+
+    def unpack_calls(self, part: Part) -> list[Call]:
+        """Add the sums that came from other ranks."""
+        if not self.owned.size:
+            return []
+        receive, Y = self.exchange.receive.view(part), self.activations.view(part)
+        return [(COMPUTE, unpack_add, (receive, self.owned, Y))]

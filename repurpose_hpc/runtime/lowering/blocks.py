@@ -1,0 +1,139 @@
+"""Products with one block of weights, dense or CSR, as lists of calls for a batch size.
+
+A *call* is (phase, function, arguments): what a program does for one batch is a list of
+calls on arrays that do not change, so that running it is one short loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+
+from repurpose_hpc.kernels import (
+    ACTIVATION_CODES,
+    INDEX_DTYPE,
+    csr_batch,
+    csr_is_faster,
+    csr_vector,
+    dense,
+    dense_scratch,
+)
+from repurpose_hpc.model.activations import IDENTITY, Activation
+from repurpose_hpc.model.comm_dtype import EXACT
+from repurpose_hpc.plan.shard import Block
+from repurpose_hpc.runtime.buffers import Scratch
+from repurpose_hpc.runtime.lowering.weights import count_nonzero, packed
+
+PACK, EXCHANGE, WAIT, COMPUTE = PHASES = ("pack", "exchange", "wait", "compute")
+
+Call = tuple[str, Callable[..., object], tuple]
+Epilogue = tuple[int, float, float]
+
+
+def epilogue_of(activation: Activation) -> Epilogue:
+    """The activation as the kernels take it: code and parameters."""
+    return ACTIVATION_CODES[activation.kind], float(activation.alpha), float(activation.beta)
+
+
+NO_ACTIVATION = epilogue_of(IDENTITY)
+
+
+class Product(Protocol):
+    """A block of weights, ready to be multiplied.
+
+    Attributes:
+        format: "dense", "csr", ...
+    """
+
+    format: str
+
+    def scratch(self, columns: int) -> int:
+        """Numbers of scratch memory that a result of so many columns (samples, positions) takes."""
+
+    def calls(
+        self, X: np.ndarray, start: np.ndarray, out: np.ndarray, scratch: Scratch, epilogue: Epilogue
+    ) -> list[Call]:
+        """The calls for one batch size.
+
+        Args:
+            X: (n, batch); of a mixing (n, batch, values).
+            start: (m, 1), a bias, or ``out`` itself.
+            out: (m, columns).
+            scratch: as much of it as ``scratch`` says is reserved.
+            epilogue: activation applied last.
+        """
+
+
+class DenseProduct:
+    """``out = act(start + W X)`` with W (m, n) packed, in the format ``stored`` (see ``weights.packed``)."""
+
+    format = "dense"
+
+    def __init__(self, weights: np.ndarray, stored: str = EXACT) -> None:
+        self.panels, self.scales = packed(weights, stored)
+        self.dtype = weights.dtype
+
+    def scratch(self, columns: int) -> int:
+        """See ``Product``."""
+        return dense_scratch(self.panels.shape[1], columns, self.dtype)
+
+    def calls(
+        self, X: np.ndarray, start: np.ndarray, out: np.ndarray, scratch: Scratch, epilogue: Epilogue
+    ) -> list[Call]:
+        """See ``Product``."""
+        memory = scratch.take(self.scratch(out.shape[1]))
+        return [(COMPUTE, dense, (self.panels, self.scales, X, start, out, memory, *epilogue))]
+
+
+class CsrProduct:
+    """``out = act(start + W X)`` with the non-zeros of W (m, n) in compressed sparse rows."""
+
+    format = "csr"
+
+    def __init__(self, weights: np.ndarray) -> None:
+        rows, columns = np.nonzero(weights)
+        ends = np.cumsum(np.bincount(rows, minlength=len(weights)))
+        indptr = np.concatenate([[0], ends]).astype(INDEX_DTYPE)
+        self.arrays = weights[rows, columns], columns.astype(INDEX_DTYPE), indptr
+
+    def scratch(self, columns: int) -> int:
+        """See ``Product``."""
+        return 0
+
+    def calls(
+        self, X: np.ndarray, start: np.ndarray, out: np.ndarray, scratch: Scratch, epilogue: Epilogue
+    ) -> list[Call]:
+        """See ``Product``."""
+        if out.shape[1] == 1:
+            vectors = X.reshape(-1), start.reshape(-1), out.reshape(-1)
+            return [(COMPUTE, csr_vector, (*self.arrays, *vectors, *epilogue))]
+        return [(COMPUTE, csr_batch, (*self.arrays, X, start, out, *epilogue))]
+
+
+def weights_kept(block: Block) -> int:
+    """Number of non-zero weights."""
+    return sum(count_nonzero(part) for part in _parts(block))
+
+
+def choose_product(
+    block: Block, kept: int, columns: int, stored: str
+) -> Callable[[np.ndarray], DenseProduct | CsrProduct]:
+    """The faster format for all parts of a block.
+
+    Args:
+        block: of a worker.
+        kept: ``weights_kept``.
+        columns: of inputs (samples, positions).
+        stored: format of dense weights; those in CSR stay as they are.
+    """
+    size = sum(part.size for part in _parts(block))
+    if size and csr_is_faster(kept / size, columns):
+        return CsrProduct
+    return partial(DenseProduct, stored=stored)
+
+
+def _parts(block: Block) -> tuple[np.ndarray, ...]:
+    return block.own_weights, block.ghost_weights, block.sum_weights

@@ -1,0 +1,180 @@
+"""How a block of a mixing is multiplied with maps: as a product, as patches and a product, or directly.
+
+``out = act(start + W * X)``, as for the products of ``blocks``, with X (n, batch, values) and out
+(m, batch * values).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from time import perf_counter
+
+import numpy as np
+
+from repurpose_hpc.kernels import convolve_direct, finish, pack_weights, patches
+from repurpose_hpc.model.operations import Window
+from repurpose_hpc.plan.shard import Block
+from repurpose_hpc.runtime.buffers import Scratch
+from repurpose_hpc.runtime.lowering.blocks import (
+    COMPUTE,
+    NO_ACTIVATION,
+    PACK,
+    Call,
+    Epilogue,
+    Product,
+    choose_product,
+)
+from repurpose_hpc.runtime.lowering.local import as_maps, as_rows, steps, two
+from repurpose_hpc.runtime.schedule.threads import on_threads
+
+# From a block's weights.
+Maker = Callable[[np.ndarray], Product]
+
+# Of a tile of patches; larger ones leave the caches, smaller ones cost more calls.
+TILE_BYTES = 1 << 21
+# Forwards that are timed to choose between ways, after one that is not.
+TRIALS = 3
+
+
+class Pointwise:
+    """Every position by itself: a product with all positions of all samples as columns."""
+
+    def __init__(self, product: Maker, weights: np.ndarray) -> None:
+        self.product = product(weights)
+        self.format = self.product.format
+
+    def scratch(self, columns: int) -> int:
+        """See ``Product``."""
+        return self.product.scratch(columns)
+
+    def calls(
+        self, X: np.ndarray, start: np.ndarray, out: np.ndarray, scratch: Scratch, epilogue: Epilogue
+    ) -> list[Call]:
+        """See ``Product``."""
+        return self.product.calls(as_rows(X), start, out, scratch, epilogue)
+
+
+class WholeMap:
+    """A dense layer that sees whole maps: a product with every value of a map as an input of its own."""
+
+    def __init__(self, product: Maker, weights: np.ndarray) -> None:
+        self.product = product(weights)
+        self.format = self.product.format
+
+    def scratch(self, columns: int) -> int:
+        """See ``Product``."""
+        return self.product.scratch(columns)
+
+    def calls(
+        self, X: np.ndarray, start: np.ndarray, out: np.ndarray, scratch: Scratch, epilogue: Epilogue
+    ) -> list[Call]:
+        """See ``Product``; for more than one sample the maps are transposed first."""
+        n, batch, values = X.shape
+        if batch == 1:
+            return self.product.calls(X.reshape(n * values, 1), start, out, scratch, epilogue)
+        columns = np.empty((n, values, batch), X.dtype)
+        product = self.product.calls(columns.reshape(-1, batch), start, out, scratch, epilogue)
+        return [(PACK, np.copyto, (columns, X.transpose(0, 2, 1))), *product]
+
+
+class Patches:
+    """Patches, a tile at a time, and BLAS."""
+
+    format = "patches"
+
+    def __init__(self, window: Window, weights: np.ndarray) -> None:
+        self.window, self.weights = window, np.ascontiguousarray(weights)
+
+    def scratch(self, columns: int) -> int:
+        """See ``Product``."""
+        return len(self.weights) * columns
+
+    def calls(
+        self, X: np.ndarray, start: np.ndarray, out: np.ndarray, scratch: Scratch, epilogue: Epilogue
+    ) -> list[Call]:
+        """See ``Product``."""
+        window, depth = self.window, self.weights.shape[1]
+        x, maps = as_maps(X, window.positions), two(window.out)
+        product = scratch.take(*out.shape) if start is out else out
+        width, rows = maps[1], X.shape[1] * maps[0]
+        most = min(rows, max(1, TILE_BYTES // max(1, depth * width * X.itemsize)))
+        tile = np.empty(depth * most * width, X.dtype)
+        calls: list[Call] = []
+        for first in range(0, rows, most):
+            last = min(first + most, rows)
+            seen = tile[: depth * (last - first) * width].reshape(depth, (last - first) * width)
+            cut = x, first, maps, two(window.kernel), *steps(window), seen
+            calls.append((COMPUTE, patches, cut))
+            calls.append((COMPUTE, np.matmul, (self.weights, seen, product[:, first * width : last * width])))
+        return [*calls, (COMPUTE, finish, (start, product, out, *epilogue))]
+
+
+class Direct:
+    """The compiled convolution."""
+
+    format = "direct"
+
+    def __init__(self, window: Window, weights: np.ndarray) -> None:
+        self.window, self.weights = window, pack_weights(weights)
+
+    def scratch(self, columns: int) -> int:
+        """See ``Product``."""
+        return 0
+
+    def calls(
+        self, X: np.ndarray, start: np.ndarray, out: np.ndarray, scratch: Scratch, epilogue: Epilogue
+    ) -> list[Call]:
+        """See ``Product``."""
+        window, x = self.window, as_maps(X, self.window.positions)
+        target = as_maps(out.reshape(len(out), X.shape[1], out.shape[1] // X.shape[1]), window.out)
+        first = target if start is out else start.reshape(-1, 1, 1, 1)
+        arguments = self.weights, x, two(window.kernel), *steps(window), first, target, *epilogue
+        return [(COMPUTE, convolve_direct, arguments)]
+
+
+def choose(
+    window: Window | None,
+    block: Block,
+    kept: int,
+    values: int,
+    max_batch: int,
+    stored: str,
+    threads: int,
+) -> Maker:
+    """How all parts of ``block`` are computed; convolutions are timed, on its own neurons.
+
+    Args:
+        window: of the mixing.
+        block: of a worker.
+        kept: its weights that are not zero.
+        values: per neuron of the target.
+        max_batch: samples in a batch.
+        stored: the format of weights of dense layers.
+        threads: that share the rows of a kernel.
+    """
+    if window is None or window.is_pointwise:
+        return partial(Pointwise, choose_product(block, kept, max_batch * values, stored))
+    if window.is_whole_map:
+        return partial(WholeMap, choose_product(block, kept, max_batch, stored))
+    ways = partial(Patches, window), partial(Direct, window)
+    if not block.own_weights.size:
+        return ways[1]
+    return min(ways, key=lambda way: _seconds(way, window, block, max_batch, values, threads))
+
+
+def _seconds(way: Maker, window: Window, block: Block, batch: int, values: int, threads: int) -> float:
+    """The least time of a few forwards of the block's own neurons."""
+    (rows, columns), dtype = block.own_weights.shape, block.own_weights.dtype
+    X = np.zeros((columns // window.taps, batch, math.prod(window.positions)), dtype)
+    out, product = np.empty((rows, batch * values), dtype), way(block.own_weights)
+    scratch = Scratch(dtype, product.scratch(batch * values))
+    calls = on_threads(product.calls(X, block.bias.reshape(-1, 1), out, scratch, NO_ACTIVATION), threads)
+    times = []
+    for _ in range(1 + TRIALS):
+        began = perf_counter()
+        for _, function, arguments in calls:
+            function(*arguments)
+        times.append(perf_counter() - began)
+    return min(times[1:])

@@ -1,0 +1,172 @@
+"""Operations that work neuron by neuron, hence without any exchange: pools, gates, selections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from repurpose_hpc.kernels import (
+    COMBINATION_CODES,
+    activate_in_place,
+    affine,
+    average_pool,
+    combine,
+    depthwise,
+    max_pool,
+    pack,
+    take_positions,
+)
+from repurpose_hpc.model.network import Space
+from repurpose_hpc.model.operations import (
+    Affine,
+    Combine,
+    Depthwise,
+    Elementwise,
+    Mixing,
+    Operation,
+    Pool,
+    Rearrange,
+    Select,
+    Window,
+)
+from repurpose_hpc.runtime.buffers import Buffer, Part
+from repurpose_hpc.runtime.hosting import Hosting
+from repurpose_hpc.runtime.lowering.blocks import COMPUTE, Call, Epilogue, epilogue_of
+
+# Operations that can apply an activation to what they compute.
+ENDING = (Mixing, Affine, Combine, Depthwise)
+
+
+class LocalStep:
+    """One such operation on the neurons of all workers that a rank hosts."""
+
+    def __init__(
+        self,
+        op: Operation,
+        sources: Sequence[Buffer],
+        target: Buffer,
+        spaces: Sequence[Space],
+        hosting: Hosting,
+        epilogue: Epilogue,
+    ) -> None:
+        """Cuts what belongs to the rank's neurons out of the operation.
+
+        Args:
+            op: any operation but a mixing.
+            sources, target: the tensors' memory.
+            spaces: of the sources, then of the target.
+            hosting: of the program.
+            epilogue: applied last, by one of ``ENDING``.
+        """
+        self.sources, self.target = sources, target
+        self._make = _FUNCTIONS[type(op)](op, spaces, hosting, epilogue)
+
+    def calls(self, part: Part) -> list[Call]:
+        """What computes it for a part of a batch."""
+        maps = [buffer.maps(part) for buffer in (*self.sources, self.target)]
+        return [(COMPUTE, function, arguments) for function, arguments in self._make(*maps)]
+
+
+# From the sources and the target, each (rows, batch, values): functions and their arguments.
+Maker = Callable[..., list[tuple[Callable[..., object], tuple]]]
+
+
+def _elementwise(op: Elementwise, spaces: Sequence[Space], hosting: Hosting, _: Epilogue) -> Maker:
+    epilogue = epilogue_of(op.activation)
+    return lambda x, out: [(np.copyto, (out, x)), (activate_in_place, (as_rows(out), *epilogue))]
+
+
+def _affine(op: Affine, spaces: Sequence[Space], hosting: Hosting, epilogue: Epilogue) -> Maker:
+    rows = hosting.neurons(spaces[-1].name)
+    both = np.broadcast_arrays(op.scale[rows], op.shift[rows])
+    scale, shift = (np.array(each, order="C") for each in both)
+    return lambda x, out: [(affine, (scale, x, shift, out, *epilogue))]
+
+
+def _depthwise(op: Depthwise, spaces: Sequence[Space], hosting: Hosting, epilogue: Epilogue) -> Maker:
+    rows = hosting.neurons(spaces[-1].name)
+    window, weights = op.window, op.weights[rows].reshape(rows.size, *two(op.window.kernel))
+    start = op.bias[rows].reshape(-1, 1, 1, 1)
+
+    def make(x: np.ndarray, out: np.ndarray) -> list:
+        x, out = as_maps(x, window.positions), as_maps(out, window.out)
+        return [(depthwise, (weights, x, *steps(window), start, out, *epilogue))]
+
+    return make
+
+
+def _pool(op: Pool, spaces: Sequence[Space], hosting: Hosting, _: Epilogue) -> Maker:
+    window, kernel = op.window, two(op.window.kernel)
+    behind = (last - size for last, size in zip(two(op.extent), two(window.positions), strict=True))
+    counted = (*two(window.pads, 0), *behind) if op.count_padding else (0, 0, 0, 0)
+
+    def make(x: np.ndarray, out: np.ndarray) -> list:
+        x, out = as_maps(x, window.positions), as_maps(out, window.out)
+        if op.kind == "max":
+            return [(max_pool, (x, kernel, *steps(window), out))]
+        return [(average_pool, (x, kernel, *steps(window), counted, out))]
+
+    return make
+
+
+def _rearrange(op: Rearrange, spaces: Sequence[Space], hosting: Hosting, _: Epilogue) -> Maker:
+    index = op.index.astype(np.int64)
+    return lambda x, out: [(take_positions, (x, index, float(op.fill), out))]
+
+
+def _combine(op: Combine, spaces: Sequence[Space], hosting: Hosting, epilogue: Epilogue) -> Maker:
+    code = COMBINATION_CODES[op.kind]
+    return lambda left, right, out: [(combine, (code, left, right, out, *epilogue))]
+
+
+def _select(op: Select, spaces: Sequence[Space], hosting: Hosting, _: Epilogue) -> Maker:
+    wanted = op.index[hosting.neurons(spaces[-1].name)]
+    ends = np.cumsum([space.neurons for space in spaces[:-1]])
+    source = np.searchsorted(ends, wanted, side="right")
+    starts = ends - [space.neurons for space in spaces[:-1]]
+    # Rows of one source that follow one another are copied by one call.
+    runs = np.flatnonzero(np.diff(source, prepend=-1))
+    copies = []
+    for first, last in pairwise([*runs.tolist(), wanted.size]):
+        number = int(source[first])
+        rows = hosting.rows(spaces[number].name, wanted[first:last] - starts[number])
+        copies.append((number, rows, slice(first, last)))
+
+    def make(*maps: np.ndarray) -> list:
+        *x, out = (as_rows(each) for each in maps)
+        return [(pack, (x[number], rows, out[target])) for number, rows, target in copies]
+
+    return make
+
+
+_FUNCTIONS: dict[type, Callable[..., Maker]] = {
+    Elementwise: _elementwise,
+    Affine: _affine,
+    Depthwise: _depthwise,
+    Pool: _pool,
+    Rearrange: _rearrange,
+    Combine: _combine,
+    Select: _select,
+}
+
+
+def as_maps(x: np.ndarray, positions: tuple[int, ...]) -> np.ndarray:
+    """(rows, batch, values) as (rows, batch, H, W); H is 1 where maps have one axis."""
+    return x.reshape(*x.shape[:2], *two(positions))
+
+
+def steps(window: Window) -> tuple[tuple[int, int], ...]:
+    """Strides, dilations and pads of a window, for two axes."""
+    return two(window.strides), two(window.dilations), two(window.pads, 0)
+
+
+def two(sizes: tuple[int, ...], missing: int = 1) -> tuple[int, int]:
+    """Sizes along two axes of a map that may have fewer."""
+    return (missing,) * (2 - len(sizes)) + sizes
+
+
+def as_rows(x: np.ndarray) -> np.ndarray:
+    """(rows, batch, values) as (rows, batch * values), also where there are no rows."""
+    return x.reshape(len(x), x.shape[1] * x.shape[2])

@@ -1,0 +1,158 @@
+"""What a program does with a batch of one size: all its calls, round by round.
+
+In a round a rank waits for what was sent in the one before; then come the steps that this was needed for, and
+all that need nothing else.  What others need is packed as soon as it is there, and sent as soon as all is
+packed that travels in one message.  What nobody else waits for, the products with own neurons of mixings that
+wait themselves, comes last, when everything of the round is on its way.
+
+A batch may go through the network in parts (micro-batches), which take turns, round by round: while the
+messages of one are on their way, the rank computes with another.  The order is the same on all ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain, zip_longest
+
+import numpy as np
+
+from repurpose_hpc.runtime.buffers import Buffer, Part
+from repurpose_hpc.runtime.exchange.exchange import Exchange
+from repurpose_hpc.runtime.exchange.messages import Tally
+from repurpose_hpc.runtime.lowering.blocks import Call
+from repurpose_hpc.runtime.lowering.local import LocalStep
+from repurpose_hpc.runtime.lowering.mixings import MixingStep
+from repurpose_hpc.runtime.schedule.replay import carry_out, taped
+from repurpose_hpc.runtime.schedule.rounds import Round, Step
+from repurpose_hpc.runtime.schedule.threads import on_threads
+from repurpose_hpc.runtime.setting import Setting
+
+
+class Schedule:
+    """The calls for one batch size, on the memory of a program."""
+
+    def __init__(
+        self,
+        rounds: Sequence[Round],
+        inputs: Sequence[Buffer],
+        outputs: Sequence[Buffer],
+        parts: Sequence[Part],
+        way: str,
+        setting: Setting,
+    ) -> None:
+        """Collective over the ranks of ``setting``.
+
+        Args:
+            rounds: of the program.
+            inputs, outputs: the memory of its input and output tensors, at least one output.
+            parts: of a batch.
+            way: how exchanges are carried.
+            setting: of the program.
+        """
+        dtype = outputs[0].flat.dtype
+        self._places = [place for part in parts for place in _places(inputs, part)]
+        self._outputs = [[buffer.maps(part) for buffer in outputs] for part in parts]
+        made = [_PartCalls(rounds, inputs, part, way) for part in parts]
+        self._carriers = [carrier for each in made for carrier in each.carriers.values()]
+        beginning = [call for carrier in self._carriers for call in carrier.begin]
+        calls = [*beginning, *_in_turns([each.rounds for each in made])]
+        self._steps = taped(on_threads(calls, setting.threads), dtype, setting.formats)
+
+    def run(self, X: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+        """Compute the outputs of X (columns, batch), adding to ``seconds`` by phase."""
+        for rows, samples, target in self._places:
+            np.copyto(target, X[rows, samples].reshape(target.shape))
+        carry_out(self._steps, seconds)
+        outputs = [_flat(part) for part in self._outputs]
+        return outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=1)
+
+    @property
+    def tallies(self) -> list[Tally]:
+        """Of carriers that count what they send."""
+        return [carrier.tally for carrier in self._carriers if carrier.tally is not None]
+
+
+class _PartCalls:
+    """What is done with a part of a batch.
+
+    Attributes:
+        carriers: of each exchange.
+        rounds: the calls of each round.
+    """
+
+    def __init__(self, rounds: Sequence[Round], inputs: Sequence[Buffer], part: Part, way: str) -> None:
+        """Collective."""
+        exchanges = [exchange for each in rounds for exchange in each.exchanges]
+        mixings = [step for each in rounds for step in each.steps if isinstance(step, MixingStep)]
+        self.carriers = {exchange: exchange.carrier(way, part) for exchange in exchanges}
+        self._whole = {member: exchange for exchange in exchanges for member in exchange.members}
+        self._unpacked = {exchange: len(exchange.members) for exchange in exchanges}
+        self._ghosts, self._part = {step.source: step.ghosts for step in mixings}, part
+        self.rounds = self._make_rounds(rounds, inputs)
+
+    def _make_rounds(self, rounds: Sequence[Round], inputs: Sequence[Buffer]) -> list[list[Call]]:
+        made: list[list[Call]] = []
+        arriving = [call for tensor in inputs for call in self._completed(tensor)]
+        for steps, exchanges in rounds:
+            waiting = [step for step in steps if isinstance(step, MixingStep) and step.waits]
+            begun = [call for step in steps for call in self._begin(step)]
+            own = [call for step in waiting for call in step.own_calls(self._part)]
+            made.append([*arriving, *begun, *own])
+            arriving = [call for exchange in exchanges for call in self.carriers[exchange].wait]
+            ghosts = dict.fromkeys(step.ghosts for step in waiting)
+            arriving += [call for each in ghosts for call in each.unpack_calls(self._part)]
+            arriving += [call for step in waiting for call in self._end(step)]
+        return made
+
+    def _begin(self, step: Step) -> list[Call]:
+        """All that can be done before anything is waited for, but for products that nobody else needs."""
+        if isinstance(step, LocalStep):
+            return [*step.calls(self._part), *self._completed(step.target)]
+        sums = [*step.sum_calls(self._part), *self._packed(step.sums.exchange)]
+        return sums if step.waits else [*sums, *step.own_calls(self._part), *self._end(step)]
+
+    def _end(self, step: MixingStep) -> list[Call]:
+        return [*step.rest_calls(self._part), *self._completed(step.target)]
+
+    def _completed(self, tensor: Buffer) -> list[Call]:
+        """What follows when a tensor is there: its ghosts go where they are needed."""
+        ghosts = self._ghosts.get(tensor)
+        if ghosts is None:
+            return []
+        packing = [*ghosts.pack_calls(self._part), *self._packed(ghosts.exchange)]
+        return [*packing, *ghosts.near_calls(self._part)]
+
+    def _packed(self, member: Exchange) -> list[Call]:
+        """What follows when a member of an exchange is packed: if it was the last one, posting."""
+        exchange = self._whole.get(member)
+        if exchange is None:  # nobody sends anything
+            return []
+        self._unpacked[exchange] -= 1
+        return [] if self._unpacked[exchange] else self.carriers[exchange].post
+
+
+def _in_turns(parts: Iterable[list[list[Call]]]) -> list[Call]:
+    """The first round of every part, then the second of every part, and so on."""
+    return [*chain.from_iterable(chain.from_iterable(zip_longest(*parts, fillvalue=())))]
+
+
+def _places(inputs: Sequence[Buffer], part: Part) -> list[tuple[slice, slice, np.ndarray]]:
+    """Which rows and samples of a batch (columns, batch) go where in the input tensors."""
+    places, first = [], 0
+    samples = slice(part.first, part.first + part.samples)
+    for buffer in inputs:
+        rows, tensor = slice(first, first + buffer.rows * buffer.values), buffer.maps(part)
+        # One value per neuron: the tensor is as the samples are.
+        target = tensor[:, :, 0] if buffer.values == 1 else tensor.transpose(0, 2, 1)
+        places.append((rows, samples, target))
+        first = rows.stop
+    return places
+
+
+def _flat(outputs: list[np.ndarray]) -> np.ndarray:
+    """Output tensors, each (neurons, batch, values), as (columns, batch); a single vector is not copied."""
+    if len(outputs) == 1 and outputs[0].shape[2] == 1:
+        return outputs[0][:, :, 0]
+    batch = outputs[0].shape[1]
+    rows = [tensor.transpose(0, 2, 1).reshape(-1, batch) for tensor in outputs]
+    return rows[0] if len(rows) == 1 else np.concatenate(rows)

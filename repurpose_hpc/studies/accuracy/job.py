@@ -1,0 +1,138 @@
+"""What a study does: restructure for every point, and measure what became of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+from repurpose_hpc import __version__
+from repurpose_hpc.io.samples import Samples, check_labels, check_shape, open_samples
+from repurpose_hpc.model.importers.load import load_model
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.restructure.calibration.evaluation import Comparison, compare
+from repurpose_hpc.restructure.driver import restructure
+from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.restructure.team import Team
+from repurpose_hpc.studies.accuracy.table import Row, Table
+from repurpose_hpc.studies.picture import one_line
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is studied.
+
+    Attributes:
+        model: file of the network.
+        network: as it was trained.
+        calibration: samples to restructure with.
+        test: samples that only report; nothing is chosen by them.
+    """
+
+    model: Path
+    network: Network
+    calibration: Samples
+    test: Samples
+
+    def origin(self) -> dict:
+        """What the points of a table must have in common (see ``study.table.Table``)."""
+        return {
+            "version": __version__,
+            "model": {"path": str(self.model), "sha256": self.network.fingerprint()},
+            "calibration": {"path": str(self.calibration.path), "sha256": self.calibration.fingerprint()},
+            "test": {"path": str(self.test.path), "sha256": self.test.fingerprint()},
+        }
+
+
+def open_subject(model: Path, calibration: Path, test: Path) -> Subject:
+    """Open the files of a study.
+
+    Raises:
+        UserError: a file cannot be read, or model and data do not fit.
+    """
+    subject = Subject(model, load_model(model), open_samples(calibration), open_samples(test))
+    for samples in (subject.calibration, subject.test):
+        check_shape(samples, subject.network.input_shape)
+        if samples.labels is not None:
+            check_labels(samples.labels, subject.network.outputs, samples.path)
+    return subject
+
+
+def compute(
+    subject: Subject, points: Sequence[Options], table: Table, team: Team, log: Callable[[str], None]
+) -> int:
+    """Fill ``table`` with those of ``points`` that are not in it, or failed before.
+
+    A point that fails is written down with its message, and the others are computed all the same.
+
+    Args:
+        subject: what is restructured.
+        points: in the order in which to compute them.
+        table: has every point on disk before the next one begins.
+        team: shares the work.
+        log: is given one line for each point.
+
+    Returns:
+        how many points failed.
+
+    Raises:
+        UserError: the table cannot be written.
+    """
+    failed = 0
+    for number, options in enumerate(points, 1):
+        if table.find(options):
+            continue
+        try:
+            findings = measure(subject, options, team)
+        except Exception as error:
+            findings = {"error": one_line(error)}
+            failed += 1
+        table.put(options, findings)
+        log(f"[{number}/{len(points)}] {_name(options)}: {_outcome(findings)}")
+    return failed
+
+
+def measure(subject: Subject, options: Options, team: Team) -> Row:
+    """Restructure for one point.
+
+    Returns:
+        the columns ``study.table.FINDINGS`` without ``error``, and without accuracies where there are no
+        labels; ``seconds`` are those of restructuring.
+
+    Raises:
+        UserError: see ``restructure``.
+    """
+    network = subject.network
+    began = perf_counter()
+    result = restructure(network, subject.calibration, options, lambda line: None, team)
+    seconds = perf_counter() - began
+    sent = sum(result.plan.values_sent(network, mixing) for mixing in network.mixings)
+    dense = sum(result.plan.dense_values(network, mixing) for mixing in network.mixings)
+    return {
+        "values_sent": sent,
+        "dense_values": dense,
+        "comm_fraction": sent / dense if dense else 0.0,
+        "weights_kept": result.network.weight_count,
+        **_quality("calibration", compare(network, result.network, subject.calibration, team)),
+        **_quality("test", compare(network, result.network, subject.test, team)),
+        "seconds": round(seconds, 3),
+    }
+
+
+def _quality(data: str, comparison: Comparison) -> Row:
+    return {f"{data}_{name}": value for name, value in comparison.findings().items()}
+
+
+def _name(options: Options) -> str:
+    return f"{options.workers} workers, {options.method}/{options.assignment}, budget {options.comm_budget:g}"
+
+
+def _outcome(findings: Row) -> str:
+    if "error" in findings:
+        return f"failed: {findings['error']}"
+    if "test_accuracy" in findings:
+        quality = f"test accuracy {findings['test_accuracy']:.4f}"
+    else:
+        quality = f"test output error {findings['test_output_error']:.4f}"
+    return f"fraction {findings['comm_fraction']:.4g}, {quality}, {findings['seconds']:.1f} s"

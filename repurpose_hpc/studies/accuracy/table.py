@@ -1,0 +1,168 @@
+"""The table of a study: one row for each point, on disk as soon as the point is finished.
+
+A point is a choice of options for one model and its data.  Beside the table, under its name with ``.json``,
+stands what it was made from, so that points of different models never meet in one table.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.atomic import check_writable, write_csv, write_text, writing
+from repurpose_hpc.restructure.options import Options
+
+SETTINGS = {
+    "workers": int,
+    "method": str,
+    "assignment": str,
+    "input_placement": str,
+    "budget": float,
+    "seed": int,
+}
+# What ``Comparison.findings`` has, for the calibration data and for the test data.
+QUALITIES = ("reference_accuracy", "accuracy", "agreement", "output_error")
+FINDINGS = {
+    "values_sent": int,
+    "dense_values": int,
+    "comm_fraction": float,
+    "weights_kept": int,
+    **{f"{data}_{quality}": float for data in ("calibration", "test") for quality in QUALITIES},
+    "seconds": float,
+    "error": str,
+}
+COLUMNS = {**SETTINGS, **FINDINGS}
+"""Names of the columns and the types of their values; an empty field is None."""
+
+Row = dict[str, int | float | str | None]
+
+
+def settings(options: Options) -> Row:
+    """The columns that say which point a row is of; points differ in nothing else."""
+    return {
+        "workers": options.workers,
+        "method": options.method,
+        "assignment": options.assignment,
+        "input_placement": options.input_placement,
+        "budget": options.comm_budget,
+        "seed": options.seed,
+    }
+
+
+class Table:
+    """The rows of a study, in memory and on disk.
+
+    Args:
+        path: of the ``.csv`` file; its directory is made, and the rows in it are read.
+        origin: ``version`` of this package, and for each of ``model``, ``calibration`` and ``test`` a
+            dictionary with ``path`` and ``sha256``.
+
+    Raises:
+        UserError: the table there has another origin or is not one, or nothing can be written there.
+    """
+
+    def __init__(self, path: Path, origin: dict) -> None:
+        self.path = path
+        with writing(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(path)
+        _claim(path, origin)
+        self._rows = {_key(row): row for row in _read(path)}
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows, with the columns ``COLUMNS``."""
+        return list(self._rows.values())
+
+    def find(self, options: Options) -> Row | None:
+        """The row of a point; None if it was not computed yet, or failed."""
+        row = self._rows.get(_key(settings(options)))
+        return row if row is not None and row["error"] is None else None
+
+    def put(self, options: Options, findings: Row) -> None:
+        """Write down what was found for a point, in place of what may stand there.
+
+        Args:
+            options: the point.
+            findings: some of the columns ``FINDINGS``; the others stay empty.
+
+        Raises:
+            UserError: the table cannot be written; the file is as it was before.
+        """
+        row = {**dict.fromkeys(COLUMNS), **settings(options), **findings}
+        self._rows[_key(row)] = row
+        self._write()
+
+    def take_over(self, other: Table) -> None:
+        """Write down the points that ``other`` has and this table has not.
+
+        Raises:
+            UserError: the table cannot be written.
+        """
+        new = {key: row for key, row in other._rows.items() if row["error"] is None}
+        finished = {key: row for key, row in self._rows.items() if row["error"] is None}
+        self._rows |= new | finished
+        self._write()
+
+    def _write(self) -> None:
+        write_csv(self.path, COLUMNS, self.rows)
+
+
+def _key(row: Row) -> tuple:
+    return tuple(row[name] for name in SETTINGS)
+
+
+def _claim(path: Path, origin: dict) -> None:
+    """Write the origin of a new table; refuse that of another one."""
+    origin_path = path.with_suffix(".json")
+    if origin_path.exists():
+        _check_origin(path, _read_origin(origin_path), origin)
+    elif path.exists():
+        raise UserError(
+            f"{path}: expected {origin_path.name} beside it, which says what it was made from, found none; "
+            "choose another place or move the table away"
+        )
+    else:
+        write_text(origin_path, json.dumps(origin, indent=2) + "\n")
+
+
+def _read_origin(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: expected what the table beside it was made from: {error}; "
+            "choose another place or move both away"
+        ) from None
+
+
+def _check_origin(path: Path, found: dict, expected: dict) -> None:
+    if found.get("version") != expected["version"]:
+        raise UserError(
+            f"{path}: expected a table of version {expected['version']}, found one of version "
+            f"{found.get('version')}; choose another place or move the table away"
+        )
+    for name in ("model", "calibration", "test"):
+        if found[name]["sha256"] != expected[name]["sha256"]:
+            raise UserError(
+                f"{path}: expected a study of the {name} file {expected[name]['path']}, found one of "
+                f"{found[name]['path']} with other contents; choose another place for each study"
+            )
+
+
+def _read(path: Path) -> list[Row]:
+    if not path.exists():
+        return []
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [
+                {name: kind(raw[name]) if raw[name] else None for name, kind in COLUMNS.items()}
+                for raw in csv.DictReader(file)
+            ]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path}: expected a table that this command has written, found a damaged one "
+            f"({type(error).__name__}: {error}); move it away with its .json"
+        ) from None

@@ -1,0 +1,130 @@
+"""The table of a scaling study: one row for each number of ranks, form and batch size.
+
+``scaling.json`` holds what the study is of (``study``) and the rows (``points``); ``scaling.csv`` beside
+it has the same rows.  Both are on disk as soon as a point is finished.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.atomic import check_writable, write_csv, write_text
+
+DENSE, RESTRUCTURED = "dense", "restructured"
+KEY = ("ranks", "form", "batch")
+PHASES = ("compute_seconds", "pack_seconds", "exchange_seconds", "wait_seconds")
+# docs/scaling.md says what each is.
+COLUMNS = (
+    *KEY,
+    *("hosts", "oversubscribed", "weights"),
+    *("seconds_median", "seconds_p10", "seconds_p90", "repeats"),
+    *PHASES,
+    *("single_seconds", "best_single_seconds", "speedup", "efficiency"),
+    *("values", "dense_values", "messages", "bytes", "wire_bytes", "wire_packets"),
+    *("relative_difference", "error"),
+)
+
+Row = dict[str, int | float | str | bool | None]
+
+
+class Table:
+    """The rows of a scaling study, in memory and on disk.
+
+    Args:
+        path: of the ``.json`` file, whose directory exists; the rows in it are read.
+        study: what all rows have in common; ``kind`` says whether the network grows.
+
+    Raises:
+        UserError: the table there is of another study or is not one, or nothing can be written there.
+    """
+
+    def __init__(self, path: Path, study: dict) -> None:
+        self.path, self.study = path, study
+        check_writable(path)
+        self._rows = {_key(row): row for row in _read(path, study)}
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows with the columns ``COLUMNS``, in the order of ranks, form and batch."""
+        rows = [dict.fromkeys(COLUMNS) | self._rows[key] for key in sorted(self._rows)]
+        return [row | self._derived(row) for row in rows]
+
+    def find(self, ranks: int, form: str, batch: int) -> Row | None:
+        """The row of a point; None if it was not measured yet, or failed."""
+        row = self._rows.get((ranks, form, batch))
+        return row if row is not None and row.get("error") is None else None
+
+    def put(self, ranks: int, form: str, rows: list[Row]) -> None:
+        """Write down what a launch has found, one row for each batch size, in place of what may stand there.
+
+        Raises:
+            UserError: the table cannot be written; the files are as they were before.
+        """
+        for row in rows:
+            self._rows[ranks, form, row["batch"]] = {"ranks": ranks, "form": form, **row}
+        write_csv(self.path.with_suffix(".csv"), COLUMNS, self.rows)
+        write_text(self.path, json.dumps({"study": self.study, "points": self.rows}, indent=1) + "\n")
+
+    def summary(self) -> str:
+        """The table for people, several lines."""
+        lines = [f"{'ranks':>7} {'form':<13}{'batch':>6}  median (p10 to p90), ms    one process  speed-up"]
+        for row in self.rows:
+            mark = "*" if row["oversubscribed"] else " "
+            start = f"{row['ranks']:>6}{mark} {row['form']:<13}{row['batch']:>6}"
+            lines.append(f"{start}  {_times(row)}" if row["error"] is None else f"{start}  failed")
+        if any(row["oversubscribed"] for row in self.rows):
+            lines.append("* more ranks than cores: right results, but the ranks wait for each other's core")
+        return "\n".join(lines)
+
+    def _derived(self, row: Row) -> Row:
+        """What compares a row with the best single process and, if the network grows, with one rank."""
+        if row["error"] is not None:
+            return {}
+        best = self._best_single(row["ranks"], row["batch"])
+        speedup = best / row["seconds_median"]
+        if self.study["kind"] == "strong":
+            efficiency = speedup / row["ranks"]
+        else:
+            one = self._best_single(1, row["batch"])
+            efficiency = None if one is None else one / row["seconds_median"]
+        return {"best_single_seconds": best, "speedup": speedup, "efficiency": efficiency}
+
+    def _best_single(self, ranks: int, batch: int) -> float | None:
+        """The fastest of one process on the networks of a point; None: none was measured."""
+        rows = (self.find(ranks, form, batch) for form in (DENSE, RESTRUCTURED))
+        return min((row["single_seconds"] for row in rows if row is not None), default=None)
+
+
+def _key(row: Row) -> tuple:
+    return tuple(row[name] for name in KEY)
+
+
+def _times(row: Row) -> str:
+    median, p10, p90, one = (
+        1e3 * row[name] for name in ("seconds_median", "seconds_p10", "seconds_p90", "best_single_seconds")
+    )
+    return f"{median:>9.3f} ({p10:.3f} to {p90:.3f})".ljust(27) + f"{one:>12.3f}{row['speedup']:>10.2f}"
+
+
+def _read(path: Path, study: dict) -> list[Row]:
+    if not path.exists():
+        return []
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found, rows = content["study"], content["points"]
+        for row in rows:
+            _key(row)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: expected a table that this command has written, found a damaged one "
+            f"({type(error).__name__}: {error}); move it away"
+        ) from None
+    for name, expected in study.items():
+        if found.get(name) != expected:
+            raise UserError(
+                f"{path}: expected a study with {name} {expected}, found one with {found.get(name)}; choose "
+                "another --out for each study"
+            )
+    return rows

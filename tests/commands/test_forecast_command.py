@@ -1,0 +1,145 @@
+"""``python -m repurpose_hpc forecast``."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from helpers import ROOT
+from helpers.machines import PLAIN, with_network
+from helpers.small_graphs import convolutional_network
+from helpers.small_plans import pruned, random_network, random_plan, write_model, write_shards
+from repurpose_hpc.commands.forecast import parse, run
+from repurpose_hpc.commands.parser import UsageError
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.forecast.machine import write_machine
+from repurpose_hpc.forecast.summary import marginal_efficiencies, paying_ranks, render
+from repurpose_hpc.plan.files.store import write_plan
+
+
+def _forecast(subject, machine, *options) -> dict:
+    return run(parse([str(subject), "--machine", str(machine), *map(str, options)]))
+
+
+@pytest.fixture
+def machine(tmp_path):
+    path = tmp_path / "machine.json"
+    write_machine(path, with_network(latency_us=1))
+    return path
+
+
+def test_shards_are_forecast_from_their_plan(tmp_path, machine):
+    network, plan = write_shards(tmp_path / "shards", 3, "partitioned")
+    result = _forecast(tmp_path / "shards", machine)
+    points = {point["ranks"]: point for point in result["points"]}
+    assert [*points] == [1, 2, 3, *(1 << k for k in range(2, 14)), 10_000]
+    assert [points[ranks]["basis"] for ranks in (1, 2, 3)] == ["single", "scaled", "plan"]
+    sent = [plan.traffic(network, mixing) for mixing in network.mixings]
+    assert points[3]["restructured"]["values_sent"] == sum(each.sum() for each in sent)
+    dense = sum(plan.dense_values(network, mixing) for mixing in network.mixings[:2])
+    assert points[3]["dense"]["values_sent"] >= dense  # and partial sums of the last
+    assert points[1]["restructured"] == points[1]["dense"]
+    assert "best with" in render(result)
+
+
+def test_graphs_are_forecast(tmp_path, machine):
+    network = convolutional_network()
+    plan = random_plan(network, 4, "replicated")
+    write_plan(tmp_path / "shards", pruned(network, plan), plan, {})
+    result = _forecast(tmp_path / "shards", machine, "--ranks", "1,4,300", "--batch-size", 3)
+    assert [point["basis"] for point in result["points"]] == ["single", "plan", "scaled"]
+    assert all(point["restructured"]["total_us"] > 0 for point in result["points"])
+
+
+def test_ghosts_travel_in_the_format_of_the_shards_or_in_another(tmp_path, machine):
+    write_shards(tmp_path / "shards", 3, "partitioned", wire="int8")
+    write_machine(machine, with_network(gb_per_s=1e-3))
+    of_shards, exact = (
+        _forecast(tmp_path / "shards", machine, *wire) for wire in ((), ("--wire", "float32"))
+    )
+    assert [each["wire"] for each in (of_shards, exact)] == ["int8", "float32"]
+    for short, long in zip(of_shards["points"][1:], exact["points"][1:], strict=True):
+        for form in ("restructured", "dense"):
+            assert short[form]["values_sent"] == long[form]["values_sent"]
+            assert 1 < long[form]["bytes_us"] / short[form]["bytes_us"] < 4
+    assert "ghosts in int8" in render(of_shards)
+
+
+def test_models_are_forecast_by_assumption(tmp_path, machine):
+    write_model(tmp_path / "model.npz", random_network(widths=(30, 40, 40, 40)))
+    options = "--ranks", "1,8", "--input-placement", "partitioned"
+    few, all_ = (_forecast(tmp_path / "model.npz", machine, *options, "--comm-budget", f) for f in (0.1, 1))
+    few, all_ = few["points"][1], all_["points"][1]
+    assert few["restructured"]["values_sent"] == pytest.approx(0.1 * few["dense"]["values_sent"])
+    assert all_["restructured"]["total_us"] == pytest.approx(all_["dense"]["total_us"])
+
+
+def test_only_as_many_ranks_as_there_are_links(tmp_path):
+    write_machine(tmp_path / "m.json", replace(PLAIN, network=None, ranks_per_node=6))
+    write_model(tmp_path / "model.npz", random_network())
+    result = _forecast(tmp_path / "model.npz", tmp_path / "m.json")
+    assert [point["ranks"] for point in result["points"]] == [1, 2, 4]
+    assert result["most_ranks"] == 6 and "no more than 6 ranks" in render(result)
+
+
+def test_efficiencies():
+    assert marginal_efficiencies([1, 2, 8], [8.0, 4.0, 4.0]) == [None, 1.0, 0.0]
+    assert paying_ranks([1, 2, 4, 8], [None, 1.0, 0.4, 0.9]) == 2
+    assert paying_ranks([1, 2, 4], [None, 1.0, 0.5]) == 4
+
+
+def _command(*args):
+    command = [sys.executable, "-m", "repurpose_hpc", "forecast", *map(str, args)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_command_prints_a_table_and_writes_the_report(tmp_path):
+    write_shards(tmp_path / "shards", 2)
+    options = "--machine", "gigabit", "--ranks", "1,2,64", "--report", tmp_path / "r.json"
+    done = _command(tmp_path / "shards", *options)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert [point["ranks"] for point in report["points"]] == [1, 2, 64]
+    assert report["restructured"]["best_ranks"] in (1, 2, 64)
+    assert len([line for line in done.stdout.splitlines() if " scaled " in line]) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--comm-budget", "0.1"), "has no effect"),
+        (("--input-placement", "root"), "has no effect"),
+        (("--ranks", "0"), "--ranks"),
+        (("--machine", "moon"), "expected this, a file, or one of edge"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(tmp_path, options, message):
+    write_shards(tmp_path / "shards", 2)
+    done = _command(tmp_path / "shards", "--machine", "edge", *options)
+    assert done.returncode != 0 and message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_shards_of_one_worker_show_nothing(tmp_path, machine):
+    write_shards(tmp_path / "shards", 1)
+    with pytest.raises(UserError, match="2 workers or more"):
+        _forecast(tmp_path / "shards", machine)
+
+
+def test_a_model_needs_a_budget_that_is_a_fraction(tmp_path):
+    with pytest.raises(UsageError, match="fraction from 0 to 1"):
+        parse([str(tmp_path / "model.npz"), "--machine", "edge", "--comm-budget", "2"])
+
+
+def test_too_many_ranks_for_a_machine_that_has_no_links(tmp_path):
+    write_machine(tmp_path / "m.json", replace(PLAIN, network=None, local=None))
+    write_model(tmp_path / "model.npz", random_network())
+    with pytest.raises(UserError, match="at most 1"):
+        _forecast(tmp_path / "model.npz", tmp_path / "m.json", "--ranks", "4")
+
+
+def test_it_does_not_start_mpi():
+    code = "import sys, repurpose_hpc.forecast.command; sys.exit('mpi4py.MPI' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

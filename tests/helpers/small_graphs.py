@@ -1,0 +1,122 @@
+"""Small random networks with maps, branches, gates and several outputs."""
+
+import numpy as np
+
+from repurpose_hpc.model.activations import RELU, Activation
+from repurpose_hpc.model.builder import Builder
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Window, whole_map
+
+TANH = Activation("tanh")
+
+
+def square_window(
+    size: tuple[int, ...], kernel: int = 3, stride: int = 1, pad: int = 1, dilation: int = 1
+) -> Window:
+    """A window with the same entries along every axis of maps of ``size``."""
+    reach, axes = (kernel - 1) * dilation + 1, len(size)
+    out = tuple((each + 2 * pad - reach) // stride + 1 for each in size)
+    return Window(size, (kernel,) * axes, (stride,) * axes, (dilation,) * axes, (pad,) * axes, out)
+
+
+class Draw:
+    """A builder whose weights are drawn from a seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng, self.builder = np.random.default_rng(seed), Builder()
+
+    def weights(self, m: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+        """Weights and bias of m rows."""
+        return self.rng.standard_normal((m, columns)) / np.sqrt(columns), self.rng.standard_normal(m)
+
+    def mixing(self, name: str, source: str, m: int, window: Window | None = None) -> str:
+        """A mixing to m neurons."""
+        columns = self.builder.neurons(source) * (window.taps if window else 1)
+        return self.builder.mixing(name, source, *self.weights(m, columns), window)
+
+    def depthwise(self, name: str, source: str, window: Window) -> str:
+        """A convolution of every neuron by itself."""
+        weights, bias = self.weights(self.builder.neurons(source), window.taps)
+        return self.builder.depthwise(name, source, weights, bias, window)
+
+
+def residual_network(
+    seed: int = 0, head: str = "identity", activation: Activation = TANH, channels: int = 4
+) -> Network:
+    """Two convolutions, the second around a shortcut; a strided one, pools, and a layer on whole maps."""
+    draw, size = Draw(seed), (6, 5)
+    builder = draw.builder
+    tensor = builder.input("input", 2, size)
+    tensor = builder.elementwise("a0", draw.mixing("c0", tensor, channels, square_window(size)), activation)
+    inner = builder.elementwise("a1", draw.mixing("c1", tensor, channels, square_window(size)), activation)
+    inner = draw.depthwise("d", inner, square_window(size, dilation=2, pad=2))
+    tensor = builder.elementwise("a2", builder.combine("sum", tensor, inner, "add"), activation)
+    tensor = builder.pool("p", tensor, "max", square_window(size, 3, 2, 1))
+    tensor = builder.elementwise(
+        "a3", draw.mixing("c2", tensor, 3, square_window((3, 3), 2, 1, 0)), activation
+    )
+    return builder.build((draw.mixing("last", tensor, 3, whole_map((2, 2))),), (head,))
+
+
+def convolutional_network(seed: int = 0) -> Network:
+    """Everything that a network may be made of, but for normalisations, in some 20 channels.
+
+    A strided convolution; its target beside the pooled input, read by a convolution and by a pointwise
+    shortcut around it; a residual addition; squeeze and excitation; a max pool; a concatenation with its
+    channels shuffled, and one of them dropped; two outputs that read it: classes and maps.
+    """
+    draw, size = Draw(seed), (4, 3)
+    builder = draw.builder
+    image = builder.input("input", 3, (7, 6))
+    stem = builder.elementwise("stem.a", draw.mixing("stem", image, 7, square_window((7, 6), stride=2)), RELU)
+    thumbnail = builder.pool("thumbnail", image, "average", square_window((7, 6), stride=2))
+    both = builder.select("both", (thumbnail, stem), np.arange(10))
+    deep = draw.mixing("deep", both, 8, square_window(size))
+    short = draw.mixing("short", both, 8, square_window(size, 1, pad=0))
+    block = builder.elementwise("block.a", builder.combine("block", deep, short, "add"), TANH)
+    inner = draw.mixing("inner", block, 8, square_window(size, dilation=2, pad=2))
+    block = builder.combine("residual", inner, block, "add")
+    gated = builder.combine("gate", block, _gate(draw, block, size), "multiply")
+    pooled = builder.pool("pool", gated, "max", square_window(size, 2, pad=0))
+    grown = builder.elementwise("grow.a", draw.mixing("grow", pooled, 4, square_window((3, 2))), RELU)
+    shuffled = builder.select("shuffle", (pooled, grown), draw.rng.permutation(12)[1:])
+    classes = draw.mixing("classes", shuffled, 5, whole_map((3, 2)))
+    maps = draw.mixing("maps", shuffled, 2, square_window((3, 2)))
+    return builder.build((classes, maps), ("softmax", "identity"))
+
+
+def _gate(draw: Draw, tensor: str, size: tuple[int, ...]) -> str:
+    """Squeeze and excitation: a factor for every channel of ``tensor``, from the means of all."""
+    builder, neurons = draw.builder, draw.builder.neurons(tensor)
+    means = builder.pool("squeeze", tensor, "average", whole_map(size))
+    few = builder.elementwise("excite.a", draw.mixing("excite", means, 3), RELU)
+    return builder.elementwise("sigmoid", draw.mixing("expand", few, neurons), Activation("sigmoid"))
+
+
+def branching_network(seed: int = 0) -> Network:
+    """Two inputs, a vector and maps; branches of one and of two mixings, and a pool; all meet in the end."""
+    draw, size = Draw(seed), (4, 3)
+    builder = draw.builder
+    vector, image = builder.input("vector", 6), builder.input("image", 3, size)
+
+    def layer(name: str, source: str, m: int, window: Window | None = None) -> str:
+        return builder.elementwise(f"{name}.a", draw.mixing(name, source, m, window), RELU)
+
+    narrow = layer("narrow", layer("reduced", vector, 7), 4)
+    wide = layer("wide", layer("deep", image, 5, square_window(size)), 4, whole_map(size))
+    pooled = layer("pooled", builder.pool("pool", image, "max", square_window(size)), 4, square_window(size))
+    flat = layer("flat", pooled, 4, whole_map(size))
+    both = builder.combine("both", builder.combine("towers", narrow, wide, "add"), flat, "add")
+    return builder.build((draw.mixing("last", both, 5),), ("identity",))
+
+
+def normalised_network(seed: int = 0) -> Network:
+    """Convolutions around the subtraction of the mean over all channels, by two mixings that are fixed."""
+    draw, size = Draw(seed), (5, 4)
+    builder, point = draw.builder, square_window(size, 1, pad=0)
+    tensor = draw.mixing("c0", builder.input("input", 2, size), 6, square_window(size))
+    mean = builder.mixing("mean", tensor, np.full((1, 6), 1 / 6), np.zeros(1), point, True)
+    spread = builder.mixing("spread", mean, np.ones((6, 1)), np.zeros(6), point, True)
+    tensor = builder.elementwise("a", builder.combine("centred", tensor, spread, "subtract"), TANH)
+    tensor = draw.mixing("c1", tensor, 5, square_window(size))
+    return builder.build((draw.mixing("last", tensor, 3, whole_map(size)),), ("identity",))

@@ -1,0 +1,50 @@
+"""The bundled network and data are what their README says."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from repurpose_hpc import bundled
+from repurpose_hpc.model.activations import IDENTITY, RELU
+from repurpose_hpc.model.chain import chain
+from repurpose_hpc.model.forward import forward
+
+WIDTHS = (784, 512, 512, 512, 10)
+MEGABYTE = 1_000_000
+
+
+def test_model_is_a_float32_chain():
+    with np.load(bundled.MODEL) as model:
+        assert set(model) == {f"{kind}{layer}" for kind in "Wb" for layer in range(4)}
+        for layer in range(4):
+            assert model[f"W{layer}"].shape == (WIDTHS[layer + 1], WIDTHS[layer])
+            assert model[f"b{layer}"].shape == (WIDTHS[layer + 1],)
+        assert all(model[name].dtype == np.float32 for name in model)
+
+
+@pytest.mark.parametrize(("path", "samples"), [(bundled.CALIBRATION, 4000), (bundled.TEST, 2000)])
+def test_data_is_raw_pixels_with_labels(path: Path, samples: int):
+    with np.load(path) as data:
+        assert data["x"].shape == (samples, WIDTHS[0]) and data["x"].dtype == np.uint8
+        assert data["y"].shape == (samples,) and data["y"].dtype == np.uint8
+        assert data["x"].max() == 255
+        assert set(data["y"]) == set(range(WIDTHS[-1]))
+
+
+def test_accuracy_is_as_stated():
+    readme = (bundled.TEST.parent / "README.md").read_text()
+    stated = float(re.search(r"accuracy on `test.npz`: (0\.\d+)", readme)[1])
+    with np.load(bundled.MODEL) as model:
+        weights, biases = ([model[f"{kind}{layer}"] for layer in range(4)] for kind in "Wb")
+    network = chain(weights, biases, [RELU, RELU, RELU, IDENTITY])
+    with np.load(bundled.TEST) as test:
+        accuracy = np.mean(forward(network, test["x"], np.float32).argmax(axis=1) == test["y"])
+    assert accuracy == pytest.approx(stated, abs=0.002)
+    assert stated >= 0.89
+
+
+def test_size():
+    paths = (bundled.MODEL, bundled.CALIBRATION, bundled.TEST)
+    assert sum(path.stat().st_size for path in paths) < 6.5 * MEGABYTE

@@ -1,0 +1,83 @@
+"""Kernels whose rows threads share: the same numbers, to the last bit, as those of a single thread."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from repurpose_hpc import kernels
+from repurpose_hpc.kernels import ACTIVATION_CODES, INDEX_DTYPE
+from repurpose_hpc.kernels.parallel import row_shares
+from repurpose_hpc.model.operations import Window
+from repurpose_hpc.runtime.buffers import Scratch
+from repurpose_hpc.runtime.lowering.blocks import COMPUTE, CsrProduct, DenseProduct
+from repurpose_hpc.runtime.lowering.convolution import Direct
+from repurpose_hpc.runtime.schedule import threads as parallel
+
+EPILOGUE = ACTIVATION_CODES["relu"], 0.0, 0.0
+
+
+@given(work=st.lists(st.integers(0, 9), max_size=40), threads=st.integers(1, 9))
+def test_shares_cover_all_rows_once_and_are_fair(work, threads):
+    before = np.concatenate([[0], np.cumsum(work, dtype=np.int64)])
+    shares = row_shares(before.astype(INDEX_DTYPE), threads)
+    assert shares[0] == 0 and shares[-1] == len(work) and len(shares) == threads + 1
+    assert (np.diff(shares) >= 0).all()
+    most = max(work, default=0)
+    assert np.diff(before[shares]).max() <= -(-int(before[-1]) // threads) + most
+
+
+@pytest.fixture
+def sharing_all(monkeypatch):
+    """Rows are shared however few they are."""
+    monkeypatch.setattr(parallel, "LEAST_WORK", 0)
+
+
+def results(product, X, columns, m, threads):
+    """act(bias + W X), then act(that + W X)."""
+    rng = np.random.default_rng(1)
+    bias, out = rng.standard_normal((m, 1)).astype(X.dtype), np.full((m, columns), np.nan, X.dtype)
+    scratch = Scratch(X.dtype, product.scratch(columns))
+    for start in (bias, out):
+        for phase, function, arguments in parallel.on_threads(
+            product.calls(X, start, out, scratch, EPILOGUE), threads
+        ):
+            assert phase == COMPUTE
+            assert (function in parallel._MAKERS) is (threads == 1)
+            function(*arguments)
+    return out
+
+
+@pytest.mark.parametrize("threads", [2, 3, 5])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("make", [DenseProduct, CsrProduct, lambda W: DenseProduct(W, "int8")])
+@pytest.mark.parametrize(("m", "n"), [(0, 4), (1, 1), (7, 30), (100, 33), (129, 0)])
+@pytest.mark.parametrize("batch", [1, 2, 8, 11, 12, 13, 40])
+def test_products(sharing_all, m, n, batch, make, dtype, threads):
+    rng = np.random.default_rng(m)
+    W = (rng.standard_normal((m, n)) * (rng.random((m, n)) < 0.6)).astype(dtype)
+    X = rng.standard_normal((n, batch)).astype(dtype)
+    product = make(W)
+    alone, together = (results(product, X, batch, m, each) for each in (1, threads))
+    assert alone.tobytes() == together.tobytes()
+    assert np.isfinite(together).all()
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize("m", [1, 9, 40])
+def test_convolutions(sharing_all, m, threads):
+    rng = np.random.default_rng(m)
+    window = Window((9, 7), (3, 2), (2, 1), (1, 1), (1, 0), (5, 6))
+    W, X = (rng.standard_normal(shape).astype(np.float32) for shape in ((m, 5 * 6), (5, 3, 63)))
+    alone, together = (results(Direct(window, W), X, 3 * 30, m, each) for each in (1, threads))
+    assert alone.tobytes() == together.tobytes()
+    assert np.isfinite(together).all()
+
+
+def test_little_work_is_left_to_one_thread():
+    small, large = (DenseProduct(np.ones((n, n), np.float32)) for n in (16, 512))
+    for product, n, kernel in ((small, 16, kernels.dense), (large, 512, kernels.parallel.dense_threads)):
+        X = np.ones((n, 1), np.float32)
+        scratch = Scratch(X.dtype, product.scratch(1))
+        (call,) = parallel.on_threads(product.calls(X, X, np.empty_like(X), scratch, EPILOGUE), 2)
+        assert call[1] is kernel
