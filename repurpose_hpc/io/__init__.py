@@ -1,0 +1,4 @@
+"""Files: samples in, whole files out, lines of progress.
+
+May import nothing of the package but errors.
+"""

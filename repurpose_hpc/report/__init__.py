@@ -1,0 +1,4 @@
+"""What a user sees: reports as text and JSON.
+
+May import plan, model and the ground (errors, io, mpi, process).
+"""

@@ -1,0 +1,1 @@
+"""Plans and shards on disk."""

@@ -1,0 +1,1 @@
+"""Step 1: what the calibration data say about every mixing."""

@@ -1,0 +1,1 @@
+"""Step 2: which worker owns which neuron."""

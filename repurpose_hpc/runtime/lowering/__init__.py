@@ -1,0 +1,1 @@
+"""From operations to the steps that compute them on a rank."""

@@ -1,0 +1,1 @@
+"""From steps to the calls of a forward, carried out by compiled code."""

@@ -1,0 +1,1 @@
+"""How an exchange is carried, one module a transport."""
