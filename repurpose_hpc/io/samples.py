@@ -1,4 +1,4 @@
-"""Samples in files: streamed in batches, so that a file need not fit in memory.
+"""Samples in files or arrays, streamed in batches, so that a file need not fit in memory.
 
 ``.npy`` is memory-mapped, the ``x`` of an ``.npz`` is read from the archive row by row, the
 ``x`` of an ``.h5`` in slabs.  Samples come first; further axes are flattened in C order.
@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,20 +30,43 @@ _READ_ERRORS = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile,
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """The samples of a file, not yet read.
+    """Samples and their labels, of a file that is not yet read (``open``) or of arrays (``of``).
 
     Attributes:
-        path: the file.
+        name: of the file or the array, for messages.
         samples: how many.
-        shape: of a sample in the file.
-        labels: class of each sample, shape (samples,), int64; None if the file has none.
+        shape: of a sample.
+        labels: class of each sample, shape (samples,), int64; None if there are none.
     """
 
-    path: Path
+    name: str
     samples: int
     shape: tuple[int, ...]
     labels: np.ndarray | None
     _reader: Reader
+    _digest: Callable[[], str]
+
+    @classmethod
+    def of(cls, x: np.ndarray, y: np.ndarray | None = None) -> Samples:
+        """Samples in memory; the arrays are not copied.
+
+        Args:
+            x: samples first, (samples, ...), real numbers of any type.
+            y: an integer label for each, (samples,).
+
+        Raises:
+            UserError: no samples, not real numbers, labels that are not one integer for each sample.
+        """
+        x = np.asarray(x)
+        _check_array(x.shape, x.dtype, "x")
+        labels = None if y is None else np.asarray(y)
+        digest = partial(_array_digest, x, labels)
+        return _make_samples("x", x.shape, labels, lambda batch_size: _slabs(x, batch_size), digest)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Samples:
+        """The samples of a file, see ``open_samples``."""
+        return open_samples(path)
 
     @property
     def width(self) -> int:
@@ -66,7 +90,7 @@ class Samples:
         Raises:
             UserError: the file ends early or cannot be read.
         """
-        with _reading(self.path):
+        with _reading(self.name):
             for raw in self._reader(batch_size):
                 rows = raw.reshape(len(raw), self.width)
                 if columns is not None:
@@ -86,16 +110,16 @@ class Samples:
             self,
             samples=int(np.count_nonzero(chosen)),
             labels=None if self.labels is None else self.labels[chosen],
-            _reader=lambda batch_size: _chosen_rows(self._reader(batch_size), chosen, self.path),
+            _reader=lambda batch_size: _chosen_rows(self._reader(batch_size), chosen, self.name),
         )
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the file's bytes."""
-        digest = hashlib.sha256()
-        with _reading(self.path), open(self.path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return digest.hexdigest()
+        """SHA-256 (hex) of the file's bytes, or of the arrays with their types and shapes.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        return self._digest()
 
 
 def open_samples(path: str | Path) -> Samples:
@@ -120,12 +144,12 @@ def open_samples(path: str | Path) -> Samples:
         return opener(path)
 
 
-def check_finite(batch: np.ndarray, path: str | Path, first_sample: int = 0) -> None:
+def check_finite(batch: np.ndarray, name: str, first_sample: int = 0) -> None:
     """Refuse NaN and infinity.
 
     Args:
-        batch: shape (batch, width), as read from ``path``.
-        path: for the message.
+        batch: shape (batch, width), as read.
+        name: of the samples, for the message.
         first_sample: position in the file of the first sample of ``batch``.
 
     Raises:
@@ -136,7 +160,7 @@ def check_finite(batch: np.ndarray, path: str | Path, first_sample: int = 0) -> 
         return
     row, column = np.argwhere(~finite)[0]
     raise UserError(
-        f"{path}: expected finite values, found {batch[row, column]} in sample {first_sample + row}, "
+        f"{name}: expected finite values, found {batch[row, column]} in sample {first_sample + row}, "
         f"column {column} (counted from 0); remove the sample or replace the value"
     )
 
@@ -154,24 +178,24 @@ def check_shape(samples: Samples, shape: tuple[int, ...]) -> None:
     inputs = math.prod(shape)
     if samples.width != inputs:
         raise UserError(
-            f"{samples.path}: expected {inputs} values per sample as the network has {inputs} inputs, found "
+            f"{samples.name}: expected {inputs} values per sample as the network has {inputs} inputs, found "
             f"{samples.width}; check that data and model belong together"
         )
     found, expected = ([size for size in each if size > 1] for each in (samples.shape, shape))
     if len(expected) > 1 and len(found) > 1 and found != expected:
         raise UserError(
-            f"{samples.path}: expected samples of shape {shape}, or the same values flattened, found shape "
+            f"{samples.name}: expected samples of shape {shape}, or the same values flattened, found shape "
             f"{samples.shape}; transpose the axes"
         )
 
 
-def check_labels(labels: np.ndarray, classes: int, path: str | Path) -> None:
+def check_labels(labels: np.ndarray, classes: int, name: str) -> None:
     """Refuse labels that are not in 0 .. ``classes`` - 1.
 
     Args:
         labels: shape (samples,), integers.
         classes: number of outputs of the network.
-        path: for the message.
+        name: of the samples, for the message.
 
     Raises:
         UserError: names the first sample with such a label.
@@ -179,14 +203,14 @@ def check_labels(labels: np.ndarray, classes: int, path: str | Path) -> None:
     bad = np.flatnonzero((labels < 0) | (labels >= classes))
     if bad.size:
         raise UserError(
-            f"{path}: y: expected labels from 0 to {classes - 1} as the network has {classes} outputs, "
+            f"{name}: y: expected labels from 0 to {classes - 1} as the network has {classes} outputs, "
             f"found {labels[bad[0]]} at sample {bad[0]} ({bad.size} such labels in all); "
             "check that data and model belong together"
         )
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _reading(path: str | Path) -> Iterator[None]:
     """Turn what a damaged or missing file raises into a message."""
     try:
         yield
@@ -201,9 +225,9 @@ def _reading(path: Path) -> Iterator[None]:
 def _open_npy(path: Path) -> Samples:
     with open(path, "rb") as file:
         shape, _, dtype = _read_header(file)
-    _check_array(shape, dtype, path)
+    _check_array(shape, dtype, str(path))
     mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    return _make_samples(path, shape, None, lambda batch_size: _slabs(mapped, batch_size))
+    return _file_samples(path, shape, None, lambda batch_size: _slabs(mapped, batch_size))
 
 
 def _open_npz(path: Path) -> Samples:
@@ -212,13 +236,13 @@ def _open_npz(path: Path) -> Samples:
         _require_x("x.npy" in names, [name.removesuffix(".npy") for name in names], path)
         with archive.open("x.npy") as member:
             shape, fortran, dtype = _read_header(member)
-    _check_array(shape, dtype, path)
+    _check_array(shape, dtype, str(path))
     labels = None
     if "y.npy" in names:
         with np.load(path, allow_pickle=False) as arrays:
             labels = arrays["y"]
     read = _npz_whole if fortran else _npz_rows
-    return _make_samples(path, shape, labels, lambda batch_size: read(path, batch_size))
+    return _file_samples(path, shape, labels, lambda batch_size: read(path, batch_size))
 
 
 def _open_h5(path: Path) -> Samples:
@@ -226,17 +250,44 @@ def _open_h5(path: Path) -> Samples:
         _require_x(isinstance(file.get("x"), h5py.Dataset), list(file), path)
         shape, dtype = file["x"].shape, file["x"].dtype
         labels = file["y"][()] if isinstance(file.get("y"), h5py.Dataset) else None
-    _check_array(shape, dtype, path)
-    return _make_samples(path, shape, labels, lambda batch_size: _h5_slabs(path, batch_size))
+    _check_array(shape, dtype, str(path))
+    return _file_samples(path, shape, labels, lambda batch_size: _h5_slabs(path, batch_size))
 
 
 _OPENERS = {".npy": _open_npy, ".npz": _open_npz, ".h5": _open_h5, ".hdf5": _open_h5}
 
 
-def _make_samples(path: Path, shape: tuple[int, ...], labels: np.ndarray | None, reader: Reader) -> Samples:
+def _file_samples(path: Path, shape: tuple[int, ...], labels: np.ndarray | None, reader: Reader) -> Samples:
+    return _make_samples(str(path), shape, labels, reader, partial(_file_digest, path))
+
+
+def _make_samples(
+    name: str,
+    shape: tuple[int, ...],
+    labels: np.ndarray | None,
+    reader: Reader,
+    digest: Callable[[], str],
+) -> Samples:
     if labels is not None:
-        labels = _as_labels(labels, shape[0], path)
-    return Samples(path, shape[0], shape[1:], labels, reader)
+        labels = _as_labels(labels, shape[0], name)
+    return Samples(name, shape[0], shape[1:], labels, reader, digest)
+
+
+def _file_digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with _reading(path), open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _array_digest(x: np.ndarray, y: np.ndarray | None) -> str:
+    digest = hashlib.sha256()
+    for array in (x, y):
+        if array is not None:
+            digest.update(f"{array.dtype.str} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _require_x(found: bool, names: list[str], path: Path) -> None:
@@ -246,25 +297,25 @@ def _require_x(found: bool, names: list[str], path: Path) -> None:
         )
 
 
-def _check_array(shape: tuple[int, ...] | None, dtype: np.dtype, path: Path) -> None:
+def _check_array(shape: tuple[int, ...] | None, dtype: np.dtype, name: str) -> None:
     """Samples must be a non-empty array of real numbers."""
     if dtype.kind not in "biuf":
         raise UserError(
-            f"{path}: expected samples that are real numbers, found type {dtype}; "
+            f"{name}: expected samples that are real numbers, found type {dtype}; "
             "convert them, e.g. with x.astype(numpy.float32)"
         )
     if not shape or 0 in shape:
         raise UserError(
-            f"{path}: expected samples of shape (samples, width), found shape {shape}; the data is empty"
+            f"{name}: expected samples of shape (samples, width), found shape {shape}; the data is empty"
         )
 
 
-def _as_labels(y: np.ndarray, samples: int, path: Path) -> np.ndarray:
+def _as_labels(y: np.ndarray, samples: int, name: str) -> np.ndarray:
     if y.dtype.kind not in "iu":
-        raise UserError(f"{path}: y: expected integer labels, found {y.dtype}; store y.astype(numpy.int64)")
+        raise UserError(f"{name}: y: expected integer labels, found {y.dtype}; store y.astype(numpy.int64)")
     if y.shape != (samples,):
         raise UserError(
-            f"{path}: y: expected one label for each of {samples} samples, found shape {y.shape}; "
+            f"{name}: y: expected one label for each of {samples} samples, found shape {y.shape}; "
             "store class numbers (not one-hot vectors) of shape (samples,)"
         )
     return y.astype(np.int64)
@@ -301,10 +352,10 @@ def _npz_rows(path: Path, batch_size: int) -> Iterator[np.ndarray]:
             yield np.frombuffer(block, dtype).reshape(count, *axes)
 
 
-def _chosen_rows(blocks: Iterator[np.ndarray], chosen: np.ndarray, path: Path) -> Iterator[np.ndarray]:
+def _chosen_rows(blocks: Iterator[np.ndarray], chosen: np.ndarray, name: str) -> Iterator[np.ndarray]:
     first = 0
     for block in blocks:
-        check_finite(block.reshape(len(block), -1), path, first)
+        check_finite(block.reshape(len(block), -1), name, first)
         rows = block[chosen[first : first + len(block)]]
         first += len(block)
         if len(rows):

@@ -58,7 +58,7 @@ def restructure_to(
     team.map(check_place, [directory])
     check_shape(samples, network.input_shape)
     if samples.labels is not None:
-        check_labels(samples.labels, network.outputs, samples.path)
+        check_labels(samples.labels, network.outputs, samples.name)
     inputs = {
         "model_fingerprint": network.fingerprint(),
         "calibration_sha256": samples.fingerprint(),

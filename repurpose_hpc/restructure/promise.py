@@ -110,13 +110,13 @@ def check_samples(network: Network, samples: Samples, options: Options) -> None:
             )
         if samples.labels is None:
             raise UserError(
-                f"{samples.path}: expected labels y beside the samples for --max-accuracy-drop, found none; "
+                f"{samples.name}: expected labels y beside the samples for --max-accuracy-drop, found none; "
                 "add them, or promise --max-output-error"
             )
         needed, what = samples_needed(options.max_accuracy_drop), _promised(options)
     if samples.samples // ONE_IN < needed:
         raise UserError(
-            f"{samples.path}: expected at least {needed * ONE_IN} samples for {what}, so that {needed} can "
+            f"{samples.name}: expected at least {needed * ONE_IN} samples for {what}, so that {needed} can "
             f"be held out (1 in {ONE_IN}), found {samples.samples}: too few to promise; add samples or "
             "allow more"
         )

@@ -36,7 +36,7 @@ def check_input(file: Samples, network: Network) -> None:
     """
     check_shape(file, network.input_shape)
     if file.labels is not None:
-        check_labels(file.labels, network.outputs, file.path)
+        check_labels(file.labels, network.outputs, file.name)
 
 
 class Checks:

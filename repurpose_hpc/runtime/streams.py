@@ -70,7 +70,7 @@ def finite_batches(
         if not np.isfinite(batch).all():
             whole = np.zeros((len(batch), file.width), dtype)
             whole[:, slice(None) if columns is None else columns] = batch
-            check_finite(whole, file.path, first)
+            check_finite(whole, file.name, first)
         first += len(batch)
         yield batch
 

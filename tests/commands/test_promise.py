@@ -110,7 +110,7 @@ def test_restructuring_sees_the_rest_only(network, samples):
         return restructure(network, data, options, log)
 
     outcome = keep_promise(network, samples, Options(WORKERS, max_output_error=0.5, seed=4), spy, quiet)
-    x = np.load(samples.path)["x"].astype(np.float32)
+    x = np.load(samples.name)["x"].astype(np.float32)
     rest = x[~hold_out(SAMPLES, seed=4)]
     for given_samples in (*seen, *outcome.calibration.batches(SAMPLES)):
         np.testing.assert_array_equal(given_samples, rest)
@@ -183,7 +183,7 @@ def test_a_promise_that_other_options_break(network, samples, tmp_path, limit):
 @pytest.mark.parametrize("command", ["restructure", "infer"])
 def test_command_lines_that_cannot_be_meant(mpirun, tmp_path, samples, command):
     small_plans.write_model(tmp_path / "model.npz", small_plans.random_network())
-    needs = {"restructure": ("--out", tmp_path / "out"), "infer": ("--input", samples.path)}[command]
+    needs = {"restructure": ("--out", tmp_path / "out"), "infer": ("--input", samples.name)}[command]
     both = ("--comm-budget", 0.05, "--max-accuracy-drop", 1)
     for arguments, expected in (
         (both, "--max-accuracy-drop: not allowed with argument --comm-budget"),
@@ -192,20 +192,20 @@ def test_command_lines_that_cannot_be_meant(mpirun, tmp_path, samples, command):
         (("--max-accuracy-drop", "nan"), "above 0 and below 100, got nan"),
         (("--max-output-error", "inf"), "finite number, 0 or more, got inf"),
     ):
-        message = refusal(mpirun, tmp_path, 2, command, *needs, "--calibration", samples.path, *arguments)
+        message = refusal(mpirun, tmp_path, 2, command, *needs, "--calibration", samples.name, *arguments)
         assert expected in message
 
 
 @pytest.mark.parametrize("command", ["restructure", "infer"])
 def test_data_that_cannot_keep_a_promise(mpirun, tmp_path, samples, command):
     small_plans.write_model(tmp_path / "model.npz", small_plans.random_network())
-    np.save(tmp_path / "unlabelled.npy", np.load(samples.path)["x"])
-    np.save(tmp_path / "few.npy", np.load(samples.path)["x"][: ONE_IN - 1])
-    needs = {"restructure": ("--out", tmp_path / "out"), "infer": ("--input", samples.path)}[command]
+    np.save(tmp_path / "unlabelled.npy", np.load(samples.name)["x"])
+    np.save(tmp_path / "few.npy", np.load(samples.name)["x"][: ONE_IN - 1])
+    needs = {"restructure": ("--out", tmp_path / "out"), "infer": ("--input", samples.name)}[command]
     for calibration, option, expected in (
         (tmp_path / "unlabelled.npy", ("--max-accuracy-drop", 1), "expected labels y"),
         (
-            samples.path,
+            samples.name,
             ("--max-accuracy-drop", 1),
             "at least 1840 samples for --max-accuracy-drop 1, so that 368",
         ),
@@ -238,7 +238,7 @@ def refusal(mpirun, folder, status, command, *arguments) -> str:
 def test_infer_keeps_a_promise_and_certifies(mpirun, tmp_path, network, samples):
     small_plans.write_model(tmp_path / "model.npz", network)
     report, output = tmp_path / "report.json", tmp_path / "y.h5"
-    arguments = ("--calibration", samples.path, "--input", samples.path, "--workers", WORKERS, "--repeat", 0)
+    arguments = ("--calibration", samples.name, "--input", samples.name, "--workers", WORKERS, "--repeat", 0)
     command = ("-m", "repurpose_hpc.infer", tmp_path / "model.npz", *arguments, "--report", report)
     for tolerance, cached in ((0.1, False), (0.1, True), (1e-3, False)):
         done = mpirun(
@@ -256,7 +256,7 @@ def test_infer_keeps_a_promise_and_certifies(mpirun, tmp_path, network, samples)
         outputs = file["y"][()]
     stored = read_plan(Path(found["shards"]))
     whole = assemble([read_shard(stored, worker) for worker in range(WORKERS)])
-    x = np.load(samples.path)["x"]
+    x = np.load(samples.name)["x"]
     certified = Certificate(network, whole).add(x, outputs)
     assert found["certified"] == certified.mean() > 0
     assert (outputs.argmax(axis=1) == forward(network, x).argmax(axis=1))[certified].all()
@@ -264,7 +264,7 @@ def test_infer_keeps_a_promise_and_certifies(mpirun, tmp_path, network, samples)
 
 def test_certifying_shards_needs_their_model(mpirun, tmp_path, samples):
     small_plans.write_shards(tmp_path / "shards", 2)
-    command = ("-m", "repurpose_hpc.infer", "--shards", tmp_path / "shards", "--input", samples.path)
+    command = ("-m", "repurpose_hpc.infer", "--shards", tmp_path / "shards", "--input", samples.name)
     done = mpirun(2, *command, "--certify")
     assert done.returncode == 2 and "--certify needs MODEL" in done.stderr
     done = mpirun(2, *command, "--max-output-error", 0.1)

@@ -216,7 +216,7 @@ def map_batches(
     def work(numbered: tuple[int, np.ndarray]) -> Result:
         number, raw = numbered
         batch = raw.astype(np.float64)
-        check_finite(batch, stream.samples.path, number * stream.rows)
+        check_finite(batch, stream.samples.name, number * stream.rows)
         return function(number, np.ascontiguousarray(batch.T))
 
     for numbered in team.in_rounds(enumerate(stream.samples.batches(stream.rows, dtype=None))):

@@ -40,8 +40,8 @@ class Subject:
         return {
             "version": __version__,
             "model": {"path": str(self.model), "sha256": self.network.fingerprint()},
-            "calibration": {"path": str(self.calibration.path), "sha256": self.calibration.fingerprint()},
-            "test": {"path": str(self.test.path), "sha256": self.test.fingerprint()},
+            "calibration": {"path": self.calibration.name, "sha256": self.calibration.fingerprint()},
+            "test": {"path": self.test.name, "sha256": self.test.fingerprint()},
         }
 
 
@@ -55,7 +55,7 @@ def open_subject(model: Path, calibration: Path, test: Path) -> Subject:
     for samples in (subject.calibration, subject.test):
         check_shape(samples, subject.network.input_shape)
         if samples.labels is not None:
-            check_labels(samples.labels, subject.network.outputs, samples.path)
+            check_labels(samples.labels, subject.network.outputs, samples.name)
     return subject
 
 

@@ -73,7 +73,7 @@ class TrainedNetwork:
         model = {"path": str(self.path), "sha256": self.trained.fingerprint()}
         if self.samples is None:
             return {"model": model}
-        calibration = {"path": str(self.samples.path), "sha256": self.samples.fingerprint()}
+        calibration = {"path": self.samples.name, "sha256": self.samples.fingerprint()}
         return {"model": model, "calibration": calibration}
 
     def restructure(self, directory: Path, options: Options, dtype: type, team: Team, log: Log) -> None:

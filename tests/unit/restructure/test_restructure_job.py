@@ -163,7 +163,7 @@ def test_under_mpirun_the_same_shards(network, samples, tmp_path, mpirun):
     for ranks in (1, 2, 3, 5):
         out = tmp_path / str(ranks)
         command = ("-m", "repurpose_hpc.restructure", model, "--workers", 3, "--out", out)
-        done = mpirun(ranks, *command, "--calibration", samples.path, env={"OMP_NUM_THREADS": "1"})
+        done = mpirun(ranks, *command, "--calibration", samples.name, env={"OMP_NUM_THREADS": "1"})
         assert done.returncode == 0, done.stderr
         contents.append([path.read_bytes() for path in sorted(out.iterdir())])
     assert all(content == contents[0] for content in contents)
@@ -173,7 +173,7 @@ def test_under_mpirun_the_same_shards(network, samples, tmp_path, mpirun):
 def test_mistakes_end_with_one_message(samples, tmp_path, mpirun, ranks):
     model = tmp_path / "model.npz"
     np.savez(model, W0=np.ones((3, 7)), b0=np.zeros(3))
-    command = ("-m", "repurpose_hpc.restructure", model, "--workers", 2, "--calibration", samples.path)
+    command = ("-m", "repurpose_hpc.restructure", model, "--workers", 2, "--calibration", samples.name)
     for arguments, status in ((("--out", tmp_path / "out"), 1), (("--comm-budget", 2, "--out", "x"), 2)):
         done = mpirun(ranks, *command, *arguments)
         assert done.returncode == status
