@@ -1,16 +1,55 @@
 """Restructure a trained network for P workers and run it over MPI (RePurpose).
 
-The pipeline is the package: ``model`` -> ``restructure`` -> ``plan`` -> ``runtime``.
+The pipeline is the package: ``model`` -> ``restructure`` -> ``plan`` -> ``runtime``.  The names below are
+the library; each is imported when it is first used, so that a command can set the number of threads before
+NumPy is there.
+
+>>> import repurpose_hpc as rp
+>>> network = rp.load_model("model.onnx")
+>>> cut = rp.restructure_network(network, rp.Samples.of(x), workers=8, comm_budget=0.05)
+>>> y = rp.Session(cut).run(x)
 """
 
+from __future__ import annotations
+
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from repurpose_hpc.errors import UserError
+    from repurpose_hpc.io.samples import Samples
+    from repurpose_hpc.model.importers.load import load_model
     from repurpose_hpc.model.importers.torch import from_torch
+    from repurpose_hpc.plan.files.store import open_plan
+    from repurpose_hpc.restructure.job import Restructured, restructure_network
+    from repurpose_hpc.restructure.options import Options
+    from repurpose_hpc.runtime.session import Session
 
-__all__ = ["from_torch"]
+__all__ = [
+    "Options",
+    "Restructured",
+    "Samples",
+    "Session",
+    "UserError",
+    "from_torch",
+    "load_model",
+    "open_plan",
+    "restructure_network",
+]
 __version__ = "0.1.0"
+
+_HOMES = {
+    "load_model": "model.importers.load",
+    "from_torch": "model.importers.torch",
+    "Samples": "io.samples",
+    "Options": "restructure.options",
+    "restructure_network": "restructure.job",
+    "Restructured": "restructure.job",
+    "Session": "runtime.session",
+    "open_plan": "plan.files.store",
+    "UserError": "errors",
+}
 
 # The Numba kernels live in ``kernels/`` at the top of the checkout and are installed as
 # ``repurpose_hpc.kernels``.  In a checkout they are found beside this package.
@@ -20,9 +59,10 @@ if not (_package / "kernels").is_dir() and (_package.parent / "kernels" / "jit.p
 
 
 def __getattr__(name: str) -> object:
-    # The commands must not import NumPy before they have set the number of its threads.
-    if name == "from_torch":
-        from repurpose_hpc.model.importers.torch import from_torch
-
-        return from_torch
+    if name in _HOMES:
+        return getattr(import_module(f"repurpose_hpc.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
