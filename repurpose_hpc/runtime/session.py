@@ -1,0 +1,169 @@
+"""A restructured network to call from Python: arrays in, arrays out.
+
+Without a communicator one process hosts all workers, and MPI is never started.  With one, every rank hosts
+its share: the root sends the others the samples where only it has them, ranks exchange ghosts and sums as
+in ``infer``, and the outputs are gathered on the root.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.samples import Samples, check_finite, check_shape
+from repurpose_hpc.model.forward import apply_heads
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.mpi.agreement import agreed
+from repurpose_hpc.plan.files.store import StoredPlan, open_plan, read_shard
+from repurpose_hpc.plan.plan import Plan
+from repurpose_hpc.plan.shard import Shard, make_shard
+from repurpose_hpc.runtime.context import Formats
+from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
+from repurpose_hpc.runtime.hosting import hosted_workers
+from repurpose_hpc.runtime.program import Program
+from repurpose_hpc.runtime.shards import cast, read_once
+from repurpose_hpc.runtime.streams import OutputGather
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+class Cut(Protocol):
+    """A network that was restructured, such as ``Restructured``."""
+
+    @property
+    def network(self) -> Network:
+        """The adjusted weights."""
+
+    @property
+    def plan(self) -> Plan:
+        """Owners and masks."""
+
+
+class Session:
+    """A restructured network, ready to run.
+
+    *Collective* over ``comm``, if there is one, are the constructor, ``run`` and ``close``.  A session is
+    a context manager; leaving the block closes it.
+    """
+
+    def __init__(
+        self,
+        source: Cut | StoredPlan | str | Path,
+        comm: MPI.Comm | None = None,
+        *,
+        batch_size: int = 256,
+        dtype: type = np.float32,
+        transport: str = DEFAULT_TRANSPORT,
+        threads: int = 1,
+    ) -> None:
+        """Load or cut this rank's part of the network.
+
+        Args:
+            source: what ``restructure_network`` returned, the same on every rank; or a directory of
+                shards, or what ``open_plan`` read of it.
+            comm: at most as many ranks as there are workers; None: this process hosts all workers.
+            batch_size: samples per forward, at most.
+            dtype: float32 or float64, to compute in.
+            transport: how exchanges are carried, as ``infer --exchange``.
+            threads: of this rank, which share the rows of every product.
+
+        Raises:
+            UserError: on every rank: more ranks than workers, or files that are missing or damaged.
+        """
+        self._comm, self._batch_size, self._dtype = comm, batch_size, np.dtype(dtype)
+        ranks, rank = (1, 0) if comm is None else (comm.size, comm.rank)
+        with agreed(comm):
+            if isinstance(source, (str, Path)):
+                source = open_plan(source)
+            shards = _shards(source, ranks, rank, self._dtype)
+        self._graph = shards[0].graph
+        formats = Formats(comm_dtype=source.plan.comm_dtype)
+        self._program = Program(shards, comm, batch_size, formats, transport, threads)
+        self._gather = None
+        if comm is not None:
+            self._gather = OutputGather(comm, self._program.output_columns, self._dtype, batch_size)
+
+    def run(self, x: np.ndarray | None) -> np.ndarray | tuple[np.ndarray, ...] | None:
+        """Compute the outputs of samples; collective.
+
+        Args:
+            x: samples first, (samples, ...), each as the model takes it or flattened.  With a
+                communicator the root must have it; where any other rank gives None, the root sends it.
+
+        Returns:
+            on the root the outputs in the order of the model, each (samples, neurons) or (samples,
+            channels, *positions), ``dtype``; a tuple where the model has several outputs.  None elsewhere.
+
+        Raises:
+            UserError: on every rank: values that are not finite, or another shape.
+        """
+        samples = self._checked(x)
+        is_root = self._comm is None or self._comm.rank == 0
+        flat = np.empty((len(samples), self._graph.outputs if is_root else 0), self._dtype)
+        for first in range(0, len(samples), self._batch_size):
+            batch = samples[first : first + self._batch_size, self._program.input_columns]
+            rows = self._program.forward(np.ascontiguousarray(batch.T, self._dtype))
+            outputs = self._gathered(rows)
+            if outputs is not None:
+                flat[first : first + len(outputs)] = outputs
+        return self._shaped(apply_heads(self._graph, flat)) if is_root else None
+
+    def close(self) -> None:
+        """Give back what MPI keeps; collective."""
+        self._program.free()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:  # a rank that failed must not wait for the others
+            self.close()
+
+    def _checked(self, x: np.ndarray | None) -> np.ndarray:
+        """The samples, (samples, inputs), on every rank."""
+        with agreed(self._comm):
+            if x is None and (self._comm is None or self._comm.rank == 0):
+                raise UserError("x: expected an array of samples on the root, found None; give it there")
+            if x is not None:
+                x = np.asarray(x)
+                samples = Samples.of(x)
+                check_shape(samples, self._graph.input_shape)
+                x = x.reshape(len(x), samples.width)
+                check_finite(x, samples.name)
+        if self._comm is None:
+            assert x is not None
+            return x
+        has_all = all(self._comm.allgather(x is not None))
+        return x if x is not None and has_all else self._comm.bcast(x, root=0)
+
+    def _gathered(self, rows: np.ndarray) -> np.ndarray | None:
+        """A batch of outputs on the root, (batch, outputs)."""
+        if self._gather is not None:
+            return self._gather(np.ascontiguousarray(rows))
+        outputs = np.empty((rows.shape[1], len(rows)), rows.dtype)
+        outputs[:, self._program.output_columns] = rows.T
+        return outputs
+
+    def _shaped(self, flat: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
+        """Outputs as the model has them, from (samples, outputs)."""
+        graph, parts, first = self._graph, [], 0
+        for tensor in graph.output_tensors:
+            part = flat[:, first : first + graph.size(tensor)]
+            first += part.shape[1]
+            parts.append(part.reshape(len(flat), graph.space(tensor).neurons, *graph.positions_of[tensor]))
+        return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+def _shards(source: Cut | StoredPlan, ranks: int, rank: int, dtype: np.dtype) -> list[Shard]:
+    """The shards of the workers that this rank hosts."""
+    hosted = hosted_workers(source.plan.workers, ranks, rank)
+    if isinstance(source, StoredPlan):
+        return [cast(read_shard(source, worker), dtype) for worker in hosted]
+    return [read_once(make_shard(source.network, source.plan, worker, dtype.type)) for worker in hosted]
