@@ -1,6 +1,6 @@
 """What each ingredient of the method brings: the full method, and the same without one of them.
 
-    python scripts/ablation.py MODEL --calibration DATA --test DATA --out docs/ablation.csv
+    python scripts/ablation.py MODEL --calibration DATA --test DATA --out docs/results/ablation.csv
 
 Every entry restructures anew from the same model and calibration data; the test data only report.  The full
 method is run with three seeds.  Prints a Markdown table.

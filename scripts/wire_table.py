@@ -1,6 +1,7 @@
 """What the formats of the wire cost: bytes, accuracy and output error, as CSV and as a Markdown table.
 
-    python scripts/wire_table.py MODEL --calibration DATA --test DATA --workers 8 --out docs/wire_table.csv
+    python scripts/wire_table.py MODEL --calibration DATA --test DATA --workers 8 \\
+        --out docs/results/comm_dtype.csv
 
 Every wire is measured twice: with weights adjusted for it, and with weights adjusted for exact ghosts.  The
 test data only report.
