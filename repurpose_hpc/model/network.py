@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
-from repurpose_hpc.model.operations import Mixing, Operation
+from repurpose_hpc.model.operations import Mixing, Operation, Shape
 
 HEADS = ("identity", "softmax", "log_softmax")
 
@@ -82,6 +82,10 @@ class Network:
     def values(self, tensor: str) -> int:
         """Values per neuron and sample: what sending a neuron costs (s_j)."""
         return math.prod(self.positions_of[tensor])
+
+    def shape(self, tensor: str) -> Shape:
+        """Neurons and positions."""
+        return Shape(self.space(tensor).neurons, self.positions_of[tensor])
 
     def size(self, tensor: str) -> int:
         """Values per sample."""
