@@ -5,8 +5,7 @@ A rank hosts one worker.  ``plan_demand`` counts in a plan; ``scaled`` makes dem
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from repurpose_hpc.model.comm_dtype import BYTES, EXACT
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Depthwise, Elementwise, Mixing, Operation, Pool
+from repurpose_hpc.model.operations import Cost, Mixing, Operation
 from repurpose_hpc.plan.plan import EVERYBODY, Plan
 from repurpose_hpc.plan.rounds import rounds_before
 
@@ -47,7 +46,7 @@ class Traffic:
 
 @dataclass(frozen=True, eq=False)
 class MixingDemand:
-    """A mixing, as ``runtime.mixings`` computes it.
+    """A mixing, as ``runtime.lowering.mixings`` computes it.
 
     Attributes:
         kind: ``DENSE`` (also pointwise, and of whole maps) or ``CONVOLUTION``.
@@ -146,60 +145,61 @@ def plan_demand(network: Network, plan: Plan, per_node: int, wire: str = EXACT) 
         for mixing in network.mixings
     }
 
-    def step(op: Operation) -> Step:
-        if isinstance(op, Mixing):
-            return _mixing_demand(network, plan, op, held, [_traffic([t], per_node) for t in tables[op.name]])
-        return local_demand(network, op, held)
+    mixings = {
+        mixing.name: _mixing_demand(
+            network, plan, mixing, held, [_traffic([table], per_node) for table in tables[mixing.name]]
+        )
+        for mixing in network.mixings
+    }
 
     def together(names: Sequence[str]) -> Traffic:
         return _traffic([table for name in names for table in tables[name]], per_node)
 
-    return demand_in_rounds(network, plan.workers, step, together)
+    return demand_in_rounds(network, plan.workers, mixings, held, together)
 
 
 def demand_in_rounds(
     network: Network,
     ranks: int,
-    step: Callable[[Operation], Step],
+    mixings: Mapping[str, MixingDemand],
+    held: Mapping[str, np.ndarray],
     together: Callable[[Sequence[str]], Traffic],
 ) -> Demand:
-    """The demand whose exchanges are merged, as ``runtime.rounds`` does it.
+    """The demand whose exchanges are merged, as ``runtime.schedule.rounds`` does it.
 
     Args:
         network: the graph.
         ranks: P.
-        step: the demand of an operation.
+        mixings: the demands of the mixings by name.
+        held: see ``held_counts``.
         together: what is exchanged for the mixings with these names, as one exchange.
     """
-    # Activations are part of what comes before.
-    ops = [op for op in network.operations if not isinstance(op, Elementwise)]
-    steps = {op.name: step(op) for op in ops}
-    mixings = network.mixings
-    ghosts = {mixing.source for mixing in mixings if steps[mixing.name].ghosts.active}
-    waiting = {m.name for m in mixings if m.source in ghosts or steps[m.name].sums.active}
+    ops, steps = [], []
+    for op in network.operations:
+        cost = op.cost(network.shape(op.target))
+        if cost is not None:
+            ops.append(op)
+            steps.append(mixings.get(op.name) or _local_demand(network, op, cost, held))
+    ghosts = {mixing.source for mixing in network.mixings if mixings[mixing.name].ghosts.active}
+    waiting = {m.name for m in network.mixings if m.source in ghosts or mixings[m.name].sums.active}
     rounds = rounds_before(network, waiting)
     spans = [(max(rounds[source] for source in op.sources), rounds[op.target]) for op in ops]
     travelling = [
-        [mixing.name for mixing in mixings if rounds[mixing.source] == number]
+        [mixing.name for mixing in network.mixings if rounds[mixing.source] == number]
         for number in range(max(rounds.values()))
     ]
-    return Demand(ranks, [*steps.values()], spans, [together(names) for names in travelling])
+    return Demand(ranks, steps, spans, [together(names) for names in travelling])
 
 
-def local_demand(network: Network, op: Operation, held: dict[str, np.ndarray]) -> LocalDemand:
-    """Of an operation without weights between neurons; ``held`` as of ``held_counts``."""
-    neurons = held[network.space_of[op.target]]
-    if isinstance(op, (Pool, Depthwise)):
-        return LocalDemand(neurons * math.prod(op.window.out[:-1]) * op.window.taps, True)
-    return LocalDemand(neurons * network.values(op.target), False)
+def _local_demand(network: Network, op: Operation, cost: Cost, held: Mapping[str, np.ndarray]) -> LocalDemand:
+    """Of an operation without weights between neurons."""
+    return LocalDemand(held[network.space_of[op.target]] * cost.values, cost.windows)
 
 
 def product_shape(network: Network, mixing: Mixing) -> tuple[str, int]:
-    """What ``runtime.convolution`` makes of a mixing: its kind, and columns for each sample."""
-    window, positions = mixing.window, network.values(mixing.target)
-    if window is None or window.is_pointwise:
-        return DENSE, positions
-    return (DENSE if window.is_whole_map else CONVOLUTION), positions
+    """Kind of a mixing as a product (``runtime.lowering.convolution``), and its columns for each sample."""
+    cost = mixing.cost(network.shape(mixing.target))
+    return CONVOLUTION if cost.windows else DENSE, cost.values
 
 
 def block_density(network: Network, plan: Plan, mixing: Mixing) -> float:

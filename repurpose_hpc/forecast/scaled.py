@@ -26,16 +26,14 @@ import numpy as np
 from repurpose_hpc.forecast.demand import (
     Demand,
     MixingDemand,
-    Step,
     Traffic,
     block_density,
     demand_in_rounds,
-    local_demand,
     product_shape,
 )
 from repurpose_hpc.model.comm_dtype import BYTES, EXACT
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Mixing, Operation
+from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.plan import EVERYBODY, Plan, block_owners, dense_plan
 
 # Of the plan whose sparsity stands for that of the dense network.
@@ -113,16 +111,13 @@ def scaled_demand(
         for mixing in network.mixings
     }
 
-    def step(op: Operation) -> Step:
-        return mixings[op.name] if isinstance(op, Mixing) else local_demand(network, op, held)
-
     def together(names: Sequence[str]) -> Traffic:
         ghosts, sums = ([getattr(mixings[name], kind) for name in names] for kind in ("ghosts", "sums"))
         if BYTES[wire] == BYTES[EXACT]:
             return merged([*ghosts, *sums], per_node)
         return beside(merged(ghosts, per_node), merged(sums, per_node))
 
-    return demand_in_rounds(network, workers, step, together)
+    return demand_in_rounds(network, workers, mixings, held, together)
 
 
 def expected_traffic(
