@@ -11,29 +11,32 @@ import numpy as np
 
 from .jit import jit
 
-ACTIVATION_CODES: dict[str, int] = {
-    "identity": 0,
-    "relu": 1,
-    "leaky_relu": 2,
-    "sigmoid": 3,
-    "tanh": 4,
-    "gelu": 5,
-    "gelu_tanh": 6,
-    "clip": 7,
-    "elu": 8,
-    "hard_sigmoid": 9,
-    "hard_swish": 10,
-    "silu": 11,
-    "square": 12,
-    "power": 13,
-    "softplus": 14,
-    "exp": 15,
-    "abs": 16,
-}
+ACTIVATION_CODES: dict[str, int] = {}
+
+
+def _code(name: str) -> int:
+    """The next code, entered into ``ACTIVATION_CODES``; replays and caches rely on those that there are."""
+    return ACTIVATION_CODES.setdefault(name, len(ACTIVATION_CODES))
+
 
 # Numba folds module constants, but not look-ups in a dictionary.
-IDENTITY, RELU, LEAKY_RELU, SIGMOID, TANH, GELU, GELU_TANH, CLIP, ELU = range(9)
-HARD_SIGMOID, HARD_SWISH, SILU, SQUARE, POWER, SOFTPLUS, EXP, ABS = range(9, 17)
+IDENTITY = _code("identity")
+RELU = _code("relu")
+LEAKY_RELU = _code("leaky_relu")
+SIGMOID = _code("sigmoid")
+TANH = _code("tanh")
+GELU = _code("gelu")
+GELU_TANH = _code("gelu_tanh")
+CLIP = _code("clip")
+ELU = _code("elu")
+HARD_SIGMOID = _code("hard_sigmoid")
+HARD_SWISH = _code("hard_swish")
+SILU = _code("silu")
+SQUARE = _code("square")
+POWER = _code("power")
+SOFTPLUS = _code("softplus")
+EXP = _code("exp")
+ABS = _code("abs")
 
 _SQRT_HALF = math.sqrt(0.5)
 _SQRT_TWO_OVER_PI = math.sqrt(2 / math.pi)

@@ -42,3 +42,4 @@ class Elementwise(OneSource):
         """See ``Operation``."""
         (source,) = sources
         yield from same_positions(source, target)
+        yield from self.activation.problems()
