@@ -37,6 +37,7 @@ POWER = _code("power")
 SOFTPLUS = _code("softplus")
 EXP = _code("exp")
 ABS = _code("abs")
+SELU = _code("selu")
 
 _SQRT_HALF = math.sqrt(0.5)
 _SQRT_TWO_OVER_PI = math.sqrt(2 / math.pi)
@@ -84,6 +85,8 @@ def activate(code: int, alpha: float, beta: float, value: float) -> float:
         return np.exp(value)
     if code == ABS:
         return abs(value)
+    if code == SELU:
+        return _selu(value, alpha, beta)
     return value
 
 
@@ -134,3 +137,9 @@ def _leaky(value: float, alpha: float) -> float:
 @jit
 def _hard_swish(value: float) -> float:
     return value * _ramp(value, 1 / 6, 0.5, 0.0, 1.0)
+
+
+@jit
+def _selu(value: float, alpha: float, beta: float) -> float:
+    real = type(value)
+    return real(beta) * (value if value >= 0 else real(alpha) * np.expm1(value))

@@ -212,5 +212,18 @@ declare(
         onnx={"Abs": lambda: ()},
     )
 )
+declare(
+    Kind(
+        "selu",
+        value=lambda y, a, b: b * np.where(y >= 0, y, a * np.expm1(np.minimum(y, 0))),
+        slope=lambda y, a, b: b * np.where(y >= 0, y.dtype.type(1), a * np.exp(np.minimum(y, 0))),
+        lipschitz=lambda a, b: max(abs(b), abs(a * b)),
+        parameters=(
+            Parameter("depth", default=1.6732632423543772848),
+            Parameter("scale", default=1.0507009873554804934),
+        ),
+        onnx={"Selu": lambda alpha=1.6732631921768188, gamma=1.0507010221481323: (alpha, gamma)},
+    )
+)
 
 KINDS = tuple(DECLARED)
