@@ -38,6 +38,7 @@ SOFTPLUS = _code("softplus")
 EXP = _code("exp")
 ABS = _code("abs")
 SELU = _code("selu")
+CELU = _code("celu")
 
 _SQRT_HALF = math.sqrt(0.5)
 _SQRT_TWO_OVER_PI = math.sqrt(2 / math.pi)
@@ -87,6 +88,8 @@ def activate(code: int, alpha: float, beta: float, value: float) -> float:
         return abs(value)
     if code == SELU:
         return _selu(value, alpha, beta)
+    if code == CELU:
+        return _celu(value, alpha)
     return value
 
 
@@ -143,3 +146,8 @@ def _hard_swish(value: float) -> float:
 def _selu(value: float, alpha: float, beta: float) -> float:
     real = type(value)
     return real(beta) * (value if value >= 0 else real(alpha) * np.expm1(value))
+
+
+@jit
+def _celu(value: float, alpha: float) -> float:
+    return value if value >= 0 else type(value)(alpha) * np.expm1(value / type(value)(alpha))

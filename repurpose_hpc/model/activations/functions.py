@@ -225,5 +225,14 @@ declare(
         onnx={"Selu": lambda alpha=1.6732631921768188, gamma=1.0507010221481323: (alpha, gamma)},
     )
 )
+declare(
+    Kind(
+        "celu",
+        value=lambda y, a, b: np.where(y >= 0, y, a * np.expm1(np.minimum(y, 0) / a)),
+        slope=lambda y, a, b: np.where(y >= 0, y.dtype.type(1), np.exp(np.minimum(y, 0) / a)),
+        parameters=(Parameter("depth", low=0.0, default=1.0),),  # with 0 a ReLU
+        onnx={"Celu": lambda alpha=1.0: (alpha,)},
+    )
+)
 
 KINDS = tuple(DECLARED)
