@@ -39,6 +39,7 @@ EXP = _code("exp")
 ABS = _code("abs")
 SELU = _code("selu")
 CELU = _code("celu")
+SOFTSHRINK = _code("softshrink")
 
 _SQRT_HALF = math.sqrt(0.5)
 _SQRT_TWO_OVER_PI = math.sqrt(2 / math.pi)
@@ -90,6 +91,8 @@ def activate(code: int, alpha: float, beta: float, value: float) -> float:
         return _selu(value, alpha, beta)
     if code == CELU:
         return _celu(value, alpha)
+    if code == SOFTSHRINK:
+        return _softshrink(value, alpha)
     return value
 
 
@@ -151,3 +154,11 @@ def _selu(value: float, alpha: float, beta: float) -> float:
 @jit
 def _celu(value: float, alpha: float) -> float:
     return value if value >= 0 else type(value)(alpha) * np.expm1(value / type(value)(alpha))
+
+
+@jit
+def _softshrink(value: float, alpha: float) -> float:
+    threshold = type(value)(alpha)
+    if abs(value) <= threshold:
+        return type(value)(0)
+    return value + threshold if value < 0 else value - threshold  # NaN stays NaN

@@ -234,5 +234,15 @@ declare(
         onnx={"Celu": lambda alpha=1.0: (alpha,)},
     )
 )
+declare(
+    Kind(
+        "softshrink",
+        value=lambda y, a, b: np.where(np.abs(y) <= a, y.dtype.type(0), y - np.sign(y) * a),
+        slope=lambda y, a, b: (np.abs(y) > a).astype(y.dtype),
+        parameters=(Parameter("threshold", low=0.0, default=0.5),),
+        onnx={"Shrink": lambda bias=0.0, lambd=0.5: (lambd,) if bias == lambd else None},
+        with_numbers=True,
+    )
+)
 
 KINDS = tuple(DECLARED)
