@@ -40,6 +40,7 @@ ABS = _code("abs")
 SELU = _code("selu")
 CELU = _code("celu")
 SOFTSHRINK = _code("softshrink")
+HARDSHRINK = _code("hardshrink")
 
 _SQRT_HALF = math.sqrt(0.5)
 _SQRT_TWO_OVER_PI = math.sqrt(2 / math.pi)
@@ -93,6 +94,8 @@ def activate(code: int, alpha: float, beta: float, value: float) -> float:
         return _celu(value, alpha)
     if code == SOFTSHRINK:
         return _softshrink(value, alpha)
+    if code == HARDSHRINK:
+        return _hardshrink(value, alpha)
     return value
 
 
@@ -162,3 +165,8 @@ def _softshrink(value: float, alpha: float) -> float:
     if abs(value) <= threshold:
         return type(value)(0)
     return value + threshold if value < 0 else value - threshold  # NaN stays NaN
+
+
+@jit
+def _hardshrink(value: float, alpha: float) -> float:
+    return type(value)(0) if abs(value) <= type(value)(alpha) else value

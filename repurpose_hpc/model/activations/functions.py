@@ -244,5 +244,16 @@ declare(
         with_numbers=True,
     )
 )
+declare(
+    Kind(
+        "hardshrink",
+        value=lambda y, a, b: np.where(np.abs(y) <= a, y.dtype.type(0), y),
+        slope=lambda y, a, b: (~(np.abs(y) <= a)).astype(y.dtype),
+        lipschitz=lambda a, b: 1.0 if a == 0 else math.inf,
+        parameters=(Parameter("threshold", low=0.0, default=0.5),),
+        onnx={"Shrink": lambda bias=0.0, lambd=0.5: (lambd,) if bias == 0 else None},
+        with_numbers=True,
+    )
+)
 
 KINDS = tuple(DECLARED)
