@@ -41,6 +41,7 @@ SELU = _code("selu")
 CELU = _code("celu")
 SOFTSHRINK = _code("softshrink")
 HARDSHRINK = _code("hardshrink")
+THRESHOLD = _code("threshold")
 
 _SQRT_HALF = math.sqrt(0.5)
 _SQRT_TWO_OVER_PI = math.sqrt(2 / math.pi)
@@ -96,6 +97,8 @@ def activate(code: int, alpha: float, beta: float, value: float) -> float:
         return _softshrink(value, alpha)
     if code == HARDSHRINK:
         return _hardshrink(value, alpha)
+    if code == THRESHOLD:
+        return _threshold(value, alpha, beta)
     return value
 
 
@@ -170,3 +173,8 @@ def _softshrink(value: float, alpha: float) -> float:
 @jit
 def _hardshrink(value: float, alpha: float) -> float:
     return type(value)(0) if abs(value) <= type(value)(alpha) else value
+
+
+@jit
+def _threshold(value: float, alpha: float, beta: float) -> float:
+    return type(value)(beta) if value <= type(value)(alpha) else value

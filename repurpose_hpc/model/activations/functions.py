@@ -255,5 +255,16 @@ declare(
         with_numbers=True,
     )
 )
+declare(
+    Kind(
+        "threshold",
+        value=lambda y, a, b: np.where(y <= a, b, y),
+        slope=lambda y, a, b: (~(y <= a)).astype(y.dtype),
+        lipschitz=lambda a, b: 1.0 if a == b else math.inf,
+        parameters=(Parameter("threshold"), Parameter("value")),
+        onnx={"ThresholdedRelu": lambda alpha=1.0: (alpha, 0.0)},
+        with_numbers=True,
+    )
+)
 
 KINDS = tuple(DECLARED)
