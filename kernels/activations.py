@@ -42,6 +42,7 @@ CELU = _code("celu")
 SOFTSHRINK = _code("softshrink")
 HARDSHRINK = _code("hardshrink")
 THRESHOLD = _code("threshold")
+SOFTSIGN = _code("softsign")
 
 _SQRT_HALF = math.sqrt(0.5)
 _SQRT_TWO_OVER_PI = math.sqrt(2 / math.pi)
@@ -99,6 +100,8 @@ def activate(code: int, alpha: float, beta: float, value: float) -> float:
         return _hardshrink(value, alpha)
     if code == THRESHOLD:
         return _threshold(value, alpha, beta)
+    if code == SOFTSIGN:
+        return _softsign(value)
     return value
 
 
@@ -178,3 +181,8 @@ def _hardshrink(value: float, alpha: float) -> float:
 @jit
 def _threshold(value: float, alpha: float, beta: float) -> float:
     return type(value)(beta) if value <= type(value)(alpha) else value
+
+
+@jit
+def _softsign(value: float) -> float:
+    return value / (type(value)(1) + abs(value))

@@ -266,5 +266,13 @@ declare(
         with_numbers=True,
     )
 )
+declare(
+    Kind(
+        "softsign",
+        value=lambda y, a, b: y / (1 + np.abs(y)),
+        slope=lambda y, a, b: (1 + np.abs(y)) ** -2,
+        onnx={"Softsign": lambda: ()},
+    )
+)
 
 KINDS = tuple(DECLARED)
