@@ -43,6 +43,7 @@ SOFTSHRINK = _code("softshrink")
 HARDSHRINK = _code("hardshrink")
 THRESHOLD = _code("threshold")
 SOFTSIGN = _code("softsign")
+LOG_SIGMOID = _code("log_sigmoid")
 
 _SQRT_HALF = math.sqrt(0.5)
 _SQRT_TWO_OVER_PI = math.sqrt(2 / math.pi)
@@ -102,6 +103,8 @@ def activate(code: int, alpha: float, beta: float, value: float) -> float:
         return _threshold(value, alpha, beta)
     if code == SOFTSIGN:
         return _softsign(value)
+    if code == LOG_SIGMOID:
+        return _log_sigmoid(value)
     return value
 
 
@@ -186,3 +189,8 @@ def _threshold(value: float, alpha: float, beta: float) -> float:
 @jit
 def _softsign(value: float) -> float:
     return value / (type(value)(1) + abs(value))
+
+
+@jit
+def _log_sigmoid(value: float) -> float:
+    return -_ramp(-value, 1.0, 0.0, 0.0, np.inf) - np.log1p(np.exp(-abs(value)))

@@ -274,5 +274,13 @@ declare(
         onnx={"Softsign": lambda: ()},
     )
 )
+declare(
+    Kind(
+        "log_sigmoid",
+        value=lambda y, a, b: -np.logaddexp(-y, y.dtype.type(0)),
+        slope=lambda y, a, b: _sigmoid(-y),
+        behind=("Log", "sigmoid"),
+    )
+)
 
 KINDS = tuple(DECLARED)
