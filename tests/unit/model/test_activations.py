@@ -25,6 +25,9 @@ def _samples(kind) -> list[Activation]:
     """Some activations of a kind, with parameters in their ranges."""
     count = len(kind.parameters)
     given = dict.fromkeys(numbers[:count] for numbers in PARAMETERS) if count else [()]
+    defaults = tuple(parameter.default for parameter in kind.parameters)
+    if None not in defaults:
+        given = [*given, defaults]
     activations = [Activation(kind.name, *numbers) for numbers in given]
     return [activation for activation in activations if not any(activation.problems())]
 
@@ -72,13 +75,17 @@ def _in_torch(activation: Activation, y: np.ndarray) -> np.ndarray | None:
     names = [(where, name) for where in (functional, torch) for name in (activation.kind, squeezed)]
     known = [getattr(where, name) for where, name in names if hasattr(where, name)]
     function = others.get(activation.kind) or known[0]
-    declared = DECLARED[activation.kind].parameters
-    numbers = _numbers(activation)
-    if activation.kind == "selu":
-        if numbers != tuple(parameter.default for parameter in declared):
-            return None
-        numbers = ()
-    return function(torch.from_numpy(y), *numbers).numpy()
+    numbers, x = _numbers(activation), torch.from_numpy(y)
+    try:
+        return function(x, *numbers).numpy()
+    except (TypeError, RuntimeError):  # it has none, or refuses these
+        defaults = tuple(parameter.default for parameter in DECLARED[activation.kind].parameters)
+        return function(x).numpy() if numbers == defaults else None
+
+
+@each_kind
+def test_pytorch_has_it(kind):
+    assert any(_in_torch(activation, np.ones(3)) is not None for activation in _samples(kind))
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
