@@ -1,4 +1,4 @@
-"""What one forward asks of every rank: products, values to move, messages; all per sample.
+"""Demands of one forward on every rank: products, values to move, messages; all per sample.
 
 A rank hosts one worker.  ``plan_demand`` counts in a plan; ``scaled`` makes demands without one.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ DENSE, CONVOLUTION = "dense", "convolution"
 
 @dataclass(frozen=True, eq=False)
 class Traffic:
-    """What each rank sends and receives inside its node (``LOCAL``) and beyond (``NETWORK``).
+    """Messages and values that each rank exchanges inside its node (``LOCAL``) and beyond (``NETWORK``).
 
     Attributes:
         messages_out, messages_in: (2, P) float64.
@@ -203,7 +204,7 @@ def product_shape(network: Network, mixing: Mixing) -> tuple[str, int]:
 
 
 def block_density(network: Network, plan: Plan, mixing: Mixing) -> float:
-    """Which part of the weights in the blocks of a mixing is not zero."""
+    """Part of the weights in the blocks of a mixing that is not zero."""
     area = np.count_nonzero(plan.allowed(network, mixing)) * mixing.taps
     return np.count_nonzero(mixing.weights) / area if area else 1.0
 
@@ -247,7 +248,7 @@ class _Table(NamedTuple):
 
 
 def _traffic(tables: Sequence[_Table], per_node: int) -> Traffic:
-    """What ``tables`` have, for each pair in one message of each width."""
+    """Traffic of ``tables``, for each pair in one message of each width."""
     node = np.arange(len(tables[0].values)) // per_node
     near = node[:, None] == node
 
@@ -255,12 +256,12 @@ def _traffic(tables: Sequence[_Table], per_node: int) -> Traffic:
         return np.stack([np.where(near, table, 0), np.where(near, 0, table)]).astype(np.float64)
 
     of_width = {
-        width: split(sum(table.values for table in tables if table.width == width))
+        width: split(reduce(np.add, [table.values for table in tables if table.width == width]))
         for width in {table.width for table in tables}
     }
     numbers = (
-        sum((values > 0) * 1.0 for values in of_width.values()),
-        sum(of_width.values()),
-        sum(values * width for width, values in of_width.items()),
+        reduce(np.add, [(values > 0) * 1.0 for values in of_width.values()]),
+        reduce(np.add, of_width.values()),
+        reduce(np.add, [values * width for width, values in of_width.items()]),
     )
-    return Traffic(*(each.sum(axis=axis) for each in numbers for axis in (2, 1)))
+    return Traffic(*(number.sum(axis=axis) for number in numbers for axis in (2, 1)))

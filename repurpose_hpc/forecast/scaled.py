@@ -245,5 +245,5 @@ def _mixing_demand(
 def _spread(shares: np.ndarray, busy: np.ndarray) -> np.ndarray:
     """For each busy worker one of ``shares``, in order; 0 for the others; (P,)."""
     spread, count = np.zeros(busy.size), np.count_nonzero(busy)
-    spread[busy] = shares[np.arange(count) * shares.size // max(count, 1)]
+    spread[busy] = shares[np.arange(count) * shares.size // max(int(count), 1)]
     return spread

@@ -13,6 +13,8 @@ NaN arrives as NaN in every format: in int8 it has the code -128.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 # The format in which values arrive as they are.
@@ -20,7 +22,11 @@ EXACT = "float32"
 BFLOAT16, FLOAT16, INT8 = "bfloat16", "float16", "int8"
 WIRES = (EXACT, BFLOAT16, FLOAT16, INT8)
 # What the codes of ``encode`` are.
-CODES = {BFLOAT16: np.dtype(np.uint16), FLOAT16: np.dtype(np.int16), INT8: np.dtype(np.int8)}
+CODES: dict[str, np.dtype] = {
+    BFLOAT16: np.dtype(np.uint16),
+    FLOAT16: np.dtype(np.int16),
+    INT8: np.dtype(np.int8),
+}
 # Bytes per value; of EXACT in a run in float32.
 BYTES = {EXACT: 4} | {wire: codes.itemsize for wire, codes in CODES.items()}
 # The largest distance between neighbouring values of a format, relative to the value, or to the largest one.
@@ -42,7 +48,7 @@ def scales_of(largest: np.ndarray) -> np.ndarray:
 
 
 def encode(values: np.ndarray, wire: str, scale: np.ndarray | None = None) -> np.ndarray:
-    """What is sent.
+    """Codes of ``values``, to be sent.
 
     Args:
         values: (neurons, ...), real.
@@ -57,12 +63,12 @@ def encode(values: np.ndarray, wire: str, scale: np.ndarray | None = None) -> np
 
 
 def decode(codes: np.ndarray, wire: str, scale: np.ndarray | None = None) -> np.ndarray:
-    """What the receiver makes of ``encode``'s codes: float32 of the same shape; for EXACT the codes."""
+    """Values from ``encode``'s codes: float32 of the same shape; for EXACT the codes themselves."""
     return _DECODERS[wire](codes, scale)
 
 
 def received(values: np.ndarray, wire: str, scale: np.ndarray | None = None) -> np.ndarray:
-    """What arrives when ``values`` are sent, bit for bit; see ``encode`` and ``decode``."""
+    """Values that arrive when ``values`` are sent, bit for bit; see ``encode`` and ``decode``."""
     return decode(encode(values, wire, scale), wire, scale)
 
 
@@ -92,7 +98,7 @@ def _decode_float16(codes: np.ndarray, _: np.ndarray | None) -> np.ndarray:
     return codes.view(np.float16).astype(np.float32)
 
 
-def _encode_int8(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def _encode_int8(values: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
     values, scale = np.asarray(values, np.float32), _per_neuron(scale, values.ndim)
     with np.errstate(over="ignore", invalid="ignore"):
         steps = np.rint(np.divide(values, scale, out=np.zeros_like(values), where=scale > 0))
@@ -100,24 +106,26 @@ def _encode_int8(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(values), NAN_CODE, codes).astype(np.int8)
 
 
-def _decode_int8(codes: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def _decode_int8(codes: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
     with np.errstate(over="ignore"):
         values = codes.astype(np.float32) * _per_neuron(scale, codes.ndim)
     return np.where(codes == NAN_CODE, np.float32(np.nan), values)
 
 
-def _per_neuron(scale: np.ndarray, dimensions: int) -> np.ndarray:
+def _per_neuron(scale: np.ndarray | None, dimensions: int) -> np.ndarray:
     """Scales, (neurons,), to be multiplied with (neurons, ...)."""
+    if scale is None:
+        raise ValueError("int8 needs a scale for every neuron")
     return np.asarray(scale, np.float32).reshape(-1, *(1,) * (dimensions - 1))
 
 
-_ENCODERS = {
+_ENCODERS: dict[str, Callable[[np.ndarray, np.ndarray | None], np.ndarray]] = {
     EXACT: _unchanged,
     BFLOAT16: _encode_bfloat16,
     FLOAT16: _encode_float16,
     INT8: _encode_int8,
 }
-_DECODERS = {
+_DECODERS: dict[str, Callable[[np.ndarray, np.ndarray | None], np.ndarray]] = {
     EXACT: _unchanged,
     BFLOAT16: _decode_bfloat16,
     FLOAT16: _decode_float16,

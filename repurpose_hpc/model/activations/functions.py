@@ -258,7 +258,7 @@ declare(
 declare(
     Kind(
         "threshold",
-        value=lambda y, a, b: np.where(y <= a, b, y),
+        value=lambda y, a, b: np.where(y <= a, np.full_like(y, b), y),
         slope=lambda y, a, b: (~(y <= a)).astype(y.dtype),
         lipschitz=lambda a, b: 1.0 if a == b else math.inf,
         parameters=(Parameter("threshold"), Parameter("value")),

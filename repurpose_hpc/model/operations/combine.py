@@ -20,20 +20,23 @@ class Combination(NamedTuple):
         value: of left and right.
         slopes: the derivatives by left and by right.
         lipschitz: the largest slope by either.
+        onnx: the operators that are this function.
     """
 
     value: Callable[[np.ndarray, np.ndarray], np.ndarray]
     slopes: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray | int, np.ndarray | int]]
     lipschitz: float
+    onnx: tuple[str, ...]
 
 
+# ``kernels.maps`` has compiled twins under the same names.
 COMBINATIONS: dict[str, Combination] = {
-    "add": Combination(np.add, lambda left, right: (1, 1), 1.0),
-    "subtract": Combination(np.subtract, lambda left, right: (1, -1), 1.0),
-    "multiply": Combination(np.multiply, lambda left, right: (right, left), math.inf),
-    "divide": Combination(np.divide, lambda left, right: (1 / right, -left / right**2), math.inf),
-    "maximum": Combination(np.maximum, lambda left, right: (left >= right, left < right), 1.0),
-    "minimum": Combination(np.minimum, lambda left, right: (left <= right, left > right), 1.0),
+    "add": Combination(np.add, lambda left, right: (1, 1), 1.0, ("Add", "Sum")),
+    "subtract": Combination(np.subtract, lambda left, right: (1, -1), 1.0, ("Sub",)),
+    "multiply": Combination(np.multiply, lambda left, right: (right, left), math.inf, ("Mul",)),
+    "divide": Combination(np.divide, lambda left, right: (1 / right, -left / right**2), math.inf, ("Div",)),
+    "maximum": Combination(np.maximum, lambda left, right: (left >= right, left < right), 1.0, ("Max",)),
+    "minimum": Combination(np.minimum, lambda left, right: (left <= right, left > right), 1.0, ("Min",)),
 }
 
 

@@ -20,6 +20,7 @@ from repurpose_hpc.model.importers.onnx.operators import OPERATORS, SUPPORTED, a
 from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported, Value
 from repurpose_hpc.model.importers.onnx.tensors import Tensors
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.spec import IllegalNetwork
 
 if TYPE_CHECKING:
     import onnx
@@ -115,8 +116,9 @@ class _Run:
         Raises:
             UserError: an output is not supported.
         """
-        path, outputs = self.graph.path, [self._values[name] for name in self.graph.outputs]
-        if not all(isinstance(output, Signal) for output in outputs):
+        path, values = self.graph.path, [self._values[name] for name in self.graph.outputs]
+        outputs = [value for value in values if isinstance(value, Signal)]
+        if len(outputs) < len(values):
             raise UserError(
                 f"{path}: expected outputs that depend on the input, found a constant; export it again"
             )
@@ -124,6 +126,8 @@ class _Run:
             network = self._tensors.build(outputs)
         except Unsupported as error:
             raise UserError(f"{path}: an output: {error}; change the model before exporting it") from None
+        except IllegalNetwork as error:
+            raise UserError(f"{path}: {error}; change the model before exporting it") from None
         if all(mixing.fixed for mixing in network.mixings):
             raise UserError(
                 f"{path}: expected one or more Conv, Gemm or MatMul, found none; the model is empty"

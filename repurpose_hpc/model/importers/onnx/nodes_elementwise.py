@@ -20,6 +20,7 @@ from repurpose_hpc.model.importers.onnx.signal import (
     Value,
 )
 from repurpose_hpc.model.importers.onnx.tensors import COMBINATION_OF
+from repurpose_hpc.model.operations import COMBINATIONS
 
 # Operators on values and a number that give truth values.
 COMPARISONS = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")
@@ -118,27 +119,36 @@ def _erf(y: np.ndarray) -> np.ndarray:
 
 
 _CURVE_OF: dict[str, Callable[..., np.ndarray]] = {
-    **{"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide},
-    **{"Max": np.maximum, "Min": np.minimum, "Sum": np.add, "Erf": _erf, "Log": np.log},
+    **{operator: COMBINATIONS[kind].value for operator, kind in COMBINATION_OF.items()},
+    **{"Erf": _erf, "Log": np.log},
     **{"Sign": np.sign, "Not": np.logical_not, "And": np.logical_and, "Or": np.logical_or},
     **{"Greater": np.greater, "GreaterOrEqual": np.greater_equal, "Less": np.less},
     **{"LessOrEqual": np.less_equal, "Where": np.where},
 }
 
 
-def several(node: Node) -> Signal:
+def several(node: Node) -> Value:
     """Add, Mul, Max and their like, of two values or more."""
-    values = [node.signal(i) if isinstance(v, Signal) else v for i, v in enumerate(node.inputs)]
+    values = (
+        node.signal(place) if isinstance(value, Signal) else node.constant(place)
+        for place, value in enumerate(node.inputs)
+    )
     return reduce(lambda left, right: _binary(node, left, right), values)
 
 
 def _binary(node: Node, left: Value, right: Value) -> Value:
     if isinstance(left, Signal) and isinstance(right, Signal):
         return _of_two_signals(node, left, right)
-    swapped = not isinstance(left, Signal)
-    signal, constant = (right, left) if swapped else (left, right)
-    if not isinstance(signal, Signal):
-        return _CURVE_OF[node.operator](left, right)  # two constants among the inputs of a Sum
+    if isinstance(left, Signal):
+        assert isinstance(right, np.ndarray)
+        return _of_signal_and_constant(node, left, right, False)
+    if isinstance(right, Signal):
+        return _of_signal_and_constant(node, right, left, True)
+    return _CURVE_OF[node.operator](left, right)  # two constants among the inputs of a Sum
+
+
+def _of_signal_and_constant(node: Node, signal: Signal, constant: np.ndarray, swapped: bool) -> Signal:
+    """An operator on a signal and a constant; ``swapped``: the constant comes first."""
     if constant.ndim > len(signal.shape):
         raise Unsupported(f"a constant of shape {constant.shape} would change the shape {signal.shape[1:]}")
     if constant.size == 1:
@@ -273,10 +283,11 @@ def combine(node: Node, left: Signal, right: Signal, kind: str) -> Signal:
     """Two values of the graph, broadcast to one shape."""
     tensors, builder = node.tensors, node.tensors.builder
     left, right = tensors.settled(left), tensors.settled(right)
-    name, sources = tensors.name(node.name), (left.expression.tensor, right.expression.tensor)
-    same_neurons = builder.neurons(sources[0]) == builder.neurons(sources[1])
+    name = tensors.name(node.name)
+    a, b = left.expression.tensor, right.expression.tensor
+    same_neurons = builder.neurons(a) == builder.neurons(b)
     if left.lies_like(right) and same_neurons and left.is_permuted():
-        target = builder.combine(name, *sources, kind)
+        target = builder.combine(name, a, b, kind)
         return _with_expression(node, left, tensors.expression(target, left.expression.size))
     if len(left.shape) != len(right.shape):
         raise Unsupported(f"it joins shapes {left.shape[1:]} and {right.shape[1:]}, expected as many axes")
@@ -285,7 +296,8 @@ def combine(node: Node, left: Signal, right: Signal, kind: str) -> Signal:
     except ValueError:
         raise Unsupported(f"it joins shapes {left.shape[1:]} and {right.shape[1:]}") from None
     axis = tensors.axis_of_neurons(left if left.shape == shape else right)
-    target = builder.combine(name, *(_broadcast(node, each, shape, axis) for each in (left, right)), kind)
+    a, b = (_broadcast(node, signal, shape, axis) for signal in (left, right))
+    target = builder.combine(name, a, b, kind)
     return tensors.signal(target, shape, str(node), axis)
 
 

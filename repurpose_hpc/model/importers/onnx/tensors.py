@@ -12,7 +12,7 @@ from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.builder import Builder
 from repurpose_hpc.model.importers.onnx.signal import GRID, Expression, Signal, Unsupported
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Window, pointwise, whole_map
+from repurpose_hpc.model.operations import COMBINATIONS, Window, pointwise, whole_map
 
 
 class Tensors:
@@ -248,7 +248,7 @@ class Tensors:
         return neurons[:, 0], positions[0]
 
 
+# By ONNX operator.
 COMBINATION_OF = {
-    **{"Add": "add", "Sub": "subtract", "Mul": "multiply", "Div": "divide"},
-    **{"Max": "maximum", "Min": "minimum", "Sum": "add"},
+    operator: kind for kind, combination in COMBINATIONS.items() for operator in combination.onnx
 }
