@@ -41,7 +41,7 @@ class Traffic:
 
     @property
     def active(self) -> bool:
-        """Whether any rank sends anything; if not, there is no exchange."""
+        """True if any rank sends anything; if not, there is no exchange."""
         return bool(self.messages_out.any())
 
 

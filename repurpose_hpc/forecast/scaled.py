@@ -42,7 +42,7 @@ DENSE_WORKERS = 8
 
 @dataclass(frozen=True, eq=False)
 class Sparsity:
-    """How sparse a mixing is; each array has an entry for each worker that has a part in it.
+    """Sparsity of a mixing; each array has an entry for each worker that has a part in it.
 
     Attributes:
         exchanged: share of the neurons of others that come when it is computed.
@@ -63,7 +63,7 @@ Profile = Mapping[str, Sparsity]
 
 
 def plan_profile(network: Network, plan: Plan) -> Profile:
-    """How sparse every mixing of a restructured network is in its plan."""
+    """Sparsity of every mixing of a restructured network in its plan."""
     return {mixing.name: _sparsity(network, plan, mixing) for mixing in network.mixings}
 
 

@@ -1,4 +1,4 @@
-"""What follows from forecasts for several numbers of ranks: the best, where more stop paying, a table.
+"""Conclusions from forecasts for several numbers of ranks: the best, where more stop paying, a table.
 
 Keys of the report: ``machine``, ``machine_source``, ``model`` (the file or directory), ``input_placement``,
 ``wire``, ``batch_size``, ``workers`` (of the shards; null for a model), ``comm_budget`` (assumed for a

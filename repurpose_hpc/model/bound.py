@@ -1,4 +1,4 @@
-"""How far, at most, the output of a restructured network is from that of the original, sample by sample.
+"""Bounds on the distance of a restructured network's output from that of the original, sample by sample.
 
 With W_l, b_l the mixings of the original and Ŵ_l, b̂_l those of the restructured network,
 

@@ -45,7 +45,7 @@ class Builder:
         self._count = 0
 
     def neurons(self, tensor: str) -> int:
-        """How many neurons ``tensor`` has."""
+        """Number of neurons of ``tensor``."""
         return len(self._neurons[tensor])
 
     def positions(self, tensor: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""What becomes of values on their way from one worker to another: the formats of the wire.
+"""Formats of values on their way from one worker to another.
 
 ``float32``, the default, stands for the values as they are, in whatever precision the run computes.  For
 the other formats they are cast to float32 and rounded to nearest, ties to even:

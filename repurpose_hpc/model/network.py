@@ -1,4 +1,4 @@
-"""What a network is: spaces of neurons joined by mixings (design: spaces and mixings).
+"""Networks: spaces of neurons joined by mixings.
 
 A *space* is a set of neurons that share one owner map; tensors belong to spaces.  A *mixing* carries
 weights from one space to another.  All other operations (``operations``) work neuron by neuron, so that
@@ -126,7 +126,7 @@ class Network:
 
     @property
     def has_classes(self) -> bool:
-        """Whether the only output is a vector, so that labels may be compared with its largest value."""
+        """True if the only output is a vector, so that labels may be compared with its largest value."""
         return len(self.output_tensors) == 1 and not self.positions_of[self.output_tensors[0]]
 
     @property

@@ -49,7 +49,7 @@ class Mixing(OneSource):
 
     @property
     def is_bare(self) -> bool:
-        """Whether weights and bias have been left out, as in the graph of a shard."""
+        """True if weights and bias have been left out, as in the graph of a shard."""
         return self.weights.size == self.bias.size == 0
 
     @cached_property  # asked for by every step of restructuring

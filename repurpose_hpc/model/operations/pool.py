@@ -46,7 +46,7 @@ class Pool(OneSource):
         return from_map(total / self.counts().astype(x.dtype).reshape(self.window.out))
 
     def counts(self) -> np.ndarray:
-        """How many entries of each window count in its mean, (positions out,)."""
+        """Entries of each window that count in its mean, (positions out,)."""
         window = self.window
         if not self.count_padding:
             return (window.indices() >= 0).sum(axis=1)

@@ -39,12 +39,12 @@ class Window:
 
     @property
     def is_pointwise(self) -> bool:
-        """Whether every position is computed from itself alone."""
+        """True if every position is computed from itself alone."""
         return self.taps == 1 and self.out == self.positions and not any(self.pads)
 
     @property
     def is_whole_map(self) -> bool:
-        """Whether the one position of the target sees every value of the map, as in ``whole_map``."""
+        """True if the one position of the target sees every value of the map, as in ``whole_map``."""
         is_close = all(dilation == 1 for dilation in self.dilations)
         return self.kernel == self.positions and math.prod(self.out) == 1 and is_close and not any(self.pads)
 

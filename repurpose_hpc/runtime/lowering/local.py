@@ -62,7 +62,7 @@ class LocalStep:
         self._make = LOWERINGS[type(op)](op, spaces, hosting, epilogue)
 
     def calls(self, part: Part) -> list[Call]:
-        """What computes it for a part of a batch."""
+        """Calls that compute it for a part of a batch."""
         maps = [buffer.maps(part) for buffer in (*self.sources, self.target)]
         return [(COMPUTE, function, arguments) for function, arguments in self._make(*maps)]
 

@@ -1,4 +1,4 @@
-"""What the ONNX importer knows about a value that depends on the network's input.
+"""Knowledge of the ONNX importer about a value that depends on the network's input.
 
 Exporters write one activation as several element-wise nodes (a Gelu as Div, Erf, Add, Mul, Mul), in ways
 that differ by exporter and version.  So an ``Expression`` also carries its values over a grid of arguments
@@ -36,7 +36,7 @@ HALF_PRECISION_TOLERANCE = 2e-4
 
 
 class Unsupported(Exception):
-    """What a node asks for cannot be represented; the message says what was found."""
+    """Refusal of something that cannot be represented; the message says what was found."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,14 +167,14 @@ class Signal:
         return replace(self, shape=shape, index=None if whole else np.ascontiguousarray(index))
 
     def is_permuted(self) -> bool:
-        """Whether every value of the tensor is there once, in whatever order."""
+        """True if every value of the tensor is there once, in whatever order."""
         if self.index is None:
             return True
         size = self.expression.size
         return self.index.size == size and np.array_equal(np.sort(self.index, axis=None), np.arange(size))
 
     def lies_like(self, other: Signal) -> bool:
-        """Whether the values of both lie at the same places of their tensors."""
+        """True if the values of both lie at the same places of their tensors."""
         if self.shape != other.shape:
             return False
         if self.index is None or other.index is None:
