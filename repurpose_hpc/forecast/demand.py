@@ -128,19 +128,19 @@ class Demand:
         return [step for step in self.steps if isinstance(step, MixingDemand)]
 
 
-def plan_demand(network: Network, plan: Plan, per_node: int, wire: str = EXACT) -> Demand:
+def plan_demand(network: Network, plan: Plan, per_node: int, comm_dtype: str = EXACT) -> Demand:
     """Counted in a plan.
 
     Args:
         network: restructured, or any whose weights are zero where ``plan`` has none.
         plan: for ``network``.
         per_node: ranks of a node.
-        wire: in which ghosts travel, of ``WIRES``.
+        comm_dtype: in which ghosts travel, of ``WIRES``.
     """
     held = held_counts(network, plan)
     tables = {
         mixing.name: (
-            _Table(plan.ghost_traffic(network, mixing), BYTES[wire]),
+            _Table(plan.ghost_traffic(network, mixing), BYTES[comm_dtype]),
             _Table(plan.sum_traffic(network, mixing), BYTES[EXACT]),
         )
         for mixing in network.mixings

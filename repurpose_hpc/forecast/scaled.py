@@ -90,7 +90,7 @@ def budget_profile(network: Network, placement: str, fraction: float) -> Profile
 
 
 def scaled_demand(
-    network: Network, profile: Profile, placement: str, workers: int, per_node: int, wire: str = EXACT
+    network: Network, profile: Profile, placement: str, workers: int, per_node: int, comm_dtype: str = EXACT
 ) -> Demand:
     """A demand that nobody has a plan for; numbers are expectations and need not be whole.
 
@@ -100,20 +100,20 @@ def scaled_demand(
         placement: of the input; see ``plan.PLACEMENTS``.
         workers: P, any number from 1; also the ranks.
         per_node: ranks of a node.
-        wire: in which ghosts travel, of ``WIRES``.
+        comm_dtype: in which ghosts travel, of ``WIRES``.
     """
     owners = block_owners(network, placement, np.ones(workers))
     owned = {name: _owned_counts(owner, workers) for name, owner in owners.items()}
     # Of a replicated input, every worker pools and so on all that there is.
     held = {name: owned[name] + np.count_nonzero(owner == EVERYBODY) for name, owner in owners.items()}
     mixings = {
-        mixing.name: _mixing_demand(network, mixing, profile[mixing.name], owned, per_node, wire)
+        mixing.name: _mixing_demand(network, mixing, profile[mixing.name], owned, per_node, comm_dtype)
         for mixing in network.mixings
     }
 
     def together(names: Sequence[str]) -> Traffic:
         ghosts, sums = ([getattr(mixings[name], kind) for name in names] for kind in ("ghosts", "sums"))
-        if BYTES[wire] == BYTES[EXACT]:
+        if BYTES[comm_dtype] == BYTES[EXACT]:
             return merged([*ghosts, *sums], per_node)
         return beside(merged(ghosts, per_node), merged(sums, per_node))
 
@@ -219,7 +219,7 @@ def _mixing_demand(
     sparsity: Sparsity,
     owned: dict[str, np.ndarray],
     per_node: int,
-    wire: str,
+    comm_dtype: str,
 ) -> MixingDemand:
     own, rows = (owned[network.space_of[tensor]] for tensor in (mixing.source, mixing.target))
     others = own.sum() - own
@@ -237,7 +237,7 @@ def _mixing_demand(
         ghost_depth=ghosts * others * mixing.taps,
         sum_rows=sums * (rows.sum() - rows),
         density=sparsity.density,
-        ghosts=expected_traffic(own, exchanged, network.values(mixing.source), per_node, BYTES[wire]),
+        ghosts=expected_traffic(own, exchanged, network.values(mixing.source), per_node, BYTES[comm_dtype]),
         sums=swapped(expected_traffic(rows, sums, network.values(mixing.target), per_node)),
     )
 

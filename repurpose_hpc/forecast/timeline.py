@@ -15,7 +15,7 @@ of its own link in; counted from when the last rank has begun to send.  The part
 begins when it is posted, the rest when the rank waits.  So a rank waits for the slowest even if that one
 sends it nothing: the forecast errs on the long side where messages are few.
 
-Left out: contention inside the network, making and reading the codes of the wire, the copies of merged
+Left out: contention inside the network, making and reading the codes of ghosts, the copies of merged
 exchanges, and bringing outputs to one place (which ``infer`` does not time).
 """
 

@@ -28,7 +28,7 @@ CODES: dict[str, np.dtype] = {
     INT8: np.dtype(np.int8),
 }
 # Bytes per value; of EXACT in a run in float32.
-BYTES = {EXACT: 4} | {wire: codes.itemsize for wire, codes in CODES.items()}
+BYTES = {EXACT: 4} | {name: codes.itemsize for name, codes in CODES.items()}
 # The largest distance between neighbouring values of a format, relative to the value, or to the largest one.
 STEPS = {EXACT: 0.0, BFLOAT16: 2.0**-7, FLOAT16: 2.0**-10, INT8: 1 / 127}
 
@@ -37,9 +37,9 @@ NAN_CODE = -128
 _LARGEST_FLOAT16 = np.float32(65504)
 
 
-def code_dtype(wire: str, dtype: np.dtype) -> np.dtype:
+def code_dtype(comm_dtype: str, dtype: np.dtype) -> np.dtype:
     """The type of ``encode``'s codes for values of ``dtype``."""
-    return CODES.get(wire, dtype)
+    return CODES.get(comm_dtype, dtype)
 
 
 def scales_of(largest: np.ndarray) -> np.ndarray:
@@ -47,29 +47,29 @@ def scales_of(largest: np.ndarray) -> np.ndarray:
     return (largest / LARGEST_CODE).astype(np.float32)
 
 
-def encode(values: np.ndarray, wire: str, scale: np.ndarray | None = None) -> np.ndarray:
+def encode(values: np.ndarray, comm_dtype: str, scale: np.ndarray | None = None) -> np.ndarray:
     """Codes of ``values``, to be sent.
 
     Args:
         values: (neurons, ...), real.
-        wire: one of ``WIRES``.
+        comm_dtype: one of ``WIRES``.
         scale: of each neuron, (neurons,) float32, >= 0; only for int8.
 
     Returns:
         codes of the same shape: uint16 (the upper half of a float32), int16 (the bits of a float16) or int8;
         for EXACT the values.
     """
-    return _ENCODERS[wire](values, scale)
+    return _ENCODERS[comm_dtype](values, scale)
 
 
-def decode(codes: np.ndarray, wire: str, scale: np.ndarray | None = None) -> np.ndarray:
+def decode(codes: np.ndarray, comm_dtype: str, scale: np.ndarray | None = None) -> np.ndarray:
     """Values from ``encode``'s codes: float32 of the same shape; for EXACT the codes themselves."""
-    return _DECODERS[wire](codes, scale)
+    return _DECODERS[comm_dtype](codes, scale)
 
 
-def received(values: np.ndarray, wire: str, scale: np.ndarray | None = None) -> np.ndarray:
+def received(values: np.ndarray, comm_dtype: str, scale: np.ndarray | None = None) -> np.ndarray:
     """Values that arrive when ``values`` are sent, bit for bit; see ``encode`` and ``decode``."""
-    return decode(encode(values, wire, scale), wire, scale)
+    return decode(encode(values, comm_dtype, scale), comm_dtype, scale)
 
 
 def _unchanged(values: np.ndarray, _: np.ndarray | None) -> np.ndarray:
