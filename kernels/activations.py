@@ -11,29 +11,39 @@ import numpy as np
 
 from .jit import jit
 
-ACTIVATION_CODES: dict[str, int] = {
-    "identity": 0,
-    "relu": 1,
-    "leaky_relu": 2,
-    "sigmoid": 3,
-    "tanh": 4,
-    "gelu": 5,
-    "gelu_tanh": 6,
-    "clip": 7,
-    "elu": 8,
-    "hard_sigmoid": 9,
-    "hard_swish": 10,
-    "silu": 11,
-    "square": 12,
-    "power": 13,
-    "softplus": 14,
-    "exp": 15,
-    "abs": 16,
-}
+ACTIVATION_CODES: dict[str, int] = {}
+
+
+def _code(name: str) -> int:
+    """The next code, entered into ``ACTIVATION_CODES``; replays and caches rely on those that there are."""
+    return ACTIVATION_CODES.setdefault(name, len(ACTIVATION_CODES))
+
 
 # Numba folds module constants, but not look-ups in a dictionary.
-IDENTITY, RELU, LEAKY_RELU, SIGMOID, TANH, GELU, GELU_TANH, CLIP, ELU = range(9)
-HARD_SIGMOID, HARD_SWISH, SILU, SQUARE, POWER, SOFTPLUS, EXP, ABS = range(9, 17)
+IDENTITY = _code("identity")
+RELU = _code("relu")
+LEAKY_RELU = _code("leaky_relu")
+SIGMOID = _code("sigmoid")
+TANH = _code("tanh")
+GELU = _code("gelu")
+GELU_TANH = _code("gelu_tanh")
+CLIP = _code("clip")
+ELU = _code("elu")
+HARD_SIGMOID = _code("hard_sigmoid")
+HARD_SWISH = _code("hard_swish")
+SILU = _code("silu")
+SQUARE = _code("square")
+POWER = _code("power")
+SOFTPLUS = _code("softplus")
+EXP = _code("exp")
+ABS = _code("abs")
+SELU = _code("selu")
+CELU = _code("celu")
+SOFTSHRINK = _code("softshrink")
+HARDSHRINK = _code("hardshrink")
+THRESHOLD = _code("threshold")
+SOFTSIGN = _code("softsign")
+LOG_SIGMOID = _code("log_sigmoid")
 
 _SQRT_HALF = math.sqrt(0.5)
 _SQRT_TWO_OVER_PI = math.sqrt(2 / math.pi)
@@ -81,6 +91,20 @@ def activate(code: int, alpha: float, beta: float, value: float) -> float:
         return np.exp(value)
     if code == ABS:
         return abs(value)
+    if code == SELU:
+        return _selu(value, alpha, beta)
+    if code == CELU:
+        return _celu(value, alpha)
+    if code == SOFTSHRINK:
+        return _softshrink(value, alpha)
+    if code == HARDSHRINK:
+        return _hardshrink(value, alpha)
+    if code == THRESHOLD:
+        return _threshold(value, alpha, beta)
+    if code == SOFTSIGN:
+        return _softsign(value)
+    if code == LOG_SIGMOID:
+        return _log_sigmoid(value)
     return value
 
 
@@ -131,3 +155,42 @@ def _leaky(value: float, alpha: float) -> float:
 @jit
 def _hard_swish(value: float) -> float:
     return value * _ramp(value, 1 / 6, 0.5, 0.0, 1.0)
+
+
+@jit
+def _selu(value: float, alpha: float, beta: float) -> float:
+    real = type(value)
+    return real(beta) * (value if value >= 0 else real(alpha) * np.expm1(value))
+
+
+@jit
+def _celu(value: float, alpha: float) -> float:
+    return value if value >= 0 else type(value)(alpha) * np.expm1(value / type(value)(alpha))
+
+
+@jit
+def _softshrink(value: float, alpha: float) -> float:
+    threshold = type(value)(alpha)
+    if abs(value) <= threshold:
+        return type(value)(0)
+    return value + threshold if value < 0 else value - threshold  # NaN stays NaN
+
+
+@jit
+def _hardshrink(value: float, alpha: float) -> float:
+    return type(value)(0) if abs(value) <= type(value)(alpha) else value
+
+
+@jit
+def _threshold(value: float, alpha: float, beta: float) -> float:
+    return type(value)(beta) if value <= type(value)(alpha) else value
+
+
+@jit
+def _softsign(value: float) -> float:
+    return value / (type(value)(1) + abs(value))
+
+
+@jit
+def _log_sigmoid(value: float) -> float:
+    return -_ramp(-value, 1.0, 0.0, 0.0, np.inf) - np.log1p(np.exp(-abs(value)))

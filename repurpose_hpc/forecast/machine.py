@@ -1,4 +1,4 @@
-"""What a forecast knows of a machine: links, memory, kernels; a JSON file.
+"""Description of a machine for forecasts: links, memory, kernels; a JSON file.
 
 The keys of the file are the attributes of ``MachineModel``, those of its parts one level below.  GB are
 10^9 bytes.  ``docs/forecast.md`` says where the numbers of the files in ``machines/`` come from.
@@ -43,7 +43,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Memory:
-    """How fast a rank reads weights, by how many bytes of them it reads in one forward.
+    """Speed at which a rank reads weights, by how many bytes of them it reads in one forward.
 
     Between entries the logarithms are interpolated, beyond them the last one holds.
 
@@ -67,7 +67,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Rates:
-    """How fast a rank multiplies a block whose weights are in the nearest cache.
+    """Speed at which a rank multiplies a block whose weights are in the nearest cache.
 
     Attributes:
         rows: of the block, ascending.
@@ -121,7 +121,7 @@ class MachineModel:
 
     @property
     def most_ranks(self) -> float:
-        """How many ranks the links that are known can join; ``math.inf``: any number."""
+        """Number of ranks that the known links can join; ``math.inf``: any number."""
         if self.network is None:
             return self.ranks_per_node if self.local else 1
         return math.inf

@@ -1,4 +1,4 @@
-"""What follows from forecasts for several numbers of ranks: the best, where more stop paying, a table.
+"""Conclusions from forecasts for several numbers of ranks: the best, where more stop paying, a table.
 
 Keys of the report: ``machine``, ``machine_source``, ``model`` (the file or directory), ``input_placement``,
 ``wire``, ``batch_size``, ``workers`` (of the shards; null for a model), ``comm_budget`` (assumed for a
@@ -34,13 +34,15 @@ def marginal_efficiencies(ranks: Sequence[int], times: Sequence[float]) -> list[
 
 
 def paying_ranks(ranks: Sequence[int], marginal: Sequence[float | None]) -> int:
-    """Up to how many ranks every step had a marginal efficiency of PAYS or more."""
-    steps = zip(ranks[:-1], marginal[1:], strict=True)
-    return next((fewer for fewer, efficiency in steps if efficiency < PAYS), ranks[-1])
+    """Number of ranks up to which every step had a marginal efficiency of PAYS or more."""
+    for fewer, efficiency in zip(ranks[:-1], marginal[1:], strict=True):
+        if efficiency is not None and efficiency < PAYS:
+            return fewer
+    return ranks[-1]
 
 
 def conclude(points: list[dict]) -> dict:
-    """What the report says of ``points``, ascending, whose ``marginal`` are filled in."""
+    """Conclusions of the report from ``points``, ascending, whose ``marginal`` are filled in."""
     ranks, found = [point["ranks"] for point in points], {}
     for form in FORMS:
         times = [point[form]["total_us"] for point in points]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -35,9 +36,6 @@ from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.lowering.blocks import COMPUTE, Call, Epilogue, epilogue_of
 
-# Operations that can apply an activation to what they compute.
-ENDING = (Mixing, Affine, Combine, Depthwise)
-
 
 class LocalStep:
     """One such operation on the neurons of all workers that a rank hosts."""
@@ -54,30 +52,56 @@ class LocalStep:
         """Cuts what belongs to the rank's neurons out of the operation.
 
         Args:
-            op: any operation but a mixing.
+            op: of a type in ``LOWERINGS``.
             sources, target: the tensors' memory.
             spaces: of the sources, then of the target.
             hosting: of the program.
-            epilogue: applied last, by one of ``ENDING``.
+            epilogue: applied last, by one of ``ENDING``; of others nothing.
         """
         self.sources, self.target = sources, target
-        self._make = _FUNCTIONS[type(op)](op, spaces, hosting, epilogue)
+        self._make = LOWERINGS[type(op)](op, spaces, hosting, epilogue)
 
     def calls(self, part: Part) -> list[Call]:
-        """What computes it for a part of a batch."""
+        """Calls that compute it for a part of a batch."""
         maps = [buffer.maps(part) for buffer in (*self.sources, self.target)]
         return [(COMPUTE, function, arguments) for function, arguments in self._make(*maps)]
 
 
 # From the sources and the target, each (rows, batch, values): functions and their arguments.
 Maker = Callable[..., list[tuple[Callable[..., object], tuple]]]
+# From an operation, the spaces of its sources and its target, the program's hosting and the epilogue.
+Lowering = Callable[[Any, Sequence[Space], Hosting, Epilogue], Maker]
+
+# By type of operation; mixings, which exchange, are steps of their own (``mixings``).
+LOWERINGS: dict[type[Operation], Lowering] = {}
+# Those whose steps apply the epilogue.
+_WITH_EPILOGUE: list[type[Operation]] = []
 
 
+def lowers(kind: type[Operation], epilogue: bool = False) -> Callable[[Lowering], Lowering]:
+    """Enter a function into ``LOWERINGS``.
+
+    Args:
+        kind: of operation.
+        epilogue: whether its steps apply an activation to what they compute.
+    """
+
+    def enter(lowering: Lowering) -> Lowering:
+        LOWERINGS[kind] = lowering
+        if epilogue:
+            _WITH_EPILOGUE.append(kind)
+        return lowering
+
+    return enter
+
+
+@lowers(Elementwise)
 def _elementwise(op: Elementwise, spaces: Sequence[Space], hosting: Hosting, _: Epilogue) -> Maker:
     epilogue = epilogue_of(op.activation)
     return lambda x, out: [(np.copyto, (out, x)), (activate_in_place, (as_rows(out), *epilogue))]
 
 
+@lowers(Affine, epilogue=True)
 def _affine(op: Affine, spaces: Sequence[Space], hosting: Hosting, epilogue: Epilogue) -> Maker:
     rows = hosting.neurons(spaces[-1].name)
     both = np.broadcast_arrays(op.scale[rows], op.shift[rows])
@@ -85,6 +109,7 @@ def _affine(op: Affine, spaces: Sequence[Space], hosting: Hosting, epilogue: Epi
     return lambda x, out: [(affine, (scale, x, shift, out, *epilogue))]
 
 
+@lowers(Depthwise, epilogue=True)
 def _depthwise(op: Depthwise, spaces: Sequence[Space], hosting: Hosting, epilogue: Epilogue) -> Maker:
     rows = hosting.neurons(spaces[-1].name)
     window, weights = op.window, op.weights[rows].reshape(rows.size, *two(op.window.kernel))
@@ -97,6 +122,7 @@ def _depthwise(op: Depthwise, spaces: Sequence[Space], hosting: Hosting, epilogu
     return make
 
 
+@lowers(Pool)
 def _pool(op: Pool, spaces: Sequence[Space], hosting: Hosting, _: Epilogue) -> Maker:
     window, kernel = op.window, two(op.window.kernel)
     behind = (last - size for last, size in zip(two(op.extent), two(window.positions), strict=True))
@@ -111,16 +137,19 @@ def _pool(op: Pool, spaces: Sequence[Space], hosting: Hosting, _: Epilogue) -> M
     return make
 
 
+@lowers(Rearrange)
 def _rearrange(op: Rearrange, spaces: Sequence[Space], hosting: Hosting, _: Epilogue) -> Maker:
     index = op.index.astype(np.int64)
     return lambda x, out: [(take_positions, (x, index, float(op.fill), out))]
 
 
+@lowers(Combine, epilogue=True)
 def _combine(op: Combine, spaces: Sequence[Space], hosting: Hosting, epilogue: Epilogue) -> Maker:
     code = COMBINATION_CODES[op.kind]
     return lambda left, right, out: [(combine, (code, left, right, out, *epilogue))]
 
 
+@lowers(Select)
 def _select(op: Select, spaces: Sequence[Space], hosting: Hosting, _: Epilogue) -> Maker:
     wanted = op.index[hosting.neurons(spaces[-1].name)]
     ends = np.cumsum([space.neurons for space in spaces[:-1]])
@@ -141,15 +170,8 @@ def _select(op: Select, spaces: Sequence[Space], hosting: Hosting, _: Epilogue) 
     return make
 
 
-_FUNCTIONS: dict[type, Callable[..., Maker]] = {
-    Elementwise: _elementwise,
-    Affine: _affine,
-    Depthwise: _depthwise,
-    Pool: _pool,
-    Rearrange: _rearrange,
-    Combine: _combine,
-    Select: _select,
-}
+# Operations that can apply an activation to what they compute.
+ENDING = (Mixing, *_WITH_EPILOGUE)
 
 
 def as_maps(x: np.ndarray, positions: tuple[int, ...]) -> np.ndarray:
@@ -164,7 +186,8 @@ def steps(window: Window) -> tuple[tuple[int, int], ...]:
 
 def two(sizes: tuple[int, ...], missing: int = 1) -> tuple[int, int]:
     """Sizes along two axes of a map that may have fewer."""
-    return (missing,) * (2 - len(sizes)) + sizes
+    first, second = (missing,) * (2 - len(sizes)) + sizes
+    return first, second
 
 
 def as_rows(x: np.ndarray) -> np.ndarray:
