@@ -41,7 +41,7 @@ EVERYBODY = -1
 
 @dataclass(frozen=True, eq=False)
 class MixingPlan:
-    """How one mixing is spread over the workers.
+    """The spread of one mixing over the workers.
 
     Attributes:
         ghosts: bool, (P, n); see the module.

@@ -40,7 +40,7 @@ class Constraints:
         return len(self.part_weights)
 
     def capacity(self, m: int, source_owner: np.ndarray, room: np.ndarray) -> np.ndarray:
-        """How many rows of a mixing each worker may own, (P,) int64.
+        """The most rows of a mixing that each worker may own, (P,) int64.
 
         Args:
             m: number of rows.
@@ -68,7 +68,7 @@ class Constraints:
         return limited + spare if missing > 0 else limited
 
     def own_columns(self, source_owner: np.ndarray) -> np.ndarray:
-        """How many inputs each worker has without asking, (P,)."""
+        """Inputs that each worker has without asking, counted, (P,)."""
         everybody = np.count_nonzero(source_owner == EVERYBODY)
         return everybody + np.bincount(source_owner[source_owner != EVERYBODY], minlength=self.workers)
 

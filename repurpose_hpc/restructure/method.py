@@ -38,7 +38,7 @@ class Price(Enum):
 
 @dataclass(frozen=True)
 class Method:
-    """How a network is restructured.
+    """A way to restructure a network.
 
     Attributes:
         gram: of the inputs, in steps 2 and 3.

@@ -153,11 +153,11 @@ def check_model(stored: StoredPlan, network: Network, model: object, remedy: str
     Raises:
         UserError: with both fingerprints.
     """
-    expected, found = network.fingerprint(), str(stored.provenance.get("model_fingerprint"))
-    if found != expected:
+    expected, recorded = network.fingerprint(), str(stored.provenance.get("model_fingerprint"))
+    if recorded != expected:
         raise UserError(
             f"{stored.directory}: expected shards of {model} (fingerprint {expected[:12]}), found those of "
-            f"another one ({found[:12]}); {remedy}"
+            f"another one ({recorded[:12]}); {remedy}"
         )
 
 
@@ -336,14 +336,14 @@ def _reading(path: Path, recorded: str | None = None) -> Iterator[_Content]:
 
 
 def _check_header(raw: io.BufferedReader, path: Path) -> None:
-    found = re.match(rb"%s (\d+) " % FORMAT.encode(), raw.read(HEADER_BYTES))
-    if not found:
+    match = re.match(rb"%s (\d+) " % FORMAT.encode(), raw.read(HEADER_BYTES))
+    if not match:
         size = os.fstat(raw.fileno()).st_size
         raise UserError(
             f"{path}: expected a file of {FORMAT}, found {size} bytes of something else; "
             "check the path, or restructure again if the file is damaged or incomplete"
         )
-    version = int(found[1])
+    version = int(match[1])
     if version != FORMAT_VERSION:
         raise UserError(
             f"{path}: expected format version {FORMAT_VERSION}, found {version}; "

@@ -123,7 +123,7 @@ def measure_statistics(network: Network, samples: Samples, seed: int, team: Team
 
 def _traced_back(
     network: Network,
-    tensors: Mapping[str, np.ndarray],
+    tensors: dict[str, np.ndarray],
     classified: list[tuple[str, bool]],
     rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
@@ -142,7 +142,7 @@ def trained(network: Network) -> list[Mixing]:
 
 
 def classified_outputs(network: Network, samples: Samples) -> list[tuple[str, bool]]:
-    """The outputs, and for each whether it tells classes: samples have labels, or it ends in a softmax."""
+    """The outputs, and True for those that tell classes: there are labels, or a softmax at the end."""
     labelled = samples.labels is not None and network.has_classes
     heads = zip(network.output_tensors, network.heads, strict=True)
     return [(name, labelled or head != "identity") for name, head in heads]

@@ -46,7 +46,7 @@ class Sweep:
         wide: all mixings that send inputs rather than sums, of which the error is to be lowered.
         problem_of: a mixing, and owners of the free spaces -> its problem, the owners of its rows.
         owners: of the free spaces.
-        capacities: of the workers in every space visited, (P,) each.
+        capacities: of the workers in every space visited, (P,).
     """
 
     def __init__(

@@ -406,7 +406,7 @@ def test_a_notebook_restructures_and_saves(network, samples, tmp_path):
 
 def test_a_notebook_asks_for_a_promise(network, samples):
     cut = restructure_network(network, samples, workers=3, max_output_error=0.5)
-    assert cut.report["output_error_held_out"] <= 0.5 and cut.report["trials"] > 1
+    assert cut.report["output_error_held_out"] <= 0.5 and cut.report["trials"] >= 1
 
 
 @pytest.mark.parametrize(
