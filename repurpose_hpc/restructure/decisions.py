@@ -71,8 +71,8 @@ class Decisions:
 
     def settled(self, network: Network) -> set[str]:
         """Free spaces around which a mixing is finished or fixed: their owners stay."""
-        ends = (end for mixing in network.mixings if mixing.name in self.masks
-                for end in (mixing.source, mixing.target))  # fmt: skip
+        planned = (mixing for mixing in network.mixings if mixing.name in self.masks)
+        ends = (end for mixing in planned for end in (mixing.source, mixing.target))
         return {part for end in ends for part in network.parts(end)}
 
 

@@ -85,7 +85,7 @@ def restructure_network(
     """
     options = Options(**fields) if options is None else replace(options, **fields)
     directory = None if resume is None else Path(resume)
-    result = _restructure(network, samples, options, dtype, log or silent, team, directory)
+    result = _restructure(_Job(network, samples, options, dtype, log or silent, team, directory))
     team.map(_forget, [directory])
     return result
 
@@ -123,7 +123,7 @@ def restructure_to(
     # The rank that will write looks, for all.
     team.map(check_place, [directory])
     resume = directory.with_name(f".{directory.name}.resume")
-    result = _restructure(network, samples, options, dtype, log, team, resume)
+    result = _restructure(_Job(network, samples, options, dtype, log, team, resume))
 
     def write(directory: Path) -> None:
         result.save(directory)
@@ -133,69 +133,61 @@ def restructure_to(
     return {**result.report, "seconds": time.perf_counter() - began, "shards": str(directory)}
 
 
-def _restructure(
-    network: Network,
-    samples: Samples,
-    options: Options,
-    dtype: type,
-    log: Log,
-    team: Team,
-    resume: Path | None,
-) -> Restructured:
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """The arguments of a restructuring; see ``restructure_network``."""
+
+    network: Network
+    samples: Samples
+    options: Options
+    dtype: type
+    log: Log
+    team: Team
+    resume: Path | None
+
+
+def _restructure(job: _Job) -> Restructured:
     """``restructure_network``, which leaves ``resume`` to its caller; collective."""
     began = time.perf_counter()
-    check_shape(samples, network.input_shape)
-    if samples.labels is not None:
-        check_labels(samples.labels, network.outputs, samples.path)
-    inputs = {
-        "model_fingerprint": network.fingerprint(),
-        "calibration_sha256": samples.fingerprint(),
+    _check_samples(job)
+    origin = {
+        "model_fingerprint": job.network.fingerprint(),
+        "calibration_sha256": job.samples.fingerprint(),
         "versions": {"repurpose_hpc": __version__, "numpy": np.__version__},
     }
-    outcome = _outcome(network, samples, options, dtype, log, team, resume, inputs)
-    log(f"comparing with the original{PENDING}")
-    findings = _findings(network, outcome, team)
-    provenance = {
-        **inputs,
-        "weights": network.weight_count,
-        "calibration_samples": outcome.calibration.samples,
-        "options": asdict(outcome.options),
-        "seed": options.seed,
-        "dtype": np.dtype(dtype).name,
-        "calibration_findings": findings,
-        "promise": outcome.provenance,
-    }
-    cut, seconds = outcome.cut, time.perf_counter() - began
-    report = {**_report(network, cut, options, {**findings, **outcome.findings}), "seconds": seconds}
-    return Restructured(cut.network, cut.plan, report, provenance)
+    outcome = _outcome(job, origin)
+    job.log(f"comparing with the original{PENDING}")
+    findings = _findings(job, outcome)
+    provenance = {**origin, **_provenance(job, outcome, findings)}
+    report = _report(job, outcome.cut, {**findings, **outcome.findings})
+    seconds = {"seconds": time.perf_counter() - began}
+    return Restructured(outcome.cut.network, outcome.cut.plan, {**report, **seconds}, provenance)
 
 
-def _outcome(
-    network: Network,
-    samples: Samples,
-    options: Options,
-    dtype: type,
-    log: Log,
-    team: Team,
-    resume: Path | None,
-    inputs: Mapping[str, Any],
-) -> Outcome:
+def _check_samples(job: _Job) -> None:
+    """Refuse samples that the network cannot take, or whose labels are no outputs of it."""
+    check_shape(job.samples, job.network.input_shape)
+    if job.samples.labels is not None:
+        check_labels(job.samples.labels, job.network.outputs, job.samples.path)
+
+
+def _outcome(job: _Job, origin: Mapping[str, Any]) -> Outcome:
     """The network within its budget, or within its tolerance; collective."""
 
     def make(samples: Samples, options: Options, log: Log) -> Cut:
-        parts = {**inputs, "options": asdict(options), "samples": samples.samples}
-        checkpoint = None if resume is None else Checkpoint(resume, parts)
-        cut = restructure(network, samples, options, log, team, checkpoint)
+        parts = {**origin, "options": asdict(options), "samples": samples.samples}
+        checkpoint = None if job.resume is None else Checkpoint(job.resume, parts)
+        cut = restructure(job.network, samples, options, log, job.team, checkpoint)
         # With the weights as they are written: what is checked must be what is kept.
-        return Cut(cut.network.astype(dtype), cut.plan)
+        return Cut(cut.network.astype(job.dtype), cut.plan)
 
-    if not options.promises:
-        return Outcome(make(samples, options, log), samples, options)
+    if not job.options.promises:
+        return Outcome(make(job.samples, job.options, job.log), job.samples, job.options)
     try:
-        return keep_promise(network, samples, options, make, log, team)
+        return keep_promise(job.network, job.samples, job.options, make, job.log, job.team)
     except BrokenPromise:
         # There is nothing to go on with.
-        team.map(_forget, [resume])
+        job.team.map(_forget, [job.resume])
         raise
 
 
@@ -205,12 +197,25 @@ def _forget(resume: Path | None) -> None:
         shutil.rmtree(resume, ignore_errors=True)
 
 
-def _findings(network: Network, outcome: Outcome, team: Team) -> dict[str, Any]:
+def _findings(job: _Job, outcome: Outcome) -> dict[str, Any]:
     """Errors and accuracies on the calibration data; collective."""
     cut = outcome.cut
-    findings = evaluate(network, cut.network, outcome.calibration, team, cut.compute())
+    findings = evaluate(job.network, cut.network, outcome.calibration, job.team, cut.compute())
     # The bound knows of no rounding.
     return findings if cut.plan.comm_dtype == EXACT else {**findings, "bound": None}
+
+
+def _provenance(job: _Job, outcome: Outcome, findings: Mapping[str, Any]) -> dict[str, Any]:
+    """Options and findings as the plan file keeps them."""
+    return {
+        "weights": job.network.weight_count,
+        "calibration_samples": outcome.calibration.samples,
+        "options": asdict(outcome.options),
+        "seed": job.options.seed,
+        "dtype": np.dtype(job.dtype).name,
+        "calibration_findings": findings,
+        "promise": outcome.provenance,
+    }
 
 
 def summary(report: Mapping[str, Any]) -> str:
@@ -265,8 +270,9 @@ def _promise_summary(report: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _report(network: Network, cut: Cut, options: Options, findings: Mapping[str, Any]) -> dict[str, Any]:
+def _report(job: _Job, cut: Cut, findings: Mapping[str, Any]) -> dict[str, Any]:
     """The report but for the time that it took."""
+    network, options = job.network, job.options
     plan, traffic = cut.plan, cut.traffic()
     layers = [_layer(network, cut, mixing, findings) for mixing in network.mixings]
     dense = sum(plan.dense_values(network, mixing) for mixing in network.mixings)
