@@ -130,7 +130,7 @@ def open_shards(directory: Path, wire: str | None) -> Subject:
     )
     placement = plan.input_placement
     profiles = plan_profile(network, plan), dense_profile(unpruned, placement)
-    return Subject(network, placement, plan, *profiles, wire or plan.wire)
+    return Subject(network, placement, plan, *profiles, wire or plan.comm_dtype)
 
 
 def open_model(args: argparse.Namespace) -> Subject:

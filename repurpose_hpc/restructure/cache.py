@@ -21,7 +21,7 @@ from repurpose_hpc.restructure.options import Options
 def look_up(
     network: Network, calibration: Samples | None, options: Options, dtype: np.dtype
 ) -> tuple[Path, bool]:
-    """Where the cache has, or should have, the shards of ``network``.
+    """Look for the shards of ``network`` in the cache.
 
     Args:
         network: trained.
@@ -30,7 +30,7 @@ def look_up(
         dtype: of the weights in the shards.
 
     Returns:
-        the directory of the plan, and whether it is there and usable.
+        the directory that has, or should have, the plan, and True if it is there and usable.
 
     Raises:
         UserError: the calibration data cannot be read.
@@ -62,7 +62,7 @@ def _key(network: Network, calibration: Samples | None, options: Options, dtype:
 
 
 def _is_usable(directory: Path) -> bool:
-    """Whether a plan is there and readable; a damaged one is made anew."""
+    """True if a plan is there and readable; a damaged one is made anew."""
     try:
         read_plan(directory)
     except UserError:

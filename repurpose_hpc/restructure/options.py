@@ -5,22 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.comm_dtype import EXACT, WIRES
 from repurpose_hpc.plan.plan import PLACEMENTS
-from repurpose_hpc.restructure.constraints import Machine, uniform_links
+from repurpose_hpc.restructure.method import METHODS, method_named
 
 ASSIGNMENTS = ("munkres", "contiguous", "random", "hypergraph")
-METHODS = ("data", "second-moment", "frobenius", "magnitude", "independent")
-# Those that judge errors by what they do to the output, and those that look at weights only.
-METRIC_METHODS = ("data", "independent")
-DATA_FREE = ("frobenius", "magnitude")
-# Memory limits are counted in float32.
-WEIGHT_BYTES = 4
 # Price of a link inside a node, relative to one between nodes, in --link-cost nodes:K.
 INSIDE_NODE = 0.1
+
+__all__ = ["ASSIGNMENTS", "INSIDE_NODE", "METHODS", "Options"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +68,7 @@ class Options:
             raise UserError(f"--seed: expected 0 or more, got {self.seed}")
         _check_choice("--input-placement", self.input_placement, PLACEMENTS)
         _check_choice("--assignment", self.assignment, ASSIGNMENTS)
-        _check_choice("--method", self.method, METHODS)
+        method_named(self.method)
         _check_choice("--wire", self.wire, WIRES)
         if not 0 < self.density <= 1:
             raise UserError(f"--density: expected a fraction above 0, at most 1, got {self.density}")
@@ -89,26 +83,9 @@ class Options:
         self._check_tolerances(self.max_accuracy_drop, self.max_output_error)
 
     @property
-    def budget(self) -> float:
-        """The communication fraction that the method makes use of."""
-        return 0.0 if self.method == "independent" else self.comm_budget
-
-    @property
     def keeps_everything(self) -> bool:
         """Whether nothing needs to be eliminated."""
-        return self.budget == 1 and self.density == 1 and self.memory_limits is None
-
-    def machine(self) -> Machine:
-        """What the workers run on."""
-        P = self.workers
-        room = np.full(P, np.inf) if self.memory_limits is None else np.array(self.memory_limits) * 2.0**20
-        return Machine(
-            part_weights=np.array(self.part_weights or (1.0,) * P, float),
-            # Weights go with the square of the neurons.
-            imbalance=math.sqrt(1 + (self.imbalance or 0.0)) - 1,
-            link_costs=uniform_links(P) if self.link_costs is None else np.array(self.link_costs, float),
-            room=room / WEIGHT_BYTES,
-        )
+        return self.comm_budget == 1 and self.density == 1 and self.memory_limits is None
 
     @property
     def promises(self) -> bool:

@@ -28,8 +28,8 @@ from repurpose_hpc.model.comm_dtype import EXACT, INT8
 from repurpose_hpc.model.forward import Compute, apply_heads
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.mpi.agreement import alike, collectively
-from repurpose_hpc.plan.arrival import computing
 from repurpose_hpc.plan.files.store import StoredPlan, read_network
+from repurpose_hpc.plan.rounding import rounded_compute
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.process.system import age
 from repurpose_hpc.runtime import result
@@ -138,7 +138,7 @@ def run(
 
     ways, timing = _try_out(job, program, source, comm, clock)
     whole, single = _on_root_alone(job, stored, file, comm)
-    compute = computing(shards[0].graph, stored.plan, job.wire)
+    compute = rounded_compute(shards[0].graph, stored.plan, job.wire)
     checks = _checks(job, file, whole, original, compute, comm)
     stream = Stream(job, program, source, checks, shards[0], stored, comm, clock)
     seconds = stream.run(leftovers)
@@ -318,7 +318,7 @@ def _wire(job: Job, stored: StoredPlan) -> str:
     Raises:
         UserError: the plan has no scales for it.
     """
-    wire = job.wire or stored.plan.wire
+    wire = job.wire or stored.plan.comm_dtype
     if wire == INT8 and not stored.plan.has_scales:
         raise UserError(
             f"--wire {INT8}: expected shards with a scale for every ghost, found none in {stored.directory}, "

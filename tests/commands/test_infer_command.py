@@ -140,7 +140,8 @@ def test_imports_on_shards(mpirun, small):
         assert packages & installed <= ALLOWED
         assert "repurpose_hpc.runtime.program" in imported
         ours = {name for name in imported if name.startswith("repurpose_hpc.restructure.")}
-        assert ours <= {"repurpose_hpc.restructure.options", "repurpose_hpc.restructure.constraints"}
+        allowed = ("options", "constraints", "method")
+        assert ours <= {f"repurpose_hpc.restructure.{name}" for name in allowed}
 
 
 def test_help_is_printed_once(mpirun):

@@ -12,8 +12,8 @@ from helpers.small_graphs import branching_network
 from repurpose_hpc.forecast.demand import plan_demand
 from repurpose_hpc.model.comm_dtype import EXACT, STEPS, WIRES
 from repurpose_hpc.model.forward import forward
-from repurpose_hpc.plan.arrival import computing
 from repurpose_hpc.plan.plan import PLACEMENTS
+from repurpose_hpc.plan.rounding import rounded_compute
 from repurpose_hpc.runtime.buffers import Part
 from repurpose_hpc.runtime.exchange.exchange import Exchange, deactivate_empty
 from repurpose_hpc.runtime.exchange.merged import Merged
@@ -69,7 +69,7 @@ def test_ghosts_and_sums_travel_together_if_they_are_of_one_type(wire, dtype):
         outputs[way] = run_program(program, network, x)
     program.free()
     assert len({y.tobytes() for y in outputs.values()}) == 1
-    expected = forward(network, x, compute=computing(network, plan, wire))
+    expected = forward(network, x, compute=rounded_compute(network, plan, wire))
     # Rounded to float32, a value may be coded as its neighbour in the format.
     tolerance = 1e-9 if dtype == np.float64 else 1e-5 + 2 * STEPS[wire]
     tolerance *= np.abs(expected).max()

@@ -20,7 +20,6 @@ from repurpose_hpc.model.comm_dtype import STEPS, WIRES
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.network import Network, Space
 from repurpose_hpc.model.operations import Elementwise, Mixing
-from repurpose_hpc.plan.arrival import computing
 from repurpose_hpc.plan.plan import (
     EVERYBODY,
     PLACEMENTS,
@@ -30,6 +29,7 @@ from repurpose_hpc.plan.plan import (
     mixing_plan,
     single_worker_plan,
 )
+from repurpose_hpc.plan.rounding import rounded_compute
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.runtime.buffers import parts_of
 from repurpose_hpc.runtime.exchange.choose import AUTO, choose_way
@@ -251,7 +251,7 @@ def test_ghosts_arrive_as_the_wire_makes_them(wire, workers):
     x = np.random.default_rng(3).standard_normal((5, network.inputs))
     program = make_program(network, plan, 3, dtype=np.float64, formats=Formats(wire=wire))
     y = run_program(program, network, x)
-    expected = forward(network, x, compute=computing(network, plan, wire))
+    expected = forward(network, x, compute=rounded_compute(network, plan, wire))
     np.testing.assert_allclose(y, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
     width = np.dtype({"bfloat16": np.uint16, "float16": np.int16, "int8": np.int8}[wire]).itemsize
     ghosts, sums = plan_values(network, plan)

@@ -10,7 +10,7 @@ from helpers import small_plans
 from helpers.programs import make_program, run_program
 from repurpose_hpc.model.comm_dtype import WIRES, encode
 from repurpose_hpc.model.forward import trace
-from repurpose_hpc.plan.arrival import computing
+from repurpose_hpc.plan.rounding import rounded_compute
 from repurpose_hpc.runtime.setting import Formats
 
 pytestmark = pytest.mark.mpi
@@ -69,7 +69,7 @@ def squeezed_bytes(block: np.ndarray) -> int:
 
 def bytes_of_batch(network, plan, x: np.ndarray, wire: str) -> int:
     """Of all messages of ghosts between all pairs of workers, from the reference's activations."""
-    tensors = trace(network, x.T, compute=computing(network, plan, wire))
+    tensors = trace(network, x.T, compute=rounded_compute(network, plan, wire))
     total = 0
     for mixing in network.mixings:
         codes = encode(tensors[mixing.source], wire, plan.scales[mixing.source])

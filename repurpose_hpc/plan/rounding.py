@@ -1,4 +1,4 @@
-"""What the workers compute together when ghosts arrive rounded: the reference of runs with a wire.
+"""The network as its workers compute it when ghosts arrive rounded: the reference of runs with a comm dtype.
 
 A row of worker q meets Q(x_j), what arrives of x_j, where j is a ghost of q, and x_j itself elsewhere:
 among its own neurons, in partial sums, in a replicated input.  So a mixing is W x + W' (Q(x) − x), W' its
@@ -19,15 +19,15 @@ from repurpose_hpc.model.operations import Mixing, Operation
 from repurpose_hpc.plan.plan import Plan
 
 
-def computing(network: Network, plan: Plan, wire: str) -> Compute:
-    """What computes the operations of a restructured network, for ``model.reference.forward`` and ``trace``.
+def rounded_compute(network: Network, plan: Plan, comm_dtype: str) -> Compute:
+    """A function that computes operations as the workers do, for ``forward`` and ``trace`` of the model.
 
     Args:
         network: its graph; the weights are those of the operations that are computed.
         plan: of all mixings that are computed; with scales for int8.
-        wire: how ghosts travel, one of ``WIRES``.
+        comm_dtype: the format in which ghosts travel, one of ``WIRES``.
     """
-    if wire == EXACT:
+    if comm_dtype == EXACT:
         return compute
 
     def rounding(op: Operation, *x: np.ndarray) -> np.ndarray:
@@ -39,11 +39,11 @@ def computing(network: Network, plan: Plan, wire: str) -> Compute:
             return y
         weights = np.where(meets, op.weights, 0)
         away = replace(op, weights=weights, bias=np.zeros_like(op.bias))
-        return y + compute(away, rounding_errors(x[0], wire, plan.scales.get(op.source)))
+        return y + compute(away, rounding_errors(x[0], comm_dtype, plan.scales.get(op.source)))
 
     return rounding
 
 
-def rounding_errors(x: np.ndarray, wire: str, scale: np.ndarray | None) -> np.ndarray:
-    """Q(x) − x, in the dtype of ``x``; see ``model.wire.received``."""
-    return received(x, wire, scale).astype(x.dtype, copy=False) - x
+def rounding_errors(x: np.ndarray, comm_dtype: str, scale: np.ndarray | None) -> np.ndarray:
+    """Q(x) − x, in the dtype of ``x``; see ``model.comm_dtype.received``."""
+    return received(x, comm_dtype, scale).astype(x.dtype, copy=False) - x

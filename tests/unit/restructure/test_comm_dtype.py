@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -17,10 +16,10 @@ from repurpose_hpc.io.samples import open_samples
 from repurpose_hpc.model.comm_dtype import BYTES, EXACT, INT8, WIRES, received, scales_of
 from repurpose_hpc.model.forward import compute, forward, outputs, patches, trace
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.plan.arrival import computing
 from repurpose_hpc.plan.files.store import read_plan, read_shard
 from repurpose_hpc.plan.plan import EVERYBODY, PLACEMENTS, Plan
-from repurpose_hpc.restructure import driver as driver
+from repurpose_hpc.plan.rounding import rounded_compute
+from repurpose_hpc.restructure import adjustment
 from repurpose_hpc.restructure.adjustment import adjust
 from repurpose_hpc.restructure.calibration.comm_dtype import measure_noise
 from repurpose_hpc.restructure.calibration.moments import MomentSums
@@ -95,7 +94,7 @@ def test_reference_is_what_workers_compute(network, wire, placement):
 
     x = rng.standard_normal((network.inputs, 9))
     expected = outputs(network, trace(network, x, compute=by_hand))
-    found = outputs(network, trace(network, x, compute=computing(network, plan, wire)))
+    found = outputs(network, trace(network, x, compute=rounded_compute(network, plan, wire)))
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
     exact = outputs(network, trace(network, x))
     assert np.abs(found - exact).max() > 1e-7 * np.abs(exact).max()
@@ -103,7 +102,7 @@ def test_reference_is_what_workers_compute(network, wire, placement):
 
 def test_exact_wire_is_the_plain_reference():
     network = small_plans.random_network()
-    assert computing(network, small_plans.random_plan(network, 2, "root"), EXACT) is compute
+    assert rounded_compute(network, small_plans.random_plan(network, 2, "root"), EXACT) is compute
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(WIRES), st.sampled_from(PLACEMENTS))
@@ -112,7 +111,7 @@ def test_runs_in_float32_are_within_the_tolerance(seed, wire, placement):
     plan = small_plans.random_plan(network, 4, placement, seed)
     network = small_plans.pruned(network, plan).astype(np.float32)
     plan = small_plans.scaled(network, plan)
-    rounding = computing(network, plan, wire)
+    rounding = rounded_compute(network, plan, wire)
     x = np.random.default_rng(seed).standard_normal((400, network.inputs))
     run, reference = (forward(network, x, dtype, rounding) for dtype in (np.float32, np.float64))
     difference = np.abs(run - reference) / np.abs(reference).max()
@@ -127,7 +126,7 @@ def test_scales_are_those_of_what_is_propagated(network, samples_of, wire, budge
     samples = samples_of(network)
     result = restructure(network, samples, Options(WORKERS, budget, "partitioned", wire=wire), quiet)
     tensors = trace(result.network, read(samples), compute=result.compute())
-    assert result.plan.wire == wire
+    assert result.plan.comm_dtype == wire
     assert [*result.plan.scales] == [*dict.fromkeys(mixing.source for mixing in network.mixings)]
     for tensor, scales in result.plan.scales.items():
         x = tensors[tensor]
@@ -153,16 +152,16 @@ def test_budget_holds_and_threads_do_not_enter(network, samples_of, wire):
         assert not mixing.weights[~allowed].any()
 
 
-def test_noise_is_what_rounding_adds_to_ghosts(network, samples_of):
+def test_noise_is_what_rounding_adds_to_ghosts(network, samples_of, monkeypatch):
     samples, seen = samples_of(network), {}
 
     def spy(propagation, mixing, current):
         seen[mixing.name] = current, measure_noise(propagation, mixing, current)
         return seen[mixing.name][1]
 
-    with patch.object(driver, "measure_noise", spy):
-        options = Options(WORKERS, 0.4, "partitioned", wire=INT8)
-        result = restructure(network, samples, options, quiet)
+    monkeypatch.setattr(adjustment, "measure_noise", spy)
+    options = Options(WORKERS, 0.4, "partitioned", wire=INT8)
+    result = restructure(network, samples, options, quiet)
     assert seen
     tensors = trace(result.network, read(samples), compute=result.compute())
     for mixing in network.mixings:
@@ -205,7 +204,7 @@ def test_report_and_shards_tell_the_wire(samples_of, tmp_path):
         report = restructure_to(tmp_path / wire, network, samples, options, np.float32, quiet)
         stored = read_plan(tmp_path / wire)
         shards = [read_shard(stored, worker) for worker in range(WORKERS)]
-        assert {wire} == {report["wire"], stored.plan.wire, *(shard.wire for shard in shards)}
+        assert {wire} == {report["wire"], stored.plan.comm_dtype, *(shard.comm_dtype for shard in shards)}
         traffic = [
             sum(int(count(network, mixing).sum()) for mixing in network.mixings)
             for count in (stored.plan.ghost_traffic, stored.plan.sum_traffic)
@@ -243,12 +242,12 @@ def test_checks_compare_with_the_rounding(tmp_path):
     x = small_plans.write_samples(tmp_path / "x.npz")
     file = open_samples(tmp_path / "x.npz")
     exact, rounded = (
-        forward(network, x, np.float64, computing(network, plan, wire)) for wire in (EXACT, INT8)
+        forward(network, x, np.float64, rounded_compute(network, plan, wire)) for wire in (EXACT, INT8)
     )
     # The difference between both is found, whichever is run.
     for wire, outputs_of_run, other in ((INT8, rounded, exact), (EXACT, exact, rounded)):
         for run, is_same in ((outputs_of_run, True), (other, False)):
-            checks = Checks(file, len(x), network, None, compute=computing(network, plan, wire))
+            checks = Checks(file, len(x), network, None, compute=rounded_compute(network, plan, wire))
             checks.add(run)
             assert (checks.difference < 1e-12) == is_same
     checks.difference = 2 * tolerance(np.dtype(np.float32), Formats(wire="float16")) * checks.largest
