@@ -32,7 +32,7 @@ FLOAT = np.dtype(np.float32)
 
 
 def run(
-    sizes: tuple[int, ...], repeats: int, placement: Placement, peers: Peers, comm: MPI.Comm
+    sizes: tuple[int, ...], repeats: int, placement: Placement, peers: Peers, comm: MPI.Intracomm
 ) -> list[Table]:
     """Measure, printing every row as it comes; collective.
 
@@ -53,7 +53,7 @@ def run(
             del ways[name]
         for size in sizes:
             calls = {name: _checked(name, way, size // FLOAT.itemsize, comm) for name, way in ways.items()}
-            meet = {name: gloo.barrier if name in gloo_ways else comm.Barrier for name in ways}
+            meet = {name: gloo.barrier if gloo and name in gloo_ways else comm.Barrier for name in ways}
             turns = {
                 name: together(partial(_in_a_row, call), comm, meet[name]) for name, call in calls.items()
             }
@@ -63,7 +63,7 @@ def run(
     return [table]
 
 
-def _works(way: Way, comm: MPI.Comm) -> bool:
+def _works(way: Way, comm: MPI.Intracomm) -> bool:
     """Whether the library offers it; the same library on all ranks gives all the same answer."""
     try:
         way(comm, *_blocks(1, comm))()
@@ -77,20 +77,20 @@ def _name(way: str) -> str:
     return "ours" if way == DEFAULT_WAY else f"ours_{way}"
 
 
-def _checked(name: str, way: Way, values: int, comm: MPI.Comm) -> Callable[[], object]:
+def _checked(name: str, way: Way, values: int, comm: MPI.Intracomm) -> Callable[[], object]:
     """A call that exchanges ``values`` numbers per pair, after a look at what arrives."""
     send, receive = _blocks(values, comm)
     call = way(comm, send, receive)
     call()
     with collectively(comm):
         others = np.arange(comm.size) != comm.rank
-        expected = np.stack([_message(rank, values) for rank in np.flatnonzero(others)])
+        expected = np.stack([_message(rank, values) for rank in np.flatnonzero(others).tolist()])
         check(name, receive[others], expected, FLOAT)
     return call
 
 
 def _ours(
-    opened: ExitStack, way: str, comm: MPI.Comm, send: np.ndarray, receive: np.ndarray
+    opened: ExitStack, way: str, comm: MPI.Intracomm, send: np.ndarray, receive: np.ndarray
 ) -> Callable[[], object]:
     """The exchange of programs as they make it, until ``opened`` is closed.
 
@@ -117,13 +117,13 @@ def _carry(carrier: Carrier, steps: list[Call | Tape], seconds: np.ndarray) -> N
     carry_out(steps, seconds)
 
 
-def _blocks(values: int, comm: MPI.Comm) -> tuple[np.ndarray, np.ndarray]:
+def _blocks(values: int, comm: MPI.Intracomm) -> tuple[np.ndarray, np.ndarray]:
     """This rank's message for every rank, and room for theirs, (P, values) each."""
     return np.tile(_message(comm.rank, values), (comm.size, 1)), np.zeros((comm.size, values), FLOAT)
 
 
 def _message(rank: int, values: int) -> np.ndarray:
-    """What ``rank`` sends to everybody; small integers, which float32 has exactly."""
+    """The message of ``rank`` to everybody; small integers, which float32 has exactly."""
     return (rank + 1 + np.arange(values) % 1000).astype(FLOAT)
 
 

@@ -11,11 +11,11 @@ from contextlib import nullcontext
 import numpy as np
 from scipy.sparse import csr_array
 
-from repurpose_hpc import kernels
 from repurpose_hpc.bench.candidate import Candidate, check
 from repurpose_hpc.bench.peers import ONNXRUNTIME, TORCH, Peers
 from repurpose_hpc.bench.table import Table
 from repurpose_hpc.bench.turns import alone, in_turns
+from repurpose_hpc.kernels import aligned as allocate_aligned
 from repurpose_hpc.kernels.jit import jit
 from repurpose_hpc.model.activations import RELU
 from repurpose_hpc.model.comm_dtype import CODES, received, scales_of
@@ -190,7 +190,7 @@ def _csr_candidates(problem: _Problem, rows: csr_array, peers: Peers) -> dict[st
 
 def aligned(values: np.ndarray) -> np.ndarray:
     """The values (rows, batch) in memory as programs have it."""
-    copy = kernels.aligned(values.shape, values.dtype)
+    copy = allocate_aligned(values.shape, values.dtype)
     copy[:] = values
     return copy
 

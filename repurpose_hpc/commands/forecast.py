@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from repurpose_hpc.commands.parser import Parser, positive
+from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.forecast.demand import Demand, plan_demand
 from repurpose_hpc.forecast.machine import THIS, THIS_FILE, MachineModel, read_machine, shipped
@@ -29,12 +31,14 @@ from repurpose_hpc.forecast.timeline import forecast
 from repurpose_hpc.model.comm_dtype import EXACT, WIRES
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.mpi.agreement import alone
 from repurpose_hpc.plan.files.store import read_network, read_plan
 from repurpose_hpc.plan.plan import PLACEMENTS, Plan
 from repurpose_hpc.report import text as report
 from repurpose_hpc.restructure.cache import cache_directory
 from repurpose_hpc.restructure.options import Options
+
+if TYPE_CHECKING:
+    from repurpose_hpc.commands.start import Context
 
 RANKS = (*(1 << power for power in range(14)), 10_000)
 SINGLE, PLAN, SCALED = "single", "plan", "scaled"
@@ -75,17 +79,23 @@ class Subject:
         return scaled_demand(self.network, profile, self.placement, ranks, per_node, self.wire)
 
 
-def main() -> None:
-    """Run the command of ``sys.argv``."""
-    with alone():
-        args = parse(sys.argv[1:])
-        result = run(args)
-        print(render(result), flush=True)
-        if args.report is not None:
-            report.write(args.report, result)
+def run(args: argparse.Namespace, context: Context) -> None:
+    """Run the command in this process.
+
+    Args:
+        args: see ``parse``.
+        context: of the start.
+
+    Raises:
+        UserError: see ``predict``, or the report cannot be written.
+    """
+    result = predict(args)
+    print(render(result), flush=True)
+    if args.report is not None:
+        report.write(args.report, result)
 
 
-def run(args: argparse.Namespace) -> dict:
+def predict(args: argparse.Namespace) -> dict[str, Any]:
     """The report.
 
     Raises:
@@ -149,7 +159,7 @@ def _ranks(wanted: set[int], machine: MachineModel) -> list[int]:
     if not ranks:
         raise UserError(
             f"--ranks: expected at most {machine.most_ranks}, for which {machine.name} has links, got "
-            f"{min(wanted)} or more; calibrate on more nodes, or describe the network in the machine file"
+            f"{min(wanted)} or more; probe on more nodes, or describe the network in the machine file"
         )
     return ranks
 
@@ -173,17 +183,29 @@ def _described(demand: Demand, machine: MachineModel, batch: int) -> dict:
     }
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
+def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) -> argparse.Namespace:
     """The command line.
 
     Raises:
         UsageError: it is wrong.
     """
-    parser = Parser(
-        speaks=True,
-        prog="repurpose_hpc forecast",
-        description="Forecast the time of an inference for numbers of ranks that are not at hand.",
-    )
+    parser = make_parser(speaks)
+    args = parser.parse_args(argv)
+    if args.subject.is_dir():
+        for name in ("comm_budget", "input_placement"):
+            if getattr(args, name) is not None:
+                parser.error(f"--{name.replace('_', '-')} has no effect: {args.subject} is restructured")
+    if args.comm_budget is None:
+        args.comm_budget = Options.comm_budget
+    if not 0 <= args.comm_budget <= 1:
+        parser.error(f"--comm-budget: expected a fraction from 0 to 1, got {args.comm_budget}")
+    args.input_placement = args.input_placement or Options.input_placement
+    return args
+
+
+def make_parser(speaks: bool) -> Parser:
+    """The parser, without what ``parse`` checks and fills in."""
+    parser = Parser(speaks=speaks, **described("forecast"))
     add = parser.add_argument
     add(
         "subject",
@@ -223,17 +245,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help=f"the format in which ghosts travel (default: that of SHARDS, or {EXACT})",
     )
     add("--report", type=Path, metavar="FILE.json", help="the same, for scripts")
-    args = parser.parse_args(argv)
-    if args.subject.is_dir():
-        for name in ("comm_budget", "input_placement"):
-            if getattr(args, name) is not None:
-                parser.error(f"--{name.replace('_', '-')} has no effect: {args.subject} is restructured")
-    if args.comm_budget is None:
-        args.comm_budget = Options.comm_budget
-    if not 0 <= args.comm_budget <= 1:
-        parser.error(f"--comm-budget: expected a fraction from 0 to 1, got {args.comm_budget}")
-    args.input_placement = args.input_placement or Options.input_placement
-    return args
+    return parser
 
 
 def _several(text: str) -> set[int]:

@@ -1,4 +1,4 @@
-"""Whether the job was started as it should have been."""
+"""The launcher of a job: how many processes it started, and a check that they form one job."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _LAUNCHERS = (
 )
 
 
-def check_launch(size: int, library: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Refuse to run as one of several processes of which each believes to be alone.
+def check_launch(size: int | None, library: str = "", environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse to run as one of several processes that do not form one job.
 
-    That happens when the launcher belongs to another MPI than the one that mpi4py loads: it starts N
-    processes, and each becomes rank 0 of 1.
+    A command on ranks: the launcher may belong to another MPI than the one that mpi4py loads; then it starts
+    N processes, and each becomes rank 0 of 1.  A command that runs in one process: N would do the same work.
 
     Args:
-        size: of the world communicator.
-        library: ``MPI.Get_library_version()``.
+        size: of the world communicator; None: the command runs in one process, without MPI.
+        library: ``MPI.Get_library_version()``, with ``size``.
         environment: of the process.
 
     Raises:
@@ -36,29 +36,19 @@ def check_launch(size: int, library: str, environment: Mapping[str, str] = os.en
         SystemExit: status 1 on its others, so that only one message is printed.
     """
     started, process = launched(environment)
-    if size > 1 or started <= 1:
+    if started <= 1 or (size is not None and size > 1):
         return
-    _refuse(
-        process,
-        f"the launcher started {started} processes, but MPI sees {size} rank in each: launcher and MPI "
-        f"library do not belong together. mpi4py uses {library_name(library)}; {_remedy(library)}",
-    )
-
-
-def check_alone(environment: Mapping[str, str] = os.environ) -> None:
-    """Refuse to run as one of several processes of a launcher; for commands that run in one.
-
-    Raises:
-        UserError: on the launcher's first process.
-        SystemExit: status 1 on its others, so that only one message is printed.
-    """
-    started, process = launched(environment)
-    if started > 1:
-        _refuse(
-            process,
-            f"expected one process, as this command uses all cores by itself, found {started} of a "
-            "launcher; start it without mpirun or srun",
+    if size is None:
+        message = (
+            f"expected one process, as this command runs in one, found {started} of a launcher; start it "
+            "without mpirun or srun"
         )
+    else:
+        message = (
+            f"the launcher started {started} processes, but MPI sees {size} rank in each: launcher and MPI "
+            f"library do not belong together. mpi4py uses {library_name(library)}; {_remedy(library)}"
+        )
+    refuse(process, UserError(message))
 
 
 def launched(environment: Mapping[str, str]) -> tuple[int, int]:
@@ -74,12 +64,22 @@ def launched(environment: Mapping[str, str]) -> tuple[int, int]:
     return 1, 0
 
 
-def _refuse(process: int, message: str) -> NoReturn:
+def refuse(process: int, error: UserError) -> NoReturn:
+    """Fail in every process of a launcher, without MPI, with a message of its first.
+
+    Args:
+        process: which of the launcher's this is.
+        error: what the first says.
+
+    Raises:
+        UserError: ``error``, on the first.
+        SystemExit: with the status of ``error``, on the others.
+    """
     if process > 0:
         # A launcher may end all processes as soon as one fails: leave the first time to speak.
         time.sleep(2)
-        raise SystemExit(1)
-    raise UserError(message)
+        raise SystemExit(error.status)
+    raise error
 
 
 def library_name(library: str) -> str:

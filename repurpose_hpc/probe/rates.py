@@ -44,7 +44,8 @@ SECONDS, REPEATS = 5e-4, 7
 
 def fastest(function: Callable[[], object]) -> float:
     """Seconds of one call, the least of several repeats."""
-    loops, times = 1, []
+    loops = 1
+    times: list[float] = []
     while len(times) < REPEATS:
         began = perf_counter()
         for _ in range(loops):
@@ -106,16 +107,19 @@ def reading_rates(call_seconds: float, before: Callable[[], object]) -> list[flo
 
 def call_and_value(rest: Sequence[Sequence[float]]) -> tuple[float, float]:
     """What ``dense_table`` found beside the rates, as seconds of a call and of each result."""
-    rest = np.array(rest)
+    seconds = np.array(rest)
     results = np.multiply.outer(ROWS, COLUMNS)
     small, large = results <= 16, results >= 4096
-    call = float(np.median(rest[small]))
-    return call, float(np.median((rest[large] - call).clip(0) / results[large]))
+    call = float(np.median(seconds[small]))
+    return call, float(np.median((seconds[large] - call).clip(0) / results[large]))
 
 
-def _table(rows: Sequence[int], columns: Sequence[int], measure: Callable) -> tuple[list, list]:
+def _table(
+    rows: Sequence[int], columns: Sequence[int], measure: Callable[[int, int], tuple[float, float]]
+) -> tuple[list[list[float]], list[list[float]]]:
     measured = [[measure(m, c) for c in columns] for m in rows]
-    return tuple([[entry[part] for entry in row] for row in measured] for part in (0, 1))
+    rates, rest = ([[entry[part] for entry in row] for row in measured] for part in (0, 1))
+    return rates, rest
 
 
 def _of_depth(seconds: Callable[[int], float], depths: tuple[int, int], flops: float) -> tuple[float, float]:
