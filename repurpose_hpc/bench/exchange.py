@@ -16,7 +16,7 @@ from repurpose_hpc.bench.candidate import check
 from repurpose_hpc.bench.peers import Peers, bare_mpi, gloo_group
 from repurpose_hpc.bench.peers.bare_mpi import Way
 from repurpose_hpc.bench.placement import Placement
-from repurpose_hpc.bench.table import Table
+from repurpose_hpc.bench.table import BenchTable
 from repurpose_hpc.bench.turns import in_turns, together
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.runtime.buffers import Part
@@ -33,7 +33,7 @@ FLOAT = np.dtype(np.float32)
 
 def run(
     sizes: tuple[int, ...], repeats: int, placement: Placement, peers: Peers, comm: MPI.Intracomm
-) -> list[Table]:
+) -> list[BenchTable]:
     """Measure, printing every row as it comes; collective.
 
     Args:
@@ -43,7 +43,7 @@ def run(
         peers: that there are.
         comm: of the job.
     """
-    table = Table("exchange", "the exchange alone", "ours", speaks=comm.rank == 0)
+    table = BenchTable("exchange", "the exchange alone", "ours", speaks=comm.rank == 0)
     with gloo_group(peers, placement, comm) as gloo, ExitStack() as opened:
         gloo_ways = gloo.WAYS if gloo else {}
         own = {_name(way): partial(_ours, opened, way) for way in available(comm)}
@@ -64,7 +64,7 @@ def run(
 
 
 def _works(way: Way, comm: MPI.Intracomm) -> bool:
-    """Whether the library offers it; the same library on all ranks gives all the same answer."""
+    """True if the library offers it; the same library on all ranks gives all the same answer."""
     try:
         way(comm, *_blocks(1, comm))()
     except NotImplementedError:
@@ -73,7 +73,7 @@ def _works(way: Way, comm: MPI.Intracomm) -> bool:
 
 
 def _name(way: str) -> str:
-    """Of one of our own ways."""
+    """Name of one of our own ways."""
     return "ours" if way == DEFAULT_WAY else f"ours_{way}"
 
 

@@ -29,14 +29,16 @@ from repurpose_hpc.bench.entrants import (
 from repurpose_hpc.bench.kernels import aligned
 from repurpose_hpc.bench.peers import Peers, gloo_group
 from repurpose_hpc.bench.placement import Placement
-from repurpose_hpc.bench.table import Table
+from repurpose_hpc.bench.table import BenchTable
 from repurpose_hpc.bench.turns import Spread, Turn, in_turns, on_root, together
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.mpi.agreement import collectively
 
 
-def run(args: argparse.Namespace, placement: Placement, peers: Peers, comm: MPI.Intracomm) -> list[Table]:
+def run(
+    args: argparse.Namespace, placement: Placement, peers: Peers, comm: MPI.Intracomm
+) -> list[BenchTable]:
     """Measure, printing every row as it comes; collective.
 
     Args:
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace, placement: Placement, peers: Peers, comm: MPI.
     """
     setting = f"input {args.input_placement}, {args.dtype}, {comm.size} ranks"
     title = f"four layers (n, n) with bias and ReLU, {setting}"
-    table = Table("inference", title, RESTRUCTURED, speaks=comm.rank == 0)
+    table = BenchTable("inference", title, RESTRUCTURED, speaks=comm.rank == 0)
     with gloo_group(peers, placement, comm) as gloo:
         for width in args.widths:
             entrants = _entrants(width, args, placement, peers, gloo, comm)

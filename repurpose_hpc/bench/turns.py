@@ -57,11 +57,11 @@ class Spread:
         return cls(median, p10, p90, seconds.size)
 
     def divided(self, number: int) -> Spread:
-        """Of one of ``number`` things that a call does."""
+        """The times of one of ``number`` things that a call does."""
         return Spread(self.median / number, self.p10 / number, self.p90 / number, self.repeats)
 
     def as_dict(self) -> dict:
-        """For JSON."""
+        """The attributes, for JSON."""
         return asdict(self)
 
 

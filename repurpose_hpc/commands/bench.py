@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from repurpose_hpc.bench import machine
 from repurpose_hpc.bench.peers import Peers
 from repurpose_hpc.bench.placement import Placement
-from repurpose_hpc.bench.table import Table
+from repurpose_hpc.bench.table import BenchTable
 from repurpose_hpc.bench.turns import REPEATS
 from repurpose_hpc.commands.parser import Parser, add_batches, add_dtype, integers, positive
 from repurpose_hpc.commands.table import described
@@ -126,7 +126,7 @@ def _check_ranks(args: argparse.Namespace, ranks: int) -> None:
 
 def _measure(
     args: argparse.Namespace, placement: Placement, peers: Peers, comm: MPI.Intracomm
-) -> list[Table]:
+) -> list[BenchTable]:
     if args.subject == KERNELS:
         from repurpose_hpc.bench import kernels
 

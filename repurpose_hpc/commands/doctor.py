@@ -1,4 +1,4 @@
-"""The command ``doctor``: what a job runs on, under the launcher that will run ``infer``, and what is wrong.
+"""The command ``doctor``: the circumstances of a job under the launcher of ``infer``, and what is wrong.
 
 Every rank collects what it sees, all exchange nothing a few times, and the root reports.  It ends with
 status 1 if ``infer`` would fail.
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace, context: RankContext) -> None:
 
 
 def _workers(args: argparse.Namespace, comm: MPI.Comm) -> int | None:
-    """How many workers the shards have, on every rank; None: no shards were given."""
+    """Number of workers of the shards, on every rank; None: no shards were given."""
     workers = None
     with collectively(comm):
         if comm.rank == 0:

@@ -45,8 +45,8 @@ SINGLE, PLAN, SCALED = "single", "plan", "scaled"
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
-    """What is forecast.
+class ForecastInput:
+    """A network whose time is forecast.
 
     Attributes:
         network: its weights matter only where there is a plan.
@@ -64,7 +64,7 @@ class Subject:
     wire: str
 
     def demand(self, ranks: int, per_node: int) -> tuple[str, Demand]:
-        """What the restructured network asks of so many ranks, and what that is based on."""
+        """Basis of the forecast, and the demand of the restructured network for so many ranks."""
         if ranks == 1:
             return SINGLE, self.dense_demand(ranks, per_node)
         if self.plan is not None and self.plan.workers == ranks:
@@ -121,7 +121,7 @@ def predict(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def open_shards(directory: Path, wire: str | None) -> Subject:
+def open_shards(directory: Path, wire: str | None) -> ForecastInput:
     """A restructured network with its plan, and its wire if none is given; dense: all neurons to all workers.
 
     Raises:
@@ -140,10 +140,10 @@ def open_shards(directory: Path, wire: str | None) -> Subject:
     )
     placement = plan.input_placement
     profiles = plan_profile(network, plan), dense_profile(unpruned, placement)
-    return Subject(network, placement, plan, *profiles, wire or plan.wire)
+    return ForecastInput(network, placement, plan, *profiles, wire or plan.wire)
 
 
-def open_model(args: argparse.Namespace) -> Subject:
+def open_model(args: argparse.Namespace) -> ForecastInput:
     """A trained network, restructured by assumption.
 
     Raises:
@@ -151,7 +151,7 @@ def open_model(args: argparse.Namespace) -> Subject:
     """
     network, placement = load_model(args.subject), args.input_placement
     profiles = budget_profile(network, placement, args.comm_budget), dense_profile(network, placement)
-    return Subject(network, placement, None, *profiles, args.wire or EXACT)
+    return ForecastInput(network, placement, None, *profiles, args.wire or EXACT)
 
 
 def _ranks(wanted: set[int], machine: MachineModel) -> list[int]:
@@ -164,7 +164,7 @@ def _ranks(wanted: set[int], machine: MachineModel) -> list[int]:
     return ranks
 
 
-def _point(subject: Subject, machine: MachineModel, ranks: int, batch: int) -> dict:
+def _point(subject: ForecastInput, machine: MachineModel, ranks: int, batch: int) -> dict:
     basis, demand = subject.demand(ranks, machine.ranks_per_node)
     return {
         "ranks": ranks,

@@ -84,7 +84,7 @@ def _links(comm: MPI.Comm, partners: dict[str, list[int]]) -> dict[str, dict[str
 
 
 def render(machine: MachineModel) -> str:
-    """What was measured, for people."""
+    """Text of the measurements for people, several lines."""
     memory, dense = machine.memory, machine.dense
     lines = [
         f"{machine.name}: {machine.ranks_per_node} ranks per node",

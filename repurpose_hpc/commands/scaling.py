@@ -118,7 +118,7 @@ def _fill_in(args: argparse.Namespace, synthetic: bool) -> None:
 
 
 def _options(**values: Any) -> Options:
-    """How to restructure; the number of workers is that of the point."""
+    """Options of restructuring; the number of workers is that of the point."""
     try:
         return Options(workers=1, **values)
     except UserError as error:

@@ -17,7 +17,7 @@ from repurpose_hpc.process.numba import allow_all_cores, ready_numba
 
 
 class Runs(Enum):
-    """Where a command runs."""
+    """Processes that run a command."""
 
     ALONE = "in one process, without MPI"
     ON_RANKS = "on every rank of a job"

@@ -52,7 +52,7 @@ def check_launch(size: int | None, library: str = "", environment: Mapping[str, 
 
 
 def launched(environment: Mapping[str, str]) -> tuple[int, int]:
-    """How many processes the launcher started and which of them this is; (1, 0) without a launcher.
+    """Number of processes that the launcher started, and which this is; (1, 0) without a launcher.
 
     SLURM describes the allocation too: only in a job step (``srun``) does it say how many
     processes were started.
@@ -88,7 +88,7 @@ def library_name(library: str) -> str:
 
 
 def pmi(library: str) -> str:
-    """What ``srun --mpi=`` has to be for an MPI library, by its ``MPI.Get_library_version()``."""
+    """Value of ``srun --mpi=`` for an MPI library, by its ``MPI.Get_library_version()``."""
     return "pmix" if "Open MPI" in library else "pmi2"
 
 

@@ -1,4 +1,4 @@
-"""How fast this machine computes: products as a program does them, by rows and columns, and reading weights.
+"""Rates at which this machine computes products, by rows and columns, and reads weights.
 
 Of several repeats the fastest counts: what disturbs a measurement makes it longer.
 """
@@ -85,7 +85,7 @@ def convolution_table() -> list[list[float]]:
 
 
 def window_seconds() -> float:
-    """Of a row that a pooling makes, for each entry of its window; the median over maps of several sizes."""
+    """Seconds of a row of a pooling, per entry of its window; the median over maps of several sizes."""
     return float(np.median([_pooling_seconds(side) for side in MAP_SIDES]))
 
 
@@ -106,7 +106,7 @@ def reading_rates(call_seconds: float, before: Callable[[], object]) -> list[flo
 
 
 def call_and_value(rest: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """What ``dense_table`` found beside the rates, as seconds of a call and of each result."""
+    """Seconds of a call and of each result, from what ``dense_table`` found beside the rates."""
     seconds = np.array(rest)
     results = np.multiply.outer(ROWS, COLUMNS)
     small, large = results <= 16, results >= 4096
@@ -180,7 +180,7 @@ def _reading_calls(size: int) -> list[Call]:
 
 
 def _run(calls: list[Call]) -> None:
-    """As ``Program.forward`` runs them."""
+    """Run calls as ``Program.forward`` does."""
     seconds = {phase: 0.0 for phase, _, _ in calls}
     began = perf_counter()
     for phase, function, arguments in calls:

@@ -35,7 +35,7 @@ def function(name: str) -> Any:
 
 
 def core_name() -> str:
-    """What the library takes the processor for, for instance ``SkylakeX``; "": NumPy uses another one."""
+    """Processor that the library believes in, for instance ``SkylakeX``; "": NumPy uses another one."""
     get = function("openblas_get_corename")
     if get is None:
         return ""

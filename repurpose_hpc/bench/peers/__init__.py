@@ -56,7 +56,7 @@ def gloo_group(peers: Peers, placement: Placement, comm: MPI.Comm) -> Iterator[M
 
 
 def _failure(name: str) -> str:
-    """Why a peer cannot be imported; "": it can."""
+    """Reason why a peer cannot be imported; "": it can."""
     try:
         for module in _MODULES[name]:
             import_module(module)

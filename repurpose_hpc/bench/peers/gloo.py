@@ -152,7 +152,7 @@ class ParallelChain:
         self._chain = parallelize_module(torch.nn.Sequential(*modules), mesh, places, src_data_rank=None)
 
     def network(self, X: np.ndarray) -> Candidate:
-        """On a batch X, (n, batch), of which a rank takes what it begins with."""
+        """The chain on a batch X, (n, batch), of which a rank takes what it begins with."""
         mine = np.array_split(X, dist.get_world_size())[dist.get_rank()] if self._partitioned else X
         x = torch.from_numpy(np.ascontiguousarray(mine.T))
 

@@ -36,7 +36,7 @@ class AccuracyStudy:
     test: Samples
 
     def origin(self) -> dict:
-        """What the points of a table must have in common (see ``AccuracyTable``)."""
+        """Origin that the points of a table have in common (see ``AccuracyTable``)."""
         return {
             "version": __version__,
             "model": {"path": str(self.model), "sha256": self.network.fingerprint()},

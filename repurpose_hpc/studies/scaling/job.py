@@ -108,10 +108,10 @@ def compute(
             continue
         name = f"[{number}/{len(points)}] {ranks} ranks, {form}"
         log(name)
+        report = table.path.with_name(f".{ranks}-{form}.{os.getpid()}.tmp").absolute()
         try:
             shards = study.shards(ranks, form, team, log)
-            report = table.path.with_name(f".{ranks}-{form}.{os.getpid()}.tmp")
-            rows = launch.measure(shards, ranks, missing, study.dtype.name, report.absolute())
+            rows = launch.measure(shards, ranks, missing, study.dtype.name, report)
         except Exception as error:
             rows = [{"batch": batch, "error": one_line(error)} for batch in missing]
             failed += len(rows)

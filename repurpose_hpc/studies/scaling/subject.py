@@ -134,7 +134,7 @@ class ScalingStudy:
     given: str | None
 
     def origin(self) -> dict[str, Any]:
-        """What the points of a table must have in common (see ``ScalingTable``)."""
+        """Origin that the points of a table have in common (see ``ScalingTable``)."""
         options = {name: value for name, value in asdict(self.options).items() if name != "workers"}
         return {
             "version": __version__,
@@ -145,7 +145,7 @@ class ScalingStudy:
         }
 
     def shards(self, ranks: int, form: str, team: Team, log: Log) -> Path:
-        """Where the shards of a point are; they are made if they are not there.
+        """Directory of the shards of a point, which are made if they are not there.
 
         Raises:
             UserError: they cannot be made, or those given are of another model.

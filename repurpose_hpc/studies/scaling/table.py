@@ -76,7 +76,7 @@ class ScalingTable(ResumableTable):
         return "\n".join(lines)
 
     def _derived(self, row: Row) -> Row:
-        """What compares a row with the best single process and, if the network grows, with one rank."""
+        """Comparison of a row with the best single process and, if the network grows, with one rank."""
         if row["error"] is not None:
             return {}
         best = self._best_single(row["ranks"], row["batch"])
