@@ -23,10 +23,10 @@ from time import perf_counter
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from repurpose_hpc.commands.table import COMMANDS, Command, Runs
+from repurpose_hpc.commands.table import COMMANDS, HELP, Command, Runs, find, overview
 from repurpose_hpc.errors import UsageError, UserError
 from repurpose_hpc.mpi.agreement import aborting, alone, collectively
-from repurpose_hpc.mpi.launch import check_launch, launched
+from repurpose_hpc.mpi.launch import check_launch, launched, too_many
 from repurpose_hpc.process.system import age
 from repurpose_hpc.process.threads import one_thread_per_rank
 
@@ -67,56 +67,68 @@ class RankContext(Context):
 
 
 def start(name: str, words: Sequence[str]) -> None:
-    """Run the command ``name`` in this process, which may be a rank of a job.
+    """Run a command in this process, which may be a rank of a job.
+
+    Under a launcher MPI is started even if the command needs none: processes that end without it would leave
+    the others, which may have been given another command, waiting for them.
 
     Args:
-        name: a key of ``COMMANDS``.
-        words: those after the command's name.
+        name: a key of ``COMMANDS``, or one of ``HELP``.
+        words: those after it.
 
     Raises:
         SystemExit: after one message: 2 for a wrong command line, 1 for other failures; 0 after the help.
     """
     threads = one_thread_per_rank()  # before anything imports NumPy
-    command = COMMANDS[name]
-    for prepare in command.prepare:
+    command = COMMANDS.get(name)
+    for prepare in command.prepare if command else ():
         prepare()
-    under_launcher = launched(os.environ)[0] > 1
-    if command.runs is Runs.ON_RANKS or (command.runs is Runs.EITHER and under_launcher):
-        _start_on_ranks(command, words, threads)
+    on_ranks = command is not None and command.runs is Runs.ON_RANKS
+    if on_ranks or launched(os.environ)[0] > 1:
+        _start_on_ranks(name, words, threads)
     else:
-        _start_alone(command, words, threads)
+        _start_alone(name, words, threads)
 
 
-def _start_alone(command: Command, words: Sequence[str], threads: int) -> None:
+def _start_alone(name: str, words: Sequence[str], threads: int) -> None:
     with alone():
-        check_launch(None)
+        if name in HELP:
+            print(overview())
+            return
         began = perf_counter()
-        module = import_module(command.module)
+        module = import_module(find(name).module)
         context = Context(threads, perf_counter() - began, age())
         module.run(module.parse(words), context)
 
 
-def _start_on_ranks(command: Command, words: Sequence[str], threads: int) -> None:
-    began = perf_counter()
+def _start_on_ranks(name: str, words: Sequence[str], threads: int) -> None:
+    began, command = perf_counter(), COMMANDS.get(name)
     from mpi4py import MPI
 
     comm, library = MPI.COMM_WORLD, MPI.Get_library_version()
     with aborting(comm):
         with collectively(comm):
             launch_error = _launch_error(command, comm.size, library)
-            module = import_module(command.module)
+            module = import_module(command.module) if command else None
         context = RankContext(threads, perf_counter() - began, age(), comm, library, launch_error)
-        check_same({"command": command.name}, comm)
-        args = _parse_together(module, words, comm)
-        module.run(args, context)
+        check_same({"command": name}, comm)
+        if name in HELP:
+            if comm.rank == 0:
+                print(overview())
+            return
+        with collectively(comm):
+            if find(name).runs is Runs.ALONE:
+                raise too_many(comm.size)
+        if module is not None:
+            module.run(_parse_together(module, words, comm), context)
 
 
-def _launch_error(command: Command, size: int, library: str) -> str:
+def _launch_error(command: Command | None, size: int, library: str) -> str:
     """The message on a wrong launch, for a command that judges it itself; "": nothing is wrong."""
     try:
-        check_launch(size, library)
+        check_launch(size, library, command is not None and command.runs is Runs.ALONE)
     except UserError as error:
-        if command.judges_launch:
+        if command is not None and command.judges_launch:
             return str(error)
         raise
     return ""

@@ -10,9 +10,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import Enum
 from typing import Any
 
+from repurpose_hpc.errors import UsageError
 from repurpose_hpc.process.numba import allow_all_cores, ready_numba
 
 
@@ -124,6 +126,24 @@ _ROWS = (
     ),
 )
 COMMANDS = {row.name: row for row in _ROWS}
+HELP = ("--help", "-h")
+"""First words that ask for the list of all commands."""
+
+
+def find(name: str) -> Command:
+    """The row of a command.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name in COMMANDS:
+        return COMMANDS[name]
+    listed = [row.name for row in _ROWS if row.listed]
+    near = get_close_matches(name, listed) or listed
+    raise UsageError(
+        f"expected a command, found {name!r}; did you mean {' or '.join(near)}? repurpose-hpc --help lists "
+        "all of them"
+    )
 
 
 def described(name: str) -> dict[str, Any]:

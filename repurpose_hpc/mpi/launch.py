@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from typing import NoReturn
 
 from repurpose_hpc.errors import UserError
 
@@ -20,15 +19,18 @@ _LAUNCHERS = (
 )
 
 
-def check_launch(size: int | None, library: str = "", environment: Mapping[str, str] = os.environ) -> None:
-    """Refuse to run as one of several processes that do not form one job.
+def check_launch(
+    size: int, library: str, one_process: bool = False, environment: Mapping[str, str] = os.environ
+) -> None:
+    """Refuse to run as one of several processes of which each believes to be alone.
 
-    A command on ranks: the launcher may belong to another MPI than the one that mpi4py loads; then it starts
-    N processes, and each becomes rank 0 of 1.  A command that runs in one process: N would do the same work.
+    That happens when the launcher belongs to another MPI than the one that mpi4py loads: it starts N
+    processes, and each becomes rank 0 of 1.
 
     Args:
-        size: of the world communicator; None: the command runs in one process, without MPI.
-        library: ``MPI.Get_library_version()``, with ``size``.
+        size: of the world communicator.
+        library: ``MPI.Get_library_version()``.
+        one_process: whether there should be only one.
         environment: of the process.
 
     Raises:
@@ -36,19 +38,26 @@ def check_launch(size: int | None, library: str = "", environment: Mapping[str, 
         SystemExit: status 1 on its others, so that only one message is printed.
     """
     started, process = launched(environment)
-    if started <= 1 or (size is not None and size > 1):
+    if size > 1 or started <= 1:
         return
-    if size is None:
-        message = (
-            f"expected one process, as this command runs in one, found {started} of a launcher; start it "
-            "without mpirun or srun"
-        )
-    else:
-        message = (
-            f"the launcher started {started} processes, but MPI sees {size} rank in each: launcher and MPI "
-            f"library do not belong together. mpi4py uses {library_name(library)}; {_remedy(library)}"
-        )
-    refuse(process, UserError(message))
+    if process > 0:
+        # A launcher may end all processes as soon as one fails: leave the first time to speak.
+        time.sleep(2)
+        raise SystemExit(1)
+    if one_process:
+        raise too_many(started)
+    raise UserError(
+        f"the launcher started {started} processes, but MPI sees {size} rank in each: launcher and MPI "
+        f"library do not belong together. mpi4py uses {library_name(library)}; {_remedy(library)}"
+    )
+
+
+def too_many(processes: int) -> UserError:
+    """The error of a command that runs in one process, for so many."""
+    return UserError(
+        f"expected one process, as this command runs in one, found {processes} of a launcher; start it "
+        "without mpirun or srun"
+    )
 
 
 def launched(environment: Mapping[str, str]) -> tuple[int, int]:
@@ -62,24 +71,6 @@ def launched(environment: Mapping[str, str]) -> tuple[int, int]:
         if size in environment and not outside_a_step:
             return int(environment[size]), int(environment.get(rank, 0))
     return 1, 0
-
-
-def refuse(process: int, error: UserError) -> NoReturn:
-    """Fail in every process of a launcher, without MPI, with a message of its first.
-
-    Args:
-        process: which of the launcher's this is.
-        error: what the first says.
-
-    Raises:
-        UserError: ``error``, on the first.
-        SystemExit: with the status of ``error``, on the others.
-    """
-    if process > 0:
-        # A launcher may end all processes as soon as one fails: leave the first time to speak.
-        time.sleep(2)
-        raise SystemExit(error.status)
-    raise error
 
 
 def library_name(library: str) -> str:

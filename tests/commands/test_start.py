@@ -119,6 +119,10 @@ def mixed(mpirun, tmp_path):
             ("--comm-budget", "0.1", "0.2", 1),
         ),
         (((1, "infer"), (1, "doctor")), ("command", "infer", "doctor", 1)),
+        (((1, "infer"), (1, "study")), ("command", "infer", "study", 1)),
+        (((1, "inspect"), (1, "infer")), ("command", "inspect", "infer", 1)),
+        (((1, "infer"), (1, "infre")), ("command", "infer", "infre", 1)),
+        (((1, "infer"), (1, "--help")), ("command", "infer", "--help", 1)),
         (((1, "infer --help"), (1, "infer")), ("--help", "True", "False", 1)),
         (((1, "doctor"), (2, "doctor --help")), ("--help", "False", "True", 1)),
         (
