@@ -3,8 +3,8 @@
 A command's module has three functions:
 
 - ``make_parser(speaks)``: a ``Parser`` with its options;
-- ``parse(words, ranks, speaks)``: the parsed command line; ``ranks`` is None in one process, ``speaks`` says
-  whether this rank prints the help;
+- ``parse(words, ranks, speaks)``: the parsed command line, an object with attributes, perhaps dataclasses;
+  without ``ranks`` in one process; ``speaks`` says whether this rank prints the help;
 - ``run(args, context)``: the command itself; collective where it runs on ranks.
 
 On ranks the order is: the launch is checked and the module imported; the ranks compare the names of their
@@ -17,7 +17,8 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from contextlib import suppress
+from dataclasses import dataclass, is_dataclass
 from importlib import import_module
 from time import perf_counter
 from types import ModuleType
@@ -134,20 +135,17 @@ def _launch_error(command: Command | None, size: int, library: str) -> str:
     return ""
 
 
-def _parse_together(module: ModuleType, words: Sequence[str], comm: MPI.Comm) -> argparse.Namespace:
+def _parse_together(module: ModuleType, words: Sequence[str], comm: MPI.Comm) -> object:
     """The command line, the same on all ranks; collective.
 
     Raises:
         SystemExit: on every rank: status 0 after the help, 2 after a message.
     """
-    speaks = comm.rank == 0
-    with collectively(comm):
-        try:
-            args, wants_help = module.parse(words, comm.size, speaks), False
-        except SystemExit:  # where argparse has printed the help
-            args, wants_help = argparse.Namespace(), True
-    check_same({"--help": wants_help}, comm)
-    if wants_help:
+    args = None
+    with collectively(comm), suppress(SystemExit):  # argparse leaves so when it has printed the help
+        args = module.parse(words, comm.size, comm.rank == 0)
+    check_same({"--help": args is None}, comm)
+    if args is None:
         raise SystemExit(0)
     labels = _labels(module.make_parser(False))
     check_same({labels.get(name, name): value for name, value in _values(args)}, comm)
@@ -176,11 +174,11 @@ def check_same(values: Mapping[str, object], comm: MPI.Comm) -> None:
                 )
 
 
-def _values(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
-    """Names and values of a parsed command line; of dataclasses among them, those of the fields."""
+def _values(args: object) -> Iterator[tuple[str, object]]:
+    """Names and values of a parsed command line; of dataclasses in it, those of their fields."""
     for name, value in vars(args).items():
         if is_dataclass(value) and not isinstance(value, type):
-            yield from ((field.name, getattr(value, field.name)) for field in fields(value))
+            yield from _values(value)
         else:
             yield name, value
 
