@@ -101,7 +101,7 @@ _ROWS = (
         "bench",
         Runs.ON_RANKS,
         "Measure kernels, exchanges or inference, each beside what else there is.",
-        "mpirun -n 2 repurpose-hpc bench exchange --bytes 4,4096",
+        "mpirun -n 2 repurpose-hpc bench exchange --bytes 4,4096 --repeat 10",
         prepare=(allow_all_cores,),
     ),
     Command(

@@ -23,7 +23,7 @@ def command(*words: object) -> subprocess.CompletedProcess[str]:
     """Run the package in a process of its own, without a launcher."""
     env = {**environment.mpi_environment(), "PYTHONPATH": str(ROOT)}
     line = [sys.executable, *PACKAGE, *map(str, words)]
-    return subprocess.run(line, env=env, capture_output=True, text=True, timeout=120)
+    return subprocess.run(line, env=env, capture_output=True, text=True, timeout=300)
 
 
 def only_message(done: subprocess.CompletedProcess[str]) -> str:
