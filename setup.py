@@ -56,4 +56,5 @@ setup(
         "repurpose_hpc.bundled": ["*.npz", "README.md"],
         "repurpose_hpc.forecast": ["machines/*.json"],
     },
+    entry_points={"console_scripts": ["repurpose-hpc = repurpose_hpc.__main__:main"]},
 )

@@ -19,7 +19,7 @@ import numpy as np
 from mpi4py import MPI
 
 from repurpose_hpc.bench.placement import Placement
-from repurpose_hpc.bench.table import Table
+from repurpose_hpc.bench.table import BenchTable
 from repurpose_hpc.bench.turns import REPEATS, in_turns, together
 from repurpose_hpc.commands.parser import integers, positive
 from repurpose_hpc.model.activations import RELU
@@ -50,7 +50,7 @@ def main() -> None:
     if comm.rank == 0:
         print(f"messages of all ranks per forward: {messages[0]} merged, {messages[1]} apart")
     title = f"{args.modules} modules of {args.branches} branches of {args.width} neurons, {comm.size} ranks"
-    table = Table("branches", title, base, speaks=comm.rank == 0)
+    table = BenchTable("branches", title, base, speaks=comm.rank == 0)
     for batch in args.batches:
         inputs = np.random.default_rng(SEED).standard_normal((network.inputs, batch), np.float32)
         turns = {

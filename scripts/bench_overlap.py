@@ -18,7 +18,7 @@ from mpi4py import MPI
 
 from repurpose_hpc.bench.entrants import Problem
 from repurpose_hpc.bench.placement import Placement
-from repurpose_hpc.bench.table import Table
+from repurpose_hpc.bench.table import BenchTable
 from repurpose_hpc.bench.turns import REPEATS, in_turns, together
 from repurpose_hpc.commands.parser import integers, positive
 from repurpose_hpc.plan.plan import REPLICATED
@@ -43,7 +43,7 @@ def main() -> None:
     }
     base = next((name for name in programs if name.startswith(DEFAULT_WAY)), next(iter(programs)))
     title = f"{args.width} neurons, {comm.size} ranks, {args.comm_budget:g} of the ghosts"
-    table = Table("overlap", title, base, speaks=comm.rank == 0)
+    table = BenchTable("overlap", title, base, speaks=comm.rank == 0)
     phases = []
     for batch in args.batches:
         inputs = np.random.default_rng(0).standard_normal((args.width, batch), np.float32)

@@ -16,7 +16,7 @@ from repurpose_hpc.bench.candidate import check
 from repurpose_hpc.bench.peers import Peers, bare_mpi, gloo_group
 from repurpose_hpc.bench.peers.bare_mpi import Way
 from repurpose_hpc.bench.placement import Placement
-from repurpose_hpc.bench.table import Table
+from repurpose_hpc.bench.table import BenchTable
 from repurpose_hpc.bench.turns import in_turns, together
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.runtime.buffers import Part
@@ -32,8 +32,8 @@ FLOAT = np.dtype(np.float32)
 
 
 def run(
-    sizes: tuple[int, ...], repeats: int, placement: Placement, peers: Peers, comm: MPI.Comm
-) -> list[Table]:
+    sizes: tuple[int, ...], repeats: int, placement: Placement, peers: Peers, comm: MPI.Intracomm
+) -> list[BenchTable]:
     """Measure, printing every row as it comes; collective.
 
     Args:
@@ -43,7 +43,7 @@ def run(
         peers: that there are.
         comm: of the job.
     """
-    table = Table("exchange", "the exchange alone", "ours", speaks=comm.rank == 0)
+    table = BenchTable("exchange", "the exchange alone", "ours", speaks=comm.rank == 0)
     with gloo_group(peers, placement, comm) as gloo, ExitStack() as opened:
         gloo_ways = gloo.WAYS if gloo else {}
         own = {_name(way): partial(_ours, opened, way) for way in available(comm)}
@@ -53,7 +53,7 @@ def run(
             del ways[name]
         for size in sizes:
             calls = {name: _checked(name, way, size // FLOAT.itemsize, comm) for name, way in ways.items()}
-            meet = {name: gloo.barrier if name in gloo_ways else comm.Barrier for name in ways}
+            meet = {name: gloo.barrier if gloo and name in gloo_ways else comm.Barrier for name in ways}
             turns = {
                 name: together(partial(_in_a_row, call), comm, meet[name]) for name, call in calls.items()
             }
@@ -63,8 +63,8 @@ def run(
     return [table]
 
 
-def _works(way: Way, comm: MPI.Comm) -> bool:
-    """Whether the library offers it; the same library on all ranks gives all the same answer."""
+def _works(way: Way, comm: MPI.Intracomm) -> bool:
+    """True if the library offers it; the same library on all ranks gives all the same answer."""
     try:
         way(comm, *_blocks(1, comm))()
     except NotImplementedError:
@@ -73,24 +73,24 @@ def _works(way: Way, comm: MPI.Comm) -> bool:
 
 
 def _name(way: str) -> str:
-    """Of one of our own ways."""
+    """Name of one of our own ways."""
     return "ours" if way == DEFAULT_WAY else f"ours_{way}"
 
 
-def _checked(name: str, way: Way, values: int, comm: MPI.Comm) -> Callable[[], object]:
+def _checked(name: str, way: Way, values: int, comm: MPI.Intracomm) -> Callable[[], object]:
     """A call that exchanges ``values`` numbers per pair, after a look at what arrives."""
     send, receive = _blocks(values, comm)
     call = way(comm, send, receive)
     call()
     with collectively(comm):
         others = np.arange(comm.size) != comm.rank
-        expected = np.stack([_message(rank, values) for rank in np.flatnonzero(others)])
+        expected = np.stack([_message(rank, values) for rank in np.flatnonzero(others).tolist()])
         check(name, receive[others], expected, FLOAT)
     return call
 
 
 def _ours(
-    opened: ExitStack, way: str, comm: MPI.Comm, send: np.ndarray, receive: np.ndarray
+    opened: ExitStack, way: str, comm: MPI.Intracomm, send: np.ndarray, receive: np.ndarray
 ) -> Callable[[], object]:
     """The exchange of programs as they make it, until ``opened`` is closed.
 
@@ -117,13 +117,13 @@ def _carry(carrier: Carrier, steps: list[Call | Tape], seconds: np.ndarray) -> N
     carry_out(steps, seconds)
 
 
-def _blocks(values: int, comm: MPI.Comm) -> tuple[np.ndarray, np.ndarray]:
+def _blocks(values: int, comm: MPI.Intracomm) -> tuple[np.ndarray, np.ndarray]:
     """This rank's message for every rank, and room for theirs, (P, values) each."""
     return np.tile(_message(comm.rank, values), (comm.size, 1)), np.zeros((comm.size, values), FLOAT)
 
 
 def _message(rank: int, values: int) -> np.ndarray:
-    """What ``rank`` sends to everybody; small integers, which float32 has exactly."""
+    """The message of ``rank`` to everybody; small integers, which float32 has exactly."""
     return (rank + 1 + np.arange(values) % 1000).astype(FLOAT)
 
 

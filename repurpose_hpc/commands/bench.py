@@ -8,19 +8,21 @@ Keys of the report: ``subject``, ``options`` (the command line), ``ranks``, ``co
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from repurpose_hpc.bench import machine
 from repurpose_hpc.bench.peers import Peers
 from repurpose_hpc.bench.placement import Placement
-from repurpose_hpc.bench.table import Table
+from repurpose_hpc.bench.table import BenchTable
 from repurpose_hpc.bench.turns import REPEATS
 from repurpose_hpc.commands.parser import Parser, add_batches, add_dtype, integers, positive
+from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.mpi.agreement import collectively
-from repurpose_hpc.mpi.launch import check_launch, library_name
+from repurpose_hpc.mpi.launch import library_name
 from repurpose_hpc.plan.plan import PARTITIONED, REPLICATED
 from repurpose_hpc.process.threads import threads
 from repurpose_hpc.report import text as report
@@ -28,36 +30,28 @@ from repurpose_hpc.report import text as report
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from repurpose_hpc.commands.start import RankContext
+
 KERNELS, EXCHANGE, INFERENCE = "kernels", "exchange", "inference"
 
 
-def run(argv: list[str], comm: MPI.Comm, library: str) -> None:
+def run(args: argparse.Namespace, context: RankContext) -> None:
     """Run the command; collective.
 
     Args:
-        argv: without the program's name.
-        comm: of the whole job.
-        library: ``MPI.Get_library_version()``.
+        args: see ``parse``.
+        context: of the start.
 
     Raises:
-        SystemExit: on every rank, after one message: 2 for a wrong command line, 1 for other failures.
+        SystemExit: on every rank, after one message.
     """
+    comm = context.comm
     with collectively(comm):
-        check_launch(comm.size, library)
-        args = parse(argv, comm.size, speaks=comm.rank == 0)
         if comm.rank == 0 and args.report is not None:
             check_writable(args.report)
     peers = Peers(comm)  # before ranks are pinned: torch's threads are made for the cores that it sees first
     placement = Placement(comm)
-    result = {
-        "subject": args.subject,
-        "options": {name: value for name, value in vars(args).items() if name not in ("subject", "report")},
-        "ranks": comm.size,
-        "cores": placement.physical,
-        "pinned": placement.pinned,
-        "oversubscribed": placement.oversubscribed,
-        "machine": machine.describe(library_name(library)),
-    }
+    result = _circumstances(args, placement, context)
     if comm.rank == 0:
         print(machine.render(result["machine"]), _ranks(result), sep="\n", flush=True)
     tables = _measure(args, placement, peers, comm)
@@ -67,15 +61,38 @@ def run(argv: list[str], comm: MPI.Comm, library: str) -> None:
             report.write(args.report, result | {table.name: table.rows for table in tables})
 
 
-def parse(argv: list[str], ranks: int, speaks: bool) -> argparse.Namespace:
+def _circumstances(args: argparse.Namespace, placement: Placement, context: RankContext) -> dict[str, Any]:
+    """The keys of the report that are no measurements."""
+    return {
+        "subject": args.subject,
+        "options": {name: value for name, value in vars(args).items() if name not in ("subject", "report")},
+        "ranks": context.comm.size,
+        "cores": placement.physical,
+        "pinned": placement.pinned,
+        "oversubscribed": placement.oversubscribed,
+        "machine": machine.describe(library_name(context.library)),
+    }
+
+
+def parse(argv: Sequence[str], ranks: int, speaks: bool) -> argparse.Namespace:
     """The command line.
 
     Raises:
         UsageError: it is wrong, or does not fit the number of ranks.
     """
-    parser = Parser(
-        speaks=speaks, prog="repurpose_hpc bench", description="Measure speed, beside what else there is."
-    )
+    args = make_parser(speaks).parse_args(argv)
+    if threads() != "1":
+        raise UserError(
+            f"expected one thread per rank, found {threads()} in the environment; leave OMP_NUM_THREADS and "
+            "its like unset: candidates with more threads set them by themselves"
+        )
+    _check_ranks(args, ranks)
+    return args
+
+
+def make_parser(speaks: bool) -> Parser:
+    """The parser, with one of its own for each subject."""
+    parser = Parser(speaks=speaks, **described("bench"))
     subjects = parser.add_subparsers(dest="subject", required=True, parser_class=_subparser(speaks))
     for name, help_text, add_options in _SUBJECTS:
         subject = subjects.add_parser(name, help=help_text, description=help_text)
@@ -90,14 +107,7 @@ def parse(argv: list[str], ranks: int, speaks: bool) -> argparse.Namespace:
         subject.add_argument(
             "--report", "--out", type=Path, metavar="FILE.json", help="the results, for scripts"
         )
-    args = parser.parse_args(argv)
-    if threads() != "1":
-        raise UserError(
-            f"expected one thread per rank, found {threads()} in the environment; leave OMP_NUM_THREADS and "
-            "its like unset: candidates with more threads set them by themselves"
-        )
-    _check_ranks(args, ranks)
-    return args
+    return parser
 
 
 def _check_ranks(args: argparse.Namespace, ranks: int) -> None:
@@ -114,7 +124,9 @@ def _check_ranks(args: argparse.Namespace, ranks: int) -> None:
         )
 
 
-def _measure(args: argparse.Namespace, placement: Placement, peers: Peers, comm: MPI.Comm) -> list[Table]:
+def _measure(
+    args: argparse.Namespace, placement: Placement, peers: Peers, comm: MPI.Intracomm
+) -> list[BenchTable]:
     if args.subject == KERNELS:
         from repurpose_hpc.bench import kernels
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from repurpose_hpc.commands.parser import Parser, positive
+from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.forecast.demand import Demand, plan_demand
 from repurpose_hpc.forecast.machine import THIS, THIS_FILE, MachineModel, read_machine, shipped
@@ -29,20 +31,22 @@ from repurpose_hpc.forecast.timeline import forecast
 from repurpose_hpc.model.comm_dtype import EXACT, WIRES
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.mpi.agreement import alone
 from repurpose_hpc.plan.files.store import read_network, read_plan
 from repurpose_hpc.plan.plan import PLACEMENTS, Plan
 from repurpose_hpc.report import text as report
 from repurpose_hpc.restructure.cache import cache_directory
 from repurpose_hpc.restructure.options import Options
 
+if TYPE_CHECKING:
+    from repurpose_hpc.commands.start import Context
+
 RANKS = (*(1 << power for power in range(14)), 10_000)
 SINGLE, PLAN, SCALED = "single", "plan", "scaled"
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
-    """What is forecast.
+class ForecastInput:
+    """A network whose time is forecast.
 
     Attributes:
         network: its weights matter only where there is a plan.
@@ -60,7 +64,7 @@ class Subject:
     wire: str
 
     def demand(self, ranks: int, per_node: int) -> tuple[str, Demand]:
-        """What the restructured network asks of so many ranks, and what that is based on."""
+        """Basis of the forecast, and the demand of the restructured network for so many ranks."""
         if ranks == 1:
             return SINGLE, self.dense_demand(ranks, per_node)
         if self.plan is not None and self.plan.workers == ranks:
@@ -75,17 +79,23 @@ class Subject:
         return scaled_demand(self.network, profile, self.placement, ranks, per_node, self.wire)
 
 
-def main() -> None:
-    """Run the command of ``sys.argv``."""
-    with alone():
-        args = parse(sys.argv[1:])
-        result = run(args)
-        print(render(result), flush=True)
-        if args.report is not None:
-            report.write(args.report, result)
+def run(args: argparse.Namespace, context: Context) -> None:
+    """Run the command in this process.
+
+    Args:
+        args: see ``parse``.
+        context: of the start.
+
+    Raises:
+        UserError: see ``predict``, or the report cannot be written.
+    """
+    result = predict(args)
+    print(render(result), flush=True)
+    if args.report is not None:
+        report.write(args.report, result)
 
 
-def run(args: argparse.Namespace) -> dict:
+def predict(args: argparse.Namespace) -> dict[str, Any]:
     """The report.
 
     Raises:
@@ -111,7 +121,7 @@ def run(args: argparse.Namespace) -> dict:
     }
 
 
-def open_shards(directory: Path, wire: str | None) -> Subject:
+def open_shards(directory: Path, wire: str | None) -> ForecastInput:
     """A restructured network with its plan, and its wire if none is given; dense: all neurons to all workers.
 
     Raises:
@@ -130,10 +140,10 @@ def open_shards(directory: Path, wire: str | None) -> Subject:
     )
     placement = plan.input_placement
     profiles = plan_profile(network, plan), dense_profile(unpruned, placement)
-    return Subject(network, placement, plan, *profiles, wire or plan.comm_dtype)
+    return ForecastInput(network, placement, plan, *profiles, wire or plan.comm_dtype)
 
 
-def open_model(args: argparse.Namespace) -> Subject:
+def open_model(args: argparse.Namespace) -> ForecastInput:
     """A trained network, restructured by assumption.
 
     Raises:
@@ -141,7 +151,7 @@ def open_model(args: argparse.Namespace) -> Subject:
     """
     network, placement = load_model(args.subject), args.input_placement
     profiles = budget_profile(network, placement, args.comm_budget), dense_profile(network, placement)
-    return Subject(network, placement, None, *profiles, args.wire or EXACT)
+    return ForecastInput(network, placement, None, *profiles, args.wire or EXACT)
 
 
 def _ranks(wanted: set[int], machine: MachineModel) -> list[int]:
@@ -149,12 +159,12 @@ def _ranks(wanted: set[int], machine: MachineModel) -> list[int]:
     if not ranks:
         raise UserError(
             f"--ranks: expected at most {machine.most_ranks}, for which {machine.name} has links, got "
-            f"{min(wanted)} or more; calibrate on more nodes, or describe the network in the machine file"
+            f"{min(wanted)} or more; probe on more nodes, or describe the network in the machine file"
         )
     return ranks
 
 
-def _point(subject: Subject, machine: MachineModel, ranks: int, batch: int) -> dict:
+def _point(subject: ForecastInput, machine: MachineModel, ranks: int, batch: int) -> dict:
     basis, demand = subject.demand(ranks, machine.ranks_per_node)
     return {
         "ranks": ranks,
@@ -173,17 +183,29 @@ def _described(demand: Demand, machine: MachineModel, batch: int) -> dict:
     }
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
+def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) -> argparse.Namespace:
     """The command line.
 
     Raises:
         UsageError: it is wrong.
     """
-    parser = Parser(
-        speaks=True,
-        prog="repurpose_hpc forecast",
-        description="Forecast the time of an inference for numbers of ranks that are not at hand.",
-    )
+    parser = make_parser(speaks)
+    args = parser.parse_args(argv)
+    if args.subject.is_dir():
+        for name in ("comm_budget", "input_placement"):
+            if getattr(args, name) is not None:
+                parser.error(f"--{name.replace('_', '-')} has no effect: {args.subject} is restructured")
+    if args.comm_budget is None:
+        args.comm_budget = Options.comm_budget
+    if not 0 <= args.comm_budget <= 1:
+        parser.error(f"--comm-budget: expected a fraction from 0 to 1, got {args.comm_budget}")
+    args.input_placement = args.input_placement or Options.input_placement
+    return args
+
+
+def make_parser(speaks: bool) -> Parser:
+    """The parser, without what ``parse`` checks and fills in."""
+    parser = Parser(speaks=speaks, **described("forecast"))
     add = parser.add_argument
     add(
         "subject",
@@ -223,17 +245,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help=f"the format in which ghosts travel (default: that of SHARDS, or {EXACT})",
     )
     add("--report", type=Path, metavar="FILE.json", help="the same, for scripts")
-    args = parser.parse_args(argv)
-    if args.subject.is_dir():
-        for name in ("comm_budget", "input_placement"):
-            if getattr(args, name) is not None:
-                parser.error(f"--{name.replace('_', '-')} has no effect: {args.subject} is restructured")
-    if args.comm_budget is None:
-        args.comm_budget = Options.comm_budget
-    if not 0 <= args.comm_budget <= 1:
-        parser.error(f"--comm-budget: expected a fraction from 0 to 1, got {args.comm_budget}")
-    args.input_placement = args.input_placement or Options.input_placement
-    return args
+    return parser
 
 
 def _several(text: str) -> set[int]:

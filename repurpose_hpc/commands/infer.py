@@ -8,6 +8,7 @@ together.  Then all ranks run.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from repurpose_hpc.commands.parser import (
     positive,
     restructure_options,
 )
+from repurpose_hpc.commands.table import described
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.io.progress import Progress
 from repurpose_hpc.io.samples import open_samples
@@ -32,9 +34,7 @@ from repurpose_hpc.model.comm_dtype import EXACT, WIRES
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.mpi.agreement import alike, collectively
-from repurpose_hpc.mpi.launch import check_launch
 from repurpose_hpc.plan.files.store import check_model, read_plan
-from repurpose_hpc.process.system import age
 from repurpose_hpc.process.threads import threads
 from repurpose_hpc.report import text as report
 from repurpose_hpc.runtime.checks import check_input
@@ -46,23 +46,20 @@ from repurpose_hpc.runtime.job import run as run_job
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from repurpose_hpc.commands.start import RankContext
 
-def run(argv: list[str], comm: MPI.Comm, library: str, leftovers: list[Path]) -> None:
+
+def run(args: argparse.Namespace, context: RankContext) -> None:
     """Run the command; collective.
 
     Args:
-        argv: without the program's name.
-        comm: of the whole job.
-        library: ``MPI.Get_library_version()``.
-        leftovers: see ``agreement.aborting``.
+        args: see ``parse``.
+        context: of the start.
 
     Raises:
         SystemExit: on every rank, after one message: 2 for a wrong command line, 1 for other failures.
     """
-    imported = age()
-    with collectively(comm):
-        check_launch(comm.size, library)
-        args = parse(argv, comm.size, speaks=comm.rank == 0)
+    comm = context.comm
     prepared = Prepared(None, None, False)
     with collectively(comm):
         if comm.rank == 0:
@@ -70,7 +67,17 @@ def run(argv: list[str], comm: MPI.Comm, library: str, leftovers: list[Path]) ->
     shards, there = comm.bcast((prepared.shards, prepared.cached or args.shards is not None), root=0)
     if not there:
         restructure_together(args, shards, comm)
-    job = Job(
+    result = run_job(_job(args, shards), prepared.original, comm, context.started)
+    with collectively(comm):
+        if result is not None:
+            result.update(cached=prepared.cached, blas_threads=threads())
+            print(report.render(result), flush=True)
+            if args.report is not None:
+                report.write(args.report, result)
+
+
+def _job(args: argparse.Namespace, shards: Path) -> Job:
+    return Job(
         shards=shards,
         input=args.input,
         output=args.output,
@@ -86,22 +93,15 @@ def run(argv: list[str], comm: MPI.Comm, library: str, leftovers: list[Path]) ->
         threads=args.threads,
         micro_batches=args.micro_batches,
     )
-    result = run_job(job, prepared.original, comm, leftovers, imported)
-    with collectively(comm):
-        if result is not None:
-            result.update(cached=prepared.cached, blas_threads=threads())
-            print(report.render(result), flush=True)
-            if args.report is not None:
-                report.write(args.report, result)
 
 
-def parse(argv: list[str], ranks: int, speaks: bool) -> argparse.Namespace:
+def parse(argv: Sequence[str], ranks: int, speaks: bool) -> argparse.Namespace:
     """The command line, with the bundled network and data filled in where no model is named.
 
     Raises:
         UsageError: it is wrong.
     """
-    parser = _parser(speaks)
+    parser = make_parser(speaks)
     args = parser.parse_args(argv)
     if args.shards is not None:
         _refuse_restructure_options(parser, args)
@@ -124,10 +124,10 @@ def parse(argv: list[str], ranks: int, speaks: bool) -> argparse.Namespace:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the root found out before the run.
+    """Findings of the root before the run.
 
     Attributes:
-        shards: directory of the plan, where it is or will be.
+        shards: directory of the plan, where it is or will be; None: the root knows.
         original: the network before restructuring; None: not known.
         cached: whether the plan was in the cache.
     """
@@ -146,14 +146,22 @@ def prepare(args: argparse.Namespace, ranks: int) -> Prepared:
     for path in (args.output, args.report):
         if path is not None:
             check_writable(path)
-    network = load_model(args.model) if args.model is not None else None
-    if network is not None:
-        check_input(open_samples(args.input), network)
-    if args.shards is not None:
-        if network is not None:
-            remedy = "they belong to another model: name that, or leave it out"
-            check_model(read_plan(args.shards), network, args.model, remedy)
-        return Prepared(args.shards, network, cached=False)
+    return _given(args) if args.shards is not None else _restructured(args, ranks)
+
+
+def _given(args: argparse.Namespace) -> Prepared:
+    """Check the shards of the command line against the model, where one is named."""
+    if args.model is None:
+        return Prepared(args.shards, None, cached=False)
+    network = _fitting_model(args)
+    remedy = "they belong to another model: name that, or leave it out"
+    check_model(read_plan(args.shards), network, args.model, remedy)
+    return Prepared(args.shards, network, cached=False)
+
+
+def _restructured(args: argparse.Namespace, ranks: int) -> Prepared:
+    """Look for the restructured model in the cache."""
+    network = _fitting_model(args)
     if args.options.workers < ranks:
         raise UsageError(
             f"--workers: expected at least the number of ranks, {ranks}, got {args.options.workers}; "
@@ -164,6 +172,12 @@ def prepare(args: argparse.Namespace, ranks: int) -> Prepared:
     calibration = open_samples(args.calibration)
     shards, cached = look_up(network, calibration, args.options, np.dtype(args.dtype))
     return Prepared(shards, network, cached)
+
+
+def _fitting_model(args: argparse.Namespace) -> Network:
+    network = load_model(args.model)
+    check_input(open_samples(args.input), network)
+    return network
 
 
 def restructure_together(args: argparse.Namespace, shards: Path, comm: MPI.Comm) -> None:
@@ -182,12 +196,9 @@ def restructure_together(args: argparse.Namespace, shards: Path, comm: MPI.Comm)
         restructure_to(shards, network, calibration, args.options, dtype, log, Team(comm))
 
 
-def _parser(speaks: bool) -> Parser:
-    parser = Parser(
-        speaks=speaks,
-        prog="repurpose_hpc.infer",
-        description="Run a restructured network over MPI. Without MODEL and --shards: the bundled network.",
-    )
+def make_parser(speaks: bool) -> Parser:
+    """The parser, without what ``parse`` checks."""
+    parser = Parser(speaks=speaks, **described("infer"))
     parser.add_argument(
         "model",
         nargs="?",

@@ -11,36 +11,46 @@ can read is not sent.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from repurpose_hpc.commands.parser import Parser, positive
+from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.mpi.agreement import alone
 from repurpose_hpc.plan.plan import dense_plan
 from repurpose_hpc.report import text as report
 
+if TYPE_CHECKING:
+    from repurpose_hpc.commands.start import Context
 
-def main() -> None:
-    """Run the command of ``sys.argv``; exits with 1 if something in the model is not supported."""
-    with alone():
-        args = _parser().parse_args(sys.argv[1:])
-        result = inspect(args.model, args.workers)
-        print(render(result), flush=True)
-        if args.report is not None:
-            report.write(args.report, result)
-        if not result["supported"]:
-            raise UserError(
-                f"{args.model}: {len(result['unsupported'])} nodes are not supported; "
-                "change the model before exporting it"
-            )
+
+def run(args: argparse.Namespace, context: Context) -> None:
+    """Run the command in this process.
+
+    Args:
+        args: see ``parse``.
+        context: of the start.
+
+    Raises:
+        UserError: the file cannot be read, or something in the model is not supported.
+    """
+    result = inspect(args.model, args.workers)
+    print(render(result), flush=True)
+    if args.report is not None:
+        report.write(args.report, result)
+    if not result["supported"]:
+        raise UserError(
+            f"{args.model}: {len(result['unsupported'])} nodes are not supported; "
+            "change the model before exporting it"
+        )
 
 
 def inspect(path: Path, workers: int) -> dict[str, Any]:
@@ -106,11 +116,14 @@ def render(result: dict[str, Any]) -> str:
     """The report for people, several lines."""
     if not result["supported"]:
         return "\n".join(["not supported:", *(f"  {problem}" for problem in result["unsupported"])])
-    spaces = [("space", "neurons", "tensors", "")] + [
+    spaces: list[tuple[str, ...]] = [("space", "neurons", "tensors", "")]
+    spaces += [
         (each["name"], f"{each['neurons']:,}", str(each["tensors"]), "derived" if each["derived"] else "")
         for each in result["spaces"]
     ]
-    mixings = [("mixing", "from", "to", "size", "kernel", "positions", "weights", "multiply-adds", "dense")]
+    mixings: list[tuple[str, ...]] = [
+        ("mixing", "from", "to", "size", "kernel", "positions", "weights", "multiply-adds", "dense")
+    ]
     mixings += [_row(each) for each in result["mixings"]]
     totals = (
         f"{result['inputs']:,} inputs, {result['outputs']:,} outputs, {result['weights']:,} weights, "
@@ -133,12 +146,18 @@ def _table(rows: list[tuple[str, ...]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        speaks=True,
-        prog="repurpose_hpc inspect",
-        description="Show the spaces and mixings of a model and its dense traffic, or what is not supported.",
-    )
+def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) -> argparse.Namespace:
+    """The command line.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    return make_parser(speaks).parse_args(argv)
+
+
+def make_parser(speaks: bool) -> Parser:
+    """The parser."""
+    parser = Parser(speaks=speaks, **described("inspect"))
     parser.add_argument("model", type=Path, metavar="MODEL", help=".onnx, .npz or .safetensors")
     parser.add_argument(
         "--workers",

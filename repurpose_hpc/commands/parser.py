@@ -9,7 +9,7 @@ from typing import IO, NoReturn
 
 import numpy as np
 
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.errors import UsageError, UserError
 from repurpose_hpc.model.comm_dtype import EXACT, WIRES
 from repurpose_hpc.plan.plan import PLACEMENTS
 from repurpose_hpc.restructure.constraints import node_links
@@ -32,12 +32,6 @@ RESTRUCTURE_OPTIONS = (
     "wire",
     "seed",
 )
-
-
-class UsageError(UserError):
-    """A command line that cannot be meant; commands end with the status that shells expect for it."""
-
-    status = 2
 
 
 class Parser(argparse.ArgumentParser):

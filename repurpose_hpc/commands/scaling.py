@@ -1,6 +1,6 @@
 """The command ``scaling``: time against the number of ranks, dense beside restructured.
 
-It runs in one process, without MPI: it restructures for each number of ranks and starts ``scaling.point``
+It runs in one process, without MPI: it restructures for each number of ranks and starts the command ``point``
 under the launcher for each.  Every finished point is on disk before the next begins, and a point that is
 there is not measured again.
 """
@@ -8,71 +8,73 @@ there is not measured again.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from repurpose_hpc.commands.start import run_alone
-from repurpose_hpc.process.threads import free_threads
-from repurpose_hpc.studies.picture import draw, log
+from repurpose_hpc.commands.parser import (
+    Parser,
+    add_batches,
+    add_comm_budget,
+    add_dtype,
+    add_input_placement,
+    add_seed,
+    integers,
+    positive,
+)
+from repurpose_hpc.commands.table import described
+from repurpose_hpc.errors import UsageError, UserError
+from repurpose_hpc.io.progress import say
+from repurpose_hpc.restructure.options import ASSIGNMENTS, METHODS, Options
+from repurpose_hpc.studies.plots import draw
+from repurpose_hpc.studies.scaling.table import DENSE, RESTRUCTURED, ScalingTable
 
 if TYPE_CHECKING:
-    from repurpose_hpc.commands.parser import Parser
-    from repurpose_hpc.restructure.options import Options
-    from repurpose_hpc.studies.scaling.table import Table
+    from repurpose_hpc.commands.start import Context
 
 STRONG, WEAK = "strong", "weak"
 
 
-def main() -> None:
-    """Run the command of ``sys.argv``."""
-    run_alone(run)
-
-
-def run(argv: list[str]) -> None:
+def run(args: argparse.Namespace, context: Context) -> None:
     """Run the command in this process.
 
     Args:
-        argv: without the program's name.
+        args: see ``parse``.
+        context: of the start.
 
     Raises:
-        UserError: a wrong command line (status 2), files that do not fit, or points that failed.
+        UserError: files that do not fit, or points that failed.
     """
-    args = parse(argv)
     # Imported after the command line is known to be right: SciPy takes its time.
-    from repurpose_hpc.errors import UserError
     from repurpose_hpc.restructure.team import Team
     from repurpose_hpc.studies.scaling.job import Launch, compute
-    from repurpose_hpc.studies.scaling.subject import open_subject
-    from repurpose_hpc.studies.scaling.table import Table
+    from repurpose_hpc.studies.scaling.subject import open_study
 
-    subject = open_subject(args)
-    table = Table(
-        args.out / "scaling.json", {"kind": args.kind, **subject.origin(), "launcher": args.launcher}
-    )
-    wanted = [(ranks, form, batch) for ranks, form in args.points for batch in args.batches]
-    there = sum(table.find(*point) is not None for point in wanted)
-    log(f"{len(wanted)} points, {there} of them already in {table.path}")
+    study = open_study(args)
+    origin = {"kind": args.kind, **study.origin(), "launcher": args.launcher}
+    table = ScalingTable(args.out / "scaling.json", origin)
+    rows = [(ranks, form, batch) for ranks, form in args.points for batch in args.batches]
+    there = sum(table.finished(*row) is not None for row in rows)
+    say(f"{len(rows)} points, {there} of them already in {table.path}")
     launch = Launch(args.launcher, args.repeat, args.seconds, args.timeout)
-    failed = compute(subject, args.points, args.batches, table, launch, Team(threads=free_threads()), log)
+    failed = compute(study, args.points, args.batches, table, launch, Team(threads=context.threads), say)
     print(table.summary(), flush=True)
-    print(f"{len(wanted) - failed} points in {table.path} and {table.path.with_suffix('.csv')}", flush=True)
+    print(f"{len(rows) - failed} points in {table.path} and {table.path.with_suffix('.csv')}", flush=True)
     _draw(table)
     if failed:
         raise UserError(
-            f"{failed} of {len(wanted)} points failed, see column error of {table.path.with_suffix('.csv')}; "
+            f"{failed} of {len(rows)} points failed, see column error of {table.path.with_suffix('.csv')}; "
             "mend what it says and run the same command again: it measures only those"
         )
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
+def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) -> argparse.Namespace:
     """The command line, with ``points`` (ranks, form) and ``options`` of restructuring made from it.
 
     Raises:
         UsageError: it is wrong.
     """
-    from repurpose_hpc.commands.parser import UsageError
-
-    parser = _parser()
+    parser = make_parser(speaks)
     args = parser.parse_args(argv)
     synthetic = args.model is None
     if args.kind == WEAK and not synthetic:
@@ -100,9 +102,6 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _fill_in(args: argparse.Namespace, synthetic: bool) -> None:
-    from repurpose_hpc.restructure.options import Options
-    from repurpose_hpc.studies.scaling.table import DENSE, RESTRUCTURED
-
     args.width, args.layers = args.width or 1024, args.layers or 4
     args.batches = sorted(set(args.batches))
     # One rank sends nothing to anybody: dense is all there is.
@@ -118,26 +117,17 @@ def _fill_in(args: argparse.Namespace, synthetic: bool) -> None:
     )
 
 
-def _options(**values: object) -> Options:
-    """How to restructure; the number of workers is that of the point."""
-    from repurpose_hpc.commands.parser import UsageError
-    from repurpose_hpc.errors import UserError
-    from repurpose_hpc.restructure.options import Options
-
+def _options(**values: Any) -> Options:
+    """Options of restructuring; the number of workers is that of the point."""
     try:
         return Options(workers=1, **values)
     except UserError as error:
         raise UsageError(str(error)) from None
 
 
-def _parser() -> Parser:
-    from repurpose_hpc.commands.parser import Parser, add_batches, add_dtype, integers, positive
-
-    parser = Parser(
-        speaks=True,
-        prog="repurpose_hpc scaling",
-        description="Time a network on more and more ranks, dense beside restructured.",
-    )
+def make_parser(speaks: bool) -> Parser:
+    """The parser, without what ``parse`` checks and fills in."""
+    parser = Parser(speaks=speaks, **described("scaling"))
     add = parser.add_argument
     add("kind", choices=(STRONG, WEAK), help="strong: one network; weak: as many weights for every rank")
     add(
@@ -187,9 +177,6 @@ def _parser() -> Parser:
 
 
 def _add_restructuring(parser: Parser) -> None:
-    from repurpose_hpc.commands.parser import add_comm_budget, add_input_placement, add_seed
-    from repurpose_hpc.restructure.options import ASSIGNMENTS, METHODS, Options
-
     group = parser.add_argument_group("restructuring")
     add = group.add_argument
     add("--calibration", type=Path, metavar="DATA", help="samples to restructure MODEL with")
@@ -200,5 +187,5 @@ def _add_restructuring(parser: Parser) -> None:
     add_seed(group)
 
 
-def _draw(table: Table) -> None:
+def _draw(table: ScalingTable) -> None:
     draw(table.path.with_suffix(".png"), "repurpose_hpc.studies.scaling.plot", table, "every point failed")

@@ -1,4 +1,4 @@
-"""The command ``study``: how accuracy falls with communication, for every method, as a table and a picture.
+"""The command ``study``: accuracy against communication, for every method, as a table and a picture.
 
 It runs in one process, whose threads share the work.  Every finished point is on disk before the next
 begins, and a point that is there is not computed again.  Several processes, each with a part of the points
@@ -8,48 +8,46 @@ and a table for it, share a study without ever writing to the same file.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repurpose_hpc.commands.start import run_alone
-from repurpose_hpc.errors import UserError
-from repurpose_hpc.process.threads import free_threads
-from repurpose_hpc.studies.picture import draw, log
+from repurpose_hpc.commands.parser import Parser, add_input_placement, add_seed, integers, numbers
+from repurpose_hpc.commands.table import described
+from repurpose_hpc.errors import UsageError, UserError
+from repurpose_hpc.io.progress import say
+from repurpose_hpc.restructure.options import ASSIGNMENTS, METHODS, Options
+from repurpose_hpc.studies.plots import draw
 
 if TYPE_CHECKING:
-    from repurpose_hpc.restructure.options import Options
-    from repurpose_hpc.studies.accuracy.table import Table
+    from repurpose_hpc.commands.start import Context
+    from repurpose_hpc.studies.accuracy.table import AccuracyTable
 
 BUDGETS = (0.2, 0.1, 0.05, 0.02, 0.01)
 
 
-def main() -> None:
-    """Run the command of ``sys.argv``."""
-    run_alone(run)
-
-
-def run(argv: list[str]) -> None:
+def run(args: argparse.Namespace, context: Context) -> None:
     """Run the command in this process.
 
     Args:
-        argv: without the program's name.
+        args: see ``parse``.
+        context: of the start.
 
     Raises:
-        UserError: a wrong command line (status 2), files that do not fit, or points that failed.
+        UserError: files that do not fit, or points that failed.
     """
-    args = parse(argv)
     # Imported after the command line is known to be right: SciPy takes its time.
     from repurpose_hpc.restructure.team import Team
-    from repurpose_hpc.studies.accuracy.job import compute, open_subject
-    from repurpose_hpc.studies.accuracy.table import Table
+    from repurpose_hpc.studies.accuracy.job import compute, open_study
+    from repurpose_hpc.studies.accuracy.table import AccuracyTable
 
-    subject = open_subject(args.model, args.calibration, args.test)
-    table = Table(args.out / f"{args.name}.csv", subject.origin())
+    study = open_study(args.model, args.calibration, args.test)
+    table = AccuracyTable(args.out / f"{args.name}.csv", study.origin())
     for other in sorted(set(args.out.glob("study*.csv")) - {table.path}):
-        table.take_over(Table(other, subject.origin()))
+        table.take_over(AccuracyTable(other, study.origin()))
     there = sum(table.find(options) is not None for options in args.points)
-    log(f"{len(args.points)} points, {there} of them already in {table.path}")
-    failed = compute(subject, args.points, table, Team(threads=free_threads()), log)
+    say(f"{len(args.points)} points, {there} of them already in {table.path}")
+    failed = compute(study, args.points, table, Team(threads=context.threads), say)
     print(f"{len(args.points) - failed} points in {table.path}", flush=True)
     if args.part is None:
         _draw(table)
@@ -60,21 +58,23 @@ def run(argv: list[str]) -> None:
         )
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
+def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) -> argparse.Namespace:
     """The command line, with ``points`` made from it.
 
     Raises:
         UsageError: it is wrong.
     """
-    from repurpose_hpc.commands.parser import Parser, add_input_placement, add_seed, integers, numbers
-    from repurpose_hpc.restructure.options import ASSIGNMENTS, METHODS, Options
+    args = make_parser(speaks).parse_args(argv)
+    args.points, args.name = _points(args), "study"
+    if args.part is not None:
+        part, parts = args.part
+        args.points, args.name = args.points[part - 1 :: parts], f"study-{part}-of-{parts}"
+    return args
 
-    parser = Parser(
-        speaks=True,
-        prog="repurpose_hpc study",
-        description="Restructure a trained network for every number of workers, method and budget, and "
-        "report accuracy against communication.",
-    )
+
+def make_parser(speaks: bool) -> Parser:
+    """The parser, without what ``parse`` makes of the words."""
+    parser = Parser(speaks=speaks, **described("study"))
     add = parser.add_argument
     add("model", type=Path, metavar="MODEL", help=".npz, .safetensors or .onnx")
     add("--calibration", type=Path, required=True, metavar="DATA", help="samples to restructure with")
@@ -110,12 +110,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="only the Kth of N parts of the points, in a table of its own, so that N processes can share "
         "the work; the same command without it takes over what they found",
     )
-    args = parser.parse_args(argv)
-    args.points, args.name = _points(args), "study"
-    if args.part is not None:
-        part, parts = args.part
-        args.points, args.name = args.points[part - 1 :: parts], f"study-{part}-of-{parts}"
-    return args
+    return parser
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -138,9 +133,6 @@ def _points(args: argparse.Namespace) -> list[Options]:
 
 
 def _point(args: argparse.Namespace, workers: int, method: str, budget: float) -> Options:
-    from repurpose_hpc.commands.parser import UsageError
-    from repurpose_hpc.restructure.options import Options
-
     name, _, assignment = method.partition("/")
     try:
         return Options(
@@ -155,7 +147,7 @@ def _point(args: argparse.Namespace, workers: int, method: str, budget: float) -
         raise UsageError(f"{workers} workers, method {method}, budget {budget}: {error}") from None
 
 
-def _draw(table: Table) -> None:
+def _draw(table: AccuracyTable) -> None:
     draw(
         table.path.with_suffix(".png"),
         "repurpose_hpc.studies.accuracy.plot",

@@ -22,7 +22,7 @@ from mpi4py import MPI
 
 from repurpose_hpc import __version__
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.io.atomic import temporary_name
+from repurpose_hpc.io.atomic import registered, temporary_name
 from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.comm_dtype import EXACT, INT8
 from repurpose_hpc.model.forward import Compute, apply_heads
@@ -96,9 +96,7 @@ class Job:
         return Formats(self.weights_dtype, self.wire)
 
 
-def run(
-    job: Job, original: Network | None, comm: MPI.Comm, leftovers: list[Path], imported: float = 0.0
-) -> dict | None:
+def run(job: Job, original: Network | None, comm: MPI.Comm, imported: float = 0.0) -> dict | None:
     """Run ``job``; collective.
 
     Args:
@@ -106,7 +104,6 @@ def run(
         original: on the root, the network before restructuring, for its accuracy and ``certify``; None:
             not known.
         comm: at most as many ranks as the plan has workers.
-        leftovers: see ``agreement.aborting``.
         imported: seconds that the process had needed to import what it runs and to start MPI.
 
     Returns:
@@ -141,7 +138,7 @@ def run(
     compute = rounded_compute(shards[0].graph, stored.plan, job.wire)
     checks = _checks(job, file, whole, original, compute, comm)
     stream = Stream(job, program, source, checks, shards[0], stored, comm, clock)
-    seconds = stream.run(leftovers)
+    seconds = stream.run()
 
     demands = result.demands(clock.first_result, comm)
     ranks = result.gather_ranks(program, clock.seconds, comm)
@@ -224,13 +221,20 @@ class Stream:
         self.shard, self.stored, self.comm, self.clock = shard, stored, comm, clock
         self.output, self.done = NoOutput(), 0
 
-    def run(self, leftovers: list[Path]) -> float:
+    def run(self) -> float:
         """Stream everything; collective.
 
         Returns:
             the seconds that it took, those of the checks not counted.
         """
-        self._open_output(leftovers)
+        if self.job.output is None:
+            return self._run()
+        temporary = temporary_name(self.job.output, self.comm.bcast(os.getpid(), root=0))
+        with registered(temporary):
+            self._open_output(self.job.output, temporary)
+            return self._run()
+
+    def _run(self) -> float:
         began = perf_counter()
         try:
             self._catch_up()
@@ -244,12 +248,7 @@ class Stream:
             self.output.discard()
         return perf_counter() - began - self.clock.seconds["check"]
 
-    def _open_output(self, leftovers: list[Path]) -> None:
-        path = self.job.output
-        if path is None:
-            return
-        temporary = temporary_name(path, self.comm.bcast(os.getpid(), root=0))
-        leftovers.append(temporary)
+    def _open_output(self, path: Path, temporary: Path) -> None:
         shape = self.source.samples, self.shard.graph.outputs
         with collectively(self.comm):
             if self.checks is not None and self.job.resume:

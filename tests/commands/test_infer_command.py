@@ -153,8 +153,8 @@ def test_help_is_printed_once(mpirun):
 @pytest.mark.parametrize(("chosen", "expected"), [({}, "1"), ({"OMP_NUM_THREADS": "3"}, "3")])
 def test_one_thread_per_rank_unless_chosen(chosen, expected):
     program = (
-        "import sys, repurpose_hpc.infer, repurpose_hpc.process.threads as t; assert 'numpy' not in sys.modules; "
-        "t.one_thread_per_rank(); print(t.threads())"
+        "import sys, repurpose_hpc.infer, repurpose_hpc.process.threads as t; "
+        "assert 'numpy' not in sys.modules; t.one_thread_per_rank(); print(t.threads())"
     )
     env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     done = subprocess.run(
