@@ -1,4 +1,4 @@
-"""What the root finds out about a run's outputs, batch by batch."""
+"""Checks of a run's outputs by the root, batch by batch."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from repurpose_hpc.model.comm_dtype import EXACT, STEPS
 from repurpose_hpc.model.forward import Compute, compute, forward
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.runtime.certificate import Certificate
-from repurpose_hpc.runtime.setting import EXACTLY, Formats
+from repurpose_hpc.runtime.context import EXACT_FORMATS, Formats
 from repurpose_hpc.runtime.streams import finite_batches
 
 # Largest accepted difference from the float64 reference, relative to its largest output.
 TOLERANCES = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}
 
 
-def tolerance(dtype: np.dtype, formats: Formats = EXACTLY) -> float:
-    """That of a run in ``dtype`` with these formats.
+def tolerance(dtype: np.dtype, formats: Formats = EXACT_FORMATS) -> float:
+    """The tolerance of a run in ``dtype`` with these formats.
 
     Run and reference differ in the last bits of a ghost before it is rounded.  The few that lie so close to
     the middle between two values of the format that they go to different sides are then a step apart.  The
     outputs would be too if all of them were, and the network passed their relative error on as it is.
     The reference has the weights as they were before they were rounded: another step.
     """
-    return TOLERANCES[dtype] + STEPS[formats.wire] + STEPS[formats.weights]
+    return TOLERANCES[dtype] + STEPS[formats.comm_dtype] + STEPS[formats.weights_dtype]
 
 
 def check_input(file: Samples, network: Network) -> None:
@@ -90,7 +90,7 @@ class Checks:
         if self.certificate is not None:
             self.certificate.add(inputs, outputs)
 
-    def verify(self, dtype: np.dtype, formats: Formats = EXACTLY) -> None:
+    def verify(self, dtype: np.dtype, formats: Formats = EXACT_FORMATS) -> None:
         """Refuse outputs, computed in ``dtype`` with these formats, that are not those of the reference.
 
         Raises:
@@ -98,7 +98,7 @@ class Checks:
         """
         accepted = tolerance(dtype, formats)
         if self.restructured is not None and not self.relative_difference <= accepted:
-            remedy = "--dtype float64" if formats.weights == EXACT else "--weights-dtype with more bits"
+            remedy = "--dtype float64" if formats.weights_dtype == EXACT else "--weights-dtype with more bits"
             raise UserError(
                 f"expected outputs within {accepted:.3g} of the float64 reference of the same "
                 f"weights, relative to its largest, found {self.relative_difference:.3g}; the run is wrong "

@@ -1,4 +1,4 @@
-"""What goes in and comes out of a run, batch by batch: neither input nor output has to fit in memory.
+"""Input and output of a run, batch by batch: neither has to fit in memory.
 
 Every rank reads the columns of the input that it must supply.  Each batch's outputs are gathered
 on the root by ``MPI_Gatherv``, in rank order, put into the order of the network's outputs and
@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import h5py
 import numpy as np
@@ -68,15 +68,25 @@ def finite_batches(
     first = 0
     for batch in file.batches(batch_size, columns, dtype):
         if not np.isfinite(batch).all():
-            whole = np.zeros((len(batch), file.width), dtype)
-            whole[:, slice(None) if columns is None else columns] = batch
-            check_finite(whole, file.path, first)
+            samples = np.zeros((len(batch), file.width), dtype)
+            samples[:, slice(None) if columns is None else columns] = batch
+            check_finite(samples, file.path, first)
         first += len(batch)
         yield batch
 
 
+class _Gathered(NamedTuple):
+    """The side of the root: neurons in the order in which they come, rows of each rank, room for a batch."""
+
+    neurons: np.ndarray
+    rows: np.ndarray
+    buffer: np.ndarray
+
+
 class OutputGather:
     """Brings the outputs that the ranks hold to the root, in the order of the network.
+
+    Every rank sends its rows to the root (``MPI_Gatherv``).
 
     Args:
         comm: of the run; making and using this is collective.
@@ -87,12 +97,11 @@ class OutputGather:
 
     def __init__(self, comm: MPI.Comm, neurons: np.ndarray, dtype: np.dtype, max_batch: int) -> None:
         self.comm = comm
+        self._gathered: _Gathered | None = None
         held = comm.gather(neurons, root=0)
-        self.neurons = self.rows = self.buffer = None
         if held is not None:
-            self.neurons = np.concatenate(held)
-            self.rows = np.array([len(part) for part in held])
-            self.buffer = np.empty(self.neurons.size * max_batch, dtype)
+            rows, order = np.array([len(part) for part in held]), np.concatenate(held)
+            self._gathered = _Gathered(order, rows, np.empty(order.size * max_batch, dtype))
 
     def __call__(self, outputs: np.ndarray) -> np.ndarray | None:
         """Gather one batch.
@@ -104,14 +113,37 @@ class OutputGather:
             on the root (batch, outputs of the network), C-contiguous; None elsewhere.
         """
         batch = outputs.shape[1]
-        if self.buffer is None:
+        if self._gathered is None:
             self.comm.Gatherv(outputs, None, root=0)
             return None
-        received = self.buffer[: self.neurons.size * batch]
-        self.comm.Gatherv(outputs, (received, self.rows * batch), root=0)
-        whole = np.empty((batch, self.neurons.size), received.dtype)
-        whole[:, self.neurons] = received.reshape(-1, batch).T
-        return whole
+        neurons, rows, buffer = self._gathered
+        received = buffer[: neurons.size * batch]
+        self.comm.Gatherv(outputs, (received, rows * batch), root=0)
+        ordered = np.empty((batch, neurons.size), received.dtype)
+        ordered[:, neurons] = received.reshape(-1, batch).T
+        return ordered
+
+
+class Output(Protocol):
+    """Outputs as they are written.
+
+    Attributes:
+        written: samples that are there.
+    """
+
+    written: int
+
+    def read(self, batch_size: int) -> Iterator[np.ndarray]:
+        """The samples of an earlier run, (batch, outputs)."""
+
+    def append(self, rows: np.ndarray) -> None:
+        """Write the next samples, (batch, outputs)."""
+
+    def commit(self) -> None:
+        """The file is complete: give it its name."""
+
+    def discard(self) -> None:
+        """Close or remove what was not committed."""
 
 
 class OutputFile:
@@ -229,13 +261,13 @@ class ResumableOutputFile(OutputFile):
 class NoOutput:
     """The twin of ``OutputFile`` for ranks, and runs, that write none."""
 
-    written = 0
+    written: int = 0
 
     def read(self, batch_size: int) -> Iterator[np.ndarray]:
         """Nothing to read."""
         return iter(())
 
-    def append(self, rows: np.ndarray | None) -> None:
+    def append(self, rows: np.ndarray) -> None:
         """Nothing to do."""
 
     def commit(self) -> None:

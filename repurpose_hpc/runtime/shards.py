@@ -1,0 +1,56 @@
+"""Blocks of a shard that are made when they are asked for, so that no weights are held twice.
+
+A program reads every block once.  Where ``Shard.blocks`` is one of these mappings, a block exists only while
+it is packed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from dataclasses import replace
+
+import numpy as np
+
+from repurpose_hpc.plan.shard import Block, Shard
+
+
+def cast(shard: Shard, dtype: np.dtype) -> Shard:
+    """``shard`` with all real numbers of ``dtype``; a block is cast whenever it is asked for."""
+    return replace(shard, graph=shard.graph.astype(dtype.type), blocks=CastBlocks(shard.blocks, dtype))
+
+
+class CastBlocks(Mapping[str, Block]):
+    """Blocks whose numbers are of another dtype, cast at every look-up; nothing is kept."""
+
+    def __init__(self, blocks: Mapping[str, Block], dtype: np.dtype) -> None:
+        self._blocks, self._dtype = blocks, dtype
+
+    def __getitem__(self, mixing: str) -> Block:
+        return _cast_block(self._blocks[mixing], self._dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._blocks)
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+
+class ReadOnce(Mapping[str, Block]):
+    """Blocks that are given away: a look-up takes the block out of ``blocks``, which nobody else may use."""
+
+    def __init__(self, blocks: MutableMapping[str, Block]) -> None:
+        self._blocks = blocks
+
+    def __getitem__(self, mixing: str) -> Block:
+        return self._blocks.pop(mixing)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._blocks)
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+
+def _cast_block(block: Block, dtype: np.dtype) -> Block:
+    names = ("own_weights", "ghost_weights", "sum_weights", "bias")
+    return replace(block, **{name: getattr(block, name).astype(dtype, copy=False) for name in names})
