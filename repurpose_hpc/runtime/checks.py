@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 import numpy as np
 
 from repurpose_hpc.errors import UserError
@@ -39,6 +41,16 @@ def check_input(file: Samples, network: Network) -> None:
         check_labels(file.labels, network.outputs, file.path)
 
 
+class CheckResults(TypedDict, total=False):
+    """Accuracies and the certified share of samples, of 1; the largest difference from the reference."""
+
+    accuracy: float
+    reference_accuracy: float
+    max_abs_difference: float
+    relative_difference: float
+    certified: float
+
+
 class Checks:
     """Accuracy, the difference from the reference forward, and certified samples.
 
@@ -64,7 +76,8 @@ class Checks:
         self.file, self.restructured, self.certificate = file, restructured, certificate
         self.original = original if file.labels is not None else None
         compares = self.restructured or self.original or self.certificate
-        self.inputs = finite_batches(file, batch_size, None, np.float64) if compares else None
+        float64 = np.dtype(np.float64)
+        self.inputs = finite_batches(file, batch_size, None, float64) if compares else None
         self.seen = self.right = self.original_right = 0
         self.difference = self.largest = 0.0
 
@@ -74,14 +87,18 @@ class Checks:
         Raises:
             UserError: the input cannot be read, or holds NaN or infinity.
         """
-        samples = slice(self.seen, self.seen + len(outputs))
+        labels = self.file.labels
+        if labels is not None:
+            labels = labels[self.seen : self.seen + len(outputs)]
+            self.right += _count_right(outputs, labels)
         self.seen += len(outputs)
-        inputs = next(self.inputs) if self.inputs is not None else None
-        if self.file.labels is not None:
-            self.right += _count_right(outputs, self.file.labels[samples])
-        if self.original is not None:
-            expected = forward(self.original, inputs, np.float32)
-            self.original_right += _count_right(expected, self.file.labels[samples])
+        if self.inputs is not None:
+            self._compare(outputs, next(self.inputs), labels)
+
+    def _compare(self, outputs: np.ndarray, inputs: np.ndarray, labels: np.ndarray | None) -> None:
+        """Run the other networks on the batch, (batch, inputs) float64."""
+        if self.original is not None and labels is not None:
+            self.original_right += _count_right(forward(self.original, inputs, np.float32), labels)
         if self.restructured is not None:
             expected = forward(self.restructured, inputs, np.float64, self.compute)
             # fmax would hide a NaN of the run.
@@ -110,9 +127,9 @@ class Checks:
         """Largest difference over largest output of the reference."""
         return float(self.difference / self.largest) if self.largest else float(self.difference)
 
-    def results(self) -> dict:
-        """What is known, under the names of the report."""
-        results = {}
+    def results(self) -> CheckResults:
+        """The numbers that are known, under the names of the report."""
+        results: CheckResults = {}
         if self.file.labels is not None:
             results["accuracy"] = self.right / self.seen
         if self.original is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from repurpose_hpc import kernels
+from repurpose_hpc.kernels import warm_up
 from repurpose_hpc.model.comm_dtype import CODES, code_dtype
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Elementwise, Mixing
@@ -89,6 +89,6 @@ def compile_kernels(
     for first in (True, False):
         with collectively(comm):
             if (node.rank == 0) is first:
-                kernels.warm_up(dtype, maps, stored, CODES.get(formats.comm_dtype), zeros, threads > 1)
+                warm_up(dtype, maps, stored, CODES.get(formats.comm_dtype), zeros, threads > 1)
     node.Free()
     release_code("libllvmlite")  # 50 MB of every process, and the compiler is not needed any more

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +24,7 @@ from repurpose_hpc.runtime.lowering.lower import Lowering
 from repurpose_hpc.runtime.lowering.mixings import MixingStep
 from repurpose_hpc.runtime.schedule.rounds import in_rounds
 from repurpose_hpc.runtime.schedule.schedule import MakeRequest, Schedule, no_request
-from repurpose_hpc.runtime.shards import ReadOnce
+from repurpose_hpc.runtime.shards import read_once
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -236,6 +235,5 @@ def one_process(
     network: Network, dtype: np.dtype, max_batch: int, formats: Formats = EXACT_FORMATS, threads: int = 1
 ) -> Program:
     """The program of one process that has all of a network, without MPI, to compare ranks with."""
-    shard = make_shard(network, single_worker_plan(network), 0, dtype.type)
-    # Nobody else has this shard: a block is forgotten once it is packed.
-    return Program([replace(shard, blocks=ReadOnce(shard.blocks))], None, max_batch, formats, threads=threads)
+    shard = read_once(make_shard(network, single_worker_plan(network), 0, dtype.type))
+    return Program([shard], None, max_batch, formats, threads=threads)

@@ -6,7 +6,7 @@ it is packed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +17,14 @@ from repurpose_hpc.plan.shard import Block, Shard
 def cast(shard: Shard, dtype: np.dtype) -> Shard:
     """``shard`` with all real numbers of ``dtype``; a block is cast whenever it is asked for."""
     return replace(shard, graph=shard.graph.astype(dtype.type), blocks=CastBlocks(shard.blocks, dtype))
+
+
+def read_once(shard: Shard) -> Shard:
+    """``shard`` for a single program: a block that is asked for is forgotten.
+
+    Worth the while for a shard in memory that nobody else keeps.
+    """
+    return replace(shard, blocks=ReadOnce(dict(shard.blocks)))
 
 
 class CastBlocks(Mapping[str, Block]):
@@ -36,9 +44,9 @@ class CastBlocks(Mapping[str, Block]):
 
 
 class ReadOnce(Mapping[str, Block]):
-    """Blocks that are given away: a look-up takes the block out of ``blocks``, which nobody else may use."""
+    """Blocks that can be looked up once."""
 
-    def __init__(self, blocks: MutableMapping[str, Block]) -> None:
+    def __init__(self, blocks: dict[str, Block]) -> None:
         self._blocks = blocks
 
     def __getitem__(self, mixing: str) -> Block:

@@ -66,7 +66,7 @@ def finite_batches(
 ) -> Iterator[np.ndarray]:
     """``file.batches``, (batch, n), with NaN and infinity refused under their sample and column."""
     first = 0
-    for batch in file.batches(batch_size, columns, dtype):
+    for batch in file.batches(batch_size, columns, dtype.type):
         if not np.isfinite(batch).all():
             samples = np.zeros((len(batch), file.width), dtype)
             samples[:, slice(None) if columns is None else columns] = batch

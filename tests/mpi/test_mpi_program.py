@@ -38,7 +38,7 @@ from repurpose_hpc.runtime.exchange.transport import TRANSPORTS
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT, available, shared
 from repurpose_hpc.runtime.exchange.transports.shared import on_one_node
 from repurpose_hpc.runtime.hosting import hosted_workers
-from repurpose_hpc.runtime.program import Program
+from repurpose_hpc.runtime.program import MOST_SCHEDULES, Program
 from repurpose_hpc.runtime.schedule import threads as parallel
 
 pytestmark = pytest.mark.mpi
@@ -174,6 +174,23 @@ def test_transports_agree_to_the_last_bit_and_follow_one_another(wire, more_work
         outputs.setdefault(transport, []).append(np.concatenate(batches).tobytes())
     program.free()
     assert len({each for of_transport in outputs.values() for each in of_transport}) == 1
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_more_batch_sizes_than_schedules_are_kept(transport):
+    """Requests of the size used longest ago are given back, by all ranks alike, and made anew."""
+    if transport not in available(COMM):
+        pytest.skip("these ranks have no such transport")
+    network = small_plans.random_network(head="identity")
+    plan = small_plans.random_plan(network, COMM.size, "partitioned", 5)
+    network = small_plans.pruned(network, plan)
+    most = MOST_SCHEDULES + 3
+    x = np.random.default_rng(3).standard_normal((most, network.inputs))
+    program = make_program(network, plan, most, transport=transport)
+    for size in (*range(1, most + 1), *range(most, 0, -1)):
+        y = run_program(program, network, x[:size])
+        np.testing.assert_allclose(y, forward(network, x[:size]), rtol=0, atol=1e-12)
+    program.free()
 
 
 def whole_numbers(widths):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # As MPI counts them.
 MOST_NUMBERS = np.iinfo(np.intc).max
-_MPI_NAMES = {
+_MPI_NAMES: dict[np.dtype, str] = {
     np.dtype(np.float32): "FLOAT",
     np.dtype(np.float64): "DOUBLE",
     np.dtype(np.uint16): "UINT16_T",

@@ -143,10 +143,10 @@ def choose(window: Window | None, block: Block, kept: int, values: int, context:
         return partial(Pointwise, choose_product(block, kept, max_batch * values, weights_dtype))
     if window.is_whole_map:
         return partial(WholeMap, choose_product(block, kept, max_batch, weights_dtype))
-    by_patches, directly = partial(Patches, window), partial(Direct, window)
+    makers: list[Maker] = [partial(Patches, window), partial(Direct, window)]
     if not block.own_weights.size:
-        return directly
-    return min(by_patches, directly, key=lambda make: _seconds(make, window, block, values, context))
+        return makers[-1]
+    return min(makers, key=lambda make: _seconds(make, window, block, values, context))
 
 
 def _seconds(make: Maker, window: Window, block: Block, values: int, context: Context) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -28,8 +28,12 @@ class Neighbor(Transport):
         super().__init__(exchanges, comm, parts)
         self._graphs: dict[Exchange, MPI.Comm] = {}
         for exchange in exchanges:
-            peers = [np.flatnonzero(items).tolist() for items in (exchange.received, exchange.sent)]
-            self._graphs[exchange] = comm.Create_dist_graph_adjacent(*peers)
+            sources, destinations = (
+                np.flatnonzero(items).tolist() for items in (exchange.received, exchange.sent)
+            )
+            # Ranks of a program are in one group.
+            group = cast("MPI.Intracomm", comm)
+            self._graphs[exchange] = group.Create_dist_graph_adjacent(sources, destinations)
 
     def _request(self, exchange: Exchange, part: Part, sent: Message, received: Message) -> Request:
         graph = self._graphs[exchange]

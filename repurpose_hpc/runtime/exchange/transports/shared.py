@@ -18,7 +18,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -68,10 +68,10 @@ class Window:
             )
         self._window = MPI.WIN_NULL
         with suppress(MPI.Exception):
-            self._window = MPI.Win.Allocate_shared(size + LINE, comm=comm)
+            self._window = MPI.Win.Allocate_shared(size + LINE, comm=cast("MPI.Intracomm", comm))
         if comm.allreduce(self._window == MPI.WIN_NULL, MPI.LOR):
             raise UserError(f"{refused}MPI does not give them; take another --exchange")
-        part = np.frombuffer(self._window.Shared_query(comm.rank)[0], np.uint8)
+        part = np.asarray(self._window.Shared_query(comm.rank)[0], np.uint8)
         start = -part.ctypes.data % LINE
         self.memory = part[start : start + size]
         self.memory.fill(0)
@@ -206,8 +206,8 @@ class _Idle:
         from mpi4py import MPI
 
         self._found, self._status = np.zeros(1, np.intc), np.zeros(MPI._sizeof(MPI.Status), np.uint8)
-        arguments = MPI.ANY_SOURCE, MPI.ANY_TAG, handle(comm), self._found.ctypes.data
-        arguments = *arguments, self._status.ctypes.data
+        outputs = self._found.ctypes.data, self._status.ctypes.data
+        arguments = MPI.ANY_SOURCE, MPI.ANY_TAG, handle(comm), *outputs
         self.call = np.array([function("MPI_Iprobe").address, len(arguments), *arguments], np.int64)
 
 
