@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from repurpose_hpc.plan.files.mapped import release
 from repurpose_hpc.plan.shard import Block, Shard
 
 
@@ -61,4 +62,13 @@ class ReadOnce(Mapping[str, Block]):
 
 def _cast_block(block: Block, dtype: np.dtype) -> Block:
     names = ("own_weights", "ghost_weights", "sum_weights", "bias")
-    return replace(block, **{name: getattr(block, name).astype(dtype, copy=False) for name in names})
+    return replace(block, **{name: _cast_array(getattr(block, name), dtype) for name in names})
+
+
+def _cast_array(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """``array`` as ``dtype``; pages of a file from which it was copied do not stay in memory."""
+    if array.dtype == dtype:
+        return array
+    copy = array.astype(dtype)
+    release(array)
+    return copy
