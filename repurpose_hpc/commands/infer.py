@@ -40,9 +40,9 @@ from repurpose_hpc.report import text as report
 from repurpose_hpc.runtime.checks import check_input
 from repurpose_hpc.runtime.exchange.choose import TRANSPORT_CHOICES
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
-from repurpose_hpc.runtime.job import Job
 from repurpose_hpc.runtime.job import run as run_job
 from repurpose_hpc.runtime.options import RunOptions
+from repurpose_hpc.runtime.setup import Job
 
 if TYPE_CHECKING:
     from mpi4py import MPI

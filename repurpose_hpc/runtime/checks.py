@@ -13,7 +13,7 @@ from repurpose_hpc.model.forward import Compute, compute, forward
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.runtime.certificate import Certificate
 from repurpose_hpc.runtime.context import EXACT_FORMATS, Formats
-from repurpose_hpc.runtime.streams import finite_batches
+from repurpose_hpc.runtime.streams.inputs import finite_batches
 
 # Largest accepted difference from the float64 reference, relative to its largest output.
 TOLERANCES = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}

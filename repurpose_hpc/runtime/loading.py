@@ -57,7 +57,7 @@ def load_shards(directory: Path, dtype: np.dtype, comm: MPI.Comm) -> LoadedShard
 
 
 def has_maps(graph: Network) -> bool:
-    """Whether a network takes the kernels for feature maps."""
+    """Tell whether a network takes the kernels for feature maps."""
     return not all(
         isinstance(op, Elementwise) or (isinstance(op, Mixing) and op.window is None)
         for op in graph.operations

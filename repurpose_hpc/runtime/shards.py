@@ -61,8 +61,13 @@ class ReadOnce(Mapping[str, Block]):
 
 
 def _cast_block(block: Block, dtype: np.dtype) -> Block:
-    names = ("own_weights", "ghost_weights", "sum_weights", "bias")
-    return replace(block, **{name: _cast_array(getattr(block, name), dtype) for name in names})
+    return replace(
+        block,
+        own_weights=_cast_array(block.own_weights, dtype),
+        ghost_weights=_cast_array(block.ghost_weights, dtype),
+        sum_weights=_cast_array(block.sum_weights, dtype),
+        bias=_cast_array(block.bias, dtype),
+    )
 
 
 def _cast_array(array: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -17,8 +17,9 @@ from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.plan.files import store as plan_files
 from repurpose_hpc.plan.files.store import shard_path
 from repurpose_hpc.runtime.hosting import hosted_workers
-from repurpose_hpc.runtime.job import Job, run
+from repurpose_hpc.runtime.job import run
 from repurpose_hpc.runtime.options import RunOptions
+from repurpose_hpc.runtime.setup import Job
 
 pytestmark = pytest.mark.mpi
 

@@ -44,7 +44,7 @@ def check_transport(name: str, comm: MPI.Comm) -> None:
 
 
 def needs_zeros_kernels(choice: str) -> bool:
-    """Whether one of TRANSPORT_CHOICES takes the kernels that leave zeros out of messages."""
+    """Tell whether one of TRANSPORT_CHOICES takes the kernels that leave zeros out of messages."""
     names = TRANSPORTS if choice == AUTO else (choice,)
     return any(TRANSPORTS[name].needs_zeros_kernels for name in names)
 

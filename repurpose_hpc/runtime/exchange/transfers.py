@@ -191,7 +191,7 @@ class SumTransfer(Transfer):
 
     @property
     def receives_any(self) -> bool:
-        """Whether any hosted worker receives a sum, from this or another rank."""
+        """True if any hosted worker receives a sum, from this or another rank."""
         return bool(self.owned.size or any(rows.size for rows in self.near))
 
     def pack_calls(self, part: Part) -> list[Call]:

@@ -33,7 +33,7 @@ class Tally:
 
 
 class Transport(ABC):
-    """A way to carry the exchanges of a program.
+    """A means to carry the exchanges of a program.
 
     All methods are collective over ``comm``: all ranks call them in the same order.
 
@@ -68,7 +68,7 @@ class Transport(ABC):
 
     @classmethod
     def is_available(cls, comm: MPI.Comm) -> bool:
-        """Whether this MPI has it and the ranks can use it where they are; collective, the same on all."""
+        """Tell whether the ranks can use it where they are; collective, the same on all."""
         return True
 
     def request(self, exchange: Exchange, part: Part) -> Request:

@@ -22,7 +22,7 @@ class Persistent(Transport):
 
     @classmethod
     def is_available(cls, comm: MPI.Comm) -> bool:
-        """Whether this MPI has persistent collectives."""
+        """Tell whether this MPI has persistent collectives."""
         from mpi4py import MPI
 
         nothing = [np.empty(0, np.float32), [0], [0], MPI.FLOAT]

@@ -114,7 +114,7 @@ def outbox_bytes(size: int, receivers: int, parts: int) -> int:
 
 
 def on_one_node(comm: MPI.Comm) -> bool:
-    """Whether all ranks can share memory; collective, and the same on all."""
+    """Tell whether all ranks can share memory; collective, and the same on all."""
     from mpi4py import MPI
 
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
@@ -148,7 +148,7 @@ class Shared(Transport):
 
     @classmethod
     def is_available(cls, comm: MPI.Comm) -> bool:
-        """Whether all ranks are on one node; collective."""
+        """Tell whether all ranks are on one node; collective."""
         return on_one_node(comm)
 
     def _request(self, exchange: Exchange, part: Part, sent: Message, received: Message) -> Request:

@@ -5,7 +5,7 @@ receives one from each rank that has something for it.  After ReLU many numbers 
 The sender looks at them, anew for every batch, and sends the shorter of two forms of the block: all of it,
 or a bit for each number and the numbers that are not zero (see ``kernels.zeros``).  The receiver has room
 for all of it.  The message that comes may be shorter; its length says which form it has.  What is
-in the receive buffer in the end has the same bits as after any other way.
+in the receive buffer in the end has the same bits as after any other transport.
 
 Receives are persistent, and all of a forward are started when it begins, as those of ``p2p`` are.  Sends are
 not, since their lengths change.  Messages have memory of their own, once more that of the buffers.

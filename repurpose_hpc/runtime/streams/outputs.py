@@ -1,9 +1,9 @@
-"""Input and output of a run, batch by batch: neither has to fit in memory.
+"""The outputs of a run, batch by batch.
 
-Every rank reads the columns of the input that it must supply.  Each batch's outputs are gathered
-on the root by ``MPI_Gatherv``, in rank order, put into the order of the network's outputs and
-appended to the output file, which has a temporary name until it is complete.  A resumable output file
-outlives an interrupted run under that name, and the next run goes on after the samples in it.
+Each batch's outputs are gathered on the root by ``MPI_Gatherv``, in rank order, put into the order of the
+network's outputs and appended to the output file, which has a temporary name until it is complete.  A
+resumable output file outlives an interrupted run under that name, and the next run goes on after the samples
+in it.
 """
 
 from __future__ import annotations
@@ -17,62 +17,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import h5py
 import numpy as np
 
-from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.atomic import writing
-from repurpose_hpc.io.samples import Samples, check_finite, open_samples
 
 if TYPE_CHECKING:
     from mpi4py import MPI
-
-
-class Input:
-    """The columns of the input file that this rank supplies.
-
-    Args:
-        path: the file of samples; opened only where there are columns to read.
-        columns: input neurons, (n,) int64.
-        samples: how many there are, as the root found.
-        dtype: of the batches.
-
-    Raises:
-        UserError: unreadable, or not the file that the root sees.
-    """
-
-    def __init__(self, path: Path, columns: np.ndarray, samples: int, dtype: np.dtype) -> None:
-        self.columns, self.samples, self.dtype = columns, samples, dtype
-        self.file = open_samples(path) if columns.size else None
-        if self.file is not None and self.file.samples != samples:
-            raise UserError(
-                f"{path}: expected {samples} samples as the first rank sees there, found {self.file.samples}"
-                "; put the file where every node sees the same one, or use --input-placement root"
-            )
-
-    def batches(self, batch_size: int) -> Iterator[np.ndarray]:
-        """The samples in order, neuron-major: (n, batch), C-contiguous; the last may have fewer.
-
-        Raises:
-            UserError: NaN, infinity, or the file ends early.
-        """
-        if self.file is None:
-            for first in range(0, self.samples, batch_size):
-                yield np.empty((0, min(batch_size, self.samples - first)), self.dtype)
-            return
-        for batch in finite_batches(self.file, batch_size, self.columns, self.dtype):
-            yield np.ascontiguousarray(batch.T)
-
-
-def finite_batches(
-    file: Samples, batch_size: int, columns: np.ndarray | None, dtype: np.dtype
-) -> Iterator[np.ndarray]:
-    """``file.batches``, (batch, n), with NaN and infinity refused under their sample and column."""
-    first = 0
-    for batch in file.batches(batch_size, columns, dtype.type):
-        if not np.isfinite(batch).all():
-            samples = np.zeros((len(batch), file.width), dtype)
-            samples[:, slice(None) if columns is None else columns] = batch
-            check_finite(samples, file.path, first)
-        first += len(batch)
-        yield batch
 
 
 class _Gathered(NamedTuple):
