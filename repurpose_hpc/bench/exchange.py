@@ -20,12 +20,13 @@ from repurpose_hpc.bench.table import BenchTable
 from repurpose_hpc.bench.turns import in_turns, together
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.runtime.buffers import Part
-from repurpose_hpc.runtime.exchange.exchange import Exchange, Sharing
-from repurpose_hpc.runtime.exchange.messages import Carrier
-from repurpose_hpc.runtime.exchange.transports.table import DEFAULT_WAY, SHARED, available
-from repurpose_hpc.runtime.lowering.blocks import PHASES, Call
+from repurpose_hpc.runtime.calls import PHASES, Call
+from repurpose_hpc.runtime.context import EXACT_FORMATS
+from repurpose_hpc.runtime.exchange.exchange import Exchange
+from repurpose_hpc.runtime.exchange.messages import Request
+from repurpose_hpc.runtime.exchange.transport import TRANSPORTS
+from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT, available
 from repurpose_hpc.runtime.schedule.replay import Tape, carry_out, taped
-from repurpose_hpc.runtime.setting import EXACTLY
 
 IN_A_ROW = 10
 FLOAT = np.dtype(np.float32)
@@ -46,7 +47,7 @@ def run(
     table = BenchTable("exchange", "the exchange alone", "ours", speaks=comm.rank == 0)
     with gloo_group(peers, placement, comm) as gloo, ExitStack() as opened:
         gloo_ways = gloo.WAYS if gloo else {}
-        own = {_name(way): partial(_ours, opened, way) for way in available(comm)}
+        own = {_name(transport): partial(_ours, opened, transport) for transport in available(comm)}
         ways = {**own, **bare_mpi.WAYS, **gloo_ways}
         for name in [name for name, way in ways.items() if name not in own and not _works(way, comm)]:
             peers.leave_out(name, "this MPI library does not have it")
@@ -72,9 +73,9 @@ def _works(way: Way, comm: MPI.Intracomm) -> bool:
     return True
 
 
-def _name(way: str) -> str:
-    """Name of one of our own ways."""
-    return "ours" if way == DEFAULT_WAY else f"ours_{way}"
+def _name(transport: str) -> str:
+    """The name of one of our own transports in the table."""
+    return "ours" if transport == DEFAULT_TRANSPORT else f"ours_{transport}"
 
 
 def _checked(name: str, way: Way, values: int, comm: MPI.Intracomm) -> Callable[[], object]:
@@ -90,7 +91,7 @@ def _checked(name: str, way: Way, values: int, comm: MPI.Intracomm) -> Callable[
 
 
 def _ours(
-    opened: ExitStack, way: str, comm: MPI.Intracomm, send: np.ndarray, receive: np.ndarray
+    opened: ExitStack, name: str, comm: MPI.Intracomm, send: np.ndarray, receive: np.ndarray
 ) -> Callable[[], object]:
     """The exchange of programs as they make it, until ``opened`` is closed.
 
@@ -99,21 +100,20 @@ def _ours(
     values = send.shape[1]
     counts = np.full(comm.size, values)
     counts[comm.rank] = 0
-    exchange = Exchange(comm, counts, counts, 1, FLOAT)
-    opened.callback(exchange.free)
-    if way == SHARED:
-        opened.callback(Sharing([exchange], comm).free)
+    exchange = Exchange(counts, counts, 1, FLOAT)
+    transport = TRANSPORTS[name]([exchange], comm)
+    opened.callback(transport.free)
     exchange.send.flat[:] = np.delete(send, comm.rank, axis=0).reshape(-1)
-    carrier = exchange.carrier(way, Part(1))
-    steps = taped([*carrier.begin, *carrier.post, *carrier.wait], FLOAT, EXACTLY)
-    call = partial(_carry, carrier, steps, np.zeros(len(PHASES)))
+    request = transport.request(exchange, Part(1))
+    steps = taped([*request.begin, *request.post, *request.wait], FLOAT, EXACT_FORMATS)
+    call = partial(_carry, request, steps, np.zeros(len(PHASES)))
     call()
     receive[np.arange(comm.size) != comm.rank] = exchange.receive.flat.reshape(-1, values)
     return call
 
 
-def _carry(carrier: Carrier, steps: list[Call | Tape], seconds: np.ndarray) -> None:
-    """One exchange; ``carrier`` is kept, as the steps have addresses of what it uses."""
+def _carry(request: Request, steps: list[Call | Tape], seconds: np.ndarray) -> None:
+    """One exchange; ``request`` is kept, as the steps have addresses of what it uses."""
     carry_out(steps, seconds)
 
 

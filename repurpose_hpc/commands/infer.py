@@ -38,10 +38,11 @@ from repurpose_hpc.plan.files.store import check_model, read_plan
 from repurpose_hpc.process.threads import threads
 from repurpose_hpc.report import text as report
 from repurpose_hpc.runtime.checks import check_input
-from repurpose_hpc.runtime.exchange.choose import WAYS
-from repurpose_hpc.runtime.exchange.transports.table import DEFAULT_WAY
-from repurpose_hpc.runtime.job import Job
+from repurpose_hpc.runtime.exchange.choose import TRANSPORT_CHOICES
+from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
 from repurpose_hpc.runtime.job import run as run_job
+from repurpose_hpc.runtime.options import RunOptions
+from repurpose_hpc.runtime.setup import Job
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -67,7 +68,8 @@ def run(args: argparse.Namespace, context: RankContext) -> None:
     shards, there = comm.bcast((prepared.shards, prepared.cached or args.shards is not None), root=0)
     if not there:
         restructure_together(args, shards, comm)
-    result = run_job(_job(args, shards), prepared.original, comm, context.started)
+    job = Job(shards, args.input, args.output, _run_options(args))
+    result = run_job(job, prepared.original, comm, context.started)
     with collectively(comm):
         if result is not None:
             result.update(cached=prepared.cached, blas_threads=threads())
@@ -76,20 +78,17 @@ def run(args: argparse.Namespace, context: RankContext) -> None:
                 report.write(args.report, result)
 
 
-def _job(args: argparse.Namespace, shards: Path) -> Job:
-    return Job(
-        shards=shards,
-        input=args.input,
-        output=args.output,
+def _run_options(args: argparse.Namespace) -> RunOptions:
+    return RunOptions(
         batch_size=args.batch_size,
         verify=args.verify,
         repeat=args.repeat,
         dtype=np.dtype(args.dtype),
         certify=args.certify,
         resume=args.resume,
-        wire=args.wire,
+        comm_dtype=args.wire,
         weights_dtype=args.weights_dtype,
-        exchange=args.exchange,
+        transport=args.exchange,
         threads=args.threads,
         micro_batches=args.micro_batches,
     )
@@ -237,9 +236,9 @@ def make_parser(speaks: bool) -> Parser:
     add_dtype(parser)
     parser.add_argument(
         "--exchange",
-        choices=WAYS,
-        default=DEFAULT_WAY,
-        help="how what ranks exchange is carried; auto: measures all ways first (default %(default)s)",
+        choices=TRANSPORT_CHOICES,
+        default=DEFAULT_TRANSPORT,
+        help="transport of what ranks exchange; auto: measures all of them first (default %(default)s)",
     )
     parser.add_argument(
         "--threads",

@@ -26,7 +26,7 @@ from repurpose_hpc.runtime import result
 from repurpose_hpc.runtime.checks import TOLERANCES
 from repurpose_hpc.runtime.loading import compile_kernels, has_maps, load_shards
 from repurpose_hpc.runtime.program import Program, one_process
-from repurpose_hpc.runtime.streams import OutputGather
+from repurpose_hpc.runtime.streams.outputs import OutputGather
 from repurpose_hpc.runtime.timing import Timing, measure
 
 if TYPE_CHECKING:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from mpi4py import MPI
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _NETWORK = Path("/proc/self/ns/net")
@@ -64,7 +67,11 @@ def cores_per_rank(comm: MPI.Comm) -> int:
 
 def machine() -> str:
     """Name that tells the machines of a job apart, but not network namespaces of one machine."""
-    return _BOOT.read_text() if _BOOT.exists() else MPI.Get_processor_name()
+    if _BOOT.exists():
+        return _BOOT.read_text()
+    from mpi4py import MPI
+
+    return MPI.Get_processor_name()
 
 
 def _network() -> int:

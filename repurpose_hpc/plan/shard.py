@@ -6,6 +6,7 @@ receives from p are the same neurons in the same, ascending, order.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -81,7 +82,7 @@ class Shard:
     workers: int
     graph: Network
     own: dict[str, np.ndarray]
-    blocks: dict[str, Block]
+    blocks: Mapping[str, Block]
     plan_identity: str
     comm_dtype: str
 

@@ -20,9 +20,10 @@ from mpi4py import MPI
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.probe import rates as kernel_rates
 from repurpose_hpc.runtime.buffers import Part
+from repurpose_hpc.runtime.calls import Call
 from repurpose_hpc.runtime.exchange.exchange import Exchange
-from repurpose_hpc.runtime.exchange.transports.table import DEFAULT_WAY
-from repurpose_hpc.runtime.lowering.blocks import Call
+from repurpose_hpc.runtime.exchange.transport import TRANSPORTS
+from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
 
 # Values of the messages that give G, smallest and largest; and the longest that one of them may take.
 FEW_VALUES, MANY_VALUES, MOST_SECONDS = 1 << 10, 1 << 18, 0.05
@@ -150,10 +151,9 @@ class _Exchanging:
         counts = np.zeros(2, np.int64)
         counts[1 - pair.rank] = values
         self.bytes = 4 * values
-        self.exchange = Exchange(pair, counts, counts, 1, np.dtype(np.float32))
-        carrier = self.exchange.carrier(DEFAULT_WAY, Part(1))
-        ((self._post,), (self._wait,)) = carrier.post, carrier.wait
-        self._kept = carrier
+        self.exchange = Exchange(counts, counts, 1, np.dtype(np.float32))
+        self._request = TRANSPORTS[DEFAULT_TRANSPORT]([self.exchange], pair).request(self.exchange, Part(1))
+        ((self._post,), (self._wait,)) = self._request.post, self._request.wait
 
     def once(self) -> float:
         """Seconds of one of several exchanges in a row, which keep the ranks in step."""

@@ -14,14 +14,8 @@ import numpy as np
 from repurpose_hpc.kernels import max_pool
 from repurpose_hpc.model.operations import Window
 from repurpose_hpc.runtime.buffers import Scratch
-from repurpose_hpc.runtime.lowering.blocks import (
-    COMPUTE,
-    NO_ACTIVATION,
-    Call,
-    CsrProduct,
-    DenseProduct,
-    Product,
-)
+from repurpose_hpc.runtime.calls import COMPUTE, Call
+from repurpose_hpc.runtime.lowering.blocks import NO_ACTIVATION, CsrProduct, DenseProduct, Product
 from repurpose_hpc.runtime.lowering.convolution import Direct, Patches, Pointwise
 
 ROWS = (1, 4, 16, 64, 256)

@@ -36,22 +36,22 @@ class Certificate:
         self.bound = OutputBound(restructured)
         self.seen = self.certified = 0
 
-    def add(self, inputs: np.ndarray, found: np.ndarray) -> np.ndarray:
+    def add(self, inputs: np.ndarray, run_outputs: np.ndarray) -> np.ndarray:
         """Take in the next batch.
 
         Args:
             inputs: (batch, inputs) float64.
-            found: outputs of the run, (batch, outputs), the head applied or not.
+            run_outputs: of the run, (batch, outputs), the head applied or not.
 
         Returns:
-            bool, (batch,): the samples whose class in ``found`` is certified.
+            bool, (batch,): the samples whose class in ``run_outputs`` is certified.
         """
         x = np.ascontiguousarray(inputs.T)
         bounds = self.bound(trace(self.original, x))
         z = outputs(self.restructured, trace(self.restructured, x))
         second, largest = np.partition(z, -2, axis=0)[-2:]
         # The run computes z in its own precision: only classes that survive it count.
-        same_class = found.argmax(axis=1) == z.argmax(axis=0)
+        same_class = run_outputs.argmax(axis=1) == z.argmax(axis=0)
         certified = same_class & (largest - second > 2 * bounds)
         self.seen += len(certified)
         self.certified += int(np.count_nonzero(certified))

@@ -16,7 +16,9 @@ from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.plan.files import store as plan_files
 from repurpose_hpc.plan.files.store import shard_path
 from repurpose_hpc.runtime.hosting import hosted_workers
-from repurpose_hpc.runtime.job import Job, run
+from repurpose_hpc.runtime.job import run
+from repurpose_hpc.runtime.options import RunOptions
+from repurpose_hpc.runtime.setup import Job
 
 pytestmark = pytest.mark.mpi
 
@@ -31,7 +33,8 @@ def make_job(folder: Path, workers: int, placement: str, **values) -> tuple:
         network, plan = small_plans.write_shards(folder / SHARDS, workers, placement, np.float64)
         made = network, plan, small_plans.write_samples(folder / INPUT)
     defaults = {"batch_size": 7, "verify": True, "repeat": 2, "dtype": np.dtype(np.float64)}
-    job = Job(folder / SHARDS, folder / INPUT, folder / OUTPUT, **{**defaults, **values})
+    options = RunOptions(**{**defaults, **values})
+    job = Job(folder / SHARDS, folder / INPUT, folder / OUTPUT, options)
     return job, *COMM.bcast(made, root=0)
 
 

@@ -10,10 +10,11 @@ from mpi4py import MPI
 from helpers import small_plans
 from helpers.programs import make_program, run_program
 from repurpose_hpc.model.comm_dtype import WIRES
-from repurpose_hpc.runtime.exchange.transports.table import DEFAULT_WAY, SPARSE, available
+from repurpose_hpc.runtime.context import Formats
+from repurpose_hpc.runtime.exchange.transport import TRANSPORTS
+from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT, available
 from repurpose_hpc.runtime.schedule import replay as tape
 from repurpose_hpc.runtime.schedule import schedule
-from repurpose_hpc.runtime.setting import Formats
 
 pytestmark = [
     pytest.mark.mpi,
@@ -24,7 +25,7 @@ pytestmark = [
 COMM = MPI.COMM_WORLD
 
 
-def outputs(network, plan, way, **options):
+def outputs(network, plan, transport, **options):
     """All outputs, and the kinds of steps of each forward."""
     seen = []
 
@@ -33,7 +34,7 @@ def outputs(network, plan, way, **options):
         tape.carry_out(steps, seconds)
 
     x = np.random.default_rng(3).standard_normal((7, network.inputs))
-    program = make_program(network, plan, 4, way=way, **options)
+    program = make_program(network, plan, 4, transport=transport, **options)
     with mock.patch.object(schedule, "carry_out", carry_out):
         y = run_program(program, network, x)
     program.free()
@@ -49,12 +50,12 @@ def test_a_forward_is_one_tape(wire, dtype, more_workers):
     plan = small_plans.random_plan(network, COMM.size + more_workers, "partitioned", 5)
     plan = small_plans.scaled(network, plan)
     network = small_plans.pruned(network, plan)
-    options = {"dtype": dtype, "formats": Formats(wire=wire)}
+    options = {"dtype": dtype, "formats": Formats(comm_dtype=wire)}
     with mock.patch.object(tape, "_can_be_taped", return_value=False):
-        expected, seen = outputs(network, plan, DEFAULT_WAY, **options)
+        expected, seen = outputs(network, plan, DEFAULT_TRANSPORT, **options)
     assert tape.Tape not in {kind for steps in seen for kind in steps}
-    for way in available(COMM):
-        if way != SPARSE:
-            y, seen = outputs(network, plan, way, **options)
-            assert seen == [[tape.Tape]] * 2, way
+    for name in available(COMM):
+        if TRANSPORTS[name].is_replayable:
+            y, seen = outputs(network, plan, name, **options)
+            assert seen == [[tape.Tape]] * 2, name
             np.testing.assert_array_equal(y, expected)

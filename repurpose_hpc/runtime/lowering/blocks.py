@@ -1,8 +1,4 @@
-"""Products with one block of weights, dense or CSR, as lists of calls for a batch size.
-
-A *call* is (phase, function, arguments): what a program does for one batch is a list of
-calls on arrays that do not change, so that running it is one short loop.
-"""
+"""Products with one block of weights, dense or CSR, as lists of calls for a batch size."""
 
 from __future__ import annotations
 
@@ -25,11 +21,9 @@ from repurpose_hpc.model.activations import IDENTITY, Activation
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.plan.shard import Block
 from repurpose_hpc.runtime.buffers import Scratch
+from repurpose_hpc.runtime.calls import COMPUTE, Call
 from repurpose_hpc.runtime.lowering.weights import count_nonzero, packed
 
-PACK, EXCHANGE, WAIT, COMPUTE = PHASES = ("pack", "exchange", "wait", "compute")
-
-Call = tuple[str, Callable[..., object], tuple]
 Epilogue = tuple[int, float, float]
 
 
@@ -68,12 +62,12 @@ class Product(Protocol):
 
 
 class DenseProduct:
-    """``out = act(start + W X)`` with W (m, n) packed, in the format ``stored`` (see ``weights.packed``)."""
+    """``out = act(start + W X)`` with W (m, n) packed, in a format of ``weights.packed``."""
 
     format = "dense"
 
-    def __init__(self, weights: np.ndarray, stored: str = EXACT) -> None:
-        self.panels, self.scales = packed(weights, stored)
+    def __init__(self, weights: np.ndarray, weights_dtype: str = EXACT) -> None:
+        self.panels, self.scales = packed(weights, weights_dtype)
         self.dtype = weights.dtype
 
     def scratch(self, columns: int) -> int:
@@ -115,11 +109,11 @@ class CsrProduct:
 
 def weights_kept(block: Block) -> int:
     """Number of non-zero weights."""
-    return sum(count_nonzero(part) for part in _parts(block))
+    return sum(count_nonzero(part) for part in weights_of(block))
 
 
 def choose_product(
-    block: Block, kept: int, columns: int, stored: str
+    block: Block, kept: int, columns: int, weights_dtype: str
 ) -> Callable[[np.ndarray], DenseProduct | CsrProduct]:
     """The faster format for all parts of a block.
 
@@ -127,13 +121,14 @@ def choose_product(
         block: of a worker.
         kept: ``weights_kept``.
         columns: of inputs (samples, positions).
-        stored: format of dense weights; those in CSR stay as they are.
+        weights_dtype: format of dense weights; those in CSR stay as they are.
     """
-    size = sum(part.size for part in _parts(block))
+    size = sum(part.size for part in weights_of(block))
     if size and csr_is_faster(kept / size, columns):
         return CsrProduct
-    return partial(DenseProduct, stored=stored)
+    return partial(DenseProduct, weights_dtype=weights_dtype)
 
 
-def _parts(block: Block) -> tuple[np.ndarray, ...]:
+def weights_of(block: Block) -> tuple[np.ndarray, ...]:
+    """The parts of a block's weights: for own neurons, for ghosts, for sums."""
     return block.own_weights, block.ghost_weights, block.sum_weights

@@ -33,8 +33,9 @@ from repurpose_hpc.model.operations import (
     Window,
 )
 from repurpose_hpc.runtime.buffers import Buffer, Part
+from repurpose_hpc.runtime.calls import COMPUTE, Call
 from repurpose_hpc.runtime.hosting import Hosting
-from repurpose_hpc.runtime.lowering.blocks import COMPUTE, Call, Epilogue, epilogue_of
+from repurpose_hpc.runtime.lowering.blocks import Epilogue, epilogue_of
 
 
 class LocalStep:

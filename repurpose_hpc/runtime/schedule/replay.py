@@ -11,10 +11,10 @@ import numpy as np
 
 from repurpose_hpc.kernels.tape import call_instruction, is_on_tape, kernel_instruction, play
 from repurpose_hpc.model.comm_dtype import CODES, code_dtype
-from repurpose_hpc.runtime.lowering.blocks import PHASES, Call
+from repurpose_hpc.runtime.calls import PHASES, Call
+from repurpose_hpc.runtime.context import Formats
 from repurpose_hpc.runtime.schedule import mpi_functions as functions
 from repurpose_hpc.runtime.schedule.mpi_functions import Function
-from repurpose_hpc.runtime.setting import Formats
 
 
 class Tape:
@@ -24,15 +24,15 @@ class Tape:
     """
 
     def __init__(self, calls: Iterable[Call], dtype: np.dtype, formats: Formats) -> None:
-        """``dtype`` is that of numbers, ``formats`` those of dense weights and of ghosts on their way."""
+        """``dtype`` is that of numbers, ``formats`` those of dense weights and of ghosts in messages."""
         self._calls = list(calls)  # keeps the arrays
         rows = [_instruction(call) for call in self._calls]
         self._instructions, self._reals = (np.array(part) for part in zip(*rows, strict=True))
-        self._clock = functions.function("MPI_Wtime").address
-        codes = CODES.get(formats.wire)
+        self._clock = functions.clock_address()
+        codes = CODES.get(formats.comm_dtype)
         self._like = (
             np.empty(0, dtype),
-            np.empty(0, code_dtype(formats.weights, dtype)),
+            np.empty(0, code_dtype(formats.weights_dtype, dtype)),
             None if codes is None else np.empty(0, codes),
         )
 

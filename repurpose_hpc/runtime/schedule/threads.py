@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
-from mpi4py import MPI
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.kernels import aligned, convolve_direct, csr_batch, csr_vector, dense
@@ -19,7 +19,10 @@ from repurpose_hpc.kernels.parallel import (
 )
 from repurpose_hpc.mpi.hosts import cores_per_rank
 from repurpose_hpc.process import openblas
-from repurpose_hpc.runtime.lowering.blocks import Call
+from repurpose_hpc.runtime.calls import Call
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 # Multiplications below which starting the threads takes longer than they save.
 LEAST_WORK = 100_000
@@ -33,6 +36,8 @@ def check_threads(threads: int, comm: MPI.Comm) -> None:
     """
     if threads == 1:
         return
+    from mpi4py import MPI
+
     most = max(1, min(cores_per_rank(comm), comm.allreduce(numba.config.NUMBA_NUM_THREADS, MPI.MIN)))
     if threads > most:
         raise UserError(

@@ -12,11 +12,12 @@ from typing import Any
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.atomic import check_writable, write_csv, write_text
+from repurpose_hpc.runtime import calls
 from repurpose_hpc.studies.table import ResumableTable, Row, damaged
 
 DENSE, RESTRUCTURED = "dense", "restructured"
 KEY = ("ranks", "form", "batch")
-PHASES = ("compute_seconds", "pack_seconds", "exchange_seconds", "wait_seconds")
+PHASES = tuple(f"{phase}_seconds" for phase in calls.PHASES)
 # docs/scaling.md says what each is.
 COLUMNS = (
     *KEY,

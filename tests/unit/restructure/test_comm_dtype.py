@@ -28,7 +28,7 @@ from repurpose_hpc.restructure.job import restructure_to
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.team import ALONE, Team
 from repurpose_hpc.runtime.checks import Checks, tolerance
-from repurpose_hpc.runtime.setting import Formats
+from repurpose_hpc.runtime.context import Formats
 
 ROUNDING = WIRES[1:]
 NETWORKS = {
@@ -115,7 +115,7 @@ def test_runs_in_float32_are_within_the_tolerance(seed, wire, placement):
     x = np.random.default_rng(seed).standard_normal((400, network.inputs))
     run, reference = (forward(network, x, dtype, rounding) for dtype in (np.float32, np.float64))
     difference = np.abs(run - reference) / np.abs(reference).max()
-    assert difference.max() <= tolerance(np.dtype(np.float32), Formats(wire=wire))
+    assert difference.max() <= tolerance(np.dtype(np.float32), Formats(comm_dtype=wire))
     # Hardly anything is rounded to the other side.
     assert np.mean(difference > 1e-5) < 0.05
 
@@ -250,12 +250,12 @@ def test_checks_compare_with_the_rounding(tmp_path):
             checks = Checks(file, len(x), network, None, compute=rounded_compute(network, plan, wire))
             checks.add(run)
             assert (checks.difference < 1e-12) == is_same
-    checks.difference = 2 * tolerance(np.dtype(np.float32), Formats(wire="float16")) * checks.largest
-    checks.verify(np.dtype(np.float32), Formats(wire=INT8))
+    checks.difference = 2 * tolerance(np.dtype(np.float32), Formats(comm_dtype="float16")) * checks.largest
+    checks.verify(np.dtype(np.float32), Formats(comm_dtype=INT8))
     with pytest.raises(UserError, match="expected outputs within 0.000987"):
-        checks.verify(np.dtype(np.float32), Formats(wire="float16"))
+        checks.verify(np.dtype(np.float32), Formats(comm_dtype="float16"))
     with pytest.raises(UserError, match="--weights-dtype with more bits"):
-        checks.verify(np.dtype(np.float32), Formats(weights="float16"))
+        checks.verify(np.dtype(np.float32), Formats(weights_dtype="float16"))
 
 
 def test_an_unknown_wire_is_refused():
@@ -296,6 +296,6 @@ def test_infer_refuses_wires_that_cannot_be(infer, tmp_path):
     small_plans.write_samples(tmp_path / "x.npz")
     small_plans.write_model(tmp_path / "model.npz", small_plans.random_network())
     done = infer("--wire", INT8)
-    assert done.returncode == 1 and "--wire int8: expected shards with a scale" in done.stderr
+    assert done.returncode == 1 and "--comm-dtype int8: expected shards with a scale" in done.stderr
     done = infer(tmp_path / "model.npz", "--certify", "--wire", "bfloat16")
-    assert done.returncode == 1 and "--certify: expected --wire float32, found bfloat16" in done.stderr
+    assert done.returncode == 1 and "--certify: expected --comm-dtype float32, found bfloat16" in done.stderr

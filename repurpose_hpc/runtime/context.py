@@ -1,10 +1,8 @@
-"""What all operations of a program have in common."""
+"""Formats and resources that all operations of a program have in common."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
-
-from mpi4py import MPI
 
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.runtime.buffers import Scratch
@@ -12,21 +10,20 @@ from repurpose_hpc.runtime.hosting import Hosting
 
 
 class Formats(NamedTuple):
-    """Of dense weights in memory and of ghosts on their way, each one of ``model.wire.WIRES``."""
+    """Formats of dense weights in memory and of ghosts in messages, of those in ``model.comm_dtype``."""
 
-    weights: str = EXACT
-    wire: str = EXACT
-
-
-EXACTLY = Formats()
+    weights_dtype: str = EXACT
+    comm_dtype: str = EXACT
 
 
-class Setting(NamedTuple):
-    """What all mixings of a program have in common.
+EXACT_FORMATS = Formats()
+
+
+class Context(NamedTuple):
+    """Hosting, memory, formats and threads of a program.
 
     Attributes:
         hosting: of the program.
-        comm: its ranks.
         max_batch: most samples of a forward.
         scratch: memory that operations use one after the other.
         formats: of weights and ghosts.
@@ -34,7 +31,6 @@ class Setting(NamedTuple):
     """
 
     hosting: Hosting
-    comm: MPI.Comm
     max_batch: int
     scratch: Scratch
     formats: Formats

@@ -1,9 +1,9 @@
-"""What goes in and comes out of a run, batch by batch: neither input nor output has to fit in memory.
+"""The outputs of a run, batch by batch.
 
-Every rank reads the columns of the input that it must supply.  Each batch's outputs are gathered
-on the root by ``MPI_Gatherv``, in rank order, put into the order of the network's outputs and
-appended to the output file, which has a temporary name until it is complete.  A resumable output file
-outlives an interrupted run under that name, and the next run goes on after the samples in it.
+Each batch's outputs are gathered on the root by ``MPI_Gatherv``, in rank order, put into the order of the
+network's outputs and appended to the output file, which has a temporary name until it is complete.  A
+resumable output file outlives an interrupted run under that name, and the next run goes on after the samples
+in it.
 """
 
 from __future__ import annotations
@@ -12,71 +12,29 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import h5py
 import numpy as np
 
-from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.atomic import writing
-from repurpose_hpc.io.samples import Samples, check_finite, open_samples
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 
-class Input:
-    """The columns of the input file that this rank supplies.
+class _Gathered(NamedTuple):
+    """The side of the root: neurons in the order in which they come, rows of each rank, room for a batch."""
 
-    Args:
-        path: the file of samples; opened only where there are columns to read.
-        columns: input neurons, (n,) int64.
-        samples: how many there are, as the root found.
-        dtype: of the batches.
-
-    Raises:
-        UserError: unreadable, or not the file that the root sees.
-    """
-
-    def __init__(self, path: Path, columns: np.ndarray, samples: int, dtype: np.dtype) -> None:
-        self.columns, self.samples, self.dtype = columns, samples, dtype
-        self.file = open_samples(path) if columns.size else None
-        if self.file is not None and self.file.samples != samples:
-            raise UserError(
-                f"{path}: expected {samples} samples as the first rank sees there, found {self.file.samples}"
-                "; put the file where every node sees the same one, or use --input-placement root"
-            )
-
-    def batches(self, batch_size: int) -> Iterator[np.ndarray]:
-        """The samples in order, neuron-major: (n, batch), C-contiguous; the last may have fewer.
-
-        Raises:
-            UserError: NaN, infinity, or the file ends early.
-        """
-        if self.file is None:
-            for first in range(0, self.samples, batch_size):
-                yield np.empty((0, min(batch_size, self.samples - first)), self.dtype)
-            return
-        for batch in finite_batches(self.file, batch_size, self.columns, self.dtype):
-            yield np.ascontiguousarray(batch.T)
-
-
-def finite_batches(
-    file: Samples, batch_size: int, columns: np.ndarray | None, dtype: np.dtype
-) -> Iterator[np.ndarray]:
-    """``file.batches``, (batch, n), with NaN and infinity refused under their sample and column."""
-    first = 0
-    for batch in file.batches(batch_size, columns, dtype):
-        if not np.isfinite(batch).all():
-            whole = np.zeros((len(batch), file.width), dtype)
-            whole[:, slice(None) if columns is None else columns] = batch
-            check_finite(whole, file.path, first)
-        first += len(batch)
-        yield batch
+    neurons: np.ndarray
+    rows: np.ndarray
+    buffer: np.ndarray
 
 
 class OutputGather:
     """Brings the outputs that the ranks hold to the root, in the order of the network.
+
+    Every rank sends its rows to the root (``MPI_Gatherv``).
 
     Args:
         comm: of the run; making and using this is collective.
@@ -87,12 +45,11 @@ class OutputGather:
 
     def __init__(self, comm: MPI.Comm, neurons: np.ndarray, dtype: np.dtype, max_batch: int) -> None:
         self.comm = comm
+        self._gathered: _Gathered | None = None
         held = comm.gather(neurons, root=0)
-        self.neurons = self.rows = self.buffer = None
         if held is not None:
-            self.neurons = np.concatenate(held)
-            self.rows = np.array([len(part) for part in held])
-            self.buffer = np.empty(self.neurons.size * max_batch, dtype)
+            rows, order = np.array([len(part) for part in held]), np.concatenate(held)
+            self._gathered = _Gathered(order, rows, np.empty(order.size * max_batch, dtype))
 
     def __call__(self, outputs: np.ndarray) -> np.ndarray | None:
         """Gather one batch.
@@ -104,14 +61,37 @@ class OutputGather:
             on the root (batch, outputs of the network), C-contiguous; None elsewhere.
         """
         batch = outputs.shape[1]
-        if self.buffer is None:
+        if self._gathered is None:
             self.comm.Gatherv(outputs, None, root=0)
             return None
-        received = self.buffer[: self.neurons.size * batch]
-        self.comm.Gatherv(outputs, (received, self.rows * batch), root=0)
-        whole = np.empty((batch, self.neurons.size), received.dtype)
-        whole[:, self.neurons] = received.reshape(-1, batch).T
-        return whole
+        neurons, rows, buffer = self._gathered
+        received = buffer[: neurons.size * batch]
+        self.comm.Gatherv(outputs, (received, rows * batch), root=0)
+        ordered = np.empty((batch, neurons.size), received.dtype)
+        ordered[:, neurons] = received.reshape(-1, batch).T
+        return ordered
+
+
+class Output(Protocol):
+    """Outputs as they are written.
+
+    Attributes:
+        written: samples that are there.
+    """
+
+    written: int
+
+    def read(self, batch_size: int) -> Iterator[np.ndarray]:
+        """The samples of an earlier run, (batch, outputs)."""
+
+    def append(self, rows: np.ndarray) -> None:
+        """Write the next samples, (batch, outputs)."""
+
+    def commit(self) -> None:
+        """The file is complete: give it its name."""
+
+    def discard(self) -> None:
+        """Close or remove what was not committed."""
 
 
 class OutputFile:
@@ -229,13 +209,13 @@ class ResumableOutputFile(OutputFile):
 class NoOutput:
     """The twin of ``OutputFile`` for ranks, and runs, that write none."""
 
-    written = 0
+    written: int = 0
 
     def read(self, batch_size: int) -> Iterator[np.ndarray]:
         """Nothing to read."""
         return iter(())
 
-    def append(self, rows: np.ndarray | None) -> None:
+    def append(self, rows: np.ndarray) -> None:
         """Nothing to do."""
 
     def commit(self) -> None:
