@@ -3,22 +3,22 @@
 They know nothing of models, files or MPI and import nothing of the rest of the package.
 """
 
-from .activations import ACTIVATION_CODES, activate, activate_in_place
-from .convolution import convolve_direct, pack_weights
-from .crossover import csr_is_faster
-from .csr import INDEX_DTYPE, csr_batch, csr_vector
-from .dense import aligned, dense, dense_scratch, pack_panels, panel_rows
-from .exchange import clear, copy_blocks, pack, unpack, unpack_add
-from .flags import await_read, collect, publish
-from .maps import COMBINATION_CODES, affine, combine, take_positions
-from .pooling import average_pool, depthwise, max_pool
-from .projection import project_out
-from .rows import finish
-from .transport import least_cost_owners
+from .assignment.projection import project_out
+from .assignment.transportation import least_cost_owners
+from .maps.activations import ACTIVATION_CODES, activate, activate_in_place
+from .maps.convolution import convolve_direct, pack_weights
+from .maps.elementwise import COMBINATION_CODES, affine, combine, take_positions
+from .maps.pooling import average_pool, depthwise, max_pool
+from .maps.windows import patches
+from .messages.comm_dtype import pack_codes, unpack_codes
+from .messages.flags import await_read, collect, publish
+from .messages.packing import clear, copy_blocks, pack, unpack, unpack_add
+from .messages.zeros import expand, squeeze
+from .products.crossover import csr_is_faster
+from .products.csr import INDEX_DTYPE, csr_batch, csr_vector
+from .products.dense import aligned, dense, dense_scratch, pack_panels, panel_rows
+from .products.rows import finish
 from .warmup import warm_up
-from .windows import patches
-from .wire import pack_codes, unpack_codes
-from .zeros import expand, squeeze
 
 __all__ = [
     "ACTIVATION_CODES",

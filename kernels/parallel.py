@@ -10,11 +10,11 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from .convolution import convolve_direct
-from .csr import csr_batch, csr_vector
-from .dense import multiply_panels, needs_slabs, pack_slabs, slab_count
 from .jit import parallel_jit
-from .panel import PANEL_NEURONS
+from .llvm.panel import PANEL_NEURONS
+from .maps.convolution import convolve_direct
+from .products.csr import csr_batch, csr_vector
+from .products.dense import multiply_panels, needs_slabs, pack_slabs, slab_count
 
 
 def row_shares(work: np.ndarray, threads: int) -> np.ndarray:

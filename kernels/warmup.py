@@ -6,19 +6,19 @@ import time
 
 import numpy as np
 
-from .activations import ACTIVATION_CODES, activate_in_place
-from .convolution import convolve_direct, pack_weights
-from .csr import INDEX_DTYPE, csr_batch, csr_vector
-from .dense import dense, dense_scratch, panel_rows, tiles_size
-from .exchange import clear, pack, unpack, unpack_add
-from .maps import COMBINATION_CODES, affine, combine, take_positions
+from .maps.activations import ACTIVATION_CODES, activate_in_place
+from .maps.convolution import convolve_direct, pack_weights
+from .maps.elementwise import COMBINATION_CODES, affine, combine, take_positions
+from .maps.pooling import average_pool, depthwise, max_pool
+from .maps.windows import patches
+from .messages.comm_dtype import pack_codes, unpack_codes
+from .messages.packing import clear, pack, unpack, unpack_add
+from .messages.zeros import expand, squeeze
 from .parallel import convolve_threads, csr_threads, dense_threads
-from .pooling import average_pool, depthwise, max_pool
-from .rows import finish
-from .tape import compile_player
-from .windows import patches
-from .wire import pack_codes, unpack_codes
-from .zeros import expand, squeeze
+from .products.csr import INDEX_DTYPE, csr_batch, csr_vector
+from .products.dense import dense, dense_scratch, panel_rows, tiles_size
+from .products.rows import finish
+from .replay import compile_player
 
 
 def warm_up(

@@ -9,7 +9,7 @@ from time import perf_counter
 import numba
 import numpy as np
 
-from repurpose_hpc.kernels.tape import call_instruction, is_on_tape, kernel_instruction, play
+from repurpose_hpc.kernels.replay import call_instruction, is_on_tape, kernel_instruction, play
 from repurpose_hpc.model.comm_dtype import CODES, code_dtype
 from repurpose_hpc.runtime.lowering.blocks import PHASES, Call
 from repurpose_hpc.runtime.schedule import mpi_functions as functions

@@ -10,13 +10,13 @@ from mpi4py import MPI
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.kernels import aligned, convolve_direct, csr_batch, csr_vector, dense
-from repurpose_hpc.kernels.dense import tiles_size
 from repurpose_hpc.kernels.parallel import (
     convolve_threads,
     csr_threads,
     dense_threads,
     row_shares,
 )
+from repurpose_hpc.kernels.products.dense import tiles_size
 from repurpose_hpc.mpi.hosts import cores_per_rank
 from repurpose_hpc.process import openblas
 from repurpose_hpc.runtime.lowering.blocks import Call

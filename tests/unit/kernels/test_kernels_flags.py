@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from repurpose_hpc import kernels
-from repurpose_hpc.kernels import flags
+from repurpose_hpc.kernels.messages import flags
 
 LINE = 8  # int64 in a cache line
 ROUNDS = 2000

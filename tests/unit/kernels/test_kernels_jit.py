@@ -11,7 +11,7 @@ import pytest
 
 from helpers import TESTS
 from repurpose_hpc import kernels
-from repurpose_hpc.kernels import tape
+from repurpose_hpc.kernels import replay as tape
 
 USE_ONE = (
     "import kernels, numpy; a = numpy.ones(3); kernels.activate_in_place(a, 1, 0.0, 0.0); print(a.sum())"
@@ -34,7 +34,8 @@ def package(tmp_path):
     """A copy of the kernels whose own ``__pycache__`` cannot be written (not even by root)."""
     copy = tmp_path / "kernels"
     shutil.copytree(Path(kernels.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    (copy / "__pycache__").write_text("a file where a folder is needed")
+    for folder in {file.parent for file in copy.rglob("*.py")}:
+        (folder / "__pycache__").write_text("a file where a folder is needed")
     return copy
 
 
@@ -121,7 +122,8 @@ def test_compiles_where_nothing_can_be_cached(package, tmp_path):
 def test_kernels_as_plain_python():
     """The inner functions too, which ``py_func`` of an outer one leaves compiled."""
     files = [
-        f"test_kernels_{name}.py" for name in ("products", "activations", "exchange", "flags", "maps", "wire")
+        f"test_kernels_{name}.py"
+        for name in ("products", "activations", "packing", "flags", "maps", "comm_dtype")
     ]
     pytest_arguments = ["-q", "-p", "no:cacheprovider", "-k", "not plain"]  # both versions are plain here
     done = run(["-m", "pytest", *pytest_arguments, *files], TESTS / "unit/kernels", NUMBA_DISABLE_JIT="1")

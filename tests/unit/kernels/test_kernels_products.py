@@ -8,7 +8,7 @@ from scipy.sparse import csr_matrix
 
 from repurpose_hpc import kernels
 from repurpose_hpc.kernels import ACTIVATION_CODES, INDEX_DTYPE
-from repurpose_hpc.kernels.sparse_rows import _last_vectors
+from repurpose_hpc.kernels.llvm.sparse_rows import _last_vectors
 from repurpose_hpc.model import comm_dtype as wire
 from repurpose_hpc.model.activations import KINDS, Activation, activate, lipschitz
 

@@ -22,8 +22,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from .addresses import call_function, copy_bytes
-from .jit import jit
+from ..jit import jit
+from ..llvm.addresses import call_function, copy_bytes
 
 SENDERS, RECEIVERS = 0, 1
 # Looks at a flag, a nanosecond or two each, before others get the core.

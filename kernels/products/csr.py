@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from .activations import activate_in_place
-from .jit import jit
+from ..jit import jit
+from ..llvm.sparse_rows import ROW_VECTORS, add_columns
+from ..llvm.vectors import lanes
+from ..maps.activations import activate_in_place
 from .rows import spread
-from .sparse_rows import ROW_VECTORS, add_columns
-from .vectors import lanes
 
 INDEX_DTYPE = np.uint32
 

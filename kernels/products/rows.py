@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .activations import activate_in_place
-from .jit import jit
+from ..jit import jit
+from ..maps.activations import activate_in_place
 
 
 @jit

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from .jit import jit
+from ..jit import jit
 
 ACTIVATION_CODES: dict[str, int] = {
     "identity": 0,

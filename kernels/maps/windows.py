@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .jit import jit
+from ..jit import jit
 
 
 class Layout(NamedTuple):

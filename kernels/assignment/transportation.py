@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .jit import jit
+from ..jit import jit
 
 _NONE = -1
 # A row in the pairing heap of one worker t; its parent is the "previous" of its first child.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .addresses import copy_bytes
-from .jit import jit
+from ..jit import jit
+from ..llvm.addresses import copy_bytes
 
 
 @jit

@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
-from .jit import jit
+from ..jit import jit
 
 _LARGEST_FLOAT16 = 65504.0
 _LARGEST_CODE, _NAN_CODE = 127, -128

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..jit import jit
 from .activations import activate_in_place
-from .jit import jit
 from .windows import Layout, copy_map, find_offsets, inside, layout_of, size_of
 
 

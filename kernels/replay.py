@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 import numba
 import numpy as np
 
-from .activations import activate_in_place
-from .addresses import MOST_ARGUMENTS, call_function, pointer, read_clock
-from .csr import INDEX_DTYPE, csr_batch, csr_vector
-from .dense import dense
-from .exchange import clear, copy_blocks, pack, unpack_add
-from .flags import await_read, collect, publish
 from .jit import jit
-from .wire import pack_codes, unpack_codes
+from .llvm.addresses import MOST_ARGUMENTS, call_function, pointer, read_clock
+from .maps.activations import activate_in_place
+from .messages.comm_dtype import pack_codes, unpack_codes
+from .messages.flags import await_read, collect, publish
+from .messages.packing import clear, copy_blocks, pack, unpack_add
+from .products.csr import INDEX_DTYPE, csr_batch, csr_vector
+from .products.dense import dense
 
 CALL, DENSE, CSR_VECTOR, CSR_BATCH, ACTIVATE, AWAIT_READ, PUBLISH, COLLECT = range(8)
 CLEAR, PACK, UNPACK_ADD, PACK_CODES, UNPACK_CODES, COPY_BLOCKS = range(8, 14)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..jit import jit
 from .activations import activate_in_place
-from .jit import jit
 
 COMBINATION_CODES: dict[str, int] = {
     "add": 0,

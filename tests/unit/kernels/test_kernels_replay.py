@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from repurpose_hpc import kernels
-from repurpose_hpc.kernels import tape
+from repurpose_hpc.kernels import replay as tape
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("NUMBA_DISABLE_JIT", "0") != "0", reason="without the compiler nothing is taped"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..jit import jit
+from ..llvm.panel import PANEL_NEURONS, PANEL_VECTORS, lanes, multiply_panel
 from .activations import activate_in_place
-from .jit import jit
-from .panel import PANEL_NEURONS, PANEL_VECTORS, lanes, multiply_panel
 from .windows import Layout, copy_map, find_offsets, layout_of, size_of
 
 # The padded copy stays in the second cache, with space beside it for weights.

@@ -17,11 +17,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from .activations import activate_in_place
-from .jit import jit
-from .samples import add_samples, copy_samples, transpose_samples
-from .tiles import MOST_SAMPLES, WIDEST, multiply_tile, panels_for, width_for
-from .vectors import VECTOR_BYTES
+from ..jit import jit
+from ..llvm.samples import add_samples, copy_samples, transpose_samples
+from ..llvm.tiles import MOST_SAMPLES, WIDEST, multiply_tile, panels_for, width_for
+from ..llvm.vectors import VECTOR_BYTES
+from ..maps.activations import activate_in_place
 
 # Inputs at a time, where several slabs need the same weights.
 DEPTH = 128
