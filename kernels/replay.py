@@ -1,173 +1,233 @@
-"""Many calls of kernels and C functions as one: a list of instructions that a compiled loop carries out.
+"""Many calls of kernels and C functions as one: a recording that a compiled loop carries out.
 
-An instruction is a row of integers: its code, the phase that its time is counted for, and the addresses and
-sizes of what the kernel takes; parameters of activations are beside it.  The arrays belong to
-whoever made the tape and must outlive it.
+An instruction is a row of slots of 64 bits: its code, the phase that its time is counted for, and the
+arguments, each where the declaration of the kernel says.  The loop is written from the same declarations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from itertools import accumulate
+from typing import Any
 
 import numba
 import numpy as np
 
+from .arguments import CODES, FIXED, TUPLES, Argument, Array, Types
 from .jit import jit
-from .llvm.addresses import MOST_ARGUMENTS, call_function, pointer, read_clock
-from .maps.activations import activate_in_place
-from .messages.comm_dtype import pack_codes, unpack_codes
-from .messages.flags import await_read, collect, publish
-from .messages.packing import clear, copy_blocks, pack, unpack_add
-from .products.csr import INDEX_DTYPE, csr_batch, csr_vector
-from .products.dense import dense
+from .llvm.addresses import MOST_ARGUMENTS, SIGNATURES, array_at, call_function, read_clock
+from .registry import REGISTRY, Kernel, Registry
 
-CALL, DENSE, CSR_VECTOR, CSR_BATCH, ACTIVATE, AWAIT_READ, PUBLISH, COLLECT = range(8)
-CLEAR, PACK, UNPACK_ADD, PACK_CODES, UNPACK_CODES, COPY_BLOCKS = range(8, 14)
-_CODES = {
-    dense: DENSE,
-    csr_vector: CSR_VECTOR,
-    csr_batch: CSR_BATCH,
-    activate_in_place: ACTIVATE,
-    await_read: AWAIT_READ,
-    publish: PUBLISH,
-    collect: COLLECT,
-    clear: CLEAR,
-    pack: PACK,
-    unpack_add: UNPACK_ADD,
-    pack_codes: PACK_CODES,
-    unpack_codes: UNPACK_CODES,
-    copy_blocks: COPY_BLOCKS,
-}
-# Code and phase, then the longest list of addresses and sizes: that of ``dense``.
-_SLOTS = 20
+# Slots before the arguments: of a kernel its code and the phase, of a C function also address and signature.
+_HEADER, _CALL_HEADER = 2, 4
+_CALL = 0
 
 
-def is_on_tape(function: Callable) -> bool:
-    """Whether a kernel has an instruction."""
-    return function in _CODES
+class Recording:
+    """Calls in order, checked and packed; their arrays are kept.
 
-
-def kernel_instruction(phase: int, kernel: Callable, arguments: Sequence) -> tuple[np.ndarray, np.ndarray]:
-    """The instruction for ``kernel(*arguments)``: integers, and the activation's two parameters.
-
-    Args:
-        phase: number of the phase.
-        kernel: one for which ``is_on_tape`` holds.
-        arguments: arrays, then integers and floats if there are any.
+    Everything a call refers to by address must outlive the recording.
     """
-    slots, reals = [_CODES[kernel], phase], [0.0, 0.0]
-    for argument in arguments:
-        if isinstance(argument, np.ndarray):
-            slots += [argument.ctypes.data, *argument.shape]
-        elif isinstance(argument, int):
-            slots.append(argument)
-    parameters = [argument for argument in arguments if isinstance(argument, float)]
-    reals[: len(parameters)] = parameters
-    return _padded(slots), np.array(reals)
+
+    def __init__(self, types: Types, registry: Registry = REGISTRY) -> None:
+        """An empty one.
+
+        Args:
+            types: of the numbers in the kernels' arrays.
+            registry: of the kernels.
+        """
+        self._types, self._registry = types, registry
+        self._kernels = {kernel.function: code for code, kernel in _codes(registry).items()}
+        self._rows: list[list[int | float]] = []
+        self._kept: list[Sequence] = []
+        self._instructions: np.ndarray | None = None
+        self._loop = _loop(tuple(_codes(registry).values()))
+        self._like = _examples(types)
+
+    def add_kernel(self, phase: int, function: Callable, arguments: Sequence[Any]) -> None:
+        """Record ``function(*arguments)``.
+
+        Args:
+            phase: number of the phase.
+            function: a kernel that can be on a recording.
+            arguments: as it takes them.
+
+        Raises:
+            TypeError: there are more or fewer arguments, or one is not what the kernel declares; with the
+                names of the kernel and the argument.
+        """
+        kernel = self._registry.find(function)
+        if kernel is None or not kernel.replayed:
+            raise TypeError(f"{function}: not a kernel that can be on a recording")
+        if len(arguments) != len(kernel.arguments):
+            raise TypeError(
+                f"{kernel.name}: expected {len(kernel.arguments)} arguments, found {len(arguments)}"
+            )
+        row: list[int | float] = [self._kernels[function], phase]
+        for (name, argument), value in zip(kernel.arguments.items(), arguments, strict=True):
+            problem = argument.problem(value, self._types)
+            if problem is not None:
+                raise TypeError(f"{kernel.name}, argument {name!r}: {problem}")
+            row += argument.packed(value)
+        self._append(row, arguments)
+
+    def add_call(self, phase: int, address: int, signature: str, arguments: Sequence[int]) -> None:
+        """Record a call of a C function that returns an int, 0 if all is well.
+
+        Args:
+            phase: number of the phase.
+            address: of the function.
+            signature: C's types of its arguments, one of ``SIGNATURES``.
+            arguments: integers, addresses and handles.
+
+        Raises:
+            ValueError: no such signature, more or fewer arguments, or one that is wider than C takes it.
+        """
+        if signature not in SIGNATURES:
+            raise ValueError(f"expected a signature among {SIGNATURES}, found {signature!r}")
+        check_call(signature, arguments)
+        self._append([_CALL, phase, address, SIGNATURES.index(signature), *arguments], arguments)
+
+    def run(self, seconds: np.ndarray, clock: int) -> int:
+        """Carry it out.
+
+        Args:
+            seconds: by phase, float64; added to.
+            clock: address of a C function without arguments that returns the time as a double.
+
+        Returns:
+            0, or what the first C function returned that failed; nothing was done after that.
+        """
+        if self._instructions is None:
+            self._instructions = _packed(self._rows, _slots(self._registry))
+        return self._loop(self._instructions, seconds, clock, *self._like)
+
+    def _append(self, row: list[int | float], arguments: Sequence) -> None:
+        self._rows.append(row)
+        self._kept.append(arguments)
+        self._instructions = None
 
 
-def call_instruction(phase: int, address: int, arguments: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """The instruction for a C function that returns an int, 0 if all is well, with 1 to 10 arguments."""
-    if not 0 < len(arguments) <= MOST_ARGUMENTS:
-        raise ValueError(f"expected 1 to {MOST_ARGUMENTS} arguments, got {len(arguments)}")
-    return _padded([CALL, phase, address, len(arguments), *arguments]), np.zeros(2)
+def check_call(signature: str, arguments: Sequence[int]) -> None:
+    """Refuse arguments that are not those of a signature.
 
-
-def _padded(slots: list[int]) -> np.ndarray:
-    row = np.zeros(_SLOTS, np.int64)
-    row[: len(slots)] = slots
-    return row
-
-
-@jit
-def play(
-    instructions: np.ndarray,
-    reals: np.ndarray,
-    seconds: np.ndarray,
-    clock: int,
-    real: np.ndarray,
-    stored: np.ndarray,
-    codes: np.ndarray | None,
-) -> int:
-    """Carry out a tape.
-
-    Args:
-        instructions: (count, slots) int64.
-        reals: (count, 2) float64.
-        seconds: by phase, float64; added to.
-        clock: address of a function without arguments that returns the time as a double.
-        real, stored: any arrays of the types of numbers and of dense weights.
-        codes: any array of the type of codes; None: numbers travel as they are, and nothing that makes or
-            reads codes is compiled.
-
-    Returns:
-        0, or what the first C function returned that failed; nothing was done after that.
+    Raises:
+        ValueError: more or fewer arguments, or one that is wider than C takes it.
     """
-    index, integer = np.empty(0, INDEX_DTYPE), np.empty(0, np.int64)
-    single = np.empty(0, np.float32)
+    if len(arguments) != len(signature):
+        raise ValueError(f"expected {len(signature)} arguments, found {len(arguments)}")
+    for place, (letter, value) in enumerate(zip(signature, arguments, strict=True)):
+        bits = 31 if letter == "i" else 63
+        if not -(1 << bits) <= value < 1 << bits:
+            raise ValueError(f"argument {place}: expected an integer of {bits + 1} bits, found {value}")
+
+
+def compile_replay(types: Types, registry: Registry = REGISTRY) -> None:
+    """Compile the loop for recordings of these types, or load it from the cache, without running any."""
+    if not numba.config.DISABLE_JIT:
+        arguments = np.empty((0, _slots(registry)), np.int64), np.empty(0), 0, *_examples(types)
+        loop = _loop(tuple(_codes(registry).values()))
+        loop.compile(tuple(map(numba.typeof, arguments)))  # type: ignore[attr-defined]  # Numba's
+
+
+def _codes(registry: Registry) -> dict[int, Kernel]:
+    """The kernels that can be on a recording by their codes; those that take codes of messages come last."""
+    replayed = [kernel for kernel in registry.kernels if kernel.replayed]
+    return dict(enumerate(sorted(replayed, key=_takes_codes), start=_CALL + 1))
+
+
+def _takes_codes(kernel: Kernel) -> bool:
+    return any(isinstance(each, Array) and each.kind == CODES for each in kernel.arguments.values())
+
+
+def _slots(registry: Registry) -> int:
+    """Slots of an instruction."""
+    sizes = (sum(_sizes(kernel.arguments)) for kernel in _codes(registry).values())
+    return max(_CALL_HEADER + MOST_ARGUMENTS, *(_HEADER + size for size in sizes), 0)
+
+
+def _sizes(arguments: Mapping[str, Argument]) -> list[int]:
+    return [argument.slots for argument in arguments.values()]
+
+
+def _packed(rows: Sequence[Sequence[int | float]], slots: int) -> np.ndarray:
+    """Instructions, (count, slots) int64; real numbers as their bits."""
+    instructions = np.zeros((len(rows), slots), np.int64)
+    reals = instructions.view(np.float64)
+    for row, integers, floats in zip(rows, instructions, reals, strict=True):
+        for slot, value in enumerate(row):
+            (floats if isinstance(value, float | np.floating) else integers)[slot] = value
+    return instructions
+
+
+def _examples(types: Types) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Arrays that show the loop the types that it is for."""
+    codes = None if types.codes is None else np.empty(0, types.codes)
+    return np.empty(0, types.real), np.empty(0, types.stored), codes
+
+
+@cache
+def _loop(kernels: tuple[Kernel, ...]) -> Callable:
+    """The loop that replays recordings of ``kernels``, which have the codes 1, 2, ... in this order."""
+    source = loop_source(kernels)
+    # Its name tells it from that of other kernels in Numba's cache.
+    name = f"replay_{hashlib.sha256(source.encode()).hexdigest()[:12]}"
+    names: dict[str, Any] = {
+        "__name__": __name__,
+        "np": np,
+        "array_at": array_at,
+        "call_function": call_function,
+        "read_clock": read_clock,
+        **TUPLES,
+        **{f"dtype_of_{kind}": dtype.type for kind, dtype in FIXED.items()},
+        **{kernel.name: kernel.function for kernel in kernels},
+    }
+    exec(compile(source.replace("def replay(", f"def {name}("), __file__, "exec"), names)
+    return jit(names[name])
+
+
+def loop_source(kernels: Sequence[Kernel]) -> str:
+    """Python code of the loop: ``replay(instructions, seconds, clock, real, stored, codes)``.
+
+    The integers of an instruction are ``a``, its real numbers ``f``.  ``codes`` None: nothing that makes or
+    reads codes is compiled.
+    """
+    plain = "".join(_branch(k, 8, "elif", code) for code, k in enumerate(kernels, 1) if not _takes_codes(k))
+    first = len(kernels) - sum(map(_takes_codes, kernels)) + 1
+    coding = [(code, kernel) for code, kernel in enumerate(kernels, 1) if code >= first]
+    of_codes = "".join(_branch(k, 12, "if" if code == first else "elif", code) for code, k in coding)
+    return _TEMPLATE.format(
+        examples="".join(f"    {kind} = np.empty(0, dtype_of_{kind})\n" for kind in FIXED),
+        call=_CALL,
+        header=_CALL_HEADER,
+        plain=plain,
+        of_codes=f"        elif codes is not None:\n{of_codes}" if coding else "",
+    )
+
+
+_TEMPLATE = """\
+def replay(instructions, seconds, clock, real, stored, codes):
+{examples}    numbers = instructions.view(np.float64)
     began = read_clock(clock)
     for k in range(len(instructions)):
-        a, alpha, beta = instructions[k], reals[k, 0], reals[k, 1]
+        a, f = instructions[k], numbers[k]
         status = 0
-        if a[0] == CALL:
-            status = call_function(a[2], a[3], a[4:])
-        elif a[0] == DENSE:
-            panels = numba.carray(pointer(a[2], stored), (a[3], a[4], a[5]))
-            scales, scratch = _row(a, 6, real), _row(a, 17, real)
-            X, start, out = _rows(a, 8, real), _rows(a, 11, real), _rows(a, 14, real)
-            dense(panels, scales, X, start, out, scratch, a[19], alpha, beta)
-        elif a[0] == CSR_VECTOR:
-            data, indices, indptr = _row(a, 2, real), _row(a, 4, index), _row(a, 6, index)
-            x, first, y = _row(a, 8, real), _row(a, 10, real), _row(a, 12, real)
-            csr_vector(data, indices, indptr, x, first, y, a[14], alpha, beta)
-        elif a[0] == CSR_BATCH:
-            data, indices, indptr = _row(a, 2, real), _row(a, 4, index), _row(a, 6, index)
-            X, start, out = _rows(a, 8, real), _rows(a, 11, real), _rows(a, 14, real)
-            csr_batch(data, indices, indptr, X, start, out, a[17], alpha, beta)
-        elif a[0] == ACTIVATE:
-            activate_in_place(_rows(a, 2, real), a[5], alpha, beta)
-        elif a[0] == AWAIT_READ:
-            await_read(_row(a, 2, integer), _row(a, 4, integer))
-        elif a[0] == PUBLISH:
-            publish(_row(a, 2, integer))
-        elif a[0] == COLLECT:
-            collect(_rows(a, 2, integer), _row(a, 5, integer))
-        elif a[0] == CLEAR:
-            clear(_rows(a, 2, real))
-        elif a[0] == PACK:
-            pack(_rows(a, 2, real), _row(a, 5, index), _rows(a, 7, real))
-        elif a[0] == UNPACK_ADD:
-            unpack_add(_rows(a, 2, real), _row(a, 5, index), _rows(a, 7, real))
-        elif a[0] == COPY_BLOCKS:
-            copy_blocks(_rows(a, 2, integer))
-        elif codes is not None:
-            if a[0] == PACK_CODES:
-                pack_codes(_rows(a, 2, real), _row(a, 5, index), _row(a, 7, single), _rows(a, 9, codes))
-            elif a[0] == UNPACK_CODES:
-                unpack_codes(_rows(a, 2, codes), _row(a, 5, single), _rows(a, 7, real))
-        ended = read_clock(clock)
+        if a[0] == {call}:
+            status = call_function(a[2], a[3], a[{header}:])
+{plain}{of_codes}        ended = read_clock(clock)
         seconds[a[1]] += ended - began
         began = ended
         if status != 0:
             return status
     return 0
+"""
 
 
-def compile_player(real: np.ndarray, stored: np.ndarray, codes: np.ndarray | None = None) -> None:
-    """Compile ``play`` for tapes of these types, or load it from the cache, without playing anything."""
-    if not numba.config.DISABLE_JIT:
-        arguments = np.empty((0, _SLOTS), np.int64), np.empty((0, 2)), np.empty(0), 0
-        types = real.reshape(-1), stored.reshape(-1), None if codes is None else codes.reshape(-1)
-        play.compile(tuple(numba.typeof(each) for each in (*arguments, *types)))
-
-
-@jit
-def _row(a: np.ndarray, slot: int, like: np.ndarray) -> np.ndarray:
-    """The one-dimensional array whose address and size begin at ``slot``."""
-    return numba.carray(pointer(a[slot], like), (a[slot + 1],))
-
-
-@jit
-def _rows(a: np.ndarray, slot: int, like: np.ndarray) -> np.ndarray:
-    """The two-dimensional array whose address and shape begin at ``slot``."""
-    return numba.carray(pointer(a[slot], like), (a[slot + 1], a[slot + 2]))
+def _branch(kernel: Kernel, indent: int, word: str, code: int) -> str:
+    """The call of a kernel with the arguments of an instruction."""
+    begins = accumulate(_sizes(kernel.arguments), initial=_HEADER)
+    read = [argument.source(slot) for argument, slot in zip(kernel.arguments.values(), begins, strict=False)]
+    space = " " * indent
+    return f"{space}{word} a[0] == {code}:\n{space}    {kernel.name}({', '.join(read)})\n"

@@ -1,13 +1,19 @@
-"""Taking one input out of all correlations, in one pass over them."""
+"""Projection of all correlations onto what one input leaves of them, in one pass."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..jit import jit
+from ..arguments import DOUBLE, Array
+from ..registry import Need, kernel
+
+_VECTOR = Array(DOUBLE, 1)
 
 
-@jit
+@kernel(
+    arguments={"correlation": Array(DOUBLE, 2), "t": _VECTOR, "z": _VECTOR, "squares": _VECTOR},
+    need=Need.NONE,
+)
 def project_out(correlation: np.ndarray, t: np.ndarray, z: np.ndarray, squares: np.ndarray) -> None:
     """``correlation -= t zᵀ``, in place; ``squares`` gets the sum of squares of every column of the result.
 

@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..arguments import DOUBLE, INTEGERS, Array
 from ..jit import jit
+from ..registry import Need, kernel
 
 _NONE = -1
 # A row in the pairing heap of one worker t; its parent is the "previous" of its first child.
@@ -139,7 +141,7 @@ def _path(
     return end, before
 
 
-@jit
+@kernel(arguments={"costs": Array(DOUBLE, 2), "capacities": Array(INTEGERS, 1)}, need=Need.NONE)
 def least_cost_owners(costs: np.ndarray, capacities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Give every row to one worker, at least total cost, worker q at most ``capacities[q]`` rows.
 

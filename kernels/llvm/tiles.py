@@ -8,7 +8,7 @@ precision they are stored; with eight it is as fast as the processor multiplies.
 
 from __future__ import annotations
 
-from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -56,36 +56,41 @@ _SHAPES = [
 BFLOAT16, FLOAT16, INT8 = np.dtype(np.uint16), np.dtype(np.int16), np.dtype(np.int8)
 
 
-def multiply_tile(
-    count: int,
-    width: int,
-    panels: np.ndarray,
-    first: int,
-    begin: int,
-    end: int,
-    slabs: np.ndarray,
-    slab: int,
-    tiles: np.ndarray,
-    tile: int,
-    add: bool,
-    ahead: int,
-) -> None:
-    """tile[p, b] (+)= Σ_k panels[first + p, k] · slab[k, b], k from ``begin`` to ``end``.
+class TileWork(NamedTuple):
+    """A tile and what is added up for it.
 
-    Args:
+    Attributes:
         count: panels, 1 to ``panels_for(width)``.
         width: samples, as of ``width_for``.
-        panels: (panels, n, R), real numbers, ``BFLOAT16``, ``FLOAT16`` or ``INT8``.
         first: panel.
         begin, end: of the inputs.
-        slabs: one-dimensional; the samples are (n, width) from ``slab`` on.
-        slab: see ``slabs``.
-        tiles: one-dimensional; the tile is (count, width, R) from ``tile`` on.
-        tile: see ``tiles``.
+        slab: number in the slabs from which the samples, (n, width), are.
+        tile: number in the tiles from which the tile, (count, width, R), is.
         add: to what is in the tile; else it is overwritten.
         ahead: numbers from a weight to one that is needed later, to be fetched; 0: none is.
     """
-    n, lanes = panels.shape[1:]
+
+    count: int
+    width: int
+    first: int
+    begin: int
+    end: int
+    slab: int
+    tile: int
+    add: bool
+    ahead: int
+
+
+def multiply_tile(work: TileWork, panels: np.ndarray, slabs: np.ndarray, tiles: np.ndarray) -> None:
+    """tile[p, b] (+)= Σ_k panels[first + p, k] · slab[k, b], k from ``begin`` to ``end``.
+
+    Args:
+        work: see there.
+        panels: (panels, n, R), real numbers, ``BFLOAT16``, ``FLOAT16`` or ``INT8``.
+        slabs, tiles: one-dimensional.
+    """
+    count, width, first, begin, end, slab, tile, add, _ = work
+    lanes = panels.shape[2]
     W = _expanded(panels[first : first + count, begin:end])
     x = slabs[slab + begin * width : slab + end * width].reshape(end - begin, width)
     out = tiles[tile : tile + count * width * lanes].reshape(count, width, lanes)
@@ -101,78 +106,93 @@ def _expanded(weights: np.ndarray) -> np.ndarray:
 
 
 @overload(multiply_tile)
-def _multiply_tile(count, width, panels, first, begin, end, slabs, slab, tiles, tile, add, ahead):
-    def call(count, width, panels, first, begin, end, slabs, slab, tiles, tile, add, ahead):
-        _tile(count, width, panels, first, begin, end, slabs, slab, tiles, tile, add, ahead)
-
-    return call
+def _multiply_tile(work, panels, slabs, tiles):
+    return lambda work, panels, slabs, tiles: _tile(work, panels, slabs, tiles)
 
 
 @intrinsic
-def _tile(typing, count, width, panels, first, begin, end, slabs, slab, tiles, tile, add, ahead):
-    given = count, width, panels, first, begin, end, slabs, slab, tiles, tile, add, ahead
-
+def _tile(typing, work, panels, slabs, tiles):
     def generate(context, builder, signature, arguments):
-        add, ahead = arguments[10:]
-        places = {
-            "panels": cgutils.create_struct_proxy(panels)(context, builder, arguments[2]),
-            "slabs": builder.gep(_data(context, builder, slabs, arguments[6]), [arguments[7]]),
-            "tiles": builder.gep(_data(context, builder, tiles, arguments[8]), [arguments[9]]),
-        }
+        emitter = _Emitter(context, builder, signature.args, arguments)
         for shape in _SHAPES:
-            wanted = [
-                builder.icmp_signed("==", asked, ir.Constant(asked.type, size))
-                for asked, size in zip(arguments[:2], shape, strict=True)
-            ]
-            with builder.if_then(builder.and_(*wanted)):
-                emit = partial(_emit, context, builder, shape, panels.dtype, tiles.dtype, *arguments[3:6])
-                with builder.if_else(builder.icmp_signed("!=", ahead, integer(0))) as (far, near):
-                    with far:
-                        emit(add, ahead, **places)
+            with builder.if_then(emitter.has_shape(shape)):
+                far = builder.icmp_signed("!=", emitter.work["ahead"], integer(0))
+                with builder.if_else(far) as (fetching, near):
+                    with fetching:
+                        emitter.emit(shape, fetches=True)
                     with near:
-                        emit(add, None, **places)
+                        emitter.emit(shape, fetches=False)
         return context.get_dummy_value()
 
-    # Constants are taken as any other numbers.
-    general = {types.Boolean: types.boolean, types.Integer: types.int64}
-    taken = [next((general[kind] for kind in general if isinstance(typ, kind)), typ) for typ in given]
-    return types.void(*taken), generate
+    return types.void(work, panels, slabs, tiles), generate
 
 
-def _data(context, builder, typ, value):
-    return cgutils.create_struct_proxy(typ)(context, builder, value).data
+class _Emitter:
+    """Writes the loops over the inputs of one call.
 
+    Attributes:
+        work: the numbers of ``TileWork``.
+    """
 
-def _emit(context, builder, shape, stored, real, first, begin, end, add, ahead, panels, slabs, tiles) -> None:
-    """The loop over the inputs for a tile of one shape; ``ahead`` None: nothing is fetched."""
-    count, width = shape
-    itemsize = real.bitwidth // 8
-    vector = ir.VectorType(context.get_data_type(real), VECTOR_BYTES // itemsize)
-    packed = ir.VectorType(context.get_data_type(stored), vector.count)
-    sums = [zero(builder, vector) for _ in range(count * width)]
-    ends = [vector_at(builder, tiles, integer(i * vector.count), vector) for i in range(len(sums))]
-    with builder.if_then(add):
+    def __init__(self, context, builder, typs, arguments) -> None:
+        work, *arrays = typs
+        self.builder, self.work = builder, {}
+        for index, (name, typ) in enumerate(zip(TileWork._fields, work.types, strict=True)):
+            general = types.boolean if name == "add" else types.int64
+            number = builder.extract_value(arguments[0], index)
+            self.work[name] = context.cast(builder, number, typ, general)
+        self.panels, slabs, tiles = (
+            cgutils.create_struct_proxy(typ)(context, builder, value)
+            for typ, value in zip(arrays, arguments[1:], strict=True)
+        )
+        self.slabs = builder.gep(slabs.data, [self.work["slab"]])
+        self.tiles = builder.gep(tiles.data, [self.work["tile"]])
+        self.stored, self.itemsize = arrays[0].dtype, arrays[2].dtype.bitwidth // 8
+        self.vector = ir.VectorType(context.get_data_type(arrays[2].dtype), VECTOR_BYTES // self.itemsize)
+        self.packed = ir.VectorType(context.get_data_type(self.stored), self.vector.count)
+
+    def has_shape(self, shape):
+        """Whether the tile has so many panels and samples."""
+        asked = self.work["count"], self.work["width"]
+        equal = [self.builder.icmp_signed("==", a, integer(b)) for a, b in zip(asked, shape, strict=True)]
+        return self.builder.and_(*equal)
+
+    def emit(self, shape, fetches: bool) -> None:
+        """Everything for a tile of one shape; ``fetches``: weights ahead are fetched."""
+        builder, vector, (count, width) = self.builder, self.vector, shape
+        sums = [zero(builder, vector) for _ in range(count * width)]
+        ends = [vector_at(builder, self.tiles, integer(i * vector.count), vector) for i in range(len(sums))]
+        with builder.if_then(self.work["add"]):
+            for total, place in zip(sums, ends, strict=True):
+                builder.store(builder.load(place, align=self.itemsize), total)
+        rows = self._rows(count)
+        begin, end = self.work["begin"], self.work["end"]
+        with cgutils.for_range_slice(builder, begin, end, integer(1), inc=True) as (k, _):
+            weights = self._weights(rows, k, shape, fetches)
+            samples = builder.gep(self.slabs, [builder.mul(k, integer(width))])
+            for b in range(width):
+                x = spread(builder, builder.load(builder.gep(samples, [integer(b)])), vector)
+                for p in range(count):
+                    add_product(builder, sums[p * width + b], weights[p], x)
         for total, place in zip(sums, ends, strict=True):
-            builder.store(builder.load(place, align=itemsize), total)
+            builder.store(builder.load(total), place, align=self.itemsize)
 
-    size = builder.mul(builder.extract_value(panels.shape, 1), integer(vector.count))
-    rows = [
-        builder.gep(panels.data, [builder.mul(builder.add(first, integer(p)), size)]) for p in range(count)
-    ]
-    with cgutils.for_range_slice(builder, begin, end, integer(1), inc=True) as (k, _):
-        column = builder.mul(k, integer(vector.count))
-        places = [vector_at(builder, row, column, packed) for row in rows]
-        for row in rows if ahead is not None else ():
-            fetch(builder, row, builder.add(column, ahead), width != MOST_SAMPLES)
-        loaded = [builder.load(place, align=stored.bitwidth // 8) for place in places]
-        weights = [_expand(builder, each, stored, vector) for each in loaded]
-        samples = builder.gep(slabs, [builder.mul(k, integer(width))])
-        for b in range(width):
-            x = spread(builder, builder.load(builder.gep(samples, [integer(b)])), vector)
-            for p in range(count):
-                add_product(builder, sums[p * width + b], weights[p], x)
-    for total, place in zip(sums, ends, strict=True):
-        builder.store(builder.load(total), place, align=itemsize)
+    def _rows(self, count: int) -> list:
+        """Where each panel begins."""
+        builder, first = self.builder, self.work["first"]
+        size = builder.mul(builder.extract_value(self.panels.shape, 1), integer(self.vector.count))
+        numbers = (builder.add(first, integer(p)) for p in range(count))
+        return [builder.gep(self.panels.data, [builder.mul(number, size)]) for number in numbers]
+
+    def _weights(self, rows, k, shape, fetches: bool) -> list:
+        """The weights of input k, a vector for each panel."""
+        builder = self.builder
+        column = builder.mul(k, integer(self.vector.count))
+        places = [vector_at(builder, row, column, self.packed) for row in rows]
+        for row in rows if fetches else ():
+            fetch(builder, row, builder.add(column, self.work["ahead"]), shape[1] != MOST_SAMPLES)
+        loaded = [builder.load(place, align=self.stored.bitwidth // 8) for place in places]
+        return [_expand(builder, each, self.stored, self.vector) for each in loaded]
 
 
 def _expand(builder, weights, stored, vector):

@@ -9,7 +9,9 @@ import math
 
 import numpy as np
 
+from ..arguments import FLOAT, INTEGER, REAL, Array
 from ..jit import jit
+from ..registry import kernel
 
 ACTIVATION_CODES: dict[str, int] = {
     "identity": 0,
@@ -84,7 +86,10 @@ def activate(code: int, alpha: float, beta: float, value: float) -> float:
     return value
 
 
-@jit
+@kernel(
+    arguments={"values": Array(REAL, 2, also=(1,)), "code": INTEGER, "alpha": FLOAT, "beta": FLOAT},
+    replayed=True,
+)
 def activate_in_place(values: np.ndarray, code: int, alpha: float, beta: float) -> None:
     """values = activation(values), for a C-contiguous array of one or two dimensions."""
     flat = values.reshape(-1)

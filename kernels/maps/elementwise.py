@@ -1,7 +1,6 @@
 """Element-wise steps between feature maps, and moving positions.
 
 Maps are (neurons, batch, positions), C-contiguous and of one dtype; a vector has one position.
-``code``, ``alpha`` and ``beta`` are an activation, one of ``ACTIVATION_CODES`` and its parameters.
 Shapes are not checked.
 """
 
@@ -9,7 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..arguments import EPILOGUE, FLOAT, INTEGER, INTEGERS, REAL, Array, Epilogue
 from ..jit import jit
+from ..registry import Need, kernel
 from .activations import activate_in_place
 
 COMBINATION_CODES: dict[str, int] = {
@@ -22,23 +23,21 @@ COMBINATION_CODES: dict[str, int] = {
 }
 _ADD, _SUBTRACT, _MULTIPLY, _DIVIDE, _MAXIMUM, _MINIMUM = range(6)
 
+_MAPS, _PER_NEURON = Array(REAL, 3), Array(REAL, 2)
 
-@jit
-def affine(
-    scale: np.ndarray,
-    x: np.ndarray,
-    shift: np.ndarray,
-    out: np.ndarray,
-    code: int,
-    alpha: float,
-    beta: float,
-) -> None:
+
+@kernel(
+    arguments={"scale": _PER_NEURON, "x": _MAPS, "shift": _PER_NEURON, "out": _MAPS, "epilogue": EPILOGUE},
+    need=Need.MAPS,
+)
+def affine(scale: np.ndarray, x: np.ndarray, shift: np.ndarray, out: np.ndarray, epilogue: Epilogue) -> None:
     """out = act(scale · x + shift).
 
     Args:
         scale, shift: (n, 1), or (n, positions); one shape for both.
         x: (n, batch, positions).
         out: as x, possibly x itself.
+        epilogue: activation.
     """
     per_position = scale.shape[1] > 1
     for j in range(x.shape[0]):
@@ -51,25 +50,21 @@ def affine(
                 factor, constant = scale[j, 0], shift[j, 0]
                 for t in range(row.size):
                     result[t] = factor * row[t] + constant
-            activate_in_place(result, code, alpha, beta)
+            activate_in_place(result, epilogue.code, epilogue.alpha, epilogue.beta)
 
 
-@jit
-def combine(
-    operation: int,
-    a: np.ndarray,
-    b: np.ndarray,
-    out: np.ndarray,
-    code: int,
-    alpha: float,
-    beta: float,
-) -> None:
+@kernel(
+    arguments={"operation": INTEGER, "a": _MAPS, "b": _MAPS, "out": _MAPS, "epilogue": EPILOGUE},
+    need=Need.MAPS,
+)
+def combine(operation: int, a: np.ndarray, b: np.ndarray, out: np.ndarray, epilogue: Epilogue) -> None:
     """out = act(a operation b).
 
     Args:
         operation: one of ``COMBINATION_CODES``.
         a, b: (n, batch, positions), or (n, batch, 1), which is the same at all positions.
         out: (n, batch, positions), possibly a or b itself.
+        epilogue: activation.
     """
     for j in range(out.shape[0]):
         for i in range(out.shape[1]):
@@ -80,7 +75,7 @@ def combine(
                 _combine_with_number(operation, a[j, i], b[j, i, 0], result)
             else:
                 _combine_number(operation, a[j, i, 0], b[j, i], result)
-            activate_in_place(result, code, alpha, beta)
+            activate_in_place(result, epilogue.code, epilogue.alpha, epilogue.beta)
 
 
 @jit
@@ -116,7 +111,7 @@ def _combine_number(operation: int, a: float, b: np.ndarray, out: np.ndarray) ->
         out[t] = _combined(operation, a, b[t])
 
 
-@jit
+@kernel(arguments={"x": _MAPS, "index": Array(INTEGERS, 1), "fill": FLOAT, "out": _MAPS}, need=Need.MAPS)
 def take_positions(x: np.ndarray, index: np.ndarray, fill: float, out: np.ndarray) -> None:
     """out[j, b, t] = x[j, b, index[t]], or ``fill`` where the index is negative.
 

@@ -8,29 +8,27 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..arguments import EPILOGUE, REAL, WINDOW, Array, Epilogue, Value, Window2D
 from ..jit import jit
+from ..registry import Need, kernel
 from .activations import activate_in_place
 from .windows import Layout, copy_map, find_offsets, inside, layout_of, size_of
 
+_MAPS = Array(REAL, 4)
 
-@jit
-def max_pool(
-    x: np.ndarray,
-    kernel: tuple[int, int],
-    strides: tuple[int, int],
-    dilations: tuple[int, int],
-    pads: tuple[int, int],
-    out: np.ndarray,
-) -> None:
+
+@kernel(arguments={"x": _MAPS, "window": WINDOW, "out": _MAPS}, need=Need.MAPS)
+def max_pool(x: np.ndarray, window: Window2D, out: np.ndarray) -> None:
     """out = the largest number in each window, NaN if there is one; −inf if the window is all padding.
 
     Args:
         x: (n, batch, H, W).
-        kernel, strides, dilations, pads: of rows and columns; pads are those before the map.
+        window: of the pool.
         out: (n, batch, OH, OW).
     """
-    whole = _sees_all(x, kernel, dilations, pads, out)
-    layout, copy, offsets, result = _space_for(out, kernel, strides, dilations)
+    strides, pads = window.strides, window.pads
+    whole = _sees_all(x, window, out)
+    layout, copy, offsets, result = _space_for(out, window)
     seen = result[: result.size - layout.pitch + out.shape[3]]
     for j in range(x.shape[0]):
         for b in range(x.shape[1]):
@@ -44,35 +42,27 @@ def max_pool(
             _take_rows(result.reshape(out.shape[2], layout.pitch), out[j, b])
 
 
-@jit
+@kernel(
+    arguments={"x": _MAPS, "window": WINDOW, "counted": Value((0, 0, 0, 0)), "out": _MAPS}, need=Need.MAPS
+)
 def average_pool(
-    x: np.ndarray,
-    kernel: tuple[int, int],
-    strides: tuple[int, int],
-    dilations: tuple[int, int],
-    pads: tuple[int, int],
-    counted: tuple[int, int, int, int],
-    out: np.ndarray,
+    x: np.ndarray, window: Window2D, counted: tuple[int, int, int, int], out: np.ndarray
 ) -> None:
     """out = the mean of each window.
 
     Args:
-        x, kernel, strides, dilations, pads: as for ``max_pool``.
-        counted: how much padding counts as zeros that are averaged: rows before, columns before, rows
+        x, window: as for ``max_pool``.
+        counted: padding that counts as zeros that are averaged: rows before, columns before, rows
             after, columns after the map.  All zero: windows are averaged over the map only.
         out: (n, batch, OH, OW).
     """
-    whole = _sees_all(x, kernel, dilations, pads, out) and max(counted) == 0
-    weights = np.ones((1, kernel[0], kernel[1]), x.dtype)
+    whole = _sees_all(x, window, out) and max(counted) == 0
+    weights = np.ones((1, window.kernel[0], window.kernel[1]), x.dtype)
     zero = np.zeros((1, 1, 1, 1), x.dtype)
-    down = _counts(
-        out.shape[2], kernel[0], strides[0], dilations[0], pads[0], -counted[0], x.shape[2] + counted[2]
-    )
-    across = _counts(
-        out.shape[3], kernel[1], strides[1], dilations[1], pads[1], -counted[1], x.shape[3] + counted[3]
-    )
+    down = _counts(out.shape[2], window, 0, -counted[0], x.shape[2] + counted[2])
+    across = _counts(out.shape[3], window, 1, -counted[1], x.shape[3] + counted[3])
     if not whole:
-        _filter(weights, x, strides, dilations, pads, zero, out)
+        _filter(weights, x, window, zero, out)
     for j in range(x.shape[0]):
         for b in range(x.shape[1]):
             if whole:
@@ -83,46 +73,43 @@ def average_pool(
                     row[q] /= x.dtype.type(down[p] * across[q])
 
 
-@jit
+@kernel(
+    arguments={
+        "weights": Array(REAL, 3),
+        "x": _MAPS,
+        "window": WINDOW,
+        "start": _MAPS,
+        "out": _MAPS,
+        "epilogue": EPILOGUE,
+    },
+    need=Need.MAPS,
+)
 def depthwise(
     weights: np.ndarray,
     x: np.ndarray,
-    strides: tuple[int, int],
-    dilations: tuple[int, int],
-    pads: tuple[int, int],
+    window: Window2D,
     start: np.ndarray,
     out: np.ndarray,
-    code: int,
-    alpha: float,
-    beta: float,
+    epilogue: Epilogue,
 ) -> None:
     """out = act(start + w * x), each neuron's map filtered on its own.
 
     Args:
         weights: (n, kh, kw).
-        x, strides, dilations, pads: as for ``max_pool``.
+        x, window: as for ``max_pool``.
         start: (n, 1, 1, 1), a bias.
         out: (n, batch, OH, OW).
-        code: activation, one of ``ACTIVATION_CODES``.
-        alpha, beta: its parameters.
+        epilogue: activation.
     """
-    _filter(weights, x, strides, dilations, pads, start, out)
-    activate_in_place(out.reshape(-1), code, alpha, beta)
+    _filter(weights, x, window, start, out)
+    activate_in_place(out.reshape(-1), epilogue.code, epilogue.alpha, epilogue.beta)
 
 
 @jit
-def _filter(
-    weights: np.ndarray,
-    x: np.ndarray,
-    strides: tuple[int, int],
-    dilations: tuple[int, int],
-    pads: tuple[int, int],
-    start: np.ndarray,
-    out: np.ndarray,
-) -> None:
+def _filter(weights: np.ndarray, x: np.ndarray, window: Window2D, start: np.ndarray, out: np.ndarray) -> None:
     """out = start + w * x; weights and start with one filter and number for all neurons, or for each."""
-    kernel = weights.shape[1:]
-    layout, copy, offsets, result = _space_for(out, kernel, strides, dilations)
+    strides, pads = window.strides, window.pads
+    layout, copy, offsets, result = _space_for(out, window)
     seen = result[: result.size - layout.pitch + out.shape[3]]
     for j in range(x.shape[0]):
         taps = weights[j % weights.shape[0]].reshape(-1)
@@ -134,13 +121,11 @@ def _filter(
 
 
 @jit
-def _space_for(
-    out: np.ndarray, kernel: tuple[int, int], strides: tuple[int, int], dilations: tuple[int, int]
-) -> tuple[Layout, np.ndarray, np.ndarray, np.ndarray]:
+def _space_for(out: np.ndarray, window: Window2D) -> tuple[Layout, np.ndarray, np.ndarray, np.ndarray]:
     """For one map at a time: the layout of its copy, the copy, the offsets in it, and the results."""
-    layout = layout_of(out.shape[2:], kernel, strides, dilations)
-    offsets = np.empty(kernel[0] * kernel[1], np.int64)
-    find_offsets(kernel, strides, dilations, layout, offsets)
+    layout = layout_of(out.shape[2:], window)
+    offsets = np.empty(window.kernel[0] * window.kernel[1], np.int64)
+    find_offsets(window, layout, offsets)
     return (
         layout,
         np.empty(size_of(layout), out.dtype),
@@ -150,21 +135,18 @@ def _space_for(
 
 
 @jit
-def _sees_all(
-    x: np.ndarray,
-    kernel: tuple[int, int],
-    dilations: tuple[int, int],
-    pads: tuple[int, int],
-    out: np.ndarray,
-) -> bool:
-    """Whether there is one window only, and that is the whole map."""
+def _sees_all(x: np.ndarray, window: Window2D, out: np.ndarray) -> bool:
+    """Say if there is one window only, and that is the whole map."""
+    kernel, dilations, pads = window.kernel, window.dilations, window.pads
     one = out.shape[2] == out.shape[3] == 1 and dilations[0] == dilations[1] == 1
     return one and kernel[0] - pads[0] >= x.shape[2] and kernel[1] - pads[1] >= x.shape[3]
 
 
 @jit
-def _counts(count: int, kernel: int, stride: int, dilation: int, pad: int, low: int, high: int) -> np.ndarray:
-    """How many entries of each window lie within low .. high − 1, in one direction."""
+def _counts(count: int, window: Window2D, axis: int, low: int, high: int) -> np.ndarray:
+    """The entries of each of ``count`` windows that lie within low .. high − 1, along one axis."""
+    kernel, stride = window.kernel[axis], window.strides[axis]
+    dilation, pad = window.dilations[axis], window.pads[axis]
     counts = np.empty(count, np.int64)
     for p in range(count):
         first, end = inside(p * stride - pad, dilation, kernel, low, high)

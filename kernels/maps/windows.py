@@ -17,7 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..arguments import INTEGER, PAIR, REAL, WINDOW, Array, Pair, Window2D
 from ..jit import jit
+from ..registry import Need, kernel
 
 
 class Layout(NamedTuple):
@@ -30,13 +32,9 @@ class Layout(NamedTuple):
 
 
 @jit
-def layout_of(
-    shape: tuple[int, int],
-    kernel: tuple[int, int],
-    strides: tuple[int, int],
-    dilations: tuple[int, int],
-) -> Layout:
+def layout_of(shape: Pair, window: Window2D) -> Layout:
     """The copy that an output of ``shape`` needs."""
+    kernel, strides, dilations = window.kernel, window.strides, window.dilations
     further_down, further_right = (kernel[0] - 1) * dilations[0], (kernel[1] - 1) * dilations[1]
     return Layout(
         min(strides[0], further_down + 1),
@@ -53,18 +51,15 @@ def size_of(layout: Layout) -> int:
 
 
 @jit
-def find_offsets(
-    kernel: tuple[int, int],
-    strides: tuple[int, int],
-    dilations: tuple[int, int],
-    layout: Layout,
-    offsets: np.ndarray,
-) -> None:
-    """Where the entries of a kernel find what the first output sees, in the copies of one map after another.
+def find_offsets(window: Window2D, layout: Layout, offsets: np.ndarray) -> None:
+    """Find what the first output sees with each entry of a window, in the copies of one map after another.
 
     Args:
+        window: of the output.
+        layout: of the copies.
         offsets: (maps · kh · kw,) int64, overwritten.
     """
+    kernel, strides, dilations = window.kernel, window.strides, window.dilations
     for k in range(offsets.size):
         j, entry = k // (kernel[0] * kernel[1]), k % (kernel[0] * kernel[1])
         lower, right = entry // kernel[1] * dilations[0], entry % kernel[1] * dilations[1]
@@ -78,7 +73,7 @@ def copy_map(
     source: np.ndarray,
     above: int,
     before: int,
-    strides: tuple[int, int],
+    strides: Pair,
     fill: float,
     layout: Layout,
     copy: np.ndarray,
@@ -101,7 +96,7 @@ def copy_map(
 
 @jit
 def copy_grid(
-    source: np.ndarray, above: int, before: int, strides: tuple[int, int], fill: float, target: np.ndarray
+    source: np.ndarray, above: int, before: int, strides: Pair, fill: float, target: np.ndarray
 ) -> None:
     """target[r, t] = source[above + r · stride, before + t · stride], or ``fill`` beyond the map (H, W)."""
     # Loops in one function where slices and calls would do: rows are short, and both take longer than they.
@@ -139,26 +134,27 @@ def inside(start: int, step: int, count: int, low: int, high: int) -> tuple[int,
     return first, max(first, min(count, end))
 
 
-@jit
-def patches(
-    x: np.ndarray,
-    first: int,
-    shape: tuple[int, int],
-    kernel: tuple[int, int],
-    strides: tuple[int, int],
-    dilations: tuple[int, int],
-    pads: tuple[int, int],
-    out: np.ndarray,
-) -> None:
-    """What a range of output rows sees, as a matrix: a convolution is its product with the weights.
+@kernel(
+    arguments={
+        "x": Array(REAL, 4),
+        "first": INTEGER,
+        "shape": PAIR,
+        "window": WINDOW,
+        "out": Array(REAL, 2),
+    },
+    need=Need.MAPS,
+)
+def patches(x: np.ndarray, first: int, shape: Pair, window: Window2D, out: np.ndarray) -> None:
+    """Copy what a range of output rows sees into a matrix: a convolution is its product with the weights.
 
     Args:
         x: (n, batch, H, W).
         first: the first output row, counted through all samples: sample · OH + row.
         shape: (OH, OW), of the output maps.
-        kernel, strides, dilations, pads: of rows and columns; pads are those before the map.
+        window: of the convolution.
         out: (n · kh · kw, rows · OW), overwritten; its rows in the order of the kernels' entries.
     """
+    kernel, strides, dilations, pads = window
     width = shape[1]
     rows = out.shape[1] // width
     for k in range(out.shape[0]):

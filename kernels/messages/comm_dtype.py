@@ -1,23 +1,35 @@
 """Rows of activations in fewer bits, for messages.
 
-The formats are those of ``repurpose_hpc.model.wire``, told apart by the type of the codes: uint16 is the
-upper half of a float32, int16 the bits of a float16, int8 a multiple of the row's scale (-128: NaN).
+The formats are those of ``repurpose_hpc.model.comm_dtype``, told apart by the type of the codes: uint16 is
+the upper half of a float32, int16 the bits of a float16, int8 a multiple of the row's scale (-128: NaN).
 """
 
 from __future__ import annotations
 
 import numpy as np
-from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 
+from ..arguments import CODES, INDEX, REAL, SINGLE, Array
 from ..jit import jit
+from ..llvm.halves import half_bits, half_number
+from ..registry import kernel
 
 _LARGEST_FLOAT16 = 65504.0
 _LARGEST_CODE, _NAN_CODE = 127, -128
 
+_SCALES = Array(SINGLE, 1)
 
-@jit
+
+@kernel(
+    arguments={
+        "X": Array(REAL, 2),
+        "rows": Array(INDEX, 1),
+        "scales": _SCALES,
+        "codes": Array(CODES, 2),
+    },
+    replayed=True,
+)
 def pack_codes(X: np.ndarray, rows: np.ndarray, scales: np.ndarray, codes: np.ndarray) -> None:
     """codes[k] = X[rows[k]] encoded: X (neurons, batch), rows and scales (count,), codes (count, batch)."""
     for k in range(rows.size):
@@ -26,7 +38,7 @@ def pack_codes(X: np.ndarray, rows: np.ndarray, scales: np.ndarray, codes: np.nd
             codes[k, b] = encoded(np.float32(X[row, b]), scale, codes)
 
 
-@jit
+@kernel(arguments={"codes": Array(CODES, 2), "scales": _SCALES, "X": Array(REAL, 2)}, replayed=True)
 def unpack_codes(codes: np.ndarray, scales: np.ndarray, X: np.ndarray) -> None:
     """X[k] = codes[k] decoded, with codes and X (count, batch), scales (count,)."""
     for k in range(scales.size):
@@ -40,7 +52,7 @@ def encoded(value: np.float32, scale: np.float32, codes: np.ndarray) -> int:
     if codes.dtype == np.uint16:
         return _to_bfloat16(value)
     if codes.dtype == np.int16:
-        return np.float16(np.clip(value, -_LARGEST_FLOAT16, _LARGEST_FLOAT16)).view(np.int16)
+        return half_bits(_clipped(value, np.float32(_LARGEST_FLOAT16)))
     return _to_int8(value, scale)
 
 
@@ -49,7 +61,7 @@ def _encoded(value, scale, codes):
     if codes.dtype == types.uint16:
         return lambda value, scale, codes: _to_bfloat16(value)
     if codes.dtype == types.int16:
-        return lambda value, scale, codes: _half_bits(_clipped(value, np.float32(_LARGEST_FLOAT16)))
+        return lambda value, scale, codes: half_bits(_clipped(value, np.float32(_LARGEST_FLOAT16)))
     return lambda value, scale, codes: _to_int8(value, scale)
 
 
@@ -58,7 +70,7 @@ def decoded(code: np.number, scale: np.float32) -> np.float32:
     if isinstance(code, np.uint16):
         return np.uint32(np.uint32(code) << np.uint32(16)).view(np.float32)
     if isinstance(code, np.int16):
-        return np.float32(code.view(np.float16))
+        return half_number(code)
     return _from_int8(code, scale)
 
 
@@ -67,7 +79,7 @@ def _decoded(code, scale):
     if code == types.uint16:
         return lambda code, scale: np.uint32(np.uint32(code) << np.uint32(16)).view(np.float32)
     if code == types.int16:
-        return lambda code, scale: _half_number(code)
+        return lambda code, scale: half_number(code)
     return lambda code, scale: _from_int8(code, scale)
 
 
@@ -100,19 +112,3 @@ def _clipped(value: np.float32, largest: np.float32) -> np.float32:
     """Between -largest and largest; NaN stays NaN."""
     value = largest if value > largest else value
     return -largest if value < -largest else value
-
-
-@intrinsic
-def _half_bits(typing, value):
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(builder.fptrunc(arguments[0], ir.HalfType()), ir.IntType(16))
-
-    return types.int16(types.float32), generate
-
-
-@intrinsic
-def _half_number(typing, code):
-    def generate(context, builder, signature, arguments):
-        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
-
-    return types.float32(types.int16), generate

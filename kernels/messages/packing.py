@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..jit import jit
+from ..arguments import INDEX, INTEGERS, REAL, Array
 from ..llvm.addresses import copy_bytes
+from ..registry import Need, kernel
+
+_MATRIX, _ROWS = Array(REAL, 2), Array(INDEX, 1)
 
 
-@jit
+@kernel(arguments={"X": _MATRIX, "rows": _ROWS, "buffer": _MATRIX}, replayed=True)
 def pack(X: np.ndarray, rows: np.ndarray, buffer: np.ndarray) -> None:
     """buffer[k] = X[rows[k]], with X (neurons, batch), rows (count,) and buffer (count, batch)."""
     for k in range(rows.size):
@@ -21,7 +24,7 @@ def pack(X: np.ndarray, rows: np.ndarray, buffer: np.ndarray) -> None:
             buffer[k, b] = X[row, b]
 
 
-@jit
+@kernel(arguments={"buffer": _MATRIX, "rows": _ROWS, "X": _MATRIX})
 def unpack(buffer: np.ndarray, rows: np.ndarray, X: np.ndarray) -> None:
     """X[rows[k]] = buffer[k], with buffer (count, batch), rows (count,) and X (neurons, batch)."""
     for k in range(rows.size):
@@ -30,13 +33,13 @@ def unpack(buffer: np.ndarray, rows: np.ndarray, X: np.ndarray) -> None:
             X[row, b] = buffer[k, b]
 
 
-@jit
+@kernel(arguments={"X": _MATRIX}, replayed=True)
 def clear(X: np.ndarray) -> None:
     """X[...] = 0, with X (neurons, batch)."""
     X[:] = 0
 
 
-@jit
+@kernel(arguments={"buffer": _MATRIX, "rows": _ROWS, "X": _MATRIX}, replayed=True)
 def unpack_add(buffer: np.ndarray, rows: np.ndarray, X: np.ndarray) -> None:
     """X[rows[k]] += buffer[k]; rows may repeat, and are added in order: the sum is reproducible."""
     for k in range(rows.size):
@@ -45,7 +48,7 @@ def unpack_add(buffer: np.ndarray, rows: np.ndarray, X: np.ndarray) -> None:
             X[row, b] += buffer[k, b]
 
 
-@jit
+@kernel(arguments={"blocks": Array(INTEGERS, 2)}, need=Need.NONE, replayed=True)
 def copy_blocks(blocks: np.ndarray) -> None:
     """Copy blocks of memory: rows of (n, 3) int64 are the addresses to copy from and to, and bytes."""
     for k in range(len(blocks)):

@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..jit import jit
+from ..arguments import INTEGER, UNSIGNED, Array
+from ..registry import Need, kernel
+
+_NUMBERS = Array(UNSIGNED, 1)
 
 
-@jit
+@kernel(arguments={"values": _NUMBERS, "message": _NUMBERS}, need=Need.ZEROS)
 def squeeze(values: np.ndarray, message: np.ndarray) -> int:
     """Write ``values`` into ``message``, in the shorter form.
 
@@ -49,7 +52,7 @@ def squeeze(values: np.ndarray, message: np.ndarray) -> int:
     return end
 
 
-@jit
+@kernel(arguments={"message": _NUMBERS, "length": INTEGER, "values": _NUMBERS}, need=Need.ZEROS)
 def expand(message: np.ndarray, length: int, values: np.ndarray) -> None:
     """Restore the numbers that ``squeeze`` was given.
 

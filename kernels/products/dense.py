@@ -14,14 +14,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
+import numba
 import numpy as np
 
+from ..arguments import EPILOGUE, INTEGERS, REAL, STORED, Array, Epilogue
 from ..jit import jit
 from ..llvm.samples import add_samples, copy_samples, transpose_samples
-from ..llvm.tiles import MOST_SAMPLES, WIDEST, multiply_tile, panels_for, width_for
+from ..llvm.tiles import MOST_SAMPLES, WIDEST, TileWork, multiply_tile, panels_for, width_for
 from ..llvm.vectors import VECTOR_BYTES
 from ..maps.activations import activate_in_place
+from ..registry import kernel, thread_variant
+from .shares import row_shares
 
 # Inputs at a time, where several slabs need the same weights.
 DEPTH = 128
@@ -31,6 +36,22 @@ AHEAD, NEAR = 2048, 1 << 21
 # Inputs at a time that are packed, while their cache lines are near.
 PACKED_ROWS = 32
 CACHE_LINE = 64
+
+_VECTOR, _MATRIX = Array(REAL, 1), Array(REAL, 2)
+
+
+class Sums(NamedTuple):
+    """Sums in a tile, (count, width, R) from number ``tile`` on.
+
+    They are those of ``count`` panels from row ``row`` on, and of ``width`` samples from number ``b`` on.
+    """
+
+    tile: int
+    count: int
+    width: int
+    R: int
+    row: int
+    b: int
 
 
 def panel_rows(dtype: np.dtype) -> int:
@@ -83,7 +104,18 @@ def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
-@jit
+@kernel(
+    arguments={
+        "panels": Array(STORED, 3),
+        "scales": _VECTOR,
+        "X": _MATRIX,
+        "start": _MATRIX,
+        "out": _MATRIX,
+        "scratch": _VECTOR,
+        "epilogue": EPILOGUE,
+    },
+    replayed=True,
+)
 def dense(
     panels: np.ndarray,
     scales: np.ndarray,
@@ -91,9 +123,7 @@ def dense(
     start: np.ndarray,
     out: np.ndarray,
     scratch: np.ndarray,
-    code: int,
-    alpha: float,
-    beta: float,
+    epilogue: Epilogue,
 ) -> None:
     """out = act(start + scales W X).
 
@@ -104,8 +134,7 @@ def dense(
         start: (m, 1), a bias, or (m, batch), possibly ``out`` itself.
         out: (m, batch).
         scratch: at least ``dense_scratch`` numbers.
-        code: activation, one of ``ACTIVATION_CODES``.
-        alpha, beta: its parameters.
+        epilogue: activation.
     """
     batch = X.shape[1]
     slabs = X.reshape(-1)
@@ -113,7 +142,7 @@ def dense(
         pack_slabs(X, scratch, 0, slab_count(batch))
         slabs = scratch
     tiles = scratch[slabs_size(len(X), batch) :]
-    multiply_panels(panels, scales, slabs, start, out, tiles, code, alpha, beta)
+    multiply_panels(panels, scales, slabs, start, out, tiles, epilogue)
 
 
 @jit
@@ -124,14 +153,12 @@ def multiply_panels(
     start: np.ndarray,
     out: np.ndarray,
     tiles: np.ndarray,
-    code: int,
-    alpha: float,
-    beta: float,
+    epilogue: Epilogue,
 ) -> None:
     """``dense`` with samples in slabs, for all rows or for those of some panels.
 
     Args:
-        panels, scales, start, out, code, alpha, beta: as of ``dense``.
+        panels, scales, start, out, epilogue: as of ``dense``.
         slabs: one-dimensional, of ``pack_slabs``, or X itself where it is one slab.
         tiles: at least ``tiles_size`` numbers.
     """
@@ -148,13 +175,12 @@ def multiply_panels(
             ahead = _ahead(n, begin, end, some) * R if batch > step else stream
             for b in range(0, batch, step):
                 width, tile = _width(batch, b), b * some * R
-                multiply_tile(
-                    some, width, panels, first, begin, end, slabs, b * n, tiles, tile, begin > 0, ahead
-                )
+                work = TileWork(some, width, first, begin, end, b * n, tile, begin > 0, ahead)
+                multiply_tile(work, panels, slabs, tiles)
                 if end == n:
-                    place = first * R, b
-                    _finish_slab(tiles, tile, some, width, R, scales, flat_start, flat, out.shape, place)
-        activate_in_place(out[first * R : (first + some) * R], code, alpha, beta)
+                    sums = Sums(tile, some, width, R, first * R, b)
+                    _finish_slab(tiles, sums, scales, flat_start, flat, out.shape)
+        activate_in_place(out[first * R : (first + some) * R], epilogue.code, epilogue.alpha, epilogue.beta)
 
 
 @jit
@@ -217,51 +243,42 @@ def pack_slabs(X: np.ndarray, slabs: np.ndarray, first: int, last: int) -> None:
 @jit
 def _finish_slab(
     tiles: np.ndarray,
-    tile: int,
-    count: int,
-    width: int,
-    R: int,
+    sums: Sums,
     scales: np.ndarray,
     start: np.ndarray,
     out: np.ndarray,
     shape: tuple[int, int],
-    place: tuple[int, int],
 ) -> None:
-    """``_finish_samples`` for a tile, (count, width, R); that of one sample has its rows in order already."""
-    row, b = place
+    """``_finish_samples`` for all samples of a tile; a single one has its rows in order already."""
+    tile, count, width, R, row, b = sums
     if shape[1] == 1:
         for r in range(min(count * R, shape[0] - row)):
             scale = scales[row + r] if scales.size else out.dtype.type(1)
             out[row + r] = start[row + r] + scale * tiles[tile + r]
         return
     for c in range(0, min(width, shape[1] - b), MOST_SAMPLES):
-        here = row, b + c
-        _finish_samples(tiles, tile + c * R, count, width * R, R, scales, start, out, shape, here)
+        part = Sums(tile + c * R, count, width, R, row, b + c)
+        _finish_samples(tiles, part, scales, start, out, shape)
 
 
 @jit
 def _finish_samples(
     tiles: np.ndarray,
-    sums: int,
-    count: int,
-    size: int,
-    R: int,
+    sums: Sums,
     scales: np.ndarray,
     start: np.ndarray,
     out: np.ndarray,
     shape: tuple[int, int],
-    place: tuple[int, int],
 ) -> None:
-    """out[place] = start + scales · sums, for up to ``MOST_SAMPLES`` samples, columns becoming rows.
+    """out = start + scales · sums, for the first ``MOST_SAMPLES`` of the sums, or fewer; columns become rows.
 
-    Sums are (there, R) in a tile for each of ``count`` panels, ``size`` numbers behind one another; start and
-    out, of ``shape``, are flat.
+    Start and out, of ``shape``, are flat.
     """
-    (rows, batch), (row, b) = shape, place
+    (rows, batch), (tile, count, width, R, row, b) = shape, sums
     there = min(MOST_SAMPLES, batch - b)
     has_start = start.size == out.size
     for p in range(count):
-        panel = sums + p * size
+        panel = tile + p * width * R
         if there == MOST_SAMPLES:
             transpose_samples(tiles, panel)
         for r in range(min(R, rows - row - p * R)):
@@ -275,3 +292,43 @@ def _finish_samples(
                 for c in range(there):
                     first = start[begin + c * has_start]
                     out[to + c] = first + scale * tiles[panel + c * R + r]
+
+
+def _share_panels(
+    threads: int, panels: np.ndarray, scales: np.ndarray, X: np.ndarray, *rest: object
+) -> tuple[int, tuple]:
+    batch = X.shape[1]
+    tiles = aligned((threads, tiles_size(batch, panels.shape[2])), X.dtype)
+    return panels.size * batch, (row_shares(np.arange(len(panels) + 1), threads), tiles)
+
+
+@thread_variant(dense, share=_share_panels, extra={"shares": Array(INTEGERS, 1), "tiles": _MATRIX})
+def dense_threads(
+    panels: np.ndarray,
+    scales: np.ndarray,
+    X: np.ndarray,
+    start: np.ndarray,
+    out: np.ndarray,
+    scratch: np.ndarray,
+    epilogue: Epilogue,
+    shares: np.ndarray,
+    tiles: np.ndarray,
+) -> None:
+    """``dense`` by several threads.
+
+    Args:
+        panels, scales, X, start, out, scratch, epilogue: as of ``dense``.
+        shares: of the panels.
+        tiles: (threads, at least ``tiles_size``).
+    """
+    batch, threads, R = X.shape[1], len(tiles), panels.shape[2]
+    slabs = X.reshape(-1)
+    if needs_slabs(batch):
+        slabs, count = scratch, slab_count(batch)
+        for t in numba.prange(threads):
+            pack_slabs(X, scratch, count * t // threads, count * (t + 1) // threads)
+    for t in numba.prange(threads):
+        first, last = shares[t], shares[t + 1]
+        rows = slice(first * R, min(last * R, len(out)))
+        some = panels[first:last]
+        multiply_panels(some, scales[rows], slabs, start[rows], out[rows], tiles[t], epilogue)

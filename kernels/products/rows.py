@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..arguments import EPILOGUE, REAL, Array, Epilogue
 from ..jit import jit
 from ..maps.activations import activate_in_place
+from ..registry import kernel
+
+_MATRIX = Array(REAL, 2)
 
 
 @jit
@@ -22,10 +26,8 @@ def spread(start: np.ndarray, out: np.ndarray) -> None:
                 out[i, b] = start[i, 0]
 
 
-@jit
-def finish(
-    start: np.ndarray, product: np.ndarray, out: np.ndarray, code: int, alpha: float, beta: float
-) -> None:
+@kernel(arguments={"start": _MATRIX, "product": _MATRIX, "out": _MATRIX, "epilogue": EPILOGUE})
+def finish(start: np.ndarray, product: np.ndarray, out: np.ndarray, epilogue: Epilogue) -> None:
     """out = act(start + product): completes a product that came from BLAS.
 
     Args:
@@ -33,8 +35,7 @@ def finish(
         product: (m, batch), as left by ``np.matmul(W, X, out=product)``; possibly ``out``
             itself where start is not.
         out: (m, batch).
-        code: activation, one of ``ACTIVATION_CODES``.
-        alpha, beta: its parameters.
+        epilogue: activation.
     """
     rows, batch = out.shape
     if start.shape[1] == batch:
@@ -45,4 +46,4 @@ def finish(
         for i in range(rows):
             for b in range(batch):
                 out[i, b] = start[i, 0] + product[i, b]
-    activate_in_place(out, code, alpha, beta)
+    activate_in_place(out, epilogue.code, epilogue.alpha, epilogue.beta)

@@ -24,7 +24,7 @@ from repurpose_hpc.runtime.exchange.exchange import Exchange, Sharing
 from repurpose_hpc.runtime.exchange.messages import Carrier
 from repurpose_hpc.runtime.exchange.transports.table import DEFAULT_WAY, SHARED, available
 from repurpose_hpc.runtime.lowering.blocks import PHASES, Call
-from repurpose_hpc.runtime.schedule.replay import Tape, carry_out, taped
+from repurpose_hpc.runtime.schedule.replay import Replay, carry_out, record
 from repurpose_hpc.runtime.setting import EXACTLY
 
 IN_A_ROW = 10
@@ -105,14 +105,14 @@ def _ours(
         opened.callback(Sharing([exchange], comm).free)
     exchange.send.flat[:] = np.delete(send, comm.rank, axis=0).reshape(-1)
     carrier = exchange.carrier(way, Part(1))
-    steps = taped([*carrier.begin, *carrier.post, *carrier.wait], FLOAT, EXACTLY)
+    steps = record([*carrier.begin, *carrier.post, *carrier.wait], FLOAT, EXACTLY)
     call = partial(_carry, carrier, steps, np.zeros(len(PHASES)))
     call()
     receive[np.arange(comm.size) != comm.rank] = exchange.receive.flat.reshape(-1, values)
     return call
 
 
-def _carry(carrier: Carrier, steps: list[Call | Tape], seconds: np.ndarray) -> None:
+def _carry(carrier: Carrier, steps: list[Call | Replay], seconds: np.ndarray) -> None:
     """One exchange; ``carrier`` is kept, as the steps have addresses of what it uses."""
     carry_out(steps, seconds)
 

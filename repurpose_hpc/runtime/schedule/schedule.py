@@ -22,7 +22,7 @@ from repurpose_hpc.runtime.exchange.messages import Tally
 from repurpose_hpc.runtime.lowering.blocks import Call
 from repurpose_hpc.runtime.lowering.local import LocalStep
 from repurpose_hpc.runtime.lowering.mixings import MixingStep
-from repurpose_hpc.runtime.schedule.replay import carry_out, taped
+from repurpose_hpc.runtime.schedule.replay import carry_out, record
 from repurpose_hpc.runtime.schedule.rounds import Round, Step
 from repurpose_hpc.runtime.schedule.threads import on_threads
 from repurpose_hpc.runtime.setting import Setting
@@ -56,7 +56,7 @@ class Schedule:
         self._carriers = [carrier for each in made for carrier in each.carriers.values()]
         beginning = [call for carrier in self._carriers for call in carrier.begin]
         calls = [*beginning, *_in_turns([each.rounds for each in made])]
-        self._steps = taped(on_threads(calls, setting.threads), dtype, setting.formats)
+        self._steps = record(on_threads(calls, setting.threads), dtype, setting.formats)
 
     def run(self, X: np.ndarray, seconds: np.ndarray) -> np.ndarray:
         """Compute the outputs of X (columns, batch), adding to ``seconds`` by phase."""

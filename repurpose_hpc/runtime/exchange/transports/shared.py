@@ -23,6 +23,7 @@ from mpi4py import MPI
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.kernels import await_read, collect, publish
+from repurpose_hpc.kernels.llvm.addresses import SIGNATURES
 from repurpose_hpc.runtime.exchange.messages import Carrier, Message, Ranks
 from repurpose_hpc.runtime.lowering.blocks import EXCHANGE, WAIT, Call
 from repurpose_hpc.runtime.schedule.mpi_functions import function, handle
@@ -149,7 +150,8 @@ class _Idle:
         self._found, self._status = np.zeros(1, np.intc), np.zeros(MPI._sizeof(MPI.Status), np.uint8)
         arguments = MPI.ANY_SOURCE, MPI.ANY_TAG, handle(comm), self._found.ctypes.data
         arguments = *arguments, self._status.ctypes.data
-        self.call = np.array([function("MPI_Iprobe").address, len(arguments), *arguments], np.int64)
+        probe = function("MPI_Iprobe")
+        self.call = np.array([probe.address, SIGNATURES.index(probe.signature), *arguments], np.int64)
 
 
 def _whole_lines(size: int) -> int:
