@@ -122,6 +122,7 @@ class Requests:
     def __init__(self, requests: Sequence[MPI.Request]) -> None:
         from mpi4py import MPI
 
+        self._mpi = MPI  # nothing can be imported when Python ends
         self._requests, self._size = list(requests), MPI._sizeof(MPI.Request)
         handles = b"".join(ctypes.string_at(MPI._addressof(each), self._size) for each in requests)
         self._handles = np.frombuffer(bytearray(handles), np.uint8)
@@ -141,10 +142,9 @@ class Requests:
         return self._requests, slice(first, first + span.count)
 
     def __del__(self) -> None:
-        from mpi4py import MPI
-
+        mpi = self._mpi
         for each in self._requests:
-            if isinstance(each, MPI.Prequest) and each != MPI.REQUEST_NULL and not MPI.Is_finalized():
+            if isinstance(each, mpi.Prequest) and each != mpi.REQUEST_NULL and not mpi.Is_finalized():
                 each.Free()
 
 
