@@ -65,7 +65,7 @@ class Argument(Protocol):
 # Dtypes that depend on the run.  UNSIGNED: as wide as its numbers, and as its codes.
 REAL, STORED, CODES, UNSIGNED = "real", "stored", "codes", "unsigned"
 # Those that do not, under the names that they have in the loop that replays.
-FIXED = {
+FIXED: dict[str, np.dtype] = {
     "index": np.dtype(INDEX_DTYPE),
     "integer": np.dtype(np.int64),
     "single": np.dtype(np.float32),

@@ -16,7 +16,7 @@ import numba
 import numpy as np
 
 from .arguments import CODES, FIXED, TUPLES, Argument, Array, Types
-from .jit import jit
+from .jit import is_plain, jit
 from .llvm.addresses import MOST_ARGUMENTS, SIGNATURES, array_at, call_function, read_clock
 from .registry import REGISTRY, Kernel, Registry
 
@@ -126,7 +126,7 @@ def check_call(signature: str, arguments: Sequence[int]) -> None:
 
 def compile_replay(types: Types, registry: Registry = REGISTRY) -> None:
     """Compile the loop for recordings of these types, or load it from the cache, without running any."""
-    if not numba.config.DISABLE_JIT:
+    if not is_plain():
         arguments = np.empty((0, _slots(registry)), np.int64), np.empty(0), 0, *_examples(types)
         loop = _loop(tuple(_codes(registry).values()))
         loop.compile(tuple(map(numba.typeof, arguments)))  # type: ignore[attr-defined]  # Numba's

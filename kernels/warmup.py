@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-import numba
 import numpy as np
 
 from .arguments import Argument, Types, signatures
+from .jit import is_plain
 from .registry import REGISTRY, Need, Registry
 from .replay import compile_replay
 
@@ -43,7 +43,7 @@ def warm_up(
     if real not in (np.float32, np.float64):
         raise ValueError(f"the kernels compute in float32 or float64, not in {real}")
     began = time.perf_counter()
-    if not numba.config.DISABLE_JIT:
+    if not is_plain():
         types = Types(real, real if stored is None else np.dtype(stored), codes and np.dtype(codes))
         needs = {Need.ALL} | ({Need.MAPS} if maps else set()) | ({Need.ZEROS} if zeros else set())
         for kernel in registry.kernels:

@@ -10,7 +10,9 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import overload
+
+from .intrinsics import intrinsic
 
 # C's type of each argument of the functions that can be called, an int ("i") or 64 bits ("p"): a pointer, or
 # a handle that is one.  MPI functions whose handles are ints, then those whose handles are pointers.
@@ -28,7 +30,8 @@ def array_at(address: int, shape: tuple[int, ...], like: np.ndarray) -> np.ndarr
     size = math.prod(shape) * like.itemsize
     if size == 0:
         return np.empty(shape, like.dtype)
-    return np.frombuffer((ctypes.c_uint8 * size).from_address(int(address)), like.dtype).reshape(shape)
+    memory = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(int(address)))
+    return memory.view(like.dtype).reshape(shape)
 
 
 @overload(array_at)

@@ -12,7 +12,9 @@ import os
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import overload
+
+from .intrinsics import intrinsic
 
 
 def load_acquire(address: int) -> int:

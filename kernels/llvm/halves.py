@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import overload
+
+from .intrinsics import intrinsic
 
 
 def half_bits(value: np.float32) -> np.int16:

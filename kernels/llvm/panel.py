@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
-from numba.types import void
+from numba.core.types import void
+from numba.extending import overload
 
+from .intrinsics import intrinsic
 from .vectors import (
     HAS_MANY_REGISTERS,
     VECTOR_BYTES,

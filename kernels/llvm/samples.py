@@ -10,8 +10,9 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 
+from .intrinsics import intrinsic
 from .tiles import MOST_SAMPLES
 from .vectors import VECTOR_BYTES, add_product, integer, lanes, spread, vector_at, zero
 
@@ -64,7 +65,9 @@ def _transpose_samples(tiles, first):
 def _copy(typing, source, first, target, to):
     def generate(context, builder, signature, arguments):
         vector = ir.VectorType(context.get_data_type(source.dtype), MOST_SAMPLES)
-        read, written = (_place(context, builder, source, *arguments[i : i + 2], vector) for i in (0, 2))
+        read, written = (
+            _place(context, builder, source, arguments[i], arguments[i + 1], vector) for i in (0, 2)
+        )
         builder.store(builder.load(read, align=_align(source)), written, align=_align(target))
         return context.get_dummy_value()
 
@@ -76,7 +79,7 @@ def _add(typing, start, at, each, scale, source, first, out, to):
     def generate(context, builder, signature, arguments):
         vector = ir.VectorType(context.get_data_type(out.dtype), MOST_SAMPLES)
         begin, read, written = (
-            _place(context, builder, typ, *arguments[i : i + 2], vector)
+            _place(context, builder, typ, arguments[i], arguments[i + 1], vector)
             for typ, i in ((start, 0), (source, 4), (out, 6))
         )
         total = zero(builder, vector)
@@ -100,7 +103,7 @@ def _transpose(typing, tiles, first):
     def generate(context, builder, signature, arguments):
         itemsize = _align(tiles)
         vector = ir.VectorType(context.get_data_type(tiles.dtype), VECTOR_BYTES // itemsize)
-        start = _place(context, builder, tiles, *arguments, vector)
+        start = _place(context, builder, tiles, arguments[0], arguments[1], vector)
         places = [builder.gep(start, [integer(c)]) for c in range(MOST_SAMPLES)]
         rows = [builder.load(place, align=itemsize) for place in places]
         # As cards: each half of the vectors is shuffled into the other until one number follows another's.

@@ -6,8 +6,9 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 
+from .intrinsics import intrinsic
 from .vectors import (
     HAS_MASKS,
     VECTOR_BYTES,

@@ -14,8 +14,9 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload, register_jitable
+from numba.extending import overload, register_jitable
 
+from .intrinsics import intrinsic
 from .vectors import HAS_MANY_REGISTERS, VECTOR_BYTES, add_product, fetch, integer, spread, vector_at, zero
 
 # Samples at a time, at most: in one of many slabs, and in a single one.
@@ -60,17 +61,17 @@ class TileWork(NamedTuple):
     """A tile and what is added up for it.
 
     Attributes:
-        count: panels, 1 to ``panels_for(width)``.
+        panels: how many, 1 to ``panels_for(width)``.
         width: samples, as of ``width_for``.
         first: panel.
         begin, end: of the inputs.
         slab: number in the slabs from which the samples, (n, width), are.
-        tile: number in the tiles from which the tile, (count, width, R), is.
+        tile: number in the tiles from which the tile, (panels, width, R), is.
         add: to what is in the tile; else it is overwritten.
         ahead: numbers from a weight to one that is needed later, to be fetched; 0: none is.
     """
 
-    count: int
+    panels: int
     width: int
     first: int
     begin: int
@@ -153,7 +154,7 @@ class _Emitter:
 
     def has_shape(self, shape):
         """Whether the tile has so many panels and samples."""
-        asked = self.work["count"], self.work["width"]
+        asked = self.work["panels"], self.work["width"]
         equal = [self.builder.icmp_signed("==", a, integer(b)) for a, b in zip(asked, shape, strict=True)]
         return self.builder.and_(*equal)
 

@@ -151,8 +151,15 @@ def _finish_rows(
         activate_in_place(out[i, b, p : p + rows], epilogue.code, epilogue.alpha, epilogue.beta)
 
 
-def _share_panels(threads: int, weights: np.ndarray, *rest: object) -> tuple[int, tuple]:
-    *_, out, _epilogue = rest
+def _share_panels(
+    threads: int,
+    weights: np.ndarray,
+    x: np.ndarray,
+    window: Window2D,
+    start: np.ndarray,
+    out: np.ndarray,
+    epilogue: Epilogue,
+) -> tuple[int, tuple]:
     positions = out.size // max(1, len(out))
     return weights.size * positions, (row_shares(np.arange(len(weights) + 1), threads),)
 

@@ -47,7 +47,7 @@ def unpack_codes(codes: np.ndarray, scales: np.ndarray, X: np.ndarray) -> None:
             X[k, b] = decoded(codes[k, b], scale)
 
 
-def encoded(value: np.float32, scale: np.float32, codes: np.ndarray) -> int:
+def encoded(value: np.float32, scale: np.float32, codes: np.ndarray) -> np.integer:
     """The code of one number, of the type of ``codes``."""
     if codes.dtype == np.uint16:
         return _to_bfloat16(value)
@@ -84,7 +84,7 @@ def _decoded(code, scale):
 
 
 @jit
-def _to_bfloat16(value: np.float32) -> int:
+def _to_bfloat16(value: np.float32) -> np.uint16:
     bits = np.float32(value).view(np.uint32)
     upper = np.uint32(bits >> np.uint32(16))
     if np.isnan(value):
@@ -94,7 +94,7 @@ def _to_bfloat16(value: np.float32) -> int:
 
 
 @jit
-def _to_int8(value: np.float32, scale: np.float32) -> int:
+def _to_int8(value: np.float32, scale: np.float32) -> np.int8:
     if np.isnan(value):
         return np.int8(_NAN_CODE)
     if not scale > 0:

@@ -65,7 +65,7 @@ def expand(message: np.ndarray, length: int, values: np.ndarray) -> None:
     if length == count:
         values[:] = message
         return
-    end = (count + width - 1) // width
+    end = np.int64((count + width - 1) // width)
     for word in range(end):
         mask, first = np.uint64(message[word]), word * width
         for bit in range(min(width, count - first)):

@@ -41,13 +41,13 @@ _VECTOR, _MATRIX = Array(REAL, 1), Array(REAL, 2)
 
 
 class Sums(NamedTuple):
-    """Sums in a tile, (count, width, R) from number ``tile`` on.
+    """Sums in a tile, (panels, width, R) from number ``tile`` on.
 
-    They are those of ``count`` panels from row ``row`` on, and of ``width`` samples from number ``b`` on.
+    They are those of panels from row ``row`` on, and of ``width`` samples from number ``b`` on.
     """
 
     tile: int
-    count: int
+    panels: int
     width: int
     R: int
     row: int

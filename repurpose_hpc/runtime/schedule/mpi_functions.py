@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -105,7 +105,7 @@ def check(status: int) -> None:
 class Span(NamedTuple):
     """Requests side by side in memory: how many, and where."""
 
-    count: int
+    requests: int
     address: int
 
 
@@ -139,7 +139,7 @@ class Requests:
     def of(self, span: Span) -> tuple[list[MPI.Request], slice]:
         """mpi4py's requests, and which of them a part is."""
         first = (span.address - self.all.address) // self._size
-        return self._requests, slice(first, first + span.count)
+        return self._requests, slice(first, first + span.requests)
 
     def __del__(self) -> None:
         mpi = self._mpi
@@ -231,7 +231,7 @@ def _signature(name: str) -> str:
     return PROTOTYPES[name].replace("h", "i" if MPI._sizeof(MPI.Comm) == 4 else "p")
 
 
-def _address(pointer: ctypes._CFuncPtr) -> int:
+def _address(pointer: Any) -> int:
     address = ctypes.cast(pointer, ctypes.c_void_p).value
     if address is None:
         raise ValueError("a C function without an address")
@@ -253,14 +253,14 @@ def _by_mpi4py(name: str) -> Function:
 
 
 @cache  # keeps it alive
-def _python_clock() -> ctypes._CFuncPtr:
+def _python_clock() -> Any:
     from mpi4py import MPI
 
     return ctypes.CFUNCTYPE(ctypes.c_double)(MPI.Wtime)
 
 
 @cache  # keeps it alive
-def _python_function(name: str) -> ctypes._CFuncPtr:
+def _python_function(name: str) -> Any:
     from mpi4py import MPI
 
     carry_out = _SUBSTITUTES[name]
@@ -290,9 +290,8 @@ def _ialltoallv(*arguments: int) -> None:
 
 
 def _ineighbor_alltoallv(*arguments: int) -> None:
-    comm = _comm(arguments[8])
-    sources, destinations, _ = comm.Get_dist_neighbors_count()
-    sides = _side(arguments[:4], destinations), _side(arguments[4:8], sources)
+    comm = cast("MPI.Distgraphcomm", _comm(arguments[8]))
+    sides = _side(arguments[:4], comm.outdegree), _side(arguments[4:8], comm.indegree)
     _keep(comm.Ineighbor_alltoallv(*sides), arguments[9])
 
 
@@ -301,7 +300,7 @@ def _startall(count: int, address: int) -> None:
 
     if count:
         requests, part = _OWNERS[address].of(Span(count, address))
-        MPI.Prequest.Startall(requests[part])
+        MPI.Prequest.Startall([each for each in requests[part] if isinstance(each, MPI.Prequest)])
 
 
 def _waitall(count: int, address: int, statuses: int) -> None:

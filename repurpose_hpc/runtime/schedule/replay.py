@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from itertools import groupby
 from time import perf_counter
 
-import numba
 import numpy as np
 
 from repurpose_hpc.kernels import Recording, Types
+from repurpose_hpc.kernels.jit import is_plain
 from repurpose_hpc.kernels.registry import REGISTRY
 from repurpose_hpc.model.comm_dtype import CODES, code_dtype
 from repurpose_hpc.runtime.lowering.blocks import PHASES, Call
@@ -72,7 +72,7 @@ def carry_out(steps: Iterable[Call | Replay], seconds: np.ndarray) -> None:
 
 def _can_be_recorded(call: Call) -> bool:
     _, function, _ = call
-    if numba.config.DISABLE_JIT:
+    if is_plain():
         return False
     kernel = REGISTRY.find(function)
     return isinstance(function, Function) or (kernel is not None and kernel.replayed)

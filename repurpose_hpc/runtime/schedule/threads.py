@@ -30,7 +30,8 @@ def check_threads(threads: int, comm: MPI.Comm) -> None:
         return
     from mpi4py import MPI
 
-    most = max(1, min(cores_per_rank(comm), comm.allreduce(numba.config.NUMBA_NUM_THREADS, MPI.MIN)))
+    launched = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # made from the environment
+    most = max(1, min(cores_per_rank(comm), comm.allreduce(launched, MPI.MIN)))
     if threads > most:
         raise UserError(
             f"--threads {threads}: expected at most {most}, the cores that there are for each rank; "
