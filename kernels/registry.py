@@ -119,11 +119,11 @@ class Registry:
         return {kernel.name: kernel.function for kernel in self.kernels}
 
     def find(self, function: Callable) -> Kernel | None:
-        """What was declared of a function; None: it is not a kernel."""
+        """The declaration of a function; None: it is not a kernel."""
         return self._kernels.get(function)
 
     def variant(self, function: Callable) -> ThreadVariant | None:
-        """What threads do instead of a kernel; None: nothing."""
+        """The variant of a kernel that threads share; None: there is none."""
         return self._variants.get(function)
 
 

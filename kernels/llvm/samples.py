@@ -1,4 +1,4 @@
-"""What surrounds the innermost loop of a dense product: ``MOST_SAMPLES`` numbers in a vector at a time.
+"""Moves around the innermost loop of a dense product: ``MOST_SAMPLES`` numbers in a vector at a time.
 
 The compiler would move them one by one, as it cannot know that arrays do not overlap.  All arrays are
 one-dimensional here, and nothing is checked.

@@ -80,7 +80,7 @@ def _add(typing, vectors, data, indices, indptr, X, column, out):
                 with builder.if_then(chosen):
                     vectors = [ir.VectorType(real, whole_lanes)] * (count - 1) + [ir.VectorType(real, width)]
                     mask = None if fewest == width else first_lanes(builder, last, vectors[-1])
-                    _emit(builder, vectors, mask, column, **arrays)
+                    _Emitter(builder, arrays, vectors, mask, column).emit()
         return context.get_dummy_value()
 
     whole = types.int64
@@ -99,53 +99,65 @@ def _last_vectors(whole: int, has_masks: bool) -> list[tuple[int, int, int | Non
     return [(whole, half + 1, None), (half, quarter + 1, half), (quarter, 1, quarter)]
 
 
-def _emit(builder, vectors, mask, column, data, indices, indptr, X, out) -> None:
-    """The loop over the rows for some vectors of columns, of the last one those in ``mask``."""
-    with cgutils.for_range(builder, builder.extract_value(out.shape, 0)) as rows:
-        begin, end = (
-            _unsigned(builder, builder.gep(indptr.data, [builder.add(rows.index, integer(side))]))
-            for side in (0, 1)
-        )
-        _emit_row(builder, vectors, mask, begin, end, column, rows.index, data, indices, X, out)
-
-
 def _unsigned(builder, place):
     """The unsigned number there, as an index."""
     number = builder.load(place)
     return number if number.type == ir.IntType(64) else builder.zext(number, ir.IntType(64))
 
 
-def _emit_row(builder, vectors, mask, begin, end, column, row, data, indices, X, out) -> None:
-    """The loop over the non-zeros of a row."""
-    width = builder.extract_value(X.shape, 1)
-    places = [sum(vector.count for vector in vectors[:v]) for v in range(len(vectors))]
-    masks = [None] * (len(vectors) - 1) + [mask]
-    # Non-zeros at a time: their sums, added up in the end, hide the latency of adding.
-    together = ROW_VECTORS // len(vectors)
-    sums = [[zero(builder, vector) for vector in vectors] for _ in range(together)]
+class _Emitter:
+    """Writes the loops for some vectors of columns from ``column`` on, of the last one those in ``mask``."""
 
-    def lanes_of(numbers, v):
-        return vector_at(builder, numbers, integer(places[v]), vectors[v])
+    def __init__(self, builder, arrays, vectors, mask, column) -> None:
+        self.builder, self.arrays, self.vectors, self.column = builder, arrays, vectors, column
+        self.masks = [None] * (len(vectors) - 1) + [mask]
+        self.places = [sum(vector.count for vector in vectors[:v]) for v in range(len(vectors))]
+        self.width = builder.extract_value(arrays["X"].shape, 1)
 
-    def add(k, totals):
-        weight = builder.load(builder.gep(data.data, [k]))
-        index = _unsigned(builder, builder.gep(indices.data, [k]))
-        samples = builder.gep(X.data, [builder.add(builder.mul(index, width), column)])
-        for v, (vector, total) in enumerate(zip(vectors, totals, strict=True)):
-            x = load_lanes(builder, lanes_of(samples, v), masks[v])
+    def emit(self) -> None:
+        """The loop over the rows."""
+        builder, indptr = self.builder, self.arrays["indptr"].data
+        count = builder.extract_value(self.arrays["out"].shape, 0)
+        with cgutils.for_range(builder, count) as rows:
+            ends = (builder.add(rows.index, integer(side)) for side in (0, 1))
+            begin, end = (_unsigned(builder, builder.gep(indptr, [place])) for place in ends)
+            self._emit_row(rows.index, begin, end)
+
+    def _emit_row(self, row, begin, end) -> None:
+        """The loop over the non-zeros of a row."""
+        builder = self.builder
+        # Non-zeros at a time: their sums, added up in the end, hide the latency of adding.
+        together = ROW_VECTORS // len(self.vectors)
+        sums = [[zero(builder, vector) for vector in self.vectors] for _ in range(together)]
+        whole = builder.sub(end, builder.srem(builder.sub(end, begin), integer(together)))
+        with cgutils.for_range_slice(builder, begin, whole, integer(together), inc=True) as (k, _):
+            for each, totals in enumerate(sums):
+                self._add(builder.add(k, integer(each)), totals)
+        with cgutils.for_range_slice(builder, whole, end, integer(1), inc=True) as (k, _):
+            self._add(k, sums[0])
+        target = self._samples("out", row)
+        for v, mask in enumerate(self.masks):
+            place = self._lanes(target, v)
+            total = load_lanes(builder, place, mask)
+            for totals in sums:
+                total = builder.fadd(total, builder.load(totals[v]))
+            store_lanes(builder, total, place, mask)
+
+    def _add(self, k, totals) -> None:
+        """Add what non-zero k contributes."""
+        builder = self.builder
+        weight = builder.load(builder.gep(self.arrays["data"].data, [k]))
+        index = _unsigned(builder, builder.gep(self.arrays["indices"].data, [k]))
+        samples = self._samples("X", index)
+        for v, (vector, total) in enumerate(zip(self.vectors, totals, strict=True)):
+            x = load_lanes(builder, self._lanes(samples, v), self.masks[v])
             add_product(builder, total, spread(builder, weight, vector), x)
 
-    whole = builder.sub(end, builder.srem(builder.sub(end, begin), integer(together)))
-    with cgutils.for_range_slice(builder, begin, whole, integer(together), inc=True) as (k, _):
-        for each, totals in enumerate(sums):
-            add(builder.add(k, integer(each)), totals)
-    with cgutils.for_range_slice(builder, whole, end, integer(1), inc=True) as (k, _):
-        add(k, sums[0])
+    def _samples(self, name, row):
+        """The address of the first column in a row of X or out."""
+        first = self.builder.add(self.builder.mul(row, self.width), self.column)
+        return self.builder.gep(self.arrays[name].data, [first])
 
-    target = builder.gep(out.data, [builder.add(builder.mul(row, width), column)])
-    for v, mask in enumerate(masks):
-        place = lanes_of(target, v)
-        total = load_lanes(builder, place, mask)
-        for totals in sums:
-            total = builder.fadd(total, builder.load(totals[v]))
-        store_lanes(builder, total, place, mask)
+    def _lanes(self, numbers, v):
+        """The address of vector v of the columns."""
+        return vector_at(self.builder, numbers, integer(self.places[v]), self.vectors[v])

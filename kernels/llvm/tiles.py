@@ -153,7 +153,7 @@ class _Emitter:
         self.packed = ir.VectorType(context.get_data_type(self.stored), self.vector.count)
 
     def has_shape(self, shape):
-        """Whether the tile has so many panels and samples."""
+        """A flag: the tile has so many panels and samples."""
         asked = self.work["panels"], self.work["width"]
         equal = [self.builder.icmp_signed("==", a, integer(b)) for a, b in zip(asked, shape, strict=True)]
         return self.builder.and_(*equal)
@@ -179,7 +179,7 @@ class _Emitter:
             builder.store(builder.load(total), place, align=self.itemsize)
 
     def _rows(self, count: int) -> list:
-        """Where each panel begins."""
+        """The address of each panel."""
         builder, first = self.builder, self.work["first"]
         size = builder.mul(builder.extract_value(self.panels.shape, 1), integer(self.vector.count))
         numbers = (builder.add(first, integer(p)) for p in range(count))

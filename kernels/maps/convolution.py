@@ -22,7 +22,7 @@ _MAPS = Array(REAL, 4)
 
 
 class Block(NamedTuple):
-    """What is finished at a time: a panel of neurons, and so many output rows of a sample from ``p`` on."""
+    """Rows finished at a time: of a panel of neurons, so many output rows of a sample from ``p`` on."""
 
     panel: int
     sample: int

@@ -1,4 +1,4 @@
-"""Where windows meet the border of a map, and copies of what they see.
+"""Windows at the border of a map, and copies of what they see.
 
 A map is the last two dimensions of a C-contiguous (neurons, batch, H, W) array.  Output position (p, q)
 of a window sees, with its entry (u, v), row p · stride + u · dilation − pad of the map, and the column

@@ -1,4 +1,4 @@
-"""Which product is the faster one, from measurements.
+"""The choice of the faster product, from measurements.
 
 Measured with ``scripts/bench_kernels.py`` in float32, one thread, blocks of 256 to 4096 neurons, on an Intel
 Xeon (AVX-512).  Run the script and change the constants for a very different machine.
@@ -15,5 +15,5 @@ CSR_DENSITIES = ((256, 0.06), (16, 0.18), (4, 0.16), (2, 0.12), (1, 0.08))
 
 
 def csr_is_faster(density: float, batch: int) -> bool:
-    """Whether a block with this fraction of non-zeros (0 to 1) is faster as CSR than dense."""
+    """Say if a block with this fraction of non-zeros (0 to 1) is faster as CSR than dense."""
     return density < next(limit for smallest, limit in CSR_DENSITIES if batch >= smallest)

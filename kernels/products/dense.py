@@ -203,7 +203,7 @@ def _width(batch: int, b: int) -> int:
 
 @jit
 def needs_slabs(batch: int) -> bool:
-    """Whether X (n, batch) as it is would not be a slab."""
+    """Say if X (n, batch) as it is would not be a slab."""
     return _width(batch, 0) != batch
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from repurpose_hpc import kernels
 from repurpose_hpc.kernels import INDEX_DTYPE
-from repurpose_hpc.model import comm_dtype as wire
+from repurpose_hpc.model import comm_dtype
 
 CODES = {"bfloat16": np.uint16, "float16": np.int16, "int8": np.int8}
 
@@ -30,5 +30,5 @@ def test_codes_are_those_of_the_model(version, real, name, bits, scale):
     with np.errstate(all="ignore"):
         version(kernels.pack_codes)(X.astype(real), rows, scales, codes)
         version(kernels.unpack_codes)(codes, scales, back)
-    np.testing.assert_array_equal(codes, wire.encode(X[rows], name, scales))
-    np.testing.assert_array_equal(back, wire.decode(codes, name, scales).astype(real))
+    np.testing.assert_array_equal(codes, comm_dtype.encode(X[rows], name, scales))
+    np.testing.assert_array_equal(back, comm_dtype.decode(codes, name, scales).astype(real))

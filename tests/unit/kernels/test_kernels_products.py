@@ -9,7 +9,7 @@ from scipy.sparse import csr_matrix
 from repurpose_hpc import kernels
 from repurpose_hpc.kernels import ACTIVATION_CODES, INDEX_DTYPE, Epilogue
 from repurpose_hpc.kernels.llvm.sparse_rows import _last_vectors
-from repurpose_hpc.model import comm_dtype as wire
+from repurpose_hpc.model import comm_dtype
 from repurpose_hpc.model.activations import KINDS, Activation, activate, lipschitz
 
 # The others may make any rounding error large.
@@ -165,10 +165,10 @@ def test_leftovers_at_size(dtype, rows, samples):
 def test_stored_weights_are_expanded(version, stored, problem):
     """The product is that of the weights that the codes stand for."""
     W, X, bias, activation = problem
-    scale = wire.scales_of(np.abs(W).max(axis=1, initial=0)) if stored == "int8" else None
-    codes = wire.encode(W, stored, scale)
+    scale = comm_dtype.scales_of(np.abs(W).max(axis=1, initial=0)) if stored == "int8" else None
+    codes = comm_dtype.encode(W, stored, scale)
     if scale is None:
-        W, scales = wire.decode(codes, stored).astype(X.dtype), None
+        W, scales = comm_dtype.decode(codes, stored).astype(X.dtype), None
     else:
         scales = scale.astype(X.dtype)
         W = scales[:, None] * codes
