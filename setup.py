@@ -50,7 +50,11 @@ setup(
         "test": TEST,
         "dev": [*TEST, *TRAIN, "onnxscript"],
     },
-    packages=[*find_packages(include=["repurpose_hpc", "repurpose_hpc.*"]), "repurpose_hpc.kernels"],
+    packages=[
+        *find_packages(include=["repurpose_hpc", "repurpose_hpc.*"]),
+        "repurpose_hpc.kernels",
+        *(f"repurpose_hpc.kernels.{room}" for room in find_packages("kernels")),
+    ],
     package_dir={"repurpose_hpc.kernels": "kernels"},
     package_data={
         "repurpose_hpc.bundled": ["*.npz", "README.md"],

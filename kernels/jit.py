@@ -4,11 +4,11 @@
 ``kernel.py_func`` is one at any time: debuggers, coverage and tests step through them.
 
 *Cache.*  Machine code is kept on disk so that only the first run compiles.  Numba looks
-in turn at ``$NUMBA_CACHE_DIR``, ``__pycache__`` beside this file, and the user's cache
+in turn at ``$NUMBA_CACHE_DIR``, ``__pycache__`` beside the kernel, and the user's cache
 directory, and takes the first that it can write to.  Where there is none (a read-only
 container without a home), kernels are compiled anew in every process.  Numba notices
 an edited kernel, but not that a function it inlines from *another* file was edited:
-after changing ``activations.py`` by hand, delete the cache.
+after changing ``maps/activations.py`` by hand, delete the cache.
 
 *Arithmetic.*  Sums may be reordered, so that they vectorise, and multiplications fused with
 additions; NaN and infinity keep their meaning, so that a broken network is seen as such.
@@ -27,6 +27,11 @@ _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "rea
 _ONLY_LOOPS = dict.fromkeys(
     ("comprehension", "fusion", "inplace_binop", "numpy", "reduction", "setitem", "stencil"), False
 )
+
+
+def is_plain() -> bool:
+    """Say if kernels are ordinary functions, without the compiler."""
+    return bool(numba.config.DISABLE_JIT)  # type: ignore[attr-defined]  # made from the environment
 
 
 def jit(function: Callable) -> Callable:

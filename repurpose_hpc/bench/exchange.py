@@ -26,7 +26,7 @@ from repurpose_hpc.runtime.exchange.exchange import Exchange
 from repurpose_hpc.runtime.exchange.messages import Request
 from repurpose_hpc.runtime.exchange.transport import TRANSPORTS
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT, available
-from repurpose_hpc.runtime.schedule.replay import Tape, carry_out, taped
+from repurpose_hpc.runtime.schedule.replay import Replay, carry_out, record
 
 IN_A_ROW = 10
 FLOAT = np.dtype(np.float32)
@@ -105,14 +105,14 @@ def _ours(
     opened.callback(transport.free)
     exchange.send.flat[:] = np.delete(send, comm.rank, axis=0).reshape(-1)
     request = transport.request(exchange, Part(1))
-    steps = taped([*request.begin, *request.post, *request.wait], FLOAT, EXACT_FORMATS)
+    steps = record([*request.begin, *request.post, *request.wait], FLOAT, EXACT_FORMATS)
     call = partial(_carry, request, steps, np.zeros(len(PHASES)))
     call()
     receive[np.arange(comm.size) != comm.rank] = exchange.receive.flat.reshape(-1, values)
     return call
 
 
-def _carry(request: Request, steps: list[Call | Tape], seconds: np.ndarray) -> None:
+def _carry(request: Request, steps: list[Call | Replay], seconds: np.ndarray) -> None:
     """One exchange; ``request`` is kept, as the steps have addresses of what it uses."""
     carry_out(steps, seconds)
 

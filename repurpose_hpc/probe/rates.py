@@ -11,7 +11,7 @@ from time import perf_counter
 
 import numpy as np
 
-from repurpose_hpc.kernels import max_pool
+from repurpose_hpc.kernels import Window2D, max_pool
 from repurpose_hpc.model.operations import Window
 from repurpose_hpc.runtime.buffers import Scratch
 from repurpose_hpc.runtime.calls import COMPUTE, Call
@@ -157,7 +157,7 @@ def _map_seconds(rows: int, side: int, channels: int) -> float:
 def _pooling_seconds(side: int) -> float:
     maps, half = _random(16 * side, side).reshape(16, 1, side, side), side // 2
     out = np.empty((16, 1, half, half), np.float32)
-    call = (COMPUTE, max_pool, (maps, (2, 2), (2, 2), (1, 1), (0, 0), out))
+    call = (COMPUTE, max_pool, (maps, Window2D((2, 2), (2, 2), (1, 1), (0, 0)), out))
     return fastest(partial(_run, [call])) / (16 * half * 4)
 
 

@@ -39,7 +39,7 @@ def counting() -> Iterator[Counts]:
     """Programs whose schedules are made in here call MPI_Ialltoallv through a function that counts."""
     counts, real = Counts(), functions.function("MPI_Ialltoallv")
     sizes = {functions.handle(each): each.Get_size() for each in mpi_types()}
-    kind = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_int64] * 10)
+    kind = functions.prototype(real.signature)
 
     def count(*arguments: int) -> int:
         _, sent, _, datatype, *_ = arguments
@@ -49,7 +49,7 @@ def counting() -> Iterator[Counts]:
 
     callback = kind(count)
     address = ctypes.cast(callback, ctypes.c_void_p).value
-    counted = {real.name: functions.Function(real.name, address)}
+    counted = {real.name: functions.Function(real.name, address, real.signature)}
     with mock.patch.object(transport, "function", lambda name: counted.get(name) or functions.function(name)):
         yield counts
 

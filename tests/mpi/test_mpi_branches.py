@@ -22,7 +22,7 @@ from repurpose_hpc.runtime.exchange.merged import Merged
 from repurpose_hpc.runtime.exchange.transport import TRANSPORTS
 from repurpose_hpc.runtime.exchange.transports import available
 from repurpose_hpc.runtime.schedule import schedule
-from repurpose_hpc.runtime.schedule.replay import carry_out, taped
+from repurpose_hpc.runtime.schedule.replay import carry_out, record
 
 pytestmark = pytest.mark.mpi
 
@@ -113,7 +113,7 @@ def test_messages_are_on_their_way_while_own_neurons_are_multiplied():
     if COMM.size == 1:
         pytest.skip("one rank waits for nobody")
     network, plan, x = case("partitioned", density=1.0)
-    with mock.patch.object(schedule, "taped", wraps=taped) as made:
+    with mock.patch.object(schedule, "record", wraps=record) as made:
         run_program(make_program(network, plan, MAX_BATCH), network, x[:MAX_BATCH])
     calls, *_ = made.call_args.args
     phases = [phase for phase, *_ in calls]
@@ -149,5 +149,5 @@ def exchange(number, dtype):
 
 def carry(carried, part):
     request = TRANSPORTS["ialltoallv"]([carried], COMM).request(carried, part)
-    steps = taped([*request.begin, *request.post, *request.wait], np.dtype(np.float32), EXACT_FORMATS)
+    steps = record([*request.begin, *request.post, *request.wait], np.dtype(np.float32), EXACT_FORMATS)
     carry_out(steps, np.zeros(len(PHASES)))

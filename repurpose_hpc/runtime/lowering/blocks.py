@@ -11,6 +11,7 @@ import numpy as np
 from repurpose_hpc.kernels import (
     ACTIVATION_CODES,
     INDEX_DTYPE,
+    Epilogue,
     csr_batch,
     csr_is_faster,
     csr_vector,
@@ -24,12 +25,10 @@ from repurpose_hpc.runtime.buffers import Scratch
 from repurpose_hpc.runtime.calls import COMPUTE, Call
 from repurpose_hpc.runtime.lowering.weights import count_nonzero, packed
 
-Epilogue = tuple[int, float, float]
-
 
 def epilogue_of(activation: Activation) -> Epilogue:
     """The activation as the kernels take it: code and parameters."""
-    return ACTIVATION_CODES[activation.kind], float(activation.alpha), float(activation.beta)
+    return Epilogue(ACTIVATION_CODES[activation.kind], float(activation.alpha), float(activation.beta))
 
 
 NO_ACTIVATION = epilogue_of(IDENTITY)
@@ -79,7 +78,7 @@ class DenseProduct:
     ) -> list[Call]:
         """See ``Product``."""
         memory = scratch.take(self.scratch(out.shape[1]))
-        return [(COMPUTE, dense, (self.panels, self.scales, X, start, out, memory, *epilogue))]
+        return [(COMPUTE, dense, (self.panels, self.scales, X, start, out, memory, epilogue))]
 
 
 class CsrProduct:
@@ -103,8 +102,8 @@ class CsrProduct:
         """See ``Product``."""
         if out.shape[1] == 1:
             vectors = X.reshape(-1), start.reshape(-1), out.reshape(-1)
-            return [(COMPUTE, csr_vector, (*self.arrays, *vectors, *epilogue))]
-        return [(COMPUTE, csr_batch, (*self.arrays, X, start, out, *epilogue))]
+            return [(COMPUTE, csr_vector, (*self.arrays, *vectors, epilogue))]
+        return [(COMPUTE, csr_batch, (*self.arrays, X, start, out, epilogue))]
 
 
 def weights_kept(block: Block) -> int:

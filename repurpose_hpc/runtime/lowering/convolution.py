@@ -20,7 +20,7 @@ from repurpose_hpc.runtime.buffers import Scratch
 from repurpose_hpc.runtime.calls import COMPUTE, PACK, Call
 from repurpose_hpc.runtime.context import Context
 from repurpose_hpc.runtime.lowering.blocks import NO_ACTIVATION, Epilogue, Product, choose_product
-from repurpose_hpc.runtime.lowering.local import as_maps, as_rows, steps, two
+from repurpose_hpc.runtime.lowering.local import as_maps, as_rows, on_two_axes, two
 from repurpose_hpc.runtime.schedule.threads import on_threads
 
 # From a block's weights.
@@ -99,10 +99,10 @@ class Patches:
         for first in range(0, rows, most):
             last = min(first + most, rows)
             seen = tile[: depth * (last - first) * width].reshape(depth, (last - first) * width)
-            cut = x, first, maps, two(window.kernel), *steps(window), seen
+            cut = x, first, maps, on_two_axes(window), seen
             calls.append((COMPUTE, patches, cut))
             calls.append((COMPUTE, np.matmul, (self.weights, seen, product[:, first * width : last * width])))
-        return [*calls, (COMPUTE, finish, (start, product, out, *epilogue))]
+        return [*calls, (COMPUTE, finish, (start, product, out, epilogue))]
 
 
 class Direct:
@@ -124,7 +124,7 @@ class Direct:
         window, x = self.window, as_maps(X, self.window.positions)
         target = as_maps(out.reshape(len(out), X.shape[1], out.shape[1] // X.shape[1]), window.out)
         first = target if start is out else start.reshape(-1, 1, 1, 1)
-        arguments = self.weights, x, two(window.kernel), *steps(window), first, target, *epilogue
+        arguments = self.weights, x, on_two_axes(window), first, target, epilogue
         return [(COMPUTE, convolve_direct, arguments)]
 
 

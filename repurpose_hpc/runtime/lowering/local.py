@@ -10,6 +10,7 @@ import numpy as np
 
 from repurpose_hpc.kernels import (
     COMBINATION_CODES,
+    Window2D,
     activate_in_place,
     affine,
     average_pool,
@@ -107,7 +108,7 @@ def _affine(op: Affine, spaces: Sequence[Space], hosting: Hosting, epilogue: Epi
     rows = hosting.neurons(spaces[-1].name)
     both = np.broadcast_arrays(op.scale[rows], op.shift[rows])
     scale, shift = (np.array(each, order="C") for each in both)
-    return lambda x, out: [(affine, (scale, x, shift, out, *epilogue))]
+    return lambda x, out: [(affine, (scale, x, shift, out, epilogue))]
 
 
 @lowers(Depthwise, epilogue=True)
@@ -118,22 +119,22 @@ def _depthwise(op: Depthwise, spaces: Sequence[Space], hosting: Hosting, epilogu
 
     def make(x: np.ndarray, out: np.ndarray) -> list:
         x, out = as_maps(x, window.positions), as_maps(out, window.out)
-        return [(depthwise, (weights, x, *steps(window), start, out, *epilogue))]
+        return [(depthwise, (weights, x, on_two_axes(window), start, out, epilogue))]
 
     return make
 
 
 @lowers(Pool)
 def _pool(op: Pool, spaces: Sequence[Space], hosting: Hosting, _: Epilogue) -> Maker:
-    window, kernel = op.window, two(op.window.kernel)
+    window = op.window
     behind = (last - size for last, size in zip(two(op.extent), two(window.positions), strict=True))
     counted = (*two(window.pads, 0), *behind) if op.count_padding else (0, 0, 0, 0)
 
     def make(x: np.ndarray, out: np.ndarray) -> list:
         x, out = as_maps(x, window.positions), as_maps(out, window.out)
         if op.kind == "max":
-            return [(max_pool, (x, kernel, *steps(window), out))]
-        return [(average_pool, (x, kernel, *steps(window), counted, out))]
+            return [(max_pool, (x, on_two_axes(window), out))]
+        return [(average_pool, (x, on_two_axes(window), counted, out))]
 
     return make
 
@@ -147,7 +148,7 @@ def _rearrange(op: Rearrange, spaces: Sequence[Space], hosting: Hosting, _: Epil
 @lowers(Combine, epilogue=True)
 def _combine(op: Combine, spaces: Sequence[Space], hosting: Hosting, epilogue: Epilogue) -> Maker:
     code = COMBINATION_CODES[op.kind]
-    return lambda left, right, out: [(combine, (code, left, right, out, *epilogue))]
+    return lambda left, right, out: [(combine, (code, left, right, out, epilogue))]
 
 
 @lowers(Select)
@@ -180,9 +181,9 @@ def as_maps(x: np.ndarray, positions: tuple[int, ...]) -> np.ndarray:
     return x.reshape(*x.shape[:2], *two(positions))
 
 
-def steps(window: Window) -> tuple[tuple[int, int], ...]:
-    """Strides, dilations and pads of a window, for two axes."""
-    return two(window.strides), two(window.dilations), two(window.pads, 0)
+def on_two_axes(window: Window) -> Window2D:
+    """The window as the kernels take it."""
+    return Window2D(two(window.kernel), two(window.strides), two(window.dilations), two(window.pads, 0))
 
 
 def two(sizes: tuple[int, ...], missing: int = 1) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from repurpose_hpc.runtime.exchange.messages import Request
 from repurpose_hpc.runtime.lowering.local import LocalStep
 from repurpose_hpc.runtime.lowering.lower import Step
 from repurpose_hpc.runtime.lowering.mixings import MixingStep
-from repurpose_hpc.runtime.schedule.replay import carry_out, taped
+from repurpose_hpc.runtime.schedule.replay import carry_out, record
 from repurpose_hpc.runtime.schedule.rounds import Round
 from repurpose_hpc.runtime.schedule.threads import on_threads
 
@@ -69,7 +69,7 @@ class Schedule:
         self._requests = [request for calls in calls_of_parts for request in calls.requests.values()]
         beginning = [call for request in self._requests for call in request.begin]
         calls = [*beginning, *_in_turns([part_calls.rounds for part_calls in calls_of_parts])]
-        self._steps = taped(on_threads(calls, context.threads), dtype, context.formats)
+        self._steps = record(on_threads(calls, context.threads), dtype, context.formats)
 
     def run(self, X: np.ndarray, seconds: np.ndarray) -> np.ndarray:
         """Compute the outputs of X (columns, batch), adding to ``seconds`` by phase."""

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numba
-import numpy as np
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.kernels import aligned, convolve_direct, csr_batch, csr_vector, dense
-from repurpose_hpc.kernels.dense import tiles_size
-from repurpose_hpc.kernels.parallel import (
-    convolve_threads,
-    csr_threads,
-    dense_threads,
-    row_shares,
-)
+from repurpose_hpc.kernels.registry import REGISTRY
 from repurpose_hpc.mpi.hosts import cores_per_rank
 from repurpose_hpc.process import openblas
 from repurpose_hpc.runtime.calls import Call
@@ -38,7 +30,8 @@ def check_threads(threads: int, comm: MPI.Comm) -> None:
         return
     from mpi4py import MPI
 
-    most = max(1, min(cores_per_rank(comm), comm.allreduce(numba.config.NUMBA_NUM_THREADS, MPI.MIN)))
+    launched = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # made from the environment
+    most = max(1, min(cores_per_rank(comm), comm.allreduce(launched, MPI.MIN)))
     if threads > most:
         raise UserError(
             f"--threads {threads}: expected at most {most}, the cores that there are for each rank; "
@@ -65,37 +58,8 @@ def on_threads(calls: Iterable[Call], threads: int) -> list[Call]:
 
 def _shared(call: Call, threads: int) -> Call:
     phase, function, arguments = call
-    if function not in _MAKERS:
+    variant = REGISTRY.variant(function)
+    if variant is None:
         return call
-    work, made = _MAKERS[function](threads, *arguments)
-    return call if work < LEAST_WORK else (phase, *made)
-
-
-# From the threads and the arguments of a kernel: its multiplications, and what does the same with threads.
-def _dense(threads: int, panels: np.ndarray, scales: np.ndarray, X: np.ndarray, *rest: object) -> tuple:
-    batch = X.shape[1]
-    shares = row_shares(np.arange(len(panels) + 1), threads)
-    tiles = aligned((threads, tiles_size(batch, panels.shape[2])), X.dtype)
-    return panels.size * batch, (dense_threads, (panels, scales, X, *rest, shares, tiles))
-
-
-def _csr(
-    threads: int, data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, X: np.ndarray, *rest: object
-) -> tuple:
-    columns = X.size // max(1, len(X))
-    return data.size * columns, (csr_threads, (data, indices, indptr, X, *rest, row_shares(indptr, threads)))
-
-
-def _convolution(threads: int, weights: np.ndarray, *rest: object) -> tuple:
-    *_, out, _code, _alpha, _beta = rest
-    positions = out.size // max(1, len(out))
-    shares = row_shares(np.arange(len(weights) + 1), threads)
-    return weights.size * positions, (convolve_threads, (weights, *rest, shares))
-
-
-_MAKERS: dict[Callable, Callable[..., tuple]] = {
-    dense: _dense,
-    csr_vector: _csr,
-    csr_batch: _csr,
-    convolve_direct: _convolution,
-}
+    work, extra = variant.share(threads, *arguments)
+    return call if work < LEAST_WORK else (phase, variant.function, (*arguments, *extra))

@@ -24,6 +24,7 @@ import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.kernels import aligned, await_read, collect, publish
+from repurpose_hpc.kernels.llvm.addresses import SIGNATURES
 from repurpose_hpc.runtime.buffers import Part
 from repurpose_hpc.runtime.calls import EXCHANGE, WAIT, Call
 from repurpose_hpc.runtime.exchange.exchange import Exchange
@@ -206,9 +207,10 @@ class _Idle:
         from mpi4py import MPI
 
         self._found, self._status = np.zeros(1, np.intc), np.zeros(MPI._sizeof(MPI.Status), np.uint8)
-        outputs = self._found.ctypes.data, self._status.ctypes.data
-        arguments = MPI.ANY_SOURCE, MPI.ANY_TAG, handle(comm), *outputs
-        self.call = np.array([function("MPI_Iprobe").address, len(arguments), *arguments], np.int64)
+        arguments = MPI.ANY_SOURCE, MPI.ANY_TAG, handle(comm), self._found.ctypes.data
+        arguments = *arguments, self._status.ctypes.data
+        probe = function("MPI_Iprobe")
+        self.call = np.array([probe.address, SIGNATURES.index(probe.signature), *arguments], np.int64)
 
 
 def _whole_lines(size: int) -> int:
