@@ -9,7 +9,7 @@ from time import perf_counter
 import numpy as np
 
 from repurpose_hpc.kernels import Recording, Types
-from repurpose_hpc.kernels.jit import is_plain
+from repurpose_hpc.kernels.jit import bound, is_plain
 from repurpose_hpc.kernels.registry import REGISTRY
 from repurpose_hpc.model.comm_dtype import CODES, code_dtype
 from repurpose_hpc.runtime.calls import PHASES, Call
@@ -52,11 +52,14 @@ class Replay:
 
 
 def record(calls: Iterable[Call], dtype: np.dtype, formats: Formats) -> list[Call | Replay]:
-    """``calls`` in order, those that follow one another and can be on a recording as one."""
+    """``calls`` in order, those that follow one another and can be on a recording as one.
+
+    Other kernels are bound to the types of their arguments.
+    """
     steps: list[Call | Replay] = []
     for recordable, group in groupby(calls, _can_be_recorded):
         calls_in_a_row = list(group)
-        steps += [Replay(calls_in_a_row, dtype, formats)] if recordable else calls_in_a_row
+        steps += [Replay(calls_in_a_row, dtype, formats)] if recordable else map(_bound, calls_in_a_row)
     return steps
 
 
@@ -70,6 +73,11 @@ def carry_out(steps: Iterable[Call | Replay], seconds: np.ndarray) -> None:
             began = perf_counter()
             function(*arguments)
             seconds[PHASES.index(phase)] += perf_counter() - began
+
+
+def _bound(call: Call) -> Call:
+    phase, function, arguments = call
+    return phase, bound(function, arguments), arguments
 
 
 def _can_be_recorded(call: Call) -> bool:

@@ -14,6 +14,7 @@ import pytest
 from repurpose_hpc import kernels
 from repurpose_hpc.kernels import Types
 from repurpose_hpc.kernels.arguments import EPILOGUE, FLOAT, INTEGERS, REAL, WINDOW, Array
+from repurpose_hpc.kernels.jit import bound
 from repurpose_hpc.kernels.registry import Need, Registry
 from repurpose_hpc.kernels.replay import Recording
 
@@ -148,3 +149,12 @@ def lambda_named(parameter):
             return None
 
     return f
+
+
+def test_a_bound_kernel_does_the_same():
+    values, same = np.array([-1.0, 2.0]), np.array([-1.0, 2.0])
+    arguments = values, kernels.ACTIVATION_CODES["relu"], 0.0, 0.0
+    bound(kernels.activate_in_place, arguments)(*arguments)
+    kernels.activate_in_place(same, *arguments[1:])
+    np.testing.assert_array_equal(values, same)
+    assert bound(np.copyto, arguments) is np.copyto
