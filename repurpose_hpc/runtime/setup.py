@@ -99,7 +99,7 @@ def settle(options: RunOptions, stored: StoredPlan, comm: MPI.Comm) -> Formats:
     Raises:
         SystemExit: on every rank, after a message: something cannot be done with this plan, or here.
     """
-    formats = Formats(options.weights_dtype, options.comm_dtype or stored.plan.wire)
+    formats = Formats(options.weights_dtype, options.comm_dtype or stored.plan.comm_dtype)
     with collectively(comm):
         _check_scales(formats, stored)
         if options.certify:
