@@ -6,8 +6,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 
 import environment
@@ -42,10 +40,10 @@ def base_results(commit: str) -> dict[str, Path]:
     if not folder.exists():
         with finished(folder) as unfinished:
             unfinished.mkdir()
-            for name, path in results_of(Tree(tree.root, tree.inputs, unfinished)):
-                if isinstance(path, CaseFailed):
-                    raise CaseFailed(f"the base failed: {name}: {path}")
-                print(f"base     {name}", flush=True)
+            for result in Tree(tree.root, tree.inputs, unfinished).do_all():
+                if result.failure:
+                    raise CaseFailed(f"the base failed: {result.name}: {result.failure}")
+                print(f"base     {result.seconds:4.1f} s  {result.name}", flush=True)
     return tree.places()
 
 
@@ -55,19 +53,15 @@ def report(expected: dict[str, Path]) -> list[str]:
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir()
     differing = []
-    for name, path in results_of(Tree(environment.ROOT, make_inputs(), results)):
-        difference = f"failed: {path}" if isinstance(path, CaseFailed) else ""
-        difference = difference or compare.first_difference(expected[name], path)
+    for result in Tree(environment.ROOT, make_inputs(), results).do_all():
+        difference = result.failure or compare.first_difference(expected[result.name], result.path)
         if difference:
-            differing.append(f"{name}: {difference}")
-        print(f"differs  {differing[-1]}" if difference else f"equal    {name}", flush=True)
+            differing.append(f"{result.name}: {difference}")
+        verdict = "differs" if difference else "equal  "
+        print(
+            f"{verdict}  {result.seconds:4.1f} s  {differing[-1] if difference else result.name}", flush=True
+        )
     return differing
-
-
-def results_of(tree: Tree) -> Iterator[tuple[str, Path | CaseFailed]]:
-    """Do all cases by ``tree``, the restructurings first."""
-    tree.check_imports()
-    return chain(tree.restructure_all(), tree.infer_all())
 
 
 def _commit(base: str) -> str:

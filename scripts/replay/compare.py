@@ -66,18 +66,20 @@ def _of_objects(one: h5py.Group | h5py.Dataset, other: h5py.Group | h5py.Dataset
 def of_values(one: object, other: object) -> str:
     """The first difference between two values that HDF5 holds: arrays, numbers, texts, JSON."""
     left, right = np.asarray(one), np.asarray(other)
-    texts = _json(left), _json(right)
-    if None not in texts:
-        return _of_json(*texts)
-    if (left.dtype, left.shape) != (right.dtype, right.shape):
+    said = _json(left), _json(right)
+    if None not in said:
+        return _of_json(*said)
+    texts = left.dtype.kind in "OSU" and right.dtype.kind in "OSU"
+    if left.shape != right.shape or (left.dtype != right.dtype and not texts):
         return f": {left.dtype} of shape {left.shape} | {right.dtype} of shape {right.shape}"
     # Numbers as bytes: NaNs are equal to themselves, and 0 is not -0.
-    unequal = left != right if left.dtype.kind in "OSU" else (_bytes(left) != _bytes(right)).any(axis=-1)
+    unequal = np.asarray(left != right) if texts else (_bytes(left) != _bytes(right)).any(axis=-1)
     if not unequal.any():
         return ""
     index = tuple(map(int, np.argwhere(unequal)[0]))
     place = f"[{', '.join(map(str, index))}]" if index else ""
-    return f"{place}: {left[index]!r} | {right[index]!r} ({np.count_nonzero(unequal)} of {left.size} differ)"
+    values = f"{left[index].item()!r} | {right[index].item()!r}"
+    return f"{place}: {values} ({np.count_nonzero(unequal)} of {left.size} differ)"
 
 
 def _bytes(values: np.ndarray) -> np.ndarray:

@@ -8,12 +8,14 @@ import platform
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import environment
 
@@ -29,6 +31,22 @@ WHERE_IMPORTED = "import repurpose_hpc, repurpose_hpc.kernels as k; print(repurp
 
 class CaseFailed(Exception):
     """A command ended with another status than 0; the message is what it printed last."""
+
+
+class Result(NamedTuple):
+    """What came of a case.
+
+    Attributes:
+        name: of the case.
+        path: of its shards or its outputs.
+        failure: what went wrong; empty if nothing did.
+        seconds: that the command took.
+    """
+
+    name: str
+    path: Path
+    failure: str
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -56,22 +74,21 @@ class Tree:
         shards = {_title(cut): self.results / cut.name for cut in CUTS}
         return shards | {_title(run): self._output(run) for run in RUNS}
 
-    def restructure_all(self) -> Iterator[tuple[str, Path | CaseFailed]]:
-        """Name and shards, or what went wrong, of every ``Cut``; as many at a time as there are cores."""
+    def do_all(self) -> Iterator[Result]:
+        """Do every case, the restructurings first, in the order of the table."""
+        self.check_imports()
+        # As many at a time as there are cores, for each computes with one.
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             yield from pool.map(self._restructure, CUTS)
-
-    def infer_all(self) -> Iterator[tuple[str, Path | CaseFailed]]:
-        """Name and outputs, or what went wrong, of every ``Run``; of the shards that were made."""
         # One at a time: the ranks of a job wait for each other, and take all cores to do so.
         yield from map(self._infer, RUNS)
 
-    def _restructure(self, cut: Cut) -> tuple[str, Path | CaseFailed]:
+    def _restructure(self, cut: Cut) -> Result:
         shards = self.results / cut.name
         command = ["-m", "repurpose_hpc.restructure", *self._files(cut.network), *cut.options.split()]
-        return _title(cut), self._made(shards, cut.ranks, [*command, "--out", str(shards)])
+        return self._result(cut, shards, [*command, "--out", str(shards)])
 
-    def _infer(self, run: Run) -> tuple[str, Path | CaseFailed]:
+    def _infer(self, run: Run) -> Result:
         output = self._output(run)
         command = ["-m", "repurpose_hpc.infer"]
         if run.source in networks.NETWORKS:
@@ -81,7 +98,7 @@ class Tree:
             source = ["--shards", str(self.results / run.source)]
         data = ["--input", str(networks.data_path(self.inputs, network)), "--output", str(output)]
         command += [*source, *data, "--repeat", "0", *run.options.split()]
-        return _title(run), self._made(output, run.ranks, command)
+        return self._result(run, output, command)
 
     def _output(self, run: Run) -> Path:
         return self.results / f"{_title(run).replace(' ', '_')}.h5"
@@ -90,13 +107,14 @@ class Tree:
         model, data = networks.model_path(self.inputs, network), networks.data_path(self.inputs, network)
         return [str(model), "--calibration", str(data)]
 
-    def _made(self, path: Path, ranks: int, arguments: list[str]) -> Path | CaseFailed:
-        launcher = environment.mpi_command(PYTHON, ranks) if ranks else [str(PYTHON)]
+    def _result(self, case: Cut | Run, path: Path, arguments: list[str]) -> Result:
+        launcher = environment.mpi_command(PYTHON, case.ranks) if case.ranks else [str(PYTHON)]
+        began, failure = time.monotonic(), ""
         try:
             self._run([*launcher, *arguments])
-        except CaseFailed as failure:
-            return failure
-        return path
+        except CaseFailed as failed:
+            failure = str(failed)
+        return Result(_title(case), path, failure, time.monotonic() - began)
 
     def _run(self, command: list[str]) -> str:
         env = environment.mpi_environment() | {
