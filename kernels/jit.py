@@ -31,7 +31,7 @@ _ONLY_LOOPS = dict.fromkeys(
 
 def is_plain() -> bool:
     """Say if kernels are ordinary functions, without the compiler."""
-    return bool(numba.config.DISABLE_JIT)  # type: ignore[attr-defined]  # made from the environment
+    return bool(numba.config.DISABLE_JIT)
 
 
 def jit(function: Callable) -> Callable:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import h5py
 import numpy as np
@@ -270,7 +270,7 @@ def _as_labels(y: np.ndarray, samples: int, path: Path) -> np.ndarray:
     return y.astype(np.int64)
 
 
-def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, whether in Fortran order, and dtype of the array that ``file`` goes on to hold."""
     version = np.lib.format.read_magic(file)
     if version == (1, 0):

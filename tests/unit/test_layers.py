@@ -14,7 +14,8 @@ studies  bench  report  forecast  doctor  probe
 runtime  restructure
 plan
 model  kernels
-mpi  process  io  bundled
+mpi
+process  io  bundled
 errors
 """
 ROW = {room: row for row, line in enumerate(LAYERS.split("\n")) for room in line.split()}

@@ -173,7 +173,7 @@ def _select(op: Select, spaces: Sequence[Space], hosting: Hosting, _: Epilogue) 
 
 
 # Operations that can apply an activation to what they compute.
-ENDING = (Mixing, *_WITH_EPILOGUE)
+ENDING: tuple[type[Operation], ...] = (Mixing, *_WITH_EPILOGUE)
 
 
 def as_maps(x: np.ndarray, positions: tuple[int, ...]) -> np.ndarray:

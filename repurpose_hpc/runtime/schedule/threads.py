@@ -30,7 +30,7 @@ def check_threads(threads: int, comm: MPI.Comm) -> None:
         return
     from mpi4py import MPI
 
-    launched = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # made from the environment
+    launched = numba.config.NUMBA_NUM_THREADS
     most = max(1, min(cores_per_rank(comm), comm.allreduce(launched, MPI.MIN)))
     if threads > most:
         raise UserError(

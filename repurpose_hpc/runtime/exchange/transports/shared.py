@@ -207,8 +207,8 @@ class _Idle:
         from mpi4py import MPI
 
         self._found, self._status = np.zeros(1, np.intc), np.zeros(MPI._sizeof(MPI.Status), np.uint8)
-        arguments = MPI.ANY_SOURCE, MPI.ANY_TAG, handle(comm), self._found.ctypes.data
-        arguments = *arguments, self._status.ctypes.data
+        outputs = self._found.ctypes.data, self._status.ctypes.data
+        arguments = MPI.ANY_SOURCE, MPI.ANY_TAG, handle(comm), *outputs
         probe = function("MPI_Iprobe")
         self.call = np.array([probe.address, SIGNATURES.index(probe.signature), *arguments], np.int64)
 
