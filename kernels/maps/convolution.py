@@ -175,8 +175,11 @@ def convolve_threads(
     shares: np.ndarray,
 ) -> None:
     """``convolve_direct`` by several threads, each with its ``shares`` of the panels of neurons."""
+    # Numba hands no named tuples to threads.
+    (kernel, strides, dilations, pads), (code, alpha, beta) = window, epilogue
     for t in numba.prange(len(shares) - 1):
         first, last = shares[t], shares[t + 1]
         rows = slice(first * PANEL_NEURONS, min(last * PANEL_NEURONS, len(out)))
         some = weights[first:last]
-        convolve_direct(some, x, window, start[rows], out[rows], epilogue)
+        own = Window2D(kernel, strides, dilations, pads)
+        convolve_direct(some, x, own, start[rows], out[rows], Epilogue(code, alpha, beta))

@@ -102,10 +102,12 @@ def csr_threads(
     shares: np.ndarray,
 ) -> None:
     """``csr_vector``, or ``csr_batch`` for X with two axes, by threads with their ``shares`` of the rows."""
+    code, alpha, beta = epilogue  # Numba hands no named tuples to threads
     for t in numba.prange(len(shares) - 1):
         first, last = shares[t], shares[t + 1]
         ends, begun, done = indptr[first : last + 1], start[first:last], out[first:last]
+        end = Epilogue(code, alpha, beta)
         if X.ndim == 1:
-            csr_vector(data, indices, ends, X, begun, done, epilogue)
+            csr_vector(data, indices, ends, X, begun, done, end)
         else:
-            csr_batch(data, indices, ends, X, begun, done, epilogue)
+            csr_batch(data, indices, ends, X, begun, done, end)

@@ -322,6 +322,7 @@ def dense_threads(
         tiles: (threads, at least ``tiles_size``).
     """
     batch, threads, R = X.shape[1], len(tiles), panels.shape[2]
+    code, alpha, beta = epilogue  # Numba hands no named tuples to threads
     slabs = X.reshape(-1)
     if needs_slabs(batch):
         slabs, count = scratch, slab_count(batch)
@@ -331,4 +332,5 @@ def dense_threads(
         first, last = shares[t], shares[t + 1]
         rows = slice(first * R, min(last * R, len(out)))
         some = panels[first:last]
-        multiply_panels(some, scales[rows], slabs, start[rows], out[rows], tiles[t], epilogue)
+        end = Epilogue(code, alpha, beta)
+        multiply_panels(some, scales[rows], slabs, start[rows], out[rows], tiles[t], end)
