@@ -32,9 +32,11 @@ def _of_files(one: Path, other: Path) -> str:
         left, right = _objects(first), _objects(second)
         if difference := _of_names(set(left), set(right)):
             return difference
-        for name in left:
-            if difference := _of_objects(left[name], right[name]):
-                return f"{name}{difference}"
+        # Attributes afterwards: one of them identifies the plan, which says only that something is different.
+        for compared in (_of_contents, _of_attributes):
+            for name in left:
+                if difference := compared(left[name], right[name]):
+                    return f"{name}{difference}"
     return ""
 
 
@@ -51,19 +53,21 @@ def _of_names(one: set[str], other: set[str]) -> str:
     return f"{name} only in {'the base' if name in one else 'the working tree'}"
 
 
-def _of_objects(one: h5py.Group | h5py.Dataset, other: h5py.Group | h5py.Dataset) -> str:
+def _of_contents(one: h5py.Group | h5py.Dataset, other: h5py.Group | h5py.Dataset) -> str:
+    if isinstance(one, h5py.Dataset) != isinstance(other, h5py.Dataset):
+        return ": a dataset on one side, a group on the other"
+    return _of_values(one[()], other[()]) if isinstance(one, h5py.Dataset) else ""
+
+
+def _of_attributes(one: h5py.Group | h5py.Dataset, other: h5py.Group | h5py.Dataset) -> str:
     left, right = ({name: item.attrs[name] for name in set(item.attrs) - PROVENANCE} for item in (one, other))
     if difference := _of_names(set(left), set(right)):
         return f" attribute {difference}"
-    for name in sorted(left):
-        if difference := of_values(left[name], right[name]):
-            return f" attribute {name}{difference}"
-    if isinstance(one, h5py.Dataset) != isinstance(other, h5py.Dataset):
-        return ": a dataset on one side, a group on the other"
-    return of_values(one[()], other[()]) if isinstance(one, h5py.Dataset) else ""
+    found = ((name, _of_values(left[name], right[name])) for name in sorted(left))
+    return next((f" attribute {name}{difference}" for name, difference in found if difference), "")
 
 
-def of_values(one: object, other: object) -> str:
+def _of_values(one: object, other: object) -> str:
     """The first difference between two values that HDF5 holds: arrays, numbers, texts, JSON."""
     left, right = np.asarray(one), np.asarray(other)
     said = _json(left), _json(right)
