@@ -56,7 +56,7 @@ def uniform_budgets() -> Iterator[None]:
     restructure_mixing = driver._Restructuring._restructure_mixing
 
     def alone(run: driver._Restructuring, number: int, *args: object) -> None:
-        mine = run.options.budget * run._dense_cost(run.mixings[number].source)
+        mine = run.options.comm_budget * run._dense_cost(run.mixings[number].source)
         with patch.object(driver, "price_for", lambda mixings, _: price_for(mixings[:1], mine)):
             restructure_mixing(run, number, *args)
 

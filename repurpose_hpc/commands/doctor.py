@@ -12,16 +12,17 @@ of each rank, ``bound``, ``memory`` left, bytes, and ``shard_bytes``), ``blas``,
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repurpose_hpc.commands.parser import Parser
+from repurpose_hpc.commands.parser import Parser, make
 from repurpose_hpc.doctor.facts import Facts, collect
 from repurpose_hpc.doctor.findings import by_host, errors, mib, warnings
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import Declared, option, path, report_file
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.mpi.launch import check_launch, launched
@@ -47,7 +48,7 @@ def run(argv: list[str], comm: MPI.Comm, library: str, import_seconds: float) ->
         SystemExit: on every rank: 2 for a wrong command line, 1 if something would fail.
     """
     with collectively(comm):
-        args = _parse(argv, speaks=comm.rank == 0)
+        args = parse(argv, comm.size, speaks=comm.rank == 0)
         wrong = _launch_errors(comm.size, library)
     workers = None
     with collectively(comm):
@@ -157,12 +158,34 @@ def _shards(directory: Path | None, workers: int | None, comm: MPI.Comm) -> list
     return [directory / PLAN_FILE, *(shard_path(directory, worker) for worker in hosted)]
 
 
-def _parse(argv: list[str], speaks: bool) -> argparse.Namespace:
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Declared):
+    """The shards that a job would run."""
+
+    shards: Path | None = option(None, kind=path("shards"), metavar="DIR", help="see whether these fit")
+    report: Path | None = report_file()
+
+
+def make_parser(speaks: bool) -> Parser:
+    """The parser."""
     parser = Parser(
         speaks=speaks,
         prog="repurpose_hpc doctor",
         description="Say what a job would run on and what would go wrong; start it as infer will be started.",
     )
-    parser.add_argument("--shards", type=Path, metavar="DIR", help="see whether these fit")
-    parser.add_argument("--report", type=Path, metavar="FILE.json", help="the same, for scripts")
-    return parser.parse_args(argv)
+    parser.add(Arguments)
+    return parser
+
+
+def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments:
+    """The command line.
+
+    Args:
+        argv: without the program's name.
+        ranks: of the job.
+        speaks: whether this rank prints the help.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    return make(Arguments, make_parser(speaks).read(argv))

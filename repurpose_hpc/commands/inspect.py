@@ -13,13 +13,16 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from repurpose_hpc.commands.parser import Parser, positive
+from repurpose_hpc.commands.parser import Parser, make
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import Declared, integer, option, path, report_file
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
@@ -31,7 +34,7 @@ from repurpose_hpc.report import text as report
 def main() -> None:
     """Run the command of ``sys.argv``; exits with 1 if something in the model is not supported."""
     with alone():
-        args = _parser().parse_args(sys.argv[1:])
+        args = parse(sys.argv[1:])
         result = inspect(args.model, args.workers)
         print(render(result), flush=True)
         if args.report is not None:
@@ -133,19 +136,35 @@ def _table(rows: list[tuple[str, ...]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _parser() -> Parser:
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Declared):
+    """The model, and the workers to count its traffic for."""
+
+    model: Path = option(kind=path("model.npz"), positional=True, help=".onnx, .npz or .safetensors")
+    workers: int = option(4, kind=integer(1), metavar="P", help="parts to count the traffic for")
+    report: Path | None = report_file()
+
+
+def make_parser(speaks: bool) -> Parser:
+    """The parser."""
     parser = Parser(
-        speaks=True,
+        speaks=speaks,
         prog="repurpose_hpc inspect",
         description="Show the spaces and mixings of a model and its dense traffic, or what is not supported.",
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help=".onnx, .npz or .safetensors")
-    parser.add_argument(
-        "--workers",
-        type=positive,
-        default=4,
-        metavar="P",
-        help="to count the traffic for (default %(default)s)",
-    )
-    parser.add_argument("--report", type=Path, metavar="FILE.json", help="the same, for scripts")
+    parser.add(Arguments)
     return parser
+
+
+def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) -> Arguments:
+    """The command line.
+
+    Args:
+        argv: without the program's name.
+        ranks: of the job; None: it has none.
+        speaks: whether this rank prints the help.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    return make(Arguments, make_parser(speaks).read(argv))

@@ -7,14 +7,16 @@ outputs are compared.  Between hosts, further forwards show what leaves the netw
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 import numpy as np
 from mpi4py import MPI
 
-from repurpose_hpc.commands.parser import Parser, integers, positive
+from repurpose_hpc.commands.parser import Parser, make
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import Declared, batches, integer, number, option, path, precision
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.mpi.hosts import Hosts
 from repurpose_hpc.mpi.launch import check_launch
@@ -45,7 +47,7 @@ def run(argv: list[str], comm: MPI.Comm, library: str) -> None:
     """
     with collectively(comm):
         check_launch(comm.size, library)
-        args = parse(argv, speaks=comm.rank == 0)
+        args = parse(argv, comm.size, speaks=comm.rank == 0)
         _check_ranks(comm.size, args.ranks)
     dtype = np.dtype(args.dtype)
     stored, shards = load_shards(args.shards, dtype, comm)
@@ -70,22 +72,40 @@ def run(argv: list[str], comm: MPI.Comm, library: str) -> None:
             report.write(args.report, {"batches": rows})
 
 
-def parse(argv: list[str], speaks: bool) -> argparse.Namespace:
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Declared):
+    """What a launch of ``scaling`` measures."""
+
+    shards: Path = option(kind=path("shards"), metavar="DIR", help="what to run")
+    ranks: int = option(kind=integer(1), metavar="P", help="how many ranks there should be")
+    batches: tuple[int, ...] = batches(MISSING)
+    repeat: int = option(kind=integer(1), metavar="N", help="most forwards to time")
+    seconds: float = option(
+        kind=number(least=0), metavar="S", unit="seconds", help="fewer where they take longer"
+    )
+    dtype: str = precision(MISSING)
+    report: Path = option(kind=path("report.json"), metavar="FILE.json", help="gets the findings")
+
+
+def make_parser(speaks: bool) -> Parser:
+    """The parser."""
+    parser = Parser(speaks=speaks, prog="repurpose_hpc point", description="Time some shards.")
+    parser.add(Arguments)
+    return parser
+
+
+def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments:
     """The command line.
+
+    Args:
+        argv: without the program's name.
+        ranks: of the job.
+        speaks: whether this rank prints the help.
 
     Raises:
         UsageError: it is wrong.
     """
-    parser = Parser(speaks=speaks, prog="repurpose_hpc point", description="Time some shards.")
-    add = parser.add_argument
-    add("--shards", type=Path, required=True, metavar="DIR", help="what to run")
-    add("--ranks", type=positive, required=True, metavar="P", help="how many ranks there should be")
-    add("--batches", type=integers, required=True, metavar="B,B,...", help="samples per forward")
-    add("--repeat", type=positive, required=True, metavar="N", help="most forwards to time")
-    add("--seconds", type=float, required=True, metavar="S", help="fewer where they take longer")
-    add("--dtype", choices=("float32", "float64"), required=True)
-    add("--report", type=Path, required=True, metavar="FILE.json", help="gets the findings")
-    return parser.parse_args(argv)
+    return make(Arguments, make_parser(speaks).read(argv))
 
 
 class Measuring:

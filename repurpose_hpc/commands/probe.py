@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from repurpose_hpc import __version__
-from repurpose_hpc.commands.parser import Parser, positive
+from repurpose_hpc.commands.parser import Parser, make
+from repurpose_hpc.fields import Declared, integer, option, path
 from repurpose_hpc.forecast.machine import THIS_FILE, MachineModel, parse_machine, write_machine
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.mpi.agreement import collectively
@@ -35,17 +38,18 @@ def run(argv: list[str], comm: MPI.Comm, library: str) -> None:
     """
     with collectively(comm):
         check_launch(comm.size, library)
-        args = _parser(speaks=comm.rank == 0).parse_args(argv)
+        args = parse(argv, comm.size, speaks=comm.rank == 0)
+    out = args.out or cache_directory() / THIS_FILE
     with collectively(comm):
         if comm.rank == 0:
-            if args.out.parent == cache_directory():
-                args.out.parent.mkdir(parents=True, exist_ok=True)
-            check_writable(args.out)
+            if args.out is None:
+                out.parent.mkdir(parents=True, exist_ok=True)
+            check_writable(out)
     machine = measure(comm, args.ranks_per_node)
     with collectively(comm):
         if comm.rank == 0:
-            write_machine(args.out, machine)
-            print(render(machine), f"written to {args.out}", sep="\n", flush=True)
+            write_machine(out, machine)
+            print(render(machine), f"written to {out}", sep="\n", flush=True)
 
 
 def measure(comm: MPI.Comm, per_node: int | None) -> MachineModel:
@@ -111,24 +115,47 @@ def render(machine: MachineModel) -> str:
     return "\n".join(lines)
 
 
-def _parser(speaks: bool) -> Parser:
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Declared):
+    """Where the result goes, and what counts as a node."""
+
+    out: Path | None = option(
+        None,
+        kind=path("machine.json"),
+        metavar="FILE.json",
+        default_text="where forecast finds the machine 'this'",
+        help="gets the machine file",
+    )
+    ranks_per_node: int | None = option(
+        None,
+        kind=integer(1),
+        metavar="K",
+        default_text="those that share memory",
+        help="consecutive ranks that count as a node",
+    )
+
+
+def make_parser(speaks: bool) -> Parser:
+    """The parser."""
     parser = Parser(
         speaks=speaks,
         prog="repurpose_hpc probe",
         description="Measure kernels, memory and links, for repurpose_hpc forecast. Start it with a rank for "
         "every core, on two nodes where there is a network.",
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=cache_directory() / THIS_FILE,
-        metavar="FILE.json",
-        help="where the result goes (default %(default)s, which forecast calls 'this')",
-    )
-    parser.add_argument(
-        "--ranks-per-node",
-        type=positive,
-        metavar="K",
-        help="consecutive ranks that count as a node (default: those that share memory)",
-    )
+    parser.add(Arguments)
     return parser
+
+
+def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments:
+    """The command line.
+
+    Args:
+        argv: without the program's name.
+        ranks: of the job.
+        speaks: whether this rank prints the help.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    return make(Arguments, make_parser(speaks).read(argv))

@@ -5,13 +5,17 @@ Without a launcher MPI is not even started, and threads share the work.  Under `
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from repurpose_hpc.commands.parser import Parser, make, restructure_options
+from repurpose_hpc.fields import Declared, option, path, precision, report_file
 from repurpose_hpc.process.threads import free_threads, one_thread_per_rank
+from repurpose_hpc.restructure.options import Options
 
 if TYPE_CHECKING:
     from repurpose_hpc.io.samples import Samples
@@ -61,7 +65,7 @@ def _run_together() -> None:
                 _finish(args, result)
 
 
-def _open(args: argparse.Namespace, root: bool) -> tuple[Network, Samples]:
+def _open(args: Arguments, root: bool) -> tuple[Network, Samples]:
     # Imported after the command line is known to be right: SciPy takes its time.
     from repurpose_hpc.io.atomic import check_writable
     from repurpose_hpc.io.samples import open_samples
@@ -72,7 +76,7 @@ def _open(args: argparse.Namespace, root: bool) -> tuple[Network, Samples]:
     return load_model(args.model), open_samples(args.calibration)
 
 
-def _restructure(args: argparse.Namespace, network: Network, samples: Samples, team: Team) -> dict:
+def _restructure(args: Arguments, network: Network, samples: Samples, team: Team) -> dict:
     import numpy as np
 
     from repurpose_hpc.io.progress import Progress
@@ -82,7 +86,7 @@ def _restructure(args: argparse.Namespace, network: Network, samples: Samples, t
     return restructure_to(args.out, network, samples, args.options, np.dtype(args.dtype).type, log, team)
 
 
-def _finish(args: argparse.Namespace, result: dict) -> None:
+def _finish(args: Arguments, result: dict) -> None:
     from repurpose_hpc.report import text as report
     from repurpose_hpc.restructure.job import summary
 
@@ -91,28 +95,42 @@ def _finish(args: argparse.Namespace, result: dict) -> None:
         report.write(args.report, result)
 
 
-def parse(argv: list[str], ranks: int | None, speaks: bool) -> argparse.Namespace:
-    """The command line, with ``options`` made from it.
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Declared):
+    """The files of the command, and with them ``options`` of restructuring."""
 
-    Raises:
-        UsageError: it is wrong.
-    """
-    from repurpose_hpc.commands.parser import Parser, add_dtype, add_restructure_options, restructure_options
+    model: Path = option(kind=path("model.npz"), positional=True, help=".npz, .safetensors or .onnx")
+    out: Path = option(kind=path("shards"), metavar="DIR", help="gets the plan and the shards")
+    calibration: Path = option(
+        kind=path("samples.npz"), metavar="DATA", help="samples like those that the network will see"
+    )
+    dtype: str = precision(help="of the weights in the shards")
+    report: Path | None = report_file(help="what was done, for scripts")
+    options: Options
 
+
+def make_parser(speaks: bool) -> Parser:
+    """The parser."""
     parser = Parser(
         speaks=speaks,
         prog="repurpose_hpc.restructure",
         description="Restructure a trained network for P workers and write one HDF5 shard for each.",
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help=".npz, .safetensors or .onnx")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets the plan and the shards")
-    add_dtype(parser, "of the shards")
-    parser.add_argument("--report", type=Path, metavar="FILE.json", help="the report, for scripts")
-    add_restructure_options(parser)
-    args = parser.parse_args(argv)
-    if args.calibration is None:
-        parser.error("expected --calibration DATA, samples like those that the network will see")
-    if args.workers is None and ranks is None:
-        parser.error("expected --workers P, the number of parts")
-    args.options = restructure_options(args, ranks)
-    return args
+    parser.add(Arguments)
+    parser.add(Options, "restructuring", {"workers": "the number of ranks"})
+    return parser
+
+
+def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) -> Arguments:
+    """The command line.
+
+    Args:
+        argv: without the program's name.
+        ranks: of the job; None: it has none.
+        speaks: whether this rank prints the help.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    given = make_parser(speaks).read(argv)
+    return make(Arguments, given, options=restructure_options(given, ranks))

@@ -1,7 +1,7 @@
 """What follows from forecasts for several numbers of ranks: the best, where more stop paying, a table.
 
 Keys of the report: ``machine``, ``machine_source``, ``model`` (the file or directory), ``input_placement``,
-``wire``, ``batch_size``, ``workers`` (of the shards; null for a model), ``comm_budget`` (assumed for a
+``comm_dtype``, ``batch_size``, ``workers`` (of the shards; null for a model), ``comm_budget`` (assumed for a
 model; null for shards), ``most_ranks`` (that the machine file has links for; null: any number) and
 ``points``.  Of ``restructured`` and ``dense``: ``best_ranks``, ``best_us``, ``speedup`` (over one rank; null
 without that point) and ``paying_ranks`` (see the function).
@@ -62,7 +62,7 @@ def render(result: dict) -> str:
     lines = [
         f"{result['machine']}: {result['machine_source']}",
         f"{result['model']}, input {result['input_placement']}, batches of {result['batch_size']}, ghosts in "
-        f"{result['wire']}; {_basis(result)}",
+        f"{result['comm_dtype']}; {_basis(result)}",
         "microseconds per batch, and what compute, overhead, latency and bytes have in it",
         "",
         *_table(result["points"]),

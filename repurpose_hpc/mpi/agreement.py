@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import typed
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -118,7 +119,7 @@ def alike(comm: MPI.Comm) -> Iterator[None]:
         while not request.Test():
             time.sleep(0.02)
             if time.monotonic() - began > ALIKE_SECONDS:
-                raise UserError(f"on rank {comm.rank} only: {error}") from None
+                raise UserError(f"on rank {comm.rank} only: {typed(error)}") from None
         raise SystemExit(_status(error)) from None
 
 
@@ -143,7 +144,7 @@ def report_failure(error: BaseException, rank: int) -> None:
     """Print the one message of a failure on stderr, after a traceback if it is a defect."""
     before = ""
     if isinstance(error, UserError):
-        message = str(error)
+        message = typed(error)
     elif isinstance(error, KeyboardInterrupt):
         message = "interrupted"
     else:

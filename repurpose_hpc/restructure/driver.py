@@ -104,7 +104,7 @@ def restructure(
 def _whole(network: Network, samples: Samples, options: Options, team: Team) -> Restructured:
     """Nothing eliminated: not by elimination, which drops what the samples do not need, and others may."""
     plan = dense_plan(network, options.workers, options.input_placement, options.machine().part_weights)
-    plan = replace(plan, wire=options.wire, scales={})
+    plan = replace(plan, wire=options.comm_dtype, scales={})
     mixings = list(network.mixings)
     current = Current(network, plan, {mixing.name for mixing in mixings})
     sources = (mixing.source for mixing in mixings)
@@ -129,18 +129,20 @@ class _Restructuring:
         self.team, self.checkpoint = team, checkpoint
         machine = options.machine()
         self.speeds = machine.part_weights / machine.part_weights.sum()
-        shares = neuron_shares(network, self.speeds, options.budget, options.input_placement == "replicated")
+        shares = neuron_shares(
+            network, self.speeds, options.comm_budget, options.input_placement == "replicated"
+        )
         self.machine = replace(machine, part_weights=shares)
         self.mixings = [mixing for mixing in network.mixings if not mixing.fixed]
         self.around = surroundings(network, self._wide)
         self.owners = self._undecided_owners()  # of the free spaces
-        self.plan = Plan(options.workers, options.input_placement, {}, {}, {}, options.wire)
+        self.plan = Plan(options.workers, options.input_placement, {}, {}, {}, options.comm_dtype)
         self.settled: set[str] = set()  # Free spaces around which a mixing is finished or fixed.
         self.finished: set[str] = set()  # Mixings.
         self.propagation = Propagation(network, self.mixings, samples, team)
         self.exact = True  # Whether every mixing so far computes what that of the original does.
         exchanged = dict.fromkeys(mixing.source for mixing in network.mixings)
-        self.budget = options.budget * sum(map(self._dense_cost, exchanged))
+        self.budget = options.comm_budget * sum(map(self._dense_cost, exchanged))
         self.weights_left = options.density * network.weight_count
         self.survey = self._survey()
 
@@ -152,7 +154,7 @@ class _Restructuring:
         later = self._estimate()
         shares = self._weight_shares()
         for number, mixing in enumerate(self.mixings):
-            if self.options.wire == INT8:
+            if self.options.comm_dtype == INT8:
                 self._measure_scales(mixing)
             if not self._resume(mixing):
                 self._restructure_mixing(number, later[number:], shares)
@@ -216,9 +218,9 @@ class _Restructuring:
         self.budget -= fixed
         if self.budget < 0:
             raise BudgetTooSmall(
-                f"a communication budget of {self.options.budget:.3g} is {whole:,.0f} per sample, expected "
-                f"{fixed:,.0f} at least: sums of normalisations, and inputs that are added to other neurons, "
-                "cannot be pruned; allow more communication, or take fewer workers"
+                f"a communication budget of {self.options.comm_budget:.3g} is {whole:,.0f} per sample, "
+                f"expected {fixed:,.0f} at least: sums of normalisations, and inputs that are added to other "
+                "neurons, cannot be pruned; allow more communication, or take fewer workers"
             )
 
     def _cost(self, name: str) -> float:
@@ -295,7 +297,7 @@ class _Restructuring:
 
     def _rounds(self, mixing: Mixing) -> bool:
         """Whether anything that the mixing reads arrives rounded."""
-        return self.options.wire != EXACT and self._plan_so_far().arriving(self.original, mixing).any()
+        return self.options.comm_dtype != EXACT and self._plan_so_far().arriving(self.original, mixing).any()
 
     def _surveyed_problem(self, mixing: Mixing, owners: Owners) -> tuple[Problem, np.ndarray]:
         """The problem of a mixing as if nothing before it had changed, and the owners of its rows."""

@@ -87,7 +87,7 @@ def restructure_to(
     result = outcome.restructured
     log(f"comparing with the original{PENDING}")
     findings = evaluate(network, result.network, outcome.calibration, team, result.compute())
-    if options.wire != EXACT:
+    if options.comm_dtype != EXACT:
         findings["bound"] = None  # It knows of no rounding.
     provenance = {
         **inputs,
@@ -123,7 +123,7 @@ def summary(report: dict) -> str:
         f"{report['dense_values']:,} values sent per sample ({report['comm_fraction']:.2%}), "
         f"{report['weights_kept']:,} of {report['weights']:,} weights kept"
     )
-    lines.append(f"wire {report['wire']}: {report['bytes_per_sample']:,} bytes per sample")
+    lines.append(f"comm dtype {report['comm_dtype']}: {report['bytes_per_sample']:,} bytes per sample")
     lines.append("weights of the workers: " + " ".join(f"{held:,}" for held in report["weights_of_workers"]))
     if "link_cost" in report:
         lines.append(f"cost of the links used: {report['link_cost']:,.1f} per sample")
@@ -193,7 +193,7 @@ def _report(
         "values_sent": sent,
         "dense_values": dense,
         "comm_fraction": sent / dense if dense else 0.0,
-        "wire": plan.wire,
+        "comm_dtype": plan.wire,
         "bytes_per_sample": plan.bytes_sent(network, plan.wire),
         "weights": network.weight_count,
         "weights_kept": result.network.weight_count,

@@ -21,7 +21,7 @@ import numpy as np
 from mpi4py import MPI
 
 from repurpose_hpc import __version__
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import FieldError
 from repurpose_hpc.io.atomic import temporary_name
 from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.comm_dtype import EXACT, INT8
@@ -37,8 +37,8 @@ from repurpose_hpc.runtime.buffers import parts_of
 from repurpose_hpc.runtime.certificate import Certificate
 from repurpose_hpc.runtime.checks import Checks, check_input
 from repurpose_hpc.runtime.exchange.choose import AUTO, check_way, choose_way, may_leave_out_zeros
-from repurpose_hpc.runtime.exchange.transports.table import DEFAULT_WAY
 from repurpose_hpc.runtime.loading import compile_kernels, has_maps, load_shards
+from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.runtime.program import Program, one_process
 from repurpose_hpc.runtime.schedule.threads import check_threads, use_threads
 from repurpose_hpc.runtime.setting import Formats
@@ -52,48 +52,26 @@ from repurpose_hpc.runtime.streams import (
 from repurpose_hpc.runtime.timing import Timing, measure
 
 
-@dataclass(frozen=True)
-class Job:
-    """What to run.
+@dataclass(frozen=True, kw_only=True)
+class Job(RunOptions):
+    """What to run: files and options.
+
+    Unless ``repeat`` is 0 and neither ``verify`` nor ``certify`` is set, the root reads every shard.
 
     Attributes:
         shards: directory of a plan.
         input: file of samples.
-        output: file to write; None: none.
-        batch_size: samples per forward, 1 or more.
-        verify: compare all outputs with the float64 reference of the same weights, on the root.
-        repeat: forwards to time, by all ranks and by the root alone; 0: none.  Unless this is 0 and
-            neither ``verify`` nor ``certify`` is set, the root reads every shard.
-        dtype: float32 or float64, to compute in.
-        certify: find the samples whose class provably is that of the original network, on the root.
-        resume: go on where an earlier run with the same shards, input, batch size and dtype ended, and let
-            the next one go on if this one ends early; needs ``output``.
-        wire: the format in which ghosts travel, one of ``WIRES``; None: that of the plan.
-        weights_dtype: the format in which dense weights are kept in memory, one of ``WIRES``.
-        exchange: how exchanges are carried, one of ``choice.WAYS``.
-        threads: of each rank.
-        micro_batches: parts, at most, in which a batch goes through the network.
+        output: file to write, which ``resume`` needs; None: none.
     """
 
     shards: Path
     input: Path
     output: Path | None
-    batch_size: int
-    verify: bool
-    repeat: int
-    dtype: np.dtype
-    certify: bool = False
-    resume: bool = False
-    wire: str | None = None
-    weights_dtype: str = EXACT
-    exchange: str = DEFAULT_WAY
-    threads: int = 1
-    micro_batches: int = 1
 
     @property
     def formats(self) -> Formats:
-        """Of weights and ghosts; once ``wire`` is known."""
-        return Formats(self.weights_dtype, self.wire)
+        """Of weights and ghosts; once ``comm_dtype`` is known."""
+        return Formats(self.weights_dtype, self.comm_dtype)
 
 
 def run(
@@ -121,7 +99,7 @@ def run(
         stored, shards = load_shards(job.shards, job.dtype, comm)
     job = _settle(job, stored, comm)
     with clock("jit"):
-        zeros = may_leave_out_zeros(job.exchange)
+        zeros = may_leave_out_zeros(job.transport)
         compile_kernels(job.dtype, has_maps(shards[0].graph), comm, job.formats, zeros, job.threads)
     file, samples = _open_input(job, shards[0], comm)
     job = replace(job, batch_size=min(job.batch_size, samples))
@@ -138,7 +116,7 @@ def run(
 
     ways, timing = _try_out(job, program, source, comm, clock)
     whole, single = _on_root_alone(job, stored, file, comm)
-    compute = computing(shards[0].graph, stored.plan, job.wire)
+    compute = computing(shards[0].graph, stored.plan, job.comm_dtype)
     checks = _checks(job, file, whole, original, compute, comm)
     stream = Stream(job, program, source, checks, shards[0], stored, comm, clock)
     seconds = stream.run(leftovers)
@@ -296,54 +274,56 @@ class Stream:
 
 
 def _settle(job: Job, stored: StoredPlan, comm: MPI.Comm) -> Job:
-    """``job`` with its wire, once it is known that it can run as it says; collective.
+    """``job`` with its comm dtype, once it is known that it can run as it says; collective.
 
     Raises:
         SystemExit: on every rank, after a message: something cannot be done with this plan, or here.
     """
     with collectively(comm):
-        job = replace(job, wire=_wire(job, stored))
+        job = replace(job, comm_dtype=_comm_dtype(job, stored))
         _check_certify(job)
     with alike(comm):
-        check_way(job.exchange, comm)
+        check_way(job.transport, comm)
         check_threads(job.threads, comm)
     if job.threads > 1:
         use_threads(job.threads)
     return job
 
 
-def _wire(job: Job, stored: StoredPlan) -> str:
+def _comm_dtype(job: Job, stored: StoredPlan) -> str:
     """The format in which ghosts travel.
 
     Raises:
-        UserError: the plan has no scales for it.
+        FieldError: the plan has no scales for it.
     """
-    wire = job.wire or stored.plan.wire
-    if wire == INT8 and not stored.plan.has_scales:
-        raise UserError(
-            f"--wire {INT8}: expected shards with a scale for every ghost, found none in {stored.directory}, "
-            "made without calibration data; choose another wire, or restructure with data"
+    comm_dtype = job.comm_dtype or stored.plan.wire
+    if comm_dtype == INT8 and not stored.plan.has_scales:
+        raise FieldError(
+            "comm_dtype",
+            f"expected shards with a scale for every ghost for {INT8}, found none in {stored.directory}, "
+            "made without calibration data; choose another one, or restructure with data",
         )
-    return wire
+    return comm_dtype
 
 
 def _formats(job: Job) -> dict[str, str]:
     """In what numbers are computed, sent and kept, for the report."""
     stored = job.dtype.name if job.weights_dtype == EXACT else job.weights_dtype
-    return {"dtype": job.dtype.name, "wire": job.wire, "weights_dtype": stored}
+    return {"dtype": job.dtype.name, "comm_dtype": job.comm_dtype, "weights_dtype": stored}
 
 
 def _check_certify(job: Job) -> None:
     """Refuse to certify what is rounded on the way.
 
     Raises:
-        UserError: a format is not EXACT.
+        FieldError: a format is not EXACT.
     """
-    for option, found in zip(("--weights-dtype", "--wire"), job.formats, strict=True):
+    for field, found in zip(("weights_dtype", "comm_dtype"), job.formats, strict=True):
         if job.certify and found != EXACT:
-            raise UserError(
-                f"--certify: expected {option} {EXACT}, found {found}, whose rounding the bound does not "
-                f"cover; add {option} {EXACT}, or leave --certify out"
+            raise FieldError(
+                "certify",
+                f"expected {field}={EXACT}, found {found}, whose rounding the bound does not cover; add "
+                f"{field}={EXACT}, or leave certify=True out",
             )
 
 
@@ -364,11 +344,11 @@ def _try_out(
 ) -> tuple[dict[str, float], Timing | None]:
     """On the first batch: what ``choose_way`` measured, and the timing by all ranks, on the root."""
     first = None
-    if job.repeat or job.exchange == AUTO:
+    if job.repeat or job.transport == AUTO:
         with collectively(comm):
             first = next(source.batches(job.batch_size))
     with alike(comm):
-        ways = choose_way(program, job.exchange, first, comm)
+        ways = choose_way(program, job.transport, first, comm)
     if not job.repeat:
         return ways, None
     program.forward(first)

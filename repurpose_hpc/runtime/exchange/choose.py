@@ -8,6 +8,7 @@ import numpy as np
 from mpi4py import MPI
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import FieldError
 from repurpose_hpc.runtime.exchange.transports.table import CARRIERS, DEFAULT_WAY, SHARED, SPARSE, available
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.timing import measure
@@ -29,7 +30,8 @@ def check_way(way: str, comm: MPI.Comm) -> None:
     ways = available(comm)
     if way not in ways:
         why = "the ranks are on several nodes" if way == SHARED else "this MPI does not have it"
-        raise UserError(f"--exchange {way}: {why}; choose one of {', '.join(ways)}, or auto")
+        usable = ", ".join((*ways, AUTO))
+        raise FieldError("transport", f"expected one of {usable}, got {way}: {why}; choose one of these")
 
 
 def may_leave_out_zeros(way: str) -> bool:

@@ -8,7 +8,7 @@ import numba
 import numpy as np
 from mpi4py import MPI
 
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import FieldError
 from repurpose_hpc.kernels import aligned, convolve_direct, csr_batch, csr_vector, dense
 from repurpose_hpc.kernels.dense import tiles_size
 from repurpose_hpc.kernels.parallel import (
@@ -29,16 +29,17 @@ def check_threads(threads: int, comm: MPI.Comm) -> None:
     """Refuse more threads than there are cores for; collective, all ranks with the same ``threads``.
 
     Raises:
-        UserError: on all ranks: on some machine there are fewer cores for each rank.
+        FieldError: on all ranks: on some machine there are fewer cores for each rank.
     """
     if threads == 1:
         return
     most = max(1, min(cores_per_rank(comm), comm.allreduce(numba.config.NUMBA_NUM_THREADS, MPI.MIN)))
     if threads > most:
-        raise UserError(
-            f"--threads {threads}: expected at most {most}, the cores that there are for each rank; "
-            "start fewer ranks, or give each more cores: mpirun --map-by slot:pe=N (Open MPI), mpirun "
-            "-bind-to none (MPICH), srun --cpus-per-task=N"
+        raise FieldError(
+            "threads",
+            f"expected at most {most}, the cores that there are for each rank, got {threads}; start fewer "
+            "ranks, or give each more cores: mpirun --map-by slot:pe=N (Open MPI), mpirun -bind-to none "
+            "(MPICH), srun --cpus-per-task=N",
         )
 
 

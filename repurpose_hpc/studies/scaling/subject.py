@@ -6,7 +6,6 @@ networks whose width grows with the square root of the ranks, so that the weight
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +27,7 @@ from repurpose_hpc.restructure.job import restructure_to
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.synthetic import cut_at_budget, random_network
 from repurpose_hpc.restructure.team import Team
+from repurpose_hpc.studies.scaling.options import ScalingOptions
 from repurpose_hpc.studies.scaling.table import DENSE
 
 Log = Callable[[str], None]
@@ -181,7 +181,7 @@ def _provenance(network: Network, options: Options) -> dict:
     return {"model_fingerprint": network.fingerprint(), "options": asdict(options)}
 
 
-def open_subject(args: argparse.Namespace) -> Subject:
+def open_subject(args: ScalingOptions) -> Subject:
     """Open the files that a command line names, and make the output directory.
 
     Raises:

@@ -17,7 +17,7 @@ ALONE = MPI.COMM_SELF
 def test_what_this_mpi_lacks_is_refused(monkeypatch):
     monkeypatch.setattr(carriers, "_has_persistent", lambda: False)
     with pytest.raises(
-        UserError, match="--exchange persistent: this MPI .*; choose one of ialltoallv, .*p2p"
+        UserError, match="transport: expected one of ialltoallv, .*p2p.*, got persistent: this MPI"
     ):
         choice.check_way("persistent", ALONE)
     choice.check_way("p2p", ALONE)
@@ -27,7 +27,7 @@ def test_what_this_mpi_lacks_is_refused(monkeypatch):
 def test_memory_is_shared_on_one_node_only(monkeypatch):
     choice.check_way("shared", ALONE)
     monkeypatch.setattr(carriers, "on_one_node", lambda comm: False)
-    with pytest.raises(UserError, match="--exchange shared: the ranks are on several nodes; choose one of"):
+    with pytest.raises(UserError, match="transport: expected .*, got shared: the ranks are on several nodes"):
         choice.check_way("shared", ALONE)
     assert "shared" not in carriers.available(ALONE)
 
@@ -35,7 +35,7 @@ def test_memory_is_shared_on_one_node_only(monkeypatch):
 def test_little_shared_memory_is_refused(monkeypatch):
     monkeypatch.setattr(shared, "_free_bytes", lambda: 1000)
     with pytest.raises(
-        UserError, match="1064 bytes of shared memory are needed, .* has 1000; make it larger"
+        UserError, match="1064 bytes of shared memory for shared, .* has 1000; make it larger"
     ):
         shared.Window(1000, ALONE)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from mpi4py import MPI
 
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import FieldError
 from repurpose_hpc.kernels import await_read, collect, publish
 from repurpose_hpc.runtime.exchange.messages import Carrier, Message, Ranks
 from repurpose_hpc.runtime.lowering.blocks import EXCHANGE, WAIT, Call
@@ -48,19 +48,21 @@ class Window:
             comm: all its ranks are on one node.
 
         Raises:
-            UserError: there is not as much, on all ranks.
+            FieldError: there is not as much, on all ranks.
         """
         wanted, free = comm.allreduce(size + LINE), comm.allreduce(_free_bytes(), MPI.MIN)
-        refused = f"--exchange shared: {wanted} bytes of shared memory are needed, "
+        needed = f"expected {wanted} bytes of shared memory for shared, "
         if wanted > free:
-            raise UserError(
-                f"{refused}{SHARED_MEMORY} has {free}; make it larger, take smaller batches, or another way"
+            raise FieldError(
+                "transport",
+                f"{needed}{SHARED_MEMORY} has {free}; make it larger, take smaller batches, or another "
+                "transport",
             )
         self._window = MPI.WIN_NULL
         with suppress(MPI.Exception):
             self._window = MPI.Win.Allocate_shared(size + LINE, comm=comm)
         if comm.allreduce(self._window == MPI.WIN_NULL, MPI.LOR):
-            raise UserError(f"{refused}MPI does not give them; take another way")
+            raise FieldError("transport", f"{needed}MPI does not give them; take another transport")
         part = np.frombuffer(self._window.Shared_query(comm.rank)[0], np.uint8)
         start = -part.ctypes.data % LINE
         self.memory = part[start : start + size]
