@@ -16,6 +16,7 @@ import math
 import re
 from ast import literal_eval
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, dataclass
 from numbers import Integral, Real
 from pathlib import Path
@@ -50,7 +51,7 @@ class Kind:
 
     Attributes:
         noun: of them, such as ``an integer``.
-        parse: makes a value of a word; raises ValueError.
+        parse: makes a value of a word; raises ValueError or TypeError.
         accepts: tells whether a value is one of them.
         example: one of them.
         range: of numbers, such as ``1 or more``.
@@ -113,7 +114,7 @@ class Option:
         """
         try:
             value = self.kind.parse(word)
-        except ValueError:
+        except (ValueError, TypeError):
             raise self._refusal(name, word) from None
         if not self.kind.accepts(value):
             raise self._refusal(name, word if isinstance(value, tuple) else value)
@@ -172,6 +173,8 @@ class Declared:
             if isinstance(attribute, dataclasses.Field) and _KEY in attribute.metadata:
                 declared = attribute.metadata[_KEY]
                 chosen = declared.flag or "--" + name.replace("_", "-")
+                if declared.positional:
+                    chosen = declared.metavar or name.upper()
                 if _FLAGS.setdefault(name, chosen) != chosen:
                     raise TypeError(f"{cls.__name__}.{name} is {_FLAGS[name]} elsewhere, not {chosen}")
                 attributes[name] = f"    {name}: {declared.help}."
@@ -213,12 +216,12 @@ def _fields(declared: type[Declared]) -> dict[str, dataclasses.Field[Any]]:
 
 
 def flag(name: str) -> str:
-    """The option that stands for a field."""
+    """The option that stands for a field, or the name of a positional argument."""
     return _FLAGS.get(name, "--" + name.replace("_", "-"))
 
 
 def _python(value: Any) -> str:
-    return repr(str(value)) if isinstance(value, Path) else repr(value)
+    return repr(value) if isinstance(value, (bool, int, float, str, tuple)) else repr(str(value))
 
 
 def shown(value: Any) -> str:
@@ -242,10 +245,9 @@ def _as_option(given: re.Match[str]) -> str:
         return given[0]
     if value in ("True", "False"):
         return flag(name) if value == "True" else flag(name).replace("--", "--no-", 1)
-    try:
-        return f"{flag(name)} {shown(literal_eval(value))}"
-    except (ValueError, SyntaxError):
-        return f"{flag(name)} {value}"
+    with suppress(ValueError, SyntaxError):  # of a word
+        value = shown(literal_eval(value))
+    return f"{flag(name)} {value}" if flag(name).startswith("--") else value
 
 
 def integer(least: int) -> Kind:

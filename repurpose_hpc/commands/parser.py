@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from repurpose_hpc.errors import UsageError, UserError
 from repurpose_hpc.fields import (
     Declared,
     FieldError,
+    Kind,
     Option,
     declarations,
     defaults,
@@ -34,6 +36,53 @@ Given = dict[str, Any]
 """Values by field, of those that are on a command line."""
 
 
+class Argument(NamedTuple):
+    """An argument that a parser has.
+
+    Attributes:
+        field: that it stands for.
+        option: its declaration.
+        default: of the field; MISSING: it must be given.
+        filled_in: default in words, if the command finds one.
+        title: of its group; "": none.
+    """
+
+    field: str
+    option: Option
+    default: Any
+    filled_in: str
+    title: str
+
+    @property
+    def metavar(self) -> str:
+        """Name of a value; "" where there is none."""
+        if isinstance(self.option.kind.example, bool):
+            return ""
+        choices = self.option.kind.choices
+        return self.option.metavar or ("{" + ",".join(choices) + "}" if choices else self.field.upper())
+
+    @property
+    def range(self) -> str:
+        """Range and unit of a number; "" if there is nothing to say."""
+        return f"{self.option.kind.range} {self.option.unit}".strip()
+
+    @property
+    def standing(self) -> str:
+        """What stands for an argument that is not given, a value or words; "": it must be, or nothing."""
+        if self.filled_in or self.option.default_text:
+            return self.filled_in or self.option.default_text
+        if self.default is MISSING or self.default is None or self.default is False:
+            return ""
+        return shown(self.default)
+
+    @property
+    def help(self) -> str:
+        """One line of help: what the argument is, its range, unit and default."""
+        limits = [self.range, f"default: {self.standing}" if self.standing else ""]
+        told = "; ".join(filter(None, limits))
+        return f"{self.option.help} ({told})".replace(" ()", "").replace("%", "%%")
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser for a program of several ranks.
 
@@ -41,12 +90,13 @@ class Parser(argparse.ArgumentParser):
         speaks: whether this rank prints the help.
 
     Every rank parses the same command line; a wrong one raises ``UsageError`` instead of printing.
+    ``arguments`` are those that ``add`` has added.
     """
 
     def __init__(self, *, speaks: bool = True, **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, **kwargs)
         self.speaks = speaks
-        self._added: set[str] = set()
+        self.arguments: list[Argument] = []
 
     def print_help(self, file: SupportsWrite[str] | None = None) -> None:
         """Print the help, on the rank that speaks."""
@@ -69,17 +119,20 @@ class Parser(argparse.ArgumentParser):
         """
         group: argparse._ActionsContainer = self.add_argument_group(title) if title else self
         exclusive: dict[str, argparse._ActionsContainer] = {}
+        there = {argument.field for argument in self.arguments}
         for name, declaration in declarations(declared).items():
-            if name in self._added:
+            if name in there:
                 continue
-            self._added.add(name)
             target = group
             if word := declaration.excludes:
                 if word not in exclusive:
                     exclusive[word] = group.add_mutually_exclusive_group()
                 target = exclusive[word]
-            text = (filled_in or {}).get(name)
-            _add(target, name, declaration, defaults(declared)[name] if text is None else None, text)
+            text = (filled_in or {}).get(name, "")
+            default = None if text else defaults(declared)[name]
+            argument = Argument(name, declaration, default, text, title)
+            _add(target, argument)
+            self.arguments.append(argument)
 
     def read(self, argv: Sequence[str]) -> Given:
         """The values on a command line.
@@ -112,6 +165,18 @@ def make(declared: type[D], given: Mapping[str, Any], **more: Any) -> D:
         raise UsageError(typed(error)) from None
 
 
+def argument_type(kind: Kind) -> Callable[[str], Any]:
+    """Type of an argument of a plain ``argparse`` parser, as scripts have them."""
+
+    def read(word: str) -> Any:
+        with suppress(ValueError):
+            if kind.accepts(value := kind.parse(word)):
+                return value
+        raise argparse.ArgumentTypeError(f"expected {kind.expected}, got {word!r}")
+
+    return read
+
+
 def refuse(given: Collection[str], fields: Collection[str], why: str) -> None:
     """Refuse options that cannot be meant together with others.
 
@@ -128,44 +193,17 @@ def refuse(given: Collection[str], fields: Collection[str], why: str) -> None:
             raise UsageError(f"{flag(name)} {why}; leave it out")
 
 
-def _add(
-    target: argparse._ActionsContainer, name: str, declared: Option, default: Any, filled_in: str | None
-) -> None:
-    """Add the argument of a field; ``filled_in``: its default in words, if the command finds one."""
-    keywords: dict[str, Any] = {"help": help_text(declared, default, filled_in), "default": None}
-    if isinstance(declared.kind.example, bool):
-        negatable = declared.negatable
-        keywords["action"] = argparse.BooleanOptionalAction if negatable else "store_true"
+def _add(target: argparse._ActionsContainer, argument: Argument) -> None:
+    name, option, required = argument.field, argument.option, argument.default is MISSING
+    keywords: dict[str, Any] = {"help": argument.help, "default": None}
+    if isinstance(option.kind.example, bool):
+        keywords["action"] = argparse.BooleanOptionalAction if option.negatable else "store_true"
     else:
-        keywords["type"] = partial(declared.parse, name)
-        keywords["metavar"] = value_name(name, declared)
-    if declared.positional:
-        target.add_argument(name, nargs="?" if default is not MISSING else None, **keywords)
+        keywords |= {"type": partial(option.parse, name), "metavar": argument.metavar}
+    if option.positional:
+        target.add_argument(name, nargs=None if required else "?", **keywords)
     else:
-        target.add_argument(flag(name), *declared.aliases, dest=name, required=default is MISSING, **keywords)
-
-
-def value_name(name: str, declared: Option) -> str:
-    """Name of a value in help and tables."""
-    if declared.kind.choices and not declared.metavar:
-        return "{" + ",".join(declared.kind.choices) + "}"
-    return declared.metavar or name.upper()
-
-
-def help_text(declared: Option, default: Any, filled_in: str | None = None) -> str:
-    """One line of help: what the option is, its range, unit and default."""
-    return f"{declared.help}{limits(declared, default, filled_in)}".replace("%", "%%")
-
-
-def limits(declared: Option, default: Any, filled_in: str | None = None) -> str:
-    """Range, unit and default in parentheses; "" if there is nothing to say."""
-    told = [" ".join(filter(None, (declared.kind.range, declared.unit)))]
-    if standing := filled_in or declared.default_text:
-        told.append(f"default: {standing}")
-    elif default is not MISSING and default is not None and default is not False:
-        told.append(f"default {shown(default)}")
-    text = "; ".join(filter(None, told))
-    return f" ({text})" if text else ""
+        target.add_argument(flag(name), *option.aliases, dest=name, required=required, **keywords)
 
 
 def restructure_options(given: Given, ranks: int | None) -> Options:

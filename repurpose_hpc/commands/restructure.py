@@ -88,9 +88,8 @@ def _restructure(args: Arguments, network: Network, samples: Samples, team: Team
 
 def _finish(args: Arguments, result: dict) -> None:
     from repurpose_hpc.report import text as report
-    from repurpose_hpc.restructure.job import summary
 
-    print(summary(result), flush=True)
+    print(report.render_restructured(result), flush=True)
     if args.report is not None:
         report.write(args.report, result)
 

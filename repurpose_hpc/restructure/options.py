@@ -54,14 +54,13 @@ class Options(Declared):
         help="who can read the input: every rank, each its block, the root alone",
         more="`replicated`: every rank can read the input and reads just the columns it needs; "
         "`partitioned`: worker q holds block q of the input; `root`: rank 0 alone has it. Only in the last "
-        "two cases does the input travel and count.",
+        "two cases does the input travel and count",
     )
     assignment: str = option(
         "munkres",
         kind=choice(*ASSIGNMENTS),
         help="of neurons to workers",
-        more="of neurons to workers: `munkres`, `contiguous`, `random`, or `hypergraph` (Mt-KaHyPar, extra "
-        "`hypergraph`)",
+        more="of neurons to workers; `hypergraph` needs Mt-KaHyPar (extra `hypergraph`)",
     )
     method: str = option(
         "data",
@@ -70,7 +69,7 @@ class Options(Declared):
         help="data: full method; the others are baselines",
         more="`data`: the full method. Baselines: `second-moment` scores columns by size and mean square of "
         "the input, once; `frobenius` by their size (G = I); both adjust the rest; `magnitude` keeps the "
-        "columns of largest norm and adjusts nothing.",
+        "columns of largest norm and adjusts nothing",
     )
     part_weights: tuple[float, ...] | None = option(
         None,
@@ -116,7 +115,7 @@ class Options(Declared):
         f"for K workers per node, {INSIDE_NODE} inside and 1 between nodes",
         more="price of a value sent from worker p (row) to q: P rows of P numbers, 0 on the diagonal (text "
         f"or `.npy`), or `nodes:K`: K workers per node, {INSIDE_NODE} inside and 1 between nodes. The budget "
-        "is then a fraction of the dense *cost*.",
+        "is then a fraction of the dense *cost*",
     )
     density: float = option(
         1.0,
@@ -125,7 +124,7 @@ class Options(Declared):
         help="largest fraction of the weights kept, for less computation",
         more="largest fraction of the original weights that is kept, for less computation. Single weights "
         "are removed inside the workers' blocks, those first whose removal costs least, and no worker keeps "
-        "more than its share. The run uses CSR only for blocks where that is faster.",
+        "more than its share. The run uses CSR only for blocks where that is faster",
     )
     max_accuracy_drop: float | None = option(
         None,

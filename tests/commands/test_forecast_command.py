@@ -141,5 +141,5 @@ def test_too_many_ranks_for_a_machine_that_has_no_links(tmp_path):
 
 
 def test_it_does_not_start_mpi():
-    code = "import sys, repurpose_hpc.forecast.command; sys.exit('mpi4py.MPI' in sys.modules)"
+    code = "import sys, repurpose_hpc.commands.forecast; sys.exit('mpi4py.MPI' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -17,9 +17,10 @@ from repurpose_hpc.io.samples import open_samples
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.plan.assemble import assemble
 from repurpose_hpc.plan.files.store import read_plan, read_shard
+from repurpose_hpc.report.text import render_restructured
 from repurpose_hpc.restructure.calibration.evaluation import compare
 from repurpose_hpc.restructure.driver import restructure
-from repurpose_hpc.restructure.job import restructure_to, summary
+from repurpose_hpc.restructure.job import restructure_to
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.promise import (
     ONE_IN,
@@ -135,7 +136,7 @@ def test_what_was_checked_is_what_was_written(network, samples, tmp_path, tolera
     if "max_accuracy_drop" in tolerance:
         assert report["accuracy_drop"] == 100 * (found.lost - found.gained) / found.samples <= 4.6
         assert report["accuracy_drop"] < report["accuracy_drop_bound"]
-        assert f"{report['accuracy_drop_bound']:.2f}" in summary(report)
+        assert f"{report['accuracy_drop_bound']:.2f}" in render_restructured(report)
     else:
         assert report["output_error_held_out"] == pytest.approx(found.output_error, rel=1e-12)
         assert report["output_error_held_out"] <= 0.1
@@ -162,7 +163,9 @@ def test_a_tolerance_of_nothing_keeps_the_network(network, samples, tmp_path):
     options = Options(WORKERS, max_output_error=0)
     report = restructure_to(tmp_path / "exact", network, samples, options, np.float64, quiet)
     assert report["comm_budget"] > 0 and report["output_error_held_out"] == report["bound"] == 0
-    with pytest.raises(UserError, match=r"max_output_error: expected at most 0 .*even at comm_budget=1.*dtype=float64"):
+    with pytest.raises(
+        UserError, match=r"max_output_error: expected at most 0 .*even at comm_budget=1.*dtype=float64"
+    ):
         restructure_to(tmp_path / "rounded", network, samples, options, np.float32, quiet)
     assert not (tmp_path / "rounded").exists()
 

@@ -285,8 +285,14 @@ def test_the_picture_marks_more_ranks_than_cores(folder, monkeypatch):
             ["strong", "model.npz", "--calibration", "x.npz", "--width", "9", "--ranks", "1"],
             "synthetic network",
         ),
-        (["strong", "--ranks", "0,1"], "--ranks: expected integers separated by commas, each 1 or more, got '0,1'"),
-        (["strong", "--ranks", "1", "--batches", "0"], "--batches: expected integers separated by commas, each 1 or more, got '0'"),
+        (
+            ["strong", "--ranks", "0,1"],
+            "--ranks: expected integers separated by commas, each 1 or more, got '0,1'",
+        ),
+        (
+            ["strong", "--ranks", "1", "--batches", "0"],
+            "--batches: expected integers separated by commas, each 1 or more, got '0'",
+        ),
         (["strong", "--ranks", "1", "--comm-budget", "2"], "expected a fraction from 0 to 1, got 2.0"),
         (["strong", "m.npz", "--shards", "d", "--method", "data", "--ranks", "1"], "restructured already"),
     ],

@@ -311,7 +311,10 @@ def test_without_matplotlib_the_table_is_written_all_the_same(folder):
     [
         ({"methods": "data,nonsense"}, "method nonsense.*expected one of data"),
         ({"methods": "magnitude/nowhere"}, "--assignment: expected one of .*'nowhere'"),
-        ({"budgets": "0.1,2"}, "--budgets: expected fractions separated by commas, each from 0 to 1, got '0.1,2'"),
+        (
+            {"budgets": "0.1,2"},
+            "--budgets: expected fractions separated by commas, each from 0 to 1, got '0.1,2'",
+        ),
         ({"workers": "2,x"}, "--workers: expected integers separated by commas, each 1 or more, got '2,x'"),
         ({"workers": "0"}, "each 1 or more, got '0'"),
     ],

@@ -260,7 +260,7 @@ def test_checks_compare_with_the_rounding(tmp_path):
 
 
 def test_an_unknown_wire_is_refused():
-    with pytest.raises(UserError, match="comm_dtype: expected one of float32, bfloat16, float16, int8, got 'f8'"):
+    with pytest.raises(UserError, match="comm_dtype: expected one of float32, .*int8, got 'f8'"):
         Options(2, comm_dtype="f8")
 
 
@@ -297,6 +297,6 @@ def test_infer_refuses_wires_that_cannot_be(infer, tmp_path):
     small_plans.write_samples(tmp_path / "x.npz")
     small_plans.write_model(tmp_path / "model.npz", small_plans.random_network())
     done = infer("--wire", INT8)
-    assert done.returncode == 1 and "--comm-dtype: expected shards with a scale for every ghost for int8" in done.stderr
+    assert done.returncode == 1 and "--comm-dtype: expected shards with a scale" in done.stderr
     done = infer(tmp_path / "model.npz", "--certify", "--wire", "bfloat16")
     assert done.returncode == 1 and "--certify: expected --comm-dtype float32, found bfloat16" in done.stderr
