@@ -168,25 +168,29 @@ class Declared:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        attributes: dict[str, str] = {}
+        lines = []
         for name, attribute in vars(cls).items():
             if isinstance(attribute, dataclasses.Field) and _KEY in attribute.metadata:
                 declared = attribute.metadata[_KEY]
-                chosen = declared.flag or "--" + name.replace("_", "-")
-                if declared.positional:
-                    chosen = declared.metavar or name.upper()
-                if _FLAGS.setdefault(name, chosen) != chosen:
-                    raise TypeError(f"{cls.__name__}.{name} is {_FLAGS[name]} elsewhere, not {chosen}")
-                attributes[name] = f"    {name}: {declared.help}."
-        cls.__doc__ = "\n".join(
-            [inspect.cleandoc(cls.__doc__ or ""), "", "Attributes:", *attributes.values()]
-        )
+                _register(name, declared)
+                lines.append(f"    {name}: {declared.help}.")
+        if lines:
+            cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", "Attributes:", *lines])
 
     def __post_init__(self) -> None:
         for name, declared in declarations(type(self)).items():
             value = getattr(self, name)
             if value is not None or defaults(type(self))[name] is not None:
                 declared.check(name, value)
+
+
+def _register(name: str, declared: Option) -> None:
+    """Note what a field is called on a command line, the same wherever it is declared."""
+    chosen = declared.flag or "--" + name.replace("_", "-")
+    if declared.positional:
+        chosen = declared.metavar or name.upper()
+    if _FLAGS.setdefault(name, chosen) != chosen:
+        raise TypeError(f"{name}: expected {_FLAGS[name]} as elsewhere, got {chosen}")
 
 
 def declarations(declared: type[Declared]) -> dict[str, Option]:

@@ -1,8 +1,6 @@
 """The command ``bench``: kernels, exchanges or inference, each beside its peers, in one run.
 
-Keys of the report: ``subject``, ``options`` (the command line), ``ranks``, ``cores``, ``pinned``,
-``oversubscribed``, ``machine`` (see ``bench.machine``), ``left_out`` (lines), and one list of rows (see
-``bench.table``) for each table of the subject.
+The keys of the report are those of ``report.schema.BenchKernelsReport`` and its like.
 """
 
 from __future__ import annotations

@@ -3,11 +3,7 @@
 Every rank collects what it sees, all exchange nothing a few times, and the root reports.  It ends with
 status 1 if ``infer`` would fail.
 
-Keys of the report: ``versions``, ``ranks``, ``launched`` (processes that the launcher says it started),
-``hosts`` (for each machine ``host``, ``ranks``, ``cpus`` that the ranks may use, ``host_cpus``, ``threads``
-of each rank, ``bound``, ``memory`` left, bytes, and ``shard_bytes``), ``blas``, ``numba_cache``,
-``numba_cache_filesystem``, ``import_seconds``, ``exchange_us``, ``hdf5_locks``, with shards ``workers``, and
-``errors`` and ``warnings``.
+The keys of the report are those of ``report.schema.DoctorReport``.
 """
 
 from __future__ import annotations

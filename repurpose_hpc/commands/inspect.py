@@ -1,12 +1,6 @@
 """The command ``inspect``: spaces, mixings and dense traffic of a model, or all that is not supported in it.
 
-Keys of the report: ``model``, ``supported``, ``unsupported`` (one text for each node); of a supported model
-also ``inputs`` and ``outputs`` (values per sample), ``spaces`` (``name``, ``neurons``, ``tensors`` that share
-the owners, ``derived``), ``mixings`` (``name``, ``source``, ``target``, ``inputs``, ``outputs``, ``kernel``,
-``positions``, ``weights``, ``multiply_adds``, ``dense_values``), ``weights``, ``multiply_adds``, ``workers``
-and ``dense_values``.  ``dense_values`` are sent per sample if every neuron that a mixing reads goes to all
-other workers; a tensor that several mixings read counts for the first of them, and an input that every rank
-can read is not sent.
+The keys of the report are those of ``report.schema.InspectReport``.
 """
 
 from __future__ import annotations

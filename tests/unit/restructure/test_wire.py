@@ -288,7 +288,7 @@ def test_infer_takes_the_wire_of_the_shards_or_another(infer, tmp_path):
     for options, wire in (((), "float16"), (("--wire", INT8), INT8), (("--wire", EXACT), EXACT)):
         done = infer(*options, "--verify")
         assert done.returncode == 0, done.stderr
-        assert json.loads((tmp_path / "r.json").read_text())["wire"] == wire
+        assert json.loads((tmp_path / "r.json").read_text())["comm_dtype"] == wire
         assert f"wire {wire}" in done.stdout
 
 
