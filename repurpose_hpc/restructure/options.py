@@ -73,7 +73,7 @@ class Options(Declared):
     )
     part_weights: tuple[float, ...] | None = option(
         None,
-        kind=listed(number(least=0), "numbers", example=(1.0, 2.0)),
+        kind=listed(number(least=0), "finite numbers", example=(1.0, 2.0)),
         metavar="w0,w1,...",
         default_text="equal",
         help="relative speed of each worker",

@@ -32,9 +32,7 @@ def make_job(folder: Path, workers: int, placement: str, **values) -> tuple:
         network, plan = small_plans.write_shards(folder / SHARDS, workers, placement, np.float64)
         made = network, plan, small_plans.write_samples(folder / INPUT)
     defaults = {"batch_size": 7, "verify": True, "repeat": 2, "dtype": np.dtype(np.float64)}
-    job = Job(
-        shards=folder / SHARDS, input=folder / INPUT, output=folder / OUTPUT, **{**defaults, **values}
-    )
+    job = Job(shards=folder / SHARDS, input=folder / INPUT, output=folder / OUTPUT, **{**defaults, **values})
     return job, *COMM.bcast(made, root=0)
 
 
