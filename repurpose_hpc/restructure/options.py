@@ -140,7 +140,7 @@ class Options(Declared):
     )
     max_output_error: float | None = option(
         None,
-        kind=number("a number", least=0, example=0.02),
+        kind=number("a finite number", least=0, example=0.02),
         metavar="E",
         excludes="amount",
         help="instead: the least communication whose outputs have at most this relative error there",

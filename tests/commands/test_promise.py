@@ -190,8 +190,8 @@ def test_command_lines_that_cannot_be_meant(mpirun, tmp_path, samples, command):
     for arguments, expected in (
         (both, "--max-accuracy-drop: not allowed with argument --comm-budget"),
         (("--max-output-error", 1, "--max-accuracy-drop", 1), "not allowed with argument"),
-        (("--max-accuracy-drop", 0), "above 0 and below 100, got 0"),
-        (("--max-accuracy-drop", "nan"), "above 0 and below 100, got nan"),
+        (("--max-accuracy-drop", 0), "above 0 and below 100 percentage points, got 0"),
+        (("--max-accuracy-drop", "nan"), "above 0 and below 100 percentage points, got nan"),
         (("--max-output-error", "inf"), "finite number, 0 or more, got inf"),
     ):
         message = refusal(mpirun, tmp_path, 2, command, *needs, "--calibration", samples.path, *arguments)
