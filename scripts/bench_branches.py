@@ -22,7 +22,8 @@ from mpi4py import MPI
 from repurpose_hpc.bench.placement import Placement
 from repurpose_hpc.bench.table import BenchTable
 from repurpose_hpc.bench.turns import REPEATS, in_turns, together
-from repurpose_hpc.commands.parser import integers, positive
+from repurpose_hpc.commands.parser import argument_type
+from repurpose_hpc.fields import integer, listed
 from repurpose_hpc.model.activations import RELU
 from repurpose_hpc.model.builder import Builder
 from repurpose_hpc.model.network import Network
@@ -32,6 +33,8 @@ from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT, availab
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.schedule import rounds
 
+POSITIVE = argument_type(integer(1))
+INTEGERS = argument_type(listed(integer(1), "integers"))
 SEED = 0
 
 
@@ -66,13 +69,13 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--modules", type=positive, default=4, metavar="N")
-    parser.add_argument("--branches", type=positive, default=4, metavar="N")
-    parser.add_argument("--width", type=positive, default=64, metavar="N", help="neurons of a branch")
-    parser.add_argument("--batches", type=integers, default=(1, 64), metavar="B,B,...")
+    parser.add_argument("--modules", type=POSITIVE, default=4, metavar="N")
+    parser.add_argument("--branches", type=POSITIVE, default=4, metavar="N")
+    parser.add_argument("--width", type=POSITIVE, default=64, metavar="N", help="neurons of a branch")
+    parser.add_argument("--batches", type=INTEGERS, default=(1, 64), metavar="B,B,...")
     parser.add_argument("--transports", default=DEFAULT_TRANSPORT, metavar="NAME,NAME,...")
     parser.add_argument("--comm-budget", type=float, default=0.05, metavar="F")
-    parser.add_argument("--repeat", type=positive, default=REPEATS, metavar="N")
+    parser.add_argument("--repeat", type=POSITIVE, default=REPEATS, metavar="N")
     return parser.parse_args()
 
 

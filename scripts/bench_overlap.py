@@ -20,7 +20,8 @@ from repurpose_hpc.bench.entrants import Problem
 from repurpose_hpc.bench.placement import Placement
 from repurpose_hpc.bench.table import BenchTable
 from repurpose_hpc.bench.turns import REPEATS, in_turns, together
-from repurpose_hpc.commands.parser import integers, positive
+from repurpose_hpc.commands.parser import argument_type
+from repurpose_hpc.fields import integer, listed
 from repurpose_hpc.plan.plan import REPLICATED
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT, available
@@ -29,6 +30,8 @@ from repurpose_hpc.runtime.timing import measure
 
 FLOAT = np.dtype(np.float32)
 PHASE_REPEATS = 10
+POSITIVE = argument_type(integer(1))
+INTEGERS = argument_type(listed(integer(1), "integers"))
 
 
 def main() -> None:
@@ -66,14 +69,14 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--width", type=positive, default=2048, metavar="N")
-    parser.add_argument("--batches", type=integers, default=(1, 256), metavar="B,B,...")
-    parser.add_argument("--parts", type=integers, default=(1, 2, 4), metavar="N,N,...")
+    parser.add_argument("--width", type=POSITIVE, default=2048, metavar="N")
+    parser.add_argument("--batches", type=INTEGERS, default=(1, 256), metavar="B,B,...")
+    parser.add_argument("--parts", type=INTEGERS, default=(1, 2, 4), metavar="N,N,...")
     parser.add_argument(
         "--transports", metavar="NAME,NAME,...", help="those of these that there are (default: all)"
     )
     parser.add_argument("--comm-budget", type=float, default=0.05, metavar="F")
-    parser.add_argument("--repeat", type=positive, default=REPEATS, metavar="N")
+    parser.add_argument("--repeat", type=POSITIVE, default=REPEATS, metavar="N")
     return parser.parse_args()
 
 

@@ -32,7 +32,7 @@ def main() -> None:
     rows = []
     for placement, budget in SETTINGS:
         for adjusted_for in WIRES:
-            options = Options(args.workers, budget, placement, wire=adjusted_for)
+            options = Options(args.workers, budget, placement, comm_dtype=adjusted_for)
             result = restructure(network, calibration, options, lambda line: None)
             for wire in WIRES if adjusted_for == EXACT else (adjusted_for,):
                 point = {"input_placement": placement, "budget": budget, "wire": wire}

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 
 import environment  # noqa: E402  (scripts/environment.py)
+
 from helpers import tiers  # noqa: E402
 
 # All ranks must draw the same examples, and none may trip over another's database.

@@ -9,7 +9,6 @@ partitioned.  The single processes run on the root while the other ranks sleep, 
 
 from __future__ import annotations
 
-import argparse
 from types import ModuleType
 
 import numpy as np
@@ -27,6 +26,7 @@ from repurpose_hpc.bench.entrants import (
     single_processes,
 )
 from repurpose_hpc.bench.kernels import aligned
+from repurpose_hpc.bench.options import InferenceOptions
 from repurpose_hpc.bench.peers import Peers, gloo_group
 from repurpose_hpc.bench.placement import Placement
 from repurpose_hpc.bench.table import BenchTable
@@ -37,25 +37,25 @@ from repurpose_hpc.mpi.agreement import collectively
 
 
 def run(
-    args: argparse.Namespace, placement: Placement, peers: Peers, comm: MPI.Intracomm
+    options: InferenceOptions, placement: Placement, peers: Peers, comm: MPI.Intracomm
 ) -> list[BenchTable]:
     """Measure, printing every row as it comes; collective.
 
     Args:
-        args: ``widths``, ``batches``, ``comm_budget``, ``input_placement``, ``dtype`` and ``repeat``.
+        options: ``widths``, ``batches``, ``comm_budget``, ``input_placement``, ``dtype`` and ``repeat``.
         placement: of the ranks.
         peers: that there are.
         comm: of the job.
     """
-    setting = f"input {args.input_placement}, {args.dtype}, {comm.size} ranks"
+    setting = f"input {options.input_placement}, {options.dtype}, {comm.size} ranks"
     title = f"four layers (n, n) with bias and ReLU, {setting}"
     table = BenchTable("inference", title, RESTRUCTURED, speaks=comm.rank == 0)
     with gloo_group(peers, placement, comm) as gloo:
-        for width in args.widths:
-            entrants = _entrants(width, args, placement, peers, gloo, comm)
-            for batch in args.batches:
-                X = aligned(_inputs(width, batch, args.dtype))
-                spreads = in_turns(_checked_turns(entrants, X, comm), args.repeat)
+        for width in options.widths:
+            entrants = _entrants(width, options, placement, peers, gloo, comm)
+            for batch in options.batches:
+                X = aligned(_inputs(width, batch, options.dtype))
+                spreads = in_turns(_checked_turns(entrants, X, comm), options.repeat)
                 table.add(_row(width, batch, spreads, entrants, comm.size))
             del entrants  # room for those of the next width
     return [table]
@@ -63,7 +63,7 @@ def run(
 
 def _entrants(
     width: int,
-    args: argparse.Namespace,
+    options: InferenceOptions,
     placement: Placement,
     peers: Peers,
     gloo: ModuleType | None,
@@ -71,7 +71,12 @@ def _entrants(
 ) -> dict[str, Entrant]:
     """By name; the same names on all ranks."""
     problem = Problem(
-        width, comm.size, args.comm_budget, max(args.batches), np.dtype(args.dtype), args.input_placement
+        width,
+        comm.size,
+        options.comm_budget,
+        max(options.batches),
+        np.dtype(options.dtype),
+        options.input_placement,
     )
     entrants, alone = on_all_ranks(problem, gloo, comm), {}
     with collectively(comm):

@@ -1,29 +1,26 @@
-"""The command ``doctor``: the circumstances of a job under the launcher of ``infer``, and what is wrong.
+"""The command ``doctor``: what a job runs on, under the launcher that will run ``infer``, and what is wrong.
 
 Every rank collects what it sees, all exchange nothing a few times, and the root reports.  It ends with
 status 1 if ``infer`` would fail.
 
-Keys of the report: ``versions``, ``ranks``, ``launched`` (processes that the launcher says it started),
-``hosts`` (for each machine ``host``, ``ranks``, ``cpus`` that the ranks may use, ``host_cpus``, ``threads``
-of each rank, ``bound``, ``memory`` left, bytes, and ``shard_bytes``), ``blas``, ``numba_cache``,
-``numba_cache_filesystem``, ``import_seconds``, ``exchange_us``, ``hdf5_locks``, with shards ``workers``, and
-``errors`` and ``warnings``.
+The keys of the report are those of ``report.schema.DoctorReport``.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import repurpose_hpc.commands.infer  # noqa: F401  what infer imports, to see how long that takes here
-from repurpose_hpc.commands.parser import Parser
+from repurpose_hpc.commands.parser import Parser, make
 from repurpose_hpc.commands.table import described
 from repurpose_hpc.doctor.facts import Facts, collect
 from repurpose_hpc.doctor.findings import by_host, errors, mib, warnings
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import Declared, option, path, report_file
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.mpi.launch import launched
@@ -38,7 +35,7 @@ if TYPE_CHECKING:
     from repurpose_hpc.commands.start import RankContext
 
 
-def run(args: argparse.Namespace, context: RankContext) -> None:
+def run(args: Arguments, context: RankContext) -> None:
     """Run the command; collective.
 
     Args:
@@ -58,7 +55,7 @@ def run(args: argparse.Namespace, context: RankContext) -> None:
             _finish(args, summarise(facts, exchange_us, workers, context.launch_error))
 
 
-def _workers(args: argparse.Namespace, comm: MPI.Comm) -> int | None:
+def _workers(args: Arguments, comm: MPI.Comm) -> int | None:
     """Number of workers of the shards, on every rank; None: no shards were given."""
     workers = None
     with collectively(comm):
@@ -69,7 +66,7 @@ def _workers(args: argparse.Namespace, comm: MPI.Comm) -> int | None:
     return comm.bcast(workers, root=0)
 
 
-def _finish(args: argparse.Namespace, result: dict[str, Any]) -> None:
+def _finish(args: Arguments, result: dict[str, Any]) -> None:
     print(render(result), flush=True)
     if args.report is not None:
         report.write(args.report, result)
@@ -164,18 +161,30 @@ def _shards(directory: Path | None, workers: int | None, comm: MPI.Comm) -> list
     return [directory / PLAN_FILE, *(shard_path(directory, worker) for worker in hosted)]
 
 
-def parse(argv: Sequence[str], ranks: int, speaks: bool) -> argparse.Namespace:
-    """The command line.
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Declared):
+    """The shards that a job would run."""
 
-    Raises:
-        UsageError: it is wrong.
-    """
-    return make_parser(speaks).parse_args(argv)
+    shards: Path | None = option(None, kind=path("shards"), metavar="DIR", help="see whether these fit")
+    report: Path | None = report_file()
 
 
 def make_parser(speaks: bool) -> Parser:
     """The parser."""
     parser = Parser(speaks=speaks, **described("doctor"))
-    parser.add_argument("--shards", type=Path, metavar="DIR", help="see whether these fit")
-    parser.add_argument("--report", type=Path, metavar="FILE.json", help="the same, for scripts")
+    parser.add(Arguments)
     return parser
+
+
+def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments:
+    """The command line.
+
+    Args:
+        argv: without the program's name.
+        ranks: of the job.
+        speaks: whether this rank prints the help.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    return make(Arguments, make_parser(speaks).read(argv))

@@ -1,27 +1,22 @@
 """The command ``inspect``: spaces, mixings and dense traffic of a model, or all that is not supported in it.
 
-Keys of the report: ``model``, ``supported``, ``unsupported`` (one text for each node); of a supported model
-also ``inputs`` and ``outputs`` (values per sample), ``spaces`` (``name``, ``neurons``, ``tensors`` that share
-the owners, ``derived``), ``mixings`` (``name``, ``source``, ``target``, ``inputs``, ``outputs``, ``kernel``,
-``positions``, ``weights``, ``multiply_adds``, ``dense_values``), ``weights``, ``multiply_adds``, ``workers``
-and ``dense_values``.  ``dense_values`` are sent per sample if every neuron that a mixing reads goes to all
-other workers; a tensor that several mixings read counts for the first of them, and an input that every rank
-can read is not sent.
+The keys of the report are those of ``report.schema.InspectReport``.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from repurpose_hpc.commands.parser import Parser, positive
+from repurpose_hpc.commands.parser import Parser, make
 from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import Declared, integer, option, path, report_file
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
@@ -32,7 +27,7 @@ if TYPE_CHECKING:
     from repurpose_hpc.commands.start import Context
 
 
-def run(args: argparse.Namespace, context: Context) -> None:
+def run(args: Arguments, context: Context) -> None:
     """Run the command in this process.
 
     Args:
@@ -146,25 +141,31 @@ def _table(rows: list[tuple[str, ...]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) -> argparse.Namespace:
-    """The command line.
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Declared):
+    """The model, and the workers to count its traffic for."""
 
-    Raises:
-        UsageError: it is wrong.
-    """
-    return make_parser(speaks).parse_args(argv)
+    model: Path = option(kind=path("model.npz"), positional=True, help=".onnx, .npz or .safetensors")
+    workers: int = option(4, kind=integer(1), metavar="P", help="parts to count the traffic for")
+    report: Path | None = report_file()
 
 
 def make_parser(speaks: bool) -> Parser:
     """The parser."""
     parser = Parser(speaks=speaks, **described("inspect"))
-    parser.add_argument("model", type=Path, metavar="MODEL", help=".onnx, .npz or .safetensors")
-    parser.add_argument(
-        "--workers",
-        type=positive,
-        default=4,
-        metavar="P",
-        help="to count the traffic for (default %(default)s)",
-    )
-    parser.add_argument("--report", type=Path, metavar="FILE.json", help="the same, for scripts")
+    parser.add(Arguments)
     return parser
+
+
+def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) -> Arguments:
+    """The command line.
+
+    Args:
+        argv: without the program's name.
+        ranks: of the job; None: it has none.
+        speaks: whether this rank prints the help.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    return make(Arguments, make_parser(speaks).read(argv))

@@ -7,17 +7,18 @@ outputs are compared.  Between hosts, further forwards show what leaves the netw
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from mpi4py import MPI
 
-from repurpose_hpc.commands.parser import Parser, integers, positive
+from repurpose_hpc.commands.parser import Parser, make
 from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import Declared, batches, integer, number, option, path, precision
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.mpi.hosts import Hosts
 from repurpose_hpc.plan.files.store import read_network
@@ -32,12 +33,15 @@ from repurpose_hpc.runtime.timing import Timing, measure
 if TYPE_CHECKING:
     from repurpose_hpc.commands.start import RankContext
 
+
 # Fewer say nothing about spread.
 LEAST_REPEATS = 5
+
+
 SEED = 0
 
 
-def run(args: argparse.Namespace, context: RankContext) -> None:
+def run(args: Arguments, context: RankContext) -> None:
     """Measure, and write the findings of every batch size as JSON; collective.
 
     Args:
@@ -68,32 +72,6 @@ def run(args: argparse.Namespace, context: RankContext) -> None:
             traffic = result.traffic(stored.plan, shards[0], ranks)
             rows = [{**common, **_sent(traffic, row["batch"]), **row} for row in rows]
             report.write(args.report, {"batches": rows})
-
-
-def parse(argv: Sequence[str], ranks: int, speaks: bool) -> argparse.Namespace:
-    """The command line.
-
-    Raises:
-        UsageError: it is wrong.
-        UserError: the launcher has started another number of ranks.
-    """
-    args = make_parser(speaks).parse_args(argv)
-    _check_ranks(ranks, args.ranks)
-    return args
-
-
-def make_parser(speaks: bool) -> Parser:
-    """The parser."""
-    parser = Parser(speaks=speaks, **described("point"))
-    add = parser.add_argument
-    add("--shards", type=Path, required=True, metavar="DIR", help="what to run")
-    add("--ranks", type=positive, required=True, metavar="P", help="how many ranks there should be")
-    add("--batches", type=integers, required=True, metavar="B,B,...", help="samples per forward")
-    add("--repeat", type=positive, required=True, metavar="N", help="most forwards to time")
-    add("--seconds", type=float, required=True, metavar="S", help="fewer where they take longer")
-    add("--dtype", choices=("float32", "float64"), required=True)
-    add("--report", type=Path, required=True, metavar="FILE.json", help="gets the findings")
-    return parser
 
 
 class Measuring:
@@ -234,3 +212,42 @@ def _check_ranks(found: int, expected: int) -> None:
             f"expected {expected} ranks, found {found}: the launcher starts another number than asked for; "
             "check what --launcher makes of '-n P', or write {ranks} where the number belongs"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Declared):
+    """Files and sizes of a launch of ``scaling``."""
+
+    shards: Path = option(kind=path("shards"), metavar="DIR", help="what to run")
+    ranks: int = option(kind=integer(1), metavar="P", help="how many ranks there should be")
+    batches: tuple[int, ...] = batches(MISSING)
+    repeat: int = option(kind=integer(1), metavar="N", help="most forwards to time")
+    seconds: float = option(
+        kind=number(least=0), metavar="S", unit="seconds", help="fewer where they take longer"
+    )
+    dtype: str = precision(MISSING)
+    report: Path = option(kind=path("report.json"), metavar="FILE.json", help="gets the findings")
+
+
+def make_parser(speaks: bool) -> Parser:
+    """The parser."""
+    parser = Parser(speaks=speaks, **described("point"))
+    parser.add(Arguments)
+    return parser
+
+
+def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments:
+    """The command line.
+
+    Args:
+        argv: without the program's name.
+        ranks: of the job.
+        speaks: whether this rank prints the help.
+
+    Raises:
+        UsageError: it is wrong.
+        UserError: the launcher has started another number of ranks.
+    """
+    args = make(Arguments, make_parser(speaks).read(argv))
+    _check_ranks(ranks, args.ranks)
+    return args

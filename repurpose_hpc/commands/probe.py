@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import platform
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from repurpose_hpc import __version__
-from repurpose_hpc.commands.parser import Parser, positive
+from repurpose_hpc.commands.parser import Parser, make
 from repurpose_hpc.commands.table import described
+from repurpose_hpc.fields import Declared, integer, option, path
 from repurpose_hpc.forecast.machine import THIS_FILE, MachineModel, parse_machine, write_machine
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.mpi.agreement import collectively
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from repurpose_hpc.commands.start import RankContext
 
 
-def run(args: argparse.Namespace, context: RankContext) -> None:
+def run(args: Arguments, context: RankContext) -> None:
     """Run the command; collective.
 
     Args:
@@ -109,28 +110,42 @@ def render(machine: MachineModel) -> str:
     return "\n".join(lines)
 
 
-def parse(argv: Sequence[str], ranks: int, speaks: bool) -> argparse.Namespace:
-    """The command line.
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Declared):
+    """Where the result goes, and what counts as a node."""
 
-    Raises:
-        UsageError: it is wrong.
-    """
-    return make_parser(speaks).parse_args(argv)
+    out: Path | None = option(
+        None,
+        kind=path("machine.json"),
+        metavar="FILE.json",
+        default_text="where forecast finds the machine 'this'",
+        help="gets the machine file",
+    )
+    ranks_per_node: int | None = option(
+        None,
+        kind=integer(1),
+        metavar="K",
+        default_text="those that share memory",
+        help="consecutive ranks that count as a node",
+    )
 
 
 def make_parser(speaks: bool) -> Parser:
     """The parser."""
     parser = Parser(speaks=speaks, **described("probe"))
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE.json",
-        help=f"where the result goes (default {cache_directory() / THIS_FILE}, which forecast calls 'this')",
-    )
-    parser.add_argument(
-        "--ranks-per-node",
-        type=positive,
-        metavar="K",
-        help="consecutive ranks that count as a node (default: those that share memory)",
-    )
+    parser.add(Arguments)
     return parser
+
+
+def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments:
+    """The command line.
+
+    Args:
+        argv: without the program's name.
+        ranks: of the job.
+        speaks: whether this rank prints the help.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    return make(Arguments, make_parser(speaks).read(argv))

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import FieldError
 from repurpose_hpc.io.atomic import write_text
 
 FOLDER = Path(__file__).resolve().parent / "machines"
@@ -142,16 +143,18 @@ def read_machine(name: str, this: Path) -> MachineModel:
         UserError: there is no such file, or what it says is no machine.
     """
     if name == THIS and not this.exists():
-        raise UserError(
-            f"--machine {THIS}: expected {this}, found none; measure this machine first: "
-            "mpirun -n R python -m repurpose_hpc probe, with a rank for every core"
+        raise FieldError(
+            "machine",
+            f"expected {this} for {THIS}, found none; measure this machine first: mpirun -n R python -m "
+            "repurpose_hpc probe, with a rank for every core",
         )
     path = this if name == THIS else FOLDER / f"{name}.json" if name in shipped() else Path(name)
     try:
         return parse_machine(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"--machine: expected {THIS}, a file, or one of {', '.join(shipped())}, got {name!r}: {error}"
+        raise FieldError(
+            "machine",
+            f"expected {THIS}, a file, or one of {', '.join(shipped())}, got {name!r}: {error}; name another",
         ) from None
     except (ValueError, TypeError) as error:
         raise UserError(

@@ -1,15 +1,6 @@
 """Conclusions from forecasts for several numbers of ranks: the best, where more stop paying, a table.
 
-Keys of the report: ``machine``, ``machine_source``, ``model`` (the file or directory), ``input_placement``,
-``wire``, ``batch_size``, ``workers`` (of the shards; null for a model), ``comm_budget`` (assumed for a
-model; null for shards), ``most_ranks`` (that the machine file has links for; null: any number) and
-``points``.  Of ``restructured`` and ``dense``: ``best_ranks``, ``best_us``, ``speedup`` (over one rank; null
-without that point) and ``paying_ranks`` (see the function).
-
-A point has ``ranks``, ``basis`` (``plan``: counted in the shards, ``scaled``: see ``scaled``, ``single``:
-one process), ``restructured`` and ``dense``, each with ``total_us``, ``compute_us``, ``overhead_us``,
-``latency_us``, ``bytes_us``, ``values_sent`` (per sample), ``messages`` (per batch) and ``marginal`` (see
-``marginal_efficiencies``; null for the first).  Times are those of a batch.
+The keys of the report, and units, are those of ``report.schema.ForecastReport``.
 """
 
 from __future__ import annotations
@@ -64,7 +55,7 @@ def render(result: dict) -> str:
     lines = [
         f"{result['machine']}: {result['machine_source']}",
         f"{result['model']}, input {result['input_placement']}, batches of {result['batch_size']}, ghosts in "
-        f"{result['wire']}; {_basis(result)}",
+        f"{result['comm_dtype']}; {_basis(result)}",
         "microseconds per batch, and what compute, overhead, latency and bytes have in it",
         "",
         *_table(result["points"]),

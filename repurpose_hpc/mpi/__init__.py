@@ -1,4 +1,4 @@
 """Ranks: agreement on failures, launch, places.
 
-May import errors and io; nothing of the package above the ground.
+May import errors, fields and io; nothing of the package above the ground.
 """

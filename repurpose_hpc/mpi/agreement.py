@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import typed
 from repurpose_hpc.io.atomic import remove_registered
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def alike(comm: MPI.Comm) -> Iterator[None]:
         while not request.Test():
             time.sleep(0.02)
             if time.monotonic() - began > ALIKE_SECONDS:
-                raise UserError(f"on rank {comm.rank} only: {error}") from None
+                raise UserError(f"on rank {comm.rank} only: {typed(error)}") from None
         raise SystemExit(_status(error)) from None
 
 
@@ -141,7 +142,7 @@ def report_failure(error: BaseException, rank: int) -> None:
     """Print the one message of a failure on stderr, after a traceback if it is a defect."""
     before = ""
     if isinstance(error, UserError):
-        message = str(error)
+        message = typed(error)
     elif isinstance(error, KeyboardInterrupt):
         message = "interrupted"
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import FieldError
 from repurpose_hpc.plan.plan import EVERYBODY, capacities, contiguous_owners
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Constraints:
             room: weights of this mixing that each worker can hold, (P,).
 
         Raises:
-            UserError: there is not enough room for all rows.
+            FieldError: there is not enough room for all rows.
         """
         capacity = capacities(m, self.part_weights, self.imbalance)
         own = np.maximum(self.own_columns(source_owner), 1)
@@ -60,10 +60,11 @@ class Constraints:
         spare = np.where(self.part_weights > 0, np.maximum(spare, 0), 0)
         missing = m - int(limited.sum())
         if missing > spare.sum():
-            raise UserError(
-                f"--memory-limits: expected room for {m} rows over {source_owner.size} inputs, found "
-                f"room for {limited.sum() + spare.sum()} in all workers together; raise the limits or take "
-                "more workers"
+            raise FieldError(
+                "memory_limits",
+                f"expected room for {m} rows over {source_owner.size} inputs, found room for "
+                f"{limited.sum() + spare.sum()} in all workers together; raise the limits or take "
+                "more workers",
             )
         return limited + spare if missing > 0 else limited
 

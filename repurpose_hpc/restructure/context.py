@@ -84,7 +84,12 @@ class Context:
         options = self.options
         owners = self.network.derive(dict(decisions.owners))
         return Plan(
-            options.workers, options.input_placement, owners, decisions.masks, decisions.scales, options.wire
+            options.workers,
+            options.input_placement,
+            owners,
+            decisions.masks,
+            decisions.scales,
+            options.comm_dtype,
         )
 
     def current(self, decisions: Decisions) -> Current:

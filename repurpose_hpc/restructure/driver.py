@@ -116,7 +116,7 @@ def finish_mixing(
         shares: of the weights, as ``weight_shares`` gives them.
     """
     mixing, network = context.mixings[number], context.network
-    if context.options.wire == INT8:
+    if context.options.comm_dtype == INT8:
         decisions = measure_scales_until(context, decisions, mixing)
     context.log(f"{mixing.name} ({number + 1} of {len(context.mixings)}): measuring{PENDING}")
     moments = context.scoring_moments(mixing, decisions)  # 1.1
@@ -176,7 +176,9 @@ def keep_everything(network: Network, samples: Samples, options: Options, team: 
     """Eliminate nothing: not by elimination, which drops what the samples do not need, and others may."""
     part_weights = constraints_of(options).part_weights
     plan = dense_plan(network, options.workers, options.input_placement, part_weights)
-    current = Current(network, replace(plan, comm_dtype=options.wire), {m.name for m in network.mixings})
+    current = Current(
+        network, replace(plan, comm_dtype=options.comm_dtype), {m.name for m in network.mixings}
+    )
     propagation = Propagation(network, network.mixings, samples, team)
     scales = measure_scales(propagation, (mixing.source for mixing in network.mixings), current)
     return Cut(network, replace(current.plan, scales=scales))

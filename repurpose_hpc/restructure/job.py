@@ -218,58 +218,6 @@ def _provenance(job: _Job, outcome: Outcome, findings: Mapping[str, Any]) -> dic
     }
 
 
-def summary(report: Mapping[str, Any]) -> str:
-    """The report of ``restructure_to`` for people."""
-    width = max(len(layer["name"]) for layer in report["layers"])
-    lines = [
-        f"{layer['name']:<{width}} {layer['inputs']:>6} -> {layer['outputs']:<6} {layer['form']:<8}"
-        f"{layer['values_sent']:>8,} of {layer['dense_values']:>9,} values sent, "
-        f"relative error {layer['relative_error']:.4f}"
-        for layer in report["layers"]
-    ]
-    lines.append(
-        f"{report['workers']} workers, input {report['input_placement']}: {report['values_sent']:,} of "
-        f"{report['dense_values']:,} values sent per sample ({report['comm_fraction']:.2%}), "
-        f"{report['weights_kept']:,} of {report['weights']:,} weights kept"
-    )
-    lines.append(f"wire {report['wire']}: {report['bytes_per_sample']:,} bytes per sample")
-    lines.append("weights of the workers: " + " ".join(f"{held:,}" for held in report["weights_of_workers"]))
-    if "link_cost" in report:
-        lines.append(f"cost of the links used: {report['link_cost']:,.1f} per sample")
-    lines.append(
-        f"on the calibration data: output error {report['output_error']:.4f} "
-        f"({_bound_summary(report['bound'])}), same class for {report['agreement']:.2%}"
-    )
-    if "accuracy" in report:
-        lines[-1] += f", accuracy {report['accuracy']:.4f} (original {report['reference_accuracy']:.4f})"
-    lines += _promise_summary(report)
-    lines.append(f"{report['seconds']:.1f} s; shards in {report['shards']}")
-    return "\n".join(lines)
-
-
-def _bound_summary(bound: float | None) -> str:
-    return "no bound" if bound is None else f"bound {bound:.4g}"
-
-
-def _promise_summary(report: Mapping[str, Any]) -> list[str]:
-    if "trials" not in report:
-        return []
-    if "accuracy_drop" in report:
-        measured = (
-            f"accuracy drop {report['accuracy_drop']:.2f} points "
-            f"(95 % confidence: at most {report['accuracy_drop_bound']:.2f})"
-        )
-    else:
-        measured = (
-            f"output error {report['output_error_held_out']:.4f}, "
-            f"same class for {report['agreement_held_out']:.2%}"
-        )
-    return [
-        f"on {report['held_out_samples']:,} held-out samples: {measured}; budget "
-        f"{report['comm_budget']:.4g}, the smallest of {report['trials']} tried that was enough"
-    ]
-
-
 def _report(job: _Job, cut: Cut, findings: Mapping[str, Any]) -> dict[str, Any]:
     """The report but for the time that it took."""
     network, options = job.network, job.options
@@ -286,7 +234,7 @@ def _report(job: _Job, cut: Cut, findings: Mapping[str, Any]) -> dict[str, Any]:
         "values_sent": sent,
         "dense_values": dense,
         "comm_fraction": sent / dense if dense else 0.0,
-        "wire": plan.comm_dtype,
+        "comm_dtype": plan.comm_dtype,
         "bytes_per_sample": plan.bytes_sent(network, plan.comm_dtype),
         "weights": network.weight_count,
         "weights_kept": cut.network.weight_count,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import FieldError
 from repurpose_hpc.plan.plan import GHOST, MIXED, PARTIAL
 
 
@@ -92,16 +92,16 @@ METHODS = {
     "magnitude": MAGNITUDE,
 }
 # Names that methods had, and what to ask for instead.
-FORMER = {"independent": "workers that do not hear of each other are --comm-budget 0"}
+FORMER = {"independent": "take comm_budget=0, which is the same"}
 
 
 def method_named(name: str) -> Method:
     """The method of this name.
 
     Raises:
-        UserError: there is none.
+        FieldError: there is none.
     """
     if name not in METHODS:
-        advice = f"; {FORMER[name]}" if name in FORMER else ""
-        raise UserError(f"--method: expected one of {', '.join(METHODS)}, got {name!r}{advice}")
+        advice = FORMER.get(name, "take one of these")
+        raise FieldError("method", f"expected one of {', '.join(METHODS)}, got {name!r}; {advice}")
     return METHODS[name]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.special import betaincinv
 
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import FieldError
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.network import Network
@@ -40,7 +40,7 @@ CONFIDENCE = 0.95
 Restructure = Callable[[Samples, Options, Log], Cut]
 
 
-class BrokenPromise(UserError):
+class BrokenPromise(FieldError):
     """Not even the whole budget meets the tolerance."""
 
 
@@ -97,27 +97,31 @@ def check_samples(network: Network, samples: Samples, options: Options) -> None:
     """Refuse samples that no promise can be based on.
 
     Raises:
-        UserError: no labels, or no classes, where accuracy is promised, or too few samples: even if
+        FieldError: no labels, or no classes, where accuracy is promised, or too few samples: even if
             restructuring changed no class at all, the bound of the accuracy drop would exceed the tolerance.
     """
-    needed, what = 1, "a promise"
+    needed = 1
     if options.max_accuracy_drop is not None:
         if not network.has_classes:
-            raise UserError(
-                "--max-accuracy-drop: expected a network with one output, a value for each class, found "
-                f"{len(network.output_tensors)} outputs or maps; promise --max-output-error"
+            raise FieldError(
+                "max_accuracy_drop",
+                "expected a network with one output, a value for each class, found "
+                f"{len(network.output_tensors)} outputs or maps; promise max_output_error=E",
             )
         if samples.labels is None:
-            raise UserError(
-                f"{samples.path}: expected labels y beside the samples for --max-accuracy-drop, found none; "
-                "add them, or promise --max-output-error"
+            raise FieldError(
+                "max_accuracy_drop",
+                f"expected labels y beside the samples of {samples.path}, found none; add them, or promise "
+                "max_output_error=E",
             )
-        needed, what = samples_needed(options.max_accuracy_drop), _promised(options)
+        needed = samples_needed(options.max_accuracy_drop)
     if samples.samples // ONE_IN < needed:
-        raise UserError(
-            f"{samples.path}: expected at least {needed * ONE_IN} samples for {what}, so that {needed} can "
-            f"be held out (1 in {ONE_IN}), found {samples.samples}: too few to promise; add samples or "
-            "allow more"
+        field, tolerance = _promised(options)
+        raise FieldError(
+            field,
+            f"expected at least {needed * ONE_IN} samples in {samples.path} for {tolerance:g}, so that "
+            f"{needed} can be held out (1 in {ONE_IN}), found {samples.samples}: too few to promise; add "
+            "samples or allow more",
         )
 
 
@@ -231,10 +235,11 @@ class _Trials:
     def broken(self) -> BrokenPromise:
         """The failure of all trials."""
         last = self.last[False]
+        field, tolerance = _promised(last.options)
         return BrokenPromise(
-            f"{_promised(last.options)}: expected to stay within that on {self.held_out.samples} held-out "
-            f"samples, found {_found(last.options, last.comparison)} even at --comm-budget 1"
-            f"{_way_out(last.options)}"
+            field,
+            f"expected at most {tolerance:g} on {self.held_out.samples} held-out samples, found "
+            f"{_found(last.options, last.comparison)} even at comm_budget=1{_way_out(last.options)}",
         )
 
     def outcome(self) -> Outcome:
@@ -284,23 +289,23 @@ def _measured(options: Options, comparison: Comparison) -> dict:
     return {"output_error_held_out": comparison.output_error, "agreement_held_out": comparison.agreement}
 
 
-def _promised(options: Options) -> str:
-    if options.max_accuracy_drop is not None:
-        return f"--max-accuracy-drop {options.max_accuracy_drop:g}"
-    return f"--max-output-error {options.max_output_error:g}"
+def _promised(options: Options) -> tuple[str, float]:
+    """The tolerance that is given: field and value."""
+    fields = {name: getattr(options, name) for name in ("max_accuracy_drop", "max_output_error")}
+    return next((name, value) for name, value in fields.items() if value is not None)
 
 
 def _way_out(options: Options) -> str:
     """The reason why not even the whole budget is enough, and what to do."""
-    if options.keeps_everything and options.wire == EXACT:
+    if options.keeps_everything and options.comm_dtype == EXACT:
         return (
             ", where only the rounding of the weights changes; allow more, or write the shards with "
-            "--dtype float64"
+            "dtype=float64"
         )
     limits = {
-        f"--density {options.density:g}": options.density < 1,
-        "--memory-limits": options.memory_limits is not None,
-        f"--wire {options.wire}": options.wire != EXACT,
+        f"density={options.density:g}": options.density < 1,
+        "the memory limits": options.memory_limits is not None,
+        f"comm_dtype={options.comm_dtype}": options.comm_dtype != EXACT,
     }
     given = " and ".join(option for option, is_given in limits.items() if is_given)
     return f" with {given}; allow more, or do without {given}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import FieldError
 from repurpose_hpc.model.bound import OutputBound
 from repurpose_hpc.model.forward import outputs, trace
 from repurpose_hpc.model.network import Network
@@ -22,15 +22,16 @@ class Certificate:
         restructured: what the ranks run.
 
     Raises:
-        UserError: the network has no classes: a single value, maps, or several outputs.
+        FieldError: the network has no classes: a single value, maps, or several outputs.
     """
 
     def __init__(self, original: Network, restructured: Network) -> None:
         if original.outputs < 2 or not original.has_classes:
-            raise UserError(
-                "--certify: expected a network with one output, a vector of 2 values or more, found "
-                f"{len(original.output_tensors)} outputs of {original.outputs} values: it has no "
-                "classes to certify; leave the option out"
+            raise FieldError(
+                "certify",
+                "expected a network with one output, a vector of 2 values or more, found "
+                f"{len(original.output_tensors)} outputs of {original.outputs} values: it has no classes to "
+                "certify; leave it out",
             )
         self.original, self.restructured = original, restructured
         self.bound = OutputBound(restructured)

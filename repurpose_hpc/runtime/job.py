@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import FieldError
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.network import Network
@@ -183,7 +183,9 @@ def _certificate(original: Network | None, restructured: Network | None) -> Cert
         UserError: the original is not known, or has no classes.
     """
     if original is None or restructured is None:
-        raise UserError("--certify: expected the original network, to compare with; name it, or leave it out")
+        raise FieldError(
+            "certify", "expected the original network, to compare with; name it, or leave it out"
+        )
     return Certificate(original, restructured)
 
 
@@ -231,4 +233,4 @@ def _formats(setup: Setup) -> dict[str, str]:
     """The numbers in which the run computes, sends and keeps weights, for the report."""
     dtype, formats = setup.job.options.dtype.name, setup.formats
     stored = dtype if formats.weights_dtype == EXACT else formats.weights_dtype
-    return {"dtype": dtype, "wire": formats.comm_dtype, "weights_dtype": stored}
+    return {"dtype": dtype, "comm_dtype": formats.comm_dtype, "weights_dtype": stored}

@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import FieldError
 from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.comm_dtype import EXACT, INT8
 from repurpose_hpc.mpi.agreement import alike, collectively
@@ -116,13 +116,13 @@ def _check_scales(formats: Formats, stored: StoredPlan) -> None:
     """Refuse a comm dtype for which the plan has no scales.
 
     Raises:
-        UserError: int8, and it was made without data.
+        FieldError: int8, and it was made without data.
     """
     if formats.comm_dtype == INT8 and not stored.plan.has_scales:
-        raise UserError(
-            f"--comm-dtype {INT8}: expected shards with a scale for every ghost, found none in "
-            f"{stored.directory}, made without calibration data; choose another format, or restructure with "
-            "data"
+        raise FieldError(
+            "comm_dtype",
+            f"expected shards with a scale for every ghost for {INT8}, found none in {stored.directory}, "
+            "made without calibration data; choose another one, or restructure with data",
         )
 
 
@@ -130,13 +130,14 @@ def _check_certify(formats: Formats) -> None:
     """Refuse to certify what is rounded on the way.
 
     Raises:
-        UserError: a format is not EXACT.
+        FieldError: a format is not EXACT.
     """
-    for option, name in zip(("--weights-dtype", "--comm-dtype"), formats, strict=True):
+    for field, name in zip(formats._fields, formats, strict=True):
         if name != EXACT:
-            raise UserError(
-                f"--certify: expected {option} {EXACT}, found {name}, whose rounding the bound does not "
-                f"cover; add {option} {EXACT}, or leave --certify out"
+            raise FieldError(
+                "certify",
+                f"expected {field}={EXACT}, found {name}, whose rounding the bound does not cover; add "
+                f"{field}={EXACT}, or leave certify=True out",
             )
 
 

@@ -58,7 +58,7 @@ def test_ghosts_travel_in_the_format_of_the_shards_or_in_another(tmp_path, machi
     of_shards, exact = (
         _forecast(tmp_path / "shards", machine, *wire) for wire in ((), ("--wire", "float32"))
     )
-    assert [each["wire"] for each in (of_shards, exact)] == ["int8", "float32"]
+    assert [each["comm_dtype"] for each in (of_shards, exact)] == ["int8", "float32"]
     for short, long in zip(of_shards["points"][1:], exact["points"][1:], strict=True):
         for form in ("restructured", "dense"):
             assert short[form]["values_sent"] == long[form]["values_sent"]

@@ -18,6 +18,7 @@ from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.plan.assemble import assemble
 from repurpose_hpc.plan.plan import single_worker_plan
 from repurpose_hpc.plan.shard import make_shard
+from repurpose_hpc.report.schema import InferReport, problems
 
 MODULE = ("-m", "repurpose_hpc.infer")
 # Runs the command and writes down what was imported.
@@ -42,7 +43,9 @@ def infer(mpirun, tmp_path):
         env = {"REPURPOSE_HPC_CACHE": str(tmp_path / "cache")}
         done = mpirun(ranks, *MODULE, *args, "--report", report, env=env)
         assert done.returncode == 0, done.stdout + done.stderr
-        return json.loads(report.read_text()), done.stdout
+        found = json.loads(report.read_text())
+        assert problems(found, InferReport) == []
+        return found, done.stdout
 
     return run
 

@@ -17,9 +17,10 @@ from repurpose_hpc.io.samples import open_samples
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.plan.assemble import assemble
 from repurpose_hpc.plan.files.store import read_plan, read_shard
+from repurpose_hpc.report.text import render_restructured
 from repurpose_hpc.restructure.calibration.evaluation import compare
 from repurpose_hpc.restructure.driver import restructure
-from repurpose_hpc.restructure.job import restructure_to, summary
+from repurpose_hpc.restructure.job import restructure_to
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.promise import (
     ONE_IN,
@@ -135,7 +136,7 @@ def test_what_was_checked_is_what_was_written(network, samples, tmp_path, tolera
     if "max_accuracy_drop" in tolerance:
         assert report["accuracy_drop"] == 100 * (found.lost - found.gained) / found.samples <= 4.6
         assert report["accuracy_drop"] < report["accuracy_drop_bound"]
-        assert f"{report['accuracy_drop_bound']:.2f}" in summary(report)
+        assert f"{report['accuracy_drop_bound']:.2f}" in render_restructured(report)
     else:
         assert report["output_error_held_out"] == pytest.approx(found.output_error, rel=1e-12)
         assert report["output_error_held_out"] <= 0.1
@@ -162,7 +163,9 @@ def test_a_tolerance_of_nothing_keeps_the_network(network, samples, tmp_path):
     options = Options(WORKERS, max_output_error=0)
     report = restructure_to(tmp_path / "exact", network, samples, options, np.float64, quiet)
     assert report["comm_budget"] > 0 and report["output_error_held_out"] == report["bound"] == 0
-    with pytest.raises(UserError, match=r"--max-output-error 0: .*even at --comm-budget 1.*--dtype float64"):
+    with pytest.raises(
+        UserError, match=r"max_output_error: expected at most 0 .*even at comm_budget=1.*dtype=float64"
+    ):
         restructure_to(tmp_path / "rounded", network, samples, options, np.float32, quiet)
     assert not (tmp_path / "rounded").exists()
 
@@ -174,7 +177,7 @@ def test_one_worker_needs_nothing(network, samples, tmp_path):
 
 def test_a_promise_that_other_options_break(network, samples, tmp_path):
     options = Options(WORKERS, max_output_error=1e-3, density=0.1)
-    with pytest.raises(UserError, match=r"even at --comm-budget 1 with --density .*do without --"):
+    with pytest.raises(UserError, match=r"even at comm_budget=1 with density=0.1; .*do without density=0.1"):
         restructure_to(tmp_path / "out", network, samples, options, np.float32, quiet)
     assert not list(tmp_path.iterdir())
 
@@ -187,8 +190,8 @@ def test_command_lines_that_cannot_be_meant(mpirun, tmp_path, samples, command):
     for arguments, expected in (
         (both, "--max-accuracy-drop: not allowed with argument --comm-budget"),
         (("--max-output-error", 1, "--max-accuracy-drop", 1), "not allowed with argument"),
-        (("--max-accuracy-drop", 0), "above 0 and below 100, got 0"),
-        (("--max-accuracy-drop", "nan"), "above 0 and below 100, got nan"),
+        (("--max-accuracy-drop", 0), "above 0 and below 100 percentage points, got 0"),
+        (("--max-accuracy-drop", "nan"), "above 0 and below 100 percentage points, got nan"),
         (("--max-output-error", "inf"), "finite number, 0 or more, got inf"),
     ):
         message = refusal(mpirun, tmp_path, 2, command, *needs, "--calibration", samples.path, *arguments)
@@ -206,9 +209,9 @@ def test_data_that_cannot_keep_a_promise(mpirun, tmp_path, samples, command):
         (
             samples.path,
             ("--max-accuracy-drop", 1),
-            "at least 1840 samples for --max-accuracy-drop 1, so that 368",
+            "--max-accuracy-drop: expected at least 1840 samples",
         ),
-        (tmp_path / "few.npy", ("--max-output-error", 1), "at least 5 samples for a promise"),
+        (tmp_path / "few.npy", ("--max-output-error", 1), "--max-output-error: expected at least 5 samples"),
     ):
         message = refusal(mpirun, tmp_path, 1, command, *needs, "--calibration", calibration, *option)
         assert expected in message and str(calibration) in message

@@ -286,13 +286,19 @@ def test_the_picture_marks_more_ranks_than_cores(folder, monkeypatch):
     [
         (["weak", "model.npz", "--ranks", "1"], "MODEL is for strong"),
         (["strong", "model.npz", "--ranks", "1"], "either --calibration DATA.* or --shards"),
-        (["strong", "--calibration", "x.npz", "--ranks", "1"], "belong to a MODEL"),
+        (["strong", "--calibration", "x.npz", "--ranks", "1"], "--calibration belongs to a MODEL"),
         (
             ["strong", "model.npz", "--calibration", "x.npz", "--width", "9", "--ranks", "1"],
             "synthetic network",
         ),
-        (["strong", "--ranks", "0,1"], "--ranks: expected numbers of 1 or more, got 0"),
-        (["strong", "--ranks", "1", "--batches", "0"], "--batches: expected numbers of 1 or more, got 0"),
+        (
+            ["strong", "--ranks", "0,1"],
+            "--ranks: expected integers separated by commas, each 1 or more, got '0,1'",
+        ),
+        (
+            ["strong", "--ranks", "1", "--batches", "0"],
+            "--batches: expected integers separated by commas, each 1 or more, got '0'",
+        ),
         (["strong", "--ranks", "1", "--comm-budget", "2"], "expected a fraction from 0 to 1, got 2.0"),
         (["strong", "m.npz", "--shards", "d", "--method", "data", "--ranks", "1"], "restructured already"),
     ],

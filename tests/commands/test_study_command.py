@@ -316,9 +316,12 @@ def test_without_matplotlib_the_table_is_written_all_the_same(folder):
     [
         ({"methods": "data,nonsense"}, "method nonsense.*expected one of data"),
         ({"methods": "magnitude/nowhere"}, "--assignment: expected one of .*'nowhere'"),
-        ({"budgets": "0.1,2"}, "expected a fraction from 0 to 1, got 2.0"),
-        ({"workers": "2,x"}, "expected integers separated by commas, got '2,x'"),
-        ({"workers": "0"}, "expected 1 or more, got 0"),
+        (
+            {"budgets": "0.1,2"},
+            "--budgets: expected fractions separated by commas, each from 0 to 1, got '0.1,2'",
+        ),
+        ({"workers": "2,x"}, "--workers: expected integers separated by commas, each 1 or more, got '2,x'"),
+        ({"workers": "0"}, "each 1 or more, got '0'"),
     ],
 )
 def test_wrong_command_lines_leave_nothing_behind(folder, changed, expected):

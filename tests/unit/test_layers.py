@@ -16,6 +16,7 @@ plan
 model  kernels
 mpi
 process  io  bundled
+fields
 errors
 """
 ROW = {room: row for row, line in enumerate(LAYERS.split("\n")) for room in line.split()}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import FieldError
 from repurpose_hpc.runtime.exchange.transport import TRANSPORTS
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT, available
 from repurpose_hpc.runtime.timing import measure
@@ -32,14 +33,16 @@ def check_transport(name: str, comm: MPI.Comm) -> None:
     """Refuse what this MPI, or these ranks, cannot do; collective.
 
     Raises:
-        UserError: on all ranks: MPI has no such collective, or the ranks are not on one node.
+        FieldError: on all ranks: MPI has no such collective, or the ranks are not on one node.
     """
     if name in (AUTO, DEFAULT_TRANSPORT):
         return
     names = available(comm)
     if name not in names:
-        raise UserError(
-            f"--exchange {name}: {TRANSPORTS[name].absence}; choose one of {', '.join(names)}, or auto"
+        usable = ", ".join((*names, AUTO))
+        raise FieldError(
+            "transport",
+            f"expected one of {usable}, got {name}: {TRANSPORTS[name].absence}; choose one of these",
         )
 
 

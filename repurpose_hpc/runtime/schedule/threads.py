@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numba
 
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import FieldError
 from repurpose_hpc.kernels.registry import REGISTRY
 from repurpose_hpc.mpi.hosts import cores_per_rank
 from repurpose_hpc.process import openblas
@@ -24,7 +24,7 @@ def check_threads(threads: int, comm: MPI.Comm) -> None:
     """Refuse more threads than there are cores for; collective, all ranks with the same ``threads``.
 
     Raises:
-        UserError: on all ranks: on some machine there are fewer cores for each rank.
+        FieldError: on all ranks: on some machine there are fewer cores for each rank.
     """
     if threads == 1:
         return
@@ -33,10 +33,11 @@ def check_threads(threads: int, comm: MPI.Comm) -> None:
     launched = numba.config.NUMBA_NUM_THREADS
     most = max(1, min(cores_per_rank(comm), comm.allreduce(launched, MPI.MIN)))
     if threads > most:
-        raise UserError(
-            f"--threads {threads}: expected at most {most}, the cores that there are for each rank; "
-            "start fewer ranks, or give each more cores: mpirun --map-by slot:pe=N (Open MPI), mpirun "
-            "-bind-to none (MPICH), srun --cpus-per-task=N"
+        raise FieldError(
+            "threads",
+            f"expected at most {most}, the cores that there are for each rank, got {threads}; start fewer "
+            "ranks, or give each more cores: mpirun --map-by slot:pe=N (Open MPI), mpirun -bind-to none "
+            "(MPICH), srun --cpus-per-task=N",
         )
 
 

@@ -6,7 +6,6 @@ networks whose width grows with the square root of the ranks, so that the weight
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +27,7 @@ from repurpose_hpc.restructure.job import restructure_to
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.synthetic import cut_at_budget, random_network
 from repurpose_hpc.restructure.team import Team
+from repurpose_hpc.studies.scaling.options import ScalingOptions
 from repurpose_hpc.studies.scaling.table import DENSE
 
 Log = Callable[[str], None]
@@ -190,7 +190,7 @@ def _provenance(network: Network, options: Options) -> dict[str, Any]:
     return {"model_fingerprint": network.fingerprint(), "options": asdict(options)}
 
 
-def open_study(args: argparse.Namespace) -> ScalingStudy:
+def open_study(args: ScalingOptions) -> ScalingStudy:
     """Open the files that a command line names, and make the output directory.
 
     Raises:
@@ -201,7 +201,7 @@ def open_study(args: argparse.Namespace) -> ScalingStudy:
     return ScalingStudy(_networks(args), args.options, np.dtype(args.dtype), args.shards)
 
 
-def _networks(args: argparse.Namespace) -> Networks:
+def _networks(args: ScalingOptions) -> Networks:
     if args.model is None:
         return SyntheticNetworks(args.width, args.layers, args.kind == "weak", args.seed)
     trained = load_model(args.model)

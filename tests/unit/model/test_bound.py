@@ -199,6 +199,6 @@ def test_a_single_output_has_no_class():
     network = small_plans.random_network(widths=(4, 1))
     with pytest.raises(
         UserError,
-        match="--certify: expected a network with one output, .* found 1 outputs of 1 values",
+        match="certify: expected a network with one output, .* found 1 outputs of 1 values",
     ):
         Certificate(network, network)

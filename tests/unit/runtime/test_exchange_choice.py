@@ -18,7 +18,7 @@ ALONE = MPI.COMM_SELF
 def test_what_this_mpi_lacks_is_refused(monkeypatch):
     monkeypatch.setattr(TRANSPORTS["persistent"], "is_available", lambda comm: False)
     with pytest.raises(
-        UserError, match="--exchange persistent: this MPI .*; choose one of ialltoallv, .*p2p"
+        UserError, match="transport: expected one of ialltoallv, .*p2p.*, got persistent: this MPI"
     ):
         choice.check_transport("persistent", ALONE)
     choice.check_transport("p2p", ALONE)
@@ -28,7 +28,7 @@ def test_what_this_mpi_lacks_is_refused(monkeypatch):
 def test_memory_is_shared_on_one_node_only(monkeypatch):
     choice.check_transport("shared", ALONE)
     monkeypatch.setattr(shared, "on_one_node", lambda comm: False)
-    with pytest.raises(UserError, match="--exchange shared: the ranks are on several nodes; choose one of"):
+    with pytest.raises(UserError, match="transport: expected .*, got shared: the ranks are on several nodes"):
         choice.check_transport("shared", ALONE)
     assert "shared" not in transports.available(ALONE)
 
@@ -36,7 +36,7 @@ def test_memory_is_shared_on_one_node_only(monkeypatch):
 def test_little_shared_memory_is_refused(monkeypatch):
     monkeypatch.setattr(shared, "_free_bytes", lambda: 1000)
     with pytest.raises(
-        UserError, match="1064 bytes of shared memory are needed, .* has 1000; make it larger"
+        UserError, match="1064 bytes of shared memory for shared, .* has 1000; make it larger"
     ):
         shared.Window(1000, ALONE)
 

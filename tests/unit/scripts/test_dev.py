@@ -7,8 +7,9 @@ import environment
 import h5py
 import numpy as np
 import pytest
-from helpers import tiers
 from replay import cases, compare, networks
+
+from helpers import tiers
 
 PROVENANCE = {"options": {"seed": 0}, "versions": "1", "weights": 3}
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import FieldError
 from repurpose_hpc.kernels import aligned, await_read, collect, publish
 from repurpose_hpc.kernels.llvm.addresses import SIGNATURES
 from repurpose_hpc.runtime.buffers import Part
@@ -56,22 +56,23 @@ class Window:
             comm: all its ranks are on one node.
 
         Raises:
-            UserError: there is not as much, on all ranks.
+            FieldError: there is not as much, on all ranks.
         """
         from mpi4py import MPI
 
         total, free = comm.allreduce(size + LINE), comm.allreduce(_free_bytes(), MPI.MIN)
-        refused = f"--exchange shared: {total} bytes of shared memory are needed, "
+        needed = f"expected {total} bytes of shared memory for shared, "
         if total > free:
-            raise UserError(
-                f"{refused}{SHARED_MEMORY} has {free}; make it larger, take smaller batches, or another "
-                "--exchange"
+            raise FieldError(
+                "transport",
+                f"{needed}{SHARED_MEMORY} has {free}; make it larger, take smaller batches, or another "
+                "transport",
             )
         self._window = MPI.WIN_NULL
         with suppress(MPI.Exception):
             self._window = MPI.Win.Allocate_shared(size + LINE, comm=cast("MPI.Intracomm", comm))
         if comm.allreduce(self._window == MPI.WIN_NULL, MPI.LOR):
-            raise UserError(f"{refused}MPI does not give them; take another --exchange")
+            raise FieldError("transport", f"{needed}MPI does not give them; take another transport")
         part = np.asarray(self._window.Shared_query(comm.rank)[0], np.uint8)
         start = -part.ctypes.data % LINE
         self.memory = part[start : start + size]
@@ -134,7 +135,7 @@ class Shared(Transport):
         """Allocates the window and moves the send buffers there; collective.
 
         Raises:
-            UserError: on all ranks: there is not enough shared memory.
+            FieldError: on all ranks: there is not enough shared memory.
         """
         super().__init__(exchanges, comm, parts)
         sizes = [outbox_bytes(exchange.send.flat.nbytes, exchange.messages, parts) for exchange in exchanges]
