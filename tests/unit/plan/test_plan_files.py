@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def assert_same(actual, expected):
     if is_dataclass(expected):
         for field in fields(expected):
             assert_same(getattr(actual, field.name), getattr(expected, field.name))
-    elif isinstance(expected, dict):
+    elif isinstance(expected, Mapping):
         assert list(actual) == list(expected)
         for key, value in expected.items():
             assert_same(actual[key], value)
