@@ -20,7 +20,9 @@ TEST = [
     *SAFETENSORS,
     *PLOT,
     *HYPERGRAPH,
+    "codespell",
     "hypothesis",
+    "mypy",
     "onnxruntime",
     "pytest>=9",
     "pytest-mpi",
@@ -50,10 +52,15 @@ setup(
         "test": TEST,
         "dev": [*TEST, *TRAIN, "onnxscript"],
     },
-    packages=[*find_packages(include=["repurpose_hpc", "repurpose_hpc.*"]), "repurpose_hpc.kernels"],
+    packages=[
+        *find_packages(include=["repurpose_hpc", "repurpose_hpc.*"]),
+        "repurpose_hpc.kernels",
+        *(f"repurpose_hpc.kernels.{room}" for room in find_packages("kernels")),
+    ],
     package_dir={"repurpose_hpc.kernels": "kernels"},
     package_data={
         "repurpose_hpc.bundled": ["*.npz", "README.md"],
         "repurpose_hpc.forecast": ["machines/*.json"],
     },
+    entry_points={"console_scripts": ["repurpose-hpc = repurpose_hpc.__main__:main"]},
 )

@@ -1,62 +1,56 @@
-"""Compiled kernels on arrays: products, convolutions, pooling, activations, pack and unpack; assignment.
+"""Compiled kernels on arrays: products, maps, messages, and the assignment of rows to workers.
 
-They know nothing of models, files or MPI and import nothing of the rest of the package.
+They know nothing of models, files or MPI and import nothing of the rest of the package.  What a kernel takes
+is declared where it is written (see ``registry``); this package exports all kernels of its rooms by name.
 """
 
-from .activations import ACTIVATION_CODES, activate, activate_in_place
-from .convolution import convolve_direct, pack_weights
-from .crossover import csr_is_faster
-from .csr import INDEX_DTYPE, csr_batch, csr_vector
-from .dense import aligned, dense, dense_scratch, pack_panels, panel_rows
-from .exchange import clear, copy_blocks, pack, unpack, unpack_add
-from .flags import await_read, collect, publish
-from .maps import COMBINATION_CODES, affine, combine, take_positions
-from .pooling import average_pool, depthwise, max_pool
-from .projection import project_out
-from .rows import finish
-from .transport import least_cost_owners
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pkgutil import iter_modules
+
+from .arguments import INDEX_DTYPE, Epilogue, Types, Window2D
+from .maps.activations import ACTIVATION_CODES, activate
+from .maps.convolution import pack_weights
+from .maps.elementwise import COMBINATION_CODES
+from .products.crossover import csr_is_faster
+from .products.dense import aligned, dense_scratch, pack_panels, panel_rows
+from .registry import REGISTRY
+from .replay import Recording
 from .warmup import warm_up
-from .windows import patches
-from .wire import pack_codes, unpack_codes
-from .zeros import expand, squeeze
+
+ROOMS = ("products", "maps", "messages", "assignment")
+for _room in ROOMS:
+    for _module in iter_modules(import_module(f"{__name__}.{_room}").__path__):
+        import_module(f"{__name__}.{_room}.{_module.name}")
 
 __all__ = [
     "ACTIVATION_CODES",
     "COMBINATION_CODES",
     "INDEX_DTYPE",
+    "Epilogue",
+    "Recording",
+    "Types",
+    "Window2D",
     "activate",
-    "activate_in_place",
-    "affine",
     "aligned",
-    "average_pool",
-    "await_read",
-    "clear",
-    "collect",
-    "combine",
-    "convolve_direct",
-    "copy_blocks",
-    "csr_batch",
     "csr_is_faster",
-    "csr_vector",
-    "dense",
     "dense_scratch",
-    "depthwise",
-    "expand",
-    "finish",
-    "least_cost_owners",
-    "max_pool",
-    "pack",
-    "pack_codes",
     "pack_panels",
     "pack_weights",
     "panel_rows",
-    "patches",
-    "project_out",
-    "publish",
-    "squeeze",
-    "take_positions",
-    "unpack",
-    "unpack_add",
-    "unpack_codes",
     "warm_up",
 ]
+__all__ += sorted(REGISTRY.exports)
+
+
+def __getattr__(name: str) -> Callable:
+    function = REGISTRY.exports.get(name)
+    if function is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return function
+
+
+def __dir__() -> list[str]:
+    return __all__

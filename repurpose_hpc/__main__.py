@@ -1,20 +1,16 @@
-"""Every command of the package: ``python -m repurpose_hpc COMMAND``."""
+"""Every command of the package: ``python -m repurpose_hpc COMMAND``, ``repurpose-hpc COMMAND``."""
 
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 
-from repurpose_hpc.commands import start
+from repurpose_hpc.commands.start import start
 
 
 def main() -> None:
-    """Run the command that the first word of ``sys.argv`` names."""
-    command = sys.argv.pop(1)
-    if command in ("bench", "probe", "point"):
-        start.run_on_ranks(f"repurpose_hpc.commands.{command}")
-    else:
-        import_module(f"repurpose_hpc.commands.{command}").main()
+    """Run the command that the first word of ``sys.argv`` names; without words, list the commands."""
+    name, *words = sys.argv[1:] or ["--help"]
+    start(name, words)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,17 @@
-"""The one exception that stands for a user's mistake rather than a defect of the program."""
+"""The exceptions that stand for a user's mistake rather than a defect of the program."""
 
 
 class UserError(Exception):
     """Something the user can mend.
 
     The message says what was expected, what was found and what to do; the commands print
-    it on stderr without a traceback and end every rank with a non-zero status.
+    it on stderr without a traceback and end every rank with ``status``.
     """
+
+    status = 1
+
+
+class UsageError(UserError):
+    """A command line that cannot be meant; commands end with the status that shells expect for it."""
+
+    status = 2

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-from repurpose_hpc.commands.start import ready_numba
-from repurpose_hpc.process.threads import one_thread_per_rank
+from repurpose_hpc.commands.start import start
 
 
 def main() -> None:
-    """Run the command of ``sys.argv``; see ``repurpose_hpc.infer_command``."""
-    one_thread_per_rank()  # before anything imports NumPy
-    ready_numba()
-    from mpi4py import MPI
-
-    from repurpose_hpc.commands.infer import run
-    from repurpose_hpc.mpi.agreement import aborting
-
-    leftovers: list[Path] = []
-    with aborting(MPI.COMM_WORLD, leftovers):
-        run(sys.argv[1:], MPI.COMM_WORLD, MPI.Get_library_version(), leftovers)
+    """Run the command ``infer`` with the words of ``sys.argv``."""
+    start("infer", sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.team import ALONE
-from repurpose_hpc.studies.accuracy.job import Subject, compute, open_subject
-from repurpose_hpc.studies.accuracy.table import Row, Table
+from repurpose_hpc.studies.accuracy.job import AccuracyStudy, compute, open_study
+from repurpose_hpc.studies.accuracy.table import AccuracyTable
+from repurpose_hpc.studies.table import Row
 
 BUDGETS = (0.1, 0.05, 0.02, 0.01, 0.005, 0.0035)
 
@@ -34,12 +35,12 @@ COLUMNS = (
 def main() -> None:
     """Fill the table, a row at a time; a second call computes only what is missing."""
     args = arguments(__doc__)
-    fill(args, open_subject(args.model, args.calibration, args.test), COLUMNS, BUDGETS)
+    fill(args, open_study(args.model, args.calibration, args.test), COLUMNS, BUDGETS)
 
 
 def fill(
     args: argparse.Namespace,
-    subject: Subject,
+    study: AccuracyStudy,
     columns: Sequence[tuple[str, str, str]],
     budgets: Sequence[float],
 ) -> dict[tuple, Row]:
@@ -53,8 +54,8 @@ def fill(
         for placement, method, assignment in columns
         for budget in budgets
     }
-    table = Table(args.out, subject.origin())
-    if compute(subject, list(points.values()), table, ALONE, lambda line: print(line, flush=True)):
+    table = AccuracyTable(args.out, study.origin())
+    if compute(study, list(points.values()), table, ALONE, lambda line: print(line, flush=True)):
         sys.exit(f"some points failed, see column error of {args.out}")
     rows = {name: table.find(options) for name, options in points.items()}
     print(f"original: {next(iter(rows.values()))['test_reference_accuracy']:.4f}")

@@ -4,8 +4,9 @@
 
 Modules one after the other; a module is branches side by side, each of two dense layers with bias and ReLU,
 whose outputs are read together by the next one.  Random weights; of the ghosts of a tensor a random part
-stays, the same for all that read it.  ``merged_WAY`` is what programs do: in a round, one message for each
-pair of ranks.  ``apart_WAY`` has the same rounds and a message for every tensor.  All take turns.
+stays, the same for all that read it.  ``merged_NAME`` is what programs do with a transport: in a round, one
+message for each pair of ranks.  ``apart_NAME`` has the same rounds and a message for every tensor.  All take
+turns.
 """
 
 from __future__ import annotations
@@ -19,18 +20,21 @@ import numpy as np
 from mpi4py import MPI
 
 from repurpose_hpc.bench.placement import Placement
-from repurpose_hpc.bench.table import Table
+from repurpose_hpc.bench.table import BenchTable
 from repurpose_hpc.bench.turns import REPEATS, in_turns, together
-from repurpose_hpc.commands.parser import integers, positive
+from repurpose_hpc.commands.parser import argument_type
+from repurpose_hpc.fields import integer, listed
 from repurpose_hpc.model.activations import RELU
 from repurpose_hpc.model.builder import Builder
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.plan import EVERYBODY, REPLICATED, MixingPlan, Plan, dense_plan
 from repurpose_hpc.plan.shard import make_shard
-from repurpose_hpc.runtime.exchange.transports.table import DEFAULT_WAY, available
+from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT, available
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.schedule import rounds
 
+POSITIVE = argument_type(integer(1))
+INTEGERS = argument_type(listed(integer(1), "integers"))
 SEED = 0
 
 
@@ -41,16 +45,16 @@ def main() -> None:
     Placement(comm)
     network, plan = cut(branched(args.modules, args.branches, args.width), comm.size, args.comm_budget)
     programs = {}
-    for way in [way for way in available(comm) if way in args.ways.split(",")]:
-        programs[f"merged_{way}"] = make_program(network, plan, way, max(args.batches), comm)
-        with mock.patch.object(rounds, "merged", lambda exchanges, setting: exchanges):
-            programs[f"apart_{way}"] = make_program(network, plan, way, max(args.batches), comm)
+    for name in [name for name in available(comm) if name in args.transports.split(",")]:
+        programs[f"merged_{name}"] = make_program(network, plan, name, max(args.batches), comm)
+        with mock.patch.object(rounds, "merge", lambda exchanges, max_batch: exchanges):
+            programs[f"apart_{name}"] = make_program(network, plan, name, max(args.batches), comm)
     base = next(iter(programs))
     messages = [comm.reduce(program.messages) for program in programs.values()]
     if comm.rank == 0:
         print(f"messages of all ranks per forward: {messages[0]} merged, {messages[1]} apart")
     title = f"{args.modules} modules of {args.branches} branches of {args.width} neurons, {comm.size} ranks"
-    table = Table("branches", title, base, speaks=comm.rank == 0)
+    table = BenchTable("branches", title, base, speaks=comm.rank == 0)
     for batch in args.batches:
         inputs = np.random.default_rng(SEED).standard_normal((network.inputs, batch), np.float32)
         turns = {
@@ -65,13 +69,13 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--modules", type=positive, default=4, metavar="N")
-    parser.add_argument("--branches", type=positive, default=4, metavar="N")
-    parser.add_argument("--width", type=positive, default=64, metavar="N", help="neurons of a branch")
-    parser.add_argument("--batches", type=integers, default=(1, 64), metavar="B,B,...")
-    parser.add_argument("--ways", default=DEFAULT_WAY, metavar="WAY,WAY,...")
+    parser.add_argument("--modules", type=POSITIVE, default=4, metavar="N")
+    parser.add_argument("--branches", type=POSITIVE, default=4, metavar="N")
+    parser.add_argument("--width", type=POSITIVE, default=64, metavar="N", help="neurons of a branch")
+    parser.add_argument("--batches", type=INTEGERS, default=(1, 64), metavar="B,B,...")
+    parser.add_argument("--transports", default=DEFAULT_TRANSPORT, metavar="NAME,NAME,...")
     parser.add_argument("--comm-budget", type=float, default=0.05, metavar="F")
-    parser.add_argument("--repeat", type=positive, default=REPEATS, metavar="N")
+    parser.add_argument("--repeat", type=POSITIVE, default=REPEATS, metavar="N")
     return parser.parse_args()
 
 
@@ -108,9 +112,9 @@ def cut(network: Network, workers: int, budget: float) -> tuple[Network, Plan]:
     return plan.pruned(network), plan
 
 
-def make_program(network: Network, plan: Plan, way: str, max_batch: int, comm: MPI.Comm) -> Program:
+def make_program(network: Network, plan: Plan, transport: str, max_batch: int, comm: MPI.Comm) -> Program:
     """This rank's part."""
-    return Program([make_shard(network, plan, comm.rank, np.float32)], comm, max_batch, way=way)
+    return Program([make_shard(network, plan, comm.rank, np.float32)], comm, max_batch, transport=transport)
 
 
 if __name__ == "__main__":

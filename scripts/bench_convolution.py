@@ -22,9 +22,18 @@ from bench_kernels import medians_us, parse
 from onnx import helper, numpy_helper
 
 from repurpose_hpc.bench import machine
-from repurpose_hpc.kernels import ACTIVATION_CODES, convolve_direct, finish, pack_weights, patches, warm_up
+from repurpose_hpc.kernels import (
+    ACTIVATION_CODES,
+    Epilogue,
+    Window2D,
+    convolve_direct,
+    finish,
+    pack_weights,
+    patches,
+    warm_up,
+)
 
-NO_ACTIVATION = ACTIVATION_CODES["identity"], 0.0, 0.0
+NO_ACTIVATION = Epilogue(ACTIVATION_CODES["identity"], 0.0, 0.0)
 TILES_KIB = (128, 512, 2048)
 BATCHES = (1, 32)
 
@@ -92,7 +101,7 @@ def onnxruntime_call(
 
 def direct_call(shape: Shape, W: np.ndarray, bias: np.ndarray, x: np.ndarray, out: np.ndarray) -> Callable:
     weights, start = pack_weights(W.reshape(len(W), -1)), bias.reshape(-1, 1, 1, 1)
-    return lambda: convolve_direct(weights, x, *shape.geometry, start, out, *NO_ACTIVATION)
+    return lambda: convolve_direct(weights, x, Window2D(*shape.geometry), start, out, NO_ACTIVATION)
 
 
 def blas_call(
@@ -106,7 +115,7 @@ def blas_call(
 
         def whole() -> None:
             np.matmul(weights, X, out=Y)
-            finish(start, Y, Y, *NO_ACTIVATION)
+            finish(start, Y, Y, NO_ACTIVATION)
 
         return whole
     rows = max(1, tile_bytes // (4 * weights.shape[1] * width))
@@ -116,9 +125,9 @@ def blas_call(
         for begin in range(0, columns, rows * width):
             product = Y[:, begin : begin + rows * width]
             seen = buffer[: weights.shape[1] * product.shape[1]].reshape(weights.shape[1], -1)
-            patches(x, begin // width, out.shape[2:], *shape.geometry, seen)
+            patches(x, begin // width, out.shape[2:], Window2D(*shape.geometry), seen)
             np.matmul(weights, seen, out=product)
-        finish(start, Y, Y, *NO_ACTIVATION)
+        finish(start, Y, Y, NO_ACTIVATION)
 
     return tiled
 

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from repurpose_hpc.bench.kernels import product
-from repurpose_hpc.kernels import ACTIVATION_CODES, warm_up
+from repurpose_hpc.kernels import ACTIVATION_CODES, Epilogue, warm_up
 from repurpose_hpc.runtime.lowering.blocks import CsrProduct, DenseProduct
 
-RELU = ACTIVATION_CODES["relu"], 0.0, 0.0
+RELU = Epilogue(ACTIVATION_CODES["relu"], 0.0, 0.0)
 SIZES = (256, 1024, 4096)
 BATCHES = (1, 2, 4, 8, 16, 64, 256)
 DENSITIES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)

@@ -25,7 +25,7 @@ import environment
 import numpy as np
 from bench_kernels import parse, print_table
 
-from repurpose_hpc.plan.files.store import read_plan, read_shard, shard_path, write_plan
+from repurpose_hpc.plan.files.store import open_plan, read_shard, shard_path, write_plan
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.synthetic import cut_at_budget, random_network
@@ -44,7 +44,7 @@ LOADS, STARTS = 7, 5
 SETTING = """
 import os, sys, time
 from pathlib import Path
-from repurpose_hpc.plan.files.store import read_plan, read_shard, shard_path
+from repurpose_hpc.plan.files.store import open_plan, read_shard, shard_path
 directory = Path(sys.argv[1])
 file = shard_path(directory, 0)
 def forget():
@@ -53,7 +53,7 @@ def forget():
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 """
 LOAD = f"""{SETTING}
-stored = read_plan(directory)
+stored = open_plan(directory)
 forget()
 began = time.perf_counter()
 shard = read_shard(stored, 0)
@@ -98,7 +98,7 @@ def memory_rows(folder: Path, number: int, shape: tuple[int, int]) -> list[dict]
     shards, samples, rows = folder / f"memory-{number}", folder / "x.npy", []
     make_plan(shards, shape, RANKS)
     np.save(samples, np.ones((max(BATCHES), shape[0]), np.float32))
-    stored = read_plan(shards)
+    stored = open_plan(shards)
     for batch in BATCHES:
         needs = [needed(read_shard(stored, worker), batch) for worker in range(RANKS)]
         weights, values = max(needs, key=sum)

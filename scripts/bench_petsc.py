@@ -27,10 +27,13 @@ import numpy as np
 from petsc4py import PETSc
 
 from repurpose_hpc.bench.turns import REPEATS, in_turns, together
-from repurpose_hpc.commands.parser import integers, positive
+from repurpose_hpc.commands.parser import argument_type
+from repurpose_hpc.fields import integer, listed
 from repurpose_hpc.plan.plan import PARTITIONED, REPLICATED
 
 LAYERS = 4
+POSITIVE = argument_type(integer(1))
+INTEGERS = argument_type(listed(integer(1), "integers"))
 
 
 def main() -> None:
@@ -38,10 +41,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--widths", type=integers, default=(1024, 4096, 8192), metavar="N,N,...")
+    parser.add_argument("--widths", type=INTEGERS, default=(1024, 4096, 8192), metavar="N,N,...")
     parser.add_argument("--comm-budget", type=float, default=0.05, metavar="F")
     parser.add_argument("--input-placement", choices=(REPLICATED, PARTITIONED), default=REPLICATED)
-    parser.add_argument("--repeat", type=positive, default=REPEATS, metavar="N")
+    parser.add_argument("--repeat", type=POSITIVE, default=REPEATS, metavar="N")
     args = parser.parse_args()
     whole_layers = 1 if args.input_placement == REPLICATED else 0
     comm = PETSc.COMM_WORLD.tompi4py()

@@ -12,7 +12,7 @@ from accuracy_table import arguments, fill
 from halo import halo_partition, layers_of
 
 from repurpose_hpc.plan.plan import dense_plan
-from repurpose_hpc.studies.accuracy.job import open_subject
+from repurpose_hpc.studies.accuracy.job import open_study
 
 BUDGETS = (0.2, 0.1, 0.05)
 
@@ -27,8 +27,8 @@ COLUMNS = (
 def main() -> None:
     """Count the other partitions, then fill the table."""
     args = arguments(__doc__)
-    subject = open_subject(args.model, args.calibration, args.test)
-    network = subject.network
+    study = open_study(args.model, args.calibration, args.test)
+    network = study.network
     plan = dense_plan(network, args.workers, "replicated", np.ones(args.workers))
     dense = sum(plan.dense_values(network, mixing) for mixing in network.mixings)
     channels = sum(plan.values_sent(network, mixing) for mixing in network.mixings)
@@ -37,7 +37,7 @@ def main() -> None:
     print(f"channels as they are: {channels:,} values, fraction {channels / dense:.4f}")
     grid = " x ".join(map(str, halo.grid))
     print(f"positions ({grid}): {halo.total:,} values, fraction {halo.total / dense:.4f}", flush=True)
-    rows = fill(args, subject, COLUMNS, BUDGETS)
+    rows = fill(args, study, COLUMNS, BUDGETS)
     for budget in BUDGETS:
         row = rows[(*COLUMNS[0], budget)]
         loss = 100 * (row["test_reference_accuracy"] - row["test_accuracy"])

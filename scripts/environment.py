@@ -91,8 +91,10 @@ def mpi_environment() -> dict[str, str]:
     return {**MPI_DEFAULTS, **os.environ}
 
 
-def run(command: list[str], env: dict[str, str], timeout: float) -> subprocess.CompletedProcess:
-    """Run ``command`` to its end, with stdout and stderr captured as text.
+def run(
+    command: list[str], env: dict[str, str], timeout: float, cwd: Path | None = None
+) -> subprocess.CompletedProcess:
+    """Run ``command`` to its end, in ``cwd``, with stdout and stderr captured as text.
 
     Raises:
         subprocess.TimeoutExpired: it took longer than ``timeout`` seconds and was ended, with all
@@ -101,6 +103,7 @@ def run(command: list[str], env: dict[str, str], timeout: float) -> subprocess.C
     pipe = subprocess.PIPE
     process = subprocess.Popen(
         command,
+        cwd=cwd,
         env=env,
         stdin=subprocess.DEVNULL,
         stdout=pipe,

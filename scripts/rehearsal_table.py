@@ -1,9 +1,10 @@
-"""The table of docs/scaling.md: dense against restructured on rehearsed networks (root; see rehearse.sh).
+"""The table of docs/results/rehearsal.md: dense against restructured on rehearsed networks.
 
     python scripts/rehearsal_table.py MODEL CALIBRATION --out DIR
 
-MODEL and a synthetic network of 4 layers 4096 x 4096, on cables of 1 Gbit/s and 100 Mbit/s.  Prints the
-table in Markdown and writes every point to DIR/rehearsal.csv.  Started again it measures what is missing.
+Needs root (see rehearse.sh).  MODEL and a synthetic network of 4 layers 4096 x 4096, on cables of 1 Gbit/s
+and 100 Mbit/s.  Prints the table in Markdown and writes every point to DIR/rehearsal.csv.  Started again it
+measures what is missing.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python scripts/sensor_experiment.py
 
-writes ``docs/sensor_experiment.csv``, the two figures beside it, and the table in ``sensor_experiment.md``.
+writes ``docs/results/sensor_experiment.csv``, and beside it the two figures and the table.
 The first run trains the networks (12 minutes with one thread on a busy machine) and keeps them in ``--out``.
 Then 18 entries are restructured, about 1 minute each, more at the largest budget.  Results are kept too,
 for the code and the networks that they were made with: after a change to the method the same command
@@ -96,8 +96,8 @@ def main() -> None:
     experiment = _load(args.out)
     results = args.out / f"results-{_identity(experiment)}.csv"
     measure_missing(experiment, results)
-    shutil.copyfile(results, args.docs / "sensor_experiment.csv")
-    sensor_report.write(args.docs)
+    shutil.copyfile(results, args.results / "sensor_experiment.csv")
+    sensor_report.write(args.results)
 
 
 def entries(experiment: Experiment) -> Iterator[Entry]:
@@ -193,7 +193,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=ROOT / "build/sensor_experiment", help="networks, results"
     )
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where table and figures go")
+    parser.add_argument(
+        "--results", type=Path, default=ROOT / "docs/results", help="where table and figures go"
+    )
     return parser.parse_args()
 
 

@@ -12,16 +12,16 @@ TITLES = {"data_centre_us": "data centre: 125 TOPS, 150 GB/s", "edge_us": "edge:
 _TABLE = re.compile(r"(?<=<!-- table -->\n).*?(?=<!-- end of table -->)", re.DOTALL)
 
 
-def write(docs: Path) -> None:
-    """Both figures and the table of ``docs/sensor_experiment.md`` from ``docs/sensor_experiment.csv``."""
-    rows = sorted(read(docs / f"{NAME}.csv"), key=lambda row: float(row["comm_budget"] or 0))
-    draw(rows, {"comm_fraction": "values sent per sample / direct parallel"}, docs / f"{NAME}.png")
+def write(results: Path) -> None:
+    """Write both figures and the table in ``sensor_experiment.md``, from the CSV file beside them."""
+    rows = sorted(read(results / f"{NAME}.csv"), key=lambda row: float(row["comm_budget"] or 0))
+    draw(rows, {"comm_fraction": "values sent per sample / direct parallel"}, results / f"{NAME}.png")
     draw(
         rows,
         {key: f"modelled µs per inference\n({title})" for key, title in TITLES.items()},
-        docs / f"{NAME}_time.png",
+        results / f"{NAME}_time.png",
     )
-    page = docs / f"{NAME}.md"
+    page = results / f"{NAME}.md"
     page.write_text(_TABLE.sub(lambda _: markdown(rows), page.read_text(encoding="utf-8")), encoding="utf-8")
 
 

@@ -1,6 +1,7 @@
 """What the formats of the wire cost: bytes, accuracy and output error, as CSV and as a Markdown table.
 
-    python scripts/wire_table.py MODEL --calibration DATA --test DATA --workers 8 --out docs/wire_table.csv
+    python scripts/wire_table.py MODEL --calibration DATA --test DATA --workers 8 \\
+        --out docs/results/comm_dtype.csv
 
 Every wire is measured twice: with weights adjusted for it, and with weights adjusted for exact ghosts.  The
 test data only report.
@@ -14,9 +15,10 @@ from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.comm_dtype import EXACT, WIRES
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.plan.arrival import computing
+from repurpose_hpc.plan.rounding import rounded_compute
 from repurpose_hpc.restructure.calibration.evaluation import compare
-from repurpose_hpc.restructure.driver import Restructured, restructure
+from repurpose_hpc.restructure.cut import Cut
+from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.options import Options
 
 SETTINGS = (("partitioned", 0.05), ("partitioned", 0.02), ("replicated", 0.05), ("replicated", 0.02))
@@ -30,7 +32,7 @@ def main() -> None:
     rows = []
     for placement, budget in SETTINGS:
         for adjusted_for in WIRES:
-            options = Options(args.workers, budget, placement, wire=adjusted_for)
+            options = Options(args.workers, budget, placement, comm_dtype=adjusted_for)
             result = restructure(network, calibration, options, lambda line: None)
             for wire in WIRES if adjusted_for == EXACT else (adjusted_for,):
                 point = {"input_placement": placement, "budget": budget, "wire": wire}
@@ -45,10 +47,10 @@ def main() -> None:
 
 
 def measured(
-    network: Network, result: Restructured, wire: str, calibration: Samples, test: Samples
+    network: Network, result: Cut, wire: str, calibration: Samples, test: Samples
 ) -> dict[str, object]:
     """Bytes per sample, and how far the outputs are from the original's with ghosts as ``wire``."""
-    compute = computing(network, result.plan, wire)
+    compute = rounded_compute(network, result.plan, wire)
     found = {"bytes": result.plan.bytes_sent(network, wire)}
     for name, samples in (("calibration", calibration), ("test", test)):
         findings = compare(network, result.network, samples, compute=compute).findings()

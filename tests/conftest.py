@@ -14,9 +14,29 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 
 import environment  # noqa: E402  (scripts/environment.py)
 
+from helpers import tiers  # noqa: E402
+
 # All ranks must draw the same examples, and none may trip over another's database.
 settings.register_profile("ranks", derandomize=True, deadline=None, database=None)
+settings.register_profile("fast", settings.get_profile("ranks"), max_examples=tiers.EXAMPLES)
 settings.load_profile("ranks")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The fast tier, as ``scripts/dev.py fast`` runs it."""
+    parser.addoption(
+        "--fast", action="store_true", help="few examples and parameter sets, and no test that is slow or mpi"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what is slow; keep what is fast if that is asked for."""
+    tiers.mark_slow(items)
+    if config.getoption("--fast"):
+        fast, others = tiers.fast_tier(items)
+        config.hook.pytest_deselected(items=others)
+        items[:] = fast
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +67,8 @@ def _mpirun(
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Under mpirun: one terminal report, rank 0's, and agreement on every test."""
+    if config.getoption("--fast"):
+        settings.load_profile("fast")
     if config.getoption("--with-mpi"):
         from mpi4py import MPI
 

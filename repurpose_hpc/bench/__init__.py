@@ -1,1 +1,1 @@
-"""How fast kernels, exchanges and inference are, each beside what a user would take instead."""
+"""Speed of kernels, exchanges and inference, each beside what a user would take instead."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,18 +18,18 @@ TOLERANCES = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-10}
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is timed.
+    """One way, which is timed.
 
     Attributes:
-        call: what is timed; all that can be done once is done before.
+        call: the function that is timed; all that can be done once is done before.
         output: makes of what ``call`` returned the result, neuron-major (neurons, batch); collective where
             ``call`` is, and then only the root's result counts.
         setting: what it is called in, for instance with more threads.
         barrier: brings all ranks together before a call; None: MPI's.
     """
 
-    call: Callable[[], object]
-    output: Callable[[object], np.ndarray] = np.asarray
+    call: Callable[[], Any]
+    output: Callable[[Any], np.ndarray] = np.asarray
     setting: Setting = nullcontext
     barrier: Callable[[], None] | None = None
 

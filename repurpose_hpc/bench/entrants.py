@@ -30,6 +30,7 @@ from repurpose_hpc.restructure.synthetic import cut_at_budget, random_network
 from repurpose_hpc.runtime.hosting import hosted_workers
 from repurpose_hpc.runtime.lowering.blocks import DenseProduct, epilogue_of
 from repurpose_hpc.runtime.program import Program, one_process
+from repurpose_hpc.runtime.shards import read_once
 
 LAYERS, SEED = 4, 0
 RESTRUCTURED, DENSE, SINGLE_RESTRUCTURED = "restructured", "dense", "single_restructured"
@@ -42,12 +43,12 @@ class Entrant:
     """A way to run a network.
 
     Attributes:
-        make: the candidate for a batch X, (n, batch); None where this rank takes no part.
+        make: the candidate for a batch X, (n, batch).
         network: what it runs, for the reference, on the root; None elsewhere.
         threads: of a process that is alone, on the root; 0: it is all ranks together.
     """
 
-    make: Make | None
+    make: Make
     network: Network | None
     threads: int = 0
 
@@ -88,7 +89,7 @@ class Problem:
         self.max_batch, self.dtype, self.input_placement = max_batch, dtype, input_placement
 
 
-def on_all_ranks(problem: Problem, gloo: ModuleType | None, comm: MPI.Comm) -> dict[str, Entrant]:
+def on_all_ranks(problem: Problem, gloo: ModuleType | None, comm: MPI.Intracomm) -> dict[str, Entrant]:
     """The entrants that are all ranks together, by name; collective.
 
     Args:
@@ -121,10 +122,10 @@ def on_all_ranks(problem: Problem, gloo: ModuleType | None, comm: MPI.Comm) -> d
     return {RESTRUCTURED: Entrant(restructured, whole_cut)} | entrants
 
 
-def _program(network: Network, plan: Plan, problem: Problem, comm: MPI.Comm) -> Make:
+def _program(network: Network, plan: Plan, problem: Problem, comm: MPI.Intracomm) -> Make:
     """The project's program on all ranks of ``comm``; the root gathers the output."""
     hosted = hosted_workers(plan.workers, comm.size, comm.rank)
-    shards = [make_shard(network, plan, worker, problem.dtype.type) for worker in hosted]
+    shards = [read_once(make_shard(network, plan, worker, problem.dtype.type)) for worker in hosted]
     program, outputs = Program(shards, comm, problem.max_batch), network.outputs
 
     def output(y: np.ndarray) -> np.ndarray:
@@ -138,7 +139,7 @@ def _program(network: Network, plan: Plan, problem: Problem, comm: MPI.Comm) -> 
     )
 
 
-def _allgather(products: list[DenseProduct], rows: Layers, comm: MPI.Comm, X: np.ndarray) -> Candidate:
+def _allgather(products: list[DenseProduct], rows: Layers, comm: MPI.Intracomm, X: np.ndarray) -> Candidate:
     """Hand-written: the project's kernels on this rank's rows, and MPI_Allgather between the layers."""
     wholes = [X, *(aligned(np.zeros_like(X)) for _ in rows[1:])]
     outs = [aligned(np.zeros((len(W), X.shape[1]), X.dtype)) for W, _ in rows]
@@ -149,7 +150,7 @@ def _allgather(products: list[DenseProduct], rows: Layers, comm: MPI.Comm, X: np
     ]
     hidden = list(zip(steps, outs[:-1], wholes[1:], strict=True))
 
-    def run() -> np.ndarray:
+    def run() -> object:
         for step, out, whole in hidden:
             step()
             comm.Allgather(out, whole)
@@ -158,13 +159,18 @@ def _allgather(products: list[DenseProduct], rows: Layers, comm: MPI.Comm, X: np
     return Candidate(run)
 
 
-def _block(values: np.ndarray, comm: MPI.Comm) -> slice:
+def absent(X: np.ndarray) -> Candidate:
+    """The ``make`` of an entrant in which this rank takes no part; never called."""
+    raise RuntimeError("this rank takes no part")
+
+
+def _block(values: np.ndarray, comm: MPI.Intracomm) -> slice:
     """This rank's of equal parts of the rows of ``values``."""
     height = len(values) // comm.size
     return slice(comm.rank * height, (comm.rank + 1) * height)
 
 
-def _whole_input(make: Make, gather: Way, comm: MPI.Comm, X: np.ndarray) -> Candidate:
+def _whole_input(make: Make, gather: Way, comm: MPI.Intracomm, X: np.ndarray) -> Candidate:
     """A candidate that needs all of X, where each rank begins with its block: a call gathers them first."""
     block, whole = X[_block(X, comm)].copy(), aligned(np.zeros_like(X))
     candidate, start = make(whole), gather(comm, block.reshape(1, -1), whole)
@@ -176,7 +182,7 @@ def _whole_input(make: Make, gather: Way, comm: MPI.Comm, X: np.ndarray) -> Cand
     return replace(candidate, call=run)
 
 
-def _gathered(make: Make, comm: MPI.Comm, X: np.ndarray) -> Candidate:
+def _gathered(make: Make, comm: MPI.Intracomm, X: np.ndarray) -> Candidate:
     """A candidate whose ranks have equal parts of the output; the root gathers them."""
     candidate = make(X)
 

@@ -16,24 +16,25 @@ from repurpose_hpc.bench.candidate import check
 from repurpose_hpc.bench.peers import Peers, bare_mpi, gloo_group
 from repurpose_hpc.bench.peers.bare_mpi import Way
 from repurpose_hpc.bench.placement import Placement
-from repurpose_hpc.bench.table import Table
+from repurpose_hpc.bench.table import BenchTable
 from repurpose_hpc.bench.turns import in_turns, together
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.runtime.buffers import Part
-from repurpose_hpc.runtime.exchange.exchange import Exchange, Sharing
-from repurpose_hpc.runtime.exchange.messages import Carrier
-from repurpose_hpc.runtime.exchange.transports.table import DEFAULT_WAY, SHARED, available
-from repurpose_hpc.runtime.lowering.blocks import PHASES, Call
-from repurpose_hpc.runtime.schedule.replay import Tape, carry_out, taped
-from repurpose_hpc.runtime.setting import EXACTLY
+from repurpose_hpc.runtime.calls import PHASES, Call
+from repurpose_hpc.runtime.context import EXACT_FORMATS
+from repurpose_hpc.runtime.exchange.exchange import Exchange
+from repurpose_hpc.runtime.exchange.messages import Request
+from repurpose_hpc.runtime.exchange.transport import TRANSPORTS
+from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT, available
+from repurpose_hpc.runtime.schedule.replay import Replay, carry_out, record
 
 IN_A_ROW = 10
 FLOAT = np.dtype(np.float32)
 
 
 def run(
-    sizes: tuple[int, ...], repeats: int, placement: Placement, peers: Peers, comm: MPI.Comm
-) -> list[Table]:
+    sizes: tuple[int, ...], repeats: int, placement: Placement, peers: Peers, comm: MPI.Intracomm
+) -> list[BenchTable]:
     """Measure, printing every row as it comes; collective.
 
     Args:
@@ -43,17 +44,17 @@ def run(
         peers: that there are.
         comm: of the job.
     """
-    table = Table("exchange", "the exchange alone", "ours", speaks=comm.rank == 0)
+    table = BenchTable("exchange", "the exchange alone", "ours", speaks=comm.rank == 0)
     with gloo_group(peers, placement, comm) as gloo, ExitStack() as opened:
         gloo_ways = gloo.WAYS if gloo else {}
-        own = {_name(way): partial(_ours, opened, way) for way in available(comm)}
+        own = {_name(transport): partial(_ours, opened, transport) for transport in available(comm)}
         ways = {**own, **bare_mpi.WAYS, **gloo_ways}
         for name in [name for name, way in ways.items() if name not in own and not _works(way, comm)]:
             peers.leave_out(name, "this MPI library does not have it")
             del ways[name]
         for size in sizes:
             calls = {name: _checked(name, way, size // FLOAT.itemsize, comm) for name, way in ways.items()}
-            meet = {name: gloo.barrier if name in gloo_ways else comm.Barrier for name in ways}
+            meet = {name: gloo.barrier if gloo and name in gloo_ways else comm.Barrier for name in ways}
             turns = {
                 name: together(partial(_in_a_row, call), comm, meet[name]) for name, call in calls.items()
             }
@@ -63,8 +64,8 @@ def run(
     return [table]
 
 
-def _works(way: Way, comm: MPI.Comm) -> bool:
-    """Whether the library offers it; the same library on all ranks gives all the same answer."""
+def _works(way: Way, comm: MPI.Intracomm) -> bool:
+    """True if the library offers it; the same library on all ranks gives all the same answer."""
     try:
         way(comm, *_blocks(1, comm))()
     except NotImplementedError:
@@ -72,25 +73,25 @@ def _works(way: Way, comm: MPI.Comm) -> bool:
     return True
 
 
-def _name(way: str) -> str:
-    """Of one of our own ways."""
-    return "ours" if way == DEFAULT_WAY else f"ours_{way}"
+def _name(transport: str) -> str:
+    """The name of one of our own transports in the table."""
+    return "ours" if transport == DEFAULT_TRANSPORT else f"ours_{transport}"
 
 
-def _checked(name: str, way: Way, values: int, comm: MPI.Comm) -> Callable[[], object]:
+def _checked(name: str, way: Way, values: int, comm: MPI.Intracomm) -> Callable[[], object]:
     """A call that exchanges ``values`` numbers per pair, after a look at what arrives."""
     send, receive = _blocks(values, comm)
     call = way(comm, send, receive)
     call()
     with collectively(comm):
         others = np.arange(comm.size) != comm.rank
-        expected = np.stack([_message(rank, values) for rank in np.flatnonzero(others)])
+        expected = np.stack([_message(rank, values) for rank in np.flatnonzero(others).tolist()])
         check(name, receive[others], expected, FLOAT)
     return call
 
 
 def _ours(
-    opened: ExitStack, way: str, comm: MPI.Comm, send: np.ndarray, receive: np.ndarray
+    opened: ExitStack, name: str, comm: MPI.Intracomm, send: np.ndarray, receive: np.ndarray
 ) -> Callable[[], object]:
     """The exchange of programs as they make it, until ``opened`` is closed.
 
@@ -99,31 +100,30 @@ def _ours(
     values = send.shape[1]
     counts = np.full(comm.size, values)
     counts[comm.rank] = 0
-    exchange = Exchange(comm, counts, counts, 1, FLOAT)
-    opened.callback(exchange.free)
-    if way == SHARED:
-        opened.callback(Sharing([exchange], comm).free)
+    exchange = Exchange(counts, counts, 1, FLOAT)
+    transport = TRANSPORTS[name]([exchange], comm)
+    opened.callback(transport.free)
     exchange.send.flat[:] = np.delete(send, comm.rank, axis=0).reshape(-1)
-    carrier = exchange.carrier(way, Part(1))
-    steps = taped([*carrier.begin, *carrier.post, *carrier.wait], FLOAT, EXACTLY)
-    call = partial(_carry, carrier, steps, np.zeros(len(PHASES)))
+    request = transport.request(exchange, Part(1))
+    steps = record([*request.begin, *request.post, *request.wait], FLOAT, EXACT_FORMATS)
+    call = partial(_carry, request, steps, np.zeros(len(PHASES)))
     call()
     receive[np.arange(comm.size) != comm.rank] = exchange.receive.flat.reshape(-1, values)
     return call
 
 
-def _carry(carrier: Carrier, steps: list[Call | Tape], seconds: np.ndarray) -> None:
-    """One exchange; ``carrier`` is kept, as the steps have addresses of what it uses."""
+def _carry(request: Request, steps: list[Call | Replay], seconds: np.ndarray) -> None:
+    """One exchange; ``request`` is kept, as the steps have addresses of what it uses."""
     carry_out(steps, seconds)
 
 
-def _blocks(values: int, comm: MPI.Comm) -> tuple[np.ndarray, np.ndarray]:
+def _blocks(values: int, comm: MPI.Intracomm) -> tuple[np.ndarray, np.ndarray]:
     """This rank's message for every rank, and room for theirs, (P, values) each."""
     return np.tile(_message(comm.rank, values), (comm.size, 1)), np.zeros((comm.size, values), FLOAT)
 
 
 def _message(rank: int, values: int) -> np.ndarray:
-    """What ``rank`` sends to everybody; small integers, which float32 has exactly."""
+    """The message of ``rank`` to everybody; small integers, which float32 has exactly."""
     return (rank + 1 + np.arange(values) % 1000).astype(FLOAT)
 
 

@@ -9,7 +9,6 @@ partitioned.  The single processes run on the root while the other ranks sleep, 
 
 from __future__ import annotations
 
-import argparse
 from types import ModuleType
 
 import numpy as np
@@ -22,37 +21,41 @@ from repurpose_hpc.bench.entrants import (
     SINGLE_RESTRUCTURED,
     Entrant,
     Problem,
+    absent,
     on_all_ranks,
     single_processes,
 )
 from repurpose_hpc.bench.kernels import aligned
+from repurpose_hpc.bench.options import InferenceOptions
 from repurpose_hpc.bench.peers import Peers, gloo_group
 from repurpose_hpc.bench.placement import Placement
-from repurpose_hpc.bench.table import Table
+from repurpose_hpc.bench.table import BenchTable
 from repurpose_hpc.bench.turns import Spread, Turn, in_turns, on_root, together
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.mpi.agreement import collectively
 
 
-def run(args: argparse.Namespace, placement: Placement, peers: Peers, comm: MPI.Comm) -> list[Table]:
+def run(
+    options: InferenceOptions, placement: Placement, peers: Peers, comm: MPI.Intracomm
+) -> list[BenchTable]:
     """Measure, printing every row as it comes; collective.
 
     Args:
-        args: ``widths``, ``batches``, ``comm_budget``, ``input_placement``, ``dtype`` and ``repeat``.
+        options: ``widths``, ``batches``, ``comm_budget``, ``input_placement``, ``dtype`` and ``repeat``.
         placement: of the ranks.
         peers: that there are.
         comm: of the job.
     """
-    setting = f"input {args.input_placement}, {args.dtype}, {comm.size} ranks"
+    setting = f"input {options.input_placement}, {options.dtype}, {comm.size} ranks"
     title = f"four layers (n, n) with bias and ReLU, {setting}"
-    table = Table("inference", title, RESTRUCTURED, speaks=comm.rank == 0)
+    table = BenchTable("inference", title, RESTRUCTURED, speaks=comm.rank == 0)
     with gloo_group(peers, placement, comm) as gloo:
-        for width in args.widths:
-            entrants = _entrants(width, args, placement, peers, gloo, comm)
-            for batch in args.batches:
-                X = aligned(_inputs(width, batch, args.dtype))
-                spreads = in_turns(_checked_turns(entrants, X, comm), args.repeat)
+        for width in options.widths:
+            entrants = _entrants(width, options, placement, peers, gloo, comm)
+            for batch in options.batches:
+                X = aligned(_inputs(width, batch, options.dtype))
+                spreads = in_turns(_checked_turns(entrants, X, comm), options.repeat)
                 table.add(_row(width, batch, spreads, entrants, comm.size))
             del entrants  # room for those of the next width
     return [table]
@@ -60,31 +63,36 @@ def run(args: argparse.Namespace, placement: Placement, peers: Peers, comm: MPI.
 
 def _entrants(
     width: int,
-    args: argparse.Namespace,
+    options: InferenceOptions,
     placement: Placement,
     peers: Peers,
     gloo: ModuleType | None,
-    comm: MPI.Comm,
+    comm: MPI.Intracomm,
 ) -> dict[str, Entrant]:
     """By name; the same names on all ranks."""
     problem = Problem(
-        width, comm.size, args.comm_budget, max(args.batches), np.dtype(args.dtype), args.input_placement
+        width,
+        comm.size,
+        options.comm_budget,
+        max(options.batches),
+        np.dtype(options.dtype),
+        options.input_placement,
     )
     entrants, alone = on_all_ranks(problem, gloo, comm), {}
     with collectively(comm):
         if comm.rank == 0:
             alone = single_processes(problem, placement, peers)
     names = comm.bcast([(name, entrant.threads) for name, entrant in alone.items()], root=0)
-    return entrants | {name: alone.get(name, Entrant(None, None, threads)) for name, threads in names}
+    return entrants | {name: alone.get(name, Entrant(absent, None, threads)) for name, threads in names}
 
 
-def _checked_turns(entrants: dict[str, Entrant], X: np.ndarray, comm: MPI.Comm) -> dict[str, Turn]:
+def _checked_turns(entrants: dict[str, Entrant], X: np.ndarray, comm: MPI.Intracomm) -> dict[str, Turn]:
     """The turns of all entrants on a batch, after a look at what they compute; collective."""
-    references: dict[Network, np.ndarray] = {}
+    references: dict[Network | None, np.ndarray] = {}
     with collectively(comm):
         if comm.rank == 0:
-            networks = {entrant.network for entrant in entrants.values()}
-            references = {network: forward(network, X.T).T for network in networks}
+            networks = {entrant.network for entrant in entrants.values() if entrant.network is not None}
+            references |= {network: forward(network, X.T).T for network in networks}
     turns = {}
     for name, entrant in entrants.items():
         turn = _turn_alone if entrant.threads else _turn_of_all
@@ -93,7 +101,7 @@ def _checked_turns(entrants: dict[str, Entrant], X: np.ndarray, comm: MPI.Comm) 
 
 
 def _turn_of_all(
-    name: str, entrant: Entrant, X: np.ndarray, expected: np.ndarray | None, comm: MPI.Comm
+    name: str, entrant: Entrant, X: np.ndarray, expected: np.ndarray | None, comm: MPI.Intracomm
 ) -> Turn:
     candidate = entrant.make(X)
     found = candidate.output(candidate.call())
@@ -104,11 +112,11 @@ def _turn_of_all(
 
 
 def _turn_alone(
-    name: str, entrant: Entrant, X: np.ndarray, expected: np.ndarray | None, comm: MPI.Comm
+    name: str, entrant: Entrant, X: np.ndarray, expected: np.ndarray | None, comm: MPI.Intracomm
 ) -> Turn:
     with collectively(comm):
         if expected is None:
-            return on_root(None, comm)
+            return on_root(_nothing, comm)
         candidate = entrant.make(X)
         with candidate.setting():
             check(name, candidate.output(candidate.call()), expected, X.dtype)
@@ -123,7 +131,7 @@ def _row(n: int, batch: int, spreads: dict[str, Spread], entrants: dict[str, Ent
     """
     us = {name: each.median for name, each in spreads.items()}
     alone = [name for name, entrant in entrants.items() if entrant.threads and name != SINGLE_RESTRUCTURED]
-    best = min(alone, key=us.get)
+    best = min(alone, key=us.__getitem__)
     one_thread = min(us[name] for name in alone if entrants[name].threads == 1)
     return {
         "n": n,
@@ -135,6 +143,10 @@ def _row(n: int, batch: int, spreads: dict[str, Spread], entrants: dict[str, Ent
         "dense_efficiency": round(one_thread / us[DENSE] / ranks, 3),
         "spreads": spreads,
     }
+
+
+def _nothing() -> None:
+    """The call of ranks that take no part."""
 
 
 def _inputs(width: int, batch: int, dtype: str) -> np.ndarray:

@@ -11,11 +11,11 @@ from contextlib import nullcontext
 import numpy as np
 from scipy.sparse import csr_array
 
-from repurpose_hpc import kernels
 from repurpose_hpc.bench.candidate import Candidate, check
 from repurpose_hpc.bench.peers import ONNXRUNTIME, TORCH, Peers
-from repurpose_hpc.bench.table import Table
+from repurpose_hpc.bench.table import BenchTable
 from repurpose_hpc.bench.turns import alone, in_turns
+from repurpose_hpc.kernels import aligned as allocate_aligned
 from repurpose_hpc.kernels.jit import jit
 from repurpose_hpc.model.activations import RELU
 from repurpose_hpc.model.comm_dtype import CODES, received, scales_of
@@ -37,7 +37,7 @@ def _sum(values: np.ndarray) -> float:
     return total
 
 
-def run(sizes: tuple[int, ...], repeats: int, peers: Peers) -> list[Table]:
+def run(sizes: tuple[int, ...], repeats: int, peers: Peers) -> list[BenchTable]:
     """Measure, printing every row as it comes.
 
     Args:
@@ -50,9 +50,9 @@ def run(sizes: tuple[int, ...], repeats: int, peers: Peers) -> list[Table]:
 
         torch_alone.prepare()
     tables = [
-        Table("vector", "one vector, dense weights (n, n)", "ours"),
-        Table("batch", "a batch, dense weights (n, n)", "ours"),
-        Table("csr", "compressed sparse rows of (n, n), one vector and 64 columns", "ours"),
+        BenchTable("vector", "one vector, dense weights (n, n)", "ours"),
+        BenchTable("batch", "a batch, dense weights (n, n)", "ours"),
+        BenchTable("csr", "compressed sparse rows of (n, n), one vector and 64 columns", "ours"),
     ]
     for n in sizes:
         tables[0].add(_vector_row(n, peers, repeats))
@@ -80,7 +80,7 @@ def product(
     return Candidate(run_all)
 
 
-class _Problem:
+class _Product:
     """Weights (n, n), a batch of inputs and a bias, with the results that are expected."""
 
     def __init__(self, W: np.ndarray, batch: int) -> None:
@@ -111,7 +111,7 @@ class _Problem:
 
 
 def _vector_row(n: int, peers: Peers, repeats: int) -> dict:
-    problem = _Problem(_normal(n, n), 1)
+    problem = _Product(_normal(n, n), 1)
     flat = problem.W.reshape(-1)
     candidates = {"ours": problem.ours(DenseProduct(problem.W)), "sum": Candidate(lambda: _sum(flat))}
     for stored in CODES:
@@ -129,14 +129,14 @@ def _batch_rows(n: int, peers: Peers, repeats: int) -> Iterator[dict]:
 
         session = onnx_alone.session([(W, _normal(n, 1).reshape(-1))], threads=1)
     for batch in BATCHES:
-        problem = _Problem(W, batch)
+        problem = _Product(W, batch)
         candidates = {"ours": problem.ours(DenseProduct(problem.W)), **_dense_peers(problem, peers, session)}
         spreads = problem.measure(candidates, repeats)
         rate = 2 * W.size * batch / spreads["ours"].median / 1e3
         yield {"n": n, "batch": batch, "spreads": spreads, "gflops": round(rate, 1)}
 
 
-def _dense_peers(problem: _Problem, peers: Peers, session: object | None) -> dict[str, Candidate]:
+def _dense_peers(problem: _Product, peers: Peers, session: object | None) -> dict[str, Candidate]:
     """Peers by name; ONNX Runtime if it has a ``session``."""
     W, X = problem.W, problem.X
     if X.shape[1] == 1:
@@ -162,7 +162,7 @@ def _csr_rows(n: int, peers: Peers, repeats: int) -> Iterator[dict]:
         W = np.where(kept, _normal(n, n), FLOAT.type(0))
         rows = csr_array(W)
         for columns in CSR_COLUMNS:
-            problem = _Problem(W, columns)
+            problem = _Product(W, columns)
             spreads = problem.measure(_csr_candidates(problem, rows, peers), repeats)
             rate = 2 * rows.nnz * columns / spreads["ours"].median / 1e3
             yield {
@@ -174,7 +174,7 @@ def _csr_rows(n: int, peers: Peers, repeats: int) -> Iterator[dict]:
             }
 
 
-def _csr_candidates(problem: _Problem, rows: csr_array, peers: Peers) -> dict[str, Candidate]:
+def _csr_candidates(problem: _Product, rows: csr_array, peers: Peers) -> dict[str, Candidate]:
     X = problem.X
     x = X[:, 0].copy() if X.shape[1] == 1 else X
     candidates = {
@@ -190,7 +190,7 @@ def _csr_candidates(problem: _Problem, rows: csr_array, peers: Peers) -> dict[st
 
 def aligned(values: np.ndarray) -> np.ndarray:
     """The values (rows, batch) in memory as programs have it."""
-    copy = kernels.aligned(values.shape, values.dtype)
+    copy = allocate_aligned(values.shape, values.dtype)
     copy[:] = values
     return copy
 

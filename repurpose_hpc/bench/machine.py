@@ -1,4 +1,4 @@
-"""What a benchmark ran on, for its report."""
+"""Description of the machine that a benchmark ran on, for its report."""
 
 from __future__ import annotations
 

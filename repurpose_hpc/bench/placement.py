@@ -1,4 +1,4 @@
-"""Which cores the ranks have: one each while there are enough."""
+"""Cores of the ranks: one each while there are enough."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from repurpose_hpc.bench.turns import Spread
 
 
-class Table:
+class BenchTable:
     """Results of one kind.
 
     Attributes:

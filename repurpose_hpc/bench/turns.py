@@ -53,14 +53,15 @@ class Spread:
     @classmethod
     def of(cls, seconds: np.ndarray) -> Spread:
         """Summarise ``seconds``, (repeats,)."""
-        return cls(*(1e6 * np.percentile(seconds, (50, 10, 90))).tolist(), seconds.size)
+        median, p10, p90 = (1e6 * np.percentile(seconds, (50, 10, 90))).tolist()
+        return cls(median, p10, p90, seconds.size)
 
     def divided(self, number: int) -> Spread:
-        """Of one of ``number`` things that a call does."""
+        """The times of one of ``number`` things that a call does."""
         return Spread(self.median / number, self.p10 / number, self.p90 / number, self.repeats)
 
     def as_dict(self) -> dict:
-        """For JSON."""
+        """The attributes, for JSON."""
         return asdict(self)
 
 
@@ -99,7 +100,7 @@ def alone(call: Call, setting: Setting = nullcontext) -> Turn:
     return turn
 
 
-def on_root(call: Call | None, comm: MPI.Comm, setting: Setting = nullcontext) -> Turn:
+def on_root(call: Call, comm: MPI.Comm, setting: Setting = nullcontext) -> Turn:
     """The turn of a candidate that is one process, on the root, while the other ranks sleep.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a user types: one module a command, each parses its words and runs.
+"""Commands, as users type them: one module a command, each parses its words and runs.
 
 May import everything; nothing imports commands.
 """

@@ -3,29 +3,28 @@
 Every rank collects what it sees, all exchange nothing a few times, and the root reports.  It ends with
 status 1 if ``infer`` would fail.
 
-Keys of the report: ``versions``, ``ranks``, ``launched`` (processes that the launcher says it started),
-``hosts`` (for each machine ``host``, ``ranks``, ``cpus`` that the ranks may use, ``host_cpus``, ``threads``
-of each rank, ``bound``, ``memory`` left, bytes, and ``shard_bytes``), ``blas``, ``numba_cache``,
-``numba_cache_filesystem``, ``import_seconds``, ``exchange_us``, ``hdf5_locks``, with shards ``workers``, and
-``errors`` and ``warnings``.
+The keys of the report are those of ``report.schema.DoctorReport``.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from repurpose_hpc.commands.parser import Parser
+import repurpose_hpc.commands.infer  # noqa: F401  what infer imports, to see how long that takes here
+from repurpose_hpc.commands.parser import Parser, make
+from repurpose_hpc.commands.table import described
 from repurpose_hpc.doctor.facts import Facts, collect
 from repurpose_hpc.doctor.findings import by_host, errors, mib, warnings
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import Declared, option, path, report_file
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.mpi.agreement import collectively
-from repurpose_hpc.mpi.launch import check_launch, launched
-from repurpose_hpc.plan.files.store import PLAN_FILE, read_plan, shard_path
+from repurpose_hpc.mpi.launch import launched
+from repurpose_hpc.plan.files.store import PLAN_FILE, open_plan, shard_path
 from repurpose_hpc.report import text as report
 from repurpose_hpc.runtime.hosting import hosted_workers
 from repurpose_hpc.runtime.timing import empty_exchange_us
@@ -33,47 +32,61 @@ from repurpose_hpc.runtime.timing import empty_exchange_us
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from repurpose_hpc.commands.start import RankContext
 
-def run(argv: list[str], comm: MPI.Comm, library: str, import_seconds: float) -> None:
+
+def run(args: Arguments, context: RankContext) -> None:
     """Run the command; collective.
 
     Args:
-        argv: without the program's name.
-        comm: of the whole job.
-        library: ``MPI.Get_library_version()``.
-        import_seconds: how long this rank took to import everything.
+        args: see ``parse``.
+        context: of the start.
 
     Raises:
-        SystemExit: on every rank: 2 for a wrong command line, 1 if something would fail.
+        SystemExit: on every rank, after one message: status 1 if something would fail.
     """
+    comm = context.comm
+    workers = _workers(args, comm)
     with collectively(comm):
-        args = _parse(argv, speaks=comm.rank == 0)
-        wrong = _launch_errors(comm.size, library)
+        mine = collect(context.import_seconds, context.library, _shards(args.shards, workers, comm))
+    facts, exchange_us = comm.gather(mine, root=0), empty_exchange_us(comm)
+    with collectively(comm):
+        if facts is not None:
+            _finish(args, summarise(facts, exchange_us, workers, context.launch_error))
+
+
+def _workers(args: Arguments, comm: MPI.Comm) -> int | None:
+    """Number of workers of the shards, on every rank; None: no shards were given."""
     workers = None
     with collectively(comm):
         if comm.rank == 0:
             if args.report is not None:
                 check_writable(args.report)
-            workers = read_plan(args.shards).plan.workers if args.shards is not None else None
-    workers = comm.bcast(workers, root=0)
-    with collectively(comm):
-        mine = collect(import_seconds, library, _shards(args.shards, workers, comm))
-    facts, exchange_us = comm.gather(mine, root=0), empty_exchange_us(comm)
-    with collectively(comm):
-        if facts is not None:
-            result = summarise(facts, exchange_us, workers)
-            result["errors"] = wrong + result["errors"]
-            print(render(result), flush=True)
-            if args.report is not None:
-                report.write(args.report, result)
-            if result["errors"]:
-                raise UserError(f"{len(result['errors'])} of the above would make infer fail")
+            workers = open_plan(args.shards).plan.workers if args.shards is not None else None
+    return comm.bcast(workers, root=0)
 
 
-def summarise(facts: Sequence[Facts], exchange_us: float, workers: int | None) -> dict:
-    """The report, see the keys above."""
+def _finish(args: Arguments, result: dict[str, Any]) -> None:
+    print(render(result), flush=True)
+    if args.report is not None:
+        report.write(args.report, result)
+    if result["errors"]:
+        raise UserError(f"{len(result['errors'])} of the above would make infer fail")
+
+
+def summarise(
+    facts: Sequence[Facts], exchange_us: float, workers: int | None, launch_error: str = ""
+) -> dict[str, Any]:
+    """The report, see the keys above.
+
+    Args:
+        facts: of every rank.
+        exchange_us: duration of an exchange in which nothing is sent.
+        workers: of the shards; None: no shards were given.
+        launch_error: what is wrong with the launch; "": nothing.
+    """
     root = facts[0]
-    result = {
+    result: dict[str, Any] = {
         "versions": root.versions,
         "ranks": len(facts),
         "launched": launched(os.environ)[0],
@@ -87,7 +100,7 @@ def summarise(facts: Sequence[Facts], exchange_us: float, workers: int | None) -
     }
     if workers is not None:
         result["workers"] = workers
-    result["errors"] = errors(facts, workers)
+    result["errors"] = [launch_error] * bool(launch_error) + errors(facts, workers)
     result["warnings"] = warnings(facts, exchange_us, workers, os.environ)
     return result
 
@@ -140,15 +153,6 @@ def _host_text(host: dict) -> str:
     )
 
 
-def _launch_errors(size: int, library: str) -> list[str]:
-    """What ``infer`` would say; ends the processes of a wrong launcher but for the first."""
-    try:
-        check_launch(size, library)
-    except UserError as error:
-        return [str(error)]
-    return []
-
-
 def _shards(directory: Path | None, workers: int | None, comm: MPI.Comm) -> list[Path]:
     """The files that this rank would read, as far as there is one for it."""
     if directory is None or workers is None or comm.size > workers:
@@ -157,12 +161,30 @@ def _shards(directory: Path | None, workers: int | None, comm: MPI.Comm) -> list
     return [directory / PLAN_FILE, *(shard_path(directory, worker) for worker in hosted)]
 
 
-def _parse(argv: list[str], speaks: bool) -> argparse.Namespace:
-    parser = Parser(
-        speaks=speaks,
-        prog="repurpose_hpc doctor",
-        description="Say what a job would run on and what would go wrong; start it as infer will be started.",
-    )
-    parser.add_argument("--shards", type=Path, metavar="DIR", help="see whether these fit")
-    parser.add_argument("--report", type=Path, metavar="FILE.json", help="the same, for scripts")
-    return parser.parse_args(argv)
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Declared):
+    """The shards that a job would run."""
+
+    shards: Path | None = option(None, kind=path("shards"), metavar="DIR", help="see whether these fit")
+    report: Path | None = report_file()
+
+
+def make_parser(speaks: bool) -> Parser:
+    """The parser."""
+    parser = Parser(speaks=speaks, **described("doctor"))
+    parser.add(Arguments)
+    return parser
+
+
+def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments:
+    """The command line.
+
+    Args:
+        argv: without the program's name.
+        ranks: of the job.
+        speaks: whether this rank prints the help.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    return make(Arguments, make_parser(speaks).read(argv))

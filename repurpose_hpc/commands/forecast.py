@@ -5,16 +5,18 @@ The keys of the report are those of ``forecast.summary``.
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from repurpose_hpc.commands.parser import Parser, positive
+from repurpose_hpc.commands.parser import Parser, make, refuse
+from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import Declared, FieldError, integer, like, listed, option, path, report_file, text
 from repurpose_hpc.forecast.demand import Demand, plan_demand
 from repurpose_hpc.forecast.machine import THIS, THIS_FILE, MachineModel, read_machine, shipped
 from repurpose_hpc.forecast.scaled import (
@@ -26,30 +28,35 @@ from repurpose_hpc.forecast.scaled import (
 )
 from repurpose_hpc.forecast.summary import PARTS, conclude, render
 from repurpose_hpc.forecast.timeline import forecast
-from repurpose_hpc.model.comm_dtype import EXACT, WIRES
+from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.mpi.agreement import alone
-from repurpose_hpc.plan.files.store import read_network, read_plan
-from repurpose_hpc.plan.plan import PLACEMENTS, Plan
+from repurpose_hpc.plan.files.store import open_plan, read_network
+from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.report import text as report
 from repurpose_hpc.restructure.cache import cache_directory
 from repurpose_hpc.restructure.options import Options
 
+if TYPE_CHECKING:
+    from repurpose_hpc.commands.start import Context
+
+
 RANKS = (*(1 << power for power in range(14)), 10_000)
+
+
 SINGLE, PLAN, SCALED = "single", "plan", "scaled"
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
-    """What is forecast.
+class ForecastInput:
+    """A network whose time is forecast.
 
     Attributes:
         network: its weights matter only where there is a plan.
         placement: of the input.
         plan: that of shards; None: there are none.
         restructured, dense: how sparse its mixings are.
-        wire: in which ghosts travel, of both.
+        comm_dtype: format in which ghosts travel, of both.
     """
 
     network: Network
@@ -57,14 +64,14 @@ class Subject:
     plan: Plan | None
     restructured: Profile
     dense: Profile
-    wire: str
+    comm_dtype: str
 
     def demand(self, ranks: int, per_node: int) -> tuple[str, Demand]:
-        """What the restructured network asks of so many ranks, and what that is based on."""
+        """Basis of the forecast, and the demand of the restructured network for so many ranks."""
         if ranks == 1:
             return SINGLE, self.dense_demand(ranks, per_node)
         if self.plan is not None and self.plan.workers == ranks:
-            return PLAN, plan_demand(self.network, self.plan, per_node, self.wire)
+            return PLAN, plan_demand(self.network, self.plan, per_node, self.comm_dtype)
         return SCALED, self._scaled(self.restructured, ranks, per_node)
 
     def dense_demand(self, ranks: int, per_node: int) -> Demand:
@@ -72,36 +79,42 @@ class Subject:
         return self._scaled(self.dense, ranks, per_node)
 
     def _scaled(self, profile: Profile, ranks: int, per_node: int) -> Demand:
-        return scaled_demand(self.network, profile, self.placement, ranks, per_node, self.wire)
+        return scaled_demand(self.network, profile, self.placement, ranks, per_node, self.comm_dtype)
 
 
-def main() -> None:
-    """Run the command of ``sys.argv``."""
-    with alone():
-        args = parse(sys.argv[1:])
-        result = run(args)
-        print(render(result), flush=True)
-        if args.report is not None:
-            report.write(args.report, result)
+def run(args: Arguments, context: Context) -> None:
+    """Run the command in this process.
+
+    Args:
+        args: see ``parse``.
+        context: of the start.
+
+    Raises:
+        UserError: see ``predict``, or the report cannot be written.
+    """
+    result = predict(args)
+    print(render(result), flush=True)
+    if args.report is not None:
+        report.write(args.report, result)
 
 
-def run(args: argparse.Namespace) -> dict:
+def predict(args: Arguments) -> dict[str, Any]:
     """The report.
 
     Raises:
         UserError: a file cannot be read, or the machine has no links for any number of ranks asked for.
     """
     machine = read_machine(args.machine, cache_directory() / THIS_FILE)
-    subject = open_shards(args.subject, args.wire) if args.subject.is_dir() else open_model(args)
+    subject = open_shards(args.subject, args.comm_dtype) if args.subject.is_dir() else open_model(args)
     plan = subject.plan
-    ranks = _ranks(args.ranks or {*RANKS, *([plan.workers] if plan else [])}, machine)
+    ranks = _ranks({*(args.ranks or (*RANKS, *([plan.workers] if plan else [])))}, machine)
     points = [_point(subject, machine, each, args.batch_size) for each in ranks]
     return {
         "machine": machine.name,
         "machine_source": machine.source,
         "model": str(args.subject),
         "input_placement": subject.placement,
-        "wire": subject.wire,
+        "comm_dtype": subject.comm_dtype,
         "batch_size": args.batch_size,
         "workers": plan.workers if plan else None,
         "comm_budget": None if plan else args.comm_budget,
@@ -111,13 +124,17 @@ def run(args: argparse.Namespace) -> dict:
     }
 
 
-def open_shards(directory: Path, wire: str | None) -> Subject:
-    """A restructured network with its plan, and its wire if none is given; dense: all neurons to all workers.
+def open_shards(directory: Path, comm_dtype: str | None) -> ForecastInput:
+    """A restructured network with its plan; dense, all neurons go to all workers.
+
+    Args:
+        directory: of the shards.
+        comm_dtype: format in which ghosts travel; None: that of the plan.
 
     Raises:
         UserError: the shards cannot be read, or are those of a single worker.
     """
-    stored = read_plan(directory)
+    stored = open_plan(directory)
     plan = stored.plan
     if plan.workers == 1:
         raise UserError(
@@ -130,10 +147,10 @@ def open_shards(directory: Path, wire: str | None) -> Subject:
     )
     placement = plan.input_placement
     profiles = plan_profile(network, plan), dense_profile(unpruned, placement)
-    return Subject(network, placement, plan, *profiles, wire or plan.wire)
+    return ForecastInput(network, placement, plan, *profiles, comm_dtype or plan.comm_dtype)
 
 
-def open_model(args: argparse.Namespace) -> Subject:
+def open_model(args: Arguments) -> ForecastInput:
     """A trained network, restructured by assumption.
 
     Raises:
@@ -141,20 +158,21 @@ def open_model(args: argparse.Namespace) -> Subject:
     """
     network, placement = load_model(args.subject), args.input_placement
     profiles = budget_profile(network, placement, args.comm_budget), dense_profile(network, placement)
-    return Subject(network, placement, None, *profiles, args.wire or EXACT)
+    return ForecastInput(network, placement, None, *profiles, args.comm_dtype or EXACT)
 
 
 def _ranks(wanted: set[int], machine: MachineModel) -> list[int]:
     ranks = sorted(each for each in wanted if each <= machine.most_ranks)
     if not ranks:
-        raise UserError(
-            f"--ranks: expected at most {machine.most_ranks}, for which {machine.name} has links, got "
-            f"{min(wanted)} or more; calibrate on more nodes, or describe the network in the machine file"
+        raise FieldError(
+            "ranks",
+            f"expected at most {machine.most_ranks}, for which {machine.name} has links, got "
+            f"{min(wanted)} or more; probe on more nodes, or describe the network in the machine file",
         )
     return ranks
 
 
-def _point(subject: Subject, machine: MachineModel, ranks: int, batch: int) -> dict:
+def _point(subject: ForecastInput, machine: MachineModel, ranks: int, batch: int) -> dict:
     basis, demand = subject.demand(ranks, machine.ranks_per_node)
     return {
         "ranks": ranks,
@@ -173,69 +191,63 @@ def _described(demand: Demand, machine: MachineModel, batch: int) -> dict:
     }
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Declared):
+    """The network that is forecast, and the machine."""
+
+    subject: Path = option(
+        kind=path("shards"),
+        positional=True,
+        metavar="SHARDS|MODEL",
+        help="a directory written by restructure, or a model to be restructured",
+    )
+    machine: str = option(
+        kind=text("a machine", "gigabit"),
+        metavar="FILE",
+        help=f"a machine file, {THIS} (written by probe), or one of {', '.join(shipped())}",
+    )
+    ranks: tuple[int, ...] | None = option(
+        None,
+        kind=listed(integer(1), "integers", (1, 64)),
+        metavar="P,P,...",
+        default_text="powers of two, 10,000, and the workers of SHARDS",
+        help="numbers of ranks",
+    )
+    batch_size: int = option(1, kind=integer(1), metavar="N", help="samples per forward")
+    comm_budget: float = like(
+        Options, "comm_budget", excludes="", help="of a MODEL: the communication fraction to assume"
+    )
+    input_placement: str = like(Options, "input_placement", help="of a MODEL: who can read the input")
+    comm_dtype: str | None = like(
+        Options,
+        "comm_dtype",
+        None,
+        default_text=f"that of SHARDS, or {EXACT}",
+        help="format in which ghost neurons travel",
+    )
+    report: Path | None = report_file()
+
+
+def make_parser(speaks: bool) -> Parser:
+    """The parser."""
+    parser = Parser(speaks=speaks, **described("forecast"))
+    parser.add(Arguments)
+    return parser
+
+
+def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) -> Arguments:
     """The command line.
+
+    Args:
+        argv: without the program's name.
+        ranks: of the job; None: it has none.
+        speaks: whether this rank prints the help.
 
     Raises:
         UsageError: it is wrong.
     """
-    parser = Parser(
-        speaks=True,
-        prog="repurpose_hpc forecast",
-        description="Forecast the time of an inference for numbers of ranks that are not at hand.",
-    )
-    add = parser.add_argument
-    add(
-        "subject",
-        type=Path,
-        metavar="SHARDS|MODEL",
-        help="a directory written by repurpose_hpc.restructure, or a model to be restructured",
-    )
-    add(
-        "--machine",
-        required=True,
-        metavar="FILE",
-        help=f"a machine file, {THIS} (written by repurpose_hpc probe), or one of {', '.join(shipped())}",
-    )
-    add(
-        "--ranks",
-        type=_several,
-        metavar="P,P,...",
-        help="numbers of ranks (default: powers of two, 10,000, and the workers of SHARDS)",
-    )
-    add(
-        "--batch-size",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="samples per forward (default %(default)s)",
-    )
-    add(
-        "--comm-budget",
-        type=float,
-        metavar="F",
-        help=f"of a MODEL: the communication fraction to assume (default {Options.comm_budget})",
-    )
-    add("--input-placement", choices=PLACEMENTS, help=f"of a MODEL (default {Options.input_placement})")
-    add(
-        "--wire",
-        choices=WIRES,
-        help=f"the format in which ghosts travel (default: that of SHARDS, or {EXACT})",
-    )
-    add("--report", type=Path, metavar="FILE.json", help="the same, for scripts")
-    args = parser.parse_args(argv)
-    if args.subject.is_dir():
-        for name in ("comm_budget", "input_placement"):
-            if getattr(args, name) is not None:
-                parser.error(f"--{name.replace('_', '-')} has no effect: {args.subject} is restructured")
-    if args.comm_budget is None:
-        args.comm_budget = Options.comm_budget
-    if not 0 <= args.comm_budget <= 1:
-        parser.error(f"--comm-budget: expected a fraction from 0 to 1, got {args.comm_budget}")
-    args.input_placement = args.input_placement or Options.input_placement
-    return args
-
-
-def _several(text: str) -> set[int]:
-    """Integers of 1 or more, separated by commas."""
-    return {positive(part) for part in text.split(",")}
+    given = make_parser(speaks).read(argv)
+    if given["subject"].is_dir():
+        restructured = f"has no effect: {given['subject']} is restructured"
+        refuse(given, ("comm_budget", "input_placement"), restructured)
+    return make(Arguments, given)

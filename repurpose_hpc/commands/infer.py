@@ -7,86 +7,63 @@ together.  Then all ranks run.
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from repurpose_hpc import bundled
 from repurpose_hpc.commands.parser import (
-    RESTRUCTURE_OPTIONS,
+    Given,
     Parser,
-    UsageError,
-    add_dtype,
-    add_restructure_options,
-    natural,
-    positive,
+    make,
+    refuse,
     restructure_options,
 )
+from repurpose_hpc.commands.table import described
+from repurpose_hpc.errors import UsageError
+from repurpose_hpc.fields import Declared, declarations, like, option, path, report_file
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.io.progress import Progress
 from repurpose_hpc.io.samples import open_samples
-from repurpose_hpc.model.comm_dtype import EXACT, WIRES
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.mpi.agreement import alike, collectively
-from repurpose_hpc.mpi.launch import check_launch
-from repurpose_hpc.plan.files.store import check_model, read_plan
-from repurpose_hpc.process.system import age
+from repurpose_hpc.plan.files.store import check_model, open_plan
 from repurpose_hpc.process.threads import threads
 from repurpose_hpc.report import text as report
+from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.runtime.checks import check_input
-from repurpose_hpc.runtime.exchange.choose import WAYS
-from repurpose_hpc.runtime.exchange.transports.table import DEFAULT_WAY
-from repurpose_hpc.runtime.job import Job
 from repurpose_hpc.runtime.job import run as run_job
+from repurpose_hpc.runtime.options import RunOptions
+from repurpose_hpc.runtime.setup import Job
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from repurpose_hpc.commands.start import RankContext
 
-def run(argv: list[str], comm: MPI.Comm, library: str, leftovers: list[Path]) -> None:
+
+def run(args: Arguments, context: RankContext) -> None:
     """Run the command; collective.
 
     Args:
-        argv: without the program's name.
-        comm: of the whole job.
-        library: ``MPI.Get_library_version()``.
-        leftovers: see ``agreement.aborting``.
+        args: see ``parse``.
+        context: of the start.
 
     Raises:
         SystemExit: on every rank, after one message: 2 for a wrong command line, 1 for other failures.
     """
-    imported = age()
-    with collectively(comm):
-        check_launch(comm.size, library)
-        args = parse(argv, comm.size, speaks=comm.rank == 0)
+    comm = context.comm
     prepared = Prepared(None, None, False)
     with collectively(comm):
         if comm.rank == 0:
             prepared = prepare(args, comm.size)
-    shards, there = comm.bcast((prepared.shards, prepared.cached or args.shards is not None), root=0)
-    if not there:
+    shards, cached = comm.bcast((prepared.shards, prepared.cached), root=0)
+    if isinstance(args, ModelArguments) and not cached:
         restructure_together(args, shards, comm)
-    job = Job(
-        shards=shards,
-        input=args.input,
-        output=args.output,
-        batch_size=args.batch_size,
-        verify=args.verify,
-        repeat=args.repeat,
-        dtype=np.dtype(args.dtype),
-        certify=args.certify,
-        resume=args.resume,
-        wire=args.wire,
-        weights_dtype=args.weights_dtype,
-        exchange=args.exchange,
-        threads=args.threads,
-        micro_batches=args.micro_batches,
-    )
-    result = run_job(job, prepared.original, comm, leftovers, imported)
+    job = Job(shards, args.input, args.output, args.run)
+    result = run_job(job, prepared.original, comm, context.started)
     with collectively(comm):
         if result is not None:
             result.update(cached=prepared.cached, blas_threads=threads())
@@ -95,36 +72,111 @@ def run(argv: list[str], comm: MPI.Comm, library: str, leftovers: list[Path]) ->
                 report.write(args.report, result)
 
 
-def parse(argv: list[str], ranks: int, speaks: bool) -> argparse.Namespace:
+@dataclass(frozen=True, kw_only=True)
+class Files(Declared):
+    """Files of a run, and its options."""
+
+    input: Path = option(
+        kind=path("samples.npz"), metavar="DATA", help="samples: .npy, .npz (x, y) or .h5 (x, y)"
+    )
+    output: Path | None = option(
+        None, kind=path("out.h5"), metavar="OUT.h5", help="gets dataset y (samples, outputs)"
+    )
+    report: Path | None = report_file()
+    run: RunOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelArguments(Files):
+    """Command line with a model, which is restructured with ``options`` first."""
+
+    model: Path = option(
+        kind=path("model.npz"),
+        positional=True,
+        help=".npz, .safetensors or .onnx; restructured first, unless --shards says where that was done",
+    )
+    calibration: Path = option(
+        kind=path("samples.npz"), metavar="DATA", help="samples to restructure MODEL with"
+    )
+    options: Options
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardArguments(Files):
+    """Command line with shards; the model that they were made from is only compared with."""
+
+    model: Path | None = like(ModelArguments, "model", None)
+    shards: Path = option(
+        kind=path("shards"),
+        metavar="DIR",
+        help="written by restructure",
+        more="run these; with MODEL as well, the original's accuracy is reported beside",
+    )
+
+
+Arguments = ModelArguments | ShardArguments
+
+
+FILLED_IN = {
+    "model": "the bundled network",
+    "input": "the bundled samples",
+    "calibration": "the bundled samples",
+    "shards": "MODEL is restructured",
+    "verify": "for the bundled network",
+    "workers": "the number of ranks",
+}
+
+
+def make_parser(speaks: bool) -> Parser:
+    """The parser."""
+    parser = Parser(speaks=speaks, **described("infer"))
+    for declared in (ShardArguments, ModelArguments, RunOptions):
+        parser.add(declared, filled_in=FILLED_IN)
+    parser.add(Options, "restructuring", FILLED_IN)
+    return parser
+
+
+def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments:
     """The command line, with the bundled network and data filled in where no model is named.
+
+    Args:
+        argv: without the program's name.
+        ranks: of the job.
+        speaks: whether this rank prints the help.
 
     Raises:
         UsageError: it is wrong.
     """
-    parser = _parser(speaks)
-    args = parser.parse_args(argv)
-    if args.shards is not None:
-        _refuse_restructure_options(parser, args)
-        if args.certify and args.model is None:
-            parser.error("--certify needs MODEL, the network that --shards were made from, to compare with")
-    elif args.model is None:
-        args.model = bundled.MODEL
-        args.calibration = args.calibration or bundled.CALIBRATION
-        args.input = args.input or bundled.TEST
-        args.verify = args.verify is not False
-    elif args.calibration is None:
-        parser.error("a MODEL needs --calibration DATA to be restructured, or --shards DIR")
-    if args.input is None:
-        parser.error("expected --input DATA, the samples to infer")
-    if args.resume and args.output is None:
-        parser.error("--resume needs --output OUT.h5, of which an interrupted run keeps a part")
-    args.options = None if args.shards else restructure_options(args, ranks)
-    return args
+    given = make_parser(speaks).read(argv)
+    if "shards" not in given and "model" not in given:
+        files = {"calibration": bundled.CALIBRATION, "input": bundled.TEST}
+        given = {**files, "verify": True, **given, "model": bundled.MODEL}
+    if "input" not in given:
+        raise UsageError("expected --input DATA, the samples to infer; add it")
+    if "resume" in given and "output" not in given:
+        raise UsageError("--resume needs --output OUT.h5, of which an interrupted run keeps a part; add it")
+    run_options = make(RunOptions, given)
+    if "shards" in given:
+        _refuse_what_shards_settle(given)
+        return make(ShardArguments, given, run=run_options)
+    if "calibration" not in given:
+        raise UsageError("a MODEL needs --calibration DATA to be restructured, or --shards DIR; add one")
+    return make(ModelArguments, given, run=run_options, options=restructure_options(given, ranks))
+
+
+def _refuse_what_shards_settle(given: Given) -> None:
+    # Shards can run with another comm dtype than that for which they were adjusted.
+    settled = ("calibration", *(name for name in declarations(Options) if name != "comm_dtype"))
+    refuse(given, settled, "has no effect: --shards are restructured already")
+    if "certify" in given and "model" not in given:
+        raise UsageError(
+            "--certify needs MODEL, the network that --shards were made from, to compare with; add it"
+        )
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the root found out before the run.
+    """Findings of the root before the run.
 
     Attributes:
         shards: directory of the plan, where it is or will be.
@@ -137,23 +189,18 @@ class Prepared:
     cached: bool
 
 
-def prepare(args: argparse.Namespace, ranks: int) -> Prepared:
+def prepare(args: Arguments, ranks: int) -> Prepared:
     """Find the shards, or where to make them; on the root alone.
 
     Raises:
         UserError: something in the files does not fit, or a result could not be written.
     """
-    for path in (args.output, args.report):
-        if path is not None:
-            check_writable(path)
-    network = load_model(args.model) if args.model is not None else None
-    if network is not None:
-        check_input(open_samples(args.input), network)
-    if args.shards is not None:
-        if network is not None:
-            remedy = "they belong to another model: name that, or leave it out"
-            check_model(read_plan(args.shards), network, args.model, remedy)
-        return Prepared(args.shards, network, cached=False)
+    for file in (args.output, args.report):
+        if file is not None:
+            check_writable(file)
+    if isinstance(args, ShardArguments):
+        return _prepare_shards(args)
+    network = _fitting_model(args.model, args.input)
     if args.options.workers < ranks:
         raise UsageError(
             f"--workers: expected at least the number of ranks, {ranks}, got {args.options.workers}; "
@@ -162,11 +209,27 @@ def prepare(args: argparse.Namespace, ranks: int) -> Prepared:
     from repurpose_hpc.restructure.cache import look_up
 
     calibration = open_samples(args.calibration)
-    shards, cached = look_up(network, calibration, args.options, np.dtype(args.dtype))
+    shards, cached = look_up(network, calibration, args.options, args.run.dtype)
     return Prepared(shards, network, cached)
 
 
-def restructure_together(args: argparse.Namespace, shards: Path, comm: MPI.Comm) -> None:
+def _prepare_shards(args: ShardArguments) -> Prepared:
+    """Check the shards against the model, where one is named."""
+    if args.model is None:
+        return Prepared(args.shards, None, cached=False)
+    network = _fitting_model(args.model, args.input)
+    remedy = "they belong to another model: name that, or leave it out"
+    check_model(open_plan(args.shards), network, args.model, remedy)
+    return Prepared(args.shards, network, cached=False)
+
+
+def _fitting_model(model: Path, samples: Path) -> Network:
+    network = load_model(model)
+    check_input(open_samples(samples), network)
+    return network
+
+
+def restructure_together(args: ModelArguments, shards: Path, comm: MPI.Comm) -> None:
     """All ranks restructure the model and write ``shards``; collective.
 
     Raises:
@@ -178,85 +241,5 @@ def restructure_together(args: argparse.Namespace, shards: Path, comm: MPI.Comm)
     with collectively(comm):
         network, calibration = load_model(args.model), open_samples(args.calibration)
     with alike(comm):
-        log, dtype = Progress(speaks=comm.rank == 0), np.dtype(args.dtype).type
+        log, dtype = Progress(speaks=comm.rank == 0), args.run.dtype.type
         restructure_to(shards, network, calibration, args.options, dtype, log, Team(comm))
-
-
-def _parser(speaks: bool) -> Parser:
-    parser = Parser(
-        speaks=speaks,
-        prog="repurpose_hpc.infer",
-        description="Run a restructured network over MPI. Without MODEL and --shards: the bundled network.",
-    )
-    parser.add_argument(
-        "model",
-        nargs="?",
-        type=Path,
-        metavar="MODEL",
-        help=".npz, .safetensors or .onnx; restructured first, unless --shards says where that was done",
-    )
-    parser.add_argument("--shards", type=Path, metavar="DIR", help="written by repurpose_hpc.restructure")
-    parser.add_argument("--input", type=Path, metavar="DATA", help="samples: .npy, .npz (x, y) or .h5 (x, y)")
-    parser.add_argument("--output", type=Path, metavar="OUT.h5", help="gets dataset y (samples, outputs)")
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="if this run ends early, let the same command go on where it ended, and do so now",
-    )
-    parser.add_argument(
-        "--batch-size",
-        type=positive,
-        default=256,
-        metavar="N",
-        help="samples per forward (default %(default)s)",
-    )
-    parser.add_argument(
-        "--verify",
-        action=argparse.BooleanOptionalAction,
-        help="compare with the float64 reference of the same weights (default: for the bundled network)",
-    )
-    parser.add_argument(
-        "--certify",
-        action="store_true",
-        help="count the samples whose class provably is that of the original MODEL",
-    )
-    parser.add_argument(
-        "--repeat", type=natural, default=20, metavar="N", help="forwards to time (default %(default)s)"
-    )
-    add_dtype(parser)
-    parser.add_argument(
-        "--exchange",
-        choices=WAYS,
-        default=DEFAULT_WAY,
-        help="how what ranks exchange is carried; auto: measures all ways first (default %(default)s)",
-    )
-    parser.add_argument(
-        "--threads",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="threads of each rank, which share the rows of every product (default %(default)s)",
-    )
-    parser.add_argument(
-        "--micro-batches",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="parts of a batch that take turns to compute and to wait for ghosts (default %(default)s)",
-    )
-    parser.add_argument(
-        "--weights-dtype",
-        choices=WIRES,
-        default=EXACT,
-        help="how dense weights are kept in memory; int8 with a scale for each row (default: as they are)",
-    )
-    parser.add_argument("--report", type=Path, metavar="FILE.json", help="the report, for scripts")
-    add_restructure_options(parser)
-    return parser
-
-
-def _refuse_restructure_options(parser: Parser, args: argparse.Namespace) -> None:
-    # Shards can run with another wire than that for which they were adjusted.
-    for name in RESTRUCTURE_OPTIONS:
-        if name != "wire" and getattr(args, name) != parser.get_default(name):
-            parser.error(f"--{name.replace('_', '-')} has no effect: --shards are restructured already")

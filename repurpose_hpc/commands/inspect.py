@@ -1,46 +1,51 @@
 """The command ``inspect``: spaces, mixings and dense traffic of a model, or all that is not supported in it.
 
-Keys of the report: ``model``, ``supported``, ``unsupported`` (one text for each node); of a supported model
-also ``inputs`` and ``outputs`` (values per sample), ``spaces`` (``name``, ``neurons``, ``tensors`` that share
-the owners, ``derived``), ``mixings`` (``name``, ``source``, ``target``, ``inputs``, ``outputs``, ``kernel``,
-``positions``, ``weights``, ``multiply_adds``, ``dense_values``), ``weights``, ``multiply_adds``, ``workers``
-and ``dense_values``.  ``dense_values`` are sent per sample if every neuron that a mixing reads goes to all
-other workers; a tensor that several mixings read counts for the first of them, and an input that every rank
-can read is not sent.
+The keys of the report are those of ``report.schema.InspectReport``.
 """
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from repurpose_hpc.commands.parser import Parser, positive
+from repurpose_hpc.commands.parser import Parser, make
+from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import Declared, integer, option, path, report_file
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.mpi.agreement import alone
 from repurpose_hpc.plan.plan import dense_plan
 from repurpose_hpc.report import text as report
 
+if TYPE_CHECKING:
+    from repurpose_hpc.commands.start import Context
 
-def main() -> None:
-    """Run the command of ``sys.argv``; exits with 1 if something in the model is not supported."""
-    with alone():
-        args = _parser().parse_args(sys.argv[1:])
-        result = inspect(args.model, args.workers)
-        print(render(result), flush=True)
-        if args.report is not None:
-            report.write(args.report, result)
-        if not result["supported"]:
-            raise UserError(
-                f"{args.model}: {len(result['unsupported'])} nodes are not supported; "
-                "change the model before exporting it"
-            )
+
+def run(args: Arguments, context: Context) -> None:
+    """Run the command in this process.
+
+    Args:
+        args: see ``parse``.
+        context: of the start.
+
+    Raises:
+        UserError: the file cannot be read, or something in the model is not supported.
+    """
+    result = inspect(args.model, args.workers)
+    print(render(result), flush=True)
+    if args.report is not None:
+        report.write(args.report, result)
+    if not result["supported"]:
+        raise UserError(
+            f"{args.model}: {len(result['unsupported'])} nodes are not supported; "
+            "change the model before exporting it"
+        )
 
 
 def inspect(path: Path, workers: int) -> dict[str, Any]:
@@ -106,11 +111,14 @@ def render(result: dict[str, Any]) -> str:
     """The report for people, several lines."""
     if not result["supported"]:
         return "\n".join(["not supported:", *(f"  {problem}" for problem in result["unsupported"])])
-    spaces = [("space", "neurons", "tensors", "")] + [
+    spaces: list[tuple[str, ...]] = [("space", "neurons", "tensors", "")]
+    spaces += [
         (each["name"], f"{each['neurons']:,}", str(each["tensors"]), "derived" if each["derived"] else "")
         for each in result["spaces"]
     ]
-    mixings = [("mixing", "from", "to", "size", "kernel", "positions", "weights", "multiply-adds", "dense")]
+    mixings: list[tuple[str, ...]] = [
+        ("mixing", "from", "to", "size", "kernel", "positions", "weights", "multiply-adds", "dense")
+    ]
     mixings += [_row(each) for each in result["mixings"]]
     totals = (
         f"{result['inputs']:,} inputs, {result['outputs']:,} outputs, {result['weights']:,} weights, "
@@ -133,19 +141,31 @@ def _table(rows: list[tuple[str, ...]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        speaks=True,
-        prog="repurpose_hpc inspect",
-        description="Show the spaces and mixings of a model and its dense traffic, or what is not supported.",
-    )
-    parser.add_argument("model", type=Path, metavar="MODEL", help=".onnx, .npz or .safetensors")
-    parser.add_argument(
-        "--workers",
-        type=positive,
-        default=4,
-        metavar="P",
-        help="to count the traffic for (default %(default)s)",
-    )
-    parser.add_argument("--report", type=Path, metavar="FILE.json", help="the same, for scripts")
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Declared):
+    """The model, and the workers to count its traffic for."""
+
+    model: Path = option(kind=path("model.npz"), positional=True, help=".onnx, .npz or .safetensors")
+    workers: int = option(4, kind=integer(1), metavar="P", help="parts to count the traffic for")
+    report: Path | None = report_file()
+
+
+def make_parser(speaks: bool) -> Parser:
+    """The parser."""
+    parser = Parser(speaks=speaks, **described("inspect"))
+    parser.add(Arguments)
     return parser
+
+
+def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) -> Arguments:
+    """The command line.
+
+    Args:
+        argv: without the program's name.
+        ranks: of the job; None: it has none.
+        speaks: whether this rank prints the help.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    return make(Arguments, make_parser(speaks).read(argv))

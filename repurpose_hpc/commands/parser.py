@@ -1,43 +1,86 @@
-"""Command lines: what several commands share."""
+"""Command lines: parsers whose arguments follow from declared fields (``repurpose_hpc.fields``)."""
 
 from __future__ import annotations
 
 import argparse
 import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import MISSING
+from functools import partial
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 
-from repurpose_hpc.errors import UserError
-from repurpose_hpc.model.comm_dtype import EXACT, WIRES
-from repurpose_hpc.plan.plan import PLACEMENTS
-from repurpose_hpc.restructure.constraints import node_links
-from repurpose_hpc.restructure.options import ASSIGNMENTS, INSIDE_NODE, METHODS, Options
-
-RESTRUCTURE_OPTIONS = (
-    "calibration",
-    "workers",
-    "comm_budget",
-    "max_accuracy_drop",
-    "max_output_error",
-    "input_placement",
-    "assignment",
-    "method",
-    "part_weights",
-    "imbalance",
-    "memory_limits",
-    "link_cost",
-    "density",
-    "wire",
-    "seed",
+from repurpose_hpc.errors import UsageError, UserError
+from repurpose_hpc.fields import (
+    Declared,
+    FieldError,
+    Kind,
+    Option,
+    declarations,
+    defaults,
+    flag,
+    shown,
+    typed,
 )
+from repurpose_hpc.restructure.constraints import node_links
+from repurpose_hpc.restructure.options import INSIDE_NODE, Options
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
+D = TypeVar("D", bound=Declared)
+Given = dict[str, Any]
+"""Values by field, of those that are on a command line."""
 
 
-class UsageError(UserError):
-    """A command line that cannot be meant; commands end with the status that shells expect for it."""
+class Argument(NamedTuple):
+    """An argument that a parser has.
 
-    status = 2
+    Attributes:
+        field: that it stands for.
+        option: its declaration.
+        default: of the field; MISSING: it must be given.
+        filled_in: default in words, if the command finds one.
+        title: of its group; "": none.
+    """
+
+    field: str
+    option: Option
+    default: Any
+    filled_in: str
+    title: str
+
+    @property
+    def metavar(self) -> str:
+        """Name of a value; "" where there is none."""
+        if isinstance(self.option.kind.example, bool):
+            return ""
+        choices = self.option.kind.choices
+        return self.option.metavar or ("{" + ",".join(choices) + "}" if choices else self.field.upper())
+
+    @property
+    def range(self) -> str:
+        """Range and unit of a number; "" if there is nothing to say."""
+        return f"{self.option.kind.range} {self.option.unit}".strip()
+
+    @property
+    def standing(self) -> str:
+        """What stands for an argument that is not given, a value or words; "": it must be, or nothing."""
+        if self.filled_in or self.option.default_text:
+            return self.filled_in or self.option.default_text
+        if self.default is MISSING or self.default is None or self.default is False:
+            return ""
+        return shown(self.default)
+
+    @property
+    def help(self) -> str:
+        """One line of help: what the argument is, its range, unit and default."""
+        limits = [self.range, f"default: {self.standing}" if self.standing else ""]
+        told = "; ".join(filter(None, limits))
+        return f"{self.option.help} ({told})".replace(" ()", "").replace("%", "%%")
 
 
 class Parser(argparse.ArgumentParser):
@@ -47,13 +90,15 @@ class Parser(argparse.ArgumentParser):
         speaks: whether this rank prints the help.
 
     Every rank parses the same command line; a wrong one raises ``UsageError`` instead of printing.
+    ``arguments`` are those that ``add`` has added.
     """
 
-    def __init__(self, *, speaks: bool, **kwargs) -> None:
+    def __init__(self, *, speaks: bool = True, **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, **kwargs)
         self.speaks = speaks
+        self.arguments: list[Argument] = []
 
-    def print_help(self, file: IO[str] | None = None) -> None:
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
         """Print the help, on the rank that speaks."""
         if self.speaks:
             super().print_help(file)
@@ -62,209 +107,163 @@ class Parser(argparse.ArgumentParser):
         """Refuse the command line."""
         raise UsageError(f"{message}; see python -m {self.prog} --help")
 
+    def add(
+        self, declared: type[Declared], title: str = "", filled_in: Mapping[str, str] | None = None
+    ) -> None:
+        """Add the arguments that stand for the fields of a class; those that are there already stay.
 
-def add_restructure_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say how a network is restructured."""
-    group = parser.add_argument_group("restructuring")
-    group.add_argument("--calibration", type=Path, metavar="DATA", help="samples to calibrate with")
-    group.add_argument("--workers", type=int, metavar="P", help="parts (default: the number of ranks)")
-    amount = group.add_mutually_exclusive_group()
-    add_comm_budget(amount)
-    amount.add_argument(
-        "--max-accuracy-drop",
-        type=float,
-        metavar="PP",
-        help="instead: the least communication that loses at most so many percentage points of accuracy on "
-        "a part of DATA, which needs labels, that is held out",
-    )
-    amount.add_argument(
-        "--max-output-error",
-        type=float,
-        metavar="E",
-        help="instead: the least communication whose outputs have at most this relative error there",
-    )
-    add_input_placement(group)
-    group.add_argument(
-        "--assignment",
-        choices=ASSIGNMENTS,
-        default="munkres",
-        help="of neurons to workers (default %(default)s)",
-    )
-    group.add_argument(
-        "--method",
-        choices=METHODS,
-        default="data",
-        help="data: full method; independent: the same without any communication; the others are baselines "
-        "(default %(default)s)",
-    )
-    group.add_argument(
-        "--part-weights",
-        type=numbers,
-        metavar="w0,w1,...",
-        help="relative speed of each worker (default: equal)",
-    )
-    group.add_argument(
-        "--imbalance",
-        type=float,
-        metavar="E",
-        help="no worker holds more than its share of the weights by more than this (default: neurons "
-        "are shared out fairly, ghosts come on top)",
-    )
-    group.add_argument(
-        "--memory-limits",
-        type=numbers,
-        metavar="M0,M1,...",
-        help="MiB of float32 weights that each worker can hold (default: no limits)",
-    )
-    group.add_argument(
-        "--link-cost",
-        metavar="FILE|nodes:K",
-        help="price of a value sent from worker p to q: a text or .npy file of P rows of P, or nodes:K "
-        f"for K workers per node, {INSIDE_NODE} inside and 1 between nodes (default: all equal)",
-    )
-    group.add_argument(
-        "--density",
-        type=float,
-        metavar="D",
-        help=f"largest fraction of the weights kept, for less computation (default {Options.density:g})",
-    )
-    group.add_argument(
-        "--wire",
-        choices=WIRES,
-        help=f"format in which ghost neurons travel (default {EXACT}: as they are); the adjustment takes its "
-        "rounding into account",
-    )
-    add_seed(group)
+        Args:
+            declared: the class.
+            title: of their group in the help; "": none.
+            filled_in: fields that the command finds a value for, and that value in words.
+        """
+        group: argparse._ActionsContainer = self.add_argument_group(title) if title else self
+        exclusive: dict[str, argparse._ActionsContainer] = {}
+        there = {argument.field for argument in self.arguments}
+        for name, declaration in declarations(declared).items():
+            if name in there:
+                continue
+            target = group
+            if word := declaration.excludes:
+                if word not in exclusive:
+                    exclusive[word] = group.add_mutually_exclusive_group()
+                target = exclusive[word]
+            text = (filled_in or {}).get(name, "")
+            default = None if text else defaults(declared)[name]
+            argument = Argument(name, declaration, default, text, title)
+            _add(target, argument)
+            self.arguments.append(argument)
+
+    def read(self, argv: Sequence[str]) -> Given:
+        """The values on a command line.
+
+        Raises:
+            UsageError: it is wrong.
+        """
+        try:
+            found = vars(self.parse_args(argv))
+        except FieldError as error:
+            raise UsageError(typed(error)) from None
+        return {name: value for name, value in found.items() if value is not None}
 
 
-def add_comm_budget(group: argparse._ActionsContainer) -> None:
-    """Add ``--comm-budget``; None where it is not given."""
-    group.add_argument(
-        "--comm-budget",
-        type=float,
-        metavar="F",
-        help=f"largest fraction of the dense communication, 0 to 1 (default {Options.comm_budget})",
-    )
+def make(declared: type[D], given: Mapping[str, Any], **more: Any) -> D:
+    """An object with those values of ``given`` that it has fields for.
 
-
-def add_input_placement(group: argparse._ActionsContainer) -> None:
-    """Add ``--input-placement``."""
-    group.add_argument(
-        "--input-placement",
-        choices=PLACEMENTS,
-        default=Options.input_placement,
-        help="who can read the input: every rank, each its block, the root alone (default %(default)s)",
-    )
-
-
-def add_dtype(group: argparse._ActionsContainer, help_text: str | None = None) -> None:
-    """Add ``--dtype``."""
-    group.add_argument("--dtype", choices=("float32", "float64"), default="float32", help=help_text)
-
-
-def add_batches(group: argparse._ActionsContainer) -> None:
-    """Add ``--batches``."""
-    group.add_argument(
-        "--batches",
-        type=integers,
-        default=(1, 16, 256),
-        metavar="B,B,...",
-        help="samples per forward (default 1,16,256)",
-    )
-
-
-def add_seed(group: argparse._ActionsContainer) -> None:
-    """Add ``--seed``."""
-    group.add_argument(
-        "--seed", type=int, default=Options.seed, help="of random choices (default %(default)s)"
-    )
-
-
-def restructure_options(args: argparse.Namespace, ranks: int) -> Options:
-    """The options on a parsed command line.
+    Args:
+        declared: its class.
+        given: values by field.
+        more: further fields.
 
     Raises:
         UsageError: a value out of range.
     """
-    given = {name: getattr(args, name) for name in RESTRUCTURE_OPTIONS if name != "calibration"}
-    values = {"workers": ranks} | {name: value for name, value in given.items() if value is not None}
+    values = {name: given[name] for name in declarations(declared) if name in given}
     try:
-        if link_cost := values.pop("link_cost", None):
-            values["link_costs"] = link_costs(link_cost, values["workers"])
-        return Options(**values)
+        return declared(**values, **more)
     except UserError as error:
-        raise UsageError(str(error)) from None
+        raise UsageError(typed(error)) from None
 
 
-def link_costs(text: str, workers: int) -> tuple[tuple[float, ...], ...]:
+def argument_type(kind: Kind) -> Callable[[str], Any]:
+    """Type of an argument of a plain ``argparse`` parser, as scripts have them."""
+
+    def read(word: str) -> Any:
+        with suppress(ValueError):
+            if kind.accepts(value := kind.parse(word)):
+                return value
+        raise argparse.ArgumentTypeError(f"expected {kind.expected}, got {word!r}")
+
+    return read
+
+
+def refuse(given: Collection[str], fields: Collection[str], why: str) -> None:
+    """Refuse options that cannot be meant together with others.
+
+    Args:
+        given: fields that are on the command line.
+        fields: those that should not be.
+        why: such as ``has no effect: …``.
+
+    Raises:
+        UsageError: one of ``fields`` is given.
+    """
+    for name in fields:
+        if name in given:
+            raise UsageError(f"{flag(name)} {why}; leave it out")
+
+
+def _add(target: argparse._ActionsContainer, argument: Argument) -> None:
+    name, option, required = argument.field, argument.option, argument.default is MISSING
+    keywords: dict[str, Any] = {"help": argument.help, "default": None}
+    if isinstance(option.kind.example, bool):
+        keywords["action"] = argparse.BooleanOptionalAction if option.negatable else "store_true"
+    else:
+        keywords |= {"type": partial(option.parse, name), "metavar": argument.metavar}
+    if option.positional:
+        target.add_argument(name, nargs=None if required else "?", **keywords)
+    else:
+        target.add_argument(flag(name), *option.aliases, dest=name, required=required, **keywords)
+
+
+def restructure_options(given: Given, ranks: int | None) -> Options:
+    """The options of restructuring on a command line.
+
+    Args:
+        given: values on the command line.
+        ranks: workers, if the command line does not say how many; None: it must.
+
+    Raises:
+        UsageError: a value is missing or out of range.
+    """
+    workers = given.get("workers", ranks)
+    if workers is None:
+        raise UsageError("expected --workers P, the number of parts; add it")
+    values = {**given, "workers": workers}
+    if "link_costs" in given:
+        try:
+            values["link_costs"] = link_costs(given["link_costs"], workers)
+        except FieldError as error:
+            raise UsageError(typed(error)) from None
+    return make(Options, values)
+
+
+def link_costs(word: str, workers: int) -> tuple[tuple[float, ...], ...]:
     """The prices that ``--link-cost`` names, P rows of P.
 
     Raises:
-        UserError: neither a readable table nor ``nodes:K``.
+        FieldError: neither a readable table nor ``nodes:K``.
     """
-    if text.startswith("nodes:"):
-        per_node = text.removeprefix("nodes:")
+    if word.startswith("nodes:"):
+        per_node = word.removeprefix("nodes:")
         if not per_node.isdecimal() or int(per_node) == 0:
-            raise UserError(f"--link-cost: expected nodes:K with K workers per node, 1 or more, got {text!r}")
+            raise FieldError(
+                "link_costs",
+                f"expected nodes:K with K workers per node, 1 or more, got {word!r}; try nodes:4",
+            )
         costs = node_links(workers, int(per_node), INSIDE_NODE)
     else:
         try:
-            costs = _read_table(Path(text))
+            costs = _read_table(Path(word))
         except (OSError, EOFError, TypeError, ValueError) as error:
-            raise UserError(
-                f"--link-cost: expected nodes:K or a file of {workers} rows of {workers} prices separated by "
-                f"spaces, found {text}: {error}"
+            raise FieldError(
+                "link_costs",
+                f"expected nodes:K or a file of {workers} rows of {workers} prices separated by spaces, "
+                f"found {word}: {error}; name another file or mend this one",
             ) from None
     return tuple(map(tuple, costs.tolist()))
 
 
-def _read_table(path: Path) -> np.ndarray:
+def _read_table(file: Path) -> np.ndarray:
     """Numbers in rows, float64; raises what NumPy raises."""
-    if path.suffix == ".npy":
-        table = np.load(path)
+    if file.suffix == ".npy":
+        table = np.load(file)
     else:
         with warnings.catch_warnings():
             # An empty file is refused for its shape.
             warnings.simplefilter("ignore")
-            table = np.loadtxt(path, ndmin=2)
+            table = np.loadtxt(file, ndmin=2)
     table = np.asarray(table, np.float64)
     if table.ndim != 2:
         raise ValueError(f"an array of shape {table.shape}")
     return table
-
-
-def positive(text: str) -> int:
-    """An integer of 1 or more."""
-    return _at_least(1, text)
-
-
-def natural(text: str) -> int:
-    """An integer of 0 or more."""
-    return _at_least(0, text)
-
-
-def _at_least(smallest: int, text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = smallest - 1
-    if value < smallest:
-        raise argparse.ArgumentTypeError(f"expected an integer of {smallest} or more, got {text!r}")
-    return value
-
-
-def numbers(text: str) -> tuple[float, ...]:
-    """Numbers separated by commas."""
-    return _listed(float, "numbers", text)
-
-
-def integers(text: str) -> tuple[int, ...]:
-    """Integers separated by commas."""
-    return _listed(int, "integers", text)
-
-
-def _listed(kind: type, name: str, text: str) -> tuple:
-    try:
-        return tuple(kind(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected {name} separated by commas, got {text!r}") from None

@@ -1,4 +1,4 @@
-"""The command ``scaling.point``: from shards to the findings of one launch.
+"""The command ``point``, which ``scaling`` starts: from shards to the findings of one launch.
 
 All ranks load their shards and compile.  Then for every batch size, on random samples: all ranks time the
 forward pass, the root alone times the same network in one process while the others sleep, and both
@@ -7,47 +7,51 @@ outputs are compared.  Between hosts, further forwards show what leaves the netw
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from mpi4py import MPI
 
-from repurpose_hpc.commands.parser import Parser, integers, positive
+from repurpose_hpc.commands.parser import Parser, make
+from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import Declared, batches, integer, number, option, path, precision
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.mpi.hosts import Hosts
-from repurpose_hpc.mpi.launch import check_launch
 from repurpose_hpc.plan.files.store import read_network
 from repurpose_hpc.report import text as report
 from repurpose_hpc.runtime import result
 from repurpose_hpc.runtime.checks import TOLERANCES
 from repurpose_hpc.runtime.loading import compile_kernels, has_maps, load_shards
 from repurpose_hpc.runtime.program import Program, one_process
-from repurpose_hpc.runtime.streams import OutputGather
+from repurpose_hpc.runtime.streams.outputs import OutputGather
 from repurpose_hpc.runtime.timing import Timing, measure
+
+if TYPE_CHECKING:
+    from repurpose_hpc.commands.start import RankContext
+
 
 # Fewer say nothing about spread.
 LEAST_REPEATS = 5
+
+
 SEED = 0
 
 
-def run(argv: list[str], comm: MPI.Comm, library: str) -> None:
+def run(args: Arguments, context: RankContext) -> None:
     """Measure, and write the findings of every batch size as JSON; collective.
 
     Args:
-        argv: without the program's name.
-        comm: of the whole job.
-        library: ``MPI.Get_library_version()``.
+        args: see ``parse``.
+        context: of the start.
 
     Raises:
         SystemExit: on every rank, after one message.
     """
-    with collectively(comm):
-        check_launch(comm.size, library)
-        args = parse(argv, speaks=comm.rank == 0)
-        _check_ranks(comm.size, args.ranks)
-    dtype = np.dtype(args.dtype)
+    comm, dtype = context.comm, np.dtype(args.dtype)
     stored, shards = load_shards(args.shards, dtype, comm)
     compile_kernels(dtype, has_maps(shards[0].graph), comm)
     hosts = Hosts(comm)
@@ -56,7 +60,7 @@ def run(argv: list[str], comm: MPI.Comm, library: str) -> None:
         single = one_process(read_network(stored), dtype, max(args.batches)) if comm.rank == 0 else None
     samples = np.random.default_rng(SEED).standard_normal((max(args.batches), shards[0].graph.inputs), dtype)
     measuring = Measuring(program, single, samples, hosts, args.repeat, args.seconds, comm)
-    found = [measuring.batch(batch) for batch in args.batches]
+    rows = [measuring.batch(batch) for batch in args.batches]
     ranks = result.gather_ranks(program, {}, comm)
     with collectively(comm):
         if ranks is not None:
@@ -66,26 +70,8 @@ def run(argv: list[str], comm: MPI.Comm, library: str) -> None:
                 "weights": result.weights(shards[0], ranks)["weights_kept"],
             }
             traffic = result.traffic(stored.plan, shards[0], ranks)
-            rows = [{**common, **_sent(traffic, each["batch"]), **each} for each in found]
+            rows = [{**common, **_sent(traffic, row["batch"]), **row} for row in rows]
             report.write(args.report, {"batches": rows})
-
-
-def parse(argv: list[str], speaks: bool) -> argparse.Namespace:
-    """The command line.
-
-    Raises:
-        UsageError: it is wrong.
-    """
-    parser = Parser(speaks=speaks, prog="repurpose_hpc point", description="Time some shards.")
-    add = parser.add_argument
-    add("--shards", type=Path, required=True, metavar="DIR", help="what to run")
-    add("--ranks", type=positive, required=True, metavar="P", help="how many ranks there should be")
-    add("--batches", type=integers, required=True, metavar="B,B,...", help="samples per forward")
-    add("--repeat", type=positive, required=True, metavar="N", help="most forwards to time")
-    add("--seconds", type=float, required=True, metavar="S", help="fewer where they take longer")
-    add("--dtype", choices=("float32", "float64"), required=True)
-    add("--report", type=Path, required=True, metavar="FILE.json", help="gets the findings")
-    return parser.parse_args(argv)
 
 
 class Measuring:
@@ -109,16 +95,16 @@ class Measuring:
         hosts: Hosts,
         repeat: int,
         seconds: float,
-        comm: MPI.Comm,
+        comm: MPI.Intracomm,
     ) -> None:
         self.program, self.single, self.samples, self.hosts = program, single, samples, hosts
         self.repeat, self.seconds, self.comm = repeat, seconds, comm
 
     def batch(self, batch: int) -> dict:
-        """What is found for a batch size; collective.
+        """Measure a batch size; collective.
 
         Returns:
-            on the root columns of ``scaling.table``; empty elsewhere.
+            on the root columns of ``ScalingTable``; empty elsewhere.
 
         Raises:
             SystemExit: on every rank: all ranks compute something else than one process.
@@ -130,13 +116,14 @@ class Measuring:
             if self.single is None:
                 return {}
             alone, _ = self._time(self.single, MPI.COMM_SELF, batch)
-            difference = self._difference(outputs, batch)
-            return _row(batch, timing, alone, wire) | {"relative_difference": difference}
+            expected = self._of_one_process(self.single, batch)
+            difference = self._difference(_of_root(outputs), expected)
+            return _row(batch, _of_root(timing), _of_root(alone), wire) | {"relative_difference": difference}
 
     def _inputs(self, program: Program, batch: int) -> np.ndarray:
         return np.ascontiguousarray(self.samples[:batch, program.input_columns].T)
 
-    def _time(self, program: Program, comm: MPI.Comm, batch: int) -> tuple[Timing | None, int]:
+    def _time(self, program: Program, comm: MPI.Intracomm, batch: int) -> tuple[Timing | None, int]:
         """The timing, on the root, and the number of forwards timed."""
         x = self._inputs(program, batch)
         pilot = measure(program, x, 2, comm)
@@ -162,10 +149,14 @@ class Measuring:
         gather = OutputGather(self.comm, self.program.output_columns, self.program.dtype, batch)
         return gather(self.program.forward(self._inputs(self.program, batch)))
 
-    def _difference(self, outputs: np.ndarray, batch: int) -> float:
+    def _of_one_process(self, single: Program, batch: int) -> np.ndarray:
+        """The outputs of one process, (batch, outputs)."""
+        expected = np.empty((batch, single.output_columns.size), single.dtype)
+        expected[:, single.output_columns] = single.forward(self._inputs(single, batch)).T
+        return expected
+
+    def _difference(self, outputs: np.ndarray, expected: np.ndarray) -> float:
         """Largest difference from one process, relative to its largest output."""
-        expected = np.empty_like(outputs)
-        expected[:, self.single.output_columns] = self.single.forward(self._inputs(self.single, batch)).T
         largest = np.abs(expected).max()
         difference = float(np.abs(outputs - expected).max() / (largest or 1))
         # Either may be off by that much.
@@ -173,10 +164,20 @@ class Measuring:
         if not difference <= tolerance:
             raise UserError(
                 f"expected outputs of all ranks within {tolerance:g} of those of one process, relative to "
-                f"the largest, found {difference:.3g} for {batch} samples; the run is wrong or the network "
-                "amplifies rounding errors: try --dtype float64"
+                f"the largest, found {difference:.3g} for {len(outputs)} samples; the run is wrong or the "
+                "network amplifies rounding errors: try --dtype float64"
             )
         return difference
+
+
+T = TypeVar("T")
+
+
+def _of_root(value: T | None) -> T:
+    """A value that the root alone has, on the root."""
+    if value is None:
+        raise RuntimeError("expected to be on the root")
+    return value
 
 
 def _row(batch: int, timing: Timing, alone: Timing, wire: np.ndarray | None) -> dict:
@@ -195,7 +196,7 @@ def _row(batch: int, timing: Timing, alone: Timing, wire: np.ndarray | None) -> 
     }
 
 
-def _sent(traffic: dict, batch: int) -> dict:
+def _sent(traffic: result.Traffic, batch: int) -> dict:
     """Columns on what was handed to MPI, from the report's."""
     return {
         "values": traffic["values_sent"],
@@ -211,3 +212,42 @@ def _check_ranks(found: int, expected: int) -> None:
             f"expected {expected} ranks, found {found}: the launcher starts another number than asked for; "
             "check what --launcher makes of '-n P', or write {ranks} where the number belongs"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Declared):
+    """Files and sizes of a launch of ``scaling``."""
+
+    shards: Path = option(kind=path("shards"), metavar="DIR", help="what to run")
+    ranks: int = option(kind=integer(1), metavar="P", help="how many ranks there should be")
+    batches: tuple[int, ...] = batches(MISSING)
+    repeat: int = option(kind=integer(1), metavar="N", help="most forwards to time")
+    seconds: float = option(
+        kind=number(least=0), metavar="S", unit="seconds", help="fewer where they take longer"
+    )
+    dtype: str = precision(MISSING)
+    report: Path = option(kind=path("report.json"), metavar="FILE.json", help="gets the findings")
+
+
+def make_parser(speaks: bool) -> Parser:
+    """The parser."""
+    parser = Parser(speaks=speaks, **described("point"))
+    parser.add(Arguments)
+    return parser
+
+
+def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments:
+    """The command line.
+
+    Args:
+        argv: without the program's name.
+        ranks: of the job.
+        speaks: whether this rank prints the help.
+
+    Raises:
+        UsageError: it is wrong.
+        UserError: the launcher has started another number of ranks.
+    """
+    args = make(Arguments, make_parser(speaks).read(argv))
+    _check_ranks(ranks, args.ranks)
+    return args

@@ -1,51 +1,53 @@
-"""The command ``calibrate``: measure kernels, memory and links with all ranks, and write a machine file."""
+"""The command ``probe``: measure kernels, memory and links with all ranks, and write a machine file."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from repurpose_hpc import __version__
-from repurpose_hpc.commands.parser import Parser, positive
+from repurpose_hpc.commands.parser import Parser, make
+from repurpose_hpc.commands.table import described
+from repurpose_hpc.fields import Declared, integer, option, path
 from repurpose_hpc.forecast.machine import THIS_FILE, MachineModel, parse_machine, write_machine
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.mpi.agreement import collectively
-from repurpose_hpc.mpi.launch import check_launch
-from repurpose_hpc.probe import links as calibration
+from repurpose_hpc.probe import links as probing
 from repurpose_hpc.restructure.cache import cache_directory
 from repurpose_hpc.runtime.loading import compile_kernels
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from repurpose_hpc.commands.start import RankContext
 
-def run(argv: list[str], comm: MPI.Comm, library: str) -> None:
+
+def run(args: Arguments, context: RankContext) -> None:
     """Run the command; collective.
 
     Args:
-        argv: without the program's name.
-        comm: of the whole job.
-        library: ``MPI.Get_library_version()``.
+        args: see ``parse``.
+        context: of the start.
 
     Raises:
-        SystemExit: on every rank, after one message: 2 for a wrong command line, 1 for other failures.
+        SystemExit: on every rank, after one message.
     """
-    with collectively(comm):
-        check_launch(comm.size, library)
-        args = _parser(speaks=comm.rank == 0).parse_args(argv)
+    comm, out = context.comm, args.out or cache_directory() / THIS_FILE
     with collectively(comm):
         if comm.rank == 0:
-            if args.out.parent == cache_directory():
-                args.out.parent.mkdir(parents=True, exist_ok=True)
-            check_writable(args.out)
+            if args.out is None:
+                out.parent.mkdir(parents=True, exist_ok=True)
+            check_writable(out)
     machine = measure(comm, args.ranks_per_node)
     with collectively(comm):
         if comm.rank == 0:
-            write_machine(args.out, machine)
-            print(render(machine), f"written to {args.out}", sep="\n", flush=True)
+            write_machine(out, machine)
+            print(render(machine), f"written to {out}", sep="\n", flush=True)
 
 
 def measure(comm: MPI.Comm, per_node: int | None) -> MachineModel:
@@ -56,37 +58,34 @@ def measure(comm: MPI.Comm, per_node: int | None) -> MachineModel:
         per_node: consecutive ranks that count as a node; None: as MPI says.
     """
     compile_kernels(np.dtype(np.float32), True, comm)
-    mates = list(range(min(per_node, comm.size))) if per_node else calibration.first_node(comm)
+    mates = list(range(min(per_node, comm.size))) if per_node else probing.first_node(comm)
     others = [rank for rank in range(comm.size) if rank not in mates]
     partners = {"local": mates[1:2], "network": others[:1]}
     before = _links(comm, partners)
-    ranks = calibration.measure_ranks(comm, mates)
+    ranks = probing.measure_ranks(comm, mates)
     # Once more, seconds later: ranks that share a core for a while give links that are far too slow.
-    links = {
-        name: link and calibration.faster(link, before[name]) for name, link in _links(comm, partners).items()
-    }
-    posting = [link.pop("exchange_us") for link in links.values() if link]
+    links = {name: probing.faster(link, before[name]) for name, link in _links(comm, partners).items()}
+    posting = [link.pop("exchange_us") for link in links.values()]
     return parse_machine(
         {
             "name": platform.node(),
-            "source": f"repurpose_hpc probe {__version__}, {comm.size} ranks",
+            "source": f"repurpose-hpc probe {__version__}, {comm.size} ranks",
             "ranks_per_node": len(mates),
             "exchange_us": min(posting, default=0.0),
             **ranks,
+            **dict.fromkeys(partners),
             **links,
         }
     )
 
 
-def _links(comm: MPI.Comm, partners: dict[str, list[int]]) -> dict[str, dict[str, float] | None]:
-    """The links between the first rank and its partners; collective."""
-    return {
-        name: calibration.measure_link(comm, there[0]) if there else None for name, there in partners.items()
-    }
+def _links(comm: MPI.Comm, partners: dict[str, list[int]]) -> dict[str, dict[str, float]]:
+    """The links between the first rank and those of its partners that there are; collective."""
+    return {name: probing.measure_link(comm, there[0]) for name, there in partners.items() if there}
 
 
 def render(machine: MachineModel) -> str:
-    """What was measured, for people."""
+    """Text of the measurements for people, several lines."""
     memory, dense = machine.memory, machine.dense
     lines = [
         f"{machine.name}: {machine.ranks_per_node} ranks per node",
@@ -111,24 +110,42 @@ def render(machine: MachineModel) -> str:
     return "\n".join(lines)
 
 
-def _parser(speaks: bool) -> Parser:
-    parser = Parser(
-        speaks=speaks,
-        prog="repurpose_hpc probe",
-        description="Measure kernels, memory and links, for repurpose_hpc forecast. Start it with a rank for "
-        "every core, on two nodes where there is a network.",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=cache_directory() / THIS_FILE,
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Declared):
+    """Where the result goes, and what counts as a node."""
+
+    out: Path | None = option(
+        None,
+        kind=path("machine.json"),
         metavar="FILE.json",
-        help="where the result goes (default %(default)s, which forecast calls 'this')",
+        default_text="where forecast finds the machine 'this'",
+        help="gets the machine file",
     )
-    parser.add_argument(
-        "--ranks-per-node",
-        type=positive,
+    ranks_per_node: int | None = option(
+        None,
+        kind=integer(1),
         metavar="K",
-        help="consecutive ranks that count as a node (default: those that share memory)",
+        default_text="those that share memory",
+        help="consecutive ranks that count as a node",
     )
+
+
+def make_parser(speaks: bool) -> Parser:
+    """The parser."""
+    parser = Parser(speaks=speaks, **described("probe"))
+    parser.add(Arguments)
     return parser
+
+
+def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments:
+    """The command line.
+
+    Args:
+        argv: without the program's name.
+        ranks: of the job.
+        speaks: whether this rank prints the help.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    return make(Arguments, make_parser(speaks).read(argv))

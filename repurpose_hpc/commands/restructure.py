@@ -5,63 +5,68 @@ Without a launcher MPI is not even started, and threads share the work.  Under `
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repurpose_hpc.process.threads import free_threads, one_thread_per_rank
+from repurpose_hpc.commands.parser import (
+    Parser,
+    make,
+    restructure_options,
+)
+from repurpose_hpc.commands.start import Context, RankContext
+from repurpose_hpc.commands.table import described
+from repurpose_hpc.fields import Declared, option, path, precision, report_file
+from repurpose_hpc.restructure.options import Options
 
 if TYPE_CHECKING:
+    from mpi4py import MPI
+
     from repurpose_hpc.io.samples import Samples
     from repurpose_hpc.model.network import Network
     from repurpose_hpc.restructure.team import Team
 
 
-def main() -> None:
-    """Run the command of ``sys.argv``."""
-    one_thread_per_rank()  # before anything imports NumPy
-    from repurpose_hpc.mpi.launch import launched
+def run(args: Arguments, context: Context) -> None:
+    """Run the command; collective under a launcher.
 
-    if launched(os.environ)[0] > 1:
-        _run_together()
+    Args:
+        args: see ``parse``.
+        context: of the start.
+
+    Raises:
+        UserError: in one process: the files do not fit, or a result cannot be written.
+        SystemExit: on every rank, after one message.
+    """
+    if isinstance(context, RankContext):
+        _run_together(args, context.comm)
     else:
-        _run_alone()
+        _run_alone(args, context.threads)
 
 
-def _run_alone() -> None:
-    from repurpose_hpc.mpi.agreement import alone
+def _run_alone(args: Arguments, threads: int) -> None:
     from repurpose_hpc.restructure.team import Team
 
-    with alone():
-        args = parse(sys.argv[1:], ranks=None, speaks=True)
-        network, samples = _open(args, root=True)
-        _finish(args, _restructure(args, network, samples, Team(threads=free_threads())))
+    network, samples = _open(args, root=True)
+    _finish(args, _restructure(args, network, samples, Team(threads=threads)))
 
 
-def _run_together() -> None:
-    """All ranks parse, read and restructure; what only the root does is agreed on by all."""
-    from mpi4py import MPI
-
-    from repurpose_hpc.mpi.agreement import aborting, alike, collectively
-    from repurpose_hpc.mpi.launch import check_launch
+def _run_together(args: Arguments, comm: MPI.Comm) -> None:
+    """All ranks read and restructure; what only the root does is agreed on by all."""
+    from repurpose_hpc.mpi.agreement import alike, collectively
     from repurpose_hpc.restructure.team import Team
 
-    comm = MPI.COMM_WORLD
-    with aborting(comm, []):
-        with collectively(comm):
-            check_launch(comm.size, MPI.Get_library_version())
-            args = parse(sys.argv[1:], comm.size, speaks=comm.rank == 0)
-            network, samples = _open(args, comm.rank == 0)
-        with alike(comm):
-            result = _restructure(args, network, samples, Team(comm))
-        with collectively(comm):
-            if comm.rank == 0:
-                _finish(args, result)
+    with collectively(comm):
+        network, samples = _open(args, comm.rank == 0)
+    with alike(comm):
+        result = _restructure(args, network, samples, Team(comm))
+    with collectively(comm):
+        if comm.rank == 0:
+            _finish(args, result)
 
 
-def _open(args: argparse.Namespace, root: bool) -> tuple[Network, Samples]:
+def _open(args: Arguments, root: bool) -> tuple[Network, Samples]:
     # Imported after the command line is known to be right: SciPy takes its time.
     from repurpose_hpc.io.atomic import check_writable
     from repurpose_hpc.io.samples import open_samples
@@ -72,7 +77,7 @@ def _open(args: argparse.Namespace, root: bool) -> tuple[Network, Samples]:
     return load_model(args.model), open_samples(args.calibration)
 
 
-def _restructure(args: argparse.Namespace, network: Network, samples: Samples, team: Team) -> dict:
+def _restructure(args: Arguments, network: Network, samples: Samples, team: Team) -> dict:
     import numpy as np
 
     from repurpose_hpc.io.progress import Progress
@@ -82,37 +87,46 @@ def _restructure(args: argparse.Namespace, network: Network, samples: Samples, t
     return restructure_to(args.out, network, samples, args.options, np.dtype(args.dtype).type, log, team)
 
 
-def _finish(args: argparse.Namespace, result: dict) -> None:
+def _finish(args: Arguments, result: dict) -> None:
     from repurpose_hpc.report import text as report
-    from repurpose_hpc.restructure.job import summary
 
-    print(summary(result), flush=True)
+    print(report.render_restructured(result), flush=True)
     if args.report is not None:
         report.write(args.report, result)
 
 
-def parse(argv: list[str], ranks: int | None, speaks: bool) -> argparse.Namespace:
-    """The command line, with ``options`` made from it.
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Declared):
+    """The files of the command, and with them ``options`` of restructuring."""
+
+    model: Path = option(kind=path("model.npz"), positional=True, help=".npz, .safetensors or .onnx")
+    out: Path = option(kind=path("shards"), metavar="DIR", help="gets the plan and the shards")
+    calibration: Path = option(
+        kind=path("samples.npz"), metavar="DATA", help="samples like those that the network will see"
+    )
+    dtype: str = precision(help="of the weights in the shards")
+    report: Path | None = report_file(help="what was done, for scripts")
+    options: Options
+
+
+def make_parser(speaks: bool) -> Parser:
+    """The parser."""
+    parser = Parser(speaks=speaks, **described("restructure"))
+    parser.add(Arguments)
+    parser.add(Options, "restructuring", {"workers": "the number of ranks"})
+    return parser
+
+
+def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) -> Arguments:
+    """The command line.
+
+    Args:
+        argv: without the program's name.
+        ranks: of the job; None: it has none.
+        speaks: whether this rank prints the help.
 
     Raises:
         UsageError: it is wrong.
     """
-    from repurpose_hpc.commands.parser import Parser, add_dtype, add_restructure_options, restructure_options
-
-    parser = Parser(
-        speaks=speaks,
-        prog="repurpose_hpc.restructure",
-        description="Restructure a trained network for P workers and write one HDF5 shard for each.",
-    )
-    parser.add_argument("model", type=Path, metavar="MODEL", help=".npz, .safetensors or .onnx")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets the plan and the shards")
-    add_dtype(parser, "of the shards")
-    parser.add_argument("--report", type=Path, metavar="FILE.json", help="the report, for scripts")
-    add_restructure_options(parser)
-    args = parser.parse_args(argv)
-    if args.calibration is None:
-        parser.error("expected --calibration DATA, samples like those that the network will see")
-    if args.workers is None and ranks is None:
-        parser.error("expected --workers P, the number of parts")
-    args.options = restructure_options(args, ranks)
-    return args
+    given = make_parser(speaks).read(argv)
+    return make(Arguments, given, options=restructure_options(given, ranks))

@@ -1,63 +1,200 @@
-"""How commands start: in one process, or on all ranks."""
+"""The start of every command: threads, MPI where the command runs on ranks, agreement, then its module.
+
+A command's module has three functions:
+
+- ``make_parser(speaks)``: a ``Parser`` with its options;
+- ``parse(words, ranks, speaks)``: the parsed command line, an object with attributes, perhaps dataclasses;
+  without ``ranks`` in one process; ``speaks`` says whether this rank prints the help;
+- ``run(args, context)``: the command itself; collective where it runs on ranks.
+
+On ranks the order is: the launch is checked and the module imported; the ranks compare the names of their
+commands; all parse; they compare what they have parsed; all run.  What fails in a step on any rank ends all
+ranks before the next one, with one message.
+"""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+import argparse
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, is_dataclass
 from importlib import import_module
+from time import perf_counter
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-from repurpose_hpc.process.system import release_code
+from repurpose_hpc.commands.table import COMMANDS, HELP, Command, Runs, find, overview
+from repurpose_hpc.errors import UsageError, UserError
+from repurpose_hpc.mpi.agreement import aborting, alone, collectively
+from repurpose_hpc.mpi.launch import check_launch, launched, too_many
+from repurpose_hpc.process.system import age
 from repurpose_hpc.process.threads import one_thread_per_rank
 
-
-def ready_numba() -> None:
-    """Import Numba, make its part of every compilation, and let the compiler's code go.
-
-    Making that part takes most of LLVM's code, about 50 MB of every process; loading a kernel afterwards
-    takes 9.  So it is done before anything else is in memory.
-    """
-    _numba_without_scipy()
-    with suppress(ImportError, AttributeError):  # Numba's own affair; without it the peak is higher
-        # What is done before the first kernel is compiled or loaded.
-        import_module("numba.core.registry").cpu_target.typing_context.refresh()
-    release_code("libllvmlite")
-
-
-def _numba_without_scipy() -> None:
-    """Import Numba in such a way that it does not import SciPy, if that is not there yet.
-
-    Before its first kernel Numba imports scipy.linalg to see whether kernels could use it; none here does.
-    On every rank that would be more than a hundred modules.  Who imports SciPy later gets it.
-    """
-    if "scipy" in sys.modules:
-        return
-    sys.modules["scipy"] = None
-    try:
-        with suppress(ImportError):
-            import_module("numba.np.arraymath")  # what tries the import
-    finally:
-        del sys.modules["scipy"]
-
-
-def run_alone(run: Callable[[list[str]], None]) -> None:
-    """Run a command with the words of ``sys.argv`` in this process, which must be alone."""
-    one_thread_per_rank()  # before anything imports NumPy
-    from repurpose_hpc.mpi.agreement import alone
-    from repurpose_hpc.mpi.launch import check_alone
-
-    with alone():
-        check_alone()
-        run(sys.argv[1:])
-
-
-def run_on_ranks(command: str) -> None:
-    """Run the function ``run`` of the module ``command`` on every rank of the job; collective."""
-    one_thread_per_rank()  # before anything imports NumPy
+if TYPE_CHECKING:
     from mpi4py import MPI
 
-    from repurpose_hpc.mpi.agreement import aborting
+LONGEST_VALUE = 60
 
-    run = import_module(command).run
-    with aborting(MPI.COMM_WORLD, []):
-        run(sys.argv[1:], MPI.COMM_WORLD, MPI.Get_library_version())
+
+@dataclass(frozen=True)
+class Context:
+    """Circumstances of a command.
+
+    Attributes:
+        threads: threads that may share the tasks of a process that is alone.
+        import_seconds: seconds that importing the command took, and starting MPI where it runs on ranks.
+        started: age of the process when that was done, seconds.
+    """
+
+    threads: int
+    import_seconds: float
+    started: float
+
+
+@dataclass(frozen=True)
+class RankContext(Context):
+    """Circumstances of a command on ranks.
+
+    Attributes:
+        comm: communicator of the whole job.
+        library: ``MPI.Get_library_version()``.
+        launch_error: what is wrong with the launch; "": nothing, or the command would not have been started.
+    """
+
+    comm: MPI.Intracomm
+    library: str
+    launch_error: str = ""
+
+
+def start(name: str, words: Sequence[str]) -> None:
+    """Run a command in this process, which may be a rank of a job.
+
+    Under a launcher MPI is started even if the command needs none: processes that end without it would leave
+    the others, which may have been given another command, waiting for them.
+
+    Args:
+        name: a key of ``COMMANDS``, or one of ``HELP``.
+        words: those after it.
+
+    Raises:
+        SystemExit: after one message: 2 for a wrong command line, 1 for other failures; 0 after the help.
+    """
+    threads = one_thread_per_rank()  # before anything imports NumPy
+    command = COMMANDS.get(name)
+    for prepare in command.prepare if command else ():
+        prepare()
+    on_ranks = command is not None and command.runs is Runs.ON_RANKS
+    if on_ranks or launched(os.environ)[0] > 1:
+        _start_on_ranks(name, words, threads)
+    else:
+        _start_alone(name, words, threads)
+
+
+def _start_alone(name: str, words: Sequence[str], threads: int) -> None:
+    with alone():
+        if name in HELP:
+            print(overview())
+            return
+        began = perf_counter()
+        module = import_module(find(name).module)
+        context = Context(threads, perf_counter() - began, age())
+        module.run(module.parse(words), context)
+
+
+def _start_on_ranks(name: str, words: Sequence[str], threads: int) -> None:
+    began, command = perf_counter(), COMMANDS.get(name)
+    from mpi4py import MPI
+
+    comm, library = MPI.COMM_WORLD, MPI.Get_library_version()
+    with aborting(comm):
+        with collectively(comm):
+            launch_error = _launch_error(command, comm.size, library)
+            module = import_module(command.module) if command else None
+        context = RankContext(threads, perf_counter() - began, age(), comm, library, launch_error)
+        check_same({"command": name}, comm)
+        if name in HELP:
+            if comm.rank == 0:
+                print(overview())
+            return
+        with collectively(comm):
+            if find(name).runs is Runs.ALONE:
+                raise too_many(comm.size)
+        if module is not None:
+            module.run(_parse_together(module, words, comm), context)
+
+
+def _launch_error(command: Command | None, size: int, library: str) -> str:
+    """The message on a wrong launch, for a command that judges it itself; "": nothing is wrong."""
+    try:
+        check_launch(size, library, command is not None and command.runs is Runs.ALONE)
+    except UserError as error:
+        if command is not None and command.judges_launch:
+            return str(error)
+        raise
+    return ""
+
+
+def _parse_together(module: ModuleType, words: Sequence[str], comm: MPI.Comm) -> object:
+    """The command line, the same on all ranks; collective.
+
+    Raises:
+        SystemExit: on every rank: status 0 after the help, 2 after a message.
+    """
+    args = None
+    with collectively(comm), suppress(SystemExit):  # argparse leaves so when it has printed the help
+        args = module.parse(words, comm.size, comm.rank == 0)
+    check_same({"--help": args is None}, comm)
+    if args is None:
+        raise SystemExit(0)
+    labels = _labels(module.make_parser(False))
+    check_same({labels.get(name, name): value for name, value in _values(args)}, comm)
+    return args
+
+
+def check_same(values: Mapping[str, object], comm: MPI.Comm) -> None:
+    """Compare values that must be the same on every rank; collective.
+
+    Args:
+        values: by the names that users know.
+        comm: of the whole job.
+
+    Raises:
+        SystemExit: status 2, on every rank, after a message that names the first value that differs.
+    """
+    mine = {name: "none" if value is None else str(value) for name, value in values.items()}
+    expected = comm.bcast(mine, root=0)
+    with collectively(comm):
+        for name in {**expected, **mine}:
+            of_root, of_mine = expected.get(name, "none"), mine.get(name, "none")
+            if of_root != of_mine:
+                raise UsageError(
+                    f"{name}: expected the same on every rank, found {_shown(of_root)} on rank 0 and "
+                    f"{_shown(of_mine)} on rank {comm.rank}; start all ranks with the same words"
+                )
+
+
+def _values(args: object) -> Iterator[tuple[str, object]]:
+    """Names and values of a parsed command line; of dataclasses in it, those of their fields."""
+    for name, value in vars(args).items():
+        if is_dataclass(value) and not isinstance(value, type):
+            yield from _values(value)
+        else:
+            yield name, value
+
+
+def _labels(parser: argparse.ArgumentParser) -> dict[str, str]:
+    """Names of the arguments of a parser as users write them, by the names that they have once parsed."""
+    labels: dict[str, str] = {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for subparser in action.choices.values():
+                labels |= _labels(subparser)
+        metavar = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
+        labels[action.dest] = action.option_strings[0] if action.option_strings else metavar
+    return labels
+
+
+def _shown(text: str) -> str:
+    """The beginning of a text, for a message."""
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."

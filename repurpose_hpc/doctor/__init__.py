@@ -1,1 +1,1 @@
-"""What a job runs on (``facts``), and what would go wrong (``findings``)."""
+"""Circumstances of a job (``facts``), and what would go wrong (``findings``)."""

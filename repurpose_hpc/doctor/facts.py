@@ -1,4 +1,4 @@
-"""What a rank can find out about itself and the machine that it runs on; Linux where it says so."""
+"""Facts about a rank and the machine that it runs on; Linux where it says so."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MOUNTS = Path("/proc/self/mounts")
 
 @dataclass(frozen=True)
 class Facts:
-    """What one rank found.
+    """Facts that one rank found.
 
     Attributes:
         host: name of its machine.
@@ -99,7 +99,7 @@ def blas_threads(text: str, cores: int) -> int:
 
 
 def blas() -> str:
-    """What NumPy computes with, for instance ``OpenBLAS (SkylakeX)``; "" if it is not OpenBLAS."""
+    """Library that NumPy computes with, for instance ``OpenBLAS (SkylakeX)``; "" if it is not OpenBLAS."""
     core = core_name()
     return f"OpenBLAS ({core})" if core else ""
 
@@ -127,7 +127,7 @@ def filesystem(path: Path, mounts: str) -> str:
 
 
 def can_lock(directory: Path) -> bool | None:
-    """Whether files in ``directory`` can be locked, as HDF5 does; None if none can be made there."""
+    """Try to lock a file in ``directory``, as HDF5 does; None if none can be made there."""
     try:
         with tempfile.TemporaryFile(dir=directory) as file:
             try:
@@ -140,7 +140,7 @@ def can_lock(directory: Path) -> bool | None:
 
 
 def _left(root: Path, group: str, limit: str, used: str) -> list[int]:
-    """What the group and those that it is in leave of their limits."""
+    """Bytes that the group and those that it is in leave of their limits."""
     directory = root / group.lstrip("/")
     left = []
     for each in (directory, *directory.parents):

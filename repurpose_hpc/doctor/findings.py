@@ -1,4 +1,4 @@
-"""What is wrong with a job, or slow, and what to do about it: from the facts of all ranks."""
+"""Findings on a job, each with what to do about it, from the facts of all ranks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def by_host(facts: Sequence[Facts]) -> dict[str, list[tuple[int, Facts]]]:
 
 
 def errors(facts: Sequence[Facts], workers: int | None) -> list[str]:
-    """What ``infer`` would fail of.
+    """Errors that would make ``infer`` fail.
 
     Args:
         facts: of every rank.
@@ -57,7 +57,7 @@ def errors(facts: Sequence[Facts], workers: int | None) -> list[str]:
 def warnings(
     facts: Sequence[Facts], exchange_us: float, workers: int | None, environment: Mapping[str, str]
 ) -> list[str]:
-    """What costs time, or may go wrong.
+    """Warnings of what costs time, or may go wrong.
 
     Args:
         facts: of every rank.

@@ -1,20 +1,20 @@
-"""What one forward asks of every rank: products, values to move, messages; all per sample.
+"""Demands of one forward on every rank: products, values to move, messages; all per sample.
 
 A rank hosts one worker.  ``plan_demand`` counts in a plan; ``scaled`` makes demands without one.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
 
 from repurpose_hpc.model.comm_dtype import BYTES, EXACT
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Depthwise, Elementwise, Mixing, Operation, Pool
+from repurpose_hpc.model.operations import Cost, Mixing, Operation
 from repurpose_hpc.plan.plan import EVERYBODY, Plan
 from repurpose_hpc.plan.rounds import rounds_before
 
@@ -24,7 +24,7 @@ DENSE, CONVOLUTION = "dense", "convolution"
 
 @dataclass(frozen=True, eq=False)
 class Traffic:
-    """What each rank sends and receives inside its node (``LOCAL``) and beyond (``NETWORK``).
+    """Messages and values that each rank exchanges inside its node (``LOCAL``) and beyond (``NETWORK``).
 
     Attributes:
         messages_out, messages_in: (2, P) float64.
@@ -41,13 +41,13 @@ class Traffic:
 
     @property
     def active(self) -> bool:
-        """Whether any rank sends anything; if not, there is no exchange."""
+        """True if any rank sends anything; if not, there is no exchange."""
         return bool(self.messages_out.any())
 
 
 @dataclass(frozen=True, eq=False)
 class MixingDemand:
-    """A mixing, as ``runtime.mixings`` computes it.
+    """A mixing, as ``runtime.lowering.mixings`` computes it.
 
     Attributes:
         kind: ``DENSE`` (also pointwise, and of whole maps) or ``CONVOLUTION``.
@@ -128,82 +128,83 @@ class Demand:
         return [step for step in self.steps if isinstance(step, MixingDemand)]
 
 
-def plan_demand(network: Network, plan: Plan, per_node: int, wire: str = EXACT) -> Demand:
+def plan_demand(network: Network, plan: Plan, per_node: int, comm_dtype: str = EXACT) -> Demand:
     """Counted in a plan.
 
     Args:
         network: restructured, or any whose weights are zero where ``plan`` has none.
         plan: for ``network``.
         per_node: ranks of a node.
-        wire: in which ghosts travel, of ``WIRES``.
+        comm_dtype: in which ghosts travel, of ``WIRES``.
     """
     held = held_counts(network, plan)
     tables = {
         mixing.name: (
-            _Table(plan.ghost_traffic(network, mixing), BYTES[wire]),
+            _Table(plan.ghost_traffic(network, mixing), BYTES[comm_dtype]),
             _Table(plan.sum_traffic(network, mixing), BYTES[EXACT]),
         )
         for mixing in network.mixings
     }
 
-    def step(op: Operation) -> Step:
-        if isinstance(op, Mixing):
-            return _mixing_demand(network, plan, op, held, [_traffic([t], per_node) for t in tables[op.name]])
-        return local_demand(network, op, held)
+    mixings = {
+        mixing.name: _mixing_demand(
+            network, plan, mixing, held, [_traffic([table], per_node) for table in tables[mixing.name]]
+        )
+        for mixing in network.mixings
+    }
 
     def together(names: Sequence[str]) -> Traffic:
         return _traffic([table for name in names for table in tables[name]], per_node)
 
-    return demand_in_rounds(network, plan.workers, step, together)
+    return demand_in_rounds(network, plan.workers, mixings, held, together)
 
 
 def demand_in_rounds(
     network: Network,
     ranks: int,
-    step: Callable[[Operation], Step],
+    mixings: Mapping[str, MixingDemand],
+    held: Mapping[str, np.ndarray],
     together: Callable[[Sequence[str]], Traffic],
 ) -> Demand:
-    """The demand whose exchanges are merged, as ``runtime.rounds`` does it.
+    """The demand whose exchanges are merged, as ``runtime.schedule.rounds`` does it.
 
     Args:
         network: the graph.
         ranks: P.
-        step: the demand of an operation.
+        mixings: the demands of the mixings by name.
+        held: see ``held_counts``.
         together: what is exchanged for the mixings with these names, as one exchange.
     """
-    # Activations are part of what comes before.
-    ops = [op for op in network.operations if not isinstance(op, Elementwise)]
-    steps = {op.name: step(op) for op in ops}
-    mixings = network.mixings
-    ghosts = {mixing.source for mixing in mixings if steps[mixing.name].ghosts.active}
-    waiting = {m.name for m in mixings if m.source in ghosts or steps[m.name].sums.active}
+    ops, steps = [], []
+    for op in network.operations:
+        cost = op.cost(network.shape(op.target))
+        if cost is not None:
+            ops.append(op)
+            steps.append(mixings.get(op.name) or _local_demand(network, op, cost, held))
+    ghosts = {mixing.source for mixing in network.mixings if mixings[mixing.name].ghosts.active}
+    waiting = {m.name for m in network.mixings if m.source in ghosts or mixings[m.name].sums.active}
     rounds = rounds_before(network, waiting)
     spans = [(max(rounds[source] for source in op.sources), rounds[op.target]) for op in ops]
     travelling = [
-        [mixing.name for mixing in mixings if rounds[mixing.source] == number]
+        [mixing.name for mixing in network.mixings if rounds[mixing.source] == number]
         for number in range(max(rounds.values()))
     ]
-    return Demand(ranks, [*steps.values()], spans, [together(names) for names in travelling])
+    return Demand(ranks, steps, spans, [together(names) for names in travelling])
 
 
-def local_demand(network: Network, op: Operation, held: dict[str, np.ndarray]) -> LocalDemand:
-    """Of an operation without weights between neurons; ``held`` as of ``held_counts``."""
-    neurons = held[network.space_of[op.target]]
-    if isinstance(op, (Pool, Depthwise)):
-        return LocalDemand(neurons * math.prod(op.window.out[:-1]) * op.window.taps, True)
-    return LocalDemand(neurons * network.values(op.target), False)
+def _local_demand(network: Network, op: Operation, cost: Cost, held: Mapping[str, np.ndarray]) -> LocalDemand:
+    """Of an operation without weights between neurons."""
+    return LocalDemand(held[network.space_of[op.target]] * cost.values, cost.windows)
 
 
 def product_shape(network: Network, mixing: Mixing) -> tuple[str, int]:
-    """What ``runtime.convolution`` makes of a mixing: its kind, and columns for each sample."""
-    window, positions = mixing.window, network.values(mixing.target)
-    if window is None or window.is_pointwise:
-        return DENSE, positions
-    return (DENSE if window.is_whole_map else CONVOLUTION), positions
+    """Kind of a mixing as a product (``runtime.lowering.convolution``), and its columns for each sample."""
+    cost = mixing.cost(network.shape(mixing.target))
+    return CONVOLUTION if cost.windows else DENSE, cost.values
 
 
 def block_density(network: Network, plan: Plan, mixing: Mixing) -> float:
-    """Which part of the weights in the blocks of a mixing is not zero."""
+    """Part of the weights in the blocks of a mixing that is not zero."""
     area = np.count_nonzero(plan.allowed(network, mixing)) * mixing.taps
     return np.count_nonzero(mixing.weights) / area if area else 1.0
 
@@ -247,7 +248,7 @@ class _Table(NamedTuple):
 
 
 def _traffic(tables: Sequence[_Table], per_node: int) -> Traffic:
-    """What ``tables`` have, for each pair in one message of each width."""
+    """Traffic of ``tables``, for each pair in one message of each width."""
     node = np.arange(len(tables[0].values)) // per_node
     near = node[:, None] == node
 
@@ -255,12 +256,12 @@ def _traffic(tables: Sequence[_Table], per_node: int) -> Traffic:
         return np.stack([np.where(near, table, 0), np.where(near, 0, table)]).astype(np.float64)
 
     of_width = {
-        width: split(sum(table.values for table in tables if table.width == width))
+        width: split(reduce(np.add, [table.values for table in tables if table.width == width]))
         for width in {table.width for table in tables}
     }
     numbers = (
-        sum((values > 0) * 1.0 for values in of_width.values()),
-        sum(of_width.values()),
-        sum(values * width for width, values in of_width.items()),
+        reduce(np.add, [(values > 0) * 1.0 for values in of_width.values()]),
+        reduce(np.add, of_width.values()),
+        reduce(np.add, [values * width for width, values in of_width.items()]),
     )
-    return Traffic(*(each.sum(axis=axis) for each in numbers for axis in (2, 1)))
+    return Traffic(*(number.sum(axis=axis) for number in numbers for axis in (2, 1)))

@@ -1,4 +1,4 @@
-"""What a forecast knows of a machine: links, memory, kernels; a JSON file.
+"""Description of a machine for forecasts: links, memory, kernels; a JSON file.
 
 The keys of the file are the attributes of ``MachineModel``, those of its parts one level below.  GB are
 10^9 bytes.  ``docs/forecast.md`` says where the numbers of the files in ``machines/`` come from.
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import FieldError
 from repurpose_hpc.io.atomic import write_text
 
 FOLDER = Path(__file__).resolve().parent / "machines"
@@ -43,7 +44,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Memory:
-    """How fast a rank reads weights, by how many bytes of them it reads in one forward.
+    """Speed at which a rank reads weights, by how many bytes of them it reads in one forward.
 
     Between entries the logarithms are interpolated, beyond them the last one holds.
 
@@ -67,7 +68,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Rates:
-    """How fast a rank multiplies a block whose weights are in the nearest cache.
+    """Speed at which a rank multiplies a block whose weights are in the nearest cache.
 
     Attributes:
         rows: of the block, ascending.
@@ -121,7 +122,7 @@ class MachineModel:
 
     @property
     def most_ranks(self) -> float:
-        """How many ranks the links that are known can join; ``math.inf``: any number."""
+        """Number of ranks that the known links can join; ``math.inf``: any number."""
         if self.network is None:
             return self.ranks_per_node if self.local else 1
         return math.inf
@@ -142,16 +143,18 @@ def read_machine(name: str, this: Path) -> MachineModel:
         UserError: there is no such file, or what it says is no machine.
     """
     if name == THIS and not this.exists():
-        raise UserError(
-            f"--machine {THIS}: expected {this}, found none; measure this machine first: "
-            "mpirun -n R python -m repurpose_hpc probe, with a rank for every core"
+        raise FieldError(
+            "machine",
+            f"expected {this} for {THIS}, found none; measure this machine first: mpirun -n R python -m "
+            "repurpose_hpc probe, with a rank for every core",
         )
     path = this if name == THIS else FOLDER / f"{name}.json" if name in shipped() else Path(name)
     try:
         return parse_machine(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"--machine: expected {THIS}, a file, or one of {', '.join(shipped())}, got {name!r}: {error}"
+        raise FieldError(
+            "machine",
+            f"expected {THIS}, a file, or one of {', '.join(shipped())}, got {name!r}: {error}; name another",
         ) from None
     except (ValueError, TypeError) as error:
         raise UserError(

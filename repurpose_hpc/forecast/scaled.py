@@ -26,16 +26,14 @@ import numpy as np
 from repurpose_hpc.forecast.demand import (
     Demand,
     MixingDemand,
-    Step,
     Traffic,
     block_density,
     demand_in_rounds,
-    local_demand,
     product_shape,
 )
 from repurpose_hpc.model.comm_dtype import BYTES, EXACT
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Mixing, Operation
+from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.plan import EVERYBODY, Plan, block_owners, dense_plan
 
 # Of the plan whose sparsity stands for that of the dense network.
@@ -44,7 +42,7 @@ DENSE_WORKERS = 8
 
 @dataclass(frozen=True, eq=False)
 class Sparsity:
-    """How sparse a mixing is; each array has an entry for each worker that has a part in it.
+    """Sparsity of a mixing; each array has an entry for each worker that has a part in it.
 
     Attributes:
         exchanged: share of the neurons of others that come when it is computed.
@@ -65,7 +63,7 @@ Profile = Mapping[str, Sparsity]
 
 
 def plan_profile(network: Network, plan: Plan) -> Profile:
-    """How sparse every mixing of a restructured network is in its plan."""
+    """Sparsity of every mixing of a restructured network in its plan."""
     return {mixing.name: _sparsity(network, plan, mixing) for mixing in network.mixings}
 
 
@@ -92,7 +90,7 @@ def budget_profile(network: Network, placement: str, fraction: float) -> Profile
 
 
 def scaled_demand(
-    network: Network, profile: Profile, placement: str, workers: int, per_node: int, wire: str = EXACT
+    network: Network, profile: Profile, placement: str, workers: int, per_node: int, comm_dtype: str = EXACT
 ) -> Demand:
     """A demand that nobody has a plan for; numbers are expectations and need not be whole.
 
@@ -102,27 +100,24 @@ def scaled_demand(
         placement: of the input; see ``plan.PLACEMENTS``.
         workers: P, any number from 1; also the ranks.
         per_node: ranks of a node.
-        wire: in which ghosts travel, of ``WIRES``.
+        comm_dtype: in which ghosts travel, of ``WIRES``.
     """
     owners = block_owners(network, placement, np.ones(workers))
     owned = {name: _owned_counts(owner, workers) for name, owner in owners.items()}
     # Of a replicated input, every worker pools and so on all that there is.
     held = {name: owned[name] + np.count_nonzero(owner == EVERYBODY) for name, owner in owners.items()}
     mixings = {
-        mixing.name: _mixing_demand(network, mixing, profile[mixing.name], owned, per_node, wire)
+        mixing.name: _mixing_demand(network, mixing, profile[mixing.name], owned, per_node, comm_dtype)
         for mixing in network.mixings
     }
 
-    def step(op: Operation) -> Step:
-        return mixings[op.name] if isinstance(op, Mixing) else local_demand(network, op, held)
-
     def together(names: Sequence[str]) -> Traffic:
         ghosts, sums = ([getattr(mixings[name], kind) for name in names] for kind in ("ghosts", "sums"))
-        if BYTES[wire] == BYTES[EXACT]:
+        if BYTES[comm_dtype] == BYTES[EXACT]:
             return merged([*ghosts, *sums], per_node)
         return beside(merged(ghosts, per_node), merged(sums, per_node))
 
-    return demand_in_rounds(network, workers, step, together)
+    return demand_in_rounds(network, workers, mixings, held, together)
 
 
 def expected_traffic(
@@ -224,7 +219,7 @@ def _mixing_demand(
     sparsity: Sparsity,
     owned: dict[str, np.ndarray],
     per_node: int,
-    wire: str,
+    comm_dtype: str,
 ) -> MixingDemand:
     own, rows = (owned[network.space_of[tensor]] for tensor in (mixing.source, mixing.target))
     others = own.sum() - own
@@ -242,7 +237,7 @@ def _mixing_demand(
         ghost_depth=ghosts * others * mixing.taps,
         sum_rows=sums * (rows.sum() - rows),
         density=sparsity.density,
-        ghosts=expected_traffic(own, exchanged, network.values(mixing.source), per_node, BYTES[wire]),
+        ghosts=expected_traffic(own, exchanged, network.values(mixing.source), per_node, BYTES[comm_dtype]),
         sums=swapped(expected_traffic(rows, sums, network.values(mixing.target), per_node)),
     )
 
@@ -250,5 +245,5 @@ def _mixing_demand(
 def _spread(shares: np.ndarray, busy: np.ndarray) -> np.ndarray:
     """For each busy worker one of ``shares``, in order; 0 for the others; (P,)."""
     spread, count = np.zeros(busy.size), np.count_nonzero(busy)
-    spread[busy] = shares[np.arange(count) * shares.size // max(count, 1)]
+    spread[busy] = shares[np.arange(count) * shares.size // max(int(count), 1)]
     return spread

@@ -1,15 +1,6 @@
-"""What follows from forecasts for several numbers of ranks: the best, where more stop paying, a table.
+"""Conclusions from forecasts for several numbers of ranks: the best, where more stop paying, a table.
 
-Keys of the report: ``machine``, ``machine_source``, ``model`` (the file or directory), ``input_placement``,
-``wire``, ``batch_size``, ``workers`` (of the shards; null for a model), ``comm_budget`` (assumed for a
-model; null for shards), ``most_ranks`` (that the machine file has links for; null: any number) and
-``points``.  Of ``restructured`` and ``dense``: ``best_ranks``, ``best_us``, ``speedup`` (over one rank; null
-without that point) and ``paying_ranks`` (see the function).
-
-A point has ``ranks``, ``basis`` (``plan``: counted in the shards, ``scaled``: see ``scaled``, ``single``:
-one process), ``restructured`` and ``dense``, each with ``total_us``, ``compute_us``, ``overhead_us``,
-``latency_us``, ``bytes_us``, ``values_sent`` (per sample), ``messages`` (per batch) and ``marginal`` (see
-``marginal_efficiencies``; null for the first).  Times are those of a batch.
+The keys of the report, and units, are those of ``report.schema.ForecastReport``.
 """
 
 from __future__ import annotations
@@ -34,13 +25,15 @@ def marginal_efficiencies(ranks: Sequence[int], times: Sequence[float]) -> list[
 
 
 def paying_ranks(ranks: Sequence[int], marginal: Sequence[float | None]) -> int:
-    """Up to how many ranks every step had a marginal efficiency of PAYS or more."""
-    steps = zip(ranks[:-1], marginal[1:], strict=True)
-    return next((fewer for fewer, efficiency in steps if efficiency < PAYS), ranks[-1])
+    """Number of ranks up to which every step had a marginal efficiency of PAYS or more."""
+    for fewer, efficiency in zip(ranks[:-1], marginal[1:], strict=True):
+        if efficiency is not None and efficiency < PAYS:
+            return fewer
+    return ranks[-1]
 
 
 def conclude(points: list[dict]) -> dict:
-    """What the report says of ``points``, ascending, whose ``marginal`` are filled in."""
+    """Conclusions of the report from ``points``, ascending, whose ``marginal`` are filled in."""
     ranks, found = [point["ranks"] for point in points], {}
     for form in FORMS:
         times = [point[form]["total_us"] for point in points]
@@ -62,7 +55,7 @@ def render(result: dict) -> str:
     lines = [
         f"{result['machine']}: {result['machine_source']}",
         f"{result['model']}, input {result['input_placement']}, batches of {result['batch_size']}, ghosts in "
-        f"{result['wire']}; {_basis(result)}",
+        f"{result['comm_dtype']}; {_basis(result)}",
         "microseconds per batch, and what compute, overhead, latency and bytes have in it",
         "",
         *_table(result["points"]),

@@ -15,7 +15,7 @@ of its own link in; counted from when the last rank has begun to send.  The part
 begins when it is posted, the rest when the rank waits.  So a rank waits for the slowest even if that one
 sends it nothing: the forecast errs on the long side where messages are few.
 
-Left out: contention inside the network, making and reading the codes of the wire, the copies of merged
+Left out: contention inside the network, making and reading the codes of ghosts, the copies of merged
 exchanges, and bringing outputs to one place (which ``infer`` does not time).
 """
 
@@ -169,13 +169,13 @@ class Clocks:
         self.now = arrived + self._overhead(traffic.messages_in)
 
     def _transfer(self, traffic: Traffic, scope: int, link: Link) -> np.ndarray:
-        """How long the links need that each rank depends on, (P,)."""
+        """Seconds that the links need that each rank depends on, (P,)."""
         out = self._occupied(traffic.messages_out[scope], traffic.bytes_out[scope], scope, link)
         into = self._occupied(traffic.messages_in[scope], traffic.bytes_in[scope], scope, link)
         return np.maximum(out.max(), into)
 
     def _occupied(self, messages: np.ndarray, size: np.ndarray, scope: int, link: Link) -> np.ndarray:
-        """How long each rank's link is occupied by all that goes through it in one direction, (P,)."""
+        """Seconds for which each rank's link is occupied by what goes through it in one direction, (P,)."""
         seconds = 1e-6 * link.gap_us * messages + 1e-9 / link.gb_per_s * self.batch * size
         return seconds if scope == LOCAL else np.bincount(self.node, weights=seconds)[self.node]
 

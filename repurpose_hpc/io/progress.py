@@ -1,4 +1,4 @@
-"""What a long run says while it works: lines on stderr, by the root only.
+"""Progress of a long run: lines on stderr, by the root only.
 
 A line that ends in " ..." says what is being done.  On a terminal the next line takes its place; in a
 log file all lines stay.
@@ -35,3 +35,8 @@ class Progress:
         end = "" if terminal and self.pending else "\n"
         self.stream.write(f"{start}{perf_counter() - self.began:7.1f} s  {line}{end}")
         self.stream.flush()
+
+
+def say(line: str) -> None:
+    """Print a line of progress on stderr."""
+    print(line, file=sys.stderr, flush=True)

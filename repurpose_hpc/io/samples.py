@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import h5py
 import numpy as np
@@ -321,7 +321,7 @@ def _as_labels(y: np.ndarray, samples: int, name: str) -> np.ndarray:
     return y.astype(np.int64)
 
 
-def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, whether in Fortran order, and dtype of the array that ``file`` goes on to hold."""
     version = np.lib.format.read_magic(file)
     if version == (1, 0):

@@ -1,5 +1,7 @@
-"""What a network is, how it is read from a file, and a plain NumPy reference forward.
+"""WHAT A NETWORK IS: its graph, how it is read from files, and what it computes in plain NumPy.
 
-``network`` and ``activations`` hold the representation, ``reference`` executes it, ``load``
-reads model files; the packages a file format needs are imported where such a file is read.
+``network`` holds the graph, ``spec`` the rules of a legal one, ``operations`` and ``activations`` one entry
+for each that there is; ``forward``, ``backward`` and ``bound`` walk over the graph and know no operation;
+``builder`` and ``importers`` make networks, and import what a file format needs where such a file is read.
+May import errors; nothing of the other packages, and never the kernels.
 """

@@ -29,6 +29,7 @@ from repurpose_hpc.model.operations import (
     Window,
     pointwise,
 )
+from repurpose_hpc.model.spec import check
 
 
 class Builder:
@@ -44,7 +45,7 @@ class Builder:
         self._count = 0
 
     def neurons(self, tensor: str) -> int:
-        """How many neurons ``tensor`` has."""
+        """Number of neurons of ``tensor``."""
         return len(self._neurons[tensor])
 
     def positions(self, tensor: str) -> tuple[int, ...]:
@@ -67,18 +68,17 @@ class Builder:
         fixed: bool = False,
     ) -> str:
         """A mixing to neurons of its own; see ``Mixing``."""
-        positions = window.out if window else ()
-        target = self._declare(f"{name}.y", self._bring(name, len(weights)), positions)
-        self._operations.append(Mixing(name, source, target, weights, bias, window, fixed))
-        return target
+        op = Mixing(name, source, f"{name}.y", weights, bias, window, fixed)
+        return self._add(op, window.out if window else (), self._bring(name, len(weights)))
 
     def elementwise(self, name: str, source: str, activation: Activation, target: str | None = None) -> str:
         """An activation."""
-        return self._same(Elementwise(name, source, target or f"{name}.y", activation))
+        op = Elementwise(name, source, target or f"{name}.y", activation)
+        return self._add(op, self._positions[source])
 
     def affine(self, name: str, source: str, scale: np.ndarray, shift: np.ndarray) -> str:
         """A scale and a shift for each neuron, (n, 1) or (n, positions)."""
-        return self._same(Affine(name, source, f"{name}.y", scale, shift))
+        return self._add(Affine(name, source, f"{name}.y", scale, shift), self._positions[source])
 
     def pool(
         self,
@@ -91,17 +91,17 @@ class Builder:
     ) -> str:
         """A pooling; see ``Pool``."""
         op = Pool(name, source, f"{name}.y", kind, window, count_padding, extent)
-        return self._same(op, window.out)
+        return self._add(op, window.out)
 
     def depthwise(self, name: str, source: str, weights: np.ndarray, bias: np.ndarray, window: Window) -> str:
         """A convolution of every neuron by itself."""
-        return self._same(Depthwise(name, source, f"{name}.y", weights, bias, window), window.out)
+        return self._add(Depthwise(name, source, f"{name}.y", weights, bias, window), window.out)
 
     def rearrange(
         self, name: str, source: str, index: np.ndarray, positions: tuple[int, ...], fill: float = 0.0
     ) -> str:
         """Other positions; ``positions`` is the shape of the new maps."""
-        return self._same(Rearrange(name, source, f"{name}.y", index, fill), positions)
+        return self._add(Rearrange(name, source, f"{name}.y", index, fill), positions)
 
     def combine(self, name: str, left: str, right: str, kind: str) -> str:
         """Two tensors of as many neurons, value by value; ties their neurons."""
@@ -109,16 +109,12 @@ class Builder:
             raise ValueError(f"{name}: {self.neurons(left)} neurons and {self.neurons(right)}")
         if not np.array_equal(self._neurons[left], self._neurons[right]):
             left, right = self._own_neurons(left), self._own_neurons(right)
-            self._ties.append((self._neurons[left], self._neurons[right]))
         positions = max(self._positions[left], self._positions[right], key=math.prod)
-        self._operations.append(Combine(name, (left, right), f"{name}.y", kind))
-        return self._declare(f"{name}.y", self._neurons[left], positions)
+        return self._add(Combine(name, (left, right), f"{name}.y", kind), positions)
 
     def select(self, name: str, sources: tuple[str, ...], index: np.ndarray) -> str:
         """Some neurons of ``sources``, counted one source after the other."""
-        whole = np.concatenate([self._neurons[source] for source in sources])
-        self._operations.append(Select(name, sources, f"{name}.y", index))
-        return self._declare(f"{name}.y", whole[index], self._positions[sources[0]])
+        return self._add(Select(name, sources, f"{name}.y", index), self._positions[sources[0]])
 
     def build(
         self, outputs: tuple[str, ...], heads: tuple[str, ...], inputs: tuple[str, ...] | None = None
@@ -128,6 +124,9 @@ class Builder:
         Args:
             outputs, heads: the tensors wanted, and what is applied to each at the end.
             inputs: all inputs in the order in which a sample has them; None: as they were added.
+
+        Raises:
+            IllegalNetwork: it breaks a rule of ``spec``.
         """
         outputs = tuple(map(self._own_neurons, outputs))
         operations = fold_affines(_needed(self._operations, outputs), outputs)
@@ -138,7 +137,7 @@ class Builder:
         positions_of = {tensor: self._positions[tensor] for tensor in neurons}
         first = {space_of[name]: place for place, name in enumerate(inputs)}
         spaces = tuple(sorted(spaces, key=lambda space: first.get(space.name, len(first))))
-        return Network(spaces, operations, space_of, positions_of, inputs, outputs, heads)
+        return check(Network(spaces, operations, space_of, positions_of, inputs, outputs, heads))
 
     def _own_neurons(self, tensor: str) -> str:
         """``tensor``, or a copy of it if it has neurons of an input: those may be nobody's own."""
@@ -163,12 +162,16 @@ class Builder:
         self._positions[tensor] = positions if math.prod(positions) > 1 else ()
         return tensor
 
-    def _same(self, op: Operation, positions: tuple[int, ...] | None = None) -> str:
-        """An operation from a tensor to another with the same neurons."""
+    def _add(self, op: Operation, positions: tuple[int, ...], own: np.ndarray | None = None) -> str:
+        """An operation whose target has maps of these positions, and its ``own`` neurons or its sources'."""
+        sources = [self._neurons[source] for source in op.sources]
+        neurons = op.neurons(*sources) if own is None else own
+        if neurons is None:
+            raise ValueError(f"{op.name}: an operation with neurons of its own brings them")
+        self._declare(op.target, neurons, positions)
         self._operations.append(op)
-        if positions is None:
-            positions = self._positions[op.source]
-        return self._declare(op.target, self._neurons[op.source], positions)
+        self._ties += [(left, right) for left, right in op.ties(*sources) if not np.array_equal(left, right)]
+        return op.target
 
 
 def _needed(operations: list[Operation], outputs: tuple[str, ...]) -> tuple[Operation, ...]:

@@ -1,4 +1,4 @@
-"""What becomes of values on their way from one worker to another: the formats of the wire.
+"""Formats of values on their way from one worker to another.
 
 ``float32``, the default, stands for the values as they are, in whatever precision the run computes.  For
 the other formats they are cast to float32 and rounded to nearest, ties to even:
@@ -13,6 +13,8 @@ NaN arrives as NaN in every format: in int8 it has the code -128.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 # The format in which values arrive as they are.
@@ -20,9 +22,13 @@ EXACT = "float32"
 BFLOAT16, FLOAT16, INT8 = "bfloat16", "float16", "int8"
 WIRES = (EXACT, BFLOAT16, FLOAT16, INT8)
 # What the codes of ``encode`` are.
-CODES = {BFLOAT16: np.dtype(np.uint16), FLOAT16: np.dtype(np.int16), INT8: np.dtype(np.int8)}
+CODES: dict[str, np.dtype] = {
+    BFLOAT16: np.dtype(np.uint16),
+    FLOAT16: np.dtype(np.int16),
+    INT8: np.dtype(np.int8),
+}
 # Bytes per value; of EXACT in a run in float32.
-BYTES = {EXACT: 4} | {wire: codes.itemsize for wire, codes in CODES.items()}
+BYTES = {EXACT: 4} | {name: codes.itemsize for name, codes in CODES.items()}
 # The largest distance between neighbouring values of a format, relative to the value, or to the largest one.
 STEPS = {EXACT: 0.0, BFLOAT16: 2.0**-7, FLOAT16: 2.0**-10, INT8: 1 / 127}
 
@@ -31,9 +37,9 @@ NAN_CODE = -128
 _LARGEST_FLOAT16 = np.float32(65504)
 
 
-def code_dtype(wire: str, dtype: np.dtype) -> np.dtype:
+def code_dtype(comm_dtype: str, dtype: np.dtype) -> np.dtype:
     """The type of ``encode``'s codes for values of ``dtype``."""
-    return CODES.get(wire, dtype)
+    return CODES.get(comm_dtype, dtype)
 
 
 def scales_of(largest: np.ndarray) -> np.ndarray:
@@ -41,29 +47,29 @@ def scales_of(largest: np.ndarray) -> np.ndarray:
     return (largest / LARGEST_CODE).astype(np.float32)
 
 
-def encode(values: np.ndarray, wire: str, scale: np.ndarray | None = None) -> np.ndarray:
-    """What is sent.
+def encode(values: np.ndarray, comm_dtype: str, scale: np.ndarray | None = None) -> np.ndarray:
+    """Codes of ``values``, to be sent.
 
     Args:
         values: (neurons, ...), real.
-        wire: one of ``WIRES``.
+        comm_dtype: one of ``WIRES``.
         scale: of each neuron, (neurons,) float32, >= 0; only for int8.
 
     Returns:
         codes of the same shape: uint16 (the upper half of a float32), int16 (the bits of a float16) or int8;
         for EXACT the values.
     """
-    return _ENCODERS[wire](values, scale)
+    return _ENCODERS[comm_dtype](values, scale)
 
 
-def decode(codes: np.ndarray, wire: str, scale: np.ndarray | None = None) -> np.ndarray:
-    """What the receiver makes of ``encode``'s codes: float32 of the same shape; for EXACT the codes."""
-    return _DECODERS[wire](codes, scale)
+def decode(codes: np.ndarray, comm_dtype: str, scale: np.ndarray | None = None) -> np.ndarray:
+    """Values from ``encode``'s codes: float32 of the same shape; for EXACT the codes themselves."""
+    return _DECODERS[comm_dtype](codes, scale)
 
 
-def received(values: np.ndarray, wire: str, scale: np.ndarray | None = None) -> np.ndarray:
-    """What arrives when ``values`` are sent, bit for bit; see ``encode`` and ``decode``."""
-    return decode(encode(values, wire, scale), wire, scale)
+def received(values: np.ndarray, comm_dtype: str, scale: np.ndarray | None = None) -> np.ndarray:
+    """Values that arrive when ``values`` are sent, bit for bit; see ``encode`` and ``decode``."""
+    return decode(encode(values, comm_dtype, scale), comm_dtype, scale)
 
 
 def _unchanged(values: np.ndarray, _: np.ndarray | None) -> np.ndarray:
@@ -92,7 +98,7 @@ def _decode_float16(codes: np.ndarray, _: np.ndarray | None) -> np.ndarray:
     return codes.view(np.float16).astype(np.float32)
 
 
-def _encode_int8(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def _encode_int8(values: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
     values, scale = np.asarray(values, np.float32), _per_neuron(scale, values.ndim)
     with np.errstate(over="ignore", invalid="ignore"):
         steps = np.rint(np.divide(values, scale, out=np.zeros_like(values), where=scale > 0))
@@ -100,24 +106,26 @@ def _encode_int8(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(values), NAN_CODE, codes).astype(np.int8)
 
 
-def _decode_int8(codes: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def _decode_int8(codes: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
     with np.errstate(over="ignore"):
         values = codes.astype(np.float32) * _per_neuron(scale, codes.ndim)
     return np.where(codes == NAN_CODE, np.float32(np.nan), values)
 
 
-def _per_neuron(scale: np.ndarray, dimensions: int) -> np.ndarray:
+def _per_neuron(scale: np.ndarray | None, dimensions: int) -> np.ndarray:
     """Scales, (neurons,), to be multiplied with (neurons, ...)."""
+    if scale is None:
+        raise ValueError("int8 needs a scale for every neuron")
     return np.asarray(scale, np.float32).reshape(-1, *(1,) * (dimensions - 1))
 
 
-_ENCODERS = {
+_ENCODERS: dict[str, Callable[[np.ndarray, np.ndarray | None], np.ndarray]] = {
     EXACT: _unchanged,
     BFLOAT16: _encode_bfloat16,
     FLOAT16: _encode_float16,
     INT8: _encode_int8,
 }
-_DECODERS = {
+_DECODERS: dict[str, Callable[[np.ndarray, np.ndarray | None], np.ndarray]] = {
     EXACT: _unchanged,
     BFLOAT16: _decode_bfloat16,
     FLOAT16: _decode_float16,

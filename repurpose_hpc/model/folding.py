@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import TypeGuard
 
 import numpy as np
 
@@ -22,14 +23,16 @@ def fold_affines(operations: Iterable[Operation], outputs: tuple[str, ...]) -> t
     readers = Counter(source for op in operations for source in op.sources) + Counter(outputs)
     made: dict[str, Operation] = {}
     for op in operations:
-        if isinstance(op, Affine) and readers[op.source] == 1 and _takes(made.get(op.source), op):
-            op = _folded(made.pop(op.source), op)
+        before = made.get(op.sources[0])
+        if isinstance(op, Affine) and readers[op.source] == 1 and _takes(before, op):
+            del made[op.source]
+            op = _folded(before, op)
         made[op.target] = op
     return tuple(made.values())
 
 
-def _takes(before: Operation | None, op: Affine) -> bool:
-    """Whether ``before`` can do what ``op`` does, too."""
+def _takes(before: Operation | None, op: Affine) -> TypeGuard[Affine | Mixing | Depthwise]:
+    """Tell whether ``before`` can do what ``op`` does, too."""
     if isinstance(before, Affine):
         return True
     trained = isinstance(before, Depthwise) or (isinstance(before, Mixing) and not before.fixed)

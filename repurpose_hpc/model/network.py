@@ -1,4 +1,4 @@
-"""What a network is: spaces of neurons joined by mixings (design: spaces and mixings).
+"""Networks: spaces of neurons joined by mixings.
 
 A *space* is a set of neurons that share one owner map; tensors belong to spaces.  A *mixing* carries
 weights from one space to another.  All other operations (``operations``) work neuron by neuron, so that
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
-from repurpose_hpc.model.operations import Mixing, Operation
+from repurpose_hpc.model.operations import Mixing, Operation, Shape
 
 HEADS = ("identity", "softmax", "log_softmax")
 
@@ -83,6 +83,10 @@ class Network:
         """Values per neuron and sample: what sending a neuron costs (s_j)."""
         return math.prod(self.positions_of[tensor])
 
+    def shape(self, tensor: str) -> Shape:
+        """Neurons and positions."""
+        return Shape(self.space(tensor).neurons, self.positions_of[tensor])
+
     def size(self, tensor: str) -> int:
         """Values per sample."""
         return self.space(tensor).neurons * self.values(tensor)
@@ -122,7 +126,7 @@ class Network:
 
     @property
     def has_classes(self) -> bool:
-        """Whether the only output is a vector, so that labels may be compared with its largest value."""
+        """True if the only output is a vector, so that labels may be compared with its largest value."""
         return len(self.output_tensors) == 1 and not self.positions_of[self.output_tensors[0]]
 
     @property

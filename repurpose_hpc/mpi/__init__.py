@@ -1,4 +1,4 @@
-"""Ranks: how they agree on failures, how they were launched, where they are.
+"""Ranks: agreement on failures, launch, places.
 
-May import errors; nothing of the package above the ground.
+May import errors, fields and io; nothing of the package above the ground.
 """

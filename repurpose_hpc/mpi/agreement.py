@@ -1,4 +1,4 @@
-"""How the ranks of a job agree on failures, so that every run ends with one message and no hang.
+"""Agreement of the ranks of a job on failures, so that every run ends with one message and no hang.
 
 *Phases without communication* (reading files, checking options, writing results) run inside
 ``collectively``: whatever fails on whatever rank, all ranks learn of it at the end of the
@@ -22,11 +22,12 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import typed
+from repurpose_hpc.io.atomic import remove_registered
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -63,24 +64,48 @@ def collectively(comm: MPI.Comm) -> Iterator[None]:
     failed = _gather_flags(comm, failure is not None)
     if failed:
         speaker = failed[0]
-        if comm.rank == speaker:
+        if failure is not None and comm.rank == speaker:
             report_failure(failure, comm.rank)
         status = comm.bcast(_status(failure), root=speaker)
         raise SystemExit(status)
 
 
 @contextmanager
-def aborting(comm: MPI.Comm, leftovers: list[Path]) -> Iterator[None]:
+def agreed(comm: MPI.Comm | None) -> Iterator[None]:
+    """A block of the library that may fail on any rank and holds no communication; every rank must enter it.
+
+    Args:
+        comm: of the ranks, which tell each other who failed, and the lowest that did its message; None:
+            this process is alone.
+
+    Raises:
+        Exception: on every rank if the block failed on any: its own failure, or a ``UserError`` with the
+            message of the lowest rank that failed.
+    """
+    if comm is None:
+        yield
+        return
+    failure = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    failed = _gather_flags(comm, failure is not None)
+    if failed:
+        message = comm.bcast(None if failure is None else str(failure), root=failed[0])
+        raise failure or UserError(f"on rank {failed[0]}: {message}")
+
+
+@contextmanager
+def aborting(comm: MPI.Comm) -> Iterator[None]:
     """A command's whole run: what escapes from it on one rank ends all ranks within seconds.
 
     ``SystemExit`` passes: all ranks leave by it together.  Anything else, Ctrl-C included, is
-    reported by this rank, which then removes ``leftovers`` and calls ``comm.Abort``.
+    reported by this rank, which then removes the temporary files that are registered (``io.atomic``) and
+    calls ``comm.Abort``.
 
     Args:
         comm: of the whole job.
-        leftovers: files that must not survive a failure.  Each rank lists the root's temporary
-            files, since Abort may kill the root before it can tidy up.  A rank on a machine that
-            does not see such a file leaves it: its name, ``.NAME.PID.tmp``, says what it is.
     """
     try:
         with _raising_at_sigterm():
@@ -88,13 +113,13 @@ def aborting(comm: MPI.Comm, leftovers: list[Path]) -> Iterator[None]:
     except SystemExit:
         raise
     except Terminated:
-        _remove(leftovers)
+        remove_registered()
         comm.Abort(TERMINATED)
     except BaseException as error:
         # Ranks that fail together: the lowest speaks and ends the others before they do.
         time.sleep(min(0.1 * comm.rank, 1.0))
         report_failure(error, comm.rank)
-        _remove(leftovers)
+        remove_registered()
         time.sleep(FORWARDING_SECONDS)
         comm.Abort(1)
 
@@ -118,7 +143,7 @@ def alike(comm: MPI.Comm) -> Iterator[None]:
         while not request.Test():
             time.sleep(0.02)
             if time.monotonic() - began > ALIKE_SECONDS:
-                raise UserError(f"on rank {comm.rank} only: {error}") from None
+                raise UserError(f"on rank {comm.rank} only: {typed(error)}") from None
         raise SystemExit(_status(error)) from None
 
 
@@ -143,7 +168,7 @@ def report_failure(error: BaseException, rank: int) -> None:
     """Print the one message of a failure on stderr, after a traceback if it is a defect."""
     before = ""
     if isinstance(error, UserError):
-        message = str(error)
+        message = typed(error)
     elif isinstance(error, KeyboardInterrupt):
         message = "interrupted"
     else:
@@ -171,12 +196,6 @@ def _raising_at_sigterm() -> Iterator[None]:
             signal.signal(signal.SIGTERM, earlier)
 
 
-def _remove(paths: list[Path]) -> None:
-    for path in paths:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
-
-
 def _gather_flags(comm: MPI.Comm, flag: bool) -> list[int]:
     """The ranks on which ``flag`` is set."""
     flags = bytearray(comm.size)
@@ -189,4 +208,4 @@ def _gather_flags(comm: MPI.Comm, flag: bool) -> list[int]:
 
 
 def _status(error: BaseException | None) -> int:
-    return getattr(error, "status", 1)
+    return error.status if isinstance(error, UserError) else 1

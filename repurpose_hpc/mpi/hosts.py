@@ -1,4 +1,4 @@
-"""Where the ranks of a job really are: machines, cores, network interfaces.
+"""Places of the ranks of a job: machines, cores, network interfaces.
 
 Asked of the kernel, not of MPI: hosts that are network namespaces of one machine share its cores.
 """
@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from mpi4py import MPI
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _NETWORK = Path("/proc/self/ns/net")
@@ -50,7 +53,7 @@ class Hosts:
 
 
 def cores_per_rank(comm: MPI.Comm) -> int:
-    """How many cores each rank can have to itself, where they are fewest; collective, the same on all.
+    """Number of cores that each rank can have to itself, where they are fewest; collective, the same on all.
 
     0: a machine has more ranks than cores that they may use.
     """
@@ -63,12 +66,16 @@ def cores_per_rank(comm: MPI.Comm) -> int:
 
 
 def machine() -> str:
-    """What tells the machines of a job apart, network namespaces of one machine not among them."""
-    return _BOOT.read_text() if _BOOT.exists() else MPI.Get_processor_name()
+    """Name that tells the machines of a job apart, but not network namespaces of one machine."""
+    if _BOOT.exists():
+        return _BOOT.read_text()
+    from mpi4py import MPI
+
+    return MPI.Get_processor_name()
 
 
 def _network() -> int:
-    """What tells the network namespaces of a machine apart."""
+    """Number that tells the network namespaces of a machine apart."""
     return os.stat(_NETWORK).st_ino if _NETWORK.exists() else 0
 
 

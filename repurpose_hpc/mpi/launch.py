@@ -1,11 +1,10 @@
-"""Whether the job was started as it should have been."""
+"""The launcher of a job: how many processes it started, and a check that they form one job."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Mapping
-from typing import NoReturn
 
 from repurpose_hpc.errors import UserError
 
@@ -20,7 +19,9 @@ _LAUNCHERS = (
 )
 
 
-def check_launch(size: int, library: str, environment: Mapping[str, str] = os.environ) -> None:
+def check_launch(
+    size: int, library: str, one_process: bool = False, environment: Mapping[str, str] = os.environ
+) -> None:
     """Refuse to run as one of several processes of which each believes to be alone.
 
     That happens when the launcher belongs to another MPI than the one that mpi4py loads: it starts N
@@ -29,6 +30,7 @@ def check_launch(size: int, library: str, environment: Mapping[str, str] = os.en
     Args:
         size: of the world communicator.
         library: ``MPI.Get_library_version()``.
+        one_process: whether there should be only one.
         environment: of the process.
 
     Raises:
@@ -38,31 +40,28 @@ def check_launch(size: int, library: str, environment: Mapping[str, str] = os.en
     started, process = launched(environment)
     if size > 1 or started <= 1:
         return
-    _refuse(
-        process,
+    if process > 0:
+        # A launcher may end all processes as soon as one fails: leave the first time to speak.
+        time.sleep(2)
+        raise SystemExit(1)
+    if one_process:
+        raise too_many(started)
+    raise UserError(
         f"the launcher started {started} processes, but MPI sees {size} rank in each: launcher and MPI "
-        f"library do not belong together. mpi4py uses {library_name(library)}; {_remedy(library)}",
+        f"library do not belong together. mpi4py uses {library_name(library)}; {_remedy(library)}"
     )
 
 
-def check_alone(environment: Mapping[str, str] = os.environ) -> None:
-    """Refuse to run as one of several processes of a launcher; for commands that run in one.
-
-    Raises:
-        UserError: on the launcher's first process.
-        SystemExit: status 1 on its others, so that only one message is printed.
-    """
-    started, process = launched(environment)
-    if started > 1:
-        _refuse(
-            process,
-            f"expected one process, as this command uses all cores by itself, found {started} of a "
-            "launcher; start it without mpirun or srun",
-        )
+def too_many(processes: int) -> UserError:
+    """The error of a command that runs in one process, for so many."""
+    return UserError(
+        f"expected one process, as this command runs in one, found {processes} of a launcher; start it "
+        "without mpirun or srun"
+    )
 
 
 def launched(environment: Mapping[str, str]) -> tuple[int, int]:
-    """How many processes the launcher started and which of them this is; (1, 0) without a launcher.
+    """Number of processes that the launcher started, and which this is; (1, 0) without a launcher.
 
     SLURM describes the allocation too: only in a job step (``srun``) does it say how many
     processes were started.
@@ -74,21 +73,13 @@ def launched(environment: Mapping[str, str]) -> tuple[int, int]:
     return 1, 0
 
 
-def _refuse(process: int, message: str) -> NoReturn:
-    if process > 0:
-        # A launcher may end all processes as soon as one fails: leave the first time to speak.
-        time.sleep(2)
-        raise SystemExit(1)
-    raise UserError(message)
-
-
 def library_name(library: str) -> str:
     """Name and version of an MPI library, the first line of its ``MPI.Get_library_version()``."""
     return " ".join(library.split("\n")[0].split()).strip(" ,\0")
 
 
 def pmi(library: str) -> str:
-    """What ``srun --mpi=`` has to be for an MPI library, by its ``MPI.Get_library_version()``."""
+    """Value of ``srun --mpi=`` for an MPI library, by its ``MPI.Get_library_version()``."""
     return "pmix" if "Open MPI" in library else "pmi2"
 
 

@@ -1,1 +1,4 @@
-"""Owners and supports -> send and receive lists -> one shard for each worker."""
+"""Who has what: owners and masks, send and receive lists, one shard for each worker, all of it on disk.
+
+May import model, io and errors.
+"""

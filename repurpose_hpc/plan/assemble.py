@@ -13,7 +13,7 @@ from repurpose_hpc.plan.shard import Block, Shard
 
 
 def assemble(shards: Iterable[Shard]) -> Network:
-    """The whole restructured network.
+    """The restructured network, all of it.
 
     Args:
         shards: of every worker, in order; taken one at a time.
@@ -21,15 +21,15 @@ def assemble(shards: Iterable[Shard]) -> Network:
     Returns:
         weights and biases of the dtype of the shards; what was pruned is zero.
     """
-    whole: dict[str, Mixing] = {}
+    mixings: dict[str, Mixing] = {}
     for shard in shards:
         graph = shard.graph
         for mixing in graph.mixings:
             block = shard.blocks[mixing.name]
-            if mixing.name not in whole:
-                whole[mixing.name] = _zeros(graph, mixing, block)
-            _add(whole[mixing.name], shard, block)
-    return graph.with_mixings(whole)
+            if mixing.name not in mixings:
+                mixings[mixing.name] = _zeros(graph, mixing, block)
+            _add(mixings[mixing.name], shard, block)
+    return graph.with_mixings(mixings)
 
 
 def _zeros(graph: Network, mixing: Mixing, block: Block) -> Mixing:
@@ -38,17 +38,17 @@ def _zeros(graph: Network, mixing: Mixing, block: Block) -> Mixing:
     return replace(mixing, weights=weights, bias=np.zeros(m, block.bias.dtype))
 
 
-def _add(whole: Mixing, shard: Shard, block: Block) -> None:
-    """Put the part of one worker into its place in ``whole``."""
-    m, n = whole.weights.shape
-    weights = whole.weights.reshape(m, n // whole.taps, whole.taps)
-    rows, columns = (shard.own[shard.graph.space(end).name] for end in (whole.target, whole.source))
+def _add(mixing: Mixing, shard: Shard, block: Block) -> None:
+    """Put the part of one worker into its place in ``mixing``."""
+    m, n = mixing.weights.shape
+    weights = mixing.weights.reshape(m, n // mixing.taps, mixing.taps)
+    rows, columns = (shard.own[shard.graph.space(end).name] for end in (mixing.target, mixing.source))
 
     def add(rows: np.ndarray, columns: np.ndarray, part: np.ndarray) -> None:
-        weights[np.ix_(rows, columns)] += part.reshape(len(rows), len(columns), whole.taps)
+        weights[np.ix_(rows, columns)] += part.reshape(len(rows), len(columns), mixing.taps)
 
     add(rows, columns, block.own_weights)
     # Ghosts are further columns, sums further rows; where they meet, all but one hold a zero.
     add(rows, block.ghost_neurons, block.ghost_weights)
     add(block.sums.sent, columns, block.sum_weights)
-    whole.bias[rows] = block.bias
+    mixing.bias[rows] = block.bias

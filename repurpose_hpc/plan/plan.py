@@ -20,6 +20,7 @@ worker go the ghosts that it has for any of them.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -27,6 +28,7 @@ import numpy as np
 from repurpose_hpc.model.comm_dtype import BYTES, EXACT
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.plan.mapping import FrozenMapping
 
 GHOST = "ghost"
 PARTIAL = "partial"
@@ -39,7 +41,7 @@ EVERYBODY = -1
 
 @dataclass(frozen=True, eq=False)
 class MixingPlan:
-    """How one mixing is spread over the workers.
+    """The spread of one mixing over the workers.
 
     Attributes:
         ghosts: bool, (P, n); see the module.
@@ -51,7 +53,7 @@ class MixingPlan:
 
     @property
     def form(self) -> str:
-        """What it uses: ``GHOST`` (also where nothing is sent), ``PARTIAL`` or ``MIXED``."""
+        """The form that it uses: ``GHOST`` (also where nothing is sent), ``PARTIAL`` or ``MIXED``."""
         if not self.sums.any():
             return GHOST
         return MIXED if self.ghosts.any() else PARTIAL
@@ -82,7 +84,7 @@ def partial_plan(sums: np.ndarray, source_owner: np.ndarray, target_owner: np.nd
 
 
 def allowed(plan: MixingPlan, source_owner: np.ndarray, target_owner: np.ndarray) -> np.ndarray:
-    """The interdependency mask: which weights may be non-zero, bool (m, n).
+    """The interdependency mask: the weights that may be non-zero, bool (m, n).
 
     Weight (i, j), with i owned by q and j by p: if p is q, or ``ghosts[q, j]``, or
     ``sums[p, i]``; if j is of a replicated input, only if ``ghosts[q, j]``.
@@ -99,7 +101,7 @@ def trimmed(
 
     Args:
         plan: allows all ``links``.
-        links: which neurons depend on which, bool (m, n); see ``Mixing.links``.
+        links: the neurons that depend on each other, bool (m, n); see ``Mixing.links``.
         source_owner, target_owner: owners of the two spaces, (n,) and (m,).
     """
     workers = range(len(plan.ghosts))
@@ -111,7 +113,7 @@ def trimmed(
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Owners and interdependency masks of a network.
+    """Owners and interdependency masks of a network; its mappings are copies that cannot be written.
 
     Attributes:
         workers: P.
@@ -119,26 +121,35 @@ class Plan:
         owners: space name -> owner of each neuron, (n,) int32, 0..P-1 (``EVERYBODY``: the
             neurons of a replicated input).
         mixings: mixing name -> its plan.
-        scales: source tensor of a mixing -> the scale of each of its neurons in int8 (see ``model.wire``),
-            (n,) float32; empty where they are not known, as without calibration data.
-        wire: the format in which ghosts travel, for which the weights were adjusted: of ``wire.WIRES``.
+        scales: source tensor of a mixing -> the scale of each of its neurons in int8 (see
+            ``model.comm_dtype``), (n,) float32; empty where they are not known, as without calibration data.
+        comm_dtype: the format in which ghosts travel, for which the weights were adjusted: of
+            ``model.comm_dtype.WIRES``.
     """
 
     workers: int
     input_placement: str
-    owners: dict[str, np.ndarray]
-    mixings: dict[str, MixingPlan]
-    scales: dict[str, np.ndarray] = field(default_factory=dict)
-    wire: str = EXACT
+    owners: Mapping[str, np.ndarray]
+    mixings: Mapping[str, MixingPlan]
+    scales: Mapping[str, np.ndarray] = field(default_factory=dict)
+    comm_dtype: str = EXACT
+
+    def __post_init__(self) -> None:
+        for name in ("owners", "mixings", "scales"):
+            object.__setattr__(self, name, FrozenMapping(getattr(self, name)))
 
     @property
     def has_scales(self) -> bool:
-        """Whether ghosts can travel as int8."""
+        """Ghosts can travel as int8."""
         return bool(self.scales)
 
     def owner(self, network: Network, tensor: str) -> np.ndarray:
         """Owners of the neurons of ``tensor``, (n,)."""
         return self.owners[network.space_of[tensor]]
+
+    def ends(self, network: Network, mixing: Mixing) -> tuple[np.ndarray, np.ndarray]:
+        """Owners of the source, (n,), and of the target, (m,), of ``mixing``."""
+        return self.owner(network, mixing.source), self.owner(network, mixing.target)
 
     def exchanged(self, network: Network, mixing: Mixing) -> np.ndarray:
         """The ghosts whose exchange counts for ``mixing``, bool (P, n).
@@ -168,16 +179,15 @@ class Plan:
         """Values per sample that cross and count for ``mixing``, between workers."""
         return int(self.traffic(network, mixing).sum())
 
-    def bytes_sent(self, network: Network, wire: str) -> int:
-        """Bytes per sample that cross in a run in float32: ghosts as ``wire``, partial sums as they are."""
+    def bytes_sent(self, network: Network, comm_dtype: str) -> int:
+        """Bytes per sample that cross in a run in float32: ghosts in ``comm_dtype``, sums as they are."""
         ghosts = sum(int(self.ghost_traffic(network, mixing).sum()) for mixing in network.mixings)
         sums = sum(int(self.sum_traffic(network, mixing).sum()) for mixing in network.mixings)
-        return ghosts * BYTES[wire] + sums * BYTES[EXACT]
+        return ghosts * BYTES[comm_dtype] + sums * BYTES[EXACT]
 
     def allowed(self, network: Network, mixing: Mixing) -> np.ndarray:
-        """Which neurons may depend on which, bool (m, n); see the function ``allowed``."""
-        ends = (self.owner(network, tensor) for tensor in (mixing.source, mixing.target))
-        return allowed(self.mixings[mixing.name], *ends)
+        """The neurons that may depend on each other, bool (m, n); see the function ``allowed``."""
+        return allowed(self.mixings[mixing.name], *self.ends(network, mixing))
 
     def pruned(self, network: Network) -> Network:
         """``network`` with the weights zero that the plan does not provide for."""
@@ -188,13 +198,13 @@ class Plan:
         return network.with_mixings(mixings)
 
     def arriving(self, network: Network, mixing: Mixing) -> np.ndarray:
-        """Which neurons are ghosts to which, so that they come over the wire, bool (m, n)."""
-        source, target = (self.owner(network, tensor) for tensor in (mixing.source, mixing.target))
+        """The neurons that are ghosts to others, so that they arrive in ``comm_dtype``, bool (m, n)."""
+        source, target = self.ends(network, mixing)
         return self.mixings[mixing.name].ghosts[target] & (source != EVERYBODY)
 
     def holders(self, network: Network, mixing: Mixing) -> np.ndarray:
         """The worker that holds the weights of each pair, (m, n): of the row, or in a sum of the column."""
-        source, target = (self.owner(network, tensor) for tensor in (mixing.source, mixing.target))
+        source, target = self.ends(network, mixing)
         away = (source != target[:, None]) & (source != EVERYBODY)
         return np.where(away & ~self.mixings[mixing.name].ghosts[target], source, target[:, None])
 
@@ -207,7 +217,7 @@ class Plan:
         return np.bincount(np.concatenate(held), minlength=self.workers)
 
     def dense_values(self, network: Network, mixing: Mixing) -> int:
-        """What ``values_sent`` would be if every neuron were sent to every other worker."""
+        """``values_sent`` if every neuron were sent to every other worker."""
         first = next(other for other in network.mixings if other.source == mixing.source)
         if mixing.name != first.name:
             return 0
@@ -215,8 +225,8 @@ class Plan:
         return int(owned) * network.values(mixing.source) * (self.workers - 1)
 
     def identity(self) -> str:
-        """SHA-256 (hex) over owners, masks, wire and scales: shards of one plan carry it."""
-        digest = hashlib.sha256(f"{self.workers} {self.input_placement} {self.wire}".encode())
+        """SHA-256 (hex) over owners, masks, comm dtype and scales: shards of one plan carry it."""
+        digest = hashlib.sha256(f"{self.workers} {self.input_placement} {self.comm_dtype}".encode())
         for name, owner in sorted(self.owners.items()):
             digest.update(name.encode() + owner.tobytes())
         for name, mixing in sorted(self.mixings.items()):
@@ -227,7 +237,7 @@ class Plan:
 
 
 def _count_by_owner(mask: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """How many neurons in the mask of each worker each other worker owns: (P, P) int64, [worker, owner]."""
+    """Neurons in the mask of each worker, counted by their owners: (P, P) int64, [worker, owner]."""
     owned = owner != EVERYBODY
     counts = np.stack([np.bincount(owner[needed & owned], minlength=len(mask)) for needed in mask])
     np.fill_diagonal(counts, 0)
@@ -235,10 +245,10 @@ def _count_by_owner(mask: np.ndarray, owner: np.ndarray) -> np.ndarray:
 
 
 def capacities(neurons: int, part_weights: np.ndarray, imbalance: float = 0.0) -> np.ndarray:
-    """How many neurons each worker may own: its share of ``neurons``, rounded up, or more by ``imbalance``.
+    """The most neurons that each worker may own: its share, rounded up, or more by ``imbalance``.
 
     Args:
-        neurons: how many there are.
+        neurons: of the space.
         part_weights: relative capacities, (P,), >= 0, not all 0.
         imbalance: fraction by which a share may be exceeded, >= 0.
 
@@ -300,25 +310,24 @@ def dense_plan(network: Network, workers: int, input_placement: str, part_weight
     owners = block_owners(network, input_placement, part_weights)
     mixings = {}
     for mixing in network.mixings:
-        ends = [owners[network.space_of[tensor]] for tensor in (mixing.source, mixing.target)]
-        sums = sum(network.size(each.target) for each in network.mixings if each.source == mixing.source)
-        plan = dense_mixing_plan(*ends, sums < network.size(mixing.source), np.arange(workers))
-        mixings[mixing.name] = trimmed(plan, mixing.links, *ends)
+        source, target = (owners[network.space_of[tensor]] for tensor in (mixing.source, mixing.target))
+        sums = sum(network.size(other.target) for other in network.mixings if other.source == mixing.source)
+        plan = dense_mixing_plan(source, target, sums < network.size(mixing.source), workers)
+        mixings[mixing.name] = trimmed(plan, mixing.links, source, target)
     return Plan(workers, input_placement, owners, mixings)
 
 
-def dense_mixing_plan(
-    source: np.ndarray, target: np.ndarray, narrow: bool, workers: np.ndarray
-) -> MixingPlan:
-    """Everything to everybody; workers without neurons on the receiving or sending side take no part.
+def dense_mixing_plan(source: np.ndarray, target: np.ndarray, narrow: bool, workers: int) -> MixingPlan:
+    """Send everything to everybody; workers without neurons on the receiving or sending side take no part.
 
     Args:
         source, target: owners of the two spaces, (n,) and (m,).
-        narrow: whether sums are fewer values than ghosts.
-        workers: 0..P-1.
+        narrow: sums are fewer values than ghosts.
+        workers: P.
     """
+    numbers = np.arange(workers)
     if narrow and not (source == EVERYBODY).any():
-        sums = np.isin(workers, source)[:, None] & np.ones(len(target), bool)
+        sums = np.isin(numbers, source)[:, None] & np.ones(len(target), bool)
         return partial_plan(sums, source, target)
-    ghosts = np.isin(workers, target)[:, None] & np.ones(len(source), bool)
+    ghosts = np.isin(numbers, target)[:, None] & np.ones(len(source), bool)
     return ghost_plan(ghosts, source, target)

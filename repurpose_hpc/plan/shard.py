@@ -6,6 +6,7 @@ receives from p are the same neurons in the same, ascending, order.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +18,7 @@ from repurpose_hpc.plan.plan import EVERYBODY, Plan
 
 @dataclass(frozen=True, eq=False)
 class Lists:
-    """What one worker exchanges with others for a mixing: ghost neurons, or partial sums of neurons.
+    """Send and receive lists of one worker for a mixing: of ghost neurons, or of partial sums of neurons.
 
     Attributes:
         sent: neurons sent, ascending for each receiver; int64.
@@ -65,7 +66,7 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """What one worker runs.
+    """The part of a network that one worker runs.
 
     Attributes:
         worker, workers: q and P.
@@ -74,16 +75,16 @@ class Shard:
             input those that it needs.
         blocks: mixing name -> the worker's part.
         plan_identity: ``Plan.identity`` of the plan it belongs to.
-        wire: ``Plan.wire``.
+        comm_dtype: ``Plan.comm_dtype``.
     """
 
     worker: int
     workers: int
     graph: Network
     own: dict[str, np.ndarray]
-    blocks: dict[str, Block]
+    blocks: Mapping[str, Block]
     plan_identity: str
-    wire: str
+    comm_dtype: str
 
 
 def make_shard(network: Network, plan: Plan, worker: int, dtype: type = np.float32) -> Shard:
@@ -105,7 +106,7 @@ def make_shard(network: Network, plan: Plan, worker: int, dtype: type = np.float
             mixing.name: _make_block(network, plan, mixing, own, worker, dtype) for mixing in network.mixings
         },
         plan_identity=plan.identity(),
-        wire=plan.wire,
+        comm_dtype=plan.comm_dtype,
     )
 
 
@@ -126,9 +127,9 @@ def _held(network: Network, plan: Plan, worker: int) -> dict[str, np.ndarray]:
             if part in network.input_spaces:
                 index = network.neurons_in(mixing.source, part)[used]
                 needed[part][index[index >= 0]] = True
-    wanted = network.derive(needed)
+    read = network.derive(needed)
     return {
-        name: np.flatnonzero((owner == worker) | ((owner == EVERYBODY) & wanted[name]))
+        name: np.flatnonzero((owner == worker) | ((owner == EVERYBODY) & read[name]))
         for name, owner in plan.owners.items()
     }
 
@@ -136,7 +137,7 @@ def _held(network: Network, plan: Plan, worker: int) -> dict[str, np.ndarray]:
 def _make_block(
     network: Network, plan: Plan, mixing: Mixing, own: dict[str, np.ndarray], worker: int, dtype: type
 ) -> Block:
-    source_owner, target_owner = (plan.owner(network, tensor) for tensor in (mixing.source, mixing.target))
+    source_owner, target_owner = plan.ends(network, mixing)
     columns, rows = (own[network.space_of[tensor]] for tensor in (mixing.source, mixing.target))
     masks, exchanged = plan.mixings[mixing.name], plan.exchanged(network, mixing)
     # The owner of a ghost sends it, the owner of a sum receives it.
@@ -177,7 +178,7 @@ def _fetched(mask: np.ndarray, owner: np.ndarray, worker: int) -> tuple[np.ndarr
 
 def _served(mask: np.ndarray, owner: np.ndarray, worker: int) -> tuple[np.ndarray, np.ndarray]:
     """Neurons that ``worker`` owns in the masks of others, and whose mask, by (other, neuron)."""
-    wanted = mask & (owner == worker)
-    wanted[worker] = False
-    others, neurons = np.nonzero(wanted)
+    served = mask & (owner == worker)
+    served[worker] = False
+    others, neurons = np.nonzero(served)
     return neurons, others.astype(np.int32)

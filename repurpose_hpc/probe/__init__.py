@@ -1,4 +1,4 @@
-"""How fast this machine is: its links and its kernels, for forecasts.
+"""Measurements of this machine, its links and its kernels, for forecasts.
 
 May import runtime and all that it imports.
 """

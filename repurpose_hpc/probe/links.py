@@ -1,4 +1,4 @@
-"""What links cost, measured with the collective that programs use, and how fast the ranks of a node compute.
+"""Costs of links, measured with the collective that programs use, and rates of the ranks of a node.
 
 *Links.*  Two ranks exchange with each other by MPI_Ialltoallv, again and again, while the others wait.  With
 nothing to send that takes the calls; a message more takes o twice and L; many bytes take G each, in both
@@ -20,9 +20,10 @@ from mpi4py import MPI
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.probe import rates as kernel_rates
 from repurpose_hpc.runtime.buffers import Part
+from repurpose_hpc.runtime.calls import Call
 from repurpose_hpc.runtime.exchange.exchange import Exchange
-from repurpose_hpc.runtime.exchange.transports.table import DEFAULT_WAY
-from repurpose_hpc.runtime.lowering.blocks import Call
+from repurpose_hpc.runtime.exchange.transport import TRANSPORTS
+from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
 
 # Values of the messages that give G, smallest and largest; and the longest that one of them may take.
 FEW_VALUES, MANY_VALUES, MOST_SECONDS = 1 << 10, 1 << 18, 0.05
@@ -78,13 +79,13 @@ def measure_link(comm: MPI.Comm, partner: int) -> dict[str, float]:
 
 
 def faster(once: dict[str, float], again: dict[str, float]) -> dict[str, float]:
-    """What is better of two measurements of a link."""
+    """The better values of two measurements of a link."""
     high = ("gb_per_s", "overlap")
     return {key: (max if key in high else min)(once[key], again[key]) for key in once}
 
 
 def rank_seconds() -> float:
-    """What an exchange takes longer for every rank in its lists of counts and displacements."""
+    """Seconds that an exchange takes longer for every rank in its lists of counts and displacements."""
 
     def convert(length: int) -> Callable[[], None]:
         lists = [1] * length, list(range(length))
@@ -122,7 +123,7 @@ def _rates(rows: Sequence[int], columns: Sequence[int], gflops: list[list[float]
 
 
 def _measure_pair(pair: MPI.Comm) -> dict[str, float]:
-    """What ``measure_link`` returns; collective over the two ranks."""
+    """Values of ``measure_link``; collective over the two ranks."""
     nothing, one, few = (_Exchanging(pair, values) for values in (0, 1, FEW_VALUES))
     many, burst = _largest(pair), _Burst(pair)
     measures = [each.once for each in (nothing, one, few, many)]
@@ -150,13 +151,12 @@ class _Exchanging:
         counts = np.zeros(2, np.int64)
         counts[1 - pair.rank] = values
         self.bytes = 4 * values
-        self.exchange = Exchange(pair, counts, counts, 1, np.dtype(np.float32))
-        carrier = self.exchange.carrier(DEFAULT_WAY, Part(1))
-        ((self._post,), (self._wait,)) = carrier.post, carrier.wait
-        self._kept = carrier
+        self.exchange = Exchange(counts, counts, 1, np.dtype(np.float32))
+        self._request = TRANSPORTS[DEFAULT_TRANSPORT]([self.exchange], pair).request(self.exchange, Part(1))
+        ((self._post,), (self._wait,)) = self._request.post, self._request.wait
 
     def once(self) -> float:
-        """Of one of several exchanges in a row, which keep the ranks in step."""
+        """Seconds of one of several exchanges in a row, which keep the ranks in step."""
         began = perf_counter()
         for _ in range(IN_A_ROW):
             _make(self._post)
@@ -164,7 +164,7 @@ class _Exchanging:
         return (perf_counter() - began) / IN_A_ROW
 
     def posting(self) -> float:
-        """Of posting alone."""
+        """Seconds of posting alone."""
         began = perf_counter()
         _make(self._post)
         took = perf_counter() - began
@@ -172,7 +172,7 @@ class _Exchanging:
         return took
 
     def beside(self, length: float) -> float:
-        """Of an exchange with a computation of ``length`` seconds in between."""
+        """Seconds of an exchange with a computation of ``length`` seconds in between."""
         began = perf_counter()
         _make(self._post)
         computed = perf_counter() + length
@@ -214,7 +214,7 @@ class _Burst:
 
 
 def _largest(pair: MPI.Comm) -> _Exchanging:
-    """As many values as the link carries in MOST_SECONDS, up to MANY_VALUES."""
+    """Exchange of as many values as the link carries in MOST_SECONDS, up to MANY_VALUES."""
     values, slow = FEW_VALUES, False
     while values < MANY_VALUES and not slow:
         values *= 4

@@ -1,4 +1,4 @@
-"""How fast this machine computes: products as a program does them, by rows and columns, and reading weights.
+"""Rates at which this machine computes products, by rows and columns, and reads weights.
 
 Of several repeats the fastest counts: what disturbs a measurement makes it longer.
 """
@@ -11,17 +11,11 @@ from time import perf_counter
 
 import numpy as np
 
-from repurpose_hpc.kernels import max_pool
+from repurpose_hpc.kernels import Window2D, max_pool
 from repurpose_hpc.model.operations import Window
 from repurpose_hpc.runtime.buffers import Scratch
-from repurpose_hpc.runtime.lowering.blocks import (
-    COMPUTE,
-    NO_ACTIVATION,
-    Call,
-    CsrProduct,
-    DenseProduct,
-    Product,
-)
+from repurpose_hpc.runtime.calls import COMPUTE, Call
+from repurpose_hpc.runtime.lowering.blocks import NO_ACTIVATION, CsrProduct, DenseProduct, Product
 from repurpose_hpc.runtime.lowering.convolution import Direct, Patches, Pointwise
 
 ROWS = (1, 4, 16, 64, 256)
@@ -44,7 +38,8 @@ SECONDS, REPEATS = 5e-4, 7
 
 def fastest(function: Callable[[], object]) -> float:
     """Seconds of one call, the least of several repeats."""
-    loops, times = 1, []
+    loops = 1
+    times: list[float] = []
     while len(times) < REPEATS:
         began = perf_counter()
         for _ in range(loops):
@@ -84,7 +79,7 @@ def convolution_table() -> list[list[float]]:
 
 
 def window_seconds() -> float:
-    """Of a row that a pooling makes, for each entry of its window; the median over maps of several sizes."""
+    """Seconds of a row of a pooling, per entry of its window; the median over maps of several sizes."""
     return float(np.median([_pooling_seconds(side) for side in MAP_SIDES]))
 
 
@@ -105,17 +100,20 @@ def reading_rates(call_seconds: float, before: Callable[[], object]) -> list[flo
 
 
 def call_and_value(rest: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """What ``dense_table`` found beside the rates, as seconds of a call and of each result."""
-    rest = np.array(rest)
+    """Seconds of a call and of each result, from what ``dense_table`` found beside the rates."""
+    seconds = np.array(rest)
     results = np.multiply.outer(ROWS, COLUMNS)
     small, large = results <= 16, results >= 4096
-    call = float(np.median(rest[small]))
-    return call, float(np.median((rest[large] - call).clip(0) / results[large]))
+    call = float(np.median(seconds[small]))
+    return call, float(np.median((seconds[large] - call).clip(0) / results[large]))
 
 
-def _table(rows: Sequence[int], columns: Sequence[int], measure: Callable) -> tuple[list, list]:
+def _table(
+    rows: Sequence[int], columns: Sequence[int], measure: Callable[[int, int], tuple[float, float]]
+) -> tuple[list[list[float]], list[list[float]]]:
     measured = [[measure(m, c) for c in columns] for m in rows]
-    return tuple([[entry[part] for entry in row] for row in measured] for part in (0, 1))
+    rates, rest = ([[entry[part] for entry in row] for row in measured] for part in (0, 1))
+    return rates, rest
 
 
 def _of_depth(seconds: Callable[[int], float], depths: tuple[int, int], flops: float) -> tuple[float, float]:
@@ -159,7 +157,7 @@ def _map_seconds(rows: int, side: int, channels: int) -> float:
 def _pooling_seconds(side: int) -> float:
     maps, half = _random(16 * side, side).reshape(16, 1, side, side), side // 2
     out = np.empty((16, 1, half, half), np.float32)
-    call = (COMPUTE, max_pool, (maps, (2, 2), (2, 2), (1, 1), (0, 0), out))
+    call = (COMPUTE, max_pool, (maps, Window2D((2, 2), (2, 2), (1, 1), (0, 0)), out))
     return fastest(partial(_run, [call])) / (16 * half * 4)
 
 
@@ -176,7 +174,7 @@ def _reading_calls(size: int) -> list[Call]:
 
 
 def _run(calls: list[Call]) -> None:
-    """As ``Program.forward`` runs them."""
+    """Run calls as ``Program.forward`` does."""
     seconds = {phase: 0.0 for phase, _, _ in calls}
     began = perf_counter()
     for phase, function, arguments in calls:

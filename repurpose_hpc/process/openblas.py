@@ -6,6 +6,7 @@ import ctypes
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ _MAPS = Path("/proc/self/maps")
 
 
 @cache
-def function(name: str) -> ctypes._CFuncPtr | None:
+def function(name: str) -> Any:
     """A function of the library, under whatever name its build has; None: NumPy uses another library.
 
     Args:
@@ -34,7 +35,7 @@ def function(name: str) -> ctypes._CFuncPtr | None:
 
 
 def core_name() -> str:
-    """What the library takes the processor for, for instance ``SkylakeX``; "": NumPy uses another one."""
+    """Processor that the library believes in, for instance ``SkylakeX``; "": NumPy uses another one."""
     get = function("openblas_get_corename")
     if get is None:
         return ""
@@ -49,6 +50,6 @@ def threads(number: int) -> AbstractContextManager[None]:
         RuntimeError: NumPy uses another library.
     """
     read, write = (function(f"openblas_{verb}_num_threads") for verb in ("get", "set"))
-    if write is None:
+    if read is None or write is None:
         raise RuntimeError("expected NumPy with OpenBLAS, whose threads can be set, found another library")
     return held(number, read, write)

@@ -1,4 +1,4 @@
-"""What the operating system knows of this process (Linux)."""
+"""Knowledge of the operating system about this process (Linux)."""
 
 from __future__ import annotations
 

@@ -1,43 +1,17 @@
-"""The report of a run: one dictionary, printed as a summary and written as JSON.
-
-Keys of ``infer``.  Of the job: ``ranks``, ``workers``, ``samples``, ``batch_size``, ``dtype``, ``wire``,
-``weights_dtype``, ``exchange``, ``micro_batches``, ``input_placement``, ``threads_per_rank``,
-``blas_threads`` (what the environment says), ``shards``, ``cached``, ``output``.
-With ``--exchange auto``: ``exchange_us``, the latency by way.
-
-Communication between ranks, counted from what was sent: ``values_sent`` and
-``bytes_sent`` (per sample), ``messages`` (per forward of a batch), ``dense_values`` (per sample,
-the same network on the same ranks with nothing pruned), ``comm_fraction``.  With ``--exchange sparse``:
-``sent_bytes_per_sample``, what was left of ``bytes_sent`` without zeros, the mean over the samples streamed.
-
-Weights: ``weights`` (of the dense network), ``weights_kept``, ``load`` (weights of each rank),
-``load_share``, ``formats`` (layer -> blocks per format).
-
-With labels: ``accuracy``, and ``reference_accuracy`` of the network before restructuring where that is
-known.  With ``--verify``: ``max_abs_difference``, ``relative_difference``.  With ``--certify``:
-``certified``, the share of samples whose class provably is that of the original network.
-
-Unless ``--repeat 0``, for the first batch: ``latency_us`` {median, p10, p90}, ``phases_us`` (medians
-on the slowest rank), ``single_process_latency_us``, ``speedup`` (below 1: one process is faster).
-
-Of the whole run: ``throughput`` (samples per second), ``seconds`` by phase, the maximum over
-the ranks; among them ``import`` (from the start of the process until MPI and all modules are there) and
-``jit``.  With ``--resume``: ``resumed_samples``, which an earlier run had finished.
-
-What it asked for, the maximum over the ranks: ``first_result_seconds``, from the start of the process to the
-end of its first forward, imports and JIT included; ``peak_memory_mib``, resident.  The root needs memory
-for the whole network, unless ``--repeat 0`` and neither ``--verify`` nor ``--certify`` ask for it.
-"""
+"""Reports for people, and as JSON for scripts; ``report.schema`` says what is in them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
 from repurpose_hpc.io.atomic import write_text
+from repurpose_hpc.report.schema import InferReport, Latency, RestructureReport
 
 
-def write(path: Path, result: dict) -> None:
+def write(path: Path, result: Mapping[str, object]) -> None:
     """Write ``result`` as JSON; ``path`` appears when it is complete.
 
     Raises:
@@ -46,10 +20,11 @@ def write(path: Path, result: dict) -> None:
     write_text(path, json.dumps(result, indent=2) + "\n")
 
 
-def render(result: dict) -> str:
-    """The summary for people, several lines."""
+def render(result: Mapping[str, Any]) -> str:
+    """The report of ``infer`` for people, several lines."""
     sections = (_job, _quality, _communication, _weights, _latency, _seconds)
-    lines = [line for section in sections for line in section(result)]
+    report = cast(InferReport, result)
+    lines = [line for section in sections for line in section(report)]
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines)
 
@@ -57,7 +32,7 @@ def render(result: dict) -> str:
 Lines = list[tuple[str, str]]
 
 
-def _job(r: dict) -> Lines:
+def _job(r: InferReport) -> Lines:
     lines = [
         ("ranks", f"{r['ranks']}{_threads(r)}, {r['workers']} workers"),
         (
@@ -71,33 +46,33 @@ def _job(r: dict) -> Lines:
     return [*lines, ("output", r["output"])] if r["output"] else lines
 
 
-def _exchange(r: dict) -> str:
-    """The way taken, and what was measured of all if it was chosen by that."""
-    tried = ", ".join(f"{way} {us:.0f}" for way, us in r.get("exchange_us", {}).items())
+def _exchange(r: InferReport) -> str:
+    """The transport taken, and what was measured of all if it was chosen by that."""
+    tried = ", ".join(f"{name} {us:.0f}" for name, us in r.get("exchange_us", {}).items())
     return r["exchange"] + (f", the fastest; microseconds: {tried}" if tried else "")
 
 
-def _threads(r: dict) -> str:
+def _threads(r: InferReport) -> str:
     if r["threads_per_rank"] > 1:
         return f" with {r['threads_per_rank']} threads each"
     return f" (BLAS threads per rank: {r['blas_threads']})"
 
 
-def _batch(r: dict) -> str:
+def _batch(r: InferReport) -> str:
     parts = f" in {r['micro_batches']} parts" if r["micro_batches"] > 1 else ""
     return f"{r['batch_size']}{parts}"
 
 
-def _formats(r: dict) -> str:
-    """How weights are kept and ghosts travel."""
-    return f", weights {r['weights_dtype']}, wire {r['wire']}"
+def _formats(r: InferReport) -> str:
+    """Formats of weights in memory and of ghosts on their way."""
+    return f", weights {r['weights_dtype']}, comm dtype {r['comm_dtype']}"
 
 
-def _resumed(r: dict) -> str:
+def _resumed(r: InferReport) -> str:
     return f"; {r['resumed_samples']} of them from an earlier run" if r.get("resumed_samples") else ""
 
 
-def _quality(r: dict) -> Lines:
+def _quality(r: InferReport) -> Lines:
     lines = []
     if "accuracy" in r:
         original = f", original {r['reference_accuracy']:.4f}" if "reference_accuracy" in r else ""
@@ -110,7 +85,7 @@ def _quality(r: dict) -> Lines:
     return lines
 
 
-def _communication(r: dict) -> Lines:
+def _communication(r: InferReport) -> Lines:
     sent, dense = r["values_sent"], r["dense_values"]
     return [
         ("values sent", f"{sent:,} per sample of {dense:,} dense ({r['comm_fraction']:.2%})"),
@@ -118,13 +93,13 @@ def _communication(r: dict) -> Lines:
     ]
 
 
-def _without_zeros(r: dict) -> str:
+def _without_zeros(r: InferReport) -> str:
     if "sent_bytes_per_sample" not in r:
         return ""
     return f"; without zeros {r['sent_bytes_per_sample']:,.0f} on average"
 
 
-def _weights(r: dict) -> Lines:
+def _weights(r: InferReport) -> Lines:
     kept = r["weights_kept"] / r["weights"]
     shares = " ".join(f"{share:.1%}" for share in r["load_share"])
     formats = "; ".join(
@@ -138,7 +113,7 @@ def _weights(r: dict) -> Lines:
     ]
 
 
-def _latency(r: dict) -> Lines:
+def _latency(r: InferReport) -> Lines:
     if "latency_us" not in r:
         return []
     phases = ", ".join(f"{phase} {us:,.0f}" for phase, us in r["phases_us"].items())
@@ -149,12 +124,12 @@ def _latency(r: dict) -> Lines:
     ]
 
 
-def _seconds(r: dict) -> Lines:
+def _seconds(r: InferReport) -> Lines:
     seconds = ", ".join(f"{phase} {value:.2f}" for phase, value in r["seconds"].items())
     return [*_start(r), ("throughput", f"{r['throughput']:,.0f} samples/s"), ("seconds", seconds)]
 
 
-def _start(r: dict) -> Lines:
+def _start(r: InferReport) -> Lines:
     """The way to the first result, and the memory."""
     lines = [("peak memory", f"{r['peak_memory_mib']:,.0f} MiB on the rank that needed most")]
     if "first_result_seconds" not in r:
@@ -164,13 +139,66 @@ def _start(r: dict) -> Lines:
     return [("first result", text), *lines]
 
 
-def _spread(us: dict[str, float]) -> str:
+def _spread(us: Latency) -> str:
     return f"{us['median']:,.0f} us median ({us['p10']:,.0f} to {us['p90']:,.0f}, 10th to 90th percentile)"
 
 
-def _verdict(r: dict) -> str:
+def _verdict(r: InferReport) -> str:
     if r["ranks"] == 1:
         return "the run is a single process"
     if r["speedup"] >= 1:
         return f"{r['ranks']} ranks are {r['speedup']:.2f} times faster"
     return f"ONE PROCESS IS FASTER, {1 / r['speedup']:.2f} times, than {r['ranks']} ranks"
+
+
+def render_restructured(result: Mapping[str, Any]) -> str:
+    """The report of ``restructure`` for people, several lines."""
+    report = cast(RestructureReport, result)
+    width = max(len(layer["name"]) for layer in report["layers"])
+    lines = [
+        f"{layer['name']:<{width}} {layer['inputs']:>6} -> {layer['outputs']:<6} {layer['form']:<8}"
+        f"{layer['values_sent']:>8,} of {layer['dense_values']:>9,} values sent, "
+        f"relative error {layer['relative_error']:.4f}"
+        for layer in report["layers"]
+    ]
+    lines.append(
+        f"{report['workers']} workers, input {report['input_placement']}: {report['values_sent']:,} of "
+        f"{report['dense_values']:,} values sent per sample ({report['comm_fraction']:.2%}), "
+        f"{report['weights_kept']:,} of {report['weights']:,} weights kept"
+    )
+    lines.append(f"comm dtype {report['comm_dtype']}: {report['bytes_per_sample']:,} bytes per sample")
+    lines.append("weights of the workers: " + " ".join(f"{held:,}" for held in report["weights_of_workers"]))
+    if "link_cost" in report:
+        lines.append(f"cost of the links used: {report['link_cost']:,.1f} per sample")
+    lines.append(
+        f"on the calibration data: output error {report['output_error']:.4f} "
+        f"({_bound_summary(report['bound'])}), same class for {report['agreement']:.2%}"
+    )
+    if "accuracy" in report:
+        lines[-1] += f", accuracy {report['accuracy']:.4f} (original {report['reference_accuracy']:.4f})"
+    lines += _promise_summary(report)
+    lines.append(f"{report['seconds']:.1f} s; shards in {report['shards']}")
+    return "\n".join(lines)
+
+
+def _bound_summary(bound: float | None) -> str:
+    return "no bound" if bound is None else f"bound {bound:.4g}"
+
+
+def _promise_summary(report: RestructureReport) -> list[str]:
+    if "trials" not in report:
+        return []
+    if "accuracy_drop" in report:
+        found = (
+            f"accuracy drop {report['accuracy_drop']:.2f} points "
+            f"(95 % confidence: at most {report['accuracy_drop_bound']:.2f})"
+        )
+    else:
+        found = (
+            f"output error {report['output_error_held_out']:.4f}, "
+            f"same class for {report['agreement_held_out']:.2%}"
+        )
+    return [
+        f"on {report['held_out_samples']:,} held-out samples: {found}; budget {report['comm_budget']:.4g}, "
+        f"the smallest of {report['trials']} tried that was enough"
+    ]

@@ -1,1 +1,4 @@
-"""assign + eliminate + adjust: from a trained network to one whose workers hardly need each other."""
+"""How a network is cut: assign, eliminate, adjust, in the steps of docs/method.md (``driver``).
+
+May import plan, model, mpi, process, io, errors and kernels; never runtime.
+"""

@@ -1,6 +1,8 @@
 """Restructure a network: ``python -m repurpose_hpc.restructure MODEL --calibration DATA --out DIR``."""
 
-from repurpose_hpc.commands.restructure import main
+import sys
+
+from repurpose_hpc.commands.start import start
 
 if __name__ == "__main__":
-    main()
+    start("restructure", sys.argv[1:])

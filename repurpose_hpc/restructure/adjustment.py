@@ -1,10 +1,10 @@
-"""Step 4: the weights on a fixed mask.
+"""Steps 4.2 and 4.3: the weights on a fixed mask.
 
-First every row by itself: the exact least-squares weights on its support.  Then the rows together
+First row by row: the exact least-squares weights of every row on its support.  Then the rows together
 (``compensate``): what one worker cannot compute, the others make up for as far as the output sees it.
 
-Where the wire rounds ghosts, its noise N is part of the problem (``restructure.wire``): it adds N_ij Ŵ_ij²
-to the error of row i, so that rows lean less on ghosts that arrive badly.
+Where ghosts arrive rounded, the noise N is part of the problem (``calibration.comm_dtype``): it adds
+N_ij Ŵ_ij² to the error of row i, so that rows lean less on ghosts that arrive badly.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.restructure.calibration.comm_dtype import measure_noise
 from repurpose_hpc.restructure.calibration.moments import Moments
-from repurpose_hpc.restructure.support.elimination import columns
+from repurpose_hpc.restructure.context import Context
+from repurpose_hpc.restructure.decisions import Decisions
+from repurpose_hpc.restructure.method import DATA, Gram
+from repurpose_hpc.restructure.support.elimination import columns, row_groups
+from repurpose_hpc.restructure.support.problem import Problem
 from repurpose_hpc.restructure.team import Team
 
 # Weight of staying near the original y, relative to the mean of the metric's diagonal; chosen on
 # held-out calibration data, see docs/method.md.
 TRUST = 2.0
-# Passes over all workers; later ones change little.
-SWEEPS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,17 +46,29 @@ class RowGroup:
     factor: tuple[np.ndarray, bool]
 
 
-def row_groups(mask: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Rows of ``mask``, bool (m, n), that are alike: (rows, columns that they may use, at least one)."""
-    # Packed, since sorting rows takes time for each of their bytes.
-    packed = np.packbits(mask, axis=1)
-    _, first, group = np.unique(packed, axis=0, return_index=True, return_inverse=True)
-    group = group.ravel()
-    return [
-        (np.flatnonzero(group == number), np.flatnonzero(mask[row]))
-        for number, row in enumerate(first)
-        if mask[row].any()
-    ]
+def adjust_mixing(
+    context: Context, decisions: Decisions, mixing: Mixing, problem: Problem, mask: np.ndarray
+) -> Mixing:
+    """Final weights and bias of a mixing on its mask; collective.
+
+    Where nothing has been eliminated so far, the original weights are kept bit for bit.
+
+    Args:
+        context, decisions: of the run; the mixing is planned.
+        mixing: the original.
+        problem: it, with the moments that errors were judged by.
+        mask: as of ``adjust``.
+    """
+    method = context.method
+    if not method.refit or (decisions.exact and np.array_equal(mask, mixing.links)):
+        return prune(mixing, mask)
+    noise = None
+    if context.rounds(mixing, decisions):
+        noise = measure_noise(context.propagation, mixing, context.current(decisions))
+    judged_by_what_arrives = method.gram is Gram.MEASURED
+    moments = problem.moments if judged_by_what_arrives else context.moments(mixing, decisions)
+    root = context.statistics.roots[mixing.name] if method.compensation else None
+    return adjust(mixing, moments, mask, root, context.team, noise, method.compensation)
 
 
 def adjust(
@@ -63,18 +78,21 @@ def adjust(
     root: np.ndarray | None,
     team: Team,
     noise: np.ndarray | None = None,
+    passes: int = DATA.compensation,
 ) -> Mixing:
     """The best weights and bias on the mask, float64; collective.
 
     Args:
         mixing: the original.
         moments: of the mixing as it will run.
-        mask: which neurons depend on which, bool (m, n), or which weights may be non-zero, bool (m, n k).
+        mask: the neurons that depend on each other, bool (m, n), or the weights that may be non-zero,
+            bool (m, n k).
         root: of the metric, L (k, m) with M = Lᵀ L, for compensation between rows; None: every row by
             itself, at whose result the gradient Ŵ H + N ∘ Ŵ − R is zero on the mask.
         team: shares the work.
         noise: N, (m, n k): what is added to the mean square of each input on its way to each row, the
             same for a column wherever it is not 0; None: nothing.
+        passes: over all groups of rows, for compensation.
     """
     mask = _weight_mask(mixing, mask)
     groups = _groups(mask, noise)
@@ -83,12 +101,14 @@ def adjust(
     for group, solution in solved:
         weights[np.ix_(group.rows, group.S)] = solution
     if root is not None and len(solved) > 1:
-        compensate(weights, moments, root, [group for group, _ in solved])
+        compensate(weights, moments, root, [group for group, _ in solved], passes)
     bias = moments.mean_y - weights @ moments.mean_x
     return replace(mixing, weights=weights, bias=bias)
 
 
-def compensate(weights: np.ndarray, moments: Moments, L: np.ndarray, groups: list[RowGroup]) -> None:
+def compensate(
+    weights: np.ndarray, moments: Moments, L: np.ndarray, groups: list[RowGroup], passes: int
+) -> None:
     """Lower tr (Ŵ − Wt) H (Ŵ − Wt)ᵀ (M + τ I) over the weights on the mask, in place.
 
     M, the metric, ties the rows together: an error of one row is made good by others that lead to the same
@@ -103,6 +123,7 @@ def compensate(weights: np.ndarray, moments: Moments, L: np.ndarray, groups: lis
         moments: of the mixing.
         L: root of the metric, (k, m) with M = Lᵀ L.
         groups: all rows.
+        passes: over the groups; later ones change little.
     """
     H, R = moments.H, moments.R
     tau = TRUST * np.vdot(L, L) / L.shape[1]
@@ -112,16 +133,16 @@ def compensate(weights: np.ndarray, moments: Moments, L: np.ndarray, groups: lis
     lack, noisy = L @ (R - weights @ H), np.zeros((len(L), len(H)))
     for group in groups:
         noisy[:, group.S] += (L[:, group.rows] @ weights[np.ix_(group.rows, group.S)]) * group.noise
-    for _ in range(SWEEPS):
+    for _ in range(passes):
         for group in groups:
             rows, S = group.rows, group.S
             L_rows, here = L[:, rows], np.ix_(rows, S)
             own_lack = R[here] - weights[here] @ H[np.ix_(S, S)] - weights[here] * group.noise
             felt = lack[:, S] - np.where(group.noise > 0, noisy[:, S], 0)
-            wanted = np.linalg.solve(
+            pull = np.linalg.solve(
                 L_rows.T @ L_rows + tau * np.eye(len(rows)), L_rows.T @ felt + tau * own_lack
             )
-            change = cho_solve(group.factor, wanted.T).T
+            change = cho_solve(group.factor, pull.T).T
             weights[here] += change
             seen = L_rows @ change
             lack -= seen @ H[S]

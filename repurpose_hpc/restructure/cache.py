@@ -14,14 +14,14 @@ from repurpose_hpc import __version__
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.plan.files.store import FORMAT_VERSION, read_plan
+from repurpose_hpc.plan.files.store import FORMAT_VERSION, open_plan
 from repurpose_hpc.restructure.options import Options
 
 
 def look_up(
     network: Network, calibration: Samples | None, options: Options, dtype: np.dtype
 ) -> tuple[Path, bool]:
-    """Where the cache has, or should have, the shards of ``network``.
+    """Look for the shards of ``network`` in the cache.
 
     Args:
         network: trained.
@@ -30,7 +30,7 @@ def look_up(
         dtype: of the weights in the shards.
 
     Returns:
-        the directory of the plan, and whether it is there and usable.
+        the directory that has, or should have, the plan, and True if it is there and usable.
 
     Raises:
         UserError: the calibration data cannot be read.
@@ -62,9 +62,9 @@ def _key(network: Network, calibration: Samples | None, options: Options, dtype:
 
 
 def _is_usable(directory: Path) -> bool:
-    """Whether a plan is there and readable; a damaged one is made anew."""
+    """True if a plan is there and readable; a damaged one is made anew."""
     try:
-        read_plan(directory)
+        open_plan(directory)
     except UserError:
         return False
     return True

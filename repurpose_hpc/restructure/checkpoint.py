@@ -1,8 +1,10 @@
-"""What an interrupted restructuring had finished, kept on disk until it is complete.
+"""Decisions of an interrupted restructuring, kept on disk until it is complete.
 
-One ``.npz`` for each mixing, written when the mixing is done, in a directory whose name says what the run
-depends on: a run with the same model, data and options goes on after the last of them, any other
-starts anew.  The result is the same, bit for bit.
+The directory's name says what the run depends on: a run with the same model, data and options goes on
+after the last finished mixing, any other begins anew.  The result is the same, bit for bit.
+
+``decisions.npz`` holds all but the weights and is replaced after every mixing; the weights of each finished
+mixing have a file of their own, written before it.
 """
 
 from __future__ import annotations
@@ -11,16 +13,26 @@ import hashlib
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from repurpose_hpc.io.atomic import temporary_name, writing
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.plan.plan import MixingPlan
+from repurpose_hpc.restructure.decisions import Decisions
+
+# Another layout of the files makes another directory: what it does not know is begun anew.
+LAYOUT = 2
+
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 class Checkpoint:
-    """The finished mixings of one run.
+    """The decisions of one run.
 
     Args:
         directory: of all runs for one output; made when first needed.
@@ -28,24 +40,37 @@ class Checkpoint:
     """
 
     def __init__(self, directory: Path, parts: Mapping[str, object]) -> None:
-        key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-        self.directory = directory / key
+        key = hashlib.sha256(json.dumps({**parts, "layout": LAYOUT}, sort_keys=True).encode()).hexdigest()
+        self.directory = directory / key[:16]
+        # Mixings whose weights are known to be on disk.
+        self._saved: set[str] = set()
 
-    def load(self, name: str) -> dict[str, np.ndarray] | None:
-        """What was saved for mixing ``name``; None if nothing was, or it is damaged."""
+    def load(self, network: Network) -> Decisions | None:
+        """The decisions that were saved; None if none were, or they are damaged.
+
+        Args:
+            network: as it was trained.
+        """
         try:
-            with np.load(self._path(name), allow_pickle=False) as arrays:
-                return dict(arrays)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+            decisions = _decisions(_read(self._path()), lambda name: _read(self._path(name)), network)
+        except _UNREADABLE:
             return None
+        self._saved = {*decisions.finished}
+        return decisions
 
-    def save(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """Save the arrays of a finished mixing.
+    def save(self, decisions: Decisions) -> None:
+        """Save decisions; weights that were saved before are not written again.
 
         Raises:
             UserError: they cannot be written.
         """
-        path = self._path(name)
+        for name, mixing in decisions.finished.items():
+            if name not in self._saved:
+                self._write(self._path(name), {"weights": mixing.weights, "bias": mixing.bias})
+                self._saved.add(name)
+        self._write(self._path(), _arrays(decisions))
+
+    def _write(self, path: Path, arrays: dict[str, Any]) -> None:
         with writing(path):
             self.directory.mkdir(parents=True, exist_ok=True)
             temporary = temporary_name(path, 0)
@@ -53,5 +78,64 @@ class Checkpoint:
                 np.savez(file, **arrays)
             temporary.replace(path)
 
-    def _path(self, name: str) -> Path:
-        return self.directory / (hashlib.sha256(name.encode()).hexdigest()[:16] + ".npz")
+    def _path(self, mixing: str | None = None) -> Path:
+        """The file of the weights of a mixing, or of all else."""
+        if mixing is None:
+            return self.directory / "decisions.npz"
+        return self.directory / (hashlib.sha256(mixing.encode()).hexdigest()[:16] + ".npz")
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _arrays(decisions: Decisions) -> dict[str, Any]:
+    """Decisions but for the weights, by names that ``_named`` takes apart."""
+    masks = decisions.masks.items()
+    return {
+        "budget": np.array(decisions.budget),
+        "weights_left": np.array(decisions.weights_left),
+        "exact": np.array(decisions.exact),
+        "finished": np.array([*decisions.finished], str),
+        **{f"owners {name}": owner for name, owner in decisions.owners.items()},
+        **{f"capacities {name}": capacity for name, capacity in decisions.capacities.items()},
+        **{f"scales {name}": scales for name, scales in decisions.scales.items()},
+        **{f"ghosts {name}": mask.ghosts for name, mask in masks},
+        **{f"sums {name}": mask.sums for name, mask in masks},
+    }
+
+
+def _decisions(
+    arrays: Mapping[str, np.ndarray], read: Callable[[str], Mapping[str, np.ndarray]], network: Network
+) -> Decisions:
+    """The decisions of which ``_arrays`` made ``arrays``.
+
+    Args:
+        arrays: see there.
+        read: mixing -> its weights and bias.
+        network: as it was trained.
+    """
+    names = arrays["finished"].tolist()
+    weights = {name: read(name) for name in names}
+    mixings = {mixing.name: mixing for mixing in network.mixings}
+    ghosts, sums = _named(arrays, "ghosts"), _named(arrays, "sums")
+    return Decisions(
+        owners=_named(arrays, "owners"),
+        capacities=_named(arrays, "capacities"),
+        masks={name: MixingPlan(ghosts[name], sums[name]) for name in ghosts},
+        scales=_named(arrays, "scales"),
+        finished={
+            name: replace(mixings[name], weights=saved["weights"], bias=saved["bias"])
+            for name, saved in weights.items()
+        },
+        budget=float(arrays["budget"]),
+        weights_left=float(arrays["weights_left"]),
+        exact=bool(arrays["exact"]),
+    )
+
+
+def _named(arrays: Mapping[str, np.ndarray], kind: str) -> dict[str, np.ndarray]:
+    """The arrays of one kind, by the names behind it."""
+    prefix = f"{kind} "
+    return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}

@@ -1,18 +1,26 @@
-"""The workers' machines and the links between them: how much each may own, and what sending costs."""
+"""Limits and prices: how much each worker may own, and what sending costs."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import FieldError
 from repurpose_hpc.plan.plan import EVERYBODY, capacities, contiguous_owners
+
+if TYPE_CHECKING:
+    from repurpose_hpc.restructure.options import Options
+
+# Memory limits are counted in float32.
+WEIGHT_BYTES = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Machine:
-    """What P workers run on.
+class Constraints:
+    """Limits of P workers, and prices of the links between them.
 
     Attributes:
         part_weights: relative shares of the neurons, (P,), >= 0.
@@ -32,7 +40,7 @@ class Machine:
         return len(self.part_weights)
 
     def capacity(self, m: int, source_owner: np.ndarray, room: np.ndarray) -> np.ndarray:
-        """How many rows of a mixing each worker may own, (P,) int64.
+        """The most rows of a mixing that each worker may own, (P,) int64.
 
         Args:
             m: number of rows.
@@ -40,7 +48,7 @@ class Machine:
             room: weights of this mixing that each worker can hold, (P,).
 
         Raises:
-            UserError: there is not enough room for all rows.
+            FieldError: there is not enough room for all rows.
         """
         capacity = capacities(m, self.part_weights, self.imbalance)
         own = np.maximum(self.own_columns(source_owner), 1)
@@ -52,15 +60,16 @@ class Machine:
         spare = np.where(self.part_weights > 0, np.maximum(spare, 0), 0)
         missing = m - int(limited.sum())
         if missing > spare.sum():
-            raise UserError(
-                f"--memory-limits: expected room for {m} rows over {source_owner.size} inputs, found "
-                f"room for {limited.sum() + spare.sum()} in all workers together; raise the limits or take "
-                "more workers"
+            raise FieldError(
+                "memory_limits",
+                f"expected room for {m} rows over {source_owner.size} inputs, found room for "
+                f"{limited.sum() + spare.sum()} in all workers together; raise the limits or take "
+                "more workers",
             )
         return limited + spare if missing > 0 else limited
 
     def own_columns(self, source_owner: np.ndarray) -> np.ndarray:
-        """How many inputs each worker has without asking, (P,)."""
+        """Inputs that each worker has without asking, counted, (P,)."""
         everybody = np.count_nonzero(source_owner == EVERYBODY)
         return everybody + np.bincount(source_owner[source_owner != EVERYBODY], minlength=self.workers)
 
@@ -71,6 +80,19 @@ class Machine:
     def typical_dense_cost(self, neurons: int) -> float:
         """``dense_cost`` of a space whose neurons are shared out by the part weights."""
         return self.dense_cost(contiguous_owners(neurons, self.part_weights))
+
+
+def constraints_of(options: Options) -> Constraints:
+    """The constraints that a user asks for."""
+    P = options.workers
+    room = np.full(P, np.inf) if options.memory_limits is None else np.array(options.memory_limits) * 2.0**20
+    return Constraints(
+        part_weights=np.array(options.part_weights or (1.0,) * P, float),
+        # Weights go with the square of the neurons.
+        imbalance=math.sqrt(1 + (options.imbalance or 0.0)) - 1,
+        link_costs=uniform_links(P) if options.link_costs is None else np.array(options.link_costs, float),
+        room=room / WEIGHT_BYTES,
+    )
 
 
 def uniform_links(workers: int) -> np.ndarray:

@@ -1,11 +1,13 @@
-"""A whole restructuring: from a network and calibration data to shards on disk and a report."""
+"""A whole restructuring: from a network and calibration data to shards and a report."""
 
 from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,13 +16,84 @@ from repurpose_hpc.io.progress import PENDING
 from repurpose_hpc.io.samples import Samples, check_labels, check_shape
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.files.store import check_place, write_plan
 from repurpose_hpc.restructure.calibration.evaluation import evaluate
 from repurpose_hpc.restructure.checkpoint import Checkpoint
-from repurpose_hpc.restructure.driver import Log, Restructured, restructure
+from repurpose_hpc.restructure.context import Log, silent
+from repurpose_hpc.restructure.cut import Cut
+from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.promise import BrokenPromise, Outcome, keep_promise
 from repurpose_hpc.restructure.team import ALONE, Team
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+@dataclass(frozen=True, eq=False)
+class Restructured(Cut):
+    """A restructured network, what is to be said of it, and what it was made from.
+
+    Attributes:
+        report: flat but for ``layers`` (docs: the report of ``restructure``), without ``shards``.
+        provenance: model fingerprint, calibration hash, options, versions, findings; JSON values.
+    """
+
+    report: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+
+    def save(self, directory: Path | str, dtype: type | None = None) -> None:
+        """Write the plan and every worker's shard; an earlier plan in ``directory`` is replaced.
+
+        Args:
+            directory: the final place; its parent is created.
+            dtype: of the weights in the shards; None: that of ``network``.
+
+        Raises:
+            UserError: no permission, no space, or ``directory`` holds something else than a plan.
+        """
+        dtype = np.dtype(self.provenance["dtype"] if dtype is None else dtype).type
+        provenance = {**self.provenance, "dtype": np.dtype(dtype).name}
+        write_plan(Path(directory), self.network, self.plan, provenance, dtype)
+
+
+def restructure_network(
+    network: Network,
+    samples: Samples,
+    options: Options | None = None,
+    *,
+    dtype: type = np.float32,
+    log: Log | None = None,
+    comm: MPI.Comm | None = None,
+    resume: Path | str | None = None,
+    **fields: Any,
+) -> Restructured:
+    """Restructure a network, with a budget or with a promise; collective over ``comm``.
+
+    The result has the same bits for any number of ranks, as long as BLAS uses one thread in each
+    (``OMP_NUM_THREADS=1``, set before NumPy is imported; the commands see to that).
+
+    Args:
+        network: trained.
+        samples: calibration data, ``Samples.of(x, y)`` or ``Samples.open(path)``.
+        options: how; None: the defaults, with ``fields``.
+        dtype: of the restructured weights, float32 or float64: what is measured is what will run.
+        log: is given one line for each step; None: nothing is said.
+        comm: its ranks share the work, and all have the result; None: this process does all.
+        resume: a directory that keeps finished mixings until the network is complete: an interrupted run
+            goes on there; None: it begins anew.
+        fields: of ``options``, instead of those that it has: ``restructure_network(net, x, workers=8)``.
+
+    Raises:
+        UserError: data and model do not fit, values are not finite, a promise cannot be kept, or decisions
+            cannot be kept in ``resume``.
+    """
+    options = Options(**fields) if options is None else replace(options, **fields)
+    directory, team = None if resume is None else Path(resume), ALONE if comm is None else Team(comm)
+    result = _restructure(_Job(network, samples, options, dtype, log or silent, team, directory))
+    team.map(_forget, [directory])
+    return result
 
 
 def restructure_to(
@@ -31,7 +104,7 @@ def restructure_to(
     dtype: type,
     log: Log,
     team: Team = ALONE,
-) -> dict:
+) -> dict[str, Any]:
     """Restructure ``network`` and write plan and shards to ``directory``; collective.
 
     What an interrupted run had finished is kept in ``.NAME.resume`` beside ``directory`` and used by the
@@ -47,160 +120,145 @@ def restructure_to(
         team: shares the work; its first rank writes.
 
     Returns:
-        the report, flat but for ``layers`` (design: commands and reports).
+        the report.
 
     Raises:
-        UserError: data and model do not fit, values are not finite, a promise cannot be kept, or nothing
-            can be written.
+        UserError: see ``restructure_network``; nothing can be written.
     """
     began = time.perf_counter()
     # The rank that will write looks, for all.
     team.map(check_place, [directory])
-    check_shape(samples, network.input_shape)
-    if samples.labels is not None:
-        check_labels(samples.labels, network.outputs, samples.name)
-    inputs = {
-        "model_fingerprint": network.fingerprint(),
-        "calibration_sha256": samples.fingerprint(),
+    resume = directory.with_name(f".{directory.name}.resume")
+    result = _restructure(_Job(network, samples, options, dtype, log, team, resume))
+
+    def write(directory: Path) -> None:
+        result.save(directory)
+        _forget(resume)
+
+    team.map(write, [directory])
+    return {**result.report, "seconds": time.perf_counter() - began, "shards": str(directory)}
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """The arguments of a restructuring; see ``restructure_network``."""
+
+    network: Network
+    samples: Samples
+    options: Options
+    dtype: type
+    log: Log
+    team: Team
+    resume: Path | None
+
+
+def _restructure(job: _Job) -> Restructured:
+    """``restructure_network``, which leaves ``resume`` to its caller; collective."""
+    began = time.perf_counter()
+    _check_samples(job)
+    origin = {
+        "model_fingerprint": job.network.fingerprint(),
+        "calibration_sha256": job.samples.fingerprint(),
         "versions": {"repurpose_hpc": __version__, "numpy": np.__version__},
     }
-    resume = directory.with_name(f".{directory.name}.resume")
+    outcome = _outcome(job, origin)
+    job.log(f"comparing with the original{PENDING}")
+    findings = _findings(job, outcome)
+    provenance = {**origin, **_provenance(job, outcome, findings)}
+    report = _report(job, outcome.cut, {**findings, **outcome.findings})
+    seconds = {"seconds": time.perf_counter() - began}
+    return Restructured(outcome.cut.network, outcome.cut.plan, {**report, **seconds}, provenance)
 
-    def forget(resume: Path) -> None:
+
+def _check_samples(job: _Job) -> None:
+    """Refuse samples that the network cannot take, or whose labels are no outputs of it."""
+    check_shape(job.samples, job.network.input_shape)
+    if job.samples.labels is not None:
+        check_labels(job.samples.labels, job.network.outputs, job.samples.name)
+
+
+def _outcome(job: _Job, origin: Mapping[str, Any]) -> Outcome:
+    """The network within its budget, or within its tolerance; collective."""
+
+    def make(samples: Samples, options: Options, log: Log) -> Cut:
+        parts = {**origin, "options": asdict(options), "samples": samples.samples}
+        checkpoint = None if job.resume is None else Checkpoint(job.resume, parts)
+        cut = restructure(job.network, samples, options, log, job.team, checkpoint)
+        # With the weights as they are written: what is checked must be what is kept.
+        return Cut(cut.network.astype(job.dtype), cut.plan)
+
+    if not job.options.promises:
+        return Outcome(make(job.samples, job.options, job.log), job.samples, job.options)
+    try:
+        return keep_promise(job.network, job.samples, job.options, make, job.log, job.team)
+    except BrokenPromise:
+        # There is nothing to go on with.
+        job.team.map(_forget, [job.resume])
+        raise
+
+
+def _forget(resume: Path | None) -> None:
+    """Remove the decisions of a run that is over."""
+    if resume is not None:
         shutil.rmtree(resume, ignore_errors=True)
 
-    def make(samples: Samples, options: Options, log: Log) -> Restructured:
-        checkpoint = Checkpoint(resume, {**inputs, "options": asdict(options), "samples": samples.samples})
-        result = restructure(network, samples, options, log, team, checkpoint)
-        # With the weights as they are written: what is checked must be what is kept.
-        return Restructured(result.network.astype(dtype), result.plan)
 
-    if options.promises:
-        try:
-            outcome = keep_promise(network, samples, options, make, log, team)
-        except BrokenPromise:
-            # There is nothing to go on with.
-            team.map(forget, [resume])
-            raise
-    else:
-        outcome = Outcome(make(samples, options, log), samples, options)
-    result = outcome.restructured
-    log(f"comparing with the original{PENDING}")
-    findings = evaluate(network, result.network, outcome.calibration, team, result.compute())
-    if options.wire != EXACT:
-        findings["bound"] = None  # It knows of no rounding.
-    provenance = {
-        **inputs,
-        "weights": network.weight_count,
+def _findings(job: _Job, outcome: Outcome) -> dict[str, Any]:
+    """Errors and accuracies on the calibration data; collective."""
+    cut = outcome.cut
+    findings = evaluate(job.network, cut.network, outcome.calibration, job.team, cut.compute())
+    # The bound knows of no rounding.
+    return findings if cut.plan.comm_dtype == EXACT else {**findings, "bound": None}
+
+
+def _provenance(job: _Job, outcome: Outcome, findings: Mapping[str, Any]) -> dict[str, Any]:
+    """Options and findings as the plan file keeps them."""
+    return {
+        "weights": job.network.weight_count,
         "calibration_samples": outcome.calibration.samples,
         "options": asdict(outcome.options),
-        "seed": options.seed,
-        "dtype": np.dtype(dtype).name,
+        "seed": job.options.seed,
+        "dtype": np.dtype(job.dtype).name,
         "calibration_findings": findings,
         "promise": outcome.provenance,
     }
 
-    def write(directory: Path) -> None:
-        write_plan(directory, result.network, result.plan, provenance, dtype)
-        forget(resume)
 
-    team.map(write, [directory])
-    findings |= outcome.findings
-    return _report(network, result, options, findings, directory, time.perf_counter() - began)
-
-
-def summary(report: dict) -> str:
-    """The report of ``restructure_to`` for people."""
-    width = max(len(layer["name"]) for layer in report["layers"])
-    lines = [
-        f"{layer['name']:<{width}} {layer['inputs']:>6} -> {layer['outputs']:<6} {layer['form']:<8}"
-        f"{layer['values_sent']:>8,} of {layer['dense_values']:>9,} values sent, "
-        f"relative error {layer['relative_error']:.4f}"
-        for layer in report["layers"]
-    ]
-    lines.append(
-        f"{report['workers']} workers, input {report['input_placement']}: {report['values_sent']:,} of "
-        f"{report['dense_values']:,} values sent per sample ({report['comm_fraction']:.2%}), "
-        f"{report['weights_kept']:,} of {report['weights']:,} weights kept"
-    )
-    lines.append(f"wire {report['wire']}: {report['bytes_per_sample']:,} bytes per sample")
-    lines.append("weights of the workers: " + " ".join(f"{held:,}" for held in report["weights_of_workers"]))
-    if "link_cost" in report:
-        lines.append(f"cost of the links used: {report['link_cost']:,.1f} per sample")
-    lines.append(
-        f"on the calibration data: output error {report['output_error']:.4f} "
-        f"({_bound_summary(report['bound'])}), same class for {report['agreement']:.2%}"
-    )
-    if "accuracy" in report:
-        lines[-1] += f", accuracy {report['accuracy']:.4f} (original {report['reference_accuracy']:.4f})"
-    lines += _promise_summary(report)
-    lines.append(f"{report['seconds']:.1f} s; shards in {report['shards']}")
-    return "\n".join(lines)
-
-
-def _bound_summary(bound: float | None) -> str:
-    return "no bound" if bound is None else f"bound {bound:.4g}"
-
-
-def _promise_summary(report: dict) -> list[str]:
-    if "trials" not in report:
-        return []
-    if "accuracy_drop" in report:
-        found = (
-            f"accuracy drop {report['accuracy_drop']:.2f} points "
-            f"(95 % confidence: at most {report['accuracy_drop_bound']:.2f})"
-        )
-    else:
-        found = (
-            f"output error {report['output_error_held_out']:.4f}, "
-            f"same class for {report['agreement_held_out']:.2%}"
-        )
-    return [
-        f"on {report['held_out_samples']:,} held-out samples: {found}; budget {report['comm_budget']:.4g}, "
-        f"the smallest of {report['trials']} tried that was enough"
-    ]
-
-
-def _report(
-    network: Network,
-    result: Restructured,
-    options: Options,
-    findings: dict,
-    directory: Path,
-    seconds: float,
-) -> dict:
-    plan = result.plan
-    held = plan.weights_held(result.network)
-    traffic = sum(plan.traffic(network, mixing) for mixing in network.mixings)
-    relative_error = findings["relative_error"]
-    layers = [
-        {
-            "name": mixing.name,
-            "form": plan.mixings[mixing.name].form,
-            "inputs": mixing.weights.shape[1],
-            "outputs": mixing.weights.shape[0],
-            "values_sent": plan.values_sent(network, mixing),
-            "dense_values": plan.dense_values(network, mixing),
-            "relative_error": relative_error[mixing.name],
-        }
-        for mixing in network.mixings
-    ]
-    sent = sum(layer["values_sent"] for layer in layers)
-    dense = sum(layer["dense_values"] for layer in layers)
+def _report(job: _Job, cut: Cut, findings: Mapping[str, Any]) -> dict[str, Any]:
+    """The report but for the time that it took."""
+    network, options = job.network, job.options
+    plan, traffic = cut.plan, cut.traffic_matrix()
+    layers = [_layer(network, cut, mixing, findings) for mixing in network.mixings]
+    dense = sum(plan.dense_values(network, mixing) for mixing in network.mixings)
+    sent = int(traffic.sum())
+    links = {}
+    if options.link_costs is not None:
+        links["link_cost"] = float((traffic * np.array(options.link_costs)).sum())
     return {
         "workers": plan.workers,
         "input_placement": plan.input_placement,
         "values_sent": sent,
         "dense_values": dense,
         "comm_fraction": sent / dense if dense else 0.0,
-        "wire": plan.wire,
-        "bytes_per_sample": plan.bytes_sent(network, plan.wire),
+        "comm_dtype": plan.comm_dtype,
+        "bytes_per_sample": plan.bytes_sent(network, plan.comm_dtype),
         "weights": network.weight_count,
-        "weights_kept": result.network.weight_count,
-        "weights_of_workers": held.tolist(),
-        **({} if options.link_costs is None else {"link_cost": float((traffic * options.link_costs).sum())}),
+        "weights_kept": cut.network.weight_count,
+        "weights_of_workers": plan.weights_held(cut.network).tolist(),
+        **links,
         "layers": layers,
         **{name: value for name, value in findings.items() if name != "relative_error"},
-        "seconds": seconds,
-        "shards": str(directory),
+    }
+
+
+def _layer(network: Network, cut: Cut, mixing: Mixing, findings: Mapping[str, Any]) -> dict[str, Any]:
+    """One mixing in the report."""
+    return {
+        "name": mixing.name,
+        "form": cut.plan.mixings[mixing.name].form,
+        "inputs": mixing.weights.shape[1],
+        "outputs": mixing.weights.shape[0],
+        "values_sent": cut.plan.values_sent(network, mixing),
+        "dense_values": cut.plan.dense_values(network, mixing),
+        "relative_error": findings["relative_error"][mixing.name],
     }

@@ -5,160 +5,202 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import Declared, FieldError, Kind, choice, integer, listed, number, option, shown
 from repurpose_hpc.model.comm_dtype import EXACT, WIRES
 from repurpose_hpc.plan.plan import PLACEMENTS
-from repurpose_hpc.restructure.constraints import Machine, uniform_links
+from repurpose_hpc.restructure.method import FORMER, METHODS
 
 ASSIGNMENTS = ("munkres", "contiguous", "random", "hypergraph")
-METHODS = ("data", "second-moment", "frobenius", "magnitude", "independent")
-# Those that judge errors by what they do to the output, and those that look at weights only.
-METRIC_METHODS = ("data", "independent")
-DATA_FREE = ("frobenius", "magnitude")
-# Memory limits are counted in float32.
-WEIGHT_BYTES = 4
 # Price of a link inside a node, relative to one between nodes, in --link-cost nodes:K.
 INSIDE_NODE = 0.1
 
+# Of a command line a word, which the command turns into prices; see ``Options`` for what these must be.
+_PRICES = Kind("nodes:K or a table of prices", str, lambda value: True, "nodes:4")
+
 
 @dataclass(frozen=True)
-class Options:
-    """How a network is restructured.
-
-    Attributes:
-        workers: P, 1 or more.
-        comm_budget: largest communication fraction, 0 to 1; found by search where one of the next two is
-            given.
-        max_accuracy_drop: loss of accuracy that is accepted on held-out data, in percentage points, above
-            0 and below 100; None: not asked for.
-        max_output_error: relative error of the outputs that is accepted there, 0 or more; None: the same.
-        wire: the format in which ghosts will travel, one of ``WIRES``.
-        input_placement: one of ``PLACEMENTS``.
-        assignment: one of ``ASSIGNMENTS``.
-        method: one of ``METHODS``.
-        part_weights: relative speed of each worker, >= 0; None: all equal.
-        imbalance: a worker may hold more than its share of the weights by this fraction, >= 0; None: by as
-            many ghosts as it is worth.
-        memory_limits: MiB of float32 weights that each worker can hold; None: no limits.
-        link_costs: price of sending a value from worker p (row) to q; None: all equal.
-        density: largest fraction of the original weights that is kept, above 0, at most 1.
-        seed: of everything drawn at random, 0 or more.
+class Options(Declared):
+    """Wishes for a restructured network.
 
     Raises:
-        UserError: a value out of range.
+        FieldError: a value out of range.
     """
 
-    workers: int
-    comm_budget: float = 0.05
-    input_placement: str = "replicated"
-    assignment: str = "munkres"
-    method: str = "data"
-    part_weights: tuple[float, ...] | None = None
-    seed: int = 0
-    imbalance: float | None = None
-    memory_limits: tuple[float, ...] | None = None
-    link_costs: tuple[tuple[float, ...], ...] | None = None
-    density: float = 1.0
-    max_accuracy_drop: float | None = None
-    max_output_error: float | None = None
-    wire: str = EXACT
+    workers: int = option(
+        kind=integer(1),
+        metavar="P",
+        help="parts of the network",
+        more="parts of the network; any number, also more than the network has outputs",
+    )
+    comm_budget: float = option(
+        0.05,
+        kind=number("a fraction", least=0, most=1, example=0.05),
+        metavar="F",
+        excludes="amount",
+        help="largest fraction of the dense communication",
+        more="values sent are at most this fraction of those of the dense network",
+    )
+    input_placement: str = option(
+        "replicated",
+        kind=choice(*PLACEMENTS),
+        help="who can read the input: every rank, each its block, the root alone",
+        more="`replicated`: every rank can read the input and reads just the columns it needs; "
+        "`partitioned`: worker q holds block q of the input; `root`: rank 0 alone has it. Only in the last "
+        "two cases does the input travel and count",
+    )
+    assignment: str = option(
+        "munkres",
+        kind=choice(*ASSIGNMENTS),
+        help="of neurons to workers",
+        more="of neurons to workers; `hypergraph` needs Mt-KaHyPar (extra `hypergraph`)",
+    )
+    method: str = option(
+        "data",
+        kind=choice(*METHODS),
+        instead=FORMER,
+        help="data: full method; the others are baselines",
+        more="`data`: the full method. Baselines: `second-moment` scores columns by size and mean square of "
+        "the input, once; `frobenius` by their size (G = I); both adjust the rest; `magnitude` keeps the "
+        "columns of largest norm and adjusts nothing",
+    )
+    part_weights: tuple[float, ...] | None = option(
+        None,
+        kind=listed(number(least=0), "finite numbers", example=(1.0, 2.0)),
+        metavar="w0,w1,...",
+        default_text="equal",
+        help="relative speed of each worker",
+        more="relative speeds of the workers: half the speed gets half the weights (its ghosts not counted, "
+        "unless `--imbalance` is given), hence about 0.7 times the neurons where little is sent; 0: owns "
+        "nothing",
+    )
+    seed: int = option(
+        0,
+        kind=integer(0),
+        metavar="N",
+        help="of random choices",
+        more="of everything random; the same command gives the same shards, bit for bit",
+    )
+    imbalance: float | None = option(
+        None,
+        kind=number("a fraction", least=0, example=0.1),
+        metavar="E",
+        default_text="neurons are shared out fairly, ghosts come on top",
+        help="no worker holds more than its share of the weights by more than this fraction",
+        more="no worker holds more than its share of the weights by more than this fraction: ghosts that it "
+        "would have too many of are left out (but for rounding and partial sums)",
+    )
+    memory_limits: tuple[float, ...] | None = option(
+        None,
+        kind=listed(number(above=0, finite=False), "numbers", example=(512.0, 512.0)),
+        metavar="M0,M1,...",
+        unit="MiB",
+        default_text="no limits",
+        help="memory of each worker for weights in float32",
+    )
+    link_costs: tuple[tuple[float, ...], ...] | None = option(
+        None,
+        kind=_PRICES,
+        flag="--link-cost",
+        metavar="FILE|nodes:K",
+        default_text="all equal",
+        help="price of a value sent from worker p to q: a text or .npy file of P rows of P, or nodes:K "
+        f"for K workers per node, {INSIDE_NODE} inside and 1 between nodes",
+        more="price of a value sent from worker p (row) to q: P rows of P numbers, 0 on the diagonal (text "
+        f"or `.npy`), or `nodes:K`: K workers per node, {INSIDE_NODE} inside and 1 between nodes. The budget "
+        "is then a fraction of the dense *cost*",
+    )
+    density: float = option(
+        1.0,
+        kind=number("a fraction", above=0, most=1, example=0.5),
+        metavar="D",
+        help="largest fraction of the weights kept, for less computation",
+        more="largest fraction of the original weights that is kept, for less computation. Single weights "
+        "are removed inside the workers' blocks, those first whose removal costs least, and no worker keeps "
+        "more than its share. The run uses CSR only for blocks where that is faster",
+    )
+    max_accuracy_drop: float | None = option(
+        None,
+        kind=number("a number", above=0, below=100, example=0.5),
+        metavar="PP",
+        unit="percentage points",
+        excludes="amount",
+        remedy="the original network itself is comm_budget=1",
+        help="instead: the least communication that loses at most so much accuracy on a part of DATA, which "
+        "needs labels, that is held out",
+        more="instead of a budget: the most accuracy that may be lost on held-out data; see "
+        "[below](#a-promise-instead-of-a-knob)",
+    )
+    max_output_error: float | None = option(
+        None,
+        kind=number("a finite number", least=0, example=0.02),
+        metavar="E",
+        excludes="amount",
+        help="instead: the least communication whose outputs have at most this relative error there",
+        more="instead of a budget: the largest relative error of the outputs there",
+    )
+    comm_dtype: str = option(
+        EXACT,
+        kind=choice(*WIRES),
+        aliases=("--wire",),
+        help="format in which ghost neurons travel; the adjustment takes its rounding into account",
+        more="format in which ghost neurons travel: `float32` (as they are), `bfloat16`, `float16`, or "
+        "`int8` with a scale for each neuron; partial sums stay as they are. The weights are adjusted for "
+        "it, errors and promises are measured with it. The budget counts values, not bytes. [What it "
+        "costs](docs/method.md#fewer-bytes)",
+    )
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise UserError(f"--workers: expected 1 or more, got {self.workers}")
-        if not 0 <= self.comm_budget <= 1:
-            raise UserError(f"--comm-budget: expected a fraction from 0 to 1, got {self.comm_budget}")
-        if self.seed < 0:
-            raise UserError(f"--seed: expected 0 or more, got {self.seed}")
-        _check_choice("--input-placement", self.input_placement, PLACEMENTS)
-        _check_choice("--assignment", self.assignment, ASSIGNMENTS)
-        _check_choice("--method", self.method, METHODS)
-        _check_choice("--wire", self.wire, WIRES)
-        if not 0 < self.density <= 1:
-            raise UserError(f"--density: expected a fraction above 0, at most 1, got {self.density}")
-        if self.imbalance is not None and not 0 <= self.imbalance < math.inf:
-            raise UserError(f"--imbalance: expected a fraction, 0 or more, got {self.imbalance}")
+        super().__post_init__()
         if self.part_weights is not None:
             self._check_part_weights(self.part_weights)
         if self.memory_limits is not None:
-            self._check_memory_limits(self.memory_limits)
+            self._check_length("memory_limits", self.memory_limits)
         if self.link_costs is not None:
             self._check_link_costs(self.link_costs)
-        self._check_tolerances(self.max_accuracy_drop, self.max_output_error)
-
-    @property
-    def budget(self) -> float:
-        """The communication fraction that the method makes use of."""
-        return 0.0 if self.method == "independent" else self.comm_budget
+        if self.max_accuracy_drop is not None and self.max_output_error is not None:
+            raise FieldError(
+                "max_accuracy_drop and max_output_error", "expected one of them, got both; leave one out"
+            )
 
     @property
     def keeps_everything(self) -> bool:
         """Whether nothing needs to be eliminated."""
-        return self.budget == 1 and self.density == 1 and self.memory_limits is None
-
-    def machine(self) -> Machine:
-        """What the workers run on."""
-        P = self.workers
-        room = np.full(P, np.inf) if self.memory_limits is None else np.array(self.memory_limits) * 2.0**20
-        return Machine(
-            part_weights=np.array(self.part_weights or (1.0,) * P, float),
-            # Weights go with the square of the neurons.
-            imbalance=math.sqrt(1 + (self.imbalance or 0.0)) - 1,
-            link_costs=uniform_links(P) if self.link_costs is None else np.array(self.link_costs, float),
-            room=room / WEIGHT_BYTES,
-        )
+        return self.comm_budget == 1 and self.density == 1 and self.memory_limits is None
 
     @property
     def promises(self) -> bool:
         """Whether a tolerance is given instead of a budget."""
         return self.max_accuracy_drop is not None or self.max_output_error is not None
 
-    def _check_tolerances(self, drop: float | None, error: float | None) -> None:
-        if drop is not None and error is not None:
-            raise UserError("--max-accuracy-drop and --max-output-error: expected one of them, got both")
-        if drop is not None and not 0 < drop < 100:
-            raise UserError(
-                f"--max-accuracy-drop: expected percentage points above 0 and below 100, got {drop}; "
-                "the original network itself is --comm-budget 1"
+    def _check_length(self, name: str, values: tuple[float, ...]) -> None:
+        if len(values) != self.workers:
+            raise FieldError(
+                name,
+                f"expected one number for each of {self.workers} workers, got {len(values)}; separate them "
+                "by commas, without spaces",
             )
-        if error is not None and not 0 <= error < math.inf:
-            raise UserError(f"--max-output-error: expected a finite number, 0 or more, got {error}")
 
     def _check_part_weights(self, weights: tuple[float, ...]) -> None:
-        if len(weights) != self.workers:
-            raise UserError(
-                f"--part-weights: expected one weight for each of {self.workers} workers, got {len(weights)}"
-                "; separate them by commas, without spaces"
-            )
-        if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or sum(weights) == 0:
-            raise UserError(
-                f"--part-weights: expected finite weights, 0 or more and not all 0, got {list(weights)}"
-            )
-
-    def _check_memory_limits(self, limits: tuple[float, ...]) -> None:
-        if len(limits) != self.workers or not all(limit > 0 for limit in limits):
-            raise UserError(
-                f"--memory-limits: expected MiB above 0 for each of {self.workers} workers, "
-                f"got {list(limits)}"
+        self._check_length("part_weights", weights)
+        if sum(weights) == 0:
+            raise FieldError(
+                "part_weights",
+                f"expected weights that are not all 0, got {shown(weights)}; somebody must own the neurons",
             )
 
     def _check_link_costs(self, costs: tuple[tuple[float, ...], ...]) -> None:
         if [len(row) for row in costs] != [self.workers] * self.workers:
-            raise UserError(
-                f"--link-cost: expected {self.workers} rows of {self.workers} prices, one for each pair of "
-                f"workers, got {len(costs)} rows of {sorted({len(row) for row in costs})}"
+            raise FieldError(
+                "link_costs",
+                f"expected {self.workers} rows of {self.workers} prices, one for each pair of workers, got "
+                f"{len(costs)} rows of {sorted({len(row) for row in costs})}; add or remove prices, or "
+                f"change workers={len(costs)}",
             )
         for p, row in enumerate(costs):
             for q, cost in enumerate(row):
                 if (cost != 0) if p == q else not 0 < cost < math.inf:
-                    raise UserError(
-                        "--link-cost: expected finite prices above 0 between workers, 0 on the diagonal, "
-                        f"found {cost} from worker {p} to {q}"
+                    raise FieldError(
+                        "link_costs",
+                        "expected finite prices above 0 between workers, 0 on the diagonal, "
+                        f"found {cost} from worker {p} to {q}; change that one",
                     )
-
-
-def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UserError(f"{option}: expected one of {', '.join(choices)}, got {value!r}")

@@ -15,14 +15,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.special import betaincinv
 
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import FieldError
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.plan import dense_plan
 from repurpose_hpc.restructure.calibration.evaluation import Comparison, compare
-from repurpose_hpc.restructure.driver import BudgetTooSmall, Log, Restructured
+from repurpose_hpc.restructure.context import Log, silent
+from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.restructure.support.reserve import BudgetTooSmall
 from repurpose_hpc.restructure.team import ALONE, Team
 
 # One sample in so many is held out.
@@ -34,26 +36,27 @@ RESOLUTION = 1.1
 # That of the bound of the accuracy drop.
 CONFIDENCE = 0.95
 
-Restructure = Callable[[Samples, Options, Log], Restructured]
+# From samples, options with a budget, and a log.
+Restructure = Callable[[Samples, Options, Log], Cut]
 
 
-class BrokenPromise(UserError):
+class BrokenPromise(FieldError):
     """Not even the whole budget meets the tolerance."""
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """A restructured network and what it was made with.
+    """A restructured network, and the data and options that it was made with.
 
     Attributes:
-        restructured: as it is to be written.
+        cut: as it is to be written.
         calibration: the samples that it was restructured with.
         options: those given, with the budget that was used.
         findings: of the promise, under the names of the report; empty if none was asked for.
         provenance: findings and how the samples were split; empty likewise.
     """
 
-    restructured: Restructured
+    cut: Cut
     calibration: Samples
     options: Options
     findings: dict = field(default_factory=dict)
@@ -86,11 +89,7 @@ def keep_promise(
     held_out = hold_out(samples.samples, options.seed)
     trials = _Trials(network, samples, held_out, options, restructure, log, team)
     if search(trials.meets, trials.dense) is None:
-        raise BrokenPromise(
-            f"{_promised(options)}: expected to stay within that on {held_out.sum()} held-out samples, found "
-            f"{_found(options, trials.last.comparison)} even at --comm-budget 1"
-            f"{_way_out(trials.last.options)}"
-        )
+        raise trials.broken()
     return trials.outcome()
 
 
@@ -98,27 +97,31 @@ def check_samples(network: Network, samples: Samples, options: Options) -> None:
     """Refuse samples that no promise can be based on.
 
     Raises:
-        UserError: no labels, or no classes, where accuracy is promised, or too few samples: even if
+        FieldError: no labels, or no classes, where accuracy is promised, or too few samples: even if
             restructuring changed no class at all, the bound of the accuracy drop would exceed the tolerance.
     """
-    needed, what = 1, "a promise"
+    needed = 1
     if options.max_accuracy_drop is not None:
         if not network.has_classes:
-            raise UserError(
-                "--max-accuracy-drop: expected a network with one output, a value for each class, found "
-                f"{len(network.output_tensors)} outputs or maps; promise --max-output-error"
+            raise FieldError(
+                "max_accuracy_drop",
+                "expected a network with one output, a value for each class, found "
+                f"{len(network.output_tensors)} outputs or maps; promise max_output_error=E",
             )
         if samples.labels is None:
-            raise UserError(
-                f"{samples.name}: expected labels y beside the samples for --max-accuracy-drop, found none; "
-                "add them, or promise --max-output-error"
+            raise FieldError(
+                "max_accuracy_drop",
+                f"expected labels y beside the samples of {samples.name}, found none; add them, or promise "
+                "max_output_error=E",
             )
-        needed, what = samples_needed(options.max_accuracy_drop), _promised(options)
+        needed = samples_needed(options.max_accuracy_drop)
     if samples.samples // ONE_IN < needed:
-        raise UserError(
-            f"{samples.name}: expected at least {needed * ONE_IN} samples for {what}, so that {needed} can "
-            f"be held out (1 in {ONE_IN}), found {samples.samples}: too few to promise; add samples or "
-            "allow more"
+        field, tolerance = _promised(options)
+        raise FieldError(
+            field,
+            f"expected at least {needed * ONE_IN} samples in {samples.name} for {tolerance:g}, so that "
+            f"{needed} can be held out (1 in {ONE_IN}), found {samples.samples}: too few to promise; add "
+            "samples or allow more",
         )
 
 
@@ -128,7 +131,7 @@ def samples_needed(max_accuracy_drop: float) -> int:
 
 
 def hold_out(samples: int, seed: int) -> np.ndarray:
-    """Which samples are held out, bool (samples,): one in ``ONE_IN``, rounded down."""
+    """Mask of the samples that are held out, bool (samples,): one in ``ONE_IN``, rounded down."""
     order = np.random.default_rng([seed, SPLIT_STREAM]).permutation(samples)
     held_out = np.zeros(samples, bool)
     held_out[order[: samples // ONE_IN]] = True
@@ -142,7 +145,7 @@ def search(meets: Callable[[int], bool], dense: int) -> int | None:
     ``RESOLUTION``.
 
     Args:
-        meets: whether a budget is enough.  That need not be monotone: the search then ends at one of
+        meets: tells if a budget is enough.  That need not be monotone: the search then ends at one of
             the budgets that are enough beside one that is not.
         dense: values per sample with nothing pruned.
     """
@@ -181,12 +184,12 @@ def accuracy_drop_bound(lost: int, gained: int, samples: int) -> float:
 @dataclass(frozen=True, eq=False)
 class _Trial:
     options: Options
-    restructured: Restructured
+    cut: Cut
     comparison: Comparison
 
 
 class _Trials:
-    """What was tried: the last, and the best, which is the last that was within the tolerance."""
+    """Trials: the last that was within the tolerance, which is the best, and the last that was not."""
 
     def __init__(
         self,
@@ -204,29 +207,24 @@ class _Trials:
         self.calibration, self.held_out = samples.subset(~held_out), samples.subset(held_out)
         self.dense = _dense_values(network, options)
         self.count = 0
-        self.last: _Trial | None = None
-        self.best: _Trial | None = None
+        self.last: dict[bool, _Trial] = {}
 
     def meets(self, values: int) -> bool:
         """Restructure with a budget of so many values per sample, and measure."""
         options = replace(self.options, comm_budget=values / self.dense if self.dense else 0.0)
         try:
-            restructured = self.restructure(self.calibration, options, lambda line: None)
+            cut = self.restructure(self.calibration, options, silent)
         except BudgetTooSmall as problem:
             if values == self.dense:
                 raise
             self.log(f"not enough: {problem}")
             return False
-        comparison = compare(
-            self.network, restructured.network, self.held_out, self.team, restructured.compute()
-        )
-        self.last = _Trial(options, restructured, comparison)
+        comparison = compare(self.network, cut.network, self.held_out, self.team, cut.compute())
         self.count += 1
         within = _within(options, comparison)
+        self.last[within] = _Trial(options, cut, comparison)
         # With prices, a budget is a fraction of the cost.
         size = f" ({values} values per sample)" if options.link_costs is None else ""
-        if within:
-            self.best = self.last
         self.log(
             f"trial {self.count}: budget {options.comm_budget:.4g}{size}, "
             f"{_found(options, comparison)} on {self.held_out.samples} held-out samples: "
@@ -234,9 +232,19 @@ class _Trials:
         )
         return within
 
+    def broken(self) -> BrokenPromise:
+        """The failure of all trials."""
+        last = self.last[False]
+        field, tolerance = _promised(last.options)
+        return BrokenPromise(
+            field,
+            f"expected at most {tolerance:g} on {self.held_out.samples} held-out samples, found "
+            f"{_found(last.options, last.comparison)} even at comm_budget=1{_way_out(last.options)}",
+        )
+
     def outcome(self) -> Outcome:
-        """The best."""
-        best = self.best
+        """The best trial."""
+        best = self.last[True]
         findings = {
             "held_out_samples": self.held_out.samples,
             "comm_budget": best.options.comm_budget,
@@ -252,7 +260,7 @@ class _Trials:
             ".permutation(samples)[:held_out_samples]",
             "held_out_sha256": hashlib.sha256(positions.tobytes()).hexdigest(),
         }
-        return Outcome(best.restructured, self.calibration, best.options, findings, provenance)
+        return Outcome(best.cut, self.calibration, best.options, findings, provenance)
 
 
 def _dense_values(network: Network, options: Options) -> int:
@@ -264,7 +272,8 @@ def _dense_values(network: Network, options: Options) -> int:
 def _within(options: Options, comparison: Comparison) -> bool:
     if options.max_accuracy_drop is not None:
         return _accuracy_drop(comparison) <= options.max_accuracy_drop
-    return comparison.output_error <= options.max_output_error
+    tolerance = options.max_output_error
+    return tolerance is not None and comparison.output_error <= tolerance
 
 
 def _accuracy_drop(comparison: Comparison) -> float:
@@ -273,31 +282,30 @@ def _accuracy_drop(comparison: Comparison) -> float:
 
 
 def _measured(options: Options, comparison: Comparison) -> dict:
-    """What the promise is about, under the names of the report."""
+    """Findings that the promise is about, under the names of the report."""
     if options.max_accuracy_drop is not None:
         bound = accuracy_drop_bound(comparison.lost, comparison.gained, comparison.samples)
         return {"accuracy_drop": _accuracy_drop(comparison), "accuracy_drop_bound": bound}
     return {"output_error_held_out": comparison.output_error, "agreement_held_out": comparison.agreement}
 
 
-def _promised(options: Options) -> str:
-    if options.max_accuracy_drop is not None:
-        return f"--max-accuracy-drop {options.max_accuracy_drop:g}"
-    return f"--max-output-error {options.max_output_error:g}"
+def _promised(options: Options) -> tuple[str, float]:
+    """The tolerance that is given: field and value."""
+    fields = {name: getattr(options, name) for name in ("max_accuracy_drop", "max_output_error")}
+    return next((name, value) for name, value in fields.items() if value is not None)
 
 
-def _way_out(whole: Options) -> str:
-    """Why not even the whole budget is enough, and what to do."""
-    if whole.keeps_everything and whole.wire == EXACT:
+def _way_out(options: Options) -> str:
+    """The reason why not even the whole budget is enough, and what to do."""
+    if options.keeps_everything and options.comm_dtype == EXACT:
         return (
             ", where only the rounding of the weights changes; allow more, or write the shards with "
-            "--dtype float64"
+            "dtype=float64"
         )
     limits = {
-        "--method independent": whole.method == "independent",
-        f"--density {whole.density:g}": whole.density < 1,
-        "--memory-limits": whole.memory_limits is not None,
-        f"--wire {whole.wire}": whole.wire != EXACT,
+        f"density={options.density:g}": options.density < 1,
+        "the memory limits": options.memory_limits is not None,
+        f"comm_dtype={options.comm_dtype}": options.comm_dtype != EXACT,
     }
     given = " and ".join(option for option, is_given in limits.items() if is_given)
     return f" with {given}; allow more, or do without {given}"

@@ -32,20 +32,21 @@ class Team:
     """
 
     def __init__(self, comm: MPI.Comm | None = None, threads: int = 1) -> None:
-        self.comm = _with_arrays_uncopied(comm) if comm is not None else None
         self.rank, self.ranks = (comm.rank, comm.size) if comm is not None else (0, 1)
+        # None for a single rank, which has nobody to talk to.
+        self.comm = _with_arrays_uncopied(comm) if comm is not None and comm.size > 1 else None
         self.threads = threads
 
     @property
     def size(self) -> int:
-        """How many tasks are worked on at a time."""
+        """Number of tasks that are worked on at a time."""
         return self.ranks * self.threads
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> list[Result]:
         """``function`` of every task, in order, on every rank; collective."""
         mine, failure = self._attempt(function, tasks)
         self._raise_together(failure)
-        if self.ranks == 1:
+        if self.comm is None:
             return mine
         shares = self.comm.allgather(mine)
         return [shares[t % self.ranks][t // self.ranks] for t in range(len(tasks))]
@@ -78,19 +79,20 @@ class Team:
             return list(pool.map(function, mine))
 
     def _raise_together(self, failure: Exception | None) -> None:
-        if self.ranks > 1:
-            failures = self._gather_failures(failure)
-            failure = next((each for each in failures if each is not None), None)
+        if self.comm is not None:
+            failures = _gather_failures(self.comm, failure)
+            failure = next((first for first in failures if first is not None), None)
         if failure is not None:
             raise failure
 
-    def _gather_failures(self, failure: Exception | None) -> list[Exception | None]:
-        """Everybody's failure; sleeps until everybody has arrived."""
-        request, pause = self.comm.Ibarrier(), 1e-5
-        while not request.Test():
-            time.sleep(pause)
-            pause = min(1.5 * pause, 0.002)
-        return self.comm.allgather(failure)
+
+def _gather_failures(comm: MPI.Comm, failure: Exception | None) -> list[Exception | None]:
+    """The failure of every rank; sleeps until all have arrived."""
+    request, pause = comm.Ibarrier(), 1e-5
+    while not request.Test():
+        time.sleep(pause)
+        pause = min(1.5 * pause, 0.002)
+    return comm.allgather(failure)
 
 
 def _with_arrays_uncopied(comm: MPI.Comm) -> MPI.Comm:

@@ -75,7 +75,7 @@ class Scratch:
     """
 
     def __init__(self, dtype: np.dtype, size: int = 0) -> None:
-        self._dtype, self._size = dtype, size
+        self.dtype, self._size = dtype, size
         self._memory = aligned((0,), dtype)
 
     def reserve(self, size: int) -> None:
@@ -85,5 +85,5 @@ class Scratch:
     def take(self, *shape: int) -> np.ndarray:
         """A C-contiguous array of no more than was reserved."""
         if self._memory.size < self._size:
-            self._memory = aligned((self._size,), self._dtype)
+            self._memory = aligned((self._size,), self.dtype)
         return self._memory[: math.prod(shape)].reshape(shape)

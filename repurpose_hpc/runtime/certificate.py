@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import FieldError
 from repurpose_hpc.model.bound import OutputBound
 from repurpose_hpc.model.forward import outputs, trace
 from repurpose_hpc.model.network import Network
@@ -22,36 +22,37 @@ class Certificate:
         restructured: what the ranks run.
 
     Raises:
-        UserError: the network has no classes: a single value, maps, or several outputs.
+        FieldError: the network has no classes: a single value, maps, or several outputs.
     """
 
     def __init__(self, original: Network, restructured: Network) -> None:
         if original.outputs < 2 or not original.has_classes:
-            raise UserError(
-                "--certify: expected a network with one output, a vector of 2 values or more, found "
-                f"{len(original.output_tensors)} outputs of {original.outputs} values: it has no "
-                "classes to certify; leave the option out"
+            raise FieldError(
+                "certify",
+                "expected a network with one output, a vector of 2 values or more, found "
+                f"{len(original.output_tensors)} outputs of {original.outputs} values: it has no classes to "
+                "certify; leave it out",
             )
         self.original, self.restructured = original, restructured
         self.bound = OutputBound(restructured)
         self.seen = self.certified = 0
 
-    def add(self, inputs: np.ndarray, found: np.ndarray) -> np.ndarray:
+    def add(self, inputs: np.ndarray, run_outputs: np.ndarray) -> np.ndarray:
         """Take in the next batch.
 
         Args:
             inputs: (batch, inputs) float64.
-            found: outputs of the run, (batch, outputs), the head applied or not.
+            run_outputs: of the run, (batch, outputs), the head applied or not.
 
         Returns:
-            bool, (batch,): the samples whose class in ``found`` is certified.
+            bool, (batch,): the samples whose class in ``run_outputs`` is certified.
         """
         x = np.ascontiguousarray(inputs.T)
         bounds = self.bound(trace(self.original, x))
         z = outputs(self.restructured, trace(self.restructured, x))
         second, largest = np.partition(z, -2, axis=0)[-2:]
         # The run computes z in its own precision: only classes that survive it count.
-        same_class = found.argmax(axis=1) == z.argmax(axis=0)
+        same_class = run_outputs.argmax(axis=1) == z.argmax(axis=0)
         certified = same_class & (largest - second > 2 * bounds)
         self.seen += len(certified)
         self.certified += int(np.count_nonzero(certified))

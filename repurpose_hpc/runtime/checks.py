@@ -1,6 +1,8 @@
-"""What the root finds out about a run's outputs, batch by batch."""
+"""Checks of a run's outputs by the root, batch by batch."""
 
 from __future__ import annotations
+
+from typing import TypedDict
 
 import numpy as np
 
@@ -10,22 +12,22 @@ from repurpose_hpc.model.comm_dtype import EXACT, STEPS
 from repurpose_hpc.model.forward import Compute, compute, forward
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.runtime.certificate import Certificate
-from repurpose_hpc.runtime.setting import EXACTLY, Formats
-from repurpose_hpc.runtime.streams import finite_batches
+from repurpose_hpc.runtime.context import EXACT_FORMATS, Formats
+from repurpose_hpc.runtime.streams.inputs import finite_batches
 
 # Largest accepted difference from the float64 reference, relative to its largest output.
 TOLERANCES = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}
 
 
-def tolerance(dtype: np.dtype, formats: Formats = EXACTLY) -> float:
-    """That of a run in ``dtype`` with these formats.
+def tolerance(dtype: np.dtype, formats: Formats = EXACT_FORMATS) -> float:
+    """The tolerance of a run in ``dtype`` with these formats.
 
     Run and reference differ in the last bits of a ghost before it is rounded.  The few that lie so close to
     the middle between two values of the format that they go to different sides are then a step apart.  The
     outputs would be too if all of them were, and the network passed their relative error on as it is.
     The reference has the weights as they were before they were rounded: another step.
     """
-    return TOLERANCES[dtype] + STEPS[formats.wire] + STEPS[formats.weights]
+    return TOLERANCES[dtype] + STEPS[formats.comm_dtype] + STEPS[formats.weights_dtype]
 
 
 def check_input(file: Samples, network: Network) -> None:
@@ -37,6 +39,16 @@ def check_input(file: Samples, network: Network) -> None:
     check_shape(file, network.input_shape)
     if file.labels is not None:
         check_labels(file.labels, network.outputs, file.name)
+
+
+class CheckResults(TypedDict, total=False):
+    """Accuracies and the certified share of samples, of 1; the largest difference from the reference."""
+
+    accuracy: float
+    reference_accuracy: float
+    max_abs_difference: float
+    relative_difference: float
+    certified: float
 
 
 class Checks:
@@ -64,7 +76,8 @@ class Checks:
         self.file, self.restructured, self.certificate = file, restructured, certificate
         self.original = original if file.labels is not None else None
         compares = self.restructured or self.original or self.certificate
-        self.inputs = finite_batches(file, batch_size, None, np.float64) if compares else None
+        float64 = np.dtype(np.float64)
+        self.inputs = finite_batches(file, batch_size, None, float64) if compares else None
         self.seen = self.right = self.original_right = 0
         self.difference = self.largest = 0.0
 
@@ -74,14 +87,18 @@ class Checks:
         Raises:
             UserError: the input cannot be read, or holds NaN or infinity.
         """
-        samples = slice(self.seen, self.seen + len(outputs))
+        labels = self.file.labels
+        if labels is not None:
+            labels = labels[self.seen : self.seen + len(outputs)]
+            self.right += _count_right(outputs, labels)
         self.seen += len(outputs)
-        inputs = next(self.inputs) if self.inputs is not None else None
-        if self.file.labels is not None:
-            self.right += _count_right(outputs, self.file.labels[samples])
-        if self.original is not None:
-            expected = forward(self.original, inputs, np.float32)
-            self.original_right += _count_right(expected, self.file.labels[samples])
+        if self.inputs is not None:
+            self._compare(outputs, next(self.inputs), labels)
+
+    def _compare(self, outputs: np.ndarray, inputs: np.ndarray, labels: np.ndarray | None) -> None:
+        """Run the other networks on the batch, (batch, inputs) float64."""
+        if self.original is not None and labels is not None:
+            self.original_right += _count_right(forward(self.original, inputs, np.float32), labels)
         if self.restructured is not None:
             expected = forward(self.restructured, inputs, np.float64, self.compute)
             # fmax would hide a NaN of the run.
@@ -90,7 +107,7 @@ class Checks:
         if self.certificate is not None:
             self.certificate.add(inputs, outputs)
 
-    def verify(self, dtype: np.dtype, formats: Formats = EXACTLY) -> None:
+    def verify(self, dtype: np.dtype, formats: Formats = EXACT_FORMATS) -> None:
         """Refuse outputs, computed in ``dtype`` with these formats, that are not those of the reference.
 
         Raises:
@@ -98,7 +115,7 @@ class Checks:
         """
         accepted = tolerance(dtype, formats)
         if self.restructured is not None and not self.relative_difference <= accepted:
-            remedy = "--dtype float64" if formats.weights == EXACT else "--weights-dtype with more bits"
+            remedy = "--dtype float64" if formats.weights_dtype == EXACT else "--weights-dtype with more bits"
             raise UserError(
                 f"expected outputs within {accepted:.3g} of the float64 reference of the same "
                 f"weights, relative to its largest, found {self.relative_difference:.3g}; the run is wrong "
@@ -110,9 +127,9 @@ class Checks:
         """Largest difference over largest output of the reference."""
         return float(self.difference / self.largest) if self.largest else float(self.difference)
 
-    def results(self) -> dict:
-        """What is known, under the names of the report."""
-        results = {}
+    def results(self) -> CheckResults:
+        """The numbers that are known, under the names of the report."""
+        results: CheckResults = {}
         if self.file.labels is not None:
             results["accuracy"] = self.right / self.seen
         if self.original is not None:

@@ -1,4 +1,4 @@
-"""Which rank hosts which workers, and where their neurons are in the rank's arrays."""
+"""Hosting: the workers of each rank, and the places of their neurons in the rank's arrays."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def hosted_workers(workers: int, ranks: int, rank: int) -> range:
 
 
 class Hosting:
-    """Where the hosted workers' neurons are.
+    """Places of the hosted workers' neurons.
 
     For each space a rank stacks the neurons that its workers hold, worker after worker, so
     that each worker's are contiguous rows.  (Columns of a replicated input that two workers

@@ -1,36 +1,48 @@
-"""A rank's part of a restructured network, ready to run."""
+"""A rank's part of a restructured network, ready to run.
+
+Without a communicator a program is one process that hosts all workers, and MPI is never started.
+"""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from mpi4py import MPI
 
-from repurpose_hpc.model.activations import IDENTITY
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Elementwise, Mixing, Operation
 from repurpose_hpc.plan.plan import single_worker_plan
 from repurpose_hpc.plan.shard import Shard, make_shard
-from repurpose_hpc.runtime.buffers import Buffer, Scratch, parts_of
-from repurpose_hpc.runtime.exchange.exchange import Sharing
-from repurpose_hpc.runtime.exchange.messages import Tally
-from repurpose_hpc.runtime.exchange.transfers import GhostTransfer
-from repurpose_hpc.runtime.exchange.transports.table import DEFAULT_WAY, SHARED
+from repurpose_hpc.runtime.buffers import Scratch, parts_of
+from repurpose_hpc.runtime.calls import PHASES
+from repurpose_hpc.runtime.context import EXACT_FORMATS, Context, Formats
+from repurpose_hpc.runtime.exchange.transport import TRANSPORTS, Transport
+from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
 from repurpose_hpc.runtime.hosting import Hosting
-from repurpose_hpc.runtime.lowering.blocks import PHASES, Epilogue, epilogue_of
-from repurpose_hpc.runtime.lowering.local import ENDING, LocalStep
+from repurpose_hpc.runtime.lowering.lower import Lowering
 from repurpose_hpc.runtime.lowering.mixings import MixingStep
-from repurpose_hpc.runtime.schedule.rounds import Step, in_rounds
-from repurpose_hpc.runtime.schedule.schedule import Schedule
-from repurpose_hpc.runtime.setting import EXACTLY, Formats, Setting
+from repurpose_hpc.runtime.schedule.rounds import in_rounds
+from repurpose_hpc.runtime.schedule.schedule import MakeRequest, Schedule, no_request
+from repurpose_hpc.runtime.shards import read_once
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+# Batch sizes whose schedules are kept.  A run has two, its batch size and the rest at the end, and somebody
+# who tries out sizes a few; each keeps MPI requests, and memory for patches and transposed maps.
+MOST_SCHEDULES = 8
 
 
 class Program:
     """A rank's part of a restructured network: the hosted workers' steps over local arrays.
 
     Memory is allocated at construction, for ``max_batch`` samples.  For each batch size that
-    occurs, the steps become one list of calls on views of that memory, made once.
+    occurs, the steps become one list of calls on views of that memory, kept while the size is among the
+    ``MOST_SCHEDULES`` used last.
+
+    *Collective* are the constructor, ``forward``, ``use_transport`` and ``free``: all ranks make them in the
+    same order, with the same arguments but for shards and inputs.
 
     Attributes:
         input_columns: values of a sample (columns of the input file) that this rank must supply, in
@@ -39,35 +51,34 @@ class Program:
         max_batch: most samples of a forward.
         dtype: of weights, inputs and outputs.
         values_sent: values per sample that this rank sends to others in one forward; zeros as well, even if
-            the way leaves them out.
+            the transport leaves them out.
         bytes_sent: what these take.
         messages: messages that it sends in one forward of ``max_batch`` samples: other ranks with a non-zero
             count, summed over the exchanges of all parts.
-        blocks: one entry for each mixing and hosted worker: "layer", "worker", "rows" and
-            "columns" (own neurons of target and source), "ghosts" (received), "sums" (partial
-            sums sent), "weights" (non-zero) and "format" ("dense" or "csr").
+        blocks: one entry for each mixing and hosted worker.
     """
 
     def __init__(
         self,
         shards: Sequence[Shard],
-        comm: MPI.Comm,
-        max_batch: int,
-        formats: Formats = EXACTLY,
-        way: str = DEFAULT_WAY,
+        comm: MPI.Comm | None = None,
+        max_batch: int = 1,
+        formats: Formats = EXACT_FORMATS,
+        transport: str = DEFAULT_TRANSPORT,
         threads: int = 1,
         micro_batches: int = 1,
     ) -> None:
-        """Collective over ``comm``.
+        """Packs the weights, and agrees with the other ranks on what is exchanged; collective.
 
         Args:
-            shards: those of the workers that this rank hosts (``hosted_workers``), ascending.  Their
-                ``blocks`` are taken over: they are gone afterwards, so that no weights are held twice.
-            comm: its ranks host all workers; COMM_SELF for a single process.
+            shards: those of the workers that this rank hosts (``hosted_workers``), ascending.  They are not
+                changed; each block is read once, so that one that is read from a file, or cast, when it is
+                asked for (see ``shards``) is not held twice.
+            comm: its ranks host all workers; None: this process does.
             max_batch: most samples that one ``forward`` takes.
             formats: of weights and ghosts.
-            way: how exchanges are carried, one of ``CARRIERS``.
-            threads: that share the rows of a kernel; see ``parallel.use_threads``.
+            transport: how exchanges are carried, one of ``TRANSPORTS``.
+            threads: that share the rows of a kernel; see ``schedule.threads``.
             micro_batches: parts, at most, in which a batch goes through the network (see ``schedule``).
 
         Raises:
@@ -75,178 +86,154 @@ class Program:
             ValueError: ``shards`` are those of other workers.
         """
         graph = shards[0].graph
+        ranks, rank = (1, 0) if comm is None else (comm.size, comm.rank)
         self._graph, self.max_batch = graph, max_batch
-        self.dtype = next(iter(shards[0].blocks.values())).bias.dtype
-        hosting, scratch = Hosting(shards, comm.size, comm.rank), Scratch(self.dtype)
-        self._setting = Setting(hosting, comm, max_batch, scratch, formats, threads)
-        self.input_columns = self._columns(graph.input_tensors)
-        self.output_columns = self._columns(graph.output_tensors)
-        self._tensors = {tensor: self._buffer(tensor) for tensor in graph.input_tensors}
-        self._ghosts: dict[str, GhostTransfer] = {}
-        steps = self._make_steps(shards)
-        self._rounds = in_rounds(steps, graph, self._setting)
-        self._schedules: dict[int, Schedule] = {}
-        self._way, self._micro_batches = way, micro_batches
-        self._sharing: Sharing | None = None
+        self.dtype = graph.mixings[0].bias.dtype
+        hosting = Hosting(shards, ranks, rank)
+        self._context = Context(hosting, max_batch, Scratch(self.dtype), formats, threads)
+        self.input_columns = _columns(graph, graph.input_tensors, hosting)
+        self.output_columns = _columns(graph, graph.output_tensors, hosting)
+        lowering = Lowering(shards, self._context)
+        self._inputs, self._outputs = (
+            [lowering.tensors[tensor] for tensor in tensors]
+            for tensors in (graph.input_tensors, graph.output_tensors)
+        )
+        self._rounds = in_rounds(lowering.operations, graph, max_batch, comm)
+        self._exchanges = [exchange for _, _, exchanges in self._rounds for exchange in exchanges]
+        self._comm, self._micro_batches, self._transport_name = comm, micro_batches, transport
+        self._transport: Transport | None = None
+        self._schedules: OrderedDict[int, Schedule] = OrderedDict()
 
-        self._exchanges = [exchange for each in self._rounds for exchange in each.exchanges]
         self.values_sent = sum(exchange.values_sent for exchange in self._exchanges)
         self.bytes_sent = sum(exchange.bytes_sent for exchange in self._exchanges)
         parts = len(parts_of(max_batch, micro_batches))
         self.messages = parts * sum(exchange.messages for exchange in self._exchanges)
-        mixings = [step for _, step in steps if isinstance(step, MixingStep)]
-        self.blocks = [entry for mixing in mixings for entry in mixing.described]
+        mixings = [step for _, step in lowering.operations if isinstance(step, MixingStep)]
+        self.blocks = [report for mixing in mixings for report in mixing.reports]
         self.reset()
 
     def forward(self, X: np.ndarray) -> np.ndarray:
         """Run one batch; collective, all ranks with the same batch size.
+
+        The first forward of a batch size makes its schedule, and forgets the one used longest ago if there
+        are too many; every rank does so in the same forward.
 
         Args:
             X: (len(input_columns), batch), ``dtype``, batch <= max_batch.
 
         Returns:
             (len(output_columns), batch), valid until the next forward; the heads are not applied.
+
+        Raises:
+            ValueError: another shape.
+            UserError: on all ranks: the transport lacks something.
         """
         batch = X.shape[1]
-        if batch not in self._schedules:
-            self._schedules[batch] = self._schedule(batch)
+        schedule = self._schedules.get(batch)
+        if schedule is None:
+            schedule = self._make_schedule(batch)
+        self._schedules.move_to_end(batch)
         if X.shape != (self.input_columns.size, batch):
             raise ValueError(f"expected inputs of shape {(self.input_columns.size, batch)}, found {X.shape}")
         self._samples += batch
-        return self._schedules[batch].run(X, self._seconds)
+        return schedule.run(X, self._seconds)
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Accumulated since ``reset``: "pack" (moving rows), "exchange" (posting), "wait" (for other
-        ranks) and "compute"."""
+        """Seconds since ``reset`` by phase.
+
+        "compute", "pack" (moving rows), "exchange" (posting) and "wait" (for other ranks).
+        """
         return dict(zip(PHASES, self._seconds.tolist(), strict=True))
 
     @property
     def sent_bytes_per_sample(self) -> float | None:
-        """What this rank has sent to others since ``reset``, the mean over the samples.
+        """Bytes that this rank has sent to others since ``reset``, the mean over the samples.
 
-        None if the way always sends ``bytes_sent``, or nothing was sent yet.
+        None if the transport always sends ``bytes_sent``, or nothing was sent yet.
         """
-        tallies = self._tallies()
-        if not tallies or not self._samples:
+        tally = self._transport.tally if self._transport is not None else None
+        if tally is None or not self._exchanges or not self._samples:
             return None
-        return sum(tally.bytes for tally in tallies) / self._samples
-
-    def _tallies(self) -> list[Tally]:
-        return [tally for schedule in self._schedules.values() for tally in schedule.tallies]
+        return tally.bytes / self._samples
 
     @property
-    def way(self) -> str:
-        """How exchanges are carried; may be changed between forwards, by all ranks together.
+    def transport(self) -> str:
+        """The name of the transport that carries exchanges."""
+        return self._transport_name
 
-        Setting it raises UserError, on all ranks, if there is no memory to share for it.
+    def use_transport(self, name: str) -> None:
+        """Carry exchanges by another transport from now on; collective, between forwards.
+
+        Args:
+            name: one of ``TRANSPORTS``, the same on all ranks.
+
+        Raises:
+            UserError: on all ranks: the transport lacks something; the one before stays.
         """
-        return self._way
-
-    @way.setter
-    def way(self, way: str) -> None:
         self.free()
-        if way == SHARED:
-            self._share()
-        self._way = way
+        if self._comm is not None:
+            self._transport = TRANSPORTS[name](self._exchanges, self._comm, self._micro_batches)
+        self._transport_name = name
 
     def free(self) -> None:
-        """Give back what MPI keeps for the batch sizes so far; collective."""
-        self._schedules, self._samples = {}, 0
-        for exchange in self._exchanges:
-            exchange.free()
-        if self._sharing is not None:
-            self._sharing.free()
-            self._sharing = None
+        """Give back what MPI keeps for the transport and the batch sizes so far; collective.
 
-    def _share(self) -> None:
-        self._sharing = Sharing(self._exchanges, self._setting.comm, self._micro_batches)
+        A later forward makes it anew.
+        """
+        self._schedules.clear()
+        self._samples = 0
+        if self._transport is not None:
+            self._transport.free()
+            self._transport = None
 
     def reset(self) -> None:
         """Forget the time spent and the bytes counted so far."""
         self._seconds, self._samples = np.zeros(len(PHASES)), 0
-        for tally in self._tallies():
-            tally.bytes = 0
+        if self._transport is not None and self._transport.tally is not None:
+            self._transport.tally.bytes = 0
 
-    def _columns(self, tensors: Sequence[str]) -> np.ndarray:
-        """The places, among the values of all ``tensors``, of those that this rank holds."""
-        columns, first = [np.empty(0, np.int64)], 0
-        for tensor in tensors:
-            values = self._graph.values(tensor)
-            neurons = self._setting.hosting.neurons(self._graph.space_of[tensor])
-            columns.append(first + (neurons[:, None] * values + np.arange(values)).ravel())
-            first += self._graph.size(tensor)
-        return np.concatenate(columns)
-
-    def _buffer(self, tensor: str) -> Buffer:
-        rows = self._setting.hosting.neurons(self._graph.space_of[tensor]).size
-        return Buffer(rows, self.max_batch, self.dtype, self._graph.values(tensor))
-
-    def _make_steps(self, shards: Sequence[Shard]) -> list[tuple[Operation, Step]]:
-        """A step for each operation, in order; an activation that alone reads its target is part of it."""
-        steps: list[tuple[Operation, Step]] = []
-        fused = _fused_activations(self._graph)
-        for op in self._graph.operations:
-            if op in fused.values():
-                continue
-            activation = fused.get(op.target)
-            target = activation.target if activation else op.target
-            epilogue = epilogue_of(activation.activation if activation else IDENTITY)
-            self._tensors[target] = self._buffer(target)
-            make = self._mixing_step if isinstance(op, Mixing) else self._local_step
-            steps.append((op, make(op, shards, target, epilogue)))
-        return steps
-
-    def _mixing_step(
-        self, op: Mixing, shards: Sequence[Shard], target: str, epilogue: Epilogue
-    ) -> MixingStep:
-        step = MixingStep(
-            op,
-            [shard.blocks.pop(op.name) for shard in shards],
-            self._tensors[op.source],
-            self._tensors[target],
-            (self._graph.space_of[op.source], self._graph.space_of[op.target]),
-            epilogue,
-            self._ghosts.get(op.source),
-            self._setting,
-        )
-        self._ghosts[op.source] = step.ghosts
-        return step
-
-    def _local_step(
-        self, op: Operation, shards: Sequence[Shard], target: str, epilogue: Epilogue
-    ) -> LocalStep:
-        sources = [self._tensors[source] for source in op.sources]
-        spaces = [self._graph.space(tensor) for tensor in (*op.sources, op.target)]
-        return LocalStep(op, sources, self._tensors[target], spaces, self._setting.hosting, epilogue)
-
-    def _schedule(self, batch: int) -> Schedule:
+    def _make_schedule(self, batch: int) -> Schedule:
+        """The schedule of a batch size, which replaces the one used longest ago; collective."""
         if not 0 < batch <= self.max_batch:
             raise ValueError(f"expected 1 to {self.max_batch} samples, found {batch}")
-        if self._way == SHARED and self._sharing is None:
-            self._share()
-        inputs, outputs = (
-            [self._tensors[tensor] for tensor in tensors]
-            for tensors in (self._graph.input_tensors, self._graph.output_tensors)
+        if len(self._schedules) == MOST_SCHEDULES:
+            self._schedules.popitem(last=False)
+        schedule = Schedule(
+            self._rounds,
+            self._inputs,
+            self._outputs,
+            parts_of(batch, self._micro_batches),
+            self._make_request(),
+            self._context,
         )
-        parts = parts_of(batch, self._micro_batches)
-        return Schedule(self._rounds, inputs, outputs, parts, self._way, self._setting)
+        self._schedules[batch] = schedule
+        return schedule
+
+    def _make_request(self) -> MakeRequest:
+        """The function that makes requests, of the transport; collective."""
+        if self._comm is None:
+            return no_request
+        if self._transport is None:
+            transport = TRANSPORTS[self._transport_name]
+            self._transport = transport(self._exchanges, self._comm, self._micro_batches)
+        return self._transport.request
+
+
+def _columns(graph: Network, tensors: Sequence[str], hosting: Hosting) -> np.ndarray:
+    """The places, among the values of all ``tensors``, of those that a rank holds; int64."""
+    columns, first = [np.empty(0, np.int64)], 0
+    for tensor in tensors:
+        values = graph.values(tensor)
+        neurons = hosting.neurons(graph.space_of[tensor])
+        columns.append(first + (neurons[:, None] * values + np.arange(values)).ravel())
+        first += graph.size(tensor)
+    return np.concatenate(columns)
 
 
 def one_process(
-    network: Network, dtype: np.dtype, max_batch: int, formats: Formats = EXACTLY, threads: int = 1
+    network: Network, dtype: np.dtype, max_batch: int, formats: Formats = EXACT_FORMATS, threads: int = 1
 ) -> Program:
-    """The program of a single process that has all of a network: what ranks are compared with."""
-    shard = make_shard(network, single_worker_plan(network), 0, dtype.type)
-    return Program([shard], MPI.COMM_SELF, max_batch, formats, threads=threads)
-
-
-def _fused_activations(graph: Network) -> dict[str, Elementwise]:
-    """By the target of an operation that can end with an activation: the one that is its only reader."""
-    read = [source for op in graph.operations for source in op.sources]
-    made = {op.target for op in graph.operations if isinstance(op, ENDING)} - {*graph.output_tensors}
-    return {
-        op.source: op
-        for op in graph.operations
-        if isinstance(op, Elementwise) and op.source in made and read.count(op.source) == 1
-    }
+    """The program of one process that has all of a network, without MPI, to compare ranks with."""
+    shard = read_once(make_shard(network, single_worker_plan(network), 0, dtype.type))
+    return Program([shard], None, max_batch, formats, threads=threads)

@@ -1,24 +1,72 @@
-"""The numbers of a run, gathered on the root under the names of the report."""
+"""The numbers of a run, gathered on the root under the names of the report.
+
+Every rank sends the root its numbers (``gather_ranks``); of memory and of the first result all learn the
+largest (``demands``).  The rest is computed on the root.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
-from mpi4py import MPI
 
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.plan import EVERYBODY, Plan
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.process.system import peak_memory_mib
+from repurpose_hpc.runtime.lowering.mixings import BlockReport
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.timing import Timing
 
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
-def gather_ranks(program: Program, seconds: dict[str, float], comm: MPI.Comm) -> list[dict] | None:
-    """What each rank did, on the root; collective."""
-    mine = {
+
+class RankReport(TypedDict):
+    """Numbers of one rank, see ``Program``; ``seconds`` are those of all phases of the run."""
+
+    values_sent: int
+    bytes_sent: int
+    sent_bytes_per_sample: float | None
+    messages: int
+    blocks: list[BlockReport]
+    seconds: dict[str, float]
+
+
+class Traffic(TypedDict):
+    """Communication of a forward between ranks, per sample but for ``messages``."""
+
+    values_sent: int
+    dense_values: int
+    comm_fraction: float
+    bytes_sent: int
+    messages: int
+
+
+class Weights(TypedDict):
+    """Weights of the network; those kept, of each rank; by mixing how many blocks have which format."""
+
+    weights: int
+    weights_kept: int
+    load: list[int]
+    load_share: list[float]
+    formats: dict[str, dict[str, int]]
+
+
+class Latency(TypedDict, total=False):
+    """Microseconds of the timed batch; empty if nothing was timed."""
+
+    latency_us: dict[str, float]
+    phases_us: dict[str, float]
+    single_process_latency_us: dict[str, float]
+    speedup: float
+
+
+def gather_ranks(program: Program, seconds: dict[str, float], comm: MPI.Comm) -> list[RankReport] | None:
+    """The numbers of all ranks, on the root; collective."""
+    mine: RankReport = {
         "values_sent": program.values_sent,
         "bytes_sent": program.bytes_sent,
         "sent_bytes_per_sample": program.sent_bytes_per_sample,
@@ -29,7 +77,7 @@ def gather_ranks(program: Program, seconds: dict[str, float], comm: MPI.Comm) ->
     return comm.gather(mine, root=0)
 
 
-def traffic(plan: Plan, shard: Shard, ranks: list[dict]) -> dict:
+def traffic(plan: Plan, shard: Shard, ranks: list[RankReport]) -> Traffic:
     """Communication between ranks, as it was handed to MPI, beside that of the dense network.
 
     Args:
@@ -47,16 +95,17 @@ def traffic(plan: Plan, shard: Shard, ranks: list[dict]) -> dict:
     }
 
 
-def without_zeros(ranks: list[dict]) -> dict[str, float]:
-    """What was sent if zeros were left out, the sum over the ranks; empty otherwise."""
+def without_zeros(ranks: list[RankReport]) -> dict[str, float]:
+    """Bytes sent where zeros are left out, the sum over the ranks; empty otherwise."""
     sent = [rank["sent_bytes_per_sample"] for rank in ranks]
-    return {} if None in sent else {"sent_bytes_per_sample": sum(sent)}
+    counted = [count for count in sent if count is not None]
+    return {"sent_bytes_per_sample": sum(counted)} if len(counted) == len(sent) else {}
 
 
-def weights(shard: Shard, ranks: list[dict]) -> dict:
+def weights(shard: Shard, ranks: list[RankReport]) -> Weights:
     """Weights kept, the load of each rank, and how many blocks of each layer have which format."""
     load = [sum(block["weights"] for block in rank["blocks"]) for rank in ranks]
-    formats = defaultdict(Counter)
+    formats: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for rank in ranks:
         for block in rank["blocks"]:
             formats[block["layer"]][block["format"]] += 1
@@ -64,14 +113,14 @@ def weights(shard: Shard, ranks: list[dict]) -> dict:
         "weights": sum(_weights(shard.graph, mixing) for mixing in shard.graph.mixings),
         "weights_kept": sum(load),
         "load": load,
-        "load_share": [weights / sum(load) if sum(load) else 0.0 for weights in load],
+        "load_share": [kept / sum(load) if sum(load) else 0.0 for kept in load],
         "formats": {layer: dict(counts) for layer, counts in formats.items()},
     }
 
 
-def latency(parallel: Timing | None, single: Timing | None) -> dict:
+def latency(parallel: Timing | None, single: Timing | None) -> Latency:
     """The timed batch, over all ranks and in one process; empty if nothing was timed."""
-    if parallel is None:
+    if parallel is None or single is None:
         return {}
     latency_us, single_us = parallel.latency_us(), single.latency_us()
     return {
@@ -82,18 +131,20 @@ def latency(parallel: Timing | None, single: Timing | None) -> dict:
     }
 
 
-def slowest_seconds(ranks: list[dict]) -> dict[str, float]:
+def slowest_seconds(ranks: list[RankReport]) -> dict[str, float]:
     """Seconds in each phase, the maximum over the ranks."""
     return {phase: max(rank["seconds"][phase] for rank in ranks) for phase in ranks[0]["seconds"]}
 
 
 def demands(first_result: float | None, comm: MPI.Comm) -> dict[str, float]:
-    """What the run needed on the rank that needed most, the same on all ranks; collective.
+    """Memory and time of the rank that needed most, the same on all ranks; collective.
 
     Args:
         first_result: age of the process at its first result in seconds; None, on all ranks: there was none.
         comm: of the job.
     """
+    from mpi4py import MPI
+
     mine = {"peak_memory_mib": peak_memory_mib()}
     if first_result is not None:
         mine["first_result_seconds"] = first_result

@@ -12,6 +12,7 @@ import pytest
 from repurpose_hpc.bench.candidate import check
 from repurpose_hpc.bench.turns import alone, in_turns
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.report.schema import REPORTS, problems
 
 BENCH = ("-m", "repurpose_hpc", "bench")
 HAS_TORCH = find_spec("torch") is not None
@@ -28,6 +29,7 @@ def bench(mpirun, tmp_path: Path):
         done = mpirun(ranks, *BENCH, *words, "--repeat", 2, "--out", out)
         assert done.returncode == 0, done.stdout + done.stderr
         result = json.loads(out.read_text())
+        assert problems(result, REPORTS[f"bench {words[0]}"]) == []
         assert result["ranks"] == ranks
         assert result["machine"]["versions"]["numpy"] == np.__version__
         assert any(line.startswith("torch: ") for line in result["left_out"]) != HAS_TORCH
@@ -113,7 +115,7 @@ def test_inference(bench):
         (
             2,
             ("inference", "--widths", "64,33"),
-            "--widths: expected multiples of the 2 ranks, found (64, 33)",
+            "--widths: expected multiples of the 2 ranks",
         ),
     ],
 )

@@ -11,16 +11,15 @@ from helpers import ROOT
 from helpers.machines import PLAIN, with_network
 from helpers.small_graphs import convolutional_network
 from helpers.small_plans import pruned, random_network, random_plan, write_model, write_shards
-from repurpose_hpc.commands.forecast import parse, run
-from repurpose_hpc.commands.parser import UsageError
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.commands.forecast import parse, predict
+from repurpose_hpc.errors import UsageError, UserError
 from repurpose_hpc.forecast.machine import write_machine
 from repurpose_hpc.forecast.summary import marginal_efficiencies, paying_ranks, render
 from repurpose_hpc.plan.files.store import write_plan
 
 
 def _forecast(subject, machine, *options) -> dict:
-    return run(parse([str(subject), "--machine", str(machine), *map(str, options)]))
+    return predict(parse([str(subject), "--machine", str(machine), *map(str, options)]))
 
 
 @pytest.fixture
@@ -59,7 +58,7 @@ def test_ghosts_travel_in_the_format_of_the_shards_or_in_another(tmp_path, machi
     of_shards, exact = (
         _forecast(tmp_path / "shards", machine, *wire) for wire in ((), ("--wire", "float32"))
     )
-    assert [each["wire"] for each in (of_shards, exact)] == ["int8", "float32"]
+    assert [each["comm_dtype"] for each in (of_shards, exact)] == ["int8", "float32"]
     for short, long in zip(of_shards["points"][1:], exact["points"][1:], strict=True):
         for form in ("restructured", "dense"):
             assert short[form]["values_sent"] == long[form]["values_sent"]
@@ -141,5 +140,5 @@ def test_too_many_ranks_for_a_machine_that_has_no_links(tmp_path):
 
 
 def test_it_does_not_start_mpi():
-    code = "import sys, repurpose_hpc.forecast.command; sys.exit('mpi4py.MPI' in sys.modules)"
+    code = "import sys, repurpose_hpc.commands.forecast; sys.exit('mpi4py.MPI' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

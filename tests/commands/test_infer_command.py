@@ -18,6 +18,7 @@ from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.plan.assemble import assemble
 from repurpose_hpc.plan.plan import single_worker_plan
 from repurpose_hpc.plan.shard import make_shard
+from repurpose_hpc.report.schema import InferReport, problems
 
 MODULE = ("-m", "repurpose_hpc.infer")
 # Runs the command and writes down what was imported.
@@ -42,7 +43,9 @@ def infer(mpirun, tmp_path):
         env = {"REPURPOSE_HPC_CACHE": str(tmp_path / "cache")}
         done = mpirun(ranks, *MODULE, *args, "--report", report, env=env)
         assert done.returncode == 0, done.stdout + done.stderr
-        return json.loads(report.read_text()), done.stdout
+        found = json.loads(report.read_text())
+        assert problems(found, InferReport) == []
+        return found, done.stdout
 
     return run
 
@@ -140,7 +143,8 @@ def test_imports_on_shards(mpirun, small):
         assert packages & installed <= ALLOWED
         assert "repurpose_hpc.runtime.program" in imported
         ours = {name for name in imported if name.startswith("repurpose_hpc.restructure.")}
-        assert ours <= {"repurpose_hpc.restructure.options", "repurpose_hpc.restructure.constraints"}
+        allowed = ("options", "constraints", "method")
+        assert ours <= {f"repurpose_hpc.restructure.{name}" for name in allowed}
 
 
 def test_help_is_printed_once(mpirun):
@@ -152,8 +156,8 @@ def test_help_is_printed_once(mpirun):
 @pytest.mark.parametrize(("chosen", "expected"), [({}, "1"), ({"OMP_NUM_THREADS": "3"}, "3")])
 def test_one_thread_per_rank_unless_chosen(chosen, expected):
     program = (
-        "import sys, repurpose_hpc.infer, repurpose_hpc.process.threads as t; assert 'numpy' not in sys.modules; "
-        "t.one_thread_per_rank(); print(t.threads())"
+        "import sys, repurpose_hpc.infer, repurpose_hpc.process.threads as t; "
+        "assert 'numpy' not in sys.modules; t.one_thread_per_rank(); print(t.threads())"
     )
     env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     done = subprocess.run(

@@ -53,8 +53,8 @@ def test_report_of_a_graph(tmp_path):
 
 def test_every_unsupported_node_is_named(tmp_path):
     nodes = [
-        *(node("Conv", "x K", "h"), node("Resize", "h - scales", "r", mode="linear"), node("Selu", "r", "s")),
-        *(node("Relu", "s", "t"), node("Selu", "h", "u"), node("Add", "t u", "y")),
+        *(node("Conv", "x K", "h"), node("Resize", "h - scales", "r", mode="linear"), node("Sinh", "r", "s")),
+        *(node("Relu", "s", "t"), node("Sinh", "h", "u"), node("Add", "t u", "y")),
     ]
     CONSTANTS["scales"] = np.array([1, 1, 2, 2], np.float32)
     report = tmp_path / "report.json"
@@ -65,7 +65,7 @@ def test_every_unsupported_node_is_named(tmp_path):
     assert "3 nodes are not supported" in done.stderr
     found = json.loads(report.read_text())["unsupported"]
     assert [text.split(":")[0] for text in found] == [
-        *("node 'node_r' (Resize)", "node 'node_s' (Selu)", "node 'node_u' (Selu)")
+        *("node 'node_r' (Resize)", "node 'node_s' (Sinh)", "node 'node_u' (Sinh)")
     ]
     assert "attribute mode is 'linear'" in done.stdout
 

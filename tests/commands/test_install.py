@@ -86,6 +86,13 @@ def test_regular_install_elsewhere(checkout, python, tmp_path):
     assert jit == package.parent / "kernels/jit.py"
 
 
+def test_the_program_is_installed(checkout, python, tmp_path):
+    pip_install(python, checkout, cwd=tmp_path)
+    program = python.parent / "repurpose-hpc"
+    assert "usage: repurpose-hpc COMMAND" in run(program, cwd=tmp_path)
+    assert "example:" in run(program, "inspect", "--help", cwd=tmp_path)
+
+
 def test_regular_install_from_the_checkout_root(checkout, python):
     pip_install(python, ".", cwd=checkout)
     package, jit = probe(python, cwd=checkout)

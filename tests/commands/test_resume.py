@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from helpers import small_plans
-from repurpose_hpc.runtime.streams import ResumableOutputFile
+from repurpose_hpc.runtime.streams.outputs import ResumableOutputFile
 
 MODULE = ("-m", "repurpose_hpc.infer")
 BATCH, KILLED_AFTER = 4, 3
@@ -18,7 +18,7 @@ KILLED = f"""
 import os, signal
 from mpi4py import MPI
 from repurpose_hpc.infer import main
-from repurpose_hpc.runtime import streams
+from repurpose_hpc.runtime.streams import outputs as streams
 
 append, calls = streams.OutputFile.append, []
 

@@ -11,10 +11,11 @@ import pytest
 
 from helpers import ROOT, small_plans
 from repurpose_hpc.commands import scaling as scaling_command
-from repurpose_hpc.commands.parser import UsageError
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.commands.start import Context
+from repurpose_hpc.errors import UsageError, UserError
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.plan.files.store import write_plan
+from repurpose_hpc.studies import launch
 from repurpose_hpc.studies.scaling import job as scaling_job
 from repurpose_hpc.studies.scaling.table import COLUMNS, PHASES
 
@@ -24,7 +25,7 @@ import json, os, sys
 ranks, words = int(sys.argv[1]), sys.argv[2:]
 if ranks == 3:
     TROUBLE
-given = dict(zip(words[3::2], words[4::2]))
+given = dict(zip(words[4::2], words[5::2]))
 row = {name: 0.25 for name in COLUMNS} | {"oversubscribed": ranks > 1, "error": None}
 rows = [{**row, "batch": int(batch)} for batch in given["--batches"].split(",")]
 for row in rows:
@@ -86,6 +87,11 @@ def strong(folder: Path, **changed: object) -> list[str]:
     return ["strong", str(folder / "model.npz"), *(word for pair in pairs for word in pair)]
 
 
+def run_scaling(words: list[str]) -> None:
+    """Run the command here."""
+    scaling_command.run(scaling_command.parse(words), Context(threads=1, import_seconds=0.0, started=0.0))
+
+
 def read(folder: Path) -> list[dict]:
     """The points in the JSON file, after a look at the CSV file."""
     points = json.loads((folder / "out/scaling.json").read_text())["points"]
@@ -97,7 +103,7 @@ def read(folder: Path) -> list[dict]:
 
 
 def test_every_point_is_measured_counted_and_compared(folder, capsys):
-    scaling_command.run(strong(folder, comm_budget=0.5))
+    run_scaling(strong(folder, comm_budget=0.5))
     rows = read(folder)
     keys = [(row["ranks"], row["form"], row["batch"]) for row in rows]
     forms = ((1, "dense"), (2, "dense"), (2, "restructured"))
@@ -133,7 +139,7 @@ def test_every_point_is_measured_counted_and_compared(folder, capsys):
 
 def test_weak_scaling_keeps_the_weights_per_rank(folder, launched):
     options = ["--ranks", "1,4", "--width", "32", "--layers", "2", "--batches", "4", "--repeat", "2"]
-    scaling_command.run(["weak", *options, "--out", str(folder / "out")])
+    run_scaling(["weak", *options, "--out", str(folder / "out")])
     rows = read(folder)
     for row in rows:
         assert row["weights"] <= 2 * round(32 * math.sqrt(row["ranks"])) ** 2
@@ -145,12 +151,12 @@ def test_weak_scaling_keeps_the_weights_per_rank(folder, launched):
 
 
 def test_what_is_there_is_not_measured_again(folder, launched):
-    scaling_command.run(strong(folder, launcher=canned(folder)))
+    run_scaling(strong(folder, launcher=canned(folder)))
     before = read(folder)
     assert launched == [(1, [1, 8]), (2, [1, 8]), (2, [1, 8])]
-    scaling_command.run(strong(folder, launcher=canned(folder)))
+    run_scaling(strong(folder, launcher=canned(folder)))
     assert len(launched) == 3 and read(folder) == before
-    scaling_command.run(strong(folder, launcher=canned(folder), ranks="1", batches="4,8"))
+    run_scaling(strong(folder, launcher=canned(folder), ranks="1", batches="4,8"))
     assert launched[3:] == [(1, [4])]
     assert [row for row in read(folder) if row["batch"] != 4] == before
 
@@ -167,13 +173,13 @@ def test_what_is_there_is_not_measured_again(folder, launched):
 def test_failed_points_are_written_down_and_tried_again(folder, launched, capsys, trouble, expected):
     options = {"ranks": "2,3,4", "batches": 1, "timeout": 2}
     with pytest.raises(UserError, match="2 of 6 points failed"):
-        scaling_command.run(strong(folder, launcher=canned(folder, trouble), **options))
+        run_scaling(strong(folder, launcher=canned(folder, trouble), **options))
     assert f"3 ranks, dense: {expected}" in capsys.readouterr().err
     for row in read(folder):
         assert row["error"] == (expected if row["ranks"] == 3 else None)
         assert (row["seconds_median"] is None) == (row["ranks"] == 3)
     del launched[:]
-    scaling_command.run(strong(folder, launcher=canned(folder), **options))
+    run_scaling(strong(folder, launcher=canned(folder), **options))
     assert launched == [(3, [1]), (3, [1])]
     assert all(row["error"] is None for row in read(folder))
     assert not list((folder / "out").glob(".*"))
@@ -188,21 +194,21 @@ def test_a_launcher_that_starts_something_else_is_noticed(folder, launched):
     ):
         with pytest.raises(UserError, match="2 of 2 points failed"):
             out = folder / launcher[:2]
-            scaling_command.run(strong(folder, ranks="2", batches="1", launcher=launcher, out=out))
+            run_scaling(strong(folder, ranks="2", batches="1", launcher=launcher, out=out))
         points = json.loads((out / "scaling.json").read_text())["points"]
         assert all(expected in row["error"] for row in points)
 
 
 def test_launchers_become_command_lines(monkeypatch):
     def command(name: str) -> list[str]:
-        return scaling_job.Launch(name, 1, 1.0, 1.0).command(4)
+        return launch.launcher_words(name, 4)
 
     assert command("mpirun")[1:] == ["-n", "4"] and Path(command("mpirun")[0]).name.startswith("mpi")
     assert command("mpirun --bind-to core") == ["mpirun", "--bind-to", "core", "-n", "4"]
     assert command("jsrun --np={ranks} -r1") == ["jsrun", "--np=4", "-r1"]
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "2")
     for library, pmi in (("MPICH Version: 5", "pmi2"), ("Open MPI v5.0", "pmix")):
-        monkeypatch.setattr(scaling_job, "_library", lambda library=library: library)
+        monkeypatch.setattr(launch, "_library", lambda library=library: library)
         assert command("srun") == ["srun", f"--mpi={pmi}", "--cpus-per-task=2", "-n", "4"]
 
 
@@ -212,7 +218,7 @@ def test_given_shards_are_run_as_they_are(folder, launched):
     provenance = {"model_fingerprint": load_model(folder / "model.npz").fingerprint()}
     write_plan(folder / "shards-2", small_plans.pruned(network, plan), plan, provenance)
     pattern = str(folder / "shards-{ranks}")
-    scaling_command.run(strong(folder, calibration=None, shards=pattern, ranks="2", batches="4"))
+    run_scaling(strong(folder, calibration=None, shards=pattern, ranks="2", batches="4"))
     restructured = read(folder)[1]
     assert restructured["weights"] == small_plans.pruned(network, plan).weight_count
     assert restructured["values"] == sum(plan.values_sent(network, each) for each in network.mixings)
@@ -224,7 +230,7 @@ def test_given_shards_of_another_model_or_too_few_workers_are_refused(folder, la
     (folder / "shards-3").rename(folder / "shards-4")
     options = {"calibration": None, "shards": folder / "shards-{ranks}", "launcher": canned(folder)}
     with pytest.raises(UserError, match="3 of 6 points failed"):
-        scaling_command.run(strong(folder, ranks="2,4,5", batches=1, **options))
+        run_scaling(strong(folder, ranks="2,4,5", batches=1, **options))
     two, four, five = (row["error"] for row in read(folder) if row["form"] == "restructured")
     assert "found those of another one" in two
     assert "expected shards for 4 workers, found 2" in four
@@ -233,14 +239,14 @@ def test_given_shards_of_another_model_or_too_few_workers_are_refused(folder, la
 
 def test_a_study_of_something_else_is_refused(folder, launched):
     one = {"ranks": 1, "batches": 1}
-    scaling_command.run(strong(folder, launcher=canned(folder), **one))
+    run_scaling(strong(folder, launcher=canned(folder), **one))
     others = ({"comm_budget": 0.1}, {"dtype": "float64"}, {"launcher": "mpiexec"}, {"method": "magnitude"})
     for other in others:
         with pytest.raises(UserError, match="expected a study with .* found one with"):
-            scaling_command.run(strong(folder, **{"launcher": canned(folder), **one, **other}))
+            run_scaling(strong(folder, **{"launcher": canned(folder), **one, **other}))
     (folder / "out/scaling.json").write_text("{}")
     with pytest.raises(UserError, match="damaged"):
-        scaling_command.run(strong(folder, launcher=canned(folder), **one))
+        run_scaling(strong(folder, launcher=canned(folder), **one))
     assert len(launched) == 1
 
 
@@ -255,7 +261,7 @@ def test_the_picture_marks_more_ranks_than_cores(folder, monkeypatch):
         savefig(figure, *args, **kwargs)
 
     monkeypatch.setattr(Figure, "savefig", keeping)
-    scaling_command.run(strong(folder, batches="8", launcher=canned(folder)))
+    run_scaling(strong(folder, batches="8", launcher=canned(folder)))
     speedup, *_, messages = figures[0].axes
     for axes, quantity in ((speedup, "speedup"), (messages, "messages")):
         lines = {line.get_label(): line for line in axes.get_lines()}
@@ -280,18 +286,24 @@ def test_the_picture_marks_more_ranks_than_cores(folder, monkeypatch):
     [
         (["weak", "model.npz", "--ranks", "1"], "MODEL is for strong"),
         (["strong", "model.npz", "--ranks", "1"], "either --calibration DATA.* or --shards"),
-        (["strong", "--calibration", "x.npz", "--ranks", "1"], "belong to a MODEL"),
+        (["strong", "--calibration", "x.npz", "--ranks", "1"], "--calibration belongs to a MODEL"),
         (
             ["strong", "model.npz", "--calibration", "x.npz", "--width", "9", "--ranks", "1"],
             "synthetic network",
         ),
-        (["strong", "--ranks", "0,1"], "--ranks: expected numbers of 1 or more, got 0"),
-        (["strong", "--ranks", "1", "--batches", "0"], "--batches: expected numbers of 1 or more, got 0"),
+        (
+            ["strong", "--ranks", "0,1"],
+            "--ranks: expected integers separated by commas, each 1 or more, got '0,1'",
+        ),
+        (
+            ["strong", "--ranks", "1", "--batches", "0"],
+            "--batches: expected integers separated by commas, each 1 or more, got '0'",
+        ),
         (["strong", "--ranks", "1", "--comm-budget", "2"], "expected a fraction from 0 to 1, got 2.0"),
         (["strong", "m.npz", "--shards", "d", "--method", "data", "--ranks", "1"], "restructured already"),
     ],
 )
 def test_wrong_command_lines_leave_nothing_behind(tmp_path, arguments, expected):
     with pytest.raises(UsageError, match=expected):
-        scaling_command.run([*arguments, "--out", str(tmp_path / "out")])
+        run_scaling([*arguments, "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(
 # Imported by every Python below it: writing a batch takes its time.
 SLOW = """
 import time
-from repurpose_hpc.runtime import streams
+from repurpose_hpc.runtime.streams import outputs as streams
 
 append = streams.OutputFile.append
 

@@ -11,8 +11,8 @@ import pytest
 
 from helpers import ROOT, small_plans
 from repurpose_hpc.commands import study as study_command
-from repurpose_hpc.commands.parser import UsageError
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.commands.start import Context
+from repurpose_hpc.errors import UsageError, UserError
 from repurpose_hpc.io.samples import open_samples
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.mpi.agreement import PREFIX
@@ -26,28 +26,28 @@ FOUR_POINTS = {"workers": "2,3", "methods": "data,magnitude/contiguous", "budget
 
 # Runs the command, which gets SIGNAL when it begins its third point.
 STOPPED = """
-import os, signal
+import os, signal, sys
 from repurpose_hpc.studies.accuracy import job
-from repurpose_hpc.commands.study import main
+from repurpose_hpc.commands.start import start
 
 measure, calls = job.measure, []
 
-def stopped(subject, options, team):
+def stopped(study, options, team):
     calls.append(options)
     if len(calls) == 3:
         os.kill(os.getpid(), signal.SIGNAL)
-    return measure(subject, options, team)
+    return measure(study, options, team)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests may ignore it
 job.measure = stopped
-main()
+start("study", sys.argv[1:])
 """
 
 WITHOUT_MATPLOTLIB = """
 import sys
 sys.modules["matplotlib"] = None
-from repurpose_hpc.commands.study import main
-main()
+from repurpose_hpc.commands.start import start
+start("study", sys.argv[1:])
 """
 
 
@@ -65,9 +65,9 @@ def measured(monkeypatch) -> list[Options]:
     """The points that are really computed, in their order."""
     points, measure = [], study_job.measure
 
-    def counting(subject, options, team):
+    def counting(study, options, team):
         points.append(options)
-        return measure(subject, options, team)
+        return measure(study, options, team)
 
     monkeypatch.setattr(study_job, "measure", counting)
     return points
@@ -87,9 +87,14 @@ def arguments(folder: Path, **changed: object) -> list[str]:
     return [str(model), *(word for pair in pairs for word in pair)]
 
 
+def run_study(words: list[str]) -> None:
+    """Run the command here."""
+    study_command.run(study_command.parse(words), Context(threads=1, import_seconds=0.0, started=0.0))
+
+
 def study(folder: Path, **changed: object) -> list[dict[str, str]]:
     """Run the command here; the rows that it leaves."""
-    study_command.run(arguments(folder, **changed))
+    run_study(arguments(folder, **changed))
     return read(folder)
 
 
@@ -159,14 +164,14 @@ def test_what_is_there_is_not_computed_again(folder, measured):
 
 def test_parts_have_tables_of_their_own_and_are_brought_together(folder, measured):
     for part in ("2/2", "1/2"):
-        study_command.run([*arguments(folder), "--part", part])
+        run_study([*arguments(folder), "--part", part])
     assert len(measured) == 4
     assert {"study-1-of-2.csv", "study-2-of-2.csv"} <= names(folder) and "study.png" not in names(folder)
     rows = study(folder)
     assert len(rows) == 4 and len(measured) == 4 and "study.png" in names(folder)
     for wrong in ("0/2", "3/2", "1", "a/b"):
         with pytest.raises(UsageError, match="expected K/N with K from 1 to N"):
-            study_command.run([*arguments(folder), "--part", wrong])
+            run_study([*arguments(folder), "--part", wrong])
 
 
 @pytest.mark.parametrize("changed", [{"seed": 1}, {"input_placement": "root"}, {"assignment": "random"}])
@@ -311,9 +316,12 @@ def test_without_matplotlib_the_table_is_written_all_the_same(folder):
     [
         ({"methods": "data,nonsense"}, "method nonsense.*expected one of data"),
         ({"methods": "magnitude/nowhere"}, "--assignment: expected one of .*'nowhere'"),
-        ({"budgets": "0.1,2"}, "expected a fraction from 0 to 1, got 2.0"),
-        ({"workers": "2,x"}, "expected integers separated by commas, got '2,x'"),
-        ({"workers": "0"}, "expected 1 or more, got 0"),
+        (
+            {"budgets": "0.1,2"},
+            "--budgets: expected fractions separated by commas, each from 0 to 1, got '0.1,2'",
+        ),
+        ({"workers": "2,x"}, "--workers: expected integers separated by commas, each 1 or more, got '2,x'"),
+        ({"workers": "0"}, "each 1 or more, got '0'"),
     ],
 )
 def test_wrong_command_lines_leave_nothing_behind(folder, changed, expected):

@@ -11,8 +11,8 @@ from mpi4py import MPI
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.plan.shard import make_shard
-from repurpose_hpc.runtime.exchange.exchange import _MPI_TYPES
-from repurpose_hpc.runtime.exchange.transports import table as carriers
+from repurpose_hpc.runtime.exchange import transport
+from repurpose_hpc.runtime.exchange.messages import mpi_types
 from repurpose_hpc.runtime.hosting import hosted_workers
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.schedule import mpi_functions as functions
@@ -38,8 +38,8 @@ class Counts:
 def counting() -> Iterator[Counts]:
     """Programs whose schedules are made in here call MPI_Ialltoallv through a function that counts."""
     counts, real = Counts(), functions.function("MPI_Ialltoallv")
-    sizes = {functions.handle(each): each.Get_size() for each in _MPI_TYPES.values()}
-    kind = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_int64] * 10)
+    sizes = {functions.handle(each): each.Get_size() for each in mpi_types()}
+    kind = functions.prototype(real.signature)
 
     def count(*arguments: int) -> int:
         _, sent, _, datatype, *_ = arguments
@@ -49,8 +49,8 @@ def counting() -> Iterator[Counts]:
 
     callback = kind(count)
     address = ctypes.cast(callback, ctypes.c_void_p).value
-    counted = {real.name: functions.Function(real.name, address)}
-    with mock.patch.object(carriers, "function", lambda name: counted.get(name) or functions.function(name)):
+    counted = {real.name: functions.Function(real.name, address, real.signature)}
+    with mock.patch.object(transport, "function", lambda name: counted.get(name) or functions.function(name)):
         yield counts
 
 

@@ -77,7 +77,7 @@ def scaled(network: Network, plan: Plan, samples: int = SAMPLES, wire: str = EXA
         for mixing in network.mixings
     }
     scales = {tensor: scales_of(each) for tensor, each in largest.items()}
-    return replace(plan, scales=scales, wire=wire)
+    return replace(plan, scales=scales, comm_dtype=wire)
 
 
 def write_shards(

@@ -12,16 +12,17 @@ from helpers.small_graphs import branching_network
 from repurpose_hpc.forecast.demand import plan_demand
 from repurpose_hpc.model.comm_dtype import EXACT, STEPS, WIRES
 from repurpose_hpc.model.forward import forward
-from repurpose_hpc.plan.arrival import computing
 from repurpose_hpc.plan.plan import PLACEMENTS
+from repurpose_hpc.plan.rounding import rounded_compute
 from repurpose_hpc.runtime.buffers import Part
-from repurpose_hpc.runtime.exchange.exchange import Exchange, deactivate_empty
+from repurpose_hpc.runtime.calls import COMPUTE, EXCHANGE, PHASES, WAIT
+from repurpose_hpc.runtime.context import EXACT_FORMATS, Formats
+from repurpose_hpc.runtime.exchange.exchange import Exchange
 from repurpose_hpc.runtime.exchange.merged import Merged
-from repurpose_hpc.runtime.exchange.transports.table import CARRIERS, available
-from repurpose_hpc.runtime.lowering.blocks import COMPUTE, EXCHANGE, PHASES, WAIT
+from repurpose_hpc.runtime.exchange.transport import TRANSPORTS
+from repurpose_hpc.runtime.exchange.transports import available
 from repurpose_hpc.runtime.schedule import schedule
-from repurpose_hpc.runtime.schedule.replay import carry_out, taped
-from repurpose_hpc.runtime.setting import EXACTLY, Formats
+from repurpose_hpc.runtime.schedule.replay import carry_out, record
 
 pytestmark = pytest.mark.mpi
 
@@ -40,14 +41,14 @@ def case(placement, more_workers=0, density=0.5):
 
 @pytest.mark.parametrize("more_workers", [0, 3])
 @pytest.mark.parametrize("placement", PLACEMENTS)
-@pytest.mark.parametrize("way", CARRIERS)
-def test_every_way_carries_merged_exchanges(way, placement, more_workers):
-    if way not in available(COMM):
-        pytest.skip("these ranks have no such way")
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_every_transport_carries_merged_exchanges(transport, placement, more_workers):
+    if transport not in available(COMM):
+        pytest.skip("these ranks have no such transport")
     network, plan, x = case(placement, more_workers)
     expected = forward(network, x)
     for parts in (1, 3):
-        program = make_program(network, plan, MAX_BATCH, way=way, micro_batches=parts)
+        program = make_program(network, plan, MAX_BATCH, transport=transport, micro_batches=parts)
         np.testing.assert_allclose(run_program(program, network, x), expected, rtol=0, atol=1e-12)
         program.free()
 
@@ -55,21 +56,21 @@ def test_every_way_carries_merged_exchanges(way, placement, more_workers):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("wire", WIRES)
 def test_ghosts_and_sums_travel_together_if_they_are_of_one_type(wire, dtype):
-    """To the last bit alike, whichever way; as the reference that rounds them."""
+    """To the last bit alike, whichever transport; as the reference that rounds them."""
     network, plan, x = case("partitioned", 2)
-    program = make_program(network, plan, MAX_BATCH, dtype=dtype, formats=Formats(wire=wire))
+    program = make_program(network, plan, MAX_BATCH, dtype=dtype, formats=Formats(comm_dtype=wire))
     types = [{member.send.flat.dtype for member in each.members} for each in program._exchanges]
     assert all(len(each) == 1 for each in types)
     if COMM.size > 1:
         assert max(len(each.members) for each in program._exchanges) > 1
         assert len(types) == (3 if wire == EXACT else 5)  # in the last round there are sums alone
     outputs = {}
-    for way in available(COMM):
-        program.way = way
-        outputs[way] = run_program(program, network, x)
+    for transport in available(COMM):
+        program.use_transport(transport)
+        outputs[transport] = run_program(program, network, x)
     program.free()
     assert len({y.tobytes() for y in outputs.values()}) == 1
-    expected = forward(network, x, compute=computing(network, plan, wire))
+    expected = forward(network, x, compute=rounded_compute(network, plan, wire))
     # Rounded to float32, a value may be coded as its neighbour in the format.
     tolerance = 1e-9 if dtype == np.float64 else 1e-5 + 2 * STEPS[wire]
     tolerance *= np.abs(expected).max()
@@ -101,7 +102,7 @@ def test_forecasts_count_the_same_messages(density, wire):
         network = branching_network(seed)
         plan = small_plans.random_plan(network, COMM.size, "partitioned", seed, density)
         network = small_plans.pruned(network, plan)
-        program = make_program(network, plan, MAX_BATCH, formats=Formats(wire=wire))
+        program = make_program(network, plan, MAX_BATCH, formats=Formats(comm_dtype=wire))
         demand = plan_demand(network, plan, 1, wire)
         assert COMM.allreduce(program.messages) == demand.messages
         assert sum(bool(each.exchanges) for each in program._rounds) == len(demand.exchanges)
@@ -112,7 +113,7 @@ def test_messages_are_on_their_way_while_own_neurons_are_multiplied():
     if COMM.size == 1:
         pytest.skip("one rank waits for nobody")
     network, plan, x = case("partitioned", density=1.0)
-    with mock.patch.object(schedule, "taped", wraps=taped) as made:
+    with mock.patch.object(schedule, "record", wraps=record) as made:
         run_program(make_program(network, plan, MAX_BATCH), network, x[:MAX_BATCH])
     calls, *_ = made.call_args.args
     phases = [phase for phase, *_ in calls]
@@ -126,7 +127,7 @@ def test_messages_are_on_their_way_while_own_neurons_are_multiplied():
 def test_merged_exchanges_bring_what_they_would_alone(dtype):
     """Blocks of different lengths for every rank, none for some."""
     apart, together = ([exchange(number, dtype) for number in range(3)] for _ in range(2))
-    whole = Merged(together, COMM, MAX_BATCH)
+    whole = Merged(together, MAX_BATCH)
     assert whole.bytes_sent == sum(each.bytes_sent for each in apart)
     for part in (Part(MAX_BATCH), Part(1, 2), Part(2)):
         for carried in (*apart, whole):
@@ -141,13 +142,12 @@ def exchange(number, dtype):
     """Rank p sends (p + 2 q + number) % 3 items to rank q."""
     ranks, rank = np.arange(COMM.size), COMM.rank
     sent, received = ((p + 2 * q + number) % 3 * (ranks != rank) for p, q in ((rank, ranks), (ranks, rank)))
-    made = Exchange(COMM, sent, received, MAX_BATCH, np.dtype(dtype), 1 + number)
+    made = Exchange(sent, received, MAX_BATCH, np.dtype(dtype), 1 + number)
     made.send.flat[:] = 1 + 40 * number + 10 * rank + np.arange(made.send.flat.size) % 10
-    deactivate_empty([made], COMM)
     return made
 
 
 def carry(carried, part):
-    carrier = carried.carrier("ialltoallv", part)
-    steps = taped([*carrier.begin, *carrier.post, *carrier.wait], np.dtype(np.float32), EXACTLY)
+    request = TRANSPORTS["ialltoallv"]([carried], COMM).request(carried, part)
+    steps = record([*request.begin, *request.post, *request.wait], np.dtype(np.float32), EXACT_FORMATS)
     carry_out(steps, np.zeros(len(PHASES)))

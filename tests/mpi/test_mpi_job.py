@@ -9,15 +9,16 @@ import pytest
 from mpi4py import MPI
 
 from helpers import small_plans
-from repurpose_hpc.commands.parser import UsageError
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.errors import UsageError, UserError
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.plan.files import store as plan_files
 from repurpose_hpc.plan.files.store import shard_path
 from repurpose_hpc.runtime.hosting import hosted_workers
-from repurpose_hpc.runtime.job import Job, run
+from repurpose_hpc.runtime.job import run
+from repurpose_hpc.runtime.options import RunOptions
+from repurpose_hpc.runtime.setup import Job
 
 pytestmark = pytest.mark.mpi
 
@@ -32,7 +33,8 @@ def make_job(folder: Path, workers: int, placement: str, **values) -> tuple:
         network, plan = small_plans.write_shards(folder / SHARDS, workers, placement, np.float64)
         made = network, plan, small_plans.write_samples(folder / INPUT)
     defaults = {"batch_size": 7, "verify": True, "repeat": 2, "dtype": np.dtype(np.float64)}
-    job = Job(folder / SHARDS, folder / INPUT, folder / OUTPUT, **{**defaults, **values})
+    options = RunOptions(**{**defaults, **values})
+    job = Job(folder / SHARDS, folder / INPUT, folder / OUTPUT, options)
     return job, *COMM.bcast(made, root=0)
 
 
@@ -42,7 +44,7 @@ def make_job(folder: Path, workers: int, placement: str, **values) -> tuple:
 def test_output_is_that_of_the_restructured_network(mpi_tmp_path, placement, more_workers, dtype):
     workers = COMM.size + more_workers
     job, network, plan, x = make_job(mpi_tmp_path, workers, placement, dtype=np.dtype(dtype))
-    report = run(job, None, COMM, [])
+    report = run(job, None, COMM)
     if COMM.rank > 0:
         assert report is None
         return
@@ -63,7 +65,7 @@ def test_output_is_that_of_the_restructured_network(mpi_tmp_path, placement, mor
 def test_original_network_gives_the_reference_accuracy(mpi_tmp_path):
     job, *_, x = make_job(mpi_tmp_path, COMM.size, "replicated")
     original = small_plans.random_network()
-    report = run(job, original if COMM.rank == 0 else None, COMM, [])
+    report = run(job, original if COMM.rank == 0 else None, COMM)
     if COMM.rank == 0:
         right = forward(original, x).argmax(axis=1) == np.load(job.input)["y"]
         assert report["reference_accuracy"] == right.mean()
@@ -77,7 +79,7 @@ def test_a_rank_opens_its_own_shards_and_needed_columns_only(mpi_tmp_path, monke
     monkeypatch.setattr(
         Samples, "batches", lambda self, size, *rest: columns.append(rest[0]) or batches(self, size, *rest)
     )
-    run(job, None, COMM, [])
+    run(job, None, COMM)
     hosted = [shard_path(job.shards, w) for w in hosted_workers(COMM.size + 1, COMM.size, COMM.rank)]
     assert opened == ([job.shards / plan_files.PLAN_FILE] if COMM.rank == 0 else []) + hosted
     assert [c.size for c in columns] == ([network.inputs] if COMM.rank == 0 else [])
@@ -85,17 +87,16 @@ def test_a_rank_opens_its_own_shards_and_needed_columns_only(mpi_tmp_path, monke
 
 def test_a_wrong_result_leaves_no_output(mpi_tmp_path, monkeypatch, capfd):
     job, *_ = make_job(mpi_tmp_path, COMM.size, "replicated")
-    leftovers = []
     if COMM.rank == 0:
         monkeypatch.setattr(
             "repurpose_hpc.runtime.job.read_network", lambda shards: small_plans.random_network(7)
         )
     with pytest.raises(SystemExit) as leaving:
-        run(job, None, COMM, leftovers)
+        run(job, None, COMM)
     COMM.Barrier()
     assert leaving.value.code == 1
     assert not job.output.exists()
-    assert [path.exists() for path in leftovers] == [False]
+    assert not list(mpi_tmp_path.glob(f".{OUTPUT}*"))
     assert ("float64 reference" in capfd.readouterr().err) is (COMM.rank == 0)
 
 

@@ -20,7 +20,6 @@ from repurpose_hpc.model.comm_dtype import STEPS, WIRES
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.network import Network, Space
 from repurpose_hpc.model.operations import Elementwise, Mixing
-from repurpose_hpc.plan.arrival import computing
 from repurpose_hpc.plan.plan import (
     EVERYBODY,
     PLACEMENTS,
@@ -30,16 +29,17 @@ from repurpose_hpc.plan.plan import (
     mixing_plan,
     single_worker_plan,
 )
+from repurpose_hpc.plan.rounding import rounded_compute
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.runtime.buffers import parts_of
-from repurpose_hpc.runtime.exchange.choose import AUTO, choose_way
-from repurpose_hpc.runtime.exchange.transports import shared
+from repurpose_hpc.runtime.context import Formats
+from repurpose_hpc.runtime.exchange.choose import AUTO, choose_transport
+from repurpose_hpc.runtime.exchange.transport import TRANSPORTS
+from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT, available, shared
 from repurpose_hpc.runtime.exchange.transports.shared import on_one_node
-from repurpose_hpc.runtime.exchange.transports.table import CARRIERS, DEFAULT_WAY, available
 from repurpose_hpc.runtime.hosting import hosted_workers
-from repurpose_hpc.runtime.program import Program
+from repurpose_hpc.runtime.program import MOST_SCHEDULES, Program
 from repurpose_hpc.runtime.schedule import threads as parallel
-from repurpose_hpc.runtime.setting import Formats
 
 pytestmark = pytest.mark.mpi
 
@@ -140,14 +140,14 @@ def test_outputs_are_those_of_the_reference(dtype, case):
     np.testing.assert_allclose(y, expected, rtol=0, atol=TOLERANCE[dtype] * max(1, np.abs(expected).max()))
 
 
-@pytest.mark.parametrize("way", CARRIERS)
+@pytest.mark.parametrize("transport", TRANSPORTS)
 @given(case=cases())
 @settings(max_examples=20)
-def test_every_way_to_carry_an_exchange(way, case):
+def test_every_transport(transport, case):
     """Again and again, with other inputs and batch sizes: nothing of the time before may be left."""
-    if way not in available(COMM):
+    if transport not in available(COMM):
         pytest.skip("this MPI has no such collective")
-    program = make_program(case.network, case.plan, case.max_batch, way=way)
+    program = make_program(case.network, case.plan, case.max_batch, transport=transport)
     for x in (case.x, case.x[: (len(case.x) + 1) // 2], case.x[::-1]):
         y, expected = run_program(program, case.network, x), forward(case.network, x)
         scale = max(1, np.abs(expected).max())
@@ -157,21 +157,40 @@ def test_every_way_to_carry_an_exchange(way, case):
 
 @pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize("more_workers", [0, 3])
-def test_ways_agree_to_the_last_bit_and_follow_one_another(wire, more_workers):
+def test_transports_agree_to_the_last_bit_and_follow_one_another(wire, more_workers):
     """Batches of all sizes in between: what one left in memory is not what another finds."""
     network = small_plans.random_network(head="identity")
     plan = small_plans.random_plan(network, COMM.size + more_workers, "partitioned", 5)
     plan = small_plans.scaled(network, plan)
     network = small_plans.pruned(network, plan)
     x = np.random.default_rng(3).standard_normal((20, network.inputs))
-    program = make_program(network, plan, 7, dtype=np.float32, formats=Formats(wire=wire))
+    program = make_program(network, plan, 7, dtype=np.float32, formats=Formats(comm_dtype=wire))
     outputs = {}
-    for way in [*available(COMM), "shared", DEFAULT_WAY] if on_one_node(COMM) else available(COMM):
-        program.way = way
+    for transport in (
+        [*available(COMM), "shared", DEFAULT_TRANSPORT] if on_one_node(COMM) else available(COMM)
+    ):
+        program.use_transport(transport)
         batches = [run_program(program, network, x[:count]) for count in (20, 1, 5, 20, 2)]
-        outputs.setdefault(way, []).append(np.concatenate(batches).tobytes())
+        outputs.setdefault(transport, []).append(np.concatenate(batches).tobytes())
     program.free()
-    assert len({each for of_way in outputs.values() for each in of_way}) == 1
+    assert len({each for of_transport in outputs.values() for each in of_transport}) == 1
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_more_batch_sizes_than_schedules_are_kept(transport):
+    """Requests of the size used longest ago are given back, by all ranks alike, and made anew."""
+    if transport not in available(COMM):
+        pytest.skip("these ranks have no such transport")
+    network = small_plans.random_network(head="identity")
+    plan = small_plans.random_plan(network, COMM.size, "partitioned", 5)
+    network = small_plans.pruned(network, plan)
+    most = MOST_SCHEDULES + 3
+    x = np.random.default_rng(3).standard_normal((most, network.inputs))
+    program = make_program(network, plan, most, transport=transport)
+    for size in (*range(1, most + 1), *range(most, 0, -1)):
+        y = run_program(program, network, x[:size])
+        np.testing.assert_allclose(y, forward(network, x[:size]), rtol=0, atol=1e-12)
+    program.free()
 
 
 def whole_numbers(widths):
@@ -209,7 +228,7 @@ def test_shared_memory_keeps_ranks_in_step_that_come_and_go(made, parts):
     rng, breaks = np.random.default_rng(9), np.random.default_rng(COMM.rank)
     # In four parts, 64 and 68 samples are cut at different places.
     sizes = (1, 2, 3) if parts == 1 else (3, 64, 68)
-    program = make_program(network, plan, max(sizes), way="shared", micro_batches=parts)
+    program = make_program(network, plan, max(sizes), transport="shared", micro_batches=parts)
     x = 1.0 * rng.integers(-9, 10, (500, network.inputs))
     y, columns = forward(network, x).T[program.output_columns], x.T[program.input_columns]
     wrong = 0
@@ -228,15 +247,15 @@ def test_shared_memory_keeps_ranks_in_step_that_come_and_go(made, parts):
 def test_without_room_all_ranks_refuse_and_automatic_choice_goes_on(monkeypatch):
     network = small_plans.random_network(head="identity")
     plan = small_plans.random_plan(network, COMM.size, "partitioned", 5)
-    program = make_program(network, plan, 3, way="shared")
+    program = make_program(network, plan, 3, transport="shared")
     free = 0 if COMM.rank == COMM.size - 1 else 2**40
     monkeypatch.setattr(shared, "_free_bytes", lambda: free)
     columns = np.zeros((program.input_columns.size, 3), program.dtype)
     with pytest.raises(UserError, match="bytes of shared memory are needed"):
         program.forward(columns)
     if COMM.size > 1:
-        times = choose_way(program, AUTO, columns, COMM)
-        assert set(times) == {*available(COMM)} - {"shared"} and program.way in times
+        times = choose_transport(program, AUTO, columns, COMM)
+        assert set(times) == {*available(COMM)} - {"shared"} and program.transport in times
 
 
 @pytest.mark.parametrize("wire", ["bfloat16", "float16", "int8"])
@@ -249,9 +268,9 @@ def test_ghosts_arrive_as_the_wire_makes_them(wire, workers):
     plan = small_plans.scaled(network, small_plans.random_plan(network, workers, "partitioned", 5))
     network = small_plans.pruned(network, plan)
     x = np.random.default_rng(3).standard_normal((5, network.inputs))
-    program = make_program(network, plan, 3, dtype=np.float64, formats=Formats(wire=wire))
+    program = make_program(network, plan, 3, dtype=np.float64, formats=Formats(comm_dtype=wire))
     y = run_program(program, network, x)
-    expected = forward(network, x, compute=computing(network, plan, wire))
+    expected = forward(network, x, compute=rounded_compute(network, plan, wire))
     np.testing.assert_allclose(y, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
     width = np.dtype({"bfloat16": np.uint16, "float16": np.int16, "int8": np.int8}[wire]).itemsize
     ghosts, sums = plan_values(network, plan)
@@ -278,7 +297,7 @@ def test_weights_in_fewer_bits(stored):
     plan = small_plans.random_plan(network, COMM.size, "partitioned", 5)
     network = small_plans.pruned(network, plan)
     x = np.random.default_rng(3).standard_normal((5, network.inputs))
-    program = make_program(network, plan, 3, dtype=np.float32, formats=Formats(weights=stored))
+    program = make_program(network, plan, 3, dtype=np.float32, formats=Formats(weights_dtype=stored))
     y, expected = run_program(program, network, x), forward(network, x)
     error = np.abs(y - expected).max() / np.abs(expected).max()
     assert 1e-6 < error < 4 * STEPS[stored]
@@ -292,17 +311,19 @@ def test_outputs_are_the_same_to_the_last_bit_every_time(case):
     assert first.tobytes() == second.tobytes() == third.tobytes()
 
 
-@given(case=cases(), parts=st.integers(2, 5), way=st.sampled_from(sorted(CARRIERS)))
+@given(case=cases(), parts=st.integers(2, 5), transport=st.sampled_from(sorted(TRANSPORTS)))
 @settings(max_examples=40)
-def test_outputs_do_not_depend_on_micro_batches(case, parts, way):
-    if way not in available(COMM):
-        way = "ialltoallv"
+def test_outputs_do_not_depend_on_micro_batches(case, parts, transport):
+    if transport not in available(COMM):
+        transport = "ialltoallv"
     whole = run_program(make_program(case.network, case.plan, case.max_batch), case.network, case.x)
     with counting() as handed:
-        program = make_program(case.network, case.plan, case.max_batch, way=way, micro_batches=parts)
+        program = make_program(
+            case.network, case.plan, case.max_batch, transport=transport, micro_batches=parts
+        )
         y = run_program(program, case.network, case.x)
     np.testing.assert_allclose(y, whole, rtol=0, atol=1e-12)
-    if way == "ialltoallv":
+    if transport == "ialltoallv":
         batches, rest = divmod(len(case.x), case.max_batch)
         correct = handed.values.sum() == len(case.x) * program.values_sent
         correct &= bool(rest) or handed.messages == batches * program.messages

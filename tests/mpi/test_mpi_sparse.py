@@ -10,8 +10,8 @@ from helpers import small_plans
 from helpers.programs import make_program, run_program
 from repurpose_hpc.model.comm_dtype import WIRES, encode
 from repurpose_hpc.model.forward import trace
-from repurpose_hpc.plan.arrival import computing
-from repurpose_hpc.runtime.setting import Formats
+from repurpose_hpc.plan.rounding import rounded_compute
+from repurpose_hpc.runtime.context import Formats
 
 pytestmark = pytest.mark.mpi
 
@@ -38,18 +38,18 @@ def setting(workers: int, shift: float, with_sums: bool = True):
 @pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize("zeros", ZEROS)
 @pytest.mark.parametrize("workers", [COMM.size, 11])
-def test_outputs_are_those_of_the_default_way(workers, zeros, wire, dtype):
-    """For batches of several sizes one after the other, and after the way was changed."""
+def test_outputs_are_those_of_the_default_transport(workers, zeros, wire, dtype):
+    """For batches of several sizes one after the other, and after the transport was changed."""
     network, plan, x = setting(workers, ZEROS[zeros])
     plain, sparse = (
-        make_program(network, plan, 7, dtype=dtype, formats=Formats(wire=wire), way=way)
-        for way in ("ialltoallv", "sparse")
+        make_program(network, plan, 7, dtype=dtype, formats=Formats(comm_dtype=wire), transport=name)
+        for name in ("ialltoallv", "sparse")
     )
     for samples in (x, x[:2], x[::-1], x[3:4]):
         expected = run_program(plain, network, samples)
         assert run_program(sparse, network, samples).tobytes() == expected.tobytes()
-    sparse.way = "p2p"
-    sparse.way = "sparse"
+    sparse.use_transport("p2p")
+    sparse.use_transport("sparse")
     assert run_program(sparse, network, x).tobytes() == run_program(plain, network, x).tobytes()
     assert sparse.bytes_sent == plain.bytes_sent and plain.sent_bytes_per_sample is None
     if COMM.size > 1:
@@ -69,7 +69,7 @@ def squeezed_bytes(block: np.ndarray) -> int:
 
 def bytes_of_batch(network, plan, x: np.ndarray, wire: str) -> int:
     """Of all messages of ghosts between all pairs of workers, from the reference's activations."""
-    tensors = trace(network, x.T, compute=computing(network, plan, wire))
+    tensors = trace(network, x.T, compute=rounded_compute(network, plan, wire))
     total = 0
     for mixing in network.mixings:
         codes = encode(tensors[mixing.source], wire, plan.scales[mixing.source])
@@ -85,12 +85,12 @@ def test_as_many_bytes_as_the_form_takes(zeros, wire):
     if COMM.size == 1:
         pytest.skip("one rank sends nothing")
     network, plan, x = setting(COMM.size, ZEROS[zeros], with_sums=False)
-    program = make_program(network, plan, 7, formats=Formats(wire=wire), way="sparse")
+    program = make_program(network, plan, 7, formats=Formats(comm_dtype=wire), transport="sparse")
     assert program.sent_bytes_per_sample is None
     run_program(program, network, x[:3])
     program.reset()
     run_program(program, network, x)
     expected = sum(bytes_of_batch(network, plan, x[first : first + 7], wire) for first in (0, 7, 14))
     assert COMM.allreduce(program.sent_bytes_per_sample) * len(x) == pytest.approx(expected, rel=1e-12)
-    program.way = "ialltoallv"
+    program.use_transport("ialltoallv")
     assert program.sent_bytes_per_sample is None

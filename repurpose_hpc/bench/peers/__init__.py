@@ -1,4 +1,4 @@
-"""What a user would take instead, or not: the packages of the extra ``bench`` may be missing."""
+"""Programs that a user would take instead: the packages of the extra ``bench`` may be missing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class Peers:
     """
 
     def __init__(self, comm: MPI.Comm) -> None:
-        self._speaks, self.left_out = comm.rank == 0, []
+        self._speaks = comm.rank == 0
+        self.left_out: list[str] = []
         failures = comm.allgather({name: why for name in _MODULES if (why := _failure(name))})
         self._missing = {name: why for rank in reversed(failures) for name, why in rank.items()}
         for name, why in self._missing.items():
@@ -55,7 +56,7 @@ def gloo_group(peers: Peers, placement: Placement, comm: MPI.Comm) -> Iterator[M
 
 
 def _failure(name: str) -> str:
-    """Why a peer cannot be imported; "": it can."""
+    """Reason why a peer cannot be imported; "": it can."""
     try:
         for module in _MODULES[name]:
             import_module(module)

@@ -12,32 +12,32 @@ from collections.abc import Callable
 import numpy as np
 from mpi4py import MPI
 
-Way = Callable[[MPI.Comm, np.ndarray, np.ndarray], Callable[[], object]]
+Way = Callable[[MPI.Intracomm, np.ndarray, np.ndarray], Callable[[], object]]
 
 
-def allgather(comm: MPI.Comm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
+def allgather(comm: MPI.Intracomm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
     """MPI_Allgather."""
     return lambda: comm.Allgather(send[0], receive)
 
 
-def alltoallv(comm: MPI.Comm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
+def alltoallv(comm: MPI.Intracomm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
     """MPI_Alltoallv."""
     arguments = _lists(comm, send), _lists(comm, receive)
     return lambda: comm.Alltoallv(*arguments)
 
 
-def ialltoallv(comm: MPI.Comm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
+def ialltoallv(comm: MPI.Intracomm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
     """MPI_Ialltoallv and MPI_Wait."""
     arguments = _lists(comm, send), _lists(comm, receive)
     return lambda: comm.Ialltoallv(*arguments).Wait()
 
 
-def persistent(comm: MPI.Comm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
+def persistent(comm: MPI.Intracomm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
     """MPI_Alltoallv_init once, then MPI_Start and MPI_Wait."""
     return _Requests([comm.Alltoallv_init(_lists(comm, send), _lists(comm, receive))])
 
 
-def neighbor(comm: MPI.Comm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
+def neighbor(comm: MPI.Intracomm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
     """MPI_Neighbor_alltoallv on a distributed graph in which all others are neighbours."""
     others = _others(comm)
     graph = comm.Create_dist_graph_adjacent(others, others)
@@ -47,7 +47,7 @@ def neighbor(comm: MPI.Comm, send: np.ndarray, receive: np.ndarray) -> Callable[
     return lambda: graph.Neighbor_alltoallv(*arguments)
 
 
-def point_to_point(comm: MPI.Comm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
+def point_to_point(comm: MPI.Intracomm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
     """MPI_Irecv and MPI_Isend for every other rank, and MPI_Waitall."""
     others = _others(comm)
 
@@ -59,7 +59,9 @@ def point_to_point(comm: MPI.Comm, send: np.ndarray, receive: np.ndarray) -> Cal
     return call
 
 
-def point_to_point_persistent(comm: MPI.Comm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
+def point_to_point_persistent(
+    comm: MPI.Intracomm, send: np.ndarray, receive: np.ndarray
+) -> Callable[[], object]:
     """MPI_Recv_init and MPI_Send_init once, then MPI_Startall and MPI_Waitall."""
     others = _others(comm)
     requests = [comm.Recv_init(receive[other], other) for other in others]

@@ -18,6 +18,7 @@ from mpi4py import MPI
 from torch import distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.distributed.tensor.parallel.style import ParallelStyle
 
 from repurpose_hpc.bench.candidate import Candidate
 from repurpose_hpc.bench.peers import torch_alone
@@ -65,19 +66,19 @@ def barrier() -> None:
     dist.barrier()
 
 
-def all_gather(comm: MPI.Comm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
+def all_gather(comm: MPI.Intracomm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
     """Every rank's first block to all; see ``bare_mpi`` for the arguments."""
     mine, everything = torch.from_numpy(send[0]), torch.from_numpy(receive.reshape(-1))
     return lambda: _all_gather(everything, mine)
 
 
-def all_to_all(comm: MPI.Comm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
+def all_to_all(comm: MPI.Intracomm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
     """All blocks, that to itself included."""
     outgoing, incoming = (torch.from_numpy(blocks.reshape(-1)) for blocks in (send, receive))
     return lambda: dist.all_to_all_single(incoming, outgoing)
 
 
-def send_receive(comm: MPI.Comm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
+def send_receive(comm: MPI.Intracomm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
     """irecv and isend for every other rank."""
     others = [rank for rank in range(comm.size) if rank != comm.rank]
     outgoing, incoming = torch.from_numpy(send), torch.from_numpy(receive)
@@ -86,7 +87,8 @@ def send_receive(comm: MPI.Comm, send: np.ndarray, receive: np.ndarray) -> Calla
         works = [dist.irecv(incoming[other], other) for other in others]
         works += [dist.isend(outgoing[other], other) for other in others]
         for work in works:
-            work.wait()
+            if work is not None:  # so it is typed, for ranks outside the group
+                work.wait()
 
     return call
 
@@ -143,12 +145,14 @@ class ParallelChain:
         self._partitioned = partitioned
         # The layers have even places.
         styles = (RowwiseParallel, ColwiseParallel) if partitioned else (ColwiseParallel, RowwiseParallel)
-        places = {str(2 * index): styles[index % 2]() for index in range(len(layers))}
+        places: dict[str, ParallelStyle] = {
+            str(2 * index): styles[index % 2]() for index in range(len(layers))
+        }
         mesh = init_device_mesh("cpu", (dist.get_world_size(),))
         self._chain = parallelize_module(torch.nn.Sequential(*modules), mesh, places, src_data_rank=None)
 
     def network(self, X: np.ndarray) -> Candidate:
-        """On a batch X, (n, batch), of which a rank takes what it begins with."""
+        """The chain on a batch X, (n, batch), of which a rank takes what it begins with."""
         mine = np.array_split(X, dist.get_world_size())[dist.get_rank()] if self._partitioned else X
         x = torch.from_numpy(np.ascontiguousarray(mine.T))
 

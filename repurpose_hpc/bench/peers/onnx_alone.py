@@ -15,7 +15,7 @@ MOST_BYTES = 2**31 - 2**16
 
 
 def fits(layers: Layers) -> bool:
-    """Whether the weights are few enough for a model in memory."""
+    """True if the weights are few enough for a model in memory."""
     return sum(W.nbytes + b.nbytes for W, b in layers) < MOST_BYTES
 
 

@@ -34,7 +34,7 @@ def linear(W: np.ndarray, b: np.ndarray) -> torch.nn.Linear:
 
 
 def network(layers: Layers, X: np.ndarray, setting: Setting) -> Candidate:
-    """As ``numpy_alone.network``."""
+    """A chain of dense layers with ReLU between them, on a batch; see ``numpy_alone.network``."""
     modules = [module for W, b in layers for module in (linear(W, b), torch.nn.ReLU())][:-1]
     chain, x = torch.nn.Sequential(*modules), torch.from_numpy(np.ascontiguousarray(X.T))
     return Candidate(lambda: chain(x), samples_last, setting)

@@ -10,7 +10,7 @@ _HALF_PRECISION = ("float16", "bfloat16")
 
 
 def is_half(array: np.ndarray) -> bool:
-    """Whether ``array`` is float16 or bfloat16 (a type that NumPy itself does not know)."""
+    """True if ``array`` is float16 or bfloat16 (a type that NumPy itself does not know)."""
     return array.dtype.name in _HALF_PRECISION
 
 

@@ -3,8 +3,8 @@
 W_l has shape (outputs, inputs); a missing b_l means a zero bias.  A ReLU stands between the
 layers and nothing after the last, unless the entry ``activations`` says otherwise: in
 ``.npz`` an array of strings, in ``.safetensors`` a comma-separated value of the file's
-metadata, one entry for each layer, such as ``relu``, ``leaky_relu:0.01`` or ``gelu``; the
-last may also be ``softmax`` or ``log_softmax``.
+metadata, one entry for each layer, such as ``relu``, ``leaky_relu:0.01`` or ``gelu`` (see
+``activations.Kind.form``); the last may also be ``softmax`` or ``log_softmax``.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.model.activations import IDENTITY, KINDS, RELU, Activation
+from repurpose_hpc.model.activations import DECLARED, IDENTITY, RELU, Activation, parse
 from repurpose_hpc.model.chain import chain
 from repurpose_hpc.model.importers.arrays import as_weights
 from repurpose_hpc.model.network import HEADS, Network
 
 _ARRAY_NAME = re.compile(r"[Wb](0|[1-9][0-9]*)")
-_LEAKY_RELU = re.compile(r"leaky_relu:(\S+)")
 
 
 def load_chain(path: Path) -> Network:
@@ -146,17 +145,12 @@ def _parse_activations(names: list[str] | None, layers: int, path: Path) -> tupl
 
 
 def _parse_activation(name: str, path: Path) -> Activation:
-    if name in KINDS and name != "leaky_relu":
-        return Activation(name)
-    leaky_relu = _LEAKY_RELU.fullmatch(name)
     try:
-        slope = float(leaky_relu.group(1)) if leaky_relu else np.nan
-    except ValueError:
-        slope = np.nan
-    if not np.isfinite(slope):
-        known = ", ".join("leaky_relu:SLOPE" if kind == "leaky_relu" else kind for kind in KINDS)
+        return parse(name)
+    except ValueError as error:
+        known = ", ".join(kind.form for kind in DECLARED.values())
+        reason = "" if name.partition(":")[0] not in DECLARED else f" ({error})"
         raise UserError(
             f"{path}: activations: expected one of {known} "
-            f"(after the last layer also softmax or log_softmax), found {name!r}; correct the entry"
-        )
-    return Activation("leaky_relu", slope)
+            f"(after the last layer also softmax or log_softmax), found {name!r}{reason}; correct the entry"
+        ) from None

@@ -109,7 +109,7 @@ def _import_torch() -> Any:
 def _options(
     module: torch.nn.Module, examples: tuple[torch.Tensor, ...], with_dynamo: bool
 ) -> dict[str, Any]:
-    """What makes the first axis of every input dynamic."""
+    """Options of the exporter that make the first axis of every input dynamic."""
     if not with_dynamo:
         names = [f"input{place}" for place in range(len(examples))]
         return {"input_names": names, "dynamic_axes": {name: {0: "batch"} for name in names}}

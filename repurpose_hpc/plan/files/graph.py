@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from typing import Any
 
 import h5py
 import numpy as np
 
-from repurpose_hpc.model import operations
 from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.network import Network, Space
-from repurpose_hpc.model.operations import Operation, Window
+from repurpose_hpc.model.operations import OPERATIONS, Operation, Window
+from repurpose_hpc.model.spec import check
 
+# Attributes of operations that are dataclasses themselves.
+_RECORDS: dict[str, type[Activation] | type[Window]] = {"activation": Activation, "window": Window}
 _NAMES = ("space_of", "positions_of", "input_tensors", "output_tensors", "heads")
 
 
@@ -30,8 +34,19 @@ def write_graph(group: h5py.Group, network: Network) -> None:
 
 
 def read_graph(group: h5py.Group) -> Network:
-    """The network that ``write_graph`` stored."""
+    """The network that ``write_graph`` stored.
+
+    Raises:
+        ValueError, KeyError: the graph is damaged.
+    """
     structure = json.loads(group["structure"][()])
+    try:
+        return check(_network(structure, group), bare=True)
+    except (TypeError, AttributeError) as error:  # an attribute too many, missing, or of another type
+        raise ValueError(f"its graph is damaged: {error}") from None
+
+
+def _network(structure: dict[str, Any], group: h5py.Group) -> Network:
     described = structure["operations"]
     parts = (group.get(f"{number:04d}", {}) for number in range(len(described)))
     return Network(
@@ -43,27 +58,27 @@ def read_graph(group: h5py.Group) -> Network:
     )
 
 
-def _fields(op: Operation) -> dict:
-    return {each.name: getattr(op, each.name) for each in fields(op)}
+def _fields(op: Operation) -> dict[str, Any]:
+    return {field.name: getattr(op, field.name) for field in fields(op)}
 
 
-def _describe(op: Operation) -> dict:
-    described = {name: value for name, value in _fields(op).items() if not isinstance(value, np.ndarray)}
-    for name, value in described.items():
-        if isinstance(value, (Activation, Window)):
-            described[name] = asdict(value)
+def _describe(op: Operation) -> dict[str, Any]:
+    described = {
+        name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        for name, value in _fields(op).items()
+        if not isinstance(value, np.ndarray)
+    }
     return {"type": type(op).__name__, **described}
 
 
-def _operation(described: dict, arrays: h5py.Group | dict) -> Operation:
+def _operation(described: dict[str, Any], arrays: Mapping[str, h5py.Dataset]) -> Operation:
     values = _with_tuples(described)
-    if values.get("window"):
-        values["window"] = Window(**_with_tuples(values["window"]))
-    if "activation" in values:
-        values["activation"] = Activation(**values["activation"])
-    operation = getattr(operations, values.pop("type"))
-    return operation(**values, **{name: array[()] for name, array in arrays.items()})
+    for name, record in _RECORDS.items():
+        if values.get(name):
+            values[name] = record(**_with_tuples(values[name]))
+    kind = OPERATIONS[values.pop("type")]
+    return kind(**values, **{name: array[()] for name, array in arrays.items()})
 
 
-def _with_tuples(described: dict) -> dict:
+def _with_tuples(described: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in described.items()}

@@ -39,7 +39,7 @@ def release(array: np.ndarray) -> None:
     With this, whoever copies an array piece by piece never has more than a piece of it resident.
     Other arrays are left alone.
     """
-    owner = array
+    owner: object = array
     while isinstance(owner, np.ndarray):
         owner = owner.base
     memory = owner.obj if isinstance(owner, memoryview) else owner

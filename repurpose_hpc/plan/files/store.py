@@ -17,11 +17,10 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import h5py
 import numpy as np
@@ -38,6 +37,8 @@ FORMAT = "repurpose-hpc"
 FORMAT_VERSION = 4
 HEADER_BYTES = 512
 PLAN_FILE = "plan.h5"
+# The attribute that tells the comm dtype, under the name that it has in this format version.
+COMM_DTYPE = "wire"
 
 _BLOCK_WEIGHTS = ("own_weights", "ghost_weights", "sum_weights", "bias")
 _BLOCK_ARRAYS = (*_BLOCK_WEIGHTS, "ghost_neurons", "sent_scales", "received_scales")
@@ -52,19 +53,26 @@ _PIECE_BYTES = 1 << 20
 
 @dataclass(frozen=True, eq=False)
 class StoredPlan:
-    """What ``plan.h5`` holds.
+    """The content of ``plan.h5``.
 
     Attributes:
         directory: where it was read from.
-        plan: owners, masks, wire and scales.
+        plan: owners, masks, comm dtype and scales.
         shard_sha256: SHA-256 (hex) of each worker's file.
         provenance: model fingerprint, options, versions, calibration hash and seed, ...
+        traffic: values per sample that cross, by mixing: (P, P) int64, [p, q] from worker p to q.
     """
 
     directory: Path
     plan: Plan
     shard_sha256: tuple[str, ...]
     provenance: dict
+    traffic: Mapping[str, np.ndarray]
+
+    def traffic_matrix(self) -> np.ndarray:
+        """Values per sample that cross, of all mixings: (P, P) int64, [p, q] from worker p to q."""
+        workers = self.plan.workers
+        return np.sum([np.zeros((workers, workers), np.int64), *self.traffic.values()], axis=0)
 
 
 def shard_path(directory: Path, worker: int) -> Path:
@@ -115,8 +123,11 @@ def check_place(directory: Path) -> None:
             pass
 
 
-def read_plan(directory: Path) -> StoredPlan:
-    """Read ``plan.h5``.
+def open_plan(directory: str | Path) -> StoredPlan:
+    """Read ``plan.h5``, without any weights.
+
+    Args:
+        directory: of the shards.
 
     Raises:
         UserError: missing, unreadable, not a plan, or of another format version.
@@ -134,10 +145,11 @@ def read_plan(directory: Path) -> StoredPlan:
                 for name, group in file["mixings"].items()
             },
             scales={tensor: scales[()] for tensor, scales in file["scales"].items()},
-            wire=file.attrs["wire"],
+            comm_dtype=file.attrs[COMM_DTYPE],
         )
         digests = tuple(digest.decode() for digest in file["shard_sha256"])
-        return StoredPlan(directory, plan, digests, json.loads(file["provenance"][()]))
+        traffic = {name: group["traffic"][()] for name, group in file["mixings"].items()}
+        return StoredPlan(directory, plan, digests, json.loads(file["provenance"][()]), traffic)
 
 
 def check_model(stored: StoredPlan, network: Network, model: object, remedy: str) -> None:
@@ -152,11 +164,11 @@ def check_model(stored: StoredPlan, network: Network, model: object, remedy: str
     Raises:
         UserError: with both fingerprints.
     """
-    expected, found = network.fingerprint(), str(stored.provenance.get("model_fingerprint"))
-    if found != expected:
+    expected, recorded = network.fingerprint(), str(stored.provenance.get("model_fingerprint"))
+    if recorded != expected:
         raise UserError(
             f"{stored.directory}: expected shards of {model} (fingerprint {expected[:12]}), found those of "
-            f"another one ({found[:12]}); {remedy}"
+            f"another one ({recorded[:12]}); {remedy}"
         )
 
 
@@ -192,8 +204,8 @@ def file_sha256(path: Path) -> str:
 def _write_plan_file(path: Path, network: Network, plan: Plan, digests: list[str], provenance: dict) -> None:
     with _creating(path) as file:
         file.attrs["workers"] = plan.workers
-        for name in ("input_placement", "wire"):
-            file.attrs[name] = getattr(plan, name)
+        file.attrs["input_placement"] = plan.input_placement
+        file.attrs[COMM_DTYPE] = plan.comm_dtype
         # Not attributes: those end at 64 KiB.
         file["shard_sha256"] = np.array(digests, "S")
         file["provenance"] = np.bytes_(json.dumps(provenance, sort_keys=True))
@@ -214,8 +226,9 @@ def _write_plan_file(path: Path, network: Network, plan: Plan, digests: list[str
 
 def _write_shard(path: Path, shard: Shard) -> None:
     with _creating(path) as file:
-        for name in ("worker", "workers", "plan_identity", "wire"):
+        for name in ("worker", "workers", "plan_identity"):
             file.attrs[name] = getattr(shard, name)
+        file.attrs[COMM_DTYPE] = shard.comm_dtype
         write_graph(file.create_group("graph"), shard.graph)
         own = file.create_group("own", track_order=True)
         for name, neurons in shard.own.items():
@@ -235,7 +248,7 @@ def _write_block(group: h5py.Group, block: Block) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Content:
-    """What is in a file whose bytes are as they were written.
+    """The content of a file whose bytes are as they were written.
 
     Attributes:
         file: open for reading.
@@ -258,8 +271,10 @@ class _Content:
 def _parse_shard(content: _Content) -> Shard:
     file = content.file
     return Shard(
-        **{name: file.attrs[name] for name in ("plan_identity", "wire")},
-        **{name: int(file.attrs[name]) for name in ("worker", "workers")},
+        worker=int(file.attrs["worker"]),
+        workers=int(file.attrs["workers"]),
+        plan_identity=file.attrs["plan_identity"],
+        comm_dtype=file.attrs[COMM_DTYPE],
         graph=read_graph(file["graph"]),
         own={name: neurons[()] for name, neurons in file["own"].items()},
         blocks={name: _parse_block(content, group) for name, group in file["blocks"].items()},
@@ -267,10 +282,8 @@ def _parse_shard(content: _Content) -> Shard:
 
 
 def _parse_block(content: _Content, group: h5py.Group) -> Block:
-    return Block(
-        **{name: content.array(group[name]) for name in _BLOCK_ARRAYS},
-        **{name: _parse_lists(group[name]) for name in _BLOCK_LISTS},
-    )
+    arrays = {name: content.array(group[name]) for name in _BLOCK_ARRAYS}
+    return Block(ghosts=_parse_lists(group["ghosts"]), sums=_parse_lists(group["sums"]), **arrays)
 
 
 def _parse_lists(group: h5py.Group) -> Lists:
@@ -293,7 +306,7 @@ def _header(sha256: str) -> bytes:
     return f"{FORMAT} {FORMAT_VERSION} {sha256}\n".encode().ljust(HEADER_BYTES, b"\0")
 
 
-def _sha256(file: BinaryIO, start: int = 0) -> str:
+def _sha256(file: io.BufferedReader, start: int = 0) -> str:
     """SHA-256 (hex) of the bytes from ``start`` on; the file is never in memory as a whole."""
     digest, piece = hashlib.sha256(), memoryview(bytearray(_PIECE_BYTES))
     file.seek(start)
@@ -333,15 +346,15 @@ def _reading(path: Path, recorded: str | None = None) -> Iterator[_Content]:
         ) from None
 
 
-def _check_header(raw: BinaryIO, path: Path) -> None:
-    found = re.match(rb"%s (\d+) " % FORMAT.encode(), raw.read(HEADER_BYTES))
-    if not found:
+def _check_header(raw: io.BufferedReader, path: Path) -> None:
+    match = re.match(rb"%s (\d+) " % FORMAT.encode(), raw.read(HEADER_BYTES))
+    if not match:
         size = os.fstat(raw.fileno()).st_size
         raise UserError(
             f"{path}: expected a file of {FORMAT}, found {size} bytes of something else; "
             "check the path, or restructure again if the file is damaged or incomplete"
         )
-    version = int(found[1])
+    version = int(match[1])
     if version != FORMAT_VERSION:
         raise UserError(
             f"{path}: expected format version {FORMAT_VERSION}, found {version}; "
@@ -349,7 +362,7 @@ def _check_header(raw: BinaryIO, path: Path) -> None:
         )
 
 
-def _check_body(raw: BinaryIO) -> None:
+def _check_body(raw: io.BufferedReader) -> None:
     body = _sha256(raw, HEADER_BYTES)
     raw.seek(0)
     if raw.read(HEADER_BYTES) != _header(body):

@@ -1,1 +1,1 @@
-"""Step 1: what the calibration data say about every mixing."""
+"""Steps 1 and 5: what the calibration data say about every mixing, and their way through the networks."""

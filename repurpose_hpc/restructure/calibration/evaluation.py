@@ -1,4 +1,4 @@
-"""How far a restructured network is from the original, on samples."""
+"""Distance of a restructured network from the original, on samples."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ class Comparison:
 
     def findings(self) -> dict:
         """``output_error``, ``agreement``, and with labels ``reference_accuracy`` and ``accuracy``."""
-        found = {"output_error": self.output_error, "agreement": self.agreement}
+        findings = {"output_error": self.output_error, "agreement": self.agreement}
         if self._is_labelled:
-            found["reference_accuracy"] = self.right / self.samples
-            found["accuracy"] = (self.right - self.lost + self.gained) / self.samples
-        return found
+            findings["reference_accuracy"] = self.right / self.samples
+            findings["accuracy"] = (self.right - self.lost + self.gained) / self.samples
+        return findings
 
 
 def compare(

@@ -1,4 +1,4 @@
-"""Step 1: what the calibration data say about a mixing, streamed batch by batch.
+"""Step 1.1: the moments of a mixing, from calibration data streamed batch by batch.
 
 *Moments* of the inputs x̂ of the restructured network and the pre-activations y of the original one:
 with them every least-squares question about the mixing is linear algebra.
@@ -146,14 +146,14 @@ class MomentSums:
 
 
 class Stream:
-    """The batches of calibration data from which mixings are measured, and the columns of each.
+    """The batches of calibration data from which mixings are measured, and their columns.
 
     Networks on vectors are measured with all samples.
 
     Args:
         network: that the data are for.
         mixings: to be measured; the one that needs most samples decides how many there are.  None:
-            all samples are wanted.
+            all samples are taken.
         samples: calibration data.
 
     Attributes:
@@ -166,15 +166,15 @@ class Stream:
         if not any(network.positions_of.values()):
             return
         self.rows = min(BATCH, max(1, BATCH_VALUES // (2 * values_per_sample(network))))
-        wanted = samples.samples if mixings is None else max(map(self._samples_for, mixings), default=1)
-        if wanted < samples.samples:
-            self.samples = samples.subset(_evenly_spaced(samples.samples, wanted))
-            self.rows *= samples.samples // wanted
+        needed = samples.samples if mixings is None else max(map(self._samples_for, mixings), default=1)
+        if needed < samples.samples:
+            self.samples = samples.subset(_evenly_spaced(samples.samples, needed))
+            self.rows *= samples.samples // needed
 
     def columns(
         self, mixing: Mixing, number: int, x: np.ndarray, y: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What a batch says about a mixing: x̂ (n k, columns) and y (m, columns).
+        """Columns of a batch for a mixing: x̂ (n k, columns) and y (m, columns).
 
         Args:
             mixing: the mixing.
@@ -182,9 +182,10 @@ class Stream:
             x, y: tensors of its source and of its target.
         """
         positions, batch = self.network.values(mixing.target), x.shape[1]
-        wanted = max(COLUMNS_PER_WEIGHT * mixing.weights.shape[1], FEWEST_COLUMNS)
-        count = -(-wanted // self.samples.samples)
-        if count >= positions:
+        enough = max(COLUMNS_PER_WEIGHT * mixing.weights.shape[1], FEWEST_COLUMNS)
+        count = -(-enough // self.samples.samples)
+        # A mixing on vectors has one position.
+        if mixing.window is None or count >= positions:
             return patches(mixing.window, x), y.reshape(len(y), -1)
         order = np.random.default_rng(number).random((batch, positions))
         at = np.argpartition(order, count, axis=1)[:, :count]
@@ -195,10 +196,10 @@ class Stream:
         return max(FEWEST_SAMPLES, -(-enough // self.network.values(mixing.target)))
 
 
-def _evenly_spaced(samples: int, wanted: int) -> np.ndarray:
-    """A mask of ``wanted`` of the samples, bool (samples,)."""
+def _evenly_spaced(samples: int, count: int) -> np.ndarray:
+    """A mask of ``count`` of the samples, bool (samples,)."""
     chosen = np.zeros(samples, bool)
-    chosen[np.arange(wanted) * samples // wanted] = True
+    chosen[np.arange(count) * samples // count] = True
     return chosen
 
 

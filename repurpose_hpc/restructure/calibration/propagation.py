@@ -7,7 +7,7 @@ network is, where memory allows; beyond that, batches start anew from the input.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +17,8 @@ from repurpose_hpc.model.comm_dtype import INT8
 from repurpose_hpc.model.forward import Compute, compute, split_inputs
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Combine, Mixing, Operation
-from repurpose_hpc.plan.arrival import computing
 from repurpose_hpc.plan.plan import Plan
+from repurpose_hpc.plan.rounding import rounded_compute
 from repurpose_hpc.restructure.calibration.moments import Moments, MomentSums, Result, Stream, map_batches
 from repurpose_hpc.restructure.team import Team
 
@@ -31,26 +31,26 @@ class Current:
     """The restructured network, as far as it is known.
 
     Attributes:
-        network: the graph of the original.
+        network: the graph of the original, with the weights found so far.
         plan: of ``finished`` and of fixed mixings; how their ghosts travel.
         finished: names of the mixings that will not change any more.
     """
 
     network: Network
     plan: Plan
-    finished: set[str]
+    finished: Collection[str]
 
     def is_final(self, op: Operation) -> bool:
-        """Whether ``op`` can be computed, once its sources are there."""
+        """True if ``op`` can be computed, once its sources are there."""
         if not isinstance(op, Mixing):
             return True
         # Before the scales of what it reads are known, what arrives is not.
-        arrives = self.plan.wire != INT8 or op.source in self.plan.scales
+        arrives = self.plan.comm_dtype != INT8 or op.source in self.plan.scales
         return arrives and (op.fixed or op.name in self.finished)
 
     def compute(self) -> Compute:
-        """What computes operations as the workers do."""
-        return computing(self.network, self.plan, self.plan.wire)
+        """A function that computes operations as the workers do."""
+        return rounded_compute(self.network, self.plan, self.plan.comm_dtype)
 
 
 class Propagation:
@@ -63,7 +63,7 @@ class Propagation:
         team: shares the work; batches wait where they were computed.
     """
 
-    def __init__(self, original: Network, mixings: list[Mixing], samples: Samples, team: Team) -> None:
+    def __init__(self, original: Network, mixings: Sequence[Mixing], samples: Samples, team: Team) -> None:
         self.original, self.team = original, team
         self.stream = Stream(original, mixings, samples)
         self._waiting: dict[int, tuple[_Pass, _Pass]] = {}
@@ -84,11 +84,11 @@ class Propagation:
         def ends(number: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             x, x_hat = self._take(number, batch)
             x_hat.go_on(current)
-            is_known = other in x_hat.tensors
-            x.go_until({mixing.target, other} if is_known else {mixing.target})
+            shortcut = {other} & x_hat.tensors.keys() if other else set()
+            x.go_until({mixing.target, *shortcut})
             y = x.tensors[mixing.target]
-            if is_known:
-                y = y + (x.tensors[other] - x_hat.tensors[other])
+            for tensor in shortcut:
+                y = y + (x.tensors[tensor] - x_hat.tensors[tensor])
             columns = self.stream.columns(mixing, number, x_hat.tensors[mixing.source], y)
             self._leave(number, x, x_hat)
             return columns
@@ -98,7 +98,9 @@ class Propagation:
             sums.add(x, y)
         return sums.moments()
 
-    def each(self, function: Callable[..., Result], tensors: list[str], current: Current) -> Iterator[Result]:
+    def map(
+        self, function: Callable[..., Result], tensors: Sequence[str], current: Current
+    ) -> Iterator[Result]:
         """``function`` of x̂ of ``tensors`` in every batch, in order; collective.
 
         Args:
@@ -110,13 +112,12 @@ class Propagation:
         def work(number: int, batch: np.ndarray) -> Result:
             x, x_hat = self._take(number, batch)
             x_hat.go_on(current)
-            found = x_hat.tensors
-            if not found.keys() >= {*tensors}:
+            there = x_hat
+            if not x_hat.tensors.keys() >= {*tensors}:
                 # Some were read and forgotten: once more from the input.
-                again = _Pass(self.original, batch)
-                again.go_on(current)
-                found = again.tensors
-            result = function(*(found[tensor] for tensor in tensors))
+                there = _Pass(self.original, batch)
+                there.go_on(current)
+            result = function(*(there.tensors[tensor] for tensor in tensors))
             self._leave(number, x, x_hat)
             return result
 
@@ -126,15 +127,15 @@ class Propagation:
         waiting = self._waiting.pop(number, None)
         if waiting is None:
             return _Pass(self.original, batch), _Pass(self.original, batch)
-        self._bytes -= sum(each.bytes for each in waiting)
+        self._bytes -= sum(passing.bytes for passing in waiting)
         return waiting
 
-    def _leave(self, number: int, *passes: _Pass) -> None:
-        for each in passes:
-            each.forget()
-        needed = sum(each.bytes for each in passes)
+    def _leave(self, number: int, x: _Pass, x_hat: _Pass) -> None:
+        x.forget()
+        x_hat.forget()
+        needed = x.bytes + x_hat.bytes
         if self._bytes + needed <= WAITING_BYTES:
-            self._waiting[number] = passes
+            self._waiting[number] = x, x_hat
             self._bytes += needed
 
 
@@ -172,8 +173,8 @@ class _Pass:
 
     def forget(self) -> None:
         """Drop the tensors that no operation will read."""
-        wanted = {source for op in self.left for source in op.sources}
-        self.tensors = {name: tensor for name, tensor in self.tensors.items() if name in wanted}
+        still_read = {source for op in self.left for source in op.sources}
+        self.tensors = {name: tensor for name, tensor in self.tensors.items() if name in still_read}
 
     def _compute(self, op: Operation, compute: Compute = compute) -> None:
         self.tensors[op.target] = compute(op, *(self.tensors[source] for source in op.sources))

@@ -1,1 +1,1 @@
-"""Step 2: which worker owns which neuron."""
+"""Step 2: owners of all neurons; step 3.4 looks at them once more."""

@@ -1,15 +1,43 @@
-"""Assignment and elimination in turn: rows go where what they need is."""
+"""Step 3.4: assignment and elimination in turn; rows go where what they need is."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from repurpose_hpc.restructure.owners.costs import assign_rows
-from repurpose_hpc.restructure.support.forms import Problem, mask_of, tradeoffs
+from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.restructure.context import Context
+from repurpose_hpc.restructure.decisions import Decisions
+from repurpose_hpc.restructure.owners.costs import assign_rows, benefits
+from repurpose_hpc.restructure.support.forms import tradeoffs
+from repurpose_hpc.restructure.support.forms.masks import mask_of
+from repurpose_hpc.restructure.support.problem import Problem
 from repurpose_hpc.restructure.support.tradeoff import Tradeoff, cheapest
 
-# More change little (docs/method.md).
-ALTERNATIONS = 2
+
+def reassign(
+    context: Context,
+    decisions: Decisions,
+    mixing: Mixing,
+    problem: Problem,
+    forms: list[Tradeoff],
+    price: float,
+) -> tuple[Decisions, list[Tradeoff]]:
+    """``alternate``, where the owners of the rows of ``mixing`` are still open; collective.
+
+    Args:
+        context, decisions: of the run.
+        mixing: to be restructured.
+        problem: it.
+        forms: its trade-offs.
+        price: λ.
+    """
+    if context.options.assignment != "munkres" or not _is_free(context, decisions, mixing):
+        return decisions, forms
+    space = context.network.space_of[mixing.target]
+    capacity, ahead = decisions.capacities[space], _ahead(context, decisions, mixing)
+    owner, rounds = decisions.owners[space], context.method.alternations - 1
+    owner, forms = alternate(problem, capacity, owner, forms, price, ahead, rounds)
+    return decisions.with_owners({space: owner}), forms
 
 
 def alternate(
@@ -19,8 +47,9 @@ def alternate(
     forms: list[Tradeoff],
     price: float,
     ahead: np.ndarray,
+    rounds: int = 1,
 ) -> tuple[np.ndarray, list[Tradeoff]]:
-    """Assign the rows anew to the supports found, and eliminate anew, while that helps.
+    """Assign the rows anew to the supports found, and rank anew, while that helps; collective.
 
     The objective, error plus ``price`` times the communication, minus what the next mixing gains from the
     owners, never rises.
@@ -32,6 +61,7 @@ def alternate(
         forms: their trade-offs.
         price: λ.
         ahead: what the next mixing gains if row i is worker q's, (m, P).
+        rounds: times that rows are assigned anew, at most.
 
     Returns:
         owner and trade-offs, the best ones met.
@@ -41,7 +71,7 @@ def alternate(
         gained = float(ahead[np.arange(owner.size), owner].sum())
         return cheapest(forms, price).objective(price) - gained
 
-    for _ in range(ALTERNATIONS - 1):
+    for _ in range(rounds):
         best = cheapest(forms, price)
         if best.sums:
             break
@@ -52,3 +82,22 @@ def alternate(
             break
         owner, forms = new_owner, new_forms
     return owner, forms
+
+
+def _is_free(context: Context, decisions: Decisions, mixing: Mixing) -> bool:
+    """True if the owners of the rows are still open, and no other mixing's rows are theirs too."""
+    network, space = context.network, context.network.space(mixing.target)
+    if space.parts or space.name in decisions.settled(network):
+        return False
+    is_inside = space.name in network.parts(mixing.source)
+    return len(context.surroundings[space.name].makers) == 1 and not is_inside
+
+
+def _ahead(context: Context, decisions: Decisions, mixing: Mixing) -> np.ndarray:
+    """Gain of the mixings that read the target for every owner of its neurons, (m, P); collective."""
+    around = context.surroundings[context.network.space_of[mixing.target]]
+    total = np.zeros((len(mixing.bias), context.options.workers))
+    for user in around.users:
+        problem, owner = context.original_problem(decisions, user)
+        total += around.scatter(benefits(problem, owner), user.source)
+    return total

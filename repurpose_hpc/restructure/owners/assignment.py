@@ -1,4 +1,4 @@
-"""Step 2: which worker owns which neuron (Munkres assignment under capacities)."""
+"""Step 2.1: owners of rows (Munkres assignment under capacities)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def assign(costs: np.ndarray, capacities: np.ndarray) -> np.ndarray:
 
     The optimum of Munkres' problem with every worker repeated as often as its capacity (arXiv 2008.08289,
     section 3), found by shortest augmenting paths on the workers instead of their repetitions
-    (``kernels/transport.py``; docs/assignment.md says why).  Memory: 24 bytes for each entry of C.  Time:
+    (``kernels/assignment``; docs/assignment.md says why).  Memory: 24 bytes for each entry of C.  Time:
     m searches of P² steps, and P log m steps for each row that moves, at most P in a search.
     Exact up to the rounding of sums of costs; the same costs give the same owners.
 
@@ -72,11 +72,11 @@ def assign_groups(costs: np.ndarray, capacities: np.ndarray, groups: np.ndarray)
     """
     pieces = _pieces(groups, int(capacities.max()))
     seats = capacities // np.bincount(pieces).max()
-    whole = np.zeros((pieces.max() + 1, costs.shape[1]))
-    np.add.at(whole, pieces, costs)
+    totals = np.zeros((pieces.max() + 1, costs.shape[1]))
+    np.add.at(totals, pieces, costs)
     # A further worker, no better and no worse than the others, has room for all that are not seated whole.
-    table = np.hstack([whole, whole.mean(axis=1, keepdims=True)])
-    unseated = max(len(whole) - int(seats.sum()), 0)
+    table = np.hstack([totals, totals.mean(axis=1, keepdims=True)])
+    unseated = max(len(totals) - int(seats.sum()), 0)
     owner = assign(table, np.append(seats, unseated))[pieces]
     rest = owner == costs.shape[1]
     free = capacities - np.bincount(owner[~rest], minlength=len(capacities))

@@ -1,4 +1,4 @@
-"""Step 2: what it costs and brings that a worker owns a neuron, with the next mixings in view.
+"""Steps 2.2 and 3.4: costs and benefits of a worker owning a neuron, with the next mixings in view.
 
 The owners of a space serve the mixings that make it, whose rows they divide, and those that use it,
 whose inputs they divide.  They are first chosen in the order of execution for the making mixings alone;
@@ -21,11 +21,11 @@ from repurpose_hpc.restructure.support.elimination import (
     column_numbers,
     diagonal_blocks,
 )
-from repurpose_hpc.restructure.support.forms import Problem
+from repurpose_hpc.restructure.support.problem import Problem
 
 
 def assignment_costs(problem: Problem, supports: np.ndarray) -> np.ndarray:
-    """C[i, q], (m, P): what row i costs as worker q's, in the metric; collective.
+    """C[i, q], (m, P): cost of row i as worker q's, in the metric; collective.
 
     Where all links cost the same, that is the error left with the neurons of ``supports[q]``.  Otherwise
     every part of the error counts by the cheapest link over which it could be avoided: neurons behind
@@ -103,7 +103,7 @@ def draft(
 
 
 class _Hand:
-    """What worker ``q`` has of the source of one mixing in a draft, and what more would bring it.
+    """A worker's part of the source of one mixing in a draft, and the gain of every further neuron.
 
     Args:
         problem, owner, index: as in ``draft``.
@@ -116,8 +116,8 @@ class _Hand:
         weight = np.sqrt(np.diag(problem.metric))[:, None]
         R = (weight * problem.moments.R)[owner == q]
         S = np.flatnonzero(problem.columns(problem.own()[q] & (index < 0)))
-        each = np.bincount(index[index >= 0]).max(initial=0)
-        self.Z, self.size = np.empty((len(S) + capacity * each * self.taps, len(self.H))), len(S)
+        repeats = np.bincount(index[index >= 0]).max(initial=0)
+        self.Z, self.size = np.empty((len(S) + capacity * repeats * self.taps, len(self.H))), len(S)
         L = cholesky(self.H[np.ix_(S, S)], lower=True)
         self.Z[: len(S)] = solve_triangular(L, self.H[S], lower=True)
         explained = solve_triangular(L, R[:, S].T, lower=True).T @ self.Z[: len(S)]
@@ -126,7 +126,7 @@ class _Hand:
         self.products = self._grams(self.correlation)
 
     def gains(self, free: np.ndarray) -> np.ndarray:
-        """By how much each neuron of the space would lower the error, (n,); 0 for those not ``free``."""
+        """Fall of the error with each neuron of the space, (n,); 0 for those not ``free``."""
         left = np.flatnonzero((self.index >= 0) & free[self.index])
         gains = block_changes(self.variance[left], self.products[left])
         return np.bincount(self.index[left], gains, minlength=len(free))
@@ -152,7 +152,7 @@ class _Hand:
 
 
 def benefits(problem: Problem, owner: np.ndarray) -> np.ndarray:
-    """What the mixing gains if worker q has source neuron j without asking, (n, P); collective.
+    """Gain of the mixing if worker q has source neuron j without asking, (n, P); collective.
 
     For a neuron that q has, the error that its loss would cause; for any other, the error that it would
     avoid: each by itself, all others staying where they are.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import FieldError
 from repurpose_hpc.plan.plan import EVERYBODY
 
 
@@ -29,14 +29,15 @@ def hypergraph_owners(
         (m,) int32.
 
     Raises:
-        UserError: Mt-KaHyPar is not installed.
+        FieldError: Mt-KaHyPar is not installed.
     """
     try:
         import mtkahypar
     except ImportError:
-        raise UserError(
-            "--assignment hypergraph: expected the package mtkahypar, found none; "
-            "pip install 'repurpose-hpc[hypergraph]'"
+        raise FieldError(
+            "assignment",
+            "expected the package mtkahypar for hypergraph, found none; "
+            "pip install 'repurpose-hpc[hypergraph]'",
         ) from None
     workers = np.flatnonzero(capacity > 0)
     m = len(weights)

@@ -1,4 +1,4 @@
-"""Owners of all spaces of a network, improved space by space.
+"""Step 2.2: owners of all spaces of a network, improved space by space.
 
 A space serves the mixings that make it, whose rows its owners divide, and those that read it, whose
 inputs they divide; tied tensors (residual connections) give it several of both.
@@ -7,94 +7,35 @@ inputs they divide; tied tensors (residual connections) give it several of both.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
-from repurpose_hpc.model.network import Network
+from repurpose_hpc.io.progress import PENDING
 from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.restructure.context import Context
+from repurpose_hpc.restructure.decisions import Decisions, Owners
+from repurpose_hpc.restructure.owners.around import Around
 from repurpose_hpc.restructure.owners.costs import assignment_costs, draft, own_error
-from repurpose_hpc.restructure.support.forms import Problem
+from repurpose_hpc.restructure.support.problem import Problem
 
-# Forward and back at most so many times, and only while a sweep lowers the error by this share of it.
-SWEEPS = 3
+# Sweeps go on only while one lowers the error by this share of it.
 SETTLED = 0.01
 
-Owners = dict[str, np.ndarray]
 
-
-@dataclass(frozen=True, eq=False)
-class Around:
-    """A space and the mixings around it.
-
-    Attributes:
-        name: of the space, a free one.
-        neurons: how many it has.
-        makers: mixings whose target has neurons of the space.
-        users: mixings whose source has, and that send inputs rather than sums, so that owners matter.
-        index: tensor -> for each of its neurons the neuron of the space, -1 for those of others.
-        spaces: all free spaces that makers and users read or make.
-        groups: for each neuron a number that it has in common with those that the same rows read, where the
-            readers of the space fall apart (grouped convolutions); None where they do not.
-    """
-
-    name: str
-    neurons: int
-    makers: tuple[Mixing, ...]
-    users: tuple[Mixing, ...]
-    index: dict[str, np.ndarray]
-    spaces: tuple[str, ...]
-    groups: np.ndarray | None = None
-
-    def scatter(self, costs: np.ndarray, tensor: str) -> np.ndarray:
-        """Rows of ``costs``, (neurons of ``tensor``, P), added up for the neurons of the space."""
-        total, index = np.zeros((self.neurons, costs.shape[1])), self.index[tensor]
-        np.add.at(total, index[index >= 0], costs[index >= 0])
-        return total
-
-
-def surroundings(network: Network, is_wide: Callable[[Mixing], bool]) -> dict[str, Around]:
-    """What is around every free space but those of inputs, by name, in the order of execution.
-
-    ``fixed`` mixings, of which nothing is chosen, are left out.
-    """
-    trained = [mixing for mixing in network.mixings if not mixing.fixed]
-    found: dict[str, Around] = {}
-    for maker in trained:
-        for name in network.parts(maker.target):
-            if name not in found and name not in network.input_spaces:
-                found[name] = _around(network, name, trained, is_wide)
-    return found
-
-
-def _around(network: Network, name: str, trained: list[Mixing], is_wide: Callable[[Mixing], bool]) -> Around:
-    makers = tuple(m for m in trained if name in network.parts(m.target))
-    readers = [m for m in trained if name in network.parts(m.source)]
-    users = tuple(filter(is_wide, readers))
-    tensors = {*(m.target for m in makers), *(m.source for m in readers)}
-    index = {tensor: network.neurons_in(tensor, name) for tensor in sorted(tensors)}
-    neurons = next(space.neurons for space in network.free_spaces if space.name == name)
-    spaces = {part for m in (*makers, *users) for end in (m.source, m.target) for part in network.parts(end)}
-    found = (_groups(reader, index[reader.source], neurons) for reader in readers)
-    groups = next((each for each in found if each is not None), None)
-    return Around(name, neurons, makers, users, index, tuple(sorted(spaces)), groups)
-
-
-def _groups(reader: Mixing, index: np.ndarray, neurons: int) -> np.ndarray | None:
-    """``Around.groups``, as one reader sees the space."""
-    if reader.links.all():
-        return None
-    rows, columns = np.nonzero(reader.links)
-    first = len(reader.bias)  # of the neurons, in a graph of rows and neurons
-    size = first + index.size
-    graph = csr_array((np.ones(rows.size, bool), (rows, first + columns)), (size, size))
-    _, component = connected_components(graph, directed=False)
-    groups = size + np.arange(neurons)
-    groups[index[index >= 0]] = component[first:][index >= 0]
-    return groups if 1 < np.unique(groups).size < neurons else None
+def draft_owners(context: Context, decisions: Decisions) -> Decisions:
+    """Owners of all spaces, improved for the mixings before and behind them; collective."""
+    if context.options.assignment != "munkres" or context.options.workers == 1:
+        return decisions
+    context.log(f"choosing owners for the mixings before and behind them{PENDING}")
+    sweep = Sweep(
+        around=list(context.surroundings.values()),
+        wide=[mixing for mixing in context.mixings if context.is_wide(mixing)],
+        problem_of=lambda mixing, owners: context.original_problem(decisions, mixing, owners),
+        owners=decisions.owners,
+        capacities=decisions.capacities,
+    )
+    return decisions.with_owners(sweep.run(context.method.look_ahead))
 
 
 class Sweep:
@@ -105,7 +46,7 @@ class Sweep:
         wide: all mixings that send inputs rather than sums, of which the error is to be lowered.
         problem_of: a mixing, and owners of the free spaces -> its problem, the owners of its rows.
         owners: of the free spaces.
-        capacities: of the workers in every space visited, (P,) each.
+        capacities: of the workers in every space visited, (P,).
     """
 
     def __init__(
@@ -114,23 +55,23 @@ class Sweep:
         wide: Sequence[Mixing],
         problem_of: Callable[[Mixing, Owners], tuple[Problem, np.ndarray]],
         owners: Owners,
-        capacities: dict[str, np.ndarray],
+        capacities: Mapping[str, np.ndarray],
     ) -> None:
-        self.around = [each for each in around if each.users]
-        self.problem_of, self.owners, self.capacities = problem_of, dict(owners), capacities
+        self.around = [space for space in around if space.users]
+        self.problem_of, self.owners, self.capacities = problem_of, owners, capacities
         self.errors = {mixing.name: self._error(mixing, owners) for mixing in wide}
         self.seen: dict[str, list[np.ndarray]] = {}
 
-    def run(self) -> Owners:
-        """Forward and back until the error settles; collective.
+    def run(self, sweeps: int) -> Owners:
+        """Go forward and back until the error settles, ``sweeps`` times at most; collective.
 
         Returns:
             the owners of the free spaces.
         """
-        for _ in range(SWEEPS):
+        for _ in range(sweeps):
             before = sum(self.errors.values())
-            for each in self.around + self.around[-2::-1]:
-                self._visit(each)
+            for space in self.around + self.around[-2::-1]:
+                self._visit(space)
             if sum(self.errors.values()) > (1 - SETTLED) * before:
                 break
         return self.owners
@@ -157,9 +98,7 @@ class Sweep:
             self.errors.update(errors)
 
     def _making(self, around: Around) -> np.ndarray:
-        """What every neuron costs as each worker's in the mixings that make it, (neurons, P)."""
-        total: np.ndarray | float = 0.0
-        for maker in around.makers:
-            problem, _ = self.problem_of(maker, self.owners)
-            total = total + around.scatter(assignment_costs(problem, problem.own()), maker.target)
-        return np.asarray(total)
+        """Costs of every neuron as each worker's in the mixings that make it, (neurons, P)."""
+        problems = [(maker, self.problem_of(maker, self.owners)[0]) for maker in around.makers]
+        costs = [around.scatter(assignment_costs(p, p.own()), maker.target) for maker, p in problems]
+        return np.sum(costs, axis=0)

@@ -1,1 +1,1 @@
-"""Step 3: which neurons every worker receives."""
+"""Step 3: the neurons that every worker receives; step 4.1: the weights that it keeps."""

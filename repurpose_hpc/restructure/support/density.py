@@ -1,4 +1,4 @@
-"""ℓ0 pruning inside the blocks: fewer weights, for less computation.
+"""Step 4.1: ℓ0 pruning inside the blocks; fewer weights, for less computation.
 
 A weight of row i goes at the cost of its removal and refitting, M_ii Ŵ_ij² / [H_SS⁻¹]_jj with S the row's
 own support (optimal brain surgeon); all rows are refitted between rounds.  One threshold serves all
@@ -9,31 +9,66 @@ from __future__ import annotations
 
 import numpy as np
 
-from repurpose_hpc.restructure.adjustment import row_groups
 from repurpose_hpc.restructure.calibration.moments import Moments
-from repurpose_hpc.restructure.support.elimination import columns
+from repurpose_hpc.restructure.context import Context
+from repurpose_hpc.restructure.decisions import Decisions
+from repurpose_hpc.restructure.support.elimination import columns, row_groups
+from repurpose_hpc.restructure.support.problem import Problem
 from repurpose_hpc.restructure.team import Team
 
 # Each round leaves at least this share of the weights of the one before.
 ROUND = 0.7
 
 
+def weight_shares(context: Context) -> list[int]:
+    """Weights that each mixing would keep if only the weights were limited; empty if they are not."""
+    if context.options.density == 1:
+        return []
+    known = context.statistics
+    scores = [weight_scores(known.moments[m.name], known.metrics[m.name]) for m in context.mixings]
+    return spread_weights(scores, int(context.options.density * context.network.weight_count))
+
+
+def thin_out(
+    context: Context, decisions: Decisions, number: int, problem: Problem, shares: list[int]
+) -> np.ndarray:
+    """Mask of the weights that mixing ``number`` keeps; collective.
+
+    Args:
+        context, decisions: of the run; the mixing is planned.
+        number: of the mixing.
+        problem: it.
+        shares: of the mixings, as ``weight_shares`` gives them.
+
+    Returns:
+        bool, (m, n), or (m, n k) where weights are limited.
+    """
+    mixing, plan = context.mixings[number], context.plan(decisions)
+    mask = plan.allowed(context.network, mixing) & mixing.links
+    if context.options.density == 1:
+        return mask
+    total = decisions.weights_left * shares[number] / max(sum(shares[number:]), 1)
+    quota = np.floor(total * context.speeds).astype(np.int64)
+    holder = plan.holders(context.network, mixing)
+    return sparsify(problem.moments, problem.metric, mask, holder, quota, context.team)
+
+
 def spread_weights(scores: list[np.ndarray], kept: int) -> list[int]:
-    """How many of the ``kept`` best weights of a network belong to each mixing.
+    """Count, for each mixing, those of the ``kept`` best weights of the network that are its own.
 
     Args:
         scores: of the weights of each mixing, any shapes.
         kept: at most the number of all weights.
     """
-    pooled = np.concatenate([each.ravel() for each in scores])
+    pooled = np.concatenate([of_mixing.ravel() for of_mixing in scores])
     if kept >= pooled.size:
-        return [each.size for each in scores]
+        return [of_mixing.size for of_mixing in scores]
     threshold = np.partition(pooled, pooled.size - kept - 1)[pooled.size - kept - 1]
-    return [int(np.count_nonzero(each > threshold)) for each in scores]
+    return [int(np.count_nonzero(of_mixing > threshold)) for of_mixing in scores]
 
 
 def weight_scores(moments: Moments, metric: np.ndarray) -> np.ndarray:
-    """What the removal of each weight by itself would cost if nothing else were missing, (m, n k)."""
+    """Cost of the removal of each weight by itself if nothing else were missing, (m, n k)."""
     return np.diag(metric)[:, None] * moments.solve(moments.R) ** 2 / np.diag(np.linalg.inv(moments.H))
 
 
@@ -50,7 +85,7 @@ def sparsify(
     Args:
         moments: of the mixing.
         metric: M, (m, m).
-        mask: which neurons depend on which, bool (m, n).
+        mask: the neurons that depend on each other, bool (m, n).
         holder: the worker that holds the weights of each pair, (m, n).
         quota: weights that each worker may keep, (P,).
         team: shares the work.
@@ -69,7 +104,7 @@ def sparsify(
 
 
 def _scores(moments: Moments, metric: np.ndarray, mask: np.ndarray, team: Team) -> np.ndarray:
-    """What the removal of each weight on the mask costs, (m, n k); zero elsewhere."""
+    """Cost of the removal of each weight on the mask, (m, n k); zero elsewhere."""
     weight = np.diag(metric)
     groups = row_groups(mask)
 
@@ -80,8 +115,8 @@ def _scores(moments: Moments, metric: np.ndarray, mask: np.ndarray, team: Team) 
         return weight[rows, None] * V**2 / np.diag(inverse)
 
     scores = np.zeros(mask.shape)
-    for (rows, S), each in zip(groups, team.map(group_scores, groups), strict=True):
-        scores[np.ix_(rows, S)] = each
+    for (rows, S), of_group in zip(groups, team.map(group_scores, groups), strict=True):
+        scores[np.ix_(rows, S)] = of_group
     return scores
 
 

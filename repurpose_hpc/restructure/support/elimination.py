@@ -1,4 +1,4 @@
-"""Step 3: which ghost neurons a worker does without (ℓ0 group elimination).
+"""Step 3.2: the order in which a worker does without its ghost neurons (ℓ0 group elimination).
 
 All rows of a worker share its support, so a ghost neuron is a group: the worker's rows of its k columns
 (``taps``; 1 between vectors).  Removing group j from a least-squares fit and refitting the others
@@ -42,11 +42,24 @@ def column_numbers(neurons: np.ndarray, taps: int) -> np.ndarray:
     return (neurons[:, None] * taps + np.arange(taps)).ravel()
 
 
+def row_groups(mask: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rows of ``mask``, bool (m, n), that are alike: (rows, columns that they may use, at least one)."""
+    # Packed, since sorting rows takes time for each of their bytes.
+    packed = np.packbits(mask, axis=1)
+    _, first, group = np.unique(packed, axis=0, return_index=True, return_inverse=True)
+    group = group.ravel()
+    return [
+        (np.flatnonzero(group == number), np.flatnonzero(mask[row]))
+        for number, row in enumerate(first)
+        if mask[row].any()
+    ]
+
+
 def block_grams(a: np.ndarray, b: np.ndarray, taps: int) -> np.ndarray:
     """A_jᵀ B_j of the columns of every neuron j of a and b, both (r, n k): (n, k, k)."""
     if taps == 1:
         return np.einsum("ij,ij->j", a, b)[:, None, None]
-    a, b = (each.reshape(len(each), each.shape[1] // taps, taps) for each in (a, b))
+    a, b = a.reshape(len(a), a.shape[1] // taps, taps), b.reshape(len(b), b.shape[1] // taps, taps)
     return a.transpose(1, 2, 0) @ b.transpose(1, 0, 2)
 
 
@@ -57,7 +70,7 @@ def diagonal_blocks(matrix: np.ndarray, taps: int) -> np.ndarray:
 
 
 def block_changes(matrix: np.ndarray, products: np.ndarray) -> np.ndarray:
-    """tr matrix_j⁻¹ products_j: by how much taking group j changes the error, (g,).
+    """tr matrix_j⁻¹ products_j: the change of the error when group j is taken, (g,).
 
     Args:
         matrix: (g, k, k), positive definite: of the inverse Gram matrix to remove, of the Gram matrix to add.
@@ -99,15 +112,15 @@ def select_candidates(
     available, chosen = ~own, np.empty(0, np.int64)
     while len(chosen) < count:
         basis = Z[: len(S) + len(chosen) * taps]
-        wanted = min(-(-count // PANEL_FRACTION), count - len(chosen))
+        batch = min(-(-count // PANEL_FRACTION), count - len(chosen))
         left = np.flatnonzero(available)
         products = block_grams(correlation, correlation, taps)[left]
         gains = block_changes(variance[left] * costs[left, None, None], products)
-        panel = left[np.argsort(-gains, kind="stable")[: 2 * wanted]]
+        panel = left[np.argsort(-gains, kind="stable")[: 2 * batch]]
         seen = column_numbers(panel, taps)
         gram = H[np.ix_(seen, seen)] - basis[:, seen].T @ basis[:, seen]
         order, _ = _greedy(
-            gram, correlation[:, seen].T @ correlation[:, seen], costs[panel], wanted, np.argmax
+            gram, correlation[:, seen].T @ correlation[:, seen], costs[panel], batch, np.argmax
         )
         places = column_numbers(order, taps)
         taken = seen[places]

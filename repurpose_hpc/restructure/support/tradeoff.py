@@ -1,4 +1,4 @@
-"""What communication buys: the error a mixing has left for each price.
+"""Steps 3.2 and 3.3: the error that a mixing has left for each price of communication.
 
 A *trade-off* is what elimination yields for one mixing in one form: for each unit the groups
 that may be sent to it, the most valuable first, and the error that each avoids per unit of
@@ -17,7 +17,7 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """What may be sent to a worker or a row.
+    """Groups that may be sent to a worker or a row.
 
     Attributes:
         groups: ghosts or contributors, the most valuable first, (g,) integers.
@@ -87,7 +87,8 @@ def ranked(groups: np.ndarray, avoided: np.ndarray, costs: np.ndarray) -> Unit:
     for error, cost in zip(avoided, costs, strict=True):
         run = (float(error), float(cost), 1)
         while runs and runs[-1][0] * run[1] <= run[0] * runs[-1][1]:
-            run = tuple(map(sum, zip(runs.pop(), run, strict=True)))
+            before = runs.pop()
+            run = (before[0] + run[0], before[1] + run[1], before[2] + run[2])
         runs.append(run)
     savings = [np.full(length, error / cost) for error, cost, length in runs]
     return Unit(groups, np.concatenate([np.empty(0), *savings]), np.asarray(costs, float))

@@ -1,70 +1,85 @@
-"""Which way to carry exchanges is the fastest: measured with the program itself, on this machine, now."""
+"""The choice of a transport: the fastest, measured with the program itself, on this machine, now.
+
+Every rank times every transport that there is; the root tells all the median of the slowest rank's times, so
+that all choose alike.
+"""
 
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import numpy as np
-from mpi4py import MPI
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.runtime.exchange.transports.table import CARRIERS, DEFAULT_WAY, SHARED, SPARSE, available
-from repurpose_hpc.runtime.program import Program
+from repurpose_hpc.fields import FieldError
+from repurpose_hpc.runtime.exchange.transport import TRANSPORTS
+from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT, available
 from repurpose_hpc.runtime.timing import measure
 
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+    from repurpose_hpc.runtime.program import Program
+
 AUTO = "auto"
-WAYS = (*CARRIERS, AUTO)
-# Forwards that are timed for each way.
+# The choices of --exchange.
+TRANSPORT_CHOICES = (*TRANSPORTS, AUTO)
+# Forwards that are timed for each transport.
 REPEATS = 7
 
 
-def check_way(way: str, comm: MPI.Comm) -> None:
+def check_transport(name: str, comm: MPI.Comm) -> None:
     """Refuse what this MPI, or these ranks, cannot do; collective.
 
     Raises:
-        UserError: on all ranks: MPI has no such collective, or the ranks are not on one node.
+        FieldError: on all ranks: MPI has no such collective, or the ranks are not on one node.
     """
-    if way in (AUTO, DEFAULT_WAY):
+    if name in (AUTO, DEFAULT_TRANSPORT):
         return
-    ways = available(comm)
-    if way not in ways:
-        why = "the ranks are on several nodes" if way == SHARED else "this MPI does not have it"
-        raise UserError(f"--exchange {way}: {why}; choose one of {', '.join(ways)}, or auto")
+    names = available(comm)
+    if name not in names:
+        usable = ", ".join((*names, AUTO))
+        raise FieldError(
+            "transport",
+            f"expected one of {usable}, got {name}: {TRANSPORTS[name].absence}; choose one of these",
+        )
 
 
-def may_leave_out_zeros(way: str) -> bool:
-    """Whether it takes the kernels for that."""
-    return way in (SPARSE, AUTO)
+def needs_zeros_kernels(choice: str) -> bool:
+    """Tell whether one of TRANSPORT_CHOICES takes the kernels that leave zeros out of messages."""
+    names = TRANSPORTS if choice == AUTO else (choice,)
+    return any(TRANSPORTS[name].needs_zeros_kernels for name in names)
 
 
-def choose_way(program: Program, way: str, x: np.ndarray | None, comm: MPI.Comm) -> dict[str, float]:
-    """Let ``program`` carry its exchanges as ``way`` says; collective.
+def choose_transport(program: Program, choice: str, x: np.ndarray | None, comm: MPI.Comm) -> dict[str, float]:
+    """Let ``program`` carry its exchanges as ``choice`` says; collective.
 
-    With AUTO every way is tried, and the one with the lowest median of the slowest rank's times is
+    With AUTO every transport is tried, and the one with the lowest median of the slowest rank's times is
     taken, by all ranks alike.
 
     Args:
         program: this rank's.
-        way: one of WAYS.
-        x: a batch to try them on, (input neurons, batch), for AUTO only; a real one, as SPARSE depends on
-            the numbers.
+        choice: one of TRANSPORT_CHOICES.
+        x: a batch to try them on, (input neurons, batch); a real one, as what is sent may depend on the
+            numbers; None, on all ranks, unless ``choice`` is AUTO.
         comm: of the program.
 
     Raises:
-        UserError: on all ranks: there is no memory for the way that was asked for.
+        UserError: on all ranks: there is no memory for the transport that was asked for.
 
     Returns:
-        microseconds by way if any were tried, on every rank; one rank has nothing to choose.
+        microseconds by transport if any were tried, on every rank; one rank has nothing to choose.
     """
-    if way != AUTO or comm.size == 1:
-        program.way = DEFAULT_WAY if way == AUTO else way
+    if choice != AUTO or comm.size == 1 or x is None:
+        program.use_transport(DEFAULT_TRANSPORT if choice == AUTO else choice)
         return {}
     times = {}
     for name in available(comm):
         # Where memory is short the others are left, and all ranks alike find that out.
         with suppress(UserError):
-            program.way = name
+            program.use_transport(name)
             timing = measure(program, x, REPEATS, comm)
             times[name] = comm.bcast(timing and timing.latency_us()["median"], root=0)
-    program.way = min(times, key=times.__getitem__)
+    program.use_transport(min(times, key=times.__getitem__))
     return times

@@ -1,39 +1,74 @@
-"""What a rank sends and receives in one exchange of a batch, and the calls that carry it."""
+"""A rank's side of one exchange of a batch, as MPI takes it, and the calls that carry it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from mpi4py import MPI
 
-from repurpose_hpc.runtime.lowering.blocks import Call
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.runtime.buffers import Buffer, Part
+from repurpose_hpc.runtime.calls import Call
 from repurpose_hpc.runtime.schedule.mpi_functions import handle
 
 if TYPE_CHECKING:
-    from repurpose_hpc.runtime.exchange.transports.shared import Outbox
+    from mpi4py import MPI
+
+# As MPI counts them.
+MOST_NUMBERS = np.iinfo(np.intc).max
+_MPI_NAMES: dict[np.dtype, str] = {
+    np.dtype(np.float32): "FLOAT",
+    np.dtype(np.float64): "DOUBLE",
+    np.dtype(np.uint16): "UINT16_T",
+    np.dtype(np.int16): "INT16_T",
+    np.dtype(np.int8): "INT8_T",
+}
+
+
+def mpi_type(dtype: np.dtype) -> MPI.Datatype:
+    """MPI's type of numbers of ``dtype``."""
+    from mpi4py import MPI
+
+    return getattr(MPI, _MPI_NAMES[dtype])
+
+
+def mpi_types() -> list[MPI.Datatype]:
+    """All types of numbers that exchanges have."""
+    return [mpi_type(dtype) for dtype in _MPI_NAMES]
 
 
 @dataclass(frozen=True, eq=False)
 class Message:
-    """What a rank sends to all others, or receives from them, in one exchange of a batch.
+    """Blocks that a rank sends to all others, or receives from them, in one exchange of a batch.
 
     Attributes:
         buffer: one-dimensional.
         counts, displacements: of each rank's block, (R,) of C's int.
         type: of the numbers.
-        part: of the batch, its number.
-        outbox: of one that is sent from memory that the receivers see.
     """
 
     buffer: np.ndarray
     counts: np.ndarray
     displacements: np.ndarray
     type: MPI.Datatype
-    part: int = 0
-    outbox: Outbox | None = None
+
+    @classmethod
+    def of(cls, buffer: Buffer, items: np.ndarray, part: Part) -> Message:
+        """Blocks of ``items`` (R,) rows of a buffer for each rank, for a part of a batch.
+
+        Raises:
+            UserError: there are more numbers than MPI can count.
+        """
+        counts = items * (part.samples * buffer.values)
+        if counts.sum() > MOST_NUMBERS:
+            raise UserError(
+                f"expected at most {MOST_NUMBERS} numbers in an exchange, as MPI counts them, found "
+                f"{counts.sum()}; take smaller batches, or more micro-batches"
+            )
+        displacements = (np.cumsum(counts) - counts).astype(np.intc)
+        numbers = buffer.view(part).reshape(-1)
+        return cls(numbers, counts.astype(np.intc), displacements, mpi_type(numbers.dtype))
 
     @property
     def peers(self) -> list[int]:
@@ -45,69 +80,37 @@ class Message:
         peers = self.peers
         return replace(self, counts=self.counts[peers], displacements=self.displacements[peers])
 
-    def block(self, rank: int) -> list:
-        """That of one rank, as mpi4py takes it."""
+    def numbers(self, rank: int) -> np.ndarray:
+        """The block of one rank."""
         first = self.displacements[rank]
-        return [self.buffer[first : first + self.counts[rank]], self.type]
+        return self.buffer[first : first + self.counts[rank]]
 
-    def specification(self) -> list:
-        """All, as mpi4py takes it."""
-        return [self.buffer, self.counts.tolist(), self.displacements.tolist(), self.type]
+    def block(self, rank: int) -> tuple[np.ndarray, MPI.Datatype]:
+        """The block of one rank, as mpi4py takes it."""
+        return self.numbers(rank), self.type
+
+    def specification(self) -> tuple[np.ndarray, list[int], list[int], MPI.Datatype]:
+        """All blocks, as mpi4py takes them."""
+        return self.buffer, self.counts.tolist(), self.displacements.tolist(), self.type
 
     def arguments(self) -> tuple[int, ...]:
-        """All, as C takes it."""
+        """All blocks, as C takes them."""
         lists = self.counts.ctypes.data, self.displacements.ctypes.data
         return self.buffer.ctypes.data, *lists, handle(self.type)
 
 
-@dataclass
-class Tally:
-    """Bytes that were handed to MPI."""
-
-    bytes: int = 0
-
-
 @dataclass(frozen=True, eq=False)
-class Carrier:
+class Request:
     """An exchange of one batch size, ready to be made again and again.
 
     Attributes:
         begin: calls when a forward begins.
         post: calls when the items are packed.
         wait: calls when what the others sent is needed.
-        uses: what the calls have the addresses of.
-        tally: of a way that sends less than the whole blocks: what it has sent.
+        uses: objects whose addresses the calls have.
     """
 
     begin: list[Call]
     post: list[Call]
     wait: list[Call]
-    uses: tuple = ()
-    tally: Tally | None = None
-
-
-class Ranks:
-    """The ranks that exchange something.
-
-    Attributes:
-        comm: of the job.
-    """
-
-    def __init__(self, comm: MPI.Comm) -> None:
-        self.comm = comm
-        self._graph: MPI.Comm | None = None
-
-    def graph(self, sources: Sequence[int], destinations: Sequence[int]) -> MPI.Comm:
-        """A communicator in which this rank receives from the one and sends to the other; collective.
-
-        It is made once: whoever asks asks for the same.
-        """
-        if self._graph is None:
-            self._graph = self.comm.Create_dist_graph_adjacent(sources, destinations)
-        return self._graph
-
-    def free(self) -> None:
-        """Give it back, if there is one; collective; carriers with it must not be used any more."""
-        if self._graph is not None:
-            self._graph.Free()
-            self._graph = None
+    uses: tuple[object, ...] = ()

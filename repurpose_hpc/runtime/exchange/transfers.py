@@ -10,23 +10,28 @@ Workers of one rank exchange by local copies.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from repurpose_hpc.kernels import clear, pack, pack_codes, unpack_add, unpack_codes
-from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.plan.shard import Lists
 from repurpose_hpc.runtime.buffers import Buffer, Part
-from repurpose_hpc.runtime.exchange.comm_dtype import Wire
+from repurpose_hpc.runtime.calls import COMPUTE, PACK, Call
+from repurpose_hpc.runtime.context import Context
+from repurpose_hpc.runtime.exchange.comm_dtype import EXACT_DTYPE, CommDtype
 from repurpose_hpc.runtime.exchange.exchange import Exchange, Items, merge_items
-from repurpose_hpc.runtime.lowering.blocks import COMPUTE, PACK, Call
-from repurpose_hpc.runtime.setting import Setting
 
-UNROUNDED = Wire(EXACT, ())
+
+class _Peers(NamedTuple):
+    """Whom a hosted worker exchanges with, and which neurons, in the same order."""
+
+    workers: np.ndarray
+    neurons: np.ndarray
 
 
 class Transfer:
-    """What ghosts and sums share.
+    """The common part of ghosts and sums.
 
     A hosted worker's ghosts, or sums, are stored with those from, or for, its own rank first.
     Where a rank hosts one worker, its buffer is that of the exchange, without a copy.
@@ -45,32 +50,31 @@ class Transfer:
         lists: Sequence[Lists],
         activations: Buffer,
         space: str,
-        setting: Setting,
-        wire: Wire = UNROUNDED,
+        context: Context,
+        comm_dtype: CommDtype = EXACT_DTYPE,
     ) -> None:
-        """Nothing is sent yet.
+        """Allocates the buffers; nothing is sent.
 
         Args:
             lists: of each hosted worker.
             activations: of the hosted workers' neurons of ``space``: ghosts are copied from there,
                 sums are added there.
             space: of the neurons in ``lists``.
-            setting: of the program.
-            wire: how they travel.
+            context: of the program.
+            comm_dtype: of what is sent.
         """
-        self.activations, self.hosting, self.wire = activations, setting.hosting, wire
-        max_batch = setting.max_batch
-        sending = [(each.sent_to, each.sent) for each in lists]
-        receiving = [(each.received_from, each.received) for each in lists]
+        self.activations, self.hosting, self.comm_dtype = activations, context.hosting, comm_dtype
+        max_batch = context.max_batch
+        sending = [_Peers(worker.sent_to, worker.sent) for worker in lists]
+        receiving = [_Peers(worker.received_from, worker.received) for worker in lists]
         sent, received = self._items(sending, self.sender_owns), self._items(receiving, not self.sender_owns)
         dtype, values = activations.flat.dtype, activations.values
-        counts = sent.counts, received.counts
-        self.exchange = Exchange(setting.comm, *counts, max_batch, wire.dtype(dtype), values)
+        self.exchange = Exchange(sent.counts, received.counts, max_batch, comm_dtype.codes(dtype), values)
         # What came, as numbers.
         self.arrived = self.exchange.receive
-        if not wire.is_exact:
+        if not comm_dtype.is_exact:
             self.arrived = Buffer(received.neurons.size, max_batch, dtype, values)
-            self.sent_scales, self.received_scales = map(wire.scales, (sent.neurons, received.neurons))
+            self.sent_scales, self.received_scales = map(comm_dtype.scales, (sent.neurons, received.neurons))
         owned, masked = (sent, received) if self.sender_owns else (received, sent)
         self.owned = self.hosting.rows(space, owned.neurons)  # in the masks of other ranks
         self.far = masked.positions  # in the buffer of the exchange
@@ -79,59 +83,62 @@ class Transfer:
         else:
             self._place(sending, space, self.exchange.send, max_batch)
 
-    def _place(
-        self, lists: Sequence[tuple[np.ndarray, np.ndarray]], space: str, exchanged: Buffer, max_batch: int
-    ) -> None:
-        """Where each hosted worker has what is in its mask.
+    def _place(self, masked: Sequence[_Peers], space: str, exchanged: Buffer, max_batch: int) -> None:
+        """Find where each hosted worker has what is in its mask.
 
         Args:
-            lists: for each hosted worker, the owners and the neurons in its mask.
+            masked: for each hosted worker, the neurons in its mask, with their owners.
             space: of the neurons.
             exchanged: what of these is exchanged with other ranks.
             max_batch: most samples.
         """
-        self.near, self.orders, self.neurons, self.buffers = [], [], [], []
-        alone = len(lists) == 1
-        for workers, neurons in lists:
+        self.near: list[np.ndarray] = []
+        self.orders: list[np.ndarray] = []
+        self.neurons: list[np.ndarray] = []
+        self.buffers: list[Buffer] = []
+        dtype, values = exchanged.flat.dtype, exchanged.values
+        for workers, neurons in masked:
             is_near = self._is_here(workers)
+            order = np.argsort(~is_near, kind="stable")
             self.near.append(self.hosting.rows(space, neurons[is_near]))
-            self.orders.append(np.argsort(~is_near, kind="stable"))
-            self.neurons.append(neurons[self.orders[-1]])
-            self.buffers.append(
-                exchanged
-                if alone
-                else Buffer(neurons.size, max_batch, exchanged.flat.dtype, exchanged.values)
-            )
+            self.orders.append(order)
+            self.neurons.append(neurons[order])
+            alone = len(masked) == 1
+            self.buffers.append(exchanged if alone else Buffer(neurons.size, max_batch, dtype, values))
 
     def _is_here(self, workers: np.ndarray) -> np.ndarray:
-        """Which of ``workers`` this rank hosts."""
+        """A mask of those of ``workers`` that this rank hosts."""
         return self.hosting.rank_of[workers] == self.hosting.rank
 
-    def _items(self, lists: Sequence[tuple[np.ndarray, np.ndarray]], hosted_own: bool) -> Items:
-        """What is exchanged with other ranks.
+    def _items(self, peers: Sequence[_Peers], hosted_own: bool) -> Items:
+        """The items that are exchanged with other ranks.
 
         Args:
-            lists: for each hosted worker, whom it exchanges with and which neurons.
-            hosted_own: whether these neurons are those of the hosted workers or of the others.
+            peers: for each hosted worker.
+            hosted_own: whether the neurons are those of the hosted workers or of the others.
         """
-        away = [~self._is_here(workers) for workers, _ in lists]
-        workers = [workers[mask] for mask, (workers, _) in zip(away, lists, strict=True)]
-        neurons = [neurons[mask] for mask, (_, neurons) in zip(away, lists, strict=True)]
-        hosted = [np.full_like(each, q) for each, q in zip(workers, self.hosting.workers, strict=True)]
-        ranks = [self.hosting.rank_of[each] for each in workers]
+        away = [~self._is_here(workers) for workers, _ in peers]
+        workers = [part.workers[mask] for mask, part in zip(away, peers, strict=True)]
+        neurons = [part.neurons[mask] for mask, part in zip(away, peers, strict=True)]
+        hosted = [
+            np.full_like(array, worker) for array, worker in zip(workers, self.hosting.workers, strict=True)
+        ]
+        ranks = [self.hosting.rank_of[array] for array in workers]
         return merge_items(ranks, hosted if hosted_own else workers, neurons, self.hosting.ranks)
 
     def _near_views(self, part: Part) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Of each worker with near items: the rows of their neurons, and the items."""
-        both = zip(self.near, self.buffers, strict=True)
-        return [(rows, buffer.view(part, slice(rows.size))) for rows, buffer in both if rows.size]
+        """The rows of the neurons of near items, and the items, of each worker that has any."""
+        pairs = zip(self.near, self.buffers, strict=True)
+        return [(rows, buffer.view(part, slice(rows.size))) for rows, buffer in pairs if rows.size]
 
     def _far_views(self, part: Part) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Of each worker with far items that are stored twice: their rows in the exchange, and the items."""
+        """The rows, in the exchange, of far items that are stored twice, and the items, of each worker."""
         if len(self.buffers) == 1:
             return []
-        both = zip(self.near, self.far, self.buffers, strict=True)
-        return [(rows, buffer.view(part, slice(near.size, None))) for near, rows, buffer in both if rows.size]
+        triples = zip(self.near, self.far, self.buffers, strict=True)
+        return [
+            (rows, buffer.view(part, slice(near.size, None))) for near, rows, buffer in triples if rows.size
+        ]
 
 
 class GhostTransfer(Transfer):
@@ -144,30 +151,30 @@ class GhostTransfer(Transfer):
         if not self.owned.size:
             return []
         X, send = self.activations.view(part), self.exchange.send.view(part)
-        if self.wire.is_exact:
+        if self.comm_dtype.is_exact:
             return [(PACK, pack, (X, self.owned, send))]
         return [(PACK, pack_codes, (X, self.owned, self.sent_scales, send))]
 
     def near_calls(self, part: Part) -> list[Call]:
         """Fetch the ghosts that workers of this rank own."""
         X = self.activations.view(part)
-        if self.wire.is_exact:
+        if self.comm_dtype.is_exact:
             return [(PACK, pack, (X, rows, ghosts)) for rows, ghosts in self._near_views(part)]
         near = (neurons[: rows.size] for rows, neurons in zip(self.near, self.neurons, strict=True))
-        scales = [self.wire.scales(neurons) for neurons in near if neurons.size]
+        scales = [self.comm_dtype.scales(neurons) for neurons in near if neurons.size]
         calls: list[Call] = []
-        # Through the codes of the wire: outputs do not depend on which workers a rank hosts.
-        for (rows, ghosts), of_them in zip(self._near_views(part), scales, strict=True):
+        # Through the codes of messages: outputs do not depend on which workers a rank hosts.
+        for (rows, ghosts), scale in zip(self._near_views(part), scales, strict=True):
             codes = np.empty(ghosts.shape, self.exchange.send.flat.dtype)
-            calls.append((PACK, pack_codes, (X, rows, of_them, codes)))
-            calls.append((PACK, unpack_codes, (codes, of_them, ghosts)))
+            calls.append((PACK, pack_codes, (X, rows, scale, codes)))
+            calls.append((PACK, unpack_codes, (codes, scale, ghosts)))
         return calls
 
     def unpack_calls(self, part: Part) -> list[Call]:
         """Bring the ghosts that came from other ranks to their workers."""
         receive = self.arrived.view(part)
         decoding: list[Call] = []
-        if not self.wire.is_exact and self.arrived.rows:
+        if not self.comm_dtype.is_exact and self.arrived.rows:
             codes = self.exchange.receive.view(part)
             decoding.append((PACK, unpack_codes, (codes, self.received_scales, receive)))
         fetching = [(PACK, pack, (receive, rows, ghosts)) for rows, ghosts in self._far_views(part)]
@@ -183,8 +190,8 @@ class SumTransfer(Transfer):
     sender_owns = False
 
     @property
-    def arrive(self) -> bool:
-        """Whether any hosted worker receives a sum, from this or another rank."""
+    def receives_any(self) -> bool:
+        """True if any hosted worker receives a sum, from this or another rank."""
         return bool(self.owned.size or any(rows.size for rows in self.near))
 
     def pack_calls(self, part: Part) -> list[Call]:

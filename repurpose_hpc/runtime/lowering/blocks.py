@@ -1,8 +1,4 @@
-"""Products with one block of weights, dense or CSR, as lists of calls for a batch size.
-
-A *call* is (phase, function, arguments): what a program does for one batch is a list of
-calls on arrays that do not change, so that running it is one short loop.
-"""
+"""Products with one block of weights, dense or CSR, as lists of calls for a batch size."""
 
 from __future__ import annotations
 
@@ -15,6 +11,7 @@ import numpy as np
 from repurpose_hpc.kernels import (
     ACTIVATION_CODES,
     INDEX_DTYPE,
+    Epilogue,
     csr_batch,
     csr_is_faster,
     csr_vector,
@@ -25,17 +22,13 @@ from repurpose_hpc.model.activations import IDENTITY, Activation
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.plan.shard import Block
 from repurpose_hpc.runtime.buffers import Scratch
+from repurpose_hpc.runtime.calls import COMPUTE, Call
 from repurpose_hpc.runtime.lowering.weights import count_nonzero, packed
-
-PACK, EXCHANGE, WAIT, COMPUTE = PHASES = ("pack", "exchange", "wait", "compute")
-
-Call = tuple[str, Callable[..., object], tuple]
-Epilogue = tuple[int, float, float]
 
 
 def epilogue_of(activation: Activation) -> Epilogue:
     """The activation as the kernels take it: code and parameters."""
-    return ACTIVATION_CODES[activation.kind], float(activation.alpha), float(activation.beta)
+    return Epilogue(ACTIVATION_CODES[activation.kind], float(activation.alpha), float(activation.beta))
 
 
 NO_ACTIVATION = epilogue_of(IDENTITY)
@@ -68,12 +61,12 @@ class Product(Protocol):
 
 
 class DenseProduct:
-    """``out = act(start + W X)`` with W (m, n) packed, in the format ``stored`` (see ``weights.packed``)."""
+    """``out = act(start + W X)`` with W (m, n) packed, in a format of ``weights.packed``."""
 
     format = "dense"
 
-    def __init__(self, weights: np.ndarray, stored: str = EXACT) -> None:
-        self.panels, self.scales = packed(weights, stored)
+    def __init__(self, weights: np.ndarray, weights_dtype: str = EXACT) -> None:
+        self.panels, self.scales = packed(weights, weights_dtype)
         self.dtype = weights.dtype
 
     def scratch(self, columns: int) -> int:
@@ -85,7 +78,7 @@ class DenseProduct:
     ) -> list[Call]:
         """See ``Product``."""
         memory = scratch.take(self.scratch(out.shape[1]))
-        return [(COMPUTE, dense, (self.panels, self.scales, X, start, out, memory, *epilogue))]
+        return [(COMPUTE, dense, (self.panels, self.scales, X, start, out, memory, epilogue))]
 
 
 class CsrProduct:
@@ -109,17 +102,17 @@ class CsrProduct:
         """See ``Product``."""
         if out.shape[1] == 1:
             vectors = X.reshape(-1), start.reshape(-1), out.reshape(-1)
-            return [(COMPUTE, csr_vector, (*self.arrays, *vectors, *epilogue))]
-        return [(COMPUTE, csr_batch, (*self.arrays, X, start, out, *epilogue))]
+            return [(COMPUTE, csr_vector, (*self.arrays, *vectors, epilogue))]
+        return [(COMPUTE, csr_batch, (*self.arrays, X, start, out, epilogue))]
 
 
 def weights_kept(block: Block) -> int:
     """Number of non-zero weights."""
-    return sum(count_nonzero(part) for part in _parts(block))
+    return sum(count_nonzero(part) for part in weights_of(block))
 
 
 def choose_product(
-    block: Block, kept: int, columns: int, stored: str
+    block: Block, kept: int, columns: int, weights_dtype: str
 ) -> Callable[[np.ndarray], DenseProduct | CsrProduct]:
     """The faster format for all parts of a block.
 
@@ -127,13 +120,14 @@ def choose_product(
         block: of a worker.
         kept: ``weights_kept``.
         columns: of inputs (samples, positions).
-        stored: format of dense weights; those in CSR stay as they are.
+        weights_dtype: format of dense weights; those in CSR stay as they are.
     """
-    size = sum(part.size for part in _parts(block))
+    size = sum(part.size for part in weights_of(block))
     if size and csr_is_faster(kept / size, columns):
         return CsrProduct
-    return partial(DenseProduct, stored=stored)
+    return partial(DenseProduct, weights_dtype=weights_dtype)
 
 
-def _parts(block: Block) -> tuple[np.ndarray, ...]:
+def weights_of(block: Block) -> tuple[np.ndarray, ...]:
+    """The parts of a block's weights: for own neurons, for ghosts, for sums."""
     return block.own_weights, block.ghost_weights, block.sum_weights

@@ -1,4 +1,4 @@
-"""How a block of a mixing is multiplied with maps: as a product, as patches and a product, or directly.
+"""Products of a block of a mixing with maps: of all positions, of patches, or directly.
 
 ``out = act(start + W * X)``, as for the products of ``blocks``, with X (n, batch, values) and out
 (m, batch * values).
@@ -17,16 +17,10 @@ from repurpose_hpc.kernels import convolve_direct, finish, pack_weights, patches
 from repurpose_hpc.model.operations import Window
 from repurpose_hpc.plan.shard import Block
 from repurpose_hpc.runtime.buffers import Scratch
-from repurpose_hpc.runtime.lowering.blocks import (
-    COMPUTE,
-    NO_ACTIVATION,
-    PACK,
-    Call,
-    Epilogue,
-    Product,
-    choose_product,
-)
-from repurpose_hpc.runtime.lowering.local import as_maps, as_rows, steps, two
+from repurpose_hpc.runtime.calls import COMPUTE, PACK, Call
+from repurpose_hpc.runtime.context import Context
+from repurpose_hpc.runtime.lowering.blocks import NO_ACTIVATION, Epilogue, Product, choose_product
+from repurpose_hpc.runtime.lowering.local import as_maps, as_rows, on_two_axes, two
 from repurpose_hpc.runtime.schedule.threads import on_threads
 
 # From a block's weights.
@@ -34,7 +28,7 @@ Maker = Callable[[np.ndarray], Product]
 
 # Of a tile of patches; larger ones leave the caches, smaller ones cost more calls.
 TILE_BYTES = 1 << 21
-# Forwards that are timed to choose between ways, after one that is not.
+# Forwards that are timed to choose between two products, after one that is not.
 TRIALS = 3
 
 
@@ -105,10 +99,10 @@ class Patches:
         for first in range(0, rows, most):
             last = min(first + most, rows)
             seen = tile[: depth * (last - first) * width].reshape(depth, (last - first) * width)
-            cut = x, first, maps, two(window.kernel), *steps(window), seen
+            cut = x, first, maps, on_two_axes(window), seen
             calls.append((COMPUTE, patches, cut))
             calls.append((COMPUTE, np.matmul, (self.weights, seen, product[:, first * width : last * width])))
-        return [*calls, (COMPUTE, finish, (start, product, out, *epilogue))]
+        return [*calls, (COMPUTE, finish, (start, product, out, epilogue))]
 
 
 class Direct:
@@ -130,47 +124,39 @@ class Direct:
         window, x = self.window, as_maps(X, self.window.positions)
         target = as_maps(out.reshape(len(out), X.shape[1], out.shape[1] // X.shape[1]), window.out)
         first = target if start is out else start.reshape(-1, 1, 1, 1)
-        arguments = self.weights, x, two(window.kernel), *steps(window), first, target, *epilogue
+        arguments = self.weights, x, on_two_axes(window), first, target, epilogue
         return [(COMPUTE, convolve_direct, arguments)]
 
 
-def choose(
-    window: Window | None,
-    block: Block,
-    kept: int,
-    values: int,
-    max_batch: int,
-    stored: str,
-    threads: int,
-) -> Maker:
-    """How all parts of ``block`` are computed; convolutions are timed, on its own neurons.
+def choose(window: Window | None, block: Block, kept: int, values: int, context: Context) -> Maker:
+    """The product for all parts of ``block``; convolutions are timed, on its own neurons.
 
     Args:
         window: of the mixing.
         block: of a worker.
         kept: its weights that are not zero.
         values: per neuron of the target.
-        max_batch: samples in a batch.
-        stored: the format of weights of dense layers.
-        threads: that share the rows of a kernel.
+        context: of the program.
     """
+    max_batch, weights_dtype = context.max_batch, context.formats.weights_dtype
     if window is None or window.is_pointwise:
-        return partial(Pointwise, choose_product(block, kept, max_batch * values, stored))
+        return partial(Pointwise, choose_product(block, kept, max_batch * values, weights_dtype))
     if window.is_whole_map:
-        return partial(WholeMap, choose_product(block, kept, max_batch, stored))
-    ways = partial(Patches, window), partial(Direct, window)
+        return partial(WholeMap, choose_product(block, kept, max_batch, weights_dtype))
+    makers: list[Maker] = [partial(Patches, window), partial(Direct, window)]
     if not block.own_weights.size:
-        return ways[1]
-    return min(ways, key=lambda way: _seconds(way, window, block, max_batch, values, threads))
+        return makers[-1]
+    return min(makers, key=lambda make: _seconds(make, window, block, values, context))
 
 
-def _seconds(way: Maker, window: Window, block: Block, batch: int, values: int, threads: int) -> float:
+def _seconds(make: Maker, window: Window, block: Block, values: int, context: Context) -> float:
     """The least time of a few forwards of the block's own neurons."""
-    (rows, columns), dtype = block.own_weights.shape, block.own_weights.dtype
+    (rows, columns), dtype, batch = block.own_weights.shape, block.own_weights.dtype, context.max_batch
     X = np.zeros((columns // window.taps, batch, math.prod(window.positions)), dtype)
-    out, product = np.empty((rows, batch * values), dtype), way(block.own_weights)
+    out, product = np.empty((rows, batch * values), dtype), make(block.own_weights)
     scratch = Scratch(dtype, product.scratch(batch * values))
-    calls = on_threads(product.calls(X, block.bias.reshape(-1, 1), out, scratch, NO_ACTIVATION), threads)
+    calls = product.calls(X, block.bias.reshape(-1, 1), out, scratch, NO_ACTIVATION)
+    calls = on_threads(calls, context.threads)
     times = []
     for _ in range(1 + TRIALS):
         began = perf_counter()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from repurpose_hpc.kernels import (
     COMBINATION_CODES,
+    Window2D,
     activate_in_place,
     affine,
     average_pool,
@@ -32,11 +34,9 @@ from repurpose_hpc.model.operations import (
     Window,
 )
 from repurpose_hpc.runtime.buffers import Buffer, Part
+from repurpose_hpc.runtime.calls import COMPUTE, Call
 from repurpose_hpc.runtime.hosting import Hosting
-from repurpose_hpc.runtime.lowering.blocks import COMPUTE, Call, Epilogue, epilogue_of
-
-# Operations that can apply an activation to what they compute.
-ENDING = (Mixing, Affine, Combine, Depthwise)
+from repurpose_hpc.runtime.lowering.blocks import Epilogue, epilogue_of
 
 
 class LocalStep:
@@ -54,37 +54,64 @@ class LocalStep:
         """Cuts what belongs to the rank's neurons out of the operation.
 
         Args:
-            op: any operation but a mixing.
+            op: of a type in ``LOWERINGS``.
             sources, target: the tensors' memory.
             spaces: of the sources, then of the target.
             hosting: of the program.
-            epilogue: applied last, by one of ``ENDING``.
+            epilogue: applied last, by one of ``ENDING``; of others nothing.
         """
         self.sources, self.target = sources, target
-        self._make = _FUNCTIONS[type(op)](op, spaces, hosting, epilogue)
+        self._make = LOWERINGS[type(op)](op, spaces, hosting, epilogue)
 
     def calls(self, part: Part) -> list[Call]:
-        """What computes it for a part of a batch."""
+        """Calls that compute it for a part of a batch."""
         maps = [buffer.maps(part) for buffer in (*self.sources, self.target)]
         return [(COMPUTE, function, arguments) for function, arguments in self._make(*maps)]
 
 
 # From the sources and the target, each (rows, batch, values): functions and their arguments.
 Maker = Callable[..., list[tuple[Callable[..., object], tuple]]]
+# From an operation, the spaces of its sources and its target, the program's hosting and the epilogue.
+Lowering = Callable[[Any, Sequence[Space], Hosting, Epilogue], Maker]
+
+# By type of operation; mixings, which exchange, are steps of their own (``mixings``).
+LOWERINGS: dict[type[Operation], Lowering] = {}
+# Those whose steps apply the epilogue.
+_WITH_EPILOGUE: list[type[Operation]] = []
 
 
+def lowers(kind: type[Operation], epilogue: bool = False) -> Callable[[Lowering], Lowering]:
+    """Enter a function into ``LOWERINGS``.
+
+    Args:
+        kind: of operation.
+        epilogue: whether its steps apply an activation to what they compute.
+    """
+
+    def enter(lowering: Lowering) -> Lowering:
+        LOWERINGS[kind] = lowering
+        if epilogue:
+            _WITH_EPILOGUE.append(kind)
+        return lowering
+
+    return enter
+
+
+@lowers(Elementwise)
 def _elementwise(op: Elementwise, spaces: Sequence[Space], hosting: Hosting, _: Epilogue) -> Maker:
     epilogue = epilogue_of(op.activation)
     return lambda x, out: [(np.copyto, (out, x)), (activate_in_place, (as_rows(out), *epilogue))]
 
 
+@lowers(Affine, epilogue=True)
 def _affine(op: Affine, spaces: Sequence[Space], hosting: Hosting, epilogue: Epilogue) -> Maker:
     rows = hosting.neurons(spaces[-1].name)
     both = np.broadcast_arrays(op.scale[rows], op.shift[rows])
     scale, shift = (np.array(each, order="C") for each in both)
-    return lambda x, out: [(affine, (scale, x, shift, out, *epilogue))]
+    return lambda x, out: [(affine, (scale, x, shift, out, epilogue))]
 
 
+@lowers(Depthwise, epilogue=True)
 def _depthwise(op: Depthwise, spaces: Sequence[Space], hosting: Hosting, epilogue: Epilogue) -> Maker:
     rows = hosting.neurons(spaces[-1].name)
     window, weights = op.window, op.weights[rows].reshape(rows.size, *two(op.window.kernel))
@@ -92,35 +119,39 @@ def _depthwise(op: Depthwise, spaces: Sequence[Space], hosting: Hosting, epilogu
 
     def make(x: np.ndarray, out: np.ndarray) -> list:
         x, out = as_maps(x, window.positions), as_maps(out, window.out)
-        return [(depthwise, (weights, x, *steps(window), start, out, *epilogue))]
+        return [(depthwise, (weights, x, on_two_axes(window), start, out, epilogue))]
 
     return make
 
 
+@lowers(Pool)
 def _pool(op: Pool, spaces: Sequence[Space], hosting: Hosting, _: Epilogue) -> Maker:
-    window, kernel = op.window, two(op.window.kernel)
+    window = op.window
     behind = (last - size for last, size in zip(two(op.extent), two(window.positions), strict=True))
     counted = (*two(window.pads, 0), *behind) if op.count_padding else (0, 0, 0, 0)
 
     def make(x: np.ndarray, out: np.ndarray) -> list:
         x, out = as_maps(x, window.positions), as_maps(out, window.out)
         if op.kind == "max":
-            return [(max_pool, (x, kernel, *steps(window), out))]
-        return [(average_pool, (x, kernel, *steps(window), counted, out))]
+            return [(max_pool, (x, on_two_axes(window), out))]
+        return [(average_pool, (x, on_two_axes(window), counted, out))]
 
     return make
 
 
+@lowers(Rearrange)
 def _rearrange(op: Rearrange, spaces: Sequence[Space], hosting: Hosting, _: Epilogue) -> Maker:
     index = op.index.astype(np.int64)
     return lambda x, out: [(take_positions, (x, index, float(op.fill), out))]
 
 
+@lowers(Combine, epilogue=True)
 def _combine(op: Combine, spaces: Sequence[Space], hosting: Hosting, epilogue: Epilogue) -> Maker:
     code = COMBINATION_CODES[op.kind]
-    return lambda left, right, out: [(combine, (code, left, right, out, *epilogue))]
+    return lambda left, right, out: [(combine, (code, left, right, out, epilogue))]
 
 
+@lowers(Select)
 def _select(op: Select, spaces: Sequence[Space], hosting: Hosting, _: Epilogue) -> Maker:
     wanted = op.index[hosting.neurons(spaces[-1].name)]
     ends = np.cumsum([space.neurons for space in spaces[:-1]])
@@ -141,15 +172,8 @@ def _select(op: Select, spaces: Sequence[Space], hosting: Hosting, _: Epilogue) 
     return make
 
 
-_FUNCTIONS: dict[type, Callable[..., Maker]] = {
-    Elementwise: _elementwise,
-    Affine: _affine,
-    Depthwise: _depthwise,
-    Pool: _pool,
-    Rearrange: _rearrange,
-    Combine: _combine,
-    Select: _select,
-}
+# Operations that can apply an activation to what they compute.
+ENDING: tuple[type[Operation], ...] = (Mixing, *_WITH_EPILOGUE)
 
 
 def as_maps(x: np.ndarray, positions: tuple[int, ...]) -> np.ndarray:
@@ -157,14 +181,15 @@ def as_maps(x: np.ndarray, positions: tuple[int, ...]) -> np.ndarray:
     return x.reshape(*x.shape[:2], *two(positions))
 
 
-def steps(window: Window) -> tuple[tuple[int, int], ...]:
-    """Strides, dilations and pads of a window, for two axes."""
-    return two(window.strides), two(window.dilations), two(window.pads, 0)
+def on_two_axes(window: Window) -> Window2D:
+    """The window as the kernels take it."""
+    return Window2D(two(window.kernel), two(window.strides), two(window.dilations), two(window.pads, 0))
 
 
 def two(sizes: tuple[int, ...], missing: int = 1) -> tuple[int, int]:
     """Sizes along two axes of a map that may have fewer."""
-    return (missing,) * (2 - len(sizes)) + sizes
+    first, second = (missing,) * (2 - len(sizes)) + sizes
+    return first, second
 
 
 def as_rows(x: np.ndarray) -> np.ndarray:

@@ -3,18 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
 from repurpose_hpc.kernels import INDEX_DTYPE, activate_in_place, pack
 from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.plan.files.mapped import release
 from repurpose_hpc.plan.shard import Block
 from repurpose_hpc.runtime.buffers import Buffer, Part
-from repurpose_hpc.runtime.exchange.comm_dtype import Wire
+from repurpose_hpc.runtime.calls import COMPUTE, PACK, Call
+from repurpose_hpc.runtime.context import Context
+from repurpose_hpc.runtime.exchange.comm_dtype import CommDtype
+from repurpose_hpc.runtime.exchange.exchange import Exchange
 from repurpose_hpc.runtime.exchange.transfers import GhostTransfer, SumTransfer
-from repurpose_hpc.runtime.lowering.blocks import COMPUTE, NO_ACTIVATION, PACK, Call, Epilogue, weights_kept
+from repurpose_hpc.runtime.lowering.blocks import (
+    NO_ACTIVATION,
+    Epilogue,
+    Product,
+    weights_kept,
+    weights_of,
+)
 from repurpose_hpc.runtime.lowering.convolution import choose
-from repurpose_hpc.runtime.setting import Setting
+
+
+class BlockReport(TypedDict):
+    """An entry of ``Program.blocks``: one worker's block of a mixing.
+
+    Keys: name of the mixing; worker; own neurons of target and source; ghosts received; partial sums sent;
+    non-zero weights; "dense", "csr", "patches" or "direct".
+    """
+
+    layer: str
+    worker: int
+    rows: int
+    columns: int
+    ghosts: int
+    sums: int
+    weights: int
+    format: str
+
+
+class Tensor(NamedTuple):
+    """A tensor on a rank: its memory, and the space of its neurons."""
+
+    buffer: Buffer
+    space: str
 
 
 class MixingStep:
@@ -27,83 +61,85 @@ class MixingStep:
 
     Attributes:
         mixing: what it computes, without weights.
-        described: the entries of ``Program.blocks``, one for each hosted worker.
-        own, ghost, sum: the products with each block's parts.
+        source, target: the tensors' memory.
         ghosts, sums: what it exchanges; mixings that read one tensor have the ghosts in common.
+        reports: the entries of ``Program.blocks``, one for each hosted worker.
     """
 
     def __init__(
         self,
         mixing: Mixing,
         blocks: Sequence[Block],
-        source: Buffer,
-        target: Buffer,
-        spaces: tuple[str, str],
+        ends: tuple[Tensor, Tensor],
         epilogue: Epilogue,
         ghosts: GhostTransfer | None,
-        setting: Setting,
+        context: Context,
     ) -> None:
-        """Collective over the ranks of ``setting``.
+        """Packs the weights, and lists what is exchanged; nothing is sent.
 
         Args:
-            mixing, blocks: see the class.
-            source, target: the tensors' memory.
-            spaces: of source and target.
+            mixing, blocks: see the class; one block for each hosted worker.
+            ends: source and target.
             epilogue: applied last.
             ghosts: those of an earlier mixing that reads the same tensor; None: this is the first.
-            setting: of the program.
+            context: of the program.
         """
-        self.mixing, self.source, self.target = mixing, source, target
-        self.epilogue, self.scratch = epilogue, setting.scratch
-        hosting, max_batch = setting.hosting, setting.max_batch
-        self.columns, self.rows = (hosting.slices(space) for space in spaces)
-        self.ghosts = ghosts or GhostTransfer(
-            [block.ghosts for block in blocks], source, spaces[0], setting, Wire(setting.formats.wire, blocks)
-        )
-        self.sums = SumTransfer([block.sums for block in blocks], target, spaces[1], setting)
-
-        self.picked = [
-            _Picked(block, *ghosts, max_batch)
-            for block, *ghosts in zip(blocks, self.ghosts.neurons, self.ghosts.buffers, strict=True)
+        source, target = ends
+        self.mixing, self.source, self.target = mixing, source.buffer, target.buffer
+        self._epilogue, self._scratch = epilogue, context.scratch
+        if ghosts is None:
+            lists = [block.ghosts for block in blocks]
+            comm_dtype = CommDtype(context.formats.comm_dtype, blocks)
+            ghosts = GhostTransfer(lists, source.buffer, source.space, context, comm_dtype)
+        self.ghosts = ghosts
+        self.sums = SumTransfer([block.sums for block in blocks], target.buffer, target.space, context)
+        self._columns, self._rows = (context.hosting.slices(tensor.space) for tensor in ends)
+        self._picked = [
+            _Picked(block, neurons, buffer, context.max_batch)
+            for block, neurons, buffer in zip(blocks, ghosts.neurons, ghosts.buffers, strict=True)
         ]
-        self.biases = [block.bias.reshape(-1, 1) for block in blocks]
+        self._biases = [block.bias.reshape(-1, 1) for block in blocks]
         kept = [weights_kept(block) for block in blocks]
-        self._make_products(blocks, kept, setting)
-        self.described = [
-            _describe(mixing, worker, block, product.format, count)
-            for worker, block, product, count in zip(hosting.workers, blocks, self.own, kept, strict=True)
+        self._products = [
+            self._make_products(block, count, picked.order, sums, context)
+            for block, count, picked, sums in zip(blocks, kept, self._picked, self.sums.orders, strict=True)
+        ]
+        self.reports = [
+            _report(mixing, worker, block, products.own.format, count)
+            for worker, block, products, count in zip(
+                context.hosting.workers, blocks, self._products, kept, strict=True
+            )
         ]
 
-    def _make_products(self, blocks: Sequence[Block], kept: Sequence[int], setting: Setting) -> None:
-        """``own``, ``ghost`` and ``sum``, and room for what they compute.
+    def _make_products(
+        self, block: Block, kept: int, ghosts: np.ndarray, sums: np.ndarray, context: Context
+    ) -> _Products:
+        """The products of a hosted worker; room for what they compute is reserved.
 
         Args:
-            blocks: one for each hosted worker.
-            kept: how many weights of each are not zero.
-            setting: of the program.
+            block: of the worker.
+            kept: how many of its weights are not zero.
+            ghosts, sums: the orders in which ghosts and sums are in their buffers.
+            context: of the program.
         """
-        target, taps = self.target, self.mixing.taps
-        choice = target.values, setting.max_batch, setting.formats.weights, setting.threads
-        made = [
-            choose(self.mixing.window, block, count, *choice)
-            for block, count in zip(blocks, kept, strict=True)
-        ]
-        self.own = [make(block.own_weights) for make, block in zip(made, blocks, strict=True)]
-        self.ghost = [
-            make(_columns(block.ghost_weights, picked.order, taps))
-            for make, block, picked in zip(made, blocks, self.picked, strict=True)
-        ]
-        self.sum = [
-            make(block.sum_weights[order])
-            for make, block, order in zip(made, blocks, self.sums.orders, strict=True)
-        ]
-        for product in (*self.own, *self.ghost, *self.sum):
-            self.scratch.reserve(product.scratch(setting.max_batch * target.values))
+        values = self.target.values
+        make = choose(self.mixing.window, block, kept, values, context)
+        products = _Products(
+            own=make(block.own_weights),
+            ghost=make(_columns(block.ghost_weights, ghosts, self.mixing.taps)),
+            sum=make(block.sum_weights[sums]),
+        )
+        for product in products:
+            self._scratch.reserve(product.scratch(context.max_batch * values))
+        # They are packed now: their pages of the shard's file need not stay in memory.
+        for weights in weights_of(block):
+            release(weights)
+        return products
 
     @property
-    def waits(self) -> bool:
-        """Whether any rank has a message to wait for; known once all have agreed (see ``rounds``)."""
-        return self.ghosts.exchange.active or self.sums.exchange.active
+    def exchanges(self) -> tuple[Exchange, Exchange]:
+        """Those of ghosts and of sums."""
+        return self.ghosts.exchange, self.sums.exchange
 
     def sum_calls(self, part: Part) -> list[Call]:
         """Compute the sums for other workers, ready to be sent."""
@@ -116,43 +152,51 @@ class MixingStep:
     def rest_calls(self, part: Part) -> list[Call]:
         """When ghosts and sums have come: Y = act(Y + W_ghost ghosts + sums)."""
         calls = [*self._ghost_products(part, self._early_epilogue), *self.sums.unpack_calls(part)]
-        if self.sums.arrive and self.epilogue != NO_ACTIVATION:
-            calls.append((COMPUTE, activate_in_place, (self.target.view(part), *self.epilogue)))
+        if self.sums.receives_any and self._epilogue != NO_ACTIVATION:
+            calls.append((COMPUTE, activate_in_place, (self.target.view(part), *self._epilogue)))
         return calls
 
     @property
     def _early_epilogue(self) -> Epilogue:
-        """Of the products: nothing is activated before the sums are there."""
-        return NO_ACTIVATION if self.sums.arrive else self.epilogue
+        """The epilogue of products: nothing is activated before the sums are there."""
+        return NO_ACTIVATION if self.sums.receives_any else self._epilogue
 
     def _sum_products(self, part: Part) -> list[Call]:
         """The sums of every hosted worker for others."""
         calls: list[Call] = []
-        for columns, product, sums in zip(self.columns, self.sum, self.sums.buffers, strict=True):
+        for columns, products, sums in zip(self._columns, self._products, self.sums.buffers, strict=True):
             if sums.rows:
                 zeros = np.zeros((sums.rows, 1), sums.flat.dtype)
                 X = self.source.maps(part, columns)
-                calls += product.calls(X, zeros, sums.view(part), self.scratch, NO_ACTIVATION)
+                calls += products.sum.calls(X, zeros, sums.view(part), self._scratch, NO_ACTIVATION)
         return calls
 
     def _own_products(self, part: Part, epilogue: Epilogue) -> list[Call]:
         """Y = act(bias + W_own X) of every hosted worker; not activated where ghosts are to come."""
         calls: list[Call] = []
-        for q, product in enumerate(self.own):
-            X, Y = self.source.maps(part, self.columns[q]), self.target.view(part, self.rows[q])
-            last = NO_ACTIVATION if self.picked[q].used.size else epilogue
-            calls += product.calls(X, self.biases[q], Y, self.scratch, last)
+        for q, products in enumerate(self._products):
+            X, Y = self.source.maps(part, self._columns[q]), self.target.view(part, self._rows[q])
+            last = NO_ACTIVATION if self._picked[q].used.size else epilogue
+            calls += products.own.calls(X, self._biases[q], Y, self._scratch, last)
         return calls
 
     def _ghost_products(self, part: Part, epilogue: Epilogue) -> list[Call]:
         """Y = act(Y + W_ghost ghosts) of every hosted worker that has ghosts."""
         calls: list[Call] = []
-        for rows, product, picked in zip(self.rows, self.ghost, self.picked, strict=True):
+        for rows, products, picked in zip(self._rows, self._products, self._picked, strict=True):
             if picked.used.size:
                 Y = self.target.view(part, rows)
                 picking, ghosts = picked.calls(part)
-                calls += [*picking, *product.calls(ghosts, Y, Y, self.scratch, epilogue)]
+                calls += [*picking, *products.ghost.calls(ghosts, Y, Y, self._scratch, epilogue)]
         return calls
+
+
+class _Products(NamedTuple):
+    """The products with the parts of a block."""
+
+    own: Product
+    ghost: Product
+    sum: Product
 
 
 class _Picked:
@@ -173,15 +217,14 @@ class _Picked:
         self.buffer = came if all_used else Buffer(self.used.size, max_batch, came.flat.dtype, came.values)
 
     def calls(self, part: Part) -> tuple[list[Call], np.ndarray]:
-        """What brings them together, and where they are then: (g, batch, values)."""
+        """Calls that bring them together, and where they are then: (g, batch, values)."""
         picking: list[Call] = []
         if self.buffer is not self.came:
             picking.append((PACK, pack, (self.came.view(part), self.used, self.buffer.view(part))))
         return picking, self.buffer.maps(part)
 
 
-def _describe(mixing: Mixing, worker: int, block: Block, form: str, kept: int) -> dict:
-    """An entry of ``Program.blocks``."""
+def _report(mixing: Mixing, worker: int, block: Block, form: str, kept: int) -> BlockReport:
     return {
         "layer": mixing.name,
         "worker": worker,

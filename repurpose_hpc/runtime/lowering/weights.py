@@ -18,27 +18,27 @@ from repurpose_hpc.plan.files.mapped import release
 _COUNTED_ROWS = 64
 
 
-def packed(weights: np.ndarray, stored: str) -> tuple[np.ndarray, np.ndarray]:
+def packed(weights: np.ndarray, weights_dtype: str) -> tuple[np.ndarray, np.ndarray]:
     """Panels and scales as ``kernels.dense`` takes them.
 
     Args:
         weights: (m, n).
-        stored: one of ``model.wire.WIRES``; EXACT: as they are; INT8: with a scale for every row.
+        weights_dtype: a format of ``model.comm_dtype``; EXACT: as they are; INT8: a scale for every row.
     """
     (m, n), dtype = weights.shape, weights.dtype
-    scales = np.zeros(m if stored == INT8 else 0, dtype)
+    scales = np.zeros(m if weights_dtype == INT8 else 0, dtype)
 
     def strips() -> Iterator[np.ndarray]:
         step = panel_rows(dtype)
         for first in range(0, m, step):
             rows, scale = weights[first : first + step], None
-            if stored == INT8:
+            if weights_dtype == INT8:
                 scale = scales_of(np.abs(rows).max(axis=1, initial=0))
                 scales[first : first + step] = scale
-            yield encode(rows, stored, scale)
+            yield encode(rows, weights_dtype, scale)
             release(rows)
 
-    return pack_panels(strips(), m, n, code_dtype(stored, dtype), dtype), scales
+    return pack_panels(strips(), m, n, code_dtype(weights_dtype, dtype), dtype), scales
 
 
 def count_nonzero(weights: np.ndarray) -> int:

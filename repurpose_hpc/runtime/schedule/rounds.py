@@ -6,18 +6,17 @@ A *round* is what ranks compute without anything new from others, and then send 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Operation
 from repurpose_hpc.plan.rounds import rounds_before
-from repurpose_hpc.runtime.exchange.exchange import Exchange, deactivate_empty, number
-from repurpose_hpc.runtime.exchange.merged import merged
-from repurpose_hpc.runtime.lowering.local import LocalStep
+from repurpose_hpc.runtime.exchange.exchange import Exchange, exchanges_in_use
+from repurpose_hpc.runtime.exchange.merged import merge
+from repurpose_hpc.runtime.lowering.lower import LoweredOperation, Step
 from repurpose_hpc.runtime.lowering.mixings import MixingStep
-from repurpose_hpc.runtime.setting import Setting
 
-Step = MixingStep | LocalStep
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 
 class Round(NamedTuple):
@@ -25,34 +24,43 @@ class Round(NamedTuple):
 
     Attributes:
         steps: those that can be begun in it, in order.
+        waiting: the mixings among them for which some rank waits for a message, in order.
         exchanges: those that can be begun in it, merged by types of numbers.
     """
 
     steps: list[Step]
+    waiting: list[MixingStep]
     exchanges: list[Exchange]
 
 
-def in_rounds(steps: Sequence[tuple[Operation, Step]], graph: Network, setting: Setting) -> list[Round]:
+def in_rounds(
+    lowered: Sequence[LoweredOperation], graph: Network, max_batch: int, comm: MPI.Comm | None
+) -> list[Round]:
     """Few rounds in which all is done; collective, and the same rounds on all ranks.
 
-    Args:
-        steps: of a program, each with its operation, in order.
-        graph: that they are of.
-        setting: of the program.
-    """
-    mixings = [step for _, step in steps if isinstance(step, MixingStep)]
-    ghosts = {step.mixing.source: step.ghosts.exchange for step in mixings}
-    sums = [(step.mixing.source, step.sums.exchange) for step in mixings]
-    exchanges = [*ghosts.items(), *sums]
-    deactivate_empty([exchange for _, exchange in exchanges], setting.comm)
+    Every rank tells all others which exchanges it sends anything in; those in which nobody does are left out.
 
-    begun = rounds_before(graph, [step.mixing.name for step in mixings if step.waits])
-    rounds = [Round([], []) for _ in range(max(begun.values()) + 1)]
-    for op, step in steps:
+    Args:
+        lowered: of a program, in order.
+        graph: that they are of.
+        max_batch: most samples of a forward.
+        comm: of the ranks; None: this process is alone.
+    """
+    mixings = [step for _, step in lowered if isinstance(step, MixingStep)]
+    ghosts = {step.mixing.source: step.ghosts.exchange for step in mixings}
+    exchanges = [*ghosts.items(), *((step.mixing.source, step.sums.exchange) for step in mixings)]
+    used = exchanges_in_use([exchange for _, exchange in exchanges], comm)
+    waiting = {step.mixing.name: step for step in mixings if not used.isdisjoint(step.exchanges)}
+
+    begun = rounds_before(graph, waiting)
+    rounds = [Round([], [], []) for _ in range(max(begun.values()) + 1)]
+    for op, step in lowered:
         rounds[max(begun[source] for source in op.sources)].steps.append(step)
+    for step in waiting.values():
+        rounds[begun[step.mixing.source]].waiting.append(step)
     for tensor, exchange in exchanges:
-        if exchange.active:
+        if exchange in used:
             rounds[begun[tensor]].exchanges.append(exchange)
-    rounds = [Round(each.steps, merged(each.exchanges, setting)) for each in rounds]
-    number([exchange for each in rounds for exchange in each.exchanges])
-    return rounds
+    return [
+        Round(steps, waiting_steps, merge(members, max_batch)) for steps, waiting_steps, members in rounds
+    ]

@@ -1,4 +1,4 @@
-"""What a program does with a batch of one size: all its calls, round by round.
+"""The schedule of a batch size: all calls of a program, round by round.
 
 In a round a rank waits for what was sent in the one before; then come the steps that this was needed for, and
 all that need nothing else.  What others need is packed as soon as it is there, and sent as soon as all is
@@ -11,25 +11,37 @@ messages of one are on their way, the rank computes with another.  The order is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, zip_longest
 
 import numpy as np
 
 from repurpose_hpc.runtime.buffers import Buffer, Part
+from repurpose_hpc.runtime.calls import Call
+from repurpose_hpc.runtime.context import Context
 from repurpose_hpc.runtime.exchange.exchange import Exchange
-from repurpose_hpc.runtime.exchange.messages import Tally
-from repurpose_hpc.runtime.lowering.blocks import Call
+from repurpose_hpc.runtime.exchange.messages import Request
 from repurpose_hpc.runtime.lowering.local import LocalStep
+from repurpose_hpc.runtime.lowering.lower import Step
 from repurpose_hpc.runtime.lowering.mixings import MixingStep
-from repurpose_hpc.runtime.schedule.replay import carry_out, taped
-from repurpose_hpc.runtime.schedule.rounds import Round, Step
+from repurpose_hpc.runtime.schedule.replay import carry_out, record
+from repurpose_hpc.runtime.schedule.rounds import Round
 from repurpose_hpc.runtime.schedule.threads import on_threads
-from repurpose_hpc.runtime.setting import Setting
+
+# Collective: the request of an exchange for a part of a batch.
+MakeRequest = Callable[[Exchange, Part], Request]
+
+
+def no_request(exchange: Exchange, part: Part) -> Request:
+    """Refuse to exchange anything: a process without a communicator hosts all workers."""
+    raise ValueError("expected a communicator, as there is something to exchange with other ranks")
 
 
 class Schedule:
-    """The calls for one batch size, on the memory of a program."""
+    """The calls for one batch size, on the memory of a program.
+
+    What MPI keeps for them is given back when this is gone.
+    """
 
     def __init__(
         self,
@@ -37,26 +49,27 @@ class Schedule:
         inputs: Sequence[Buffer],
         outputs: Sequence[Buffer],
         parts: Sequence[Part],
-        way: str,
-        setting: Setting,
+        make_request: MakeRequest,
+        context: Context,
     ) -> None:
-        """Collective over the ranks of ``setting``.
+        """Makes the requests of all exchanges; collective.
 
         Args:
             rounds: of the program.
             inputs, outputs: the memory of its input and output tensors, at least one output.
             parts: of a batch.
-            way: how exchanges are carried.
-            setting: of the program.
+            make_request: of the transport.
+            context: of the program.
         """
         dtype = outputs[0].flat.dtype
         self._places = [place for part in parts for place in _places(inputs, part)]
         self._outputs = [[buffer.maps(part) for buffer in outputs] for part in parts]
-        made = [_PartCalls(rounds, inputs, part, way) for part in parts]
-        self._carriers = [carrier for each in made for carrier in each.carriers.values()]
-        beginning = [call for carrier in self._carriers for call in carrier.begin]
-        calls = [*beginning, *_in_turns([each.rounds for each in made])]
-        self._steps = taped(on_threads(calls, setting.threads), dtype, setting.formats)
+        calls_of_parts = [_PartCalls(rounds, inputs, part, make_request) for part in parts]
+        # Kept, as the calls have addresses of what they use.
+        self._requests = [request for calls in calls_of_parts for request in calls.requests.values()]
+        beginning = [call for request in self._requests for call in request.begin]
+        calls = [*beginning, *_in_turns([part_calls.rounds for part_calls in calls_of_parts])]
+        self._steps = record(on_threads(calls, context.threads), dtype, context.formats)
 
     def run(self, X: np.ndarray, seconds: np.ndarray) -> np.ndarray:
         """Compute the outputs of X (columns, batch), adding to ``seconds`` by phase."""
@@ -66,56 +79,52 @@ class Schedule:
         outputs = [_flat(part) for part in self._outputs]
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=1)
 
-    @property
-    def tallies(self) -> list[Tally]:
-        """Of carriers that count what they send."""
-        return [carrier.tally for carrier in self._carriers if carrier.tally is not None]
-
 
 class _PartCalls:
-    """What is done with a part of a batch.
+    """The calls for a part of a batch.
 
     Attributes:
-        carriers: of each exchange.
+        requests: of each exchange.
         rounds: the calls of each round.
     """
 
-    def __init__(self, rounds: Sequence[Round], inputs: Sequence[Buffer], part: Part, way: str) -> None:
-        """Collective."""
-        exchanges = [exchange for each in rounds for exchange in each.exchanges]
-        mixings = [step for each in rounds for step in each.steps if isinstance(step, MixingStep)]
-        self.carriers = {exchange: exchange.carrier(way, part) for exchange in exchanges}
-        self._whole = {member: exchange for exchange in exchanges for member in exchange.members}
+    def __init__(
+        self, rounds: Sequence[Round], inputs: Sequence[Buffer], part: Part, make_request: MakeRequest
+    ) -> None:
+        """Makes the requests; collective."""
+        exchanges = [exchange for _, _, exchanges in rounds for exchange in exchanges]
+        mixings = [step for steps, _, _ in rounds for step in steps if isinstance(step, MixingStep)]
+        self.requests = {exchange: make_request(exchange, part) for exchange in exchanges}
+        self._exchange_of = {member: exchange for exchange in exchanges for member in exchange.members}
         self._unpacked = {exchange: len(exchange.members) for exchange in exchanges}
         self._ghosts, self._part = {step.source: step.ghosts for step in mixings}, part
         self.rounds = self._make_rounds(rounds, inputs)
 
     def _make_rounds(self, rounds: Sequence[Round], inputs: Sequence[Buffer]) -> list[list[Call]]:
-        made: list[list[Call]] = []
+        calls_of_rounds: list[list[Call]] = []
         arriving = [call for tensor in inputs for call in self._completed(tensor)]
-        for steps, exchanges in rounds:
-            waiting = [step for step in steps if isinstance(step, MixingStep) and step.waits]
-            begun = [call for step in steps for call in self._begin(step)]
+        for steps, waiting, exchanges in rounds:
+            beginning = [call for step in steps for call in self._begin(step, step in waiting)]
             own = [call for step in waiting for call in step.own_calls(self._part)]
-            made.append([*arriving, *begun, *own])
-            arriving = [call for exchange in exchanges for call in self.carriers[exchange].wait]
-            ghosts = dict.fromkeys(step.ghosts for step in waiting)
-            arriving += [call for each in ghosts for call in each.unpack_calls(self._part)]
+            calls_of_rounds.append([*arriving, *beginning, *own])
+            arriving = [call for exchange in exchanges for call in self.requests[exchange].wait]
+            transfers = dict.fromkeys(step.ghosts for step in waiting)
+            arriving += [call for ghosts in transfers for call in ghosts.unpack_calls(self._part)]
             arriving += [call for step in waiting for call in self._end(step)]
-        return made
+        return calls_of_rounds
 
-    def _begin(self, step: Step) -> list[Call]:
-        """All that can be done before anything is waited for, but for products that nobody else needs."""
+    def _begin(self, step: Step, waits: bool) -> list[Call]:
+        """Calls that need nothing that is waited for, but for products that nobody else needs."""
         if isinstance(step, LocalStep):
             return [*step.calls(self._part), *self._completed(step.target)]
         sums = [*step.sum_calls(self._part), *self._packed(step.sums.exchange)]
-        return sums if step.waits else [*sums, *step.own_calls(self._part), *self._end(step)]
+        return sums if waits else [*sums, *step.own_calls(self._part), *self._end(step)]
 
     def _end(self, step: MixingStep) -> list[Call]:
         return [*step.rest_calls(self._part), *self._completed(step.target)]
 
     def _completed(self, tensor: Buffer) -> list[Call]:
-        """What follows when a tensor is there: its ghosts go where they are needed."""
+        """Calls that follow when a tensor is there: its ghosts go where they are needed."""
         ghosts = self._ghosts.get(tensor)
         if ghosts is None:
             return []
@@ -123,12 +132,12 @@ class _PartCalls:
         return [*packing, *ghosts.near_calls(self._part)]
 
     def _packed(self, member: Exchange) -> list[Call]:
-        """What follows when a member of an exchange is packed: if it was the last one, posting."""
-        exchange = self._whole.get(member)
+        """Calls that follow when a member of an exchange is packed: if it was the last one, posting."""
+        exchange = self._exchange_of.get(member)
         if exchange is None:  # nobody sends anything
             return []
         self._unpacked[exchange] -= 1
-        return [] if self._unpacked[exchange] else self.carriers[exchange].post
+        return [] if self._unpacked[exchange] else self.requests[exchange].post
 
 
 def _in_turns(parts: Iterable[list[list[Call]]]) -> list[Call]:
@@ -137,7 +146,7 @@ def _in_turns(parts: Iterable[list[list[Call]]]) -> list[Call]:
 
 
 def _places(inputs: Sequence[Buffer], part: Part) -> list[tuple[slice, slice, np.ndarray]]:
-    """Which rows and samples of a batch (columns, batch) go where in the input tensors."""
+    """Rows and samples of a batch (columns, batch), and where they go in the input tensors."""
     places, first = [], 0
     samples = slice(part.first, part.first + part.samples)
     for buffer in inputs:

@@ -1,4 +1,4 @@
-"""What a study does: restructure for every point, and measure what became of the network."""
+"""A study of accuracy: restructure for every point, and measure what became of the network."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from repurpose_hpc.restructure.calibration.evaluation import Comparison, compare
 from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.team import Team
-from repurpose_hpc.studies.accuracy.table import Row, Table
-from repurpose_hpc.studies.picture import one_line
+from repurpose_hpc.studies.accuracy.table import AccuracyTable
+from repurpose_hpc.studies.table import Row, one_line
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
-    """What is studied.
+class AccuracyStudy:
+    """A trained network and its data.
 
     Attributes:
         model: file of the network.
@@ -36,38 +36,42 @@ class Subject:
     test: Samples
 
     def origin(self) -> dict:
-        """What the points of a table must have in common (see ``study.table.Table``)."""
+        """Origin that the points of a table have in common (see ``AccuracyTable``)."""
         return {
             "version": __version__,
             "model": {"path": str(self.model), "sha256": self.network.fingerprint()},
-            "calibration": {"path": self.calibration.name, "sha256": self.calibration.fingerprint()},
-            "test": {"path": self.test.name, "sha256": self.test.fingerprint()},
+            "calibration": {"path": str(self.calibration.path), "sha256": self.calibration.fingerprint()},
+            "test": {"path": str(self.test.path), "sha256": self.test.fingerprint()},
         }
 
 
-def open_subject(model: Path, calibration: Path, test: Path) -> Subject:
+def open_study(model: Path, calibration: Path, test: Path) -> AccuracyStudy:
     """Open the files of a study.
 
     Raises:
         UserError: a file cannot be read, or model and data do not fit.
     """
-    subject = Subject(model, load_model(model), open_samples(calibration), open_samples(test))
-    for samples in (subject.calibration, subject.test):
-        check_shape(samples, subject.network.input_shape)
+    study = AccuracyStudy(model, load_model(model), open_samples(calibration), open_samples(test))
+    for samples in (study.calibration, study.test):
+        check_shape(samples, study.network.input_shape)
         if samples.labels is not None:
-            check_labels(samples.labels, subject.network.outputs, samples.name)
-    return subject
+            check_labels(samples.labels, study.network.outputs, samples.name)
+    return study
 
 
 def compute(
-    subject: Subject, points: Sequence[Options], table: Table, team: Team, log: Callable[[str], None]
+    study: AccuracyStudy,
+    points: Sequence[Options],
+    table: AccuracyTable,
+    team: Team,
+    log: Callable[[str], None],
 ) -> int:
     """Fill ``table`` with those of ``points`` that are not in it, or failed before.
 
     A point that fails is written down with its message, and the others are computed all the same.
 
     Args:
-        subject: what is restructured.
+        study: what is restructured.
         points: in the order in which to compute them.
         table: has every point on disk before the next one begins.
         team: shares the work.
@@ -84,7 +88,7 @@ def compute(
         if table.find(options):
             continue
         try:
-            findings = measure(subject, options, team)
+            findings = measure(study, options, team)
         except Exception as error:
             findings = {"error": one_line(error)}
             failed += 1
@@ -93,19 +97,19 @@ def compute(
     return failed
 
 
-def measure(subject: Subject, options: Options, team: Team) -> Row:
+def measure(study: AccuracyStudy, options: Options, team: Team) -> Row:
     """Restructure for one point.
 
     Returns:
-        the columns ``study.table.FINDINGS`` without ``error``, and without accuracies where there are no
+        the columns ``FINDINGS`` of the table without ``error``, and without accuracies where there are no
         labels; ``seconds`` are those of restructuring.
 
     Raises:
         UserError: see ``restructure``.
     """
-    network = subject.network
+    network = study.network
     began = perf_counter()
-    result = restructure(network, subject.calibration, options, lambda line: None, team)
+    result = restructure(network, study.calibration, options, lambda line: None, team)
     seconds = perf_counter() - began
     sent = sum(result.plan.values_sent(network, mixing) for mixing in network.mixings)
     dense = sum(result.plan.dense_values(network, mixing) for mixing in network.mixings)
@@ -114,8 +118,8 @@ def measure(subject: Subject, options: Options, team: Team) -> Row:
         "dense_values": dense,
         "comm_fraction": sent / dense if dense else 0.0,
         "weights_kept": result.network.weight_count,
-        **_quality("calibration", compare(network, result.network, subject.calibration, team)),
-        **_quality("test", compare(network, result.network, subject.test, team)),
+        **_quality("calibration", compare(network, result.network, study.calibration, team)),
+        **_quality("test", compare(network, result.network, study.test, team)),
         "seconds": round(seconds, 3),
     }
 

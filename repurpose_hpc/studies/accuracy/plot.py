@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from repurpose_hpc.io.atomic import replacing
-from repurpose_hpc.studies.accuracy.table import Row
+from repurpose_hpc.studies.table import Row
 
-# What tells lines apart, and how a legend says it.
+# Columns that tell lines apart, and their text in a legend.
 _LINE = {
     "method": "{}",
     "assignment": "{} assignment",
@@ -33,7 +34,7 @@ def draw(path: Path, rows: Sequence[Row]) -> bool:
 
     Args:
         path: of the ``.png`` file; it appears when it is complete.
-        rows: of a ``study.table.Table``.
+        rows: of an ``AccuracyTable``.
 
     Returns:
         whether there was anything to draw; ``path`` is untouched otherwise.
@@ -44,11 +45,18 @@ def draw(path: Path, rows: Sequence[Row]) -> bool:
     rows = [row for row in rows if row["error"] is None and row["comm_fraction"] > 0]
     if not rows:
         return False
-    workers = sorted({row["workers"] for row in rows})
+    varying = [name for name in _LINE if name == "method" or len({row[name] for row in rows}) > 1]
+    figure = _figure(rows, varying)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
+    return True
+
+
+def _figure(rows: Sequence[Row], varying: list[str]) -> Figure:
+    """The picture; a label says of a line what is ``varying``, the title what all have in common."""
+    workers, styles = sorted({row["workers"] for row in rows}), _styles(rows, varying)
     columns = math.ceil(math.sqrt(len(workers)))
     lines = -(-len(workers) // columns)
-    varying = [name for name in _LINE if name == "method" or len({row[name] for row in rows}) > 1]
-    styles = _styles(rows, varying)
     size = (1 + 4.5 * columns, 1 + 3.3 * lines + 0.25 * len(styles) / columns)
     figure = Figure(figsize=size, dpi=120, layout="constrained")
     grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat
@@ -59,9 +67,7 @@ def draw(path: Path, rows: Sequence[Row]) -> bool:
         axes.set_title(f"{number} workers")
     figure.suptitle(", ".join(_LINE[name].format(rows[0][name]) for name in _LINE if name not in varying))
     _legend(figure, columns)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
-    return True
+    return figure
 
 
 def _label(row: Row, varying: list[str]) -> str:
@@ -99,8 +105,8 @@ def _panel(axes: Axes, rows: Sequence[Row], varying: list[str], styles: dict[str
 
 def _legend(figure: Figure, columns: int) -> None:
     """One legend for all panels, below them; an entry may be as wide as a panel."""
-    handles = {}
+    handles: dict[str, Artist] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=columns)
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.atomic import check_writable, write_csv, write_text, writing
 from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.studies.table import ResumableTable, Row, damaged
 
 SETTINGS = {
     "workers": int,
@@ -36,11 +38,9 @@ FINDINGS = {
 COLUMNS = {**SETTINGS, **FINDINGS}
 """Names of the columns and the types of their values; an empty field is None."""
 
-Row = dict[str, int | float | str | None]
-
 
 def settings(options: Options) -> Row:
-    """The columns that say which point a row is of; points differ in nothing else."""
+    """The columns ``SETTINGS`` of a point; points differ in nothing else."""
     return {
         "workers": options.workers,
         "method": options.method,
@@ -51,7 +51,7 @@ def settings(options: Options) -> Row:
     }
 
 
-class Table:
+class AccuracyTable(ResumableTable):
     """The rows of a study, in memory and on disk.
 
     Args:
@@ -63,13 +63,12 @@ class Table:
         UserError: the table there has another origin or is not one, or nothing can be written there.
     """
 
-    def __init__(self, path: Path, origin: dict) -> None:
-        self.path = path
+    def __init__(self, path: Path, origin: dict[str, Any]) -> None:
         with writing(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
         check_writable(path)
         _claim(path, origin)
-        self._rows = {_key(row): row for row in _read(path)}
+        super().__init__(path, tuple(SETTINGS), _read(path))
 
     @property
     def rows(self) -> list[Row]:
@@ -78,8 +77,7 @@ class Table:
 
     def find(self, options: Options) -> Row | None:
         """The row of a point; None if it was not computed yet, or failed."""
-        row = self._rows.get(_key(settings(options)))
-        return row if row is not None and row["error"] is None else None
+        return self.finished(*settings(options).values())
 
     def put(self, options: Options, findings: Row) -> None:
         """Write down what was found for a point, in place of what may stand there.
@@ -91,30 +89,23 @@ class Table:
         Raises:
             UserError: the table cannot be written; the file is as it was before.
         """
-        row = {**dict.fromkeys(COLUMNS), **settings(options), **findings}
-        self._rows[_key(row)] = row
-        self._write()
+        self.put_rows([{**dict.fromkeys(COLUMNS), **settings(options), **findings}])
 
-    def take_over(self, other: Table) -> None:
+    def take_over(self, other: AccuracyTable) -> None:
         """Write down the points that ``other`` has and this table has not.
 
         Raises:
             UserError: the table cannot be written.
         """
-        new = {key: row for key, row in other._rows.items() if row["error"] is None}
-        finished = {key: row for key, row in self._rows.items() if row["error"] is None}
-        self._rows |= new | finished
-        self._write()
+        mine = [row for row in self.rows if row["error"] is None]
+        self.put_rows([row for row in other.rows if row["error"] is None] + mine)
 
-    def _write(self) -> None:
+    def save(self) -> None:
+        """Write the file."""
         write_csv(self.path, COLUMNS, self.rows)
 
 
-def _key(row: Row) -> tuple:
-    return tuple(row[name] for name in SETTINGS)
-
-
-def _claim(path: Path, origin: dict) -> None:
+def _claim(path: Path, origin: dict[str, Any]) -> None:
     """Write the origin of a new table; refuse that of another one."""
     origin_path = path.with_suffix(".json")
     if origin_path.exists():
@@ -128,7 +119,7 @@ def _claim(path: Path, origin: dict) -> None:
         write_text(origin_path, json.dumps(origin, indent=2) + "\n")
 
 
-def _read_origin(path: Path) -> dict:
+def _read_origin(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -138,7 +129,7 @@ def _read_origin(path: Path) -> dict:
         ) from None
 
 
-def _check_origin(path: Path, found: dict, expected: dict) -> None:
+def _check_origin(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
     if found.get("version") != expected["version"]:
         raise UserError(
             f"{path}: expected a table of version {expected['version']}, found one of version "
@@ -162,7 +153,4 @@ def _read(path: Path) -> list[Row]:
                 for raw in csv.DictReader(file)
             ]
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{path}: expected a table that this command has written, found a damaged one "
-            f"({type(error).__name__}: {error}); move it away with its .json"
-        ) from None
+        raise damaged(path, error, "move it away with its .json") from None

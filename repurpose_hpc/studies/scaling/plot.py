@@ -10,14 +10,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from repurpose_hpc.io.atomic import replacing
-from repurpose_hpc.studies.scaling.table import DENSE, PHASES, RESTRUCTURED, Row, Table
+from repurpose_hpc.studies.scaling.table import DENSE, PHASES, RESTRUCTURED, ScalingTable
+from repurpose_hpc.studies.table import Row
 
 _COLOURS = {DENSE: "C0", RESTRUCTURED: "C1"}
 _PHASE_COLOURS = dict(zip(PHASES, ("C2", "C4", "C5", "0.75"), strict=True))
 _BAR = 0.36
 
 
-def draw(path: Path, table: Table) -> bool:
+def draw(path: Path, table: ScalingTable) -> bool:
     """Draw a column of panels for each batch size: speed-up, efficiency, where the time goes, what is sent.
 
     Points with more ranks than cores have hollow markers and hatched bars; failed ones are left out.

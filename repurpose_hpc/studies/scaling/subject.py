@@ -6,12 +6,11 @@ networks whose width grows with the square root of the ranks, so that the weight
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,13 +20,14 @@ from repurpose_hpc.io.atomic import writing
 from repurpose_hpc.io.samples import Samples, check_shape, open_samples
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.plan.files.store import check_model, read_plan, write_plan
+from repurpose_hpc.plan.files.store import check_model, open_plan, write_plan
 from repurpose_hpc.plan.plan import dense_plan
 from repurpose_hpc.restructure.cache import look_up
 from repurpose_hpc.restructure.job import restructure_to
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.synthetic import cut_at_budget, random_network
 from repurpose_hpc.restructure.team import Team
+from repurpose_hpc.studies.scaling.options import ScalingOptions
 from repurpose_hpc.studies.scaling.table import DENSE
 
 Log = Callable[[str], None]
@@ -40,13 +40,14 @@ class Networks(Protocol):
         samples: calibration data; None: there are none.
     """
 
-    samples: Samples | None
+    @property
+    def samples(self) -> Samples | None: ...
 
     def network(self, ranks: int) -> Network:
         """That which so many ranks run."""
 
-    def origin(self) -> dict:
-        """What distinguishes them."""
+    def origin(self) -> dict[str, Any]:
+        """The values that distinguish them."""
 
     def restructure(self, directory: Path, options: Options, dtype: type, team: Team, log: Log) -> None:
         """Write the shards for ``options.workers`` ranks."""
@@ -69,7 +70,7 @@ class TrainedNetwork:
     def network(self, ranks: int) -> Network:
         return self.trained
 
-    def origin(self) -> dict:
+    def origin(self) -> dict[str, Any]:
         model = {"path": str(self.path), "sha256": self.trained.fingerprint()}
         if self.samples is None:
             return {"model": model}
@@ -77,6 +78,8 @@ class TrainedNetwork:
         return {"model": model, "calibration": calibration}
 
     def restructure(self, directory: Path, options: Options, dtype: type, team: Team, log: Log) -> None:
+        if self.samples is None:
+            raise ValueError("shards are given")
         restructure_to(directory, self.trained, self.samples, options, dtype, log, team)
 
 
@@ -95,13 +98,17 @@ class SyntheticNetworks:
     layers: int
     grows: bool
     seed: int
-    samples: ClassVar[None] = None
+
+    @property
+    def samples(self) -> None:
+        """None: they are cut by their weights."""
+        return None
 
     def network(self, ranks: int) -> Network:
         width = round(self.width * math.sqrt(ranks)) if self.grows else self.width
         return random_network(width, self.layers, self.seed)
 
-    def origin(self) -> dict:
+    def origin(self) -> dict[str, Any]:
         return {"width": self.width, "layers": self.layers}
 
     def restructure(self, directory: Path, options: Options, dtype: type, team: Team, log: Log) -> None:
@@ -111,8 +118,8 @@ class SyntheticNetworks:
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
-    """What is measured.
+class ScalingStudy:
+    """Networks to measure.
 
     Attributes:
         networks: by the number of ranks.
@@ -126,8 +133,8 @@ class Subject:
     dtype: np.dtype
     given: str | None
 
-    def origin(self) -> dict:
-        """What the points of a table must have in common (see ``scaling.table.Table``)."""
+    def origin(self) -> dict[str, Any]:
+        """Origin that the points of a table have in common (see ``ScalingTable``)."""
         options = {name: value for name, value in asdict(self.options).items() if name != "workers"}
         return {
             "version": __version__,
@@ -138,14 +145,16 @@ class Subject:
         }
 
     def shards(self, ranks: int, form: str, team: Team, log: Log) -> Path:
-        """Where the shards of a point are; they are made if they are not there.
+        """Directory of the shards of a point, which are made if they are not there.
 
         Raises:
             UserError: they cannot be made, or those given are of another model.
         """
         if form == DENSE:
             return self._dense(ranks)
-        return self._check_given(ranks) if self.given else self._restructured(ranks, team, log)
+        if self.given is not None:
+            return self._checked(Path(self.given.replace("{ranks}", str(ranks))), ranks)
+        return self._restructured(ranks, team, log)
 
     def _dense(self, ranks: int) -> Path:
         network = self.networks.network(ranks)
@@ -164,9 +173,9 @@ class Subject:
             self.networks.restructure(directory, options, self.dtype.type, team, log)
         return directory
 
-    def _check_given(self, ranks: int) -> Path:
-        directory = Path(self.given.replace("{ranks}", str(ranks)))
-        stored = read_plan(directory)
+    def _checked(self, directory: Path, ranks: int) -> Path:
+        """``directory`` if its shards are of the network, for so many ranks."""
+        stored = open_plan(directory)
         network = self.networks.network(ranks)
         check_model(stored, network, "the model", "name the model that was restructured")
         if stored.plan.workers < ranks:
@@ -177,11 +186,11 @@ class Subject:
         return directory
 
 
-def _provenance(network: Network, options: Options) -> dict:
+def _provenance(network: Network, options: Options) -> dict[str, Any]:
     return {"model_fingerprint": network.fingerprint(), "options": asdict(options)}
 
 
-def open_subject(args: argparse.Namespace) -> Subject:
+def open_study(args: ScalingOptions) -> ScalingStudy:
     """Open the files that a command line names, and make the output directory.
 
     Raises:
@@ -189,11 +198,15 @@ def open_subject(args: argparse.Namespace) -> Subject:
     """
     with writing(args.out):
         args.out.mkdir(parents=True, exist_ok=True)
+    return ScalingStudy(_networks(args), args.options, np.dtype(args.dtype), args.shards)
+
+
+def _networks(args: ScalingOptions) -> Networks:
     if args.model is None:
-        networks = SyntheticNetworks(args.width, args.layers, args.kind == "weak", args.seed)
-    else:
-        samples = open_samples(args.calibration) if args.calibration else None
-        networks = TrainedNetwork(args.model, load_model(args.model), samples)
-        if samples is not None:
-            check_shape(samples, networks.trained.input_shape)
-    return Subject(networks, args.options, np.dtype(args.dtype), args.shards)
+        return SyntheticNetworks(args.width, args.layers, args.kind == "weak", args.seed)
+    trained = load_model(args.model)
+    if not args.calibration:
+        return TrainedNetwork(args.model, trained, None)
+    samples = open_samples(args.calibration)
+    check_shape(samples, trained.input_shape)
+    return TrainedNetwork(args.model, trained, samples)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.atomic import check_writable, write_csv, write_text
+from repurpose_hpc.runtime import calls
+from repurpose_hpc.studies.table import ResumableTable, Row, damaged
 
 DENSE, RESTRUCTURED = "dense", "restructured"
 KEY = ("ranks", "form", "batch")
-PHASES = ("compute_seconds", "pack_seconds", "exchange_seconds", "wait_seconds")
+PHASES = tuple(f"{phase}_seconds" for phase in calls.PHASES)
 # docs/scaling.md says what each is.
 COLUMNS = (
     *KEY,
@@ -26,10 +29,8 @@ COLUMNS = (
     *("relative_difference", "error"),
 )
 
-Row = dict[str, int | float | str | bool | None]
 
-
-class Table:
+class ScalingTable(ResumableTable):
     """The rows of a scaling study, in memory and on disk.
 
     Args:
@@ -40,10 +41,10 @@ class Table:
         UserError: the table there is of another study or is not one, or nothing can be written there.
     """
 
-    def __init__(self, path: Path, study: dict) -> None:
-        self.path, self.study = path, study
+    def __init__(self, path: Path, study: dict[str, Any]) -> None:
         check_writable(path)
-        self._rows = {_key(row): row for row in _read(path, study)}
+        super().__init__(path, KEY, _read(path, study))
+        self.study = study
 
     @property
     def rows(self) -> list[Row]:
@@ -51,19 +52,16 @@ class Table:
         rows = [dict.fromkeys(COLUMNS) | self._rows[key] for key in sorted(self._rows)]
         return [row | self._derived(row) for row in rows]
 
-    def find(self, ranks: int, form: str, batch: int) -> Row | None:
-        """The row of a point; None if it was not measured yet, or failed."""
-        row = self._rows.get((ranks, form, batch))
-        return row if row is not None and row.get("error") is None else None
-
     def put(self, ranks: int, form: str, rows: list[Row]) -> None:
         """Write down what a launch has found, one row for each batch size, in place of what may stand there.
 
         Raises:
             UserError: the table cannot be written; the files are as they were before.
         """
-        for row in rows:
-            self._rows[ranks, form, row["batch"]] = {"ranks": ranks, "form": form, **row}
+        self.put_rows({"ranks": ranks, "form": form, **row} for row in rows)
+
+    def save(self) -> None:
+        """Write both files."""
         write_csv(self.path.with_suffix(".csv"), COLUMNS, self.rows)
         write_text(self.path, json.dumps({"study": self.study, "points": self.rows}, indent=1) + "\n")
 
@@ -79,7 +77,7 @@ class Table:
         return "\n".join(lines)
 
     def _derived(self, row: Row) -> Row:
-        """What compares a row with the best single process and, if the network grows, with one rank."""
+        """Comparison of a row with the best single process and, if the network grows, with one rank."""
         if row["error"] is not None:
             return {}
         best = self._best_single(row["ranks"], row["batch"])
@@ -93,12 +91,8 @@ class Table:
 
     def _best_single(self, ranks: int, batch: int) -> float | None:
         """The fastest of one process on the networks of a point; None: none was measured."""
-        rows = (self.find(ranks, form, batch) for form in (DENSE, RESTRUCTURED))
+        rows = (self.finished(ranks, form, batch) for form in (DENSE, RESTRUCTURED))
         return min((row["single_seconds"] for row in rows if row is not None), default=None)
-
-
-def _key(row: Row) -> tuple:
-    return tuple(row[name] for name in KEY)
 
 
 def _times(row: Row) -> str:
@@ -108,19 +102,16 @@ def _times(row: Row) -> str:
     return f"{median:>9.3f} ({p10:.3f} to {p90:.3f})".ljust(27) + f"{one:>12.3f}{row['speedup']:>10.2f}"
 
 
-def _read(path: Path, study: dict) -> list[Row]:
+def _read(path: Path, study: dict[str, Any]) -> list[Row]:
     if not path.exists():
         return []
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         found, rows = content["study"], content["points"]
-        for row in rows:
-            _key(row)
+        if any(name not in row for row in rows for name in KEY):
+            raise KeyError(KEY)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: expected a table that this command has written, found a damaged one "
-            f"({type(error).__name__}: {error}); move it away"
-        ) from None
+        raise damaged(path, error, "move it away") from None
     for name, expected in study.items():
         if found.get(name) != expected:
             raise UserError(

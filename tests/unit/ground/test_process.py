@@ -14,7 +14,7 @@ from repurpose_hpc.process.system import release_code
 LIBRARY = "libllvmlite"
 READY = """
 import sys
-from repurpose_hpc.commands.start import ready_numba
+from repurpose_hpc.process.numba import ready_numba
 ready_numba()
 from repurpose_hpc import kernels
 kernels.warm_up("float32")

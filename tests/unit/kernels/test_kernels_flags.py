@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from repurpose_hpc import kernels
-from repurpose_hpc.kernels import flags
+from repurpose_hpc.kernels.llvm import addresses, atomics
 
 LINE = 8  # int64 in a cache line
 ROUNDS = 2000
@@ -19,12 +19,12 @@ class Idle:
 
     def __init__(self):
         self.calls = 0
-        self._function = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64)(self._count)
+        self._function = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int32, ctypes.c_int64)(self._count)
         address = ctypes.cast(self._function, ctypes.c_void_p).value
-        self.call = np.array([address, 1, 5], np.int64)
+        self.call = np.array([address, addresses.SIGNATURES.index("ip"), 5, 6], np.int64)
 
-    def _count(self, argument):
-        assert argument == 5
+    def _count(self, *arguments):
+        assert arguments == (5, 6)
         self.calls += 1
         return 0
 
@@ -86,10 +86,10 @@ def test_plain_python_does_the_same():
     """Also of what compiled code never leaves to it."""
     word, copy, idle = np.array([7]), np.zeros(1, np.int64), Idle()
     address = word.ctypes.data
-    assert flags.load_acquire(address) == 7
-    flags.store_release(address, 9)
-    flags.copy_bytes(address, copy.ctypes.data, copy.nbytes)
+    assert atomics.load_acquire(address) == 7
+    atomics.store_release(address, 9)
+    addresses.copy_bytes(address, copy.ctypes.data, copy.nbytes)
     assert word == copy == 9
-    flags.yield_core()
-    flags.call(idle.call)
+    atomics.yield_core()
+    assert addresses.call_function(idle.call[0], idle.call[1], idle.call[2:]) == 0
     assert idle.calls == 1

@@ -11,7 +11,7 @@ import pytest
 
 from helpers import TESTS
 from repurpose_hpc import kernels
-from repurpose_hpc.kernels import tape
+from repurpose_hpc.kernels.replay import Recording
 
 USE_ONE = (
     "import kernels, numpy; a = numpy.ones(3); kernels.activate_in_place(a, 1, 0.0, 0.0); print(a.sum())"
@@ -34,7 +34,8 @@ def package(tmp_path):
     """A copy of the kernels whose own ``__pycache__`` cannot be written (not even by root)."""
     copy = tmp_path / "kernels"
     shutil.copytree(Path(kernels.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    (copy / "__pycache__").write_text("a file where a folder is needed")
+    for folder in {file.parent for file in copy.rglob("*.py")}:
+        (folder / "__pycache__").write_text("a file where a folder is needed")
     return copy
 
 
@@ -46,25 +47,25 @@ def test_warm_up_leaves_nothing_to_compile():
     compiled = [kernel for kernel in compiled if hasattr(kernel, "signatures")]
     before = [len(kernel.signatures) for kernel in compiled]
 
-    relu, index = (kernels.ACTIVATION_CODES["relu"], 0.0, 0.0), kernels.INDEX_DTYPE
+    relu, index = kernels.Epilogue(kernels.ACTIVATION_CODES["relu"], 0.0, 0.0), kernels.INDEX_DTYPE
     W, X, bias = np.ones((6, 5), np.float32), np.ones((5, 3), np.float32), np.ones(6, np.float32)
     x, out, vector = X[:, 0].copy(), np.empty((6, 3), np.float32), np.empty(6, np.float32)
     rows, pointers = np.zeros(2, index), np.zeros(7, index)
     panels = np.ones((1, 5, kernels.panel_rows(W.dtype)), W.dtype)
     scratch = np.empty(kernels.dense_scratch(5, 3, W.dtype), W.dtype)
     for scales in (bias, bias[:0]):
-        kernels.dense(panels, scales, X, bias[:, None], out, scratch, *relu)
-        kernels.dense(panels, scales, X, out, out, scratch, *relu)
+        kernels.dense(panels, scales, X, bias[:, None], out, scratch, relu)
+        kernels.dense(panels, scales, X, out, out, scratch, relu)
     codes = np.ones((2, 3), np.uint16)
     kernels.clear(out)
     kernels.pack_codes(X, rows, bias[:2], codes)
     kernels.unpack_codes(codes, bias[:2], out[:2])
     for numbers in (codes.reshape(-1), vector.view(np.uint32)):
         kernels.expand(numbers, kernels.squeeze(numbers, numbers.copy()), numbers.copy())
-    kernels.csr_vector(bias, rows, pointers, x, vector, vector, *relu)
-    kernels.csr_batch(bias, rows, pointers, X, bias[:, None], out, *relu)
-    kernels.csr_batch(bias, rows, pointers, X, out, out, *relu)
-    kernels.finish(bias[:, None], out, out, *relu)
+    kernels.csr_vector(bias, rows, pointers, x, vector, vector, relu)
+    kernels.csr_batch(bias, rows, pointers, X, bias[:, None], out, relu)
+    kernels.csr_batch(bias, rows, pointers, X, out, out, relu)
+    kernels.finish(bias[:, None], out, out, relu)
     kernels.activate_in_place(out, *relu)
     kernels.activate_in_place(vector, *relu)
     kernels.pack(x[:, None], rows, np.empty((2, 1), np.float32))
@@ -72,7 +73,8 @@ def test_warm_up_leaves_nothing_to_compile():
     kernels.unpack_add(np.empty((2, 3), np.float32), rows, out)
     use_maps(relu)
     assert [len(kernel.signatures) for kernel in compiled] == before
-    assert tape.play.signatures  # of the types of a program, see the tests of that
+    recording = Recording(kernels.Types(W.dtype, W.dtype, codes.dtype))
+    assert recording._loop.signatures
 
 
 def use_maps(relu):
@@ -80,15 +82,15 @@ def use_maps(relu):
         return np.ones(shape, np.float32)
 
     x, out, bias, flat = ones(5, 2, 4, 3), ones(5, 2, 4, 3), ones(5, 1, 1, 1), ones(5, 2, 12)
-    geometry = (3, 3), (1, 1), (1, 1), (1, 1)
-    kernels.convolve_direct(kernels.pack_weights(ones(5, 45)), x, *geometry, bias, out, *relu)
-    kernels.convolve_direct(kernels.pack_weights(ones(5, 45)), x, *geometry, out, out, *relu)
-    kernels.patches(x, 1, (4, 3), *geometry, ones(45, 21))
-    kernels.depthwise(ones(5, 3, 3), x, *geometry[1:], bias, out, *relu)
-    kernels.max_pool(x, *geometry, out)
-    kernels.average_pool(x, *geometry, (1, 1, 1, 1), out)
-    kernels.affine(ones(5, 1), flat, ones(5, 1), flat, *relu)
-    kernels.combine(kernels.COMBINATION_CODES["multiply"], flat, ones(5, 2, 1), flat, *relu)
+    window = kernels.Window2D((3, 3), (1, 1), (1, 1), (1, 1))
+    kernels.convolve_direct(kernels.pack_weights(ones(5, 45)), x, window, bias, out, relu)
+    kernels.convolve_direct(kernels.pack_weights(ones(5, 45)), x, window, out, out, relu)
+    kernels.patches(x, 1, (4, 3), window, ones(45, 21))
+    kernels.depthwise(ones(5, 3, 3), x, window, bias, out, relu)
+    kernels.max_pool(x, window, out)
+    kernels.average_pool(x, window, (1, 1, 1, 1), out)
+    kernels.affine(ones(5, 1), flat, ones(5, 1), flat, relu)
+    kernels.combine(kernels.COMBINATION_CODES["multiply"], flat, ones(5, 2, 1), flat, relu)
     kernels.take_positions(flat, np.array([-1, 3]), 0.0, ones(5, 2, 2))
 
 
@@ -121,7 +123,8 @@ def test_compiles_where_nothing_can_be_cached(package, tmp_path):
 def test_kernels_as_plain_python():
     """The inner functions too, which ``py_func`` of an outer one leaves compiled."""
     files = [
-        f"test_kernels_{name}.py" for name in ("products", "activations", "exchange", "flags", "maps", "wire")
+        f"test_kernels_{name}.py"
+        for name in ("products", "activations", "packing", "flags", "maps", "comm_dtype")
     ]
     pytest_arguments = ["-q", "-p", "no:cacheprovider", "-k", "not plain"]  # both versions are plain here
     done = run(["-m", "pytest", *pytest_arguments, *files], TESTS / "unit/kernels", NUMBA_DISABLE_JIT="1")

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repurpose_hpc import kernels
-from repurpose_hpc.kernels import ACTIVATION_CODES, COMBINATION_CODES
+from repurpose_hpc.kernels import ACTIVATION_CODES, COMBINATION_CODES, Epilogue, Window2D
 from repurpose_hpc.model.activations import Activation, activate
 
 TOLERANCE = {"float32": 3e-5, "float64": 1e-13}
 LEAKY = Activation("leaky_relu", 0.1)
-EPILOGUE = ACTIVATION_CODES["leaky_relu"], 0.1, 0.0
+EPILOGUE = Epilogue(ACTIVATION_CODES["leaky_relu"], 0.1, 0.0)
 OPERATIONS = {
     "add": np.add,
     "subtract": np.subtract,
@@ -91,7 +91,7 @@ def test_patches_of_some_rows(version, problem):
     matrix = seen.transpose(0, 4, 5, 1, 2, 3).reshape(x.shape[0] * math.prod(kernel), rows, shape[1])
     expected = matrix[:, first : first + count].reshape(len(matrix), -1)
     out = np.full(expected.shape, np.nan, x.dtype)
-    version(kernels.patches)(x, first, shape, kernel, strides, dilations, pads, out)
+    version(kernels.patches)(x, first, shape, Window2D(kernel, strides, dilations, pads), out)
     np.testing.assert_array_equal(out, expected)
 
 
@@ -104,11 +104,11 @@ def test_convolution(version, problem, neurons):
     product = np.einsum("jbpquv,ijuv->ibpq", seen_by(x, kernel, strides, dilations, pads, shape), W)
     weights = kernels.pack_weights(W.reshape(neurons, -1))
     out = np.full_like(product, np.nan)
-    arguments = weights, x, kernel, strides, dilations, pads
-    version(kernels.convolve_direct)(*arguments, bias, out, *EPILOGUE)
+    arguments = weights, x, Window2D(kernel, strides, dilations, pads)
+    version(kernels.convolve_direct)(*arguments, bias, out, EPILOGUE)
     assert_close(out, activate(LEAKY, bias + product))
     before = out.copy()
-    version(kernels.convolve_direct)(*arguments, out, out, *EPILOGUE)
+    version(kernels.convolve_direct)(*arguments, out, out, EPILOGUE)
     assert_close(out, activate(LEAKY, before + product))
 
 
@@ -121,8 +121,8 @@ def test_convolution_of_large_maps_in_blocks_of_rows(strides):
     seen = seen_by(x, (3, 3), strides, (1, 1), (1, 1), shape)
     expected = np.tensordot(W, seen, ((1, 2, 3), (0, 4, 5)))
     out, bias = np.empty_like(expected), np.zeros((9, 1, 1, 1), np.float32)
-    geometry = (3, 3), strides, (1, 1), (1, 1)
-    kernels.convolve_direct(kernels.pack_weights(W.reshape(9, -1)), x, *geometry, bias, out, 0, 0.0, 0.0)
+    window, identity = Window2D((3, 3), strides, (1, 1), (1, 1)), Epilogue(0, 0.0, 0.0)
+    kernels.convolve_direct(kernels.pack_weights(W.reshape(9, -1)), x, window, bias, out, identity)
     assert_close(out, expected)
 
 
@@ -133,7 +133,7 @@ def test_depthwise(version, problem):
     bias = rng.standard_normal((x.shape[0], 1, 1, 1)).astype(x.dtype)
     product = np.einsum("jbpquv,juv->jbpq", seen_by(x, kernel, strides, dilations, pads, shape), W)
     out = nothing_of(x, shape)
-    version(kernels.depthwise)(W, x, strides, dilations, pads, bias, out, *EPILOGUE)
+    version(kernels.depthwise)(W, x, Window2D(kernel, strides, dilations, pads), bias, out, EPILOGUE)
     assert_close(out, activate(LEAKY, bias + product))
 
 
@@ -142,7 +142,7 @@ def test_max_pool(version, problem):
     x, kernel, strides, dilations, pads, shape, _ = problem
     expected = seen_by(x, kernel, strides, dilations, pads, shape, -np.inf).max((4, 5))
     out = nothing_of(x, shape)
-    version(kernels.max_pool)(x, kernel, strides, dilations, pads, out)
+    version(kernels.max_pool)(x, Window2D(kernel, strides, dilations, pads), out)
     np.testing.assert_array_equal(out, expected)
 
 
@@ -158,9 +158,8 @@ def test_average_pool(version, problem, counts):
     else:
         number = seen_by(ones, *geometry).sum((4, 5))
     out = nothing_of(x, shape)
-    version(kernels.average_pool)(
-        x, kernel, strides, dilations, pads, (pads * 2 if counts else (0,) * 4), out
-    )
+    counted = pads * 2 if counts else (0, 0, 0, 0)
+    version(kernels.average_pool)(x, Window2D(kernel, strides, dilations, pads), counted, out)
     with np.errstate(invalid="ignore"):
         assert_close(out, total / number)
 
@@ -169,10 +168,10 @@ def test_average_pool(version, problem, counts):
 def test_global_pools(version, size):
     x = np.random.default_rng(0).standard_normal((3, 2, *size))
     out = np.empty((3, 2, 1, 1))
-    geometry = size, (1, 1), (1, 1), (0, 0)
-    version(kernels.max_pool)(x, *geometry, out)
+    window = Window2D(size, (1, 1), (1, 1), (0, 0))
+    version(kernels.max_pool)(x, window, out)
     np.testing.assert_array_equal(out[:, :, 0, 0], x.max((2, 3)))
-    version(kernels.average_pool)(x, *geometry, (0, 0, 0, 0), out)
+    version(kernels.average_pool)(x, window, (0, 0, 0, 0), out)
     assert_close(out[:, :, 0, 0], x.mean((2, 3)))
 
 
@@ -183,7 +182,7 @@ def test_max_pool_shows_nan(kernel, place):
     x[0, 0, place // 4, place % 4] = np.nan
     size = 4 // kernel[0]
     out = np.empty((1, 1, size, size), np.float32)
-    kernels.max_pool(x, kernel, kernel, (1, 1), (0, 0), out)
+    kernels.max_pool(x, Window2D(kernel, kernel, (1, 1), (0, 0)), out)
     assert np.isnan(out).sum() == 1
 
 
@@ -194,7 +193,7 @@ def test_affine(version, dtype, positions):
     x = rng.standard_normal((4, 3, 35)).astype(dtype)
     scale, shift = rng.standard_normal((2, 4, positions)).astype(dtype)
     expected = activate(LEAKY, scale[:, None] * x + shift[:, None])
-    version(kernels.affine)(scale, x, shift, x, *EPILOGUE)
+    version(kernels.affine)(scale, x, shift, x, EPILOGUE)
     assert_close(x, expected)
 
 
@@ -210,7 +209,7 @@ def test_combine(version, operation, positions, dtype):
     apart = np.empty_like(expected)
     onto = max(a, b, key=np.size)
     for out in (apart, onto):
-        version(kernels.combine)(COMBINATION_CODES[operation], a, b, out, *EPILOGUE)
+        version(kernels.combine)(COMBINATION_CODES[operation], a, b, out, EPILOGUE)
         np.testing.assert_allclose(out, expected, rtol=TOLERANCE[dtype])
 
 

@@ -6,15 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repurpose_hpc import kernels
-from repurpose_hpc.kernels import ACTIVATION_CODES, INDEX_DTYPE
-from repurpose_hpc.kernels.parallel import row_shares
+from repurpose_hpc.kernels import ACTIVATION_CODES, INDEX_DTYPE, Epilogue
+from repurpose_hpc.kernels.products.dense import dense_threads
+from repurpose_hpc.kernels.products.shares import row_shares
+from repurpose_hpc.kernels.registry import REGISTRY
 from repurpose_hpc.model.operations import Window
 from repurpose_hpc.runtime.buffers import Scratch
 from repurpose_hpc.runtime.lowering.blocks import COMPUTE, CsrProduct, DenseProduct
 from repurpose_hpc.runtime.lowering.convolution import Direct
 from repurpose_hpc.runtime.schedule import threads as parallel
 
-EPILOGUE = ACTIVATION_CODES["relu"], 0.0, 0.0
+EPILOGUE = Epilogue(ACTIVATION_CODES["relu"], 0.0, 0.0)
 
 
 @given(work=st.lists(st.integers(0, 9), max_size=40), threads=st.integers(1, 9))
@@ -43,7 +45,7 @@ def results(product, X, columns, m, threads):
             product.calls(X, start, out, scratch, EPILOGUE), threads
         ):
             assert phase == COMPUTE
-            assert (function in parallel._MAKERS) is (threads == 1)
+            assert (REGISTRY.variant(function) is not None) is (threads == 1)
             function(*arguments)
     return out
 
@@ -76,7 +78,7 @@ def test_convolutions(sharing_all, m, threads):
 
 def test_little_work_is_left_to_one_thread():
     small, large = (DenseProduct(np.ones((n, n), np.float32)) for n in (16, 512))
-    for product, n, kernel in ((small, 16, kernels.dense), (large, 512, kernels.parallel.dense_threads)):
+    for product, n, kernel in ((small, 16, kernels.dense), (large, 512, dense_threads)):
         X = np.ones((n, 1), np.float32)
         scratch = Scratch(X.dtype, product.scratch(1))
         (call,) = parallel.on_threads(product.calls(X, X, np.empty_like(X), scratch, EPILOGUE), 2)

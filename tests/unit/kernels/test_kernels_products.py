@@ -7,13 +7,14 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
 from repurpose_hpc import kernels
-from repurpose_hpc.kernels import ACTIVATION_CODES, INDEX_DTYPE
-from repurpose_hpc.kernels.sparse_rows import _last_vectors
-from repurpose_hpc.model import comm_dtype as wire
+from repurpose_hpc.kernels import ACTIVATION_CODES, INDEX_DTYPE, Epilogue
+from repurpose_hpc.kernels.llvm.sparse_rows import _last_vectors
+from repurpose_hpc.model import comm_dtype
 from repurpose_hpc.model.activations import KINDS, Activation, activate, lipschitz
 
 # The others may make any rounding error large.
 KINDS_WITH_LIPSCHITZ = [kind for kind in KINDS if np.isfinite(lipschitz(Activation(kind)))]
+IDENTITY = Epilogue(ACTIVATION_CODES["identity"], 0.0, 0.0)
 TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
 
 
@@ -41,7 +42,7 @@ def version(request):
 
 
 def epilogue(activation):
-    return ACTIVATION_CODES[activation.kind], activation.alpha, activation.beta
+    return Epilogue(ACTIVATION_CODES[activation.kind], activation.alpha, activation.beta)
 
 
 def csr_arrays(W, pointer_dtype=INDEX_DTYPE):
@@ -60,16 +61,16 @@ def as_panels(codes, dtype):
     return kernels.pack_panels(strips, *codes.shape, codes.dtype, dtype)
 
 
-def dense(kernel, W, X, start, out, *epilogue, scales=None):
+def dense(kernel, W, X, start, out, epilogue, scales=None):
     """``W`` real, or codes of float32 numbers."""
     scratch = np.full(kernels.dense_scratch(W.shape[1], X.shape[1], X.dtype), np.nan, X.dtype)
     scales = np.empty(0, X.dtype) if scales is None else scales
-    kernel(as_panels(W, X.dtype), scales, X, start, out, scratch, *epilogue)
+    kernel(as_panels(W, X.dtype), scales, X, start, out, scratch, epilogue)
 
 
-def dense_vector(kernel, W, x, start, out, *epilogue):
+def dense_vector(kernel, W, x, start, out, epilogue):
     """One sample, by the convention of ``csr_vector``."""
-    dense(kernel, W, x[:, None], start[:, None], out[:, None], *epilogue)
+    dense(kernel, W, x[:, None], start[:, None], out[:, None], epilogue)
 
 
 def csr(kernel, W, *arguments):
@@ -89,7 +90,7 @@ FORMATS = {
 
 @pytest.fixture(scope="module", params=list(FORMATS))
 def products(request, version):
-    """(vector, batch): product functions of (W, x, start, out, code, alpha, beta)."""
+    """(vector, batch): product functions of (W, x, start, out, epilogue)."""
     call, vector, call_batch, batch = FORMATS[request.param]
     return (lambda *a: call(version(vector), *a)), (lambda *a: call_batch(version(batch), *a))
 
@@ -99,7 +100,7 @@ def test_vector_from_a_bias(products, problem):
     W, X, bias, activation = problem
     x = np.ascontiguousarray(X[:, 0]) if X.shape[1] else np.ones(X.shape[0], X.dtype)
     out = np.full_like(bias, np.nan)
-    products[0](W, x, bias, out, *epilogue(activation))
+    products[0](W, x, bias, out, epilogue(activation))
     assert_close(out, activate(activation, bias + W @ x))
 
 
@@ -107,7 +108,7 @@ def test_vector_from_a_bias(products, problem):
 def test_vector_onto_itself(products, problem):
     W, _, bias, activation = problem
     x, out = np.ones(W.shape[1], W.dtype), bias.copy()
-    products[0](W, x, out, out, *epilogue(activation))
+    products[0](W, x, out, out, epilogue(activation))
     assert_close(out, activate(activation, bias + W @ x))
 
 
@@ -115,7 +116,7 @@ def test_vector_onto_itself(products, problem):
 def test_batch_from_a_bias(products, problem):
     W, X, bias, activation = problem
     out = np.full((W.shape[0], X.shape[1]), np.nan, W.dtype)
-    products[1](W, X, bias[:, None], out, *epilogue(activation))
+    products[1](W, X, bias[:, None], out, epilogue(activation))
     assert_close(out, activate(activation, bias[:, None] + W @ X))
 
 
@@ -126,8 +127,8 @@ def test_own_part_then_ghosts(products, problem):
     own = W.shape[1] // 2
     W_own, W_ghost = np.ascontiguousarray(W[:, :own]), np.ascontiguousarray(W[:, own:])
     out = np.full((W.shape[0], X.shape[1]), np.nan, W.dtype)
-    products[1](W_own, X[:own], bias[:, None], out, ACTIVATION_CODES["identity"], 0.0, 0.0)
-    products[1](W_ghost, X[own:], out, out, *epilogue(activation))
+    products[1](W_own, X[:own], bias[:, None], out, IDENTITY)
+    products[1](W_ghost, X[own:], out, out, epilogue(activation))
     assert_close(out, activate(activation, bias[:, None] + W @ X))
 
 
@@ -137,8 +138,8 @@ def test_finish_a_blas_product(version, problem):
     product, onto = W @ X, np.ones((W.shape[0], X.shape[1]), W.dtype)
     expected_onto = activate(activation, onto + product)
     expected = activate(activation, bias[:, None] + product)
-    version(kernels.finish)(onto, product, onto, *epilogue(activation))
-    version(kernels.finish)(bias[:, None], product, product, *epilogue(activation))
+    version(kernels.finish)(onto, product, onto, epilogue(activation))
+    version(kernels.finish)(bias[:, None], product, product, epilogue(activation))
     assert_close(onto, expected_onto)
     assert_close(product, expected)
 
@@ -153,8 +154,8 @@ def test_leftovers_at_size(dtype, rows, samples):
     start = np.zeros((rows, 1), dtype)
     for call, vector, call_batch, batch in FORMATS.values():
         out, column = np.empty((rows, samples), dtype), np.empty(rows, dtype)
-        call_batch(batch, W, X, start, out, ACTIVATION_CODES["identity"], 0.0, 0.0)
-        call(vector, W, X[:, 3].copy(), start[:, 0], column, ACTIVATION_CODES["identity"], 0.0, 0.0)
+        call_batch(batch, W, X, start, out, IDENTITY)
+        call(vector, W, X[:, 3].copy(), start[:, 0], column, IDENTITY)
         assert_close(out * scale, (W @ X) * scale)
         assert_close(column * scale, (W @ X[:, 3]) * scale)
 
@@ -164,15 +165,15 @@ def test_leftovers_at_size(dtype, rows, samples):
 def test_stored_weights_are_expanded(version, stored, problem):
     """The product is that of the weights that the codes stand for."""
     W, X, bias, activation = problem
-    scale = wire.scales_of(np.abs(W).max(axis=1, initial=0)) if stored == "int8" else None
-    codes = wire.encode(W, stored, scale)
+    scale = comm_dtype.scales_of(np.abs(W).max(axis=1, initial=0)) if stored == "int8" else None
+    codes = comm_dtype.encode(W, stored, scale)
     if scale is None:
-        W, scales = wire.decode(codes, stored).astype(X.dtype), None
+        W, scales = comm_dtype.decode(codes, stored).astype(X.dtype), None
     else:
         scales = scale.astype(X.dtype)
         W = scales[:, None] * codes
     out = np.full((W.shape[0], X.shape[1]), np.nan, X.dtype)
-    dense(version(kernels.dense), codes, X, bias[:, None], out, *epilogue(activation), scales=scales)
+    dense(version(kernels.dense), codes, X, bias[:, None], out, epilogue(activation), scales=scales)
     assert_close(out, activate(activation, bias[:, None] + W @ X))
 
 
@@ -181,7 +182,7 @@ def test_a_broken_weight_is_seen(products, bad):
     W = np.ones((5, 6), np.float32)
     W[2, 3] = bad
     out = np.zeros(5, np.float32)
-    products[0](W, np.ones(6, np.float32), out, out, ACTIVATION_CODES["relu"], 0.0, 0.0)
+    products[0](W, np.ones(6, np.float32), out, out, Epilogue(ACTIVATION_CODES["relu"], 0.0, 0.0))
     np.testing.assert_array_equal(out, np.array([6, 6, bad, 6, 6], np.float32))
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from repurpose_hpc.model.activations import KINDS, RELU, Activation, activate, derivative
+from repurpose_hpc.model.activations import RELU, Activation
 from repurpose_hpc.model.chain import chain, sequence
 from repurpose_hpc.model.forward import forward
 
@@ -15,23 +15,6 @@ def _network():
     weights = [rng.normal(size=shape).astype(np.float32) for shape in ((4, 5), (3, 4))]
     biases = [rng.normal(size=size).astype(np.float32) for size in (4, 3)]
     return chain(weights, biases, [RELU, Activation("identity")])
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_derivative_is_the_finite_difference(kind):
-    activation = Activation(kind, 0.1, 0.7)
-    y = np.linspace(-5, 5, 100)  # 0 is not among them: a ReLU has no derivative there
-    h = 1e-6
-    difference = (activate(activation, y + h) - activate(activation, y - h)) / (2 * h)
-    np.testing.assert_allclose(derivative(activation, y), difference, atol=1e-8)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_activation_keeps_the_dtype(kind, dtype):
-    y = np.linspace(-5, 5, 10, dtype=dtype)
-    assert activate(Activation(kind, 0.1, 0.7), y).dtype == dtype
-    assert derivative(Activation(kind, 0.1, 0.7), y).dtype == dtype
 
 
 def test_fingerprint_changes_with_one_weight_bias_activation_or_head():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.importers.onnx.operators import OPERATORS
 
@@ -349,6 +350,56 @@ def test_recognised_activations(tmp_path):
     for name, kind in (("silu", "silu"), ("hard_swish", "hard_swish"), ("softplus_written_out", "softplus")):
         network = assert_agrees(_model(tmp_path, GRAPHS[name]))
         assert [op.activation.kind for op in network.operations[1:]] == [kind]
+
+
+# As torch.onnx of PyTorch 2.13 writes them: the name says which exporter and what it is, and its numbers.
+WRITTEN_OUT = {
+    "dynamo softshrink 0.5": [
+        *(node("Abs", "h", "a"), node("Greater", "a half", "g"), node("Sign", "h", "s")),
+        *(node("Mul", "s half", "m"), node("Sub", "h m", "d"), node("Mul", "h zero", "z")),
+        node("Where", "g d z", "y"),
+    ],
+    "torchscript softshrink 0.5": [
+        *(node("Greater", "h half", "g"), node("Sub", "h half", "d"), node("Where", "g d zero", "p")),
+        *(node("Less", "h minus", "l"), node("Add", "h half", "e"), node("Where", "l e zero", "q")),
+        node("Add", "p q", "y"),
+    ],
+    "dynamo hardshrink 0.5": [
+        *(node("Abs", "h", "a"), node("LessOrEqual", "a half", "l"), node("Where", "l zero h", "y")),
+    ],
+    "torchscript hardshrink 0.5": [
+        *(node("Greater", "h half", "g"), node("Less", "h minus", "l"), node("Cast", "g", "b", to=9)),
+        *(node("Cast", "l", "d", to=9), node("Or", "b d", "o"), node("Where", "o h zero", "y")),
+    ],
+    "dynamo threshold 0.5 2": [node("LessOrEqual", "h half", "l"), node("Where", "l two h", "y")],
+    "dynamo threshold 0.5 0": [node("LessOrEqual", "h half", "l"), node("Where", "l zero h", "y")],
+    "torch.where threshold 0.5 -0.5": [node("Greater", "h half", "g"), node("Where", "g h minus", "y")],
+    "both softsign": [node("Abs", "h", "a"), node("Add", "a one", "b"), node("Div", "h b", "y")],
+    "both log_sigmoid": [node("Sigmoid", "h", "s"), node("Log", "s", "y")],
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN_OUT)
+def test_activations_as_pytorch_writes_them(tmp_path, name):
+    network = assert_agrees(_model(tmp_path, _flattened(*WRITTEN_OUT[name])), 3)
+    _, kind, *numbers = name.split()
+    assert [op.activation for op in network.operations[1:]] == [Activation(kind, *map(float, numbers))]
+
+
+JUMPS = {
+    "threshold": [node("GreaterOrEqual", "h half", "g"), node("Where", "g h zero", "y")],
+    "hardshrink": [node("Abs", "h", "a"), node("Less", "a half", "l"), node("Where", "l zero h", "y")],
+    "one_side": [
+        *(node("Greater", "h half", "g"), node("LessOrEqual", "h minus", "l"), node("Or", "g l", "o")),
+        node("Where", "o h zero", "y"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", JUMPS)
+def test_a_jump_on_the_other_side_of_its_number_is_another_function(tmp_path, name):
+    with pytest.raises(UserError, match=r"is no supported activation"):
+        load_model(_model(tmp_path, _flattened(*JUMPS[name])))
 
 
 def test_residuals_share_a_space(tmp_path):

@@ -47,6 +47,29 @@ def test_both_exporters(tmp_path, monkeypatch, name, with_dynamo):
     assert np.abs(y - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("with_dynamo", [False, True], ids=["torchscript", "dynamo"])
+def test_activations_of_modules(monkeypatch, with_dynamo):
+    nn = torch.nn
+    activations = [
+        nn.SELU(),
+        nn.CELU(0.7),
+        nn.Softshrink(0.1),
+        nn.Softsign(),
+        nn.LogSigmoid(),
+        nn.Hardshrink(0.2),
+    ]
+    if with_dynamo:  # the other exporter refuses thresholds
+        activations.append(nn.Threshold(-0.1, 0.3))
+    module = nn.Sequential(*(part for each in activations for part in (nn.Linear(4, 4), each)))
+    _use_exporter(monkeypatch, with_dynamo)
+    imported = repurpose_hpc.from_torch(module, torch.zeros(2, 4))
+    kinds = ["selu", "celu", "softshrink", "softsign", "log_sigmoid", "hardshrink", "threshold"]
+    assert [op.activation.kind for op in imported.operations[1::2]] == kinds[: len(activations)]
+    x = torch.randn(50, 4)
+    with torch.no_grad():
+        np.testing.assert_allclose(forward(imported, x.numpy()), module(x).numpy(), atol=1e-6)
+
+
 def test_mode_of_the_module_is_left_and_several_inputs(monkeypatch):
     class Two(torch.nn.Module):
         def __init__(self):

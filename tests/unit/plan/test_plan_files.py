@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from repurpose_hpc.model.operations import Window, whole_map
 from repurpose_hpc.plan.files import store as files
 from repurpose_hpc.plan.files.graph import read_graph, write_graph
 from repurpose_hpc.plan.files.mapped import release
-from repurpose_hpc.plan.files.store import PLAN_FILE, read_plan, read_shard, shard_path, write_plan
+from repurpose_hpc.plan.files.store import PLAN_FILE, open_plan, read_shard, shard_path, write_plan
 from repurpose_hpc.plan.plan import PLACEMENTS, Plan, input_owners, mixing_plan, single_worker_plan
 from repurpose_hpc.plan.shard import make_shard
 
@@ -77,7 +78,7 @@ def assert_same(actual, expected):
     if is_dataclass(expected):
         for field in fields(expected):
             assert_same(getattr(actual, field.name), getattr(expected, field.name))
-    elif isinstance(expected, dict):
+    elif isinstance(expected, Mapping):
         assert list(actual) == list(expected)
         for key, value in expected.items():
             assert_same(actual[key], value)
@@ -112,12 +113,12 @@ def large(tmp_path_factory):
 PEAKS = """
 import re, sys
 from pathlib import Path
-from repurpose_hpc.plan.files.store import read_plan, read_shard
+from repurpose_hpc.plan.files.store import open_plan, read_shard
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
-stored, peaks = read_plan(Path(sys.argv[1])), [peak()]
+stored, peaks = open_plan(Path(sys.argv[1])), [peak()]
 shard = read_shard(stored, 0)
 peaks.append(peak())
 kept = {name: shard.blocks.pop(name).own_weights.copy() for name in list(shard.blocks)}
@@ -134,7 +135,7 @@ def test_round_trip(case, dtype):
     network, plan = case
     with tempfile.TemporaryDirectory() as temporary:
         write_plan(Path(temporary) / "plan", network, plan, PROVENANCE, dtype)
-        stored = read_plan(Path(temporary) / "plan")
+        stored = open_plan(Path(temporary) / "plan")
         assert_same(stored.plan, plan)
         assert stored.provenance == PROVENANCE
         for worker in range(plan.workers):
@@ -160,7 +161,7 @@ def test_traffic_is_recorded(directory):
 def test_many_workers_and_a_long_provenance(tmp_path):
     provenance = {"options": "x" * 100_000}  # more than an HDF5 attribute takes
     write_plan(tmp_path / "plan", *make_case(workers=1100), provenance)
-    stored = read_plan(tmp_path / "plan")
+    stored = open_plan(tmp_path / "plan")
     assert stored.provenance == provenance
     assert read_shard(stored, 1099).worker == 1099
 
@@ -168,18 +169,18 @@ def test_many_workers_and_a_long_provenance(tmp_path):
 def test_an_earlier_plan_is_replaced(directory):
     network, plan = make_case(seed=1, workers=2)
     write_plan(directory, network, plan, {})
-    assert_same(read_plan(directory).plan, plan)
+    assert_same(open_plan(directory).plan, plan)
     assert not shard_path(directory, 2).exists()
     assert list(directory.parent.iterdir()) == [directory]
 
 
 def test_missing_plan(tmp_path):
     with pytest.raises(UserError, match=r"plan\.h5: expected a file .* found none; check the directory"):
-        read_plan(tmp_path)
+        open_plan(tmp_path)
 
 
 def test_missing_shard(directory):
-    stored = read_plan(directory)
+    stored = open_plan(directory)
     shard_path(directory, 1).unlink()
     with pytest.raises(UserError, match=r"worker-0001\.h5: expected a file .* found none"):
         read_shard(stored, 1)
@@ -187,18 +188,18 @@ def test_missing_shard(directory):
 
 @pytest.mark.parametrize("name", [PLAN_FILE, "worker-0001.h5"])
 def test_every_damaged_byte_is_noticed(directory, name):
-    stored = read_plan(directory)
+    stored = open_plan(directory)
     content = bytearray((directory / name).read_bytes())
     for position in [*range(100), *range(100, len(content), 37)]:
         content[position] ^= 0x55
         (directory / name).write_bytes(content)
         content[position] ^= 0x55
         with pytest.raises(UserError, match=f"{name}: expected"):
-            read_plan(directory) if name == PLAN_FILE else read_shard(stored, 1)
+            open_plan(directory) if name == PLAN_FILE else read_shard(stored, 1)
 
 
 def test_damage_in_large_arrays_is_noticed(large):
-    stored, path = read_plan(large), shard_path(large, 0)
+    stored, path = open_plan(large), shard_path(large, 0)
     content = bytearray(path.read_bytes())
     for position in (0, 50, 600, len(content) // 2, len(content) - 1):
         content[position] ^= 1
@@ -214,7 +215,7 @@ def test_damage_in_large_arrays_is_noticed(large):
 
 
 def test_large_arrays_are_mapped_as_kernels_want_them(large):
-    weights = read_shard(read_plan(large), 0).blocks["layer1"].own_weights
+    weights = read_shard(open_plan(large), 0).blocks["layer1"].own_weights
     owner = weights
     while isinstance(owner, np.ndarray):
         owner = owner.base
@@ -244,49 +245,49 @@ def test_a_shard_is_never_in_memory_twice(large):
 @pytest.mark.parametrize("left", [0, 7, 600, -1])
 @pytest.mark.parametrize("name", [PLAN_FILE, "worker-0001.h5"])
 def test_truncated(directory, name, left):
-    stored = read_plan(directory)
+    stored = open_plan(directory)
     content = (directory / name).read_bytes()
     (directory / name).write_bytes(content[:left])
     with pytest.raises(UserError, match=f"{name}: expected .* damaged or incomplete"):
-        read_plan(directory) if name == PLAN_FILE else read_shard(stored, 1)
+        open_plan(directory) if name == PLAN_FILE else read_shard(stored, 1)
 
 
 def test_shard_of_another_plan(directory, tmp_path):
     write_plan(tmp_path / "other", *make_case(seed=1), PROVENANCE)
     shutil.copy(shard_path(tmp_path / "other", 1), shard_path(directory, 1))
     with pytest.raises(UserError, match="of the same or another plan; .*copy all files of one plan together"):
-        read_shard(read_plan(directory), 1)
+        read_shard(open_plan(directory), 1)
 
 
 def test_shard_of_another_worker(directory):
     shutil.copy(shard_path(directory, 2), shard_path(directory, 1))
     with pytest.raises(UserError, match="expected the shard of worker 1 .* found that of worker 2"):
-        read_shard(read_plan(directory), 1)
+        read_shard(open_plan(directory), 1)
 
 
 def test_shard_of_the_same_plan_with_other_weights(directory, tmp_path):
     write_plan(tmp_path / "other", *make_case(scale=2.0), PROVENANCE)
     shutil.copy(shard_path(tmp_path / "other", 2), shard_path(directory, 2))
     with pytest.raises(UserError, match="its SHA-256 is not the one recorded"):
-        read_shard(read_plan(directory), 2)
+        read_shard(open_plan(directory), 2)
 
 
 @pytest.mark.parametrize("name", [PLAN_FILE, "worker-0001.h5"])
 @pytest.mark.parametrize("version", [1, 12])
 def test_another_format_version_is_refused_by_name(directory, name, version):
-    stored = read_plan(directory)
+    stored = open_plan(directory)
     content = (directory / name).read_bytes()
     assert content.startswith(b"repurpose-hpc 4 ")
     (directory / name).write_bytes(content.replace(b" 4 ", b" %d " % version, 1))
     with pytest.raises(UserError, match=f"expected format version 4, found {version}; restructure again"):
-        read_plan(directory) if name == PLAN_FILE else read_shard(stored, 1)
+        open_plan(directory) if name == PLAN_FILE else read_shard(stored, 1)
 
 
 def test_another_kind_of_hdf5_file(directory):
     with h5py.File(directory / PLAN_FILE, "w") as file:
         file["x"] = np.ones(3)
     with pytest.raises(UserError, match="found .* bytes of something else; check the path"):
-        read_plan(directory)
+        open_plan(directory)
 
 
 def test_a_file_in_the_way(tmp_path):

@@ -115,11 +115,11 @@ def test_scales_stand_beside_the_neurons_that_travel(case):
 
 
 @given(plans())
-def test_identity_tells_wires_and_scales_apart(case):
+def test_identity_tells_comm_dtypes_and_scales_apart(case):
     network, plan = case
     (mixing,) = network.mixings
     scales = {mixing.source: np.ones(mixing.weights.shape[1], np.float32)}
-    others = [replace(plan, wire="int8"), replace(plan, scales=scales)]
+    others = [replace(plan, comm_dtype="int8"), replace(plan, scales=scales)]
     assert len({each.identity() for each in (plan, *others)}) == 3
 
 

@@ -23,9 +23,10 @@ from repurpose_hpc.plan.assemble import assemble
 from repurpose_hpc.plan.plan import PLACEMENTS
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.restructure.calibration.evaluation import evaluate
-from repurpose_hpc.restructure.driver import BudgetTooSmall, restructure
+from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.job import restructure_to
 from repurpose_hpc.restructure.options import ASSIGNMENTS, METHODS, Options
+from repurpose_hpc.restructure.support.reserve import BudgetTooSmall
 from repurpose_hpc.restructure.team import Team
 
 WORKERS = 3
@@ -96,8 +97,6 @@ def dense(network, plan):
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("method", METHODS)
 def test_budget_and_masks_hold(network, samples_of, method, placement):
-    if method == "independent" and any(mixing.fixed for mixing in network.mixings):
-        pytest.skip("its workers cannot be independent")
     samples = open_samples(samples_of(network))
     result = restructure(network, samples, Options(WORKERS, 0.3, placement, method=method), quiet)
     plan = result.plan
@@ -153,7 +152,7 @@ def test_groups_stay_apart_and_together_with_their_owner(samples_of, method, gro
     np.testing.assert_array_equal(after.links, before.links)
 
 
-@pytest.mark.parametrize("options", [Options(WORKERS, 0.05), Options(WORKERS, method="independent")])
+@pytest.mark.parametrize("options", [Options(WORKERS, 0.05), Options(WORKERS, 0.0)])
 def test_a_budget_that_fixed_mixings_exceed_is_refused(samples_of, options):
     network = normalised_network()
     with pytest.raises(BudgetTooSmall, match="expected 80 at least"):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,16 @@ from repurpose_hpc.io.samples import open_samples
 from repurpose_hpc.model.activations import IDENTITY, RELU
 from repurpose_hpc.model.chain import chain
 from repurpose_hpc.plan.assemble import assemble
+from repurpose_hpc.plan.files.store import open_plan
 from repurpose_hpc.plan.plan import EVERYBODY, PLACEMENTS, capacities
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.restructure.calibration.evaluation import evaluate
 from repurpose_hpc.restructure.checkpoint import Checkpoint
 from repurpose_hpc.restructure.constraints import node_links, uniform_links
 from repurpose_hpc.restructure.driver import restructure
-from repurpose_hpc.restructure.job import restructure_to
+from repurpose_hpc.restructure.job import restructure_network, restructure_to
 from repurpose_hpc.restructure.options import ASSIGNMENTS, METHODS, Options
-from repurpose_hpc.restructure.owners.balance import neuron_shares
+from repurpose_hpc.restructure.owners.shares import neuron_shares
 from repurpose_hpc.restructure.team import Team
 
 WIDTHS = (12, 20, 17, 5)
@@ -79,9 +81,8 @@ def test_budget_owners_and_masks_hold(network, samples, placement, assignment, m
     plan = result.plan
     sent = sum(plan.values_sent(network, mixing) for mixing in network.mixings)
     dense = sum(plan.dense_values(network, mixing) for mixing in network.mixings)
-    assert (sent == 0 if method == "independent" else sent > 0) and sent <= 0.2 * dense
-    fraction = 0.0 if method == "independent" else 0.2
-    shares = neuron_shares(network, np.array(part_weights) / 4, fraction, placement == "replicated")
+    assert 0 < sent <= 0.2 * dense
+    shares = neuron_shares(network, np.array(part_weights) / 4, 0.2, placement == "replicated")
     for mixing in result.network.mixings:
         assert np.isfinite(mixing.weights).all()
         assert not mixing.weights[~plan.allowed(network, mixing)].any()
@@ -91,7 +92,7 @@ def test_budget_owners_and_masks_hold(network, samples, placement, assignment, m
         assert limit[2] == 0
 
 
-@pytest.mark.parametrize("method", sorted({*METHODS} - {"independent"}))
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("part_weights", [(1,), (1, 0, 1), (1,) * 25])
 def test_budget_one_reproduces_the_network(network, samples, method, placement, part_weights):
@@ -205,7 +206,7 @@ def test_threads_do_not_change_a_bit(network, samples, size):
 
 @pytest.mark.parametrize("wire", ["float32", "int8"])
 def test_an_interrupted_run_goes_on_where_it_was(network, samples, tmp_path, wire):
-    options = Options(4, 0.2, "partitioned", wire=wire)
+    options = Options(4, 0.2, "partitioned", comm_dtype=wire)
     whole = tmp_path / "whole"
     restructure_to(whole, network, samples, options, np.float32, quiet)
 
@@ -232,17 +233,48 @@ def test_an_interrupted_run_goes_on_where_it_was(network, samples, tmp_path, wir
 def test_another_run_does_not_go_on_with_it(network, samples, tmp_path):
     checkpoints = [Checkpoint(tmp_path, {"options": number}) for number in (1, 2)]
     restructure(network, samples, Options(4, 0.2), quiet, checkpoint=checkpoints[0])
-    assert checkpoints[0].load("layer1") is not None
-    assert checkpoints[1].load("layer1") is None
+    assert [*checkpoints[0].load(network).finished] == ["layer0", "layer1", "layer2"]
+    assert checkpoints[1].load(network) is None
 
 
-@pytest.mark.parametrize("kept", [0, 100, 1000])
-def test_a_damaged_checkpoint_is_none(tmp_path, kept):
-    checkpoint = Checkpoint(tmp_path, {})
-    checkpoint.save("layer0", {"owner": np.arange(1000)})
-    (path,) = checkpoint.directory.iterdir()
+@pytest.mark.parametrize("wire", ["float32", "int8"])
+def test_a_checkpoint_has_all_decisions(network, samples, tmp_path, wire):
+    options = Options(4, 0.2, "partitioned", density=0.5, wire=wire)
+    result = restructure(network, samples, options, quiet, checkpoint=Checkpoint(tmp_path, {}))
+    decisions = Checkpoint(tmp_path, {}).load(network)
+    finished = network.with_mixings(dict(decisions.finished))
+    assert finished.fingerprint() == result.network.fingerprint()
+    for name, mask in result.plan.mixings.items():
+        np.testing.assert_array_equal(decisions.masks[name].ghosts, mask.ghosts)
+        np.testing.assert_array_equal(decisions.masks[name].sums, mask.sums)
+    for name, owner in result.plan.owners.items():
+        assert decisions.owners[name].tobytes() == owner.tobytes()
+    assert (wire == "float32") == (not decisions.scales)
+    assert 0 <= decisions.budget < 0.2 * 3 * sum(WIDTHS[:-1]) and not decisions.exact
+    assert decisions.weights_left == 0.5 * network.weight_count - result.network.weight_count
+
+
+@pytest.mark.parametrize("kept", [0, 100, 300])
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
+def test_a_damaged_checkpoint_is_none(network, samples, tmp_path, kept, number):
+    options = Options(4, 0.2)
+    before = restructure(network, samples, options, quiet, checkpoint=Checkpoint(tmp_path, {}))
+    path = sorted(Checkpoint(tmp_path, {}).directory.iterdir())[number]
     path.write_bytes(path.read_bytes()[:kept])
-    assert checkpoint.load("layer0") is None
+    assert Checkpoint(tmp_path, {}).load(network) is None
+    after = restructure(network, samples, options, quiet, checkpoint=Checkpoint(tmp_path, {}))
+    assert after.network.fingerprint() == before.network.fingerprint()
+    assert Checkpoint(tmp_path, {}).load(network) is not None
+
+
+def test_decisions_and_plans_cannot_be_written(network, samples, tmp_path):
+    result = restructure(network, samples, Options(2, 0.2), quiet, checkpoint=Checkpoint(tmp_path, {}))
+    decisions = Checkpoint(tmp_path, {}).load(network)
+    for mapping in (result.plan.owners, result.plan.mixings, result.plan.scales, decisions.owners):
+        with pytest.raises(TypeError):
+            mapping["layer0"] = np.zeros(3)
+    copy = pickle.loads(pickle.dumps(result.plan))
+    assert copy.identity() == result.plan.identity() and [*copy.owners] == [*result.plan.owners]
 
 
 @pytest.mark.parametrize("placement", ["partitioned", "replicated"])
@@ -345,22 +377,45 @@ def test_memory_limits_hold(network, samples, assignment):
 
 def test_no_room_for_the_weights(network, samples):
     options = Options(3, 0.5, "partitioned", memory_limits=(1e-4, 1e-4, 1e-4))
-    with pytest.raises(UserError, match="--memory-limits: expected room for 20 rows over 12 inputs"):
+    with pytest.raises(UserError, match="memory_limits: expected room for 20 rows over 12 inputs"):
         restructure(network, samples, options, quiet)
 
 
-def test_independent_sends_nothing(network, samples):
-    result = restructure(network, samples, Options(4, 0.3, "partitioned", method="independent"), quiet)
-    assert not any(result.plan.values_sent(network, mixing) for mixing in network.mixings)
+def test_the_former_method_of_independent_workers_is_a_budget():
+    with pytest.raises(UserError, match="got 'independent'; take comm_budget=0"):
+        Options(4, 0.3, method="independent")
+
+
+def test_a_notebook_restructures_and_saves(network, samples, tmp_path):
+    """The same shards as by ``restructure_to``, with options or with their fields, quietly."""
+    report = restructure_to(tmp_path / "a", network, samples, Options(3, 0.1), np.float32, quiet)
+    cuts = (
+        restructure_network(network, samples, workers=3, comm_budget=0.1),
+        restructure_network(network, samples, Options(3), comm_budget=0.1, resume=tmp_path / "kept"),
+    )
+    for cut, name in zip(cuts, "bc", strict=True):
+        cut.save(tmp_path / name)
+        for path in sorted((tmp_path / "a").iterdir()):
+            assert path.read_bytes() == (tmp_path / name / path.name).read_bytes()
+        assert {**cut.report, "seconds": 0, "shards": 0} == {**report, "seconds": 0, "shards": 0}
+        assert cut.traffic_matrix().sum() == report["values_sent"] == cut.report["values_sent"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
+    cuts[0].save(str(tmp_path / "d"), np.float64)
+    assert open_plan(tmp_path / "d").provenance["dtype"] == "float64"
+
+
+def test_a_notebook_asks_for_a_promise(network, samples):
+    cut = restructure_network(network, samples, workers=3, max_output_error=0.5)
+    assert cut.report["output_error_held_out"] <= 0.5 and cut.report["trials"] >= 1
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"density": 0.0}, "--density"),
-        ({"imbalance": -1.0}, "--imbalance"),
-        ({"memory_limits": (1.0,)}, "--memory-limits"),
-        ({"link_costs": ((0.0, 1.0),)}, "--link-cost: expected 2 rows"),
+        ({"density": 0.0}, "density: expected"),
+        ({"imbalance": -1.0}, "imbalance: expected"),
+        ({"memory_limits": (1.0,)}, "memory_limits: expected"),
+        ({"link_costs": ((0.0, 1.0),)}, "link_costs: expected 2 rows"),
         ({"link_costs": ((0.0, -1.0), (1.0, 0.0))}, "found -1.0 from worker 0 to 1"),
     ],
 )
@@ -381,5 +436,5 @@ def test_link_costs_from_the_command_line(tmp_path):
     (tmp_path / "empty.npy").touch()
     files = [str(tmp_path / name) for name in ("missing.txt", "deep.npy", "words.npy", "empty.npy")]
     for wrong in ("nodes:0", "nodes:x", *files):
-        with pytest.raises(UserError, match="--link-cost: expected"):
+        with pytest.raises(UserError, match="link_costs: expected"):
             link_costs(wrong, 3)

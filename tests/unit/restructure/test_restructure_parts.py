@@ -1,7 +1,6 @@
 """The steps of restructuring, each against its definition."""
 
 import dataclasses
-from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -12,17 +11,21 @@ from helpers.small_graphs import square_window
 from repurpose_hpc.model.activations import RELU
 from repurpose_hpc.model.chain import chain
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.restructure import adjustment
 from repurpose_hpc.restructure.adjustment import TRUST, adjust, prune
 from repurpose_hpc.restructure.calibration.moments import MomentSums, data_free_moments
 from repurpose_hpc.restructure.constraints import node_links, uniform_links
 from repurpose_hpc.restructure.owners.alternation import alternate
+from repurpose_hpc.restructure.owners.around import surroundings
 from repurpose_hpc.restructure.owners.assignment import residual_costs
 from repurpose_hpc.restructure.owners.costs import assign_rows, assignment_costs, benefits, draft, own_error
-from repurpose_hpc.restructure.owners.sweep import Sweep, surroundings
+from repurpose_hpc.restructure.owners.sweep import Sweep
 from repurpose_hpc.restructure.support.density import sparsify, spread_weights
 from repurpose_hpc.restructure.support.elimination import columns, eliminate, select_candidates
-from repurpose_hpc.restructure.support.forms import Problem, mask_of, mixed_tradeoff, row_sums, tradeoffs
+from repurpose_hpc.restructure.support.forms import tradeoffs
+from repurpose_hpc.restructure.support.forms.masks import mask_of
+from repurpose_hpc.restructure.support.forms.mixed import mixed_tradeoff
+from repurpose_hpc.restructure.support.forms.sums import row_sums
+from repurpose_hpc.restructure.support.problem import Problem
 from repurpose_hpc.restructure.support.tradeoff import Tradeoff, Unit, cheapest, price_for, ranked
 from repurpose_hpc.restructure.team import ALONE
 
@@ -216,8 +219,7 @@ def test_rows_make_up_for_noise_too(seed):
     )
     assert objective(together) <= objective(alone) * (1 + 1e-9)
     # After many more passes it is below what is reached without knowing of the noise.
-    with patch.object(adjustment, "SWEEPS", 300):
-        settled = adjust(mixing, moments, mask, root, ALONE, noise)
+    settled = adjust(mixing, moments, mask, root, ALONE, noise, passes=300)
     assert objective(settled) <= objective(together) * (1 + 1e-9)
     assert objective(settled) <= objective(unaware) * (1 + 1e-6)
 
@@ -385,13 +387,13 @@ def test_sweeps_never_raise_the_error_of_all_mixings(seed):
 
     def problem_of(mixing, owners):
         problem = problems[network.mixings.index(mixing)]
-        source, target = (network.gather(owners, end) for end in (mixing.source, mixing.target))
+        source, target = (network.gather(dict(owners), end) for end in (mixing.source, mixing.target))
         return dataclasses.replace(problem, source_owner=source), target
 
     total = lambda owners: sum(own_error(*problem_of(m, owners)) for m in network.mixings)  # noqa: E731
     around = list(surroundings(network, lambda mixing: True).values())
     capacities = {each.name: np.array([4, 4]) for each in around}
-    swept = Sweep(around, network.mixings, problem_of, owners, capacities).run()
+    swept = Sweep(around, network.mixings, problem_of, owners, capacities).run(3)
     assert total(swept) <= total(owners) * (1 + 1e-12)
     assert all(np.bincount(owner, minlength=2).tolist() == [4, 4] for owner in swept.values())
     assert (swept["input"] == owners["input"]).all()

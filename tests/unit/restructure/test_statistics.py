@@ -13,12 +13,11 @@ from repurpose_hpc.model.forward import compute, trace
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import whole_map
 from repurpose_hpc.plan.plan import Plan
-from repurpose_hpc.restructure.calibration import moments as statistics
-from repurpose_hpc.restructure.calibration import propagation
+from repurpose_hpc.restructure.calibration import moments, propagation
 from repurpose_hpc.restructure.calibration.evaluation import compare, evaluate
 from repurpose_hpc.restructure.calibration.moments import RIDGE, Stream
 from repurpose_hpc.restructure.calibration.propagation import Current, Propagation
-from repurpose_hpc.restructure.calibration.survey import UNREPAIRED, survey
+from repurpose_hpc.restructure.calibration.statistics import UNREPAIRED, measure_statistics
 from repurpose_hpc.restructure.team import ALONE, Team
 
 # Ghosts travel as they are, whoever has them.
@@ -70,22 +69,22 @@ def test_moments_are_those_of_all_patches(samples_of, number):
     network = residual_network()
     restructured, mixing = without_some_weights(network), network.mixings[number]
     samples = samples_of(network, 30)
-    moments = moments_of(network, restructured, mixing, samples, ALONE)
+    found = moments_of(network, restructured, mixing, samples, ALONE)
     x = patches_by_hand(restructured, mixing, read(samples)).reshape(mixing.weights.shape[1], -1)
     y = trace(network, read(samples).T)[mixing.target].reshape(len(mixing.bias), -1)
     joint = np.cov(np.concatenate([x, y]), bias=True)
     n, W = len(x), mixing.weights
     alpha = RIDGE * np.trace(joint[:n, :n]) / n
-    np.testing.assert_allclose(moments.H, joint[:n, :n] + alpha * np.eye(n), atol=1e-12)
-    np.testing.assert_allclose(moments.R, joint[n:, :n] + alpha * W, atol=1e-12)
-    np.testing.assert_allclose(moments.variance, np.diag(joint)[n:] + alpha * (W**2).sum(axis=1))
-    np.testing.assert_allclose(moments.mean_x, x.mean(axis=1), atol=1e-12)
-    np.testing.assert_allclose(moments.mean_y, y.mean(axis=1), atol=1e-12)
+    np.testing.assert_allclose(found.H, joint[:n, :n] + alpha * np.eye(n), atol=1e-12)
+    np.testing.assert_allclose(found.R, joint[n:, :n] + alpha * W, atol=1e-12)
+    np.testing.assert_allclose(found.variance, np.diag(joint)[n:] + alpha * (W**2).sum(axis=1))
+    np.testing.assert_allclose(found.mean_x, x.mean(axis=1), atol=1e-12)
+    np.testing.assert_allclose(found.mean_y, y.mean(axis=1), atol=1e-12)
 
 
 @pytest.mark.parametrize("waiting", [0, 1 << 15, 1 << 30])
 def test_batches_that_wait_say_the_same_as_those_that_start_anew(samples_of, monkeypatch, waiting):
-    monkeypatch.setattr(statistics, "BATCH_VALUES", 1 << 14)
+    monkeypatch.setattr(moments, "BATCH_VALUES", 1 << 14)
     monkeypatch.setattr(propagation, "WAITING_BYTES", waiting)
     network = residual_network()
     restructured, samples = without_some_weights(network), samples_of(network, 40)
@@ -111,18 +110,18 @@ def test_what_is_added_to_a_shortcut_makes_up_for_it(samples_of):
     network = builder.build((draw.mixing("last", total, 2),), ("identity",))
     restructured, samples = without_some_weights(network), samples_of(network, 40)
     second = network.mixings[1]
-    moments = moments_of(network, restructured, second, samples, ALONE)
+    found = moments_of(network, restructured, second, samples, ALONE)
     x, x_hat = (trace(net, read(samples).T) for net in (network, restructured))
     y = x[second.target] + x[second.source] - x_hat[second.source]
-    np.testing.assert_allclose(moments.mean_y, y.mean(axis=1))
+    np.testing.assert_allclose(found.mean_y, y.mean(axis=1))
     alpha = RIDGE * np.trace(np.cov(x_hat[second.source], bias=True)) / 4
     joint = np.cov(np.concatenate([x_hat[second.source], y]), bias=True)
-    np.testing.assert_allclose(moments.R, joint[4:, :4] + alpha * second.weights)
+    np.testing.assert_allclose(found.R, joint[4:, :4] + alpha * second.weights)
 
 
 def test_columns_are_patches_at_random_positions_of_each_sample(samples_of, monkeypatch):
-    monkeypatch.setattr(statistics, "FEWEST_COLUMNS", 200)
-    monkeypatch.setattr(statistics, "COLUMNS_PER_WEIGHT", 1)
+    monkeypatch.setattr(moments, "FEWEST_COLUMNS", 200)
+    monkeypatch.setattr(moments, "COLUMNS_PER_WEIGHT", 1)
     network = residual_network()
     mixing, samples = network.mixings[0], samples_of(network, 40)
     stream = Stream(network, network.mixings, samples)
@@ -141,8 +140,8 @@ def test_columns_are_patches_at_random_positions_of_each_sample(samples_of, monk
 
 
 def test_the_neediest_mixing_decides_how_many_samples_are_propagated(samples_of, monkeypatch):
-    monkeypatch.setattr(statistics, "FEWEST_SAMPLES", 20)
-    monkeypatch.setattr(statistics, "COLUMNS_PER_WEIGHT", 5)
+    monkeypatch.setattr(moments, "FEWEST_SAMPLES", 20)
+    monkeypatch.setattr(moments, "COLUMNS_PER_WEIGHT", 5)
     network = residual_network()  # 18 columns and 30 positions at first, 12 columns and 1 position at last
     samples = samples_of(network, 90)
     for mixings, wanted in ((network.mixings[:1], 20), (network.mixings, 60), (None, 90)):
@@ -158,7 +157,7 @@ def test_small_batches_and_several_threads_change_nothing_but_rounding(samples_o
     network = residual_network()
     samples = samples_of(network, 40)
     whole = moments_of(network, network, network.mixings[1], samples, ALONE)
-    monkeypatch.setattr(statistics, "BATCH_VALUES", 1 << 14)
+    monkeypatch.setattr(moments, "BATCH_VALUES", 1 << 14)
     assert Stream(network, network.mixings, samples).rows < 20
     alone, together = (
         moments_of(network, network, network.mixings[1], samples, team) for team in (ALONE, Team(threads=3))
@@ -193,7 +192,7 @@ def test_metric_is_the_sum_of_squared_jacobians_over_positions(samples_of):
     spaces = tuple(replace(s, neurons=1) if s.name == "last" else s for s in network.spaces)
     network = replace(network.with_mixings({"last": cut}), spaces=spaces)
     samples = samples_of(network, 6)
-    metrics = survey(network, samples, 0, ALONE).metrics
+    metrics = measure_statistics(network, samples, 0, ALONE).metrics
     tensors = trace(network, read(samples).T)
     for mixing, repairing in zip(network.mixings, (2, 1, 0, 0), strict=True):
         J = jacobians(network, tensors, mixing)
@@ -207,7 +206,7 @@ def test_fixed_mixings_are_not_surveyed_and_repair_nothing(samples_of):
     network = residual_network()
     fixed = network.with_mixings({m.name: replace(m, fixed=m.name == "c2") for m in network.mixings})
     samples = samples_of(network, 5)
-    all_of, some = (survey(net, samples, 0, ALONE) for net in (network, fixed))
+    all_of, some = (measure_statistics(net, samples, 0, ALONE) for net in (network, fixed))
     assert set(all_of.metrics) - set(some.metrics) == {"c2"} == set(all_of.moments) - set(some.moments)
     np.testing.assert_allclose(some.metrics["c0"], all_of.metrics["c0"] / UNREPAIRED)
     assert np.array_equal(some.metrics["last"], all_of.metrics["last"])
@@ -219,7 +218,7 @@ def test_several_outputs_are_surveyed_and_compared(samples_of):
     classes = draw.mixing("dense", maps, 2, whole_map((4, 4)))
     network = draw.builder.build((maps, classes), ("identity", "softmax"))
     samples = samples_of(network, 8)
-    measured = survey(network, samples, 0, ALONE)
+    measured = measure_statistics(network, samples, 0, ALONE)
     # An error of the first mixing is seen by the first output itself.
     assert np.trace(measured.metrics["conv"]) > 1 > np.trace(measured.metrics["dense"])
     findings = evaluate(network, without_some_weights(network), samples)

@@ -9,6 +9,9 @@ from repurpose_hpc.io.samples import open_samples
 from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.options import Options
 
+NETWORK = random_network(3, widths=(20, 30, 30, 8))
+OPTIONS = Options(4, 0.1, "partitioned")
+
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory):
@@ -19,9 +22,6 @@ def samples(tmp_path_factory):
 
 @pytest.mark.parametrize("variant", ablation.VARIANTS)
 def test_variants_restructure(samples, variant):
-    network = random_network(3, widths=(20, 30, 30, 8))
-    options = Options(4, 0.1, "partitioned")
-    with ablation.VARIANTS[variant]():
-        result = restructure(network, samples, options, lambda line: None)
-    sent = sum(result.plan.values_sent(network, mixing) for mixing in network.mixings)
-    assert 0 < sent <= 0.1 * sum(result.plan.dense_values(network, mixing) for mixing in network.mixings)
+    result = restructure(NETWORK, samples, OPTIONS, method=ablation.VARIANTS[variant])
+    sent = sum(result.plan.values_sent(NETWORK, mixing) for mixing in NETWORK.mixings)
+    assert 0 < sent <= 0.1 * sum(result.plan.dense_values(NETWORK, mixing) for mixing in NETWORK.mixings)

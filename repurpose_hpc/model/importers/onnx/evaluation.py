@@ -6,6 +6,7 @@ on the input are ``Signal``s, from which the operations of the network are made.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,12 @@ import numpy as np
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.importers.onnx.file import Graph, read_graph
 from repurpose_hpc.model.importers.onnx.node import Node
+from repurpose_hpc.model.importers.onnx.nodes_elementwise import COMPARISONS
 from repurpose_hpc.model.importers.onnx.operators import OPERATORS, SUPPORTED, apply
 from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported, Value
 from repurpose_hpc.model.importers.onnx.tensors import Tensors
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.spec import IllegalNetwork
 
 if TYPE_CHECKING:
     import onnx
@@ -83,7 +86,7 @@ class _Run:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.problems: list[str] = []
-        self._tensors = Tensors()
+        self._tensors = Tensors(_compared_numbers(graph))
         self._values: dict[str, Value | None] = dict(graph.constants)  # None: behind a problem
         for name, shape in graph.inputs.items():
             self._values[name] = self._tensors.input(name, shape, alone=len(graph.inputs) == 1)
@@ -113,8 +116,9 @@ class _Run:
         Raises:
             UserError: an output is not supported.
         """
-        path, outputs = self.graph.path, [self._values[name] for name in self.graph.outputs]
-        if not all(isinstance(output, Signal) for output in outputs):
+        path, values = self.graph.path, [self._values[name] for name in self.graph.outputs]
+        outputs = [value for value in values if isinstance(value, Signal)]
+        if len(outputs) < len(values):
             raise UserError(
                 f"{path}: expected outputs that depend on the input, found a constant; export it again"
             )
@@ -122,6 +126,8 @@ class _Run:
             network = self._tensors.build(outputs)
         except Unsupported as error:
             raise UserError(f"{path}: an output: {error}; change the model before exporting it") from None
+        except IllegalNetwork as error:
+            raise UserError(f"{path}: {error}; change the model before exporting it") from None
         if all(mixing.fixed for mixing in network.mixings):
             raise UserError(
                 f"{path}: expected one or more Conv, Gemm or MatMul, found none; the model is empty"
@@ -151,6 +157,19 @@ class _Run:
             attributes={attribute.name: get_attribute_value(attribute) for attribute in proto.attribute},
             tensors=self._tensors,
         )
+
+
+def _compared_numbers(graph: Graph) -> Iterator[float]:
+    """Constants of one number that comparisons of the graph read, as far as ``GRID`` reaches."""
+    from onnx.numpy_helper import to_array
+
+    constants = dict(graph.constants)
+    for proto in graph.nodes:
+        if proto.op_type == "Constant" and proto.attribute[0].name == "value":
+            constants[proto.output[0]] = to_array(proto.attribute[0].t)
+        if proto.op_type in COMPARISONS:
+            numbers = (constants[name] for name in proto.input if name in constants)
+            yield from (float(number.item()) for number in numbers if number.size == 1)
 
 
 def _operator(proto: onnx.NodeProto) -> str:

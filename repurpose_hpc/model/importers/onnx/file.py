@@ -24,7 +24,7 @@ _ANY_BATCH = 7919
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """What an ONNX file holds.
+    """The content of an ONNX file.
 
     Attributes:
         path: of the file.

@@ -81,6 +81,13 @@ class Node:
         value = self.attributes.get(attribute)
         return list(value) if value is not None else None
 
+    def required_integers(self, position: int, attribute: str) -> list[int]:
+        """``integers`` that may not be left out."""
+        integers = self.integers(position, attribute)
+        if integers is None:
+            raise Unsupported(f"attribute {attribute} is left out")
+        return integers
+
     def text(self, attribute: str, default: str) -> str:
         """An attribute that is a string."""
         return self.attributes.get(attribute, default.encode()).decode()

@@ -8,7 +8,7 @@ from functools import reduce
 
 import numpy as np
 
-from repurpose_hpc.model.activations import Activation
+from repurpose_hpc.model.activations import DECLARED, Activation, Kind
 from repurpose_hpc.model.importers.arrays import as_weights, is_half
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.signal import (
@@ -20,6 +20,10 @@ from repurpose_hpc.model.importers.onnx.signal import (
     Value,
 )
 from repurpose_hpc.model.importers.onnx.tensors import COMBINATION_OF
+from repurpose_hpc.model.operations import COMBINATIONS
+
+# Operators on values and a number that give truth values.
+COMPARISONS = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 
 
 def _with_expression(node: Node, signal: Signal, expression: Expression) -> Signal:
@@ -28,49 +32,42 @@ def _with_expression(node: Node, signal: Signal, expression: Expression) -> Sign
 
 def activation(node: Node) -> Signal:
     """An operator that is an activation by itself."""
-    signal, kind = node.signal(), _ACTIVATIONS[node.operator](node)
-    return _with_expression(node, signal, signal.expression.then(kind, node.name))
+    signal = node.signal()
+    return _with_expression(node, signal, signal.expression.then(_activation(node), node.name))
 
 
-def _clip(node: Node) -> Activation:
-    bounds = [
+def _activation(node: Node) -> Activation:
+    """The activation that an operator with these attributes is."""
+    for kind in _ACTIVATIONS[node.operator]:
+        parameters = kind.onnx[node.operator](**node.attributes)
+        if parameters is not None:
+            return Activation(kind.name, *parameters)
+    found = ", ".join(
+        f"{name} {value.decode() if isinstance(value, bytes) else value}"
+        for name, value in node.attributes.items()
+    )
+    names = " nor ".join(kind.name for kind in _ACTIVATIONS[node.operator])
+    raise Unsupported(f"with the attributes {found} it is not {names}")
+
+
+# By operator, the activations that it may be.
+_ACTIVATIONS: dict[str, list[Kind]] = {}
+for _kind in DECLARED.values():
+    for _operator in _kind.onnx:
+        _ACTIVATIONS.setdefault(_operator, []).append(_kind)
+# By operator and the kind that it follows, another kind.
+_BEHIND = {kind.behind: kind.name for kind in DECLARED.values() if kind.behind is not None}
+
+
+def clip(node: Node) -> Signal:
+    """Bounds that are attributes in older opsets and inputs in newer ones."""
+    signal = node.signal()
+    low, high = (
         node.number(position, node.attributes.get(name, default))
         for position, name, default in ((1, "min", -np.inf), (2, "max", np.inf))
-    ]
-    return Activation("clip", *bounds)
-
-
-def _gelu(node: Node) -> Activation:
-    approximate = node.text("approximate", "none")
-    if approximate not in ("none", "tanh"):
-        raise Unsupported(f"attribute approximate is {approximate!r}, expected 'none' or 'tanh'")
-    return Activation("gelu_tanh" if approximate == "tanh" else "gelu")
-
-
-def _swish(node: Node) -> Activation:
-    node.require("alpha", 1.0)
-    return Activation("silu")
-
-
-def _named(kind: str, *parameters: tuple[str, float]) -> Callable[[Node], Activation]:
-    """An activation whose parameters are the attributes named, with their defaults."""
-    return lambda node: Activation(
-        kind, *(node.attributes.get(name, default) for name, default in parameters)
     )
-
-
-_ACTIVATIONS: dict[str, Callable[[Node], Activation]] = {
-    **{name: _named(name.lower()) for name in ("Relu", "Sigmoid", "Tanh", "Exp", "Abs", "Softplus")},
-    "LeakyRelu": _named("leaky_relu", ("alpha", 0.01)),
-    "Elu": _named("elu", ("alpha", 1.0)),
-    "HardSigmoid": _named("hard_sigmoid", ("alpha", 0.2), ("beta", 0.5)),
-    "HardSwish": _named("hard_swish"),
-    "Sqrt": lambda node: Activation("power", 0.5),
-    "Reciprocal": lambda node: Activation("power", -1.0),
-    "Clip": _clip,
-    "Gelu": _gelu,
-    "Swish": _swish,
-}
+    expression = signal.expression.then(Activation("clip", low, high), node.name)
+    return _with_expression(node, signal, expression)
 
 
 def unary(node: Node) -> Signal:
@@ -79,6 +76,10 @@ def unary(node: Node) -> Signal:
     expression = signal.expression
     if node.operator == "Neg":
         return _with_expression(node, signal, _scaled(expression, -1.0, node.name))
+    function = expression.function
+    if isinstance(function, Activation) and (node.operator, function.kind) in _BEHIND:
+        kind = _BEHIND[node.operator, function.kind]
+        return _with_expression(node, signal, expression.operand.then(Activation(kind), node.name))
     with np.errstate(all="ignore"):
         curve = _CURVE_OF[node.operator](expression.curve)
     return _with_expression(node, signal, expression.apply(node.operator, curve, (), node.name))
@@ -95,7 +96,7 @@ def mish(node: Node) -> Signal:
 
 
 def choice(node: Node) -> Signal:
-    """Comparisons with a number, and Where: parts of activations that are written out."""
+    """Comparisons with a number, And, Or, Where: parts of activations that are written out."""
     signals = [value for value in node.inputs if isinstance(value, Signal)]
     first = signals[0].expression
     if any(each.expression.tensor != first.tensor or not each.lies_like(signals[0]) for each in signals):
@@ -118,26 +119,36 @@ def _erf(y: np.ndarray) -> np.ndarray:
 
 
 _CURVE_OF: dict[str, Callable[..., np.ndarray]] = {
-    **{"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide},
-    **{"Max": np.maximum, "Min": np.minimum, "Sum": np.add, "Erf": _erf, "Log": np.log},
+    **{operator: COMBINATIONS[kind].value for operator, kind in COMBINATION_OF.items()},
+    **{"Erf": _erf, "Log": np.log},
+    **{"Sign": np.sign, "Not": np.logical_not, "And": np.logical_and, "Or": np.logical_or},
     **{"Greater": np.greater, "GreaterOrEqual": np.greater_equal, "Less": np.less},
     **{"LessOrEqual": np.less_equal, "Where": np.where},
 }
 
 
-def several(node: Node) -> Signal:
+def several(node: Node) -> Value:
     """Add, Mul, Max and their like, of two values or more."""
-    values = [node.signal(i) if isinstance(v, Signal) else v for i, v in enumerate(node.inputs)]
+    values = (
+        node.signal(place) if isinstance(value, Signal) else node.constant(place)
+        for place, value in enumerate(node.inputs)
+    )
     return reduce(lambda left, right: _binary(node, left, right), values)
 
 
 def _binary(node: Node, left: Value, right: Value) -> Value:
     if isinstance(left, Signal) and isinstance(right, Signal):
         return _of_two_signals(node, left, right)
-    swapped = not isinstance(left, Signal)
-    signal, constant = (right, left) if swapped else (left, right)
-    if not isinstance(signal, Signal):
-        return _CURVE_OF[node.operator](left, right)  # two constants among the inputs of a Sum
+    if isinstance(left, Signal):
+        assert isinstance(right, np.ndarray)
+        return _of_signal_and_constant(node, left, right, False)
+    if isinstance(right, Signal):
+        return _of_signal_and_constant(node, right, left, True)
+    return _CURVE_OF[node.operator](left, right)  # two constants among the inputs of a Sum
+
+
+def _of_signal_and_constant(node: Node, signal: Signal, constant: np.ndarray, swapped: bool) -> Signal:
+    """An operator on a signal and a constant; ``swapped``: the constant comes first."""
     if constant.ndim > len(signal.shape):
         raise Unsupported(f"a constant of shape {constant.shape} would change the shape {signal.shape[1:]}")
     if constant.size == 1:
@@ -223,7 +234,7 @@ def affine(node: Node, signal: Signal, scale: np.ndarray, shift: np.ndarray) -> 
             f"a constant of shape {shapes} does not fit features of shape {signal.shape[1:]}"
         ) from None
     target = tensors.builder.affine(tensors.name(node.name), signal.expression.tensor, scale, shift)
-    return _with_expression(node, signal, Expression(target, signal.expression.size))
+    return _with_expression(node, signal, tensors.expression(target, signal.expression.size))
 
 
 def batch_normalisation(node: Node) -> Signal:
@@ -247,15 +258,14 @@ def prelu(node: Node) -> Signal:
     tensors = node.tensors
     signal = tensors.compact(signal)
     source, builder = signal.expression.tensor, tensors.builder
-    above, below = (
+    above, negative = (
         builder.elementwise(tensors.name(f"{node.name}.{word}"), source, Activation("clip", *bounds))
         for word, bounds in (("above", (0.0, np.inf)), ("below", (-np.inf, 0.0)))
     )
-    below = affine(
-        node, _with_expression(node, signal, Expression(below, signal.expression.size)), slope, slope * 0
-    )
+    negative_part = tensors.expression(negative, signal.expression.size)
+    below = affine(node, _with_expression(node, signal, negative_part), slope, slope * 0)
     target = builder.combine(tensors.name(f"{node.name}.sum"), above, below.expression.tensor, "add")
-    return _with_expression(node, signal, Expression(target, signal.expression.size))
+    return _with_expression(node, signal, tensors.expression(target, signal.expression.size))
 
 
 def _of_two_signals(node: Node, left: Signal, right: Signal) -> Signal:
@@ -273,11 +283,12 @@ def combine(node: Node, left: Signal, right: Signal, kind: str) -> Signal:
     """Two values of the graph, broadcast to one shape."""
     tensors, builder = node.tensors, node.tensors.builder
     left, right = tensors.settled(left), tensors.settled(right)
-    name, sources = tensors.name(node.name), (left.expression.tensor, right.expression.tensor)
-    same_neurons = builder.neurons(sources[0]) == builder.neurons(sources[1])
+    name = tensors.name(node.name)
+    a, b = left.expression.tensor, right.expression.tensor
+    same_neurons = builder.neurons(a) == builder.neurons(b)
     if left.lies_like(right) and same_neurons and left.is_permuted():
-        target = builder.combine(name, *sources, kind)
-        return _with_expression(node, left, Expression(target, left.expression.size))
+        target = builder.combine(name, a, b, kind)
+        return _with_expression(node, left, tensors.expression(target, left.expression.size))
     if len(left.shape) != len(right.shape):
         raise Unsupported(f"it joins shapes {left.shape[1:]} and {right.shape[1:]}, expected as many axes")
     try:
@@ -285,7 +296,8 @@ def combine(node: Node, left: Signal, right: Signal, kind: str) -> Signal:
     except ValueError:
         raise Unsupported(f"it joins shapes {left.shape[1:]} and {right.shape[1:]}") from None
     axis = tensors.axis_of_neurons(left if left.shape == shape else right)
-    target = builder.combine(name, *(_broadcast(node, each, shape, axis) for each in (left, right)), kind)
+    a, b = (_broadcast(node, signal, shape, axis) for signal in (left, right))
+    target = builder.combine(name, a, b, kind)
     return tensors.signal(target, shape, str(node), axis)
 
 
@@ -305,9 +317,10 @@ def _broadcast(node: Node, signal: Signal, shape: tuple[int, ...], axis: int) ->
 
 OPERATORS: dict[str, Callable[[Node], Value]] = {
     **dict.fromkeys(_ACTIVATIONS, activation),
-    **dict.fromkeys(("Neg", "Erf", "Log"), unary),
+    "Clip": clip,
+    **dict.fromkeys(("Neg", "Erf", "Log", "Sign", "Not"), unary),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum"), several),
-    **dict.fromkeys(("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Where"), choice),
+    **dict.fromkeys((*COMPARISONS, "And", "Or", "Where"), choice),
     "Mish": mish,
     "BatchNormalization": batch_normalisation,
     "PRelu": prelu,

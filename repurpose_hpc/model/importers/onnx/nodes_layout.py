@@ -50,7 +50,7 @@ def _reshaped(node: Node, sizes: tuple[int, ...]) -> tuple[int, ...]:
             return virtual.reshape(_reshape_target(node, sizes)).shape
         axes = node.integers(1, "axes")
         if node.operator == "Unsqueeze":
-            return np.expand_dims(virtual, tuple(axes)).shape
+            return np.expand_dims(virtual, tuple(axes or ())).shape
         return np.squeeze(virtual, None if axes is None else tuple(axes)).shape
     except (ValueError, IndexError) as error:
         raise Unsupported(f"it does not fit features of shape {sizes[1:]}: {error}") from None
@@ -102,7 +102,7 @@ def split(node: Node) -> tuple[Signal, ...]:
 def slices(node: Node) -> Signal:
     """Slice."""
     signal = node.signal()
-    starts, ends = node.integers(1, "starts"), node.integers(2, "ends")
+    starts, ends = node.required_integers(1, "starts"), node.required_integers(2, "ends")
     axes, steps = node.integers(3, "axes"), node.integers(4, "steps")
     chosen = [slice(None)] * (len(signal.shape) - 1)
     for place, axis in enumerate(axes or range(len(starts))):
@@ -152,16 +152,19 @@ def pad(node: Node) -> Signal:
     """Further positions around maps."""
     signal = node.signal()
     rank, mode = len(signal.shape), node.text("mode", "constant")
-    pads = node.integers(1, "pads")
+    pads = node.required_integers(1, "pads")
     axes = [axis % rank for axis in node.integers(3, "axes") or range(rank)]
     widths = [(0, 0)] * rank
     for place, axis in enumerate(axes):
         widths[axis] = (pads[place], pads[place + len(axes)])
     if min(map(min, widths)) < 0:
         raise Unsupported(f"its pads are {pads}, expected none below 0")
-    if mode in ("edge", "reflect"):
+    if mode == "edge":
         _refuse_samples(widths)
-        return _placed(node, signal, np.pad(signal.places, widths[1:], mode))
+        return _placed(node, signal, np.pad(signal.places, widths[1:], "edge"))
+    if mode == "reflect":
+        _refuse_samples(widths)
+        return _placed(node, signal, np.pad(signal.places, widths[1:], "reflect"))
     if mode != "constant":
         raise Unsupported(f"attribute mode is {mode!r}, expected 'constant', 'edge' or 'reflect'")
     _refuse_samples(widths[:2] if any(widths[1]) else widths)
@@ -206,12 +209,13 @@ def resize(node: Node) -> Signal:
 def _resize_factors(node: Node, signal: Signal) -> dict[int, tuple[int, float]]:
     """axis -> its new size, and how many times the old one that is."""
     old = node.operator == "Upsample" or node.opset < 11
-    scales = None if old else node.input(2)
     if old:
         scales = node.constant(1) if node.input(1) is not None else np.array(node.attributes["scales"])
+    else:
+        scales = node.constant(2) if node.input(2) is not None else np.empty(0)
     axes = [axis % len(signal.shape) for axis in node.attributes.get("axes", range(len(signal.shape)))]
-    if scales is not None and np.size(scales):
-        factors = [float(scale) for scale in np.asarray(scales).ravel()]
+    if scales.size:
+        factors = [float(scale) for scale in scales.ravel()]
         return {
             axis: (int(np.floor(np.float32(signal.shape[axis]) * np.float32(scale))), scale)
             for axis, scale in zip(axes, factors, strict=True)
@@ -222,16 +226,16 @@ def _resize_factors(node: Node, signal: Signal) -> dict[int, tuple[int, float]]:
 
 def _nearest(node: Node, size: int, out: int, scale: float) -> np.ndarray:
     """The old position nearest to every new one along an axis, in the precision of other runtimes."""
-    at, scale = np.arange(out, dtype=np.float32), np.float32(scale)
+    at, ratio = np.arange(out, dtype=np.float32), np.float32(scale)
     if node.operator == "Upsample" or node.opset < 11:
-        return np.minimum(np.floor(at / scale).astype(np.int64), size - 1)
+        return np.minimum(np.floor(at / ratio).astype(np.int64), size - 1)
     coordinates = node.text("coordinate_transformation_mode", "half_pixel")
     if coordinates == "asymmetric":
-        x = at / scale
+        x = at / ratio
     elif coordinates == "align_corners":
         x = at * (size - 1) / max(out - 1, 1)
     elif coordinates == "half_pixel" or (coordinates == "pytorch_half_pixel" and out > 1):
-        x = (at + 0.5) / scale - 0.5
+        x = (at + 0.5) / ratio - 0.5
     elif coordinates == "pytorch_half_pixel":
         x = at * 0.0
     else:

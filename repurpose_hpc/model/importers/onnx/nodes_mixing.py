@@ -114,7 +114,7 @@ def conv_transpose(node: Node) -> Signal:
 def _transposed_pads(
     node: Node, full: tuple[int, ...], strides: tuple[int, ...], out: tuple[int, ...]
 ) -> tuple[int, ...]:
-    """What is cut off at the front of every axis of a result of size ``full``."""
+    """Lengths cut off at the front of every axis of a result of size ``full``."""
     auto_pad = node.text("auto_pad", "NOTSET")
     if auto_pad == "VALID":
         return (0,) * len(full)

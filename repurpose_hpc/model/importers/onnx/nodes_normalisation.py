@@ -12,7 +12,7 @@ from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.nodes_elementwise import affine
 from repurpose_hpc.model.importers.onnx.nodes_pooling import pool_whole
-from repurpose_hpc.model.importers.onnx.signal import Expression, Signal, Unsupported
+from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported
 
 
 def local_response(node: Node) -> Signal:
@@ -88,7 +88,7 @@ def _normalise(node: Node, signal: Signal, groups: int, over_positions: bool) ->
     raised = builder.affine(name(f"{node.name}.epsilon"), variance, ones, ones * epsilon)
     inverse = builder.elementwise(name(f"{node.name}.inverse"), raised, Activation("power", -0.5))
     target = builder.combine(name(f"{node.name}.normalised"), centred, inverse, "multiply")
-    return replace(signal, expression=Expression(target, signal.expression.size))
+    return replace(signal, expression=tensors.expression(target, signal.expression.size))
 
 
 def _group_means(node: Node, tensor: str, groups: int, over_positions: bool, word: str) -> str:

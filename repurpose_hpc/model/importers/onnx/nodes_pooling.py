@@ -48,12 +48,10 @@ def reduction(node: Node) -> Signal:
     """ReduceMean, ReduceSum or ReduceMax over neurons, positions or both."""
     signal = node.signal()
     rank = len(signal.shape)
-    axes = node.integers(1, "axes")
-    if not axes:
-        if node.attributes.get("noop_with_empty_axes", 0):
-            return signal
-        axes = range(rank)
-    axes = sorted(axis % rank for axis in axes)
+    given = node.integers(1, "axes")
+    if not given and node.attributes.get("noop_with_empty_axes", 0):
+        return signal
+    axes = sorted(axis % rank for axis in given or range(rank))
     if axes[0] == 0:
         raise Unsupported("its axes include that of the samples")
     axis, inside = node.tensors.axis_of_neurons(signal), [each - 1 for each in axes]

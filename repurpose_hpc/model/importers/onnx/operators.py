@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+
+import numpy as np
 
 from repurpose_hpc.model.importers.onnx import (
     nodes_elementwise,
@@ -30,12 +32,15 @@ def _cast(node: Node) -> Signal:
     from onnx import TensorProto
 
     to = node.attributes["to"]
+    signal = node.signal(after_head=True)
+    if to == TensorProto.BOOL and signal.expression.curve.dtype == bool:
+        return _identity(node)  # a comparison
     if to not in (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16):
         raise Unsupported(f"attribute to is {TensorProto.DataType.Name(to)}, expected a floating-point type")
     return _identity(node)
 
 
-OPERATORS: dict[str, Callable[[Node], Value | tuple[Value, ...]]] = {
+OPERATORS: dict[str, Callable[[Node], Value | Iterable[Value]]] = {
     **nodes_mixing.OPERATORS,
     **nodes_elementwise.OPERATORS,
     **nodes_pooling.OPERATORS,
@@ -58,4 +63,4 @@ def apply(node: Node) -> tuple[Value, ...]:
     if node.operator not in OPERATORS:
         raise Unsupported(f"operator {node.operator} is not supported, expected {SUPPORTED}")
     result = OPERATORS[node.operator](node)
-    return result if isinstance(result, tuple) else (result,)
+    return (result,) if isinstance(result, (Signal, np.ndarray)) else tuple(result)

@@ -1,4 +1,4 @@
-"""What the ONNX importer knows about a value that depends on the network's input.
+"""Knowledge of the ONNX importer about a value that depends on the network's input.
 
 Exporters write one activation as several element-wise nodes (a Gelu as Div, Erf, Add, Mul, Mul), in ways
 that differ by exporter and version.  So an ``Expression`` also carries its values over a grid of arguments
@@ -12,19 +12,22 @@ neuron-major tensor.  Reshaping and transposing change this *index* alone.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
-from repurpose_hpc.model.activations import KINDS, PARAMETERS, Activation, activate
+from repurpose_hpc.model.activations import DECLARED, Activation, activate, lipschitz
 
 _FAR = (12.0, 16.0, 32.0, 64.0, 100.0)
 GRID = np.array([*(-far for far in reversed(_FAR)), *np.linspace(-8, 8, 257), *_FAR])
-_SCALE = np.maximum(1, np.abs(GRID))
 _CANDIDATES = (
-    *(Activation(kind) for kind in KINDS if kind not in PARAMETERS),
-    *(Activation("hard_sigmoid", 1 / 6, 0.5), Activation("elu", 1.0)),
+    *(Activation(kind.name) for kind in DECLARED.values() if not kind.parameters),
+    *(Activation(kind.name, *numbers) for kind in DECLARED.values() for numbers in kind.written_out),
 )
+# Of an expression, that are tried as parameters.
+_MOST_NUMBERS = 8
 
 # Largest difference of a curve from the activation it is taken for, by the precision of its
 # constants, relative where values are larger than 1.  Gelu and its tanh approximation are 5e-4 apart.
@@ -33,7 +36,7 @@ HALF_PRECISION_TOLERANCE = 2e-4
 
 
 class Unsupported(Exception):
-    """What a node asks for cannot be represented; the message says what was found."""
+    """Refusal of something that cannot be represented; the message says what was found."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +46,8 @@ class Expression:
     Attributes:
         tensor: the tensor, by name.
         size: its values per sample.
-        curve: values of the function at ``GRID``.
+        grid: arguments: ``GRID``, and the numbers with which the graph compares.
+        curve: values of the function at ``grid``.
         tolerance: largest error to be expected of ``curve``.
         function: the last step: an activation of one operand, or the name of an operator.
         operands: expressions of the same tensor, and numbers; none: the tensor itself.
@@ -52,7 +56,8 @@ class Expression:
 
     tensor: str
     size: int
-    curve: np.ndarray = field(default_factory=lambda: GRID)
+    grid: np.ndarray
+    curve: np.ndarray
     tolerance: float = SINGLE_PRECISION_TOLERANCE
     function: Activation | str = ""
     operands: tuple[Expression | float, ...] = ()
@@ -76,13 +81,47 @@ class Expression:
 
     def activation(self) -> Activation | None:
         """The single activation of the tensor that this is; None if there is none."""
-        if isinstance(self.function, Activation) and not self.operands[0].operands:
+        if isinstance(self.function, Activation) and not self.operand.operands:
             return self.function
+        if self.curve.dtype == bool:
+            return None
+        candidates = [*_CANDIDATES, *self._with_numbers()]
+        scale = np.maximum(1, np.abs(self.grid))
         with np.errstate(all="ignore"):
-            differences = [np.abs((self.curve - activate(kind, GRID)) / _SCALE).max() for kind in _CANDIDATES]
-        differences = np.nan_to_num(differences, nan=math.inf)  # from a division by zero
+            curves = (activate(candidate, self.grid) for candidate in candidates)
+            differences = [np.abs((self.curve - curve) / scale).max() for curve in curves]
+        differences = np.nan_to_num(differences, nan=math.inf).tolist()  # from a division by zero
         nearest = int(np.argmin(differences))
-        return _CANDIDATES[nearest] if differences[nearest] <= self.tolerance else None
+        return candidates[nearest] if differences[nearest] <= self.tolerance else None
+
+    @property
+    def operand(self) -> Expression:
+        """The first operand, an expression always."""
+        operand = self.operands[0]
+        assert isinstance(operand, Expression)
+        return operand
+
+    def numbers(self) -> set[float]:
+        """Numbers that occur in the expression."""
+        found: set[float] = set()
+        for operand in self.operands:
+            found |= operand.numbers() if isinstance(operand, Expression) else {operand}
+        return found
+
+    def _with_numbers(self) -> Iterator[Activation]:
+        """Activations whose parameters are numbers that occur in the expression."""
+        kinds = [kind for kind in DECLARED.values() if kind.with_numbers]
+        numbers = sorted(self.numbers()) if kinds else []
+        if len(numbers) > _MOST_NUMBERS:
+            return
+        for kind in kinds:
+            for parameters in product(numbers, repeat=len(kind.parameters)):
+                activation = Activation(kind.name, *parameters)
+                if any(activation.problems()):
+                    continue
+                # Which side of a jump the number itself belongs to can be seen on the grid alone.
+                if math.isfinite(lipschitz(activation)) or parameters[0] in self.grid:
+                    yield activation
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,16 +167,18 @@ class Signal:
         return replace(self, shape=shape, index=None if whole else np.ascontiguousarray(index))
 
     def is_permuted(self) -> bool:
-        """Whether every value of the tensor is there once, in whatever order."""
+        """True if every value of the tensor is there once, in whatever order."""
         if self.index is None:
             return True
         size = self.expression.size
         return self.index.size == size and np.array_equal(np.sort(self.index, axis=None), np.arange(size))
 
     def lies_like(self, other: Signal) -> bool:
-        """Whether the values of both lie at the same places of their tensors."""
-        if self.shape != other.shape or (self.index is None) != (other.index is None):
+        """True if the values of both lie at the same places of their tensors."""
+        if self.shape != other.shape:
             return False
+        if self.index is None or other.index is None:
+            return self.index is other.index
         return self.index is other.index or np.array_equal(self.index, other.index)
 
 

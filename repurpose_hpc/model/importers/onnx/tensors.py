@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
 
 from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.builder import Builder
-from repurpose_hpc.model.importers.onnx.signal import Expression, Signal, Unsupported
+from repurpose_hpc.model.importers.onnx.signal import GRID, Expression, Signal, Unsupported
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Window, pointwise, whole_map
+from repurpose_hpc.model.operations import COMBINATIONS, Window, pointwise, whole_map
 
 
 class Tensors:
@@ -22,10 +23,14 @@ class Tensors:
 
     Attributes:
         builder: what has been added so far.
+        grid: see ``Expression``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, compared: Iterable[float] = ()) -> None:
+        """Begin with nothing; ``compared``: numbers with which the graph compares, NaN allowed."""
         self.builder = Builder()
+        near = [number for number in compared if abs(number) <= GRID[-1]]
+        self.grid = np.unique([*GRID, *near, *(-number for number in near)])
         self._names = {"input"}
         self._inputs: dict[str, tuple[str, tuple[int, ...]]] = {}  # space and shape, samples left out
         self._declared: set[str] = set()
@@ -52,12 +57,16 @@ class Tensors:
         tensor = "x0" if alone else space
         self._names.add(tensor)
         self._inputs[tensor] = (space, shape[1:])
-        return Signal(Expression(tensor, math.prod(shape[1:])), shape)
+        return Signal(self.expression(tensor, math.prod(shape[1:])), shape)
+
+    def expression(self, tensor: str, size: int, origin: str = "") -> Expression:
+        """The expression that is a tensor of ``size`` values per sample itself."""
+        return Expression(tensor, size, self.grid, self.grid, origin=origin)
 
     def signal(self, tensor: str, shape: tuple[int, ...], origin: str, axis: int = 0) -> Signal:
         """The signal of a tensor whose neurons are on ``axis`` of ``shape``, the samples not counted."""
         sizes = shape[1:]
-        result = Signal(Expression(tensor, math.prod(sizes), origin=origin), shape)
+        result = Signal(self.expression(tensor, math.prod(sizes), origin), shape)
         if axis == 0:
             return result
         places = np.arange(math.prod(sizes)).reshape(sizes[axis], *sizes[:axis], *sizes[axis + 1 :])
@@ -69,7 +78,7 @@ class Tensors:
         if not signal.expression.operands:
             return signal
         tensor = self._tensor(signal.expression)
-        return replace(signal, expression=Expression(tensor, signal.expression.size))
+        return replace(signal, expression=self.expression(tensor, signal.expression.size))
 
     def flat(self, signal: Signal) -> tuple[str, Window | None, np.ndarray | None]:
         """A vector as a dense layer sees it.
@@ -141,8 +150,8 @@ class Tensors:
 
     def sums(self, origin: str, tensor: str, weights: np.ndarray, bias: float = 0.0) -> str:
         """Weighted sums of neurons, place by place, that belong to a definition."""
-        bias = np.full(len(weights), bias, weights.dtype)
-        return self.builder.mixing(self.name(origin), tensor, weights, bias, self.pointwise(tensor), True)
+        biases, window = np.full(len(weights), bias, weights.dtype), self.pointwise(tensor)
+        return self.builder.mixing(self.name(origin), tensor, weights, biases, window, True)
 
     def pointwise(self, tensor: str) -> Window | None:
         """The window of a mixing that sees one position at a time."""
@@ -189,12 +198,12 @@ class Tensors:
         if activation is not None:
             return self._activate(expression, expression.tensor, activation)
         if isinstance(function, Activation):
-            return self._activate(expression, self._tensor(expression.operands[0]), function)
+            return self._activate(expression, self._tensor(expression.operand), function)
         numbers = [operand for operand in expression.operands if isinstance(operand, float)]
         tensors = [self._tensor(each) for each in expression.operands if isinstance(each, Expression)]
         name = self.name(expression.origin)
-        if len(tensors) == 2:
-            return self.builder.combine(name, *tensors, COMBINATION_OF[function])
+        if len(tensors) == 2 and function in COMBINATION_OF:
+            return self.builder.combine(name, tensors[0], tensors[1], COMBINATION_OF[function])
         if function in ("Add", "Mul"):
             ones = np.ones((self.builder.neurons(tensors[0]), 1))
             scale, shift = (ones, ones * numbers[0]) if function == "Add" else (ones * numbers[0], ones * 0)
@@ -239,7 +248,7 @@ class Tensors:
         return neurons[:, 0], positions[0]
 
 
+# By ONNX operator.
 COMBINATION_OF = {
-    **{"Add": "add", "Sub": "subtract", "Mul": "multiply", "Div": "divide"},
-    **{"Max": "maximum", "Min": "minimum", "Sum": "add"},
+    operator: kind for kind, combination in COMBINATIONS.items() for operator in combination.onnx
 }

@@ -1,4 +1,4 @@
-"""Exchanges between ranks of one node through memory that all of them see.
+"""The transport ``shared``: between ranks of one node, through memory that all of them see.
 
 All ranks allocate one window together for all exchanges of a program.  The part of a rank has, for each
 exchange, its send buffer and a flag for every message: for every rank that it sends to, and every part of
@@ -15,17 +15,25 @@ complete an earlier call before they can come here.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from mpi4py import MPI
 
-from repurpose_hpc.errors import UserError
-from repurpose_hpc.kernels import await_read, collect, publish
-from repurpose_hpc.runtime.exchange.messages import Carrier, Message, Ranks
-from repurpose_hpc.runtime.lowering.blocks import EXCHANGE, WAIT, Call
+from repurpose_hpc.fields import FieldError
+from repurpose_hpc.kernels import aligned, await_read, collect, publish
+from repurpose_hpc.kernels.llvm.addresses import SIGNATURES
+from repurpose_hpc.runtime.buffers import Part
+from repurpose_hpc.runtime.calls import EXCHANGE, WAIT, Call
+from repurpose_hpc.runtime.exchange.exchange import Exchange
+from repurpose_hpc.runtime.exchange.messages import Message, Request
+from repurpose_hpc.runtime.exchange.transport import Transport, transport
 from repurpose_hpc.runtime.schedule.mpi_functions import function, handle
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 # A cache line: what ranks write to at the same time is not in the same one.
 LINE = 64
@@ -48,20 +56,24 @@ class Window:
             comm: all its ranks are on one node.
 
         Raises:
-            UserError: there is not as much, on all ranks.
+            FieldError: there is not as much, on all ranks.
         """
-        wanted, free = comm.allreduce(size + LINE), comm.allreduce(_free_bytes(), MPI.MIN)
-        refused = f"--exchange shared: {wanted} bytes of shared memory are needed, "
-        if wanted > free:
-            raise UserError(
-                f"{refused}{SHARED_MEMORY} has {free}; make it larger, take smaller batches, or another way"
+        from mpi4py import MPI
+
+        total, free = comm.allreduce(size + LINE), comm.allreduce(_free_bytes(), MPI.MIN)
+        needed = f"expected {total} bytes of shared memory for shared, "
+        if total > free:
+            raise FieldError(
+                "transport",
+                f"{needed}{SHARED_MEMORY} has {free}; make it larger, take smaller batches, or another "
+                "transport",
             )
         self._window = MPI.WIN_NULL
         with suppress(MPI.Exception):
-            self._window = MPI.Win.Allocate_shared(size + LINE, comm=comm)
+            self._window = MPI.Win.Allocate_shared(size + LINE, comm=cast("MPI.Intracomm", comm))
         if comm.allreduce(self._window == MPI.WIN_NULL, MPI.LOR):
-            raise UserError(f"{refused}MPI does not give them; take another way")
-        part = np.frombuffer(self._window.Shared_query(comm.rank)[0], np.uint8)
+            raise FieldError("transport", f"{needed}MPI does not give them; take another transport")
+        part = np.asarray(self._window.Shared_query(comm.rank)[0], np.uint8)
         start = -part.ctypes.data % LINE
         self.memory = part[start : start + size]
         self.memory.fill(0)
@@ -69,11 +81,11 @@ class Window:
         comm.Barrier()  # nobody may look at flags before they are cleared
 
     def offset(self, address: int) -> int:
-        """Of an address in this rank's part, as ``address`` takes it on other ranks."""
+        """The offset of an address in this rank's part, as ``address`` takes it on other ranks."""
         return address - self._base
 
     def address(self, rank: int, offset: int) -> int:
-        """Where this rank sees what is in the part of ``rank``."""
+        """The address at which this rank sees what is in the part of ``rank``."""
         return self._window.Shared_query(rank)[0].address + offset
 
     def free(self) -> None:
@@ -99,40 +111,87 @@ class Outbox:
 
 
 def outbox_bytes(size: int, receivers: int, parts: int) -> int:
-    """What an ``Outbox`` takes."""
+    """Bytes that an ``Outbox`` takes."""
     return _whole_lines(size) + LINE * receivers * parts
 
 
 def on_one_node(comm: MPI.Comm) -> bool:
-    """Whether all ranks can share memory; collective, and the same on all."""
+    """Tell whether all ranks can share memory; collective, and the same on all."""
+    from mpi4py import MPI
+
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
     together = node.size == comm.size
     node.Free()
     return together
 
 
-def shared(ranks: Ranks, sent: Message, received: Message, tag: int) -> Carrier:
-    """Through the outboxes of the ranks; see above."""
-    # The last forward may have had its parts elsewhere in the buffer: all of them must have been read.
-    all_flags, flags = sent.outbox.flags.reshape(-1), sent.outbox.flags[sent.part]
-    blocks, idle = _blocks(ranks.comm, sent, received), _Idle(ranks.comm)
-    begin: list[Call] = [(WAIT, await_read, (all_flags, idle.call))] if sent.peers else []
-    post: list[Call] = [(EXCHANGE, publish, (flags,))] if sent.peers else []
-    wait: list[Call] = [(WAIT, collect, (blocks, idle.call))] if received.peers else []
-    return Carrier(begin, post, wait, (sent, received, idle))
+@transport("shared")
+class Shared(Transport):
+    """No messages: each rank sends from a window that all ranks see, where the others collect."""
+
+    absence = "the ranks are on several nodes"
+
+    def __init__(self, exchanges: Sequence[Exchange], comm: MPI.Comm, parts: int = 1) -> None:
+        """Allocates the window and moves the send buffers there; collective.
+
+        Raises:
+            FieldError: on all ranks: there is not enough shared memory.
+        """
+        super().__init__(exchanges, comm, parts)
+        sizes = [outbox_bytes(exchange.send.flat.nbytes, exchange.messages, parts) for exchange in exchanges]
+        self._window = Window(sum(sizes), comm)
+        self._outboxes: dict[Exchange, Outbox] = {}
+        ends = np.cumsum(sizes).tolist()
+        for exchange, size, end in zip(exchanges, sizes, ends, strict=True):
+            own, memory = exchange.send.flat, self._window.memory[end - size : end]
+            outbox = Outbox(self._window, memory, own.nbytes, exchange.messages, parts)
+            exchange.send.move(outbox.buffer.view(own.dtype))
+            self._outboxes[exchange] = outbox
+
+    @classmethod
+    def is_available(cls, comm: MPI.Comm) -> bool:
+        """Tell whether all ranks are on one node; collective."""
+        return on_one_node(comm)
+
+    def _request(self, exchange: Exchange, part: Part, sent: Message, received: Message) -> Request:
+        outbox = self._outboxes[exchange]
+        # The last forward may have had its parts elsewhere in the buffer: all of them must have been read.
+        all_flags, flags = outbox.flags.reshape(-1), outbox.flags[part.number]
+        offsets = _offsets(self.comm, sent, outbox, flags)
+        blocks, idle = _blocks(self._window, offsets, received), _Idle(self.comm)
+        begin: list[Call] = [(WAIT, await_read, (all_flags, idle.call))] if sent.peers else []
+        post: list[Call] = [(EXCHANGE, publish, (flags,))] if sent.peers else []
+        wait: list[Call] = [(WAIT, collect, (blocks, idle.call))] if received.peers else []
+        return Request(begin, post, wait, (sent, received, idle))
+
+    def free(self) -> None:
+        """Move the send buffers to memory of the ranks' own, and free the window; collective."""
+        for exchange in self._outboxes:
+            exchange.send.move(aligned(exchange.send.flat.shape, exchange.send.flat.dtype))
+        self._outboxes.clear()
+        self._window.free()
+        super().free()
 
 
-def _blocks(comm: MPI.Comm, sent: Message, received: Message) -> np.ndarray:
-    """What this rank collects, as the kernel takes it; collective."""
-    window, size = sent.outbox.window, sent.buffer.itemsize
+def _offsets(comm: MPI.Comm, sent: Message, outbox: Outbox, flags: np.ndarray) -> np.ndarray:
+    """Offsets, in each rank's part of the window, of the flag and the block that it has for this rank.
+
+    Collective: every rank tells every other where its message for it will be; (R, 2) int64.
+    """
     mine, theirs = np.zeros((comm.size, 2), np.int64), np.empty((comm.size, 2), np.int64)
-    for rank, flag in zip(sent.peers, sent.outbox.flags[sent.part].tolist(), strict=True):
-        block = sent.buffer.ctypes.data + int(sent.displacements[rank]) * size
-        mine[rank] = [window.offset(address) for address in (flag, block)]
+    for rank, flag in zip(sent.peers, flags.tolist(), strict=True):
+        block = sent.buffer.ctypes.data + int(sent.displacements[rank]) * sent.buffer.itemsize
+        mine[rank] = [outbox.window.offset(address) for address in (flag, block)]
     comm.Alltoall(mine, theirs)
+    return theirs
+
+
+def _blocks(window: Window, offsets: np.ndarray, received: Message) -> np.ndarray:
+    """Flags, blocks, targets and sizes of what this rank collects, as the kernel takes them."""
+    size = received.buffer.itemsize
     blocks = np.zeros((len(received.peers), 4), np.int64)
     for row, rank in zip(blocks, received.peers, strict=True):
-        flag, block = (window.address(rank, offset) for offset in theirs[rank].tolist())
+        flag, block = (window.address(rank, offset) for offset in offsets[rank].tolist())
         target = received.buffer.ctypes.data + int(received.displacements[rank]) * size
         row[:] = flag, block, target, int(received.counts[rank]) * size
     return blocks
@@ -146,10 +205,13 @@ class _Idle:
     """
 
     def __init__(self, comm: MPI.Comm) -> None:
+        from mpi4py import MPI
+
         self._found, self._status = np.zeros(1, np.intc), np.zeros(MPI._sizeof(MPI.Status), np.uint8)
-        arguments = MPI.ANY_SOURCE, MPI.ANY_TAG, handle(comm), self._found.ctypes.data
-        arguments = *arguments, self._status.ctypes.data
-        self.call = np.array([function("MPI_Iprobe").address, len(arguments), *arguments], np.int64)
+        outputs = self._found.ctypes.data, self._status.ctypes.data
+        arguments = MPI.ANY_SOURCE, MPI.ANY_TAG, handle(comm), *outputs
+        probe = function("MPI_Iprobe")
+        self.call = np.array([probe.address, SIGNATURES.index(probe.signature), *arguments], np.int64)
 
 
 def _whole_lines(size: int) -> int:

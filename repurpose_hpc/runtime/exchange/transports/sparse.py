@@ -1,11 +1,11 @@
-"""The way ``sparse``: what is zero is not sent.
+"""The transport ``sparse``: what is zero is not sent.
 
-Every rank sends one message to each rank that needs something from it, as every other way does, and
+Every rank sends one message to each rank that needs something from it, as with every other transport, and
 receives one from each rank that has something for it.  After ReLU many numbers of a block are zero.
 The sender looks at them, anew for every batch, and sends the shorter of two forms of the block: all of it,
 or a bit for each number and the numbers that are not zero (see ``kernels.zeros``).  The receiver has room
 for all of it.  The message that comes may be shorter; its length says which form it has.  What is
-in the receive buffer in the end has the same bits as after any other way.
+in the receive buffer in the end has the same bits as after any other transport.
 
 Receives are persistent, and all of a forward are started when it begins, as those of ``p2p`` are.  Sends are
 not, since their lengths change.  Messages have memory of their own, once more that of the buffers.
@@ -16,38 +16,58 @@ This is for slow networks: Python makes the calls, and every number is looked at
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from mpi4py import MPI
 
 from repurpose_hpc.kernels import expand, squeeze
-from repurpose_hpc.runtime.exchange.messages import Carrier, Message, Ranks, Tally
-from repurpose_hpc.runtime.lowering.blocks import EXCHANGE, PACK, WAIT, Call
-from repurpose_hpc.runtime.schedule.mpi_functions import Requests, function
+from repurpose_hpc.runtime.buffers import Part
+from repurpose_hpc.runtime.calls import EXCHANGE, PACK, WAIT, Call
+from repurpose_hpc.runtime.exchange.exchange import Exchange
+from repurpose_hpc.runtime.exchange.messages import Message, Request
+from repurpose_hpc.runtime.exchange.transport import Tally, Transport, start_all, transport
+from repurpose_hpc.runtime.schedule.mpi_functions import Requests
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 
-def sparse(ranks: Ranks, sent: Message, received: Message, tag: int) -> Carrier:
-    """An exchange of one batch size without zeros; ``tag`` tells its messages from other exchanges'."""
-    sends, receives = _Sends(ranks.comm, sent, tag), _Receives(ranks.comm, received, tag)
-    return Carrier(
-        receives.begin_calls(),
-        [(PACK, sends.squeeze, ()), (EXCHANGE, sends.start, ())],
-        [(WAIT, receives.complete, ()), (PACK, receives.expand, ()), (WAIT, sends.complete, ())],
-        (sends, receives),
-        tally=sends.tally,
-    )
+@transport("sparse")
+class Sparse(Transport):
+    """As ``p2p``, but zeros are left out of the messages."""
+
+    needs_zeros_kernels = True
+    is_replayable = False
+
+    def __init__(self, exchanges: Sequence[Exchange], comm: MPI.Comm, parts: int = 1) -> None:
+        """Begins to count the bytes of messages."""
+        super().__init__(exchanges, comm, parts)
+        self.tally: Tally = Tally()
+
+    def _request(self, exchange: Exchange, part: Part, sent: Message, received: Message) -> Request:
+        tag = self.tag(exchange, part)
+        sends, receives = _Sends(self.comm, sent, tag, self.tally), _Receives(self.comm, received, tag)
+        return Request(
+            receives.begin_calls(),
+            [(PACK, sends.squeeze, ()), (EXCHANGE, sends.start, ())],
+            [(WAIT, receives.complete, ()), (PACK, receives.expand, ()), (WAIT, sends.complete, ())],
+            (sends, receives),
+        )
 
 
 class _Sends:
     """This rank's messages, one for each peer; ``tally`` counts what MPI is handed."""
 
-    def __init__(self, comm: MPI.Comm, sent: Message, tag: int) -> None:
+    def __init__(self, comm: MPI.Comm, sent: Message, tag: int, tally: Tally) -> None:
+        from mpi4py import MPI
+
+        self._wait_all = MPI.Request.Waitall
         self._comm, self._tag, self._peers = comm, tag, sent.peers
         self._blocks = _unsigned_blocks(sent)
         self._messages = [np.empty_like(block) for block in self._blocks]
         self._lengths: Sequence[int] = ()
         self._requests: Sequence[MPI.Request] = ()
-        self.tally = Tally()
+        self.tally = tally
 
     def squeeze(self) -> None:
         self._lengths = [squeeze(*both) for both in zip(self._blocks, self._messages, strict=True)]
@@ -59,13 +79,16 @@ class _Sends:
         self.tally.bytes += sum(message.nbytes for message in used)
 
     def complete(self) -> None:
-        MPI.Request.Waitall(self._requests)
+        self._wait_all(self._requests)
 
 
 class _Receives:
     """The messages for this rank, one from each peer."""
 
     def __init__(self, comm: MPI.Comm, received: Message, tag: int) -> None:
+        from mpi4py import MPI
+
+        self._wait_all = MPI.Request.Waitall
         self._blocks, self._type = _unsigned_blocks(received), received.type
         self._messages = [np.empty_like(block) for block in self._blocks]
         both = zip(self._messages, received.peers, strict=True)
@@ -74,12 +97,10 @@ class _Receives:
         self._requests = Requests(self._started)
 
     def begin_calls(self) -> list[Call]:
-        if not self._started:
-            return []
-        return [(EXCHANGE, function("MPI_Startall"), tuple(self._requests.all))]
+        return [start_all(self._requests.all)] if self._started else []
 
     def complete(self) -> None:
-        MPI.Request.Waitall(self._started, self._statuses)
+        self._wait_all(self._started, self._statuses)
 
     def expand(self) -> None:
         for message, status, block in zip(self._messages, self._statuses, self._blocks, strict=True):
@@ -89,4 +110,4 @@ class _Receives:
 def _unsigned_blocks(message: Message) -> list[np.ndarray]:
     """Each peer's block as unsigned integers as wide as its numbers."""
     unsigned = np.dtype(f"u{message.buffer.itemsize}")
-    return [message.block(peer)[0].view(unsigned) for peer in message.peers]
+    return [message.numbers(peer).view(unsigned) for peer in message.peers]

@@ -1,0 +1,208 @@
+"""Kinds of arguments that kernels declare, and the values of several parts among them.
+
+A kind says what is compiled for an argument, which values it takes, and how a value lies in an instruction of
+a recording: in slots of 64 bits, the address and the shape of an array, or the numbers of a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numba
+import numpy as np
+
+INDEX_DTYPE = np.uint32
+Pair = tuple[int, int]
+
+
+class Epilogue(NamedTuple):
+    """The activation that ends a step: one of ``ACTIVATION_CODES``, and its parameters."""
+
+    code: int
+    alpha: float
+    beta: float
+
+
+class Window2D(NamedTuple):
+    """Windows on maps, in pairs for rows and columns; the pads are those before the map."""
+
+    kernel: Pair
+    strides: Pair
+    dilations: Pair
+    pads: Pair
+
+
+class Types(NamedTuple):
+    """Types of numbers in a run: of sums, of dense weights, and of the codes of messages if there are any."""
+
+    real: np.dtype
+    stored: np.dtype
+    codes: np.dtype | None = None
+
+
+class Argument(Protocol):
+    """A kind of argument."""
+
+    @property
+    def slots(self) -> int:
+        """Slots of an instruction that a value takes."""
+
+    def compiled(self, types: Types) -> list[Any]:
+        """Numba's types that a run needs: one for each way in which the kernel is called."""
+
+    def problem(self, value: object, types: Types) -> str | None:
+        """The reason why ``value`` cannot be recorded, if there is one."""
+
+    def packed(self, value: Any) -> Iterator[int | float]:
+        """The numbers for the slots, of a value without a problem."""
+
+    def source(self, slot: int) -> str:
+        """The expression that reads it: from the integers ``a`` or the real numbers ``f`` in the slots."""
+
+
+# Dtypes that depend on the run.  UNSIGNED: as wide as its numbers, and as its codes.
+REAL, STORED, CODES, UNSIGNED = "real", "stored", "codes", "unsigned"
+# Those that do not, under the names that they have in the loop that replays.
+FIXED: dict[str, np.dtype] = {
+    "index": np.dtype(INDEX_DTYPE),
+    "integer": np.dtype(np.int64),
+    "single": np.dtype(np.float32),
+    "double": np.dtype(np.float64),
+}
+INDEX, INTEGERS, SINGLE, DOUBLE = FIXED
+
+
+@dataclass(frozen=True)
+class Array:
+    """A C-contiguous and writable array.
+
+    Attributes:
+        kind: of its numbers, one of the names above.
+        ndim: its dimensions.
+        also: dimensions that it may have as well when the kernel is called directly.
+    """
+
+    kind: str
+    ndim: int
+    also: tuple[int, ...] = ()
+
+    @property
+    def slots(self) -> int:
+        """See ``Argument``."""
+        return 1 + self.ndim
+
+    def compiled(self, types: Types) -> list[Any]:
+        """See ``Argument``."""
+        return [
+            numba.types.Array(numba.from_dtype(dtype), ndim, "C")
+            for dtype in self._dtypes(types)
+            for ndim in (self.ndim, *self.also)
+        ]
+
+    def problem(self, value: object, types: Types) -> str | None:
+        """See ``Argument``."""
+        if not isinstance(value, np.ndarray):
+            return f"expected an array, found {type(value).__name__}"
+        dtypes = self._dtypes(types)
+        if value.dtype not in dtypes:
+            return f"expected numbers of {' or '.join(map(str, dtypes)) or 'no type'}, found {value.dtype}"
+        if value.ndim != self.ndim:
+            return f"expected {self.ndim} dimensions, found {value.ndim}"
+        flags = value.flags
+        if not (flags.c_contiguous and flags.aligned):
+            return "expected a C-contiguous, aligned array"
+        return None
+
+    def packed(self, value: Any) -> Iterator[int | float]:
+        """See ``Argument``."""
+        yield value.ctypes.data
+        yield from value.shape
+
+    def source(self, slot: int) -> str:
+        """See ``Argument``."""
+        shape = "".join(f"a[{slot + 1 + axis}], " for axis in range(self.ndim))
+        return f"array_at(a[{slot}], ({shape}), {self.kind})"
+
+    def _dtypes(self, types: Types) -> list[np.dtype]:
+        if self.kind in FIXED:
+            return [FIXED[self.kind]]
+        if self.kind == UNSIGNED:
+            both = types.real, types.real if types.codes is None else types.codes
+            return list(dict.fromkeys(np.dtype(f"u{dtype.itemsize}") for dtype in both))
+        dtype = getattr(types, self.kind)
+        return [] if dtype is None else [dtype]
+
+
+@dataclass(frozen=True)
+class Value:
+    """Numbers: an integer, a real number, or a tuple of them, like ``example``."""
+
+    example: Any
+
+    @property
+    def slots(self) -> int:
+        """See ``Argument``."""
+        return sum(1 for _ in _leaves(self.example))
+
+    def compiled(self, types: Types) -> list[Any]:
+        """See ``Argument``."""
+        return [numba.typeof(self.example)]
+
+    def problem(self, value: object, types: Types) -> str | None:
+        """See ``Argument``."""
+        if _is_like(self.example, value):
+            return None
+        return f"expected a value like {self.example!r}, found {value!r}"
+
+    def packed(self, value: Any) -> Iterator[int | float]:
+        """See ``Argument``."""
+        return _leaves(value)
+
+    def source(self, slot: int) -> str:
+        """See ``Argument``."""
+        return _read(self.example, slot)
+
+
+INTEGER, FLOAT, PAIR = Value(0), Value(0.0), Value((0, 0))
+EPILOGUE = Value(Epilogue(0, 0.0, 0.0))
+WINDOW = Value(Window2D(*[(0, 0)] * 4))
+# Named in the loop that replays.
+TUPLES: dict[str, Callable] = {tuple_type.__name__: tuple_type for tuple_type in (Epilogue, Window2D)}
+
+
+def signatures(arguments: Mapping[str, Argument], types: Types) -> list[tuple[Any, ...]]:
+    """Numba's types of all arguments, for each way in which a run calls the kernel; none if it does not."""
+    choices = [argument.compiled(types) for argument in arguments.values()]
+    count = 0 if any(not choice for choice in choices) else max(map(len, choices))
+    return [tuple(choice[k % len(choice)] for choice in choices) for k in range(count)]
+
+
+def _leaves(value: Any) -> Iterator[int | float]:
+    if isinstance(value, tuple):
+        for part in value:
+            yield from _leaves(part)
+    else:
+        yield value
+
+
+def _is_like(example: Any, value: object) -> bool:
+    if isinstance(example, tuple):
+        if type(value) is not type(example):
+            return False
+        return len(value) == len(example) and all(map(_is_like, example, value))
+    if isinstance(example, float):
+        return isinstance(value, float | np.floating)
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _read(example: Any, slot: int) -> str:
+    if not isinstance(example, tuple):
+        return f"{'f' if isinstance(example, float) else 'a'}[{slot}]"
+    parts = []
+    for part in example:
+        parts.append(_read(part, slot))
+        slot += sum(1 for _ in _leaves(part))
+    name = "" if type(example) is tuple else type(example).__name__
+    return f"{name}({', '.join(parts)}{'' if name else ','})"

@@ -1,0 +1,1 @@
+"""Restructuring: the transportation problem of rows and workers, and projections of correlations."""

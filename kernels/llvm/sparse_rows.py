@@ -1,0 +1,163 @@
+"""The innermost loops of a sparse product: rows of W times a few vectors of samples, in registers."""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import overload
+
+from .intrinsics import intrinsic
+from .vectors import (
+    HAS_MASKS,
+    VECTOR_BYTES,
+    add_product,
+    first_lanes,
+    integer,
+    lanes,
+    load_lanes,
+    spread,
+    store_lanes,
+    vector_at,
+    zero,
+)
+
+# Vectors of samples at a time, at most.
+ROW_VECTORS = 4
+
+
+def add_columns(
+    vectors: int,
+    data: np.ndarray,
+    indices: np.ndarray,
+    indptr: np.ndarray,
+    X: np.ndarray,
+    column: int,
+    out: np.ndarray,
+) -> None:
+    """out[:, columns] += W X[:, columns].
+
+    Args:
+        vectors: of columns, 1 to ``ROW_VECTORS``; where the last one reaches beyond X, nothing is touched.
+        data, indices, indptr: W in compressed sparse rows, the indices and pointers unsigned.
+        X: (n, batch).
+        column: the first.
+        out: (m, batch).
+    """
+    columns = slice(column, column + vectors * lanes(out.dtype))
+    for i in range(len(out)):
+        row = slice(indptr[i], indptr[i + 1])
+        out[i, columns] += data[row] @ X[indices[row], columns]
+
+
+@overload(add_columns)
+def _add_columns(vectors, data, indices, indptr, X, column, out):
+    def call(vectors, data, indices, indptr, X, column, out):
+        _add(vectors, data, indices, indptr, X, column, out)
+
+    return call
+
+
+@intrinsic
+def _add(typing, vectors, data, indices, indptr, X, column, out):
+    def generate(context, builder, signature, arguments):
+        asked, column = arguments[0], arguments[5]
+        places = {"data": 1, "indices": 2, "indptr": 3, "X": 4, "out": 6}
+        arrays = {
+            name: cgutils.create_struct_proxy(signature.args[i])(context, builder, arguments[i])
+            for name, i in places.items()
+        }
+        real, whole_lanes = context.get_data_type(X.dtype), VECTOR_BYTES * 8 // X.dtype.bitwidth
+        left = builder.sub(builder.extract_value(arrays["X"].shape, 1), column)
+        for count in range(1, ROW_VECTORS + 1):
+            last = builder.sub(left, integer((count - 1) * whole_lanes))
+            for width, fewest, most in _last_vectors(whole_lanes, HAS_MASKS):
+                chosen = builder.icmp_signed("==", asked, integer(count))
+                chosen = builder.and_(chosen, builder.icmp_signed(">=", last, integer(fewest)))
+                if most is not None:
+                    chosen = builder.and_(chosen, builder.icmp_signed("<=", last, integer(most)))
+                with builder.if_then(chosen):
+                    vectors = [ir.VectorType(real, whole_lanes)] * (count - 1) + [ir.VectorType(real, width)]
+                    mask = None if fewest == width else first_lanes(builder, last, vectors[-1])
+                    _Emitter(builder, arrays, vectors, mask, column).emit()
+        return context.get_dummy_value()
+
+    whole = types.int64
+    return types.void(whole, data, indices, indptr, X, whole, out), generate
+
+
+def _last_vectors(whole: int, has_masks: bool) -> list[tuple[int, int, int | None]]:
+    """Widths of the last vector, each with the fewest and the most columns (None: any more) that it is for.
+
+    It is no wider than needed: fewer of its loads cross a cache line.  Where there are no masks they become
+    branches, so whole vectors do without.
+    """
+    if not has_masks:
+        return [(whole, whole, None), (whole, 1, whole - 1)]
+    half, quarter = whole // 2, whole // 4
+    return [(whole, half + 1, None), (half, quarter + 1, half), (quarter, 1, quarter)]
+
+
+def _unsigned(builder, place):
+    """The unsigned number there, as an index."""
+    number = builder.load(place)
+    return number if number.type == ir.IntType(64) else builder.zext(number, ir.IntType(64))
+
+
+class _Emitter:
+    """Writes the loops for some vectors of columns from ``column`` on, of the last one those in ``mask``."""
+
+    def __init__(self, builder, arrays, vectors, mask, column) -> None:
+        self.builder, self.arrays, self.vectors, self.column = builder, arrays, vectors, column
+        self.masks = [None] * (len(vectors) - 1) + [mask]
+        self.places = [sum(vector.count for vector in vectors[:v]) for v in range(len(vectors))]
+        self.width = builder.extract_value(arrays["X"].shape, 1)
+
+    def emit(self) -> None:
+        """The loop over the rows."""
+        builder, indptr = self.builder, self.arrays["indptr"].data
+        count = builder.extract_value(self.arrays["out"].shape, 0)
+        with cgutils.for_range(builder, count) as rows:
+            ends = (builder.add(rows.index, integer(side)) for side in (0, 1))
+            begin, end = (_unsigned(builder, builder.gep(indptr, [place])) for place in ends)
+            self._emit_row(rows.index, begin, end)
+
+    def _emit_row(self, row, begin, end) -> None:
+        """The loop over the non-zeros of a row."""
+        builder = self.builder
+        # Non-zeros at a time: their sums, added up in the end, hide the latency of adding.
+        together = ROW_VECTORS // len(self.vectors)
+        sums = [[zero(builder, vector) for vector in self.vectors] for _ in range(together)]
+        whole = builder.sub(end, builder.srem(builder.sub(end, begin), integer(together)))
+        with cgutils.for_range_slice(builder, begin, whole, integer(together), inc=True) as (k, _):
+            for each, totals in enumerate(sums):
+                self._add(builder.add(k, integer(each)), totals)
+        with cgutils.for_range_slice(builder, whole, end, integer(1), inc=True) as (k, _):
+            self._add(k, sums[0])
+        target = self._samples("out", row)
+        for v, mask in enumerate(self.masks):
+            place = self._lanes(target, v)
+            total = load_lanes(builder, place, mask)
+            for totals in sums:
+                total = builder.fadd(total, builder.load(totals[v]))
+            store_lanes(builder, total, place, mask)
+
+    def _add(self, k, totals) -> None:
+        """Add what non-zero k contributes."""
+        builder = self.builder
+        weight = builder.load(builder.gep(self.arrays["data"].data, [k]))
+        index = _unsigned(builder, builder.gep(self.arrays["indices"].data, [k]))
+        samples = self._samples("X", index)
+        for v, (vector, total) in enumerate(zip(self.vectors, totals, strict=True)):
+            x = load_lanes(builder, self._lanes(samples, v), self.masks[v])
+            add_product(builder, total, spread(builder, weight, vector), x)
+
+    def _samples(self, name, row):
+        """The address of the first column in a row of X or out."""
+        first = self.builder.add(self.builder.mul(row, self.width), self.column)
+        return self.builder.gep(self.arrays[name].data, [first])
+
+    def _lanes(self, numbers, v):
+        """The address of vector v of the columns."""
+        return vector_at(self.builder, numbers, integer(self.places[v]), self.vectors[v])

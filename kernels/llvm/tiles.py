@@ -1,0 +1,211 @@
+"""The innermost loop of a dense product: a few panels of rows times a few samples, in registers.
+
+A *panel* is as many rows of W as numbers fit into a vector, stored column after column: (n, R).  A vector of
+weights is loaded once, expanded to the precision of the sums if it is stored in fewer bits, and meets
+``width`` samples.  With one sample the loop is as fast as the weights come from memory, in whatever
+precision they are stored; with eight it is as fast as the processor multiplies.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import overload, register_jitable
+
+from .intrinsics import intrinsic
+from .vectors import HAS_MANY_REGISTERS, VECTOR_BYTES, add_product, fetch, integer, spread, vector_at, zero
+
+# Samples at a time, at most: in one of many slabs, and in a single one.
+MOST_SAMPLES = 8 if HAS_MANY_REGISTERS else 4
+WIDEST = MOST_SAMPLES * 3 // 2
+# Panels at a time: 24 sums fit into 32 registers, 12 into 16; one sample needs more, to hide the latency of
+# adding.
+VECTOR_PANELS, BATCH_PANELS, WIDEST_PANELS = 4, 3, 2
+
+
+@register_jitable
+def panels_for(width: int) -> int:
+    """Panels at a time, at most, for so many samples."""
+    if width == 1:
+        return VECTOR_PANELS
+    return BATCH_PANELS if width <= MOST_SAMPLES else WIDEST_PANELS
+
+
+@register_jitable
+def width_for(samples: int) -> int:
+    """``samples``, at most ``WIDEST``, rounded up to what there is a loop for."""
+    if samples >= MOST_SAMPLES:
+        return MOST_SAMPLES if samples == MOST_SAMPLES else WIDEST
+    width = 1
+    while width < samples:
+        width *= 2
+    return width
+
+
+# (panels, samples), in the order in which they are tried.
+_SHAPES = [
+    (panels, width)
+    for width in sorted({width_for(samples) for samples in range(1, WIDEST + 1)}, reverse=True)
+    for panels in range(panels_for(width), 0, -1)
+]
+
+# How weights are stored.  Those of 16 bits are bit patterns: bfloat16 the upper half of a float32.
+BFLOAT16, FLOAT16, INT8 = np.dtype(np.uint16), np.dtype(np.int16), np.dtype(np.int8)
+
+
+class TileWork(NamedTuple):
+    """A tile and what is added up for it.
+
+    Attributes:
+        panels: how many, 1 to ``panels_for(width)``.
+        width: samples, as of ``width_for``.
+        first: panel.
+        begin, end: of the inputs.
+        slab: number in the slabs from which the samples, (n, width), are.
+        tile: number in the tiles from which the tile, (panels, width, R), is.
+        add: to what is in the tile; else it is overwritten.
+        ahead: numbers from a weight to one that is needed later, to be fetched; 0: none is.
+    """
+
+    panels: int
+    width: int
+    first: int
+    begin: int
+    end: int
+    slab: int
+    tile: int
+    add: bool
+    ahead: int
+
+
+def multiply_tile(work: TileWork, panels: np.ndarray, slabs: np.ndarray, tiles: np.ndarray) -> None:
+    """tile[p, b] (+)= Σ_k panels[first + p, k] · slab[k, b], k from ``begin`` to ``end``.
+
+    Args:
+        work: see there.
+        panels: (panels, n, R), real numbers, ``BFLOAT16``, ``FLOAT16`` or ``INT8``.
+        slabs, tiles: one-dimensional.
+    """
+    count, width, first, begin, end, slab, tile, add, _ = work
+    lanes = panels.shape[2]
+    W = _expanded(panels[first : first + count, begin:end])
+    x = slabs[slab + begin * width : slab + end * width].reshape(end - begin, width)
+    out = tiles[tile : tile + count * width * lanes].reshape(count, width, lanes)
+    out[...] = np.einsum("pkr,kb->pbr", W, x) + (out if add else 0)
+
+
+def _expanded(weights: np.ndarray) -> np.ndarray:
+    if weights.dtype == BFLOAT16:
+        return (weights.astype(np.uint32) << 16).view(np.float32)
+    if weights.dtype == FLOAT16:
+        return weights.view(np.float16).astype(np.float32)
+    return weights
+
+
+@overload(multiply_tile)
+def _multiply_tile(work, panels, slabs, tiles):
+    return lambda work, panels, slabs, tiles: _tile(work, panels, slabs, tiles)
+
+
+@intrinsic
+def _tile(typing, work, panels, slabs, tiles):
+    def generate(context, builder, signature, arguments):
+        emitter = _Emitter(context, builder, signature.args, arguments)
+        for shape in _SHAPES:
+            with builder.if_then(emitter.has_shape(shape)):
+                far = builder.icmp_signed("!=", emitter.work["ahead"], integer(0))
+                with builder.if_else(far) as (fetching, near):
+                    with fetching:
+                        emitter.emit(shape, fetches=True)
+                    with near:
+                        emitter.emit(shape, fetches=False)
+        return context.get_dummy_value()
+
+    return types.void(work, panels, slabs, tiles), generate
+
+
+class _Emitter:
+    """Writes the loops over the inputs of one call.
+
+    Attributes:
+        work: the numbers of ``TileWork``.
+    """
+
+    def __init__(self, context, builder, typs, arguments) -> None:
+        work, *arrays = typs
+        self.builder, self.work = builder, {}
+        for index, (name, typ) in enumerate(zip(TileWork._fields, work.types, strict=True)):
+            general = types.boolean if name == "add" else types.int64
+            number = builder.extract_value(arguments[0], index)
+            self.work[name] = context.cast(builder, number, typ, general)
+        self.panels, slabs, tiles = (
+            cgutils.create_struct_proxy(typ)(context, builder, value)
+            for typ, value in zip(arrays, arguments[1:], strict=True)
+        )
+        self.slabs = builder.gep(slabs.data, [self.work["slab"]])
+        self.tiles = builder.gep(tiles.data, [self.work["tile"]])
+        self.stored, self.itemsize = arrays[0].dtype, arrays[2].dtype.bitwidth // 8
+        self.vector = ir.VectorType(context.get_data_type(arrays[2].dtype), VECTOR_BYTES // self.itemsize)
+        self.packed = ir.VectorType(context.get_data_type(self.stored), self.vector.count)
+
+    def has_shape(self, shape):
+        """A flag: the tile has so many panels and samples."""
+        asked = self.work["panels"], self.work["width"]
+        equal = [self.builder.icmp_signed("==", a, integer(b)) for a, b in zip(asked, shape, strict=True)]
+        return self.builder.and_(*equal)
+
+    def emit(self, shape, fetches: bool) -> None:
+        """Everything for a tile of one shape; ``fetches``: weights ahead are fetched."""
+        builder, vector, (count, width) = self.builder, self.vector, shape
+        sums = [zero(builder, vector) for _ in range(count * width)]
+        ends = [vector_at(builder, self.tiles, integer(i * vector.count), vector) for i in range(len(sums))]
+        with builder.if_then(self.work["add"]):
+            for total, place in zip(sums, ends, strict=True):
+                builder.store(builder.load(place, align=self.itemsize), total)
+        rows = self._rows(count)
+        begin, end = self.work["begin"], self.work["end"]
+        with cgutils.for_range_slice(builder, begin, end, integer(1), inc=True) as (k, _):
+            weights = self._weights(rows, k, shape, fetches)
+            samples = builder.gep(self.slabs, [builder.mul(k, integer(width))])
+            for b in range(width):
+                x = spread(builder, builder.load(builder.gep(samples, [integer(b)])), vector)
+                for p in range(count):
+                    add_product(builder, sums[p * width + b], weights[p], x)
+        for total, place in zip(sums, ends, strict=True):
+            builder.store(builder.load(total), place, align=self.itemsize)
+
+    def _rows(self, count: int) -> list:
+        """The address of each panel."""
+        builder, first = self.builder, self.work["first"]
+        size = builder.mul(builder.extract_value(self.panels.shape, 1), integer(self.vector.count))
+        numbers = (builder.add(first, integer(p)) for p in range(count))
+        return [builder.gep(self.panels.data, [builder.mul(number, size)]) for number in numbers]
+
+    def _weights(self, rows, k, shape, fetches: bool) -> list:
+        """The weights of input k, a vector for each panel."""
+        builder = self.builder
+        column = builder.mul(k, integer(self.vector.count))
+        places = [vector_at(builder, row, column, self.packed) for row in rows]
+        for row in rows if fetches else ():
+            fetch(builder, row, builder.add(column, self.work["ahead"]), shape[1] != MOST_SAMPLES)
+        loaded = [builder.load(place, align=self.stored.bitwidth // 8) for place in places]
+        return [_expand(builder, each, self.stored, self.vector) for each in loaded]
+
+
+def _expand(builder, weights, stored, vector):
+    """A vector of stored weights as numbers of the sums' precision."""
+    if isinstance(stored, types.Float):
+        return weights
+    if stored == types.uint16:
+        wide = ir.VectorType(ir.IntType(32), vector.count)
+        bits = builder.shl(builder.zext(weights, wide), ir.Constant(wide, [16] * vector.count))
+        numbers = builder.bitcast(bits, ir.VectorType(ir.FloatType(), vector.count))
+    elif stored == types.int16:
+        numbers = builder.bitcast(weights, ir.VectorType(ir.HalfType(), vector.count))
+    else:
+        return builder.sitofp(weights, vector)
+    return numbers if numbers.type == vector else builder.fpext(numbers, vector)

@@ -1,0 +1,1 @@
+"""Feature maps: convolutions, pools, element-wise steps and activations."""

@@ -1,0 +1,201 @@
+"""Element-wise functions by integer code, in the precision of their argument.
+
+The formulas are those of ``repurpose_hpc.model.activations``, under the same names.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..arguments import FLOAT, INTEGER, REAL, Array
+from ..jit import jit
+from ..registry import kernel
+
+ACTIVATION_CODES: dict[str, int] = {}
+
+
+def _code(name: str) -> int:
+    """The next code, entered into ``ACTIVATION_CODES``; replays and caches rely on those that there are."""
+    return ACTIVATION_CODES.setdefault(name, len(ACTIVATION_CODES))
+
+
+# Numba folds module constants, but not look-ups in a dictionary.
+IDENTITY = _code("identity")
+RELU = _code("relu")
+LEAKY_RELU = _code("leaky_relu")
+SIGMOID = _code("sigmoid")
+TANH = _code("tanh")
+GELU = _code("gelu")
+GELU_TANH = _code("gelu_tanh")
+CLIP = _code("clip")
+ELU = _code("elu")
+HARD_SIGMOID = _code("hard_sigmoid")
+HARD_SWISH = _code("hard_swish")
+SILU = _code("silu")
+SQUARE = _code("square")
+POWER = _code("power")
+SOFTPLUS = _code("softplus")
+EXP = _code("exp")
+ABS = _code("abs")
+SELU = _code("selu")
+CELU = _code("celu")
+SOFTSHRINK = _code("softshrink")
+HARDSHRINK = _code("hardshrink")
+THRESHOLD = _code("threshold")
+SOFTSIGN = _code("softsign")
+LOG_SIGMOID = _code("log_sigmoid")
+
+_SQRT_HALF = math.sqrt(0.5)
+_SQRT_TWO_OVER_PI = math.sqrt(2 / math.pi)
+
+
+@jit
+def activate(code: int, alpha: float, beta: float, value: float) -> float:
+    """The activation ``code`` of one number, in the number's type.
+
+    ``alpha`` and ``beta`` are what ``repurpose_hpc.model.activations.Activation`` says; most ignore them.
+    """
+    # Constants take the type of value: a float64 among them would make float32 twice as slow.
+    real = type(value)
+    half, one = real(0.5), real(1)
+    if code == RELU:
+        return real(0) if value < 0 else value  # in this order NaN stays NaN
+    if code == LEAKY_RELU:
+        return _leaky(value, alpha)
+    if code == SIGMOID:
+        return half * (one + np.tanh(half * value))
+    if code == TANH:
+        return np.tanh(value)
+    if code == GELU:
+        return half * value * (one + real(math.erf(real(_SQRT_HALF) * value)))
+    if code == GELU_TANH:
+        cubic = value + real(0.044715) * value * value * value
+        return half * value * (one + np.tanh(real(_SQRT_TWO_OVER_PI) * cubic))
+    if code == CLIP:
+        return _ramp(value, 1.0, 0.0, alpha, beta)
+    if code == ELU:
+        return value if value >= 0 else real(alpha) * np.expm1(value)
+    if code == HARD_SIGMOID:
+        return _ramp(value, alpha, beta, 0.0, 1.0)
+    if code == HARD_SWISH:
+        return _hard_swish(value)
+    if code == SILU:
+        return half * value * (one + np.tanh(half * value))
+    if code == SQUARE:
+        return value * value
+    if code == POWER:
+        return value ** real(alpha)
+    if code == SOFTPLUS:
+        return _ramp(value, 1.0, 0.0, 0.0, np.inf) + np.log1p(np.exp(-abs(value)))
+    if code == EXP:
+        return np.exp(value)
+    if code == ABS:
+        return abs(value)
+    if code == SELU:
+        return _selu(value, alpha, beta)
+    if code == CELU:
+        return _celu(value, alpha)
+    if code == SOFTSHRINK:
+        return _softshrink(value, alpha)
+    if code == HARDSHRINK:
+        return _hardshrink(value, alpha)
+    if code == THRESHOLD:
+        return _threshold(value, alpha, beta)
+    if code == SOFTSIGN:
+        return _softsign(value)
+    if code == LOG_SIGMOID:
+        return _log_sigmoid(value)
+    return value
+
+
+@kernel(
+    arguments={"values": Array(REAL, 2, also=(1,)), "code": INTEGER, "alpha": FLOAT, "beta": FLOAT},
+    replayed=True,
+)
+def activate_in_place(values: np.ndarray, code: int, alpha: float, beta: float) -> None:
+    """values = activation(values), for a C-contiguous array of one or two dimensions."""
+    flat = values.reshape(-1)
+    # The cheap and frequent ones get loops of their own: the last one is not vectorised.
+    if code == IDENTITY:
+        return
+    if code == RELU:
+        _ramp_all(flat, 1.0, 0.0, 0.0, np.inf)
+    elif code == CLIP:
+        _ramp_all(flat, 1.0, 0.0, alpha, beta)
+    elif code == HARD_SIGMOID:
+        _ramp_all(flat, alpha, beta, 0.0, 1.0)
+    elif code == HARD_SWISH:
+        for i in range(flat.size):
+            flat[i] = _hard_swish(flat[i])
+    elif code == LEAKY_RELU:
+        for i in range(flat.size):
+            flat[i] = _leaky(flat[i], alpha)
+    else:
+        for i in range(flat.size):
+            flat[i] = activate(code, alpha, beta, flat[i])
+
+
+@jit
+def _ramp_all(values: np.ndarray, slope: float, shift: float, low: float, high: float) -> None:
+    for i in range(values.size):
+        values[i] = _ramp(values[i], slope, shift, low, high)
+
+
+@jit
+def _ramp(value: float, slope: float, shift: float, low: float, high: float) -> float:
+    """A line between two levels, the upper one winning; NaN stays NaN in this order."""
+    real = type(value)
+    value = real(slope) * value + real(shift)
+    value = real(low) if value < real(low) else value
+    return real(high) if value > real(high) else value
+
+
+@jit
+def _leaky(value: float, alpha: float) -> float:
+    return value if value >= 0 else type(value)(alpha) * value
+
+
+@jit
+def _hard_swish(value: float) -> float:
+    return value * _ramp(value, 1 / 6, 0.5, 0.0, 1.0)
+
+
+@jit
+def _selu(value: float, alpha: float, beta: float) -> float:
+    real = type(value)
+    return real(beta) * (value if value >= 0 else real(alpha) * np.expm1(value))
+
+
+@jit
+def _celu(value: float, alpha: float) -> float:
+    return value if value >= 0 else type(value)(alpha) * np.expm1(value / type(value)(alpha))
+
+
+@jit
+def _softshrink(value: float, alpha: float) -> float:
+    threshold = type(value)(alpha)
+    if abs(value) <= threshold:
+        return type(value)(0)
+    return value + threshold if value < 0 else value - threshold  # NaN stays NaN
+
+
+@jit
+def _hardshrink(value: float, alpha: float) -> float:
+    return type(value)(0) if abs(value) <= type(value)(alpha) else value
+
+
+@jit
+def _threshold(value: float, alpha: float, beta: float) -> float:
+    return type(value)(beta) if value <= type(value)(alpha) else value
+
+
+@jit
+def _softsign(value: float) -> float:
+    return value / (type(value)(1) + abs(value))
+
+
+@jit
+def _log_sigmoid(value: float) -> float:
+    return -_ramp(-value, 1.0, 0.0, 0.0, np.inf) - np.log1p(np.exp(-abs(value)))

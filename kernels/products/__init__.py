@@ -1,0 +1,1 @@
+"""Products with a block of weights: dense, in compressed sparse rows, and what goes around them."""

@@ -1,0 +1,19 @@
+"""The choice of the faster product, from measurements.
+
+Measured with ``scripts/bench_kernels.py`` in float32, one thread, blocks of 256 to 4096 neurons, on an Intel
+Xeon (AVX-512).  Run the script and change the constants for a very different machine.
+"""
+
+from __future__ import annotations
+
+# (smallest batch, density below which CSR wins): the lowest of all sizes: CSR is never the slower one, but is
+# passed over where it would win.  (Batches of 16 to 64 fill vectors, hence 0.18 to 0.4; of 256 samples not
+# even a thousand neurons fit into the nearer cache, 0.17 and 0.066 for 4096.  Batches of 4 to 8: 0.16 to
+# 0.29; of 2: 0.12 to 0.27.  One sample: 0.15 to 0.48 here, but 0.08 with an earlier dense product on an
+# AMD EPYC.)
+CSR_DENSITIES = ((256, 0.06), (16, 0.18), (4, 0.16), (2, 0.12), (1, 0.08))
+
+
+def csr_is_faster(density: float, batch: int) -> bool:
+    """Say if a block with this fraction of non-zeros (0 to 1) is faster as CSR than dense."""
+    return density < next(limit for smallest, limit in CSR_DENSITIES if batch >= smallest)

@@ -1,0 +1,113 @@
+"""Products with a block in compressed sparse rows, by the convention of ``dense``.
+
+Row i holds ``data[indptr[i]:indptr[i + 1]]`` in the columns ``indices[indptr[i]:indptr[i + 1]]``.
+Both index arrays are ``INDEX_DTYPE``: signed ones may be negative, which Numba must then
+test at every element, four times slower.  (uint64 pointers work as well, for 2**32
+non-zeros or more, but are not among what ``warm_up`` compiles.)
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from ..arguments import EPILOGUE, INDEX, INTEGERS, REAL, Array, Epilogue
+from ..llvm.sparse_rows import ROW_VECTORS, add_columns
+from ..llvm.vectors import lanes
+from ..maps.activations import activate_in_place
+from ..registry import kernel, thread_variant
+from .rows import spread
+from .shares import row_shares
+
+_ROWS = {"data": Array(REAL, 1), "indices": Array(INDEX, 1), "indptr": Array(INDEX, 1)}
+_VECTOR, _MATRIX = Array(REAL, 1), Array(REAL, 2)
+
+
+@kernel(
+    arguments={**_ROWS, "x": _VECTOR, "start": _VECTOR, "out": _VECTOR, "epilogue": EPILOGUE}, replayed=True
+)
+def csr_vector(
+    data: np.ndarray,
+    indices: np.ndarray,
+    indptr: np.ndarray,
+    x: np.ndarray,
+    start: np.ndarray,
+    out: np.ndarray,
+    epilogue: Epilogue,
+) -> None:
+    """out = act(start + W x) for one sample.
+
+    Args:
+        data, indices: (nonzeros,).
+        indptr: (m + 1,).
+        x: (n,), not overlapping out.
+        start: (m,), a bias or ``out`` itself.
+        out: (m,).
+        epilogue: activation.
+    """
+    for i in range(out.size):
+        total = data.dtype.type(0)
+        for k in range(indptr[i], indptr[i + 1]):
+            total += data[k] * x[indices[k]]
+        out[i] = start[i] + total
+    activate_in_place(out, epilogue.code, epilogue.alpha, epilogue.beta)
+
+
+@kernel(
+    arguments={**_ROWS, "X": _MATRIX, "start": _MATRIX, "out": _MATRIX, "epilogue": EPILOGUE}, replayed=True
+)
+def csr_batch(
+    data: np.ndarray,
+    indices: np.ndarray,
+    indptr: np.ndarray,
+    X: np.ndarray,
+    start: np.ndarray,
+    out: np.ndarray,
+    epilogue: Epilogue,
+) -> None:
+    """out = act(start + W X) for a batch.
+
+    Args:
+        data, indices: (nonzeros,).
+        indptr: (m + 1,).
+        X: (n, batch), neuron-major, not overlapping out.
+        start: (m, 1), a bias, or (m, batch), possibly ``out`` itself.
+        out: (m, batch).
+        epilogue: activation.
+    """
+    spread(start, out)
+    batch, wide = out.shape[1], lanes(out.dtype)
+    for first in range(0, batch, ROW_VECTORS * wide):
+        vectors = min(ROW_VECTORS, (batch - first + wide - 1) // wide)
+        add_columns(vectors, data, indices, indptr, X, first, out)
+    activate_in_place(out, epilogue.code, epilogue.alpha, epilogue.beta)
+
+
+def _share_rows(
+    threads: int, data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, X: np.ndarray, *rest: object
+) -> tuple[int, tuple]:
+    columns = X.size // max(1, len(X))
+    return data.size * columns, (row_shares(indptr, threads),)
+
+
+@thread_variant(csr_vector, csr_batch, share=_share_rows, extra={"shares": Array(INTEGERS, 1)})
+def csr_threads(
+    data: np.ndarray,
+    indices: np.ndarray,
+    indptr: np.ndarray,
+    X: np.ndarray,
+    start: np.ndarray,
+    out: np.ndarray,
+    epilogue: Epilogue,
+    shares: np.ndarray,
+) -> None:
+    """``csr_vector``, or ``csr_batch`` for X with two axes, by threads with their ``shares`` of the rows."""
+    code, alpha, beta = epilogue  # Numba hands no named tuples to threads
+    for t in numba.prange(len(shares) - 1):
+        first, last = shares[t], shares[t + 1]
+        ends, begun, done = indptr[first : last + 1], start[first:last], out[first:last]
+        end = Epilogue(code, alpha, beta)
+        if X.ndim == 1:
+            csr_vector(data, indices, ends, X, begun, done, end)
+        else:
+            csr_batch(data, indices, ends, X, begun, done, end)

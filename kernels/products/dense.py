@@ -1,0 +1,336 @@
+"""Products with a dense block: ``out = act(start + s W X)``.
+
+One loop serves every batch size and every way to store the weights.  W is packed into panels once, so that
+its numbers are read in the order in which they lie in memory; samples come in *slabs* of a few, input
+after input.  Few samples are one slab, and W is read as a stream.  Of many, a group of panels meets all slabs
+before the next one's turn, in stretches of inputs that stay in the nearest cache, while the next stretch
+is fetched: so W comes from memory once, and nobody waits for it.
+
+``start`` is broadcast to out as in NumPy: a bias, or ``out`` itself to add to what is there already.
+Arrays are C-contiguous and writable, and shapes are not checked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from ..arguments import EPILOGUE, INTEGERS, REAL, STORED, Array, Epilogue
+from ..jit import jit
+from ..llvm.samples import add_samples, copy_samples, transpose_samples
+from ..llvm.tiles import MOST_SAMPLES, WIDEST, TileWork, multiply_tile, panels_for, width_for
+from ..llvm.vectors import VECTOR_BYTES
+from ..maps.activations import activate_in_place
+from ..registry import kernel, thread_variant
+from .shares import row_shares
+
+# Inputs at a time, where several slabs need the same weights.
+DEPTH = 128
+# Where one slab needs them, so many bytes ahead are fetched, as the processor's own fetching ends with a
+# page; unless the weights are so few bytes that they may still be near.
+AHEAD, NEAR = 2048, 1 << 21
+# Inputs at a time that are packed, while their cache lines are near.
+PACKED_ROWS = 32
+CACHE_LINE = 64
+
+_VECTOR, _MATRIX = Array(REAL, 1), Array(REAL, 2)
+
+
+class Sums(NamedTuple):
+    """Sums in a tile, (panels, width, R) from number ``tile`` on.
+
+    They are those of panels from row ``row`` on, and of ``width`` samples from number ``b`` on.
+    """
+
+    tile: int
+    panels: int
+    width: int
+    R: int
+    row: int
+    b: int
+
+
+def panel_rows(dtype: np.dtype) -> int:
+    """R, the rows of a panel, for sums in ``dtype``."""
+    return VECTOR_BYTES // dtype.itemsize
+
+
+def pack_panels(
+    strips: Iterable[np.ndarray], m: int, n: int, stored: np.dtype, dtype: np.dtype
+) -> np.ndarray:
+    """W (m, n) as panels (ceil(m / R), n, R), aligned to 64 bytes.
+
+    Args:
+        strips: W, R rows at a time, so that it need not be in memory as a whole.
+        m, n: of W.
+        stored: of the strips: real numbers, or the codes that ``tiles`` expands.
+        dtype: of the sums, float32 or float64.
+    """
+    R = panel_rows(dtype)
+    panels = aligned((-(-m // R), n, R), stored)
+    for panel, rows in zip(panels, strips, strict=True):
+        panel[:, : len(rows)] = rows.T
+        panel[:, len(rows) :] = 0
+    return panels
+
+
+def dense_scratch(n: int, batch: int, dtype: np.dtype) -> int:
+    """Numbers of scratch memory that ``dense`` needs."""
+    return slabs_size(n, batch) + tiles_size(batch, panel_rows(dtype))
+
+
+@jit
+def slabs_size(n: int, batch: int) -> int:
+    """Numbers in the slabs of X (n, batch), at most."""
+    return n * slab_count(batch) * _width(batch, 0)
+
+
+@jit
+def tiles_size(batch: int, R: int) -> int:
+    """Numbers in the sums of a group of panels of R rows, at most."""
+    width = _width(batch, 0)
+    return panels_for(width) * slab_count(batch) * width * R
+
+
+def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An uninitialised array that starts on a cache line, which is also the widest vector register."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + CACHE_LINE, np.uint8)
+    start = -memory.ctypes.data % CACHE_LINE
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+@kernel(
+    arguments={
+        "panels": Array(STORED, 3),
+        "scales": _VECTOR,
+        "X": _MATRIX,
+        "start": _MATRIX,
+        "out": _MATRIX,
+        "scratch": _VECTOR,
+        "epilogue": EPILOGUE,
+    },
+    replayed=True,
+)
+def dense(
+    panels: np.ndarray,
+    scales: np.ndarray,
+    X: np.ndarray,
+    start: np.ndarray,
+    out: np.ndarray,
+    scratch: np.ndarray,
+    epilogue: Epilogue,
+) -> None:
+    """out = act(start + scales W X).
+
+    Args:
+        panels: W, (m, n), by ``pack_panels``.
+        scales: of the rows of W, (m,); (0,): all 1.
+        X: (n, batch), neuron-major, not overlapping out.
+        start: (m, 1), a bias, or (m, batch), possibly ``out`` itself.
+        out: (m, batch).
+        scratch: at least ``dense_scratch`` numbers.
+        epilogue: activation.
+    """
+    batch = X.shape[1]
+    slabs = X.reshape(-1)
+    if needs_slabs(batch):
+        pack_slabs(X, scratch, 0, slab_count(batch))
+        slabs = scratch
+    tiles = scratch[slabs_size(len(X), batch) :]
+    multiply_panels(panels, scales, slabs, start, out, tiles, epilogue)
+
+
+@jit
+def multiply_panels(
+    panels: np.ndarray,
+    scales: np.ndarray,
+    slabs: np.ndarray,
+    start: np.ndarray,
+    out: np.ndarray,
+    tiles: np.ndarray,
+    epilogue: Epilogue,
+) -> None:
+    """``dense`` with samples in slabs, for all rows or for those of some panels.
+
+    Args:
+        panels, scales, start, out, epilogue: as of ``dense``.
+        slabs: one-dimensional, of ``pack_slabs``, or X itself where it is one slab.
+        tiles: at least ``tiles_size`` numbers.
+    """
+    count, n, R = panels.shape
+    batch = out.shape[1]
+    group, step = panels_for(_width(batch, 0)), _slab_step(batch)
+    depth = DEPTH if batch > step else max(n, 1)
+    stream = AHEAD // panels.itemsize if panels.size * panels.itemsize > NEAR else 0
+    flat_start, flat = start.reshape(-1), out.reshape(-1)
+    for first in range(0, count, group):
+        some = min(group, count - first)
+        for begin in range(0, max(n, 1), depth):
+            end = min(begin + depth, n)
+            ahead = _ahead(n, begin, end, some) * R if batch > step else stream
+            for b in range(0, batch, step):
+                width, tile = _width(batch, b), b * some * R
+                work = TileWork(some, width, first, begin, end, b * n, tile, begin > 0, ahead)
+                multiply_tile(work, panels, slabs, tiles)
+                if end == n:
+                    sums = Sums(tile, some, width, R, first * R, b)
+                    _finish_slab(tiles, sums, scales, flat_start, flat, out.shape)
+        activate_in_place(out[first * R : (first + some) * R], epilogue.code, epilogue.alpha, epilogue.beta)
+
+
+@jit
+def _ahead(n: int, begin: int, end: int, count: int) -> int:
+    """Columns from a stretch of ``count`` panels to the next one, perhaps of the panels behind."""
+    return (end if end < n else count * n) - begin
+
+
+@jit
+def _slab_step(batch: int) -> int:
+    """Samples in a slab, at most: few come in a single one, so that a panel is read once, as a stream."""
+    return WIDEST if batch <= WIDEST else MOST_SAMPLES
+
+
+@jit
+def _width(batch: int, b: int) -> int:
+    """Samples in the slab that begins with number b, padded to what the inner loop knows."""
+    return width_for(min(_slab_step(batch), batch - b))
+
+
+@jit
+def needs_slabs(batch: int) -> bool:
+    """Say if X (n, batch) as it is would not be a slab."""
+    return _width(batch, 0) != batch
+
+
+@jit
+def slab_count(batch: int) -> int:
+    """Slabs of so many samples."""
+    return -(-batch // _slab_step(batch))
+
+
+@jit
+def pack_slabs(X: np.ndarray, slabs: np.ndarray, first: int, last: int) -> None:
+    """The slabs from number ``first`` to ``last``, each (n, width), the last of all padded with zeros.
+
+    Args:
+        X: (n, batch).
+        slabs: room for all, one-dimensional.
+        first, last: see above.
+    """
+    n, batch = X.shape
+    flat = X.reshape(-1)
+    for begin in range(0, n, PACKED_ROWS):
+        end = min(begin + PACKED_ROWS, n)
+        for slab in range(first, last):
+            b = slab * _slab_step(batch)
+            width = _width(batch, b)
+            for c in range(0, width, MOST_SAMPLES):
+                there = batch - b - c
+                if there >= MOST_SAMPLES:
+                    for k in range(begin, end):
+                        copy_samples(flat, k * batch + b + c, slabs, b * n + k * width + c)
+                else:
+                    for k in range(begin, end):
+                        for d in range(min(width - c, MOST_SAMPLES)):
+                            slabs[b * n + k * width + c + d] = X[k, b + c + d] if d < there else 0
+
+
+@jit
+def _finish_slab(
+    tiles: np.ndarray,
+    sums: Sums,
+    scales: np.ndarray,
+    start: np.ndarray,
+    out: np.ndarray,
+    shape: tuple[int, int],
+) -> None:
+    """``_finish_samples`` for all samples of a tile; a single one has its rows in order already."""
+    tile, count, width, R, row, b = sums
+    if shape[1] == 1:
+        for r in range(min(count * R, shape[0] - row)):
+            scale = scales[row + r] if scales.size else out.dtype.type(1)
+            out[row + r] = start[row + r] + scale * tiles[tile + r]
+        return
+    for c in range(0, min(width, shape[1] - b), MOST_SAMPLES):
+        part = Sums(tile + c * R, count, width, R, row, b + c)
+        _finish_samples(tiles, part, scales, start, out, shape)
+
+
+@jit
+def _finish_samples(
+    tiles: np.ndarray,
+    sums: Sums,
+    scales: np.ndarray,
+    start: np.ndarray,
+    out: np.ndarray,
+    shape: tuple[int, int],
+) -> None:
+    """out = start + scales · sums, for the first ``MOST_SAMPLES`` of the sums, or fewer; columns become rows.
+
+    Start and out, of ``shape``, are flat.
+    """
+    (rows, batch), (tile, count, width, R, row, b) = shape, sums
+    there = min(MOST_SAMPLES, batch - b)
+    has_start = start.size == out.size
+    for p in range(count):
+        panel = tile + p * width * R
+        if there == MOST_SAMPLES:
+            transpose_samples(tiles, panel)
+        for r in range(min(R, rows - row - p * R)):
+            i = row + p * R + r
+            to = i * batch + b
+            begin = to if has_start else i
+            scale = scales[i] if scales.size else out.dtype.type(1)
+            if there == MOST_SAMPLES:
+                add_samples(start, begin, has_start, scale, tiles, panel + r * MOST_SAMPLES, out, to)
+            else:
+                for c in range(there):
+                    first = start[begin + c * has_start]
+                    out[to + c] = first + scale * tiles[panel + c * R + r]
+
+
+def _share_panels(
+    threads: int, panels: np.ndarray, scales: np.ndarray, X: np.ndarray, *rest: object
+) -> tuple[int, tuple]:
+    batch = X.shape[1]
+    tiles = aligned((threads, tiles_size(batch, panels.shape[2])), X.dtype)
+    return panels.size * batch, (row_shares(np.arange(len(panels) + 1), threads), tiles)
+
+
+@thread_variant(dense, share=_share_panels, extra={"shares": Array(INTEGERS, 1), "tiles": _MATRIX})
+def dense_threads(
+    panels: np.ndarray,
+    scales: np.ndarray,
+    X: np.ndarray,
+    start: np.ndarray,
+    out: np.ndarray,
+    scratch: np.ndarray,
+    epilogue: Epilogue,
+    shares: np.ndarray,
+    tiles: np.ndarray,
+) -> None:
+    """``dense`` by several threads.
+
+    Args:
+        panels, scales, X, start, out, scratch, epilogue: as of ``dense``.
+        shares: of the panels.
+        tiles: (threads, at least ``tiles_size``).
+    """
+    batch, threads, R = X.shape[1], len(tiles), panels.shape[2]
+    code, alpha, beta = epilogue  # Numba hands no named tuples to threads
+    slabs = X.reshape(-1)
+    if needs_slabs(batch):
+        slabs, count = scratch, slab_count(batch)
+        for t in numba.prange(threads):
+            pack_slabs(X, scratch, count * t // threads, count * (t + 1) // threads)
+    for t in numba.prange(threads):
+        first, last = shares[t], shares[t + 1]
+        rows = slice(first * R, min(last * R, len(out)))
+        some = panels[first:last]
+        end = Epilogue(code, alpha, beta)
+        multiply_panels(some, scales[rows], slabs, start[rows], out[rows], tiles[t], end)

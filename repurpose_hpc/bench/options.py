@@ -1,0 +1,82 @@
+"""What a user may ask of a benchmark."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from repurpose_hpc.bench.turns import REPEATS
+from repurpose_hpc.fields import (
+    Declared,
+    batches,
+    choice,
+    integer,
+    like,
+    listed,
+    option,
+    precision,
+    report_file,
+)
+from repurpose_hpc.plan.plan import PARTITIONED, REPLICATED
+from repurpose_hpc.restructure.options import Options
+
+
+def _sizes(default: tuple[int, ...], metavar: str, help: str) -> Any:
+    return option(default, kind=listed(integer(1), "integers"), metavar=metavar, help=help)
+
+
+def _repeats() -> Any:
+    return option(
+        REPEATS,
+        kind=integer(1),
+        metavar="N",
+        help="timed calls of each candidate; a tenth where one takes long",
+    )
+
+
+def _results() -> Any:
+    return report_file(help="the results, for scripts", aliases=("--out",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelOptions(Declared):
+    """Products with one block of weights, in one process."""
+
+    subject: ClassVar[str] = "kernels"
+    sizes: tuple[int, ...] = _sizes((1024, 2048, 4096, 8192), "N,N,...", "rows and columns of the weights")
+    repeat: int = _repeats()
+    report: Path | None = _results()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExchangeOptions(Declared):
+    """The exchange alone, with two ranks or more."""
+
+    subject: ClassVar[str] = "exchange"
+    bytes: tuple[int, ...] = _sizes(
+        tuple(4 << shift for shift in range(0, 19, 2)), "B,B,...", "bytes per pair of ranks, multiples of 4"
+    )
+    repeat: int = _repeats()
+    report: Path | None = _results()
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceOptions(Declared):
+    """Four layers, end to end."""
+
+    subject: ClassVar[str] = "inference"
+    widths: tuple[int, ...] = _sizes((1024, 4096, 8192), "N,N,...", "neurons of each layer")
+    batches: tuple[int, ...] = batches()
+    comm_budget: float = like(
+        Options, "comm_budget", excludes="", help="fraction of the dense communication that is left"
+    )
+    input_placement: str = like(
+        Options,
+        "input_placement",
+        kind=choice(REPLICATED, PARTITIONED),
+        help="who has the input: every rank all of it, or its block",
+    )
+    dtype: str = precision()
+    repeat: int = _repeats()
+    report: Path | None = _results()

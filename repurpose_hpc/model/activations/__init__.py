@@ -1,0 +1,33 @@
+"""Element-wise functions: ``functions`` declares every kind once, ``activation`` is what they have in common.
+
+May import nothing of the package; ``kernels.activations`` has compiled twins under the same names.
+"""
+
+from repurpose_hpc.model.activations.activation import (
+    DECLARED,
+    Activation,
+    Kind,
+    Parameter,
+    activate,
+    derivative,
+    lipschitz,
+    parse,
+)
+from repurpose_hpc.model.activations.functions import KINDS
+
+IDENTITY = Activation("identity")
+RELU = Activation("relu")
+
+__all__ = [
+    "DECLARED",
+    "IDENTITY",
+    "KINDS",
+    "RELU",
+    "Activation",
+    "Kind",
+    "Parameter",
+    "activate",
+    "derivative",
+    "lipschitz",
+    "parse",
+]

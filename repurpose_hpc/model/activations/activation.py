@@ -1,0 +1,150 @@
+"""Element-wise functions of one number: how one is declared, named, computed and differentiated."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+# Of the argument, alpha and beta.
+Function = Callable[..., np.ndarray]
+
+_LARGEST = sys.float_info.max
+
+
+class Parameter(NamedTuple):
+    """A parameter of a kind, alpha the first and beta the second.
+
+    Attributes:
+        name: in words that are part of a chain file's documentation, such as ``slope``.
+        low, high: the range, both ends included; all finite numbers if it says nothing else.
+        default: of chain files; None: it has to be written.
+    """
+
+    name: str
+    low: float = -_LARGEST
+    high: float = _LARGEST
+    default: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """The declaration of an element-wise function; ``kernels.activations`` has a compiled twin of its name.
+
+    Attributes:
+        name: unique.
+        value: the function in NumPy; NaN stays NaN.
+        slope: its derivative; at a kink that of one side.
+        lipschitz: the largest slope L, |f(a) − f(b)| <= L |a − b|, infinite where there is none: a number, or
+            a function of alpha and beta.
+        parameters: at most two; alpha and beta of an activation without any are ignored.
+        onnx: ONNX operators that are this function: from their attributes, by name and with the defaults of
+            ONNX, the parameters, or None where they make it another function.
+        behind: an ONNX operator that makes it of another kind, and that kind.
+        written_out: parameters with which exporters are known to write it as several nodes.
+        with_numbers: whether a function written out is compared with it, with all numbers that occur in it
+            as parameters.
+    """
+
+    name: str
+    value: Function
+    slope: Function
+    lipschitz: float | Callable[[float, float], float] = 1.0
+    parameters: tuple[Parameter, ...] = ()
+    onnx: Mapping[str, Callable[..., tuple[float, ...] | None]] = field(default_factory=dict)
+    behind: tuple[str, str] | None = None
+    written_out: tuple[tuple[float, ...], ...] = ()
+    with_numbers: bool = False
+
+    @property
+    def form(self) -> str:
+        """The entry in a chain file, such as ``leaky_relu:SLOPE``; what may be left out is in brackets."""
+        form, closing = self.name, ""
+        for parameter in self.parameters:
+            optional = parameter.default is not None
+            form += f"{'[' if optional else ''}:{parameter.name.upper().replace(' ', '_')}"
+            closing += "]" if optional else ""
+        return form + closing
+
+
+# By name, in the order of declaration; filled by ``functions``.
+DECLARED: dict[str, Kind] = {}
+
+
+def declare(kind: Kind) -> Kind:
+    """Enter a kind into ``DECLARED``."""
+    DECLARED[kind.name] = kind
+    return kind
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An element-wise function.
+
+    Attributes:
+        kind: one of ``KINDS``.
+        alpha, beta: the parameters that the kind declares; kinds without any ignore them.
+    """
+
+    kind: str
+    alpha: float = 0.0
+    beta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in DECLARED:
+            raise ValueError(f"unknown activation {self.kind!r}, expected one of {', '.join(DECLARED)}")
+
+    def problems(self) -> Iterator[str]:
+        """Parameters out of their ranges, in words."""
+        given = (self.alpha, self.beta)
+        for parameter, value in zip(DECLARED[self.kind].parameters, given, strict=False):
+            if not parameter.low <= value <= parameter.high:
+                low, high = parameter.low, parameter.high
+                yield f"{self.kind} with {parameter.name} {value}, expected a number from {low:g} to {high:g}"
+
+
+def activate(activation: Activation, y: np.ndarray) -> np.ndarray:
+    """The activation of ``y``, same shape and dtype; NaN stays NaN."""
+    return DECLARED[activation.kind].value(y, *_parameters(activation, y))
+
+
+def derivative(activation: Activation, y: np.ndarray) -> np.ndarray:
+    """The derivative of the activation at ``y``, same shape and dtype."""
+    return DECLARED[activation.kind].slope(y, *_parameters(activation, y))
+
+
+def lipschitz(activation: Activation) -> float:
+    """The largest slope L of the activation: |f(a) − f(b)| <= L |a − b|; infinite where there is none."""
+    constant = DECLARED[activation.kind].lipschitz
+    return constant if isinstance(constant, float) else constant(activation.alpha, activation.beta)
+
+
+def parse(text: str) -> Activation:
+    """The activation that an entry of a chain file names, such as ``leaky_relu:0.01``.
+
+    Raises:
+        ValueError: no such kind, a parameter too many, missing, no number or out of its range.
+    """
+    name, *numbers = text.split(":")
+    if name not in DECLARED:
+        raise ValueError(f"unknown activation {name!r}")
+    kind = DECLARED[name]
+    defaults = [parameter.default for parameter in kind.parameters[len(numbers) :]]
+    if len(numbers) > len(kind.parameters) or None in defaults:
+        raise ValueError(f"expected {kind.form}")
+    try:
+        values = [float(number) for number in numbers] + [each for each in defaults if each is not None]
+    except ValueError:
+        raise ValueError(f"expected {kind.form} with numbers") from None
+    activation = Activation(name, *values)
+    for problem in activation.problems():
+        raise ValueError(problem)
+    return activation
+
+
+def _parameters(activation: Activation, y: np.ndarray) -> tuple[np.floating, np.floating]:
+    """alpha and beta in the precision of ``y``, so that they do not change it."""
+    return y.dtype.type(activation.alpha), y.dtype.type(activation.beta)

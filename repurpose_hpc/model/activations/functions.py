@@ -1,0 +1,286 @@
+"""The declarations of all element-wise functions, in plain NumPy.
+
+A new one is declared here, compiled under the same name in ``kernels.activations``, and listed in
+docs/models.md; importers, chain files, bound, gradient and tests follow.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from repurpose_hpc.model.activations.activation import DECLARED, Kind, Parameter, declare
+
+
+def _sigmoid(y: np.ndarray, *_: object) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(0.5 * y))
+
+
+def _sigmoid_slope(y: np.ndarray, *_: object) -> np.ndarray:
+    s = _sigmoid(y)
+    return s * (1 - s)
+
+
+def _silu(y: np.ndarray, *_: object) -> np.ndarray:
+    return y * _sigmoid(y)
+
+
+def _silu_slope(y: np.ndarray, *_: object) -> np.ndarray:
+    s = _sigmoid(y)
+    return s + y * s * (1 - s)
+
+
+def _gelu(y: np.ndarray, *_: object) -> np.ndarray:
+    return 0.5 * y * (1 + _erf(y / y.dtype.type(math.sqrt(2))))
+
+
+def _gelu_slope(y: np.ndarray, *_: object) -> np.ndarray:
+    normal_density = np.exp(-0.5 * y * y) / y.dtype.type(math.sqrt(2 * math.pi))
+    return 0.5 * (1 + _erf(y / y.dtype.type(math.sqrt(2)))) + y * normal_density
+
+
+def _gelu_tanh(y: np.ndarray, *_: object) -> np.ndarray:
+    return 0.5 * y * (1 + np.tanh(_gelu_argument(y)))
+
+
+def _gelu_tanh_slope(y: np.ndarray, *_: object) -> np.ndarray:
+    t = np.tanh(_gelu_argument(y))
+    slope = y.dtype.type(math.sqrt(2 / math.pi)) * (1 + y.dtype.type(3 * 0.044715) * y * y)
+    return 0.5 * (1 + t) + 0.5 * y * (1 - t * t) * slope
+
+
+def _gelu_argument(y: np.ndarray) -> np.ndarray:
+    return y.dtype.type(math.sqrt(2 / math.pi)) * (y + y.dtype.type(0.044715) * y**3)
+
+
+def _erf(y: np.ndarray) -> np.ndarray:
+    # SciPy only where a Gelu is there: inference on shards must not import it otherwise.
+    from scipy.special import erf
+
+    return erf(y)
+
+
+def _elu(y: np.ndarray, alpha: np.floating, _: object) -> np.ndarray:
+    return np.where(y >= 0, y, alpha * np.expm1(np.minimum(y, 0)))
+
+
+def _elu_slope(y: np.ndarray, alpha: np.floating, _: object) -> np.ndarray:
+    return np.where(y >= 0, y.dtype.type(1), alpha * np.exp(np.minimum(y, 0)))
+
+
+def _hard_sigmoid(y: np.ndarray, alpha: float, beta: float) -> np.ndarray:
+    return np.clip(alpha * y + beta, 0, 1)
+
+
+def _within(y: np.ndarray, low: float, high: float) -> np.ndarray:
+    return ((y > low) & (y < high)).astype(y.dtype)
+
+
+# gelu' = Φ(y) + y φ(y) has the derivative (2 − y²) φ(y), hence its maximum at √2.
+_GELU_SLOPE = 0.5 * (1 + math.erf(1)) + math.exp(-1) / math.sqrt(math.pi)
+
+declare(Kind("identity", value=lambda y, a, b: y, slope=lambda y, a, b: np.ones_like(y)))
+declare(
+    Kind(
+        "relu",
+        value=lambda y, a, b: np.maximum(y, 0),
+        slope=lambda y, a, b: (y > 0).astype(y.dtype),
+        onnx={"Relu": lambda: ()},
+    )
+)
+declare(
+    Kind(
+        "leaky_relu",
+        value=lambda y, a, b: np.where(y >= 0, y, a * y),
+        slope=lambda y, a, b: np.where(y >= 0, y.dtype.type(1), a),
+        lipschitz=lambda a, b: max(1.0, abs(a)),
+        parameters=(Parameter("slope"),),
+        onnx={"LeakyRelu": lambda alpha=0.01: (alpha,)},
+    )
+)
+declare(Kind("sigmoid", _sigmoid, _sigmoid_slope, lipschitz=0.25, onnx={"Sigmoid": lambda: ()}))
+declare(
+    Kind(
+        "tanh",
+        value=lambda y, a, b: np.tanh(y),
+        slope=lambda y, a, b: 1 - np.tanh(y) ** 2,
+        onnx={"Tanh": lambda: ()},
+    )
+)
+declare(
+    Kind(
+        "gelu",
+        value=_gelu,
+        slope=_gelu_slope,
+        lipschitz=_GELU_SLOPE,
+        onnx={"Gelu": lambda approximate=b"none": () if approximate == b"none" else None},
+    )
+)
+declare(
+    Kind(
+        "gelu_tanh",
+        value=_gelu_tanh,
+        slope=_gelu_tanh_slope,
+        lipschitz=1.128994,  # rounded up from 1.12899307 near 1.4185
+        onnx={"Gelu": lambda approximate=b"none": () if approximate == b"tanh" else None},
+    )
+)
+declare(
+    Kind(
+        "clip",
+        value=np.clip,  # the larger bound wins
+        slope=_within,
+        parameters=(Parameter("low", -math.inf, math.inf), Parameter("high", -math.inf, math.inf)),
+    )
+)
+declare(
+    Kind(
+        "elu",
+        value=_elu,
+        slope=_elu_slope,
+        lipschitz=lambda a, b: max(1.0, abs(a)),
+        parameters=(Parameter("depth", default=1.0),),  # what is left at minus infinity, times -1
+        onnx={"Elu": lambda alpha=1.0: (alpha,)},
+        written_out=((1.0,),),
+    )
+)
+declare(
+    Kind(
+        "hard_sigmoid",
+        value=_hard_sigmoid,
+        slope=lambda y, a, b: a * _within(a * y + b, 0, 1),
+        lipschitz=lambda a, b: abs(a),
+        parameters=(Parameter("slope"), Parameter("value at 0")),
+        onnx={"HardSigmoid": lambda alpha=0.2, beta=0.5: (alpha, beta)},
+        written_out=((1 / 6, 0.5),),
+    )
+)
+declare(
+    Kind(
+        "hard_swish",
+        value=lambda y, a, b: y * _hard_sigmoid(y, 1 / 6, 0.5),
+        slope=lambda y, a, b: np.where(y >= 3, y.dtype.type(1), (y / 3 + 0.5) * _within(y, -3, 3)),
+        lipschitz=1.5,
+        onnx={"HardSwish": lambda: ()},
+    )
+)
+declare(
+    Kind(
+        "silu",
+        value=_silu,
+        slope=_silu_slope,
+        lipschitz=1.09984,  # rounded up from 1.09983932 near 2.3994
+        onnx={"Swish": lambda alpha=1.0: () if alpha == 1 else None},
+    )
+)
+declare(
+    Kind("square", value=lambda y, a, b: y * y, slope=lambda y, a, b: 2 * y, lipschitz=math.inf),
+)
+declare(
+    Kind(
+        "power",
+        value=lambda y, a, b: y**a,
+        slope=lambda y, a, b: a * y ** (a - 1),
+        lipschitz=math.inf,
+        parameters=(Parameter("exponent"),),
+        onnx={"Sqrt": lambda: (0.5,), "Reciprocal": lambda: (-1.0,)},
+    )
+)
+declare(
+    Kind(
+        "softplus",
+        value=lambda y, a, b: np.logaddexp(y, y.dtype.type(0)),
+        slope=_sigmoid,
+        onnx={"Softplus": lambda: ()},
+    )
+)
+declare(
+    Kind(
+        "exp",
+        value=lambda y, a, b: np.exp(y),
+        slope=lambda y, a, b: np.exp(y),
+        lipschitz=math.inf,
+        onnx={"Exp": lambda: ()},
+    )
+)
+declare(
+    Kind(
+        "abs",
+        value=lambda y, a, b: np.abs(y),
+        slope=lambda y, a, b: np.sign(y),
+        onnx={"Abs": lambda: ()},
+    )
+)
+declare(
+    Kind(
+        "selu",
+        value=lambda y, a, b: b * np.where(y >= 0, y, a * np.expm1(np.minimum(y, 0))),
+        slope=lambda y, a, b: b * np.where(y >= 0, y.dtype.type(1), a * np.exp(np.minimum(y, 0))),
+        lipschitz=lambda a, b: max(abs(b), abs(a * b)),
+        parameters=(
+            Parameter("depth", default=1.6732632423543772848),
+            Parameter("scale", default=1.0507009873554804934),
+        ),
+        onnx={"Selu": lambda alpha=1.6732631921768188, gamma=1.0507010221481323: (alpha, gamma)},
+    )
+)
+declare(
+    Kind(
+        "celu",
+        value=lambda y, a, b: np.where(y >= 0, y, a * np.expm1(np.minimum(y, 0) / a)),
+        slope=lambda y, a, b: np.where(y >= 0, y.dtype.type(1), np.exp(np.minimum(y, 0) / a)),
+        parameters=(Parameter("depth", low=0.0, default=1.0),),  # with 0 a ReLU
+        onnx={"Celu": lambda alpha=1.0: (alpha,)},
+    )
+)
+declare(
+    Kind(
+        "softshrink",
+        value=lambda y, a, b: np.where(np.abs(y) <= a, y.dtype.type(0), y - np.sign(y) * a),
+        slope=lambda y, a, b: (np.abs(y) > a).astype(y.dtype),
+        parameters=(Parameter("threshold", low=0.0, default=0.5),),
+        onnx={"Shrink": lambda bias=0.0, lambd=0.5: (lambd,) if bias == lambd else None},
+        with_numbers=True,
+    )
+)
+declare(
+    Kind(
+        "hardshrink",
+        value=lambda y, a, b: np.where(np.abs(y) <= a, y.dtype.type(0), y),
+        slope=lambda y, a, b: (~(np.abs(y) <= a)).astype(y.dtype),
+        lipschitz=lambda a, b: 1.0 if a == 0 else math.inf,
+        parameters=(Parameter("threshold", low=0.0, default=0.5),),
+        onnx={"Shrink": lambda bias=0.0, lambd=0.5: (lambd,) if bias == 0 else None},
+        with_numbers=True,
+    )
+)
+declare(
+    Kind(
+        "threshold",
+        value=lambda y, a, b: np.where(y <= a, np.full_like(y, b), y),
+        slope=lambda y, a, b: (~(y <= a)).astype(y.dtype),
+        lipschitz=lambda a, b: 1.0 if a == b else math.inf,
+        parameters=(Parameter("threshold"), Parameter("value")),
+        onnx={"ThresholdedRelu": lambda alpha=1.0: (alpha, 0.0)},
+        with_numbers=True,
+    )
+)
+declare(
+    Kind(
+        "softsign",
+        value=lambda y, a, b: y / (1 + np.abs(y)),
+        slope=lambda y, a, b: (1 + np.abs(y)) ** -2,
+        onnx={"Softsign": lambda: ()},
+    )
+)
+declare(
+    Kind(
+        "log_sigmoid",
+        value=lambda y, a, b: -np.logaddexp(-y, y.dtype.type(0)),
+        slope=lambda y, a, b: _sigmoid(-y),
+        behind=("Log", "sigmoid"),
+    )
+)
+
+KINDS = tuple(DECLARED)

@@ -1,0 +1,39 @@
+"""The operations of a network, one file each, named here.
+
+A ``Mixing`` is the only one that leads from one space to another; the others work neuron by neuron.  A file
+holds all that the package knows of an operation: its data, what it computes in NumPy, its gradient, its gain
+for the bound, its cost for forecasts, and what makes it legal (``operation``).  Compiled steps are made by
+``runtime.lowering``, from a table by type.  May import ``model.activations``, nothing else of the package.
+"""
+
+from repurpose_hpc.model.operations.affine import Affine
+from repurpose_hpc.model.operations.combine import COMBINATIONS, Combine
+from repurpose_hpc.model.operations.depthwise import Depthwise
+from repurpose_hpc.model.operations.elementwise import Elementwise
+from repurpose_hpc.model.operations.mixing import Mixing
+from repurpose_hpc.model.operations.operation import OPERATIONS, Cost, OneSource, Operation, Shape
+from repurpose_hpc.model.operations.pool import POOLS, Pool
+from repurpose_hpc.model.operations.rearrange import Rearrange
+from repurpose_hpc.model.operations.select import Select
+from repurpose_hpc.model.operations.window import Window, pointwise, whole_map
+
+__all__ = [
+    "COMBINATIONS",
+    "OPERATIONS",
+    "POOLS",
+    "Affine",
+    "Combine",
+    "Cost",
+    "Depthwise",
+    "Elementwise",
+    "Mixing",
+    "OneSource",
+    "Operation",
+    "Pool",
+    "Rearrange",
+    "Select",
+    "Shape",
+    "Window",
+    "pointwise",
+    "whole_map",
+]

@@ -1,0 +1,158 @@
+"""The base class of all operations, and the registry of those that there are."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import Field
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+
+import numpy as np
+
+# By the name of the class, which is also that of the operation in shard files.
+OPERATIONS: dict[str, type[Operation]] = {}
+
+
+class Shape(NamedTuple):
+    """The shape of a tensor for one sample.
+
+    Attributes:
+        neurons: how many.
+        positions: of the map that each neuron is; () for a vector.
+    """
+
+    neurons: int
+    positions: tuple[int, ...]
+
+    @property
+    def values(self) -> int:
+        """Values per neuron."""
+        return math.prod(self.positions)
+
+
+class Cost(NamedTuple):
+    """Work for one neuron of a target, as forecasts count it.
+
+    Attributes:
+        values: per sample, that are computed; those of a local operation with windows count once for each
+            entry of the window, by rows of the map.
+        windows: whether they come from windows of a map, not from one position or from whole maps.
+    """
+
+    values: int
+    windows: bool
+
+
+class Operation(ABC):
+    """One step of a network: makes ``target`` from ``sources``.
+
+    Subclasses are dataclasses, data that is never changed, registered with ``operation``.  A tensor is an
+    array (neurons, batch), or (neurons, batch, positions) where its neurons are maps.
+    """
+
+    if TYPE_CHECKING:  # fields of some subclasses and properties of others
+        __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+        @property
+        def name(self) -> str:
+            """Unique within the network."""
+
+        @property
+        def target(self) -> str:
+            """The tensor that is made."""
+
+        @property
+        def sources(self) -> tuple[str, ...]:
+            """The tensors that are read."""
+
+    @abstractmethod
+    def compute(self, *sources: np.ndarray) -> np.ndarray:
+        """The target, in the dtype of the sources."""
+
+    @abstractmethod
+    def vjp(self, g: np.ndarray, target: np.ndarray, *sources: np.ndarray) -> list[np.ndarray]:
+        """The vector-Jacobian products: the gradient by every source.
+
+        Args:
+            g: the gradient by the target, of its shape.
+            target: as ``compute`` returned it.
+            sources: as ``compute`` took them.
+        """
+
+    @abstractmethod
+    def gain(self, sources: Sequence[Shape], target: Shape) -> list[float]:
+        """For every source, how much longer than a difference of it that of the target can be, at most.
+
+        Lengths are Euclidean, over all neurons and positions of a sample.
+        """
+
+    @abstractmethod
+    def cost(self, target: Shape) -> Cost | None:
+        """Work for a target of this shape; None: nothing of its own, it is part of what comes before."""
+
+    @abstractmethod
+    def neurons(self, *sources: np.ndarray) -> np.ndarray | None:
+        """The neurons of the target as a choice of those of its sources; None: neurons of its own.
+
+        Args:
+            sources: the neurons of each source as numbers, (n,); equal numbers have one owner.
+        """
+
+    def ties(self, *sources: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Pairs of neurons, (n,) and (n,), that must have one owner; arguments as for ``neurons``."""
+        return []
+
+    @abstractmethod
+    def problems(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
+        """Faults of the operation between tensors of these shapes, in words; nothing if it is legal."""
+
+
+class OneSource(Operation):
+    """An operation that reads one tensor, by default of the neurons of its target."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def source(self) -> str:
+            """The tensor that is read."""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The tensors that are read."""
+        return (self.source,)
+
+    def neurons(self, *sources: np.ndarray) -> np.ndarray | None:
+        """See ``Operation``."""
+        return sources[0]
+
+
+Registered = TypeVar("Registered", bound=type[Operation])
+
+
+def operation(kind: Registered) -> Registered:
+    """Enter a class into ``OPERATIONS``."""
+    OPERATIONS[kind.__name__] = kind
+    return kind
+
+
+def same_positions(source: Shape, target: Shape) -> Iterator[str]:
+    """A problem unless maps of the target are as large as those of the source, in whatever shape."""
+    if source.values != target.values:
+        yield f"makes maps of {target.positions} from maps of {source.positions}"
+
+
+def dtype_problems(**arrays: np.ndarray) -> Iterator[str]:
+    """A problem unless all arrays are of one dtype, float32 or float64."""
+    dtypes = {name: array.dtype for name, array in arrays.items()}
+    if {*dtypes.values()} not in ({np.dtype(np.float32)}, {np.dtype(np.float64)}):
+        found = ", ".join(f"{name} of {dtype}" for name, dtype in dtypes.items())
+        yield f"expected numbers that are all float32 or all float64, found {found}"
+
+
+def index_problems(index: np.ndarray, entries: int, first: int, found: int) -> Iterator[str]:
+    """A problem unless ``index`` is (entries,) int64, all from ``first`` to ``found`` - 1."""
+    if index.shape != (entries,) or index.dtype != np.int64:
+        yield f"expected an index of {entries} int64, found {index.dtype} of shape {index.shape}"
+    elif index.size and not first <= index.min() <= index.max() < found:
+        yield f"expected an index from {first} to {found - 1}, found {index.min()} to {index.max()}"

@@ -1,0 +1,62 @@
+"""Some neurons of other tensors, in any order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from repurpose_hpc.model.operations.operation import (
+    Cost,
+    Operation,
+    Shape,
+    index_problems,
+    operation,
+    same_positions,
+)
+from repurpose_hpc.model.operations.patches import add_up
+
+
+@operation
+@dataclass(frozen=True, eq=False)
+class Select(Operation):
+    """Some neurons of other tensors, in any order: Concat, Split, Slice, channel shuffles.
+
+    Attributes:
+        sources: tensors with the same positions.
+        index: (neurons,) int64: the place of each among those of ``sources``, one after the other.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    target: str
+    index: np.ndarray
+
+    def compute(self, *sources: np.ndarray) -> np.ndarray:
+        """See ``Operation``."""
+        return np.concatenate(sources)[self.index]
+
+    def vjp(self, g: np.ndarray, target: np.ndarray, *sources: np.ndarray) -> list[np.ndarray]:
+        """See ``Operation``."""
+        ends = np.cumsum([len(source) for source in sources])
+        return np.split(add_up(g, self.index, ends[-1], axis=0), ends[:-1])
+
+    def gain(self, sources: Sequence[Shape], target: Shape) -> list[float]:
+        """√ of how often a neuron is taken at most."""
+        return [math.sqrt(np.bincount(self.index[self.index >= 0], minlength=1).max())] * len(sources)
+
+    def cost(self, target: Shape) -> Cost:
+        """One pass over all values."""
+        return Cost(target.values, False)
+
+    def neurons(self, *sources: np.ndarray) -> np.ndarray:
+        """See ``Operation``."""
+        return np.concatenate(sources)[self.index]
+
+    def problems(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
+        """See ``Operation``."""
+        for source in sources:
+            yield from same_positions(source, target)
+        yield from index_problems(self.index, target.neurons, 0, sum(source.neurons for source in sources))

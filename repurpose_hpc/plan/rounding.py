@@ -1,0 +1,49 @@
+"""The network as its workers compute it when ghosts arrive rounded: the reference of runs with a comm dtype.
+
+A row of worker q meets Q(x_j), what arrives of x_j, where j is a ghost of q, and x_j itself elsewhere:
+among its own neurons, in partial sums, in a replicated input.  So a mixing is W x + W' (Q(x) − x), W' its
+weights that meet ghosts.  Workers of one rank exchange rounded values too: results do not
+depend on the number of ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from repurpose_hpc.model.comm_dtype import EXACT, received
+from repurpose_hpc.model.forward import Compute, compute
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Mixing, Operation
+from repurpose_hpc.plan.plan import Plan
+
+
+def rounded_compute(network: Network, plan: Plan, comm_dtype: str) -> Compute:
+    """A function that computes operations as the workers do, for ``forward`` and ``trace`` of the model.
+
+    Args:
+        network: its graph; the weights are those of the operations that are computed.
+        plan: of all mixings that are computed; with scales for int8.
+        comm_dtype: the format in which ghosts travel, one of ``WIRES``.
+    """
+    if comm_dtype == EXACT:
+        return compute
+
+    def rounding(op: Operation, *x: np.ndarray) -> np.ndarray:
+        y = compute(op, *x)
+        if not isinstance(op, Mixing):
+            return y
+        meets = plan.arriving(network, op).repeat(op.taps, axis=1)
+        if not meets.any():
+            return y
+        weights = np.where(meets, op.weights, 0)
+        away = replace(op, weights=weights, bias=np.zeros_like(op.bias))
+        return y + compute(away, rounding_errors(x[0], comm_dtype, plan.scales.get(op.source)))
+
+    return rounding
+
+
+def rounding_errors(x: np.ndarray, comm_dtype: str, scale: np.ndarray | None) -> np.ndarray:
+    """Q(x) − x, in the dtype of ``x``; see ``model.comm_dtype.received``."""
+    return received(x, comm_dtype, scale).astype(x.dtype, copy=False) - x

@@ -1,0 +1,571 @@
+"""Keys of the JSON reports of all commands, each declared once with its type, meaning and unit.
+
+A report is a ``TypedDict``; keys that are not always there stand in classes with ``total=False``, and
+``Key.when`` says when they are.  From here follow docs/formats.md (``scripts/tables.py``) and the tests that
+every command reports exactly these keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
+
+
+@dataclass(frozen=True)
+class Key:
+    """Meaning of a key.
+
+    Attributes:
+        text: what it says.
+        unit: of its value.
+        when: when it is there; "": always.
+    """
+
+    text: str
+    unit: str = ""
+    when: str = ""
+
+
+class Latency(TypedDict):
+    """Percentiles of a time."""
+
+    median: Annotated[float, Key("half of the forwards took no longer", "µs")]
+    p10: Annotated[float, Key("10th percentile", "µs")]
+    p90: Annotated[float, Key("90th percentile", "µs")]
+
+
+class Phases(TypedDict):
+    """Times by phase of a forward."""
+
+    compute: Annotated[float, Key("products and other operations", "µs")]
+    pack: Annotated[float, Key("packing and unpacking of messages", "µs")]
+    exchange: Annotated[float, Key("starting messages", "µs")]
+    wait: Annotated[float, Key("waiting for messages", "µs")]
+
+
+class _Traffic(TypedDict):
+    values_sent: Annotated[int, Key("values handed to MPI, counted", "values per sample")]
+    dense_values: Annotated[int, Key("the same with nothing pruned", "values per sample")]
+    comm_fraction: Annotated[float, Key("values_sent over dense_values")]
+    bytes_sent: Annotated[int, Key("bytes handed to MPI", "bytes per sample")]
+    messages: Annotated[int, Key("messages of a forward of a batch")]
+
+
+class _Run(TypedDict):
+    ranks: Annotated[int, Key("MPI processes")]
+    workers: Annotated[int, Key("parts of the network")]
+    samples: Annotated[int, Key("samples of the input")]
+    batch_size: Annotated[int, Key("samples per forward")]
+    micro_batches: Annotated[int, Key("parts in which a batch goes through the network")]
+    threads_per_rank: Annotated[int, Key("threads that share the rows of every product")]
+    blas_threads: Annotated[str, Key("threads of BLAS per rank, as the environment says")]
+    dtype: Annotated[str, Key("numbers that are computed in")]
+    comm_dtype: Annotated[str, Key("format in which ghost neurons travel")]
+    weights_dtype: Annotated[str, Key("format in which dense weights are kept in memory")]
+    exchange: Annotated[str, Key("transport of the exchanges")]
+    input_placement: Annotated[str, Key("who can read the input")]
+    shards: Annotated[str, Key("directory of the shards")]
+    cached: Annotated[bool, Key("whether the shards were in the cache")]
+    output: Annotated[str | None, Key("file of the outputs; null: none")]
+
+
+class _RunWeights(TypedDict):
+    weights: Annotated[int, Key("weights of the dense network")]
+    weights_kept: Annotated[int, Key("weights of the restructured network")]
+    load: Annotated[list[int], Key("weights of each rank")]
+    load_share: Annotated[list[float], Key("share of each rank in weights_kept")]
+    formats: Annotated[dict[str, dict[str, int]], Key("blocks by format, for each layer")]
+
+
+class _RunTimes(TypedDict):
+    throughput: Annotated[float, Key("speed of the whole run", "samples per second")]
+    seconds: Annotated[
+        dict[str, float],
+        Key(
+            "time by phase, the maximum over the ranks: import (from the start of the process until MPI and "
+            "all modules are there), load, jit, input, output, check, compute, pack, exchange, wait",
+            "s",
+        ),
+    ]
+    peak_memory_mib: Annotated[float, Key("resident memory, the maximum over the ranks", "MiB")]
+
+
+class _Accuracy(TypedDict, total=False):
+    accuracy: Annotated[float, Key("share of samples that are classified rightly", when="with labels")]
+    reference_accuracy: Annotated[
+        float, Key("the same before restructuring", when="with labels, where that network is known")
+    ]
+
+
+class _RunOptional(_Accuracy, total=False):
+    exchange_us: Annotated[
+        dict[str, float], Key("latency by transport", "µs", when="with `--exchange auto`, on several ranks")
+    ]
+    sent_bytes_per_sample: Annotated[
+        float,
+        Key(
+            "what was left of bytes_sent without zeros, the mean over the samples streamed",
+            "bytes per sample",
+            when="where the transport is sparse",
+        ),
+    ]
+    max_abs_difference: Annotated[
+        float, Key("largest difference from the float64 reference", when="with `--verify`")
+    ]
+    relative_difference: Annotated[
+        float, Key("the same over the largest output of the reference", when="with `--verify`")
+    ]
+    certified: Annotated[
+        float,
+        Key("share of samples whose class provably is that of the original network", when="with `--certify`"),
+    ]
+    latency_us: Annotated[Latency, Key("forward of the first batch", when="unless `--repeat 0`")]
+    phases_us: Annotated[Phases, Key("medians on the slowest rank", when="unless `--repeat 0`")]
+    single_process_latency_us: Annotated[
+        Latency, Key("the same batch in one process", when="unless `--repeat 0`")
+    ]
+    speedup: Annotated[float, Key("over one process; below 1: that is faster", when="unless `--repeat 0`")]
+    first_result_seconds: Annotated[
+        float,
+        Key(
+            "from the start of the process to the end of its first forward, imports and JIT included, the "
+            "maximum over the ranks",
+            "s",
+            when="unless an earlier run had finished all samples",
+        ),
+    ]
+    resumed_samples: Annotated[int, Key("samples that an earlier run had finished", when="with `--resume`")]
+
+
+class InferReport(_Run, _Traffic, _RunWeights, _RunTimes, _RunOptional):
+    """Report of ``infer``: one run of a restructured network.
+
+    The root needs memory for the whole network, unless ``--repeat 0`` and neither ``--verify`` nor
+    ``--certify`` ask for it.
+    """
+
+
+class Layer(TypedDict):
+    """A mixing of a restructured network."""
+
+    name: Annotated[str, Key("name of the mixing")]
+    form: Annotated[str, Key("ghosts, partial sums, or both: what travels")]
+    inputs: Annotated[int, Key("neurons that it reads")]
+    outputs: Annotated[int, Key("neurons that it makes")]
+    values_sent: Annotated[int, Key("values that cross", "values per sample")]
+    dense_values: Annotated[int, Key("the same with nothing pruned", "values per sample")]
+    relative_error: Annotated[float, Key("error of its outputs on the calibration data, relative to them")]
+
+
+class _Restructured(TypedDict):
+    workers: Annotated[int, Key("parts of the network")]
+    input_placement: Annotated[str, Key("who can read the input")]
+    values_sent: Annotated[int, Key("values that cross between workers", "values per sample")]
+    dense_values: Annotated[int, Key("the same with nothing pruned", "values per sample")]
+    comm_fraction: Annotated[float, Key("values_sent over dense_values")]
+    comm_dtype: Annotated[str, Key("format in which ghost neurons travel")]
+    bytes_per_sample: Annotated[int, Key("bytes that cross", "bytes per sample")]
+    weights: Annotated[int, Key("weights of the original network")]
+    weights_kept: Annotated[int, Key("weights that are left")]
+    weights_of_workers: Annotated[list[int], Key("weights of each worker")]
+    layers: Annotated[list[Layer], Key("mixings, in order")]
+    output_error: Annotated[
+        float, Key("error of the outputs before the head on the calibration data, relative to them")
+    ]
+    bound: Annotated[float | None, Key("no output error can exceed this; null: there is no bound")]
+    agreement: Annotated[float, Key("share of samples whose largest output is the same")]
+    seconds: Annotated[float, Key("duration", "s")]
+    shards: Annotated[str, Key("directory of the shards")]
+
+
+class _RestructuredOptional(_Accuracy, total=False):
+    link_cost: Annotated[float, Key("price of what is sent for a sample", when="with `--link-cost`")]
+    comm_budget: Annotated[float, Key("budget that was chosen", when="with a promise")]
+    trials: Annotated[int, Key("budgets that were tried", when="with a promise")]
+    held_out_samples: Annotated[int, Key("samples that the promise was checked on", when="with a promise")]
+    accuracy_drop: Annotated[
+        float, Key("accuracy lost on them", "percentage points", when="with `--max-accuracy-drop`")
+    ]
+    accuracy_drop_bound: Annotated[
+        float,
+        Key("its upper 95 % confidence bound", "percentage points", when="with `--max-accuracy-drop`"),
+    ]
+    output_error_held_out: Annotated[
+        float, Key("output_error on the held-out samples", when="with `--max-output-error`")
+    ]
+    agreement_held_out: Annotated[
+        float, Key("agreement on the held-out samples", when="with `--max-output-error`")
+    ]
+
+
+class RestructureReport(_Restructured, _RestructuredOptional):
+    """Report of ``restructure``."""
+
+
+class Host(TypedDict):
+    """A machine of a job."""
+
+    host: Annotated[str, Key("its name")]
+    ranks: Annotated[int, Key("ranks on it")]
+    cpus: Annotated[int, Key("cores that they may use")]
+    host_cpus: Annotated[int, Key("cores of the machine")]
+    threads: Annotated[int, Key("threads of BLAS in each rank")]
+    bound: Annotated[bool, Key("whether ranks are bound to cores")]
+    memory: Annotated[int | None, Key("memory left; null: not known", "bytes")]
+    shard_bytes: Annotated[int, Key("shards that its ranks would read", "bytes")]
+
+
+class _Doctor(TypedDict):
+    versions: Annotated[str, Key("versions of what must be the same everywhere")]
+    ranks: Annotated[int, Key("MPI processes")]
+    launched: Annotated[int, Key("processes that the launcher says it started")]
+    hosts: Annotated[list[Host], Key("machines")]
+    blas: Annotated[str, Key("BLAS library and what it takes the processor for; empty: not known")]
+    numba_cache: Annotated[str | None, Key("where compiled kernels are kept; null: nowhere")]
+    numba_cache_filesystem: Annotated[str, Key("type of the file system there")]
+    import_seconds: Annotated[float, Key("imports of the slowest rank", "s")]
+    exchange_us: Annotated[float, Key("an exchange in which nobody sends anything, the median", "µs")]
+    hdf5_locks: Annotated[bool | None, Key("whether files can be locked; null: not known")]
+    errors: Annotated[list[str], Key("what would make infer fail, with the remedy")]
+    warnings: Annotated[list[str], Key("what would make it slow")]
+
+
+class _DoctorOptional(TypedDict, total=False):
+    workers: Annotated[int, Key("workers of the shards", when="with `--shards`")]
+
+
+class DoctorReport(_Doctor, _DoctorOptional):
+    """Report of ``doctor``."""
+
+
+class Space(TypedDict):
+    """A neuron space of a model."""
+
+    name: Annotated[str, Key("its name")]
+    neurons: Annotated[int, Key("neurons")]
+    tensors: Annotated[int, Key("tensors that share the owners")]
+    derived: Annotated[bool, Key("whether its owners follow from those of others")]
+
+
+class InspectedMixing(TypedDict):
+    """A mixing of a model."""
+
+    name: Annotated[str, Key("its name")]
+    source: Annotated[str, Key("tensor that it reads")]
+    target: Annotated[str, Key("tensor that it makes")]
+    inputs: Annotated[int, Key("neurons of the source that each output may read")]
+    outputs: Annotated[int, Key("neurons of the target")]
+    kernel: Annotated[list[int], Key("window of a convolution; empty: none")]
+    positions: Annotated[list[int], Key("positions of a neuron of the target")]
+    weights: Annotated[int, Key("weights that are not zero")]
+    multiply_adds: Annotated[int, Key("multiply-adds per sample")]
+    dense_values: Annotated[
+        int,
+        Key(
+            "values sent if every neuron that it reads goes to all other workers; a tensor that several "
+            "mixings read counts for the first of them, an input that every rank can read is not sent",
+            "values per sample",
+        ),
+    ]
+
+
+class _Inspected(TypedDict):
+    model: Annotated[str, Key("file of the model")]
+    supported: Annotated[bool, Key("whether all of it is supported")]
+    unsupported: Annotated[list[str], Key("a text for each node that is not")]
+
+
+class _InspectedModel(TypedDict, total=False):
+    inputs: Annotated[int, Key("values per sample of the input", when="if supported")]
+    outputs: Annotated[int, Key("values per sample of the output", when="if supported")]
+    spaces: Annotated[list[Space], Key("neuron spaces", when="if supported")]
+    mixings: Annotated[list[InspectedMixing], Key("mixings", when="if supported")]
+    workers: Annotated[int, Key("workers that traffic is counted for", when="if supported")]
+    weights: Annotated[int, Key("sum over the mixings", when="if supported")]
+    multiply_adds: Annotated[int, Key("sum over the mixings", when="if supported")]
+    dense_values: Annotated[int, Key("sum over the mixings", "values per sample", when="if supported")]
+
+
+class InspectReport(_Inspected, _InspectedModel):
+    """Report of ``inspect``."""
+
+
+class Forecast(TypedDict):
+    """Forecast of a batch on some ranks."""
+
+    total_us: Annotated[float, Key("time of a batch", "µs")]
+    compute_us: Annotated[float, Key("part of it that computes", "µs")]
+    overhead_us: Annotated[float, Key("part of it that handles messages", "µs")]
+    latency_us: Annotated[float, Key("part of it that waits for the first byte", "µs")]
+    bytes_us: Annotated[float, Key("part of it that waits for the others", "µs")]
+    values_sent: Annotated[float, Key("values that cross", "values per sample")]
+    messages: Annotated[float, Key("messages", "per batch")]
+    marginal: Annotated[
+        float | None,
+        Key("1: doubling the ranks halves the time, 0: it is in vain; null for the first point"),
+    ]
+
+
+class ForecastPoint(TypedDict):
+    """Forecasts for a number of ranks."""
+
+    ranks: Annotated[int, Key("number of ranks")]
+    basis: Annotated[
+        str,
+        Key("plan: counted in the shards; scaled: as sparse as they are; single: one process"),
+    ]
+    restructured: Annotated[Forecast, Key("the restructured network")]
+    dense: Annotated[Forecast, Key("the same with nothing pruned")]
+
+
+class Conclusion(TypedDict):
+    """Numbers of ranks that pay."""
+
+    best_ranks: Annotated[int, Key("number of ranks with the shortest time")]
+    best_us: Annotated[float, Key("that time", "µs")]
+    speedup: Annotated[float | None, Key("over one rank; null without that point")]
+    paying_ranks: Annotated[int, Key("up to so many ranks, doubling them divides the time by 1.41 or more")]
+
+
+class ForecastReport(TypedDict):
+    """Report of ``forecast``."""
+
+    machine: Annotated[str, Key("name of the machine")]
+    machine_source: Annotated[str, Key("where its numbers are from")]
+    model: Annotated[str, Key("file or directory")]
+    input_placement: Annotated[str, Key("who can read the input")]
+    comm_dtype: Annotated[str, Key("format in which ghost neurons travel")]
+    batch_size: Annotated[int, Key("samples per forward")]
+    workers: Annotated[int | None, Key("workers of the shards; null for a model")]
+    comm_budget: Annotated[float | None, Key("assumed for a model; null for shards")]
+    most_ranks: Annotated[int | None, Key("ranks that the machine has links for; null: any number")]
+    points: Annotated[list[ForecastPoint], Key("by number of ranks, ascending")]
+    restructured: Annotated[Conclusion, Key("of the restructured network")]
+    dense: Annotated[Conclusion, Key("of the dense network")]
+
+
+class PointRow(TypedDict):
+    """Measurements of a batch size."""
+
+    hosts: Annotated[int, Key("machines")]
+    oversubscribed: Annotated[bool, Key("whether a machine has more ranks than cores")]
+    weights: Annotated[int, Key("weights of the network that was run")]
+    values: Annotated[int, Key("values handed to MPI", "values per sample")]
+    dense_values: Annotated[int, Key("the same with nothing pruned", "values per sample")]
+    messages: Annotated[int, Key("messages of a forward")]
+    bytes: Annotated[int, Key("bytes handed to MPI", "bytes per batch")]
+    batch: Annotated[int, Key("samples per forward")]
+    repeats: Annotated[int, Key("forwards that were timed")]
+    seconds_median: Annotated[float, Key("time of a forward, the median", "s")]
+    seconds_p10: Annotated[float, Key("10th percentile", "s")]
+    seconds_p90: Annotated[float, Key("90th percentile", "s")]
+    compute_seconds: Annotated[float, Key("median of this phase on the slowest rank", "s")]
+    pack_seconds: Annotated[float, Key("median of this phase on the slowest rank", "s")]
+    exchange_seconds: Annotated[float, Key("median of this phase on the slowest rank", "s")]
+    wait_seconds: Annotated[float, Key("median of this phase on the slowest rank", "s")]
+    single_seconds: Annotated[float, Key("the same network in one process, the median", "s")]
+    wire_bytes: Annotated[
+        float | None,
+        Key("bytes that leave the network interfaces; null: one host, or unknown", "per forward"),
+    ]
+    wire_packets: Annotated[float | None, Key("packets likewise", "per forward")]
+    relative_difference: Annotated[
+        float, Key("largest difference from one process, relative to its largest output")
+    ]
+
+
+class PointReport(TypedDict):
+    """Report of ``point``, a launch of ``scaling``."""
+
+    batches: Annotated[list[PointRow], Key("a row for each batch size")]
+
+
+class Machine(TypedDict):
+    """The machine of a benchmark."""
+
+    processor: Annotated[str, Key("its name")]
+    logical_cores: Annotated[int, Key("hardware threads")]
+    caches: Annotated[dict[str, str], Key("sizes by name, of the first core")]
+    memory_gib: Annotated[float, Key("memory", "GiB")]
+    system: Annotated[str, Key("operating system")]
+    load_before: Annotated[float, Key("load average before the benchmark")]
+    mpi: Annotated[str, Key("MPI library")]
+    openblas_core: Annotated[str | None, Key("what OpenBLAS takes the processor for; null or empty: unknown")]
+    versions: Annotated[dict[str, str], Key("versions by package")]
+
+
+class Spread(TypedDict):
+    """Percentiles of the times of a candidate."""
+
+    median: Annotated[float, Key("median", "µs")]
+    p10: Annotated[float, Key("10th percentile", "µs")]
+    p90: Annotated[float, Key("90th percentile", "µs")]
+    repeats: Annotated[int, Key("timed calls")]
+
+
+class _Row(TypedDict):
+    us: Annotated[dict[str, Spread], Key("times by candidate")]
+    ratios: Annotated[dict[str, float], Key("time over that of ours, by candidate; above 1: ours is faster")]
+
+
+class VectorRow(_Row):
+    """A product with a vector."""
+
+    n: Annotated[int, Key("rows and columns of the weights")]
+    gb_per_s: Annotated[float, Key("weights that ours reads", "GB/s")]
+
+
+class BatchRow(_Row):
+    """A product with a batch."""
+
+    n: Annotated[int, Key("rows and columns of the weights")]
+    batch: Annotated[int, Key("columns of the batch")]
+    gflops: Annotated[float, Key("speed of ours", "GFLOP/s")]
+
+
+class CsrRow(_Row):
+    """A product with sparse weights."""
+
+    n: Annotated[int, Key("rows and columns of the weights")]
+    density: Annotated[float, Key("share of the weights that is not zero")]
+    columns: Annotated[int, Key("columns of the batch")]
+    gflops: Annotated[float, Key("speed of ours", "GFLOP/s")]
+
+
+class ExchangeRow(_Row):
+    """An exchange of one size."""
+
+    bytes: Annotated[int, Key("bytes from each rank to each other one")]
+
+
+class InferenceRow(_Row):
+    """Four layers, end to end."""
+
+    n: Annotated[int, Key("neurons of each layer")]
+    batch: Annotated[int, Key("samples per forward")]
+    best_single: Annotated[str, Key("fastest candidate in one process")]
+    best_single_ratio: Annotated[float, Key("its time over that of ours")]
+    efficiency: Annotated[float, Key("strong scaling of ours, against the best process with one thread")]
+    restructured_efficiency: Annotated[float, Key("the same against the restructured network in one process")]
+    dense_efficiency: Annotated[float, Key("the same of the dense network")]
+
+
+class _Bench(TypedDict):
+    subject: Annotated[str, Key("kernels, exchange or inference")]
+    options: Annotated[dict[str, Any], Key("options of the command, by field")]
+    ranks: Annotated[int, Key("MPI processes")]
+    cores: Annotated[int, Key("cores that they may use")]
+    pinned: Annotated[bool, Key("whether each rank has a core of its own")]
+    oversubscribed: Annotated[bool, Key("whether a machine has more ranks than cores")]
+    machine: Annotated[Machine, Key("machine of the root")]
+    left_out: Annotated[list[str], Key("peers that could not be measured, and why")]
+
+
+class BenchKernelsReport(_Bench):
+    """Report of ``bench kernels``."""
+
+    vector: Annotated[list[VectorRow], Key("one vector, dense weights")]
+    batch: Annotated[list[BatchRow], Key("a batch, dense weights")]
+    csr: Annotated[list[CsrRow], Key("compressed sparse rows")]
+
+
+class BenchExchangeReport(_Bench):
+    """Report of ``bench exchange``."""
+
+    exchange: Annotated[list[ExchangeRow], Key("a row for each size")]
+
+
+class BenchInferenceReport(_Bench):
+    """Report of ``bench inference``."""
+
+    inference: Annotated[list[InferenceRow], Key("a row for each width and batch size")]
+
+
+REPORTS: dict[str, type] = {
+    "restructure": RestructureReport,
+    "infer": InferReport,
+    "doctor": DoctorReport,
+    "inspect": InspectReport,
+    "forecast": ForecastReport,
+    "point": PointReport,
+    "bench kernels": BenchKernelsReport,
+    "bench exchange": BenchExchangeReport,
+    "bench inference": BenchInferenceReport,
+}
+"""Reports by command."""
+
+
+def keys(report: type, before: str = "") -> Iterator[tuple[str, Any, Key]]:
+    """Yield name, type and meaning of the keys of a report, those of objects inside it after each.
+
+    Args:
+        report: a TypedDict.
+        before: prefix of the names.
+    """
+    for name, hint in get_type_hints(report, include_extras=True).items():
+        kind, key = get_args(hint)
+        yield before + name, kind, key
+        if is_typeddict(kind):
+            yield from keys(kind, f"{before}{name}.")
+        elif get_origin(kind) in (list, dict) and is_typeddict(get_args(kind)[-1]):
+            inside = "[]" if get_origin(kind) is list else ".NAME"
+            yield from keys(get_args(kind)[-1], f"{before}{name}{inside}.")
+
+
+def problems(value: Any, kind: Any, place: str = "report") -> list[str]:
+    """Differences of a value, read from JSON, from the type that is declared for it.
+
+    Args:
+        value: a report, or a part of one.
+        kind: a TypedDict, or a type such as ``list[int]`` or ``str | None``.
+        place: name of the value, for the texts.
+
+    Returns:
+        a text for each; empty: the value is as declared.
+    """
+    if kind is Any:
+        return []
+    if is_typeddict(kind):
+        return _problems_of_object(value, kind, place)
+    if isinstance(kind, UnionType):
+        found = [problems(value, each, place) for each in get_args(kind)]
+        return [] if [] in found else found[0]
+    if get_origin(kind) is list and isinstance(value, list):
+        (inner,) = get_args(kind)
+        return [text for each in value for text in problems(each, inner, f"{place}[]")]
+    if get_origin(kind) is dict and isinstance(value, dict):
+        inner = get_args(kind)[1]
+        return [text for name, each in value.items() for text in problems(each, inner, f"{place}.{name}")]
+    plain = get_origin(kind) or kind
+    # JSON writes 1.0 and 1 alike; a truth value is no number.
+    accepted = (int, float) if plain is float else plain
+    if isinstance(value, accepted) and (plain is bool or not isinstance(value, bool)):
+        return []
+    return [f"{place}: expected {name_of(kind)}, found {value!r}"]
+
+
+def _problems_of_object(value: Any, kind: Any, place: str) -> list[str]:
+    if not isinstance(value, dict):
+        return [f"{place}: expected an object, found {value!r}"]
+    hints = get_type_hints(kind)
+    found = [f"{place}.{name}: expected, not found" for name in kind.__required_keys__ - value.keys()]
+    found += [f"{place}.{name}: found, not declared" for name in value.keys() - hints.keys()]
+    for name in hints.keys() & value.keys():
+        found += problems(value[name], hints[name], f"{place}.{name}")
+    return sorted(found)
+
+
+_NAMES = {int: "integer", float: "number", str: "string", bool: "true or false", NoneType: "null", Any: "any"}
+
+
+def name_of(kind: Any) -> str:
+    """A type as documentation calls it."""
+    if isinstance(kind, UnionType):
+        return " or ".join(map(name_of, get_args(kind)))
+    if get_origin(kind) is list:
+        return f"list of {name_of(get_args(kind)[0])}"
+    if get_origin(kind) is dict:
+        return f"object of {name_of(get_args(kind)[1])}"
+    return "object" if is_typeddict(kind) else _NAMES[kind]

@@ -1,0 +1,233 @@
+"""Step 1: the statistics of every mixing, from one pass of the original network over the calibration data.
+
+The *moments* (step 1.1) are those of ``moments``.
+
+The *metric* M (step 1.2) of a mixing says what an error e of its y does to the output: it changes it by
+about eᵀ M e.  M = mean Jᵀ F J, with J the derivative of the output (before the head) by y.  For a classifier
+F is the Fisher information of its softmax, so that only what can change the class counts; for any
+other network F = I.  Random vectors g with covariance F are traced back instead of all outputs.  On maps
+M is the sum over positions: errors at different positions are taken to be independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from repurpose_hpc.io.samples import Samples
+from repurpose_hpc.model.backward import backpropagate
+from repurpose_hpc.model.forward import trace
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.restructure.calibration.moments import (
+    Moments,
+    MomentSums,
+    ProductSum,
+    Stream,
+    data_free_moments,
+    map_batches,
+)
+from repurpose_hpc.restructure.method import Gram, Method, Metric
+from repurpose_hpc.restructure.support.elimination import metric_root
+from repurpose_hpc.restructure.team import Team
+
+# Random directions of the output that are traced back for each sample.
+PROBES = 2
+# Share of an error that survives the adjustment of each later mixing but the last; chosen on held-out
+# calibration data, see docs/method.md.
+UNREPAIRED = 0.5
+# The share that always survives: what was lost for good is not found again, however many mixings follow.
+LOST = 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Moments and metrics of every mixing that is not fixed before anything is changed, by mixing name.
+
+    Attributes:
+        moments: with x̂ = x, as if nothing before the mixing had changed.
+        metrics: M, (m, m).
+        roots: L, (k, m) with few k, such that Lᵀ L is M but for METRIC_TOLERANCE of its trace.
+    """
+
+    moments: Mapping[str, Moments]
+    metrics: Mapping[str, np.ndarray]
+    roots: Mapping[str, np.ndarray]
+
+
+class _Sums(NamedTuple):
+    """Sums over batches for one mixing: those of its moments, and Σ g gᵀ for its metric."""
+
+    moments: MomentSums
+    squares: ProductSum
+
+
+def statistics_for(method: Method, network: Network, samples: Samples, seed: int, team: Team) -> Statistics:
+    """Statistics as a method looks at them in steps 2 and 3; collective.
+
+    Args:
+        method: what it needs to know.
+        network: trained.
+        samples: calibration data; looked at only if the method needs them.
+        seed: of the random vectors that are traced back.
+        team: shares the work.
+    """
+    if not method.needs_data:
+        return data_free_statistics(network)
+    measured = measure_statistics(network, samples, seed, team)
+    moments = {name: _gram(method.gram, network, name, full) for name, full in measured.moments.items()}
+    metrics, roots = measured.metrics, measured.roots
+    if method.metric is not Metric.OUTPUT:
+        metrics = {name: _even(method.metric, M) for name, M in metrics.items()}
+        roots = {name: np.sqrt(M) for name, M in metrics.items()}
+    return Statistics(moments, metrics, roots)
+
+
+def measure_statistics(network: Network, samples: Samples, seed: int, team: Team) -> Statistics:
+    """Measure moments and metrics of every mixing of the original network that is not fixed; collective.
+
+    The metric is discounted by what rows of the same mixing and later mixings will repair.
+    """
+    mixings = trained(network)
+    classified = classified_outputs(network, samples)
+    stream = Stream(network, mixings, samples)
+
+    def trace_back(number: int, batch: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        tensors = trace(network, batch)
+        factors = _traced_back(network, tensors, classified, np.random.default_rng([seed, number]))
+        return [
+            (*stream.columns(m, number, tensors[m.source], tensors[m.target]), factors[m.name])
+            for m in mixings
+        ]
+
+    sums = {m.name: _Sums(MomentSums(m, team), ProductSum(len(m.bias), len(m.bias), team)) for m in mixings}
+    for batch in map_batches(trace_back, stream, team):
+        for total, (x, y, factor) in zip(sums.values(), batch, strict=True):
+            total.moments.add(x, y)
+            total.squares.add(factor, factor)
+    metrics, behind = {}, _mixings_behind(network)
+    for mixing in reversed(mixings):
+        M = sums[mixing.name].squares.total() / (PROBES * stream.samples.samples)
+        surviving = max(UNREPAIRED ** max(behind[mixing.name] - 1, 0), LOST)
+        metrics[mixing.name] = _uncompensated(M) * surviving * M
+    roots = team.map(metric_root, list(metrics.values()))
+    return Statistics(
+        {name: total.moments.moments() for name, total in sums.items()},
+        metrics,
+        dict(zip(metrics, roots, strict=True)),
+    )
+
+
+def _traced_back(
+    network: Network,
+    tensors: dict[str, np.ndarray],
+    classified: list[tuple[str, bool]],
+    rng: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    """For every mixing a factor of Σ g gᵀ over random vectors g, traced back to its target."""
+    gradients: dict[str, list[np.ndarray]] = {mixing.name: [] for mixing in network.mixings}
+    for _ in range(PROBES):
+        g = [_probe(tensors[name], classes, rng) for name, classes in classified]
+        for name, gradient in backpropagate(network, tensors, np.concatenate(g)):
+            gradients[name].append(gradient)
+    return {mixing.name: _factor(gradients[mixing.name]) for mixing in trained(network)}
+
+
+def trained(network: Network) -> list[Mixing]:
+    """The mixings that are not fixed."""
+    return [mixing for mixing in network.mixings if not mixing.fixed]
+
+
+def classified_outputs(network: Network, samples: Samples) -> list[tuple[str, bool]]:
+    """The outputs, and True for those that tell classes: there are labels, or a softmax at the end."""
+    labelled = samples.labels is not None and network.has_classes
+    heads = zip(network.output_tensors, network.heads, strict=True)
+    return [(name, labelled or head != "identity") for name, head in heads]
+
+
+def _mixings_behind(network: Network) -> dict[str, int]:
+    """For each mixing the number of those, not fixed, behind it on the longest path to an output."""
+    behind: dict[str, int] = {}
+    following = dict.fromkeys(network.space_of, 0)
+    for op in reversed(network.operations):
+        most = following[op.target]
+        if isinstance(op, Mixing):
+            behind[op.name] = most
+            most += not op.fixed
+        for source in op.sources:
+            following[source] = max(following[source], most)
+    return behind
+
+
+def _factor(gradients: list[np.ndarray]) -> np.ndarray:
+    """A matrix whose product with its transpose is Σ g gᵀ over probes, samples and positions: (m, ...).
+
+    On maps, which have too many positions to be sent, an (m, m) one.
+    """
+    if gradients[0].ndim == 2:
+        return np.hstack(gradients)
+    g = np.hstack([gradient.reshape(len(gradient), -1) for gradient in gradients])
+    eigenvalues, vectors = np.linalg.eigh(g @ g.T)
+    return vectors * np.sqrt(np.maximum(eigenvalues, 0))
+
+
+def _uncompensated(M: np.ndarray) -> float:
+    """Share of an error that remains when the rows of a mixing make up for each other, 0 to 1.
+
+    That of the directions of y that the output sees: the effective rank of the metric (the participation
+    ratio of its eigenvalues) over the number of rows.
+    """
+    return float(np.trace(M) ** 2 / (len(M) * np.sum(M * M) or 1.0))
+
+
+def data_free_statistics(network: Network) -> Statistics:
+    """Assume inputs as in ``data_free_moments``, and that all errors are alike."""
+    identities = {mixing.name: np.eye(len(mixing.bias)) for mixing in trained(network)}
+    moments = {mixing.name: data_free_moments(mixing) for mixing in trained(network)}
+    return Statistics(moments, identities, identities)
+
+
+def _gram(gram: Gram, network: Network, name: str, full: Moments) -> Moments:
+    """Moments of mixing ``name`` with the Gram matrix that a method asks for, from the measured ones."""
+    if gram is Gram.MEASURED:
+        return full
+    if gram is Gram.DIAGONAL:
+        return _second_moments(full)
+    return data_free_moments(next(mixing for mixing in network.mixings if mixing.name == name))
+
+
+def _second_moments(full: Moments) -> Moments:
+    """Moments that tell the second moment of every input but not what the inputs have in common.
+
+    Scores made with them are |Ŵ_qj|² G_jj: nothing is refitted while ghosts are eliminated.
+    """
+    diagonal = np.diag(full.H)
+    target = full.solve(full.R)
+    R = target * diagonal
+    variance = np.einsum("ij,ij->i", R, target)
+    return Moments(np.diag(diagonal), R, variance, full.mean_x, full.mean_y)
+
+
+def _even(metric: Metric, M: np.ndarray) -> np.ndarray:
+    """A metric in which errors of all rows count alike."""
+    size = np.trace(M) / len(M) if metric is Metric.FLAT else 1.0
+    return size * np.eye(len(M))
+
+
+def _probe(z: np.ndarray, classes: bool, rng: np.random.Generator) -> np.ndarray:
+    """Random g for one output tensor z, (values, batch): by Fisher information, or with covariance I."""
+    if classes:
+        return _fisher_probe(z, rng)
+    values = z.shape[0] * (z.shape[2] if z.ndim == 3 else 1)
+    return rng.choice([-1.0, 1.0], size=(values, z.shape[1]))
+
+
+def _fisher_probe(z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Random g, (outputs, batch), with covariance diag(p) − p pᵀ for p = softmax(z)."""
+    exponentials = np.exp(z - z.max(axis=0))
+    p = exponentials / exponentials.sum(axis=0)
+    noise = np.sqrt(p) * rng.standard_normal(z.shape)
+    return noise - p * noise.sum(axis=0)

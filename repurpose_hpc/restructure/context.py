@@ -1,0 +1,202 @@
+"""The givens of a restructuring, which no step changes, and the problems that follow from them.
+
+A step is a function of a ``Context`` and of the ``Decisions`` taken so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from repurpose_hpc.io.progress import PENDING
+from repurpose_hpc.io.samples import Samples
+from repurpose_hpc.model.comm_dtype import EXACT
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.plan.plan import EVERYBODY, REPLICATED, Plan
+from repurpose_hpc.restructure.calibration.moments import Moments
+from repurpose_hpc.restructure.calibration.propagation import Current, Propagation
+from repurpose_hpc.restructure.calibration.statistics import Statistics, statistics_for, trained
+from repurpose_hpc.restructure.constraints import Constraints, constraints_of
+from repurpose_hpc.restructure.decisions import Decisions, Owners
+from repurpose_hpc.restructure.method import Gram, Method
+from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.restructure.owners.around import Around, surroundings
+from repurpose_hpc.restructure.owners.shares import neuron_shares
+from repurpose_hpc.restructure.support.problem import Problem
+from repurpose_hpc.restructure.team import Team
+
+# Is given a line for each step.
+Log = Callable[[str], None]
+
+
+def silent(line: str) -> None:
+    """Log nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """The givens of one run.
+
+    Attributes:
+        network: as it was trained.
+        options: as a user gave them.
+        method: how it is restructured.
+        constraints: limits and prices; the part weights in it are shares of the neurons.
+        speeds: of the workers, relative, (P,), summing to 1.
+        mixings: those that are not fixed, in the order of execution.
+        surroundings: free space -> the mixings around it.
+        statistics: of the original network (step 1).
+        propagation: the calibration data on their way through both networks (step 5).
+        team: shares the work.
+        log: is given one line for each step.
+    """
+
+    network: Network
+    options: Options
+    method: Method
+    constraints: Constraints
+    speeds: np.ndarray
+    mixings: tuple[Mixing, ...]
+    surroundings: Mapping[str, Around]
+    statistics: Statistics
+    propagation: Propagation
+    team: Team
+    log: Log
+
+    def is_wide(self, mixing: Mixing) -> bool:
+        """True if inputs travel rather than sums, so that the owners of the source matter."""
+        return is_wide(self.network, mixing)
+
+    def room(self, mixing: Mixing) -> np.ndarray:
+        """Weights of this mixing that each worker can hold: its part of the worker's memory, (P,)."""
+        total = sum(mixing.weights.size for mixing in self.mixings)
+        return self.constraints.room * mixing.weights.size / total
+
+    def owner(self, decisions: Decisions, tensor: str) -> np.ndarray:
+        """Owners of the neurons of ``tensor``, (n,)."""
+        return self.network.gather(dict(decisions.owners), tensor)
+
+    def plan(self, decisions: Decisions) -> Plan:
+        """The plan, as far as it is decided."""
+        options = self.options
+        owners = self.network.derive(dict(decisions.owners))
+        return Plan(
+            options.workers,
+            options.input_placement,
+            owners,
+            decisions.masks,
+            decisions.scales,
+            options.comm_dtype,
+        )
+
+    def current(self, decisions: Decisions) -> Current:
+        """The restructured network, as far as it is decided."""
+        network = self.network.with_mixings(dict(decisions.finished))
+        return Current(network, self.plan(decisions), decisions.finished.keys())
+
+    def rounds(self, mixing: Mixing, decisions: Decisions) -> bool:
+        """True if anything that the mixing reads arrives rounded."""
+        plan = self.plan(decisions)
+        return plan.comm_dtype != EXACT and bool(plan.arriving(self.network, mixing).any())
+
+    def moments(self, mixing: Mixing, decisions: Decisions) -> Moments:
+        """Moments of what really arrives at a mixing (step 1.1); collective."""
+        return self.propagation.moments(mixing, self.current(decisions))
+
+    def scoring_moments(self, mixing: Mixing, decisions: Decisions) -> Moments:
+        """Moments by which steps 2 and 3 judge errors of a mixing (step 1.1); collective."""
+        if self.method.gram is not Gram.MEASURED or decisions.exact:
+            return self.statistics.moments[mixing.name]
+        return self.moments(mixing, decisions)
+
+    def original_problem(
+        self, decisions: Decisions, mixing: Mixing, owners: Owners | None = None
+    ) -> tuple[Problem, np.ndarray]:
+        """The problem of a mixing as if nothing before it had changed, and the owners of its rows, (m,).
+
+        Args:
+            decisions: taken so far.
+            mixing: one of ``mixings``.
+            owners: to be taken instead of those decided.
+        """
+        owners = decisions.owners if owners is None else owners
+        problem = self.problem(decisions, mixing, owners, self.statistics.moments[mixing.name])
+        return problem, self.network.gather(dict(owners), mixing.target)
+
+    def problem(self, decisions: Decisions, mixing: Mixing, owners: Owners, moments: Moments) -> Problem:
+        """The problem of a mixing with these owners and moments."""
+        links, values = self.constraints.link_costs, self.network.values(mixing.source)
+        source_owner = self.network.gather(dict(owners), mixing.source)
+        room = self.room(mixing) / mixing.taps
+        return Problem(
+            moments=moments,
+            metric=self.statistics.metrics[mixing.name],
+            source_owner=source_owner,
+            ghost_costs=values * links,
+            sum_costs=self.network.values(mixing.target) * links,
+            most=self._most_ghosts(decisions.budget, values, source_owner, room),
+            # What every worker has needs no sums; sums are held by others, whose memory is limited.
+            only_ghosts=not self.method.sums
+            or bool((source_owner == EVERYBODY).any() or np.isfinite(room).any()),
+            team=self.team,
+            taps=mixing.taps,
+            received=self._received(decisions, mixing),
+            links=None if mixing.links.all() else mixing.links,
+        )
+
+    def _most_ghosts(
+        self, budget: float, values: int, source_owner: np.ndarray, room: np.ndarray
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        """``Problem.most``: as many ghosts as there is room for, and as the budget may pay for."""
+        links, own = self.constraints.link_costs, self.constraints.own_columns(source_owner)
+        cheapest_link = links[links > 0].min(initial=np.inf) * values
+        # Hardly any worker is worth more than twice its even share of the whole budget.
+        affordable = np.ceil(2 * max(budget, 0) / (self.options.workers * cheapest_link))
+
+        def most(rows: np.ndarray) -> np.ndarray:
+            fitting = np.floor(room / np.maximum(rows, 1)) - own
+            return np.clip(fitting, 0, min(affordable, source_owner.size)).astype(np.int64)
+
+        return most
+
+    def _received(self, decisions: Decisions, mixing: Mixing) -> np.ndarray:
+        """The ghosts that workers are sent anyhow, for planned mixings that read the same tensor."""
+        neurons = self.network.space(mixing.source).neurons
+        received = np.zeros((self.options.workers, neurons), bool)
+        for other in self.network.mixings:
+            if other.source == mixing.source and other.name in decisions.masks:
+                received |= decisions.masks[other.name].ghosts
+        return received
+
+
+def is_wide(network: Network, mixing: Mixing) -> bool:
+    """True for a mixing with no fewer outputs than inputs: inputs travel rather than sums."""
+    return network.size(mixing.target) >= network.size(mixing.source)
+
+
+def open_context(
+    network: Network, samples: Samples, options: Options, method: Method, log: Log, team: Team
+) -> Context:
+    """Take in what is given, and measure the original network (step 1); collective."""
+    constraints, mixings = constraints_of(options), tuple(trained(network))
+    speeds = constraints.part_weights / constraints.part_weights.sum()
+    replicated = options.input_placement == REPLICATED
+    shares = neuron_shares(network, speeds, options.comm_budget, replicated)
+    if method.needs_data:
+        log(f"measuring the inputs of every mixing and what its errors do to the output{PENDING}")
+    return Context(
+        network=network,
+        options=options,
+        method=method,
+        constraints=replace(constraints, part_weights=shares),
+        speeds=speeds,
+        mixings=mixings,
+        surroundings=surroundings(network, lambda mixing: is_wide(network, mixing)),
+        statistics=statistics_for(method, network, samples, options.seed, team),
+        propagation=Propagation(network, mixings, samples, team),
+        team=team,
+        log=log,
+    )

@@ -1,0 +1,107 @@
+"""The method as a value, and the baselines: what differs between them is written here and nowhere else.
+
+An ablation is a value as well: ``replace(DATA, alternations=1)``.  Numbers of steps are those of
+docs/method.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from repurpose_hpc.fields import FieldError
+from repurpose_hpc.plan.plan import GHOST, MIXED, PARTIAL
+
+
+class Gram(Enum):
+    """The Gram matrix of a mixing's inputs, with which steps 2 and 3 judge errors (step 1.1)."""
+
+    MEASURED = "that of the calibration data, measured anew before each mixing is restructured"
+    DIAGONAL = "the diagonal of that of the original network: second moments"
+    IDENTITY = "the identity: no data are looked at before step 4"
+
+
+class Metric(Enum):
+    """The metric M of errors of a mixing (step 1.2)."""
+
+    OUTPUT = "what they do to the outputs of the network, measured"
+    FLAT = "the same for all neurons of a mixing: the mean of the measured one"
+    IDENTITY = "the identity"
+
+
+class Price(Enum):
+    """The mixings that share one price λ, and with it a budget (step 3.3)."""
+
+    NETWORK = "all"
+    MIXING = "each by itself: all send the same fraction of their dense communication"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to restructure a network.
+
+    Attributes:
+        gram: of the inputs, in steps 2 and 3.
+        metric: of errors.
+        price: one for the network, or one for each mixing.
+        forms: in which mixings may communicate, of ``GHOST`` (always), ``PARTIAL`` and ``MIXED``.
+        look_ahead: sweeps of drafts, at most (step 2.2).
+        alternations: times that rows are assigned, at most, the first time included (step 3.4).
+        compensation: passes in which rows make up for each other (step 4.3).
+        refit: weights are adjusted (step 4); without, those that are left stay as they are.
+
+    Raises:
+        ValueError: a combination that cannot be.
+    """
+
+    gram: Gram = Gram.MEASURED
+    metric: Metric = Metric.OUTPUT
+    price: Price = Price.NETWORK
+    forms: frozenset[str] = frozenset({GHOST, PARTIAL, MIXED})
+    look_ahead: int = 3
+    alternations: int = 2
+    compensation: int = 2
+    refit: bool = True
+
+    def __post_init__(self) -> None:
+        if GHOST not in self.forms or not self.forms <= {GHOST, PARTIAL, MIXED}:
+            raise ValueError(f"forms: expected {GHOST!r} and others of a mixing, got {sorted(self.forms)}")
+        if self.look_ahead < 0 or self.alternations < 1 or self.compensation < 0:
+            raise ValueError("expected look_ahead >= 0, alternations >= 1 and compensation >= 0")
+
+    @property
+    def sums(self) -> bool:
+        """Mixings may send partial sums."""
+        return PARTIAL in self.forms
+
+    @property
+    def needs_data(self) -> bool:
+        """Step 1 looks at the calibration data."""
+        return self.gram is not Gram.IDENTITY or self.metric is not Metric.IDENTITY
+
+
+DATA = Method()
+SECOND_MOMENT = replace(DATA, gram=Gram.DIAGONAL, metric=Metric.IDENTITY, compensation=0)
+FROBENIUS = replace(SECOND_MOMENT, gram=Gram.IDENTITY)
+MAGNITUDE = replace(FROBENIUS, refit=False)
+
+METHODS = {
+    "data": DATA,
+    "second-moment": SECOND_MOMENT,
+    "frobenius": FROBENIUS,
+    "magnitude": MAGNITUDE,
+}
+# Names that methods had, and what to ask for instead.
+FORMER = {"independent": "take comm_budget=0, which is the same"}
+
+
+def method_named(name: str) -> Method:
+    """The method of this name.
+
+    Raises:
+        FieldError: there is none.
+    """
+    if name not in METHODS:
+        advice = FORMER.get(name, "take one of these")
+        raise FieldError("method", f"expected one of {', '.join(METHODS)}, got {name!r}; {advice}")
+    return METHODS[name]

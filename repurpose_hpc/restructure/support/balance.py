@@ -1,0 +1,42 @@
+"""Step 3.5: fewer ghosts, so that no worker holds more than it may (``--imbalance``)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from repurpose_hpc.restructure.support.problem import Problem
+from repurpose_hpc.restructure.support.tradeoff import Tradeoff
+
+# The limits follow the total, which they lower: rounds until they agree.
+ROUNDS = 20
+
+
+def limit_ghosts(
+    problem: Problem, owner: np.ndarray, form: Tradeoff, price: float, allowance: np.ndarray
+) -> Tradeoff:
+    """The form with so few ghosts at ``price`` that no worker holds more than its allowance of the weights.
+
+    Args:
+        problem: the mixing.
+        owner: of its rows, (m,).
+        form: with a unit for each worker, or in partial-sum form, which is left as it is.
+        price: λ.
+        allowance: largest share of the weights of the mixing that each worker may hold, (P,).
+    """
+    if not form.ghosts:
+        return form
+    rows, own = np.bincount(owner, minlength=problem.workers), problem.own().sum(axis=1)
+    kept = np.array([unit.kept(price).size for unit in form.ghosts])
+    for _ in range(ROUNDS):
+        total = float(rows @ (own + kept))
+        most = np.floor(allowance * total / np.maximum(rows, 1) - own).astype(np.int64)
+        limited = np.minimum(kept, np.maximum(most, 0))
+        if (limited == kept).all():
+            break
+        kept = limited
+    units = [
+        unit.first(count) if count < unit.kept(price).size else unit
+        for unit, count in zip(form.ghosts, kept, strict=True)
+    ]
+    lost = sum(unit.savings @ unit.costs for unit in form.ghosts) - sum(u.savings @ u.costs for u in units)
+    return Tradeoff(form.floor + float(lost), units, form.sums)

@@ -1,0 +1,24 @@
+"""Steps 3.2 and 3.6: the forms in which a mixing communicates, as trade-offs, and the masks they lead to.
+
+*Ghost form* (``ghosts``): inputs travel.  *Partial-sum form* (``sums``): sums travel.  *Mixed form*
+(``mixed``): neurons that many rows of a worker need are sent, and rows that still lack much get sums as well.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from repurpose_hpc.restructure.support.forms.ghosts import ghost_tradeoff
+from repurpose_hpc.restructure.support.forms.sums import sum_tradeoff
+from repurpose_hpc.restructure.support.problem import Problem
+from repurpose_hpc.restructure.support.tradeoff import Tradeoff
+
+
+def tradeoffs(problem: Problem, owner: np.ndarray) -> list[Tradeoff]:
+    """Rank what may travel, in every pure form, if the rows belong to ``owner``, (m,); collective."""
+    # With nothing pruned, all n neurons are sent as ghosts, and all m as partial sums: the second form is for
+    # narrow mixings.  Inputs that everybody has leave no sums to send.
+    ghosts = problem.source_owner.size * problem.ghost_costs.sum()
+    if owner.size * problem.sum_costs.sum() < ghosts and not problem.only_ghosts:
+        return [ghost_tradeoff(problem, owner), sum_tradeoff(problem, owner)]
+    return [ghost_tradeoff(problem, owner)]

@@ -1,0 +1,48 @@
+"""Mixed form: ghosts, and sums for the rows to which they are still worth their price (step 3.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from repurpose_hpc.restructure.support.forms.masks import mask_of
+from repurpose_hpc.restructure.support.forms.sums import row_sums
+from repurpose_hpc.restructure.support.problem import Problem
+from repurpose_hpc.restructure.support.tradeoff import Tradeoff, cheapest
+
+
+def with_mixed(
+    problem: Problem, owner: np.ndarray, forms: Sequence[Tradeoff], price: float
+) -> list[Tradeoff]:
+    """Pure forms, and where sums make sense beside ghosts, both together; collective.
+
+    Args:
+        problem: the mixing.
+        owner: of its rows, (m,).
+        forms: the pure ones.
+        price: λ.
+    """
+    best = cheapest(forms, price)
+    if best.sums or problem.only_ghosts:
+        return list(forms)
+    return [*forms, mixed_tradeoff(problem, owner, best, price)]
+
+
+def mixed_tradeoff(problem: Problem, owner: np.ndarray, ghosts: Tradeoff, price: float) -> Tradeoff:
+    """Add partial sums to ghosts, for rows to which they are worth more than ``price``; collective.
+
+    Args:
+        problem: the mixing.
+        owner: of its rows, (m,).
+        ghosts: its ghost form.
+        price: λ, for which the result holds.
+
+    Returns:
+        a form whose objective at ``price`` is at most that of ``ghosts``.
+    """
+    supports = problem.own() | mask_of(problem, ghosts, owner, price).ghosts
+    sums = row_sums(problem, owner, supports, price)
+    worthwhile = [unit.first(unit.kept(price).size) for unit in sums]
+    saved = sum(float(unit.savings @ unit.costs) for unit in worthwhile)
+    return Tradeoff(ghosts.floor - saved, ghosts.ghosts, worthwhile)

@@ -1,0 +1,95 @@
+"""Partial-sum form: sums travel, and each row ranks the workers that compute a part of it (step 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.linalg import cholesky, solve_triangular
+
+from repurpose_hpc.restructure.support.elimination import eliminate
+from repurpose_hpc.restructure.support.problem import Problem
+from repurpose_hpc.restructure.support.tradeoff import NOTHING, Tradeoff, Unit, ranked
+
+
+def sum_tradeoff(problem: Problem, owner: np.ndarray) -> Tradeoff:
+    """Rank, for each row, the other workers by the error that their sum avoids; collective."""
+    return Tradeoff(0.0, [], row_sums(problem, owner, problem.own()))
+
+
+def row_sums(problem: Problem, owner: np.ndarray, supports: np.ndarray, price: float = 0.0) -> list[Unit]:
+    """Rank, for each row, the workers whose partial sum it lacks; collective.
+
+    Args:
+        problem: the mixing.
+        owner: of its rows, (m,).
+        supports: the neurons that each worker has anyhow, bool (P, n).
+        price: rows for which all sums together are not worth that much are left without.
+    """
+    by_worker = [np.flatnonzero(owner == q) for q in range(problem.workers)]
+    ranks = problem.team.map(
+        lambda q: _worker_sums(problem, q, by_worker[q], supports[q], price) if by_worker[q].size else [],
+        range(problem.workers),
+    )
+    units: list[Unit] = [NOTHING] * owner.size
+    for rows, row_units in zip(by_worker, ranks, strict=True):
+        for i, unit in zip(rows, row_units, strict=True):
+            units[i] = unit
+    return units
+
+
+def _worker_sums(
+    problem: Problem, q: int, rows: np.ndarray, support: np.ndarray, price: float
+) -> Sequence[Unit]:
+    """``row_sums`` of the rows of worker ``q``.
+
+    Within a row the sum of every other worker, over its neurons outside the support and with the
+    unrestricted weights, is one input, seen beyond what the support explains; a row's choice is then an
+    elimination of single inputs with a P × P Gram matrix.
+    """
+    moments = problem.moments
+    H, S = moments.H, np.flatnonzero(problem.columns(support))
+    R, target = moments.R[rows], moments.solve(moments.R[rows])
+    if problem.links is not None:
+        target = np.where(problem.columns(problem.links[rows]), target, 0)
+    L = cholesky(H[np.ix_(S, S)], lower=True)
+    Z = solve_triangular(L, H[S], lower=True)
+    explained = solve_triangular(L, R[:, S].T, lower=True)
+    correlation = R - explained.T @ Z
+    beside = {p: (problem.source_owner == p) & ~support for p in range(problem.workers) if p != q}
+    others = [(p, np.flatnonzero(problem.columns(mask))) for p, mask in beside.items() if mask.any()]
+    if not others:
+        return [NOTHING] * len(rows)
+    # What H leaves of each worker's sum beyond the support, seen from every input.
+    beyond = [target[:, T] @ H[T] - (target[:, T] @ Z[:, T].T) @ Z for _, T in others]
+    gram = np.empty((len(rows), len(others), len(others)))
+    products = np.empty((len(rows), len(others)))
+    for b, (_, T) in enumerate(others):
+        products[:, b] = np.einsum("ij,ij->i", correlation[:, T], target[:, T])
+        for a, seen in enumerate(beyond):
+            gram[:, a, b] = np.einsum("ij,ij->i", seen[:, T], target[:, T])
+    workers = np.array([p for p, _ in others], np.int64)
+    weight = np.diag(problem.metric)[rows]
+    costs = problem.sum_costs[workers, q]
+    # All sums of a row avoid at most what its whole error beyond the support is.
+    most = weight * (np.einsum("ij,ij->i", R, target) - np.einsum("ij,ij->j", explained, explained))
+    worthwhile = most > price * costs.min()
+    return [
+        _row_unit(gram[i], products[i], weight[i], workers, costs) if worthwhile[i] else NOTHING
+        for i in range(len(rows))
+    ]
+
+
+def _row_unit(
+    gram: np.ndarray, products: np.ndarray, weight: float, workers: np.ndarray, costs: np.ndarray
+) -> Unit:
+    """The contributors of one row, of metric ``weight``, from the Gram matrix of their sums."""
+    active = np.flatnonzero(np.diag(gram) > 0)
+    if not active.size:
+        return NOTHING
+    # Sums of few neurons may depend on each other; a hint of ridge keeps the matrix positive definite.
+    gram = gram[np.ix_(active, active)]
+    gram = gram + 1e-9 * np.diag(np.diag(gram))
+    removed, avoided = eliminate(gram, products[None, active], np.zeros(active.size, bool), costs[active])
+    order = active[removed[::-1]]
+    return ranked(workers[order], weight * avoided[::-1], costs[order])

@@ -1,0 +1,66 @@
+"""One mixing as a problem of least squares under prices: what steps 2 and 3 work on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from repurpose_hpc.plan.plan import EVERYBODY
+from repurpose_hpc.restructure.calibration.moments import Moments
+from repurpose_hpc.restructure.support.elimination import columns
+from repurpose_hpc.restructure.team import Team
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """One mixing, ready for steps 2 and 3.  Masks and owners are of neurons, not of columns.
+
+    Attributes:
+        moments: its least-squares problem, in which errors are judged.
+        metric: M, (m, m).
+        source_owner: owners of the source space, (n,) int32.
+        ghost_costs: of sending one source neuron from worker p to q, (P, P).
+        sum_costs: of sending one partial sum from p to q, (P, P).
+        most: the most ghosts that each worker may be given, from its number of rows: int -> (P,).
+        only_ghosts: partial sums are out of the question.
+        team: shares the work.
+        taps: k, columns of each source neuron in ``moments``.
+        received: the ghosts that every worker is sent anyhow, for another mixing, bool (P, n); None: none.
+        links: rows and the neurons that they may depend on at all, bool (m, n); None: all on all.  Others are
+            those of other groups of a grouped convolution, or holes of a sparse layer, which are not filled.
+    """
+
+    moments: Moments
+    metric: np.ndarray
+    source_owner: np.ndarray
+    ghost_costs: np.ndarray
+    sum_costs: np.ndarray
+    most: Callable[[np.ndarray], np.ndarray]
+    only_ghosts: bool
+    team: Team
+    taps: int = 1
+    received: np.ndarray | None = None
+    links: np.ndarray | None = None
+
+    @property
+    def workers(self) -> int:
+        """P."""
+        return len(self.ghost_costs)
+
+    def own(self) -> np.ndarray:
+        """The neurons that each worker has without asking, bool (P, n)."""
+        workers = np.arange(self.workers)[:, None]
+        own = (self.source_owner == workers) | (self.source_owner == EVERYBODY)
+        return own if self.received is None else own | self.received
+
+    def linked(self, rows: np.ndarray) -> np.ndarray:
+        """The neurons on which any of ``rows`` may depend, bool (n,)."""
+        if self.links is None:
+            return np.ones(self.source_owner.size, bool)
+        return self.links[rows].any(axis=0)
+
+    def columns(self, mask: np.ndarray) -> np.ndarray:
+        """A mask of source neurons, bool (..., n), as one of columns of ``moments``, (..., n k)."""
+        return columns(mask, self.taps)

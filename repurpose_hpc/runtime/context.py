@@ -1,0 +1,37 @@
+"""Formats and resources that all operations of a program have in common."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from repurpose_hpc.model.comm_dtype import EXACT
+from repurpose_hpc.runtime.buffers import Scratch
+from repurpose_hpc.runtime.hosting import Hosting
+
+
+class Formats(NamedTuple):
+    """Formats of dense weights in memory and of ghosts in messages, of those in ``model.comm_dtype``."""
+
+    weights_dtype: str = EXACT
+    comm_dtype: str = EXACT
+
+
+EXACT_FORMATS = Formats()
+
+
+class Context(NamedTuple):
+    """Hosting, memory, formats and threads of a program.
+
+    Attributes:
+        hosting: of the program.
+        max_batch: most samples of a forward.
+        scratch: memory that operations use one after the other.
+        formats: of weights and ghosts.
+        threads: that share the rows of a kernel.
+    """
+
+    hosting: Hosting
+    max_batch: int
+    scratch: Scratch
+    formats: Formats
+    threads: int

@@ -1,0 +1,84 @@
+"""Lowering: from the operations of a network to the steps that compute them on a rank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from repurpose_hpc.model.activations import IDENTITY
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Elementwise, Mixing, Operation
+from repurpose_hpc.plan.shard import Shard
+from repurpose_hpc.runtime.buffers import Buffer
+from repurpose_hpc.runtime.context import Context
+from repurpose_hpc.runtime.exchange.transfers import GhostTransfer
+from repurpose_hpc.runtime.lowering.blocks import Epilogue, epilogue_of
+from repurpose_hpc.runtime.lowering.local import ENDING, LocalStep
+from repurpose_hpc.runtime.lowering.mixings import MixingStep, Tensor
+
+Step = MixingStep | LocalStep
+
+
+class LoweredOperation(NamedTuple):
+    """An operation of the network, and its step."""
+
+    operation: Operation
+    step: Step
+
+
+class Lowering:
+    """The steps of a network on a rank, and the memory of its tensors.
+
+    Attributes:
+        operations: in order; an activation that alone reads its target is part of one.
+        tensors: the memory of each tensor that is computed or given.
+    """
+
+    def __init__(self, shards: Sequence[Shard], context: Context) -> None:
+        """Allocates memory and packs weights; every block is read once, mixing after mixing."""
+        self._shards, self._context, self._graph = shards, context, shards[0].graph
+        self._ghosts: dict[str, GhostTransfer] = {}
+        self.tensors = {tensor: self._buffer(tensor) for tensor in self._graph.input_tensors}
+        fused = _fused_activations(self._graph)
+        parts_of_others = {activation.name for activation in fused.values()}
+        self.operations = [
+            LoweredOperation(op, self._step(op, fused.get(op.target)))
+            for op in self._graph.operations
+            if op.name not in parts_of_others
+        ]
+
+    def _step(self, op: Operation, activation: Elementwise | None) -> Step:
+        """The step of an operation together with the activation that is part of it."""
+        target = op.target if activation is None else activation.target
+        epilogue = epilogue_of(IDENTITY if activation is None else activation.activation)
+        self.tensors[target] = self._buffer(target)
+        if isinstance(op, Mixing):
+            return self._mixing_step(op, target, epilogue)
+        sources = [self.tensors[source] for source in op.sources]
+        spaces = [self._graph.space(tensor) for tensor in (*op.sources, op.target)]
+        return LocalStep(op, sources, self.tensors[target], spaces, self._context.hosting, epilogue)
+
+    def _mixing_step(self, op: Mixing, target: str, epilogue: Epilogue) -> MixingStep:
+        blocks = [shard.blocks[op.name] for shard in self._shards]
+        source_tensor, target_tensor = (
+            Tensor(self.tensors[tensor], self._graph.space_of[tensor]) for tensor in (op.source, target)
+        )
+        ghosts = self._ghosts.get(op.source)
+        step = MixingStep(op, blocks, (source_tensor, target_tensor), epilogue, ghosts, self._context)
+        self._ghosts[op.source] = step.ghosts
+        return step
+
+    def _buffer(self, tensor: str) -> Buffer:
+        rows = self._context.hosting.neurons(self._graph.space_of[tensor]).size
+        return Buffer(rows, self._context.max_batch, self._context.scratch.dtype, self._graph.values(tensor))
+
+
+def _fused_activations(graph: Network) -> dict[str, Elementwise]:
+    """By the target of an operation that can end with an activation: the one that is its only reader."""
+    read = [source for op in graph.operations for source in op.sources]
+    ends = {op.target for op in graph.operations if isinstance(op, ENDING)} - {*graph.output_tensors}
+    return {
+        op.source: op
+        for op in graph.operations
+        if isinstance(op, Elementwise) and op.source in ends and read.count(op.source) == 1
+    }

@@ -1,0 +1,153 @@
+"""A job, and what is known of it once it can begin.
+
+All ranks agree on what is wrong with the options; the root opens the input and tells all how many samples
+there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from repurpose_hpc.fields import FieldError
+from repurpose_hpc.io.samples import Samples, open_samples
+from repurpose_hpc.model.comm_dtype import EXACT, INT8
+from repurpose_hpc.mpi.agreement import alike, collectively
+from repurpose_hpc.plan.files.store import StoredPlan
+from repurpose_hpc.plan.shard import Shard
+from repurpose_hpc.process.system import age
+from repurpose_hpc.runtime.checks import check_input
+from repurpose_hpc.runtime.context import Formats
+from repurpose_hpc.runtime.exchange.choose import check_transport
+from repurpose_hpc.runtime.options import RunOptions
+from repurpose_hpc.runtime.schedule.threads import check_threads, use_threads
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+@dataclass(frozen=True)
+class Job:
+    """Files and options of a run.
+
+    Attributes:
+        shards: directory of a plan.
+        input: file of samples.
+        output: file to write; None: none.
+        options: of the run.
+    """
+
+    shards: Path
+    input: Path
+    output: Path | None
+    options: RunOptions
+
+
+class Clock:
+    """Seconds spent in named phases, added up in ``seconds``; ``with clock(phase): ...``.
+
+    ``first_result`` is the age of the process at the end of its first forward; None: there was none yet.
+    """
+
+    def __init__(self, *phases: str) -> None:
+        self.seconds = dict.fromkeys(phases, 0.0)
+        self.first_result: float | None = None
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        began = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] += perf_counter() - began
+
+    def forward_ended(self) -> None:
+        """To be called after every forward, or at least after the first."""
+        if self.first_result is None:
+            self.first_result = age()
+
+
+class Setup(NamedTuple):
+    """A job, and what is known of it once it can begin; the same on all ranks but for ``shard``.
+
+    Attributes:
+        job: with a batch size of at most ``samples``.
+        formats: of weights and ghosts.
+        stored: the plan.
+        shard: of one of the hosted workers.
+        samples: of the input.
+        comm: of the job.
+        clock: of this rank.
+    """
+
+    job: Job
+    formats: Formats
+    stored: StoredPlan
+    shard: Shard
+    samples: int
+    comm: MPI.Comm
+    clock: Clock
+
+
+def settle(options: RunOptions, stored: StoredPlan, comm: MPI.Comm) -> Formats:
+    """The formats, once it is known that the job can run as it says; collective.
+
+    Raises:
+        SystemExit: on every rank, after a message: something cannot be done with this plan, or here.
+    """
+    formats = Formats(options.weights_dtype, options.comm_dtype or stored.plan.comm_dtype)
+    with collectively(comm):
+        _check_scales(formats, stored)
+        if options.certify:
+            _check_certify(formats)
+    with alike(comm):
+        check_transport(options.transport, comm)
+        check_threads(options.threads, comm)
+    if options.threads > 1:
+        use_threads(options.threads)
+    return formats
+
+
+def _check_scales(formats: Formats, stored: StoredPlan) -> None:
+    """Refuse a comm dtype for which the plan has no scales.
+
+    Raises:
+        FieldError: int8, and it was made without data.
+    """
+    if formats.comm_dtype == INT8 and not stored.plan.has_scales:
+        raise FieldError(
+            "comm_dtype",
+            f"expected shards with a scale for every ghost for {INT8}, found none in {stored.directory}, "
+            "made without calibration data; choose another one, or restructure with data",
+        )
+
+
+def _check_certify(formats: Formats) -> None:
+    """Refuse to certify what is rounded on the way.
+
+    Raises:
+        FieldError: a format is not EXACT.
+    """
+    for field, name in zip(formats._fields, formats, strict=True):
+        if name != EXACT:
+            raise FieldError(
+                "certify",
+                f"expected {field}={EXACT}, found {name}, whose rounding the bound does not cover; add "
+                f"{field}={EXACT}, or leave certify=True out",
+            )
+
+
+def open_input(job: Job, shard: Shard, comm: MPI.Comm) -> tuple[Samples | None, int]:
+    """The input file, on the root, and the number of samples, on every rank; collective."""
+    file = None
+    with collectively(comm):
+        if comm.rank == 0:
+            file = open_samples(job.input)
+            if not shard.graph.has_classes:
+                file = replace(file, labels=None)
+            check_input(file, shard.graph)
+    return file, comm.bcast(file.samples if file is not None else None, root=0)

@@ -1,0 +1,79 @@
+"""Blocks of a shard that are made when they are asked for, so that no weights are held twice.
+
+A program reads every block once.  Where ``Shard.blocks`` is one of these mappings, a block exists only while
+it is packed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from repurpose_hpc.plan.files.mapped import release
+from repurpose_hpc.plan.shard import Block, Shard
+
+
+def cast(shard: Shard, dtype: np.dtype) -> Shard:
+    """``shard`` with all real numbers of ``dtype``; a block is cast whenever it is asked for."""
+    return replace(shard, graph=shard.graph.astype(dtype.type), blocks=CastBlocks(shard.blocks, dtype))
+
+
+def read_once(shard: Shard) -> Shard:
+    """``shard`` for a single program: a block that is asked for is forgotten.
+
+    Worth the while for a shard in memory that nobody else keeps.
+    """
+    return replace(shard, blocks=ReadOnce(dict(shard.blocks)))
+
+
+class CastBlocks(Mapping[str, Block]):
+    """Blocks whose numbers are of another dtype, cast at every look-up; nothing is kept."""
+
+    def __init__(self, blocks: Mapping[str, Block], dtype: np.dtype) -> None:
+        self._blocks, self._dtype = blocks, dtype
+
+    def __getitem__(self, mixing: str) -> Block:
+        return _cast_block(self._blocks[mixing], self._dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._blocks)
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+
+class ReadOnce(Mapping[str, Block]):
+    """Blocks that can be looked up once."""
+
+    def __init__(self, blocks: dict[str, Block]) -> None:
+        self._blocks = blocks
+
+    def __getitem__(self, mixing: str) -> Block:
+        return self._blocks.pop(mixing)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._blocks)
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+
+def _cast_block(block: Block, dtype: np.dtype) -> Block:
+    return replace(
+        block,
+        own_weights=_cast_array(block.own_weights, dtype),
+        ghost_weights=_cast_array(block.ghost_weights, dtype),
+        sum_weights=_cast_array(block.sum_weights, dtype),
+        bias=_cast_array(block.bias, dtype),
+    )
+
+
+def _cast_array(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """``array`` as ``dtype``; pages of a file from which it was copied do not stay in memory."""
+    if array.dtype == dtype:
+        return array
+    copy = array.astype(dtype)
+    release(array)
+    return copy

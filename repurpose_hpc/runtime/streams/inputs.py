@@ -1,0 +1,64 @@
+"""The input of a run, batch by batch.
+
+Every rank reads the columns of the file that it must supply; nothing is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.samples import Samples, check_finite, open_samples
+
+
+class Input:
+    """The columns of the input file that this rank supplies.
+
+    Args:
+        path: the file of samples; opened only where there are columns to read.
+        columns: input neurons, (n,) int64.
+        samples: how many there are, as the root found.
+        dtype: of the batches.
+
+    Raises:
+        UserError: unreadable, or not the file that the root sees.
+    """
+
+    def __init__(self, path: Path, columns: np.ndarray, samples: int, dtype: np.dtype) -> None:
+        self.columns, self.samples, self.dtype = columns, samples, dtype
+        self.file = open_samples(path) if columns.size else None
+        if self.file is not None and self.file.samples != samples:
+            raise UserError(
+                f"{path}: expected {samples} samples as the first rank sees there, found {self.file.samples}"
+                "; put the file where every node sees the same one, or use --input-placement root"
+            )
+
+    def batches(self, batch_size: int) -> Iterator[np.ndarray]:
+        """The samples in order, neuron-major: (n, batch), C-contiguous; the last may have fewer.
+
+        Raises:
+            UserError: NaN, infinity, or the file ends early.
+        """
+        if self.file is None:
+            for first in range(0, self.samples, batch_size):
+                yield np.empty((0, min(batch_size, self.samples - first)), self.dtype)
+            return
+        for batch in finite_batches(self.file, batch_size, self.columns, self.dtype):
+            yield np.ascontiguousarray(batch.T)
+
+
+def finite_batches(
+    file: Samples, batch_size: int, columns: np.ndarray | None, dtype: np.dtype
+) -> Iterator[np.ndarray]:
+    """``file.batches``, (batch, n), with NaN and infinity refused under their sample and column."""
+    first = 0
+    for batch in file.batches(batch_size, columns, dtype.type):
+        if not np.isfinite(batch).all():
+            samples = np.zeros((len(batch), file.width), dtype)
+            samples[:, slice(None) if columns is None else columns] = batch
+            check_finite(samples, file.name, first)
+        first += len(batch)
+        yield batch

@@ -1,0 +1,136 @@
+"""All batches of a run, from the input file through the program to the output file.
+
+Ranks agree on every batch before it goes through the program, and send its outputs to the root, which
+writes and checks them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from repurpose_hpc import __version__
+from repurpose_hpc.io.atomic import registered, temporary_name
+from repurpose_hpc.model.forward import apply_heads
+from repurpose_hpc.mpi.agreement import collectively
+from repurpose_hpc.runtime.checks import Checks
+from repurpose_hpc.runtime.program import Program
+from repurpose_hpc.runtime.setup import Setup
+from repurpose_hpc.runtime.streams.inputs import Input
+from repurpose_hpc.runtime.streams.outputs import (
+    NoOutput,
+    Output,
+    OutputFile,
+    OutputGather,
+    ResumableOutputFile,
+)
+
+
+class Stream:
+    """All batches through the program, from the input file to the output file.
+
+    Ranks agree on every batch before it goes through; its outputs are gathered on the root.
+
+    Args:
+        setup: of the run.
+        program, source: of this rank.
+        checks: on the root; None elsewhere.
+
+    ``done`` is the number of samples that an earlier run has left.
+    """
+
+    def __init__(self, setup: Setup, program: Program, source: Input, checks: Checks | None) -> None:
+        self.setup, self.program, self.source, self.checks = setup, program, source, checks
+        self.job, self.comm, self.clock = setup.job, setup.comm, setup.clock
+        self.output: Output = NoOutput()
+        self.done = 0
+
+    def run(self) -> float:
+        """Stream everything; collective.
+
+        Returns:
+            the seconds that it took, those of the checks not counted.
+        """
+        path = self.job.output
+        if path is None:
+            return self._run()
+        temporary = temporary_name(path, self.comm.bcast(os.getpid(), root=0))
+        with registered(temporary):
+            self._open_output(path, temporary)
+            return self._run()
+
+    def _run(self) -> float:
+        began = perf_counter()
+        try:
+            self._catch_up()
+            self._stream()
+            with collectively(self.comm):
+                if self.checks is not None:
+                    self.checks.verify(self.job.options.dtype, self.setup.formats)
+                with self.clock("output"):
+                    self.output.commit()
+        finally:
+            self.output.discard()
+        return perf_counter() - began - self.clock.seconds["check"]
+
+    def _open_output(self, path: Path, temporary: Path) -> None:
+        options = self.job.options
+        shape = self.setup.samples, self.setup.shard.graph.outputs
+        with collectively(self.comm):
+            if self.checks is not None and options.resume:
+                self.output = ResumableOutputFile(path, *shape, options.dtype, _resume_key(self.setup))
+            elif self.checks is not None:
+                self.output = OutputFile(path, temporary, *shape, options.dtype)
+
+    def _catch_up(self) -> None:
+        """On the root, check what an earlier run has left; on all ranks, set ``done``."""
+        with collectively(self.comm):
+            if self.checks is not None:
+                for outputs in self.output.read(self.job.options.batch_size):
+                    with self.clock("check"):
+                        self.checks.add(outputs)
+        self.done = self.comm.bcast(self.output.written, root=0)
+
+    def _stream(self) -> None:
+        """Batch after batch; what the root does with one and the reading of the next are agreed on."""
+        batch_size, dtype = self.job.options.batch_size, self.job.options.dtype
+        gather = OutputGather(self.comm, self.program.output_columns, dtype, batch_size)
+        batches = islice(self.source.batches(batch_size), self.done // batch_size, None)
+        outputs = None
+        for _ in range(self.done, self.setup.samples, batch_size):
+            with collectively(self.comm):
+                self._take(outputs)
+                with self.clock("input"):
+                    inputs = next(batches)
+            rows = self.program.forward(inputs)
+            self.clock.forward_ended()
+            with self.clock("output"):
+                outputs = gather(rows)
+        with collectively(self.comm):
+            self._take(outputs)
+
+    def _take(self, outputs: np.ndarray | None) -> None:
+        """On the root, write and check a batch."""
+        if outputs is None or self.checks is None:
+            return
+        outputs = apply_heads(self.setup.shard.graph, outputs)
+        with self.clock("output"):
+            self.output.append(outputs)
+        with self.clock("check"):
+            self.checks.add(outputs)
+
+
+def _resume_key(setup: Setup) -> str:
+    """A key of all that the outputs depend on; of the input, which may be large, only size and time."""
+    about, options, stored = setup.job.input.stat(), setup.job.options, setup.stored
+    parts = (
+        *(__version__, stored.plan.identity(), *stored.shard_sha256),
+        *(about.st_size, about.st_mtime_ns, options.batch_size, options.micro_batches, options.dtype.name),
+        *setup.formats,
+    )
+    return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()

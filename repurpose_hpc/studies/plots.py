@@ -1,0 +1,28 @@
+"""Pictures of tables, drawn where matplotlib is there."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from repurpose_hpc.io.progress import say
+
+
+def draw(path: Path, plot: str, data: object, nothing: str) -> None:
+    """Draw the picture of a table, or say why there is none.
+
+    Args:
+        path: of the picture.
+        plot: module whose ``draw`` makes it; it needs matplotlib.
+        data: handed to it.
+        nothing: why it may have had nothing to draw.
+    """
+    try:
+        module = import_module(plot)
+    except ImportError as error:
+        say(
+            f"{path} was not drawn: {error}; pip install 'repurpose-hpc[plot]' and run the same command "
+            "again: it computes nothing anew"
+        )
+        return
+    print(f"drawn in {path}" if module.draw(path, data) else f"nothing to draw: {nothing}", flush=True)

@@ -1,0 +1,96 @@
+"""Write the tables of the documents that follow from declarations; with ``--check``, only compare them.
+
+README.md has the options of commands between ``<!-- options: COMMAND -->`` and ``<!-- end -->``,
+docs/formats.md the keys of reports between ``<!-- report: COMMAND -->`` and ``<!-- end -->``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import MISSING
+from importlib import import_module
+from pathlib import Path
+
+from repurpose_hpc.commands.parser import Argument, Parser
+from repurpose_hpc.fields import flag
+from repurpose_hpc.report.schema import REPORTS, keys, name_of
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = ("README.md", "docs/formats.md")
+_TABLE = re.compile(r"(<!-- (options|report): ([a-z ]+) -->\n).*?(<!-- end -->)", re.S)
+_PLAIN_OPTION = re.compile(r"(?<![\w`-])(--[a-z][a-z-]*)")
+
+
+def main() -> int:
+    """Write or compare; the exit status is 1 if a document differs."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if something would change")
+    check, different = parser.parse_args().check, False
+    for name in DOCUMENTS:
+        path = ROOT / name
+        before = path.read_text(encoding="utf-8")
+        after = with_tables(before)
+        if after != before and check:
+            different = True
+            lines = difflib.unified_diff(before.splitlines(), after.splitlines(), name, name, lineterm="")
+            print(*lines, "run scripts/tables.py", sep="\n")
+        elif after != before:
+            path.write_text(after, encoding="utf-8")
+            print(f"written: {name}")
+    return int(different)
+
+
+def with_tables(text: str) -> str:
+    """A document with the tables between its markers made anew."""
+
+    def table(found: re.Match[str]) -> str:
+        return found[1] + _TABLES[found[2]](found[3]) + found[4]
+
+    return _TABLE.sub(table, text)
+
+
+def option_table(command: str) -> str:
+    """The options of a command, those that it shares with ``restructure`` named in the last row."""
+    parser: Parser = import_module(f"repurpose_hpc.commands.{command}").make_parser(False)
+    rows = [_option_row(each) for each in parser.arguments if not each.title or command == "restructure"]
+    if len(rows) < len(parser.arguments):
+        rows.append("| all others of `restructure` | where MODEL is restructured first | | |")
+    return "\n".join(["| option | | values | default |", "|---|---|---|---|", *rows]) + "\n"
+
+
+def _option_row(argument: Argument) -> str:
+    option = argument.option
+    if option.positional:
+        name = argument.metavar
+    else:
+        metavar = "" if option.kind.choices else argument.metavar
+        name = f"{flag(argument.field)} {metavar}".rstrip().replace("...", "…").replace("|", "\\|")
+    aliases = "".join(f", `{alias}`" for alias in option.aliases)
+    text = option.more or _PLAIN_OPTION.sub(r"`\1`", option.help)
+    values = ", ".join(f"`{each}`" for each in option.kind.choices) or argument.range
+    default = "required" if argument.default is MISSING else argument.standing
+    if default in option.kind.choices:
+        default = f"`{default}`"
+    return f"| `{name}`{aliases} | {text} | {values} | {default} |"
+
+
+def report_table(command: str) -> str:
+    """The keys of the report of a command."""
+    rows = []
+    for name, kind, key in keys(REPORTS[command]):
+        when = f"; {key.when}" if key.when else ""
+        rows.append(f"| `{name}` | {name_of(kind)} | {key.unit} | {key.text}{when} |")
+    return "\n".join(["| key | type | unit | meaning |", "|---|---|---|---|", *rows]) + "\n"
+
+
+_TABLES: dict[str, Callable[[str], str]] = {"options": option_table, "report": report_table}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,305 @@
+"""Ghosts that arrive rounded: the reference, what restructuring measures and reports, and the options."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import wire_table
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers import small_plans
+from helpers.small_graphs import convolutional_network, normalised_network, residual_network
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.samples import open_samples
+from repurpose_hpc.model.comm_dtype import BYTES, EXACT, INT8, WIRES, received, scales_of
+from repurpose_hpc.model.forward import compute, forward, outputs, patches, trace
+from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.plan.files.store import open_plan, read_shard
+from repurpose_hpc.plan.plan import EVERYBODY, PLACEMENTS, Plan
+from repurpose_hpc.plan.rounding import rounded_compute
+from repurpose_hpc.restructure import adjustment
+from repurpose_hpc.restructure.adjustment import adjust
+from repurpose_hpc.restructure.calibration.comm_dtype import measure_noise
+from repurpose_hpc.restructure.calibration.moments import MomentSums
+from repurpose_hpc.restructure.driver import restructure
+from repurpose_hpc.restructure.job import restructure_to
+from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.restructure.team import ALONE, Team
+from repurpose_hpc.runtime.checks import Checks, tolerance
+from repurpose_hpc.runtime.context import Formats
+
+ROUNDING = WIRES[1:]
+NETWORKS = {
+    "chain": small_plans.random_network,
+    "branches": convolutional_network,
+    "residual": residual_network,
+    "normalised": normalised_network,
+}
+WORKERS = 3
+
+
+def quiet(line):
+    """Swallow the log."""
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request):
+    return NETWORKS[request.param]()
+
+
+@pytest.fixture
+def samples_of(tmp_path):
+    """A function network -> random samples, some of them far out."""
+
+    def write(network, count=150):
+        rng = np.random.default_rng(3)
+        mix = rng.standard_normal((network.inputs, network.inputs)) / np.sqrt(network.inputs)
+        np.save(tmp_path / "x.npy", rng.standard_t(3, (count, network.inputs)) @ mix)
+        return open_samples(tmp_path / "x.npy")
+
+    return write
+
+
+def read(samples):
+    return np.concatenate(list(samples.batches(100, dtype=np.float64))).T
+
+
+def worker_by_worker(network, plan, wire, op, x):
+    """A mixing as its workers compute it: each with what it owns and what arrived."""
+    y = compute(op, x)
+    flat = y.reshape(len(y), -1)
+    source, target = plan.owner(network, op.source), plan.owner(network, op.target)
+    arrived = received(x, wire, plan.scales[op.source]).astype(x.dtype)
+    for q in range(plan.workers):
+        is_ghost = plan.mixings[op.name].ghosts[q] & (source != EVERYBODY)
+        rows = np.flatnonzero(target == q)
+        seen = np.where(is_ghost.reshape(-1, *(1,) * (x.ndim - 1)), arrived, x)
+        flat[rows] = op.weights[rows] @ patches(op.window, seen) + op.bias[rows, None]
+    return y
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("wire", ROUNDING)
+def test_reference_is_what_workers_compute(network, wire, placement):
+    rng = np.random.default_rng(5)
+    owners = small_plans.random_owners(network, WORKERS, placement, rng)
+    plan = Plan(WORKERS, placement, owners, small_plans.random_masks(network, owners, WORKERS, 0.5))
+    network = small_plans.pruned(network, plan)
+    plan = small_plans.scaled(network, plan)
+
+    def by_hand(op, *x):
+        return worker_by_worker(network, plan, wire, op, *x) if isinstance(op, Mixing) else compute(op, *x)
+
+    x = rng.standard_normal((network.inputs, 9))
+    expected = outputs(network, trace(network, x, compute=by_hand))
+    found = outputs(network, trace(network, x, compute=rounded_compute(network, plan, wire)))
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    exact = outputs(network, trace(network, x))
+    assert np.abs(found - exact).max() > 1e-7 * np.abs(exact).max()
+
+
+def test_exact_wire_is_the_plain_reference():
+    network = small_plans.random_network()
+    assert rounded_compute(network, small_plans.random_plan(network, 2, "root"), EXACT) is compute
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(WIRES), st.sampled_from(PLACEMENTS))
+def test_runs_in_float32_are_within_the_tolerance(seed, wire, placement):
+    network = small_plans.random_network(seed)
+    plan = small_plans.random_plan(network, 4, placement, seed)
+    network = small_plans.pruned(network, plan).astype(np.float32)
+    plan = small_plans.scaled(network, plan)
+    rounding = rounded_compute(network, plan, wire)
+    x = np.random.default_rng(seed).standard_normal((400, network.inputs))
+    run, reference = (forward(network, x, dtype, rounding) for dtype in (np.float32, np.float64))
+    difference = np.abs(run - reference) / np.abs(reference).max()
+    assert difference.max() <= tolerance(np.dtype(np.float32), Formats(comm_dtype=wire))
+    # Hardly anything is rounded to the other side.
+    assert np.mean(difference > 1e-5) < 0.05
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("budget", [0.3, 1.0])
+def test_scales_are_those_of_what_is_propagated(network, samples_of, wire, budget):
+    samples = samples_of(network)
+    result = restructure(network, samples, Options(WORKERS, budget, "partitioned", comm_dtype=wire), quiet)
+    tensors = trace(result.network, read(samples), compute=result.compute())
+    assert result.plan.comm_dtype == wire
+    assert [*result.plan.scales] == [*dict.fromkeys(mixing.source for mixing in network.mixings)]
+    for tensor, scales in result.plan.scales.items():
+        x = tensors[tensor]
+        assert scales.dtype == np.float32
+        np.testing.assert_allclose(scales, scales_of(np.abs(x).reshape(len(x), -1).max(axis=1)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("wire", ROUNDING)
+def test_budget_holds_and_threads_do_not_enter(network, samples_of, wire):
+    samples, options = samples_of(network), Options(WORKERS, 0.3, "partitioned", comm_dtype=wire)
+    alone, together = (
+        restructure(network, samples, options, quiet, team) for team in (Team(), Team(threads=2))
+    )
+    assert alone.network.fingerprint() == together.network.fingerprint()
+    assert alone.plan.identity() == together.plan.identity()
+    sent, dense = (
+        sum(count(network, mixing) for mixing in network.mixings)
+        for count in (alone.plan.values_sent, alone.plan.dense_values)
+    )
+    assert 0 < sent <= 0.3 * dense
+    for mixing in alone.network.mixings:
+        allowed = alone.plan.allowed(network, mixing).repeat(mixing.taps, axis=1)
+        assert not mixing.weights[~allowed].any()
+
+
+def test_noise_is_what_rounding_adds_to_ghosts(network, samples_of, monkeypatch):
+    samples, seen = samples_of(network), {}
+
+    def spy(propagation, mixing, current):
+        seen[mixing.name] = current, measure_noise(propagation, mixing, current)
+        return seen[mixing.name][1]
+
+    monkeypatch.setattr(adjustment, "measure_noise", spy)
+    options = Options(WORKERS, 0.4, "partitioned", comm_dtype=INT8)
+    result = restructure(network, samples, options, quiet)
+    assert seen
+    tensors = trace(result.network, read(samples), compute=result.compute())
+    for mixing in network.mixings:
+        if mixing.name in seen:
+            current, noise = seen[mixing.name]
+            x = tensors[mixing.source]
+            errors = (received(x, INT8, result.plan.scales[mixing.source]) - x).reshape(len(x), -1)
+            arriving = current.plan.arriving(network, mixing)
+            expected = np.where(arriving, (errors**2).mean(axis=1), 0).repeat(mixing.taps, axis=1)
+            assert arriving.any()
+            np.testing.assert_allclose(noise, expected, rtol=1e-6)
+
+
+def test_rows_lean_on_what_arrives_well():
+    """Every input is there twice, own and as a ghost; one sample far out makes int8 coarse for the others."""
+    rng, n = np.random.default_rng(0), 20
+    x = rng.standard_normal((n, 2000))
+    x[:, :n] += 45 * np.eye(n)
+    arrived = received(x, INT8, scales_of(np.abs(x).max(axis=1)))
+    mixing = Mixing("layer", "x", "y", rng.standard_normal((n, 2 * n)), np.zeros(n))
+    sums, both = MomentSums(mixing, ALONE), np.vstack([x, x])
+    y = mixing.weights @ both
+    sums.add(both, y)
+    mask, noise = np.ones((n, 2 * n), bool), np.zeros((n, 2 * n))
+    noise[:, n:] = ((arrived - x) ** 2).mean(axis=1)
+    errors = []
+    for known in (noise, None):
+        adjusted = adjust(mixing, sums.moments(), mask, None, ALONE, known)
+        found = adjusted.weights @ np.vstack([x, arrived]) + adjusted.bias[:, None]
+        errors.append(np.mean((y - found) ** 2))
+    assert errors[0] < 0.3 * errors[1]
+
+
+def test_report_and_shards_tell_the_wire(samples_of, tmp_path):
+    network = small_plans.random_network(head="identity")
+    samples, found = samples_of(network), {}
+    for wire in WIRES:
+        # Nothing is chosen from few ghosts: they are the same for every wire.
+        options = Options(WORKERS, 1.0, "partitioned", comm_dtype=wire)
+        report = restructure_to(tmp_path / wire, network, samples, options, np.float32, quiet)
+        stored = open_plan(tmp_path / wire)
+        shards = [read_shard(stored, worker) for worker in range(WORKERS)]
+        assert {wire} == {
+            report["comm_dtype"],
+            stored.plan.comm_dtype,
+            *(shard.comm_dtype for shard in shards),
+        }
+        traffic = [
+            sum(int(count(network, mixing).sum()) for mixing in network.mixings)
+            for count in (stored.plan.ghost_traffic, stored.plan.sum_traffic)
+        ]
+        assert report["values_sent"] == sum(traffic)
+        assert report["bytes_per_sample"] == traffic[0] * BYTES[wire] + traffic[1] * 4
+        assert (report["bound"] is None) == (wire != EXACT)
+        found[wire] = report["output_error"]
+    assert found[EXACT] < 1e-6 < found["float16"] < found["bfloat16"]
+
+
+def test_table_has_every_wire_adjusted_for_and_not(samples_of, tmp_path):
+    network = small_plans.random_network(head="identity")
+    samples = samples_of(network)
+    samples = replace(samples, labels=np.zeros(samples.samples, np.int64))
+    results = {
+        wire: restructure(network, samples, Options(WORKERS, 0.5, "partitioned", comm_dtype=wire), quiet)
+        for wire in WIRES
+    }
+    rows = [
+        {"input_placement": placement, "budget": budget, "wire": wire, "adjusted_for": adjusted_for}
+        | wire_table.measured(network, results[adjusted_for], wire, samples, samples)
+        for placement, budget in wire_table.SETTINGS
+        for wire in WIRES
+        for adjusted_for in {EXACT, wire}
+    ]
+    exact, *others = (row for row in rows[:-1] if row["adjusted_for"] == EXACT)
+    assert all(row["bytes"] <= exact["bytes"] for row in others)
+    assert len({row["test_output_error"] for row in rows}) > 4
+    assert len(wire_table.markdown(rows).splitlines()) == 2 + len(wire_table.SETTINGS) * len(WIRES)
+
+
+def test_checks_compare_with_the_rounding(tmp_path):
+    network, plan = small_plans.write_shards(tmp_path / "shards", 3, "partitioned", wire=INT8)
+    x = small_plans.write_samples(tmp_path / "x.npz")
+    file = open_samples(tmp_path / "x.npz")
+    exact, rounded = (
+        forward(network, x, np.float64, rounded_compute(network, plan, wire)) for wire in (EXACT, INT8)
+    )
+    # The difference between both is found, whichever is run.
+    for wire, outputs_of_run, other in ((INT8, rounded, exact), (EXACT, exact, rounded)):
+        for run, is_same in ((outputs_of_run, True), (other, False)):
+            checks = Checks(file, len(x), network, None, compute=rounded_compute(network, plan, wire))
+            checks.add(run)
+            assert (checks.difference < 1e-12) == is_same
+    checks.difference = 2 * tolerance(np.dtype(np.float32), Formats(comm_dtype="float16")) * checks.largest
+    checks.verify(np.dtype(np.float32), Formats(comm_dtype=INT8))
+    with pytest.raises(UserError, match="expected outputs within 0.000987"):
+        checks.verify(np.dtype(np.float32), Formats(comm_dtype="float16"))
+    with pytest.raises(UserError, match="--weights-dtype with more bits"):
+        checks.verify(np.dtype(np.float32), Formats(weights_dtype="float16"))
+
+
+def test_an_unknown_wire_is_refused():
+    with pytest.raises(UserError, match="comm_dtype: expected one of float32, .*int8, got 'f8'"):
+        Options(2, comm_dtype="f8")
+
+
+@pytest.fixture
+def infer(mpirun, tmp_path):
+    """A function that runs ``infer`` on shards and samples in ``tmp_path``."""
+
+    def run(*args):
+        files = (
+            "--shards",
+            tmp_path / "shards",
+            "--input",
+            tmp_path / "x.npz",
+            "--report",
+            tmp_path / "r.json",
+        )
+        return mpirun(2, "-m", "repurpose_hpc.infer", *files, "--repeat", 0, *args)
+
+    return run
+
+
+def test_infer_takes_the_wire_of_the_shards_or_another(infer, tmp_path):
+    small_plans.write_shards(tmp_path / "shards", 2, "partitioned", wire="float16")
+    small_plans.write_samples(tmp_path / "x.npz")
+    for options, wire in (((), "float16"), (("--wire", INT8), INT8), (("--wire", EXACT), EXACT)):
+        done = infer(*options, "--verify")
+        assert done.returncode == 0, done.stderr
+        assert json.loads((tmp_path / "r.json").read_text())["comm_dtype"] == wire
+        assert f"wire {wire}" in done.stdout
+
+
+def test_infer_refuses_wires_that_cannot_be(infer, tmp_path):
+    network, _ = small_plans.write_shards(tmp_path / "shards", 2, "partitioned")
+    small_plans.write_samples(tmp_path / "x.npz")
+    small_plans.write_model(tmp_path / "model.npz", small_plans.random_network())
+    done = infer("--wire", INT8)
+    assert done.returncode == 1 and "--comm-dtype: expected shards with a scale" in done.stderr
+    done = infer(tmp_path / "model.npz", "--certify", "--wire", "bfloat16")
+    assert done.returncode == 1 and "--certify: expected --comm-dtype float32, found bfloat16" in done.stderr

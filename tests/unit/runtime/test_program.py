@@ -1,0 +1,109 @@
+"""Programs of one process: no MPI, shards that stay as they are, schedules of a few batch sizes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers import small_plans
+from repurpose_hpc.model.forward import forward
+from repurpose_hpc.plan.shard import make_shard
+from repurpose_hpc.runtime import program as program_module
+from repurpose_hpc.runtime.program import MOST_SCHEDULES, Program, one_process
+from repurpose_hpc.runtime.shards import cast, read_once
+
+ROOT = Path(__file__).resolve().parents[3]
+WORKERS = 3
+WITHOUT_MPI = """
+import sys
+import numpy as np
+from helpers import small_plans
+from repurpose_hpc.model.forward import forward
+from repurpose_hpc.plan.shard import make_shard
+from repurpose_hpc.runtime import job, loading, streams
+from repurpose_hpc.runtime.exchange import choose
+from repurpose_hpc.runtime.program import Program, one_process
+
+network = small_plans.random_network(head="identity")
+plan = small_plans.random_plan(network, 3, "partitioned", 5)
+network = small_plans.pruned(network, plan)
+x = np.random.default_rng(3).standard_normal((4, network.inputs))
+shards = [make_shard(network, plan, worker, np.float64) for worker in range(3)]
+for program in (Program(shards, max_batch=4), one_process(network, np.dtype(np.float64), 4)):
+    y = np.empty((4, network.outputs))
+    y[:, program.output_columns] = program.forward(np.ascontiguousarray(x.T[program.input_columns])).T
+    np.testing.assert_allclose(y, forward(network, x), rtol=0, atol=1e-12)
+    assert program.values_sent == program.messages == 0 and sum(program.seconds.values()) > 0
+    program.use_transport("shared")
+    program.forward(np.ascontiguousarray(x.T[program.input_columns]))
+    program.free()
+assert "mpi4py.MPI" not in sys.modules
+"""
+
+
+def run_alone(code):
+    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_process_alone_needs_no_mpi():
+    run_alone(WITHOUT_MPI)
+
+
+@pytest.fixture
+def case():
+    network = small_plans.random_network(head="identity")
+    plan = small_plans.random_plan(network, WORKERS, "partitioned", 5)
+    network = small_plans.pruned(network, plan)
+    shards = [make_shard(network, plan, worker, np.float64) for worker in range(WORKERS)]
+    return network, shards, np.random.default_rng(3).standard_normal((MOST_SCHEDULES + 3, network.inputs))
+
+
+def outputs(program, x):
+    y = np.empty((len(x), program.output_columns.size))
+    y[:, program.output_columns] = program.forward(np.ascontiguousarray(x.T[program.input_columns])).T
+    return y
+
+
+def test_shards_are_left_alone(case):
+    network, shards, x = case
+    before = [{name: block.own_weights.copy() for name, block in shard.blocks.items()} for shard in shards]
+    first, second = (outputs(Program(shards, max_batch=len(x)), x) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    for shard, weights in zip(shards, before, strict=True):
+        assert list(shard.blocks) == list(weights)
+        for name, block in shard.blocks.items():
+            np.testing.assert_array_equal(block.own_weights, weights[name])
+
+
+def test_a_block_is_read_once(case):
+    """Blocks forgotten at the first look are enough, and so are blocks cast at each look."""
+    network, shards, x = case
+    expected = outputs(Program(shards, max_batch=len(x)), x)
+    forgotten = [read_once(shard) for shard in shards]
+    np.testing.assert_array_equal(outputs(Program(forgotten, max_batch=len(x)), x), expected)
+    assert [len(shard.blocks) for shard in forgotten] == [0] * WORKERS
+    program = Program([cast(shard, np.dtype(np.float32)) for shard in shards], max_batch=len(x))
+    assert program.dtype == np.float32
+    np.testing.assert_allclose(outputs(program, x.astype(np.float32)), expected, atol=1e-5)
+
+
+def test_schedules_of_a_few_batch_sizes_are_kept(case, monkeypatch):
+    network, shards, x = case
+    made = []
+    schedule = program_module.Schedule
+    monkeypatch.setattr(program_module, "Schedule", lambda *args: made.append(args[3]) or schedule(*args))
+    program, sizes = Program(shards, max_batch=len(x)), range(1, len(x) + 1)
+    for size in (*sizes, *sizes[-MOST_SCHEDULES:], 1):
+        np.testing.assert_allclose(outputs(program, x[:size]), forward(network, x[:size]), atol=1e-12)
+    assert [part.samples for (part,) in made] == [*sizes, 1]
+
+
+def test_more_samples_than_announced_are_refused(case):
+    network, shards, x = case
+    program = one_process(network, np.dtype(np.float64), 2)
+    with pytest.raises(ValueError, match="expected 1 to 2 samples, found 3"):
+        program.forward(np.zeros((network.inputs, 3)))
