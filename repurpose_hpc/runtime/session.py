@@ -26,7 +26,7 @@ from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
 from repurpose_hpc.runtime.hosting import hosted_workers
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.shards import cast, read_once
-from repurpose_hpc.runtime.streams import OutputGather
+from repurpose_hpc.runtime.streams.outputs import OutputGather
 
 if TYPE_CHECKING:
     from mpi4py import MPI

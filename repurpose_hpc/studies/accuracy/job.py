@@ -40,8 +40,8 @@ class AccuracyStudy:
         return {
             "version": __version__,
             "model": {"path": str(self.model), "sha256": self.network.fingerprint()},
-            "calibration": {"path": str(self.calibration.path), "sha256": self.calibration.fingerprint()},
-            "test": {"path": str(self.test.path), "sha256": self.test.fingerprint()},
+            "calibration": {"path": self.calibration.name, "sha256": self.calibration.fingerprint()},
+            "test": {"path": self.test.name, "sha256": self.test.fingerprint()},
         }
 
 
