@@ -55,7 +55,7 @@ def test_an_unknown_command_is_answered_once(mpirun):
     assert done.returncode != 0 and "did you mean infer?" in only_message(done)
 
 
-@pytest.mark.parametrize("row", COMMANDS.values(), ids=str)
+@pytest.mark.parametrize("row", COMMANDS.values(), ids=lambda row: row.name)
 def test_every_module_has_the_same_functions(row):
     module = import_module(row.module)
     for name in ("make_parser", "parse", "run"):
