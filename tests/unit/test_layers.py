@@ -53,7 +53,7 @@ def imports() -> Iterator[tuple[str, str, str, str]]:
     """Room and module, then those that it imports; names that are no module are left out."""
     for module, path in modules():
         for name in imported(module, path):
-            if room(name) in ROW:
+            if {room(module), room(name)} <= set(ROW):
                 yield room(module), module, room(name), name
 
 

@@ -32,6 +32,7 @@ def _use_exporter(monkeypatch, with_dynamo):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_dynamo", [False, True], ids=["torchscript", "dynamo"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_both_exporters(tmp_path, monkeypatch, name, with_dynamo):

@@ -158,6 +158,7 @@ def test_traffic_is_recorded(directory):
             np.testing.assert_array_equal(recorded, plan.traffic(network, mixing))
 
 
+@pytest.mark.slow
 def test_many_workers_and_a_long_provenance(tmp_path):
     provenance = {"options": "x" * 100_000}  # more than an HDF5 attribute takes
     write_plan(tmp_path / "plan", *make_case(workers=1100), provenance)
