@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from repurpose_hpc.bench.turns import REPEATS
 from repurpose_hpc.fields import (
@@ -43,7 +43,7 @@ def _results() -> Any:
 class KernelOptions(Declared):
     """Products with one block of weights, in one process."""
 
-    subject: ClassVar[str] = "kernels"
+    subject: str = field(default="kernels", init=False)
     sizes: tuple[int, ...] = _sizes((1024, 2048, 4096, 8192), "N,N,...", "rows and columns of the weights")
     repeat: int = _repeats()
     report: Path | None = _results()
@@ -53,7 +53,7 @@ class KernelOptions(Declared):
 class ExchangeOptions(Declared):
     """The exchange alone, with two ranks or more."""
 
-    subject: ClassVar[str] = "exchange"
+    subject: str = field(default="exchange", init=False)
     bytes: tuple[int, ...] = _sizes(
         tuple(4 << shift for shift in range(0, 19, 2)), "B,B,...", "bytes per pair of ranks, multiples of 4"
     )
@@ -65,7 +65,7 @@ class ExchangeOptions(Declared):
 class InferenceOptions(Declared):
     """Four layers, end to end."""
 
-    subject: ClassVar[str] = "inference"
+    subject: str = field(default="inference", init=False)
     widths: tuple[int, ...] = _sizes((1024, 4096, 8192), "N,N,...", "neurons of each layer")
     batches: tuple[int, ...] = batches()
     comm_budget: float = like(

@@ -64,7 +64,7 @@ def _circumstances(args: Arguments, placement: Placement, context: RankContext) 
     """The keys of the report that are no measurements."""
     return {
         "subject": args.subject,
-        "options": {name: value for name, value in asdict(args).items() if name != "report"},
+        "options": {name: value for name, value in asdict(args).items() if name not in ("subject", "report")},
         "ranks": context.comm.size,
         "cores": placement.physical,
         "pinned": placement.pinned,

@@ -18,7 +18,7 @@ import argparse
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from importlib import import_module
 from time import perf_counter
 from types import ModuleType
@@ -176,7 +176,9 @@ def check_same(values: Mapping[str, object], comm: MPI.Comm) -> None:
 
 def _values(args: object) -> Iterator[tuple[str, object]]:
     """Names and values of a parsed command line; of dataclasses in it, those of their fields."""
-    for name, value in vars(args).items():
+    names = [field.name for field in fields(args)] if is_dataclass(args) else vars(args)
+    for name in names:
+        value = getattr(args, name)
         if is_dataclass(value) and not isinstance(value, type):
             yield from _values(value)
         else:

@@ -133,7 +133,7 @@ def test_inspect(folder):
 def test_forecast(folder, subject):
     write_machine(folder / "machine.json", with_network(latency_us=1))
     line = f"{folder / subject} --machine {folder / 'machine.json'} --ranks 1,2,16"
-    assert optional_keys(forecast.run(forecast.parse(line.split())), "forecast") == set()
+    assert optional_keys(forecast.predict(forecast.parse(line.split())), "forecast") == set()
 
 
 def test_differences_are_found():

@@ -292,7 +292,7 @@ def test_infer_takes_the_wire_of_the_shards_or_another(infer, tmp_path):
         done = infer(*options, "--verify")
         assert done.returncode == 0, done.stderr
         assert json.loads((tmp_path / "r.json").read_text())["comm_dtype"] == wire
-        assert f"wire {wire}" in done.stdout
+        assert f"comm dtype {wire}" in done.stdout
 
 
 def test_infer_refuses_wires_that_cannot_be(infer, tmp_path):

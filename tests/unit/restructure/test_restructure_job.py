@@ -239,7 +239,7 @@ def test_another_run_does_not_go_on_with_it(network, samples, tmp_path):
 
 @pytest.mark.parametrize("wire", ["float32", "int8"])
 def test_a_checkpoint_has_all_decisions(network, samples, tmp_path, wire):
-    options = Options(4, 0.2, "partitioned", density=0.5, wire=wire)
+    options = Options(4, 0.2, "partitioned", density=0.5, comm_dtype=wire)
     result = restructure(network, samples, options, quiet, checkpoint=Checkpoint(tmp_path, {}))
     decisions = Checkpoint(tmp_path, {}).load(network)
     finished = network.with_mixings(dict(decisions.finished))
