@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numba import cfunc, types
 
@@ -10,9 +12,16 @@ _CLOCK_MONOTONIC = 1
 _clock_gettime = types.ExternalFunction("clock_gettime", types.intc(types.intc, types.voidptr))
 
 
-@cfunc(types.float64(), cache=True)
-def monotonic() -> float:
-    """Seconds since some moment, as a C function: its ``address`` is what compiled code calls."""
+def _seconds() -> float:
     time = np.empty(2, np.int64)
     _clock_gettime(_CLOCK_MONOTONIC, time.ctypes)
     return time[0] + 1e-9 * time[1]
+
+
+@cache
+def monotonic_address() -> int:
+    """The address of a C function that returns the seconds since some moment.
+
+    Compiled when it is first asked for: a rank that has MPI takes MPI's clock, and needs the memory.
+    """
+    return cfunc(types.float64(), cache=True)(_seconds).address

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from ..arguments import EPILOGUE, INTEGERS, REAL, STORED, Array, Epilogue
+from ..arguments import EPILOGUE, INTEGER, INTEGERS, REAL, STORED, Array, Epilogue
 from ..jit import jit
 from ..llvm.samples import add_samples, copy_samples, transpose_samples
 from ..llvm.tiles import MOST_SAMPLES, WIDEST, TileWork, multiply_tile, panels_for, width_for
@@ -83,13 +83,13 @@ def dense_scratch(n: int, batch: int, dtype: np.dtype) -> int:
     return slabs_size(n, batch) + tiles_size(batch, panel_rows(dtype))
 
 
-@jit
+@kernel(arguments={"n": INTEGER, "batch": INTEGER})
 def slabs_size(n: int, batch: int) -> int:
     """Numbers in the slabs of X (n, batch), at most."""
     return n * slab_count(batch) * _width(batch, 0)
 
 
-@jit
+@kernel(arguments={"batch": INTEGER, "R": INTEGER})
 def tiles_size(batch: int, R: int) -> int:
     """Numbers in the sums of a group of panels of R rows, at most."""
     width = _width(batch, 0)

@@ -23,7 +23,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from repurpose_hpc.kernels.llvm.addresses import C_TYPES
-from repurpose_hpc.kernels.llvm.clock import monotonic
+from repurpose_hpc.kernels.llvm.clock import monotonic_address
 from repurpose_hpc.kernels.replay import check_call
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def function(name: str) -> Function:
 def clock() -> int:
     """The address of a C function that returns the time in seconds: MPI's, where MPI was started."""
     if "mpi4py.MPI" not in sys.modules:
-        return monotonic.address
+        return monotonic_address()
     return _clock_by_address() if abi_problem() is None else _address(_python_clock())
 
 

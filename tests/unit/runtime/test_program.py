@@ -1,25 +1,24 @@
 """Programs of one process: no MPI, shards that stay as they are, schedules of a few batch sizes."""
 
+import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from helpers import small_plans
+from helpers import ROOT, small_plans
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.runtime import program as program_module
 from repurpose_hpc.runtime.program import MOST_SCHEDULES, Program, one_process
 from repurpose_hpc.runtime.shards import cast, read_once
 
-ROOT = Path(__file__).resolve().parents[3]
 WORKERS = 3
 WITHOUT_MPI = """
 import sys
 import numpy as np
-from helpers import small_plans
+from helpers import ROOT, small_plans
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.runtime import job, loading, streams
@@ -107,3 +106,37 @@ def test_more_samples_than_announced_are_refused(case):
     program = one_process(network, np.dtype(np.float64), 2)
     with pytest.raises(ValueError, match="expected 1 to 2 samples, found 3"):
         program.forward(np.zeros((network.inputs, 3)))
+
+
+LOADED = """
+import gc
+import numpy as np
+from numba.core.dispatcher import Dispatcher
+from helpers.small_graphs import branching_network, convolutional_network, residual_network
+from helpers.small_plans import random_network
+from repurpose_hpc import kernels
+from repurpose_hpc.runtime.program import one_process
+
+kernels.warm_up(np.float32, maps=True)
+
+def loaded():
+    dispatchers = [thing for thing in gc.get_objects() if issubclass(type(thing), Dispatcher)]
+    return {(kernel.py_func.__name__, str(signature)) for kernel in dispatchers for signature in kernel.overloads}
+
+before = loaded()
+for network in (random_network(), convolutional_network(), residual_network(), branching_network()):
+    program = one_process(network, np.dtype(np.float32), 20)
+    for batch in (1, 20):
+        program.forward(np.ones((program.input_columns.size, batch), np.float32))
+print(sorted(loaded() - before))
+"""
+
+
+def test_the_warm_up_loads_all_kernels_that_a_program_calls():
+    """What is loaded later would bring the compiler's code back into memory, of which it is let go."""
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
+        pytest.skip("nothing is compiled")
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    command, env = [sys.executable, "-c", LOADED], {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=170)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
