@@ -1,9 +1,10 @@
 """Under mpirun: every rank runs its part of the network, the root gets the outputs.
 
-All ranks restructure together (``team``) and have the same result.  Each then opens a session on the
-communicator that it is given; only the root needs the samples, and only the root has the outputs.
+All ranks restructure together and have the same result.  Each then opens a session on the communicator
+that it is given; only the root needs the samples, and only the root has the outputs.  Ranks share the
+cores of a machine, so BLAS gets one thread in each.
 
-    mpirun -n 4 python examples/mpirun.py
+    OMP_NUM_THREADS=1 mpirun -n 4 python examples/mpirun.py
 """
 
 import numpy as np

@@ -56,6 +56,7 @@ class Kind:
         example: one of them.
         range: of numbers, such as ``1 or more``.
         choices: all of them, if they are few.
+        plain: makes a plain Python value of one that is accepted, such as a float of a NumPy number.
     """
 
     noun: str
@@ -64,6 +65,7 @@ class Kind:
     example: Any
     range: str = ""
     choices: tuple[str, ...] = ()
+    plain: Callable[[Any], Any] = lambda value: value
 
     @property
     def expected(self) -> str:
@@ -182,6 +184,7 @@ class Declared:
             value = getattr(self, name)
             if value is not None or defaults(type(self))[name] is not None:
                 declared.check(name, value)
+                object.__setattr__(self, name, declared.kind.plain(value))
 
 
 def _register(name: str, declared: Option) -> None:
@@ -262,6 +265,7 @@ def integer(least: int) -> Kind:
         accepts=lambda value: _is(value, Integral) and value >= least,
         example=max(least, 1),
         range=f"{least} or more",
+        plain=int,
     )
 
 
@@ -288,7 +292,7 @@ def number(
             and (below is None or value < below)
         )
 
-    return Kind(noun, float, accepts, example, _range(least, above, most, below))
+    return Kind(noun, float, accepts, example, _range(least, above, most, below), plain=float)
 
 
 def _range(least: float | None, above: float | None, most: float | None, below: float | None) -> str:
@@ -314,6 +318,7 @@ def listed(kind: Kind, noun: str, example: tuple[Any, ...] = ()) -> Kind:
         ),
         example=example or (kind.example, kind.example),
         range=f"each {kind.range}" if kind.range else "",
+        plain=lambda value: tuple(map(kind.plain, value)),
     )
 
 

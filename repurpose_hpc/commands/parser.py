@@ -105,7 +105,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Refuse the command line."""
-        raise UsageError(f"{message}; see python -m {self.prog} --help")
+        raise UsageError(f"{message}; see {self.prog} --help")
 
     def add(
         self, declared: type[Declared], title: str = "", filled_in: Mapping[str, str] | None = None

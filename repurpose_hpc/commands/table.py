@@ -1,8 +1,7 @@
 """Table of the commands: a row a command, from which command line, start-up, help and tests follow.
 
 A command is the module ``repurpose_hpc.commands.NAME`` with the functions ``make_parser``, ``parse`` and
-``run``
-(see ``commands.start``).
+``run`` (see ``commands.start``).
 """
 
 from __future__ import annotations
@@ -126,6 +125,8 @@ _ROWS = (
     ),
 )
 COMMANDS = {row.name: row for row in _ROWS}
+# Names that commands had.
+FORMER = {"calibrate": "probe"}
 HELP = ("--help", "-h")
 """First words that ask for the list of all commands."""
 
@@ -139,7 +140,7 @@ def find(name: str) -> Command:
     if name in COMMANDS:
         return COMMANDS[name]
     listed = [row.name for row in _ROWS if row.listed]
-    near = get_close_matches(name, listed) or listed
+    near = [FORMER[name]] if name in FORMER else get_close_matches(name, listed) or listed
     raise UsageError(
         f"expected a command, found {name!r}; did you mean {' or '.join(near)}? repurpose-hpc --help lists "
         "all of them"
@@ -150,7 +151,7 @@ def described(name: str) -> dict[str, Any]:
     """Arguments of ``Parser`` that follow from the row of a command: name, description, example."""
     row = COMMANDS[name]
     return {
-        "prog": f"repurpose_hpc {name}",
+        "prog": f"repurpose-hpc {name}",
         "description": row.help,
         "epilog": f"example:\n  {row.example}",
         "formatter_class": argparse.RawDescriptionHelpFormatter,

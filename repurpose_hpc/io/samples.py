@@ -57,7 +57,12 @@ class Samples:
         Raises:
             UserError: no samples, not real numbers, labels that are not one integer for each sample.
         """
-        x = np.asarray(x)
+        try:
+            x = np.asarray(x)
+        except ValueError as error:
+            raise UserError(
+                f"x: expected an array, samples first, found rows that are none: {error}"
+            ) from None
         _check_array(x.shape, x.dtype, "x")
         labels = None if y is None else np.asarray(y)
         digest = partial(_array_digest, x, labels)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 
 from repurpose_hpc.model.operations import Mixing, Operation, Shape
+from repurpose_hpc.model.precision import precision
 
 HEADS = ("identity", "softmax", "log_softmax")
 
@@ -166,7 +167,12 @@ class Network:
         return replace(self, operations=operations)
 
     def astype(self, dtype: type) -> Network:
-        """The same network with all real numbers in it rounded to ``dtype``, float32 or float64."""
+        """The same network with all real numbers in it rounded to ``dtype``.
+
+        Raises:
+            FieldError: not float32 or float64.
+        """
+        dtype = precision(dtype).type
         return replace(self, operations=tuple(_rounded(op, dtype) for op in self.operations))
 
     def fingerprint(self) -> str:

@@ -21,7 +21,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -94,6 +94,28 @@ def agreed(comm: MPI.Comm | None) -> Iterator[None]:
     if failed:
         message = comm.bcast(None if failure is None else str(failure), root=failed[0])
         raise failure or UserError(f"on rank {failed[0]}: {message}")
+
+
+def check_same(values: Mapping[str, object], comm: MPI.Comm | None) -> None:
+    """Compare values that must be the same on every rank; collective, for the library.
+
+    Args:
+        values: by the names that callers know.
+        comm: of the ranks; None: this process is alone.
+
+    Raises:
+        UserError: on every rank: names the first value that differs, and two ranks.
+    """
+    if comm is None:
+        return
+    shown = [{name: str(value) for name, value in values.items()} for values in comm.allgather(values)]
+    for name in values:
+        for rank, of_rank in enumerate(shown):
+            if of_rank[name] != shown[0][name]:
+                raise UserError(
+                    f"{name}: expected the same on every rank, found {shown[0][name]} on rank 0 and "
+                    f"{of_rank[name]} on rank {rank}; call it alike on all ranks"
+                )
 
 
 @contextmanager

@@ -6,17 +6,22 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from repurpose_hpc import __version__
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import FieldError, declarations
 from repurpose_hpc.io.progress import PENDING
 from repurpose_hpc.io.samples import Samples, check_labels, check_shape
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.model.precision import precision
+from repurpose_hpc.mpi.agreement import agreed, check_same
 from repurpose_hpc.plan.files.store import check_place, write_plan
 from repurpose_hpc.restructure.calibration.evaluation import evaluate
 from repurpose_hpc.restructure.checkpoint import Checkpoint
@@ -53,9 +58,9 @@ class Restructured(Cut):
         Raises:
             UserError: no permission, no space, or ``directory`` holds something else than a plan.
         """
-        dtype = np.dtype(self.provenance["dtype"] if dtype is None else dtype).type
-        provenance = {**self.provenance, "dtype": np.dtype(dtype).name}
-        write_plan(Path(directory), self.network, self.plan, provenance, dtype)
+        real = precision(self.provenance["dtype"] if dtype is None else dtype)
+        provenance = {**self.provenance, "dtype": real.name}
+        write_plan(Path(directory), self.network, self.plan, provenance, real.type)
 
 
 def restructure_network(
@@ -86,14 +91,41 @@ def restructure_network(
         fields: of ``options``, instead of those that it has: ``restructure_network(net, x, workers=8)``.
 
     Raises:
-        UserError: data and model do not fit, values are not finite, a promise cannot be kept, or decisions
-            cannot be kept in ``resume``.
+        UserError: on every rank: something else than these arguments, or not the same ones on all ranks; data
+            and model do not fit, values are not finite, a promise cannot be kept, or decisions cannot be
+            kept in ``resume``.
     """
-    options = Options(**fields) if options is None else replace(options, **fields)
+    with agreed(comm):
+        options = _checked_options(network, samples, options, fields)
+        real = precision(dtype).type
     directory, team = None if resume is None else Path(resume), ALONE if comm is None else Team(comm)
-    result = _restructure(_Job(network, samples, options, dtype, log or silent, team, directory))
+    result = _restructure(_Job(network, samples, options, real, log or silent, team, directory))
     team.map(_forget, [directory])
     return result
+
+
+def _checked_options(
+    network: Network, samples: Samples, options: Options | None, fields: Mapping[str, Any]
+) -> Options:
+    """The options, once it is known that all arguments are what they should be."""
+    arguments: list[tuple[str, object, type, str]] = [
+        ("network", network, Network, "load_model(path) and from_torch(module, example) make one"),
+        ("samples", samples, Samples, "Samples.of(x, y) and Samples.open(path) make them"),
+    ]
+    if options is not None:
+        remedy = "or give its fields by name, such as workers=8"
+        arguments.append(("options", options, Options, remedy))
+    for name, value, kind, remedy in arguments:
+        if not isinstance(value, kind):
+            raise UserError(f"{name}: expected {kind.__name__}, got {type(value).__name__}; {remedy}")
+    known = declarations(Options)
+    for name in fields:
+        if name not in known:
+            near = get_close_matches(name, known) or known
+            raise UserError(f"{name}: no such option; did you mean {' or '.join(near)}?")
+    if options is None and "workers" not in fields:
+        raise FieldError("workers", "expected the number of parts, got none; add workers=8")
+    return Options(**fields) if options is None else replace(options, **fields)
 
 
 def restructure_to(
@@ -161,6 +193,7 @@ def _restructure(job: _Job) -> Restructured:
         "calibration_sha256": job.samples.fingerprint(),
         "versions": {"repurpose_hpc": __version__, "numpy": np.__version__},
     }
+    check_same({**origin, **asdict(job.options), "dtype": np.dtype(job.dtype).name}, job.team.comm)
     outcome = _outcome(job, origin)
     job.log(f"comparing with the original{PENDING}")
     findings = _findings(job, outcome)

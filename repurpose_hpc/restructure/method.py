@@ -92,7 +92,7 @@ METHODS = {
     "magnitude": MAGNITUDE,
 }
 # Names that methods had, and what to ask for instead.
-FORMER = {"independent": "take comm_budget=0, which is the same"}
+FORMER = {"independent": "take comm_budget=0 (in a study budgets=0), which is the same"}
 
 
 def method_named(name: str) -> Method:

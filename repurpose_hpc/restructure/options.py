@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from repurpose_hpc.fields import Declared, FieldError, Kind, choice, integer, listed, number, option, shown
 from repurpose_hpc.model.comm_dtype import EXACT, WIRES
@@ -14,8 +17,22 @@ ASSIGNMENTS = ("munkres", "contiguous", "random", "hypergraph")
 # Price of a link inside a node, relative to one between nodes, in --link-cost nodes:K.
 INSIDE_NODE = 0.1
 
-# Of a command line a word, which the command turns into prices; see ``Options`` for what these must be.
-_PRICES = Kind("nodes:K or a table of prices", str, lambda value: True, "nodes:4")
+
+def _is_prices(value: object) -> bool:
+    """A word of a command line, which the command turns into prices, or rows of numbers."""
+    if isinstance(value, str):
+        return True
+    try:
+        return np.asarray(value, float).ndim == 2
+    except (TypeError, ValueError):
+        return False
+
+
+def _plain_prices(value: Any) -> Any:
+    return value if isinstance(value, str) else tuple(map(tuple, np.asarray(value, float).tolist()))
+
+
+_PRICES = Kind("a table of prices", str, _is_prices, ((0.0, 1.0), (1.0, 0.0)), plain=_plain_prices)
 
 
 @dataclass(frozen=True)
@@ -189,6 +206,10 @@ class Options(Declared):
             )
 
     def _check_link_costs(self, costs: tuple[tuple[float, ...], ...]) -> None:
+        if isinstance(costs, str):
+            raise FieldError(
+                "link_costs", f"expected a table of prices, got {costs!r}; words are for command lines"
+            )
         if [len(row) for row in costs] != [self.workers] * self.workers:
             raise FieldError(
                 "link_costs",

@@ -9,23 +9,29 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import FieldError
 from repurpose_hpc.io.samples import Samples, check_finite, check_shape
 from repurpose_hpc.model.forward import apply_heads
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.mpi.agreement import agreed
+from repurpose_hpc.model.precision import precision
+from repurpose_hpc.mpi.agreement import agreed, check_same
 from repurpose_hpc.plan.files.store import StoredPlan, open_plan, read_shard
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.plan.shard import Shard, make_shard
 from repurpose_hpc.runtime.context import Formats
+from repurpose_hpc.runtime.exchange.choose import check_transport
+from repurpose_hpc.runtime.exchange.transport import TRANSPORTS
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
 from repurpose_hpc.runtime.hosting import hosted_workers
+from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.runtime.program import Program
-from repurpose_hpc.runtime.shards import cast, read_once
+from repurpose_hpc.runtime.shards import cast as cast_shard
+from repurpose_hpc.runtime.shards import read_once
 from repurpose_hpc.runtime.streams.outputs import OutputGather
 
 if TYPE_CHECKING:
@@ -59,7 +65,6 @@ class Session:
         batch_size: int = 256,
         dtype: type = np.float32,
         transport: str = DEFAULT_TRANSPORT,
-        threads: int = 1,
     ) -> None:
         """Load or cut this rank's part of the network.
 
@@ -67,55 +72,72 @@ class Session:
             source: what ``restructure_network`` returned, the same on every rank; or a directory of
                 shards, or what ``open_plan`` read of it.
             comm: at most as many ranks as there are workers; None: this process hosts all workers.
-            batch_size: samples per forward, at most.
+            batch_size: samples per forward, at most, 1 or more.
             dtype: float32 or float64, to compute in.
-            transport: how exchanges are carried, as ``infer --exchange``.
-            threads: of this rank, which share the rows of every product.
+            transport: how exchanges are carried, one of ``TRANSPORTS``.
 
         Raises:
-            UserError: on every rank: more ranks than workers, or files that are missing or damaged.
+            UserError: on every rank: something else than these arguments, or not the same ones on all
+                ranks; more ranks than workers; files that are missing or damaged; a transport that these
+                ranks cannot use.
         """
-        self._comm, self._batch_size, self._dtype = comm, batch_size, np.dtype(dtype)
+        self._comm = comm
         ranks, rank = (1, 0) if comm is None else (comm.size, comm.rank)
         with agreed(comm):
-            if isinstance(source, (str, Path)):
-                source = open_plan(source)
-            shards = _shards(source, ranks, rank, self._dtype)
-        self._graph = shards[0].graph
-        formats = Formats(comm_dtype=source.plan.comm_dtype)
-        self._program = Program(shards, comm, batch_size, formats, transport, threads)
+            options = RunOptions(batch_size=batch_size, dtype=precision(dtype), transport=transport)
+            if transport not in TRANSPORTS:
+                expected = ", ".join(TRANSPORTS)
+                raise FieldError(
+                    "transport", f"expected one of {expected}, got {transport}; name one of them"
+                )
+            plan = _plan(source)
+            shards = _shards(plan, ranks, rank, options.dtype)
+        common = {"batch_size": batch_size, "dtype": options.dtype, "transport": transport}
+        check_same({**common, "plan": plan.plan.identity()}, comm)
+        if comm is not None:
+            check_transport(transport, comm)
+        self._batch_size, self._dtype, self._graph = options.batch_size, options.dtype, shards[0].graph
+        formats = Formats(comm_dtype=plan.plan.comm_dtype)
+        self._program: Program | None = Program(shards, comm, options.batch_size, formats, transport)
         self._gather = None
         if comm is not None:
-            self._gather = OutputGather(comm, self._program.output_columns, self._dtype, batch_size)
+            columns = self._program.output_columns
+            self._gather = OutputGather(comm, columns, self._dtype, options.batch_size)
 
     def run(self, x: np.ndarray | None) -> np.ndarray | tuple[np.ndarray, ...] | None:
         """Compute the outputs of samples; collective.
 
         Args:
             x: samples first, (samples, ...), each as the model takes it or flattened.  With a
-                communicator the root must have it; where any other rank gives None, the root sends it.
+                communicator the root must have it, and sends it to ranks that give None; other ranks may
+                give the same array.
 
         Returns:
             on the root the outputs in the order of the model, each (samples, neurons) or (samples,
             channels, *positions), ``dtype``; a tuple where the model has several outputs.  None elsewhere.
 
         Raises:
-            UserError: on every rank: values that are not finite, or another shape.
+            UserError: on every rank: values that are not finite in ``dtype``, another shape, not the same
+                array on all ranks, or a session that is closed.
         """
+        if self._program is None:
+            raise UserError("run: expected an open session, found one that was closed; open another one")
         samples = self._checked(x)
         is_root = self._comm is None or self._comm.rank == 0
         flat = np.empty((len(samples), self._graph.outputs if is_root else 0), self._dtype)
         for first in range(0, len(samples), self._batch_size):
             batch = samples[first : first + self._batch_size, self._program.input_columns]
-            rows = self._program.forward(np.ascontiguousarray(batch.T, self._dtype))
-            outputs = self._gathered(rows)
+            rows = self._program.forward(np.ascontiguousarray(batch.T))
+            outputs = self._gathered(rows, self._program.output_columns)
             if outputs is not None:
                 flat[first : first + len(outputs)] = outputs
         return self._shaped(apply_heads(self._graph, flat)) if is_root else None
 
     def close(self) -> None:
-        """Give back what MPI keeps; collective."""
-        self._program.free()
+        """Give back what MPI keeps; collective.  A closed session cannot run."""
+        if self._program is not None:
+            self._program.free()
+        self._program = None
 
     def __enter__(self) -> Session:
         return self
@@ -132,23 +154,34 @@ class Session:
             if x is None and (self._comm is None or self._comm.rank == 0):
                 raise UserError("x: expected an array of samples on the root, found None; give it there")
             if x is not None:
-                x = np.asarray(x)
                 samples = Samples.of(x)
                 check_shape(samples, self._graph.input_shape)
-                x = x.reshape(len(x), samples.width)
+                with np.errstate(over="ignore"):  # what becomes infinite is refused
+                    x = np.asarray(x).reshape(samples.samples, samples.width).astype(self._dtype)
                 check_finite(x, samples.name)
-        if self._comm is None:
-            assert x is not None
-            return x
-        has_all = all(self._comm.allgather(x is not None))
-        return x if x is not None and has_all else self._comm.bcast(x, root=0)
+        return self._of_root(x)
 
-    def _gathered(self, rows: np.ndarray) -> np.ndarray | None:
+    def _of_root(self, x: np.ndarray | None) -> np.ndarray:
+        """The samples of the root, on every rank; those of other ranks must be the same."""
+        if self._comm is not None:
+            digests = self._comm.allgather(None if x is None else Samples.of(x).fingerprint())
+            if len({*digests} - {None}) > 1:
+                raise UserError(
+                    "x: expected the same samples on every rank that has any, found others; give them to "
+                    "the root alone, and None elsewhere"
+                )
+            if None in digests:
+                x = self._comm.bcast(x, root=0)
+        if x is None:
+            raise RuntimeError("expected the samples of the root")
+        return x
+
+    def _gathered(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray | None:
         """A batch of outputs on the root, (batch, outputs)."""
         if self._gather is not None:
             return self._gather(np.ascontiguousarray(rows))
         outputs = np.empty((rows.shape[1], len(rows)), rows.dtype)
-        outputs[:, self._program.output_columns] = rows.T
+        outputs[:, columns] = rows.T
         return outputs
 
     def _shaped(self, flat: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
@@ -161,9 +194,25 @@ class Session:
         return parts[0] if len(parts) == 1 else tuple(parts)
 
 
+def _plan(source: object) -> Cut | StoredPlan:
+    """A network that was cut, or the plan of one on disk.
+
+    Raises:
+        UserError: something else.
+    """
+    if isinstance(source, (str, Path)):
+        return open_plan(source)
+    if isinstance(source, StoredPlan) or isinstance(getattr(source, "plan", None), Plan):
+        return cast("Cut | StoredPlan", source)
+    raise UserError(
+        f"source: expected a restructured network or a directory of shards, got {type(source).__name__}; "
+        "restructure_network makes one"
+    )
+
+
 def _shards(source: Cut | StoredPlan, ranks: int, rank: int, dtype: np.dtype) -> list[Shard]:
     """The shards of the workers that this rank hosts."""
     hosted = hosted_workers(source.plan.workers, ranks, rank)
     if isinstance(source, StoredPlan):
-        return [cast(read_shard(source, worker), dtype) for worker in hosted]
+        return [cast_shard(read_shard(source, worker), dtype) for worker in hosted]
     return [read_once(make_shard(source.network, source.plan, worker, dtype.type)) for worker in hosted]

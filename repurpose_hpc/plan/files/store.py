@@ -114,7 +114,7 @@ def check_place(directory: Path) -> None:
     if directory.name in ("", ".."):
         raise UserError(
             f"{directory}: expected a directory with a name, as it is replaced as a whole; "
-            "choose another --out"
+            "choose another directory"
         )
     with _refusing(directory):
         _check_replaceable(directory)
@@ -337,7 +337,7 @@ def _reading(path: Path, recorded: str | None = None) -> Iterator[_Content]:
     except FileNotFoundError:
         raise UserError(
             f"{path}: expected a file of a restructured network, found none; check the directory given "
-            "to --shards (every rank must see it), or restructure again"
+            "(every rank must see it), or restructure again"
         ) from None
     except (OSError, KeyError, ValueError) as error:
         raise UserError(
@@ -380,11 +380,13 @@ def _check_belongs(file: h5py.File, path: Path, stored: StoredPlan, worker: int)
 
 def _check_replaceable(directory: Path) -> None:
     if directory.exists() and not directory.is_dir():
-        raise UserError(f"{directory}: expected a directory to write to, found a file; choose another --out")
+        raise UserError(
+            f"{directory}: expected a directory to write to, found a file; choose another directory"
+        )
     if directory.is_dir() and any(directory.iterdir()) and not (directory / PLAN_FILE).exists():
         raise UserError(
             f"{directory}: expected an empty directory or an earlier plan, found other files; "
-            "choose another --out"
+            "choose another directory"
         )
 
 
@@ -411,5 +413,5 @@ def _refusing(directory: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"{directory}: expected to be able to write there: {error}; "
-            "choose another --out or free some space"
+            "choose another directory or free some space"
         ) from None

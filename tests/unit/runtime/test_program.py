@@ -121,7 +121,7 @@ kernels.warm_up(np.float32, maps=True)
 
 def loaded():
     dispatchers = [thing for thing in gc.get_objects() if issubclass(type(thing), Dispatcher)]
-    return {(kernel.py_func.__name__, str(signature)) for kernel in dispatchers for signature in kernel.overloads}
+    return {(each.py_func.__name__, str(key)) for each in dispatchers for key in each.overloads}
 
 before = loaded()
 for network in (random_network(), convolutional_network(), residual_network(), branching_network()):
