@@ -20,7 +20,7 @@ import numpy as np
 # The format in which values arrive as they are.
 EXACT = "float32"
 BFLOAT16, FLOAT16, INT8 = "bfloat16", "float16", "int8"
-WIRES = (EXACT, BFLOAT16, FLOAT16, INT8)
+COMM_DTYPES = (EXACT, BFLOAT16, FLOAT16, INT8)
 # What the codes of ``encode`` are.
 CODES: dict[str, np.dtype] = {
     BFLOAT16: np.dtype(np.uint16),
@@ -52,7 +52,7 @@ def encode(values: np.ndarray, comm_dtype: str, scale: np.ndarray | None = None)
 
     Args:
         values: (neurons, ...), real.
-        comm_dtype: one of ``WIRES``.
+        comm_dtype: one of ``COMM_DTYPES``.
         scale: of each neuron, (neurons,) float32, >= 0; only for int8.
 
     Returns:

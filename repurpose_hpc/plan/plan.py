@@ -124,7 +124,7 @@ class Plan:
         scales: source tensor of a mixing -> the scale of each of its neurons in int8 (see
             ``model.comm_dtype``), (n,) float32; empty where they are not known, as without calibration data.
         comm_dtype: the format in which ghosts travel, for which the weights were adjusted: of
-            ``model.comm_dtype.WIRES``.
+            ``model.comm_dtype.COMM_DTYPES``.
     """
 
     workers: int

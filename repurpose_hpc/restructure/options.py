@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from repurpose_hpc.fields import Declared, FieldError, Kind, choice, integer, listed, number, option, shown
-from repurpose_hpc.model.comm_dtype import EXACT, WIRES
+from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT
 from repurpose_hpc.plan.plan import PLACEMENTS
 from repurpose_hpc.restructure.method import FORMER, METHODS
 
@@ -140,7 +140,7 @@ class Options(Declared):
     )
     comm_dtype: str = option(
         EXACT,
-        kind=choice(*WIRES),
+        kind=choice(*COMM_DTYPES),
         aliases=("--wire",),
         help="format in which ghost neurons travel; the adjustment takes its rounding into account",
         more="format in which ghost neurons travel: `float32` (as they are), `bfloat16`, `float16`, or "

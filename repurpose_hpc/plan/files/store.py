@@ -38,7 +38,7 @@ FORMAT_VERSION = 4
 HEADER_BYTES = 512
 PLAN_FILE = "plan.h5"
 # The attribute that tells the comm dtype, under the name that it has in this format version.
-COMM_DTYPE = "wire"
+COMM_DTYPE_ATTRIBUTE = "wire"
 
 _BLOCK_WEIGHTS = ("own_weights", "ghost_weights", "sum_weights", "bias")
 _BLOCK_ARRAYS = (*_BLOCK_WEIGHTS, "ghost_neurons", "sent_scales", "received_scales")
@@ -145,7 +145,7 @@ def open_plan(directory: str | Path) -> StoredPlan:
                 for name, group in file["mixings"].items()
             },
             scales={tensor: scales[()] for tensor, scales in file["scales"].items()},
-            comm_dtype=file.attrs[COMM_DTYPE],
+            comm_dtype=file.attrs[COMM_DTYPE_ATTRIBUTE],
         )
         digests = tuple(digest.decode() for digest in file["shard_sha256"])
         traffic = {name: group["traffic"][()] for name, group in file["mixings"].items()}
@@ -205,7 +205,7 @@ def _write_plan_file(path: Path, network: Network, plan: Plan, digests: list[str
     with _creating(path) as file:
         file.attrs["workers"] = plan.workers
         file.attrs["input_placement"] = plan.input_placement
-        file.attrs[COMM_DTYPE] = plan.comm_dtype
+        file.attrs[COMM_DTYPE_ATTRIBUTE] = plan.comm_dtype
         # Not attributes: those end at 64 KiB.
         file["shard_sha256"] = np.array(digests, "S")
         file["provenance"] = np.bytes_(json.dumps(provenance, sort_keys=True))
@@ -228,7 +228,7 @@ def _write_shard(path: Path, shard: Shard) -> None:
     with _creating(path) as file:
         for name in ("worker", "workers", "plan_identity"):
             file.attrs[name] = getattr(shard, name)
-        file.attrs[COMM_DTYPE] = shard.comm_dtype
+        file.attrs[COMM_DTYPE_ATTRIBUTE] = shard.comm_dtype
         write_graph(file.create_group("graph"), shard.graph)
         own = file.create_group("own", track_order=True)
         for name, neurons in shard.own.items():
@@ -274,7 +274,7 @@ def _parse_shard(content: _Content) -> Shard:
         worker=int(file.attrs["worker"]),
         workers=int(file.attrs["workers"]),
         plan_identity=file.attrs["plan_identity"],
-        comm_dtype=file.attrs[COMM_DTYPE],
+        comm_dtype=file.attrs[COMM_DTYPE_ATTRIBUTE],
         graph=read_graph(file["graph"]),
         own={name: neurons[()] for name, neurons in file["own"].items()},
         blocks={name: _parse_block(content, group) for name, group in file["blocks"].items()},
