@@ -129,14 +129,14 @@ class Builder:
             IllegalNetwork: it breaks a rule of ``spec``.
         """
         outputs = tuple(map(self._own_neurons, outputs))
-        operations = fold_affines(_needed(self._operations, outputs), outputs)
+        operations = fold_affines(_ancestors(self._operations, outputs), outputs)
         inputs = inputs or tuple(self._inputs)
         used = {*inputs, *outputs}.union(*({*op.sources, op.target} for op in operations))
-        neurons = {tensor: each for tensor, each in self._neurons.items() if tensor in used}
+        neurons = {tensor: numbers for tensor, numbers in self._neurons.items() if tensor in used}
         spaces, space_of = _find_spaces(self._count, self._groups, self._ties, neurons)
         positions_of = {tensor: self._positions[tensor] for tensor in neurons}
-        first = {space_of[name]: place for place, name in enumerate(inputs)}
-        spaces = tuple(sorted(spaces, key=lambda space: first.get(space.name, len(first))))
+        input_place = {space_of[name]: place for place, name in enumerate(inputs)}
+        spaces = tuple(sorted(spaces, key=lambda space: input_place.get(space.name, len(input_place))))
         return check(Network(spaces, operations, space_of, positions_of, inputs, outputs, heads))
 
     def _own_neurons(self, tensor: str) -> str:
@@ -150,10 +150,10 @@ class Builder:
         return self.mixing(copy, tensor, np.eye(n, dtype=np.float32), np.zeros(n, np.float32), window, True)
 
     def _bring(self, name: str, neurons: int) -> np.ndarray:
-        new = np.arange(self._count, self._count + neurons)
+        numbers = np.arange(self._count, self._count + neurons)
         self._count += neurons
-        self._groups.append((name, new))
-        return new
+        self._groups.append((name, numbers))
+        return numbers
 
     def _declare(self, tensor: str, neurons: np.ndarray, positions: tuple[int, ...]) -> str:
         if tensor in self._neurons:
@@ -162,10 +162,12 @@ class Builder:
         self._positions[tensor] = positions if math.prod(positions) > 1 else ()
         return tensor
 
-    def _add(self, op: Operation, positions: tuple[int, ...], own: np.ndarray | None = None) -> str:
+    def _add(
+        self, op: Operation, positions: tuple[int, ...], target_neurons: np.ndarray | None = None
+    ) -> str:
         """An operation whose target has maps of these positions, and its ``own`` neurons or its sources'."""
         sources = [self._neurons[source] for source in op.sources]
-        neurons = op.neurons(*sources) if own is None else own
+        neurons = op.neurons(*sources) if target_neurons is None else target_neurons
         if neurons is None:
             raise ValueError(f"{op.name}: an operation with neurons of its own brings them")
         self._declare(op.target, neurons, positions)
@@ -174,14 +176,14 @@ class Builder:
         return op.target
 
 
-def _needed(operations: list[Operation], outputs: tuple[str, ...]) -> tuple[Operation, ...]:
+def _ancestors(operations: list[Operation], outputs: tuple[str, ...]) -> tuple[Operation, ...]:
     """The operations on which the outputs depend, in order."""
-    wanted, needed = set(outputs), []
+    tensors, backward = set(outputs), []
     for op in reversed(operations):
-        if op.target in wanted:
-            wanted.update(op.sources)
-            needed.append(op)
-    return tuple(reversed(needed))
+        if op.target in tensors:
+            tensors.update(op.sources)
+            backward.append(op)
+    return tuple(reversed(backward))
 
 
 def _find_spaces(

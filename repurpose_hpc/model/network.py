@@ -176,8 +176,8 @@ class Network:
             digest.update(repr(space).encode())
         for op in self.operations:
             digest.update(type(op).__name__.encode())
-            for each in fields(op):
-                value = getattr(op, each.name)
+            for attribute in fields(op):
+                value = getattr(op, attribute.name)
                 if isinstance(value, np.ndarray):
                     digest.update(f"{value.dtype.str} {value.shape}".encode())
                     digest.update(np.ascontiguousarray(value).data)
@@ -194,7 +194,7 @@ def _gather(space: Space, free: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _rounded(op: Operation, dtype: type) -> Operation:
-    arrays = {each.name: getattr(op, each.name) for each in fields(op)}
+    arrays = {attribute.name: getattr(op, attribute.name) for attribute in fields(op)}
     return replace(
         op,
         **{

@@ -166,17 +166,17 @@ def alone() -> Iterator[None]:
 
 def report_failure(error: BaseException, rank: int) -> None:
     """Print the one message of a failure on stderr, after a traceback if it is a defect."""
-    before = ""
+    details = ""
     if isinstance(error, UserError):
         message = typed(error)
     elif isinstance(error, KeyboardInterrupt):
         message = "interrupted"
     else:
-        before = "".join(traceback.format_exception(error))
+        details = "".join(traceback.format_exception(error))
         message = f"rank {rank} failed with {type(error).__name__}: {error}; the traceback is above"
     sys.stdout.flush()
     # One write: lines of several ranks must not mix.
-    sys.stderr.write(f"{before}{PREFIX}{message}\n")
+    sys.stderr.write(f"{details}{PREFIX}{message}\n")
     sys.stderr.flush()
 
 
@@ -188,12 +188,12 @@ def _raising_at_sigterm() -> Iterator[None]:
         signal.signal(number, signal.SIG_IGN)  # nothing may interrupt the tidying up
         raise Terminated
 
-    earlier = signal.signal(signal.SIGTERM, terminate)
+    previous = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:
         if signal.getsignal(signal.SIGTERM) is terminate:
-            signal.signal(signal.SIGTERM, earlier)
+            signal.signal(signal.SIGTERM, previous)
 
 
 def _gather_flags(comm: MPI.Comm, flag: bool) -> list[int]:

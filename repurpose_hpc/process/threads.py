@@ -39,9 +39,9 @@ def threads() -> str:
 @contextmanager
 def held(number: int, read: Callable[[], int], write: Callable[[int], object]) -> Iterator[None]:
     """A block in which a library, whose setting is read and written so, uses so many threads."""
-    before = read()
+    previous = read()
     write(number)
     try:
         yield
     finally:
-        write(before)
+        write(previous)

@@ -497,21 +497,21 @@ REPORTS: dict[str, type] = {
 """Reports by command."""
 
 
-def keys(report: type, before: str = "") -> Iterator[tuple[str, Any, Key]]:
+def keys(report: type, prefix: str = "") -> Iterator[tuple[str, Any, Key]]:
     """Yield name, type and meaning of the keys of a report, those of objects inside it after each.
 
     Args:
         report: a TypedDict.
-        before: prefix of the names.
+        prefix: prefix of the names.
     """
     for name, hint in get_type_hints(report, include_extras=True).items():
         kind, key = get_args(hint)
-        yield before + name, kind, key
+        yield prefix + name, kind, key
         if is_typeddict(kind):
-            yield from keys(kind, f"{before}{name}.")
+            yield from keys(kind, f"{prefix}{name}.")
         elif get_origin(kind) in (list, dict) and is_typeddict(get_args(kind)[-1]):
-            inside = "[]" if get_origin(kind) is list else ".NAME"
-            yield from keys(get_args(kind)[-1], f"{before}{name}{inside}.")
+            suffix = "[]" if get_origin(kind) is list else ".NAME"
+            yield from keys(get_args(kind)[-1], f"{prefix}{name}{suffix}.")
 
 
 def problems(value: Any, kind: Any, place: str = "report") -> list[str]:
@@ -530,18 +530,18 @@ def problems(value: Any, kind: Any, place: str = "report") -> list[str]:
     if is_typeddict(kind):
         return _problems_of_object(value, kind, place)
     if isinstance(kind, UnionType):
-        found = [problems(value, each, place) for each in get_args(kind)]
-        return [] if [] in found else found[0]
+        differences = [problems(value, alternative, place) for alternative in get_args(kind)]
+        return [] if [] in differences else differences[0]
     if get_origin(kind) is list and isinstance(value, list):
         (inner,) = get_args(kind)
-        return [text for each in value for text in problems(each, inner, f"{place}[]")]
+        return [text for entry in value for text in problems(entry, inner, f"{place}[]")]
     if get_origin(kind) is dict and isinstance(value, dict):
         inner = get_args(kind)[1]
-        return [text for name, each in value.items() for text in problems(each, inner, f"{place}.{name}")]
-    plain = get_origin(kind) or kind
+        return [text for name, entry in value.items() for text in problems(entry, inner, f"{place}.{name}")]
+    base = get_origin(kind) or kind
     # JSON writes 1.0 and 1 alike; a truth value is no number.
-    accepted = (int, float) if plain is float else plain
-    if isinstance(value, accepted) and (plain is bool or not isinstance(value, bool)):
+    accepted = (int, float) if base is float else base
+    if isinstance(value, accepted) and (base is bool or not isinstance(value, bool)):
         return []
     return [f"{place}: expected {name_of(kind)}, found {value!r}"]
 
@@ -550,11 +550,11 @@ def _problems_of_object(value: Any, kind: Any, place: str) -> list[str]:
     if not isinstance(value, dict):
         return [f"{place}: expected an object, found {value!r}"]
     hints = get_type_hints(kind)
-    found = [f"{place}.{name}: expected, not found" for name in kind.__required_keys__ - value.keys()]
-    found += [f"{place}.{name}: found, not declared" for name in value.keys() - hints.keys()]
+    differences = [f"{place}.{name}: expected, not found" for name in kind.__required_keys__ - value.keys()]
+    differences += [f"{place}.{name}: found, not declared" for name in value.keys() - hints.keys()]
     for name in hints.keys() & value.keys():
-        found += problems(value[name], hints[name], f"{place}.{name}")
-    return sorted(found)
+        differences += problems(value[name], hints[name], f"{place}.{name}")
+    return sorted(differences)
 
 
 _NAMES = {int: "integer", float: "number", str: "string", bool: "true or false", NoneType: "null", Any: "any"}

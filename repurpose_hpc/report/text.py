@@ -86,9 +86,9 @@ def _quality(r: InferReport) -> Lines:
 
 
 def _communication(r: InferReport) -> Lines:
-    sent, dense = r["values_sent"], r["dense_values"]
+    values, dense = r["values_sent"], r["dense_values"]
     return [
-        ("values sent", f"{sent:,} per sample of {dense:,} dense ({r['comm_fraction']:.2%})"),
+        ("values sent", f"{values:,} per sample of {dense:,} dense ({r['comm_fraction']:.2%})"),
         ("messages", f"{r['messages']} per batch, {r['bytes_sent']:,} bytes per sample{_without_zeros(r)}"),
     ]
 
@@ -100,14 +100,14 @@ def _without_zeros(r: InferReport) -> str:
 
 
 def _weights(r: InferReport) -> Lines:
-    kept = r["weights_kept"] / r["weights"]
+    share_kept = r["weights_kept"] / r["weights"]
     shares = " ".join(f"{share:.1%}" for share in r["load_share"])
     formats = "; ".join(
         f"{layer}: " + ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
         for layer, counts in r["formats"].items()
     )
     return [
-        ("weights kept", f"{r['weights_kept']:,} of {r['weights']:,} ({kept:.1%})"),
+        ("weights kept", f"{r['weights_kept']:,} of {r['weights']:,} ({share_kept:.1%})"),
         ("load per rank", shares),
         ("blocks", formats),
     ]
@@ -189,16 +189,16 @@ def _promise_summary(report: RestructureReport) -> list[str]:
     if "trials" not in report:
         return []
     if "accuracy_drop" in report:
-        found = (
+        finding = (
             f"accuracy drop {report['accuracy_drop']:.2f} points "
             f"(95 % confidence: at most {report['accuracy_drop_bound']:.2f})"
         )
     else:
-        found = (
+        finding = (
             f"output error {report['output_error_held_out']:.4f}, "
             f"same class for {report['agreement_held_out']:.2%}"
         )
     return [
-        f"on {report['held_out_samples']:,} held-out samples: {found}; budget {report['comm_budget']:.4g}, "
+        f"on {report['held_out_samples']:,} held-out samples: {finding}; budget {report['comm_budget']:.4g}, "
         f"the smallest of {report['trials']} tried that was enough"
     ]

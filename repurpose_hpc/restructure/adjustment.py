@@ -136,17 +136,17 @@ def compensate(
     for _ in range(passes):
         for group in groups:
             rows, S = group.rows, group.S
-            L_rows, here = L[:, rows], np.ix_(rows, S)
-            own_lack = R[here] - weights[here] @ H[np.ix_(S, S)] - weights[here] * group.noise
+            L_rows, block = L[:, rows], np.ix_(rows, S)
+            own_lack = R[block] - weights[block] @ H[np.ix_(S, S)] - weights[block] * group.noise
             felt = lack[:, S] - np.where(group.noise > 0, noisy[:, S], 0)
             pull = np.linalg.solve(
                 L_rows.T @ L_rows + tau * np.eye(len(rows)), L_rows.T @ felt + tau * own_lack
             )
             change = cho_solve(group.factor, pull.T).T
-            weights[here] += change
-            seen = L_rows @ change
-            lack -= seen @ H[S]
-            noisy[:, S] += seen * group.noise
+            weights[block] += change
+            effect = L_rows @ change
+            lack -= effect @ H[S]
+            noisy[:, S] += effect * group.noise
 
 
 def prune(mixing: Mixing, mask: np.ndarray) -> Mixing:
@@ -163,8 +163,8 @@ def _groups(mask: np.ndarray, noise: np.ndarray | None) -> list[tuple[np.ndarray
     """Rows alike in mask and noise: their numbers, columns, and noise in these."""
     if noise is None:
         return [(rows, S, np.zeros(len(S))) for rows, S in row_groups(mask)]
-    alike = row_groups(np.hstack([mask, mask & (noise > 0)]))
-    supports = [(rows, both[both < mask.shape[1]]) for rows, both in alike]
+    joint_groups = row_groups(np.hstack([mask, mask & (noise > 0)]))
+    supports = [(rows, joint_columns[joint_columns < mask.shape[1]]) for rows, joint_columns in joint_groups]
     return [(rows, S, noise[rows[0], S]) for rows, S in supports]
 
 

@@ -151,24 +151,24 @@ class Context:
         self, budget: float, values: int, source_owner: np.ndarray, room: np.ndarray
     ) -> Callable[[np.ndarray], np.ndarray]:
         """``Problem.most``: as many ghosts as there is room for, and as the budget may pay for."""
-        links, own = self.constraints.link_costs, self.constraints.own_columns(source_owner)
+        links, own_count = self.constraints.link_costs, self.constraints.own_columns(source_owner)
         cheapest_link = links[links > 0].min(initial=np.inf) * values
         # Hardly any worker is worth more than twice its even share of the whole budget.
         affordable = np.ceil(2 * max(budget, 0) / (self.options.workers * cheapest_link))
 
-        def most(rows: np.ndarray) -> np.ndarray:
-            fitting = np.floor(room / np.maximum(rows, 1)) - own
+        def limit(rows: np.ndarray) -> np.ndarray:
+            fitting = np.floor(room / np.maximum(rows, 1)) - own_count
             return np.clip(fitting, 0, min(affordable, source_owner.size)).astype(np.int64)
 
-        return most
+        return limit
 
     def _received(self, decisions: Decisions, mixing: Mixing) -> np.ndarray:
         """The ghosts that workers are sent anyhow, for planned mixings that read the same tensor."""
         neurons = self.network.space(mixing.source).neurons
         received = np.zeros((self.options.workers, neurons), bool)
-        for other in self.network.mixings:
-            if other.source == mixing.source and other.name in decisions.masks:
-                received |= decisions.masks[other.name].ghosts
+        for reader in self.network.mixings:
+            if reader.source == mixing.source and reader.name in decisions.masks:
+                received |= decisions.masks[reader.name].ghosts
         return received
 
 

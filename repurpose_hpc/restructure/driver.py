@@ -124,8 +124,8 @@ def finish_mixing(
     context.log(f"{mixing.name}: eliminating{PENDING}")
     decisions = eliminate(context, decisions, number, problem, estimates)  # 3.2 to 3.6
     context.log(f"{mixing.name}: adjusting{PENDING}")
-    kept = thin_out(context, decisions, number, problem, shares)  # 4.1
-    adjusted = adjust_mixing(context, decisions, mixing, problem, kept)  # 4.2, 4.3
+    weight_mask = thin_out(context, decisions, number, problem, shares)  # 4.1
+    adjusted = adjust_mixing(context, decisions, mixing, problem, weight_mask)  # 4.2, 4.3
     owner = context.owner(decisions, mixing.target)
     used = trimmed(decisions.masks[mixing.name], adjusted.links, problem.source_owner, owner)
     decisions = decisions.with_mask(mixing.name, used)
@@ -162,14 +162,14 @@ def eliminate(
     decisions, forms = reassign(context, decisions, mixing, problem, forms, price(forms))  # 3.3, 3.4
     owner = context.owner(decisions, mixing.target)
     if options.imbalance is not None:  # 3.5
-        at, allowance = price(forms), (1 + options.imbalance) * context.speeds
-        forms = [limit_ghosts(problem, owner, form, at, allowance) for form in forms]
+        level, allowance = price(forms), (1 + options.imbalance) * context.speeds
+        forms = [limit_ghosts(problem, owner, form, level, allowance) for form in forms]
     if MIXED in context.method.forms:  # 3.6
         forms = with_mixed(problem, owner, forms, price(forms))
-    at = price(forms)
-    form = cheapest(forms, at)
-    decisions = replace(decisions, budget=decisions.budget - form.cost(at))
-    return decisions.with_mask(mixing.name, mask_of(problem, form, owner, at))
+    level = price(forms)
+    form = cheapest(forms, level)
+    decisions = replace(decisions, budget=decisions.budget - form.cost(level))
+    return decisions.with_mask(mixing.name, mask_of(problem, form, owner, level))
 
 
 def keep_everything(network: Network, samples: Samples, options: Options, team: Team) -> Cut:

@@ -230,16 +230,16 @@ def _report(job: _Job, cut: Cut, findings: Mapping[str, Any]) -> dict[str, Any]:
     plan, traffic = cut.plan, cut.traffic_matrix()
     layers = [_layer(network, cut, mixing, findings) for mixing in network.mixings]
     dense = sum(plan.dense_values(network, mixing) for mixing in network.mixings)
-    sent = int(traffic.sum())
+    values_sent = int(traffic.sum())
     links = {}
     if options.link_costs is not None:
         links["link_cost"] = float((traffic * np.array(options.link_costs)).sum())
     return {
         "workers": plan.workers,
         "input_placement": plan.input_placement,
-        "values_sent": sent,
+        "values_sent": values_sent,
         "dense_values": dense,
-        "comm_fraction": sent / dense if dense else 0.0,
+        "comm_fraction": values_sent / dense if dense else 0.0,
         "comm_dtype": plan.comm_dtype,
         "bytes_per_sample": plan.bytes_sent(network, plan.comm_dtype),
         "weights": network.weight_count,

@@ -99,8 +99,8 @@ class Activation:
 
     def problems(self) -> Iterator[str]:
         """Parameters out of their ranges, in words."""
-        given = (self.alpha, self.beta)
-        for parameter, value in zip(DECLARED[self.kind].parameters, given, strict=False):
+        numbers = (self.alpha, self.beta)
+        for parameter, value in zip(DECLARED[self.kind].parameters, numbers, strict=False):
             if not parameter.low <= value <= parameter.high:
                 low, high = parameter.low, parameter.high
                 yield f"{self.kind} with {parameter.name} {value}, expected a number from {low:g} to {high:g}"
@@ -136,7 +136,9 @@ def parse(text: str) -> Activation:
     if len(numbers) > len(kind.parameters) or None in defaults:
         raise ValueError(f"expected {kind.form}")
     try:
-        values = [float(number) for number in numbers] + [each for each in defaults if each is not None]
+        values = [float(number) for number in numbers] + [
+            default for default in defaults if default is not None
+        ]
     except ValueError:
         raise ValueError(f"expected {kind.form} with numbers") from None
     activation = Activation(name, *values)

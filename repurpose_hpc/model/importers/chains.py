@@ -148,9 +148,9 @@ def _parse_activation(name: str, path: Path) -> Activation:
     try:
         return parse(name)
     except ValueError as error:
-        known = ", ".join(kind.form for kind in DECLARED.values())
+        forms = ", ".join(kind.form for kind in DECLARED.values())
         reason = "" if name.partition(":")[0] not in DECLARED else f" ({error})"
         raise UserError(
-            f"{path}: activations: expected one of {known} "
+            f"{path}: activations: expected one of {forms} "
             f"(after the last layer also softmax or log_softmax), found {name!r}{reason}; correct the entry"
         ) from None

@@ -99,7 +99,7 @@ class Combine(Operation):
         """See ``Operation``."""
         if self.kind not in COMBINATIONS:
             yield f"is a combination of kind {self.kind!r}, expected one of {', '.join(COMBINATIONS)}"
-        found = [source.values for source in sources]
-        if max(found) != target.values or any(values not in (1, target.values) for values in found):
+        sizes = [source.values for source in sources]
+        if max(sizes) != target.values or any(values not in (1, target.values) for values in sizes):
             left, right = sources
             yield f"makes maps of {target.positions} from maps of {left.positions} and {right.positions}"

@@ -67,9 +67,9 @@ class Mixing(OneSource):
         # A few samples at a time, so that their patches stay in the cache.
         step = max(1, TILE_BYTES // (W.shape[1] * y.shape[2] * x.itemsize))
         for first in range(0, x.shape[1], step):
-            seen = x[:, first : first + step]
-            part = W @ patches(self.window, seen) + b[:, None]
-            y[:, first : first + step] = part.reshape(len(W), seen.shape[1], -1)
+            samples = x[:, first : first + step]
+            part = W @ patches(self.window, samples) + b[:, None]
+            y[:, first : first + step] = part.reshape(len(W), samples.shape[1], -1)
         return from_map(y)
 
     def vjp(self, g: np.ndarray, target: np.ndarray, *sources: np.ndarray) -> list[np.ndarray]:

@@ -146,13 +146,13 @@ def dtype_problems(**arrays: np.ndarray) -> Iterator[str]:
     """A problem unless all arrays are of one dtype, float32 or float64."""
     dtypes = {name: array.dtype for name, array in arrays.items()}
     if {*dtypes.values()} not in ({np.dtype(np.float32)}, {np.dtype(np.float64)}):
-        found = ", ".join(f"{name} of {dtype}" for name, dtype in dtypes.items())
-        yield f"expected numbers that are all float32 or all float64, found {found}"
+        types = ", ".join(f"{name} of {dtype}" for name, dtype in dtypes.items())
+        yield f"expected numbers that are all float32 or all float64, found {types}"
 
 
-def index_problems(index: np.ndarray, entries: int, first: int, found: int) -> Iterator[str]:
+def index_problems(index: np.ndarray, entries: int, first: int, end: int) -> Iterator[str]:
     """A problem unless ``index`` is (entries,) int64, all from ``first`` to ``found`` - 1."""
     if index.shape != (entries,) or index.dtype != np.int64:
         yield f"expected an index of {entries} int64, found {index.dtype} of shape {index.shape}"
-    elif index.size and not first <= index.min() <= index.max() < found:
-        yield f"expected an index from {first} to {found - 1}, found {index.min()} to {index.max()}"
+    elif index.size and not first <= index.min() <= index.max() < end:
+        yield f"expected an index from {first} to {end - 1}, found {index.min()} to {index.max()}"

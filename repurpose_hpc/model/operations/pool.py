@@ -54,8 +54,8 @@ class Pool(OneSource):
         for kernel, stride, dilation, front, out, extent in zip(
             window.kernel, window.strides, window.dilations, window.pads, window.out, self.extent, strict=True
         ):
-            at = np.arange(out)[:, None] * stride + np.arange(kernel) * dilation - front
-            counts = np.outer(counts, (at < extent).sum(axis=1)).ravel()
+            places = np.arange(out)[:, None] * stride + np.arange(kernel) * dilation - front
+            counts = np.outer(counts, (places < extent).sum(axis=1)).ravel()
         return counts
 
     def vjp(self, g: np.ndarray, target: np.ndarray, *sources: np.ndarray) -> list[np.ndarray]:

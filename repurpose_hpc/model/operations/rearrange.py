@@ -37,8 +37,8 @@ class Rearrange(OneSource):
     def vjp(self, g: np.ndarray, target: np.ndarray, *sources: np.ndarray) -> list[np.ndarray]:
         """See ``Operation``."""
         (x,) = sources
-        read = np.flatnonzero(self.index >= 0)
-        moved = add_up(as_map(g).take(read, axis=2), self.index[read], as_map(x).shape[2], axis=2)
+        targets = np.flatnonzero(self.index >= 0)
+        moved = add_up(as_map(g).take(targets, axis=2), self.index[targets], as_map(x).shape[2], axis=2)
         return [moved.reshape(x.shape)]
 
     def gain(self, sources: Sequence[Shape], target: Shape) -> list[float]:

@@ -51,7 +51,7 @@ def _network(structure: dict[str, Any], group: h5py.Group) -> Network:
     parts = (group.get(f"{number:04d}", {}) for number in range(len(described)))
     return Network(
         spaces=tuple(Space(**_with_tuples(space)) for space in structure["spaces"]),
-        operations=tuple(_operation(*both) for both in zip(described, parts, strict=True)),
+        operations=tuple(_operation(*pair) for pair in zip(described, parts, strict=True)),
         space_of=structure["space_of"],
         positions_of=_with_tuples(structure["positions_of"]),
         **{name: tuple(structure[name]) for name in ("input_tensors", "output_tensors", "heads")},

@@ -31,10 +31,10 @@ def measure_scales(
         tensors: in the order in which they are made; those that have scales are left alone.
         current: all that they depend on is final.
     """
-    missing = [tensor for tensor in dict.fromkeys(tensors) if tensor not in current.plan.scales]
+    unscaled = [tensor for tensor in dict.fromkeys(tensors) if tensor not in current.plan.scales]
     # What is behind ghosts in int8 is known only with their scales.
-    together = [[tensor] for tensor in missing] if current.plan.comm_dtype == INT8 else [missing]
-    for group in together:
+    groups = [[tensor] for tensor in unscaled] if current.plan.comm_dtype == INT8 else [unscaled]
+    for group in groups:
         largest = [np.zeros(current.network.space(tensor).neurons) for tensor in group]
         for batch in propagation.map(_largest, group, current):
             largest = [np.maximum(*pair) for pair in zip(largest, batch, strict=True)]
@@ -46,8 +46,8 @@ def measure_scales(
 def measure_scales_until(context: Context, decisions: Decisions, last: Mixing) -> Decisions:
     """Measure scales of what the mixings up to ``last`` read; collective."""
     names = [mixing.name for mixing in context.network.mixings]
-    read = context.network.mixings[: names.index(last.name) + 1]
-    tensors = (mixing.source for mixing in read)
+    mixings = context.network.mixings[: names.index(last.name) + 1]
+    tensors = (mixing.source for mixing in mixings)
     return replace(decisions, scales=measure_scales(context.propagation, tensors, context.current(decisions)))
 
 

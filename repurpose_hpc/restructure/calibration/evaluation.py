@@ -36,10 +36,10 @@ class Comparison:
         self.agreeing += int(np.count_nonzero(classes == new_classes))
         if labels is not None:
             self._is_labelled = True
-            before, after = classes == labels, new_classes == labels
-            self.right += int(np.count_nonzero(before))
-            self.lost += int(np.count_nonzero(before & ~after))
-            self.gained += int(np.count_nonzero(after & ~before))
+            was_right, is_right = classes == labels, new_classes == labels
+            self.right += int(np.count_nonzero(was_right))
+            self.lost += int(np.count_nonzero(was_right & ~is_right))
+            self.gained += int(np.count_nonzero(is_right & ~was_right))
 
     @property
     def output_error(self) -> float:
@@ -76,12 +76,12 @@ def compare(
         compute: of every operation of the restructured network.
     """
 
-    def both(_: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def output_pair(_: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         y, y_hat = trace(original, batch), trace(restructured, batch, compute=compute)
         return outputs(original, y), outputs(restructured, y_hat)
 
     labels, comparison = _labels(original, samples), Comparison()
-    for z, z_hat in map_batches(both, Stream(original, None, samples), team):
+    for z, z_hat in map_batches(output_pair, Stream(original, None, samples), team):
         comparison.add(z, z_hat, _next_labels(labels, comparison.samples, z.shape[1]))
     return comparison
 

@@ -79,12 +79,12 @@ class Propagation:
             mixing: one of ``original``.
             current: all that x̂ depends on is final, and no less than in earlier calls.
         """
-        other = _added_to(self.original, mixing.target)
+        addend = _added_to(self.original, mixing.target)
 
         def ends(number: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             x, x_hat = self._take(number, batch)
             x_hat.go_on(current)
-            shortcut = {other} & x_hat.tensors.keys() if other else set()
+            shortcut = {addend} & x_hat.tensors.keys() if addend else set()
             x.go_until({mixing.target, *shortcut})
             y = x.tensors[mixing.target]
             for tensor in shortcut:
@@ -112,12 +112,12 @@ class Propagation:
         def work(number: int, batch: np.ndarray) -> Result:
             x, x_hat = self._take(number, batch)
             x_hat.go_on(current)
-            there = x_hat
+            source_pass = x_hat
             if not x_hat.tensors.keys() >= {*tensors}:
                 # Some were read and forgotten: once more from the input.
-                there = _Pass(self.original, batch)
-                there.go_on(current)
-            result = function(*(there.tensors[tensor] for tensor in tensors))
+                source_pass = _Pass(self.original, batch)
+                source_pass.go_on(current)
+            result = function(*(source_pass.tensors[tensor] for tensor in tensors))
             self._leave(number, x, x_hat)
             return result
 
@@ -133,10 +133,10 @@ class Propagation:
     def _leave(self, number: int, x: _Pass, x_hat: _Pass) -> None:
         x.forget()
         x_hat.forget()
-        needed = x.bytes + x_hat.bytes
-        if self._bytes + needed <= WAITING_BYTES:
+        size = x.bytes + x_hat.bytes
+        if self._bytes + size <= WAITING_BYTES:
             self._waiting[number] = x, x_hat
-            self._bytes += needed
+            self._bytes += size
 
 
 class _Pass:
@@ -147,7 +147,7 @@ class _Pass:
     """
 
     def __init__(self, network: Network, batch: np.ndarray) -> None:
-        self.left = list(network.operations)
+        self.pending = list(network.operations)
         self.tensors = split_inputs(network, batch)
 
     @property
@@ -158,22 +158,22 @@ class _Pass:
     def go_on(self, current: Current) -> None:
         """Compute every operation that is final and whose sources are there, as the workers do."""
         operations, compute = {op.name: op for op in current.network.operations}, current.compute()
-        left = []
-        for op in self.left:
+        pending = []
+        for op in self.pending:
             if current.is_final(op) and all(source in self.tensors for source in op.sources):
                 self._compute(operations[op.name], compute)
             else:
-                left.append(op)
-        self.left = left
+                pending.append(op)
+        self.pending = pending
 
     def go_until(self, tensors: set[str]) -> None:
         """Compute operations in order until all of ``tensors`` are there."""
         while not tensors <= self.tensors.keys():
-            self._compute(self.left.pop(0))
+            self._compute(self.pending.pop(0))
 
     def forget(self) -> None:
         """Drop the tensors that no operation will read."""
-        still_read = {source for op in self.left for source in op.sources}
+        still_read = {source for op in self.pending for source in op.sources}
         self.tensors = {name: tensor for name, tensor in self.tensors.items() if name in still_read}
 
     def _compute(self, op: Operation, compute: Compute = compute) -> None:
@@ -188,6 +188,6 @@ def _added_to(network: Network, tensor: str) -> str | None:
     op = readers[0]
     if not isinstance(op, Combine) or op.kind != "add":
         return None
-    (other,) = {*op.sources} - {tensor} or {tensor}
-    alike = other != tensor and network.positions_of[other] == network.positions_of[tensor]
-    return other if alike else None
+    (addend,) = {*op.sources} - {tensor} or {tensor}
+    same_shape = addend != tensor and network.positions_of[addend] == network.positions_of[tensor]
+    return addend if same_shape else None

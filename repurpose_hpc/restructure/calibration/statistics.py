@@ -78,10 +78,10 @@ def statistics_for(method: Method, network: Network, samples: Samples, seed: int
     if not method.needs_data:
         return data_free_statistics(network)
     measured = measure_statistics(network, samples, seed, team)
-    moments = {name: _gram(method.gram, network, name, full) for name, full in measured.moments.items()}
+    moments = {name: _gram(method.gram, network, name, m) for name, m in measured.moments.items()}
     metrics, roots = measured.metrics, measured.roots
     if method.metric is not Metric.OUTPUT:
-        metrics = {name: _even(method.metric, M) for name, M in metrics.items()}
+        metrics = {name: _uniform(method.metric, M) for name, M in metrics.items()}
         roots = {name: np.sqrt(M) for name, M in metrics.items()}
     return Statistics(moments, metrics, roots)
 
@@ -108,10 +108,10 @@ def measure_statistics(network: Network, samples: Samples, seed: int, team: Team
         for total, (x, y, factor) in zip(sums.values(), batch, strict=True):
             total.moments.add(x, y)
             total.squares.add(factor, factor)
-    metrics, behind = {}, _mixings_behind(network)
+    metrics, depths = {}, _depths(network)
     for mixing in reversed(mixings):
         M = sums[mixing.name].squares.total() / (PROBES * stream.samples.samples)
-        surviving = max(UNREPAIRED ** max(behind[mixing.name] - 1, 0), LOST)
+        surviving = max(UNREPAIRED ** max(depths[mixing.name] - 1, 0), LOST)
         metrics[mixing.name] = _uncompensated(M) * surviving * M
     roots = team.map(metric_root, list(metrics.values()))
     return Statistics(
@@ -127,7 +127,7 @@ def _traced_back(
     classified: list[tuple[str, bool]],
     rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
-    """For every mixing a factor of Σ g gᵀ over random vectors g, traced back to its target."""
+    """A factor of Σ g gᵀ for every mixing, over random vectors g that are traced back to its target."""
     gradients: dict[str, list[np.ndarray]] = {mixing.name: [] for mixing in network.mixings}
     for _ in range(PROBES):
         g = [_probe(tensors[name], classes, rng) for name, classes in classified]
@@ -148,18 +148,18 @@ def classified_outputs(network: Network, samples: Samples) -> list[tuple[str, bo
     return [(name, labelled or head != "identity") for name, head in heads]
 
 
-def _mixings_behind(network: Network) -> dict[str, int]:
-    """For each mixing the number of those, not fixed, behind it on the longest path to an output."""
-    behind: dict[str, int] = {}
+def _depths(network: Network) -> dict[str, int]:
+    """The number of mixings, not fixed, behind each mixing on the longest path to an output."""
+    depths: dict[str, int] = {}
     following = dict.fromkeys(network.space_of, 0)
     for op in reversed(network.operations):
-        most = following[op.target]
+        depth = following[op.target]
         if isinstance(op, Mixing):
-            behind[op.name] = most
-            most += not op.fixed
+            depths[op.name] = depth
+            depth += not op.fixed
         for source in op.sources:
-            following[source] = max(following[source], most)
-    return behind
+            following[source] = max(following[source], depth)
+    return depths
 
 
 def _factor(gradients: list[np.ndarray]) -> np.ndarray:
@@ -184,35 +184,35 @@ def _uncompensated(M: np.ndarray) -> float:
 
 
 def data_free_statistics(network: Network) -> Statistics:
-    """Assume inputs as in ``data_free_moments``, and that all errors are alike."""
+    """Assume inputs as in ``data_free_moments``, and errors that all count the same."""
     identities = {mixing.name: np.eye(len(mixing.bias)) for mixing in trained(network)}
     moments = {mixing.name: data_free_moments(mixing) for mixing in trained(network)}
     return Statistics(moments, identities, identities)
 
 
-def _gram(gram: Gram, network: Network, name: str, full: Moments) -> Moments:
+def _gram(gram: Gram, network: Network, name: str, measured: Moments) -> Moments:
     """Moments of mixing ``name`` with the Gram matrix that a method asks for, from the measured ones."""
     if gram is Gram.MEASURED:
-        return full
+        return measured
     if gram is Gram.DIAGONAL:
-        return _second_moments(full)
+        return _second_moments(measured)
     return data_free_moments(next(mixing for mixing in network.mixings if mixing.name == name))
 
 
-def _second_moments(full: Moments) -> Moments:
+def _second_moments(measured: Moments) -> Moments:
     """Moments that tell the second moment of every input but not what the inputs have in common.
 
     Scores made with them are |Ŵ_qj|² G_jj: nothing is refitted while ghosts are eliminated.
     """
-    diagonal = np.diag(full.H)
-    target = full.solve(full.R)
+    diagonal = np.diag(measured.H)
+    target = measured.solve(measured.R)
     R = target * diagonal
     variance = np.einsum("ij,ij->i", R, target)
-    return Moments(np.diag(diagonal), R, variance, full.mean_x, full.mean_y)
+    return Moments(np.diag(diagonal), R, variance, measured.mean_x, measured.mean_y)
 
 
-def _even(metric: Metric, M: np.ndarray) -> np.ndarray:
-    """A metric in which errors of all rows count alike."""
+def _uniform(metric: Metric, M: np.ndarray) -> np.ndarray:
+    """A metric in which errors of all rows count the same."""
     size = np.trace(M) / len(M) if metric is Metric.FLAT else 1.0
     return size * np.eye(len(M))
 

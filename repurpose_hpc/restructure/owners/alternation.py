@@ -34,9 +34,9 @@ def reassign(
     if context.options.assignment != "munkres" or not _is_free(context, decisions, mixing):
         return decisions, forms
     space = context.network.space_of[mixing.target]
-    capacity, ahead = decisions.capacities[space], _ahead(context, decisions, mixing)
+    capacity, later_gains = decisions.capacities[space], _later_gains(context, decisions, mixing)
     owner, rounds = decisions.owners[space], context.method.alternations - 1
-    owner, forms = alternate(problem, capacity, owner, forms, price, ahead, rounds)
+    owner, forms = alternate(problem, capacity, owner, forms, price, later_gains, rounds)
     return decisions.with_owners({space: owner}), forms
 
 
@@ -46,7 +46,7 @@ def alternate(
     owner: np.ndarray,
     forms: list[Tradeoff],
     price: float,
-    ahead: np.ndarray,
+    later_gains: np.ndarray,
     rounds: int = 1,
 ) -> tuple[np.ndarray, list[Tradeoff]]:
     """Assign the rows anew to the supports found, and rank anew, while that helps; collective.
@@ -60,7 +60,7 @@ def alternate(
         owner: of the rows, (m,).
         forms: their trade-offs.
         price: λ.
-        ahead: what the next mixing gains if row i is worker q's, (m, P).
+        later_gains: what the next mixing gains if row i is worker q's, (m, P).
         rounds: times that rows are assigned anew, at most.
 
     Returns:
@@ -68,15 +68,15 @@ def alternate(
     """
 
     def objective(owner: np.ndarray, forms: list[Tradeoff]) -> float:
-        gained = float(ahead[np.arange(owner.size), owner].sum())
+        gained = float(later_gains[np.arange(owner.size), owner].sum())
         return cheapest(forms, price).objective(price) - gained
 
     for _ in range(rounds):
-        best = cheapest(forms, price)
-        if best.sums:
+        form = cheapest(forms, price)
+        if form.sums:
             break
-        supports = mask_of(problem, best, owner, price).ghosts | problem.own()
-        new_owner = assign_rows(problem, supports, capacity, ahead)
+        supports = mask_of(problem, form, owner, price).ghosts | problem.own()
+        new_owner = assign_rows(problem, supports, capacity, later_gains)
         new_forms = tradeoffs(problem, new_owner)
         if objective(new_owner, new_forms) >= objective(owner, forms):
             break
@@ -93,7 +93,7 @@ def _is_free(context: Context, decisions: Decisions, mixing: Mixing) -> bool:
     return len(context.surroundings[space.name].makers) == 1 and not is_inside
 
 
-def _ahead(context: Context, decisions: Decisions, mixing: Mixing) -> np.ndarray:
+def _later_gains(context: Context, decisions: Decisions, mixing: Mixing) -> np.ndarray:
     """Gain of the mixings that read the target for every owner of its neurons, (m, P); collective."""
     around = context.surroundings[context.network.space_of[mixing.target]]
     total = np.zeros((len(mixing.bias), context.options.workers))

@@ -78,9 +78,9 @@ def assign_groups(costs: np.ndarray, capacities: np.ndarray, groups: np.ndarray)
     table = np.hstack([totals, totals.mean(axis=1, keepdims=True)])
     unseated = max(len(totals) - int(seats.sum()), 0)
     owner = assign(table, np.append(seats, unseated))[pieces]
-    rest = owner == costs.shape[1]
-    free = capacities - np.bincount(owner[~rest], minlength=len(capacities))
-    owner[rest] = assign(costs[rest], free)
+    unseated_rows = owner == costs.shape[1]
+    seats_left = capacities - np.bincount(owner[~unseated_rows], minlength=len(capacities))
+    owner[unseated_rows] = assign(costs[unseated_rows], seats_left)
     return owner
 
 

@@ -63,8 +63,8 @@ def _owner(
     if options.assignment == "hypergraph":
         strengths = _strengths(mixing, around, source_owner.size)
         return hypergraph_owners(strengths, source_owner, capacity, options.seed)
-    alike = bool((source_owner == EVERYBODY).all())
-    if options.assignment == "random" or (alike and around.groups is None):
+    is_shared = bool((source_owner == EVERYBODY).all())
+    if options.assignment == "random" or (is_shared and around.groups is None):
         # To a mixing whose inputs everybody has, all owners are alike: where the sweeps start from.
         return random_owners(capacity, around.neurons, np.random.default_rng([options.seed, number]))
     return _cheapest(context, decisions, mixing, around, capacity)

@@ -27,10 +27,10 @@ def neuron_shares(network: Network, speeds: np.ndarray, fraction: float, replica
     for mixing in network.mixings:
         weights = mixing.weights.size
         is_input = network.space_of[mixing.source] in network.input_spaces
-        everything = (replicated and is_input) or network.size(mixing.target) < network.size(mixing.source)
+        sends_all = (replicated and is_input) or network.size(mixing.target) < network.size(mixing.source)
         # s of the rows; of the columns s of their own and a fraction of the others.
-        linear += weights * (1.0 if everything else fraction)
-        square += 0.0 if everything else weights * (1 - fraction)
+        linear += weights * (1.0 if sends_all else fraction)
+        square += 0.0 if sends_all else weights * (1 - fraction)
     low, high = 0.0, (linear + square) / speeds.max()
 
     def shares(load: float) -> np.ndarray:

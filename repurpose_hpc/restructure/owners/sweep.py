@@ -60,7 +60,7 @@ class Sweep:
         self.around = [space for space in around if space.users]
         self.problem_of, self.owners, self.capacities = problem_of, owners, capacities
         self.errors = {mixing.name: self._error(mixing, owners) for mixing in wide}
-        self.seen: dict[str, list[np.ndarray]] = {}
+        self.states: dict[str, list[np.ndarray]] = {}
 
     def run(self, sweeps: int) -> Owners:
         """Go forward and back until the error settles, ``sweeps`` times at most; collective.
@@ -69,10 +69,10 @@ class Sweep:
             the owners of the free spaces.
         """
         for _ in range(sweeps):
-            before = sum(self.errors.values())
+            previous_error = sum(self.errors.values())
             for space in self.around + self.around[-2::-1]:
                 self._visit(space)
-            if sum(self.errors.values()) > (1 - SETTLED) * before:
+            if sum(self.errors.values()) > (1 - SETTLED) * previous_error:
                 break
         return self.owners
 
@@ -82,10 +82,10 @@ class Sweep:
     def _visit(self, around: Around) -> None:
         """Draft a space, and keep that if it helps all mixings around it together."""
         state = [self.owners[name] for name in around.spaces]
-        seen = self.seen.get(around.name)
-        if seen and all(map(operator.is_, seen, state)):
+        previous_state = self.states.get(around.name)
+        if previous_state and all(map(operator.is_, previous_state, state)):
             return
-        self.seen[around.name] = state
+        self.states[around.name] = state
         users = [(*self.problem_of(user, self.owners), around.index[user.source]) for user in around.users]
         task = (users, self._making(around), self.capacities[around.name])
         # By one rank, which compiles the kernel for all.

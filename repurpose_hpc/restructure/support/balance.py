@@ -25,18 +25,18 @@ def limit_ghosts(
     """
     if not form.ghosts:
         return form
-    rows, own = np.bincount(owner, minlength=problem.workers), problem.own().sum(axis=1)
-    kept = np.array([unit.kept(price).size for unit in form.ghosts])
+    rows, own_counts = np.bincount(owner, minlength=problem.workers), problem.own().sum(axis=1)
+    counts = np.array([unit.kept(price).size for unit in form.ghosts])
     for _ in range(ROUNDS):
-        total = float(rows @ (own + kept))
-        most = np.floor(allowance * total / np.maximum(rows, 1) - own).astype(np.int64)
-        limited = np.minimum(kept, np.maximum(most, 0))
-        if (limited == kept).all():
+        total = float(rows @ (own_counts + counts))
+        limits = np.floor(allowance * total / np.maximum(rows, 1) - own_counts).astype(np.int64)
+        limited = np.minimum(counts, np.maximum(limits, 0))
+        if (limited == counts).all():
             break
-        kept = limited
+        counts = limited
     units = [
         unit.first(count) if count < unit.kept(price).size else unit
-        for unit, count in zip(form.ghosts, kept, strict=True)
+        for unit, count in zip(form.ghosts, counts, strict=True)
     ]
     lost = sum(unit.savings @ unit.costs for unit in form.ghosts) - sum(u.savings @ u.costs for u in units)
     return Tradeoff(form.floor + float(lost), units, form.sums)

@@ -176,8 +176,11 @@ def _eliminate_panel(
     matrix, weights = diagonal_blocks(Hinv, taps)[ghosts], V[:, columns(ghost, taps)]
     scores = block_changes(matrix * costs[ghosts, None, None], block_grams(weights, weights, taps))
     panel = ghosts[np.argsort(scores, kind="stable")[: 2 * count]]
-    seen = column_numbers(panel, taps)
-    inverse, products = Hinv[np.ix_(seen, seen)], V[:, seen].T @ V[:, seen]
+    panel_columns = column_numbers(panel, taps)
+    inverse, products = (
+        Hinv[np.ix_(panel_columns, panel_columns)],
+        V[:, panel_columns].T @ V[:, panel_columns],
+    )
     order, rises = _greedy(inverse, products, costs[panel], count, np.argmin)
     return panel[order], rises
 
@@ -187,7 +190,7 @@ def _greedy(
     products: np.ndarray,
     costs: np.ndarray,
     count: int,
-    best: Callable[[np.ndarray], int],
+    choose: Callable[[np.ndarray], int],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Take ``count`` of a panel one at a time, with exact downdates.
 
@@ -199,28 +202,30 @@ def _greedy(
         products: (p k, p k), of the rows' weights or correlations.
         costs: (p,), > 0.
         count: at most p.
-        best: ``np.argmin`` or ``np.argmax``.
+        choose: ``np.argmin`` or ``np.argmax``.
 
     Returns:
         the positions taken, in order, and their changes, (count,) each.
     """
     taps = len(matrix) // len(costs)
-    left, taken, changes = np.arange(len(costs)), [], []
+    remaining, order, changes = np.arange(len(costs)), [], []
     for _ in range(count):
-        delta = block_changes(diagonal_blocks(matrix, taps)[left], diagonal_blocks(products, taps)[left])
-        place = int(best(delta / costs[left]))
-        j = left[place]
-        taken.append(j)
+        delta = block_changes(
+            diagonal_blocks(matrix, taps)[remaining], diagonal_blocks(products, taps)[remaining]
+        )
+        place = int(choose(delta / costs[remaining]))
+        j = remaining[place]
+        order.append(j)
         changes.append(delta[place])
-        left = np.delete(left, place)
+        remaining = np.delete(remaining, place)
         group = slice(j * taps, (j + 1) * taps)
-        factor = _over(matrix[group, group], matrix[group])
+        factor = _divided_by(matrix[group, group], matrix[group])
         along = factor.T @ products[group]
         products = products - along - along.T + factor.T @ (products[group, group] @ factor)
         matrix = matrix - factor.T @ matrix[group]
-    return np.array(taken), np.array(changes)
+    return np.array(order), np.array(changes)
 
 
-def _over(matrix: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _divided_by(matrix: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """matrix⁻¹ rows: (k, k) and (k, c)."""
     return rows / matrix if len(matrix) == 1 else np.linalg.solve(matrix, rows)

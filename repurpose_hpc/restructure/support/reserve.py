@@ -48,26 +48,26 @@ def reserve(context: Context, decisions: Decisions) -> Decisions:
     """
     fixed = [mixing for mixing in context.network.mixings if mixing.fixed]
     for mixing in fixed:
-        decisions = decisions.with_mask(mixing.name, _everything(context, decisions, mixing))
+        decisions = decisions.with_mask(mixing.name, _full_mask(context, decisions, mixing))
     exact = not any(context.rounds(mixing, decisions) for mixing in fixed)
-    needed = sum(_cost(context, decisions, mixing) for mixing in fixed)
-    if decisions.budget - needed < 0:
+    fixed_cost = sum(_cost(context, decisions, mixing) for mixing in fixed)
+    if decisions.budget - fixed_cost < 0:
         raise BudgetTooSmall(
             f"a communication budget of {context.options.comm_budget:.3g} is {decisions.budget:,.0f} per "
-            f"sample, expected {needed:,.0f} at least: sums of normalisations, and inputs that are added to "
-            "other neurons, cannot be pruned; allow more communication, or take fewer workers"
+            f"sample, expected {fixed_cost:,.0f} at least: sums of normalisations, and inputs that are added "
+            "to other neurons, cannot be pruned; allow more communication, or take fewer workers"
         )
-    return replace(decisions, budget=decisions.budget - needed, exact=exact)
+    return replace(decisions, budget=decisions.budget - fixed_cost, exact=exact)
 
 
-def _everything(context: Context, decisions: Decisions, mixing: Mixing) -> MixingPlan:
+def _full_mask(context: Context, decisions: Decisions, mixing: Mixing) -> MixingPlan:
     """All that a fixed mixing makes use of, as sums where that is less."""
     network = context.network
     owners = network.derive(dict(decisions.owners))
     source, target = (owners[network.space_of[end]] for end in (mixing.source, mixing.target))
     narrow = network.size(mixing.target) < network.size(mixing.source)
-    everything = dense_mixing_plan(source, target, narrow, context.options.workers)
-    return trimmed(everything, mixing.links, source, target)
+    plan = dense_mixing_plan(source, target, narrow, context.options.workers)
+    return trimmed(plan, mixing.links, source, target)
 
 
 def _cost(context: Context, decisions: Decisions, mixing: Mixing) -> float:

@@ -87,8 +87,8 @@ def ranked(groups: np.ndarray, avoided: np.ndarray, costs: np.ndarray) -> Unit:
     for error, cost in zip(avoided, costs, strict=True):
         run = (float(error), float(cost), 1)
         while runs and runs[-1][0] * run[1] <= run[0] * runs[-1][1]:
-            before = runs.pop()
-            run = (before[0] + run[0], before[1] + run[1], before[2] + run[2])
+            previous = runs.pop()
+            run = (previous[0] + run[0], previous[1] + run[1], previous[2] + run[2])
         runs.append(run)
     savings = [np.full(length, error / cost) for error, cost, length in runs]
     return Unit(groups, np.concatenate([np.empty(0), *savings]), np.asarray(costs, float))

@@ -42,12 +42,12 @@ def _activation(node: Node) -> Activation:
         parameters = kind.onnx[node.operator](**node.attributes)
         if parameters is not None:
             return Activation(kind.name, *parameters)
-    found = ", ".join(
+    attributes = ", ".join(
         f"{name} {value.decode() if isinstance(value, bytes) else value}"
         for name, value in node.attributes.items()
     )
     names = " nor ".join(kind.name for kind in _ACTIVATIONS[node.operator])
-    raise Unsupported(f"with the attributes {found} it is not {names}")
+    raise Unsupported(f"with the attributes {attributes} it is not {names}")
 
 
 # By operator, the activations that it may be.
@@ -99,16 +99,20 @@ def choice(node: Node) -> Signal:
     """Comparisons with a number, And, Or, Where: parts of activations that are written out."""
     signals = [value for value in node.inputs if isinstance(value, Signal)]
     first = signals[0].expression
-    if any(each.expression.tensor != first.tensor or not each.lies_like(signals[0]) for each in signals):
+    if any(
+        operand.expression.tensor != first.tensor or not operand.lies_like(signals[0]) for operand in signals
+    ):
         raise Unsupported("it compares or chooses between different values, which no activation does")
     operands = tuple(
         value.expression if isinstance(value, Signal) else node.number(position, 0.0)
         for position, value in enumerate(node.inputs)
     )
-    curves = [each.curve if isinstance(each, Expression) else each for each in operands]
-    others = tuple(each for each in operands if each is not first)
+    curves = [operand.curve if isinstance(operand, Expression) else operand for operand in operands]
+    other_operands = tuple(operand for operand in operands if operand is not first)
     return _with_expression(
-        node, signals[0], first.apply(node.operator, _CURVE_OF[node.operator](*curves), others, node.name)
+        node,
+        signals[0],
+        first.apply(node.operator, _CURVE_OF[node.operator](*curves), other_operands, node.name),
     )
 
 
@@ -229,7 +233,7 @@ def affine(node: Node, signal: Signal, scale: np.ndarray, shift: np.ndarray) -> 
     try:
         scale, shift = tensors.values(signal, scale), tensors.values(signal, shift)
     except ValueError:
-        shapes = ", ".join(str(np.shape(each)) for each in (scale, shift) if np.ndim(each))
+        shapes = ", ".join(str(np.shape(constant)) for constant in (scale, shift) if np.ndim(constant))
         raise Unsupported(
             f"a constant of shape {shapes} does not fit features of shape {signal.shape[1:]}"
         ) from None
@@ -246,7 +250,7 @@ def batch_normalisation(node: Node) -> Signal:
     scale = scale / np.sqrt(variance + node.attributes.get("epsilon", 1e-5))
     shift = shift - mean * scale
     per_channel = (-1, *(1,) * (len(signal.shape) - 2))
-    return affine(node, signal, *(each.astype(dtype).reshape(per_channel) for each in (scale, shift)))
+    return affine(node, signal, *(constant.astype(dtype).reshape(per_channel) for constant in (scale, shift)))
 
 
 def prelu(node: Node) -> Signal:
@@ -258,13 +262,15 @@ def prelu(node: Node) -> Signal:
     tensors = node.tensors
     signal = tensors.compact(signal)
     source, builder = signal.expression.tensor, tensors.builder
-    above, negative = (
+    positive, negative = (
         builder.elementwise(tensors.name(f"{node.name}.{word}"), source, Activation("clip", *bounds))
         for word, bounds in (("above", (0.0, np.inf)), ("below", (-np.inf, 0.0)))
     )
     negative_part = tensors.expression(negative, signal.expression.size)
-    below = affine(node, _with_expression(node, signal, negative_part), slope, slope * 0)
-    target = builder.combine(tensors.name(f"{node.name}.sum"), above, below.expression.tensor, "add")
+    negative_signal = affine(node, _with_expression(node, signal, negative_part), slope, slope * 0)
+    target = builder.combine(
+        tensors.name(f"{node.name}.sum"), positive, negative_signal.expression.tensor, "add"
+    )
     return _with_expression(node, signal, tensors.expression(target, signal.expression.size))
 
 

@@ -23,10 +23,10 @@ def with_mixed(
         forms: the pure ones.
         price: λ.
     """
-    best = cheapest(forms, price)
-    if best.sums or problem.only_ghosts:
+    form = cheapest(forms, price)
+    if form.sums or problem.only_ghosts:
         return list(forms)
-    return [*forms, mixed_tradeoff(problem, owner, best, price)]
+    return [*forms, mixed_tradeoff(problem, owner, form, price)]
 
 
 def mixed_tradeoff(problem: Problem, owner: np.ndarray, ghosts: Tradeoff, price: float) -> Tradeoff:

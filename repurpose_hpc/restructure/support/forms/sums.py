@@ -56,24 +56,26 @@ def _worker_sums(
     Z = solve_triangular(L, H[S], lower=True)
     explained = solve_triangular(L, R[:, S].T, lower=True)
     correlation = R - explained.T @ Z
-    beside = {p: (problem.source_owner == p) & ~support for p in range(problem.workers) if p != q}
-    others = [(p, np.flatnonzero(problem.columns(mask))) for p, mask in beside.items() if mask.any()]
-    if not others:
+    masks = {p: (problem.source_owner == p) & ~support for p in range(problem.workers) if p != q}
+    contributors = [(p, np.flatnonzero(problem.columns(mask))) for p, mask in masks.items() if mask.any()]
+    if not contributors:
         return [NOTHING] * len(rows)
     # What H leaves of each worker's sum beyond the support, seen from every input.
-    beyond = [target[:, T] @ H[T] - (target[:, T] @ Z[:, T].T) @ Z for _, T in others]
-    gram = np.empty((len(rows), len(others), len(others)))
-    products = np.empty((len(rows), len(others)))
-    for b, (_, T) in enumerate(others):
+    contributions = [target[:, T] @ H[T] - (target[:, T] @ Z[:, T].T) @ Z for _, T in contributors]
+    gram = np.empty((len(rows), len(contributors), len(contributors)))
+    products = np.empty((len(rows), len(contributors)))
+    for b, (_, T) in enumerate(contributors):
         products[:, b] = np.einsum("ij,ij->i", correlation[:, T], target[:, T])
-        for a, seen in enumerate(beyond):
-            gram[:, a, b] = np.einsum("ij,ij->i", seen[:, T], target[:, T])
-    workers = np.array([p for p, _ in others], np.int64)
+        for a, contribution in enumerate(contributions):
+            gram[:, a, b] = np.einsum("ij,ij->i", contribution[:, T], target[:, T])
+    workers = np.array([p for p, _ in contributors], np.int64)
     weight = np.diag(problem.metric)[rows]
     costs = problem.sum_costs[workers, q]
     # All sums of a row avoid at most what its whole error beyond the support is.
-    most = weight * (np.einsum("ij,ij->i", R, target) - np.einsum("ij,ij->j", explained, explained))
-    worthwhile = most > price * costs.min()
+    largest_savings = weight * (
+        np.einsum("ij,ij->i", R, target) - np.einsum("ij,ij->j", explained, explained)
+    )
+    worthwhile = largest_savings > price * costs.min()
     return [
         _row_unit(gram[i], products[i], weight[i], workers, costs) if worthwhile[i] else NOTHING
         for i in range(len(rows))
