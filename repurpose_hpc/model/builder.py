@@ -10,6 +10,7 @@ before they are tied to others or become an output.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -200,36 +201,46 @@ def _find_spaces(
         ties: pairs of neurons that have one owner, (n,) and (n,).
         tensors: name -> its neurons.
     """
-    alike = _Classes(count)
-    for left, right in ties:
-        alike.join(left, right)
-    together = _Classes(count)
-    for _, neurons in groups:
-        together.join(neurons[:-1], neurons[1:])
-    for left, right in ties:
-        together.join(left, right)
-    representative, component = alike.roots(), together.roots()
+    representative, component = _roots(count, ties), _roots(count, [*map(_chained, groups), *ties])
     used = np.zeros(count, bool)
     for neurons in tensors.values():
         used[component[neurons]] = True
     names = {component[neurons[0]]: name for name, neurons in reversed(groups)}
     members = {root: np.unique(representative[component == root]) for root in sorted(names) if used[root]}
     spaces = [Space(names[root], len(neurons)) for root, neurons in members.items()]
-    known = {(root, neurons.tobytes()): names[root] for root, neurons in members.items()}
+    name_of = {(root, neurons.tobytes()): names[root] for root, neurons in members.items()}
     space_of = {}
     for tensor, neurons in tensors.items():
         neurons = representative[neurons]
         parts = tuple(np.unique(component[neurons]))
         key = (*parts, neurons.tobytes())
-        if key not in known:
-            whole = np.concatenate([members[root] for root in parts])
-            place = np.argsort(whole, kind="stable")
-            index = place[np.searchsorted(whole[place], neurons)]
-            known[key] = f"{tensor}.neurons"
+        if key not in name_of:
+            name_of[key] = f"{tensor}.neurons"
+            index = _positions_in(np.concatenate([members[root] for root in parts]), neurons)
             part_names = tuple(names[root] for root in parts)
-            spaces.append(Space(known[key], len(neurons), part_names, tuple(index.tolist())))
-        space_of[tensor] = known[key]
+            spaces.append(Space(name_of[key], len(neurons), part_names, tuple(index.tolist())))
+        space_of[tensor] = name_of[key]
     return tuple(spaces), space_of
+
+
+def _chained(group: tuple[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs that tie all neurons of a group to each other, each to the next."""
+    _, neurons = group
+    return neurons[:-1], neurons[1:]
+
+
+def _roots(count: int, ties: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """The root of the set of each of ``count`` neurons, tied ones being in one set."""
+    classes = _Classes(count)
+    for left, right in ties:
+        classes.join(left, right)
+    return classes.roots()
+
+
+def _positions_in(members: np.ndarray, neurons: np.ndarray) -> np.ndarray:
+    """The position of each of ``neurons`` in ``members``, which has all of them."""
+    order = np.argsort(members, kind="stable")
+    return order[np.searchsorted(members[order], neurons)]
 
 
 class _Classes:

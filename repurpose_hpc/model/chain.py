@@ -10,7 +10,7 @@ from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.builder import Builder
 from repurpose_hpc.model.network import Network
 
-Step = tuple[np.ndarray, np.ndarray] | Activation
+ChainEntry = tuple[np.ndarray, np.ndarray] | Activation
 
 
 def chain(
@@ -32,7 +32,7 @@ def chain(
     """
     if not len(weights) == len(biases) == len(activations):
         raise ValueError(f"{len(weights)} weights, {len(biases)} biases, {len(activations)} activations")
-    steps: list[Step] = []
+    steps: list[ChainEntry] = []
     for W, b, activation in zip(weights, biases, activations, strict=True):
         steps.append((W, b))
         if activation.kind != "identity":
@@ -40,7 +40,7 @@ def chain(
     return sequence(weights[0].shape[1], steps, head)
 
 
-def sequence(inputs: int, steps: Sequence[Step], head: str = "identity") -> Network:
+def sequence(inputs: int, steps: Sequence[ChainEntry], head: str = "identity") -> Network:
     """A network without branches: mixings and activations in any order.
 
     Args:

@@ -141,8 +141,8 @@ def operations_fit_their_tensors(network: Network) -> Violations:
     """The arrays, windows and parameters of an operation fit the shapes of its tensors."""
     for op in network.operations:
         shapes = [network.shape(source) for source in op.sources]
-        for problem in op.problems(shapes, network.shape(op.target)):
-            yield op.target, f"operation {op.name!r} ({type(op).__name__}) {problem}"
+        for fault in op.faults(shapes, network.shape(op.target)):
+            yield op.target, f"operation {op.name!r} ({type(op).__name__}) {fault}"
 
 
 @rule

@@ -28,7 +28,7 @@ class Key:
     when: str = ""
 
 
-class Latency(TypedDict):
+class Percentiles(TypedDict):
     """Percentiles of a time."""
 
     median: Annotated[float, Key("half of the forwards took no longer", "µs")]
@@ -121,10 +121,10 @@ class _RunOptional(_Accuracy, total=False):
         float,
         Key("share of samples whose class provably is that of the original network", when="with `--certify`"),
     ]
-    latency_us: Annotated[Latency, Key("forward of the first batch", when="unless `--repeat 0`")]
+    latency_us: Annotated[Percentiles, Key("forward of the first batch", when="unless `--repeat 0`")]
     phases_us: Annotated[Phases, Key("medians on the slowest rank", when="unless `--repeat 0`")]
     single_process_latency_us: Annotated[
-        Latency, Key("the same batch in one process", when="unless `--repeat 0`")
+        Percentiles, Key("the same batch in one process", when="unless `--repeat 0`")
     ]
     speedup: Annotated[float, Key("over one process; below 1: that is faster", when="unless `--repeat 0`")]
     first_result_seconds: Annotated[
@@ -240,7 +240,7 @@ class DoctorReport(_Doctor, _DoctorOptional):
     """Report of ``doctor``."""
 
 
-class Space(TypedDict):
+class InspectedSpace(TypedDict):
     """A neuron space of a model."""
 
     name: Annotated[str, Key("its name")]
@@ -280,7 +280,7 @@ class _Inspected(TypedDict):
 class _InspectedModel(TypedDict, total=False):
     inputs: Annotated[int, Key("values per sample of the input", when="if supported")]
     outputs: Annotated[int, Key("values per sample of the output", when="if supported")]
-    spaces: Annotated[list[Space], Key("neuron spaces", when="if supported")]
+    spaces: Annotated[list[InspectedSpace], Key("neuron spaces", when="if supported")]
     mixings: Annotated[list[InspectedMixing], Key("mixings", when="if supported")]
     workers: Annotated[int, Key("workers that traffic is counted for", when="if supported")]
     weights: Annotated[int, Key("sum over the mixings", when="if supported")]
@@ -382,7 +382,7 @@ class PointReport(TypedDict):
     batches: Annotated[list[PointRow], Key("a row for each batch size")]
 
 
-class Machine(TypedDict):
+class BenchMachine(TypedDict):
     """The machine of a benchmark."""
 
     processor: Annotated[str, Key("its name")]
@@ -396,7 +396,7 @@ class Machine(TypedDict):
     versions: Annotated[dict[str, str], Key("versions by package")]
 
 
-class Spread(TypedDict):
+class BenchTimes(TypedDict):
     """Percentiles of the times of a candidate."""
 
     median: Annotated[float, Key("median", "µs")]
@@ -406,7 +406,7 @@ class Spread(TypedDict):
 
 
 class _Row(TypedDict):
-    us: Annotated[dict[str, Spread], Key("times by candidate")]
+    us: Annotated[dict[str, BenchTimes], Key("times by candidate")]
     ratios: Annotated[dict[str, float], Key("time over that of ours, by candidate; above 1: ours is faster")]
 
 
@@ -459,7 +459,7 @@ class _Bench(TypedDict):
     cores: Annotated[int, Key("cores that they may use")]
     pinned: Annotated[bool, Key("whether each rank has a core of its own")]
     oversubscribed: Annotated[bool, Key("whether a machine has more ranks than cores")]
-    machine: Annotated[Machine, Key("machine of the root")]
+    machine: Annotated[BenchMachine, Key("machine of the root")]
     left_out: Annotated[list[str], Key("peers that could not be measured, and why")]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from repurpose_hpc.io.atomic import write_text
-from repurpose_hpc.report.schema import InferReport, Latency, RestructureReport
+from repurpose_hpc.report.schema import InferReport, Percentiles, RestructureReport
 
 
 def write(path: Path, result: Mapping[str, object]) -> None:
@@ -139,7 +139,7 @@ def _start(r: InferReport) -> Lines:
     return [("first result", text), *lines]
 
 
-def _spread(us: Latency) -> str:
+def _spread(us: Percentiles) -> str:
     return f"{us['median']:,.0f} us median ({us['p10']:,.0f} to {us['p90']:,.0f}, 10th to 90th percentile)"
 
 

@@ -17,11 +17,11 @@ from scipy.linalg import cho_factor, cho_solve
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.restructure.calibration.comm_dtype import measure_noise
 from repurpose_hpc.restructure.calibration.moments import Moments
-from repurpose_hpc.restructure.context import Context
+from repurpose_hpc.restructure.context import CutContext
 from repurpose_hpc.restructure.decisions import Decisions
 from repurpose_hpc.restructure.method import DATA, Gram
 from repurpose_hpc.restructure.support.elimination import columns, row_groups
-from repurpose_hpc.restructure.support.problem import Problem
+from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.team import Team
 
 # Weight of staying near the original y, relative to the mean of the metric's diagonal; chosen on
@@ -47,7 +47,7 @@ class RowGroup:
 
 
 def adjust_mixing(
-    context: Context, decisions: Decisions, mixing: Mixing, problem: Problem, mask: np.ndarray
+    context: CutContext, decisions: Decisions, mixing: Mixing, problem: MixingProblem, mask: np.ndarray
 ) -> Mixing:
     """Final weights and bias of a mixing on its mask; collective.
 

@@ -86,8 +86,7 @@ def keep_promise(
         BrokenPromise: not even the whole budget meets the tolerance.
     """
     check_samples(network, samples, options)
-    held_out = hold_out(samples.samples, options.seed)
-    trials = _Trials(network, samples, held_out, options, restructure, log, team)
+    trials = _BudgetTrials(network, samples, options, restructure, log, team)
     if search(trials.meets, trials.dense) is None:
         raise trials.broken()
     return trials.outcome()
@@ -182,20 +181,19 @@ def accuracy_drop_bound(lost: int, gained: int, samples: int) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class _Trial:
+class _BudgetTrial:
     options: Options
     cut: Cut
     comparison: Comparison
 
 
-class _Trials:
+class _BudgetTrials:
     """Trials: the last that was within the tolerance, which is the best, and the last that was not."""
 
     def __init__(
         self,
         network: Network,
         samples: Samples,
-        held_out: np.ndarray,
         options: Options,
         restructure: Restructure,
         log: Log,
@@ -203,11 +201,11 @@ class _Trials:
     ) -> None:
         self.network, self.options, self.restructure, self.log = network, options, restructure, log
         self.team = team
-        self.split = held_out
-        self.calibration, self.held_out = samples.subset(~held_out), samples.subset(held_out)
+        self.split = hold_out(samples.samples, options.seed)
+        self.calibration, self.held_out = samples.subset(~self.split), samples.subset(self.split)
         self.dense = _dense_values(network, options)
         self.count = 0
-        self.last: dict[bool, _Trial] = {}
+        self.last: dict[bool, _BudgetTrial] = {}
 
     def meets(self, values: int) -> bool:
         """Restructure with a budget of so many values per sample, and measure."""
@@ -222,7 +220,7 @@ class _Trials:
         comparison = compare(self.network, cut.network, self.held_out, self.team, cut.compute())
         self.count += 1
         is_enough = _keeps(options, comparison)
-        self.last[is_enough] = _Trial(options, cut, comparison)
+        self.last[is_enough] = _BudgetTrial(options, cut, comparison)
         # With prices, a budget is a fraction of the cost.
         size = f" ({values} values per sample)" if options.link_costs is None else ""
         self.log(

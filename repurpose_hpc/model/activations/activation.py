@@ -31,7 +31,7 @@ class Parameter(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Kind:
+class ActivationKind:
     """The declaration of an element-wise function; ``kernels.activations`` has a compiled twin of its name.
 
     Attributes:
@@ -71,10 +71,10 @@ class Kind:
 
 
 # By name, in the order of declaration; filled by ``functions``.
-DECLARED: dict[str, Kind] = {}
+DECLARED: dict[str, ActivationKind] = {}
 
 
-def declare(kind: Kind) -> Kind:
+def declare(kind: ActivationKind) -> ActivationKind:
     """Enter a kind into ``DECLARED``."""
     DECLARED[kind.name] = kind
     return kind
@@ -97,7 +97,7 @@ class Activation:
         if self.kind not in DECLARED:
             raise ValueError(f"unknown activation {self.kind!r}, expected one of {', '.join(DECLARED)}")
 
-    def problems(self) -> Iterator[str]:
+    def faults(self) -> Iterator[str]:
         """Parameters out of their ranges, in words."""
         numbers = (self.alpha, self.beta)
         for parameter, value in zip(DECLARED[self.kind].parameters, numbers, strict=False):
@@ -142,8 +142,8 @@ def parse(text: str) -> Activation:
     except ValueError:
         raise ValueError(f"expected {kind.form} with numbers") from None
     activation = Activation(name, *values)
-    for problem in activation.problems():
-        raise ValueError(problem)
+    for fault in activation.faults():
+        raise ValueError(fault)
     return activation
 
 

@@ -4,7 +4,7 @@ W_l has shape (outputs, inputs); a missing b_l means a zero bias.  A ReLU stands
 layers and nothing after the last, unless the entry ``activations`` says otherwise: in
 ``.npz`` an array of strings, in ``.safetensors`` a comma-separated value of the file's
 metadata, one entry for each layer, such as ``relu``, ``leaky_relu:0.01`` or ``gelu`` (see
-``activations.Kind.form``); the last may also be ``softmax`` or ``log_softmax``.
+``activations.ActivationKind.form``); the last may also be ``softmax`` or ``log_softmax``.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ class Combine(Operation):
         left, right = sources
         return [(left, right)]
 
-    def problems(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
+    def faults(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
         """See ``Operation``."""
         if self.kind not in COMBINATIONS:
             yield f"is a combination of kind {self.kind!r}, expected one of {', '.join(COMBINATIONS)}"

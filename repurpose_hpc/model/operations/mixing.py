@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from repurpose_hpc.model.operations.operation import Cost, OneSource, Shape, dtype_problems, operation
+from repurpose_hpc.model.operations.operation import Cost, OneSource, Shape, dtype_faults, operation
 from repurpose_hpc.model.operations.patches import from_map, patches, spread
 from repurpose_hpc.model.operations.window import Window
 
@@ -96,10 +96,10 @@ class Mixing(OneSource):
     def neurons(self, *sources: np.ndarray) -> None:
         """See ``Operation``."""
 
-    def problems(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
+    def faults(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
         """See ``Operation``; weights and bias may both be left out (``is_bare``)."""
         (source,) = sources
-        yield from dtype_problems(weights=self.weights, bias=self.bias)
+        yield from dtype_faults(weights=self.weights, bias=self.bias)
         expected = (target.neurons, source.neurons * self.taps)
         if not self.is_bare and (self.weights.shape, self.bias.shape) != (expected, expected[:1]):
             yield (
@@ -107,7 +107,7 @@ class Mixing(OneSource):
                 f"{self.taps} weights each to {target.neurons}, found {self.weights.shape}, {self.bias.shape}"
             )
         if self.window is not None:
-            yield from self.window.problems(source, target)
+            yield from self.window.faults(source, target)
         elif source.positions or target.positions:
             yield f"has no window, between maps of {source.positions} and {target.positions}"
 

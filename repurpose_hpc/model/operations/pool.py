@@ -88,10 +88,10 @@ class Pool(OneSource):
         """One pass for every entry of the window."""
         return Cost(math.prod(self.window.out[:-1]) * self.window.taps, True)
 
-    def problems(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
+    def faults(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
         """See ``Operation``."""
         (source,) = sources
-        yield from self.window.problems(source, target)
+        yield from self.window.faults(source, target)
         if self.kind not in POOLS:
             yield f"is a pool of kind {self.kind!r}, expected one of {', '.join(POOLS)}"
         if self.count_padding and len(self.extent) != len(self.window.positions):

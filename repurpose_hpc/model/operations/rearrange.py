@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from repurpose_hpc.model.operations.operation import Cost, OneSource, Shape, index_problems, operation
+from repurpose_hpc.model.operations.operation import Cost, OneSource, Shape, index_faults, operation
 from repurpose_hpc.model.operations.patches import add_up, as_map, from_map
 
 
@@ -49,7 +49,7 @@ class Rearrange(OneSource):
         """One pass over all values."""
         return Cost(target.values, False)
 
-    def problems(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
+    def faults(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
         """See ``Operation``."""
         (source,) = sources
-        yield from index_problems(self.index, target.values, -1, source.values)
+        yield from index_faults(self.index, target.values, -1, source.values)

@@ -66,7 +66,7 @@ class Window:
         indices = self.indices()
         return int(np.bincount(indices[indices >= 0]).max(initial=0))
 
-    def problems(self, source: Shape, target: Shape) -> Iterator[str]:
+    def faults(self, source: Shape, target: Shape) -> Iterator[str]:
         """Faults of the window between maps of these shapes, in words."""
         axes = len(self.positions)
         sizes = (self.kernel, self.strides, self.dilations, self.out)

@@ -10,7 +10,7 @@ from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.bound import OutputBound, spectral_norm
 from repurpose_hpc.model.forward import Compute, compute, outputs, trace
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.restructure.calibration.moments import Stream, map_batches
+from repurpose_hpc.restructure.calibration.moments import CalibrationBatches, map_batches
 from repurpose_hpc.restructure.team import ALONE, Team
 
 
@@ -81,7 +81,7 @@ def compare(
         return outputs(original, y), outputs(restructured, y_hat)
 
     labels, comparison = _labels(original, samples), Comparison()
-    for z, z_hat in map_batches(output_pair, Stream(original, None, samples), team):
+    for z, z_hat in map_batches(output_pair, CalibrationBatches(original, None, samples), team):
         comparison.add(z, z_hat, _next_labels(labels, comparison.samples, z.shape[1]))
     return comparison
 
@@ -118,7 +118,9 @@ def evaluate(
 
     squares = {mixing.name: np.zeros(2) for mixing in original.mixings}
     bound_squares, comparison, labels = np.zeros(2), Comparison(), _labels(original, samples)
-    for z, z_hat, batch_squares, batch_bound in map_batches(measure, Stream(original, None, samples), team):
+    for z, z_hat, batch_squares, batch_bound in map_batches(
+        measure, CalibrationBatches(original, None, samples), team
+    ):
         comparison.add(z, z_hat, _next_labels(labels, comparison.samples, z.shape[1]))
         bound_squares += batch_bound
         for name, pair in batch_squares.items():

@@ -145,7 +145,7 @@ class MomentSums:
         )
 
 
-class Stream:
+class CalibrationBatches:
     """The batches of calibration data from which mixings are measured, and their columns.
 
     Networks on vectors are measured with all samples.
@@ -206,7 +206,7 @@ def _evenly_spaced(samples: int, count: int) -> np.ndarray:
 
 
 def map_batches(
-    function: Callable[[int, np.ndarray], Result], stream: Stream, team: Team
+    function: Callable[[int, np.ndarray], Result], batches: CalibrationBatches, team: Team
 ) -> Iterator[Result]:
     """``function`` (number, batch) of every batch (inputs, batch), in order, on every rank; collective.
 
@@ -219,8 +219,8 @@ def map_batches(
     def work(numbered: tuple[int, np.ndarray]) -> Result:
         number, raw = numbered
         batch = raw.astype(np.float64)
-        check_finite(batch, stream.samples.name, number * stream.rows)
+        check_finite(batch, batches.samples.name, number * batches.rows)
         return function(number, np.ascontiguousarray(batch.T))
 
-    for numbered in team.in_rounds(enumerate(stream.samples.batches(stream.rows, dtype=None))):
+    for numbered in team.in_rounds(enumerate(batches.samples.batches(batches.rows, dtype=None))):
         yield from team.map(work, numbered)

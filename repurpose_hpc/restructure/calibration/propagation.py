@@ -19,7 +19,13 @@ from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Combine, Mixing, Operation
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.plan.rounding import rounded_compute
-from repurpose_hpc.restructure.calibration.moments import Moments, MomentSums, Result, Stream, map_batches
+from repurpose_hpc.restructure.calibration.moments import (
+    CalibrationBatches,
+    Moments,
+    MomentSums,
+    Result,
+    map_batches,
+)
 from repurpose_hpc.restructure.team import Team
 
 # Tensors that wait in the memory of one process.
@@ -27,7 +33,7 @@ WAITING_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, eq=False)
-class Current:
+class CurrentNetwork:
     """The restructured network, as far as it is known.
 
     Attributes:
@@ -65,11 +71,11 @@ class Propagation:
 
     def __init__(self, original: Network, mixings: Sequence[Mixing], samples: Samples, team: Team) -> None:
         self.original, self.team = original, team
-        self.stream = Stream(original, mixings, samples)
+        self.batches = CalibrationBatches(original, mixings, samples)
         self._waiting: dict[int, tuple[_Pass, _Pass]] = {}
         self._bytes = 0
 
-    def moments(self, mixing: Mixing, current: Current) -> Moments:
+    def moments(self, mixing: Mixing, current: CurrentNetwork) -> Moments:
         """Moments of a mixing: y of the original, x̂ of the restructured network; collective.
 
         Where y is only added to another tensor (a residual connection), it is the sum that should stay what
@@ -89,17 +95,17 @@ class Propagation:
             y = x.tensors[mixing.target]
             for tensor in shortcut:
                 y = y + (x.tensors[tensor] - x_hat.tensors[tensor])
-            columns = self.stream.columns(mixing, number, x_hat.tensors[mixing.source], y)
+            columns = self.batches.columns(mixing, number, x_hat.tensors[mixing.source], y)
             self._leave(number, x, x_hat)
             return columns
 
         sums = MomentSums(mixing, self.team)
-        for x, y in map_batches(ends, self.stream, self.team):
+        for x, y in map_batches(ends, self.batches, self.team):
             sums.add(x, y)
         return sums.moments()
 
     def map(
-        self, function: Callable[..., Result], tensors: Sequence[str], current: Current
+        self, function: Callable[..., Result], tensors: Sequence[str], current: CurrentNetwork
     ) -> Iterator[Result]:
         """``function`` of x̂ of ``tensors`` in every batch, in order; collective.
 
@@ -121,7 +127,7 @@ class Propagation:
             self._leave(number, x, x_hat)
             return result
 
-        return map_batches(work, self.stream, self.team)
+        return map_batches(work, self.batches, self.team)
 
     def _take(self, number: int, batch: np.ndarray) -> tuple[_Pass, _Pass]:
         waiting = self._waiting.pop(number, None)
@@ -155,7 +161,7 @@ class _Pass:
         """Memory of the tensors."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
-    def go_on(self, current: Current) -> None:
+    def go_on(self, current: CurrentNetwork) -> None:
         """Compute every operation that is final and whose sources are there, as the workers do."""
         operations, compute = {op.name: op for op in current.network.operations}, current.compute()
         pending = []

@@ -23,10 +23,10 @@ from repurpose_hpc.model.forward import trace
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.restructure.calibration.moments import (
+    CalibrationBatches,
     Moments,
     MomentSums,
     ProductSum,
-    Stream,
     data_free_moments,
     map_batches,
 )
@@ -58,11 +58,16 @@ class Statistics:
     roots: Mapping[str, np.ndarray]
 
 
-class _Sums(NamedTuple):
+class _MixingSums(NamedTuple):
     """Sums over batches for one mixing: those of its moments, and Σ g gᵀ for its metric."""
 
     moments: MomentSums
     squares: ProductSum
+
+
+def _mixing_sums(mixing: Mixing, team: Team) -> _MixingSums:
+    m = len(mixing.bias)
+    return _MixingSums(MomentSums(mixing, team), ProductSum(m, m, team))
 
 
 def statistics_for(method: Method, network: Network, samples: Samples, seed: int, team: Team) -> Statistics:
@@ -93,24 +98,24 @@ def measure_statistics(network: Network, samples: Samples, seed: int, team: Team
     """
     mixings = trained(network)
     classified = classified_outputs(network, samples)
-    stream = Stream(network, mixings, samples)
+    batches = CalibrationBatches(network, mixings, samples)
 
     def trace_back(number: int, batch: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         tensors = trace(network, batch)
         factors = _traced_back(network, tensors, classified, np.random.default_rng([seed, number]))
         return [
-            (*stream.columns(m, number, tensors[m.source], tensors[m.target]), factors[m.name])
+            (*batches.columns(m, number, tensors[m.source], tensors[m.target]), factors[m.name])
             for m in mixings
         ]
 
-    sums = {m.name: _Sums(MomentSums(m, team), ProductSum(len(m.bias), len(m.bias), team)) for m in mixings}
-    for batch in map_batches(trace_back, stream, team):
+    sums = {mixing.name: _mixing_sums(mixing, team) for mixing in mixings}
+    for batch in map_batches(trace_back, batches, team):
         for total, (x, y, factor) in zip(sums.values(), batch, strict=True):
             total.moments.add(x, y)
             total.squares.add(factor, factor)
     metrics, depths = {}, _depths(network)
     for mixing in reversed(mixings):
-        M = sums[mixing.name].squares.total() / (PROBES * stream.samples.samples)
+        M = sums[mixing.name].squares.total() / (PROBES * batches.samples.samples)
         surviving = max(UNREPAIRED ** max(depths[mixing.name] - 1, 0), LOST)
         metrics[mixing.name] = _uncompensated(M) * surviving * M
     roots = team.map(metric_root, list(metrics.values()))

@@ -5,20 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.restructure.context import Context
+from repurpose_hpc.restructure.context import CutContext
 from repurpose_hpc.restructure.decisions import Decisions
 from repurpose_hpc.restructure.owners.costs import assign_rows, benefits
 from repurpose_hpc.restructure.support.forms import tradeoffs
 from repurpose_hpc.restructure.support.forms.masks import mask_of
-from repurpose_hpc.restructure.support.problem import Problem
+from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import Tradeoff, cheapest
 
 
 def reassign(
-    context: Context,
+    context: CutContext,
     decisions: Decisions,
     mixing: Mixing,
-    problem: Problem,
+    problem: MixingProblem,
     forms: list[Tradeoff],
     price: float,
 ) -> tuple[Decisions, list[Tradeoff]]:
@@ -41,7 +41,7 @@ def reassign(
 
 
 def alternate(
-    problem: Problem,
+    problem: MixingProblem,
     capacity: np.ndarray,
     owner: np.ndarray,
     forms: list[Tradeoff],
@@ -84,7 +84,7 @@ def alternate(
     return owner, forms
 
 
-def _is_free(context: Context, decisions: Decisions, mixing: Mixing) -> bool:
+def _is_free(context: CutContext, decisions: Decisions, mixing: Mixing) -> bool:
     """True if the owners of the rows are still open, and no other mixing's rows are theirs too."""
     network, space = context.network, context.network.space(mixing.target)
     if space.parts or space.name in decisions.settled(network):
@@ -93,11 +93,11 @@ def _is_free(context: Context, decisions: Decisions, mixing: Mixing) -> bool:
     return len(context.surroundings[space.name].makers) == 1 and not is_inside
 
 
-def _later_gains(context: Context, decisions: Decisions, mixing: Mixing) -> np.ndarray:
+def _later_gains(context: CutContext, decisions: Decisions, mixing: Mixing) -> np.ndarray:
     """Gain of the mixings that read the target for every owner of its neurons, (m, P); collective."""
-    around = context.surroundings[context.network.space_of[mixing.target]]
+    space = context.surroundings[context.network.space_of[mixing.target]]
     total = np.zeros((len(mixing.bias), context.options.workers))
-    for user in around.users:
+    for user in space.users:
         problem, owner = context.original_problem(decisions, user)
-        total += around.scatter(benefits(problem, owner), user.source)
+        total += space.scatter(benefits(problem, owner), user.source)
     return total

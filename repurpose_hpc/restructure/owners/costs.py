@@ -21,10 +21,10 @@ from repurpose_hpc.restructure.support.elimination import (
     column_numbers,
     diagonal_blocks,
 )
-from repurpose_hpc.restructure.support.problem import Problem
+from repurpose_hpc.restructure.support.problem import MixingProblem
 
 
-def assignment_costs(problem: Problem, supports: np.ndarray) -> np.ndarray:
+def assignment_costs(problem: MixingProblem, supports: np.ndarray) -> np.ndarray:
     """C[i, q], (m, P): cost of row i as worker q's, in the metric; collective.
 
     Where all links cost the same, that is the error left with the neurons of ``supports[q]``.  Otherwise
@@ -51,7 +51,7 @@ def assignment_costs(problem: Problem, supports: np.ndarray) -> np.ndarray:
 
 
 def assign_rows(
-    problem: Problem, supports: np.ndarray, capacity: np.ndarray, later_gains: np.ndarray
+    problem: MixingProblem, supports: np.ndarray, capacity: np.ndarray, later_gains: np.ndarray
 ) -> np.ndarray:
     """Owners of the rows, (m,) int32, when worker q may use the neurons ``supports[q]``; collective.
 
@@ -67,7 +67,7 @@ def assign_rows(
 
 
 def draft(
-    users: Sequence[tuple[Problem, np.ndarray, np.ndarray]], making: np.ndarray, capacity: np.ndarray
+    users: Sequence[tuple[MixingProblem, np.ndarray, np.ndarray]], making: np.ndarray, capacity: np.ndarray
 ) -> np.ndarray:
     """New owners of a space: workers take turns in choosing a neuron.
 
@@ -111,7 +111,9 @@ class _Hand:
         capacity: neurons that it may take.
     """
 
-    def __init__(self, problem: Problem, owner: np.ndarray, index: np.ndarray, q: int, capacity: int) -> None:
+    def __init__(
+        self, problem: MixingProblem, owner: np.ndarray, index: np.ndarray, q: int, capacity: int
+    ) -> None:
         self.H, self.index, self.taps = problem.moments.H, index, problem.taps
         weight = np.sqrt(np.diag(problem.metric))[:, None]
         R = (weight * problem.moments.R)[owner == q]
@@ -151,7 +153,7 @@ class _Hand:
         return block_grams(rows, rows, self.taps)
 
 
-def benefits(problem: Problem, owner: np.ndarray) -> np.ndarray:
+def benefits(problem: MixingProblem, owner: np.ndarray) -> np.ndarray:
     """Gain of the mixing if worker q has source neuron j without asking, (n, P); collective.
 
     For a neuron that q has, the error that its loss would cause; for any other, the error that it would
@@ -178,6 +180,6 @@ def benefits(problem: Problem, owner: np.ndarray) -> np.ndarray:
     return np.stack(problem.team.map(column, range(problem.workers)), axis=1)
 
 
-def own_error(problem: Problem, owner: np.ndarray) -> float:
+def own_error(problem: MixingProblem, owner: np.ndarray) -> float:
     """Error of the mixing if nothing is sent (``assignment_costs`` of the owners chosen); collective."""
     return float(assignment_costs(problem, problem.own())[np.arange(owner.size), owner].sum())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from repurpose_hpc.restructure.support.problem import Problem
+from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import Tradeoff
 
 # The limits follow the total, which they lower: rounds until they agree.
@@ -12,7 +12,7 @@ ROUNDS = 20
 
 
 def limit_ghosts(
-    problem: Problem, owner: np.ndarray, form: Tradeoff, price: float, allowance: np.ndarray
+    problem: MixingProblem, owner: np.ndarray, form: Tradeoff, price: float, allowance: np.ndarray
 ) -> Tradeoff:
     """The form with so few ghosts at ``price`` that no worker holds more than its allowance of the weights.
 

@@ -10,17 +10,17 @@ from __future__ import annotations
 import numpy as np
 
 from repurpose_hpc.restructure.calibration.moments import Moments
-from repurpose_hpc.restructure.context import Context
+from repurpose_hpc.restructure.context import CutContext
 from repurpose_hpc.restructure.decisions import Decisions
 from repurpose_hpc.restructure.support.elimination import columns, row_groups
-from repurpose_hpc.restructure.support.problem import Problem
+from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.team import Team
 
 # Each round leaves at least this share of the weights of the one before.
 ROUND = 0.7
 
 
-def weight_shares(context: Context) -> list[int]:
+def weight_shares(context: CutContext) -> list[int]:
     """Weights that each mixing would keep if only the weights were limited; empty if they are not."""
     if context.options.density == 1:
         return []
@@ -30,7 +30,7 @@ def weight_shares(context: Context) -> list[int]:
 
 
 def thin_out(
-    context: Context, decisions: Decisions, number: int, problem: Problem, shares: list[int]
+    context: CutContext, decisions: Decisions, number: int, problem: MixingProblem, shares: list[int]
 ) -> np.ndarray:
     """Mask of the weights that mixing ``number`` keeps; collective.
 

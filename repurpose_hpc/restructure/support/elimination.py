@@ -100,38 +100,68 @@ def select_candidates(
     Returns:
         (count,) neurons, best first.
     """
-    S = np.flatnonzero(columns(own, taps))
-    # Z: an orthonormal basis of the span of the chosen inputs, seen from every input; it grows by
-    # k rows for each neuron taken.  What it does not explain: the correlation with the rows and the
-    # variance of the columns of every neuron.
-    Z = np.empty((len(S) + count * taps, len(H)))
-    L = cholesky(H[np.ix_(S, S)], lower=True)
-    Z[: len(S)] = solve_triangular(L, H[S], lower=True)
-    correlation = R - solve_triangular(L, R[:, S].T, lower=True).T @ Z[: len(S)]
-    variance = diagonal_blocks(H, taps) - block_grams(Z[: len(S)], Z[: len(S)], taps)
+    selection = _Selection(H, R, np.flatnonzero(columns(own, taps)), count * taps, taps)
     available, chosen = ~own, np.empty(0, np.int64)
     while len(chosen) < count:
-        basis = Z[: len(S) + len(chosen) * taps]
         batch = min(-(-count // PANEL_FRACTION), count - len(chosen))
-        left = np.flatnonzero(available)
-        products = block_grams(correlation, correlation, taps)[left]
-        gains = block_changes(variance[left] * costs[left, None, None], products)
-        panel = left[np.argsort(-gains, kind="stable")[: 2 * batch]]
-        seen = column_numbers(panel, taps)
-        gram = H[np.ix_(seen, seen)] - basis[:, seen].T @ basis[:, seen]
-        order, _ = _greedy(
-            gram, correlation[:, seen].T @ correlation[:, seen], costs[panel], batch, np.argmax
-        )
-        places = column_numbers(order, taps)
-        taken = seen[places]
-        L = cholesky(gram[np.ix_(places, places)], lower=True)
-        z = solve_triangular(L, H[taken] - basis[:, taken].T @ basis, lower=True)
-        correlation -= solve_triangular(L, correlation[:, taken].T, lower=True).T @ z
-        variance -= block_grams(z, z, taps)
-        Z[len(basis) : len(basis) + len(taken)] = z
-        available[panel[order]] = False
-        chosen = np.concatenate([chosen, panel[order]])
+        candidates = np.flatnonzero(available)
+        ranking = np.argsort(-selection.gains(candidates, costs[candidates]), kind="stable")
+        panel = candidates[ranking[: 2 * batch]]
+        neurons = selection.extend(panel, costs[panel], batch)
+        available[neurons] = False
+        chosen = np.concatenate([chosen, neurons])
     return chosen
+
+
+class _Selection:
+    """The inputs selected so far, and what they leave unexplained.
+
+    Args:
+        H, R, taps: as of ``select_candidates``.
+        S: columns that are there from the start.
+        further: columns that may be added.
+
+    Attributes:
+        basis: orthonormal, of the span of the selected inputs, seen from every input: (columns, n k).
+        correlation: of the rows with every input, beyond the basis, (r, n k).
+        variance: of the columns of every neuron, beyond the basis, (n, k, k).
+    """
+
+    def __init__(self, H: np.ndarray, R: np.ndarray, S: np.ndarray, further: int, taps: int) -> None:
+        self.H, self.taps = H, taps
+        self._Z, self._size = np.empty((len(S) + further, len(H))), len(S)
+        L = cholesky(H[np.ix_(S, S)], lower=True)
+        self._Z[: len(S)] = solve_triangular(L, H[S], lower=True)
+        self.correlation = R - solve_triangular(L, R[:, S].T, lower=True).T @ self.basis
+        self.variance = diagonal_blocks(H, taps) - block_grams(self.basis, self.basis, taps)
+
+    @property
+    def basis(self) -> np.ndarray:
+        """See the class."""
+        return self._Z[: self._size]
+
+    def gains(self, neurons: np.ndarray, costs: np.ndarray) -> np.ndarray:
+        """Fall of the error with each of ``neurons`` alone, for its cost, (count,)."""
+        products = block_grams(self.correlation, self.correlation, self.taps)[neurons]
+        return block_changes(self.variance[neurons] * costs[:, None, None], products)
+
+    def extend(self, panel: np.ndarray, costs: np.ndarray, count: int) -> np.ndarray:
+        """Select ``count`` neurons of a panel, one at a time; returns them, best first."""
+        basis, panel_columns = self.basis, column_numbers(panel, self.taps)
+        gram = (
+            self.H[np.ix_(panel_columns, panel_columns)] - basis[:, panel_columns].T @ basis[:, panel_columns]
+        )
+        products = self.correlation[:, panel_columns].T @ self.correlation[:, panel_columns]
+        order, _ = _greedy(gram, products, costs, count, np.argmax)
+        places = column_numbers(order, self.taps)
+        S = panel_columns[places]
+        L = cholesky(gram[np.ix_(places, places)], lower=True)
+        z = solve_triangular(L, self.H[S] - basis[:, S].T @ basis, lower=True)
+        self.correlation -= solve_triangular(L, self.correlation[:, S].T, lower=True).T @ z
+        self.variance -= block_grams(z, z, self.taps)
+        self._Z[self._size : self._size + len(S)] = z
+        self._size += len(S)
+        return panel[order]
 
 
 def eliminate(

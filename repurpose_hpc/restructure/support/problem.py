@@ -14,7 +14,7 @@ from repurpose_hpc.restructure.team import Team
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class MixingProblem:
     """One mixing, ready for steps 2 and 3.  Masks and owners are of neurons, not of columns.
 
     Attributes:

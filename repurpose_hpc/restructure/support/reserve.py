@@ -9,7 +9,7 @@ import numpy as np
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.plan import MixingPlan, dense_mixing_plan, trimmed
-from repurpose_hpc.restructure.context import Context
+from repurpose_hpc.restructure.context import CutContext
 from repurpose_hpc.restructure.decisions import Decisions, Owners
 
 
@@ -17,7 +17,7 @@ class BudgetTooSmall(UserError):
     """Less than what no restructuring can do without."""
 
 
-def whole_budget(context: Context, owners: Owners) -> float:
+def whole_budget(context: CutContext, owners: Owners) -> float:
     """The communication that the whole network may cost.
 
     Args:
@@ -28,7 +28,7 @@ def whole_budget(context: Context, owners: Owners) -> float:
     return context.options.comm_budget * sum(dense_cost(context, owners, tensor) for tensor in exchanged)
 
 
-def dense_cost(context: Context, owners: Owners, tensor: str) -> float:
+def dense_cost(context: CutContext, owners: Owners, tensor: str) -> float:
     """Cost of a dense exchange of ``tensor``; inner spaces count as shared out by the part weights."""
     network, total = context.network, 0.0
     for name in network.parts(tensor):
@@ -40,7 +40,7 @@ def dense_cost(context: Context, owners: Owners, tensor: str) -> float:
     return network.values(tensor) * total
 
 
-def reserve(context: Context, decisions: Decisions) -> Decisions:
+def reserve(context: CutContext, decisions: Decisions) -> Decisions:
     """Plan the fixed mixings, of which everything is sent that is used, and pay for them.
 
     Raises:
@@ -60,7 +60,7 @@ def reserve(context: Context, decisions: Decisions) -> Decisions:
     return replace(decisions, budget=decisions.budget - fixed_cost, exact=exact)
 
 
-def _full_mask(context: Context, decisions: Decisions, mixing: Mixing) -> MixingPlan:
+def _full_mask(context: CutContext, decisions: Decisions, mixing: Mixing) -> MixingPlan:
     """All that a fixed mixing makes use of, as sums where that is less."""
     network = context.network
     owners = network.derive(dict(decisions.owners))
@@ -70,7 +70,7 @@ def _full_mask(context: Context, decisions: Decisions, mixing: Mixing) -> Mixing
     return trimmed(plan, mixing.links, source, target)
 
 
-def _cost(context: Context, decisions: Decisions, mixing: Mixing) -> float:
+def _cost(context: CutContext, decisions: Decisions, mixing: Mixing) -> float:
     """Cost of what the plan sends for a mixing, at the prices of the links."""
     traffic = context.plan(decisions).traffic(context.network, mixing)
     return float((traffic * context.constraints.link_costs).sum())

@@ -8,7 +8,7 @@ from functools import reduce
 
 import numpy as np
 
-from repurpose_hpc.model.activations import DECLARED, Activation, Kind
+from repurpose_hpc.model.activations import DECLARED, Activation, ActivationKind
 from repurpose_hpc.model.importers.arrays import as_weights, is_half
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.signal import (
@@ -51,7 +51,7 @@ def _activation(node: Node) -> Activation:
 
 
 # By operator, the activations that it may be.
-_ACTIVATIONS: dict[str, list[Kind]] = {}
+_ACTIVATIONS: dict[str, list[ActivationKind]] = {}
 for _kind in DECLARED.values():
     for _operator in _kind.onnx:
         _ACTIVATIONS.setdefault(_operator, []).append(_kind)

@@ -117,7 +117,7 @@ class Expression:
         for kind in kinds:
             for parameters in product(numbers, repeat=len(kind.parameters)):
                 activation = Activation(kind.name, *parameters)
-                if any(activation.problems()):
+                if any(activation.faults()):
                     continue
                 # Which side of a jump the number itself belongs to can be seen on the grid alone.
                 if math.isfinite(lipschitz(activation)) or parameters[0] in self.grid:

@@ -11,11 +11,11 @@ from repurpose_hpc.restructure.support.elimination import (
     metric_root,
     select_candidates,
 )
-from repurpose_hpc.restructure.support.problem import Problem
+from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import NOTHING, Tradeoff, Unit, ranked
 
 
-def ghost_tradeoff(problem: Problem, owner: np.ndarray) -> Tradeoff:
+def ghost_tradeoff(problem: MixingProblem, owner: np.ndarray) -> Tradeoff:
     """Rank the ghosts of each worker by the error that they avoid; collective."""
     own, limits = problem.own(), problem.most(np.bincount(owner, minlength=problem.workers))
 
@@ -29,7 +29,7 @@ def ghost_tradeoff(problem: Problem, owner: np.ndarray) -> Tradeoff:
 
 
 def _worker_ghosts(
-    problem: Problem, q: int, rows: np.ndarray, own: np.ndarray, count: int
+    problem: MixingProblem, q: int, rows: np.ndarray, own: np.ndarray, count: int
 ) -> tuple[Unit, float]:
     """The ``count`` most valuable ghosts of worker ``q``, and the error that all the others would avoid."""
     H, taps = problem.moments.H, problem.taps

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from repurpose_hpc.plan.plan import MixingPlan, mixing_plan
-from repurpose_hpc.restructure.support.problem import Problem
+from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import Tradeoff
 
 
-def mask_of(problem: Problem, tradeoff: Tradeoff, owner: np.ndarray, price: float) -> MixingPlan:
+def mask_of(problem: MixingProblem, tradeoff: Tradeoff, owner: np.ndarray, price: float) -> MixingPlan:
     """Masks of a form at ``price``: the plan of the mixing (step 3.6)."""
     ghosts, sums = problem.own(), np.zeros((problem.workers, owner.size), bool)
     for q, unit in enumerate(tradeoff.ghosts):

@@ -8,12 +8,12 @@ import numpy as np
 
 from repurpose_hpc.restructure.support.forms.masks import mask_of
 from repurpose_hpc.restructure.support.forms.sums import row_sums
-from repurpose_hpc.restructure.support.problem import Problem
+from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import Tradeoff, cheapest
 
 
 def with_mixed(
-    problem: Problem, owner: np.ndarray, forms: Sequence[Tradeoff], price: float
+    problem: MixingProblem, owner: np.ndarray, forms: Sequence[Tradeoff], price: float
 ) -> list[Tradeoff]:
     """Pure forms, and where sums make sense beside ghosts, both together; collective.
 
@@ -29,7 +29,7 @@ def with_mixed(
     return [*forms, mixed_tradeoff(problem, owner, form, price)]
 
 
-def mixed_tradeoff(problem: Problem, owner: np.ndarray, ghosts: Tradeoff, price: float) -> Tradeoff:
+def mixed_tradeoff(problem: MixingProblem, owner: np.ndarray, ghosts: Tradeoff, price: float) -> Tradeoff:
     """Add partial sums to ghosts, for rows to which they are worth more than ``price``; collective.
 
     Args:

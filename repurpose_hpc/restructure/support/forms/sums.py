@@ -8,16 +8,18 @@ import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 
 from repurpose_hpc.restructure.support.elimination import eliminate
-from repurpose_hpc.restructure.support.problem import Problem
+from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import NOTHING, Tradeoff, Unit, ranked
 
 
-def sum_tradeoff(problem: Problem, owner: np.ndarray) -> Tradeoff:
+def sum_tradeoff(problem: MixingProblem, owner: np.ndarray) -> Tradeoff:
     """Rank, for each row, the other workers by the error that their sum avoids; collective."""
     return Tradeoff(0.0, [], row_sums(problem, owner, problem.own()))
 
 
-def row_sums(problem: Problem, owner: np.ndarray, supports: np.ndarray, price: float = 0.0) -> list[Unit]:
+def row_sums(
+    problem: MixingProblem, owner: np.ndarray, supports: np.ndarray, price: float = 0.0
+) -> list[Unit]:
     """Rank, for each row, the workers whose partial sum it lacks; collective.
 
     Args:
@@ -39,7 +41,7 @@ def row_sums(problem: Problem, owner: np.ndarray, supports: np.ndarray, price: f
 
 
 def _worker_sums(
-    problem: Problem, q: int, rows: np.ndarray, support: np.ndarray, price: float
+    problem: MixingProblem, q: int, rows: np.ndarray, support: np.ndarray, price: float
 ) -> Sequence[Unit]:
     """``row_sums`` of the rows of worker ``q``.
 
@@ -62,12 +64,7 @@ def _worker_sums(
         return [NOTHING] * len(rows)
     # What H leaves of each worker's sum beyond the support, seen from every input.
     contributions = [target[:, T] @ H[T] - (target[:, T] @ Z[:, T].T) @ Z for _, T in contributors]
-    gram = np.empty((len(rows), len(contributors), len(contributors)))
-    products = np.empty((len(rows), len(contributors)))
-    for b, (_, T) in enumerate(contributors):
-        products[:, b] = np.einsum("ij,ij->i", correlation[:, T], target[:, T])
-        for a, contribution in enumerate(contributions):
-            gram[:, a, b] = np.einsum("ij,ij->i", contribution[:, T], target[:, T])
+    gram, products = _contribution_grams(contributions, correlation, target, [T for _, T in contributors])
     workers = np.array([p for p, _ in contributors], np.int64)
     weight = np.diag(problem.metric)[rows]
     costs = problem.sum_costs[workers, q]
@@ -80,6 +77,29 @@ def _worker_sums(
         _row_unit(gram[i], products[i], weight[i], workers, costs) if worthwhile[i] else NOTHING
         for i in range(len(rows))
     ]
+
+
+def _contribution_grams(
+    contributions: list[np.ndarray], correlation: np.ndarray, target: np.ndarray, columns: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gram matrix of the contributions to each row, and their products with the row.
+
+    Args:
+        contributions: of each contributor, seen from every input, (rows, n k).
+        correlation: of the rows with every input beyond the support, (rows, n k).
+        target: weights that the contributors use, (rows, n k).
+        columns: of each contributor.
+
+    Returns:
+        (rows, contributors, contributors) and (rows, contributors).
+    """
+    gram = np.empty((len(target), len(columns), len(columns)))
+    products = np.empty((len(target), len(columns)))
+    for b, T in enumerate(columns):
+        products[:, b] = np.einsum("ij,ij->i", correlation[:, T], target[:, T])
+        for a, contribution in enumerate(contributions):
+            gram[:, a, b] = np.einsum("ij,ij->i", contribution[:, T], target[:, T])
+    return gram, products
 
 
 def _row_unit(
