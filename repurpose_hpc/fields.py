@@ -185,7 +185,7 @@ class Declared:
 
 
 def _register(name: str, declared: Option) -> None:
-    """Note what a field is called on a command line, the same wherever it is declared."""
+    """Note the option of a field; it must be the same wherever the field is declared."""
     chosen = declared.flag or "--" + name.replace("_", "-")
     if declared.positional:
         chosen = declared.metavar or name.upper()
@@ -236,7 +236,7 @@ def shown(value: Any) -> str:
 
 
 def typed(error: BaseException) -> str:
-    """The message of an error for who types commands: with options where it names fields."""
+    """The message of an error on a command line: fields are written as options."""
     if not isinstance(error, FieldError):
         return str(error)
     names = " and ".join(flag(name) for name in error.fields.split(" and "))
@@ -275,7 +275,7 @@ def number(
     finite: bool = True,
     example: float = 1.0,
 ) -> Kind:
-    """Numbers between limits, of which ``least`` and ``most`` belong to them."""
+    """Numbers between limits: from ``least`` or above ``above``, to ``most`` or below ``below``."""
 
     def accepts(value: Any) -> bool:
         return (

@@ -166,7 +166,7 @@ class Builder:
     def _add(
         self, op: Operation, positions: tuple[int, ...], target_neurons: np.ndarray | None = None
     ) -> str:
-        """An operation whose target has maps of these positions, and its ``own`` neurons or its sources'."""
+        """An operation whose target has maps of these positions, and ``target_neurons``, or its sources'."""
         sources = [self._neurons[source] for source in op.sources]
         neurons = op.neurons(*sources) if target_neurons is None else target_neurons
         if neurons is None:

@@ -133,8 +133,8 @@ _FORMATS = {
 }
 COMM_DTYPES = tuple(_FORMATS)
 # Dtypes of the codes of ``encode``, by format that rounds.
-CODES = {name: format.codes for name, format in _FORMATS.items() if format.codes is not None}
+CODES = {name: declared.codes for name, declared in _FORMATS.items() if declared.codes is not None}
 # Bytes per value; of EXACT in a run in float32.
 BYTES = {EXACT: 4} | {name: codes.itemsize for name, codes in CODES.items()}
 # ``_Format.step`` by format.
-STEPS = {name: format.step for name, format in _FORMATS.items()}
+STEPS = {name: declared.step for name, declared in _FORMATS.items()}

@@ -1,4 +1,4 @@
-"""Folds a scale and a shift into the weights that come right before: a normalisation then costs nothing."""
+"""Folding of scales and shifts into the weights before them: such a normalisation then costs nothing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def fold_affines(operations: Iterable[Operation], outputs: tuple[str, ...]) -> t
 
 
 def _takes(source_op: Operation | None, op: Affine) -> TypeGuard[Affine | Mixing | Depthwise]:
-    """Tell whether ``before`` can do what ``op`` does, too."""
+    """Tell whether ``source_op`` can take over the scale and the shift of ``op``."""
     if isinstance(source_op, Affine):
         return True
     trained = isinstance(source_op, Depthwise) or (isinstance(source_op, Mixing) and not source_op.fixed)
@@ -40,7 +40,7 @@ def _takes(source_op: Operation | None, op: Affine) -> TypeGuard[Affine | Mixing
 
 
 def _folded(source_op: Affine | Mixing | Depthwise, op: Affine) -> Operation:
-    """One operation for two, in the dtype of the first."""
+    """One operation for both, in the dtype of the first."""
     if isinstance(source_op, Affine):
         shift = op.scale * source_op.shift + op.shift
         return replace(source_op, target=op.target, scale=op.scale * source_op.scale, shift=shift)

@@ -155,7 +155,7 @@ class Network:
         return _gather(self.space(tensor), free)
 
     def neurons_in(self, tensor: str, name: str) -> np.ndarray:
-        """For each neuron of ``tensor`` the neuron of the free space ``name``, -1 for those of others."""
+        """The neuron of the free space ``name`` for each neuron of ``tensor``, -1 for those of others."""
         numbers = {space.name: np.full(space.neurons, -1) for space in self.free_spaces}
         numbers[name] = np.arange(numbers[name].size)
         return self.gather(numbers, tensor)

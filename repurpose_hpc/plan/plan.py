@@ -190,7 +190,7 @@ class Plan:
         return allowed(self.mixings[mixing.name], *self.ends(network, mixing))
 
     def pruned(self, network: Network) -> Network:
-        """``network`` with the weights zero that the plan does not provide for."""
+        """``network``, in which the weights that the plan does not allow are zero."""
         mixings = {}
         for mixing in network.mixings:
             mask = self.allowed(network, mixing).repeat(mixing.taps, axis=1)
@@ -198,12 +198,12 @@ class Plan:
         return network.with_mixings(mixings)
 
     def arriving(self, network: Network, mixing: Mixing) -> np.ndarray:
-        """The neurons that are ghosts to others, so that they arrive in ``comm_dtype``, bool (m, n)."""
+        """The pairs whose source neuron arrives as a ghost, in ``comm_dtype``: bool (m, n)."""
         source, target = self.ends(network, mixing)
         return self.mixings[mixing.name].ghosts[target] & (source != EVERYBODY)
 
     def holders(self, network: Network, mixing: Mixing) -> np.ndarray:
-        """The worker that holds the weights of each pair, (m, n): of the row, or in a sum of the column."""
+        """The worker that holds the weights of each pair, (m, n): that of the row or of the column."""
         source, target = self.ends(network, mixing)
         away = (source != target[:, None]) & (source != EVERYBODY)
         return np.where(away & ~self.mixings[mixing.name].ghosts[target], source, target[:, None])

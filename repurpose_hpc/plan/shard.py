@@ -119,7 +119,7 @@ def _without_weights(network: Network) -> Network:
 
 
 def _local_neurons(network: Network, plan: Plan, worker: int) -> dict[str, np.ndarray]:
-    """By space the neurons that ``worker`` owns, and of a replicated input those that it needs."""
+    """Neurons of each space that ``worker`` owns, and of a replicated input those that it needs."""
     masks = {space.name: np.zeros(space.neurons, bool) for space in network.free_spaces}
     for mixing in network.mixings:
         used = np.flatnonzero(plan.mixings[mixing.name].ghosts[worker])

@@ -47,7 +47,7 @@ def _job(r: InferReport) -> Lines:
 
 
 def _exchange(r: InferReport) -> str:
-    """The transport taken, and what was measured of all if it was chosen by that."""
+    """The transport, and the times of all transports if it was chosen by them."""
     tried = ", ".join(f"{name} {us:.0f}" for name, us in r.get("exchange_us", {}).items())
     return r["exchange"] + (f", the fastest; microseconds: {tried}" if tried else "")
 
@@ -130,7 +130,7 @@ def _seconds(r: InferReport) -> Lines:
 
 
 def _start(r: InferReport) -> Lines:
-    """The way to the first result, and the memory."""
+    """Times to the first result, and the memory."""
     lines = [("peak memory", f"{r['peak_memory_mib']:,.0f} MiB on the rank that needed most")]
     if "first_result_seconds" not in r:
         return lines

@@ -155,12 +155,12 @@ def prune(mixing: Mixing, mask: np.ndarray) -> Mixing:
 
 
 def _weight_mask(mixing: Mixing, mask: np.ndarray) -> np.ndarray:
-    """A mask of neurons or of weights as one of weights, bool (m, n k)."""
+    """The mask of weights, bool (m, n k), that a mask of neurons or of weights stands for."""
     return columns(mask, mixing.weights.shape[1] // mask.shape[1])
 
 
 def _groups(mask: np.ndarray, noise: np.ndarray | None) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Rows alike in mask and noise: their numbers, columns, and noise in these."""
+    """Groups of rows with one mask and one noise: their numbers, columns, and noise of these."""
     if noise is None:
         return [(rows, S, np.zeros(len(S))) for rows, S in row_groups(mask)]
     joint_groups = row_groups(np.hstack([mask, mask & (noise > 0)]))

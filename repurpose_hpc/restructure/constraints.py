@@ -69,7 +69,7 @@ class Constraints:
         return limited + spare if unseated > 0 else limited
 
     def own_columns(self, source_owner: np.ndarray) -> np.ndarray:
-        """Inputs that each worker has without asking, counted, (P,)."""
+        """Number of inputs that each worker owns or reads by itself, (P,)."""
         everybody = np.count_nonzero(source_owner == EVERYBODY)
         return everybody + np.bincount(source_owner[source_owner != EVERYBODY], minlength=self.workers)
 

@@ -152,7 +152,7 @@ class CutContext:
     def _most_ghosts(
         self, budget: float, values: int, source_owner: np.ndarray, room: np.ndarray
     ) -> Callable[[np.ndarray], np.ndarray]:
-        """``MixingProblem.most``: as many ghosts as there is room for, and as the budget may pay for."""
+        """``MixingProblem.most``: the ghosts that fit into the memory and into the budget."""
         links, own_count = self.constraints.link_costs, self.constraints.own_columns(source_owner)
         cheapest_link = links[links > 0].min(initial=np.inf) * values
         # Hardly any worker is worth more than twice its even share of the whole budget.

@@ -173,7 +173,7 @@ def eliminate(
 
 
 def keep_everything(network: Network, samples: Samples, options: Options, team: Team) -> Cut:
-    """Eliminate nothing: not by elimination, which drops what the samples do not need, and others may."""
+    """Cut without elimination, which would drop weights that only other samples need."""
     part_weights = constraints_of(options).part_weights
     plan = dense_plan(network, options.workers, options.input_placement, part_weights)
     current = CurrentNetwork(

@@ -1,4 +1,4 @@
-"""What a user may ask of restructuring."""
+"""Options of restructuring."""
 
 from __future__ import annotations
 
@@ -164,12 +164,12 @@ class Options(Declared):
 
     @property
     def keeps_everything(self) -> bool:
-        """Whether nothing needs to be eliminated."""
+        """True if nothing needs to be eliminated."""
         return self.comm_budget == 1 and self.density == 1 and self.memory_limits is None
 
     @property
     def promises(self) -> bool:
-        """Whether a tolerance is given instead of a budget."""
+        """True if a tolerance is given instead of a budget."""
         return self.max_accuracy_drop is not None or self.max_output_error is not None
 
     def _check_length(self, name: str, values: tuple[float, ...]) -> None:

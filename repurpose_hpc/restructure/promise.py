@@ -188,7 +188,7 @@ class _BudgetTrial:
 
 
 class _BudgetTrials:
-    """Trials: the last that was within the tolerance, which is the best, and the last that was not."""
+    """Trials of budgets: the best, which is the last within the tolerance, and the last beyond it."""
 
     def __init__(
         self,
@@ -275,7 +275,7 @@ def _keeps(options: Options, comparison: Comparison) -> bool:
 
 
 def _accuracy_drop(comparison: Comparison) -> float:
-    """In percentage points; the estimate decides."""
+    """The estimated loss of accuracy, in percentage points, which decides."""
     return 100 * (comparison.lost - comparison.gained) / comparison.samples
 
 
@@ -294,7 +294,7 @@ def _promised(options: Options) -> tuple[str, float]:
 
 
 def _way_out(options: Options) -> str:
-    """The reason why not even the whole budget is enough, and what to do."""
+    """The reason why even the whole budget is too small, and advice."""
     if options.keeps_everything and options.comm_dtype == EXACT:
         return (
             ", where only the rounding of the weights changes; allow more, or write the shards with "

@@ -20,7 +20,7 @@ TILE_BYTES = 1 << 23
 @operation
 @dataclass(frozen=True, eq=False)
 class Mixing(OneSource):
-    """``target = weights @ source + bias``: every neuron of B from every neuron of A.
+    """``target = weights @ source + bias``: every neuron of the target from every neuron of the source.
 
     Attributes:
         name: unique within the network; reports use it.
@@ -54,7 +54,7 @@ class Mixing(OneSource):
 
     @cached_property  # asked for by every step of restructuring
     def links(self) -> np.ndarray:
-        """Which neurons depend on which: bool (m, n), true where any of the k weights is not zero."""
+        """Dependences between neurons: bool (m, n), true where any of the k weights is not zero."""
         return (self.weights != 0).reshape(len(self.weights), -1, self.taps).any(axis=2)
 
     def compute(self, *sources: np.ndarray) -> np.ndarray:
@@ -113,7 +113,7 @@ class Mixing(OneSource):
 
 
 def spectral_norm(mixing: Mixing) -> float:
-    """|W|₂, of a convolution an upper bound of it as a map from whole tensors to whole tensors.
+    """|W|₂; of a convolution, an upper bound of its norm as a map from tensors to tensors.
 
     From the smaller of W Wᵀ and Wᵀ W: a third of the time of singular values.
     """

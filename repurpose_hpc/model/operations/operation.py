@@ -82,7 +82,7 @@ class Operation(ABC):
 
     @abstractmethod
     def gain(self, sources: Sequence[Shape], target: Shape) -> list[float]:
-        """For every source, how much longer than a difference of it that of the target can be, at most.
+        """Gain from every source: length of a difference of the target over that of the source, at most.
 
         Lengths are Euclidean, over all neurons and positions of a sample.
         """

@@ -25,7 +25,7 @@ def patches(window: Window | None, x: np.ndarray) -> np.ndarray:
 
 
 def patches_at(window: Window, x: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Some columns of ``patches``, (n k, batch · s): of each sample those of positions ``at``, (batch, s)."""
+    """Some columns of ``patches``, (n k, batch · s): of each sample those of ``positions``, (batch, s)."""
     x = as_map(x)
     padded = np.concatenate([x, np.zeros((*x.shape[:2], 1), x.dtype)], axis=2)
     # Index -1 is the last, the padding.
@@ -61,7 +61,7 @@ def unpadded(window: Window, padded: np.ndarray) -> np.ndarray:
 
 
 def tap_views(window: Window, padded: np.ndarray) -> Iterator[np.ndarray]:
-    """For every entry of the kernel, what it meets in each window: views (n, batch, *out) of padded maps."""
+    """Values that every entry of the kernel meets in each window: views (n, batch, *out) of padded maps."""
     for entry in np.ndindex(*window.kernel):
         firsts = (offset * dilation for offset, dilation in zip(entry, window.dilations, strict=True))
         steps = zip(firsts, window.strides, window.out, strict=True)

@@ -42,7 +42,7 @@ class Rearrange(OneSource):
         return [moved.reshape(x.shape)]
 
     def gain(self, sources: Sequence[Shape], target: Shape) -> list[float]:
-        """√ of how often a position is taken at most."""
+        """√ of the largest number of times that a position is taken."""
         return [math.sqrt(np.bincount(self.index[self.index >= 0], minlength=1).max())]
 
     def cost(self, target: Shape) -> Cost:

@@ -44,7 +44,7 @@ class Select(Operation):
         return np.split(add_up(g, self.index, ends[-1], axis=0), ends[:-1])
 
     def gain(self, sources: Sequence[Shape], target: Shape) -> list[float]:
-        """√ of how often a neuron is taken at most."""
+        """√ of the largest number of times that a neuron is taken."""
         return [math.sqrt(np.bincount(self.index[self.index >= 0], minlength=1).max())] * len(sources)
 
     def cost(self, target: Shape) -> Cost:

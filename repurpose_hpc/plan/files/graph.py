@@ -17,7 +17,10 @@ from repurpose_hpc.model.spec import check
 
 # Attributes of operations that are dataclasses themselves.
 _RECORDS: dict[str, type[Activation] | type[Window]] = {"activation": Activation, "window": Window}
-_NAMES = ("space_of", "positions_of", "input_tensors", "output_tensors", "heads")
+# Attributes of networks that are JSON values.
+_NAMES = tuple(
+    field.name for field in fields(Network) if field.init and field.name not in ("spaces", "operations")
+)
 
 
 def write_graph(group: h5py.Group, network: Network) -> None:

@@ -19,8 +19,9 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import h5py
 import numpy as np
@@ -40,10 +41,10 @@ PLAN_FILE = "plan.h5"
 # The attribute that tells the comm dtype, under the name that it has in this format version.
 COMM_DTYPE_ATTRIBUTE = "wire"
 
-_BLOCK_WEIGHTS = ("own_weights", "ghost_weights", "sum_weights", "bias")
-_BLOCK_ARRAYS = (*_BLOCK_WEIGHTS, "ghost_neurons", "sent_scales", "received_scales")
-_BLOCK_LISTS = ("ghosts", "sums")
-_MASKS = ("ghosts", "sums")
+# Attributes of blocks and of plans of mixings, in the order in which they are stored.
+_BLOCK_ARRAYS = tuple(name for name, kind in get_type_hints(Block).items() if kind is np.ndarray)
+_BLOCK_LISTS = tuple(name for name, kind in get_type_hints(Block).items() if kind is Lists)
+_MASKS = tuple(field.name for field in fields(MixingPlan))
 # Of arrays that are mapped where they lie in the file: so large at least, and aligned to a cache line.
 MAPPED_BYTES = 1 << 16
 _ALIGNMENT = 64
@@ -282,8 +283,9 @@ def _parse_shard(content: _Content) -> Shard:
 
 
 def _parse_block(content: _Content, group: h5py.Group) -> Block:
-    arrays = {name: content.array(group[name]) for name in _BLOCK_ARRAYS}
-    return Block(ghosts=_parse_lists(group["ghosts"]), sums=_parse_lists(group["sums"]), **arrays)
+    parts: dict[str, Any] = {name: content.array(group[name]) for name in _BLOCK_ARRAYS}
+    parts |= {name: _parse_lists(group[name]) for name in _BLOCK_LISTS}
+    return Block(**parts)
 
 
 def _parse_lists(group: h5py.Group) -> Lists:

@@ -1,4 +1,4 @@
-"""Step 3.4: assignment and elimination in turn; rows go where what they need is."""
+"""Step 3.4: assignment and elimination in turn; rows go to the workers that have their inputs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def alternate(
     later_gains: np.ndarray,
     rounds: int = 1,
 ) -> tuple[np.ndarray, list[Tradeoff]]:
-    """Assign the rows anew to the supports found, and rank anew, while that helps; collective.
+    """Assign rows to the present supports and rank ghosts again, as long as the objective falls; collective.
 
     The objective, error plus ``price`` times the communication, minus what the next mixing gains from the
     owners, never rises.
@@ -85,7 +85,7 @@ def alternate(
 
 
 def _is_free(context: CutContext, decisions: Decisions, mixing: Mixing) -> bool:
-    """True if the owners of the rows are still open, and no other mixing's rows are theirs too."""
+    """True if the owners of the rows may change, and divide the rows of no other mixing."""
     network, space = context.network, context.network.space(mixing.target)
     if space.parts or space.name in decisions.settled(network):
         return False

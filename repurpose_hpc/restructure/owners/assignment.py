@@ -10,7 +10,7 @@ from repurpose_hpc.restructure.calibration.moments import Moments
 
 
 def residual_costs(moments: Moments, support: np.ndarray) -> np.ndarray:
-    """C[i, q] for one worker: error of every row i when only the neurons of its ``support`` may be used.
+    """C[i, q] for one worker q: error of every row i restricted to the neurons of its ``support``.
 
     That is the Schur complement of the paper's Frobenius cost, v (H_TT − H_TS H_SS⁻¹ H_ST) vᵀ with
     v = Wt[i, T] and T the complement of S, plus what no weights can explain.

@@ -25,7 +25,7 @@ from repurpose_hpc.restructure.support.problem import MixingProblem
 
 
 def assignment_costs(problem: MixingProblem, supports: np.ndarray) -> np.ndarray:
-    """C[i, q], (m, P): cost of row i as worker q's, in the metric; collective.
+    """C[i, q], (m, P): cost of row i if worker q owns it, in the metric; collective.
 
     Where all links cost the same, that is the error left with the neurons of ``supports[q]``.  Otherwise
     every part of the error counts by the cheapest link over which it could be avoided: neurons behind
@@ -128,7 +128,7 @@ class _Hand:
         self.products = self._grams(self.correlation)
 
     def gains(self, unowned: np.ndarray) -> np.ndarray:
-        """Fall of the error with each neuron of the space, (n,); 0 for those not ``free``."""
+        """Fall of the error with each neuron of the space, (n,); 0 for those not ``unowned``."""
         candidates = np.flatnonzero((self.index >= 0) & unowned[self.index])
         gains = block_changes(self.variance[candidates], self.products[candidates])
         return np.bincount(self.index[candidates], gains, minlength=len(unowned))
@@ -154,7 +154,7 @@ class _Hand:
 
 
 def benefits(problem: MixingProblem, owner: np.ndarray) -> np.ndarray:
-    """Gain of the mixing if worker q has source neuron j without asking, (n, P); collective.
+    """Gain of the mixing if worker q owns source neuron j, (n, P); collective.
 
     For a neuron that q has, the error that its loss would cause; for any other, the error that it would
     avoid: each by itself, all others staying where they are.

@@ -1,4 +1,4 @@
-"""Load is weights and not neurons: the shares of neurons with which loads go with speeds.
+"""Shares of neurons with which the loads of workers, which are weights, are as their speeds.
 
 Where workers hardly communicate, a worker with a share s of all neurons holds about s² of the weights
 between two spaces; where they exchange everything, s.
@@ -12,7 +12,7 @@ from repurpose_hpc.model.network import Network
 
 
 def neuron_shares(network: Network, speeds: np.ndarray, fraction: float, replicated: bool) -> np.ndarray:
-    """The share of all neurons with which every worker has its share of the weights.
+    """The share of the neurons that gives every worker its share of the weights.
 
     Args:
         network: trained.

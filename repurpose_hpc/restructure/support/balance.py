@@ -14,7 +14,7 @@ ROUNDS = 20
 def limit_ghosts(
     problem: MixingProblem, owner: np.ndarray, form: Tradeoff, price: float, allowance: np.ndarray
 ) -> Tradeoff:
-    """The form with so few ghosts at ``price`` that no worker holds more than its allowance of the weights.
+    """Drop ghosts of a form until no worker holds more than its allowance of the weights at ``price``.
 
     Args:
         problem: the mixing.

@@ -21,7 +21,7 @@ ROUND = 0.7
 
 
 def weight_shares(context: CutContext) -> list[int]:
-    """Weights that each mixing would keep if only the weights were limited; empty if they are not."""
+    """Number of weights that each mixing would keep under the density alone; empty without a density."""
     if context.options.density == 1:
         return []
     statistics = context.statistics
@@ -54,7 +54,7 @@ def thin_out(
 
 
 def spread_weights(scores: list[np.ndarray], count: int) -> list[int]:
-    """Count, for each mixing, those of the ``kept`` best weights of the network that are its own.
+    """Count the weights of each mixing among the ``count`` best weights of the network.
 
     Args:
         scores: of the weights of each mixing, any shapes.
@@ -68,7 +68,7 @@ def spread_weights(scores: list[np.ndarray], count: int) -> list[int]:
 
 
 def weight_scores(moments: Moments, metric: np.ndarray) -> np.ndarray:
-    """Cost of the removal of each weight by itself if nothing else were missing, (m, n k)."""
+    """Cost of removing each weight alone, (m, n k)."""
     return np.diag(metric)[:, None] * moments.solve(moments.R) ** 2 / np.diag(np.linalg.inv(moments.H))
 
 
@@ -121,7 +121,7 @@ def _scores(moments: Moments, metric: np.ndarray, mask: np.ndarray, team: Team) 
 
 
 def _highest(scores: np.ndarray, mask: np.ndarray, holder: np.ndarray, limits: np.ndarray) -> np.ndarray:
-    """Of the weights of every worker q the ``held[q]`` with the highest scores."""
+    """Mask of the ``limits[q]`` weights of every worker q that have the highest scores."""
     rows, columns = np.nonzero(mask)
     order = np.lexsort((-scores[rows, columns], holder[rows, columns]))
     rows, columns = rows[order], columns[order]

@@ -43,7 +43,7 @@ def column_numbers(neurons: np.ndarray, taps: int) -> np.ndarray:
 
 
 def row_groups(mask: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Rows of ``mask``, bool (m, n), that are alike: (rows, columns that they may use, at least one)."""
+    """Groups of equal rows of ``mask``, bool (m, n): (rows, columns that they may use); no empty rows."""
     # Packed, since sorting rows takes time for each of their bytes.
     packed = np.packbits(mask, axis=1)
     _, first, group = np.unique(packed, axis=0, return_index=True, return_inverse=True)
@@ -84,7 +84,7 @@ def block_changes(matrix: np.ndarray, products: np.ndarray) -> np.ndarray:
 def select_candidates(
     H: np.ndarray, R: np.ndarray, own: np.ndarray, costs: np.ndarray, count: int, taps: int = 1
 ) -> np.ndarray:
-    """The ``count`` neurons that, added one at a time, each lower the error most for their cost.
+    """Select ``count`` neurons one at a time, each the one that lowers the error most for its cost.
 
     Forward selection (orthogonal least squares), a panel at a time.  It keeps elimination affordable
     where nearly everything is to go: elimination starts from these instead of from all ghosts.
@@ -224,8 +224,8 @@ def _greedy(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Take ``count`` of a panel one at a time, with exact downdates.
 
-    What is taken changes the error by tr (matrix_jj)⁻¹ products_jj; each time the one with the ``best``
-    change for its cost is.
+    Taking group j changes the error by tr (matrix_jj)⁻¹ products_jj.  ``choose`` picks the group from the
+    changes over the costs.
 
     Args:
         matrix: (p k, p k), the inverse Gram matrix (to remove) or the Gram matrix (to add).

@@ -50,7 +50,7 @@ class MixingProblem:
         return len(self.ghost_costs)
 
     def own(self) -> np.ndarray:
-        """The neurons that each worker has without asking, bool (P, n)."""
+        """The neurons that each worker has without receiving ghosts for this mixing, bool (P, n)."""
         workers = np.arange(self.workers)[:, None]
         own = (self.source_owner == workers) | (self.source_owner == EVERYBODY)
         return own if self.received is None else own | self.received

@@ -14,7 +14,7 @@ from repurpose_hpc.restructure.decisions import Decisions, Owners
 
 
 class BudgetTooSmall(UserError):
-    """Less than what no restructuring can do without."""
+    """A budget below the communication of the mixings that cannot be pruned."""
 
 
 def whole_budget(context: CutContext, owners: Owners) -> float:
@@ -41,7 +41,7 @@ def dense_cost(context: CutContext, owners: Owners, tensor: str) -> float:
 
 
 def reserve(context: CutContext, decisions: Decisions) -> Decisions:
-    """Plan the fixed mixings, of which everything is sent that is used, and pay for them.
+    """Plan the fixed mixings, whose inputs are all sent, and pay for them.
 
     Raises:
         BudgetTooSmall: they cost more than there is.
@@ -61,7 +61,7 @@ def reserve(context: CutContext, decisions: Decisions) -> Decisions:
 
 
 def _full_mask(context: CutContext, decisions: Decisions, mixing: Mixing) -> MixingPlan:
-    """All that a fixed mixing makes use of, as sums where that is less."""
+    """The mask of a fixed mixing: all that its weights use, as sums where those are fewer."""
     network = context.network
     owners = network.derive(dict(decisions.owners))
     source, target = (owners[network.space_of[end]] for end in (mixing.source, mixing.target))

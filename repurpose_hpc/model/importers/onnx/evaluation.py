@@ -58,8 +58,9 @@ def load_onnx(path: Path) -> Network:
 
 
 def unsupported(path: Path) -> list[str]:
-    """Every node of an ONNX file that is not supported, with the reason; nodes behind one of them are judged
-    by their operator alone.
+    """The nodes of an ONNX file that are not supported, each with the reason.
+
+    A node behind one of them is judged by its operator alone.
 
     Raises:
         UserError: the file cannot be read at all.

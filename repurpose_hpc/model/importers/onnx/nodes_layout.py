@@ -207,7 +207,7 @@ def resize(node: Node) -> Signal:
 
 
 def _resize_factors(node: Node, signal: Signal) -> dict[int, tuple[int, float]]:
-    """axis -> its new size, and how many times the old one that is."""
+    """The new size of each axis, and its ratio to the old one."""
     has_only_scales = node.operator == "Upsample" or node.opset < 11
     if has_only_scales:
         scales = node.constant(1) if node.input(1) is not None else np.array(node.attributes["scales"])
@@ -225,7 +225,7 @@ def _resize_factors(node: Node, signal: Signal) -> dict[int, tuple[int, float]]:
 
 
 def _nearest(node: Node, size: int, out: int, scale: float) -> np.ndarray:
-    """The old position nearest to every new one along an axis, in the precision of other runtimes."""
+    """The old position nearest to every new one along an axis; float32, as other runtimes compute it."""
     positions, ratio = np.arange(out, dtype=np.float32), np.float32(scale)
     if node.operator == "Upsample" or node.opset < 11:
         return np.minimum(np.floor(positions / ratio).astype(np.int64), size - 1)

@@ -114,7 +114,7 @@ def conv_transpose(node: Node) -> Signal:
 def _transposed_pads(
     node: Node, full_sizes: tuple[int, ...], strides: tuple[int, ...], out: tuple[int, ...]
 ) -> tuple[int, ...]:
-    """Lengths cut off at the front of every axis of a result of size ``full``."""
+    """Lengths cut off at the front of every axis of a result of ``full_sizes``."""
     auto_pad = node.text("auto_pad", "NOTSET")
     if auto_pad == "VALID":
         return (0,) * len(full_sizes)
@@ -166,7 +166,10 @@ def _ungrouped(W: np.ndarray, groups: int) -> np.ndarray:
 
 
 def _without_padding(W: np.ndarray, window: Window) -> tuple[np.ndarray, Window | None]:
-    """From a vector to a vector one tap of a kernel at most meets anything but padding: a dense layer."""
+    """Weights and window without the taps that meet only padding.
+
+    From a vector to a vector one tap at most is left, which makes a dense layer: no window.
+    """
     if math.prod(window.positions) > 1 or math.prod(window.out) > 1:
         return W, window
     inside = window.indices()[0] == 0

@@ -92,7 +92,7 @@ def _normalise(node: Node, signal: Signal, groups: int, over_positions: bool) ->
 
 
 def _group_means(node: Node, tensor: str, groups: int, over_positions: bool, word: str) -> str:
-    """For every neuron the mean of its group."""
+    """Means of groups of neurons, for every neuron that of its group."""
     if over_positions:
         tensor = pool_whole(node, tensor, "average")
     neurons = node.tensors.builder.neurons(tensor)

@@ -66,7 +66,7 @@ class Expression:
     def apply(
         self, operator: str, curve: np.ndarray, other_operands: tuple[Expression | float, ...], origin: str
     ) -> Expression:
-        """The expression with these values that an operator makes of this one and perhaps of others."""
+        """The expression that an operator makes of this one, and perhaps of others; ``curve``: its values."""
         operands = (self, *other_operands)
         tolerance = max(operand.tolerance for operand in operands if isinstance(operand, Expression))
         return replace(

@@ -111,7 +111,7 @@ class Tensors:
         return self._maps[key]
 
     def axis_of_neurons(self, signal: Signal) -> int:
-        """On which axis the neurons are, the samples not counted.
+        """The axis on which the neurons are, the samples not counted.
 
         Raises:
             Unsupported: on none.
@@ -235,7 +235,7 @@ class Tensors:
         return self.builder.select(self.name(f"{tensor.removesuffix('.y')}.select"), (tensor,), neurons)
 
     def _places(self, signal: Signal, axis: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which neurons of the tensor are on ``axis``, and which positions on the others: (n,) and (p,)."""
+        """Neurons of the tensor that lie on ``axis``, (n,), and positions that lie on the others, (p,)."""
         tensor, sizes = signal.expression.tensor, signal.shape[1:]
         n, per_neuron = self.builder.neurons(tensor), math.prod(self.builder.positions(tensor))
         if signal.index is None and axis == 0 and sizes[0] == n:

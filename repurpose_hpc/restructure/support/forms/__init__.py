@@ -15,7 +15,7 @@ from repurpose_hpc.restructure.support.tradeoff import Tradeoff
 
 
 def tradeoffs(problem: MixingProblem, owner: np.ndarray) -> list[Tradeoff]:
-    """Rank what may travel, in every pure form, if the rows belong to ``owner``, (m,); collective."""
+    """Rank ghosts and sums, in every pure form, for rows of these owners, (m,); collective."""
     # With nothing pruned, all n neurons are sent as ghosts, and all m as partial sums: the second form is for
     # narrow mixings.  Inputs that everybody has leave no sums to send.
     ghosts = problem.source_owner.size * problem.ghost_costs.sum()

@@ -31,7 +31,7 @@ def ghost_tradeoff(problem: MixingProblem, owner: np.ndarray) -> Tradeoff:
 def _worker_ghosts(
     problem: MixingProblem, q: int, rows: np.ndarray, own: np.ndarray, count: int
 ) -> tuple[Unit, float]:
-    """The ``count`` most valuable ghosts of worker ``q``, and the error that all the others would avoid."""
+    """The ``count`` most valuable ghosts of worker ``q``, and the error that they leave."""
     H, taps = problem.moments.H, problem.taps
     L = metric_root(problem.metric[np.ix_(rows, rows)])
     R = L @ problem.moments.R[rows]
