@@ -7,7 +7,7 @@ block and leave together; the lowest rank that failed speaks.
 *Phases with communication* cannot agree, for the others already wait for a message that never
 comes.  They run inside ``aborting``: the rank that failed speaks and ends the job.
 
-*Phases in which all ranks do the same work*, with communication, run inside ``alike``: what is
+*Phases in which all ranks do the same work*, with communication, run inside ``in_unison``: what is
 wrong with the data is found by all of them at the same place, and they leave together.
 
 All print ``repurpose-hpc: error: ...`` on stderr, once, and a traceback only for what is not
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 PREFIX = "repurpose-hpc: error: "
 # How far ranks that do the same may be apart.
-ALIKE_SECONDS = 60.0
+UNISON_SECONDS = 60.0
 # For a launcher to pass on what a rank said last: it may drop what it has not read when the job is aborted.
 FORWARDING_SECONDS = 0.3
 TERMINATED = 128 + signal.SIGTERM
@@ -125,8 +125,8 @@ def aborting(comm: MPI.Comm) -> Iterator[None]:
 
 
 @contextmanager
-def alike(comm: MPI.Comm) -> Iterator[None]:
-    """A block with communication in which every rank does the same: a ``UserError`` meets all of them alike.
+def in_unison(comm: MPI.Comm) -> Iterator[None]:
+    """A block with communication in which all ranks do the same, so that a ``UserError`` meets all of them.
 
     The root speaks, and all leave together.  Whoever finds that the others do not come has failed by
     itself, for instance because its machine does not see a file, and ends the job.
@@ -142,7 +142,7 @@ def alike(comm: MPI.Comm) -> Iterator[None]:
         request, began = comm.Ibarrier(), time.monotonic()
         while not request.Test():
             time.sleep(0.02)
-            if time.monotonic() - began > ALIKE_SECONDS:
+            if time.monotonic() - began > UNISON_SECONDS:
                 raise UserError(f"on rank {comm.rank} only: {typed(error)}") from None
         raise SystemExit(_status(error)) from None
 

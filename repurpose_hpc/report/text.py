@@ -167,7 +167,9 @@ def render_restructured(result: Mapping[str, Any]) -> str:
         f"{report['weights_kept']:,} of {report['weights']:,} weights kept"
     )
     lines.append(f"comm dtype {report['comm_dtype']}: {report['bytes_per_sample']:,} bytes per sample")
-    lines.append("weights of the workers: " + " ".join(f"{held:,}" for held in report["weights_of_workers"]))
+    lines.append(
+        "weights of the workers: " + " ".join(f"{count:,}" for count in report["weights_of_workers"])
+    )
     if "link_cost" in report:
         lines.append(f"cost of the links used: {report['link_cost']:,.1f} per sample")
     lines.append(

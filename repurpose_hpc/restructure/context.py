@@ -139,7 +139,7 @@ class CutContext:
             source_owner=source_owner,
             ghost_costs=values * links,
             sum_costs=self.network.values(mixing.target) * links,
-            most=self._most_ghosts(decisions.budget, values, source_owner, room),
+            most_ghosts=self._most_ghosts(decisions.budget, values, source_owner, room),
             # What every worker has needs no sums; sums are held by others, whose memory is limited.
             only_ghosts=not self.method.sums
             or bool((source_owner == EVERYBODY).any() or np.isfinite(room).any()),
@@ -152,7 +152,7 @@ class CutContext:
     def _most_ghosts(
         self, budget: float, values: int, source_owner: np.ndarray, room: np.ndarray
     ) -> Callable[[np.ndarray], np.ndarray]:
-        """``MixingProblem.most``: the ghosts that fit into the memory and into the budget."""
+        """``MixingProblem.most_ghosts``: the ghosts that fit into the memory and into the budget."""
         links, own_count = self.constraints.link_costs, self.constraints.own_columns(source_owner)
         cheapest_link = links[links > 0].min(initial=np.inf) * values
         # Hardly any worker is worth more than twice its even share of the whole budget.

@@ -205,7 +205,7 @@ class _BudgetTrials:
         self.calibration, self.held_out = samples.subset(~self.split), samples.subset(self.split)
         self.dense = _dense_values(network, options)
         self.count = 0
-        self.last: dict[bool, _BudgetTrial] = {}
+        self.latest: dict[bool, _BudgetTrial] = {}
 
     def meets(self, values: int) -> bool:
         """Restructure with a budget of so many values per sample, and measure."""
@@ -220,7 +220,7 @@ class _BudgetTrials:
         comparison = compare(self.network, cut.network, self.held_out, self.team, cut.compute())
         self.count += 1
         is_enough = _keeps(options, comparison)
-        self.last[is_enough] = _BudgetTrial(options, cut, comparison)
+        self.latest[is_enough] = _BudgetTrial(options, cut, comparison)
         # With prices, a budget is a fraction of the cost.
         size = f" ({values} values per sample)" if options.link_costs is None else ""
         self.log(
@@ -232,7 +232,7 @@ class _BudgetTrials:
 
     def broken(self) -> BrokenPromise:
         """The failure of all trials."""
-        trial = self.last[False]
+        trial = self.latest[False]
         field, tolerance = _promised(trial.options)
         return BrokenPromise(
             field,
@@ -242,7 +242,7 @@ class _BudgetTrials:
 
     def outcome(self) -> Outcome:
         """The best trial."""
-        trial = self.last[True]
+        trial = self.latest[True]
         findings = {
             "held_out_samples": self.held_out.samples,
             "comm_budget": trial.options.comm_budget,

@@ -43,7 +43,7 @@ class ActivationKind:
         parameters: at most two; alpha and beta of an activation without any are ignored.
         onnx: ONNX operators that are this function: from their attributes, by name and with the defaults of
             ONNX, the parameters, or None where they make it another function.
-        behind: an ONNX operator that makes it of another kind, and that kind.
+        composed_of: an ONNX operator and a kind; the operator on that kind is this function.
         written_out: parameters with which exporters are known to write it as several nodes.
         with_numbers: whether a function written out is compared with it, with all numbers that occur in it
             as parameters.
@@ -55,7 +55,7 @@ class ActivationKind:
     lipschitz: float | Callable[[float, float], float] = 1.0
     parameters: tuple[Parameter, ...] = ()
     onnx: Mapping[str, Callable[..., tuple[float, ...] | None]] = field(default_factory=dict)
-    behind: tuple[str, str] | None = None
+    composed_of: tuple[str, str] | None = None
     written_out: tuple[tuple[float, ...], ...] = ()
     with_numbers: bool = False
 

@@ -279,7 +279,7 @@ declare(
         "log_sigmoid",
         value=lambda y, a, b: -np.logaddexp(-y, y.dtype.type(0)),
         slope=lambda y, a, b: _sigmoid(-y),
-        behind=("Log", "sigmoid"),
+        composed_of=("Log", "sigmoid"),
     )
 )
 

@@ -20,12 +20,12 @@ class Comparison:
     Attributes:
         samples: how many were added.
         agreeing: those whose largest output is the same in both.
-        right, lost, gained: of those with labels, how many the original classifies rightly, how many of
+        correct, lost, gained: of those with labels, how many the original classifies rightly, how many of
             these the other does not, and how many only the other does.
     """
 
     def __init__(self) -> None:
-        self.samples = self.agreeing = self.right = self.lost = self.gained = 0
+        self.samples = self.agreeing = self.correct = self.lost = self.gained = 0
         self._squares, self._is_labelled = np.zeros(2), False
 
     def add(self, z: np.ndarray, z_hat: np.ndarray, labels: np.ndarray | None) -> None:
@@ -37,7 +37,7 @@ class Comparison:
         if labels is not None:
             self._is_labelled = True
             was_right, is_right = classes == labels, new_classes == labels
-            self.right += int(np.count_nonzero(was_right))
+            self.correct += int(np.count_nonzero(was_right))
             self.lost += int(np.count_nonzero(was_right & ~is_right))
             self.gained += int(np.count_nonzero(is_right & ~was_right))
 
@@ -55,8 +55,8 @@ class Comparison:
         """``output_error``, ``agreement``, and with labels ``reference_accuracy`` and ``accuracy``."""
         findings = {"output_error": self.output_error, "agreement": self.agreement}
         if self._is_labelled:
-            findings["reference_accuracy"] = self.right / self.samples
-            findings["accuracy"] = (self.right - self.lost + self.gained) / self.samples
+            findings["reference_accuracy"] = self.correct / self.samples
+            findings["accuracy"] = (self.correct - self.lost + self.gained) / self.samples
         return findings
 
 

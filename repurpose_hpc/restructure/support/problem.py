@@ -23,7 +23,7 @@ class MixingProblem:
         source_owner: owners of the source space, (n,) int32.
         ghost_costs: of sending one source neuron from worker p to q, (P, P).
         sum_costs: of sending one partial sum from p to q, (P, P).
-        most: the most ghosts that each worker may be given, from its number of rows: int -> (P,).
+        most_ghosts: the most ghosts that each worker may be given, from its number of rows: int -> (P,).
         only_ghosts: partial sums are out of the question.
         team: shares the work.
         taps: k, columns of each source neuron in ``moments``.
@@ -37,7 +37,7 @@ class MixingProblem:
     source_owner: np.ndarray
     ghost_costs: np.ndarray
     sum_costs: np.ndarray
-    most: Callable[[np.ndarray], np.ndarray]
+    most_ghosts: Callable[[np.ndarray], np.ndarray]
     only_ghosts: bool
     team: Team
     taps: int = 1

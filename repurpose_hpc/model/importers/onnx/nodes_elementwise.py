@@ -55,8 +55,8 @@ _ACTIVATIONS: dict[str, list[ActivationKind]] = {}
 for _kind in DECLARED.values():
     for _operator in _kind.onnx:
         _ACTIVATIONS.setdefault(_operator, []).append(_kind)
-# By operator and the kind that it follows, another kind.
-_BEHIND = {kind.behind: kind.name for kind in DECLARED.values() if kind.behind is not None}
+# By operator and the kind that it is applied to, the kind that both make.
+_COMPOSITIONS = {kind.composed_of: kind.name for kind in DECLARED.values() if kind.composed_of is not None}
 
 
 def clip(node: Node) -> Signal:
@@ -77,8 +77,8 @@ def unary(node: Node) -> Signal:
     if node.operator == "Neg":
         return _with_expression(node, signal, _scaled(expression, -1.0, node.name))
     function = expression.function
-    if isinstance(function, Activation) and (node.operator, function.kind) in _BEHIND:
-        kind = _BEHIND[node.operator, function.kind]
+    if isinstance(function, Activation) and (node.operator, function.kind) in _COMPOSITIONS:
+        kind = _COMPOSITIONS[node.operator, function.kind]
         return _with_expression(node, signal, expression.operand.then(Activation(kind), node.name))
     with np.errstate(all="ignore"):
         curve = _CURVE_OF[node.operator](expression.curve)
@@ -95,7 +95,7 @@ def mish(node: Node) -> Signal:
     return _with_expression(node, signal, x.apply("Mul", x.curve * gate.curve, (gate,), node.name))
 
 
-def choice(node: Node) -> Signal:
+def conditional(node: Node) -> Signal:
     """Comparisons with a number, And, Or, Where: parts of activations that are written out."""
     signals = [value for value in node.inputs if isinstance(value, Signal)]
     first = signals[0].expression
@@ -131,7 +131,7 @@ _CURVE_OF: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
-def several(node: Node) -> Value:
+def arithmetic(node: Node) -> Value:
     """Add, Mul, Max and their like, of two values or more."""
     values = (
         node.signal(place) if isinstance(value, Signal) else node.constant(place)
@@ -325,8 +325,8 @@ OPERATORS: dict[str, Callable[[Node], Value]] = {
     **dict.fromkeys(_ACTIVATIONS, activation),
     "Clip": clip,
     **dict.fromkeys(("Neg", "Erf", "Log", "Sign", "Not"), unary),
-    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum"), several),
-    **dict.fromkeys((*COMPARISONS, "And", "Or", "Where"), choice),
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum"), arithmetic),
+    **dict.fromkeys((*COMPARISONS, "And", "Or", "Where"), conditional),
     "Mish": mish,
     "BatchNormalization": batch_normalisation,
     "PRelu": prelu,

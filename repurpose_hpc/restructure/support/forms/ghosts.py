@@ -17,7 +17,7 @@ from repurpose_hpc.restructure.support.tradeoff import NOTHING, Tradeoff, Unit, 
 
 def ghost_tradeoff(problem: MixingProblem, owner: np.ndarray) -> Tradeoff:
     """Rank the ghosts of each worker by the error that they avoid; collective."""
-    own, limits = problem.own(), problem.most(np.bincount(owner, minlength=problem.workers))
+    own, limits = problem.own(), problem.most_ghosts(np.bincount(owner, minlength=problem.workers))
 
     def worker(q: int) -> tuple[Unit, float]:
         rows = np.flatnonzero(owner == q)
