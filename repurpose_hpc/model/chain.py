@@ -53,19 +53,19 @@ def sequence(inputs: int, steps: Sequence[ChainEntry], head: str = "identity") -
     """
     builder = Builder()
     tensor = builder.input("input", inputs)
-    layers = 0
+    mixings = 0
     primes = "'"  # tell apart the activations that follow one another; x0 is the input itself
     for step in steps:
         if isinstance(step, Activation):
-            place = str(layers - 1) if layers else "_input"
-            tensor = builder.elementwise(f"{step.kind}{place}{primes}", tensor, step, f"x{layers}{primes}")
+            place = str(mixings - 1) if mixings else "_input"
+            tensor = builder.elementwise(f"{step.kind}{place}{primes}", tensor, step, f"x{mixings}{primes}")
             primes += "'"
         else:
             W, b = step
             neurons = builder.neurons(tensor)
             if W.shape[1] != neurons or b.shape != (W.shape[0],):
-                raise ValueError(f"layer {layers}: W {W.shape} and b {b.shape} after {neurons} neurons")
-            tensor = builder.mixing(f"layer{layers}", tensor, W, b)
-            layers += 1
+                raise ValueError(f"layer {mixings}: W {W.shape} and b {b.shape} after {neurons} neurons")
+            tensor = builder.mixing(f"layer{mixings}", tensor, W, b)
+            mixings += 1
             primes = ""
     return builder.build((tensor,), (head,))

@@ -25,7 +25,7 @@ from repurpose_hpc.restructure.constraints import constraints_of
 from repurpose_hpc.restructure.context import CutContext, Log, open_context, silent
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.decisions import Decisions, nothing_decided
-from repurpose_hpc.restructure.method import Method, Price, method_named
+from repurpose_hpc.restructure.method import Method, PriceScope, method_named
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.owners.alternation import reassign
 from repurpose_hpc.restructure.owners.initial import assign_spaces, given_owners
@@ -152,7 +152,7 @@ def eliminate(
 
     def price(forms: Forms) -> float:
         """λ for the forms of this mixing, from what is left of the budget (step 3.3)."""
-        if context.method.price is Price.NETWORK:
+        if context.method.price is PriceScope.NETWORK:
             return price_for([forms, *estimates[1:]], decisions.budget)
         return price_for([forms], options.comm_budget * dense_cost(context, decisions.owners, mixing.source))
 

@@ -228,7 +228,7 @@ def _report(job: _RestructureJob, cut: Cut, findings: Mapping[str, Any]) -> dict
     """The report but for the time that it took."""
     network, options = job.network, job.options
     plan, traffic = cut.plan, cut.traffic_matrix()
-    layers = [_layer(network, cut, mixing, findings) for mixing in network.mixings]
+    layers = [_mixing_report(network, cut, mixing, findings) for mixing in network.mixings]
     dense = sum(plan.dense_values(network, mixing) for mixing in network.mixings)
     values_sent = int(traffic.sum())
     links = {}
@@ -251,7 +251,7 @@ def _report(job: _RestructureJob, cut: Cut, findings: Mapping[str, Any]) -> dict
     }
 
 
-def _layer(network: Network, cut: Cut, mixing: Mixing, findings: Mapping[str, Any]) -> dict[str, Any]:
+def _mixing_report(network: Network, cut: Cut, mixing: Mixing, findings: Mapping[str, Any]) -> dict[str, Any]:
     """One mixing in the report."""
     return {
         "name": mixing.name,

@@ -19,14 +19,14 @@ def limit_ghosts(
     Args:
         problem: the mixing.
         owner: of its rows, (m,).
-        form: with a unit for each worker, or in partial-sum form, which is left as it is.
+        form: with a ranking for each worker, or in partial-sum form, which is left as it is.
         price: λ.
         allowance: largest share of the weights of the mixing that each worker may hold, (P,).
     """
     if not form.ghosts:
         return form
     rows, own_counts = np.bincount(owner, minlength=problem.workers), problem.own().sum(axis=1)
-    counts = np.array([unit.kept(price).size for unit in form.ghosts])
+    counts = np.array([ranking.kept(price).size for ranking in form.ghosts])
     for _ in range(ROUNDS):
         total = float(rows @ (own_counts + counts))
         limits = np.floor(allowance * total / np.maximum(rows, 1) - own_counts).astype(np.int64)
@@ -34,9 +34,11 @@ def limit_ghosts(
         if (limited == counts).all():
             break
         counts = limited
-    units = [
-        unit.first(count) if count < unit.kept(price).size else unit
-        for unit, count in zip(form.ghosts, counts, strict=True)
+    rankings = [
+        ranking.first(count) if count < ranking.kept(price).size else ranking
+        for ranking, count in zip(form.ghosts, counts, strict=True)
     ]
-    lost = sum(unit.savings @ unit.costs for unit in form.ghosts) - sum(u.savings @ u.costs for u in units)
-    return Tradeoff(form.floor + float(lost), units, form.sums)
+    lost = sum(ranking.savings @ ranking.costs for ranking in form.ghosts) - sum(
+        u.savings @ u.costs for u in rankings
+    )
+    return Tradeoff(form.floor + float(lost), rankings, form.sums)

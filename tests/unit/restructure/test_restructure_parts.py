@@ -26,7 +26,7 @@ from repurpose_hpc.restructure.support.forms.masks import mask_of
 from repurpose_hpc.restructure.support.forms.mixed import mixed_tradeoff
 from repurpose_hpc.restructure.support.forms.sums import row_sums
 from repurpose_hpc.restructure.support.problem import MixingProblem
-from repurpose_hpc.restructure.support.tradeoff import Tradeoff, Unit, cheapest, price_for, ranked
+from repurpose_hpc.restructure.support.tradeoff import Ranking, Tradeoff, cheapest, price_for, ranked
 from repurpose_hpc.restructure.team import ALONE
 
 seeds = st.integers(0, 2**32 - 1)
@@ -127,7 +127,7 @@ def test_price_meets_the_budget_and_is_the_lowest_that_does(seed, budget):
 
     def random_unit():
         savings = np.sort(rng.random(rng.integers(0, 6)))[::-1]
-        return Unit(np.arange(savings.size), savings, rng.uniform(0.5, 2, savings.size))
+        return Ranking(np.arange(savings.size), savings, rng.uniform(0.5, 2, savings.size))
 
     def random_tradeoff(floor):
         return Tradeoff(floor, [random_unit() for _ in range(3)], [random_unit()])

@@ -12,25 +12,25 @@ from repurpose_hpc.restructure.support.elimination import (
     select_candidates,
 )
 from repurpose_hpc.restructure.support.problem import MixingProblem
-from repurpose_hpc.restructure.support.tradeoff import NOTHING, Tradeoff, Unit, ranked
+from repurpose_hpc.restructure.support.tradeoff import NOTHING, Ranking, Tradeoff, ranked
 
 
 def ghost_tradeoff(problem: MixingProblem, owner: np.ndarray) -> Tradeoff:
     """Rank the ghosts of each worker by the error that they avoid; collective."""
     own, limits = problem.own(), problem.most_ghosts(np.bincount(owner, minlength=problem.workers))
 
-    def worker(q: int) -> tuple[Unit, float]:
+    def worker(q: int) -> tuple[Ranking, float]:
         rows = np.flatnonzero(owner == q)
         count = min(int(limits[q]), int((problem.linked(rows) & ~own[q]).sum()))
         return _worker_ghosts(problem, q, rows, own[q], count) if rows.size and count > 0 else (NOTHING, 0.0)
 
-    units = problem.team.map(worker, range(problem.workers))
-    return Tradeoff(sum(floor for _, floor in units), [unit for unit, _ in units], [])
+    rankings = problem.team.map(worker, range(problem.workers))
+    return Tradeoff(sum(floor for _, floor in rankings), [ranking for ranking, _ in rankings], [])
 
 
 def _worker_ghosts(
     problem: MixingProblem, q: int, rows: np.ndarray, own: np.ndarray, count: int
-) -> tuple[Unit, float]:
+) -> tuple[Ranking, float]:
     """The ``count`` most valuable ghosts of worker ``q``, and the error that they leave."""
     H, taps = problem.moments.H, problem.taps
     L = metric_root(problem.metric[np.ix_(rows, rows)])

@@ -43,6 +43,6 @@ def mixed_tradeoff(problem: MixingProblem, owner: np.ndarray, ghosts: Tradeoff, 
     """
     supports = problem.own() | mask_of(problem, ghosts, owner, price).ghosts
     sums = row_sums(problem, owner, supports, price)
-    worthwhile = [unit.first(unit.kept(price).size) for unit in sums]
-    saved = sum(float(unit.savings @ unit.costs) for unit in worthwhile)
+    worthwhile = [ranking.first(ranking.kept(price).size) for ranking in sums]
+    saved = sum(float(ranking.savings @ ranking.costs) for ranking in worthwhile)
     return Tradeoff(ghosts.floor - saved, ghosts.ghosts, worthwhile)

@@ -9,7 +9,7 @@ from scipy.linalg import cholesky, solve_triangular
 
 from repurpose_hpc.restructure.support.elimination import eliminate
 from repurpose_hpc.restructure.support.problem import MixingProblem
-from repurpose_hpc.restructure.support.tradeoff import NOTHING, Tradeoff, Unit, ranked
+from repurpose_hpc.restructure.support.tradeoff import NOTHING, Ranking, Tradeoff, ranked
 
 
 def sum_tradeoff(problem: MixingProblem, owner: np.ndarray) -> Tradeoff:
@@ -19,7 +19,7 @@ def sum_tradeoff(problem: MixingProblem, owner: np.ndarray) -> Tradeoff:
 
 def row_sums(
     problem: MixingProblem, owner: np.ndarray, supports: np.ndarray, price: float = 0.0
-) -> list[Unit]:
+) -> list[Ranking]:
     """Rank, for each row, the workers whose partial sum it lacks; collective.
 
     Args:
@@ -29,20 +29,20 @@ def row_sums(
         price: rows for which all sums together are not worth that much are left without.
     """
     by_worker = [np.flatnonzero(owner == q) for q in range(problem.workers)]
-    ranks = problem.team.map(
+    worker_rankings = problem.team.map(
         lambda q: _worker_sums(problem, q, by_worker[q], supports[q], price) if by_worker[q].size else [],
         range(problem.workers),
     )
-    units: list[Unit] = [NOTHING] * owner.size
-    for rows, row_units in zip(by_worker, ranks, strict=True):
-        for i, unit in zip(rows, row_units, strict=True):
-            units[i] = unit
-    return units
+    rankings: list[Ranking] = [NOTHING] * owner.size
+    for rows, row_rankings in zip(by_worker, worker_rankings, strict=True):
+        for i, ranking in zip(rows, row_rankings, strict=True):
+            rankings[i] = ranking
+    return rankings
 
 
 def _worker_sums(
     problem: MixingProblem, q: int, rows: np.ndarray, support: np.ndarray, price: float
-) -> Sequence[Unit]:
+) -> Sequence[Ranking]:
     """``row_sums`` of the rows of worker ``q``.
 
     Within a row the sum of every other worker, over its neurons outside the support and with the
@@ -74,7 +74,7 @@ def _worker_sums(
     )
     worthwhile = largest_savings > price * costs.min()
     return [
-        _row_unit(gram[i], products[i], weight[i], workers, costs) if worthwhile[i] else NOTHING
+        _row_ranking(gram[i], products[i], weight[i], workers, costs) if worthwhile[i] else NOTHING
         for i in range(len(rows))
     ]
 
@@ -102,9 +102,9 @@ def _contribution_grams(
     return gram, products
 
 
-def _row_unit(
+def _row_ranking(
     gram: np.ndarray, products: np.ndarray, weight: float, workers: np.ndarray, costs: np.ndarray
-) -> Unit:
+) -> Ranking:
     """The contributors of one row, of metric ``weight``, from the Gram matrix of their sums."""
     active = np.flatnonzero(np.diag(gram) > 0)
     if not active.size:
