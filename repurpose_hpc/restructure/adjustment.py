@@ -63,7 +63,7 @@ def adjust_mixing(
     if not method.refit or (decisions.exact and np.array_equal(mask, mixing.links)):
         return prune(mixing, mask)
     noise = None
-    if context.rounds(mixing, decisions):
+    if context.arrives_rounded(mixing, decisions):
         noise = measure_noise(context.propagation, mixing, context.current(decisions))
     judged_by_what_arrives = method.gram is Gram.MEASURED
     moments = problem.moments if judged_by_what_arrives else context.moments(mixing, decisions)

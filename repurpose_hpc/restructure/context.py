@@ -97,7 +97,7 @@ class CutContext:
         network = self.network.with_mixings(dict(decisions.finished))
         return CurrentNetwork(network, self.plan(decisions), decisions.finished.keys())
 
-    def rounds(self, mixing: Mixing, decisions: Decisions) -> bool:
+    def arrives_rounded(self, mixing: Mixing, decisions: Decisions) -> bool:
         """True if anything that the mixing reads arrives rounded."""
         plan = self.plan(decisions)
         return plan.comm_dtype != EXACT and bool(plan.arriving(self.network, mixing).any())

@@ -130,7 +130,8 @@ def finish_mixing(
     used = trimmed(decisions.masks[mixing.name], adjusted.links, problem.source_owner, owner)
     decisions = decisions.with_mask(mixing.name, used)
     unchanged = np.array_equal(adjusted.weights, mixing.weights)
-    decisions = decisions.with_weights(adjusted, unchanged and not context.rounds(mixing, decisions))  # 5
+    exact = unchanged and not context.arrives_rounded(mixing, decisions)
+    decisions = decisions.with_weights(adjusted, exact)  # 5
     plan = context.plan(decisions)
     context.log(
         f"{mixing.name}: {plan.mixings[mixing.name].form} form, {plan.values_sent(network, mixing)} of "

@@ -58,7 +58,7 @@ class Team:
         """
         self._work(function, tasks)
 
-    def in_rounds(self, tasks: Iterator[Task]) -> Iterator[list[Task]]:
+    def in_batches(self, tasks: Iterator[Task]) -> Iterator[list[Task]]:
         """The tasks, as many at a time as can be worked on at a time."""
         while batch := list(islice(tasks, self.size)):
             yield batch

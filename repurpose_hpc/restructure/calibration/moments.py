@@ -222,5 +222,5 @@ def map_batches(
         check_finite(batch, batches.samples.name, number * batches.rows)
         return function(number, np.ascontiguousarray(batch.T))
 
-    for numbered in team.in_rounds(enumerate(batches.samples.batches(batches.rows, dtype=None))):
+    for numbered in team.in_batches(enumerate(batches.samples.batches(batches.rows, dtype=None))):
         yield from team.map(work, numbered)

@@ -35,8 +35,8 @@ def reassign(
         return decisions, forms
     space = context.network.space_of[mixing.target]
     capacity, later_gains = decisions.capacities[space], _later_gains(context, decisions, mixing)
-    owner, rounds = decisions.owners[space], context.method.alternations - 1
-    owner, forms = alternate(problem, capacity, owner, forms, price, later_gains, rounds)
+    owner, repeats = decisions.owners[space], context.method.alternations - 1
+    owner, forms = alternate(problem, capacity, owner, forms, price, later_gains, repeats)
     return decisions.with_owners({space: owner}), forms
 
 
@@ -47,7 +47,7 @@ def alternate(
     forms: list[Tradeoff],
     price: float,
     later_gains: np.ndarray,
-    rounds: int = 1,
+    repeats: int = 1,
 ) -> tuple[np.ndarray, list[Tradeoff]]:
     """Assign rows to the present supports and rank ghosts again, as long as the objective falls; collective.
 
@@ -61,7 +61,7 @@ def alternate(
         forms: their trade-offs.
         price: λ.
         later_gains: what the next mixing gains if row i is worker q's, (m, P).
-        rounds: times that rows are assigned anew, at most.
+        repeats: times that rows are assigned anew, at most.
 
     Returns:
         owner and trade-offs, the best ones met.
@@ -71,7 +71,7 @@ def alternate(
         gained = float(later_gains[np.arange(owner.size), owner].sum())
         return cheapest(forms, price).objective(price) - gained
 
-    for _ in range(rounds):
+    for _ in range(repeats):
         form = cheapest(forms, price)
         if form.sums:
             break

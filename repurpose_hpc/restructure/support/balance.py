@@ -7,8 +7,8 @@ import numpy as np
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import Tradeoff
 
-# The limits follow the total, which they lower: rounds until they agree.
-ROUNDS = 20
+# The limits follow the total, which they lower: iterations until they agree.
+ITERATIONS = 20
 
 
 def limit_ghosts(
@@ -27,7 +27,7 @@ def limit_ghosts(
         return form
     rows, own_counts = np.bincount(owner, minlength=problem.workers), problem.own().sum(axis=1)
     counts = np.array([ranking.kept(price).size for ranking in form.ghosts])
-    for _ in range(ROUNDS):
+    for _ in range(ITERATIONS):
         total = float(rows @ (own_counts + counts))
         limits = np.floor(allowance * total / np.maximum(rows, 1) - own_counts).astype(np.int64)
         limited = np.minimum(counts, np.maximum(limits, 0))

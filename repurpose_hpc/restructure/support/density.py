@@ -1,7 +1,7 @@
 """Step 4.1: ℓ0 pruning inside the blocks; fewer weights, for less computation.
 
 A weight of row i goes at the cost of its removal and refitting, M_ii Ŵ_ij² / [H_SS⁻¹]_jj with S the row's
-own support (optimal brain surgeon); all rows are refitted between rounds.  One threshold serves all
+own support (optimal brain surgeon); all rows are refitted between iterations.  One threshold serves all
 workers, but none keeps more than its share of the weights, so that the load stays balanced.
 """
 
@@ -16,8 +16,8 @@ from repurpose_hpc.restructure.support.elimination import columns, row_groups
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.team import Team
 
-# Each round leaves at least this share of the weights of the one before.
-ROUND = 0.7
+# Each iteration leaves at least this share of the weights of the one before.
+LEAST_KEPT = 0.7
 
 
 def weight_shares(context: CutContext) -> list[int]:
@@ -97,7 +97,7 @@ def sparsify(
     mask, holder = columns(mask, taps), columns(holder, taps)
     limits = np.bincount(holder[mask], minlength=len(quota))
     while (limits > quota).any():
-        limits = np.minimum(limits, np.maximum(quota, (ROUND * limits).astype(np.int64)))
+        limits = np.minimum(limits, np.maximum(quota, (LEAST_KEPT * limits).astype(np.int64)))
         scores = _scores(moments, metric, mask, team)
         mask = _highest(scores, mask, holder, limits)
     return mask

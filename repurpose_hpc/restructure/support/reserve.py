@@ -49,7 +49,7 @@ def reserve(context: CutContext, decisions: Decisions) -> Decisions:
     fixed = [mixing for mixing in context.network.mixings if mixing.fixed]
     for mixing in fixed:
         decisions = decisions.with_mask(mixing.name, _full_mask(context, decisions, mixing))
-    exact = not any(context.rounds(mixing, decisions) for mixing in fixed)
+    exact = not any(context.arrives_rounded(mixing, decisions) for mixing in fixed)
     fixed_cost = sum(_cost(context, decisions, mixing) for mixing in fixed)
     if decisions.budget - fixed_cost < 0:
         raise BudgetTooSmall(
