@@ -12,6 +12,6 @@ class UserError(Exception):
 
 
 class UsageError(UserError):
-    """A command line that cannot be meant; commands end with the status that shells expect for it."""
+    """A command line that makes no sense; commands then exit with the status that shells expect."""
 
     status = 2

@@ -138,27 +138,27 @@ class Option:
         return FieldError(name, f"expected {expected}, got {value!r}; {remedy}")
 
 
-def option(default: Any = MISSING, *, kind: Kind, help: str, **more: Any) -> Any:
+def option(default: Any = MISSING, *, kind: Kind, help: str, **attributes: Any) -> Any:
     """A dataclass field; see ``Option``.
 
     Args:
         default: of the field; None also stands for "not given".
-        kind, help, more: attributes of ``Option``.
+        kind, help, attributes: attributes of ``Option``.
     """
-    return dataclasses.field(default=default, metadata={_KEY: Option(kind, help, **more)})
+    return dataclasses.field(default=default, metadata={_KEY: Option(kind, help, **attributes)})
 
 
-def like(other: type[Declared], name: str, default: Any = MISSING, **changed: Any) -> Any:
+def like(origin: type[Declared], name: str, default: Any = MISSING, **changes: Any) -> Any:
     """A field as another class declares it, with another default or attributes of ``Option`` changed.
 
     Another ``help`` without ``more`` is enough for the README, too.
     """
-    declared = declarations(other)[name]
-    if "help" in changed:
-        changed = {"more": "", **changed}
+    declared = declarations(origin)[name]
+    if "help" in changes:
+        changes = {"more": "", **changes}
     if default is MISSING:
-        default = defaults(other)[name]
-    return dataclasses.field(default=default, metadata={_KEY: dataclasses.replace(declared, **changed)})
+        default = defaults(origin)[name]
+    return dataclasses.field(default=default, metadata={_KEY: dataclasses.replace(declared, **changes)})
 
 
 class Declared:
@@ -188,7 +188,7 @@ class Declared:
 
 
 def _register(name: str, declared: Option) -> None:
-    """Note what a field is called on a command line, the same wherever it is declared."""
+    """Note the option of a field; it must be the same wherever the field is declared."""
     chosen = declared.flag or "--" + name.replace("_", "-")
     if declared.positional:
         chosen = declared.metavar or name.upper()
@@ -198,13 +198,13 @@ def _register(name: str, declared: Option) -> None:
 
 def declarations(declared: type[Declared]) -> dict[str, Option]:
     """The options of a class, by field, in their order; those that exclude each other stand together."""
-    found = {name: field.metadata[_KEY] for name, field in _fields(declared).items()}
-    first: dict[str, int] = {}
+    options = {name: field.metadata[_KEY] for name, field in _fields(declared).items()}
+    group_place: dict[str, int] = {}
     places = {
-        name: first.setdefault(each.excludes or name, place)
-        for place, (name, each) in enumerate(found.items())
+        name: group_place.setdefault(entry.excludes or name, place)
+        for place, (name, entry) in enumerate(options.items())
     }
-    return {name: found[name] for name in sorted(found, key=places.__getitem__)}
+    return {name: options[name] for name in sorted(options, key=places.__getitem__)}
 
 
 def defaults(declared: type[Declared]) -> dict[str, Any]:
@@ -239,17 +239,17 @@ def shown(value: Any) -> str:
 
 
 def typed(error: BaseException) -> str:
-    """The message of an error for who types commands: with options where it names fields."""
+    """The message of an error on a command line: fields are written as options."""
     if not isinstance(error, FieldError):
         return str(error)
     names = " and ".join(flag(name) for name in error.fields.split(" and "))
     return f"{names}: {_GIVEN.sub(_as_option, error.text)}"
 
 
-def _as_option(given: re.Match[str]) -> str:
-    name, value = given[1], given[2]
+def _as_option(match: re.Match[str]) -> str:
+    name, value = match[1], match[2]
     if name not in _FLAGS:
-        return given[0]
+        return match[0]
     if value in ("True", "False"):
         return flag(name) if value == "True" else flag(name).replace("--", "--no-", 1)
     with suppress(ValueError, SyntaxError):  # of a word
@@ -279,7 +279,7 @@ def number(
     finite: bool = True,
     example: float = 1.0,
 ) -> Kind:
-    """Numbers between limits, of which ``least`` and ``most`` belong to them."""
+    """Numbers between limits: from ``least`` or above ``above``, to ``most`` or below ``below``."""
 
     def accepts(value: Any) -> bool:
         return (
@@ -341,9 +341,9 @@ def _is(value: Any, kind: type) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def report_file(help: str = "the report, for scripts", **more: Any) -> Any:
+def report_file(help: str = "the report, for scripts", **attributes: Any) -> Any:
     """Field ``report``: where the report goes."""
-    return option(None, kind=path("report.json"), metavar="FILE.json", help=help, **more)
+    return option(None, kind=path("report.json"), metavar="FILE.json", help=help, **attributes)
 
 
 def precision(default: Any = "float32", help: str = "numbers to compute in") -> Any:

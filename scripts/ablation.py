@@ -16,7 +16,7 @@ from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.plan.plan import GHOST, MIXED
 from repurpose_hpc.restructure.calibration.evaluation import evaluate
 from repurpose_hpc.restructure.driver import restructure
-from repurpose_hpc.restructure.method import DATA, Metric, Price
+from repurpose_hpc.restructure.method import DATA, Metric, PriceScope
 from repurpose_hpc.restructure.options import Options
 
 SETTINGS = (("partitioned", 0.02), ("replicated", 0.005))
@@ -25,7 +25,7 @@ SEEDS = (0, 1, 2)
 VARIANTS = {
     "full method": DATA,
     "without the metric of the output": replace(DATA, metric=Metric.FLAT),
-    "uniform budgets": replace(DATA, price=Price.MIXING),
+    "uniform budgets": replace(DATA, price=PriceScope.MIXING),
     "without look-ahead": replace(DATA, look_ahead=0),
     "without alternation": replace(DATA, alternations=1),
     "ghost form only": replace(DATA, forms=frozenset({GHOST})),

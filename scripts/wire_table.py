@@ -12,7 +12,7 @@ import csv
 from accuracy_table import arguments
 
 from repurpose_hpc.io.samples import Samples, open_samples
-from repurpose_hpc.model.comm_dtype import EXACT, WIRES
+from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.rounding import rounded_compute
@@ -31,10 +31,10 @@ def main() -> None:
     calibration, test = open_samples(args.calibration), open_samples(args.test)
     rows = []
     for placement, budget in SETTINGS:
-        for adjusted_for in WIRES:
+        for adjusted_for in COMM_DTYPES:
             options = Options(args.workers, budget, placement, comm_dtype=adjusted_for)
             result = restructure(network, calibration, options, lambda line: None)
-            for wire in WIRES if adjusted_for == EXACT else (adjusted_for,):
+            for wire in COMM_DTYPES if adjusted_for == EXACT else (adjusted_for,):
                 point = {"input_placement": placement, "budget": budget, "wire": wire}
                 found = measured(network, result, wire, calibration, test)
                 rows.append({**point, "adjusted_for": adjusted_for, **found})
@@ -70,7 +70,7 @@ def markdown(rows: list[dict]) -> str:
         "|---" * 7 + "|",
     ]
     for placement, budget in SETTINGS:
-        for wire in WIRES:
+        for wire in COMM_DTYPES:
             row, other = (found[placement, budget, wire, each] for each in (wire, EXACT))
             cells = [f"{row['bytes']:,}", f"{row['test_accuracy']:.4f}", f"{row['test_output_error']:.5f}"]
             plain = f"{other['test_accuracy']:.4f}, {other['test_output_error']:.5f}"

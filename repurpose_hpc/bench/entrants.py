@@ -24,7 +24,7 @@ from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.plan import PARTITIONED, Plan, dense_plan
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.process import openblas
-from repurpose_hpc.process.threads import held
+from repurpose_hpc.process.threads import using_threads
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.synthetic import cut_at_budget, random_network
 from repurpose_hpc.runtime.hosting import hosted_workers
@@ -251,7 +251,7 @@ def _peers(layers: Layers, threads: int, placement: Placement, peers: Peers) -> 
 
 def numba_threads(number: int) -> AbstractContextManager[None]:
     """A block in which so many of Numba's threads are awake."""
-    return held(number, numba.get_num_threads, numba.set_num_threads)
+    return using_threads(number, numba.get_num_threads, numba.set_num_threads)
 
 
 def _setting(number: int, placement: Placement, threads: Callable[[int], AbstractContextManager]) -> Setting:

@@ -28,7 +28,7 @@ from repurpose_hpc.io.progress import Progress
 from repurpose_hpc.io.samples import open_samples
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.mpi.agreement import alike, collectively
+from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.plan.files.store import check_model, open_plan
 from repurpose_hpc.process.threads import threads
 from repurpose_hpc.report import text as report
@@ -240,6 +240,6 @@ def restructure_together(args: ModelArguments, shards: Path, comm: MPI.Comm) -> 
 
     with collectively(comm):
         network, calibration = load_model(args.model), open_samples(args.calibration)
-    with alike(comm):
+    with in_unison(comm):
         log, dtype = Progress(speaks=comm.rank == 0), args.run.dtype.type
         restructure_to(shards, network, calibration, args.options, dtype, log, Team(comm))

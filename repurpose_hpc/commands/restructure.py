@@ -54,12 +54,12 @@ def _run_alone(args: Arguments, threads: int) -> None:
 
 def _run_together(args: Arguments, comm: MPI.Comm) -> None:
     """All ranks read and restructure; what only the root does is agreed on by all."""
-    from repurpose_hpc.mpi.agreement import alike, collectively
+    from repurpose_hpc.mpi.agreement import collectively, in_unison
     from repurpose_hpc.restructure.team import Team
 
     with collectively(comm):
         network, samples = _open(args, comm.rank == 0)
-    with alike(comm):
+    with in_unison(comm):
         result = _restructure(args, network, samples, Team(comm))
     with collectively(comm):
         if comm.rank == 0:

@@ -135,7 +135,7 @@ def plan_demand(network: Network, plan: Plan, per_node: int, comm_dtype: str = E
         network: restructured, or any whose weights are zero where ``plan`` has none.
         plan: for ``network``.
         per_node: ranks of a node.
-        comm_dtype: in which ghosts travel, of ``WIRES``.
+        comm_dtype: in which ghosts travel, of ``COMM_DTYPES``.
     """
     held = held_counts(network, plan)
     tables = {

@@ -100,7 +100,7 @@ def scaled_demand(
         placement: of the input; see ``plan.PLACEMENTS``.
         workers: P, any number from 1; also the ranks.
         per_node: ranks of a node.
-        comm_dtype: in which ghosts travel, of ``WIRES``.
+        comm_dtype: in which ghosts travel, of ``COMM_DTYPES``.
     """
     owners = block_owners(network, placement, np.ones(workers))
     owned = {name: _owned_counts(owner, workers) for name, owner in owners.items()}

@@ -186,8 +186,9 @@ def check_shape(samples: Samples, shape: tuple[int, ...]) -> None:
             f"{samples.name}: expected {inputs} values per sample as the network has {inputs} inputs, found "
             f"{samples.width}; check that data and model belong together"
         )
-    found, expected = ([size for size in each if size > 1] for each in (samples.shape, shape))
-    if len(expected) > 1 and len(found) > 1 and found != expected:
+    sizes = [size for size in samples.shape if size > 1]
+    expected = [size for size in shape if size > 1]
+    if len(expected) > 1 and len(sizes) > 1 and sizes != expected:
         raise UserError(
             f"{samples.name}: expected samples of shape {shape}, or the same values flattened, found shape "
             f"{samples.shape}; transpose the axes"
@@ -205,11 +206,11 @@ def check_labels(labels: np.ndarray, classes: int, name: str) -> None:
     Raises:
         UserError: names the first sample with such a label.
     """
-    bad = np.flatnonzero((labels < 0) | (labels >= classes))
-    if bad.size:
+    invalid = np.flatnonzero((labels < 0) | (labels >= classes))
+    if invalid.size:
         raise UserError(
             f"{name}: y: expected labels from 0 to {classes - 1} as the network has {classes} outputs, "
-            f"found {labels[bad[0]]} at sample {bad[0]} ({bad.size} such labels in all); "
+            f"found {labels[invalid[0]]} at sample {invalid[0]} ({invalid.size} such labels in all); "
             "check that data and model belong together"
         )
 
@@ -246,8 +247,8 @@ def _open_npz(path: Path) -> Samples:
     if "y.npy" in names:
         with np.load(path, allow_pickle=False) as arrays:
             labels = arrays["y"]
-    read = _npz_whole if fortran else _npz_rows
-    return _file_samples(path, shape, labels, lambda batch_size: read(path, batch_size))
+    blocks_of = _npz_whole if fortran else _npz_rows
+    return _file_samples(path, shape, labels, lambda batch_size: blocks_of(path, batch_size))
 
 
 def _open_h5(path: Path) -> Samples:
@@ -295,8 +296,8 @@ def _array_digest(x: np.ndarray, y: np.ndarray | None) -> str:
     return digest.hexdigest()
 
 
-def _require_x(found: bool, names: list[str], path: Path) -> None:
-    if not found:
+def _require_x(has_x: bool, names: list[str], path: Path) -> None:
+    if not has_x:
         raise UserError(
             f"{path}: expected an array x (samples first), found {', '.join(names) or 'nothing'}; rename it"
         )
@@ -370,5 +371,5 @@ def _chosen_rows(blocks: Iterator[np.ndarray], chosen: np.ndarray, name: str) ->
 def _npz_whole(path: Path, batch_size: int) -> Iterator[np.ndarray]:
     """The member x, in Fortran order: a sample is scattered over all of it."""
     with np.load(path, allow_pickle=False) as arrays:
-        whole = arrays["x"]
-    yield from _slabs(whole, batch_size)
+        array = arrays["x"]
+    yield from _slabs(array, batch_size)

@@ -33,29 +33,29 @@ def backpropagate(
     ):
         _add(gradients, name, rows)
     mixed = {mixing.target for mixing in network.mixings}
-    behind = _behind(network, mixed)
+    dependents = _dependents(network, mixed)
     for op in reversed(network.operations):
         gradient = gradients.pop(op.target, None)
         if gradient is None:
             continue
         if op.target in mixed:
             yield op.name, gradient
-        if behind.isdisjoint(op.sources):
+        if dependents.isdisjoint(op.sources):
             continue
         sources = [tensors[source] for source in op.sources]
         products = op.vjp(gradient, tensors[op.target], *sources)
         for source, product in zip(op.sources, products, strict=True):
-            if source in behind:
+            if source in dependents:
                 _add(gradients, source, product)
 
 
-def _behind(network: Network, mixed: set[str]) -> set[str]:
+def _dependents(network: Network, mixed: set[str]) -> set[str]:
     """The tensors that depend on any of ``mixed``, and these."""
-    behind = set(mixed)
+    dependents = set(mixed)
     for op in network.operations:
-        if not behind.isdisjoint(op.sources):
-            behind.add(op.target)
-    return behind
+        if not dependents.isdisjoint(op.sources):
+            dependents.add(op.target)
+    return dependents
 
 
 def _add(gradients: dict[str, np.ndarray], name: str, gradient: np.ndarray) -> None:

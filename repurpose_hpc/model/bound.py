@@ -5,8 +5,9 @@ With W_l, b_l the mixings of the original and Ŵ_l, b̂_l those of the restructu
     |Δ output(x)|  <=  Σ_l g_l |ε_l(x)|,   ε_l(x) = (W_l − Ŵ_l) x_l + b_l − b̂_l
 
 with x_l the source of mixing l *in the original network* and g_l the *gain* from its target to the output:
-the sum over all paths of the product of how much longer each operation can make a difference.  Of a
-mixing that is |Ŵ|₂, of an activation its Lipschitz constant.  Proof.  With x, y a source and a target in the
+the sum over all paths of the product of the gains of the operations on it.  The gain of an operation is the
+largest factor by which it can lengthen a difference: of a mixing |Ŵ|₂, of an activation its Lipschitz
+constant.  Proof.  With x, y a source and a target in the
 original and x̂, ŷ in the restructured network: of a mixing y − ŷ = W x + b − (Ŵ x + b̂) + Ŵ (x − x̂), so that
 |y − ŷ| <= |ε| + |Ŵ|₂ |x − x̂|; of every other operation f, |f(x) − f(x̂)| <= Σ L |x − x̂| over its sources.  The
 inputs are the same in both; from there on the inequalities unroll to the sum.
@@ -59,7 +60,7 @@ class OutputBound:
 
 
 def _sensitivities(network: Network, norms: dict[str, float]) -> list[tuple[Mixing, float]]:
-    """Of every mixing, how much longer than an error of its target the error of the output can be."""
+    """Sensitivity of the output to every mixing: error of the output over error of the target, at most."""
     gains = dict.fromkeys(network.space_of, 0.0)
     for name in network.output_tensors:
         gains[name] += 1.0

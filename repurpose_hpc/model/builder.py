@@ -10,6 +10,7 @@ before they are tied to others or become an output.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -129,14 +130,14 @@ class Builder:
             IllegalNetwork: it breaks a rule of ``spec``.
         """
         outputs = tuple(map(self._own_neurons, outputs))
-        operations = fold_affines(_needed(self._operations, outputs), outputs)
+        operations = fold_affines(_ancestors(self._operations, outputs), outputs)
         inputs = inputs or tuple(self._inputs)
         used = {*inputs, *outputs}.union(*({*op.sources, op.target} for op in operations))
-        neurons = {tensor: each for tensor, each in self._neurons.items() if tensor in used}
+        neurons = {tensor: numbers for tensor, numbers in self._neurons.items() if tensor in used}
         spaces, space_of = _find_spaces(self._count, self._groups, self._ties, neurons)
         positions_of = {tensor: self._positions[tensor] for tensor in neurons}
-        first = {space_of[name]: place for place, name in enumerate(inputs)}
-        spaces = tuple(sorted(spaces, key=lambda space: first.get(space.name, len(first))))
+        input_place = {space_of[name]: place for place, name in enumerate(inputs)}
+        spaces = tuple(sorted(spaces, key=lambda space: input_place.get(space.name, len(input_place))))
         return check(Network(spaces, operations, space_of, positions_of, inputs, outputs, heads))
 
     def _own_neurons(self, tensor: str) -> str:
@@ -150,10 +151,10 @@ class Builder:
         return self.mixing(copy, tensor, np.eye(n, dtype=np.float32), np.zeros(n, np.float32), window, True)
 
     def _bring(self, name: str, neurons: int) -> np.ndarray:
-        new = np.arange(self._count, self._count + neurons)
+        numbers = np.arange(self._count, self._count + neurons)
         self._count += neurons
-        self._groups.append((name, new))
-        return new
+        self._groups.append((name, numbers))
+        return numbers
 
     def _declare(self, tensor: str, neurons: np.ndarray, positions: tuple[int, ...]) -> str:
         if tensor in self._neurons:
@@ -162,10 +163,12 @@ class Builder:
         self._positions[tensor] = positions if math.prod(positions) > 1 else ()
         return tensor
 
-    def _add(self, op: Operation, positions: tuple[int, ...], own: np.ndarray | None = None) -> str:
-        """An operation whose target has maps of these positions, and its ``own`` neurons or its sources'."""
+    def _add(
+        self, op: Operation, positions: tuple[int, ...], target_neurons: np.ndarray | None = None
+    ) -> str:
+        """An operation whose target has maps of these positions, and ``target_neurons``, or its sources'."""
         sources = [self._neurons[source] for source in op.sources]
-        neurons = op.neurons(*sources) if own is None else own
+        neurons = op.neurons(*sources) if target_neurons is None else target_neurons
         if neurons is None:
             raise ValueError(f"{op.name}: an operation with neurons of its own brings them")
         self._declare(op.target, neurons, positions)
@@ -174,14 +177,14 @@ class Builder:
         return op.target
 
 
-def _needed(operations: list[Operation], outputs: tuple[str, ...]) -> tuple[Operation, ...]:
+def _ancestors(operations: list[Operation], outputs: tuple[str, ...]) -> tuple[Operation, ...]:
     """The operations on which the outputs depend, in order."""
-    wanted, needed = set(outputs), []
+    tensors, backward = set(outputs), []
     for op in reversed(operations):
-        if op.target in wanted:
-            wanted.update(op.sources)
-            needed.append(op)
-    return tuple(reversed(needed))
+        if op.target in tensors:
+            tensors.update(op.sources)
+            backward.append(op)
+    return tuple(reversed(backward))
 
 
 def _find_spaces(
@@ -198,36 +201,46 @@ def _find_spaces(
         ties: pairs of neurons that have one owner, (n,) and (n,).
         tensors: name -> its neurons.
     """
-    alike = _Classes(count)
-    for left, right in ties:
-        alike.join(left, right)
-    together = _Classes(count)
-    for _, neurons in groups:
-        together.join(neurons[:-1], neurons[1:])
-    for left, right in ties:
-        together.join(left, right)
-    representative, component = alike.roots(), together.roots()
+    representative, component = _roots(count, ties), _roots(count, [*map(_chained, groups), *ties])
     used = np.zeros(count, bool)
     for neurons in tensors.values():
         used[component[neurons]] = True
     names = {component[neurons[0]]: name for name, neurons in reversed(groups)}
     members = {root: np.unique(representative[component == root]) for root in sorted(names) if used[root]}
     spaces = [Space(names[root], len(neurons)) for root, neurons in members.items()]
-    known = {(root, neurons.tobytes()): names[root] for root, neurons in members.items()}
+    name_of = {(root, neurons.tobytes()): names[root] for root, neurons in members.items()}
     space_of = {}
     for tensor, neurons in tensors.items():
         neurons = representative[neurons]
         parts = tuple(np.unique(component[neurons]))
         key = (*parts, neurons.tobytes())
-        if key not in known:
-            whole = np.concatenate([members[root] for root in parts])
-            place = np.argsort(whole, kind="stable")
-            index = place[np.searchsorted(whole[place], neurons)]
-            known[key] = f"{tensor}.neurons"
+        if key not in name_of:
+            name_of[key] = f"{tensor}.neurons"
+            index = _positions_in(np.concatenate([members[root] for root in parts]), neurons)
             part_names = tuple(names[root] for root in parts)
-            spaces.append(Space(known[key], len(neurons), part_names, tuple(index.tolist())))
-        space_of[tensor] = known[key]
+            spaces.append(Space(name_of[key], len(neurons), part_names, tuple(index.tolist())))
+        space_of[tensor] = name_of[key]
     return tuple(spaces), space_of
+
+
+def _chained(group: tuple[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs that tie all neurons of a group to each other, each to the next."""
+    _, neurons = group
+    return neurons[:-1], neurons[1:]
+
+
+def _roots(count: int, ties: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """The root of the set of each of ``count`` neurons, tied ones being in one set."""
+    classes = _Classes(count)
+    for left, right in ties:
+        classes.join(left, right)
+    return classes.roots()
+
+
+def _positions_in(members: np.ndarray, neurons: np.ndarray) -> np.ndarray:
+    """The position of each of ``neurons`` in ``members``, which has all of them."""
+    order = np.argsort(members, kind="stable")
+    return order[np.searchsorted(members[order], neurons)]
 
 
 class _Classes:

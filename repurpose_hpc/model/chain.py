@@ -10,7 +10,7 @@ from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.builder import Builder
 from repurpose_hpc.model.network import Network
 
-Step = tuple[np.ndarray, np.ndarray] | Activation
+ChainEntry = tuple[np.ndarray, np.ndarray] | Activation
 
 
 def chain(
@@ -32,7 +32,7 @@ def chain(
     """
     if not len(weights) == len(biases) == len(activations):
         raise ValueError(f"{len(weights)} weights, {len(biases)} biases, {len(activations)} activations")
-    steps: list[Step] = []
+    steps: list[ChainEntry] = []
     for W, b, activation in zip(weights, biases, activations, strict=True):
         steps.append((W, b))
         if activation.kind != "identity":
@@ -40,7 +40,7 @@ def chain(
     return sequence(weights[0].shape[1], steps, head)
 
 
-def sequence(inputs: int, steps: Sequence[Step], head: str = "identity") -> Network:
+def sequence(inputs: int, steps: Sequence[ChainEntry], head: str = "identity") -> Network:
     """A network without branches: mixings and activations in any order.
 
     Args:
@@ -53,19 +53,19 @@ def sequence(inputs: int, steps: Sequence[Step], head: str = "identity") -> Netw
     """
     builder = Builder()
     tensor = builder.input("input", inputs)
-    layers = 0
+    mixings = 0
     primes = "'"  # tell apart the activations that follow one another; x0 is the input itself
     for step in steps:
         if isinstance(step, Activation):
-            place = str(layers - 1) if layers else "_input"
-            tensor = builder.elementwise(f"{step.kind}{place}{primes}", tensor, step, f"x{layers}{primes}")
+            place = str(mixings - 1) if mixings else "_input"
+            tensor = builder.elementwise(f"{step.kind}{place}{primes}", tensor, step, f"x{mixings}{primes}")
             primes += "'"
         else:
             W, b = step
             neurons = builder.neurons(tensor)
             if W.shape[1] != neurons or b.shape != (W.shape[0],):
-                raise ValueError(f"layer {layers}: W {W.shape} and b {b.shape} after {neurons} neurons")
-            tensor = builder.mixing(f"layer{layers}", tensor, W, b)
-            layers += 1
+                raise ValueError(f"layer {mixings}: W {W.shape} and b {b.shape} after {neurons} neurons")
+            tensor = builder.mixing(f"layer{mixings}", tensor, W, b)
+            mixings += 1
             primes = ""
     return builder.build((tensor,), (head,))

@@ -14,23 +14,13 @@ NaN arrives as NaN in every format: in int8 it has the code -128.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 # The format in which values arrive as they are.
 EXACT = "float32"
 BFLOAT16, FLOAT16, INT8 = "bfloat16", "float16", "int8"
-WIRES = (EXACT, BFLOAT16, FLOAT16, INT8)
-# What the codes of ``encode`` are.
-CODES: dict[str, np.dtype] = {
-    BFLOAT16: np.dtype(np.uint16),
-    FLOAT16: np.dtype(np.int16),
-    INT8: np.dtype(np.int8),
-}
-# Bytes per value; of EXACT in a run in float32.
-BYTES = {EXACT: 4} | {name: codes.itemsize for name, codes in CODES.items()}
-# The largest distance between neighbouring values of a format, relative to the value, or to the largest one.
-STEPS = {EXACT: 0.0, BFLOAT16: 2.0**-7, FLOAT16: 2.0**-10, INT8: 1 / 127}
 
 LARGEST_CODE = 127
 NAN_CODE = -128
@@ -38,7 +28,7 @@ _LARGEST_FLOAT16 = np.float32(65504)
 
 
 def code_dtype(comm_dtype: str, dtype: np.dtype) -> np.dtype:
-    """The type of ``encode``'s codes for values of ``dtype``."""
+    """The dtype of ``encode``'s codes for values of ``dtype``."""
     return CODES.get(comm_dtype, dtype)
 
 
@@ -52,19 +42,19 @@ def encode(values: np.ndarray, comm_dtype: str, scale: np.ndarray | None = None)
 
     Args:
         values: (neurons, ...), real.
-        comm_dtype: one of ``WIRES``.
+        comm_dtype: one of ``COMM_DTYPES``.
         scale: of each neuron, (neurons,) float32, >= 0; only for int8.
 
     Returns:
         codes of the same shape: uint16 (the upper half of a float32), int16 (the bits of a float16) or int8;
         for EXACT the values.
     """
-    return _ENCODERS[comm_dtype](values, scale)
+    return _FORMATS[comm_dtype].encode(values, scale)
 
 
 def decode(codes: np.ndarray, comm_dtype: str, scale: np.ndarray | None = None) -> np.ndarray:
     """Values from ``encode``'s codes: float32 of the same shape; for EXACT the codes themselves."""
-    return _DECODERS[comm_dtype](codes, scale)
+    return _FORMATS[comm_dtype].decode(codes, scale)
 
 
 def received(values: np.ndarray, comm_dtype: str, scale: np.ndarray | None = None) -> np.ndarray:
@@ -119,15 +109,32 @@ def _per_neuron(scale: np.ndarray | None, dimensions: int) -> np.ndarray:
     return np.asarray(scale, np.float32).reshape(-1, *(1,) * (dimensions - 1))
 
 
-_ENCODERS: dict[str, Callable[[np.ndarray, np.ndarray | None], np.ndarray]] = {
-    EXACT: _unchanged,
-    BFLOAT16: _encode_bfloat16,
-    FLOAT16: _encode_float16,
-    INT8: _encode_int8,
+class _Format(NamedTuple):
+    """Declaration of a comm dtype.
+
+    Attributes:
+        codes: dtype of its codes; None: that of the values.
+        step: the largest distance between neighbouring values, relative to the value, or to the largest one.
+        encode: values and scales -> codes.
+        decode: codes and scales -> values.
+    """
+
+    codes: np.dtype | None
+    step: float
+    encode: Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+    decode: Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+
+
+_FORMATS = {
+    EXACT: _Format(None, 0.0, _unchanged, _unchanged),
+    BFLOAT16: _Format(np.dtype(np.uint16), 2.0**-7, _encode_bfloat16, _decode_bfloat16),
+    FLOAT16: _Format(np.dtype(np.int16), 2.0**-10, _encode_float16, _decode_float16),
+    INT8: _Format(np.dtype(np.int8), 1 / 127, _encode_int8, _decode_int8),
 }
-_DECODERS: dict[str, Callable[[np.ndarray, np.ndarray | None], np.ndarray]] = {
-    EXACT: _unchanged,
-    BFLOAT16: _decode_bfloat16,
-    FLOAT16: _decode_float16,
-    INT8: _decode_int8,
-}
+COMM_DTYPES = tuple(_FORMATS)
+# Dtypes of the codes of ``encode``, by format that rounds.
+CODES = {name: declared.codes for name, declared in _FORMATS.items() if declared.codes is not None}
+# Bytes per value; of EXACT in a run in float32.
+BYTES = {EXACT: 4} | {name: codes.itemsize for name, codes in CODES.items()}
+# ``_Format.step`` by format.
+STEPS = {name: declared.step for name, declared in _FORMATS.items()}

@@ -1,4 +1,4 @@
-"""Folds a scale and a shift into the weights that come right before: a normalisation then costs nothing."""
+"""Folding of scales and shifts into the weights before them: such a normalisation then costs nothing."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ def fold_affines(operations: Iterable[Operation], outputs: tuple[str, ...]) -> t
     """
     operations = tuple(operations)
     readers = Counter(source for op in operations for source in op.sources) + Counter(outputs)
-    made: dict[str, Operation] = {}
+    op_of: dict[str, Operation] = {}
     for op in operations:
-        before = made.get(op.sources[0])
-        if isinstance(op, Affine) and readers[op.source] == 1 and _takes(before, op):
-            del made[op.source]
-            op = _folded(before, op)
-        made[op.target] = op
-    return tuple(made.values())
+        source_op = op_of.get(op.sources[0])
+        if isinstance(op, Affine) and readers[op.source] == 1 and _takes(source_op, op):
+            del op_of[op.source]
+            op = _folded(source_op, op)
+        op_of[op.target] = op
+    return tuple(op_of.values())
 
 
-def _takes(before: Operation | None, op: Affine) -> TypeGuard[Affine | Mixing | Depthwise]:
-    """Tell whether ``before`` can do what ``op`` does, too."""
-    if isinstance(before, Affine):
+def _takes(source_op: Operation | None, op: Affine) -> TypeGuard[Affine | Mixing | Depthwise]:
+    """Tell whether ``source_op`` can take over the scale and the shift of ``op``."""
+    if isinstance(source_op, Affine):
         return True
-    trained = isinstance(before, Depthwise) or (isinstance(before, Mixing) and not before.fixed)
+    trained = isinstance(source_op, Depthwise) or (isinstance(source_op, Mixing) and not source_op.fixed)
     return trained and op.scale.shape[1] == op.shift.shape[1] == 1
 
 
-def _folded(before: Affine | Mixing | Depthwise, op: Affine) -> Operation:
-    """One operation for two, in the dtype of the first."""
-    if isinstance(before, Affine):
-        shift = op.scale * before.shift + op.shift
-        return replace(before, target=op.target, scale=op.scale * before.scale, shift=shift)
-    weights, dtype = before.weights, before.weights.dtype
+def _folded(source_op: Affine | Mixing | Depthwise, op: Affine) -> Operation:
+    """One operation for both, in the dtype of the first."""
+    if isinstance(source_op, Affine):
+        shift = op.scale * source_op.shift + op.shift
+        return replace(source_op, target=op.target, scale=op.scale * source_op.scale, shift=shift)
+    weights, dtype = source_op.weights, source_op.weights.dtype
     if (op.scale != 1).any():
         weights = (weights * op.scale).astype(dtype, copy=False)
-    bias = (before.bias * op.scale[:, 0] + op.shift[:, 0]).astype(dtype, copy=False)
-    return replace(before, target=op.target, weights=np.ascontiguousarray(weights), bias=bias)
+    bias = (source_op.bias * op.scale[:, 0] + op.shift[:, 0]).astype(dtype, copy=False)
+    return replace(source_op, target=op.target, weights=np.ascontiguousarray(weights), bias=bias)

@@ -156,7 +156,7 @@ class Network:
         return _gather(self.space(tensor), free)
 
     def neurons_in(self, tensor: str, name: str) -> np.ndarray:
-        """For each neuron of ``tensor`` the neuron of the free space ``name``, -1 for those of others."""
+        """The neuron of the free space ``name`` for each neuron of ``tensor``, -1 for those of others."""
         numbers = {space.name: np.full(space.neurons, -1) for space in self.free_spaces}
         numbers[name] = np.arange(numbers[name].size)
         return self.gather(numbers, tensor)
@@ -182,8 +182,8 @@ class Network:
             digest.update(repr(space).encode())
         for op in self.operations:
             digest.update(type(op).__name__.encode())
-            for each in fields(op):
-                value = getattr(op, each.name)
+            for attribute in fields(op):
+                value = getattr(op, attribute.name)
                 if isinstance(value, np.ndarray):
                     digest.update(f"{value.dtype.str} {value.shape}".encode())
                     digest.update(np.ascontiguousarray(value).data)
@@ -200,7 +200,7 @@ def _gather(space: Space, free: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _rounded(op: Operation, dtype: type) -> Operation:
-    arrays = {each.name: getattr(op, each.name) for each in fields(op)}
+    arrays = {attribute.name: getattr(op, attribute.name) for attribute in fields(op)}
     return replace(
         op,
         **{

@@ -76,24 +76,24 @@ def tensors_have_one_maker(network: Network) -> Violations:
 @rule
 def operations_can_be_executed_in_order(network: Network) -> Violations:
     """Operations read inputs and what earlier operations have made."""
-    made = set(network.input_tensors)
+    available = set(network.input_tensors)
     for op in network.operations:
         for source in op.sources:
-            if source not in made:
+            if source not in available:
                 yield source, f"operation {op.name!r} reads it before it is made"
         if not op.sources:
             yield op.target, f"operation {op.name!r} reads nothing"
-        made.add(op.target)
+        available.add(op.target)
 
 
 @rule
 def inputs_outputs_and_heads_belong_together(network: Network) -> Violations:
     """There are inputs and outputs; an output has one head, and that of a map is identity."""
-    made = {*network.input_tensors, *(op.target for op in network.operations)}
+    available = {*network.input_tensors, *(op.target for op in network.operations)}
     if not network.input_tensors or not network.output_tensors:
         yield "", f"{len(network.input_tensors)} inputs and {len(network.output_tensors)} outputs"
     for tensor in network.output_tensors:
-        if tensor not in made:
+        if tensor not in available:
             yield tensor, "it is an output and nothing makes it"
     if len(network.heads) != len(network.output_tensors):
         yield "", f"{len(network.heads)} heads for {len(network.output_tensors)} outputs"
@@ -141,8 +141,8 @@ def operations_fit_their_tensors(network: Network) -> Violations:
     """The arrays, windows and parameters of an operation fit the shapes of its tensors."""
     for op in network.operations:
         shapes = [network.shape(source) for source in op.sources]
-        for problem in op.problems(shapes, network.shape(op.target)):
-            yield op.target, f"operation {op.name!r} ({type(op).__name__}) {problem}"
+        for fault in op.faults(shapes, network.shape(op.target)):
+            yield op.target, f"operation {op.name!r} ({type(op).__name__}) {fault}"
 
 
 @rule

@@ -7,7 +7,7 @@ block and leave together; the lowest rank that failed speaks.
 *Phases with communication* cannot agree, for the others already wait for a message that never
 comes.  They run inside ``aborting``: the rank that failed speaks and ends the job.
 
-*Phases in which all ranks do the same work*, with communication, run inside ``alike``: what is
+*Phases in which all ranks do the same work*, with communication, run inside ``in_unison``: what is
 wrong with the data is found by all of them at the same place, and they leave together.
 
 All print ``repurpose-hpc: error: ...`` on stderr, once, and a traceback only for what is not
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 PREFIX = "repurpose-hpc: error: "
 # How far ranks that do the same may be apart.
-ALIKE_SECONDS = 60.0
+UNISON_SECONDS = 60.0
 # For a launcher to pass on what a rank said last: it may drop what it has not read when the job is aborted.
 FORWARDING_SECONDS = 0.3
 TERMINATED = 128 + signal.SIGTERM
@@ -147,8 +147,8 @@ def aborting(comm: MPI.Comm) -> Iterator[None]:
 
 
 @contextmanager
-def alike(comm: MPI.Comm) -> Iterator[None]:
-    """A block with communication in which every rank does the same: a ``UserError`` meets all of them alike.
+def in_unison(comm: MPI.Comm) -> Iterator[None]:
+    """A block with communication in which all ranks do the same, so that a ``UserError`` meets all of them.
 
     The root speaks, and all leave together.  Whoever finds that the others do not come has failed by
     itself, for instance because its machine does not see a file, and ends the job.
@@ -164,7 +164,7 @@ def alike(comm: MPI.Comm) -> Iterator[None]:
         request, began = comm.Ibarrier(), time.monotonic()
         while not request.Test():
             time.sleep(0.02)
-            if time.monotonic() - began > ALIKE_SECONDS:
+            if time.monotonic() - began > UNISON_SECONDS:
                 raise UserError(f"on rank {comm.rank} only: {typed(error)}") from None
         raise SystemExit(_status(error)) from None
 
@@ -188,17 +188,17 @@ def alone() -> Iterator[None]:
 
 def report_failure(error: BaseException, rank: int) -> None:
     """Print the one message of a failure on stderr, after a traceback if it is a defect."""
-    before = ""
+    details = ""
     if isinstance(error, UserError):
         message = typed(error)
     elif isinstance(error, KeyboardInterrupt):
         message = "interrupted"
     else:
-        before = "".join(traceback.format_exception(error))
+        details = "".join(traceback.format_exception(error))
         message = f"rank {rank} failed with {type(error).__name__}: {error}; the traceback is above"
     sys.stdout.flush()
     # One write: lines of several ranks must not mix.
-    sys.stderr.write(f"{before}{PREFIX}{message}\n")
+    sys.stderr.write(f"{details}{PREFIX}{message}\n")
     sys.stderr.flush()
 
 
@@ -210,12 +210,12 @@ def _raising_at_sigterm() -> Iterator[None]:
         signal.signal(number, signal.SIG_IGN)  # nothing may interrupt the tidying up
         raise Terminated
 
-    earlier = signal.signal(signal.SIGTERM, terminate)
+    previous = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:
         if signal.getsignal(signal.SIGTERM) is terminate:
-            signal.signal(signal.SIGTERM, earlier)
+            signal.signal(signal.SIGTERM, previous)
 
 
 def _gather_flags(comm: MPI.Comm, flag: bool) -> list[int]:

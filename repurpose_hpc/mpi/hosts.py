@@ -30,11 +30,11 @@ class Hosts:
     """
 
     def __init__(self, comm: MPI.Comm) -> None:
-        here = machine(), _network()
-        hosts = comm.allgather(here)
+        place = machine(), _network()
+        hosts = comm.allgather(place)
         self.count = len(set(hosts))
         self.oversubscribed = cores_per_rank(comm) == 0
-        self._comm, self._speaks = comm, hosts.index(here) == comm.rank
+        self._comm, self._speaks = comm, hosts.index(place) == comm.rank
 
     def sent(self) -> np.ndarray | None:
         """Bytes and packets that have left the interfaces of all hosts, those of other programs included.
@@ -45,10 +45,10 @@ class Hosts:
             (2,) int64 on the root, None elsewhere.
         """
         self._comm.Barrier()
-        mine = _interfaces() if self._speaks else np.zeros(2, np.int64)
+        counts = _interfaces() if self._speaks else np.zeros(2, np.int64)
         self._comm.Barrier()
-        total = np.empty_like(mine) if self._comm.rank == 0 else None
-        self._comm.Reduce(mine, total, root=0)
+        total = np.empty_like(counts) if self._comm.rank == 0 else None
+        self._comm.Reduce(counts, total, root=0)
         return total
 
 
@@ -59,9 +59,9 @@ def cores_per_rank(comm: MPI.Comm) -> int:
     """
     ranks = comm.allgather((machine(), os.sched_getaffinity(0)))
     fewest = min(len(cores) for _, cores in ranks)
-    for name in {name for name, _ in ranks}:
-        here = [cores for each, cores in ranks if each == name]
-        fewest = min(fewest, len(set().union(*here)) // len(here))
+    for machine_name in {machine_name for machine_name, _ in ranks}:
+        core_sets = [cores for rank_machine, cores in ranks if rank_machine == machine_name]
+        fewest = min(fewest, len(set().union(*core_sets)) // len(core_sets))
     return fewest
 
 
@@ -82,6 +82,6 @@ def _network() -> int:
 def _interfaces() -> np.ndarray:
     """Bytes and packets sent by all interfaces but the loopback, (2,) int64."""
     lines = _INTERFACES.read_text().splitlines()[2:] if _INTERFACES.exists() else []
-    fields = [line.replace(":", " ").split() for line in lines]
-    sent = [(int(each[9]), int(each[10])) for each in fields if each[0] != "lo"]
-    return np.array(sent, np.int64).reshape(-1, 2).sum(axis=0)
+    rows = [line.replace(":", " ").split() for line in lines]
+    counts = [(int(columns[9]), int(columns[10])) for columns in rows if columns[0] != "lo"]
+    return np.array(counts, np.int64).reshape(-1, 2).sum(axis=0)

@@ -22,7 +22,7 @@ _LAUNCHERS = (
 def check_launch(
     size: int, library: str, one_process: bool = False, environment: Mapping[str, str] = os.environ
 ) -> None:
-    """Refuse to run as one of several processes of which each believes to be alone.
+    """Refuse to run as one of several processes that do not see each other.
 
     That happens when the launcher belongs to another MPI than the one that mpi4py loads: it starts N
     processes, and each becomes rank 0 of 1.
@@ -61,7 +61,7 @@ def too_many(processes: int) -> UserError:
 
 
 def launched(environment: Mapping[str, str]) -> tuple[int, int]:
-    """Number of processes that the launcher started, and which this is; (1, 0) without a launcher.
+    """Number of processes that the launcher started, and the place of this one; (1, 0) without a launcher.
 
     SLURM describes the allocation too: only in a job step (``srun``) does it say how many
     processes were started.

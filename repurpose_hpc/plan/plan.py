@@ -89,9 +89,9 @@ def allowed(plan: MixingPlan, source_owner: np.ndarray, target_owner: np.ndarray
     Weight (i, j), with i owned by q and j by p: if p is q, or ``ghosts[q, j]``, or
     ``sums[p, i]``; if j is of a replicated input, only if ``ghosts[q, j]``.
     """
-    within = target_owner[:, None] == source_owner
+    same_owner = target_owner[:, None] == source_owner
     summed = plan.sums[source_owner].T & (source_owner != EVERYBODY)
-    return within | plan.ghosts[target_owner] | summed
+    return same_owner | plan.ghosts[target_owner] | summed
 
 
 def trimmed(
@@ -124,7 +124,7 @@ class Plan:
         scales: source tensor of a mixing -> the scale of each of its neurons in int8 (see
             ``model.comm_dtype``), (n,) float32; empty where they are not known, as without calibration data.
         comm_dtype: the format in which ghosts travel, for which the weights were adjusted: of
-            ``model.comm_dtype.WIRES``.
+            ``model.comm_dtype.COMM_DTYPES``.
     """
 
     workers: int
@@ -156,7 +156,7 @@ class Plan:
 
         If it is the first in the plan to read its source, the ghosts for all mixings that do, else none.
         """
-        names = [other.name for other in network.mixings if other.source == mixing.source]
+        names = [reader.name for reader in network.mixings if reader.source == mixing.source]
         masks = {name: self.mixings[name].ghosts for name in names if name in self.mixings}
         first = next(iter(masks))
         return np.any([*masks.values()], axis=0) if mixing.name == first else np.zeros_like(masks[first])
@@ -190,35 +190,35 @@ class Plan:
         return allowed(self.mixings[mixing.name], *self.ends(network, mixing))
 
     def pruned(self, network: Network) -> Network:
-        """``network`` with the weights zero that the plan does not provide for."""
+        """``network``, in which the weights that the plan does not allow are zero."""
         mixings = {}
         for mixing in network.mixings:
-            kept = self.allowed(network, mixing).repeat(mixing.taps, axis=1)
-            mixings[mixing.name] = replace(mixing, weights=np.where(kept, mixing.weights, 0))
+            mask = self.allowed(network, mixing).repeat(mixing.taps, axis=1)
+            mixings[mixing.name] = replace(mixing, weights=np.where(mask, mixing.weights, 0))
         return network.with_mixings(mixings)
 
     def arriving(self, network: Network, mixing: Mixing) -> np.ndarray:
-        """The neurons that are ghosts to others, so that they arrive in ``comm_dtype``, bool (m, n)."""
+        """The pairs whose source neuron arrives as a ghost, in ``comm_dtype``: bool (m, n)."""
         source, target = self.ends(network, mixing)
         return self.mixings[mixing.name].ghosts[target] & (source != EVERYBODY)
 
     def holders(self, network: Network, mixing: Mixing) -> np.ndarray:
-        """The worker that holds the weights of each pair, (m, n): of the row, or in a sum of the column."""
+        """The worker that holds the weights of each pair, (m, n): that of the row or of the column."""
         source, target = self.ends(network, mixing)
         away = (source != target[:, None]) & (source != EVERYBODY)
         return np.where(away & ~self.mixings[mixing.name].ghosts[target], source, target[:, None])
 
     def weights_held(self, network: Network) -> np.ndarray:
         """Non-zero weights of a restructured network that each worker holds, (P,) int64."""
-        held = [
+        holders = [
             self.holders(network, mixing).repeat(mixing.taps, axis=1)[mixing.weights != 0]
             for mixing in network.mixings
         ]
-        return np.bincount(np.concatenate(held), minlength=self.workers)
+        return np.bincount(np.concatenate(holders), minlength=self.workers)
 
     def dense_values(self, network: Network, mixing: Mixing) -> int:
         """``values_sent`` if every neuron were sent to every other worker."""
-        first = next(other for other in network.mixings if other.source == mixing.source)
+        first = next(reader for reader in network.mixings if reader.source == mixing.source)
         if mixing.name != first.name:
             return 0
         owned = np.count_nonzero(self.owner(network, mixing.source) != EVERYBODY)
@@ -239,7 +239,7 @@ class Plan:
 def _count_by_owner(mask: np.ndarray, owner: np.ndarray) -> np.ndarray:
     """Neurons in the mask of each worker, counted by their owners: (P, P) int64, [worker, owner]."""
     owned = owner != EVERYBODY
-    counts = np.stack([np.bincount(owner[needed & owned], minlength=len(mask)) for needed in mask])
+    counts = np.stack([np.bincount(owner[neurons & owned], minlength=len(mask)) for neurons in mask])
     np.fill_diagonal(counts, 0)
     return counts
 
@@ -311,7 +311,9 @@ def dense_plan(network: Network, workers: int, input_placement: str, part_weight
     mixings = {}
     for mixing in network.mixings:
         source, target = (owners[network.space_of[tensor]] for tensor in (mixing.source, mixing.target))
-        sums = sum(network.size(other.target) for other in network.mixings if other.source == mixing.source)
+        sums = sum(
+            network.size(reader.target) for reader in network.mixings if reader.source == mixing.source
+        )
         plan = dense_mixing_plan(source, target, sums < network.size(mixing.source), workers)
         mixings[mixing.name] = trimmed(plan, mixing.links, source, target)
     return Plan(workers, input_placement, owners, mixings)

@@ -25,7 +25,7 @@ def rounded_compute(network: Network, plan: Plan, comm_dtype: str) -> Compute:
     Args:
         network: its graph; the weights are those of the operations that are computed.
         plan: of all mixings that are computed; with scales for int8.
-        comm_dtype: the format in which ghosts travel, one of ``WIRES``.
+        comm_dtype: the format in which ghosts travel, one of ``COMM_DTYPES``.
     """
     if comm_dtype == EXACT:
         return compute

@@ -15,7 +15,7 @@ from repurpose_hpc.model.operations import Mixing
 
 
 def rounds_before(network: Network, waiting: Container[str]) -> dict[str, int]:
-    """By tensor, the rounds that must be over before it is complete; 0 for the inputs.
+    """Count the rounds that must be over before each tensor is complete; 0 for the inputs.
 
     Args:
         network: the graph.

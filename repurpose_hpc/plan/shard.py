@@ -96,7 +96,7 @@ def make_shard(network: Network, plan: Plan, worker: int, dtype: type = np.float
         worker: 0..P-1.
         dtype: of the weights in the shard.
     """
-    own = _held(network, plan, worker)
+    own = _local_neurons(network, plan, worker)
     return Shard(
         worker=worker,
         workers=plan.workers,
@@ -111,25 +111,25 @@ def make_shard(network: Network, plan: Plan, worker: int, dtype: type = np.float
 
 
 def _without_weights(network: Network) -> Network:
-    empty = {
+    bare_mixings = {
         mixing.name: replace(mixing, weights=mixing.weights[:0, :0], bias=mixing.bias[:0])
         for mixing in network.mixings
     }
-    return network.with_mixings(empty)
+    return network.with_mixings(bare_mixings)
 
 
-def _held(network: Network, plan: Plan, worker: int) -> dict[str, np.ndarray]:
-    """By space the neurons that ``worker`` owns, and of a replicated input those that it needs."""
-    needed = {space.name: np.zeros(space.neurons, bool) for space in network.free_spaces}
+def _local_neurons(network: Network, plan: Plan, worker: int) -> dict[str, np.ndarray]:
+    """Neurons of each space that ``worker`` owns, and of a replicated input those that it needs."""
+    masks = {space.name: np.zeros(space.neurons, bool) for space in network.free_spaces}
     for mixing in network.mixings:
         used = np.flatnonzero(plan.mixings[mixing.name].ghosts[worker])
         for part in network.parts(mixing.source):
             if part in network.input_spaces:
                 index = network.neurons_in(mixing.source, part)[used]
-                needed[part][index[index >= 0]] = True
-    read = network.derive(needed)
+                masks[part][index[index >= 0]] = True
+    reads = network.derive(masks)
     return {
-        name: np.flatnonzero((owner == worker) | ((owner == EVERYBODY) & read[name]))
+        name: np.flatnonzero((owner == worker) | ((owner == EVERYBODY) & reads[name]))
         for name, owner in plan.owners.items()
     }
 
@@ -180,5 +180,5 @@ def _served(mask: np.ndarray, owner: np.ndarray, worker: int) -> tuple[np.ndarra
     """Neurons that ``worker`` owns in the masks of others, and whose mask, by (other, neuron)."""
     served = mask & (owner == worker)
     served[worker] = False
-    others, neurons = np.nonzero(served)
-    return neurons, others.astype(np.int32)
+    receivers, neurons = np.nonzero(served)
+    return neurons, receivers.astype(np.int32)

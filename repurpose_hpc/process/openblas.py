@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from repurpose_hpc.process.threads import held
+from repurpose_hpc.process.threads import using_threads
 
 _MAPS = Path("/proc/self/maps")
 
@@ -52,4 +52,4 @@ def threads(number: int) -> AbstractContextManager[None]:
     read, write = (function(f"openblas_{verb}_num_threads") for verb in ("get", "set"))
     if read is None or write is None:
         raise RuntimeError("expected NumPy with OpenBLAS, whose threads can be set, found another library")
-    return held(number, read, write)
+    return using_threads(number, read, write)

@@ -37,11 +37,16 @@ def threads() -> str:
 
 
 @contextmanager
-def held(number: int, read: Callable[[], int], write: Callable[[int], object]) -> Iterator[None]:
-    """A block in which a library, whose setting is read and written so, uses so many threads."""
-    before = read()
+def using_threads(number: int, read: Callable[[], int], write: Callable[[int], object]) -> Iterator[None]:
+    """A block in which a library uses so many threads.
+
+    Args:
+        number: of threads.
+        read, write: the library's setting.
+    """
+    previous = read()
     write(number)
     try:
         yield
     finally:
-        write(before)
+        write(previous)

@@ -1,4 +1,4 @@
-"""What a user sees: reports as text and JSON.
+"""WHAT A USER SEES: reports as text and JSON.
 
 May import plan, model and the ground (errors, fields, io, mpi, process).
 """

@@ -28,7 +28,7 @@ class Key:
     when: str = ""
 
 
-class Latency(TypedDict):
+class Percentiles(TypedDict):
     """Percentiles of a time."""
 
     median: Annotated[float, Key("half of the forwards took no longer", "µs")]
@@ -121,10 +121,10 @@ class _RunOptional(_Accuracy, total=False):
         float,
         Key("share of samples whose class provably is that of the original network", when="with `--certify`"),
     ]
-    latency_us: Annotated[Latency, Key("forward of the first batch", when="unless `--repeat 0`")]
+    latency_us: Annotated[Percentiles, Key("forward of the first batch", when="unless `--repeat 0`")]
     phases_us: Annotated[Phases, Key("medians on the slowest rank", when="unless `--repeat 0`")]
     single_process_latency_us: Annotated[
-        Latency, Key("the same batch in one process", when="unless `--repeat 0`")
+        Percentiles, Key("the same batch in one process", when="unless `--repeat 0`")
     ]
     speedup: Annotated[float, Key("over one process; below 1: that is faster", when="unless `--repeat 0`")]
     first_result_seconds: Annotated[
@@ -240,7 +240,7 @@ class DoctorReport(_Doctor, _DoctorOptional):
     """Report of ``doctor``."""
 
 
-class Space(TypedDict):
+class InspectedSpace(TypedDict):
     """A neuron space of a model."""
 
     name: Annotated[str, Key("its name")]
@@ -280,7 +280,7 @@ class _Inspected(TypedDict):
 class _InspectedModel(TypedDict, total=False):
     inputs: Annotated[int, Key("values per sample of the input", when="if supported")]
     outputs: Annotated[int, Key("values per sample of the output", when="if supported")]
-    spaces: Annotated[list[Space], Key("neuron spaces", when="if supported")]
+    spaces: Annotated[list[InspectedSpace], Key("neuron spaces", when="if supported")]
     mixings: Annotated[list[InspectedMixing], Key("mixings", when="if supported")]
     workers: Annotated[int, Key("workers that traffic is counted for", when="if supported")]
     weights: Annotated[int, Key("sum over the mixings", when="if supported")]
@@ -382,7 +382,7 @@ class PointReport(TypedDict):
     batches: Annotated[list[PointRow], Key("a row for each batch size")]
 
 
-class Machine(TypedDict):
+class BenchMachine(TypedDict):
     """The machine of a benchmark."""
 
     processor: Annotated[str, Key("its name")]
@@ -396,7 +396,7 @@ class Machine(TypedDict):
     versions: Annotated[dict[str, str], Key("versions by package")]
 
 
-class Spread(TypedDict):
+class BenchTimes(TypedDict):
     """Percentiles of the times of a candidate."""
 
     median: Annotated[float, Key("median", "µs")]
@@ -406,7 +406,7 @@ class Spread(TypedDict):
 
 
 class _Row(TypedDict):
-    us: Annotated[dict[str, Spread], Key("times by candidate")]
+    us: Annotated[dict[str, BenchTimes], Key("times by candidate")]
     ratios: Annotated[dict[str, float], Key("time over that of ours, by candidate; above 1: ours is faster")]
 
 
@@ -459,7 +459,7 @@ class _Bench(TypedDict):
     cores: Annotated[int, Key("cores that they may use")]
     pinned: Annotated[bool, Key("whether each rank has a core of its own")]
     oversubscribed: Annotated[bool, Key("whether a machine has more ranks than cores")]
-    machine: Annotated[Machine, Key("machine of the root")]
+    machine: Annotated[BenchMachine, Key("machine of the root")]
     left_out: Annotated[list[str], Key("peers that could not be measured, and why")]
 
 
@@ -497,21 +497,21 @@ REPORTS: dict[str, type] = {
 """Reports by command."""
 
 
-def keys(report: type, before: str = "") -> Iterator[tuple[str, Any, Key]]:
+def keys(report: type, prefix: str = "") -> Iterator[tuple[str, Any, Key]]:
     """Yield name, type and meaning of the keys of a report, those of objects inside it after each.
 
     Args:
         report: a TypedDict.
-        before: prefix of the names.
+        prefix: prefix of the names.
     """
     for name, hint in get_type_hints(report, include_extras=True).items():
         kind, key = get_args(hint)
-        yield before + name, kind, key
+        yield prefix + name, kind, key
         if is_typeddict(kind):
-            yield from keys(kind, f"{before}{name}.")
+            yield from keys(kind, f"{prefix}{name}.")
         elif get_origin(kind) in (list, dict) and is_typeddict(get_args(kind)[-1]):
-            inside = "[]" if get_origin(kind) is list else ".NAME"
-            yield from keys(get_args(kind)[-1], f"{before}{name}{inside}.")
+            suffix = "[]" if get_origin(kind) is list else ".NAME"
+            yield from keys(get_args(kind)[-1], f"{prefix}{name}{suffix}.")
 
 
 def problems(value: Any, kind: Any, place: str = "report") -> list[str]:
@@ -530,18 +530,18 @@ def problems(value: Any, kind: Any, place: str = "report") -> list[str]:
     if is_typeddict(kind):
         return _problems_of_object(value, kind, place)
     if isinstance(kind, UnionType):
-        found = [problems(value, each, place) for each in get_args(kind)]
-        return [] if [] in found else found[0]
+        differences = [problems(value, alternative, place) for alternative in get_args(kind)]
+        return [] if [] in differences else differences[0]
     if get_origin(kind) is list and isinstance(value, list):
         (inner,) = get_args(kind)
-        return [text for each in value for text in problems(each, inner, f"{place}[]")]
+        return [text for entry in value for text in problems(entry, inner, f"{place}[]")]
     if get_origin(kind) is dict and isinstance(value, dict):
         inner = get_args(kind)[1]
-        return [text for name, each in value.items() for text in problems(each, inner, f"{place}.{name}")]
-    plain = get_origin(kind) or kind
+        return [text for name, entry in value.items() for text in problems(entry, inner, f"{place}.{name}")]
+    base = get_origin(kind) or kind
     # JSON writes 1.0 and 1 alike; a truth value is no number.
-    accepted = (int, float) if plain is float else plain
-    if isinstance(value, accepted) and (plain is bool or not isinstance(value, bool)):
+    accepted = (int, float) if base is float else base
+    if isinstance(value, accepted) and (base is bool or not isinstance(value, bool)):
         return []
     return [f"{place}: expected {name_of(kind)}, found {value!r}"]
 
@@ -550,11 +550,11 @@ def _problems_of_object(value: Any, kind: Any, place: str) -> list[str]:
     if not isinstance(value, dict):
         return [f"{place}: expected an object, found {value!r}"]
     hints = get_type_hints(kind)
-    found = [f"{place}.{name}: expected, not found" for name in kind.__required_keys__ - value.keys()]
-    found += [f"{place}.{name}: found, not declared" for name in value.keys() - hints.keys()]
+    differences = [f"{place}.{name}: expected, not found" for name in kind.__required_keys__ - value.keys()]
+    differences += [f"{place}.{name}: found, not declared" for name in value.keys() - hints.keys()]
     for name in hints.keys() & value.keys():
-        found += problems(value[name], hints[name], f"{place}.{name}")
-    return sorted(found)
+        differences += problems(value[name], hints[name], f"{place}.{name}")
+    return sorted(differences)
 
 
 _NAMES = {int: "integer", float: "number", str: "string", bool: "true or false", NoneType: "null", Any: "any"}

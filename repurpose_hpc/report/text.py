@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from repurpose_hpc.io.atomic import write_text
-from repurpose_hpc.report.schema import InferReport, Latency, RestructureReport
+from repurpose_hpc.report.schema import InferReport, Percentiles, RestructureReport
 
 
 def write(path: Path, result: Mapping[str, object]) -> None:
@@ -47,7 +47,7 @@ def _job(r: InferReport) -> Lines:
 
 
 def _exchange(r: InferReport) -> str:
-    """The transport taken, and what was measured of all if it was chosen by that."""
+    """The transport, and the times of all transports if it was chosen by them."""
     tried = ", ".join(f"{name} {us:.0f}" for name, us in r.get("exchange_us", {}).items())
     return r["exchange"] + (f", the fastest; microseconds: {tried}" if tried else "")
 
@@ -86,9 +86,9 @@ def _quality(r: InferReport) -> Lines:
 
 
 def _communication(r: InferReport) -> Lines:
-    sent, dense = r["values_sent"], r["dense_values"]
+    values, dense = r["values_sent"], r["dense_values"]
     return [
-        ("values sent", f"{sent:,} per sample of {dense:,} dense ({r['comm_fraction']:.2%})"),
+        ("values sent", f"{values:,} per sample of {dense:,} dense ({r['comm_fraction']:.2%})"),
         ("messages", f"{r['messages']} per batch, {r['bytes_sent']:,} bytes per sample{_without_zeros(r)}"),
     ]
 
@@ -100,14 +100,14 @@ def _without_zeros(r: InferReport) -> str:
 
 
 def _weights(r: InferReport) -> Lines:
-    kept = r["weights_kept"] / r["weights"]
+    share_kept = r["weights_kept"] / r["weights"]
     shares = " ".join(f"{share:.1%}" for share in r["load_share"])
     formats = "; ".join(
         f"{layer}: " + ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
         for layer, counts in r["formats"].items()
     )
     return [
-        ("weights kept", f"{r['weights_kept']:,} of {r['weights']:,} ({kept:.1%})"),
+        ("weights kept", f"{r['weights_kept']:,} of {r['weights']:,} ({share_kept:.1%})"),
         ("load per rank", shares),
         ("blocks", formats),
     ]
@@ -130,7 +130,7 @@ def _seconds(r: InferReport) -> Lines:
 
 
 def _start(r: InferReport) -> Lines:
-    """The way to the first result, and the memory."""
+    """Times to the first result, and the memory."""
     lines = [("peak memory", f"{r['peak_memory_mib']:,.0f} MiB on the rank that needed most")]
     if "first_result_seconds" not in r:
         return lines
@@ -139,7 +139,7 @@ def _start(r: InferReport) -> Lines:
     return [("first result", text), *lines]
 
 
-def _spread(us: Latency) -> str:
+def _spread(us: Percentiles) -> str:
     return f"{us['median']:,.0f} us median ({us['p10']:,.0f} to {us['p90']:,.0f}, 10th to 90th percentile)"
 
 
@@ -167,7 +167,9 @@ def render_restructured(result: Mapping[str, Any]) -> str:
         f"{report['weights_kept']:,} of {report['weights']:,} weights kept"
     )
     lines.append(f"comm dtype {report['comm_dtype']}: {report['bytes_per_sample']:,} bytes per sample")
-    lines.append("weights of the workers: " + " ".join(f"{held:,}" for held in report["weights_of_workers"]))
+    lines.append(
+        "weights of the workers: " + " ".join(f"{count:,}" for count in report["weights_of_workers"])
+    )
     if "link_cost" in report:
         lines.append(f"cost of the links used: {report['link_cost']:,.1f} per sample")
     lines.append(
@@ -189,16 +191,16 @@ def _promise_summary(report: RestructureReport) -> list[str]:
     if "trials" not in report:
         return []
     if "accuracy_drop" in report:
-        found = (
+        finding = (
             f"accuracy drop {report['accuracy_drop']:.2f} points "
             f"(95 % confidence: at most {report['accuracy_drop_bound']:.2f})"
         )
     else:
-        found = (
+        finding = (
             f"output error {report['output_error_held_out']:.4f}, "
             f"same class for {report['agreement_held_out']:.2%}"
         )
     return [
-        f"on {report['held_out_samples']:,} held-out samples: {found}; budget {report['comm_budget']:.4g}, "
+        f"on {report['held_out_samples']:,} held-out samples: {finding}; budget {report['comm_budget']:.4g}, "
         f"the smallest of {report['trials']} tried that was enough"
     ]

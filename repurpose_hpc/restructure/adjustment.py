@@ -17,11 +17,11 @@ from scipy.linalg import cho_factor, cho_solve
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.restructure.calibration.comm_dtype import measure_noise
 from repurpose_hpc.restructure.calibration.moments import Moments
-from repurpose_hpc.restructure.context import Context
+from repurpose_hpc.restructure.context import CutContext
 from repurpose_hpc.restructure.decisions import Decisions
 from repurpose_hpc.restructure.method import DATA, Gram
 from repurpose_hpc.restructure.support.elimination import columns, row_groups
-from repurpose_hpc.restructure.support.problem import Problem
+from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.team import Team
 
 # Weight of staying near the original y, relative to the mean of the metric's diagonal; chosen on
@@ -47,7 +47,7 @@ class RowGroup:
 
 
 def adjust_mixing(
-    context: Context, decisions: Decisions, mixing: Mixing, problem: Problem, mask: np.ndarray
+    context: CutContext, decisions: Decisions, mixing: Mixing, problem: MixingProblem, mask: np.ndarray
 ) -> Mixing:
     """Final weights and bias of a mixing on its mask; collective.
 
@@ -63,7 +63,7 @@ def adjust_mixing(
     if not method.refit or (decisions.exact and np.array_equal(mask, mixing.links)):
         return prune(mixing, mask)
     noise = None
-    if context.rounds(mixing, decisions):
+    if context.arrives_rounded(mixing, decisions):
         noise = measure_noise(context.propagation, mixing, context.current(decisions))
     judged_by_what_arrives = method.gram is Gram.MEASURED
     moments = problem.moments if judged_by_what_arrives else context.moments(mixing, decisions)
@@ -136,17 +136,17 @@ def compensate(
     for _ in range(passes):
         for group in groups:
             rows, S = group.rows, group.S
-            L_rows, here = L[:, rows], np.ix_(rows, S)
-            own_lack = R[here] - weights[here] @ H[np.ix_(S, S)] - weights[here] * group.noise
+            L_rows, block = L[:, rows], np.ix_(rows, S)
+            own_lack = R[block] - weights[block] @ H[np.ix_(S, S)] - weights[block] * group.noise
             felt = lack[:, S] - np.where(group.noise > 0, noisy[:, S], 0)
             pull = np.linalg.solve(
                 L_rows.T @ L_rows + tau * np.eye(len(rows)), L_rows.T @ felt + tau * own_lack
             )
             change = cho_solve(group.factor, pull.T).T
-            weights[here] += change
-            seen = L_rows @ change
-            lack -= seen @ H[S]
-            noisy[:, S] += seen * group.noise
+            weights[block] += change
+            effect = L_rows @ change
+            lack -= effect @ H[S]
+            noisy[:, S] += effect * group.noise
 
 
 def prune(mixing: Mixing, mask: np.ndarray) -> Mixing:
@@ -155,16 +155,16 @@ def prune(mixing: Mixing, mask: np.ndarray) -> Mixing:
 
 
 def _weight_mask(mixing: Mixing, mask: np.ndarray) -> np.ndarray:
-    """A mask of neurons or of weights as one of weights, bool (m, n k)."""
+    """The mask of weights, bool (m, n k), that a mask of neurons or of weights stands for."""
     return columns(mask, mixing.weights.shape[1] // mask.shape[1])
 
 
 def _groups(mask: np.ndarray, noise: np.ndarray | None) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Rows alike in mask and noise: their numbers, columns, and noise in these."""
+    """Groups of rows with one mask and one noise: their numbers, columns, and noise of these."""
     if noise is None:
         return [(rows, S, np.zeros(len(S))) for rows, S in row_groups(mask)]
-    alike = row_groups(np.hstack([mask, mask & (noise > 0)]))
-    supports = [(rows, both[both < mask.shape[1]]) for rows, both in alike]
+    joint_groups = row_groups(np.hstack([mask, mask & (noise > 0)]))
+    supports = [(rows, joint_columns[joint_columns < mask.shape[1]]) for rows, joint_columns in joint_groups]
     return [(rows, S, noise[rows[0], S]) for rows, S in supports]
 
 

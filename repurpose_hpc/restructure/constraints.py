@@ -51,25 +51,25 @@ class Constraints:
             FieldError: there is not enough room for all rows.
         """
         capacity = capacities(m, self.part_weights, self.imbalance)
-        own = np.maximum(self.own_columns(source_owner), 1)
-        limited = np.where(np.isinf(room), capacity, np.minimum(capacity, np.floor(room / own))).astype(
+        own_count = np.maximum(self.own_columns(source_owner), 1)
+        limited = np.where(np.isinf(room), capacity, np.minimum(capacity, np.floor(room / own_count))).astype(
             np.int64
         )
         # Others may take over what a worker has no room for, as far as their own room goes.
-        spare = np.where(np.isinf(room), m, np.floor(room / own)).astype(np.int64) - limited
+        spare = np.where(np.isinf(room), m, np.floor(room / own_count)).astype(np.int64) - limited
         spare = np.where(self.part_weights > 0, np.maximum(spare, 0), 0)
-        missing = m - int(limited.sum())
-        if missing > spare.sum():
+        unseated = m - int(limited.sum())
+        if unseated > spare.sum():
             raise FieldError(
                 "memory_limits",
                 f"expected room for {m} rows over {source_owner.size} inputs, found room for "
                 f"{limited.sum() + spare.sum()} in all workers together; raise the limits or take "
                 "more workers",
             )
-        return limited + spare if missing > 0 else limited
+        return limited + spare if unseated > 0 else limited
 
     def own_columns(self, source_owner: np.ndarray) -> np.ndarray:
-        """Inputs that each worker has without asking, counted, (P,)."""
+        """Number of inputs that each worker owns or reads by itself, (P,)."""
         everybody = np.count_nonzero(source_owner == EVERYBODY)
         return everybody + np.bincount(source_owner[source_owner != EVERYBODY], minlength=self.workers)
 

@@ -1,6 +1,6 @@
 """The givens of a restructuring, which no step changes, and the problems that follow from them.
 
-A step is a function of a ``Context`` and of the ``Decisions`` taken so far.
+A step is a function of a ``CutContext`` and of the ``Decisions`` taken so far.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.plan import EVERYBODY, REPLICATED, Plan
 from repurpose_hpc.restructure.calibration.moments import Moments
-from repurpose_hpc.restructure.calibration.propagation import Current, Propagation
+from repurpose_hpc.restructure.calibration.propagation import CurrentNetwork, Propagation
 from repurpose_hpc.restructure.calibration.statistics import Statistics, statistics_for, trained
 from repurpose_hpc.restructure.constraints import Constraints, constraints_of
 from repurpose_hpc.restructure.decisions import Decisions, Owners
 from repurpose_hpc.restructure.method import Gram, Method
 from repurpose_hpc.restructure.options import Options
-from repurpose_hpc.restructure.owners.around import Around, surroundings
 from repurpose_hpc.restructure.owners.shares import neuron_shares
-from repurpose_hpc.restructure.support.problem import Problem
+from repurpose_hpc.restructure.owners.surroundings import Surroundings, surroundings
+from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.team import Team
 
 # Is given a line for each step.
@@ -37,7 +37,7 @@ def silent(line: str) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Context:
+class CutContext:
     """The givens of one run.
 
     Attributes:
@@ -60,7 +60,7 @@ class Context:
     constraints: Constraints
     speeds: np.ndarray
     mixings: tuple[Mixing, ...]
-    surroundings: Mapping[str, Around]
+    surroundings: Mapping[str, Surroundings]
     statistics: Statistics
     propagation: Propagation
     team: Team
@@ -92,12 +92,12 @@ class Context:
             options.comm_dtype,
         )
 
-    def current(self, decisions: Decisions) -> Current:
+    def current(self, decisions: Decisions) -> CurrentNetwork:
         """The restructured network, as far as it is decided."""
         network = self.network.with_mixings(dict(decisions.finished))
-        return Current(network, self.plan(decisions), decisions.finished.keys())
+        return CurrentNetwork(network, self.plan(decisions), decisions.finished.keys())
 
-    def rounds(self, mixing: Mixing, decisions: Decisions) -> bool:
+    def arrives_rounded(self, mixing: Mixing, decisions: Decisions) -> bool:
         """True if anything that the mixing reads arrives rounded."""
         plan = self.plan(decisions)
         return plan.comm_dtype != EXACT and bool(plan.arriving(self.network, mixing).any())
@@ -114,7 +114,7 @@ class Context:
 
     def original_problem(
         self, decisions: Decisions, mixing: Mixing, owners: Owners | None = None
-    ) -> tuple[Problem, np.ndarray]:
+    ) -> tuple[MixingProblem, np.ndarray]:
         """The problem of a mixing as if nothing before it had changed, and the owners of its rows, (m,).
 
         Args:
@@ -126,18 +126,20 @@ class Context:
         problem = self.problem(decisions, mixing, owners, self.statistics.moments[mixing.name])
         return problem, self.network.gather(dict(owners), mixing.target)
 
-    def problem(self, decisions: Decisions, mixing: Mixing, owners: Owners, moments: Moments) -> Problem:
+    def problem(
+        self, decisions: Decisions, mixing: Mixing, owners: Owners, moments: Moments
+    ) -> MixingProblem:
         """The problem of a mixing with these owners and moments."""
         links, values = self.constraints.link_costs, self.network.values(mixing.source)
         source_owner = self.network.gather(dict(owners), mixing.source)
         room = self.room(mixing) / mixing.taps
-        return Problem(
+        return MixingProblem(
             moments=moments,
             metric=self.statistics.metrics[mixing.name],
             source_owner=source_owner,
             ghost_costs=values * links,
             sum_costs=self.network.values(mixing.target) * links,
-            most=self._most_ghosts(decisions.budget, values, source_owner, room),
+            most_ghosts=self._most_ghosts(decisions.budget, values, source_owner, room),
             # What every worker has needs no sums; sums are held by others, whose memory is limited.
             only_ghosts=not self.method.sums
             or bool((source_owner == EVERYBODY).any() or np.isfinite(room).any()),
@@ -150,25 +152,25 @@ class Context:
     def _most_ghosts(
         self, budget: float, values: int, source_owner: np.ndarray, room: np.ndarray
     ) -> Callable[[np.ndarray], np.ndarray]:
-        """``Problem.most``: as many ghosts as there is room for, and as the budget may pay for."""
-        links, own = self.constraints.link_costs, self.constraints.own_columns(source_owner)
+        """``MixingProblem.most_ghosts``: the ghosts that fit into the memory and into the budget."""
+        links, own_count = self.constraints.link_costs, self.constraints.own_columns(source_owner)
         cheapest_link = links[links > 0].min(initial=np.inf) * values
         # Hardly any worker is worth more than twice its even share of the whole budget.
         affordable = np.ceil(2 * max(budget, 0) / (self.options.workers * cheapest_link))
 
-        def most(rows: np.ndarray) -> np.ndarray:
-            fitting = np.floor(room / np.maximum(rows, 1)) - own
+        def limit(rows: np.ndarray) -> np.ndarray:
+            fitting = np.floor(room / np.maximum(rows, 1)) - own_count
             return np.clip(fitting, 0, min(affordable, source_owner.size)).astype(np.int64)
 
-        return most
+        return limit
 
     def _received(self, decisions: Decisions, mixing: Mixing) -> np.ndarray:
         """The ghosts that workers are sent anyhow, for planned mixings that read the same tensor."""
         neurons = self.network.space(mixing.source).neurons
         received = np.zeros((self.options.workers, neurons), bool)
-        for other in self.network.mixings:
-            if other.source == mixing.source and other.name in decisions.masks:
-                received |= decisions.masks[other.name].ghosts
+        for reader in self.network.mixings:
+            if reader.source == mixing.source and reader.name in decisions.masks:
+                received |= decisions.masks[reader.name].ghosts
         return received
 
 
@@ -179,7 +181,7 @@ def is_wide(network: Network, mixing: Mixing) -> bool:
 
 def open_context(
     network: Network, samples: Samples, options: Options, method: Method, log: Log, team: Team
-) -> Context:
+) -> CutContext:
     """Take in what is given, and measure the original network (step 1); collective."""
     constraints, mixings = constraints_of(options), tuple(trained(network))
     speeds = constraints.part_weights / constraints.part_weights.sum()
@@ -187,7 +189,7 @@ def open_context(
     shares = neuron_shares(network, speeds, options.comm_budget, replicated)
     if method.needs_data:
         log(f"measuring the inputs of every mixing and what its errors do to the output{PENDING}")
-    return Context(
+    return CutContext(
         network=network,
         options=options,
         method=method,

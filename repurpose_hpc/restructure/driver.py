@@ -19,13 +19,13 @@ from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.plan import MIXED, dense_plan, trimmed
 from repurpose_hpc.restructure.adjustment import adjust_mixing
 from repurpose_hpc.restructure.calibration.comm_dtype import measure_scales, measure_scales_until
-from repurpose_hpc.restructure.calibration.propagation import Current, Propagation
+from repurpose_hpc.restructure.calibration.propagation import CurrentNetwork, Propagation
 from repurpose_hpc.restructure.checkpoint import Checkpoint
 from repurpose_hpc.restructure.constraints import constraints_of
-from repurpose_hpc.restructure.context import Context, Log, open_context, silent
+from repurpose_hpc.restructure.context import CutContext, Log, open_context, silent
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.decisions import Decisions, nothing_decided
-from repurpose_hpc.restructure.method import Method, Price, method_named
+from repurpose_hpc.restructure.method import Method, PriceScope, method_named
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.owners.alternation import reassign
 from repurpose_hpc.restructure.owners.initial import assign_spaces, given_owners
@@ -35,7 +35,7 @@ from repurpose_hpc.restructure.support.density import thin_out, weight_shares
 from repurpose_hpc.restructure.support.forms import tradeoffs
 from repurpose_hpc.restructure.support.forms.masks import mask_of
 from repurpose_hpc.restructure.support.forms.mixed import with_mixed
-from repurpose_hpc.restructure.support.problem import Problem
+from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.reserve import dense_cost, reserve, whole_budget
 from repurpose_hpc.restructure.support.tradeoff import Tradeoff, cheapest, price_for
 from repurpose_hpc.restructure.team import ALONE, Team
@@ -95,7 +95,7 @@ def restructure(
     return Cut(current.network, current.plan)
 
 
-def rank_all(context: Context, decisions: Decisions) -> list[Forms]:
+def rank_all(context: CutContext, decisions: Decisions) -> list[Forms]:
     """Trade-offs of every mixing if nothing before it had changed (step 3.2); collective."""
     estimates = []
     for mixing in context.mixings:
@@ -105,7 +105,7 @@ def rank_all(context: Context, decisions: Decisions) -> list[Forms]:
 
 
 def finish_mixing(
-    context: Context, decisions: Decisions, number: int, estimates: Sequence[Forms], shares: list[int]
+    context: CutContext, decisions: Decisions, number: int, estimates: Sequence[Forms], shares: list[int]
 ) -> Decisions:
     """Measure, eliminate and adjust mixing ``number``, those before it being finished; collective.
 
@@ -124,13 +124,14 @@ def finish_mixing(
     context.log(f"{mixing.name}: eliminating{PENDING}")
     decisions = eliminate(context, decisions, number, problem, estimates)  # 3.2 to 3.6
     context.log(f"{mixing.name}: adjusting{PENDING}")
-    kept = thin_out(context, decisions, number, problem, shares)  # 4.1
-    adjusted = adjust_mixing(context, decisions, mixing, problem, kept)  # 4.2, 4.3
+    weight_mask = thin_out(context, decisions, number, problem, shares)  # 4.1
+    adjusted = adjust_mixing(context, decisions, mixing, problem, weight_mask)  # 4.2, 4.3
     owner = context.owner(decisions, mixing.target)
     used = trimmed(decisions.masks[mixing.name], adjusted.links, problem.source_owner, owner)
     decisions = decisions.with_mask(mixing.name, used)
     unchanged = np.array_equal(adjusted.weights, mixing.weights)
-    decisions = decisions.with_weights(adjusted, unchanged and not context.rounds(mixing, decisions))  # 5
+    exact = unchanged and not context.arrives_rounded(mixing, decisions)
+    decisions = decisions.with_weights(adjusted, exact)  # 5
     plan = context.plan(decisions)
     context.log(
         f"{mixing.name}: {plan.mixings[mixing.name].form} form, {plan.values_sent(network, mixing)} of "
@@ -140,7 +141,7 @@ def finish_mixing(
 
 
 def eliminate(
-    context: Context, decisions: Decisions, number: int, problem: Problem, estimates: Sequence[Forms]
+    context: CutContext, decisions: Decisions, number: int, problem: MixingProblem, estimates: Sequence[Forms]
 ) -> Decisions:
     """Choose owners of the rows, form and masks of mixing ``number``, and pay for them; collective.
 
@@ -152,7 +153,7 @@ def eliminate(
 
     def price(forms: Forms) -> float:
         """λ for the forms of this mixing, from what is left of the budget (step 3.3)."""
-        if context.method.price is Price.NETWORK:
+        if context.method.price is PriceScope.NETWORK:
             return price_for([forms, *estimates[1:]], decisions.budget)
         return price_for([forms], options.comm_budget * dense_cost(context, decisions.owners, mixing.source))
 
@@ -162,21 +163,21 @@ def eliminate(
     decisions, forms = reassign(context, decisions, mixing, problem, forms, price(forms))  # 3.3, 3.4
     owner = context.owner(decisions, mixing.target)
     if options.imbalance is not None:  # 3.5
-        at, allowance = price(forms), (1 + options.imbalance) * context.speeds
-        forms = [limit_ghosts(problem, owner, form, at, allowance) for form in forms]
+        level, allowance = price(forms), (1 + options.imbalance) * context.speeds
+        forms = [limit_ghosts(problem, owner, form, level, allowance) for form in forms]
     if MIXED in context.method.forms:  # 3.6
         forms = with_mixed(problem, owner, forms, price(forms))
-    at = price(forms)
-    form = cheapest(forms, at)
-    decisions = replace(decisions, budget=decisions.budget - form.cost(at))
-    return decisions.with_mask(mixing.name, mask_of(problem, form, owner, at))
+    level = price(forms)
+    form = cheapest(forms, level)
+    decisions = replace(decisions, budget=decisions.budget - form.cost(level))
+    return decisions.with_mask(mixing.name, mask_of(problem, form, owner, level))
 
 
 def keep_everything(network: Network, samples: Samples, options: Options, team: Team) -> Cut:
-    """Eliminate nothing: not by elimination, which drops what the samples do not need, and others may."""
+    """Cut without elimination, which would drop weights that only other samples need."""
     part_weights = constraints_of(options).part_weights
     plan = dense_plan(network, options.workers, options.input_placement, part_weights)
-    current = Current(
+    current = CurrentNetwork(
         network, replace(plan, comm_dtype=options.comm_dtype), {m.name for m in network.mixings}
     )
     propagation = Propagation(network, network.mixings, samples, team)
@@ -184,12 +185,12 @@ def keep_everything(network: Network, samples: Samples, options: Options, team: 
     return Cut(network, replace(current.plan, scales=scales))
 
 
-def _load(context: Context, checkpoint: Checkpoint | None) -> Decisions | None:
+def _load(context: CutContext, checkpoint: Checkpoint | None) -> Decisions | None:
     """Decisions of an interrupted run; one rank reads for all, as others may not see the files."""
     return context.team.map(checkpoint.load, [context.network])[0] if checkpoint else None
 
 
-def _save(context: Context, checkpoint: Checkpoint | None, decisions: Decisions) -> None:
+def _save(context: CutContext, checkpoint: Checkpoint | None, decisions: Decisions) -> None:
     """Save decisions, on the rank that does first tasks."""
     if checkpoint:
         context.team.map(checkpoint.save, [decisions])

@@ -99,7 +99,7 @@ def restructure_network(
         options = _checked_options(network, samples, options, fields)
         real = precision(dtype).type
     directory, team = None if resume is None else Path(resume), ALONE if comm is None else Team(comm)
-    result = _restructure(_Job(network, samples, options, real, log or silent, team, directory))
+    result = _restructure(_RestructureJob(network, samples, options, real, log or silent, team, directory))
     team.map(_forget, [directory])
     return result
 
@@ -161,7 +161,7 @@ def restructure_to(
     # The rank that will write looks, for all.
     team.map(check_place, [directory])
     resume = directory.with_name(f".{directory.name}.resume")
-    result = _restructure(_Job(network, samples, options, dtype, log, team, resume))
+    result = _restructure(_RestructureJob(network, samples, options, dtype, log, team, resume))
 
     def write(directory: Path) -> None:
         result.save(directory)
@@ -172,7 +172,7 @@ def restructure_to(
 
 
 @dataclass(frozen=True, eq=False)
-class _Job:
+class _RestructureJob:
     """The arguments of a restructuring; see ``restructure_network``."""
 
     network: Network
@@ -184,7 +184,7 @@ class _Job:
     resume: Path | None
 
 
-def _restructure(job: _Job) -> Restructured:
+def _restructure(job: _RestructureJob) -> Restructured:
     """``restructure_network``, which leaves ``resume`` to its caller; collective."""
     began = time.perf_counter()
     _check_samples(job)
@@ -203,14 +203,14 @@ def _restructure(job: _Job) -> Restructured:
     return Restructured(outcome.cut.network, outcome.cut.plan, {**report, **seconds}, provenance)
 
 
-def _check_samples(job: _Job) -> None:
+def _check_samples(job: _RestructureJob) -> None:
     """Refuse samples that the network cannot take, or whose labels are no outputs of it."""
     check_shape(job.samples, job.network.input_shape)
     if job.samples.labels is not None:
         check_labels(job.samples.labels, job.network.outputs, job.samples.name)
 
 
-def _outcome(job: _Job, origin: Mapping[str, Any]) -> Outcome:
+def _outcome(job: _RestructureJob, origin: Mapping[str, Any]) -> Outcome:
     """The network within its budget, or within its tolerance; collective."""
 
     def make(samples: Samples, options: Options, log: Log) -> Cut:
@@ -236,7 +236,7 @@ def _forget(resume: Path | None) -> None:
         shutil.rmtree(resume, ignore_errors=True)
 
 
-def _findings(job: _Job, outcome: Outcome) -> dict[str, Any]:
+def _findings(job: _RestructureJob, outcome: Outcome) -> dict[str, Any]:
     """Errors and accuracies on the calibration data; collective."""
     cut = outcome.cut
     findings = evaluate(job.network, cut.network, outcome.calibration, job.team, cut.compute())
@@ -244,7 +244,7 @@ def _findings(job: _Job, outcome: Outcome) -> dict[str, Any]:
     return findings if cut.plan.comm_dtype == EXACT else {**findings, "bound": None}
 
 
-def _provenance(job: _Job, outcome: Outcome, findings: Mapping[str, Any]) -> dict[str, Any]:
+def _provenance(job: _RestructureJob, outcome: Outcome, findings: Mapping[str, Any]) -> dict[str, Any]:
     """Options and findings as the plan file keeps them."""
     return {
         "weights": job.network.weight_count,
@@ -257,22 +257,22 @@ def _provenance(job: _Job, outcome: Outcome, findings: Mapping[str, Any]) -> dic
     }
 
 
-def _report(job: _Job, cut: Cut, findings: Mapping[str, Any]) -> dict[str, Any]:
+def _report(job: _RestructureJob, cut: Cut, findings: Mapping[str, Any]) -> dict[str, Any]:
     """The report but for the time that it took."""
     network, options = job.network, job.options
     plan, traffic = cut.plan, cut.traffic_matrix()
-    layers = [_layer(network, cut, mixing, findings) for mixing in network.mixings]
+    layers = [_mixing_report(network, cut, mixing, findings) for mixing in network.mixings]
     dense = sum(plan.dense_values(network, mixing) for mixing in network.mixings)
-    sent = int(traffic.sum())
+    values_sent = int(traffic.sum())
     links = {}
     if options.link_costs is not None:
         links["link_cost"] = float((traffic * np.array(options.link_costs)).sum())
     return {
         "workers": plan.workers,
         "input_placement": plan.input_placement,
-        "values_sent": sent,
+        "values_sent": values_sent,
         "dense_values": dense,
-        "comm_fraction": sent / dense if dense else 0.0,
+        "comm_fraction": values_sent / dense if dense else 0.0,
         "comm_dtype": plan.comm_dtype,
         "bytes_per_sample": plan.bytes_sent(network, plan.comm_dtype),
         "weights": network.weight_count,
@@ -284,7 +284,7 @@ def _report(job: _Job, cut: Cut, findings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _layer(network: Network, cut: Cut, mixing: Mixing, findings: Mapping[str, Any]) -> dict[str, Any]:
+def _mixing_report(network: Network, cut: Cut, mixing: Mixing, findings: Mapping[str, Any]) -> dict[str, Any]:
     """One mixing in the report."""
     return {
         "name": mixing.name,

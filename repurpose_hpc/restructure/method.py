@@ -29,7 +29,7 @@ class Metric(Enum):
     IDENTITY = "the identity"
 
 
-class Price(Enum):
+class PriceScope(Enum):
     """The mixings that share one price λ, and with it a budget (step 3.3)."""
 
     NETWORK = "all"
@@ -43,7 +43,7 @@ class Method:
     Attributes:
         gram: of the inputs, in steps 2 and 3.
         metric: of errors.
-        price: one for the network, or one for each mixing.
+        price: scope of a price: the network, or each mixing.
         forms: in which mixings may communicate, of ``GHOST`` (always), ``PARTIAL`` and ``MIXED``.
         look_ahead: sweeps of drafts, at most (step 2.2).
         alternations: times that rows are assigned, at most, the first time included (step 3.4).
@@ -56,7 +56,7 @@ class Method:
 
     gram: Gram = Gram.MEASURED
     metric: Metric = Metric.OUTPUT
-    price: Price = Price.NETWORK
+    price: PriceScope = PriceScope.NETWORK
     forms: frozenset[str] = frozenset({GHOST, PARTIAL, MIXED})
     look_ahead: int = 3
     alternations: int = 2

@@ -1,4 +1,4 @@
-"""What a user may ask of restructuring."""
+"""Options of restructuring."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from repurpose_hpc.fields import Declared, FieldError, Kind, choice, integer, listed, number, option, shown
-from repurpose_hpc.model.comm_dtype import EXACT, WIRES
+from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT
 from repurpose_hpc.plan.plan import PLACEMENTS
 from repurpose_hpc.restructure.method import FORMER, METHODS
 
@@ -157,7 +157,7 @@ class Options(Declared):
     )
     comm_dtype: str = option(
         EXACT,
-        kind=choice(*WIRES),
+        kind=choice(*COMM_DTYPES),
         aliases=("--wire",),
         help="format in which ghost neurons travel; the adjustment takes its rounding into account",
         more="format in which ghost neurons travel: `float32` (as they are), `bfloat16`, `float16`, or "
@@ -181,12 +181,12 @@ class Options(Declared):
 
     @property
     def keeps_everything(self) -> bool:
-        """Whether nothing needs to be eliminated."""
+        """True if nothing needs to be eliminated."""
         return self.comm_budget == 1 and self.density == 1 and self.memory_limits is None
 
     @property
     def promises(self) -> bool:
-        """Whether a tolerance is given instead of a budget."""
+        """True if a tolerance is given instead of a budget."""
         return self.max_accuracy_drop is not None or self.max_output_error is not None
 
     def _check_length(self, name: str, values: tuple[float, ...]) -> None:

@@ -86,8 +86,7 @@ def keep_promise(
         BrokenPromise: not even the whole budget meets the tolerance.
     """
     check_samples(network, samples, options)
-    held_out = hold_out(samples.samples, options.seed)
-    trials = _Trials(network, samples, held_out, options, restructure, log, team)
+    trials = _BudgetTrials(network, samples, options, restructure, log, team)
     if search(trials.meets, trials.dense) is None:
         raise trials.broken()
     return trials.outcome()
@@ -100,7 +99,7 @@ def check_samples(network: Network, samples: Samples, options: Options) -> None:
         FieldError: no labels, or no classes, where accuracy is promised, or too few samples: even if
             restructuring changed no class at all, the bound of the accuracy drop would exceed the tolerance.
     """
-    needed = 1
+    fewest = 1
     if options.max_accuracy_drop is not None:
         if not network.has_classes:
             raise FieldError(
@@ -114,13 +113,13 @@ def check_samples(network: Network, samples: Samples, options: Options) -> None:
                 f"expected labels y beside the samples of {samples.name}, found none; add them, or promise "
                 "max_output_error=E",
             )
-        needed = samples_needed(options.max_accuracy_drop)
-    if samples.samples // ONE_IN < needed:
+        fewest = samples_needed(options.max_accuracy_drop)
+    if samples.samples // ONE_IN < fewest:
         field, tolerance = _promised(options)
         raise FieldError(
             field,
-            f"expected at least {needed * ONE_IN} samples in {samples.name} for {tolerance:g}, so that "
-            f"{needed} can be held out (1 in {ONE_IN}), found {samples.samples}: too few to promise; add "
+            f"expected at least {fewest * ONE_IN} samples in {samples.name} for {tolerance:g}, so that "
+            f"{fewest} can be held out (1 in {ONE_IN}), found {samples.samples}: too few to promise; add "
             "samples or allow more",
         )
 
@@ -182,20 +181,19 @@ def accuracy_drop_bound(lost: int, gained: int, samples: int) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class _Trial:
+class _BudgetTrial:
     options: Options
     cut: Cut
     comparison: Comparison
 
 
-class _Trials:
-    """Trials: the last that was within the tolerance, which is the best, and the last that was not."""
+class _BudgetTrials:
+    """Trials of budgets: the best, which is the last within the tolerance, and the last beyond it."""
 
     def __init__(
         self,
         network: Network,
         samples: Samples,
-        held_out: np.ndarray,
         options: Options,
         restructure: Restructure,
         log: Log,
@@ -203,11 +201,11 @@ class _Trials:
     ) -> None:
         self.network, self.options, self.restructure, self.log = network, options, restructure, log
         self.team = team
-        self.split = held_out
-        self.calibration, self.held_out = samples.subset(~held_out), samples.subset(held_out)
+        self.split = hold_out(samples.samples, options.seed)
+        self.calibration, self.held_out = samples.subset(~self.split), samples.subset(self.split)
         self.dense = _dense_values(network, options)
         self.count = 0
-        self.last: dict[bool, _Trial] = {}
+        self.latest: dict[bool, _BudgetTrial] = {}
 
     def meets(self, values: int) -> bool:
         """Restructure with a budget of so many values per sample, and measure."""
@@ -221,46 +219,46 @@ class _Trials:
             return False
         comparison = compare(self.network, cut.network, self.held_out, self.team, cut.compute())
         self.count += 1
-        within = _within(options, comparison)
-        self.last[within] = _Trial(options, cut, comparison)
+        is_enough = _keeps(options, comparison)
+        self.latest[is_enough] = _BudgetTrial(options, cut, comparison)
         # With prices, a budget is a fraction of the cost.
         size = f" ({values} values per sample)" if options.link_costs is None else ""
         self.log(
             f"trial {self.count}: budget {options.comm_budget:.4g}{size}, "
-            f"{_found(options, comparison)} on {self.held_out.samples} held-out samples: "
-            f"{'enough' if within else 'not enough'}"
+            f"{_finding(options, comparison)} on {self.held_out.samples} held-out samples: "
+            f"{'enough' if is_enough else 'not enough'}"
         )
-        return within
+        return is_enough
 
     def broken(self) -> BrokenPromise:
         """The failure of all trials."""
-        last = self.last[False]
-        field, tolerance = _promised(last.options)
+        trial = self.latest[False]
+        field, tolerance = _promised(trial.options)
         return BrokenPromise(
             field,
             f"expected at most {tolerance:g} on {self.held_out.samples} held-out samples, found "
-            f"{_found(last.options, last.comparison)} even at comm_budget=1{_way_out(last.options)}",
+            f"{_finding(trial.options, trial.comparison)} even at comm_budget=1{_way_out(trial.options)}",
         )
 
     def outcome(self) -> Outcome:
         """The best trial."""
-        best = self.last[True]
+        trial = self.latest[True]
         findings = {
             "held_out_samples": self.held_out.samples,
-            "comm_budget": best.options.comm_budget,
+            "comm_budget": trial.options.comm_budget,
             "trials": self.count,
-            **_measured(best.options, best.comparison),
+            **_measured(trial.options, trial.comparison),
         }
         positions = np.flatnonzero(self.split).astype("<i8")
         provenance = {
             **findings,
             "held_out_share": 1 / ONE_IN,
             "samples": self.split.size,
-            "split": f"numpy.random.default_rng([{best.options.seed}, {SPLIT_STREAM}])"
+            "split": f"numpy.random.default_rng([{trial.options.seed}, {SPLIT_STREAM}])"
             ".permutation(samples)[:held_out_samples]",
             "held_out_sha256": hashlib.sha256(positions.tobytes()).hexdigest(),
         }
-        return Outcome(best.cut, self.calibration, best.options, findings, provenance)
+        return Outcome(trial.cut, self.calibration, trial.options, findings, provenance)
 
 
 def _dense_values(network: Network, options: Options) -> int:
@@ -269,7 +267,7 @@ def _dense_values(network: Network, options: Options) -> int:
     return sum(plan.dense_values(network, mixing) for mixing in network.mixings)
 
 
-def _within(options: Options, comparison: Comparison) -> bool:
+def _keeps(options: Options, comparison: Comparison) -> bool:
     if options.max_accuracy_drop is not None:
         return _accuracy_drop(comparison) <= options.max_accuracy_drop
     tolerance = options.max_output_error
@@ -277,7 +275,7 @@ def _within(options: Options, comparison: Comparison) -> bool:
 
 
 def _accuracy_drop(comparison: Comparison) -> float:
-    """In percentage points; the estimate decides."""
+    """The estimated loss of accuracy, in percentage points, which decides."""
     return 100 * (comparison.lost - comparison.gained) / comparison.samples
 
 
@@ -296,7 +294,7 @@ def _promised(options: Options) -> tuple[str, float]:
 
 
 def _way_out(options: Options) -> str:
-    """The reason why not even the whole budget is enough, and what to do."""
+    """The reason why even the whole budget is too small, and advice."""
     if options.keeps_everything and options.comm_dtype == EXACT:
         return (
             ", where only the rounding of the weights changes; allow more, or write the shards with "
@@ -307,11 +305,11 @@ def _way_out(options: Options) -> str:
         "the memory limits": options.memory_limits is not None,
         f"comm_dtype={options.comm_dtype}": options.comm_dtype != EXACT,
     }
-    given = " and ".join(option for option, is_given in limits.items() if is_given)
-    return f" with {given}; allow more, or do without {given}"
+    limitations = " and ".join(option for option, is_given in limits.items() if is_given)
+    return f" with {limitations}; allow more, or do without {limitations}"
 
 
-def _found(options: Options, comparison: Comparison) -> str:
+def _finding(options: Options, comparison: Comparison) -> str:
     if options.max_accuracy_drop is not None:
         return f"an accuracy drop of {_accuracy_drop(comparison):.2f} points"
     return f"an output error of {comparison.output_error:.3g}"

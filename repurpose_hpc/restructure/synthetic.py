@@ -63,7 +63,7 @@ def _norms(network: Network, mixing: Mixing, plan: Plan) -> np.ndarray:
 
 
 def _smallest_kept(norms: dict[str, np.ndarray], budget: float) -> float:
-    """The norm of the last ghost, by size, that the budget has room for; infinity if it has for none."""
-    everything = np.concatenate([norm[norm > 0] for norm in norms.values()] or [np.empty(0)])
-    kept = math.floor(budget * everything.size)
-    return float(np.partition(everything, -kept)[-kept]) if kept else math.inf
+    """The norm of the smallest ghost that the budget still pays for; infinity if it pays for none."""
+    sizes = np.concatenate([norm[norm > 0] for norm in norms.values()] or [np.empty(0)])
+    count = math.floor(budget * sizes.size)
+    return float(np.partition(sizes, -count)[-count]) if count else math.inf

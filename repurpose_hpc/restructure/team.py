@@ -44,11 +44,11 @@ class Team:
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> list[Result]:
         """``function`` of every task, in order, on every rank; collective."""
-        mine, failure = self._attempt(function, tasks)
+        results, failure = self._attempt(function, tasks)
         self._raise_together(failure)
         if self.comm is None:
-            return mine
-        shares = self.comm.allgather(mine)
+            return results
+        shares = self.comm.allgather(results)
         return [shares[t % self.ranks][t // self.ranks] for t in range(len(tasks))]
 
     def apply(self, function: Callable[[Task], object], tasks: Sequence[Task]) -> None:
@@ -58,7 +58,7 @@ class Team:
         """
         self._work(function, tasks)
 
-    def in_rounds(self, tasks: Iterator[Task]) -> Iterator[list[Task]]:
+    def in_batches(self, tasks: Iterator[Task]) -> Iterator[list[Task]]:
         """The tasks, as many at a time as can be worked on at a time."""
         while batch := list(islice(tasks, self.size)):
             yield batch
@@ -72,16 +72,16 @@ class Team:
             return [], error
 
     def _work(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> list[Result]:
-        mine = tasks[self.rank :: self.ranks]
-        if self.threads == 1 or len(mine) < 2:
-            return [function(task) for task in mine]
+        own_tasks = tasks[self.rank :: self.ranks]
+        if self.threads == 1 or len(own_tasks) < 2:
+            return [function(task) for task in own_tasks]
         with ThreadPoolExecutor(self.threads) as pool:
-            return list(pool.map(function, mine))
+            return list(pool.map(function, own_tasks))
 
     def _raise_together(self, failure: Exception | None) -> None:
         if self.comm is not None:
             failures = _gather_failures(self.comm, failure)
-            failure = next((first for first in failures if first is not None), None)
+            failure = next((rank_failure for rank_failure in failures if rank_failure is not None), None)
         if failure is not None:
             raise failure
 

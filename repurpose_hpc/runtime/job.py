@@ -15,7 +15,7 @@ from repurpose_hpc.fields import FieldError
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.mpi.agreement import alike, collectively
+from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.plan.files.store import read_network
 from repurpose_hpc.plan.rounding import rounded_compute
 from repurpose_hpc.plan.shard import Shard
@@ -137,7 +137,7 @@ def _time_all_ranks(setup: Setup, program: Program, source: Input) -> tuple[dict
     if options.repeat or options.transport == AUTO:
         with collectively(comm):
             first = next(source.batches(options.batch_size))
-    with alike(comm):
+    with in_unison(comm):
         exchange_us = choose_transport(program, options.transport, first, comm)
     if first is None or not options.repeat:
         return exchange_us, None

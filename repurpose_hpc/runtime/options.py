@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from repurpose_hpc.fields import PRECISIONS, Declared, Kind, choice, integer, option, yes
-from repurpose_hpc.model.comm_dtype import EXACT, WIRES
+from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT
 from repurpose_hpc.runtime.exchange.choose import TRANSPORT_CHOICES
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
 
@@ -87,7 +87,7 @@ class RunOptions(Declared):
     )
     weights_dtype: str = option(
         EXACT,
-        kind=choice(*WIRES),
+        kind=choice(*COMM_DTYPES),
         help="how dense weights are kept in memory; float32: as they are; int8 with a scale for each row",
         more="how dense weights are kept in memory: `float32` (as they are), `bfloat16`, `float16`, or "
         "`int8` with a scale for each row; expanded in registers, so that one sample takes as long as its "
@@ -96,7 +96,7 @@ class RunOptions(Declared):
     )
     comm_dtype: str | None = option(
         None,
-        kind=choice(*WIRES),
+        kind=choice(*COMM_DTYPES),
         aliases=("--wire",),
         default_text="that of the shards",
         help="format in which ghost neurons travel, whatever the shards were adjusted for",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from repurpose_hpc.fields import FieldError
 from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.comm_dtype import EXACT, INT8
-from repurpose_hpc.mpi.agreement import alike, collectively
+from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.plan.files.store import StoredPlan
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.process.system import age
@@ -104,7 +104,7 @@ def settle(options: RunOptions, stored: StoredPlan, comm: MPI.Comm) -> Formats:
         _check_scales(formats, stored)
         if options.certify:
             _check_certify(formats)
-    with alike(comm):
+    with in_unison(comm):
         check_transport(options.transport, comm)
         check_threads(options.threads, comm)
     if options.threads > 1:

@@ -10,7 +10,7 @@ from helpers import small_plans
 from helpers.programs import counting, make_program, run_program
 from helpers.small_graphs import branching_network
 from repurpose_hpc.forecast.demand import plan_demand
-from repurpose_hpc.model.comm_dtype import EXACT, STEPS, WIRES
+from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT, STEPS
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.plan.plan import PLACEMENTS
 from repurpose_hpc.plan.rounding import rounded_compute
@@ -54,7 +54,7 @@ def test_every_transport_carries_merged_exchanges(transport, placement, more_wor
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", COMM_DTYPES)
 def test_ghosts_and_sums_travel_together_if_they_are_of_one_type(wire, dtype):
     """To the last bit alike, whichever transport; as the reference that rounds them."""
     network, plan, x = case("partitioned", 2)

@@ -16,7 +16,7 @@ from helpers.programs import counting, make_program, run_program
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.activations import KINDS, Activation
 from repurpose_hpc.model.chain import sequence
-from repurpose_hpc.model.comm_dtype import STEPS, WIRES
+from repurpose_hpc.model.comm_dtype import COMM_DTYPES, STEPS
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.network import Network, Space
 from repurpose_hpc.model.operations import Elementwise, Mixing
@@ -155,7 +155,7 @@ def test_every_transport(transport, case):
     program.free()
 
 
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", COMM_DTYPES)
 @pytest.mark.parametrize("more_workers", [0, 3])
 def test_transports_agree_to_the_last_bit_and_follow_one_another(wire, more_workers):
     """Batches of all sizes in between: what one left in memory is not what another finds."""

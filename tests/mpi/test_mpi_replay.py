@@ -12,7 +12,7 @@ from mpi4py import MPI
 
 from helpers import small_plans
 from helpers.programs import make_program, run_program
-from repurpose_hpc.model.comm_dtype import WIRES
+from repurpose_hpc.model.comm_dtype import COMM_DTYPES
 from repurpose_hpc.runtime.context import Formats
 from repurpose_hpc.runtime.exchange.transport import TRANSPORTS
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT, available
@@ -45,7 +45,7 @@ def outputs(network, plan, transport, **options):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", COMM_DTYPES)
 @pytest.mark.parametrize("more_workers", [0, 3])
 def test_a_forward_is_one_recording(wire, dtype, more_workers):
     """With more workers than ranks there are local copies, and sums of several workers for one neuron."""

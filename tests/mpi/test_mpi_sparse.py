@@ -8,7 +8,7 @@ from mpi4py import MPI
 
 from helpers import small_plans
 from helpers.programs import make_program, run_program
-from repurpose_hpc.model.comm_dtype import WIRES, encode
+from repurpose_hpc.model.comm_dtype import COMM_DTYPES, encode
 from repurpose_hpc.model.forward import trace
 from repurpose_hpc.plan.rounding import rounded_compute
 from repurpose_hpc.runtime.context import Formats
@@ -35,7 +35,7 @@ def setting(workers: int, shift: float, with_sums: bool = True):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", COMM_DTYPES)
 @pytest.mark.parametrize("zeros", ZEROS)
 @pytest.mark.parametrize("workers", [COMM.size, 11])
 def test_outputs_are_those_of_the_default_transport(workers, zeros, wire, dtype):
@@ -79,7 +79,7 @@ def bytes_of_batch(network, plan, x: np.ndarray, wire: str) -> int:
     return total
 
 
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", COMM_DTYPES)
 @pytest.mark.parametrize("zeros", ZEROS)
 def test_as_many_bytes_as_the_form_takes(zeros, wire):
     if COMM.size == 1:

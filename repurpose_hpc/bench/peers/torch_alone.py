@@ -11,7 +11,7 @@ import torch
 from repurpose_hpc.bench.candidate import Candidate
 from repurpose_hpc.bench.peers.numpy_alone import Layers
 from repurpose_hpc.bench.turns import Setting
-from repurpose_hpc.process.threads import held
+from repurpose_hpc.process.threads import using_threads
 
 
 def prepare() -> None:
@@ -22,7 +22,7 @@ def prepare() -> None:
 
 def threads(number: int) -> AbstractContextManager[None]:
     """A block in which torch uses so many threads."""
-    return held(number, torch.get_num_threads, torch.set_num_threads)
+    return using_threads(number, torch.get_num_threads, torch.set_num_threads)
 
 
 def linear(W: np.ndarray, b: np.ndarray) -> torch.nn.Linear:

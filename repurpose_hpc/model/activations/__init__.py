@@ -6,7 +6,7 @@ May import nothing of the package; ``kernels.activations`` has compiled twins un
 from repurpose_hpc.model.activations.activation import (
     DECLARED,
     Activation,
-    Kind,
+    ActivationKind,
     Parameter,
     activate,
     derivative,
@@ -24,7 +24,7 @@ __all__ = [
     "KINDS",
     "RELU",
     "Activation",
-    "Kind",
+    "ActivationKind",
     "Parameter",
     "activate",
     "derivative",

@@ -31,7 +31,7 @@ class Parameter(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Kind:
+class ActivationKind:
     """The declaration of an element-wise function; ``kernels.activations`` has a compiled twin of its name.
 
     Attributes:
@@ -43,7 +43,7 @@ class Kind:
         parameters: at most two; alpha and beta of an activation without any are ignored.
         onnx: ONNX operators that are this function: from their attributes, by name and with the defaults of
             ONNX, the parameters, or None where they make it another function.
-        behind: an ONNX operator that makes it of another kind, and that kind.
+        composed_of: an ONNX operator and a kind; the operator on that kind is this function.
         written_out: parameters with which exporters are known to write it as several nodes.
         with_numbers: whether a function written out is compared with it, with all numbers that occur in it
             as parameters.
@@ -55,7 +55,7 @@ class Kind:
     lipschitz: float | Callable[[float, float], float] = 1.0
     parameters: tuple[Parameter, ...] = ()
     onnx: Mapping[str, Callable[..., tuple[float, ...] | None]] = field(default_factory=dict)
-    behind: tuple[str, str] | None = None
+    composed_of: tuple[str, str] | None = None
     written_out: tuple[tuple[float, ...], ...] = ()
     with_numbers: bool = False
 
@@ -71,10 +71,10 @@ class Kind:
 
 
 # By name, in the order of declaration; filled by ``functions``.
-DECLARED: dict[str, Kind] = {}
+DECLARED: dict[str, ActivationKind] = {}
 
 
-def declare(kind: Kind) -> Kind:
+def declare(kind: ActivationKind) -> ActivationKind:
     """Enter a kind into ``DECLARED``."""
     DECLARED[kind.name] = kind
     return kind
@@ -97,10 +97,10 @@ class Activation:
         if self.kind not in DECLARED:
             raise ValueError(f"unknown activation {self.kind!r}, expected one of {', '.join(DECLARED)}")
 
-    def problems(self) -> Iterator[str]:
+    def faults(self) -> Iterator[str]:
         """Parameters out of their ranges, in words."""
-        given = (self.alpha, self.beta)
-        for parameter, value in zip(DECLARED[self.kind].parameters, given, strict=False):
+        numbers = (self.alpha, self.beta)
+        for parameter, value in zip(DECLARED[self.kind].parameters, numbers, strict=False):
             if not parameter.low <= value <= parameter.high:
                 low, high = parameter.low, parameter.high
                 yield f"{self.kind} with {parameter.name} {value}, expected a number from {low:g} to {high:g}"
@@ -136,12 +136,14 @@ def parse(text: str) -> Activation:
     if len(numbers) > len(kind.parameters) or None in defaults:
         raise ValueError(f"expected {kind.form}")
     try:
-        values = [float(number) for number in numbers] + [each for each in defaults if each is not None]
+        values = [float(number) for number in numbers] + [
+            default for default in defaults if default is not None
+        ]
     except ValueError:
         raise ValueError(f"expected {kind.form} with numbers") from None
     activation = Activation(name, *values)
-    for problem in activation.problems():
-        raise ValueError(problem)
+    for fault in activation.faults():
+        raise ValueError(fault)
     return activation
 
 

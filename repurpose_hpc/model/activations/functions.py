@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from repurpose_hpc.model.activations.activation import DECLARED, Kind, Parameter, declare
+from repurpose_hpc.model.activations.activation import DECLARED, ActivationKind, Parameter, declare
 
 
 def _sigmoid(y: np.ndarray, *_: object) -> np.ndarray:
@@ -80,9 +80,9 @@ def _within(y: np.ndarray, low: float, high: float) -> np.ndarray:
 # gelu' = Φ(y) + y φ(y) has the derivative (2 − y²) φ(y), hence its maximum at √2.
 _GELU_SLOPE = 0.5 * (1 + math.erf(1)) + math.exp(-1) / math.sqrt(math.pi)
 
-declare(Kind("identity", value=lambda y, a, b: y, slope=lambda y, a, b: np.ones_like(y)))
+declare(ActivationKind("identity", value=lambda y, a, b: y, slope=lambda y, a, b: np.ones_like(y)))
 declare(
-    Kind(
+    ActivationKind(
         "relu",
         value=lambda y, a, b: np.maximum(y, 0),
         slope=lambda y, a, b: (y > 0).astype(y.dtype),
@@ -90,7 +90,7 @@ declare(
     )
 )
 declare(
-    Kind(
+    ActivationKind(
         "leaky_relu",
         value=lambda y, a, b: np.where(y >= 0, y, a * y),
         slope=lambda y, a, b: np.where(y >= 0, y.dtype.type(1), a),
@@ -99,9 +99,9 @@ declare(
         onnx={"LeakyRelu": lambda alpha=0.01: (alpha,)},
     )
 )
-declare(Kind("sigmoid", _sigmoid, _sigmoid_slope, lipschitz=0.25, onnx={"Sigmoid": lambda: ()}))
+declare(ActivationKind("sigmoid", _sigmoid, _sigmoid_slope, lipschitz=0.25, onnx={"Sigmoid": lambda: ()}))
 declare(
-    Kind(
+    ActivationKind(
         "tanh",
         value=lambda y, a, b: np.tanh(y),
         slope=lambda y, a, b: 1 - np.tanh(y) ** 2,
@@ -109,7 +109,7 @@ declare(
     )
 )
 declare(
-    Kind(
+    ActivationKind(
         "gelu",
         value=_gelu,
         slope=_gelu_slope,
@@ -118,7 +118,7 @@ declare(
     )
 )
 declare(
-    Kind(
+    ActivationKind(
         "gelu_tanh",
         value=_gelu_tanh,
         slope=_gelu_tanh_slope,
@@ -127,7 +127,7 @@ declare(
     )
 )
 declare(
-    Kind(
+    ActivationKind(
         "clip",
         value=np.clip,  # the larger bound wins
         slope=_within,
@@ -135,7 +135,7 @@ declare(
     )
 )
 declare(
-    Kind(
+    ActivationKind(
         "elu",
         value=_elu,
         slope=_elu_slope,
@@ -146,7 +146,7 @@ declare(
     )
 )
 declare(
-    Kind(
+    ActivationKind(
         "hard_sigmoid",
         value=_hard_sigmoid,
         slope=lambda y, a, b: a * _within(a * y + b, 0, 1),
@@ -157,7 +157,7 @@ declare(
     )
 )
 declare(
-    Kind(
+    ActivationKind(
         "hard_swish",
         value=lambda y, a, b: y * _hard_sigmoid(y, 1 / 6, 0.5),
         slope=lambda y, a, b: np.where(y >= 3, y.dtype.type(1), (y / 3 + 0.5) * _within(y, -3, 3)),
@@ -166,7 +166,7 @@ declare(
     )
 )
 declare(
-    Kind(
+    ActivationKind(
         "silu",
         value=_silu,
         slope=_silu_slope,
@@ -175,10 +175,10 @@ declare(
     )
 )
 declare(
-    Kind("square", value=lambda y, a, b: y * y, slope=lambda y, a, b: 2 * y, lipschitz=math.inf),
+    ActivationKind("square", value=lambda y, a, b: y * y, slope=lambda y, a, b: 2 * y, lipschitz=math.inf),
 )
 declare(
-    Kind(
+    ActivationKind(
         "power",
         value=lambda y, a, b: y**a,
         slope=lambda y, a, b: a * y ** (a - 1),
@@ -188,7 +188,7 @@ declare(
     )
 )
 declare(
-    Kind(
+    ActivationKind(
         "softplus",
         value=lambda y, a, b: np.logaddexp(y, y.dtype.type(0)),
         slope=_sigmoid,
@@ -196,7 +196,7 @@ declare(
     )
 )
 declare(
-    Kind(
+    ActivationKind(
         "exp",
         value=lambda y, a, b: np.exp(y),
         slope=lambda y, a, b: np.exp(y),
@@ -205,7 +205,7 @@ declare(
     )
 )
 declare(
-    Kind(
+    ActivationKind(
         "abs",
         value=lambda y, a, b: np.abs(y),
         slope=lambda y, a, b: np.sign(y),
@@ -213,7 +213,7 @@ declare(
     )
 )
 declare(
-    Kind(
+    ActivationKind(
         "selu",
         value=lambda y, a, b: b * np.where(y >= 0, y, a * np.expm1(np.minimum(y, 0))),
         slope=lambda y, a, b: b * np.where(y >= 0, y.dtype.type(1), a * np.exp(np.minimum(y, 0))),
@@ -226,7 +226,7 @@ declare(
     )
 )
 declare(
-    Kind(
+    ActivationKind(
         "celu",
         value=lambda y, a, b: np.where(y >= 0, y, a * np.expm1(np.minimum(y, 0) / a)),
         slope=lambda y, a, b: np.where(y >= 0, y.dtype.type(1), np.exp(np.minimum(y, 0) / a)),
@@ -235,7 +235,7 @@ declare(
     )
 )
 declare(
-    Kind(
+    ActivationKind(
         "softshrink",
         value=lambda y, a, b: np.where(np.abs(y) <= a, y.dtype.type(0), y - np.sign(y) * a),
         slope=lambda y, a, b: (np.abs(y) > a).astype(y.dtype),
@@ -245,7 +245,7 @@ declare(
     )
 )
 declare(
-    Kind(
+    ActivationKind(
         "hardshrink",
         value=lambda y, a, b: np.where(np.abs(y) <= a, y.dtype.type(0), y),
         slope=lambda y, a, b: (~(np.abs(y) <= a)).astype(y.dtype),
@@ -256,7 +256,7 @@ declare(
     )
 )
 declare(
-    Kind(
+    ActivationKind(
         "threshold",
         value=lambda y, a, b: np.where(y <= a, np.full_like(y, b), y),
         slope=lambda y, a, b: (~(y <= a)).astype(y.dtype),
@@ -267,7 +267,7 @@ declare(
     )
 )
 declare(
-    Kind(
+    ActivationKind(
         "softsign",
         value=lambda y, a, b: y / (1 + np.abs(y)),
         slope=lambda y, a, b: (1 + np.abs(y)) ** -2,
@@ -275,11 +275,11 @@ declare(
     )
 )
 declare(
-    Kind(
+    ActivationKind(
         "log_sigmoid",
         value=lambda y, a, b: -np.logaddexp(-y, y.dtype.type(0)),
         slope=lambda y, a, b: _sigmoid(-y),
-        behind=("Log", "sigmoid"),
+        composed_of=("Log", "sigmoid"),
     )
 )
 

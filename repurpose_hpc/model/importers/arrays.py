@@ -31,11 +31,11 @@ def as_weights(array: np.ndarray, name: str) -> np.ndarray:
             f"{name}: expected float16, bfloat16, float32 or float64, found {array.dtype}; "
             "store the weights in floating point (dequantise them first)"
         )
-    bad = np.argwhere(~np.isfinite(array))
-    if bad.size:
-        first = tuple(bad[0].tolist())
+    invalid = np.argwhere(~np.isfinite(array))
+    if invalid.size:
+        first = tuple(invalid[0].tolist())
         raise UserError(
             f"{name}: expected finite weights, found {array[first]} at index {first} "
-            f"({len(bad)} NaN or infinite in all); train or export the model again"
+            f"({len(invalid)} NaN or infinite in all); train or export the model again"
         )
     return np.ascontiguousarray(array, array.dtype.newbyteorder("="))

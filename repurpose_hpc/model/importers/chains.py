@@ -4,7 +4,7 @@ W_l has shape (outputs, inputs); a missing b_l means a zero bias.  A ReLU stands
 layers and nothing after the last, unless the entry ``activations`` says otherwise: in
 ``.npz`` an array of strings, in ``.safetensors`` a comma-separated value of the file's
 metadata, one entry for each layer, such as ``relu``, ``leaky_relu:0.01`` or ``gelu`` (see
-``activations.Kind.form``); the last may also be ``softmax`` or ``log_softmax``.
+``activations.ActivationKind.form``); the last may also be ``softmax`` or ``log_softmax``.
 """
 
 from __future__ import annotations
@@ -148,9 +148,9 @@ def _parse_activation(name: str, path: Path) -> Activation:
     try:
         return parse(name)
     except ValueError as error:
-        known = ", ".join(kind.form for kind in DECLARED.values())
+        forms = ", ".join(kind.form for kind in DECLARED.values())
         reason = "" if name.partition(":")[0] not in DECLARED else f" ({error})"
         raise UserError(
-            f"{path}: activations: expected one of {known} "
+            f"{path}: activations: expected one of {forms} "
             f"(after the last layer also softmax or log_softmax), found {name!r}{reason}; correct the entry"
         ) from None

@@ -54,7 +54,7 @@ def _export(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], path: P
     _check_arguments(torch, module, examples, path)
     with_dynamo = importlib.util.find_spec("onnxscript") is not None
     # The newer exporter takes a batch of 1 for a fixed one.
-    examples = tuple(torch.cat([each, each]) if len(each) == 1 else each for each in examples)
+    examples = tuple(torch.cat([example, example]) if len(example) == 1 else example for example in examples)
     was_training = module.training
     module.eval()
     try:
@@ -78,12 +78,12 @@ def _export(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], path: P
 
 
 def _check_arguments(torch: Any, module: object, examples: tuple[object, ...], path: Path) -> None:
-    tensors = all(isinstance(each, torch.Tensor) and each.ndim > 1 for each in examples)
+    tensors = all(isinstance(argument, torch.Tensor) and argument.ndim > 1 for argument in examples)
     if not isinstance(module, torch.nn.Module) or not tensors or not examples:
-        found = ", ".join(_described(each) for each in (module, *examples))
+        received = ", ".join(_described(argument) for argument in (module, *examples))
         raise UserError(
             "from_torch: expected a torch.nn.Module and a tensor, or a tuple of tensors, with the samples on "
-            f"the first of two or more axes, found {found}"
+            f"the first of two or more axes, found {received}"
         )
     if path.suffix != ".onnx":
         raise UserError(f"{path}: expected the name of an .onnx file to keep the model in; append .onnx")
@@ -116,7 +116,7 @@ def _options(
     import torch
 
     batch = torch.export.Dim("batch")
-    size = sum(each.numel() * each.element_size() for each in module.state_dict().values())
+    size = sum(array.numel() * array.element_size() for array in module.state_dict().values())
     return {
         "dynamic_shapes": tuple({0: batch} for _ in examples),
         "external_data": size > _LARGEST_FILE,

@@ -11,7 +11,7 @@ from repurpose_hpc.model.operations.operation import (
     Cost,
     OneSource,
     Shape,
-    dtype_problems,
+    dtype_faults,
     operation,
     same_positions,
 )
@@ -51,12 +51,12 @@ class Affine(OneSource):
         """One pass over all values."""
         return Cost(target.values, False)
 
-    def problems(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
+    def faults(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
         """See ``Operation``."""
         (source,) = sources
         yield from same_positions(source, target)
         for name, array in (("scale", self.scale), ("shift", self.shift)):
-            yield from dtype_problems(**{name: array})
+            yield from dtype_faults(**{name: array})
             if array.shape not in ((source.neurons, 1), (source.neurons, source.values)):
                 yield (
                     f"expected a {name} for each of {source.neurons} neurons, or of their {source.values} "

@@ -95,11 +95,11 @@ class Combine(Operation):
         left, right = sources
         return [(left, right)]
 
-    def problems(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
+    def faults(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
         """See ``Operation``."""
         if self.kind not in COMBINATIONS:
             yield f"is a combination of kind {self.kind!r}, expected one of {', '.join(COMBINATIONS)}"
-        found = [source.values for source in sources]
-        if max(found) != target.values or any(values not in (1, target.values) for values in found):
+        sizes = [source.values for source in sources]
+        if max(sizes) != target.values or any(values not in (1, target.values) for values in sizes):
             left, right = sources
             yield f"makes maps of {target.positions} from maps of {left.positions} and {right.positions}"

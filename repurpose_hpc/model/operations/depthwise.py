@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from repurpose_hpc.model.operations.operation import Cost, OneSource, Shape, dtype_problems, operation
+from repurpose_hpc.model.operations.operation import Cost, OneSource, Shape, dtype_faults, operation
 from repurpose_hpc.model.operations.patches import as_map, from_map, pad, spread, tap_views
 from repurpose_hpc.model.operations.window import Window
 
@@ -54,11 +54,11 @@ class Depthwise(OneSource):
         """One pass for every entry of the window."""
         return Cost(math.prod(self.window.out[:-1]) * self.window.taps, True)
 
-    def problems(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
+    def faults(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
         """See ``Operation``."""
         (source,) = sources
-        yield from self.window.problems(source, target)
-        yield from dtype_problems(weights=self.weights, bias=self.bias)
+        yield from self.window.faults(source, target)
+        yield from dtype_faults(weights=self.weights, bias=self.bias)
         expected = (source.neurons, self.window.taps)
         if (self.weights.shape, self.bias.shape) != (expected, expected[:1]):
             yield (

@@ -38,8 +38,8 @@ class Elementwise(OneSource):
     def cost(self, target: Shape) -> None:
         """Nothing: products and maps apply an activation to what they have just computed."""
 
-    def problems(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
+    def faults(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
         """See ``Operation``."""
         (source,) = sources
         yield from same_positions(source, target)
-        yield from self.activation.problems()
+        yield from self.activation.faults()

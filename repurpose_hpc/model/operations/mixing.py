@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from repurpose_hpc.model.operations.operation import Cost, OneSource, Shape, dtype_problems, operation
+from repurpose_hpc.model.operations.operation import Cost, OneSource, Shape, dtype_faults, operation
 from repurpose_hpc.model.operations.patches import from_map, patches, spread
 from repurpose_hpc.model.operations.window import Window
 
@@ -20,7 +20,7 @@ TILE_BYTES = 1 << 23
 @operation
 @dataclass(frozen=True, eq=False)
 class Mixing(OneSource):
-    """``target = weights @ source + bias``: every neuron of B from every neuron of A.
+    """``target = weights @ source + bias``: every neuron of the target from every neuron of the source.
 
     Attributes:
         name: unique within the network; reports use it.
@@ -54,7 +54,7 @@ class Mixing(OneSource):
 
     @cached_property  # asked for by every step of restructuring
     def links(self) -> np.ndarray:
-        """Which neurons depend on which: bool (m, n), true where any of the k weights is not zero."""
+        """Dependences between neurons: bool (m, n), true where any of the k weights is not zero."""
         return (self.weights != 0).reshape(len(self.weights), -1, self.taps).any(axis=2)
 
     def compute(self, *sources: np.ndarray) -> np.ndarray:
@@ -67,9 +67,9 @@ class Mixing(OneSource):
         # A few samples at a time, so that their patches stay in the cache.
         step = max(1, TILE_BYTES // (W.shape[1] * y.shape[2] * x.itemsize))
         for first in range(0, x.shape[1], step):
-            seen = x[:, first : first + step]
-            part = W @ patches(self.window, seen) + b[:, None]
-            y[:, first : first + step] = part.reshape(len(W), seen.shape[1], -1)
+            samples = x[:, first : first + step]
+            part = W @ patches(self.window, samples) + b[:, None]
+            y[:, first : first + step] = part.reshape(len(W), samples.shape[1], -1)
         return from_map(y)
 
     def vjp(self, g: np.ndarray, target: np.ndarray, *sources: np.ndarray) -> list[np.ndarray]:
@@ -96,10 +96,10 @@ class Mixing(OneSource):
     def neurons(self, *sources: np.ndarray) -> None:
         """See ``Operation``."""
 
-    def problems(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
+    def faults(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
         """See ``Operation``; weights and bias may both be left out (``is_bare``)."""
         (source,) = sources
-        yield from dtype_problems(weights=self.weights, bias=self.bias)
+        yield from dtype_faults(weights=self.weights, bias=self.bias)
         expected = (target.neurons, source.neurons * self.taps)
         if not self.is_bare and (self.weights.shape, self.bias.shape) != (expected, expected[:1]):
             yield (
@@ -107,13 +107,13 @@ class Mixing(OneSource):
                 f"{self.taps} weights each to {target.neurons}, found {self.weights.shape}, {self.bias.shape}"
             )
         if self.window is not None:
-            yield from self.window.problems(source, target)
+            yield from self.window.faults(source, target)
         elif source.positions or target.positions:
             yield f"has no window, between maps of {source.positions} and {target.positions}"
 
 
 def spectral_norm(mixing: Mixing) -> float:
-    """|W|₂, of a convolution an upper bound of it as a map from whole tensors to whole tensors.
+    """|W|₂; of a convolution, an upper bound of its norm as a map from tensors to tensors.
 
     From the smaller of W Wᵀ and Wᵀ W: a third of the time of singular values.
     """

@@ -82,7 +82,7 @@ class Operation(ABC):
 
     @abstractmethod
     def gain(self, sources: Sequence[Shape], target: Shape) -> list[float]:
-        """For every source, how much longer than a difference of it that of the target can be, at most.
+        """Gain from every source: length of a difference of the target over that of the source, at most.
 
         Lengths are Euclidean, over all neurons and positions of a sample.
         """
@@ -104,7 +104,7 @@ class Operation(ABC):
         return []
 
     @abstractmethod
-    def problems(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
+    def faults(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
         """Faults of the operation between tensors of these shapes, in words; nothing if it is legal."""
 
 
@@ -137,22 +137,22 @@ def operation(kind: Registered) -> Registered:
 
 
 def same_positions(source: Shape, target: Shape) -> Iterator[str]:
-    """A problem unless maps of the target are as large as those of the source, in whatever shape."""
+    """A fault unless maps of the target are as large as those of the source, in whatever shape."""
     if source.values != target.values:
         yield f"makes maps of {target.positions} from maps of {source.positions}"
 
 
-def dtype_problems(**arrays: np.ndarray) -> Iterator[str]:
-    """A problem unless all arrays are of one dtype, float32 or float64."""
+def dtype_faults(**arrays: np.ndarray) -> Iterator[str]:
+    """A fault unless all arrays are of one dtype, float32 or float64."""
     dtypes = {name: array.dtype for name, array in arrays.items()}
     if {*dtypes.values()} not in ({np.dtype(np.float32)}, {np.dtype(np.float64)}):
-        found = ", ".join(f"{name} of {dtype}" for name, dtype in dtypes.items())
-        yield f"expected numbers that are all float32 or all float64, found {found}"
+        types = ", ".join(f"{name} of {dtype}" for name, dtype in dtypes.items())
+        yield f"expected numbers that are all float32 or all float64, found {types}"
 
 
-def index_problems(index: np.ndarray, entries: int, first: int, found: int) -> Iterator[str]:
-    """A problem unless ``index`` is (entries,) int64, all from ``first`` to ``found`` - 1."""
+def index_faults(index: np.ndarray, entries: int, first: int, end: int) -> Iterator[str]:
+    """A fault unless ``index`` is (entries,) int64, all from ``first`` to ``end`` - 1."""
     if index.shape != (entries,) or index.dtype != np.int64:
         yield f"expected an index of {entries} int64, found {index.dtype} of shape {index.shape}"
-    elif index.size and not first <= index.min() <= index.max() < found:
-        yield f"expected an index from {first} to {found - 1}, found {index.min()} to {index.max()}"
+    elif index.size and not first <= index.min() <= index.max() < end:
+        yield f"expected an index from {first} to {end - 1}, found {index.min()} to {index.max()}"

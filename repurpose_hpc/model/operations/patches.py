@@ -24,12 +24,12 @@ def patches(window: Window | None, x: np.ndarray) -> np.ndarray:
     return entries.reshape(len(x) * window.taps, -1)
 
 
-def patches_at(window: Window, x: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Some columns of ``patches``, (n k, batch · s): of each sample those of positions ``at``, (batch, s)."""
+def patches_at(window: Window, x: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Some columns of ``patches``, (n k, batch · s): of each sample those of ``positions``, (batch, s)."""
     x = as_map(x)
     padded = np.concatenate([x, np.zeros((*x.shape[:2], 1), x.dtype)], axis=2)
     # Index -1 is the last, the padding.
-    entries = padded[:, np.arange(len(at))[:, None, None], window.indices()[at]]
+    entries = padded[:, np.arange(len(positions))[:, None, None], window.indices()[positions]]
     return entries.transpose(0, 3, 1, 2).reshape(len(x) * window.taps, -1)
 
 
@@ -61,11 +61,13 @@ def unpadded(window: Window, padded: np.ndarray) -> np.ndarray:
 
 
 def tap_views(window: Window, padded: np.ndarray) -> Iterator[np.ndarray]:
-    """For every entry of the kernel, what it meets in each window: views (n, batch, *out) of padded maps."""
+    """Values that every entry of the kernel meets in each window: views (n, batch, *out) of padded maps."""
     for entry in np.ndindex(*window.kernel):
-        firsts = (at * dilation for at, dilation in zip(entry, window.dilations, strict=True))
+        firsts = (offset * dilation for offset, dilation in zip(entry, window.dilations, strict=True))
         steps = zip(firsts, window.strides, window.out, strict=True)
-        yield padded[_of_axes(slice(at, at + (out - 1) * step + 1, step) for at, step, out in steps)]
+        yield padded[
+            _of_axes(slice(offset, offset + (out - 1) * step + 1, step) for offset, step, out in steps)
+        ]
 
 
 def _of_axes(slices: Iterable[slice]) -> tuple[EllipsisType | slice, ...]:

@@ -54,8 +54,8 @@ class Pool(OneSource):
         for kernel, stride, dilation, front, out, extent in zip(
             window.kernel, window.strides, window.dilations, window.pads, window.out, self.extent, strict=True
         ):
-            at = np.arange(out)[:, None] * stride + np.arange(kernel) * dilation - front
-            counts = np.outer(counts, (at < extent).sum(axis=1)).ravel()
+            places = np.arange(out)[:, None] * stride + np.arange(kernel) * dilation - front
+            counts = np.outer(counts, (places < extent).sum(axis=1)).ravel()
         return counts
 
     def vjp(self, g: np.ndarray, target: np.ndarray, *sources: np.ndarray) -> list[np.ndarray]:
@@ -88,10 +88,10 @@ class Pool(OneSource):
         """One pass for every entry of the window."""
         return Cost(math.prod(self.window.out[:-1]) * self.window.taps, True)
 
-    def problems(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
+    def faults(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
         """See ``Operation``."""
         (source,) = sources
-        yield from self.window.problems(source, target)
+        yield from self.window.faults(source, target)
         if self.kind not in POOLS:
             yield f"is a pool of kind {self.kind!r}, expected one of {', '.join(POOLS)}"
         if self.count_padding and len(self.extent) != len(self.window.positions):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from repurpose_hpc.model.operations.operation import Cost, OneSource, Shape, index_problems, operation
+from repurpose_hpc.model.operations.operation import Cost, OneSource, Shape, index_faults, operation
 from repurpose_hpc.model.operations.patches import add_up, as_map, from_map
 
 
@@ -37,19 +37,19 @@ class Rearrange(OneSource):
     def vjp(self, g: np.ndarray, target: np.ndarray, *sources: np.ndarray) -> list[np.ndarray]:
         """See ``Operation``."""
         (x,) = sources
-        read = np.flatnonzero(self.index >= 0)
-        moved = add_up(as_map(g).take(read, axis=2), self.index[read], as_map(x).shape[2], axis=2)
+        targets = np.flatnonzero(self.index >= 0)
+        moved = add_up(as_map(g).take(targets, axis=2), self.index[targets], as_map(x).shape[2], axis=2)
         return [moved.reshape(x.shape)]
 
     def gain(self, sources: Sequence[Shape], target: Shape) -> list[float]:
-        """√ of how often a position is taken at most."""
+        """√ of the largest number of times that a position is taken."""
         return [math.sqrt(np.bincount(self.index[self.index >= 0], minlength=1).max())]
 
     def cost(self, target: Shape) -> Cost:
         """One pass over all values."""
         return Cost(target.values, False)
 
-    def problems(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
+    def faults(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
         """See ``Operation``."""
         (source,) = sources
-        yield from index_problems(self.index, target.values, -1, source.values)
+        yield from index_faults(self.index, target.values, -1, source.values)

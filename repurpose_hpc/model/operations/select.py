@@ -12,7 +12,7 @@ from repurpose_hpc.model.operations.operation import (
     Cost,
     Operation,
     Shape,
-    index_problems,
+    index_faults,
     operation,
     same_positions,
 )
@@ -44,7 +44,7 @@ class Select(Operation):
         return np.split(add_up(g, self.index, ends[-1], axis=0), ends[:-1])
 
     def gain(self, sources: Sequence[Shape], target: Shape) -> list[float]:
-        """√ of how often a neuron is taken at most."""
+        """√ of the largest number of times that a neuron is taken."""
         return [math.sqrt(np.bincount(self.index[self.index >= 0], minlength=1).max())] * len(sources)
 
     def cost(self, target: Shape) -> Cost:
@@ -55,8 +55,8 @@ class Select(Operation):
         """See ``Operation``."""
         return np.concatenate(sources)[self.index]
 
-    def problems(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
+    def faults(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
         """See ``Operation``."""
         for source in sources:
             yield from same_positions(source, target)
-        yield from index_problems(self.index, target.neurons, 0, sum(source.neurons for source in sources))
+        yield from index_faults(self.index, target.neurons, 0, sum(source.neurons for source in sources))

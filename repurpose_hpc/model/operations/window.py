@@ -50,27 +50,27 @@ class Window:
 
     def indices(self) -> np.ndarray:
         """Flat source position of every entry of every window, -1 in the padding: (positions out, k)."""
-        flat, inside = np.zeros((1, 1), np.int64), np.ones((1, 1), bool)
+        flat, is_inside = np.zeros((1, 1), np.int64), np.ones((1, 1), bool)
         for size, kernel, stride, dilation, pad, out in zip(
             self.positions, self.kernel, self.strides, self.dilations, self.pads, self.out, strict=True
         ):
-            at = np.arange(out)[:, None] * stride + np.arange(kernel) * dilation - pad
+            places = np.arange(out)[:, None] * stride + np.arange(kernel) * dilation - pad
             shape = flat.shape[0] * out, flat.shape[1] * kernel
-            flat = (flat[:, None, :, None] * size + at[None, :, None, :]).reshape(shape)
-            here = ((at >= 0) & (at < size))[None, :, None, :]
-            inside = (inside[:, None, :, None] & here).reshape(shape)
-        return np.where(inside, flat, -1)
+            flat = (flat[:, None, :, None] * size + places[None, :, None, :]).reshape(shape)
+            axis_is_inside = ((places >= 0) & (places < size))[None, :, None, :]
+            is_inside = (is_inside[:, None, :, None] & axis_is_inside).reshape(shape)
+        return np.where(is_inside, flat, -1)
 
     def overlap(self) -> int:
         """The largest number of windows that a value is in (q)."""
         indices = self.indices()
         return int(np.bincount(indices[indices >= 0]).max(initial=0))
 
-    def problems(self, source: Shape, target: Shape) -> Iterator[str]:
+    def faults(self, source: Shape, target: Shape) -> Iterator[str]:
         """Faults of the window between maps of these shapes, in words."""
         axes = len(self.positions)
         sizes = (self.kernel, self.strides, self.dilations, self.out)
-        if any(len(each) != axes for each in (*sizes, self.pads)):
+        if any(len(entries) != axes for entries in (*sizes, self.pads)):
             yield f"expected a window with {axes} entries for everything, found {self}"
         elif min(self.positions + sum(sizes, ()), default=1) < 1 or min(self.pads, default=0) < 0:
             yield f"expected a window of sizes of 1 or more and pads of 0 or more, found {self}"

@@ -17,7 +17,10 @@ from repurpose_hpc.model.spec import check
 
 # Attributes of operations that are dataclasses themselves.
 _RECORDS: dict[str, type[Activation] | type[Window]] = {"activation": Activation, "window": Window}
-_NAMES = ("space_of", "positions_of", "input_tensors", "output_tensors", "heads")
+# Attributes of networks that are JSON values.
+_NAMES = tuple(
+    field.name for field in fields(Network) if field.init and field.name not in ("spaces", "operations")
+)
 
 
 def write_graph(group: h5py.Group, network: Network) -> None:
@@ -51,7 +54,7 @@ def _network(structure: dict[str, Any], group: h5py.Group) -> Network:
     parts = (group.get(f"{number:04d}", {}) for number in range(len(described)))
     return Network(
         spaces=tuple(Space(**_with_tuples(space)) for space in structure["spaces"]),
-        operations=tuple(_operation(*both) for both in zip(described, parts, strict=True)),
+        operations=tuple(_operation(*pair) for pair in zip(described, parts, strict=True)),
         space_of=structure["space_of"],
         positions_of=_with_tuples(structure["positions_of"]),
         **{name: tuple(structure[name]) for name in ("input_tensors", "output_tensors", "heads")},

@@ -19,8 +19,9 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import h5py
 import numpy as np
@@ -38,12 +39,12 @@ FORMAT_VERSION = 4
 HEADER_BYTES = 512
 PLAN_FILE = "plan.h5"
 # The attribute that tells the comm dtype, under the name that it has in this format version.
-COMM_DTYPE = "wire"
+COMM_DTYPE_ATTRIBUTE = "wire"
 
-_BLOCK_WEIGHTS = ("own_weights", "ghost_weights", "sum_weights", "bias")
-_BLOCK_ARRAYS = (*_BLOCK_WEIGHTS, "ghost_neurons", "sent_scales", "received_scales")
-_BLOCK_LISTS = ("ghosts", "sums")
-_MASKS = ("ghosts", "sums")
+# Attributes of blocks and of plans of mixings, in the order in which they are stored.
+_BLOCK_ARRAYS = tuple(name for name, kind in get_type_hints(Block).items() if kind is np.ndarray)
+_BLOCK_LISTS = tuple(name for name, kind in get_type_hints(Block).items() if kind is Lists)
+_MASKS = tuple(field.name for field in fields(MixingPlan))
 # Of arrays that are mapped where they lie in the file: so large at least, and aligned to a cache line.
 MAPPED_BYTES = 1 << 16
 _ALIGNMENT = 64
@@ -145,7 +146,7 @@ def open_plan(directory: str | Path) -> StoredPlan:
                 for name, group in file["mixings"].items()
             },
             scales={tensor: scales[()] for tensor, scales in file["scales"].items()},
-            comm_dtype=file.attrs[COMM_DTYPE],
+            comm_dtype=file.attrs[COMM_DTYPE_ATTRIBUTE],
         )
         digests = tuple(digest.decode() for digest in file["shard_sha256"])
         traffic = {name: group["traffic"][()] for name, group in file["mixings"].items()}
@@ -205,7 +206,7 @@ def _write_plan_file(path: Path, network: Network, plan: Plan, digests: list[str
     with _creating(path) as file:
         file.attrs["workers"] = plan.workers
         file.attrs["input_placement"] = plan.input_placement
-        file.attrs[COMM_DTYPE] = plan.comm_dtype
+        file.attrs[COMM_DTYPE_ATTRIBUTE] = plan.comm_dtype
         # Not attributes: those end at 64 KiB.
         file["shard_sha256"] = np.array(digests, "S")
         file["provenance"] = np.bytes_(json.dumps(provenance, sort_keys=True))
@@ -228,7 +229,7 @@ def _write_shard(path: Path, shard: Shard) -> None:
     with _creating(path) as file:
         for name in ("worker", "workers", "plan_identity"):
             file.attrs[name] = getattr(shard, name)
-        file.attrs[COMM_DTYPE] = shard.comm_dtype
+        file.attrs[COMM_DTYPE_ATTRIBUTE] = shard.comm_dtype
         write_graph(file.create_group("graph"), shard.graph)
         own = file.create_group("own", track_order=True)
         for name, neurons in shard.own.items():
@@ -274,7 +275,7 @@ def _parse_shard(content: _Content) -> Shard:
         worker=int(file.attrs["worker"]),
         workers=int(file.attrs["workers"]),
         plan_identity=file.attrs["plan_identity"],
-        comm_dtype=file.attrs[COMM_DTYPE],
+        comm_dtype=file.attrs[COMM_DTYPE_ATTRIBUTE],
         graph=read_graph(file["graph"]),
         own={name: neurons[()] for name, neurons in file["own"].items()},
         blocks={name: _parse_block(content, group) for name, group in file["blocks"].items()},
@@ -282,8 +283,9 @@ def _parse_shard(content: _Content) -> Shard:
 
 
 def _parse_block(content: _Content, group: h5py.Group) -> Block:
-    arrays = {name: content.array(group[name]) for name in _BLOCK_ARRAYS}
-    return Block(ghosts=_parse_lists(group["ghosts"]), sums=_parse_lists(group["sums"]), **arrays)
+    parts: dict[str, Any] = {name: content.array(group[name]) for name in _BLOCK_ARRAYS}
+    parts |= {name: _parse_lists(group[name]) for name in _BLOCK_LISTS}
+    return Block(**parts)
 
 
 def _parse_lists(group: h5py.Group) -> Lists:

@@ -15,14 +15,14 @@ import numpy as np
 from repurpose_hpc.model.comm_dtype import INT8, scales_of
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.rounding import rounding_errors
-from repurpose_hpc.restructure.calibration.propagation import Current, Propagation
-from repurpose_hpc.restructure.context import Context
+from repurpose_hpc.restructure.calibration.propagation import CurrentNetwork, Propagation
+from repurpose_hpc.restructure.context import CutContext
 from repurpose_hpc.restructure.decisions import Decisions
 from repurpose_hpc.restructure.support.elimination import columns
 
 
 def measure_scales(
-    propagation: Propagation, tensors: Iterable[str], current: Current
+    propagation: Propagation, tensors: Iterable[str], current: CurrentNetwork
 ) -> Mapping[str, np.ndarray]:
     """Scales of the plan and of ``tensors``, these from the largest |x̂_j|; collective.
 
@@ -31,10 +31,10 @@ def measure_scales(
         tensors: in the order in which they are made; those that have scales are left alone.
         current: all that they depend on is final.
     """
-    missing = [tensor for tensor in dict.fromkeys(tensors) if tensor not in current.plan.scales]
+    unscaled = [tensor for tensor in dict.fromkeys(tensors) if tensor not in current.plan.scales]
     # What is behind ghosts in int8 is known only with their scales.
-    together = [[tensor] for tensor in missing] if current.plan.comm_dtype == INT8 else [missing]
-    for group in together:
+    groups = [[tensor] for tensor in unscaled] if current.plan.comm_dtype == INT8 else [unscaled]
+    for group in groups:
         largest = [np.zeros(current.network.space(tensor).neurons) for tensor in group]
         for batch in propagation.map(_largest, group, current):
             largest = [np.maximum(*pair) for pair in zip(largest, batch, strict=True)]
@@ -43,11 +43,11 @@ def measure_scales(
     return current.plan.scales
 
 
-def measure_scales_until(context: Context, decisions: Decisions, last: Mixing) -> Decisions:
+def measure_scales_until(context: CutContext, decisions: Decisions, last: Mixing) -> Decisions:
     """Measure scales of what the mixings up to ``last`` read; collective."""
     names = [mixing.name for mixing in context.network.mixings]
-    read = context.network.mixings[: names.index(last.name) + 1]
-    tensors = (mixing.source for mixing in read)
+    mixings = context.network.mixings[: names.index(last.name) + 1]
+    tensors = (mixing.source for mixing in mixings)
     return replace(decisions, scales=measure_scales(context.propagation, tensors, context.current(decisions)))
 
 
@@ -55,7 +55,7 @@ def _largest(*tensors: np.ndarray) -> list[np.ndarray]:
     return [np.abs(x).reshape(len(x), -1).max(axis=1) for x in tensors]
 
 
-def measure_noise(propagation: Propagation, mixing: Mixing, current: Current) -> np.ndarray:
+def measure_noise(propagation: Propagation, mixing: Mixing, current: CurrentNetwork) -> np.ndarray:
     """Measure the noise of each input of each row: σ_j² where j is a ghost, else 0, (m, n k); collective.
 
     On maps the mean is over all positions.

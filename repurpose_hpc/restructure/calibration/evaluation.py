@@ -10,7 +10,7 @@ from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.bound import OutputBound, spectral_norm
 from repurpose_hpc.model.forward import Compute, compute, outputs, trace
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.restructure.calibration.moments import Stream, map_batches
+from repurpose_hpc.restructure.calibration.moments import CalibrationBatches, map_batches
 from repurpose_hpc.restructure.team import ALONE, Team
 
 
@@ -20,12 +20,12 @@ class Comparison:
     Attributes:
         samples: how many were added.
         agreeing: those whose largest output is the same in both.
-        right, lost, gained: of those with labels, how many the original classifies rightly, how many of
+        correct, lost, gained: of those with labels, how many the original classifies rightly, how many of
             these the other does not, and how many only the other does.
     """
 
     def __init__(self) -> None:
-        self.samples = self.agreeing = self.right = self.lost = self.gained = 0
+        self.samples = self.agreeing = self.correct = self.lost = self.gained = 0
         self._squares, self._is_labelled = np.zeros(2), False
 
     def add(self, z: np.ndarray, z_hat: np.ndarray, labels: np.ndarray | None) -> None:
@@ -36,10 +36,10 @@ class Comparison:
         self.agreeing += int(np.count_nonzero(classes == new_classes))
         if labels is not None:
             self._is_labelled = True
-            before, after = classes == labels, new_classes == labels
-            self.right += int(np.count_nonzero(before))
-            self.lost += int(np.count_nonzero(before & ~after))
-            self.gained += int(np.count_nonzero(after & ~before))
+            was_right, is_right = classes == labels, new_classes == labels
+            self.correct += int(np.count_nonzero(was_right))
+            self.lost += int(np.count_nonzero(was_right & ~is_right))
+            self.gained += int(np.count_nonzero(is_right & ~was_right))
 
     @property
     def output_error(self) -> float:
@@ -55,8 +55,8 @@ class Comparison:
         """``output_error``, ``agreement``, and with labels ``reference_accuracy`` and ``accuracy``."""
         findings = {"output_error": self.output_error, "agreement": self.agreement}
         if self._is_labelled:
-            findings["reference_accuracy"] = self.right / self.samples
-            findings["accuracy"] = (self.right - self.lost + self.gained) / self.samples
+            findings["reference_accuracy"] = self.correct / self.samples
+            findings["accuracy"] = (self.correct - self.lost + self.gained) / self.samples
         return findings
 
 
@@ -76,12 +76,12 @@ def compare(
         compute: of every operation of the restructured network.
     """
 
-    def both(_: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def output_pair(_: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         y, y_hat = trace(original, batch), trace(restructured, batch, compute=compute)
         return outputs(original, y), outputs(restructured, y_hat)
 
     labels, comparison = _labels(original, samples), Comparison()
-    for z, z_hat in map_batches(both, Stream(original, None, samples), team):
+    for z, z_hat in map_batches(output_pair, CalibrationBatches(original, None, samples), team):
         comparison.add(z, z_hat, _next_labels(labels, comparison.samples, z.shape[1]))
     return comparison
 
@@ -118,7 +118,9 @@ def evaluate(
 
     squares = {mixing.name: np.zeros(2) for mixing in original.mixings}
     bound_squares, comparison, labels = np.zeros(2), Comparison(), _labels(original, samples)
-    for z, z_hat, batch_squares, batch_bound in map_batches(measure, Stream(original, None, samples), team):
+    for z, z_hat, batch_squares, batch_bound in map_batches(
+        measure, CalibrationBatches(original, None, samples), team
+    ):
         comparison.add(z, z_hat, _next_labels(labels, comparison.samples, z.shape[1]))
         bound_squares += batch_bound
         for name, pair in batch_squares.items():

@@ -145,7 +145,7 @@ class MomentSums:
         )
 
 
-class Stream:
+class CalibrationBatches:
     """The batches of calibration data from which mixings are measured, and their columns.
 
     Networks on vectors are measured with all samples.
@@ -166,10 +166,10 @@ class Stream:
         if not any(network.positions_of.values()):
             return
         self.rows = min(BATCH, max(1, BATCH_VALUES // (2 * values_per_sample(network))))
-        needed = samples.samples if mixings is None else max(map(self._samples_for, mixings), default=1)
-        if needed < samples.samples:
-            self.samples = samples.subset(_evenly_spaced(samples.samples, needed))
-            self.rows *= samples.samples // needed
+        count = samples.samples if mixings is None else max(map(self._samples_for, mixings), default=1)
+        if count < samples.samples:
+            self.samples = samples.subset(_evenly_spaced(samples.samples, count))
+            self.rows *= samples.samples // count
 
     def columns(
         self, mixing: Mixing, number: int, x: np.ndarray, y: np.ndarray
@@ -181,19 +181,21 @@ class Stream:
             number: of the batch; decides which positions are looked at.
             x, y: tensors of its source and of its target.
         """
-        positions, batch = self.network.values(mixing.target), x.shape[1]
-        enough = max(COLUMNS_PER_WEIGHT * mixing.weights.shape[1], FEWEST_COLUMNS)
-        count = -(-enough // self.samples.samples)
+        all_positions, batch = self.network.values(mixing.target), x.shape[1]
+        columns_wanted = max(COLUMNS_PER_WEIGHT * mixing.weights.shape[1], FEWEST_COLUMNS)
+        count = -(-columns_wanted // self.samples.samples)
         # A mixing on vectors has one position.
-        if mixing.window is None or count >= positions:
+        if mixing.window is None or count >= all_positions:
             return patches(mixing.window, x), y.reshape(len(y), -1)
-        order = np.random.default_rng(number).random((batch, positions))
-        at = np.argpartition(order, count, axis=1)[:, :count]
-        return patches_at(mixing.window, x, at), y[:, np.arange(batch)[:, None], at].reshape(len(y), -1)
+        order = np.random.default_rng(number).random((batch, all_positions))
+        positions = np.argpartition(order, count, axis=1)[:, :count]
+        return patches_at(mixing.window, x, positions), y[:, np.arange(batch)[:, None], positions].reshape(
+            len(y), -1
+        )
 
     def _samples_for(self, mixing: Mixing) -> int:
-        enough = COLUMNS_PER_WEIGHT * mixing.weights.shape[1]
-        return max(FEWEST_SAMPLES, -(-enough // self.network.values(mixing.target)))
+        columns_wanted = COLUMNS_PER_WEIGHT * mixing.weights.shape[1]
+        return max(FEWEST_SAMPLES, -(-columns_wanted // self.network.values(mixing.target)))
 
 
 def _evenly_spaced(samples: int, count: int) -> np.ndarray:
@@ -204,7 +206,7 @@ def _evenly_spaced(samples: int, count: int) -> np.ndarray:
 
 
 def map_batches(
-    function: Callable[[int, np.ndarray], Result], stream: Stream, team: Team
+    function: Callable[[int, np.ndarray], Result], batches: CalibrationBatches, team: Team
 ) -> Iterator[Result]:
     """``function`` (number, batch) of every batch (inputs, batch), in order, on every rank; collective.
 
@@ -217,8 +219,8 @@ def map_batches(
     def work(numbered: tuple[int, np.ndarray]) -> Result:
         number, raw = numbered
         batch = raw.astype(np.float64)
-        check_finite(batch, stream.samples.name, number * stream.rows)
+        check_finite(batch, batches.samples.name, number * batches.rows)
         return function(number, np.ascontiguousarray(batch.T))
 
-    for numbered in team.in_rounds(enumerate(stream.samples.batches(stream.rows, dtype=None))):
+    for numbered in team.in_batches(enumerate(batches.samples.batches(batches.rows, dtype=None))):
         yield from team.map(work, numbered)

@@ -19,7 +19,13 @@ from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Combine, Mixing, Operation
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.plan.rounding import rounded_compute
-from repurpose_hpc.restructure.calibration.moments import Moments, MomentSums, Result, Stream, map_batches
+from repurpose_hpc.restructure.calibration.moments import (
+    CalibrationBatches,
+    Moments,
+    MomentSums,
+    Result,
+    map_batches,
+)
 from repurpose_hpc.restructure.team import Team
 
 # Tensors that wait in the memory of one process.
@@ -27,7 +33,7 @@ WAITING_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, eq=False)
-class Current:
+class CurrentNetwork:
     """The restructured network, as far as it is known.
 
     Attributes:
@@ -65,11 +71,11 @@ class Propagation:
 
     def __init__(self, original: Network, mixings: Sequence[Mixing], samples: Samples, team: Team) -> None:
         self.original, self.team = original, team
-        self.stream = Stream(original, mixings, samples)
+        self.batches = CalibrationBatches(original, mixings, samples)
         self._waiting: dict[int, tuple[_Pass, _Pass]] = {}
         self._bytes = 0
 
-    def moments(self, mixing: Mixing, current: Current) -> Moments:
+    def moments(self, mixing: Mixing, current: CurrentNetwork) -> Moments:
         """Moments of a mixing: y of the original, x̂ of the restructured network; collective.
 
         Where y is only added to another tensor (a residual connection), it is the sum that should stay what
@@ -79,27 +85,27 @@ class Propagation:
             mixing: one of ``original``.
             current: all that x̂ depends on is final, and no less than in earlier calls.
         """
-        other = _added_to(self.original, mixing.target)
+        addend = _added_to(self.original, mixing.target)
 
         def ends(number: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             x, x_hat = self._take(number, batch)
             x_hat.go_on(current)
-            shortcut = {other} & x_hat.tensors.keys() if other else set()
+            shortcut = {addend} & x_hat.tensors.keys() if addend else set()
             x.go_until({mixing.target, *shortcut})
             y = x.tensors[mixing.target]
             for tensor in shortcut:
                 y = y + (x.tensors[tensor] - x_hat.tensors[tensor])
-            columns = self.stream.columns(mixing, number, x_hat.tensors[mixing.source], y)
+            columns = self.batches.columns(mixing, number, x_hat.tensors[mixing.source], y)
             self._leave(number, x, x_hat)
             return columns
 
         sums = MomentSums(mixing, self.team)
-        for x, y in map_batches(ends, self.stream, self.team):
+        for x, y in map_batches(ends, self.batches, self.team):
             sums.add(x, y)
         return sums.moments()
 
     def map(
-        self, function: Callable[..., Result], tensors: Sequence[str], current: Current
+        self, function: Callable[..., Result], tensors: Sequence[str], current: CurrentNetwork
     ) -> Iterator[Result]:
         """``function`` of x̂ of ``tensors`` in every batch, in order; collective.
 
@@ -112,16 +118,16 @@ class Propagation:
         def work(number: int, batch: np.ndarray) -> Result:
             x, x_hat = self._take(number, batch)
             x_hat.go_on(current)
-            there = x_hat
+            source_pass = x_hat
             if not x_hat.tensors.keys() >= {*tensors}:
                 # Some were read and forgotten: once more from the input.
-                there = _Pass(self.original, batch)
-                there.go_on(current)
-            result = function(*(there.tensors[tensor] for tensor in tensors))
+                source_pass = _Pass(self.original, batch)
+                source_pass.go_on(current)
+            result = function(*(source_pass.tensors[tensor] for tensor in tensors))
             self._leave(number, x, x_hat)
             return result
 
-        return map_batches(work, self.stream, self.team)
+        return map_batches(work, self.batches, self.team)
 
     def _take(self, number: int, batch: np.ndarray) -> tuple[_Pass, _Pass]:
         waiting = self._waiting.pop(number, None)
@@ -133,10 +139,10 @@ class Propagation:
     def _leave(self, number: int, x: _Pass, x_hat: _Pass) -> None:
         x.forget()
         x_hat.forget()
-        needed = x.bytes + x_hat.bytes
-        if self._bytes + needed <= WAITING_BYTES:
+        size = x.bytes + x_hat.bytes
+        if self._bytes + size <= WAITING_BYTES:
             self._waiting[number] = x, x_hat
-            self._bytes += needed
+            self._bytes += size
 
 
 class _Pass:
@@ -147,7 +153,7 @@ class _Pass:
     """
 
     def __init__(self, network: Network, batch: np.ndarray) -> None:
-        self.left = list(network.operations)
+        self.pending = list(network.operations)
         self.tensors = split_inputs(network, batch)
 
     @property
@@ -155,25 +161,25 @@ class _Pass:
         """Memory of the tensors."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
-    def go_on(self, current: Current) -> None:
+    def go_on(self, current: CurrentNetwork) -> None:
         """Compute every operation that is final and whose sources are there, as the workers do."""
         operations, compute = {op.name: op for op in current.network.operations}, current.compute()
-        left = []
-        for op in self.left:
+        pending = []
+        for op in self.pending:
             if current.is_final(op) and all(source in self.tensors for source in op.sources):
                 self._compute(operations[op.name], compute)
             else:
-                left.append(op)
-        self.left = left
+                pending.append(op)
+        self.pending = pending
 
     def go_until(self, tensors: set[str]) -> None:
         """Compute operations in order until all of ``tensors`` are there."""
         while not tensors <= self.tensors.keys():
-            self._compute(self.left.pop(0))
+            self._compute(self.pending.pop(0))
 
     def forget(self) -> None:
         """Drop the tensors that no operation will read."""
-        still_read = {source for op in self.left for source in op.sources}
+        still_read = {source for op in self.pending for source in op.sources}
         self.tensors = {name: tensor for name, tensor in self.tensors.items() if name in still_read}
 
     def _compute(self, op: Operation, compute: Compute = compute) -> None:
@@ -188,6 +194,6 @@ def _added_to(network: Network, tensor: str) -> str | None:
     op = readers[0]
     if not isinstance(op, Combine) or op.kind != "add":
         return None
-    (other,) = {*op.sources} - {tensor} or {tensor}
-    alike = other != tensor and network.positions_of[other] == network.positions_of[tensor]
-    return other if alike else None
+    (addend,) = {*op.sources} - {tensor} or {tensor}
+    same_shape = addend != tensor and network.positions_of[addend] == network.positions_of[tensor]
+    return addend if same_shape else None

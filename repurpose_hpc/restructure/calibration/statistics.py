@@ -23,10 +23,10 @@ from repurpose_hpc.model.forward import trace
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.restructure.calibration.moments import (
+    CalibrationBatches,
     Moments,
     MomentSums,
     ProductSum,
-    Stream,
     data_free_moments,
     map_batches,
 )
@@ -58,11 +58,16 @@ class Statistics:
     roots: Mapping[str, np.ndarray]
 
 
-class _Sums(NamedTuple):
+class _MixingSums(NamedTuple):
     """Sums over batches for one mixing: those of its moments, and Σ g gᵀ for its metric."""
 
     moments: MomentSums
     squares: ProductSum
+
+
+def _mixing_sums(mixing: Mixing, team: Team) -> _MixingSums:
+    m = len(mixing.bias)
+    return _MixingSums(MomentSums(mixing, team), ProductSum(m, m, team))
 
 
 def statistics_for(method: Method, network: Network, samples: Samples, seed: int, team: Team) -> Statistics:
@@ -78,10 +83,10 @@ def statistics_for(method: Method, network: Network, samples: Samples, seed: int
     if not method.needs_data:
         return data_free_statistics(network)
     measured = measure_statistics(network, samples, seed, team)
-    moments = {name: _gram(method.gram, network, name, full) for name, full in measured.moments.items()}
+    moments = {name: _gram(method.gram, network, name, m) for name, m in measured.moments.items()}
     metrics, roots = measured.metrics, measured.roots
     if method.metric is not Metric.OUTPUT:
-        metrics = {name: _even(method.metric, M) for name, M in metrics.items()}
+        metrics = {name: _uniform(method.metric, M) for name, M in metrics.items()}
         roots = {name: np.sqrt(M) for name, M in metrics.items()}
     return Statistics(moments, metrics, roots)
 
@@ -93,25 +98,25 @@ def measure_statistics(network: Network, samples: Samples, seed: int, team: Team
     """
     mixings = trained(network)
     classified = classified_outputs(network, samples)
-    stream = Stream(network, mixings, samples)
+    batches = CalibrationBatches(network, mixings, samples)
 
     def trace_back(number: int, batch: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         tensors = trace(network, batch)
         factors = _traced_back(network, tensors, classified, np.random.default_rng([seed, number]))
         return [
-            (*stream.columns(m, number, tensors[m.source], tensors[m.target]), factors[m.name])
+            (*batches.columns(m, number, tensors[m.source], tensors[m.target]), factors[m.name])
             for m in mixings
         ]
 
-    sums = {m.name: _Sums(MomentSums(m, team), ProductSum(len(m.bias), len(m.bias), team)) for m in mixings}
-    for batch in map_batches(trace_back, stream, team):
+    sums = {mixing.name: _mixing_sums(mixing, team) for mixing in mixings}
+    for batch in map_batches(trace_back, batches, team):
         for total, (x, y, factor) in zip(sums.values(), batch, strict=True):
             total.moments.add(x, y)
             total.squares.add(factor, factor)
-    metrics, behind = {}, _mixings_behind(network)
+    metrics, depths = {}, _depths(network)
     for mixing in reversed(mixings):
-        M = sums[mixing.name].squares.total() / (PROBES * stream.samples.samples)
-        surviving = max(UNREPAIRED ** max(behind[mixing.name] - 1, 0), LOST)
+        M = sums[mixing.name].squares.total() / (PROBES * batches.samples.samples)
+        surviving = max(UNREPAIRED ** max(depths[mixing.name] - 1, 0), LOST)
         metrics[mixing.name] = _uncompensated(M) * surviving * M
     roots = team.map(metric_root, list(metrics.values()))
     return Statistics(
@@ -127,7 +132,7 @@ def _traced_back(
     classified: list[tuple[str, bool]],
     rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
-    """For every mixing a factor of Σ g gᵀ over random vectors g, traced back to its target."""
+    """A factor of Σ g gᵀ for every mixing, over random vectors g that are traced back to its target."""
     gradients: dict[str, list[np.ndarray]] = {mixing.name: [] for mixing in network.mixings}
     for _ in range(PROBES):
         g = [_probe(tensors[name], classes, rng) for name, classes in classified]
@@ -148,18 +153,18 @@ def classified_outputs(network: Network, samples: Samples) -> list[tuple[str, bo
     return [(name, labelled or head != "identity") for name, head in heads]
 
 
-def _mixings_behind(network: Network) -> dict[str, int]:
-    """For each mixing the number of those, not fixed, behind it on the longest path to an output."""
-    behind: dict[str, int] = {}
+def _depths(network: Network) -> dict[str, int]:
+    """The number of mixings, not fixed, behind each mixing on the longest path to an output."""
+    depths: dict[str, int] = {}
     following = dict.fromkeys(network.space_of, 0)
     for op in reversed(network.operations):
-        most = following[op.target]
+        depth = following[op.target]
         if isinstance(op, Mixing):
-            behind[op.name] = most
-            most += not op.fixed
+            depths[op.name] = depth
+            depth += not op.fixed
         for source in op.sources:
-            following[source] = max(following[source], most)
-    return behind
+            following[source] = max(following[source], depth)
+    return depths
 
 
 def _factor(gradients: list[np.ndarray]) -> np.ndarray:
@@ -184,35 +189,35 @@ def _uncompensated(M: np.ndarray) -> float:
 
 
 def data_free_statistics(network: Network) -> Statistics:
-    """Assume inputs as in ``data_free_moments``, and that all errors are alike."""
+    """Assume inputs as in ``data_free_moments``, and errors that all count the same."""
     identities = {mixing.name: np.eye(len(mixing.bias)) for mixing in trained(network)}
     moments = {mixing.name: data_free_moments(mixing) for mixing in trained(network)}
     return Statistics(moments, identities, identities)
 
 
-def _gram(gram: Gram, network: Network, name: str, full: Moments) -> Moments:
+def _gram(gram: Gram, network: Network, name: str, measured: Moments) -> Moments:
     """Moments of mixing ``name`` with the Gram matrix that a method asks for, from the measured ones."""
     if gram is Gram.MEASURED:
-        return full
+        return measured
     if gram is Gram.DIAGONAL:
-        return _second_moments(full)
+        return _second_moments(measured)
     return data_free_moments(next(mixing for mixing in network.mixings if mixing.name == name))
 
 
-def _second_moments(full: Moments) -> Moments:
+def _second_moments(measured: Moments) -> Moments:
     """Moments that tell the second moment of every input but not what the inputs have in common.
 
     Scores made with them are |Ŵ_qj|² G_jj: nothing is refitted while ghosts are eliminated.
     """
-    diagonal = np.diag(full.H)
-    target = full.solve(full.R)
+    diagonal = np.diag(measured.H)
+    target = measured.solve(measured.R)
     R = target * diagonal
     variance = np.einsum("ij,ij->i", R, target)
-    return Moments(np.diag(diagonal), R, variance, full.mean_x, full.mean_y)
+    return Moments(np.diag(diagonal), R, variance, measured.mean_x, measured.mean_y)
 
 
-def _even(metric: Metric, M: np.ndarray) -> np.ndarray:
-    """A metric in which errors of all rows count alike."""
+def _uniform(metric: Metric, M: np.ndarray) -> np.ndarray:
+    """A metric in which errors of all rows count the same."""
     size = np.trace(M) / len(M) if metric is Metric.FLAT else 1.0
     return size * np.eye(len(M))
 

@@ -10,7 +10,7 @@ from repurpose_hpc.restructure.calibration.moments import Moments
 
 
 def residual_costs(moments: Moments, support: np.ndarray) -> np.ndarray:
-    """C[i, q] for one worker: error of every row i when only the neurons of its ``support`` may be used.
+    """C[i, q] for one worker q: error of every row i restricted to the neurons of its ``support``.
 
     That is the Schur complement of the paper's Frobenius cost, v (H_TT − H_TS H_SS⁻¹ H_ST) vᵀ with
     v = Wt[i, T] and T the complement of S, plus what no weights can explain.
@@ -78,9 +78,9 @@ def assign_groups(costs: np.ndarray, capacities: np.ndarray, groups: np.ndarray)
     table = np.hstack([totals, totals.mean(axis=1, keepdims=True)])
     unseated = max(len(totals) - int(seats.sum()), 0)
     owner = assign(table, np.append(seats, unseated))[pieces]
-    rest = owner == costs.shape[1]
-    free = capacities - np.bincount(owner[~rest], minlength=len(capacities))
-    owner[rest] = assign(costs[rest], free)
+    unseated_rows = owner == costs.shape[1]
+    seats_left = capacities - np.bincount(owner[~unseated_rows], minlength=len(capacities))
+    owner[unseated_rows] = assign(costs[unseated_rows], seats_left)
     return owner
 
 

@@ -21,11 +21,11 @@ from repurpose_hpc.restructure.support.elimination import (
     column_numbers,
     diagonal_blocks,
 )
-from repurpose_hpc.restructure.support.problem import Problem
+from repurpose_hpc.restructure.support.problem import MixingProblem
 
 
-def assignment_costs(problem: Problem, supports: np.ndarray) -> np.ndarray:
-    """C[i, q], (m, P): cost of row i as worker q's, in the metric; collective.
+def assignment_costs(problem: MixingProblem, supports: np.ndarray) -> np.ndarray:
+    """C[i, q], (m, P): cost of row i if worker q owns it, in the metric; collective.
 
     Where all links cost the same, that is the error left with the neurons of ``supports[q]``.  Otherwise
     every part of the error counts by the cheapest link over which it could be avoided: neurons behind
@@ -43,15 +43,15 @@ def assignment_costs(problem: Problem, supports: np.ndarray) -> np.ndarray:
         prices[q] = 0
         levels, total = np.unique(prices), np.zeros(len(weight))
         for level, next_level in zip(levels[:-1], levels[1:], strict=True):
-            near = supports[q] | np.isin(problem.source_owner, np.flatnonzero(prices <= level))
-            total += (next_level - level) * residual_costs(problem.moments, problem.columns(near))
+            support = supports[q] | np.isin(problem.source_owner, np.flatnonzero(prices <= level))
+            total += (next_level - level) * residual_costs(problem.moments, problem.columns(support))
         return total / highest if highest else residual_costs(problem.moments, problem.columns(supports[q]))
 
     return weight * np.stack(problem.team.map(column, range(problem.workers)), axis=1)
 
 
 def assign_rows(
-    problem: Problem, supports: np.ndarray, capacity: np.ndarray, ahead: np.ndarray
+    problem: MixingProblem, supports: np.ndarray, capacity: np.ndarray, later_gains: np.ndarray
 ) -> np.ndarray:
     """Owners of the rows, (m,) int32, when worker q may use the neurons ``supports[q]``; collective.
 
@@ -59,15 +59,15 @@ def assign_rows(
         problem: the mixing.
         supports: bool, (P, n).
         capacity: of the workers, (P,).
-        ahead: what the next mixing gains if neuron i is worker q's, (m, P).
+        later_gains: what the next mixing gains if neuron i is worker q's, (m, P).
     """
-    costs = assignment_costs(problem, supports) - ahead
+    costs = assignment_costs(problem, supports) - later_gains
     # By one rank, which compiles the kernel for all.
     return problem.team.map(lambda costs: assign(costs, capacity), [costs])[0]
 
 
 def draft(
-    users: Sequence[tuple[Problem, np.ndarray, np.ndarray]], making: np.ndarray, capacity: np.ndarray
+    users: Sequence[tuple[MixingProblem, np.ndarray, np.ndarray]], making: np.ndarray, capacity: np.ndarray
 ) -> np.ndarray:
     """New owners of a space: workers take turns in choosing a neuron.
 
@@ -87,16 +87,16 @@ def draft(
     """
     handicap = making - making.mean(axis=1, keepdims=True)
     hands = [[_Hand(*user, q, int(size)) for user in users] for q, size in enumerate(capacity)]
-    taken, chosen = np.zeros(len(capacity), np.int64), np.full(len(making), EVERYBODY, np.int32)
+    counts, chosen = np.zeros(len(capacity), np.int64), np.full(len(making), EVERYBODY, np.int32)
     for _ in range(len(making)):
         # Everybody's share fills at the same pace.
-        q = int(np.argmin([(has + 1) / size if has < size else np.inf
-                           for has, size in zip(taken, capacity, strict=True)]))  # fmt: skip
-        free = chosen == EVERYBODY
-        gains = sum(hand.gains(free) for hand in hands[q])
-        j = int(np.where(free, gains - handicap[:, q], -np.inf).argmax())
+        q = int(np.argmin([(count + 1) / size if count < size else np.inf
+                           for count, size in zip(counts, capacity, strict=True)]))  # fmt: skip
+        unowned = chosen == EVERYBODY
+        gains = sum(hand.gains(unowned) for hand in hands[q])
+        j = int(np.where(unowned, gains - handicap[:, q], -np.inf).argmax())
         chosen[j] = q
-        taken[q] += 1
+        counts[q] += 1
         for hand in hands[q]:
             hand.take(j)
     return chosen
@@ -111,7 +111,9 @@ class _Hand:
         capacity: neurons that it may take.
     """
 
-    def __init__(self, problem: Problem, owner: np.ndarray, index: np.ndarray, q: int, capacity: int) -> None:
+    def __init__(
+        self, problem: MixingProblem, owner: np.ndarray, index: np.ndarray, q: int, capacity: int
+    ) -> None:
         self.H, self.index, self.taps = problem.moments.H, index, problem.taps
         weight = np.sqrt(np.diag(problem.metric))[:, None]
         R = (weight * problem.moments.R)[owner == q]
@@ -125,17 +127,17 @@ class _Hand:
         self.variance = diagonal_blocks(self.H, self.taps) - self._grams(self.Z[: len(S)])
         self.products = self._grams(self.correlation)
 
-    def gains(self, free: np.ndarray) -> np.ndarray:
-        """Fall of the error with each neuron of the space, (n,); 0 for those not ``free``."""
-        left = np.flatnonzero((self.index >= 0) & free[self.index])
-        gains = block_changes(self.variance[left], self.products[left])
-        return np.bincount(self.index[left], gains, minlength=len(free))
+    def gains(self, unowned: np.ndarray) -> np.ndarray:
+        """Fall of the error with each neuron of the space, (n,); 0 for those not ``unowned``."""
+        candidates = np.flatnonzero((self.index >= 0) & unowned[self.index])
+        gains = block_changes(self.variance[candidates], self.products[candidates])
+        return np.bincount(self.index[candidates], gains, minlength=len(unowned))
 
     def take(self, j: int) -> None:
         """Add neuron ``j`` of the space."""
         squares = np.empty(len(self.H))
-        taken = column_numbers(np.flatnonzero(self.index == j), self.taps)
-        for column in taken:
+        new_columns = column_numbers(np.flatnonzero(self.index == j), self.taps)
+        for column in new_columns:
             Z = self.Z[: self.size]
             z = self.H[column] - Z[:, column] @ Z
             scale = 1 / np.sqrt(z[column])
@@ -144,15 +146,15 @@ class _Hand:
             self.variance -= self._grams(z[None])
             self.Z[self.size] = z
             self.size += 1
-        if taken.size:
+        if new_columns.size:
             self.products = squares[:, None, None] if self.taps == 1 else self._grams(self.correlation)
 
     def _grams(self, rows: np.ndarray) -> np.ndarray:
         return block_grams(rows, rows, self.taps)
 
 
-def benefits(problem: Problem, owner: np.ndarray) -> np.ndarray:
-    """Gain of the mixing if worker q has source neuron j without asking, (n, P); collective.
+def benefits(problem: MixingProblem, owner: np.ndarray) -> np.ndarray:
+    """Gain of the mixing if worker q owns source neuron j, (n, P); collective.
 
     For a neuron that q has, the error that its loss would cause; for any other, the error that it would
     avoid: each by itself, all others staying where they are.
@@ -178,6 +180,6 @@ def benefits(problem: Problem, owner: np.ndarray) -> np.ndarray:
     return np.stack(problem.team.map(column, range(problem.workers)), axis=1)
 
 
-def own_error(problem: Problem, owner: np.ndarray) -> float:
+def own_error(problem: MixingProblem, owner: np.ndarray) -> float:
     """Error of the mixing if nothing is sent (``assignment_costs`` of the owners chosen); collective."""
     return float(assignment_costs(problem, problem.own())[np.arange(owner.size), owner].sum())

@@ -8,6 +8,8 @@ Partitioned with Mt-KaHyPar (extra ``hypergraph``), deterministically.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from repurpose_hpc.fields import FieldError
@@ -31,6 +33,18 @@ def hypergraph_owners(
     Raises:
         FieldError: Mt-KaHyPar is not installed.
     """
+    partitioner = _import_partitioner()
+    workers = np.flatnonzero(capacity > 0)
+    if len(workers) == 1:
+        return np.full(len(weights), workers[0], np.int32)
+    block_of = np.full(len(capacity), -1)
+    block_of[workers] = np.arange(len(workers))
+    nets = _nets(weights, source_owner, block_of, len(capacity))
+    blocks = _partition(partitioner, len(weights), nets, capacity[workers], seed)
+    return workers[blocks].astype(np.int32)
+
+
+def _import_partitioner() -> Any:
     try:
         import mtkahypar
     except ImportError:
@@ -39,24 +53,31 @@ def hypergraph_owners(
             "expected the package mtkahypar for hypergraph, found none; "
             "pip install 'repurpose-hpc[hypergraph]'",
         ) from None
-    workers = np.flatnonzero(capacity > 0)
-    m = len(weights)
-    if len(workers) == 1:
-        return np.full(m, workers[0], np.int32)
+    return mtkahypar
+
+
+def _partition(mtkahypar: Any, rows: int, nets: list[list[int]], sizes: np.ndarray, seed: int) -> list[int]:
+    """The block of each row.
+
+    Args:
+        mtkahypar: the package.
+        rows: vertices 0, 1 ...; after them one for each block, which is fixed to it.
+        nets: vertices of each.
+        sizes: the most rows of each block.
+        seed: of the partitioner.
+    """
+    blocks = len(sizes)
     mtkahypar.set_seed(seed)
     partitioner = mtkahypar.initialize(1, False)
     context = partitioner.context_from_preset(mtkahypar.PresetType.DETERMINISTIC)
-    context.set_partitioning_parameters(len(workers), 0.03, mtkahypar.Objective.KM1)
+    context.set_partitioning_parameters(blocks, 0.03, mtkahypar.Objective.KM1)
     # The vertex that stands for a worker takes a place in its part.
-    context.set_individual_target_block_weights([int(size) + 1 for size in capacity[workers]])
+    context.set_individual_target_block_weights([int(size) + 1 for size in sizes])
     context.logging = False
-    block_of = np.full(len(capacity), -1)
-    block_of[workers] = np.arange(len(workers))
-    nets = _nets(weights, source_owner, block_of, len(capacity))
-    hypergraph = partitioner.create_hypergraph(context, m + len(workers), len(nets), nets)
-    hypergraph.add_fixed_vertices([-1] * m + list(range(len(workers))), len(workers))
+    hypergraph = partitioner.create_hypergraph(context, rows + blocks, len(nets), nets)
+    hypergraph.add_fixed_vertices([-1] * rows + list(range(blocks)), blocks)
     parts = hypergraph.partition(context)
-    return workers[[parts.block_id(row) for row in range(m)]].astype(np.int32)
+    return [parts.block_id(row) for row in range(rows)]
 
 
 def _nets(

@@ -8,15 +8,15 @@ import numpy as np
 
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.plan import EVERYBODY, contiguous_owners, input_owners
-from repurpose_hpc.restructure.context import Context
+from repurpose_hpc.restructure.context import CutContext
 from repurpose_hpc.restructure.decisions import Decisions, Owners
-from repurpose_hpc.restructure.owners.around import Around
 from repurpose_hpc.restructure.owners.assignment import assign, assign_groups, random_owners
 from repurpose_hpc.restructure.owners.costs import assignment_costs
 from repurpose_hpc.restructure.owners.hypergraph import hypergraph_owners
+from repurpose_hpc.restructure.owners.surroundings import Surroundings
 
 
-def given_owners(context: Context) -> Owners:
+def given_owners(context: CutContext) -> Owners:
     """Owners of the inputs, and of what only fixed mixings make."""
     owners, weights = {}, context.constraints.part_weights
     for space in context.network.free_spaces:
@@ -27,7 +27,7 @@ def given_owners(context: Context) -> Owners:
     return owners
 
 
-def assign_spaces(context: Context, decisions: Decisions) -> Decisions:
+def assign_spaces(context: CutContext, decisions: Decisions) -> Decisions:
     """Owners of all spaces, each for the mixing that makes it first; collective."""
     parts = context.network.parts
     undecided = context.surroundings.keys() - decisions.owners.keys()
@@ -45,7 +45,7 @@ def assign_spaces(context: Context, decisions: Decisions) -> Decisions:
     return decisions
 
 
-def _capacity(context: Context, decisions: Decisions, mixing: Mixing, name: str) -> np.ndarray:
+def _capacity(context: CutContext, decisions: Decisions, mixing: Mixing, name: str) -> np.ndarray:
     """Neurons of the space ``name``, which ``mixing`` makes, that each worker can own, (P,)."""
     source_owner = context.owner(decisions, mixing.source)
     neurons, room = context.surroundings[name].neurons, context.room(mixing) / mixing.taps
@@ -53,21 +53,21 @@ def _capacity(context: Context, decisions: Decisions, mixing: Mixing, name: str)
 
 
 def _owner(
-    context: Context, decisions: Decisions, number: int, around: Around, capacity: np.ndarray
+    context: CutContext, decisions: Decisions, number: int, space: Surroundings, capacity: np.ndarray
 ) -> np.ndarray:
     """Owners of a space that mixing ``number`` is the first to make, (n,) int32."""
     mixing, options = context.mixings[number], context.options
     source_owner = context.owner(decisions, mixing.source)
     if options.assignment == "contiguous":
-        return _blocks(around.neurons, context.constraints.part_weights, capacity)
+        return _blocks(space.neurons, context.constraints.part_weights, capacity)
     if options.assignment == "hypergraph":
-        strengths = _strengths(mixing, around, source_owner.size)
+        strengths = _strengths(mixing, space, source_owner.size)
         return hypergraph_owners(strengths, source_owner, capacity, options.seed)
-    alike = bool((source_owner == EVERYBODY).all())
-    if options.assignment == "random" or (alike and around.groups is None):
+    is_shared = bool((source_owner == EVERYBODY).all())
+    if options.assignment == "random" or (is_shared and space.groups is None):
         # To a mixing whose inputs everybody has, all owners are alike: where the sweeps start from.
-        return random_owners(capacity, around.neurons, np.random.default_rng([options.seed, number]))
-    return _cheapest(context, decisions, mixing, around, capacity)
+        return random_owners(capacity, space.neurons, np.random.default_rng([options.seed, number]))
+    return _cheapest(context, decisions, mixing, space, capacity)
 
 
 def _blocks(neurons: int, part_weights: np.ndarray, capacity: np.ndarray) -> np.ndarray:
@@ -77,24 +77,24 @@ def _blocks(neurons: int, part_weights: np.ndarray, capacity: np.ndarray) -> np.
     return owner if fits else contiguous_owners(neurons, capacity)
 
 
-def _strengths(mixing: Mixing, around: Around, source_neurons: int) -> np.ndarray:
+def _strengths(mixing: Mixing, space: Surroundings, source_neurons: int) -> np.ndarray:
     """Norm of the weights between every two neurons, (neurons of the space, neurons of the source)."""
-    index, weights = around.index[mixing.target], np.zeros((around.neurons, source_neurons))
+    index, weights = space.index[mixing.target], np.zeros((space.neurons, source_neurons))
     strengths = (mixing.weights**2).reshape(len(mixing.bias), -1, mixing.taps).sum(axis=2)
     weights[index[index >= 0]] = np.sqrt(strengths[index >= 0])
     return weights
 
 
 def _cheapest(
-    context: Context, decisions: Decisions, mixing: Mixing, around: Around, capacity: np.ndarray
+    context: CutContext, decisions: Decisions, mixing: Mixing, space: Surroundings, capacity: np.ndarray
 ) -> np.ndarray:
     """The assignment of least error with what each worker owns of the source; collective."""
     moments = context.statistics.moments[mixing.name]
     problem = context.problem(decisions, mixing, decisions.owners, moments)
-    costs = around.scatter(assignment_costs(problem, problem.own()), mixing.target)
+    costs = space.scatter(assignment_costs(problem, problem.own()), mixing.target)
 
     def decide(costs: np.ndarray) -> np.ndarray:
-        groups = around.groups
+        groups = space.groups
         return assign(costs, capacity) if groups is None else assign_groups(costs, capacity, groups)
 
     # By one rank, which compiles the kernel for all.

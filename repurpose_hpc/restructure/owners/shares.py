@@ -1,4 +1,4 @@
-"""Load is weights and not neurons: the shares of neurons with which loads go with speeds.
+"""Shares of neurons with which the loads of workers, which are weights, are as their speeds.
 
 Where workers hardly communicate, a worker with a share s of all neurons holds about s² of the weights
 between two spaces; where they exchange everything, s.
@@ -12,7 +12,7 @@ from repurpose_hpc.model.network import Network
 
 
 def neuron_shares(network: Network, speeds: np.ndarray, fraction: float, replicated: bool) -> np.ndarray:
-    """The share of all neurons with which every worker has its share of the weights.
+    """The share of the neurons that gives every worker its share of the weights.
 
     Args:
         network: trained.
@@ -27,10 +27,10 @@ def neuron_shares(network: Network, speeds: np.ndarray, fraction: float, replica
     for mixing in network.mixings:
         weights = mixing.weights.size
         is_input = network.space_of[mixing.source] in network.input_spaces
-        everything = (replicated and is_input) or network.size(mixing.target) < network.size(mixing.source)
+        sends_all = (replicated and is_input) or network.size(mixing.target) < network.size(mixing.source)
         # s of the rows; of the columns s of their own and a fraction of the others.
-        linear += weights * (1.0 if everything else fraction)
-        square += 0.0 if everything else weights * (1 - fraction)
+        linear += weights * (1.0 if sends_all else fraction)
+        square += 0.0 if sends_all else weights * (1 - fraction)
     low, high = 0.0, (linear + square) / speeds.max()
 
     def shares(load: float) -> np.ndarray:

@@ -13,23 +13,23 @@ import numpy as np
 
 from repurpose_hpc.io.progress import PENDING
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.restructure.context import Context
+from repurpose_hpc.restructure.context import CutContext
 from repurpose_hpc.restructure.decisions import Decisions, Owners
-from repurpose_hpc.restructure.owners.around import Around
 from repurpose_hpc.restructure.owners.costs import assignment_costs, draft, own_error
-from repurpose_hpc.restructure.support.problem import Problem
+from repurpose_hpc.restructure.owners.surroundings import Surroundings
+from repurpose_hpc.restructure.support.problem import MixingProblem
 
 # Sweeps go on only while one lowers the error by this share of it.
 SETTLED = 0.01
 
 
-def draft_owners(context: Context, decisions: Decisions) -> Decisions:
+def draft_owners(context: CutContext, decisions: Decisions) -> Decisions:
     """Owners of all spaces, improved for the mixings before and behind them; collective."""
     if context.options.assignment != "munkres" or context.options.workers == 1:
         return decisions
     context.log(f"choosing owners for the mixings before and behind them{PENDING}")
     sweep = Sweep(
-        around=list(context.surroundings.values()),
+        spaces=list(context.surroundings.values()),
         wide=[mixing for mixing in context.mixings if context.is_wide(mixing)],
         problem_of=lambda mixing, owners: context.original_problem(decisions, mixing, owners),
         owners=decisions.owners,
@@ -42,7 +42,7 @@ class Sweep:
     """Visits the spaces forward and back; *drafts* their neurons anew where that lowers the error.
 
     Args:
-        around: the spaces that have users are visited.
+        spaces: those that have users are visited.
         wide: all mixings that send inputs rather than sums, of which the error is to be lowered.
         problem_of: a mixing, and owners of the free spaces -> its problem, the owners of its rows.
         owners: of the free spaces.
@@ -51,16 +51,16 @@ class Sweep:
 
     def __init__(
         self,
-        around: Sequence[Around],
+        spaces: Sequence[Surroundings],
         wide: Sequence[Mixing],
-        problem_of: Callable[[Mixing, Owners], tuple[Problem, np.ndarray]],
+        problem_of: Callable[[Mixing, Owners], tuple[MixingProblem, np.ndarray]],
         owners: Owners,
         capacities: Mapping[str, np.ndarray],
     ) -> None:
-        self.around = [space for space in around if space.users]
+        self.spaces = [space for space in spaces if space.users]
         self.problem_of, self.owners, self.capacities = problem_of, owners, capacities
         self.errors = {mixing.name: self._error(mixing, owners) for mixing in wide}
-        self.seen: dict[str, list[np.ndarray]] = {}
+        self.states: dict[str, list[np.ndarray]] = {}
 
     def run(self, sweeps: int) -> Owners:
         """Go forward and back until the error settles, ``sweeps`` times at most; collective.
@@ -69,36 +69,36 @@ class Sweep:
             the owners of the free spaces.
         """
         for _ in range(sweeps):
-            before = sum(self.errors.values())
-            for space in self.around + self.around[-2::-1]:
+            previous_error = sum(self.errors.values())
+            for space in self.spaces + self.spaces[-2::-1]:
                 self._visit(space)
-            if sum(self.errors.values()) > (1 - SETTLED) * before:
+            if sum(self.errors.values()) > (1 - SETTLED) * previous_error:
                 break
         return self.owners
 
     def _error(self, mixing: Mixing, owners: Owners) -> float:
         return own_error(*self.problem_of(mixing, owners))
 
-    def _visit(self, around: Around) -> None:
+    def _visit(self, space: Surroundings) -> None:
         """Draft a space, and keep that if it helps all mixings around it together."""
-        state = [self.owners[name] for name in around.spaces]
-        seen = self.seen.get(around.name)
-        if seen and all(map(operator.is_, seen, state)):
+        state = [self.owners[name] for name in space.spaces]
+        previous_state = self.states.get(space.name)
+        if previous_state and all(map(operator.is_, previous_state, state)):
             return
-        self.seen[around.name] = state
-        users = [(*self.problem_of(user, self.owners), around.index[user.source]) for user in around.users]
-        task = (users, self._making(around), self.capacities[around.name])
+        self.states[space.name] = state
+        users = [(*self.problem_of(user, self.owners), space.index[user.source]) for user in space.users]
+        task = (users, self._making(space), self.capacities[space.name])
         # By one rank, which compiles the kernel for all.
         drafted = users[0][0].team.map(lambda task: draft(*task), [task])[0]
-        owners = {**self.owners, around.name: drafted}
-        touched = {m.name: m for m in (*around.makers, *around.users) if m.name in self.errors}
+        owners = {**self.owners, space.name: drafted}
+        touched = {m.name: m for m in (*space.makers, *space.users) if m.name in self.errors}
         errors = {name: self._error(mixing, owners) for name, mixing in touched.items()}
         if sum(errors.values()) < sum(self.errors[name] for name in errors):
             self.owners = owners
             self.errors.update(errors)
 
-    def _making(self, around: Around) -> np.ndarray:
+    def _making(self, space: Surroundings) -> np.ndarray:
         """Costs of every neuron as each worker's in the mixings that make it, (neurons, P)."""
-        problems = [(maker, self.problem_of(maker, self.owners)[0]) for maker in around.makers]
-        costs = [around.scatter(assignment_costs(p, p.own()), maker.target) for maker, p in problems]
+        problems = [(maker, self.problem_of(maker, self.owners)[0]) for maker in space.makers]
+        costs = [space.scatter(assignment_costs(p, p.own()), maker.target) for maker, p in problems]
         return np.sum(costs, axis=0)

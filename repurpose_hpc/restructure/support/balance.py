@@ -4,39 +4,41 @@ from __future__ import annotations
 
 import numpy as np
 
-from repurpose_hpc.restructure.support.problem import Problem
+from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import Tradeoff
 
-# The limits follow the total, which they lower: rounds until they agree.
-ROUNDS = 20
+# The limits follow the total, which they lower: iterations until they agree.
+ITERATIONS = 20
 
 
 def limit_ghosts(
-    problem: Problem, owner: np.ndarray, form: Tradeoff, price: float, allowance: np.ndarray
+    problem: MixingProblem, owner: np.ndarray, form: Tradeoff, price: float, allowance: np.ndarray
 ) -> Tradeoff:
-    """The form with so few ghosts at ``price`` that no worker holds more than its allowance of the weights.
+    """Drop ghosts of a form until no worker holds more than its allowance of the weights at ``price``.
 
     Args:
         problem: the mixing.
         owner: of its rows, (m,).
-        form: with a unit for each worker, or in partial-sum form, which is left as it is.
+        form: with a ranking for each worker, or in partial-sum form, which is left as it is.
         price: λ.
         allowance: largest share of the weights of the mixing that each worker may hold, (P,).
     """
     if not form.ghosts:
         return form
-    rows, own = np.bincount(owner, minlength=problem.workers), problem.own().sum(axis=1)
-    kept = np.array([unit.kept(price).size for unit in form.ghosts])
-    for _ in range(ROUNDS):
-        total = float(rows @ (own + kept))
-        most = np.floor(allowance * total / np.maximum(rows, 1) - own).astype(np.int64)
-        limited = np.minimum(kept, np.maximum(most, 0))
-        if (limited == kept).all():
+    rows, own_counts = np.bincount(owner, minlength=problem.workers), problem.own().sum(axis=1)
+    counts = np.array([ranking.kept(price).size for ranking in form.ghosts])
+    for _ in range(ITERATIONS):
+        total = float(rows @ (own_counts + counts))
+        limits = np.floor(allowance * total / np.maximum(rows, 1) - own_counts).astype(np.int64)
+        limited = np.minimum(counts, np.maximum(limits, 0))
+        if (limited == counts).all():
             break
-        kept = limited
-    units = [
-        unit.first(count) if count < unit.kept(price).size else unit
-        for unit, count in zip(form.ghosts, kept, strict=True)
+        counts = limited
+    rankings = [
+        ranking.first(count) if count < ranking.kept(price).size else ranking
+        for ranking, count in zip(form.ghosts, counts, strict=True)
     ]
-    lost = sum(unit.savings @ unit.costs for unit in form.ghosts) - sum(u.savings @ u.costs for u in units)
-    return Tradeoff(form.floor + float(lost), units, form.sums)
+    lost = sum(ranking.savings @ ranking.costs for ranking in form.ghosts) - sum(
+        u.savings @ u.costs for u in rankings
+    )
+    return Tradeoff(form.floor + float(lost), rankings, form.sums)

@@ -1,7 +1,7 @@
 """Step 4.1: ℓ0 pruning inside the blocks; fewer weights, for less computation.
 
 A weight of row i goes at the cost of its removal and refitting, M_ii Ŵ_ij² / [H_SS⁻¹]_jj with S the row's
-own support (optimal brain surgeon); all rows are refitted between rounds.  One threshold serves all
+own support (optimal brain surgeon); all rows are refitted between iterations.  One threshold serves all
 workers, but none keeps more than its share of the weights, so that the load stays balanced.
 """
 
@@ -10,27 +10,27 @@ from __future__ import annotations
 import numpy as np
 
 from repurpose_hpc.restructure.calibration.moments import Moments
-from repurpose_hpc.restructure.context import Context
+from repurpose_hpc.restructure.context import CutContext
 from repurpose_hpc.restructure.decisions import Decisions
 from repurpose_hpc.restructure.support.elimination import columns, row_groups
-from repurpose_hpc.restructure.support.problem import Problem
+from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.team import Team
 
-# Each round leaves at least this share of the weights of the one before.
-ROUND = 0.7
+# Each iteration leaves at least this share of the weights of the one before.
+LEAST_KEPT = 0.7
 
 
-def weight_shares(context: Context) -> list[int]:
-    """Weights that each mixing would keep if only the weights were limited; empty if they are not."""
+def weight_shares(context: CutContext) -> list[int]:
+    """Number of weights that each mixing would keep under the density alone; empty without a density."""
     if context.options.density == 1:
         return []
-    known = context.statistics
-    scores = [weight_scores(known.moments[m.name], known.metrics[m.name]) for m in context.mixings]
+    statistics = context.statistics
+    scores = [weight_scores(statistics.moments[m.name], statistics.metrics[m.name]) for m in context.mixings]
     return spread_weights(scores, int(context.options.density * context.network.weight_count))
 
 
 def thin_out(
-    context: Context, decisions: Decisions, number: int, problem: Problem, shares: list[int]
+    context: CutContext, decisions: Decisions, number: int, problem: MixingProblem, shares: list[int]
 ) -> np.ndarray:
     """Mask of the weights that mixing ``number`` keeps; collective.
 
@@ -53,22 +53,22 @@ def thin_out(
     return sparsify(problem.moments, problem.metric, mask, holder, quota, context.team)
 
 
-def spread_weights(scores: list[np.ndarray], kept: int) -> list[int]:
-    """Count, for each mixing, those of the ``kept`` best weights of the network that are its own.
+def spread_weights(scores: list[np.ndarray], count: int) -> list[int]:
+    """Count the weights of each mixing among the ``count`` best weights of the network.
 
     Args:
         scores: of the weights of each mixing, any shapes.
-        kept: at most the number of all weights.
+        count: at most the number of all weights.
     """
     pooled = np.concatenate([of_mixing.ravel() for of_mixing in scores])
-    if kept >= pooled.size:
+    if count >= pooled.size:
         return [of_mixing.size for of_mixing in scores]
-    threshold = np.partition(pooled, pooled.size - kept - 1)[pooled.size - kept - 1]
+    threshold = np.partition(pooled, pooled.size - count - 1)[pooled.size - count - 1]
     return [int(np.count_nonzero(of_mixing > threshold)) for of_mixing in scores]
 
 
 def weight_scores(moments: Moments, metric: np.ndarray) -> np.ndarray:
-    """Cost of the removal of each weight by itself if nothing else were missing, (m, n k)."""
+    """Cost of removing each weight alone, (m, n k)."""
     return np.diag(metric)[:, None] * moments.solve(moments.R) ** 2 / np.diag(np.linalg.inv(moments.H))
 
 
@@ -95,11 +95,11 @@ def sparsify(
     """
     taps = len(moments.H) // mask.shape[1]
     mask, holder = columns(mask, taps), columns(holder, taps)
-    held = np.bincount(holder[mask], minlength=len(quota))
-    while (held > quota).any():
-        held = np.minimum(held, np.maximum(quota, (ROUND * held).astype(np.int64)))
+    limits = np.bincount(holder[mask], minlength=len(quota))
+    while (limits > quota).any():
+        limits = np.minimum(limits, np.maximum(quota, (LEAST_KEPT * limits).astype(np.int64)))
         scores = _scores(moments, metric, mask, team)
-        mask = _best(scores, mask, holder, held)
+        mask = _highest(scores, mask, holder, limits)
     return mask
 
 
@@ -120,14 +120,14 @@ def _scores(moments: Moments, metric: np.ndarray, mask: np.ndarray, team: Team) 
     return scores
 
 
-def _best(scores: np.ndarray, mask: np.ndarray, holder: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """Of the weights of every worker q the ``held[q]`` with the highest scores."""
+def _highest(scores: np.ndarray, mask: np.ndarray, holder: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """Mask of the ``limits[q]`` weights of every worker q that have the highest scores."""
     rows, columns = np.nonzero(mask)
     order = np.lexsort((-scores[rows, columns], holder[rows, columns]))
     rows, columns = rows[order], columns[order]
     workers = holder[rows, columns]
     rank = np.arange(len(rows)) - np.searchsorted(workers, workers)
-    kept = rank < held[workers]
-    best = np.zeros_like(mask)
-    best[rows[kept], columns[kept]] = True
-    return best
+    is_kept = rank < limits[workers]
+    best_mask = np.zeros_like(mask)
+    best_mask[rows[is_kept], columns[is_kept]] = True
+    return best_mask

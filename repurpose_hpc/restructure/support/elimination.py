@@ -43,7 +43,7 @@ def column_numbers(neurons: np.ndarray, taps: int) -> np.ndarray:
 
 
 def row_groups(mask: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Rows of ``mask``, bool (m, n), that are alike: (rows, columns that they may use, at least one)."""
+    """Groups of equal rows of ``mask``, bool (m, n): (rows, columns that they may use); no empty rows."""
     # Packed, since sorting rows takes time for each of their bytes.
     packed = np.packbits(mask, axis=1)
     _, first, group = np.unique(packed, axis=0, return_index=True, return_inverse=True)
@@ -84,7 +84,7 @@ def block_changes(matrix: np.ndarray, products: np.ndarray) -> np.ndarray:
 def select_candidates(
     H: np.ndarray, R: np.ndarray, own: np.ndarray, costs: np.ndarray, count: int, taps: int = 1
 ) -> np.ndarray:
-    """The ``count`` neurons that, added one at a time, each lower the error most for their cost.
+    """Select ``count`` neurons one at a time, each the one that lowers the error most for its cost.
 
     Forward selection (orthogonal least squares), a panel at a time.  It keeps elimination affordable
     where nearly everything is to go: elimination starts from these instead of from all ghosts.
@@ -100,38 +100,68 @@ def select_candidates(
     Returns:
         (count,) neurons, best first.
     """
-    S = np.flatnonzero(columns(own, taps))
-    # Z: an orthonormal basis of the span of the chosen inputs, seen from every input; it grows by
-    # k rows for each neuron taken.  What it does not explain: the correlation with the rows and the
-    # variance of the columns of every neuron.
-    Z = np.empty((len(S) + count * taps, len(H)))
-    L = cholesky(H[np.ix_(S, S)], lower=True)
-    Z[: len(S)] = solve_triangular(L, H[S], lower=True)
-    correlation = R - solve_triangular(L, R[:, S].T, lower=True).T @ Z[: len(S)]
-    variance = diagonal_blocks(H, taps) - block_grams(Z[: len(S)], Z[: len(S)], taps)
+    selection = _Selection(H, R, np.flatnonzero(columns(own, taps)), count * taps, taps)
     available, chosen = ~own, np.empty(0, np.int64)
     while len(chosen) < count:
-        basis = Z[: len(S) + len(chosen) * taps]
         batch = min(-(-count // PANEL_FRACTION), count - len(chosen))
-        left = np.flatnonzero(available)
-        products = block_grams(correlation, correlation, taps)[left]
-        gains = block_changes(variance[left] * costs[left, None, None], products)
-        panel = left[np.argsort(-gains, kind="stable")[: 2 * batch]]
-        seen = column_numbers(panel, taps)
-        gram = H[np.ix_(seen, seen)] - basis[:, seen].T @ basis[:, seen]
-        order, _ = _greedy(
-            gram, correlation[:, seen].T @ correlation[:, seen], costs[panel], batch, np.argmax
-        )
-        places = column_numbers(order, taps)
-        taken = seen[places]
-        L = cholesky(gram[np.ix_(places, places)], lower=True)
-        z = solve_triangular(L, H[taken] - basis[:, taken].T @ basis, lower=True)
-        correlation -= solve_triangular(L, correlation[:, taken].T, lower=True).T @ z
-        variance -= block_grams(z, z, taps)
-        Z[len(basis) : len(basis) + len(taken)] = z
-        available[panel[order]] = False
-        chosen = np.concatenate([chosen, panel[order]])
+        candidates = np.flatnonzero(available)
+        ranking = np.argsort(-selection.gains(candidates, costs[candidates]), kind="stable")
+        panel = candidates[ranking[: 2 * batch]]
+        neurons = selection.extend(panel, costs[panel], batch)
+        available[neurons] = False
+        chosen = np.concatenate([chosen, neurons])
     return chosen
+
+
+class _Selection:
+    """The inputs selected so far, and what they leave unexplained.
+
+    Args:
+        H, R, taps: as of ``select_candidates``.
+        S: columns that are there from the start.
+        further: columns that may be added.
+
+    Attributes:
+        basis: orthonormal, of the span of the selected inputs, seen from every input: (columns, n k).
+        correlation: of the rows with every input, beyond the basis, (r, n k).
+        variance: of the columns of every neuron, beyond the basis, (n, k, k).
+    """
+
+    def __init__(self, H: np.ndarray, R: np.ndarray, S: np.ndarray, further: int, taps: int) -> None:
+        self.H, self.taps = H, taps
+        self._Z, self._size = np.empty((len(S) + further, len(H))), len(S)
+        L = cholesky(H[np.ix_(S, S)], lower=True)
+        self._Z[: len(S)] = solve_triangular(L, H[S], lower=True)
+        self.correlation = R - solve_triangular(L, R[:, S].T, lower=True).T @ self.basis
+        self.variance = diagonal_blocks(H, taps) - block_grams(self.basis, self.basis, taps)
+
+    @property
+    def basis(self) -> np.ndarray:
+        """See the class."""
+        return self._Z[: self._size]
+
+    def gains(self, neurons: np.ndarray, costs: np.ndarray) -> np.ndarray:
+        """Fall of the error with each of ``neurons`` alone, for its cost, (count,)."""
+        products = block_grams(self.correlation, self.correlation, self.taps)[neurons]
+        return block_changes(self.variance[neurons] * costs[:, None, None], products)
+
+    def extend(self, panel: np.ndarray, costs: np.ndarray, count: int) -> np.ndarray:
+        """Select ``count`` neurons of a panel, one at a time; returns them, best first."""
+        basis, panel_columns = self.basis, column_numbers(panel, self.taps)
+        gram = (
+            self.H[np.ix_(panel_columns, panel_columns)] - basis[:, panel_columns].T @ basis[:, panel_columns]
+        )
+        products = self.correlation[:, panel_columns].T @ self.correlation[:, panel_columns]
+        order, _ = _greedy(gram, products, costs, count, np.argmax)
+        places = column_numbers(order, self.taps)
+        S = panel_columns[places]
+        L = cholesky(gram[np.ix_(places, places)], lower=True)
+        z = solve_triangular(L, self.H[S] - basis[:, S].T @ basis, lower=True)
+        self.correlation -= solve_triangular(L, self.correlation[:, S].T, lower=True).T @ z
+        self.variance -= block_grams(z, z, self.taps)
+        self._Z[self._size : self._size + len(S)] = z
+        self._size += len(S)
+        return panel[order]
 
 
 def eliminate(
@@ -176,8 +206,11 @@ def _eliminate_panel(
     matrix, weights = diagonal_blocks(Hinv, taps)[ghosts], V[:, columns(ghost, taps)]
     scores = block_changes(matrix * costs[ghosts, None, None], block_grams(weights, weights, taps))
     panel = ghosts[np.argsort(scores, kind="stable")[: 2 * count]]
-    seen = column_numbers(panel, taps)
-    inverse, products = Hinv[np.ix_(seen, seen)], V[:, seen].T @ V[:, seen]
+    panel_columns = column_numbers(panel, taps)
+    inverse, products = (
+        Hinv[np.ix_(panel_columns, panel_columns)],
+        V[:, panel_columns].T @ V[:, panel_columns],
+    )
     order, rises = _greedy(inverse, products, costs[panel], count, np.argmin)
     return panel[order], rises
 
@@ -187,40 +220,42 @@ def _greedy(
     products: np.ndarray,
     costs: np.ndarray,
     count: int,
-    best: Callable[[np.ndarray], int],
+    choose: Callable[[np.ndarray], int],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Take ``count`` of a panel one at a time, with exact downdates.
 
-    What is taken changes the error by tr (matrix_jj)⁻¹ products_jj; each time the one with the ``best``
-    change for its cost is.
+    Taking group j changes the error by tr (matrix_jj)⁻¹ products_jj.  ``choose`` picks the group from the
+    changes over the costs.
 
     Args:
         matrix: (p k, p k), the inverse Gram matrix (to remove) or the Gram matrix (to add).
         products: (p k, p k), of the rows' weights or correlations.
         costs: (p,), > 0.
         count: at most p.
-        best: ``np.argmin`` or ``np.argmax``.
+        choose: ``np.argmin`` or ``np.argmax``.
 
     Returns:
         the positions taken, in order, and their changes, (count,) each.
     """
     taps = len(matrix) // len(costs)
-    left, taken, changes = np.arange(len(costs)), [], []
+    remaining, order, changes = np.arange(len(costs)), [], []
     for _ in range(count):
-        delta = block_changes(diagonal_blocks(matrix, taps)[left], diagonal_blocks(products, taps)[left])
-        place = int(best(delta / costs[left]))
-        j = left[place]
-        taken.append(j)
+        delta = block_changes(
+            diagonal_blocks(matrix, taps)[remaining], diagonal_blocks(products, taps)[remaining]
+        )
+        place = int(choose(delta / costs[remaining]))
+        j = remaining[place]
+        order.append(j)
         changes.append(delta[place])
-        left = np.delete(left, place)
+        remaining = np.delete(remaining, place)
         group = slice(j * taps, (j + 1) * taps)
-        factor = _over(matrix[group, group], matrix[group])
+        factor = _divided_by(matrix[group, group], matrix[group])
         along = factor.T @ products[group]
         products = products - along - along.T + factor.T @ (products[group, group] @ factor)
         matrix = matrix - factor.T @ matrix[group]
-    return np.array(taken), np.array(changes)
+    return np.array(order), np.array(changes)
 
 
-def _over(matrix: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _divided_by(matrix: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """matrix⁻¹ rows: (k, k) and (k, c)."""
     return rows / matrix if len(matrix) == 1 else np.linalg.solve(matrix, rows)

@@ -14,7 +14,7 @@ from repurpose_hpc.restructure.team import Team
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class MixingProblem:
     """One mixing, ready for steps 2 and 3.  Masks and owners are of neurons, not of columns.
 
     Attributes:
@@ -23,7 +23,7 @@ class Problem:
         source_owner: owners of the source space, (n,) int32.
         ghost_costs: of sending one source neuron from worker p to q, (P, P).
         sum_costs: of sending one partial sum from p to q, (P, P).
-        most: the most ghosts that each worker may be given, from its number of rows: int -> (P,).
+        most_ghosts: the most ghosts that each worker may be given, from its number of rows: int -> (P,).
         only_ghosts: partial sums are out of the question.
         team: shares the work.
         taps: k, columns of each source neuron in ``moments``.
@@ -37,7 +37,7 @@ class Problem:
     source_owner: np.ndarray
     ghost_costs: np.ndarray
     sum_costs: np.ndarray
-    most: Callable[[np.ndarray], np.ndarray]
+    most_ghosts: Callable[[np.ndarray], np.ndarray]
     only_ghosts: bool
     team: Team
     taps: int = 1
@@ -50,7 +50,7 @@ class Problem:
         return len(self.ghost_costs)
 
     def own(self) -> np.ndarray:
-        """The neurons that each worker has without asking, bool (P, n)."""
+        """The neurons that each worker has without receiving ghosts for this mixing, bool (P, n)."""
         workers = np.arange(self.workers)[:, None]
         own = (self.source_owner == workers) | (self.source_owner == EVERYBODY)
         return own if self.received is None else own | self.received

@@ -9,15 +9,15 @@ import numpy as np
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.plan import MixingPlan, dense_mixing_plan, trimmed
-from repurpose_hpc.restructure.context import Context
+from repurpose_hpc.restructure.context import CutContext
 from repurpose_hpc.restructure.decisions import Decisions, Owners
 
 
 class BudgetTooSmall(UserError):
-    """Less than what no restructuring can do without."""
+    """A budget below the communication of the mixings that cannot be pruned."""
 
 
-def whole_budget(context: Context, owners: Owners) -> float:
+def whole_budget(context: CutContext, owners: Owners) -> float:
     """The communication that the whole network may cost.
 
     Args:
@@ -28,7 +28,7 @@ def whole_budget(context: Context, owners: Owners) -> float:
     return context.options.comm_budget * sum(dense_cost(context, owners, tensor) for tensor in exchanged)
 
 
-def dense_cost(context: Context, owners: Owners, tensor: str) -> float:
+def dense_cost(context: CutContext, owners: Owners, tensor: str) -> float:
     """Cost of a dense exchange of ``tensor``; inner spaces count as shared out by the part weights."""
     network, total = context.network, 0.0
     for name in network.parts(tensor):
@@ -40,37 +40,37 @@ def dense_cost(context: Context, owners: Owners, tensor: str) -> float:
     return network.values(tensor) * total
 
 
-def reserve(context: Context, decisions: Decisions) -> Decisions:
-    """Plan the fixed mixings, of which everything is sent that is used, and pay for them.
+def reserve(context: CutContext, decisions: Decisions) -> Decisions:
+    """Plan the fixed mixings, whose inputs are all sent, and pay for them.
 
     Raises:
         BudgetTooSmall: they cost more than there is.
     """
     fixed = [mixing for mixing in context.network.mixings if mixing.fixed]
     for mixing in fixed:
-        decisions = decisions.with_mask(mixing.name, _everything(context, decisions, mixing))
-    exact = not any(context.rounds(mixing, decisions) for mixing in fixed)
-    needed = sum(_cost(context, decisions, mixing) for mixing in fixed)
-    if decisions.budget - needed < 0:
+        decisions = decisions.with_mask(mixing.name, _full_mask(context, decisions, mixing))
+    exact = not any(context.arrives_rounded(mixing, decisions) for mixing in fixed)
+    fixed_cost = sum(_cost(context, decisions, mixing) for mixing in fixed)
+    if decisions.budget - fixed_cost < 0:
         raise BudgetTooSmall(
             f"a communication budget of {context.options.comm_budget:.3g} is {decisions.budget:,.0f} per "
-            f"sample, expected {needed:,.0f} at least: sums of normalisations, and inputs that are added to "
-            "other neurons, cannot be pruned; allow more communication, or take fewer workers"
+            f"sample, expected {fixed_cost:,.0f} at least: sums of normalisations, and inputs that are added "
+            "to other neurons, cannot be pruned; allow more communication, or take fewer workers"
         )
-    return replace(decisions, budget=decisions.budget - needed, exact=exact)
+    return replace(decisions, budget=decisions.budget - fixed_cost, exact=exact)
 
 
-def _everything(context: Context, decisions: Decisions, mixing: Mixing) -> MixingPlan:
-    """All that a fixed mixing makes use of, as sums where that is less."""
+def _full_mask(context: CutContext, decisions: Decisions, mixing: Mixing) -> MixingPlan:
+    """The mask of a fixed mixing: all that its weights use, as sums where those are fewer."""
     network = context.network
     owners = network.derive(dict(decisions.owners))
     source, target = (owners[network.space_of[end]] for end in (mixing.source, mixing.target))
     narrow = network.size(mixing.target) < network.size(mixing.source)
-    everything = dense_mixing_plan(source, target, narrow, context.options.workers)
-    return trimmed(everything, mixing.links, source, target)
+    plan = dense_mixing_plan(source, target, narrow, context.options.workers)
+    return trimmed(plan, mixing.links, source, target)
 
 
-def _cost(context: Context, decisions: Decisions, mixing: Mixing) -> float:
+def _cost(context: CutContext, decisions: Decisions, mixing: Mixing) -> float:
     """Cost of what the plan sends for a mixing, at the prices of the links."""
     traffic = context.plan(decisions).traffic(context.network, mixing)
     return float((traffic * context.constraints.link_costs).sum())

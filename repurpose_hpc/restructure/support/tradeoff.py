@@ -1,9 +1,9 @@
 """Steps 3.2 and 3.3: the error that a mixing has left for each price of communication.
 
-A *trade-off* is what elimination yields for one mixing in one form: for each unit the groups
-that may be sent to it, the most valuable first, and the error that each avoids per unit of
-cost.  The units are the P workers, whose groups are ghost neurons, and the m rows, whose groups
-are the workers that contribute a partial sum.  At price λ a group is kept if it avoids more than λ.
+A *trade-off* is the result of elimination for one mixing in one form: for each receiver a *ranking* of the
+groups that may be sent to it, the most valuable first, with the error that each avoids per unit of cost.
+Receivers are the P workers, whose groups are ghost neurons, and the m rows, whose groups are the workers
+that contribute a partial sum.  At price λ a group is kept if it avoids more than λ per unit of cost.
 One λ for all mixings spreads one budget over the network.
 """
 
@@ -16,8 +16,8 @@ import numpy as np
 
 
 @dataclass(frozen=True, eq=False)
-class Unit:
-    """Groups that may be sent to a worker or a row.
+class Ranking:
+    """The groups that may be sent to a worker or a row, by their value.
 
     Attributes:
         groups: ghosts or contributors, the most valuable first, (g,) integers.
@@ -33,12 +33,12 @@ class Unit:
         """The groups that are worth more than ``price``."""
         return self.groups[self.savings > price]
 
-    def first(self, count: int) -> Unit:
-        """The unit with its ``count`` most valuable groups only."""
-        return Unit(self.groups[:count], self.savings[:count], self.costs[:count])
+    def first(self, count: int) -> Ranking:
+        """The ranking with its ``count`` most valuable groups only."""
+        return Ranking(self.groups[:count], self.savings[:count], self.costs[:count])
 
 
-NOTHING = Unit(np.empty(0, np.int64), np.empty(0), np.empty(0))
+NOTHING = Ranking(np.empty(0, np.int64), np.empty(0), np.empty(0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,16 +47,16 @@ class Tradeoff:
 
     Attributes:
         floor: error, in the metric, with every group kept, above the unrestricted optimum.
-        ghosts: a unit for each worker; empty in partial-sum form.
-        sums: a unit for each row; empty in ghost form.
+        ghosts: a ranking for each worker; empty in partial-sum form.
+        sums: a ranking for each row; empty in ghost form.
     """
 
     floor: float
-    ghosts: Sequence[Unit]
-    sums: Sequence[Unit]
+    ghosts: Sequence[Ranking]
+    sums: Sequence[Ranking]
 
     def pooled(self) -> np.ndarray:
-        """The savings of all units, in one array."""
+        """The savings of all rankings, in one array."""
         return self._concatenate("savings")
 
     def objective(self, price: float) -> float:
@@ -68,11 +68,13 @@ class Tradeoff:
         return float(self._concatenate("costs") @ (self.pooled() > price))
 
     def _concatenate(self, name: str) -> np.ndarray:
-        return np.concatenate([np.empty(0), *(getattr(unit, name) for unit in (*self.ghosts, *self.sums))])
+        return np.concatenate(
+            [np.empty(0), *(getattr(ranking, name) for ranking in (*self.ghosts, *self.sums))]
+        )
 
 
-def ranked(groups: np.ndarray, avoided: np.ndarray, costs: np.ndarray) -> Unit:
-    """A unit from the order of elimination reversed.
+def ranked(groups: np.ndarray, avoided: np.ndarray, costs: np.ndarray) -> Ranking:
+    """A ranking from the order of elimination reversed.
 
     A group that is worth little by itself but much with the next one is kept or dropped together
     with it: runs of rising savings are replaced by their mean (the lower convex hull of error
@@ -87,11 +89,11 @@ def ranked(groups: np.ndarray, avoided: np.ndarray, costs: np.ndarray) -> Unit:
     for error, cost in zip(avoided, costs, strict=True):
         run = (float(error), float(cost), 1)
         while runs and runs[-1][0] * run[1] <= run[0] * runs[-1][1]:
-            before = runs.pop()
-            run = (before[0] + run[0], before[1] + run[1], before[2] + run[2])
+            previous = runs.pop()
+            run = (previous[0] + run[0], previous[1] + run[1], previous[2] + run[2])
         runs.append(run)
     savings = [np.full(length, error / cost) for error, cost, length in runs]
-    return Unit(groups, np.concatenate([np.empty(0), *savings]), np.asarray(costs, float))
+    return Ranking(groups, np.concatenate([np.empty(0), *savings]), np.asarray(costs, float))
 
 
 def cheapest(forms: Sequence[Tradeoff], price: float) -> Tradeoff:

@@ -14,7 +14,7 @@ from repurpose_hpc.forecast.scaled import (
     plan_profile,
     scaled_demand,
 )
-from repurpose_hpc.model.comm_dtype import BYTES, WIRES
+from repurpose_hpc.model.comm_dtype import BYTES, COMM_DTYPES
 from repurpose_hpc.plan.plan import PLACEMENTS, Plan, dense_plan
 from repurpose_hpc.plan.rounds import rounds_before
 from repurpose_hpc.plan.shard import make_shard
@@ -76,7 +76,7 @@ def test_branches_exchange_together():
     )
 
 
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", COMM_DTYPES)
 @pytest.mark.parametrize("make", NETWORKS)
 def test_bytes_are_those_of_the_wire(make, wire):
     """Of ghosts; sums travel as they are."""

@@ -29,7 +29,7 @@ def _samples(kind) -> list[Activation]:
     if None not in defaults:
         given = [*given, defaults]
     activations = [Activation(kind.name, *numbers) for numbers in given]
-    return [activation for activation in activations if not any(activation.problems())]
+    return [activation for activation in activations if not any(activation.faults())]
 
 
 ACTIVATIONS = [activation for kind in DECLARED.values() for activation in _samples(kind)]
@@ -128,7 +128,7 @@ def test_values_are_those_of_the_onnx_operator(tmp_path, kind, operator, attribu
 
     numbers = DECLARED[kind].onnx[operator](**attributes)
     activation = Activation(kind, *numbers)
-    assert not any(activation.problems())
+    assert not any(activation.faults())
     opset = 24 if operator == "Swish" else 20
     y = _arguments(activation, np.float32)[:-1].reshape(1, -1)
     path = save(tmp_path / "one.onnx", [node(operator, "x", "y", **attributes)], None, ("N", y.size), opset)

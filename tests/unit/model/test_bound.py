@@ -21,7 +21,7 @@ from repurpose_hpc.restructure.calibration.evaluation import evaluate
 from repurpose_hpc.runtime.certificate import Certificate
 
 activations = st.builds(Activation, st.sampled_from(KINDS), st.floats(-3, 3), st.floats(-3, 3)).filter(
-    lambda activation: np.isfinite(lipschitz(activation)) and not any(activation.problems())
+    lambda activation: np.isfinite(lipschitz(activation)) and not any(activation.faults())
 )
 
 

@@ -8,9 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from repurpose_hpc.model.comm_dtype import BYTES, EXACT, STEPS, WIRES, decode, encode, received, scales_of
+from repurpose_hpc.model.comm_dtype import (
+    BYTES,
+    COMM_DTYPES,
+    EXACT,
+    STEPS,
+    decode,
+    encode,
+    received,
+    scales_of,
+)
 
-ROUNDING = WIRES[1:]
+ROUNDING = COMM_DTYPES[1:]
 FLOATS = st.floats(width=32)
 TABLES = arrays(np.float32, array_shapes(max_dims=3, max_side=5), elements=FLOATS)
 LARGEST = np.finfo(np.float32).max

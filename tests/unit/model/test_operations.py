@@ -117,7 +117,7 @@ def test_it_says_what_it_costs_and_whose_neurons_it_makes(kind):
     neurons = [np.arange(network.shape(source).neurons) for source in op.sources]
     made = op.neurons(*neurons)
     assert made is None or made.shape == (network.shape(op.target).neurons,)
-    assert not list(op.problems([network.shape(source) for source in op.sources], network.shape(op.target)))
+    assert not list(op.faults([network.shape(source) for source in op.sources], network.shape(op.target)))
 
 
 def test_combinations_are_those_of_the_kernels():
@@ -145,7 +145,7 @@ class Tripled(OneSource):
     def cost(self, target):
         return Cost(7, False)
 
-    def problems(self, sources, target):
+    def faults(self, sources, target):
         yield from ()
 
 

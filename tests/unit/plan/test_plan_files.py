@@ -21,7 +21,7 @@ from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.activations import KINDS, Activation
 from repurpose_hpc.model.builder import Builder
 from repurpose_hpc.model.chain import sequence
-from repurpose_hpc.model.comm_dtype import EXACT, WIRES
+from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT
 from repurpose_hpc.model.operations import Window, whole_map
 from repurpose_hpc.plan.files import store as files
 from repurpose_hpc.plan.files.graph import read_graph, write_graph
@@ -68,7 +68,7 @@ CASES = st.builds(
     widths=st.lists(st.integers(1, 9), min_size=2, max_size=4),
     placement=st.sampled_from(PLACEMENTS),
     density=st.sampled_from([0.0, 0.5, 1.0]),
-    wire=st.sampled_from(WIRES),
+    wire=st.sampled_from(COMM_DTYPES),
 )
 
 

@@ -13,7 +13,7 @@ from helpers import small_plans
 from helpers.small_graphs import convolutional_network, normalised_network, residual_network
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.samples import open_samples
-from repurpose_hpc.model.comm_dtype import BYTES, EXACT, INT8, WIRES, received, scales_of
+from repurpose_hpc.model.comm_dtype import BYTES, COMM_DTYPES, EXACT, INT8, received, scales_of
 from repurpose_hpc.model.forward import compute, forward, outputs, patches, trace
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.files.store import open_plan, read_shard
@@ -30,7 +30,7 @@ from repurpose_hpc.restructure.team import ALONE, Team
 from repurpose_hpc.runtime.checks import Checks, tolerance
 from repurpose_hpc.runtime.context import Formats
 
-ROUNDING = WIRES[1:]
+ROUNDING = COMM_DTYPES[1:]
 NETWORKS = {
     "chain": small_plans.random_network,
     "branches": convolutional_network,
@@ -105,7 +105,7 @@ def test_exact_wire_is_the_plain_reference():
     assert rounded_compute(network, small_plans.random_plan(network, 2, "root"), EXACT) is compute
 
 
-@given(st.integers(0, 2**32 - 1), st.sampled_from(WIRES), st.sampled_from(PLACEMENTS))
+@given(st.integers(0, 2**32 - 1), st.sampled_from(COMM_DTYPES), st.sampled_from(PLACEMENTS))
 def test_runs_in_float32_are_within_the_tolerance(seed, wire, placement):
     network = small_plans.random_network(seed)
     plan = small_plans.random_plan(network, 4, placement, seed)
@@ -120,7 +120,7 @@ def test_runs_in_float32_are_within_the_tolerance(seed, wire, placement):
     assert np.mean(difference > 1e-5) < 0.05
 
 
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", COMM_DTYPES)
 @pytest.mark.parametrize("budget", [0.3, 1.0])
 def test_scales_are_those_of_what_is_propagated(network, samples_of, wire, budget):
     samples = samples_of(network)
@@ -198,7 +198,7 @@ def test_rows_lean_on_what_arrives_well():
 def test_report_and_shards_tell_the_wire(samples_of, tmp_path):
     network = small_plans.random_network(head="identity")
     samples, found = samples_of(network), {}
-    for wire in WIRES:
+    for wire in COMM_DTYPES:
         # Nothing is chosen from few ghosts: they are the same for every wire.
         options = Options(WORKERS, 1.0, "partitioned", comm_dtype=wire)
         report = restructure_to(tmp_path / wire, network, samples, options, np.float32, quiet)
@@ -226,19 +226,19 @@ def test_table_has_every_wire_adjusted_for_and_not(samples_of, tmp_path):
     samples = replace(samples, labels=np.zeros(samples.samples, np.int64))
     results = {
         wire: restructure(network, samples, Options(WORKERS, 0.5, "partitioned", comm_dtype=wire), quiet)
-        for wire in WIRES
+        for wire in COMM_DTYPES
     }
     rows = [
         {"input_placement": placement, "budget": budget, "wire": wire, "adjusted_for": adjusted_for}
         | wire_table.measured(network, results[adjusted_for], wire, samples, samples)
         for placement, budget in wire_table.SETTINGS
-        for wire in WIRES
+        for wire in COMM_DTYPES
         for adjusted_for in {EXACT, wire}
     ]
     exact, *others = (row for row in rows[:-1] if row["adjusted_for"] == EXACT)
     assert all(row["bytes"] <= exact["bytes"] for row in others)
     assert len({row["test_output_error"] for row in rows}) > 4
-    assert len(wire_table.markdown(rows).splitlines()) == 2 + len(wire_table.SETTINGS) * len(WIRES)
+    assert len(wire_table.markdown(rows).splitlines()) == 2 + len(wire_table.SETTINGS) * len(COMM_DTYPES)
 
 
 def test_checks_compare_with_the_rounding(tmp_path):

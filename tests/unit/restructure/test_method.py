@@ -12,7 +12,7 @@ from repurpose_hpc.plan.plan import GHOST, PARTIAL, MixingPlan
 from repurpose_hpc.restructure.context import open_context, silent
 from repurpose_hpc.restructure.decisions import nothing_decided
 from repurpose_hpc.restructure.driver import restructure
-from repurpose_hpc.restructure.method import DATA, METHODS, Gram, Metric, Price, method_named
+from repurpose_hpc.restructure.method import DATA, METHODS, Gram, Metric, PriceScope, method_named
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.owners.initial import assign_spaces, given_owners
 from repurpose_hpc.restructure.owners.sweep import draft_owners
@@ -52,7 +52,7 @@ def test_methods_that_cannot_be(change):
 
 @pytest.mark.parametrize("gram", Gram)
 @pytest.mark.parametrize("metric", Metric)
-@pytest.mark.parametrize("price", Price)
+@pytest.mark.parametrize("price", PriceScope)
 def test_every_combination_meets_the_budget(samples, gram, metric, price):
     method = dataclasses.replace(DATA, gram=gram, metric=metric, price=price)
     assert method.needs_data == (gram is not Gram.IDENTITY or metric is not Metric.IDENTITY)

@@ -15,9 +15,9 @@ from repurpose_hpc.restructure.adjustment import TRUST, adjust, prune
 from repurpose_hpc.restructure.calibration.moments import MomentSums, data_free_moments
 from repurpose_hpc.restructure.constraints import node_links, uniform_links
 from repurpose_hpc.restructure.owners.alternation import alternate
-from repurpose_hpc.restructure.owners.around import surroundings
 from repurpose_hpc.restructure.owners.assignment import residual_costs
 from repurpose_hpc.restructure.owners.costs import assign_rows, assignment_costs, benefits, draft, own_error
+from repurpose_hpc.restructure.owners.surroundings import surroundings
 from repurpose_hpc.restructure.owners.sweep import Sweep
 from repurpose_hpc.restructure.support.density import sparsify, spread_weights
 from repurpose_hpc.restructure.support.elimination import columns, eliminate, select_candidates
@@ -25,8 +25,8 @@ from repurpose_hpc.restructure.support.forms import tradeoffs
 from repurpose_hpc.restructure.support.forms.masks import mask_of
 from repurpose_hpc.restructure.support.forms.mixed import mixed_tradeoff
 from repurpose_hpc.restructure.support.forms.sums import row_sums
-from repurpose_hpc.restructure.support.problem import Problem
-from repurpose_hpc.restructure.support.tradeoff import Tradeoff, Unit, cheapest, price_for, ranked
+from repurpose_hpc.restructure.support.problem import MixingProblem
+from repurpose_hpc.restructure.support.tradeoff import Ranking, Tradeoff, cheapest, price_for, ranked
 from repurpose_hpc.restructure.team import ALONE
 
 seeds = st.integers(0, 2**32 - 1)
@@ -127,7 +127,7 @@ def test_price_meets_the_budget_and_is_the_lowest_that_does(seed, budget):
 
     def random_unit():
         savings = np.sort(rng.random(rng.integers(0, 6)))[::-1]
-        return Unit(np.arange(savings.size), savings, rng.uniform(0.5, 2, savings.size))
+        return Ranking(np.arange(savings.size), savings, rng.uniform(0.5, 2, savings.size))
 
     def random_tradeoff(floor):
         return Tradeoff(floor, [random_unit() for _ in range(3)], [random_unit()])
@@ -239,7 +239,7 @@ def random_problem(rng, m=8, n=8, workers=2, links=None, taps=1, received=None):
     links = uniform_links(workers) if links is None else links
     owner = rng.permutation(np.arange(n) % workers)
     most = lambda rows: np.full(workers, n)  # noqa: E731
-    return Problem(moments, root @ root.T, owner, links, links, most, False, ALONE, taps, received)
+    return MixingProblem(moments, root @ root.T, owner, links, links, most, False, ALONE, taps, received)
 
 
 @given(seeds, st.floats(0.001, 10))
@@ -277,7 +277,9 @@ def test_a_narrow_consumer_is_summed_and_a_hub_is_sent():
     moments = data_free_moments(Mixing("layer", "x", "y", W, np.zeros(8)))
     owner = np.repeat(np.array([0, 1], np.int32), 4)
     links = uniform_links(2)
-    problem = Problem(moments, np.eye(8), owner, links, links, lambda rows: np.array([8, 8]), False, ALONE)
+    problem = MixingProblem(
+        moments, np.eye(8), owner, links, links, lambda rows: np.array([8, 8]), False, ALONE
+    )
     ghosts = tradeoffs(problem, owner)[0]
     plan = mask_of(problem, mixed_tradeoff(problem, owner, ghosts, 1.5), owner, 1.5)
     assert np.argwhere(plan.ghosts).tolist() == [[1, 0]]

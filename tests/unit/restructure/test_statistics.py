@@ -15,8 +15,8 @@ from repurpose_hpc.model.operations import whole_map
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.restructure.calibration import moments, propagation
 from repurpose_hpc.restructure.calibration.evaluation import compare, evaluate
-from repurpose_hpc.restructure.calibration.moments import RIDGE, Stream
-from repurpose_hpc.restructure.calibration.propagation import Current, Propagation
+from repurpose_hpc.restructure.calibration.moments import RIDGE, CalibrationBatches
+from repurpose_hpc.restructure.calibration.propagation import CurrentNetwork, Propagation
 from repurpose_hpc.restructure.calibration.statistics import UNREPAIRED, measure_statistics
 from repurpose_hpc.restructure.team import ALONE, Team
 
@@ -60,7 +60,7 @@ def moments_of(network, restructured, mixing, samples, team):
     before = network.mixings[: network.mixings.index(mixing)]
     finished = {each.name for each in before}
     return Propagation(network, [mixing], samples, team).moments(
-        mixing, Current(restructured, NO_PLAN, finished)
+        mixing, CurrentNetwork(restructured, NO_PLAN, finished)
     )
 
 
@@ -93,9 +93,9 @@ def test_batches_that_wait_say_the_same_as_those_that_start_anew(samples_of, mon
     for mixing in network.mixings:
         # What is not finished yet must not be looked at.
         current = network.with_mixings({m.name: m for m in restructured.mixings if m.name in finished})
-        found = together.moments(mixing, Current(current, NO_PLAN, finished))
+        found = together.moments(mixing, CurrentNetwork(current, NO_PLAN, finished))
         expected = Propagation(network, list(network.mixings), samples, ALONE).moments(
-            mixing, Current(restructured, NO_PLAN, finished)
+            mixing, CurrentNetwork(restructured, NO_PLAN, finished)
         )
         np.testing.assert_array_equal(found.H, expected.H)
         np.testing.assert_array_equal(found.R, expected.R)
@@ -124,7 +124,7 @@ def test_columns_are_patches_at_random_positions_of_each_sample(samples_of, monk
     monkeypatch.setattr(moments, "COLUMNS_PER_WEIGHT", 1)
     network = residual_network()
     mixing, samples = network.mixings[0], samples_of(network, 40)
-    stream = Stream(network, network.mixings, samples)
+    stream = CalibrationBatches(network, network.mixings, samples)
     tensors = trace(network, read(samples).T)
     ends = tensors[mixing.source], tensors[mixing.target]
     x, y = stream.columns(mixing, 0, *ends)
@@ -145,12 +145,12 @@ def test_the_neediest_mixing_decides_how_many_samples_are_propagated(samples_of,
     network = residual_network()  # 18 columns and 30 positions at first, 12 columns and 1 position at last
     samples = samples_of(network, 90)
     for mixings, wanted in ((network.mixings[:1], 20), (network.mixings, 60), (None, 90)):
-        stream = Stream(network, mixings, samples)
+        stream = CalibrationBatches(network, mixings, samples)
         assert stream.samples.samples == wanted
         assert (read(stream.samples) == read(samples)[np.arange(wanted) * 90 // wanted]).all()
-    assert Stream(network, network.mixings, samples_of(network, 50)).samples.samples == 50
+    assert CalibrationBatches(network, network.mixings, samples_of(network, 50)).samples.samples == 50
     dense = chain([np.ones((2, 3))], [np.ones(2)], [IDENTITY])
-    assert Stream(dense, dense.mixings, samples_of(dense, 90)).samples.samples == 90
+    assert CalibrationBatches(dense, dense.mixings, samples_of(dense, 90)).samples.samples == 90
 
 
 def test_small_batches_and_several_threads_change_nothing_but_rounding(samples_of, monkeypatch):
@@ -158,7 +158,7 @@ def test_small_batches_and_several_threads_change_nothing_but_rounding(samples_o
     samples = samples_of(network, 40)
     whole = moments_of(network, network, network.mixings[1], samples, ALONE)
     monkeypatch.setattr(moments, "BATCH_VALUES", 1 << 14)
-    assert Stream(network, network.mixings, samples).rows < 20
+    assert CalibrationBatches(network, network.mixings, samples).rows < 20
     alone, together = (
         moments_of(network, network, network.mixings[1], samples, team) for team in (ALONE, Team(threads=3))
     )

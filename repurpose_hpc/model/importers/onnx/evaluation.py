@@ -49,50 +49,51 @@ def load_onnx(path: Path) -> Network:
         UserError: the ``onnx`` package is missing, the file is not valid, or something in the graph is not
             supported; names the node, the operator and the attribute.
     """
-    run = _Run(read_graph(path))
-    for proto in run.graph.nodes:
-        run.evaluate(proto)
-        if run.problems:
-            raise UserError(f"{path}: {run.problems[0]}; change the model before exporting it")
-    return run.network()
+    evaluation = _Evaluation(read_graph(path))
+    for proto in evaluation.graph.nodes:
+        evaluation.evaluate(proto)
+        if evaluation.refusals:
+            raise UserError(f"{path}: {evaluation.refusals[0]}; change the model before exporting it")
+    return evaluation.network()
 
 
 def unsupported(path: Path) -> list[str]:
-    """Every node of an ONNX file that is not supported, with the reason; nodes behind one of them are judged
-    by their operator alone.
+    """The nodes of an ONNX file that are not supported, each with the reason.
+
+    A node behind one of them is judged by its operator alone.
 
     Raises:
         UserError: the file cannot be read at all.
     """
-    run = _Run(read_graph(path))
-    for proto in run.graph.nodes:
-        run.evaluate(proto)
-    if not run.problems:
+    evaluation = _Evaluation(read_graph(path))
+    for proto in evaluation.graph.nodes:
+        evaluation.evaluate(proto)
+    if not evaluation.refusals:
         try:
-            run.network()
+            evaluation.network()
         except UserError as error:
             return [str(error).removeprefix(f"{path}: ")]
-    return run.problems
+    return evaluation.refusals
 
 
-class _Run:
+class _Evaluation:
     """One evaluation of a graph.
 
     Attributes:
         graph: what is evaluated.
-        problems: what was found that is not supported.
+        refusals: a text for each node that is not supported.
     """
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.problems: list[str] = []
+        self.refusals: list[str] = []
         self._tensors = Tensors(_compared_numbers(graph))
-        self._values: dict[str, Value | None] = dict(graph.constants)  # None: behind a problem
+        self._values: dict[str, Value | None] = dict(graph.constants)  # None: behind a refused node
         for name, shape in graph.inputs.items():
             self._values[name] = self._tensors.input(name, shape, alone=len(graph.inputs) == 1)
 
     def evaluate(self, proto: onnx.NodeProto) -> None:
-        """Find the outputs of a node, or a problem."""
+        """Compute the outputs of a node, or refuse it."""
         name, operator = proto.name or proto.output[0], _operator(proto)
         outputs: tuple[Value | None, ...]
         try:
@@ -106,7 +107,7 @@ class _Run:
             else:
                 outputs = apply(self._node(proto, name, operator, inputs))
         except (Unsupported, UserError) as error:
-            self.problems.append(f"node {name!r} ({operator}): {error}")
+            self.refusals.append(f"node {name!r} ({operator}): {error}")
             outputs = (None,) * len(proto.output)
         self._values.update(zip(proto.output, outputs, strict=False))  # a mask of Dropout is not made
 

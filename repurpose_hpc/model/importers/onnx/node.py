@@ -94,6 +94,6 @@ class Node:
 
     def require(self, attribute: str, expected: Any, default: Any = None) -> None:
         """Refuse a node whose ``attribute`` is anything but ``expected``."""
-        found = self.attributes.get(attribute, expected if default is None else default)
-        if found != expected:
-            raise Unsupported(f"attribute {attribute} is {found}, expected {expected}")
+        value = self.attributes.get(attribute, expected if default is None else default)
+        if value != expected:
+            raise Unsupported(f"attribute {attribute} is {value}, expected {expected}")

@@ -8,7 +8,7 @@ from functools import reduce
 
 import numpy as np
 
-from repurpose_hpc.model.activations import DECLARED, Activation, Kind
+from repurpose_hpc.model.activations import DECLARED, Activation, ActivationKind
 from repurpose_hpc.model.importers.arrays import as_weights, is_half
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.signal import (
@@ -42,21 +42,21 @@ def _activation(node: Node) -> Activation:
         parameters = kind.onnx[node.operator](**node.attributes)
         if parameters is not None:
             return Activation(kind.name, *parameters)
-    found = ", ".join(
+    attributes = ", ".join(
         f"{name} {value.decode() if isinstance(value, bytes) else value}"
         for name, value in node.attributes.items()
     )
     names = " nor ".join(kind.name for kind in _ACTIVATIONS[node.operator])
-    raise Unsupported(f"with the attributes {found} it is not {names}")
+    raise Unsupported(f"with the attributes {attributes} it is not {names}")
 
 
 # By operator, the activations that it may be.
-_ACTIVATIONS: dict[str, list[Kind]] = {}
+_ACTIVATIONS: dict[str, list[ActivationKind]] = {}
 for _kind in DECLARED.values():
     for _operator in _kind.onnx:
         _ACTIVATIONS.setdefault(_operator, []).append(_kind)
-# By operator and the kind that it follows, another kind.
-_BEHIND = {kind.behind: kind.name for kind in DECLARED.values() if kind.behind is not None}
+# By operator and the kind that it is applied to, the kind that both make.
+_COMPOSITIONS = {kind.composed_of: kind.name for kind in DECLARED.values() if kind.composed_of is not None}
 
 
 def clip(node: Node) -> Signal:
@@ -77,8 +77,8 @@ def unary(node: Node) -> Signal:
     if node.operator == "Neg":
         return _with_expression(node, signal, _scaled(expression, -1.0, node.name))
     function = expression.function
-    if isinstance(function, Activation) and (node.operator, function.kind) in _BEHIND:
-        kind = _BEHIND[node.operator, function.kind]
+    if isinstance(function, Activation) and (node.operator, function.kind) in _COMPOSITIONS:
+        kind = _COMPOSITIONS[node.operator, function.kind]
         return _with_expression(node, signal, expression.operand.then(Activation(kind), node.name))
     with np.errstate(all="ignore"):
         curve = _CURVE_OF[node.operator](expression.curve)
@@ -95,20 +95,24 @@ def mish(node: Node) -> Signal:
     return _with_expression(node, signal, x.apply("Mul", x.curve * gate.curve, (gate,), node.name))
 
 
-def choice(node: Node) -> Signal:
+def conditional(node: Node) -> Signal:
     """Comparisons with a number, And, Or, Where: parts of activations that are written out."""
     signals = [value for value in node.inputs if isinstance(value, Signal)]
     first = signals[0].expression
-    if any(each.expression.tensor != first.tensor or not each.lies_like(signals[0]) for each in signals):
+    if any(
+        operand.expression.tensor != first.tensor or not operand.lies_like(signals[0]) for operand in signals
+    ):
         raise Unsupported("it compares or chooses between different values, which no activation does")
     operands = tuple(
         value.expression if isinstance(value, Signal) else node.number(position, 0.0)
         for position, value in enumerate(node.inputs)
     )
-    curves = [each.curve if isinstance(each, Expression) else each for each in operands]
-    others = tuple(each for each in operands if each is not first)
+    curves = [operand.curve if isinstance(operand, Expression) else operand for operand in operands]
+    other_operands = tuple(operand for operand in operands if operand is not first)
     return _with_expression(
-        node, signals[0], first.apply(node.operator, _CURVE_OF[node.operator](*curves), others, node.name)
+        node,
+        signals[0],
+        first.apply(node.operator, _CURVE_OF[node.operator](*curves), other_operands, node.name),
     )
 
 
@@ -127,7 +131,7 @@ _CURVE_OF: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
-def several(node: Node) -> Value:
+def arithmetic(node: Node) -> Value:
     """Add, Mul, Max and their like, of two values or more."""
     values = (
         node.signal(place) if isinstance(value, Signal) else node.constant(place)
@@ -229,7 +233,7 @@ def affine(node: Node, signal: Signal, scale: np.ndarray, shift: np.ndarray) -> 
     try:
         scale, shift = tensors.values(signal, scale), tensors.values(signal, shift)
     except ValueError:
-        shapes = ", ".join(str(np.shape(each)) for each in (scale, shift) if np.ndim(each))
+        shapes = ", ".join(str(np.shape(constant)) for constant in (scale, shift) if np.ndim(constant))
         raise Unsupported(
             f"a constant of shape {shapes} does not fit features of shape {signal.shape[1:]}"
         ) from None
@@ -246,7 +250,7 @@ def batch_normalisation(node: Node) -> Signal:
     scale = scale / np.sqrt(variance + node.attributes.get("epsilon", 1e-5))
     shift = shift - mean * scale
     per_channel = (-1, *(1,) * (len(signal.shape) - 2))
-    return affine(node, signal, *(each.astype(dtype).reshape(per_channel) for each in (scale, shift)))
+    return affine(node, signal, *(constant.astype(dtype).reshape(per_channel) for constant in (scale, shift)))
 
 
 def prelu(node: Node) -> Signal:
@@ -258,13 +262,15 @@ def prelu(node: Node) -> Signal:
     tensors = node.tensors
     signal = tensors.compact(signal)
     source, builder = signal.expression.tensor, tensors.builder
-    above, negative = (
+    positive, negative = (
         builder.elementwise(tensors.name(f"{node.name}.{word}"), source, Activation("clip", *bounds))
         for word, bounds in (("above", (0.0, np.inf)), ("below", (-np.inf, 0.0)))
     )
     negative_part = tensors.expression(negative, signal.expression.size)
-    below = affine(node, _with_expression(node, signal, negative_part), slope, slope * 0)
-    target = builder.combine(tensors.name(f"{node.name}.sum"), above, below.expression.tensor, "add")
+    negative_signal = affine(node, _with_expression(node, signal, negative_part), slope, slope * 0)
+    target = builder.combine(
+        tensors.name(f"{node.name}.sum"), positive, negative_signal.expression.tensor, "add"
+    )
     return _with_expression(node, signal, tensors.expression(target, signal.expression.size))
 
 
@@ -319,8 +325,8 @@ OPERATORS: dict[str, Callable[[Node], Value]] = {
     **dict.fromkeys(_ACTIVATIONS, activation),
     "Clip": clip,
     **dict.fromkeys(("Neg", "Erf", "Log", "Sign", "Not"), unary),
-    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum"), several),
-    **dict.fromkeys((*COMPARISONS, "And", "Or", "Where"), choice),
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum"), arithmetic),
+    **dict.fromkeys((*COMPARISONS, "And", "Or", "Where"), conditional),
     "Mish": mish,
     "BatchNormalization": batch_normalisation,
     "PRelu": prelu,

@@ -34,10 +34,10 @@ def shape(node: Node) -> np.ndarray:
 def reshape(node: Node) -> Signal:
     """Flatten, Reshape, Squeeze or Unsqueeze: samples stay apart, values keep their order."""
     signal = node.signal(after_head=True)
-    new = _reshaped(node, signal.shape)
-    if len(new) < 2 or new[0] != signal.shape[0]:
+    sizes = _reshaped(node, signal.shape)
+    if len(sizes) < 2 or sizes[0] != signal.shape[0]:
         raise Unsupported("its result does not keep the samples, and nothing else, on the first axis")
-    return replace(signal.reshaped(new), origin=str(node))
+    return replace(signal.reshaped(sizes), origin=str(node))
 
 
 def _reshaped(node: Node, sizes: tuple[int, ...]) -> tuple[int, ...]:
@@ -93,8 +93,8 @@ def split(node: Node) -> tuple[Signal, ...]:
     size, parts = signal.shape[1 + axis], node.attributes.get("num_outputs", node.outputs)
     sizes = node.integers(1, "split")
     if sizes is None:
-        each = -(-size // parts)
-        sizes = [min(each, size - first) for first in range(0, size, each)]
+        even_size = -(-size // parts)
+        sizes = [min(even_size, size - first) for first in range(0, size, even_size)]
     places = np.split(signal.places, np.cumsum(sizes)[:-1], axis)
     return tuple(_placed(node, signal, part) for part in places)
 
@@ -118,10 +118,10 @@ def slices(node: Node) -> Signal:
 
 def gather(node: Node) -> Signal:
     """Some places along an axis."""
-    signal, wanted = node.signal(), node.constant(1)
+    signal, indices = node.signal(), node.constant(1)
     axis = _axis(node, node.attributes.get("axis", 0), signal)
     try:
-        places = np.take(signal.places, wanted, axis)
+        places = np.take(signal.places, indices, axis)
     except IndexError as error:
         raise Unsupported(str(error)) from None
     if places.ndim == 0:
@@ -181,14 +181,14 @@ def _refuse_samples(widths: list[tuple[int, int]]) -> None:
 def _pad_with(node: Node, signal: Signal, widths: list[tuple[int, int]], value: float) -> Signal:
     tensors = node.tensors
     axis = tensors.axis_of_neurons(signal)
-    tensor, around = tensors.map(signal, axis), [*widths[1 : 1 + axis], *widths[2 + axis :]]
+    tensor, pads = tensors.map(signal, axis), [*widths[1 : 1 + axis], *widths[2 + axis :]]
     if any(widths[1 + axis]):
         raise Unsupported(f"it adds neurons (channels): its pads along them are {widths[1 + axis]}")
     sizes = np.delete(signal.shape[1:], axis)
-    index = np.pad(np.arange(sizes.prod()).reshape(sizes), around, constant_values=-1)
+    index = np.pad(np.arange(sizes.prod()).reshape(sizes), pads, constant_values=-1)
     target = tensors.builder.rearrange(tensors.name(node.name), tensor, index.ravel(), index.shape, value)
-    out = tuple(size + sum(width) for size, width in zip(signal.shape, widths, strict=True))
-    return tensors.signal(target, out, str(node), axis)
+    shape = tuple(size + sum(width) for size, width in zip(signal.shape, widths, strict=True))
+    return tensors.signal(target, shape, str(node), axis)
 
 
 def resize(node: Node) -> Signal:
@@ -207,9 +207,9 @@ def resize(node: Node) -> Signal:
 
 
 def _resize_factors(node: Node, signal: Signal) -> dict[int, tuple[int, float]]:
-    """axis -> its new size, and how many times the old one that is."""
-    old = node.operator == "Upsample" or node.opset < 11
-    if old:
+    """The new size of each axis, and its ratio to the old one."""
+    has_only_scales = node.operator == "Upsample" or node.opset < 11
+    if has_only_scales:
         scales = node.constant(1) if node.input(1) is not None else np.array(node.attributes["scales"])
     else:
         scales = node.constant(2) if node.input(2) is not None else np.empty(0)
@@ -225,19 +225,19 @@ def _resize_factors(node: Node, signal: Signal) -> dict[int, tuple[int, float]]:
 
 
 def _nearest(node: Node, size: int, out: int, scale: float) -> np.ndarray:
-    """The old position nearest to every new one along an axis, in the precision of other runtimes."""
-    at, ratio = np.arange(out, dtype=np.float32), np.float32(scale)
+    """The old position nearest to every new one along an axis; float32, as other runtimes compute it."""
+    positions, ratio = np.arange(out, dtype=np.float32), np.float32(scale)
     if node.operator == "Upsample" or node.opset < 11:
-        return np.minimum(np.floor(at / ratio).astype(np.int64), size - 1)
+        return np.minimum(np.floor(positions / ratio).astype(np.int64), size - 1)
     coordinates = node.text("coordinate_transformation_mode", "half_pixel")
     if coordinates == "asymmetric":
-        x = at / ratio
+        x = positions / ratio
     elif coordinates == "align_corners":
-        x = at * (size - 1) / max(out - 1, 1)
+        x = positions * (size - 1) / max(out - 1, 1)
     elif coordinates == "half_pixel" or (coordinates == "pytorch_half_pixel" and out > 1):
-        x = (at + 0.5) / ratio - 0.5
+        x = (positions + 0.5) / ratio - 0.5
     elif coordinates == "pytorch_half_pixel":
-        x = at * 0.0
+        x = positions * 0.0
     else:
         raise Unsupported(f"attribute coordinate_transformation_mode is {coordinates!r}")
     rounded = _ROUNDINGS[node.text("nearest_mode", "round_prefer_floor")](x)

@@ -49,9 +49,9 @@ def _dense(node: Node, W: np.ndarray, b: np.ndarray) -> Signal:
     tensor, window, places = node.tensors.flat(signal)
     if places is not None:
         builder = node.tensors.builder
-        whole = np.zeros((builder.neurons(tensor) * (window.taps if window else 1), len(W)), W.dtype)
-        np.add.at(whole, places, W.T)
-        W = whole.T
+        W_map = np.zeros((builder.neurons(tensor) * (window.taps if window else 1), len(W)), W.dtype)
+        np.add.at(W_map, places, W.T)
+        W = W_map.T
     target = _mixing(node, tensor, W, bias, window)
     axis = len(signal.shape) - 2
     return node.tensors.signal(target, (*signal.shape[:-1], len(W)), str(node), axis)
@@ -87,14 +87,14 @@ def conv_transpose(node: Node) -> Signal:
         for name, default in (("strides", 1), ("dilations", 1), ("output_padding", 0))
     )
     spans = tuple((kernel[i] - 1) * dilations[i] + 1 for i in axes)
-    full = tuple((sizes[i] - 1) * strides[i] + spans[i] + extra[i] for i in axes)
+    full_sizes = tuple((sizes[i] - 1) * strides[i] + spans[i] + extra[i] for i in axes)
     out = tuple(node.attributes.get("output_shape", ()))[-len(kernel) :]
-    front = _transposed_pads(node, full, strides, out)
+    front = _transposed_pads(node, full_sizes, strides, out)
     if not out:
         back = node.attributes.get("pads", [0] * 2 * len(kernel))[len(kernel) :]
-        out = tuple(full[i] - front[i] - back[i] for i in axes)
+        out = tuple(full_sizes[i] - front[i] - back[i] for i in axes)
         if node.text("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
-            out = tuple(min(sizes[i] * strides[i], full[i]) for i in axes)
+            out = tuple(min(sizes[i] * strides[i], full_sizes[i]) for i in axes)
     spread = tuple((sizes[i] - 1) * strides[i] + 1 for i in axes)
     pads = tuple(spans[i] - 1 - front[i] for i in axes)
     if min(pads) < 0:
@@ -112,17 +112,17 @@ def conv_transpose(node: Node) -> Signal:
 
 
 def _transposed_pads(
-    node: Node, full: tuple[int, ...], strides: tuple[int, ...], out: tuple[int, ...]
+    node: Node, full_sizes: tuple[int, ...], strides: tuple[int, ...], out: tuple[int, ...]
 ) -> tuple[int, ...]:
-    """Lengths cut off at the front of every axis of a result of size ``full``."""
+    """Lengths cut off at the front of every axis of a result of ``full_sizes``."""
     auto_pad = node.text("auto_pad", "NOTSET")
     if auto_pad == "VALID":
-        return (0,) * len(full)
+        return (0,) * len(full_sizes)
     if auto_pad == "NOTSET" and not out:
-        return tuple(node.attributes.get("pads", [0] * 2 * len(full))[: len(full)])
+        return tuple(node.attributes.get("pads", [0] * 2 * len(full_sizes))[: len(full_sizes)])
     sizes = node.signal().shape[2:]
     out = out or tuple(size * stride for size, stride in zip(sizes, strides, strict=True))
-    cut = [max(0, whole - size) for whole, size in zip(full, out, strict=True)]
+    cut = [max(0, full_size - size) for full_size, size in zip(full_sizes, out, strict=True)]
     return tuple(total // 2 if auto_pad == "SAME_UPPER" else total - total // 2 for total in cut)
 
 
@@ -150,8 +150,8 @@ def _convolve(node: Node, signal: Signal, tensor: str, W: np.ndarray, window: Wi
         weights = np.ascontiguousarray(W[:, 0])
         target = builder.depthwise(node.tensors.name(node.name), tensor, weights, bias, window)
     else:
-        W, only = _without_padding(_ungrouped(W, groups), window)
-        target = _mixing(node, tensor, W.reshape(outputs, -1), bias, only)
+        W, remaining_window = _without_padding(_ungrouped(W, groups), window)
+        target = _mixing(node, tensor, W.reshape(outputs, -1), bias, remaining_window)
     return node.tensors.signal(target, (signal.shape[0], outputs, *window.out), str(node))
 
 
@@ -159,18 +159,21 @@ def _ungrouped(W: np.ndarray, groups: int) -> np.ndarray:
     """(m, n / groups, k) as (m, n, k), with zeros between the groups."""
     if groups == 1:
         return W
-    whole = np.zeros((groups, len(W) // groups, groups, *W.shape[1:]), W.dtype)
+    ungrouped = np.zeros((groups, len(W) // groups, groups, *W.shape[1:]), W.dtype)
     for group, block in enumerate(np.split(W, groups)):
-        whole[group, :, group] = block
-    return whole.reshape(len(W), -1, W.shape[2])
+        ungrouped[group, :, group] = block
+    return ungrouped.reshape(len(W), -1, W.shape[2])
 
 
 def _without_padding(W: np.ndarray, window: Window) -> tuple[np.ndarray, Window | None]:
-    """From a vector to a vector one tap of a kernel at most meets anything but padding: a dense layer."""
+    """Weights and window without the taps that meet only padding.
+
+    From a vector to a vector one tap at most is left, which makes a dense layer: no window.
+    """
     if math.prod(window.positions) > 1 or math.prod(window.out) > 1:
         return W, window
-    met = window.indices()[0] == 0
-    return (W[:, :, met] if met.any() else np.zeros_like(W[:, :, :1])), None
+    inside = window.indices()[0] == 0
+    return (W[:, :, inside] if inside.any() else np.zeros_like(W[:, :, :1])), None
 
 
 OPERATORS = {"Gemm": gemm, "MatMul": matmul, "Conv": conv, "ConvTranspose": conv_transpose}

@@ -26,9 +26,9 @@ def local_response(node: Node) -> Signal:
     )
     n = builder.neurons(source)
     distance = np.arange(n) - np.arange(n)[:, None]
-    near = (distance >= -((size - 1) // 2)) & (distance <= size // 2)
+    is_near = (distance >= -((size - 1) // 2)) & (distance <= size // 2)
     squares = builder.elementwise(tensors.name(f"{node.name}.squares"), source, Activation("square"))
-    sums = tensors.sums(f"{node.name}.sums", squares, (near * (alpha / size)).astype(np.float32), bias)
+    sums = tensors.sums(f"{node.name}.sums", squares, (is_near * (alpha / size)).astype(np.float32), bias)
     powers = builder.elementwise(tensors.name(f"{node.name}.powers"), sums, Activation("power", -beta))
     target = builder.combine(tensors.name(node.name), source, powers, "multiply")
     return tensors.signal(target, signal.shape, str(node))
@@ -70,7 +70,7 @@ def group_normalisation(node: Node) -> Signal:
     normalised = _normalise(node, signal, groups, over_positions=True)
     scale, shift = (node.weights(position) for position in (1, 2))
     if node.opset < 21:  # one for each group
-        scale, shift = (np.repeat(each, channels // groups) for each in (scale, shift))
+        scale, shift = (np.repeat(array, channels // groups) for array in (scale, shift))
     per_channel = (channels, *(1,) * (len(signal.shape) - 2))
     return affine(node, normalised, scale.reshape(per_channel), shift.reshape(per_channel))
 
@@ -92,7 +92,7 @@ def _normalise(node: Node, signal: Signal, groups: int, over_positions: bool) ->
 
 
 def _group_means(node: Node, tensor: str, groups: int, over_positions: bool, word: str) -> str:
-    """For every neuron the mean of its group."""
+    """Means of groups of neurons, for every neuron that of its group."""
     if over_positions:
         tensor = pool_whole(node, tensor, "average")
     neurons = node.tensors.builder.neurons(tensor)

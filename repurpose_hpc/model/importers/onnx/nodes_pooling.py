@@ -48,31 +48,35 @@ def reduction(node: Node) -> Signal:
     """ReduceMean, ReduceSum or ReduceMax over neurons, positions or both."""
     signal = node.signal()
     rank = len(signal.shape)
-    given = node.integers(1, "axes")
-    if not given and node.attributes.get("noop_with_empty_axes", 0):
+    named_axes = node.integers(1, "axes")
+    if not named_axes and node.attributes.get("noop_with_empty_axes", 0):
         return signal
-    axes = sorted(axis % rank for axis in given or range(rank))
+    axes = sorted(axis % rank for axis in named_axes or range(rank))
     if axes[0] == 0:
         raise Unsupported("its axes include that of the samples")
-    axis, inside = node.tensors.axis_of_neurons(signal), [each - 1 for each in axes]
-    tensor = _over_positions(node, signal, axis, inside)
-    if axis in inside:
+    axis, map_axes = node.tensors.axis_of_neurons(signal), [dimension - 1 for dimension in axes]
+    tensor = _over_positions(node, signal, axis, map_axes)
+    if axis in map_axes:
         tensor = _over_neurons(node, tensor)
     if node.operator == "ReduceSum":
-        tensor = _times(node, tensor, math.prod(signal.shape[each] for each in axes))
-    kept = tuple(1 if each in axes else size for each, size in enumerate(signal.shape))
-    result = node.tensors.signal(tensor, kept, str(node), axis)
+        tensor = _times(node, tensor, math.prod(signal.shape[dimension] for dimension in axes))
+    sizes = tuple(1 if dimension in axes else size for dimension, size in enumerate(signal.shape))
+    result = node.tensors.signal(tensor, sizes, str(node), axis)
     if node.attributes.get("keepdims", 1):
         return result
-    return result.reshaped(tuple(size for each, size in enumerate(signal.shape) if each not in axes))
+    return result.reshaped(
+        tuple(size for dimension, size in enumerate(signal.shape) if dimension not in axes)
+    )
 
 
 def _over_positions(node: Node, signal: Signal, axis: int, axes: list[int]) -> str:
     """Every map of a signal with its neurons on ``axis``, one value along each of ``axes``."""
     tensor = node.tensors.map(signal, axis)
-    places = [each for each in range(len(signal.shape) - 1) if each != axis]
-    sizes = tuple(signal.shape[1 + each] for each in places)
-    kernel = tuple(size if each in axes else 1 for each, size in zip(places, sizes, strict=True))
+    dimensions = [dimension for dimension in range(len(signal.shape) - 1) if dimension != axis]
+    sizes = tuple(signal.shape[1 + dimension] for dimension in dimensions)
+    kernel = tuple(
+        size if dimension in axes else 1 for dimension, size in zip(dimensions, sizes, strict=True)
+    )
     if math.prod(kernel) == 1:
         return tensor
     ones, zeros = (1,) * len(sizes), (0,) * len(sizes)

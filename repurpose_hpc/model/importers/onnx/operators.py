@@ -31,12 +31,14 @@ def _dropout(node: Node) -> Signal:
 def _cast(node: Node) -> Signal:
     from onnx import TensorProto
 
-    to = node.attributes["to"]
+    target = node.attributes["to"]
     signal = node.signal(after_head=True)
-    if to == TensorProto.BOOL and signal.expression.curve.dtype == bool:
+    if target == TensorProto.BOOL and signal.expression.curve.dtype == bool:
         return _identity(node)  # a comparison
-    if to not in (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16):
-        raise Unsupported(f"attribute to is {TensorProto.DataType.Name(to)}, expected a floating-point type")
+    if target not in (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16):
+        raise Unsupported(
+            f"attribute to is {TensorProto.DataType.Name(target)}, expected a floating-point type"
+        )
     return _identity(node)
 
 

@@ -64,11 +64,11 @@ class Expression:
     origin: str = ""
 
     def apply(
-        self, operator: str, curve: np.ndarray, others: tuple[Expression | float, ...], origin: str
+        self, operator: str, curve: np.ndarray, other_operands: tuple[Expression | float, ...], origin: str
     ) -> Expression:
-        """The expression with these values that an operator makes of this one and perhaps of others."""
-        operands = (self, *others)
-        tolerance = max(each.tolerance for each in operands if isinstance(each, Expression))
+        """The expression that an operator makes of this one, and perhaps of others; ``curve``: its values."""
+        operands = (self, *other_operands)
+        tolerance = max(operand.tolerance for operand in operands if isinstance(operand, Expression))
         return replace(
             self, curve=curve, tolerance=tolerance, function=operator, operands=operands, origin=origin
         )
@@ -103,10 +103,10 @@ class Expression:
 
     def numbers(self) -> set[float]:
         """Numbers that occur in the expression."""
-        found: set[float] = set()
+        numbers: set[float] = set()
         for operand in self.operands:
-            found |= operand.numbers() if isinstance(operand, Expression) else {operand}
-        return found
+            numbers |= operand.numbers() if isinstance(operand, Expression) else {operand}
+        return numbers
 
     def _with_numbers(self) -> Iterator[Activation]:
         """Activations whose parameters are numbers that occur in the expression."""
@@ -117,7 +117,7 @@ class Expression:
         for kind in kinds:
             for parameters in product(numbers, repeat=len(kind.parameters)):
                 activation = Activation(kind.name, *parameters)
-                if any(activation.problems()):
+                if any(activation.faults()):
                     continue
                 # Which side of a jump the number itself belongs to can be seen on the grid alone.
                 if math.isfinite(lipschitz(activation)) or parameters[0] in self.grid:
@@ -162,9 +162,9 @@ class Signal:
 
     def placed(self, index: np.ndarray) -> Signal:
         """Other values of the same tensor, see ``index``."""
-        whole = index.size == self.expression.size and np.array_equal(index.ravel(), np.arange(index.size))
+        is_whole = index.size == self.expression.size and np.array_equal(index.ravel(), np.arange(index.size))
         shape = (self.shape[0], *index.shape)
-        return replace(self, shape=shape, index=None if whole else np.ascontiguousarray(index))
+        return replace(self, shape=shape, index=None if is_whole else np.ascontiguousarray(index))
 
     def is_permuted(self) -> bool:
         """True if every value of the tensor is there once, in whatever order."""

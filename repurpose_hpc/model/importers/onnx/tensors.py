@@ -29,12 +29,12 @@ class Tensors:
     def __init__(self, compared: Iterable[float] = ()) -> None:
         """Begin with nothing; ``compared``: numbers with which the graph compares, NaN allowed."""
         self.builder = Builder()
-        near = [number for number in compared if abs(number) <= GRID[-1]]
-        self.grid = np.unique([*GRID, *near, *(-number for number in near)])
+        within_grid = [number for number in compared if abs(number) <= GRID[-1]]
+        self.grid = np.unique([*GRID, *within_grid, *(-number for number in within_grid)])
         self._names = {"input"}
         self._inputs: dict[str, tuple[str, tuple[int, ...]]] = {}  # space and shape, samples left out
         self._declared: set[str] = set()
-        self._made: dict[Expression, str] = {}
+        self._tensor_of: dict[Expression, str] = {}
         self._maps: dict[tuple[Signal, int], str] = {}
 
     def name(self, text: str) -> str:
@@ -111,7 +111,7 @@ class Tensors:
         return self._maps[key]
 
     def axis_of_neurons(self, signal: Signal) -> int:
-        """On which axis the neurons are, the samples not counted.
+        """The axis on which the neurons are, the samples not counted.
 
         Raises:
             Unsupported: on none.
@@ -178,8 +178,8 @@ class Tensors:
         """Decide on the neurons of an input if this is its first use."""
         tensor = signal.expression.tensor
         if tensor in self._inputs and tensor not in self._declared:
-            own = signal.index is not None
-            self._add_input(tensor, self._inputs[tensor][1] if own else signal.shape[1:])
+            has_index = signal.index is not None
+            self._add_input(tensor, self._inputs[tensor][1] if has_index else signal.shape[1:])
 
     def _add_input(self, tensor: str, shape: tuple[int, ...]) -> None:
         self._declared.add(tensor)
@@ -188,9 +188,9 @@ class Tensors:
     def _tensor(self, expression: Expression) -> str:
         if not expression.operands:
             return expression.tensor
-        if expression not in self._made:
-            self._made[expression] = self._make(expression)
-        return self._made[expression]
+        if expression not in self._tensor_of:
+            self._tensor_of[expression] = self._make(expression)
+        return self._tensor_of[expression]
 
     def _make(self, expression: Expression) -> str:
         """A tensor for an expression: one activation if it is one, else step by step."""
@@ -200,7 +200,9 @@ class Tensors:
         if isinstance(function, Activation):
             return self._activate(expression, self._tensor(expression.operand), function)
         numbers = [operand for operand in expression.operands if isinstance(operand, float)]
-        tensors = [self._tensor(each) for each in expression.operands if isinstance(each, Expression)]
+        tensors = [
+            self._tensor(operand) for operand in expression.operands if isinstance(operand, Expression)
+        ]
         name = self.name(expression.origin)
         if len(tensors) == 2 and function in COMBINATION_OF:
             return self.builder.combine(name, tensors[0], tensors[1], COMBINATION_OF[function])
@@ -233,7 +235,7 @@ class Tensors:
         return self.builder.select(self.name(f"{tensor.removesuffix('.y')}.select"), (tensor,), neurons)
 
     def _places(self, signal: Signal, axis: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which neurons of the tensor are on ``axis``, and which positions on the others: (n,) and (p,)."""
+        """Neurons of the tensor that lie on ``axis``, (n,), and positions that lie on the others, (p,)."""
         tensor, sizes = signal.expression.tensor, signal.shape[1:]
         n, per_neuron = self.builder.neurons(tensor), math.prod(self.builder.positions(tensor))
         if signal.index is None and axis == 0 and sizes[0] == n:

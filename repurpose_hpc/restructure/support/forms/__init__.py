@@ -10,12 +10,12 @@ import numpy as np
 
 from repurpose_hpc.restructure.support.forms.ghosts import ghost_tradeoff
 from repurpose_hpc.restructure.support.forms.sums import sum_tradeoff
-from repurpose_hpc.restructure.support.problem import Problem
+from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import Tradeoff
 
 
-def tradeoffs(problem: Problem, owner: np.ndarray) -> list[Tradeoff]:
-    """Rank what may travel, in every pure form, if the rows belong to ``owner``, (m,); collective."""
+def tradeoffs(problem: MixingProblem, owner: np.ndarray) -> list[Tradeoff]:
+    """Rank ghosts and sums, in every pure form, for rows of these owners, (m,); collective."""
     # With nothing pruned, all n neurons are sent as ghosts, and all m as partial sums: the second form is for
     # narrow mixings.  Inputs that everybody has leave no sums to send.
     ghosts = problem.source_owner.size * problem.ghost_costs.sum()

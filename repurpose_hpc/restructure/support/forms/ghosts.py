@@ -11,27 +11,27 @@ from repurpose_hpc.restructure.support.elimination import (
     metric_root,
     select_candidates,
 )
-from repurpose_hpc.restructure.support.problem import Problem
-from repurpose_hpc.restructure.support.tradeoff import NOTHING, Tradeoff, Unit, ranked
+from repurpose_hpc.restructure.support.problem import MixingProblem
+from repurpose_hpc.restructure.support.tradeoff import NOTHING, Ranking, Tradeoff, ranked
 
 
-def ghost_tradeoff(problem: Problem, owner: np.ndarray) -> Tradeoff:
+def ghost_tradeoff(problem: MixingProblem, owner: np.ndarray) -> Tradeoff:
     """Rank the ghosts of each worker by the error that they avoid; collective."""
-    own, most = problem.own(), problem.most(np.bincount(owner, minlength=problem.workers))
+    own, limits = problem.own(), problem.most_ghosts(np.bincount(owner, minlength=problem.workers))
 
-    def worker(q: int) -> tuple[Unit, float]:
+    def worker(q: int) -> tuple[Ranking, float]:
         rows = np.flatnonzero(owner == q)
-        count = min(int(most[q]), int((problem.linked(rows) & ~own[q]).sum()))
+        count = min(int(limits[q]), int((problem.linked(rows) & ~own[q]).sum()))
         return _worker_ghosts(problem, q, rows, own[q], count) if rows.size and count > 0 else (NOTHING, 0.0)
 
-    units = problem.team.map(worker, range(problem.workers))
-    return Tradeoff(sum(missing for _, missing in units), [unit for unit, _ in units], [])
+    rankings = problem.team.map(worker, range(problem.workers))
+    return Tradeoff(sum(floor for _, floor in rankings), [ranking for ranking, _ in rankings], [])
 
 
 def _worker_ghosts(
-    problem: Problem, q: int, rows: np.ndarray, own: np.ndarray, count: int
-) -> tuple[Unit, float]:
-    """The ``count`` most valuable ghosts of worker ``q``, and the error that all the others would avoid."""
+    problem: MixingProblem, q: int, rows: np.ndarray, own: np.ndarray, count: int
+) -> tuple[Ranking, float]:
+    """The ``count`` most valuable ghosts of worker ``q``, and the error that they leave."""
     H, taps = problem.moments.H, problem.taps
     L = metric_root(problem.metric[np.ix_(rows, rows)])
     R = L @ problem.moments.R[rows]
@@ -47,6 +47,6 @@ def _worker_ghosts(
     S = column_numbers(neurons, taps)
     H_SS, R_S = H[np.ix_(S, S)], R[:, S]
     removed, avoided = eliminate(H_SS, R_S, np.arange(len(neurons)) < own.sum(), costs[neurons], taps)
-    missing = np.vdot(R, problem.moments.solve(R)) - np.vdot(R_S, cho_solve(cho_factor(H_SS), R_S.T).T)
+    floor = np.vdot(R, problem.moments.solve(R)) - np.vdot(R_S, cho_solve(cho_factor(H_SS), R_S.T).T)
     ghosts = neurons[removed[::-1]]
-    return ranked(ghosts, avoided[::-1], costs[ghosts]), max(float(missing), 0.0)
+    return ranked(ghosts, avoided[::-1], costs[ghosts]), max(float(floor), 0.0)

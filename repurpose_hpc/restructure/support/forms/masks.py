@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from repurpose_hpc.plan.plan import MixingPlan, mixing_plan
-from repurpose_hpc.restructure.support.problem import Problem
+from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import Tradeoff
 
 
-def mask_of(problem: Problem, tradeoff: Tradeoff, owner: np.ndarray, price: float) -> MixingPlan:
+def mask_of(problem: MixingProblem, tradeoff: Tradeoff, owner: np.ndarray, price: float) -> MixingPlan:
     """Masks of a form at ``price``: the plan of the mixing (step 3.6)."""
     ghosts, sums = problem.own(), np.zeros((problem.workers, owner.size), bool)
-    for q, unit in enumerate(tradeoff.ghosts):
-        ghosts[q, unit.kept(price)] = True
-    for i, unit in enumerate(tradeoff.sums):
-        sums[unit.kept(price), i] = True
+    for q, ranking in enumerate(tradeoff.ghosts):
+        ghosts[q, ranking.kept(price)] = True
+    for i, ranking in enumerate(tradeoff.sums):
+        sums[ranking.kept(price), i] = True
     return mixing_plan(ghosts, sums, problem.source_owner, owner)

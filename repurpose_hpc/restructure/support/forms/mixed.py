@@ -8,12 +8,12 @@ import numpy as np
 
 from repurpose_hpc.restructure.support.forms.masks import mask_of
 from repurpose_hpc.restructure.support.forms.sums import row_sums
-from repurpose_hpc.restructure.support.problem import Problem
+from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import Tradeoff, cheapest
 
 
 def with_mixed(
-    problem: Problem, owner: np.ndarray, forms: Sequence[Tradeoff], price: float
+    problem: MixingProblem, owner: np.ndarray, forms: Sequence[Tradeoff], price: float
 ) -> list[Tradeoff]:
     """Pure forms, and where sums make sense beside ghosts, both together; collective.
 
@@ -23,13 +23,13 @@ def with_mixed(
         forms: the pure ones.
         price: λ.
     """
-    best = cheapest(forms, price)
-    if best.sums or problem.only_ghosts:
+    form = cheapest(forms, price)
+    if form.sums or problem.only_ghosts:
         return list(forms)
-    return [*forms, mixed_tradeoff(problem, owner, best, price)]
+    return [*forms, mixed_tradeoff(problem, owner, form, price)]
 
 
-def mixed_tradeoff(problem: Problem, owner: np.ndarray, ghosts: Tradeoff, price: float) -> Tradeoff:
+def mixed_tradeoff(problem: MixingProblem, owner: np.ndarray, ghosts: Tradeoff, price: float) -> Tradeoff:
     """Add partial sums to ghosts, for rows to which they are worth more than ``price``; collective.
 
     Args:
@@ -43,6 +43,6 @@ def mixed_tradeoff(problem: Problem, owner: np.ndarray, ghosts: Tradeoff, price:
     """
     supports = problem.own() | mask_of(problem, ghosts, owner, price).ghosts
     sums = row_sums(problem, owner, supports, price)
-    worthwhile = [unit.first(unit.kept(price).size) for unit in sums]
-    saved = sum(float(unit.savings @ unit.costs) for unit in worthwhile)
+    worthwhile = [ranking.first(ranking.kept(price).size) for ranking in sums]
+    saved = sum(float(ranking.savings @ ranking.costs) for ranking in worthwhile)
     return Tradeoff(ghosts.floor - saved, ghosts.ghosts, worthwhile)

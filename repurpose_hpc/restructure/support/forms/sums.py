@@ -8,16 +8,18 @@ import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 
 from repurpose_hpc.restructure.support.elimination import eliminate
-from repurpose_hpc.restructure.support.problem import Problem
-from repurpose_hpc.restructure.support.tradeoff import NOTHING, Tradeoff, Unit, ranked
+from repurpose_hpc.restructure.support.problem import MixingProblem
+from repurpose_hpc.restructure.support.tradeoff import NOTHING, Ranking, Tradeoff, ranked
 
 
-def sum_tradeoff(problem: Problem, owner: np.ndarray) -> Tradeoff:
+def sum_tradeoff(problem: MixingProblem, owner: np.ndarray) -> Tradeoff:
     """Rank, for each row, the other workers by the error that their sum avoids; collective."""
     return Tradeoff(0.0, [], row_sums(problem, owner, problem.own()))
 
 
-def row_sums(problem: Problem, owner: np.ndarray, supports: np.ndarray, price: float = 0.0) -> list[Unit]:
+def row_sums(
+    problem: MixingProblem, owner: np.ndarray, supports: np.ndarray, price: float = 0.0
+) -> list[Ranking]:
     """Rank, for each row, the workers whose partial sum it lacks; collective.
 
     Args:
@@ -27,20 +29,20 @@ def row_sums(problem: Problem, owner: np.ndarray, supports: np.ndarray, price: f
         price: rows for which all sums together are not worth that much are left without.
     """
     by_worker = [np.flatnonzero(owner == q) for q in range(problem.workers)]
-    ranks = problem.team.map(
+    worker_rankings = problem.team.map(
         lambda q: _worker_sums(problem, q, by_worker[q], supports[q], price) if by_worker[q].size else [],
         range(problem.workers),
     )
-    units: list[Unit] = [NOTHING] * owner.size
-    for rows, row_units in zip(by_worker, ranks, strict=True):
-        for i, unit in zip(rows, row_units, strict=True):
-            units[i] = unit
-    return units
+    rankings: list[Ranking] = [NOTHING] * owner.size
+    for rows, row_rankings in zip(by_worker, worker_rankings, strict=True):
+        for i, ranking in zip(rows, row_rankings, strict=True):
+            rankings[i] = ranking
+    return rankings
 
 
 def _worker_sums(
-    problem: Problem, q: int, rows: np.ndarray, support: np.ndarray, price: float
-) -> Sequence[Unit]:
+    problem: MixingProblem, q: int, rows: np.ndarray, support: np.ndarray, price: float
+) -> Sequence[Ranking]:
     """``row_sums`` of the rows of worker ``q``.
 
     Within a row the sum of every other worker, over its neurons outside the support and with the
@@ -56,33 +58,53 @@ def _worker_sums(
     Z = solve_triangular(L, H[S], lower=True)
     explained = solve_triangular(L, R[:, S].T, lower=True)
     correlation = R - explained.T @ Z
-    beside = {p: (problem.source_owner == p) & ~support for p in range(problem.workers) if p != q}
-    others = [(p, np.flatnonzero(problem.columns(mask))) for p, mask in beside.items() if mask.any()]
-    if not others:
+    masks = {p: (problem.source_owner == p) & ~support for p in range(problem.workers) if p != q}
+    contributors = [(p, np.flatnonzero(problem.columns(mask))) for p, mask in masks.items() if mask.any()]
+    if not contributors:
         return [NOTHING] * len(rows)
     # What H leaves of each worker's sum beyond the support, seen from every input.
-    beyond = [target[:, T] @ H[T] - (target[:, T] @ Z[:, T].T) @ Z for _, T in others]
-    gram = np.empty((len(rows), len(others), len(others)))
-    products = np.empty((len(rows), len(others)))
-    for b, (_, T) in enumerate(others):
-        products[:, b] = np.einsum("ij,ij->i", correlation[:, T], target[:, T])
-        for a, seen in enumerate(beyond):
-            gram[:, a, b] = np.einsum("ij,ij->i", seen[:, T], target[:, T])
-    workers = np.array([p for p, _ in others], np.int64)
+    contributions = [target[:, T] @ H[T] - (target[:, T] @ Z[:, T].T) @ Z for _, T in contributors]
+    gram, products = _contribution_grams(contributions, correlation, target, [T for _, T in contributors])
+    workers = np.array([p for p, _ in contributors], np.int64)
     weight = np.diag(problem.metric)[rows]
     costs = problem.sum_costs[workers, q]
     # All sums of a row avoid at most what its whole error beyond the support is.
-    most = weight * (np.einsum("ij,ij->i", R, target) - np.einsum("ij,ij->j", explained, explained))
-    worthwhile = most > price * costs.min()
+    largest_savings = weight * (
+        np.einsum("ij,ij->i", R, target) - np.einsum("ij,ij->j", explained, explained)
+    )
+    worthwhile = largest_savings > price * costs.min()
     return [
-        _row_unit(gram[i], products[i], weight[i], workers, costs) if worthwhile[i] else NOTHING
+        _row_ranking(gram[i], products[i], weight[i], workers, costs) if worthwhile[i] else NOTHING
         for i in range(len(rows))
     ]
 
 
-def _row_unit(
+def _contribution_grams(
+    contributions: list[np.ndarray], correlation: np.ndarray, target: np.ndarray, columns: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gram matrix of the contributions to each row, and their products with the row.
+
+    Args:
+        contributions: of each contributor, seen from every input, (rows, n k).
+        correlation: of the rows with every input beyond the support, (rows, n k).
+        target: weights that the contributors use, (rows, n k).
+        columns: of each contributor.
+
+    Returns:
+        (rows, contributors, contributors) and (rows, contributors).
+    """
+    gram = np.empty((len(target), len(columns), len(columns)))
+    products = np.empty((len(target), len(columns)))
+    for b, T in enumerate(columns):
+        products[:, b] = np.einsum("ij,ij->i", correlation[:, T], target[:, T])
+        for a, contribution in enumerate(contributions):
+            gram[:, a, b] = np.einsum("ij,ij->i", contribution[:, T], target[:, T])
+    return gram, products
+
+
+def _row_ranking(
     gram: np.ndarray, products: np.ndarray, weight: float, workers: np.ndarray, costs: np.ndarray
-) -> Unit:
+) -> Ranking:
     """The contributors of one row, of metric ``weight``, from the Gram matrix of their sums."""
     active = np.flatnonzero(np.diag(gram) > 0)
     if not active.size:

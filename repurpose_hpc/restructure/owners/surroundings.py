@@ -14,7 +14,7 @@ from repurpose_hpc.model.operations import Mixing
 
 
 @dataclass(frozen=True, eq=False)
-class Around:
+class Surroundings:
     """A space and the mixings around it.
 
     Attributes:
@@ -43,21 +43,23 @@ class Around:
         return total
 
 
-def surroundings(network: Network, is_wide: Callable[[Mixing], bool]) -> dict[str, Around]:
+def surroundings(network: Network, is_wide: Callable[[Mixing], bool]) -> dict[str, Surroundings]:
     """The mixings around every free space but those of inputs, by name, in the order of execution.
 
     ``fixed`` mixings, of which nothing is chosen, are left out.
     """
     trained = [mixing for mixing in network.mixings if not mixing.fixed]
-    surroundings: dict[str, Around] = {}
+    surroundings: dict[str, Surroundings] = {}
     for maker in trained:
         for name in network.parts(maker.target):
             if name not in surroundings and name not in network.input_spaces:
-                surroundings[name] = _around(network, name, trained, is_wide)
+                surroundings[name] = _surroundings(network, name, trained, is_wide)
     return surroundings
 
 
-def _around(network: Network, name: str, trained: list[Mixing], is_wide: Callable[[Mixing], bool]) -> Around:
+def _surroundings(
+    network: Network, name: str, trained: list[Mixing], is_wide: Callable[[Mixing], bool]
+) -> Surroundings:
     makers = tuple(m for m in trained if name in network.parts(m.target))
     readers = [m for m in trained if name in network.parts(m.source)]
     users = tuple(filter(is_wide, readers))
@@ -67,11 +69,11 @@ def _around(network: Network, name: str, trained: list[Mixing], is_wide: Callabl
     spaces = {part for m in (*makers, *users) for end in (m.source, m.target) for part in network.parts(end)}
     by_reader = (_groups(reader, index[reader.source], neurons) for reader in readers)
     groups = next((groups for groups in by_reader if groups is not None), None)
-    return Around(name, neurons, makers, users, index, tuple(sorted(spaces)), groups)
+    return Surroundings(name, neurons, makers, users, index, tuple(sorted(spaces)), groups)
 
 
 def _groups(reader: Mixing, index: np.ndarray, neurons: int) -> np.ndarray | None:
-    """``Around.groups``, as one reader sees the space."""
+    """``Surroundings.groups``, as one reader sees the space."""
     if reader.links.all():
         return None
     rows, columns = np.nonzero(reader.links)
