@@ -15,7 +15,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from .arguments import CODES, FIXED, TUPLES, Argument, Array, Types
+from .arguments import CODES, FIXED, TUPLES, ArgumentKind, Array, Types
 from .jit import is_plain, jit
 from .llvm.addresses import MOST_ARGUMENTS, SIGNATURES, array_at, call_function, read_clock
 from .registry import REGISTRY, Kernel, Registry
@@ -148,7 +148,7 @@ def _slots(registry: Registry) -> int:
     return max(_CALL_HEADER + MOST_ARGUMENTS, *(_HEADER + size for size in sizes), 0)
 
 
-def _sizes(arguments: Mapping[str, Argument]) -> list[int]:
+def _sizes(arguments: Mapping[str, ArgumentKind]) -> list[int]:
     return [argument.slots for argument in arguments.values()]
 
 

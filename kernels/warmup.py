@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from .arguments import Argument, Types, signatures
+from .arguments import ArgumentKind, Types, signatures
 from .jit import is_plain
 from .registry import REGISTRY, Need, Registry
 from .replay import compile_replay
@@ -56,6 +56,6 @@ def warm_up(
     return time.perf_counter() - began
 
 
-def _compile(function: Callable, arguments: Mapping[str, Argument], types: Types) -> None:
+def _compile(function: Callable, arguments: Mapping[str, ArgumentKind], types: Types) -> None:
     for signature in signatures(arguments, types):
         function.compile(signature)  # type: ignore[attr-defined]  # Numba's, not of all callables

@@ -80,7 +80,7 @@ def _add(typing, vectors, data, indices, indptr, X, column, out):
                 with builder.if_then(chosen):
                     vectors = [ir.VectorType(real, whole_lanes)] * (count - 1) + [ir.VectorType(real, width)]
                     mask = None if fewest == width else first_lanes(builder, last, vectors[-1])
-                    _Emitter(builder, arrays, vectors, mask, column).emit()
+                    _RowEmitter(builder, arrays, vectors, mask, column).emit()
         return context.get_dummy_value()
 
     whole = types.int64
@@ -105,7 +105,7 @@ def _unsigned(builder, place):
     return number if number.type == ir.IntType(64) else builder.zext(number, ir.IntType(64))
 
 
-class _Emitter:
+class _RowEmitter:
     """Writes the loops for some vectors of columns from ``column`` on, of the last one those in ``mask``."""
 
     def __init__(self, builder, arrays, vectors, mask, column) -> None:

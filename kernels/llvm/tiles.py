@@ -114,7 +114,7 @@ def _multiply_tile(work, panels, slabs, tiles):
 @intrinsic
 def _tile(typing, work, panels, slabs, tiles):
     def generate(context, builder, signature, arguments):
-        emitter = _Emitter(context, builder, signature.args, arguments)
+        emitter = _TileEmitter(context, builder, signature.args, arguments)
         for shape in _SHAPES:
             with builder.if_then(emitter.has_shape(shape)):
                 far = builder.icmp_signed("!=", emitter.work["ahead"], integer(0))
@@ -128,7 +128,7 @@ def _tile(typing, work, panels, slabs, tiles):
     return types.void(work, panels, slabs, tiles), generate
 
 
-class _Emitter:
+class _TileEmitter:
     """Writes the loops over the inputs of one call.
 
     Attributes:

@@ -21,7 +21,7 @@ COPY_BYTES = 1 << 18
 _MAPS = Array(REAL, 4)
 
 
-class Block(NamedTuple):
+class RowBlock(NamedTuple):
     """Rows finished at a time: of a panel of neurons, so many output rows of a sample from ``p`` on."""
 
     panel: int
@@ -86,7 +86,7 @@ def convolve_direct(
             _copy_sample(x, b, p * strides[0] - pads[0], -pads[1], strides, layout, copy)
             for panel in range(weights.shape[0]):
                 _multiply_rows(weights[panel], copy, offsets, (height - 1) * layout.pitch + width, sums)
-                _finish_rows(sums, layout.pitch, Block(panel, b, p, height), start, out, epilogue)
+                _finish_rows(sums, layout.pitch, RowBlock(panel, b, p, height), start, out, epilogue)
 
 
 @jit
@@ -128,7 +128,7 @@ def _multiply_rows(
 def _finish_rows(
     sums: np.ndarray,
     pitch: int,
-    block: Block,
+    block: RowBlock,
     start: np.ndarray,
     out: np.ndarray,
     epilogue: Epilogue,

@@ -19,8 +19,8 @@ from repurpose_hpc.bench.entrants import (
     DENSE,
     RESTRUCTURED,
     SINGLE_RESTRUCTURED,
+    Chain,
     Entrant,
-    Problem,
     absent,
     on_all_ranks,
     single_processes,
@@ -47,8 +47,8 @@ def run(
         peers: that there are.
         comm: of the job.
     """
-    setting = f"input {options.input_placement}, {options.dtype}, {comm.size} ranks"
-    title = f"four layers (n, n) with bias and ReLU, {setting}"
+    conditions = f"input {options.input_placement}, {options.dtype}, {comm.size} ranks"
+    title = f"four layers (n, n) with bias and ReLU, {conditions}"
     table = BenchTable("inference", title, RESTRUCTURED, speaks=comm.rank == 0)
     with gloo_group(peers, placement, comm) as gloo:
         for width in options.widths:
@@ -70,7 +70,7 @@ def _entrants(
     comm: MPI.Intracomm,
 ) -> dict[str, Entrant]:
     """By name; the same names on all ranks."""
-    problem = Problem(
+    chain = Chain(
         width,
         comm.size,
         options.comm_budget,
@@ -78,10 +78,10 @@ def _entrants(
         np.dtype(options.dtype),
         options.input_placement,
     )
-    entrants, alone = on_all_ranks(problem, gloo, comm), {}
+    entrants, alone = on_all_ranks(chain, gloo, comm), {}
     with collectively(comm):
         if comm.rank == 0:
-            alone = single_processes(problem, placement, peers)
+            alone = single_processes(chain, placement, peers)
     names = comm.bcast([(name, entrant.threads) for name, entrant in alone.items()], root=0)
     return entrants | {name: alone.get(name, Entrant(absent, None, threads)) for name, threads in names}
 
@@ -118,9 +118,9 @@ def _turn_alone(
         if expected is None:
             return on_root(_nothing, comm)
         candidate = entrant.make(X)
-        with candidate.setting():
+        with candidate.conditions():
             check(name, candidate.output(candidate.call()), expected, X.dtype)
-        return on_root(candidate.call, comm, candidate.setting)
+        return on_root(candidate.call, comm, candidate.conditions)
 
 
 def _row(n: int, batch: int, spreads: dict[str, Spread], entrants: dict[str, Entrant], ranks: int) -> dict:

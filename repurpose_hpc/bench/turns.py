@@ -23,9 +23,11 @@ from repurpose_hpc.mpi.agreement import collectively
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-Call = Callable[[], object]
+# A call that is timed.
+Action = Callable[[], object]
 Turn = Callable[[int, int], np.ndarray]
-Setting = Callable[[], AbstractContextManager]
+# Makes a block in which a candidate has its threads and cores.
+Conditions = Callable[[], AbstractContextManager]
 
 REPEATS = 100
 # Calls in one turn; of a call that takes longer than SLOW seconds only one.
@@ -83,48 +85,48 @@ def in_turns(turns: dict[str, Turn], repeats: int = REPEATS) -> dict[str, Spread
     return {name: Spread.of(np.concatenate([each[name] for each in times])) for name in turns}
 
 
-def alone(call: Call, setting: Setting = nullcontext) -> Turn:
+def alone(action: Action, conditions: Conditions = nullcontext) -> Turn:
     """The turn of a candidate that is one process.
 
     Args:
-        call: the candidate.
-        setting: what it is called in, for instance with more threads.
+        action: the candidate.
+        conditions: a block in which it is called, for instance with more threads.
     """
 
     def turn(untimed: int, timed: int) -> np.ndarray:
         rest()
-        with setting():
-            _repeat(call, untimed)
-            return np.array([_seconds(call) for _ in range(timed)])
+        with conditions():
+            _repeat(action, untimed)
+            return np.array([_seconds(action) for _ in range(timed)])
 
     return turn
 
 
-def on_root(call: Call, comm: MPI.Comm, setting: Setting = nullcontext) -> Turn:
+def on_root(action: Action, comm: MPI.Comm, conditions: Conditions = nullcontext) -> Turn:
     """The turn of a candidate that is one process, on the root, while the other ranks sleep.
 
     Args:
-        call: the candidate, on the root; not used elsewhere.
+        action: the candidate, on the root; not used elsewhere.
         comm: of the job.
-        setting: as of ``alone``.
+        conditions: as of ``alone``.
     """
 
     def turn(untimed: int, timed: int) -> np.ndarray:
         times = np.empty(timed)
         with collectively(comm):
             if comm.rank == 0:
-                times[:] = alone(call, setting)(untimed, timed)
+                times[:] = alone(action, conditions)(untimed, timed)
         comm.Bcast(times, root=0)
         return times
 
     return turn
 
 
-def together(call: Call, comm: MPI.Comm, barrier: Call) -> Turn:
+def together(action: Action, comm: MPI.Comm, barrier: Action) -> Turn:
     """The turn of a candidate that is all ranks: a barrier before each call, the time of the slowest rank.
 
     Args:
-        call: this rank's part.
+        action: this rank's part.
         comm: of the job.
         barrier: of the candidate's own library.
     """
@@ -132,10 +134,10 @@ def together(call: Call, comm: MPI.Comm, barrier: Call) -> Turn:
     def turn(untimed: int, timed: int) -> np.ndarray:
         rest()
         times = np.empty(timed)
-        _repeat(call, untimed)
+        _repeat(action, untimed)
         for each in range(timed):
             barrier()
-            times[each] = _seconds(call)
+            times[each] = _seconds(action)
         slowest = np.empty_like(times)
         comm.Allreduce(times, slowest, max_operation())
         return slowest
@@ -166,12 +168,12 @@ def _pilot(turn: Turn) -> float:
     return first if first > 2 * SLOW else turn(1, 2).min()
 
 
-def _repeat(call: Call, times: int) -> None:
+def _repeat(action: Action, times: int) -> None:
     for _ in range(times):
-        call()
+        action()
 
 
-def _seconds(call: Call) -> float:
+def _seconds(action: Action) -> float:
     began = time.perf_counter()
-    call()
+    action()
     return time.perf_counter() - began

@@ -196,7 +196,7 @@ def _row(batch: int, timing: Timing, alone: Timing, wire: np.ndarray | None) -> 
     }
 
 
-def _sent(traffic: result.Traffic, batch: int) -> dict:
+def _sent(traffic: result.TrafficReport, batch: int) -> dict:
     """Columns on what was handed to MPI, from the report's."""
     return {
         "values": traffic["values_sent"],

@@ -38,8 +38,8 @@ def run(args: ScalingOptions, context: Context) -> None:
     """
     # Imported after the command line is known to be right: SciPy takes its time.
     from repurpose_hpc.restructure.team import Team
-    from repurpose_hpc.studies.scaling.job import Launch, compute
-    from repurpose_hpc.studies.scaling.subject import open_study
+    from repurpose_hpc.studies.scaling.launches import Launch, compute
+    from repurpose_hpc.studies.scaling.study import open_study
 
     study = open_study(args)
     origin = {"kind": args.kind, **study.origin(), "launcher": args.launcher}

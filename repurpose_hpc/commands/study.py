@@ -41,7 +41,7 @@ def run(args: Arguments, context: Context) -> None:
     points = args.points
     # Imported after the command line is known to be right: SciPy takes its time.
     from repurpose_hpc.restructure.team import Team
-    from repurpose_hpc.studies.accuracy.job import compute, open_study
+    from repurpose_hpc.studies.accuracy.study import compute, open_study
     from repurpose_hpc.studies.accuracy.table import AccuracyTable
 
     study = open_study(args.model, args.calibration, args.test)

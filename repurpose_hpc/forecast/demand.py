@@ -88,7 +88,7 @@ class LocalDemand:
     windows: bool
 
 
-Step = MixingDemand | LocalDemand
+OperationDemand = MixingDemand | LocalDemand
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +104,7 @@ class Demand:
     """
 
     ranks: int
-    steps: list[Step]
+    steps: list[OperationDemand]
     spans: list[tuple[int, int]]
     exchanges: list[Traffic]
 
@@ -138,25 +138,25 @@ def plan_demand(network: Network, plan: Plan, per_node: int, comm_dtype: str = E
         comm_dtype: in which ghosts travel, of ``WIRES``.
     """
     held = held_counts(network, plan)
-    tables = {
+    exchanged = {
         mixing.name: (
-            _Table(plan.ghost_traffic(network, mixing), BYTES[comm_dtype]),
-            _Table(plan.sum_traffic(network, mixing), BYTES[EXACT]),
+            _PairValues(plan.ghost_traffic(network, mixing), BYTES[comm_dtype]),
+            _PairValues(plan.sum_traffic(network, mixing), BYTES[EXACT]),
         )
         for mixing in network.mixings
     }
 
     mixings = {
         mixing.name: _mixing_demand(
-            network, plan, mixing, held, [_traffic([table], per_node) for table in tables[mixing.name]]
+            network, plan, mixing, held, [_traffic([pairs], per_node) for pairs in exchanged[mixing.name]]
         )
         for mixing in network.mixings
     }
 
-    def together(names: Sequence[str]) -> Traffic:
-        return _traffic([table for name in names for table in tables[name]], per_node)
+    def merged(names: Sequence[str]) -> Traffic:
+        return _traffic([pairs for name in names for pairs in exchanged[name]], per_node)
 
-    return demand_in_rounds(network, plan.workers, mixings, held, together)
+    return demand_in_rounds(network, plan.workers, mixings, held, merged)
 
 
 def demand_in_rounds(
@@ -164,7 +164,7 @@ def demand_in_rounds(
     ranks: int,
     mixings: Mapping[str, MixingDemand],
     held: Mapping[str, np.ndarray],
-    together: Callable[[Sequence[str]], Traffic],
+    merged: Callable[[Sequence[str]], Traffic],
 ) -> Demand:
     """The demand whose exchanges are merged, as ``runtime.schedule.rounds`` does it.
 
@@ -173,7 +173,7 @@ def demand_in_rounds(
         ranks: P.
         mixings: the demands of the mixings by name.
         held: see ``held_counts``.
-        together: what is exchanged for the mixings with these names, as one exchange.
+        merged: the traffic of the mixings with these names, as one exchange.
     """
     ops, steps = [], []
     for op in network.operations:
@@ -189,7 +189,7 @@ def demand_in_rounds(
         [mixing.name for mixing in network.mixings if rounds[mixing.source] == number]
         for number in range(max(rounds.values()))
     ]
-    return Demand(ranks, steps, spans, [together(names) for names in travelling])
+    return Demand(ranks, steps, spans, [merged(names) for names in travelling])
 
 
 def _local_demand(network: Network, op: Operation, cost: Cost, held: Mapping[str, np.ndarray]) -> LocalDemand:
@@ -240,24 +240,24 @@ def _mixing_demand(
     )
 
 
-class _Table(NamedTuple):
+class _PairValues(NamedTuple):
     """Values from each rank to each other, (P, P), [p, q] from p to q, and the bytes of one."""
 
     values: np.ndarray
     width: int
 
 
-def _traffic(tables: Sequence[_Table], per_node: int) -> Traffic:
-    """Traffic of ``tables``, for each pair in one message of each width."""
-    node = np.arange(len(tables[0].values)) // per_node
+def _traffic(exchanges: Sequence[_PairValues], per_node: int) -> Traffic:
+    """Traffic of several exchanges, for each pair in one message of each width."""
+    node = np.arange(len(exchanges[0].values)) // per_node
     near = node[:, None] == node
 
-    def split(table: np.ndarray) -> np.ndarray:
-        return np.stack([np.where(near, table, 0), np.where(near, 0, table)]).astype(np.float64)
+    def split(values: np.ndarray) -> np.ndarray:
+        return np.stack([np.where(near, values, 0), np.where(near, 0, values)]).astype(np.float64)
 
     of_width = {
-        width: split(reduce(np.add, [table.values for table in tables if table.width == width]))
-        for width in {table.width for table in tables}
+        width: split(reduce(np.add, [pairs.values for pairs in exchanges if pairs.width == width]))
+        for width in {pairs.width for pairs in exchanges}
     }
     numbers = (
         reduce(np.add, [(values > 0) * 1.0 for values in of_width.values()]),

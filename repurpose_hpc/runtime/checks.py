@@ -12,7 +12,7 @@ from repurpose_hpc.model.comm_dtype import EXACT, STEPS
 from repurpose_hpc.model.forward import Compute, compute, forward
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.runtime.certificate import Certificate
-from repurpose_hpc.runtime.context import EXACT_FORMATS, Formats
+from repurpose_hpc.runtime.resources import EXACT_FORMATS, Formats
 from repurpose_hpc.runtime.streams.inputs import finite_batches
 
 # Largest accepted difference from the float64 reference, relative to its largest output.

@@ -19,8 +19,8 @@ from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.plan.files.store import StoredPlan, open_plan, read_shard
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.process.system import release_code
-from repurpose_hpc.runtime.context import EXACT_FORMATS, Formats
 from repurpose_hpc.runtime.hosting import hosted_workers
+from repurpose_hpc.runtime.resources import EXACT_FORMATS, Formats
 from repurpose_hpc.runtime.shards import cast
 
 if TYPE_CHECKING:

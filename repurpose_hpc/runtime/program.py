@@ -16,12 +16,12 @@ from repurpose_hpc.plan.plan import single_worker_plan
 from repurpose_hpc.plan.shard import Shard, make_shard
 from repurpose_hpc.runtime.buffers import Scratch, parts_of
 from repurpose_hpc.runtime.calls import PHASES
-from repurpose_hpc.runtime.context import EXACT_FORMATS, Context, Formats
 from repurpose_hpc.runtime.exchange.transport import TRANSPORTS, Transport
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
 from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.lowering.lower import Lowering
 from repurpose_hpc.runtime.lowering.mixings import MixingStep
+from repurpose_hpc.runtime.resources import EXACT_FORMATS, Formats, Resources
 from repurpose_hpc.runtime.schedule.rounds import in_rounds
 from repurpose_hpc.runtime.schedule.schedule import MakeRequest, Schedule, no_request
 from repurpose_hpc.runtime.shards import read_once
@@ -90,10 +90,10 @@ class Program:
         self._graph, self.max_batch = graph, max_batch
         self.dtype = graph.mixings[0].bias.dtype
         hosting = Hosting(shards, ranks, rank)
-        self._context = Context(hosting, max_batch, Scratch(self.dtype), formats, threads)
+        self._resources = Resources(hosting, max_batch, Scratch(self.dtype), formats, threads)
         self.input_columns = _columns(graph, graph.input_tensors, hosting)
         self.output_columns = _columns(graph, graph.output_tensors, hosting)
-        lowering = Lowering(shards, self._context)
+        lowering = Lowering(shards, self._resources)
         self._inputs, self._outputs = (
             [lowering.tensors[tensor] for tensor in tensors]
             for tensors in (graph.input_tensors, graph.output_tensors)
@@ -205,7 +205,7 @@ class Program:
             self._outputs,
             parts_of(batch, self._micro_batches),
             self._make_request(),
-            self._context,
+            self._resources,
         )
         self._schedules[batch] = schedule
         return schedule

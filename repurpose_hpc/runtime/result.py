@@ -35,7 +35,7 @@ class RankReport(TypedDict):
     seconds: dict[str, float]
 
 
-class Traffic(TypedDict):
+class TrafficReport(TypedDict):
     """Communication of a forward between ranks, per sample but for ``messages``."""
 
     values_sent: int
@@ -45,7 +45,7 @@ class Traffic(TypedDict):
     messages: int
 
 
-class Weights(TypedDict):
+class WeightsReport(TypedDict):
     """Weights of the network; those kept, of each rank; by mixing how many blocks have which format."""
 
     weights: int
@@ -55,7 +55,7 @@ class Weights(TypedDict):
     formats: dict[str, dict[str, int]]
 
 
-class Latency(TypedDict, total=False):
+class LatencyReport(TypedDict, total=False):
     """Microseconds of the timed batch; empty if nothing was timed."""
 
     latency_us: dict[str, float]
@@ -77,7 +77,7 @@ def gather_ranks(program: Program, seconds: dict[str, float], comm: MPI.Comm) ->
     return comm.gather(mine, root=0)
 
 
-def traffic(plan: Plan, shard: Shard, ranks: list[RankReport]) -> Traffic:
+def traffic(plan: Plan, shard: Shard, ranks: list[RankReport]) -> TrafficReport:
     """Communication between ranks, as it was handed to MPI, beside that of the dense network.
 
     Args:
@@ -102,7 +102,7 @@ def without_zeros(ranks: list[RankReport]) -> dict[str, float]:
     return {"sent_bytes_per_sample": sum(counted)} if len(counted) == len(sent) else {}
 
 
-def weights(shard: Shard, ranks: list[RankReport]) -> Weights:
+def weights(shard: Shard, ranks: list[RankReport]) -> WeightsReport:
     """Weights kept, the load of each rank, and how many blocks of each layer have which format."""
     load = [sum(block["weights"] for block in rank["blocks"]) for rank in ranks]
     formats: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -118,7 +118,7 @@ def weights(shard: Shard, ranks: list[RankReport]) -> Weights:
     }
 
 
-def latency(parallel: Timing | None, single: Timing | None) -> Latency:
+def latency(parallel: Timing | None, single: Timing | None) -> LatencyReport:
     """The timed batch, over all ranks and in one process; empty if nothing was timed."""
     if parallel is None or single is None:
         return {}

@@ -21,9 +21,9 @@ from repurpose_hpc.plan.files.store import StoredPlan
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.process.system import age
 from repurpose_hpc.runtime.checks import check_input
-from repurpose_hpc.runtime.context import Formats
 from repurpose_hpc.runtime.exchange.choose import check_transport
 from repurpose_hpc.runtime.options import RunOptions
+from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.runtime.schedule.threads import check_threads, use_threads
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 """torch.distributed over gloo, inside the ranks of MPI: its exchanges, and networks written with it.
 
-Rank 0 opens a port on its machine, at which the ranks find each other.  Every rank has further threads for
-the wire; on a single core they and the rank would wait for each other, so these threads are not pinned.  The
-rank itself is, like all others: it is a little faster so.
+Rank 0 opens a port on its machine, at which the ranks find each other.  Every rank has further threads that
+send and receive.  On a single core they and the rank would wait for each other, so these threads are not
+pinned.  The rank itself is, like all others: it is a little faster so.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from torch.distributed.tensor.parallel.style import ParallelStyle
 
 from repurpose_hpc.bench.candidate import Candidate
 from repurpose_hpc.bench.peers import torch_alone
-from repurpose_hpc.bench.peers.bare_mpi import Way
+from repurpose_hpc.bench.peers.bare_mpi import MakeExchange
 from repurpose_hpc.bench.peers.numpy_alone import Layers
-from repurpose_hpc.bench.turns import Setting
+from repurpose_hpc.bench.turns import Conditions
 
 # Of one tensor from every rank into one; torch renames it.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
 @contextmanager
-def group(setting: Setting, comm: MPI.Comm) -> Iterator[None]:
+def group(conditions: Conditions, comm: MPI.Comm) -> Iterator[None]:
     """A block with a process group of all ranks; collective.
 
     Args:
-        setting: in which its threads start: they keep the cores that it offers.
+        conditions: in which its threads start: they keep the cores that it offers.
         comm: of the job.
     """
     machines = comm.allgather(MPI.Get_processor_name())
@@ -48,7 +48,7 @@ def group(setting: Setting, comm: MPI.Comm) -> Iterator[None]:
             free.bind(("", 0))
             port = free.getsockname()[1]
     address = f"tcp://{host}:{comm.bcast(port, root=0)}"
-    with setting():
+    with conditions():
         dist.init_process_group("gloo", init_method=address, rank=comm.rank, world_size=comm.size)
     torch_alone.prepare()
     try:
@@ -93,7 +93,7 @@ def send_receive(comm: MPI.Intracomm, send: np.ndarray, receive: np.ndarray) -> 
     return call
 
 
-WAYS: dict[str, Way] = {
+EXCHANGES: dict[str, MakeExchange] = {
     "gloo_allgather": all_gather,
     "gloo_alltoall": all_to_all,
     "gloo_p2p": send_receive,
@@ -158,7 +158,7 @@ class ParallelChain:
 
         def forward() -> torch.Tensor:
             y = self._chain(x)
-            # What it returns may still be on its way.
+            # The result may not have arrived yet.
             return y.wait() if hasattr(y, "wait") else y
 
         return Candidate(forward, torch_alone.samples_last, barrier=barrier)

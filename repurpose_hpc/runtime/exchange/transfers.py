@@ -18,9 +18,9 @@ from repurpose_hpc.kernels import clear, pack, pack_codes, unpack_add, unpack_co
 from repurpose_hpc.plan.shard import Lists
 from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.calls import COMPUTE, PACK, Call
-from repurpose_hpc.runtime.context import Context
 from repurpose_hpc.runtime.exchange.comm_dtype import EXACT_DTYPE, CommDtype
 from repurpose_hpc.runtime.exchange.exchange import Exchange, Items, merge_items
+from repurpose_hpc.runtime.resources import Resources
 
 
 class _Peers(NamedTuple):
@@ -50,7 +50,7 @@ class Transfer:
         lists: Sequence[Lists],
         activations: Buffer,
         space: str,
-        context: Context,
+        resources: Resources,
         comm_dtype: CommDtype = EXACT_DTYPE,
     ) -> None:
         """Allocates the buffers; nothing is sent.
@@ -60,11 +60,11 @@ class Transfer:
             activations: of the hosted workers' neurons of ``space``: ghosts are copied from there,
                 sums are added there.
             space: of the neurons in ``lists``.
-            context: of the program.
+            resources: of the program.
             comm_dtype: of what is sent.
         """
-        self.activations, self.hosting, self.comm_dtype = activations, context.hosting, comm_dtype
-        max_batch = context.max_batch
+        self.activations, self.hosting, self.comm_dtype = activations, resources.hosting, comm_dtype
+        max_batch = resources.max_batch
         sending = [_Peers(worker.sent_to, worker.sent) for worker in lists]
         receiving = [_Peers(worker.received_from, worker.received) for worker in lists]
         sent, received = self._items(sending, self.sender_owns), self._items(receiving, not self.sender_owns)

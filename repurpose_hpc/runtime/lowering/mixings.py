@@ -13,7 +13,6 @@ from repurpose_hpc.plan.files.mapped import release
 from repurpose_hpc.plan.shard import Block
 from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.calls import COMPUTE, PACK, Call
-from repurpose_hpc.runtime.context import Context
 from repurpose_hpc.runtime.exchange.comm_dtype import CommDtype
 from repurpose_hpc.runtime.exchange.exchange import Exchange
 from repurpose_hpc.runtime.exchange.transfers import GhostTransfer, SumTransfer
@@ -25,6 +24,7 @@ from repurpose_hpc.runtime.lowering.blocks import (
     weights_of,
 )
 from repurpose_hpc.runtime.lowering.convolution import choose
+from repurpose_hpc.runtime.resources import Resources
 
 
 class BlockReport(TypedDict):
@@ -73,7 +73,7 @@ class MixingStep:
         ends: tuple[Tensor, Tensor],
         epilogue: Epilogue,
         ghosts: GhostTransfer | None,
-        context: Context,
+        resources: Resources,
     ) -> None:
         """Packs the weights, and lists what is exchanged; nothing is sent.
 
@@ -82,37 +82,37 @@ class MixingStep:
             ends: source and target.
             epilogue: applied last.
             ghosts: those of an earlier mixing that reads the same tensor; None: this is the first.
-            context: of the program.
+            resources: of the program.
         """
         source, target = ends
         self.mixing, self.source, self.target = mixing, source.buffer, target.buffer
-        self._epilogue, self._scratch = epilogue, context.scratch
+        self._epilogue, self._scratch = epilogue, resources.scratch
         if ghosts is None:
             lists = [block.ghosts for block in blocks]
-            comm_dtype = CommDtype(context.formats.comm_dtype, blocks)
-            ghosts = GhostTransfer(lists, source.buffer, source.space, context, comm_dtype)
+            comm_dtype = CommDtype(resources.formats.comm_dtype, blocks)
+            ghosts = GhostTransfer(lists, source.buffer, source.space, resources, comm_dtype)
         self.ghosts = ghosts
-        self.sums = SumTransfer([block.sums for block in blocks], target.buffer, target.space, context)
-        self._columns, self._rows = (context.hosting.slices(tensor.space) for tensor in ends)
+        self.sums = SumTransfer([block.sums for block in blocks], target.buffer, target.space, resources)
+        self._columns, self._rows = (resources.hosting.slices(tensor.space) for tensor in ends)
         self._picked = [
-            _Picked(block, neurons, buffer, context.max_batch)
+            _Picked(block, neurons, buffer, resources.max_batch)
             for block, neurons, buffer in zip(blocks, ghosts.neurons, ghosts.buffers, strict=True)
         ]
         self._biases = [block.bias.reshape(-1, 1) for block in blocks]
         kept = [weights_kept(block) for block in blocks]
         self._products = [
-            self._make_products(block, count, picked.order, sums, context)
+            self._make_products(block, count, picked.order, sums, resources)
             for block, count, picked, sums in zip(blocks, kept, self._picked, self.sums.orders, strict=True)
         ]
         self.reports = [
             _report(mixing, worker, block, products.own.format, count)
             for worker, block, products, count in zip(
-                context.hosting.workers, blocks, self._products, kept, strict=True
+                resources.hosting.workers, blocks, self._products, kept, strict=True
             )
         ]
 
     def _make_products(
-        self, block: Block, kept: int, ghosts: np.ndarray, sums: np.ndarray, context: Context
+        self, block: Block, kept: int, ghosts: np.ndarray, sums: np.ndarray, resources: Resources
     ) -> _Products:
         """The products of a hosted worker; room for what they compute is reserved.
 
@@ -120,17 +120,17 @@ class MixingStep:
             block: of the worker.
             kept: how many of its weights are not zero.
             ghosts, sums: the orders in which ghosts and sums are in their buffers.
-            context: of the program.
+            resources: of the program.
         """
         values = self.target.values
-        make = choose(self.mixing.window, block, kept, values, context)
+        make = choose(self.mixing.window, block, kept, values, resources)
         products = _Products(
             own=make(block.own_weights),
             ghost=make(_columns(block.ghost_weights, ghosts, self.mixing.taps)),
             sum=make(block.sum_weights[sums]),
         )
         for product in products:
-            self._scratch.reserve(product.scratch(context.max_batch * values))
+            self._scratch.reserve(product.scratch(resources.max_batch * values))
         # They are packed now: their pages of the shard's file need not stay in memory.
         for weights in weights_of(block):
             release(weights)

@@ -13,7 +13,7 @@ from repurpose_hpc.kernels.jit import bound, is_plain
 from repurpose_hpc.kernels.registry import REGISTRY
 from repurpose_hpc.model.comm_dtype import CODES, code_dtype
 from repurpose_hpc.runtime.calls import PHASES, Call
-from repurpose_hpc.runtime.context import Formats
+from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.runtime.schedule import mpi_functions as functions
 from repurpose_hpc.runtime.schedule.mpi_functions import Function
 

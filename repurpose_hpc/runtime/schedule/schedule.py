@@ -18,12 +18,12 @@ import numpy as np
 
 from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.calls import Call
-from repurpose_hpc.runtime.context import Context
 from repurpose_hpc.runtime.exchange.exchange import Exchange
 from repurpose_hpc.runtime.exchange.messages import Request
 from repurpose_hpc.runtime.lowering.local import LocalStep
 from repurpose_hpc.runtime.lowering.lower import Step
 from repurpose_hpc.runtime.lowering.mixings import MixingStep
+from repurpose_hpc.runtime.resources import Resources
 from repurpose_hpc.runtime.schedule.replay import carry_out, record
 from repurpose_hpc.runtime.schedule.rounds import Round
 from repurpose_hpc.runtime.schedule.threads import on_threads
@@ -50,7 +50,7 @@ class Schedule:
         outputs: Sequence[Buffer],
         parts: Sequence[Part],
         make_request: MakeRequest,
-        context: Context,
+        resources: Resources,
     ) -> None:
         """Makes the requests of all exchanges; collective.
 
@@ -59,7 +59,7 @@ class Schedule:
             inputs, outputs: the memory of its input and output tensors, at least one output.
             parts: of a batch.
             make_request: of the transport.
-            context: of the program.
+            resources: of the program.
         """
         dtype = outputs[0].flat.dtype
         self._places = [place for part in parts for place in _places(inputs, part)]
@@ -69,7 +69,7 @@ class Schedule:
         self._requests = [request for calls in calls_of_parts for request in calls.requests.values()]
         beginning = [call for request in self._requests for call in request.begin]
         calls = [*beginning, *_in_turns([part_calls.rounds for part_calls in calls_of_parts])]
-        self._steps = record(on_threads(calls, context.threads), dtype, context.formats)
+        self._steps = record(on_threads(calls, resources.threads), dtype, resources.formats)
 
     def run(self, X: np.ndarray, seconds: np.ndarray) -> np.ndarray:
         """Compute the outputs of X (columns, batch), adding to ``seconds`` by phase."""

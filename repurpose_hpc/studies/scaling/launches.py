@@ -12,7 +12,7 @@ from pathlib import Path
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.restructure.team import Team
 from repurpose_hpc.studies.launch import launch, launcher_words, reason
-from repurpose_hpc.studies.scaling.subject import ScalingStudy
+from repurpose_hpc.studies.scaling.study import ScalingStudy
 from repurpose_hpc.studies.scaling.table import ScalingTable
 from repurpose_hpc.studies.table import Row, one_line
 

@@ -23,11 +23,11 @@ from repurpose_hpc.runtime import result
 from repurpose_hpc.runtime.buffers import parts_of
 from repurpose_hpc.runtime.certificate import Certificate
 from repurpose_hpc.runtime.checks import Checks
-from repurpose_hpc.runtime.context import Formats
 from repurpose_hpc.runtime.exchange.choose import AUTO, choose_transport, needs_zeros_kernels
 from repurpose_hpc.runtime.loading import compile_kernels, has_maps, load_shards
 from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.runtime.program import Program, one_process
+from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.runtime.setup import Clock, Job, Setup, open_input, settle
 from repurpose_hpc.runtime.streams.inputs import Input
 from repurpose_hpc.runtime.streams.stream import Stream
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 
-class _Trial(NamedTuple):
+class _FirstBatch(NamedTuple):
     """Times of the first batch.
 
     Attributes:
@@ -80,11 +80,11 @@ def run(job: Job, original: Network | None, comm: MPI.Comm, imported: float = 0.
     with collectively(comm):
         source = Input(job.input, program.input_columns, samples, job.options.dtype)
 
-    trial, network = _try_out(setup, program, source, file)
+    first_batch, network = _try_out(setup, program, source, file)
     checks = _checks(setup, file, network, original)
     stream = Stream(setup, program, source, checks)
     seconds = stream.run()
-    report = _report(setup, program, checks, trial, stream.done, seconds)
+    report = _report(setup, program, checks, first_batch, stream.done, seconds)
     program.free()
     return report
 
@@ -116,7 +116,7 @@ def _make_program(setup: Setup, shards: list[Shard]) -> Program:
 
 def _try_out(
     setup: Setup, program: Program, source: Input, file: Samples | None
-) -> tuple[_Trial, Network | None]:
+) -> tuple[_FirstBatch, Network | None]:
     """Times of the first batch, and on the root the restructured network, if it takes that; collective.
 
     While the root times the network in one process the other ranks sleep.
@@ -128,7 +128,7 @@ def _try_out(
             network = read_network(setup.stored)
             if options.repeat:
                 single = _time_alone(setup, network)
-    return _Trial(exchange_us, parallel, single), network
+    return _FirstBatch(exchange_us, parallel, single), network
 
 
 def _time_all_ranks(setup: Setup, program: Program, source: Input) -> tuple[dict[str, float], Timing | None]:
@@ -190,12 +190,12 @@ def _certificate(original: Network | None, restructured: Network | None) -> Cert
 
 
 def _report(
-    setup: Setup, program: Program, checks: Checks | None, trial: _Trial, done: int, seconds: float
+    setup: Setup, program: Program, checks: Checks | None, first_batch: _FirstBatch, done: int, seconds: float
 ) -> dict | None:
     """The numbers of the report, on the root; collective.
 
     Args:
-        setup, program, checks, trial: of the run.
+        setup, program, checks, first_batch: of the run.
         done: samples that an earlier run has left.
         seconds: that the others took.
     """
@@ -213,13 +213,13 @@ def _report(
         "threads_per_rank": options.threads,
         **_formats(setup),
         "exchange": program.transport,
-        **({"exchange_us": trial.exchange_us} if trial.exchange_us else {}),
+        **({"exchange_us": first_batch.exchange_us} if first_batch.exchange_us else {}),
         "input_placement": setup.stored.plan.input_placement,
         **result.traffic(setup.stored.plan, setup.shard, ranks),
         **result.without_zeros(ranks),
         **result.weights(setup.shard, ranks),
         **checks.results(),
-        **result.latency(trial.parallel, trial.single),
+        **result.latency(first_batch.parallel, first_batch.single),
         "throughput": (setup.samples - done) / seconds,
         **({"resumed_samples": done} if options.resume else {}),
         "seconds": result.slowest_seconds(ranks),

@@ -19,7 +19,7 @@ class Formats(NamedTuple):
 EXACT_FORMATS = Formats()
 
 
-class Context(NamedTuple):
+class Resources(NamedTuple):
     """Hosting, memory, formats and threads of a program.
 
     Attributes:
