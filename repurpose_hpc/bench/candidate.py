@@ -34,17 +34,17 @@ class Candidate:
     barrier: Callable[[], None] | None = None
 
 
-def check(name: str, found: np.ndarray, expected: np.ndarray, dtype: np.dtype) -> None:
+def check(name: str, result: np.ndarray, expected: np.ndarray, dtype: np.dtype) -> None:
     """Compare a candidate's result with the reference.
 
     Raises:
         UserError: it is something else.
     """
     largest = np.abs(expected).max() or 1.0
-    difference = np.abs(found - expected).max() / largest if found.shape == expected.shape else np.inf
+    difference = np.abs(result - expected).max() / largest if result.shape == expected.shape else np.inf
     if not difference <= TOLERANCES[dtype]:
         raise UserError(
             f"{name}: expected results of shape {expected.shape} within {TOLERANCES[dtype]:g} of the NumPy "
-            f"reference, relative to the largest, found {found.shape} and {difference:.3g}: nothing that "
+            f"reference, relative to the largest, found {result.shape} and {difference:.3g}: nothing that "
             "computes something else is timed; report it, or leave its package out"
         )

@@ -100,8 +100,8 @@ def on_all_ranks(chain: Chain, gloo: ModuleType | None, comm: MPI.Intracomm) -> 
     network, ranks = chain.network, comm.size
     partitioned = chain.input_placement == PARTITIONED
     plan = dense_plan(network, ranks, chain.input_placement, np.ones(ranks))
-    mine = _block(chain.layers[0][0], comm)
-    rows = [(W[mine].copy(), b[mine]) for W, b in chain.layers]
+    block = _block(chain.layers[0][0], comm)
+    rows = [(W[block].copy(), b[block]) for W, b in chain.layers]
     products = [DenseProduct(W) for W, _ in rows]
 
     def by_hand(make: Make, gather: MakeExchange) -> Make:
@@ -129,10 +129,10 @@ def _program(network: Network, plan: Plan, chain: Chain, comm: MPI.Intracomm) ->
     program, outputs = Program(shards, comm, chain.max_batch), network.outputs
 
     def output(y: np.ndarray) -> np.ndarray:
-        whole = np.zeros((outputs, y.shape[1]), y.dtype)
+        result = np.zeros((outputs, y.shape[1]), y.dtype)
         for columns, part in comm.gather((program.output_columns, y), root=0) or []:
-            whole[columns] = part
-        return whole
+            result[columns] = part
+        return result
 
     return lambda X: Candidate(
         partial(program.forward, np.ascontiguousarray(X[program.input_columns])), output
@@ -141,20 +141,20 @@ def _program(network: Network, plan: Plan, chain: Chain, comm: MPI.Intracomm) ->
 
 def _allgather(products: list[DenseProduct], rows: Layers, comm: MPI.Intracomm, X: np.ndarray) -> Candidate:
     """Hand-written: the project's kernels on this rank's rows, and MPI_Allgather between the layers."""
-    wholes = [X, *(aligned(np.zeros_like(X)) for _ in rows[1:])]
+    inputs = [X, *(aligned(np.zeros_like(X)) for _ in rows[1:])]
     outs = [aligned(np.zeros((len(W), X.shape[1]), X.dtype)) for W, _ in rows]
     ends = [RELU] * (len(rows) - 1) + [IDENTITY]
-    *steps, last = [
-        product(made, whole, b[:, None], out, epilogue_of(end)).call
-        for made, whole, (_, b), out, end in zip(products, wholes, rows, outs, ends, strict=True)
+    *steps, last_product = [
+        product(dense_product, full, b[:, None], out, epilogue_of(end)).call
+        for dense_product, full, (_, b), out, end in zip(products, inputs, rows, outs, ends, strict=True)
     ]
-    hidden = list(zip(steps, outs[:-1], wholes[1:], strict=True))
+    hidden = list(zip(steps, outs[:-1], inputs[1:], strict=True))
 
     def run() -> object:
-        for step, out, whole in hidden:
+        for step, out, full in hidden:
             step()
-            comm.Allgather(out, whole)
-        return last()
+            comm.Allgather(out, full)
+        return last_product()
 
     return Candidate(run)
 
@@ -172,11 +172,11 @@ def _block(values: np.ndarray, comm: MPI.Intracomm) -> slice:
 
 def _whole_input(make: Make, gather: MakeExchange, comm: MPI.Intracomm, X: np.ndarray) -> Candidate:
     """A candidate that needs all of X, where each rank begins with its block: a call gathers them first."""
-    block, whole = X[_block(X, comm)].copy(), aligned(np.zeros_like(X))
-    candidate, start = make(whole), gather(comm, block.reshape(1, -1), whole)
+    block, full = X[_block(X, comm)].copy(), aligned(np.zeros_like(X))
+    candidate, gather_blocks = make(full), gather(comm, block.reshape(1, -1), full)
 
     def run() -> object:
-        start()
+        gather_blocks()
         return candidate.call()
 
     return replace(candidate, call=run)
@@ -187,9 +187,9 @@ def _gathered(make: Make, comm: MPI.Intracomm, X: np.ndarray) -> Candidate:
     candidate = make(X)
 
     def output(y: object) -> np.ndarray:
-        whole = np.empty(X.shape, X.dtype)
-        comm.Gather(np.ascontiguousarray(candidate.output(y)), whole, root=0)
-        return whole
+        result = np.empty(X.shape, X.dtype)
+        comm.Gather(np.ascontiguousarray(candidate.output(y)), result, root=0)
+        return result
 
     return replace(candidate, output=output)
 
@@ -201,7 +201,7 @@ def single_processes(chain: Chain, placement: Placement, peers: Peers) -> dict[s
     """
     cut = _program(chain.cut, chain.cut_plan, chain, MPI.COMM_SELF)
     entrants = {SINGLE_RESTRUCTURED: Entrant(cut, chain.cut, threads=1)}
-    for threads in sorted({each for each in (2, placement.ranks) if each <= placement.physical} | {1}):
+    for threads in sorted({number for number in (2, placement.ranks) if number <= placement.physical} | {1}):
         makers = {"single": _single(chain, threads, placement, peers)}
         makers |= _peers(chain.layers, threads, placement, peers)
         entrants |= {
@@ -225,15 +225,15 @@ def _single(chain: Chain, threads: int, placement: Placement, peers: Peers) -> M
 
 
 def _peers(layers: Layers, threads: int, placement: Placement, peers: Peers) -> dict[str, Make]:
-    found: dict[str, Make] = {}
+    makers: dict[str, Make] = {}
     if threads == 1 or openblas.core_name():
         conditions = _conditions(threads, placement, openblas.threads)
-        found["numpy"] = partial(numpy_alone.network, layers, conditions=conditions)
+        makers["numpy"] = partial(numpy_alone.network, layers, conditions=conditions)
     if TORCH in peers:
         from repurpose_hpc.bench.peers import torch_alone
 
         conditions = _conditions(threads, placement, torch_alone.threads)
-        found["torch"] = partial(torch_alone.network, layers, conditions=conditions)
+        makers["torch"] = partial(torch_alone.network, layers, conditions=conditions)
     if ONNXRUNTIME in peers:
         from repurpose_hpc.bench.peers import onnx_alone
 
@@ -241,12 +241,12 @@ def _peers(layers: Layers, threads: int, placement: Placement, peers: Peers) -> 
             conditions = _conditions(threads, placement, lambda _: nullcontext())
             with conditions():
                 session = onnx_alone.session(layers, threads)
-            found["onnxruntime"] = partial(onnx_alone.network, session, conditions=conditions)
+            makers["onnxruntime"] = partial(onnx_alone.network, session, conditions=conditions)
         else:
             peers.leave_out(
                 ONNXRUNTIME, f"layers of {len(layers[0][0])} neurons are too large for its format"
             )
-    return found
+    return makers
 
 
 def numba_threads(number: int) -> AbstractContextManager[None]:

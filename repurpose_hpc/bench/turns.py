@@ -1,10 +1,10 @@
 """Candidates take turns, so that other work on the machine slows all of them alike.
 
-A *turn* is a function: it calls its candidate so many times in a row, first some that are not timed, and
-returns the seconds of each timed call, the same numbers on all ranks.  A turn begins with rest: thread
-pools spin for a while after their work, and would take a core from the next candidate.  The calls that are
-not timed bring the candidate's own data back into the caches, and its threads apart: those that wake on one
-core wait for each other until the scheduler moves one of them, some ticks (4 ms) later.
+A *turn* is a function.  It calls its candidate several times in a row, first without and then with the clock,
+and returns the seconds of each timed call, the same numbers on all ranks.  A turn begins with rest: thread
+pools spin for a while after their work, and would take a core from the next candidate.  The calls without the
+clock bring the candidate's own data back into the caches and its threads onto cores of their own: threads
+that wake on one core wait for each other until the scheduler moves one of them, some ticks (4 ms) later.
 """
 
 from __future__ import annotations
@@ -76,13 +76,15 @@ def in_turns(turns: dict[str, Turn], repeats: int = REPEATS) -> dict[str, Spread
     """
     rounds = math.ceil(repeats / IN_A_ROW)
     most = math.ceil(repeats / rounds)
-    once = {name: _pilot(turn) for name, turn in turns.items()}
+    call_seconds = {name: _pilot(turn) for name, turn in turns.items()}
     calls = {
         name: (math.ceil(SETTLING / seconds), most if seconds <= SLOW else 1)
-        for name, seconds in once.items()
+        for name, seconds in call_seconds.items()
     }
     times = [{name: turn(*calls[name]) for name, turn in turns.items()} for _ in range(rounds)]
-    return {name: Spread.of(np.concatenate([each[name] for each in times])) for name in turns}
+    return {
+        name: Spread.of(np.concatenate([times_of_round[name] for times_of_round in times])) for name in turns
+    }
 
 
 def alone(action: Action, conditions: Conditions = nullcontext) -> Turn:
@@ -135,9 +137,9 @@ def together(action: Action, comm: MPI.Comm, barrier: Action) -> Turn:
         rest()
         times = np.empty(timed)
         _repeat(action, untimed)
-        for each in range(timed):
+        for index in range(timed):
             barrier()
-            times[each] = _seconds(action)
+            times[index] = _seconds(action)
         slowest = np.empty_like(times)
         comm.Allreduce(times, slowest, max_operation())
         return slowest

@@ -1,8 +1,7 @@
 """Table of the commands: a row a command, from which command line, start-up, help and tests follow.
 
 A command is the module ``repurpose_hpc.commands.NAME`` with the functions ``make_parser``, ``parse`` and
-``run``
-(see ``commands.start``).
+``run`` (see ``commands.start``).
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class _FirstBatch(NamedTuple):
-    """Times of the first batch.
+    """Times of the first batch, on which everything is tried.
 
     Attributes:
         exchange_us: by transport, those that were tried.
@@ -84,7 +84,7 @@ def run(job: Job, original: Network | None, comm: MPI.Comm, imported: float = 0.
     checks = _checks(setup, file, network, original)
     stream = Stream(setup, program, source, checks)
     seconds = stream.run()
-    report = _report(setup, program, checks, first_batch, stream.done, seconds)
+    report = _report(setup, program, checks, first_batch, stream.resumed, seconds)
     program.free()
     return report
 
@@ -133,17 +133,17 @@ def _try_out(
 
 def _time_all_ranks(setup: Setup, program: Program, source: Input) -> tuple[dict[str, float], Timing | None]:
     """Times of the transports that were tried, and on the root the timing of all ranks; collective."""
-    options, comm, first = setup.job.options, setup.comm, None
+    options, comm, batch = setup.job.options, setup.comm, None
     if options.repeat or options.transport == AUTO:
         with collectively(comm):
-            first = next(source.batches(options.batch_size))
+            batch = next(source.batches(options.batch_size))
     with alike(comm):
-        exchange_us = choose_transport(program, options.transport, first, comm)
-    if first is None or not options.repeat:
+        exchange_us = choose_transport(program, options.transport, batch, comm)
+    if batch is None or not options.repeat:
         return exchange_us, None
-    program.forward(first)
+    program.forward(batch)
     setup.clock.forward_ended()
-    return exchange_us, measure(program, first, options.repeat, comm)
+    return exchange_us, measure(program, batch, options.repeat, comm)
 
 
 def _time_alone(setup: Setup, network: Network) -> Timing:
@@ -190,28 +190,27 @@ def _certificate(original: Network | None, restructured: Network | None) -> Cert
 
 
 def _report(
-    setup: Setup, program: Program, checks: Checks | None, first_batch: _FirstBatch, done: int, seconds: float
+    setup: Setup,
+    program: Program,
+    checks: Checks | None,
+    first_batch: _FirstBatch,
+    resumed: int,
+    seconds: float,
 ) -> dict | None:
     """The numbers of the report, on the root; collective.
 
     Args:
         setup, program, checks, first_batch: of the run.
-        done: samples that an earlier run has left.
+        resumed: samples that an earlier run has left.
         seconds: that the others took.
     """
-    job, options, comm = setup.job, setup.job.options, setup.comm
+    job, comm = setup.job, setup.comm
     demands = result.demands(setup.clock.first_result, comm)
     ranks = result.gather_ranks(program, setup.clock.seconds, comm)
     if ranks is None or checks is None:
         return None
     return {
-        "ranks": comm.size,
-        "workers": setup.stored.plan.workers,
-        "samples": setup.samples,
-        "batch_size": options.batch_size,
-        "micro_batches": len(parts_of(options.batch_size, options.micro_batches)),
-        "threads_per_rank": options.threads,
-        **_formats(setup),
+        **_circumstances(setup),
         "exchange": program.transport,
         **({"exchange_us": first_batch.exchange_us} if first_batch.exchange_us else {}),
         "input_placement": setup.stored.plan.input_placement,
@@ -220,8 +219,8 @@ def _report(
         **result.weights(setup.shard, ranks),
         **checks.results(),
         **result.latency(first_batch.parallel, first_batch.single),
-        "throughput": (setup.samples - done) / seconds,
-        **({"resumed_samples": done} if options.resume else {}),
+        "throughput": (setup.samples - resumed) / seconds,
+        **({"resumed_samples": resumed} if job.options.resume else {}),
         "seconds": result.slowest_seconds(ranks),
         **demands,
         "shards": str(job.shards),
@@ -229,8 +228,18 @@ def _report(
     }
 
 
-def _formats(setup: Setup) -> dict[str, str]:
-    """The numbers in which the run computes, sends and keeps weights, for the report."""
-    dtype, formats = setup.job.options.dtype.name, setup.formats
-    stored = dtype if formats.weights_dtype == EXACT else formats.weights_dtype
-    return {"dtype": dtype, "comm_dtype": formats.comm_dtype, "weights_dtype": stored}
+def _circumstances(setup: Setup) -> dict[str, object]:
+    """The keys of the report that are known before the run: numbers of ranks and samples, and formats."""
+    options, formats = setup.job.options, setup.formats
+    dtype = options.dtype.name
+    return {
+        "ranks": setup.comm.size,
+        "workers": setup.stored.plan.workers,
+        "samples": setup.samples,
+        "batch_size": options.batch_size,
+        "micro_batches": len(parts_of(options.batch_size, options.micro_batches)),
+        "threads_per_rank": options.threads,
+        "dtype": dtype,
+        "comm_dtype": formats.comm_dtype,
+        "weights_dtype": dtype if formats.weights_dtype == EXACT else formats.weights_dtype,
+    }

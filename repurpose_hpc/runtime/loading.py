@@ -86,9 +86,9 @@ def compile_kernels(
 
     stored = code_dtype(formats.weights_dtype, dtype)
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    for first in (True, False):
+    for compiles in (True, False):
         with collectively(comm):
-            if (node.rank == 0) is first:
+            if (node.rank == 0) is compiles:
                 warm_up(dtype, maps, stored, CODES.get(formats.comm_dtype), zeros, threads > 1)
     node.Free()
     release_code("libllvmlite")  # 50 MB of every process, and the compiler is not needed any more

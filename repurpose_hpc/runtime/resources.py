@@ -20,7 +20,7 @@ EXACT_FORMATS = Formats()
 
 
 class Resources(NamedTuple):
-    """Hosting, memory, formats and threads of a program.
+    """Workers, memory, formats and threads that a program has.
 
     Attributes:
         hosting: of the program.

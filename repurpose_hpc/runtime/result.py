@@ -66,7 +66,7 @@ class LatencyReport(TypedDict, total=False):
 
 def gather_ranks(program: Program, seconds: dict[str, float], comm: MPI.Comm) -> list[RankReport] | None:
     """The numbers of all ranks, on the root; collective."""
-    mine: RankReport = {
+    report: RankReport = {
         "values_sent": program.values_sent,
         "bytes_sent": program.bytes_sent,
         "sent_bytes_per_sample": program.sent_bytes_per_sample,
@@ -74,7 +74,7 @@ def gather_ranks(program: Program, seconds: dict[str, float], comm: MPI.Comm) ->
         "blocks": program.blocks,
         "seconds": {**seconds, **program.seconds},
     }
-    return comm.gather(mine, root=0)
+    return comm.gather(report, root=0)
 
 
 def traffic(plan: Plan, shard: Shard, ranks: list[RankReport]) -> TrafficReport:
@@ -113,7 +113,7 @@ def weights(shard: Shard, ranks: list[RankReport]) -> WeightsReport:
         "weights": sum(_weights(shard.graph, mixing) for mixing in shard.graph.mixings),
         "weights_kept": sum(load),
         "load": load,
-        "load_share": [kept / sum(load) if sum(load) else 0.0 for kept in load],
+        "load_share": [count / sum(load) if sum(load) else 0.0 for count in load],
         "formats": {layer: dict(counts) for layer, counts in formats.items()},
     }
 
@@ -145,10 +145,10 @@ def demands(first_result: float | None, comm: MPI.Comm) -> dict[str, float]:
     """
     from mpi4py import MPI
 
-    mine = {"peak_memory_mib": peak_memory_mib()}
+    numbers = {"peak_memory_mib": peak_memory_mib()}
     if first_result is not None:
-        mine["first_result_seconds"] = first_result
-    return {name: comm.allreduce(value, MPI.MAX) for name, value in mine.items()}
+        numbers["first_result_seconds"] = first_result
+    return {name: comm.allreduce(value, MPI.MAX) for name, value in numbers.items()}
 
 
 def _dense_values(plan: Plan, shard: Shard, ranks: int) -> int:

@@ -68,8 +68,8 @@ def barrier() -> None:
 
 def all_gather(comm: MPI.Intracomm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
     """Every rank's first block to all; see ``bare_mpi`` for the arguments."""
-    mine, everything = torch.from_numpy(send[0]), torch.from_numpy(receive.reshape(-1))
-    return lambda: _all_gather(everything, mine)
+    outgoing, incoming = torch.from_numpy(send[0]), torch.from_numpy(receive.reshape(-1))
+    return lambda: _all_gather(incoming, outgoing)
 
 
 def all_to_all(comm: MPI.Intracomm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
@@ -114,16 +114,16 @@ def network(rows: Layers, X: np.ndarray) -> Candidate:
     weights = [torch.from_numpy(W) for W, _ in rows]
     biases = [torch.from_numpy(b if vector else b[:, None]) for _, b in rows]
     outs = [torch.empty((len(W), *x.shape[1:]), dtype=x.dtype) for W in weights]
-    wholes = [torch.empty((W.shape[1], *x.shape[1:]), dtype=x.dtype) for W in weights[1:]]
+    buffers = [torch.empty((W.shape[1], *x.shape[1:]), dtype=x.dtype) for W in weights[1:]]
     multiply = torch.addmv if vector else torch.addmm
 
     def forward() -> torch.Tensor:
         y = x
-        for W, b, out, whole in zip(weights, biases, outs, [*wholes, None], strict=True):
+        for W, b, out, gathered in zip(weights, biases, outs, [*buffers, None], strict=True):
             multiply(b, W, y, out=out)
-            if whole is not None:
-                _all_gather(whole, out.relu_())
-                y = whole
+            if gathered is not None:
+                _all_gather(gathered, out.relu_())
+                y = gathered
         return outs[-1]
 
     return Candidate(forward, lambda y: y.numpy().reshape(len(y), -1), barrier=barrier)
@@ -153,8 +153,8 @@ class ParallelChain:
 
     def network(self, X: np.ndarray) -> Candidate:
         """The chain on a batch X, (n, batch), of which a rank takes what it begins with."""
-        mine = np.array_split(X, dist.get_world_size())[dist.get_rank()] if self._partitioned else X
-        x = torch.from_numpy(np.ascontiguousarray(mine.T))
+        block = np.array_split(X, dist.get_world_size())[dist.get_rank()] if self._partitioned else X
+        x = torch.from_numpy(np.ascontiguousarray(block.T))
 
         def forward() -> torch.Tensor:
             y = self._chain(x)

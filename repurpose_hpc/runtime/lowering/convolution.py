@@ -98,10 +98,12 @@ class Patches:
         calls: list[Call] = []
         for first in range(0, rows, most):
             last = min(first + most, rows)
-            seen = tile[: depth * (last - first) * width].reshape(depth, (last - first) * width)
-            cut = x, first, maps, on_two_axes(window), seen
-            calls.append((COMPUTE, patches, cut))
-            calls.append((COMPUTE, np.matmul, (self.weights, seen, product[:, first * width : last * width])))
+            patch = tile[: depth * (last - first) * width].reshape(depth, (last - first) * width)
+            arguments = x, first, maps, on_two_axes(window), patch
+            calls.append((COMPUTE, patches, arguments))
+            calls.append(
+                (COMPUTE, np.matmul, (self.weights, patch, product[:, first * width : last * width]))
+            )
         return [*calls, (COMPUTE, finish, (start, product, out, epilogue))]
 
 

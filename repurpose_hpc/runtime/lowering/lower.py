@@ -1,4 +1,4 @@
-"""Lowering: from the operations of a network to the steps that compute them on a rank."""
+"""The steps of a program, from the operations of its network and the shards of its workers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Lowering:
     """The steps of a network on a rank, and the memory of its tensors.
 
     Attributes:
-        operations: in order; an activation that alone reads its target is part of one.
+        operations: in order; an activation that alone reads the target of another is part of that one.
         tensors: the memory of each tensor that is computed or given.
     """
 
@@ -76,7 +76,7 @@ class Lowering:
 
 
 def _fused_activations(graph: Network) -> dict[str, Elementwise]:
-    """By the target of an operation that can end with an activation: the one that is its only reader."""
+    """Activations that operations can end with, by the target of the operation that only they read."""
     read = [source for op in graph.operations for source in op.sources]
     ends = {op.target for op in graph.operations if isinstance(op, ENDING)} - {*graph.output_tensors}
     return {

@@ -54,10 +54,10 @@ class Tensor(NamedTuple):
 class MixingStep:
     """Y = act(bias + W X), of which the rank holds X and Y of its workers.
 
-    The neurons that other ranks need are packed as soon as X is there (see ``GhostTransfer``).  Compute the
-    sums for other workers (``sum_calls``); while both are on their way, Y = bias + W_own X (``own_calls``);
-    when they have come, Y = act(Y + W_ghost ghosts + sums) (``rest_calls``).  What is sent, and when, is the
-    matter of ``schedule``.
+    The neurons that other ranks need are packed as soon as X is there (see ``GhostTransfer``).  ``sum_calls``
+    compute the sums for other workers.  While ghosts and sums travel, ``own_calls`` compute
+    Y = bias + W_own X.  When they have come, ``rest_calls`` compute Y = act(Y + W_ghost ghosts + sums).
+    ``schedule`` decides what is sent when.
 
     Attributes:
         mixing: what it computes, without weights.
@@ -87,16 +87,12 @@ class MixingStep:
         source, target = ends
         self.mixing, self.source, self.target = mixing, source.buffer, target.buffer
         self._epilogue, self._scratch = epilogue, resources.scratch
-        if ghosts is None:
-            lists = [block.ghosts for block in blocks]
-            comm_dtype = CommDtype(resources.formats.comm_dtype, blocks)
-            ghosts = GhostTransfer(lists, source.buffer, source.space, resources, comm_dtype)
-        self.ghosts = ghosts
+        self.ghosts = _ghost_transfer(blocks, source, resources) if ghosts is None else ghosts
         self.sums = SumTransfer([block.sums for block in blocks], target.buffer, target.space, resources)
         self._columns, self._rows = (resources.hosting.slices(tensor.space) for tensor in ends)
         self._picked = [
             _Picked(block, neurons, buffer, resources.max_batch)
-            for block, neurons, buffer in zip(blocks, ghosts.neurons, ghosts.buffers, strict=True)
+            for block, neurons, buffer in zip(blocks, self.ghosts.neurons, self.ghosts.buffers, strict=True)
         ]
         self._biases = [block.bias.reshape(-1, 1) for block in blocks]
         kept = [weights_kept(block) for block in blocks]
@@ -104,11 +100,10 @@ class MixingStep:
             self._make_products(block, count, picked.order, sums, resources)
             for block, count, picked, sums in zip(blocks, kept, self._picked, self.sums.orders, strict=True)
         ]
+        workers = resources.hosting.workers
         self.reports = [
             _report(mixing, worker, block, products.own.format, count)
-            for worker, block, products, count in zip(
-                resources.hosting.workers, blocks, self._products, kept, strict=True
-            )
+            for worker, block, products, count in zip(workers, blocks, self._products, kept, strict=True)
         ]
 
     def _make_products(
@@ -146,11 +141,11 @@ class MixingStep:
         return [*self._sum_products(part), *self.sums.pack_calls(part)]
 
     def own_calls(self, part: Part) -> list[Call]:
-        """All that needs no other rank: Y = bias + W_own X, and the sums from workers of this rank."""
+        """Compute Y = bias + W_own X, and add the sums from workers of this rank: no other rank is needed."""
         return [*self._own_products(part, self._early_epilogue), *self.sums.near_calls(part)]
 
     def rest_calls(self, part: Part) -> list[Call]:
-        """When ghosts and sums have come: Y = act(Y + W_ghost ghosts + sums)."""
+        """Compute Y = act(Y + W_ghost ghosts + sums), when ghosts and sums have come."""
         calls = [*self._ghost_products(part, self._early_epilogue), *self.sums.unpack_calls(part)]
         if self.sums.receives_any and self._epilogue != NO_ACTIVATION:
             calls.append((COMPUTE, activate_in_place, (self.target.view(part), *self._epilogue)))
@@ -204,7 +199,7 @@ class _Picked:
 
     Attributes:
         used: their rows in the buffer of the transfer, ascending.
-        order: which of ``Block.ghost_neurons`` each is.
+        order: the position of each in ``Block.ghost_neurons``.
     """
 
     def __init__(self, block: Block, neurons: np.ndarray, came: Buffer, max_batch: int) -> None:
@@ -222,6 +217,13 @@ class _Picked:
         if self.buffer is not self.came:
             picking.append((PACK, pack, (self.came.view(part), self.used, self.buffer.view(part))))
         return picking, self.buffer.maps(part)
+
+
+def _ghost_transfer(blocks: Sequence[Block], source: Tensor, resources: Resources) -> GhostTransfer:
+    """The transfer of the ghosts of ``source`` to the hosted workers; nothing is sent."""
+    lists = [block.ghosts for block in blocks]
+    comm_dtype = CommDtype(resources.formats.comm_dtype, blocks)
+    return GhostTransfer(lists, source.buffer, source.space, resources, comm_dtype)
 
 
 def _report(mixing: Mixing, worker: int, block: Block, form: str, kept: int) -> BlockReport:

@@ -19,10 +19,7 @@ from repurpose_hpc.runtime.schedule.mpi_functions import Function
 
 
 class Replay:
-    """Calls in a row that compiled code makes.
-
-    The time that it takes is measured by itself, phase by phase.
-    """
+    """Calls in a row that compiled code makes, measuring the time of each phase."""
 
     def __init__(self, calls: Iterable[Call], dtype: np.dtype, formats: Formats) -> None:
         """Record the calls.
@@ -30,7 +27,7 @@ class Replay:
         Args:
             calls: of kernels that can be on a recording, and of MPI functions.
             dtype: of numbers.
-            formats: of dense weights, and of ghosts on their way.
+            formats: of dense weights, and of ghosts in messages.
 
         Raises:
             TypeError: an argument is not what its kernel takes.

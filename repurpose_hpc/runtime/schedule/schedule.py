@@ -1,12 +1,12 @@
 """The schedule of a batch size: all calls of a program, round by round.
 
-In a round a rank waits for what was sent in the one before; then come the steps that this was needed for, and
-all that need nothing else.  What others need is packed as soon as it is there, and sent as soon as all is
-packed that travels in one message.  What nobody else waits for, the products with own neurons of mixings that
-wait themselves, comes last, when everything of the round is on its way.
+In a round a rank first waits for the messages of the round before.  Then come the steps that needed them, and
+all steps that can follow without further messages.  Ghosts and sums for other ranks are packed as soon as
+they are there, and posted as soon as everything in the same message is packed.  Products with own neurons of
+mixings that wait for the next round come last, after everything of the round is posted.
 
 A batch may go through the network in parts (micro-batches), which take turns, round by round: while the
-messages of one are on their way, the rank computes with another.  The order is the same on all ranks.
+messages of one travel, the rank computes with another.  The order is the same on all ranks.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ class _PartCalls:
         arriving = [call for tensor in inputs for call in self._completed(tensor)]
         for steps, waiting, exchanges in rounds:
             beginning = [call for step in steps for call in self._begin(step, step in waiting)]
-            own = [call for step in waiting for call in step.own_calls(self._part)]
-            calls_of_rounds.append([*arriving, *beginning, *own])
+            own_products = [call for step in waiting for call in step.own_calls(self._part)]
+            calls_of_rounds.append([*arriving, *beginning, *own_products])
             arriving = [call for exchange in exchanges for call in self.requests[exchange].wait]
             transfers = dict.fromkeys(step.ghosts for step in waiting)
             arriving += [call for ghosts in transfers for call in ghosts.unpack_calls(self._part)]
@@ -114,7 +114,7 @@ class _PartCalls:
         return calls_of_rounds
 
     def _begin(self, step: Step, waits: bool) -> list[Call]:
-        """Calls that need nothing that is waited for, but for products that nobody else needs."""
+        """Calls of a step that need no messages; if it waits, without the products with own neurons."""
         if isinstance(step, LocalStep):
             return [*step.calls(self._part), *self._completed(step.target)]
         sums = [*step.sum_calls(self._part), *self._packed(step.sums.exchange)]
@@ -124,7 +124,7 @@ class _PartCalls:
         return [*step.rest_calls(self._part), *self._completed(step.target)]
 
     def _completed(self, tensor: Buffer) -> list[Call]:
-        """Calls that follow when a tensor is there: its ghosts go where they are needed."""
+        """Calls that follow when a tensor is complete: its ghosts go where they are needed."""
         ghosts = self._ghosts.get(tensor)
         if ghosts is None:
             return []
