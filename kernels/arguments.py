@@ -129,8 +129,8 @@ class Array:
         if self.kind in FIXED:
             return [FIXED[self.kind]]
         if self.kind == UNSIGNED:
-            both = types.real, types.real if types.codes is None else types.codes
-            return list(dict.fromkeys(np.dtype(f"u{dtype.itemsize}") for dtype in both))
+            dtypes = types.real, types.real if types.codes is None else types.codes
+            return list(dict.fromkeys(np.dtype(f"u{dtype.itemsize}") for dtype in dtypes))
         dtype = getattr(types, self.kind)
         return [] if dtype is None else [dtype]
 
@@ -174,9 +174,9 @@ TUPLES: dict[str, Callable] = {tuple_type.__name__: tuple_type for tuple_type in
 
 def signatures(arguments: Mapping[str, ArgumentKind], types: Types) -> list[tuple[Any, ...]]:
     """Numba's types of all arguments, for each way in which a run calls the kernel; none if it does not."""
-    choices = [argument.compiled(types) for argument in arguments.values()]
-    count = 0 if any(not choice for choice in choices) else max(map(len, choices))
-    return [tuple(choice[k % len(choice)] for choice in choices) for k in range(count)]
+    kinds = [argument.compiled(types) for argument in arguments.values()]
+    count = 0 if any(not alternatives for alternatives in kinds) else max(map(len, kinds))
+    return [tuple(alternatives[k % len(alternatives)] for alternatives in kinds) for k in range(count)]
 
 
 def _leaves(value: Any) -> Iterator[int | float]:

@@ -41,7 +41,7 @@ class Recording:
         self._types, self._registry = types, registry
         self._kernels = {kernel.function: code for code, kernel in _codes(registry).items()}
         self._rows: list[list[int | float]] = []
-        self._kept: list[Sequence] = []
+        self._arguments: list[Sequence] = []
         self._instructions: np.ndarray | None = None
         self._loop = _loop(tuple(_codes(registry).values()))
         self._like = _examples(types)
@@ -106,7 +106,7 @@ class Recording:
 
     def _append(self, row: list[int | float], arguments: Sequence) -> None:
         self._rows.append(row)
-        self._kept.append(arguments)
+        self._arguments.append(arguments)
         self._instructions = None
 
 
@@ -139,7 +139,9 @@ def _codes(registry: Registry) -> dict[int, Kernel]:
 
 
 def _takes_codes(kernel: Kernel) -> bool:
-    return any(isinstance(each, Array) and each.kind == CODES for each in kernel.arguments.values())
+    return any(
+        isinstance(argument, Array) and argument.kind == CODES for argument in kernel.arguments.values()
+    )
 
 
 def _slots(registry: Registry) -> int:
