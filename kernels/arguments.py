@@ -42,7 +42,7 @@ class Types(NamedTuple):
     codes: np.dtype | None = None
 
 
-class Argument(Protocol):
+class ArgumentKind(Protocol):
     """A kind of argument."""
 
     @property
@@ -90,11 +90,11 @@ class Array:
 
     @property
     def slots(self) -> int:
-        """See ``Argument``."""
+        """See ``ArgumentKind``."""
         return 1 + self.ndim
 
     def compiled(self, types: Types) -> list[Any]:
-        """See ``Argument``."""
+        """See ``ArgumentKind``."""
         return [
             numba.types.Array(numba.from_dtype(dtype), ndim, "C")
             for dtype in self._dtypes(types)
@@ -102,7 +102,7 @@ class Array:
         ]
 
     def problem(self, value: object, types: Types) -> str | None:
-        """See ``Argument``."""
+        """See ``ArgumentKind``."""
         if not isinstance(value, np.ndarray):
             return f"expected an array, found {type(value).__name__}"
         dtypes = self._dtypes(types)
@@ -116,12 +116,12 @@ class Array:
         return None
 
     def packed(self, value: Any) -> Iterator[int | float]:
-        """See ``Argument``."""
+        """See ``ArgumentKind``."""
         yield value.ctypes.data
         yield from value.shape
 
     def source(self, slot: int) -> str:
-        """See ``Argument``."""
+        """See ``ArgumentKind``."""
         shape = "".join(f"a[{slot + 1 + axis}], " for axis in range(self.ndim))
         return f"array_at(a[{slot}], ({shape}), {self.kind})"
 
@@ -129,8 +129,8 @@ class Array:
         if self.kind in FIXED:
             return [FIXED[self.kind]]
         if self.kind == UNSIGNED:
-            both = types.real, types.real if types.codes is None else types.codes
-            return list(dict.fromkeys(np.dtype(f"u{dtype.itemsize}") for dtype in both))
+            dtypes = types.real, types.real if types.codes is None else types.codes
+            return list(dict.fromkeys(np.dtype(f"u{dtype.itemsize}") for dtype in dtypes))
         dtype = getattr(types, self.kind)
         return [] if dtype is None else [dtype]
 
@@ -143,25 +143,25 @@ class Value:
 
     @property
     def slots(self) -> int:
-        """See ``Argument``."""
+        """See ``ArgumentKind``."""
         return sum(1 for _ in _leaves(self.example))
 
     def compiled(self, types: Types) -> list[Any]:
-        """See ``Argument``."""
+        """See ``ArgumentKind``."""
         return [numba.typeof(self.example)]
 
     def problem(self, value: object, types: Types) -> str | None:
-        """See ``Argument``."""
+        """See ``ArgumentKind``."""
         if _is_like(self.example, value):
             return None
         return f"expected a value like {self.example!r}, found {value!r}"
 
     def packed(self, value: Any) -> Iterator[int | float]:
-        """See ``Argument``."""
+        """See ``ArgumentKind``."""
         return _leaves(value)
 
     def source(self, slot: int) -> str:
-        """See ``Argument``."""
+        """See ``ArgumentKind``."""
         return _read(self.example, slot)
 
 
@@ -172,11 +172,11 @@ WINDOW = Value(Window2D(*[(0, 0)] * 4))
 TUPLES: dict[str, Callable] = {tuple_type.__name__: tuple_type for tuple_type in (Epilogue, Window2D)}
 
 
-def signatures(arguments: Mapping[str, Argument], types: Types) -> list[tuple[Any, ...]]:
+def signatures(arguments: Mapping[str, ArgumentKind], types: Types) -> list[tuple[Any, ...]]:
     """Numba's types of all arguments, for each way in which a run calls the kernel; none if it does not."""
-    choices = [argument.compiled(types) for argument in arguments.values()]
-    count = 0 if any(not choice for choice in choices) else max(map(len, choices))
-    return [tuple(choice[k % len(choice)] for choice in choices) for k in range(count)]
+    kinds = [argument.compiled(types) for argument in arguments.values()]
+    count = 0 if any(not alternatives for alternatives in kinds) else max(map(len, kinds))
+    return [tuple(alternatives[k % len(alternatives)] for alternatives in kinds) for k in range(count)]
 
 
 def _leaves(value: Any) -> Iterator[int | float]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from .arguments import Argument
+from .arguments import ArgumentKind
 from .jit import jit, parallel_jit
 
 
@@ -39,7 +39,7 @@ class ThreadVariant:
 
     function: Callable
     share: Callable[..., tuple[int, tuple]]
-    extra: Mapping[str, Argument]
+    extra: Mapping[str, ArgumentKind]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class Kernel:
 
     name: str
     function: Callable
-    arguments: Mapping[str, Argument]
+    arguments: Mapping[str, ArgumentKind]
     need: Need
     replayed: bool
 
@@ -69,7 +69,7 @@ class Registry:
         self._variants: dict[Callable, ThreadVariant] = {}
 
     def kernel(
-        self, arguments: Mapping[str, Argument], need: Need = Need.ALL, replayed: bool = False
+        self, arguments: Mapping[str, ArgumentKind], need: Need = Need.ALL, replayed: bool = False
     ) -> Callable[[Callable], Callable]:
         """A decorator that compiles a function and declares it.
 
@@ -96,7 +96,7 @@ class Registry:
         return declare
 
     def thread_variant(
-        self, *kernels: Callable, share: Callable[..., tuple[int, tuple]], extra: Mapping[str, Argument]
+        self, *kernels: Callable, share: Callable[..., tuple[int, tuple]], extra: Mapping[str, ArgumentKind]
     ) -> Callable[[Callable], Callable]:
         """A decorator that compiles what threads do instead of ``kernels``; see ``ThreadVariant``."""
 

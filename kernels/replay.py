@@ -15,7 +15,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from .arguments import CODES, FIXED, TUPLES, Argument, Array, Types
+from .arguments import CODES, FIXED, TUPLES, ArgumentKind, Array, Types
 from .jit import is_plain, jit
 from .llvm.addresses import MOST_ARGUMENTS, SIGNATURES, array_at, call_function, read_clock
 from .registry import REGISTRY, Kernel, Registry
@@ -41,7 +41,7 @@ class Recording:
         self._types, self._registry = types, registry
         self._kernels = {kernel.function: code for code, kernel in _codes(registry).items()}
         self._rows: list[list[int | float]] = []
-        self._kept: list[Sequence] = []
+        self._arguments: list[Sequence] = []
         self._instructions: np.ndarray | None = None
         self._loop = _loop(tuple(_codes(registry).values()))
         self._like = _examples(types)
@@ -106,7 +106,7 @@ class Recording:
 
     def _append(self, row: list[int | float], arguments: Sequence) -> None:
         self._rows.append(row)
-        self._kept.append(arguments)
+        self._arguments.append(arguments)
         self._instructions = None
 
 
@@ -139,7 +139,9 @@ def _codes(registry: Registry) -> dict[int, Kernel]:
 
 
 def _takes_codes(kernel: Kernel) -> bool:
-    return any(isinstance(each, Array) and each.kind == CODES for each in kernel.arguments.values())
+    return any(
+        isinstance(argument, Array) and argument.kind == CODES for argument in kernel.arguments.values()
+    )
 
 
 def _slots(registry: Registry) -> int:
@@ -148,7 +150,7 @@ def _slots(registry: Registry) -> int:
     return max(_CALL_HEADER + MOST_ARGUMENTS, *(_HEADER + size for size in sizes), 0)
 
 
-def _sizes(arguments: Mapping[str, Argument]) -> list[int]:
+def _sizes(arguments: Mapping[str, ArgumentKind]) -> list[int]:
     return [argument.slots for argument in arguments.values()]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from .arguments import Argument, Types, signatures
+from .arguments import ArgumentKind, Types, signatures
 from .jit import is_plain
 from .registry import REGISTRY, Need, Registry
 from .replay import compile_replay
@@ -24,8 +24,9 @@ def warm_up(
 ) -> float:
     """Compile what a run needs and return the seconds that it took.
 
-    Seconds the first time on a machine, a fraction of one with the cache.  What it compiles is what the
-    kernels declare: C-contiguous writable arrays of one dtype, indices of ``INDEX_DTYPE``, integers, floats.
+    It takes seconds the first time on a machine, a fraction of one with the cache.  The types are those that
+    the kernels declare: C-contiguous writable arrays of one dtype, indices of ``INDEX_DTYPE``, integers,
+    floats.
 
     Args:
         dtype: of sums, float32 or float64.
@@ -46,16 +47,21 @@ def warm_up(
     if not is_plain():
         types = Types(real, real if stored is None else np.dtype(stored), codes and np.dtype(codes))
         needs = {Need.ALL} | ({Need.MAPS} if maps else set()) | ({Need.ZEROS} if zeros else set())
-        for kernel in registry.kernels:
-            if kernel.need in needs:
-                _compile(kernel.function, kernel.arguments, types)
-                variant = registry.variant(kernel.function) if parallel else None
-                if variant is not None:
-                    _compile(variant.function, {**kernel.arguments, **variant.extra}, types)
+        _compile_kernels(types, needs, parallel, registry)
         compile_replay(types, registry)
     return time.perf_counter() - began
 
 
-def _compile(function: Callable, arguments: Mapping[str, Argument], types: Types) -> None:
+def _compile_kernels(types: Types, needs: set[Need], parallel: bool, registry: Registry) -> None:
+    """Compile the kernels with one of these needs; ``parallel``: their variants for threads as well."""
+    for kernel in registry.kernels:
+        if kernel.need in needs:
+            _compile(kernel.function, kernel.arguments, types)
+            variant = registry.variant(kernel.function) if parallel else None
+            if variant is not None:
+                _compile(variant.function, {**kernel.arguments, **variant.extra}, types)
+
+
+def _compile(function: Callable, arguments: Mapping[str, ArgumentKind], types: Types) -> None:
     for signature in signatures(arguments, types):
         function.compile(signature)  # type: ignore[attr-defined]  # Numba's, not of all callables

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.team import ALONE
-from repurpose_hpc.studies.accuracy.job import AccuracyStudy, compute, open_study
+from repurpose_hpc.studies.accuracy.study import AccuracyStudy, compute, open_study
 from repurpose_hpc.studies.accuracy.table import AccuracyTable
 from repurpose_hpc.studies.table import Row
 

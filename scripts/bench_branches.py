@@ -1,4 +1,4 @@
-"""What merging the exchanges of parallel branches brings.
+"""Measure programs whose parallel branches have merged exchanges, and exchanges of their own.
 
     mpirun -n 2 python scripts/bench_branches.py
 

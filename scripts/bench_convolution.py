@@ -39,7 +39,7 @@ BATCHES = (1, 32)
 
 
 @dataclass(frozen=True)
-class Shape:
+class ConvolutionShape:
     """A convolution with square maps and kernels, padded so that stride 1 keeps the size."""
 
     source: int
@@ -65,16 +65,25 @@ class Shape:
 
 
 SHAPES = (
-    *(Shape(64, 64, 3, 56), Shape(128, 128, 3, 28), Shape(256, 256, 3, 14), Shape(512, 512, 3, 7)),
-    *(Shape(256, 64, 1, 56), Shape(64, 256, 1, 56), Shape(512, 2048, 1, 7)),
-    *(Shape(64, 128, 3, 56, 2), Shape(256, 512, 3, 14, 2), Shape(256, 512, 1, 56, 2)),
+    *(
+        ConvolutionShape(64, 64, 3, 56),
+        ConvolutionShape(128, 128, 3, 28),
+        ConvolutionShape(256, 256, 3, 14),
+        ConvolutionShape(512, 512, 3, 7),
+    ),
+    *(ConvolutionShape(256, 64, 1, 56), ConvolutionShape(64, 256, 1, 56), ConvolutionShape(512, 2048, 1, 7)),
+    *(
+        ConvolutionShape(64, 128, 3, 56, 2),
+        ConvolutionShape(256, 512, 3, 14, 2),
+        ConvolutionShape(256, 512, 1, 56, 2),
+    ),
     # What one of several workers has.
-    *(Shape(n, m, 3, size) for n, m in ((16, 16), (24, 16), (40, 32)) for size in (28, 14, 7)),
+    *(ConvolutionShape(n, m, 3, size) for n, m in ((16, 16), (24, 16), (40, 32)) for size in (28, 14, 7)),
 )
 
 
 def onnxruntime_call(
-    shape: Shape, W: np.ndarray, bias: np.ndarray, x: np.ndarray
+    shape: ConvolutionShape, W: np.ndarray, bias: np.ndarray, x: np.ndarray
 ) -> Callable[[], np.ndarray]:
     """The same convolution in ONNX Runtime, samples first."""
     kernel, strides, dilations, pads = shape.geometry
@@ -99,13 +108,15 @@ def onnxruntime_call(
     return lambda: session.run(None, {"x": samples})[0]
 
 
-def direct_call(shape: Shape, W: np.ndarray, bias: np.ndarray, x: np.ndarray, out: np.ndarray) -> Callable:
+def direct_call(
+    shape: ConvolutionShape, W: np.ndarray, bias: np.ndarray, x: np.ndarray, out: np.ndarray
+) -> Callable:
     weights, start = pack_weights(W.reshape(len(W), -1)), bias.reshape(-1, 1, 1, 1)
     return lambda: convolve_direct(weights, x, Window2D(*shape.geometry), start, out, NO_ACTIVATION)
 
 
 def blas_call(
-    shape: Shape, W: np.ndarray, bias: np.ndarray, x: np.ndarray, out: np.ndarray, tile_bytes: int
+    shape: ConvolutionShape, W: np.ndarray, bias: np.ndarray, x: np.ndarray, out: np.ndarray, tile_bytes: int
 ) -> Callable[[], None]:
     """Tiles of whole output rows, each product written straight into its columns of ``out``."""
     weights, Y, start = W.reshape(len(W), -1), out.reshape(len(W), -1), bias.reshape(-1, 1)
@@ -132,7 +143,7 @@ def blas_call(
     return tiled
 
 
-def measure(shape: Shape, batch: int) -> dict:
+def measure(shape: ConvolutionShape, batch: int) -> dict:
     rng = np.random.default_rng(0)
     W = rng.standard_normal((shape.target, shape.source, shape.kernel, shape.kernel), dtype=np.float32)
     bias = rng.standard_normal(shape.target, dtype=np.float32)

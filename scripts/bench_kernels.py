@@ -33,9 +33,9 @@ SECONDS, FEWEST, MOST = 0.3, 10, 100
 
 def medians_us(candidates: dict[str, Callable[[], object]]) -> dict[str, float]:
     """Median time in microseconds of each candidate, called in turns after a warm-up."""
-    once = sum(_seconds(call) for call in candidates.values())
-    once = min(once, sum(_seconds(call) for call in candidates.values()))
-    repeats = int(np.clip(SECONDS / once, FEWEST, MOST))
+    round_seconds = sum(_seconds(call) for call in candidates.values())
+    round_seconds = min(round_seconds, sum(_seconds(call) for call in candidates.values()))
+    repeats = int(np.clip(SECONDS / round_seconds, FEWEST, MOST))
     times = [[_seconds(call) for call in candidates.values()] for _ in range(repeats)]
     return dict(zip(candidates, (1e6 * np.median(times, axis=0)).round(2).tolist(), strict=True))
 
@@ -55,22 +55,22 @@ def csr_row(n: int, batch: int, density: float) -> dict:
     W = np.where(np.random.default_rng(1).random((n, n), dtype=np.float32) < density, normal(n, n), 0)
     X, bias, out = normal(n, batch), normal(n, 1), normal(n, batch)
     times = medians_us(
-        {made.format: product(made, X, bias, out, RELU).call for made in (CsrProduct(W), DenseProduct(W))}
+        {block.format: product(block, X, bias, out, RELU).call for block in (CsrProduct(W), DenseProduct(W))}
     )
     ratio = round(times["csr"] / times["dense"], 2)
     return {"n": n, "batch": batch, "density": density, **times, "ratio": ratio}
 
 
 def crossovers(rows: list[dict]) -> list[dict]:
-    """For each size and batch, the density at which CSR and dense take the same time."""
-    found = []
+    """The density at which CSR and dense take the same time, for each size and batch."""
+    densities_of_sizes = []
     for n, batch in dict.fromkeys((row["n"], row["batch"]) for row in rows):
         curve = [(r["ratio"], r["density"]) for r in rows if (r["n"], r["batch"]) == (n, batch)]
         ratios, densities = zip(*curve, strict=True)
         # Noise may bend the curve; interpolation wants a rising one.
         density = float(np.interp(1.0, np.maximum.accumulate(ratios), densities))
-        found.append({"n": n, "batch": batch, "density": round(density, 3)})
-    return found
+        densities_of_sizes.append({"n": n, "batch": batch, "density": round(density, 3)})
+    return densities_of_sizes
 
 
 def print_table(title: str, rows: list[dict]) -> None:

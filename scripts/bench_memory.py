@@ -126,8 +126,8 @@ def needed(shard: Shard, batch: int) -> tuple[int, int]:
     blocks = shard.blocks.values()
     weights = sum(part.nbytes for b in blocks for part in (b.own_weights, b.ghost_weights, b.sum_weights))
     spaces = sorted(shard.own[space.name].size for space in shard.graph.spaces)
-    lists = [each for block in blocks for each in (block.ghosts, block.sums)]
-    exchanged = sum(each.sent.size + each.received.size for each in lists)
+    lists = [part_lists for block in blocks for part_lists in (block.ghosts, block.sums)]
+    exchanged = sum(part_lists.sent.size + part_lists.received.size for part_lists in lists)
     return weights, 4 * batch * (sum(spaces[-2:]) + exchanged)
 
 
@@ -139,7 +139,7 @@ def loading_row(folder: Path, number: int, shape: tuple[int, int]) -> dict:
     for _ in range(LOADS):
         for name, program in (("load", LOAD), ("read", READ)):
             times[name].append(seconds(program, shards))
-    rates = {name: size / median(each) / 1e6 for name, each in times.items()}
+    rates = {name: size / median(repeats) / 1e6 for name, repeats in times.items()}
     return {
         "mib": round(size / 2**20),
         **{name: round(rate) for name, rate in rates.items()},

@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 from mpi4py import MPI
 
-from repurpose_hpc.bench.entrants import Problem
+from repurpose_hpc.bench.entrants import Chain
 from repurpose_hpc.bench.placement import Placement
 from repurpose_hpc.bench.table import BenchTable
 from repurpose_hpc.bench.turns import REPEATS, in_turns, together
@@ -39,10 +39,10 @@ def main() -> None:
     args = parse()
     comm = MPI.COMM_WORLD
     Placement(comm)
-    problem = Problem(args.width, comm.size, args.comm_budget, max(args.batches), FLOAT, REPLICATED)
+    chain = Chain(args.width, comm.size, args.comm_budget, max(args.batches), FLOAT, REPLICATED)
     chosen = args.transports.split(",") if args.transports else available(comm)
     programs = {
-        f"{transport}_{parts}": make_program(problem, transport, parts, comm)
+        f"{transport}_{parts}": make_program(chain, transport, parts, comm)
         for transport in available(comm)
         if transport in chosen
         for parts in args.parts
@@ -80,10 +80,10 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def make_program(problem: Problem, transport: str, parts: int, comm: MPI.Comm) -> Program:
+def make_program(chain: Chain, transport: str, parts: int, comm: MPI.Comm) -> Program:
     """This rank's part of the network that is cut."""
-    shards = [make_shard(problem.cut, problem.cut_plan, comm.rank, FLOAT.type)]
-    return Program(shards, comm, problem.max_batch, transport=transport, micro_batches=parts)
+    shards = [make_shard(chain.cut, chain.cut_plan, comm.rank, FLOAT.type)]
+    return Program(shards, comm, chain.max_batch, transport=transport, micro_batches=parts)
 
 
 def phase_line(batch: int, name: str, program: Program, x: np.ndarray, comm: MPI.Comm) -> str | None:

@@ -75,7 +75,7 @@ def checked(width: int, budget: float, whole: int, comm) -> Callable[[], PETSc.V
     first, end = (width * rank // comm.size for rank in (comm.rank, comm.rank + 1))
     weights = [weights_of(width, layer) for layer in range(LAYERS)]
     weights[whole:] = [cut(W, budget, comm.size) for W in weights[whole:]]
-    x, *biases = (np.random.default_rng(LAYERS + each).standard_normal(width) for each in range(LAYERS + 1))
+    x, *biases = (np.random.default_rng(LAYERS + index).standard_normal(width) for index in range(LAYERS + 1))
     sizes = end - first, width
     layers = [
         (
@@ -127,7 +127,7 @@ def matrix(rows: np.ndarray, sizes: tuple[int, int], comm, is_dense: bool) -> PE
     if not is_dense:
         columns = [np.flatnonzero(row) for row in rows]
         ends = np.cumsum([0, *map(len, columns)])
-        indptr, indices = (each.astype(PETSc.IntType) for each in (ends, np.concatenate(columns)))
+        indptr, indices = (array.astype(PETSc.IntType) for array in (ends, np.concatenate(columns)))
         return PETSc.Mat().createAIJ((sizes, sizes), csr=(indptr, indices, rows[rows != 0]), comm=comm)
     A = PETSc.Mat().createDense((sizes, sizes), comm=comm)
     A.setUp()

@@ -47,13 +47,13 @@ def main() -> None:
             for ranks in args.ranks:
                 runs[ranks].append(run(args, ranks, folder))
                 print(f"{ranks} ranks: {runs[ranks][-1]}", flush=True)
-    digests = {found["digest"] for each in runs.values() for found in each}
+    digests = {result["digest"] for results in runs.values() for result in results}
     print("same shards, bit for bit" if len(digests) == 1 else "THE SHARDS DIFFER")
     print("| ranks | seconds (median) | times faster | peak memory of a rank |\n|---|---|---|---|")
-    seconds = {ranks: median(found["seconds"] for found in each) for ranks, each in runs.items()}
+    seconds = {ranks: median(result["seconds"] for result in results) for ranks, results in runs.items()}
     first = seconds[args.ranks[0]]
-    for ranks, each in runs.items():
-        peak = max(found["peak_mib"] for found in each)
+    for ranks, results in runs.items():
+        peak = max(result["peak_mib"] for result in results)
         print(f"| {ranks} | {seconds[ranks]:.1f} | {first / seconds[ranks]:.2f} | {peak:,.0f} MiB |")
     sys.exit(len(digests) != 1)
 
@@ -66,13 +66,13 @@ def run(args: argparse.Namespace, ranks: int, folder: Path) -> dict:
     command += ["--calibration", args.calibration, "--workers", args.workers, "--comm-budget", args.budget]
     command += ["--input-placement", args.input_placement, "--out", out, "--report", report]
     env = {**environment.mpi_environment(), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = environment.run(list(map(str, command)), env, TIMEOUT)
-    if done.returncode:
-        sys.exit(f"{ranks} ranks failed with status {done.returncode}:\n{done.stderr}")
+    process = environment.run(list(map(str, command)), env, TIMEOUT)
+    if process.returncode:
+        sys.exit(f"{ranks} ranks failed with status {process.returncode}:\n{process.stderr}")
     digest = hashlib.sha256()
     for path in sorted(out.iterdir()):
         digest.update(path.read_bytes())
-    peak = int(done.stdout.rsplit("peak ", 1)[1])
+    peak = int(process.stdout.rsplit("peak ", 1)[1])
     seconds = json.loads(report.read_text())["seconds"]
     return {"seconds": round(seconds, 1), "peak_mib": peak / 1024, "digest": digest.hexdigest()[:12]}
 

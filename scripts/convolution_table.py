@@ -12,7 +12,7 @@ from accuracy_table import arguments, fill
 from halo import halo_partition, layers_of
 
 from repurpose_hpc.plan.plan import dense_plan
-from repurpose_hpc.studies.accuracy.job import open_study
+from repurpose_hpc.studies.accuracy.study import open_study
 
 BUDGETS = (0.2, 0.1, 0.05)
 

@@ -1,4 +1,4 @@
-"""What to run while working on the code: ``python3 scripts/dev.py fast | lint | types | replay BASE``.
+"""Checks to run while working on the code: ``python3 scripts/dev.py fast | lint | types | replay BASE``.
 
 All run in the virtual environment that is active, if the tools are there, else in ``.venv``, which is made
 first.  The exit status is 0 only if all is well.
@@ -89,13 +89,13 @@ def _run(command: list, **variables: str) -> int:
 
 
 def _files_of_ours() -> list[str]:
-    """What git tracks, but for data."""
+    """Files that git tracks, but for data."""
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     return [name for name in listed.splitlines() if not name.endswith((".npz", ".onnx", ".data", ".png"))]
 
 
 def _mypy(python: Path) -> str:
-    """What mypy prints about the package, its kernels among it as they are when it is installed."""
+    """The output of mypy for the package, with its kernels as a part of it, as they are when installed."""
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "repurpose_hpc"
         package.mkdir()

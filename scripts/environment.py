@@ -180,7 +180,7 @@ def _installed_extras() -> set[str] | None:
 
 
 def _mpi_failure() -> str:
-    """What two ranks printed instead of working; empty if they work."""
+    """The output of two ranks that do not work; empty if they work."""
     command = [*mpi_command(PYTHON, 2), "-c", TWO_RANKS]
     try:
         done = run(command, mpi_environment(), timeout=60)

@@ -40,7 +40,7 @@ Cuts = dict[int, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Window:
+class WindowLayer:
     """A convolution or pooling.
 
     ``source`` names the map it reads, ``None`` for the replicated input; layers that read one map share its
@@ -60,7 +60,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Head:
-    """Where the map ends: a global pooling, or a dense layer that reads the flattened map.
+    """The end of the maps: a global pooling, or a dense layer that reads the flattened map.
 
     ``partial`` is the number of values of a worker's partial result: the rows of the dense layer, or the
     channels of the pooling; if a dense layer follows a global average directly, the lesser of both numbers,
@@ -73,7 +73,7 @@ class Head:
     partial: int
 
 
-Layer = Window | Head
+Layer = WindowLayer | Head
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def layers_of(network: Network) -> list[Layer]:
         else:
             pairs = (op.window.out, op.window.kernel, op.window.strides)
             pads, dilations = _pair(op.window.pads, 0), _pair(op.window.dilations)
-            layers.append(Window(source, channels, shape, *map(_pair, pairs), pads, dilations))
+            layers.append(WindowLayer(source, channels, shape, *map(_pair, pairs), pads, dilations))
     return layers
 
 
@@ -151,7 +151,7 @@ def grids_of(shape: tuple[int, int], workers: int) -> list[tuple[int, int]]:
 
 
 def _shapes(layer: Layer) -> tuple[tuple[int, int], ...]:
-    return (layer.shape, layer.out_shape) if isinstance(layer, Window) else (layer.shape,)
+    return (layer.shape, layer.out_shape) if isinstance(layer, WindowLayer) else (layer.shape,)
 
 
 def _candidates(sizes: set[int], parts: int) -> list[Cuts]:
@@ -179,29 +179,29 @@ def _values(layers: Sequence[Layer], cuts: tuple[Cuts, Cuts]) -> dict[str, int]:
         readers = [layer for layer in layers if layer.source == source]
         if len({(layer.channels, layer.shape) for layer in readers}) > 1:
             raise ValueError(f"the layers that read {source} disagree about its size")
-        windows = [layer for layer in readers if isinstance(layer, Window)]
+        windows = [layer for layer in readers if isinstance(layer, WindowLayer)]
         heads = [layer for layer in readers if isinstance(layer, Head)]
         values[source] = sum(_head_values(head, cuts) for head in heads)
         values[source] += _window_values(windows, cuts) if windows else 0
     return values
 
 
-def _window_values(readers: Sequence[Window], cuts: tuple[Cuts, Cuts]) -> int:
+def _window_values(readers: Sequence[WindowLayer], cuts: tuple[Cuts, Cuts]) -> int:
     """Values of the positions of one map that some worker needs for some reader and does not own."""
     height, width = readers[0].shape
     row_cut, column_cut = cuts[0][height], cuts[1][width]
     positions = 0
     for row, column in product(range(len(row_cut) - 1), range(len(column_cut) - 1)):
-        needed = np.zeros((height, width), dtype=bool)
+        reads = np.zeros((height, width), dtype=bool)
         for reader in readers:
-            needed |= np.outer(_needed(reader, 0, cuts[0], row), _needed(reader, 1, cuts[1], column))
-        needed[slice(*row_cut[row : row + 2]), slice(*column_cut[column : column + 2])] = False
-        positions += int(needed.sum())
+            reads |= np.outer(_reads(reader, 0, cuts[0], row), _reads(reader, 1, cuts[1], column))
+        reads[slice(*row_cut[row : row + 2]), slice(*column_cut[column : column + 2])] = False
+        positions += int(reads.sum())
     return readers[0].channels * positions
 
 
-def _needed(window: Window, axis: int, cuts: Cuts, strip: int) -> np.ndarray:
-    """Which rows (axis 0) or columns (axis 1) of its input the outputs of one strip read; bool (size,)."""
+def _reads(window: WindowLayer, axis: int, cuts: Cuts, strip: int) -> np.ndarray:
+    """Mask of the rows (axis 0) or columns (axis 1) of the input that one strip's outputs read; (size,)."""
     size = window.shape[axis]
     start, stop = cuts[window.out_shape[axis]][strip : strip + 2]
     first = np.arange(start, stop) * window.stride[axis] - window.padding[axis]

@@ -40,27 +40,27 @@ def random_model(name: str, seed: int = 0) -> onnx.ModelProto:
     shapes = _weight_shapes(graph)
     readers = {tensor: (node, place) for node in graph.node for place, tensor in enumerate(node.input)}
     makers = {tensor: node.op_type for node in graph.node for tensor in node.output}
-    last = [node for node in graph.node if node.op_type in ("Conv", "Gemm")][-1]
+    last_mixing = [node for node in graph.node if node.op_type in ("Conv", "Gemm")][-1]
     _keep(graph.node, lambda node: node.op_type != "ConstantOfShape")
-    _keep(graph.initializer, lambda each: each.name not in shapes)
+    _keep(graph.initializer, lambda item: item.name not in shapes)
     for tensor, shape in shapes.items():
         if tensor not in readers:
             continue
         reader, place = _reader(readers, tensor)
         values = _draw(rng, shape, reader, place)
-        values *= np.float32(_scale(reader, place, makers, readers, reader is last))
+        values *= np.float32(_scale(reader, place, makers, readers, reader is last_mixing))
         graph.initializer.append(numpy_helper.from_array(values, tensor))
     model.ir_version = 8  # initializers need not be inputs
     read = {tensor for node in graph.node for tensor in node.input}
-    drawn = {each.name for each in graph.initializer}
-    _keep(graph.initializer, lambda each: each.name in read)
-    _keep(graph.input, lambda each: each.name in read - drawn)
+    drawn = {item.name for item in graph.initializer}
+    _keep(graph.initializer, lambda item: item.name in read)
+    _keep(graph.input, lambda item: item.name in read - drawn)
     return model
 
 
 def _weight_shapes(graph: onnx.GraphProto) -> dict[str, list[int]]:
     """Tensor -> shape: of the constants, and of the small weights that are stored."""
-    stored = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    stored = {initializer.name: numpy_helper.to_array(initializer) for initializer in graph.initializer}
     constants = {
         node.output[0]: stored[node.input[0]].tolist()
         for node in graph.node
@@ -69,11 +69,11 @@ def _weight_shapes(graph: onnx.GraphProto) -> dict[str, list[int]]:
     return constants | {name: list(value.shape) for name, value in stored.items() if value.dtype.kind == "f"}
 
 
-def _keep(items, wanted: Callable[[object], bool]) -> None:
-    """Leave those in a list of a graph that are wanted."""
-    kept = [each for each in items if wanted(each)]
+def _keep(items, accepts: Callable[[object], bool]) -> None:
+    """Leave those items in a list of a graph that ``accepts`` accepts."""
+    accepted = [item for item in items if accepts(item)]
     del items[:]
-    items.extend(kept)
+    items.extend(accepted)
 
 
 def _reader(readers: dict, tensor: str) -> tuple[onnx.NodeProto, int]:
@@ -94,7 +94,7 @@ def _draw(rng: np.random.Generator, shape: list[int], node: onnx.NodeProto, plac
 
 
 def _scale(node: onnx.NodeProto, place: int, makers: dict, readers: dict, is_last: bool) -> float:
-    """What input ``place`` of ``node`` is multiplied by, so that signals keep their size."""
+    """Factor of input ``place`` of ``node``, with which signals keep their size."""
     if place != 1:
         return 1.0
     if node.op_type == "BatchNormalization":
@@ -107,18 +107,18 @@ def _scale(node: onnx.NodeProto, place: int, makers: dict, readers: dict, is_las
 
 
 def expected_outputs(path: Path, samples: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Random inputs (samples, values) and what onnxruntime makes of them, (samples, values)."""
+    """Random inputs (samples, values), and the outputs of onnxruntime for them, (samples, values)."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (source,) = session.get_inputs()
     x = np.random.default_rng(seed).standard_normal((samples, *source.shape[1:]), np.float32)
-    y = np.concatenate([session.run(None, {source.name: each[None]})[0].ravel()[None] for each in x])
+    y = np.concatenate([session.run(None, {source.name: sample[None]})[0].ravel()[None] for sample in x])
     return x.reshape(samples, -1), y
 
 
 def reference_outputs(path: Path, x: np.ndarray) -> np.ndarray:
-    """What the reference of the imported network makes of the samples."""
+    """Outputs of the reference of the imported network, (samples, values)."""
     from repurpose_hpc.model.forward import forward
     from repurpose_hpc.model.importers.load import load_model
 
@@ -126,7 +126,7 @@ def reference_outputs(path: Path, x: np.ndarray) -> np.ndarray:
 
 
 def distributed_outputs(path: Path, x: np.ndarray, ranks: int) -> np.ndarray:
-    """What ``ranks`` ranks make of the samples, with nothing pruned: the commands, as a user runs them."""
+    """Outputs of ``ranks`` ranks, with nothing pruned, by the commands as a user runs them."""
     shards, samples, output = (path.with_suffix(suffix) for suffix in (".shards", ".npy", ".h5"))
     np.save(samples, x)
     python = Path(sys.executable)

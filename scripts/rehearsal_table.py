@@ -76,11 +76,13 @@ def table(points: list[dict]) -> list[str]:
     lines = [HEAD, ("---",) * len(HEAD)]
     for key, pair in pairs.items():
         dense, restructured = pair["dense"], pair["restructured"]
-        times = [each["seconds_median"] for each in (dense, restructured)]
+        times = [point["seconds_median"] for point in (dense, restructured)]
         ratio = f"{times[0] / times[1]:.2f}"
         single = dense["best_single_seconds"]
-        cables = [least_seconds(each) for each in (dense, restructured)]
-        bytes_ = [f"{each[name]:,.0f}" for each in (dense, restructured) for name in ("bytes", "wire_bytes")]
+        cables = [least_seconds(point) for point in (dense, restructured)]
+        bytes_ = [
+            f"{point[name]:,.0f}" for point in (dense, restructured) for name in ("bytes", "wire_bytes")
+        ]
         lines.append(
             (*map(str, key), *map(milliseconds, (single, *times)), ratio, *map(milliseconds, cables), *bytes_)
         )
@@ -88,12 +90,12 @@ def table(points: list[dict]) -> list[str]:
 
 
 def least_seconds(point: dict) -> float:
-    """What an even share of the bytes needs on a host's cable."""
+    """Seconds of an even share of the bytes on a host's cable."""
     return point["bytes"] / point["ranks"] * 8 / RATES[point["rate"]]
 
 
 def milliseconds(seconds: float) -> str:
-    """With three digits or, from 100 on, none behind the point."""
+    """Milliseconds with three digits or, from 100 on, none behind the point."""
     return f"{1e3 * seconds:.0f}" if seconds >= 0.1 else f"{1e3 * seconds:.3g}"
 
 

@@ -30,7 +30,7 @@ import sensor_setting
 from sensor_setting import (
     PLATFORMS,
     SENSORS,
-    Cost,
+    SampleCost,
     direct_plan,
     everywhere_cost,
     independent_plan,
@@ -62,7 +62,7 @@ FILES = ("original", "summed", "fused", "calibration", "test")
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """What every entry is made from."""
+    """Networks and samples of all entries."""
 
     original: Network
     summed: Network
@@ -72,7 +72,7 @@ class Experiment:
 
     @property
     def dense_values(self) -> int:
-        """What direct parallel sends, of which every communication fraction is taken."""
+        """Values that direct parallel sends; communication fractions are relative to them."""
         return plan_cost(self.original, direct_plan(self.original)).values_sent
 
 
@@ -82,7 +82,7 @@ class Entry:
 
     name: str
     budget: float | None
-    measure: Callable[[], tuple[Network, Cost]]
+    measure: Callable[[], tuple[Network, SampleCost]]
 
 
 def main() -> None:
@@ -155,11 +155,11 @@ def accuracy(network: Network, test: Samples) -> float:
     return float(np.mean(found == test.labels))
 
 
-def _planned(network: Network, plan: Plan) -> tuple[Network, Cost]:
+def _planned(network: Network, plan: Plan) -> tuple[Network, SampleCost]:
     return network, plan_cost(network, plan)
 
 
-def _restructured(experiment: Experiment, options: Options) -> tuple[Network, Cost]:
+def _restructured(experiment: Experiment, options: Options) -> tuple[Network, SampleCost]:
     result = restructure(experiment.original, experiment.calibration, options, log=lambda line: None)
     return _planned(result.network, result.plan)
 
@@ -170,7 +170,7 @@ def _load(out: Path) -> Experiment:
 
 
 def _identity(experiment: Experiment) -> str:
-    """Of what the results depend on: the code that restructures and counts, the networks, the samples."""
+    """A digest of what the results depend on: the code that restructures and counts, networks, samples."""
     digest = hashlib.sha256()
     package = Path(repurpose_hpc.__file__).parent
     for source in (

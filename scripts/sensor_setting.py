@@ -35,7 +35,7 @@ VALUE_BYTES = 4
 
 @dataclass(frozen=True)
 class Platform:
-    """What one worker computes per second, and what its link carries per second."""
+    """Operations that one worker computes per second, and bytes that its link carries per second."""
 
     operations: float
     bandwidth: float
@@ -49,8 +49,8 @@ PLATFORMS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Cost:
-    """What one way to run the network asks of the workers, for one sample.
+class SampleCost:
+    """Weights and values of each worker for one sample.
 
     Attributes:
         weights: multiplied by each worker, (P,).
@@ -80,7 +80,7 @@ def count_changes(kinds: np.ndarray) -> np.ndarray:
 def draw_composites(
     labels: np.ndarray, samples: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which image each sensor sees; footwear or not is a fair coin for every sensor.
+    """Draw the image of each sensor; footwear or not is a fair coin for every sensor.
 
     Args:
         labels: Fashion-MNIST class of each image, (images,).
@@ -105,27 +105,27 @@ def compose(images: np.ndarray, index: np.ndarray) -> np.ndarray:
     return images[index].reshape(len(index), -1)
 
 
-def plan_cost(network: Network, plan: Plan) -> Cost:
+def plan_cost(network: Network, plan: Plan) -> SampleCost:
     """Weights and values of a restructured network, counted from its plan and its nonzero weights."""
     received = np.stack([plan.traffic(network, mixing).sum(axis=0) for mixing in network.mixings])
-    return Cost(plan.weights_held(network), received)
+    return SampleCost(plan.weights_held(network), received)
 
 
-def everywhere_cost(network: Network) -> Cost:
+def everywhere_cost(network: Network) -> SampleCost:
     """Every sensor sends its image to all others, and every worker runs the whole network."""
-    return Cost(np.full(SENSORS, network.weight_count), np.full((1, SENSORS), (SENSORS - 1) * PIXELS))
+    return SampleCost(np.full(SENSORS, network.weight_count), np.full((1, SENSORS), (SENSORS - 1) * PIXELS))
 
 
 def direct_plan(network: Network) -> Plan:
     """Direct parallel: the network cut contiguously, every neuron sent to every other worker."""
     plan = _own_images(network, {})
-    everything = {
+    masks = {
         mixing.name: ghost_plan(
             np.ones((SENSORS, mixing.weights.shape[1]), bool), *_owners(plan, network, mixing)
         )
         for mixing in network.mixings
     }
-    return replace(plan, mixings=everything)
+    return replace(plan, mixings=masks)
 
 
 def one_worker_plan(network: Network) -> Plan:
@@ -146,9 +146,9 @@ def independent_plan(network: Network, fused: bool) -> Plan:
     if fused:
         return _own_images(network, dict.fromkeys(spaces[-2:], 0))
     plan = _own_images(network, {})
-    last = network.mixings[-1]
-    partial = partial_plan(np.ones((SENSORS, network.outputs), bool), *_owners(plan, network, last))
-    return replace(plan, mixings={**plan.mixings, last.name: partial})
+    last_mixing = network.mixings[-1]
+    partial = partial_plan(np.ones((SENSORS, network.outputs), bool), *_owners(plan, network, last_mixing))
+    return replace(plan, mixings={**plan.mixings, last_mixing.name: partial})
 
 
 def part_width(weights: int) -> int:

@@ -31,26 +31,26 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--check", action="store_true", help="write nothing; fail if something would change")
-    check, different = parser.parse_args().check, False
+    check, differs = parser.parse_args().check, False
     for name in DOCUMENTS:
         path = ROOT / name
         before = path.read_text(encoding="utf-8")
         after = with_tables(before)
         if after != before and check:
-            different = True
+            differs = True
             lines = difflib.unified_diff(before.splitlines(), after.splitlines(), name, name, lineterm="")
             print(*lines, "run scripts/tables.py", sep="\n")
         elif after != before:
             path.write_text(after, encoding="utf-8")
             print(f"written: {name}")
-    return int(different)
+    return int(differs)
 
 
 def with_tables(text: str) -> str:
     """A document with the tables between its markers made anew."""
 
-    def table(found: re.Match[str]) -> str:
-        return found[1] + _TABLES[found[2]](found[3]) + found[4]
+    def table(marked: re.Match[str]) -> str:
+        return marked[1] + _TABLES[marked[2]](marked[3]) + marked[4]
 
     return _TABLE.sub(table, text)
 
@@ -58,7 +58,11 @@ def with_tables(text: str) -> str:
 def option_table(command: str) -> str:
     """The options of a command, those that it shares with ``restructure`` named in the last row."""
     parser: Parser = import_module(f"repurpose_hpc.commands.{command}").make_parser(False)
-    rows = [_option_row(each) for each in parser.arguments if not each.title or command == "restructure"]
+    rows = [
+        _option_row(argument)
+        for argument in parser.arguments
+        if not argument.title or command == "restructure"
+    ]
     if len(rows) < len(parser.arguments):
         rows.append("| all others of `restructure` | where MODEL is restructured first | | |")
     return "\n".join(["| option | | values | default |", "|---|---|---|---|", *rows]) + "\n"
@@ -73,7 +77,7 @@ def _option_row(argument: Argument) -> str:
         name = f"{flag(argument.field)} {metavar}".rstrip().replace("...", "…").replace("|", "\\|")
     aliases = "".join(f", `{alias}`" for alias in option.aliases)
     text = option.more or _PLAIN_OPTION.sub(r"`\1`", option.help)
-    values = ", ".join(f"`{each}`" for each in option.kind.choices) or argument.range
+    values = ", ".join(f"`{name_of_choice}`" for name_of_choice in option.kind.choices) or argument.range
     default = "required" if argument.default is MISSING else argument.standing
     if default in option.kind.choices:
         default = f"`{default}`"
@@ -84,8 +88,8 @@ def report_table(command: str) -> str:
     """The keys of the report of a command."""
     rows = []
     for name, kind, key in keys(REPORTS[command]):
-        when = f"; {key.when}" if key.when else ""
-        rows.append(f"| `{name}` | {name_of(kind)} | {key.unit} | {key.text}{when} |")
+        condition = f"; {key.when}" if key.when else ""
+        rows.append(f"| `{name}` | {name_of(kind)} | {key.unit} | {key.text}{condition} |")
     return "\n".join(["| key | type | unit | meaning |", "|---|---|---|---|", *rows]) + "\n"
 
 

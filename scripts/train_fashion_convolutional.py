@@ -52,7 +52,7 @@ def vgg() -> nn.Sequential:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * 3 * 3, 128), nn.ReLU(), nn.Linear(128, 10))
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """A basic residual block; where it changes channels or map, its shortcut is a convolution 1 x 1."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
@@ -75,10 +75,10 @@ def resnet() -> nn.Sequential:
         *convolution(1, 48),
         nn.ReLU(),
         nn.MaxPool2d(2),
-        Block(48, 48),
-        Block(48, 96, stride=2),
-        Block(96, 96),
-        Block(96, 192, stride=2),
+        ResidualBlock(48, 48),
+        ResidualBlock(48, 96, stride=2),
+        ResidualBlock(96, 96),
+        ResidualBlock(96, 192, stride=2),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(192, 10),
@@ -95,7 +95,7 @@ def scale_for_raw_pixels(network: nn.Sequential) -> None:
 
 
 def calibrations(training: np.ndarray, validation: np.ndarray) -> dict[str, np.ndarray]:
-    """Which images to restructure with: those kept back, or these and some of the others, shuffled."""
+    """Images to restructure with: those kept back, or these and some of the others, shuffled."""
     more = np.concatenate([validation, training[: MORE_SAMPLES - len(validation)]])
     shuffled = np.random.default_rng(0).permutation(more)
     return {"fashion_calibration": validation, f"fashion_calibration_{MORE_SAMPLES}": shuffled}

@@ -1,10 +1,10 @@
-"""What the formats of the wire cost: bytes, accuracy and output error, as CSV and as a Markdown table.
+"""Measure all comm dtypes: bytes, accuracy and output error, as CSV and as a Markdown table.
 
     python scripts/wire_table.py MODEL --calibration DATA --test DATA --workers 8 \\
         --out docs/results/comm_dtype.csv
 
-Every wire is measured twice: with weights adjusted for it, and with weights adjusted for exact ghosts.  The
-test data only report.
+Every comm dtype is measured twice: with weights adjusted for it, and with weights adjusted for exact ghosts.
+The test data only report.
 """
 
 import csv
@@ -25,7 +25,7 @@ SETTINGS = (("partitioned", 0.05), ("partitioned", 0.02), ("replicated", 0.05), 
 
 
 def main() -> None:
-    """Measure every wire in all settings."""
+    """Measure every comm dtype in all settings."""
     args = arguments(__doc__)
     network = load_model(args.model)
     calibration, test = open_samples(args.calibration), open_samples(args.test)
@@ -34,10 +34,10 @@ def main() -> None:
         for adjusted_for in COMM_DTYPES:
             options = Options(args.workers, budget, placement, comm_dtype=adjusted_for)
             result = restructure(network, calibration, options, lambda line: None)
-            for wire in COMM_DTYPES if adjusted_for == EXACT else (adjusted_for,):
-                point = {"input_placement": placement, "budget": budget, "wire": wire}
-                found = measured(network, result, wire, calibration, test)
-                rows.append({**point, "adjusted_for": adjusted_for, **found})
+            for comm_dtype in COMM_DTYPES if adjusted_for == EXACT else (adjusted_for,):
+                point = {"input_placement": placement, "budget": budget, "wire": comm_dtype}
+                findings = measured(network, result, comm_dtype, calibration, test)
+                rows.append({**point, "adjusted_for": adjusted_for, **findings})
                 print(*rows[-1].values(), flush=True)
     with open(args.out, "w", newline="") as file:
         table = csv.DictWriter(file, rows[0])
@@ -47,21 +47,21 @@ def main() -> None:
 
 
 def measured(
-    network: Network, result: Cut, wire: str, calibration: Samples, test: Samples
+    network: Network, result: Cut, comm_dtype: str, calibration: Samples, test: Samples
 ) -> dict[str, object]:
-    """Bytes per sample, and how far the outputs are from the original's with ghosts as ``wire``."""
-    compute = rounded_compute(network, result.plan, wire)
-    found = {"bytes": result.plan.bytes_sent(network, wire)}
+    """Bytes per sample, and distances of the outputs from the original's, with ghosts as ``comm_dtype``."""
+    compute = rounded_compute(network, result.plan, comm_dtype)
+    columns = {"bytes": result.plan.bytes_sent(network, comm_dtype)}
     for name, samples in (("calibration", calibration), ("test", test)):
         findings = compare(network, result.network, samples, compute=compute).findings()
-        found[f"{name}_accuracy"] = round(findings["accuracy"], 4)
-        found[f"{name}_output_error"] = round(findings["output_error"], 6)
-    return found
+        columns[f"{name}_accuracy"] = round(findings["accuracy"], 4)
+        columns[f"{name}_output_error"] = round(findings["output_error"], 6)
+    return columns
 
 
 def markdown(rows: list[dict]) -> str:
-    """A line for each setting and wire; adjusted for the wire, then for exact ghosts."""
-    found = {
+    """A line for each setting and comm dtype; adjusted for that, then for exact ghosts."""
+    by_key = {
         tuple(row[name] for name in ("input_placement", "budget", "wire", "adjusted_for")): row
         for row in rows
     }
@@ -70,11 +70,13 @@ def markdown(rows: list[dict]) -> str:
         "|---" * 7 + "|",
     ]
     for placement, budget in SETTINGS:
-        for wire in COMM_DTYPES:
-            row, other = (found[placement, budget, wire, each] for each in (wire, EXACT))
+        for comm_dtype in COMM_DTYPES:
+            row, unadjusted = (
+                by_key[placement, budget, comm_dtype, adjusted_for] for adjusted_for in (comm_dtype, EXACT)
+            )
             cells = [f"{row['bytes']:,}", f"{row['test_accuracy']:.4f}", f"{row['test_output_error']:.5f}"]
-            plain = f"{other['test_accuracy']:.4f}, {other['test_output_error']:.5f}"
-            lines.append(f"| {placement} | {budget} | {wire} | {' | '.join(cells)} | {plain} |")
+            plain = f"{unadjusted['test_accuracy']:.4f}, {unadjusted['test_output_error']:.5f}"
+            lines.append(f"| {placement} | {budget} | {comm_dtype} | {' | '.join(cells)} | {plain} |")
     return "\n".join(lines)
 
 

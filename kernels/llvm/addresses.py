@@ -73,17 +73,17 @@ def _call(typing, address, number, arguments):
     status, wide = ir.IntType(32), ir.IntType(64)
 
     def generate(context, builder, signature, values):
-        function, asked, array = values
+        function, chosen_signature, array = values
         data = context.make_array(signature.args[2])(context, builder, array).data
         result = cgutils.alloca_once_value(builder, ir.Constant(status, -1))
         for index, letters in enumerate(SIGNATURES):
-            with builder.if_then(builder.icmp_signed("==", asked, ir.Constant(wide, index))):
-                taken = [
+            with builder.if_then(builder.icmp_signed("==", chosen_signature, ir.Constant(wide, index))):
+                operands = [
                     _argument(builder, builder.gep(data, [ir.Constant(wide, place)]), letter)
                     for place, letter in enumerate(letters)
                 ]
-                kind = ir.FunctionType(status, [value.type for value in taken]).as_pointer()
-                builder.store(builder.call(builder.inttoptr(function, kind), taken), result)
+                kind = ir.FunctionType(status, [value.type for value in operands]).as_pointer()
+                builder.store(builder.call(builder.inttoptr(function, kind), operands), result)
         return builder.load(result)
 
     return types.int32(types.int64, types.int64, arguments), generate

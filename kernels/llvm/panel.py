@@ -66,7 +66,9 @@ def _panel(vectors: int):
                 cgutils.create_struct_proxy(typ)(context, builder, value) if index != 3 else value
                 for index, (typ, value) in enumerate(zip(signature.args, arguments, strict=True))
             ]
-            _emit(builder, vectors, context.get_data_type(maps.dtype), maps.dtype.bitwidth // 8, *arrays)
+            itemsize = maps.dtype.bitwidth // 8
+            vector = ir.VectorType(context.get_data_type(maps.dtype), VECTOR_BYTES // itemsize)
+            _emit(builder, vectors, vector, itemsize, arrays)
             return context.get_dummy_value()
 
         return void(weights, maps, offsets, position, out), generate
@@ -74,9 +76,9 @@ def _panel(vectors: int):
     return panel
 
 
-def _emit(builder, vectors, number, itemsize, weights, maps, offsets, position, out) -> None:
-    """The loop over k."""
-    vector = ir.VectorType(number, VECTOR_BYTES // itemsize)
+def _emit(builder, vectors, vector, itemsize, arrays) -> None:
+    """The loop over k, for ``vectors`` vectors; ``arrays`` as the panel takes them."""
+    weights, maps, offsets, position, out = arrays
     sums = [[zero(builder, vector) for _ in range(vectors)] for _ in range(PANEL_NEURONS)]
     base = builder.gep(maps.data, [position])
     count = builder.extract_value(weights.shape, 0)

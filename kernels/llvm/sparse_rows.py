@@ -62,29 +62,29 @@ def _add_columns(vectors, data, indices, indptr, X, column, out):
 @intrinsic
 def _add(typing, vectors, data, indices, indptr, X, column, out):
     def generate(context, builder, signature, arguments):
-        asked, column = arguments[0], arguments[5]
+        vector_count, column = arguments[0], arguments[5]
         places = {"data": 1, "indices": 2, "indptr": 3, "X": 4, "out": 6}
         arrays = {
             name: cgutils.create_struct_proxy(signature.args[i])(context, builder, arguments[i])
             for name, i in places.items()
         }
         real, whole_lanes = context.get_data_type(X.dtype), VECTOR_BYTES * 8 // X.dtype.bitwidth
-        left = builder.sub(builder.extract_value(arrays["X"].shape, 1), column)
+        remaining = builder.sub(builder.extract_value(arrays["X"].shape, 1), column)
         for count in range(1, ROW_VECTORS + 1):
-            last = builder.sub(left, integer((count - 1) * whole_lanes))
+            last = builder.sub(remaining, integer((count - 1) * whole_lanes))
             for width, fewest, most in _last_vectors(whole_lanes, HAS_MASKS):
-                chosen = builder.icmp_signed("==", asked, integer(count))
-                chosen = builder.and_(chosen, builder.icmp_signed(">=", last, integer(fewest)))
+                condition = builder.icmp_signed("==", vector_count, integer(count))
+                condition = builder.and_(condition, builder.icmp_signed(">=", last, integer(fewest)))
                 if most is not None:
-                    chosen = builder.and_(chosen, builder.icmp_signed("<=", last, integer(most)))
-                with builder.if_then(chosen):
+                    condition = builder.and_(condition, builder.icmp_signed("<=", last, integer(most)))
+                with builder.if_then(condition):
                     vectors = [ir.VectorType(real, whole_lanes)] * (count - 1) + [ir.VectorType(real, width)]
                     mask = None if fewest == width else first_lanes(builder, last, vectors[-1])
-                    _Emitter(builder, arrays, vectors, mask, column).emit()
+                    _RowEmitter(builder, arrays, vectors, mask, column).emit()
         return context.get_dummy_value()
 
-    whole = types.int64
-    return types.void(whole, data, indices, indptr, X, whole, out), generate
+    index_type = types.int64
+    return types.void(index_type, data, indices, indptr, X, index_type, out), generate
 
 
 def _last_vectors(whole: int, has_masks: bool) -> list[tuple[int, int, int | None]]:
@@ -105,7 +105,7 @@ def _unsigned(builder, place):
     return number if number.type == ir.IntType(64) else builder.zext(number, ir.IntType(64))
 
 
-class _Emitter:
+class _RowEmitter:
     """Writes the loops for some vectors of columns from ``column`` on, of the last one those in ``mask``."""
 
     def __init__(self, builder, arrays, vectors, mask, column) -> None:
@@ -127,13 +127,13 @@ class _Emitter:
         """The loop over the non-zeros of a row."""
         builder = self.builder
         # Non-zeros at a time: their sums, added up in the end, hide the latency of adding.
-        together = ROW_VECTORS // len(self.vectors)
-        sums = [[zero(builder, vector) for vector in self.vectors] for _ in range(together)]
-        whole = builder.sub(end, builder.srem(builder.sub(end, begin), integer(together)))
-        with cgutils.for_range_slice(builder, begin, whole, integer(together), inc=True) as (k, _):
-            for each, totals in enumerate(sums):
-                self._add(builder.add(k, integer(each)), totals)
-        with cgutils.for_range_slice(builder, whole, end, integer(1), inc=True) as (k, _):
+        unroll = ROW_VECTORS // len(self.vectors)
+        sums = [[zero(builder, vector) for vector in self.vectors] for _ in range(unroll)]
+        unrolled_end = builder.sub(end, builder.srem(builder.sub(end, begin), integer(unroll)))
+        with cgutils.for_range_slice(builder, begin, unrolled_end, integer(unroll), inc=True) as (k, _):
+            for step, totals in enumerate(sums):
+                self._add(builder.add(k, integer(step)), totals)
+        with cgutils.for_range_slice(builder, unrolled_end, end, integer(1), inc=True) as (k, _):
             self._add(k, sums[0])
         target = self._samples("out", row)
         for v, mask in enumerate(self.masks):

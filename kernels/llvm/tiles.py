@@ -114,7 +114,7 @@ def _multiply_tile(work, panels, slabs, tiles):
 @intrinsic
 def _tile(typing, work, panels, slabs, tiles):
     def generate(context, builder, signature, arguments):
-        emitter = _Emitter(context, builder, signature.args, arguments)
+        emitter = _TileEmitter(context, builder, signature.args, arguments)
         for shape in _SHAPES:
             with builder.if_then(emitter.has_shape(shape)):
                 far = builder.icmp_signed("!=", emitter.work["ahead"], integer(0))
@@ -128,7 +128,7 @@ def _tile(typing, work, panels, slabs, tiles):
     return types.void(work, panels, slabs, tiles), generate
 
 
-class _Emitter:
+class _TileEmitter:
     """Writes the loops over the inputs of one call.
 
     Attributes:
@@ -154,8 +154,8 @@ class _Emitter:
 
     def has_shape(self, shape):
         """A flag: the tile has so many panels and samples."""
-        asked = self.work["panels"], self.work["width"]
-        equal = [self.builder.icmp_signed("==", a, integer(b)) for a, b in zip(asked, shape, strict=True)]
+        actual = self.work["panels"], self.work["width"]
+        equal = [self.builder.icmp_signed("==", a, integer(b)) for a, b in zip(actual, shape, strict=True)]
         return self.builder.and_(*equal)
 
     def emit(self, shape, fetches: bool) -> None:
@@ -193,7 +193,7 @@ class _Emitter:
         for row in rows if fetches else ():
             fetch(builder, row, builder.add(column, self.work["ahead"]), shape[1] != MOST_SAMPLES)
         loaded = [builder.load(place, align=self.stored.bitwidth // 8) for place in places]
-        return [_expand(builder, each, self.stored, self.vector) for each in loaded]
+        return [_expand(builder, packed, self.stored, self.vector) for packed in loaded]
 
 
 def _expand(builder, weights, stored, vector):

@@ -21,7 +21,7 @@ COPY_BYTES = 1 << 18
 _MAPS = Array(REAL, 4)
 
 
-class Block(NamedTuple):
+class RowBlock(NamedTuple):
     """Rows finished at a time: of a panel of neurons, so many output rows of a sample from ``p`` on."""
 
     panel: int
@@ -86,16 +86,16 @@ def convolve_direct(
             _copy_sample(x, b, p * strides[0] - pads[0], -pads[1], strides, layout, copy)
             for panel in range(weights.shape[0]):
                 _multiply_rows(weights[panel], copy, offsets, (height - 1) * layout.pitch + width, sums)
-                _finish_rows(sums, layout.pitch, Block(panel, b, p, height), start, out, epilogue)
+                _finish_rows(sums, layout.pitch, RowBlock(panel, b, p, height), start, out, epilogue)
 
 
 @jit
 def _rows_of_a_block(x: np.ndarray, heights: int, width: int, window: Window2D) -> int:
     """Output rows to compute from one copy, so that all blocks have about one size."""
-    one = layout_of((1, width), window)
-    row_bytes = max(1, x.shape[0] * one.down * one.across * one.pitch * x.itemsize)
-    most = max(1, COPY_BYTES // row_bytes - (one.rows - 1))
-    return -(-heights // -(-heights // most))
+    one_row = layout_of((1, width), window)
+    row_bytes = max(1, x.shape[0] * one_row.down * one_row.across * one_row.pitch * x.itemsize)
+    limit = max(1, COPY_BYTES // row_bytes - (one_row.rows - 1))
+    return -(-heights // -(-heights // limit))
 
 
 @jit
@@ -128,7 +128,7 @@ def _multiply_rows(
 def _finish_rows(
     sums: np.ndarray,
     pitch: int,
-    block: Block,
+    block: RowBlock,
     start: np.ndarray,
     out: np.ndarray,
     epilogue: Epilogue,
@@ -139,15 +139,15 @@ def _finish_rows(
     for i in range(panel * PANEL_NEURONS, min(out.shape[0], (panel + 1) * PANEL_NEURONS)):
         total = sums[i - panel * PANEL_NEURONS]
         for r in range(rows):
-            target, found = out[i, b, p + r], total[r * pitch : r * pitch + out.shape[3]]
+            target, product = out[i, b, p + r], total[r * pitch : r * pitch + out.shape[3]]
             if onto:
-                begun = start[i, b, p + r]
+                initial = start[i, b, p + r]
                 for t in range(target.size):
-                    target[t] = begun[t] + found[t]
+                    target[t] = initial[t] + product[t]
             else:
                 bias = start[i, 0, 0, 0]
                 for t in range(target.size):
-                    target[t] = bias + found[t]
+                    target[t] = bias + product[t]
         activate_in_place(out[i, b, p : p + rows], epilogue.code, epilogue.alpha, epilogue.beta)
 
 
@@ -180,6 +180,6 @@ def convolve_threads(
     for t in numba.prange(len(shares) - 1):
         first, last = shares[t], shares[t + 1]
         rows = slice(first * PANEL_NEURONS, min(last * PANEL_NEURONS, len(out)))
-        some = weights[first:last]
-        own = Window2D(kernel, strides, dilations, pads)
-        convolve_direct(some, x, own, start[rows], out[rows], Epilogue(code, alpha, beta))
+        own_panels = weights[first:last]
+        own_window = Window2D(kernel, strides, dilations, pads)
+        convolve_direct(own_panels, x, own_window, start[rows], out[rows], Epilogue(code, alpha, beta))

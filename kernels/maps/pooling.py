@@ -27,12 +27,12 @@ def max_pool(x: np.ndarray, window: Window2D, out: np.ndarray) -> None:
         out: (n, batch, OH, OW).
     """
     strides, pads = window.strides, window.pads
-    whole = _sees_all(x, window, out)
+    sees_all = _sees_all(x, window, out)
     layout, copy, offsets, result = _space_for(out, window)
     seen = result[: result.size - layout.pitch + out.shape[3]]
     for j in range(x.shape[0]):
         for b in range(x.shape[1]):
-            if whole:
+            if sees_all:
                 out[j, b, 0, 0] = _largest(x[j, b].reshape(-1))
                 continue
             copy_map(x[j, b], -pads[0], -pads[1], strides, -np.inf, layout, copy)
@@ -56,16 +56,16 @@ def average_pool(
             after, columns after the map.  All zero: windows are averaged over the map only.
         out: (n, batch, OH, OW).
     """
-    whole = _sees_all(x, window, out) and max(counted) == 0
+    sees_all = _sees_all(x, window, out) and max(counted) == 0
     weights = np.ones((1, window.kernel[0], window.kernel[1]), x.dtype)
     zero = np.zeros((1, 1, 1, 1), x.dtype)
     down = _counts(out.shape[2], window, 0, -counted[0], x.shape[2] + counted[2])
     across = _counts(out.shape[3], window, 1, -counted[1], x.shape[3] + counted[3])
-    if not whole:
+    if not sees_all:
         _filter(weights, x, window, zero, out)
     for j in range(x.shape[0]):
         for b in range(x.shape[1]):
-            if whole:
+            if sees_all:
                 out[j, b, 0, 0] = x[j, b].sum()
             for p in range(out.shape[2]):
                 row = out[j, b, p]
@@ -122,7 +122,7 @@ def _filter(weights: np.ndarray, x: np.ndarray, window: Window2D, start: np.ndar
 
 @jit
 def _space_for(out: np.ndarray, window: Window2D) -> tuple[Layout, np.ndarray, np.ndarray, np.ndarray]:
-    """For one map at a time: the layout of its copy, the copy, the offsets in it, and the results."""
+    """Memory for one map at a time: the layout of its copy, the copy, the offsets in it, and the results."""
     layout = layout_of(out.shape[2:], window)
     offsets = np.empty(window.kernel[0] * window.kernel[1], np.int64)
     find_offsets(window, layout, offsets)
@@ -138,8 +138,8 @@ def _space_for(out: np.ndarray, window: Window2D) -> tuple[Layout, np.ndarray, n
 def _sees_all(x: np.ndarray, window: Window2D, out: np.ndarray) -> bool:
     """Say if there is one window only, and that is the whole map."""
     kernel, dilations, pads = window.kernel, window.dilations, window.pads
-    one = out.shape[2] == out.shape[3] == 1 and dilations[0] == dilations[1] == 1
-    return one and kernel[0] - pads[0] >= x.shape[2] and kernel[1] - pads[1] >= x.shape[3]
+    is_single = out.shape[2] == out.shape[3] == 1 and dilations[0] == dilations[1] == 1
+    return is_single and kernel[0] - pads[0] >= x.shape[2] and kernel[1] - pads[1] >= x.shape[3]
 
 
 @jit
@@ -158,13 +158,13 @@ def _counts(count: int, window: Window2D, axis: int, low: int, high: int) -> np.
 def _largest(values: np.ndarray) -> float:
     """Four at a time, which hides the latency of comparing."""
     first = second = third = fourth = values.dtype.type(-np.inf)
-    whole = values.size - values.size % 4
-    for t in range(0, whole, 4):
+    end = values.size - values.size % 4
+    for t in range(0, end, 4):
         first = _larger(values[t], first)
         second = _larger(values[t + 1], second)
         third = _larger(values[t + 2], third)
         fourth = _larger(values[t + 3], fourth)
-    for t in range(whole, values.size):
+    for t in range(end, values.size):
         first = _larger(values[t], first)
     return _larger(_larger(first, second), _larger(third, fourth))
 
@@ -183,13 +183,13 @@ def _raise(target: np.ndarray, seen: np.ndarray) -> None:
 @jit
 def _add_taps(target: np.ndarray, taps: np.ndarray, offsets: np.ndarray, copy: np.ndarray) -> None:
     """target += the copy at each offset times its tap; three at a time, to touch target less often."""
-    whole = taps.size - taps.size % 3
-    for k in range(0, whole, 3):
+    end = taps.size - taps.size % 3
+    for k in range(0, end, 3):
         w0, w1, w2 = taps[k], taps[k + 1], taps[k + 2]
         x0, x1, x2 = copy[offsets[k] :], copy[offsets[k + 1] :], copy[offsets[k + 2] :]
         for t in range(target.size):
             target[t] += w0 * x0[t] + w1 * x1[t] + w2 * x2[t]
-    for k in range(whole, taps.size):
+    for k in range(end, taps.size):
         w0, x0 = taps[k], copy[offsets[k] :]
         for t in range(target.size):
             target[t] += w0 * x0[t]

@@ -102,17 +102,17 @@ def copy_grid(
     # Loops in one function where slices and calls would do: rows are short, and both take longer than they.
     top, bottom = inside(above, strides[0], target.shape[0], 0, source.shape[0])
     left, right = inside(before, strides[1], target.shape[1], 0, source.shape[1])
-    beyond = source.dtype.type(fill)
+    padding = source.dtype.type(fill)
     for r in range(target.shape[0]):
         row = target[r]
         if r < top or r >= bottom or left == right:
             for t in range(row.size):
-                row[t] = beyond
+                row[t] = padding
             continue
         for t in range(left):
-            row[t] = beyond
+            row[t] = padding
         for t in range(right, row.size):
-            row[t] = beyond
+            row[t] = padding
         part, seen = row[left:right], source[above + r * strides[0]][before + left * strides[1] :]
         if strides[1] == 1:
             for t in range(part.size):
@@ -161,9 +161,9 @@ def patches(x: np.ndarray, first: int, shape: Pair, window: Window2D, out: np.nd
         j, entry = k // (kernel[0] * kernel[1]), k % (kernel[0] * kernel[1])
         lower, right = entry // kernel[1] * dilations[0], entry % kernel[1] * dilations[1]
         grid = out[k].reshape(rows, width)
-        done = 0
-        while done < rows:
-            b, p = (first + done) // shape[0], (first + done) % shape[0]
-            part = grid[done : done + shape[0] - p]
+        copied = 0
+        while copied < rows:
+            b, p = (first + copied) // shape[0], (first + copied) % shape[0]
+            part = grid[copied : copied + shape[0] - p]
             copy_grid(x[j, b], p * strides[0] + lower - pads[0], right - pads[1], strides, 0.0, part)
-            done += len(part)
+            copied += len(part)

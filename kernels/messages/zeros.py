@@ -33,10 +33,10 @@ def squeeze(values: np.ndarray, message: np.ndarray) -> int:
     """
     count, width = values.size, 8 * values.itemsize
     words = (count + width - 1) // width
-    zero, kept = values.dtype.type(0), 0
+    zero, nonzeros = values.dtype.type(0), 0
     for value in values:
-        kept += value != zero
-    if words + kept >= count:
+        nonzeros += value != zero
+    if words + nonzeros >= count:
         message[:] = values
         return count
     end = words
@@ -69,7 +69,7 @@ def expand(message: np.ndarray, length: int, values: np.ndarray) -> None:
     for word in range(end):
         mask, first = np.uint64(message[word]), word * width
         for bit in range(min(width, count - first)):
-            there = (mask >> np.uint64(bit)) & np.uint64(1)
+            is_set = (mask >> np.uint64(bit)) & np.uint64(1)
             # No branch: a zero is whatever comes next, times 0.
-            values[first + bit] = np.uint64(message[end]) * there
-            end += np.int64(there)
+            values[first + bit] = np.uint64(message[end]) * is_set
+            end += np.int64(is_set)

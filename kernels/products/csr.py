@@ -105,9 +105,9 @@ def csr_threads(
     code, alpha, beta = epilogue  # Numba hands no named tuples to threads
     for t in numba.prange(len(shares) - 1):
         first, last = shares[t], shares[t + 1]
-        ends, begun, done = indptr[first : last + 1], start[first:last], out[first:last]
-        end = Epilogue(code, alpha, beta)
+        row_pointers, start_rows, out_rows = indptr[first : last + 1], start[first:last], out[first:last]
+        own_epilogue = Epilogue(code, alpha, beta)
         if X.ndim == 1:
-            csr_vector(data, indices, ends, X, begun, done, end)
+            csr_vector(data, indices, row_pointers, X, start_rows, out_rows, own_epilogue)
         else:
-            csr_batch(data, indices, ends, X, begun, done, end)
+            csr_batch(data, indices, row_pointers, X, start_rows, out_rows, own_epilogue)

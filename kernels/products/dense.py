@@ -169,18 +169,18 @@ def multiply_panels(
     stream = AHEAD // panels.itemsize if panels.size * panels.itemsize > NEAR else 0
     flat_start, flat = start.reshape(-1), out.reshape(-1)
     for first in range(0, count, group):
-        some = min(group, count - first)
+        size = min(group, count - first)
         for begin in range(0, max(n, 1), depth):
             end = min(begin + depth, n)
-            ahead = _ahead(n, begin, end, some) * R if batch > step else stream
+            ahead = _ahead(n, begin, end, size) * R if batch > step else stream
             for b in range(0, batch, step):
-                width, tile = _width(batch, b), b * some * R
-                work = TileWork(some, width, first, begin, end, b * n, tile, begin > 0, ahead)
+                width, tile = _width(batch, b), b * size * R
+                work = TileWork(size, width, first, begin, end, b * n, tile, begin > 0, ahead)
                 multiply_tile(work, panels, slabs, tiles)
                 if end == n:
-                    sums = Sums(tile, some, width, R, first * R, b)
+                    sums = Sums(tile, size, width, R, first * R, b)
                     _finish_slab(tiles, sums, scales, flat_start, flat, out.shape)
-        activate_in_place(out[first * R : (first + some) * R], epilogue.code, epilogue.alpha, epilogue.beta)
+        activate_in_place(out[first * R : (first + size) * R], epilogue.code, epilogue.alpha, epilogue.beta)
 
 
 @jit
@@ -230,14 +230,14 @@ def pack_slabs(X: np.ndarray, slabs: np.ndarray, first: int, last: int) -> None:
             b = slab * _slab_step(batch)
             width = _width(batch, b)
             for c in range(0, width, MOST_SAMPLES):
-                there = batch - b - c
-                if there >= MOST_SAMPLES:
+                present = batch - b - c
+                if present >= MOST_SAMPLES:
                     for k in range(begin, end):
                         copy_samples(flat, k * batch + b + c, slabs, b * n + k * width + c)
                 else:
                     for k in range(begin, end):
                         for d in range(min(width - c, MOST_SAMPLES)):
-                            slabs[b * n + k * width + c + d] = X[k, b + c + d] if d < there else 0
+                            slabs[b * n + k * width + c + d] = X[k, b + c + d] if d < present else 0
 
 
 @jit
@@ -275,21 +275,21 @@ def _finish_samples(
     Start and out, of ``shape``, are flat.
     """
     (rows, batch), (tile, count, width, R, row, b) = shape, sums
-    there = min(MOST_SAMPLES, batch - b)
+    present = min(MOST_SAMPLES, batch - b)
     has_start = start.size == out.size
     for p in range(count):
         panel = tile + p * width * R
-        if there == MOST_SAMPLES:
+        if present == MOST_SAMPLES:
             transpose_samples(tiles, panel)
         for r in range(min(R, rows - row - p * R)):
             i = row + p * R + r
             to = i * batch + b
             begin = to if has_start else i
             scale = scales[i] if scales.size else out.dtype.type(1)
-            if there == MOST_SAMPLES:
+            if present == MOST_SAMPLES:
                 add_samples(start, begin, has_start, scale, tiles, panel + r * MOST_SAMPLES, out, to)
             else:
-                for c in range(there):
+                for c in range(present):
                     first = start[begin + c * has_start]
                     out[to + c] = first + scale * tiles[panel + c * R + r]
 
@@ -331,6 +331,6 @@ def dense_threads(
     for t in numba.prange(threads):
         first, last = shares[t], shares[t + 1]
         rows = slice(first * R, min(last * R, len(out)))
-        some = panels[first:last]
-        end = Epilogue(code, alpha, beta)
-        multiply_panels(some, scales[rows], slabs, start[rows], out[rows], tiles[t], end)
+        own_panels = panels[first:last]
+        own_epilogue = Epilogue(code, alpha, beta)
+        multiply_panels(own_panels, scales[rows], slabs, start[rows], out[rows], tiles[t], own_epilogue)

@@ -20,6 +20,6 @@ def row_shares(work: np.ndarray, threads: int) -> np.ndarray:
     Returns:
         (threads + 1,) int64.
     """
-    wanted = int(work[-1]) * np.arange(1, threads) // threads
-    inner = np.searchsorted(work, wanted)
+    targets = int(work[-1]) * np.arange(1, threads) // threads
+    inner = np.searchsorted(work, targets)
     return np.concatenate([[0], inner, [len(work) - 1]]).astype(np.int64)

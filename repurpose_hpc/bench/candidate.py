@@ -1,4 +1,4 @@
-"""One way among several to compute or to send the same."""
+"""Candidates: functions that compute, or send, the same, to be timed beside each other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from repurpose_hpc.bench.turns import Setting
+from repurpose_hpc.bench.turns import Conditions
 from repurpose_hpc.errors import UserError
 
 # Largest difference from the reference, relative to its largest value.
@@ -18,33 +18,33 @@ TOLERANCES = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-10}
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way, which is timed.
+    """A function that is timed.
 
     Attributes:
-        call: the function that is timed; all that can be done once is done before.
+        call: the function; all that can be done once is done before.
         output: makes of what ``call`` returned the result, neuron-major (neurons, batch); collective where
             ``call`` is, and then only the root's result counts.
-        setting: what it is called in, for instance with more threads.
+        conditions: a block in which it is called, for instance with more threads.
         barrier: brings all ranks together before a call; None: MPI's.
     """
 
     call: Callable[[], Any]
     output: Callable[[Any], np.ndarray] = np.asarray
-    setting: Setting = nullcontext
+    conditions: Conditions = nullcontext
     barrier: Callable[[], None] | None = None
 
 
-def check(name: str, found: np.ndarray, expected: np.ndarray, dtype: np.dtype) -> None:
+def check(name: str, result: np.ndarray, expected: np.ndarray, dtype: np.dtype) -> None:
     """Compare a candidate's result with the reference.
 
     Raises:
         UserError: it is something else.
     """
     largest = np.abs(expected).max() or 1.0
-    difference = np.abs(found - expected).max() / largest if found.shape == expected.shape else np.inf
+    difference = np.abs(result - expected).max() / largest if result.shape == expected.shape else np.inf
     if not difference <= TOLERANCES[dtype]:
         raise UserError(
             f"{name}: expected results of shape {expected.shape} within {TOLERANCES[dtype]:g} of the NumPy "
-            f"reference, relative to the largest, found {found.shape} and {difference:.3g}: nothing that "
+            f"reference, relative to the largest, found {result.shape} and {difference:.3g}: nothing that "
             "computes something else is timed; report it, or leave its package out"
         )

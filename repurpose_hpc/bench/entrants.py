@@ -1,4 +1,4 @@
-"""Ways to run one chain of layers, ours and those of peers, for batches of any size."""
+"""Entrants: programs that run one chain of layers, ours and those of peers, for batches of any size."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from mpi4py import MPI
 from repurpose_hpc.bench.candidate import Candidate
 from repurpose_hpc.bench.kernels import aligned, product
 from repurpose_hpc.bench.peers import ONNXRUNTIME, TORCH, Peers, bare_mpi, numpy_alone
-from repurpose_hpc.bench.peers.bare_mpi import Way
+from repurpose_hpc.bench.peers.bare_mpi import MakeExchange
 from repurpose_hpc.bench.peers.numpy_alone import Layers
 from repurpose_hpc.bench.placement import Placement
-from repurpose_hpc.bench.turns import Setting
+from repurpose_hpc.bench.turns import Conditions
 from repurpose_hpc.model.activations import IDENTITY, RELU
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.plan import PARTITIONED, Plan, dense_plan
@@ -40,7 +40,7 @@ Make = Callable[[np.ndarray], Candidate]
 
 @dataclass(frozen=True, eq=False)
 class Entrant:
-    """A way to run a network.
+    """A program that runs a network.
 
     Attributes:
         make: the candidate for a batch X, (n, batch).
@@ -53,7 +53,7 @@ class Entrant:
     threads: int = 0
 
 
-class Problem:
+class Chain:
     """A chain of square layers with random weights and biases.
 
     Attributes:
@@ -89,50 +89,50 @@ class Problem:
         self.max_batch, self.dtype, self.input_placement = max_batch, dtype, input_placement
 
 
-def on_all_ranks(problem: Problem, gloo: ModuleType | None, comm: MPI.Intracomm) -> dict[str, Entrant]:
+def on_all_ranks(chain: Chain, gloo: ModuleType | None, comm: MPI.Intracomm) -> dict[str, Entrant]:
     """The entrants that are all ranks together, by name; collective.
 
     Args:
-        problem: the same on all ranks.
+        chain: the same on all ranks.
         gloo: ``peers.gloo`` with a process group; None: there is none.
         comm: of the job.
     """
-    network, ranks = problem.network, comm.size
-    partitioned = problem.input_placement == PARTITIONED
-    plan = dense_plan(network, ranks, problem.input_placement, np.ones(ranks))
-    mine = _block(problem.layers[0][0], comm)
-    rows = [(W[mine].copy(), b[mine]) for W, b in problem.layers]
+    network, ranks = chain.network, comm.size
+    partitioned = chain.input_placement == PARTITIONED
+    plan = dense_plan(network, ranks, chain.input_placement, np.ones(ranks))
+    block = _block(chain.layers[0][0], comm)
+    rows = [(W[block].copy(), b[block]) for W, b in chain.layers]
     products = [DenseProduct(W) for W, _ in rows]
 
-    def by_hand(make: Make, gather: Way) -> Make:
+    def by_hand(make: Make, gather: MakeExchange) -> Make:
         whole = partial(_whole_input, make, gather, comm) if partitioned else make
         return partial(_gathered, whole, comm)
 
     makers: dict[str, Make] = {
-        DENSE: _program(network, plan, problem, comm),
+        DENSE: _program(network, plan, chain, comm),
         "mpi_allgather": by_hand(partial(_allgather, products, rows, comm), bare_mpi.allgather),
     }
     if gloo is not None:
         makers["gloo"] = by_hand(partial(gloo.network, rows), gloo.all_gather)
-        chain = gloo.ParallelChain(problem.layers, partitioned).network
-        makers["dtensor"] = partial(_gathered, chain, comm) if partitioned else chain
-    restructured = _program(problem.cut, problem.cut_plan, problem, comm)
-    whole, whole_cut = (network, problem.cut) if comm.rank == 0 else (None, None)
+        dtensor = gloo.ParallelChain(chain.layers, partitioned).network
+        makers["dtensor"] = partial(_gathered, dtensor, comm) if partitioned else dtensor
+    restructured = _program(chain.cut, chain.cut_plan, chain, comm)
+    whole, whole_cut = (network, chain.cut) if comm.rank == 0 else (None, None)
     entrants = {name: Entrant(make, whole) for name, make in makers.items()}
     return {RESTRUCTURED: Entrant(restructured, whole_cut)} | entrants
 
 
-def _program(network: Network, plan: Plan, problem: Problem, comm: MPI.Intracomm) -> Make:
+def _program(network: Network, plan: Plan, chain: Chain, comm: MPI.Intracomm) -> Make:
     """The project's program on all ranks of ``comm``; the root gathers the output."""
     hosted = hosted_workers(plan.workers, comm.size, comm.rank)
-    shards = [read_once(make_shard(network, plan, worker, problem.dtype.type)) for worker in hosted]
-    program, outputs = Program(shards, comm, problem.max_batch), network.outputs
+    shards = [read_once(make_shard(network, plan, worker, chain.dtype.type)) for worker in hosted]
+    program, outputs = Program(shards, comm, chain.max_batch), network.outputs
 
     def output(y: np.ndarray) -> np.ndarray:
-        whole = np.zeros((outputs, y.shape[1]), y.dtype)
+        result = np.zeros((outputs, y.shape[1]), y.dtype)
         for columns, part in comm.gather((program.output_columns, y), root=0) or []:
-            whole[columns] = part
-        return whole
+            result[columns] = part
+        return result
 
     return lambda X: Candidate(
         partial(program.forward, np.ascontiguousarray(X[program.input_columns])), output
@@ -141,20 +141,20 @@ def _program(network: Network, plan: Plan, problem: Problem, comm: MPI.Intracomm
 
 def _allgather(products: list[DenseProduct], rows: Layers, comm: MPI.Intracomm, X: np.ndarray) -> Candidate:
     """Hand-written: the project's kernels on this rank's rows, and MPI_Allgather between the layers."""
-    wholes = [X, *(aligned(np.zeros_like(X)) for _ in rows[1:])]
+    inputs = [X, *(aligned(np.zeros_like(X)) for _ in rows[1:])]
     outs = [aligned(np.zeros((len(W), X.shape[1]), X.dtype)) for W, _ in rows]
     ends = [RELU] * (len(rows) - 1) + [IDENTITY]
-    *steps, last = [
-        product(made, whole, b[:, None], out, epilogue_of(end)).call
-        for made, whole, (_, b), out, end in zip(products, wholes, rows, outs, ends, strict=True)
+    *steps, last_product = [
+        product(dense_product, full, b[:, None], out, epilogue_of(end)).call
+        for dense_product, full, (_, b), out, end in zip(products, inputs, rows, outs, ends, strict=True)
     ]
-    hidden = list(zip(steps, outs[:-1], wholes[1:], strict=True))
+    hidden = list(zip(steps, outs[:-1], inputs[1:], strict=True))
 
     def run() -> object:
-        for step, out, whole in hidden:
+        for step, out, full in hidden:
             step()
-            comm.Allgather(out, whole)
-        return last()
+            comm.Allgather(out, full)
+        return last_product()
 
     return Candidate(run)
 
@@ -170,13 +170,13 @@ def _block(values: np.ndarray, comm: MPI.Intracomm) -> slice:
     return slice(comm.rank * height, (comm.rank + 1) * height)
 
 
-def _whole_input(make: Make, gather: Way, comm: MPI.Intracomm, X: np.ndarray) -> Candidate:
+def _whole_input(make: Make, gather: MakeExchange, comm: MPI.Intracomm, X: np.ndarray) -> Candidate:
     """A candidate that needs all of X, where each rank begins with its block: a call gathers them first."""
-    block, whole = X[_block(X, comm)].copy(), aligned(np.zeros_like(X))
-    candidate, start = make(whole), gather(comm, block.reshape(1, -1), whole)
+    block, full = X[_block(X, comm)].copy(), aligned(np.zeros_like(X))
+    candidate, gather_blocks = make(full), gather(comm, block.reshape(1, -1), full)
 
     def run() -> object:
-        start()
+        gather_blocks()
         return candidate.call()
 
     return replace(candidate, call=run)
@@ -187,66 +187,66 @@ def _gathered(make: Make, comm: MPI.Intracomm, X: np.ndarray) -> Candidate:
     candidate = make(X)
 
     def output(y: object) -> np.ndarray:
-        whole = np.empty(X.shape, X.dtype)
-        comm.Gather(np.ascontiguousarray(candidate.output(y)), whole, root=0)
-        return whole
+        result = np.empty(X.shape, X.dtype)
+        comm.Gather(np.ascontiguousarray(candidate.output(y)), result, root=0)
+        return result
 
     return replace(candidate, output=output)
 
 
-def single_processes(problem: Problem, placement: Placement, peers: Peers) -> dict[str, Entrant]:
+def single_processes(chain: Chain, placement: Placement, peers: Peers) -> dict[str, Entrant]:
     """The entrants that are one process, by name.
 
     They have 1 and 2 threads, and one for every rank, as far as there are cores.
     """
-    cut = _program(problem.cut, problem.cut_plan, problem, MPI.COMM_SELF)
-    entrants = {SINGLE_RESTRUCTURED: Entrant(cut, problem.cut, threads=1)}
-    for threads in sorted({each for each in (2, placement.ranks) if each <= placement.physical} | {1}):
-        makers = {"single": _single(problem, threads, placement, peers)}
-        makers |= _peers(problem.layers, threads, placement, peers)
+    cut = _program(chain.cut, chain.cut_plan, chain, MPI.COMM_SELF)
+    entrants = {SINGLE_RESTRUCTURED: Entrant(cut, chain.cut, threads=1)}
+    for threads in sorted({number for number in (2, placement.ranks) if number <= placement.physical} | {1}):
+        makers = {"single": _single(chain, threads, placement, peers)}
+        makers |= _peers(chain.layers, threads, placement, peers)
         entrants |= {
-            f"{name}_{threads}": Entrant(make, problem.network, threads) for name, make in makers.items()
+            f"{name}_{threads}": Entrant(make, chain.network, threads) for name, make in makers.items()
         }
     return entrants
 
 
-def _single(problem: Problem, threads: int, placement: Placement, peers: Peers) -> Make:
+def _single(chain: Chain, threads: int, placement: Placement, peers: Peers) -> Make:
     """The project, one process."""
-    program = one_process(problem.network, problem.dtype, problem.max_batch, threads=threads)
-    setting = _setting(threads, placement, numba_threads)
-    with setting():
-        program.forward(np.zeros((program.input_columns.size, 1), problem.dtype))
+    program = one_process(chain.network, chain.dtype, chain.max_batch, threads=threads)
+    conditions = _conditions(threads, placement, numba_threads)
+    with conditions():
+        program.forward(np.zeros((program.input_columns.size, 1), chain.dtype))
     if TORCH in peers and threads > 1:
         from repurpose_hpc.bench.peers import torch_alone
 
         # Numba's threads, when they are started, tell OpenMP how many there are: torch would take as many.
         torch_alone.prepare()
-    return lambda X: Candidate(partial(program.forward, X), setting=setting)
+    return lambda X: Candidate(partial(program.forward, X), conditions=conditions)
 
 
 def _peers(layers: Layers, threads: int, placement: Placement, peers: Peers) -> dict[str, Make]:
-    found: dict[str, Make] = {}
+    makers: dict[str, Make] = {}
     if threads == 1 or openblas.core_name():
-        setting = _setting(threads, placement, openblas.threads)
-        found["numpy"] = partial(numpy_alone.network, layers, setting=setting)
+        conditions = _conditions(threads, placement, openblas.threads)
+        makers["numpy"] = partial(numpy_alone.network, layers, conditions=conditions)
     if TORCH in peers:
         from repurpose_hpc.bench.peers import torch_alone
 
-        setting = _setting(threads, placement, torch_alone.threads)
-        found["torch"] = partial(torch_alone.network, layers, setting=setting)
+        conditions = _conditions(threads, placement, torch_alone.threads)
+        makers["torch"] = partial(torch_alone.network, layers, conditions=conditions)
     if ONNXRUNTIME in peers:
         from repurpose_hpc.bench.peers import onnx_alone
 
         if onnx_alone.fits(layers):
-            setting = _setting(threads, placement, lambda _: nullcontext())
-            with setting():
+            conditions = _conditions(threads, placement, lambda _: nullcontext())
+            with conditions():
                 session = onnx_alone.session(layers, threads)
-            found["onnxruntime"] = partial(onnx_alone.network, session, setting=setting)
+            makers["onnxruntime"] = partial(onnx_alone.network, session, conditions=conditions)
         else:
             peers.leave_out(
                 ONNXRUNTIME, f"layers of {len(layers[0][0])} neurons are too large for its format"
             )
-    return found
+    return makers
 
 
 def numba_threads(number: int) -> AbstractContextManager[None]:
@@ -254,14 +254,16 @@ def numba_threads(number: int) -> AbstractContextManager[None]:
     return using_threads(number, numba.get_num_threads, numba.set_num_threads)
 
 
-def _setting(number: int, placement: Placement, threads: Callable[[int], AbstractContextManager]) -> Setting:
-    """So many threads, free to use all cores; a single one stays where the rank is pinned."""
+def _conditions(
+    number: int, placement: Placement, threads: Callable[[int], AbstractContextManager]
+) -> Conditions:
+    """Conditions with so many threads, free to use all cores; a single one stays where the rank is pinned."""
     if number == 1:
         return nullcontext
 
     @contextmanager
-    def setting() -> Iterator[None]:
+    def conditions() -> Iterator[None]:
         with placement.all_cores(), threads(number):
             yield
 
-    return setting
+    return conditions

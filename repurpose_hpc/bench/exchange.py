@@ -14,18 +14,18 @@ from mpi4py import MPI
 
 from repurpose_hpc.bench.candidate import check
 from repurpose_hpc.bench.peers import Peers, bare_mpi, gloo_group
-from repurpose_hpc.bench.peers.bare_mpi import Way
+from repurpose_hpc.bench.peers.bare_mpi import MakeExchange
 from repurpose_hpc.bench.placement import Placement
 from repurpose_hpc.bench.table import BenchTable
 from repurpose_hpc.bench.turns import in_turns, together
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.runtime.buffers import Part
 from repurpose_hpc.runtime.calls import PHASES, Call
-from repurpose_hpc.runtime.context import EXACT_FORMATS
 from repurpose_hpc.runtime.exchange.exchange import Exchange
 from repurpose_hpc.runtime.exchange.messages import Request
 from repurpose_hpc.runtime.exchange.transport import TRANSPORTS
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT, available
+from repurpose_hpc.runtime.resources import EXACT_FORMATS
 from repurpose_hpc.runtime.schedule.replay import Replay, carry_out, record
 
 IN_A_ROW = 10
@@ -46,28 +46,34 @@ def run(
     """
     table = BenchTable("exchange", "the exchange alone", "ours", speaks=comm.rank == 0)
     with gloo_group(peers, placement, comm) as gloo, ExitStack() as opened:
-        gloo_ways = gloo.WAYS if gloo else {}
-        own = {_name(transport): partial(_ours, opened, transport) for transport in available(comm)}
-        ways = {**own, **bare_mpi.WAYS, **gloo_ways}
-        for name in [name for name, way in ways.items() if name not in own and not _works(way, comm)]:
+        gloo_exchanges = gloo.EXCHANGES if gloo else {}
+        transports = {_name(transport): partial(_ours, opened, transport) for transport in available(comm)}
+        exchanges = {**transports, **bare_mpi.EXCHANGES, **gloo_exchanges}
+        for name in [
+            name for name, make in exchanges.items() if name not in transports and not _works(make, comm)
+        ]:
             peers.leave_out(name, "this MPI library does not have it")
-            del ways[name]
+            del exchanges[name]
         for size in sizes:
-            calls = {name: _checked(name, way, size // FLOAT.itemsize, comm) for name, way in ways.items()}
-            meet = {name: gloo.barrier if gloo and name in gloo_ways else comm.Barrier for name in ways}
+            calls = {
+                name: _checked(name, make, size // FLOAT.itemsize, comm) for name, make in exchanges.items()
+            }
+            meet = {
+                name: gloo.barrier if gloo and name in gloo_exchanges else comm.Barrier for name in exchanges
+            }
             turns = {
                 name: together(partial(_in_a_row, call), comm, meet[name]) for name, call in calls.items()
             }
-            spreads = {name: each.divided(IN_A_ROW) for name, each in in_turns(turns, repeats).items()}
+            spreads = {name: spread.divided(IN_A_ROW) for name, spread in in_turns(turns, repeats).items()}
             table.add({"bytes": size, "spreads": spreads})
             opened.close()
     return [table]
 
 
-def _works(way: Way, comm: MPI.Intracomm) -> bool:
+def _works(make: MakeExchange, comm: MPI.Intracomm) -> bool:
     """True if the library offers it; the same library on all ranks gives all the same answer."""
     try:
-        way(comm, *_blocks(1, comm))()
+        make(comm, *_blocks(1, comm))()
     except NotImplementedError:
         return False
     return True
@@ -78,15 +84,15 @@ def _name(transport: str) -> str:
     return "ours" if transport == DEFAULT_TRANSPORT else f"ours_{transport}"
 
 
-def _checked(name: str, way: Way, values: int, comm: MPI.Intracomm) -> Callable[[], object]:
+def _checked(name: str, make: MakeExchange, values: int, comm: MPI.Intracomm) -> Callable[[], object]:
     """A call that exchanges ``values`` numbers per pair, after a look at what arrives."""
     send, receive = _blocks(values, comm)
-    call = way(comm, send, receive)
+    call = make(comm, send, receive)
     call()
     with collectively(comm):
-        others = np.arange(comm.size) != comm.rank
-        expected = np.stack([_message(rank, values) for rank in np.flatnonzero(others).tolist()])
-        check(name, receive[others], expected, FLOAT)
+        is_peer = np.arange(comm.size) != comm.rank
+        expected = np.stack([_message(rank, values) for rank in np.flatnonzero(is_peer).tolist()])
+        check(name, receive[is_peer], expected, FLOAT)
     return call
 
 

@@ -1,10 +1,10 @@
 """Four layers with bias and ReLU end to end: restructured and dense, beside what a user would take instead.
 
-The input is there on every rank (``replicated``), or rank q has block q of it (``partitioned``).  Each rank
-ends with its own part of the output, and nothing is gathered that nobody needs: so do the project's programs,
-the loop around MPI_Allgather and the one around gloo's all_gather; of a partitioned input these two gather
-the blocks first, as part of the call.  DTensor ends with the whole output on every rank, unless the input is
-partitioned.  The single processes run on the root while the other ranks sleep, and have the whole input.
+Every rank has the whole input (``replicated``), or rank q has block q of it (``partitioned``).  In the
+project's programs, the loop around MPI_Allgather and the one around gloo's all_gather each rank ends with its
+own part of the output.  The two loops gather the blocks of a partitioned input first, as part of the call.
+DTensor ends with the whole output on every rank, unless the input is partitioned.  The single processes run
+on the root while the other ranks sleep, and have the whole input.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from repurpose_hpc.bench.entrants import (
     DENSE,
     RESTRUCTURED,
     SINGLE_RESTRUCTURED,
+    Chain,
     Entrant,
-    Problem,
     absent,
     on_all_ranks,
     single_processes,
@@ -47,8 +47,8 @@ def run(
         peers: that there are.
         comm: of the job.
     """
-    setting = f"input {options.input_placement}, {options.dtype}, {comm.size} ranks"
-    title = f"four layers (n, n) with bias and ReLU, {setting}"
+    conditions = f"input {options.input_placement}, {options.dtype}, {comm.size} ranks"
+    title = f"four layers (n, n) with bias and ReLU, {conditions}"
     table = BenchTable("inference", title, RESTRUCTURED, speaks=comm.rank == 0)
     with gloo_group(peers, placement, comm) as gloo:
         for width in options.widths:
@@ -69,8 +69,8 @@ def _entrants(
     gloo: ModuleType | None,
     comm: MPI.Intracomm,
 ) -> dict[str, Entrant]:
-    """By name; the same names on all ranks."""
-    problem = Problem(
+    """The entrants by name; the same names on all ranks."""
+    chain = Chain(
         width,
         comm.size,
         options.comm_budget,
@@ -78,12 +78,12 @@ def _entrants(
         np.dtype(options.dtype),
         options.input_placement,
     )
-    entrants, alone = on_all_ranks(problem, gloo, comm), {}
+    entrants, singles = on_all_ranks(chain, gloo, comm), {}
     with collectively(comm):
         if comm.rank == 0:
-            alone = single_processes(problem, placement, peers)
-    names = comm.bcast([(name, entrant.threads) for name, entrant in alone.items()], root=0)
-    return entrants | {name: alone.get(name, Entrant(absent, None, threads)) for name, threads in names}
+            singles = single_processes(chain, placement, peers)
+    names = comm.bcast([(name, entrant.threads) for name, entrant in singles.items()], root=0)
+    return entrants | {name: singles.get(name, Entrant(absent, None, threads)) for name, threads in names}
 
 
 def _checked_turns(entrants: dict[str, Entrant], X: np.ndarray, comm: MPI.Intracomm) -> dict[str, Turn]:
@@ -104,10 +104,10 @@ def _turn_of_all(
     name: str, entrant: Entrant, X: np.ndarray, expected: np.ndarray | None, comm: MPI.Intracomm
 ) -> Turn:
     candidate = entrant.make(X)
-    found = candidate.output(candidate.call())
+    outputs = candidate.output(candidate.call())
     with collectively(comm):
         if expected is not None:
-            check(name, found, expected, X.dtype)
+            check(name, outputs, expected, X.dtype)
     return together(candidate.call, comm, candidate.barrier or comm.Barrier)
 
 
@@ -116,11 +116,11 @@ def _turn_alone(
 ) -> Turn:
     with collectively(comm):
         if expected is None:
-            return on_root(_nothing, comm)
+            return on_root(_no_call, comm)
         candidate = entrant.make(X)
-        with candidate.setting():
+        with candidate.conditions():
             check(name, candidate.output(candidate.call()), expected, X.dtype)
-        return on_root(candidate.call, comm, candidate.setting)
+        return on_root(candidate.call, comm, candidate.conditions)
 
 
 def _row(n: int, batch: int, spreads: dict[str, Spread], entrants: dict[str, Entrant], ranks: int) -> dict:
@@ -129,10 +129,10 @@ def _row(n: int, batch: int, spreads: dict[str, Spread], entrants: dict[str, Ent
     The best process is the best one of those with the network that was asked for.  The restructured network
     has fewer weights, for one process too: its own scaling is ``restructured_efficiency``.
     """
-    us = {name: each.median for name, each in spreads.items()}
-    alone = [name for name, entrant in entrants.items() if entrant.threads and name != SINGLE_RESTRUCTURED]
-    best = min(alone, key=us.__getitem__)
-    one_thread = min(us[name] for name in alone if entrants[name].threads == 1)
+    us = {name: spread.median for name, spread in spreads.items()}
+    singles = [name for name, entrant in entrants.items() if entrant.threads and name != SINGLE_RESTRUCTURED]
+    best = min(singles, key=us.__getitem__)
+    one_thread = min(us[name] for name in singles if entrants[name].threads == 1)
     return {
         "n": n,
         "batch": batch,
@@ -145,7 +145,7 @@ def _row(n: int, batch: int, spreads: dict[str, Spread], entrants: dict[str, Ent
     }
 
 
-def _nothing() -> None:
+def _no_call() -> None:
     """The call of ranks that take no part."""
 
 

@@ -30,7 +30,7 @@ FLOAT = np.dtype(np.float32)
 
 @jit
 def _sum(values: np.ndarray) -> float:
-    """Reading every number once and doing as good as nothing else: the memory bandwidth."""
+    """The sum of all numbers: each is read once, which takes as long as the memory needs."""
     total = values.dtype.type(0)
     for i in range(values.size):
         total += values[i]
@@ -66,11 +66,11 @@ def run(sizes: tuple[int, ...], repeats: int, peers: Peers) -> list[BenchTable]:
 
 
 def product(
-    made: DenseProduct | CsrProduct, X: np.ndarray, start: np.ndarray, out: np.ndarray, epilogue: Epilogue
+    block: DenseProduct | CsrProduct, X: np.ndarray, start: np.ndarray, out: np.ndarray, epilogue: Epilogue
 ) -> Candidate:
     """The project's own product, as a program does it; arguments as of ``DenseProduct.calls``."""
-    scratch = Scratch(out.dtype, made.scratch(out.shape[1]))
-    steps = [step[1:] for step in made.calls(X, start, out, scratch, epilogue)]
+    scratch = Scratch(out.dtype, block.scratch(out.shape[1]))
+    steps = [step[1:] for step in block.calls(X, start, out, scratch, epilogue)]
 
     def run_all() -> np.ndarray:
         for function, arguments in steps:
@@ -91,8 +91,8 @@ class _Product:
 
         self.expected = {"ours": np.maximum(self.biased, 0), "onnxruntime": self.biased}
 
-    def ours(self, made: DenseProduct | CsrProduct) -> Candidate:
-        return product(made, self.X, self.bias, self.out, epilogue_of(RELU))
+    def ours(self, block: DenseProduct | CsrProduct) -> Candidate:
+        return product(block, self.X, self.bias, self.out, epilogue_of(RELU))
 
     def ours_stored(self, stored: str) -> dict[str, Candidate]:
         """Ours with weights in fewer bits, whose result is that of the weights that these stand for."""
@@ -107,7 +107,7 @@ class _Product:
             if name != "sum":
                 expected = self.expected.get(name, self.plain)
                 check(name, candidate.output(candidate.call()), expected, FLOAT)
-        return in_turns({name: alone(each.call) for name, each in candidates.items()}, repeats)
+        return in_turns({name: alone(candidate.call) for name, candidate in candidates.items()}, repeats)
 
 
 def _vector_row(n: int, peers: Peers, repeats: int) -> dict:
@@ -141,25 +141,25 @@ def _dense_peers(problem: _Product, peers: Peers, session: object | None) -> dic
     W, X = problem.W, problem.X
     if X.shape[1] == 1:
         x, y = X[:, 0].copy(), np.empty(len(W), FLOAT)
-        found = {"numpy": Candidate(lambda: np.dot(W, x, out=y), lambda y: y[:, None])}
+        candidates = {"numpy": Candidate(lambda: np.dot(W, x, out=y), lambda y: y[:, None])}
     else:
         out = np.empty_like(problem.out)
-        found = {"numpy": Candidate(lambda: np.matmul(W, X, out=out))}
+        candidates = {"numpy": Candidate(lambda: np.matmul(W, X, out=out))}
     if TORCH in peers:
         from repurpose_hpc.bench.peers import torch_alone
 
-        found["torch"] = torch_alone.dense(W, X)
+        candidates["torch"] = torch_alone.dense(W, X)
     if session is not None:
         from repurpose_hpc.bench.peers import onnx_alone
 
-        found["onnxruntime"] = onnx_alone.network(session, X, nullcontext)
-    return found
+        candidates["onnxruntime"] = onnx_alone.network(session, X, nullcontext)
+    return candidates
 
 
 def _csr_rows(n: int, peers: Peers, repeats: int) -> Iterator[dict]:
     for density in DENSITIES:
-        kept = np.random.default_rng(1).random((n, n), FLOAT) < density
-        W = np.where(kept, _normal(n, n), FLOAT.type(0))
+        mask = np.random.default_rng(1).random((n, n), FLOAT) < density
+        W = np.where(mask, _normal(n, n), FLOAT.type(0))
         rows = csr_array(W)
         for columns in CSR_COLUMNS:
             problem = _Product(W, columns)

@@ -34,7 +34,7 @@ def describe(library: str = "") -> dict:
         "versions": {
             "repurpose-hpc": __version__,
             "python": platform.python_version(),
-            **{name: found for name in _PACKAGES if (found := _version(name))},
+            **{name: number for name in _PACKAGES if (number := _version(name))},
         },
     }
 
@@ -53,17 +53,17 @@ def render(machine: dict) -> str:
 
 def _processor() -> str:
     path = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*:\s*(.+)$", path.read_text() if path.exists() else "", re.M)
-    return found[1] if found else platform.processor() or platform.machine()
+    model = re.search(r"^model name\s*:\s*(.+)$", path.read_text() if path.exists() else "", re.M)
+    return model[1] if model else platform.processor() or platform.machine()
 
 
 def _caches() -> dict[str, str]:
     """Sizes by names such as ``L1d`` and ``L3``, of the first core; empty where the kernel does not say."""
-    found = {}
+    sizes = {}
     for index in sorted(_CACHES.glob("index*")):
         level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
-        found[f"L{level}{_KINDS.get(kind, '')}"] = size
-    return found
+        sizes[f"L{level}{_KINDS.get(kind, '')}"] = size
+    return sizes
 
 
 def _version(name: str) -> str | None:

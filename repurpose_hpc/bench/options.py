@@ -1,4 +1,4 @@
-"""What a user may ask of a benchmark."""
+"""Options of benchmarks."""
 
 from __future__ import annotations
 

@@ -30,26 +30,26 @@ class Placement:
 
     def __init__(self, comm: MPI.Comm) -> None:
         ranks = comm.allgather((machine(), os.sched_getaffinity(0)))
-        here = [rank for rank, (name, _) in enumerate(ranks) if name == machine()]
-        allowed = set().union(*(ranks[rank][1] for rank in here))
+        host_ranks = [rank for rank, (name, _) in enumerate(ranks) if name == machine()]
+        allowed = set().union(*(ranks[rank][1] for rank in host_ranks))
         siblings = {cpu: _siblings(cpu) & allowed for cpu in allowed}
         self.cores = sorted(allowed, key=lambda cpu: (sorted(siblings[cpu]).index(cpu), cpu))
-        self.physical = len({min(each) for each in siblings.values()})
-        self.ranks = len(here)
-        self.pinned = len(here) <= len(self.cores)
-        self.oversubscribed = comm.allreduce(len(here) > self.physical, MPI.LOR)
+        self.physical = len({min(threads) for threads in siblings.values()})
+        self.ranks = len(host_ranks)
+        self.pinned = len(host_ranks) <= len(self.cores)
+        self.oversubscribed = comm.allreduce(len(host_ranks) > self.physical, MPI.LOR)
         if self.pinned:
-            os.sched_setaffinity(0, {self.cores[here.index(comm.rank)]})
+            os.sched_setaffinity(0, {self.cores[host_ranks.index(comm.rank)]})
 
     @contextmanager
     def all_cores(self) -> Iterator[None]:
         """A block that may use all of them; threads that it starts keep them."""
-        mine = os.sched_getaffinity(0)
+        affinity = os.sched_getaffinity(0)
         os.sched_setaffinity(0, self.cores)
         try:
             yield
         finally:
-            os.sched_setaffinity(0, mine)
+            os.sched_setaffinity(0, affinity)
 
 
 def _siblings(cpu: int) -> set[int]:
@@ -58,4 +58,4 @@ def _siblings(cpu: int) -> set[int]:
     if not path.exists():
         return {cpu}
     spans = [span.split("-") for span in path.read_text().strip().split(",")]
-    return {each for span in spans for each in range(int(span[0]), int(span[-1]) + 1)} | {cpu}
+    return {number for span in spans for number in range(int(span[0]), int(span[-1]) + 1)} | {cpu}

@@ -1,7 +1,7 @@
 """Rows of results: printed as they come, and kept for the report.
 
-A row has its keys first (``n``, ``batch``), then ``spreads``, the times of every candidate, then what
-follows from them.
+A row has its keys first (``n``, ``batch``), then ``spreads``, the times of every candidate, then the numbers
+that follow from them.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ class BenchTable:
         spreads: dict[str, Spread] = row["spreads"]
         base = spreads[self.base].median
         rest = {name: value for name, value in row.items() if name != "spreads"}
-        ratios = {name: each.median / base for name, each in spreads.items() if name != self.base}
+        ratios = {name: spread.median / base for name, spread in spreads.items() if name != self.base}
         entry = {
             **rest,
-            "us": {name: each.as_dict() for name, each in spreads.items()},
+            "us": {name: spread.as_dict() for name, spread in spreads.items()},
             "ratios": {name: round(ratio, 3) for name, ratio in ratios.items()},
         }
         cells = {name: _text(value) for name, value in rest.items()}
-        for name, each in spreads.items():
-            cells[name] = f"{each.median:,.1f}" + (f" ({ratios[name]:.2f})" if name in ratios else "")
+        for name, spread in spreads.items():
+            cells[name] = f"{spread.median:,.1f}" + (f" ({ratios[name]:.2f})" if name in ratios else "")
         if self._speaks:
             self._print(cells)
         self.rows.append(entry)

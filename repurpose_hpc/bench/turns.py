@@ -1,10 +1,10 @@
 """Candidates take turns, so that other work on the machine slows all of them alike.
 
-A *turn* is a function: it calls its candidate so many times in a row, first some that are not timed, and
-returns the seconds of each timed call, the same numbers on all ranks.  A turn begins with rest: thread
-pools spin for a while after their work, and would take a core from the next candidate.  The calls that are
-not timed bring the candidate's own data back into the caches, and its threads apart: those that wake on one
-core wait for each other until the scheduler moves one of them, some ticks (4 ms) later.
+A *turn* is a function.  It calls its candidate several times in a row, first without and then with the clock,
+and returns the seconds of each timed call, the same numbers on all ranks.  A turn begins with rest: thread
+pools spin for a while after their work, and would take a core from the next candidate.  The calls without the
+clock bring the candidate's own data back into the caches and its threads onto cores of their own: threads
+that wake on one core wait for each other until the scheduler moves one of them, some ticks (4 ms) later.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from repurpose_hpc.mpi.agreement import collectively
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-Call = Callable[[], object]
+# A call that is timed.
+Action = Callable[[], object]
 Turn = Callable[[int, int], np.ndarray]
-Setting = Callable[[], AbstractContextManager]
+# Makes a block in which a candidate has its threads and cores.
+Conditions = Callable[[], AbstractContextManager]
 
 REPEATS = 100
 # Calls in one turn; of a call that takes longer than SLOW seconds only one.
@@ -74,57 +76,59 @@ def in_turns(turns: dict[str, Turn], repeats: int = REPEATS) -> dict[str, Spread
     """
     rounds = math.ceil(repeats / IN_A_ROW)
     most = math.ceil(repeats / rounds)
-    once = {name: _pilot(turn) for name, turn in turns.items()}
+    call_seconds = {name: _pilot(turn) for name, turn in turns.items()}
     calls = {
         name: (math.ceil(SETTLING / seconds), most if seconds <= SLOW else 1)
-        for name, seconds in once.items()
+        for name, seconds in call_seconds.items()
     }
     times = [{name: turn(*calls[name]) for name, turn in turns.items()} for _ in range(rounds)]
-    return {name: Spread.of(np.concatenate([each[name] for each in times])) for name in turns}
+    return {
+        name: Spread.of(np.concatenate([times_of_round[name] for times_of_round in times])) for name in turns
+    }
 
 
-def alone(call: Call, setting: Setting = nullcontext) -> Turn:
+def alone(action: Action, conditions: Conditions = nullcontext) -> Turn:
     """The turn of a candidate that is one process.
 
     Args:
-        call: the candidate.
-        setting: what it is called in, for instance with more threads.
+        action: the candidate.
+        conditions: a block in which it is called, for instance with more threads.
     """
 
     def turn(untimed: int, timed: int) -> np.ndarray:
         rest()
-        with setting():
-            _repeat(call, untimed)
-            return np.array([_seconds(call) for _ in range(timed)])
+        with conditions():
+            _repeat(action, untimed)
+            return np.array([_seconds(action) for _ in range(timed)])
 
     return turn
 
 
-def on_root(call: Call, comm: MPI.Comm, setting: Setting = nullcontext) -> Turn:
+def on_root(action: Action, comm: MPI.Comm, conditions: Conditions = nullcontext) -> Turn:
     """The turn of a candidate that is one process, on the root, while the other ranks sleep.
 
     Args:
-        call: the candidate, on the root; not used elsewhere.
+        action: the candidate, on the root; not used elsewhere.
         comm: of the job.
-        setting: as of ``alone``.
+        conditions: as of ``alone``.
     """
 
     def turn(untimed: int, timed: int) -> np.ndarray:
         times = np.empty(timed)
         with collectively(comm):
             if comm.rank == 0:
-                times[:] = alone(call, setting)(untimed, timed)
+                times[:] = alone(action, conditions)(untimed, timed)
         comm.Bcast(times, root=0)
         return times
 
     return turn
 
 
-def together(call: Call, comm: MPI.Comm, barrier: Call) -> Turn:
+def together(action: Action, comm: MPI.Comm, barrier: Action) -> Turn:
     """The turn of a candidate that is all ranks: a barrier before each call, the time of the slowest rank.
 
     Args:
-        call: this rank's part.
+        action: this rank's part.
         comm: of the job.
         barrier: of the candidate's own library.
     """
@@ -132,10 +136,10 @@ def together(call: Call, comm: MPI.Comm, barrier: Call) -> Turn:
     def turn(untimed: int, timed: int) -> np.ndarray:
         rest()
         times = np.empty(timed)
-        _repeat(call, untimed)
-        for each in range(timed):
+        _repeat(action, untimed)
+        for index in range(timed):
             barrier()
-            times[each] = _seconds(call)
+            times[index] = _seconds(action)
         slowest = np.empty_like(times)
         comm.Allreduce(times, slowest, max_operation())
         return slowest
@@ -166,12 +170,12 @@ def _pilot(turn: Turn) -> float:
     return first if first > 2 * SLOW else turn(1, 2).min()
 
 
-def _repeat(call: Call, times: int) -> None:
+def _repeat(action: Action, times: int) -> None:
     for _ in range(times):
-        call()
+        action()
 
 
-def _seconds(call: Call) -> float:
+def _seconds(action: Action) -> float:
     began = time.perf_counter()
-    call()
+    action()
     return time.perf_counter() - began

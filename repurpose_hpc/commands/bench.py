@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from repurpose_hpc.bench import machine
 from repurpose_hpc.bench.options import ExchangeOptions, InferenceOptions, KernelOptions
@@ -61,7 +61,7 @@ def run(args: Arguments, context: RankContext) -> None:
 
 
 def _circumstances(args: Arguments, placement: Placement, context: RankContext) -> dict[str, Any]:
-    """The keys of the report that are no measurements."""
+    """The keys of the report without those of the measurements."""
     return {
         "subject": args.subject,
         "options": {name: value for name, value in asdict(args).items() if name not in ("subject", "report")},
@@ -74,13 +74,7 @@ def _circumstances(args: Arguments, placement: Placement, context: RankContext) 
 
 
 Arguments = KernelOptions | ExchangeOptions | InferenceOptions
-
-
-SUBJECTS: tuple[type[KernelOptions] | type[ExchangeOptions] | type[InferenceOptions], ...] = (
-    KernelOptions,
-    ExchangeOptions,
-    InferenceOptions,
-)
+SUBJECTS: tuple[type[Arguments], ...] = get_args(Arguments)
 
 
 def make_parser(speaks: bool) -> Parser:
@@ -107,9 +101,9 @@ def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments
         UsageError: it is wrong.
         UserError: it does not fit the number of ranks.
     """
-    given = make_parser(speaks).read(argv)
-    chosen = next(declared for declared in SUBJECTS if declared.subject == given["subject"])
-    args = make(chosen, given)
+    values = make_parser(speaks).read(argv)
+    options_class = next(declared for declared in SUBJECTS if declared.subject == values["subject"])
+    args = make(options_class, values)
     if threads() != "1":
         raise UserError(
             f"expected one thread per rank, found {threads()} in the environment; leave OMP_NUM_THREADS and "
@@ -153,6 +147,6 @@ def _measure(args: Arguments, placement: Placement, peers: Peers, comm: MPI.Intr
 
 
 def _ranks(result: dict) -> str:
-    where = "pinned to a core each" if result["pinned"] else "not pinned"
-    over = "; OVERSUBSCRIBED: times are not those of so many cores" if result["oversubscribed"] else ""
-    return f"ranks: {result['ranks']} on {result['cores']} cores, {where}{over}"
+    binding = "pinned to a core each" if result["pinned"] else "not pinned"
+    warning = "; OVERSUBSCRIBED: times are not those of so many cores" if result["oversubscribed"] else ""
+    return f"ranks: {result['ranks']} on {result['cores']} cores, {binding}{warning}"

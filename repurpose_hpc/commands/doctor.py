@@ -1,7 +1,7 @@
-"""The command ``doctor``: what a job runs on, under the launcher that will run ``infer``, and what is wrong.
+"""The command ``doctor``: the circumstances of a job, and what is wrong with them.
 
-Every rank collects what it sees, all exchange nothing a few times, and the root reports.  It ends with
-status 1 if ``infer`` would fail.
+It is started by the launcher that will run ``infer``.  Every rank collects what it sees, all time an exchange
+in which nothing is sent, and the root reports.  The command ends with status 1 if ``infer`` would fail.
 
 The keys of the report are those of ``report.schema.DoctorReport``.
 """
@@ -48,8 +48,8 @@ def run(args: Arguments, context: RankContext) -> None:
     comm = context.comm
     workers = _workers(args, comm)
     with collectively(comm):
-        mine = collect(context.import_seconds, context.library, _shards(args.shards, workers, comm))
-    facts, exchange_us = comm.gather(mine, root=0), empty_exchange_us(comm)
+        own_facts = collect(context.import_seconds, context.library, _shards(args.shards, workers, comm))
+    facts, exchange_us = comm.gather(own_facts, root=0), empty_exchange_us(comm)
     with collectively(comm):
         if facts is not None:
             _finish(args, summarise(facts, exchange_us, workers, context.launch_error))
@@ -94,7 +94,7 @@ def summarise(
         "blas": root.blas,
         "numba_cache": root.cache,
         "numba_cache_filesystem": root.cache_filesystem,
-        "import_seconds": max(each.import_seconds for each in facts),
+        "import_seconds": max(rank.import_seconds for rank in facts),
         "exchange_us": exchange_us,
         "hdf5_locks": root.locks,
     }
@@ -123,24 +123,24 @@ def render(result: dict) -> str:
         lines.append(("shards", f"{result['workers']} workers, {mib(total)}"))
     width = max(len(name) for name, _ in lines)
     text = [f"{name:<{width}}  {value}".rstrip() for name, value in lines]
-    text += [f"ERROR: {each}" for each in result["errors"]]
-    text += [f"WARNING: {each}" for each in result["warnings"]]
+    text += [f"ERROR: {error}" for error in result["errors"]]
+    text += [f"WARNING: {warning}" for warning in result["warnings"]]
     if not result["errors"] and not result["warnings"]:
         text.append("nothing to complain of")
     return "\n".join(text)
 
 
 def _host(host: str, facts: list[Facts]) -> dict:
-    cpus = set().union(*(each.cpus for each in facts))
+    cpus = set().union(*(rank.cpus for rank in facts))
     return {
         "host": host,
         "ranks": len(facts),
         "cpus": len(cpus),
         "host_cpus": facts[0].host_cpus,
         "threads": facts[0].threads,
-        "bound": any(set(each.cpus) != cpus for each in facts) or len(cpus) < facts[0].host_cpus,
+        "bound": any(set(rank.cpus) != cpus for rank in facts) or len(cpus) < facts[0].host_cpus,
         "memory": facts[0].memory,
-        "shard_bytes": sum(each.shard_bytes for each in facts),
+        "shard_bytes": sum(rank.shard_bytes for rank in facts),
     }
 
 
@@ -154,7 +154,7 @@ def _host_text(host: dict) -> str:
 
 
 def _shards(directory: Path | None, workers: int | None, comm: MPI.Comm) -> list[Path]:
-    """The files that this rank would read, as far as there is one for it."""
+    """The files that this rank would read; none if there is no worker for it."""
     if directory is None or workers is None or comm.size > workers:
         return []
     hosted = hosted_workers(workers, comm.size, comm.rank)

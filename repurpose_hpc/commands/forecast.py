@@ -108,7 +108,7 @@ def predict(args: Arguments) -> dict[str, Any]:
     subject = open_shards(args.subject, args.comm_dtype) if args.subject.is_dir() else open_model(args)
     plan = subject.plan
     ranks = _ranks({*(args.ranks or (*RANKS, *([plan.workers] if plan else [])))}, machine)
-    points = [_point(subject, machine, each, args.batch_size) for each in ranks]
+    points = [_point(subject, machine, number, args.batch_size) for number in ranks]
     return {
         "machine": machine.name,
         "machine_source": machine.source,
@@ -143,7 +143,7 @@ def open_shards(directory: Path, comm_dtype: str | None) -> ForecastInput:
         )
     network = read_network(stored)
     unpruned = network.with_mixings(
-        {each.name: replace(each, weights=np.ones_like(each.weights)) for each in network.mixings}
+        {mixing.name: replace(mixing, weights=np.ones_like(mixing.weights)) for mixing in network.mixings}
     )
     placement = plan.input_placement
     profiles = plan_profile(network, plan), dense_profile(unpruned, placement)
@@ -161,13 +161,13 @@ def open_model(args: Arguments) -> ForecastInput:
     return ForecastInput(network, placement, None, *profiles, args.comm_dtype or EXACT)
 
 
-def _ranks(wanted: set[int], machine: MachineModel) -> list[int]:
-    ranks = sorted(each for each in wanted if each <= machine.most_ranks)
+def _ranks(numbers: set[int], machine: MachineModel) -> list[int]:
+    ranks = sorted(number for number in numbers if number <= machine.most_ranks)
     if not ranks:
         raise FieldError(
             "ranks",
             f"expected at most {machine.most_ranks}, for which {machine.name} has links, got "
-            f"{min(wanted)} or more; probe on more nodes, or describe the network in the machine file",
+            f"{min(numbers)} or more; probe on more nodes, or describe the network in the machine file",
         )
     return ranks
 
@@ -193,7 +193,7 @@ def _described(demand: Demand, machine: MachineModel, batch: int) -> dict:
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(Declared):
-    """The network that is forecast, and the machine."""
+    """The network and the machine to forecast for."""
 
     subject: Path = option(
         kind=path("shards"),

@@ -34,7 +34,7 @@ from repurpose_hpc.process.threads import threads
 from repurpose_hpc.report import text as report
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.runtime.checks import check_input
-from repurpose_hpc.runtime.job import run as run_job
+from repurpose_hpc.runtime.inference import run as run_job
 from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.runtime.setup import Job
 

@@ -85,7 +85,10 @@ def _description(network: Network, workers: int) -> dict[str, Any]:
         ],
         "mixings": mixings,
         "workers": workers,
-        **{key: sum(each[key] for each in mixings) for key in ("weights", "multiply_adds", "dense_values")},
+        **{
+            key: sum(mixing[key] for mixing in mixings)
+            for key in ("weights", "multiply_adds", "dense_values")
+        },
     }
 
 
@@ -113,13 +116,13 @@ def render(result: dict[str, Any]) -> str:
         return "\n".join(["not supported:", *(f"  {problem}" for problem in result["unsupported"])])
     spaces: list[tuple[str, ...]] = [("space", "neurons", "tensors", "")]
     spaces += [
-        (each["name"], f"{each['neurons']:,}", str(each["tensors"]), "derived" if each["derived"] else "")
-        for each in result["spaces"]
+        (space["name"], f"{space['neurons']:,}", str(space["tensors"]), "derived" if space["derived"] else "")
+        for space in result["spaces"]
     ]
     mixings: list[tuple[str, ...]] = [
         ("mixing", "from", "to", "size", "kernel", "positions", "weights", "multiply-adds", "dense")
     ]
-    mixings += [_row(each) for each in result["mixings"]]
+    mixings += [_row(mixing) for mixing in result["mixings"]]
     totals = (
         f"{result['inputs']:,} inputs, {result['outputs']:,} outputs, {result['weights']:,} weights, "
         f"{result['multiply_adds']:,} multiply-adds per sample; dense: {result['dense_values']:,} "

@@ -68,7 +68,7 @@ class Argument(NamedTuple):
 
     @property
     def standing(self) -> str:
-        """What stands for an argument that is not given, a value or words; "": it must be, or nothing."""
+        """Value, or words for it, of an argument that is not given; "": it must be given, or has none."""
         if self.filled_in or self.option.default_text:
             return self.filled_in or self.option.default_text
         if self.default is MISSING or self.default is None or self.default is False:
@@ -79,8 +79,8 @@ class Argument(NamedTuple):
     def help(self) -> str:
         """One line of help: what the argument is, its range, unit and default."""
         limits = [self.range, f"default: {self.standing}" if self.standing else ""]
-        told = "; ".join(filter(None, limits))
-        return f"{self.option.help} ({told})".replace(" ()", "").replace("%", "%%")
+        details = "; ".join(filter(None, limits))
+        return f"{self.option.help} ({details})".replace(" ()", "").replace("%", "%%")
 
 
 class Parser(argparse.ArgumentParser):
@@ -110,7 +110,7 @@ class Parser(argparse.ArgumentParser):
     def add(
         self, declared: type[Declared], title: str = "", filled_in: Mapping[str, str] | None = None
     ) -> None:
-        """Add the arguments that stand for the fields of a class; those that are there already stay.
+        """Add the arguments that stand for the fields of a class, unless the parser has them already.
 
         Args:
             declared: the class.
@@ -119,9 +119,9 @@ class Parser(argparse.ArgumentParser):
         """
         group: argparse._ActionsContainer = self.add_argument_group(title) if title else self
         exclusive: dict[str, argparse._ActionsContainer] = {}
-        there = {argument.field for argument in self.arguments}
+        added = {argument.field for argument in self.arguments}
         for name, declaration in declarations(declared).items():
-            if name in there:
+            if name in added:
                 continue
             target = group
             if word := declaration.excludes:
@@ -141,26 +141,26 @@ class Parser(argparse.ArgumentParser):
             UsageError: it is wrong.
         """
         try:
-            found = vars(self.parse_args(argv))
+            namespace = vars(self.parse_args(argv))
         except FieldError as error:
             raise UsageError(typed(error)) from None
-        return {name: value for name, value in found.items() if value is not None}
+        return {name: value for name, value in namespace.items() if value is not None}
 
 
-def make(declared: type[D], given: Mapping[str, Any], **more: Any) -> D:
-    """An object with those values of ``given`` that it has fields for.
+def make(declared: type[D], given: Mapping[str, Any], **fields: Any) -> D:
+    """An object of a class, from those of ``given`` that it has fields for.
 
     Args:
         declared: its class.
         given: values by field.
-        more: further fields.
+        fields: further fields.
 
     Raises:
         UsageError: a value out of range.
     """
     values = {name: given[name] for name in declarations(declared) if name in given}
     try:
-        return declared(**values, **more)
+        return declared(**values, **fields)
     except UserError as error:
         raise UsageError(typed(error)) from None
 

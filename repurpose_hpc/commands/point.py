@@ -1,7 +1,7 @@
 """The command ``point``, which ``scaling`` starts: from shards to the findings of one launch.
 
-All ranks load their shards and compile.  Then for every batch size, on random samples: all ranks time the
-forward pass, the root alone times the same network in one process while the others sleep, and both
+All ranks load their shards and compile.  Then they measure every batch size on random samples.  All ranks
+time the forward pass; the root alone times the same network in one process while the others sleep; both
 outputs are compared.  Between hosts, further forwards show what leaves the network interfaces.
 """
 
@@ -110,15 +110,16 @@ class Measuring:
             SystemExit: on every rank: all ranks compute something else than one process.
         """
         timing, repeats = self._time(self.program, self.comm, batch)
-        wire = self._wire(batch, repeats)
+        sent = self._network_traffic(batch, repeats)
         outputs = self._outputs(batch)
         with collectively(self.comm):
             if self.single is None:
                 return {}
-            alone, _ = self._time(self.single, MPI.COMM_SELF, batch)
+            single_timing, _ = self._time(self.single, MPI.COMM_SELF, batch)
             expected = self._of_one_process(self.single, batch)
             difference = self._difference(_of_root(outputs), expected)
-            return _row(batch, _of_root(timing), _of_root(alone), wire) | {"relative_difference": difference}
+            row = _row(batch, _of_root(timing), _of_root(single_timing), sent)
+            return row | {"relative_difference": difference}
 
     def _inputs(self, program: Program, batch: int) -> np.ndarray:
         return np.ascontiguousarray(self.samples[:batch, program.input_columns].T)
@@ -132,7 +133,7 @@ class Measuring:
         repeats = max(min(LEAST_REPEATS, self.repeat), min(self.repeat, fitting))
         return measure(program, x, repeats, comm), repeats
 
-    def _wire(self, batch: int, repeats: int) -> np.ndarray | None:
+    def _network_traffic(self, batch: int, repeats: int) -> np.ndarray | None:
         """Bytes and packets per forward that leave the interfaces, on the root; None on one host."""
         if self.hosts.count == 1:
             return None
@@ -180,7 +181,7 @@ def _of_root(value: T | None) -> T:
     return value
 
 
-def _row(batch: int, timing: Timing, alone: Timing, wire: np.ndarray | None) -> dict:
+def _row(batch: int, timing: Timing, single_timing: Timing, sent: np.ndarray | None) -> dict:
     median, p10, p90 = (1e-6 * timing.latency_us()[name] for name in ("median", "p10", "p90"))
     phases = {f"{phase}_seconds": 1e-6 * value for phase, value in timing.phases_us().items()}
     return {
@@ -190,13 +191,13 @@ def _row(batch: int, timing: Timing, alone: Timing, wire: np.ndarray | None) -> 
         "seconds_p10": p10,
         "seconds_p90": p90,
         **phases,
-        "single_seconds": 1e-6 * alone.latency_us()["median"],
-        "wire_bytes": None if wire is None else float(wire[0]),
-        "wire_packets": None if wire is None else float(wire[1]),
+        "single_seconds": 1e-6 * single_timing.latency_us()["median"],
+        "wire_bytes": None if sent is None else float(sent[0]),
+        "wire_packets": None if sent is None else float(sent[1]),
     }
 
 
-def _sent(traffic: result.Traffic, batch: int) -> dict:
+def _sent(traffic: result.TrafficReport, batch: int) -> dict:
     """Columns on what was handed to MPI, from the report's."""
     return {
         "values": traffic["values_sent"],

@@ -59,12 +59,12 @@ def measure(comm: MPI.Comm, per_node: int | None) -> MachineModel:
     """
     compile_kernels(np.dtype(np.float32), True, comm)
     mates = list(range(min(per_node, comm.size))) if per_node else probing.first_node(comm)
-    others = [rank for rank in range(comm.size) if rank not in mates]
-    partners = {"local": mates[1:2], "network": others[:1]}
-    before = _links(comm, partners)
+    remote = [rank for rank in range(comm.size) if rank not in mates]
+    partners = {"local": mates[1:2], "network": remote[:1]}
+    first_links = _links(comm, partners)
     ranks = probing.measure_ranks(comm, mates)
     # Once more, seconds later: ranks that share a core for a while give links that are far too slow.
-    links = {name: probing.faster(link, before[name]) for name, link in _links(comm, partners).items()}
+    links = {name: probing.faster(link, first_links[name]) for name, link in _links(comm, partners).items()}
     posting = [link.pop("exchange_us") for link in links.values()]
     return parse_machine(
         {
@@ -81,7 +81,7 @@ def measure(comm: MPI.Comm, per_node: int | None) -> MachineModel:
 
 def _links(comm: MPI.Comm, partners: dict[str, list[int]]) -> dict[str, dict[str, float]]:
     """The links between the first rank and those of its partners that there are; collective."""
-    return {name: probing.measure_link(comm, there[0]) for name, there in partners.items() if there}
+    return {name: probing.measure_link(comm, ranks[0]) for name, ranks in partners.items() if ranks}
 
 
 def render(machine: MachineModel) -> str:
@@ -112,7 +112,7 @@ def render(machine: MachineModel) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(Declared):
-    """Where the result goes, and what counts as a node."""
+    """The file of the result, and the ranks that count as a node."""
 
     out: Path | None = option(
         None,

@@ -1,8 +1,8 @@
 """The command ``scaling``: time against the number of ranks, dense beside restructured.
 
-It runs in one process, without MPI: it restructures for each number of ranks and starts the command ``point``
-under the launcher for each.  Every finished point is on disk before the next begins, and a point that is
-there is not measured again.
+It runs in one process, without MPI.  For each number of ranks it restructures and starts the command
+``point`` under the launcher.  Every finished point is on disk before the next begins, and is not measured
+again.
 """
 
 from __future__ import annotations
@@ -38,17 +38,18 @@ def run(args: ScalingOptions, context: Context) -> None:
     """
     # Imported after the command line is known to be right: SciPy takes its time.
     from repurpose_hpc.restructure.team import Team
-    from repurpose_hpc.studies.scaling.job import Launch, compute
-    from repurpose_hpc.studies.scaling.subject import open_study
+    from repurpose_hpc.studies.scaling.launches import Launch, Launches
+    from repurpose_hpc.studies.scaling.study import open_study
 
     study = open_study(args)
     origin = {"kind": args.kind, **study.origin(), "launcher": args.launcher}
     table = ScalingTable(args.out / "scaling.json", origin)
     rows = [(ranks, form, batch) for ranks, form in args.points for batch in args.batch_sizes]
-    there = sum(table.finished(*row) is not None for row in rows)
-    say(f"{len(rows)} points, {there} of them already in {table.path}")
+    finished = sum(table.finished(*row) is not None for row in rows)
+    say(f"{len(rows)} points, {finished} of them already in {table.path}")
     launch = Launch(args.launcher, args.repeat, args.seconds, args.timeout)
-    failed = compute(study, args.points, args.batch_sizes, table, launch, Team(threads=context.threads), say)
+    launches = Launches(study, table, launch, Team(threads=context.threads), say)
+    failed = launches.run(args.points, args.batch_sizes)
     print(table.summary(), flush=True)
     print(f"{len(rows) - failed} points in {table.path} and {table.path.with_suffix('.csv')}", flush=True)
     _draw(table)

@@ -7,9 +7,9 @@ A command's module has three functions:
   without ``ranks`` in one process; ``speaks`` says whether this rank prints the help;
 - ``run(args, context)``: the command itself; collective where it runs on ranks.
 
-On ranks the order is: the launch is checked and the module imported; the ranks compare the names of their
-commands; all parse; they compare what they have parsed; all run.  What fails in a step on any rank ends all
-ranks before the next one, with one message.
+On ranks the order is: check the launch and import the module; compare the names of the ranks' commands;
+parse; compare what the ranks have parsed; run.  A failure of any rank in one of these steps ends all ranks
+before the next one, with one message.
 """
 
 from __future__ import annotations
@@ -162,15 +162,15 @@ def check_same(values: Mapping[str, object], comm: MPI.Comm) -> None:
     Raises:
         SystemExit: status 2, on every rank, after a message that names the first value that differs.
     """
-    mine = {name: "none" if value is None else str(value) for name, value in values.items()}
-    expected = comm.bcast(mine, root=0)
+    own_values = {name: "none" if value is None else str(value) for name, value in values.items()}
+    expected = comm.bcast(own_values, root=0)
     with collectively(comm):
-        for name in {**expected, **mine}:
-            of_root, of_mine = expected.get(name, "none"), mine.get(name, "none")
-            if of_root != of_mine:
+        for name in {**expected, **own_values}:
+            of_root, of_rank = expected.get(name, "none"), own_values.get(name, "none")
+            if of_root != of_rank:
                 raise UsageError(
-                    f"{name}: expected the same on every rank, found {_shown(of_root)} on rank 0 and "
-                    f"{_shown(of_mine)} on rank {comm.rank}; start all ranks with the same words"
+                    f"{name}: expected the same on every rank, found {_shortened(of_root)} on rank 0 and "
+                    f"{_shortened(of_rank)} on rank {comm.rank}; start all ranks with the same words"
                 )
 
 
@@ -197,6 +197,6 @@ def _labels(parser: argparse.ArgumentParser) -> dict[str, str]:
     return labels
 
 
-def _shown(text: str) -> str:
+def _shortened(text: str) -> str:
     """The beginning of a text, for a message."""
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."

@@ -1,8 +1,8 @@
 """The command ``study``: accuracy against communication, for every method, as a table and a picture.
 
-It runs in one process, whose threads share the work.  Every finished point is on disk before the next
-begins, and a point that is there is not computed again.  Several processes, each with a part of the points
-and a table for it, share a study without ever writing to the same file.
+It runs in one process, whose threads share the work.  Every finished point is on disk before the next begins,
+and is not computed again.  Several processes can share a study: each has a part of the points and a table for
+it, so that no two write to the same file.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ def run(args: Arguments, context: Context) -> None:
     points = args.points
     # Imported after the command line is known to be right: SciPy takes its time.
     from repurpose_hpc.restructure.team import Team
-    from repurpose_hpc.studies.accuracy.job import compute, open_study
+    from repurpose_hpc.studies.accuracy.study import compute, open_study
     from repurpose_hpc.studies.accuracy.table import AccuracyTable
 
     study = open_study(args.model, args.calibration, args.test)
     table = AccuracyTable(args.out / f"{args.name}.csv", study.origin())
-    for other in sorted(set(args.out.glob("study*.csv")) - {table.path}):
-        table.take_over(AccuracyTable(other, study.origin()))
-    there = sum(table.find(options) is not None for options in points)
-    say(f"{len(points)} points, {there} of them already in {table.path}")
+    for file in sorted(set(args.out.glob("study*.csv")) - {table.path}):
+        table.take_over(AccuracyTable(file, study.origin()))
+    finished = sum(table.find(options) is not None for options in points)
+    say(f"{len(points)} points, {finished} of them already in {table.path}")
     failed = compute(study, points, table, Team(threads=context.threads), say)
     print(f"{len(points) - failed} points in {table.path}", flush=True)
     if args.part is None:
@@ -79,7 +79,7 @@ def _is_part(value: object) -> bool:
     return isinstance(value, tuple) and len(value) == 2 and 1 <= value[0] <= value[1]
 
 
-# Whether a method is one says ``Options``.
+# ``Options`` checks the names of methods.
 _METHOD = text("a method", "data")
 
 
@@ -88,7 +88,7 @@ _PART = Kind("K/N with K from 1 to N", _parts, _is_part, (1, 2))
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(Declared):
-    """The files of a study, and what its points differ in."""
+    """The files of a study, and the options in which its points differ."""
 
     model: Path = option(kind=path("model.npz"), positional=True, help=".npz, .safetensors or .onnx")
     calibration: Path = option(kind=path("samples.npz"), metavar="DATA", help="samples to restructure with")
@@ -127,7 +127,7 @@ class Arguments(Declared):
 
     @property
     def points(self) -> list[Options]:
-        """Every combination, in the order of computing; one that is asked for twice is there once.
+        """Every combination once, in the order of computing.
 
         Raises:
             UsageError: a combination cannot be meant.

@@ -35,7 +35,7 @@ class Facts:
         threads: of BLAS, in this rank.
         slurm_cpus: cores that SLURM's job asks for each task; 0: not known.
         memory: bytes that are left on the machine, or under the limit of the job; None: not known.
-        blas: the library of NumPy and what it takes the processor for; "": not known.
+        blas: the library of NumPy, and the processor that it computes for; "": not known.
         avx512: whether the processor has AVX-512.
         versions: of what must be the same everywhere.
         import_seconds: of everything that ``infer`` imports.
@@ -67,7 +67,7 @@ def collect(import_seconds: float, library: str, shards: list[Path]) -> Facts:
     """The facts of this process.
 
     Args:
-        import_seconds: how long the imports took.
+        import_seconds: seconds that the imports took.
         library: ``MPI.Get_library_version()``.
         shards: files of the workers that it would host.
     """
@@ -121,8 +121,8 @@ def available_memory() -> int | None:
 def filesystem(path: Path, mounts: str) -> str:
     """Type of the file system of ``path``, which need not exist, by the text of ``/proc/self/mounts``."""
     path = path.absolute()
-    found = [line.split()[1:3] for line in mounts.splitlines()]
-    inside = [(len(point), kind) for point, kind in found if path.is_relative_to(point)]
+    fields = [line.split()[1:3] for line in mounts.splitlines()]
+    inside = [(len(mount_point), kind) for mount_point, kind in fields if path.is_relative_to(mount_point)]
     return max(inside)[1] if inside else ""
 
 
@@ -139,21 +139,21 @@ def can_lock(directory: Path) -> bool | None:
         return None
 
 
-def _left(root: Path, group: str, limit: str, used: str) -> list[int]:
-    """Bytes that the group and those that it is in leave of their limits."""
+def _left(root: Path, group: str, limit: str, usage: str) -> list[int]:
+    """Bytes of its limit that are left to a group, and to each of the groups that it is in."""
     directory = root / group.lstrip("/")
-    left = []
-    for each in (directory, *directory.parents):
-        texts = _read(each / limit).strip(), _read(each / used).strip()
+    remainders = []
+    for level in (directory, *directory.parents):
+        texts = _read(level / limit).strip(), _read(level / usage).strip()
         if all(text.isdecimal() for text in texts):
-            left.append(int(texts[0]) - int(texts[1]))
-    return left
+            remainders.append(int(texts[0]) - int(texts[1]))
+    return remainders
 
 
 def _versions(library: str) -> str:
-    own = f"repurpose-hpc {__version__}, Python {platform.python_version()}"
+    package = f"repurpose-hpc {__version__}, Python {platform.python_version()}"
     packages = f"NumPy {np.__version__}, Numba {numba.__version__}, h5py {h5py.__version__}"
-    return f"{own}, {packages}, {library_name(library)}"
+    return f"{package}, {packages}, {library_name(library)}"
 
 
 def _read(path: str | Path) -> str:

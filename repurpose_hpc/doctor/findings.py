@@ -19,8 +19,8 @@ SLOW_EXCHANGE_US = 1000.0
 def by_host(facts: Sequence[Facts]) -> dict[str, list[tuple[int, Facts]]]:
     """The ranks of each machine, with their facts, in the order of the ranks."""
     hosts = defaultdict(list)
-    for rank, each in enumerate(facts):
-        hosts[each.host].append((rank, each))
+    for rank, own_facts in enumerate(facts):
+        hosts[own_facts.host].append((rank, own_facts))
     return hosts
 
 
@@ -31,33 +31,33 @@ def errors(facts: Sequence[Facts], workers: int | None) -> list[str]:
         facts: of every rank.
         workers: of the shards; None: no shards were given.
     """
-    found = []
+    messages = []
     if workers is not None and len(facts) > workers:
-        found.append(
+        messages.append(
             f"{len(facts)} ranks, but the shards are of {workers} workers: start at most {workers} ranks, or "
             f"restructure for {len(facts)}"
         )
-    for rank, each in enumerate(facts):
-        if each.missing is not None:
-            found.append(
-                f"rank {rank} on {each.host} does not see {each.missing}: put the shards where every node "
-                "sees them, or stage them to each (slurm/infer.sbatch: STAGE)"
+    for rank, own_facts in enumerate(facts):
+        if own_facts.missing is not None:
+            messages.append(
+                f"rank {rank} on {own_facts.host} does not see {own_facts.missing}: put the shards where "
+                "every node sees them, or stage them to each (slurm/infer.sbatch: STAGE)"
             )
             break
     for host, ranks in by_host(facts).items():
-        need, memory = 2 * sum(each.shard_bytes for _, each in ranks), ranks[0][1].memory
+        need, memory = 2 * sum(own_facts.shard_bytes for _, own_facts in ranks), ranks[0][1].memory
         if memory is not None and need > memory:
-            found.append(
+            messages.append(
                 f"{host}: loading the shards of {len(ranks)} ranks takes up to {mib(need)}, of which "
                 f"{mib(memory)} are left: use more nodes with fewer ranks each, or ask for more memory"
             )
-    return found
+    return messages
 
 
 def warnings(
     facts: Sequence[Facts], exchange_us: float, workers: int | None, environment: Mapping[str, str]
 ) -> list[str]:
-    """Warnings of what costs time, or may go wrong.
+    """Warnings about what costs time, or may go wrong.
 
     Args:
         facts: of every rank.
@@ -65,15 +65,15 @@ def warnings(
         workers: of the shards; None: no shards were given.
         environment: of the root.
     """
-    found = [text for host in by_host(facts).items() for text in _of_host(*host)]
-    found += _of_root(facts, workers)
-    found += _of_all(facts, exchange_us)
+    messages = [text for host in by_host(facts).items() for text in _of_host(*host)]
+    messages += _of_root(facts, workers)
+    messages += _of_all(facts, exchange_us)
     if facts[0].locks is False and environment.get("HDF5_USE_FILE_LOCKING", "").upper() not in ("FALSE", "0"):
-        found.append(
+        messages.append(
             "files in the current directory cannot be locked, which HDF5 may insist on: set "
             "HDF5_USE_FILE_LOCKING=FALSE"
         )
-    return found
+    return messages
 
 
 def mib(size: float) -> str:
@@ -82,37 +82,38 @@ def mib(size: float) -> str:
 
 
 def _of_host(host: str, ranks: Sequence[tuple[int, Facts]]) -> list[str]:
-    found, facts = [], [each for _, each in ranks]
-    cpus = set().union(*(each.cpus for each in facts))
-    wanted = sum(each.threads for each in facts)
-    crowded = [rank for rank, each in ranks if each.threads > len(each.cpus)]
-    starved = [(rank, each) for rank, each in ranks if each.slurm_cpus > len(each.cpus)]
+    messages, facts = [], [own_facts for _, own_facts in ranks]
+    cpus = set().union(*(own_facts.cpus for own_facts in facts))
+    total_threads = sum(own_facts.threads for own_facts in facts)
+    crowded = [rank for rank, own_facts in ranks if own_facts.threads > len(own_facts.cpus)]
+    starved = [(rank, own_facts) for rank, own_facts in ranks if own_facts.slurm_cpus > len(own_facts.cpus)]
     if starved:
-        rank, each = starved[0]
-        found.append(
-            f"{host}: rank {rank} may use {len(each.cpus)} cores, but the job asks for {each.slurm_cpus} for "
-            "each task: srun does not always take that over, give it --cpus-per-task as well"
+        rank, own_facts = starved[0]
+        messages.append(
+            f"{host}: rank {rank} may use {len(own_facts.cpus)} cores, but the job asks for "
+            f"{own_facts.slurm_cpus} for each task: srun does not always take that over, give it "
+            "--cpus-per-task as well"
         )
-    if wanted > len(cpus):
-        found.append(
-            f"{host}: {len(ranks)} ranks with {wanted} threads in all on {len(cpus)} cores: they wait for "
-            "each other, and times mean nothing; start fewer ranks, or lower OMP_NUM_THREADS"
+    if total_threads > len(cpus):
+        messages.append(
+            f"{host}: {len(ranks)} ranks with {total_threads} threads in all on {len(cpus)} cores: they wait "
+            "for each other, and times mean nothing; start fewer ranks, or lower OMP_NUM_THREADS"
         )
     elif crowded:
-        found.append(
+        messages.append(
             f"{host}: rank {crowded[0]} has more BLAS threads than cores: lower OMP_NUM_THREADS or raise "
             "--cpus-per-task"
         )
-    elif len(ranks) > 1 and all(set(each.cpus) == cpus for each in facts):
-        found.append(
+    elif len(ranks) > 1 and all(set(own_facts.cpus) == cpus for own_facts in facts):
+        messages.append(
             f"{host}: no rank is bound to cores of its own: srun --cpu-bind=cores, mpirun --bind-to core "
             "(Open MPI) or mpirun -bind-to core (MPICH)"
         )
-    return found
+    return messages
 
 
 def _of_root(facts: Sequence[Facts], workers: int | None) -> list[str]:
-    root, total = facts[0], sum(each.shard_bytes for each in facts)
+    root, total = facts[0], sum(own_facts.shard_bytes for own_facts in facts)
     if workers is None or root.memory is None or 2 * (root.shard_bytes + total) <= root.memory:
         return []
     return [
@@ -122,41 +123,45 @@ def _of_root(facts: Sequence[Facts], workers: int | None) -> list[str]:
 
 
 def _of_all(facts: Sequence[Facts], exchange_us: float) -> list[str]:
-    found, hosts = [], by_host(facts)
-    versions = {each.versions: each.host for each in facts}
+    messages, hosts = [], by_host(facts)
+    versions = {own_facts.versions: own_facts.host for own_facts in facts}
     if len(versions) > 1:
         texts = "; ".join(f"{host}: {text}" for text, host in versions.items())
-        found.append(f"the ranks run different versions ({texts}): use one environment on all nodes")
-    uncached = next((each for each in facts if each.cache is None), None)
-    shared = next((each for each in facts if each.cache_filesystem in NETWORK_FILESYSTEMS), None)
+        messages.append(f"the ranks run different versions ({texts}): use one environment on all nodes")
+    uncached = next((own_facts for own_facts in facts if own_facts.cache is None), None)
+    shared = next(
+        (own_facts for own_facts in facts if own_facts.cache_filesystem in NETWORK_FILESYSTEMS), None
+    )
     if uncached is not None:
-        found.append(
+        messages.append(
             f"{uncached.host}: Numba finds no directory to keep compiled kernels in and compiles in every "
             "process: set NUMBA_CACHE_DIR to one that can be written"
         )
     elif shared is not None:
-        found.append(
+        messages.append(
             f"Numba keeps compiled kernels in {shared.cache}, on {shared.cache_filesystem}: nodes may see "
             "old versions of each other's; set NUMBA_CACHE_DIR to a directory on local storage"
         )
-    slow = max(each.import_seconds for each in facts)
+    slow = max(own_facts.import_seconds for own_facts in facts)
     if slow > SLOW_IMPORT_SECONDS:
-        found.append(
+        messages.append(
             f"importing took {slow:.0f} s on the slowest rank: {len(facts)} ranks read the same small files "
             "at once; put the environment on local storage or into a container image"
         )
-    misjudged = next((each for each in facts if each.avx512 and _is_misjudged(each.blas)), None)
+    misjudged = next(
+        (own_facts for own_facts in facts if own_facts.avx512 and _is_misjudged(own_facts.blas)), None
+    )
     if misjudged is not None:
-        found.append(
+        messages.append(
             f"{misjudged.host}: {misjudged.blas}, but the processor has AVX-512: try "
             "OPENBLAS_CORETYPE=SkylakeX"
         )
     if exchange_us > SLOW_EXCHANGE_US:
-        found.append(
+        messages.append(
             f"an exchange of {len(facts)} ranks on {len(hosts)} machines takes {exchange_us:,.0f} us even "
             "when nothing is sent: expect no gain from small layers or batches; fewer ranks may be faster"
         )
-    return found
+    return messages
 
 
 def _is_misjudged(blas: str) -> bool:

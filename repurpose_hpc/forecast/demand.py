@@ -51,11 +51,11 @@ class MixingDemand:
 
     Attributes:
         kind: ``DENSE`` (also pointwise, and of whole maps) or ``CONVOLUTION``.
-        positions: columns that each sample is for the products.
+        positions: columns of the products for each sample.
         rows: own neurons of the target, (P,).
         own_depth, ghost_depth: inputs of a row, own ones and ghosts, times the kernel's size, (P,).
         sum_rows: partial sums computed for others, (P,).
-        density: of the blocks' weights, how many are not zero.
+        density: part of the blocks' weights that is not zero.
         ghosts, sums: what is exchanged for it.
     """
 
@@ -71,7 +71,7 @@ class MixingDemand:
 
     @property
     def weights(self) -> np.ndarray:
-        """In the blocks of each rank, (P,)."""
+        """Weights in the blocks of each rank, (P,)."""
         return self.rows * (self.own_depth + self.ghost_depth) + self.sum_rows * self.own_depth
 
 
@@ -88,7 +88,7 @@ class LocalDemand:
     windows: bool
 
 
-Step = MixingDemand | LocalDemand
+OperationDemand = MixingDemand | LocalDemand
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,29 +98,29 @@ class Demand:
     Attributes:
         ranks: P.
         steps: in order.
-        spans: how many rounds of exchanges (``plan.rounds``) are over when each step begins, and when it
-            ends; a mixing that ends later than it begins waits for one.
-        exchanges: what travels in each round.
+        spans: rounds of exchanges (``plan.rounds``) that are over when each step begins, and when it ends; a
+            mixing that ends later than it begins waits for one.
+        exchanges: the traffic of each round.
     """
 
     ranks: int
-    steps: list[Step]
+    steps: list[OperationDemand]
     spans: list[tuple[int, int]]
     exchanges: list[Traffic]
 
     @property
     def weights(self) -> np.ndarray:
-        """In the blocks of each rank, (P,)."""
+        """Weights in the blocks of each rank, (P,)."""
         return sum((step.weights for step in self._mixings), np.zeros(self.ranks))
 
     @property
     def values_sent(self) -> float:
-        """Per sample, between ranks."""
+        """Values per sample between ranks."""
         return float(sum(traffic.values_out.sum() for traffic in self.exchanges))
 
     @property
     def messages(self) -> float:
-        """Per forward, between ranks."""
+        """Messages per forward between ranks."""
         return float(sum(traffic.messages_out.sum() for traffic in self.exchanges))
 
     @property
@@ -129,7 +129,7 @@ class Demand:
 
 
 def plan_demand(network: Network, plan: Plan, per_node: int, comm_dtype: str = EXACT) -> Demand:
-    """Counted in a plan.
+    """The demand of a network, counted in its plan.
 
     Args:
         network: restructured, or any whose weights are zero where ``plan`` has none.
@@ -137,34 +137,34 @@ def plan_demand(network: Network, plan: Plan, per_node: int, comm_dtype: str = E
         per_node: ranks of a node.
         comm_dtype: in which ghosts travel, of ``COMM_DTYPES``.
     """
-    held = held_counts(network, plan)
-    tables = {
+    counts = held_counts(network, plan)
+    exchanged = {
         mixing.name: (
-            _Table(plan.ghost_traffic(network, mixing), BYTES[comm_dtype]),
-            _Table(plan.sum_traffic(network, mixing), BYTES[EXACT]),
+            _PairValues(plan.ghost_traffic(network, mixing), BYTES[comm_dtype]),
+            _PairValues(plan.sum_traffic(network, mixing), BYTES[EXACT]),
         )
         for mixing in network.mixings
     }
 
     mixings = {
         mixing.name: _mixing_demand(
-            network, plan, mixing, held, [_traffic([table], per_node) for table in tables[mixing.name]]
+            network, plan, mixing, counts, [_traffic([pairs], per_node) for pairs in exchanged[mixing.name]]
         )
         for mixing in network.mixings
     }
 
-    def together(names: Sequence[str]) -> Traffic:
-        return _traffic([table for name in names for table in tables[name]], per_node)
+    def merge(names: Sequence[str]) -> Traffic:
+        return _traffic([pairs for name in names for pairs in exchanged[name]], per_node)
 
-    return demand_in_rounds(network, plan.workers, mixings, held, together)
+    return demand_in_rounds(network, plan.workers, mixings, counts, merge)
 
 
 def demand_in_rounds(
     network: Network,
     ranks: int,
     mixings: Mapping[str, MixingDemand],
-    held: Mapping[str, np.ndarray],
-    together: Callable[[Sequence[str]], Traffic],
+    counts: Mapping[str, np.ndarray],
+    merge: Callable[[Sequence[str]], Traffic],
 ) -> Demand:
     """The demand whose exchanges are merged, as ``runtime.schedule.rounds`` does it.
 
@@ -172,15 +172,15 @@ def demand_in_rounds(
         network: the graph.
         ranks: P.
         mixings: the demands of the mixings by name.
-        held: see ``held_counts``.
-        together: what is exchanged for the mixings with these names, as one exchange.
+        counts: see ``held_counts``.
+        merge: the traffic of the mixings with these names, as one exchange.
     """
     ops, steps = [], []
     for op in network.operations:
         cost = op.cost(network.shape(op.target))
         if cost is not None:
             ops.append(op)
-            steps.append(mixings.get(op.name) or _local_demand(network, op, cost, held))
+            steps.append(mixings.get(op.name) or _local_demand(network, op, cost, counts))
     ghosts = {mixing.source for mixing in network.mixings if mixings[mixing.name].ghosts.active}
     waiting = {m.name for m in network.mixings if m.source in ghosts or mixings[m.name].sums.active}
     rounds = rounds_before(network, waiting)
@@ -189,12 +189,14 @@ def demand_in_rounds(
         [mixing.name for mixing in network.mixings if rounds[mixing.source] == number]
         for number in range(max(rounds.values()))
     ]
-    return Demand(ranks, steps, spans, [together(names) for names in travelling])
+    return Demand(ranks, steps, spans, [merge(names) for names in travelling])
 
 
-def _local_demand(network: Network, op: Operation, cost: Cost, held: Mapping[str, np.ndarray]) -> LocalDemand:
-    """Of an operation without weights between neurons."""
-    return LocalDemand(held[network.space_of[op.target]] * cost.values, cost.windows)
+def _local_demand(
+    network: Network, op: Operation, cost: Cost, counts: Mapping[str, np.ndarray]
+) -> LocalDemand:
+    """The demand of an operation without weights between neurons."""
+    return LocalDemand(counts[network.space_of[op.target]] * cost.values, cost.windows)
 
 
 def product_shape(network: Network, mixing: Mixing) -> tuple[str, int]:
@@ -210,28 +212,28 @@ def block_density(network: Network, plan: Plan, mixing: Mixing) -> float:
 
 
 def held_counts(network: Network, plan: Plan) -> dict[str, np.ndarray]:
-    """By space, how many neurons each worker holds: owns, or reads of a replicated input; (P,) float64."""
+    """Neurons of each space that each worker owns, or reads of a replicated input; (P,) float64 by space."""
     workers = np.arange(plan.workers)
-    held = {space.name: plan.owners[space.name][:, None] == workers for space in network.free_spaces}
+    masks = {space.name: plan.owners[space.name][:, None] == workers for space in network.free_spaces}
     for mixing in network.mixings:
         reads = plan.mixings[mixing.name].ghosts.T
         for part in network.parts(mixing.source):
             if part in network.input_spaces and (plan.owners[part] == EVERYBODY).all():
                 places = network.neurons_in(mixing.source, part)
-                held[part][places[places >= 0]] |= reads[places >= 0]
-    return {name: each.sum(axis=0).astype(np.float64) for name, each in network.derive(held).items()}
+                masks[part][places[places >= 0]] |= reads[places >= 0]
+    return {name: mask.sum(axis=0).astype(np.float64) for name, mask in network.derive(masks).items()}
 
 
 def _mixing_demand(
-    network: Network, plan: Plan, mixing: Mixing, held: dict[str, np.ndarray], exchanged: Sequence[Traffic]
+    network: Network, plan: Plan, mixing: Mixing, counts: dict[str, np.ndarray], exchanged: Sequence[Traffic]
 ) -> MixingDemand:
     masks, owner = plan.mixings[mixing.name], plan.owner(network, mixing.source)
     (kind, positions), (ghosts, sums) = product_shape(network, mixing), exchanged
     return MixingDemand(
         kind=kind,
         positions=positions,
-        rows=held[network.space_of[mixing.target]],
-        own_depth=held[network.space_of[mixing.source]] * mixing.taps,
+        rows=counts[network.space_of[mixing.target]],
+        own_depth=counts[network.space_of[mixing.source]] * mixing.taps,
         ghost_depth=(masks.ghosts & (owner != EVERYBODY)).sum(axis=1) * float(mixing.taps),
         sum_rows=masks.sums.sum(axis=1).astype(np.float64),
         density=block_density(network, plan, mixing),
@@ -240,24 +242,24 @@ def _mixing_demand(
     )
 
 
-class _Table(NamedTuple):
+class _PairValues(NamedTuple):
     """Values from each rank to each other, (P, P), [p, q] from p to q, and the bytes of one."""
 
     values: np.ndarray
     width: int
 
 
-def _traffic(tables: Sequence[_Table], per_node: int) -> Traffic:
-    """Traffic of ``tables``, for each pair in one message of each width."""
-    node = np.arange(len(tables[0].values)) // per_node
+def _traffic(exchanges: Sequence[_PairValues], per_node: int) -> Traffic:
+    """Traffic of several exchanges, for each pair in one message of each width."""
+    node = np.arange(len(exchanges[0].values)) // per_node
     near = node[:, None] == node
 
-    def split(table: np.ndarray) -> np.ndarray:
-        return np.stack([np.where(near, table, 0), np.where(near, 0, table)]).astype(np.float64)
+    def split(values: np.ndarray) -> np.ndarray:
+        return np.stack([np.where(near, values, 0), np.where(near, 0, values)]).astype(np.float64)
 
     of_width = {
-        width: split(reduce(np.add, [table.values for table in tables if table.width == width]))
-        for width in {table.width for table in tables}
+        width: split(reduce(np.add, [pairs.values for pairs in exchanges if pairs.width == width]))
+        for width in {pairs.width for pairs in exchanges}
     }
     numbers = (
         reduce(np.add, [(values > 0) * 1.0 for values in of_width.values()]),

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +21,7 @@ from repurpose_hpc.io.atomic import write_text
 
 FOLDER = Path(__file__).resolve().parent / "machines"
 THIS = "this"
-# In the cache directory, written by ``calibrate``.
+# In the cache directory, written by the command ``probe``.
 THIS_FILE = "machine.json"
 
 
@@ -59,11 +61,11 @@ class Memory:
     node_gb_per_s: tuple[float, ...]
 
     def seconds_per_byte(self, weights: np.ndarray, sharing: int) -> np.ndarray:
-        """For ranks with so many bytes of weights, ``sharing`` of them on a node."""
-        alone, together = (
+        """Seconds per byte on ranks with so many bytes of weights, ``sharing`` ranks on a node."""
+        rank_rate, node_rate = (
             _interpolated(weights, self.bytes, rates) for rates in (self.rank_gb_per_s, self.node_gb_per_s)
         )
-        return 1e-9 / np.minimum(alone, together / sharing)
+        return 1e-9 / np.minimum(rank_rate, node_rate / sharing)
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Rates:
     gflops: tuple[tuple[float, ...], ...]
 
     def seconds_per_flop(self, rows: np.ndarray, columns: float) -> np.ndarray:
-        """For blocks of so many rows, and a number of columns."""
+        """Seconds per operation for blocks of so many rows and columns."""
         at_columns = [_interpolated(columns, self.columns, rates) for rates in self.gflops]
         return 1e-9 / _interpolated(np.maximum(rows, 1), self.rows, at_columns)
 
@@ -94,11 +96,11 @@ class MachineModel:
     Attributes:
         name, source: what it is, and where the numbers come from.
         ranks_per_node: consecutive ranks share a node, its memory and its one link to the network.
-        call_us: of every call of a kernel, whatever it computes.
-        value_ns: of every value that is packed, added or leaves a product.
-        window_ns: of a row of a map, for every entry of the window of a pooling or depthwise convolution.
-        exchange_us: of posting a collective and waiting for it, without any message.
-        rank_us: the same, for each rank that takes part in it.
+        call_us: time of every call of a kernel, whatever it computes.
+        value_ns: time of every value that is packed, added or leaves a product.
+        window_ns: time of a row of a map for every entry of a window, of a pooling or depthwise convolution.
+        exchange_us: time of posting a collective and waiting for it, without any message.
+        rank_us: time that each rank adds to that.
         memory: of a rank and a node.
         dense, sparse, convolution: products of dense blocks, of CSR, and of windows.
         local: between ranks of a node; None: there is one rank per node, or nothing is known.
@@ -133,22 +135,22 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
-def read_machine(name: str, this: Path) -> MachineModel:
+def read_machine(name: str, this_path: Path) -> MachineModel:
     """The machine called ``name``: ``THIS``, one of ``shipped``, or a file.
 
     Args:
-        this: the file that describes this machine.
+        this_path: the file that describes this machine.
 
     Raises:
         UserError: there is no such file, or what it says is no machine.
     """
-    if name == THIS and not this.exists():
+    if name == THIS and not this_path.exists():
         raise FieldError(
             "machine",
-            f"expected {this} for {THIS}, found none; measure this machine first: mpirun -n R python -m "
+            f"expected {this_path} for {THIS}, found none; measure this machine first: mpirun -n R python -m "
             "repurpose_hpc probe, with a rank for every core",
         )
-    path = this if name == THIS else FOLDER / f"{name}.json" if name in shipped() else Path(name)
+    path = this_path if name == THIS else FOLDER / f"{name}.json" if name in shipped() else Path(name)
     try:
         return parse_machine(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError) as error:
@@ -179,13 +181,9 @@ def parse_machine(described: dict) -> MachineModel:
         ValueError, TypeError: something is missing, unknown or out of range.
     """
     machine = dict(_checked(MachineModel, described, "the machine"))
-    machine["memory"] = _memory(machine["memory"])
-    for name in ("dense", "sparse", "convolution"):
-        machine[name] = _rates(machine[name], name)
-    for name in ("local", "network"):
-        machine[name] = None if machine[name] is None else _link(machine[name], name)
-    for name in ("call_us", "value_ns", "window_ns", "exchange_us", "rank_us"):
-        _check_number(machine[name], name)
+    for field in fields(MachineModel):
+        if field.type in _PARSERS:
+            machine[field.name] = _PARSERS[field.type](machine[field.name], field.name)
     if not isinstance(machine["ranks_per_node"], int) or machine["ranks_per_node"] < 1:
         raise ValueError(f"ranks_per_node is {machine['ranks_per_node']!r}, not an integer of 1 or more")
     if machine["network"] and machine["ranks_per_node"] > 1 and not machine["local"]:
@@ -197,14 +195,16 @@ def _checked(kind: type, described: dict, name: str) -> dict:
     """``described`` if its keys are the attributes of ``kind``."""
     if not isinstance(described, dict):
         raise TypeError(f"{name} is {described!r}, not an object with keys")
-    expected = {each.name for each in fields(kind)}
+    expected = {field.name for field in fields(kind)}
     for problem, keys in (("lacks", expected - set(described)), ("has unknown", set(described) - expected)):
         if keys:
             raise ValueError(f"{name} {problem} {', '.join(sorted(keys))}")
     return described
 
 
-def _link(described: dict, name: str) -> Link:
+def _link(described: dict | None, name: str) -> Link | None:
+    if described is None:
+        return None
     link = Link(**_checked(Link, described, name))
     for key, value in asdict(link).items():
         _check_number(value, f"{name}.{key}")
@@ -213,12 +213,12 @@ def _link(described: dict, name: str) -> Link:
     return link
 
 
-def _memory(described: dict) -> Memory:
-    table = _checked(Memory, described, "memory")
+def _memory(described: dict, name: str) -> Memory:
+    table = _checked(Memory, described, name)
     memory = Memory(**{key: tuple(values) for key, values in table.items()})
     for key, values in asdict(memory).items():
-        _check_table(values, len(memory.bytes), f"memory.{key}")
-    _check_ascending(memory.bytes, "memory.bytes")
+        _check_table(values, len(memory.bytes), f"{name}.{key}")
+    _check_ascending(memory.bytes, f"{name}.bytes")
     return memory
 
 
@@ -232,6 +232,20 @@ def _rates(described: dict, name: str) -> Rates:
     for key in ("rows", "columns"):
         _check_ascending(getattr(rates, key), f"{name}.{key}")
     return rates
+
+
+def _number(value: float, name: str) -> float:
+    _check_number(value, name)
+    return value
+
+
+# By the types of the fields of ``MachineModel``, as they are written there.
+_PARSERS: dict[Any, Callable[[Any, str], object]] = {
+    "Memory": _memory,
+    "Rates": _rates,
+    "Link | None": _link,
+    "float": _number,
+}
 
 
 def _check_number(value: float, name: str) -> None:

@@ -1,16 +1,16 @@
-"""Demands for numbers of workers that there is no plan for, from how sparse a plan is.
+"""Demands for numbers of workers without a plan, from the sparsity of another plan.
 
-*What stays.*  A worker's share of the neurons of others that it has as ghosts, and of the sums for others
-that it contributes to, does not depend on the number of workers P: the communication fraction of every
-mixing is kept.  So a worker receives about as many ghosts however many workers there are, and a space of n
-neurons of which the share ρ is wanted costs ρ n (P - 1) values.
+*Shares.*  A worker has a share of the others' neurons as ghosts, and contributes to a share of the sums for
+others.  Neither share depends on the number of workers P: the communication fraction of every mixing is kept.
+So a worker receives about as many ghosts however many workers there are, and a space of n neurons of which
+the share ρ is wanted costs ρ n (P - 1) values.
 
-*Pairs.*  A pair of workers has about ρ n / P ghosts.  Those of different pairs are taken for independent:
-a message from p to q is expected 1 - (1 - ρ_q)^(neurons of p) times, so that pairs without any become the
-rule when P exceeds ρ n, and messages then are as many as values.
+*Pairs.*  A pair of workers has about ρ n / P ghosts.  Ghosts of different pairs are taken for independent.  A
+message from p to q is then expected 1 - (1 - ρ_q)^(neurons of p) times.  When P exceeds ρ n, most pairs have
+none, and there are as many messages as values.
 
-*Imbalance.*  Neurons are shared out evenly; what a plan of P₀ workers says of worker ⌊q P₀ / P⌋ holds for
-worker q.  Who owns the neurons that others want is not kept.  Workers without rows want no ghosts, those
+*Imbalance.*  Neurons are shared out evenly.  Worker q has the shares of worker ⌊q P₀ / P⌋ in a plan of P₀
+workers.  The owners of the neurons that others want are not kept.  Workers without rows want no ghosts, those
 without columns contribute to no sums.
 """
 
@@ -36,7 +36,7 @@ from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.plan import EVERYBODY, Plan, block_owners, dense_plan
 
-# Of the plan whose sparsity stands for that of the dense network.
+# Workers of the plan whose sparsity stands for that of the dense network.
 DENSE_WORKERS = 8
 
 
@@ -77,13 +77,13 @@ def budget_profile(network: Network, placement: str, fraction: float) -> Profile
 
     Mixings that send no more than that as unpruned partial sums do so.
     """
-    dense, everything = dense_profile(network, placement), np.ones(DENSE_WORKERS)
+    dense, full_share = dense_profile(network, placement), np.ones(DENSE_WORKERS)
     profile = {}
     for mixing in network.mixings:
         sparsity = dense[mixing.name]
         too_many = network.size(mixing.target) > fraction * network.size(mixing.source)
         if sparsity.sums.any() and too_many:
-            sparsity = replace(sparsity, exchanged=everything, ghosts=everything, sums=0 * everything)
+            sparsity = replace(sparsity, exchanged=full_share, ghosts=full_share, sums=0 * full_share)
         exchanged, ghosts = fraction * sparsity.exchanged, fraction * sparsity.ghosts
         profile[mixing.name] = replace(sparsity, exchanged=exchanged, ghosts=ghosts)
     return profile
@@ -92,7 +92,7 @@ def budget_profile(network: Network, placement: str, fraction: float) -> Profile
 def scaled_demand(
     network: Network, profile: Profile, placement: str, workers: int, per_node: int, comm_dtype: str = EXACT
 ) -> Demand:
-    """A demand that nobody has a plan for; numbers are expectations and need not be whole.
+    """The demand without a plan; numbers are expectations and need not be whole.
 
     Args:
         network: its weights do not matter.
@@ -105,48 +105,48 @@ def scaled_demand(
     owners = block_owners(network, placement, np.ones(workers))
     owned = {name: _owned_counts(owner, workers) for name, owner in owners.items()}
     # Of a replicated input, every worker pools and so on all that there is.
-    held = {name: owned[name] + np.count_nonzero(owner == EVERYBODY) for name, owner in owners.items()}
+    counts = {name: owned[name] + np.count_nonzero(owner == EVERYBODY) for name, owner in owners.items()}
     mixings = {
         mixing.name: _mixing_demand(network, mixing, profile[mixing.name], owned, per_node, comm_dtype)
         for mixing in network.mixings
     }
 
-    def together(names: Sequence[str]) -> Traffic:
+    def merge(names: Sequence[str]) -> Traffic:
         ghosts, sums = ([getattr(mixings[name], kind) for name in names] for kind in ("ghosts", "sums"))
         if BYTES[comm_dtype] == BYTES[EXACT]:
             return merged([*ghosts, *sums], per_node)
         return beside(merged(ghosts, per_node), merged(sums, per_node))
 
-    return demand_in_rounds(network, workers, mixings, held, together)
+    return demand_in_rounds(network, workers, mixings, counts, merge)
 
 
 def expected_traffic(
-    own: np.ndarray, wanted: np.ndarray, values: int, per_node: int, width: int = BYTES[EXACT]
+    owned: np.ndarray, probability: np.ndarray, values: int, per_node: int, width: int = BYTES[EXACT]
 ) -> Traffic:
-    """The exchange in which worker q wants each neuron of others with probability ``wanted[q]``.
+    """The exchange in which worker q wants each neuron of others with probability ``probability[q]``.
 
     Args:
-        own: neurons of each worker, (P,).
-        wanted: (P,).
+        owned: neurons of each worker, (P,).
+        probability: (P,).
         values: of a neuron.
         per_node: ranks of a node.
         width: bytes of a value.
     """
-    node = np.arange(own.size) // per_node
-    sizes, which = np.unique(own, return_inverse=True)
-    messages_in, messages_out = np.zeros((2, own.size)), np.zeros((2, own.size))
+    node = np.arange(owned.size) // per_node
+    sizes, size_index = np.unique(owned, return_inverse=True)
+    messages_in, messages_out = np.zeros((2, owned.size)), np.zeros((2, owned.size))
     for number, size in enumerate(sizes):
-        senders = which == number
-        chance = 1 - (1 - wanted) ** size  # that a sender of this size sends worker q something
+        senders = size_index == number
+        chance = 1 - (1 - probability) ** size  # that a sender of this size sends worker q something
         messages_in += _split(senders, node) * chance
         messages_out += np.where(senders, _split(chance, node), 0)
-    received = values * _split(own, node) * wanted
-    sent = values * _split(wanted, node) * own
+    received = values * _split(owned, node) * probability
+    sent = values * _split(probability, node) * owned
     return Traffic(messages_out, messages_in, sent, received, width * sent, width * received)
 
 
 def merged(exchanges: Sequence[Traffic], per_node: int) -> Traffic:
-    """All in one message for each pair that has any; one exchange is taken to know nothing of the others."""
+    """Several exchanges in one message for each pair that has any; they are taken for independent."""
     node = np.arange(exchanges[0].values_out.shape[1]) // per_node
     others = np.maximum(_split(np.ones(node.size), node), 1)
 
@@ -155,18 +155,18 @@ def merged(exchanges: Sequence[Traffic], per_node: int) -> Traffic:
 
     return replace(
         reduce(beside, exchanges),
-        messages_out=messages(each.messages_out for each in exchanges),
-        messages_in=messages(each.messages_in for each in exchanges),
+        messages_out=messages(traffic.messages_out for traffic in exchanges),
+        messages_in=messages(traffic.messages_in for traffic in exchanges),
     )
 
 
 def beside(first: Traffic, second: Traffic) -> Traffic:
-    """Both at the same time, in messages of their own."""
-    return Traffic(*(getattr(first, each.name) + getattr(second, each.name) for each in fields(Traffic)))
+    """The traffic of two exchanges at the same time, in messages of their own."""
+    return Traffic(*(getattr(first, field.name) + getattr(second, field.name) for field in fields(Traffic)))
 
 
 def swapped(traffic: Traffic) -> Traffic:
-    """The same with senders and receivers exchanged: whoever has a mask sends."""
+    """The traffic with senders and receivers exchanged: the worker with the mask sends."""
     return Traffic(
         messages_out=traffic.messages_in,
         messages_in=traffic.messages_out,
@@ -200,9 +200,9 @@ def _sparsity(network: Network, plan: Plan, mixing: Mixing) -> Sparsity:
 
 
 def _share(mask: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """Of the neurons that others own, the part in the mask of each worker, (P,)."""
-    own = np.bincount(owner[owner != EVERYBODY], minlength=len(mask))
-    others = own.sum() - own
+    """Part of the neurons of others that is in the mask of each worker, (P,)."""
+    owned = np.bincount(owner[owner != EVERYBODY], minlength=len(mask))
+    others = owned.sum() - owned
     shares = mask.sum(axis=1) / np.maximum(others, 1)
     # A worker that owns everything says nothing.
     return np.where(others > 0, shares, shares[others > 0].mean() if others.any() else 0)
@@ -221,29 +221,31 @@ def _mixing_demand(
     per_node: int,
     comm_dtype: str,
 ) -> MixingDemand:
-    own, rows = (owned[network.space_of[tensor]] for tensor in (mixing.source, mixing.target))
-    others = own.sum() - own
-    shared = network.space(mixing.source).neurons - own.sum()  # of a replicated input
+    columns, rows = (owned[network.space_of[tensor]] for tensor in (mixing.source, mixing.target))
+    others = columns.sum() - columns
+    shared = network.space(mixing.source).neurons - columns.sum()  # of a replicated input
     exchanged, ghosts, reads = (
         _spread(share, rows > 0) for share in (sparsity.exchanged, sparsity.ghosts, sparsity.reads)
     )
-    sums = _spread(sparsity.sums, own > 0)
+    sums = _spread(sparsity.sums, columns > 0)
     kind, positions = product_shape(network, mixing)
     return MixingDemand(
         kind=kind,
         positions=positions,
         rows=rows,
-        own_depth=(own + reads * shared) * mixing.taps,
+        own_depth=(columns + reads * shared) * mixing.taps,
         ghost_depth=ghosts * others * mixing.taps,
         sum_rows=sums * (rows.sum() - rows),
         density=sparsity.density,
-        ghosts=expected_traffic(own, exchanged, network.values(mixing.source), per_node, BYTES[comm_dtype]),
+        ghosts=expected_traffic(
+            columns, exchanged, network.values(mixing.source), per_node, BYTES[comm_dtype]
+        ),
         sums=swapped(expected_traffic(rows, sums, network.values(mixing.target), per_node)),
     )
 
 
 def _spread(shares: np.ndarray, busy: np.ndarray) -> np.ndarray:
-    """For each busy worker one of ``shares``, in order; 0 for the others; (P,)."""
+    """Shares of all workers, (P,): for each busy one of ``shares``, in order, 0 for the others."""
     spread, count = np.zeros(busy.size), np.count_nonzero(busy)
     spread[busy] = shares[np.arange(count) * shares.size // max(int(count), 1)]
     return spread

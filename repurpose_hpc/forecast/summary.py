@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 from itertools import pairwise
 
+from repurpose_hpc.forecast.timeline import Times
+
 FORMS = ("restructured", "dense")
-PARTS = ("compute", "overhead", "latency", "bytes")
+# Of the total.
+PARTS = tuple(field.name for field in fields(Times) if field.name != "total")
 # Ranks pay if doubling them divides the time by 2 to this power, 1.41, or more.
 PAYS = 0.5
 
@@ -18,10 +22,10 @@ PAYS = 0.5
 def marginal_efficiencies(ranks: Sequence[int], times: Sequence[float]) -> list[float | None]:
     """log(time before / time) / log(ranks / ranks before): 1 if doubling halves the time, 0 if it is in vain.
 
-    The first has nothing before it.
+    None for the first number of ranks.
     """
-    both = pairwise(zip(ranks, times, strict=True))
-    return [None, *(math.log(before / t) / math.log(r / fewer) for (fewer, before), (r, t) in both)]
+    steps = pairwise(zip(ranks, times, strict=True))
+    return [None, *(math.log(previous / t) / math.log(r / fewer) for (fewer, previous), (r, t) in steps)]
 
 
 def paying_ranks(ranks: Sequence[int], marginal: Sequence[float | None]) -> int:
@@ -34,20 +38,20 @@ def paying_ranks(ranks: Sequence[int], marginal: Sequence[float | None]) -> int:
 
 def conclude(points: list[dict]) -> dict:
     """Conclusions of the report from ``points``, ascending, whose ``marginal`` are filled in."""
-    ranks, found = [point["ranks"] for point in points], {}
+    ranks, conclusions = [point["ranks"] for point in points], {}
     for form in FORMS:
         times = [point[form]["total_us"] for point in points]
         marginal = marginal_efficiencies(ranks, times)
         for point, efficiency in zip(points, marginal, strict=True):
             point[form]["marginal"] = efficiency
         best = min(times)
-        found[form] = {
+        conclusions[form] = {
             "best_ranks": ranks[times.index(best)],
             "best_us": best,
             "speedup": points[0][form]["total_us"] / best if ranks[0] == 1 else None,
             "paying_ranks": paying_ranks(ranks, marginal),
         }
-    return found
+    return conclusions
 
 
 def render(result: dict) -> str:
@@ -89,26 +93,26 @@ def _table(points: list[dict]) -> list[str]:
 
 def _heads(widths: list[int]) -> str:
     """The names of the forms above their first columns."""
-    start, line = 2, ""
+    column, line = 2, ""
     for form in FORMS:
-        line = line.ljust(sum(widths[:start]) + 2 * start) + form
-        start += len(PARTS) + 2
+        line = line.ljust(sum(widths[:column]) + 2 * column) + form
+        column += len(PARTS) + 2
     return line
 
 
-def _cells(found: dict) -> list[str]:
-    marginal = "" if found["marginal"] is None else f"{found['marginal']:.2f}"
-    return [*(_us(found[f"{part}_us"]) for part in ("total", *PARTS)), marginal]
+def _cells(times: dict) -> list[str]:
+    marginal = "" if times["marginal"] is None else f"{times['marginal']:.2f}"
+    return [*(_us(times[f"{part}_us"]) for part in ("total", *PARTS)), marginal]
 
 
 def _us(us: float) -> str:
     return f"{us:,.0f}" if us >= 100 or us == 0 else f"{us:.3g}"
 
 
-def _conclusion(form: str, found: dict, batch: int) -> str:
-    speedup = f", {found['speedup']:.2f} times faster than one" if found["speedup"] else ""
-    samples = "" if batch == 1 else f" ({_us(found['best_us'] / batch)} us per sample)"
+def _conclusion(form: str, conclusion: dict, batch: int) -> str:
+    speedup = f", {conclusion['speedup']:.2f} times faster than one" if conclusion["speedup"] else ""
+    samples = "" if batch == 1 else f" ({_us(conclusion['best_us'] / batch)} us per sample)"
     return (
-        f"{form}: best with {found['best_ranks']:,} ranks, {_us(found['best_us'])} us{samples}{speedup}; "
-        f"adding ranks stops paying at {found['paying_ranks']:,}"
+        f"{form}: best with {conclusion['best_ranks']:,} ranks, {_us(conclusion['best_us'])} us{samples}"
+        f"{speedup}; adding ranks stops paying at {conclusion['paying_ranks']:,}"
     )

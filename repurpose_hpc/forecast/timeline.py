@@ -1,8 +1,7 @@
 """The model of time: LogGP for messages, rates for products, a clock for every rank.
 
-A rank does in every round what ``runtime.schedule`` does, in that order: all that can be done with what is
-there, which includes packing ghosts and computing sums; posting both; multiplying own neurons; waiting;
-multiplying ghosts and adding sums.
+A rank does in every round what ``runtime.schedule`` does, in the same order: pack ghosts, compute sums, and
+do whatever else needs no other rank; post both; multiply own neurons; wait; multiply ghosts and add sums.
 
 *Products* of r rows, d inputs and c columns take a call, ``value_ns`` for each of the r c results, and the
 longer of reading the weights and 2 r d c operations.
@@ -49,10 +48,10 @@ class Times:
 
     Attributes:
         total: until the last rank has finished.
-        compute: what is left with links that cost nothing, waiting for slower ranks included.
-        overhead: what o, g and the calls of the collectives add to that.
-        latency: what L adds to that.
-        bytes: what G adds to that.
+        compute: the time with links that cost nothing, waiting for slower ranks included.
+        overhead: the time that o, g and the calls of the collectives add.
+        latency: the time that L adds.
+        bytes: the time that G adds.
     """
 
     total: float
@@ -67,11 +66,11 @@ def forecast(demand: Demand, machine: MachineModel, batch: int) -> Times:
 
     Only what is not hidden behind computation counts for a part.
     """
-    steps = [machine]
+    models = [machine]
     for change in ({"gb_per_s": math.inf}, {"latency_us": 0.0}, {"overhead_us": 0.0, "gap_us": 0.0}):
-        steps.append(_with_links(steps[-1], change))
-    steps[-1] = replace(steps[-1], exchange_us=0.0, rank_us=0.0)
-    full, no_bytes, no_latency, free = (Clocks(demand, each, batch).run() for each in steps)
+        models.append(_with_links(models[-1], change))
+    models[-1] = replace(models[-1], exchange_us=0.0, rank_us=0.0)
+    full, no_bytes, no_latency, free = (Clocks(demand, model, batch).run() for model in models)
     return Times(full, free, no_latency - free, no_bytes - no_latency, full - no_bytes)
 
 
@@ -84,12 +83,12 @@ class Clocks:
     """A forward of one batch, with a clock for every rank.
 
     Attributes:
-        now: seconds on each rank's clock, (P,).
+        clock: seconds on each rank's, (P,).
     """
 
     def __init__(self, demand: Demand, machine: MachineModel, batch: int) -> None:
         self.demand, self.machine, self.batch = demand, machine, batch
-        self.now = np.zeros(demand.ranks)
+        self.clock = np.zeros(demand.ranks)
         self.node = np.arange(demand.ranks) // machine.ranks_per_node
         sharing = min(demand.ranks, machine.ranks_per_node)
         self.per_byte = machine.memory.seconds_per_byte(VALUE_BYTES * demand.weights, sharing)
@@ -105,10 +104,13 @@ class Clocks:
             for step in waiting:
                 self._end(step)
         self._begin(len(self.demand.exchanges))
-        return float(self.now.max())
+        return float(self.clock.max())
 
     def _begin(self, number: int) -> list[MixingDemand]:
-        """All that needs just so many rounds, but for the products of mixings that wait; these mixings."""
+        """Carry out the steps that need just so many rounds; return the mixings that wait for another one.
+
+        Products with own neurons of mixings that wait come later.
+        """
         machine, waiting = self.machine, []
         for step, (begun, ended) in zip(self.demand.steps, self.demand.spans, strict=True):
             if begun != number:
@@ -141,35 +143,35 @@ class Clocks:
         reading = size * weights * self.per_byte
         multiplying = 2 * weights * columns * rate
         busy = np.maximum(reading, multiplying) + 1e-9 * machine.value_ns * rows * columns
-        self.now = self.now + np.where(weights > 0, 1e-6 * machine.call_us + busy, 0)
+        self.clock = self.clock + np.where(weights > 0, 1e-6 * machine.call_us + busy, 0)
 
     def _pass(self, values: np.ndarray, value_ns: float) -> None:
         """A pass over so many values per sample on each rank."""
         busy = 1e-6 * self.machine.call_us + 1e-9 * value_ns * values * self.batch
-        self.now = self.now + np.where(values > 0, busy, 0)
+        self.clock = self.clock + np.where(values > 0, busy, 0)
 
     def _post(self, traffic: Traffic) -> np.ndarray:
-        """Post a collective; when each rank had done so."""
+        """Post a collective; return the time at which each rank had done so."""
         machine = self.machine
         calling = machine.exchange_us + machine.rank_us * self.demand.ranks
-        self.now = self.now + 1e-6 * calling + self._overhead(traffic.messages_out)
-        return self.now
+        self.clock = self.clock + 1e-6 * calling + self._overhead(traffic.messages_out)
+        return self.clock
 
     def _wait(self, traffic: Traffic, posted: np.ndarray) -> None:
         """Wait until everything has come that a rank is to receive."""
-        arrived = self.now
+        arrived = self.clock
         for scope, link in self._links():
             receives = traffic.messages_in[scope] > 0
             if not receives.any():
                 continue
-            begun = posted + (1 - link.overlap) * (self.now - posted)
-            last = begun[traffic.messages_out[scope] > 0].max()
-            there = last + 1e-6 * link.latency_us + self._transfer(traffic, scope, link)
-            arrived = np.where(receives, np.maximum(arrived, there), arrived)
-        self.now = arrived + self._overhead(traffic.messages_in)
+            begun = posted + (1 - link.overlap) * (self.clock - posted)
+            last_start = begun[traffic.messages_out[scope] > 0].max()
+            arrival = last_start + 1e-6 * link.latency_us + self._transfer(traffic, scope, link)
+            arrived = np.where(receives, np.maximum(arrived, arrival), arrived)
+        self.clock = arrived + self._overhead(traffic.messages_in)
 
     def _transfer(self, traffic: Traffic, scope: int, link: Link) -> np.ndarray:
-        """Seconds that the links need that each rank depends on, (P,)."""
+        """Seconds of the links that each rank depends on, (P,)."""
         out = self._occupied(traffic.messages_out[scope], traffic.bytes_out[scope], scope, link)
         into = self._occupied(traffic.messages_in[scope], traffic.bytes_in[scope], scope, link)
         return np.maximum(out.max(), into)
@@ -184,5 +186,5 @@ class Clocks:
         return sum(1e-6 * link.overhead_us * messages[scope] for scope, link in self._links())
 
     def _links(self) -> list[tuple[int, Link]]:
-        both = (LOCAL, self.machine.local), (NETWORK, self.machine.network)
-        return [(scope, link) for scope, link in both if link is not None]
+        links = (LOCAL, self.machine.local), (NETWORK, self.machine.network)
+        return [(scope, link) for scope, link in links if link is not None]

@@ -1,8 +1,8 @@
 """Costs of links, measured with the collective that programs use, and rates of the ranks of a node.
 
-*Links.*  Two ranks exchange with each other by MPI_Ialltoallv, again and again, while the others wait.  With
-nothing to send that takes the calls; a message more takes o twice and L; many bytes take G each, in both
-directions at once.  How long posting takes longer with a message is o.  Persistent small messages, started
+*Links.*  Two ranks exchange with each other by MPI_Ialltoallv, again and again, while the others wait.  An
+exchange without values takes the time of the calls.  A message adds o twice, and L; many bytes add G each, in
+both directions at once.  The time that a message adds to posting is o.  Persistent small messages, started
 together, give g.  An exchange with a computation of the same length in between gives the overlap.
 
 *Kernels.*  The first rank measures products alone.  Then all ranks read weights at the same time.
@@ -43,22 +43,22 @@ def first_node(comm: MPI.Comm) -> list[int]:
 
 
 def measure_ranks(comm: MPI.Comm, mates: Collection[int]) -> dict:
-    """Everything about kernels, under the names of the machine file, on every rank; collective.
+    """Rates and times of kernels, under the names of the machine file, on every rank; collective.
 
     Args:
         comm: of the job.
         mates: ranks of the first node.
     """
-    alone = {}
+    values = {}
     with collectively(comm):
         if comm.rank == 0:
-            alone = _measure_alone()
-    alone = comm.bcast(alone, root=0)
-    rates = kernel_rates.reading_rates(1e-6 * alone["call_us"], comm.Barrier)
-    together = np.array(rates) * (comm.rank in mates)
-    comm.Allreduce(MPI.IN_PLACE, together)
-    alone["memory"]["node_gb_per_s"] = [1e-9 * rate for rate in together.tolist()]
-    return alone
+            values = _measure_alone()
+    values = comm.bcast(values, root=0)
+    rates = kernel_rates.reading_rates(1e-6 * values["call_us"], comm.Barrier)
+    node_rates = np.array(rates) * (comm.rank in mates)
+    comm.Allreduce(MPI.IN_PLACE, node_rates)
+    values["memory"]["node_gb_per_s"] = [1e-9 * rate for rate in node_rates.tolist()]
+    return values
 
 
 def measure_link(comm: MPI.Comm, partner: int) -> dict[str, float]:
@@ -78,21 +78,21 @@ def measure_link(comm: MPI.Comm, partner: int) -> dict[str, float]:
     return comm.bcast(link, root=0)
 
 
-def faster(once: dict[str, float], again: dict[str, float]) -> dict[str, float]:
+def faster(first: dict[str, float], second: dict[str, float]) -> dict[str, float]:
     """The better values of two measurements of a link."""
     high = ("gb_per_s", "overlap")
-    return {key: (max if key in high else min)(once[key], again[key]) for key in once}
+    return {key: (max if key in high else min)(first[key], second[key]) for key in first}
 
 
 def rank_seconds() -> float:
-    """Seconds that an exchange takes longer for every rank in its lists of counts and displacements."""
+    """Seconds that each rank in its lists of counts and displacements adds to an exchange."""
 
     def convert(length: int) -> Callable[[], None]:
         lists = [1] * length, list(range(length))
         return lambda: MPI.FLOAT.Create_indexed(*lists).Free()
 
-    few, many = (kernel_rates.fastest(convert(length)) for length in (1, LISTED))
-    return PAIRS_OF_LISTS * max(many - few, 0.0) / LISTED
+    short, long = (kernel_rates.fastest(convert(length)) for length in (1, LISTED))
+    return PAIRS_OF_LISTS * max(long - short, 0.0) / LISTED
 
 
 def _measure_alone() -> dict:
@@ -124,15 +124,15 @@ def _rates(rows: Sequence[int], columns: Sequence[int], gflops: list[list[float]
 
 def _measure_pair(pair: MPI.Comm) -> dict[str, float]:
     """Values of ``measure_link``; collective over the two ranks."""
-    nothing, one, few = (_Exchanging(pair, values) for values in (0, 1, FEW_VALUES))
-    many, burst = _largest(pair), _Burst(pair)
-    measures = [each.once for each in (nothing, one, few, many)]
-    measures += [nothing.posting, one.posting, burst.once]
+    empty, single, short = (_Exchanging(pair, values) for values in (0, 1, FEW_VALUES))
+    long, burst = _largest(pair), _Burst(pair)
+    measures = [exchanging.seconds for exchanging in (empty, single, short, long)]
+    measures += [empty.posting_seconds, single.posting_seconds, burst.seconds]
     rounds = [[_agreed(pair, measure) for measure in measures] for _ in range(ROUNDS)]
     calls, small, base, large, bare, posting, message = np.min(rounds, axis=0).tolist()
     overhead = max(posting - bare, 0.0)
-    per_byte = max(large - base, 1e-9) / (many.bytes - few.bytes)
-    both = min(_agreed(pair, partial(many.beside, large)) for _ in range(ROUNDS))
+    per_byte = max(large - base, 1e-9) / (long.bytes - short.bytes)
+    overlapped = min(_agreed(pair, partial(long.seconds_beside, large)) for _ in range(ROUNDS))
     burst.free()
     return {
         "exchange_us": 1e6 * calls,
@@ -140,7 +140,7 @@ def _measure_pair(pair: MPI.Comm) -> dict[str, float]:
         "overhead_us": 1e6 * overhead,
         "gap_us": 1e6 * max(message - overhead, 0.0),
         "gb_per_s": 1e-9 / per_byte,
-        "overlap": float(np.clip((2 * large - both) / large, 0, 1)),
+        "overlap": float(np.clip((2 * large - overlapped) / large, 0, 1)),
     }
 
 
@@ -155,7 +155,7 @@ class _Exchanging:
         self._request = TRANSPORTS[DEFAULT_TRANSPORT]([self.exchange], pair).request(self.exchange, Part(1))
         ((self._post,), (self._wait,)) = self._request.post, self._request.wait
 
-    def once(self) -> float:
+    def seconds(self) -> float:
         """Seconds of one of several exchanges in a row, which keep the ranks in step."""
         began = perf_counter()
         for _ in range(IN_A_ROW):
@@ -163,7 +163,7 @@ class _Exchanging:
             _make(self._wait)
         return (perf_counter() - began) / IN_A_ROW
 
-    def posting(self) -> float:
+    def posting_seconds(self) -> float:
         """Seconds of posting alone."""
         began = perf_counter()
         _make(self._post)
@@ -171,7 +171,7 @@ class _Exchanging:
         _make(self._wait)
         return took
 
-    def beside(self, length: float) -> float:
+    def seconds_beside(self, length: float) -> float:
         """Seconds of an exchange with a computation of ``length`` seconds in between."""
         began = perf_counter()
         _make(self._post)
@@ -195,7 +195,7 @@ class _Burst:
         make = pair.Send_init if pair.rank == 0 else pair.Recv_init
         self.requests = [make(self.buffer, 1 - pair.rank) for _ in range(BURST)]
 
-    def once(self) -> float:
+    def seconds(self) -> float:
         """Seconds of one message, an answer at the end counting as one more."""
         self.pair.Barrier()
         began = perf_counter()
@@ -219,8 +219,8 @@ def _largest(pair: MPI.Comm) -> _Exchanging:
     while values < MANY_VALUES and not slow:
         values *= 4
         exchanging = _Exchanging(pair, values)
-        once = min(pair.allreduce(exchanging.once(), MPI.MAX) for _ in range(FEWEST))
-        slow = 4 * once > MOST_SECONDS
+        seconds = min(pair.allreduce(exchanging.seconds(), MPI.MAX) for _ in range(FEWEST))
+        slow = 4 * seconds > MOST_SECONDS
     return exchanging
 
 
@@ -230,6 +230,6 @@ def _agreed(pair: MPI.Comm, measure: Callable[[], float]) -> float:
     measure()
     took = pair.allreduce(perf_counter() - began, MPI.MAX)
     repeats = int(np.clip(ROUND_SECONDS / took, FEWEST, MOST))
-    mine = np.array([measure() for _ in range(repeats)])
-    pair.Allreduce(MPI.IN_PLACE, mine, MPI.MAX)
-    return float(mine.min())
+    seconds = np.array([measure() for _ in range(repeats)])
+    pair.Allreduce(MPI.IN_PLACE, seconds, MPI.MAX)
+    return float(seconds.min())

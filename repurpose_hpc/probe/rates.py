@@ -1,6 +1,6 @@
 """Rates at which this machine computes products, by rows and columns, and reads weights.
 
-Of several repeats the fastest counts: what disturbs a measurement makes it longer.
+The fastest of several repeats counts: disturbances make a measurement longer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SPARSE_COLUMNS = (1, 2, 8, 64, 512)
 SPARSE_DENSITY = 0.05
 MAP_ROWS = (1, 4, 16, 64)
 MAP_SIDES = (4, 7, 14, 28, 56)
-# Inputs of a row: what a product takes for each of them is the difference between these.
+# Inputs of a row; the difference between the two times gives the time of an input.
 DEPTHS = (64, 1024)
 CHANNELS = (4, 32)
 WORKING_SETS = tuple(1 << power for power in range(16, 29, 2))
@@ -69,7 +69,7 @@ def sparse_table() -> list[list[float]]:
 
 
 def convolution_table() -> list[list[float]]:
-    """GFLOP/s of the faster way to convolve with 3 x 3 windows, by MAP_ROWS and MAP_SIDES squared."""
+    """GFLOP/s of the faster convolution with 3 x 3 windows, by MAP_ROWS and MAP_SIDES squared."""
     rates, _ = _table(
         MAP_ROWS,
         MAP_SIDES,
@@ -83,17 +83,17 @@ def window_seconds() -> float:
     return float(np.median([_pooling_seconds(side) for side in MAP_SIDES]))
 
 
-def reading_rates(call_seconds: float, before: Callable[[], object]) -> list[float]:
+def reading_rates(call_seconds: float, prepare: Callable[[], object]) -> list[float]:
     """Bytes per second of products with one column whose weights make up each of WORKING_SETS.
 
     Args:
         call_seconds: of a call, which does not count.
-        before: called before each working set is measured.
+        prepare: called before each working set is measured.
     """
     rates = []
     for size in WORKING_SETS:
         calls = _reading_calls(size)
-        before()
+        prepare()
         seconds = fastest(partial(_run, calls)) - call_seconds * len(calls)
         rates.append(size / max(seconds, 1e-9))
     return rates
@@ -117,11 +117,11 @@ def _table(
 
 
 def _of_depth(seconds: Callable[[int], float], depths: tuple[int, int], flops: float) -> tuple[float, float]:
-    """From the times at two depths: GFLOP/s for what depends on the depth, and the seconds that do not."""
-    few, many = (seconds(depth) for depth in depths)
+    """GFLOP/s of what depends on the depth, and seconds of the rest, from the times at two depths."""
+    shallow, deep = (seconds(depth) for depth in depths)
     # A difference lost in noise: no less than a tenth of the whole.
-    per_depth = max((many - few) / (depths[1] - depths[0]), 0.1 * many / depths[1])
-    return 1e-9 * flops / per_depth, max(few - per_depth * depths[0], 0.1 * few)
+    per_depth = max((deep - shallow) / (depths[1] - depths[0]), 0.1 * deep / depths[1])
+    return 1e-9 * flops / per_depth, max(shallow - per_depth * depths[0], 0.1 * shallow)
 
 
 def _dense_seconds(rows: int, columns: int, depth: int) -> float:
@@ -144,14 +144,14 @@ def _map_seconds(rows: int, side: int, channels: int) -> float:
     size = (side, side)
     window = Window(size, (3, 3), (1, 1), (1, 1), (1, 1), size)
     out = np.empty((rows, side**2), np.float32)
-    ways = []
-    for way in (Patches, Direct):
-        product = way(window, _random(rows, channels * 9))
+    times = []
+    for product_class in (Patches, Direct):
+        product = product_class(window, _random(rows, channels * 9))
         scratch = _scratch(product, side**2)
         maps = _random(channels, side**2).reshape(channels, 1, side**2)
         calls = product.calls(maps, _random(rows, 1), out, scratch, NO_ACTIVATION)
-        ways.append(fastest(partial(_run, calls)))
-    return min(ways)
+        times.append(fastest(partial(_run, calls)))
+    return min(times)
 
 
 def _pooling_seconds(side: int) -> float:

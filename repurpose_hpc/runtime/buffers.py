@@ -68,10 +68,10 @@ class Buffer:
 
 
 class Scratch:
-    """Memory that operations use one after the other and whose contents nobody keeps.
+    """Memory that operations use one after the other; its contents are not kept.
 
-    Everybody says first (``reserve``) how much it will need, and takes it later.  Made for one
-    operation, it can have its ``size`` at once.
+    Every operation first reserves as much as it will need (``reserve``), and takes it later.  Scratch memory
+    for one operation can have its ``size`` at once.
     """
 
     def __init__(self, dtype: np.dtype, size: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""Calls: what a program does with a batch is a list of them.
+"""Calls: a program is a list of them for each batch size.
 
 A *call* is (phase, function, arguments) on arrays that do not change, so that running it is one short loop.
 This module imports nothing of the package: steps, exchanges and schedules all build on it.

@@ -13,9 +13,9 @@ from repurpose_hpc.model.network import Network
 class Certificate:
     """Certifies samples, batch by batch.
 
-    With z the restructured network's outputs before the head and d the bound of how far they are from
-    the original's, no output can have moved by more than d.  Where the largest of z leads the second
-    largest by more than 2 d, it is the original's largest too.
+    Let z be the restructured network's outputs before the head, and d a bound of their distance from the
+    original's.  Then no output has moved by more than d.  Where the largest of z leads the second largest by
+    more than 2 d, it is the original's largest too.
 
     Args:
         original: before restructuring.
@@ -35,7 +35,7 @@ class Certificate:
             )
         self.original, self.restructured = original, restructured
         self.bound = OutputBound(restructured)
-        self.seen = self.certified = 0
+        self.samples = self.certified = 0
 
     def add(self, inputs: np.ndarray, run_outputs: np.ndarray) -> np.ndarray:
         """Take in the next batch.
@@ -54,11 +54,11 @@ class Certificate:
         # The run computes z in its own precision: only classes that survive it count.
         same_class = run_outputs.argmax(axis=1) == z.argmax(axis=0)
         certified = same_class & (largest - second > 2 * bounds)
-        self.seen += len(certified)
+        self.samples += len(certified)
         self.certified += int(np.count_nonzero(certified))
         return certified
 
     @property
     def share(self) -> float:
         """Certified samples over all samples."""
-        return self.certified / self.seen
+        return self.certified / self.samples

@@ -12,7 +12,7 @@ from repurpose_hpc.model.comm_dtype import EXACT, STEPS
 from repurpose_hpc.model.forward import Compute, compute, forward
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.runtime.certificate import Certificate
-from repurpose_hpc.runtime.context import EXACT_FORMATS, Formats
+from repurpose_hpc.runtime.resources import EXACT_FORMATS, Formats
 from repurpose_hpc.runtime.streams.inputs import finite_batches
 
 # Largest accepted difference from the float64 reference, relative to its largest output.
@@ -22,10 +22,10 @@ TOLERANCES = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}
 def tolerance(dtype: np.dtype, formats: Formats = EXACT_FORMATS) -> float:
     """The tolerance of a run in ``dtype`` with these formats.
 
-    Run and reference differ in the last bits of a ghost before it is rounded.  The few that lie so close to
-    the middle between two values of the format that they go to different sides are then a step apart.  The
-    outputs would be too if all of them were, and the network passed their relative error on as it is.
-    The reference has the weights as they were before they were rounded: another step.
+    Run and reference differ in the last bits of a ghost before it is rounded.  A few ghosts lie so close to
+    the middle between two values of the format that they are rounded to different sides: they are a step
+    apart.  The outputs would be a step apart too if all ghosts were, and if the network passed their relative
+    error on as it is.  The reference has the weights as they were before they were rounded: another step.
     """
     return TOLERANCES[dtype] + STEPS[formats.comm_dtype] + STEPS[formats.weights_dtype]
 
@@ -78,7 +78,7 @@ class Checks:
         compares = self.restructured or self.original or self.certificate
         float64 = np.dtype(np.float64)
         self.inputs = finite_batches(file, batch_size, None, float64) if compares else None
-        self.seen = self.right = self.original_right = 0
+        self.samples = self.right = self.original_right = 0
         self.difference = self.largest = 0.0
 
     def add(self, outputs: np.ndarray) -> None:
@@ -89,9 +89,9 @@ class Checks:
         """
         labels = self.file.labels
         if labels is not None:
-            labels = labels[self.seen : self.seen + len(outputs)]
+            labels = labels[self.samples : self.samples + len(outputs)]
             self.right += _count_right(outputs, labels)
-        self.seen += len(outputs)
+        self.samples += len(outputs)
         if self.inputs is not None:
             self._compare(outputs, next(self.inputs), labels)
 
@@ -131,9 +131,9 @@ class Checks:
         """The numbers that are known, under the names of the report."""
         results: CheckResults = {}
         if self.file.labels is not None:
-            results["accuracy"] = self.right / self.seen
+            results["accuracy"] = self.right / self.samples
         if self.original is not None:
-            results["reference_accuracy"] = self.original_right / self.seen
+            results["reference_accuracy"] = self.original_right / self.samples
         if self.restructured is not None:
             results["max_abs_difference"] = float(self.difference)
             results["relative_difference"] = self.relative_difference

@@ -42,7 +42,7 @@ class Hosting:
 
     def __init__(self, shards: Sequence[Shard], ranks: int, rank: int) -> None:
         """Raises ValueError if ``shards`` are not those of the workers that ``rank`` hosts."""
-        hosted = [hosted_workers(shards[0].workers, ranks, other) for other in range(ranks)]
+        hosted = [hosted_workers(shards[0].workers, ranks, number) for number in range(ranks)]
         self.rank, self.ranks = rank, ranks
         self.workers = [shard.worker for shard in shards]
         if self.workers != list(hosted[rank]):
@@ -61,6 +61,6 @@ class Hosting:
 
     def rows(self, space: str, neurons: np.ndarray) -> np.ndarray:
         """The rows of ``neurons``, all of which the hosted workers own; ``INDEX_DTYPE``."""
-        held = self.neurons(space)
-        order = np.argsort(held)
-        return order[np.searchsorted(held, neurons, sorter=order)].astype(INDEX_DTYPE)
+        hosted = self.neurons(space)
+        order = np.argsort(hosted)
+        return order[np.searchsorted(hosted, neurons, sorter=order)].astype(INDEX_DTYPE)

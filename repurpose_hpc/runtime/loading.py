@@ -19,8 +19,8 @@ from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.plan.files.store import StoredPlan, open_plan, read_shard
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.process.system import release_code
-from repurpose_hpc.runtime.context import EXACT_FORMATS, Formats
 from repurpose_hpc.runtime.hosting import hosted_workers
+from repurpose_hpc.runtime.resources import EXACT_FORMATS, Formats
 from repurpose_hpc.runtime.shards import cast
 
 if TYPE_CHECKING:
@@ -86,9 +86,9 @@ def compile_kernels(
 
     stored = code_dtype(formats.weights_dtype, dtype)
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    for first in (True, False):
+    for compiles in (True, False):
         with collectively(comm):
-            if (node.rank == 0) is first:
+            if (node.rank == 0) is compiles:
                 warm_up(dtype, maps, stored, CODES.get(formats.comm_dtype), zeros, threads > 1)
     node.Free()
     release_code("libllvmlite")  # 50 MB of every process, and the compiler is not needed any more

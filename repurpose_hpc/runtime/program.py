@@ -16,12 +16,12 @@ from repurpose_hpc.plan.plan import single_worker_plan
 from repurpose_hpc.plan.shard import Shard, make_shard
 from repurpose_hpc.runtime.buffers import Scratch, parts_of
 from repurpose_hpc.runtime.calls import PHASES
-from repurpose_hpc.runtime.context import EXACT_FORMATS, Context, Formats
 from repurpose_hpc.runtime.exchange.transport import TRANSPORTS, Transport
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
 from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.lowering.lower import Lowering
 from repurpose_hpc.runtime.lowering.mixings import MixingStep
+from repurpose_hpc.runtime.resources import EXACT_FORMATS, Formats, Resources
 from repurpose_hpc.runtime.schedule.rounds import in_rounds
 from repurpose_hpc.runtime.schedule.schedule import MakeRequest, Schedule, no_request
 from repurpose_hpc.runtime.shards import read_once
@@ -50,11 +50,6 @@ class Program:
         output_columns: values of the outputs that this rank computes, in this order; int64.
         max_batch: most samples of a forward.
         dtype: of weights, inputs and outputs.
-        values_sent: values per sample that this rank sends to others in one forward; zeros as well, even if
-            the transport leaves them out.
-        bytes_sent: what these take.
-        messages: messages that it sends in one forward of ``max_batch`` samples: other ranks with a non-zero
-            count, summed over the exchanges of all parts.
         blocks: one entry for each mixing and hosted worker.
     """
 
@@ -87,30 +82,46 @@ class Program:
         """
         graph = shards[0].graph
         ranks, rank = (1, 0) if comm is None else (comm.size, comm.rank)
-        self._graph, self.max_batch = graph, max_batch
-        self.dtype = graph.mixings[0].bias.dtype
+        self._comm, self._micro_batches, self._transport_name = comm, micro_batches, transport
+        self._transport: Transport | None = None
+        self._schedules: OrderedDict[int, Schedule] = OrderedDict()
+        self.max_batch, self.dtype = max_batch, graph.mixings[0].bias.dtype
         hosting = Hosting(shards, ranks, rank)
-        self._context = Context(hosting, max_batch, Scratch(self.dtype), formats, threads)
+        self._resources = Resources(hosting, max_batch, Scratch(self.dtype), formats, threads)
         self.input_columns = _columns(graph, graph.input_tensors, hosting)
         self.output_columns = _columns(graph, graph.output_tensors, hosting)
-        lowering = Lowering(shards, self._context)
+        lowering = Lowering(shards, self._resources)
         self._inputs, self._outputs = (
             [lowering.tensors[tensor] for tensor in tensors]
             for tensors in (graph.input_tensors, graph.output_tensors)
         )
         self._rounds = in_rounds(lowering.operations, graph, max_batch, comm)
         self._exchanges = [exchange for _, _, exchanges in self._rounds for exchange in exchanges]
-        self._comm, self._micro_batches, self._transport_name = comm, micro_batches, transport
-        self._transport: Transport | None = None
-        self._schedules: OrderedDict[int, Schedule] = OrderedDict()
-
-        self.values_sent = sum(exchange.values_sent for exchange in self._exchanges)
-        self.bytes_sent = sum(exchange.bytes_sent for exchange in self._exchanges)
-        parts = len(parts_of(max_batch, micro_batches))
-        self.messages = parts * sum(exchange.messages for exchange in self._exchanges)
         mixings = [step for _, step in lowering.operations if isinstance(step, MixingStep)]
         self.blocks = [report for mixing in mixings for report in mixing.reports]
         self.reset()
+
+    @property
+    def values_sent(self) -> int:
+        """Values per sample that this rank sends to others in one forward.
+
+        Zeros count as well, even if the transport leaves them out.
+        """
+        return sum(exchange.values_sent for exchange in self._exchanges)
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of ``values_sent``."""
+        return sum(exchange.bytes_sent for exchange in self._exchanges)
+
+    @property
+    def messages(self) -> int:
+        """Messages that this rank sends in one forward of ``max_batch`` samples.
+
+        These are the other ranks with a non-zero count, summed over the exchanges of all parts.
+        """
+        parts = len(parts_of(self.max_batch, self._micro_batches))
+        return parts * sum(exchange.messages for exchange in self._exchanges)
 
     def forward(self, X: np.ndarray) -> np.ndarray:
         """Run one batch; collective, all ranks with the same batch size.
@@ -205,7 +216,7 @@ class Program:
             self._outputs,
             parts_of(batch, self._micro_batches),
             self._make_request(),
-            self._context,
+            self._resources,
         )
         self._schedules[batch] = schedule
         return schedule

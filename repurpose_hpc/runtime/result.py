@@ -35,7 +35,7 @@ class RankReport(TypedDict):
     seconds: dict[str, float]
 
 
-class Traffic(TypedDict):
+class TrafficReport(TypedDict):
     """Communication of a forward between ranks, per sample but for ``messages``."""
 
     values_sent: int
@@ -45,7 +45,7 @@ class Traffic(TypedDict):
     messages: int
 
 
-class Weights(TypedDict):
+class WeightsReport(TypedDict):
     """Weights of the network; those kept, of each rank; by mixing how many blocks have which format."""
 
     weights: int
@@ -55,7 +55,7 @@ class Weights(TypedDict):
     formats: dict[str, dict[str, int]]
 
 
-class Latency(TypedDict, total=False):
+class LatencyReport(TypedDict, total=False):
     """Microseconds of the timed batch; empty if nothing was timed."""
 
     latency_us: dict[str, float]
@@ -66,7 +66,7 @@ class Latency(TypedDict, total=False):
 
 def gather_ranks(program: Program, seconds: dict[str, float], comm: MPI.Comm) -> list[RankReport] | None:
     """The numbers of all ranks, on the root; collective."""
-    mine: RankReport = {
+    report: RankReport = {
         "values_sent": program.values_sent,
         "bytes_sent": program.bytes_sent,
         "sent_bytes_per_sample": program.sent_bytes_per_sample,
@@ -74,10 +74,10 @@ def gather_ranks(program: Program, seconds: dict[str, float], comm: MPI.Comm) ->
         "blocks": program.blocks,
         "seconds": {**seconds, **program.seconds},
     }
-    return comm.gather(mine, root=0)
+    return comm.gather(report, root=0)
 
 
-def traffic(plan: Plan, shard: Shard, ranks: list[RankReport]) -> Traffic:
+def traffic(plan: Plan, shard: Shard, ranks: list[RankReport]) -> TrafficReport:
     """Communication between ranks, as it was handed to MPI, beside that of the dense network.
 
     Args:
@@ -102,7 +102,7 @@ def without_zeros(ranks: list[RankReport]) -> dict[str, float]:
     return {"sent_bytes_per_sample": sum(counted)} if len(counted) == len(sent) else {}
 
 
-def weights(shard: Shard, ranks: list[RankReport]) -> Weights:
+def weights(shard: Shard, ranks: list[RankReport]) -> WeightsReport:
     """Weights kept, the load of each rank, and how many blocks of each layer have which format."""
     load = [sum(block["weights"] for block in rank["blocks"]) for rank in ranks]
     formats: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -113,12 +113,12 @@ def weights(shard: Shard, ranks: list[RankReport]) -> Weights:
         "weights": sum(_weights(shard.graph, mixing) for mixing in shard.graph.mixings),
         "weights_kept": sum(load),
         "load": load,
-        "load_share": [kept / sum(load) if sum(load) else 0.0 for kept in load],
+        "load_share": [count / sum(load) if sum(load) else 0.0 for count in load],
         "formats": {layer: dict(counts) for layer, counts in formats.items()},
     }
 
 
-def latency(parallel: Timing | None, single: Timing | None) -> Latency:
+def latency(parallel: Timing | None, single: Timing | None) -> LatencyReport:
     """The timed batch, over all ranks and in one process; empty if nothing was timed."""
     if parallel is None or single is None:
         return {}
@@ -145,10 +145,10 @@ def demands(first_result: float | None, comm: MPI.Comm) -> dict[str, float]:
     """
     from mpi4py import MPI
 
-    mine = {"peak_memory_mib": peak_memory_mib()}
+    numbers = {"peak_memory_mib": peak_memory_mib()}
     if first_result is not None:
-        mine["first_result_seconds"] = first_result
-    return {name: comm.allreduce(value, MPI.MAX) for name, value in mine.items()}
+        numbers["first_result_seconds"] = first_result
+    return {name: comm.allreduce(value, MPI.MAX) for name, value in numbers.items()}
 
 
 def _dense_values(plan: Plan, shard: Shard, ranks: int) -> int:

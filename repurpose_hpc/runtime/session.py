@@ -23,13 +23,13 @@ from repurpose_hpc.mpi.agreement import agreed, check_same
 from repurpose_hpc.plan.files.store import StoredPlan, open_plan, read_shard
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.plan.shard import Shard, make_shard
-from repurpose_hpc.runtime.context import Formats
 from repurpose_hpc.runtime.exchange.choose import check_transport
 from repurpose_hpc.runtime.exchange.transport import TRANSPORTS
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
 from repurpose_hpc.runtime.hosting import hosted_workers
 from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.runtime.program import Program
+from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.runtime.shards import cast as cast_shard
 from repurpose_hpc.runtime.shards import read_once
 from repurpose_hpc.runtime.streams.outputs import OutputGather

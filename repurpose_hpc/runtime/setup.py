@@ -1,7 +1,6 @@
-"""A job, and what is known of it once it can begin.
+"""Setup of a job: checks of its options, and the input.
 
-All ranks agree on what is wrong with the options; the root opens the input and tells all how many samples
-there are.
+All ranks agree on the refusal of an option.  The root opens the input and tells all the number of samples.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from repurpose_hpc.plan.files.store import StoredPlan
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.process.system import age
 from repurpose_hpc.runtime.checks import check_input
-from repurpose_hpc.runtime.context import Formats
 from repurpose_hpc.runtime.exchange.choose import check_transport
 from repurpose_hpc.runtime.options import RunOptions
+from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.runtime.schedule.threads import check_threads, use_threads
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ class Clock:
 
 
 class Setup(NamedTuple):
-    """A job, and what is known of it once it can begin; the same on all ranks but for ``shard``.
+    """A job that can begin, with its plan, input and clock; the same on all ranks but for ``shard``.
 
     Attributes:
         job: with a batch size of at most ``samples``.
@@ -127,7 +126,7 @@ def _check_scales(formats: Formats, stored: StoredPlan) -> None:
 
 
 def _check_certify(formats: Formats) -> None:
-    """Refuse to certify what is rounded on the way.
+    """Refuse to certify a run with rounded weights or ghosts.
 
     Raises:
         FieldError: a format is not EXACT.

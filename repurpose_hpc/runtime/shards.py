@@ -1,4 +1,4 @@
-"""Blocks of a shard that are made when they are asked for, so that no weights are held twice.
+"""Blocks of a shard that are made when they are looked up, so that no weights are held twice.
 
 A program reads every block once.  Where ``Shard.blocks`` is one of these mappings, a block exists only while
 it is packed.
@@ -16,14 +16,14 @@ from repurpose_hpc.plan.shard import Block, Shard
 
 
 def cast(shard: Shard, dtype: np.dtype) -> Shard:
-    """``shard`` with all real numbers of ``dtype``; a block is cast whenever it is asked for."""
+    """``shard`` with all real numbers of ``dtype``; a block is cast whenever it is looked up."""
     return replace(shard, graph=shard.graph.astype(dtype.type), blocks=CastBlocks(shard.blocks, dtype))
 
 
 def read_once(shard: Shard) -> Shard:
-    """``shard`` for a single program: a block that is asked for is forgotten.
+    """``shard`` for a single program: a block that is looked up is forgotten.
 
-    Worth the while for a shard in memory that nobody else keeps.
+    This saves memory if the shard is in memory and nobody else keeps it.
     """
     return replace(shard, blocks=ReadOnce(dict(shard.blocks)))
 

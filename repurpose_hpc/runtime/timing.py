@@ -81,12 +81,12 @@ def _time(program: Program, x: np.ndarray, repeat: int, meet: Callable[[], objec
 
 def empty_exchange_us(comm: MPI.Comm, repeat: int = 50) -> float:
     """Microseconds of an all-to-all exchange in which nobody sends anything, the median; collective."""
-    counts, nothing = np.zeros(comm.size, np.int64), np.empty(0, np.float32)
+    counts, no_values = np.zeros(comm.size, np.int64), np.empty(0, np.float32)
     seconds = np.empty(repeat)
     for number in range(-1, repeat):  # the first opens the connections
         comm.Barrier()
         began = time.perf_counter()
-        comm.Alltoallv((nothing, counts), (nothing, counts))
+        comm.Alltoallv((no_values, counts), (no_values, counts))
         seconds[number] = time.perf_counter() - began
     return 1e6 * float(np.median(seconds))
 
@@ -95,5 +95,5 @@ def _slowest(ranks: Sequence[np.ndarray]) -> Timing:
     """The timing by the slowest rank of each forward, of the seconds of all ranks."""
     seconds = np.stack(ranks)
     slowest = seconds[:, :, 0].argmax(axis=0)
-    chosen = seconds[slowest, np.arange(seconds.shape[1])]
-    return Timing(chosen[:, 0], chosen[:, 1:])
+    of_slowest = seconds[slowest, np.arange(seconds.shape[1])]
+    return Timing(of_slowest[:, 0], of_slowest[:, 1:])

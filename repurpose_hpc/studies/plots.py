@@ -8,14 +8,14 @@ from pathlib import Path
 from repurpose_hpc.io.progress import say
 
 
-def draw(path: Path, plot: str, data: object, nothing: str) -> None:
+def draw(path: Path, plot: str, data: object, if_empty: str) -> None:
     """Draw the picture of a table, or say why there is none.
 
     Args:
         path: of the picture.
         plot: module whose ``draw`` makes it; it needs matplotlib.
         data: handed to it.
-        nothing: why it may have had nothing to draw.
+        if_empty: why it may have had nothing to draw.
     """
     try:
         module = import_module(plot)
@@ -25,4 +25,4 @@ def draw(path: Path, plot: str, data: object, nothing: str) -> None:
             "again: it computes nothing anew"
         )
         return
-    print(f"drawn in {path}" if module.draw(path, data) else f"nothing to draw: {nothing}", flush=True)
+    print(f"drawn in {path}" if module.draw(path, data) else f"nothing to draw: {if_empty}", flush=True)

@@ -1,4 +1,4 @@
-"""A table that a study fills row by row and can go on with after it was interrupted.
+"""Tables that studies fill row by row and can continue after an interruption.
 
 Rows are on disk before the next ones are computed.  A row whose column ``error`` is not empty has failed: it
 counts as missing, so that the same command computes it again.
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import typed
 
 Row = dict[str, Any]
 """Values by the names of the columns; None: an empty field."""
@@ -22,8 +23,8 @@ class ResumableTable(ABC):
 
     Args:
         path: of the file.
-        key: names of the columns that say which row it is; rows differ in one of them at least.
-        rows: those that are there.
+        key: names of the columns that identify a row; rows differ in one of them at least.
+        rows: those that are on disk.
     """
 
     def __init__(self, path: Path, key: Sequence[str], rows: Iterable[Row]) -> None:
@@ -66,6 +67,6 @@ def damaged(path: Path, error: Exception, remedy: str) -> UserError:
 
 
 def one_line(error: Exception) -> str:
-    """The message of a failure, for the column ``error``."""
-    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    """The message of a failure for the column ``error``, with options where it names fields."""
+    text = typed(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     return " ".join(text.split())

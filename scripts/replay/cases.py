@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Cut:
+class Restructuring:
     """A restructuring.
 
     Attributes:
@@ -31,7 +31,7 @@ class Run:
     """An inference.
 
     Attributes:
-        source: name of the ``Cut`` whose shards are run, or a network, which is then restructured first.
+        source: name of the ``Restructuring`` whose shards are run, or a network, to be restructured first.
         ranks: of the job.
         options: of ``infer``, but for its input and output.
     """
@@ -42,69 +42,75 @@ class Run:
 
     @property
     def name(self) -> str:
-        """What the case is called in messages."""
+        """Name of the case in messages."""
         return " ".join(["infer", self.source, f"ranks:{self.ranks}", *self.options.split()])
 
 
 CUTS = (
-    Cut("bundled-4", "bundled", "--workers 4"),
-    Cut("bundled-3", "bundled", "--workers 3 --method magnitude --input-placement partitioned"),
-    Cut("uneven-data", "uneven", "--workers 3 --comm-budget 0.2 --input-placement partitioned"),
-    Cut(
+    Restructuring("bundled-4", "bundled", "--workers 4"),
+    Restructuring("bundled-3", "bundled", "--workers 3 --method magnitude --input-placement partitioned"),
+    Restructuring("uneven-data", "uneven", "--workers 3 --comm-budget 0.2 --input-placement partitioned"),
+    Restructuring(
         "uneven-float64",
         "uneven",
         "--workers 5 --dtype float64 --input-placement root --comm-budget 0.3 --seed 3",
     ),
-    Cut(
+    Restructuring(
         "uneven-second",
         "uneven",
         "--workers 4 --method second-moment --assignment contiguous --comm-budget 0.3",
     ),
-    Cut(
+    Restructuring(
         "uneven-density",
         "uneven",
         "--workers 3 --density 0.3 --imbalance 0.1 --input-placement partitioned --comm-budget 0.2",
     ),
-    Cut("uneven-promise", "uneven", "--workers 3 --max-output-error 0.3 --input-placement root"),
-    Cut("uneven-dense", "uneven", "--workers 4 --comm-budget 1 --input-placement partitioned"),
-    Cut("uneven-alone", "uneven", "--workers 3 --comm-budget 0"),
-    Cut("uneven-speeds", "uneven", "--workers 4 --part-weights 1,2,0.5,0 --link-cost nodes:2"),
-    Cut("uneven-memory", "uneven", "--workers 3 --memory-limits 0.003,0.004,1 --comm-budget 0.3"),
-    Cut(
+    Restructuring("uneven-promise", "uneven", "--workers 3 --max-output-error 0.3 --input-placement root"),
+    Restructuring("uneven-dense", "uneven", "--workers 4 --comm-budget 1 --input-placement partitioned"),
+    Restructuring("uneven-alone", "uneven", "--workers 3 --comm-budget 0"),
+    Restructuring("uneven-speeds", "uneven", "--workers 4 --part-weights 1,2,0.5,0 --link-cost nodes:2"),
+    Restructuring("uneven-memory", "uneven", "--workers 3 --memory-limits 0.003,0.004,1 --comm-budget 0.3"),
+    Restructuring(
         "activations-data",
         "activations",
         "--workers 3 --comm-budget 0.3 --input-placement partitioned",
         ranks=2,
     ),
-    Cut(
+    Restructuring(
         "activations-int8",
         "activations",
         "--workers 4 --method frobenius --assignment random --comm-budget 0.5 --wire int8",
     ),
-    Cut("convolutions-data", "convolutions", "--workers 3 --comm-budget 0.2 --input-placement partitioned"),
-    Cut(
+    Restructuring(
+        "convolutions-data", "convolutions", "--workers 3 --comm-budget 0.2 --input-placement partitioned"
+    ),
+    Restructuring(
         "convolutions-density",
         "convolutions",
         "--workers 4 --density 0.4 --input-placement root --comm-budget 0.3 --wire bfloat16",
     ),
-    Cut("residual-data", "residual", "--workers 4 --comm-budget 0.2 --input-placement partitioned", ranks=2),
-    Cut(
+    Restructuring(
+        "residual-data", "residual", "--workers 4 --comm-budget 0.2 --input-placement partitioned", ranks=2
+    ),
+    Restructuring(
         "residual-second",
         "residual",
         "--workers 3 --method second-moment --assignment random --seed 1 --wire int8 --comm-budget 0.4",
     ),
-    Cut("branches-data", "branches", "--workers 3 --comm-budget 0.3 --input-placement partitioned"),
-    Cut(
+    Restructuring("branches-data", "branches", "--workers 3 --comm-budget 0.3 --input-placement partitioned"),
+    Restructuring(
         "branches-magnitude",
         "branches",
         "--workers 4 --method magnitude --assignment contiguous --comm-budget 0.4 --input-placement root",
     ),
-    Cut("outputs-data", "outputs", "--workers 3 --comm-budget 0.2 --input-placement root"),
-    Cut("outputs-frobenius", "outputs", "--workers 4 --method frobenius --comm-budget 0.4 --dtype float64"),
-    Cut(
+    Restructuring("outputs-data", "outputs", "--workers 3 --comm-budget 0.2 --input-placement root"),
+    Restructuring(
+        "outputs-frobenius", "outputs", "--workers 4 --method frobenius --comm-budget 0.4 --dtype float64"
+    ),
+    Restructuring(
         "normalisations-data", "normalisations", "--workers 3 --comm-budget 0.4 --input-placement partitioned"
     ),
-    Cut(
+    Restructuring(
         "normalisations-magnitude",
         "normalisations",
         "--workers 5 --method magnitude --assignment random --comm-budget 0.5 --imbalance 0.5",

@@ -12,23 +12,28 @@ import numpy as np
 PROVENANCE = {"options", "versions", "seconds"}
 
 
-def first_difference(one: Path, other: Path) -> str:
-    """The first difference between two files, or between the files of two folders; empty if there is none."""
-    if one.is_file():
-        return _of_files(one, other)
+def first_difference(base: Path, working: Path) -> str:
+    """The first difference between two files, or between the files of two folders; empty if there is none.
+
+    Args:
+        base: file or folder of the base commit.
+        working: that of the working tree.
+    """
+    if base.is_file():
+        return _of_files(base, working)
     if difference := _of_names(
-        {path.name for path in one.iterdir()}, {path.name for path in other.iterdir()}
+        {path.name for path in base.iterdir()}, {path.name for path in working.iterdir()}
     ):
         return difference
     # Shards first: the plan has their digests, which say only that something is different.
-    for path in sorted(one.iterdir(), key=lambda path: (path.name == "plan.h5", path.name)):
-        if difference := _of_files(path, other / path.name):
+    for path in sorted(base.iterdir(), key=lambda path: (path.name == "plan.h5", path.name)):
+        if difference := _of_files(path, working / path.name):
             return f"{path.name}: {difference}"
     return ""
 
 
-def _of_files(one: Path, other: Path) -> str:
-    with h5py.File(one) as first, h5py.File(other) as second:
+def _of_files(base: Path, working: Path) -> str:
+    with h5py.File(base) as first, h5py.File(working) as second:
         left, right = _objects(first), _objects(second)
         if difference := _of_names(set(left), set(right)):
             return difference
@@ -41,38 +46,40 @@ def _of_files(one: Path, other: Path) -> str:
 
 
 def _objects(file: h5py.File) -> dict[str, h5py.Group | h5py.Dataset]:
-    found = {"/": file}
-    file.visititems(lambda name, item: found.update({f"/{name}": item}))
-    return found
+    objects = {"/": file}
+    file.visititems(lambda name, item: objects.update({f"/{name}": item}))
+    return objects
 
 
-def _of_names(one: set[str], other: set[str]) -> str:
-    if one == other:
+def _of_names(base: set[str], working: set[str]) -> str:
+    if base == working:
         return ""
-    name = min(one ^ other)
-    return f"{name} only in {'the base' if name in one else 'the working tree'}"
+    name = min(base ^ working)
+    return f"{name} only in {'the base' if name in base else 'the working tree'}"
 
 
-def _of_contents(one: h5py.Group | h5py.Dataset, other: h5py.Group | h5py.Dataset) -> str:
-    if isinstance(one, h5py.Dataset) != isinstance(other, h5py.Dataset):
+def _of_contents(base: h5py.Group | h5py.Dataset, working: h5py.Group | h5py.Dataset) -> str:
+    if isinstance(base, h5py.Dataset) != isinstance(working, h5py.Dataset):
         return ": a dataset on one side, a group on the other"
-    return _of_values(one[()], other[()]) if isinstance(one, h5py.Dataset) else ""
+    return _of_values(base[()], working[()]) if isinstance(base, h5py.Dataset) else ""
 
 
-def _of_attributes(one: h5py.Group | h5py.Dataset, other: h5py.Group | h5py.Dataset) -> str:
-    left, right = ({name: item.attrs[name] for name in set(item.attrs) - PROVENANCE} for item in (one, other))
+def _of_attributes(base: h5py.Group | h5py.Dataset, working: h5py.Group | h5py.Dataset) -> str:
+    left, right = (
+        {name: item.attrs[name] for name in set(item.attrs) - PROVENANCE} for item in (base, working)
+    )
     if difference := _of_names(set(left), set(right)):
         return f" attribute {difference}"
-    found = ((name, _of_values(left[name], right[name])) for name in sorted(left))
-    return next((f" attribute {name}{difference}" for name, difference in found if difference), "")
+    differences = ((name, _of_values(left[name], right[name])) for name in sorted(left))
+    return next((f" attribute {name}{difference}" for name, difference in differences if difference), "")
 
 
-def _of_values(one: object, other: object) -> str:
+def _of_values(base: object, working: object) -> str:
     """The first difference between two values that HDF5 holds: arrays, numbers, texts, JSON."""
-    left, right = np.asarray(one), np.asarray(other)
-    said = _json(left), _json(right)
-    if None not in said:
-        return _of_json(*said)
+    left, right = np.asarray(base), np.asarray(working)
+    documents = _json(left), _json(right)
+    if None not in documents:
+        return _of_json(*documents)
     texts = left.dtype.kind in "OSU" and right.dtype.kind in "OSU"
     if left.shape != right.shape or (left.dtype != right.dtype and not texts):
         return f": {left.dtype} of shape {left.shape} | {right.dtype} of shape {right.shape}"
@@ -88,12 +95,12 @@ def _of_values(one: object, other: object) -> str:
 
 def _bytes(values: np.ndarray) -> np.ndarray:
     """The bytes of each value along a last axis."""
-    whole = np.ascontiguousarray(values)
-    return whole.reshape(-1).view(np.uint8).reshape(*values.shape, values.dtype.itemsize)
+    contiguous = np.ascontiguousarray(values)
+    return contiguous.reshape(-1).view(np.uint8).reshape(*values.shape, values.dtype.itemsize)
 
 
 def _json(value: np.ndarray) -> object:
-    """What ``value`` says if it is a text that is a JSON object, else None."""
+    """The JSON object in ``value`` if it is the text of one, else None."""
     text = value.item() if value.shape == () else None
     text = text.decode(errors="replace") if isinstance(text, bytes) else text
     if not (isinstance(text, str) and text.startswith("{")):
@@ -104,15 +111,22 @@ def _json(value: np.ndarray) -> object:
         return None
 
 
-def _of_json(one: object, other: object) -> str:
-    if isinstance(one, dict) and isinstance(other, dict):
-        left, right = set(one) - PROVENANCE, set(other) - PROVENANCE
+def _of_json(base: object, working: object) -> str:
+    if isinstance(base, dict) and isinstance(working, dict):
+        left, right = set(base) - PROVENANCE, set(working) - PROVENANCE
         if difference := _of_names(left, right):
             return f" entry {difference}"
         return next(
-            (f".{name}{found}" for name in sorted(left) if (found := _of_json(one[name], other[name]))), ""
+            (
+                f".{name}{difference}"
+                for name in sorted(left)
+                if (difference := _of_json(base[name], working[name]))
+            ),
+            "",
         )
-    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        pairs = enumerate(zip(one, other, strict=True))
-        return next((f"[{number}]{found}" for number, pair in pairs if (found := _of_json(*pair))), "")
-    return "" if repr(one) == repr(other) else f": {one!r} | {other!r}"
+    if isinstance(base, list) and isinstance(working, list) and len(base) == len(working):
+        pairs = enumerate(zip(base, working, strict=True))
+        return next(
+            (f"[{number}]{difference}" for number, pair in pairs if (difference := _of_json(*pair))), ""
+        )
+    return "" if repr(base) == repr(working) else f": {base!r} | {working!r}"

@@ -18,7 +18,7 @@ SAMPLES = 400
 BUNDLED_SAMPLES = 200
 
 
-class Graph:
+class RandomGraph:
     """An ONNX graph whose weights are drawn from a seed; every method returns the name of a tensor."""
 
     def __init__(self, seed: int, **inputs: tuple[int, ...]) -> None:
@@ -123,7 +123,7 @@ def _uneven(folder: Path, name: str, seed: int) -> None:
 
 def _activations(folder: Path, name: str, seed: int) -> None:
     """A layer for each kind of activation."""
-    graph, neurons = Graph(seed, x=(13,)), 13
+    graph, neurons = RandomGraph(seed, x=(13,)), 13
     tensor = graph.dense("x", neurons, neurons)
     for operators in (
         *("Relu", "Sigmoid", "Tanh", "HardSwish", "Mish", "Softplus", "Abs", "Neg", "Softplus Sqrt"),
@@ -152,7 +152,7 @@ def _activations(folder: Path, name: str, seed: int) -> None:
 
 def _convolutions(folder: Path, name: str, seed: int) -> None:
     """Strides, dilations, groups and both poolings, then layers on whole maps."""
-    graph = Graph(seed, x=(3, 9, 8))
+    graph = RandomGraph(seed, x=(3, 9, 8))
     tensor = graph.node("Relu", graph.convolution("x", 3, 10))
     tensor = graph.node("MaxPool", tensor, kernel_shape=[2, 2], strides=[2, 2])
     tensor = graph.node("Relu", graph.convolution(tensor, 10, 14, pads=[2] * 4, dilations=[2, 2]))
@@ -168,7 +168,7 @@ def _convolutions(folder: Path, name: str, seed: int) -> None:
 
 def _residual(folder: Path, name: str, seed: int) -> None:
     """A shortcut around a depthwise convolution, and squeeze and excitation."""
-    graph, channels = Graph(seed, x=(3, 6, 5)), 10
+    graph, channels = RandomGraph(seed, x=(3, 6, 5)), 10
     tensor = graph.node("Relu", graph.convolution("x", 3, channels))
     inner = graph.convolution(tensor, channels, channels, groups=channels)
     variances = graph.constant(np.linspace(0.5, 2, channels, dtype=np.float32))
@@ -187,7 +187,7 @@ def _residual(folder: Path, name: str, seed: int) -> None:
 
 def _branches(folder: Path, name: str, seed: int) -> None:
     """Two inputs; a tensor split into halves, which are computed apart, joined and shuffled."""
-    graph = Graph(seed, vector=(8,), image=(4, 4, 3))
+    graph = RandomGraph(seed, vector=(8,), image=(4, 4, 3))
     tensor = graph.node("Relu", graph.convolution("image", 4, 12))
     halves = graph.node("Split", tensor, outputs=2, axis=1, num_outputs=2)
     left = graph.node("Relu", graph.convolution(f"{halves}.0", 6, 6))
@@ -204,7 +204,7 @@ def _branches(folder: Path, name: str, seed: int) -> None:
 
 def _outputs(folder: Path, name: str, seed: int) -> None:
     """Two outputs that read the same tensor: classes and maps."""
-    graph = Graph(seed, x=(2, 5, 6))
+    graph = RandomGraph(seed, x=(2, 5, 6))
     tensor = graph.node("Relu", graph.convolution("x", 2, 9))
     tensor = graph.node("Relu", graph.convolution(tensor, 9, 11, strides=[2, 2]))
     maps = graph.convolution(tensor, 11, 3)
@@ -215,7 +215,7 @@ def _outputs(folder: Path, name: str, seed: int) -> None:
 
 def _normalisations(folder: Path, name: str, seed: int) -> None:
     """Each normalisation; their sums over neurons are mixings with fixed weights."""
-    graph = Graph(seed, x=(3, 5, 4))
+    graph = RandomGraph(seed, x=(3, 5, 4))
     tensor = graph.convolution("x", 3, 12)
     tensor = graph.node("GroupNormalization", tensor, *graph.scales(12), num_groups=3)
     tensor = graph.convolution(graph.node("Relu", tensor), 12, 8)

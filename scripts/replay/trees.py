@@ -20,7 +20,7 @@ from typing import NamedTuple
 import environment
 
 from replay import cases, networks
-from replay.cases import CUTS, RUNS, Cut, Run
+from replay.cases import CUTS, RUNS, Restructuring, Run
 
 BUILD = environment.ROOT / "build" / "replay"
 PYTHON = Path(sys.executable)
@@ -34,7 +34,7 @@ class CaseFailed(Exception):
 
 
 class Result(NamedTuple):
-    """What came of a case.
+    """The result of a case.
 
     Attributes:
         name: of the case.
@@ -83,7 +83,7 @@ class Tree:
         # One at a time: the ranks of a job wait for each other, and take all cores to do so.
         yield from map(self._infer, RUNS)
 
-    def _restructure(self, cut: Cut) -> Result:
+    def _restructure(self, cut: Restructuring) -> Result:
         shards = self.results / cut.name
         command = ["-m", "repurpose_hpc.restructure", *self._files(cut.network), *cut.options.split()]
         return self._result(cut, shards, [*command, "--out", str(shards)])
@@ -107,7 +107,7 @@ class Tree:
         model, data = networks.model_path(self.inputs, network), networks.data_path(self.inputs, network)
         return [str(model), "--calibration", str(data)]
 
-    def _result(self, case: Cut | Run, path: Path, arguments: list[str]) -> Result:
+    def _result(self, case: Restructuring | Run, path: Path, arguments: list[str]) -> Result:
         launcher = environment.mpi_command(PYTHON, case.ranks) if case.ranks else [str(PYTHON)]
         began, failure = time.monotonic(), ""
         try:
@@ -132,7 +132,7 @@ class Tree:
         return done.stdout
 
     def _compiled(self) -> Path:
-        """Where the compiled kernels of this tree are kept.
+        """The folder of the compiled kernels of this tree.
 
         Numba does not notice that a function was edited which another file's kernel inlines, so the folder is
         another one for every state of the kernels.
@@ -140,8 +140,8 @@ class Tree:
         return BUILD / "kernels" / _digest(sorted((self.root / "kernels").rglob("*.py")))
 
 
-def _title(case: Cut | Run) -> str:
-    return f"restructure {case.name}" if isinstance(case, Cut) else case.name
+def _title(case: Restructuring | Run) -> str:
+    return f"restructure {case.name}" if isinstance(case, Restructuring) else case.name
 
 
 def make_inputs() -> Path:

@@ -16,7 +16,7 @@ from repurpose_hpc.errors import UsageError, UserError
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.plan.files.store import write_plan
 from repurpose_hpc.studies import launch
-from repurpose_hpc.studies.scaling import job as scaling_job
+from repurpose_hpc.studies.scaling import launches as scaling_launches
 from repurpose_hpc.studies.scaling.table import COLUMNS, PHASES
 
 # A launcher that starts no ranks: it makes trouble for 3 of them, and invents findings for others.
@@ -53,13 +53,13 @@ def folder(tmp_path: Path, monkeypatch) -> Path:
 @pytest.fixture
 def launched(monkeypatch) -> list[tuple[int, list[int]]]:
     """Ranks and batch sizes of what is really launched, in order; nothing is drawn."""
-    launches, measure = [], scaling_job.Launch.measure
+    launches, measure = [], scaling_launches.Launch.measure
 
     def counting(self, shards, ranks, batches, *rest):
         launches.append((ranks, list(batches)))
         return measure(self, shards, ranks, batches, *rest)
 
-    monkeypatch.setattr(scaling_job.Launch, "measure", counting)
+    monkeypatch.setattr(scaling_launches.Launch, "measure", counting)
     monkeypatch.setattr(scaling_command, "_draw", lambda table: None)
     return launches
 

@@ -19,7 +19,7 @@ from repurpose_hpc.mpi.agreement import PREFIX
 from repurpose_hpc.restructure.calibration.evaluation import evaluate
 from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.options import METHODS, Options
-from repurpose_hpc.studies.accuracy import job as study_job
+from repurpose_hpc.studies.accuracy import study as accuracy_study
 from repurpose_hpc.studies.accuracy.table import COLUMNS
 
 FOUR_POINTS = {"workers": "2,3", "methods": "data,magnitude/contiguous", "budgets": "0.2"}
@@ -27,10 +27,10 @@ FOUR_POINTS = {"workers": "2,3", "methods": "data,magnitude/contiguous", "budget
 # Runs the command, which gets SIGNAL when it begins its third point.
 STOPPED = """
 import os, signal, sys
-from repurpose_hpc.studies.accuracy import job
+from repurpose_hpc.studies.accuracy import study
 from repurpose_hpc.commands.start import start
 
-measure, calls = job.measure, []
+measure, calls = study.measure, []
 
 def stopped(study, options, team):
     calls.append(options)
@@ -39,7 +39,7 @@ def stopped(study, options, team):
     return measure(study, options, team)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests may ignore it
-job.measure = stopped
+study.measure = stopped
 start("study", sys.argv[1:])
 """
 
@@ -63,13 +63,13 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def measured(monkeypatch) -> list[Options]:
     """The points that are really computed, in their order."""
-    points, measure = [], study_job.measure
+    points, measure = [], accuracy_study.measure
 
     def counting(study, options, team):
         points.append(options)
         return measure(study, options, team)
 
-    monkeypatch.setattr(study_job, "measure", counting)
+    monkeypatch.setattr(accuracy_study, "measure", counting)
     return points
 
 
@@ -193,7 +193,7 @@ def test_failed_points_are_written_down_and_tried_again(folder, measured, monkey
             raise errors[options.workers]
         return restructure(network, samples, options, log)
 
-    monkeypatch.setattr(study_job, "restructure", failing)
+    monkeypatch.setattr(accuracy_study, "restructure", failing)
     with pytest.raises(UserError, match="2 of 4 points failed"):
         study(folder)
     expected = ["", "expected this, found that", "", "RuntimeError: broken"]
@@ -202,7 +202,7 @@ def test_failed_points_are_written_down_and_tried_again(folder, measured, monkey
     assert "failed: RuntimeError: broken" in capsys.readouterr().err
     assert "study.png" in names(folder)
 
-    monkeypatch.setattr(study_job, "restructure", restructure)
+    monkeypatch.setattr(accuracy_study, "restructure", restructure)
     del measured[:]
     rows = study(folder)
     assert [options.method for options in measured] == ["magnitude", "magnitude"]

@@ -8,7 +8,7 @@ import pytest
 from mpi4py import MPI
 
 from repurpose_hpc.bench.candidate import check
-from repurpose_hpc.bench.entrants import PARTITIONED, Problem, on_all_ranks
+from repurpose_hpc.bench.entrants import PARTITIONED, Chain, on_all_ranks
 from repurpose_hpc.model.forward import forward
 
 pytestmark = pytest.mark.mpi
@@ -35,8 +35,8 @@ def gloo():
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_entrants_of_all_ranks(gloo, placement):
     """With a partitioned input each rank knows its block alone: the rest of X is NaN."""
-    problem = Problem(WIDTH, COMM.size, 0.25, 3, np.dtype(np.float32), placement)
-    entrants = on_all_ranks(problem, gloo, COMM)
+    chain = Chain(WIDTH, COMM.size, 0.25, 3, np.dtype(np.float32), placement)
+    entrants = on_all_ranks(chain, gloo, COMM)
     assert ({"gloo", "dtensor"} <= set(entrants)) == HAS_TORCH
     for batch in (1, 3):
         X = np.random.default_rng(batch).standard_normal((WIDTH, batch), np.float32)
@@ -53,7 +53,7 @@ def test_entrants_of_all_ranks(gloo, placement):
 
 def test_the_first_layer_of_a_partitioned_input_is_cut():
     replicated, partitioned = (
-        Problem(WIDTH, COMM.size, 0.25, 1, np.dtype(np.float32), placement) for placement in PLACEMENTS
+        Chain(WIDTH, COMM.size, 0.25, 1, np.dtype(np.float32), placement) for placement in PLACEMENTS
     )
     kept = [np.count_nonzero(each.cut.mixings[0].weights) for each in (replicated, partitioned)]
     assert kept[0] == WIDTH**2

@@ -16,11 +16,11 @@ from repurpose_hpc.plan.plan import PLACEMENTS
 from repurpose_hpc.plan.rounding import rounded_compute
 from repurpose_hpc.runtime.buffers import Part
 from repurpose_hpc.runtime.calls import COMPUTE, EXCHANGE, PHASES, WAIT
-from repurpose_hpc.runtime.context import EXACT_FORMATS, Formats
 from repurpose_hpc.runtime.exchange.exchange import Exchange
 from repurpose_hpc.runtime.exchange.merged import Merged
 from repurpose_hpc.runtime.exchange.transport import TRANSPORTS
 from repurpose_hpc.runtime.exchange.transports import available
+from repurpose_hpc.runtime.resources import EXACT_FORMATS, Formats
 from repurpose_hpc.runtime.schedule import schedule
 from repurpose_hpc.runtime.schedule.replay import carry_out, record
 

@@ -16,7 +16,7 @@ from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.plan.files import store as plan_files
 from repurpose_hpc.plan.files.store import shard_path
 from repurpose_hpc.runtime.hosting import hosted_workers
-from repurpose_hpc.runtime.job import run
+from repurpose_hpc.runtime.inference import run
 from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.runtime.setup import Job
 
@@ -89,7 +89,7 @@ def test_a_wrong_result_leaves_no_output(mpi_tmp_path, monkeypatch, capfd):
     job, *_ = make_job(mpi_tmp_path, COMM.size, "replicated")
     if COMM.rank == 0:
         monkeypatch.setattr(
-            "repurpose_hpc.runtime.job.read_network", lambda shards: small_plans.random_network(7)
+            "repurpose_hpc.runtime.inference.read_network", lambda shards: small_plans.random_network(7)
         )
     with pytest.raises(SystemExit) as leaving:
         run(job, None, COMM)

@@ -32,13 +32,13 @@ from repurpose_hpc.plan.plan import (
 from repurpose_hpc.plan.rounding import rounded_compute
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.runtime.buffers import parts_of
-from repurpose_hpc.runtime.context import Formats
 from repurpose_hpc.runtime.exchange.choose import AUTO, choose_transport
 from repurpose_hpc.runtime.exchange.transport import TRANSPORTS
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT, available, shared
 from repurpose_hpc.runtime.exchange.transports.shared import on_one_node
 from repurpose_hpc.runtime.hosting import hosted_workers
 from repurpose_hpc.runtime.program import MOST_SCHEDULES, Program
+from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.runtime.schedule import threads as parallel
 
 pytestmark = pytest.mark.mpi

@@ -13,9 +13,9 @@ from mpi4py import MPI
 from helpers import small_plans
 from helpers.programs import make_program, run_program
 from repurpose_hpc.model.comm_dtype import COMM_DTYPES
-from repurpose_hpc.runtime.context import Formats
 from repurpose_hpc.runtime.exchange.transport import TRANSPORTS
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT, available
+from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.runtime.schedule import mpi_functions as functions
 from repurpose_hpc.runtime.schedule import replay, schedule
 

@@ -11,7 +11,7 @@ from helpers.programs import make_program, run_program
 from repurpose_hpc.model.comm_dtype import COMM_DTYPES, encode
 from repurpose_hpc.model.forward import trace
 from repurpose_hpc.plan.rounding import rounded_compute
-from repurpose_hpc.runtime.context import Formats
+from repurpose_hpc.runtime.resources import Formats
 
 pytestmark = pytest.mark.mpi
 

@@ -1,8 +1,8 @@
 """Every rank sends a block of its own to every other one, by MPI alone through mpi4py.
 
-A way is a function of (comm, send, receive) that returns a call; ``send[q]`` (P, values) goes to rank q,
-and ``receive[p]`` comes from rank p.  A rank sends nothing to itself, but for ``allgather``, which brings
-every rank's first block to all.
+A function of (comm, send, receive) makes an exchange: it returns the call.  ``send[q]`` (P, values) goes to
+rank q, and ``receive[p]`` comes from rank p.  A rank sends nothing to itself, but for ``allgather``, which
+brings every rank's first block to all.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from mpi4py import MPI
 
-Way = Callable[[MPI.Intracomm, np.ndarray, np.ndarray], Callable[[], object]]
+MakeExchange = Callable[[MPI.Intracomm, np.ndarray, np.ndarray], Callable[[], object]]
 
 
 def allgather(comm: MPI.Intracomm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
@@ -68,7 +68,7 @@ def point_to_point_persistent(
     return _Requests(requests + [comm.Send_init(send[other], other) for other in others])
 
 
-WAYS: dict[str, Way] = {
+EXCHANGES: dict[str, MakeExchange] = {
     "allgather": allgather,
     "alltoallv": alltoallv,
     "ialltoallv": ialltoallv,

@@ -1,8 +1,8 @@
 """torch.distributed over gloo, inside the ranks of MPI: its exchanges, and networks written with it.
 
-Rank 0 opens a port on its machine, at which the ranks find each other.  Every rank has further threads for
-the wire; on a single core they and the rank would wait for each other, so these threads are not pinned.  The
-rank itself is, like all others: it is a little faster so.
+Rank 0 opens a port on its machine, at which the ranks find each other.  Every rank has further threads that
+send and receive.  On a single core they and the rank would wait for each other, so these threads are not
+pinned.  The rank itself is, like all others: it is a little faster so.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from torch.distributed.tensor.parallel.style import ParallelStyle
 
 from repurpose_hpc.bench.candidate import Candidate
 from repurpose_hpc.bench.peers import torch_alone
-from repurpose_hpc.bench.peers.bare_mpi import Way
+from repurpose_hpc.bench.peers.bare_mpi import MakeExchange
 from repurpose_hpc.bench.peers.numpy_alone import Layers
-from repurpose_hpc.bench.turns import Setting
+from repurpose_hpc.bench.turns import Conditions
 
 # Of one tensor from every rank into one; torch renames it.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
 @contextmanager
-def group(setting: Setting, comm: MPI.Comm) -> Iterator[None]:
+def group(conditions: Conditions, comm: MPI.Comm) -> Iterator[None]:
     """A block with a process group of all ranks; collective.
 
     Args:
-        setting: in which its threads start: they keep the cores that it offers.
+        conditions: in which its threads start: they keep the cores that it offers.
         comm: of the job.
     """
     machines = comm.allgather(MPI.Get_processor_name())
@@ -48,7 +48,7 @@ def group(setting: Setting, comm: MPI.Comm) -> Iterator[None]:
             free.bind(("", 0))
             port = free.getsockname()[1]
     address = f"tcp://{host}:{comm.bcast(port, root=0)}"
-    with setting():
+    with conditions():
         dist.init_process_group("gloo", init_method=address, rank=comm.rank, world_size=comm.size)
     torch_alone.prepare()
     try:
@@ -68,8 +68,8 @@ def barrier() -> None:
 
 def all_gather(comm: MPI.Intracomm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
     """Every rank's first block to all; see ``bare_mpi`` for the arguments."""
-    mine, everything = torch.from_numpy(send[0]), torch.from_numpy(receive.reshape(-1))
-    return lambda: _all_gather(everything, mine)
+    outgoing, incoming = torch.from_numpy(send[0]), torch.from_numpy(receive.reshape(-1))
+    return lambda: _all_gather(incoming, outgoing)
 
 
 def all_to_all(comm: MPI.Intracomm, send: np.ndarray, receive: np.ndarray) -> Callable[[], object]:
@@ -93,7 +93,7 @@ def send_receive(comm: MPI.Intracomm, send: np.ndarray, receive: np.ndarray) -> 
     return call
 
 
-WAYS: dict[str, Way] = {
+EXCHANGES: dict[str, MakeExchange] = {
     "gloo_allgather": all_gather,
     "gloo_alltoall": all_to_all,
     "gloo_p2p": send_receive,
@@ -114,16 +114,16 @@ def network(rows: Layers, X: np.ndarray) -> Candidate:
     weights = [torch.from_numpy(W) for W, _ in rows]
     biases = [torch.from_numpy(b if vector else b[:, None]) for _, b in rows]
     outs = [torch.empty((len(W), *x.shape[1:]), dtype=x.dtype) for W in weights]
-    wholes = [torch.empty((W.shape[1], *x.shape[1:]), dtype=x.dtype) for W in weights[1:]]
+    buffers = [torch.empty((W.shape[1], *x.shape[1:]), dtype=x.dtype) for W in weights[1:]]
     multiply = torch.addmv if vector else torch.addmm
 
     def forward() -> torch.Tensor:
         y = x
-        for W, b, out, whole in zip(weights, biases, outs, [*wholes, None], strict=True):
+        for W, b, out, gathered in zip(weights, biases, outs, [*buffers, None], strict=True):
             multiply(b, W, y, out=out)
-            if whole is not None:
-                _all_gather(whole, out.relu_())
-                y = whole
+            if gathered is not None:
+                _all_gather(gathered, out.relu_())
+                y = gathered
         return outs[-1]
 
     return Candidate(forward, lambda y: y.numpy().reshape(len(y), -1), barrier=barrier)
@@ -153,12 +153,12 @@ class ParallelChain:
 
     def network(self, X: np.ndarray) -> Candidate:
         """The chain on a batch X, (n, batch), of which a rank takes what it begins with."""
-        mine = np.array_split(X, dist.get_world_size())[dist.get_rank()] if self._partitioned else X
-        x = torch.from_numpy(np.ascontiguousarray(mine.T))
+        block = np.array_split(X, dist.get_world_size())[dist.get_rank()] if self._partitioned else X
+        x = torch.from_numpy(np.ascontiguousarray(block.T))
 
         def forward() -> torch.Tensor:
             y = self._chain(x)
-            # What it returns may still be on its way.
+            # The result may not have arrived yet.
             return y.wait() if hasattr(y, "wait") else y
 
         return Candidate(forward, torch_alone.samples_last, barrier=barrier)

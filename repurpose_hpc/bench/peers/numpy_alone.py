@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from repurpose_hpc.bench.candidate import Candidate
-from repurpose_hpc.bench.turns import Setting
+from repurpose_hpc.bench.turns import Conditions
 
 Layers = list[tuple[np.ndarray, np.ndarray]]
 
 
-def network(layers: Layers, X: np.ndarray, setting: Setting) -> Candidate:
+def network(layers: Layers, X: np.ndarray, conditions: Conditions) -> Candidate:
     """A chain of dense layers with ReLU between them, on a batch.
 
     Args:
         layers: (W, b) of shapes (m, n) and (m,).
         X: (n, batch); for one sample its products are those of a matrix and a vector.
-        setting: as of ``Candidate``.
+        conditions: as of ``Candidate``.
     """
     x = X[:, 0].copy() if X.shape[1] == 1 else X
     biases = [b if x.ndim == 1 else b[:, None] for _, b in layers]
@@ -34,4 +34,4 @@ def network(layers: Layers, X: np.ndarray, setting: Setting) -> Candidate:
             y = out
         return y
 
-    return Candidate(forward, lambda y: y.reshape(len(y), -1), setting)
+    return Candidate(forward, lambda y: y.reshape(len(y), -1), conditions)

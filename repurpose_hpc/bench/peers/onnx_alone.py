@@ -8,7 +8,7 @@ from onnx import helper, numpy_helper
 
 from repurpose_hpc.bench.candidate import Candidate
 from repurpose_hpc.bench.peers.numpy_alone import Layers
-from repurpose_hpc.bench.turns import Setting
+from repurpose_hpc.bench.turns import Conditions
 
 # What a model without files of its own can hold.
 MOST_BYTES = 2**31 - 2**16
@@ -31,14 +31,14 @@ def session(layers: Layers, threads: int) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(_model(layers), options, providers=["CPUExecutionProvider"])
 
 
-def network(running: onnxruntime.InferenceSession, X: np.ndarray, setting: Setting) -> Candidate:
+def network(running: onnxruntime.InferenceSession, X: np.ndarray, conditions: Conditions) -> Candidate:
     """``running`` on a batch X (n, batch), input and output bound to memory once."""
     binding, x = running.io_binding(), np.ascontiguousarray(X.T)
     binding.bind_cpu_input("x", x)
     outputs = running.get_outputs()[0].shape[1]
     y = onnxruntime.OrtValue.ortvalue_from_numpy(np.empty((len(x), outputs), x.dtype))
     binding.bind_ortvalue_output("y", y)
-    return Candidate(lambda: running.run_with_iobinding(binding), lambda _: y.numpy().T, setting)
+    return Candidate(lambda: running.run_with_iobinding(binding), lambda _: y.numpy().T, conditions)
 
 
 def _model(layers: Layers) -> bytes:

@@ -10,7 +10,7 @@ import torch
 
 from repurpose_hpc.bench.candidate import Candidate
 from repurpose_hpc.bench.peers.numpy_alone import Layers
-from repurpose_hpc.bench.turns import Setting
+from repurpose_hpc.bench.turns import Conditions
 from repurpose_hpc.process.threads import using_threads
 
 
@@ -33,11 +33,11 @@ def linear(W: np.ndarray, b: np.ndarray) -> torch.nn.Linear:
     return layer
 
 
-def network(layers: Layers, X: np.ndarray, setting: Setting) -> Candidate:
+def network(layers: Layers, X: np.ndarray, conditions: Conditions) -> Candidate:
     """A chain of dense layers with ReLU between them, on a batch; see ``numpy_alone.network``."""
     modules = [module for W, b in layers for module in (linear(W, b), torch.nn.ReLU())][:-1]
     chain, x = torch.nn.Sequential(*modules), torch.from_numpy(np.ascontiguousarray(X.T))
-    return Candidate(lambda: chain(x), samples_last, setting)
+    return Candidate(lambda: chain(x), samples_last, conditions)
 
 
 def samples_last(y: torch.Tensor) -> np.ndarray:

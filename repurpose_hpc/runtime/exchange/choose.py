@@ -1,7 +1,7 @@
-"""The choice of a transport: the fastest, measured with the program itself, on this machine, now.
+"""Choosing a transport: the fastest, measured with the program itself.
 
-Every rank times every transport that there is; the root tells all the median of the slowest rank's times, so
-that all choose alike.
+Every rank times every transport that there is.  The root tells all the median of the slowest rank's times, so
+that all choose the same.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REPEATS = 7
 
 
 def check_transport(name: str, comm: MPI.Comm) -> None:
-    """Refuse what this MPI, or these ranks, cannot do; collective.
+    """Refuse a transport that this MPI, or these ranks, do not have; collective.
 
     Raises:
         FieldError: on all ranks: MPI has no such collective, or the ranks are not on one node.
@@ -46,23 +46,25 @@ def check_transport(name: str, comm: MPI.Comm) -> None:
         )
 
 
-def needs_zeros_kernels(choice: str) -> bool:
+def needs_zeros_kernels(transport: str) -> bool:
     """Tell whether one of TRANSPORT_CHOICES takes the kernels that leave zeros out of messages."""
-    names = TRANSPORTS if choice == AUTO else (choice,)
+    names = TRANSPORTS if transport == AUTO else (transport,)
     return any(TRANSPORTS[name].needs_zeros_kernels for name in names)
 
 
-def choose_transport(program: Program, choice: str, x: np.ndarray | None, comm: MPI.Comm) -> dict[str, float]:
-    """Let ``program`` carry its exchanges as ``choice`` says; collective.
+def choose_transport(
+    program: Program, transport: str, x: np.ndarray | None, comm: MPI.Comm
+) -> dict[str, float]:
+    """Let ``program`` carry its exchanges as ``transport`` says; collective.
 
     With AUTO every transport is tried, and the one with the lowest median of the slowest rank's times is
     taken, by all ranks alike.
 
     Args:
         program: this rank's.
-        choice: one of TRANSPORT_CHOICES.
+        transport: one of TRANSPORT_CHOICES.
         x: a batch to try them on, (input neurons, batch); a real one, as what is sent may depend on the
-            numbers; None, on all ranks, unless ``choice`` is AUTO.
+            numbers; None, on all ranks, unless ``transport`` is AUTO.
         comm: of the program.
 
     Raises:
@@ -71,8 +73,8 @@ def choose_transport(program: Program, choice: str, x: np.ndarray | None, comm: 
     Returns:
         microseconds by transport if any were tried, on every rank; one rank has nothing to choose.
     """
-    if choice != AUTO or comm.size == 1 or x is None:
-        program.use_transport(DEFAULT_TRANSPORT if choice == AUTO else choice)
+    if transport != AUTO or comm.size == 1 or x is None:
+        program.use_transport(DEFAULT_TRANSPORT if transport == AUTO else transport)
         return {}
     times = {}
     for name in available(comm):

@@ -59,12 +59,11 @@ def merge_items(
 class Exchange:
     """One all-to-all of the ghosts of a tensor, or of the partial sums of a mixing: counts and buffers.
 
-    Rank p sends to rank q one contiguous block: the neurons of p's workers that some worker of q
-    has as a ghost, each once however many do; or one sum, over p's workers, for each neuron
-    of q's workers that some of them contribute to.  Both ends order
-    the block by (owner, neuron), and the blocks by rank, so p's send buffer is ordered by (q,
-    owner, neuron) and q's receive buffer by (p, owner, neuron).  A rank sends nothing to
-    itself.  Every item is samples times ``values`` consecutive numbers, so counts and displacements
+    Rank p sends to rank q one contiguous block.  Of ghosts it has the neurons of p's workers that any worker
+    of q has as a ghost, each once.  Of sums it has one, over p's workers, for each neuron of q's workers that
+    any of p's contributes to.  Both ends order the block by (owner, neuron), and the blocks by rank: p's send
+    buffer is ordered by (q, owner, neuron) and q's receive buffer by (p, owner, neuron).  A rank sends
+    nothing to itself.  Every item is samples times ``values`` consecutive numbers; counts and displacements
     are those of the items times that.
 
     A transport carries it (see ``transport``).  The caller fills ``send``, makes the request's calls to
@@ -113,7 +112,7 @@ class Exchange:
 
 
 def exchanges_in_use(exchanges: Sequence[Exchange], comm: MPI.Comm | None) -> set[Exchange]:
-    """Those in which any rank sends anything; collective: every rank tells all others what it sends."""
+    """Exchanges in which any rank sends anything; collective: every rank tells all others what it sends."""
     values = np.array([exchange.values_sent for exchange in exchanges], np.int64)
     if comm is not None:
         from mpi4py import MPI

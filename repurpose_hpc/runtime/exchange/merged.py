@@ -60,13 +60,13 @@ class Merged(Exchange):
 
     def merge_calls(self, part: Part) -> list[Call]:
         """Calls that bring the members' items into ``send``."""
-        apart, together = _addresses(self._sent, _Blocks(self.send, self.sent), part)
-        return _copying(apart, together)
+        members, union = _addresses(self._sent, _Blocks(self.send, self.sent), part)
+        return _copying(members, union)
 
     def split_calls(self, part: Part) -> list[Call]:
         """Calls that bring what came in ``receive`` to the members."""
-        apart, together = _addresses(self._received, _Blocks(self.receive, self.received), part)
-        return _copying(together, apart)
+        members, union = _addresses(self._received, _Blocks(self.receive, self.received), part)
+        return _copying(union, members)
 
 
 def _values(members: Sequence[_Blocks]) -> np.ndarray:
@@ -76,11 +76,11 @@ def _values(members: Sequence[_Blocks]) -> np.ndarray:
 
 def _addresses(members: Sequence[_Blocks], union: _Blocks, part: Part) -> tuple[np.ndarray, np.ndarray]:
     """Places of the members' blocks, apart and in the union; (blocks, 2) each: address, bytes."""
-    apart = np.stack([blocks.places(part) for blocks in members])
-    together = apart.copy()
-    before = np.cumsum(apart[:, :, 1], axis=0) - apart[:, :, 1]
-    together[:, :, 0] = union.places(part)[:, 0] + before
-    return apart.reshape(-1, 2), together.reshape(-1, 2)
+    places = np.stack([blocks.places(part) for blocks in members])
+    places_in_union = places.copy()
+    offsets = np.cumsum(places[:, :, 1], axis=0) - places[:, :, 1]
+    places_in_union[:, :, 0] = union.places(part)[:, 0] + offsets
+    return places.reshape(-1, 2), places_in_union.reshape(-1, 2)
 
 
 def _copying(source: np.ndarray, target: np.ndarray) -> list[Call]:

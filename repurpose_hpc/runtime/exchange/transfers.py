@@ -1,8 +1,8 @@
-"""Ghosts and partial sums on their way: between the workers of a rank and between ranks.
+"""Transfers of ghosts and partial sums between the workers of a rank and between ranks.
 
-Ghosts are asked for by their receiver and held by their sender; partial sums are offered by their
-sender and held by their receiver, who owns the neuron.  So both are set up alike, with the
-worker that has them in its mask at one end and the owner at the other.
+The owner of a neuron sends it as a ghost to the workers that have it in their masks.  Workers that have a
+neuron in their masks send partial sums to its owner.  So both transfers are set up alike, with the worker
+that has the mask at one end and the owner at the other.
 
 Workers of one rank exchange by local copies.
 """
@@ -18,13 +18,13 @@ from repurpose_hpc.kernels import clear, pack, pack_codes, unpack_add, unpack_co
 from repurpose_hpc.plan.shard import Lists
 from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.calls import COMPUTE, PACK, Call
-from repurpose_hpc.runtime.context import Context
 from repurpose_hpc.runtime.exchange.comm_dtype import EXACT_DTYPE, CommDtype
 from repurpose_hpc.runtime.exchange.exchange import Exchange, Items, merge_items
+from repurpose_hpc.runtime.resources import Resources
 
 
 class _Peers(NamedTuple):
-    """Whom a hosted worker exchanges with, and which neurons, in the same order."""
+    """Workers that a hosted worker exchanges with, and the neurons, in the same order."""
 
     workers: np.ndarray
     neurons: np.ndarray
@@ -39,18 +39,18 @@ class Transfer:
     Attributes:
         exchange: with other ranks.
         buffers: the ghosts, or sums, of each hosted worker.
-        orders: for each hosted worker, which of its list is in each row of its buffer.
+        orders: for each hosted worker, the position in its list of the item in each row of its buffer.
         neurons: for each hosted worker, the neuron in each row of its buffer.
     """
 
-    sender_owns: bool  # Whether the neurons that travel are the sender's or the receiver's.
+    sender_owns: bool  # True: the neurons that travel are the sender's; False: the receiver's.
 
     def __init__(
         self,
         lists: Sequence[Lists],
         activations: Buffer,
         space: str,
-        context: Context,
+        resources: Resources,
         comm_dtype: CommDtype = EXACT_DTYPE,
     ) -> None:
         """Allocates the buffers; nothing is sent.
@@ -60,11 +60,11 @@ class Transfer:
             activations: of the hosted workers' neurons of ``space``: ghosts are copied from there,
                 sums are added there.
             space: of the neurons in ``lists``.
-            context: of the program.
+            resources: of the program.
             comm_dtype: of what is sent.
         """
-        self.activations, self.hosting, self.comm_dtype = activations, context.hosting, comm_dtype
-        max_batch = context.max_batch
+        self.activations, self.hosting, self.comm_dtype = activations, resources.hosting, comm_dtype
+        max_batch = resources.max_batch
         sending = [_Peers(worker.sent_to, worker.sent) for worker in lists]
         receiving = [_Peers(worker.received_from, worker.received) for worker in lists]
         sent, received = self._items(sending, self.sender_owns), self._items(receiving, not self.sender_owns)
@@ -117,9 +117,9 @@ class Transfer:
             peers: for each hosted worker.
             hosted_own: whether the neurons are those of the hosted workers or of the others.
         """
-        away = [~self._is_here(workers) for workers, _ in peers]
-        workers = [part.workers[mask] for mask, part in zip(away, peers, strict=True)]
-        neurons = [part.neurons[mask] for mask, part in zip(away, peers, strict=True)]
+        is_remote = [~self._is_here(workers) for workers, _ in peers]
+        workers = [part.workers[mask] for mask, part in zip(is_remote, peers, strict=True)]
+        neurons = [part.neurons[mask] for mask, part in zip(is_remote, peers, strict=True)]
         hosted = [
             np.full_like(array, worker) for array, worker in zip(workers, self.hosting.workers, strict=True)
         ]

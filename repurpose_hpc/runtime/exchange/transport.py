@@ -1,4 +1,4 @@
-"""Transports: how an exchange is carried.  The base class, and the registry of all there are.
+"""Transports, which carry exchanges: the base class, and the registry of all there are.
 
 Rank p has a block of its send buffer for each rank q that needs something, and q a block of its
 receive buffer for it (see ``exchange``).  One exchange is one message for each such pair, whichever
@@ -120,7 +120,7 @@ def nonblocking(name: str, comm: MPI.Comm, sent: Message, received: Message) -> 
     from mpi4py import MPI
 
     requests = Requests([MPI.REQUEST_NULL])
-    arguments = *sent.arguments(), *received.arguments(), handle(comm), requests.all.address
+    arguments = *sent.arguments(), *received.arguments(), handle(comm), requests.span.address
     post = EXCHANGE, function(name), arguments
     return Request([], [post], [wait_all(requests)], (sent, received, requests))
 
@@ -132,4 +132,4 @@ def start_all(requests: Span) -> Call:
 
 def wait_all(requests: Requests) -> Call:
     """The call that completes MPI requests."""
-    return WAIT, function("MPI_Waitall"), (*requests.all, requests.statuses)
+    return WAIT, function("MPI_Waitall"), (*requests.span, requests.statuses)

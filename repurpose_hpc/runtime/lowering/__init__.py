@@ -1,1 +1,1 @@
-"""From operations to the steps that compute them on a rank."""
+"""Lowering: the steps that compute the operations of a network on a rank."""

@@ -18,9 +18,9 @@ from repurpose_hpc.model.operations import Window
 from repurpose_hpc.plan.shard import Block
 from repurpose_hpc.runtime.buffers import Scratch
 from repurpose_hpc.runtime.calls import COMPUTE, PACK, Call
-from repurpose_hpc.runtime.context import Context
 from repurpose_hpc.runtime.lowering.blocks import NO_ACTIVATION, Epilogue, Product, choose_product
 from repurpose_hpc.runtime.lowering.local import as_maps, as_rows, on_two_axes, two
+from repurpose_hpc.runtime.resources import Resources
 from repurpose_hpc.runtime.schedule.threads import on_threads
 
 # From a block's weights.
@@ -98,10 +98,12 @@ class Patches:
         calls: list[Call] = []
         for first in range(0, rows, most):
             last = min(first + most, rows)
-            seen = tile[: depth * (last - first) * width].reshape(depth, (last - first) * width)
-            cut = x, first, maps, on_two_axes(window), seen
-            calls.append((COMPUTE, patches, cut))
-            calls.append((COMPUTE, np.matmul, (self.weights, seen, product[:, first * width : last * width])))
+            patch = tile[: depth * (last - first) * width].reshape(depth, (last - first) * width)
+            arguments = x, first, maps, on_two_axes(window), patch
+            calls.append((COMPUTE, patches, arguments))
+            calls.append(
+                (COMPUTE, np.matmul, (self.weights, patch, product[:, first * width : last * width]))
+            )
         return [*calls, (COMPUTE, finish, (start, product, out, epilogue))]
 
 
@@ -128,7 +130,7 @@ class Direct:
         return [(COMPUTE, convolve_direct, arguments)]
 
 
-def choose(window: Window | None, block: Block, kept: int, values: int, context: Context) -> Maker:
+def choose(window: Window | None, block: Block, kept: int, values: int, resources: Resources) -> Maker:
     """The product for all parts of ``block``; convolutions are timed, on its own neurons.
 
     Args:
@@ -136,9 +138,9 @@ def choose(window: Window | None, block: Block, kept: int, values: int, context:
         block: of a worker.
         kept: its weights that are not zero.
         values: per neuron of the target.
-        context: of the program.
+        resources: of the program.
     """
-    max_batch, weights_dtype = context.max_batch, context.formats.weights_dtype
+    max_batch, weights_dtype = resources.max_batch, resources.formats.weights_dtype
     if window is None or window.is_pointwise:
         return partial(Pointwise, choose_product(block, kept, max_batch * values, weights_dtype))
     if window.is_whole_map:
@@ -146,17 +148,17 @@ def choose(window: Window | None, block: Block, kept: int, values: int, context:
     makers: list[Maker] = [partial(Patches, window), partial(Direct, window)]
     if not block.own_weights.size:
         return makers[-1]
-    return min(makers, key=lambda make: _seconds(make, window, block, values, context))
+    return min(makers, key=lambda make: _seconds(make, window, block, values, resources))
 
 
-def _seconds(make: Maker, window: Window, block: Block, values: int, context: Context) -> float:
+def _seconds(make: Maker, window: Window, block: Block, values: int, resources: Resources) -> float:
     """The least time of a few forwards of the block's own neurons."""
-    (rows, columns), dtype, batch = block.own_weights.shape, block.own_weights.dtype, context.max_batch
+    (rows, columns), dtype, batch = block.own_weights.shape, block.own_weights.dtype, resources.max_batch
     X = np.zeros((columns // window.taps, batch, math.prod(window.positions)), dtype)
     out, product = np.empty((rows, batch * values), dtype), make(block.own_weights)
     scratch = Scratch(dtype, product.scratch(batch * values))
     calls = product.calls(X, block.bias.reshape(-1, 1), out, scratch, NO_ACTIVATION)
-    calls = on_threads(calls, context.threads)
+    calls = on_threads(calls, resources.threads)
     times = []
     for _ in range(1 + TRIALS):
         began = perf_counter()

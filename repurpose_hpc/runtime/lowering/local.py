@@ -106,8 +106,8 @@ def _elementwise(op: Elementwise, spaces: Sequence[Space], hosting: Hosting, _: 
 @lowers(Affine, epilogue=True)
 def _affine(op: Affine, spaces: Sequence[Space], hosting: Hosting, epilogue: Epilogue) -> Maker:
     rows = hosting.neurons(spaces[-1].name)
-    both = np.broadcast_arrays(op.scale[rows], op.shift[rows])
-    scale, shift = (np.array(each, order="C") for each in both)
+    arrays = np.broadcast_arrays(op.scale[rows], op.shift[rows])
+    scale, shift = (np.array(array, order="C") for array in arrays)
     return lambda x, out: [(affine, (scale, x, shift, out, epilogue))]
 
 
@@ -127,8 +127,8 @@ def _depthwise(op: Depthwise, spaces: Sequence[Space], hosting: Hosting, epilogu
 @lowers(Pool)
 def _pool(op: Pool, spaces: Sequence[Space], hosting: Hosting, _: Epilogue) -> Maker:
     window = op.window
-    behind = (last - size for last, size in zip(two(op.extent), two(window.positions), strict=True))
-    counted = (*two(window.pads, 0), *behind) if op.count_padding else (0, 0, 0, 0)
+    pads_behind = (last - size for last, size in zip(two(op.extent), two(window.positions), strict=True))
+    counted = (*two(window.pads, 0), *pads_behind) if op.count_padding else (0, 0, 0, 0)
 
     def make(x: np.ndarray, out: np.ndarray) -> list:
         x, out = as_maps(x, window.positions), as_maps(out, window.out)
@@ -153,20 +153,20 @@ def _combine(op: Combine, spaces: Sequence[Space], hosting: Hosting, epilogue: E
 
 @lowers(Select)
 def _select(op: Select, spaces: Sequence[Space], hosting: Hosting, _: Epilogue) -> Maker:
-    wanted = op.index[hosting.neurons(spaces[-1].name)]
+    selected = op.index[hosting.neurons(spaces[-1].name)]
     ends = np.cumsum([space.neurons for space in spaces[:-1]])
-    source = np.searchsorted(ends, wanted, side="right")
+    source = np.searchsorted(ends, selected, side="right")
     starts = ends - [space.neurons for space in spaces[:-1]]
     # Rows of one source that follow one another are copied by one call.
     runs = np.flatnonzero(np.diff(source, prepend=-1))
     copies = []
-    for first, last in pairwise([*runs.tolist(), wanted.size]):
+    for first, last in pairwise([*runs.tolist(), selected.size]):
         number = int(source[first])
-        rows = hosting.rows(spaces[number].name, wanted[first:last] - starts[number])
+        rows = hosting.rows(spaces[number].name, selected[first:last] - starts[number])
         copies.append((number, rows, slice(first, last)))
 
     def make(*maps: np.ndarray) -> list:
-        *x, out = (as_rows(each) for each in maps)
+        *x, out = (as_rows(tensor) for tensor in maps)
         return [(pack, (x[number], rows, out[target])) for number, rows, target in copies]
 
     return make

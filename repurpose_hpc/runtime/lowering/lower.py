@@ -1,4 +1,4 @@
-"""Lowering: from the operations of a network to the steps that compute them on a rank."""
+"""The steps of a program, from the operations of its network and the shards of its workers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Elementwise, Mixing, Operation
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.runtime.buffers import Buffer
-from repurpose_hpc.runtime.context import Context
 from repurpose_hpc.runtime.exchange.transfers import GhostTransfer
 from repurpose_hpc.runtime.lowering.blocks import Epilogue, epilogue_of
 from repurpose_hpc.runtime.lowering.local import ENDING, LocalStep
 from repurpose_hpc.runtime.lowering.mixings import MixingStep, Tensor
+from repurpose_hpc.runtime.resources import Resources
 
 Step = MixingStep | LocalStep
 
@@ -30,13 +30,13 @@ class Lowering:
     """The steps of a network on a rank, and the memory of its tensors.
 
     Attributes:
-        operations: in order; an activation that alone reads its target is part of one.
+        operations: in order; an activation that alone reads the target of another is part of that one.
         tensors: the memory of each tensor that is computed or given.
     """
 
-    def __init__(self, shards: Sequence[Shard], context: Context) -> None:
+    def __init__(self, shards: Sequence[Shard], resources: Resources) -> None:
         """Allocates memory and packs weights; every block is read once, mixing after mixing."""
-        self._shards, self._context, self._graph = shards, context, shards[0].graph
+        self._shards, self._resources, self._graph = shards, resources, shards[0].graph
         self._ghosts: dict[str, GhostTransfer] = {}
         self.tensors = {tensor: self._buffer(tensor) for tensor in self._graph.input_tensors}
         fused = _fused_activations(self._graph)
@@ -56,7 +56,7 @@ class Lowering:
             return self._mixing_step(op, target, epilogue)
         sources = [self.tensors[source] for source in op.sources]
         spaces = [self._graph.space(tensor) for tensor in (*op.sources, op.target)]
-        return LocalStep(op, sources, self.tensors[target], spaces, self._context.hosting, epilogue)
+        return LocalStep(op, sources, self.tensors[target], spaces, self._resources.hosting, epilogue)
 
     def _mixing_step(self, op: Mixing, target: str, epilogue: Epilogue) -> MixingStep:
         blocks = [shard.blocks[op.name] for shard in self._shards]
@@ -64,17 +64,19 @@ class Lowering:
             Tensor(self.tensors[tensor], self._graph.space_of[tensor]) for tensor in (op.source, target)
         )
         ghosts = self._ghosts.get(op.source)
-        step = MixingStep(op, blocks, (source_tensor, target_tensor), epilogue, ghosts, self._context)
+        step = MixingStep(op, blocks, (source_tensor, target_tensor), epilogue, ghosts, self._resources)
         self._ghosts[op.source] = step.ghosts
         return step
 
     def _buffer(self, tensor: str) -> Buffer:
-        rows = self._context.hosting.neurons(self._graph.space_of[tensor]).size
-        return Buffer(rows, self._context.max_batch, self._context.scratch.dtype, self._graph.values(tensor))
+        rows = self._resources.hosting.neurons(self._graph.space_of[tensor]).size
+        return Buffer(
+            rows, self._resources.max_batch, self._resources.scratch.dtype, self._graph.values(tensor)
+        )
 
 
 def _fused_activations(graph: Network) -> dict[str, Elementwise]:
-    """By the target of an operation that can end with an activation: the one that is its only reader."""
+    """Activations that operations can end with, by the target of the operation that only they read."""
     read = [source for op in graph.operations for source in op.sources]
     ends = {op.target for op in graph.operations if isinstance(op, ENDING)} - {*graph.output_tensors}
     return {

@@ -13,7 +13,6 @@ from repurpose_hpc.plan.files.mapped import release
 from repurpose_hpc.plan.shard import Block
 from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.calls import COMPUTE, PACK, Call
-from repurpose_hpc.runtime.context import Context
 from repurpose_hpc.runtime.exchange.comm_dtype import CommDtype
 from repurpose_hpc.runtime.exchange.exchange import Exchange
 from repurpose_hpc.runtime.exchange.transfers import GhostTransfer, SumTransfer
@@ -25,6 +24,7 @@ from repurpose_hpc.runtime.lowering.blocks import (
     weights_of,
 )
 from repurpose_hpc.runtime.lowering.convolution import choose
+from repurpose_hpc.runtime.resources import Resources
 
 
 class BlockReport(TypedDict):
@@ -54,10 +54,10 @@ class Tensor(NamedTuple):
 class MixingStep:
     """Y = act(bias + W X), of which the rank holds X and Y of its workers.
 
-    The neurons that other ranks need are packed as soon as X is there (see ``GhostTransfer``).  Compute the
-    sums for other workers (``sum_calls``); while both are on their way, Y = bias + W_own X (``own_calls``);
-    when they have come, Y = act(Y + W_ghost ghosts + sums) (``rest_calls``).  What is sent, and when, is the
-    matter of ``schedule``.
+    The neurons that other ranks need are packed as soon as X is there (see ``GhostTransfer``).  ``sum_calls``
+    compute the sums for other workers.  While ghosts and sums travel, ``own_calls`` compute
+    Y = bias + W_own X.  When they have come, ``rest_calls`` compute Y = act(Y + W_ghost ghosts + sums).
+    ``schedule`` decides what is sent when.
 
     Attributes:
         mixing: what it computes, without weights.
@@ -73,7 +73,7 @@ class MixingStep:
         ends: tuple[Tensor, Tensor],
         epilogue: Epilogue,
         ghosts: GhostTransfer | None,
-        context: Context,
+        resources: Resources,
     ) -> None:
         """Packs the weights, and lists what is exchanged; nothing is sent.
 
@@ -82,37 +82,32 @@ class MixingStep:
             ends: source and target.
             epilogue: applied last.
             ghosts: those of an earlier mixing that reads the same tensor; None: this is the first.
-            context: of the program.
+            resources: of the program.
         """
         source, target = ends
         self.mixing, self.source, self.target = mixing, source.buffer, target.buffer
-        self._epilogue, self._scratch = epilogue, context.scratch
-        if ghosts is None:
-            lists = [block.ghosts for block in blocks]
-            comm_dtype = CommDtype(context.formats.comm_dtype, blocks)
-            ghosts = GhostTransfer(lists, source.buffer, source.space, context, comm_dtype)
-        self.ghosts = ghosts
-        self.sums = SumTransfer([block.sums for block in blocks], target.buffer, target.space, context)
-        self._columns, self._rows = (context.hosting.slices(tensor.space) for tensor in ends)
+        self._epilogue, self._scratch = epilogue, resources.scratch
+        self.ghosts = _ghost_transfer(blocks, source, resources) if ghosts is None else ghosts
+        self.sums = SumTransfer([block.sums for block in blocks], target.buffer, target.space, resources)
+        self._columns, self._rows = (resources.hosting.slices(tensor.space) for tensor in ends)
         self._picked = [
-            _Picked(block, neurons, buffer, context.max_batch)
-            for block, neurons, buffer in zip(blocks, ghosts.neurons, ghosts.buffers, strict=True)
+            _Picked(block, neurons, buffer, resources.max_batch)
+            for block, neurons, buffer in zip(blocks, self.ghosts.neurons, self.ghosts.buffers, strict=True)
         ]
         self._biases = [block.bias.reshape(-1, 1) for block in blocks]
         kept = [weights_kept(block) for block in blocks]
         self._products = [
-            self._make_products(block, count, picked.order, sums, context)
+            self._make_products(block, count, picked.order, sums, resources)
             for block, count, picked, sums in zip(blocks, kept, self._picked, self.sums.orders, strict=True)
         ]
+        workers = resources.hosting.workers
         self.reports = [
             _report(mixing, worker, block, products.own.format, count)
-            for worker, block, products, count in zip(
-                context.hosting.workers, blocks, self._products, kept, strict=True
-            )
+            for worker, block, products, count in zip(workers, blocks, self._products, kept, strict=True)
         ]
 
     def _make_products(
-        self, block: Block, kept: int, ghosts: np.ndarray, sums: np.ndarray, context: Context
+        self, block: Block, kept: int, ghosts: np.ndarray, sums: np.ndarray, resources: Resources
     ) -> _Products:
         """The products of a hosted worker; room for what they compute is reserved.
 
@@ -120,17 +115,17 @@ class MixingStep:
             block: of the worker.
             kept: how many of its weights are not zero.
             ghosts, sums: the orders in which ghosts and sums are in their buffers.
-            context: of the program.
+            resources: of the program.
         """
         values = self.target.values
-        make = choose(self.mixing.window, block, kept, values, context)
+        make = choose(self.mixing.window, block, kept, values, resources)
         products = _Products(
             own=make(block.own_weights),
             ghost=make(_columns(block.ghost_weights, ghosts, self.mixing.taps)),
             sum=make(block.sum_weights[sums]),
         )
         for product in products:
-            self._scratch.reserve(product.scratch(context.max_batch * values))
+            self._scratch.reserve(product.scratch(resources.max_batch * values))
         # They are packed now: their pages of the shard's file need not stay in memory.
         for weights in weights_of(block):
             release(weights)
@@ -146,11 +141,11 @@ class MixingStep:
         return [*self._sum_products(part), *self.sums.pack_calls(part)]
 
     def own_calls(self, part: Part) -> list[Call]:
-        """All that needs no other rank: Y = bias + W_own X, and the sums from workers of this rank."""
+        """Compute Y = bias + W_own X, and add the sums from workers of this rank: no other rank is needed."""
         return [*self._own_products(part, self._early_epilogue), *self.sums.near_calls(part)]
 
     def rest_calls(self, part: Part) -> list[Call]:
-        """When ghosts and sums have come: Y = act(Y + W_ghost ghosts + sums)."""
+        """Compute Y = act(Y + W_ghost ghosts + sums), when ghosts and sums have come."""
         calls = [*self._ghost_products(part, self._early_epilogue), *self.sums.unpack_calls(part)]
         if self.sums.receives_any and self._epilogue != NO_ACTIVATION:
             calls.append((COMPUTE, activate_in_place, (self.target.view(part), *self._epilogue)))
@@ -204,7 +199,7 @@ class _Picked:
 
     Attributes:
         used: their rows in the buffer of the transfer, ascending.
-        order: which of ``Block.ghost_neurons`` each is.
+        order: the position of each in ``Block.ghost_neurons``.
     """
 
     def __init__(self, block: Block, neurons: np.ndarray, came: Buffer, max_batch: int) -> None:
@@ -222,6 +217,13 @@ class _Picked:
         if self.buffer is not self.came:
             picking.append((PACK, pack, (self.came.view(part), self.used, self.buffer.view(part))))
         return picking, self.buffer.maps(part)
+
+
+def _ghost_transfer(blocks: Sequence[Block], source: Tensor, resources: Resources) -> GhostTransfer:
+    """The transfer of the ghosts of ``source`` to the hosted workers; nothing is sent."""
+    lists = [block.ghosts for block in blocks]
+    comm_dtype = CommDtype(resources.formats.comm_dtype, blocks)
+    return GhostTransfer(lists, source.buffer, source.space, resources, comm_dtype)
 
 
 def _report(mixing: Mixing, worker: int, block: Block, form: str, kept: int) -> BlockReport:

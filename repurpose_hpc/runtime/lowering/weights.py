@@ -1,7 +1,7 @@
-"""The weights of a block on their way from a shard into the form in which they are multiplied.
+"""Packing of a block's weights, from a shard into the form in which they are multiplied.
 
-They go strip by strip: a strip is read from the file, rounded to the format in which it is stored,
-packed, and forgotten, so that a rank never holds its weights twice.
+Weights are packed strip by strip.  A strip is read from the file, rounded to the format in which it is
+stored, packed, and forgotten, so that a rank never holds its weights twice.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""From steps to the calls of a forward, carried out by compiled code."""
+"""The calls of a forward, from the steps of a program, carried out by compiled code."""

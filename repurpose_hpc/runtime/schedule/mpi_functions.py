@@ -1,10 +1,10 @@
-"""MPI functions by their C address: what compiled code needs to call them without Python in between.
+"""MPI functions by their C address, for compiled code that calls them without Python in between.
 
 mpi4py is linked with an MPI library; its functions are found where mpi4py's own module finds them.  Arguments
-are passed as C takes them: an int, an address, or a handle, which is an int or an address, as the library has
-it.  That this is so is checked once, with what mpi4py knows of the library and by an exchange.  Where it is
-not, the same functions are carried out by mpi4py's calls: compiled code gets the address of a function that
-comes back to Python.  That is slower, and its results are the same.
+are passed as C takes them: an int, an address, or a handle, which is an int or an address, depending on the
+library.  These assumptions are checked once, with what mpi4py knows of the library and by an exchange.  Where
+one of them fails, compiled code gets the address of a function that comes back to Python and makes mpi4py's
+call.  That is slower, and its results are the same.
 
 MPI starts when something here is first called, not when this is imported.
 """
@@ -127,10 +127,10 @@ class Requests:
 
         self._mpi = MPI  # nothing can be imported when Python ends
         self._requests, self._size = list(requests), MPI._sizeof(MPI.Request)
-        handles = b"".join(ctypes.string_at(MPI._addressof(each), self._size) for each in requests)
+        handles = b"".join(ctypes.string_at(MPI._addressof(request), self._size) for request in requests)
         self._handles = np.frombuffer(bytearray(handles), np.uint8)
         self._statuses = np.zeros(len(requests) * MPI._sizeof(MPI.Status), np.uint8)
-        self.all = self.part(0, len(requests))
+        self.span = self.part(0, len(requests))
         self.statuses = self._statuses.ctypes.data
         for number in range(len(requests)):
             _OWNERS[self.part(number, 1).address] = self
@@ -141,17 +141,17 @@ class Requests:
 
     def of(self, span: Span) -> tuple[list[MPI.Request], slice]:
         """mpi4py's requests, and which of them a part is."""
-        first = (span.address - self.all.address) // self._size
+        first = (span.address - self.span.address) // self._size
         return self._requests, slice(first, first + span.requests)
 
     def __del__(self) -> None:
         mpi = self._mpi
-        for each in self._requests:
-            if isinstance(each, mpi.Prequest) and each != mpi.REQUEST_NULL and not mpi.Is_finalized():
-                each.Free()
+        for request in self._requests:
+            if isinstance(request, mpi.Prequest) and request != mpi.REQUEST_NULL and not mpi.Is_finalized():
+                request.Free()
 
 
-# By the address of each request: whoever has it.
+# Owners of requests, by the address of each.
 _OWNERS: WeakValueDictionary[int, Requests] = WeakValueDictionary()
 
 
@@ -161,13 +161,13 @@ def abi_problem() -> str | None:
     from mpi4py import MPI
 
     library = MPI.Get_library_version().split(",")[0].split("\n")[0].strip()
-    found = _size_problem() or _missing_function()
-    if found is None:
+    problem = _size_problem() or _missing_function()
+    if problem is None:
         try:
-            found = None if _exchange_agrees() else "an exchange came out differently"
+            problem = None if _exchange_agrees() else "an exchange came out differently"
         except (MPI.Exception, ValueError) as error:
-            found = f"an exchange failed: {error}"
-    return found and f"{found} ({library})"
+            problem = f"an exchange failed: {error}"
+    return problem and f"{problem} ({library})"
 
 
 def _size_problem() -> str | None:
@@ -199,15 +199,15 @@ def _exchange_agrees() -> bool:
     from mpi4py import MPI
 
     sent = np.array([7, -3, 1 << 30], np.intc)
-    expected, found = np.zeros_like(sent), np.zeros_like(sent)
+    expected, received = np.zeros_like(sent), np.zeros_like(sent)
     counts, places = np.array([2], np.intc), np.array([1], np.intc)
     sides = [[array, counts, places, MPI.INT] for array in (sent, expected)]
     MPI.COMM_SELF.Alltoallv(*sides)
     requests, lists = Requests([MPI.REQUEST_NULL]), (counts.ctypes.data, places.ctypes.data, handle(MPI.INT))
-    both = sent.ctypes.data, *lists, found.ctypes.data, *lists
-    _by_address("MPI_Ialltoallv")(*both, handle(MPI.COMM_SELF), requests.all.address)
-    _by_address("MPI_Waitall")(*requests.all, requests.statuses)
-    return np.array_equal(expected, found) and expected[1] == sent[1]
+    arguments = sent.ctypes.data, *lists, received.ctypes.data, *lists
+    _by_address("MPI_Ialltoallv")(*arguments, handle(MPI.COMM_SELF), requests.span.address)
+    _by_address("MPI_Waitall")(*requests.span, requests.statuses)
+    return np.array_equal(expected, received) and expected[1] == sent[1]
 
 
 @cache
@@ -303,7 +303,7 @@ def _startall(count: int, address: int) -> None:
 
     if count:
         requests, part = _OWNERS[address].of(Span(count, address))
-        MPI.Prequest.Startall([each for each in requests[part] if isinstance(each, MPI.Prequest)])
+        MPI.Prequest.Startall([request for request in requests[part] if isinstance(request, MPI.Prequest)])
 
 
 def _waitall(count: int, address: int, statuses: int) -> None:
@@ -314,7 +314,7 @@ def _waitall(count: int, address: int, statuses: int) -> None:
         MPI.Request.Waitall(requests[part])
 
 
-def _iprobe(source: int, tag: int, comm: int, found: int, status: int) -> None:
+def _iprobe(source: int, tag: int, comm: int, flag: int, status: int) -> None:
     _comm(comm).Iprobe(source, tag)
 
 
@@ -339,7 +339,9 @@ def _side(arguments: Sequence[int], peers: int) -> list:
     from mpi4py import MPI
 
     address, *lists, number = arguments
-    counts, places = (np.ctypeslib.as_array((ctypes.c_int * peers).from_address(each)) for each in lists)
+    counts, places = (
+        np.ctypeslib.as_array((ctypes.c_int * peers).from_address(list_address)) for list_address in lists
+    )
     datatype = MPI.Datatype.fromhandle(number % (1 << 64))
     size = int((counts + places).max(initial=0)) * datatype.Get_size()
     return [MPI.buffer.fromaddress(address, size), counts.tolist(), places.tolist(), datatype]

@@ -13,16 +13,13 @@ from repurpose_hpc.kernels.jit import bound, is_plain
 from repurpose_hpc.kernels.registry import REGISTRY
 from repurpose_hpc.model.comm_dtype import CODES, code_dtype
 from repurpose_hpc.runtime.calls import PHASES, Call
-from repurpose_hpc.runtime.context import Formats
+from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.runtime.schedule import mpi_functions as functions
 from repurpose_hpc.runtime.schedule.mpi_functions import Function
 
 
 class Replay:
-    """Calls in a row that compiled code makes.
-
-    The time that it takes is measured by itself, phase by phase.
-    """
+    """Calls in a row that compiled code makes, measuring the time of each phase."""
 
     def __init__(self, calls: Iterable[Call], dtype: np.dtype, formats: Formats) -> None:
         """Record the calls.
@@ -30,7 +27,7 @@ class Replay:
         Args:
             calls: of kernels that can be on a recording, and of MPI functions.
             dtype: of numbers.
-            formats: of dense weights, and of ghosts on their way.
+            formats: of dense weights, and of ghosts in messages.
 
         Raises:
             TypeError: an argument is not what its kernel takes.

@@ -1,6 +1,6 @@
 """The steps of a program between its exchanges.
 
-A *round* is what ranks compute without anything new from others, and then send each other.
+A *round* is what ranks compute without new messages from others, and the messages that they send then.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Round(NamedTuple):
 def in_rounds(
     lowered: Sequence[LoweredOperation], graph: Network, max_batch: int, comm: MPI.Comm | None
 ) -> list[Round]:
-    """Few rounds in which all is done; collective, and the same rounds on all ranks.
+    """The steps in few rounds; collective, and the same rounds on all ranks.
 
     Every rank tells all others which exchanges it sends anything in; those in which nobody does are left out.
 

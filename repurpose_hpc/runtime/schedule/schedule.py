@@ -1,12 +1,12 @@
 """The schedule of a batch size: all calls of a program, round by round.
 
-In a round a rank waits for what was sent in the one before; then come the steps that this was needed for, and
-all that need nothing else.  What others need is packed as soon as it is there, and sent as soon as all is
-packed that travels in one message.  What nobody else waits for, the products with own neurons of mixings that
-wait themselves, comes last, when everything of the round is on its way.
+In a round a rank first waits for the messages of the round before.  Then come the steps that needed them, and
+all steps that can follow without further messages.  Ghosts and sums for other ranks are packed as soon as
+they are there, and posted as soon as everything in the same message is packed.  Products with own neurons of
+mixings that wait for the next round come last, after everything of the round is posted.
 
 A batch may go through the network in parts (micro-batches), which take turns, round by round: while the
-messages of one are on their way, the rank computes with another.  The order is the same on all ranks.
+messages of one travel, the rank computes with another.  The order is the same on all ranks.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import numpy as np
 
 from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.calls import Call
-from repurpose_hpc.runtime.context import Context
 from repurpose_hpc.runtime.exchange.exchange import Exchange
 from repurpose_hpc.runtime.exchange.messages import Request
 from repurpose_hpc.runtime.lowering.local import LocalStep
 from repurpose_hpc.runtime.lowering.lower import Step
 from repurpose_hpc.runtime.lowering.mixings import MixingStep
+from repurpose_hpc.runtime.resources import Resources
 from repurpose_hpc.runtime.schedule.replay import carry_out, record
 from repurpose_hpc.runtime.schedule.rounds import Round
 from repurpose_hpc.runtime.schedule.threads import on_threads
@@ -50,7 +50,7 @@ class Schedule:
         outputs: Sequence[Buffer],
         parts: Sequence[Part],
         make_request: MakeRequest,
-        context: Context,
+        resources: Resources,
     ) -> None:
         """Makes the requests of all exchanges; collective.
 
@@ -59,7 +59,7 @@ class Schedule:
             inputs, outputs: the memory of its input and output tensors, at least one output.
             parts: of a batch.
             make_request: of the transport.
-            context: of the program.
+            resources: of the program.
         """
         dtype = outputs[0].flat.dtype
         self._places = [place for part in parts for place in _places(inputs, part)]
@@ -69,7 +69,7 @@ class Schedule:
         self._requests = [request for calls in calls_of_parts for request in calls.requests.values()]
         beginning = [call for request in self._requests for call in request.begin]
         calls = [*beginning, *_in_turns([part_calls.rounds for part_calls in calls_of_parts])]
-        self._steps = record(on_threads(calls, context.threads), dtype, context.formats)
+        self._steps = record(on_threads(calls, resources.threads), dtype, resources.formats)
 
     def run(self, X: np.ndarray, seconds: np.ndarray) -> np.ndarray:
         """Compute the outputs of X (columns, batch), adding to ``seconds`` by phase."""
@@ -105,8 +105,8 @@ class _PartCalls:
         arriving = [call for tensor in inputs for call in self._completed(tensor)]
         for steps, waiting, exchanges in rounds:
             beginning = [call for step in steps for call in self._begin(step, step in waiting)]
-            own = [call for step in waiting for call in step.own_calls(self._part)]
-            calls_of_rounds.append([*arriving, *beginning, *own])
+            own_products = [call for step in waiting for call in step.own_calls(self._part)]
+            calls_of_rounds.append([*arriving, *beginning, *own_products])
             arriving = [call for exchange in exchanges for call in self.requests[exchange].wait]
             transfers = dict.fromkeys(step.ghosts for step in waiting)
             arriving += [call for ghosts in transfers for call in ghosts.unpack_calls(self._part)]
@@ -114,7 +114,7 @@ class _PartCalls:
         return calls_of_rounds
 
     def _begin(self, step: Step, waits: bool) -> list[Call]:
-        """Calls that need nothing that is waited for, but for products that nobody else needs."""
+        """Calls of a step that need no messages; if it waits, without the products with own neurons."""
         if isinstance(step, LocalStep):
             return [*step.calls(self._part), *self._completed(step.target)]
         sums = [*step.sum_calls(self._part), *self._packed(step.sums.exchange)]
@@ -124,7 +124,7 @@ class _PartCalls:
         return [*step.rest_calls(self._part), *self._completed(step.target)]
 
     def _completed(self, tensor: Buffer) -> list[Call]:
-        """Calls that follow when a tensor is there: its ghosts go where they are needed."""
+        """Calls that follow when a tensor is complete: its ghosts go where they are needed."""
         ghosts = self._ghosts.get(tensor)
         if ghosts is None:
             return []

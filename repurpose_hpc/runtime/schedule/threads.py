@@ -31,11 +31,11 @@ def check_threads(threads: int, comm: MPI.Comm) -> None:
     from mpi4py import MPI
 
     launched = numba.config.NUMBA_NUM_THREADS
-    most = max(1, min(cores_per_rank(comm), comm.allreduce(launched, MPI.MIN)))
-    if threads > most:
+    limit = max(1, min(cores_per_rank(comm), comm.allreduce(launched, MPI.MIN)))
+    if threads > limit:
         raise FieldError(
             "threads",
-            f"expected at most {most}, the cores that there are for each rank, got {threads}; start fewer "
+            f"expected at most {limit}, the cores that there are for each rank, got {threads}; start fewer "
             "ranks, or give each more cores: mpirun --map-by slot:pe=N (Open MPI), mpirun -bind-to none "
             "(MPICH), srun --cpus-per-task=N",
         )

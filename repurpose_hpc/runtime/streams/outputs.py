@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class _Gathered(NamedTuple):
-    """The side of the root: neurons in the order in which they come, rows of each rank, room for a batch."""
+    """Data of the root: neurons in the order of arrival, rows of each rank, memory for a batch."""
 
     neurons: np.ndarray
     rows: np.ndarray
@@ -46,9 +46,9 @@ class OutputGather:
     def __init__(self, comm: MPI.Comm, neurons: np.ndarray, dtype: np.dtype, max_batch: int) -> None:
         self.comm = comm
         self._gathered: _Gathered | None = None
-        held = comm.gather(neurons, root=0)
-        if held is not None:
-            rows, order = np.array([len(part) for part in held]), np.concatenate(held)
+        neurons_of_ranks = comm.gather(neurons, root=0)
+        if neurons_of_ranks is not None:
+            rows, order = np.array([len(part) for part in neurons_of_ranks]), np.concatenate(neurons_of_ranks)
             self._gathered = _Gathered(order, rows, np.empty(order.size * max_batch, dtype))
 
     def __call__(self, outputs: np.ndarray) -> np.ndarray | None:
@@ -198,7 +198,7 @@ class ResumableOutputFile(OutputFile):
             super().discard()
 
     def _mark(self) -> None:
-        """Say what is there, after it is."""
+        """Write down the number of complete samples, after they are on disk."""
         with writing(self.path):
             self.file.flush()
             self.file["y"].attrs.modify("written", self.written)
@@ -207,7 +207,7 @@ class ResumableOutputFile(OutputFile):
 
 
 class NoOutput:
-    """The twin of ``OutputFile`` for ranks, and runs, that write none."""
+    """``Output`` of ranks, and runs, that write no file."""
 
     written: int = 0
 

@@ -41,14 +41,14 @@ class Stream:
         program, source: of this rank.
         checks: on the root; None elsewhere.
 
-    ``done`` is the number of samples that an earlier run has left.
+    ``resumed`` is the number of samples that an earlier run has left.
     """
 
     def __init__(self, setup: Setup, program: Program, source: Input, checks: Checks | None) -> None:
         self.setup, self.program, self.source, self.checks = setup, program, source, checks
         self.job, self.comm, self.clock = setup.job, setup.comm, setup.clock
         self.output: Output = NoOutput()
-        self.done = 0
+        self.resumed = 0
 
     def run(self) -> float:
         """Stream everything; collective.
@@ -88,21 +88,21 @@ class Stream:
                 self.output = OutputFile(path, temporary, *shape, options.dtype)
 
     def _catch_up(self) -> None:
-        """On the root, check what an earlier run has left; on all ranks, set ``done``."""
+        """On the root, check what an earlier run has left; on all ranks, set ``resumed``."""
         with collectively(self.comm):
             if self.checks is not None:
                 for outputs in self.output.read(self.job.options.batch_size):
                     with self.clock("check"):
                         self.checks.add(outputs)
-        self.done = self.comm.bcast(self.output.written, root=0)
+        self.resumed = self.comm.bcast(self.output.written, root=0)
 
     def _stream(self) -> None:
         """Batch after batch; what the root does with one and the reading of the next are agreed on."""
         batch_size, dtype = self.job.options.batch_size, self.job.options.dtype
         gather = OutputGather(self.comm, self.program.output_columns, dtype, batch_size)
-        batches = islice(self.source.batches(batch_size), self.done // batch_size, None)
+        batches = islice(self.source.batches(batch_size), self.resumed // batch_size, None)
         outputs = None
-        for _ in range(self.done, self.setup.samples, batch_size):
+        for _ in range(self.resumed, self.setup.samples, batch_size):
             with collectively(self.comm):
                 self._take(outputs)
                 with self.clock("input"):

@@ -1,7 +1,7 @@
 """The table of a study: one row for each point, on disk as soon as the point is finished.
 
-A point is a choice of options for one model and its data.  Beside the table, under its name with ``.json``,
-stands what it was made from, so that points of different models never meet in one table.
+A point is a combination of options for one model and its data.  A file beside the table, of the same name
+with ``.json``, has the origin of its rows, so that points of different models never meet in one table.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ SETTINGS = {
     "budget": float,
     "seed": int,
 }
-# What ``Comparison.findings`` has, for the calibration data and for the test data.
+# Columns of options under another name than theirs.
+_OPTIONS = {"budget": "comm_budget"}
+# Keys of ``Comparison.findings``, for the calibration data and for the test data.
 QUALITIES = ("reference_accuracy", "accuracy", "agreement", "output_error")
 FINDINGS = {
     "values_sent": int,
@@ -41,14 +43,7 @@ COLUMNS = {**SETTINGS, **FINDINGS}
 
 def settings(options: Options) -> Row:
     """The columns ``SETTINGS`` of a point; points differ in nothing else."""
-    return {
-        "workers": options.workers,
-        "method": options.method,
-        "assignment": options.assignment,
-        "input_placement": options.input_placement,
-        "budget": options.comm_budget,
-        "seed": options.seed,
-    }
+    return {name: getattr(options, _OPTIONS.get(name, name)) for name in SETTINGS}
 
 
 class AccuracyTable(ResumableTable):
@@ -80,7 +75,7 @@ class AccuracyTable(ResumableTable):
         return self.finished(*settings(options).values())
 
     def put(self, options: Options, findings: Row) -> None:
-        """Write down what was found for a point, in place of what may stand there.
+        """Write down the findings for a point, in place of its earlier row if there is one.
 
         Args:
             options: the point.
@@ -97,8 +92,8 @@ class AccuracyTable(ResumableTable):
         Raises:
             UserError: the table cannot be written.
         """
-        mine = [row for row in self.rows if row["error"] is None]
-        self.put_rows([row for row in other.rows if row["error"] is None] + mine)
+        own_rows = [row for row in self.rows if row["error"] is None]
+        self.put_rows([row for row in other.rows if row["error"] is None] + own_rows)
 
     def save(self) -> None:
         """Write the file."""
@@ -129,17 +124,17 @@ def _read_origin(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def _check_origin(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
-    if found.get("version") != expected["version"]:
+def _check_origin(path: Path, stored: dict[str, Any], expected: dict[str, Any]) -> None:
+    if stored.get("version") != expected["version"]:
         raise UserError(
             f"{path}: expected a table of version {expected['version']}, found one of version "
-            f"{found.get('version')}; choose another place or move the table away"
+            f"{stored.get('version')}; choose another place or move the table away"
         )
     for name in ("model", "calibration", "test"):
-        if found[name]["sha256"] != expected[name]["sha256"]:
+        if stored[name]["sha256"] != expected[name]["sha256"]:
             raise UserError(
                 f"{path}: expected a study of the {name} file {expected[name]['path']}, found one of "
-                f"{found[name]['path']} with other contents; choose another place for each study"
+                f"{stored[name]['path']} with other contents; choose another place for each study"
             )
 
 

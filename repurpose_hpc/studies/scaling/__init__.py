@@ -1,5 +1,5 @@
 """Time of an inference against the number of ranks.
 
-``subject``: shards for every number of ranks, of a user's model or of synthetic ``networks``; ``job``: a
-launch for every point, which is ``point``; ``table``: what was found, on disk; ``plot``; ``command``.
+``study``: shards for every number of ranks, of a user's model or of synthetic networks; ``launches``: a
+launch of the command ``point`` for every point; ``table``: the findings, on disk; ``plot``: their picture.
 """

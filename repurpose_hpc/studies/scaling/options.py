@@ -1,4 +1,4 @@
-"""What a user may ask of a scaling study."""
+"""Options of scaling studies."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class ScalingOptions(Declared):
 
     @property
     def options(self) -> Options:
-        """How to restructure; the number of workers is that of the point."""
+        """Options of restructuring; every point replaces the number of workers by its own."""
         synthetic = self.model is None
         return Options(
             workers=1,
@@ -110,4 +110,4 @@ class ScalingOptions(Declared):
         """Ranks and forms, in the order of measuring."""
         # One rank sends nothing to anybody: dense is all there is.
         forms = {ranks: (DENSE, RESTRUCTURED) if ranks > 1 else (DENSE,) for ranks in sorted(set(self.ranks))}
-        return [(ranks, form) for ranks, each in forms.items() for form in each]
+        return [(ranks, form) for ranks, forms_of_ranks in forms.items() for form in forms_of_ranks]

@@ -126,7 +126,7 @@ def _time(axes: Axes, rows: Sequence[Row], kind: str) -> None:
 
 def _label_ranks(axes: Axes, rows: Sequence[Row], places: Sequence[int]) -> None:
     ranks = sorted({row["ranks"] for row in rows})
-    axes.set_xticks(places, [str(each) for each in ranks])
+    axes.set_xticks(places, [str(number) for number in ranks])
     axes.minorticks_off()
     axes.set_xlabel("ranks")
 

@@ -1,7 +1,7 @@
 """The table of a scaling study: one row for each number of ranks, form and batch size.
 
-``scaling.json`` holds what the study is of (``study``) and the rows (``points``); ``scaling.csv`` beside
-it has the same rows.  Both are on disk as soon as a point is finished.
+``scaling.json`` has the origin of the study (``study``) and the rows (``points``); ``scaling.csv`` beside it
+has the same rows.  Both are on disk as soon as a point is finished.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from repurpose_hpc.studies.table import ResumableTable, Row, damaged
 DENSE, RESTRUCTURED = "dense", "restructured"
 KEY = ("ranks", "form", "batch")
 PHASES = tuple(f"{phase}_seconds" for phase in calls.PHASES)
-# docs/scaling.md says what each is.
+# docs/scaling.md describes them.
 COLUMNS = (
     *KEY,
     *("hosts", "oversubscribed", "weights"),
@@ -53,7 +53,7 @@ class ScalingTable(ResumableTable):
         return [row | self._derived(row) for row in rows]
 
     def put(self, ranks: int, form: str, rows: list[Row]) -> None:
-        """Write down what a launch has found, one row for each batch size, in place of what may stand there.
+        """Write down the findings of a launch, a row for each batch size, in place of earlier ones.
 
         Raises:
             UserError: the table cannot be written; the files are as they were before.
@@ -70,8 +70,8 @@ class ScalingTable(ResumableTable):
         lines = [f"{'ranks':>7} {'form':<13}{'batch':>6}  median (p10 to p90), ms    one process  speed-up"]
         for row in self.rows:
             mark = "*" if row["oversubscribed"] else " "
-            start = f"{row['ranks']:>6}{mark} {row['form']:<13}{row['batch']:>6}"
-            lines.append(f"{start}  {_times(row)}" if row["error"] is None else f"{start}  failed")
+            label = f"{row['ranks']:>6}{mark} {row['form']:<13}{row['batch']:>6}"
+            lines.append(f"{label}  {_times(row)}" if row["error"] is None else f"{label}  failed")
         if any(row["oversubscribed"] for row in self.rows):
             lines.append("* more ranks than cores: right results, but the ranks wait for each other's core")
         return "\n".join(lines)
@@ -85,8 +85,8 @@ class ScalingTable(ResumableTable):
         if self.study["kind"] == "strong":
             efficiency = speedup / row["ranks"]
         else:
-            one = self._best_single(1, row["batch"])
-            efficiency = None if one is None else one / row["seconds_median"]
+            one_rank = self._best_single(1, row["batch"])
+            efficiency = None if one_rank is None else one_rank / row["seconds_median"]
         return {"best_single_seconds": best, "speedup": speedup, "efficiency": efficiency}
 
     def _best_single(self, ranks: int, batch: int) -> float | None:
@@ -96,10 +96,10 @@ class ScalingTable(ResumableTable):
 
 
 def _times(row: Row) -> str:
-    median, p10, p90, one = (
+    median, p10, p90, single = (
         1e3 * row[name] for name in ("seconds_median", "seconds_p10", "seconds_p90", "best_single_seconds")
     )
-    return f"{median:>9.3f} ({p10:.3f} to {p90:.3f})".ljust(27) + f"{one:>12.3f}{row['speedup']:>10.2f}"
+    return f"{median:>9.3f} ({p10:.3f} to {p90:.3f})".ljust(27) + f"{single:>12.3f}{row['speedup']:>10.2f}"
 
 
 def _read(path: Path, study: dict[str, Any]) -> list[Row]:
@@ -107,15 +107,15 @@ def _read(path: Path, study: dict[str, Any]) -> list[Row]:
         return []
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        found, rows = content["study"], content["points"]
+        stored, rows = content["study"], content["points"]
         if any(name not in row for row in rows for name in KEY):
             raise KeyError(KEY)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise damaged(path, error, "move it away") from None
     for name, expected in study.items():
-        if found.get(name) != expected:
+        if stored.get(name) != expected:
             raise UserError(
-                f"{path}: expected a study with {name} {expected}, found one with {found.get(name)}; choose "
+                f"{path}: expected a study with {name} {expected}, found one with {stored.get(name)}; choose "
                 "another --out for each study"
             )
     return rows

@@ -28,7 +28,7 @@ from repurpose_hpc.restructure.job import restructure_to
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.team import ALONE, Team
 from repurpose_hpc.runtime.checks import Checks, tolerance
-from repurpose_hpc.runtime.context import Formats
+from repurpose_hpc.runtime.resources import Formats
 
 ROUNDING = COMM_DTYPES[1:]
 NETWORKS = {

@@ -38,7 +38,7 @@ def test_little_shared_memory_is_refused(monkeypatch):
     with pytest.raises(
         UserError, match="1064 bytes of shared memory for shared, .* has 1000; make it larger"
     ):
-        shared.Window(1000, ALONE)
+        shared.Segment(1000, ALONE)
 
 
 def test_every_transport_is_tried_on_the_batch_that_is_given(monkeypatch):

@@ -21,7 +21,7 @@ import numpy as np
 from helpers import ROOT, small_plans
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.plan.shard import make_shard
-from repurpose_hpc.runtime import job, loading, streams
+from repurpose_hpc.runtime import inference, loading, streams
 from repurpose_hpc.runtime.exchange import choose
 from repurpose_hpc.runtime.program import Program, one_process
 

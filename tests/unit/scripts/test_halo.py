@@ -4,7 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from halo import Head, Window, grids_of, halo_partition, halo_values, layers_of
+from halo import Head, WindowLayer, grids_of, halo_partition, halo_values, layers_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,13 +15,13 @@ from repurpose_hpc.model.operations import whole_map
 def window(source, channels, size, out_size, kernel=3, stride=1, padding=1):
     """A square layer on a square map."""
     pairs = ((value, value) for value in (size, out_size, kernel, stride, padding))
-    return Window(source, channels, *pairs)
+    return WindowLayer(source, channels, *pairs)
 
 
 def test_strips_exchange_the_rows_beside_each_cut():
-    layer = Window("a", 5, (12, 1), (12, 1), (3, 1), padding=(1, 0))
+    layer = WindowLayer("a", 5, (12, 1), (12, 1), (3, 1), padding=(1, 0))
     assert halo_values([layer], 4) == 3 * 2 * 5
-    wide = Window("a", 5, (12, 1), (12, 1), (7, 1), padding=(3, 0))
+    wide = WindowLayer("a", 5, (12, 1), (12, 1), (7, 1), padding=(3, 0))
     # Three rows from either side: the outer workers are at the end of the map.
     assert halo_values([wide], 4) == 3 * 2 * 3 * 5
 
@@ -45,9 +45,9 @@ def test_the_replicated_input_costs_nothing():
 def test_the_cut_of_a_large_map_follows_the_pooled_one():
     strip = {"kernel": (2, 1), "stride": (2, 1)}
     # 28 rows over 8 workers: 3, 4, 3, 4, ... would cross windows; 4, 4, 4, 2 or the like does not.
-    assert halo_values([Window("a", 32, (28, 1), (14, 1), **strip)], 8) == 0
+    assert halo_values([WindowLayer("a", 32, (28, 1), (14, 1), **strip)], 8) == 0
     # 3 rows pooled from 6, over 2 workers: following the cut 1 + 2 gives 2 + 4, which is too uneven.
-    assert halo_values([Window("a", 32, (6, 1), (3, 1), **strip)], 2) == 32
+    assert halo_values([WindowLayer("a", 32, (6, 1), (3, 1), **strip)], 2) == 32
 
 
 def test_layers_that_read_one_map_share_its_exchange():
@@ -59,13 +59,13 @@ def test_layers_that_read_one_map_share_its_exchange():
 
 def test_rows_that_a_dilation_skips_are_not_sent():
     # Rows 0, 4 | 1, 5 are read, rows 0, 1, 2 | 3, 4, 5 owned.
-    assert halo_values([Window("a", 1, (6, 1), (2, 1), (2, 1), dilation=(4, 1))], 2) == 2
+    assert halo_values([WindowLayer("a", 1, (6, 1), (2, 1), (2, 1), dilation=(4, 1))], 2) == 2
 
 
 def test_a_map_with_fewer_rows_than_strips_leaves_workers_idle():
-    layer = Window("a", 3, (2, 1), (2, 1), (3, 1), padding=(1, 0))
+    layer = WindowLayer("a", 3, (2, 1), (2, 1), (3, 1), padding=(1, 0))
     assert halo_values([layer], 8) == 2 * 3
-    assert halo_values([Window("a", 3, (1, 1), (1, 1), (3, 3), padding=(1, 1))], 8) == 0
+    assert halo_values([WindowLayer("a", 3, (1, 1), (1, 1), (3, 3), padding=(1, 1))], 8) == 0
 
 
 def test_the_head_adds_partial_results_or_gathers_the_map():
@@ -92,7 +92,7 @@ def test_the_count_is_that_of_the_positions_one_by_one_or_less_where_cuts_may_fo
 ):
     padding = tuple((taps - 1) * dilation // 2 for taps in kernel)
     out = tuple((size - 1) // stride + 1 for size in sizes)
-    layer = Window("a", 2, sizes, out, kernel, (stride, stride), padding, (dilation, dilation))
+    layer = WindowLayer("a", 2, sizes, out, kernel, (stride, stride), padding, (dilation, dilation))
     grids = grids_of(max(sizes, out, key=np.prod), workers)
     even = [2 * missing_positions(layer, owners(sizes, grid), owners(out, grid)) for grid in grids]
     found = halo_values([layer], workers)
@@ -127,11 +127,11 @@ def missing_positions(layer, owner, out_owner):
 
 def test_layers_of_a_network():
     assert layers_of(residual_network()) == [
-        Window(None, 2, (6, 5), (6, 5), (3, 3), padding=(1, 1)),
-        Window("a0.y", 4, (6, 5), (6, 5), (3, 3), padding=(1, 1)),
-        Window("a1.y", 4, (6, 5), (6, 5), (3, 3), padding=(2, 2), dilation=(2, 2)),
-        Window("a2.y", 4, (6, 5), (3, 3), (3, 3), (2, 2), (1, 1)),
-        Window("p.y", 4, (3, 3), (2, 2), (2, 2)),
+        WindowLayer(None, 2, (6, 5), (6, 5), (3, 3), padding=(1, 1)),
+        WindowLayer("a0.y", 4, (6, 5), (6, 5), (3, 3), padding=(1, 1)),
+        WindowLayer("a1.y", 4, (6, 5), (6, 5), (3, 3), padding=(2, 2), dilation=(2, 2)),
+        WindowLayer("a2.y", 4, (6, 5), (3, 3), (3, 3), (2, 2), (1, 1)),
+        WindowLayer("p.y", 4, (3, 3), (2, 2), (2, 2)),
         Head("a3.y", 3, (2, 2), 3),
     ]
 

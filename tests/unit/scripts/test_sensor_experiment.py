@@ -9,8 +9,8 @@ from sensor_setting import (
     FOOTWEAR,
     PIXELS,
     SENSORS,
-    Cost,
     Platform,
+    SampleCost,
     compose,
     direct_plan,
     draw_composites,
@@ -61,7 +61,7 @@ def test_costs_of_a_plan_are_those_of_its_shards():
 
 
 def test_time_is_that_of_the_busiest_worker_of_every_exchange():
-    cost = Cost(weights=np.array([10, 50]), received=np.array([[3, 1], [0, 4]]))
+    cost = SampleCost(weights=np.array([10, 50]), received=np.array([[3, 1], [0, 4]]))
     assert cost.values_sent == 8
     assert cost.seconds(Platform(operations=100, bandwidth=7)) == pytest.approx(
         2 * 50 / 100 + 4 * (3 + 4) / 7

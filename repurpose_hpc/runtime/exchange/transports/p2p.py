@@ -22,10 +22,10 @@ class P2p(Transport):
         receives = [self.comm.Recv_init(received.block(rank), rank, tag) for rank in received.peers]
         sends = [self.comm.Send_init(sent.block(rank), rank, tag) for rank in sent.peers]
         requests = Requests(receives + sends)
-        first, second = requests.part(0, len(receives)), requests.part(len(receives), len(sends))
+        receiving, sending = requests.part(0, len(receives)), requests.part(len(receives), len(sends))
         return Request(
-            [start_all(first)] if receives else [],
-            [start_all(second)] if sends else [],
+            [start_all(receiving)] if receives else [],
+            [start_all(sending)] if sends else [],
             [wait_all(requests)] if receives or sends else [],
             (sent, received, requests),
         )

@@ -25,13 +25,13 @@ class Persistent(Transport):
         """Tell whether this MPI has persistent collectives."""
         from mpi4py import MPI
 
-        nothing = [np.empty(0, np.float32), [0], [0], MPI.FLOAT]
+        empty = [np.empty(0, np.float32), [0], [0], MPI.FLOAT]
         try:
-            MPI.COMM_SELF.Alltoallv_init(nothing, nothing).Free()
+            MPI.COMM_SELF.Alltoallv_init(empty, empty).Free()
         except (NotImplementedError, MPI.Exception):
             return False
         return True
 
     def _request(self, exchange: Exchange, part: Part, sent: Message, received: Message) -> Request:
         requests = Requests([self.comm.Alltoallv_init(sent.specification(), received.specification())])
-        return Request([], [start_all(requests.all)], [wait_all(requests)], (sent, received, requests))
+        return Request([], [start_all(requests.span)], [wait_all(requests)], (sent, received, requests))

@@ -1,12 +1,12 @@
 """The transport ``shared``: between ranks of one node, through memory that all of them see.
 
-All ranks allocate one window together for all exchanges of a program.  The part of a rank has, for each
-exchange, its send buffer and a flag for every message: for every rank that it sends to, and every part of
-a batch.  Only the rank itself writes to its buffers: it packs there, and then sets the flags.  A receiver
+All ranks allocate one segment of shared memory for all exchanges of a program.  The part of a rank has, for
+each exchange, its send buffer and a flag for every message: for every rank that it sends to, and every part
+of a batch.  Only the rank itself writes to its buffers: it packs there, and then sets the flags.  A receiver
 waits for the flag, copies its block from the sender's buffer to its own receive buffer, and takes the flag
 back.  At the beginning of the next forward the sender waits until all flags are taken back: then everything
-has been read and it may pack again.  So a block is copied once (one of
-merged exchanges once more on each side), and MPI is not called.
+has been read and it may pack again.  So a block is copied once (one of merged exchanges once more on each
+side), and MPI is not called.
 
 Ranks that wait long call MPI_Iprobe, which lets MPI finish what it still does for others: they may have to
 complete an earlier call before they can come here.
@@ -41,8 +41,8 @@ LINE = 64
 SHARED_MEMORY = Path("/dev/shm")
 
 
-class Window:
-    """Memory of which every rank of a node has a part, and all see all parts.
+class Segment:
+    """A segment of shared memory: every rank of a node has a part of it, and all see all parts.
 
     Attributes:
         memory: the part of this rank, uint8, zero.
@@ -61,21 +61,21 @@ class Window:
         from mpi4py import MPI
 
         total, free = comm.allreduce(size + LINE), comm.allreduce(_free_bytes(), MPI.MIN)
-        needed = f"expected {total} bytes of shared memory for shared, "
+        expected = f"expected {total} bytes of shared memory for shared, "
         if total > free:
             raise FieldError(
                 "transport",
-                f"{needed}{SHARED_MEMORY} has {free}; make it larger, take smaller batches, or another "
+                f"{expected}{SHARED_MEMORY} has {free}; make it larger, take smaller batches, or another "
                 "transport",
             )
         self._window = MPI.WIN_NULL
         with suppress(MPI.Exception):
             self._window = MPI.Win.Allocate_shared(size + LINE, comm=cast("MPI.Intracomm", comm))
         if comm.allreduce(self._window == MPI.WIN_NULL, MPI.LOR):
-            raise FieldError("transport", f"{needed}MPI does not give them; take another transport")
+            raise FieldError("transport", f"{expected}MPI does not give them; take another transport")
         part = np.asarray(self._window.Shared_query(comm.rank)[0], np.uint8)
-        start = -part.ctypes.data % LINE
-        self.memory = part[start : start + size]
+        offset = -part.ctypes.data % LINE
+        self.memory = part[offset : offset + size]
         self.memory.fill(0)
         self._base = part.ctypes.data
         comm.Barrier()  # nobody may look at flags before they are cleared
@@ -94,18 +94,18 @@ class Window:
 
 
 class Outbox:
-    """A rank's place in a window for one exchange.
+    """A rank's place in a segment for one exchange.
 
     Attributes:
-        window: that one.
+        segment: that one.
         buffer: to send from, uint8.
         flags: their addresses, for each part of a batch and each rank that gets something,
             (parts, receivers) int64.
     """
 
-    def __init__(self, window: Window, memory: np.ndarray, size: int, receivers: int, parts: int) -> None:
+    def __init__(self, segment: Segment, memory: np.ndarray, size: int, receivers: int, parts: int) -> None:
         """Take ``outbox_bytes`` of ``memory`` for a buffer of ``size`` bytes."""
-        self.window, self.buffer = window, memory[:size]
+        self.segment, self.buffer = segment, memory[:size]
         places = np.arange(parts * receivers, dtype=np.int64).reshape(parts, receivers)
         self.flags = memory.ctypes.data + _whole_lines(size) + LINE * places
 
@@ -120,32 +120,32 @@ def on_one_node(comm: MPI.Comm) -> bool:
     from mpi4py import MPI
 
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    together = node.size == comm.size
+    is_whole_job = node.size == comm.size
     node.Free()
-    return together
+    return is_whole_job
 
 
 @transport("shared")
 class Shared(Transport):
-    """No messages: each rank sends from a window that all ranks see, where the others collect."""
+    """No messages: each rank packs in a segment that all ranks see, where the others collect."""
 
     absence = "the ranks are on several nodes"
 
     def __init__(self, exchanges: Sequence[Exchange], comm: MPI.Comm, parts: int = 1) -> None:
-        """Allocates the window and moves the send buffers there; collective.
+        """Allocates the segment and moves the send buffers there; collective.
 
         Raises:
             FieldError: on all ranks: there is not enough shared memory.
         """
         super().__init__(exchanges, comm, parts)
         sizes = [outbox_bytes(exchange.send.flat.nbytes, exchange.messages, parts) for exchange in exchanges]
-        self._window = Window(sum(sizes), comm)
+        self._segment = Segment(sum(sizes), comm)
         self._outboxes: dict[Exchange, Outbox] = {}
         ends = np.cumsum(sizes).tolist()
         for exchange, size, end in zip(exchanges, sizes, ends, strict=True):
-            own, memory = exchange.send.flat, self._window.memory[end - size : end]
-            outbox = Outbox(self._window, memory, own.nbytes, exchange.messages, parts)
-            exchange.send.move(outbox.buffer.view(own.dtype))
+            buffer, memory = exchange.send.flat, self._segment.memory[end - size : end]
+            outbox = Outbox(self._segment, memory, buffer.nbytes, exchange.messages, parts)
+            exchange.send.move(outbox.buffer.view(buffer.dtype))
             self._outboxes[exchange] = outbox
 
     @classmethod
@@ -158,40 +158,40 @@ class Shared(Transport):
         # The last forward may have had its parts elsewhere in the buffer: all of them must have been read.
         all_flags, flags = outbox.flags.reshape(-1), outbox.flags[part.number]
         offsets = _offsets(self.comm, sent, outbox, flags)
-        blocks, idle = _blocks(self._window, offsets, received), _Idle(self.comm)
+        blocks, idle = _blocks(self._segment, offsets, received), _Idle(self.comm)
         begin: list[Call] = [(WAIT, await_read, (all_flags, idle.call))] if sent.peers else []
         post: list[Call] = [(EXCHANGE, publish, (flags,))] if sent.peers else []
         wait: list[Call] = [(WAIT, collect, (blocks, idle.call))] if received.peers else []
         return Request(begin, post, wait, (sent, received, idle))
 
     def free(self) -> None:
-        """Move the send buffers to memory of the ranks' own, and free the window; collective."""
+        """Move the send buffers to memory of the ranks' own, and free the segment; collective."""
         for exchange in self._outboxes:
             exchange.send.move(aligned(exchange.send.flat.shape, exchange.send.flat.dtype))
         self._outboxes.clear()
-        self._window.free()
+        self._segment.free()
         super().free()
 
 
 def _offsets(comm: MPI.Comm, sent: Message, outbox: Outbox, flags: np.ndarray) -> np.ndarray:
-    """Offsets, in each rank's part of the window, of the flag and the block that it has for this rank.
+    """Offsets, in each rank's part of the segment, of the flag and the block that it has for this rank.
 
     Collective: every rank tells every other where its message for it will be; (R, 2) int64.
     """
-    mine, theirs = np.zeros((comm.size, 2), np.int64), np.empty((comm.size, 2), np.int64)
+    local, remote = np.zeros((comm.size, 2), np.int64), np.empty((comm.size, 2), np.int64)
     for rank, flag in zip(sent.peers, flags.tolist(), strict=True):
         block = sent.buffer.ctypes.data + int(sent.displacements[rank]) * sent.buffer.itemsize
-        mine[rank] = [outbox.window.offset(address) for address in (flag, block)]
-    comm.Alltoall(mine, theirs)
-    return theirs
+        local[rank] = [outbox.segment.offset(address) for address in (flag, block)]
+    comm.Alltoall(local, remote)
+    return remote
 
 
-def _blocks(window: Window, offsets: np.ndarray, received: Message) -> np.ndarray:
+def _blocks(segment: Segment, offsets: np.ndarray, received: Message) -> np.ndarray:
     """Flags, blocks, targets and sizes of what this rank collects, as the kernel takes them."""
     size = received.buffer.itemsize
     blocks = np.zeros((len(received.peers), 4), np.int64)
     for row, rank in zip(blocks, received.peers, strict=True):
-        flag, block = (window.address(rank, offset) for offset in offsets[rank].tolist())
+        flag, block = (segment.address(rank, offset) for offset in offsets[rank].tolist())
         target = received.buffer.ctypes.data + int(received.displacements[rank]) * size
         row[:] = flag, block, target, int(received.counts[rank]) * size
     return blocks
@@ -207,8 +207,8 @@ class _Idle:
     def __init__(self, comm: MPI.Comm) -> None:
         from mpi4py import MPI
 
-        self._found, self._status = np.zeros(1, np.intc), np.zeros(MPI._sizeof(MPI.Status), np.uint8)
-        outputs = self._found.ctypes.data, self._status.ctypes.data
+        self._flag, self._status = np.zeros(1, np.intc), np.zeros(MPI._sizeof(MPI.Status), np.uint8)
+        outputs = self._flag.ctypes.data, self._status.ctypes.data
         arguments = MPI.ANY_SOURCE, MPI.ANY_TAG, handle(comm), *outputs
         probe = function("MPI_Iprobe")
         self.call = np.array([probe.address, SIGNATURES.index(probe.signature), *arguments], np.int64)

@@ -70,13 +70,13 @@ class _Sends:
         self.tally = tally
 
     def squeeze(self) -> None:
-        self._lengths = [squeeze(*both) for both in zip(self._blocks, self._messages, strict=True)]
+        self._lengths = [squeeze(*pair) for pair in zip(self._blocks, self._messages, strict=True)]
 
     def start(self) -> None:
-        used = [message[:n] for message, n in zip(self._messages, self._lengths, strict=True)]
-        both = zip(used, self._peers, strict=True)
-        self._requests = [self._comm.Isend(message, peer, self._tag) for message, peer in both]
-        self.tally.bytes += sum(message.nbytes for message in used)
+        messages = [message[:n] for message, n in zip(self._messages, self._lengths, strict=True)]
+        pairs = zip(messages, self._peers, strict=True)
+        self._requests = [self._comm.Isend(message, peer, self._tag) for message, peer in pairs]
+        self.tally.bytes += sum(message.nbytes for message in messages)
 
     def complete(self) -> None:
         self._wait_all(self._requests)
@@ -91,13 +91,13 @@ class _Receives:
         self._wait_all = MPI.Request.Waitall
         self._blocks, self._type = _unsigned_blocks(received), received.type
         self._messages = [np.empty_like(block) for block in self._blocks]
-        both = zip(self._messages, received.peers, strict=True)
-        self._started = [comm.Recv_init(message, peer, tag) for message, peer in both]
+        pairs = zip(self._messages, received.peers, strict=True)
+        self._started = [comm.Recv_init(message, peer, tag) for message, peer in pairs]
         self._statuses = [MPI.Status() for _ in self._started]
         self._requests = Requests(self._started)
 
     def begin_calls(self) -> list[Call]:
-        return [start_all(self._requests.all)] if self._started else []
+        return [start_all(self._requests.span)] if self._started else []
 
     def complete(self) -> None:
         self._wait_all(self._started, self._statuses)

@@ -1,4 +1,4 @@
-"""A scaling study: shards for every number of ranks, and a launch for each."""
+"""The launches of a scaling study: one for each number of ranks and form."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.restructure.team import Team
 from repurpose_hpc.studies.launch import launch, launcher_words, reason
-from repurpose_hpc.studies.scaling.subject import ScalingStudy
+from repurpose_hpc.studies.scaling.study import ScalingStudy
 from repurpose_hpc.studies.scaling.table import ScalingTable
 from repurpose_hpc.studies.table import Row, one_line
 
@@ -41,8 +41,8 @@ class Launch:
         """Run the command ``point``.
 
         Args:
-            shards: what to run.
-            ranks: how many.
+            shards: directory of a plan.
+            ranks: number of ranks.
             batches: samples per forward.
             dtype: to compute in.
             report: a file that all ranks can see, for the findings; removed again.
@@ -73,51 +73,60 @@ class Launch:
             report.unlink(missing_ok=True)
 
 
-def compute(
-    study: ScalingStudy,
-    points: Sequence[tuple[int, str]],
-    batches: Sequence[int],
-    table: ScalingTable,
-    launch: Launch,
-    team: Team,
-    log: Log,
-) -> int:
-    """Fill ``table`` with those points that are not in it, or failed before.
+@dataclass(frozen=True, eq=False)
+class Launches:
+    """The launches of a study.
 
-    A point that fails is written down with its message, and the others are measured all the same.
-
-    Args:
-        study: what is measured.
-        points: ranks and form, in the order in which to measure them.
-        batches: samples per forward.
+    Attributes:
+        study: the networks and their shards.
         table: has every point on disk before the next one begins.
-        launch: how points are started.
+        launch: settings of all launches.
         team: shares the work of restructuring.
         log: is given the lines of progress.
-
-    Returns:
-        how many rows have failed.
-
-    Raises:
-        UserError: the table cannot be written.
     """
-    failed = 0
-    for number, (ranks, form) in enumerate(points, 1):
-        missing = [batch for batch in batches if table.finished(ranks, form, batch) is None]
-        if not missing:
-            continue
-        name = f"[{number}/{len(points)}] {ranks} ranks, {form}"
-        log(name)
-        report = table.path.with_name(f".{ranks}-{form}.{os.getpid()}.tmp").absolute()
+
+    study: ScalingStudy
+    table: ScalingTable
+    launch: Launch
+    team: Team
+    log: Log
+
+    def run(self, points: Sequence[tuple[int, str]], batches: Sequence[int]) -> int:
+        """Fill the table with those points that are not in it, or failed before.
+
+        A point that fails is written down with its message, and the others are measured all the same.
+
+        Args:
+            points: ranks and form, in the order in which to measure them.
+            batches: samples per forward.
+
+        Returns:
+            number of rows that have failed.
+
+        Raises:
+            UserError: the table cannot be written.
+        """
+        failed = 0
+        for number, (ranks, form) in enumerate(points, 1):
+            missing = [batch for batch in batches if self.table.finished(ranks, form, batch) is None]
+            if not missing:
+                continue
+            name = f"[{number}/{len(points)}] {ranks} ranks, {form}"
+            self.log(name)
+            rows = self._measure(ranks, form, missing)
+            self.table.put(ranks, form, rows)
+            self.log(f"{name}: {_outcome(rows)}")
+            failed += sum(bool(row.get("error")) for row in rows)
+        return failed
+
+    def _measure(self, ranks: int, form: str, batches: Sequence[int]) -> list[Row]:
+        """The rows of a point; of one that fails, its message for each batch size."""
+        report = self.table.path.with_name(f".{ranks}-{form}.{os.getpid()}.tmp").absolute()
         try:
-            shards = study.shards(ranks, form, team, log)
-            rows = launch.measure(shards, ranks, missing, study.dtype.name, report)
+            shards = self.study.shards(ranks, form, self.team, self.log)
+            return self.launch.measure(shards, ranks, batches, self.study.dtype.name, report)
         except Exception as error:
-            rows = [{"batch": batch, "error": one_line(error)} for batch in missing]
-            failed += len(rows)
-        table.put(ranks, form, rows)
-        log(f"{name}: {_outcome(rows)}")
-    return failed
+            return [{"batch": batch, "error": one_line(error)} for batch in batches]
 
 
 def _outcome(rows: Sequence[Row]) -> str:

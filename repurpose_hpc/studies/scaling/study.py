@@ -44,7 +44,7 @@ class Networks(Protocol):
     def samples(self) -> Samples | None: ...
 
     def network(self, ranks: int) -> Network:
-        """That which so many ranks run."""
+        """The network that so many ranks run."""
 
     def origin(self) -> dict[str, Any]:
         """The values that distinguish them."""
@@ -85,11 +85,11 @@ class TrainedNetwork:
 
 @dataclass(frozen=True)
 class SyntheticNetworks:
-    """Chains of square layers with random weights; see ``scaling.networks``.
+    """Chains of square layers with random weights; see ``restructure.synthetic``.
 
     Attributes:
         width: neurons of a layer on one rank.
-        layers: how many.
+        layers: number of layers.
         grows: whether the width goes with the square root of the ranks.
         seed: of the weights.
     """
@@ -125,13 +125,13 @@ class ScalingStudy:
         networks: by the number of ranks.
         options: of restructuring; the workers are as many as the ranks.
         dtype: to compute in, and of the shards.
-        given: where the restructured shards are, with ``{ranks}`` in it; None: they are made.
+        shard_pattern: where the restructured shards are, with ``{ranks}`` in it; None: they are made.
     """
 
     networks: Networks
     options: Options
     dtype: np.dtype
-    given: str | None
+    shard_pattern: str | None
 
     def origin(self) -> dict[str, Any]:
         """Origin that the points of a table have in common (see ``ScalingTable``)."""
@@ -141,26 +141,26 @@ class ScalingStudy:
             **self.networks.origin(),
             "options": options,
             "dtype": self.dtype.name,
-            "shards": self.given,
+            "shards": self.shard_pattern,
         }
 
     def shards(self, ranks: int, form: str, team: Team, log: Log) -> Path:
-        """Directory of the shards of a point, which are made if they are not there.
+        """Directory of the shards of a point, which are made unless they are in the cache.
 
         Raises:
             UserError: they cannot be made, or those given are of another model.
         """
         if form == DENSE:
             return self._dense(ranks)
-        if self.given is not None:
-            return self._checked(Path(self.given.replace("{ranks}", str(ranks))), ranks)
+        if self.shard_pattern is not None:
+            return self._checked(Path(self.shard_pattern.replace("{ranks}", str(ranks))), ranks)
         return self._restructured(ranks, team, log)
 
     def _dense(self, ranks: int) -> Path:
         network = self.networks.network(ranks)
         options = replace(self.options, workers=ranks, comm_budget=1.0)
-        directory, there = look_up(network, None, options, self.dtype)
-        if not there:
+        directory, is_cached = look_up(network, None, options, self.dtype)
+        if not is_cached:
             plan = dense_plan(network, ranks, options.input_placement, np.ones(ranks))
             write_plan(directory, network, plan, _provenance(network, options), self.dtype.type)
         return directory
@@ -168,8 +168,8 @@ class ScalingStudy:
     def _restructured(self, ranks: int, team: Team, log: Log) -> Path:
         options = replace(self.options, workers=ranks)
         network = self.networks.network(ranks)
-        directory, there = look_up(network, self.networks.samples, options, self.dtype)
-        if not there:
+        directory, is_cached = look_up(network, self.networks.samples, options, self.dtype)
+        if not is_cached:
             self.networks.restructure(directory, options, self.dtype.type, team, log)
         return directory
 

@@ -23,11 +23,11 @@ from repurpose_hpc.runtime import result
 from repurpose_hpc.runtime.buffers import parts_of
 from repurpose_hpc.runtime.certificate import Certificate
 from repurpose_hpc.runtime.checks import Checks
-from repurpose_hpc.runtime.context import Formats
 from repurpose_hpc.runtime.exchange.choose import AUTO, choose_transport, needs_zeros_kernels
 from repurpose_hpc.runtime.loading import compile_kernels, has_maps, load_shards
 from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.runtime.program import Program, one_process
+from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.runtime.setup import Clock, Job, Setup, open_input, settle
 from repurpose_hpc.runtime.streams.inputs import Input
 from repurpose_hpc.runtime.streams.stream import Stream
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 
-class _Trial(NamedTuple):
-    """Times of the first batch.
+class _FirstBatch(NamedTuple):
+    """Times of the first batch, on which everything is tried.
 
     Attributes:
         exchange_us: by transport, those that were tried.
@@ -80,11 +80,11 @@ def run(job: Job, original: Network | None, comm: MPI.Comm, imported: float = 0.
     with collectively(comm):
         source = Input(job.input, program.input_columns, samples, job.options.dtype)
 
-    trial, network = _try_out(setup, program, source, file)
+    first_batch, network = _try_out(setup, program, source, file)
     checks = _checks(setup, file, network, original)
     stream = Stream(setup, program, source, checks)
     seconds = stream.run()
-    report = _report(setup, program, checks, trial, stream.done, seconds)
+    report = _report(setup, program, checks, first_batch, stream.resumed, seconds)
     program.free()
     return report
 
@@ -116,7 +116,7 @@ def _make_program(setup: Setup, shards: list[Shard]) -> Program:
 
 def _try_out(
     setup: Setup, program: Program, source: Input, file: Samples | None
-) -> tuple[_Trial, Network | None]:
+) -> tuple[_FirstBatch, Network | None]:
     """Times of the first batch, and on the root the restructured network, if it takes that; collective.
 
     While the root times the network in one process the other ranks sleep.
@@ -128,22 +128,22 @@ def _try_out(
             network = read_network(setup.stored)
             if options.repeat:
                 single = _time_alone(setup, network)
-    return _Trial(exchange_us, parallel, single), network
+    return _FirstBatch(exchange_us, parallel, single), network
 
 
 def _time_all_ranks(setup: Setup, program: Program, source: Input) -> tuple[dict[str, float], Timing | None]:
     """Times of the transports that were tried, and on the root the timing of all ranks; collective."""
-    options, comm, first = setup.job.options, setup.comm, None
+    options, comm, batch = setup.job.options, setup.comm, None
     if options.repeat or options.transport == AUTO:
         with collectively(comm):
-            first = next(source.batches(options.batch_size))
+            batch = next(source.batches(options.batch_size))
     with in_unison(comm):
-        exchange_us = choose_transport(program, options.transport, first, comm)
-    if first is None or not options.repeat:
+        exchange_us = choose_transport(program, options.transport, batch, comm)
+    if batch is None or not options.repeat:
         return exchange_us, None
-    program.forward(first)
+    program.forward(batch)
     setup.clock.forward_ended()
-    return exchange_us, measure(program, first, options.repeat, comm)
+    return exchange_us, measure(program, batch, options.repeat, comm)
 
 
 def _time_alone(setup: Setup, network: Network) -> Timing:
@@ -190,38 +190,37 @@ def _certificate(original: Network | None, restructured: Network | None) -> Cert
 
 
 def _report(
-    setup: Setup, program: Program, checks: Checks | None, trial: _Trial, done: int, seconds: float
+    setup: Setup,
+    program: Program,
+    checks: Checks | None,
+    first_batch: _FirstBatch,
+    resumed: int,
+    seconds: float,
 ) -> dict | None:
     """The numbers of the report, on the root; collective.
 
     Args:
-        setup, program, checks, trial: of the run.
-        done: samples that an earlier run has left.
+        setup, program, checks, first_batch: of the run.
+        resumed: samples that an earlier run has left.
         seconds: that the others took.
     """
-    job, options, comm = setup.job, setup.job.options, setup.comm
+    job, comm = setup.job, setup.comm
     demands = result.demands(setup.clock.first_result, comm)
     ranks = result.gather_ranks(program, setup.clock.seconds, comm)
     if ranks is None or checks is None:
         return None
     return {
-        "ranks": comm.size,
-        "workers": setup.stored.plan.workers,
-        "samples": setup.samples,
-        "batch_size": options.batch_size,
-        "micro_batches": len(parts_of(options.batch_size, options.micro_batches)),
-        "threads_per_rank": options.threads,
-        **_formats(setup),
+        **_circumstances(setup),
         "exchange": program.transport,
-        **({"exchange_us": trial.exchange_us} if trial.exchange_us else {}),
+        **({"exchange_us": first_batch.exchange_us} if first_batch.exchange_us else {}),
         "input_placement": setup.stored.plan.input_placement,
         **result.traffic(setup.stored.plan, setup.shard, ranks),
         **result.without_zeros(ranks),
         **result.weights(setup.shard, ranks),
         **checks.results(),
-        **result.latency(trial.parallel, trial.single),
-        "throughput": (setup.samples - done) / seconds,
-        **({"resumed_samples": done} if options.resume else {}),
+        **result.latency(first_batch.parallel, first_batch.single),
+        "throughput": (setup.samples - resumed) / seconds,
+        **({"resumed_samples": resumed} if job.options.resume else {}),
         "seconds": result.slowest_seconds(ranks),
         **demands,
         "shards": str(job.shards),
@@ -229,8 +228,18 @@ def _report(
     }
 
 
-def _formats(setup: Setup) -> dict[str, str]:
-    """The numbers in which the run computes, sends and keeps weights, for the report."""
-    dtype, formats = setup.job.options.dtype.name, setup.formats
-    stored = dtype if formats.weights_dtype == EXACT else formats.weights_dtype
-    return {"dtype": dtype, "comm_dtype": formats.comm_dtype, "weights_dtype": stored}
+def _circumstances(setup: Setup) -> dict[str, object]:
+    """The keys of the report that are known before the run: numbers of ranks and samples, and formats."""
+    options, formats = setup.job.options, setup.formats
+    dtype = options.dtype.name
+    return {
+        "ranks": setup.comm.size,
+        "workers": setup.stored.plan.workers,
+        "samples": setup.samples,
+        "batch_size": options.batch_size,
+        "micro_batches": len(parts_of(options.batch_size, options.micro_batches)),
+        "threads_per_rank": options.threads,
+        "dtype": dtype,
+        "comm_dtype": formats.comm_dtype,
+        "weights_dtype": dtype if formats.weights_dtype == EXACT else formats.weights_dtype,
+    }

@@ -19,8 +19,8 @@ class Formats(NamedTuple):
 EXACT_FORMATS = Formats()
 
 
-class Context(NamedTuple):
-    """Hosting, memory, formats and threads of a program.
+class Resources(NamedTuple):
+    """Workers, memory, formats and threads that a program has.
 
     Attributes:
         hosting: of the program.

@@ -1,4 +1,4 @@
-"""A study of accuracy: restructure for every point, and measure what became of the network."""
+"""A study of accuracy: restructure for every point, and measure the restructured network."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ def compute(
     A point that fails is written down with its message, and the others are computed all the same.
 
     Args:
-        study: what is restructured.
+        study: the network and its data.
         points: in the order in which to compute them.
         table: has every point on disk before the next one begins.
         team: shares the work.
         log: is given one line for each point.
 
     Returns:
-        how many points failed.
+        number of points that failed.
 
     Raises:
         UserError: the table cannot be written.
