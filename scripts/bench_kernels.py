@@ -1,4 +1,4 @@
-"""Locate the crossovers of ``repurpose_hpc/kernels/crossover.py``: CSR against dense products.
+"""Locate the crossovers of ``kernels/products/crossover.py``: CSR against dense products.
 
     OMP_NUM_THREADS=1 python scripts/bench_kernels.py --out kernels.json
 

@@ -175,7 +175,7 @@ def convolve_threads(
     shares: np.ndarray,
 ) -> None:
     """``convolve_direct`` by several threads, each with its ``shares`` of the panels of neurons."""
-    # Numba hands no named tuples to threads.
+    # Threads are handed the parts of tuples: Numba refuses tuples inside tuples there.
     (kernel, strides, dilations, pads), (code, alpha, beta) = window, epilogue
     for t in numba.prange(len(shares) - 1):
         first, last = shares[t], shares[t + 1]

@@ -102,7 +102,7 @@ def csr_threads(
     shares: np.ndarray,
 ) -> None:
     """``csr_vector``, or ``csr_batch`` for X with two axes, by threads with their ``shares`` of the rows."""
-    code, alpha, beta = epilogue  # Numba hands no named tuples to threads
+    code, alpha, beta = epilogue  # threads are handed its parts
     for t in numba.prange(len(shares) - 1):
         first, last = shares[t], shares[t + 1]
         row_pointers, start_rows, out_rows = indptr[first : last + 1], start[first:last], out[first:last]

@@ -322,7 +322,7 @@ def dense_threads(
         tiles: (threads, at least ``tiles_size``).
     """
     batch, threads, R = X.shape[1], len(tiles), panels.shape[2]
-    code, alpha, beta = epilogue  # Numba hands no named tuples to threads
+    code, alpha, beta = epilogue  # threads are handed its parts
     slabs = X.reshape(-1)
     if needs_slabs(batch):
         slabs, count = scratch, slab_count(batch)

@@ -1,4 +1,7 @@
-"""The network and data that the commands use when none are named (see README.md here)."""
+"""The network and data that the commands use when none are named (see README.md here).
+
+May import nothing of the package.
+"""
 
 from pathlib import Path
 

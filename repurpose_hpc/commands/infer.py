@@ -2,7 +2,7 @@
 
 The root finds the shards (those given, or those in the cache); if there are none, all ranks restructure
 together.  Then all ranks run.
-``infer --shards`` imports neither SciPy nor ONNX nor the restructuring.
+``infer --shards`` imports neither SciPy nor ONNX, and of the restructuring only its options.
 """
 
 from __future__ import annotations

@@ -1,1 +1,4 @@
-"""Circumstances of a job (``facts``), and what would go wrong (``findings``)."""
+"""Circumstances of a job (``facts``), and what would go wrong (``findings``).
+
+May import runtime and all that it imports.
+"""

@@ -1,1 +1,4 @@
-"""A rank's program: steps over local arrays, the exchange, the input and output streams."""
+"""HOW A RANK RUNS IT: steps over local arrays, the exchange, the input and output streams.
+
+May import plan, model, mpi, process, io, errors and kernels; never restructure.
+"""

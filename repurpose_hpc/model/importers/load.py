@@ -14,8 +14,8 @@ def load_model(path: str | Path) -> Network:
     """The network stored in ``path``.
 
     Args:
-        path: ``.npz`` or ``.safetensors`` (a chain W0, b0, W1, b1 ...: see ``chain_files``)
-            or ``.onnx`` (see ``onnx_import``).
+        path: ``.npz`` or ``.safetensors`` (a chain W0, b0, W1, b1 ...: see ``importers.chains``)
+            or ``.onnx`` (see ``importers.onnx``).
 
     Returns:
         weights and biases are float32 or float64 as stored; half precision becomes float32.

@@ -1,6 +1,6 @@
 """The transports that there are, one file each; the first is the default.
 
-``--exchange``, the automatic choice, the benchmarks and the probe take their lists from the registry.
+``--exchange``, the automatic choice and the benchmarks take their lists from the registry.
 """
 
 from __future__ import annotations
