@@ -27,7 +27,7 @@ TEST = [
     "pytest>=9",
     "pytest-mpi",
     "ruff",
-    "setuptools>=68",  # tests/test_install.py builds without the network
+    "setuptools>=68",  # tests/commands/test_install.py builds without the network
 ]
 
 setup(
