@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 
 import environment
 import h5py
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from replay import cases, compare, networks
 
-from helpers import tiers
+from helpers import ROOT, tiers
 
 PROVENANCE = {"options": {"seed": 0}, "versions": "1", "weights": 3}
 
@@ -72,6 +73,14 @@ def test_who_starts_processes_is_slow():
     assert tiers.starts_process([lambda: subprocess.run([])])
     assert tiers.starts_process([names_who_launches])
     assert not tiers.starts_process([write, test_every_network_is_cut_and_run])
+
+
+@pytest.mark.parametrize(("file", "summary"), [("test_hosts.py", "2 passed"), ("missing.py", "no tests")])
+def test_mpi_tests_asked_for_start_an_mpirun(file, summary):
+    command = [sys.executable, "-m", "pytest", f"tests/mpi/{file}", "--ranks", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170)
+    assert (done.returncode == 0) == (file == "test_hosts.py"), done.stdout + done.stderr
+    assert "-n 2" in done.stdout and summary in done.stdout
 
 
 @pytest.mark.parametrize("number", range(7))
