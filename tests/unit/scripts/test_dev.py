@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import environment
 import h5py
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from replay import cases, compare, networks
 
-from helpers import ROOT, tiers
+from helpers import ROOT, TESTS, tiers
 
 PROVENANCE = {"options": {"seed": 0}, "versions": "1", "weights": 3}
 
@@ -73,6 +74,12 @@ def test_who_starts_processes_is_slow():
     assert tiers.starts_process([lambda: subprocess.run([])])
     assert tiers.starts_process([names_who_launches])
     assert not tiers.starts_process([write, test_every_network_is_cut_and_run])
+
+
+def test_tests_under_mpirun_are_in_one_folder():
+    """The only one that ``scripts/test.py`` looks for them in."""
+    files = {path for path in TESTS.rglob("test_*.py") if "mark.mpi" in path.read_text()} - {Path(__file__)}
+    assert files == set((TESTS / "mpi").glob("test_*.py"))
 
 
 @pytest.mark.parametrize(("file", "summary"), [("test_hosts.py", "2 passed"), ("missing.py", "no tests")])
