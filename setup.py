@@ -26,6 +26,7 @@ TEST = [
     "onnxruntime",
     "pytest>=9",
     "pytest-mpi",
+    "pytest-xdist",
     "ruff",
     "setuptools>=68",  # tests/commands/test_install.py builds without the network
 ]

@@ -26,6 +26,7 @@ TOOLS = (
     "pytest",
     "pytest_mpi",
     "ruff",
+    "xdist",
 )
 # Errors of mypy that there may still be; only ever made smaller.
 TYPE_ERRORS = 0
@@ -39,7 +40,8 @@ def main() -> None:
 
 def fast(python: Path, options: argparse.Namespace) -> int:
     """Run the tests that take little: no processes, few examples, few of many parameters."""
-    return _run([python, "-m", "pytest", "--fast", "-q", *options.arguments], OMP_NUM_THREADS="1")
+    command = [python, "-m", "pytest", "--fast", "-q", "-n", "2", "--dist", "worksteal", *options.arguments]
+    return _run(command, OMP_NUM_THREADS="1")
 
 
 def lint(python: Path, options: argparse.Namespace) -> int:

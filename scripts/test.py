@@ -1,4 +1,4 @@
-"""Make the environment and run every test: serial, then MPI at 1, 2, 3, 4 and 8 ranks.
+"""Make the environment and run every test: unit tests, commands, then MPI at 1, 2, 3, 4 and 8 ranks.
 
 The last line is ``N passed, N failed``; the status is 0 only if every stage passed.
 """
@@ -12,6 +12,8 @@ import sys
 import environment
 
 RANKS = (1, 2, 3, 4, 8)
+# Processes of pytest-xdist that share the unit tests.
+WORKERS = ("-n", "2", "--dist", "worksteal")
 # Longer than pytest's faulthandler_timeout, which says more about a hanging test than this can.
 SILENCE_SECONDS = 240
 SUMMARY = re.compile(r"^=+ .*\bin [\d.]+s.*=+\s*$", re.M)
@@ -50,12 +52,14 @@ def main() -> None:
 def stages() -> list[tuple[str, list[str]]]:
     """Name and command line of every stage."""
     pytest = ["-m", "pytest", "--color=no"]
-    serial = [str(environment.PYTHON), *pytest, "-m", "not mpi"]
-    parallel = [*pytest, "--with-mpi", "-m", "mpi"]
+    alone = [str(environment.PYTHON), *pytest, "-m", "not mpi"]
+    on_ranks = [*pytest, "--with-mpi", "-m", "mpi", "tests/mpi"]
     return [
-        ("serial tests", serial),
+        ("unit tests", [*alone, *WORKERS, "tests/unit"]),
+        # They start processes, of which some are timed.
+        ("tests of commands", [*alone, "--ignore=tests/unit"]),
         *(
-            (f"MPI tests, ranks: {n}", [*environment.mpi_command(environment.PYTHON, n), *parallel])
+            (f"MPI tests, ranks: {n}", [*environment.mpi_command(environment.PYTHON, n), *on_ranks])
             for n in RANKS
         ),
     ]

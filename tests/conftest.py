@@ -16,6 +16,9 @@ import environment  # noqa: E402  (scripts/environment.py)
 
 from helpers import tiers  # noqa: E402
 
+# Each launcher sets one of them.
+RANK = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
+
 # All ranks must draw the same examples, and none may trip over another's database.
 settings.register_profile("ranks", derandomize=True, deadline=None, database=None)
 settings.register_profile("fast", settings.get_profile("ranks"), max_examples=tiers.EXAMPLES)
@@ -23,10 +26,27 @@ settings.load_profile("ranks")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The fast tier, as ``scripts/dev.py fast`` runs it."""
+    """The fast tier, as ``scripts/dev.py fast`` runs it, and the ranks of MPI tests asked for by file."""
     parser.addoption(
         "--fast", action="store_true", help="few examples and parameter sets, and no test that is slow or mpi"
     )
+    parser.addoption(
+        "--ranks", type=int, default=3, help="of the mpirun that files of tests/mpi are given (default: 3)"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """Run files of tests/mpi under an mpirun of their own, where nothing else is asked for."""
+    is_elsewhere = config.option.with_mpi or config.option.fast or any(name in os.environ for name in RANK)
+    only_looks = config.option.collectonly or config.option.help or config.option.version
+    asked = [config.invocation_params.dir / argument.split("::")[0] for argument in config.args]
+    if is_elsewhere or only_looks or not all(path.is_relative_to(ROOT / "tests/mpi") for path in asked):
+        return None
+    launcher = environment.mpi_command(Path(sys.executable), config.option.ranks)
+    command = [*launcher, "-m", "pytest", "--with-mpi", "-m", "mpi", *config.invocation_params.args]
+    print(" ".join(map(str, command)), flush=True)
+    return subprocess.run(command, env={"OMP_NUM_THREADS": "1", **environment.mpi_environment()}).returncode
 
 
 @pytest.hookimpl(tryfirst=True)

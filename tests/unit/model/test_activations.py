@@ -3,6 +3,8 @@
 import inspect
 import re
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,11 +34,27 @@ def _samples(kind) -> list[Activation]:
     return [activation for activation in activations if not any(activation.faults())]
 
 
-ACTIVATIONS = [activation for kind in DECLARED.values() for activation in _samples(kind)]
-each_activation = pytest.mark.parametrize(
-    "activation", ACTIVATIONS, ids=lambda each: f"{each.kind}:{each.alpha}:{each.beta}"
-)
 each_kind = pytest.mark.parametrize("kind", DECLARED.values(), ids=list(DECLARED))
+
+
+def each_activation(check: Callable[[Activation], None]) -> Callable[..., None]:
+    """The test of a kind: ``check`` of each sample of it."""
+
+    def test(kind):
+        for activation in _samples(kind):
+            check(activation)
+
+    return each_kind(test)
+
+
+def each_activation_and_dtype(check: Callable[[Activation, str], None]) -> Callable[..., None]:
+    """The test of a kind: ``check`` of each sample of it, in both types."""
+
+    def of_both(activation):
+        for dtype in TOLERANCE:
+            check(activation, dtype)
+
+    return each_activation(of_both)
 
 
 def _arguments(activation: Activation, dtype=np.float64) -> np.ndarray:
@@ -88,8 +106,7 @@ def test_pytorch_has_it(kind):
     assert any(_in_torch(activation, np.ones(3)) is not None for activation in _samples(kind))
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@each_activation
+@each_activation_and_dtype
 def test_values_are_those_of_pytorch(activation, dtype):
     y = _arguments(activation, dtype)
     expected = _in_torch(activation, y)
@@ -110,24 +127,28 @@ def _attributes(function) -> list[dict]:
     return [{}, *([numbers] if numbers else []), *others, *([defaults] if defaults else [])]
 
 
-OPERATORS = [
-    (kind.name, operator, attributes)
+OPERATORS = {
+    (kind.name, operator): [each for each in _attributes(function) if function(**each) is not None]
     for kind in DECLARED.values()
     for operator, function in kind.onnx.items()
-    for attributes in _attributes(function)
-    if function(**attributes) is not None
-]
+}
 
 
-@pytest.mark.parametrize(("kind", "operator", "attributes"), OPERATORS)
-def test_values_are_those_of_the_onnx_operator(tmp_path, kind, operator, attributes):
+@pytest.mark.parametrize(("kind", "operator"), [pair for pair, known in OPERATORS.items() if known])
+def test_values_are_those_of_the_onnx_operator(tmp_path, kind, operator):
     """In onnxruntime, also when imported; NaN excepted, of which some operators make zeros."""
     pytest.importorskip("onnx")
-    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime")
+    for attributes in OPERATORS[kind, operator]:
+        activation = Activation(kind, *DECLARED[kind].onnx[operator](**attributes))
+        _check_operator(tmp_path, operator, attributes, activation)
+
+
+def _check_operator(tmp_path: Path, operator: str, attributes: dict, activation: Activation) -> None:
+    import onnxruntime
+
     from helpers.onnx_models import assert_agrees, node, save
 
-    numbers = DECLARED[kind].onnx[operator](**attributes)
-    activation = Activation(kind, *numbers)
     assert not any(activation.faults())
     opset = 24 if operator == "Swish" else 20
     y = _arguments(activation, np.float32)[:-1].reshape(1, -1)
@@ -140,9 +161,10 @@ def test_values_are_those_of_the_onnx_operator(tmp_path, kind, operator, attribu
     W = np.abs(np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32))
     path = save(tmp_path / "model.onnx", nodes, {"W": W}, opset=opset)
     network = assert_agrees(path, 7, positive=operator in ("Sqrt", "Reciprocal"))
+    numbers = _numbers(activation)
     if attributes:  # which are float32
-        numbers = [float(np.float32(number)) for number in numbers]
-    assert [op.activation for op in network.operations[1:]] == [Activation(kind, *numbers)]
+        numbers = tuple(float(np.float32(number)) for number in numbers)
+    assert [op.activation for op in network.operations[1:]] == [Activation(activation.kind, *numbers)]
 
 
 @each_activation
@@ -154,8 +176,7 @@ def test_derivative_is_the_finite_difference(activation):
         np.testing.assert_allclose(derivative(activation, y), difference, rtol=1e-7, atol=1e-8)
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@each_activation
+@each_activation_and_dtype
 def test_the_dtype_is_kept_and_nan_stays_nan(activation, dtype):
     y = _arguments(activation, dtype)
     with np.errstate(all="ignore"):
@@ -177,8 +198,7 @@ def test_lipschitz_constant_is_the_largest_slope(activation):
         assert constant <= largest + 3e-4 + 1e-3 * constant
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@each_activation
+@each_activation_and_dtype
 def test_compiled_equals_numpy(activation, dtype):
     y = _arguments(activation, dtype)
     with np.errstate(all="ignore"):

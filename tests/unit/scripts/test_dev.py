@@ -2,6 +2,8 @@
 
 import json
 import subprocess
+import sys
+from pathlib import Path
 
 import environment
 import h5py
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from replay import cases, compare, networks
 
-from helpers import tiers
+from helpers import ROOT, TESTS, tiers
 
 PROVENANCE = {"options": {"seed": 0}, "versions": "1", "weights": 3}
 
@@ -72,6 +74,20 @@ def test_who_starts_processes_is_slow():
     assert tiers.starts_process([lambda: subprocess.run([])])
     assert tiers.starts_process([names_who_launches])
     assert not tiers.starts_process([write, test_every_network_is_cut_and_run])
+
+
+def test_tests_under_mpirun_are_in_one_folder():
+    """The only one that ``scripts/test.py`` looks for them in."""
+    files = {path for path in TESTS.rglob("test_*.py") if "mark.mpi" in path.read_text()} - {Path(__file__)}
+    assert files == set((TESTS / "mpi").glob("test_*.py"))
+
+
+@pytest.mark.parametrize(("file", "summary"), [("test_hosts.py", "2 passed"), ("missing.py", "no tests")])
+def test_mpi_tests_asked_for_start_an_mpirun(file, summary):
+    command = [sys.executable, "-m", "pytest", f"tests/mpi/{file}", "--ranks", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170)
+    assert (done.returncode == 0) == (file == "test_hosts.py"), done.stdout + done.stderr
+    assert "-n 2" in done.stdout and summary in done.stdout
 
 
 @pytest.mark.parametrize("number", range(7))

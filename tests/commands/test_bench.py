@@ -86,7 +86,7 @@ def test_exchange(bench):
 
 
 def test_inference(bench):
-    """Of a partitioned input, which takes more steps; ``test_mpi_bench`` has both."""
+    """Of a partitioned input, which takes more steps; ``tests/mpi/test_bench.py`` has both."""
     words = ("--widths", "32,64", "--batches", "1,3", "--comm-budget", "0.25")
     result = bench(2, "inference", *words, "--input-placement", "partitioned")
     assert result["options"]["input_placement"] == "partitioned"

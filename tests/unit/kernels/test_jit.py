@@ -123,8 +123,7 @@ def test_compiles_where_nothing_can_be_cached(package, tmp_path):
 def test_kernels_as_plain_python():
     """The inner functions too, which ``py_func`` of an outer one leaves compiled."""
     files = [
-        f"test_kernels_{name}.py"
-        for name in ("products", "activations", "packing", "flags", "maps", "comm_dtype")
+        f"test_{name}.py" for name in ("products", "activations", "packing", "flags", "maps", "comm_dtype")
     ]
     pytest_arguments = ["-q", "-p", "no:cacheprovider", "-k", "not plain"]  # both versions are plain here
     done = run(["-m", "pytest", *pytest_arguments, *files], TESTS / "unit/kernels", NUMBA_DISABLE_JIT="1")

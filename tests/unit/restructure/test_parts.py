@@ -218,10 +218,13 @@ def test_rows_make_up_for_noise_too(seed):
         for others in ((None, ALONE, noise), (root, ALONE, noise), (root, ALONE))
     )
     assert objective(together) <= objective(alone) * (1 + 1e-9)
-    # After many more passes it is below what is reached without knowing of the noise.
-    settled = adjust(mixing, moments, mask, root, ALONE, noise, passes=300)
-    assert objective(settled) <= objective(together) * (1 + 1e-9)
-    assert objective(settled) <= objective(unaware) * (1 + 1e-6)
+    # After more passes, sometimes many, it is below what is reached without knowing of the noise.
+    for passes in (5, 20, 300):
+        settled = adjust(mixing, moments, mask, root, ALONE, noise, passes)
+        assert objective(settled) <= objective(together) * (1 + 1e-9)
+        if objective(settled) <= objective(unaware) * (1 + 1e-6):
+            return
+    pytest.fail(f"{objective(settled)} is above {objective(unaware)}")
 
 
 @given(seeds)

@@ -18,8 +18,8 @@ from repurpose_hpc.process.numba import ready_numba
 ready_numba()
 from repurpose_hpc import kernels
 kernels.warm_up("float32")
-sys.path[:0] = ["tests", "tests/unit/ground"]
-from test_process import resident_code
+sys.path[:0] = ["tests", "tests/unit/process"]
+from test_system import resident_code
 print(resident_code(), "scipy" in sys.modules)
 """
 

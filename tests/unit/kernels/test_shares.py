@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.covering import covering
 from repurpose_hpc import kernels
 from repurpose_hpc.kernels import ACTIVATION_CODES, INDEX_DTYPE, Epilogue
 from repurpose_hpc.kernels.products.dense import dense_threads
@@ -50,16 +51,21 @@ def results(product, X, columns, m, threads):
     return out
 
 
-@pytest.mark.parametrize("threads", [2, 3, 5])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("make", [DenseProduct, CsrProduct, lambda W: DenseProduct(W, "int8")])
-@pytest.mark.parametrize(("m", "n"), [(0, 4), (1, 1), (7, 30), (100, 33), (129, 0)])
-@pytest.mark.parametrize("batch", [1, 2, 8, 11, 12, 13, 40])
-def test_products(sharing_all, m, n, batch, make, dtype, threads):
+PRODUCTS = {"dense": DenseProduct, "csr": CsrProduct, "int8": lambda W: DenseProduct(W, "int8")}
+BATCHES = (1, 2, 8, 11, 12, 13, 40)
+SHAPES = ((0, 4), (1, 1), (7, 30), (100, 33), (129, 0))
+
+
+@pytest.mark.parametrize(
+    ("batch", "shape", "form", "threads", "dtype"),
+    covering(BATCHES, SHAPES, PRODUCTS, (2, 3, 5), (np.float32, np.float64)),
+)
+def test_products(sharing_all, batch, shape, form, threads, dtype):
+    m, n = shape
     rng = np.random.default_rng(m)
     W = (rng.standard_normal((m, n)) * (rng.random((m, n)) < 0.6)).astype(dtype)
     X = rng.standard_normal((n, batch)).astype(dtype)
-    product = make(W)
+    product = PRODUCTS[form](W)
     alone, together = (results(product, X, batch, m, each) for each in (1, threads))
     assert alone.tobytes() == together.tobytes()
     assert np.isfinite(together).all()

@@ -1,0 +1,72 @@
+"""Samples in memory behave as those of files do."""
+
+import numpy as np
+import pytest
+
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.samples import Samples
+
+X = np.arange(42, dtype=np.float32).reshape(7, 3, 2)
+Y = np.arange(7) % 3
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """The same samples in a file."""
+    np.savez(tmp_path / "data.npz", x=X, y=Y)
+    return Samples.open(tmp_path / "data.npz")
+
+
+@pytest.mark.parametrize("chosen", [None, np.array([1, 0, 1, 1, 0, 0, 1], bool)], ids=["all", "some"])
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 9])
+def test_they_are_those_of_a_file(stored, batch_size, chosen):
+    of_file, of_arrays = stored, Samples.of(X, Y)
+    if chosen is not None:
+        of_file, of_arrays = of_file.subset(chosen), of_arrays.subset(chosen)
+    assert (of_arrays.samples, of_arrays.shape, of_arrays.width) == (of_file.samples, (3, 2), 6)
+    assert of_arrays.labels.dtype == np.int64
+    np.testing.assert_array_equal(of_arrays.labels, of_file.labels)
+    for columns, dtype in ((None, np.float64), (np.array([5, 0]), np.float32), (None, None)):
+        found, expected = (list(each.batches(batch_size, columns, dtype)) for each in (of_arrays, of_file))
+        assert [each.dtype for each in found] == [each.dtype for each in expected]
+        assert [each.tobytes() for each in found] == [each.tobytes() for each in expected]
+
+
+def test_labels_may_be_missing_and_arrays_are_not_copied():
+    samples, x = Samples.of(X), X.copy()
+    assert samples.labels is None
+    assert Samples.of(X.tolist(), Y.tolist()).samples == 7
+    changing = Samples.of(x)
+    x[0] = 100
+    assert next(changing.batches(1)).max() == 100
+
+
+def test_fingerprints_differ_with_all_that_matters():
+    same = [Samples.of(X, Y), Samples.of(X.copy(), Y), Samples.of(np.asfortranarray(X), Y)]
+    others = [
+        *(Samples.of(X), Samples.of(X, Y + 1), Samples.of(X, Y.astype(np.int32)), Samples.of(X[:6], Y[:6])),
+        *(Samples.of(X.astype(np.float64), Y), Samples.of(X.reshape(7, 6), Y), Samples.of(X[::-1], Y)),
+    ]
+    assert len({each.fingerprint() for each in same}) == 1
+    assert len({each.fingerprint() for each in (same[0], *others)}) == 1 + len(others)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (X.astype(complex), None, "x: expected samples that are real numbers, found type complex128"),
+        (np.array(["a", "b"]), None, "x: expected samples that are real numbers"),
+        (np.float32(1), None, "x: expected samples of shape"),
+        (X[:0], None, "the data is empty"),
+        (X[:, :0], None, "the data is empty"),
+        (X, Y[:6], "x: y: expected one label for each of 7 samples"),
+        (X, np.eye(7, dtype=int), "class numbers"),
+        (X, Y.astype(float), "expected integer labels, found float64"),
+    ],
+)
+def test_what_files_refuse_is_refused(tmp_path, x, y, message):
+    with pytest.raises(UserError, match=message):
+        Samples.of(x, y)
+    np.savez(tmp_path / "data.npz", x=x, **({} if y is None else {"y": y}))
+    with pytest.raises(UserError):
+        Samples.open(tmp_path / "data.npz")
