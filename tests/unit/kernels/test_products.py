@@ -204,3 +204,13 @@ def test_every_last_vector_of_a_sparse_product_is_made(lanes, has_masks):
 def test_smaller_batches_need_no_more_memory(n, batch, dtype):
     sizes = [kernels.dense_scratch(n, each, np.dtype(dtype)) for each in (batch, batch + 1)]
     assert sizes[0] <= sizes[1]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 12, 13, 64, 257])
+def test_scratch_has_room_for_slabs_and_sums(batch):
+    """Samples of all inputs lie in slabs; a group of panels has a sum for each row and sample."""
+    n, dtype = 7, np.dtype(np.float32)
+    R = kernels.panel_rows(dtype)
+    slabs, tiles = kernels.slabs_size(n, batch), kernels.tiles_size(batch, R)
+    assert slabs >= n * batch and tiles >= R * batch
+    assert kernels.dense_scratch(n, batch, dtype) == slabs + tiles
