@@ -28,6 +28,7 @@ from repurpose_hpc.forecast.scaled import (
 )
 from repurpose_hpc.forecast.summary import PARTS, conclude, render
 from repurpose_hpc.forecast.timeline import forecast
+from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
@@ -92,6 +93,8 @@ def run(args: Arguments, context: Context) -> None:
     Raises:
         UserError: see ``predict``, or the report cannot be written.
     """
+    if args.report is not None:
+        check_writable(args.report)
     result = predict(args)
     print(render(result), flush=True)
     if args.report is not None:

@@ -17,6 +17,7 @@ from repurpose_hpc.commands.parser import Parser, make
 from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import Declared, integer, option, path, report_file
+from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
@@ -37,6 +38,8 @@ def run(args: Arguments, context: Context) -> None:
     Raises:
         UserError: the file cannot be read, or something in the model is not supported.
     """
+    if args.report is not None:
+        check_writable(args.report)
     result = inspect(args.model, args.workers)
     print(render(result), flush=True)
     if args.report is not None:
