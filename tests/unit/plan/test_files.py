@@ -293,21 +293,21 @@ def test_another_kind_of_hdf5_file(directory):
 
 def test_a_file_in_the_way(tmp_path):
     (tmp_path / "plan").write_text("precious")
-    with pytest.raises(UserError, match="found a file; choose another --out"):
+    with pytest.raises(UserError, match="found a file; choose another directory"):
         write_plan(tmp_path / "plan", *make_case(), {})
     assert (tmp_path / "plan").read_text() == "precious"
 
 
 def test_other_files_are_not_replaced(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(UserError, match="found other files; choose another --out"):
+    with pytest.raises(UserError, match="found other files; choose another directory"):
         write_plan(tmp_path, *make_case(), {})
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_not_writable(tmp_path):
     (tmp_path / "file").write_text("")  # a parent that no user, not even root, can write to
-    with pytest.raises(UserError, match="expected to be able to write there: .*choose another --out"):
+    with pytest.raises(UserError, match="expected to be able to write there: .*choose another directory"):
         write_plan(tmp_path / "file" / "plan", *make_case(), {})
 
 

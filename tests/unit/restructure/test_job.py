@@ -190,7 +190,7 @@ def test_a_place_that_cannot_be_written_is_found_first(network, samples, tmp_pat
     (tmp_path / "full" / "letter.txt").touch()
     lines = []
     out = Path(place) if place == "." else tmp_path / place
-    with pytest.raises(UserError, match=r"choose another --out"):
+    with pytest.raises(UserError, match=r"choose another directory"):
         restructure_to(out, network, samples, Options(4, 0.2), np.float32, lines.append)
     assert not lines
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "full"]

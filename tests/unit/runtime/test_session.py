@@ -50,15 +50,14 @@ def test_outputs_are_those_of_the_model(case, batch_size, dtype, tolerance):
             np.testing.assert_allclose(y.sum(axis=1), 1, rtol=1e-6)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_sources_are_alike(case, tmp_path, threads):
+def test_sources_are_alike(case, tmp_path):
     """What was cut, its directory, and the plan that was read of it."""
     cut, x = case
     write_plan(tmp_path / "shards", cut.network, cut.plan, {}, np.float64)
     stored = open_plan(tmp_path / "shards")
     np.testing.assert_array_equal(stored.traffic_matrix(), cut.traffic_matrix())
     sources = (cut, stored, tmp_path / "shards", str(tmp_path / "shards"))
-    outputs = [Session(source, dtype=np.float64, threads=threads).run(x) for source in sources]
+    outputs = [Session(source, dtype=np.float64).run(x) for source in sources]
     assert len({y.tobytes() for y in outputs}) == 1
 
 
