@@ -61,7 +61,7 @@ def test_every_module_has_the_same_functions(row):
     for name in ("make_parser", "parse", "run"):
         assert callable(getattr(module, name))
     shown = module.make_parser(True).format_help()
-    assert f"usage: repurpose_hpc {row.name}" in shown
+    assert f"usage: repurpose-hpc {row.name}" in shown
     assert row.help in shown and shown.endswith(f"example:\n  {row.example}\n")
 
 
