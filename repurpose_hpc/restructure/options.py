@@ -32,7 +32,7 @@ def _plain_prices(value: Any) -> Any:
     return value if isinstance(value, str) else tuple(map(tuple, np.asarray(value, float).tolist()))
 
 
-_PRICES = Kind("a table of prices", str, _is_prices, ((0.0, 1.0), (1.0, 0.0)), plain=_plain_prices)
+_PRICES = Kind("nodes:K or a table of prices", str, _is_prices, "nodes:4", plain=_plain_prices)
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,9 @@ class Options(Declared):
     def _check_link_costs(self, costs: tuple[tuple[float, ...], ...]) -> None:
         if isinstance(costs, str):
             raise FieldError(
-                "link_costs", f"expected a table of prices, got {costs!r}; words are for command lines"
+                "link_costs",
+                f"expected {self.workers} rows of {self.workers} prices, got {costs!r}; words are for "
+                "command lines: give a table, for two workers link_costs=((0, 1), (1, 0))",
             )
         if [len(row) for row in costs] != [self.workers] * self.workers:
             raise FieldError(

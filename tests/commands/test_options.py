@@ -121,7 +121,7 @@ def test_options_that_exclude_each_other():
 
 def test_independent_is_a_budget_of_nothing():
     assert "independent" not in METHODS
-    with pytest.raises(UsageError, match="--method: .*got 'independent'; take --comm-budget 0, which is the"):
+    with pytest.raises(UsageError, match="--method: .*got 'independent'; take --comm-budget 0 .*which"):
         PARSERS["restructure"].read(["--method", "independent", "m", "--out", "o", "--calibration", "c"])
     with pytest.raises(UserError, match="^method: .*take comm_budget=0"):
         Options(2, method="independent")
@@ -137,7 +137,7 @@ def test_independent_is_a_budget_of_nothing():
             "memory_limits: .*number for each of 2 workers, got 3",
         ),
         ({"link_costs": ((0, 1),)}, "link_costs: expected 2 rows of 2 prices, .*got 1 rows of .2.; "),
-        ({"link_costs": ((0, 1), (1, 1))}, "link_costs: .*found 1 from worker 1 to 1; "),
+        ({"link_costs": ((0, 1), (1, 1))}, "link_costs: .*found 1.0 from worker 1 to 1; "),
     ],
 )
 def test_what_must_fit_the_workers(values, message):
