@@ -81,9 +81,10 @@ def test_the_same_by_the_calls_of_mpi4py(more_workers, capfd):
         # One rank exchanges nothing, so every transport is recorded.
         recorded = TRANSPORTS[name].is_replayable or COMM.size == 1
         assert (seen == [[replay.Replay]] * 2) is recorded, name
-    line = "MPI is called by mpi4py, which is slower: handles have 3 bytes\n"
-    # One rank exchanges nothing, so it calls no function of MPI.
-    assert capfd.readouterr().err == (line if COMM.rank == 0 and COMM.size > 1 else "")
+    # One rank exchanges nothing, so it calls no function of MPI.  Open MPI has lines of its own.
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("MPI is called")]
+    said = "MPI is called by mpi4py, which is slower: handles have 3 bytes"
+    assert lines == ([said] if COMM.rank == 0 and COMM.size > 1 else [])
 
 
 def test_this_library_is_called_by_address():
@@ -93,8 +94,10 @@ def test_this_library_is_called_by_address():
 def test_functions_of_mpi4py_report_errors():
     """As C functions do: with a code, which is raised as mpi4py does."""
     function = functions._by_mpi4py("MPI_Alltoallv")
+    numbers, counts, places = np.zeros(1, np.intc), np.array([-1], np.intc), np.zeros(1, np.intc)
+    side = (*(array.ctypes.data for array in (numbers, counts, places)), functions.handle(MPI.INT))
     with pytest.raises(MPI.Exception):
-        function(0, 0, 0, functions.handle(MPI.INT), 0, 0, 0, functions.handle(MPI.INT), -1)
+        function(*side, *side, functions.handle(MPI.COMM_SELF))
 
 
 def test_arguments_of_mpi_functions_are_counted():
