@@ -90,12 +90,7 @@ def make_parser(speaks: bool) -> Parser:
 
 
 def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments:
-    """The command line.
-
-    Args:
-        argv: without the program's name.
-        ranks: of the job.
-        speaks: whether this rank prints the help.
+    """The command line; for the arguments see ``commands.start``.
 
     Raises:
         UsageError: it is wrong.

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import repurpose_hpc.commands.infer  # noqa: F401  what infer imports, to see how long that takes here
-from repurpose_hpc.commands.parser import Parser, make
-from repurpose_hpc.commands.table import described
+from repurpose_hpc.commands.parser import parser_maker, plain_parse
 from repurpose_hpc.doctor.facts import Facts, collect
 from repurpose_hpc.doctor.findings import by_host, errors, mib, warnings
 from repurpose_hpc.errors import UserError
@@ -169,22 +168,5 @@ class Arguments(Declared):
     report: Path | None = report_file()
 
 
-def make_parser(speaks: bool) -> Parser:
-    """The parser."""
-    parser = Parser(speaks=speaks, **described("doctor"))
-    parser.add(Arguments)
-    return parser
-
-
-def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments:
-    """The command line.
-
-    Args:
-        argv: without the program's name.
-        ranks: of the job.
-        speaks: whether this rank prints the help.
-
-    Raises:
-        UsageError: it is wrong.
-    """
-    return make(Arguments, make_parser(speaks).read(argv))
+make_parser = parser_maker("doctor", Arguments)
+parse = plain_parse(make_parser, Arguments)

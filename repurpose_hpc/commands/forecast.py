@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from repurpose_hpc.commands.parser import Parser, make, refuse
-from repurpose_hpc.commands.table import described
+from repurpose_hpc.commands.parser import make, parser_maker, refuse
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import Declared, FieldError, integer, like, listed, option, path, report_file, text
 from repurpose_hpc.forecast.demand import Demand, plan_demand
@@ -231,20 +230,11 @@ class Arguments(Declared):
     report: Path | None = report_file()
 
 
-def make_parser(speaks: bool) -> Parser:
-    """The parser."""
-    parser = Parser(speaks=speaks, **described("forecast"))
-    parser.add(Arguments)
-    return parser
+make_parser = parser_maker("forecast", Arguments)
 
 
 def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) -> Arguments:
-    """The command line.
-
-    Args:
-        argv: without the program's name.
-        ranks: of the job; None: it has none.
-        speaks: whether this rank prints the help.
+    """The command line; for the arguments see ``commands.start``.
 
     Raises:
         UsageError: it is wrong.

@@ -139,11 +139,6 @@ def make_parser(speaks: bool) -> Parser:
 def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments:
     """The command line, with the bundled network and data filled in where no model is named.
 
-    Args:
-        argv: without the program's name.
-        ranks: of the job.
-        speaks: whether this rank prints the help.
-
     Raises:
         UsageError: it is wrong.
     """

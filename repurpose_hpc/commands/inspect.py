@@ -6,15 +6,13 @@ The keys of the report are those of ``report.schema.InspectReport``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from repurpose_hpc.commands.parser import Parser, make
-from repurpose_hpc.commands.table import described
+from repurpose_hpc.commands.parser import parser_maker, plain_parse
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import Declared, integer, option, path, report_file
 from repurpose_hpc.io.atomic import check_writable
@@ -156,22 +154,5 @@ class Arguments(Declared):
     report: Path | None = report_file()
 
 
-def make_parser(speaks: bool) -> Parser:
-    """The parser."""
-    parser = Parser(speaks=speaks, **described("inspect"))
-    parser.add(Arguments)
-    return parser
-
-
-def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) -> Arguments:
-    """The command line.
-
-    Args:
-        argv: without the program's name.
-        ranks: of the job; None: it has none.
-        speaks: whether this rank prints the help.
-
-    Raises:
-        UsageError: it is wrong.
-    """
-    return make(Arguments, make_parser(speaks).read(argv))
+make_parser = parser_maker("inspect", Arguments)
+parse = plain_parse(make_parser, Arguments)

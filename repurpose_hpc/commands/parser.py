@@ -9,10 +9,11 @@ from contextlib import suppress
 from dataclasses import MISSING
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol, TypeVar
 
 import numpy as np
 
+from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UsageError, UserError
 from repurpose_hpc.fields import (
     Declared,
@@ -32,8 +33,16 @@ if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
 D = TypeVar("D", bound=Declared)
+D_co = TypeVar("D_co", covariant=True)
 Given = dict[str, Any]
 """Values by field, of those that are on a command line."""
+
+
+class ParseFunction(Protocol[D_co]):
+    """A command's function ``parse``; see ``commands.start``."""
+
+    def __call__(self, argv: Sequence[str], ranks: int | None = None, speaks: bool = True) -> D_co:
+        """The command line."""
 
 
 class Argument(NamedTuple):
@@ -145,6 +154,37 @@ class Parser(argparse.ArgumentParser):
         except FieldError as error:
             raise UsageError(typed(error)) from None
         return {name: value for name, value in namespace.items() if value is not None}
+
+
+def parser_maker(name: str, *declared: type[Declared]) -> Callable[[bool], Parser]:
+    """A command's function ``make_parser``, whose arguments are the fields of some classes.
+
+    Args:
+        name: of the command.
+        declared: the classes.
+    """
+
+    def make_parser(speaks: bool) -> Parser:
+        parser = Parser(speaks=speaks, **described(name))
+        for fields in declared:
+            parser.add(fields)
+        return parser
+
+    return make_parser
+
+
+def plain_parse(make_parser: Callable[[bool], Parser], declared: type[D]) -> ParseFunction[D]:
+    """A command's function ``parse``, where what is declared is all that there is to check.
+
+    Args:
+        make_parser: of the command.
+        declared: class of the parsed command line.
+    """
+
+    def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) -> D:
+        return make(declared, make_parser(speaks).read(argv))
+
+    return parse
 
 
 def make(declared: type[D], given: Mapping[str, Any], **fields: Any) -> D:

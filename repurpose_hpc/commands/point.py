@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from mpi4py import MPI
 
-from repurpose_hpc.commands.parser import Parser, make
-from repurpose_hpc.commands.table import described
+from repurpose_hpc.commands.parser import make, parser_maker
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import Declared, batches, integer, number, option, path, precision
 from repurpose_hpc.mpi.agreement import collectively
@@ -230,20 +229,11 @@ class Arguments(Declared):
     report: Path = option(kind=path("report.json"), metavar="FILE.json", help="gets the findings")
 
 
-def make_parser(speaks: bool) -> Parser:
-    """The parser."""
-    parser = Parser(speaks=speaks, **described("point"))
-    parser.add(Arguments)
-    return parser
+make_parser = parser_maker("point", Arguments)
 
 
 def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments:
-    """The command line.
-
-    Args:
-        argv: without the program's name.
-        ranks: of the job.
-        speaks: whether this rank prints the help.
+    """The command line; for the arguments see ``commands.start``.
 
     Raises:
         UsageError: it is wrong.

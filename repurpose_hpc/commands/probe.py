@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from repurpose_hpc import __version__
-from repurpose_hpc.commands.parser import Parser, make
-from repurpose_hpc.commands.table import described
+from repurpose_hpc.commands.parser import parser_maker, plain_parse
 from repurpose_hpc.fields import Declared, integer, option, path
 from repurpose_hpc.forecast.machine import THIS_FILE, MachineModel, parse_machine, write_machine
 from repurpose_hpc.io.atomic import check_writable
@@ -130,22 +128,5 @@ class Arguments(Declared):
     )
 
 
-def make_parser(speaks: bool) -> Parser:
-    """The parser."""
-    parser = Parser(speaks=speaks, **described("probe"))
-    parser.add(Arguments)
-    return parser
-
-
-def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments:
-    """The command line.
-
-    Args:
-        argv: without the program's name.
-        ranks: of the job.
-        speaks: whether this rank prints the help.
-
-    Raises:
-        UsageError: it is wrong.
-    """
-    return make(Arguments, make_parser(speaks).read(argv))
+make_parser = parser_maker("probe", Arguments)
+parse = plain_parse(make_parser, Arguments)

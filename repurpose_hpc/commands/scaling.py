@@ -10,12 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from repurpose_hpc.commands.parser import (
-    Parser,
-    make,
-    refuse,
-)
-from repurpose_hpc.commands.table import described
+from repurpose_hpc.commands.parser import make, parser_maker, refuse
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.progress import say
 from repurpose_hpc.studies.plots import draw
@@ -64,20 +59,11 @@ def _draw(table: ScalingTable) -> None:
     draw(table.path.with_suffix(".png"), "repurpose_hpc.studies.scaling.plot", table, "every point failed")
 
 
-def make_parser(speaks: bool) -> Parser:
-    """The parser."""
-    parser = Parser(speaks=speaks, **described("scaling"))
-    parser.add(ScalingOptions)
-    return parser
+make_parser = parser_maker("scaling", ScalingOptions)
 
 
 def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) -> ScalingOptions:
-    """The command line.
-
-    Args:
-        argv: without the program's name.
-        ranks: of the job; None: it has none.
-        speaks: whether this rank prints the help.
+    """The command line; for the arguments see ``commands.start``.
 
     Raises:
         UsageError: it is wrong.

@@ -26,15 +26,13 @@ from typing import TYPE_CHECKING
 
 from repurpose_hpc.commands.table import COMMANDS, HELP, Command, Runs, find, overview
 from repurpose_hpc.errors import UsageError, UserError
-from repurpose_hpc.mpi.agreement import aborting, alone, collectively
+from repurpose_hpc.mpi.agreement import aborting, alone, collectively, difference_from_root
 from repurpose_hpc.mpi.launch import check_launch, launched, too_many
 from repurpose_hpc.process.system import age
 from repurpose_hpc.process.threads import one_thread_per_rank
 
 if TYPE_CHECKING:
     from mpi4py import MPI
-
-LONGEST_VALUE = 60
 
 
 @dataclass(frozen=True)
@@ -162,16 +160,10 @@ def check_same(values: Mapping[str, object], comm: MPI.Comm) -> None:
     Raises:
         SystemExit: status 2, on every rank, after a message that names the first value that differs.
     """
-    own_values = {name: "none" if value is None else str(value) for name, value in values.items()}
-    expected = comm.bcast(own_values, root=0)
+    difference = difference_from_root(values, comm)
     with collectively(comm):
-        for name in {**expected, **own_values}:
-            of_root, of_rank = expected.get(name, "none"), own_values.get(name, "none")
-            if of_root != of_rank:
-                raise UsageError(
-                    f"{name}: expected the same on every rank, found {_shortened(of_root)} on rank 0 and "
-                    f"{_shortened(of_rank)} on rank {comm.rank}; start all ranks with the same words"
-                )
+        if difference:
+            raise UsageError(f"{difference}; start all ranks with the same words")
 
 
 def _values(args: object) -> Iterator[tuple[str, object]]:
@@ -195,8 +187,3 @@ def _labels(parser: argparse.ArgumentParser) -> dict[str, str]:
         metavar = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
         labels[action.dest] = action.option_strings[0] if action.option_strings else metavar
     return labels
-
-
-def _shortened(text: str) -> str:
-    """The beginning of a text, for a message."""
-    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."

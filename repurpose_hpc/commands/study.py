@@ -7,16 +7,11 @@ it, so that no two write to the same file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repurpose_hpc.commands.parser import (
-    Parser,
-    make,
-)
-from repurpose_hpc.commands.table import described
+from repurpose_hpc.commands.parser import parser_maker, plain_parse
 from repurpose_hpc.errors import UsageError, UserError
 from repurpose_hpc.fields import Declared, Kind, integer, like, listed, number, option, path, text, typed
 from repurpose_hpc.io.progress import say
@@ -160,22 +155,5 @@ class Arguments(Declared):
             raise UsageError(f"{workers} workers, method {method}, budget {budget}: {typed(error)}") from None
 
 
-def make_parser(speaks: bool) -> Parser:
-    """The parser."""
-    parser = Parser(speaks=speaks, **described("study"))
-    parser.add(Arguments)
-    return parser
-
-
-def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) -> Arguments:
-    """The command line.
-
-    Args:
-        argv: without the program's name.
-        ranks: of the job; None: it has none.
-        speaks: whether this rank prints the help.
-
-    Raises:
-        UsageError: it is wrong.
-    """
-    return make(Arguments, make_parser(speaks).read(argv))
+make_parser = parser_maker("study", Arguments)
+parse = plain_parse(make_parser, Arguments)

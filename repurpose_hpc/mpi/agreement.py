@@ -37,6 +37,8 @@ PREFIX = "repurpose-hpc: error: "
 UNISON_SECONDS = 60.0
 # For a launcher to pass on what a rank said last: it may drop what it has not read when the job is aborted.
 FORWARDING_SECONDS = 0.3
+# Of values in a message.
+LONGEST_VALUE = 60
 TERMINATED = 128 + signal.SIGTERM
 
 
@@ -96,26 +98,43 @@ def agreed(comm: MPI.Comm | None) -> Iterator[None]:
         raise failure or UserError(f"on rank {failed[0]}: {message}")
 
 
+def difference_from_root(values: Mapping[str, object], comm: MPI.Comm) -> str:
+    """Message on the first value that differs from the root's, without a remedy; "": none.  Collective.
+
+    The root sends its values to all others; each rank compares them with its own.
+
+    Args:
+        values: by the names that users know; one that is missing counts as None.
+        comm: of the ranks.
+    """
+    own_values = {name: "none" if value is None else str(value) for name, value in values.items()}
+    expected = comm.bcast(own_values, root=0)
+    for name in {**expected, **own_values}:
+        of_root, of_rank = expected.get(name, "none"), own_values.get(name, "none")
+        if of_root != of_rank:
+            return (
+                f"{name}: expected the same on every rank, found {_shortened(of_root)} on rank 0 and "
+                f"{_shortened(of_rank)} on rank {comm.rank}"
+            )
+    return ""
+
+
 def check_same(values: Mapping[str, object], comm: MPI.Comm | None) -> None:
-    """Compare values that must be the same on every rank; collective, for the library.
+    """Compare arguments of the library that must be the same on every rank; collective.
 
     Args:
         values: by the names that callers know.
         comm: of the ranks; None: this process is alone.
 
     Raises:
-        UserError: on every rank: names the first value that differs, and two ranks.
+        UserError: on every rank: names the first value that differs.
     """
     if comm is None:
         return
-    shown = [{name: str(value) for name, value in values.items()} for values in comm.allgather(values)]
-    for name in values:
-        for rank, of_rank in enumerate(shown):
-            if of_rank[name] != shown[0][name]:
-                raise UserError(
-                    f"{name}: expected the same on every rank, found {shown[0][name]} on rank 0 and "
-                    f"{of_rank[name]} on rank {rank}; call it alike on all ranks"
-                )
+    difference = difference_from_root(values, comm)
+    with agreed(comm):
+        if difference:
+            raise UserError(f"{difference}; call it alike on all ranks")
 
 
 @contextmanager
@@ -231,3 +250,8 @@ def _gather_flags(comm: MPI.Comm, flag: bool) -> list[int]:
 
 def _status(error: BaseException | None) -> int:
     return error.status if isinstance(error, UserError) else 1
+
+
+def _shortened(text: str) -> str:
+    """The beginning of a text, for a message."""
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."

@@ -157,20 +157,17 @@ class Session:
                 samples = Samples.of(x)
                 check_shape(samples, self._graph.input_shape)
                 with np.errstate(over="ignore"):  # what becomes infinite is refused
-                    x = np.asarray(x).reshape(samples.samples, samples.width).astype(self._dtype)
+                    x = np.asarray(x).reshape(samples.samples, samples.width).astype(self._dtype, copy=False)
                 check_finite(x, samples.name)
         return self._of_root(x)
 
     def _of_root(self, x: np.ndarray | None) -> np.ndarray:
         """The samples of the root, on every rank; those of other ranks must be the same."""
         if self._comm is not None:
-            digests = self._comm.allgather(None if x is None else Samples.of(x).fingerprint())
-            if len({*digests} - {None}) > 1:
-                raise UserError(
-                    "x: expected the same samples on every rank that has any, found others; give them to "
-                    "the root alone, and None elsewhere"
-                )
-            if None in digests:
+            givers = sum(self._comm.allgather(x is not None))
+            if givers > 1:
+                _check_same_samples(x, self._comm)
+            if givers < self._comm.size:
                 x = self._comm.bcast(x, root=0)
         if x is None:
             raise RuntimeError("expected the samples of the root")
@@ -216,3 +213,13 @@ def _shards(source: Cut | StoredPlan, ranks: int, rank: int, dtype: np.dtype) ->
     if isinstance(source, StoredPlan):
         return [cast_shard(read_shard(source, worker), dtype) for worker in hosted]
     return [read_once(make_shard(source.network, source.plan, worker, dtype.type)) for worker in hosted]
+
+
+def _check_same_samples(x: np.ndarray | None, comm: MPI.Comm) -> None:
+    """Refuse samples that differ between ranks that have any, on every rank; collective."""
+    digests = comm.allgather(None if x is None else Samples.of(x).fingerprint())
+    if len({*digests} - {None}) > 1:
+        raise UserError(
+            "x: expected the same samples on every rank that has any, found others; give them to "
+            "the root alone, and None elsewhere"
+        )
