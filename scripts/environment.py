@@ -59,7 +59,7 @@ def prepare(extras: set[str], mpi: str) -> None:
     wanted = extras | {"mpich"} if wheel else extras
     _ensure_installed(wanted)
     if _mpi_failure():
-        print("This machine's MPI does not work with mpi4py: taking the mpich wheel.", flush=True)
+        print("No MPI here that works with mpi4py: taking the mpich wheel.", flush=True)
         _ensure_installed(wanted | {"mpich"})
         failure = _mpi_failure()
         if failure:
@@ -181,6 +181,8 @@ def _installed_extras() -> set[str] | None:
 
 def _mpi_failure() -> str:
     """The output of two ranks that do not work; empty if they work."""
+    if find_mpirun(VENV) is None:  # it was in an environment that has been made anew
+        return "there is no mpirun"
     command = [*mpi_command(PYTHON, 2), "-c", TWO_RANKS]
     try:
         done = run(command, mpi_environment(), timeout=60)
