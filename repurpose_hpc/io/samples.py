@@ -21,6 +21,8 @@ import h5py
 import numpy as np
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import FieldError
+from repurpose_hpc.io.hdf5 import find_dataset
 
 # Yields arrays of at most so many samples, in the file's own dtype and axes.
 Reader = Callable[[int], Iterator[np.ndarray]]
@@ -93,14 +95,16 @@ class Samples:
             arrays of their own memory, shape (batch, len(columns)), ``dtype``, C-contiguous.
 
         Raises:
-            UserError: the file ends early or cannot be read.
+            UserError: the file ends early or cannot be read, or a value is too large for ``dtype``.
         """
+        first = 0
         with _reading(self.name):
             for raw in self._reader(batch_size):
                 rows = raw.reshape(len(raw), self.width)
                 if columns is not None:
                     rows = rows.take(columns, axis=1)
-                yield rows.astype(dtype or rows.dtype, order="C", copy=columns is None)
+                yield self._converted(rows, columns, np.dtype(dtype or rows.dtype), first)
+                first += len(rows)
 
     def subset(self, chosen: np.ndarray) -> Samples:
         """Some of the samples, in the order of the file, streamed like all of them.
@@ -117,6 +121,16 @@ class Samples:
             labels=None if self.labels is None else self.labels[chosen],
             _reader=lambda batch_size: _chosen_rows(self._reader(batch_size), chosen, self.name),
         )
+
+    def _converted(
+        self, rows: np.ndarray, columns: np.ndarray | None, dtype: np.dtype, first: int
+    ) -> np.ndarray:
+        """``rows`` from sample ``first`` on, in memory of their own, in ``dtype``."""
+        with np.errstate(over="ignore"):  # what becomes infinite is refused
+            converted = rows.astype(dtype, order="C", copy=columns is None)
+        if converted.dtype.itemsize < rows.dtype.itemsize and not np.isfinite(converted).all():
+            check_range(rows, converted, self.name, first, columns)
+        return converted
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the file's bytes, or of the arrays with their types and shapes.
@@ -168,6 +182,37 @@ def check_finite(batch: np.ndarray, name: str, first_sample: int = 0) -> None:
         f"{name}: expected finite values, found {batch[row, column]} in sample {first_sample + row}, "
         f"column {column} (counted from 0); remove the sample or replace the value"
     )
+
+
+def check_range(
+    rows: np.ndarray,
+    converted: np.ndarray,
+    name: str,
+    first_sample: int = 0,
+    columns: np.ndarray | None = None,
+) -> None:
+    """Refuse finite values that are infinite in a smaller type.
+
+    Args:
+        rows: shape (batch, width), as read.
+        converted: the same in the smaller type.
+        name: of the samples, for the message.
+        first_sample: position in the file of the first sample of ``rows``.
+        columns: of the file that ``rows`` has; None: all.
+
+    Raises:
+        FieldError: names the first such value.
+    """
+    bad = np.argwhere(np.isfinite(rows) & ~np.isfinite(converted))
+    if len(bad):
+        row, place = bad[0]
+        column = place if columns is None else columns[place]
+        where = f"sample {first_sample + row}, column {column} (counted from 0) of {name}"
+        raise FieldError(
+            "dtype",
+            f"expected a type that reaches {rows[row, place]:g} of {where}, got {converted.dtype}; "
+            "try dtype='float64'",
+        )
 
 
 def check_shape(samples: Samples, shape: tuple[int, ...]) -> None:
@@ -253,9 +298,10 @@ def _open_npz(path: Path) -> Samples:
 
 def _open_h5(path: Path) -> Samples:
     with h5py.File(path, "r") as file:
-        _require_x(isinstance(file.get("x"), h5py.Dataset), list(file), path)
+        x, y = find_dataset(file, "x"), find_dataset(file, "y")
+        _require_x(x is not None, list(file), path)
         shape, dtype = file["x"].shape, file["x"].dtype
-        labels = file["y"][()] if isinstance(file.get("y"), h5py.Dataset) else None
+        labels = None if y is None else y[()]
     _check_array(shape, dtype, str(path))
     return _file_samples(path, shape, labels, lambda batch_size: _h5_slabs(path, batch_size))
 
