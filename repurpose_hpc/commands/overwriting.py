@@ -57,8 +57,8 @@ def check_apart(given: Mapping[str, Any], options: Mapping[str, Option]) -> None
 
 
 def _check_written(result: _Named, source: _Named) -> None:
-    if not result.path.exists():
-        return  # what is read exists
+    if not result.path.is_file():
+        return  # what is read exists, and a directory is not replaced by a file
     for file in _files(source.path):
         if _is_same(result.path, file):
             raise _refusal(result, source, file)
