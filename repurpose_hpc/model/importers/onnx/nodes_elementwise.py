@@ -125,7 +125,7 @@ def _erf(y: np.ndarray) -> np.ndarray:
 _CURVE_OF: dict[str, Callable[..., np.ndarray]] = {
     **{operator: COMBINATIONS[kind].value for operator, kind in COMBINATION_OF.items()},
     **{"Erf": _erf, "Log": np.log},
-    **{"Sign": np.sign, "Not": np.logical_not, "And": np.logical_and, "Or": np.logical_or},
+    **{"Not": np.logical_not, "And": np.logical_and, "Or": np.logical_or},
     **{"Greater": np.greater, "GreaterOrEqual": np.greater_equal, "Less": np.less},
     **{"LessOrEqual": np.less_equal, "Where": np.where},
 }
@@ -324,7 +324,7 @@ def _broadcast(node: Node, signal: Signal, shape: tuple[int, ...], axis: int) ->
 OPERATORS: dict[str, Callable[[Node], Value]] = {
     **dict.fromkeys(_ACTIVATIONS, activation),
     "Clip": clip,
-    **dict.fromkeys(("Neg", "Erf", "Log", "Sign", "Not"), unary),
+    **dict.fromkeys(("Neg", "Erf", "Log", "Not"), unary),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum"), arithmetic),
     **dict.fromkeys((*COMPARISONS, "And", "Or", "Where"), conditional),
     "Mish": mish,
