@@ -52,6 +52,20 @@ CEIL = _code("ceil")
 SIGN = _code("sign")
 SIN = _code("sin")
 COS = _code("cos")
+TAN = _code("tan")
+SINH = _code("sinh")
+COSH = _code("cosh")
+ASIN = _code("asin")
+ACOS = _code("acos")
+ATAN = _code("atan")
+ASINH = _code("asinh")
+ACOSH = _code("acosh")
+ATANH = _code("atanh")
+LOG = _code("log")
+ERF = _code("erf")
+GREATER = _code("greater")
+GREATER_EQUAL = _code("greater_equal")
+EQUAL = _code("equal")
 
 _SQRT_HALF = math.sqrt(0.5)
 _SQRT_TWO_OVER_PI = math.sqrt(2 / math.pi)
@@ -113,6 +127,15 @@ def activate(code: int, alpha: float, beta: float, value: float) -> float:
         return _softsign(value)
     if code == LOG_SIGMOID:
         return _log_sigmoid(value)
+    if code >= ROUND:
+        return _elementary(code, alpha, value)
+    return value
+
+
+@jit
+def _elementary(code: int, alpha: float, value: float) -> float:
+    """The elementary functions, which come last among the codes."""
+    real = type(value)
     if code == ROUND:
         return np.rint(value)
     if code == FLOOR:
@@ -125,6 +148,34 @@ def activate(code: int, alpha: float, beta: float, value: float) -> float:
         return np.sin(value)
     if code == COS:
         return np.cos(value)
+    if code == TAN:
+        return np.tan(value)
+    if code == SINH:
+        return np.sinh(value)
+    if code == COSH:
+        return np.cosh(value)
+    if code == ASIN:
+        return np.arcsin(value)
+    if code == ACOS:
+        return np.arccos(value)
+    if code == ATAN:
+        return np.arctan(value)
+    if code == ASINH:
+        return np.arcsinh(value)
+    if code == ACOSH:
+        return np.arccosh(value)
+    if code == ATANH:
+        return np.arctanh(value)
+    if code == LOG:
+        return np.log(value)
+    if code == ERF:
+        return real(math.erf(value))
+    if code == GREATER:
+        return _truth(value, value > real(alpha))
+    if code == GREATER_EQUAL:
+        return _truth(value, value >= real(alpha))
+    if code == EQUAL:
+        return _truth(value, value == real(alpha))
     return value
 
 
@@ -225,3 +276,11 @@ def _sign(value: float) -> float:
     if value > 0:
         return real(1)
     return real(-1) if value < 0 else value  # NaN stays NaN
+
+
+@jit
+def _truth(value: float, holds: bool) -> float:
+    real = type(value)
+    if value != value:
+        return value  # NaN stays NaN
+    return real(1) if holds else real(0)

@@ -11,6 +11,9 @@ import numpy as np
 
 from repurpose_hpc.model.operations import Affine, Depthwise, Mixing, Operation
 
+# A shift as large as this leaves whole numbers in single precision, which may be what it is for.
+_ROUNDING_SHIFT = 2.0**22
+
 
 def fold_affines(operations: Iterable[Operation], outputs: tuple[str, ...]) -> tuple[Operation, ...]:
     """The same operations without every ``Affine`` that another operation can take over.
@@ -33,6 +36,8 @@ def fold_affines(operations: Iterable[Operation], outputs: tuple[str, ...]) -> t
 
 def _takes(source_op: Operation | None, op: Affine) -> TypeGuard[Affine | Mixing | Depthwise]:
     """Tell whether ``source_op`` can take over the scale and the shift of ``op``."""
+    if np.abs(op.shift).max() >= _ROUNDING_SHIFT:
+        return False
     if isinstance(source_op, Affine):
         return True
     trained = isinstance(source_op, Depthwise) or (isinstance(source_op, Mixing) and not source_op.fixed)
