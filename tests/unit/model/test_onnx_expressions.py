@@ -360,7 +360,7 @@ BEYOND = {
     ),
     "a_logarithm_where_there_is_one": (
         [node("Log", "h", "a"), node("Greater", "h zero", "g"), node("Where", "g a minus", "y")],
-        lambda h: np.where(h >= 1e-30, np.log(np.maximum(h, 1e-30)), -127),
+        lambda h: np.where(h > 0, np.log(np.maximum(h, 1e-37)), -127),
     ),
     "equal": (
         [node("Equal", "h bound", "e"), node("Where", "e zero h", "y")],
@@ -388,6 +388,7 @@ def test_what_no_grid_shows(tmp_path, name):
     path = _save(tmp_path / "model.onnx", nodes, NUMBERS)
     network = load_model(path)
     x = _near(*NUMBERS.values())
+    x = x[(x == 0) | (np.abs(x) > 1e-37)][:, None]
     if name in ("square_min", "a_narrow_bump"):
         x = x[np.abs(x) < 1e15][:, None]
     if name == "too_large_in_between":
