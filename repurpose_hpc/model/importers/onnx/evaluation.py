@@ -115,7 +115,14 @@ class _Evaluation:
         Raises:
             UserError: an output is not supported.
         """
-        path, values = self.graph.path, [self._values[name] for name in self.graph.outputs]
+        path = self.graph.path
+        for name in self.graph.outputs:
+            if name not in self._values:
+                raise UserError(
+                    f"{path}: output {name!r} is a secondary output of a node, expected one that is made, "
+                    "not a mask or an index; export the model without it"
+                )
+        values = [self._values[name] for name in self.graph.outputs]
         outputs = [value for value in values if isinstance(value, Signal)]
         if len(outputs) < len(values):
             raise UserError(

@@ -242,13 +242,19 @@ def affine(node: Node, signal: Signal, scale: np.ndarray, shift: np.ndarray) -> 
 def batch_normalisation(node: Node) -> Signal:
     """The scale and the shift that the statistics of training amount to."""
     node.require("training_mode", 0)
+    if node.outputs > 1:  # before opset 14 there is no other sign of it
+        raise Unsupported(
+            f"it has {node.outputs} outputs, which are the statistics of training; export the model after "
+            "model.eval()"
+        )
     signal = node.signal()
     scale, shift, mean, variance = (node.weights(position).astype(np.float64) for position in range(1, 5))
     dtype = node.weights(1).dtype
     scale = scale / np.sqrt(variance + node.attributes.get("epsilon", 1e-5))
     shift = shift - mean * scale
-    per_channel = (-1, *(1,) * (len(signal.shape) - 2))
-    return affine(node, signal, *(constant.astype(dtype).reshape(per_channel) for constant in (scale, shift)))
+    # Until opset 8, there may be statistics of every place.
+    shape = (-1, *(1,) * (len(signal.shape) - 2)) if node.attributes.get("spatial", 1) else scale.shape
+    return affine(node, signal, *(constant.astype(dtype).reshape(shape) for constant in (scale, shift)))
 
 
 def prelu(node: Node) -> Signal:

@@ -24,6 +24,7 @@ def _identity(node: Node) -> Signal:
 
 
 def _dropout(node: Node) -> Signal:
+    node.require("is_test", 1)
     if node.input(2) is not None and node.constant(2).any():
         raise Unsupported("input training_mode is true; export the model after model.eval()")
     return _identity(node)
