@@ -6,7 +6,6 @@ on the input are ``Signal``s, from which the operations of the network are made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,6 @@ import numpy as np
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.importers.onnx.file import Graph, read_graph
 from repurpose_hpc.model.importers.onnx.node import Node
-from repurpose_hpc.model.importers.onnx.nodes_elementwise import COMPARISONS
 from repurpose_hpc.model.importers.onnx.operators import OPERATORS, SUPPORTED, apply
 from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported, Value
 from repurpose_hpc.model.importers.onnx.tensors import Tensors
@@ -87,7 +85,7 @@ class _Evaluation:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.refusals: list[str] = []
-        self._tensors = Tensors(_compared_numbers(graph))
+        self._tensors = Tensors()
         self._values: dict[str, Value | None] = dict(graph.constants)  # None: behind a refused node
         for name, shape in graph.inputs.items():
             self._values[name] = self._tensors.input(name, shape, alone=len(graph.inputs) == 1)
@@ -117,7 +115,14 @@ class _Evaluation:
         Raises:
             UserError: an output is not supported.
         """
-        path, values = self.graph.path, [self._values[name] for name in self.graph.outputs]
+        path = self.graph.path
+        for name in self.graph.outputs:
+            if name not in self._values:
+                raise UserError(
+                    f"{path}: output {name!r} is a secondary output of a node, expected one that is made, "
+                    "not a mask or an index; export the model without it"
+                )
+        values = [self._values[name] for name in self.graph.outputs]
         outputs = [value for value in values if isinstance(value, Signal)]
         if len(outputs) < len(values):
             raise UserError(
@@ -158,19 +163,6 @@ class _Evaluation:
             attributes={attribute.name: get_attribute_value(attribute) for attribute in proto.attribute},
             tensors=self._tensors,
         )
-
-
-def _compared_numbers(graph: Graph) -> Iterator[float]:
-    """Constants of one number that comparisons of the graph read, as far as ``GRID`` reaches."""
-    from onnx.numpy_helper import to_array
-
-    constants = dict(graph.constants)
-    for proto in graph.nodes:
-        if proto.op_type == "Constant" and proto.attribute[0].name == "value":
-            constants[proto.output[0]] = to_array(proto.attribute[0].t)
-        if proto.op_type in COMPARISONS:
-            numbers = (constants[name] for name in proto.input if name in constants)
-            yield from (float(number.item()) for number in numbers if number.size == 1)
 
 
 def _operator(proto: onnx.NodeProto) -> str:
