@@ -28,21 +28,48 @@ Reader = Callable[[int], Iterator[np.ndarray]]
 _READ_ERRORS = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
+@dataclass(frozen=True)
+class Meaning:
+    """What ``y`` is to a network.
+
+    Attributes:
+        kind: ``classes``, ``multilabel`` or ``targets``; empty: it is left alone.
+        note: how that was seen, one line.
+    """
+
+    kind: str
+    note: str
+
+    def findings(self) -> dict[str, str]:
+        """Both under the names of the reports."""
+        return {"labels": self.kind or "left alone", "labels_note": self.note}
+
+    @property
+    def line(self) -> str:
+        """Both in one line for people."""
+        return f"{self.kind or 'left alone'}: {self.note}"
+
+
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Samples and their labels, of a file that is not yet read (``open``) or of arrays (``of``).
+    """Samples and what stands beside them, of a file that is not yet read (``open``) or of arrays (``of``).
 
     Attributes:
         name: of the file or the array, for messages.
-        samples: how many.
+        samples: how many; of ``y`` any number, 0 included.
         shape: of a sample.
-        labels: class of each sample, shape (samples,), int64; None if there are none.
+        dtype: of the values, as they are stored.
+        y: labels or targets, not yet read, of any shape and type; None if there are none.
+        meaning: of ``y`` for the network that the samples are for; None: not yet known
+            (``model.labels.understood`` finds it), or there is no ``y``.
     """
 
     name: str
     samples: int
     shape: tuple[int, ...]
-    labels: np.ndarray | None
+    dtype: np.dtype
+    y: Samples | None
+    meaning: Meaning | None
     _reader: Reader
     _digest: Callable[[], str]
 
@@ -52,10 +79,10 @@ class Samples:
 
         Args:
             x: samples first, (samples, ...), real numbers of any type.
-            y: an integer label for each, (samples,).
+            y: labels or targets, (samples, ...): ``model.labels`` says what they mean.
 
         Raises:
-            UserError: no samples, not real numbers, labels that are not one integer for each sample.
+            UserError: no samples, not real numbers, another number of labels than of samples.
         """
         try:
             x = np.asarray(x)
@@ -64,9 +91,14 @@ class Samples:
                 f"x: expected an array, samples first, found rows that are none: {error}"
             ) from None
         _check_array(x.shape, x.dtype, "x")
-        labels = None if y is None else np.asarray(y)
-        digest = partial(_array_digest, x, labels)
-        return _make_samples("x", x.shape, labels, lambda batch_size: _slabs(x, batch_size), digest)
+        beside = None if y is None else np.asarray(y)
+        if beside is not None and beside.shape[:1] != x.shape[:1]:
+            raise UserError(
+                f"y: expected a label for each of {len(x)} samples, found shape {beside.shape}; give as many"
+            )
+        digest = partial(_array_digest, x, beside)
+        stored = None if beside is None else _of_array("y", beside, None, digest)
+        return _of_array("x", x, stored, digest)
 
     @classmethod
     def open(cls, path: str | Path) -> Samples:
@@ -109,13 +141,20 @@ class Samples:
             chosen: bool, (samples,), at least one of them true.
 
         Its ``batches`` read the whole file, and raise ``UserError`` for NaN and infinity anywhere: only
-        here are the positions in the file known.
+        here are the positions in the file known.  A ``y`` that is not one for each sample is left out.
         """
+        has_labels = self.y is not None and self.y.samples == self.samples
+        return replace(
+            self._rows(chosen, self.name),
+            y=self.y._rows(chosen) if self.y is not None and has_labels else None,
+        )
+
+    def _rows(self, chosen: np.ndarray, checked_name: str = "") -> Samples:
+        """The chosen rows; with a name NaN and infinity anywhere are refused under it."""
         return replace(
             self,
             samples=int(np.count_nonzero(chosen)),
-            labels=None if self.labels is None else self.labels[chosen],
-            _reader=lambda batch_size: _chosen_rows(self._reader(batch_size), chosen, self.name),
+            _reader=lambda batch_size: _chosen_rows(self._reader(batch_size), chosen, checked_name),
         )
 
     def fingerprint(self) -> str:
@@ -128,15 +167,15 @@ class Samples:
 
 
 def open_samples(path: str | Path) -> Samples:
-    """Open a file of samples; only its labels are read.
+    """Open a file of samples; none of them is read.
 
     Args:
         path: ``.npy`` (the samples), ``.npz`` or ``.h5``/``.hdf5`` (``x``: the samples,
-            numbers of any type; optionally ``y``: an integer label for each).
+            numbers of any type; optionally ``y``: labels or targets).
 
     Raises:
         UserError: missing or unreadable file, unknown format, no ``x``, no samples, not
-            real numbers, labels that are not one integer for each sample.
+            real numbers.
     """
     path = Path(path)
     opener = _OPENERS.get(path.suffix)
@@ -195,26 +234,6 @@ def check_shape(samples: Samples, shape: tuple[int, ...]) -> None:
         )
 
 
-def check_labels(labels: np.ndarray, classes: int, name: str) -> None:
-    """Refuse labels that are not in 0 .. ``classes`` - 1.
-
-    Args:
-        labels: shape (samples,), integers.
-        classes: number of outputs of the network.
-        name: of the samples, for the message.
-
-    Raises:
-        UserError: names the first sample with such a label.
-    """
-    invalid = np.flatnonzero((labels < 0) | (labels >= classes))
-    if invalid.size:
-        raise UserError(
-            f"{name}: y: expected labels from 0 to {classes - 1} as the network has {classes} outputs, "
-            f"found {labels[invalid[0]]} at sample {invalid[0]} ({invalid.size} such labels in all); "
-            "check that data and model belong together"
-        )
-
-
 @contextmanager
 def _reading(path: str | Path) -> Iterator[None]:
     """Turn what a damaged or missing file raises into a message."""
@@ -233,50 +252,62 @@ def _open_npy(path: Path) -> Samples:
         shape, _, dtype = _read_header(file)
     _check_array(shape, dtype, str(path))
     mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    return _file_samples(path, shape, None, lambda batch_size: _slabs(mapped, batch_size))
+    return _of_file(path, shape, dtype, None, lambda batch_size: _slabs(mapped, batch_size))
 
 
 def _open_npz(path: Path) -> Samples:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         _require_x("x.npy" in names, [name.removesuffix(".npy") for name in names], path)
-        with archive.open("x.npy") as member:
-            shape, fortran, dtype = _read_header(member)
+        headers = {name: _npz_header(archive, name) for name in "xy" if f"{name}.npy" in names}
+    shape, _, dtype = headers["x"]
     _check_array(shape, dtype, str(path))
-    labels = None
-    if "y.npy" in names:
-        with np.load(path, allow_pickle=False) as arrays:
-            labels = arrays["y"]
+    y = _npz_member(path, "y", *headers["y"], None) if "y" in headers else None
+    return _npz_member(path, "x", *headers["x"], y)
+
+
+def _npz_header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+    with archive.open(f"{name}.npy") as member:
+        return _read_header(member)
+
+
+def _npz_member(
+    path: Path, name: str, shape: tuple[int, ...], fortran: bool, dtype: np.dtype, y: Samples | None
+) -> Samples:
     blocks_of = _npz_whole if fortran else _npz_rows
-    return _file_samples(path, shape, labels, lambda batch_size: blocks_of(path, batch_size))
+    return _of_file(path, shape, dtype, y, lambda batch_size: blocks_of(path, name, batch_size))
 
 
 def _open_h5(path: Path) -> Samples:
     with h5py.File(path, "r") as file:
         _require_x(isinstance(file.get("x"), h5py.Dataset), list(file), path)
-        shape, dtype = file["x"].shape, file["x"].dtype
-        labels = file["y"][()] if isinstance(file.get("y"), h5py.Dataset) else None
-    _check_array(shape, dtype, str(path))
-    return _file_samples(path, shape, labels, lambda batch_size: _h5_slabs(path, batch_size))
+        datasets = {name: file[name] for name in "xy" if isinstance(file.get(name), h5py.Dataset)}
+        shapes = {name: (dataset.shape, dataset.dtype) for name, dataset in datasets.items()}
+    _check_array(*shapes["x"], str(path))
+    y = _h5_member(path, "y", *shapes["y"], None) if "y" in shapes else None
+    return _h5_member(path, "x", *shapes["x"], y)
+
+
+def _h5_member(
+    path: Path, name: str, shape: tuple[int, ...] | None, dtype: np.dtype, y: Samples | None
+) -> Samples:
+    return _of_file(path, shape or (), dtype, y, lambda batch_size: _h5_slabs(path, name, batch_size))
 
 
 _OPENERS = {".npy": _open_npy, ".npz": _open_npz, ".h5": _open_h5, ".hdf5": _open_h5}
 
 
-def _file_samples(path: Path, shape: tuple[int, ...], labels: np.ndarray | None, reader: Reader) -> Samples:
-    return _make_samples(str(path), shape, labels, reader, partial(_file_digest, path))
-
-
-def _make_samples(
-    name: str,
-    shape: tuple[int, ...],
-    labels: np.ndarray | None,
-    reader: Reader,
-    digest: Callable[[], str],
+def _of_file(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype, y: Samples | None, reader: Reader
 ) -> Samples:
-    if labels is not None:
-        labels = _as_labels(labels, shape[0], name)
-    return Samples(name, shape[0], shape[1:], labels, reader, digest)
+    count, *axes = shape or (0,)
+    return Samples(str(path), count, tuple(axes), dtype, y, None, reader, partial(_file_digest, path))
+
+
+def _of_array(name: str, array: np.ndarray, y: Samples | None, digest: Callable[[], str]) -> Samples:
+    count, *axes = array.shape
+    reader = partial(_slabs, array)
+    return Samples(name, count, tuple(axes), array.dtype, y, None, reader, digest)
 
 
 def _file_digest(path: Path) -> str:
@@ -290,7 +321,8 @@ def _file_digest(path: Path) -> str:
 def _array_digest(x: np.ndarray, y: np.ndarray | None) -> str:
     digest = hashlib.sha256()
     for array in (x, y):
-        if array is not None:
+        # What is no number has no meaning for a network.
+        if array is not None and array.dtype.kind in "biuf":
             digest.update(f"{array.dtype.str} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
@@ -316,17 +348,6 @@ def _check_array(shape: tuple[int, ...] | None, dtype: np.dtype, name: str) -> N
         )
 
 
-def _as_labels(y: np.ndarray, samples: int, name: str) -> np.ndarray:
-    if y.dtype.kind not in "iu":
-        raise UserError(f"{name}: y: expected integer labels, found {y.dtype}; store y.astype(numpy.int64)")
-    if y.shape != (samples,):
-        raise UserError(
-            f"{name}: y: expected one label for each of {samples} samples, found shape {y.shape}; "
-            "store class numbers (not one-hot vectors) of shape (samples,)"
-        )
-    return y.astype(np.int64)
-
-
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, whether in Fortran order, and dtype of the array that ``file`` goes on to hold."""
     version = np.lib.format.read_magic(file)
@@ -340,36 +361,37 @@ def _slabs(array: np.ndarray | h5py.Dataset, batch_size: int) -> Iterator[np.nda
         yield np.asarray(array[start : start + batch_size])
 
 
-def _h5_slabs(path: Path, batch_size: int) -> Iterator[np.ndarray]:
+def _h5_slabs(path: Path, name: str, batch_size: int) -> Iterator[np.ndarray]:
     with h5py.File(path, "r") as file:
-        yield from _slabs(file["x"], batch_size)
+        yield from _slabs(file[name], batch_size)
 
 
-def _npz_rows(path: Path, batch_size: int) -> Iterator[np.ndarray]:
-    """The member x, in C order, decompressed as it is read."""
-    with zipfile.ZipFile(path) as archive, archive.open("x.npy") as member:
+def _npz_rows(path: Path, name: str, batch_size: int) -> Iterator[np.ndarray]:
+    """A member, in C order, decompressed as it is read."""
+    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as member:
         (samples, *axes), _, dtype = _read_header(member)
         row_bytes = dtype.itemsize * math.prod(axes)
         for start in range(0, samples, batch_size):
             count = min(batch_size, samples - start)
             block = member.read(count * row_bytes)
             if len(block) < count * row_bytes:
-                raise EOFError(f"x ends before sample {start + count} of {samples}")
+                raise EOFError(f"{name} ends before sample {start + count} of {samples}")
             yield np.frombuffer(block, dtype).reshape(count, *axes)
 
 
-def _chosen_rows(blocks: Iterator[np.ndarray], chosen: np.ndarray, name: str) -> Iterator[np.ndarray]:
+def _chosen_rows(blocks: Iterator[np.ndarray], chosen: np.ndarray, checked_name: str) -> Iterator[np.ndarray]:
     first = 0
     for block in blocks:
-        check_finite(block.reshape(len(block), -1), name, first)
+        if checked_name:
+            check_finite(block.reshape(len(block), -1), checked_name, first)
         rows = block[chosen[first : first + len(block)]]
         first += len(block)
         if len(rows):
             yield rows
 
 
-def _npz_whole(path: Path, batch_size: int) -> Iterator[np.ndarray]:
-    """The member x, in Fortran order: a sample is scattered over all of it."""
+def _npz_whole(path: Path, name: str, batch_size: int) -> Iterator[np.ndarray]:
+    """A member, in Fortran order: a sample is scattered over all of it."""
     with np.load(path, allow_pickle=False) as arrays:
-        array = arrays["x"]
+        array = arrays[name]
     yield from _slabs(array, batch_size)
