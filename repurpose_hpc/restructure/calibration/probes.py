@@ -51,8 +51,8 @@ def value_weights(network: Network, output_weights: tuple[float, ...] | None) ->
     if len(output_weights) not in (len(sizes), network.outputs):
         raise FieldError(
             "output_weights",
-            f"expected {len(sizes)} numbers, one for each output, or {network.outputs}, one for each of "
-            f"their columns, got {len(output_weights)}; give as many",
+            f"expected one number for each output ({len(sizes)}) or for each column of them all "
+            f"({network.outputs}), got {len(output_weights)}; give as many",
         )
     weights = np.array(output_weights)
     weights = weights if len(weights) == network.outputs else np.repeat(weights, sizes)
