@@ -154,10 +154,11 @@ def render_restructured(result: Mapping[str, Any]) -> str:
     """The report of ``restructure`` for people, several lines."""
     report = cast(RestructureReport, result)
     width = max(len(layer["name"]) for layer in report["layers"])
-    lines = [
+    lines = ["mixings, with relative errors on the calibration data:"]
+    lines += [
         f"{layer['name']:<{width}} {layer['inputs']:>6} -> {layer['outputs']:<6} {layer['form']:<8}"
         f"{layer['values_sent']:>8,} of {layer['dense_values']:>9,} values sent, "
-        f"error on the calibration data {layer['relative_error']:.4f}"
+        f"relative error {layer['relative_error']:.4f}"
         for layer in report["layers"]
     ]
     lines.append(
