@@ -84,14 +84,8 @@ class Samples:
         Raises:
             UserError: no samples, not real numbers, another number of labels than of samples.
         """
-        try:
-            x = np.asarray(x)
-        except ValueError as error:
-            raise UserError(
-                f"x: expected an array, samples first, found rows that are none: {error}"
-            ) from None
+        x, beside = _as_array("x", x), None if y is None else _as_array("y", y)
         _check_array(x.shape, x.dtype, "x")
-        beside = None if y is None else np.asarray(y)
         if beside is not None and beside.shape[:1] != x.shape[:1]:
             raise UserError(
                 f"y: expected a label for each of {len(x)} samples, found shape {beside.shape}; give as many"
@@ -308,6 +302,15 @@ def _of_array(name: str, array: np.ndarray, y: Samples | None, digest: Callable[
     count, *axes = array.shape
     reader = partial(_slabs, array)
     return Samples(name, count, tuple(axes), array.dtype, y, None, reader, digest)
+
+
+def _as_array(name: str, rows: np.ndarray) -> np.ndarray:
+    try:
+        return np.asarray(rows)
+    except ValueError as error:
+        raise UserError(
+            f"{name}: expected an array, samples first, found rows that are none: {error}"
+        ) from None
 
 
 def _file_digest(path: Path) -> str:

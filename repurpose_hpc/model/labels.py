@@ -13,11 +13,14 @@ import numpy as np
 
 from repurpose_hpc.io.samples import Meaning, Samples
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Elementwise, Operation, Pool, Rearrange, Select
+from repurpose_hpc.model.operations import Affine, Combine, Depthwise, Elementwise, Mixing, Operation
 
 CLASSES, MULTILABEL, TARGETS, LEFT_ALONE = "classes", "multilabel", "targets", ""
-# Activations that make probabilities, each by itself.
-SIGMOIDS = ("sigmoid", "hard_sigmoid")
+# How a tensor ends that no activation has made.
+SUM, OTHER = "sum", "other"
+# The value above which an output says yes, by how it ends: behind activations that make probabilities, each
+# by itself, and of logits.
+_LEVELS = {"sigmoid": 0.5, "hard_sigmoid": 0.5, SUM: 0.0}
 # Rows of probabilities sum to 1 but for the rounding of float16.
 SUM_TOLERANCE = 1e-3
 # Rows of y that are looked at together.
@@ -48,29 +51,34 @@ def thresholds(network: Network) -> np.ndarray | None:
 
     None if the network ends otherwise anywhere: with a softmax, or with another activation.
     """
-    ends = [_threshold(network, *end) for end in zip(network.output_tensors, network.heads, strict=True)]
-    if None in ends:
+    ends = last_activations(network)
+    levels = [_LEVELS.get(ends[tensor]) for tensor in network.output_tensors]
+    if None in levels or {*network.heads} != {"identity"}:
         return None
-    return np.repeat(np.array(ends, float), [network.size(tensor) for tensor in network.output_tensors])
+    return np.repeat(np.array(levels, float), [network.size(tensor) for tensor in network.output_tensors])
 
 
-def _threshold(network: Network, tensor: str, head: str) -> float | None:
-    end = last_activation(network, tensor)
-    if head != "identity" or end not in ("", *SIGMOIDS):
-        return None
-    return 0.5 if end else 0.0
+def last_activations(network: Network) -> dict[str, str]:
+    """Of every tensor the activation whose values it has, in another order or pooled.
+
+    Returns:
+        tensor -> its kind; ``SUM``: weighted sums, perhaps with something added; ``OTHER``: all else.
+    """
+    kinds = dict.fromkeys(network.input_tensors, OTHER)
+    for op in network.operations:
+        kinds[op.target] = _last_activation(op, {kinds[source] for source in op.sources})
+    return kinds
 
 
-def last_activation(network: Network, tensor: str) -> str:
-    """The activation whose values ``tensor`` has, in another order or pooled; "": it is of something else."""
-    makers: dict[str, Operation] = {op.target: op for op in network.operations}
-    op = makers.get(tensor)
+def _last_activation(op: Operation, kinds: set[str]) -> str:
+    """That of the target, from those of the sources."""
+    if isinstance(op, (Mixing, Depthwise)):
+        return SUM
     if isinstance(op, Elementwise) and op.activation.kind != "identity":
         return op.activation.kind
-    if isinstance(op, (Elementwise, Pool, Rearrange, Select)):
-        kinds = {last_activation(network, source) for source in op.sources}
-        return kinds.pop() if len(kinds) == 1 else "several"
-    return ""
+    if isinstance(op, (Affine, Combine)):
+        return SUM if SUM in kinds else OTHER
+    return kinds.pop() if len(kinds) == 1 else OTHER
 
 
 @dataclass(frozen=True)

@@ -215,10 +215,8 @@ def _measured(r: RestructureReport) -> list[str]:
 
 def _details(r: RestructureReport) -> str:
     """Qualities beside the error of the outputs."""
-    several = sum(output["columns"] for output in r["outputs"]) > 1
-    parts = (
-        [f"same class for {r['agreement']:.2%}"] if "rmse" not in r and (several or "accuracy" in r) else []
-    )
+    may_be_classes = len(r["outputs"]) == 1 and r["outputs"][0]["columns"] > 1 and "rmse" not in r
+    parts = [f"same class for {r['agreement']:.2%}"] if may_be_classes or "accuracy" in r else []
     parts += [f"{name} {text}" for name, text in _against_labels(r)]
     return "".join(f", {part}" for part in parts)
 

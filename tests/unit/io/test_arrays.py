@@ -78,3 +78,9 @@ def test_what_files_refuse_is_refused(tmp_path, x, message):
 def test_another_number_of_labels_is_refused(y):
     with pytest.raises(UserError, match="y: expected a label for each of 7 samples"):
         Samples.of(X, y)
+
+
+def test_rows_of_different_lengths_are_refused():
+    for arguments, name in ((([[1], [1, 2]],), "x"), ((X[:2], [[1], [1, 2]]), "y")):
+        with pytest.raises(UserError, match=f"{name}: expected an array, samples first"):
+            Samples.of(*arguments)

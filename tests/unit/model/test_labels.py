@@ -172,6 +172,16 @@ def test_threshold_looks_through_what_moves_values():
     assert (thresholds(builder.build((vector,), ("identity",))) == 0.5).all()
 
 
+@pytest.mark.parametrize(("first", "level"), [(SIGMOID, None), (IDENTITY, 0.0)])
+def test_what_is_scaled_is_no_probability(first, level):
+    draw = Draw(1)
+    logits = draw.mixing("dense", draw.builder.input("input", 4), 2)
+    end = draw.builder.elementwise("e", logits, first)
+    scaled = draw.builder.affine("a", end, np.full((2, 1), 9.0), np.ones((2, 1)))
+    found = thresholds(draw.builder.build((scaled,), ("identity",)))
+    assert found is None if level is None else (found == level).all()
+
+
 @given(
     z=arrays.arrays(float, (N, 3), elements=st.floats(-2, 2)),
     y=arrays.arrays(np.int64, (N, 3), elements=st.integers(0, 1)),
