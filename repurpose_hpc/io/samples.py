@@ -1,7 +1,7 @@
 """Samples in files or arrays, streamed in batches, so that a file need not fit in memory.
 
-``.npy`` is memory-mapped, the ``x`` of an ``.npz`` is read from the archive row by row, the
-``x`` of an ``.h5`` in slabs.  Samples come first; further axes are flattened in C order.
+``.npy`` is memory-mapped, the ``x`` and ``y`` of an ``.npz`` are read from the archive row by row, those
+of an ``.h5`` in slabs.  Samples come first; further axes are flattened in C order.
 """
 
 from __future__ import annotations
@@ -21,33 +21,12 @@ import h5py
 import numpy as np
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.meaning import Meaning
 
 # Yields arrays of at most so many samples, in the file's own dtype and axes.
 Reader = Callable[[int], Iterator[np.ndarray]]
 
 _READ_ERRORS = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
-
-
-@dataclass(frozen=True)
-class Meaning:
-    """What ``y`` is to a network.
-
-    Attributes:
-        kind: ``classes``, ``multilabel`` or ``targets``; empty: it is left alone.
-        note: how that was seen, one line.
-    """
-
-    kind: str
-    note: str
-
-    def findings(self) -> dict[str, str]:
-        """Both under the names of the reports."""
-        return {"labels": self.kind or "left alone", "labels_note": self.note}
-
-    @property
-    def line(self) -> str:
-        """Both in one line for people."""
-        return f"{self.kind or 'left alone'}: {self.note}"
 
 
 @dataclass(frozen=True, eq=False)

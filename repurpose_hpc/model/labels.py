@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from repurpose_hpc.io.samples import Meaning, Samples
+from repurpose_hpc.io.meaning import Meaning
+from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Affine, Combine, Depthwise, Elementwise, Mixing, Operation
 
