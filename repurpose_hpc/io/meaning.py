@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+CLASSES, MULTILABEL, TARGETS, LEFT_ALONE = "classes", "multilabel", "targets", ""
+
 
 @dataclass(frozen=True)
 class Meaning:
     """What ``y`` is to a network.
 
     Attributes:
-        kind: ``classes``, ``multilabel`` or ``targets``; empty: it is left alone.
+        kind: ``CLASSES``, ``MULTILABEL`` or ``TARGETS``; ``LEFT_ALONE``: nothing.
         note: how that was seen, one line.
     """
 

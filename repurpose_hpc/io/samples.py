@@ -21,7 +21,9 @@ import h5py
 import numpy as np
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.io.meaning import Meaning
+from repurpose_hpc.fields import FieldError
+from repurpose_hpc.io.hdf5 import find_dataset
+from repurpose_hpc.io.meaning import LEFT_ALONE, Meaning
 
 # Yields arrays of at most so many samples, in the file's own dtype and axes.
 Reader = Callable[[int], Iterator[np.ndarray]]
@@ -39,8 +41,8 @@ class Samples:
         shape: of a sample.
         dtype: of the values, as they are stored.
         y: labels or targets, not yet read, of any shape and type; None if there are none.
-        meaning: of ``y`` for the network that the samples are for; None: not yet known
-            (``model.labels.understood`` finds it), or there is no ``y``.
+        meaning: of ``y`` for the network that the samples are for, or why what stands there cannot be read;
+            None: not yet known (``model.labels.understood`` finds it), or there is no ``y``.
     """
 
     name: str
@@ -98,14 +100,16 @@ class Samples:
             arrays of their own memory, shape (batch, len(columns)), ``dtype``, C-contiguous.
 
         Raises:
-            UserError: the file ends early or cannot be read.
+            UserError: the file ends early or cannot be read, or a value is too large for ``dtype``.
         """
+        first = 0
         with _reading(self.name):
             for raw in self._reader(batch_size):
                 rows = raw.reshape(len(raw), self.width)
                 if columns is not None:
                     rows = rows.take(columns, axis=1)
-                yield rows.astype(dtype or rows.dtype, order="C", copy=columns is None)
+                yield self._converted(rows, columns, np.dtype(dtype or rows.dtype), first)
+                first += len(rows)
 
     def subset(self, chosen: np.ndarray) -> Samples:
         """Some of the samples, in the order of the file, streamed like all of them.
@@ -129,6 +133,16 @@ class Samples:
             samples=int(np.count_nonzero(chosen)),
             _reader=lambda batch_size: _chosen_rows(self._reader(batch_size), chosen, checked_name),
         )
+
+    def _converted(
+        self, rows: np.ndarray, columns: np.ndarray | None, dtype: np.dtype, first: int
+    ) -> np.ndarray:
+        """``rows`` from sample ``first`` on, in memory of their own, in ``dtype``."""
+        with np.errstate(over="ignore"):  # what becomes infinite is refused
+            converted = rows.astype(dtype, order="C", copy=columns is None)
+        if converted.dtype.itemsize < rows.dtype.itemsize and not np.isfinite(converted).all():
+            check_range(rows, converted, self.name, first, columns)
+        return converted
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the file's bytes, or of the arrays with their types and shapes.
@@ -182,6 +196,37 @@ def check_finite(batch: np.ndarray, name: str, first_sample: int = 0) -> None:
     )
 
 
+def check_range(
+    rows: np.ndarray,
+    converted: np.ndarray,
+    name: str,
+    first_sample: int = 0,
+    columns: np.ndarray | None = None,
+) -> None:
+    """Refuse finite values that are infinite in a smaller type.
+
+    Args:
+        rows: shape (batch, width), as read.
+        converted: the same in the smaller type.
+        name: of the samples, for the message.
+        first_sample: position in the file of the first sample of ``rows``.
+        columns: of the file that ``rows`` has; None: all.
+
+    Raises:
+        FieldError: names the first such value.
+    """
+    bad = np.argwhere(np.isfinite(rows) & ~np.isfinite(converted))
+    if len(bad):
+        row, place = bad[0]
+        column = place if columns is None else columns[place]
+        where = f"sample {first_sample + row}, column {column} (counted from 0) of {name}"
+        raise FieldError(
+            "dtype",
+            f"expected a type that reaches {rows[row, place]:g} of {where}, got {converted.dtype}; "
+            "try dtype='float64'",
+        )
+
+
 def check_shape(samples: Samples, shape: tuple[int, ...]) -> None:
     """Refuse samples that have another width than the network's input, or its axes in another order.
 
@@ -225,18 +270,19 @@ def _open_npy(path: Path) -> Samples:
         shape, _, dtype = _read_header(file)
     _check_array(shape, dtype, str(path))
     mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    return _of_file(path, shape, dtype, None, lambda batch_size: _slabs(mapped, batch_size))
+    return _of_file(path, shape, dtype, lambda batch_size: _slabs(mapped, batch_size))
 
 
 def _open_npz(path: Path) -> Samples:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
-        _require_x("x.npy" in names, [name.removesuffix(".npy") for name in names], path)
+        if "x.npy" not in names:
+            raise _without_x([name.removesuffix(".npy") for name in names], path)
         headers = {name: _npz_header(archive, name) for name in "xy" if f"{name}.npy" in names}
     shape, _, dtype = headers["x"]
     _check_array(shape, dtype, str(path))
-    y = _npz_member(path, "y", *headers["y"], None) if "y" in headers else None
-    return _npz_member(path, "x", *headers["x"], y)
+    y = _npz_member(path, "y", *headers["y"]) if "y" in headers else None
+    return replace(_npz_member(path, "x", *headers["x"]), y=y)
 
 
 def _npz_header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -244,37 +290,41 @@ def _npz_header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], b
         return _read_header(member)
 
 
-def _npz_member(
-    path: Path, name: str, shape: tuple[int, ...], fortran: bool, dtype: np.dtype, y: Samples | None
-) -> Samples:
+def _npz_member(path: Path, name: str, shape: tuple[int, ...], fortran: bool, dtype: np.dtype) -> Samples:
     blocks_of = _npz_whole if fortran else _npz_rows
-    return _of_file(path, shape, dtype, y, lambda batch_size: blocks_of(path, name, batch_size))
+    return _of_file(path, shape, dtype, lambda batch_size: blocks_of(path, name, batch_size))
 
 
 def _open_h5(path: Path) -> Samples:
     with h5py.File(path, "r") as file:
-        _require_x(isinstance(file.get("x"), h5py.Dataset), list(file), path)
-        datasets = {name: file[name] for name in "xy" if isinstance(file.get(name), h5py.Dataset)}
-        shapes = {name: (dataset.shape, dataset.dtype) for name, dataset in datasets.items()}
-    _check_array(*shapes["x"], str(path))
-    y = _h5_member(path, "y", *shapes["y"], None) if "y" in shapes else None
-    return _h5_member(path, "x", *shapes["x"], y)
+        x = find_dataset(file, "x")
+        if x is None:
+            raise _without_x(list(file), path)
+        shape, dtype = x.shape, x.dtype
+        y, meaning = _beside_h5(file, path)
+    _check_array(shape, dtype, str(path))
+    return replace(_h5_member(path, "x", shape, dtype), y=y, meaning=meaning)
 
 
-def _h5_member(
-    path: Path, name: str, shape: tuple[int, ...] | None, dtype: np.dtype, y: Samples | None
-) -> Samples:
-    return _of_file(path, shape or (), dtype, y, lambda batch_size: _h5_slabs(path, name, batch_size))
+def _beside_h5(file: h5py.File, path: Path) -> tuple[Samples | None, Meaning | None]:
+    """The data set ``y``, or the reason why it is left alone: not all of it is there."""
+    try:
+        dataset = find_dataset(file, "y")
+    except UserError as error:
+        return None, Meaning(LEFT_ALONE, str(error))
+    return (None if dataset is None else _h5_member(path, "y", dataset.shape, dataset.dtype)), None
+
+
+def _h5_member(path: Path, name: str, shape: tuple[int, ...] | None, dtype: np.dtype) -> Samples:
+    return _of_file(path, shape or (), dtype, lambda batch_size: _h5_slabs(path, name, batch_size))
 
 
 _OPENERS = {".npy": _open_npy, ".npz": _open_npz, ".h5": _open_h5, ".hdf5": _open_h5}
 
 
-def _of_file(
-    path: Path, shape: tuple[int, ...], dtype: np.dtype, y: Samples | None, reader: Reader
-) -> Samples:
+def _of_file(path: Path, shape: tuple[int, ...], dtype: np.dtype, reader: Reader) -> Samples:
     count, *axes = shape or (0,)
-    return Samples(str(path), count, tuple(axes), dtype, y, None, reader, partial(_file_digest, path))
+    return Samples(str(path), count, tuple(axes), dtype, None, None, reader, partial(_file_digest, path))
 
 
 def _of_array(name: str, array: np.ndarray, y: Samples | None, digest: Callable[[], str]) -> Samples:
@@ -310,11 +360,10 @@ def _array_digest(x: np.ndarray, y: np.ndarray | None) -> str:
     return digest.hexdigest()
 
 
-def _require_x(has_x: bool, names: list[str], path: Path) -> None:
-    if not has_x:
-        raise UserError(
-            f"{path}: expected an array x (samples first), found {', '.join(names) or 'nothing'}; rename it"
-        )
+def _without_x(names: list[str], path: Path) -> UserError:
+    return UserError(
+        f"{path}: expected an array x (samples first), found {', '.join(names) or 'nothing'}; rename it"
+    )
 
 
 def _check_array(shape: tuple[int, ...] | None, dtype: np.dtype, name: str) -> None:

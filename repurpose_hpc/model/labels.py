@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from repurpose_hpc.io.meaning import Meaning
+from repurpose_hpc.io.meaning import CLASSES, LEFT_ALONE, MULTILABEL, TARGETS, Meaning
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Affine, Combine, Depthwise, Elementwise, Mixing, Operation
 
-CLASSES, MULTILABEL, TARGETS, LEFT_ALONE = "classes", "multilabel", "targets", ""
 # How a tensor ends that no activation has made.
 SUM, OTHER = "sum", "other"
 # The value above which an output says yes, by how it ends: behind activations that make probabilities, each

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from repurpose_hpc.io.meaning import CLASSES, TARGETS
 from repurpose_hpc.io.samples import Samples
-from repurpose_hpc.model.labels import CLASSES, ROWS, TARGETS, is_classified, thresholds
+from repurpose_hpc.model.labels import ROWS, is_classified, thresholds
 from repurpose_hpc.model.network import Network
 
 # From outputs, (batch, outputs), the class of each sample, (batch, 1), or its yes or no, (batch, outputs).

@@ -20,6 +20,24 @@ def write(path: Path, result: Mapping[str, object]) -> None:
     write_text(path, json.dumps(result, indent=2) + "\n")
 
 
+def deliver(result: Mapping[str, object], text: str, path: Path | None) -> None:
+    """Write a report to ``path``, if there is one, and then print it.
+
+    In this order, since a reader of the output who leaves may end a whole job.
+
+    Args:
+        result: for scripts.
+        text: the same for people.
+        path: of the JSON file; None: it is only printed.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    if path is not None:
+        write(path, result)
+    print(text, flush=True)
+
+
 def render(result: Mapping[str, Any]) -> str:
     """The report of ``infer`` for people, several lines."""
     sections = (_job, _quality, _communication, _weights, _latency, _seconds)

@@ -8,7 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from repurpose_hpc.fields import Declared, FieldError, Kind, choice, integer, listed, number, option, shown
+from repurpose_hpc.fields import (
+    Access,
+    Declared,
+    FieldError,
+    Kind,
+    choice,
+    integer,
+    listed,
+    number,
+    option,
+    shown,
+)
 from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT
 from repurpose_hpc.plan.plan import PLACEMENTS
 from repurpose_hpc.restructure.method import FORMER, METHODS
@@ -32,7 +43,9 @@ def _plain_prices(value: Any) -> Any:
     return value if isinstance(value, str) else tuple(map(tuple, np.asarray(value, float).tolist()))
 
 
-_PRICES = Kind("nodes:K or a table of prices", str, _is_prices, "nodes:4", plain=_plain_prices)
+_PRICES = Kind(
+    "nodes:K or a table of prices", str, _is_prices, "nodes:4", plain=_plain_prices, access=Access.READS
+)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import FieldError
-from repurpose_hpc.io.samples import Samples, check_finite, check_shape
+from repurpose_hpc.io.samples import Samples, check_finite, check_range, check_shape
 from repurpose_hpc.model.forward import apply_heads
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.precision import precision
@@ -157,7 +157,9 @@ class Session:
                 samples = Samples.of(x)
                 check_shape(samples, self._graph.input_shape)
                 with np.errstate(over="ignore"):  # what becomes infinite is refused
-                    x = np.asarray(x).reshape(samples.samples, samples.width).astype(self._dtype, copy=False)
+                    rows = np.asarray(x).reshape(samples.samples, samples.width)
+                    x = rows.astype(self._dtype, copy=False)
+                check_range(rows, x, samples.name)
                 check_finite(x, samples.name)
         return self._of_root(x)
 

@@ -11,9 +11,10 @@ from collections.abc import Callable
 import numpy as np
 
 from repurpose_hpc.fields import FieldError
+from repurpose_hpc.io.meaning import CLASSES
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.forward import split_values
-from repurpose_hpc.model.labels import CLASSES, is_classified, thresholds
+from repurpose_hpc.model.labels import is_classified, thresholds
 from repurpose_hpc.model.network import Network
 
 # Of the values of an output, (values, batch): random g, (values, batch).

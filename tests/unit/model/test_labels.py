@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from helpers.small_graphs import Draw, square_window
+from repurpose_hpc.io.meaning import CLASSES, LEFT_ALONE, MULTILABEL, TARGETS
 from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model import labels
 from repurpose_hpc.model.activations import IDENTITY, RELU, Activation
 from repurpose_hpc.model.chain import chain
-from repurpose_hpc.model.labels import CLASSES, LEFT_ALONE, MULTILABEL, TARGETS, thresholds, understood
+from repurpose_hpc.model.labels import thresholds, understood
 from repurpose_hpc.model.operations import whole_map
 from repurpose_hpc.model.quality import Accuracy, LabelRows, TargetError, decisions, quality_of
 
