@@ -52,6 +52,9 @@ def run(args: Arguments, context: Context) -> None:
     from repurpose_hpc.studies.accuracy.table import AccuracyTable
 
     study = open_study(args.model, args.calibration, args.test)
+    for samples in (study.calibration, study.test):
+        if samples.meaning is not None:
+            say(f"y of {samples.name}: {samples.meaning.line}")
     table = AccuracyTable(args.out / f"{args.name}.csv", study.origin())
     for file in sorted(set(args.out.glob("study*.csv")) - {table.path}):
         table.take_over(AccuracyTable(file, study.origin()))

@@ -197,7 +197,7 @@ def open_context(
         speeds=speeds,
         mixings=mixings,
         surroundings=surroundings(network, lambda mixing: is_wide(network, mixing)),
-        statistics=statistics_for(method, network, samples, options.seed, team),
+        statistics=statistics_for(method, network, samples, options, team),
         propagation=Propagation(network, mixings, samples, team),
         team=team,
         log=log,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Any, TypedDict, cast
 
 import numpy as np
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.io.samples import Samples, check_labels, check_shape
+from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import EXACT, STEPS
 from repurpose_hpc.model.forward import Compute, compute, forward
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.quality import LabelRows, quality_of
 from repurpose_hpc.runtime.certificate import Certificate
 from repurpose_hpc.runtime.resources import EXACT_FORMATS, Formats
 from repurpose_hpc.runtime.streams.inputs import finite_batches
@@ -30,41 +31,39 @@ def tolerance(dtype: np.dtype, formats: Formats = EXACT_FORMATS) -> float:
     return TOLERANCES[dtype] + STEPS[formats.comm_dtype] + STEPS[formats.weights_dtype]
 
 
-def check_input(file: Samples, network: Network) -> None:
-    """Refuse samples that do not fit ``network``.
-
-    Raises:
-        UserError: another shape, or a label that is no output.
-    """
-    check_shape(file, network.input_shape)
-    if file.labels is not None:
-        check_labels(file.labels, network.outputs, file.name)
-
-
 class CheckResults(TypedDict, total=False):
-    """Accuracies and the certified share of samples, of 1; the largest difference from the reference."""
+    """What ``y`` means, and how well both networks agree with it; the certified share of samples, of 1; the
+    largest difference from the reference."""
 
+    labels: str
+    labels_note: str
     accuracy: float
     reference_accuracy: float
+    rmse: float
+    reference_rmse: float
+    r2: float | None
+    reference_r2: float | None
     max_abs_difference: float
     relative_difference: float
     certified: float
 
 
 class Checks:
-    """Accuracy, the difference from the reference forward, and certified samples.
+    """Agreement with ``y``, the difference from the reference forward, and certified samples.
 
     Args:
-        file: the input, read a second time, whole, if there is a network to compare with.
+        graph: of the network that the ranks run.
+        file: the input, ``understood``; read a second time, whole, if there is a network to compare with.
         batch_size: of the run.
         restructured: what the ranks run, for the difference in float64; None: not compared.
-        original: before it was restructured, for its accuracy; None: not known.
+        original: before it was restructured, for its agreement with ``y``; None: not known.
         certificate: None: nothing is certified.
         compute: of every operation of ``restructured``.
     """
 
     def __init__(
         self,
+        graph: Network,
         file: Samples,
         batch_size: int,
         restructured: Network | None,
@@ -74,11 +73,13 @@ class Checks:
     ) -> None:
         self.compute = compute
         self.file, self.restructured, self.certificate = file, restructured, certificate
-        self.original = original if file.labels is not None else None
+        self.quality = quality_of(graph, file)
+        self.labels = None if self.quality is None or file.y is None else LabelRows(file.y)
+        self.original = None if self.quality is None else original
+        self.original_quality = None if self.original is None else quality_of(graph, file)
         compares = self.restructured or self.original or self.certificate
         float64 = np.dtype(np.float64)
         self.inputs = finite_batches(file, batch_size, None, float64) if compares else None
-        self.samples = self.right = self.original_right = 0
         self.difference = self.largest = 0.0
 
     def add(self, outputs: np.ndarray) -> None:
@@ -87,18 +88,17 @@ class Checks:
         Raises:
             UserError: the input cannot be read, or holds NaN or infinity.
         """
-        labels = self.file.labels
-        if labels is not None:
-            labels = labels[self.samples : self.samples + len(outputs)]
-            self.right += _count_right(outputs, labels)
-        self.samples += len(outputs)
+        y = None
+        if self.quality is not None and self.labels is not None:
+            y = self.labels.take(len(outputs))
+            self.quality.add(outputs, y)
         if self.inputs is not None:
-            self._compare(outputs, next(self.inputs), labels)
+            self._compare(outputs, next(self.inputs), y)
 
-    def _compare(self, outputs: np.ndarray, inputs: np.ndarray, labels: np.ndarray | None) -> None:
+    def _compare(self, outputs: np.ndarray, inputs: np.ndarray, y: np.ndarray | None) -> None:
         """Run the other networks on the batch, (batch, inputs) float64."""
-        if self.original is not None and labels is not None:
-            self.original_right += _count_right(forward(self.original, inputs, np.float32), labels)
+        if self.original is not None and self.original_quality is not None and y is not None:
+            self.original_quality.add(forward(self.original, inputs, np.float32), y)
         if self.restructured is not None:
             expected = forward(self.restructured, inputs, np.float64, self.compute)
             # fmax would hide a NaN of the run.
@@ -129,18 +129,16 @@ class Checks:
 
     def results(self) -> CheckResults:
         """The numbers that are known, under the names of the report."""
-        results: CheckResults = {}
-        if self.file.labels is not None:
-            results["accuracy"] = self.right / self.samples
-        if self.original is not None:
-            results["reference_accuracy"] = self.original_right / self.samples
+        found: dict[str, Any] = {} if self.file.meaning is None else dict(self.file.meaning.findings())
+        if self.quality is not None:
+            found |= self.quality.findings()
+        if self.original_quality is not None:
+            reference = self.original_quality.findings().items()
+            found |= {f"reference_{name}": value for name, value in reference}
+        results = cast(CheckResults, found)
         if self.restructured is not None:
             results["max_abs_difference"] = float(self.difference)
             results["relative_difference"] = self.relative_difference
         if self.certificate is not None:
             results["certified"] = self.certificate.share
         return results
-
-
-def _count_right(outputs: np.ndarray, labels: np.ndarray) -> int:
-    return int(np.count_nonzero(outputs.argmax(axis=1) == labels))

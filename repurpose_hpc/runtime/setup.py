@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from repurpose_hpc.fields import FieldError
-from repurpose_hpc.io.samples import Samples, open_samples
+from repurpose_hpc.io.samples import Samples, check_shape, open_samples
 from repurpose_hpc.model.comm_dtype import EXACT, INT8
+from repurpose_hpc.model.labels import understood
 from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.plan.files.store import StoredPlan
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.process.system import age
-from repurpose_hpc.runtime.checks import check_input
 from repurpose_hpc.runtime.exchange.choose import check_transport
 from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.runtime.resources import Formats
@@ -141,12 +141,11 @@ def _check_certify(formats: Formats) -> None:
 
 
 def open_input(job: Job, shard: Shard, comm: MPI.Comm) -> tuple[Samples | None, int]:
-    """The input file, on the root, and the number of samples, on every rank; collective."""
+    """The input file, ``understood``, on the root, and the number of samples, on every rank; collective."""
     file = None
     with collectively(comm):
         if comm.rank == 0:
             file = open_samples(job.input)
-            if not shard.graph.has_classes:
-                file = replace(file, labels=None)
-            check_input(file, shard.graph)
+            check_shape(file, shard.graph.input_shape)
+            file = understood(shard.graph, file)
     return file, comm.bcast(file.samples if file is not None else None, root=0)

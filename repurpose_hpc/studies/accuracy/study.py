@@ -8,8 +8,9 @@ from pathlib import Path
 from time import perf_counter
 
 from repurpose_hpc import __version__
-from repurpose_hpc.io.samples import Samples, check_labels, check_shape, open_samples
+from repurpose_hpc.io.samples import Samples, check_shape, open_samples
 from repurpose_hpc.model.importers.load import load_model
+from repurpose_hpc.model.labels import understood
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.restructure.calibration.evaluation import Comparison, compare
 from repurpose_hpc.restructure.driver import restructure
@@ -26,8 +27,8 @@ class AccuracyStudy:
     Attributes:
         model: file of the network.
         network: as it was trained.
-        calibration: samples to restructure with.
-        test: samples that only report; nothing is chosen by them.
+        calibration: samples to restructure with, ``understood``.
+        test: samples that only report, likewise; nothing is chosen by them.
     """
 
     model: Path
@@ -51,12 +52,10 @@ def open_study(model: Path, calibration: Path, test: Path) -> AccuracyStudy:
     Raises:
         UserError: a file cannot be read, or model and data do not fit.
     """
-    study = AccuracyStudy(model, load_model(model), open_samples(calibration), open_samples(test))
-    for samples in (study.calibration, study.test):
-        check_shape(samples, study.network.input_shape)
-        if samples.labels is not None:
-            check_labels(samples.labels, study.network.outputs, samples.name)
-    return study
+    network, files = load_model(model), (open_samples(calibration), open_samples(test))
+    for samples in files:
+        check_shape(samples, network.input_shape)
+    return AccuracyStudy(model, network, *(understood(network, samples) for samples in files))
 
 
 def compute(
@@ -102,7 +101,7 @@ def measure(study: AccuracyStudy, options: Options, team: Team) -> Row:
 
     Returns:
         the columns ``FINDINGS`` of the table without ``error``, and without accuracies where there are no
-        labels; ``seconds`` are those of restructuring.
+        labels, and without errors of targets where there are none; ``seconds`` are those of restructuring.
 
     Raises:
         UserError: see ``restructure``.
