@@ -83,10 +83,9 @@ def test_a_second_call_measures_only_what_is_missing(tmp_path, monkeypatch):
         ("_measure_apart", measure),
     ):
         monkeypatch.setattr(networks, name, value)
-    (tmp_path / networks._file_name(done)).mkdir()
-    (tmp_path / networks._file_name(done) / "row.json").write_text(
-        json.dumps({"reason": "x", "finished": True})
-    )
+    place = tmp_path / networks._file_name(done)
+    place.mkdir()
+    networks._write(place, {"reason": "x", "finished": True})
     monkeypatch.setattr("sys.argv", ["networks.py", str(tmp_path)])
     networks.main()
     assert measured == [missing]
