@@ -120,7 +120,7 @@ class MomentSums:
         m, n = mixing.weights.shape
         self.W = mixing.weights.astype(np.float64)
         self.is_first_reader = reader is None
-        self.xx = ProductSum(n, n, team) if reader is None else reader.xx
+        self.xx: ProductSum = ProductSum(n, n, team) if reader is None else reader.xx
         self.yx, self.yy = ProductSum(m, n, team), np.zeros(m)
         self.x, self.y = np.zeros(n), np.zeros(m)
         self.first_x, self.first_y = np.zeros(n), np.zeros(m)
