@@ -45,6 +45,7 @@ class Method:
         metric: of errors.
         price: scope of a price: the network, or each mixing.
         forms: in which mixings may communicate, of ``GHOST`` (always), ``PARTIAL`` and ``MIXED``.
+        branches: workers may own whole branches of the network (step 2.3).
         look_ahead: sweeps of drafts, at most (step 2.2).
         alternations: times that rows are assigned, at most, the first time included (step 3.4).
         compensation: passes in which rows make up for each other (step 4.3).
@@ -58,6 +59,7 @@ class Method:
     metric: Metric = Metric.OUTPUT
     price: PriceScope = PriceScope.NETWORK
     forms: frozenset[str] = frozenset({GHOST, PARTIAL, MIXED})
+    branches: bool = True
     look_ahead: int = 3
     alternations: int = 2
     compensation: int = 2

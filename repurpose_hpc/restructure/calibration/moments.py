@@ -108,12 +108,20 @@ class MomentSums:
 
     All samples are taken relative to the first one: means far from zero must not drown the variances
     in rounding, and an input that never changes has variance 0 exactly.
+
+    Args:
+        mixing: the mixing.
+        team: shares the work.
+        reader: sums for a mixing that is given the same x̂, and each batch before this one: its Σ x̂ x̂ᵀ serves
+            both, as in an ensemble, whose members all read the input.
     """
 
-    def __init__(self, mixing: Mixing, team: Team) -> None:
+    def __init__(self, mixing: Mixing, team: Team, reader: MomentSums | None = None) -> None:
         m, n = mixing.weights.shape
         self.W = mixing.weights.astype(np.float64)
-        self.xx, self.yx, self.yy = ProductSum(n, n, team), ProductSum(m, n, team), np.zeros(m)
+        self.is_first_reader = reader is None
+        self.xx: ProductSum = ProductSum(n, n, team) if reader is None else reader.xx
+        self.yx, self.yy = ProductSum(m, n, team), np.zeros(m)
         self.x, self.y = np.zeros(n), np.zeros(m)
         self.first_x, self.first_y = np.zeros(n), np.zeros(m)
         self.count = 0
@@ -123,7 +131,8 @@ class MomentSums:
         if not self.count:
             self.first_x, self.first_y = x[:, 0].copy(), y[:, 0].copy()
         x, y = x - self.first_x[:, None], y - self.first_y[:, None]
-        self.xx.add(x, x)
+        if self.is_first_reader:
+            self.xx.add(x, x)
         self.yx.add(y, x)
         self.yy += np.einsum("ij,ij->i", y, y)
         self.x += x.sum(axis=1)

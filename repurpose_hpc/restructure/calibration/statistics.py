@@ -10,7 +10,7 @@ On maps M is the sum over positions: errors at different positions are taken to 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -67,9 +67,17 @@ class _MixingSums(NamedTuple):
     squares: ProductSum
 
 
-def _mixing_sums(mixing: Mixing, team: Team) -> _MixingSums:
-    m = len(mixing.bias)
-    return _MixingSums(MomentSums(mixing, team), ProductSum(m, m, team))
+def _all_sums(mixings: Sequence[Mixing], team: Team) -> dict[str, _MixingSums]:
+    """Sums for every mixing, by name."""
+    readers: dict[str, MomentSums] = {}  # of vectors: patches of maps are drawn for each mixing by itself
+    sums = {}
+    for mixing in mixings:
+        m, reader = len(mixing.bias), readers.get(mixing.source) if mixing.window is None else None
+        moments = MomentSums(mixing, team, reader)
+        if mixing.window is None:
+            readers.setdefault(mixing.source, moments)
+        sums[mixing.name] = _MixingSums(moments, ProductSum(m, m, team))
+    return sums
 
 
 def statistics_for(
@@ -120,7 +128,7 @@ def measure_statistics(
             for m in mixings
         ]
 
-    sums = {mixing.name: _mixing_sums(mixing, team) for mixing in mixings}
+    sums = _all_sums(mixings, team)
     for batch in map_batches(trace_back, batches, team):
         for total, (x, y, factor) in zip(sums.values(), batch, strict=True):
             total.moments.add(x, y)

@@ -1,4 +1,4 @@
-"""Step 2.0: branches, parts of a network between whose neurons there are no weights, or hardly any.
+"""Step 2.3: branches, parts of a network between whose neurons there are no weights, or hardly any.
 
 The vertices of the graph of neurons are those of all free spaces but the inputs, which every branch may
 read; tied neurons are one vertex.  Its edges are weights.  Where branches end in the same outputs, sums of

@@ -30,7 +30,7 @@ def choose_owners(context: CutContext, decisions: Decisions) -> tuple[Decisions,
     Raises:
         BudgetTooSmall: fixed mixings cost more than there is.
     """
-    branches = branches_of(context)  # 2.0
+    branches = branches_of(context)  # 2.3
     if branches is None:
         return _space_by_space(context, decisions)
     context.log(f"the network has {len(branches.total)} branches{PENDING}")

@@ -1,4 +1,4 @@
-"""Step 2.0: a start in which workers own whole branches, as far as their capacities allow."""
+"""Step 2.3: a start in which workers own whole branches, as far as their capacities allow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def branches_of(context: CutContext) -> Branches | None:
     """The branches of the network if owners are to follow them, else None."""
     options = context.options
     # A limit of memory is one for every mixing.
-    if options.workers == 1 or options.assignment != "munkres" or options.memory_limits is not None:
+    limited = options.memory_limits is not None
+    if not context.method.branches or options.workers == 1 or options.assignment != "munkres" or limited:
         return None
     energies = {mixing.name: _energies(context, mixing) for mixing in context.mixings}
     return find_branches(context.network, energies)

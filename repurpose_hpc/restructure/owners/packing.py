@@ -1,4 +1,4 @@
-"""Branches as loads that are packed on workers, whole where they fit (step 2.0)."""
+"""Branches as loads that are packed on workers, whole where they fit (step 2.3)."""
 
 from __future__ import annotations
 
