@@ -14,6 +14,7 @@ from repurpose_hpc.commands import study as study_command
 from repurpose_hpc.commands.start import Context
 from repurpose_hpc.errors import UsageError, UserError
 from repurpose_hpc.io.samples import open_samples
+from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.mpi.agreement import PREFIX
 from repurpose_hpc.restructure.calibration.evaluation import evaluate
@@ -126,10 +127,12 @@ def test_every_point_has_its_row_and_its_line_of_progress(folder, capsys):
     pairs = (("data", "munkres"), ("magnitude", "contiguous"))
     assert found == [(workers, *pair, "0.2") for workers in "23" for pair in pairs]
     assert all(list(row) == list(COLUMNS) for row in rows)
-    assert all(value for row in rows for name, value in row.items() if name != "error")
+    empty = {"error", *(name for name in COLUMNS if "rmse" in name or "r2" in name)}
+    assert all(bool(value) == (name not in empty) for row in rows for name, value in row.items())
     assert names(folder) == {"study.csv", "study.json", "study.png"}
     progress = capsys.readouterr().err.splitlines()
-    assert [line.split()[0] for line in progress[1:]] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
+    assert [line.rpartition(": ")[0].endswith("npz: classes") for line in progress[:2]] == [True, True]
+    assert [line.split()[0] for line in progress[3:]] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
 
 
 def test_rows_say_what_restructure_and_evaluate_find(folder):
@@ -258,6 +261,17 @@ def test_tables_that_cannot_be_continued_are_refused(folder):
     with pytest.raises(UserError, match="expected study.json beside it"):
         study(folder)
     assert table.read_text() == contents
+
+
+def test_targets_have_errors_of_both_networks(folder):
+    network = load_model(folder / "model.npz")
+    for name in ("calibration", "test"):
+        x = np.load(folder / f"{name}.npz")["x"]
+        np.savez(folder / f"{name}.npz", x=x, y=forward(network, x) + 0.5)
+    for row in study(folder):
+        assert not row["test_accuracy"] and float(row["test_rmse"]) > 0.4
+        assert float(row["test_reference_rmse"]) == pytest.approx(0.5)
+        assert float(row["test_r2"]) < 1 > float(row["calibration_reference_r2"])
 
 
 def test_without_labels_there_are_errors_but_no_accuracies(folder, capsys):

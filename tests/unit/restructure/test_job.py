@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import pickle
 from pathlib import Path
 
@@ -160,14 +161,17 @@ def test_under_mpirun_the_same_shards(network, samples, tmp_path, mpirun):
     model = tmp_path / "model.npz"
     arrays = {f"W{i}": mixing.weights for i, mixing in enumerate(network.mixings)}
     np.savez(model, **arrays, **{f"b{i}": mixing.bias for i, mixing in enumerate(network.mixings)})
-    contents = []
+    contents, reports = [], []
     for ranks in (1, 2, 3, 5):
-        out = tmp_path / str(ranks)
-        command = ("-m", "repurpose_hpc.restructure", model, "--workers", 3, "--out", out)
+        out, report = tmp_path / str(ranks), tmp_path / f"{ranks}.json"
+        command = ("-m", "repurpose_hpc.restructure", model, "--workers", 3, "--out", out, "--report", report)
         done = mpirun(ranks, *command, "--calibration", samples.name, env={"OMP_NUM_THREADS": "1"})
         assert done.returncode == 0, done.stderr
         contents.append([path.read_bytes() for path in sorted(out.iterdir())])
+        reports.append({**json.loads(report.read_text()), "seconds": 0, "shards": ""})
     assert all(content == contents[0] for content in contents)
+    # What is held out, and what is measured on it, are the same, too.
+    assert reports[0]["held_out_samples"] == 80 and all(report == reports[0] for report in reports)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
