@@ -11,11 +11,11 @@ import numpy as np
 
 from trained.network import (
     Task,
+    draws,
     export_torch,
     module_of,
     onnx_outputs,
     package,
-    draws,
     trained,
     with_constants,
 )
