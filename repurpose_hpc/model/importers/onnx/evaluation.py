@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.importers.input_shapes import InputShapes
 from repurpose_hpc.model.importers.onnx.file import Graph, read_graph
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.nodes_elementwise import COMPARISONS
@@ -38,7 +39,7 @@ _FOLDED = frozenset(
 )
 
 
-def load_onnx(path: Path) -> Network:
+def load_onnx(path: Path, input_shapes: InputShapes | None = None) -> Network:
     """The network in an ONNX file; external data is looked for beside it.
 
     An input of shape (N, C, H, W) has C neurons (channels) of H·W positions where its first use needs a map,
@@ -49,7 +50,7 @@ def load_onnx(path: Path) -> Network:
         UserError: the ``onnx`` package is missing, the file is not valid, or something in the graph is not
             supported; names the node, the operator and the attribute.
     """
-    evaluation = _Evaluation(read_graph(path))
+    evaluation = _Evaluation(read_graph(path, input_shapes))
     for proto in evaluation.graph.nodes:
         evaluation.evaluate(proto)
         if evaluation.refusals:
@@ -57,7 +58,7 @@ def load_onnx(path: Path) -> Network:
     return evaluation.network()
 
 
-def unsupported(path: Path) -> list[str]:
+def unsupported(path: Path, input_shapes: InputShapes | None = None) -> list[str]:
     """The nodes of an ONNX file that are not supported, each with the reason.
 
     A node behind one of them is judged by its operator alone.
@@ -65,7 +66,7 @@ def unsupported(path: Path) -> list[str]:
     Raises:
         UserError: the file cannot be read at all.
     """
-    evaluation = _Evaluation(read_graph(path))
+    evaluation = _Evaluation(read_graph(path, input_shapes))
     for proto in evaluation.graph.nodes:
         evaluation.evaluate(proto)
     if not evaluation.refusals:
