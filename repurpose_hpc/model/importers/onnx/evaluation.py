@@ -15,9 +15,11 @@ import numpy as np
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.importers.input_shapes import InputShapes
 from repurpose_hpc.model.importers.onnx.file import Graph, read_graph
+from repurpose_hpc.model.importers.onnx.moved import in_front
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.nodes_elementwise import COMPARISONS
 from repurpose_hpc.model.importers.onnx.operators import OPERATORS, SUPPORTED, apply
+from repurpose_hpc.model.importers.onnx.rewriting import REWRITERS
 from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported, Value
 from repurpose_hpc.model.importers.onnx.tensors import Tensors
 from repurpose_hpc.model.network import Network
@@ -101,10 +103,14 @@ class _Evaluation:
             inputs = self._inputs(proto)
             if any(self._values[tensor] is None for tensor in proto.input if tensor):
                 outputs = (None,) * len(proto.output)
-                if operator not in OPERATORS:
+                if operator not in OPERATORS and operator not in REWRITERS:
                     raise Unsupported(f"operator {operator} is not supported, expected {SUPPORTED}")
-            elif operator in _FOLDED and not any(isinstance(value, Signal) for value in inputs):
+            elif operator in _FOLDED and all(isinstance(value, np.ndarray | None) for value in inputs):
                 outputs = _fold(proto, inputs, self.graph.opset)
+            elif operator in REWRITERS:
+                for part in REWRITERS[operator](proto, self._node(proto, name, operator, inputs)):
+                    self.evaluate(part)
+                return
             else:
                 outputs = apply(self._node(proto, name, operator, inputs))
         except (Unsupported, UserError) as error:
@@ -119,7 +125,7 @@ class _Evaluation:
             UserError: an output is not supported.
         """
         path, values = self.graph.path, [self._values[name] for name in self.graph.outputs]
-        outputs = [value for value in values if isinstance(value, Signal)]
+        outputs = [value for value in map(in_front, values) if isinstance(value, Signal)]
         if len(outputs) < len(values):
             raise UserError(
                 f"{path}: expected outputs that depend on the input, found a constant; export it again"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from repurpose_hpc.model.importers.arrays import as_weights
-from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported, Value
+from repurpose_hpc.model.importers.onnx.signal import Moved, Signal, Unsupported, Value
 from repurpose_hpc.model.importers.onnx.tensors import Tensors
 
 
@@ -46,6 +46,11 @@ class Node:
     def signal(self, position: int = 0, after_head: bool = False) -> Signal:
         """An input that has to depend on the network's input, not through a Softmax unless ``after_head``."""
         signal = self.input(position)
+        if isinstance(signal, Moved):
+            raise Unsupported(
+                f"the samples of its input {self.input_names[position]!r} of shape {signal.shape} are not on "
+                "the first axis"
+            )
         if not isinstance(signal, Signal):
             raise Unsupported(f"its input {self.input_names[position]!r} is a constant")
         if signal.head != "identity" and not after_head:

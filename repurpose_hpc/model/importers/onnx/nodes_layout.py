@@ -34,13 +34,14 @@ def shape(node: Node) -> np.ndarray:
 def reshape(node: Node) -> Signal:
     """Flatten, Reshape, Squeeze or Unsqueeze: samples stay apart, values keep their order."""
     signal = node.signal(after_head=True)
-    sizes = _reshaped(node, signal.shape)
+    sizes = reshaped_sizes(node, signal.shape)
     if len(sizes) < 2 or sizes[0] != signal.shape[0]:
         raise Unsupported("its result does not keep the samples, and nothing else, on the first axis")
     return replace(signal.reshaped(sizes), origin=str(node))
 
 
-def _reshaped(node: Node, sizes: tuple[int, ...]) -> tuple[int, ...]:
+def reshaped_sizes(node: Node, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that Flatten, Reshape, Squeeze or Unsqueeze makes of ``sizes``, samples included."""
     virtual = np.broadcast_to(np.int8(0), sizes)  # takes no memory
     try:
         if node.operator == "Flatten":
