@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.importers.onnx.varying import BATCHES
 
 if TYPE_CHECKING:
     import onnx
 
 # The meaning of Add and Mul, and the way in which Reshape is told its shape, are settled since then.
 _OLDEST_OPSET = 7
-
-# Stands for a batch of any size: a prime, so that a Reshape that mixes samples with features
-# does not keep it by chance.
-_ANY_BATCH = 7919
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,4 +109,4 @@ def _input_shape(item: onnx.ValueInfoProto, path: Path) -> tuple[int, ...]:
             f"{path}: input {item.name!r}: expected samples on the first axis and features of known size "
             f"on the others, found shape ({shown}); make only the first axis dynamic when exporting"
         )
-    return (sizes[0] or _ANY_BATCH, *sizes[1:])
+    return (sizes[0] or BATCHES[0], *sizes[1:])

@@ -16,6 +16,7 @@ from repurpose_hpc.model.importers.onnx import (
 )
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported, Value
+from repurpose_hpc.model.importers.onnx.varying import Varying
 
 
 def _identity(node: Node) -> Signal:
@@ -65,4 +66,4 @@ def apply(node: Node) -> tuple[Value, ...]:
     if node.operator not in OPERATORS:
         raise Unsupported(f"operator {node.operator} is not supported, expected {SUPPORTED}")
     result = OPERATORS[node.operator](node)
-    return (result,) if isinstance(result, (Signal, np.ndarray)) else tuple(result)
+    return (result,) if isinstance(result, (Signal, np.ndarray, Varying)) else tuple(result)

@@ -19,6 +19,7 @@ from itertools import product
 import numpy as np
 
 from repurpose_hpc.model.activations import DECLARED, Activation, activate, lipschitz
+from repurpose_hpc.model.importers.onnx.varying import Varying
 
 _FAR = (12.0, 16.0, 32.0, 64.0, 100.0)
 GRID = np.array([*(-far for far in reversed(_FAR)), *np.linspace(-8, 8, 257), *_FAR])
@@ -182,4 +183,4 @@ class Signal:
         return self.index is other.index or np.array_equal(self.index, other.index)
 
 
-Value = Signal | np.ndarray
+Value = Signal | np.ndarray | Varying
