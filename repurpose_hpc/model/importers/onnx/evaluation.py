@@ -6,39 +6,28 @@ on the input are ``Signal``s, from which the operations of the network are made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.importers.input_shapes import InputShapes
+from repurpose_hpc.model.importers.onnx.constants import fold
 from repurpose_hpc.model.importers.onnx.file import Graph, read_graph
+from repurpose_hpc.model.importers.onnx.functions import definition, has_definition
 from repurpose_hpc.model.importers.onnx.moved import in_front
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.nodes_elementwise import COMPARISONS
 from repurpose_hpc.model.importers.onnx.operators import OPERATORS, SUPPORTED, apply
-from repurpose_hpc.model.importers.onnx.rewriting import REWRITERS
-from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported, Value
+from repurpose_hpc.model.importers.onnx.rewriting import BODIES, REWRITERS
+from repurpose_hpc.model.importers.onnx.signal import Moved, Signal, Unsupported, Value
 from repurpose_hpc.model.importers.onnx.tensors import Tensors
+from repurpose_hpc.model.importers.onnx.varying import Varying
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.spec import IllegalNetwork
 
 if TYPE_CHECKING:
     import onnx
-
-# Operators on constants alone: shapes, and weights that were not folded by the exporter.
-_FOLDED = frozenset(
-    (
-        *("Constant", "ConstantOfShape", "Identity", "Cast", "CastLike", "Shape", "Size", "Range"),
-        *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Pad"),
-        *("Concat", "Split", "Gather", "Slice", "Where", "Equal", "Greater", "Less", "And", "Or", "Not"),
-        *("Add", "Sub", "Mul", "Div", "Mod", "Pow", "Sqrt", "Exp", "Log", "Neg", "Abs", "Reciprocal"),
-        *("Max", "Min", "Sum", "Floor", "Ceil", "Round", "MatMul", "DequantizeLinear"),
-        *("ReduceSum", "ReduceMean", "ReduceProd", "ReduceMax", "ReduceMin"),
-    )
-)
 
 
 def load_onnx(path: Path, input_shapes: InputShapes | None = None) -> Network:
@@ -91,32 +80,77 @@ class _Evaluation:
         self.graph = graph
         self.refusals: list[str] = []
         self._tensors = Tensors(_compared_numbers(graph))
-        self._values: dict[str, Value | None] = dict(graph.constants)  # None: behind a refused node
+        # None: behind a refused node, or a secondary output without a name.
+        self._values: dict[str, Value | None] = {"": None, **graph.constants}
         for name, shape in graph.inputs.items():
             self._values[name] = self._tensors.input(name, shape, alone=len(graph.inputs) == 1)
 
     def evaluate(self, proto: onnx.NodeProto) -> None:
         """Compute the outputs of a node, or refuse it."""
-        name, operator = proto.name or proto.output[0], _operator(proto)
+        name, operator = _name(proto), _operator(proto)
         outputs: tuple[Value | None, ...]
         try:
-            inputs = self._inputs(proto)
-            if any(self._values[tensor] is None for tensor in proto.input if tensor):
-                outputs = (None,) * len(proto.output)
-                if operator not in OPERATORS and operator not in REWRITERS:
-                    raise Unsupported(f"operator {operator} is not supported, expected {SUPPORTED}")
-            elif operator in _FOLDED and all(isinstance(value, np.ndarray | None) for value in inputs):
-                outputs = _fold(proto, inputs, self.graph.opset)
-            elif operator in REWRITERS:
-                for part in REWRITERS[operator](proto, self._node(proto, name, operator, inputs)):
-                    self.evaluate(part)
-                return
-            else:
-                outputs = apply(self._node(proto, name, operator, inputs))
+            outputs = self._outputs(proto)
         except (Unsupported, UserError) as error:
             self.refusals.append(f"node {name!r} ({operator}): {error}")
             outputs = (None,) * len(proto.output)
         self._values.update(zip(proto.output, outputs, strict=False))  # a mask of Dropout is not made
+
+    def _outputs(self, proto: onnx.NodeProto) -> tuple[Value | None, ...]:
+        """The outputs of a node; None where an input is behind a refused node.
+
+        Raises:
+            Unsupported: the operator, or the way in which it is used.
+        """
+        inputs, operator = self._inputs(proto), _operator(proto)
+        if any(self._values[tensor] is None for tensor in proto.input if tensor):
+            known = operator in OPERATORS or operator in REWRITERS or has_definition(proto, self.graph.opset)
+            if not known:
+                raise Unsupported(f"operator {operator} is not supported, expected {SUPPORTED}")
+            return (None,) * len(proto.output)
+        constants = [value for value in inputs if not isinstance(value, (Signal, Moved))]
+        if operator in BODIES or (operator in REWRITERS and len(constants) < len(inputs)):
+            node = self._node(proto, _name(proto), operator, inputs)
+            return self._of_nodes(
+                proto, REWRITERS[operator](proto, node), "it is replaced by nodes, of which"
+            )
+        if len(constants) == len(inputs):
+            return fold(proto, constants, self.graph.opset)
+        outputs: tuple[Value | None, ...]
+        try:
+            outputs = apply(self._node(proto, _name(proto), operator, inputs))
+        except Unsupported as error:
+            outputs = self._of_definition(proto, inputs, error)
+        return tuple(_without_empty(value) for value in outputs)
+
+    def _of_definition(
+        self, proto: onnx.NodeProto, inputs: tuple[Value | None, ...], error: Unsupported
+    ) -> tuple[Value | None, ...]:
+        """The outputs of a node from the operators that define its own; ``error``: why that is needed."""
+        nodes = definition(proto, inputs, self.graph.opset)
+        if nodes is None:
+            raise error
+        try:
+            return self._of_nodes(proto, nodes, "of its definition")
+        except Unsupported:
+            if _operator(proto) in OPERATORS:
+                raise error from None
+            raise
+
+    def _of_nodes(
+        self, proto: onnx.NodeProto, nodes: Iterable[onnx.NodeProto], whose: str
+    ) -> tuple[Value | None, ...]:
+        """The outputs of a node from others in its place.
+
+        Raises:
+            Unsupported: one of them is not supported; names it, after ``whose``.
+        """
+        for node in nodes:
+            try:
+                self._values.update(zip(node.output, self._outputs(node), strict=False))
+            except (Unsupported, UserError) as error:
+                raise Unsupported(f"{whose} node {_name(node)!r} ({_operator(node)}): {error}") from None
+        return tuple(self._values[tensor] for tensor in proto.output)
 
     def network(self) -> Network:
         """The network, once all nodes have been evaluated.
@@ -184,15 +218,10 @@ def _operator(proto: onnx.NodeProto) -> str:
     return proto.op_type if proto.domain in ("", "ai.onnx") else f"{proto.domain}.{proto.op_type}"
 
 
-def _fold(proto: onnx.NodeProto, inputs: tuple[Value | None, ...], opset: int) -> tuple[np.ndarray, ...]:
-    """The outputs of a node that has constants alone."""
-    from onnx.helper import make_function, make_opsetid
-    from onnx.reference import ReferenceEvaluator
+def _name(proto: onnx.NodeProto) -> str:
+    return proto.name or next(filter(None, proto.output), "")
 
-    feeds = {name: value for name, value in zip(proto.input, inputs, strict=True) if name}
-    outputs = [name for name in proto.output if name]
-    function = make_function("", "fold", list(feeds), outputs, [proto], [make_opsetid("", opset)])
-    try:
-        return tuple(map(np.asarray, ReferenceEvaluator(function).run(None, feeds, attributes={})))
-    except Exception as error:  # whatever the evaluator of the onnx package raises on a bad model
-        raise Unsupported(f"it cannot be computed from its constants: {error}") from None
+
+def _without_empty(value: Value | None) -> Value | None:
+    """A value without any entry is a constant, for nothing in it depends on the input."""
+    return Varying.empty(value.shape) if isinstance(value, Signal) and not value.features else value

@@ -13,13 +13,10 @@ from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.importers.input_shapes import InputShapes
 from repurpose_hpc.model.importers.onnx.inputs import input_sizes
 from repurpose_hpc.model.importers.onnx.rewriting.opset import OLDEST_OPSET, converted
+from repurpose_hpc.model.importers.onnx.varying import BATCHES
 
 if TYPE_CHECKING:
     import onnx
-
-# Stands for a batch of any size: a prime, so that a Reshape that mixes samples with features
-# does not keep it by chance.
-_ANY_BATCH = 7919
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +65,7 @@ def read_graph(path: Path, input_shapes: InputShapes | None = None) -> Graph:
         nodes=tuple(graph.node),
         constants=constants,
         inputs={
-            name: (samples or _ANY_BATCH, *sizes)
+            name: (samples or BATCHES[0], *sizes)
             for name, (samples, *sizes) in input_sizes(inputs, input_shapes or {}, path).items()
         },
         outputs=tuple(item.name for item in graph.output),

@@ -15,6 +15,7 @@ from repurpose_hpc.model.importers.onnx import nodes_elementwise
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.nodes_layout import reshaped_sizes
 from repurpose_hpc.model.importers.onnx.signal import Moved, Signal, Unsupported, Value
+from repurpose_hpc.model.importers.onnx.varying import BATCHES, Varying
 
 Compute = Callable[[Node], Value | Iterable[Value]]
 
@@ -30,7 +31,7 @@ _VALUE_BY_VALUE = {
 
 def values_of(result: Value | Iterable[Value]) -> tuple[Value, ...]:
     """The outputs of an operator, one or several."""
-    return (result,) if isinstance(result, (Signal, Moved, np.ndarray)) else tuple(result)
+    return (result,) if isinstance(result, (Signal, Moved, np.ndarray, Varying)) else tuple(result)
 
 
 def in_front(value: Value | None) -> Value | None:
@@ -60,7 +61,7 @@ def apply_moved(node: Node, compute: Compute) -> tuple[Value, ...]:
     """
     operator = node.operator
     if operator == "Shape":
-        return values_of(compute(_with_inputs(node, _virtual(node))))
+        return (_shape(node),)
     if operator in _RESHAPING:
         value = _moved(node, 0)
         shape = reshaped_sizes(node, value.shape)
@@ -113,10 +114,17 @@ def _with_inputs(node: Node, *inputs: Value | None) -> Node:
     return replace(node, inputs=(*inputs, *node.inputs[len(inputs) :]))
 
 
-def _virtual(node: Node) -> Signal:
-    """A signal of the shape in ONNX, of which nothing but the shape may be asked."""
+def _shape(node: Node) -> np.ndarray | Varying:
+    """The shape, a constant for each size of the batch."""
     value = _moved(node, 0)
-    return replace(value.signal, shape=value.shape, index=None)
+    sizes = np.array(value.shape, np.int64)
+    others = sizes.copy()
+    if value.signal.shape[0] == BATCHES[0]:
+        before = np.cumprod([1, *sizes[:-1]])
+        has_samples = (sizes % BATCHES[0] == 0) & (before % BATCHES[0] != 0)
+        others[has_samples] = sizes[has_samples] // BATCHES[0] * BATCHES[1]
+    part = slice(node.attributes.get("start", 0), node.attributes.get("end"))
+    return Varying.of(sizes[part], others[part])
 
 
 def _order(node: Node, axes: int) -> list[int]:
@@ -216,10 +224,7 @@ def _slice(node: Node, compute: Compute) -> tuple[Value, ...]:
 
 def _value_by_value(node: Node, compute: Compute) -> Value:
     """An operator value by value, of inputs that are broadcast to one shape."""
-    values = [
-        node.input(place) if isinstance(value, np.ndarray | None) else _moved(node, place)
-        for place, value in enumerate(node.inputs)
-    ]
+    values = [_constant_or_moved(node, place, value) for place, value in enumerate(node.inputs)]
     signals = [value for value in values if isinstance(value, Moved)]
     first = max(signals, key=lambda value: len(value.shape))
     if first.is_aligned:
@@ -232,6 +237,12 @@ def _value_by_value(node: Node, compute: Compute) -> Value:
         return _placed(result, first.axis, first.shape)
     samples, *sizes = result.shape
     return _placed(result, first.axis, (*sizes[: first.axis], samples, *sizes[first.axis :]))
+
+
+def _constant_or_moved(node: Node, position: int, value: Value | None) -> Value | None:
+    if isinstance(value, Varying):
+        return node.constant(position)
+    return value if isinstance(value, np.ndarray | None) else _moved(node, position)
 
 
 def _broadcastable(node: Node, value: Value | None, first: Moved) -> Value | None:
@@ -247,7 +258,9 @@ def _broadcastable(node: Node, value: Value | None, first: Moved) -> Value | Non
     if isinstance(value, Moved):
         further = rank - len(value.shape)
         if not value.is_aligned or value.axis + further != axis:
-            raise Unsupported(f"it joins shapes {value.shape} and {first.shape}, which have samples elsewhere")
+            raise Unsupported(
+                f"it joins shapes {value.shape} and {first.shape}, which have samples elsewhere"
+            )
         return value.signal.reshaped((value.signal.shape[0], *(1,) * further, *value.signal.shape[1:]))
     return value
 
@@ -257,7 +270,9 @@ def _like_merged(value: Value | None, first: Moved) -> Value | None:
     if isinstance(value, Moved):
         same = (value.shape, value.axis, value.signal.shape) == (first.shape, first.axis, first.signal.shape)
         if not same:
-            raise Unsupported(f"it joins shapes {value.shape} and {first.shape}, which have samples elsewhere")
+            raise Unsupported(
+                f"it joins shapes {value.shape} and {first.shape}, which have samples elsewhere"
+            )
         return value.signal
     if isinstance(value, np.ndarray) and value.size > 1:
         width = value.shape[-1]

@@ -131,7 +131,7 @@ _CURVE_OF: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
-def arithmetic(node: Node) -> Value:
+def arithmetic(node: Node) -> Signal | np.ndarray:
     """Add, Mul, Max and their like, of two values or more."""
     values = (
         node.signal(place) if isinstance(value, Signal) else node.constant(place)
@@ -140,7 +140,7 @@ def arithmetic(node: Node) -> Value:
     return reduce(lambda left, right: _binary(node, left, right), values)
 
 
-def _binary(node: Node, left: Value, right: Value) -> Value:
+def _binary(node: Node, left: Signal | np.ndarray, right: Signal | np.ndarray) -> Signal | np.ndarray:
     if isinstance(left, Signal) and isinstance(right, Signal):
         return _of_two_signals(node, left, right)
     if isinstance(left, Signal):

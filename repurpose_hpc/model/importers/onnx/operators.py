@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-import numpy as np
-
 from repurpose_hpc.model.importers.onnx import (
     nodes_elementwise,
     nodes_layout,

@@ -19,6 +19,7 @@ from itertools import product
 import numpy as np
 
 from repurpose_hpc.model.activations import DECLARED, Activation, activate, lipschitz
+from repurpose_hpc.model.importers.onnx.varying import Varying
 
 _FAR = (12.0, 16.0, 32.0, 64.0, 100.0)
 GRID = np.array([*(-far for far in reversed(_FAR)), *np.linspace(-8, 8, 257), *_FAR])
@@ -206,4 +207,4 @@ class Moved:
         return self.shape == (*sizes[: self.axis], samples, *sizes[self.axis :])
 
 
-Value = Signal | Moved | np.ndarray
+Value = Signal | Moved | np.ndarray | Varying

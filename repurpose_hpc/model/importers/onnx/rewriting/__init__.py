@@ -19,3 +19,6 @@ REWRITERS: dict[str, Callable[[onnx.NodeProto, Node], Iterable[onnx.NodeProto]]]
     **branches.REWRITERS,
     **recurrent.REWRITERS,
 }
+
+BODIES = frozenset(branches.REWRITERS)
+"""Operators with graphs of their own, which may read what is not among their inputs."""

@@ -16,10 +16,11 @@ class Nodes:
 
     Args:
         name: of the replaced node.
+        opset: version of ONNX's own operators.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, opset: int) -> None:
+        self.name, self.opset = name, opset
         self._nodes: list[onnx.NodeProto] = []
 
     def __iter__(self) -> Iterator[onnx.NodeProto]:
@@ -38,7 +39,9 @@ class Nodes:
 
     def split(self, source: str, parts: int) -> list[str]:
         """Add a node that splits a vector evenly; returns the names of the parts."""
-        return self.add_many("Split", [source], [self._new(f"split{part}") for part in range(parts)], axis=1)
+        outputs = [self._new(f"split{part}") for part in range(parts)]
+        count = {"num_outputs": parts} if self.opset >= 18 else {}
+        return list(self.add_many("Split", [source], outputs, axis=1, **count))
 
     def constant(self, value: np.ndarray) -> str:
         """Add a constant; returns its name."""

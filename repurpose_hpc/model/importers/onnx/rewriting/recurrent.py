@@ -17,6 +17,7 @@ from repurpose_hpc.errors import Note
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.rewriting.nodes import Nodes
 from repurpose_hpc.model.importers.onnx.signal import Moved, Signal, Unsupported
+from repurpose_hpc.model.importers.onnx.varying import Varying
 
 if TYPE_CHECKING:
     import onnx
@@ -181,7 +182,11 @@ _KINDS = {
 
 def unroll(proto: onnx.NodeProto, node: Node) -> Nodes:
     """LSTM, GRU or RNN as the nodes of all its steps."""
-    kind, nodes, layout = _KINDS[node.operator], Nodes(node.name), node.attributes.get("layout", 0)
+    kind, nodes, layout = (
+        _KINDS[node.operator],
+        Nodes(node.name, node.opset),
+        node.attributes.get("layout", 0),
+    )
     x = node.input(0)
     if not isinstance(x, (Signal, Moved)):
         raise Unsupported(f"its input {node.input_names[0]!r} is a constant")
@@ -298,14 +303,16 @@ def _initial_value(node: Node, nodes: Nodes, place: int, number: int, axis: int)
     value = node.input(place)
     if value is None:
         return None
-    if not isinstance(value, np.ndarray):
+    if isinstance(value, (Signal, Moved)):
         return nodes.add("Gather", node.input_names[place], nodes.constant(np.int64(number)), axis=axis)
-    rows = value.take(number, axis)
-    if (rows != rows[:1]).any():
+    values = value.values if isinstance(value, Varying) else (value, value)
+    rows = Varying.of(*(array.take(number, axis) for array in values))
+    row = rows.row() if isinstance(rows, Varying) else rows[:1]
+    if row is None or (isinstance(rows, np.ndarray) and (rows != row).any()):
         raise Unsupported(
             f"its input {node.input_names[place]!r} differs from sample to sample, expected one state for all"
         )
-    return nodes.constant(rows[:1]) if rows.any() else None
+    return nodes.constant(row) if row.any() else None
 
 
 REWRITERS = dict.fromkeys(_KINDS, unroll)
