@@ -111,9 +111,7 @@ class _Evaluation:
         constants = [value for value in inputs if not isinstance(value, (Signal, Moved))]
         if operator in BODIES or (operator in REWRITERS and len(constants) < len(inputs)):
             node = self._node(proto, _name(proto), operator, inputs)
-            return self._of_nodes(
-                proto, REWRITERS[operator](proto, node), "it is replaced by nodes, of which"
-            )
+            return self._of_nodes(proto, REWRITERS[operator](proto, node), "of what replaces it,")
         if len(constants) == len(inputs):
             return fold(proto, constants, self.graph.opset)
         outputs: tuple[Value | None, ...]

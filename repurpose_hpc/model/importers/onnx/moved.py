@@ -146,10 +146,8 @@ def _product(node: Node, compute: Compute) -> Signal | Moved:
     is_last = len(signal.shape) == 1 + value.axis or signal.shape[-1] != width
     if is_last or math.prod(value.shape[:-1]) != math.prod(signal.shape[:-1]):
         raise Unsupported(f"the samples of its input of shape {value.shape} are not apart from its last axis")
-    if node.operator == "MatMul":
-        result = compute(_with_inputs(node, signal))
-    else:
-        result = _gemm(node, signal)
+    is_plain = node.operator == "MatMul"
+    result = compute(_with_inputs(node, signal)) if is_plain else _gemm(node, signal)
     assert isinstance(result, Signal)
     return _placed(result, value.axis, (*value.shape[:-1], result.shape[-1]))
 

@@ -48,7 +48,7 @@ class Varying:
         return first if first is not None and second is not None and _same(first, second) else None
 
     def sizes(self) -> np.ndarray | None:
-        """A shape, for the first of ``BATCHES``; None if an entry behind the first differs and is no multiple."""
+        """A shape, for the first of ``BATCHES``; None if an entry differs that is no multiple of it."""
         first, second = self.values
         if first.ndim != 1 or first.shape != second.shape:
             return None

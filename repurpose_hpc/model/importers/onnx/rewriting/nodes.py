@@ -47,7 +47,7 @@ class Nodes:
         """Add a constant; returns its name."""
         from onnx.numpy_helper import from_array
 
-        return self.add("Constant", value=from_array(np.ascontiguousarray(value)))
+        return self.add("Constant", value=from_array(np.array(value, order="C")))
 
     def add_many(
         self, operator: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any
