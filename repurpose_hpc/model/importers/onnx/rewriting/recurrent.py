@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -94,7 +94,7 @@ class _Direction:
                 return nodes.add("Add", nodes.add("Mul", y, alpha), beta)
             return nodes.add("Mul", nodes.add("Tanh", nodes.add("Mul", y, beta)), alpha)
         numbers = {"alpha": chosen.alpha, "beta": chosen.beta}
-        given = {name: value for name, value in numbers.items() if value is not None}
+        given: dict[str, Any] = {name: value for name, value in numbers.items() if value is not None}
         return nodes.add(chosen.operator, y, **given)
 
     def complement(self, y: str) -> str:
