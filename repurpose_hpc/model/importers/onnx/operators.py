@@ -8,11 +8,13 @@ from dataclasses import replace
 import numpy as np
 
 from repurpose_hpc.model.importers.onnx import (
+    nodes_contraction,
     nodes_elementwise,
     nodes_layout,
     nodes_mixing,
     nodes_normalisation,
     nodes_pooling,
+    nodes_reduction,
 )
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported, Value
@@ -45,14 +47,21 @@ def _cast(node: Node) -> Signal:
 
 OPERATORS: dict[str, Callable[[Node], Value | Iterable[Value]]] = {
     **nodes_mixing.OPERATORS,
+    **nodes_contraction.OPERATORS,
     **nodes_elementwise.OPERATORS,
     **nodes_pooling.OPERATORS,
+    **nodes_reduction.OPERATORS,
     **nodes_layout.OPERATORS,
     **nodes_normalisation.OPERATORS,
     "Identity": _identity,
     "Dropout": _dropout,
     "Cast": _cast,
 }
+
+# Change nothing of a Softmax over all features that they follow.
+AFTER_HEAD = frozenset(
+    ("Identity", "Dropout", "Cast", "Shape", "Size", "Flatten", "Reshape", "Squeeze", "Unsqueeze")
+)
 
 SUPPORTED = ", ".join(OPERATORS)
 

@@ -1,0 +1,131 @@
+"""Where values lie: neurons that become positions, parts without neurons, names, against onnxruntime."""
+
+import numpy as np
+import pytest
+
+from repurpose_hpc import Samples, Session, restructure_network
+from repurpose_hpc.model.forward import forward
+from repurpose_hpc.model.importers.load import load_model
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from helpers.onnx_models import assert_agrees, node, save  # noqa: E402
+
+RNG = np.random.default_rng(0)
+
+
+def _weights(*shape):
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def _i(*numbers):
+    return np.array(numbers, np.int64)
+
+
+CONSTANTS = {
+    "W": _weights(5, 4),
+    "V": _weights(4, 3),
+    "W12": _weights(5, 12),
+    "row": _weights(12),
+    "K": _weights(4, 3, 1, 1),
+    **{
+        "w": _weights(5),
+        "Wb": _weights(3, 5, 2),
+        "M": _weights(3, 4),
+        "W6": _weights(6, 2),
+        "rows": _i(0, 3, 1, 5),
+    },
+    **{"V5": _weights(4, 5), "H": _weights(3, 4, 2), "W_k": _weights(5, 4), "W_v": _weights(5, 4)},
+    **{"maps": _i(0, 3, 2, 2), "flat": _i(0, -1), "swapped": _i(0, 16, 2), "rank3": _i(0, 4, 3)},
+}
+HIDDEN = node("MatMul", "x W12", "h")
+REGROUPED = {
+    "linear_of_positions": (("N", 6, 5), [node("MatMul", "x W", "h"), node("Relu", "h", "y")]),
+    "linear_of_maps": (("N", 3, 2, 5), [node("MatMul", "x W", "h"), node("Tanh", "h", "y")]),
+    "two_linears_of_positions": (
+        ("N", 6, 5),
+        [node("MatMul", "x W", "h"), node("Relu", "h", "a"), node("MatMul", "a V", "y")],
+    ),
+    "channels_last_image": (
+        ("N", 4, 6, 3),
+        [node("Transpose", "x", "t", perm=[0, 3, 1, 2]), node("Conv", "t K", "y")],
+    ),
+    "channels_last_output": (
+        ("N", 3, 4, 6),
+        [node("Conv", "x K", "h"), node("Transpose", "h", "y", perm=[0, 2, 3, 1])],
+    ),
+    "vector_to_maps": (
+        ("N", 5),
+        [HIDDEN, node("Reshape", "h maps", "m"), node("Conv", "m K", "y")],
+    ),
+    "other_groups": (
+        ("N", 5),
+        [HIDDEN, node("Reshape", "h rank3", "r"), node("MaxPool", "r", "y", kernel_shape=[2])],
+    ),
+    "maps_of_other_groups": (
+        ("N", 3, 2, 4),
+        [
+            node("Conv", "x K", "h"),
+            node("Reshape", "h swapped", "r"),
+            node("MaxPool", "r", "y", kernel_shape=[2]),
+        ],
+    ),
+}
+
+CONTRACTED = {
+    "vector": (("N", 5), [node("MatMul", "x w", "h"), node("Tanh", "h", "y")]),
+    "vector_of_hidden": (("N", 5), [HIDDEN, node("MatMul", "h row", "y")]),
+    "batched": (("N", 3, 5), [node("Reshape", "x rows", "r"), node("MatMul", "r Wb", "y")]),
+    "left": (("N", 4, 6), [node("MatMul", "M x", "h"), node("MatMul", "h W6", "y")]),
+    "einsum_linear": (("N", 6, 5), [node("Einsum", "x W", "y", equation="btd,do->bto")]),
+    "einsum_vector": (("N", 5), [node("Einsum", "x V5", "y", equation="bd,od")]),
+    "einsum_heads": (("N", 3, 4), [node("Einsum", "x H", "y", equation="bhd,hdo->bo")]),
+    "einsum_per_head": (("N", 3, 4), [node("Einsum", "H x", "y", equation="hdo,bhd->bho")]),
+    "einsum_ellipsis": (("N", 2, 3, 5), [node("Einsum", "x W", "y", equation="...d,do->...o")]),
+    "einsum_sums": (("N", 3, 4), [node("Einsum", "x H", "y", equation="bij,hdo->bio")]),
+    "attention": (
+        ("N", 4, 5),
+        [
+            *(
+                node("MatMul", f"x {weights}", out)
+                for weights, out in (("W", "q"), ("W_k", "k"), ("W_v", "v"))
+            ),
+            node("Transpose", "k", "kt", perm=[0, 2, 1]),
+            node("MatMul", "q kt", "scores"),
+            node("Softmax", "scores", "p", axis=-1),
+            node("MatMul", "p v", "y"),
+        ],
+    ),
+    "softmax_inside": (("N", 5), [HIDDEN, node("Softmax", "h", "s"), node("Tanh", "s", "y")]),
+    "softmax_of_maps": (("N", 3, 2, 2), [node("Conv", "x K", "h"), node("Softmax", "h", "y", axis=1)]),
+}
+
+
+def _model(tmp_path, shape, nodes, **kwargs):
+    used = {name for each in nodes for name in each.input}
+    constants = {name: value for name, value in CONSTANTS.items() if name in used}
+    return save(tmp_path / "model.onnx", nodes, constants, shape, **kwargs)
+
+
+@pytest.mark.parametrize("name", REGROUPED)
+def test_neurons_in_other_groups(tmp_path, name):
+    shape, nodes = REGROUPED[name]
+    for samples in (1, 3):
+        assert_agrees(_model(tmp_path, shape, nodes), samples)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REGROUPED)
+def test_neurons_in_other_groups_on_several_workers(tmp_path, name):
+    network = load_model(_model(tmp_path, *REGROUPED[name]))
+    x = RNG.normal(size=(40, network.inputs)).astype(np.float32)
+    right = forward(network, x)
+    for workers in (1, 2, 3, 8):
+        cut = restructure_network(network, Samples.of(x), workers=workers, comm_budget=1)
+        assert np.abs(Session(cut).run(x).reshape(right.shape) - right).max() <= 1e-5 * np.abs(right).max()
+
+
+@pytest.mark.parametrize("name", CONTRACTED)
+def test_contraction(tmp_path, name):
+    assert_agrees(_model(tmp_path, *CONTRACTED[name]), 3)
