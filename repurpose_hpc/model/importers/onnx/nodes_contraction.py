@@ -118,12 +118,19 @@ def _of_signals(node: Node, signals: list[tuple[Signal, str]], needed: str) -> t
     for place, (other, other_text) in enumerate(others):
         later = needed + "".join(each for _, each in others[place + 1 :])
         joined = "".join(dict.fromkeys(text + other_text))
-        signal = _product(node, (signal, text), (other, other_text), joined)
-        summed = [axis for axis, letter in enumerate(joined) if letter not in later]
-        if summed:
-            signal = reduce_sum(node, signal, [axis + 1 for axis in summed])
-        text = "".join(letter for letter in joined if letter in later)
+        product = _product(node, (signal, text), (other, other_text), joined)
+        signal, text = _summed(node, product, joined, later)
     return signal, text
+
+
+def _summed(node: Node, signal: Signal, text: str, needed: str) -> tuple[Signal, str]:
+    """The sums over the letters that are not ``needed``."""
+    axes = [axis + 1 for axis, letter in enumerate(text) if letter not in needed]
+    if not axes:
+        return signal, text
+    sums, kept = reduce_sum(node, signal, axes), [letter for letter in text if letter in needed]
+    sizes = [size for axis, size in enumerate(signal.shape) if axis not in axes]
+    return sums.reshaped(tuple(sizes)), "".join(kept)
 
 
 def _product(node: Node, left: tuple[Signal, str], right: tuple[Signal, str], joined: str) -> Signal:
@@ -152,6 +159,9 @@ def _with_constants(
     node: Node, signal: Signal, text: str, constants: list[tuple[np.ndarray, str]], out: str
 ) -> Signal:
     """A signal times constants: a layer position by position, in blocks for each place of common letters."""
+    if not constants:
+        signal, text = _summed(node, signal, text, out)
+        return _ordered(signal, text, out)
     weight_text = "".join(dict.fromkeys("".join(each for _, each in constants)))
     weight_text = "".join(letter for letter in weight_text if letter in text + out)
     sizes = dict(zip(text, signal.shape[1:], strict=True))
@@ -195,9 +205,16 @@ def _with_constants(
     result = linear(node, settled.placed(places.reshape(count(rows), len(dense))), dense)
     order = [*rows, *shared, *columns]
     result = result.reshaped((signal.shape[0], *(sizes[letter] for letter in order)))
-    if order == list(out):
-        return result
-    return result.placed(result.places.transpose([order.index(letter) for letter in out]))
+    return _ordered(result, "".join(order), out)
+
+
+def _ordered(signal: Signal, text: str, out: str) -> Signal:
+    """The axes in the order of the result."""
+    if len(set(out)) != len(out) or set(out) != set(text):
+        raise Unsupported(f"its result has the axes {out!r}, expected each once, of {text!r}")
+    return (
+        signal if text == out else signal.placed(signal.places.transpose([text.index(each) for each in out]))
+    )
 
 
 def _joined(constants: list[tuple[np.ndarray, str]], out: str) -> np.ndarray:
