@@ -36,6 +36,11 @@ CONSTANTS = {
         "W6": _weights(6, 2),
         "rows": _i(0, 3, 1, 5),
     },
+    **{"zero_twelve": _i(0, 12), "five": _i(5), "one": _i(1), "two": _i(2), "three": _i(3), "none": _i()},
+    **{"zero": _i(0), "no_outputs": _weights(12, 0), "no_inputs": _weights(0, 2), "token": _weights(1, 1, 3)},
+    **{"one_three": _i(1, 3), "twelve": _i(12), "R": _weights(12, 12), "half": np.float32(0.5)},
+    **{"pads": _i(0, 1, 0, 1, 0, 2, 0, 0), "crops": _i(0, -1, 1, -1, 0, 0, -1, 0)},
+    **{"around": _i(0, 0, 1, 2, 0, 0, 2, 1), "repeats": _i(1, 2, 1, 2)},
     **{"V5": _weights(4, 5), "H": _weights(3, 4, 2), "W_k": _weights(5, 4), "W_v": _weights(5, 4)},
     **{"maps": _i(0, 3, 2, 2), "flat": _i(0, -1), "swapped": _i(0, 16, 2), "rank3": _i(0, 4, 3)},
 }
@@ -101,6 +106,61 @@ CONTRACTED = {
     "softmax_of_maps": (("N", 3, 2, 2), [node("Conv", "x K", "h"), node("Softmax", "h", "y", axis=1)]),
 }
 
+# Parts of a hidden layer h without any neuron.
+EMPTY = {
+    "split": [node("Split", "h zero_twelve", "q q2", axis=1)],
+    "slice": [node("Slice", "h five five one", "q")],
+    "gather": [node("Gather", "h none", "q", axis=1)],
+    "matmul": [node("MatMul", "h no_outputs", "q")],
+    "relu_of_slice": [node("Slice", "h five five one", "s"), node("Relu", "s", "q")],
+}
+JOINED = {
+    "empty_inputs_of_a_layer": (
+        ("N", 5),
+        [HIDDEN, *EMPTY["slice"], node("MatMul", "q no_inputs", "z"), node("Concat", "z h", "y", axis=1)],
+    ),
+    "class_token": (
+        ("N", 3, 4),
+        [
+            node("MatMul", "x V", "h"),
+            *(node("Shape", "x", "s", end=1), node("Concat", "s one_three", "t", axis=0)),
+            *(node("Expand", "token t", "c"), node("Concat", "c h", "y", axis=1)),
+        ],
+    ),
+    "zeros_per_sample": (
+        ("N", 5),
+        [
+            *(node("Shape", "x", "s", end=1), node("Concat", "s twelve", "t", axis=0)),
+            *(node("ConstantOfShape", "t", "z"), node("MatMul", "z R", "v"), HIDDEN, node("Add", "h v", "sum")),
+            node("Tanh", "sum", "y"),
+        ],
+    ),
+    "circular": (
+        ("N", 3, 2, 5),
+        [
+            *(node("Conv", "x K", "h"), node("Slice", "h zero two three", "a")),
+            *(node("Concat", "h a", "p", axis=3), node("MaxPool", "p", "y", kernel_shape=[1, 2])),
+        ],
+    ),
+    "positions_of_two": (
+        ("N", 3, 2, 5),
+        [node("Conv", "x K", "h"), node("Tanh", "h", "a"), node("Concat", "h a", "y", axis=2)],
+    ),
+    "further_channels": (("N", 3, 2, 2), [node("Conv", "x K", "h"), node("Pad", "h pads half", "y")]),
+    "cropped": (("N", 3, 3, 4), [node("Conv", "x K", "h"), node("Pad", "h crops half", "y")]),
+    "wrapped": (("N", 3, 3, 4), [node("Conv", "x K", "h"), node("Pad", "h around", "y", mode="wrap")]),
+    "depth_to_space": (
+        ("N", 3, 2, 3),
+        [node("Conv", "x K", "h"), node("DepthToSpace", "h", "y", blocksize=2)],
+    ),
+    "space_to_depth": (
+        ("N", 3, 4, 2),
+        [node("Conv", "x K", "h"), node("SpaceToDepth", "h", "y", blocksize=2)],
+    ),
+    "tile": (("N", 3, 2, 3), [node("Conv", "x K", "h"), node("Tile", "h repeats", "y")]),
+    "lower_triangle": (("N", 3, 4, 4), [node("Conv", "x K", "h"), node("Trilu", "h", "y", upper=0)]),
+}
+
 
 def _model(tmp_path, shape, nodes, **kwargs):
     used = {name for each in nodes for name in each.input}
@@ -129,3 +189,15 @@ def test_neurons_in_other_groups_on_several_workers(tmp_path, name):
 @pytest.mark.parametrize("name", CONTRACTED)
 def test_contraction(tmp_path, name):
     assert_agrees(_model(tmp_path, *CONTRACTED[name]), 3)
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_parts_without_neurons(tmp_path, name):
+    nodes = [HIDDEN, *EMPTY[name], node("Concat", "q h", "c", axis=1), node("Relu", "c", "y")]
+    network = assert_agrees(_model(tmp_path, ("N", 5), nodes), 3)
+    assert [type(op).__name__ for op in network.operations] == ["Mixing", "Elementwise"]
+
+
+@pytest.mark.parametrize("name", JOINED)
+def test_joined(tmp_path, name):
+    assert_agrees(_model(tmp_path, *JOINED[name]), 3)

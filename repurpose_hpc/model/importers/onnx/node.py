@@ -103,6 +103,17 @@ class Node:
             raise Unsupported(f"attribute {attribute} is left out")
         return integers
 
+    def axis(self, named: int, signal: Signal) -> int:
+        """An axis of ``signal`` that is not that of the samples, these not counted."""
+        rank = len(signal.shape)
+        if not -rank <= named < rank:
+            raise Unsupported(f"axis {named} of {rank}, samples included")
+        if named % rank == 0:
+            raise Unsupported(
+                f"axis {named} of shape {signal.shape[1:]} with the samples in front is that of the samples"
+            )
+        return named % rank - 1
+
     def axes(self, named: list[int], rank: int) -> list[int]:
         """Axes of a tensor with so many, counted from the front and in order.
 

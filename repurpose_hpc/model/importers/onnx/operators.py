@@ -10,11 +10,13 @@ import numpy as np
 from repurpose_hpc.model.importers.onnx import (
     nodes_contraction,
     nodes_elementwise,
+    nodes_joining,
     nodes_layout,
     nodes_mixing,
     nodes_normalisation,
     nodes_pooling,
     nodes_reduction,
+    nodes_selection,
 )
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported, Value
@@ -52,6 +54,8 @@ OPERATORS: dict[str, Callable[[Node], Value | Iterable[Value]]] = {
     **nodes_pooling.OPERATORS,
     **nodes_reduction.OPERATORS,
     **nodes_layout.OPERATORS,
+    **nodes_joining.OPERATORS,
+    **nodes_selection.OPERATORS,
     **nodes_normalisation.OPERATORS,
     "Identity": _identity,
     "Dropout": _dropout,

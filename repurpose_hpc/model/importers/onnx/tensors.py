@@ -119,7 +119,12 @@ class Tensors:
         """The axis on which the neurons are, the samples not counted; the first if they are on none."""
         axes = range(len(signal.shape) - 1)
         self._declare(signal, axes)
-        return next((axis for axis in axes if self._places(signal, axis) is not None), 0)
+        return next((axis for axis in axes if self.has_neurons_on(signal, axis)), 0)
+
+    def has_neurons_on(self, signal: Signal, axis: int) -> bool:
+        """True if the neurons are on ``axis``, the samples not counted."""
+        self._declare(signal)
+        return self._places(signal, axis) is not None
 
     def values(self, signal: Signal, constant: np.ndarray) -> np.ndarray:
         """One value of a constant for each neuron, (n, 1), or for each value of the tensor, (n, positions).
@@ -135,6 +140,11 @@ class Tensors:
             flat[signal.index.ravel()] = ordered
         table = flat.reshape(self.builder.neurons(tensor), -1)
         return np.ascontiguousarray(table[:, :1]) if (table == table[:, :1]).all() else table
+
+    def values_per_neuron(self, signal: Signal) -> int:
+        """How many values a neuron of the signal's tensor has."""
+        self._declare(signal)
+        return math.prod(self.builder.positions(signal.expression.tensor))
 
     def compact(self, signal: Signal) -> Signal:
         """The same values, settled, as all those of a tensor."""
