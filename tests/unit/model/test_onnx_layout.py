@@ -10,6 +10,8 @@ from repurpose_hpc.model.importers.load import load_model
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+from onnx import helper  # noqa: E402
+
 from helpers.onnx_models import assert_agrees, node, save  # noqa: E402
 
 RNG = np.random.default_rng(0)
@@ -131,7 +133,12 @@ JOINED = {
         ("N", 5),
         [
             *(node("Shape", "x", "s", end=1), node("Concat", "s twelve", "t", axis=0)),
-            *(node("ConstantOfShape", "t", "z"), node("MatMul", "z R", "v"), HIDDEN, node("Add", "h v", "sum")),
+            *(
+                node("ConstantOfShape", "t", "z"),
+                node("MatMul", "z R", "v"),
+                HIDDEN,
+                node("Add", "h v", "sum"),
+            ),
             node("Tanh", "sum", "y"),
         ],
     ),
@@ -201,3 +208,29 @@ def test_parts_without_neurons(tmp_path, name):
 @pytest.mark.parametrize("name", JOINED)
 def test_joined(tmp_path, name):
     assert_agrees(_model(tmp_path, *JOINED[name]), 3)
+
+
+NAMES = [
+    *(".", "..", "/", "a/b/../c", "a\0b", "x" * 70000, "ünï→", " ", ""),
+    *("input", "x0", "x0.copy", "a.y", "h.y", "x1.y", "weights", "a.y.neurons"),
+]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
+def test_names_of_nodes(tmp_path, name):
+    """Two nodes of any name, and inputs called like what the importer makes."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "W"], ["h"], name),
+        helper.make_node("Relu", ["h"], ["a"], f"{name}.y"),
+        helper.make_node("MatMul", ["a", "V"], ["b"], name),
+        helper.make_node("Concat", ["h.y", "b", "x"], ["y"], name, axis=1),
+    ]
+    inputs = {"x": ("N", 5), "h.y": ("N", 2)}
+    network = load_model(_model(tmp_path, None, nodes, inputs=inputs))
+    x = _weights(20, 7)
+    a, b = np.split(x, [5], axis=1)
+    right = np.hstack([b, np.maximum(a @ CONSTANTS["W"], 0) @ CONSTANTS["V"], a])
+    cut = restructure_network(network, Samples.of(x), workers=2, comm_budget=1)
+    cut.save(tmp_path / "shards")
+    y = Session(tmp_path / "shards").run(x)
+    assert np.abs(y - right).max() <= 1e-5 * np.abs(right).max()

@@ -41,9 +41,10 @@ class Tensors:
 
     def name(self, text: str) -> str:
         """A name that nothing has yet, fit to be one of an HDF5 group, after that of a node."""
-        name = base = text.strip("/").replace("/", ".") or "node"
+        base = text.strip("/").replace("/", ".").replace("\0", "_")
+        name = base = base if base.strip(".") else "node"
         count = 1
-        while name in self._names:
+        while name in self._names or f"{name}.y" in self._inputs:
             count += 1
             name = f"{base}_{count}"
         self._names.add(name)
