@@ -220,7 +220,10 @@ def _slice(node: Node, compute: Compute) -> tuple[Value, ...]:
 
 def _value_by_value(node: Node, compute: Compute) -> Value:
     """An operator value by value, of inputs that are broadcast to one shape."""
-    values = [_constant_or_moved(node, place, value) for place, value in enumerate(node.inputs)]
+    values = [
+        _moved(node, place) if isinstance(value, (Signal, Moved)) else value
+        for place, value in enumerate(node.inputs)
+    ]
     signals = [value for value in values if isinstance(value, Moved)]
     first = max(signals, key=lambda value: len(value.shape))
     if first.is_aligned:
@@ -235,15 +238,11 @@ def _value_by_value(node: Node, compute: Compute) -> Value:
     return _placed(result, first.axis, (*sizes[: first.axis], samples, *sizes[first.axis :]))
 
 
-def _constant_or_moved(node: Node, position: int, value: Value | None) -> Value | None:
-    if isinstance(value, Varying):
-        return node.constant(position)
-    return value if isinstance(value, np.ndarray | None) else _moved(node, position)
-
-
 def _broadcastable(node: Node, value: Value | None, first: Moved) -> Value | None:
     """An operand with the samples of ``first`` in front, of as many axes."""
     rank, axis = len(first.shape), first.axis
+    if isinstance(value, Varying):
+        return _shared_row(value, rank, axis)
     if isinstance(value, np.ndarray):
         if value.size == 1:
             return value
@@ -261,6 +260,18 @@ def _broadcastable(node: Node, value: Value | None, first: Moved) -> Value | Non
     return value
 
 
+def _shared_row(value: Varying, rank: int, axis: int) -> np.ndarray:
+    """A constant that all samples share, (1, ...) of ``rank`` axes; the samples are on ``axis`` of these."""
+    further = rank - value.values[0].ndim
+    row = None
+    if further <= axis:
+        first, second = (np.moveaxis(array, axis - further, 0) for array in value.values)
+        row = Varying((first, second)).row()
+    if row is None:
+        raise Unsupported("a constant among its inputs depends on the size of the batch")
+    return row.reshape(1, *(1,) * further, *row.shape[1:])
+
+
 def _like_merged(value: Value | None, first: Moved) -> Value | None:
     """An operand of a value whose samples share an axis with others."""
     if isinstance(value, Moved):
@@ -270,6 +281,8 @@ def _like_merged(value: Value | None, first: Moved) -> Value | None:
                 f"it joins shapes {value.shape} and {first.shape}, which have samples elsewhere"
             )
         return value.signal
+    if isinstance(value, Varying):
+        raise Unsupported("a constant among its inputs depends on the size of the batch")
     if isinstance(value, np.ndarray) and value.size > 1:
         width = value.shape[-1]
         if width != value.size or width != first.shape[-1] or width != first.signal.shape[-1]:
