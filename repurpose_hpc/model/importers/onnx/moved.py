@@ -45,9 +45,11 @@ def moves_samples(node: Node) -> bool:
     """True if an input or an output of the node has its samples elsewhere than in front."""
     if any(isinstance(value, Moved) for value in node.inputs):
         return True
-    signal = node.input(0)
-    if not isinstance(signal, Signal):
+    signal = next((value for value in node.inputs if isinstance(value, Signal)), None)
+    if signal is None:
         return False
+    if node.operator in _VALUE_BY_VALUE:
+        return max(map(_axes, node.inputs)) > len(signal.shape)
     if node.operator == "Transpose":
         return _order(node, len(signal.shape))[0] != 0
     return node.operator in _RESHAPING and reshaped_sizes(node, signal.shape)[:1] != signal.shape[:1]
@@ -227,6 +229,7 @@ def _value_by_value(node: Node, compute: Compute) -> Value:
     signals = [value for value in values if isinstance(value, Moved)]
     first = max(signals, key=lambda value: len(value.shape))
     if first.is_aligned:
+        first = _with_axes(first, max(map(_axes, node.inputs)))
         inputs = [_broadcastable(node, value, first) for value in values]
     else:
         inputs = [_like_merged(value, first) for value in values]
@@ -236,6 +239,20 @@ def _value_by_value(node: Node, compute: Compute) -> Value:
         return _placed(result, first.axis, first.shape)
     samples, *sizes = result.shape
     return _placed(result, first.axis, (*sizes[: first.axis], samples, *sizes[first.axis :]))
+
+
+def _axes(value: Value | None) -> int:
+    """Number of axes that a value has in ONNX; 0 if it is left out."""
+    if isinstance(value, Varying):
+        return value.values[0].ndim
+    return 0 if value is None else len(value.shape)
+
+
+def _with_axes(value: Moved, rank: int) -> Moved:
+    """The same values in ``rank`` axes, further ones in front."""
+    further, (samples, *sizes) = (1,) * (rank - len(value.shape)), value.signal.shape
+    signal = value.signal.reshaped((samples, *further, *sizes))
+    return Moved(signal, value.axis + len(further), (*further, *value.shape))
 
 
 def _broadcastable(node: Node, value: Value | None, first: Moved) -> Value | None:
@@ -256,7 +273,7 @@ def _broadcastable(node: Node, value: Value | None, first: Moved) -> Value | Non
             raise Unsupported(
                 f"it joins shapes {value.shape} and {first.shape}, which have samples elsewhere"
             )
-        return value.signal.reshaped((value.signal.shape[0], *(1,) * further, *value.signal.shape[1:]))
+        return _with_axes(value, rank).signal
     return value
 
 
