@@ -475,7 +475,13 @@ BAD = {
         r"larger than maps of shape \(7, 6\)",
     ),
     "linear": ([node("Resize", "x - scales", "y", mode="linear")], r"attribute mode is 'linear'"),
-    "samples_moved": ([node("Transpose", "x", "y", perm=[1, 0, 2, 3])], r"moves the axis of the samples"),
+    "samples_moved": (
+        [node("Transpose", "x", "y", perm=[1, 0, 2, 3])],
+        r"expected the samples on the first axis, found them on axis 1 of 4",
+    ),
+        [node("Transpose", "x", "y", perm=[1, 0, 2, 3])],
+        r"expected the samples on the first axis, found them on axis 1 of 4",
+    ),
     "samples_split": ([node("Split", "x", "y z", axis=0, num_outputs=2)], r"is that of the samples"),
     "part_of_a_gelu": (
         [node("Erf", "x", "e"), node("Conv", "e K1", "y")],
