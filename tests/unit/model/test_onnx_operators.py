@@ -479,9 +479,6 @@ BAD = {
         [node("Transpose", "x", "y", perm=[1, 0, 2, 3])],
         r"expected the samples on the first axis, found them on axis 1 of 4",
     ),
-        [node("Transpose", "x", "y", perm=[1, 0, 2, 3])],
-        r"expected the samples on the first axis, found them on axis 1 of 4",
-    ),
     "samples_split": ([node("Split", "x", "y z", axis=0, num_outputs=2)], r"is that of the samples"),
     "part_of_a_gelu": (
         [node("Erf", "x", "e"), node("Conv", "e K1", "y")],
