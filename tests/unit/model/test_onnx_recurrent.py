@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repurpose_hpc.errors import Note, UserError
@@ -81,6 +81,7 @@ def test_directions(tmp_path, operator, direction):
     check(recurrent(tmp_path / "model.onnx", operator, direction=direction), X)
 
 
+@settings(max_examples=40)
 @given(data=st.data(), operator=st.sampled_from(list(GATES)))
 def test_attributes(tmp_path_factory, data, operator):
     """Whatever the operators of ONNX allow and onnxruntime computes."""

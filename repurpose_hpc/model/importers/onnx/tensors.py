@@ -100,7 +100,14 @@ class Tensors:
         used, places = np.unique(index.ravel() // per_neuron, return_inverse=True)
         if len(used) < self.builder.neurons(tensor):
             tensor = self._select(tensor, used)
-        return tensor, window, places * per_neuron + index.ravel() % per_neuron
+        inside = index.ravel() % per_neuron
+        if per_neuron > 1 and (inside == inside[0]).all():
+            # One position of a map, such as a step of a sequence: no layer has to see the others.
+            name = self.name(f"{tensor.removesuffix('.y')}.position")
+            tensor = self.builder.rearrange(name, tensor, inside[:1], ())
+            is_ordered = np.array_equal(places, np.arange(self.builder.neurons(tensor)))
+            return tensor, None, None if is_ordered else places
+        return tensor, window, places * per_neuron + inside
 
     def map(self, signal: Signal, axis: int = 0) -> str:
         """A tensor whose neurons are on ``axis`` of ``signal``, the positions on all other axes, in order.

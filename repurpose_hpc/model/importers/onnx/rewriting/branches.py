@@ -9,6 +9,7 @@ import numpy as np
 
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.signal import Unsupported
+from repurpose_hpc.model.importers.onnx.varying import Varying
 
 if TYPE_CHECKING:
     import onnx
@@ -24,8 +25,9 @@ def inline_branch(proto: onnx.NodeProto, node: Node) -> Iterator[onnx.NodeProto]
     """
     condition = node.input(0)
     if not isinstance(condition, np.ndarray):
+        what = "size of the batch" if isinstance(condition, Varying) else "input"
         raise Unsupported(
-            "its condition depends on the input, expected one that is known beforehand; "
+            f"its condition depends on the {what}, expected one that is known beforehand; "
             "export a model that always takes the same branch"
         )
     branch = node.attributes["then_branch" if condition.item() else "else_branch"]
