@@ -18,6 +18,7 @@ from repurpose_hpc.commands.parser import (
 from repurpose_hpc.commands.start import Context, RankContext
 from repurpose_hpc.commands.table import described
 from repurpose_hpc.fields import Access, Declared, option, path, precision, report_file
+from repurpose_hpc.model.importers.input_shapes import option_of_shapes
 from repurpose_hpc.restructure.options import Options
 
 if TYPE_CHECKING:
@@ -70,11 +71,12 @@ def _open(args: Arguments, root: bool) -> tuple[Network, Samples]:
     # Imported after the command line is known to be right: SciPy takes its time.
     from repurpose_hpc.io.atomic import check_writable
     from repurpose_hpc.io.samples import open_samples
+    from repurpose_hpc.model.importers.input_shapes import shapes_of
     from repurpose_hpc.model.importers.load import load_model
 
     if args.report is not None and root:
         check_writable(args.report)
-    return load_model(args.model), open_samples(args.calibration)
+    return load_model(args.model, shapes_of(args.input_shape)), open_samples(args.calibration)
 
 
 def _restructure(args: Arguments, network: Network, samples: Samples, team: Team) -> dict:
@@ -104,6 +106,7 @@ class Arguments(Declared):
     calibration: Path = option(
         kind=path("samples.npz"), metavar="DATA", help="samples like those that the network will see"
     )
+    input_shape: tuple[str, ...] = option_of_shapes()
     dtype: str = precision(help="of the weights in the shards")
     report: Path | None = report_file(help="what was done, for scripts")
     options: Options

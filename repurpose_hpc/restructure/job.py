@@ -25,6 +25,7 @@ from repurpose_hpc.model.precision import precision
 from repurpose_hpc.mpi.agreement import agreed, check_same
 from repurpose_hpc.plan.files.store import check_place, write_plan
 from repurpose_hpc.restructure.calibration.evaluation import Comparison, compare, evaluate
+from repurpose_hpc.restructure.calibration.finite import check_activations
 from repurpose_hpc.restructure.calibration.probes import value_weights
 from repurpose_hpc.restructure.checkpoint import Checkpoint
 from repurpose_hpc.restructure.context import Log, silent
@@ -200,6 +201,7 @@ def _restructure(job: _RestructureJob) -> Restructured:
         "versions": {"repurpose_hpc": __version__, "numpy": np.__version__},
     }
     check_same({**origin, **asdict(job.options), "dtype": np.dtype(job.dtype).name}, job.team.comm)
+    check_activations(job.network, job.samples, job.dtype, job.team)
     outcome = _outcome(job, origin)
     job.log(f"comparing with the original{PENDING}")
     findings = _findings(job, outcome)
@@ -267,6 +269,8 @@ def _forget(resume: Path | None) -> None:
 def _findings(job: _RestructureJob, outcome: Outcome) -> dict[str, Any]:
     """Errors and accuracies on the calibration data; collective."""
     cut, weights = outcome.cut, value_weights(job.network, job.options.output_weights)
+    subject = "the restructured network"
+    check_activations(cut.network, outcome.calibration, job.dtype, job.team, cut.compute(), subject)
     findings = evaluate(job.network, cut.network, outcome.calibration, job.team, cut.compute(), weights)
     # The bound knows of no rounding.
     return findings if cut.plan.comm_dtype == EXACT else {**findings, "bound": None}

@@ -32,7 +32,7 @@ from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.runtime.shards import cast as cast_shard
 from repurpose_hpc.runtime.shards import read_once
-from repurpose_hpc.runtime.streams.outputs import OutputGather
+from repurpose_hpc.runtime.streams.outputs import FiniteOutputs, OutputGather
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -131,7 +131,13 @@ class Session:
             outputs = self._gathered(rows, self._program.output_columns)
             if outputs is not None:
                 flat[first : first + len(outputs)] = outputs
-        return self._shaped(apply_heads(self._graph, flat)) if is_root else None
+        if not is_root:
+            return None
+        flat = apply_heads(self._graph, flat)
+        finite = FiniteOutputs()
+        finite.add(flat)
+        finite.warn(self._dtype)
+        return self._shaped(flat)
 
     def close(self) -> None:
         """Give back what MPI keeps; collective.  A closed session cannot run."""

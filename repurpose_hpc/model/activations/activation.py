@@ -110,13 +110,18 @@ class Activation:
 
 
 def activate(activation: Activation, y: np.ndarray) -> np.ndarray:
-    """The activation of ``y``, same shape and dtype; NaN stays NaN."""
-    return DECLARED[activation.kind].value(y, *_parameters(activation, y))
+    """The activation of ``y``, same shape and dtype; NaN stays NaN.
+
+    What has no value, or a too large one, is NaN or infinite without a warning: a condition may leave it out.
+    """
+    with np.errstate(all="ignore"):
+        return DECLARED[activation.kind].value(y, *_parameters(activation, y))
 
 
 def derivative(activation: Activation, y: np.ndarray) -> np.ndarray:
     """The derivative of the activation at ``y``, same shape and dtype."""
-    return DECLARED[activation.kind].slope(y, *_parameters(activation, y))
+    with np.errstate(all="ignore"):
+        return DECLARED[activation.kind].slope(y, *_parameters(activation, y))
 
 
 def lipschitz(activation: Activation) -> float:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.importers.input_shapes import InputShapes, word_of
 from repurpose_hpc.model.network import Network
 
 SUFFIXES = (".npz", ".safetensors", ".onnx")
 
 
-def load_model(path: str | Path) -> Network:
+def load_model(path: str | Path, input_shapes: InputShapes | None = None) -> Network:
     """The network stored in ``path``.
 
     Args:
         path: ``.npz`` or ``.safetensors`` (a chain W0, b0, W1, b1 ...: see ``importers.chains``)
             or ``.onnx`` (see ``importers.onnx``).
+        input_shapes: sizes of inputs that an ``.onnx`` file leaves free, by name, the samples left out:
+            ``{"x": (3, 48, 192)}``.
 
     Returns:
         weights and biases are float32 or float64 as stored; half precision becomes float32.
@@ -35,7 +38,12 @@ def load_model(path: str | Path) -> Network:
     if path.suffix == ".onnx":
         from repurpose_hpc.model.importers.onnx import load_onnx
 
-        return load_onnx(path)
+        return load_onnx(path, input_shapes)
+    if input_shapes:
+        given = " ".join(word_of(name, sizes) for name, sizes in input_shapes.items())
+        raise UserError(
+            f"{path}: expected no input shape, got {given}: only .onnx files leave sizes free; leave it out"
+        )
     from repurpose_hpc.model.importers.chains import load_chain
 
     return load_chain(path)

@@ -79,9 +79,10 @@ class Combine(Operation):
         if left.ndim != right.ndim:
             left, right = as_map(left), as_map(right)
         slopes = COMBINATIONS[self.kind].slopes(left, right)
+        products = [np.where(g == 0, g, slope * g) for slope in slopes]  # as for ``Elementwise``
         return [
-            (slope * g).sum(axis=2) if len(shape) < g.ndim else slope * g
-            for slope, shape in zip(slopes, shapes, strict=True)
+            product.sum(axis=2) if len(shape) < g.ndim else product
+            for product, shape in zip(products, shapes, strict=True)
         ]
 
     def gain(self, sources: Sequence[Shape], target: Shape) -> list[float]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import INT8
 from repurpose_hpc.model.forward import Compute, compute, split_inputs
@@ -95,6 +96,7 @@ class Propagation:
             y = x.tensors[mixing.target]
             for tensor in shortcut:
                 y = y + (x.tensors[tensor] - x_hat.tensors[tensor])
+            self._check(mixing, x_hat.tensors[mixing.source])
             columns = self.batches.columns(mixing, number, x_hat.tensors[mixing.source], y)
             self._leave(number, x, x_hat)
             return columns
@@ -128,6 +130,16 @@ class Propagation:
             return result
 
         return map_batches(work, self.batches, self.team)
+
+    def _check(self, mixing: Mixing, x_hat: np.ndarray) -> None:
+        """Refuse what is not finite, though it is in the original network."""
+        if not np.isfinite(x_hat).all():
+            raise UserError(
+                f"{self.batches.samples.name}: the restructured network: expected finite values that "
+                f"{mixing.name!r} reads, found NaN or infinity: its approximation leaves the range of an "
+                "activation before it; give a larger budget, or keep arguments away from the ends of that "
+                "range"
+            )
 
     def _take(self, number: int, batch: np.ndarray) -> tuple[_Pass, _Pass]:
         waiting = self._waiting.pop(number, None)

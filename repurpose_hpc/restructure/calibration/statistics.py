@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.backward import backpropagate
 from repurpose_hpc.model.forward import flat, trace
@@ -136,6 +137,7 @@ def measure_statistics(
     metrics, depths = {}, _depths(network)
     for mixing in reversed(mixings):
         M = sums[mixing.name].squares.total() / (PROBES * batches.samples.samples)
+        _check_range(M, mixing.name, samples.name)
         surviving = max(UNREPAIRED ** max(depths[mixing.name] - 1, 0), LOST)
         metrics[mixing.name] = _uncompensated(M) * surviving * M
     roots = team.map(metric_root, list(metrics.values()))
@@ -144,6 +146,17 @@ def measure_statistics(
         metrics,
         dict(zip(metrics, roots, strict=True)),
     )
+
+
+def _check_range(M: np.ndarray, name: str, samples_name: str) -> None:
+    """Refuse a metric whose squares double precision cannot hold."""
+    size = float(np.trace(M))
+    if not size < np.sqrt(np.finfo(np.float64).max) / len(M):
+        raise UserError(
+            f"{samples_name}: expected outputs that depend on {name!r} within what double precision holds, "
+            f"found a mean squared slope of {size:.3g}; scale the data as for training, or keep arguments "
+            "away from where an activation is infinite"
+        )
 
 
 def _traced_back(

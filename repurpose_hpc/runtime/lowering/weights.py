@@ -11,11 +11,15 @@ from collections.abc import Iterator
 import numpy as np
 
 from repurpose_hpc.kernels import pack_panels, panel_rows
-from repurpose_hpc.model.comm_dtype import INT8, code_dtype, encode, scales_of
+from repurpose_hpc.model.comm_dtype import INT8, LARGEST_CODE, code_dtype, encode, scales_of
 from repurpose_hpc.plan.files.mapped import release
 
 # Rows of a strip when weights are only counted.
 _COUNTED_ROWS = 64
+# Looked at first, of rows that may be whole multiples of a scale.
+_FEW_COLUMNS = 16
+# Largest difference of a multiple from a whole one: float32 rounds multiples up to 127 by less.
+_WHOLE = 2.0**-13
 
 
 def packed(weights: np.ndarray, weights_dtype: str) -> tuple[np.ndarray, np.ndarray]:
@@ -33,12 +37,41 @@ def packed(weights: np.ndarray, weights_dtype: str) -> tuple[np.ndarray, np.ndar
         for first in range(0, m, step):
             rows, scale = weights[first : first + step], None
             if weights_dtype == INT8:
-                scale = scales_of(np.abs(rows).max(axis=1, initial=0))
+                scale = row_scales(rows)
                 scales[first : first + step] = scale
             yield encode(rows, weights_dtype, scale)
             release(rows)
 
     return pack_panels(strips(), m, n, code_dtype(weights_dtype, dtype), dtype), scales
+
+
+def row_scales(rows: np.ndarray) -> np.ndarray:
+    """The scale of every row in int8, (m,) float32.
+
+    Where all weights of a row are whole multiples of one number, at most ``LARGEST_CODE`` of it, the codes
+    are exact: those of a quantised model stay its own integers.
+
+    Args:
+        rows: (m, n).
+    """
+    largest = np.abs(rows).max(axis=1, initial=0)
+    scales = scales_of(largest)
+    undecided = largest > 0
+    for multiple in range(1, LARGEST_CODE):
+        # A few columns tell nearly all rows that are not.
+        candidates = scales_of(largest * (LARGEST_CODE / multiple))
+        places = np.flatnonzero(undecided)
+        places = places[_are_whole(rows[places, :_FEW_COLUMNS], candidates[places])]
+        places = places[_are_whole(rows[places], candidates[places])]
+        scales[places] = candidates[places]
+        undecided[places] = False
+    return scales
+
+
+def _are_whole(rows: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """Tell which rows are whole multiples of their scales, (m,) bool."""
+    multiples = rows / scales[:, None]
+    return (np.abs(multiples - np.rint(multiples)) <= _WHOLE).all(axis=1)
 
 
 def count_nonzero(weights: np.ndarray) -> int:

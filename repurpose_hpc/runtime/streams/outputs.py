@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import h5py
 import numpy as np
 
+from repurpose_hpc.errors import Note
 from repurpose_hpc.io.atomic import writing
 
 if TYPE_CHECKING:
@@ -92,6 +94,35 @@ class Output(Protocol):
 
     def discard(self) -> None:
         """Close or remove what was not committed."""
+
+
+class FiniteOutputs:
+    """Counts the samples whose outputs are not all finite, and says so at the end."""
+
+    def __init__(self) -> None:
+        self._samples = self._count = 0
+        self._first = ""
+
+    def add(self, outputs: np.ndarray) -> None:
+        """Look at the next samples, (batch, outputs)."""
+        finite = np.isfinite(outputs)
+        if not finite.all():
+            row, column = np.argwhere(~finite)[0]
+            first = f"the first is {outputs[row, column]} in sample {self._samples + row}, output {column}"
+            self._first = self._first or first
+            self._count += np.count_nonzero(~finite.all(axis=1))
+        self._samples += len(outputs)
+
+    def warn(self, dtype: np.dtype) -> None:
+        """A ``Note``, if there were any."""
+        if self._count:
+            warnings.warn(
+                f"expected finite outputs of finite inputs, found NaN or infinity for {self._count} of "
+                f"{self._samples} samples ({self._first}, counted from 0), computed in {dtype}; compare the "
+                "input with the data that the model was trained with, or try --dtype float64",
+                Note,
+                stacklevel=2,
+            )
 
 
 class OutputFile:

@@ -23,6 +23,7 @@ from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.setup import Setup
 from repurpose_hpc.runtime.streams.inputs import Input
 from repurpose_hpc.runtime.streams.outputs import (
+    FiniteOutputs,
     NoOutput,
     Output,
     OutputFile,
@@ -48,6 +49,7 @@ class Stream:
         self.setup, self.program, self.source, self.checks = setup, program, source, checks
         self.job, self.comm, self.clock = setup.job, setup.comm, setup.clock
         self.output: Output = NoOutput()
+        self._finite = FiniteOutputs()
         self.resumed = 0
 
     def run(self) -> float:
@@ -70,6 +72,7 @@ class Stream:
             self._catch_up()
             self._stream()
             with collectively(self.comm):
+                self._finite.warn(self.job.options.dtype)
                 if self.checks is not None:
                     self.checks.verify(self.job.options.dtype, self.setup.formats)
                 with self.clock("output"):
@@ -93,7 +96,7 @@ class Stream:
             if self.checks is not None:
                 for outputs in self.output.read(self.job.options.batch_size):
                     with self.clock("check"):
-                        self.checks.add(outputs)
+                        self._check(outputs)
         self.resumed = self.comm.bcast(self.output.written, root=0)
 
     def _stream(self) -> None:
@@ -122,7 +125,12 @@ class Stream:
         with self.clock("output"):
             self.output.append(outputs)
         with self.clock("check"):
-            self.checks.add(outputs)
+            self._check(outputs)
+
+    def _check(self, outputs: np.ndarray) -> None:
+        assert self.checks is not None
+        self._finite.add(outputs)
+        self.checks.add(outputs)
 
 
 def _resume_key(setup: Setup) -> str:

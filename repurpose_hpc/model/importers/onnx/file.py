@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.importers.input_shapes import InputShapes
+from repurpose_hpc.model.importers.onnx.inputs import input_sizes
+from repurpose_hpc.model.importers.onnx.rewriting.opset import OLDEST_OPSET, converted
+from repurpose_hpc.model.importers.onnx.varying import BATCHES
 
 if TYPE_CHECKING:
     import onnx
-
-# The meaning of Add and Mul, and the way in which Reshape is told its shape, are settled since then.
-_OLDEST_OPSET = 7
-
-# Stands for a batch of any size: a prime, so that a Reshape that mixes samples with features
-# does not keep it by chance.
-_ANY_BATCH = 7919
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +40,15 @@ class Graph:
     opset: int
 
 
-def read_graph(path: Path) -> Graph:
+def read_graph(path: Path, input_shapes: InputShapes | None = None) -> Graph:
     """The graph in an ONNX file; external data is looked for beside it.
 
+    Args:
+        path: of the file.
+        input_shapes: see ``load_model``.
+
     Raises:
-        UserError: the ``onnx`` package is missing, or the file is not valid.
+        UserError: the ``onnx`` package is missing, the file is not valid, or sizes of an input are not known.
     """
     graph, opset = _read(path)
     from onnx.numpy_helper import to_array
@@ -63,7 +64,10 @@ def read_graph(path: Path) -> Graph:
         path=path,
         nodes=tuple(graph.node),
         constants=constants,
-        inputs={item.name: _input_shape(item, path) for item in inputs},
+        inputs={
+            name: (samples or BATCHES[0], *sizes)
+            for name, (samples, *sizes) in input_sizes(inputs, input_shapes or {}, path).items()
+        },
         outputs=tuple(item.name for item in graph.output),
         opset=opset,
     )
@@ -111,23 +115,8 @@ def _read(path: Path) -> tuple[onnx.GraphProto, int]:
             f"{path}: expected a valid ONNX model: {error}; export it again and keep its data files beside it"
         ) from None
     opset = max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0)
-    if opset < _OLDEST_OPSET:
-        raise UserError(
-            f"{path}: expected opset {_OLDEST_OPSET} or later, found {opset}; export with opset_version=17"
-        )
+    if opset < OLDEST_OPSET:
+        model, opset = converted(model, opset, path), OLDEST_OPSET
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     return model.graph, opset
-
-
-def _input_shape(item: onnx.ValueInfoProto, path: Path) -> tuple[int, ...]:
-    """An input's shape, the samples first."""
-    dimensions = item.type.tensor_type.shape.dim
-    sizes = [dimension.dim_value for dimension in dimensions]  # 0 where unknown
-    if len(sizes) < 2 or 0 in sizes[1:]:
-        shown = ", ".join(d.dim_param or str(d.dim_value or "?") for d in dimensions)
-        raise UserError(
-            f"{path}: input {item.name!r}: expected samples on the first axis and features of known size "
-            f"on the others, found shape ({shown}); make only the first axis dynamic when exporting"
-        )
-    return (sizes[0] or _ANY_BATCH, *sizes[1:])

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-import numpy as np
-
 from repurpose_hpc.model.importers.onnx import (
+    nodes_contraction,
     nodes_elementwise,
+    nodes_joining,
     nodes_layout,
     nodes_logic,
     nodes_mixing,
     nodes_normalisation,
     nodes_pooling,
+    nodes_reduction,
+    nodes_selection,
 )
+from repurpose_hpc.model.importers.onnx.moved import apply_moved, moves_samples, values_of
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported, Value
 
@@ -32,14 +35,23 @@ def _dropout(node: Node) -> Signal:
 
 OPERATORS: dict[str, Callable[[Node], Value | Iterable[Value]]] = {
     **nodes_mixing.OPERATORS,
+    **nodes_contraction.OPERATORS,
     **nodes_elementwise.OPERATORS,
     **nodes_logic.OPERATORS,
     **nodes_pooling.OPERATORS,
+    **nodes_reduction.OPERATORS,
     **nodes_layout.OPERATORS,
+    **nodes_joining.OPERATORS,
+    **nodes_selection.OPERATORS,
     **nodes_normalisation.OPERATORS,
     "Identity": _identity,
     "Dropout": _dropout,
 }
+
+# Change nothing of a Softmax over all features that they follow.
+AFTER_HEAD = frozenset(
+    ("Identity", "Dropout", "Cast", "Shape", "Size", "Flatten", "Reshape", "Squeeze", "Unsqueeze")
+)
 
 SUPPORTED = ", ".join(OPERATORS)
 
@@ -52,5 +64,6 @@ def apply(node: Node) -> tuple[Value, ...]:
     """
     if node.operator not in OPERATORS:
         raise Unsupported(f"operator {node.operator} is not supported, expected {SUPPORTED}")
-    result = OPERATORS[node.operator](node)
-    return (result,) if isinstance(result, (Signal, np.ndarray)) else tuple(result)
+    if moves_samples(node):
+        return apply_moved(node, OPERATORS)
+    return values_of(OPERATORS[node.operator](node))
