@@ -47,6 +47,8 @@ def _reshaped(node: Node, sizes: tuple[int, ...]) -> tuple[int, ...]:
     try:
         if node.operator == "Flatten":
             axis = node.attributes.get("axis", 1)
+            if not -len(sizes) <= axis <= len(sizes):
+                raise IndexError(f"attribute axis is {axis}")
             return int(np.prod(sizes[:axis])), int(np.prod(sizes[axis:]))
         if node.operator == "Reshape":
             return virtual.reshape(_reshape_target(node, sizes)).shape
@@ -60,6 +62,8 @@ def _reshaped(node: Node, sizes: tuple[int, ...]) -> tuple[int, ...]:
 
 def _reshape_target(node: Node, sizes: tuple[int, ...]) -> list[int]:
     target = node.sizes(1).tolist()
+    if min(target, default=0) < -1:
+        raise ValueError(f"a shape of {target}")
     if node.attributes.get("allowzero", 0):
         return target
     return [sizes[axis] if size == 0 else size for axis, size in enumerate(target)]
@@ -69,6 +73,8 @@ def transpose(node: Node) -> Signal:
     """Axes in another order, the samples in front."""
     signal = node.signal()
     order = node.attributes.get("perm", list(reversed(range(len(signal.shape)))))
+    if sorted(order) != list(range(len(signal.shape))):
+        raise Unsupported(f"attribute perm is {order}, expected each of {len(signal.shape)} axes once")
     if order[0] != 0:
         raise Unsupported(f"attribute perm is {order}, which moves the axis of the samples")
     if order == sorted(order):
@@ -96,7 +102,11 @@ def split(node: Node) -> tuple[Signal, ...]:
     sizes = node.integers(1, "split")
     if sizes is None:
         even_size = -(-size // parts)
-        sizes = [min(even_size, size - first) for first in range(0, size, even_size)]
+        sizes = [max(0, min(even_size, size - even_size * part)) for part in range(parts)]
+        if node.opset < 18 and size % parts:
+            raise Unsupported(f"it splits {size} values into {parts} parts, expected as many in each")
+    if sum(sizes) != size or min(sizes) < 0 or len(sizes) < node.outputs:
+        raise Unsupported(f"it splits {size} values into {node.outputs} parts of {sizes}")
     places = np.split(signal.places, np.cumsum(sizes)[:-1], axis)
     return tuple(_placed(node, signal, part) for part in places)
 
@@ -106,10 +116,14 @@ def slices(node: Node) -> Signal:
     signal = node.signal()
     starts, ends = node.required_integers(1, "starts"), node.required_integers(2, "ends")
     axes, steps = node.integers(3, "axes"), node.integers(4, "steps")
-    chosen = [slice(None)] * (len(signal.shape) - 1)
-    for place, axis in enumerate(axes or range(len(starts))):
-        start, end, step = starts[place], ends[place], steps[place] if steps else 1
-        rank = len(signal.shape)
+    rank = len(signal.shape)
+    axes, steps = list(range(len(starts))) if axes is None else axes, steps or [1] * len(starts)
+    if not len(starts) == len(ends) == len(axes) == len(steps) or 0 in steps:
+        raise Unsupported(f"its starts are {starts}, ends {ends}, axes {axes} and steps {steps}")
+    if any(not -rank <= axis < rank for axis in axes) or len({axis % rank for axis in axes}) < len(axes):
+        raise Unsupported(f"its axes are {axes} of {rank}, expected each once")
+    chosen = [slice(None)] * (rank - 1)
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         size = signal.shape[axis]
         if axis % rank == 0 and range(size)[start:end:step] == range(size):
             continue
@@ -153,14 +167,22 @@ def _resize_factors(node: Node, signal: Signal) -> dict[int, tuple[int, float]]:
         scales = node.constant(1) if node.input(1) is not None else np.array(node.attributes["scales"])
     else:
         scales = node.constant(2) if node.input(2) is not None else np.empty(0)
-    axes = [axis % len(signal.shape) for axis in node.attributes.get("axes", range(len(signal.shape)))]
+    rank = len(signal.shape)
+    named = list(node.attributes.get("axes", range(rank)))
+    axes = [axis % rank for axis in named if -rank <= axis < rank]
+    if len(set(axes)) < len(named):
+        raise Unsupported(f"attribute axes is {named} of {rank}, expected each once")
     if scales.size:
         factors = [float(scale) for scale in scales.ravel()]
+        if len(factors) != len(axes) or not min(factors) > 0:
+            raise Unsupported(f"its scales are {factors} for {len(axes)} axes, expected numbers above 0")
         return {
             axis: (int(np.floor(np.float32(signal.shape[axis]) * np.float32(scale))), scale)
             for axis, scale in zip(axes, factors, strict=True)
         }
     sizes = node.sizes(3).tolist()
+    if len(sizes) != len(axes) or min(sizes) < 1:
+        raise Unsupported(f"its sizes are {sizes} for {len(axes)} axes, expected numbers above 0")
     return {axis: (size, size / signal.shape[axis]) for axis, size in zip(axes, sizes, strict=True)}
 
 

@@ -72,14 +72,32 @@ def _mixing(node: Node, tensor: str, W: np.ndarray, b: np.ndarray, window: Windo
 
 def conv(node: Node) -> Signal:
     """A convolution over one or two axes."""
-    signal, W = node.signal(), node.weights(1)
+    signal, W = node.signal(), _kernel(node)
     window = conv_window(node, signal.shape[2:], W.shape[2:])
     return _convolve(node, signal, node.tensors.map(signal), W, window)
 
 
+def _kernel(node: Node) -> np.ndarray:
+    """The weights of a convolution.
+
+    Raises:
+        Unsupported: they do not fit the maps, the attributes or the bias.
+    """
+    W, rank = node.weights(1), len(node.signal().shape)
+    sizes = tuple(node.attributes.get("kernel_shape", W.shape[2:]))
+    if W.ndim != rank or W.ndim < 3 or 0 in W.shape or sizes != W.shape[2:]:
+        raise Unsupported(f"its weights have shape {W.shape}, for a kernel of shape {sizes} and {rank} axes")
+    groups = node.attributes.get("group", 1)
+    if groups < 1 or len(W) % groups:
+        raise Unsupported(f"attribute group is {groups} for weights of shape {W.shape}")
+    if node.input(2) is not None:
+        node.require_shape(2, (len(W) if node.operator == "Conv" else W.shape[1] * groups,))
+    return W
+
+
 def conv_transpose(node: Node) -> Signal:
     """A transposed convolution: zeros between the values, then a convolution by the mirrored kernel."""
-    signal, W = node.signal(), node.weights(1)
+    signal, W = node.signal(), _kernel(node)
     sizes, kernel = signal.shape[2:], W.shape[2:]
     axes = range(len(kernel))
     strides, dilations, extra = (
@@ -91,10 +109,15 @@ def conv_transpose(node: Node) -> Signal:
     out = tuple(node.attributes.get("output_shape", ()))[-len(kernel) :]
     front = _transposed_pads(node, full_sizes, strides, out)
     if not out:
-        back = node.attributes.get("pads", [0] * 2 * len(kernel))[len(kernel) :]
+        pads = tuple(node.attributes.get("pads", (0,) * 2 * len(kernel)))
+        if len(pads) != 2 * len(kernel) or min(pads) < 0:
+            raise Unsupported(f"attribute pads is {pads}, expected {2 * len(kernel)} numbers of 0 or more")
+        back = pads[len(kernel) :]
         out = tuple(full_sizes[i] - front[i] - back[i] for i in axes)
         if node.text("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
             out = tuple(min(sizes[i] * strides[i], full_sizes[i]) for i in axes)
+    if any(extra[i] >= max(strides[i], dilations[i]) for i in axes):
+        raise Unsupported(f"attribute output_padding is {extra}, expected less than the strides {strides}")
     spread = tuple((sizes[i] - 1) * strides[i] + 1 for i in axes)
     pads = tuple(spans[i] - 1 - front[i] for i in axes)
     if min(pads) < 0:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
 
 from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.importers.onnx.node import Node
-from repurpose_hpc.model.importers.onnx.nodes_elementwise import affine
+from repurpose_hpc.model.importers.onnx.nodes_elementwise import affine, combine
 from repurpose_hpc.model.importers.onnx.nodes_pooling import pool_whole
-from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported
+from repurpose_hpc.model.importers.onnx.nodes_reduction import reduce_mean, reduce_sum
+from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported, Value
 
 
 def local_response(node: Node) -> Signal:
@@ -25,6 +26,8 @@ def local_response(node: Node) -> Signal:
         for name, default in (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0))
     )
     n = builder.neurons(source)
+    if size < 1:
+        raise Unsupported(f"attribute size is {size}, expected 1 or more")
     distance = np.arange(n) - np.arange(n)[:, None]
     is_near = (distance >= -((size - 1) // 2)) & (distance <= size // 2)
     squares = builder.elementwise(tensors.name(f"{node.name}.squares"), source, Activation("square"))
@@ -34,20 +37,54 @@ def local_response(node: Node) -> Signal:
     return tensors.signal(target, signal.shape, str(node))
 
 
-def layer_normalisation(node: Node) -> Signal:
-    """LayerNormalization over the neurons, or over neurons and positions."""
+def layer_normalisation(node: Node) -> tuple[Signal, ...]:
+    """LayerNormalization over the axes from one on; its further outputs, mean and inverse deviation, too."""
     signal = node.tensors.compact(node.signal())
-    axis = node.attributes.get("axis", -1) % len(signal.shape)
-    if node.outputs > 1:
-        raise Unsupported(f"it has {node.outputs} outputs, expected one")
-    neurons = node.tensors.axis_of_neurons(signal)
-    sizes = signal.shape[1:]
-    over_all = math.prod(sizes[: axis - 1]) == 1
-    if not over_all and (neurons != axis - 1 or axis != len(sizes)):
-        raise Unsupported(f"attribute axis is {axis}, expected 1 or the axis of the neurons (channels)")
-    normalised = _normalise(node, signal, groups=1, over_positions=over_all)
+    named = node.axis(node.attributes.get("axis", -1), signal)
     scale = node.weights(1)
-    return affine(node, normalised, scale, scale * 0 if node.input(2) is None else node.weights(2))
+    shift = scale * 0 if node.input(2) is None else node.weights(2)
+    neurons, sizes = node.tensors.axis_of_neurons(signal), signal.shape[1:]
+    over_all = math.prod(sizes[:named]) == 1
+    if node.outputs == 1 and (over_all or neurons == named == len(sizes) - 1):
+        normalised = _normalise(node, signal, groups=1, over_positions=over_all)
+        return (affine(node, normalised, scale, shift),)
+    axes = list(range(named + 1, len(signal.shape)))
+    mean = reduce_mean(node, signal, axes)
+    centred = combine(node, signal, mean, "subtract")
+    inverse = _inverse_deviation(node, centred, axes)
+    target = affine(node, combine(node, centred, inverse, "multiply"), scale, shift)
+    return (target, mean, inverse)[: node.outputs]
+
+
+def rms_normalisation(node: Node) -> Signal:
+    """Values divided by their root mean square over the axes from one on."""
+    signal = node.tensors.compact(node.signal())
+    axes = list(range(node.axis(node.attributes.get("axis", -1), signal) + 1, len(signal.shape)))
+    scale, inverse = node.weights(1), _inverse_deviation(node, signal, axes)
+    return affine(node, combine(node, signal, inverse, "multiply"), scale, scale * 0)
+
+
+def _inverse_deviation(node: Node, signal: Signal, axes: list[int]) -> Signal:
+    """1 / sqrt(mean of the squares + epsilon) along ``axes``."""
+    squares = replace(signal, expression=signal.expression.then(Activation("square"), f"{node.name}.squares"))
+    epsilon = np.array(node.attributes.get("epsilon", 1e-5))
+    raised = affine(node, reduce_mean(node, squares, axes), np.ones(()), epsilon)
+    power = raised.expression.then(Activation("power", -0.5), f"{node.name}.inverse")
+    return replace(raised, expression=power)
+
+
+def lp_normalisation(node: Node) -> Signal:
+    """Values divided by the sum of absolute ones, or its Euclidean twin, along an axis."""
+    signal = node.tensors.compact(node.signal())
+    axes = [node.axis(node.attributes.get("axis", -1), signal) + 1]
+    if node.attributes.get("p", 2) == 1:
+        magnitudes = signal.expression.then(Activation("abs"), f"{node.name}.abs")
+        norm = reduce_sum(node, replace(signal, expression=magnitudes), axes)
+    else:
+        squares = signal.expression.then(Activation("square"), f"{node.name}.squares")
+        total = reduce_sum(node, replace(signal, expression=squares), axes)
+        norm = replace(total, expression=total.expression.then(Activation("power", 0.5), f"{node.name}.norm"))
+    return combine(node, signal, norm, "divide")
 
 
 def instance_normalisation(node: Node) -> Signal:
@@ -56,6 +93,8 @@ def instance_normalisation(node: Node) -> Signal:
     groups = signal.shape[1]
     if signal.index is not None or node.tensors.builder.neurons(signal.expression.tensor) % groups:
         raise Unsupported(f"its features of shape {signal.shape[1:]} are no groups of neurons (channels)")
+    for position in (1, 2):
+        node.require_shape(position, (groups,))
     normalised = _normalise(node, signal, groups, over_positions=True)
     per_group = (groups, *(1,) * (len(signal.shape) - 2))
     return affine(node, normalised, node.weights(1).reshape(per_group), node.weights(2).reshape(per_group))
@@ -67,6 +106,10 @@ def group_normalisation(node: Node) -> Signal:
     if signal.index is not None:
         raise Unsupported(f"its channels are not on the first axis of shape {signal.shape[1:]}")
     groups, channels = node.attributes["num_groups"], signal.shape[1]
+    if groups < 1 or channels % groups:
+        raise Unsupported(f"attribute num_groups is {groups}, which does not divide {channels} channels")
+    for position in (1, 2):
+        node.require_shape(position, (groups if node.opset < 21 else channels,))
     normalised = _normalise(node, signal, groups, over_positions=True)
     scale, shift = (node.weights(position) for position in (1, 2))
     if node.opset < 21:  # one for each group
@@ -106,19 +149,21 @@ def _group_means(node: Node, tensor: str, groups: int, over_positions: bool, wor
 def softmax(node: Node) -> Signal:
     """Softmax or LogSoftmax over all features, which only the end of a network may have."""
     signal = node.signal()
-    axis = node.attributes.get("axis", -1 if node.opset >= 13 else 1) % len(signal.shape)
+    axis = node.axis(node.attributes.get("axis", -1 if node.opset >= 13 else 1), signal) + 1
     # Before opset 13 all axes from the one named on counted.
     features = signal.shape[axis] if node.opset >= 13 else math.prod(signal.shape[axis:])
-    if axis == 0 or features != signal.features:
+    if features != signal.features:
         raise Unsupported(
             f"attribute axis is {axis}, which is not the whole feature axis of shape {signal.shape[1:]}"
         )
     return replace(signal, head="softmax" if node.operator == "Softmax" else "log_softmax", origin=str(node))
 
 
-OPERATORS: dict[str, Callable[[Node], Signal]] = {
+OPERATORS: dict[str, Callable[[Node], Value | Iterable[Value]]] = {
     "LRN": local_response,
     "LayerNormalization": layer_normalisation,
+    "RMSNormalization": rms_normalisation,
+    "LpNormalization": lp_normalisation,
     "InstanceNormalization": instance_normalisation,
     "GroupNormalization": group_normalisation,
     **dict.fromkeys(("Softmax", "LogSoftmax"), softmax),

@@ -78,5 +78,9 @@ def apply(node: Node) -> tuple[Value, ...]:
     """
     if node.operator not in OPERATORS:
         raise Unsupported(f"operator {node.operator} is not supported, expected {SUPPORTED}")
-    result = OPERATORS[node.operator](node)
+    try:
+        result = OPERATORS[node.operator](node)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        # What is checked nowhere else: NumPy and Python refuse shapes and numbers that do not fit.
+        raise Unsupported(f"its inputs and attributes do not fit: {error}") from error
     return (result,) if isinstance(result, (Signal, np.ndarray, Varying)) else tuple(result)

@@ -12,8 +12,11 @@ Sizes = tuple[int, ...]
 
 
 def spatial_attribute(node: Node, name: str, kernel: Sizes, default: int) -> Sizes:
-    """An attribute with one integer for each axis of ``kernel``."""
-    return tuple(node.attributes.get(name, (default,) * len(kernel)))
+    """An attribute with one integer for each axis of ``kernel``, none of them below ``default``."""
+    sizes = tuple(node.attributes.get(name, ())) or (default,) * len(kernel)
+    if len(sizes) != len(kernel) or min(sizes, default=default) < default:
+        raise Unsupported(f"attribute {name} is {sizes}, expected {len(kernel)} numbers of {default} or more")
+    return sizes
 
 
 def window_of(
@@ -35,11 +38,13 @@ def window_of(
 
 def conv_window(node: Node, positions: Sizes, kernel: Sizes) -> Window:
     """The window of a convolution, or of a pooling that is not in ceil mode."""
-    return pool_window(node, positions, kernel)[0]
+    return pool_window(node, positions, kernel, is_pooling=False)[0]
 
 
-def pool_window(node: Node, positions: Sizes, kernel: Sizes) -> tuple[Window, Sizes]:
+def pool_window(node: Node, positions: Sizes, kernel: Sizes, is_pooling: bool = True) -> tuple[Window, Sizes]:
     """The window of a pooling, and the end of map and padding along each axis."""
+    if min(kernel, default=1) < 1:
+        raise Unsupported(f"a kernel of shape {kernel}, expected sizes of 1 or more")
     if len(positions) != len(kernel):
         raise Unsupported(
             f"a kernel of shape {kernel} on maps of shape {positions}, expected one or two axes"
@@ -48,6 +53,8 @@ def pool_window(node: Node, positions: Sizes, kernel: Sizes) -> tuple[Window, Si
     dilations = spatial_attribute(node, "dilations", kernel, 1)
     spans = tuple((size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True))
     front, back = _pads(node, positions, strides, spans)
+    if is_pooling and any(max(pads) >= span for *pads, span in zip(front, back, spans, strict=True)):
+        raise Unsupported(f"its pads {front + back} are as large as a kernel of shape {kernel}")
     ceil_mode = node.attributes.get("ceil_mode", 0)
     out = []
     for size, stride, span, before, after in zip(positions, strides, spans, front, back, strict=True):
@@ -65,6 +72,8 @@ def _pads(node: Node, positions: Sizes, strides: Sizes, spans: Sizes) -> tuple[S
     auto_pad, axes = node.text("auto_pad", "NOTSET"), len(positions)
     if auto_pad in ("NOTSET", "VALID"):
         pads = node.attributes.get("pads", (0,) * 2 * axes) if auto_pad == "NOTSET" else (0,) * 2 * axes
+        if len(pads) != 2 * axes or min(pads, default=0) < 0:
+            raise Unsupported(f"attribute pads is {tuple(pads)}, expected {2 * axes} numbers of 0 or more")
         return tuple(pads[:axes]), tuple(pads[axes:])
     if auto_pad not in ("SAME_UPPER", "SAME_LOWER"):
         raise Unsupported(
