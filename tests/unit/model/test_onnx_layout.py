@@ -44,7 +44,13 @@ CONSTANTS = {
     **{"pads": _i(0, 1, 0, 1, 0, 2, 0, 0), "crops": _i(0, -1, 1, -1, 0, 0, -1, 0)},
     **{"around": _i(0, 0, 1, 2, 0, 0, 2, 1), "repeats": _i(1, 2, 1, 2)},
     **{"V5": _weights(4, 5), "H": _weights(3, 4, 2), "W_k": _weights(5, 4), "W_v": _weights(5, 4)},
-    **{"maps": _i(0, 3, 2, 2), "flat": _i(0, -1), "swapped": _i(0, 16, 2), "rank3": _i(0, 4, 3)},
+    **{
+        "maps": _i(0, 3, 2, 2),
+        "flat": _i(0, -1),
+        "swapped": _i(0, 16, 2),
+        "rank3": _i(0, 4, 3),
+        "steps": _i(0, 3, 4),
+    },
 }
 HIDDEN = node("MatMul", "x W12", "h")
 REGROUPED = {
@@ -69,6 +75,17 @@ REGROUPED = {
     "other_groups": (
         ("N", 5),
         [HIDDEN, node("Reshape", "h rank3", "r"), node("MaxPool", "r", "y", kernel_shape=[2])],
+    ),
+    "linear_of_steps": (
+        ("N", 5),
+        [HIDDEN, node("Reshape", "h steps", "r"), node("MatMul", "r V", "s"), node("Tanh", "s", "y")],
+    ),
+    "mean_of_steps": (
+        ("N", 5),
+        [
+            *(HIDDEN, node("Reshape", "h steps", "r"), node("MatMul", "r V", "s")),
+            *(node("ReduceMean", "s one", "m"), node("Tanh", "m", "y")),
+        ],
     ),
     "maps_of_other_groups": (
         ("N", 3, 2, 4),

@@ -11,6 +11,9 @@ from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported
 from repurpose_hpc.model.importers.onnx.windows import conv_window, spatial_attribute, window_of
 from repurpose_hpc.model.operations import Window
 
+# Of a sequence whose neurons have one value each, as an unrolled recurrent layer leaves it.
+_MOST_STEPS = 64
+
 
 def gemm(node: Node) -> Signal:
     """alpha x W + beta C."""
@@ -30,11 +33,24 @@ def linear(node: Node, signal: Signal, W: np.ndarray) -> Signal:
     if math.prod(signal.shape[1:-1]) == 1:
         return dense(node, signal, W.T, bias)
     _check_width(signal, W.T)
-    axis = len(signal.shape) - 2
-    tensor = node.tensors.map(signal, axis)
+    axis, tensors = len(signal.shape) - 2, node.tensors
+    steps = math.prod(signal.shape[1:-1])
+    if steps <= _MOST_STEPS and not tensors.has_neurons_on(signal, axis) and tensors.is_vector(signal):
+        return _step_by_step(node, signal, W)
+    tensor = tensors.map(signal, axis)
     window = node.tensors.pointwise(tensor)
     target = _mixing(node, tensor, W.T, np.broadcast_to(bias, W.shape[1]), window)
     return node.tensors.signal(target, (*signal.shape[:-1], W.shape[1]), str(node), axis)
+
+
+def _step_by_step(node: Node, signal: Signal, W: np.ndarray) -> Signal:
+    """The same layer on every row of a signal whose neurons have one value each: no neuron is moved."""
+    signal, builder = node.tensors.settled(signal), node.tensors.builder
+    rows = signal.places.reshape(-1, len(W))
+    steps = [dense(node, signal.placed(row), W.T, np.zeros(1, W.dtype)).expression.tensor for row in rows]
+    count = len(rows) * W.shape[1]
+    target = builder.select(node.tensors.name(f"{node.name}.steps"), tuple(steps), np.arange(count))
+    return node.tensors.signal(target, (*signal.shape[:-1], W.shape[1]), str(node))
 
 
 def dense(node: Node, signal: Signal, W: np.ndarray, b: np.ndarray) -> Signal:
@@ -46,12 +62,7 @@ def dense(node: Node, signal: Signal, W: np.ndarray, b: np.ndarray) -> Signal:
         raise Unsupported(f"its bias has shape {b.shape}, expected ({len(W)},)") from None
     if not len(W):
         return signal.placed(np.empty((*signal.shape[1:-1], 0), np.int64))
-    tensor, window, places = node.tensors.flat(signal)
-    if places is not None:
-        builder = node.tensors.builder
-        W_map = np.zeros((builder.neurons(tensor) * (window.taps if window else 1), len(W)), W.dtype)
-        np.add.at(W_map, places, W.T)
-        W = W_map.T
+    tensor, window, W = node.tensors.flat_weights(signal, W)
     target = _mixing(node, tensor, W, bias, window)
     axis = len(signal.shape) - 2
     return node.tensors.signal(target, (*signal.shape[:-1], len(W)), str(node), axis)
