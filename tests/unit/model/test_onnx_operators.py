@@ -70,6 +70,7 @@ CONSTANTS = {
     "inexact": np.array([1, 1, 4 / 3, 1.2], np.float32),
     "thirteenths": np.array([1, 1, 1.3, 1], np.float32),
     "sizes": np.array([1, 4, 5, 13]),
+    "smaller": np.array([1, 1, 0.6, 0.5], np.float32),
     "roi": np.array([], np.float32),
     "wide": np.array([1, 4, 7, 6]),
 }
@@ -164,6 +165,18 @@ LAYOUT = [
     *(
         ("Resize", f"x - {name} y", {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"})
         for name in ("inexact", "thirteenths")
+    ),
+    *(
+        ("Resize", "x - scales y", {"mode": mode, "coordinate_transformation_mode": coordinates})
+        for mode in ("linear", "cubic")
+        for coordinates in ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")
+    ),
+    ("Resize", "x - - space y", {"mode": "linear", "axes": [2, 3]}),
+    ("Resize", "x - smaller y", {"mode": "linear", "antialias": 1}),
+    ("Resize", "x - scales y", {"mode": "cubic", "cubic_coeff_a": -0.5, "exclude_outside": 1}),
+    *(
+        ("Resize", "x - - space y", {"keep_aspect_ratio_policy": policy, "axes": [2, 3]})
+        for policy in ("not_larger", "not_smaller")
     ),
     ("Concat", "x x y", {"axis": 1}),
     ("Identity", "x y", {}),
@@ -474,7 +487,6 @@ BAD = {
         [node("MaxPool", "x", "y", kernel_shape=[9, 1])],
         r"larger than maps of shape \(7, 6\)",
     ),
-    "linear": ([node("Resize", "x - scales", "y", mode="linear")], r"attribute mode is 'linear'"),
     "samples_moved": ([node("Transpose", "x", "y", perm=[1, 0, 2, 3])], r"moves the axis of the samples"),
     "samples_split": ([node("Split", "x", "y z", axis=0, num_outputs=2)], r"is that of the samples"),
     "part_of_a_gelu": (

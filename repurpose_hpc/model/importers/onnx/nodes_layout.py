@@ -37,7 +37,7 @@ def reshape(node: Node) -> Signal:
     """Flatten, Reshape, Squeeze or Unsqueeze: samples stay apart, values keep their order."""
     signal = node.signal(after_head=True)
     sizes = _reshaped(node, signal.shape)
-    if len(sizes) < 2 or sizes[0] != signal.shape[0]:
+    if not sizes or sizes[0] != signal.shape[0]:
         raise Unsupported("its result does not keep the samples, and nothing else, on the first axis")
     return replace(signal.reshaped(sizes), origin=str(node))
 
@@ -140,78 +140,8 @@ def gather(node: Node) -> Signal:
         places = np.take(signal.places, indices, axis)
     except IndexError as error:
         raise Unsupported(str(error)) from None
-    if places.ndim == 0:
-        raise Unsupported("its result has no axis but that of the samples")
-    return _placed(node, signal, places)
+    return _placed(node, signal, np.asarray(places))
 
-
-def resize(node: Node) -> Signal:
-    """Maps of another size, every position the nearest of the old ones."""
-    signal = node.signal()
-    mode = node.text("mode", "nearest")
-    if mode != "nearest":
-        raise Unsupported(f"attribute mode is {mode!r}, expected 'nearest'")
-    node.require("keep_aspect_ratio_policy", b"stretch")
-    places = signal.places
-    for axis, (size, scale) in _resize_factors(node, signal).items():
-        if size != signal.shape[axis] or scale != 1:
-            nearest = _nearest(node, signal.shape[axis], size, scale)
-            places = places.take(nearest, node.axis(axis, signal))
-    return _placed(node, signal, places)
-
-
-def _resize_factors(node: Node, signal: Signal) -> dict[int, tuple[int, float]]:
-    """The new size of each axis, and its ratio to the old one."""
-    has_only_scales = node.operator == "Upsample" or node.opset < 11
-    if has_only_scales:
-        scales = node.constant(1) if node.input(1) is not None else np.array(node.attributes["scales"])
-    else:
-        scales = node.constant(2) if node.input(2) is not None else np.empty(0)
-    rank = len(signal.shape)
-    named = list(node.attributes.get("axes", range(rank)))
-    axes = [axis % rank for axis in named if -rank <= axis < rank]
-    if len(set(axes)) < len(named):
-        raise Unsupported(f"attribute axes is {named} of {rank}, expected each once")
-    if scales.size:
-        factors = [float(scale) for scale in scales.ravel()]
-        if len(factors) != len(axes) or not min(factors) > 0:
-            raise Unsupported(f"its scales are {factors} for {len(axes)} axes, expected numbers above 0")
-        return {
-            axis: (int(np.floor(np.float32(signal.shape[axis]) * np.float32(scale))), scale)
-            for axis, scale in zip(axes, factors, strict=True)
-        }
-    sizes = node.sizes(3).tolist()
-    if len(sizes) != len(axes) or min(sizes) < 1:
-        raise Unsupported(f"its sizes are {sizes} for {len(axes)} axes, expected numbers above 0")
-    return {axis: (size, size / signal.shape[axis]) for axis, size in zip(axes, sizes, strict=True)}
-
-
-def _nearest(node: Node, size: int, out: int, scale: float) -> np.ndarray:
-    """The old position nearest to every new one along an axis; float32, as other runtimes compute it."""
-    positions, ratio = np.arange(out, dtype=np.float32), np.float32(scale)
-    if node.operator == "Upsample" or node.opset < 11:
-        return np.minimum(np.floor(positions / ratio).astype(np.int64), size - 1)
-    coordinates = node.text("coordinate_transformation_mode", "half_pixel")
-    if coordinates == "asymmetric":
-        x = positions / ratio
-    elif coordinates == "align_corners":
-        x = positions * (size - 1) / max(out - 1, 1)
-    elif coordinates == "half_pixel" or (coordinates == "pytorch_half_pixel" and out > 1):
-        x = (positions + 0.5) / ratio - 0.5
-    elif coordinates == "pytorch_half_pixel":
-        x = positions * 0.0
-    else:
-        raise Unsupported(f"attribute coordinate_transformation_mode is {coordinates!r}")
-    rounded = _ROUNDINGS[node.text("nearest_mode", "round_prefer_floor")](x)
-    return np.clip(rounded, 0, size - 1).astype(np.int64)
-
-
-_ROUNDINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "round_prefer_floor": lambda x: np.ceil(x - 0.5),
-    "round_prefer_ceil": lambda x: np.floor(x + 0.5),
-    "floor": np.floor,
-    "ceil": np.ceil,
-}
 
 OPERATORS: dict[str, Callable[[Node], Value | Iterable[Value]]] = {
     "Shape": shape,
@@ -222,5 +152,4 @@ OPERATORS: dict[str, Callable[[Node], Value | Iterable[Value]]] = {
     "Split": split,
     "Slice": slices,
     "Gather": gather,
-    **dict.fromkeys(("Resize", "Upsample"), resize),
 }

@@ -8,7 +8,7 @@ import numpy as np
 
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported
-from repurpose_hpc.model.importers.onnx.windows import conv_window, spatial_attribute, window_of
+from repurpose_hpc.model.importers.onnx.windows import conv_window, on_one_axis, spatial_attribute, window_of
 from repurpose_hpc.model.operations import Window
 
 # Of a sequence whose neurons have one value each, as an unrolled recurrent layer leaves it.
@@ -177,6 +177,8 @@ def _convolve(node: Node, signal: Signal, tensor: str, W: np.ndarray, window: Wi
         np.zeros(outputs, W.dtype) if node.input(2) is None else node.weights(2).astype(W.dtype, copy=False)
     )
     W = W.reshape(outputs, W.shape[1], -1)
+    shape = (signal.shape[0], outputs, *window.out)
+    tensor, window = on_one_axis(node, tensor, window)
     if groups == channels > 1:
         if outputs > channels:
             repeated = np.arange(outputs) // (outputs // channels)
@@ -186,7 +188,7 @@ def _convolve(node: Node, signal: Signal, tensor: str, W: np.ndarray, window: Wi
     else:
         W, remaining_window = _without_padding(_ungrouped(W, groups), window)
         target = _mixing(node, tensor, W.reshape(outputs, -1), bias, remaining_window)
-    return node.tensors.signal(target, (signal.shape[0], outputs, *window.out), str(node))
+    return node.tensors.signal(target, shape, str(node))
 
 
 def _ungrouped(W: np.ndarray, groups: int) -> np.ndarray:

@@ -64,6 +64,12 @@ def rms_normalisation(node: Node) -> Signal:
     return affine(node, combine(node, signal, inverse, "multiply"), scale, scale * 0)
 
 
+def _normalise_axes(node: Node, signal: Signal, axes: list[int]) -> Signal:
+    """Mean 0 and variance 1 along ``axes``."""
+    centred = combine(node, signal, reduce_mean(node, signal, axes), "subtract")
+    return combine(node, centred, _inverse_deviation(node, centred, axes), "multiply")
+
+
 def _inverse_deviation(node: Node, signal: Signal, axes: list[int]) -> Signal:
     """1 / sqrt(mean of the squares + epsilon) along ``axes``."""
     squares = replace(signal, expression=signal.expression.then(Activation("square"), f"{node.name}.squares"))
@@ -91,11 +97,12 @@ def instance_normalisation(node: Node) -> Signal:
     """Every map by itself; or groups of maps, where a Reshape has put several on one axis."""
     signal = node.tensors.compact(node.signal())
     groups = signal.shape[1]
-    if signal.index is not None or node.tensors.builder.neurons(signal.expression.tensor) % groups:
-        raise Unsupported(f"its features of shape {signal.shape[1:]} are no groups of neurons (channels)")
     for position in (1, 2):
         node.require_shape(position, (groups,))
-    normalised = _normalise(node, signal, groups, over_positions=True)
+    if signal.index is not None or node.tensors.builder.neurons(signal.expression.tensor) % groups:
+        normalised = _normalise_axes(node, signal, list(range(2, len(signal.shape))))
+    else:
+        normalised = _normalise(node, signal, groups, over_positions=True)
     per_group = (groups, *(1,) * (len(signal.shape) - 2))
     return affine(node, normalised, node.weights(1).reshape(per_group), node.weights(2).reshape(per_group))
 
@@ -103,18 +110,20 @@ def instance_normalisation(node: Node) -> Signal:
 def group_normalisation(node: Node) -> Signal:
     """Groups of maps."""
     signal = node.tensors.compact(node.signal())
-    if signal.index is not None:
-        raise Unsupported(f"its channels are not on the first axis of shape {signal.shape[1:]}")
-    groups, channels = node.attributes["num_groups"], signal.shape[1]
+    groups, channels, maps = node.attributes["num_groups"], signal.shape[1], signal.shape[2:]
     if groups < 1 or channels % groups:
         raise Unsupported(f"attribute num_groups is {groups}, which does not divide {channels} channels")
     for position in (1, 2):
         node.require_shape(position, (groups if node.opset < 21 else channels,))
-    normalised = _normalise(node, signal, groups, over_positions=True)
+    if signal.index is None:
+        normalised = _normalise(node, signal, groups, over_positions=True)
+    else:
+        grouped = signal.reshaped((signal.shape[0], groups, channels // groups, *maps))
+        normalised = _normalise_axes(node, grouped, list(range(2, 3 + len(maps)))).reshaped(signal.shape)
     scale, shift = (node.weights(position) for position in (1, 2))
     if node.opset < 21:  # one for each group
         scale, shift = (np.repeat(array, channels // groups) for array in (scale, shift))
-    per_channel = (channels, *(1,) * (len(signal.shape) - 2))
+    per_channel = (channels, *(1,) * len(maps))
     return affine(node, normalised, scale.reshape(per_channel), shift.reshape(per_channel))
 
 

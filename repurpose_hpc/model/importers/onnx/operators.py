@@ -16,6 +16,7 @@ from repurpose_hpc.model.importers.onnx import (
     nodes_normalisation,
     nodes_pooling,
     nodes_reduction,
+    nodes_resize,
     nodes_selection,
 )
 from repurpose_hpc.model.importers.onnx.node import Node
@@ -55,6 +56,7 @@ OPERATORS: dict[str, Callable[[Node], Value | Iterable[Value]]] = {
     **nodes_reduction.OPERATORS,
     **nodes_layout.OPERATORS,
     **nodes_joining.OPERATORS,
+    **nodes_resize.OPERATORS,
     **nodes_selection.OPERATORS,
     **nodes_normalisation.OPERATORS,
     "Identity": _identity,
