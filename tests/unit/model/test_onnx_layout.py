@@ -40,6 +40,13 @@ CONSTANTS = {
     },
     **{"K3": _weights(3, 3, 2, 3, 2), "K3group": _weights(6, 1, 2, 2, 2), "K111": _weights(4, 3, 1, 1, 1)},
     "around_one": _i(2, 4),
+    **{
+        "minus_one": _i(-1),
+        "first": np.array(1),
+        "second": np.array(2),
+        "two_two_two": _i(2, 2, 2),
+        "grid": _weights(1, 2, 2, 2),
+    },
     **{"zero_twelve": _i(0, 12), "five": _i(5), "one": _i(1), "two": _i(2), "three": _i(3), "none": _i()},
     **{"zero": _i(0), "no_outputs": _weights(12, 0), "no_inputs": _weights(0, 2), "token": _weights(1, 1, 3)},
     **{"one_three": _i(1, 3), "twelve": _i(12), "R": _weights(12, 12), "half": np.float32(0.5)},
@@ -127,6 +134,15 @@ CONTRACTED = {
     "softmax_of_maps": (("N", 3, 2, 2), [node("Conv", "x K", "h"), node("Softmax", "h", "y", axis=1)]),
 }
 
+LINEAR = {
+    "cumulated": [node("CumSum", "h first", "y")],
+    "cumulated_backwards": [node("CumSum", "h second", "y", reverse=1, exclusive=1)],
+    "transformed": [node("Unsqueeze", "h minus_one", "u"), node("DFT", "u - second", "y")],
+    "sampled": [
+        *(node("Shape", "x", "s", end=1), node("Concat", "s two_two_two", "t", axis=0)),
+        *(node("Expand", "grid t", "g"), node("GridSample", "h g", "y")),
+    ],
+}
 CUBE = ("N", 3, 4, 5, 4)
 THREE_AXES = {
     "conv": [node("Conv", "x K3", "y", strides=[1, 2, 1], pads=[1, 0, 1, 0, 1, 1])],
@@ -285,3 +301,11 @@ def test_on_several_workers(tmp_path, name):
         cut = restructure_network(network, Samples.of(x), workers=workers, comm_budget=1)
         y = Session(cut).run(x).reshape(right.shape)
         assert np.abs(y - right).max() <= 1e-5 * np.abs(right).max()
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_linear_in_the_signal(tmp_path, name):
+    """A mixing of a definition, which nothing prunes."""
+    nodes = [node("Conv", "x K", "h"), *LINEAR[name]]
+    network = assert_agrees(_model(tmp_path, ("N", 3, 2, 3), nodes), 3)
+    assert network.mixings[-1].fixed
