@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from repurpose_hpc import Samples, Session, restructure_network
+from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.load import load_model
 
@@ -12,7 +13,7 @@ pytest.importorskip("onnxruntime")
 
 from onnx import helper  # noqa: E402
 
-from helpers.onnx_models import assert_agrees, node, save  # noqa: E402
+from helpers.onnx_models import FLOAT, assert_agrees, node, save  # noqa: E402
 
 RNG = np.random.default_rng(0)
 
@@ -309,3 +310,41 @@ def test_linear_in_the_signal(tmp_path, name):
     nodes = [node("Conv", "x K", "h"), *LINEAR[name]]
     network = assert_agrees(_model(tmp_path, ("N", 3, 2, 3), nodes), 3)
     assert network.mixings[-1].fixed
+
+
+def test_rows_of_a_fixed_batch(tmp_path):
+    """A constant with the same row for each of the samples, and one with different rows."""
+    row = np.repeat(CONSTANTS["row"][None], 2, axis=0)
+    nodes = [HIDDEN, node("Add", "h rows_alike", "a"), node("Tanh", "a", "y")]
+    constants = {"W12": CONSTANTS["W12"], "rows_alike": row}
+    assert_agrees(save(tmp_path / "alike.onnx", nodes, constants, (2, 5)), 2)
+    constants["rows_alike"] = row * [[1], [2]]
+    with pytest.raises(UserError, match=r"\(Add\): a constant of shape \(2, 12\)"):
+        load_model(save(tmp_path / "different.onnx", nodes, constants, (2, 5)))
+
+
+BATCH = [node("Shape", "x", "s", end=1), node("Cast", "s", "n", to=FLOAT)]
+DEPENDENT = {
+    "weight": [*BATCH, HIDDEN, node("Mul", "h n", "y")],
+    "mean_over_samples": [*BATCH, HIDDEN, node("Div", "h n", "y")],
+    "rows": [
+        *(node("Squeeze", "s", "s0"), node("Range", "zero_ s0 one_", "r"), node("Cast", "r", "f", to=FLOAT)),
+        *(node("Unsqueeze", "f one", "u"), HIDDEN, node("Add", "h u", "y")),
+    ],
+    "features": [HIDDEN, node("Slice", "h zero s one", "y")],
+    "shape": [HIDDEN, node("Concat", "s s", "t", axis=0), node("Expand", "h t", "y")],
+    "random": [HIDDEN, node("RandomNormalLike", "row", "z"), node("Add", "h z", "y")],
+}
+
+
+@pytest.mark.parametrize("name", DEPENDENT)
+def test_numbers_that_depend_on_the_batch_are_refused(tmp_path, name):
+    """What would be another network for every number of samples, by the node that uses it."""
+    nodes = DEPENDENT[name] if name in ("weight", "mean_over_samples") else [*BATCH[:1], *DEPENDENT[name]]
+    constants = {**CONSTANTS, "zero_": np.int64(0), "one_": np.int64(1)}
+    used = {each for node_ in nodes for each in node_.input}
+    path = save(
+        tmp_path / "model.onnx", nodes, {key: value for key, value in constants.items() if key in used}
+    )
+    with pytest.raises(UserError, match=r"node 'node_[yz]' \(\w+\): .*(size of the batch|draws random)"):
+        load_model(path)

@@ -154,6 +154,9 @@ class Tensors:
             constant: of a shape that can be broadcast to that of ``signal``.
         """
         tensor = signal.expression.tensor
+        has_rows = constant.ndim == len(signal.shape) and len(constant) == signal.shape[0]
+        if has_rows and (constant == constant[:1]).all():
+            constant = constant[:1]  # of a batch whose size is fixed
         flat = np.broadcast_to(constant, (1, *signal.shape[1:])).ravel()
         if signal.index is not None:
             flat, ordered = np.empty_like(flat), flat
