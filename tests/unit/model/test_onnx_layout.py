@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from repurpose_hpc import Samples, Session, restructure_network
+from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.load import load_model
 
@@ -12,7 +13,7 @@ pytest.importorskip("onnxruntime")
 
 from onnx import helper  # noqa: E402
 
-from helpers.onnx_models import assert_agrees, node, save  # noqa: E402
+from helpers.onnx_models import FLOAT, assert_agrees, node, save  # noqa: E402
 
 RNG = np.random.default_rng(0)
 
@@ -38,13 +39,28 @@ CONSTANTS = {
         "W6": _weights(6, 2),
         "rows": _i(0, 3, 1, 5),
     },
+    **{"K3": _weights(3, 3, 2, 3, 2), "K3group": _weights(6, 1, 2, 2, 2), "K111": _weights(4, 3, 1, 1, 1)},
+    "around_one": _i(2, 4),
+    **{
+        "minus_one": _i(-1),
+        "first": np.array(1),
+        "second": np.array(2),
+        "two_two_two": _i(2, 2, 2),
+        "grid": _weights(1, 2, 2, 2),
+    },
     **{"zero_twelve": _i(0, 12), "five": _i(5), "one": _i(1), "two": _i(2), "three": _i(3), "none": _i()},
     **{"zero": _i(0), "no_outputs": _weights(12, 0), "no_inputs": _weights(0, 2), "token": _weights(1, 1, 3)},
     **{"one_three": _i(1, 3), "twelve": _i(12), "R": _weights(12, 12), "half": np.float32(0.5)},
     **{"pads": _i(0, 1, 0, 1, 0, 2, 0, 0), "crops": _i(0, -1, 1, -1, 0, 0, -1, 0)},
     **{"around": _i(0, 0, 1, 2, 0, 0, 2, 1), "repeats": _i(1, 2, 1, 2)},
     **{"V5": _weights(4, 5), "H": _weights(3, 4, 2), "W_k": _weights(5, 4), "W_v": _weights(5, 4)},
-    **{"maps": _i(0, 3, 2, 2), "flat": _i(0, -1), "swapped": _i(0, 16, 2), "rank3": _i(0, 4, 3)},
+    **{
+        "maps": _i(0, 3, 2, 2),
+        "flat": _i(0, -1),
+        "swapped": _i(0, 16, 2),
+        "rank3": _i(0, 4, 3),
+        "steps": _i(0, 3, 4),
+    },
 }
 HIDDEN = node("MatMul", "x W12", "h")
 REGROUPED = {
@@ -69,6 +85,17 @@ REGROUPED = {
     "other_groups": (
         ("N", 5),
         [HIDDEN, node("Reshape", "h rank3", "r"), node("MaxPool", "r", "y", kernel_shape=[2])],
+    ),
+    "linear_of_steps": (
+        ("N", 5),
+        [HIDDEN, node("Reshape", "h steps", "r"), node("MatMul", "r V", "s"), node("Tanh", "s", "y")],
+    ),
+    "mean_of_steps": (
+        ("N", 5),
+        [
+            *(HIDDEN, node("Reshape", "h steps", "r"), node("MatMul", "r V", "s")),
+            *(node("ReduceMean", "s one", "m"), node("Tanh", "m", "y")),
+        ],
     ),
     "maps_of_other_groups": (
         ("N", 3, 2, 4),
@@ -108,6 +135,32 @@ CONTRACTED = {
     "softmax_of_maps": (("N", 3, 2, 2), [node("Conv", "x K", "h"), node("Softmax", "h", "y", axis=1)]),
 }
 
+LINEAR = {
+    "cumulated": [node("CumSum", "h first", "y")],
+    "cumulated_backwards": [node("CumSum", "h second", "y", reverse=1, exclusive=1)],
+    "transformed": [node("Unsqueeze", "h minus_one", "u"), node("DFT", "u - second", "y")],
+    "sampled": [
+        *(node("Shape", "x", "s", end=1), node("Concat", "s two_two_two", "t", axis=0)),
+        *(node("Expand", "grid t", "g"), node("GridSample", "h g", "y")),
+    ],
+}
+CUBE = ("N", 3, 4, 5, 4)
+THREE_AXES = {
+    "conv": [node("Conv", "x K3", "y", strides=[1, 2, 1], pads=[1, 0, 1, 0, 1, 1])],
+    "grouped": [node("Conv", "x K3group", "y", group=3)],
+    "transposed": [node("ConvTranspose", "x K3", "y", strides=[1, 2, 1])],
+    "max": [node("Conv", "x K111", "h"), node("MaxPool", "h", "y", kernel_shape=[2, 2, 2], pads=[1] * 6)],
+    "average": [
+        node("Conv", "x K111", "h"),
+        node("AveragePool", "h", "y", kernel_shape=[2] * 3, pads=[1] * 6),
+    ],
+    "average_of_padding": [
+        node("Conv", "x K111", "h"),
+        node("AveragePool", "h", "y", kernel_shape=[2] * 3, pads=[1] * 6, count_include_pad=1),
+    ],
+    "whole": [node("Conv", "x K111", "h"), node("GlobalAveragePool", "h", "y")],
+    "two_of_three": [node("Conv", "x K111", "h"), node("ReduceMean", "h around_one", "y")],
+}
 # Parts of a hidden layer h without any neuron.
 EMPTY = {
     "split": [node("Split", "h zero_twelve", "q q2", axis=1)],
@@ -182,17 +235,6 @@ def test_neurons_in_other_groups(tmp_path, name):
         assert_agrees(_model(tmp_path, shape, nodes), samples)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", REGROUPED)
-def test_neurons_in_other_groups_on_several_workers(tmp_path, name):
-    network = load_model(_model(tmp_path, *REGROUPED[name]))
-    x = RNG.normal(size=(40, network.inputs)).astype(np.float32)
-    right = forward(network, x)
-    for workers in (1, 2, 3, 8):
-        cut = restructure_network(network, Samples.of(x), workers=workers, comm_budget=1)
-        assert np.abs(Session(cut).run(x).reshape(right.shape) - right).max() <= 1e-5 * np.abs(right).max()
-
-
 @pytest.mark.parametrize("name", CONTRACTED)
 def test_contraction(tmp_path, name):
     assert_agrees(_model(tmp_path, *CONTRACTED[name]), 3)
@@ -234,3 +276,75 @@ def test_names_of_nodes(tmp_path, name):
     cut.save(tmp_path / "shards")
     y = Session(tmp_path / "shards").run(x)
     assert np.abs(y - right).max() <= 1e-5 * np.abs(right).max()
+
+
+@pytest.mark.parametrize("name", THREE_AXES)
+def test_three_axes(tmp_path, name):
+    assert_agrees(_model(tmp_path, CUBE, THREE_AXES[name]), 3)
+
+
+ON_WORKERS = {
+    **REGROUPED,
+    **CONTRACTED,
+    **JOINED,
+    "three_axes": (CUBE, [*THREE_AXES["average"][:1], node("MaxPool", "h", "y", kernel_shape=[2] * 3)]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ON_WORKERS)
+def test_on_several_workers(tmp_path, name):
+    """Exact at every number of workers, whole neurons and fixed mixings of a few among them."""
+    network = load_model(_model(tmp_path, *ON_WORKERS[name]))
+    x = _weights(40, network.inputs)
+    right = forward(network, x)
+    for workers in (1, 2, 3, 8):
+        cut = restructure_network(network, Samples.of(x), workers=workers, comm_budget=1)
+        y = Session(cut).run(x).reshape(right.shape)
+        assert np.abs(y - right).max() <= 1e-5 * np.abs(right).max()
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_linear_in_the_signal(tmp_path, name):
+    """A mixing of a definition, which nothing prunes."""
+    nodes = [node("Conv", "x K", "h"), *LINEAR[name]]
+    network = assert_agrees(_model(tmp_path, ("N", 3, 2, 3), nodes), 3)
+    assert network.mixings[-1].fixed
+
+
+def test_rows_of_a_fixed_batch(tmp_path):
+    """A constant with the same row for each of the samples, and one with different rows."""
+    row = np.repeat(CONSTANTS["row"][None], 2, axis=0)
+    nodes = [HIDDEN, node("Add", "h rows_alike", "a"), node("Tanh", "a", "y")]
+    constants = {"W12": CONSTANTS["W12"], "rows_alike": row}
+    assert_agrees(save(tmp_path / "alike.onnx", nodes, constants, (2, 5)), 2)
+    constants["rows_alike"] = row * [[1], [2]]
+    with pytest.raises(UserError, match=r"\(Add\): a constant of shape \(2, 12\)"):
+        load_model(save(tmp_path / "different.onnx", nodes, constants, (2, 5)))
+
+
+BATCH = [node("Shape", "x", "s", end=1), node("Cast", "s", "n", to=FLOAT)]
+DEPENDENT = {
+    "weight": [*BATCH, HIDDEN, node("Mul", "h n", "y")],
+    "mean_over_samples": [*BATCH, HIDDEN, node("Div", "h n", "y")],
+    "rows": [
+        *(node("Squeeze", "s", "s0"), node("Range", "zero_ s0 one_", "r"), node("Cast", "r", "f", to=FLOAT)),
+        *(node("Unsqueeze", "f one", "u"), HIDDEN, node("Add", "h u", "y")),
+    ],
+    "features": [HIDDEN, node("Slice", "h zero s one", "y")],
+    "shape": [HIDDEN, node("Concat", "s s", "t", axis=0), node("Expand", "h t", "y")],
+    "random": [HIDDEN, node("RandomNormalLike", "row", "z"), node("Add", "h z", "y")],
+}
+
+
+@pytest.mark.parametrize("name", DEPENDENT)
+def test_numbers_that_depend_on_the_batch_are_refused(tmp_path, name):
+    """What would be another network for every number of samples, by the node that uses it."""
+    nodes = DEPENDENT[name] if name in ("weight", "mean_over_samples") else [*BATCH[:1], *DEPENDENT[name]]
+    constants = {**CONSTANTS, "zero_": np.int64(0), "one_": np.int64(1)}
+    used = {each for node_ in nodes for each in node_.input}
+    path = save(
+        tmp_path / "model.onnx", nodes, {key: value for key, value in constants.items() if key in used}
+    )
+    with pytest.raises(UserError, match=r"node 'node_[yz]' \(\w+\): .*(size of the batch|draws random)"):
+        load_model(path)

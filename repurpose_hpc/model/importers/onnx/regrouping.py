@@ -51,8 +51,10 @@ def regrouping(neurons: np.ndarray, positions: np.ndarray, old: tuple[int, int])
         neurons, positions: (m, q) the old neuron and position of each value.
         old: how many there are, n and p.
     """
+    (m, q), n = positions.shape, old[0]
+    if positions.size > LARGEST_MAPS:
+        return None
     for k, slots in (_compact(positions), (old[1], positions)):
-        (m, q), n = positions.shape, old[0]
         if n * q * k > LARGEST_MAPS or m * n * k > LARGEST_WEIGHTS:
             return None
         sources = np.full((q, k), -1, np.int64)
