@@ -158,7 +158,7 @@ def open_model(args: Arguments) -> ForecastInput:
     Raises:
         UserError: it cannot be read.
     """
-    network, placement = load_model(args.subject), args.input_placement
+    network, placement = load_model(args.subject, check=False), args.input_placement
     profiles = budget_profile(network, placement, args.comm_budget), dense_profile(network, placement)
     return ForecastInput(network, placement, None, *profiles, args.comm_dtype or EXACT)
 

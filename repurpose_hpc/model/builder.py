@@ -45,6 +45,11 @@ class Builder:
         self._ties: list[tuple[np.ndarray, np.ndarray]] = []
         self._count = 0
 
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """All that has been added, in order."""
+        return tuple(self._operations)
+
     def neurons(self, tensor: str) -> int:
         """Number of neurons of ``tensor``."""
         return len(self._neurons[tensor])

@@ -15,6 +15,7 @@ __all__ = [
     "apply_head",
     "apply_heads",
     "compute",
+    "flat_values",
     "forward",
     "outputs",
     "patches",
@@ -112,9 +113,13 @@ def split_values(network: Network, names: tuple[str, ...], values: np.ndarray) -
 
 def outputs(network: Network, tensors: dict[str, np.ndarray]) -> np.ndarray:
     """The values of all outputs, (outputs, samples), from a trace."""
-    parts = [tensors[name] for name in network.output_tensors]
-    flat = [part if part.ndim == 2 else part.transpose(0, 2, 1).reshape(-1, part.shape[1]) for part in parts]
+    flat = [flat_values(tensors[name]) for name in network.output_tensors]
     return flat[0] if len(flat) == 1 else np.concatenate(flat)
+
+
+def flat_values(tensor: np.ndarray) -> np.ndarray:
+    """A tensor with its positions, (values, samples)."""
+    return tensor if tensor.ndim == 2 else tensor.transpose(0, 2, 1).reshape(-1, tensor.shape[1])
 
 
 def apply_heads(network: Network, y: np.ndarray) -> np.ndarray:

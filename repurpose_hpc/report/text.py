@@ -82,7 +82,7 @@ def _quality(r: InferReport) -> Lines:
         lines.append(("verified", f"{text}, against the float64 reference of the same weights"))
     if "certified" in r:
         lines.append(("certified", f"{r['certified']:.2%} of the samples provably keep the original's class"))
-    return lines
+    return [*lines, *(("import", text) for text in import_summary(r))]
 
 
 def _communication(r: InferReport) -> Lines:
@@ -178,13 +178,22 @@ def render_restructured(result: Mapping[str, Any]) -> str:
     )
     if "accuracy" in report:
         lines[-1] += f", accuracy {report['accuracy']:.4f} (original {report['reference_accuracy']:.4f})"
-    lines += _promise_summary(report)
+    lines += [*_promise_summary(report), *import_summary(report)]
     lines.append(f"{report['seconds']:.1f} s; shards in {report['shards']}")
     return "\n".join(lines)
 
 
 def _bound_summary(bound: float | None) -> str:
     return "no bound" if bound is None else f"bound {bound:.4g}"
+
+
+def import_summary(report: Mapping[str, Any]) -> list[str]:
+    """A line on how the import was checked; none if it was not tried."""
+    if "import_check" not in report:
+        return []
+    from repurpose_hpc.model.importers.opinion import ImportCheck
+
+    return [str(ImportCheck(**report["import_check"]))]
 
 
 def _promise_summary(report: RestructureReport) -> list[str]:

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.network import Network
 
+if TYPE_CHECKING:
+    from repurpose_hpc.io.samples import Samples
+    from repurpose_hpc.model.importers.opinion import ImportCheck
+
 SUFFIXES = (".npz", ".safetensors", ".onnx")
 
 
-def load_model(path: str | Path) -> Network:
+def load_model(path: str | Path, check: bool = True) -> Network:
     """The network stored in ``path``.
 
     Args:
         path: ``.npz`` or ``.safetensors`` (a chain W0, b0, W1, b1 ...: see ``importers.chains``)
             or ``.onnx`` (see ``importers.onnx``).
+        check: compare the network with what another program makes of an ``.onnx`` file, on a few random
+            inputs; a warning says if none can run it.
 
     Returns:
         weights and biases are float32 or float64 as stored; half precision becomes float32.
 
     Raises:
         UserError: the file cannot be read or holds something that is not supported, or the
-            package that reads its format is not installed.
+            package that reads its format is not installed, or the comparison finds a difference.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
@@ -35,7 +43,31 @@ def load_model(path: str | Path) -> Network:
     if path.suffix == ".onnx":
         from repurpose_hpc.model.importers.onnx import load_onnx
 
-        return load_onnx(path)
+        network = load_onnx(path)
+        if check and (result := check_model(path, network)) and result.evaluator is None:
+            warnings.warn(f"{path}: {result}", stacklevel=2)
+        return network
     from repurpose_hpc.model.importers.chains import load_chain
 
     return load_chain(path)
+
+
+def check_model(path: Path, network: Network, samples: Samples | None = None) -> ImportCheck | None:
+    """Compare an imported network with its file; see ``importers.opinion``.
+
+    Args:
+        path: of the file.
+        network: imported from it.
+        samples: from which inputs are drawn; None: they are normally distributed.
+
+    Returns:
+        None for a chain of weights, which leaves nothing to interpret.
+
+    Raises:
+        UserError: the network is not the one in the file; names the first tensor that differs.
+    """
+    if path.suffix != ".onnx":
+        return None
+    from repurpose_hpc.model.importers.opinion import check_import
+
+    return check_import(path, network, samples)

@@ -1,0 +1,72 @@
+"""Inputs on which an imported network is compared with its original."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from repurpose_hpc.io.samples import Samples
+from repurpose_hpc.model.forward import values_per_sample
+from repurpose_hpc.model.network import Network
+
+# Bounds and dead zones of activations are far from where data are: rows of data are scaled by these.
+SCALES = (0.01, 1.0, 30.0)
+# One entry of a row becomes so many times its largest.
+_LARGE = 1000.0
+# Of probes: all of them, or so many that the reference takes seconds.
+_MOST, _FEWEST = 16, 4
+_MOST_MULTIPLY_ADDS, _MOST_VALUES = 1 << 35, 1 << 27
+# Rows of the data, or random ones.
+_ROWS = 4
+# Of the data, bytes that are looked at.
+_MOST_BYTES = 1 << 26
+
+
+def draw_probes(network: Network, samples: Samples | None, seed: int = 0) -> np.ndarray:
+    """Rows of the data scaled down and up, rows with one large entry, and zeros.
+
+    Args:
+        network: that will take them; a large one gets fewer.
+        samples: rows are drawn from the first of them; None: rows are normally distributed.
+        seed: of the choice.
+
+    Returns:
+        float32, (probes, inputs): the first is a row as it is.
+    """
+    rng = np.random.default_rng(seed)
+    count = _affordable(network)
+    rows = _rows(network.inputs, samples, rng)[: max(1, count // 4)]
+    scaled = [np.float32(scale) * row for row in rows for scale in sorted(SCALES, key=lambda s: s != 1)]
+    spiked = [_spiked(row, rng) for row in rows]
+    # The first of each kind come first, so that a few probes are of all kinds.
+    probes = [*scaled[: len(SCALES)], spiked[0], np.zeros_like(rows[0]), *scaled[len(SCALES) :], *spiked[1:]]
+    return np.stack(probes[:count])
+
+
+def _affordable(network: Network) -> int:
+    work = sum(mixing.weights.size * network.values(mixing.target) for mixing in network.mixings)
+    most = min(_MOST_MULTIPLY_ADDS // max(work, 1), _MOST_VALUES // values_per_sample(network))
+    return min(max(most, _FEWEST), _MOST)
+
+
+def _rows(width: int, samples: Samples | None, rng: np.random.Generator) -> np.ndarray:
+    """``_ROWS`` finite rows, float32, (rows, width): of the data as far as they are not all zeros."""
+    rows = np.empty((0, width), np.float32)
+    if samples is not None:
+        batch_size = min(max(_MOST_BYTES // (8 * width), 1), 256)
+        with np.errstate(over="ignore"):
+            block = next(iter(samples.batches(batch_size)))
+        block = block[np.isfinite(block).all(axis=1) & block.any(axis=1)]
+        rows = block[rng.permutation(len(block))[:_ROWS]]
+    largest = np.abs(rows).max() if len(rows) else np.float32(1)
+    return np.vstack([rows, largest * rng.standard_normal((_ROWS - len(rows), width), np.float32)])
+
+
+def _spiked(row: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """``row`` with one entry that is far larger than all others."""
+    row, place = row.copy(), rng.integers(len(row))
+    largest = float(np.abs(row).max()) or 1.0
+    negative = row.min() < 0 and rng.random() < 0.5
+    row[place] = (-1 if negative else 1) * min(_LARGE * largest, math.sqrt(np.finfo(np.float32).max))
+    return row
