@@ -1,4 +1,4 @@
-"""The exceptions that stand for a user's mistake rather than a defect of the program."""
+"""The exceptions that stand for a user's mistake rather than a defect of the program, and warnings."""
 
 
 class UserError(Exception):
@@ -9,6 +9,10 @@ class UserError(Exception):
     """
 
     status = 1
+
+
+class Note(UserWarning):
+    """Something a user should know, though the program goes on; the commands print it on stderr, once."""
 
 
 class UsageError(UserError):

@@ -89,6 +89,7 @@ class Option:
         default_text: what None, or what a command fills in, stands for.
         positional: given by its place on a command line instead of an option.
         negatable: has an option ``--no-…``, too.
+        repeated: may be given several times; ``kind`` parses a word to a tuple, and all are one.
         excludes: options with the same word here exclude each other.
         remedy: advice to who gave a value out of range; "": an example.
         instead: advice for words that are not accepted any more.
@@ -104,6 +105,7 @@ class Option:
     default_text: str = ""
     positional: bool = False
     negatable: bool = False
+    repeated: bool = False
     excludes: str = ""
     remedy: str = ""
     instead: Mapping[str, str] = dataclasses.field(default_factory=dict)

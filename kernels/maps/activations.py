@@ -46,6 +46,12 @@ HARDSHRINK = _code("hardshrink")
 THRESHOLD = _code("threshold")
 SOFTSIGN = _code("softsign")
 LOG_SIGMOID = _code("log_sigmoid")
+ROUND = _code("round")
+FLOOR = _code("floor")
+CEIL = _code("ceil")
+SIGN = _code("sign")
+SIN = _code("sin")
+COS = _code("cos")
 
 _SQRT_HALF = math.sqrt(0.5)
 _SQRT_TWO_OVER_PI = math.sqrt(2 / math.pi)
@@ -107,6 +113,18 @@ def activate(code: int, alpha: float, beta: float, value: float) -> float:
         return _softsign(value)
     if code == LOG_SIGMOID:
         return _log_sigmoid(value)
+    if code == ROUND:
+        return np.rint(value)
+    if code == FLOOR:
+        return np.floor(value)
+    if code == CEIL:
+        return np.ceil(value)
+    if code == SIGN:
+        return _sign(value)
+    if code == SIN:
+        return np.sin(value)
+    if code == COS:
+        return np.cos(value)
     return value
 
 
@@ -199,3 +217,11 @@ def _softsign(value: float) -> float:
 @jit
 def _log_sigmoid(value: float) -> float:
     return -_ramp(-value, 1.0, 0.0, 0.0, np.inf) - np.log1p(np.exp(-abs(value)))
+
+
+@jit
+def _sign(value: float) -> float:
+    real = type(value)
+    if value > 0:
+        return real(1)
+    return real(-1) if value < 0 else value  # NaN stays NaN

@@ -29,6 +29,7 @@ from repurpose_hpc.forecast.summary import PARTS, conclude, render
 from repurpose_hpc.forecast.timeline import forecast
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.model.comm_dtype import EXACT
+from repurpose_hpc.model.importers.input_shapes import option_of_shapes, shapes_of
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.files.store import open_plan, read_network
@@ -158,7 +159,8 @@ def open_model(args: Arguments) -> ForecastInput:
     Raises:
         UserError: it cannot be read.
     """
-    network, placement = load_model(args.subject, check=False), args.input_placement
+    shapes = shapes_of(args.input_shape)
+    network, placement = load_model(args.subject, shapes, check=False), args.input_placement
     profiles = budget_profile(network, placement, args.comm_budget), dense_profile(network, placement)
     return ForecastInput(network, placement, None, *profiles, args.comm_dtype or EXACT)
 
@@ -227,6 +229,7 @@ class Arguments(Declared):
         default_text=f"that of SHARDS, or {EXACT}",
         help="format in which ghost neurons travel",
     )
+    input_shape: tuple[str, ...] = option_of_shapes()
     report: Path | None = report_file()
 
 
@@ -242,5 +245,5 @@ def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) ->
     given = make_parser(speaks).read(argv)
     if given["subject"].is_dir():
         restructured = f"has no effect: {given['subject']} is restructured"
-        refuse(given, ("comm_budget", "input_placement"), restructured)
+        refuse(given, ("comm_budget", "input_placement", "input_shape"), restructured)
     return make(Arguments, given)

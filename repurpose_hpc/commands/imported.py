@@ -10,16 +10,20 @@ from repurpose_hpc.io.progress import say
 
 if TYPE_CHECKING:
     from repurpose_hpc.io.samples import Samples
+    from repurpose_hpc.model.importers.input_shapes import InputShapes
     from repurpose_hpc.model.network import Network
 
 
-def import_report(path: Path, network: Network, samples: Samples | None, check: bool) -> dict[str, Any]:
+def import_report(
+    path: Path, network: Network, samples: Samples | None, shapes: InputShapes | None, check: bool
+) -> dict[str, Any]:
     """Compare an imported network with its file, and say so if no program can run it.
 
     Args:
         path: of the file.
         network: imported from it.
         samples: from which inputs are drawn; None: they are normally distributed.
+        shapes: with which it was imported.
         check: False: nothing is compared.
 
     Returns:
@@ -33,7 +37,7 @@ def import_report(path: Path, network: Network, samples: Samples | None, check: 
 
     if samples is not None:
         check_shape(samples, network.input_shape)
-    result = check_model(path, network, samples) if check else None
+    result = check_model(path, network, samples, shapes) if check else None
     if result is None:
         return {}
     if result.evaluator is None:

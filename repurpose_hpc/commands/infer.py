@@ -27,6 +27,7 @@ from repurpose_hpc.fields import Declared, check_import, declarations, like, opt
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.io.progress import Progress
 from repurpose_hpc.io.samples import open_samples
+from repurpose_hpc.model.importers.input_shapes import option_of_shapes, shapes_of
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.mpi.agreement import collectively, in_unison
@@ -101,6 +102,7 @@ class ModelArguments(Files):
         kind=path("samples.npz"), metavar="DATA", help="samples to restructure MODEL with"
     )
     check: bool = check_import()
+    input_shape: tuple[str, ...] = option_of_shapes()
     options: Options
 
 
@@ -109,6 +111,7 @@ class ShardArguments(Files):
     """Command line with shards; the model that they were made from is only compared with."""
 
     model: Path | None = like(ModelArguments, "model", None)
+    input_shape: tuple[str, ...] = like(ModelArguments, "input_shape")
     shards: Path = option(
         kind=path("shards"),
         metavar="DIR",
@@ -166,6 +169,8 @@ def _refuse_what_shards_settle(given: Given) -> None:
     # Shards can run with another comm dtype than that for which they were adjusted.
     settled = ("calibration", "check", *(name for name in declarations(Options) if name != "comm_dtype"))
     refuse(given, settled, "has no effect: --shards are restructured already")
+    if "model" not in given:
+        refuse(given, ("input_shape",), "belongs to a MODEL")
     if "certify" in given and "model" not in given:
         raise UsageError(
             "--certify needs MODEL, the network that --shards were made from, to compare with; add it"
@@ -198,7 +203,7 @@ def prepare(args: Arguments, ranks: int) -> Prepared:
             check_writable(file)
     if isinstance(args, ShardArguments):
         return _prepare_shards(args)
-    network = _fitting_model(args.model, args.input)
+    network = _fitting_model(args.model, args)
     if args.options.workers < ranks:
         raise UsageError(
             f"--workers: expected at least the number of ranks, {ranks}, got {args.options.workers}; "
@@ -215,15 +220,15 @@ def _prepare_shards(args: ShardArguments) -> Prepared:
     """Check the shards against the model, where one is named."""
     if args.model is None:
         return Prepared(args.shards, None, cached=False)
-    network = _fitting_model(args.model, args.input)
+    network = _fitting_model(args.model, args)
     remedy = "they belong to another model: name that, or leave it out"
     check_model(open_plan(args.shards), network, args.model, remedy)
     return Prepared(args.shards, network, cached=False)
 
 
-def _fitting_model(model: Path, samples: Path) -> Network:
-    network = load_model(model, check=False)
-    check_input(open_samples(samples), network)
+def _fitting_model(model: Path, args: Arguments) -> Network:
+    network = load_model(model, shapes_of(args.input_shape), check=False)
+    check_input(open_samples(args.input), network)
     return network
 
 
@@ -241,9 +246,11 @@ def restructure_together(args: ModelArguments, shards: Path, comm: MPI.Comm) -> 
 
     checked: dict[str, Any] = {}
     with collectively(comm):
-        network, calibration = load_model(args.model, check=False), open_samples(args.calibration)
+        shapes = shapes_of(args.input_shape)
+        network = load_model(args.model, shapes, check=False)
+        calibration = open_samples(args.calibration)
         if comm.rank == 0:
-            checked = import_report(args.model, network, calibration, args.check)
+            checked = import_report(args.model, network, calibration, shapes, args.check)
     with in_unison(comm):
         log, dtype = Progress(speaks=comm.rank == 0), args.run.dtype.type
         restructure_to(shards, network, calibration, args.options, dtype, log, Team(comm))

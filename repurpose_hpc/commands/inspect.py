@@ -17,6 +17,7 @@ from repurpose_hpc.commands.parser import parser_maker, plain_parse
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import Declared, check_import, integer, option, path, report_file
 from repurpose_hpc.io.atomic import check_writable
+from repurpose_hpc.model.importers.input_shapes import InputShapes, option_of_shapes, shapes_of
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
@@ -39,7 +40,7 @@ def run(args: Arguments, context: Context) -> None:
     """
     if args.report is not None:
         check_writable(args.report)
-    result = inspect(args.model, args.workers, args.check)
+    result = inspect(args.model, args.workers, shapes_of(args.input_shape), args.check)
     print(render(result), flush=True)
     if args.report is not None:
         report.write(args.report, result)
@@ -50,26 +51,28 @@ def run(args: Arguments, context: Context) -> None:
         )
 
 
-def inspect(path: Path, workers: int, check: bool = True) -> dict[str, Any]:
-    """The report on a model file for a number of workers; see the keys above.
+def inspect(
+    path: Path, workers: int, shapes: InputShapes | None = None, check: bool = True
+) -> dict[str, Any]:
+    """The report on a model file for a number of workers; see the keys above, and ``load_model``.
 
     Raises:
         UserError: the file cannot be read, or the ``check`` of its import finds a difference.
     """
-    problems = _problems(path)
+    problems = _problems(path, shapes)
     result = {"model": str(path), "supported": not problems, "unsupported": problems}
     if problems:
         return result
-    network = load_model(path, check=False)
-    return result | _description(network, workers) | import_report(path, network, None, check)
+    network = load_model(path, shapes, check=False)
+    return result | _description(network, workers) | import_report(path, network, None, shapes, check)
 
 
-def _problems(path: Path) -> list[str]:
+def _problems(path: Path, shapes: InputShapes | None) -> list[str]:
     if path.suffix != ".onnx" or not path.is_file():
         return []  # whatever is wrong with it, load_model says so
     from repurpose_hpc.model.importers.onnx import unsupported
 
-    return unsupported(path)
+    return unsupported(path, shapes)
 
 
 def _description(network: Network, workers: int) -> dict[str, Any]:
@@ -156,6 +159,7 @@ class Arguments(Declared):
     model: Path = option(kind=path("model.npz"), positional=True, help=".onnx, .npz or .safetensors")
     workers: int = option(4, kind=integer(1), metavar="P", help="parts to count the traffic for")
     check: bool = check_import()
+    input_shape: tuple[str, ...] = option_of_shapes()
     report: Path | None = report_file()
 
 

@@ -153,7 +153,11 @@ class Parser(argparse.ArgumentParser):
             namespace = vars(self.parse_args(argv))
         except FieldError as error:
             raise UsageError(typed(error)) from None
-        return {name: value for name, value in namespace.items() if value is not None}
+        return {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in namespace.items()
+            if value is not None
+        }
 
 
 def parser_maker(name: str, *declared: type[Declared]) -> Callable[[bool], Parser]:
@@ -240,6 +244,8 @@ def _add(target: argparse._ActionsContainer, argument: Argument) -> None:
         keywords["action"] = argparse.BooleanOptionalAction if option.negatable else "store_true"
     else:
         keywords |= {"type": partial(option.parse, name), "metavar": argument.metavar}
+        if option.repeated:
+            keywords["action"] = "extend"
     if option.positional:
         target.add_argument(name, nargs=None if required else "?", **keywords)
     else:

@@ -19,6 +19,7 @@ from repurpose_hpc.commands.parser import (
 from repurpose_hpc.commands.start import Context, RankContext
 from repurpose_hpc.commands.table import described
 from repurpose_hpc.fields import Declared, check_import, option, path, precision, report_file
+from repurpose_hpc.model.importers.input_shapes import option_of_shapes, shapes_of
 from repurpose_hpc.restructure.options import Options
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def _run_alone(args: Arguments, threads: int) -> None:
     from repurpose_hpc.restructure.team import Team
 
     network, samples = _open(args, root=True)
-    checked = import_report(args.model, network, samples, args.check)
+    checked = _checked(args, network, samples)
     _finish(args, {**_restructure(args, network, samples, Team(threads=threads)), **checked})
 
 
@@ -63,7 +64,7 @@ def _run_together(args: Arguments, comm: MPI.Comm) -> None:
     with collectively(comm):
         network, samples = _open(args, comm.rank == 0)
         if comm.rank == 0:
-            checked = import_report(args.model, network, samples, args.check)
+            checked = _checked(args, network, samples)
     with in_unison(comm):
         result = _restructure(args, network, samples, Team(comm))
     with collectively(comm):
@@ -75,11 +76,17 @@ def _open(args: Arguments, root: bool) -> tuple[Network, Samples]:
     # Imported after the command line is known to be right: SciPy takes its time.
     from repurpose_hpc.io.atomic import check_writable
     from repurpose_hpc.io.samples import open_samples
+    from repurpose_hpc.model.importers.input_shapes import shapes_of
     from repurpose_hpc.model.importers.load import load_model
 
     if args.report is not None and root:
         check_writable(args.report)
-    return load_model(args.model, check=False), open_samples(args.calibration)
+    network = load_model(args.model, shapes_of(args.input_shape), check=False)
+    return network, open_samples(args.calibration)
+
+
+def _checked(args: Arguments, network: Network, samples: Samples) -> dict[str, Any]:
+    return import_report(args.model, network, samples, shapes_of(args.input_shape), args.check)
 
 
 def _restructure(args: Arguments, network: Network, samples: Samples, team: Team) -> dict:
@@ -109,6 +116,7 @@ class Arguments(Declared):
     calibration: Path = option(
         kind=path("samples.npz"), metavar="DATA", help="samples like those that the network will see"
     )
+    input_shape: tuple[str, ...] = option_of_shapes()
     dtype: str = precision(help="of the weights in the shards")
     check: bool = check_import()
     report: Path | None = report_file(help="what was done, for scripts")

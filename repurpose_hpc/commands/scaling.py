@@ -75,7 +75,7 @@ def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) ->
     if "model" not in given:
         refuse(
             given,
-            ("calibration", "shards", "method", "assignment"),
+            ("calibration", "shards", "method", "assignment", "input_shape"),
             "belongs to a MODEL; without one, a synthetic network is cut where its weights are smallest",
         )
     else:

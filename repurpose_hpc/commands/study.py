@@ -15,6 +15,7 @@ from repurpose_hpc.commands.parser import parser_maker, plain_parse
 from repurpose_hpc.errors import UsageError, UserError
 from repurpose_hpc.fields import Declared, Kind, integer, like, listed, number, option, path, text, typed
 from repurpose_hpc.io.progress import say
+from repurpose_hpc.model.importers.input_shapes import option_of_shapes, shapes_of
 from repurpose_hpc.restructure.options import METHODS, Options
 from repurpose_hpc.studies.plots import draw
 
@@ -39,7 +40,7 @@ def run(args: Arguments, context: Context) -> None:
     from repurpose_hpc.studies.accuracy.study import compute, open_study
     from repurpose_hpc.studies.accuracy.table import AccuracyTable
 
-    study = open_study(args.model, args.calibration, args.test)
+    study = open_study(args.model, args.calibration, args.test, shapes_of(args.input_shape))
     table = AccuracyTable(args.out / f"{args.name}.csv", study.origin())
     for file in sorted(set(args.out.glob("study*.csv")) - {table.path}):
         table.take_over(AccuracyTable(file, study.origin()))
@@ -89,6 +90,7 @@ class Arguments(Declared):
     calibration: Path = option(kind=path("samples.npz"), metavar="DATA", help="samples to restructure with")
     test: Path = option(kind=path("test.npz"), metavar="DATA", help="samples that only report")
     out: Path = option(kind=path("study"), metavar="DIR", help="gets study.csv and study.png")
+    input_shape: tuple[str, ...] = option_of_shapes()
     workers: tuple[int, ...] = option(
         kind=listed(integer(1), "integers", (2, 8)), metavar="P,P,...", help="numbers of parts"
     )

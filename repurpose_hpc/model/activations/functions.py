@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from repurpose_hpc.model.activations.activation import DECLARED, ActivationKind, Parameter, declare
+from repurpose_hpc.model.activations.activation import DECLARED, ActivationKind, Function, Parameter, declare
 
 
 def _sigmoid(y: np.ndarray, *_: object) -> np.ndarray:
@@ -280,6 +280,41 @@ declare(
         value=lambda y, a, b: -np.logaddexp(-y, y.dtype.type(0)),
         slope=lambda y, a, b: _sigmoid(-y),
         composed_of=("Log", "sigmoid"),
+    )
+)
+
+
+def _declare_steps(name: str, operator: str, function: Function) -> None:
+    """Declare a function that is level between its jumps."""
+    declare(
+        ActivationKind(
+            name,
+            value=lambda y, a, b: function(y),
+            slope=lambda y, a, b: y * 0,  # NaN stays NaN
+            lipschitz=math.inf,
+            onnx={operator: lambda: ()},
+        )
+    )
+
+
+_declare_steps("round", "Round", np.rint)  # halves to even
+_declare_steps("floor", "Floor", np.floor)
+_declare_steps("ceil", "Ceil", np.ceil)
+_declare_steps("sign", "Sign", np.sign)
+declare(
+    ActivationKind(
+        "sin",
+        value=lambda y, a, b: np.sin(y),
+        slope=lambda y, a, b: np.cos(y),
+        onnx={"Sin": lambda: ()},
+    )
+)
+declare(
+    ActivationKind(
+        "cos",
+        value=lambda y, a, b: np.cos(y),
+        slope=lambda y, a, b: -np.sin(y),
+        onnx={"Cos": lambda: ()},
     )
 )
 

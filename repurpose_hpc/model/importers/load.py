@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.importers.input_shapes import InputShapes, word_of
 from repurpose_hpc.model.network import Network
 
 if TYPE_CHECKING:
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
 SUFFIXES = (".npz", ".safetensors", ".onnx")
 
 
-def load_model(path: str | Path, check: bool = True) -> Network:
+def load_model(path: str | Path, input_shapes: InputShapes | None = None, check: bool = True) -> Network:
     """The network stored in ``path``.
 
     Args:
         path: ``.npz`` or ``.safetensors`` (a chain W0, b0, W1, b1 ...: see ``importers.chains``)
             or ``.onnx`` (see ``importers.onnx``).
+        input_shapes: sizes of inputs that an ``.onnx`` file leaves free, by name, the samples left out:
+            ``{"x": (3, 48, 192)}``.
         check: compare the network with what another program makes of an ``.onnx`` file, on a few random
             inputs; a warning says if none can run it.
 
@@ -43,22 +46,35 @@ def load_model(path: str | Path, check: bool = True) -> Network:
     if path.suffix == ".onnx":
         from repurpose_hpc.model.importers.onnx import load_onnx
 
-        network = load_onnx(path)
-        if check and (result := check_model(path, network)) and result.evaluator is None:
-            warnings.warn(f"{path}: {result}", stacklevel=2)
+        network = load_onnx(path, input_shapes)
+        if check:
+            result = check_model(path, network, None, input_shapes)
+            if result is not None and result.evaluator is None:
+                warnings.warn(f"{path}: {result}", stacklevel=2)
         return network
+    if input_shapes:
+        given = " ".join(word_of(name, sizes) for name, sizes in input_shapes.items())
+        raise UserError(
+            f"{path}: expected no input shape, got {given}: only .onnx files leave sizes free; leave it out"
+        )
     from repurpose_hpc.model.importers.chains import load_chain
 
     return load_chain(path)
 
 
-def check_model(path: Path, network: Network, samples: Samples | None = None) -> ImportCheck | None:
+def check_model(
+    path: Path,
+    network: Network,
+    samples: Samples | None = None,
+    input_shapes: InputShapes | None = None,
+) -> ImportCheck | None:
     """Compare an imported network with its file; see ``importers.opinion``.
 
     Args:
         path: of the file.
         network: imported from it.
         samples: from which inputs are drawn; None: they are normally distributed.
+        input_shapes: with which it was imported.
 
     Returns:
         None for a chain of weights, which leaves nothing to interpret.
@@ -70,4 +86,4 @@ def check_model(path: Path, network: Network, samples: Samples | None = None) ->
         return None
     from repurpose_hpc.model.importers.opinion import check_import
 
-    return check_import(path, network, samples)
+    return check_import(path, network, samples, input_shapes)

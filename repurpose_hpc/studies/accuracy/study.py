@@ -9,6 +9,7 @@ from time import perf_counter
 
 from repurpose_hpc import __version__
 from repurpose_hpc.io.samples import Samples, check_labels, check_shape, open_samples
+from repurpose_hpc.model.importers.input_shapes import InputShapes
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.restructure.calibration.evaluation import Comparison, compare
@@ -45,13 +46,13 @@ class AccuracyStudy:
         }
 
 
-def open_study(model: Path, calibration: Path, test: Path) -> AccuracyStudy:
-    """Open the files of a study.
+def open_study(model: Path, calibration: Path, test: Path, shapes: InputShapes) -> AccuracyStudy:
+    """Open the files of a study; ``shapes``: see ``load_model``.
 
     Raises:
         UserError: a file cannot be read, or model and data do not fit.
     """
-    study = AccuracyStudy(model, load_model(model), open_samples(calibration), open_samples(test))
+    study = AccuracyStudy(model, load_model(model, shapes), open_samples(calibration), open_samples(test))
     for samples in (study.calibration, study.test):
         check_shape(samples, study.network.input_shape)
         if samples.labels is not None:

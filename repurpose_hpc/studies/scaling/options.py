@@ -18,6 +18,7 @@ from repurpose_hpc.fields import (
     precision,
     text,
 )
+from repurpose_hpc.model.importers.input_shapes import option_of_shapes
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.studies.scaling.table import DENSE, RESTRUCTURED
 
@@ -40,6 +41,7 @@ class ScalingOptions(Declared):
         default_text="a synthetic network",
         help=".npz, .safetensors or .onnx, for strong",
     )
+    input_shape: tuple[str, ...] = option_of_shapes()
     ranks: tuple[int, ...] = option(
         kind=listed(integer(1), "integers", (1, 2, 4)), metavar="P,P,...", help="numbers of ranks"
     )

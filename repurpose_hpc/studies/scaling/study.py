@@ -18,6 +18,7 @@ from repurpose_hpc import __version__
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.atomic import writing
 from repurpose_hpc.io.samples import Samples, check_shape, open_samples
+from repurpose_hpc.model.importers.input_shapes import shapes_of
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.files.store import check_model, open_plan, write_plan
@@ -204,7 +205,7 @@ def open_study(args: ScalingOptions) -> ScalingStudy:
 def _networks(args: ScalingOptions) -> Networks:
     if args.model is None:
         return SyntheticNetworks(args.width, args.layers, args.kind == "weak", args.seed)
-    trained = load_model(args.model)
+    trained = load_model(args.model, shapes_of(args.input_shape))
     if not args.calibration:
         return TrainedNetwork(args.model, trained, None)
     samples = open_samples(args.calibration)

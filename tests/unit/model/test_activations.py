@@ -87,6 +87,7 @@ def _in_torch(activation: Activation, y: np.ndarray) -> np.ndarray | None:
         "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
         "hard_sigmoid": lambda x, slope, shift: torch.clamp(slope * x + shift, 0, 1),
         "power": torch.pow,
+        "sign": lambda x: torch.sign(x) + x * 0,  # of NaN it is 0
         "softplus": lambda x: functional.softplus(x, threshold=50),
     }
     squeezed = activation.kind.replace("_", "")

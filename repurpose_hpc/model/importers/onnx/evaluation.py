@@ -6,7 +6,7 @@ on the input are ``Signal``s, from which the operations of the network are made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,32 +15,26 @@ import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.forward import apply_head, compute, flat_values, split_inputs
+from repurpose_hpc.model.importers.input_shapes import InputShapes
+from repurpose_hpc.model.importers.onnx.constants import fold
 from repurpose_hpc.model.importers.onnx.file import Graph, read_graph
+from repurpose_hpc.model.importers.onnx.functions import definition, has_definition
+from repurpose_hpc.model.importers.onnx.moved import in_front
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.nodes_elementwise import COMPARISONS
 from repurpose_hpc.model.importers.onnx.operators import OPERATORS, SUPPORTED, apply
-from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported, Value
+from repurpose_hpc.model.importers.onnx.rewriting import BODIES, REWRITERS
+from repurpose_hpc.model.importers.onnx.signal import Moved, Signal, Unsupported, Value
 from repurpose_hpc.model.importers.onnx.tensors import Tensors
+from repurpose_hpc.model.importers.onnx.varying import Varying
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.spec import IllegalNetwork
 
 if TYPE_CHECKING:
     import onnx
 
-# Operators on constants alone: shapes, and weights that were not folded by the exporter.
-_FOLDED = frozenset(
-    (
-        *("Constant", "ConstantOfShape", "Identity", "Cast", "CastLike", "Shape", "Size", "Range"),
-        *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Pad"),
-        *("Concat", "Split", "Gather", "Slice", "Where", "Equal", "Greater", "Less", "And", "Or", "Not"),
-        *("Add", "Sub", "Mul", "Div", "Mod", "Pow", "Sqrt", "Exp", "Log", "Neg", "Abs", "Reciprocal"),
-        *("Max", "Min", "Sum", "Floor", "Ceil", "Round", "MatMul", "DequantizeLinear"),
-        *("ReduceSum", "ReduceMean", "ReduceProd", "ReduceMax", "ReduceMin"),
-    )
-)
 
-
-def load_onnx(path: Path) -> Network:
+def load_onnx(path: Path, input_shapes: InputShapes | None = None) -> Network:
     """The network in an ONNX file; external data is looked for beside it.
 
     An input of shape (N, C, H, W) has C neurons (channels) of H·W positions where its first use needs a map,
@@ -51,7 +45,7 @@ def load_onnx(path: Path) -> Network:
         UserError: the ``onnx`` package is missing, the file is not valid, or something in the graph is not
             supported; names the node, the operator and the attribute.
     """
-    evaluation = _Evaluation(read_graph(path))
+    evaluation = _Evaluation(read_graph(path, input_shapes))
     for proto in evaluation.graph.nodes:
         evaluation.evaluate(proto)
         if evaluation.refusals:
@@ -59,7 +53,7 @@ def load_onnx(path: Path) -> Network:
     return evaluation.network()
 
 
-def unsupported(path: Path) -> list[str]:
+def unsupported(path: Path, input_shapes: InputShapes | None = None) -> list[str]:
     """The nodes of an ONNX file that are not supported, each with the reason.
 
     A node behind one of them is judged by its operator alone.
@@ -67,7 +61,7 @@ def unsupported(path: Path) -> list[str]:
     Raises:
         UserError: the file cannot be read at all.
     """
-    evaluation = _Evaluation(read_graph(path))
+    evaluation = _Evaluation(read_graph(path, input_shapes))
     for proto in evaluation.graph.nodes:
         evaluation.evaluate(proto)
     if not evaluation.refusals:
@@ -78,7 +72,9 @@ def unsupported(path: Path) -> list[str]:
     return evaluation.refusals
 
 
-def tensor_values(path: Path, x: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+def tensor_values(
+    path: Path, x: np.ndarray, input_shapes: InputShapes | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
     """The tensors of an ONNX file as the imported network computes them, in the order of the nodes.
 
     Those that are a part of an activation that is written out are left out.
@@ -86,11 +82,12 @@ def tensor_values(path: Path, x: np.ndarray) -> Iterator[tuple[str, np.ndarray]]
     Args:
         path: of a file that ``load_onnx`` reads.
         x: float64, (samples, inputs).
+        input_shapes: see ``load_model``.
 
     Yields:
         the name in the graph, and the values, (samples, ...).
     """
-    evaluation = _Evaluation(read_graph(path))
+    evaluation = _Evaluation(read_graph(path, input_shapes))
     for proto in evaluation.graph.nodes:
         evaluation.evaluate(proto)
     yield from evaluation.tensor_values(split_inputs(evaluation.network(), x.T))
@@ -108,28 +105,75 @@ class _Evaluation:
         self.graph = graph
         self.refusals: list[str] = []
         self._tensors = Tensors(_compared_numbers(graph))
-        self._values: dict[str, Value | None] = dict(graph.constants)  # None: behind a refused node
+        # None: behind a refused node, or a secondary output without a name.
+        self._values: dict[str, Value | None] = {"": None, **graph.constants}
         for name, shape in graph.inputs.items():
             self._values[name] = self._tensors.input(name, shape, alone=len(graph.inputs) == 1)
 
     def evaluate(self, proto: onnx.NodeProto) -> None:
         """Compute the outputs of a node, or refuse it."""
-        name, operator = proto.name or proto.output[0], _operator(proto)
+        name, operator = _name(proto), _operator(proto)
         outputs: tuple[Value | None, ...]
         try:
-            inputs = self._inputs(proto)
-            if any(self._values[tensor] is None for tensor in proto.input if tensor):
-                outputs = (None,) * len(proto.output)
-                if operator not in OPERATORS:
-                    raise Unsupported(f"operator {operator} is not supported, expected {SUPPORTED}")
-            elif operator in _FOLDED and not any(isinstance(value, Signal) for value in inputs):
-                outputs = _fold(proto, inputs, self.graph.opset)
-            else:
-                outputs = apply(self._node(proto, name, operator, inputs))
+            outputs = self._outputs(proto)
         except (Unsupported, UserError) as error:
             self.refusals.append(f"node {name!r} ({operator}): {error}")
             outputs = (None,) * len(proto.output)
         self._values.update(zip(proto.output, outputs, strict=False))  # a mask of Dropout is not made
+
+    def _outputs(self, proto: onnx.NodeProto) -> tuple[Value | None, ...]:
+        """The outputs of a node; None where an input is behind a refused node.
+
+        Raises:
+            Unsupported: the operator, or the way in which it is used.
+        """
+        inputs, operator = self._inputs(proto), _operator(proto)
+        if any(self._values[tensor] is None for tensor in proto.input if tensor):
+            known = operator in OPERATORS or operator in REWRITERS or has_definition(proto, self.graph.opset)
+            if not known:
+                raise Unsupported(f"operator {operator} is not supported, expected {SUPPORTED}")
+            return (None,) * len(proto.output)
+        constants = [value for value in inputs if not isinstance(value, (Signal, Moved))]
+        if operator in BODIES or (operator in REWRITERS and len(constants) < len(inputs)):
+            node = self._node(proto, _name(proto), operator, inputs)
+            return self._of_nodes(proto, REWRITERS[operator](proto, node), "of what replaces it,")
+        if len(constants) == len(inputs):
+            return fold(proto, constants, self.graph.opset)
+        outputs: tuple[Value | None, ...]
+        try:
+            outputs = apply(self._node(proto, _name(proto), operator, inputs))
+        except Unsupported as error:
+            outputs = self._of_definition(proto, inputs, error)
+        return tuple(_without_empty(value) for value in outputs)
+
+    def _of_definition(
+        self, proto: onnx.NodeProto, inputs: tuple[Value | None, ...], error: Unsupported
+    ) -> tuple[Value | None, ...]:
+        """The outputs of a node from the operators that define its own; ``error``: why that is needed."""
+        nodes = definition(proto, inputs, self.graph.opset)
+        if nodes is None:
+            raise error
+        try:
+            return self._of_nodes(proto, nodes, "of its definition")
+        except Unsupported:
+            if _operator(proto) in OPERATORS:
+                raise error from None
+            raise
+
+    def _of_nodes(
+        self, proto: onnx.NodeProto, nodes: Iterable[onnx.NodeProto], whose: str
+    ) -> tuple[Value | None, ...]:
+        """The outputs of a node from others in its place.
+
+        Raises:
+            Unsupported: one of them is not supported; names it, after ``whose``.
+        """
+        for node in nodes:
+            try:
+                self._values.update(zip(node.output, self._outputs(node), strict=False))
+            except (Unsupported, UserError) as error:
+                raise Unsupported(f"{whose} node {_name(node)!r} ({_operator(node)}): {error}") from None
+        return tuple(self._values[tensor] for tensor in proto.output)
 
     def network(self) -> Network:
         """The network, once all nodes have been evaluated.
@@ -138,7 +182,7 @@ class _Evaluation:
             UserError: an output is not supported.
         """
         path, values = self.graph.path, [self._values[name] for name in self.graph.outputs]
-        outputs = [value for value in values if isinstance(value, Signal)]
+        outputs = [value for value in map(in_front, values) if isinstance(value, Signal)]
         if len(outputs) < len(values):
             raise UserError(
                 f"{path}: expected outputs that depend on the input, found a constant; export it again"
@@ -211,15 +255,10 @@ def _operator(proto: onnx.NodeProto) -> str:
     return proto.op_type if proto.domain in ("", "ai.onnx") else f"{proto.domain}.{proto.op_type}"
 
 
-def _fold(proto: onnx.NodeProto, inputs: tuple[Value | None, ...], opset: int) -> tuple[np.ndarray, ...]:
-    """The outputs of a node that has constants alone."""
-    from onnx.helper import make_function, make_opsetid
-    from onnx.reference import ReferenceEvaluator
+def _name(proto: onnx.NodeProto) -> str:
+    return proto.name or next(filter(None, proto.output), "")
 
-    feeds = {name: value for name, value in zip(proto.input, inputs, strict=True) if name}
-    outputs = [name for name in proto.output if name]
-    function = make_function("", "fold", list(feeds), outputs, [proto], [make_opsetid("", opset)])
-    try:
-        return tuple(map(np.asarray, ReferenceEvaluator(function).run(None, feeds, attributes={})))
-    except Exception as error:  # whatever the evaluator of the onnx package raises on a bad model
-        raise Unsupported(f"it cannot be computed from its constants: {error}") from None
+
+def _without_empty(value: Value | None) -> Value | None:
+    """A value without any entry is a constant, for nothing in it depends on the input."""
+    return Varying.empty(value.shape) if isinstance(value, Signal) and not value.features else value

@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.importers.input_shapes import InputShapes
+from repurpose_hpc.model.importers.onnx.inputs import input_sizes
+from repurpose_hpc.model.importers.onnx.rewriting.opset import OLDEST_OPSET, converted
+from repurpose_hpc.model.importers.onnx.varying import BATCHES
 
 if TYPE_CHECKING:
     import onnx
-
-# The meaning of Add and Mul, and the way in which Reshape is told its shape, are settled since then.
-_OLDEST_OPSET = 7
-
-# Stands for a batch of any size: a prime, so that a Reshape that mixes samples with features
-# does not keep it by chance.
-_ANY_BATCH = 7919
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,13 +40,18 @@ class Graph:
     opset: int
 
 
-def read_graph(path: Path) -> Graph:
+def read_graph(path: Path, input_shapes: InputShapes | None = None) -> Graph:
     """The graph in an ONNX file; external data is looked for beside it.
 
+    Args:
+        path: of the file.
+        input_shapes: see ``load_model``.
+
     Raises:
-        UserError: the ``onnx`` package is missing, or the file is not valid.
+        UserError: the ``onnx`` package is missing, the file is not valid, or sizes of an input are not known.
     """
-    graph, opset = _read(path)
+    model = read_model(path)
+    graph, opset = model.graph, opset_of(model)
     from onnx.numpy_helper import to_array
 
     constants = {initializer.name: to_array(initializer) for initializer in graph.initializer}
@@ -63,7 +65,10 @@ def read_graph(path: Path) -> Graph:
         path=path,
         nodes=tuple(graph.node),
         constants=constants,
-        inputs={item.name: _input_shape(item, path) for item in inputs},
+        inputs={
+            name: (samples or BATCHES[0], *sizes)
+            for name, (samples, *sizes) in input_sizes(inputs, input_shapes or {}, path).items()
+        },
         outputs=tuple(item.name for item in graph.output),
         opset=opset,
     )
@@ -80,8 +85,12 @@ def _import_onnx(path: Path) -> ModuleType:
     return onnx
 
 
-def _read(path: Path) -> tuple[onnx.GraphProto, int]:
-    """The graph, local functions inlined, and its opset."""
+def read_model(path: Path) -> onnx.ModelProto:
+    """The model, local functions inlined, at an opset that is new enough.
+
+    Raises:
+        UserError: the ``onnx`` package is missing, the file is not valid, or its opset cannot be converted.
+    """
     onnx = _import_onnx(path)
     from google.protobuf.message import DecodeError
 
@@ -92,24 +101,11 @@ def _read(path: Path) -> tuple[onnx.GraphProto, int]:
         raise UserError(
             f"{path}: expected a valid ONNX model: {error}; export it again and keep its data files beside it"
         ) from None
-    opset = max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0)
-    if opset < _OLDEST_OPSET:
-        raise UserError(
-            f"{path}: expected opset {_OLDEST_OPSET} or later, found {opset}; export with opset_version=17"
-        )
-    if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
-    return model.graph, opset
+    if opset_of(model) < OLDEST_OPSET:
+        model = converted(model, opset_of(model), path)
+    return onnx.inliner.inline_local_functions(model) if model.functions else model
 
 
-def _input_shape(item: onnx.ValueInfoProto, path: Path) -> tuple[int, ...]:
-    """An input's shape, the samples first."""
-    dimensions = item.type.tensor_type.shape.dim
-    sizes = [dimension.dim_value for dimension in dimensions]  # 0 where unknown
-    if len(sizes) < 2 or 0 in sizes[1:]:
-        shown = ", ".join(d.dim_param or str(d.dim_value or "?") for d in dimensions)
-        raise UserError(
-            f"{path}: input {item.name!r}: expected samples on the first axis and features of known size "
-            f"on the others, found shape ({shown}); make only the first axis dynamic when exporting"
-        )
-    return (sizes[0] or _ANY_BATCH, *sizes[1:])
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of ONNX's own operators."""
+    return max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0)

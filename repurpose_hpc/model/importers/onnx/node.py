@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from repurpose_hpc.model.importers.arrays import as_weights
-from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported, Value
+from repurpose_hpc.model.importers.onnx.signal import Moved, Signal, Unsupported, Value
 from repurpose_hpc.model.importers.onnx.tensors import Tensors
+from repurpose_hpc.model.importers.onnx.varying import Varying
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,25 +44,46 @@ class Node:
         """An input, None where it is left out."""
         return self.inputs[position] if position < len(self.inputs) else None
 
+    def called(self, position: int) -> str:
+        """How messages call an input."""
+        name = self.input_names[position] if position < len(self.input_names) else ""
+        return f"its input {name!r}" if name else f"its input {position}, which is left out,"
+
     def signal(self, position: int = 0, after_head: bool = False) -> Signal:
         """An input that has to depend on the network's input, not through a Softmax unless ``after_head``."""
         signal = self.input(position)
+        if isinstance(signal, Moved):
+            raise Unsupported(
+                f"the samples of its input {self.input_names[position]!r} of shape {signal.shape} are not on "
+                "the first axis"
+            )
         if not isinstance(signal, Signal):
-            raise Unsupported(f"its input {self.input_names[position]!r} is a constant")
+            raise Unsupported(f"{self.called(position)} is a constant")
         if signal.head != "identity" and not after_head:
             raise Unsupported(f"it follows {signal.origin}, which is supported at the end only")
         return signal
 
     def constant(self, position: int) -> np.ndarray:
-        """An input that has to be a constant."""
+        """An input that has to be a constant; where samples have a row each, the one they share, (1, ...)."""
         value = self.input(position)
+        if isinstance(value, Varying):
+            value = value.row()
+            if value is None:
+                raise Unsupported(f"{self.called(position)} depends on the size of the batch")
         if not isinstance(value, np.ndarray):
-            raise Unsupported(f"its input {self.input_names[position]!r} is not a constant")
+            raise Unsupported(f"{self.called(position)} is not a constant")
         return value
+
+    def sizes(self, position: int) -> np.ndarray:
+        """A constant input that is a shape, the samples first."""
+        value = self.input(position)
+        sizes = value.sizes() if isinstance(value, Varying) else None
+        return self.constant(position) if sizes is None else sizes
 
     def weights(self, position: int) -> np.ndarray:
         """A constant input as float32 or float64."""
-        return as_weights(self.constant(position), self.input_names[position])
+        constant = self.constant(position)
+        return as_weights(constant, self.input_names[position])
 
     def number(self, position: int, default: float) -> float:
         """A constant input of one number."""
@@ -69,9 +91,7 @@ class Node:
             return default
         constant = self.constant(position)
         if constant.size != 1:
-            raise Unsupported(
-                f"its input {self.input_names[position]!r} of shape {constant.shape} is not one number"
-            )
+            raise Unsupported(f"{self.called(position)} of shape {constant.shape} is not one number")
         return float(constant.item())
 
     def integers(self, position: int, attribute: str) -> list[int] | None:

@@ -125,13 +125,13 @@ def _erf(y: np.ndarray) -> np.ndarray:
 _CURVE_OF: dict[str, Callable[..., np.ndarray]] = {
     **{operator: COMBINATIONS[kind].value for operator, kind in COMBINATION_OF.items()},
     **{"Erf": _erf, "Log": np.log},
-    **{"Sign": np.sign, "Not": np.logical_not, "And": np.logical_and, "Or": np.logical_or},
+    **{"Not": np.logical_not, "And": np.logical_and, "Or": np.logical_or},
     **{"Greater": np.greater, "GreaterOrEqual": np.greater_equal, "Less": np.less},
     **{"LessOrEqual": np.less_equal, "Where": np.where},
 }
 
 
-def arithmetic(node: Node) -> Value:
+def arithmetic(node: Node) -> Signal | np.ndarray:
     """Add, Mul, Max and their like, of two values or more."""
     values = (
         node.signal(place) if isinstance(value, Signal) else node.constant(place)
@@ -140,7 +140,7 @@ def arithmetic(node: Node) -> Value:
     return reduce(lambda left, right: _binary(node, left, right), values)
 
 
-def _binary(node: Node, left: Value, right: Value) -> Value:
+def _binary(node: Node, left: Signal | np.ndarray, right: Signal | np.ndarray) -> Signal | np.ndarray:
     if isinstance(left, Signal) and isinstance(right, Signal):
         return _of_two_signals(node, left, right)
     if isinstance(left, Signal):
@@ -324,7 +324,7 @@ def _broadcast(node: Node, signal: Signal, shape: tuple[int, ...], axis: int) ->
 OPERATORS: dict[str, Callable[[Node], Value]] = {
     **dict.fromkeys(_ACTIVATIONS, activation),
     "Clip": clip,
-    **dict.fromkeys(("Neg", "Erf", "Log", "Sign", "Not"), unary),
+    **dict.fromkeys(("Neg", "Erf", "Log", "Not"), unary),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum"), arithmetic),
     **dict.fromkeys((*COMPARISONS, "And", "Or", "Where"), conditional),
     "Mish": mish,

@@ -9,6 +9,7 @@ import numpy as np
 
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported, Value
+from repurpose_hpc.model.importers.onnx.varying import BATCHES, Varying
 
 
 def _placed(node: Node, signal: Signal, index: np.ndarray) -> Signal:
@@ -25,22 +26,34 @@ def _axis(node: Node, axis: int, signal: Signal) -> int:
     return axis % rank - 1
 
 
-def shape(node: Node) -> np.ndarray:
+def shape(node: Node) -> Value:
     """The shape, a constant."""
     sizes = node.signal(after_head=True).shape
-    return np.array(sizes[node.attributes.get("start", 0) : node.attributes.get("end")], np.int64)
+    start, end, _ = slice(node.attributes.get("start", 0), node.attributes.get("end")).indices(len(sizes))
+    return Varying.shape(sizes[start:end]) if start == 0 else np.array(sizes[start:end], np.int64)
+
+
+def size(node: Node) -> Value:
+    """The number of values, a constant."""
+    signal = node.signal(after_head=True)
+    first, second = (
+        np.array(batch * signal.features)
+        for batch in (BATCHES if signal.shape[0] == BATCHES[0] else signal.shape[:1] * 2)
+    )
+    return Varying.of(first, second)
 
 
 def reshape(node: Node) -> Signal:
     """Flatten, Reshape, Squeeze or Unsqueeze: samples stay apart, values keep their order."""
     signal = node.signal(after_head=True)
-    sizes = _reshaped(node, signal.shape)
+    sizes = reshaped_sizes(node, signal.shape)
     if len(sizes) < 2 or sizes[0] != signal.shape[0]:
         raise Unsupported("its result does not keep the samples, and nothing else, on the first axis")
     return replace(signal.reshaped(sizes), origin=str(node))
 
 
-def _reshaped(node: Node, sizes: tuple[int, ...]) -> tuple[int, ...]:
+def reshaped_sizes(node: Node, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that Flatten, Reshape, Squeeze or Unsqueeze makes of ``sizes``, samples included."""
     virtual = np.broadcast_to(np.int8(0), sizes)  # takes no memory
     try:
         if node.operator == "Flatten":
@@ -57,7 +70,7 @@ def _reshaped(node: Node, sizes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _reshape_target(node: Node, sizes: tuple[int, ...]) -> list[int]:
-    target = node.constant(1).tolist()
+    target = node.sizes(1).tolist()
     if node.attributes.get("allowzero", 0):
         return target
     return [sizes[axis] if size == 0 else size for axis, size in enumerate(target)]
@@ -78,7 +91,7 @@ def expand(node: Node) -> Signal:
     """Repeated values along axes of size 1."""
     signal = node.signal()
     try:
-        sizes = np.broadcast_shapes(signal.shape, tuple(node.constant(1).tolist()))
+        sizes = np.broadcast_shapes(signal.shape, tuple(node.sizes(1).tolist()))
     except ValueError as error:
         raise Unsupported(str(error)) from None
     if len(sizes) != len(signal.shape) or sizes[0] != signal.shape[0]:
@@ -220,7 +233,7 @@ def _resize_factors(node: Node, signal: Signal) -> dict[int, tuple[int, float]]:
             axis: (int(np.floor(np.float32(signal.shape[axis]) * np.float32(scale))), scale)
             for axis, scale in zip(axes, factors, strict=True)
         }
-    sizes = node.constant(3).tolist()
+    sizes = node.sizes(3).tolist()
     return {axis: (size, size / signal.shape[axis]) for axis, size in zip(axes, sizes, strict=True)}
 
 
@@ -253,6 +266,7 @@ _ROUNDINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 OPERATORS: dict[str, Callable[[Node], Value | Iterable[Value]]] = {
     "Shape": shape,
+    "Size": size,
     **dict.fromkeys(("Flatten", "Reshape", "Squeeze", "Unsqueeze"), reshape),
     "Transpose": transpose,
     "Expand": expand,

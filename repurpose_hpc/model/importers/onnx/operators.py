@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-import numpy as np
-
 from repurpose_hpc.model.importers.onnx import (
     nodes_elementwise,
     nodes_layout,
@@ -14,6 +12,7 @@ from repurpose_hpc.model.importers.onnx import (
     nodes_normalisation,
     nodes_pooling,
 )
+from repurpose_hpc.model.importers.onnx.moved import apply_moved, moves_samples, values_of
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported, Value
 
@@ -64,5 +63,7 @@ def apply(node: Node) -> tuple[Value, ...]:
     """
     if node.operator not in OPERATORS:
         raise Unsupported(f"operator {node.operator} is not supported, expected {SUPPORTED}")
-    result = OPERATORS[node.operator](node)
-    return (result,) if isinstance(result, (Signal, np.ndarray)) else tuple(result)
+    compute = OPERATORS[node.operator]
+    if moves_samples(node):
+        return apply_moved(node, compute)
+    return values_of(compute(node))

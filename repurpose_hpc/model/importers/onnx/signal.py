@@ -19,6 +19,7 @@ from itertools import product
 import numpy as np
 
 from repurpose_hpc.model.activations import DECLARED, Activation, activate, lipschitz
+from repurpose_hpc.model.importers.onnx.varying import Varying
 
 _FAR = (12.0, 16.0, 32.0, 64.0, 100.0)
 GRID = np.array([*(-far for far in reversed(_FAR)), *np.linspace(-8, 8, 257), *_FAR])
@@ -182,4 +183,28 @@ class Signal:
         return self.index is other.index or np.array_equal(self.index, other.index)
 
 
-Value = Signal | np.ndarray
+@dataclass(frozen=True, eq=False)
+class Moved:
+    """A value of the graph whose samples are not alone on the first axis.
+
+    Recurrent layers have them behind the steps, (S, N, F), and exporters put them on one axis with the
+    positions, (N·S, F), before a layer that acts position by position.
+
+    Attributes:
+        signal: the same values with the samples in front.
+        axis: how many axes of a sample are before the samples.
+        shape: in ONNX: that of the values in this order, or any other of as many.
+    """
+
+    signal: Signal
+    axis: int
+    shape: tuple[int, ...]
+
+    @property
+    def is_aligned(self) -> bool:
+        """True if the samples have an axis of their own."""
+        samples, *sizes = self.signal.shape
+        return self.shape == (*sizes[: self.axis], samples, *sizes[self.axis :])
+
+
+Value = Signal | Moved | np.ndarray | Varying

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from repurpose_hpc.model.importers.onnx.file import read_model
+
 if TYPE_CHECKING:
     import onnx
 
@@ -45,12 +47,7 @@ class Evaluator(Protocol):
 
 def evaluators(path: Path) -> Iterator[Evaluator | CannotRun]:
     """Those that there are for a file, the preferred one first, or why one cannot run it."""
-    import onnx
-    import onnx.inliner
-
-    model = onnx.load(path)
-    if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
+    model = read_model(path)
     for kind in (OnnxRuntime, OnnxReference):
         try:
             yield kind(path, model)
@@ -168,8 +165,8 @@ def _input_types(model: onnx.ModelProto) -> dict[str, np.dtype]:
 
 
 def _fixed_batch(model: onnx.ModelProto) -> int | None:
-    sizes = [item.type.tensor_type.shape.dim[0].dim_value for item in _inputs(model)]
-    return next((size for size in sizes if size), None)
+    sizes = (axes[0].dim_value for item in _inputs(model) if (axes := item.type.tensor_type.shape.dim))
+    return next(filter(None, sizes), None)
 
 
 def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:

@@ -20,7 +20,8 @@ from repurpose_hpc.model.importers.opinion.evaluators import (
     evaluators,
     in_one_line,
 )
-from repurpose_hpc.model.importers.opinion.verdict import REMEDY, check_import, compare
+from repurpose_hpc.model.importers.opinion.probes import draw_probes
+from repurpose_hpc.model.importers.opinion.verdict import REMEDY, Comparison, check_import
 from repurpose_hpc.model.network import Network
 
 if TYPE_CHECKING:
@@ -45,12 +46,13 @@ def check_module(
             differs.
     """
     samples = Samples.of(np.hstack([_array(example).reshape(len(example), -1) for example in examples]))
-    result, fault = compare(path, network, samples, _programs(module, examples, path))
+    comparison = Comparison(path, network, draw_probes(network, samples))
+    result, fault = comparison.run(_programs(module, examples, path))
     if result.evaluator is None and not fault:
         return check_import(path, network, samples)
     if not fault:
         return result
-    _, fault_of_importer = compare(path, network, samples, evaluators(path))
+    _, fault_of_importer = comparison.run(evaluators(path))
     name = type(module).__name__
     if fault_of_importer:
         raise UserError(f"{name}: {fault_of_importer}; {REMEDY}")

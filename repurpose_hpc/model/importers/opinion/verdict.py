@@ -11,6 +11,7 @@ import numpy as np
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.forward import forward
+from repurpose_hpc.model.importers.input_shapes import InputShapes
 from repurpose_hpc.model.importers.onnx.evaluation import tensor_values
 from repurpose_hpc.model.importers.onnx.file import read_graph
 from repurpose_hpc.model.importers.opinion.comparison import (
@@ -35,7 +36,12 @@ REMEDY = (
 )
 
 
-def check_import(path: Path, network: Network, samples: Samples | None = None) -> ImportCheck:
+def check_import(
+    path: Path,
+    network: Network,
+    samples: Samples | None = None,
+    input_shapes: InputShapes | None = None,
+) -> ImportCheck:
     """Compare a network with the ONNX file that it was made from, on a few inputs.
 
     They are computed together and one by one.  Where a program that computes in float32 gives something
@@ -46,64 +52,64 @@ def check_import(path: Path, network: Network, samples: Samples | None = None) -
         path: of the file.
         network: imported from it.
         samples: from which inputs are drawn; None: they are normally distributed.
+        input_shapes: with which it was imported.
 
     Raises:
         UserError: the network is not the one in the file; names the first tensor that differs.
     """
-    result, fault = compare(path, network, samples, evaluators(path))
+    comparison = Comparison(path, network, draw_probes(network, samples), input_shapes)
+    result, fault = comparison.run(evaluators(path))
     if fault:
         raise UserError(f"{path}: {fault}; {REMEDY}")
     return result
-
-
-def compare(
-    path: Path, network: Network, samples: Samples | None, programs: Iterable[Evaluator | CannotRun]
-) -> tuple[ImportCheck, str]:
-    """Compare a network with what programs compute, the next one where one disagrees or cannot run.
-
-    Args:
-        path, network, samples: as of ``check_import``.
-        programs: the preferred one first.
-
-    Returns:
-        the result, and what the last one found to differ; "": nothing.
-    """
-    comparison = _Comparison(path, network, draw_probes(network, samples))
-    reasons, fault = [], ""
-    for evaluator in programs:
-        try:
-            if isinstance(evaluator, CannotRun):
-                raise evaluator
-            with np.errstate(all="ignore"):  # inputs are scaled until something overflows
-                return ImportCheck(evaluator.name, comparison.run(evaluator)), ""
-        except CannotRun as error:
-            reasons.append(str(error))
-        except _Differs as error:
-            fault = str(error)
-    return ImportCheck(None, None, "; ".join(reasons)), fault
 
 
 class _Differs(Exception):
     """The network is not what an evaluator computes; the message says where."""
 
 
-class _Comparison:
+class Comparison:
     """A network beside evaluators of its file.
 
     Args:
         path: of the file.
         network: imported from it.
         x: float32, (probes, inputs); the first is a row of the data as it is.
+        input_shapes: with which it was imported.
     """
 
-    def __init__(self, path: Path, network: Network, x: np.ndarray) -> None:
-        self._path, self._network, self._x = path, network, x
-        graph = read_graph(path)
+    def __init__(
+        self, path: Path, network: Network, x: np.ndarray, input_shapes: InputShapes | None = None
+    ) -> None:
+        self._path, self._network, self._x, self._input_shapes = path, network, x, input_shapes
+        graph = read_graph(path, input_shapes)
         self._shapes = {name: shape[1:] for name, shape in graph.inputs.items()}
         self._names = graph.outputs
         self._makers = {name: proto for proto in graph.nodes for name in proto.output}
 
-    def run(self, evaluator: Evaluator) -> float:
+    def run(self, programs: Iterable[Evaluator | CannotRun]) -> tuple[ImportCheck, str]:
+        """Compare with what programs compute, the next one where one disagrees or cannot run.
+
+        Args:
+            programs: the preferred one first.
+
+        Returns:
+            the result, and what the last one found to differ; "": nothing.
+        """
+        reasons, fault = [], ""
+        for evaluator in programs:
+            try:
+                if isinstance(evaluator, CannotRun):
+                    raise evaluator
+                with np.errstate(all="ignore"):  # inputs are scaled until something overflows
+                    return ImportCheck(evaluator.name, self._largest_difference(evaluator)), ""
+            except CannotRun as error:
+                reasons.append(str(error))
+            except _Differs as error:
+                fault = str(error)
+        return ImportCheck(None, None, "; ".join(reasons)), fault
+
+    def _largest_difference(self, evaluator: Evaluator) -> float:
         """The largest difference from what ``evaluator`` computes, relative to the outputs of a sample.
 
         Raises:
@@ -127,7 +133,7 @@ class _Comparison:
         judge = _Judge(evaluator, self._feeds(evaluator, x), self._perturbed_feeds(evaluator, x))
         if not any(judge.fault(name, values) for name, values in outputs.items()):
             return
-        named = {**dict(tensor_values(self._path, x)), **outputs}
+        named = {**dict(tensor_values(self._path, x, self._input_shapes)), **outputs}
         judge.excuse_overflows(named)
         for name, values in named.items():
             if name not in self._shapes and (place := judge.fault(name, values)):
