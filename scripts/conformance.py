@@ -210,5 +210,4 @@ def _print(kind: str, verdicts: dict[str, tuple[str, str]], shown: tuple[str, ..
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     sys.exit(main())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from repurpose_hpc.io.samples import Samples
@@ -11,20 +9,21 @@ from repurpose_hpc.model.forward import values_per_sample
 from repurpose_hpc.model.network import Network
 
 # Bounds and dead zones of activations are far from where data are: rows of data are scaled by these.
-SCALES = (0.01, 1.0, 30.0)
-# One entry of a row becomes so many times its largest.
+_SCALES = (1.0, 0.01, 30.0)
+# An entry of a row, or a whole row, becomes so many times larger.
 _LARGE = 1000.0
 # Of probes: all of them, or so many that the reference takes seconds.
 _MOST, _FEWEST = 16, 4
 _MOST_MULTIPLY_ADDS, _MOST_VALUES = 1 << 35, 1 << 27
 # Rows of the data, or random ones.
-_ROWS = 4
+_ROWS = 3
+_HUGE = float(np.sqrt(np.finfo(np.float32).max))
 # Of the data, bytes that are looked at.
 _MOST_BYTES = 1 << 26
 
 
 def draw_probes(network: Network, samples: Samples | None, seed: int = 0) -> np.ndarray:
-    """Rows of the data scaled down and up, rows with one large entry, and zeros.
+    """Rows of the data scaled down and up, rows with large entries, and zeros.
 
     Args:
         network: that will take them; a large one gets fewer.
@@ -35,13 +34,17 @@ def draw_probes(network: Network, samples: Samples | None, seed: int = 0) -> np.
         float32, (probes, inputs): the first is a row as it is.
     """
     rng = np.random.default_rng(seed)
-    count = _affordable(network)
-    rows = _rows(network.inputs, samples, rng)[: max(1, count // 4)]
-    scaled = [np.float32(scale) * row for row in rows for scale in sorted(SCALES, key=lambda s: s != 1)]
-    spiked = [_spiked(row, rng) for row in rows]
-    # The first of each kind come first, so that a few probes are of all kinds.
-    probes = [*scaled[: len(SCALES)], spiked[0], np.zeros_like(rows[0]), *scaled[len(SCALES) :], *spiked[1:]]
-    return np.stack(probes[:count])
+    first, *others = _rows(network.inputs, samples, rng)
+    probes = [
+        *(*_scaled(first), _spiked(first, rng), np.zeros_like(first)),
+        *(_LARGE * first, -_LARGE * first, _spiked(first, rng)),
+        *(probe for row in others for probe in (*_scaled(row), _spiked(row, rng))),
+    ]
+    return np.stack(probes[: _affordable(network)]).astype(np.float32)
+
+
+def _scaled(row: np.ndarray) -> list[np.ndarray]:
+    return [scale * row for scale in _SCALES]
 
 
 def _affordable(network: Network) -> int:
@@ -64,9 +67,10 @@ def _rows(width: int, samples: Samples | None, rng: np.random.Generator) -> np.n
 
 
 def _spiked(row: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """``row`` with one entry that is far larger than all others."""
-    row, place = row.copy(), rng.integers(len(row))
-    largest = float(np.abs(row).max()) or 1.0
-    negative = row.min() < 0 and rng.random() < 0.5
-    row[place] = (-1 if negative else 1) * min(_LARGE * largest, math.sqrt(np.finfo(np.float32).max))
+    """``row`` with an entry that is far larger than all others, and one far below where there are any."""
+    row, largest = row.copy(), float(np.abs(row).max()) or 1.0
+    places = rng.permutation(len(row))[:2]
+    signs = (1, -1) if row.min() < 0 else (1,)
+    for place, sign in zip(places, signs, strict=False):
+        row[place] = sign * min(_LARGE * largest, _HUGE)
     return row
