@@ -16,16 +16,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from importlib import import_module
 from time import perf_counter
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from repurpose_hpc.commands.table import COMMANDS, HELP, Command, Runs, find, overview
-from repurpose_hpc.errors import UsageError, UserError
+from repurpose_hpc.errors import Note, UsageError, UserError
 from repurpose_hpc.mpi.agreement import aborting, alone, collectively, difference_from_root
 from repurpose_hpc.mpi.launch import check_launch, launched, too_many
 from repurpose_hpc.process.system import age
@@ -79,6 +81,7 @@ def start(name: str, words: Sequence[str]) -> None:
         SystemExit: after one message: 2 for a wrong command line, 1 for other failures; 0 after the help.
     """
     threads = one_thread_per_rank()  # before anything imports NumPy
+    _print_notes(speaks=launched(os.environ)[1] == 0)
     command = COMMANDS.get(name)
     for prepare in command.prepare if command else ():
         prepare()
@@ -87,6 +90,20 @@ def start(name: str, words: Sequence[str]) -> None:
         _start_on_ranks(name, words, threads)
     else:
         _start_alone(name, words, threads)
+
+
+def _print_notes(speaks: bool) -> None:
+    """Have notes printed as one line each on stderr, by the rank that speaks."""
+    warnings.simplefilter("default" if speaks else "ignore", Note)
+    show = warnings.showwarning
+
+    def print_note(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+        if issubclass(category, Note):
+            print(f"note: {message}", file=sys.stderr, flush=True)
+        else:
+            show(message, category, *place, **options)
+
+    warnings.showwarning = print_note
 
 
 def _start_alone(name: str, words: Sequence[str], threads: int) -> None:

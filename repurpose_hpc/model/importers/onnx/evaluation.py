@@ -23,7 +23,7 @@ from repurpose_hpc.model.importers.onnx.moved import in_front
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.nodes_elementwise import COMPARISONS
 from repurpose_hpc.model.importers.onnx.operators import OPERATORS, SUPPORTED, apply
-from repurpose_hpc.model.importers.onnx.rewriting import BODIES, REWRITERS
+from repurpose_hpc.model.importers.onnx.rewriting import ALWAYS, REWRITERS
 from repurpose_hpc.model.importers.onnx.signal import Moved, Signal, Unsupported, Value
 from repurpose_hpc.model.importers.onnx.tensors import Tensors
 from repurpose_hpc.model.importers.onnx.varying import Varying
@@ -134,7 +134,7 @@ class _Evaluation:
                 raise Unsupported(f"operator {operator} is not supported, expected {SUPPORTED}")
             return (None,) * len(proto.output)
         constants = [value for value in inputs if not isinstance(value, (Signal, Moved))]
-        if operator in BODIES or (operator in REWRITERS and len(constants) < len(inputs)):
+        if operator in ALWAYS or (operator in REWRITERS and len(constants) < len(inputs)):
             node = self._node(proto, _name(proto), operator, inputs)
             return self._of_nodes(proto, REWRITERS[operator](proto, node), "of what replaces it,")
         if len(constants) == len(inputs):

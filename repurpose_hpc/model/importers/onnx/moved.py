@@ -6,7 +6,7 @@ The result has its samples where the operator puts them; see ``signal.Moved``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -53,13 +53,13 @@ def moves_samples(node: Node) -> bool:
     return node.operator in _RESHAPING and reshaped_sizes(node, signal.shape)[:1] != signal.shape[:1]
 
 
-def apply_moved(node: Node, compute: Compute) -> tuple[Value, ...]:
+def apply_moved(node: Node, operators: Mapping[str, Compute]) -> tuple[Value, ...]:
     """The outputs of a node of which ``moves_samples`` is true.
 
     Raises:
         Unsupported: the operator is not one of those that are known here, or acts along the samples.
     """
-    operator = node.operator
+    operator, compute = node.operator, operators[node.operator]
     if operator == "Shape":
         return (_shape(node),)
     if operator in _RESHAPING:
@@ -69,7 +69,7 @@ def apply_moved(node: Node, compute: Compute) -> tuple[Value, ...]:
     if operator == "Transpose":
         return (_transpose(node),)
     if operator in ("MatMul", "Gemm"):
-        return (_product(node, compute),)
+        return (_product(node, operators),)
     if operator in _ALONG_AXIS:
         return _along_axis(node, compute)
     if operator == "Slice":
@@ -139,7 +139,7 @@ def _transpose(node: Node) -> Signal | Moved:
     return _placed(result, order.index(value.axis), tuple(value.shape[axis] for axis in order))
 
 
-def _product(node: Node, compute: Compute) -> Signal | Moved:
+def _product(node: Node, operators: Mapping[str, Compute]) -> Signal | Moved:
     """A dense layer over the last axis."""
     value = _moved(node, 0)
     signal, width = value.signal, value.shape[-1]
@@ -147,28 +147,26 @@ def _product(node: Node, compute: Compute) -> Signal | Moved:
     if is_last or math.prod(value.shape[:-1]) != math.prod(signal.shape[:-1]):
         raise Unsupported(f"the samples of its input of shape {value.shape} are not apart from its last axis")
     is_plain = node.operator == "MatMul"
-    result = compute(_with_inputs(node, signal)) if is_plain else _gemm(node, signal)
+    result = operators["MatMul"](_with_inputs(node, signal)) if is_plain else _gemm(node, signal, operators)
     assert isinstance(result, Signal)
     return _placed(result, value.axis, (*value.shape[:-1], result.shape[-1]))
 
 
-def _gemm(node: Node, signal: Signal) -> Value:
+def _gemm(node: Node, signal: Signal, operators: Mapping[str, Compute]) -> Value | Iterable[Value]:
     """A Gemm of more axes than two: a product position by position, and a sum."""
     node.require("transA", 0)
-    from repurpose_hpc.model.importers.onnx.nodes_mixing import matmul
-
     W = node.weights(1)
     W = W if node.attributes.get("transB", 0) == 0 else W.T
     W = W * W.dtype.type(node.attributes.get("alpha", 1.0))
-    product = matmul(replace(_with_inputs(node, signal, W), operator="MatMul"))
+    product = operators["MatMul"](replace(node, operator="MatMul", inputs=(signal, W), attributes={}))
     if node.input(2) is None:
         return product
+    assert isinstance(product, Signal)
     C = node.weights(2)
     C = C * C.dtype.type(node.attributes.get("beta", 1.0))
     if C.ndim > 1 and C.shape[0] > 1:
         raise Unsupported(f"its bias has shape {C.shape}, expected one for all rows")
-    bias = C.reshape(-1)
-    return nodes_elementwise.arithmetic(replace(_with_inputs(node, product, bias), operator="Add"))
+    return operators["Add"](replace(node, operator="Add", inputs=(product, C.reshape(-1)), attributes={}))
 
 
 def _along_axis(node: Node, compute: Compute) -> tuple[Value, ...]:

@@ -63,7 +63,6 @@ def apply(node: Node) -> tuple[Value, ...]:
     """
     if node.operator not in OPERATORS:
         raise Unsupported(f"operator {node.operator} is not supported, expected {SUPPORTED}")
-    compute = OPERATORS[node.operator]
     if moves_samples(node):
-        return apply_moved(node, compute)
-    return values_of(compute(node))
+        return apply_moved(node, OPERATORS)
+    return values_of(OPERATORS[node.operator](node))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from repurpose_hpc.model.importers.onnx.node import Node
-from repurpose_hpc.model.importers.onnx.rewriting import branches, recurrent
+from repurpose_hpc.model.importers.onnx.rewriting import branches, quantised, recurrent
 
 if TYPE_CHECKING:
     import onnx
@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 REWRITERS: dict[str, Callable[[onnx.NodeProto, Node], Iterable[onnx.NodeProto]]] = {
     **branches.REWRITERS,
     **recurrent.REWRITERS,
+    **quantised.REWRITERS,
 }
 
-BODIES = frozenset(branches.REWRITERS)
-"""Operators with graphs of their own, which may read what is not among their inputs."""
+ALWAYS = frozenset((*branches.REWRITERS, *quantised.REWRITERS))
+"""Operators that are replaced even if all inputs are constants.
+
+Graphs of their own may read what is not among the inputs; the evaluator of the onnx package does not know
+quantised operators of all opsets and domains.
+"""
