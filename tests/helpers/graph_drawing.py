@@ -70,7 +70,7 @@ class RandomGraph:
         return names
 
     def pick(self, accepts: Callable[[tuple[int, ...]], bool] = bool) -> str:
-        """The name of a tensor of numbers whose shape is accepted, by default with axes, rather a late one."""
+        """The name of a tensor of numbers whose shape is accepted, rather a late one; by default not ()."""
         names = [
             name
             for name, value in self.values.items()
