@@ -68,10 +68,14 @@ def _compared(path: Path, network, x: np.ndarray) -> tuple[str, str]:
     """Whether the network is, value by value, what one of two programs computes."""
     from repurpose_hpc.model.forward import forward
 
-    try:
-        results = [_onnxruntime(path, x), _reference(path, x)]
-    except Exception as error:  # of the evaluators' own kinds
-        return "not run", " ".join(str(error).split())[:120]
+    results, reasons = [], []
+    for program in (_onnxruntime, _reference):
+        try:
+            results.append(program(path, x))
+        except Exception as error:  # of the program's own kinds
+            reasons.append(" ".join(str(error).split())[:120])
+    if not results:
+        return "not run", "; ".join(reasons)
     y = forward(network, x)
     if any(y.shape != result.shape for result in results):
         return "WRONG", f"shape {y.shape}, expected {results[0].shape}"
