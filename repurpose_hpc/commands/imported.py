@@ -6,8 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repurpose_hpc.io.progress import say
-
 if TYPE_CHECKING:
     from repurpose_hpc.io.samples import Samples
     from repurpose_hpc.model.importers.input_shapes import InputShapes
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
 def import_report(
     path: Path, network: Network, samples: Samples | None, shapes: InputShapes | None, check: bool
 ) -> dict[str, Any]:
-    """Compare an imported network with its file, and say so if no program can run it.
+    """Compare an imported network with its file; a warning says if no program can run it.
 
     Args:
         path: of the file.
@@ -38,8 +36,4 @@ def import_report(
     if samples is not None:
         check_shape(samples, network.input_shape)
     result = check_model(path, network, samples, shapes) if check else None
-    if result is None:
-        return {}
-    if result.evaluator is None:
-        say(f"{path}: {result}")
-    return {"import_check": asdict(result)}
+    return {} if result is None else {"import_check": asdict(result)}

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.errors import Note, UserError
 from repurpose_hpc.model.importers.input_shapes import InputShapes, word_of
 from repurpose_hpc.model.network import Network
 
@@ -48,9 +48,7 @@ def load_model(path: str | Path, input_shapes: InputShapes | None = None, check:
 
         network = load_onnx(path, input_shapes)
         if check:
-            result = check_model(path, network, None, input_shapes)
-            if result is not None and result.evaluator is None:
-                warnings.warn(f"{path}: {result}", stacklevel=2)
+            check_model(path, network, None, input_shapes)
         return network
     if input_shapes:
         given = " ".join(word_of(name, sizes) for name, sizes in input_shapes.items())
@@ -68,7 +66,7 @@ def check_model(
     samples: Samples | None = None,
     input_shapes: InputShapes | None = None,
 ) -> ImportCheck | None:
-    """Compare an imported network with its file; see ``importers.opinion``.
+    """Compare an imported network with its file, see ``importers.opinion``; warns if no program can run it.
 
     Args:
         path: of the file.
@@ -86,4 +84,7 @@ def check_model(
         return None
     from repurpose_hpc.model.importers.opinion import check_import
 
-    return check_import(path, network, samples, input_shapes)
+    result = check_import(path, network, samples, input_shapes)
+    if result.evaluator is None:
+        warnings.warn(f"{path}: {result}", Note, stacklevel=2)
+    return result

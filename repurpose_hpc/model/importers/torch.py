@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.errors import Note, UserError
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
 
@@ -62,7 +62,7 @@ def _compare(
 
     result = check_module(module, examples, path, network)
     if result.evaluator is None:
-        warnings.warn(f"{type(module).__name__}: {result}", stacklevel=3)
+        warnings.warn(f"{type(module).__name__}: {result}", Note, stacklevel=3)
 
 
 def _export(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], path: Path) -> None:

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from helpers import TESTS  # noqa: E402
 from helpers.onnx_models import node, save  # noqa: E402
-from repurpose_hpc.errors import UserError  # noqa: E402
+from repurpose_hpc.errors import Note, UserError  # noqa: E402
 from repurpose_hpc.io.samples import Samples  # noqa: E402
 from repurpose_hpc.model.activations import Activation  # noqa: E402
 from repurpose_hpc.model.importers.load import check_model, load_model  # noqa: E402
@@ -180,7 +180,7 @@ def _no_program(monkeypatch):
 def test_what_no_program_computes_is_not_checked_and_it_is_said(tmp_path, monkeypatch):
     path = _saved(tmp_path, FIRST, node("Gemm", "h V C", "y"))
     _no_program(monkeypatch)
-    with pytest.warns(UserWarning, match="the import is not checked: OnnxRuntime is of no use here; OnnxRef"):
+    with pytest.warns(Note, match="the import is not checked: OnnxRuntime is of no use here; OnnxRef"):
         network = load_model(path)
     result = check_model(path, network)
     assert (result.evaluator, result.largest_difference) == (None, None)
