@@ -181,8 +181,14 @@ class _Evaluation:
         Raises:
             UserError: an output is not supported.
         """
-        path, values = self.graph.path, [self._values[name] for name in self.graph.outputs]
-        outputs = [value for value in map(in_front, values) if isinstance(value, Signal)]
+        path, values = self.graph.path, [in_front(self._values[name]) for name in self.graph.outputs]
+        for name, value in zip(self.graph.outputs, values, strict=True):
+            if isinstance(value, Moved):
+                raise UserError(
+                    f"{path}: output {name!r}: expected the samples on the first axis, found them on axis "
+                    f"{value.axis} of {len(value.shape)}; transpose it before exporting the model"
+                )
+        outputs = [value for value in values if isinstance(value, Signal)]
         if len(outputs) < len(values):
             raise UserError(
                 f"{path}: expected outputs that depend on the input, found a constant; export it again"

@@ -176,7 +176,7 @@ def _along_axis(node: Node, compute: Compute) -> tuple[Value, ...]:
     first = values[0]
     if any(value.axis != first.axis for value in values):
         raise Unsupported(f"its inputs of shapes {[value.shape for value in values]} have samples elsewhere")
-    axis, rank = node.attributes.get("axis", _DEFAULT_AXIS.get(node.operator)), len(first.shape)
+    axis, rank = int(node.attributes.get("axis", _DEFAULT_AXIS.get(node.operator, 0))), len(first.shape)
     ahead = _ahead(axis, first)
     behind = axis % rank > first.axis
     signals = (value.signal for value in values)

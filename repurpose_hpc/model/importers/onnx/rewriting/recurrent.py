@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 # More steps are unrolled, too, but with a word.
 _FEW_STEPS = 64
 
-# Default of alpha and beta by activation; None: it has none.
+# Default of alpha and beta by activation; None: it has none; NaN: it has no default.
 _PARAMETERS: dict[str, tuple[float | None, float | None]] = {
     **dict.fromkeys(("Relu", "Tanh", "Sigmoid", "Softsign", "Softplus"), (None, None)),
     **{"LeakyRelu": (0.01, None), "ThresholdedRelu": (1.0, None), "Elu": (1.0, None)},
-    **{"HardSigmoid": (0.2, 0.5), "ScaledTanh": (1.0, 1.0), "Affine": (1.0, 0.0)},
+    **{"HardSigmoid": (0.2, 0.5), "ScaledTanh": (np.nan, np.nan), "Affine": (np.nan, np.nan)},
 }
 
 
@@ -94,7 +94,7 @@ class _Direction:
                 return nodes.add("Add", nodes.add("Mul", y, alpha), beta)
             return nodes.add("Mul", nodes.add("Tanh", nodes.add("Mul", y, beta)), alpha)
         numbers = {"alpha": chosen.alpha, "beta": chosen.beta}
-        given = {name: value for name, value in numbers.items() if value is not None}
+        given: dict[str, Any] = {name: value for name, value in numbers.items() if value is not None}
         return nodes.add(chosen.operator, y, **given)
 
     def complement(self, y: str) -> str:
@@ -283,13 +283,11 @@ def _activations(node: Node, directions: int) -> tuple[_Activation, ...]:
         if known is None:
             raise Unsupported(f"attribute activations has {name}, expected {', '.join(_PARAMETERS)}")
         alpha, beta = _PARAMETERS[known]
-        result.append(
-            _Activation(
-                known,
-                None if alpha is None else next(alphas, alpha),
-                None if beta is None else next(betas, beta),
-            )
-        )
+        alpha = None if alpha is None else next(alphas, alpha)
+        beta = None if beta is None else next(betas, beta)
+        if alpha != alpha or beta != beta:
+            raise Unsupported(f"attributes activation_alpha and activation_beta have none for {known}")
+        result.append(_Activation(known, alpha, beta))
     return tuple(result)
 
 
