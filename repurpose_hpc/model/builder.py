@@ -44,6 +44,7 @@ class Builder:
         self._groups: list[tuple[str, np.ndarray]] = []  # names and neurons of what brought them
         self._ties: list[tuple[np.ndarray, np.ndarray]] = []
         self._count = 0
+        self._copies: dict[str, str] = {}  # of tensors with neurons of inputs
 
     @property
     def operations(self) -> tuple[Operation, ...]:
@@ -147,13 +148,16 @@ class Builder:
 
     def _own_neurons(self, tensor: str) -> str:
         """``tensor``, or a copy of it if it has neurons of an input: those may be nobody's own."""
-        neurons, copy = self._neurons[tensor], f"{tensor}.copy"
+        neurons = self._neurons[tensor]
         if not np.isin(neurons, np.concatenate([self._neurons[name] for name in self._inputs])).any():
             return tensor
-        if f"{copy}.y" in self._neurons:
-            return f"{copy}.y"
-        window, n = pointwise(self._positions[tensor]), len(neurons)
-        return self.mixing(copy, tensor, np.eye(n, dtype=np.float32), np.zeros(n, np.float32), window, True)
+        if tensor not in self._copies:
+            window, n, name = pointwise(self._positions[tensor]), len(neurons), f"{tensor}.copy"
+            while f"{name}.y" in self._neurons:
+                name += "_"
+            eye, zeros = np.eye(n, dtype=np.float32), np.zeros(n, np.float32)
+            self._copies[tensor] = self.mixing(name, tensor, eye, zeros, window, True)
+        return self._copies[tensor]
 
     def _bring(self, name: str, neurons: int) -> np.ndarray:
         numbers = np.arange(self._count, self._count + neurons)
@@ -220,12 +224,19 @@ def _find_spaces(
         parts = tuple(np.unique(component[neurons]))
         key = (*parts, neurons.tobytes())
         if key not in name_of:
-            name_of[key] = f"{tensor}.neurons"
+            name_of[key] = _new_name(f"{tensor}.neurons", spaces)
             index = _positions_in(np.concatenate([members[root] for root in parts]), neurons)
             part_names = tuple(names[root] for root in parts)
             spaces.append(Space(name_of[key], len(neurons), part_names, tuple(index.tolist())))
         space_of[tensor] = name_of[key]
     return tuple(spaces), space_of
+
+
+def _new_name(name: str, spaces: list[Space]) -> str:
+    """``name``, longer where a space is called like this."""
+    while any(space.name == name for space in spaces):
+        name += "_"
+    return name
 
 
 def _chained(group: tuple[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

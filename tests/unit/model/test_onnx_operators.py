@@ -467,7 +467,7 @@ def test_old_opset(tmp_path, name):
 
 
 BAD = {
-    "matmul_of_two": ([node("MatMul", "x x", "y")], r"\(MatMul\): its input 'x' is not a constant"),
+    "matmul_of_two": ([node("MatMul", "x x", "y")], r"\(MatMul\): it multiplies shapes \(4, 7, 6\)"),
     "three_axes": ([node("Conv", "x K5", "y")], r"a kernel of shape \(1, 1, 1\) on maps of shape \(7, 6\)"),
     "channels": ([node("Conv", "x Kgroup", "y")], r"do not fit 4 channels"),
     "kernel_too_large": (
@@ -475,18 +475,8 @@ BAD = {
         r"larger than maps of shape \(7, 6\)",
     ),
     "linear": ([node("Resize", "x - scales", "y", mode="linear")], r"attribute mode is 'linear'"),
-    "neurons_become_positions": (
-        [
-            node("Conv", "x K1", "h"),
-            node("Reshape", "h grouped", "r"),
-            node("MaxPool", "r", "y", kernel_shape=[2]),
-        ],
-        r"node 'node_y' \(MaxPool\): .* expected neurons \(channels\) that stay together",
-    ),
     "samples_moved": ([node("Transpose", "x", "y", perm=[1, 0, 2, 3])], r"moves the axis of the samples"),
     "samples_split": ([node("Split", "x", "y z", axis=0, num_outputs=2)], r"is that of the samples"),
-    "new_channels": ([node("Pad", "x channels", "y")], r"adds neurons \(channels\)"),
-    "largest_channel": ([node("ReduceMax", "x axis1", "y")], r"include that of the neurons"),
     "part_of_a_gelu": (
         [node("Erf", "x", "e"), node("Conv", "e K1", "y")],
         r"what node 'node_e' computes element by element",
@@ -495,14 +485,6 @@ BAD = {
     "training": (
         [node("BatchNormalization", "x gain shift mean variance", "y m v", training_mode=1)],
         r"attribute training_mode is 1, expected 0",
-    ),
-    "softmax_of_maps": (
-        [node("Conv", "x K1", "h"), node("Softmax", "h", "y", axis=1)],
-        r"attribute axis is 1",
-    ),
-    "channels_last_output": (
-        [node("Conv", "x K1", "h"), node("Transpose", "h", "y", perm=[0, 2, 3, 1])],
-        r"an output: its features of shape \(7, 6, 4\)",
     ),
     "indices": (
         [node("MaxPool", "x", "p i", kernel_shape=[2, 2]), node("Cast", "i", "y", to=1)],
@@ -514,7 +496,7 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_refused(tmp_path, name):
     nodes, message = BAD[name]
-    constants = {**CONSTANTS, "K5": _weights(1, 4, 1, 1, 1), "channels": np.array([0, 0, 0, 0, 0, 2, 0, 0])}
+    constants = {**CONSTANTS, "K5": _weights(1, 4, 1, 1, 1)}
     used = {each for node_ in nodes for each in node_.input}
     constants = {key: value for key, value in constants.items() if key in used}
     path = save(tmp_path / "model.onnx", nodes, constants, MAP, opset=22)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from repurpose_hpc.model.importers.onnx.functions import definition, has_definit
 from repurpose_hpc.model.importers.onnx.moved import in_front
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.nodes_elementwise import COMPARISONS
-from repurpose_hpc.model.importers.onnx.operators import OPERATORS, SUPPORTED, apply
+from repurpose_hpc.model.importers.onnx.operators import AFTER_HEAD, OPERATORS, SUPPORTED, apply
 from repurpose_hpc.model.importers.onnx.rewriting import ALWAYS, REWRITERS
 from repurpose_hpc.model.importers.onnx.signal import Moved, Signal, Unsupported, Value
 from repurpose_hpc.model.importers.onnx.tensors import Tensors
@@ -107,6 +108,7 @@ class _Evaluation:
         self._tensors = Tensors(_compared_numbers(graph))
         # None: behind a refused node, or a secondary output without a name.
         self._values: dict[str, Value | None] = {"": None, **graph.constants}
+        self._softmaxes: dict[Signal, Signal] = {}
         for name, shape in graph.inputs.items():
             self._values[name] = self._tensors.input(name, shape, alone=len(graph.inputs) == 1)
 
@@ -139,6 +141,8 @@ class _Evaluation:
             return self._of_nodes(proto, REWRITERS[operator](proto, node), "of what replaces it,")
         if len(constants) == len(inputs):
             return fold(proto, constants, self.graph.opset)
+        if operator not in AFTER_HEAD:
+            inputs = tuple(map(self._within, inputs))
         outputs: tuple[Value | None, ...]
         try:
             outputs = apply(self._node(proto, _name(proto), operator, inputs))
@@ -174,6 +178,27 @@ class _Evaluation:
             except (Unsupported, UserError) as error:
                 raise Unsupported(f"{whose} node {_name(node)!r} ({_operator(node)}): {error}") from None
         return tuple(self._values[tensor] for tensor in proto.output)
+
+    def _within(self, value: Value | None) -> Value | None:
+        """A value that is used further: a Softmax that is not at the end is computed step by step."""
+        from onnx.helper import make_node
+
+        if isinstance(value, Moved):
+            signal = self._within(value.signal)
+            assert isinstance(signal, Signal)
+            return replace(value, signal=signal)
+        if not isinstance(value, Signal) or value.head == "identity":
+            return value
+        if value not in self._softmaxes:
+            plain = replace(value, head="identity").reshaped((value.shape[0], value.features))
+            operator = "Softmax" if value.head == "softmax" else "LogSoftmax"
+            source, target = f"{value.origin} {len(self._softmaxes)}", f"{value.origin} as a value"
+            node = make_node(operator, [source], [target], axis=-1)
+            self._values[source] = plain
+            (result,) = self._of_definition(node, (plain,), Unsupported(f"it follows {value.origin}"))
+            assert isinstance(result, Signal)
+            self._softmaxes[value] = result.reshaped(value.shape)
+        return self._softmaxes[value]
 
     def network(self) -> Network:
         """The network, once all nodes have been evaluated.

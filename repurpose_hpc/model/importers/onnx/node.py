@@ -108,6 +108,32 @@ class Node:
             raise Unsupported(f"attribute {attribute} is left out")
         return integers
 
+    def axis(self, named: int, signal: Signal) -> int:
+        """An axis of ``signal`` that is not that of the samples, these not counted."""
+        rank = len(signal.shape)
+        if not -rank <= named < rank:
+            raise Unsupported(f"axis {named} of {rank}, samples included")
+        if named % rank == 0:
+            raise Unsupported(
+                f"axis {named} of shape {signal.shape[1:]} with the samples in front is that of the samples"
+            )
+        return named % rank - 1
+
+    def axes(self, named: list[int], rank: int) -> list[int]:
+        """Axes of a tensor with so many, counted from the front and in order.
+
+        Raises:
+            Unsupported: there are no such axes, one is named twice, or one is that of the samples.
+        """
+        if any(not -rank <= axis < rank for axis in named):
+            raise Unsupported(f"its axes are {named} of {rank}, samples included")
+        axes = sorted(axis % rank for axis in named)
+        if len(set(axes)) < len(axes):
+            raise Unsupported(f"its axes are {named}, of which one is named twice")
+        if axes[:1] == [0]:
+            raise Unsupported("its axes include that of the samples")
+        return axes
+
     def text(self, attribute: str, default: str) -> str:
         """An attribute that is a string."""
         return self.attributes.get(attribute, default.encode()).decode()

@@ -210,6 +210,8 @@ def _shifted(expression: Expression, term: float, origin: str) -> Expression:
 
 def _with_constant(node: Node, signal: Signal, constant: np.ndarray, swapped: bool) -> Signal:
     """A scale and a shift that differ from neuron to neuron, or from value to value."""
+    if constant.dtype.kind in "iu" and node.operator in ("Add", "Sub", "Mul", "Sum"):
+        constant = constant.astype(np.float64)  # integers of a quantised model are numbers like others
     constant = as_weights(constant, "a constant among its inputs")
     zero, one = constant.dtype.type(0), constant.dtype.type(1)
     if node.operator in ("Add", "Sum"):

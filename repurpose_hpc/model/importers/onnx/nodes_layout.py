@@ -16,16 +16,6 @@ def _placed(node: Node, signal: Signal, index: np.ndarray) -> Signal:
     return replace(signal.placed(index), origin=str(node))
 
 
-def _axis(node: Node, axis: int, signal: Signal) -> int:
-    """An axis of ``signal`` that is not that of the samples, these not counted."""
-    rank = len(signal.shape)
-    if not -rank <= axis < rank or axis % rank == 0:
-        raise Unsupported(
-            f"axis {axis} of shape {signal.shape[1:]} with the samples in front is that of the samples"
-        )
-    return axis % rank - 1
-
-
 def shape(node: Node) -> Value:
     """The shape, a constant."""
     sizes = node.signal(after_head=True).shape
@@ -102,7 +92,7 @@ def expand(node: Node) -> Signal:
 def split(node: Node) -> tuple[Signal, ...]:
     """Parts along one axis."""
     signal = node.signal()
-    axis = _axis(node, node.attributes.get("axis", 0), signal)
+    axis = node.axis(node.attributes.get("axis", 0), signal)
     size, parts = signal.shape[1 + axis], node.attributes.get("num_outputs", node.outputs)
     sizes = node.integers(1, "split")
     if sizes is None:
@@ -125,14 +115,14 @@ def slices(node: Node) -> Signal:
         if axis % rank == 0 and range(size)[start:end:step] == range(size):
             continue
         # From the back, an end beyond the front means that the first is included.
-        chosen[_axis(node, axis, signal)] = slice(start, None if step < 0 and end < -size else end, step)
+        chosen[node.axis(axis, signal)] = slice(start, None if step < 0 and end < -size else end, step)
     return _placed(node, signal, signal.places[tuple(chosen)])
 
 
 def gather(node: Node) -> Signal:
     """Some places along an axis."""
     signal, indices = node.signal(), node.constant(1)
-    axis = _axis(node, node.attributes.get("axis", 0), signal)
+    axis = node.axis(node.attributes.get("axis", 0), signal)
     try:
         places = np.take(signal.places, indices, axis)
     except IndexError as error:
@@ -140,68 +130,6 @@ def gather(node: Node) -> Signal:
     if places.ndim == 0:
         raise Unsupported("its result has no axis but that of the samples")
     return _placed(node, signal, places)
-
-
-def concat(node: Node) -> Signal:
-    """Neurons of several values one after the other."""
-    tensors, builder = node.tensors, node.tensors.builder
-    values = [node.signal(position) for position in range(len(node.inputs))]
-    if len(values) == 1:
-        return values[0]
-    axis = _axis(node, node.attributes["axis"], values[0])
-    settled = [tensors.settled(value) for value in values]
-    sources = [value.expression.tensor for value in settled]
-    flattened = axis == 0 and all(value.index is None for value in settled)
-    if not (flattened and len({builder.positions(source) for source in sources}) == 1):
-        sources = [tensors.map(value, axis) for value in values]
-    sizes = list(values[0].shape)
-    sizes[1 + axis] = sum(value.shape[1 + axis] for value in values)
-    count = sum(map(builder.neurons, sources))
-    target = builder.select(tensors.name(node.name), tuple(sources), np.arange(count))
-    return tensors.signal(target, tuple(sizes), str(node), axis)
-
-
-def pad(node: Node) -> Signal:
-    """Further positions around maps."""
-    signal = node.signal()
-    rank, mode = len(signal.shape), node.text("mode", "constant")
-    pads = node.required_integers(1, "pads")
-    axes = [axis % rank for axis in node.integers(3, "axes") or range(rank)]
-    widths = [(0, 0)] * rank
-    for place, axis in enumerate(axes):
-        widths[axis] = (pads[place], pads[place + len(axes)])
-    if min(map(min, widths)) < 0:
-        raise Unsupported(f"its pads are {pads}, expected none below 0")
-    if mode == "edge":
-        _refuse_samples(widths)
-        return _placed(node, signal, np.pad(signal.places, widths[1:], "edge"))
-    if mode == "reflect":
-        _refuse_samples(widths)
-        return _placed(node, signal, np.pad(signal.places, widths[1:], "reflect"))
-    if mode != "constant":
-        raise Unsupported(f"attribute mode is {mode!r}, expected 'constant', 'edge' or 'reflect'")
-    _refuse_samples(widths[:2] if any(widths[1]) else widths)
-    if not any(map(any, widths)):
-        return signal
-    return _pad_with(node, signal, widths, node.number(2, node.attributes.get("value", 0.0)))
-
-
-def _refuse_samples(widths: list[tuple[int, int]]) -> None:
-    if any(widths[0]):
-        raise Unsupported(f"it pads the axis of the samples by {widths[0]}")
-
-
-def _pad_with(node: Node, signal: Signal, widths: list[tuple[int, int]], value: float) -> Signal:
-    tensors = node.tensors
-    axis = tensors.axis_of_neurons(signal)
-    tensor, pads = tensors.map(signal, axis), [*widths[1 : 1 + axis], *widths[2 + axis :]]
-    if any(widths[1 + axis]):
-        raise Unsupported(f"it adds neurons (channels): its pads along them are {widths[1 + axis]}")
-    sizes = np.delete(signal.shape[1:], axis)
-    index = np.pad(np.arange(sizes.prod()).reshape(sizes), pads, constant_values=-1)
-    target = tensors.builder.rearrange(tensors.name(node.name), tensor, index.ravel(), index.shape, value)
-    shape = tuple(size + sum(width) for size, width in zip(signal.shape, widths, strict=True))
-    return tensors.signal(target, shape, str(node), axis)
 
 
 def resize(node: Node) -> Signal:
@@ -215,7 +143,7 @@ def resize(node: Node) -> Signal:
     for axis, (size, scale) in _resize_factors(node, signal).items():
         if size != signal.shape[axis] or scale != 1:
             nearest = _nearest(node, signal.shape[axis], size, scale)
-            places = places.take(nearest, _axis(node, axis, signal))
+            places = places.take(nearest, node.axis(axis, signal))
     return _placed(node, signal, places)
 
 
@@ -273,7 +201,5 @@ OPERATORS: dict[str, Callable[[Node], Value | Iterable[Value]]] = {
     "Split": split,
     "Slice": slices,
     "Gather": gather,
-    "Concat": concat,
-    "Pad": pad,
     **dict.fromkeys(("Resize", "Upsample"), resize),
 }

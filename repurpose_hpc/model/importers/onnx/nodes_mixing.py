@@ -16,20 +16,19 @@ def gemm(node: Node) -> Signal:
     """alpha x W + beta C."""
     node.require("transA", 0)
     W = node.weights(1)
+    if W.ndim != 2 or len(node.signal().shape) != 2:
+        raise Unsupported(f"it multiplies {len(node.signal().shape)} axes by {W.ndim}, expected two each")
     W = W if node.attributes.get("transB", 0) else W.T
     C = np.zeros(1, W.dtype) if node.input(2) is None else node.weights(2)
     alpha, beta = (W.dtype.type(node.attributes.get(name, 1.0)) for name in ("alpha", "beta"))
-    return _dense(node, W if alpha == 1 else alpha * W, beta * C.astype(W.dtype))
+    return dense(node, node.signal(), W if alpha == 1 else alpha * W, beta * C.astype(W.dtype))
 
 
-def matmul(node: Node) -> Signal:
-    """x W over the last axis."""
-    signal, W = node.signal(), node.weights(1)
-    if W.ndim != 2:
-        raise Unsupported(f"its weights have shape {W.shape}, expected two axes")
+def linear(node: Node, signal: Signal, W: np.ndarray) -> Signal:
+    """x W over the last axis, W (inputs, outputs)."""
     bias = np.zeros(1, W.dtype)
     if math.prod(signal.shape[1:-1]) == 1:
-        return _dense(node, W.T, bias)
+        return dense(node, signal, W.T, bias)
     _check_width(signal, W.T)
     axis = len(signal.shape) - 2
     tensor = node.tensors.map(signal, axis)
@@ -38,14 +37,15 @@ def matmul(node: Node) -> Signal:
     return node.tensors.signal(target, (*signal.shape[:-1], W.shape[1]), str(node), axis)
 
 
-def _dense(node: Node, W: np.ndarray, b: np.ndarray) -> Signal:
-    """A mixing by ``W`` (outputs, inputs) and ``b``, broadcast to (outputs,)."""
-    signal = node.signal()
+def dense(node: Node, signal: Signal, W: np.ndarray, b: np.ndarray) -> Signal:
+    """A mixing of a vector by ``W`` (outputs, inputs) and ``b``, broadcast to (outputs,)."""
     _check_width(signal, W)
     try:
         bias = np.broadcast_to(b, (1, len(W)))[0]
     except ValueError:
         raise Unsupported(f"its bias has shape {b.shape}, expected ({len(W)},)") from None
+    if not len(W):
+        return signal.placed(np.empty((*signal.shape[1:-1], 0), np.int64))
     tensor, window, places = node.tensors.flat(signal)
     if places is not None:
         builder = node.tensors.builder
@@ -176,4 +176,4 @@ def _without_padding(W: np.ndarray, window: Window) -> tuple[np.ndarray, Window 
     return (W[:, :, inside] if inside.any() else np.zeros_like(W[:, :, :1])), None
 
 
-OPERATORS = {"Gemm": gemm, "MatMul": matmul, "Conv": conv, "ConvTranspose": conv_transpose}
+OPERATORS = {"Gemm": gemm, "Conv": conv, "ConvTranspose": conv_transpose}

@@ -6,11 +6,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from repurpose_hpc.model.importers.onnx import (
+    nodes_contraction,
     nodes_elementwise,
+    nodes_joining,
     nodes_layout,
     nodes_mixing,
     nodes_normalisation,
     nodes_pooling,
+    nodes_reduction,
+    nodes_selection,
 )
 from repurpose_hpc.model.importers.onnx.moved import apply_moved, moves_samples, values_of
 from repurpose_hpc.model.importers.onnx.node import Node
@@ -43,14 +47,23 @@ def _cast(node: Node) -> Signal:
 
 OPERATORS: dict[str, Callable[[Node], Value | Iterable[Value]]] = {
     **nodes_mixing.OPERATORS,
+    **nodes_contraction.OPERATORS,
     **nodes_elementwise.OPERATORS,
     **nodes_pooling.OPERATORS,
+    **nodes_reduction.OPERATORS,
     **nodes_layout.OPERATORS,
+    **nodes_joining.OPERATORS,
+    **nodes_selection.OPERATORS,
     **nodes_normalisation.OPERATORS,
     "Identity": _identity,
     "Dropout": _dropout,
     "Cast": _cast,
 }
+
+# Change nothing of a Softmax over all features that they follow.
+AFTER_HEAD = frozenset(
+    ("Identity", "Dropout", "Cast", "Shape", "Size", "Flatten", "Reshape", "Squeeze", "Unsqueeze")
+)
 
 SUPPORTED = ", ".join(OPERATORS)
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.builder import Builder
+from repurpose_hpc.model.importers.onnx.regrouping import add as add_regrouping
+from repurpose_hpc.model.importers.onnx.regrouping import regrouping
 from repurpose_hpc.model.importers.onnx.signal import GRID, Expression, Signal, Unsupported
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import COMBINATIONS, Window, pointwise, whole_map
@@ -39,9 +41,10 @@ class Tensors:
 
     def name(self, text: str) -> str:
         """A name that nothing has yet, fit to be one of an HDF5 group, after that of a node."""
-        name = base = text.strip("/").replace("/", ".") or "node"
+        base = text.strip("/").replace("/", ".").replace("\0", "_")
+        name = base = base if base.strip(".") else "node"
         count = 1
-        while name in self._names:
+        while name in self._names or f"{name}.y" in self._inputs:
             count += 1
             name = f"{base}_{count}"
         self._names.add(name)
@@ -103,27 +106,26 @@ class Tensors:
         """A tensor whose neurons are on ``axis`` of ``signal``, the positions on all other axes, in order.
 
         Raises:
-            Unsupported: values of one neuron would have to be spread over others.
+            Unsupported: values of one neuron would have to be spread over others, too many of them.
         """
         key = (signal, axis)
         if key not in self._maps:
+            if len(signal.shape) == 1:
+                signal = signal.reshaped((*signal.shape, 1))
+            self._declare(signal, (axis,))
             self._maps[key] = self._map(self.settled(signal), axis)
         return self._maps[key]
 
     def axis_of_neurons(self, signal: Signal) -> int:
-        """The axis on which the neurons are, the samples not counted.
+        """The axis on which the neurons are, the samples not counted; the first if they are on none."""
+        axes = range(len(signal.shape) - 1)
+        self._declare(signal, axes)
+        return next((axis for axis in axes if self.has_neurons_on(signal, axis)), 0)
 
-        Raises:
-            Unsupported: on none.
-        """
+    def has_neurons_on(self, signal: Signal, axis: int) -> bool:
+        """True if the neurons are on ``axis``, the samples not counted."""
         self._declare(signal)
-        for axis in range(len(signal.shape) - 1):
-            try:
-                self._places(signal, axis)
-            except Unsupported:
-                continue
-            return axis
-        raise Unsupported(f"no axis of shape {signal.shape[1:]} holds the neurons of {signal.origin}")
+        return self._places(signal, axis) is not None
 
     def values(self, signal: Signal, constant: np.ndarray) -> np.ndarray:
         """One value of a constant for each neuron, (n, 1), or for each value of the tensor, (n, positions).
@@ -139,6 +141,11 @@ class Tensors:
             flat[signal.index.ravel()] = ordered
         table = flat.reshape(self.builder.neurons(tensor), -1)
         return np.ascontiguousarray(table[:, :1]) if (table == table[:, :1]).all() else table
+
+    def values_per_neuron(self, signal: Signal) -> int:
+        """How many values a neuron of the signal's tensor has."""
+        self._declare(signal)
+        return math.prod(self.builder.positions(signal.expression.tensor))
 
     def compact(self, signal: Signal) -> Signal:
         """The same values, settled, as all those of a tensor."""
@@ -174,12 +181,20 @@ class Tensors:
         settled = self.settled(signal)
         return settled.expression.tensor if settled.index is None else self.map(signal)
 
-    def _declare(self, signal: Signal) -> None:
-        """Decide on the neurons of an input if this is its first use."""
+    def _declare(self, signal: Signal, axes: Iterable[int] | None = None) -> None:
+        """Decide on the neurons of an input if this is its first use.
+
+        Where it needs them on one of ``axes`` and they would be cut there, the whole input is one neuron:
+        every worker reads the input anyway.
+        """
         tensor = signal.expression.tensor
-        if tensor in self._inputs and tensor not in self._declared:
-            has_index = signal.index is not None
-            self._add_input(tensor, self._inputs[tensor][1] if has_index else signal.shape[1:])
+        if tensor not in self._inputs or tensor in self._declared:
+            return
+        shape = (self._inputs[tensor][1] if signal.index is not None else signal.shape[1:]) or (1,)
+        per_neuron = math.prod(shape[1:])
+        if axes is not None and all(_places(signal, axis, per_neuron) is None for axis in axes):
+            shape = (1, *shape)
+        self._add_input(tensor, shape)
 
     def _add_input(self, tensor: str, shape: tuple[int, ...]) -> None:
         self._declared.add(tensor)
@@ -220,8 +235,10 @@ class Tensors:
         return self.builder.elementwise(self.name(expression.origin), source, activation)
 
     def _map(self, signal: Signal, axis: int) -> str:
-        tensor = signal.expression.tensor
-        neurons, positions = self._places(signal, axis)
+        tensor, places = signal.expression.tensor, self._places(signal, axis)
+        if places is None:
+            return self._regrouped(signal, axis)
+        neurons, positions = places
         if not np.array_equal(neurons, np.arange(self.builder.neurons(tensor))):
             tensor = self._select(tensor, neurons)
         if not np.array_equal(positions, np.arange(math.prod(self.builder.positions(tensor)))):
@@ -231,23 +248,56 @@ class Tensors:
             )
         return tensor
 
+    def _regrouped(self, signal: Signal, axis: int) -> str:
+        """A tensor with neurons of its own on ``axis``, from others that are cut."""
+        tensor, sizes = signal.expression.tensor, signal.shape[1:]
+        old = self.builder.neurons(tensor), math.prod(self.builder.positions(tensor))
+        shape, places = sizes[:axis] + sizes[axis + 1 :], _neuron_major(signal, axis)
+        name = f"{tensor.removesuffix('.y')}.regroup"
+        plan = regrouping(*np.divmod(places, old[1]), old)
+        if plan is not None:
+            return add_regrouping(self.builder, self.name, name, tensor, plan, shape)
+        # In two steps: every value that is needed becomes a neuron, and these the positions of others.
+        values, copies = np.unique(places, return_inverse=True)
+        cut = regrouping(*np.divmod(values[:, None], old[1]), old)
+        joined = regrouping(np.arange(places.size).reshape(places.shape), places * 0, (places.size, 1))
+        if cut is None or joined is None:
+            raise Unsupported(
+                f"its features of shape {sizes} would need {old[0]} neurons of {old[1]} values from "
+                f"{signal.origin} in other groups, which is too much; expected neurons (channels) that stay "
+                "together"
+            )
+        tensor = add_regrouping(self.builder, self.name, f"{name}.cut", tensor, cut, ())
+        return add_regrouping(
+            self.builder, self.name, name, self._select(tensor, copies.ravel()), joined, shape
+        )
+
     def _select(self, tensor: str, neurons: np.ndarray) -> str:
         return self.builder.select(self.name(f"{tensor.removesuffix('.y')}.select"), (tensor,), neurons)
 
-    def _places(self, signal: Signal, axis: int) -> tuple[np.ndarray, np.ndarray]:
-        """Neurons of the tensor that lie on ``axis``, (n,), and positions that lie on the others, (p,)."""
-        tensor, sizes = signal.expression.tensor, signal.shape[1:]
+    def _places(self, signal: Signal, axis: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """See the function below; the first axis of whole tensors is the usual case."""
+        tensor = signal.expression.tensor
         n, per_neuron = self.builder.neurons(tensor), math.prod(self.builder.positions(tensor))
-        if signal.index is None and axis == 0 and sizes[0] == n:
+        if signal.index is None and axis == 0 and signal.shape[1:2] == (n,):
             return np.arange(n), np.arange(per_neuron)
-        places = np.moveaxis(signal.places, axis, 0).reshape(sizes[axis], -1)
-        neurons, positions = np.divmod(places, per_neuron)
-        if (neurons != neurons[:, :1]).any() or (positions != positions[:1]).any():
-            raise Unsupported(
-                f"its features of shape {sizes} would need {n} neurons of {per_neuron} values from "
-                f"{signal.origin} in other groups, expected neurons (channels) that stay together"
-            )
-        return neurons[:, 0], positions[0]
+        return _places(signal, axis, per_neuron)
+
+
+def _neuron_major(signal: Signal, axis: int) -> np.ndarray:
+    """The places of the values of a signal, (values on ``axis``, all others)."""
+    return np.moveaxis(signal.places, axis, 0).reshape(signal.shape[1 + axis], -1)
+
+
+def _places(signal: Signal, axis: int, per_neuron: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Neurons of the tensor that lie on ``axis``, (n,), and positions that lie on the others, (p,).
+
+    None if neurons of ``per_neuron`` values would be cut.
+    """
+    neurons, positions = np.divmod(_neuron_major(signal, axis), per_neuron)
+    if (neurons != neurons[:, :1]).any() or (positions != positions[:1]).any():
+        return None
+    return neurons[:, 0], positions[0]
 
 
 # By ONNX operator.

@@ -48,6 +48,9 @@ class Evaluator(Protocol):
 def evaluators(path: Path) -> Iterator[Evaluator | CannotRun]:
     """Those that there are for a file, the preferred one first, or why one cannot run it."""
     model = read_model(path)
+    if dynamic := next((node for node in model.graph.node if "Dynamic" in node.op_type), None):
+        yield CannotRun(f"{dynamic.op_type} rounds activations by what is in the batch, which is not imported")
+        return
     for kind in (OnnxRuntime, OnnxReference):
         try:
             yield kind(path, model)
@@ -82,6 +85,8 @@ class OnnxRuntime:
     def _open(self, source: str | bytes) -> Any:
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
+        # Its optimisations round activations in front of quantised weights.
+        options.graph_optimization_level = self._runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4
         self._runtime.set_default_logger_severity(4)
         with in_one_line(self.name):
