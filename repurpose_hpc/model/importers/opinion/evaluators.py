@@ -49,7 +49,7 @@ def evaluators(path: Path) -> Iterator[Evaluator | CannotRun]:
     """Those that there are for a file, the preferred one first, or why one cannot run it."""
     model = read_model(path)
     if dynamic := next((node for node in model.graph.node if "Dynamic" in node.op_type), None):
-        yield CannotRun(f"{dynamic.op_type} rounds activations by what is in the batch, which is not imported")
+        yield CannotRun(f"{dynamic.op_type} rounds activations by those in the batch, which is left out")
         return
     for kind in (OnnxRuntime, OnnxReference):
         try:
