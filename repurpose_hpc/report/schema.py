@@ -144,7 +144,11 @@ class ImportCheck(TypedDict):
 
     evaluator: Annotated[str | None, Key("program that was compared with; null: none can run the model")]
     largest_difference: Annotated[
-        float | None, Key("of an output, relative to the largest of its sample; null: no comparison")
+        float | None,
+        Key(
+            "of an output, relative to the largest of its sample, jumps and overflow left out; null: no "
+            "comparison"
+        ),
     ]
     reason: Annotated[str | None, Key("why there was no comparison; null: there was one")]
 

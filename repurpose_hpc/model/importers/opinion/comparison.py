@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,8 @@ class ImportCheck:
 
     Attributes:
         evaluator: name and version of the program that was compared with; None: none can run the model.
-        largest_difference: of an output, relative to the largest output of its sample; None likewise.
+        largest_difference: of an output, relative to the largest output of its sample, where rounding at a
+            jump or an overflow does not explain more; None likewise.
         reason: why there was no comparison; None: there was one.
     """
 
@@ -68,7 +70,7 @@ def per_sample(values: np.ndarray, like: np.ndarray) -> np.ndarray:
     return values.reshape(-1, *(1,) * (like.ndim - 1))
 
 
-def allowance(expected: np.ndarray, perturbed: list[np.ndarray], tolerance: float) -> np.ndarray:
+def allowance(expected: np.ndarray, perturbed: Iterable[np.ndarray], tolerance: float) -> np.ndarray:
     """How large ``differences`` may be, since inputs that differ by rounding differ as much.
 
     A value at a jump, of a comparison or of Round, is allowed the jump.  All others are allowed what is
@@ -84,14 +86,14 @@ def allowance(expected: np.ndarray, perturbed: list[np.ndarray], tolerance: floa
     return tolerance + np.nan_to_num(_MARGIN * (spread + per_sample(usual, spread)))
 
 
-def overflown(expected: np.ndarray, values: np.ndarray | None) -> np.ndarray:
-    """Samples in which a tensor is infinite for the evaluator alone, bool of shape (samples,).
+def overflown(expected: np.ndarray, values: np.ndarray | None) -> bool:
+    """True if a tensor is infinite somewhere for the evaluator alone.
 
     Args:
-        expected: of the evaluator, (samples, ...).
+        expected: of the evaluator.
         values: of the network, as many; None: not known.
     """
-    infinite = np.isinf(expected).reshape(len(expected), -1)
+    infinite = np.isinf(expected).ravel()
     if values is not None and values.size == infinite.size:
-        infinite &= np.isfinite(values).reshape(infinite.shape)
-    return infinite.any(axis=1)
+        infinite &= np.isfinite(values).ravel()
+    return bool(infinite.any())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 Tensors = dict[str, np.ndarray]
 _LONGEST_REASON = 160
+_LARGE = 1 << 10
 
 
 class CannotRun(Exception):
@@ -31,12 +34,14 @@ class Evaluator(Protocol):
         inputs: the type of every input.
         batch: the only number of samples that it takes; None: any.
         half_precision: whether the file has constants in half precision.
+        rounding_of_one: error of functions between -1 and 1.
     """
 
     name: str
     inputs: dict[str, np.dtype]
     batch: int | None
     half_precision: bool
+    rounding_of_one: float
 
     def outputs(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """The outputs in their order; raises ``CannotRun``."""
@@ -69,6 +74,8 @@ class OnnxRuntime:
         CannotRun: it is not installed, or cannot run the model, or does so in half precision.
     """
 
+    rounding_of_one: float = 3e-7
+
     def __init__(self, path: Path, model: onnx.ModelProto) -> None:
         try:
             import onnxruntime
@@ -99,6 +106,14 @@ class OnnxRuntime:
 
     def tensors(self, feeds: Mapping[str, np.ndarray]) -> Tensors:
         """See ``Evaluator``."""
+        session = self._traced
+        with in_one_line(self.name):
+            values = session.run(None, dict(feeds))
+        return dict(zip((item.name for item in session.get_outputs()), values, strict=True))
+
+    @cached_property
+    def _traced(self) -> Any:
+        """A session that also gives what is in between."""
         import onnx
 
         model = onnx.ModelProto()
@@ -107,8 +122,7 @@ class OnnxRuntime:
         names = [name for node in model.graph.node for name in node.output if name and name not in outputs]
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
         with in_one_line(self.name):  # beyond 2 GiB there are no bytes of it
-            values = self._open(model.SerializeToString()).run(None, dict(feeds))
-        return dict(zip((item.name for item in model.graph.output), values, strict=True))
+            return self._open(model.SerializeToString())
 
 
 class OnnxReference:
@@ -119,8 +133,10 @@ class OnnxReference:
         model: its content; left as it is.
 
     Raises:
-        CannotRun: it does not know an operator.
+        CannotRun: it does not know an operator, or would take minutes.
     """
+
+    rounding_of_one: float = 1e-15
 
     def __init__(self, path: Path, model: onnx.ModelProto) -> None:
         import onnx
@@ -130,6 +146,8 @@ class OnnxReference:
         self._outputs = [item.name for item in model.graph.output]
         self.batch, self.half_precision = _fixed_batch(model), _has_half_precision(model)
         logging.getLogger("onnx").setLevel(logging.ERROR)
+        if any(node.op_type == "ConvTranspose" and _large(model, node.input[1]) for node in model.graph.node):
+            raise CannotRun(f"{self.name} takes minutes for a ConvTranspose")
         with in_one_line(self.name):
             exact = in_float64(model)
             self.inputs = _input_types(exact)
@@ -231,6 +249,11 @@ def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
         yield from part.initializer
         for node in part.node:
             yield from (attribute.t for attribute in node.attribute if attribute.HasField("t"))
+
+
+def _large(model: onnx.ModelProto, weights: str) -> bool:
+    """True if a constant has many values: some operators are loops in Python."""
+    return any(math.prod(item.dims) > _LARGE for item in model.graph.initializer if item.name == weights)
 
 
 def _has_half_precision(model: onnx.ModelProto) -> bool:

@@ -87,6 +87,7 @@ class TorchModule:
 
     batch: int | None = None
     half_precision: bool = False
+    rounding_of_one: float = 3e-7
 
     def __init__(
         self, module: torch.nn.Module, examples: tuple[torch.Tensor, ...], path: Path, in_float64: bool

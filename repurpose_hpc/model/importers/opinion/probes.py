@@ -13,8 +13,8 @@ _SCALES = (1.0, 0.01, 30.0)
 # An entry of a row, or a whole row, becomes so many times larger.
 _LARGE = 1000.0
 # Of probes: all of them, or so many that the reference takes seconds.
-_MOST, _FEWEST = 16, 4
-_MOST_MULTIPLY_ADDS, _MOST_VALUES = 1 << 35, 1 << 27
+_MOST, _FEWEST = 16, 3
+_MOST_MULTIPLY_ADDS, _MOST_VALUES = 1 << 33, 1 << 26
 # Rows of the data, or random ones.
 _ROWS = 3
 _HUGE = float(np.sqrt(np.finfo(np.float32).max))

@@ -28,6 +28,14 @@ from repurpose_hpc.model.network import Network
 
 # Of the probes, that are computed one by one as well.
 _SINGLES = 2
+# Functions that programs approximate to so much of 1, however small the values, and what keeps values.
+_BOUNDED = ("Erf", "HardSigmoid", "Sigmoid", "Softmax", "Softsign", "Tanh")
+_LAYOUT = (
+    *("Cast", "Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Resize", "Slice"),
+    *("Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
+)
+# Of those that differ, for which all tensors are compared.
+_TRACED = 4
 # Runs on inputs that differ by rounding, and by how much.
 _PERTURBED, _ROUNDING = 4, 2.0**-22
 REMEDY = (
@@ -65,7 +73,16 @@ def check_import(
 
 
 class _Differs(Exception):
-    """The network is not what an evaluator computes; the message says where."""
+    """The network is not what an evaluator computes.
+
+    Args:
+        text: says where.
+        rows: of the samples in doubt; None: all.
+    """
+
+    def __init__(self, text: str, rows: list[int] | None = None) -> None:
+        super().__init__(text)
+        self.rows = rows
 
 
 class Comparison:
@@ -107,6 +124,8 @@ class Comparison:
                 reasons.append(str(error))
             except _Differs as error:
                 fault = str(error)
+                if error.rows is not None:  # the next program, which may be slow, looks at these
+                    self._x = self._x[sorted({row % len(self._x) for row in error.rows})]
         return ImportCheck(None, None, "; ".join(reasons)), fault
 
     def _largest_difference(self, evaluator: Evaluator) -> float:
@@ -124,34 +143,93 @@ class Comparison:
         expected = self._outputs(evaluator, x)
         parts = self._parts(y, expected)
         errors = [differences(part, value) for part, value in zip(parts, expected, strict=True)]
-        if any((error > _tolerance(evaluator)).any() for error in errors):
+        tolerance = _tolerance(evaluator)
+        if any((error > tolerance).any() for error in errors):
             self._settle(evaluator, x, dict(zip(self._names, parts, strict=True)))
-        return max(float(error.max(initial=0, where=np.isfinite(error))) for error in errors)
+        # What is larger has been explained.
+        return max(float(error.max(initial=0, where=error <= tolerance)) for error in errors)
 
     def _settle(self, evaluator: Evaluator, x: np.ndarray, outputs: Tensors) -> None:
         """Raise ``_Differs`` unless rounding or an overflow explains how ``outputs`` differ."""
-        judge = _Judge(evaluator, self._feeds(evaluator, x), self._perturbed_feeds(evaluator, x))
-        if not any(judge.fault(name, values) for name, values in outputs.items()):
+        expected = dict(zip(self._names, self._outputs(evaluator, x), strict=True))
+        perturbed = [self._outputs(evaluator, each) for each in _perturbed(x)]
+        doubtful = np.zeros(len(x), bool)
+        for name, others in zip(self._names, zip(*perturbed, strict=True), strict=True):
+            excess = self._excess(evaluator, name, outputs[name], expected[name], others)
+            doubtful |= (excess > 1).reshape(len(x), -1).any(axis=1)
+        rows = np.flatnonzero(doubtful)[:_TRACED]
+        if not len(rows):
             return
-        named = {**dict(tensor_values(self._path, x, self._input_shapes)), **outputs}
-        judge.excuse_overflows(named)
-        for name, values in named.items():
-            if name not in self._shapes and (place := judge.fault(name, values)):
-                raise _Differs(self._accusation(evaluator, name, place, judge.expected[name], values))
+        traced = dict(tensor_values(self._path, x[rows], self._input_shapes))
+        doubts = rows.tolist()
+        for place, row in enumerate(rows):
+            values = {name: value[place : place + 1] for name, value in traced.items()}
+            values |= {name: value[row : row + 1] for name, value in outputs.items()}
+            # What else is in the batch should not matter.
+            block, index = (x, row) if evaluator.batch is not None else (x[row : row + 1], 0)
+            alone = self._trace(evaluator, block, index, values, doubts)
+            for name in self._names:
+                if (differences(alone[name], expected[name][row : row + 1]) > _tolerance(evaluator)).any():
+                    raise _Differs(f"output {name!r} of {evaluator.name} depends on the rest of the batch")
 
-    def _accusation(
+    def _trace(
+        self, evaluator: Evaluator, x: np.ndarray, index: int, values: Tensors, doubts: list[int]
+    ) -> Tensors:
+        """All that ``evaluator`` computes for sample ``index``.
+
+        Raises:
+            _Differs: the network computes other ``values`` of that sample, and nothing has overflown.
+        """
+        expected, *perturbed = (
+            {
+                name: tensor[index : index + 1]
+                for name, tensor in evaluator.tensors(self._feeds(evaluator, each)).items()
+                if tensor.shape[:1] == (len(x),)
+            }
+            for each in (x, *_perturbed(x))
+        )
+        if any(overflown(tensor, values.get(name)) for name, tensor in expected.items()):
+            return expected
+        for name, value in values.items():
+            tensor = expected.get(name)
+            if name in self._shapes or tensor is None or not 0 < tensor.size == value.size:
+                continue
+            value = value.reshape(tensor.shape)
+            excess = self._excess(evaluator, name, value, tensor, [others[name] for others in perturbed])
+            if excess.max() > 1:
+                place = np.unravel_index(int(excess.argmax()), excess.shape)
+                raise _Differs(self._accusation(evaluator, name, place, tensor[place], value[place]), doubts)
+        return expected
+
+    def _excess(
         self,
         evaluator: Evaluator,
         name: str,
-        place: tuple[int, ...],
-        expected: np.ndarray,
         values: np.ndarray,
+        expected: np.ndarray,
+        perturbed: Iterable[np.ndarray],
+    ) -> np.ndarray:
+        """Differences as multiples of what is allowed."""
+        error = differences(values, expected)
+        if self._is_bounded(name):
+            error[np.abs(values - expected) < evaluator.rounding_of_one] = 0
+        return error / allowance(expected, perturbed, _tolerance(evaluator))
+
+    def _is_bounded(self, name: str) -> bool:
+        """True if a tensor has values of a function between -1 and 1, in whatever layout."""
+        proto = self._makers.get(name)
+        if proto is None:
+            return False
+        return proto.op_type in _BOUNDED or (proto.op_type in _LAYOUT and self._is_bounded(proto.input[0]))
+
+    def _accusation(
+        self, evaluator: Evaluator, name: str, place: tuple[np.intp, ...], expected: float, value: float
     ) -> str:
         proto = self._makers[name]
         return (
             f"the imported network differs from the model in tensor {name!r} of node "
-            f"{proto.name or proto.output[0]!r} ({proto.op_type}): at {place[1:]} {evaluator.name} computes "
-            f"{float(expected[place]):.7g}, the network {float(values.reshape(expected.shape)[place]):.7g}"
+            f"{proto.name or proto.output[0]!r} ({proto.op_type}): at {tuple(map(int, place[1:]))} "
+            f"{evaluator.name} computes {float(expected):.7g}, the network {float(value):.7g}"
         )
 
     def _parts(self, y: np.ndarray, expected: list[np.ndarray]) -> list[np.ndarray]:
@@ -185,7 +263,7 @@ class Comparison:
 
     def _feeds(self, evaluator: Evaluator, x: np.ndarray) -> Tensors:
         return {
-            name: x[:, columns].reshape(-1, *self._shapes[name]).astype(evaluator.inputs[name])
+            name: _as(x[:, columns], evaluator.inputs[name]).reshape(-1, *self._shapes[name])
             for name, columns in self._columns().items()
         }
 
@@ -196,14 +274,16 @@ class Comparison:
             for name, first, last in zip(self._shapes, [0, *ends], ends, strict=False)
         }
 
-    def _perturbed_feeds(self, evaluator: Evaluator, x: np.ndarray) -> Iterator[Tensors]:
-        """Inputs that differ by rounding; integers and zeros are what they are."""
-        rng = np.random.default_rng(0)
-        for _ in range(_PERTURBED):
-            noise = rng.choice((-_ROUNDING, _ROUNDING), x.shape)
-            feeds = self._feeds(evaluator, x * (1 + noise))
-            exact = self._feeds(evaluator, x)
-            yield {name: feeds[name] if feeds[name].dtype.kind == "f" else exact[name] for name in feeds}
+
+def _as(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    return (np.rint(values) if dtype.kind in "iub" else values).astype(dtype)
+
+
+def _perturbed(x: np.ndarray) -> Iterator[np.ndarray]:
+    """Inputs that differ by rounding; zeros are what they are, and integers, once they are rounded."""
+    rng = np.random.default_rng(0)
+    for _ in range(_PERTURBED):
+        yield x * (1 + rng.choice((-_ROUNDING, _ROUNDING), x.shape))
 
 
 def _tolerance(evaluator: Evaluator) -> float:
@@ -215,42 +295,3 @@ def _batches(evaluator: Evaluator, count: int) -> list[slice]:
     if evaluator.batch is not None:
         return [slice(first, first + evaluator.batch) for first in range(0, count, evaluator.batch)]
     return [slice(count), *(slice(place, place + 1) for place in range(min(_SINGLES, count)))]
-
-
-class _Judge:
-    """The tensors that an evaluator computes, and how far from them rounding may lead.
-
-    Args:
-        evaluator: of the file.
-        feeds: inputs by name.
-        perturbed: the same, differing by rounding.
-
-    Attributes:
-        expected: the tensors by name.
-    """
-
-    def __init__(self, evaluator: Evaluator, feeds: Tensors, perturbed: Iterator[Tensors]) -> None:
-        self._tolerance = _tolerance(evaluator)
-        self.expected = evaluator.tensors(feeds)
-        self._perturbed = [evaluator.tensors(each) for each in perturbed]
-        self._excused = np.zeros(len(next(iter(feeds.values()))), bool)
-
-    def fault(self, name: str, values: np.ndarray) -> tuple[int, ...] | None:
-        """Where a tensor of the network differs most from the evaluator's; None: nowhere, or not known."""
-        expected = self.expected.get(name)
-        if expected is None or expected.shape[:1] != values.shape[:1] or expected.size != values.size:
-            return None
-        if not expected.size:
-            return None
-        perturbed = [tensors[name] for tensors in self._perturbed]
-        error = differences(values.reshape(expected.shape), expected)
-        excess = error / allowance(expected, perturbed, self._tolerance)
-        excess[self._excused] = 0
-        place = np.unravel_index(int(excess.argmax()), excess.shape)
-        return tuple(map(int, place)) if excess[place] > 1 else None
-
-    def excuse_overflows(self, named: Tensors) -> None:
-        """Judge no sample in which the evaluator overflows and the network does not."""
-        for name, expected in self.expected.items():
-            if expected.dtype.kind == "f" and expected.shape[:1] == self._excused.shape:
-                self._excused |= overflown(expected, named.get(name))
