@@ -361,6 +361,19 @@ def report_file(help: str = "the report, for scripts", **attributes: Any) -> Any
     return option(None, kind=kind, metavar="FILE.json", help=help, **attributes)
 
 
+def check_import() -> Any:
+    """Field ``check``: whether an imported network is compared with its file."""
+    return option(
+        True,
+        kind=yes(),
+        negatable=True,
+        help="compare the network read from an .onnx file with what another program makes of the file",
+        more="compare the network that is read from an `.onnx` file with what onnxruntime, or the reference "
+        "of the onnx package, computes on a few inputs "
+        "([how](docs/models.md#how-an-import-is-checked)); `--no-check` skips that",
+    )
+
+
 def precision(default: Any = "float32", help: str = "numbers to compute in") -> Any:
     """Field ``dtype``: float32 or float64."""
     return option(default, kind=choice(*PRECISIONS), help=help)

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from repurpose_hpc import bundled
+from repurpose_hpc.commands.imported import import_report
 from repurpose_hpc.commands.parser import (
     Given,
     Parser,
@@ -22,7 +23,7 @@ from repurpose_hpc.commands.parser import (
 )
 from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UsageError
-from repurpose_hpc.fields import Access, Declared, declarations, like, option, path, report_file
+from repurpose_hpc.fields import Access, Declared, check_import, declarations, like, option, path, report_file
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.io.progress import Progress
 from repurpose_hpc.io.samples import check_shape, open_samples
@@ -60,13 +61,14 @@ def run(args: Arguments, context: RankContext) -> None:
         if comm.rank == 0:
             prepared = prepare(args, comm.size)
     shards, cached = comm.bcast((prepared.shards, prepared.cached), root=0)
+    checked: dict[str, Any] = {}
     if isinstance(args, ModelArguments) and not cached:
-        restructure_together(args, shards, comm)
+        checked = restructure_together(args, shards, comm)
     job = Job(shards, args.input, args.output, args.run)
     result = run_job(job, prepared.original, comm, context.started)
     with collectively(comm):
         if result is not None:
-            result.update(cached=prepared.cached, blas_threads=threads())
+            result.update(cached=prepared.cached, blas_threads=threads(), **checked)
             report.deliver(result, report.render(result), args.report)
 
 
@@ -96,6 +98,7 @@ class ModelArguments(Files):
     calibration: Path = option(
         kind=path("samples.npz"), metavar="DATA", help="samples to restructure MODEL with"
     )
+    check: bool = check_import()
     input_shape: tuple[str, ...] = option_of_shapes()
     options: Options
 
@@ -163,7 +166,7 @@ def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments
 
 def _refuse_what_shards_settle(given: Given) -> None:
     # Shards can run with another comm dtype than that for which they were adjusted.
-    settled = ("calibration", *(name for name in declarations(Options) if name != "comm_dtype"))
+    settled = ("calibration", "check", *(name for name in declarations(Options) if name != "comm_dtype"))
     refuse(given, settled, "has no effect: --shards are restructured already")
     if "model" not in given:
         refuse(given, ("input_shape",), "belongs to a MODEL")
@@ -223,13 +226,16 @@ def _prepare_shards(args: ShardArguments) -> Prepared:
 
 
 def _fitting_model(model: Path, args: Arguments) -> Network:
-    network = load_model(model, shapes_of(args.input_shape))
+    network = load_model(model, shapes_of(args.input_shape), check=False)
     check_shape(open_samples(args.input), network.input_shape)
     return network
 
 
-def restructure_together(args: ModelArguments, shards: Path, comm: MPI.Comm) -> None:
+def restructure_together(args: ModelArguments, shards: Path, comm: MPI.Comm) -> dict[str, Any]:
     """All ranks restructure the model and write ``shards``; collective.
+
+    Returns:
+        what the report says of the import, on the root.
 
     Raises:
         SystemExit: on every rank, after one message.
@@ -237,10 +243,15 @@ def restructure_together(args: ModelArguments, shards: Path, comm: MPI.Comm) -> 
     from repurpose_hpc.restructure.job import restructure_to
     from repurpose_hpc.restructure.team import Team
 
+    checked: dict[str, Any] = {}
     with collectively(comm):
-        network = load_model(args.model, shapes_of(args.input_shape))
+        shapes = shapes_of(args.input_shape)
+        network = load_model(args.model, shapes, check=False)
         calibration = open_samples(args.calibration)
+        if comm.rank == 0:
+            checked = import_report(args.model, network, calibration, shapes, args.check)
     with in_unison(comm):
         log, dtype = Progress(speaks=comm.rank == 0), args.run.dtype.type
         # What it would measure is nowhere shown.
         restructure_to(shards, network, calibration, args.options, dtype, log, Team(comm), measures=False)
+    return checked

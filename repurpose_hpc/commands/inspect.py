@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from repurpose_hpc.commands.imported import import_report
 from repurpose_hpc.commands.parser import parser_maker, plain_parse
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.fields import Declared, integer, option, path, report_file
+from repurpose_hpc.fields import Declared, check_import, integer, option, path, report_file
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.model.importers.input_shapes import InputShapes, option_of_shapes, shapes_of
 from repurpose_hpc.model.importers.load import load_model
@@ -39,7 +40,7 @@ def run(args: Arguments, context: Context) -> None:
     """
     if args.report is not None:
         check_writable(args.report)
-    result = inspect(args.model, args.workers, shapes_of(args.input_shape))
+    result = inspect(args.model, args.workers, shapes_of(args.input_shape), args.check)
     report.deliver(result, render(result), args.report)
     if not result["supported"]:
         raise UserError(
@@ -48,15 +49,20 @@ def run(args: Arguments, context: Context) -> None:
         )
 
 
-def inspect(path: Path, workers: int, shapes: InputShapes | None = None) -> dict[str, Any]:
+def inspect(
+    path: Path, workers: int, shapes: InputShapes | None = None, check: bool = True
+) -> dict[str, Any]:
     """The report on a model file for a number of workers; see the keys above, and ``load_model``.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, or the ``check`` of its import finds a difference.
     """
     problems = _problems(path, shapes)
     result = {"model": str(path), "supported": not problems, "unsupported": problems}
-    return result if problems else result | _description(load_model(path, shapes), workers)
+    if problems:
+        return result
+    network = load_model(path, shapes, check=False)
+    return result | _description(network, workers) | import_report(path, network, None, shapes, check)
 
 
 def _problems(path: Path, shapes: InputShapes | None) -> list[str]:
@@ -128,7 +134,7 @@ def render(result: dict[str, Any]) -> str:
         f"{result['multiply_adds']:,} multiply-adds per sample; dense: {result['dense_values']:,} "
         f"values sent per sample between {result['workers']} workers that all read the input"
     )
-    return "\n\n".join((_table(spaces), _table(mixings), totals))
+    return "\n\n".join((_table(spaces), _table(mixings), totals, *report.import_summary(result)))
 
 
 def _row(mixing: dict[str, Any]) -> tuple[str, ...]:
@@ -150,6 +156,7 @@ class Arguments(Declared):
 
     model: Path = option(kind=path("model.npz"), positional=True, help=".onnx, .npz or .safetensors")
     workers: int = option(4, kind=integer(1), metavar="P", help="parts to count the traffic for")
+    check: bool = check_import()
     input_shape: tuple[str, ...] = option_of_shapes()
     report: Path | None = report_file()
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from repurpose_hpc.commands.imported import import_report
 from repurpose_hpc.commands.parser import (
     Parser,
     make,
@@ -17,8 +18,8 @@ from repurpose_hpc.commands.parser import (
 )
 from repurpose_hpc.commands.start import Context, RankContext
 from repurpose_hpc.commands.table import described
-from repurpose_hpc.fields import Access, Declared, option, path, precision, report_file
-from repurpose_hpc.model.importers.input_shapes import option_of_shapes
+from repurpose_hpc.fields import Access, Declared, check_import, option, path, precision, report_file
+from repurpose_hpc.model.importers.input_shapes import option_of_shapes, shapes_of
 from repurpose_hpc.restructure.options import Options
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ def _run_alone(args: Arguments, threads: int) -> None:
     from repurpose_hpc.restructure.team import Team
 
     network, samples = _open(args, root=True)
-    _finish(args, _restructure(args, network, samples, Team(threads=threads)))
+    checked = _checked(args, network, samples)
+    _finish(args, {**_restructure(args, network, samples, Team(threads=threads)), **checked})
 
 
 def _run_together(args: Arguments, comm: MPI.Comm) -> None:
@@ -58,13 +60,16 @@ def _run_together(args: Arguments, comm: MPI.Comm) -> None:
     from repurpose_hpc.mpi.agreement import collectively, in_unison
     from repurpose_hpc.restructure.team import Team
 
+    checked: dict[str, Any] = {}
     with collectively(comm):
         network, samples = _open(args, comm.rank == 0)
+        if comm.rank == 0:
+            checked = _checked(args, network, samples)
     with in_unison(comm):
         result = _restructure(args, network, samples, Team(comm))
     with collectively(comm):
         if comm.rank == 0:
-            _finish(args, result)
+            _finish(args, {**result, **checked})
 
 
 def _open(args: Arguments, root: bool) -> tuple[Network, Samples]:
@@ -76,7 +81,12 @@ def _open(args: Arguments, root: bool) -> tuple[Network, Samples]:
 
     if args.report is not None and root:
         check_writable(args.report)
-    return load_model(args.model, shapes_of(args.input_shape)), open_samples(args.calibration)
+    network = load_model(args.model, shapes_of(args.input_shape), check=False)
+    return network, open_samples(args.calibration)
+
+
+def _checked(args: Arguments, network: Network, samples: Samples) -> dict[str, Any]:
+    return import_report(args.model, network, samples, shapes_of(args.input_shape), args.check)
 
 
 def _restructure(args: Arguments, network: Network, samples: Samples, team: Team) -> dict:
@@ -108,6 +118,7 @@ class Arguments(Declared):
     )
     input_shape: tuple[str, ...] = option_of_shapes()
     dtype: str = precision(help="of the weights in the shards")
+    check: bool = check_import()
     report: Path | None = report_file(help="what was done, for scripts")
     options: Options
 

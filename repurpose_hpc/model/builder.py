@@ -46,6 +46,11 @@ class Builder:
         self._count = 0
         self._copies: dict[str, str] = {}  # of tensors with neurons of inputs
 
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """All that has been added, in order."""
+        return tuple(self._operations)
+
     def neurons(self, tensor: str) -> int:
         """Number of neurons of ``tensor``."""
         return len(self._neurons[tensor])

@@ -171,7 +171,31 @@ class _RunOptional(_Quality, total=False):
     resumed_samples: Annotated[int, Key("samples that an earlier run had finished", when="with `--resume`")]
 
 
-class InferReport(_Run, _Traffic, _RunWeights, _RunTimes, _RunOptional):
+class ImportCheck(TypedDict):
+    """Comparison of an imported network with its file."""
+
+    evaluator: Annotated[str | None, Key("program that was compared with; null: none can run the model")]
+    largest_difference: Annotated[
+        float | None,
+        Key(
+            "of an output, relative to the largest of its sample, jumps and overflow left out; null: no "
+            "comparison"
+        ),
+    ]
+    reason: Annotated[str | None, Key("why there was no comparison; null: there was one")]
+
+
+class _Imported(TypedDict, total=False):
+    import_check: Annotated[
+        ImportCheck,
+        Key(
+            "comparison of the network with the file, by a program that is not ours",
+            when="if an `.onnx` MODEL is restructured, unless `--no-check`",
+        ),
+    ]
+
+
+class InferReport(_Run, _Traffic, _RunWeights, _RunTimes, _RunOptional, _Imported):
     """Report of ``infer``: one run of a restructured network; qualities are those on the input.
 
     The root needs memory for the whole network, unless ``--repeat 0`` and neither ``--verify`` nor
@@ -288,7 +312,7 @@ class _RestructuredOptional(_Quality, _HeldOut, total=False):
     ]
 
 
-class RestructureReport(_Restructured, _RestructuredOptional):
+class RestructureReport(_Restructured, _RestructuredOptional, _Imported):
     """Report of ``restructure``; qualities without ``_held_out`` are those on the calibration data."""
 
 
@@ -376,7 +400,17 @@ class _InspectedModel(TypedDict, total=False):
     dense_values: Annotated[int, Key("sum over the mixings", "values per sample", when="if supported")]
 
 
-class InspectReport(_Inspected, _InspectedModel):
+class _InspectedImport(TypedDict, total=False):
+    import_check: Annotated[
+        ImportCheck,
+        Key(
+            "comparison of the network with the file, by a program that is not ours",
+            when="of an `.onnx` MODEL that is supported, unless `--no-check`",
+        ),
+    ]
+
+
+class InspectReport(_Inspected, _InspectedModel, _InspectedImport):
     """Report of ``inspect``."""
 
 

@@ -99,7 +99,7 @@ def _quality(r: InferReport) -> Lines:
         lines.append(("verified", f"{text}, against the float64 reference of the same weights"))
     if "certified" in r:
         lines.append(("certified", f"{r['certified']:.2%} of the samples provably keep the original's class"))
-    return lines
+    return [*lines, *(("import", text) for text in import_summary(r))]
 
 
 def _communication(r: InferReport) -> Lines:
@@ -192,7 +192,7 @@ def render_restructured(result: Mapping[str, Any]) -> str:
         lines.append(f"cost of the links used: {report['link_cost']:,.1f} per sample")
     lines += _output_errors(report)
     lines += _measured(report)
-    lines += _promise_summary(report)
+    lines += [*_promise_summary(report), *import_summary(report)]
     lines += [f"warning: {warning}" for warning in report.get("warnings", [])]
     lines.append(f"{report['seconds']:.1f} s; shards in {report['shards']}")
     return "\n".join(lines)
@@ -255,6 +255,15 @@ def _number(value: Any) -> str:
     if value is None:
         return "not known"
     return f"{value:.4f}" if 0 <= value <= 1 and value >= 1e-3 else f"{value:.4g}"
+
+
+def import_summary(report: Mapping[str, Any]) -> list[str]:
+    """A line on how the import was checked; none if it was not tried."""
+    if "import_check" not in report:
+        return []
+    from repurpose_hpc.model.importers.opinion import ImportCheck
+
+    return [str(ImportCheck(**report["import_check"]))]
 
 
 def _promise_summary(report: RestructureReport) -> list[str]:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.errors import Note, UserError
 from repurpose_hpc.model.importers.input_shapes import InputShapes, word_of
 from repurpose_hpc.model.network import Network
+
+if TYPE_CHECKING:
+    from repurpose_hpc.io.samples import Samples
+    from repurpose_hpc.model.importers.opinion import ImportCheck
 
 SUFFIXES = (".npz", ".safetensors", ".onnx")
 
 
-def load_model(path: str | Path, input_shapes: InputShapes | None = None) -> Network:
+def load_model(path: str | Path, input_shapes: InputShapes | None = None, check: bool = True) -> Network:
     """The network stored in ``path``.
 
     Args:
@@ -19,13 +25,15 @@ def load_model(path: str | Path, input_shapes: InputShapes | None = None) -> Net
             or ``.onnx`` (see ``importers.onnx``).
         input_shapes: sizes of inputs that an ``.onnx`` file leaves free, by name, the samples left out:
             ``{"x": (3, 48, 192)}``.
+        check: compare the network with what another program makes of an ``.onnx`` file, on a few random
+            inputs; a warning says if none can run it.
 
     Returns:
         weights and biases are float32 or float64 as stored; half precision becomes float32.
 
     Raises:
         UserError: the file cannot be read or holds something that is not supported, or the
-            package that reads its format is not installed.
+            package that reads its format is not installed, or the comparison finds a difference.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
@@ -38,7 +46,10 @@ def load_model(path: str | Path, input_shapes: InputShapes | None = None) -> Net
     if path.suffix == ".onnx":
         from repurpose_hpc.model.importers.onnx import load_onnx
 
-        return load_onnx(path, input_shapes)
+        network = load_onnx(path, input_shapes)
+        if check:
+            check_model(path, network, None, input_shapes)
+        return network
     if input_shapes:
         given = " ".join(word_of(name, sizes) for name, sizes in input_shapes.items())
         raise UserError(
@@ -47,3 +58,33 @@ def load_model(path: str | Path, input_shapes: InputShapes | None = None) -> Net
     from repurpose_hpc.model.importers.chains import load_chain
 
     return load_chain(path)
+
+
+def check_model(
+    path: Path,
+    network: Network,
+    samples: Samples | None = None,
+    input_shapes: InputShapes | None = None,
+) -> ImportCheck | None:
+    """Compare an imported network with its file, see ``importers.opinion``; warns if no program can run it.
+
+    Args:
+        path: of the file.
+        network: imported from it.
+        samples: from which inputs are drawn; None: they are normally distributed.
+        input_shapes: with which it was imported.
+
+    Returns:
+        None for a chain of weights, which leaves nothing to interpret.
+
+    Raises:
+        UserError: the network is not the one in the file; names the first tensor that differs.
+    """
+    if path.suffix != ".onnx":
+        return None
+    from repurpose_hpc.model.importers.opinion import check_import
+
+    result = check_import(path, network, samples, input_shapes)
+    if result.evaluator is None:
+        warnings.warn(f"{path}: {result}", Note, stacklevel=2)
+    return result

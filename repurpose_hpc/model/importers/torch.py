@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.errors import Note, UserError
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
 
@@ -26,6 +26,7 @@ def from_torch(
     module: torch.nn.Module,
     example_inputs: torch.Tensor | tuple[torch.Tensor, ...],
     path: str | Path | None = None,
+    check: bool = True,
 ) -> Network:
     """The network that a module computes in evaluation mode, for batches of any size.
 
@@ -33,20 +34,35 @@ def from_torch(
         module: exported with torch.onnx; its mode is left as it was.
         example_inputs: what it is called with, samples on the first axis: a tensor, or a tuple of them.
         path: where to keep the ``.onnx`` file, which is what the commands take as MODEL.
+        check: compare the network with the module, on the example inputs scaled down and up.
 
     Returns:
         a sample is the inputs of the module, flattened, one after the other; see ``load_onnx``.
 
     Raises:
         UserError: PyTorch or ``onnx`` is missing, other arguments than these, the module cannot be exported,
-            or it computes something that is not supported; names the node.
+            or it computes something that is not supported; names the node. The comparison finds a
+            difference.
     """
     examples = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     if path is not None:
         _export(module, examples, Path(path))
-        return load_model(path)
+        network = load_model(path, check=False)
+        if check:
+            _compare(module, examples, Path(path), network)
+        return network
     with tempfile.TemporaryDirectory() as folder:
-        return from_torch(module, examples, Path(folder) / f"{type(module).__name__}.onnx")
+        return from_torch(module, examples, Path(folder) / f"{type(module).__name__}.onnx", check)
+
+
+def _compare(
+    module: torch.nn.Module, examples: tuple[torch.Tensor, ...], path: Path, network: Network
+) -> None:
+    from repurpose_hpc.model.importers.opinion.module import check_module
+
+    result = check_module(module, examples, path, network)
+    if result.evaluator is None:
+        warnings.warn(f"{type(module).__name__}: {result}", Note, stacklevel=3)
 
 
 def _export(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], path: Path) -> None:

@@ -6,12 +6,16 @@ on the input are ``Signal``s, from which the operations of the network are made.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.forward import apply_head, compute, flat, split_inputs
 from repurpose_hpc.model.importers.input_shapes import InputShapes
 from repurpose_hpc.model.importers.onnx.constants import fold
 from repurpose_hpc.model.importers.onnx.file import Graph, read_graph
@@ -67,6 +71,27 @@ def unsupported(path: Path, input_shapes: InputShapes | None = None) -> list[str
         except UserError as error:
             return [str(error).removeprefix(f"{path}: ")]
     return evaluation.refusals
+
+
+def tensor_values(
+    path: Path, x: np.ndarray, input_shapes: InputShapes | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """The tensors of an ONNX file as the imported network computes them, in the order of the nodes.
+
+    Those that are a part of an activation that is written out are left out.
+
+    Args:
+        path: of a file that ``load_onnx`` reads.
+        x: float64, (samples, inputs).
+        input_shapes: see ``load_model``.
+
+    Yields:
+        the name in the graph, and the values, (samples, ...).
+    """
+    evaluation = _Evaluation(read_graph(path, input_shapes))
+    for proto in evaluation.graph.nodes:
+        evaluation.evaluate(proto)
+    yield from evaluation.tensor_values(split_inputs(evaluation.network(), x.T))
 
 
 class _Evaluation:
@@ -212,6 +237,20 @@ class _Evaluation:
                 f"{path}: expected one or more Conv, Gemm or MatMul, found none; the model is empty"
             )
         return network
+
+    def tensor_values(self, inputs: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+        """See ``tensor_values``; ``inputs``: those of the network, neuron-major."""
+        signals = {name: value for name, value in self._values.items() if isinstance(value, Signal)}
+        settled = {}
+        for name, signal in signals.items():
+            with suppress(Unsupported):
+                settled[name] = self._tensors.settled(signal)
+        tensors = dict(inputs)
+        for op in self._tensors.builder.operations:
+            tensors[op.target] = compute(op, *(tensors[source] for source in op.sources))
+        for name, signal in settled.items():
+            values = flat(tensors[signal.expression.tensor])
+            yield name, apply_head(signal.head, np.moveaxis(values[signal.places], -1, 0))
 
     def _inputs(self, proto: onnx.NodeProto) -> tuple[Value | None, ...]:
         for tensor in proto.input:

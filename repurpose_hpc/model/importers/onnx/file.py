@@ -50,7 +50,8 @@ def read_graph(path: Path, input_shapes: InputShapes | None = None) -> Graph:
     Raises:
         UserError: the ``onnx`` package is missing, the file is not valid, or sizes of an input are not known.
     """
-    graph, opset = _read(path)
+    model = read_model(path)
+    graph, opset = model.graph, opset_of(model)
     from onnx.numpy_helper import to_array
 
     constants = {initializer.name: to_array(initializer) for initializer in graph.initializer}
@@ -102,8 +103,12 @@ def _import_onnx(path: Path) -> ModuleType:
     return onnx
 
 
-def _read(path: Path) -> tuple[onnx.GraphProto, int]:
-    """The graph, local functions inlined, and its opset."""
+def read_model(path: Path) -> onnx.ModelProto:
+    """The model, local functions inlined, at an opset that is new enough.
+
+    Raises:
+        UserError: the ``onnx`` package is missing, the file is not valid, or its opset cannot be converted.
+    """
     onnx = _import_onnx(path)
     from google.protobuf.message import DecodeError
 
@@ -114,9 +119,11 @@ def _read(path: Path) -> tuple[onnx.GraphProto, int]:
         raise UserError(
             f"{path}: expected a valid ONNX model: {error}; export it again and keep its data files beside it"
         ) from None
-    opset = max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0)
-    if opset < OLDEST_OPSET:
-        model, opset = converted(model, opset, path), OLDEST_OPSET
-    if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
-    return model.graph, opset
+    if opset_of(model) < OLDEST_OPSET:
+        model = converted(model, opset_of(model), path)
+    return onnx.inliner.inline_local_functions(model) if model.functions else model
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of ONNX's own operators."""
+    return max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0)

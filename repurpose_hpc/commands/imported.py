@@ -1,0 +1,39 @@
+"""What commands say of the import of a model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from repurpose_hpc.io.samples import Samples
+    from repurpose_hpc.model.importers.input_shapes import InputShapes
+    from repurpose_hpc.model.network import Network
+
+
+def import_report(
+    path: Path, network: Network, samples: Samples | None, shapes: InputShapes | None, check: bool
+) -> dict[str, Any]:
+    """Compare an imported network with its file; a warning says if no program can run it.
+
+    Args:
+        path: of the file.
+        network: imported from it.
+        samples: from which inputs are drawn; None: they are normally distributed.
+        shapes: with which it was imported.
+        check: False: nothing is compared.
+
+    Returns:
+        key ``import_check`` of the report; nothing where there is nothing to compare.
+
+    Raises:
+        UserError: the network is not the one in the file, or takes other samples.
+    """
+    from repurpose_hpc.io.samples import check_shape
+    from repurpose_hpc.model.importers.load import check_model
+
+    if samples is not None:
+        check_shape(samples, network.input_shape)
+    result = check_model(path, network, samples, shapes) if check else None
+    return {} if result is None else {"import_check": asdict(result)}
