@@ -118,6 +118,26 @@ class Samples:
             _reader=lambda batch_size: _chosen_rows(self._reader(batch_size), chosen, self.name),
         )
 
+    def through(
+        self, function: Callable[[np.ndarray, int], np.ndarray], shape: tuple[int, ...], name: str
+    ) -> Samples:
+        """What a function makes of the samples, block by block as they are read.
+
+        Args:
+            function: of a block (samples, ...) as it lies in the file, and of the place of its first sample;
+                returns (samples, values).
+            shape: of a sample that it makes.
+            name: of what it makes, for messages.
+
+        The fingerprint is that of the samples themselves.
+        """
+        return replace(
+            self,
+            name=name,
+            shape=shape,
+            _reader=lambda batch_size: _through(self._reader(batch_size), function),
+        )
+
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the file's bytes, or of the arrays with their types and shapes.
 
@@ -366,6 +386,15 @@ def _chosen_rows(blocks: Iterator[np.ndarray], chosen: np.ndarray, name: str) ->
         first += len(block)
         if len(rows):
             yield rows
+
+
+def _through(
+    blocks: Iterator[np.ndarray], function: Callable[[np.ndarray, int], np.ndarray]
+) -> Iterator[np.ndarray]:
+    first = 0
+    for block in blocks:
+        yield function(block, first)
+        first += len(block)
 
 
 def _npz_whole(path: Path, batch_size: int) -> Iterator[np.ndarray]:

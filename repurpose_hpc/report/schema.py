@@ -175,12 +175,19 @@ class _Restructured(TypedDict):
         float, Key("error of the outputs before the head on the calibration data, relative to them")
     ]
     bound: Annotated[float | None, Key("no output error can exceed this; null: there is no bound")]
-    agreement: Annotated[float, Key("share of samples whose largest output is the same")]
+    agreement: Annotated[float, Key("share of samples whose class is the same, or whose largest output is")]
     seconds: Annotated[float, Key("duration", "s")]
     shards: Annotated[str, Key("directory of the shards")]
 
 
 class _RestructuredOptional(_Accuracy, total=False):
+    final_output_error: Annotated[
+        float,
+        Key("error of the real numbers that the model gives, relative to them", when="with a back"),
+    ]
+    final_agreement: Annotated[
+        float, Key("share of the integers that the model gives that are the same", when="with a back")
+    ]
     link_cost: Annotated[float, Key("price of what is sent for a sample", when="with `--link-cost`")]
     comm_budget: Annotated[float, Key("budget that was chosen", when="with a promise")]
     trials: Annotated[int, Key("budgets that were tried", when="with a promise")]
@@ -193,7 +200,11 @@ class _RestructuredOptional(_Accuracy, total=False):
         Key("its upper 95 % confidence bound", "percentage points", when="with `--max-accuracy-drop`"),
     ]
     output_error_held_out: Annotated[
-        float, Key("output_error on the held-out samples", when="with `--max-output-error`")
+        float,
+        Key(
+            "output_error on the held-out samples, with a back that gives real numbers final_output_error",
+            when="with `--max-output-error`",
+        ),
     ]
     agreement_held_out: Annotated[
         float, Key("agreement on the held-out samples", when="with `--max-output-error`")
@@ -271,6 +282,15 @@ class InspectedMixing(TypedDict):
     ]
 
 
+class InspectedEnd(TypedDict):
+    """What a model computes before or behind its network."""
+
+    operators: Annotated[list[str], Key("its operators, each once")]
+    inputs: Annotated[int, Key("values that it reads", "values per sample")]
+    outputs: Annotated[int, Key("values that it makes", "values per sample")]
+    onnxruntime: Annotated[bool, Key("whether onnxruntime computes it, else NumPy")]
+
+
 class _Inspected(TypedDict):
     model: Annotated[str, Key("file of the model")]
     supported: Annotated[bool, Key("whether all of it is supported")]
@@ -280,6 +300,12 @@ class _Inspected(TypedDict):
 class _InspectedModel(TypedDict, total=False):
     inputs: Annotated[int, Key("values per sample of the input", when="if supported")]
     outputs: Annotated[int, Key("values per sample of the output", when="if supported")]
+    front: Annotated[
+        InspectedEnd | None, Key("before the network; null: nothing is computed", when="if supported")
+    ]
+    back: Annotated[
+        InspectedEnd | None, Key("behind the network; null: nothing is computed", when="if supported")
+    ]
     spaces: Annotated[list[InspectedSpace], Key("neuron spaces", when="if supported")]
     mixings: Annotated[list[InspectedMixing], Key("mixings", when="if supported")]
     workers: Annotated[int, Key("workers that traffic is counted for", when="if supported")]

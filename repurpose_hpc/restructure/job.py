@@ -16,7 +16,7 @@ from repurpose_hpc import __version__
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import FieldError, declarations
 from repurpose_hpc.io.progress import PENDING
-from repurpose_hpc.io.samples import Samples, check_labels, check_shape
+from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
@@ -187,7 +187,7 @@ class _RestructureJob:
 def _restructure(job: _RestructureJob) -> Restructured:
     """``restructure_network``, which leaves ``resume`` to its caller; collective."""
     began = time.perf_counter()
-    _check_samples(job)
+    job = _with_samples_of_network(job)
     origin = {
         "model_fingerprint": job.network.fingerprint(),
         "calibration_sha256": job.samples.fingerprint(),
@@ -203,11 +203,15 @@ def _restructure(job: _RestructureJob) -> Restructured:
     return Restructured(outcome.cut.network, outcome.cut.plan, {**report, **seconds}, provenance)
 
 
-def _check_samples(job: _RestructureJob) -> None:
-    """Refuse samples that the network cannot take, or whose labels are no outputs of it."""
-    check_shape(job.samples, job.network.input_shape)
-    if job.samples.labels is not None:
-        check_labels(job.samples.labels, job.network.outputs, job.samples.name)
+def _with_samples_of_network(job: _RestructureJob) -> _RestructureJob:
+    """The job with the samples that its network takes, of those that its model takes.
+
+    Raises:
+        UserError: samples that the model cannot take, or whose labels are no outputs of it.
+    """
+    network, samples = job.network, job.samples
+    network.ends.check_labels(samples, network.outputs)
+    return replace(job, samples=network.ends.feed(samples, network.input_shape))
 
 
 def _outcome(job: _RestructureJob, origin: Mapping[str, Any]) -> Outcome:

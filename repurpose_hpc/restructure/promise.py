@@ -271,7 +271,7 @@ def _keeps(options: Options, comparison: Comparison) -> bool:
     if options.max_accuracy_drop is not None:
         return _accuracy_drop(comparison) <= options.max_accuracy_drop
     tolerance = options.max_output_error
-    return tolerance is not None and comparison.output_error <= tolerance
+    return tolerance is not None and comparison.promised_error <= tolerance
 
 
 def _accuracy_drop(comparison: Comparison) -> float:
@@ -284,7 +284,7 @@ def _measured(options: Options, comparison: Comparison) -> dict:
     if options.max_accuracy_drop is not None:
         bound = accuracy_drop_bound(comparison.lost, comparison.gained, comparison.samples)
         return {"accuracy_drop": _accuracy_drop(comparison), "accuracy_drop_bound": bound}
-    return {"output_error_held_out": comparison.output_error, "agreement_held_out": comparison.agreement}
+    return {"output_error_held_out": comparison.promised_error, "agreement_held_out": comparison.agreement}
 
 
 def _promised(options: Options) -> tuple[str, float]:
@@ -312,4 +312,4 @@ def _way_out(options: Options) -> str:
 def _finding(options: Options, comparison: Comparison) -> str:
     if options.max_accuracy_drop is not None:
         return f"an accuracy drop of {_accuracy_drop(comparison):.2f} points"
-    return f"an output error of {comparison.output_error:.3g}"
+    return f"an output error of {comparison.promised_error:.3g}"

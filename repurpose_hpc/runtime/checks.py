@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TypedDict
 
 import numpy as np
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.io.samples import Samples, check_labels, check_shape
+from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import EXACT, STEPS
-from repurpose_hpc.model.forward import Compute, compute, forward
+from repurpose_hpc.model.ends import NO_ENDS, Ends
+from repurpose_hpc.model.forward import Compute, compute, forward_middle
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.runtime.certificate import Certificate
 from repurpose_hpc.runtime.resources import EXACT_FORMATS, Formats
@@ -30,15 +32,16 @@ def tolerance(dtype: np.dtype, formats: Formats = EXACT_FORMATS) -> float:
     return TOLERANCES[dtype] + STEPS[formats.comm_dtype] + STEPS[formats.weights_dtype]
 
 
-def check_input(file: Samples, network: Network) -> None:
-    """Refuse samples that do not fit ``network``.
+def check_input(file: Samples, network: Network) -> Samples:
+    """The samples of the network, from a file of samples of its model; labels only where it tells classes.
 
     Raises:
         UserError: another shape, or a label that is no output.
     """
-    check_shape(file, network.input_shape)
-    if file.labels is not None:
-        check_labels(file.labels, network.outputs, file.name)
+    if not network.has_classes:
+        file = replace(file, labels=None)
+    network.ends.check_labels(file, network.outputs)
+    return network.ends.feed(file, network.input_shape)
 
 
 class CheckResults(TypedDict, total=False):
@@ -55,12 +58,13 @@ class Checks:
     """Accuracy, the difference from the reference forward, and certified samples.
 
     Args:
-        file: the input, read a second time, whole, if there is a network to compare with.
+        file: the input of the network, read a second time, whole, if there is a network to compare with.
         batch_size: of the run.
         restructured: what the ranks run, for the difference in float64; None: not compared.
         original: before it was restructured, for its accuracy; None: not known.
         certificate: None: nothing is certified.
         compute: of every operation of ``restructured``.
+        ends: of the model that the network is the middle of.
     """
 
     def __init__(
@@ -71,8 +75,9 @@ class Checks:
         original: Network | None,
         certificate: Certificate | None = None,
         compute: Compute = compute,
+        ends: Ends = NO_ENDS,
     ) -> None:
-        self.compute = compute
+        self.compute, self.ends = compute, ends
         self.file, self.restructured, self.certificate = file, restructured, certificate
         self.original = original if file.labels is not None else None
         compares = self.restructured or self.original or self.certificate
@@ -81,26 +86,31 @@ class Checks:
         self.samples = self.right = self.original_right = 0
         self.difference = self.largest = 0.0
 
-    def add(self, outputs: np.ndarray) -> None:
-        """Take in the next batch, (batch, outputs), the head applied.
+    def add(self, packed: np.ndarray, outputs: np.ndarray | None = None) -> None:
+        """Take in the next batch.
+
+        Args:
+            packed: outputs of the model, see ``Ends.packed``.
+            outputs: of the network, (batch, outputs), the head applied; None: the same.
 
         Raises:
             UserError: the input cannot be read, or holds NaN or infinity.
         """
         labels = self.file.labels
         if labels is not None:
-            labels = labels[self.samples : self.samples + len(outputs)]
-            self.right += _count_right(outputs, labels)
-        self.samples += len(outputs)
+            labels = labels[self.samples : self.samples + len(packed)]
+            self.right += _count_right(self.ends.classes(packed), labels)
+        self.samples += len(packed)
         if self.inputs is not None:
-            self._compare(outputs, next(self.inputs), labels)
+            self._compare(packed if outputs is None else outputs, next(self.inputs), labels)
 
     def _compare(self, outputs: np.ndarray, inputs: np.ndarray, labels: np.ndarray | None) -> None:
         """Run the other networks on the batch, (batch, inputs) float64."""
         if self.original is not None and labels is not None:
-            self.original_right += _count_right(forward(self.original, inputs, np.float32), labels)
+            packed = self.ends.packed(forward_middle(self.original, inputs, np.float32))
+            self.original_right += _count_right(self.ends.classes(packed), labels)
         if self.restructured is not None:
-            expected = forward(self.restructured, inputs, np.float64, self.compute)
+            expected = forward_middle(self.restructured, inputs, np.float64, self.compute)
             # fmax would hide a NaN of the run.
             self.difference = np.maximum(self.difference, np.abs(outputs - expected).max())
             self.largest = max(self.largest, float(np.abs(expected).max()))
@@ -142,5 +152,5 @@ class Checks:
         return results
 
 
-def _count_right(outputs: np.ndarray, labels: np.ndarray) -> int:
-    return int(np.count_nonzero(outputs.argmax(axis=1) == labels))
+def _count_right(classes: np.ndarray | None, labels: np.ndarray) -> int:
+    return int(np.count_nonzero(classes == labels))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
@@ -101,6 +101,7 @@ def settle(options: RunOptions, stored: StoredPlan, comm: MPI.Comm) -> Formats:
     formats = Formats(options.weights_dtype, options.comm_dtype or stored.plan.comm_dtype)
     with collectively(comm):
         _check_scales(formats, stored)
+        _check_resume(options, stored)
         if options.certify:
             _check_certify(formats)
     with in_unison(comm):
@@ -125,6 +126,20 @@ def _check_scales(formats: Formats, stored: StoredPlan) -> None:
         )
 
 
+def _check_resume(options: RunOptions, stored: StoredPlan) -> None:
+    """Refuse to verify outputs of an earlier run from which those of the network cannot be told.
+
+    Raises:
+        FieldError: both are asked for, and there is a back.
+    """
+    if options.resume and options.verify and stored.ends.back is not None:
+        raise FieldError(
+            "resume",
+            "expected a run without verify, as a file has what the model makes of the network's outputs by "
+            f"{', '.join(stored.ends.back.operators)}, not these; leave one of them out",
+        )
+
+
 def _check_certify(formats: Formats) -> None:
     """Refuse to certify a run with rounded weights or ghosts.
 
@@ -141,12 +156,9 @@ def _check_certify(formats: Formats) -> None:
 
 
 def open_input(job: Job, shard: Shard, comm: MPI.Comm) -> tuple[Samples | None, int]:
-    """The input file, on the root, and the number of samples, on every rank; collective."""
+    """The input file, on the root as the network takes it, and the number of samples; collective."""
     file = None
     with collectively(comm):
         if comm.rank == 0:
-            file = open_samples(job.input)
-            if not shard.graph.has_classes:
-                file = replace(file, labels=None)
-            check_input(file, shard.graph)
+            file = check_input(open_samples(job.input), shard.graph)
     return file, comm.bcast(file.samples if file is not None else None, root=0)

@@ -10,6 +10,7 @@ from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.bound import OutputBound, spectral_norm
 from repurpose_hpc.model.forward import Compute, compute, outputs, trace
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.restructure.calibration.final import FinalErrors
 from repurpose_hpc.restructure.calibration.moments import CalibrationBatches, map_batches
 from repurpose_hpc.restructure.team import ALONE, Team
 
@@ -17,22 +18,26 @@ from repurpose_hpc.restructure.team import ALONE, Team
 class Comparison:
     """The outputs of two networks for the same samples, added up batch by batch.
 
+    Args:
+        network: one of them, for what becomes of its outputs at the end.
+
     Attributes:
         samples: how many were added.
-        agreeing: those whose largest output is the same in both.
+        agreeing: those of one class in both: that of the model, or the place of the largest output.
         correct, lost, gained: of those with labels, how many the original classifies rightly, how many of
             these the other does not, and how many only the other does.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, network: Network) -> None:
         self.samples = self.agreeing = self.correct = self.lost = self.gained = 0
-        self._squares, self._is_labelled = np.zeros(2), False
+        self._network, self._is_labelled = network, False
+        self._squares, self._final = np.zeros(2), FinalErrors(network)
 
     def add(self, z: np.ndarray, z_hat: np.ndarray, labels: np.ndarray | None) -> None:
         """Add a batch: outputs before the head, (outputs, batch), and the samples' labels, (batch,)."""
         self.samples += z.shape[1]
         self._squares += np.sum((z - z_hat) ** 2), np.sum(z**2)
-        classes, new_classes = z.argmax(axis=0), z_hat.argmax(axis=0)
+        classes, new_classes = self._final.add(z, z_hat)
         self.agreeing += int(np.count_nonzero(classes == new_classes))
         if labels is not None:
             self._is_labelled = True
@@ -43,17 +48,25 @@ class Comparison:
 
     @property
     def output_error(self) -> float:
-        """|z − ẑ| / |z| over all samples."""
+        """|z − ẑ| / |z| over all samples, of the network's outputs before the head."""
         return relative(*self._squares)
 
     @property
+    def promised_error(self) -> float:
+        """The error of the real numbers that the model gives, with a back those behind it."""
+        return self._final.findings().get("final_output_error", self.output_error)
+
+    @property
     def agreement(self) -> float:
-        """Share of the samples whose largest output is the same."""
+        """Share of the samples of the same class."""
         return self.agreeing / self.samples
 
     def findings(self) -> dict:
-        """``output_error``, ``agreement``, and with labels ``reference_accuracy`` and ``accuracy``."""
-        findings = {"output_error": self.output_error, "agreement": self.agreement}
+        """``output_error``, ``agreement``, and with labels ``reference_accuracy`` and ``accuracy``.
+
+        With a back those of ``FinalErrors`` as well.
+        """
+        findings = {"output_error": self.output_error, "agreement": self.agreement, **self._final.findings()}
         if self._is_labelled:
             findings["reference_accuracy"] = self.correct / self.samples
             findings["accuracy"] = (self.correct - self.lost + self.gained) / self.samples
@@ -80,7 +93,7 @@ def compare(
         y, y_hat = trace(original, batch), trace(restructured, batch, compute=compute)
         return outputs(original, y), outputs(restructured, y_hat)
 
-    labels, comparison = _labels(original, samples), Comparison()
+    labels, comparison = _labels(original, samples), Comparison(original)
     for z, z_hat in map_batches(output_pair, CalibrationBatches(original, None, samples), team):
         comparison.add(z, z_hat, _next_labels(labels, comparison.samples, z.shape[1]))
     return comparison
@@ -96,11 +109,9 @@ def evaluate(
     """Errors and accuracies of the restructured network; collective; see ``compare``.
 
     Returns:
-        ``relative_error``: mixing name -> |y − ŷ| / |y| over all samples, on the restructured network's own
-        inputs; ``output_error``: the same for the output before the head; ``bound``: a bound of
-        ``output_error``, the root mean square of the samples' layer-wise bounds (``model.bound``) over that
-        of their outputs, None where there is none; ``agreement``: share of samples whose largest output is
-        the same; with labels, if the only output is a vector, ``reference_accuracy`` and ``accuracy``.
+        the findings of the comparison; ``relative_error``: mixing name -> |y − ŷ| / |y| over all samples, on
+        the restructured network's own inputs; ``bound``: a bound of ``output_error``, the root mean square of
+        the samples' layer-wise bounds (``model.bound``) over that of their outputs, None where there is none.
     """
     norms = team.map(spectral_norm, restructured.mixings)
     names = (mixing.name for mixing in restructured.mixings)
@@ -117,7 +128,7 @@ def evaluate(
         return z, z_hat, squares, _squares(output_bound(y), z)
 
     squares = {mixing.name: np.zeros(2) for mixing in original.mixings}
-    bound_squares, comparison, labels = np.zeros(2), Comparison(), _labels(original, samples)
+    bound_squares, comparison, labels = np.zeros(2), Comparison(original), _labels(original, samples)
     for z, z_hat, batch_squares, batch_bound in map_batches(
         measure, CalibrationBatches(original, None, samples), team
     ):

@@ -148,7 +148,7 @@ def trained(network: Network) -> list[Mixing]:
 
 def classified_outputs(network: Network, samples: Samples) -> list[tuple[str, bool]]:
     """The outputs, and True for those that tell classes: there are labels, or a softmax at the end."""
-    labelled = samples.labels is not None and network.has_classes
+    labelled = samples.labels is not None and network.has_classes and network.has_scores
     heads = zip(network.output_tensors, network.heads, strict=True)
     return [(name, labelled or head != "identity") for name, head in heads]
 

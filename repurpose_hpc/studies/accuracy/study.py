@@ -8,14 +8,14 @@ from pathlib import Path
 from time import perf_counter
 
 from repurpose_hpc import __version__
-from repurpose_hpc.io.samples import Samples, check_labels, check_shape, open_samples
+from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.restructure.calibration.evaluation import Comparison, compare
 from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.team import Team
-from repurpose_hpc.studies.accuracy.table import AccuracyTable
+from repurpose_hpc.studies.accuracy.table import QUALITIES, AccuracyTable
 from repurpose_hpc.studies.table import Row, one_line
 
 
@@ -26,7 +26,7 @@ class AccuracyStudy:
     Attributes:
         model: file of the network.
         network: as it was trained.
-        calibration: samples to restructure with.
+        calibration: samples to restructure with, as the network takes them.
         test: samples that only report; nothing is chosen by them.
     """
 
@@ -51,12 +51,14 @@ def open_study(model: Path, calibration: Path, test: Path) -> AccuracyStudy:
     Raises:
         UserError: a file cannot be read, or model and data do not fit.
     """
-    study = AccuracyStudy(model, load_model(model), open_samples(calibration), open_samples(test))
-    for samples in (study.calibration, study.test):
-        check_shape(samples, study.network.input_shape)
-        if samples.labels is not None:
-            check_labels(samples.labels, study.network.outputs, samples.name)
-    return study
+    network = load_model(model)
+
+    def fed(path: Path) -> Samples:
+        samples = open_samples(path)
+        network.ends.check_labels(samples, network.outputs)
+        return network.ends.feed(samples, network.input_shape)
+
+    return AccuracyStudy(model, network, fed(calibration), fed(test))
 
 
 def compute(
@@ -125,7 +127,7 @@ def measure(study: AccuracyStudy, options: Options, team: Team) -> Row:
 
 
 def _quality(data: str, comparison: Comparison) -> Row:
-    return {f"{data}_{name}": value for name, value in comparison.findings().items()}
+    return {f"{data}_{name}": value for name, value in comparison.findings().items() if name in QUALITIES}
 
 
 def _name(options: Options) -> str:

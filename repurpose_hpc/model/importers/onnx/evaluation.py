@@ -7,16 +7,19 @@ on the input are ``Signal``s, from which the operations of the network are made.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.importers.onnx.ends import behind, divide
 from repurpose_hpc.model.importers.onnx.file import Graph, read_graph
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.nodes_elementwise import COMPARISONS
-from repurpose_hpc.model.importers.onnx.operators import OPERATORS, SUPPORTED, apply
+from repurpose_hpc.model.importers.onnx.operators import NOT_SUPPORTED, OPERATORS, apply
+from repurpose_hpc.model.importers.onnx.refusal import Refusal, operator_of
 from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported, Value
 from repurpose_hpc.model.importers.onnx.tensors import Tensors
 from repurpose_hpc.model.network import Network
@@ -49,67 +52,92 @@ def load_onnx(path: Path) -> Network:
         UserError: the ``onnx`` package is missing, the file is not valid, or something in the graph is not
             supported; names the node, the operator and the attribute.
     """
-    evaluation = _Evaluation(read_graph(path))
-    for proto in evaluation.graph.nodes:
-        evaluation.evaluate(proto)
-        if evaluation.refusals:
-            raise UserError(f"{path}: {evaluation.refusals[0]}; change the model before exporting it")
-    return evaluation.network()
+    divided = divide(read_graph(path), _evaluated)
+    if divided.refusals:
+        first, *others = divided.refusals
+        more = f" (the first of {len(others) + 1} nodes; the command inspect lists all)" if others else ""
+        raise UserError(f"{path}: {first}{more}; change the model before exporting it")
+    return replace(divided.evaluation.network(), ends=divided.ends)
 
 
-def unsupported(path: Path) -> list[str]:
-    """The nodes of an ONNX file that are not supported, each with the reason.
-
-    A node behind one of them is judged by its operator alone.
+def unsupported(path: Path) -> list[Refusal]:
+    """The nodes of an ONNX file that are not supported, those behind another one as well.
 
     Raises:
         UserError: the file cannot be read at all.
     """
-    evaluation = _Evaluation(read_graph(path))
-    for proto in evaluation.graph.nodes:
+    divided = divide(read_graph(path), _evaluated)
+    if divided.refusals:
+        return divided.refusals + behind(divided.middle, divided.refusals, _evaluated)
+    try:
+        divided.evaluation.network()
+    except UserError as error:
+        return [Refusal("", "", "", str(error).removeprefix(f"{path}: "))]
+    return []
+
+
+def _evaluated(graph: Graph) -> Evaluation:
+    """The evaluation of all nodes of a graph, and of its outputs."""
+    evaluation = Evaluation(graph)
+    for proto in graph.nodes:
         evaluation.evaluate(proto)
     if not evaluation.refusals:
-        try:
-            evaluation.network()
-        except UserError as error:
-            return [str(error).removeprefix(f"{path}: ")]
-    return evaluation.refusals
+        evaluation.check_outputs()
+    return evaluation
 
 
-class _Evaluation:
+class Evaluation:
     """One evaluation of a graph.
 
     Attributes:
         graph: what is evaluated.
-        refusals: a text for each node that is not supported.
+        refusals: of nodes.
+        values: tensor -> what is known of it; None behind a refused node.
     """
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.refusals: list[str] = []
+        self.refusals: list[Refusal] = []
         self._tensors = Tensors(_compared_numbers(graph))
-        self._values: dict[str, Value | None] = dict(graph.constants)  # None: behind a refused node
+        self.values: dict[str, Value | None] = dict(graph.constants)
         for name, shape in graph.inputs.items():
-            self._values[name] = self._tensors.input(name, shape, alone=len(graph.inputs) == 1)
+            self.values[name] = self._tensors.input(name, shape, alone=len(graph.inputs) == 1)
 
     def evaluate(self, proto: onnx.NodeProto) -> None:
         """Compute the outputs of a node, or refuse it."""
-        name, operator = proto.name or proto.output[0], _operator(proto)
+        name, operator = proto.name or proto.output[0], operator_of(proto)
         outputs: tuple[Value | None, ...]
         try:
             inputs = self._inputs(proto)
-            if any(self._values[tensor] is None for tensor in proto.input if tensor):
+            if any(self.values[tensor] is None for tensor in proto.input if tensor):
                 outputs = (None,) * len(proto.output)
                 if operator not in OPERATORS:
-                    raise Unsupported(f"operator {operator} is not supported, expected {SUPPORTED}")
+                    raise Unsupported(NOT_SUPPORTED.format(operator))
             elif operator in _FOLDED and not any(isinstance(value, Signal) for value in inputs):
                 outputs = _fold(proto, inputs, self.graph.opset)
             else:
                 outputs = apply(self._node(proto, name, operator, inputs))
         except (Unsupported, UserError) as error:
-            self.refusals.append(f"node {name!r} ({operator}): {error}")
+            self._refuse(proto, str(error))
             outputs = (None,) * len(proto.output)
-        self._values.update(zip(proto.output, outputs, strict=False))  # a mask of Dropout is not made
+        self.values.update(zip(proto.output, outputs, strict=False))  # a mask of Dropout is not made
+
+    def check_outputs(self) -> None:
+        """Refuse the nodes that make outputs of which no tensor can be made."""
+        makers = {tensor: proto for proto in self.graph.nodes for tensor in proto.output}
+        for name in self.graph.outputs:
+            value = self.values[name]
+            try:
+                if isinstance(value, Signal):
+                    self._tensors.output(value)
+            except Unsupported as error:
+                if name not in makers:
+                    raise UserError(f"{self.graph.path}: input {name!r} as an output: {error}") from None
+                self._refuse(makers[name], f"an output: {error}")
+
+    def _refuse(self, proto: onnx.NodeProto, reason: str) -> None:
+        tensor = next(filter(None, proto.output), "")
+        self.refusals.append(Refusal(tensor, proto.name or tensor, operator_of(proto), reason))
 
     def network(self) -> Network:
         """The network, once all nodes have been evaluated.
@@ -117,7 +145,7 @@ class _Evaluation:
         Raises:
             UserError: an output is not supported.
         """
-        path, values = self.graph.path, [self._values[name] for name in self.graph.outputs]
+        path, values = self.graph.path, [self.values[name] for name in self.graph.outputs]
         outputs = [value for value in values if isinstance(value, Signal)]
         if len(outputs) < len(values):
             raise UserError(
@@ -137,11 +165,11 @@ class _Evaluation:
 
     def _inputs(self, proto: onnx.NodeProto) -> tuple[Value | None, ...]:
         for tensor in proto.input:
-            if tensor and tensor not in self._values:
+            if tensor and tensor not in self.values:
                 raise Unsupported(
                     f"reads {tensor!r}, a secondary output or sparse initializer, expected a dense tensor"
                 )
-        return tuple(self._values[tensor] if tensor else None for tensor in proto.input)
+        return tuple(self.values[tensor] if tensor else None for tensor in proto.input)
 
     def _node(
         self, proto: onnx.NodeProto, name: str, operator: str, inputs: tuple[Value | None, ...]
@@ -171,10 +199,6 @@ def _compared_numbers(graph: Graph) -> Iterator[float]:
         if proto.op_type in COMPARISONS:
             numbers = (constants[name] for name in proto.input if name in constants)
             yield from (float(number.item()) for number in numbers if number.size == 1)
-
-
-def _operator(proto: onnx.NodeProto) -> str:
-    return proto.op_type if proto.domain in ("", "ai.onnx") else f"{proto.domain}.{proto.op_type}"
 
 
 def _fold(proto: onnx.NodeProto, inputs: tuple[Value | None, ...], opset: int) -> tuple[np.ndarray, ...]:

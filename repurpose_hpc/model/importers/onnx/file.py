@@ -19,7 +19,7 @@ _OLDEST_OPSET = 7
 
 # Stands for a batch of any size: a prime, so that a Reshape that mixes samples with features
 # does not keep it by chance.
-_ANY_BATCH = 7919
+ANY_BATCH = 7919
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +33,8 @@ class Graph:
         inputs: name -> shape, the samples first.
         outputs: names.
         opset: version of ONNX's own operators.
+        domains: versions of those of other domains.
+        types: numbers of ONNX's element types of the inputs, by name.
     """
 
     path: Path
@@ -41,6 +43,8 @@ class Graph:
     inputs: dict[str, tuple[int, ...]]
     outputs: tuple[str, ...]
     opset: int
+    domains: dict[str, int]
+    types: dict[str, int]
 
 
 def read_graph(path: Path) -> Graph:
@@ -49,7 +53,7 @@ def read_graph(path: Path) -> Graph:
     Raises:
         UserError: the ``onnx`` package is missing, or the file is not valid.
     """
-    graph, opset = _read(path)
+    graph, opset, domains = _read(path)
     from onnx.numpy_helper import to_array
 
     constants = {initializer.name: to_array(initializer) for initializer in graph.initializer}
@@ -66,6 +70,8 @@ def read_graph(path: Path) -> Graph:
         inputs={item.name: _input_shape(item, path) for item in inputs},
         outputs=tuple(item.name for item in graph.output),
         opset=opset,
+        domains=domains,
+        types={item.name: item.type.tensor_type.elem_type for item in inputs},
     )
 
 
@@ -80,8 +86,8 @@ def _import_onnx(path: Path) -> ModuleType:
     return onnx
 
 
-def _read(path: Path) -> tuple[onnx.GraphProto, int]:
-    """The graph, local functions inlined, and its opset."""
+def _read(path: Path) -> tuple[onnx.GraphProto, int, dict[str, int]]:
+    """The graph, local functions inlined, its opset, and the versions of other domains."""
     onnx = _import_onnx(path)
     from google.protobuf.message import DecodeError
 
@@ -99,7 +105,8 @@ def _read(path: Path) -> tuple[onnx.GraphProto, int]:
         )
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
-    return model.graph, opset
+    domains = {item.domain: item.version for item in model.opset_import}
+    return model.graph, opset, {name: domains[name] for name in domains if name not in ("", "ai.onnx")}
 
 
 def _input_shape(item: onnx.ValueInfoProto, path: Path) -> tuple[int, ...]:
@@ -112,4 +119,4 @@ def _input_shape(item: onnx.ValueInfoProto, path: Path) -> tuple[int, ...]:
             f"{path}: input {item.name!r}: expected samples on the first axis and features of known size "
             f"on the others, found shape ({shown}); make only the first axis dynamic when exporting"
         )
-    return (sizes[0] or _ANY_BATCH, *sizes[1:])
+    return (sizes[0] or ANY_BATCH, *sizes[1:])

@@ -54,6 +54,7 @@ OPERATORS: dict[str, Callable[[Node], Value | Iterable[Value]]] = {
 }
 
 SUPPORTED = ", ".join(OPERATORS)
+NOT_SUPPORTED = "operator {} is not supported"
 
 
 def apply(node: Node) -> tuple[Value, ...]:
@@ -63,6 +64,6 @@ def apply(node: Node) -> tuple[Value, ...]:
         Unsupported: the operator, or the way in which it is used, is not supported.
     """
     if node.operator not in OPERATORS:
-        raise Unsupported(f"operator {node.operator} is not supported, expected {SUPPORTED}")
+        raise Unsupported(NOT_SUPPORTED.format(node.operator))
     result = OPERATORS[node.operator](node)
     return (result,) if isinstance(result, (Signal, np.ndarray)) else tuple(result)

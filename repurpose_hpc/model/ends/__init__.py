@@ -1,0 +1,11 @@
+"""What stands before and behind the network: subgraphs of a model that are computed as they are.
+
+``subgraph`` holds one and computes it: by NumPy with the functions of ``elementwise``, ``layout`` and
+``reduction``, one for each operator, registered with ``call``; else by onnxruntime (``foreign``).
+``ends`` says what they do to samples and outputs.  May import io and errors; nothing else of the package.
+"""
+
+from repurpose_hpc.model.ends.ends import NO_ENDS, Ends, packed_dtype, sample_shape, tells_classes
+from repurpose_hpc.model.ends.subgraph import Port, Step, Subgraph
+
+__all__ = ["NO_ENDS", "Ends", "Port", "Step", "Subgraph", "packed_dtype", "sample_shape", "tells_classes"]
