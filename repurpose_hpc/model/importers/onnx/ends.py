@@ -75,9 +75,11 @@ def divide(graph: Graph, evaluate: Evaluate) -> Divided:
     """A graph in its parts; ``evaluate`` asks the importer for one."""
     graph = _without_zipmaps(graph)
     evaluation = evaluate(graph)
+    live = _live(graph)
+    if evaluation.refusals and len(live.nodes) < len(graph.nodes):
+        graph, evaluation = live, evaluate(live)
     if not evaluation.refusals:
         return Divided(evaluation, graph, [])
-    graph = _live(graph)
     relations = Relations(graph, _constants(graph, evaluation))
     division = _Division(relations, evaluate, evaluation)
     return division.divided() if relations.trained else Divided(evaluation, graph, evaluation.refusals)

@@ -165,7 +165,7 @@ def _tried(subgraph: Subgraph, fixed: int, foreign: Callable[[Subgraph], Subgrap
     Raises:
         Unsupported: a sample has other results alone than among others.
     """
-    draws = [_drawn(subgraph.inputs, large) for large in (True, False)]
+    draws = [_drawn(subgraph.inputs, *integers) for integers in _ranges(subgraph.constants)]
     subgraph = subgraph if _is_for_numpy(subgraph, draws) else foreign(subgraph)
     reasons = []
     for batch in dict.fromkeys((0, fixed)):
@@ -218,12 +218,19 @@ def _same(x: np.ndarray, y: np.ndarray) -> bool:
     )
 
 
-def _drawn(ports: Iterable[Port], large: bool) -> list[np.ndarray]:
-    """Values of some samples: integers 0 and 1, or 0 alone where those are too large for a table."""
+def _ranges(constants: Mapping[str, np.ndarray]) -> list[tuple[int, int]]:
+    """First and last integers of trials: 0 and 1, in case of need those that constants shift there."""
+    whole = (array for array in constants.values() if array.dtype.kind in "iu" and array.size == 1)
+    shifts = {sign * int(array.item()) for array in whole for sign in (1, -1)} - {0}
+    return [(0, 1), (0, 0), (1, 1), *((shift, shift + 1) for shift in sorted(shifts))]
+
+
+def _drawn(ports: Iterable[Port], first: int, last: int) -> list[np.ndarray]:
+    """Values of some samples, integers from ``first`` to ``last``."""
     rng = np.random.default_rng(0)
     arrays = []
     for port in ports:
         shape = _SAMPLES, *port.shape
-        values = rng.standard_normal(shape) if port.kind == "f" else rng.integers(0, 1 + large, shape)
+        values = rng.standard_normal(shape) if port.kind == "f" else rng.integers(first, last + 1, shape)
         arrays.append(values.astype(port.dtype))
     return arrays
