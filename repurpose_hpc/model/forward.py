@@ -46,7 +46,7 @@ def forward(
 
     Args:
         network: any network.
-        x: samples as the model takes them: (samples, inputs), or with ends (samples, ...).
+        x: samples as the model takes them, (samples, ...).
         dtype: in which to compute the network; its ends have their own.
         compute: of every operation.
 
@@ -58,7 +58,7 @@ def forward(
         UserError: the front refuses a value.
     """
     if not network.ends:
-        return forward_middle(network, x, dtype, compute)
+        return forward_middle(network, np.reshape(x, (len(x), -1)), dtype, compute)
     samples = network.ends.feed(Samples.of(x), network.input_shape)
     step = max(1, _CHUNK // values_per_sample(network))
     parts = [

@@ -30,9 +30,18 @@ FUNCTIONS.update({name: lambda call, *x, ufunc=ufunc: ufunc(*x) for name, ufunc 
 FUNCTIONS.update({name: lambda call, *x, ufunc=ufunc: reduce(ufunc, x) for name, ufunc in _FOLDS.items()})
 
 
-@function("Identity", "Dropout")
-def _identity(call: Call, x: np.ndarray, *_: np.ndarray | None) -> np.ndarray:
+@function("Identity")
+def _identity(call: Call, x: np.ndarray) -> np.ndarray:
     return x
+
+
+@function("Dropout")
+def _dropout(
+    call: Call, x: np.ndarray, ratio: np.ndarray | None = None, training: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    if training is not None and training.any():
+        raise ValueError("it is in training mode; export the model after model.eval()")
+    return x, np.ones(x.shape, bool)
 
 
 @function("Mean")

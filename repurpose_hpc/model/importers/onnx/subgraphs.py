@@ -111,7 +111,7 @@ class Nodes:
     def _step(self, proto: onnx.NodeProto) -> Step:
         graph = self._relations.graph
         opset = graph.domains.get(proto.domain, graph.opset)
-        attributes = {attribute.name: _value(attribute) for attribute in proto.attribute}
+        attributes = {attribute.name: attribute_value(attribute) for attribute in proto.attribute}
         outputs = list(proto.output)
         while outputs and not outputs[-1]:
             outputs.pop()
@@ -145,7 +145,7 @@ class Nodes:
         return replace(subgraph, steps=steps, constants={}, model=model.SerializeToString())
 
 
-def _value(attribute: onnx.AttributeProto) -> Any:
+def attribute_value(attribute: onnx.AttributeProto) -> Any:
     """An attribute as a number, text, list or array; graphs, which NumPy does not run, as None."""
     from onnx import AttributeProto, TensorProto
     from onnx.helper import get_attribute_value
