@@ -161,7 +161,7 @@ def _places(inputs: Sequence[Buffer], part: Part) -> list[tuple[slice, slice, np
 def _flat(outputs: list[np.ndarray]) -> np.ndarray:
     """Output tensors, each (neurons, batch, values), as (columns, batch); a single vector is not copied.
 
-    C-contiguous, as they are sent as they lie in memory: of one neuron alone, NumPy would only transpose a view.
+    C-contiguous, as they are sent as they lie: of one neuron alone, NumPy would only transpose a view.
     """
     if len(outputs) == 1 and outputs[0].shape[2] == 1:
         return outputs[0][:, :, 0]
