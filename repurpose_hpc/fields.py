@@ -18,6 +18,7 @@ from ast import literal_eval
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, dataclass
+from enum import Enum
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,15 @@ class FieldError(UserError):
         self.fields, self.text = fields, text
 
 
+class Access(Enum):
+    """What a command does with a file or directory that a field names."""
+
+    READS = "reads"
+    WRITES = "writes"
+    REPLACES = "replaces"
+    ADDS = "adds files to"
+
+
 @dataclass(frozen=True)
 class Kind:
     """Values that a field can have.
@@ -57,6 +67,7 @@ class Kind:
         range: of numbers, such as ``1 or more``.
         choices: all of them, if they are few.
         plain: makes a plain Python value of one that is accepted, such as a float of a NumPy number.
+        access: of names of files; None: the values are no names.
     """
 
     noun: str
@@ -66,6 +77,7 @@ class Kind:
     range: str = ""
     choices: tuple[str, ...] = ()
     plain: Callable[[Any], Any] = lambda value: value
+    access: Access | None = None
 
     @property
     def expected(self) -> str:
@@ -322,14 +334,14 @@ def listed(kind: Kind, noun: str, example: tuple[Any, ...] = ()) -> Kind:
     )
 
 
-def path(example: str = "DIR") -> Kind:
+def path(example: str = "DIR", access: Access = Access.READS) -> Kind:
     """Names of files and directories."""
-    return Kind("a path", Path, lambda value: isinstance(value, Path), Path(example))
+    return Kind("a path", Path, lambda value: isinstance(value, Path), Path(example), access=access)
 
 
-def text(noun: str, example: str) -> Kind:
+def text(noun: str, example: str, access: Access | None = None) -> Kind:
     """Any words."""
-    return Kind(noun, str, lambda value: isinstance(value, str), example)
+    return Kind(noun, str, lambda value: isinstance(value, str), example, access=access)
 
 
 def yes() -> Kind:
@@ -343,7 +355,8 @@ def _is(value: Any, kind: type) -> bool:
 
 def report_file(help: str = "the report, for scripts", **attributes: Any) -> Any:
     """Field ``report``: where the report goes."""
-    return option(None, kind=path("report.json"), metavar="FILE.json", help=help, **attributes)
+    kind = path("report.json", Access.WRITES)
+    return option(None, kind=kind, metavar="FILE.json", help=help, **attributes)
 
 
 def precision(default: Any = "float32", help: str = "numbers to compute in") -> Any:

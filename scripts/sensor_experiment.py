@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import sensor_report
 import sensor_setting
 from sensor_setting import (
@@ -42,7 +41,9 @@ import repurpose_hpc
 from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.load import load_model
+from repurpose_hpc.model.labels import understood
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.quality import Accuracy, LabelRows
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.options import Options
@@ -151,8 +152,12 @@ def _measure(experiment: Experiment, entry: Entry) -> dict:
 
 def accuracy(network: Network, test: Samples) -> float:
     """Share of the test samples that ``network`` classifies as labelled."""
-    found = np.concatenate([forward(network, batch).argmax(axis=1) for batch in test.batches(2000)])
-    return float(np.mean(found == test.labels))
+    test = understood(network, test)
+    assert test.y is not None
+    found, labels = Accuracy(network, test), LabelRows(test.y)
+    for batch in test.batches(2000):
+        found.add(forward(network, batch), labels.take(len(batch)))
+    return found.findings()["accuracy"]
 
 
 def _planned(network: Network, plan: Plan) -> tuple[Network, SampleCost]:

@@ -46,6 +46,26 @@ HARDSHRINK = _code("hardshrink")
 THRESHOLD = _code("threshold")
 SOFTSIGN = _code("softsign")
 LOG_SIGMOID = _code("log_sigmoid")
+ROUND = _code("round")
+FLOOR = _code("floor")
+CEIL = _code("ceil")
+SIGN = _code("sign")
+SIN = _code("sin")
+COS = _code("cos")
+TAN = _code("tan")
+SINH = _code("sinh")
+COSH = _code("cosh")
+ASIN = _code("asin")
+ACOS = _code("acos")
+ATAN = _code("atan")
+ASINH = _code("asinh")
+ACOSH = _code("acosh")
+ATANH = _code("atanh")
+LOG = _code("log")
+ERF = _code("erf")
+GREATER = _code("greater")
+GREATER_EQUAL = _code("greater_equal")
+EQUAL = _code("equal")
 
 _SQRT_HALF = math.sqrt(0.5)
 _SQRT_TWO_OVER_PI = math.sqrt(2 / math.pi)
@@ -107,6 +127,55 @@ def activate(code: int, alpha: float, beta: float, value: float) -> float:
         return _softsign(value)
     if code == LOG_SIGMOID:
         return _log_sigmoid(value)
+    if code >= ROUND:
+        return _elementary(code, alpha, value)
+    return value
+
+
+@jit
+def _elementary(code: int, alpha: float, value: float) -> float:
+    """The elementary functions, which come last among the codes."""
+    real = type(value)
+    if code == ROUND:
+        return np.rint(value)
+    if code == FLOOR:
+        return np.floor(value)
+    if code == CEIL:
+        return np.ceil(value)
+    if code == SIGN:
+        return _sign(value)
+    if code == SIN:
+        return np.sin(value)
+    if code == COS:
+        return np.cos(value)
+    if code == TAN:
+        return np.tan(value)
+    if code == SINH:
+        return np.sinh(value)
+    if code == COSH:
+        return np.cosh(value)
+    if code == ASIN:
+        return np.arcsin(value)
+    if code == ACOS:
+        return np.arccos(value)
+    if code == ATAN:
+        return np.arctan(value)
+    if code == ASINH:
+        return np.arcsinh(value)
+    if code == ACOSH:
+        return np.arccosh(value)
+    if code == ATANH:
+        return np.arctanh(value)
+    if code == LOG:
+        return np.log(value)
+    if code == ERF:
+        return real(math.erf(value))
+    if code == GREATER:
+        return _truth(value, value > real(alpha))
+    if code == GREATER_EQUAL:
+        return _truth(value, value >= real(alpha))
+    if code == EQUAL:
+        return _truth(value, value == real(alpha))
     return value
 
 
@@ -199,3 +268,19 @@ def _softsign(value: float) -> float:
 @jit
 def _log_sigmoid(value: float) -> float:
     return -_ramp(-value, 1.0, 0.0, 0.0, np.inf) - np.log1p(np.exp(-abs(value)))
+
+
+@jit
+def _sign(value: float) -> float:
+    real = type(value)
+    if value > 0:
+        return real(1)
+    return real(-1) if value < 0 else value  # NaN stays NaN
+
+
+@jit
+def _truth(value: float, holds: bool) -> float:
+    real = type(value)
+    if value != value:
+        return value  # NaN stays NaN
+    return real(1) if holds else real(0)

@@ -20,8 +20,9 @@ COMBINATION_CODES: dict[str, int] = {
     "divide": 3,
     "maximum": 4,
     "minimum": 5,
+    "mask": 6,
 }
-_ADD, _SUBTRACT, _MULTIPLY, _DIVIDE, _MAXIMUM, _MINIMUM = range(6)
+_ADD, _SUBTRACT, _MULTIPLY, _DIVIDE, _MAXIMUM, _MINIMUM, _MASK = range(7)
 
 _MAPS, _PER_NEURON = Array(REAL, 3), Array(REAL, 2)
 
@@ -90,6 +91,8 @@ def _combined(operation: int, a: float, b: float) -> float:
         return a / b
     if operation == _MAXIMUM:
         return a if a > b or a != a else b  # NaN stays NaN, whichever it is
+    if operation == _MASK:
+        return b if a != 0 else type(b)(0)
     return a if a < b or a != a else b
 
 

@@ -66,9 +66,7 @@ def _workers(args: Arguments, comm: MPI.Comm) -> int | None:
 
 
 def _finish(args: Arguments, result: dict[str, Any]) -> None:
-    print(render(result), flush=True)
-    if args.report is not None:
-        report.write(args.report, result)
+    report.deliver(result, render(result), args.report)
     if result["errors"]:
         raise UserError(f"{len(result['errors'])} of the above would make infer fail")
 

@@ -15,7 +15,18 @@ import numpy as np
 
 from repurpose_hpc.commands.parser import make, parser_maker, refuse
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.fields import Declared, FieldError, integer, like, listed, option, path, report_file, text
+from repurpose_hpc.fields import (
+    Access,
+    Declared,
+    FieldError,
+    integer,
+    like,
+    listed,
+    option,
+    path,
+    report_file,
+    text,
+)
 from repurpose_hpc.forecast.demand import Demand, plan_demand
 from repurpose_hpc.forecast.machine import THIS, THIS_FILE, MachineModel, read_machine, shipped
 from repurpose_hpc.forecast.scaled import (
@@ -95,9 +106,7 @@ def run(args: Arguments, context: Context) -> None:
     if args.report is not None:
         check_writable(args.report)
     result = predict(args)
-    print(render(result), flush=True)
-    if args.report is not None:
-        report.write(args.report, result)
+    report.deliver(result, render(result), args.report)
 
 
 def predict(args: Arguments) -> dict[str, Any]:
@@ -204,7 +213,7 @@ class Arguments(Declared):
         help="a directory written by restructure, or a model to be restructured",
     )
     machine: str = option(
-        kind=text("a machine", "gigabit"),
+        kind=text("a machine", "gigabit", Access.READS),
         metavar="FILE",
         help=f"a machine file, {THIS} (written by probe), or one of {', '.join(shipped())}",
     )

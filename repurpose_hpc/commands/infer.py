@@ -22,7 +22,7 @@ from repurpose_hpc.commands.parser import (
 )
 from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UsageError
-from repurpose_hpc.fields import Declared, declarations, like, option, path, report_file
+from repurpose_hpc.fields import Access, Declared, declarations, like, option, path, report_file
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.io.progress import Progress
 from repurpose_hpc.io.samples import open_samples
@@ -33,7 +33,6 @@ from repurpose_hpc.plan.files.store import check_model, open_plan
 from repurpose_hpc.process.threads import threads
 from repurpose_hpc.report import text as report
 from repurpose_hpc.restructure.options import Options
-from repurpose_hpc.runtime.checks import check_input
 from repurpose_hpc.runtime.inference import run as run_job
 from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.runtime.setup import Job
@@ -67,9 +66,7 @@ def run(args: Arguments, context: RankContext) -> None:
     with collectively(comm):
         if result is not None:
             result.update(cached=prepared.cached, blas_threads=threads())
-            print(report.render(result), flush=True)
-            if args.report is not None:
-                report.write(args.report, result)
+            report.deliver(result, report.render(result), args.report)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +77,7 @@ class Files(Declared):
         kind=path("samples.npz"), metavar="DATA", help="samples: .npy, .npz (x, y) or .h5 (x, y)"
     )
     output: Path | None = option(
-        None, kind=path("out.h5"), metavar="OUT.h5", help="gets dataset y (samples, outputs)"
+        None, kind=path("out.h5", Access.WRITES), metavar="OUT.h5", help="gets dataset y (samples, outputs)"
     )
     report: Path | None = report_file()
     run: RunOptions
@@ -142,10 +139,12 @@ def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments
     Raises:
         UsageError: it is wrong.
     """
-    given = make_parser(speaks).read(argv)
+    parser = make_parser(speaks)
+    given = parser.read(argv)
     if "shards" not in given and "model" not in given:
         files = {"calibration": bundled.CALIBRATION, "input": bundled.TEST}
         given = {**files, "verify": True, **given, "model": bundled.MODEL}
+        parser.check_files(given)
     if "input" not in given:
         raise UsageError("expected --input DATA, the samples to infer; add it")
     if "resume" in given and "output" not in given:
@@ -220,7 +219,7 @@ def _prepare_shards(args: ShardArguments) -> Prepared:
 
 def _fitting_model(model: Path, samples: Path) -> Network:
     network = load_model(model)
-    check_input(open_samples(samples), network)
+    network.ends.check(open_samples(samples), network.input_shape)
     return network
 
 
@@ -237,4 +236,5 @@ def restructure_together(args: ModelArguments, shards: Path, comm: MPI.Comm) -> 
         network, calibration = load_model(args.model), open_samples(args.calibration)
     with in_unison(comm):
         log, dtype = Progress(speaks=comm.rank == 0), args.run.dtype.type
-        restructure_to(shards, network, calibration, args.options, dtype, log, Team(comm))
+        # What it would measure is nowhere shown.
+        restructure_to(shards, network, calibration, args.options, dtype, log, Team(comm), measures=False)

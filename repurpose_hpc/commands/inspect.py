@@ -40,9 +40,7 @@ def run(args: Arguments, context: Context) -> None:
     if args.report is not None:
         check_writable(args.report)
     result = inspect(args.model, args.workers)
-    print(render(result), flush=True)
-    if args.report is not None:
-        report.write(args.report, result)
+    report.deliver(result, render(result), args.report)
     if not result["supported"]:
         raise UserError(
             f"{args.model}: {len(result['unsupported'])} nodes are not supported; "

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol, TypeVar
 
 import numpy as np
 
+from repurpose_hpc.commands.overwriting import check_apart
 from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UsageError, UserError
 from repurpose_hpc.fields import (
@@ -153,7 +154,18 @@ class Parser(argparse.ArgumentParser):
             namespace = vars(self.parse_args(argv))
         except FieldError as error:
             raise UsageError(typed(error)) from None
-        return {name: value for name, value in namespace.items() if value is not None}
+        given = {name: value for name, value in namespace.items() if value is not None}
+        self.check_files(given)
+        return given
+
+    def check_files(self, given: Given) -> None:
+        """Refuse results that would be written over files that are read.
+
+        Raises:
+            UsageError: names both options.
+        """
+        options = {argument.field: argument.option for argument in self.arguments}
+        check_apart({name: given[name] for name in given if name in options}, options)
 
 
 def parser_maker(name: str, *declared: type[Declared]) -> Callable[[bool], Parser]:

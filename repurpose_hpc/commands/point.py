@@ -17,7 +17,7 @@ from mpi4py import MPI
 
 from repurpose_hpc.commands.parser import make, parser_maker
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.fields import Declared, batches, integer, number, option, path, precision
+from repurpose_hpc.fields import Access, Declared, batches, integer, number, option, path, precision
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.mpi.hosts import Hosts
 from repurpose_hpc.plan.files.store import read_network
@@ -226,7 +226,9 @@ class Arguments(Declared):
         kind=number(least=0), metavar="S", unit="seconds", help="fewer where they take longer"
     )
     dtype: str = precision(MISSING)
-    report: Path = option(kind=path("report.json"), metavar="FILE.json", help="gets the findings")
+    report: Path = option(
+        kind=path("report.json", Access.WRITES), metavar="FILE.json", help="gets the findings"
+    )
 
 
 make_parser = parser_maker("point", Arguments)

@@ -11,7 +11,7 @@ import numpy as np
 
 from repurpose_hpc import __version__
 from repurpose_hpc.commands.parser import parser_maker, plain_parse
-from repurpose_hpc.fields import Declared, integer, option, path
+from repurpose_hpc.fields import Access, Declared, integer, option, path
 from repurpose_hpc.forecast.machine import THIS_FILE, MachineModel, parse_machine, write_machine
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.mpi.agreement import collectively
@@ -114,7 +114,7 @@ class Arguments(Declared):
 
     out: Path | None = option(
         None,
-        kind=path("machine.json"),
+        kind=path("machine.json", Access.WRITES),
         metavar="FILE.json",
         default_text="where forecast finds the machine 'this'",
         help="gets the machine file",

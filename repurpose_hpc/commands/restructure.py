@@ -17,7 +17,7 @@ from repurpose_hpc.commands.parser import (
 )
 from repurpose_hpc.commands.start import Context, RankContext
 from repurpose_hpc.commands.table import described
-from repurpose_hpc.fields import Declared, option, path, precision, report_file
+from repurpose_hpc.fields import Access, Declared, option, path, precision, report_file
 from repurpose_hpc.restructure.options import Options
 
 if TYPE_CHECKING:
@@ -90,9 +90,7 @@ def _restructure(args: Arguments, network: Network, samples: Samples, team: Team
 def _finish(args: Arguments, result: dict) -> None:
     from repurpose_hpc.report import text as report
 
-    print(report.render_restructured(result), flush=True)
-    if args.report is not None:
-        report.write(args.report, result)
+    report.deliver(result, report.render_restructured(result), args.report)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +98,9 @@ class Arguments(Declared):
     """The files of the command, and with them ``options`` of restructuring."""
 
     model: Path = option(kind=path("model.npz"), positional=True, help=".npz, .safetensors or .onnx")
-    out: Path = option(kind=path("shards"), metavar="DIR", help="gets the plan and the shards")
+    out: Path = option(
+        kind=path("shards", Access.REPLACES), metavar="DIR", help="gets the plan and the shards"
+    )
     calibration: Path = option(
         kind=path("samples.npz"), metavar="DATA", help="samples like those that the network will see"
     )

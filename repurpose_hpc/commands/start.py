@@ -29,6 +29,7 @@ from repurpose_hpc.errors import UsageError, UserError
 from repurpose_hpc.mpi.agreement import aborting, alone, collectively, difference_from_root
 from repurpose_hpc.mpi.launch import check_launch, launched, too_many
 from repurpose_hpc.process.system import age
+from repurpose_hpc.process.terminal import be_patient, check_printed
 from repurpose_hpc.process.threads import one_thread_per_rank
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def start(name: str, words: Sequence[str]) -> None:
     Raises:
         SystemExit: after one message: 2 for a wrong command line, 1 for other failures; 0 after the help.
     """
+    be_patient()  # before anything opens files
     threads = one_thread_per_rank()  # before anything imports NumPy
     command = COMMANDS.get(name)
     for prepare in command.prepare if command else ():
@@ -91,13 +93,22 @@ def start(name: str, words: Sequence[str]) -> None:
 
 def _start_alone(name: str, words: Sequence[str], threads: int) -> None:
     with alone():
-        if name in HELP:
-            print(overview())
-            return
-        began = perf_counter()
-        module = import_module(find(name).module)
-        context = Context(threads, perf_counter() - began, age())
-        module.run(module.parse(words), context)
+        try:
+            _run_alone(name, words, threads)
+        except SystemExit as end:  # argparse leaves so when it has printed the help
+            if end.code:
+                raise
+        check_printed()
+
+
+def _run_alone(name: str, words: Sequence[str], threads: int) -> None:
+    if name in HELP:
+        print(overview())
+        return
+    began = perf_counter()
+    module = import_module(find(name).module)
+    context = Context(threads, perf_counter() - began, age())
+    module.run(module.parse(words), context)
 
 
 def _start_on_ranks(name: str, words: Sequence[str], threads: int) -> None:
@@ -120,6 +131,8 @@ def _start_on_ranks(name: str, words: Sequence[str], threads: int) -> None:
                 raise too_many(comm.size)
         if module is not None:
             module.run(_parse_together(module, words, comm), context)
+        with collectively(comm):
+            check_printed()
 
 
 def _launch_error(command: Command | None, size: int, library: str) -> str:

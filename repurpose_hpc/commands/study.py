@@ -13,7 +13,19 @@ from typing import TYPE_CHECKING
 
 from repurpose_hpc.commands.parser import parser_maker, plain_parse
 from repurpose_hpc.errors import UsageError, UserError
-from repurpose_hpc.fields import Declared, Kind, integer, like, listed, number, option, path, text, typed
+from repurpose_hpc.fields import (
+    Access,
+    Declared,
+    Kind,
+    integer,
+    like,
+    listed,
+    number,
+    option,
+    path,
+    text,
+    typed,
+)
 from repurpose_hpc.io.progress import say
 from repurpose_hpc.restructure.options import METHODS, Options
 from repurpose_hpc.studies.plots import draw
@@ -40,6 +52,9 @@ def run(args: Arguments, context: Context) -> None:
     from repurpose_hpc.studies.accuracy.table import AccuracyTable
 
     study = open_study(args.model, args.calibration, args.test)
+    for samples in (study.calibration, study.test):
+        if samples.meaning is not None:
+            say(f"y of {samples.name}: {samples.meaning.line}")
     table = AccuracyTable(args.out / f"{args.name}.csv", study.origin())
     for file in sorted(set(args.out.glob("study*.csv")) - {table.path}):
         table.take_over(AccuracyTable(file, study.origin()))
@@ -88,7 +103,7 @@ class Arguments(Declared):
     model: Path = option(kind=path("model.npz"), positional=True, help=".npz, .safetensors or .onnx")
     calibration: Path = option(kind=path("samples.npz"), metavar="DATA", help="samples to restructure with")
     test: Path = option(kind=path("test.npz"), metavar="DATA", help="samples that only report")
-    out: Path = option(kind=path("study"), metavar="DIR", help="gets study.csv and study.png")
+    out: Path = option(kind=path("study", Access.ADDS), metavar="DIR", help="gets study.csv and study.png")
     workers: tuple[int, ...] = option(
         kind=listed(integer(1), "integers", (2, 8)), metavar="P,P,...", help="numbers of parts"
     )

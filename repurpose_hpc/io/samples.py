@@ -1,7 +1,7 @@
 """Samples in files or arrays, streamed in batches, so that a file need not fit in memory.
 
-``.npy`` is memory-mapped, the ``x`` of an ``.npz`` is read from the archive row by row, the
-``x`` of an ``.h5`` in slabs.  Samples come first; further axes are flattened in C order.
+``.npy`` is memory-mapped, the ``x`` and ``y`` of an ``.npz`` are read from the archive row by row, those
+of an ``.h5`` in slabs.  Samples come first; further axes are flattened in C order.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ import h5py
 import numpy as np
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import FieldError
+from repurpose_hpc.io.hdf5 import find_dataset
+from repurpose_hpc.io.meaning import LEFT_ALONE, Meaning
 
 # Yields arrays of at most so many samples, in the file's own dtype and axes.
 Reader = Callable[[int], Iterator[np.ndarray]]
@@ -30,19 +33,24 @@ _READ_ERRORS = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile,
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Samples and their labels, of a file that is not yet read (``open``) or of arrays (``of``).
+    """Samples and what stands beside them, of a file that is not yet read (``open``) or of arrays (``of``).
 
     Attributes:
         name: of the file or the array, for messages.
-        samples: how many.
+        samples: how many; of ``y`` any number, 0 included.
         shape: of a sample.
-        labels: class of each sample, shape (samples,), int64; None if there are none.
+        dtype: of the values, as they are stored.
+        y: labels or targets, not yet read, of any shape and type; None if there are none.
+        meaning: of ``y`` for the network that the samples are for, or why what stands there cannot be read;
+            None: not yet known (``model.labels.understood`` finds it), or there is no ``y``.
     """
 
     name: str
     samples: int
     shape: tuple[int, ...]
-    labels: np.ndarray | None
+    dtype: np.dtype
+    y: Samples | None
+    meaning: Meaning | None
     _reader: Reader
     _digest: Callable[[], str]
 
@@ -52,21 +60,20 @@ class Samples:
 
         Args:
             x: samples first, (samples, ...), real numbers of any type.
-            y: an integer label for each, (samples,).
+            y: labels or targets, (samples, ...): ``model.labels`` says what they mean.
 
         Raises:
-            UserError: no samples, not real numbers, labels that are not one integer for each sample.
+            UserError: no samples, not real numbers, another number of labels than of samples.
         """
-        try:
-            x = np.asarray(x)
-        except ValueError as error:
-            raise UserError(
-                f"x: expected an array, samples first, found rows that are none: {error}"
-            ) from None
+        x, beside = _as_array("x", x), None if y is None else _as_array("y", y)
         _check_array(x.shape, x.dtype, "x")
-        labels = None if y is None else np.asarray(y)
-        digest = partial(_array_digest, x, labels)
-        return _make_samples("x", x.shape, labels, lambda batch_size: _slabs(x, batch_size), digest)
+        if beside is not None and beside.shape[:1] != x.shape[:1]:
+            raise UserError(
+                f"y: expected a label for each of {len(x)} samples, found shape {beside.shape}; give as many"
+            )
+        digest = partial(_array_digest, x, beside)
+        stored = None if beside is None else _of_array("y", beside, None, digest)
+        return _of_array("x", x, stored, digest)
 
     @classmethod
     def open(cls, path: str | Path) -> Samples:
@@ -93,14 +100,16 @@ class Samples:
             arrays of their own memory, shape (batch, len(columns)), ``dtype``, C-contiguous.
 
         Raises:
-            UserError: the file ends early or cannot be read.
+            UserError: the file ends early or cannot be read, or a value is too large for ``dtype``.
         """
+        first = 0
         with _reading(self.name):
             for raw in self._reader(batch_size):
                 rows = raw.reshape(len(raw), self.width)
                 if columns is not None:
                     rows = rows.take(columns, axis=1)
-                yield rows.astype(dtype or rows.dtype, order="C", copy=columns is None)
+                yield self._converted(rows, columns, np.dtype(dtype or rows.dtype), first)
+                first += len(rows)
 
     def subset(self, chosen: np.ndarray) -> Samples:
         """Some of the samples, in the order of the file, streamed like all of them.
@@ -109,17 +118,28 @@ class Samples:
             chosen: bool, (samples,), at least one of them true.
 
         Its ``batches`` read the whole file, and raise ``UserError`` for NaN and infinity anywhere: only
-        here are the positions in the file known.
+        here are the positions in the file known.  A ``y`` that is not one for each sample is left out.
         """
+        has_labels = self.y is not None and self.y.samples == self.samples
+        return replace(
+            self._rows(chosen, self.name),
+            y=self.y._rows(chosen) if self.y is not None and has_labels else None,
+        )
+
+    def _rows(self, chosen: np.ndarray, checked_name: str = "") -> Samples:
+        """The chosen rows; with a name NaN and infinity anywhere are refused under it."""
         return replace(
             self,
             samples=int(np.count_nonzero(chosen)),
-            labels=None if self.labels is None else self.labels[chosen],
-            _reader=lambda batch_size: _chosen_rows(self._reader(batch_size), chosen, self.name),
+            _reader=lambda batch_size: _chosen_rows(self._reader(batch_size), chosen, checked_name),
         )
 
     def through(
-        self, function: Callable[[np.ndarray, int], np.ndarray], shape: tuple[int, ...], name: str
+        self,
+        function: Callable[[np.ndarray, int], np.ndarray],
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        name: str,
     ) -> Samples:
         """What a function makes of the samples, block by block as they are read.
 
@@ -127,6 +147,7 @@ class Samples:
             function: of a block (samples, ...) as it lies in the file, and of the place of its first sample;
                 returns (samples, values).
             shape: of a sample that it makes.
+            dtype: of what it makes.
             name: of what it makes, for messages.
 
         The fingerprint is that of the samples themselves.
@@ -135,8 +156,19 @@ class Samples:
             self,
             name=name,
             shape=shape,
+            dtype=dtype,
             _reader=lambda batch_size: _through(self._reader(batch_size), function),
         )
+
+    def _converted(
+        self, rows: np.ndarray, columns: np.ndarray | None, dtype: np.dtype, first: int
+    ) -> np.ndarray:
+        """``rows`` from sample ``first`` on, in memory of their own, in ``dtype``."""
+        with np.errstate(over="ignore"):  # what becomes infinite is refused
+            converted = rows.astype(dtype, order="C", copy=columns is None)
+        if converted.dtype.itemsize < rows.dtype.itemsize and not np.isfinite(converted).all():
+            check_range(rows, converted, self.name, first, columns)
+        return converted
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the file's bytes, or of the arrays with their types and shapes.
@@ -148,15 +180,15 @@ class Samples:
 
 
 def open_samples(path: str | Path) -> Samples:
-    """Open a file of samples; only its labels are read.
+    """Open a file of samples; none of them is read.
 
     Args:
         path: ``.npy`` (the samples), ``.npz`` or ``.h5``/``.hdf5`` (``x``: the samples,
-            numbers of any type; optionally ``y``: an integer label for each).
+            numbers of any type; optionally ``y``: labels or targets).
 
     Raises:
         UserError: missing or unreadable file, unknown format, no ``x``, no samples, not
-            real numbers, labels that are not one integer for each sample.
+            real numbers.
     """
     path = Path(path)
     opener = _OPENERS.get(path.suffix)
@@ -190,6 +222,37 @@ def check_finite(batch: np.ndarray, name: str, first_sample: int = 0) -> None:
     )
 
 
+def check_range(
+    rows: np.ndarray,
+    converted: np.ndarray,
+    name: str,
+    first_sample: int = 0,
+    columns: np.ndarray | None = None,
+) -> None:
+    """Refuse finite values that are infinite in a smaller type.
+
+    Args:
+        rows: shape (batch, width), as read.
+        converted: the same in the smaller type.
+        name: of the samples, for the message.
+        first_sample: position in the file of the first sample of ``rows``.
+        columns: of the file that ``rows`` has; None: all.
+
+    Raises:
+        FieldError: names the first such value.
+    """
+    bad = np.argwhere(np.isfinite(rows) & ~np.isfinite(converted))
+    if len(bad):
+        row, place = bad[0]
+        column = place if columns is None else columns[place]
+        where = f"sample {first_sample + row}, column {column} (counted from 0) of {name}"
+        raise FieldError(
+            "dtype",
+            f"expected a type that reaches {rows[row, place]:g} of {where}, got {converted.dtype}; "
+            "try dtype='float64'",
+        )
+
+
 def check_shape(samples: Samples, shape: tuple[int, ...]) -> None:
     """Refuse samples that have another width than the network's input, or its axes in another order.
 
@@ -215,26 +278,6 @@ def check_shape(samples: Samples, shape: tuple[int, ...]) -> None:
         )
 
 
-def check_labels(labels: np.ndarray, classes: int, name: str) -> None:
-    """Refuse labels that are not in 0 .. ``classes`` - 1.
-
-    Args:
-        labels: shape (samples,), integers.
-        classes: number of outputs of the network.
-        name: of the samples, for the message.
-
-    Raises:
-        UserError: names the first sample with such a label.
-    """
-    invalid = np.flatnonzero((labels < 0) | (labels >= classes))
-    if invalid.size:
-        raise UserError(
-            f"{name}: y: expected labels from 0 to {classes - 1} as the network has {classes} outputs, "
-            f"found {labels[invalid[0]]} at sample {invalid[0]} ({invalid.size} such labels in all); "
-            "check that data and model belong together"
-        )
-
-
 @contextmanager
 def _reading(path: str | Path) -> Iterator[None]:
     """Turn what a damaged or missing file raises into a message."""
@@ -253,50 +296,76 @@ def _open_npy(path: Path) -> Samples:
         shape, _, dtype = _read_header(file)
     _check_array(shape, dtype, str(path))
     mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    return _file_samples(path, shape, None, lambda batch_size: _slabs(mapped, batch_size))
+    return _of_file(path, shape, dtype, lambda batch_size: _slabs(mapped, batch_size))
 
 
 def _open_npz(path: Path) -> Samples:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
-        _require_x("x.npy" in names, [name.removesuffix(".npy") for name in names], path)
-        with archive.open("x.npy") as member:
-            shape, fortran, dtype = _read_header(member)
+        if "x.npy" not in names:
+            raise _without_x([name.removesuffix(".npy") for name in names], path)
+        headers = {name: _npz_header(archive, name) for name in "xy" if f"{name}.npy" in names}
+    shape, _, dtype = headers["x"]
     _check_array(shape, dtype, str(path))
-    labels = None
-    if "y.npy" in names:
-        with np.load(path, allow_pickle=False) as arrays:
-            labels = arrays["y"]
+    y = _npz_member(path, "y", *headers["y"]) if "y" in headers else None
+    return replace(_npz_member(path, "x", *headers["x"]), y=y)
+
+
+def _npz_header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+    with archive.open(f"{name}.npy") as member:
+        return _read_header(member)
+
+
+def _npz_member(path: Path, name: str, shape: tuple[int, ...], fortran: bool, dtype: np.dtype) -> Samples:
     blocks_of = _npz_whole if fortran else _npz_rows
-    return _file_samples(path, shape, labels, lambda batch_size: blocks_of(path, batch_size))
+    return _of_file(path, shape, dtype, lambda batch_size: blocks_of(path, name, batch_size))
 
 
 def _open_h5(path: Path) -> Samples:
     with h5py.File(path, "r") as file:
-        _require_x(isinstance(file.get("x"), h5py.Dataset), list(file), path)
-        shape, dtype = file["x"].shape, file["x"].dtype
-        labels = file["y"][()] if isinstance(file.get("y"), h5py.Dataset) else None
+        x = find_dataset(file, "x")
+        if x is None:
+            raise _without_x(list(file), path)
+        shape, dtype = x.shape, x.dtype
+        y, meaning = _beside_h5(file, path)
     _check_array(shape, dtype, str(path))
-    return _file_samples(path, shape, labels, lambda batch_size: _h5_slabs(path, batch_size))
+    return replace(_h5_member(path, "x", shape, dtype), y=y, meaning=meaning)
+
+
+def _beside_h5(file: h5py.File, path: Path) -> tuple[Samples | None, Meaning | None]:
+    """The data set ``y``, or the reason why it is left alone: not all of it is there."""
+    try:
+        dataset = find_dataset(file, "y")
+    except UserError as error:
+        return None, Meaning(LEFT_ALONE, str(error))
+    return (None if dataset is None else _h5_member(path, "y", dataset.shape, dataset.dtype)), None
+
+
+def _h5_member(path: Path, name: str, shape: tuple[int, ...] | None, dtype: np.dtype) -> Samples:
+    return _of_file(path, shape or (), dtype, lambda batch_size: _h5_slabs(path, name, batch_size))
 
 
 _OPENERS = {".npy": _open_npy, ".npz": _open_npz, ".h5": _open_h5, ".hdf5": _open_h5}
 
 
-def _file_samples(path: Path, shape: tuple[int, ...], labels: np.ndarray | None, reader: Reader) -> Samples:
-    return _make_samples(str(path), shape, labels, reader, partial(_file_digest, path))
+def _of_file(path: Path, shape: tuple[int, ...], dtype: np.dtype, reader: Reader) -> Samples:
+    count, *axes = shape or (0,)
+    return Samples(str(path), count, tuple(axes), dtype, None, None, reader, partial(_file_digest, path))
 
 
-def _make_samples(
-    name: str,
-    shape: tuple[int, ...],
-    labels: np.ndarray | None,
-    reader: Reader,
-    digest: Callable[[], str],
-) -> Samples:
-    if labels is not None:
-        labels = _as_labels(labels, shape[0], name)
-    return Samples(name, shape[0], shape[1:], labels, reader, digest)
+def _of_array(name: str, array: np.ndarray, y: Samples | None, digest: Callable[[], str]) -> Samples:
+    count, *axes = array.shape
+    reader = partial(_slabs, array)
+    return Samples(name, count, tuple(axes), array.dtype, y, None, reader, digest)
+
+
+def _as_array(name: str, rows: np.ndarray) -> np.ndarray:
+    try:
+        return np.asarray(rows)
+    except ValueError as error:
+        raise UserError(
+            f"{name}: expected an array, samples first, found rows that are none: {error}"
+        ) from None
 
 
 def _file_digest(path: Path) -> str:
@@ -310,17 +379,17 @@ def _file_digest(path: Path) -> str:
 def _array_digest(x: np.ndarray, y: np.ndarray | None) -> str:
     digest = hashlib.sha256()
     for array in (x, y):
-        if array is not None:
+        # What is no number has no meaning for a network.
+        if array is not None and array.dtype.kind in "biuf":
             digest.update(f"{array.dtype.str} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
-def _require_x(has_x: bool, names: list[str], path: Path) -> None:
-    if not has_x:
-        raise UserError(
-            f"{path}: expected an array x (samples first), found {', '.join(names) or 'nothing'}; rename it"
-        )
+def _without_x(names: list[str], path: Path) -> UserError:
+    return UserError(
+        f"{path}: expected an array x (samples first), found {', '.join(names) or 'nothing'}; rename it"
+    )
 
 
 def _check_array(shape: tuple[int, ...] | None, dtype: np.dtype, name: str) -> None:
@@ -336,17 +405,6 @@ def _check_array(shape: tuple[int, ...] | None, dtype: np.dtype, name: str) -> N
         )
 
 
-def _as_labels(y: np.ndarray, samples: int, name: str) -> np.ndarray:
-    if y.dtype.kind not in "iu":
-        raise UserError(f"{name}: y: expected integer labels, found {y.dtype}; store y.astype(numpy.int64)")
-    if y.shape != (samples,):
-        raise UserError(
-            f"{name}: y: expected one label for each of {samples} samples, found shape {y.shape}; "
-            "store class numbers (not one-hot vectors) of shape (samples,)"
-        )
-    return y.astype(np.int64)
-
-
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, whether in Fortran order, and dtype of the array that ``file`` goes on to hold."""
     version = np.lib.format.read_magic(file)
@@ -360,28 +418,29 @@ def _slabs(array: np.ndarray | h5py.Dataset, batch_size: int) -> Iterator[np.nda
         yield np.asarray(array[start : start + batch_size])
 
 
-def _h5_slabs(path: Path, batch_size: int) -> Iterator[np.ndarray]:
+def _h5_slabs(path: Path, name: str, batch_size: int) -> Iterator[np.ndarray]:
     with h5py.File(path, "r") as file:
-        yield from _slabs(file["x"], batch_size)
+        yield from _slabs(file[name], batch_size)
 
 
-def _npz_rows(path: Path, batch_size: int) -> Iterator[np.ndarray]:
-    """The member x, in C order, decompressed as it is read."""
-    with zipfile.ZipFile(path) as archive, archive.open("x.npy") as member:
+def _npz_rows(path: Path, name: str, batch_size: int) -> Iterator[np.ndarray]:
+    """A member, in C order, decompressed as it is read."""
+    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as member:
         (samples, *axes), _, dtype = _read_header(member)
         row_bytes = dtype.itemsize * math.prod(axes)
         for start in range(0, samples, batch_size):
             count = min(batch_size, samples - start)
             block = member.read(count * row_bytes)
             if len(block) < count * row_bytes:
-                raise EOFError(f"x ends before sample {start + count} of {samples}")
+                raise EOFError(f"{name} ends before sample {start + count} of {samples}")
             yield np.frombuffer(block, dtype).reshape(count, *axes)
 
 
-def _chosen_rows(blocks: Iterator[np.ndarray], chosen: np.ndarray, name: str) -> Iterator[np.ndarray]:
+def _chosen_rows(blocks: Iterator[np.ndarray], chosen: np.ndarray, checked_name: str) -> Iterator[np.ndarray]:
     first = 0
     for block in blocks:
-        check_finite(block.reshape(len(block), -1), name, first)
+        if checked_name:
+            check_finite(block.reshape(len(block), -1), checked_name, first)
         rows = block[chosen[first : first + len(block)]]
         first += len(block)
         if len(rows):
@@ -397,8 +456,8 @@ def _through(
         first += len(block)
 
 
-def _npz_whole(path: Path, batch_size: int) -> Iterator[np.ndarray]:
-    """The member x, in Fortran order: a sample is scattered over all of it."""
+def _npz_whole(path: Path, name: str, batch_size: int) -> Iterator[np.ndarray]:
+    """A member, in Fortran order: a sample is scattered over all of it."""
     with np.load(path, allow_pickle=False) as arrays:
-        array = arrays["x"]
+        array = arrays[name]
     yield from _slabs(array, batch_size)

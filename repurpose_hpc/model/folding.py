@@ -11,6 +11,9 @@ import numpy as np
 
 from repurpose_hpc.model.operations import Affine, Depthwise, Mixing, Operation
 
+# A shift as large as this leaves whole numbers in single precision, which may be what it is for.
+_ROUNDING_SHIFT = 2.0**22
+
 
 def fold_affines(operations: Iterable[Operation], outputs: tuple[str, ...]) -> tuple[Operation, ...]:
     """The same operations without every ``Affine`` that another operation can take over.
@@ -25,18 +28,32 @@ def fold_affines(operations: Iterable[Operation], outputs: tuple[str, ...]) -> t
     for op in operations:
         source_op = op_of.get(op.sources[0])
         if isinstance(op, Affine) and readers[op.source] == 1 and _takes(source_op, op):
-            del op_of[op.source]
-            op = _folded(source_op, op)
+            folded = _folded(source_op, op)
+            if _is_in_range(folded):
+                del op_of[op.source]
+                op = folded
         op_of[op.target] = op
     return tuple(op_of.values())
 
 
 def _takes(source_op: Operation | None, op: Affine) -> TypeGuard[Affine | Mixing | Depthwise]:
     """Tell whether ``source_op`` can take over the scale and the shift of ``op``."""
+    if np.abs(op.shift).max() >= _ROUNDING_SHIFT:
+        return False
     if isinstance(source_op, Affine):
         return True
     trained = isinstance(source_op, Depthwise) or (isinstance(source_op, Mixing) and not source_op.fixed)
     return trained and op.scale.shape[1] == op.shift.shape[1] == 1
+
+
+def _is_in_range(op: Operation) -> bool:
+    """False if numbers become infinite, or a scale 0, in single precision; two steps may not."""
+    if not isinstance(op, Affine):
+        return not isinstance(op, Mixing | Depthwise) or bool(np.isfinite(op.weights).all())
+    with np.errstate(over="ignore", under="ignore"):
+        scale, shift = op.scale.astype(np.float32), op.shift.astype(np.float32)
+    is_kept = (scale != 0) == (op.scale != 0)
+    return bool(is_kept.all() and np.isfinite(scale).all() and np.isfinite(shift).all())
 
 
 def _folded(source_op: Affine | Mixing | Depthwise, op: Affine) -> Operation:
@@ -46,6 +63,7 @@ def _folded(source_op: Affine | Mixing | Depthwise, op: Affine) -> Operation:
         return replace(source_op, target=op.target, scale=op.scale * source_op.scale, shift=shift)
     weights, dtype = source_op.weights, source_op.weights.dtype
     if (op.scale != 1).any():
-        weights = (weights * op.scale).astype(dtype, copy=False)
+        with np.errstate(over="ignore"):  # then it is not used
+            weights = (weights * op.scale).astype(dtype, copy=False)
     bias = (source_op.bias * op.scale[:, 0] + op.shift[:, 0]).astype(dtype, copy=False)
     return replace(source_op, target=op.target, weights=np.ascontiguousarray(weights), bias=bias)

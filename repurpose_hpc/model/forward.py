@@ -16,6 +16,7 @@ __all__ = [
     "apply_head",
     "apply_heads",
     "compute",
+    "flat",
     "forward",
     "forward_middle",
     "outputs",
@@ -143,9 +144,13 @@ def split_values(network: Network, names: tuple[str, ...], values: np.ndarray) -
 
 def outputs(network: Network, tensors: dict[str, np.ndarray]) -> np.ndarray:
     """The values of all outputs, (outputs, samples), from a trace."""
-    parts = [tensors[name] for name in network.output_tensors]
-    flat = [part if part.ndim == 2 else part.transpose(0, 2, 1).reshape(-1, part.shape[1]) for part in parts]
-    return flat[0] if len(flat) == 1 else np.concatenate(flat)
+    parts = [flat(tensors[name]) for name in network.output_tensors]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def flat(tensor: np.ndarray) -> np.ndarray:
+    """The values of a tensor, (neurons, batch) or (neurons, batch, positions), as (values, batch)."""
+    return tensor if tensor.ndim == 2 else tensor.transpose(0, 2, 1).reshape(-1, tensor.shape[1])
 
 
 def apply_heads(network: Network, y: np.ndarray) -> np.ndarray:

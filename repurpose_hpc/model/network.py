@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
-from repurpose_hpc.model.ends import Ends, packed_dtype, tells_classes
+from repurpose_hpc.model.ends import Ends, packed_dtype
 from repurpose_hpc.model.operations import Mixing, Operation, Shape
 from repurpose_hpc.model.precision import precision
 
@@ -131,22 +131,21 @@ class Network:
         """Values of all outputs for a sample."""
         return sum(self.size(tensor) for tensor in self.output_tensors)
 
-    def packed(self, dtype: np.dtype) -> tuple[int, np.dtype]:
-        """Values of the model's outputs for a sample, and their dtype; ``dtype``: that of the network."""
-        back = self.ends.back
-        if back is None:
-            return self.outputs, dtype
-        return sum(port.size for port in back.outputs), packed_dtype(back.outputs)
-
     @property
-    def has_scores(self) -> bool:
-        """True if the only output is a vector, the largest value of which may tell a class."""
-        return len(self.output_tensors) == 1 and not self.positions_of[self.output_tensors[0]]
+    def given(self) -> int:
+        """Values that the model gives for a sample, behind its back."""
+        back = self.ends.back
+        return self.outputs if back is None else sum(port.size for port in back.outputs)
+
+    def packed(self, dtype: np.dtype) -> tuple[int, np.dtype]:
+        """``given``, and the dtype of these values where the network computes in ``dtype``."""
+        back = self.ends.back
+        return self.given, dtype if back is None else packed_dtype(back.outputs)
 
     @property
     def has_classes(self) -> bool:
-        """True if the outputs of the model tell classes, with which labels may be compared."""
-        return self.has_scores if self.ends.back is None else tells_classes(self.ends.back)
+        """True if the only output is a vector, so that labels may be compared with its largest value."""
+        return len(self.output_tensors) == 1 and not self.positions_of[self.output_tensors[0]]
 
     @property
     def weight_count(self) -> int:

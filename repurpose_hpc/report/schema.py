@@ -92,14 +92,46 @@ class _RunTimes(TypedDict):
     peak_memory_mib: Annotated[float, Key("resident memory, the maximum over the ranks", "MiB")]
 
 
-class _Accuracy(TypedDict, total=False):
-    accuracy: Annotated[float, Key("share of samples that are classified rightly", when="with labels")]
+class _Quality(TypedDict, total=False):
+    labels: Annotated[
+        str,
+        Key("what y means: classes, multilabel or targets, or that it is left alone", when="with y"),
+    ]
+    labels_note: Annotated[str, Key("how that was seen, one line", when="with y")]
+    accuracy: Annotated[
+        float,
+        Key(
+            "share of samples, or of their single labels, that are classified rightly",
+            when="with classes or labels",
+        ),
+    ]
     reference_accuracy: Annotated[
-        float, Key("the same before restructuring", when="with labels, where that network is known")
+        float,
+        Key("the same before restructuring", when="with classes or labels, where that network is known"),
+    ]
+    rmse: Annotated[
+        float,
+        Key("root mean square error of the outputs against targets", "of the targets", when="with targets"),
+    ]
+    reference_rmse: Annotated[
+        float,
+        Key(
+            "the same before restructuring",
+            "of the targets",
+            when="with targets, where that network is known",
+        ),
+    ]
+    r2: Annotated[
+        float | None,
+        Key("1 − squared error / variance of the targets; null: they do not vary", when="with targets"),
+    ]
+    reference_r2: Annotated[
+        float | None,
+        Key("the same before restructuring", when="with targets, where that network is known"),
     ]
 
 
-class _RunOptional(_Accuracy, total=False):
+class _RunOptional(_Quality, total=False):
     exchange_us: Annotated[
         dict[str, float], Key("latency by transport", "µs", when="with `--exchange auto`, on several ranks")
     ]
@@ -140,7 +172,7 @@ class _RunOptional(_Accuracy, total=False):
 
 
 class InferReport(_Run, _Traffic, _RunWeights, _RunTimes, _RunOptional):
-    """Report of ``infer``: one run of a restructured network.
+    """Report of ``infer``: one run of a restructured network; qualities are those on the input.
 
     The root needs memory for the whole network, unless ``--repeat 0`` and neither ``--verify`` nor
     ``--certify`` ask for it.
@@ -159,6 +191,20 @@ class Layer(TypedDict):
     relative_error: Annotated[float, Key("error of its outputs on the calibration data, relative to them")]
 
 
+class _Output(TypedDict):
+    name: Annotated[str, Key("name of the output")]
+    columns: Annotated[int, Key("values per sample")]
+    error: Annotated[float, Key("error before the head on the calibration data, relative to them")]
+
+
+class Output(_Output, total=False):
+    """An output of a restructured network."""
+
+    column_errors: Annotated[
+        list[float], Key("the same of each column", when="if the network has no more than 32")
+    ]
+
+
 class _Restructured(TypedDict):
     workers: Annotated[int, Key("parts of the network")]
     input_placement: Annotated[str, Key("who can read the input")]
@@ -171,16 +217,66 @@ class _Restructured(TypedDict):
     weights_kept: Annotated[int, Key("weights that are left")]
     weights_of_workers: Annotated[list[int], Key("weights of each worker")]
     layers: Annotated[list[Layer], Key("mixings, in order")]
+    outputs: Annotated[list[Output], Key("outputs, in order")]
     output_error: Annotated[
-        float, Key("error of the outputs before the head on the calibration data, relative to them")
+        float,
+        Key(
+            "error of the outputs before the head on the calibration data, relative to them; weighted as "
+            "`--output-weights` says"
+        ),
     ]
     bound: Annotated[float | None, Key("no output error can exceed this; null: there is no bound")]
-    agreement: Annotated[float, Key("share of samples whose class is the same, or whose largest output is")]
+    agreement: Annotated[
+        float,
+        Key(
+            "share of samples whose class is the same on the calibration data: the largest output, or of one "
+            "output and of labels which side of the threshold"
+        ),
+    ]
+    held_out_samples: Annotated[
+        int,
+        Key(
+            "samples that were held out to measure errors; without a promise those of another network, made "
+            "from the others alone; 0: too few samples for that"
+        ),
+    ]
     seconds: Annotated[float, Key("duration", "s")]
     shards: Annotated[str, Key("directory of the shards")]
 
 
-class _RestructuredOptional(_Accuracy, total=False):
+class _HeldOut(TypedDict, total=False):
+    output_error_held_out: Annotated[
+        float, Key("output_error on the held-out samples", when="if there are any")
+    ]
+    agreement_held_out: Annotated[float, Key("agreement on the held-out samples", when="if there are any")]
+    final_output_error_held_out: Annotated[
+        float, Key("final_output_error on the held-out samples", when="with a back, if there are any")
+    ]
+    final_agreement_held_out: Annotated[
+        float, Key("final_agreement on the held-out samples", when="with a back, if there are any")
+    ]
+    accuracy_held_out: Annotated[
+        float, Key("accuracy on the held-out samples", when="with classes or labels, if there are any")
+    ]
+    reference_accuracy_held_out: Annotated[
+        float, Key("reference_accuracy on the held-out samples", when="likewise")
+    ]
+    rmse_held_out: Annotated[
+        float,
+        Key("rmse on the held-out samples", "of the targets", when="with targets, if there are any"),
+    ]
+    reference_rmse_held_out: Annotated[
+        float, Key("reference_rmse on the held-out samples", "of the targets", when="likewise")
+    ]
+    r2_held_out: Annotated[
+        float | None, Key("r2 on the held-out samples", when="with targets, if there are any")
+    ]
+    reference_r2_held_out: Annotated[
+        float | None, Key("reference_r2 on the held-out samples", when="likewise")
+    ]
+
+
+class _RestructuredOptional(_Quality, _HeldOut, total=False):
     final_output_error: Annotated[
         float,
         Key("error of the real numbers that the model gives, relative to them", when="with a back"),
@@ -191,28 +287,22 @@ class _RestructuredOptional(_Accuracy, total=False):
     link_cost: Annotated[float, Key("price of what is sent for a sample", when="with `--link-cost`")]
     comm_budget: Annotated[float, Key("budget that was chosen", when="with a promise")]
     trials: Annotated[int, Key("budgets that were tried", when="with a promise")]
-    held_out_samples: Annotated[int, Key("samples that the promise was checked on", when="with a promise")]
     accuracy_drop: Annotated[
-        float, Key("accuracy lost on them", "percentage points", when="with `--max-accuracy-drop`")
+        float,
+        Key("accuracy lost on the held-out samples", "percentage points", when="with `--max-accuracy-drop`"),
     ]
     accuracy_drop_bound: Annotated[
         float,
         Key("its upper 95 % confidence bound", "percentage points", when="with `--max-accuracy-drop`"),
     ]
-    output_error_held_out: Annotated[
-        float,
-        Key(
-            "output_error on the held-out samples, with a back that gives real numbers final_output_error",
-            when="with `--max-output-error`",
-        ),
-    ]
-    agreement_held_out: Annotated[
-        float, Key("agreement on the held-out samples", when="with `--max-output-error`")
+    warnings: Annotated[
+        list[str],
+        Key("reasons why the promise says little", when="with `--max-accuracy-drop`, if there are any"),
     ]
 
 
 class RestructureReport(_Restructured, _RestructuredOptional):
-    """Report of ``restructure``."""
+    """Report of ``restructure``; qualities without ``_held_out`` are those on the calibration data."""
 
 
 class Host(TypedDict):

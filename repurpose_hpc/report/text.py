@@ -20,6 +20,24 @@ def write(path: Path, result: Mapping[str, object]) -> None:
     write_text(path, json.dumps(result, indent=2) + "\n")
 
 
+def deliver(result: Mapping[str, object], text: str, path: Path | None) -> None:
+    """Write a report to ``path``, if there is one, and then print it.
+
+    In this order, since a reader of the output who leaves may end a whole job.
+
+    Args:
+        result: for scripts.
+        text: the same for people.
+        path: of the JSON file; None: it is only printed.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    if path is not None:
+        write(path, result)
+    print(text, flush=True)
+
+
 def render(result: Mapping[str, Any]) -> str:
     """The report of ``infer`` for people, several lines."""
     sections = (_job, _quality, _communication, _weights, _latency, _seconds)
@@ -73,10 +91,9 @@ def _resumed(r: InferReport) -> str:
 
 
 def _quality(r: InferReport) -> Lines:
-    lines = []
-    if "accuracy" in r:
-        original = f", original {r['reference_accuracy']:.4f}" if "reference_accuracy" in r else ""
-        lines.append(("accuracy", f"restructured {r['accuracy']:.4f}{original}"))
+    lines = [(name, f"{text}, on the input") for name, text in _against_labels(r)]
+    if "labels" in r:
+        lines.insert(0, ("labels y", f"{r['labels']}: {r['labels_note']}"))
     if "max_abs_difference" in r:
         text = f"largest difference {r['max_abs_difference']:.2e}, relative {r['relative_difference']:.2e}"
         lines.append(("verified", f"{text}, against the float64 reference of the same weights"))
@@ -155,7 +172,8 @@ def render_restructured(result: Mapping[str, Any]) -> str:
     """The report of ``restructure`` for people, several lines."""
     report = cast(RestructureReport, result)
     width = max(len(layer["name"]) for layer in report["layers"])
-    lines = [
+    lines = ["mixings, with relative errors on the calibration data:"]
+    lines += [
         f"{layer['name']:<{width}} {layer['inputs']:>6} -> {layer['outputs']:<6} {layer['form']:<8}"
         f"{layer['values_sent']:>8,} of {layer['dense_values']:>9,} values sent, "
         f"relative error {layer['relative_error']:.4f}"
@@ -172,35 +190,83 @@ def render_restructured(result: Mapping[str, Any]) -> str:
     )
     if "link_cost" in report:
         lines.append(f"cost of the links used: {report['link_cost']:,.1f} per sample")
-    lines.append(
-        f"on the calibration data: output error {report['output_error']:.4f} "
-        f"({_bound_summary(report['bound'])}), same class for {report['agreement']:.2%}"
-    )
-    if "accuracy" in report:
-        lines[-1] += f", accuracy {report['accuracy']:.4f} (original {report['reference_accuracy']:.4f})"
+    lines += _output_errors(report)
+    lines += _measured(report)
     lines += _promise_summary(report)
+    lines += [f"warning: {warning}" for warning in report.get("warnings", [])]
     lines.append(f"{report['seconds']:.1f} s; shards in {report['shards']}")
     return "\n".join(lines)
 
 
-def _bound_summary(bound: float | None) -> str:
-    return "no bound" if bound is None else f"bound {bound:.4g}"
+def _output_errors(r: RestructureReport) -> list[str]:
+    """Errors of outputs and of columns, where there are several that are not just classes."""
+    is_classifier = len(r["outputs"]) == 1 and r.get("labels") == "classes"
+    if is_classifier or sum(output["columns"] for output in r["outputs"]) == 1:
+        return []
+    lines = []
+    for output in r["outputs"]:
+        columns = " ".join(f"{error:.4f}" for error in output.get("column_errors", []))
+        split = f"; of its columns: {columns}" if columns and output["columns"] > 1 else ""
+        lines.append(f"output {output['name']}: error on the calibration data {output['error']:.4f}{split}")
+    return lines
+
+
+def _measured(r: RestructureReport) -> list[str]:
+    """Errors on the calibration data, and on what was held out of them."""
+    lines = [f"labels y: {r['labels']}: {r['labels_note']}"] if "labels" in r else []
+    bound = "no bound" if r["bound"] is None else f"bound {r['bound']:.4g}"
+    lines.append(f"on the calibration data: output error {r['output_error']:.4f} ({bound}){_details(r)}")
+    if not r["held_out_samples"]:
+        return [*lines, "on other data: not known, as there are too few samples to hold some out"]
+    # Under their names on the calibration data.
+    held_out = {
+        name.removesuffix("_held_out"): value for name, value in r.items() if name.endswith("_held_out")
+    }
+    found = cast(RestructureReport, {**held_out, "outputs": r["outputs"]})
+    about = "" if "trials" in r else ", with a network made from the others"
+    lines.append(
+        f"on {r['held_out_samples']:,} held-out samples{about}: output error {found['output_error']:.4f}"
+        f"{_details(found)}"
+    )
+    return lines
+
+
+def _details(r: RestructureReport) -> str:
+    """Qualities beside the error of the outputs."""
+    may_be_classes = len(r["outputs"]) == 1 and r["outputs"][0]["columns"] > 1 and "rmse" not in r
+    parts = [f"same class for {r['agreement']:.2%}"] if may_be_classes or "accuracy" in r else []
+    parts += [f"{name} {text}" for name, text in _against_labels(r)]
+    return "".join(f", {part}" for part in parts)
+
+
+def _against_labels(r: InferReport | RestructureReport) -> Lines:
+    """The agreement with y, of the restructured and of the original network."""
+    lines = []
+    for key, name in (("accuracy", "accuracy"), ("rmse", "root mean square error"), ("r2", "R²")):
+        if key in r:
+            found, original = r.get(key), r.get(f"reference_{key}")
+            reference = f", original {_number(original)}" if f"reference_{key}" in r else ""
+            lines.append((name, f"restructured {_number(found)}{reference}"))
+    return lines
+
+
+def _number(value: Any) -> str:
+    """Four digits of a share; of another number, which may have any size, four that count."""
+    if value is None:
+        return "not known"
+    return f"{value:.4f}" if 0 <= value <= 1 and value >= 1e-3 else f"{value:.4g}"
 
 
 def _promise_summary(report: RestructureReport) -> list[str]:
     if "trials" not in report:
         return []
+    drop = ""
     if "accuracy_drop" in report:
-        finding = (
-            f"accuracy drop {report['accuracy_drop']:.2f} points "
-            f"(95 % confidence: at most {report['accuracy_drop_bound']:.2f})"
-        )
-    else:
-        finding = (
-            f"output error {report['output_error_held_out']:.4f}, "
-            f"same class for {report['agreement_held_out']:.2%}"
+        drop = (
+            f"accuracy drop on the held-out samples {report['accuracy_drop']:.2f} points "
+            f"(95 % confidence: at most {report['accuracy_drop_bound']:.2f}); "
         )
     return [
-        f"on {report['held_out_samples']:,} held-out samples: {finding}; budget {report['comm_budget']:.4g}, "
-        f"the smallest of {report['trials']} tried that was enough"
+        f"{drop}budget {report['comm_budget']:.4g}, the smallest of {report['trials']} tried that was enough "
+        "on the held-out samples"
     ]

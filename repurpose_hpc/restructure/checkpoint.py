@@ -26,7 +26,7 @@ from repurpose_hpc.plan.plan import MixingPlan
 from repurpose_hpc.restructure.decisions import Decisions
 
 # Another layout of the files makes another directory: what it does not know is begun anew.
-LAYOUT = 2
+LAYOUT = 3
 
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
@@ -100,6 +100,7 @@ def _arrays(decisions: Decisions) -> dict[str, Any]:
         "finished": np.array([*decisions.finished], str),
         **{f"owners {name}": owner for name, owner in decisions.owners.items()},
         **{f"capacities {name}": capacity for name, capacity in decisions.capacities.items()},
+        **{f"shares {name}": shares for name, shares in decisions.shares.items()},
         **{f"scales {name}": scales for name, scales in decisions.scales.items()},
         **{f"ghosts {name}": mask.ghosts for name, mask in masks},
         **{f"sums {name}": mask.sums for name, mask in masks},
@@ -132,6 +133,7 @@ def _decisions(
         budget=float(arrays["budget"]),
         weights_left=float(arrays["weights_left"]),
         exact=bool(arrays["exact"]),
+        shares=_named(arrays, "shares"),
     )
 
 

@@ -75,6 +75,10 @@ class CutContext:
         total = sum(mixing.weights.size for mixing in self.mixings)
         return self.constraints.room * mixing.weights.size / total
 
+    def share(self, decisions: Decisions, mixing: Mixing) -> np.ndarray:
+        """The part of the weights of a mixing that each worker should hold, (P,)."""
+        return decisions.shares.get(mixing.name, self.speeds)
+
     def owner(self, decisions: Decisions, tensor: str) -> np.ndarray:
         """Owners of the neurons of ``tensor``, (n,)."""
         return self.network.gather(dict(decisions.owners), tensor)
@@ -197,7 +201,7 @@ def open_context(
         speeds=speeds,
         mixings=mixings,
         surroundings=surroundings(network, lambda mixing: is_wide(network, mixing)),
-        statistics=statistics_for(method, network, samples, options.seed, team),
+        statistics=statistics_for(method, network, samples, options, team),
         propagation=Propagation(network, mixings, samples, team),
         team=team,
         log=log,

@@ -6,7 +6,7 @@ It is all that an interrupted run needs to go on (``checkpoint``).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -32,6 +32,8 @@ class Decisions:
         budget: values per sample, times the prices of their links, that may still be spent.
         weights_left: how many weights the mixings that are not finished may keep.
         exact: every mixing so far computes what that of the original does.
+        shares: mixing -> the part of its weights that each worker should hold, (P,), where workers own whole
+            branches; empty where every mixing is shared out as the speeds go.
     """
 
     owners: Owners
@@ -42,9 +44,10 @@ class Decisions:
     budget: float
     weights_left: float
     exact: bool
+    shares: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("owners", "capacities", "masks", "scales", "finished"):
+        for name in ("owners", "capacities", "masks", "scales", "finished", "shares"):
             object.__setattr__(self, name, FrozenMapping(getattr(self, name)))
 
     def with_owners(self, owners: Owners) -> Decisions:

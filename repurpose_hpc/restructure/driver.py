@@ -29,20 +29,17 @@ from repurpose_hpc.restructure.decisions import Decisions, nothing_decided
 from repurpose_hpc.restructure.method import Method, PriceScope, method_named
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.owners.alternation import reassign
-from repurpose_hpc.restructure.owners.initial import assign_spaces, given_owners
-from repurpose_hpc.restructure.owners.sweep import draft_owners
+from repurpose_hpc.restructure.owners.choice import Forms, choose_owners
+from repurpose_hpc.restructure.owners.initial import given_owners
 from repurpose_hpc.restructure.support.balance import limit_ghosts
 from repurpose_hpc.restructure.support.density import thin_out, weight_shares
 from repurpose_hpc.restructure.support.forms import tradeoffs
 from repurpose_hpc.restructure.support.forms.masks import mask_of
 from repurpose_hpc.restructure.support.forms.mixed import with_mixed
 from repurpose_hpc.restructure.support.problem import MixingProblem
-from repurpose_hpc.restructure.support.reserve import dense_cost, reserve, whole_budget
-from repurpose_hpc.restructure.support.tradeoff import Tradeoff, cheapest, price_for
+from repurpose_hpc.restructure.support.reserve import dense_cost, whole_budget
+from repurpose_hpc.restructure.support.tradeoff import cheapest, price_for
 from repurpose_hpc.restructure.team import ALONE, Team
-
-# The trade-offs of one mixing, one for each form.
-Forms = list[Tradeoff]
 
 
 def restructure(
@@ -81,10 +78,7 @@ def restructure(
     decisions = nothing_decided(owners, whole_budget(context, owners), weights)
     unit = "values" if options.link_costs is None else "units of link cost"
     log(f"budget: {decisions.budget:,.0f} {unit} per sample")
-    decisions = assign_spaces(context, decisions)  # 2.1
-    decisions = draft_owners(context, decisions)  # 2.2
-    decisions = reserve(context, decisions)  # 3.1
-    estimates = rank_all(context, decisions)  # 3.2
+    decisions, estimates = choose_owners(context, decisions)  # 2, 3.1, 3.2
     shares = weight_shares(context)  # 4.1
     decisions = _load(context, checkpoint) or decisions
     for number, mixing in enumerate(context.mixings):
@@ -108,15 +102,6 @@ def _check_placement(network: Network, options: Options) -> None:
             f"({', '.join(front.operators)}) makes what a worker reads from whole samples; choose "
             f"{REPLICATED} or {ROOT}",
         )
-
-
-def rank_all(context: CutContext, decisions: Decisions) -> list[Forms]:
-    """Trade-offs of every mixing if nothing before it had changed (step 3.2); collective."""
-    estimates = []
-    for mixing in context.mixings:
-        context.log(f"estimating what communication buys: {mixing.name}{PENDING}")
-        estimates.append(tradeoffs(*context.original_problem(decisions, mixing)))
-    return estimates
 
 
 def finish_mixing(
@@ -178,7 +163,7 @@ def eliminate(
     decisions, forms = reassign(context, decisions, mixing, problem, forms, price(forms))  # 3.3, 3.4
     owner = context.owner(decisions, mixing.target)
     if options.imbalance is not None:  # 3.5
-        level, allowance = price(forms), (1 + options.imbalance) * context.speeds
+        level, allowance = price(forms), (1 + options.imbalance) * context.share(decisions, mixing)
         forms = [limit_ghosts(problem, owner, form, level, allowance) for form in forms]
     if MIXED in context.method.forms:  # 3.6
         forms = with_mixed(problem, owner, forms, price(forms))

@@ -18,18 +18,21 @@ from repurpose_hpc.fields import FieldError, declarations
 from repurpose_hpc.io.progress import PENDING
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import EXACT
+from repurpose_hpc.model.labels import understood
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.model.precision import precision
 from repurpose_hpc.mpi.agreement import agreed, check_same
 from repurpose_hpc.plan.files.store import check_place, write_plan
-from repurpose_hpc.restructure.calibration.evaluation import evaluate
+from repurpose_hpc.restructure.calibration.evaluation import Comparison, compare, evaluate
+from repurpose_hpc.restructure.calibration.probes import value_weights
 from repurpose_hpc.restructure.checkpoint import Checkpoint
 from repurpose_hpc.restructure.context import Log, silent
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.driver import restructure
+from repurpose_hpc.restructure.held_out import FEWEST, held_out_findings, split
 from repurpose_hpc.restructure.options import Options
-from repurpose_hpc.restructure.promise import BrokenPromise, Outcome, keep_promise
+from repurpose_hpc.restructure.promise import BrokenPromise, Outcome, Restructure, keep_promise
 from repurpose_hpc.restructure.team import ALONE, Team
 
 if TYPE_CHECKING:
@@ -136,6 +139,7 @@ def restructure_to(
     dtype: type,
     log: Log,
     team: Team = ALONE,
+    measures: bool = True,
 ) -> dict[str, Any]:
     """Restructure ``network`` and write plan and shards to ``directory``; collective.
 
@@ -150,6 +154,7 @@ def restructure_to(
         dtype: of the weights in the shards.
         log: is given one line for each step.
         team: shares the work; its first rank writes.
+        measures: whether errors on samples that are held out are wanted, which takes as long again.
 
     Returns:
         the report.
@@ -161,7 +166,7 @@ def restructure_to(
     # The rank that will write looks, for all.
     team.map(check_place, [directory])
     resume = directory.with_name(f".{directory.name}.resume")
-    result = _restructure(_RestructureJob(network, samples, options, dtype, log, team, resume))
+    result = _restructure(_RestructureJob(network, samples, options, dtype, log, team, resume, measures))
 
     def write(directory: Path) -> None:
         result.save(directory)
@@ -182,12 +187,13 @@ class _RestructureJob:
     log: Log
     team: Team
     resume: Path | None
+    measures: bool = True
 
 
 def _restructure(job: _RestructureJob) -> Restructured:
     """``restructure_network``, which leaves ``resume`` to its caller; collective."""
     began = time.perf_counter()
-    job = _with_samples_of_network(job)
+    job = replace(job, samples=_checked_samples(job))
     origin = {
         "model_fingerprint": job.network.fingerprint(),
         "calibration_sha256": job.samples.fingerprint(),
@@ -198,20 +204,25 @@ def _restructure(job: _RestructureJob) -> Restructured:
     job.log(f"comparing with the original{PENDING}")
     findings = _findings(job, outcome)
     provenance = {**origin, **_provenance(job, outcome, findings)}
-    report = _report(job, outcome.cut, {**findings, **outcome.findings})
+    quality = {**findings, **held_out_findings(outcome.held_out), **outcome.findings, **_labels(job.samples)}
+    report = _report(job, outcome.cut, quality)
     seconds = {"seconds": time.perf_counter() - began}
     return Restructured(outcome.cut.network, outcome.cut.plan, {**report, **seconds}, provenance)
 
 
-def _with_samples_of_network(job: _RestructureJob) -> _RestructureJob:
-    """The job with the samples that its network takes, of those that its model takes.
+def _checked_samples(job: _RestructureJob) -> Samples:
+    """The samples that the network takes, of those that its model takes, and what their labels mean.
 
     Raises:
-        UserError: samples that the model cannot take, or whose labels are no outputs of it.
+        UserError: the model cannot take them, or weights do not fit the outputs of the network.
     """
-    network, samples = job.network, job.samples
-    network.ends.check_labels(samples, network.outputs)
-    return replace(job, samples=network.ends.feed(samples, network.input_shape))
+    network = job.network
+    network.ends.check(job.samples, network.input_shape)
+    value_weights(network, job.options.output_weights)
+    samples = understood(network, job.samples)
+    if samples.meaning is not None:
+        job.log(f"y of {samples.name}: {samples.meaning.line}")
+    return network.ends.feed(samples, network.input_shape)
 
 
 def _outcome(job: _RestructureJob, origin: Mapping[str, Any]) -> Outcome:
@@ -225,13 +236,27 @@ def _outcome(job: _RestructureJob, origin: Mapping[str, Any]) -> Outcome:
         return Cut(cut.network.astype(job.dtype), cut.plan)
 
     if not job.options.promises:
-        return Outcome(make(job.samples, job.options, job.log), job.samples, job.options)
+        cut = make(job.samples, job.options, job.log)
+        return Outcome(cut, job.samples, job.options, _held_out(job, make))
     try:
         return keep_promise(job.network, job.samples, job.options, make, job.log, job.team)
     except BrokenPromise:
         # There is nothing to go on with.
         job.team.map(_forget, [job.resume])
         raise
+
+
+def _held_out(job: _RestructureJob, make: Restructure) -> Comparison | None:
+    """Errors on held-out samples of a network that the others have made; None: not known; collective."""
+    if not job.measures or job.samples.samples < FEWEST:
+        return None
+    parts = split(job.samples, job.options.seed)
+    job.log(
+        f"held out: again with {parts.rest.samples} samples, to measure on the other {parts.held_out.samples}"
+    )
+    cut = make(parts.rest, job.options, lambda line: job.log(f"held out: {line}"))
+    weights = value_weights(job.network, job.options.output_weights)
+    return compare(job.network, cut.network, parts.held_out, job.team, cut.compute(), weights)
 
 
 def _forget(resume: Path | None) -> None:
@@ -242,8 +267,8 @@ def _forget(resume: Path | None) -> None:
 
 def _findings(job: _RestructureJob, outcome: Outcome) -> dict[str, Any]:
     """Errors and accuracies on the calibration data; collective."""
-    cut = outcome.cut
-    findings = evaluate(job.network, cut.network, outcome.calibration, job.team, cut.compute())
+    cut, weights = outcome.cut, value_weights(job.network, job.options.output_weights)
+    findings = evaluate(job.network, cut.network, outcome.calibration, job.team, cut.compute(), weights)
     # The bound knows of no rounding.
     return findings if cut.plan.comm_dtype == EXACT else {**findings, "bound": None}
 
@@ -259,6 +284,11 @@ def _provenance(job: _RestructureJob, outcome: Outcome, findings: Mapping[str, A
         "calibration_findings": findings,
         "promise": outcome.provenance,
     }
+
+
+def _labels(samples: Samples) -> dict[str, str]:
+    """The meaning of ``y`` under the names of the report."""
+    return {} if samples.meaning is None else samples.meaning.findings()
 
 
 def _report(job: _RestructureJob, cut: Cut, findings: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from repurpose_hpc.fields import Declared, FieldError, Kind, choice, integer, listed, number, option, shown
+from repurpose_hpc.fields import (
+    Access,
+    Declared,
+    FieldError,
+    Kind,
+    choice,
+    integer,
+    listed,
+    number,
+    option,
+    shown,
+)
 from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT
 from repurpose_hpc.plan.plan import PLACEMENTS
 from repurpose_hpc.restructure.method import FORMER, METHODS
@@ -32,7 +43,9 @@ def _plain_prices(value: Any) -> Any:
     return value if isinstance(value, str) else tuple(map(tuple, np.asarray(value, float).tolist()))
 
 
-_PRICES = Kind("nodes:K or a table of prices", str, _is_prices, "nodes:4", plain=_plain_prices)
+_PRICES = Kind(
+    "nodes:K or a table of prices", str, _is_prices, "nodes:4", plain=_plain_prices, access=Access.READS
+)
 
 
 @dataclass(frozen=True)
@@ -155,6 +168,16 @@ class Options(Declared):
         help="instead: the least communication whose outputs have at most this relative error there",
         more="instead of a budget: the largest relative error of the outputs there",
     )
+    output_weights: tuple[float, ...] | None = option(
+        None,
+        kind=listed(number(least=0), "finite numbers", example=(1.0, 10.0)),
+        metavar="w0,w1,...",
+        default_text="equal",
+        help="what the squared error of each output, or of each column of them, counts",
+        more="what the squared error of each output counts, one number for each output of the model or one "
+        "for each column of them all; 0: not at all. They weigh the metric of the full method, the output "
+        "error and promises on it ([how](docs/method.md#weights-of-the-outputs)); not the accuracy",
+    )
     comm_dtype: str = option(
         EXACT,
         kind=choice(*COMM_DTYPES),
@@ -170,6 +193,11 @@ class Options(Declared):
         super().__post_init__()
         if self.part_weights is not None:
             self._check_part_weights(self.part_weights)
+        if self.output_weights is not None and sum(self.output_weights) == 0:
+            raise FieldError(
+                "output_weights",
+                f"expected weights that are not all 0, got {shown(self.output_weights)}; let an output count",
+            )
         if self.memory_limits is not None:
             self._check_length("memory_limits", self.memory_limits)
         if self.link_costs is not None:

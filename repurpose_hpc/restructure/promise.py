@@ -1,8 +1,8 @@
 """A promise instead of a budget: the least communication that stays within a tolerance on held-out data.
 
-One in ``ONE_IN`` samples, drawn at random, takes no part in the restructuring.  Budgets are tried by
-bisection of their logarithm; each trial restructures with the rest and is measured on what was held
-out.  The trial with the smallest budget among those that stayed within is what is written.
+Budgets are tried by bisection of their logarithm; each trial restructures with four samples in five and is
+measured on what was held out.  The trial with the smallest budget among those that stayed within is what is
+written.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from scipy.special import betaincinv
 from repurpose_hpc.fields import FieldError
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import EXACT
+from repurpose_hpc.model.labels import is_classified, understood
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.quality import Accuracy
 from repurpose_hpc.plan.plan import dense_plan
 from repurpose_hpc.restructure.calibration.evaluation import Comparison, compare
+from repurpose_hpc.restructure.calibration.probes import value_weights
 from repurpose_hpc.restructure.context import Log, silent
 from repurpose_hpc.restructure.cut import Cut
+from repurpose_hpc.restructure.held_out import ONE_IN, SPLIT_STREAM, held_out_findings, split
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.support.reserve import BudgetTooSmall
 from repurpose_hpc.restructure.team import ALONE, Team
 
-# One sample in so many is held out.
-ONE_IN = 5
-# The split must not depend on, nor change, what else is drawn from the seed.
-SPLIT_STREAM = 1
 # The search ends when the smallest budget that was enough is at most so many times one that was not.
 RESOLUTION = 1.1
 # That of the bound of the accuracy drop.
@@ -52,6 +52,7 @@ class Outcome:
         cut: as it is to be written.
         calibration: the samples that it was restructured with.
         options: those given, with the budget that was used.
+        held_out: comparison on samples that were held out; None: there are none.
         findings: of the promise, under the names of the report; empty if none was asked for.
         provenance: findings and how the samples were split; empty likewise.
     """
@@ -59,6 +60,7 @@ class Outcome:
     cut: Cut
     calibration: Samples
     options: Options
+    held_out: Comparison | None = None
     findings: dict = field(default_factory=dict)
     provenance: dict = field(default_factory=dict)
 
@@ -85,33 +87,29 @@ def keep_promise(
         UserError: no labels or classes, or too few samples.
         BrokenPromise: not even the whole budget meets the tolerance.
     """
-    check_samples(network, samples, options)
+    samples = understood(network, samples)
+    check_samples(samples, options)
     trials = _BudgetTrials(network, samples, options, restructure, log, team)
     if search(trials.meets, trials.dense) is None:
         raise trials.broken()
     return trials.outcome()
 
 
-def check_samples(network: Network, samples: Samples, options: Options) -> None:
-    """Refuse samples that no promise can be based on.
+def check_samples(samples: Samples, options: Options) -> None:
+    """Refuse samples, ``understood``, that no promise can be based on.
 
     Raises:
-        FieldError: no labels, or no classes, where accuracy is promised, or too few samples: even if
-            restructuring changed no class at all, the bound of the accuracy drop would exceed the tolerance.
+        FieldError: no labels where accuracy is promised, or too few samples: even if restructuring changed no
+            class at all, the bound of the accuracy drop would exceed the tolerance.
     """
     fewest = 1
     if options.max_accuracy_drop is not None:
-        if not network.has_classes:
+        if not is_classified(samples):
+            found = "none" if samples.meaning is None else samples.meaning.line
             raise FieldError(
                 "max_accuracy_drop",
-                "expected a network with one output, a value for each class, found "
-                f"{len(network.output_tensors)} outputs or maps; promise max_output_error=E",
-            )
-        if samples.labels is None:
-            raise FieldError(
-                "max_accuracy_drop",
-                f"expected labels y beside the samples of {samples.name}, found none; add them, or promise "
-                "max_output_error=E",
+                f"expected labels y of classes beside the samples of {samples.name}, found {found}; add "
+                "them, or promise max_output_error=E",
             )
         fewest = samples_needed(options.max_accuracy_drop)
     if samples.samples // ONE_IN < fewest:
@@ -127,14 +125,6 @@ def check_samples(network: Network, samples: Samples, options: Options) -> None:
 def samples_needed(max_accuracy_drop: float) -> int:
     """The fewest held-out samples with which ``accuracy_drop_bound`` can be that low, in points."""
     return math.ceil(math.log((1 - CONFIDENCE) / 2) / math.log1p(-max_accuracy_drop / 100))
-
-
-def hold_out(samples: int, seed: int) -> np.ndarray:
-    """Mask of the samples that are held out, bool (samples,): one in ``ONE_IN``, rounded down."""
-    order = np.random.default_rng([seed, SPLIT_STREAM]).permutation(samples)
-    held_out = np.zeros(samples, bool)
-    held_out[order[: samples // ONE_IN]] = True
-    return held_out
 
 
 def search(meets: Callable[[int], bool], dense: int) -> int | None:
@@ -168,7 +158,8 @@ def accuracy_drop_bound(lost: int, gained: int, samples: int) -> float:
     The loss is p_lost − p_gained, with p_lost the probability that a sample is classified rightly before
     and wrongly after.  Both are binomial proportions of the same samples: the exact (Clopper-Pearson) upper
     bound of the first minus the lower bound of the second, each wrong with probability 2.5 % at most, is
-    wrong with 5 % at most, however they depend on each other (Bonferroni).
+    wrong with 5 % at most, however they depend on each other (Bonferroni).  Of several labels a sample
+    loses a share: no more than all of it if any is lost; what it gains counts if that is all of it.
 
     Args:
         lost, gained: samples that were right only before, and only after.
@@ -201,31 +192,38 @@ class _BudgetTrials:
     ) -> None:
         self.network, self.options, self.restructure, self.log = network, options, restructure, log
         self.team = team
-        self.split = hold_out(samples.samples, options.seed)
-        self.calibration, self.held_out = samples.subset(~self.split), samples.subset(self.split)
+        self.split = split(samples, options.seed)
+        self.weights = value_weights(network, options.output_weights)
         self.dense = _dense_values(network, options)
         self.count = 0
+        self.warnings: list[str] = []
         self.latest: dict[bool, _BudgetTrial] = {}
 
     def meets(self, values: int) -> bool:
         """Restructure with a budget of so many values per sample, and measure."""
         options = replace(self.options, comm_budget=values / self.dense if self.dense else 0.0)
         try:
-            cut = self.restructure(self.calibration, options, silent)
+            cut = self.restructure(self.split.rest, options, silent)
         except BudgetTooSmall as problem:
             if values == self.dense:
                 raise
             self.log(f"not enough: {problem}")
             return False
-        comparison = compare(self.network, cut.network, self.held_out, self.team, cut.compute())
+        comparison = compare(
+            self.network, cut.network, self.split.held_out, self.team, cut.compute(), self.weights
+        )
         self.count += 1
+        if self.count == 1:
+            self.warnings = _doubts(options, comparison)
+            for warning in self.warnings:
+                self.log(f"warning: {warning}")
         is_enough = _keeps(options, comparison)
         self.latest[is_enough] = _BudgetTrial(options, cut, comparison)
         # With prices, a budget is a fraction of the cost.
         size = f" ({values} values per sample)" if options.link_costs is None else ""
         self.log(
             f"trial {self.count}: budget {options.comm_budget:.4g}{size}, "
-            f"{_finding(options, comparison)} on {self.held_out.samples} held-out samples: "
+            f"{_finding(options, comparison)} on {comparison.samples} held-out samples: "
             f"{'enough' if is_enough else 'not enough'}"
         )
         return is_enough
@@ -236,7 +234,7 @@ class _BudgetTrials:
         field, tolerance = _promised(trial.options)
         return BrokenPromise(
             field,
-            f"expected at most {tolerance:g} on {self.held_out.samples} held-out samples, found "
+            f"expected at most {tolerance:g} on {trial.comparison.samples} held-out samples, found "
             f"{_finding(trial.options, trial.comparison)} even at comm_budget=1{_way_out(trial.options)}",
         )
 
@@ -244,21 +242,22 @@ class _BudgetTrials:
         """The best trial."""
         trial = self.latest[True]
         findings = {
-            "held_out_samples": self.held_out.samples,
             "comm_budget": trial.options.comm_budget,
             "trials": self.count,
             **_measured(trial.options, trial.comparison),
+            **({"warnings": self.warnings} if self.warnings else {}),
         }
-        positions = np.flatnonzero(self.split).astype("<i8")
+        mask = self.split.mask
         provenance = {
             **findings,
+            **held_out_findings(trial.comparison),
             "held_out_share": 1 / ONE_IN,
-            "samples": self.split.size,
+            "samples": mask.size,
             "split": f"numpy.random.default_rng([{trial.options.seed}, {SPLIT_STREAM}])"
             ".permutation(samples)[:held_out_samples]",
-            "held_out_sha256": hashlib.sha256(positions.tobytes()).hexdigest(),
+            "held_out_sha256": hashlib.sha256(np.flatnonzero(mask).astype("<i8").tobytes()).hexdigest(),
         }
-        return Outcome(trial.cut, self.calibration, trial.options, findings, provenance)
+        return Outcome(trial.cut, self.split.rest, trial.options, trial.comparison, findings, provenance)
 
 
 def _dense_values(network: Network, options: Options) -> int:
@@ -268,23 +267,27 @@ def _dense_values(network: Network, options: Options) -> int:
 
 
 def _keeps(options: Options, comparison: Comparison) -> bool:
+    """True if the estimate is within the tolerance; of an accuracy it decides, not its bound."""
     if options.max_accuracy_drop is not None:
-        return _accuracy_drop(comparison) <= options.max_accuracy_drop
+        return comparison.accuracy_drop <= options.max_accuracy_drop
     tolerance = options.max_output_error
     return tolerance is not None and comparison.promised_error <= tolerance
 
 
-def _accuracy_drop(comparison: Comparison) -> float:
-    """The estimated loss of accuracy, in percentage points, which decides."""
-    return 100 * (comparison.lost - comparison.gained) / comparison.samples
-
-
 def _measured(options: Options, comparison: Comparison) -> dict:
-    """Findings that the promise is about, under the names of the report."""
-    if options.max_accuracy_drop is not None:
-        bound = accuracy_drop_bound(comparison.lost, comparison.gained, comparison.samples)
-        return {"accuracy_drop": _accuracy_drop(comparison), "accuracy_drop_bound": bound}
-    return {"output_error_held_out": comparison.promised_error, "agreement_held_out": comparison.agreement}
+    """Loss of accuracy under the names of the report, if that is promised."""
+    if options.max_accuracy_drop is None:
+        return {}
+    # Of several labels, all that a sample loses counts as one, and what it gains if that is all of them.
+    bound = accuracy_drop_bound(comparison.losing, comparison.gaining, comparison.samples)
+    return {"accuracy_drop": comparison.accuracy_drop, "accuracy_drop_bound": bound}
+
+
+def _doubts(options: Options, comparison: Comparison) -> list[str]:
+    """Reasons why a promised accuracy would say little."""
+    if options.max_accuracy_drop is None or not isinstance(comparison.original, Accuracy):
+        return []
+    return [f"on the held-out samples {doubt}" for doubt in comparison.original.doubts()]
 
 
 def _promised(options: Options) -> tuple[str, float]:
@@ -311,5 +314,5 @@ def _way_out(options: Options) -> str:
 
 def _finding(options: Options, comparison: Comparison) -> str:
     if options.max_accuracy_drop is not None:
-        return f"an accuracy drop of {_accuracy_drop(comparison):.2f} points"
+        return f"an accuracy drop of {comparison.accuracy_drop:.2f} points"
     return f"an output error of {comparison.promised_error:.3g}"

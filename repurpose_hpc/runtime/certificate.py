@@ -34,7 +34,7 @@ class Certificate:
                 f"{', '.join(original.ends.back.operators)} behind it, of which the bound says nothing; "
                 "leave it out",
             )
-        if original.outputs < 2 or not original.has_scores:
+        if original.outputs < 2 or not original.has_classes:
             raise FieldError(
                 "certify",
                 "expected a network with one output, a vector of 2 values or more, found "

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TypedDict
+from typing import Any, TypedDict, cast
 
 import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import EXACT, STEPS
-from repurpose_hpc.model.ends import NO_ENDS, Ends
 from repurpose_hpc.model.forward import Compute, compute, forward_middle
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.quality import LabelRows, quality_of
 from repurpose_hpc.runtime.certificate import Certificate
 from repurpose_hpc.runtime.resources import EXACT_FORMATS, Formats
 from repurpose_hpc.runtime.streams.inputs import finite_batches
@@ -32,58 +31,56 @@ def tolerance(dtype: np.dtype, formats: Formats = EXACT_FORMATS) -> float:
     return TOLERANCES[dtype] + STEPS[formats.comm_dtype] + STEPS[formats.weights_dtype]
 
 
-def check_input(file: Samples, network: Network) -> Samples:
-    """The samples of the network, from a file of samples of its model; labels only where it tells classes.
-
-    Raises:
-        UserError: another shape, or a label that is no output.
-    """
-    if not network.has_classes:
-        file = replace(file, labels=None)
-    network.ends.check_labels(file, network.outputs)
-    return network.ends.feed(file, network.input_shape)
-
-
 class CheckResults(TypedDict, total=False):
-    """Accuracies and the certified share of samples, of 1; the largest difference from the reference."""
+    """What ``y`` means, and how well both networks agree with it; the certified share of samples, of 1; the
+    largest difference from the reference."""
 
+    labels: str
+    labels_note: str
     accuracy: float
     reference_accuracy: float
+    rmse: float
+    reference_rmse: float
+    r2: float | None
+    reference_r2: float | None
     max_abs_difference: float
     relative_difference: float
     certified: float
 
 
 class Checks:
-    """Accuracy, the difference from the reference forward, and certified samples.
+    """Agreement with ``y``, the difference from the reference forward, and certified samples.
 
     Args:
-        file: the input of the network, read a second time, whole, if there is a network to compare with.
+        graph: of the network that the ranks run, with its ends.
+        file: the input of the network, ``understood``; read a second time, whole, if there is a network to
+            compare with.
         batch_size: of the run.
         restructured: what the ranks run, for the difference in float64; None: not compared.
-        original: before it was restructured, for its accuracy; None: not known.
+        original: before it was restructured, for its agreement with ``y``; None: not known.
         certificate: None: nothing is certified.
         compute: of every operation of ``restructured``.
-        ends: of the model that the network is the middle of.
     """
 
     def __init__(
         self,
+        graph: Network,
         file: Samples,
         batch_size: int,
         restructured: Network | None,
         original: Network | None,
         certificate: Certificate | None = None,
         compute: Compute = compute,
-        ends: Ends = NO_ENDS,
     ) -> None:
-        self.compute, self.ends = compute, ends
+        self.compute, self.ends = compute, graph.ends
         self.file, self.restructured, self.certificate = file, restructured, certificate
-        self.original = original if file.labels is not None else None
+        self.quality = quality_of(graph, file)
+        self.labels = None if self.quality is None or file.y is None else LabelRows(file.y)
+        self.original = None if self.quality is None else original
+        self.original_quality = None if self.original is None else quality_of(graph, file)
         compares = self.restructured or self.original or self.certificate
         float64 = np.dtype(np.float64)
         self.inputs = finite_batches(file, batch_size, None, float64) if compares else None
-        self.samples = self.right = self.original_right = 0
         self.difference = self.largest = 0.0
 
     def add(self, packed: np.ndarray, outputs: np.ndarray | None = None) -> None:
@@ -96,19 +93,18 @@ class Checks:
         Raises:
             UserError: the input cannot be read, or holds NaN or infinity.
         """
-        labels = self.file.labels
-        if labels is not None:
-            labels = labels[self.samples : self.samples + len(packed)]
-            self.right += _count_right(self.ends.classes(packed), labels)
-        self.samples += len(packed)
+        y = None
+        if self.quality is not None and self.labels is not None:
+            y = self.labels.take(len(packed))
+            self.quality.add(packed, y)
         if self.inputs is not None:
-            self._compare(packed if outputs is None else outputs, next(self.inputs), labels)
+            self._compare(packed if outputs is None else outputs, next(self.inputs), y)
 
-    def _compare(self, outputs: np.ndarray, inputs: np.ndarray, labels: np.ndarray | None) -> None:
+    def _compare(self, outputs: np.ndarray, inputs: np.ndarray, y: np.ndarray | None) -> None:
         """Run the other networks on the batch, (batch, inputs) float64."""
-        if self.original is not None and labels is not None:
+        if self.original is not None and self.original_quality is not None and y is not None:
             packed = self.ends.packed(forward_middle(self.original, inputs, np.float32))
-            self.original_right += _count_right(self.ends.classes(packed), labels)
+            self.original_quality.add(packed, y)
         if self.restructured is not None:
             expected = forward_middle(self.restructured, inputs, np.float64, self.compute)
             # fmax would hide a NaN of the run.
@@ -139,18 +135,16 @@ class Checks:
 
     def results(self) -> CheckResults:
         """The numbers that are known, under the names of the report."""
-        results: CheckResults = {}
-        if self.file.labels is not None:
-            results["accuracy"] = self.right / self.samples
-        if self.original is not None:
-            results["reference_accuracy"] = self.original_right / self.samples
+        found: dict[str, Any] = {} if self.file.meaning is None else dict(self.file.meaning.findings())
+        if self.quality is not None:
+            found |= self.quality.findings()
+        if self.original_quality is not None:
+            reference = self.original_quality.findings().items()
+            found |= {f"reference_{name}": value for name, value in reference}
+        results = cast(CheckResults, found)
         if self.restructured is not None:
             results["max_abs_difference"] = float(self.difference)
             results["relative_difference"] = self.relative_difference
         if self.certificate is not None:
             results["certified"] = self.certificate.share
         return results
-
-
-def _count_right(classes: np.ndarray | None, labels: np.ndarray) -> int:
-    return int(np.count_nonzero(classes == labels))

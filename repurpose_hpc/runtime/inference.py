@@ -186,8 +186,8 @@ def _checks(
         if file is not None:
             certificate = _certificate(original, restructured) if options.certify else None
             compared = restructured if options.verify else None
-            ends = setup.shard.graph.ends
-            checks = Checks(file, options.batch_size, compared, original, certificate, compute, ends)
+            graph = setup.shard.graph
+            checks = Checks(graph, file, options.batch_size, compared, original, certificate, compute)
     return checks
 
 

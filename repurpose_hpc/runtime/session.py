@@ -15,7 +15,7 @@ import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import FieldError
-from repurpose_hpc.io.samples import Samples, check_finite
+from repurpose_hpc.io.samples import Samples, check_finite, check_range
 from repurpose_hpc.model.forward import apply_heads
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.precision import precision
@@ -157,16 +157,18 @@ class Session:
             if x is not None:
                 samples = self._graph.ends.feed(Samples.of(x), self._graph.input_shape)
                 with np.errstate(over="ignore"):  # what becomes infinite is refused
-                    x = self._flat(x, samples)
+                    rows, x = self._flat(x, samples)
+                check_range(rows, x, samples.name)
                 check_finite(x, samples.name)
         return self._of_root(x)
 
-    def _flat(self, x: np.ndarray, samples: Samples) -> np.ndarray:
-        """The samples as the network takes them, (samples, inputs)."""
+    def _flat(self, x: np.ndarray, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
+        """The samples as the network takes them, (samples, inputs), in their dtype and in that of the run."""
         if self._graph.ends.front is None:
-            return np.asarray(x).reshape(samples.samples, samples.width).astype(self._dtype, copy=False)
-        batches = samples.batches(self._batch_size, dtype=self._dtype.type)
-        return np.concatenate(list(batches))
+            rows = np.asarray(x).reshape(samples.samples, samples.width)
+        else:
+            rows = np.concatenate(list(samples.batches(self._batch_size, dtype=None)))
+        return rows, rows.astype(self._dtype, copy=False)
 
     def _of_root(self, x: np.ndarray | None) -> np.ndarray:
         """The samples of the root, on every rank; those of other ranks must be the same."""

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from repurpose_hpc.fields import FieldError
 from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.comm_dtype import EXACT, INT8
+from repurpose_hpc.model.labels import understood
 from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.plan.files.store import StoredPlan
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.process.system import age
-from repurpose_hpc.runtime.checks import check_input
 from repurpose_hpc.runtime.exchange.choose import check_transport
 from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.runtime.resources import Formats
@@ -156,9 +156,9 @@ def _check_certify(formats: Formats) -> None:
 
 
 def open_input(job: Job, shard: Shard, comm: MPI.Comm) -> tuple[Samples | None, int]:
-    """The input file, on the root as the network takes it, and the number of samples; collective."""
-    file = None
+    """The input of the network, ``understood``, on the root, and the number of samples; collective."""
+    file, graph = None, shard.graph
     with collectively(comm):
         if comm.rank == 0:
-            file = check_input(open_samples(job.input), shard.graph)
+            file = understood(graph, graph.ends.feed(open_samples(job.input), graph.input_shape))
     return file, comm.bcast(file.samples if file is not None else None, root=0)

@@ -20,13 +20,12 @@ from repurpose_hpc.plan.files.store import open_plan, read_shard
 from repurpose_hpc.report.text import render_restructured
 from repurpose_hpc.restructure.calibration.evaluation import compare
 from repurpose_hpc.restructure.driver import restructure
+from repurpose_hpc.restructure.held_out import ONE_IN, hold_out
 from repurpose_hpc.restructure.job import restructure_to
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.promise import (
-    ONE_IN,
     RESOLUTION,
     accuracy_drop_bound,
-    hold_out,
     keep_promise,
     samples_needed,
     search,
@@ -221,7 +220,7 @@ def test_a_network_without_classes_has_no_accuracy(samples):
     network = small_plans.random_network()
     outputs = (network.mixings[0].target, *network.output_tensors)
     network = replace(network, output_tensors=outputs, heads=("identity",) * 2)
-    with pytest.raises(UserError, match="expected a network with one output.*found 2 outputs"):
+    with pytest.raises(UserError, match="found left alone: one number .* the network has 2 outputs of 21"):
         keep_promise(network, samples, Options(WORKERS, max_accuracy_drop=4.6), None, print)
 
 

@@ -22,7 +22,13 @@ from repurpose_hpc.report.text import render_restructured
 from repurpose_hpc.restructure.job import restructure_to
 from repurpose_hpc.restructure.options import Options
 
-PROMISE = {"comm_budget", "trials", "held_out_samples"}
+PROMISE = {"comm_budget", "trials"}
+MEASURED = {"output_error_held_out", "agreement_held_out"}
+LABELLED = {"labels", "labels_note"}
+ACCURACY = LABELLED | {"accuracy", "reference_accuracy"}
+ACCURACY_HELD_OUT = {"accuracy_held_out", "reference_accuracy_held_out"}
+TARGETS = {"rmse", "reference_rmse", "r2", "reference_r2"}
+TARGETS_HELD_OUT = {f"{name}_held_out" for name in TARGETS}
 TIMED = {"latency_us", "phases_us", "single_process_latency_us", "speedup"}
 
 
@@ -33,7 +39,10 @@ def folder(tmp_path: Path) -> Path:
     small_plans.write_model(tmp_path / "model.npz", network)
     x = small_plans.write_samples(tmp_path / "x.npz", samples=400)
     np.savez(tmp_path / "x.npz", x=x, y=forward(network, x).argmax(axis=1))
+    np.savez(tmp_path / "targets.npz", x=x, y=forward(network, x) + 1)
+    np.savez(tmp_path / "left_alone.npz", x=x, y=np.zeros((400, 2, 3)))
     np.save(tmp_path / "unlabelled.npy", x)
+    np.save(tmp_path / "few.npy", x[:49])
     small_plans.write_shards(tmp_path / "shards", 2, "partitioned")
     return tmp_path
 
@@ -49,19 +58,18 @@ def optional_keys(report: object, command: str) -> set[str]:
 @pytest.mark.parametrize(
     ("samples", "options", "expected"),
     [
-        ("unlabelled.npy", {}, set()),
-        ("x.npz", {}, {"accuracy", "reference_accuracy"}),
-        ("unlabelled.npy", {"link_costs": ((0.0, 1.0), (2.0, 0.0))}, {"link_cost"}),
-        ("unlabelled.npy", {"comm_dtype": "int8"}, set()),
-        (
-            "unlabelled.npy",
-            {"max_output_error": 0.2},
-            PROMISE | {"output_error_held_out", "agreement_held_out"},
-        ),
+        ("few.npy", {}, set()),
+        ("unlabelled.npy", {}, MEASURED),
+        ("left_alone.npz", {}, MEASURED | LABELLED),
+        ("x.npz", {}, MEASURED | ACCURACY | ACCURACY_HELD_OUT),
+        ("targets.npz", {}, MEASURED | LABELLED | TARGETS | TARGETS_HELD_OUT),
+        ("few.npy", {"link_costs": ((0.0, 1.0), (2.0, 0.0))}, {"link_cost"}),
+        ("few.npy", {"comm_dtype": "int8"}, set()),
+        ("few.npy", {"max_output_error": 0.2}, MEASURED | PROMISE),
         (
             "x.npz",
             {"max_accuracy_drop": 20.0},
-            PROMISE | {"accuracy_drop", "accuracy_drop_bound", "accuracy", "reference_accuracy"},
+            MEASURED | ACCURACY | ACCURACY_HELD_OUT | PROMISE | {"accuracy_drop", "accuracy_drop_bound"},
         ),
     ],
 )
@@ -82,13 +90,14 @@ def test_restructure(folder, samples, options, expected):
             True,
             ["--input", "x.npz", "--repeat", 2, "--exchange", "auto", "--verify", "--certify"],
             TIMED
-            | {"first_result_seconds", "exchange_us", "accuracy", "reference_accuracy"}
+            | ACCURACY
+            | {"first_result_seconds", "exchange_us"}
             | {"max_abs_difference", "relative_difference", "certified"},
         ),
         (
             False,
             ["--input", "x.npz", "--repeat", 0, "--exchange", "sparse", "--resume", "--output", "y.h5"],
-            {"first_result_seconds", "accuracy", "sent_bytes_per_sample", "resumed_samples"},
+            LABELLED | {"first_result_seconds", "accuracy", "sent_bytes_per_sample", "resumed_samples"},
         ),
     ],
 )

@@ -1,4 +1,6 @@
-"""Element-wise functions: ``functions`` declares every kind once, ``activation`` is what they have in common.
+"""Element-wise functions: ``functions`` and ``elementary`` declare every kind once.
+
+``activation`` is what they have in common.
 
 May import nothing of the package; ``kernels.activations`` has compiled twins under the same names.
 """
@@ -13,7 +15,7 @@ from repurpose_hpc.model.activations.activation import (
     lipschitz,
     parse,
 )
-from repurpose_hpc.model.activations.functions import KINDS
+from repurpose_hpc.model.activations.elementary import KINDS
 
 IDENTITY = Activation("identity")
 RELU = Activation("relu")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 # Of the argument, alpha and beta.
 Function = Callable[..., np.ndarray]
+# Of a symbolic argument, alpha and beta; see ``ActivationKind``.
+Formula = Callable[[Any, float, float], Any]
 
 _LARGEST = sys.float_info.max
 
@@ -43,7 +45,8 @@ class ActivationKind:
         parameters: at most two; alpha and beta of an activation without any are ignored.
         onnx: ONNX operators that are this function: from their attributes, by name and with the defaults of
             ONNX, the parameters, or None where they make it another function.
-        composed_of: an ONNX operator and a kind; the operator on that kind is this function.
+        formula: the function in terms of a symbolic argument (``importers.onnx.pieces``), so that it is
+            recognised where it is written as several nodes; None: it never is.
         written_out: parameters with which exporters are known to write it as several nodes.
         with_numbers: whether a function written out is compared with it, with all numbers that occur in it
             as parameters.
@@ -55,7 +58,7 @@ class ActivationKind:
     lipschitz: float | Callable[[float, float], float] = 1.0
     parameters: tuple[Parameter, ...] = ()
     onnx: Mapping[str, Callable[..., tuple[float, ...] | None]] = field(default_factory=dict)
-    composed_of: tuple[str, str] | None = None
+    formula: Formula | None = None
     written_out: tuple[tuple[float, ...], ...] = ()
     with_numbers: bool = False
 

@@ -1,4 +1,4 @@
-"""The declarations of all element-wise functions, in plain NumPy.
+"""The declarations of the activations of neural networks, in plain NumPy.
 
 A new one is declared here, compiled under the same name in ``kernels.activations``, and listed in
 docs/models.md; importers, chain files, bound, gradient and tests follow.
@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from repurpose_hpc.model.activations.activation import DECLARED, ActivationKind, Parameter, declare
+from repurpose_hpc.model.activations.activation import ActivationKind, Parameter, declare
 
 
 def _sigmoid(y: np.ndarray, *_: object) -> np.ndarray:
@@ -32,12 +32,12 @@ def _silu_slope(y: np.ndarray, *_: object) -> np.ndarray:
 
 
 def _gelu(y: np.ndarray, *_: object) -> np.ndarray:
-    return 0.5 * y * (1 + _erf(y / y.dtype.type(math.sqrt(2))))
+    return 0.5 * y * (1 + erf(y / y.dtype.type(math.sqrt(2))))
 
 
 def _gelu_slope(y: np.ndarray, *_: object) -> np.ndarray:
     normal_density = np.exp(-0.5 * y * y) / y.dtype.type(math.sqrt(2 * math.pi))
-    return 0.5 * (1 + _erf(y / y.dtype.type(math.sqrt(2)))) + y * normal_density
+    return 0.5 * (1 + erf(y / y.dtype.type(math.sqrt(2)))) + y * normal_density
 
 
 def _gelu_tanh(y: np.ndarray, *_: object) -> np.ndarray:
@@ -54,11 +54,12 @@ def _gelu_argument(y: np.ndarray) -> np.ndarray:
     return y.dtype.type(math.sqrt(2 / math.pi)) * (y + y.dtype.type(0.044715) * y**3)
 
 
-def _erf(y: np.ndarray) -> np.ndarray:
+def erf(y: np.ndarray) -> np.ndarray:
+    """The error function, in the precision of ``y``."""
     # SciPy only where a Gelu is there: inference on shards must not import it otherwise.
-    from scipy.special import erf
+    from scipy import special
 
-    return erf(y)
+    return special.erf(y)
 
 
 def _elu(y: np.ndarray, alpha: np.floating, _: object) -> np.ndarray:
@@ -80,12 +81,20 @@ def _within(y: np.ndarray, low: float, high: float) -> np.ndarray:
 # gelu' = Φ(y) + y φ(y) has the derivative (2 − y²) φ(y), hence its maximum at √2.
 _GELU_SLOPE = 0.5 * (1 + math.erf(1)) + math.exp(-1) / math.sqrt(math.pi)
 
-declare(ActivationKind("identity", value=lambda y, a, b: y, slope=lambda y, a, b: np.ones_like(y)))
+declare(
+    ActivationKind(
+        "identity",
+        value=lambda y, a, b: y,
+        slope=lambda y, a, b: np.ones_like(y),
+        formula=lambda x, a, b: x,
+    )
+)
 declare(
     ActivationKind(
         "relu",
         value=lambda y, a, b: np.maximum(y, 0),
         slope=lambda y, a, b: (y > 0).astype(y.dtype),
+        formula=lambda x, a, b: x.clip(0, math.inf),
         onnx={"Relu": lambda: ()},
     )
 )
@@ -94,17 +103,29 @@ declare(
         "leaky_relu",
         value=lambda y, a, b: np.where(y >= 0, y, a * y),
         slope=lambda y, a, b: np.where(y >= 0, y.dtype.type(1), a),
+        formula=lambda x, a, b: x.is_less(0).choose(a * x, x),
         lipschitz=lambda a, b: max(1.0, abs(a)),
         parameters=(Parameter("slope"),),
         onnx={"LeakyRelu": lambda alpha=0.01: (alpha,)},
+        with_numbers=True,
     )
 )
-declare(ActivationKind("sigmoid", _sigmoid, _sigmoid_slope, lipschitz=0.25, onnx={"Sigmoid": lambda: ()}))
+declare(
+    ActivationKind(
+        "sigmoid",
+        value=_sigmoid,
+        slope=_sigmoid_slope,
+        formula=lambda x, a, b: x.sigmoid(),
+        lipschitz=0.25,
+        onnx={"Sigmoid": lambda: ()},
+    )
+)
 declare(
     ActivationKind(
         "tanh",
         value=lambda y, a, b: np.tanh(y),
         slope=lambda y, a, b: 1 - np.tanh(y) ** 2,
+        formula=lambda x, a, b: x.tanh(),
         onnx={"Tanh": lambda: ()},
     )
 )
@@ -113,6 +134,7 @@ declare(
         "gelu",
         value=_gelu,
         slope=_gelu_slope,
+        formula=lambda x, a, b: 0.5 * x * (1 + (math.sqrt(0.5) * x).erf()),
         lipschitz=_GELU_SLOPE,
         onnx={"Gelu": lambda approximate=b"none": () if approximate == b"none" else None},
     )
@@ -122,6 +144,7 @@ declare(
         "gelu_tanh",
         value=_gelu_tanh,
         slope=_gelu_tanh_slope,
+        formula=lambda x, a, b: 0.5 * x * (1 + (math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)).tanh()),
         lipschitz=1.128994,  # rounded up from 1.12899307 near 1.4185
         onnx={"Gelu": lambda approximate=b"none": () if approximate == b"tanh" else None},
     )
@@ -131,7 +154,9 @@ declare(
         "clip",
         value=np.clip,  # the larger bound wins
         slope=_within,
+        formula=lambda x, a, b: x.clip(a, b),
         parameters=(Parameter("low", -math.inf, math.inf), Parameter("high", -math.inf, math.inf)),
+        with_numbers=True,
     )
 )
 declare(
@@ -139,10 +164,12 @@ declare(
         "elu",
         value=_elu,
         slope=_elu_slope,
+        formula=lambda x, a, b: x.is_less(0).choose(a * (x.exp() - 1), x),
         lipschitz=lambda a, b: max(1.0, abs(a)),
         parameters=(Parameter("depth", default=1.0),),  # what is left at minus infinity, times -1
         onnx={"Elu": lambda alpha=1.0: (alpha,)},
         written_out=((1.0,),),
+        with_numbers=True,
     )
 )
 declare(
@@ -150,10 +177,12 @@ declare(
         "hard_sigmoid",
         value=_hard_sigmoid,
         slope=lambda y, a, b: a * _within(a * y + b, 0, 1),
+        formula=lambda x, a, b: (a * x + b).clip(0, 1),
         lipschitz=lambda a, b: abs(a),
         parameters=(Parameter("slope"), Parameter("value at 0")),
         onnx={"HardSigmoid": lambda alpha=0.2, beta=0.5: (alpha, beta)},
         written_out=((1 / 6, 0.5),),
+        with_numbers=True,
     )
 )
 declare(
@@ -161,6 +190,7 @@ declare(
         "hard_swish",
         value=lambda y, a, b: y * _hard_sigmoid(y, 1 / 6, 0.5),
         slope=lambda y, a, b: np.where(y >= 3, y.dtype.type(1), (y / 3 + 0.5) * _within(y, -3, 3)),
+        formula=lambda x, a, b: x * (x / 6 + 0.5).clip(0, 1),
         lipschitz=1.5,
         onnx={"HardSwish": lambda: ()},
     )
@@ -170,18 +200,25 @@ declare(
         "silu",
         value=_silu,
         slope=_silu_slope,
+        formula=lambda x, a, b: x * x.sigmoid(),
         lipschitz=1.09984,  # rounded up from 1.09983932 near 2.3994
-        onnx={"Swish": lambda alpha=1.0: () if alpha == 1 else None},
     )
 )
 declare(
-    ActivationKind("square", value=lambda y, a, b: y * y, slope=lambda y, a, b: 2 * y, lipschitz=math.inf),
+    ActivationKind(
+        "square",
+        value=lambda y, a, b: y * y,
+        slope=lambda y, a, b: 2 * y,
+        formula=lambda x, a, b: x * x,
+        lipschitz=math.inf,
+    )
 )
 declare(
     ActivationKind(
         "power",
         value=lambda y, a, b: y**a,
         slope=lambda y, a, b: a * y ** (a - 1),
+        formula=lambda x, a, b: x**a,
         lipschitz=math.inf,
         parameters=(Parameter("exponent"),),
         onnx={"Sqrt": lambda: (0.5,), "Reciprocal": lambda: (-1.0,)},
@@ -192,6 +229,7 @@ declare(
         "softplus",
         value=lambda y, a, b: np.logaddexp(y, y.dtype.type(0)),
         slope=_sigmoid,
+        formula=lambda x, a, b: x.softplus(),
         onnx={"Softplus": lambda: ()},
     )
 )
@@ -200,6 +238,7 @@ declare(
         "exp",
         value=lambda y, a, b: np.exp(y),
         slope=lambda y, a, b: np.exp(y),
+        formula=lambda x, a, b: x.exp(),
         lipschitz=math.inf,
         onnx={"Exp": lambda: ()},
     )
@@ -209,6 +248,7 @@ declare(
         "abs",
         value=lambda y, a, b: np.abs(y),
         slope=lambda y, a, b: np.sign(y),
+        formula=lambda x, a, b: x * x.sign(),
         onnx={"Abs": lambda: ()},
     )
 )
@@ -217,12 +257,14 @@ declare(
         "selu",
         value=lambda y, a, b: b * np.where(y >= 0, y, a * np.expm1(np.minimum(y, 0))),
         slope=lambda y, a, b: b * np.where(y >= 0, y.dtype.type(1), a * np.exp(np.minimum(y, 0))),
+        formula=lambda x, a, b: x.is_less(0).choose(a * b * (x.exp() - 1), b * x),
         lipschitz=lambda a, b: max(abs(b), abs(a * b)),
         parameters=(
             Parameter("depth", default=1.6732632423543772848),
             Parameter("scale", default=1.0507009873554804934),
         ),
         onnx={"Selu": lambda alpha=1.6732631921768188, gamma=1.0507010221481323: (alpha, gamma)},
+        with_numbers=True,
     )
 )
 declare(
@@ -230,8 +272,10 @@ declare(
         "celu",
         value=lambda y, a, b: np.where(y >= 0, y, a * np.expm1(np.minimum(y, 0) / a)),
         slope=lambda y, a, b: np.where(y >= 0, y.dtype.type(1), np.exp(np.minimum(y, 0) / a)),
+        formula=lambda x, a, b: x.is_less(0).choose(a * ((x / a).exp() - 1) if a else 0 * x, x),
         parameters=(Parameter("depth", low=0.0, default=1.0),),  # with 0 a ReLU
         onnx={"Celu": lambda alpha=1.0: (alpha,)},
+        with_numbers=True,
     )
 )
 declare(
@@ -239,8 +283,8 @@ declare(
         "softshrink",
         value=lambda y, a, b: np.where(np.abs(y) <= a, y.dtype.type(0), y - np.sign(y) * a),
         slope=lambda y, a, b: (np.abs(y) > a).astype(y.dtype),
+        formula=lambda x, a, b: x.is_less(-a).choose(x + a, x.is_greater(a).choose(x - a, 0 * x)),
         parameters=(Parameter("threshold", low=0.0, default=0.5),),
-        onnx={"Shrink": lambda bias=0.0, lambd=0.5: (lambd,) if bias == lambd else None},
         with_numbers=True,
     )
 )
@@ -249,9 +293,9 @@ declare(
         "hardshrink",
         value=lambda y, a, b: np.where(np.abs(y) <= a, y.dtype.type(0), y),
         slope=lambda y, a, b: (~(np.abs(y) <= a)).astype(y.dtype),
+        formula=lambda x, a, b: x.is_less(-a).choose(x, x.is_greater(a).choose(x, 0 * x)),
         lipschitz=lambda a, b: 1.0 if a == 0 else math.inf,
         parameters=(Parameter("threshold", low=0.0, default=0.5),),
-        onnx={"Shrink": lambda bias=0.0, lambd=0.5: (lambd,) if bias == 0 else None},
         with_numbers=True,
     )
 )
@@ -260,6 +304,7 @@ declare(
         "threshold",
         value=lambda y, a, b: np.where(y <= a, np.full_like(y, b), y),
         slope=lambda y, a, b: (~(y <= a)).astype(y.dtype),
+        formula=lambda x, a, b: x.is_greater(a).choose(x, 0 * x + b),
         lipschitz=lambda a, b: 1.0 if a == b else math.inf,
         parameters=(Parameter("threshold"), Parameter("value")),
         onnx={"ThresholdedRelu": lambda alpha=1.0: (alpha, 0.0)},
@@ -271,6 +316,7 @@ declare(
         "softsign",
         value=lambda y, a, b: y / (1 + np.abs(y)),
         slope=lambda y, a, b: (1 + np.abs(y)) ** -2,
+        formula=lambda x, a, b: x / (1 + x * x.sign()),
         onnx={"Softsign": lambda: ()},
     )
 )
@@ -279,8 +325,6 @@ declare(
         "log_sigmoid",
         value=lambda y, a, b: -np.logaddexp(-y, y.dtype.type(0)),
         slope=lambda y, a, b: _sigmoid(-y),
-        composed_of=("Log", "sigmoid"),
+        formula=lambda x, a, b: -(-x).softplus(),
     )
 )
-
-KINDS = tuple(DECLARED)

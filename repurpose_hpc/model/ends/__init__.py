@@ -5,7 +5,16 @@
 ``ends`` says what they do to samples and outputs.  May import io and errors; nothing else of the package.
 """
 
-from repurpose_hpc.model.ends.ends import NO_ENDS, Ends, packed_dtype, sample_shape, tells_classes
+from repurpose_hpc.model.ends.ends import Ends, class_column, has_scores, packed_dtype, sample_shape
 from repurpose_hpc.model.ends.subgraph import Port, Step, Subgraph
 
-__all__ = ["NO_ENDS", "Ends", "Port", "Step", "Subgraph", "packed_dtype", "sample_shape", "tells_classes"]
+__all__ = [
+    "Ends",
+    "Port",
+    "Step",
+    "Subgraph",
+    "class_column",
+    "has_scores",
+    "packed_dtype",
+    "sample_shape",
+]

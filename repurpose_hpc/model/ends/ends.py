@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.io.samples import Samples, check_finite, check_labels, check_shape
+from repurpose_hpc.io.samples import Samples, check_finite, check_shape
 from repurpose_hpc.model.ends.subgraph import Port, Subgraph
 
 # Up to here float64 has every integer.
@@ -64,7 +64,8 @@ class Ends:
         def through(block: np.ndarray, first: int) -> np.ndarray:
             return fed(front, block, name, first)
 
-        return samples.through(through, input_shape, f"{name}, behind the front of the model")
+        dtype = packed_dtype(front.outputs)
+        return samples.through(through, input_shape, dtype, f"{name}, behind the front of the model")
 
     def check(self, samples: Samples, input_shape: tuple[int, ...]) -> None:
         """Refuse samples of another shape than the model takes; ``input_shape`` is that of the middle.
@@ -105,43 +106,14 @@ class Ends:
                     )
         return np.hstack([array.reshape(len(array), -1).astype(dtype) for array in finished])
 
-    def classes(self, packed: np.ndarray) -> np.ndarray | None:
-        """The class of every sample, (samples,), from ``packed`` outputs; None if a back tells none.
-
-        That is the only output that is one integer, or else the place of the largest value of the only
-        output, a vector.
-        """
-        if self.back is None:
-            return packed.argmax(axis=1)
-        column = _class_column(self.back)
-        if column is not None:
-            return packed[:, column].astype(np.int64)
-        return packed.argmax(axis=1) if has_scores(self.back) else None
-
-    def check_labels(self, samples: Samples, outputs: int) -> None:
-        """Refuse labels that are none of the model's classes; ``outputs``: of the middle.
-
-        Raises:
-            UserError: see ``io.samples.check_labels``.
-        """
-        if samples.labels is None or (self.back is not None and not has_scores(self.back)):
-            return  # class numbers that the model gives may be any
-        classes = outputs if self.back is None else self.back.outputs[0].size
-        check_labels(samples.labels, classes, samples.name)
-
 
 def has_scores(back: Subgraph) -> bool:
     """Tell whether the only output is a vector of real numbers, the largest of which tells a class."""
     return len(back.outputs) == 1 and back.outputs[0].kind == "f" and len(back.outputs[0].shape) == 1
 
 
-def tells_classes(back: Subgraph) -> bool:
-    """Tell whether the outputs of a back say to which class a sample belongs."""
-    return has_scores(back) or _class_column(back) is not None
-
-
-def _class_column(back: Subgraph) -> int | None:
-    """The place of the class number among the packed outputs, if there is one."""
+def class_column(back: Subgraph) -> int | None:
+    """The place among the packed outputs of the only one that is one integer, the class; None: none is."""
     numbers = [place for place, port in enumerate(back.outputs) if port.kind in "iu" and port.size == 1]
     if len(numbers) != 1:
         return None
@@ -209,6 +181,3 @@ def _check_held(
                 "check that data and model belong together"
             )
         column += port.size
-
-
-NO_ENDS = Ends()

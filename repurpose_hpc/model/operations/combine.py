@@ -37,6 +37,13 @@ COMBINATIONS: dict[str, Combination] = {
     "divide": Combination(np.divide, lambda left, right: (1 / right, -left / right**2), math.inf, ("Div",)),
     "maximum": Combination(np.maximum, lambda left, right: (left >= right, left < right), 1.0, ("Max",)),
     "minimum": Combination(np.minimum, lambda left, right: (left <= right, left > right), 1.0, ("Min",)),
+    # Right where left is not 0, else 0, whatever is there.
+    "mask": Combination(
+        lambda left, right: np.where(left != 0, right, right.dtype.type(0)),
+        lambda left, right: (0, left != 0),
+        math.inf,
+        (),
+    ),
 }
 
 

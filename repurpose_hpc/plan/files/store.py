@@ -87,6 +87,12 @@ def shard_path(directory: Path, worker: int) -> Path:
     return directory / f"worker-{worker:04d}.h5"
 
 
+def plan_files(directory: Path) -> Iterator[Path]:
+    """The files of a plan in ``directory``, of whatever number of workers."""
+    yield directory / PLAN_FILE
+    yield from sorted(directory.glob("worker-*.h5"))
+
+
 def write_plan(
     directory: Path, network: Network, plan: Plan, provenance: dict, dtype: type = np.float32
 ) -> None:

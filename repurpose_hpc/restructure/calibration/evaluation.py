@@ -3,48 +3,75 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.bound import OutputBound, spectral_norm
 from repurpose_hpc.model.forward import Compute, compute, outputs, trace
+from repurpose_hpc.model.labels import understood
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.quality import Accuracy, LabelRows, decisions, quality_of
 from repurpose_hpc.restructure.calibration.final import FinalErrors
 from repurpose_hpc.restructure.calibration.moments import CalibrationBatches, map_batches
 from repurpose_hpc.restructure.team import ALONE, Team
+
+# Errors of single columns are told of networks with no more than so many.
+MOST_COLUMNS = 32
 
 
 class Comparison:
     """The outputs of two networks for the same samples, added up batch by batch.
 
     Args:
-        network: one of them, for what becomes of its outputs at the end.
+        network: the original, or the other: they are of one graph.
+        samples: ``understood``; ``y`` is read as batches are added.
+        weights: of the squared error of each value, (outputs,); None: all count the same.
 
     Attributes:
         samples: how many were added.
-        agreeing: those of one class in both: that of the model, or the place of the largest output.
-        correct, lost, gained: of those with labels, how many the original classifies rightly, how many of
-            these the other does not, and how many only the other does.
+        original, restructured: how well each agrees with ``y``; None if that means nothing.
+        lost, gained: decisions that are right only before, and only after, in all samples together.
+        losing, gaining: samples of which any decision is lost, and of which all are gained.
     """
 
-    def __init__(self, network: Network) -> None:
-        self.samples = self.agreeing = self.correct = self.lost = self.gained = 0
-        self._network, self._is_labelled = network, False
-        self._squares, self._final = np.zeros(2), FinalErrors(network)
+    def __init__(self, network: Network, samples: Samples, weights: np.ndarray | None = None) -> None:
+        self.network, self.weights = network, weights
+        self.samples = self.lost = self.gained = self.losing = self.gaining = 0
+        self.original, self.restructured = quality_of(network, samples), quality_of(network, samples)
+        self._decide, self._agreeing = decisions(network, samples), 0.0
+        self._y = None if self.original is None or samples.y is None else LabelRows(samples.y)
+        self._squares, self._columns = np.zeros(2), np.zeros((2, network.outputs))
+        self._final = FinalErrors(network)
 
-    def add(self, z: np.ndarray, z_hat: np.ndarray, labels: np.ndarray | None) -> None:
-        """Add a batch: outputs before the head, (outputs, batch), and the samples' labels, (batch,)."""
+    def add(self, z: np.ndarray, z_hat: np.ndarray) -> None:
+        """Add a batch of outputs before the head, (outputs, batch)."""
         self.samples += z.shape[1]
-        self._squares += np.sum((z - z_hat) ** 2), np.sum(z**2)
-        classes, new_classes = self._final.add(z, z_hat)
-        self.agreeing += int(np.count_nonzero(classes == new_classes))
-        if labels is not None:
-            self._is_labelled = True
-            was_right, is_right = classes == labels, new_classes == labels
-            self.correct += int(np.count_nonzero(was_right))
-            self.lost += int(np.count_nonzero(was_right & ~is_right))
-            self.gained += int(np.count_nonzero(is_right & ~was_right))
+        columns = np.array([np.sum((z - z_hat) ** 2, axis=1), np.sum(z**2, axis=1)])
+        self._columns += columns
+        if self.weights is None:
+            self._squares += np.sum((z - z_hat) ** 2), np.sum(z**2)
+        else:
+            self._squares += columns @ self.weights
+        given, new = self._final.add(z, z_hat)
+        same = self._decide(given) == self._decide(new)
+        self._agreeing += np.count_nonzero(same) / same.shape[1]
+        if self._y is not None:
+            self._compare_with(self._y.take(z.shape[1]), given, new)
+
+    def _compare_with(self, y: np.ndarray, given: np.ndarray, new: np.ndarray) -> None:
+        """Take in what both models give, as ``FinalErrors`` returns it."""
+        if isinstance(self.original, Accuracy) and isinstance(self.restructured, Accuracy):
+            was_right, is_right = self.original.add(given, y), self.restructured.add(new, y)
+            lost, gained = was_right & ~is_right, is_right & ~was_right
+            self.lost += int(np.count_nonzero(lost))
+            self.gained += int(np.count_nonzero(gained))
+            self.losing += int(np.count_nonzero(lost.any(axis=1)))
+            self.gaining += int(np.count_nonzero(gained.all(axis=1)))
+        elif self.original is not None and self.restructured is not None:
+            self.original.add(self._final.with_heads(given), y)
+            self.restructured.add(self._final.with_heads(new), y)
 
     @property
     def output_error(self) -> float:
@@ -58,19 +85,40 @@ class Comparison:
 
     @property
     def agreement(self) -> float:
-        """Share of the samples of the same class."""
-        return self.agreeing / self.samples
+        """Share of the samples of the same class, and of the labels with the same yes or no."""
+        return self._agreeing / self.samples
+
+    @property
+    def accuracy_drop(self) -> float:
+        """The share of right decisions that the restructured network has less, in percentage points."""
+        labels = self.original.labels if isinstance(self.original, Accuracy) else 1
+        return 100 * (self.lost - self.gained) / (self.samples * labels)
 
     def findings(self) -> dict:
-        """``output_error``, ``agreement``, and with labels ``reference_accuracy`` and ``accuracy``.
+        """Errors and qualities.
 
-        With a back those of ``FinalErrors`` as well.
+        Returns:
+            ``output_error``, ``agreement``, with a back those of ``FinalErrors``, and where ``y`` has a
+            meaning ``accuracy``, or ``rmse`` and ``r2``, and the same of the original as ``reference_…``.
         """
-        findings = {"output_error": self.output_error, "agreement": self.agreement, **self._final.findings()}
-        if self._is_labelled:
-            findings["reference_accuracy"] = self.correct / self.samples
-            findings["accuracy"] = (self.correct - self.lost + self.gained) / self.samples
+        findings: dict[str, Any] = {"output_error": self.output_error, "agreement": self.agreement}
+        findings |= self._final.findings()
+        if self.original is not None and self.restructured is not None:
+            reference = self.original.findings().items()
+            findings |= {f"reference_{name}": value for name, value in reference}
+            findings |= self.restructured.findings()
         return findings
+
+    def outputs(self) -> list[dict]:
+        """The error of every output, and of every column where there are few."""
+        found, first = [], 0
+        for name in self.network.output_tensors:
+            errors = self._columns[:, first : first + self.network.size(name)]
+            first += errors.shape[1]
+            found.append({"name": name, "columns": errors.shape[1], "error": relative(*errors.sum(axis=1))})
+            if self.network.outputs <= MOST_COLUMNS:
+                found[-1]["column_errors"] = [relative(*column) for column in errors.T]
+        return found
 
 
 def compare(
@@ -79,23 +127,25 @@ def compare(
     samples: Samples,
     team: Team = ALONE,
     compute: Compute = compute,
+    weights: np.ndarray | None = None,
 ) -> Comparison:
     """The outputs of both networks for all samples; collective.
 
     Args:
         original, restructured: of one graph.
-        samples: with labels or without.
+        samples: with labels or targets, or without.
         team: shares the work.
         compute: of every operation of the restructured network.
+        weights: as of ``Comparison``.
     """
 
     def output_pair(_: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         y, y_hat = trace(original, batch), trace(restructured, batch, compute=compute)
         return outputs(original, y), outputs(restructured, y_hat)
 
-    labels, comparison = _labels(original, samples), Comparison(original)
+    comparison = Comparison(original, understood(original, samples), weights)
     for z, z_hat in map_batches(output_pair, CalibrationBatches(original, None, samples), team):
-        comparison.add(z, z_hat, _next_labels(labels, comparison.samples, z.shape[1]))
+        comparison.add(z, z_hat)
     return comparison
 
 
@@ -105,13 +155,15 @@ def evaluate(
     samples: Samples,
     team: Team = ALONE,
     compute: Compute = compute,
+    weights: np.ndarray | None = None,
 ) -> dict:
     """Errors and accuracies of the restructured network; collective; see ``compare``.
 
     Returns:
-        the findings of the comparison; ``relative_error``: mixing name -> |y − ŷ| / |y| over all samples, on
-        the restructured network's own inputs; ``bound``: a bound of ``output_error``, the root mean square of
-        the samples' layer-wise bounds (``model.bound``) over that of their outputs, None where there is none.
+        those of ``Comparison.findings``; ``relative_error``: mixing name -> |y − ŷ| / |y| over all samples,
+        on the restructured network's own inputs; ``bound``: a bound of ``output_error``, the root mean square
+        of the samples' layer-wise bounds (``model.bound``) over that of their outputs, None where there is
+        none; ``outputs``: see ``Comparison``.
     """
     norms = team.map(spectral_norm, restructured.mixings)
     names = (mixing.name for mixing in restructured.mixings)
@@ -125,14 +177,14 @@ def evaluate(
             for mixing in original.mixings
         }
         z, z_hat = outputs(original, y), outputs(restructured, y_hat)
-        return z, z_hat, squares, _squares(output_bound(y), z)
+        return z, z_hat, squares, _bound_squares(output_bound(y), z, weights)
 
     squares = {mixing.name: np.zeros(2) for mixing in original.mixings}
-    bound_squares, comparison, labels = np.zeros(2), Comparison(original), _labels(original, samples)
+    bound_squares, comparison = np.zeros(2), Comparison(original, understood(original, samples), weights)
     for z, z_hat, batch_squares, batch_bound in map_batches(
         measure, CalibrationBatches(original, None, samples), team
     ):
-        comparison.add(z, z_hat, _next_labels(labels, comparison.samples, z.shape[1]))
+        comparison.add(z, z_hat)
         bound_squares += batch_bound
         for name, pair in batch_squares.items():
             squares[name] += pair
@@ -140,6 +192,7 @@ def evaluate(
         **comparison.findings(),
         "bound": relative(*bound_squares) if math.isfinite(bound_squares[0]) else None,
         "relative_error": {name: relative(*pair) for name, pair in squares.items()},
+        "outputs": comparison.outputs(),
     }
 
 
@@ -152,9 +205,9 @@ def _squares(error: np.ndarray, size: np.ndarray) -> np.ndarray:
     return np.array([np.sum(error**2), np.sum(size**2)])
 
 
-def _labels(network: Network, samples: Samples) -> np.ndarray | None:
-    return samples.labels if network.has_classes else None
-
-
-def _next_labels(labels: np.ndarray | None, first: int, count: int) -> np.ndarray | None:
-    return None if labels is None else labels[first : first + count]
+def _bound_squares(bounds: np.ndarray, z: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    """Squares of the samples' bounds, (batch,), and of their outputs, (outputs, batch), weighted."""
+    if weights is None:
+        return _squares(bounds, z)
+    # All of the error may be in the output that counts most.
+    return np.array([weights.max() * np.sum(bounds**2), weights @ np.sum(z**2, axis=1)])

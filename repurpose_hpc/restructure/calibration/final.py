@@ -23,20 +23,22 @@ class FinalErrors:
         """Add a batch of outputs before the head, (outputs, batch).
 
         Returns:
-            the class of every sample in either model, (batch,); where it tells none, the place of the
-            network's largest output.
+            for both what ``model.quality`` judges, (batch, values): the packed outputs of the model, or
+            without a back those given.
         """
-        largest = z.argmax(axis=0), z_hat.argmax(axis=0)
         if self._back is None:
-            return largest
-        packed, new_packed = self._finished(z), self._finished(z_hat)
+            return z.T, z_hat.T
+        packed, new_packed = self._packed(z), self._packed(z_hat)
         first = 0
         for port in self._back.outputs:
             columns = slice(first, first + port.size)
             first += port.size
             self._add(port.kind, packed[:, columns], new_packed[:, columns])
-        classes, new_classes = (self._network.ends.classes(each) for each in (packed, new_packed))
-        return largest if classes is None or new_classes is None else (classes, new_classes)
+        return packed, new_packed
+
+    def with_heads(self, given: np.ndarray) -> np.ndarray:
+        """What ``add`` returned, heads applied."""
+        return apply_heads(self._network, given) if self._back is None else given
 
     def findings(self) -> dict[str, float]:
         """Errors of the model's outputs; empty without a back.
@@ -51,7 +53,7 @@ class FinalErrors:
             findings["final_agreement"] = self._same / self._integers
         return findings
 
-    def _finished(self, z: np.ndarray) -> np.ndarray:
+    def _packed(self, z: np.ndarray) -> np.ndarray:
         return self._network.ends.packed(apply_heads(self._network, np.ascontiguousarray(z.T)))
 
     def _add(self, kind: str, y: np.ndarray, y_hat: np.ndarray) -> None:

@@ -173,9 +173,15 @@ class _Pass:
         self.pending = pending
 
     def go_until(self, tensors: set[str]) -> None:
-        """Compute operations in order until all of ``tensors`` are there."""
-        while not tensors <= self.tensors.keys():
-            self._compute(self.pending.pop(0))
+        """Compute what ``tensors`` depend on: what others do would be forgotten before it is asked for."""
+        awaited, needed = tensors - self.tensors.keys(), []
+        for op in reversed(self.pending):
+            if op.target in awaited:
+                needed.append(op)
+                awaited |= {*op.sources} - self.tensors.keys()
+        for op in reversed(needed):
+            self._compute(op)
+        self.pending = [op for op in self.pending if op.target not in self.tensors]
 
     def forget(self) -> None:
         """Drop the tensors that no operation will read."""

@@ -3,10 +3,9 @@
 The *moments* (step 1.1) are those of ``moments``.
 
 The *metric* M (step 1.2) of a mixing says what an error e of its y does to the output: it changes it by
-about eᵀ M e.  M = mean Jᵀ F J, with J the derivative of the output (before the head) by y.  For a classifier
-F is the Fisher information of its softmax, so that only what can change the class counts; for any
-other network F = I.  Random vectors g with covariance F are traced back instead of all outputs.  On maps
-M is the sum over positions: errors at different positions are taken to be independent.
+about eᵀ M e.  M = mean Jᵀ F J, with J the derivative of the output (before the head) by y, and F what errors
+of the output matter.  Random vectors g with covariance F (``probes``) are traced back instead of all outputs.
+On maps M is the sum over positions: errors at different positions are taken to be independent.
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ import numpy as np
 
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.backward import backpropagate
-from repurpose_hpc.model.forward import trace
+from repurpose_hpc.model.forward import flat, trace
+from repurpose_hpc.model.labels import understood
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.restructure.calibration.moments import (
@@ -30,7 +30,9 @@ from repurpose_hpc.restructure.calibration.moments import (
     data_free_moments,
     map_batches,
 )
+from repurpose_hpc.restructure.calibration.probes import Probe, probes_of, value_weights
 from repurpose_hpc.restructure.method import Gram, Method, Metric
+from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.support.elimination import metric_root
 from repurpose_hpc.restructure.team import Team
 
@@ -70,19 +72,22 @@ def _mixing_sums(mixing: Mixing, team: Team) -> _MixingSums:
     return _MixingSums(MomentSums(mixing, team), ProductSum(m, m, team))
 
 
-def statistics_for(method: Method, network: Network, samples: Samples, seed: int, team: Team) -> Statistics:
+def statistics_for(
+    method: Method, network: Network, samples: Samples, options: Options, team: Team
+) -> Statistics:
     """Statistics as a method looks at them in steps 2 and 3; collective.
 
     Args:
         method: what it needs to know.
         network: trained.
         samples: calibration data; looked at only if the method needs them.
-        seed: of the random vectors that are traced back.
+        options: of the restructuring: the seed, and the weights of the outputs.
         team: shares the work.
     """
     if not method.needs_data:
         return data_free_statistics(network)
-    measured = measure_statistics(network, samples, seed, team)
+    weights = value_weights(network, options.output_weights)
+    measured = measure_statistics(network, samples, options.seed, team, weights)
     moments = {name: _gram(method.gram, network, name, m) for name, m in measured.moments.items()}
     metrics, roots = measured.metrics, measured.roots
     if method.metric is not Metric.OUTPUT:
@@ -91,18 +96,25 @@ def statistics_for(method: Method, network: Network, samples: Samples, seed: int
     return Statistics(moments, metrics, roots)
 
 
-def measure_statistics(network: Network, samples: Samples, seed: int, team: Team) -> Statistics:
+def measure_statistics(
+    network: Network, samples: Samples, seed: int, team: Team, weights: np.ndarray | None = None
+) -> Statistics:
     """Measure moments and metrics of every mixing of the original network that is not fixed; collective.
 
     The metric is discounted by what rows of the same mixing and later mixings will repair.
+
+    Args:
+        network, samples, seed, team: as of ``statistics_for``.
+        weights: of the squared error of each value of the outputs, (outputs,); None: all count the same.
     """
     mixings = trained(network)
-    classified = classified_outputs(network, samples)
+    probes = probes_of(network, understood(network, samples))
+    scales = None if weights is None else np.sqrt(weights)[:, None]
     batches = CalibrationBatches(network, mixings, samples)
 
     def trace_back(number: int, batch: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         tensors = trace(network, batch)
-        factors = _traced_back(network, tensors, classified, np.random.default_rng([seed, number]))
+        factors = _traced_back(network, tensors, probes, scales, np.random.default_rng([seed, number]))
         return [
             (*batches.columns(m, number, tensors[m.source], tensors[m.target]), factors[m.name])
             for m in mixings
@@ -129,14 +141,16 @@ def measure_statistics(network: Network, samples: Samples, seed: int, team: Team
 def _traced_back(
     network: Network,
     tensors: dict[str, np.ndarray],
-    classified: list[tuple[str, bool]],
+    probes: list[Probe],
+    scales: np.ndarray | None,
     rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
     """A factor of Σ g gᵀ for every mixing, over random vectors g that are traced back to its target."""
     gradients: dict[str, list[np.ndarray]] = {mixing.name: [] for mixing in network.mixings}
+    z = [flat(tensors[name]) for name in network.output_tensors]
     for _ in range(PROBES):
-        g = [_probe(tensors[name], classes, rng) for name, classes in classified]
-        for name, gradient in backpropagate(network, tensors, np.concatenate(g)):
+        g = np.concatenate([probe(values, rng) for probe, values in zip(probes, z, strict=True)])
+        for name, gradient in backpropagate(network, tensors, g if scales is None else scales * g):
             gradients[name].append(gradient)
     return {mixing.name: _factor(gradients[mixing.name]) for mixing in trained(network)}
 
@@ -144,13 +158,6 @@ def _traced_back(
 def trained(network: Network) -> list[Mixing]:
     """The mixings that are not fixed."""
     return [mixing for mixing in network.mixings if not mixing.fixed]
-
-
-def classified_outputs(network: Network, samples: Samples) -> list[tuple[str, bool]]:
-    """The outputs, and True for those that tell classes: there are labels, or a softmax at the end."""
-    labelled = samples.labels is not None and network.has_classes and network.has_scores
-    heads = zip(network.output_tensors, network.heads, strict=True)
-    return [(name, labelled or head != "identity") for name, head in heads]
 
 
 def _depths(network: Network) -> dict[str, int]:
@@ -220,19 +227,3 @@ def _uniform(metric: Metric, M: np.ndarray) -> np.ndarray:
     """A metric in which errors of all rows count the same."""
     size = np.trace(M) / len(M) if metric is Metric.FLAT else 1.0
     return size * np.eye(len(M))
-
-
-def _probe(z: np.ndarray, classes: bool, rng: np.random.Generator) -> np.ndarray:
-    """Random g for one output tensor z, (values, batch): by Fisher information, or with covariance I."""
-    if classes:
-        return _fisher_probe(z, rng)
-    values = z.shape[0] * (z.shape[2] if z.ndim == 3 else 1)
-    return rng.choice([-1.0, 1.0], size=(values, z.shape[1]))
-
-
-def _fisher_probe(z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Random g, (outputs, batch), with covariance diag(p) − p pᵀ for p = softmax(z)."""
-    exponentials = np.exp(z - z.max(axis=0))
-    p = exponentials / exponentials.sum(axis=0)
-    noise = np.sqrt(p) * rng.standard_normal(z.shape)
-    return noise - p * noise.sum(axis=0)

@@ -39,7 +39,7 @@ def assign_spaces(context: CutContext, decisions: Decisions) -> Decisions:
         for name in parts(mixing.target):
             if name in undecided - decisions.capacities.keys():
                 capacity = _capacity(context, decisions, mixing, name)
-                owner = _owner(context, decisions, number, context.surroundings[name], capacity)
+                owner = owners_for(context, decisions, number, context.surroundings[name], capacity)
                 decisions = replace(decisions, capacities={**decisions.capacities, name: capacity})
                 decisions = decisions.with_owners({name: owner})
     return decisions
@@ -52,7 +52,7 @@ def _capacity(context: CutContext, decisions: Decisions, mixing: Mixing, name: s
     return context.constraints.capacity(neurons, source_owner, room)
 
 
-def _owner(
+def owners_for(
     context: CutContext, decisions: Decisions, number: int, space: Surroundings, capacity: np.ndarray
 ) -> np.ndarray:
     """Owners of a space that mixing ``number`` is the first to make, (n,) int32."""

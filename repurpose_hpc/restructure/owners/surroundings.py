@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -41,6 +41,22 @@ class Surroundings:
         total, index = np.zeros((self.neurons, costs.shape[1])), self.index[tensor]
         np.add.at(total, index[index >= 0], costs[index >= 0])
         return total
+
+    def is_made_by(self, mixing: Mixing) -> bool:
+        """True if ``mixing`` makes neurons of the space."""
+        return mixing.target in self.index and bool((self.index[mixing.target] >= 0).any())
+
+    def restricted(self, members: np.ndarray) -> Surroundings:
+        """The same for some neurons only, numbered anew: those of the others are as of other spaces.
+
+        Args:
+            members: neurons of the space, rising.
+        """
+        place = np.append(np.full(self.neurons, -1), -1)
+        place[members] = np.arange(len(members))
+        index = {tensor: place[neurons] for tensor, neurons in self.index.items()}
+        groups = None if self.groups is None else self.groups[members]
+        return replace(self, neurons=len(members), index=index, groups=groups)
 
 
 def surroundings(network: Network, is_wide: Callable[[Mixing], bool]) -> dict[str, Surroundings]:

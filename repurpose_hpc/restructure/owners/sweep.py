@@ -7,7 +7,8 @@ inputs they divide; tied tensors (residual connections) give it several of both.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,17 +24,37 @@ from repurpose_hpc.restructure.support.problem import MixingProblem
 SETTLED = 0.01
 
 
-def draft_owners(context: CutContext, decisions: Decisions) -> Decisions:
-    """Owners of all spaces, improved for the mixings before and behind them; collective."""
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Neurons of a space whose owners are open.
+
+    Attributes:
+        space: the mixings around them (``Surroundings.restricted``).
+        members: their numbers in the space, (n,).
+        capacity: the most that each worker may own of them, (P,).
+    """
+
+    space: Surroundings
+    members: np.ndarray
+    capacity: np.ndarray
+
+
+def whole_spaces(context: CutContext, decisions: Decisions) -> list[Piece]:
+    """Every space as one piece."""
+    capacities, spaces = decisions.capacities, context.surroundings.values()
+    return [Piece(space, np.arange(space.neurons), capacities[space.name]) for space in spaces]
+
+
+def draft_owners(context: CutContext, decisions: Decisions, pieces: Sequence[Piece]) -> Decisions:
+    """Owners of the neurons in ``pieces``, improved for the mixings before and behind them; collective."""
     if context.options.assignment != "munkres" or context.options.workers == 1:
         return decisions
     context.log(f"choosing owners for the mixings before and behind them{PENDING}")
     sweep = Sweep(
-        spaces=list(context.surroundings.values()),
+        pieces=pieces,
         wide=[mixing for mixing in context.mixings if context.is_wide(mixing)],
         problem_of=lambda mixing, owners: context.original_problem(decisions, mixing, owners),
         owners=decisions.owners,
-        capacities=decisions.capacities,
     )
     return decisions.with_owners(sweep.run(context.method.look_ahead))
 
@@ -42,25 +63,23 @@ class Sweep:
     """Visits the spaces forward and back; *drafts* their neurons anew where that lowers the error.
 
     Args:
-        spaces: those that have users are visited.
+        pieces: those that have users are visited.
         wide: all mixings that send inputs rather than sums, of which the error is to be lowered.
         problem_of: a mixing, and owners of the free spaces -> its problem, the owners of its rows.
         owners: of the free spaces.
-        capacities: of the workers in every space visited, (P,).
     """
 
     def __init__(
         self,
-        spaces: Sequence[Surroundings],
+        pieces: Sequence[Piece],
         wide: Sequence[Mixing],
         problem_of: Callable[[Mixing, Owners], tuple[MixingProblem, np.ndarray]],
         owners: Owners,
-        capacities: Mapping[str, np.ndarray],
     ) -> None:
-        self.spaces = [space for space in spaces if space.users]
-        self.problem_of, self.owners, self.capacities = problem_of, owners, capacities
+        self.pieces = [piece for piece in pieces if piece.space.users]
+        self.problem_of, self.owners = problem_of, owners
         self.errors = {mixing.name: self._error(mixing, owners) for mixing in wide}
-        self.states: dict[str, list[np.ndarray]] = {}
+        self.states: dict[int, list[np.ndarray]] = {}
 
     def run(self, sweeps: int) -> Owners:
         """Go forward and back until the error settles, ``sweeps`` times at most; collective.
@@ -70,8 +89,8 @@ class Sweep:
         """
         for _ in range(sweeps):
             previous_error = sum(self.errors.values())
-            for space in self.spaces + self.spaces[-2::-1]:
-                self._visit(space)
+            for number in [*range(len(self.pieces)), *reversed(range(len(self.pieces) - 1))]:
+                self._visit(number)
             if sum(self.errors.values()) > (1 - SETTLED) * previous_error:
                 break
         return self.owners
@@ -79,18 +98,21 @@ class Sweep:
     def _error(self, mixing: Mixing, owners: Owners) -> float:
         return own_error(*self.problem_of(mixing, owners))
 
-    def _visit(self, space: Surroundings) -> None:
-        """Draft a space, and keep that if it helps all mixings around it together."""
+    def _visit(self, number: int) -> None:
+        """Draft a piece, and keep that if it helps all mixings around it together."""
+        piece, space = self.pieces[number], self.pieces[number].space
         state = [self.owners[name] for name in space.spaces]
-        previous_state = self.states.get(space.name)
+        previous_state = self.states.get(number)
         if previous_state and all(map(operator.is_, previous_state, state)):
             return
-        self.states[space.name] = state
+        self.states[number] = state
         users = [(*self.problem_of(user, self.owners), space.index[user.source]) for user in space.users]
-        task = (users, self._making(space), self.capacities[space.name])
+        task = (users, self._making(space), piece.capacity)
         # By one rank, which compiles the kernel for all.
         drafted = users[0][0].team.map(lambda task: draft(*task), [task])[0]
-        owners = {**self.owners, space.name: drafted}
+        owner = self.owners[space.name].copy()
+        owner[piece.members] = drafted
+        owners = {**self.owners, space.name: owner}
         touched = {m.name: m for m in (*space.makers, *space.users) if m.name in self.errors}
         errors = {name: self._error(mixing, owners) for name, mixing in touched.items()}
         if sum(errors.values()) < sum(self.errors[name] for name in errors):

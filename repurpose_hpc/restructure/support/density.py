@@ -48,7 +48,7 @@ def thin_out(
     if context.options.density == 1:
         return mask
     total = decisions.weights_left * shares[number] / max(sum(shares[number:]), 1)
-    quota = np.floor(total * context.speeds).astype(np.int64)
+    quota = np.floor(total * context.share(decisions, mixing)).astype(np.int64)
     holder = plan.holders(context.network, mixing)
     return sparsify(problem.moments, problem.metric, mask, holder, quota, context.team)
 

@@ -10,6 +10,7 @@ from time import perf_counter
 from repurpose_hpc import __version__
 from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.importers.load import load_model
+from repurpose_hpc.model.labels import understood
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.restructure.calibration.evaluation import Comparison, compare
 from repurpose_hpc.restructure.driver import restructure
@@ -26,8 +27,8 @@ class AccuracyStudy:
     Attributes:
         model: file of the network.
         network: as it was trained.
-        calibration: samples to restructure with, as the network takes them.
-        test: samples that only report; nothing is chosen by them.
+        calibration: samples to restructure with, ``understood``, as the network takes them.
+        test: samples that only report, likewise; nothing is chosen by them.
     """
 
     model: Path
@@ -54,9 +55,7 @@ def open_study(model: Path, calibration: Path, test: Path) -> AccuracyStudy:
     network = load_model(model)
 
     def fed(path: Path) -> Samples:
-        samples = open_samples(path)
-        network.ends.check_labels(samples, network.outputs)
-        return network.ends.feed(samples, network.input_shape)
+        return understood(network, network.ends.feed(open_samples(path), network.input_shape))
 
     return AccuracyStudy(model, network, fed(calibration), fed(test))
 
@@ -104,7 +103,7 @@ def measure(study: AccuracyStudy, options: Options, team: Team) -> Row:
 
     Returns:
         the columns ``FINDINGS`` of the table without ``error``, and without accuracies where there are no
-        labels; ``seconds`` are those of restructuring.
+        labels, and without errors of targets where there are none; ``seconds`` are those of restructuring.
 
     Raises:
         UserError: see ``restructure``.

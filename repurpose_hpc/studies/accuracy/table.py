@@ -27,7 +27,10 @@ SETTINGS = {
 # Columns of options under another name than theirs.
 _OPTIONS = {"budget": "comm_budget"}
 # Keys of ``Comparison.findings``, for the calibration data and for the test data.
-QUALITIES = ("reference_accuracy", "accuracy", "agreement", "output_error")
+QUALITIES = (
+    *("reference_accuracy", "accuracy", "agreement", "output_error"),
+    *("reference_rmse", "rmse", "reference_r2", "r2"),
+)
 FINDINGS = {
     "values_sent": int,
     "dense_values": int,

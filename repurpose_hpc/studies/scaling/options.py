@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repurpose_hpc.fields import (
+    Access,
     Declared,
     batches,
     choice,
@@ -43,7 +44,9 @@ class ScalingOptions(Declared):
     ranks: tuple[int, ...] = option(
         kind=listed(integer(1), "integers", (1, 2, 4)), metavar="P,P,...", help="numbers of ranks"
     )
-    out: Path = option(kind=path("scaling"), metavar="DIR", help="gets scaling.csv, .json and .png")
+    out: Path = option(
+        kind=path("scaling", Access.ADDS), metavar="DIR", help="gets scaling.csv, .json and .png"
+    )
     launcher: str = option(
         "mpirun",
         kind=text("a command line", "mpirun"),

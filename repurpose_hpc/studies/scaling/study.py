@@ -80,7 +80,7 @@ class TrainedNetwork:
     def restructure(self, directory: Path, options: Options, dtype: type, team: Team, log: Log) -> None:
         if self.samples is None:
             raise ValueError("shards are given")
-        restructure_to(directory, self.trained, self.samples, options, dtype, log, team)
+        restructure_to(directory, self.trained, self.samples, options, dtype, log, team, measures=False)
 
 
 @dataclass(frozen=True)

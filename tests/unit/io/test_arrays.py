@@ -24,8 +24,9 @@ def test_they_are_those_of_a_file(stored, batch_size, chosen):
     if chosen is not None:
         of_file, of_arrays = of_file.subset(chosen), of_arrays.subset(chosen)
     assert (of_arrays.samples, of_arrays.shape, of_arrays.width) == (of_file.samples, (3, 2), 6)
-    assert of_arrays.labels.dtype == np.int64
-    np.testing.assert_array_equal(of_arrays.labels, of_file.labels)
+    labels = [np.concatenate(list(each.y.batches(2, dtype=None))) for each in (of_arrays, of_file)]
+    assert labels[0].dtype == Y.dtype
+    np.testing.assert_array_equal(*labels)
     for columns, dtype in ((None, np.float64), (np.array([5, 0]), np.float32), (None, None)):
         found, expected = (list(each.batches(batch_size, columns, dtype)) for each in (of_arrays, of_file))
         assert [each.dtype for each in found] == [each.dtype for each in expected]
@@ -34,7 +35,7 @@ def test_they_are_those_of_a_file(stored, batch_size, chosen):
 
 def test_labels_may_be_missing_and_arrays_are_not_copied():
     samples, x = Samples.of(X), X.copy()
-    assert samples.labels is None
+    assert samples.y is None
     assert Samples.of(X.tolist(), Y.tolist()).samples == 7
     changing = Samples.of(x)
     x[0] = 100
@@ -51,22 +52,35 @@ def test_fingerprints_differ_with_all_that_matters():
     assert len({each.fingerprint() for each in (same[0], *others)}) == 1 + len(others)
 
 
+def test_what_is_no_number_beside_samples_does_not_matter():
+    assert len({Samples.of(X, y).fingerprint() for y in (None, [object()] * 7, ["a"] * 7)}) == 1
+
+
 @pytest.mark.parametrize(
-    ("x", "y", "message"),
+    ("x", "message"),
     [
-        (X.astype(complex), None, "x: expected samples that are real numbers, found type complex128"),
-        (np.array(["a", "b"]), None, "x: expected samples that are real numbers"),
-        (np.float32(1), None, "x: expected samples of shape"),
-        (X[:0], None, "the data is empty"),
-        (X[:, :0], None, "the data is empty"),
-        (X, Y[:6], "x: y: expected one label for each of 7 samples"),
-        (X, np.eye(7, dtype=int), "class numbers"),
-        (X, Y.astype(float), "expected integer labels, found float64"),
+        (X.astype(complex), "x: expected samples that are real numbers, found type complex128"),
+        (np.array(["a", "b"]), "x: expected samples that are real numbers"),
+        (np.float32(1), "x: expected samples of shape"),
+        (X[:0], "the data is empty"),
+        (X[:, :0], "the data is empty"),
     ],
 )
-def test_what_files_refuse_is_refused(tmp_path, x, y, message):
+def test_what_files_refuse_is_refused(tmp_path, x, message):
     with pytest.raises(UserError, match=message):
-        Samples.of(x, y)
-    np.savez(tmp_path / "data.npz", x=x, **({} if y is None else {"y": y}))
+        Samples.of(x)
+    np.savez(tmp_path / "data.npz", x=x)
     with pytest.raises(UserError):
         Samples.open(tmp_path / "data.npz")
+
+
+@pytest.mark.parametrize("y", [Y[:6], 1])
+def test_another_number_of_labels_is_refused(y):
+    with pytest.raises(UserError, match="y: expected a label for each of 7 samples"):
+        Samples.of(X, y)
+
+
+def test_rows_of_different_lengths_are_refused():
+    for arguments, name in ((([[1], [1, 2]],), "x"), ((X[:2], [[1], [1, 2]]), "y")):
+        with pytest.raises(UserError, match=f"{name}: expected an array, samples first"):
+            Samples.of(*arguments)

@@ -21,6 +21,7 @@ OPERATIONS = {
     "divide": np.divide,
     "maximum": np.maximum,
     "minimum": np.minimum,
+    "mask": lambda a, b: np.where(a != 0, b, b.dtype.type(0)),
 }
 
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))

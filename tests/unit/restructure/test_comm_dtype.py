@@ -1,7 +1,6 @@
 """Ghosts that arrive rounded: the reference, what restructuring measures and reports, and the options."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from helpers import small_plans
 from helpers.small_graphs import convolutional_network, normalised_network, residual_network
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.io.samples import open_samples
+from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.comm_dtype import BYTES, COMM_DTYPES, EXACT, INT8, received, scales_of
 from repurpose_hpc.model.forward import compute, forward, outputs, patches, trace
 from repurpose_hpc.model.operations import Mixing
@@ -223,7 +222,8 @@ def test_report_and_shards_tell_the_wire(samples_of, tmp_path):
 def test_table_has_every_wire_adjusted_for_and_not(samples_of, tmp_path):
     network = small_plans.random_network(head="identity")
     samples = samples_of(network)
-    samples = replace(samples, labels=np.zeros(samples.samples, np.int64))
+    x = np.concatenate(list(samples.batches(100, dtype=np.float64)))
+    samples = Samples.of(x, np.zeros(len(x), np.int64))
     results = {
         wire: restructure(network, samples, Options(WORKERS, 0.5, "partitioned", comm_dtype=wire), quiet)
         for wire in COMM_DTYPES
@@ -251,7 +251,9 @@ def test_checks_compare_with_the_rounding(tmp_path):
     # The difference between both is found, whichever is run.
     for wire, outputs_of_run, other in ((INT8, rounded, exact), (EXACT, exact, rounded)):
         for run, is_same in ((outputs_of_run, True), (other, False)):
-            checks = Checks(file, len(x), network, None, compute=rounded_compute(network, plan, wire))
+            checks = Checks(
+                network, file, len(x), network, None, compute=rounded_compute(network, plan, wire)
+            )
             checks.add(run)
             assert (checks.difference < 1e-12) == is_same
     checks.difference = 2 * tolerance(np.dtype(np.float32), Formats(comm_dtype="float16")) * checks.largest

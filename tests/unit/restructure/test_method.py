@@ -15,7 +15,7 @@ from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.method import DATA, METHODS, Gram, Metric, PriceScope, method_named
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.owners.initial import assign_spaces, given_owners
-from repurpose_hpc.restructure.owners.sweep import draft_owners
+from repurpose_hpc.restructure.owners.sweep import draft_owners, whole_spaces
 from repurpose_hpc.restructure.team import ALONE
 
 NETWORK = random_network(3, widths=(10, 12, 12, 4))
@@ -71,7 +71,7 @@ def test_steps_return_new_decisions(samples):
     context = open_context(NETWORK, samples, Options(3, 0.2, "partitioned"), DATA, silent, ALONE)
     first = nothing_decided(given_owners(context), 10.0, 100)
     assigned = assign_spaces(context, first)
-    drafted = draft_owners(context, assigned)
+    drafted = draft_owners(context, assigned, whole_spaces(context, assigned))
     assert [*first.owners] == ["input"] and len(assigned.owners) == len(drafted.owners) == 4
     (mixing, *_), mask = NETWORK.mixings, MixingPlan(np.zeros((3, 10), bool), np.zeros((3, 12), bool))
     planned = drafted.with_mask(mixing.name, mask)

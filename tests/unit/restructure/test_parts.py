@@ -18,7 +18,7 @@ from repurpose_hpc.restructure.owners.alternation import alternate
 from repurpose_hpc.restructure.owners.assignment import residual_costs
 from repurpose_hpc.restructure.owners.costs import assign_rows, assignment_costs, benefits, draft, own_error
 from repurpose_hpc.restructure.owners.surroundings import surroundings
-from repurpose_hpc.restructure.owners.sweep import Sweep
+from repurpose_hpc.restructure.owners.sweep import Piece, Sweep
 from repurpose_hpc.restructure.support.density import sparsify, spread_weights
 from repurpose_hpc.restructure.support.elimination import columns, eliminate, select_candidates
 from repurpose_hpc.restructure.support.forms import tradeoffs
@@ -396,9 +396,9 @@ def test_sweeps_never_raise_the_error_of_all_mixings(seed):
         return dataclasses.replace(problem, source_owner=source), target
 
     total = lambda owners: sum(own_error(*problem_of(m, owners)) for m in network.mixings)  # noqa: E731
-    around = list(surroundings(network, lambda mixing: True).values())
-    capacities = {each.name: np.array([4, 4]) for each in around}
-    swept = Sweep(around, network.mixings, problem_of, owners, capacities).run(3)
+    around = surroundings(network, lambda mixing: True).values()
+    pieces = [Piece(each, np.arange(8), np.array([4, 4])) for each in around]
+    swept = Sweep(pieces, network.mixings, problem_of, owners).run(3)
     assert total(swept) <= total(owners) * (1 + 1e-12)
     assert all(np.bincount(owner, minlength=2).tolist() == [4, 4] for owner in swept.values())
     assert (swept["input"] == owners["input"]).all()

@@ -6,7 +6,6 @@ on the input are ``Signal``s, from which the operations of the network are made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,6 @@ from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.importers.onnx.ends import behind, divide
 from repurpose_hpc.model.importers.onnx.file import Graph, read_graph
 from repurpose_hpc.model.importers.onnx.node import Node
-from repurpose_hpc.model.importers.onnx.nodes_elementwise import COMPARISONS
 from repurpose_hpc.model.importers.onnx.operators import NOT_SUPPORTED, OPERATORS, apply
 from repurpose_hpc.model.importers.onnx.refusal import Refusal, operator_of
 from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported, Value
@@ -98,7 +96,7 @@ class Evaluation:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.refusals: list[Refusal] = []
-        self._tensors = Tensors(_compared_numbers(graph))
+        self._tensors = Tensors()
         self.values: dict[str, Value | None] = dict(graph.constants)
         for name, shape in graph.inputs.items():
             self.values[name] = self._tensors.input(name, shape, alone=len(graph.inputs) == 1)
@@ -126,7 +124,7 @@ class Evaluation:
         """Refuse the nodes that make outputs of which no tensor can be made."""
         makers = {tensor: proto for proto in self.graph.nodes for tensor in proto.output}
         for name in self.graph.outputs:
-            value = self.values[name]
+            value = self.values.get(name)
             try:
                 if isinstance(value, Signal):
                     self._tensors.output(value)
@@ -145,7 +143,14 @@ class Evaluation:
         Raises:
             UserError: an output is not supported.
         """
-        path, values = self.graph.path, [self.values[name] for name in self.graph.outputs]
+        path = self.graph.path
+        for name in self.graph.outputs:
+            if name not in self.values:
+                raise UserError(
+                    f"{path}: output {name!r} is a secondary output of a node, expected one that is made, "
+                    "not a mask or an index; export the model without it"
+                )
+        values = [self.values[name] for name in self.graph.outputs]
         outputs = [value for value in values if isinstance(value, Signal)]
         if len(outputs) < len(values):
             raise UserError(
@@ -186,19 +191,6 @@ class Evaluation:
             attributes={attribute.name: get_attribute_value(attribute) for attribute in proto.attribute},
             tensors=self._tensors,
         )
-
-
-def _compared_numbers(graph: Graph) -> Iterator[float]:
-    """Constants of one number that comparisons of the graph read, as far as ``GRID`` reaches."""
-    from onnx.numpy_helper import to_array
-
-    constants = dict(graph.constants)
-    for proto in graph.nodes:
-        if proto.op_type == "Constant" and proto.attribute[0].name == "value":
-            constants[proto.output[0]] = to_array(proto.attribute[0].t)
-        if proto.op_type in COMPARISONS:
-            numbers = (constants[name] for name in proto.input if name in constants)
-            yield from (float(number.item()) for number in numbers if number.size == 1)
 
 
 def _fold(proto: onnx.NodeProto, inputs: tuple[Value | None, ...], opset: int) -> tuple[np.ndarray, ...]:

@@ -75,6 +75,24 @@ def read_graph(path: Path) -> Graph:
     )
 
 
+def data_files(path: Path) -> list[Path]:
+    """The files beside an ONNX file that hold its large arrays; none if it cannot be read.
+
+    Raises:
+        UserError: the ``onnx`` package is missing.
+    """
+    onnx = _import_onnx(path)
+    from google.protobuf.message import DecodeError
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except (OSError, ValueError, DecodeError):
+        return []
+    infos = [ExternalDataInfo(array) for array in graph.initializer if uses_external_data(array)]
+    return sorted({path.parent / info.location for info in infos})
+
+
 def _import_onnx(path: Path) -> ModuleType:
     try:
         import onnx

@@ -72,6 +72,8 @@ class Node:
             raise Unsupported(
                 f"its input {self.input_names[position]!r} of shape {constant.shape} is not one number"
             )
+        if np.isnan(constant).any():
+            raise Unsupported(f"its input {self.input_names[position]!r} is nan, expected a number")
         return float(constant.item())
 
     def integers(self, position: int, attribute: str) -> list[int] | None:

@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import reduce
+from typing import NamedTuple
 
 import numpy as np
 
 from repurpose_hpc.model.activations import DECLARED, Activation, ActivationKind
-from repurpose_hpc.model.importers.arrays import as_weights, is_half
+from repurpose_hpc.model.importers.arrays import as_weights
+from repurpose_hpc.model.importers.onnx.expression import Expression
 from repurpose_hpc.model.importers.onnx.node import Node
-from repurpose_hpc.model.importers.onnx.signal import (
-    HALF_PRECISION_TOLERANCE,
-    SINGLE_PRECISION_TOLERANCE,
-    Expression,
-    Signal,
-    Unsupported,
-    Value,
-)
-from repurpose_hpc.model.importers.onnx.tensors import COMBINATION_OF
+from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported, Value
 from repurpose_hpc.model.operations import COMBINATIONS
 
-# Operators on values and a number that give truth values.
-COMPARISONS = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 
-
-def _with_expression(node: Node, signal: Signal, expression: Expression) -> Signal:
+def with_expression(node: Node, signal: Signal, expression: Expression) -> Signal:
+    """Another function of the same values."""
     return replace(signal, expression=expression, origin=str(node))
 
 
 def activation(node: Node) -> Signal:
     """An operator that is an activation by itself."""
     signal = node.signal()
-    return _with_expression(node, signal, signal.expression.then(_activation(node), node.name))
+    return with_expression(node, signal, signal.expression.then(_activation(node), node.name))
 
 
 def _activation(node: Node) -> Activation:
@@ -55,8 +48,9 @@ _ACTIVATIONS: dict[str, list[ActivationKind]] = {}
 for _kind in DECLARED.values():
     for _operator in _kind.onnx:
         _ACTIVATIONS.setdefault(_operator, []).append(_kind)
-# By operator and the kind that it is applied to, the kind that both make.
-_COMPOSITIONS = {kind.composed_of: kind.name for kind in DECLARED.values() if kind.composed_of is not None}
+COMBINATION_OF = {
+    operator: kind for kind, combination in COMBINATIONS.items() for operator in combination.onnx
+}
 
 
 def clip(node: Node) -> Signal:
@@ -67,150 +61,149 @@ def clip(node: Node) -> Signal:
         for position, name, default in ((1, "min", -np.inf), (2, "max", np.inf))
     )
     expression = signal.expression.then(Activation("clip", low, high), node.name)
-    return _with_expression(node, signal, expression)
+    return with_expression(node, signal, expression)
 
 
-def unary(node: Node) -> Signal:
-    """An operator that is no activation, but may be part of one that is written out."""
+def negative(node: Node) -> Signal:
+    """The same values with the other sign."""
     signal = node.signal()
-    expression = signal.expression
-    if node.operator == "Neg":
-        return _with_expression(node, signal, _scaled(expression, -1.0, node.name))
-    function = expression.function
-    if isinstance(function, Activation) and (node.operator, function.kind) in _COMPOSITIONS:
-        kind = _COMPOSITIONS[node.operator, function.kind]
-        return _with_expression(node, signal, expression.operand.then(Activation(kind), node.name))
-    with np.errstate(all="ignore"):
-        curve = _CURVE_OF[node.operator](expression.curve)
-    return _with_expression(node, signal, expression.apply(node.operator, curve, (), node.name))
+    return with_expression(node, signal, signal.expression.scaled(-1, node.name))
 
 
-def mish(node: Node) -> Signal:
-    """x tanh(softplus(x))."""
-    signal = node.signal()
-    x = signal.expression
-    gate = x.then(Activation("softplus"), f"{node.name}.softplus").then(
-        Activation("tanh"), f"{node.name}.tanh"
+def gated(node: Node) -> Signal:
+    """Mish, and a Swish of any slope: the argument times a function of it."""
+    signal, name = node.signal(), node.name
+    x, slope = signal.expression, node.attributes.get("alpha", 1.0)
+    if node.operator == "Mish":
+        gate = x.then(Activation("softplus"), f"{name}.softplus").then(Activation("tanh"), f"{name}.tanh")
+    else:
+        inner = x if slope == 1 else x.scaled(slope, f"{name}.slope")
+        gate = inner.then(Activation("sigmoid"), f"{name}.sigmoid")
+    return with_expression(node, signal, x.combined("multiply", gate, name))
+
+
+def shrink(node: Node) -> Signal:
+    """x - bias above a threshold, x + bias below the negative one, 0 between them."""
+    signal, name = node.signal(), node.name
+    x, threshold = signal.expression, node.attributes.get("lambd", 0.5)
+    bias = node.attributes.get("bias", 0.0)
+    if bias in (0, threshold) and threshold >= 0:
+        kind = "hardshrink" if bias == 0 else "softshrink"
+        return with_expression(node, signal, x.then(Activation(kind, threshold), name))
+    is_below = x.scaled(-1, f"{name}.negative").then(Activation("greater", threshold), f"{name}.is_below")
+    is_above = (
+        is_below.scaled(-1, f"{name}.else")
+        .shifted(1, f"{name}.else")
+        .combined(
+            "multiply", x.then(Activation("greater", threshold), f"{name}.is_above"), f"{name}.is_above"
+        )
     )
-    return _with_expression(node, signal, x.apply("Mul", x.curve * gate.curve, (gate,), node.name))
-
-
-def conditional(node: Node) -> Signal:
-    """Comparisons with a number, And, Or, Where: parts of activations that are written out."""
-    signals = [value for value in node.inputs if isinstance(value, Signal)]
-    first = signals[0].expression
-    if any(
-        operand.expression.tensor != first.tensor or not operand.lies_like(signals[0]) for operand in signals
-    ):
-        raise Unsupported("it compares or chooses between different values, which no activation does")
-    operands = tuple(
-        value.expression if isinstance(value, Signal) else node.number(position, 0.0)
-        for position, value in enumerate(node.inputs)
-    )
-    curves = [operand.curve if isinstance(operand, Expression) else operand for operand in operands]
-    other_operands = tuple(operand for operand in operands if operand is not first)
-    return _with_expression(
-        node,
-        signals[0],
-        first.apply(node.operator, _CURVE_OF[node.operator](*curves), other_operands, node.name),
-    )
-
-
-def _erf(y: np.ndarray) -> np.ndarray:
-    from scipy.special import erf
-
-    return erf(y)
-
-
-_CURVE_OF: dict[str, Callable[..., np.ndarray]] = {
-    **{operator: COMBINATIONS[kind].value for operator, kind in COMBINATION_OF.items()},
-    **{"Erf": _erf, "Log": np.log},
-    **{"Sign": np.sign, "Not": np.logical_not, "And": np.logical_and, "Or": np.logical_or},
-    **{"Greater": np.greater, "GreaterOrEqual": np.greater_equal, "Less": np.less},
-    **{"LessOrEqual": np.less_equal, "Where": np.where},
-}
+    below = is_below.combined("mask", x.shifted(bias, f"{name}.raised"), f"{name}.below")
+    above = is_above.combined("mask", x.shifted(-bias, f"{name}.lowered"), f"{name}.above")
+    return with_expression(node, signal, below.combined("add", above, name))
 
 
 def arithmetic(node: Node) -> Value:
     """Add, Mul, Max and their like, of two values or more."""
-    values = (
-        node.signal(place) if isinstance(value, Signal) else node.constant(place)
-        for place, value in enumerate(node.inputs)
-    )
-    return reduce(lambda left, right: _binary(node, left, right), values)
+    operands = [
+        Operand(node.signal(place) if isinstance(value, Signal) else node.constant(place), name)
+        for place, (value, name) in enumerate(zip(node.inputs, node.input_names, strict=True))
+    ]
+    return reduce(lambda left, right: _binary(node, left, right), operands).value
 
 
-def _binary(node: Node, left: Value, right: Value) -> Value:
-    if isinstance(left, Signal) and isinstance(right, Signal):
-        return _of_two_signals(node, left, right)
-    if isinstance(left, Signal):
-        assert isinstance(right, np.ndarray)
-        return _of_signal_and_constant(node, left, right, False)
-    if isinstance(right, Signal):
-        return _of_signal_and_constant(node, right, left, True)
-    return _CURVE_OF[node.operator](left, right)  # two constants among the inputs of a Sum
+def mean(node: Node) -> Value:
+    """The mean of two values or more."""
+    total = arithmetic(replace(node, operator="Sum"))
+    if isinstance(total, np.ndarray):
+        return total / len(node.inputs)
+    return with_expression(node, total, total.expression.scaled(1 / len(node.inputs), node.name))
 
 
-def _of_signal_and_constant(node: Node, signal: Signal, constant: np.ndarray, swapped: bool) -> Signal:
+class Operand(NamedTuple):
+    """A value with its name, for messages."""
+
+    value: Value
+    name: str
+
+
+def _binary(node: Node, left: Operand, right: Operand) -> Operand:
+    if isinstance(left.value, Signal) and isinstance(right.value, Signal):
+        if node.operator not in COMBINATION_OF:
+            raise Unsupported(f"its second input {right.name!r} is not a constant")
+        value: Value = of_two_signals(node, left.value, right.value, COMBINATION_OF[node.operator])
+    elif isinstance(left.value, Signal):
+        value = _of_signal_and_constant(node, left.value, right, False)
+    elif isinstance(right.value, Signal):
+        value = _of_signal_and_constant(node, right.value, left, True)
+    else:  # two constants among the inputs of a Sum
+        value = COMBINATIONS[COMBINATION_OF[node.operator]].value(left.value, right.value)
+    return Operand(value, f"{left.name} and {right.name}")
+
+
+def _of_signal_and_constant(node: Node, signal: Signal, constant: Operand, swapped: bool) -> Signal:
     """An operator on a signal and a constant; ``swapped``: the constant comes first."""
+    array, name = constant
+    assert isinstance(array, np.ndarray)
+    check_axes(signal, array)
+    if array.size == 1:
+        number = finite_number(array, name, infinite=node.operator in ("Max", "Min"))
+        expression = _with_number(node, signal.expression, number, swapped)
+        return with_expression(node, signal, expression.of_precision(array.dtype.name))
+    return _with_array(node, signal, as_weights(array, f"constant {name!r}"), swapped)
+
+
+def check_axes(signal: Signal, constant: np.ndarray) -> None:
+    """Refuse a constant that has more axes than the signal."""
     if constant.ndim > len(signal.shape):
         raise Unsupported(f"a constant of shape {constant.shape} would change the shape {signal.shape[1:]}")
-    if constant.size == 1:
-        return _with_expression(node, signal, _with_number(node, signal.expression, constant, swapped))
-    return _with_constant(node, signal, constant, swapped)
 
 
-def _with_number(node: Node, expression: Expression, constant: np.ndarray, swapped: bool) -> Expression:
-    """An operator on an expression and a number; ``swapped``: the number comes first."""
-    number, name = float(constant.item()), node.name
-    expression = replace(
-        expression,
-        tolerance=max(
-            expression.tolerance,
-            HALF_PRECISION_TOLERANCE if is_half(constant) else SINGLE_PRECISION_TOLERANCE,
-        ),
-    )
-    if node.operator in ("Add", "Sum"):
-        return _shifted(expression, number, name)
-    if node.operator == "Sub":
-        return (
-            _shifted(_scaled(expression, -1.0, name), number, name)
-            if swapped
-            else _shifted(expression, -number, name)
+def finite_number(constant: np.ndarray, name: str, infinite: bool = False) -> float:
+    """A constant of one number, which may be ``infinite``, but not NaN."""
+    number = float(constant.item())
+    if math.isnan(number) or (math.isinf(number) and not infinite):
+        raise Unsupported(
+            f"its constant {name!r} is {number}, expected a finite number; export the model again"
         )
-    if node.operator == "Mul":
-        return _scaled(expression, number, name)
-    if node.operator == "Div":
-        with np.errstate(all="ignore"):
-            return (
-                _scaled(expression.then(Activation("power", -1.0), name), number, name)
-                if swapped
-                else _scaled(expression, float(np.divide(1.0, number)), name)
-            )
-    return expression.then(_power_or_bound(node, number, swapped), name)
+    return number
 
 
-def _power_or_bound(node: Node, number: float, swapped: bool) -> Activation:
-    if node.operator == "Max":
-        return Activation("clip", number, np.inf)
-    if node.operator == "Min":
-        return Activation("clip", -np.inf, number)
-    if swapped:
-        raise Unsupported("its exponent is not a constant")
-    return Activation("square") if number == 2 else Activation("power", number)
+def _with_number(node: Node, expression: Expression, number: float, swapped: bool) -> Expression:
+    """An operator on an expression and a number; ``swapped``: the number comes first."""
+    operator, name = node.operator, node.name
+    if operator in ("Add", "Sum"):
+        return expression.shifted(number, name)
+    if operator == "Sub":
+        return (
+            expression.scaled(-1, name).shifted(number, name)
+            if swapped
+            else expression.shifted(-number, name)
+        )
+    if operator == "Mul":
+        return expression.scaled(number, name)
+    if operator == "Div":
+        if swapped:
+            return expression.then(Activation("power", -1.0), name).scaled(number, name)
+        return expression.scaled(_inverse(number), name)
+    if operator == "Pow" and swapped:
+        if number <= 0:
+            raise Unsupported(f"its base is {number:g}, expected a positive one where exponents are computed")
+        return expression.scaled(math.log(number), name).then(Activation("exp"), name)
+    if operator == "Pow":
+        return expression.then(Activation("square") if number == 2 else Activation("power", number), name)
+    bounds = (number, np.inf) if operator == "Max" else (-np.inf, number)
+    return expression.then(Activation("clip", *bounds), name)
 
 
-def _scaled(expression: Expression, factor: float, origin: str) -> Expression:
-    return expression.apply("Mul", expression.curve * factor, (factor,), origin)
+def _inverse(number: float) -> float:
+    if number == 0:
+        raise Unsupported("it divides by the constant 0")
+    return 1 / number
 
 
-def _shifted(expression: Expression, term: float, origin: str) -> Expression:
-    return expression.apply("Add", expression.curve + term, (term,), origin)
-
-
-def _with_constant(node: Node, signal: Signal, constant: np.ndarray, swapped: bool) -> Signal:
+def _with_array(node: Node, signal: Signal, constant: np.ndarray, swapped: bool) -> Signal:
     """A scale and a shift that differ from neuron to neuron, or from value to value."""
-    constant = as_weights(constant, "a constant among its inputs")
     zero, one = constant.dtype.type(0), constant.dtype.type(1)
     if node.operator in ("Add", "Sum"):
         return affine(node, signal, one, constant)
@@ -219,10 +212,15 @@ def _with_constant(node: Node, signal: Signal, constant: np.ndarray, swapped: bo
     if node.operator == "Mul":
         return affine(node, signal, constant, zero)
     if node.operator == "Div":
-        if not swapped:
-            return affine(node, signal, 1 / constant, zero)
-        inverse = signal.expression.then(Activation("power", -1.0), node.name)
-        return affine(node, _with_expression(node, signal, inverse), constant, zero)
+        if swapped:
+            inverse = signal.expression.then(Activation("power", -1.0), node.name)
+            return affine(node, with_expression(node, signal, inverse), constant, zero)
+        if not constant.all():
+            raise Unsupported("it divides by a constant that is 0 somewhere")
+        return affine(node, signal, 1 / constant, zero)
+    if node.operator in ("Max", "Min"):
+        bound = affine(node, signal, zero, constant)
+        return of_two_signals(node, signal, bound, COMBINATION_OF[node.operator])
     raise Unsupported(f"its constant of shape {constant.shape} is not one number")
 
 
@@ -238,19 +236,25 @@ def affine(node: Node, signal: Signal, scale: np.ndarray, shift: np.ndarray) -> 
             f"a constant of shape {shapes} does not fit features of shape {signal.shape[1:]}"
         ) from None
     target = tensors.builder.affine(tensors.name(node.name), signal.expression.tensor, scale, shift)
-    return _with_expression(node, signal, tensors.expression(target, signal.expression.size))
+    return with_expression(node, signal, tensors.expression(target, signal.expression.size))
 
 
 def batch_normalisation(node: Node) -> Signal:
     """The scale and the shift that the statistics of training amount to."""
     node.require("training_mode", 0)
+    if node.outputs > 1:  # before opset 14 there is no other sign of it
+        raise Unsupported(
+            f"it has {node.outputs} outputs, which are the statistics of training; export the model after "
+            "model.eval()"
+        )
     signal = node.signal()
     scale, shift, mean, variance = (node.weights(position).astype(np.float64) for position in range(1, 5))
     dtype = node.weights(1).dtype
     scale = scale / np.sqrt(variance + node.attributes.get("epsilon", 1e-5))
     shift = shift - mean * scale
-    per_channel = (-1, *(1,) * (len(signal.shape) - 2))
-    return affine(node, signal, *(constant.astype(dtype).reshape(per_channel) for constant in (scale, shift)))
+    # Until opset 8, there may be statistics of every place.
+    shape = (-1, *(1,) * (len(signal.shape) - 2)) if node.attributes.get("spatial", 1) else scale.shape
+    return affine(node, signal, *(constant.astype(dtype).reshape(shape) for constant in (scale, shift)))
 
 
 def prelu(node: Node) -> Signal:
@@ -258,7 +262,7 @@ def prelu(node: Node) -> Signal:
     signal, slope = node.signal(), node.weights(1)
     if slope.size == 1:
         leaky = Activation("leaky_relu", float(slope.item()))
-        return _with_expression(node, signal, signal.expression.then(leaky, node.name))
+        return with_expression(node, signal, signal.expression.then(leaky, node.name))
     tensors = node.tensors
     signal = tensors.compact(signal)
     source, builder = signal.expression.tensor, tensors.builder
@@ -267,22 +271,19 @@ def prelu(node: Node) -> Signal:
         for word, bounds in (("above", (0.0, np.inf)), ("below", (-np.inf, 0.0)))
     )
     negative_part = tensors.expression(negative, signal.expression.size)
-    negative_signal = affine(node, _with_expression(node, signal, negative_part), slope, slope * 0)
+    negative_signal = affine(node, with_expression(node, signal, negative_part), slope, slope * 0)
     target = builder.combine(
         tensors.name(f"{node.name}.sum"), positive, negative_signal.expression.tensor, "add"
     )
-    return _with_expression(node, signal, tensors.expression(target, signal.expression.size))
+    return with_expression(node, signal, tensors.expression(target, signal.expression.size))
 
 
-def _of_two_signals(node: Node, left: Signal, right: Signal) -> Signal:
+def of_two_signals(node: Node, left: Signal, right: Signal, kind: str) -> Signal:
+    """A combination of two signals, part of an expression if they are values of one tensor."""
     a, b = left.expression, right.expression
-    if node.operator not in COMBINATION_OF:
-        raise Unsupported("its second input is not a constant")
     if a.tensor != b.tensor or not left.lies_like(right):
-        return combine(node, left, right, COMBINATION_OF[node.operator])
-    with np.errstate(all="ignore"):
-        curve = _CURVE_OF[node.operator](a.curve, b.curve)
-    return _with_expression(node, left, a.apply(node.operator, curve, (b,), node.name))
+        return combine(node, left, right, kind)
+    return with_expression(node, left, a.combined(kind, b, node.name))
 
 
 def combine(node: Node, left: Signal, right: Signal, kind: str) -> Signal:
@@ -294,7 +295,7 @@ def combine(node: Node, left: Signal, right: Signal, kind: str) -> Signal:
     same_neurons = builder.neurons(a) == builder.neurons(b)
     if left.lies_like(right) and same_neurons and left.is_permuted():
         target = builder.combine(name, a, b, kind)
-        return _with_expression(node, left, tensors.expression(target, left.expression.size))
+        return with_expression(node, left, tensors.expression(target, left.expression.size))
     if len(left.shape) != len(right.shape):
         raise Unsupported(f"it joins shapes {left.shape[1:]} and {right.shape[1:]}, expected as many axes")
     try:
@@ -324,10 +325,11 @@ def _broadcast(node: Node, signal: Signal, shape: tuple[int, ...], axis: int) ->
 OPERATORS: dict[str, Callable[[Node], Value]] = {
     **dict.fromkeys(_ACTIVATIONS, activation),
     "Clip": clip,
-    **dict.fromkeys(("Neg", "Erf", "Log", "Sign", "Not"), unary),
+    "Neg": negative,
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum"), arithmetic),
-    **dict.fromkeys((*COMPARISONS, "And", "Or", "Where"), conditional),
-    "Mish": mish,
+    **dict.fromkeys(("Mish", "Swish"), gated),
+    "Mean": mean,
+    "Shrink": shrink,
     "BatchNormalization": batch_normalisation,
     "PRelu": prelu,
 }

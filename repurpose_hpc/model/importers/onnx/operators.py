@@ -10,6 +10,7 @@ import numpy as np
 from repurpose_hpc.model.importers.onnx import (
     nodes_elementwise,
     nodes_layout,
+    nodes_logic,
     nodes_mixing,
     nodes_normalisation,
     nodes_pooling,
@@ -23,34 +24,21 @@ def _identity(node: Node) -> Signal:
 
 
 def _dropout(node: Node) -> Signal:
+    node.require("is_test", 1)
     if node.input(2) is not None and node.constant(2).any():
         raise Unsupported("input training_mode is true; export the model after model.eval()")
-    return _identity(node)
-
-
-def _cast(node: Node) -> Signal:
-    from onnx import TensorProto
-
-    target = node.attributes["to"]
-    signal = node.signal(after_head=True)
-    if target == TensorProto.BOOL and signal.expression.curve.dtype == bool:
-        return _identity(node)  # a comparison
-    if target not in (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16):
-        raise Unsupported(
-            f"attribute to is {TensorProto.DataType.Name(target)}, expected a floating-point type"
-        )
     return _identity(node)
 
 
 OPERATORS: dict[str, Callable[[Node], Value | Iterable[Value]]] = {
     **nodes_mixing.OPERATORS,
     **nodes_elementwise.OPERATORS,
+    **nodes_logic.OPERATORS,
     **nodes_pooling.OPERATORS,
     **nodes_layout.OPERATORS,
     **nodes_normalisation.OPERATORS,
     "Identity": _identity,
     "Dropout": _dropout,
-    "Cast": _cast,
 }
 
 SUPPORTED = ", ".join(OPERATORS)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
 
 from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.builder import Builder
-from repurpose_hpc.model.importers.onnx.signal import GRID, Expression, Signal, Unsupported
+from repurpose_hpc.model.importers.onnx.expression import Expression
+from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import COMBINATIONS, Window, pointwise, whole_map
+from repurpose_hpc.model.operations import Window, pointwise, whole_map
 
 
 class Tensors:
@@ -23,14 +23,11 @@ class Tensors:
 
     Attributes:
         builder: what has been added so far.
-        grid: see ``Expression``.
     """
 
-    def __init__(self, compared: Iterable[float] = ()) -> None:
-        """Begin with nothing; ``compared``: numbers with which the graph compares, NaN allowed."""
+    def __init__(self) -> None:
+        """Begin with nothing."""
         self.builder = Builder()
-        within_grid = [number for number in compared if abs(number) <= GRID[-1]]
-        self.grid = np.unique([*GRID, *within_grid, *(-number for number in within_grid)])
         self._names = {"input"}
         self._inputs: dict[str, tuple[str, tuple[int, ...]]] = {}  # space and shape, samples left out
         self._declared: set[str] = set()
@@ -61,7 +58,7 @@ class Tensors:
 
     def expression(self, tensor: str, size: int, origin: str = "") -> Expression:
         """The expression that is a tensor of ``size`` values per sample itself."""
-        return Expression(tensor, size, self.grid, self.grid, origin=origin)
+        return Expression(tensor, size, origin=origin)
 
     def signal(self, tensor: str, shape: tuple[int, ...], origin: str, axis: int = 0) -> Signal:
         """The signal of a tensor whose neurons are on ``axis`` of ``shape``, the samples not counted."""
@@ -204,20 +201,13 @@ class Tensors:
             return self._activate(expression, expression.tensor, activation)
         if isinstance(function, Activation):
             return self._activate(expression, self._tensor(expression.operand), function)
-        numbers = [operand for operand in expression.operands if isinstance(operand, float)]
-        tensors = [
-            self._tensor(operand) for operand in expression.operands if isinstance(operand, Expression)
-        ]
+        source, (_, other) = self._tensor(expression.operand), expression.operands
         name = self.name(expression.origin)
-        if len(tensors) == 2 and function in COMBINATION_OF:
-            return self.builder.combine(name, tensors[0], tensors[1], COMBINATION_OF[function])
-        if function in ("Add", "Mul"):
-            ones = np.ones((self.builder.neurons(tensors[0]), 1))
-            scale, shift = (ones, ones * numbers[0]) if function == "Add" else (ones * numbers[0], ones * 0)
-            return self.builder.affine(name, tensors[0], scale, shift)
-        raise Unsupported(
-            f"what node {expression.origin!r} computes element by element is no supported activation"
-        )
+        if isinstance(other, Expression):
+            return self.builder.combine(name, source, self._tensor(other), function)
+        ones = np.ones((self.builder.neurons(source), 1))
+        scale, shift = (ones * other, ones * 0) if function == "scale" else (ones, ones * other)
+        return self.builder.affine(name, source, scale, shift)
 
     def _activate(self, expression: Expression, source: str, activation: Activation) -> str:
         if activation.kind == "identity":
@@ -253,9 +243,3 @@ class Tensors:
                 f"{signal.origin} in other groups, expected neurons (channels) that stay together"
             )
         return neurons[:, 0], positions[0]
-
-
-# By ONNX operator.
-COMBINATION_OF = {
-    operator: kind for kind, combination in COMBINATIONS.items() for operator in combination.onnx
-}

@@ -1,0 +1,89 @@
+"""Standard output and standard error that may be closed, full, or a pipe whose reader has gone.
+
+What a command writes there is for people.  A command that has work to finish, and a report to write, must not
+end because nobody reads any more.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import Any, TextIO, cast
+
+from repurpose_hpc.errors import UserError
+
+
+class _Patient:
+    """A text stream that goes on in silence once it cannot be written to.
+
+    Attributes:
+        error: that ended the writing; None: there was none yet.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.error: OSError | None = None
+
+    def write(self, text: str) -> int:
+        """Write ``text``, if that is still possible."""
+        if self.error is None:
+            try:
+                return self._stream.write(text)
+            except OSError as error:
+                self._give_up(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand on what was written, if that is still possible."""
+        if self.error is None:
+            try:
+                self._stream.flush()
+            except OSError as error:
+                self._give_up(error)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _give_up(self, error: OSError) -> None:
+        self.error = error
+        # The interpreter flushes what is left in the buffer when it ends.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+
+
+def be_patient() -> None:
+    """Let nothing fail because standard output or standard error cannot be written to.
+
+    A stream that is closed is opened on the null device: else the next file that is opened takes its number,
+    and libraries that print spoil that file.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name) or _nowhere()
+        if not isinstance(stream, _Patient):
+            setattr(sys, name, cast(TextIO, _Patient(stream)))
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (it stays open as long as the process)
+
+
+def check_printed() -> None:
+    """Find out whether standard output took everything.
+
+    A reader that has gone, such as ``head``, has seen what it wanted.
+
+    Raises:
+        UserError: it did not, as on a full disk.
+    """
+    sys.stdout.flush()
+    error = getattr(sys.stdout, "error", None)
+    if error is not None and error.errno != errno.EPIPE:
+        raise UserError(
+            f"standard output: expected to be able to write there: {error}; everything else is done: "
+            "send it elsewhere, or take --report FILE.json"
+        )

@@ -1,0 +1,9 @@
+"""Trained networks of other people's packages, each with the task that it was made for.
+
+A file holds the networks of one field, a function for each; ``NETWORKS`` is filled by them.
+"""
+
+from trained import faces, sequences, sound, surrogates, text
+from trained.network import NETWORKS, Task, TrainedNetwork
+
+__all__ = ["NETWORKS", "Task", "TrainedNetwork", "faces", "sequences", "sound", "surrogates", "text"]

