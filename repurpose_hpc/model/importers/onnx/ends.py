@@ -292,7 +292,7 @@ def inferred(graph: Graph) -> dict[str, tuple[int, tuple[int, ...]]]:
 
 def behind(graph: Graph, refusals: Sequence[Refusal], evaluate: Evaluate) -> list[Refusal]:
     """Refusals of nodes behind refused ones, as if the outputs of those were inputs."""
-    shapes = {name: shape for name, (_, shape) in inferred(graph).items() if shape and 0 not in shape}
+    shapes = {name: shape for name, (_, shape) in inferred(graph).items() if shape[1:] and 0 not in shape}
     known, latest = [*refusals], [*refusals]
     while latest:
         graph = _without(graph, {refusal.tensor for refusal in latest}, shapes)
@@ -314,5 +314,5 @@ def _without(graph: Graph, tensors: set[str], shapes: Mapping[str, tuple[int, ..
             unknown.update(proto.output)
         else:
             nodes.append(proto)
-    outputs = tuple(name for name in graph.outputs if name not in unknown)
+    outputs = tuple(name for name in graph.outputs if name not in unknown | inputs.keys())
     return replace(graph, nodes=tuple(nodes), inputs=inputs, outputs=outputs)

@@ -184,6 +184,8 @@ class Tensors:
             self._add_input(tensor, self._inputs[tensor][1] if has_index else signal.shape[1:])
 
     def _add_input(self, tensor: str, shape: tuple[int, ...]) -> None:
+        if not shape:
+            raise Unsupported("an input has no axis but that of the samples")
         self._declared.add(tensor)
         self.builder.input(self._inputs[tensor][0], shape[0], shape[1:])
 
