@@ -26,7 +26,7 @@ from repurpose_hpc.errors import UsageError
 from repurpose_hpc.fields import Access, Declared, check_import, declarations, like, option, path, report_file
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.io.progress import Progress
-from repurpose_hpc.io.samples import check_shape, open_samples
+from repurpose_hpc.io.samples import open_samples
 from repurpose_hpc.model.importers.input_shapes import option_of_shapes, shapes_of
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
@@ -227,7 +227,7 @@ def _prepare_shards(args: ShardArguments) -> Prepared:
 
 def _fitting_model(model: Path, args: Arguments) -> Network:
     network = load_model(model, shapes_of(args.input_shape), check=False)
-    check_shape(open_samples(args.input), network.input_shape)
+    network.ends.check(open_samples(args.input), network.input_shape)
     return network
 
 

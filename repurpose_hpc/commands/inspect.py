@@ -17,6 +17,7 @@ from repurpose_hpc.commands.parser import parser_maker, plain_parse
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import Declared, check_import, integer, option, path, report_file
 from repurpose_hpc.io.atomic import check_writable
+from repurpose_hpc.model.ends import Subgraph
 from repurpose_hpc.model.importers.input_shapes import InputShapes, option_of_shapes, shapes_of
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
@@ -70,7 +71,18 @@ def _problems(path: Path, shapes: InputShapes | None) -> list[str]:
         return []  # whatever is wrong with it, load_model says so
     from repurpose_hpc.model.importers.onnx import unsupported
 
-    return unsupported(path, shapes)
+    return [refusal.line for refusal in unsupported(path, shapes)]
+
+
+def _end(subgraph: Subgraph | None) -> dict[str, Any] | None:
+    if subgraph is None:
+        return None
+    return {
+        "operators": list(subgraph.operators),
+        "inputs": sum(port.size for port in subgraph.inputs),
+        "outputs": sum(port.size for port in subgraph.outputs),
+        "onnxruntime": bool(subgraph.model),
+    }
 
 
 def _description(network: Network, workers: int) -> dict[str, Any]:
@@ -80,6 +92,8 @@ def _description(network: Network, workers: int) -> dict[str, Any]:
     return {
         "inputs": network.inputs,
         "outputs": network.outputs,
+        "front": _end(network.ends.front),
+        "back": _end(network.ends.back),
         "spaces": [
             {
                 "name": space.name,
@@ -119,7 +133,10 @@ def _mixing(network: Network, mixing: Mixing, dense_values: int) -> dict[str, An
 def render(result: dict[str, Any]) -> str:
     """The report for people, several lines."""
     if not result["supported"]:
-        return "\n".join(["not supported:", *(f"  {problem}" for problem in result["unsupported"])])
+        from repurpose_hpc.model.importers.onnx import SUPPORTED
+
+        problems = (f"  {problem}" for problem in result["unsupported"])
+        return "\n".join(["not supported:", *problems, f"supported operators: {SUPPORTED}"])
     spaces: list[tuple[str, ...]] = [("space", "neurons", "tensors", "")]
     spaces += [
         (space["name"], f"{space['neurons']:,}", str(space["tensors"]), "derived" if space["derived"] else "")
@@ -134,7 +151,17 @@ def render(result: dict[str, Any]) -> str:
         f"{result['multiply_adds']:,} multiply-adds per sample; dense: {result['dense_values']:,} "
         f"values sent per sample between {result['workers']} workers that all read the input"
     )
-    return "\n\n".join((_table(spaces), _table(mixings), totals, *report.import_summary(result)))
+    ends = [_described(result[name], name) for name in ("front", "back") if result[name]]
+    return "\n\n".join((*ends, _table(spaces), _table(mixings), totals, *report.import_summary(result)))
+
+
+def _described(end: dict[str, Any], name: str) -> str:
+    where = {"front": "before the network, of every sample", "back": "behind the network"}[name]
+    by = "onnxruntime" if end["onnxruntime"] else "NumPy"
+    return (
+        f"{name}, computed {where} by {by}: {', '.join(end['operators']) or 'nothing'} "
+        f"({end['inputs']:,} to {end['outputs']:,} values)"
+    )
 
 
 def _row(mixing: dict[str, Any]) -> tuple[str, ...]:

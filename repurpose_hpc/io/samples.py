@@ -134,6 +134,32 @@ class Samples:
             _reader=lambda batch_size: _chosen_rows(self._reader(batch_size), chosen, checked_name),
         )
 
+    def through(
+        self,
+        function: Callable[[np.ndarray, int], np.ndarray],
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        name: str,
+    ) -> Samples:
+        """What a function makes of the samples, block by block as they are read.
+
+        Args:
+            function: of a block (samples, ...) as it lies in the file, and of the place of its first sample;
+                returns (samples, values).
+            shape: of a sample that it makes.
+            dtype: of what it makes.
+            name: of what it makes, for messages.
+
+        The fingerprint is that of the samples themselves.
+        """
+        return replace(
+            self,
+            name=name,
+            shape=shape,
+            dtype=dtype,
+            _reader=lambda batch_size: _through(self._reader(batch_size), function),
+        )
+
     def _converted(
         self, rows: np.ndarray, columns: np.ndarray | None, dtype: np.dtype, first: int
     ) -> np.ndarray:
@@ -419,6 +445,15 @@ def _chosen_rows(blocks: Iterator[np.ndarray], chosen: np.ndarray, checked_name:
         first += len(block)
         if len(rows):
             yield rows
+
+
+def _through(
+    blocks: Iterator[np.ndarray], function: Callable[[np.ndarray, int], np.ndarray]
+) -> Iterator[np.ndarray]:
+    first = 0
+    for block in blocks:
+        yield function(block, first)
+        first += len(block)
 
 
 def _npz_whole(path: Path, name: str, batch_size: int) -> Iterator[np.ndarray]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Operation
 from repurpose_hpc.model.operations.patches import patches, patches_at
@@ -17,6 +18,7 @@ __all__ = [
     "compute",
     "flat",
     "forward",
+    "forward_middle",
     "outputs",
     "patches",
     "patches_at",
@@ -41,7 +43,36 @@ def compute(op: Operation, *x: np.ndarray) -> np.ndarray:
 def forward(
     network: Network, x: np.ndarray, dtype: type = np.float64, compute: Compute = compute
 ) -> np.ndarray:
-    """The network's outputs.
+    """The outputs of the model: those of the network, between its ends.
+
+    Args:
+        network: any network.
+        x: samples as the model takes them, (samples, ...).
+        dtype: in which to compute the network; its ends have their own.
+        compute: of every operation.
+
+    Returns:
+        shape (samples, outputs), the heads applied; ``dtype``, or where there is a back, that of
+        ``Ends.packed``.
+
+    Raises:
+        UserError: the front refuses a value.
+    """
+    if not network.ends:
+        return forward_middle(network, np.reshape(x, (len(x), -1)), dtype, compute)
+    samples = network.ends.feed(Samples.of(x), network.input_shape)
+    step = max(1, _CHUNK // values_per_sample(network))
+    parts = [
+        network.ends.packed(forward_middle(network, batch, dtype, compute))
+        for batch in samples.batches(step, dtype=dtype)
+    ]
+    return np.concatenate(parts)
+
+
+def forward_middle(
+    network: Network, x: np.ndarray, dtype: type = np.float64, compute: Compute = compute
+) -> np.ndarray:
+    """The network's outputs, without the ends of its model.
 
     Args:
         network: any network.

@@ -13,6 +13,7 @@ import numpy as np
 
 from repurpose_hpc.io.meaning import CLASSES, LEFT_ALONE, MULTILABEL, TARGETS, Meaning
 from repurpose_hpc.io.samples import Samples
+from repurpose_hpc.model.ends import Subgraph, class_column, has_scores
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Affine, Combine, Depthwise, Elementwise, Mixing, Operation
 
@@ -23,6 +24,7 @@ SUM, OTHER = "sum", "other"
 _LEVELS = {"sigmoid": 0.5, "hard_sigmoid": 0.5, SUM: 0.0}
 # Rows of probabilities sum to 1 but for the rounding of float16.
 SUM_TOLERANCE = 1e-3
+_ONE_HOT = Meaning(CLASSES, "one-hot rows; the largest output counts")
 # Rows of y that are looked at together.
 ROWS = 4096
 
@@ -125,17 +127,37 @@ def _meaning(network: Network, y: Samples, samples: int) -> Meaning:
         return _left_alone(f"values of type {y.dtype}, no real numbers")
     if y.samples != samples:
         return _left_alone(f"{y.samples} rows beside {samples} samples")
-    if y.width not in (1, network.outputs):
+    outputs = network.given
+    if y.width not in (1, outputs):
         return _left_alone(
-            f"{y.width} values for each sample, where the network has {_count(network.outputs, 'output')}"
+            f"{y.width} values for each sample, where the network has {_count(outputs, 'output')}"
         )
     values = _Values()
     for rows in y.batches(ROWS, dtype=np.float64):
         values = values.with_rows(rows)
     if not values.is_finite:
         return _left_alone("NaN or infinite values")
-    rule: Callable[[Network, _Values], Meaning] = _of_numbers if y.width < network.outputs else _of_rows
+    if network.ends.back is not None:
+        return _of_back(network.ends.back, y.width, values)
+    rule: Callable[[Network, _Values], Meaning] = _of_numbers if y.width < outputs else _of_rows
     return rule(network, values)
+
+
+def _of_back(back: Subgraph, width: int, values: _Values) -> Meaning:
+    """Values for each sample, one or as many as the model gives behind a back."""
+    outputs = sum(port.size for port in back.outputs)
+    if width == 1 and class_column(back) is not None:
+        if values.is_whole:
+            return Meaning(CLASSES, "class numbers, as the model gives them")
+        return _left_alone("one number for each sample, no integer, where the model gives class numbers")
+    if has_scores(back) and outputs > 1:
+        if width == 1:
+            return _of_class_numbers(values, outputs)
+        if values.is_one_hot:
+            return _ONE_HOT
+    if width == outputs:
+        return _targets(outputs)
+    return _left_alone(f"one number for each sample, where the model gives {outputs} values and no classes")
 
 
 def _of_numbers(network: Network, values: _Values) -> Meaning:
@@ -146,12 +168,17 @@ def _of_numbers(network: Network, values: _Values) -> Meaning:
             f"{found}, where the network has {_count(len(network.output_tensors), 'output')} of "
             f"{network.outputs} values and no value for each class"
         )
+    return _of_class_numbers(values, network.outputs)
+
+
+def _of_class_numbers(values: _Values, outputs: int) -> Meaning:
+    """One number for each sample, where there is an output for each class."""
     if not values.is_whole:
-        return _left_alone(f"{found}, no integer, where the network has {network.outputs} outputs")
-    if values.least < 0 or values.most >= network.outputs:
+        return _left_alone(f"one number for each sample, no integer, where the network has {outputs} outputs")
+    if values.least < 0 or values.most >= outputs:
         return _left_alone(
-            f"labels from {values.least:g} to {values.most:g}, expected 0 to {network.outputs - 1} as the "
-            f"network has {network.outputs} outputs; check that data and model belong together"
+            f"labels from {values.least:g} to {values.most:g}, expected 0 to {outputs - 1} as the "
+            f"network has {outputs} outputs; check that data and model belong together"
         )
     return Meaning(CLASSES, "class numbers; the largest output counts")
 
@@ -160,14 +187,18 @@ def _of_rows(network: Network, values: _Values) -> Meaning:
     """As many values for each sample as the network has."""
     levels, exclusive = thresholds(network), network.has_classes and network.outputs > 1
     if exclusive and values.is_one_hot:
-        return Meaning(CLASSES, "one-hot rows; the largest output counts")
+        return _ONE_HOT
     if exclusive and values.is_probable and (network.heads[0] != "identity" or _all(levels, 0.0)):
         return Meaning(CLASSES, "probabilities of classes; the largest counts, of the outputs too")
     if values.is_binary and levels is not None:
         kind = CLASSES if network.outputs == 1 else MULTILABEL
         limits = " or ".join(f"{level:g}" for level in np.unique(levels))
         return Meaning(kind, f"0 or 1 for {_count(network.outputs, 'output')}; above {limits} counts as 1")
-    return Meaning(TARGETS, f"values that {_count(network.outputs, 'output')} should have")
+    return _targets(network.outputs)
+
+
+def _targets(outputs: int) -> Meaning:
+    return Meaning(TARGETS, f"values that {_count(outputs, 'output')} should have")
 
 
 def _all(levels: np.ndarray | None, level: float) -> bool:

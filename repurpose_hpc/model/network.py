@@ -7,6 +7,9 @@ they never move a neuron from one worker to another.
 A neuron is one number (of a vector) or a map of numbers at *positions* (a channel).  A tensor is stored
 neuron-major: (neurons, batch) or (neurons, batch, positions), the positions flattened in C order.  A map of a
 single position is a vector.
+
+A network is the *middle* of a model: all that can be cut.  What stands before it and behind it, if anything,
+are its ``ends``; inputs and outputs are those of the middle unless the model's are spoken of.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
+from repurpose_hpc.model.ends import Ends, packed_dtype
 from repurpose_hpc.model.operations import Mixing, Operation, Shape
 from repurpose_hpc.model.precision import precision
 
@@ -57,6 +61,7 @@ class Network:
             neuron-major.
         output_tensors: the outputs, likewise.
         heads: what is applied to every output vector at the end: of ``HEADS``, "identity" for maps.
+        ends: what stands before and behind it in its model.
     """
 
     spaces: tuple[Space, ...]
@@ -66,6 +71,7 @@ class Network:
     input_tensors: tuple[str, ...]
     output_tensors: tuple[str, ...]
     heads: tuple[str, ...]
+    ends: Ends = Ends()
     _spaces_by_name: dict[str, Space] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -126,6 +132,17 @@ class Network:
         return sum(self.size(tensor) for tensor in self.output_tensors)
 
     @property
+    def given(self) -> int:
+        """Values that the model gives for a sample, behind its back."""
+        back = self.ends.back
+        return self.outputs if back is None else sum(port.size for port in back.outputs)
+
+    def packed(self, dtype: np.dtype) -> tuple[int, np.dtype]:
+        """``given``, and the dtype of these values where the network computes in ``dtype``."""
+        back = self.ends.back
+        return self.given, dtype if back is None else packed_dtype(back.outputs)
+
+    @property
     def has_classes(self) -> bool:
         """True if the only output is a vector, so that labels may be compared with its largest value."""
         return len(self.output_tensors) == 1 and not self.positions_of[self.output_tensors[0]]
@@ -176,7 +193,7 @@ class Network:
         return replace(self, operations=tuple(_rounded(op, dtype) for op in self.operations))
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the structure and of every weight and bias."""
+        """SHA-256 (hex) of the structure, of every weight and bias, and of the ends."""
         digest = hashlib.sha256()
         for space in self.spaces:
             digest.update(repr(space).encode())
@@ -190,6 +207,8 @@ class Network:
                 else:
                     digest.update(repr(value).encode())
         digest.update(repr((self.positions_of, self.input_tensors, self.output_tensors, self.heads)).encode())
+        for fingerprint in self.ends.fingerprints():
+            digest.update(fingerprint.encode())
         return digest.hexdigest()
 
 

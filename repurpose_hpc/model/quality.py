@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
 
 from repurpose_hpc.io.meaning import CLASSES, TARGETS
 from repurpose_hpc.io.samples import Samples
+from repurpose_hpc.model.ends import class_column
 from repurpose_hpc.model.labels import ROWS, is_classified, thresholds
 from repurpose_hpc.model.network import Network
 
@@ -22,6 +24,10 @@ def decisions(network: Network, samples: Samples) -> Decide:
         network: any.
         samples: ``understood``.
     """
+    back = network.ends.back
+    if back is not None:
+        column = class_column(back)
+        return _largest if column is None else lambda outputs: outputs[:, column, None].astype(np.int64)
     by_value = network.outputs == 1 or (is_classified(samples) and not _is_exclusive(network, samples))
     if not by_value:
         return _largest
@@ -32,7 +38,8 @@ def decisions(network: Network, samples: Samples) -> Decide:
 
 def _is_exclusive(network: Network, samples: Samples) -> bool:
     """True if ``y`` tells one class of several for each sample."""
-    return samples.meaning is not None and samples.meaning.kind == CLASSES and network.outputs > 1
+    several = network.outputs > 1 or network.ends.back is not None
+    return samples.meaning is not None and samples.meaning.kind == CLASSES and several
 
 
 def _largest(values: np.ndarray) -> np.ndarray:
@@ -78,13 +85,14 @@ class Accuracy:
         self.labels = 1 if self._exclusive else network.outputs
         self.samples = self.right = 0
         # How often each class, or the yes of each label, occurs.
+        self._classes: Counter[int] = Counter()
         self._counts = np.zeros(network.outputs, np.int64)
 
     def add(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Add a batch.
 
         Args:
-            outputs: (batch, outputs), heads applied or not.
+            outputs: (batch, outputs), heads applied or not; with a back those of the model, packed.
             y: (batch, width).
 
         Returns:
@@ -95,7 +103,7 @@ class Accuracy:
         self.samples += len(outputs)
         self.right += int(np.count_nonzero(right))
         if self._exclusive:
-            self._counts += np.bincount(truth[:, 0], minlength=len(self._counts))
+            self._classes.update(truth[:, 0].tolist())
         else:
             self._counts += np.count_nonzero(truth, axis=0)
         return right
@@ -104,10 +112,16 @@ class Accuracy:
         """``accuracy``."""
         return {"accuracy": self.right / (self.samples * self.labels)}
 
+    def _usual(self) -> float:
+        """The accuracy of always saying what is most frequent."""
+        if self._exclusive:
+            return max(self._classes.values()) / self.samples
+        shares = self._counts / self.samples
+        return float(np.maximum(shares, 1 - shares).mean())
+
     def doubts(self) -> list[str]:
         """The reasons, in words, why an accuracy of these outputs says little."""
-        shares = self._counts / self.samples
-        usual = shares.max() if self._exclusive else np.maximum(shares, 1 - shares).mean()
+        usual = self._usual()
         if usual == 1:
             return ["all labels are the same, so that no error can be told from no error"]
         accuracy = self.findings()["accuracy"]
@@ -131,12 +145,12 @@ class TargetError:
 
     def __init__(self, network: Network) -> None:
         self.samples = 0
-        self._errors, self._sums, self._squares = np.zeros((3, network.outputs))
+        self._errors, self._sums, self._squares = np.zeros((3, network.given))
         # Sums are relative to the first sample: means far from zero must not drown the variances.
         self._first: np.ndarray | None = None
 
     def add(self, outputs: np.ndarray, y: np.ndarray) -> None:
-        """Add a batch: outputs and y, (batch, outputs), heads applied."""
+        """Add a batch: outputs and y, (batch, outputs), heads applied, behind the back."""
         if self._first is None:
             self._first = y[0].copy()
         moved = y - self._first

@@ -273,6 +273,12 @@ class _HeldOut(TypedDict, total=False):
         float, Key("output_error on the held-out samples", when="if there are any")
     ]
     agreement_held_out: Annotated[float, Key("agreement on the held-out samples", when="if there are any")]
+    final_output_error_held_out: Annotated[
+        float, Key("final_output_error on the held-out samples", when="with a back, if there are any")
+    ]
+    final_agreement_held_out: Annotated[
+        float, Key("final_agreement on the held-out samples", when="with a back, if there are any")
+    ]
     accuracy_held_out: Annotated[
         float, Key("accuracy on the held-out samples", when="with classes or labels, if there are any")
     ]
@@ -295,6 +301,13 @@ class _HeldOut(TypedDict, total=False):
 
 
 class _RestructuredOptional(_Quality, _HeldOut, total=False):
+    final_output_error: Annotated[
+        float,
+        Key("error of the real numbers that the model gives, relative to them", when="with a back"),
+    ]
+    final_agreement: Annotated[
+        float, Key("share of the integers that the model gives that are the same", when="with a back")
+    ]
     link_cost: Annotated[float, Key("price of what is sent for a sample", when="with `--link-cost`")]
     comm_budget: Annotated[float, Key("budget that was chosen", when="with a promise")]
     trials: Annotated[int, Key("budgets that were tried", when="with a promise")]
@@ -383,6 +396,15 @@ class InspectedMixing(TypedDict):
     ]
 
 
+class InspectedEnd(TypedDict):
+    """What a model computes before or behind its network."""
+
+    operators: Annotated[list[str], Key("its operators, each once")]
+    inputs: Annotated[int, Key("values that it reads", "values per sample")]
+    outputs: Annotated[int, Key("values that it makes", "values per sample")]
+    onnxruntime: Annotated[bool, Key("whether onnxruntime computes it, else NumPy")]
+
+
 class _Inspected(TypedDict):
     model: Annotated[str, Key("file of the model")]
     supported: Annotated[bool, Key("whether all of it is supported")]
@@ -392,6 +414,12 @@ class _Inspected(TypedDict):
 class _InspectedModel(TypedDict, total=False):
     inputs: Annotated[int, Key("values per sample of the input", when="if supported")]
     outputs: Annotated[int, Key("values per sample of the output", when="if supported")]
+    front: Annotated[
+        InspectedEnd | None, Key("before the network; null: nothing is computed", when="if supported")
+    ]
+    back: Annotated[
+        InspectedEnd | None, Key("behind the network; null: nothing is computed", when="if supported")
+    ]
     spaces: Annotated[list[InspectedSpace], Key("neuron spaces", when="if supported")]
     mixings: Annotated[list[InspectedMixing], Key("mixings", when="if supported")]
     workers: Annotated[int, Key("workers that traffic is counted for", when="if supported")]

@@ -12,11 +12,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from repurpose_hpc.fields import FieldError
 from repurpose_hpc.io.progress import PENDING
 from repurpose_hpc.io.samples import Samples, check_shape
 from repurpose_hpc.model.comm_dtype import INT8
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.plan.plan import MIXED, dense_plan, trimmed
+from repurpose_hpc.plan.plan import MIXED, PARTITIONED, REPLICATED, ROOT, dense_plan, trimmed
 from repurpose_hpc.restructure.adjustment import adjust_mixing
 from repurpose_hpc.restructure.calibration.comm_dtype import measure_scales, measure_scales_until
 from repurpose_hpc.restructure.calibration.propagation import CurrentNetwork, Propagation
@@ -54,7 +55,7 @@ def restructure(
 
     Args:
         network: trained.
-        samples: calibration data; labels are used only to tell a classifier.
+        samples: calibration data, as the network takes it; labels are used only to tell a classifier.
         options: see there; with a budget.
         log: is given one line for each step.
         team: shares the work; the result does not depend on it.
@@ -62,10 +63,12 @@ def restructure(
         method: instead of the one that the options name.
 
     Raises:
-        UserError: data of another shape, or not finite; no room for the weights.
+        UserError: data of another shape, or not finite; no room for the weights; an input in parts, of which
+            the front of the model needs all.
         BudgetTooSmall: what is not trained sends more than the budget.
     """
     check_shape(samples, network.input_shape)
+    _check_placement(network, options)
     if options.keeps_everything:
         return keep_everything(network, samples, options, team)
     method = method_named(options.method) if method is None else method
@@ -87,6 +90,18 @@ def restructure(
     decisions = measure_scales_until(context, decisions, network.mixings[-1])
     current = context.current(decisions)
     return Cut(current.network, current.plan)
+
+
+def _check_placement(network: Network, options: Options) -> None:
+    """Refuse to partition an input of which every worker needs all, for the front of the model."""
+    front = network.ends.front
+    if front is not None and options.input_placement == PARTITIONED:
+        raise FieldError(
+            "input_placement",
+            f"expected an input that is read as a whole, got {PARTITIONED}: the front of the model "
+            f"({', '.join(front.operators)}) makes what a worker reads from whole samples; choose "
+            f"{REPLICATED} or {ROOT}",
+        )
 
 
 def finish_mixing(

@@ -16,7 +16,7 @@ from repurpose_hpc import __version__
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import FieldError, declarations
 from repurpose_hpc.io.progress import PENDING
-from repurpose_hpc.io.samples import Samples, check_shape
+from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.labels import understood
 from repurpose_hpc.model.network import Network
@@ -213,17 +213,18 @@ def _restructure(job: _RestructureJob) -> Restructured:
 
 
 def _checked_samples(job: _RestructureJob) -> Samples:
-    """The samples, once it is known that the network can take them, and what their labels mean.
+    """The samples that the network takes, of those that its model takes, and what their labels mean.
 
     Raises:
-        UserError: it cannot take them, or weights do not fit its outputs.
+        UserError: the model cannot take them, or weights do not fit the outputs of the network.
     """
-    check_shape(job.samples, job.network.input_shape)
-    value_weights(job.network, job.options.output_weights)
-    samples = understood(job.network, job.samples)
+    network = job.network
+    network.ends.check(job.samples, network.input_shape)
+    value_weights(network, job.options.output_weights)
+    samples = understood(network, job.samples)
     if samples.meaning is not None:
         job.log(f"y of {samples.name}: {samples.meaning.line}")
-    return samples
+    return network.ends.feed(samples, network.input_shape)
 
 
 def _outcome(job: _RestructureJob, origin: Mapping[str, Any]) -> Outcome:

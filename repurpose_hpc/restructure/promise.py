@@ -271,7 +271,7 @@ def _keeps(options: Options, comparison: Comparison) -> bool:
     if options.max_accuracy_drop is not None:
         return comparison.accuracy_drop <= options.max_accuracy_drop
     tolerance = options.max_output_error
-    return tolerance is not None and comparison.output_error <= tolerance
+    return tolerance is not None and comparison.promised_error <= tolerance
 
 
 def _measured(options: Options, comparison: Comparison) -> dict:
@@ -315,4 +315,4 @@ def _way_out(options: Options) -> str:
 def _finding(options: Options, comparison: Comparison) -> str:
     if options.max_accuracy_drop is not None:
         return f"an accuracy drop of {comparison.accuracy_drop:.2f} points"
-    return f"an output error of {comparison.output_error:.3g}"
+    return f"an output error of {comparison.promised_error:.3g}"

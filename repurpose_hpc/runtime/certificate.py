@@ -22,10 +22,18 @@ class Certificate:
         restructured: what the ranks run.
 
     Raises:
-        FieldError: the network has no classes: a single value, maps, or several outputs.
+        FieldError: the network has no classes: a single value, maps, or several outputs; or its outputs are
+            not those of the model.
     """
 
     def __init__(self, original: Network, restructured: Network) -> None:
+        if original.ends.back is not None:
+            raise FieldError(
+                "certify",
+                "expected a model whose outputs are those of the network, found "
+                f"{', '.join(original.ends.back.operators)} behind it, of which the bound says nothing; "
+                "leave it out",
+            )
         if original.outputs < 2 or not original.has_classes:
             raise FieldError(
                 "certify",

@@ -9,7 +9,7 @@ import numpy as np
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import EXACT, STEPS
-from repurpose_hpc.model.forward import Compute, compute, forward
+from repurpose_hpc.model.forward import Compute, compute, forward_middle
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.quality import LabelRows, quality_of
 from repurpose_hpc.runtime.certificate import Certificate
@@ -52,8 +52,9 @@ class Checks:
     """Agreement with ``y``, the difference from the reference forward, and certified samples.
 
     Args:
-        graph: of the network that the ranks run.
-        file: the input, ``understood``; read a second time, whole, if there is a network to compare with.
+        graph: of the network that the ranks run, with its ends.
+        file: the input of the network, ``understood``; read a second time, whole, if there is a network to
+            compare with.
         batch_size: of the run.
         restructured: what the ranks run, for the difference in float64; None: not compared.
         original: before it was restructured, for its agreement with ``y``; None: not known.
@@ -71,7 +72,7 @@ class Checks:
         certificate: Certificate | None = None,
         compute: Compute = compute,
     ) -> None:
-        self.compute = compute
+        self.compute, self.ends = compute, graph.ends
         self.file, self.restructured, self.certificate = file, restructured, certificate
         self.quality = quality_of(graph, file)
         self.labels = None if self.quality is None or file.y is None else LabelRows(file.y)
@@ -82,25 +83,30 @@ class Checks:
         self.inputs = finite_batches(file, batch_size, None, float64) if compares else None
         self.difference = self.largest = 0.0
 
-    def add(self, outputs: np.ndarray) -> None:
-        """Take in the next batch, (batch, outputs), the head applied.
+    def add(self, packed: np.ndarray, outputs: np.ndarray | None = None) -> None:
+        """Take in the next batch.
+
+        Args:
+            packed: outputs of the model, see ``Ends.packed``.
+            outputs: of the network, (batch, outputs), the head applied; None: the same.
 
         Raises:
             UserError: the input cannot be read, or holds NaN or infinity.
         """
         y = None
         if self.quality is not None and self.labels is not None:
-            y = self.labels.take(len(outputs))
-            self.quality.add(outputs, y)
+            y = self.labels.take(len(packed))
+            self.quality.add(packed, y)
         if self.inputs is not None:
-            self._compare(outputs, next(self.inputs), y)
+            self._compare(packed if outputs is None else outputs, next(self.inputs), y)
 
     def _compare(self, outputs: np.ndarray, inputs: np.ndarray, y: np.ndarray | None) -> None:
         """Run the other networks on the batch, (batch, inputs) float64."""
         if self.original is not None and self.original_quality is not None and y is not None:
-            self.original_quality.add(forward(self.original, inputs, np.float32), y)
+            packed = self.ends.packed(forward_middle(self.original, inputs, np.float32))
+            self.original_quality.add(packed, y)
         if self.restructured is not None:
-            expected = forward(self.restructured, inputs, np.float64, self.compute)
+            expected = forward_middle(self.restructured, inputs, np.float64, self.compute)
             # fmax would hide a NaN of the run.
             self.difference = np.maximum(self.difference, np.abs(outputs - expected).max())
             self.largest = max(self.largest, float(np.abs(expected).max()))

@@ -78,7 +78,7 @@ def run(job: Job, original: Network | None, comm: MPI.Comm, imported: float = 0.
     setup = Setup(job, formats, stored, shards[0], samples, comm, clock)
     program = _make_program(setup, shards)
     with collectively(comm):
-        source = Input(job.input, program.input_columns, samples, job.options.dtype)
+        source = _open_source(setup, program)
 
     first_batch, network = _try_out(setup, program, source, file)
     checks = _checks(setup, file, network, original)
@@ -112,6 +112,20 @@ def _make_program(setup: Setup, shards: list[Shard]) -> Program:
         threads=options.threads,
         micro_batches=options.micro_batches,
     )
+
+
+def _open_source(setup: Setup, program: Program) -> Input:
+    """The input that a program takes.
+
+    Raises:
+        UserError: see ``Input``.
+    """
+    graph = setup.shard.graph
+
+    def feed(file: Samples) -> Samples:
+        return graph.ends.feed(file, graph.input_shape)
+
+    return Input(setup.job.input, program.input_columns, setup.samples, setup.job.options.dtype, feed)
 
 
 def _try_out(
@@ -150,7 +164,7 @@ def _time_alone(setup: Setup, network: Network) -> Timing:
     """The timing of one process that has all of the network."""
     options = setup.job.options
     program = one_process(network, options.dtype, options.batch_size, setup.formats, options.threads)
-    source = Input(setup.job.input, program.input_columns, setup.samples, options.dtype)
+    source = _open_source(setup, program)
     return measure_alone(program, next(source.batches(options.batch_size)), options.repeat)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import FieldError
-from repurpose_hpc.io.samples import Samples, check_finite, check_range, check_shape
+from repurpose_hpc.io.samples import Samples, check_finite, check_range
 from repurpose_hpc.model.forward import apply_heads
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.precision import precision
@@ -114,7 +114,8 @@ class Session:
 
         Returns:
             on the root the outputs in the order of the model, each (samples, neurons) or (samples,
-            channels, *positions), ``dtype``; a tuple where the model has several outputs.  None elsewhere.
+            channels, *positions), ``dtype``, or as the back of the model makes them; a tuple where the model
+            has several outputs.  None elsewhere.
 
         Raises:
             UserError: on every rank: values that are not finite in ``dtype``, another shape, not the same
@@ -160,14 +161,20 @@ class Session:
             if x is None and (self._comm is None or self._comm.rank == 0):
                 raise UserError("x: expected an array of samples on the root, found None; give it there")
             if x is not None:
-                samples = Samples.of(x)
-                check_shape(samples, self._graph.input_shape)
+                samples = self._graph.ends.feed(Samples.of(x), self._graph.input_shape)
                 with np.errstate(over="ignore"):  # what becomes infinite is refused
-                    rows = np.asarray(x).reshape(samples.samples, samples.width)
-                    x = rows.astype(self._dtype, copy=False)
+                    rows, x = self._flat(x, samples)
                 check_range(rows, x, samples.name)
                 check_finite(x, samples.name)
         return self._of_root(x)
+
+    def _flat(self, x: np.ndarray, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
+        """The samples as the network takes them, (samples, inputs), in their dtype and in that of the run."""
+        if self._graph.ends.front is None:
+            rows = np.asarray(x).reshape(samples.samples, samples.width)
+        else:
+            rows = np.concatenate(list(samples.batches(self._batch_size, dtype=None)))
+        return rows, rows.astype(self._dtype, copy=False)
 
     def _of_root(self, x: np.ndarray | None) -> np.ndarray:
         """The samples of the root, on every rank; those of other ranks must be the same."""
@@ -190,8 +197,11 @@ class Session:
         return outputs
 
     def _shaped(self, flat: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
-        """Outputs as the model has them, from (samples, outputs)."""
+        """Outputs as the model has them, from those of the network, (samples, outputs)."""
         graph, parts, first = self._graph, [], 0
+        if graph.ends.back is not None:
+            parts = graph.ends.finish(flat)
+            return parts[0] if len(parts) == 1 else tuple(parts)
         for tensor in graph.output_tensors:
             part = flat[:, first : first + graph.size(tensor)]
             first += part.shape[1]

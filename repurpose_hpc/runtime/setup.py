@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from repurpose_hpc.fields import FieldError
-from repurpose_hpc.io.samples import Samples, check_shape, open_samples
+from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.comm_dtype import EXACT, INT8
 from repurpose_hpc.model.labels import understood
 from repurpose_hpc.mpi.agreement import collectively, in_unison
@@ -101,6 +101,7 @@ def settle(options: RunOptions, stored: StoredPlan, comm: MPI.Comm) -> Formats:
     formats = Formats(options.weights_dtype, options.comm_dtype or stored.plan.comm_dtype)
     with collectively(comm):
         _check_scales(formats, stored)
+        _check_resume(options, stored)
         if options.certify:
             _check_certify(formats)
     with in_unison(comm):
@@ -125,6 +126,20 @@ def _check_scales(formats: Formats, stored: StoredPlan) -> None:
         )
 
 
+def _check_resume(options: RunOptions, stored: StoredPlan) -> None:
+    """Refuse to verify outputs of an earlier run from which those of the network cannot be told.
+
+    Raises:
+        FieldError: both are asked for, and there is a back.
+    """
+    if options.resume and options.verify and stored.ends.back is not None:
+        raise FieldError(
+            "resume",
+            "expected a run without verify, as a file has what the model makes of the network's outputs by "
+            f"{', '.join(stored.ends.back.operators)}, not these; leave one of them out",
+        )
+
+
 def _check_certify(formats: Formats) -> None:
     """Refuse to certify a run with rounded weights or ghosts.
 
@@ -141,11 +156,9 @@ def _check_certify(formats: Formats) -> None:
 
 
 def open_input(job: Job, shard: Shard, comm: MPI.Comm) -> tuple[Samples | None, int]:
-    """The input file, ``understood``, on the root, and the number of samples, on every rank; collective."""
-    file = None
+    """The input of the network, ``understood``, on the root, and the number of samples; collective."""
+    file, graph = None, shard.graph
     with collectively(comm):
         if comm.rank == 0:
-            file = open_samples(job.input)
-            check_shape(file, shard.graph.input_shape)
-            file = understood(shard.graph, file)
+            file = understood(graph, graph.ends.feed(open_samples(job.input), graph.input_shape))
     return file, comm.bcast(file.samples if file is not None else None, root=0)

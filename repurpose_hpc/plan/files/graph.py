@@ -19,12 +19,14 @@ from repurpose_hpc.model.spec import check
 _RECORDS: dict[str, type[Activation] | type[Window]] = {"activation": Activation, "window": Window}
 # Attributes of networks that are JSON values.
 _NAMES = tuple(
-    field.name for field in fields(Network) if field.init and field.name not in ("spaces", "operations")
+    field.name
+    for field in fields(Network)
+    if field.init and field.name not in ("spaces", "operations", "ends")
 )
 
 
 def write_graph(group: h5py.Group, network: Network) -> None:
-    """Store ``network`` in an empty group; what is not an array as one JSON text."""
+    """Store ``network`` without its ends in an empty group; what is not an array as one JSON text."""
     # Not attributes: those end at 64 KiB.
     structure = {name: getattr(network, name) for name in _NAMES}
     structure["spaces"] = [asdict(space) for space in network.spaces]
@@ -57,7 +59,9 @@ def _network(structure: dict[str, Any], group: h5py.Group) -> Network:
         operations=tuple(_operation(*pair) for pair in zip(described, parts, strict=True)),
         space_of=structure["space_of"],
         positions_of=_with_tuples(structure["positions_of"]),
-        **{name: tuple(structure[name]) for name in ("input_tensors", "output_tensors", "heads")},
+        input_tensors=tuple(structure["input_tensors"]),
+        output_tensors=tuple(structure["output_tensors"]),
+        heads=tuple(structure["heads"]),
     )
 
 

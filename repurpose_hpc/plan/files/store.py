@@ -19,7 +19,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -27,8 +27,10 @@ import h5py
 import numpy as np
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.ends import Ends
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.assemble import assemble
+from repurpose_hpc.plan.files.ends import read_ends, write_ends
 from repurpose_hpc.plan.files.graph import read_graph, write_graph
 from repurpose_hpc.plan.files.mapped import MappedFile
 from repurpose_hpc.plan.plan import MixingPlan, Plan
@@ -36,6 +38,8 @@ from repurpose_hpc.plan.shard import Block, Lists, Shard, make_shard
 
 FORMAT = "repurpose-hpc"
 FORMAT_VERSION = 4
+# Of a plan.h5 with ends: a program that knows nothing of them must not run it.
+FORMAT_VERSION_WITH_ENDS = 5
 HEADER_BYTES = 512
 PLAN_FILE = "plan.h5"
 # The attribute that tells the comm dtype, under the name that it has in this format version.
@@ -62,6 +66,7 @@ class StoredPlan:
         shard_sha256: SHA-256 (hex) of each worker's file.
         provenance: model fingerprint, options, versions, calibration hash and seed, ...
         traffic: values per sample that cross, by mixing: (P, P) int64, [p, q] from worker p to q.
+        ends: of the model.
     """
 
     directory: Path
@@ -69,6 +74,7 @@ class StoredPlan:
     shard_sha256: tuple[str, ...]
     provenance: dict
     traffic: Mapping[str, np.ndarray]
+    ends: Ends = Ends()
 
     def traffic_matrix(self) -> np.ndarray:
         """Values per sample that cross, of all mixings: (P, P) int64, [p, q] from worker p to q."""
@@ -156,7 +162,8 @@ def open_plan(directory: str | Path) -> StoredPlan:
         )
         digests = tuple(digest.decode() for digest in file["shard_sha256"])
         traffic = {name: group["traffic"][()] for name, group in file["mixings"].items()}
-        return StoredPlan(directory, plan, digests, json.loads(file["provenance"][()]), traffic)
+        ends = read_ends(file["ends"]) if "ends" in file else Ends()
+        return StoredPlan(directory, plan, digests, json.loads(file["provenance"][()]), traffic, ends)
 
 
 def check_model(stored: StoredPlan, network: Network, model: object, remedy: str) -> None:
@@ -180,7 +187,7 @@ def check_model(stored: StoredPlan, network: Network, model: object, remedy: str
 
 
 def read_shard(stored: StoredPlan, worker: int) -> Shard:
-    """Read one worker's shard; its large arrays are mapped, see ``mapped``.
+    """Read one worker's shard; its large arrays are mapped, see ``mapped``.  The ends come from the plan.
 
     Raises:
         UserError: missing, corrupt, of another plan or of another format version.
@@ -190,11 +197,12 @@ def read_shard(stored: StoredPlan, worker: int) -> Shard:
         _check_belongs(content.file, path, stored, worker)
         if content.sha256 != recorded:
             raise ValueError(f"its SHA-256 is not the one recorded in {PLAN_FILE}")
-        return _parse_shard(content)
+        shard = _parse_shard(content)
+        return replace(shard, graph=replace(shard.graph, ends=stored.ends))
 
 
 def read_network(stored: StoredPlan) -> Network:
-    """The whole restructured network, from the shards of all workers.
+    """The whole restructured network, from the shards of all workers, with the ends of its model.
 
     Raises:
         UserError: see ``read_shard``.
@@ -209,7 +217,8 @@ def file_sha256(path: Path) -> str:
 
 
 def _write_plan_file(path: Path, network: Network, plan: Plan, digests: list[str], provenance: dict) -> None:
-    with _creating(path) as file:
+    version = FORMAT_VERSION_WITH_ENDS if network.ends else FORMAT_VERSION
+    with _creating(path, version) as file:
         file.attrs["workers"] = plan.workers
         file.attrs["input_placement"] = plan.input_placement
         file.attrs[COMM_DTYPE_ATTRIBUTE] = plan.comm_dtype
@@ -229,6 +238,8 @@ def _write_plan_file(path: Path, network: Network, plan: Plan, digests: list[str
                 mask = getattr(plan.mixings[mixing.name], name).astype(np.uint8)
                 group.create_dataset(name, data=mask, compression="gzip")
             group["traffic"] = plan.traffic(network, mixing)
+        if network.ends:
+            write_ends(file.create_group("ends"), network.ends)
 
 
 def _write_shard(path: Path, shard: Shard) -> None:
@@ -299,19 +310,19 @@ def _parse_lists(group: h5py.Group) -> Lists:
 
 
 @contextmanager
-def _creating(path: Path) -> Iterator[h5py.File]:
+def _creating(path: Path, version: int = FORMAT_VERSION) -> Iterator[h5py.File]:
     """A new file, made in memory and then written at once: HDF5 crashes when the disk is full."""
     memory = io.BytesIO()
     aligned = {"alignment_threshold": MAPPED_BYTES, "alignment_interval": _ALIGNMENT}
     with h5py.File(memory, "w", userblock_size=HEADER_BYTES, **aligned) as file:
         yield file
     content = memory.getbuffer()
-    content[:HEADER_BYTES] = _header(hashlib.sha256(content[HEADER_BYTES:]).hexdigest())
+    content[:HEADER_BYTES] = _header(hashlib.sha256(content[HEADER_BYTES:]).hexdigest(), version)
     path.write_bytes(content)
 
 
-def _header(sha256: str) -> bytes:
-    return f"{FORMAT} {FORMAT_VERSION} {sha256}\n".encode().ljust(HEADER_BYTES, b"\0")
+def _header(sha256: str, version: int) -> bytes:
+    return f"{FORMAT} {version} {sha256}\n".encode().ljust(HEADER_BYTES, b"\0")
 
 
 def _sha256(file: io.BufferedReader, start: int = 0) -> str:
@@ -336,10 +347,10 @@ def _reading(path: Path, recorded: str | None = None) -> Iterator[_Content]:
     """
     try:
         with open(path, "rb") as raw:
-            _check_header(raw, path)
+            version = _check_header(raw, path)
             sha256 = _sha256(raw)
             if sha256 != recorded:
-                _check_body(raw)
+                _check_body(raw, version)
             with h5py.File(raw, "r") as file:
                 yield _Content(file, sha256, MappedFile(raw))
     except FileNotFoundError:
@@ -354,7 +365,8 @@ def _reading(path: Path, recorded: str | None = None) -> Iterator[_Content]:
         ) from None
 
 
-def _check_header(raw: io.BufferedReader, path: Path) -> None:
+def _check_header(raw: io.BufferedReader, path: Path) -> int:
+    """The format version, once it is one that can be read."""
     match = re.match(rb"%s (\d+) " % FORMAT.encode(), raw.read(HEADER_BYTES))
     if not match:
         size = os.fstat(raw.fileno()).st_size
@@ -363,17 +375,18 @@ def _check_header(raw: io.BufferedReader, path: Path) -> None:
             "check the path, or restructure again if the file is damaged or incomplete"
         )
     version = int(match[1])
-    if version != FORMAT_VERSION:
+    if version not in (FORMAT_VERSION, FORMAT_VERSION_WITH_ENDS):
         raise UserError(
-            f"{path}: expected format version {FORMAT_VERSION}, found {version}; "
-            f"restructure again with this version of {FORMAT}, or run the version that wrote it"
+            f"{path}: expected format version {FORMAT_VERSION} or {FORMAT_VERSION_WITH_ENDS}, found "
+            f"{version}; restructure again with this version of {FORMAT}, or run the version that wrote it"
         )
+    return version
 
 
-def _check_body(raw: io.BufferedReader) -> None:
+def _check_body(raw: io.BufferedReader, version: int) -> None:
     body = _sha256(raw, HEADER_BYTES)
     raw.seek(0)
-    if raw.read(HEADER_BYTES) != _header(body):
+    if raw.read(HEADER_BYTES) != _header(body, version):
         raise ValueError("its SHA-256 is not the one in its first line")
 
 

@@ -9,10 +9,11 @@ import numpy as np
 
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.bound import OutputBound, spectral_norm
-from repurpose_hpc.model.forward import Compute, apply_heads, compute, outputs, trace
+from repurpose_hpc.model.forward import Compute, compute, outputs, trace
 from repurpose_hpc.model.labels import understood
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.quality import Accuracy, LabelRows, decisions, quality_of
+from repurpose_hpc.restructure.calibration.final import FinalErrors
 from repurpose_hpc.restructure.calibration.moments import CalibrationBatches, map_batches
 from repurpose_hpc.restructure.team import ALONE, Team
 
@@ -42,6 +43,7 @@ class Comparison:
         self._decide, self._agreeing = decisions(network, samples), 0.0
         self._y = None if self.original is None or samples.y is None else LabelRows(samples.y)
         self._squares, self._columns = np.zeros(2), np.zeros((2, network.outputs))
+        self._final = FinalErrors(network)
 
     def add(self, z: np.ndarray, z_hat: np.ndarray) -> None:
         """Add a batch of outputs before the head, (outputs, batch)."""
@@ -52,31 +54,38 @@ class Comparison:
             self._squares += np.sum((z - z_hat) ** 2), np.sum(z**2)
         else:
             self._squares += columns @ self.weights
-        same = self._decide(z.T) == self._decide(z_hat.T)
+        given, new = self._final.add(z, z_hat)
+        same = self._decide(given) == self._decide(new)
         self._agreeing += np.count_nonzero(same) / same.shape[1]
         if self._y is not None:
-            self._compare_with(self._y.take(z.shape[1]), z, z_hat)
+            self._compare_with(self._y.take(z.shape[1]), given, new)
 
-    def _compare_with(self, y: np.ndarray, z: np.ndarray, z_hat: np.ndarray) -> None:
+    def _compare_with(self, y: np.ndarray, given: np.ndarray, new: np.ndarray) -> None:
+        """Take in what both models give, as ``FinalErrors`` returns it."""
         if isinstance(self.original, Accuracy) and isinstance(self.restructured, Accuracy):
-            was_right, is_right = self.original.add(z.T, y), self.restructured.add(z_hat.T, y)
+            was_right, is_right = self.original.add(given, y), self.restructured.add(new, y)
             lost, gained = was_right & ~is_right, is_right & ~was_right
             self.lost += int(np.count_nonzero(lost))
             self.gained += int(np.count_nonzero(gained))
             self.losing += int(np.count_nonzero(lost.any(axis=1)))
             self.gaining += int(np.count_nonzero(gained.all(axis=1)))
         elif self.original is not None and self.restructured is not None:
-            self.original.add(apply_heads(self.network, z.T), y)
-            self.restructured.add(apply_heads(self.network, z_hat.T), y)
+            self.original.add(self._final.with_heads(given), y)
+            self.restructured.add(self._final.with_heads(new), y)
 
     @property
     def output_error(self) -> float:
-        """|z − ẑ| / |z| over all samples."""
+        """|z − ẑ| / |z| over all samples, of the network's outputs before the head."""
         return relative(*self._squares)
 
     @property
+    def promised_error(self) -> float:
+        """The error of the real numbers that the model gives, with a back those behind it."""
+        return self._final.findings().get("final_output_error", self.output_error)
+
+    @property
     def agreement(self) -> float:
-        """Share of the samples whose largest output, or of the labels whose yes or no, is the same."""
+        """Share of the samples of the same class, and of the labels with the same yes or no."""
         return self._agreeing / self.samples
 
     @property
@@ -89,10 +98,11 @@ class Comparison:
         """Errors and qualities.
 
         Returns:
-            ``output_error``, ``agreement``, and where ``y`` has a meaning ``accuracy``, or ``rmse`` and
-            ``r2``, and the same of the original as ``reference_…``.
+            ``output_error``, ``agreement``, with a back those of ``FinalErrors``, and where ``y`` has a
+            meaning ``accuracy``, or ``rmse`` and ``r2``, and the same of the original as ``reference_…``.
         """
         findings: dict[str, Any] = {"output_error": self.output_error, "agreement": self.agreement}
+        findings |= self._final.findings()
         if self.original is not None and self.restructured is not None:
             reference = self.original.findings().items()
             findings |= {f"reference_{name}": value for name, value in reference}

@@ -28,8 +28,13 @@ def probes_of(network: Network, samples: Samples) -> list[Probe]:
         network: any.
         samples: ``understood``; with classes or labels the network is a classifier.
     """
-    exclusive = samples.meaning is not None and samples.meaning.kind == CLASSES and network.outputs > 1
-    levels = thresholds(network) if is_classified(samples) and not exclusive else None
+    has_classes = samples.meaning is not None and samples.meaning.kind == CLASSES
+    exclusive = has_classes and network.has_classes and network.outputs > 1
+    # What a back makes of several values with thresholds of their own is not known.
+    by_value = (
+        is_classified(samples) and not exclusive and (network.ends.back is None or network.outputs == 1)
+    )
+    levels = thresholds(network) if by_value else None
     if levels is not None:
         limits = split_values(network, network.output_tensors, levels[:, None])
         return [probability_probe if limit.flat[0] else logit_probe for limit in limits]

@@ -159,9 +159,12 @@ def _places(inputs: Sequence[Buffer], part: Part) -> list[tuple[slice, slice, np
 
 
 def _flat(outputs: list[np.ndarray]) -> np.ndarray:
-    """Output tensors, each (neurons, batch, values), as (columns, batch); a single vector is not copied."""
+    """Output tensors, each (neurons, batch, values), as (columns, batch); a single vector is not copied.
+
+    C-contiguous, as they are sent as they lie: of one neuron alone, NumPy would only transpose a view.
+    """
     if len(outputs) == 1 and outputs[0].shape[2] == 1:
         return outputs[0][:, :, 0]
     batch = outputs[0].shape[1]
     rows = [tensor.transpose(0, 2, 1).reshape(-1, batch) for tensor in outputs]
-    return rows[0] if len(rows) == 1 else np.concatenate(rows)
+    return np.ascontiguousarray(rows[0] if len(rows) == 1 else np.concatenate(rows))

@@ -5,7 +5,7 @@ Every rank reads the columns of the file that it must supply; nothing is sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +22,23 @@ class Input:
         columns: input neurons, (n,) int64.
         samples: how many there are, as the root found.
         dtype: of the batches.
+        feed: from the samples of the file to those of the network, such as ``Ends.feed``; where there is
+            something to compute, this rank does so with whole samples.
 
     Raises:
         UserError: unreadable, or not the file that the root sees.
     """
 
-    def __init__(self, path: Path, columns: np.ndarray, samples: int, dtype: np.dtype) -> None:
+    def __init__(
+        self,
+        path: Path,
+        columns: np.ndarray,
+        samples: int,
+        dtype: np.dtype,
+        feed: Callable[[Samples], Samples],
+    ) -> None:
         self.columns, self.samples, self.dtype = columns, samples, dtype
-        self.file = open_samples(path) if columns.size else None
+        self.file = feed(open_samples(path)) if columns.size else None
         if self.file is not None and self.file.samples != samples:
             raise UserError(
                 f"{path}: expected {samples} samples as the first rank sees there, found {self.file.samples}"

@@ -82,21 +82,22 @@ class Stream:
         return perf_counter() - began - self.clock.seconds["check"]
 
     def _open_output(self, path: Path, temporary: Path) -> None:
-        options = self.job.options
-        shape = self.setup.samples, self.setup.shard.graph.outputs
+        options, graph = self.job.options, self.setup.shard.graph
+        outputs, dtype = graph.packed(options.dtype)
+        shape = self.setup.samples, outputs
         with collectively(self.comm):
             if self.checks is not None and options.resume:
-                self.output = ResumableOutputFile(path, *shape, options.dtype, _resume_key(self.setup))
+                self.output = ResumableOutputFile(path, *shape, dtype, _resume_key(self.setup))
             elif self.checks is not None:
-                self.output = OutputFile(path, temporary, *shape, options.dtype)
+                self.output = OutputFile(path, temporary, *shape, dtype)
 
     def _catch_up(self) -> None:
         """On the root, check what an earlier run has left; on all ranks, set ``resumed``."""
         with collectively(self.comm):
             if self.checks is not None:
-                for outputs in self.output.read(self.job.options.batch_size):
+                for packed in self.output.read(self.job.options.batch_size):
                     with self.clock("check"):
-                        self._check(outputs)
+                        self._check(packed)
         self.resumed = self.comm.bcast(self.output.written, root=0)
 
     def _stream(self) -> None:
@@ -121,23 +122,26 @@ class Stream:
         """On the root, write and check a batch."""
         if outputs is None or self.checks is None:
             return
-        outputs = apply_heads(self.setup.shard.graph, outputs)
+        graph = self.setup.shard.graph
         with self.clock("output"):
-            self.output.append(outputs)
+            outputs = apply_heads(graph, outputs)
+            packed = graph.ends.packed(outputs)
+            self.output.append(packed)
         with self.clock("check"):
-            self._check(outputs)
+            self._check(packed, outputs)
 
-    def _check(self, outputs: np.ndarray) -> None:
+    def _check(self, packed: np.ndarray, outputs: np.ndarray | None = None) -> None:
+        """Check outputs of the model, and those of the network where they are others."""
         assert self.checks is not None
-        self._finite.add(outputs)
-        self.checks.add(outputs)
+        self._finite.add(packed)
+        self.checks.add(packed, outputs)
 
 
 def _resume_key(setup: Setup) -> str:
     """A key of all that the outputs depend on; of the input, which may be large, only size and time."""
     about, options, stored = setup.job.input.stat(), setup.job.options, setup.stored
     parts = (
-        *(__version__, stored.plan.identity(), *stored.shard_sha256),
+        *(__version__, stored.plan.identity(), *stored.shard_sha256, *stored.ends.fingerprints()),
         *(about.st_size, about.st_mtime_ns, options.batch_size, options.micro_batches, options.dtype.name),
         *setup.formats,
     )

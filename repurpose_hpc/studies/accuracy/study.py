@@ -8,7 +8,7 @@ from pathlib import Path
 from time import perf_counter
 
 from repurpose_hpc import __version__
-from repurpose_hpc.io.samples import Samples, check_shape, open_samples
+from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.importers.input_shapes import InputShapes
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.labels import understood
@@ -17,7 +17,7 @@ from repurpose_hpc.restructure.calibration.evaluation import Comparison, compare
 from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.team import Team
-from repurpose_hpc.studies.accuracy.table import AccuracyTable
+from repurpose_hpc.studies.accuracy.table import QUALITIES, AccuracyTable
 from repurpose_hpc.studies.table import Row, one_line
 
 
@@ -28,7 +28,7 @@ class AccuracyStudy:
     Attributes:
         model: file of the network.
         network: as it was trained.
-        calibration: samples to restructure with, ``understood``.
+        calibration: samples to restructure with, ``understood``, as the network takes them.
         test: samples that only report, likewise; nothing is chosen by them.
     """
 
@@ -53,10 +53,12 @@ def open_study(model: Path, calibration: Path, test: Path, shapes: InputShapes) 
     Raises:
         UserError: a file cannot be read, or model and data do not fit.
     """
-    network, files = load_model(model, shapes), (open_samples(calibration), open_samples(test))
-    for samples in files:
-        check_shape(samples, network.input_shape)
-    return AccuracyStudy(model, network, *(understood(network, samples) for samples in files))
+    network = load_model(model, shapes)
+
+    def fed(path: Path) -> Samples:
+        return understood(network, network.ends.feed(open_samples(path), network.input_shape))
+
+    return AccuracyStudy(model, network, fed(calibration), fed(test))
 
 
 def compute(
@@ -125,7 +127,7 @@ def measure(study: AccuracyStudy, options: Options, team: Team) -> Row:
 
 
 def _quality(data: str, comparison: Comparison) -> Row:
-    return {f"{data}_{name}": value for name, value in comparison.findings().items()}
+    return {f"{data}_{name}": value for name, value in comparison.findings().items() if name in QUALITIES}
 
 
 def _name(options: Options) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from repurpose_hpc import __version__
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.atomic import writing
-from repurpose_hpc.io.samples import Samples, check_shape, open_samples
+from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.importers.input_shapes import shapes_of
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
@@ -209,5 +209,5 @@ def _networks(args: ScalingOptions) -> Networks:
     if not args.calibration:
         return TrainedNetwork(args.model, trained, None)
     samples = open_samples(args.calibration)
-    check_shape(samples, trained.input_shape)
+    trained.ends.check(samples, trained.input_shape)
     return TrainedNetwork(args.model, trained, samples)

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from helpers import ROOT, small_plans
+from helpers import ROOT, small_graphs, small_plans
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.runtime import program as program_module
@@ -140,3 +140,18 @@ def test_the_warm_up_loads_all_kernels_that_a_program_calls():
     command, env = [sys.executable, "-c", LOADED], {**os.environ, "PYTHONPATH": path}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=170)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("maps", [1, 2])
+def test_outputs_lie_in_the_order_in_which_they_are_sent(maps):
+    """A map of one neuron, or several of them, as a worker of many has."""
+    draw = small_graphs.Draw(0)
+    window = small_graphs.square_window((4, 3))
+    tensor = draw.builder.input("input", 2, (4, 3))
+    outputs = tuple(draw.mixing(f"c{number}", tensor, 1, window) for number in range(maps))
+    network = draw.builder.build(outputs, ("identity",) * maps)
+    x = np.random.default_rng(1).standard_normal((5, network.inputs))
+    program = one_process(network, np.dtype(np.float64), len(x))
+    y = program.forward(np.ascontiguousarray(x.T[program.input_columns]))
+    assert y.flags.c_contiguous
+    np.testing.assert_allclose(y.T[:, np.argsort(program.output_columns)], forward(network, x), atol=1e-12)

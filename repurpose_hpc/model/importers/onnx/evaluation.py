@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.forward import apply_head, compute, flat, split_inputs
 from repurpose_hpc.model.importers.input_shapes import InputShapes
 from repurpose_hpc.model.importers.onnx.constants import fold
+from repurpose_hpc.model.importers.onnx.ends import behind, divide
 from repurpose_hpc.model.importers.onnx.file import Graph, read_graph
 from repurpose_hpc.model.importers.onnx.functions import definition, has_definition
 from repurpose_hpc.model.importers.onnx.moved import in_front
 from repurpose_hpc.model.importers.onnx.node import Node
-from repurpose_hpc.model.importers.onnx.operators import AFTER_HEAD, OPERATORS, SUPPORTED, apply
+from repurpose_hpc.model.importers.onnx.operators import AFTER_HEAD, NOT_SUPPORTED, OPERATORS, apply
+from repurpose_hpc.model.importers.onnx.refusal import Refusal, operator_of
 from repurpose_hpc.model.importers.onnx.rewriting import ALWAYS, REWRITERS
 from repurpose_hpc.model.importers.onnx.signal import Moved, Signal, Unsupported, Value
 from repurpose_hpc.model.importers.onnx.tensors import Tensors
@@ -46,31 +49,38 @@ def load_onnx(path: Path, input_shapes: InputShapes | None = None) -> Network:
         UserError: the ``onnx`` package is missing, the file is not valid, or something in the graph is not
             supported; names the node, the operator and the attribute.
     """
-    evaluation = _Evaluation(read_graph(path, input_shapes))
-    for proto in evaluation.graph.nodes:
-        evaluation.evaluate(proto)
-        if evaluation.refusals:
-            raise UserError(f"{path}: {evaluation.refusals[0]}; change the model before exporting it")
-    return evaluation.network()
+    divided = divide(read_graph(path, input_shapes), _evaluated)
+    if divided.refusals:
+        first, *others = divided.refusals
+        more = f" (the first of {len(others) + 1} nodes; the command inspect lists all)" if others else ""
+        raise UserError(f"{path}: {first}{more}; change the model before exporting it")
+    return replace(divided.evaluation.network(), ends=divided.ends)
 
 
-def unsupported(path: Path, input_shapes: InputShapes | None = None) -> list[str]:
-    """The nodes of an ONNX file that are not supported, each with the reason.
-
-    A node behind one of them is judged by its operator alone.
+def unsupported(path: Path, input_shapes: InputShapes | None = None) -> list[Refusal]:
+    """The nodes of an ONNX file that are not supported, those behind another one as well.
 
     Raises:
         UserError: the file cannot be read at all.
     """
-    evaluation = _Evaluation(read_graph(path, input_shapes))
-    for proto in evaluation.graph.nodes:
+    divided = divide(read_graph(path, input_shapes), _evaluated)
+    if divided.refusals:
+        return divided.refusals + behind(divided.middle, divided.refusals, _evaluated)
+    try:
+        divided.evaluation.network()
+    except UserError as error:
+        return [Refusal("", "", "", str(error).removeprefix(f"{path}: "))]
+    return []
+
+
+def _evaluated(graph: Graph) -> Evaluation:
+    """The evaluation of all nodes of a graph, and of its outputs."""
+    evaluation = Evaluation(graph)
+    for proto in graph.nodes:
         evaluation.evaluate(proto)
     if not evaluation.refusals:
-        try:
-            evaluation.network()
-        except UserError as error:
-            return [str(error).removeprefix(f"{path}: ")]
-    return evaluation.refusals
+        evaluation.check_outputs()
+    return evaluation
 
 
 def tensor_values(
@@ -88,40 +98,57 @@ def tensor_values(
     Yields:
         the name in the graph, and the values, (samples, ...).
     """
-    evaluation = _Evaluation(read_graph(path, input_shapes))
-    for proto in evaluation.graph.nodes:
-        evaluation.evaluate(proto)
-    yield from evaluation.tensor_values(split_inputs(evaluation.network(), x.T))
+    divided = divide(read_graph(path, input_shapes), _evaluated)
+    network = divided.evaluation.network()
+    (middle,) = divided.ends.feed(Samples.of(x), network.input_shape).batches(len(x), dtype=np.float64)
+    yield from divided.evaluation.tensor_values(split_inputs(network, middle.T))
 
 
-class _Evaluation:
+class Evaluation:
     """One evaluation of a graph.
 
     Attributes:
         graph: what is evaluated.
-        refusals: a text for each node that is not supported.
+        refusals: of nodes.
+        values: tensor -> what is known of it; None behind a refused node.
     """
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.refusals: list[str] = []
+        self.refusals: list[Refusal] = []
         self._tensors = Tensors()
         # None: behind a refused node, or a secondary output without a name.
-        self._values: dict[str, Value | None] = {"": None, **graph.constants}
+        self.values: dict[str, Value | None] = {"": None, **graph.constants}
         self._softmaxes: dict[Signal, Signal] = {}
         for name, shape in graph.inputs.items():
-            self._values[name] = self._tensors.input(name, shape, alone=len(graph.inputs) == 1)
+            self.values[name] = self._tensors.input(name, shape, alone=len(graph.inputs) == 1)
 
     def evaluate(self, proto: onnx.NodeProto) -> None:
         """Compute the outputs of a node, or refuse it."""
-        name, operator = _name(proto), _operator(proto)
         outputs: tuple[Value | None, ...]
         try:
             outputs = self._outputs(proto)
         except (Unsupported, UserError) as error:
-            self.refusals.append(f"node {name!r} ({operator}): {error}")
+            self._refuse(proto, str(error))
             outputs = (None,) * len(proto.output)
-        self._values.update(zip(proto.output, outputs, strict=False))  # a mask of Dropout is not made
+        self.values.update(zip(proto.output, outputs, strict=False))  # a mask of Dropout is not made
+
+    def check_outputs(self) -> None:
+        """Refuse the nodes that make outputs of which no tensor can be made."""
+        makers = {tensor: proto for proto in self.graph.nodes for tensor in proto.output}
+        for name in self.graph.outputs:
+            value = in_front(self.values.get(name))
+            try:
+                if isinstance(value, Signal):
+                    self._tensors.output(value)
+            except Unsupported as error:
+                if name not in makers:
+                    raise UserError(f"{self.graph.path}: input {name!r} as an output: {error}") from None
+                self._refuse(makers[name], f"an output: {error}")
+
+    def _refuse(self, proto: onnx.NodeProto, reason: str) -> None:
+        tensor = next(filter(None, proto.output), "")
+        self.refusals.append(Refusal(tensor, _name(proto), operator_of(proto), reason))
 
     def _outputs(self, proto: onnx.NodeProto) -> tuple[Value | None, ...]:
         """The outputs of a node; None where an input is behind a refused node.
@@ -129,11 +156,11 @@ class _Evaluation:
         Raises:
             Unsupported: the operator, or the way in which it is used.
         """
-        inputs, operator = self._inputs(proto), _operator(proto)
-        if any(self._values[tensor] is None for tensor in proto.input if tensor):
+        inputs, operator = self._inputs(proto), operator_of(proto)
+        if any(self.values[tensor] is None for tensor in proto.input if tensor):
             known = operator in OPERATORS or operator in REWRITERS or has_definition(proto, self.graph.opset)
             if not known:
-                raise Unsupported(f"operator {operator} is not supported, expected {SUPPORTED}")
+                raise Unsupported(NOT_SUPPORTED.format(operator))
             return (None,) * len(proto.output)
         constants = [value for value in inputs if not isinstance(value, (Signal, Moved))]
         if operator in ALWAYS or (operator in REWRITERS and len(constants) < len(inputs)):
@@ -160,7 +187,7 @@ class _Evaluation:
         try:
             return self._of_nodes(proto, nodes, "of its definition")
         except Unsupported:
-            if _operator(proto) in OPERATORS:
+            if operator_of(proto) in OPERATORS:
                 raise error from None
             raise
 
@@ -174,10 +201,10 @@ class _Evaluation:
         """
         for node in nodes:
             try:
-                self._values.update(zip(node.output, self._outputs(node), strict=False))
+                self.values.update(zip(node.output, self._outputs(node), strict=False))
             except (Unsupported, UserError) as error:
-                raise Unsupported(f"{whose} node {_name(node)!r} ({_operator(node)}): {error}") from None
-        return tuple(self._values[tensor] for tensor in proto.output)
+                raise Unsupported(f"{whose} node {_name(node)!r} ({operator_of(node)}): {error}") from None
+        return tuple(self.values[tensor] for tensor in proto.output)
 
     def _within(self, value: Value | None) -> Value | None:
         """A value that is used further: a Softmax that is not at the end is computed step by step."""
@@ -194,7 +221,7 @@ class _Evaluation:
             operator = "Softmax" if value.head == "softmax" else "LogSoftmax"
             source, target = f"{value.origin} {len(self._softmaxes)}", f"{value.origin} as a value"
             node = make_node(operator, [source], [target], axis=-1)
-            self._values[source] = plain
+            self.values[source] = plain
             (result,) = self._of_definition(node, (plain,), Unsupported(f"it follows {value.origin}"))
             assert isinstance(result, Signal)
             self._softmaxes[value] = result.reshaped(value.shape)
@@ -208,12 +235,12 @@ class _Evaluation:
         """
         path = self.graph.path
         for name in self.graph.outputs:
-            if name not in self._values:
+            if name not in self.values:
                 raise UserError(
                     f"{path}: output {name!r} is a secondary output of a node, expected one that is made, "
                     "not a mask or an index; export the model without it"
                 )
-        values = [in_front(self._values[name]) for name in self.graph.outputs]
+        values = [in_front(self.values[name]) for name in self.graph.outputs]
         for name, value in zip(self.graph.outputs, values, strict=True):
             if isinstance(value, Moved):
                 raise UserError(
@@ -240,7 +267,7 @@ class _Evaluation:
 
     def tensor_values(self, inputs: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
         """See ``tensor_values``; ``inputs``: those of the network, neuron-major."""
-        signals = {name: value for name, value in self._values.items() if isinstance(value, Signal)}
+        signals = {name: value for name, value in self.values.items() if isinstance(value, Signal)}
         settled = {}
         for name, signal in signals.items():
             with suppress(Unsupported):
@@ -254,11 +281,11 @@ class _Evaluation:
 
     def _inputs(self, proto: onnx.NodeProto) -> tuple[Value | None, ...]:
         for tensor in proto.input:
-            if tensor and tensor not in self._values:
+            if tensor and tensor not in self.values:
                 raise Unsupported(
                     f"reads {tensor!r}, a secondary output or sparse initializer, expected a dense tensor"
                 )
-        return tuple(self._values[tensor] if tensor else None for tensor in proto.input)
+        return tuple(self.values[tensor] if tensor else None for tensor in proto.input)
 
     def _node(
         self, proto: onnx.NodeProto, name: str, operator: str, inputs: tuple[Value | None, ...]
@@ -275,10 +302,6 @@ class _Evaluation:
             attributes={attribute.name: get_attribute_value(attribute) for attribute in proto.attribute},
             tensors=self._tensors,
         )
-
-
-def _operator(proto: onnx.NodeProto) -> str:
-    return proto.op_type if proto.domain in ("", "ai.onnx") else f"{proto.domain}.{proto.op_type}"
 
 
 def _name(proto: onnx.NodeProto) -> str:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     import onnx
 
 
+# The domain of ONNX's own operators has two names.
+_OWN = ("", "ai.onnx")
+
+
 @dataclass(frozen=True, eq=False)
 class Graph:
     """The content of an ONNX file.
@@ -30,6 +34,8 @@ class Graph:
         inputs: name -> shape, the samples first.
         outputs: names.
         opset: version of ONNX's own operators.
+        domains: versions of those of other domains.
+        types: numbers of ONNX's element types of the inputs, by name.
     """
 
     path: Path
@@ -38,6 +44,8 @@ class Graph:
     inputs: dict[str, tuple[int, ...]]
     outputs: tuple[str, ...]
     opset: int
+    domains: dict[str, int]
+    types: dict[str, int]
 
 
 def read_graph(path: Path, input_shapes: InputShapes | None = None) -> Graph:
@@ -71,6 +79,8 @@ def read_graph(path: Path, input_shapes: InputShapes | None = None) -> Graph:
         },
         outputs=tuple(item.name for item in graph.output),
         opset=opset,
+        domains={item.domain: item.version for item in model.opset_import if item.domain not in _OWN},
+        types={item.name: item.type.tensor_type.elem_type for item in inputs},
     )
 
 
@@ -126,4 +136,4 @@ def read_model(path: Path) -> onnx.ModelProto:
 
 def opset_of(model: onnx.ModelProto) -> int:
     """The version of ONNX's own operators."""
-    return max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0)
+    return max((item.version for item in model.opset_import if item.domain in _OWN), default=0)

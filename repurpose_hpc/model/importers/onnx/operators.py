@@ -58,6 +58,7 @@ AFTER_HEAD = frozenset(
 )
 
 SUPPORTED = ", ".join(OPERATORS)
+NOT_SUPPORTED = "operator {} is not supported"
 
 
 def apply(node: Node) -> tuple[Value, ...]:
@@ -67,7 +68,7 @@ def apply(node: Node) -> tuple[Value, ...]:
         Unsupported: the operator, or the way in which it is used, is not supported.
     """
     if node.operator not in OPERATORS:
-        raise Unsupported(f"operator {node.operator} is not supported, expected {SUPPORTED}")
+        raise Unsupported(NOT_SUPPORTED.format(node.operator))
     try:
         if moves_samples(node):
             return apply_moved(node, OPERATORS)

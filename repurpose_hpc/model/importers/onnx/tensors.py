@@ -197,14 +197,19 @@ class Tensors:
         Raises:
             Unsupported: the values of one do not lie in their order.
         """
-        tensors = tuple(self._output(signal) for signal in outputs)
+        tensors = tuple(self.output(signal) for signal in outputs)
         for tensor, (_, shape) in self._inputs.items():
             if tensor not in self._declared:
                 self._add_input(tensor, shape)
         heads = tuple(signal.head for signal in outputs)
         return self.builder.build(tensors, heads, tuple(self._inputs))
 
-    def _output(self, signal: Signal) -> str:
+    def output(self, signal: Signal) -> str:
+        """The tensor of an output.
+
+        Raises:
+            Unsupported: the values do not lie in their order, or no operation makes them.
+        """
         settled = self.settled(signal)
         return settled.expression.tensor if settled.index is None else self.map(signal)
 
@@ -224,6 +229,8 @@ class Tensors:
         self._add_input(tensor, shape)
 
     def _add_input(self, tensor: str, shape: tuple[int, ...]) -> None:
+        if not shape:
+            raise Unsupported("an input has no axis but that of the samples")
         self._declared.add(tensor)
         self.builder.input(self._inputs[tensor][0], shape[0], shape[1:])
 
