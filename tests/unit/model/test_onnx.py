@@ -160,7 +160,7 @@ BAD = {
         [node("MatMul", "x W", "h"), node("Add", "h C", "y")],
         r"a constant of shape \(3,\) does not fit features of shape \(4,\)",
     ),
-    "softmax_over_samples": ([LINEAR, node("Softmax", "h", "y", axis=0)], r"attribute axis is 0"),
+    "softmax_over_samples": ([LINEAR, node("Softmax", "h", "y", axis=0)], r"is that of the samples"),
     "mixed_samples": (
         [node("Reshape", "x ten", "r"), node("Relu", "r", "y")],
         r"node 'node_r' \(Reshape\)",

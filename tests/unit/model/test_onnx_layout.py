@@ -38,13 +38,21 @@ CONSTANTS = {
         "W6": _weights(6, 2),
         "rows": _i(0, 3, 1, 5),
     },
+    **{"K3": _weights(3, 3, 2, 3, 2), "K3group": _weights(6, 1, 2, 2, 2), "K111": _weights(4, 3, 1, 1, 1)},
+    "around_one": _i(2, 4),
     **{"zero_twelve": _i(0, 12), "five": _i(5), "one": _i(1), "two": _i(2), "three": _i(3), "none": _i()},
     **{"zero": _i(0), "no_outputs": _weights(12, 0), "no_inputs": _weights(0, 2), "token": _weights(1, 1, 3)},
     **{"one_three": _i(1, 3), "twelve": _i(12), "R": _weights(12, 12), "half": np.float32(0.5)},
     **{"pads": _i(0, 1, 0, 1, 0, 2, 0, 0), "crops": _i(0, -1, 1, -1, 0, 0, -1, 0)},
     **{"around": _i(0, 0, 1, 2, 0, 0, 2, 1), "repeats": _i(1, 2, 1, 2)},
     **{"V5": _weights(4, 5), "H": _weights(3, 4, 2), "W_k": _weights(5, 4), "W_v": _weights(5, 4)},
-    **{"maps": _i(0, 3, 2, 2), "flat": _i(0, -1), "swapped": _i(0, 16, 2), "rank3": _i(0, 4, 3)},
+    **{
+        "maps": _i(0, 3, 2, 2),
+        "flat": _i(0, -1),
+        "swapped": _i(0, 16, 2),
+        "rank3": _i(0, 4, 3),
+        "steps": _i(0, 3, 4),
+    },
 }
 HIDDEN = node("MatMul", "x W12", "h")
 REGROUPED = {
@@ -69,6 +77,17 @@ REGROUPED = {
     "other_groups": (
         ("N", 5),
         [HIDDEN, node("Reshape", "h rank3", "r"), node("MaxPool", "r", "y", kernel_shape=[2])],
+    ),
+    "linear_of_steps": (
+        ("N", 5),
+        [HIDDEN, node("Reshape", "h steps", "r"), node("MatMul", "r V", "s"), node("Tanh", "s", "y")],
+    ),
+    "mean_of_steps": (
+        ("N", 5),
+        [
+            *(HIDDEN, node("Reshape", "h steps", "r"), node("MatMul", "r V", "s")),
+            *(node("ReduceMean", "s one", "m"), node("Tanh", "m", "y")),
+        ],
     ),
     "maps_of_other_groups": (
         ("N", 3, 2, 4),
@@ -108,6 +127,23 @@ CONTRACTED = {
     "softmax_of_maps": (("N", 3, 2, 2), [node("Conv", "x K", "h"), node("Softmax", "h", "y", axis=1)]),
 }
 
+CUBE = ("N", 3, 4, 5, 4)
+THREE_AXES = {
+    "conv": [node("Conv", "x K3", "y", strides=[1, 2, 1], pads=[1, 0, 1, 0, 1, 1])],
+    "grouped": [node("Conv", "x K3group", "y", group=3)],
+    "transposed": [node("ConvTranspose", "x K3", "y", strides=[1, 2, 1])],
+    "max": [node("Conv", "x K111", "h"), node("MaxPool", "h", "y", kernel_shape=[2, 2, 2], pads=[1] * 6)],
+    "average": [
+        node("Conv", "x K111", "h"),
+        node("AveragePool", "h", "y", kernel_shape=[2] * 3, pads=[1] * 6),
+    ],
+    "average_of_padding": [
+        node("Conv", "x K111", "h"),
+        node("AveragePool", "h", "y", kernel_shape=[2] * 3, pads=[1] * 6, count_include_pad=1),
+    ],
+    "whole": [node("Conv", "x K111", "h"), node("GlobalAveragePool", "h", "y")],
+    "two_of_three": [node("Conv", "x K111", "h"), node("ReduceMean", "h around_one", "y")],
+}
 # Parts of a hidden layer h without any neuron.
 EMPTY = {
     "split": [node("Split", "h zero_twelve", "q q2", axis=1)],
@@ -182,17 +218,6 @@ def test_neurons_in_other_groups(tmp_path, name):
         assert_agrees(_model(tmp_path, shape, nodes), samples)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", REGROUPED)
-def test_neurons_in_other_groups_on_several_workers(tmp_path, name):
-    network = load_model(_model(tmp_path, *REGROUPED[name]))
-    x = RNG.normal(size=(40, network.inputs)).astype(np.float32)
-    right = forward(network, x)
-    for workers in (1, 2, 3, 8):
-        cut = restructure_network(network, Samples.of(x), workers=workers, comm_budget=1)
-        assert np.abs(Session(cut).run(x).reshape(right.shape) - right).max() <= 1e-5 * np.abs(right).max()
-
-
 @pytest.mark.parametrize("name", CONTRACTED)
 def test_contraction(tmp_path, name):
     assert_agrees(_model(tmp_path, *CONTRACTED[name]), 3)
@@ -234,3 +259,29 @@ def test_names_of_nodes(tmp_path, name):
     cut.save(tmp_path / "shards")
     y = Session(tmp_path / "shards").run(x)
     assert np.abs(y - right).max() <= 1e-5 * np.abs(right).max()
+
+
+@pytest.mark.parametrize("name", THREE_AXES)
+def test_three_axes(tmp_path, name):
+    assert_agrees(_model(tmp_path, CUBE, THREE_AXES[name]), 3)
+
+
+ON_WORKERS = {
+    **REGROUPED,
+    **CONTRACTED,
+    **JOINED,
+    "three_axes": (CUBE, [*THREE_AXES["average"][:1], node("MaxPool", "h", "y", kernel_shape=[2] * 3)]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ON_WORKERS)
+def test_on_several_workers(tmp_path, name):
+    """Exact at every number of workers, whole neurons and fixed mixings of a few among them."""
+    network = load_model(_model(tmp_path, *ON_WORKERS[name]))
+    x = _weights(40, network.inputs)
+    right = forward(network, x)
+    for workers in (1, 2, 3, 8):
+        cut = restructure_network(network, Samples.of(x), workers=workers, comm_budget=1)
+        y = Session(cut).run(x).reshape(right.shape)
+        assert np.abs(y - right).max() <= 1e-5 * np.abs(right).max()

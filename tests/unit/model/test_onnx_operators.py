@@ -70,6 +70,7 @@ CONSTANTS = {
     "inexact": np.array([1, 1, 4 / 3, 1.2], np.float32),
     "thirteenths": np.array([1, 1, 1.3, 1], np.float32),
     "sizes": np.array([1, 4, 5, 13]),
+    "smaller": np.array([1, 1, 0.6, 0.5], np.float32),
     "roi": np.array([], np.float32),
     "wide": np.array([1, 4, 7, 6]),
 }
@@ -164,6 +165,18 @@ LAYOUT = [
     *(
         ("Resize", f"x - {name} y", {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"})
         for name in ("inexact", "thirteenths")
+    ),
+    *(
+        ("Resize", "x - scales y", {"mode": mode, "coordinate_transformation_mode": coordinates})
+        for mode in ("linear", "cubic")
+        for coordinates in ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")
+    ),
+    ("Resize", "x - - space y", {"mode": "linear", "axes": [2, 3]}),
+    ("Resize", "x - smaller y", {"mode": "linear", "antialias": 1}),
+    ("Resize", "x - scales y", {"mode": "cubic", "cubic_coeff_a": -0.5, "exclude_outside": 1}),
+    *(
+        ("Resize", "x - - space y", {"keep_aspect_ratio_policy": policy, "axes": [2, 3]})
+        for policy in ("not_larger", "not_smaller")
     ),
     ("Concat", "x x y", {"axis": 1}),
     ("Identity", "x y", {}),
@@ -468,13 +481,12 @@ def test_old_opset(tmp_path, name):
 
 BAD = {
     "matmul_of_two": ([node("MatMul", "x x", "y")], r"\(MatMul\): it multiplies shapes \(4, 7, 6\)"),
-    "three_axes": ([node("Conv", "x K5", "y")], r"a kernel of shape \(1, 1, 1\) on maps of shape \(7, 6\)"),
+    "three_axes": ([node("Conv", "x K5", "y")], r"for a kernel of shape \(1, 1, 1\) and 4 axes"),
     "channels": ([node("Conv", "x Kgroup", "y")], r"do not fit 4 channels"),
     "kernel_too_large": (
         [node("MaxPool", "x", "y", kernel_shape=[9, 1])],
         r"larger than maps of shape \(7, 6\)",
     ),
-    "linear": ([node("Resize", "x - scales", "y", mode="linear")], r"attribute mode is 'linear'"),
     "samples_moved": (
         [node("Transpose", "x", "y", perm=[1, 0, 2, 3])],
         r"expected the samples on the first axis, found them on axis 1 of 4",

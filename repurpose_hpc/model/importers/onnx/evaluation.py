@@ -25,6 +25,7 @@ from repurpose_hpc.model.importers.onnx.signal import Moved, Signal, Unsupported
 from repurpose_hpc.model.importers.onnx.tensors import Tensors
 from repurpose_hpc.model.importers.onnx.varying import Varying
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Depthwise, Mixing
 from repurpose_hpc.model.spec import IllegalNetwork
 
 if TYPE_CHECKING:
@@ -199,7 +200,8 @@ class _Evaluation:
             raise UserError(f"{path}: an output: {error}; change the model before exporting it") from None
         except IllegalNetwork as error:
             raise UserError(f"{path}: {error}; change the model before exporting it") from None
-        if all(mixing.fixed for mixing in network.mixings):
+        layers = (op for op in network.operations if isinstance(op, Mixing | Depthwise))
+        if all(isinstance(layer, Mixing) and layer.fixed for layer in layers):
             raise UserError(
                 f"{path}: expected one or more Conv, Gemm or MatMul, found none; the model is empty"
             )

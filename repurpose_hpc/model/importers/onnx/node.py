@@ -138,6 +138,12 @@ class Node:
         """An attribute that is a string."""
         return self.attributes.get(attribute, default.encode()).decode()
 
+    def require_shape(self, position: int, expected: tuple[int, ...]) -> None:
+        """Refuse a node of which a constant input has another shape."""
+        shape = self.constant(position).shape
+        if shape != expected:
+            raise Unsupported(f"{self.called(position)} has shape {shape}, expected {expected}")
+
     def require(self, attribute: str, expected: Any, default: Any = None) -> None:
         """Refuse a node whose ``attribute`` is anything but ``expected``."""
         value = self.attributes.get(attribute, expected if default is None else default)

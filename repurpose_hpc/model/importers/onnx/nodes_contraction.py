@@ -32,6 +32,8 @@ def matmul(node: Node) -> Signal:
     ]
     if isinstance(node.input(0), Signal) and not isinstance(node.input(1), Signal) and len(shapes[1]) == 2:
         return linear(node, node.signal(), node.weights(1))
+    if not all(shapes):
+        raise Unsupported(f"it multiplies shapes {shapes[0]} and {shapes[1]}, expected axes")
     left, right, out = _matmul_letters(*(len(shape) for shape in shapes))
     return _contraction(node, [left, right], out)
 

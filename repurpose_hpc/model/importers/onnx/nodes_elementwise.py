@@ -247,6 +247,8 @@ def batch_normalisation(node: Node) -> Signal:
     """The scale and the shift that the statistics of training amount to."""
     node.require("training_mode", 0)
     signal = node.signal()
+    for position in range(1, 5):
+        node.require_shape(position, signal.shape[1:2] or (1,))
     scale, shift, mean, variance = (node.weights(position).astype(np.float64) for position in range(1, 5))
     dtype = node.weights(1).dtype
     scale = scale / np.sqrt(variance + node.attributes.get("epsilon", 1e-5))

@@ -37,7 +37,7 @@ def reshape(node: Node) -> Signal:
     """Flatten, Reshape, Squeeze or Unsqueeze: samples stay apart, values keep their order."""
     signal = node.signal(after_head=True)
     sizes = reshaped_sizes(node, signal.shape)
-    if len(sizes) < 2 or sizes[0] != signal.shape[0]:
+    if not sizes or sizes[0] != signal.shape[0]:
         raise Unsupported("its result does not keep the samples, and nothing else, on the first axis")
     return replace(signal.reshaped(sizes), origin=str(node))
 
@@ -48,6 +48,8 @@ def reshaped_sizes(node: Node, sizes: tuple[int, ...]) -> tuple[int, ...]:
     try:
         if node.operator == "Flatten":
             axis = node.attributes.get("axis", 1)
+            if not -len(sizes) <= axis <= len(sizes):
+                raise IndexError(f"attribute axis is {axis}")
             return int(np.prod(sizes[:axis])), int(np.prod(sizes[axis:]))
         if node.operator == "Reshape":
             return virtual.reshape(_reshape_target(node, sizes)).shape
@@ -61,6 +63,8 @@ def reshaped_sizes(node: Node, sizes: tuple[int, ...]) -> tuple[int, ...]:
 
 def _reshape_target(node: Node, sizes: tuple[int, ...]) -> list[int]:
     target = node.sizes(1).tolist()
+    if min(target, default=0) < -1:
+        raise ValueError(f"a shape of {target}")
     if node.attributes.get("allowzero", 0):
         return target
     return [sizes[axis] if size == 0 else size for axis, size in enumerate(target)]
@@ -70,6 +74,8 @@ def transpose(node: Node) -> Signal:
     """Axes in another order, the samples in front."""
     signal = node.signal()
     order = node.attributes.get("perm", list(reversed(range(len(signal.shape)))))
+    if sorted(order) != list(range(len(signal.shape))):
+        raise Unsupported(f"attribute perm is {order}, expected each of {len(signal.shape)} axes once")
     if order[0] != 0:
         raise Unsupported(f"attribute perm is {order}, which moves the axis of the samples")
     if order == sorted(order):
@@ -97,7 +103,11 @@ def split(node: Node) -> tuple[Signal, ...]:
     sizes = node.integers(1, "split")
     if sizes is None:
         even_size = -(-size // parts)
-        sizes = [min(even_size, size - first) for first in range(0, size, even_size)]
+        sizes = [max(0, min(even_size, size - even_size * part)) for part in range(parts)]
+        if node.opset < 18 and size % parts:
+            raise Unsupported(f"it splits {size} values into {parts} parts, expected as many in each")
+    if sum(sizes) != size or min(sizes) < 0 or len(sizes) < node.outputs:
+        raise Unsupported(f"it splits {size} values into {node.outputs} parts of {sizes}")
     places = np.split(signal.places, np.cumsum(sizes)[:-1], axis)
     return tuple(_placed(node, signal, part) for part in places)
 
@@ -107,10 +117,14 @@ def slices(node: Node) -> Signal:
     signal = node.signal()
     starts, ends = node.required_integers(1, "starts"), node.required_integers(2, "ends")
     axes, steps = node.integers(3, "axes"), node.integers(4, "steps")
-    chosen = [slice(None)] * (len(signal.shape) - 1)
-    for place, axis in enumerate(axes or range(len(starts))):
-        start, end, step = starts[place], ends[place], steps[place] if steps else 1
-        rank = len(signal.shape)
+    rank = len(signal.shape)
+    axes, steps = list(range(len(starts))) if axes is None else axes, steps or [1] * len(starts)
+    if not len(starts) == len(ends) == len(axes) == len(steps) or 0 in steps:
+        raise Unsupported(f"its starts are {starts}, ends {ends}, axes {axes} and steps {steps}")
+    if any(not -rank <= axis < rank for axis in axes) or len({axis % rank for axis in axes}) < len(axes):
+        raise Unsupported(f"its axes are {axes} of {rank}, expected each once")
+    chosen = [slice(None)] * (rank - 1)
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         size = signal.shape[axis]
         if axis % rank == 0 and range(size)[start:end:step] == range(size):
             continue
@@ -127,70 +141,8 @@ def gather(node: Node) -> Signal:
         places = np.take(signal.places, indices, axis)
     except IndexError as error:
         raise Unsupported(str(error)) from None
-    if places.ndim == 0:
-        raise Unsupported("its result has no axis but that of the samples")
-    return _placed(node, signal, places)
+    return _placed(node, signal, np.asarray(places))
 
-
-def resize(node: Node) -> Signal:
-    """Maps of another size, every position the nearest of the old ones."""
-    signal = node.signal()
-    mode = node.text("mode", "nearest")
-    if mode != "nearest":
-        raise Unsupported(f"attribute mode is {mode!r}, expected 'nearest'")
-    node.require("keep_aspect_ratio_policy", b"stretch")
-    places = signal.places
-    for axis, (size, scale) in _resize_factors(node, signal).items():
-        if size != signal.shape[axis] or scale != 1:
-            nearest = _nearest(node, signal.shape[axis], size, scale)
-            places = places.take(nearest, node.axis(axis, signal))
-    return _placed(node, signal, places)
-
-
-def _resize_factors(node: Node, signal: Signal) -> dict[int, tuple[int, float]]:
-    """The new size of each axis, and its ratio to the old one."""
-    has_only_scales = node.operator == "Upsample" or node.opset < 11
-    if has_only_scales:
-        scales = node.constant(1) if node.input(1) is not None else np.array(node.attributes["scales"])
-    else:
-        scales = node.constant(2) if node.input(2) is not None else np.empty(0)
-    axes = [axis % len(signal.shape) for axis in node.attributes.get("axes", range(len(signal.shape)))]
-    if scales.size:
-        factors = [float(scale) for scale in scales.ravel()]
-        return {
-            axis: (int(np.floor(np.float32(signal.shape[axis]) * np.float32(scale))), scale)
-            for axis, scale in zip(axes, factors, strict=True)
-        }
-    sizes = node.sizes(3).tolist()
-    return {axis: (size, size / signal.shape[axis]) for axis, size in zip(axes, sizes, strict=True)}
-
-
-def _nearest(node: Node, size: int, out: int, scale: float) -> np.ndarray:
-    """The old position nearest to every new one along an axis; float32, as other runtimes compute it."""
-    positions, ratio = np.arange(out, dtype=np.float32), np.float32(scale)
-    if node.operator == "Upsample" or node.opset < 11:
-        return np.minimum(np.floor(positions / ratio).astype(np.int64), size - 1)
-    coordinates = node.text("coordinate_transformation_mode", "half_pixel")
-    if coordinates == "asymmetric":
-        x = positions / ratio
-    elif coordinates == "align_corners":
-        x = positions * (size - 1) / max(out - 1, 1)
-    elif coordinates == "half_pixel" or (coordinates == "pytorch_half_pixel" and out > 1):
-        x = (positions + 0.5) / ratio - 0.5
-    elif coordinates == "pytorch_half_pixel":
-        x = positions * 0.0
-    else:
-        raise Unsupported(f"attribute coordinate_transformation_mode is {coordinates!r}")
-    rounded = _ROUNDINGS[node.text("nearest_mode", "round_prefer_floor")](x)
-    return np.clip(rounded, 0, size - 1).astype(np.int64)
-
-
-_ROUNDINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "round_prefer_floor": lambda x: np.ceil(x - 0.5),
-    "round_prefer_ceil": lambda x: np.floor(x + 0.5),
-    "floor": np.floor,
-    "ceil": np.ceil,
-}
 
 OPERATORS: dict[str, Callable[[Node], Value | Iterable[Value]]] = {
     "Shape": shape,
@@ -201,5 +153,4 @@ OPERATORS: dict[str, Callable[[Node], Value | Iterable[Value]]] = {
     "Split": split,
     "Slice": slices,
     "Gather": gather,
-    **dict.fromkeys(("Resize", "Upsample"), resize),
 }

@@ -8,8 +8,11 @@ import numpy as np
 
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported
-from repurpose_hpc.model.importers.onnx.windows import conv_window, spatial_attribute, window_of
+from repurpose_hpc.model.importers.onnx.windows import conv_window, on_one_axis, spatial_attribute, window_of
 from repurpose_hpc.model.operations import Window
+
+# Of a sequence whose neurons have one value each, as an unrolled recurrent layer leaves it.
+_MOST_STEPS = 64
 
 
 def gemm(node: Node) -> Signal:
@@ -30,11 +33,24 @@ def linear(node: Node, signal: Signal, W: np.ndarray) -> Signal:
     if math.prod(signal.shape[1:-1]) == 1:
         return dense(node, signal, W.T, bias)
     _check_width(signal, W.T)
-    axis = len(signal.shape) - 2
-    tensor = node.tensors.map(signal, axis)
+    axis, tensors = len(signal.shape) - 2, node.tensors
+    steps = math.prod(signal.shape[1:-1])
+    if steps <= _MOST_STEPS and not tensors.has_neurons_on(signal, axis) and tensors.is_vector(signal):
+        return _step_by_step(node, signal, W)
+    tensor = tensors.map(signal, axis)
     window = node.tensors.pointwise(tensor)
     target = _mixing(node, tensor, W.T, np.broadcast_to(bias, W.shape[1]), window)
     return node.tensors.signal(target, (*signal.shape[:-1], W.shape[1]), str(node), axis)
+
+
+def _step_by_step(node: Node, signal: Signal, W: np.ndarray) -> Signal:
+    """The same layer on every row of a signal whose neurons have one value each: no neuron is moved."""
+    signal, builder = node.tensors.settled(signal), node.tensors.builder
+    rows = signal.places.reshape(-1, len(W))
+    steps = [dense(node, signal.placed(row), W.T, np.zeros(1, W.dtype)).expression.tensor for row in rows]
+    count = len(rows) * W.shape[1]
+    target = builder.select(node.tensors.name(f"{node.name}.steps"), tuple(steps), np.arange(count))
+    return node.tensors.signal(target, (*signal.shape[:-1], W.shape[1]), str(node))
 
 
 def dense(node: Node, signal: Signal, W: np.ndarray, b: np.ndarray) -> Signal:
@@ -46,12 +62,7 @@ def dense(node: Node, signal: Signal, W: np.ndarray, b: np.ndarray) -> Signal:
         raise Unsupported(f"its bias has shape {b.shape}, expected ({len(W)},)") from None
     if not len(W):
         return signal.placed(np.empty((*signal.shape[1:-1], 0), np.int64))
-    tensor, window, places = node.tensors.flat(signal)
-    if places is not None:
-        builder = node.tensors.builder
-        W_map = np.zeros((builder.neurons(tensor) * (window.taps if window else 1), len(W)), W.dtype)
-        np.add.at(W_map, places, W.T)
-        W = W_map.T
+    tensor, window, W = node.tensors.flat_weights(signal, W)
     target = _mixing(node, tensor, W, bias, window)
     axis = len(signal.shape) - 2
     return node.tensors.signal(target, (*signal.shape[:-1], len(W)), str(node), axis)
@@ -72,14 +83,32 @@ def _mixing(node: Node, tensor: str, W: np.ndarray, b: np.ndarray, window: Windo
 
 def conv(node: Node) -> Signal:
     """A convolution over one or two axes."""
-    signal, W = node.signal(), node.weights(1)
+    signal, W = node.signal(), _kernel(node)
     window = conv_window(node, signal.shape[2:], W.shape[2:])
     return _convolve(node, signal, node.tensors.map(signal), W, window)
 
 
+def _kernel(node: Node) -> np.ndarray:
+    """The weights of a convolution.
+
+    Raises:
+        Unsupported: they do not fit the maps, the attributes or the bias.
+    """
+    W, rank = node.weights(1), len(node.signal().shape)
+    sizes = tuple(node.attributes.get("kernel_shape", W.shape[2:]))
+    if W.ndim != rank or W.ndim < 3 or 0 in W.shape or sizes != W.shape[2:]:
+        raise Unsupported(f"its weights have shape {W.shape}, for a kernel of shape {sizes} and {rank} axes")
+    groups = node.attributes.get("group", 1)
+    if groups < 1 or len(W) % groups:
+        raise Unsupported(f"attribute group is {groups} for weights of shape {W.shape}")
+    if node.input(2) is not None:
+        node.require_shape(2, (len(W) if node.operator == "Conv" else W.shape[1] * groups,))
+    return W
+
+
 def conv_transpose(node: Node) -> Signal:
     """A transposed convolution: zeros between the values, then a convolution by the mirrored kernel."""
-    signal, W = node.signal(), node.weights(1)
+    signal, W = node.signal(), _kernel(node)
     sizes, kernel = signal.shape[2:], W.shape[2:]
     axes = range(len(kernel))
     strides, dilations, extra = (
@@ -91,10 +120,15 @@ def conv_transpose(node: Node) -> Signal:
     out = tuple(node.attributes.get("output_shape", ()))[-len(kernel) :]
     front = _transposed_pads(node, full_sizes, strides, out)
     if not out:
-        back = node.attributes.get("pads", [0] * 2 * len(kernel))[len(kernel) :]
+        pads = tuple(node.attributes.get("pads", (0,) * 2 * len(kernel)))
+        if len(pads) != 2 * len(kernel) or min(pads) < 0:
+            raise Unsupported(f"attribute pads is {pads}, expected {2 * len(kernel)} numbers of 0 or more")
+        back = pads[len(kernel) :]
         out = tuple(full_sizes[i] - front[i] - back[i] for i in axes)
         if node.text("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
             out = tuple(min(sizes[i] * strides[i], full_sizes[i]) for i in axes)
+    if any(extra[i] >= max(strides[i], dilations[i]) for i in axes):
+        raise Unsupported(f"attribute output_padding is {extra}, expected less than the strides {strides}")
     spread = tuple((sizes[i] - 1) * strides[i] + 1 for i in axes)
     pads = tuple(spans[i] - 1 - front[i] for i in axes)
     if min(pads) < 0:
@@ -143,6 +177,8 @@ def _convolve(node: Node, signal: Signal, tensor: str, W: np.ndarray, window: Wi
         np.zeros(outputs, W.dtype) if node.input(2) is None else node.weights(2).astype(W.dtype, copy=False)
     )
     W = W.reshape(outputs, W.shape[1], -1)
+    shape = (signal.shape[0], outputs, *window.out)
+    tensor, window = on_one_axis(node, tensor, window)
     if groups == channels > 1:
         if outputs > channels:
             repeated = np.arange(outputs) // (outputs // channels)
@@ -152,7 +188,7 @@ def _convolve(node: Node, signal: Signal, tensor: str, W: np.ndarray, window: Wi
     else:
         W, remaining_window = _without_padding(_ungrouped(W, groups), window)
         target = _mixing(node, tensor, W.reshape(outputs, -1), bias, remaining_window)
-    return node.tensors.signal(target, (signal.shape[0], outputs, *window.out), str(node))
+    return node.tensors.signal(target, shape, str(node))
 
 
 def _ungrouped(W: np.ndarray, groups: int) -> np.ndarray:

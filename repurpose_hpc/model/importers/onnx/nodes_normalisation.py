@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
 
 from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.importers.onnx.node import Node
-from repurpose_hpc.model.importers.onnx.nodes_elementwise import affine
+from repurpose_hpc.model.importers.onnx.nodes_elementwise import affine, combine
 from repurpose_hpc.model.importers.onnx.nodes_pooling import pool_whole
-from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported
+from repurpose_hpc.model.importers.onnx.nodes_reduction import reduce_mean, reduce_sum
+from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported, Value
 
 
 def local_response(node: Node) -> Signal:
@@ -25,6 +26,8 @@ def local_response(node: Node) -> Signal:
         for name, default in (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0))
     )
     n = builder.neurons(source)
+    if size < 1:
+        raise Unsupported(f"attribute size is {size}, expected 1 or more")
     distance = np.arange(n) - np.arange(n)[:, None]
     is_near = (distance >= -((size - 1) // 2)) & (distance <= size // 2)
     squares = builder.elementwise(tensors.name(f"{node.name}.squares"), source, Activation("square"))
@@ -34,29 +37,72 @@ def local_response(node: Node) -> Signal:
     return tensors.signal(target, signal.shape, str(node))
 
 
-def layer_normalisation(node: Node) -> Signal:
-    """LayerNormalization over the neurons, or over neurons and positions."""
+def layer_normalisation(node: Node) -> tuple[Signal, ...]:
+    """LayerNormalization over the axes from one on; its further outputs, mean and inverse deviation, too."""
     signal = node.tensors.compact(node.signal())
-    axis = node.attributes.get("axis", -1) % len(signal.shape)
-    if node.outputs > 1:
-        raise Unsupported(f"it has {node.outputs} outputs, expected one")
-    neurons = node.tensors.axis_of_neurons(signal)
-    sizes = signal.shape[1:]
-    over_all = math.prod(sizes[: axis - 1]) == 1
-    if not over_all and (neurons != axis - 1 or axis != len(sizes)):
-        raise Unsupported(f"attribute axis is {axis}, expected 1 or the axis of the neurons (channels)")
-    normalised = _normalise(node, signal, groups=1, over_positions=over_all)
+    named = node.axis(node.attributes.get("axis", -1), signal)
     scale = node.weights(1)
-    return affine(node, normalised, scale, scale * 0 if node.input(2) is None else node.weights(2))
+    shift = scale * 0 if node.input(2) is None else node.weights(2)
+    neurons, sizes = node.tensors.axis_of_neurons(signal), signal.shape[1:]
+    over_all = math.prod(sizes[:named]) == 1
+    if node.outputs == 1 and (over_all or neurons == named == len(sizes) - 1):
+        normalised = _normalise(node, signal, groups=1, over_positions=over_all)
+        return (affine(node, normalised, scale, shift),)
+    axes = list(range(named + 1, len(signal.shape)))
+    mean = reduce_mean(node, signal, axes)
+    centred = combine(node, signal, mean, "subtract")
+    inverse = _inverse_deviation(node, centred, axes)
+    target = affine(node, combine(node, centred, inverse, "multiply"), scale, shift)
+    return (target, mean, inverse)[: node.outputs]
+
+
+def rms_normalisation(node: Node) -> Signal:
+    """Values divided by their root mean square over the axes from one on."""
+    signal = node.tensors.compact(node.signal())
+    axes = list(range(node.axis(node.attributes.get("axis", -1), signal) + 1, len(signal.shape)))
+    scale, inverse = node.weights(1), _inverse_deviation(node, signal, axes)
+    return affine(node, combine(node, signal, inverse, "multiply"), scale, scale * 0)
+
+
+def _normalise_axes(node: Node, signal: Signal, axes: list[int]) -> Signal:
+    """Mean 0 and variance 1 along ``axes``."""
+    centred = combine(node, signal, reduce_mean(node, signal, axes), "subtract")
+    return combine(node, centred, _inverse_deviation(node, centred, axes), "multiply")
+
+
+def _inverse_deviation(node: Node, signal: Signal, axes: list[int]) -> Signal:
+    """1 / sqrt(mean of the squares + epsilon) along ``axes``."""
+    squares = replace(signal, expression=signal.expression.then(Activation("square"), f"{node.name}.squares"))
+    epsilon = np.array(node.attributes.get("epsilon", 1e-5))
+    raised = affine(node, reduce_mean(node, squares, axes), np.ones(()), epsilon)
+    power = raised.expression.then(Activation("power", -0.5), f"{node.name}.inverse")
+    return replace(raised, expression=power)
+
+
+def lp_normalisation(node: Node) -> Signal:
+    """Values divided by the sum of absolute ones, or its Euclidean twin, along an axis."""
+    signal = node.tensors.compact(node.signal())
+    axes = [node.axis(node.attributes.get("axis", -1), signal) + 1]
+    if node.attributes.get("p", 2) == 1:
+        magnitudes = signal.expression.then(Activation("abs"), f"{node.name}.abs")
+        norm = reduce_sum(node, replace(signal, expression=magnitudes), axes)
+    else:
+        squares = signal.expression.then(Activation("square"), f"{node.name}.squares")
+        total = reduce_sum(node, replace(signal, expression=squares), axes)
+        norm = replace(total, expression=total.expression.then(Activation("power", 0.5), f"{node.name}.norm"))
+    return combine(node, signal, norm, "divide")
 
 
 def instance_normalisation(node: Node) -> Signal:
     """Every map by itself; or groups of maps, where a Reshape has put several on one axis."""
     signal = node.tensors.compact(node.signal())
     groups = signal.shape[1]
+    for position in (1, 2):
+        node.require_shape(position, (groups,))
     if signal.index is not None or node.tensors.builder.neurons(signal.expression.tensor) % groups:
-        raise Unsupported(f"its features of shape {signal.shape[1:]} are no groups of neurons (channels)")
-    normalised = _normalise(node, signal, groups, over_positions=True)
+        normalised = _normalise_axes(node, signal, list(range(2, len(signal.shape))))
+    else:
+        normalised = _normalise(node, signal, groups, over_positions=True)
     per_group = (groups, *(1,) * (len(signal.shape) - 2))
     return affine(node, normalised, node.weights(1).reshape(per_group), node.weights(2).reshape(per_group))
 
@@ -64,14 +110,20 @@ def instance_normalisation(node: Node) -> Signal:
 def group_normalisation(node: Node) -> Signal:
     """Groups of maps."""
     signal = node.tensors.compact(node.signal())
-    if signal.index is not None:
-        raise Unsupported(f"its channels are not on the first axis of shape {signal.shape[1:]}")
-    groups, channels = node.attributes["num_groups"], signal.shape[1]
-    normalised = _normalise(node, signal, groups, over_positions=True)
+    groups, channels, maps = node.attributes["num_groups"], signal.shape[1], signal.shape[2:]
+    if groups < 1 or channels % groups:
+        raise Unsupported(f"attribute num_groups is {groups}, which does not divide {channels} channels")
+    for position in (1, 2):
+        node.require_shape(position, (groups if node.opset < 21 else channels,))
+    if signal.index is None:
+        normalised = _normalise(node, signal, groups, over_positions=True)
+    else:
+        grouped = signal.reshaped((signal.shape[0], groups, channels // groups, *maps))
+        normalised = _normalise_axes(node, grouped, list(range(2, 3 + len(maps)))).reshaped(signal.shape)
     scale, shift = (node.weights(position) for position in (1, 2))
     if node.opset < 21:  # one for each group
         scale, shift = (np.repeat(array, channels // groups) for array in (scale, shift))
-    per_channel = (channels, *(1,) * (len(signal.shape) - 2))
+    per_channel = (channels, *(1,) * len(maps))
     return affine(node, normalised, scale.reshape(per_channel), shift.reshape(per_channel))
 
 
@@ -106,19 +158,21 @@ def _group_means(node: Node, tensor: str, groups: int, over_positions: bool, wor
 def softmax(node: Node) -> Signal:
     """Softmax or LogSoftmax over all features, which only the end of a network may have."""
     signal = node.signal()
-    axis = node.attributes.get("axis", -1 if node.opset >= 13 else 1) % len(signal.shape)
+    axis = node.axis(node.attributes.get("axis", -1 if node.opset >= 13 else 1), signal) + 1
     # Before opset 13 all axes from the one named on counted.
     features = signal.shape[axis] if node.opset >= 13 else math.prod(signal.shape[axis:])
-    if axis == 0 or features != signal.features:
+    if features != signal.features:
         raise Unsupported(
             f"attribute axis is {axis}, which is not the whole feature axis of shape {signal.shape[1:]}"
         )
     return replace(signal, head="softmax" if node.operator == "Softmax" else "log_softmax", origin=str(node))
 
 
-OPERATORS: dict[str, Callable[[Node], Signal]] = {
+OPERATORS: dict[str, Callable[[Node], Value | Iterable[Value]]] = {
     "LRN": local_response,
     "LayerNormalization": layer_normalisation,
+    "RMSNormalization": rms_normalisation,
+    "LpNormalization": lp_normalisation,
     "InstanceNormalization": instance_normalisation,
     "GroupNormalization": group_normalisation,
     **dict.fromkeys(("Softmax", "LogSoftmax"), softmax),

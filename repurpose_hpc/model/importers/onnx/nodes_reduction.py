@@ -12,6 +12,7 @@ import numpy as np
 from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.nodes_elementwise import affine, combine
+from repurpose_hpc.model.importers.onnx.regrouping import LARGEST_WEIGHTS
 from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported
 from repurpose_hpc.model.operations import Window
 
@@ -74,11 +75,25 @@ def reduce_sum(node: Node, signal: Signal, axes: list[int]) -> Signal:
 def reduce_mean(node: Node, signal: Signal, axes: list[int]) -> Signal:
     """The mean along ``axes``, likewise."""
     axis = node.tensors.axis_of_neurons(signal)
+    if node.tensors.is_vector(signal) and not node.tensors.has_neurons_on(signal, axis):
+        return _mean_of_values(node, signal, axes)
     tensor = _over_positions(node, signal, axis, axes, "average")
     if axis + 1 in axes:
         neurons = node.tensors.builder.neurons(tensor)
         tensor = node.tensors.sums(node.name, tensor, np.full((1, neurons), 1 / neurons))
     return node.tensors.signal(tensor, _with_ones(signal, axes), str(node), axis)
+
+
+def _mean_of_values(node: Node, signal: Signal, axes: list[int]) -> Signal:
+    """The mean where every value is a neuron."""
+    shape = _with_ones(signal, axes)
+    groups = np.arange(math.prod(shape[1:])).reshape(shape[1:])
+    member_of = np.broadcast_to(groups, signal.shape[1:]).ravel()
+    if groups.size * signal.features > LARGEST_WEIGHTS:
+        raise Unsupported(f"it takes means of {signal.features} neurons, which is too many")
+    W = (member_of == np.arange(groups.size)[:, None]) * (groups.size / signal.features)
+    target = node.tensors.sums_of_values(node.name, signal, W, np.zeros(groups.size))
+    return node.tensors.signal(target, shape, str(node))
 
 
 def reduce_max(node: Node, signal: Signal, axes: list[int]) -> Signal:

@@ -14,6 +14,7 @@ from repurpose_hpc.model.importers.onnx import (
     nodes_normalisation,
     nodes_pooling,
     nodes_reduction,
+    nodes_resize,
     nodes_selection,
 )
 from repurpose_hpc.model.importers.onnx.moved import apply_moved, moves_samples, values_of
@@ -53,6 +54,7 @@ OPERATORS: dict[str, Callable[[Node], Value | Iterable[Value]]] = {
     **nodes_reduction.OPERATORS,
     **nodes_layout.OPERATORS,
     **nodes_joining.OPERATORS,
+    **nodes_resize.OPERATORS,
     **nodes_selection.OPERATORS,
     **nodes_normalisation.OPERATORS,
     "Identity": _identity,
@@ -76,6 +78,10 @@ def apply(node: Node) -> tuple[Value, ...]:
     """
     if node.operator not in OPERATORS:
         raise Unsupported(f"operator {node.operator} is not supported, expected {SUPPORTED}")
-    if moves_samples(node):
-        return apply_moved(node, OPERATORS)
-    return values_of(OPERATORS[node.operator](node))
+    try:
+        if moves_samples(node):
+            return apply_moved(node, OPERATORS)
+        return values_of(OPERATORS[node.operator](node))
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        # What is checked nowhere else: NumPy and Python refuse shapes and numbers that do not fit.
+        raise Unsupported(f"its inputs and attributes do not fit: {error}") from error

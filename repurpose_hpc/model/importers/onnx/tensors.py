@@ -109,6 +109,25 @@ class Tensors:
             return tensor, None, None if is_ordered else places
         return tensor, window, places * per_neuron + inside
 
+    def flat_weights(self, signal: Signal, W: np.ndarray) -> tuple[str, Window | None, np.ndarray]:
+        """Weights (m, values) of a signal's values as those of a mixing: its source, its window, and they."""
+        tensor, window, places = self.flat(signal)
+        if places is None:
+            return tensor, window, W
+        taps = window.taps if window else 1
+        W_map = np.zeros((self.builder.neurons(tensor) * taps, len(W)), W.dtype)
+        np.add.at(W_map, places, W.T)
+        return tensor, window, W_map.T
+
+    def sums_of_values(self, origin: str, signal: Signal, W: np.ndarray, bias: np.ndarray) -> str:
+        """Weighted sums of all values that belong to a definition: a vector of W.shape[0] neurons."""
+        tensor, window, W = self.flat_weights(signal, W)
+        return self.builder.mixing(self.name(origin), tensor, np.ascontiguousarray(W), bias, window, True)
+
+    def is_vector(self, signal: Signal) -> bool:
+        """True if every value is a neuron."""
+        return self.values_per_neuron(signal) == 1
+
     def map(self, signal: Signal, axis: int = 0) -> str:
         """A tensor whose neurons are on ``axis`` of ``signal``, the positions on all other axes, in order.
 
@@ -131,7 +150,7 @@ class Tensors:
 
     def has_neurons_on(self, signal: Signal, axis: int) -> bool:
         """True if the neurons are on ``axis``, the samples not counted."""
-        self._declare(signal)
+        self._declare(signal, (axis,))
         return self._places(signal, axis) is not None
 
     def values(self, signal: Signal, constant: np.ndarray) -> np.ndarray:
