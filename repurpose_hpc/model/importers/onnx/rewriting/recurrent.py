@@ -84,7 +84,8 @@ class _Direction:
     def activate(self, gate: int, y: str) -> str:
         """The activation of a gate, the first of the three of an LSTM being f."""
         chosen, nodes = self.activations[gate], self.nodes
-        if self.clip is not None:
+        if self.clip is not None and gate < 2:
+            # The state of an LSTM is not bounded, as in onnxruntime: ONNX does not say.
             bounds = (nodes.constant(self._number(bound)) for bound in (-self.clip, self.clip))
             y = nodes.add("Clip", y, *bounds)
         if chosen.operator in ("ScaledTanh", "Affine"):
