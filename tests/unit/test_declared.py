@@ -75,7 +75,7 @@ def test_a_command(row):
 
 
 def test_every_module_of_commands_is_in_the_table():
-    assert set(COMMANDS) | {"parser", "start", "table"} == modules(commands)
+    assert set(COMMANDS) | {"imported", "parser", "start", "table"} == modules(commands)
 
 
 @pytest.mark.parametrize("declared", [Options, RunOptions])
