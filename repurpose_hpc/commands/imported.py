@@ -30,10 +30,9 @@ def import_report(
     Raises:
         UserError: the network is not the one in the file, or takes other samples.
     """
-    from repurpose_hpc.io.samples import check_shape
     from repurpose_hpc.model.importers.load import check_model
 
     if samples is not None:
-        check_shape(samples, network.input_shape)
+        network.ends.check(samples, network.input_shape)
     result = check_model(path, network, samples, shapes) if check else None
     return {} if result is None else {"import_check": asdict(result)}

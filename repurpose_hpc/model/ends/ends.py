@@ -75,6 +75,10 @@ class Ends:
         """
         check_shape(samples, input_shape if self.front is None else sample_shape(self.front.inputs))
 
+    def inputs(self, middle: int) -> int:
+        """Values of a sample as the model takes it; ``middle``: of one that the middle takes."""
+        return middle if self.front is None else sum(port.size for port in self.front.inputs)
+
     def finish(self, outputs: np.ndarray) -> list[np.ndarray]:
         """The outputs of the model, each (samples, *shape) of its own dtype.
 

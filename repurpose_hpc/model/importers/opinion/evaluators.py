@@ -102,7 +102,7 @@ class OnnxRuntime:
     def outputs(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """See ``Evaluator``."""
         with in_one_line(self.name):
-            return list(self._session.run(None, dict(feeds)))
+            return [_rows(value) for value in self._session.run(None, dict(feeds))]
 
     def tensors(self, feeds: Mapping[str, np.ndarray]) -> Tensors:
         """See ``Evaluator``."""
@@ -166,6 +166,13 @@ class OnnxReference:
         if any(values[name].dtype == object for name in self._outputs):
             raise CannotRun(f"{self.name} gives outputs that are no tensors")
         return values
+
+
+def _rows(output: Any) -> Any:
+    """An output; of dictionaries, one for each sample, their values in order."""
+    if isinstance(output, list) and output and all(isinstance(row, dict) for row in output):
+        return np.array([list(row.values()) for row in output])
+    return output
 
 
 @contextmanager

@@ -31,16 +31,16 @@ def draw_probes(network: Network, samples: Samples | None, seed: int = 0) -> np.
         seed: of the choice.
 
     Returns:
-        float32, (probes, inputs): the first is a row as it is.
+        float64, (probes, inputs of the model): the first is a row as it is.
     """
     rng = np.random.default_rng(seed)
-    first, *others = _rows(network.inputs, samples, rng)
+    first, *others = _rows(network.ends.inputs(network.inputs), samples, rng)
     probes = [
         *(*_scaled(first), _spiked(first, rng), np.zeros_like(first)),
         *(_LARGE * first, -_LARGE * first, _spiked(first, rng)),
         *(probe for row in others for probe in (*_scaled(row), _spiked(row, rng))),
     ]
-    return np.stack(probes[: _affordable(network)]).astype(np.float32)
+    return np.stack(probes[: _affordable(network)])
 
 
 def _scaled(row: np.ndarray) -> list[np.ndarray]:
@@ -54,16 +54,15 @@ def _affordable(network: Network) -> int:
 
 
 def _rows(width: int, samples: Samples | None, rng: np.random.Generator) -> np.ndarray:
-    """``_ROWS`` finite rows, float32, (rows, width): of the data as far as they are not all zeros."""
-    rows = np.empty((0, width), np.float32)
+    """``_ROWS`` finite rows, float64, (rows, width): of the data as far as they are not all zeros."""
+    rows = np.empty((0, width))
     if samples is not None:
         batch_size = min(max(_MOST_BYTES // (8 * width), 1), 256)
-        with np.errstate(over="ignore"):
-            block = next(iter(samples.batches(batch_size)))
+        block = next(iter(samples.batches(batch_size, dtype=np.float64)))
         block = block[np.isfinite(block).all(axis=1) & block.any(axis=1)]
         rows = block[rng.permutation(len(block))[:_ROWS]]
-    largest = np.abs(rows).max() if len(rows) else np.float32(1)
-    return np.vstack([rows, largest * rng.standard_normal((_ROWS - len(rows), width), np.float32)])
+    largest = np.abs(rows).max() if len(rows) else 1.0
+    return np.vstack([rows, largest * rng.standard_normal((_ROWS - len(rows), width))])
 
 
 def _spiked(row: np.ndarray, rng: np.random.Generator) -> np.ndarray:

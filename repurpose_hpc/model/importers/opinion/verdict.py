@@ -136,7 +136,10 @@ class Comparison:
             CannotRun: it does not run.
         """
         x = self._representable(evaluator)
-        y = forward(self._network, x)
+        try:
+            y = forward(self._network, x)
+        except UserError as error:  # of integers, for one, only some are valid
+            raise CannotRun(f"the model takes none of the inputs that were tried: {error}") from None
         return max(self._run_batch(evaluator, x[batch], y[batch]) for batch in _batches(evaluator, len(x)))
 
     def _run_batch(self, evaluator: Evaluator, x: np.ndarray, y: np.ndarray) -> float:
