@@ -246,7 +246,7 @@ def test_probes_of_data(tmp_path):
     data[:20] = 0
     data[20] = np.nan
     x = draw_probes(network, Samples.of(data))
-    assert x.shape == (16, 5) and x.dtype == np.float32 and np.isfinite(x).all()
+    assert x.shape == (16, 5) and x.dtype == np.float64 and np.isfinite(x).all()
     row = next(row for row in data if (row == x[0]).all())
     assert row.any()
     np.testing.assert_allclose(x[1:3], np.float32([[0.01], [30]]) * row, rtol=1e-6)

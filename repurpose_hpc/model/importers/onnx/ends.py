@@ -224,7 +224,7 @@ class _Division:
         ports = [
             Port(name, shape[1:], _dtype(graph.types[name], name)) for name, shape in graph.inputs.items()
         ]
-        return Nodes(self.relations, self.places.front, ports, {}).subgraph(self._inputs())
+        return Nodes(self.relations, self.places.front, ports, {}).subgraph(self._numbers(self._inputs()))
 
     def _middle(self) -> Graph:
         """The graph of the middle."""
@@ -257,7 +257,14 @@ class _Division:
             if port.kind != "f":
                 raise Unsupported(f"it reads {name!r}, {port.dtype} that do not come out of the network")
             ports.append(port)
-        return Nodes(self.relations, self.places.back, ports, shapes).subgraph(graph.outputs)
+        return Nodes(self.relations, self.places.back, ports, shapes).subgraph(self._numbers(graph.outputs))
+
+    def _numbers(self, names: Sequence[str]) -> Sequence[str]:
+        """``names``, which must be of tensors of numbers that NumPy knows: others arrive as their bits."""
+        types = inferred(self.relations.graph)
+        for name in names:
+            _dtype(types[name][0] if name in types else 1, name)
+        return names
 
 
 def _dtype(element_type: int, name: str) -> str:

@@ -19,7 +19,7 @@ from repurpose_hpc.model.importers.onnx.varying import BATCHES
 if TYPE_CHECKING:
     import onnx
 
-# Results with as many rows as the values say, or others each time.
+# Results with as many rows as the values say, others each time, or perhaps none.
 _REFUSED = {
     **dict.fromkeys(
         ("NonMaxSuppression", "NonZero", "Unique", "Compress"), "how much it finds depends on the values"
@@ -35,6 +35,7 @@ _REFUSED = {
         ),
         "its results are drawn at random",
     ),
+    "Loop": "it may never end",
 }
 # Samples of a trial.
 _SAMPLES = 5

@@ -12,6 +12,8 @@ import numpy as np
 TOLERANCE = 1e-5
 # Of a file in half precision: constants of activations that are written out are rounded.
 HALF_PRECISION_TOLERANCE = 1e-3
+# Of a file that quantises to 16 bits: rounding often decides between two steps.
+STEP_TOLERANCE = 1e-4
 # Below this all is taken for zero: functions near 1 are rounded to so much, whatever they are added to.
 _SMALLEST = 1e-11
 _LARGEST = float(np.finfo(np.float32).max)

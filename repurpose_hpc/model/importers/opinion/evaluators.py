@@ -34,6 +34,7 @@ class Evaluator(Protocol):
         inputs: the type of every input.
         batch: the only number of samples that it takes; None: any.
         half_precision: whether the file has constants in half precision.
+        has_small_steps: whether it quantises to 16 bits.
         rounding_of_one: error of functions between -1 and 1.
     """
 
@@ -41,6 +42,7 @@ class Evaluator(Protocol):
     inputs: dict[str, np.dtype]
     batch: int | None
     half_precision: bool
+    has_small_steps: bool
     rounding_of_one: float
 
     def outputs(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -84,7 +86,7 @@ class OnnxRuntime:
         self._runtime, self._model = onnxruntime, model
         self.name = f"onnxruntime {onnxruntime.__version__}"
         self.inputs, self.batch = _input_types(model), _fixed_batch(model)
-        self.half_precision = _has_half_precision(model)
+        self.half_precision, self.has_small_steps = _has_half_precision(model), _has_small_steps(model)
         if self.half_precision:
             raise CannotRun(f"{self.name} would round to half precision")
         self._session = self._open(str(path))
@@ -145,6 +147,7 @@ class OnnxReference:
         self.name = f"onnx.reference {onnx.__version__}"
         self._outputs = [item.name for item in model.graph.output]
         self.batch, self.half_precision = _fixed_batch(model), _has_half_precision(model)
+        self.has_small_steps = _has_small_steps(model)
         logging.getLogger("onnx").setLevel(logging.ERROR)
         if any(node.op_type == "ConvTranspose" and _large(model, node.input[1]) for node in model.graph.node):
             raise CannotRun(f"{self.name} takes minutes for a ConvTranspose")
@@ -268,6 +271,16 @@ def _has_half_precision(model: onnx.ModelProto) -> bool:
 
     half = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
     return any(tensor.data_type in half for tensor in _constants(model.graph))
+
+
+def _has_small_steps(model: onnx.ModelProto) -> bool:
+    from onnx import TensorProto
+
+    kinds = {tensor.name: tensor.data_type for tensor in _constants(model.graph)}
+    zeros = (
+        node.input[2] for node in model.graph.node if node.op_type == "QuantizeLinear" and node.input[2:]
+    )
+    return any(kinds.get(name) in (TensorProto.INT16, TensorProto.UINT16) for name in zeros)
 
 
 def _is_float(kind: int) -> bool:

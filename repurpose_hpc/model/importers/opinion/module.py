@@ -87,6 +87,7 @@ class TorchModule:
 
     batch: int | None = None
     half_precision: bool = False
+    has_small_steps: bool = False
     rounding_of_one: float = 3e-7
 
     def __init__(

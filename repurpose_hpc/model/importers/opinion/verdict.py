@@ -16,6 +16,7 @@ from repurpose_hpc.model.importers.onnx.evaluation import tensor_values
 from repurpose_hpc.model.importers.onnx.file import read_graph
 from repurpose_hpc.model.importers.opinion.comparison import (
     HALF_PRECISION_TOLERANCE,
+    STEP_TOLERANCE,
     TOLERANCE,
     ImportCheck,
     allowance,
@@ -216,6 +217,8 @@ class Comparison:
         error = differences(values, expected)
         if self._is_bounded(name):
             error[np.abs(values - expected) < evaluator.rounding_of_one] = 0
+        if evaluator.half_precision:  # far out on an activation, rounded constants are much of little
+            error[np.abs(values - expected) < HALF_PRECISION_TOLERANCE] = 0
         return error / allowance(expected, perturbed, _tolerance(evaluator))
 
     def _is_bounded(self, name: str) -> bool:
@@ -290,7 +293,9 @@ def _perturbed(x: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _tolerance(evaluator: Evaluator) -> float:
-    return HALF_PRECISION_TOLERANCE if evaluator.half_precision else TOLERANCE
+    if evaluator.half_precision:
+        return HALF_PRECISION_TOLERANCE
+    return STEP_TOLERANCE if evaluator.has_small_steps else TOLERANCE
 
 
 def _batches(evaluator: Evaluator, count: int) -> list[slice]:
