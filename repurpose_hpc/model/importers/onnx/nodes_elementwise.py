@@ -103,7 +103,7 @@ def shrink(node: Node) -> Signal:
     return with_expression(node, signal, below.combined("add", above, name))
 
 
-def arithmetic(node: Node) -> Value:
+def arithmetic(node: Node) -> Signal | np.ndarray:
     """Add, Mul, Max and their like, of two values or more."""
     operands = [
         Operand(node.signal(place) if isinstance(value, Signal) else node.constant(place), name)
@@ -112,7 +112,7 @@ def arithmetic(node: Node) -> Value:
     return reduce(lambda left, right: _binary(node, left, right), operands).value
 
 
-def mean(node: Node) -> Value:
+def mean(node: Node) -> Signal | np.ndarray:
     """The mean of two values or more."""
     total = arithmetic(replace(node, operator="Sum"))
     if isinstance(total, np.ndarray):
@@ -123,7 +123,7 @@ def mean(node: Node) -> Value:
 class Operand(NamedTuple):
     """A value with its name, for messages."""
 
-    value: Value
+    value: Signal | np.ndarray
     name: str
 
 
@@ -131,7 +131,8 @@ def _binary(node: Node, left: Operand, right: Operand) -> Operand:
     if isinstance(left.value, Signal) and isinstance(right.value, Signal):
         if node.operator not in COMBINATION_OF:
             raise Unsupported(f"its second input {right.name!r} is not a constant")
-        value: Value = of_two_signals(node, left.value, right.value, COMBINATION_OF[node.operator])
+        kind = COMBINATION_OF[node.operator]
+        value: Signal | np.ndarray = of_two_signals(node, left.value, right.value, kind)
     elif isinstance(left.value, Signal):
         value = _of_signal_and_constant(node, left.value, right, False)
     elif isinstance(right.value, Signal):

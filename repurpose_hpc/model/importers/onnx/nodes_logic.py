@@ -157,8 +157,10 @@ def _where_constant(node: Node, condition: np.ndarray) -> Value:
 
 
 def _largest_shape(node: Node) -> tuple[int, ...]:
+    inputs = enumerate(node.inputs)
+    shapes = [v.shape if isinstance(v, Signal) else node.constant(place).shape for place, v in inputs]
     try:
-        return np.broadcast_shapes(*(value.shape for value in node.inputs if value is not None))
+        return np.broadcast_shapes(*shapes)
     except ValueError as error:
         raise Unsupported(str(error)) from None
 
