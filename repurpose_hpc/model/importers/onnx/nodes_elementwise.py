@@ -131,8 +131,9 @@ def _binary(node: Node, left: Operand, right: Operand) -> Operand:
     if isinstance(left.value, Signal) and isinstance(right.value, Signal):
         if node.operator not in COMBINATION_OF:
             raise Unsupported(f"its second input {right.name!r} is not a constant")
-        kind = COMBINATION_OF[node.operator]
-        value: Signal | np.ndarray = of_two_signals(node, left.value, right.value, kind)
+        value: Signal | np.ndarray = of_two_signals(
+            node, left.value, right.value, COMBINATION_OF[node.operator]
+        )
     elif isinstance(left.value, Signal):
         value = _of_signal_and_constant(node, left.value, right, False)
     elif isinstance(right.value, Signal):
