@@ -338,7 +338,7 @@ BEYOND = {
             *(node("Mul", "h vanishing", "a"), node("Mul", "a vanishing", "b")),
             *(node("Abs", "b", "c"), node("Mul", "c huge", "d"), node("Mul", "d huge", "y")),
         ],
-        lambda h: np.abs(h) * 0,
+        lambda h: np.abs(h * np.float32(1e-30) * np.float32(1e-30)) * np.float32(1e30) * np.float32(1e30),
     ),
     "too_large_in_between": (
         [
@@ -394,6 +394,8 @@ def test_what_no_grid_shows(tmp_path, name):
     x = x[(x == 0) | (np.abs(x) > 1e-37)][:, None]
     if name in ("square_min", "a_narrow_bump"):
         x = x[np.abs(x) < 1e15][:, None]
+    if name == "too_small_in_between":  # without subnormal numbers, which some make 0
+        x = x[(np.abs(x) < 1e8) | (np.abs(x) > 1e23)][:, None]
     if name == "too_large_in_between":
         x = x[(np.abs(x) > 1e-20) | (x <= 0)][:, None]
     with np.errstate(all="ignore"):
