@@ -29,7 +29,7 @@ def fold_affines(operations: Iterable[Operation], outputs: tuple[str, ...]) -> t
         source_op = op_of.get(op.sources[0])
         if isinstance(op, Affine) and readers[op.source] == 1 and _takes(source_op, op):
             folded = _folded(source_op, op)
-            if _is_in_range(folded):
+            if _is_in_range(folded, source_op):
                 del op_of[op.source]
                 op = folded
         op_of[op.target] = op
@@ -46,10 +46,12 @@ def _takes(source_op: Operation | None, op: Affine) -> TypeGuard[Affine | Mixing
     return trained and op.scale.shape[1] == op.shift.shape[1] == 1
 
 
-def _is_in_range(op: Operation) -> bool:
-    """False if numbers become infinite, or a scale 0, in single precision; two steps may not."""
-    if not isinstance(op, Affine):
-        return not isinstance(op, Mixing | Depthwise) or bool(np.isfinite(op.weights).all())
+def _is_in_range(op: Operation, source_op: Affine | Mixing | Depthwise) -> bool:
+    """False if numbers become infinite, a scale or all weights 0, in single precision; two steps may not."""
+    if isinstance(op, Mixing | Depthwise):
+        assert isinstance(source_op, Mixing | Depthwise)
+        return bool(np.isfinite(op.weights).all() and op.weights.any() == source_op.weights.any())
+    assert isinstance(op, Affine)
     with np.errstate(over="ignore", under="ignore"):
         scale, shift = op.scale.astype(np.float32), op.shift.astype(np.float32)
     is_kept = (scale != 0) == (op.scale != 0)

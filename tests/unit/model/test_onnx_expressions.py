@@ -53,7 +53,10 @@ def _steps(network):
 
 
 def _in_onnxruntime(path, x):
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    # Or it multiplies constants beforehand, which overflow.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return session.run(None, {"x": x})[0]
 
 
@@ -335,7 +338,7 @@ BEYOND = {
             *(node("Mul", "h vanishing", "a"), node("Mul", "a vanishing", "b")),
             *(node("Abs", "b", "c"), node("Mul", "c huge", "d"), node("Mul", "d huge", "y")),
         ],
-        lambda h: np.abs(h) * 0,
+        lambda h: np.abs(h * np.float32(1e-30) * np.float32(1e-30)) * np.float32(1e30) * np.float32(1e30),
     ),
     "too_large_in_between": (
         [
@@ -391,6 +394,8 @@ def test_what_no_grid_shows(tmp_path, name):
     x = x[(x == 0) | (np.abs(x) > 1e-37)][:, None]
     if name in ("square_min", "a_narrow_bump"):
         x = x[np.abs(x) < 1e15][:, None]
+    if name == "too_small_in_between":  # without subnormal numbers, which some make 0
+        x = x[(np.abs(x) < 1e8) | (np.abs(x) > 1e23)][:, None]
     if name == "too_large_in_between":
         x = x[(np.abs(x) > 1e-20) | (x <= 0)][:, None]
     with np.errstate(all="ignore"):
@@ -517,13 +522,13 @@ class Number(NamedTuple):
     error: float = 0.0
 
 
-def _carried_out(steps: list[Step], x: float, dtype: type) -> Number:
-    """The last value of a chain, its error that of any order of computation in ``dtype``."""
+def _carried_out(steps: list[Step], x: float) -> Number:
+    """The last value of a chain, its error that of any order of computation in single precision."""
     known = [Number(Fraction(x))]
     for step in steps:
         values, numbers = [known[place] for place in step.values], map(Fraction, step.numbers)
-        known.append(_step(step.operator, values, list(numbers), float(np.finfo(dtype).eps)))
-        if not known[-1].error + abs(known[-1].value) < float(np.finfo(dtype).max) / 16:
+        known.append(_step(step.operator, values, list(numbers), float(np.finfo(np.float32).eps)))
+        if not known[-1].error + abs(known[-1].value) < float(np.finfo(np.float32).max) / 16:
             return Number(Fraction(0), math.inf)
     return known[-1]
 
@@ -588,5 +593,6 @@ def test_random_chains(tmp_path_factory, steps):
                 expected = ReferenceEvaluator(str(path)).run(None, {"x": x})[0]
             found = forward(load_model(path), x, dtype)
             error = np.abs(found.astype(np.float64) - expected).ravel()
-        allowed = [_carried_out(steps, each, dtype).error for each in x.ravel().tolist()]
+        # In double precision, too, constants count as rounded to single precision.
+        allowed = [_carried_out(steps, each).error for each in x.ravel().tolist()]
         assert (error <= 2 * np.array(allowed) + 8 * np.finfo(dtype).tiny)[np.isfinite(allowed)].all()
