@@ -123,6 +123,7 @@ MODELS = {
             **{"K": weights(4, 3, 3, 3), **_dense(64, 3)},
         },
         _IMAGE,
+        front=("Sub", "Div", "Transpose"),
     ),
     "tokens": EndModel(
         [node("Gather", "table x", "e"), node("Flatten", "e", "h"), *DENSE, node("Identity", "z", "y")],
@@ -153,7 +154,7 @@ MODELS = {
             "flat": np.array([0, 4, -1]),
         },
         _MAPS,
-        back=("Concat", "Softmax"),
+        back=("Softmax",),
     ),
     "argmax": EndModel(
         [node("MatMul", "x W", "m"), *DENSE[1:], node("ArgMax", "z", "y", axis=1)],
@@ -178,7 +179,7 @@ MODELS = {
             **{"four_each": np.array([-1, 3, 4]), "zero": np.array([0]), "two": np.array([2])},
             **{"four": np.array([4]), "last": np.array([2]), "half": np.float32(0.5), **_dense(6, 12)},
         },
-        back=("Slice", "Exp", "Mul", "Sub", "Add", "Concat"),
+        back=("Sub", "Add", "Concat"),
     ),
     "classifier": EndModel(
         [

@@ -15,6 +15,14 @@ import numpy as np
 
 from repurpose_hpc.model.ends import Ends, Port, Subgraph
 from repurpose_hpc.model.ends.elementwise import DTYPES
+from repurpose_hpc.model.importers.onnx import (
+    nodes_elementwise,
+    nodes_joining,
+    nodes_layout,
+    nodes_normalisation,
+    nodes_reduction,
+    nodes_selection,
+)
 from repurpose_hpc.model.importers.onnx.file import Graph
 from repurpose_hpc.model.importers.onnx.refusal import Refusal, operator_of
 from repurpose_hpc.model.importers.onnx.relations import Relations, reads
@@ -33,6 +41,10 @@ class Evaluated(Protocol):
         """Of nodes."""
 
     @property
+    def moves(self) -> list[Refusal]:
+        """Nodes for which neurons are moved."""
+
+    @property
     def values(self) -> Mapping[str, Value | None]:
         """What is known of tensors, by name."""
 
@@ -43,10 +55,23 @@ class Evaluated(Protocol):
         """Tensors as the network computes them, from its inputs, neuron-major."""
 
 
+# Bring values to other places, or to sums over places of any kind.
+_LAYOUTS = frozenset(
+    (*nodes_layout.OPERATORS, *nodes_joining.OPERATORS, *nodes_selection.OPERATORS, "Softmax")
+)
+_SUMS = frozenset((*nodes_reduction.OPERATORS, *nodes_normalisation.OPERATORS)) - {"Softmax"}
 # Constants of so many values at most may be shapes.
 _MOST_SIZES = 64
 
 Evaluate = Callable[[Graph], Evaluated]
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Nodes outside the middle, by their places in the graph."""
+
+    front: frozenset[int] = frozenset()
+    back: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,20 +83,14 @@ class Divided:
         middle: the graph that is left.
         refusals: of nodes that stand neither before nor behind all weights, or cannot be computed there.
         ends: front and back, where nothing is refused.
+        places: of their nodes.
     """
 
     evaluation: Evaluated
     middle: Graph
     refusals: list[Refusal]
     ends: Ends = Ends()
-
-
-@dataclass(frozen=True)
-class _Places:
-    """Nodes outside the middle, by their places in the graph."""
-
-    front: frozenset[int] = frozenset()
-    back: frozenset[int] = frozenset()
+    places: _Places = _Places()
 
 
 def divide(graph: Graph, evaluate: Evaluate) -> Divided:
@@ -81,11 +100,18 @@ def divide(graph: Graph, evaluate: Evaluate) -> Divided:
     live = _live(graph)
     if evaluation.refusals and len(live.nodes) < len(graph.nodes):
         graph, evaluation = live, evaluate(live)
-    if not evaluation.refusals:
+    if not evaluation.refusals and not evaluation.moves:
         return Divided(evaluation, graph, [])
     relations = Relations(graph, _constants(graph, evaluation))
-    division = _Division(relations, evaluate, evaluation)
-    return division.divided() if relations.trained else Divided(evaluation, graph, evaluation.refusals)
+    if not relations.trained:
+        return Divided(evaluation, graph, evaluation.refusals)
+    divided = _Division(relations, evaluate, evaluation).divided()
+    if divided.refusals:
+        return divided
+    without_moves = _Division(relations, evaluate, evaluation, divided.places).without_moves(
+        divided.evaluation
+    )
+    return without_moves or divided
 
 
 def _without_zipmaps(graph: Graph) -> Graph:
@@ -129,9 +155,15 @@ class _Division:
         moved: refusals of the nodes for whose sake something was moved out of it.
     """
 
-    def __init__(self, relations: Relations, evaluate: Evaluate, evaluation: Evaluated) -> None:
+    def __init__(
+        self,
+        relations: Relations,
+        evaluate: Evaluate,
+        evaluation: Evaluated,
+        places: _Places = _Places(),  # noqa: B008 (it is immutable)
+    ) -> None:
         self.relations, self.evaluate, self.evaluation = relations, evaluate, evaluation
-        self.places, self.middle = _Places(), relations.graph
+        self.places, self.middle = places, relations.graph
         self.moved: dict[str, list[Refusal]] = {"front": [], "back": []}
         self.front: Subgraph | None = None
 
@@ -143,15 +175,65 @@ class _Division:
                 return Divided(self.evaluation, self.middle, self.evaluation.refusals)
             self.places = places
             try:
-                self._find_front()
-                self.middle = self._middle()
-                self.evaluation = self.evaluate(self.middle)
+                self._evaluate_middle()
             except Unsupported as error:
                 return self._refused("front", error)
         try:
-            return Divided(self.evaluation, self.middle, [], Ends(self.front, self._back()))
+            return Divided(self.evaluation, self.middle, [], Ends(self.front, self._back()), self.places)
         except Unsupported as error:
             return self._refused("back", error)
+
+    def without_moves(self, evaluation: Evaluated) -> Divided | None:
+        """All parts, with what moves neurons at an end outside the middle; None: there is no such thing.
+
+        There it costs no exchange.
+
+        Args:
+            evaluation: of the middle so far.
+        """
+        places = self._freed(evaluation)
+        if places == self.places:
+            return None
+        self.places = places
+        try:
+            self._evaluate_middle()
+        except Unsupported:
+            return None
+        divided = self.divided()
+        return None if divided.refusals else divided
+
+    def _freed(self, evaluation: Evaluated) -> _Places:
+        """The places, with layouts before or behind all weights for which neurons would be moved."""
+        relations, front, back = self.relations, self.places.front, self.places.back
+        for move in evaluation.moves:
+            place = relations.maker.get(move.tensor)
+            if place not in relations.nodes:
+                continue
+            before, own = relations.before(place), {place} - relations.trained
+            if own and not self._is_layout(place):
+                continue
+            if not before & relations.trained:
+                front = front | before | own
+            elif own and not relations.behind(place) & relations.trained:
+                back = back | own | relations.behind(place)
+        return _Places(front, back)
+
+    def _is_layout(self, place: int) -> bool:
+        """Tell whether a node brings values elsewhere, or takes values one by one that are elsewhere."""
+        relations = self.relations
+        operators = [operator_of(relations.graph.nodes[each]) for each in (place, *relations.before(place))]
+        sums = any(operator in _SUMS for operator in operators)  # of a normalisation that is written out
+        return operators[0] in _LAYOUTS or (operators[0] in nodes_elementwise.OPERATORS and not sums)
+
+    def _evaluate_middle(self) -> None:
+        """Ask the importer for what is left.
+
+        Raises:
+            Unsupported: the front cannot be computed.
+        """
+        self._find_front()
+        self.middle = self._middle()
+        self.evaluation = self.evaluate(self.middle)
 
     def _refused(self, end: str, error: Unsupported) -> Divided:
         """The refusals for whose sake there is an end that cannot be computed."""

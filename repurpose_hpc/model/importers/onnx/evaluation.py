@@ -7,7 +7,7 @@ on the input are ``Signal``s, from which the operations of the network are made.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,12 +110,14 @@ class Evaluation:
     Attributes:
         graph: what is evaluated.
         refusals: of nodes.
+        moves: nodes for which neurons are moved by mixings of a definition, which may cost an exchange.
         values: tensor -> what is known of it; None behind a refused node.
     """
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.refusals: list[Refusal] = []
+        self.moves: list[Refusal] = []
         self._tensors = Tensors()
         # None: behind a refused node, or a secondary output without a name.
         self.values: dict[str, Value | None] = {"": None, **graph.constants}
@@ -127,9 +129,10 @@ class Evaluation:
         """Compute the outputs of a node, or refuse it."""
         outputs: tuple[Value | None, ...]
         try:
-            outputs = self._outputs(proto)
+            with self._moving(proto):
+                outputs = self._outputs(proto)
         except (Unsupported, UserError) as error:
-            self._refuse(proto, str(error))
+            self.refusals.append(_refusal(proto, str(error)))
             outputs = (None,) * len(proto.output)
         self.values.update(zip(proto.output, outputs, strict=False))  # a mask of Dropout is not made
 
@@ -140,15 +143,21 @@ class Evaluation:
             value = in_front(self.values.get(name))
             try:
                 if isinstance(value, Signal):
-                    self._tensors.output(value)
+                    with self._moving(makers.get(name)):
+                        self._tensors.output(value)
             except Unsupported as error:
                 if name not in makers:
                     raise UserError(f"{self.graph.path}: input {name!r} as an output: {error}") from None
-                self._refuse(makers[name], f"an output: {error}")
+                self.refusals.append(_refusal(makers[name], f"an output: {error}"))
 
-    def _refuse(self, proto: onnx.NodeProto, reason: str) -> None:
-        tensor = next(filter(None, proto.output), "")
-        self.refusals.append(Refusal(tensor, _name(proto), operator_of(proto), reason))
+    @contextmanager
+    def _moving(self, proto: onnx.NodeProto | None) -> Iterator[None]:
+        """A block that may add mixings of a definition for the sake of a node; None: of none."""
+        before = len(self._tensors.builder.operations)
+        yield
+        added = self._tensors.builder.operations[before:]
+        if proto is not None and any(isinstance(op, Mixing) and op.fixed for op in added):
+            self.moves.append(_refusal(proto, "moves neurons"))
 
     def _outputs(self, proto: onnx.NodeProto) -> tuple[Value | None, ...]:
         """The outputs of a node; None where an input is behind a refused node.
@@ -306,6 +315,10 @@ class Evaluation:
 
 def _name(proto: onnx.NodeProto) -> str:
     return proto.name or next(filter(None, proto.output), "")
+
+
+def _refusal(proto: onnx.NodeProto, reason: str) -> Refusal:
+    return Refusal(next(filter(None, proto.output), ""), _name(proto), operator_of(proto), reason)
 
 
 def _without_empty(value: Value | None) -> Value | None:
