@@ -197,6 +197,7 @@ def _restructure(job: _RestructureJob) -> Restructured:
     outcome = _outcome(job, origin)
     job.log(f"comparing with the original{PENDING}")
     findings = _findings(job, outcome)
+    job.samples.check_unchanged()
     provenance = {**origin, **_provenance(job, outcome, findings)}
     report = _report(job, outcome.cut, {**findings, **outcome.findings})
     seconds = {"seconds": time.perf_counter() - began}
