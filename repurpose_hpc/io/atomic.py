@@ -11,6 +11,7 @@ that is aborted can remove all of its process (``remove_registered``).
 from __future__ import annotations
 
 import csv
+import ctypes
 import io
 import os
 import re
@@ -27,6 +28,8 @@ from repurpose_hpc.errors import UserError
 _registered: set[Path] = set()
 # Of a file and of a machine, in temporary names, which file systems limit.
 _LONGEST_NAME, _LONGEST_HOST = 150, 40
+# Of Linux' renameat2: names as they are, and the flag that exchanges them.
+_HERE, _EXCHANGE = -100, 2
 
 
 def temporary_name(path: Path) -> Path:
@@ -79,10 +82,45 @@ def put_in_place(temporary: Path, path: Path) -> None:
     Raises:
         OSError: it did not get to the disk, or cannot be renamed.
     """
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
+    sync_file(temporary)
     os.replace(temporary, path)
     sync_directory(path.parent)
+
+
+def put_directory_in_place(complete: Path, path: Path) -> None:
+    """Exchange a complete directory and that at ``path``, if there is one, in one step where that is possible.
+
+    Where it is not, there is a moment without either; the earlier one then has the name of ``complete`` and
+    ``.earlier``.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    if not path.exists():
+        complete.rename(path)
+    elif not _exchange(complete, path):
+        path.rename(complete.with_name(f"{complete.name}.earlier"))
+        complete.rename(path)
+    sync_directory(path.parent)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two names; False where system or file system cannot."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    names = os.fsencode(first.absolute()), os.fsencode(second.absolute())
+    return renameat2(_HERE, names[0], _HERE, names[1], _EXCHANGE) == 0
+
+
+def sync_file(path: Path) -> None:
+    """See that a file is on disk.
+
+    Raises:
+        OSError: it is not.
+    """
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def sync_directory(directory: Path) -> None:
