@@ -88,7 +88,7 @@ def put_in_place(temporary: Path, path: Path) -> None:
 
 
 def put_directory_in_place(complete: Path, path: Path) -> None:
-    """Exchange a complete directory and that at ``path``, if there is one, in one step where that is possible.
+    """Exchange a complete directory and that at ``path``, if there is one, in one step if that is possible.
 
     Where it is not, there is a moment without either; the earlier one then has the name of ``complete`` and
     ``.earlier``.

@@ -30,6 +30,7 @@ from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.atomic import followed, put_directory_in_place, sync_directory, sync_file
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.assemble import assemble
+from repurpose_hpc.plan.files.checks import check_shard
 from repurpose_hpc.plan.files.graph import read_graph, write_graph
 from repurpose_hpc.plan.files.mapped import MappedFile
 from repurpose_hpc.plan.plan import MixingPlan, Plan
@@ -191,7 +192,9 @@ def read_shard(stored: StoredPlan, worker: int) -> Shard:
         _check_belongs(content.file, path, stored, worker)
         if content.sha256 != recorded:
             raise ValueError(f"its SHA-256 is not the one recorded in {PLAN_FILE}")
-        return _parse_shard(content)
+        shard = _parse_shard(content)
+        check_shard(shard, stored.plan)
+        return shard
 
 
 def read_network(stored: StoredPlan) -> Network:
