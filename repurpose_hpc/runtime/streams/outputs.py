@@ -122,10 +122,15 @@ class OutputFile:
             self._begin(descriptor, samples, outputs, dtype)
 
     def _begin(self, descriptor: int, samples: int, outputs: int, dtype: np.dtype) -> None:
-        """Make the file that ``descriptor`` has open, without any rows."""
-        offset = make_file(self.temporary, samples, outputs, dtype)
-        self.rows = Rows(descriptor, offset, samples, outputs, dtype)
-        self.rows.reserve()
+        """Make the file that ``descriptor`` has open, without any rows; none is left if that fails."""
+        try:
+            offset = make_file(self.temporary, samples, outputs, dtype)
+            self.rows = Rows(descriptor, offset, samples, outputs, dtype)
+            self.rows.reserve()
+        except BaseException:
+            os.close(descriptor)
+            self.temporary.unlink(missing_ok=True)
+            raise
 
     def read(self, batch_size: int) -> Iterator[np.ndarray]:
         """The samples of an earlier run, (batch, outputs): none."""
