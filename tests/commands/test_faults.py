@@ -6,8 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
+import environment
 import h5py
 import numpy as np
 import pytest
@@ -220,3 +223,68 @@ def test_a_cache_that_others_can_write_to(folder):
         [sys.executable, "-m", "repurpose_hpc", *line], env=env, cwd=folder, capture_output=True, text=True
     )
     assert "in which nobody else can write" in only_message(done) and "chmod 700" in done.stderr
+
+
+# Runs infer, of which rank 1 stands still after some forwards; every rank writes its number to a file.
+STANDS_STILL = """
+import os, signal, sys
+from pathlib import Path
+from mpi4py import MPI
+from repurpose_hpc.infer import main
+from repurpose_hpc.runtime.program import Program
+
+forward, calls, rank = Program.forward, [], MPI.COMM_WORLD.rank
+folder = Path(sys.argv.pop())
+(folder / f"pid{rank}").write_text(str(os.getpid()))
+
+def slow(self, X):
+    calls.append(X)
+    if rank == 1 and len(calls) == 20:
+        (folder / "still").touch()
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return forward(self, X)
+
+Program.forward = slow
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_others_end_although_a_rank_stands_still(folder, number):
+    script = folder / "still.py"
+    script.write_text(STANDS_STILL)
+    line = environment.mpi_command(Path(sys.executable), 3)
+    small_plans.write_shards(folder / "three", 3)
+    more = ["--batch-size", "2", "--output", folder / "y.h5"]
+    files = ["--shards", folder / "three", "--input", folder / "x.npy", "--repeat", "0"]
+    env = {**environment.mpi_environment(), "PYTHONPATH": str(ROOT)}
+    job = subprocess.Popen([*line, script, *files, *more, folder], env=env, start_new_session=True)
+    try:
+        wait_until((folder / "still").exists, 60)
+        time.sleep(1)  # the others come to wait for it
+        others = [int((folder / f"pid{rank}").read_text()) for rank in (0, 2)]
+        for pid in others if number == signal.SIGINT else [job.pid]:
+            os.kill(pid, number)
+        wait_until(lambda: not any(map(alive, others)), 20)
+        wait_until(lambda: job.poll() is not None, 20)
+        assert job.returncode != 0
+        assert not list(folder.glob("*y.h5*")) and not list(folder.glob(".*y.h5*"))
+    finally:
+        environment.stop(job)
+        for rank in range(3):
+            with suppress(ProcessLookupError, FileNotFoundError):
+                os.kill(int((folder / f"pid{rank}").read_text()), signal.SIGKILL)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.1)
