@@ -45,10 +45,18 @@ def cache_directory() -> Path:
     """``$REPURPOSE_HPC_CACHE``, else ``$XDG_CACHE_HOME/repurpose-hpc``, else ``~/.cache/repurpose-hpc``.
 
     Every node must see it.
+
+    Raises:
+        UserError: the user has no home directory.
     """
     if chosen := os.environ.get("REPURPOSE_HPC_CACHE"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "repurpose-hpc"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "repurpose-hpc"
+    except RuntimeError:  # neither HOME nor an entry for the user
+        raise UserError(
+            "expected a home directory for the cache, found none for this user; set REPURPOSE_HPC_CACHE"
+        ) from None
 
 
 def ready_cache() -> Path:
