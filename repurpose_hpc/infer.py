@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from repurpose_hpc.commands.start import start
+from repurpose_hpc.mpi.guard import guarded_start
 
 
 def main() -> None:
     """Run the command ``infer`` with the words of ``sys.argv``."""
-    start("infer", sys.argv[1:])
+    with guarded_start():
+        from repurpose_hpc.commands.start import start
+
+        start("infer", sys.argv[1:])
 
 
 if __name__ == "__main__":

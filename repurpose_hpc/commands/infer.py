@@ -197,9 +197,10 @@ def prepare(args: Arguments, ranks: int) -> Prepared:
     Raises:
         UserError: something in the files does not fit, or a result could not be written.
     """
-    for file in (args.output, args.report):
-        if file is not None:
-            check_writable(file)
+    if args.output is not None:
+        check_writable(args.output, text=False)
+    if args.report is not None:
+        check_writable(args.report)
     if isinstance(args, ShardArguments):
         return _prepare_shards(args)
     network = _fitting_model(args.model, args)

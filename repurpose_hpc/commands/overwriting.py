@@ -96,7 +96,7 @@ def _files(path: Path) -> Iterator[Path]:
         from repurpose_hpc.model.importers.onnx.file import data_files
 
         yield from data_files(path)
-    elif path.suffix in (".h5", ".hdf5"):
+    else:
         from repurpose_hpc.io.hdf5 import source_files
 
         yield from source_files(path)

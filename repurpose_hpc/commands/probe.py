@@ -16,7 +16,7 @@ from repurpose_hpc.forecast.machine import THIS_FILE, MachineModel, parse_machin
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.probe import links as probing
-from repurpose_hpc.restructure.cache import cache_directory
+from repurpose_hpc.restructure.cache import cache_directory, ready_cache
 from repurpose_hpc.runtime.loading import compile_kernels
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def run(args: Arguments, context: RankContext) -> None:
     with collectively(comm):
         if comm.rank == 0:
             if args.out is None:
-                out.parent.mkdir(parents=True, exist_ok=True)
+                ready_cache()
             check_writable(out)
     machine = measure(comm, args.ranks_per_node)
     with collectively(comm):

@@ -17,6 +17,7 @@ import h5py
 
 from repurpose_hpc.errors import UserError
 
+SUFFIXES = (".h5", ".hdf5")
 _REMEDY = "copy or mend it, or write the data set again as a whole"
 
 
@@ -41,7 +42,9 @@ def find_dataset(file: h5py.File, name: str) -> h5py.Dataset | None:
 
 
 def source_files(path: Path) -> list[Path]:
-    """The files that the data sets at the top of an HDF5 file refer to; none if it cannot be read."""
+    """The files that the data sets at the top of an HDF5 file refer to; none of other files."""
+    if path.suffix not in SUFFIXES:
+        return []
     with suppress(OSError, RuntimeError), h5py.File(path, "r") as file:
         return sorted({source for name in file for source in _sources(file, name)})
     return []

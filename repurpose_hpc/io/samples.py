@@ -1,13 +1,15 @@
 """Samples in files or arrays, streamed in batches, so that a file need not fit in memory.
 
-``.npy`` is memory-mapped, the ``x`` and ``y`` of an ``.npz`` are read from the archive row by row, those
-of an ``.h5`` in slabs.  Samples come first; further axes are flattened in C order.
+``.npy`` is read row by row, the ``x`` and ``y`` of an ``.npz`` from the archive likewise, those of an ``.h5``
+in slabs.  Samples come first; further axes are flattened in C order.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import math
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,14 +17,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import h5py
 import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import FieldError
-from repurpose_hpc.io.hdf5 import find_dataset
+from repurpose_hpc.io.hdf5 import find_dataset, source_files
+from repurpose_hpc.io.identity import State
 from repurpose_hpc.io.meaning import LEFT_ALONE, Meaning
 
 # Yields arrays of at most so many samples, in the file's own dtype and axes.
@@ -53,6 +56,7 @@ class Samples:
     meaning: Meaning | None
     _reader: Reader
     _digest: Callable[[], str]
+    _states: tuple[State, ...] = ()
 
     @classmethod
     def of(cls, x: np.ndarray, y: np.ndarray | None = None) -> Samples:
@@ -169,6 +173,15 @@ class Samples:
         if converted.dtype.itemsize < rows.dtype.itemsize and not np.isfinite(converted).all():
             check_range(rows, converted, self.name, first, columns)
         return converted
+
+    def check_unchanged(self) -> None:
+        """Refuse a file that was changed since it was opened: what was read may be a mixture.
+
+        Raises:
+            UserError: names the file, or the source of a virtual data set.
+        """
+        for state in self._states:
+            state.check()
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the file's bytes, or of the arrays with their types and shapes.
@@ -293,10 +306,13 @@ def _reading(path: str | Path) -> Iterator[None]:
 
 def _open_npy(path: Path) -> Samples:
     with open(path, "rb") as file:
-        shape, _, dtype = _read_header(file)
-    _check_array(shape, dtype, str(path))
-    mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    return _of_file(path, shape, dtype, lambda batch_size: _slabs(mapped, batch_size))
+        shape, fortran, dtype = _read_header(file)
+        _check_array(shape, dtype, str(path))
+        expected, length = file.tell() + math.prod(shape) * dtype.itemsize, file.seek(0, os.SEEK_END)
+        if length < expected:
+            raise EOFError(f"it ends at byte {length} of {expected}")
+    rows_of = _npy_columns if fortran else _npy_rows
+    return _of_file(path, shape, dtype, lambda batch_size: rows_of(path, batch_size))
 
 
 def _open_npz(path: Path) -> Samples:
@@ -350,7 +366,8 @@ _OPENERS = {".npy": _open_npy, ".npz": _open_npz, ".h5": _open_h5, ".hdf5": _ope
 
 def _of_file(path: Path, shape: tuple[int, ...], dtype: np.dtype, reader: Reader) -> Samples:
     count, *axes = shape or (0,)
-    return Samples(str(path), count, tuple(axes), dtype, None, None, reader, partial(_file_digest, path))
+    digest, states = partial(_file_digest, path), tuple(map(State.of, (path, *source_files(path))))
+    return Samples(str(path), count, tuple(axes), dtype, None, None, reader, digest, states)
 
 
 def _of_array(name: str, array: np.ndarray, y: Samples | None, digest: Callable[[], str]) -> Samples:
@@ -421,6 +438,43 @@ def _slabs(array: np.ndarray | h5py.Dataset, batch_size: int) -> Iterator[np.nda
 def _h5_slabs(path: Path, name: str, batch_size: int) -> Iterator[np.ndarray]:
     with h5py.File(path, "r") as file:
         yield from _slabs(file[name], batch_size)
+
+
+def _npy_rows(path: Path, batch_size: int) -> Iterator[np.ndarray]:
+    """The array, in C order; read, not mapped: a mapped file that is cut short ends the process."""
+    with open(path, "rb", buffering=0) as file:
+        (samples, *axes), _, dtype = _read_header(file)
+        for start in range(0, samples, batch_size):
+            rows = np.empty((min(batch_size, samples - start), *axes), dtype)
+            _fill(file, rows, f"x ends before sample {start + len(rows)} of {samples}")
+            yield rows
+
+
+def _npy_columns(path: Path, batch_size: int) -> Iterator[np.ndarray]:
+    """The array, in Fortran order: the values of a column lie together."""
+    with open(path, "rb", buffering=0) as file:
+        (samples, *axes), _, dtype = _read_header(file)
+        first, column_bytes = file.tell(), samples * dtype.itemsize
+        for start in range(0, samples, batch_size):
+            columns = np.empty((math.prod(axes), min(batch_size, samples - start)), dtype)
+            for number, column in enumerate(columns):
+                file.seek(first + number * column_bytes + start * dtype.itemsize)
+                _fill(file, column, f"x ends before column {number} of {len(columns)} is complete")
+            yield columns.T.reshape(-1, *axes, order="F")
+
+
+def _fill(file: IO[bytes], array: np.ndarray, complaint: str) -> None:
+    """Read the next bytes of ``file`` into a C-contiguous array.
+
+    Raises:
+        EOFError: there are too few, with ``complaint``.
+    """
+    data = array.reshape(-1).view(np.uint8).data
+    while len(data):
+        count = cast(io.RawIOBase, file).readinto(data)
+        if not count:
+            raise EOFError(complaint)
+        data = data[count:]
 
 
 def _npz_rows(path: Path, name: str, batch_size: int) -> Iterator[np.ndarray]:

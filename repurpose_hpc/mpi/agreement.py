@@ -17,7 +17,6 @@ failed, ends a command in silence, but only after it has tidied up.
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 import traceback
@@ -28,6 +27,7 @@ from typing import TYPE_CHECKING
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import typed
 from repurpose_hpc.io.atomic import remove_registered
+from repurpose_hpc.process.termination import TERMINATED, Terminated, raising_at_sigterm
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -39,11 +39,6 @@ UNISON_SECONDS = 60.0
 FORWARDING_SECONDS = 0.3
 # Of values in a message.
 LONGEST_VALUE = 60
-TERMINATED = 128 + signal.SIGTERM
-
-
-class Terminated(BaseException):
-    """SIGTERM has come."""
 
 
 @contextmanager
@@ -149,7 +144,7 @@ def aborting(comm: MPI.Comm) -> Iterator[None]:
         comm: of the whole job.
     """
     try:
-        with _raising_at_sigterm():
+        with raising_at_sigterm(remove_registered):
             yield
     except SystemExit:
         raise
@@ -196,7 +191,7 @@ def alone() -> Iterator[None]:
         SystemExit: after the one message, if anything escapes from the block, Ctrl-C included.
     """
     try:
-        with _raising_at_sigterm():
+        with raising_at_sigterm(remove_registered):
             yield
     except Terminated:
         raise SystemExit(TERMINATED) from None
@@ -219,22 +214,6 @@ def report_failure(error: BaseException, rank: int) -> None:
     # One write: lines of several ranks must not mix.
     sys.stderr.write(f"{details}{PREFIX}{message}\n")
     sys.stderr.flush()
-
-
-@contextmanager
-def _raising_at_sigterm() -> Iterator[None]:
-    """A block in which SIGTERM raises ``Terminated``, once."""
-
-    def terminate(number: int, frame: object) -> None:
-        signal.signal(number, signal.SIG_IGN)  # nothing may interrupt the tidying up
-        raise Terminated
-
-    previous = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        if signal.getsignal(signal.SIGTERM) is terminate:
-            signal.signal(signal.SIGTERM, previous)
 
 
 def _gather_flags(comm: MPI.Comm, flag: bool) -> list[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -96,7 +97,7 @@ def make_shard(network: Network, plan: Plan, worker: int, dtype: type = np.float
         worker: 0..P-1.
         dtype: of the weights in the shard.
     """
-    own = _local_neurons(network, plan, worker)
+    own = local_neurons(network, plan, worker)
     return Shard(
         worker=worker,
         workers=plan.workers,
@@ -118,7 +119,7 @@ def _without_weights(network: Network) -> Network:
     return network.with_mixings(bare_mixings)
 
 
-def _local_neurons(network: Network, plan: Plan, worker: int) -> dict[str, np.ndarray]:
+def local_neurons(network: Network, plan: Plan, worker: int) -> dict[str, np.ndarray]:
     """Neurons of each space that ``worker`` owns, and of a replicated input those that it needs."""
     masks = {space.name: np.zeros(space.neurons, bool) for space in network.free_spaces}
     for mixing in network.mixings:
@@ -134,17 +135,33 @@ def _local_neurons(network: Network, plan: Plan, worker: int) -> dict[str, np.nd
     }
 
 
+class Traffic(NamedTuple):
+    """Neurons of one worker that a mixing reads, sends and receives; see ``Block``."""
+
+    ghost_neurons: np.ndarray
+    ghosts: Lists
+    sums: Lists
+
+
+def traffic_of(network: Network, plan: Plan, mixing: Mixing, worker: int) -> Traffic:
+    """The lists of ``worker`` for ``mixing``, which may be bare."""
+    source_owner, target_owner = plan.ends(network, mixing)
+    masks, exchanged = plan.mixings[mixing.name], plan.exchanged(network, mixing)
+    # The owner of a ghost sends it, the owner of a sum receives it.
+    return Traffic(
+        _fetched(masks.ghosts, source_owner, worker)[0],
+        Lists(*_served(exchanged, source_owner, worker), *_fetched(exchanged, source_owner, worker)),
+        Lists(*_fetched(masks.sums, target_owner, worker), *_served(masks.sums, target_owner, worker)),
+    )
+
+
 def _make_block(
     network: Network, plan: Plan, mixing: Mixing, own: dict[str, np.ndarray], worker: int, dtype: type
 ) -> Block:
-    source_owner, target_owner = plan.ends(network, mixing)
     columns, rows = (own[network.space_of[tensor]] for tensor in (mixing.source, mixing.target))
-    masks, exchanged = plan.mixings[mixing.name], plan.exchanged(network, mixing)
-    # The owner of a ghost sends it, the owner of a sum receives it.
-    ghosts = Lists(*_served(exchanged, source_owner, worker), *_fetched(exchanged, source_owner, worker))
-    sums = Lists(*_fetched(masks.sums, target_owner, worker), *_served(masks.sums, target_owner, worker))
-    ghost_neurons, _ = _fetched(masks.ghosts, source_owner, worker)
-    weights = mixing.weights.reshape(len(target_owner), len(source_owner), mixing.taps)
+    ghost_neurons, ghosts, sums = traffic_of(network, plan, mixing, worker)
+    masks = plan.mixings[mixing.name]
+    weights = mixing.weights.reshape(len(mixing.weights), -1, mixing.taps)
     sum_weights = weights[np.ix_(sums.sent, columns)]
     sum_weights[masks.ghosts[np.ix_(sums.sent_to, columns)]] = 0
 

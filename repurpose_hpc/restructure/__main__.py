@@ -2,7 +2,10 @@
 
 import sys
 
-from repurpose_hpc.commands.start import start
+from repurpose_hpc.mpi.guard import guarded_start
 
 if __name__ == "__main__":
-    start("restructure", sys.argv[1:])
+    with guarded_start():
+        from repurpose_hpc.commands.start import start
+
+        start("restructure", sys.argv[1:])

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from repurpose_hpc.io.atomic import temporary_name, writing
+from repurpose_hpc.io.atomic import replacing, writing
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.plan import MixingPlan
 from repurpose_hpc.restructure.decisions import Decisions
@@ -73,10 +73,8 @@ class Checkpoint:
     def _write(self, path: Path, arrays: dict[str, Any]) -> None:
         with writing(path):
             self.directory.mkdir(parents=True, exist_ok=True)
-            temporary = temporary_name(path, 0)
-            with open(temporary, "wb") as file:
-                np.savez(file, **arrays)
-            temporary.replace(path)
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **arrays)
 
     def _path(self, mixing: str | None = None) -> Path:
         """The file of the weights of a mixing, or of all else."""

@@ -205,6 +205,7 @@ def _restructure(job: _RestructureJob) -> Restructured:
     outcome = _outcome(job, origin)
     job.log(f"comparing with the original{PENDING}")
     findings = _findings(job, outcome)
+    job.samples.check_unchanged()
     provenance = {**origin, **_provenance(job, outcome, findings)}
     quality = {**findings, **held_out_findings(outcome.held_out), **outcome.findings, **_labels(job.samples)}
     report = _report(job, outcome.cut, quality)

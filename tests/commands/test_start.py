@@ -191,3 +191,30 @@ def test_nothing_of_a_command_is_imported_before_threads_are_set():
     code = "import sys, repurpose_hpc.__main__; print({'numpy', 'numba', 'mpi4py'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "set()", done.stderr
+
+
+# A process that cannot import what it needs before MPI starts, or that is interrupted there.
+BROKEN = """
+import os, sys
+number = os.environ.get("PMI_RANK") or os.environ.get("OMPI_COMM_WORLD_RANK")
+if number == "1":
+    FAULT
+"""
+FAULTS = {
+    "sys.modules['mpi4py'] = None": "found ModuleNotFoundError",
+    "sys.modules['repurpose_hpc.commands.table'] = None": "found ModuleNotFoundError",
+    "sys.modules['numpy'] = None": "",
+    "import repurpose_hpc.process.threads as t; t.one_thread_per_rank = lambda: (_ for _ in ()).throw("
+    "KeyboardInterrupt)": "was interrupted",
+}
+
+
+@pytest.mark.parametrize("words", [("-m", "repurpose_hpc.infer"), (*PACKAGE, "doctor")])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_process_that_does_not_get_as_far_as_mpi_ends_all(mpirun, tmp_path, words, fault):
+    (tmp_path / "sitecustomize.py").write_text(BROKEN.replace("FAULT", fault))
+    path = os.pathsep.join((str(tmp_path), str(ROOT)))
+    done = mpirun(2, *words, env={"PYTHONPATH": path}, timeout=60)
+    assert done.returncode != 0
+    messages = [line for line in done.stderr.splitlines() if PREFIX in line]
+    assert len(messages) == 1 and FAULTS[fault] in messages[0]

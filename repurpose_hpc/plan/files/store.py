@@ -27,9 +27,11 @@ import h5py
 import numpy as np
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.atomic import followed, put_directory_in_place, sync_directory, sync_file
 from repurpose_hpc.model.ends import Ends
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.assemble import assemble
+from repurpose_hpc.plan.files.checks import check_shard
 from repurpose_hpc.plan.files.ends import read_ends, write_ends
 from repurpose_hpc.plan.files.graph import read_graph, write_graph
 from repurpose_hpc.plan.files.mapped import MappedFile
@@ -198,6 +200,7 @@ def read_shard(stored: StoredPlan, worker: int) -> Shard:
         if content.sha256 != recorded:
             raise ValueError(f"its SHA-256 is not the one recorded in {PLAN_FILE}")
         shard = _parse_shard(content)
+        check_shard(shard, stored.plan)
         return replace(shard, graph=replace(shard.graph, ends=stored.ends))
 
 
@@ -208,6 +211,15 @@ def read_network(stored: StoredPlan) -> Network:
         UserError: see ``read_shard``.
     """
     return assemble(read_shard(stored, worker) for worker in range(stored.plan.workers))
+
+
+def is_complete(stored: StoredPlan) -> bool:
+    """Tell whether every shard of a plan is there, as it was written."""
+    try:
+        digests = [file_sha256(shard_path(stored.directory, worker)) for worker in range(stored.plan.workers)]
+    except OSError:
+        return False
+    return tuple(digests) == stored.shard_sha256
 
 
 def file_sha256(path: Path) -> str:
@@ -404,16 +416,18 @@ def _check_replaceable(directory: Path) -> None:
         raise UserError(
             f"{directory}: expected a directory to write to, found a file; choose another directory"
         )
-    if directory.is_dir() and any(directory.iterdir()) and not (directory / PLAN_FILE).exists():
+    others = {*directory.iterdir()} - {*plan_files(directory)} if directory.is_dir() else set()
+    if others:
         raise UserError(
-            f"{directory}: expected an empty directory or an earlier plan, found other files; "
-            "choose another directory"
+            f"{directory}: expected an empty directory, or an earlier plan alone, which is replaced, found "
+            f"{min(others).name}; move it away, or choose another directory"
         )
 
 
 @contextmanager
 def _writing(directory: Path) -> Iterator[Path]:
     """A temporary directory that becomes ``directory`` if all goes well and vanishes otherwise."""
+    directory = followed(directory)
     with _refusing(directory):
         _check_replaceable(directory)
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -421,9 +435,10 @@ def _writing(directory: Path) -> Iterator[Path]:
             complete = Path(temporary) / "complete"
             complete.mkdir()
             yield complete
-            if directory.exists():
-                directory.rename(Path(temporary) / "earlier")
-            complete.rename(directory)
+            for file in complete.iterdir():
+                sync_file(file)
+            sync_directory(complete)
+            put_directory_in_place(complete, directory)
 
 
 @contextmanager

@@ -58,6 +58,15 @@ class Input:
         for batch in finite_batches(self.file, batch_size, self.columns, self.dtype):
             yield np.ascontiguousarray(batch.T)
 
+    def check_unchanged(self) -> None:
+        """Refuse a file that was changed since it was opened.
+
+        Raises:
+            UserError: names it.
+        """
+        if self.file is not None:
+            self.file.check_unchanged()
+
 
 def finite_batches(
     file: Samples, batch_size: int, columns: np.ndarray | None, dtype: np.dtype

@@ -8,18 +8,22 @@ in it.
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import json
 import os
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import h5py
 import numpy as np
 
-from repurpose_hpc.errors import Note
-from repurpose_hpc.io.atomic import writing
+from repurpose_hpc.errors import Note, UserError
+from repurpose_hpc.io.atomic import clear_remains, put_in_place, write_text, writing
+from repurpose_hpc.runtime.streams.rows import Rows, make_file, open_rows
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -128,6 +132,8 @@ class FiniteOutputs:
 class OutputFile:
     """An HDF5 file with dataset ``y`` (samples, outputs), under a temporary name until ``commit``.
 
+    Its space is taken at the start, and everything is on disk before the file gets its name.
+
     Args:
         path: the final name.
         temporary: ``temporary_name(path)``.
@@ -141,8 +147,20 @@ class OutputFile:
     def __init__(self, path: Path, temporary: Path, samples: int, outputs: int, dtype: np.dtype) -> None:
         self.path, self.temporary, self.written = path, temporary, 0
         with writing(path):
-            self.file = h5py.File(temporary, "w")
-            self.file.create_dataset("y", (samples, outputs), dtype)
+            clear_remains(path)
+            descriptor = open_rows(temporary, os.O_CREAT | os.O_EXCL)
+            self._begin(descriptor, samples, outputs, dtype)
+
+    def _begin(self, descriptor: int, samples: int, outputs: int, dtype: np.dtype) -> None:
+        """Make the file that ``descriptor`` has open, without any rows; none is left if that fails."""
+        try:
+            offset = make_file(self.temporary, samples, outputs, dtype)
+            self.rows = Rows(descriptor, offset, samples, outputs, dtype)
+            self.rows.reserve()
+        except BaseException:
+            os.close(descriptor)
+            self.temporary.unlink(missing_ok=True)
+            raise
 
     def read(self, batch_size: int) -> Iterator[np.ndarray]:
         """The samples of an earlier run, (batch, outputs): none."""
@@ -151,27 +169,29 @@ class OutputFile:
     def append(self, rows: np.ndarray) -> None:
         """Write the next samples, (batch, outputs)."""
         with writing(self.path):
-            self.file["y"][self.written : self.written + len(rows)] = rows
+            self.rows.write(self.written, rows)
         self.written += len(rows)
 
     def commit(self) -> None:
         """The file is complete: give it its name."""
         with writing(self.path):
-            self.file.close()
-            os.replace(self.temporary, self.path)
+            self.rows.sync()
+            self.rows.close()
+            put_in_place(self.temporary, self.path)
 
     def discard(self) -> None:
         """Remove what was not committed."""
-        self.file.close()
+        self.rows.close()
         self.temporary.unlink(missing_ok=True)
 
 
 class ResumableOutputFile(OutputFile):
     """An ``OutputFile`` that outlives its run: the next one with the same ``key`` goes on where it ended.
 
-    Until ``commit`` its name is ``.NAME.resume``, and attributes of ``y`` say what it belongs to and how many
-    samples are complete.  They are brought up to date every ``MARK_SECONDS`` and at the end, so that a
-    process that is killed loses no more than that.
+    Until ``commit`` its name is ``.NAME.resume``; one run at a time has a lock on it.  ``.NAME.resume.mark``
+    beside it says what it belongs to, how many samples are complete, and their checksum.  It is brought up
+    to date every ``MARK_SECONDS`` and at the end, after the samples are on disk, so that a process that is
+    killed loses no more than that, and nothing that is damaged is gone on with.
 
     Args:
         path, samples, outputs, dtype: of an ``OutputFile``.
@@ -183,30 +203,67 @@ class ResumableOutputFile(OutputFile):
     MARK_SECONDS = 1.0
 
     def __init__(self, path: Path, samples: int, outputs: int, dtype: np.dtype, key: str) -> None:
-        temporary = path.with_name(f".{path.name}.resume")
-        try:
-            self._reopen(path, temporary, key)
-        except (OSError, KeyError):
-            super().__init__(path, temporary, samples, outputs, dtype)
-            with writing(path):
-                self.file["y"].attrs.update(key=key, written=0)
+        self.path, self.temporary, self.written = path, path.with_name(f".{path.name}.resume"), 0
+        self.mark = self.temporary.with_name(f"{self.temporary.name}.mark")
+        # Checksum of so many samples.
+        self._digest, self._digested = hashlib.sha256(), 0
+        self._identity = {"key": key, "shape": [samples, outputs], "dtype": np.dtype(dtype).name}
+        with writing(path):
+            descriptor = self._locked()
+            if not self._goes_on(descriptor, samples, outputs, dtype):
+                self.mark.unlink(missing_ok=True)
+                self._begin(descriptor, samples, outputs, dtype)
         self.marked = time.monotonic()
 
-    def _reopen(self, path: Path, temporary: Path, key: str) -> None:
-        """Raises OSError or KeyError if there is nothing to go on with."""
-        self.path, self.temporary, self.file = path, temporary, h5py.File(temporary, "r+")
+    def _locked(self) -> int:
+        """A descriptor of the file, made if need be, that no other run has.
+
+        Raises:
+            UserError: another run has it.
+        """
+        while True:
+            descriptor = open_rows(self.temporary, os.O_CREAT)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                raise UserError(
+                    f"{self.path}: expected no other run that resumes it, found one at work on "
+                    f"{self.temporary}; wait for its end, or choose another --output"
+                ) from None
+            except OSError:  # a file system without locks
+                return descriptor
+            if self.temporary.exists() and os.path.samestat(os.fstat(descriptor), self.temporary.stat()):
+                return descriptor
+            os.close(descriptor)  # the run that had it has just finished it
+
+    def _goes_on(self, descriptor: int, samples: int, outputs: int, dtype: np.dtype) -> bool:
+        """True if the file has samples of this run, undamaged; they are then ``written``."""
         try:
-            if self.file["y"].attrs["key"] != key:
-                raise KeyError(key)
-            self.written = int(self.file["y"].attrs["written"])
-        except KeyError:
-            self.file.close()
-            raise
+            mark = json.loads(self.mark.read_text(encoding="utf-8"))
+            if {name: mark[name] for name in self._identity} != self._identity:
+                return False
+            written, rows = (
+                int(mark["written"]),
+                Rows(descriptor, int(mark["offset"]), samples, outputs, dtype),
+            )
+            if not 0 <= written <= samples or os.fstat(descriptor).st_size != rows.size:
+                return False
+            digest = hashlib.sha256()
+            rows.add_to(digest, 0, written)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        if digest.hexdigest() != mark["sha256"]:
+            return False
+        self.written, self.rows, self._digest, self._digested = written, rows, digest, written
+        return True
 
     def read(self, batch_size: int) -> Iterator[np.ndarray]:
         """The samples that are there, (batch, outputs)."""
         for first in range(0, self.written, batch_size):
-            yield self.file["y"][first : min(first + batch_size, self.written)]
+            with writing(self.path):
+                rows = self.rows.read(first, min(first + batch_size, self.written))
+            yield rows
 
     def append(self, rows: np.ndarray) -> None:
         """Write the next samples, (batch, outputs)."""
@@ -216,24 +273,28 @@ class ResumableOutputFile(OutputFile):
 
     def commit(self) -> None:
         """The file is complete: give it its name."""
-        with writing(self.path):
-            del self.file["y"].attrs["key"], self.file["y"].attrs["written"]
         super().commit()
+        self.mark.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Close what was not committed; it stays if there is anything in it."""
-        if self.file and self.written:
-            self._mark()
-            self.file.close()
+        if self.written and self.temporary.exists():
+            with suppress(UserError):  # what cannot be noted is not gone on with
+                self._mark()
+            self.rows.close()
         else:
+            self.mark.unlink(missing_ok=True)
             super().discard()
 
     def _mark(self) -> None:
         """Write down the number of complete samples, after they are on disk."""
         with writing(self.path):
-            self.file.flush()
-            self.file["y"].attrs.modify("written", self.written)
-            self.file.flush()
+            self.rows.sync()
+            digest, written = self._digest.copy(), self.written
+            self.rows.add_to(digest, self._digested, written)
+        self._digest, self._digested = digest, written  # together: a signal may come at any time
+        count = {"offset": self.rows.offset, "written": written, "sha256": digest.hexdigest()}
+        write_text(self.mark, json.dumps({**self._identity, **count}))
         self.marked = time.monotonic()
 
 

@@ -7,7 +7,6 @@ writes and checks them.
 from __future__ import annotations
 
 import hashlib
-import os
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
@@ -15,7 +14,9 @@ from time import perf_counter
 import numpy as np
 
 from repurpose_hpc import __version__
-from repurpose_hpc.io.atomic import registered, temporary_name
+from repurpose_hpc.io.atomic import followed, registered, temporary_name
+from repurpose_hpc.io.hdf5 import source_files
+from repurpose_hpc.io.identity import identity
 from repurpose_hpc.model.forward import apply_heads
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.runtime.checks import Checks
@@ -61,7 +62,8 @@ class Stream:
         path = self.job.output
         if path is None:
             return self._run()
-        temporary = temporary_name(path, self.comm.bcast(os.getpid(), root=0))
+        path = followed(path)
+        temporary = self.comm.bcast(temporary_name(path), root=0)
         with registered(temporary):
             self._open_output(path, temporary)
             return self._run()
@@ -72,6 +74,7 @@ class Stream:
             self._catch_up()
             self._stream()
             with collectively(self.comm):
+                self.source.check_unchanged()
                 self._finite.warn(self.job.options.dtype)
                 if self.checks is not None:
                     self.checks.verify(self.job.options.dtype, self.setup.formats)
@@ -138,11 +141,12 @@ class Stream:
 
 
 def _resume_key(setup: Setup) -> str:
-    """A key of all that the outputs depend on; of the input, which may be large, only size and time."""
-    about, options, stored = setup.job.input.stat(), setup.job.options, setup.stored
+    """A key of all that the outputs depend on; of the input, which may be large, some parts."""
+    options, stored = setup.job.options, setup.stored
     parts = (
         *(__version__, stored.plan.identity(), *stored.shard_sha256, *stored.ends.fingerprints()),
-        *(about.st_size, about.st_mtime_ns, options.batch_size, options.micro_batches, options.dtype.name),
+        *(options.batch_size, options.micro_batches, options.dtype.name),
+        *(identity(file) for file in (setup.job.input, *source_files(setup.job.input))),
         *setup.formats,
     )
     return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -302,9 +303,42 @@ def test_a_file_in_the_way(tmp_path):
 
 def test_other_files_are_not_replaced(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(UserError, match="found other files; choose another directory"):
+    with pytest.raises(UserError, match="found thesis.tex; move it away, or choose another"):
         write_plan(tmp_path, *make_case(), {})
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_beside_an_earlier_plan_is_not_deleted(directory):
+    (directory / "thesis.tex").write_text("precious")
+    with pytest.raises(UserError, match="found thesis.tex"):
+        write_plan(directory, *make_case(), {})
+    assert (directory / "thesis.tex").read_text() == "precious" and open_plan(directory)
+
+
+def test_a_link_to_a_plan_stays_one(directory, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(directory)
+    write_plan(link, *make_case(), {"second": True})
+    assert link.is_symlink() and open_plan(directory).provenance == {"second": True}
+
+
+def test_there_is_a_plan_at_every_moment(directory):
+    """Readers meanwhile find the earlier or the later one, whole."""
+    end, seen = threading.Event(), []
+
+    def read():
+        while not end.is_set():
+            seen.append(open_plan(directory).provenance.get("number", -1))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for number in range(20):
+            write_plan(directory, *make_case(), {"number": number})
+    finally:
+        end.set()
+        reader.join()
+    assert seen == sorted(seen) and len(set(seen)) > 2
 
 
 def test_not_writable(tmp_path):

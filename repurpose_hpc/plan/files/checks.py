@@ -1,0 +1,123 @@
+"""Shards that are what their plan says: owners, lists, shapes and numbers.
+
+Kernels check no bounds, so that a list that does not fit would read or write elsewhere in memory, and two
+workers whose lists differ would wait for each other.  Everything but the weights follows from graph and plan;
+it is made anew and compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from repurpose_hpc.model.comm_dtype import COMM_DTYPES
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.plan.files.mapped import release
+from repurpose_hpc.plan.plan import EVERYBODY, PLACEMENTS, Plan
+from repurpose_hpc.plan.shard import Block, Shard, local_neurons, traffic_of
+
+
+def check_shard(shard: Shard, plan: Plan) -> None:
+    """Refuse a shard that is not what the plan, and its own graph, say.
+
+    Raises:
+        ValueError: names what does not fit.
+    """
+    for faults in (_plan_faults(plan, shard.graph), _shard_faults(shard, plan)):
+        for fault in faults:
+            raise ValueError(fault)
+
+
+def _plan_faults(plan: Plan, graph: Network) -> Iterator[str]:
+    if plan.workers < 1 or plan.input_placement not in PLACEMENTS or plan.comm_dtype not in COMM_DTYPES:
+        yield f"its plan is for {plan.workers} workers, {plan.input_placement} and {plan.comm_dtype}"
+    yield from _owner_faults(plan, graph)
+    yield from _same_names("plans of mixings", plan.mixings, [mixing.name for mixing in graph.mixings])
+    for mixing in graph.mixings:
+        masks = plan.mixings[mixing.name]
+        sizes = [graph.space(tensor).neurons for tensor in (mixing.source, mixing.target)]
+        for mask, size in zip((masks.ghosts, masks.sums), sizes, strict=True):
+            if mask.shape != (plan.workers, size) or mask.dtype != bool:
+                yield f"a mask of mixing {mixing.name} has shape {mask.shape}"
+        scales = plan.scales.get(mixing.source)
+        if scales is not None and (scales.shape != (sizes[0],) or not np.isfinite(scales).all()):
+            yield f"the scales of {mixing.source} are not {sizes[0]} finite numbers"
+
+
+def _owner_faults(plan: Plan, graph: Network) -> Iterator[str]:
+    yield from _same_names("owners of spaces", plan.owners, [space.name for space in graph.spaces])
+    for space in graph.spaces:
+        owner = plan.owners[space.name]
+        if owner.shape != (space.neurons,) or owner.dtype.kind != "i":
+            yield f"space {space.name} has owners of shape {owner.shape}, expected ({space.neurons},)"
+        elif not EVERYBODY <= owner.min() <= owner.max() < plan.workers:
+            yield f"space {space.name} has owners from {owner.min()} to {owner.max()}"
+        elif owner.min() == EVERYBODY and not {*space.parts, space.name} & {*graph.input_spaces}:
+            yield f"space {space.name}, which is no input, has neurons without an owner"
+    derived = graph.derive({space.name: plan.owners[space.name] for space in graph.free_spaces})
+    for name, owner in derived.items():
+        if not np.array_equal(owner, plan.owners[name]):
+            yield f"space {name} has other owners than the spaces that it is made of"
+
+
+def _shard_faults(shard: Shard, plan: Plan) -> Iterator[str]:
+    if (shard.workers, shard.comm_dtype) != (plan.workers, plan.comm_dtype):
+        yield f"it is for {shard.workers} workers and {shard.comm_dtype}"
+    if not 0 <= shard.worker < plan.workers:
+        yield f"it is of worker {shard.worker} of {plan.workers}"
+    own = local_neurons(shard.graph, plan, shard.worker)
+    yield from _same_names("own neurons", shard.own, [*own])
+    for name, neurons in own.items():
+        if not _equal(shard.own[name], neurons):
+            yield f"its own neurons of space {name} are others than the plan says"
+    yield from _same_names("blocks", shard.blocks, [mixing.name for mixing in shard.graph.mixings])
+    for mixing in shard.graph.mixings:
+        for fault in _block_faults(shard, plan, mixing, own):
+            yield f"mixing {mixing.name}: {fault}"
+
+
+def _block_faults(shard: Shard, plan: Plan, mixing: Mixing, own: Mapping[str, np.ndarray]) -> Iterator[str]:
+    block, traffic = shard.blocks[mixing.name], traffic_of(shard.graph, plan, mixing, shard.worker)
+    if not _equal(block.ghost_neurons, traffic.ghost_neurons):
+        yield "its ghost neurons are others than the plan says"
+    for name in ("ghosts", "sums"):
+        found, expected = vars(getattr(block, name)), vars(getattr(traffic, name))
+        yield from _same_names(f"lists of {name}", found, [*expected])
+        for part, neurons in expected.items():
+            if not _equal(found[part], neurons):
+                yield f"its list {part} of {name} is another than the plan says"
+    columns, rows = (own[shard.graph.space_of[tensor]] for tensor in (mixing.source, mixing.target))
+    taps, ghosts = mixing.taps, len(traffic.ghost_neurons)
+    shapes = {
+        "own_weights": (len(rows), len(columns) * taps),
+        "ghost_weights": (len(rows), ghosts * taps),
+        "sum_weights": (len(traffic.sums.sent), len(columns) * taps),
+        "bias": (len(rows),),
+    }
+    has_scales = mixing.source in plan.scales
+    for name, count in (("sent_scales", traffic.ghosts.sent), ("received_scales", traffic.ghosts.received)):
+        shapes[name] = (len(count) if has_scales else 0,)
+    yield from _number_faults(block, shapes)
+
+
+def _number_faults(block: Block, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
+    for name, shape in shapes.items():
+        array = getattr(block, name)
+        if array.shape != shape:
+            yield f"its {name} have shape {array.shape}, expected {shape}"
+        elif array.dtype.name not in ("float32", "float64"):
+            yield f"its {name} are {array.dtype}"
+        elif not np.isfinite(np.add.reduce(array, axis=None, dtype=np.float64)):
+            yield f"its {name} hold NaN or infinity"
+        release(array)  # it may be mapped, and is not needed yet
+
+
+def _same_names(what: str, found: Mapping[str, object], expected: list[str]) -> Iterator[str]:
+    if {*found} != {*expected}:
+        yield f"its {what} are {', '.join(sorted(found))}, expected {', '.join(sorted(expected))}"
+
+
+def _equal(found: np.ndarray, expected: np.ndarray) -> bool:
+    return found.dtype == expected.dtype and np.array_equal(found, expected)
