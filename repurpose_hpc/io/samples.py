@@ -7,7 +7,6 @@ in slabs.  Samples come first; further axes are flattened in C order.
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 import os
 import zipfile
@@ -17,13 +16,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import IO, cast
 
 import h5py
 import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import FieldError
+from repurpose_hpc.io.blocks import (
+    h5_slabs,
+    npy_columns,
+    npy_rows,
+    npz_rows,
+    npz_whole,
+    read_header,
+    slabs,
+)
 from repurpose_hpc.io.hdf5 import find_dataset, source_files
 from repurpose_hpc.io.identity import State
 from repurpose_hpc.io.meaning import LEFT_ALONE, Meaning
@@ -306,12 +313,12 @@ def _reading(path: str | Path) -> Iterator[None]:
 
 def _open_npy(path: Path) -> Samples:
     with open(path, "rb") as file:
-        shape, fortran, dtype = _read_header(file)
+        shape, fortran, dtype = read_header(file)
         _check_array(shape, dtype, str(path))
         expected, length = file.tell() + math.prod(shape) * dtype.itemsize, file.seek(0, os.SEEK_END)
         if length < expected:
             raise EOFError(f"it ends at byte {length} of {expected}")
-    rows_of = _npy_columns if fortran else _npy_rows
+    rows_of = npy_columns if fortran else npy_rows
     return _of_file(path, shape, dtype, lambda batch_size: rows_of(path, batch_size))
 
 
@@ -329,11 +336,11 @@ def _open_npz(path: Path) -> Samples:
 
 def _npz_header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
     with archive.open(f"{name}.npy") as member:
-        return _read_header(member)
+        return read_header(member)
 
 
 def _npz_member(path: Path, name: str, shape: tuple[int, ...], fortran: bool, dtype: np.dtype) -> Samples:
-    blocks_of = _npz_whole if fortran else _npz_rows
+    blocks_of = npz_whole if fortran else npz_rows
     return _of_file(path, shape, dtype, lambda batch_size: blocks_of(path, name, batch_size))
 
 
@@ -358,7 +365,7 @@ def _beside_h5(file: h5py.File, path: Path) -> tuple[Samples | None, Meaning | N
 
 
 def _h5_member(path: Path, name: str, shape: tuple[int, ...] | None, dtype: np.dtype) -> Samples:
-    return _of_file(path, shape or (), dtype, lambda batch_size: _h5_slabs(path, name, batch_size))
+    return _of_file(path, shape or (), dtype, lambda batch_size: h5_slabs(path, name, batch_size))
 
 
 _OPENERS = {".npy": _open_npy, ".npz": _open_npz, ".h5": _open_h5, ".hdf5": _open_h5}
@@ -372,7 +379,7 @@ def _of_file(path: Path, shape: tuple[int, ...], dtype: np.dtype, reader: Reader
 
 def _of_array(name: str, array: np.ndarray, y: Samples | None, digest: Callable[[], str]) -> Samples:
     count, *axes = array.shape
-    reader = partial(_slabs, array)
+    reader = partial(slabs, array)
     return Samples(name, count, tuple(axes), array.dtype, y, None, reader, digest)
 
 
@@ -422,74 +429,6 @@ def _check_array(shape: tuple[int, ...] | None, dtype: np.dtype, name: str) -> N
         )
 
 
-def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether in Fortran order, and dtype of the array that ``file`` goes on to hold."""
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(file)
-    return np.lib.format.read_array_header_2_0(file)
-
-
-def _slabs(array: np.ndarray | h5py.Dataset, batch_size: int) -> Iterator[np.ndarray]:
-    for start in range(0, len(array), batch_size):
-        yield np.asarray(array[start : start + batch_size])
-
-
-def _h5_slabs(path: Path, name: str, batch_size: int) -> Iterator[np.ndarray]:
-    with h5py.File(path, "r") as file:
-        yield from _slabs(file[name], batch_size)
-
-
-def _npy_rows(path: Path, batch_size: int) -> Iterator[np.ndarray]:
-    """The array, in C order; read, not mapped: a mapped file that is cut short ends the process."""
-    with open(path, "rb", buffering=0) as file:
-        (samples, *axes), _, dtype = _read_header(file)
-        for start in range(0, samples, batch_size):
-            rows = np.empty((min(batch_size, samples - start), *axes), dtype)
-            _fill(file, rows, f"x ends before sample {start + len(rows)} of {samples}")
-            yield rows
-
-
-def _npy_columns(path: Path, batch_size: int) -> Iterator[np.ndarray]:
-    """The array, in Fortran order: the values of a column lie together."""
-    with open(path, "rb", buffering=0) as file:
-        (samples, *axes), _, dtype = _read_header(file)
-        first, column_bytes = file.tell(), samples * dtype.itemsize
-        for start in range(0, samples, batch_size):
-            columns = np.empty((math.prod(axes), min(batch_size, samples - start)), dtype)
-            for number, column in enumerate(columns):
-                file.seek(first + number * column_bytes + start * dtype.itemsize)
-                _fill(file, column, f"x ends before column {number} of {len(columns)} is complete")
-            yield columns.T.reshape(-1, *axes, order="F")
-
-
-def _fill(file: IO[bytes], array: np.ndarray, complaint: str) -> None:
-    """Read the next bytes of ``file`` into a C-contiguous array.
-
-    Raises:
-        EOFError: there are too few, with ``complaint``.
-    """
-    data = array.reshape(-1).view(np.uint8).data
-    while len(data):
-        count = cast(io.RawIOBase, file).readinto(data)
-        if not count:
-            raise EOFError(complaint)
-        data = data[count:]
-
-
-def _npz_rows(path: Path, name: str, batch_size: int) -> Iterator[np.ndarray]:
-    """A member, in C order, decompressed as it is read."""
-    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as member:
-        (samples, *axes), _, dtype = _read_header(member)
-        row_bytes = dtype.itemsize * math.prod(axes)
-        for start in range(0, samples, batch_size):
-            count = min(batch_size, samples - start)
-            block = member.read(count * row_bytes)
-            if len(block) < count * row_bytes:
-                raise EOFError(f"{name} ends before sample {start + count} of {samples}")
-            yield np.frombuffer(block, dtype).reshape(count, *axes)
-
-
 def _chosen_rows(blocks: Iterator[np.ndarray], chosen: np.ndarray, checked_name: str) -> Iterator[np.ndarray]:
     first = 0
     for block in blocks:
@@ -508,10 +447,3 @@ def _through(
     for block in blocks:
         yield function(block, first)
         first += len(block)
-
-
-def _npz_whole(path: Path, name: str, batch_size: int) -> Iterator[np.ndarray]:
-    """A member, in Fortran order: a sample is scattered over all of it."""
-    with np.load(path, allow_pickle=False) as arrays:
-        array = arrays[name]
-    yield from _slabs(array, batch_size)
