@@ -19,7 +19,7 @@ from repurpose_hpc.restructure.support.tradeoff import Tradeoff, cheapest, price
 # The trade-offs of one mixing, one for each form.
 Forms = list[Tradeoff]
 # Mean square error, relative to that of no network at all, below which whole branches need no rival.
-NEGLIGIBLE = 1e-9
+NEGLIGIBLE = 1e-12
 
 
 def choose_owners(context: CutContext, decisions: Decisions) -> tuple[Decisions, list[Forms]]:

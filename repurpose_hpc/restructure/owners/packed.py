@@ -70,7 +70,9 @@ def _open(
         if branch == NONE:
             yield members, capacities(len(members), constraints.part_weights, constraints.imbalance)
         elif np.count_nonzero(packing[branch]) > 1:
-            yield members, capacities(len(members), packing[branch])
+            # As many seats as neurons: rounded up, they would add up to too much over many branches.
+            blocks = contiguous_owners(len(members), packing[branch])
+            yield members, np.bincount(blocks, minlength=packing.shape[1])
 
 
 def _seat(
