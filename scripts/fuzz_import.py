@@ -45,7 +45,7 @@ def judge(number: int, steps: int = 8, keep: Path | None = None) -> tuple[str, s
             return "refused", str(error).removeprefix(f"{path}: ")
         except Exception as error:  # a defect of the importer, whatever it is
             return "CRASH", repr(error)
-        verdict = _compared(path, network, probes(network.inputs, compared, number))
+        verdict = _compared(path, network, probes(network.ends.inputs(network.inputs), compared, number))
         return _with_check(path, network, *verdict)
 
 

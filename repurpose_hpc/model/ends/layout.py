@@ -15,6 +15,8 @@ def _reshape(call: Call, x: np.ndarray, shape: np.ndarray | None = None) -> np.n
     sizes = call.integers("shape", shape) or []
     if not call.get("allowzero"):
         sizes = [x.shape[axis] if size == 0 else size for axis, size in enumerate(sizes)]
+    if min(sizes, default=0) < -1:  # for NumPy, the same as -1
+        raise ValueError(f"a shape of {sizes}")
     return x.reshape(sizes)
 
 
@@ -70,6 +72,8 @@ def _slice(
     on = call.integers("axes", axes) or range(len(first))
     by = call.integers("steps", steps) or [1] * len(first)
     index = [slice(None)] * x.ndim
+    if len({axis % x.ndim for axis in on}) < len(on):
+        raise ValueError(f"axes {list(on)}")
     for axis, start, end, step in zip(on, first, last, by, strict=True):
         index[axis] = _bounded(start, end, step, x.shape[axis])
     return x[tuple(index)]
@@ -145,6 +149,8 @@ def _pad(
     widths = [(0, 0)] * x.ndim
     for axis, before, after in zip(on, given[: len(on)], given[len(on) :], strict=True):
         widths[axis] = before, after
+    if mode == "reflect" and any(max(width) >= size for width, size in zip(widths, x.shape, strict=True)):
+        raise ValueError(f"pads {given} that reflect axes of {x.shape}")  # NumPy would reflect again
     if mode != "constant":
         return np.pad(x, widths, mode)
     fill = call.get("value", 0) if value is None else value.item()

@@ -120,7 +120,8 @@ class Subgraph:
         tensors = {port.name: array for port, array in zip(self.inputs, arrays, strict=True)}
         if self.model:
             wanted = [port.name for port in self.outputs if port.name not in tensors]
-            tensors |= run_model(self.model, self.operators, wanted, tensors)
+            if wanted:  # onnxruntime gives all outputs where none is asked for
+                tensors |= run_model(self.model, self.operators, wanted, tensors)
         else:
             tensors |= self.constants
             with np.errstate(all="ignore"):

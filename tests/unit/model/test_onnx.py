@@ -167,7 +167,10 @@ BAD = {
     ),
     "cast_to_int": ([node("Cast", "x", "y", to=TensorProto.INT64)], r"attribute to is INT64"),
     "training": ([node("Dropout", "x half yes", "y")], r"training_mode is true"),
-    "unknown": ([LINEAR, node("Sinh", "h", "y")], r"node 'node_y' \(Sinh\): operator Sinh is not supported"),
+    "unknown": (
+        [LINEAR, node("Mod", "h half", "m", fmod=1), node("MatMul", "m V", "y")],
+        r"node 'node_m' \(Mod\): operator Mod is not supported",
+    ),
     "random": ([node("RandomNormal", "", "y", shape=[2, 2])], r"operator RandomNormal is not supported"),
     "domain": (
         [node("Gelu", "x", "y", domain="com.microsoft")],

@@ -160,7 +160,10 @@ def _gemm(node: Node, signal: Signal, operators: Mapping[str, Compute]) -> Value
     W = node.weights(1)
     W = W if node.attributes.get("transB", 0) == 0 else W.T
     W = W * W.dtype.type(node.attributes.get("alpha", 1.0))
-    product = operators["MatMul"](replace(node, operator="MatMul", inputs=(signal, W), attributes={}))
+    plain = replace(
+        node, operator="MatMul", inputs=(signal, W), input_names=node.input_names[:2], attributes={}
+    )
+    product = operators["MatMul"](plain)
     if node.input(2) is None:
         return product
     assert isinstance(product, Signal)
@@ -168,7 +171,9 @@ def _gemm(node: Node, signal: Signal, operators: Mapping[str, Compute]) -> Value
     C = C * C.dtype.type(node.attributes.get("beta", 1.0))
     if C.ndim > 1 and C.shape[0] > 1:
         raise Unsupported(f"its bias has shape {C.shape}, expected one for all rows")
-    return operators["Add"](replace(node, operator="Add", inputs=(product, C.reshape(-1)), attributes={}))
+    names = (node.name, node.input_names[2])
+    summed = replace(plain, operator="Add", inputs=(product, C.reshape(-1)), input_names=names)
+    return operators["Add"](summed)
 
 
 def _along_axis(node: Node, compute: Compute) -> tuple[Value, ...]:

@@ -85,9 +85,11 @@ def transpose(node: Node) -> Signal:
 
 def expand(node: Node) -> Signal:
     """Repeated values along axes of size 1."""
-    signal = node.signal()
+    signal, target = node.signal(), tuple(node.sizes(1).tolist())
+    if len(target) == len(signal.shape) and any(size and size % BATCHES[0] == 0 for size in target[1:]):
+        raise Unsupported("its shape depends on the size of the batch, beside the axis of the samples")
     try:
-        sizes = np.broadcast_shapes(signal.shape, tuple(node.sizes(1).tolist()))
+        sizes = np.broadcast_shapes(signal.shape, target)
     except ValueError as error:
         raise Unsupported(str(error)) from None
     if len(sizes) != len(signal.shape) or sizes[0] != signal.shape[0]:
