@@ -14,7 +14,7 @@ from mpi4py import MPI
 from helpers import small_plans
 from helpers.programs import counting, make_program, run_program
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.model.activations import KINDS, Activation
+from repurpose_hpc.model.activations import KINDS, Activation, lipschitz
 from repurpose_hpc.model.chain import sequence
 from repurpose_hpc.model.comm_dtype import COMM_DTYPES, STEPS
 from repurpose_hpc.model.forward import forward
@@ -87,8 +87,13 @@ def cases(draw):
     return Case(_without_masked(dense, plan), plan, x, max_batch)
 
 
+# Without jumps, where rounding would decide, and defined everywhere: a weight of 0 that is not there makes a
+# number of what is NaN in the reference.
+SMOOTH = [kind for kind in KINDS if np.isfinite(lipschitz(Activation(kind))) or kind in ("square", "exp")]
+
+
 def _draw_activations(draw, most):
-    kinds = draw(st.lists(st.sampled_from(KINDS), max_size=most))
+    kinds = draw(st.lists(st.sampled_from(SMOOTH), max_size=most))
     return [Activation(kind, 0.3 if kind == "leaky_relu" else 0.0) for kind in kinds]
 
 
