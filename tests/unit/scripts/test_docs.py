@@ -16,6 +16,8 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 SUFFIXES = r"py|md|sh|sbatch|npz|toml"
 PATH = re.compile(rf"`((?:[\w.-]+/)*[\w.-]+\.(?:{SUFFIXES})|(?:[\w.-]+/)+)`")
 FENCED = re.compile(r"^```.*?^```", re.M | re.S)
+# The table of networks names files of other packages.
+IN_WHEELS = re.compile(r"<!-- networks -->.*?<!-- end -->", re.S)
 
 
 def _tracked() -> set[str]:
@@ -77,7 +79,8 @@ def test_links_lead_somewhere(name):
 @each_document
 def test_files_that_are_named_exist(name):
     starts = [PurePosixPath(start) for start in (*STARTS, PurePosixPath(name).parent)]
-    named = {path for path in PATH.findall(FENCED.sub("", text_of(name))) if "NAME" not in path}
+    text = IN_WHEELS.sub("", FENCED.sub("", text_of(name)))
+    named = {path for path in PATH.findall(text) if "NAME" not in path}
     assert [path for path in named if not any(is_there(start / path) for start in starts)] == []
 
 
