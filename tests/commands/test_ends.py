@@ -1,7 +1,6 @@
 """Models with ends, from the command line."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -113,11 +112,30 @@ def test_an_index_out_of_range_ends_the_run(prepared, mpirun, tmp_path):
     assert "expected indices from -50 to 49, found 50" in done.stderr
 
 
+# Runs infer, whose rank 0 is killed after its third batch.
+KILLED = """
+import os, signal
+from repurpose_hpc.infer import main
+from repurpose_hpc.runtime.streams import outputs as streams
+
+append, calls = streams.OutputFile.append, []
+
+def killed(self, rows):
+    append(self, rows)
+    calls.append(rows)
+    if len(calls) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+streams.OutputFile.append = killed
+streams.ResumableOutputFile.MARK_SECONDS = 0
+main()
+"""
+
+
 def test_an_interrupted_run_goes_on(prepared, mpirun, tmp_path):
     """What was written is taken over, though it is not what the network computes."""
     path, shards, _ = prepared("argmax", "--workers", 2, "--comm-budget", 1)
-    about, x = (tmp_path / "x.npy").stat(), np.load(tmp_path / "x.npy")
-    out = tmp_path / "y.h5"
+    out, report = tmp_path / "y.h5", tmp_path / "report.json"
     words = (
         "--shards",
         shards,
@@ -129,20 +147,13 @@ def test_an_interrupted_run_goes_on(prepared, mpirun, tmp_path):
         8,
         "--resume",
     )
-
-    def run_with(samples):
-        np.save(tmp_path / "x.npy", samples)
-        os.utime(tmp_path / "x.npy", ns=(about.st_atime_ns, about.st_mtime_ns))
-        report = tmp_path / "report.json"
-        return mpirun(2, "-m", "repurpose_hpc.infer", *words, "--report", report), report
-
-    done, _ = run_with(np.vstack([x[:-1], np.full((1, 6), np.nan, np.float32)]))
-    assert done.returncode != 0
-    done, report = run_with(x)
+    assert mpirun(2, "-c", KILLED, *words).returncode != 0
+    done = mpirun(2, "-m", "repurpose_hpc.infer", *words, "--report", report)
     assert done.returncode == 0, done.stderr
-    assert json.loads(report.read_text())["resumed_samples"] == SAMPLES - 8
+    assert json.loads(report.read_text())["resumed_samples"] == 16
     with h5py.File(out) as file:
-        np.testing.assert_array_equal(file["y"][()], packed(expected(path, MODELS["argmax"], x)))
+        want = expected(path, MODELS["argmax"], np.load(tmp_path / "x.npy"))
+        np.testing.assert_array_equal(file["y"][()], packed(want))
 
 
 def test_inspect_says_what_is_outside_the_network(tmp_path):

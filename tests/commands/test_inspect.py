@@ -19,6 +19,7 @@ CONSTANTS = {
     "K": np.ones((4, 3, 3, 3), np.float32),
     "K1": np.ones((4, 4, 1, 1), np.float32),
     "W": np.ones((4 * 36, 2), np.float32),
+    "half": np.array(0.5, np.float32),
 }
 NODES = [
     *(node("Conv", "x K", "h"), node("Relu", "h", "r"), node("Conv", "r K1", "i"), node("Conv", "r K1", "j")),
@@ -53,10 +54,10 @@ def test_report_of_a_graph(tmp_path):
 
 def test_every_unsupported_node_is_named(tmp_path):
     nodes = [
-        *(node("Conv", "x K", "h"), node("Resize", "h - scales", "r", mode="linear"), node("Sinh", "r", "s")),
-        *(node("Relu", "s", "t"), node("Sinh", "h", "u"), node("Add", "t u", "y")),
+        *(node("Conv", "x K", "h"), node("Mod", "h half", "r", fmod=1), node("Relu", "r", "t")),
+        *(node("Mod", "t half", "s", fmod=1), node("Mod", "h half", "u", fmod=1), node("Add", "s u", "v")),
+        *(node("Flatten", "v", "f"), node("Gemm", "f W", "y")),
     ]
-    CONSTANTS["scales"] = np.array([1, 1, 2, 2], np.float32)
     report = tmp_path / "report.json"
     command = [sys.executable, "-m", "repurpose_hpc", "inspect", _model(tmp_path, nodes), "--report", report]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -64,10 +65,9 @@ def test_every_unsupported_node_is_named(tmp_path):
     assert "Traceback" not in done.stderr
     assert "3 nodes are not supported" in done.stderr
     found = json.loads(report.read_text())["unsupported"]
-    assert [text.split(":")[0] for text in found] == [
-        *("node 'node_r' (Resize)", "node 'node_s' (Sinh)", "node 'node_u' (Sinh)")
-    ]
-    assert "attribute mode is 'linear'" in done.stdout
+    assert {text.split(":")[0] for text in found} == {f"node 'node_{letter}'" for letter in "rsu"}
+    assert all(text.endswith("Mod") for text in found)
+    assert "operator Mod is not supported" in done.stdout
 
 
 def test_a_chain(tmp_path):

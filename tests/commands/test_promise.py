@@ -226,6 +226,7 @@ def test_a_network_without_classes_has_no_accuracy(samples):
 
 def refusal(mpirun, folder, status, command, *arguments) -> str:
     """The message of a command that fails as it should and leaves nothing behind."""
+    (folder / "cache").mkdir(mode=0o700, exist_ok=True)
     before = sorted(folder.rglob("*"))
     module = ("-m", f"repurpose_hpc.{command}", folder / "model.npz", "--workers", WORKERS)
     done = mpirun(1, *module, *arguments, env={"REPURPOSE_HPC_CACHE": str(folder / "cache")})

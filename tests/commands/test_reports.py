@@ -132,7 +132,8 @@ def test_point(mpirun, folder):
 def test_inspect(folder):
     report = inspect.inspect(folder / "model.npz", workers=3)
     assert optional_keys(report, "inspect") == {
-        *("inputs", "outputs", "spaces", "mixings", "workers", "weights", "multiply_adds", "dense_values")
+        *("inputs", "outputs", "spaces", "mixings", "workers", "weights", "multiply_adds", "dense_values"),
+        *("front", "back"),
     }
     unsupported = {"model": "m.onnx", "supported": False, "unsupported": ["node 'x'"]}
     assert optional_keys(unsupported, "inspect") == set()
