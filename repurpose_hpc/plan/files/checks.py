@@ -18,6 +18,8 @@ from repurpose_hpc.plan.files.mapped import release
 from repurpose_hpc.plan.plan import EVERYBODY, PLACEMENTS, Plan
 from repurpose_hpc.plan.shard import Block, Shard, local_neurons, traffic_of
 
+_PIECE_BYTES = 1 << 20
+
 
 def check_shard(shard: Shard, plan: Plan) -> None:
     """Refuse a shard that is not what the plan, and its own graph, say.
@@ -109,9 +111,17 @@ def _number_faults(block: Block, shapes: Mapping[str, tuple[int, ...]]) -> Itera
             yield f"its {name} have shape {array.shape}, expected {shape}"
         elif array.dtype.name not in ("float32", "float64"):
             yield f"its {name} are {array.dtype}"
-        elif not np.isfinite(np.add.reduce(array, axis=None, dtype=np.float64)):
+        elif not _is_finite(array):
             yield f"its {name} hold NaN or infinity"
-        release(array)  # it may be mapped, and is not needed yet
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    """Tell whether there is neither NaN nor infinity; no more than a piece of it is in memory."""
+    finite = True
+    for piece in np.array_split(array, max(1, array.nbytes // _PIECE_BYTES)):
+        finite &= bool(np.isfinite(piece).all())
+        release(piece)  # it may be mapped, and is not needed yet
+    return finite
 
 
 def _same_names(what: str, found: Mapping[str, object], expected: list[str]) -> Iterator[str]:
