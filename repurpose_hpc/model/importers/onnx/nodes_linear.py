@@ -10,11 +10,10 @@ from collections.abc import Callable
 import numpy as np
 
 from repurpose_hpc.model.importers.onnx.node import Node
+from repurpose_hpc.model.importers.onnx.nodes_resize import LARGEST_TABLE
 from repurpose_hpc.model.importers.onnx.nodes_selection import executed
 from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported
 
-# Weights, of which every sample of a basis gives a column.
-LARGEST_TABLE = 1 << 22
 # Largest difference from linearity that is rounding.
 _TOLERANCE = 1e-5
 
@@ -22,9 +21,9 @@ _TOLERANCE = 1e-5
 def linear_map(node: Node) -> Signal:
     """All values of the result from all values of the signal."""
     signal = node.signal()
-    basis = np.eye(signal.features).reshape(signal.features, *signal.shape[1:])
-    if basis.size > LARGEST_TABLE:
+    if signal.features**2 > LARGEST_TABLE:
         raise Unsupported(f"it has {signal.features} values a sample, which are too many")
+    basis = np.eye(signal.features).reshape(signal.features, *signal.shape[1:])
     (shift,) = executed(node, basis[:1] * 0)
     if signal.features * shift.size > LARGEST_TABLE:
         raise Unsupported(f"it makes {shift.size} values from {signal.features}, which are too many")

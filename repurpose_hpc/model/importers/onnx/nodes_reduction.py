@@ -11,7 +11,7 @@ import numpy as np
 
 from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.importers.onnx.node import Node
-from repurpose_hpc.model.importers.onnx.nodes_elementwise import affine, arithmetic, combine
+from repurpose_hpc.model.importers.onnx.nodes_elementwise import affine, combine
 from repurpose_hpc.model.importers.onnx.regrouping import LARGEST_WEIGHTS
 from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported
 from repurpose_hpc.model.operations import Window
@@ -96,13 +96,6 @@ def _mean_of_values(node: Node, signal: Signal, axes: list[int]) -> Signal:
     return node.tensors.signal(target, shape, str(node))
 
 
-def mean_of_inputs(node: Node) -> Signal:
-    """Mean of several values."""
-    total = arithmetic(replace(node, operator="Sum"))
-    assert isinstance(total, Signal)
-    return affine(node, total, np.float32(1 / len(node.inputs)), np.float32(0))
-
-
 def reduce_max(node: Node, signal: Signal, axes: list[int]) -> Signal:
     """The largest value along ``axes``, likewise; they become positions where they are of neurons."""
     axis = node.tensors.axis_of_neurons(signal)
@@ -175,5 +168,4 @@ _REDUCTIONS: dict[str, Callable[[Node, Signal, list[int]], Signal]] = {
 }
 OPERATORS: dict[str, Callable[[Node], Signal]] = {
     **dict.fromkeys(_REDUCTIONS, reduction),
-    "Mean": mean_of_inputs,
 }

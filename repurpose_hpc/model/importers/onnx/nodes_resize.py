@@ -13,7 +13,7 @@ from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported
 from repurpose_hpc.model.operations import Window
 
-# Of the values that one interpolation along an axis reads, each with a weight of its own.
+# Of weights that are made of an operator, one for each value that it reads for each that it makes.
 LARGEST_TABLE = 1 << 22
 
 

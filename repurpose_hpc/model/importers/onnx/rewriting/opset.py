@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.importers.onnx.varying import BATCHES
 
 if TYPE_CHECKING:
     import onnx
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 # The meaning of Add and Mul, and the way in which Reshape is told its shape, are settled since then.
 OLDEST_OPSET = 7
 
-# Stands for sizes that are free: the converter takes no names.
-_ANY_SIZE = 7919
 _BROADCASTING = ("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Greater", "Less")
 
 
@@ -37,7 +36,7 @@ def converted(model: onnx.ModelProto, opset: int, path: Path) -> onnx.ModelProto
     del fixed.graph.value_info[:]
     for item in fixed.graph.input:
         for axis in item.type.tensor_type.shape.dim:
-            axis.dim_value = axis.dim_value or _ANY_SIZE
+            axis.dim_value = axis.dim_value or BATCHES[0]  # for any size: the converter takes no names
     for item in fixed.graph.output:
         item.type.tensor_type.ClearField("shape")
     try:
