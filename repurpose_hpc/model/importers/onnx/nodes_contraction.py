@@ -147,11 +147,8 @@ def _product(node: Node, left: tuple[Signal, str], right: tuple[Signal, str], jo
     factors = []
     for signal, text in (left, right):
         signal = node.tensors.settled(signal)
-        axes = [text.index(letter) for letter in joined if letter in text]
-        places = signal.places.transpose(axes)
-        places = places[tuple(slice(None) if letter in text else None for letter in joined)]
         try:
-            factors.append(signal.placed(np.broadcast_to(places, shape)))
+            factors.append(signal.placed(_spread_to(signal.places, text, [*joined], sizes)))
         except ValueError:
             raise Unsupported(f"it multiplies shapes {left[0].shape[1:]} and {right[0].shape[1:]}") from None
     return combine(node, factors[0], factors[1], "multiply")
@@ -164,47 +161,28 @@ def _with_constants(
     if not constants:
         signal, text = _summed(node, signal, text, out)
         return _ordered(signal, text, out)
-    weight_text = "".join(dict.fromkeys("".join(each for _, each in constants)))
-    weight_text = "".join(letter for letter in weight_text if letter in text + out)
+    W, weight_text = _joined(constants, text + out)
+    widths = dict(zip(weight_text, W.shape, strict=True))
     sizes = dict(zip(text, signal.shape[1:], strict=True))
-    W = _joined(constants, weight_text)
-    sizes |= {
-        letter: size
-        for letter, size in zip(weight_text, W.shape, strict=True)
-        if size > 1 or letter not in sizes
-    }
+    summed = [letter for letter in text if letter not in out]
+    misfit = Unsupported(f"it multiplies features of shape {signal.shape[1:]} by weights of shape {W.shape}")
+    if any(widths.get(letter, sizes[letter]) != sizes[letter] for letter in summed):
+        raise misfit
+    sizes |= {letter: size for letter, size in widths.items() if size > 1 or letter not in sizes}
     if len(set(out)) != len(out) or not set(out) <= set(sizes):
         raise Unsupported(f"its result has the axes {out!r}, expected each once, of {''.join(sizes)!r}")
-    summed = [letter for letter in text if letter not in out]
-    widths = dict(zip(weight_text, W.shape, strict=True))
-    if any(
-        widths.get(letter, size) != size
-        for letter, size in zip(text, signal.shape[1:], strict=True)
-        if letter in summed
-    ):
-        raise Unsupported(f"it multiplies features of shape {signal.shape[1:]} by weights of shape {W.shape}")
     shared = [letter for letter in text if letter in out and letter in weight_text]
     rows = [letter for letter in text if letter in out and letter not in weight_text]
     columns = [letter for letter in weight_text if letter not in text]
-
-    def count(letters: list[str]) -> int:
-        return math.prod(sizes[letter] for letter in letters)
-
     try:
-        full = [*shared, *summed]
-        places = np.broadcast_to(
-            signal.places.transpose([text.index(letter) for letter in (*rows, *full)]),
-            [sizes[letter] for letter in (*rows, *full)],
-        )
-        blocks = _spread_to(W, weight_text, [*full, *columns], sizes)
+        places = _spread_to(signal.places, text, [*rows, *shared, *summed], sizes)
+        blocks = _spread_to(W, weight_text, [*shared, *summed, *columns], sizes)
     except ValueError:
-        raise Unsupported(
-            f"it multiplies features of shape {signal.shape[1:]} by weights of shape {W.shape}"
-        ) from None
-    blocks = blocks.reshape(count(shared), count(summed), count(columns))
-    dense = _block_diagonal(blocks)
+        raise misfit from None
+    counts = [math.prod(sizes[letter] for letter in letters) for letters in (shared, summed, columns)]
+    dense = _block_diagonal(blocks.reshape(counts))
     settled = node.tensors.settled(signal)
-    result = linear(node, settled.placed(places.reshape(count(rows), len(dense))), dense)
+    result = linear(node, settled.placed(places.reshape(-1, len(dense))), dense)
     order = [*rows, *shared, *columns]
     result = result.reshaped((signal.shape[0], *(sizes[letter] for letter in order)))
     return _ordered(result, "".join(order), out)
@@ -219,27 +197,25 @@ def _ordered(signal: Signal, text: str, out: str) -> Signal:
     )
 
 
-def _joined(constants: list[tuple[np.ndarray, str]], out: str) -> np.ndarray:
-    """The product of all constants."""
-    if not constants:
-        return np.ones((), np.float32)
-    numbers = {
-        letter: number for number, letter in enumerate(dict.fromkeys("".join(text for _, text in constants)))
-    }
+def _joined(constants: list[tuple[np.ndarray, str]], needed: str) -> tuple[np.ndarray, str]:
+    """The product of all constants, summed over letters that are not ``needed``, and its letters."""
+    letters = "".join(dict.fromkeys("".join(text for _, text in constants)))
+    numbers = {letter: number for number, letter in enumerate(letters)}
     operands: list = []
     for array, text in constants:
         operands += [array, [numbers[letter] for letter in text]]
+    kept = "".join(letter for letter in letters if letter in needed)
     try:
-        return np.einsum(*operands, [numbers[letter] for letter in out])
+        return np.einsum(*operands, [numbers[letter] for letter in kept]), kept
     except ValueError as error:
         raise Unsupported(f"its constants do not fit: {error}") from None
 
 
-def _spread_to(W: np.ndarray, text: str, letters: list[str], sizes: dict[str, int]) -> np.ndarray:
-    """Weights with an axis for each of ``letters``, repeated along those that they do not have."""
-    W = W.transpose([text.index(letter) for letter in letters if letter in text])
-    W = W[tuple(slice(None) if letter in text else None for letter in letters)]
-    return np.broadcast_to(W, [sizes[letter] for letter in letters])
+def _spread_to(array: np.ndarray, text: str, letters: list[str], sizes: dict[str, int]) -> np.ndarray:
+    """An array with an axis for each of ``letters``, repeated along those that it does not have."""
+    array = array.transpose([text.index(letter) for letter in letters if letter in text])
+    array = array[tuple(slice(None) if letter in text else None for letter in letters)]
+    return np.broadcast_to(array, [sizes[letter] for letter in letters])
 
 
 def _block_diagonal(blocks: np.ndarray) -> np.ndarray:
