@@ -73,6 +73,10 @@ class _Places:
     front: frozenset[int] = frozenset()
     back: frozenset[int] = frozenset()
 
+    def with_end(self, end: str, nodes: frozenset[int]) -> _Places:
+        """The places with more nodes at one end, ``front`` or ``back``; as they are where it is ""."""
+        return replace(self, **{end: getattr(self, end) | nodes}) if end else self
+
 
 @dataclass(frozen=True, eq=False)
 class Divided:
@@ -108,10 +112,7 @@ def divide(graph: Graph, evaluate: Evaluate) -> Divided:
     divided = _Division(relations, evaluate, evaluation).divided()
     if divided.refusals:
         return divided
-    without_moves = _Division(relations, evaluate, evaluation, divided.places).without_moves(
-        divided.evaluation
-    )
-    return without_moves or divided
+    return _Division(relations, evaluate, divided.evaluation, divided.places).without_moves() or divided
 
 
 def _without_zipmaps(graph: Graph) -> Graph:
@@ -183,15 +184,12 @@ class _Division:
         except Unsupported as error:
             return self._refused("back", error)
 
-    def without_moves(self, evaluation: Evaluated) -> Divided | None:
+    def without_moves(self) -> Divided | None:
         """All parts, with what moves neurons at an end outside the middle; None: there is no such thing.
 
         There it costs no exchange.
-
-        Args:
-            evaluation: of the middle so far.
         """
-        places = self._freed(evaluation)
+        places = self._freed()
         if places == self.places:
             return None
         self.places = places
@@ -202,21 +200,37 @@ class _Division:
         divided = self.divided()
         return None if divided.refusals else divided
 
-    def _freed(self, evaluation: Evaluated) -> _Places:
+    def _freed(self) -> _Places:
         """The places, with layouts before or behind all weights for which neurons would be moved."""
-        relations, front, back = self.relations, self.places.front, self.places.back
-        for move in evaluation.moves:
+        relations, places = self.relations, self.places
+        for move in self.evaluation.moves:
             place = relations.maker.get(move.tensor)
-            if place not in relations.nodes:
-                continue
-            before, own = relations.before(place), {place} - relations.trained
-            if own and not self._is_layout(place):
-                continue
-            if not before & relations.trained:
-                front = front | before | own
-            elif own and not relations.behind(place) & relations.trained:
-                back = back | own | relations.behind(place)
-        return _Places(front, back)
+            if place in relations.nodes and (place in relations.trained or self._is_layout(place)):
+                places = places.with_end(*self._end_of(place))
+        return places
+
+    def _enlarged(self) -> _Places:
+        """The places, with nodes that are refused and can be outside the middle."""
+        places = self.places
+        for refusal in self.evaluation.refusals:
+            place = self.relations.maker[refusal.tensor]
+            if place not in self.relations.nodes:
+                continue  # of constants alone
+            end, nodes = self._end_of(place)
+            if end:
+                self.moved[end].append(refusal)
+                places = places.with_end(end, nodes)
+        return places
+
+    def _end_of(self, place: int) -> tuple[str, frozenset[int]]:
+        """The end at which a node can be, and the nodes to be there for its sake; "": there is none."""
+        relations = self.relations
+        before, own = relations.before(place), {place} - relations.trained
+        if not before & relations.trained:
+            return "front", before | own
+        if own and not (behind := relations.behind(place)) & relations.trained:
+            return "back", behind | own
+        return "", frozenset()
 
     def _is_layout(self, place: int) -> bool:
         """Tell whether a node brings values elsewhere, or takes values one by one that are elsewhere."""
@@ -244,23 +258,6 @@ class _Division:
             self.middle,
             [replace(refusal, reason=refusal.reason + reason) for refusal in self.moved[end]],
         )
-
-    def _enlarged(self) -> _Places:
-        """The places, with nodes that are refused and can be outside the middle."""
-        relations, front, back = self.relations, self.places.front, self.places.back
-        for refusal in self.evaluation.refusals:
-            place = relations.maker[refusal.tensor]
-            if place not in relations.nodes:
-                continue  # of constants alone
-            before = relations.before(place)
-            own = {place} - relations.trained
-            if not before & relations.trained:
-                self.moved["front"].append(refusal)
-                front = front | before | own
-            elif own and not relations.behind(place) & relations.trained:
-                self.moved["back"].append(refusal)
-                back = back | own | relations.behind(place)
-        return _Places(front, back)
 
     def _outputs(self) -> list[str]:
         """The tensors that the middle must make."""
