@@ -58,17 +58,21 @@ def inspect(
     Raises:
         UserError: the file cannot be read, or the ``check`` of its import finds a difference.
     """
-    problems = _problems(path, shapes)
-    result = {"model": str(path), "supported": not problems, "unsupported": problems}
-    if problems:
-        return result
-    network = load_model(path, shapes, check=False)
+    try:
+        network = load_model(path, shapes, check=False)
+    except UserError:
+        problems = _problems(path, shapes)
+        if not problems:
+            raise
+        return {"model": str(path), "supported": False, "unsupported": problems}
+    result = {"model": str(path), "supported": True, "unsupported": []}
     return result | _description(network, workers) | import_report(path, network, None, shapes, check)
 
 
 def _problems(path: Path, shapes: InputShapes | None) -> list[str]:
-    if path.suffix != ".onnx" or not path.is_file():
-        return []  # whatever is wrong with it, load_model says so
+    """All that is not supported in a model that was refused; nothing: there is another reason."""
+    if path.suffix != ".onnx":
+        return []
     from repurpose_hpc.model.importers.onnx import unsupported
 
     return [refusal.line for refusal in unsupported(path, shapes)]
