@@ -127,7 +127,7 @@ class Comparison:
                 fault = str(error)
                 if error.rows is not None:  # the next program, which may be slow, looks at these
                     self._x = self._x[sorted({row % len(self._x) for row in error.rows})]
-        return ImportCheck(None, None, "; ".join(reasons)), fault
+        return ImportCheck(None, None, "; ".join(dict.fromkeys(reasons))), fault
 
     def _largest_difference(self, evaluator: Evaluator) -> float:
         """The largest difference from what ``evaluator`` computes, relative to the outputs of a sample.
