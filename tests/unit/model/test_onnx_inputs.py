@@ -90,6 +90,13 @@ def test_axes_of_one_name_have_one_size(tmp_path):
         load_model(path, {"x": (3, 5, 4), "z": (3, 5, 6)})
 
 
+def test_a_question_mark_is_no_name(tmp_path):
+    path = free(tmp_path, x=("?", 3, "?", "?"))
+    x = RNG.normal(size=(2, 3, 5, 4)).astype(np.float32)
+    network = load_model(path, {"x": (3, 5, 4)})
+    np.testing.assert_allclose(forward(network, x.reshape(2, -1)), run(path, x=x), atol=1e-5)
+
+
 def old_model(path, nodes, constants, shape):
     """A model of opset 6, in whose files initializers are inputs, too."""
     items = {"x": shape} | {name: value.shape for name, value in constants.items()}
