@@ -226,7 +226,7 @@ def tables(rows: list[tuple[TrainedNetwork, dict[str, Any]]]) -> str:
         "import",
         "verify",
     ]
-    lines = [_line(titles), "|---" * 5 + "|--:" * (len(titles) - 5) + "|"]
+    lines = [_summary(rows), "", _line(titles), "|---" * 5 + "|--:" * (len(titles) - 5) + "|"]
     lines += [_line([*_description(network), *_numbers(row)]) for network, row in runs]
     if fails:
         titles = [*titles[:6], "why it does not run"]
@@ -234,6 +234,18 @@ def tables(rows: list[tuple[TrainedNetwork, dict[str, Any]]]) -> str:
     for network, row in fails:
         lines.append(_line([*_description(network), _number(row.get("original")), row.get("reason", "")]))
     return "\n".join(lines) + "\n"
+
+
+def _summary(rows: list[tuple[TrainedNetwork, dict[str, Any]]]) -> str:
+    """How many networks of how many wheels run, and how many of them at every budget."""
+
+    def counted(chosen: list[TrainedNetwork]) -> str:
+        return f"{len(chosen)} networks of {len({network.wheel for network in chosen})} wheels"
+
+    some = [network for network, row in rows if str(BUDGETS[0]) in row]
+    every = [network for network, row in rows if all(str(budget) in row for budget in BUDGETS)]
+    total = counted([network for network, _ in rows])
+    return f"Of {total}, {counted(some)} run, {counted(every)} at all budgets."
 
 
 def _description(network: TrainedNetwork) -> list[str]:
