@@ -11,13 +11,13 @@ Needs PyTorch (extra ``torch``).
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
+from rows import write_csv
 from scipy.linalg import block_diag
 from torch import nn
 
@@ -74,10 +74,7 @@ def main() -> None:
             found = measured(networks[weights, count, form], options, method, calibration, test)
             rows.append({**dict(zip(columns, case, strict=True)), **found})
             print(*rows[-1].values(), flush=True)
-    with open(args.out, "w", newline="") as file:
-        table = csv.DictWriter(file, rows[0])
-        table.writeheader()
-        table.writerows(rows)
+    write_csv(args.out, rows)
     print(markdown(rows))
 
 

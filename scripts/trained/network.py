@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,7 @@ class TrainedNetwork:
         prepare: writes the model file to the path that it gets, and returns the task.
         suffix: of the model file.
         input_shape: for ``--input-shape``, where the file leaves sizes free.
+        dtype: for ``--dtype``: float64 if rounding in float32 shows in the outputs of the original, too.
         needs: further wheels, for data.
     """
 
@@ -52,6 +53,7 @@ class TrainedNetwork:
     prepare: Callable[[Path], Task]
     suffix: str = ".onnx"
     input_shape: str = ""
+    dtype: str = "float32"
     needs: tuple[str, ...] = ()
 
 
@@ -142,6 +144,15 @@ def export_torch(module, example: np.ndarray, path: Path) -> Callable[[np.ndarra
         return flat([item.numpy() for item in (found if isinstance(found, tuple) else (found,))], len(x))
 
     return outputs
+
+
+def accuracy(classes: Sequence[int] | np.ndarray) -> Callable[[np.ndarray], float]:
+    """The score of a classifier: percentage of samples whose largest output is that of their class."""
+
+    def score(y: np.ndarray) -> float:
+        return 100 * float(np.mean(y.argmax(axis=1) == classes))
+
+    return score
 
 
 def halves(items: list) -> tuple[list, list]:

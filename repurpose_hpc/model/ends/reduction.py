@@ -71,7 +71,9 @@ def _softmax(call: Call, x: np.ndarray) -> np.ndarray:
 
 @function("LogSoftmax")
 def _log_softmax(call: Call, x: np.ndarray) -> np.ndarray:
-    return x - _log_sum_exp(x, _softmax_axes(call, x), True)
+    axes = _softmax_axes(call, x)
+    below = x - x.max(axis=axes, keepdims=True)  # large values would drown the logarithm in rounding
+    return below - np.log(np.exp(below).sum(axis=axes, keepdims=True))
 
 
 def _softmax_axes(call: Call, x: np.ndarray) -> tuple[int, ...]:

@@ -93,14 +93,45 @@ class ProductSum:
         """Add a batch: a (rows, batch), b (columns, batch); collective."""
 
         def add_slab(number: int) -> None:
-            product = a[self.slabs[number]] @ b.T
+            slab = self.slabs[number]
+            product = a[slab] @ b[self._first_column(slab) :].T
             self.sums[number] = self.sums[number] + product if len(self.sums[number]) else product
 
         self.team.apply(add_slab, range(len(self.slabs)))
 
     def total(self) -> np.ndarray:
         """The sum; collective."""
-        return np.concatenate(self.team.map(self.sums.__getitem__, range(len(self.slabs))))
+        return np.concatenate(self._totals())
+
+    def _first_column(self, slab: slice) -> int:
+        """The first column that a slab adds up."""
+        return 0
+
+    def _totals(self) -> list[np.ndarray]:
+        return self.team.map(self.sums.__getitem__, range(len(self.slabs)))
+
+
+class SquareSum(ProductSum):
+    """Σ a aᵀ over batches, (rows, rows): it is symmetric, so that half of it is added up."""
+
+    def __init__(self, rows: int, team: Team) -> None:
+        super().__init__(rows, rows, team)
+
+    def add_square(self, a: np.ndarray) -> None:
+        """Add a batch: a (rows, batch); collective."""
+        self.add(a, a)
+
+    def total(self) -> np.ndarray:
+        """The sum; collective."""
+        rows = self.slabs[-1].stop
+        total = np.empty((rows, rows))
+        for slab, part in zip(self.slabs, self._totals(), strict=True):
+            total[slab, slab.start :] = part
+            total[slab.stop :, slab] = part[:, slab.stop - slab.start :].T
+        return total
+
+    def _first_column(self, slab: slice) -> int:
+        return slab.start
 
 
 class MomentSums:
@@ -120,7 +151,7 @@ class MomentSums:
         m, n = mixing.weights.shape
         self.W = mixing.weights.astype(np.float64)
         self.is_first_reader = reader is None
-        self.xx: ProductSum = ProductSum(n, n, team) if reader is None else reader.xx
+        self.xx: SquareSum = SquareSum(n, team) if reader is None else reader.xx
         self.yx, self.yy = ProductSum(m, n, team), np.zeros(m)
         self.x, self.y = np.zeros(n), np.zeros(m)
         self.first_x, self.first_y = np.zeros(n), np.zeros(m)
@@ -132,7 +163,7 @@ class MomentSums:
             self.first_x, self.first_y = x[:, 0].copy(), y[:, 0].copy()
         x, y = x - self.first_x[:, None], y - self.first_y[:, None]
         if self.is_first_reader:
-            self.xx.add(x, x)
+            self.xx.add_square(x)
         self.yx.add(y, x)
         self.yy += np.einsum("ij,ij->i", y, y)
         self.x += x.sum(axis=1)

@@ -27,7 +27,7 @@ from repurpose_hpc.restructure.calibration.moments import (
     CalibrationBatches,
     Moments,
     MomentSums,
-    ProductSum,
+    SquareSum,
     data_free_moments,
     map_batches,
 )
@@ -65,7 +65,7 @@ class _MixingSums(NamedTuple):
     """Sums over batches for one mixing: those of its moments, and Σ g gᵀ for its metric."""
 
     moments: MomentSums
-    squares: ProductSum
+    squares: SquareSum
 
 
 def _all_sums(mixings: Sequence[Mixing], team: Team) -> dict[str, _MixingSums]:
@@ -77,7 +77,7 @@ def _all_sums(mixings: Sequence[Mixing], team: Team) -> dict[str, _MixingSums]:
         moments = MomentSums(mixing, team, reader)
         if mixing.window is None:
             readers.setdefault(mixing.source, moments)
-        sums[mixing.name] = _MixingSums(moments, ProductSum(m, m, team))
+        sums[mixing.name] = _MixingSums(moments, SquareSum(m, team))
     return sums
 
 
@@ -133,7 +133,7 @@ def measure_statistics(
     for batch in map_batches(trace_back, batches, team):
         for total, (x, y, factor) in zip(sums.values(), batch, strict=True):
             total.moments.add(x, y)
-            total.squares.add(factor, factor)
+            total.squares.add_square(factor)
     metrics, depths = {}, _depths(network)
     for mixing in reversed(mixings):
         M = sums[mixing.name].squares.total() / (PROBES * batches.samples.samples)

@@ -117,3 +117,9 @@ def test_scalers(numbers):
     x = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
     node = helper.make_node("Scaler", ["x"], ["y"], domain="ai.onnx.ml", offset=offset, scale=scale)
     assert_same("Scaler", computed(node, 3, [x]), run(node, [x]))
+
+
+def test_large_values_do_not_drown_a_logarithm():
+    x = np.array([[1e4, 1e4], [-3e7, -3e7]], np.float32)
+    found = FUNCTIONS["LogSoftmax"](Call({"axis": 1}, 20, 1), x)
+    np.testing.assert_allclose(found, np.full((2, 2), -np.log(2)), rtol=1e-6)

@@ -6,7 +6,7 @@ import pytest
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.input_shapes import shapes_of
-from repurpose_hpc.model.importers.load import load_model
+from repurpose_hpc.model.importers.load import check_model, load_model
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -88,6 +88,15 @@ def test_axes_of_one_name_have_one_size(tmp_path):
     np.testing.assert_allclose(y, run(path, x=x, z=z).reshape(2, -1), atol=1e-5)
     with pytest.raises(UserError, match="expected one size for axis 'w', got 4 of input 'x' and 6 of 'z'"):
         load_model(path, {"x": (3, 5, 4), "z": (3, 5, 6)})
+
+
+@pytest.mark.parametrize("sizes", [("?", 3, "?", "?"), (-1, 3, -1, -1)])
+def test_other_ways_to_leave_sizes_free(tmp_path, sizes):
+    path = free(tmp_path, x=sizes)
+    x = RNG.normal(size=(2, 3, 5, 4)).astype(np.float32)
+    network = load_model(path, {"x": (3, 5, 4)})
+    assert check_model(path, network, input_shapes={"x": (3, 5, 4)}).evaluator
+    np.testing.assert_allclose(forward(network, x.reshape(2, -1)), run(path, x=x), atol=1e-5)
 
 
 def old_model(path, nodes, constants, shape):

@@ -520,10 +520,6 @@ BAD = {
         [node("MaxPool", "x", "y", kernel_shape=[9, 1])],
         r"larger than maps of shape \(7, 6\)",
     ),
-    "samples_moved": (
-        [node("Transpose", "x", "y", perm=[1, 0, 2, 3])],
-        r"expected the samples on the first axis, found them on axis 1 of 4",
-    ),
     "samples_split": ([node("Split", "x", "y z", axis=0, num_outputs=2)], r"is that of the samples"),
     "exponent": ([node("Pow", "x x", "y")], r"its second input 'x' is not a constant"),
     "base": ([node("Pow", "minus x", "y")], r"its base is -0.5, expected a positive one"),

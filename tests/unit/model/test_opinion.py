@@ -18,6 +18,7 @@ from helpers.onnx_models import node, save  # noqa: E402
 from repurpose_hpc.errors import Note, UserError  # noqa: E402
 from repurpose_hpc.io.samples import Samples  # noqa: E402
 from repurpose_hpc.model.activations import Activation  # noqa: E402
+from repurpose_hpc.model.forward import forward  # noqa: E402
 from repurpose_hpc.model.importers.load import check_model, load_model  # noqa: E402
 from repurpose_hpc.model.importers.onnx import operators  # noqa: E402
 from repurpose_hpc.model.importers.opinion import evaluators, verdict  # noqa: E402
@@ -123,6 +124,23 @@ def test_what_agrees(tmp_path, samples):
     assert result.evaluator.startswith("onnxruntime ")
     assert result.largest_difference < 1e-5 and result.reason is None
     assert str(result).startswith("the import agrees with onnxruntime ")
+
+
+@pytest.mark.parametrize("steps", [1, 4, "as many as probes"])
+def test_samples_on_another_axis_of_an_output(tmp_path, monkeypatch, steps):
+    nodes = [node("MatMul", "x W", "h"), node("Tanh", "h", "a"), node("Transpose", "a", "y", perm=[1, 0, 2])]
+    count = len(draw_probes(load_model(_saved(tmp_path, *nodes, shape=("N", 4, 5))), None))
+    shape = ("N", count if isinstance(steps, str) else steps, 5)
+    path = _saved(tmp_path, *nodes, shape=shape)
+    network = load_model(path)
+    assert check_model(path, network).largest_difference < 1e-5
+    x = RNG.normal(size=(3, *shape[1:])).astype(np.float32)
+    np.testing.assert_allclose(
+        forward(network, x.reshape(3, -1)), np.tanh(x @ CONSTANTS["W"]).reshape(3, -1), atol=1e-6
+    )
+    _instead(monkeypatch, "Tanh", _read_as(Activation("softsign")))
+    with pytest.raises(UserError, match=r"tensor 'a' of node 'node_a' \(Tanh\)"):
+        load_model(path)
 
 
 def test_chain_files_leave_nothing_to_interpret(tmp_path):

@@ -1,5 +1,7 @@
 """The parts of the experiment with trained networks from wheels that need no wheel."""
 
+import subprocess
+
 import networks
 import numpy as np
 import pytest
@@ -56,8 +58,10 @@ def test_the_table_says_what_runs_and_why_the_others_do_not():
     first, second, third = list(NETWORKS.values())[:3]
     done = {"original": 90.0, "1": 90.0, "0.2": 80.0, "0.05": 70.0, "difference": 1e-6, "verified": 2e-7}
     late = {key: done[key] for key in ("original", "1", "difference", "verified")} | {"reason": "too late"}
-    runs, _, fails = tables([(first, done), (second, late), (third, {"reason": "no | such"})]).partition(
-        "\n\n"
+    rows = [(first, done), (second, late), (third, {"reason": "no | such"})]
+    summary, runs, fails = tables(rows).split("\n\n")
+    assert summary == (
+        "Of 3 networks of 1 wheels, 2 networks of 1 wheels run, 1 networks of 1 wheels at all budgets."
     )
     assert runs.splitlines()[2].startswith(f"| {first.name} |")
     assert runs.splitlines()[2].endswith("| 90 | 90 | 80 | 70 | 1e-06 | 2e-07 |")
@@ -89,5 +93,26 @@ def test_a_second_call_measures_only_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["networks.py", str(tmp_path)])
     networks.main()
     assert measured == [missing]
-    assert page.read_text().startswith("before\n<!-- networks -->\n| network |")
+    assert page.read_text().startswith("before\n<!-- networks -->\nOf 2 networks of ")
     assert page.read_text().endswith("|\n<!-- end -->\nafter\n")
+
+
+def test_one_that_took_too_long_goes_on_where_it_was(tmp_path, monkeypatch):
+    name, network = next(iter(NETWORKS.items()))
+    place = tmp_path / networks._file_name(name)
+    place.mkdir()
+    networks._write(place, {"original": 90.0, "reason": "took more than 1 s", "finished": True})
+    monkeypatch.setattr(networks, "install", lambda network, path: None)
+
+    def finish(command, variables, seconds):
+        row = networks._read(place)
+        assert row["original"] == 90
+        networks._write(place, {**row, "1": 90.0})
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(networks.environment, "run", finish)
+    for extra, reason in (([], "took more than 1 s"), (["--again"], "")):
+        monkeypatch.setattr("sys.argv", ["networks.py", str(tmp_path), name, *extra])
+        networks.main()
+        assert networks._read(place)["reason"] == reason
+    assert networks._read(place)["1"] == 90

@@ -22,7 +22,7 @@ from repurpose_hpc.model.importers.onnx.constants import fold
 from repurpose_hpc.model.importers.onnx.ends import behind, divide
 from repurpose_hpc.model.importers.onnx.file import Graph, read_graph
 from repurpose_hpc.model.importers.onnx.functions import definition, has_definition
-from repurpose_hpc.model.importers.onnx.moved import in_front
+from repurpose_hpc.model.importers.onnx.moved import in_front, with_samples_first
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.operators import AFTER_HEAD, NOT_SUPPORTED, OPERATORS, apply
 from repurpose_hpc.model.importers.onnx.refusal import Refusal, operator_of
@@ -249,12 +249,12 @@ class Evaluation:
                     f"{path}: output {name!r} is a secondary output of a node, expected one that is made, "
                     "not a mask or an index; export the model without it"
                 )
-        values = [in_front(self.values[name]) for name in self.graph.outputs]
+        values = [with_samples_first(self.values[name]) for name in self.graph.outputs]
         for name, value in zip(self.graph.outputs, values, strict=True):
             if isinstance(value, Moved):
                 raise UserError(
-                    f"{path}: output {name!r}: expected the samples on the first axis, found them on axis "
-                    f"{value.axis} of {len(value.shape)}; transpose it before exporting the model"
+                    f"{path}: output {name!r}: expected the samples on an axis of their own, found them and "
+                    f"others on one of the axes of {value.shape}; reshape it before exporting the model"
                 )
         outputs = [value for value in values if isinstance(value, Signal)]
         if len(outputs) < len(values):

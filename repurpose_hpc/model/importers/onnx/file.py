@@ -129,9 +129,18 @@ def read_model(path: Path) -> onnx.ModelProto:
         raise UserError(
             f"{path}: expected a valid ONNX model: {error}; export it again and keep its data files beside it"
         ) from None
+    _free_negative_sizes(model)
     if opset_of(model) < OLDEST_OPSET:
         model = converted(model, opset_of(model), path)
     return onnx.inliner.inline_local_functions(model) if model.functions else model
+
+
+def _free_negative_sizes(model: onnx.ModelProto) -> None:
+    """Leave the axes of inputs free that a file gives the size -1, as some exporters do."""
+    for item in model.graph.input:
+        for axis in item.type.tensor_type.shape.dim:
+            if axis.dim_value < 0:
+                axis.Clear()
 
 
 def opset_of(model: onnx.ModelProto) -> int:

@@ -44,7 +44,7 @@ def _named_sizes(
         axes = item.type.tensor_type.shape.dim[1:]
         # One that has another number of axes is refused later.
         for axis, size in zip(axes, given.get(item.name, ()), strict=False):
-            if not axis.dim_param:
+            if not _is_name(axis.dim_param):
                 continue
             other_size, other = size_of.setdefault(axis.dim_param, (size, item.name))
             if size != other_size:
@@ -53,6 +53,11 @@ def _named_sizes(
                     f"{other!r} and {size} of {item.name!r}; give the same"
                 )
     return size_of
+
+
+def _is_name(axis: str) -> bool:
+    """Whether axes of this name have one size: exporters also write "?" on axes that differ."""
+    return any(letter.isalnum() for letter in axis)
 
 
 def _sizes(

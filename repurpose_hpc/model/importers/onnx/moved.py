@@ -41,6 +41,12 @@ def in_front(value: Value | None) -> Value | None:
     return value
 
 
+def with_samples_first(value: Value | None) -> Value | None:
+    """An output of the network, whose samples are moved to the first axis if they have one of their own."""
+    value = in_front(value)
+    return value.signal if isinstance(value, Moved) and value.is_aligned else value
+
+
 def moves_samples(node: Node) -> bool:
     """True if an input or an output of the node has its samples elsewhere than in front."""
     if any(isinstance(value, Moved) for value in node.inputs):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -103,6 +104,7 @@ class Comparison:
         graph = read_graph(path, input_shapes)
         self._shapes = {name: shape[1:] for name, shape in graph.inputs.items()}
         self._names = graph.outputs
+        self._axes: dict[str, int] = {}
         self._makers = {name: proto for proto in graph.nodes for name in proto.output}
 
     def run(self, programs: Iterable[Evaluator | CannotRun]) -> tuple[ImportCheck, str]:
@@ -141,6 +143,7 @@ class Comparison:
             y = forward(self._network, x)
         except UserError as error:  # of integers, for one, only some are valid
             raise CannotRun(f"the model takes none of the inputs that were tried: {error}") from None
+        self._axes = self._sample_axes(evaluator, x)
         return max(self._run_batch(evaluator, x[batch], y[batch]) for batch in _batches(evaluator, len(x)))
 
     def _run_batch(self, evaluator: Evaluator, x: np.ndarray, y: np.ndarray) -> float:
@@ -187,7 +190,7 @@ class Comparison:
         expected, *perturbed = (
             {
                 name: tensor[index : index + 1]
-                for name, tensor in evaluator.tensors(self._feeds(evaluator, each)).items()
+                for name, tensor in self._tensors(evaluator, each).items()
                 if tensor.shape[:1] == (len(x),)
             }
             for each in (x, *_perturbed(x))
@@ -248,10 +251,24 @@ class Comparison:
 
     def _outputs(self, evaluator: Evaluator, x: np.ndarray) -> list[np.ndarray]:
         values = evaluator.outputs(self._feeds(evaluator, x))
-        for name, value in zip(self._names, values, strict=True):
-            if not isinstance(value, np.ndarray) or value.shape[:1] != (len(x),):
+        return [np.moveaxis(value, axis, 0) for value, axis in zip(values, self._axes.values(), strict=True)]
+
+    def _sample_axes(self, evaluator: Evaluator, x: np.ndarray) -> dict[str, int]:
+        """Where the samples are in every output: on the first axis that is as long as each batch."""
+        batches = [x[batch] for batch in _batches(evaluator, len(x))[:2]]
+        runs = [evaluator.outputs(self._feeds(evaluator, batch)) for batch in batches]
+        axes = {}
+        for name, *values in zip(self._names, *runs, strict=True):
+            axis = _common_axis(values, list(map(len, batches)))
+            if axis is None:
                 raise CannotRun(f"output {name!r} has no axis of samples in {evaluator.name}")
-        return values
+            axes[name] = axis
+        return axes
+
+    def _tensors(self, evaluator: Evaluator, x: np.ndarray) -> Tensors:
+        """All that ``evaluator`` computes for samples ``x``, in outputs with the samples in front."""
+        tensors = evaluator.tensors(self._feeds(evaluator, x))
+        return tensors | {name: np.moveaxis(tensors[name], axis, 0) for name, axis in self._axes.items()}
 
     def _representable(self, evaluator: Evaluator) -> np.ndarray:
         """The probes as numbers that the inputs of the model can hold, float64."""
@@ -283,6 +300,15 @@ class Comparison:
 
 def _as(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return (np.rint(values) if dtype.kind in "iub" else values).astype(dtype)
+
+
+def _common_axis(values: list[Any], sizes: list[int]) -> int | None:
+    """The first axis on which all arrays have their size; None: they have none, or are no arrays."""
+    if not all(isinstance(value, np.ndarray) for value in values):
+        return None
+    places = range(min(value.ndim for value in values))
+    fitting = (place for place in places if [value.shape[place] for value in values] == sizes)
+    return next(fitting, None)
 
 
 def _perturbed(x: np.ndarray) -> Iterator[np.ndarray]:
