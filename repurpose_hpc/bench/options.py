@@ -15,11 +15,15 @@ from repurpose_hpc.fields import (
     like,
     listed,
     option,
+    path,
     precision,
     report_file,
 )
 from repurpose_hpc.plan.plan import PARTITIONED, REPLICATED
 from repurpose_hpc.restructure.options import Options
+
+# Kinds of files of samples, and how HDF5 stores the data set; None: no HDF5.
+FILES: dict[str, dict | None] = {"h5": {}, "h5-gzip": {"compression": "gzip"}, "npy": None}
 
 
 def _sizes(default: tuple[int, ...], metavar: str, help: str) -> Any:
@@ -78,5 +82,20 @@ class InferenceOptions(Declared):
         help="who has the input: every rank all of it, or its block",
     )
     dtype: str = precision()
+    repeat: int = _repeats()
+    report: Path | None = _results()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamOptions(Declared):
+    """A restructured network from file to file."""
+
+    subject: str = field(default="stream", init=False)
+    shards: Path = option(kind=path("shards"), metavar="DIR", help="what to run")
+    batches: tuple[int, ...] = batches((1, 16, 256))
+    samples: int = option(10_000, kind=integer(1), metavar="N", help="in the file")
+    files: tuple[str, ...] = option(
+        ("h5",), kind=listed(choice(*FILES), "kinds of files"), metavar="KIND,...", help="h5, h5-gzip, npy"
+    )
     repeat: int = _repeats()
     report: Path | None = _results()

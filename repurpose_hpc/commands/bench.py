@@ -1,4 +1,4 @@
-"""The command ``bench``: kernels, exchanges or inference, each beside its peers, in one run.
+"""The command ``bench``: kernels, exchanges, inference or streams, each beside its peers, in one run.
 
 The keys of the report are those of ``report.schema.BenchKernelsReport`` and its like.
 """
@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from repurpose_hpc.bench import machine
-from repurpose_hpc.bench.options import ExchangeOptions, InferenceOptions, KernelOptions
+from repurpose_hpc.bench.options import ExchangeOptions, InferenceOptions, KernelOptions, StreamOptions
 from repurpose_hpc.bench.peers import Peers
 from repurpose_hpc.bench.placement import Placement
 from repurpose_hpc.bench.table import BenchTable
@@ -64,7 +65,11 @@ def _circumstances(args: Arguments, placement: Placement, context: RankContext) 
     """The keys of the report without those of the measurements."""
     return {
         "subject": args.subject,
-        "options": {name: value for name, value in asdict(args).items() if name not in ("subject", "report")},
+        "options": {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in asdict(args).items()
+            if name not in ("subject", "report")
+        },
         "ranks": context.comm.size,
         "cores": placement.physical,
         "pinned": placement.pinned,
@@ -73,7 +78,7 @@ def _circumstances(args: Arguments, placement: Placement, context: RankContext) 
     }
 
 
-Arguments = KernelOptions | ExchangeOptions | InferenceOptions
+Arguments = KernelOptions | ExchangeOptions | InferenceOptions | StreamOptions
 SUBJECTS: tuple[type[Arguments], ...] = get_args(Arguments)
 
 
@@ -136,6 +141,10 @@ def _measure(args: Arguments, placement: Placement, peers: Peers, comm: MPI.Intr
         from repurpose_hpc.bench import exchange
 
         return exchange.run(args.bytes, args.repeat, placement, peers, comm)
+    if isinstance(args, StreamOptions):
+        from repurpose_hpc.bench import stream
+
+        return stream.run(args, placement, peers, comm)
     from repurpose_hpc.bench import inference
 
     return inference.run(args, placement, peers, comm)

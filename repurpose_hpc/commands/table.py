@@ -99,7 +99,7 @@ _ROWS = (
     Command(
         "bench",
         Runs.ON_RANKS,
-        "Measure kernels, exchanges or inference, each beside what else there is.",
+        "Measure kernels, exchanges, inference or streams, each beside what else there is.",
         "mpirun -n 2 repurpose-hpc bench exchange --bytes 4,4096 --repeat 10",
         prepare=(allow_all_cores,),
     ),

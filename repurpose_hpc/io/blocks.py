@@ -31,19 +31,35 @@ def slabs(array: np.ndarray | h5py.Dataset, batch_size: int) -> Iterator[np.ndar
 
 
 def h5_slabs(path: Path, name: str, batch_size: int) -> Iterator[np.ndarray]:
-    """A data set of a file."""
+    """A data set of a file; where its values lie in a row, HDF5 says where and they are read without it."""
     with h5py.File(path, "r") as file:
-        yield from slabs(file[name], batch_size)
+        dataset = file[name]
+        offset = dataset.id.get_offset()
+        if offset is None or dataset.external or dataset.dtype.kind not in "iuf":
+            yield from slabs(dataset, batch_size)
+            return
+        place, shape, dtype = dataset.file.filename, dataset.shape, dataset.dtype
+    with open(place, "rb", buffering=0) as raw:
+        raw.seek(offset)
+        yield from _rows(raw, shape, dtype, batch_size, name)
 
 
 def npy_rows(path: Path, batch_size: int) -> Iterator[np.ndarray]:
     """The array, in C order; read, not mapped: a mapped file that is cut short ends the process."""
     with open(path, "rb", buffering=0) as file:
-        (samples, *axes), _, dtype = read_header(file)
-        for start in range(0, samples, batch_size):
-            rows = np.empty((min(batch_size, samples - start), *axes), dtype)
-            _fill(file, rows, f"x ends before sample {start + len(rows)} of {samples}")
-            yield rows
+        shape, _, dtype = read_header(file)
+        yield from _rows(file, shape, dtype, batch_size, "x")
+
+
+def _rows(
+    file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype, batch_size: int, name: str
+) -> Iterator[np.ndarray]:
+    """The array ``name`` of a shape that ``file`` goes on to hold, in C order."""
+    samples, *axes = shape
+    for start in range(0, samples, batch_size):
+        rows = np.empty((min(batch_size, samples - start), *axes), dtype)
+        _fill(file, rows, f"{name} ends before sample {start + len(rows)} of {samples}")
+        yield rows
 
 
 def npy_columns(path: Path, batch_size: int) -> Iterator[np.ndarray]:

@@ -119,7 +119,8 @@ class Samples:
                 rows = raw.reshape(len(raw), self.width)
                 if columns is not None:
                     rows = rows.take(columns, axis=1)
-                yield self._converted(rows, columns, np.dtype(dtype or rows.dtype), first)
+                is_own = columns is not None or (raw.flags.owndata and raw.flags.c_contiguous)
+                yield self._converted(rows, columns, np.dtype(dtype or rows.dtype), first, copy=not is_own)
                 first += len(rows)
 
     def subset(self, chosen: np.ndarray) -> Samples:
@@ -172,11 +173,11 @@ class Samples:
         )
 
     def _converted(
-        self, rows: np.ndarray, columns: np.ndarray | None, dtype: np.dtype, first: int
+        self, rows: np.ndarray, columns: np.ndarray | None, dtype: np.dtype, first: int, copy: bool
     ) -> np.ndarray:
-        """``rows`` from sample ``first`` on, in memory of their own, in ``dtype``."""
+        """``rows`` from sample ``first`` on in ``dtype``; copied in any case, or only if they must be."""
         with np.errstate(over="ignore"):  # what becomes infinite is refused
-            converted = rows.astype(dtype, order="C", copy=columns is None)
+            converted = rows.astype(dtype, order="C", copy=copy)
         if converted.dtype.itemsize < rows.dtype.itemsize and not np.isfinite(converted).all():
             check_range(rows, converted, self.name, first, columns)
         return converted

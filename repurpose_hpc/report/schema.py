@@ -602,8 +602,15 @@ class InferenceRow(_Row):
     dense_efficiency: Annotated[float, Key("the same of the dense network")]
 
 
+class StreamRow(_Row):
+    """From file to file; times are those of a batch."""
+
+    file: Annotated[str, Key("kind of the file of samples")]
+    batch: Annotated[int, Key("samples per batch")]
+
+
 class _Bench(TypedDict):
-    subject: Annotated[str, Key("kernels, exchange or inference")]
+    subject: Annotated[str, Key("kernels, exchange, inference or stream")]
     options: Annotated[dict[str, Any], Key("options of the command, by field")]
     ranks: Annotated[int, Key("MPI processes")]
     cores: Annotated[int, Key("cores that they may use")]
@@ -633,6 +640,12 @@ class BenchInferenceReport(_Bench):
     inference: Annotated[list[InferenceRow], Key("a row for each width and batch size")]
 
 
+class BenchStreamReport(_Bench):
+    """Report of ``bench stream``."""
+
+    stream: Annotated[list[StreamRow], Key("a row for each kind of file and batch size")]
+
+
 REPORTS: dict[str, type] = {
     "restructure": RestructureReport,
     "infer": InferReport,
@@ -643,6 +656,7 @@ REPORTS: dict[str, type] = {
     "bench kernels": BenchKernelsReport,
     "bench exchange": BenchExchangeReport,
     "bench inference": BenchInferenceReport,
+    "bench stream": BenchStreamReport,
 }
 """Reports by command."""
 

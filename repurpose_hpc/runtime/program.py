@@ -51,6 +51,7 @@ class Program:
         max_batch: most samples of a forward.
         dtype: of weights, inputs and outputs.
         blocks: one entry for each mixing and hosted worker.
+        multiply_adds: of this rank for a sample.
     """
 
     def __init__(
@@ -99,6 +100,8 @@ class Program:
         self._exchanges = [exchange for _, _, exchanges in self._rounds for exchange in exchanges]
         mixings = [step for _, step in lowering.operations if isinstance(step, MixingStep)]
         self.blocks = [report for mixing in mixings for report in mixing.reports]
+        values = {mixing.name: graph.values(mixing.target) for mixing in graph.mixings}
+        self.multiply_adds = sum(block["weights"] * values[block["layer"]] for block in self.blocks)
         self.reset()
 
     @property

@@ -9,10 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.small_graphs import convolutional_network
 from repurpose_hpc.bench.candidate import check
+from repurpose_hpc.bench.stream import layers_of
 from repurpose_hpc.bench.turns import alone, in_turns
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.activations import Activation
+from repurpose_hpc.model.chain import sequence
+from repurpose_hpc.plan.files.store import write_plan
+from repurpose_hpc.plan.plan import dense_plan
 from repurpose_hpc.report.schema import REPORTS, problems
+from repurpose_hpc.restructure.synthetic import random_network
 
 BENCH = ("-m", "repurpose_hpc", "bench")
 HAS_TORCH = find_spec("torch") is not None
@@ -105,6 +112,37 @@ def test_inference(bench):
         assert row["restructured_efficiency"] == pytest.approx(
             row["ratios"]["single_restructured"] / 2, abs=1e-3
         )
+
+
+@pytest.fixture
+def shards(tmp_path: Path):
+    """A directory of a chain for two workers."""
+    network = random_network(24, 2, 0)
+    plan = dense_plan(network, 2, "replicated", np.ones(2))
+    write_plan(tmp_path / "shards", network, plan, {})
+    return tmp_path / "shards"
+
+
+def test_stream(bench, shards):
+    """The outputs of all are compared with the reference before anything is timed."""
+    words = ("--batches", "1,7", "--samples", "20", "--files", "h5,h5-gzip,npy")
+    result = bench(2, "stream", "--shards", str(shards), *words)
+    assert result["options"]["shards"] == str(shards)
+    rows = result["stream"]
+    assert [(row["file"], row["batch"]) for row in rows] == [
+        (kind, batch) for kind in ("h5", "h5-gzip", "npy") for batch in (1, 7)
+    ]
+    names = set(rows[0]["us"])
+    assert names >= {"stream", "forward"} and ("onnxruntime_1" in names) == HAS_ONNX
+    check_rows(rows, "stream", names)
+
+
+def test_scripts_run_no_other_networks(tmp_path):
+    chain = random_network(6, 2, 0)
+    assert len(layers_of(chain)) == 2
+    bent = sequence(6, [(chain.mixings[0].weights, chain.mixings[0].bias), Activation("tanh")])
+    assert layers_of(bent) == []
+    assert layers_of(convolutional_network()) == []
 
 
 @pytest.mark.parametrize(

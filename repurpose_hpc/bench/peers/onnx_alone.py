@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from pathlib import Path
+
+import h5py
 import numpy as np
 import onnxruntime
 from onnx import helper, numpy_helper
@@ -39,6 +43,24 @@ def network(running: onnxruntime.InferenceSession, X: np.ndarray, conditions: Co
     y = onnxruntime.OrtValue.ortvalue_from_numpy(np.empty((len(x), outputs), x.dtype))
     binding.bind_ortvalue_output("y", y)
     return Candidate(lambda: running.run_with_iobinding(binding), lambda _: y.numpy().T, conditions)
+
+
+def stream(running: onnxruntime.InferenceSession, source: Path, target: Path, batch: int) -> None:
+    """Go through a file as a short script would: read, compute and write batch by batch.
+
+    Args:
+        running: a session.
+        source: samples, ``.h5`` with data set ``x``, or ``.npy``.
+        target: ``.h5``, gets data set ``y``.
+        batch: samples per batch.
+    """
+    with ExitStack() as opened:
+        is_npy = source.suffix == ".npy"
+        x = np.load(source, mmap_mode="r") if is_npy else opened.enter_context(h5py.File(source))["x"]
+        results = opened.enter_context(h5py.File(target, "w"))
+        y = results.create_dataset("y", (len(x), running.get_outputs()[0].shape[1]), x.dtype)
+        for first in range(0, len(x), batch):
+            y[first : first + batch] = running.run(None, {"x": x[first : first + batch]})[0]
 
 
 def _model(layers: Layers) -> bytes:

@@ -6,6 +6,7 @@ Every rank reads the columns of the file that it must supply; nothing is sent.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -51,12 +52,30 @@ class Input:
         Raises:
             UserError: NaN, infinity, or the file ends early.
         """
-        if self.file is None:
-            for first in range(0, self.samples, batch_size):
-                yield np.empty((0, min(batch_size, self.samples - first)), self.dtype)
-            return
-        for batch in finite_batches(self.file, batch_size, self.columns, self.dtype):
+        for batch in self._blocks(batch_size):
             yield np.ascontiguousarray(batch.T)
+
+    def blocks(self, size: int, first: int = 0) -> Iterator[np.ndarray]:
+        """The samples from ``first`` on, in order: (size, n), C-contiguous.
+
+        Blocks begin at multiples of ``size``, but for the first; the last may have fewer samples.
+
+        Raises:
+            UserError: as of ``batches``.
+        """
+        begin = first // size * size
+        for block in islice(self._blocks(size), begin // size, None):
+            yield block[max(first - begin, 0) :]
+            begin += size
+
+    def _blocks(self, size: int) -> Iterator[np.ndarray]:
+        """All samples, likewise."""
+        if self.file is None:
+            for first in range(0, self.samples, size):
+                yield np.empty((min(size, self.samples - first), 0), self.dtype)
+            return
+        everything = np.array_equal(self.columns, np.arange(self.file.width))
+        yield from finite_batches(self.file, size, None if everything else self.columns, self.dtype)
 
     def check_unchanged(self) -> None:
         """Refuse a file that was changed since it was opened.

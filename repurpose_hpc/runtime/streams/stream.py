@@ -1,13 +1,12 @@
 """All batches of a run, from the input file through the program to the output file.
 
-Ranks agree on every batch before it goes through the program, and send its outputs to the root, which
-writes and checks them.
+Ranks agree on every block of batches before it goes through the program, and send its outputs to the root,
+which writes and checks them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from itertools import islice
 from pathlib import Path
 from time import perf_counter
 
@@ -22,6 +21,7 @@ from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.runtime.checks import Checks
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.setup import Setup
+from repurpose_hpc.runtime.streams.blocks import block_size
 from repurpose_hpc.runtime.streams.inputs import Input
 from repurpose_hpc.runtime.streams.outputs import (
     FiniteOutputs,
@@ -35,8 +35,6 @@ from repurpose_hpc.runtime.streams.outputs import (
 
 class Stream:
     """All batches through the program, from the input file to the output file.
-
-    Ranks agree on every batch before it goes through; its outputs are gathered on the root.
 
     Args:
         setup: of the run.
@@ -104,25 +102,34 @@ class Stream:
         self.resumed = self.comm.bcast(self.output.written, root=0)
 
     def _stream(self) -> None:
-        """Batch after batch; what the root does with one and the reading of the next are agreed on."""
-        batch_size, dtype = self.job.options.batch_size, self.job.options.dtype
-        gather = OutputGather(self.comm, self.program.output_columns, dtype, batch_size)
-        batches = islice(self.source.batches(batch_size), self.resumed // batch_size, None)
+        """Block after block; what the root does with one and the reading of the next are agreed on."""
+        size = block_size(self.setup, self.program)
+        gather = OutputGather(self.comm, self.program.output_columns, self.job.options.dtype, size)
+        blocks = self.source.blocks(size, self.resumed)
         outputs = None
-        for _ in range(self.resumed, self.setup.samples, batch_size):
+        for _ in range(self.resumed // size, -(-self.setup.samples // size)):
             with collectively(self.comm):
                 self._take(outputs)
                 with self.clock("input"):
-                    inputs = next(batches)
-            rows = self.program.forward(inputs)
-            self.clock.forward_ended()
+                    inputs = next(blocks)
+            rows = self._compute(inputs)
             with self.clock("output"):
                 outputs = gather(rows)
         with collectively(self.comm):
             self._take(outputs)
 
+    def _compute(self, inputs: np.ndarray) -> np.ndarray:
+        """This rank's rows of the outputs of a block, (columns, samples), batch by batch."""
+        batch_size, columns = self.job.options.batch_size, self.program.output_columns.size
+        rows = np.empty((columns, len(inputs)), self.job.options.dtype)
+        for first in range(0, len(inputs), batch_size):
+            batch = inputs[first : first + batch_size]
+            rows[:, first : first + len(batch)] = self.program.forward(batch.T)
+            self.clock.forward_ended()
+        return rows
+
     def _take(self, outputs: np.ndarray | None) -> None:
-        """On the root, write and check a batch."""
+        """On the root, write and check a block."""
         if outputs is None or self.checks is None:
             return
         graph = self.setup.shard.graph
@@ -134,10 +141,13 @@ class Stream:
             self._check(packed, outputs)
 
     def _check(self, packed: np.ndarray, outputs: np.ndarray | None = None) -> None:
-        """Check outputs of the model, and those of the network where they are others."""
+        """Check outputs of the model, and those of the network where they are others, batch by batch."""
         assert self.checks is not None
         self._finite.add(packed)
-        self.checks.add(packed, outputs)
+        batch_size = self.job.options.batch_size
+        for first in range(0, len(packed), batch_size):
+            batch = slice(first, first + batch_size)
+            self.checks.add(packed[batch], None if outputs is None else outputs[batch])
 
 
 def _resume_key(setup: Setup) -> str:

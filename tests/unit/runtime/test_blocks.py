@@ -1,0 +1,82 @@
+"""Blocks of a stream: what is in them, and how large they are."""
+
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.runtime.streams import blocks
+from repurpose_hpc.runtime.streams.inputs import Input
+
+FLOAT = np.dtype(np.float32)
+X = np.arange(11 * 5, dtype=np.float32).reshape(11, 5)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("blocks") / "x.npy"
+    np.save(path, X)
+    return path
+
+
+@given(size=st.integers(1, 13), batches=st.integers(0, 11), columns=st.sets(st.integers(0, 4)))
+def test_samples_from_any_place_on(file, size, batches, columns):
+    """Blocks begin at multiples of their size, wherever the first sample is."""
+    first, chosen = min(batches, 10), np.array(sorted(columns), np.int64)
+    found = list(Input(file, chosen, len(X), FLOAT, lambda samples: samples).blocks(size, first))
+    np.testing.assert_array_equal(np.concatenate(found), X[first:, chosen])
+    ends = np.cumsum([len(block) for block in found]) + first
+    assert all(end % size == 0 for end in ends[:-1]) and ends[-1] == len(X)
+    assert all(block.flags.c_contiguous and block.dtype == FLOAT for block in found)
+
+
+def test_what_is_not_finite_is_named(tmp_path):
+    x = X.copy()
+    x[7, 3] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    source = Input(tmp_path / "x.npy", np.array([1, 3]), len(X), FLOAT, lambda samples: samples)
+    with pytest.raises(UserError, match="found nan in sample 7, column 3"):
+        list(source.blocks(4))
+
+
+def size_of(batch_size, inputs, outputs, work_of_ranks):
+    graph = SimpleNamespace(input_shape=(inputs,), outputs=outputs)
+    setup = SimpleNamespace(
+        shard=SimpleNamespace(graph=graph),
+        job=SimpleNamespace(options=SimpleNamespace(batch_size=batch_size, dtype=FLOAT)),
+        comm=SimpleNamespace(allgather=lambda value: work_of_ranks),
+    )
+    return blocks.block_size(setup, SimpleNamespace(multiply_adds=work_of_ranks[0]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((16, 1024, 10, [1, 1]), blocks.MOST_BYTES // 4096),
+        ((16, 10, 1024, [1, 1]), blocks.MOST_BYTES // 4096),
+        ((1, 4, 4, [1]), blocks.MOST_BATCHES),
+        ((3, 4, 4, [0, blocks.MOST_WORK // 10]), 9),  # the slowest rank decides
+        ((8, 4, 4, [blocks.MOST_WORK * 2]), 8),
+        ((8, blocks.MOST_BYTES, 4, [1]), 8),
+    ],
+)
+def test_as_many_batches_as_the_limits_allow(arguments, expected):
+    assert size_of(*arguments) == expected
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f8", "<u1", "<f2"])
+@pytest.mark.parametrize("userblock", [0, 1024])
+@pytest.mark.parametrize(
+    "storage", [{}, {"chunks": (4, 5)}, {"compression": "gzip"}, {"maxshape": (None, 5)}]
+)
+def test_rows_of_hdf5(tmp_path, dtype, userblock, storage):
+    """Rows that lie in a row are read without HDF5."""
+    with h5py.File(tmp_path / "x.h5", "w", userblock_size=userblock) as made:
+        made["before"] = np.ones(100)
+        made.create_dataset("x", data=X.astype(dtype), **storage)
+    source = Input(tmp_path / "x.h5", np.arange(5), len(X), FLOAT, lambda samples: samples)
+    np.testing.assert_array_equal(np.concatenate(list(source.blocks(4, 3))), X[3:])
