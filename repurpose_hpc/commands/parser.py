@@ -27,6 +27,8 @@ from repurpose_hpc.fields import (
     shown,
     typed,
 )
+from repurpose_hpc.io.arrays import read_npy
+from repurpose_hpc.io.reading import check_finite_length, reason_of
 from repurpose_hpc.restructure.constraints import node_links
 from repurpose_hpc.restructure.options import INSIDE_NODE, Options
 
@@ -303,11 +305,11 @@ def link_costs(word: str, workers: int) -> tuple[tuple[float, ...], ...]:
     else:
         try:
             costs = _read_table(Path(word))
-        except (OSError, EOFError, TypeError, ValueError) as error:
+        except Exception as error:  # of NumPy's parsers
             raise FieldError(
                 "link_costs",
                 f"expected nodes:K or a file of {workers} rows of {workers} prices separated by spaces, "
-                f"found {word}: {error}; name another file or mend this one",
+                f"found {word}: {reason_of(error)}; name another file or mend this one",
             ) from None
     return tuple(map(tuple, costs.tolist()))
 
@@ -315,8 +317,9 @@ def link_costs(word: str, workers: int) -> tuple[tuple[float, ...], ...]:
 def _read_table(file: Path) -> np.ndarray:
     """Numbers in rows, float64; raises what NumPy raises."""
     if file.suffix == ".npy":
-        table = np.load(file)
+        table = read_npy(file)
     else:
+        check_finite_length(file)
         with warnings.catch_warnings():
             # An empty file is refused for its shape.
             warnings.simplefilter("ignore")

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import FieldError
 from repurpose_hpc.io.atomic import write_text
+from repurpose_hpc.io.reading import read_object, reading
 
 FOLDER = Path(__file__).resolve().parent / "machines"
 THIS = "this"
@@ -151,18 +151,14 @@ def read_machine(name: str, this_path: Path) -> MachineModel:
             "repurpose_hpc probe, with a rank for every core",
         )
     path = this_path if name == THIS else FOLDER / f"{name}.json" if name in shipped() else Path(name)
-    try:
-        return parse_machine(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError) as error:
-        raise FieldError(
-            "machine",
-            f"expected {THIS}, a file, or one of {', '.join(shipped())}, got {name!r}: {error}; name another",
-        ) from None
-    except (ValueError, TypeError) as error:
-        raise UserError(
-            f"{path}: expected a machine as {FOLDER / 'gigabit.json'} describes one: {error}; "
-            "mend the file or write one with repurpose_hpc probe"
-        ) from None
+    remedy = "mend the file or write one with repurpose_hpc probe"
+    with reading(path, f"machine file, as {FOLDER / 'gigabit.json'} is one", remedy):
+        if not path.exists():
+            raise FieldError(
+                "machine",
+                f"expected {THIS}, a file, or one of {', '.join(shipped())}, got {name!r}; name another",
+            )
+        return parse_machine(read_object(path))
 
 
 def write_machine(path: Path, machine: MachineModel) -> None:

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,23 +19,15 @@ import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import FieldError
-from repurpose_hpc.io.blocks import (
-    h5_slabs,
-    npy_columns,
-    npy_rows,
-    npz_rows,
-    npz_whole,
-    read_header,
-    slabs,
-)
-from repurpose_hpc.io.hdf5 import find_dataset, source_files
+from repurpose_hpc.io.arrays import Header, open_member, open_npy, open_npz
+from repurpose_hpc.io.blocks import h5_slabs, npy_columns, npy_rows, npz_rows, npz_whole, slabs
+from repurpose_hpc.io.hdf5 import find_dataset, open_hdf5, source_files
 from repurpose_hpc.io.identity import State
 from repurpose_hpc.io.meaning import LEFT_ALONE, Meaning
+from repurpose_hpc.io.reading import reading
 
 # Yields arrays of at most so many samples, in the file's own dtype and axes.
 Reader = Callable[[int], Iterator[np.ndarray]]
-
-_READ_ERRORS = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +103,7 @@ class Samples:
             UserError: the file ends early or cannot be read, or a value is too large for ``dtype``.
         """
         first = 0
-        with _reading(self.name):
+        with reading(self.name):
             for raw in self._reader(batch_size):
                 rows = raw.reshape(len(raw), self.width)
                 if columns is not None:
@@ -218,8 +207,9 @@ def open_samples(path: str | Path) -> Samples:
             f"{path}: unknown data format {path.suffix!r}, expected one of {', '.join(_OPENERS)}; "
             "save the samples with numpy.save"
         )
-    with _reading(path):
-        return opener(path)
+    with reading(path):
+        samples = opener(path)
+        return replace(samples, _states=tuple(map(State.of, (path, *source_files(path)))))
 
 
 def check_finite(batch: np.ndarray, name: str, first_sample: int = 0) -> None:
@@ -299,54 +289,36 @@ def check_shape(samples: Samples, shape: tuple[int, ...]) -> None:
         )
 
 
-@contextmanager
-def _reading(path: str | Path) -> Iterator[None]:
-    """Turn what a damaged or missing file raises into a message."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise UserError(f"{path}: expected a data file, found none; check the path") from None
-    except _READ_ERRORS as error:
-        raise UserError(
-            f"{path}: expected a readable data file: {error}; check the file or write it again"
-        ) from None
-
-
 def _open_npy(path: Path) -> Samples:
-    with open(path, "rb") as file:
-        shape, fortran, dtype = read_header(file)
-        _check_array(shape, dtype, str(path))
-        expected, length = file.tell() + math.prod(shape) * dtype.itemsize, file.seek(0, os.SEEK_END)
-        if length < expected:
-            raise EOFError(f"it ends at byte {length} of {expected}")
-    rows_of = npy_columns if fortran else npy_rows
-    return _of_file(path, shape, dtype, lambda batch_size: rows_of(path, batch_size))
+    with open_npy(path) as (_, header):
+        _check_array(header.shape, header.dtype, str(path))
+    rows_of = npy_columns if header.fortran else npy_rows
+    return _of_file(path, header.shape, header.dtype, lambda batch_size: rows_of(path, batch_size))
 
 
 def _open_npz(path: Path) -> Samples:
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        if "x.npy" not in names:
-            raise _without_x([name.removesuffix(".npy") for name in names], path)
-        headers = {name: _npz_header(archive, name) for name in "xy" if f"{name}.npy" in names}
-    shape, _, dtype = headers["x"]
-    _check_array(shape, dtype, str(path))
-    y = _npz_member(path, "y", *headers["y"]) if "y" in headers else None
-    return replace(_npz_member(path, "x", *headers["x"]), y=y)
+    with open_npz(path) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+        if "x.npy" not in archive.namelist():
+            raise _without_x(names, path)
+        headers = {name: _npz_header(archive, name) for name in "xy" if f"{name}.npy" in archive.namelist()}
+    _check_array(headers["x"].shape, headers["x"].dtype, str(path))
+    y = _npz_member(path, "y", headers["y"]) if "y" in headers else None
+    return replace(_npz_member(path, "x", headers["x"]), y=y)
 
 
-def _npz_header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
-    with archive.open(f"{name}.npy") as member:
-        return read_header(member)
+def _npz_header(archive: zipfile.ZipFile, name: str) -> Header:
+    with open_member(archive, name) as (_, header):
+        return header
 
 
-def _npz_member(path: Path, name: str, shape: tuple[int, ...], fortran: bool, dtype: np.dtype) -> Samples:
-    blocks_of = npz_whole if fortran else npz_rows
-    return _of_file(path, shape, dtype, lambda batch_size: blocks_of(path, name, batch_size))
+def _npz_member(path: Path, name: str, header: Header) -> Samples:
+    blocks_of = npz_whole if header.fortran else npz_rows
+    return _of_file(path, header.shape, header.dtype, lambda batch_size: blocks_of(path, name, batch_size))
 
 
 def _open_h5(path: Path) -> Samples:
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         x = find_dataset(file, "x")
         if x is None:
             raise _without_x(list(file), path)
@@ -374,8 +346,7 @@ _OPENERS = {".npy": _open_npy, ".npz": _open_npz, ".h5": _open_h5, ".hdf5": _ope
 
 def _of_file(path: Path, shape: tuple[int, ...], dtype: np.dtype, reader: Reader) -> Samples:
     count, *axes = shape or (0,)
-    digest, states = partial(_file_digest, path), tuple(map(State.of, (path, *source_files(path))))
-    return Samples(str(path), count, tuple(axes), dtype, None, None, reader, digest, states)
+    return Samples(str(path), count, tuple(axes), dtype, None, None, reader, partial(_file_digest, path))
 
 
 def _of_array(name: str, array: np.ndarray, y: Samples | None, digest: Callable[[], str]) -> Samples:
@@ -395,7 +366,7 @@ def _as_array(name: str, rows: np.ndarray) -> np.ndarray:
 
 def _file_digest(path: Path) -> str:
     digest = hashlib.sha256()
-    with _reading(path), open(path, "rb") as file:
+    with reading(path), open(path, "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

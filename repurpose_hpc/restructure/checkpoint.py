@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from repurpose_hpc.io.arrays import read_npz
 from repurpose_hpc.io.atomic import replacing, writing
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.plan import MixingPlan
@@ -27,8 +26,6 @@ from repurpose_hpc.restructure.decisions import Decisions
 
 # Another layout of the files makes another directory: what it does not know is begun anew.
 LAYOUT = 3
-
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 class Checkpoint:
@@ -52,8 +49,8 @@ class Checkpoint:
             network: as it was trained.
         """
         try:
-            decisions = _decisions(_read(self._path()), lambda name: _read(self._path(name)), network)
-        except _UNREADABLE:
+            decisions = _decisions(read_npz(self._path()), lambda name: read_npz(self._path(name)), network)
+        except Exception:  # damage makes parsers raise anything
             return None
         self._saved = {*decisions.finished}
         return decisions
@@ -81,11 +78,6 @@ class Checkpoint:
         if mixing is None:
             return self.directory / "decisions.npz"
         return self.directory / (hashlib.sha256(mixing.encode()).hexdigest()[:16] + ".npz")
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)
 
 
 def _arrays(decisions: Decisions) -> dict[str, Any]:

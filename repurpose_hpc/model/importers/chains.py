@@ -10,19 +10,21 @@ metadata, one entry for each layer, such as ``relu``, ``leaky_relu:0.01`` or ``g
 from __future__ import annotations
 
 import re
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.arrays import read_npz
+from repurpose_hpc.io.reading import reading
 from repurpose_hpc.model.activations import DECLARED, IDENTITY, RELU, Activation, parse
 from repurpose_hpc.model.chain import chain
 from repurpose_hpc.model.importers.arrays import as_weights
 from repurpose_hpc.model.network import HEADS, Network
 
-_ARRAY_NAME = re.compile(r"[Wb](0|[1-9][0-9]*)")
+_ARRAY_NAME = re.compile(r"[Wb](0|[1-9][0-9]{0,4})")
+# Missing arrays that a message names.
+_MOST_NAMED = 5
 
 
 def load_chain(path: Path) -> Network:
@@ -35,20 +37,15 @@ def load_chain(path: Path) -> Network:
     arrays, names = _read_npz(path) if path.suffix == ".npz" else _read_safetensors(path)
     layers = _count_layers(arrays, path)
     weights = [as_weights(arrays[f"W{layer}"], f"{path}: W{layer}") for layer in range(layers)]
+    _check_weights(weights, path)
     biases = [_bias(arrays, layer, weights[layer], path) for layer in range(layers)]
-    _check_shapes(weights, biases, path)
     activations, head = _parse_activations(names, layers, path)
     return chain(weights, biases, activations, head)
 
 
 def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], list[str] | None]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(
-            f"{path}: expected a readable .npz file: {error}; save it again with numpy.savez"
-        ) from None
+    with reading(path, ".npz file", "save it again with numpy.savez"):
+        arrays = read_npz(path)
     names = arrays.pop("activations", None)
     if names is None:
         return arrays, None
@@ -68,15 +65,13 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], list[str] | No
             f"{path}: reading .safetensors needs a package that is not installed; "
             "pip install 'repurpose-hpc[safetensors]'"
         ) from None
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
-    except (OSError, TypeError, AttributeError, safetensors.SafetensorError) as error:
-        raise UserError(
-            f"{path}: expected a readable .safetensors file: {error}; "
-            "save it again, in float32 if its type is the problem"
-        ) from None
+    remedy = "save it again, in float32 if its type is the problem"
+    with (
+        reading(path, ".safetensors file", remedy),
+        safetensors.safe_open(path, framework="numpy") as file,
+    ):
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata() or {}
     names = metadata.get("activations")
     return arrays, None if names is None else [name.strip() for name in names.split(",")]
 
@@ -93,7 +88,7 @@ def _count_layers(arrays: dict[str, np.ndarray], path: Path) -> int:
     layers = max(numbers, default=-1) + 1
     if layers == 0:
         raise UserError(f"{path}: expected arrays W0, b0, W1, b1 ..., found none; the model is empty")
-    missing = [f"W{layer}" for layer in range(layers) if f"W{layer}" not in arrays]
+    missing = [f"W{layer}" for layer in range(layers) if f"W{layer}" not in arrays][:_MOST_NAMED]
     if missing:
         raise UserError(
             f"{path}: expected W0 ... W{layers - 1} without gaps, found no {', '.join(missing)}; "
@@ -102,15 +97,8 @@ def _count_layers(arrays: dict[str, np.ndarray], path: Path) -> int:
     return layers
 
 
-def _bias(arrays: dict[str, np.ndarray], layer: int, W: np.ndarray, path: Path) -> np.ndarray:
-    name = f"b{layer}"
-    if name not in arrays:
-        return np.zeros(W.shape[:1], W.dtype)
-    return as_weights(arrays[name], f"{path}: {name}").astype(W.dtype)
-
-
-def _check_shapes(weights: list[np.ndarray], biases: list[np.ndarray], path: Path) -> None:
-    for layer, (W, b) in enumerate(zip(weights, biases, strict=True)):
+def _check_weights(weights: list[np.ndarray], path: Path) -> None:
+    for layer, W in enumerate(weights):
         if W.ndim != 2 or 0 in W.shape:
             raise UserError(
                 f"{path}: W{layer}: expected shape (outputs, inputs), neither zero, found {W.shape}; "
@@ -122,11 +110,19 @@ def _check_shapes(weights: list[np.ndarray], biases: list[np.ndarray], path: Pat
                 f"the outputs of W{layer - 1}, found shape {W.shape}; "
                 "weights are stored as (outputs, inputs), transpose them if need be"
             )
-        if b.shape != W.shape[:1]:
-            raise UserError(
-                f"{path}: b{layer}: expected shape {W.shape[:1]} as W{layer} has {W.shape[0]} outputs, "
-                f"found {b.shape}; store one bias for each output"
-            )
+
+
+def _bias(arrays: dict[str, np.ndarray], layer: int, W: np.ndarray, path: Path) -> np.ndarray:
+    name = f"b{layer}"
+    if name not in arrays:
+        return np.zeros(W.shape[:1], W.dtype)
+    b = as_weights(arrays[name], f"{path}: {name}").astype(W.dtype)
+    if b.shape != W.shape[:1]:
+        raise UserError(
+            f"{path}: b{layer}: expected shape {W.shape[:1]} as W{layer} has {W.shape[0]} outputs, "
+            f"found {b.shape}; store one bias for each output"
+        )
+    return b
 
 
 def _parse_activations(names: list[str] | None, layers: int, path: Path) -> tuple[list[Activation], str]:

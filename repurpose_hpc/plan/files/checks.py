@@ -7,7 +7,7 @@ it is made anew and compared.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -19,6 +19,24 @@ from repurpose_hpc.plan.plan import EVERYBODY, PLACEMENTS, Plan
 from repurpose_hpc.plan.shard import Block, Shard, local_neurons, traffic_of
 
 _PIECE_BYTES = 1 << 20
+
+
+def check_counts(workers: int, digests: Sequence[str], traffic: Mapping[str, np.ndarray]) -> None:
+    """Refuse a plan whose parts are not for as many workers as it says.
+
+    Args:
+        workers: that it says.
+        digests: of their shards.
+        traffic: see ``StoredPlan``.
+
+    Raises:
+        ValueError: names what does not fit.
+    """
+    if workers < 1 or len(digests) != workers:
+        raise ValueError(f"it is for {workers} workers and has hashes of {len(digests)} shards")
+    for name, values in traffic.items():
+        if values.shape != (workers, workers) or values.dtype.kind != "i" or values.min() < 0:
+            raise ValueError(f"the traffic of mixing {name} is no table of {workers} by {workers} counts")
 
 
 def check_shard(shard: Shard, plan: Plan) -> None:

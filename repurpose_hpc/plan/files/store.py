@@ -15,7 +15,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,10 +27,12 @@ import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.atomic import followed, put_directory_in_place, sync_directory, sync_file
+from repurpose_hpc.io.reading import reading
+from repurpose_hpc.io.sealed import HEADER_BYTES, check_seal, header, sha256_of, version_of
 from repurpose_hpc.model.ends import Ends
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.assemble import assemble
-from repurpose_hpc.plan.files.checks import check_shard
+from repurpose_hpc.plan.files.checks import check_counts, check_shard
 from repurpose_hpc.plan.files.ends import read_ends, write_ends
 from repurpose_hpc.plan.files.graph import read_graph, write_graph
 from repurpose_hpc.plan.files.mapped import MappedFile
@@ -42,7 +43,6 @@ FORMAT = "repurpose-hpc"
 FORMAT_VERSION = 4
 # Of a plan.h5 with ends: a program that knows nothing of them must not run it.
 FORMAT_VERSION_WITH_ENDS = 5
-HEADER_BYTES = 512
 PLAN_FILE = "plan.h5"
 # The attribute that tells the comm dtype, under the name that it has in this format version.
 COMM_DTYPE_ATTRIBUTE = "wire"
@@ -54,8 +54,6 @@ _MASKS = tuple(field.name for field in fields(MixingPlan))
 # Of arrays that are mapped where they lie in the file: so large at least, and aligned to a cache line.
 MAPPED_BYTES = 1 << 16
 _ALIGNMENT = 64
-# Of a file, read at a time to verify it.
-_PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +162,7 @@ def open_plan(directory: str | Path) -> StoredPlan:
         )
         digests = tuple(digest.decode() for digest in file["shard_sha256"])
         traffic = {name: group["traffic"][()] for name, group in file["mixings"].items()}
+        check_counts(plan.workers, digests, traffic)
         ends = read_ends(file["ends"]) if "ends" in file else Ends()
         return StoredPlan(directory, plan, digests, json.loads(file["provenance"][()]), traffic, ends)
 
@@ -225,7 +224,7 @@ def is_complete(stored: StoredPlan) -> bool:
 def file_sha256(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes."""
     with open(path, "rb") as file:
-        return _sha256(file)
+        return sha256_of(file)
 
 
 def _write_plan_file(path: Path, network: Network, plan: Plan, digests: list[str], provenance: dict) -> None:
@@ -329,21 +328,8 @@ def _creating(path: Path, version: int = FORMAT_VERSION) -> Iterator[h5py.File]:
     with h5py.File(memory, "w", userblock_size=HEADER_BYTES, **aligned) as file:
         yield file
     content = memory.getbuffer()
-    content[:HEADER_BYTES] = _header(hashlib.sha256(content[HEADER_BYTES:]).hexdigest(), version)
+    content[:HEADER_BYTES] = header(FORMAT, version, hashlib.sha256(content[HEADER_BYTES:]).hexdigest())
     path.write_bytes(content)
-
-
-def _header(sha256: str, version: int) -> bytes:
-    return f"{FORMAT} {version} {sha256}\n".encode().ljust(HEADER_BYTES, b"\0")
-
-
-def _sha256(file: io.BufferedReader, start: int = 0) -> str:
-    """SHA-256 (hex) of the bytes from ``start`` on; the file is never in memory as a whole."""
-    digest, piece = hashlib.sha256(), memoryview(bytearray(_PIECE_BYTES))
-    file.seek(start)
-    while size := file.readinto(piece):
-        digest.update(piece[:size])
-    return digest.hexdigest()
 
 
 @contextmanager
@@ -357,49 +343,37 @@ def _reading(path: Path, recorded: str | None = None) -> Iterator[_Content]:
         path: of the file.
         recorded: SHA-256 that the file should have; one that has it is not compared with its first line.
     """
-    try:
+    what = "file of a restructured network"
+    with reading(path, what, "it is damaged or incomplete: restructure again, or copy it anew"):
+        if not path.exists():
+            raise UserError(
+                f"{path}: expected a {what}, found none; check the directory given (every rank must see it), "
+                "or restructure again"
+            )
         with open(path, "rb") as raw:
             version = _check_header(raw, path)
-            sha256 = _sha256(raw)
+            sha256 = sha256_of(raw)
             if sha256 != recorded:
-                _check_body(raw, version)
+                check_seal(raw, FORMAT, version)
             with h5py.File(raw, "r") as file:
                 yield _Content(file, sha256, MappedFile(raw))
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: expected a file of a restructured network, found none; check the directory given "
-            "(every rank must see it), or restructure again"
-        ) from None
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(
-            f"{path}: expected a readable file of a restructured network: {error}; it is damaged or "
-            "incomplete: restructure again, or copy it anew"
-        ) from None
 
 
 def _check_header(raw: io.BufferedReader, path: Path) -> int:
     """The format version, once it is one that can be read."""
-    match = re.match(rb"%s (\d+) " % FORMAT.encode(), raw.read(HEADER_BYTES))
-    if not match:
+    version = version_of(raw, FORMAT)
+    if version is None:
         size = os.fstat(raw.fileno()).st_size
         raise UserError(
             f"{path}: expected a file of {FORMAT}, found {size} bytes of something else; "
             "check the path, or restructure again if the file is damaged or incomplete"
         )
-    version = int(match[1])
     if version not in (FORMAT_VERSION, FORMAT_VERSION_WITH_ENDS):
         raise UserError(
             f"{path}: expected format version {FORMAT_VERSION} or {FORMAT_VERSION_WITH_ENDS}, found "
             f"{version}; restructure again with this version of {FORMAT}, or run the version that wrote it"
         )
     return version
-
-
-def _check_body(raw: io.BufferedReader, version: int) -> None:
-    body = _sha256(raw, HEADER_BYTES)
-    raw.seek(0)
-    if raw.read(HEADER_BYTES) != _header(body, version):
-        raise ValueError("its SHA-256 is not the one in its first line")
 
 
 def _check_belongs(file: h5py.File, path: Path, stored: StoredPlan, worker: int) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 
 from repurpose_hpc.errors import Note, UserError
 from repurpose_hpc.io.atomic import clear_remains, put_in_place, write_text, writing
+from repurpose_hpc.io.reading import read_object
 from repurpose_hpc.runtime.streams.rows import Rows, make_file, open_rows
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ class ResumableOutputFile(OutputFile):
     def _goes_on(self, descriptor: int, samples: int, outputs: int, dtype: np.dtype) -> bool:
         """True if the file has samples of this run, undamaged; they are then ``written``."""
         try:
-            mark = json.loads(self.mark.read_text(encoding="utf-8"))
+            mark = read_object(self.mark)
             if {name: mark[name] for name in self._identity} != self._identity:
                 return False
             written, rows = (
@@ -251,9 +252,9 @@ class ResumableOutputFile(OutputFile):
                 return False
             digest = hashlib.sha256()
             rows.add_to(digest, 0, written)
-        except (OSError, ValueError, KeyError, TypeError):
+        except Exception:  # of a damaged mark
             return False
-        if digest.hexdigest() != mark["sha256"]:
+        if digest.hexdigest() != mark.get("sha256"):
             return False
         self.written, self.rows, self._digest, self._digested = written, rows, digest, written
         return True

@@ -13,6 +13,7 @@ from typing import Any
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.atomic import check_writable, write_csv, write_text, writing
+from repurpose_hpc.io.reading import read_object, reason_of
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.studies.table import ResumableTable, Row, damaged
 
@@ -40,6 +41,7 @@ FINDINGS = {
     "seconds": float,
     "error": str,
 }
+_INPUTS = ("model", "calibration", "test")
 COLUMNS = {**SETTINGS, **FINDINGS}
 """Names of the columns and the types of their values; an empty field is None."""
 
@@ -119,10 +121,13 @@ def _claim(path: Path, origin: dict[str, Any]) -> None:
 
 def _read_origin(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        origin = read_object(path)
+        if not all({"path", "sha256"} <= {*origin[name]} for name in _INPUTS):
+            raise ValueError(f"it lacks paths or hashes of {', '.join(_INPUTS)}")
+        return origin
+    except Exception as error:  # damage makes all kinds of them
         raise UserError(
-            f"{path}: expected what the table beside it was made from: {error}; "
+            f"{path}: expected what the table beside it was made from: {reason_of(error)}; "
             "choose another place or move both away"
         ) from None
 
@@ -133,7 +138,7 @@ def _check_origin(path: Path, stored: dict[str, Any], expected: dict[str, Any]) 
             f"{path}: expected a table of version {expected['version']}, found one of version "
             f"{stored.get('version')}; choose another place or move the table away"
         )
-    for name in ("model", "calibration", "test"):
+    for name in _INPUTS:
         if stored[name]["sha256"] != expected[name]["sha256"]:
             raise UserError(
                 f"{path}: expected a study of the {name} file {expected[name]['path']}, found one of "
@@ -150,5 +155,5 @@ def _read(path: Path) -> list[Row]:
                 {name: kind(raw[name]) if raw[name] else None for name, kind in COLUMNS.items()}
                 for raw in csv.DictReader(file)
             ]
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # damage makes all kinds of them
         raise damaged(path, error, "move it away with its .json") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.reading import read_object, reading
 from repurpose_hpc.restructure.team import Team
 from repurpose_hpc.studies.launch import launch, launcher_words, reason
 from repurpose_hpc.studies.scaling.study import ScalingStudy
@@ -68,9 +68,19 @@ class Launch:
             status, output = launch([*launcher_words(self.launcher, ranks), *program], self.timeout)
             if status or not report.exists():
                 raise UserError(f"status {status}: {reason(output)}")
-            return json.loads(report.read_text(encoding="utf-8"))["batches"]
+            return read_findings(report)
         finally:
             report.unlink(missing_ok=True)
+
+
+def read_findings(report: Path) -> list[Row]:
+    """The rows in a report of the command ``point``.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    with reading(report, "report of a point", "measure it again"):
+        return [dict(row) for row in read_object(report)["batches"]]
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,12 +12,15 @@ from typing import Any
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.atomic import check_writable, write_csv, write_text
+from repurpose_hpc.io.reading import read_object
 from repurpose_hpc.runtime import calls
 from repurpose_hpc.studies.table import ResumableTable, Row, damaged
 
 DENSE, RESTRUCTURED = "dense", "restructured"
 KEY = ("ranks", "form", "batch")
 PHASES = tuple(f"{phase}_seconds" for phase in calls.PHASES)
+# Without which a row says nothing; the rest of ``COLUMNS`` is derived from them or for people.
+_TIMES = ("seconds_median", "seconds_p10", "seconds_p90", "single_seconds")
 # docs/scaling.md describes them.
 COLUMNS = (
     *KEY,
@@ -102,15 +105,27 @@ def _times(row: Row) -> str:
     return f"{median:>9.3f} ({p10:.3f} to {p90:.3f})".ljust(27) + f"{single:>12.3f}{row['speedup']:>10.2f}"
 
 
+def _checked(row: Row) -> Row:
+    """A row, if ``rows`` and ``summary`` can use it; else raises what damage leads to."""
+    ranks, form, batch = (row[name] for name in KEY)
+    if not isinstance(ranks, int) or not isinstance(batch, int) or form not in (DENSE, RESTRUCTURED):
+        raise ValueError(f"a row begins with {ranks!r}, {form!r}, {batch!r}")
+    if unknown := {*row} - {*COLUMNS}:
+        raise ValueError(f"a row has the unknown column {min(unknown)!r}")
+    if row.get("error") is None:
+        times = [row[name] for name in _TIMES]
+        if not all(isinstance(seconds, (int, float)) and seconds > 0 for seconds in times):
+            raise ValueError(f"its times are {times}")
+    return row
+
+
 def _read(path: Path, study: dict[str, Any]) -> list[Row]:
     if not path.exists():
         return []
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        stored, rows = content["study"], content["points"]
-        if any(name not in row for row in rows for name in KEY):
-            raise KeyError(KEY)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content = read_object(path)
+        stored, rows = dict(content["study"]), [_checked(row) for row in content["points"]]
+    except Exception as error:  # damage makes all kinds of them
         raise damaged(path, error, "move it away") from None
     for name, expected in study.items():
         if stored.get(name) != expected:

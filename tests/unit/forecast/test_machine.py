@@ -66,7 +66,7 @@ def test_a_missing_machine_is_refused_with_what_there_is(tmp_path):
     with pytest.raises(UserError, match="repurpose_hpc probe"):
         read_machine("this", tmp_path / "none.json")
     (tmp_path / "m.json").write_text("{")
-    with pytest.raises(UserError, match="expected a machine"):
+    with pytest.raises(UserError, match="expected a readable machine file"):
         read_machine(str(tmp_path / "m.json"), tmp_path)
 
 

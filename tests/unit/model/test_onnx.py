@@ -46,7 +46,7 @@ def test_written_out_gelu_is_one_activation():
 def test_missing_external_data(tmp_path):
     source = next(path for path in IMPORTABLE if path.stem.startswith("wide"))
     with pytest.raises(
-        UserError, match=r"expected a valid ONNX model: .*\.data.*keep its data files beside it"
+        UserError, match=r"expected a readable ONNX model: .*\.data.*keep its data files beside it"
     ):
         load_model(shutil.copy(source, tmp_path))
 

@@ -131,8 +131,8 @@ class Evaluation:
         try:
             with self._moving(proto):
                 outputs = self._outputs(proto)
-        except (Unsupported, UserError) as error:
-            self.refusals.append(_refusal(proto, str(error)))
+        except (Unsupported, UserError, MemoryError) as error:
+            self.refusals.append(_refusal(proto, str(error) or "there is not enough memory for it"))
             outputs = (None,) * len(proto.output)
         self.values.update(zip(proto.output, outputs, strict=False))  # a mask of Dropout is not made
 

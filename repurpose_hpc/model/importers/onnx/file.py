@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.reading import reading
 from repurpose_hpc.model.importers.input_shapes import InputShapes
 from repurpose_hpc.model.importers.onnx.inputs import input_sizes
 from repurpose_hpc.model.importers.onnx.rewriting.opset import OLDEST_OPSET, converted
@@ -62,7 +64,8 @@ def read_graph(path: Path, input_shapes: InputShapes | None = None) -> Graph:
     graph, opset = model.graph, opset_of(model)
     from onnx.numpy_helper import to_array
 
-    constants = {initializer.name: to_array(initializer) for initializer in graph.initializer}
+    with _reading(path):
+        constants = {initializer.name: to_array(initializer) for initializer in graph.initializer}
     inputs = [item for item in graph.input if item.name not in constants]
     if not graph.node or not inputs or not graph.output:
         raise UserError(
@@ -91,15 +94,14 @@ def data_files(path: Path) -> list[Path]:
         UserError: the ``onnx`` package is missing.
     """
     onnx = _import_onnx(path)
-    from google.protobuf.message import DecodeError
     from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
     try:
         graph = onnx.load(path, load_external_data=False).graph
-    except (OSError, ValueError, DecodeError):
+        infos = [ExternalDataInfo(array) for array in graph.initializer if uses_external_data(array)]
+        return sorted({path.parent / info.location for info in infos})
+    except Exception:  # damage makes all kinds of them
         return []
-    infos = [ExternalDataInfo(array) for array in graph.initializer if uses_external_data(array)]
-    return sorted({path.parent / info.location for info in infos})
 
 
 def _import_onnx(path: Path) -> ModuleType:
@@ -113,6 +115,10 @@ def _import_onnx(path: Path) -> ModuleType:
     return onnx
 
 
+def _reading(path: Path) -> AbstractContextManager[None]:
+    return reading(path, "ONNX model", "export it again and keep its data files beside it")
+
+
 def read_model(path: Path) -> onnx.ModelProto:
     """The model, local functions inlined, at an opset that is new enough.
 
@@ -120,15 +126,9 @@ def read_model(path: Path) -> onnx.ModelProto:
         UserError: the ``onnx`` package is missing, the file is not valid, or its opset cannot be converted.
     """
     onnx = _import_onnx(path)
-    from google.protobuf.message import DecodeError
-
-    try:
+    with _reading(path):
         onnx.checker.check_model(str(path))
         model = onnx.load(path)
-    except (OSError, ValueError, DecodeError, onnx.checker.ValidationError) as error:
-        raise UserError(
-            f"{path}: expected a valid ONNX model: {error}; export it again and keep its data files beside it"
-        ) from None
     _free_negative_sizes(model)
     if opset_of(model) < OLDEST_OPSET:
         model = converted(model, opset_of(model), path)
