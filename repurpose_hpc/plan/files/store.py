@@ -27,7 +27,13 @@ import h5py
 import numpy as np
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.io.atomic import followed, put_directory_in_place, sync_directory, sync_file
+from repurpose_hpc.io.atomic import (
+    followed,
+    put_directory_in_place,
+    sync_directory,
+    sync_file,
+    temporary_directory,
+)
 from repurpose_hpc.model.ends import Ends
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.assemble import assemble
@@ -431,8 +437,8 @@ def _writing(directory: Path) -> Iterator[Path]:
     with _refusing(directory):
         _check_replaceable(directory)
         directory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as temporary:
-            complete = Path(temporary) / "complete"
+        with temporary_directory(directory) as temporary:
+            complete = temporary / "complete"
             complete.mkdir()
             yield complete
             for file in complete.iterdir():
