@@ -48,7 +48,7 @@ class Injection:
         place: ``module:function``, ``module:Class.method``, or a module, before its import; "": when Python
             begins.
         code: Python; it finds the ``arguments`` of the call, and ``FOLDER``.
-        call: which call of the function, from 1.
+        call: which call of the function, from 1; 0: every one.
         after: after the call, not before.
         process: its rank, or ``ALONE``; None: every process.
     """

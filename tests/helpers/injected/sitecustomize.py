@@ -43,7 +43,7 @@ class Injected(importlib.abc.MetaPathFinder):
 
         def wrapped(*arguments, **options):
             self.calls += 1
-            happens = self.calls == self.call
+            happens = self.call in (0, self.calls)
             if happens and not self.after:
                 self.happen(arguments)
             result = function(*arguments, **options)
