@@ -23,7 +23,7 @@ from repurpose_hpc.fields import Declared, option, path, report_file
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.mpi.launch import launched
-from repurpose_hpc.plan.files.store import PLAN_FILE, open_plan, shard_path
+from repurpose_hpc.plan.files.store import PLAN_FILE, StoredPlan, open_plan, read_shard, shard_path
 from repurpose_hpc.report import text as report
 from repurpose_hpc.runtime.hosting import hosted_workers
 from repurpose_hpc.runtime.timing import empty_exchange_us
@@ -45,24 +45,27 @@ def run(args: Arguments, context: RankContext) -> None:
         SystemExit: on every rank, after one message: status 1 if something would fail.
     """
     comm = context.comm
-    workers = _workers(args, comm)
+    stored = _stored(args, comm)
+    workers = None if stored is None else stored.plan.workers
     with collectively(comm):
-        own_facts = collect(context.import_seconds, context.library, _shards(args.shards, workers, comm))
+        hosted = _hosted(stored, comm)
+        files, damaged = _shards(stored, hosted), _damage(stored, hosted)
+        own_facts = collect(context.import_seconds, context.library, files, damaged)
     facts, exchange_us = comm.gather(own_facts, root=0), empty_exchange_us(comm)
     with collectively(comm):
         if facts is not None:
             _finish(args, summarise(facts, exchange_us, workers, context.launch_error))
 
 
-def _workers(args: Arguments, comm: MPI.Comm) -> int | None:
-    """Number of workers of the shards, on every rank; None: no shards were given."""
-    workers = None
+def _stored(args: Arguments, comm: MPI.Comm) -> StoredPlan | None:
+    """The plan of the shards, on every rank; None: no shards were given; collective."""
+    stored = None
     with collectively(comm):
         if comm.rank == 0:
             if args.report is not None:
                 check_writable(args.report)
-            workers = open_plan(args.shards).plan.workers if args.shards is not None else None
-    return comm.bcast(workers, root=0)
+            stored = open_plan(args.shards) if args.shards is not None else None
+    return comm.bcast(stored, root=0)
 
 
 def _finish(args: Arguments, result: dict[str, Any]) -> None:
@@ -150,12 +153,29 @@ def _host_text(host: dict) -> str:
     )
 
 
-def _shards(directory: Path | None, workers: int | None, comm: MPI.Comm) -> list[Path]:
-    """The files that this rank would read; none if there is no worker for it."""
-    if directory is None or workers is None or comm.size > workers:
+def _hosted(stored: StoredPlan | None, comm: MPI.Comm) -> Sequence[int]:
+    """The workers that this rank would host; none if there are fewer than ranks."""
+    if stored is None or comm.size > stored.plan.workers:
+        return ()
+    return hosted_workers(stored.plan.workers, comm.size, comm.rank)
+
+
+def _shards(stored: StoredPlan | None, hosted: Sequence[int]) -> list[Path]:
+    """The files that this rank would read."""
+    if stored is None or not hosted:
         return []
-    hosted = hosted_workers(workers, comm.size, comm.rank)
-    return [directory / PLAN_FILE, *(shard_path(directory, worker) for worker in hosted)]
+    return [stored.directory / PLAN_FILE, *(shard_path(stored.directory, worker) for worker in hosted)]
+
+
+def _damage(stored: StoredPlan | None, hosted: Sequence[int]) -> str | None:
+    """What is wrong with the first shard that is there and cannot be used; None: nothing."""
+    for worker in hosted:
+        if stored is not None and shard_path(stored.directory, worker).exists():
+            try:
+                read_shard(stored, worker)
+            except UserError as error:
+                return str(error)
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)

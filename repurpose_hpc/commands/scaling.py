@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from repurpose_hpc.commands.parser import make, parser_maker, refuse
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.lock import alone_at
 from repurpose_hpc.io.progress import say
 from repurpose_hpc.studies.plots import draw
 from repurpose_hpc.studies.scaling.options import WEAK, ScalingOptions
@@ -38,16 +39,18 @@ def run(args: ScalingOptions, context: Context) -> None:
 
     study = open_study(args)
     origin = {"kind": args.kind, **study.origin(), "launcher": args.launcher}
-    table = ScalingTable(args.out / "scaling.json", origin)
     rows = [(ranks, form, batch) for ranks, form in args.points for batch in args.batch_sizes]
-    finished = sum(table.finished(*row) is not None for row in rows)
-    say(f"{len(rows)} points, {finished} of them already in {table.path}")
     launch = Launch(args.launcher, args.repeat, args.seconds, args.timeout)
-    launches = Launches(study, table, launch, Team(threads=context.threads), say)
-    failed = launches.run(args.points, args.batch_sizes)
-    print(table.summary(), flush=True)
-    print(f"{len(rows) - failed} points in {table.path} and {table.path.with_suffix('.csv')}", flush=True)
-    _draw(table)
+    path = args.out / "scaling.json"
+    with alone_at(path):
+        table = ScalingTable(path, origin)
+        finished = sum(table.finished(*row) is not None for row in rows)
+        say(f"{len(rows)} points, {finished} of them already in {table.path}")
+        launches = Launches(study, table, launch, Team(threads=context.threads), say)
+        failed = launches.run(args.points, args.batch_sizes)
+        print(table.summary(), flush=True)
+        print(f"{len(rows) - failed} points in {table.path} and {table.path.with_suffix('.csv')}", flush=True)
+        _draw(table)
     if failed:
         raise UserError(
             f"{failed} of {len(rows)} points failed, see column error of {table.path.with_suffix('.csv')}; "

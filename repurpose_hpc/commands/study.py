@@ -26,6 +26,7 @@ from repurpose_hpc.fields import (
     text,
     typed,
 )
+from repurpose_hpc.io.lock import alone_at
 from repurpose_hpc.io.progress import say
 from repurpose_hpc.model.importers.input_shapes import option_of_shapes, shapes_of
 from repurpose_hpc.restructure.options import METHODS, Options
@@ -56,15 +57,17 @@ def run(args: Arguments, context: Context) -> None:
     for samples in (study.calibration, study.test):
         if samples.meaning is not None:
             say(f"y of {samples.name}: {samples.meaning.line}")
-    table = AccuracyTable(args.out / f"{args.name}.csv", study.origin())
-    for file in sorted(set(args.out.glob("study*.csv")) - {table.path}):
-        table.take_over(AccuracyTable(file, study.origin()))
-    finished = sum(table.find(options) is not None for options in points)
-    say(f"{len(points)} points, {finished} of them already in {table.path}")
-    failed = compute(study, points, table, Team(threads=context.threads), say)
-    print(f"{len(points) - failed} points in {table.path}", flush=True)
-    if args.part is None:
-        _draw(table)
+    path = args.out / f"{args.name}.csv"
+    with alone_at(path):
+        table = AccuracyTable(path, study.origin())
+        for file in sorted(set(args.out.glob("study*.csv")) - {table.path}):
+            table.take_over(AccuracyTable(file, study.origin()))
+        finished = sum(table.find(options) is not None for options in points)
+        say(f"{len(points)} points, {finished} of them already in {table.path}")
+        failed = compute(study, points, table, Team(threads=context.threads), say)
+        print(f"{len(points) - failed} points in {table.path}", flush=True)
+        if args.part is None:
+            _draw(table)
     if failed:
         raise UserError(
             f"{failed} of {len(points)} points failed, see column error of {table.path}; "

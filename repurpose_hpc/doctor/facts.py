@@ -8,6 +8,7 @@ import platform
 import re
 import socket
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,7 @@ class Facts:
         locks: whether files in the current directory can be locked; None: it is not writable.
         shard_bytes: of the shards of the workers that it would host.
         missing: the first of these shards that it does not see; None: it sees all.
+        damaged: what is wrong with the first of them that it sees and cannot use; None: nothing.
     """
 
     host: str
@@ -61,15 +63,19 @@ class Facts:
     locks: bool | None
     shard_bytes: int = 0
     missing: str | None = None
+    damaged: str | None = None
 
 
-def collect(import_seconds: float, library: str, shards: list[Path]) -> Facts:
+def collect(
+    import_seconds: float, library: str, shards: Sequence[Path] = (), damaged: str | None = None
+) -> Facts:
     """The facts of this process.
 
     Args:
         import_seconds: seconds that the imports took.
         library: ``MPI.Get_library_version()``.
         shards: files of the workers that it would host.
+        damaged: see ``Facts``.
     """
     cpus = tuple(sorted(os.sched_getaffinity(0)))
     cache = getattr(getattr(dense, "_cache", None), "cache_path", None)
@@ -89,6 +95,7 @@ def collect(import_seconds: float, library: str, shards: list[Path]) -> Facts:
         locks=can_lock(Path.cwd()),
         shard_bytes=sum(path.stat().st_size for path in shards if path.exists()),
         missing=next((str(path) for path in shards if not path.exists()), None),
+        damaged=damaged,
     )
 
 

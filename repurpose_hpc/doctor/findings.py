@@ -44,6 +44,10 @@ def errors(facts: Sequence[Facts], workers: int | None) -> list[str]:
                 "every node sees them, or stage them to each (slurm/infer.sbatch: STAGE)"
             )
             break
+    for rank, own_facts in enumerate(facts):
+        if own_facts.damaged is not None:
+            messages.append(f"rank {rank} on {own_facts.host}: {own_facts.damaged}")
+            break
     for host, ranks in by_host(facts).items():
         need, memory = 2 * sum(own_facts.shard_bytes for _, own_facts in ranks), ranks[0][1].memory
         if memory is not None and need > memory:

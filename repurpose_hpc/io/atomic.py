@@ -16,6 +16,7 @@ import io
 import os
 import re
 import secrets
+import shutil
 import socket
 import stat
 import tempfile
@@ -43,13 +44,21 @@ def _beginning(path: Path) -> str:
 
 
 def clear_remains(path: Path) -> None:
-    """Remove temporary files for ``path`` of processes on this machine that are dead."""
+    """Remove temporary files and directories for ``path`` of processes on this machine that are dead."""
     beginning = _beginning(path)
     for remains in path.parent.glob(".*.tmp"):
         match = re.fullmatch(r"(\d+)\.[0-9a-f]+\.tmp", remains.name.removeprefix(beginning))
         if match and remains.name.startswith(beginning) and _is_dead(int(match[1])):
-            with suppress(OSError):
-                remains.unlink()
+            _remove(remains)
+
+
+def _remove(temporary: Path) -> None:
+    """Remove a file, or a directory with all that is in it, as far as that is possible."""
+    if temporary.is_dir() and not temporary.is_symlink():
+        shutil.rmtree(temporary, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _is_dead(pid: int) -> bool:
@@ -147,13 +156,29 @@ def registered(*temporaries: Path) -> Iterator[None]:
 
 
 def remove_registered() -> None:
-    """Remove all temporary files that are registered; to be called where a command is aborted.
+    """Remove all temporary files and directories that are registered; for where a command is aborted.
 
     A process on a machine that does not see such a file leaves it: its name says what it is.
     """
     while _registered:
-        with suppress(OSError):
-            _registered.pop().unlink(missing_ok=True)
+        _remove(_registered.pop())
+
+
+@contextmanager
+def temporary_directory(path: Path) -> Iterator[Path]:
+    """A block with a directory of its own beside ``path``, which goes with all that is in it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    directory = temporary_name(path)
+    with registered(directory):
+        clear_remains(path)
+        directory.mkdir(mode=0o700)
+        try:
+            yield directory
+        finally:
+            _remove(directory)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.arrays import read_npz
 from repurpose_hpc.io.atomic import replacing, writing
 from repurpose_hpc.model.network import Network
@@ -58,6 +59,8 @@ class Checkpoint:
     def save(self, decisions: Decisions) -> None:
         """Save decisions; weights that were saved before are not written again.
 
+        Another run for the same output, which has finished, may have removed the directory: nothing is saved.
+
         Raises:
             UserError: they cannot be written.
         """
@@ -70,8 +73,12 @@ class Checkpoint:
     def _write(self, path: Path, arrays: dict[str, Any]) -> None:
         with writing(path):
             self.directory.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **arrays)
+        try:
+            with replacing(path) as temporary, open(temporary, "wb") as file:
+                np.savez(file, **arrays)
+        except UserError:
+            if self.directory.exists():
+                raise
 
     def _path(self, mixing: str | None = None) -> Path:
         """The file of the weights of a mixing, or of all else."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.mpi.agreement import PREFIX
 from repurpose_hpc.mpi.launch import pmi
+from repurpose_hpc.process.system import ending_with
 
 # More ranks than cores are marked, not refused: Open MPI 4, and 5.
 _OVERSUBSCRIBE = {
@@ -42,7 +43,7 @@ def launcher_words(launcher: str, ranks: int) -> list[str]:
 
 
 def launch(command: list[str], timeout: float) -> tuple[int, str]:
-    """Run a command; all that it has started ends with it.
+    """Run a command; all that it has started ends with it, and it ends with this process.
 
     Args:
         command: its words.
@@ -64,6 +65,7 @@ def launch(command: list[str], timeout: float) -> tuple[int, str]:
             text=True,
             errors="replace",
             start_new_session=True,
+            preexec_fn=ending_with(os.getpid()),  # noqa: PLW1509
         )
     except OSError as error:
         raise UserError(f"cannot start {command[0]}: {error}; check --launcher") from None

@@ -150,3 +150,16 @@ def test_singletons_are_an_error():
     assert [done.returncode for done in outcomes] == [1, 1]
     assert "the launcher started 4 processes, but MPI sees 1 rank" in outcomes[0].stdout
     assert not outcomes[1].stdout and PREFIX not in outcomes[1].stderr
+
+
+def test_a_damaged_shard_is_an_error(mpirun, tmp_path):
+    """Only the rank that would host its worker reads it."""
+    small_plans.write_shards(tmp_path / "shards", 2)
+    shard = tmp_path / "shards" / "worker-0001.h5"
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    done = mpirun(2, *MODULE, "--shards", tmp_path / "shards")
+    assert done.returncode == 1
+    (error,) = [line for line in done.stdout.splitlines() if line.startswith("ERROR: ")]
+    assert "rank 1 on " in error and "worker-0001.h5: expected a readable file" in error

@@ -13,6 +13,7 @@ pytest.importorskip("onnxruntime")
 
 from helpers import ROOT  # noqa: E402
 from helpers.end_models import MODELS, expected, packed  # noqa: E402
+from helpers.injection import KILL, after_batches, marking_at_once, variables  # noqa: E402
 from repurpose_hpc.report.schema import InferReport, InspectReport, RestructureReport, problems  # noqa: E402
 
 SAMPLES = 40
@@ -108,47 +109,19 @@ def test_an_index_out_of_range_ends_the_run(prepared, mpirun, tmp_path):
     words = ("--shards", shards, "--input", tmp_path / "x.npy", "--output", tmp_path / "y.h5")
     done = mpirun(2, "-m", "repurpose_hpc.infer", *words, "--batch-size", 16)
     assert done.returncode != 0 and not (tmp_path / "y.h5").exists()
-    assert "samples 32 to 39: " in done.stderr and "Traceback" not in done.stderr
+    assert "sample 39: " in done.stderr and "Traceback" not in done.stderr
     assert "expected indices from -50 to 49, found 50" in done.stderr
-
-
-# Runs infer, whose rank 0 is killed after its third batch.
-KILLED = """
-import os, signal
-from repurpose_hpc.infer import main
-from repurpose_hpc.runtime.streams import outputs as streams
-
-append, calls = streams.OutputFile.append, []
-
-def killed(self, rows):
-    append(self, rows)
-    calls.append(rows)
-    if len(calls) == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-streams.OutputFile.append = killed
-streams.ResumableOutputFile.MARK_SECONDS = 0
-main()
-"""
 
 
 def test_an_interrupted_run_goes_on(prepared, mpirun, tmp_path):
     """What was written is taken over, though it is not what the network computes."""
     path, shards, _ = prepared("argmax", "--workers", 2, "--comm-budget", 1)
     out, report = tmp_path / "y.h5", tmp_path / "report.json"
-    words = (
-        "--shards",
-        shards,
-        "--input",
-        tmp_path / "x.npy",
-        "--output",
-        out,
-        "--batch-size",
-        8,
-        "--resume",
-    )
-    assert mpirun(2, "-c", KILLED, *words).returncode != 0
-    done = mpirun(2, "-m", "repurpose_hpc.infer", *words, "--report", report)
+    files = ("--shards", shards, "--input", tmp_path / "x.npy", "--output", out)
+    words = ("-m", "repurpose_hpc.infer", *files, "--batch-size", 8, "--resume")
+    killed = variables([marking_at_once(), after_batches(3, KILL)], tmp_path)
+    assert mpirun(2, *words, env=killed).returncode != 0
+    done = mpirun(2, *words, "--report", report)
     assert done.returncode == 0, done.stderr
     assert json.loads(report.read_text())["resumed_samples"] == 16
     with h5py.File(out) as file:

@@ -16,31 +16,15 @@ import numpy as np
 import pytest
 
 from helpers import ROOT, small_plans
+from helpers.injection import FORWARD, KILL, Injection, after_batches, marking_at_once, signalled, variables
 from repurpose_hpc.mpi.agreement import PREFIX
 from repurpose_hpc.plan.files.store import PLAN_FILE
 
 SAMPLES = 40_000
 
-# Runs infer, which after some batches does what FAULT says to its files; rank 0 alone.
-MEANWHILE = """
-import os, shutil, sys, time
-from pathlib import Path
-from mpi4py import MPI
-from repurpose_hpc.runtime.streams import outputs as streams
-from repurpose_hpc.infer import main
-
-append, calls = streams.OutputFile.append, []
-
-def faulty(self, rows):
-    append(self, rows)
-    calls.append(rows)
-    if len(calls) == 2:
-        FAULT
-
-streams.OutputFile.append = faulty
-streams.ResumableOutputFile.MARK_SECONDS = 0
-main()
-"""
+MODULE = ("-m", "repurpose_hpc.infer")
+# What the statements that are injected need.
+PRELUDE = "import os, shutil, time\nfrom pathlib import Path\n"
 
 
 @pytest.fixture
@@ -66,28 +50,28 @@ def only_message(done: subprocess.CompletedProcess) -> str:
 
 
 def meanwhile(mpirun, folder: Path, fault: str, *more: object) -> str:
-    """The message of a run during which ``fault`` happens, a statement."""
-    script = folder / "meanwhile.py"
-    script.write_text(MEANWHILE.replace("FAULT", fault.replace("FOLDER", f"Path({str(folder)!r})")))
-    done = mpirun(2, script, *words(folder, "--batch-size", 256, *more), timeout=60)
+    """The message of a run during which ``fault`` happens, a statement; ``HERE`` is the folder in it."""
+    env = injected(folder, fault.replace("HERE", f"Path({str(folder)!r})"))
+    done = mpirun(2, *MODULE, *words(folder, "--batch-size", 256, *more), timeout=60, env=env)
     assert not (folder / "y.h5").exists()
     return only_message(done)
 
 
-# Runs infer, whose files may have 256 KiB once MPI has its own; the outputs need more.
-FULL = """
-import resource
-from mpi4py import MPI
-from repurpose_hpc.infer import main
+def injected(folder: Path, fault: str) -> dict[str, str]:
+    """The environment of ``infer`` in which ``fault`` happens after the second batch, on the root."""
+    return variables([marking_at_once(), after_batches(2, PRELUDE + fault)], folder)
 
-resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 18, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-main()
-"""
+
+# Once MPI has its own files, others may have 256 KiB; the outputs need more.
+FULL = Injection(
+    "repurpose_hpc.commands.infer",
+    "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (1 << 18, r.getrlimit(r.RLIMIT_FSIZE)[1]))",
+)
 
 
 @pytest.mark.parametrize("resume", [(), ("--resume",)])
 def test_a_disk_that_is_full(mpirun, folder, resume):
-    done = mpirun(2, "-c", FULL, *words(folder, *resume))
+    done = mpirun(2, *MODULE, *words(folder, *resume), env=variables([FULL], folder))
     assert "y.h5: expected to be able to write there" in only_message(done)
     assert not list(folder.glob("*y.h5*")) and not list(folder.glob(".*y.h5*"))
 
@@ -95,11 +79,11 @@ def test_a_disk_that_is_full(mpirun, folder, resume):
 @pytest.mark.parametrize(
     ("fault", "expected"),
     [
-        ("(FOLDER / 'x.npy').write_bytes(b'other')", "x ends before sample"),
-        ("os.truncate(FOLDER / 'x.npy', 5000)", "x ends before sample"),
-        ("os.utime(FOLDER / 'x.npy')", "found another one (modified, changed differ)"),
-        ("(FOLDER / 'x.npy').unlink()", "found none: No such file"),
-        ("shutil.copy(FOLDER / 'x.npy', FOLDER / 'z'); os.replace(FOLDER / 'z', FOLDER / 'x.npy')", "inode"),
+        ("(HERE / 'x.npy').write_bytes(b'other')", "x ends before sample"),
+        ("os.truncate(HERE / 'x.npy', 5000)", "x ends before sample"),
+        ("os.utime(HERE / 'x.npy')", "found another one (modified, changed differ)"),
+        ("(HERE / 'x.npy').unlink()", "found none: No such file"),
+        ("shutil.copy(HERE / 'x.npy', HERE / 'z'); os.replace(HERE / 'z', HERE / 'x.npy')", "inode"),
     ],
 )
 def test_input_that_changes_underway(mpirun, folder, fault, expected):
@@ -110,7 +94,7 @@ def test_input_that_changes_underway(mpirun, folder, fault, expected):
 
 def test_an_output_directory_that_goes_away(mpirun, folder):
     (folder / "out").mkdir()
-    fault = "shutil.rmtree(FOLDER / 'out')"
+    fault = "shutil.rmtree(HERE / 'out')"
     message = meanwhile(mpirun, folder, fault, "--output", folder / "out" / "y.h5")
     assert "out/y.h5: expected to be able to write there" in message
 
@@ -134,9 +118,8 @@ def test_damaged_rows_are_not_resumed(mpirun, folder):
 
 
 def meanwhile_killed(mpirun, folder: Path) -> None:
-    script = folder / "killed.py"
-    script.write_text(MEANWHILE.replace("FAULT", f"os.kill(os.getpid(), {int(signal.SIGKILL)})"))
-    assert mpirun(2, script, *words(folder, "--batch-size", 256, "--resume"), timeout=60).returncode
+    line = (*MODULE, *words(folder, "--batch-size", 256, "--resume"))
+    assert mpirun(2, *line, timeout=60, env=injected(folder, KILL)).returncode
     assert (folder / ".y.h5.resume.mark").exists()
 
 
@@ -156,17 +139,12 @@ def resumed(mpirun, folder: Path) -> int:
 
 def test_two_runs_that_resume_one_file(folder):
     """The first is stopped half-way; the second refuses, and leaves the first one's file alone."""
-    script = folder / "slow.py"
-    script.write_text(MEANWHILE.replace("FAULT", "(print('half', flush=True), time.sleep(8))"))
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    line = [*map(str, words(folder, "--batch-size", 256, "--resume"))]
-    with subprocess.Popen(
-        [sys.executable, script, *line], env=env, stdout=subprocess.PIPE, text=True
-    ) as first:
+    slow = {**env, **injected(folder, "print('half', flush=True); time.sleep(8)")}
+    line = [sys.executable, *MODULE, *map(str, words(folder, "--batch-size", 256, "--resume"))]
+    with subprocess.Popen(line, env=slow, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout is not None and first.stdout.readline() == "half\n"
-        second = subprocess.run(
-            [sys.executable, "-m", "repurpose_hpc.infer", *line], env=env, capture_output=True, text=True
-        )
+        second = subprocess.run(line, env=env, capture_output=True, text=True)
         assert "found one at work on" in only_message(second)
         first.communicate(timeout=60)
     assert first.returncode == 0
@@ -225,40 +203,22 @@ def test_a_cache_that_others_can_write_to(folder):
     assert "in which nobody else can write" in only_message(done) and "chmod 700" in done.stderr
 
 
-# Runs infer, of which rank 1 stands still after some forwards; every rank writes its number to a file.
-STANDS_STILL = """
-import os, signal, sys
-from pathlib import Path
-from mpi4py import MPI
-from repurpose_hpc.infer import main
-from repurpose_hpc.runtime.program import Program
-
-forward, calls, rank = Program.forward, [], MPI.COMM_WORLD.rank
-folder = Path(sys.argv.pop())
-(folder / f"pid{rank}").write_text(str(os.getpid()))
-
-def slow(self, X):
-    calls.append(X)
-    if rank == 1 and len(calls) == 20:
-        (folder / "still").touch()
-        os.kill(os.getpid(), signal.SIGSTOP)
-    return forward(self, X)
-
-Program.forward = slow
-main()
-"""
+STANDS_STILL = Injection(
+    FORWARD,
+    f"import pathlib\n(pathlib.Path(FOLDER) / 'still').touch()\n{signalled(signal.SIGSTOP)}",
+    call=20,
+    process=1,
+)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_others_end_although_a_rank_stands_still(folder, number):
-    script = folder / "still.py"
-    script.write_text(STANDS_STILL)
     line = environment.mpi_command(Path(sys.executable), 3)
     small_plans.write_shards(folder / "three", 3)
     more = ["--batch-size", "2", "--output", folder / "y.h5"]
     files = ["--shards", folder / "three", "--input", folder / "x.npy", "--repeat", "0"]
-    env = {**environment.mpi_environment(), "PYTHONPATH": str(ROOT)}
-    job = subprocess.Popen([*line, script, *files, *more, folder], env=env, start_new_session=True)
+    env = {**environment.mpi_environment(), **variables([STANDS_STILL], folder)}
+    job = subprocess.Popen([*line, *MODULE, *files, *more], env=env, start_new_session=True)
     try:
         wait_until((folder / "still").exists, 60)
         time.sleep(1)  # the others come to wait for it

@@ -9,29 +9,11 @@ import numpy as np
 import pytest
 
 from helpers import small_plans
+from helpers.injection import after_batches, marking_at_once, signalled, variables
 from repurpose_hpc.runtime.streams.outputs import ResumableOutputFile
 
 MODULE = ("-m", "repurpose_hpc.infer")
 BATCH, KILLED_AFTER = 4, 3
-# Runs the command, whose rank 0 gets SIGNAL after it has written some batches.
-KILLED = f"""
-import os, signal
-from mpi4py import MPI
-from repurpose_hpc.infer import main
-from repurpose_hpc.runtime.streams import outputs as streams
-
-append, calls = streams.OutputFile.append, []
-
-def killed(self, rows):
-    append(self, rows)
-    calls.append(rows)
-    if len(calls) == {KILLED_AFTER}:
-        os.kill(os.getpid(), signal.SIGNAL)
-
-streams.OutputFile.append = killed
-streams.ResumableOutputFile.MARK_SECONDS = 0
-main()
-"""
 
 
 @pytest.fixture
@@ -44,12 +26,12 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def interrupted(mpirun, folder, tmp_path_factory):
-    """A function that runs the command until a signal ends it."""
+    """A function that runs the command until a signal ends it, after rank 0 has written some batches."""
 
     def run(name: str, *args: object) -> None:
-        script = tmp_path_factory.mktemp("program") / "killed.py"
-        script.write_text(KILLED.replace("SIGNAL", name))
-        done = mpirun(2, script, *usual(folder), *args, timeout=60)
+        end = after_batches(KILLED_AFTER, signalled(signal.Signals[name]))
+        env = variables([marking_at_once(), end], tmp_path_factory.mktemp("notes"))
+        done = mpirun(2, *MODULE, *usual(folder), *args, timeout=60, env=env)
         assert done.returncode != 0
         assert "repurpose-hpc: error" not in done.stderr
         assert not (folder / "y.h5").exists()

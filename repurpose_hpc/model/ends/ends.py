@@ -164,9 +164,19 @@ def fed(front: Subgraph, block: np.ndarray, name: str, first: int) -> np.ndarray
     try:
         results = front.compute(arrays)
     except UserError as error:
-        last = first + len(block) - 1
-        raise UserError(f"{name}: samples {first} to {last}: {error}; check their values") from None
+        row, reason = _first_refused(front, arrays, error)
+        raise UserError(f"{name}: sample {first + row}: {reason}; check its values") from None
     return np.hstack([result.reshape(len(block), -1) for result in results])
+
+
+def _first_refused(front: Subgraph, arrays: Sequence[np.ndarray], error: UserError) -> tuple[int, UserError]:
+    """The first sample that a front refuses, and why; the first of all and ``error`` if none by itself."""
+    for row in range(len(arrays[0])):
+        try:
+            front.compute([array[row : row + 1] for array in arrays])
+        except UserError as own:
+            return row, own
+    return 0, error
 
 
 def _check_held(

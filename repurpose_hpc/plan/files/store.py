@@ -26,7 +26,13 @@ import h5py
 import numpy as np
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.io.atomic import followed, put_directory_in_place, sync_directory, sync_file
+from repurpose_hpc.io.atomic import (
+    followed,
+    put_directory_in_place,
+    sync_directory,
+    sync_file,
+    temporary_directory,
+)
 from repurpose_hpc.io.reading import reading
 from repurpose_hpc.io.sealed import HEADER_BYTES, check_seal, header, sha256_of, version_of
 from repurpose_hpc.model.ends import Ends
@@ -405,8 +411,8 @@ def _writing(directory: Path) -> Iterator[Path]:
     with _refusing(directory):
         _check_replaceable(directory)
         directory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as temporary:
-            complete = Path(temporary) / "complete"
+        with temporary_directory(directory) as temporary:
+            complete = temporary / "complete"
             complete.mkdir()
             yield complete
             for file in complete.iterdir():

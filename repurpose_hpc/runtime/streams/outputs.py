@@ -8,7 +8,6 @@ in it.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -23,6 +22,7 @@ import numpy as np
 
 from repurpose_hpc.errors import Note, UserError
 from repurpose_hpc.io.atomic import clear_remains, put_in_place, write_text, writing
+from repurpose_hpc.io.lock import lock
 from repurpose_hpc.io.reading import read_object
 from repurpose_hpc.runtime.streams.rows import Rows, make_file, open_rows
 
@@ -177,8 +177,8 @@ class OutputFile:
         """The file is complete: give it its name."""
         with writing(self.path):
             self.rows.sync()
-            self.rows.close()
             put_in_place(self.temporary, self.path)
+        self.rows.close()  # and with it a lock: until now nobody else may go on with the file
 
     def discard(self) -> None:
         """Remove what was not committed."""
@@ -222,21 +222,13 @@ class ResumableOutputFile(OutputFile):
         Raises:
             UserError: another run has it.
         """
-        while True:
-            descriptor = open_rows(self.temporary, os.O_CREAT)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
-                raise UserError(
-                    f"{self.path}: expected no other run that resumes it, found one at work on "
-                    f"{self.temporary}; wait for its end, or choose another --output"
-                ) from None
-            except OSError:  # a file system without locks
-                return descriptor
-            if self.temporary.exists() and os.path.samestat(os.fstat(descriptor), self.temporary.stat()):
-                return descriptor
-            os.close(descriptor)  # the run that had it has just finished it
+        try:
+            return lock(self.temporary)
+        except BlockingIOError:
+            raise UserError(
+                f"{self.path}: expected no other run that resumes it, found one at work on "
+                f"{self.temporary}; wait for its end, or choose another --output"
+            ) from None
 
     def _goes_on(self, descriptor: int, samples: int, outputs: int, dtype: np.dtype) -> bool:
         """True if the file has samples of this run, undamaged; they are then ``written``."""

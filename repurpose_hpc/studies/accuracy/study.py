@@ -83,7 +83,7 @@ def compute(
         number of points that failed.
 
     Raises:
-        UserError: the table cannot be written.
+        UserError: the table cannot be written, or a file of samples was changed.
     """
     failed = 0
     for number, options in enumerate(points, 1):
@@ -94,6 +94,8 @@ def compute(
         except Exception as error:
             findings = {"error": one_line(error)}
             failed += 1
+        for samples in (study.calibration, study.test):
+            samples.check_unchanged()  # a row is of the files that the table says it is of
         table.put(options, findings)
         log(f"[{number}/{len(points)}] {_name(options)}: {_outcome(findings)}")
     return failed

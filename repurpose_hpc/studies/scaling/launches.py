@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.atomic import temporary_directory
 from repurpose_hpc.io.reading import read_object, reading
 from repurpose_hpc.restructure.team import Team
 from repurpose_hpc.studies.launch import launch, launcher_words, reason
@@ -45,7 +45,7 @@ class Launch:
             ranks: number of ranks.
             batches: samples per forward.
             dtype: to compute in.
-            report: a file that all ranks can see, for the findings; removed again.
+            report: a file that all ranks can see, for the findings.
 
         Returns:
             the findings for each batch size.
@@ -64,13 +64,10 @@ class Launch:
         }
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         program = [sys.executable, "-m", "repurpose_hpc", "point", *words]
-        try:
-            status, output = launch([*launcher_words(self.launcher, ranks), *program], self.timeout)
-            if status or not report.exists():
-                raise UserError(f"status {status}: {reason(output)}")
-            return read_findings(report)
-        finally:
-            report.unlink(missing_ok=True)
+        status, output = launch([*launcher_words(self.launcher, ranks), *program], self.timeout)
+        if status or not report.exists():
+            raise UserError(f"status {status}: {reason(output)}")
+        return read_findings(report)
 
 
 def read_findings(report: Path) -> list[Row]:
@@ -131,10 +128,11 @@ class Launches:
 
     def _measure(self, ranks: int, form: str, batches: Sequence[int]) -> list[Row]:
         """The rows of a point; of one that fails, its message for each batch size."""
-        report = self.table.path.with_name(f".{ranks}-{form}.{os.getpid()}.tmp").absolute()
         try:
             shards = self.study.shards(ranks, form, self.team, self.log)
-            return self.launch.measure(shards, ranks, batches, self.study.dtype.name, report)
+            with temporary_directory(self.table.path.absolute()) as directory:
+                report = directory / "point.json"
+                return self.launch.measure(shards, ranks, batches, self.study.dtype.name, report)
         except Exception as error:
             return [{"batch": batch, "error": one_line(error)} for batch in batches]
 

@@ -15,6 +15,7 @@ from repurpose_hpc.io.atomic import (
     clear_remains,
     put_directory_in_place,
     replacing,
+    temporary_directory,
     temporary_name,
     write_text,
 )
@@ -114,3 +115,13 @@ def test_directories(tmp_path, monkeypatch, exchanges):
         assert (tmp_path / "place" / "file").read_text() == text
         if new.exists():
             assert (new / "file").read_text() == "first"  # for the caller to remove
+
+
+def test_a_directory_goes_with_all_that_is_in_it(tmp_path):
+    dead = tmp_path / temporary_name(tmp_path / "plan").name.replace(f".{os.getpid()}.", f".{DEAD}.")
+    (dead / "complete").mkdir(parents=True)
+    with pytest.raises(ZeroDivisionError), temporary_directory(tmp_path / "plan") as directory:
+        assert not dead.exists()
+        (directory / "part").write_text("")
+        raise ZeroDivisionError
+    assert not os.listdir(tmp_path)

@@ -108,7 +108,7 @@ def test_integers_are_read_exactly(tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("tokens", 50, r"samples 3 to 5: .*expected indices from -50 to 49, found 50"),
+        ("tokens", 50, r"sample 4: .*expected indices from -50 to 49, found 50"),
         ("tokens", 1.5, r"expected int32, as input 'x' of the model is, found 1.5 in sample 4, column 2"),
         ("tokens", 2**31, r"expected int32, .* found 2147483648.0 in sample 4"),
         ("one_hot_and_reals", np.nan, r"found nan in sample 4"),

@@ -1,0 +1,1 @@
+"""Faults, kills and a long run, of which ``scripts/trust.py`` makes the tables of docs/trust.md."""
