@@ -79,7 +79,7 @@ def measure(case: Case, folder: Path, injections: Sequence[Injection] = ()) -> d
     words = ["infer", "--shards", "shards", "--input", "x.npy", "--output", "y.h5"]
     run = Run(command([*words, "--batch-size", 1, "--repeat", 0], case.ranks), work, injections)
     run.wait_for(lambda: bool(list(work.glob(".y.h5.*.tmp"))))
-    began, looks = time.time(), _watch(run, min(1.0, case.batches / 50_000))
+    began, looks = time.time(), _watch(run, min(1.0, case.batches / 200_000))
     outcome = run.outcome(since=began)
     row = {"batches": case.batches, "ranks": case.ranks, **asdict(outcome), **growth(looks)}
     found = {

@@ -30,11 +30,12 @@ pytestmark = pytest.mark.skipif(
     bool(MISSING), reason=f"no SLURM: {', '.join(MISSING)} missing (Debian: apt-get install slurm-wlm munge)"
 )
 
-# Imported by every Python below it: writing a batch takes its time.
+# Imported by every Python below it: writing a batch, which is a block of its own, takes its time.
 SLOW = """
 import time
-from repurpose_hpc.runtime.streams import outputs as streams
+from repurpose_hpc.runtime.streams import blocks, outputs as streams
 
+blocks.MOST_BATCHES = 1
 append = streams.OutputFile.append
 
 def slow(self, rows):

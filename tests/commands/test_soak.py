@@ -7,7 +7,7 @@ from helpers.injection import Injection
 
 pytestmark = pytest.mark.slow
 
-BATCHES, RANKS = 3000, 2
+BATCHES, RANKS = 6000, 2
 FORWARD = "repurpose_hpc.runtime.program:Program.forward"
 # A request for every batch that nobody waits for, a file, a thread.
 LEAKS = {
