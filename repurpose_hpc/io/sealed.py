@@ -24,6 +24,13 @@ def sealed(kind: str, version: int, body: bytes | memoryview) -> bytes:
     return header(kind, version, hashlib.sha256(body).hexdigest()) + bytes(body)
 
 
+def seal(file: IO[bytes], kind: str, version: int) -> None:
+    """Write the line of an open file whose content stands behind ``HEADER_BYTES``."""
+    line = header(kind, version, sha256_of(file, HEADER_BYTES))
+    file.seek(0)
+    file.write(line)
+
+
 def sha256_of(file: IO[bytes], start: int = 0) -> str:
     """SHA-256 (hex) of the bytes from ``start`` on; the file is never in memory as a whole."""
     digest = hashlib.sha256()

@@ -4,7 +4,8 @@ The directory's name says what the run depends on: a run with the same model, da
 after the last finished mixing, any other begins anew.  The result is the same, bit for bit.
 
 ``decisions.npz`` holds all but the weights and is replaced after every mixing; the weights of each finished
-mixing have a file of their own, written before it.
+mixing have a file of their own, written before it.  Each is an archive of arrays behind a line that has its
+checksum: damage to the directory of an archive can hide arrays from its own.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ import numpy as np
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.arrays import read_npz
 from repurpose_hpc.io.atomic import replacing, writing
+from repurpose_hpc.io.sealed import HEADER_BYTES, check_seal, seal
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.plan import MixingPlan
 from repurpose_hpc.restructure.decisions import Decisions
 
 # Another layout of the files makes another directory: what it does not know is begun anew.
-LAYOUT = 3
+LAYOUT = 4
+_KIND = "repurpose-hpc-checkpoint"
 
 
 class Checkpoint:
@@ -50,7 +53,7 @@ class Checkpoint:
             network: as it was trained.
         """
         try:
-            decisions = _decisions(read_npz(self._path()), lambda name: read_npz(self._path(name)), network)
+            decisions = _decisions(_read(self._path()), lambda name: _read(self._path(name)), network)
         except Exception:  # damage makes parsers raise anything
             return None
         self._saved = {*decisions.finished}
@@ -74,8 +77,10 @@ class Checkpoint:
         with writing(path):
             self.directory.mkdir(parents=True, exist_ok=True)
         try:
-            with replacing(path) as temporary, open(temporary, "wb") as file:
+            with replacing(path) as temporary, open(temporary, "w+b") as file:
+                file.seek(HEADER_BYTES)
                 np.savez(file, **arrays)
+                seal(file, _KIND, LAYOUT)
         except UserError:
             if self.directory.exists():
                 raise
@@ -85,6 +90,12 @@ class Checkpoint:
         if mixing is None:
             return self.directory / "decisions.npz"
         return self.directory / (hashlib.sha256(mixing.encode()).hexdigest()[:16] + ".npz")
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    with open(path, "rb") as file:
+        check_seal(file, _KIND, LAYOUT)
+    return read_npz(path)
 
 
 def _arrays(decisions: Decisions) -> dict[str, Any]:

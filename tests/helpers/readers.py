@@ -6,8 +6,10 @@ A reader is given a folder and reads all of a file in it, as commands do.  To su
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,12 +22,13 @@ from helpers.mutations import Mutation, array_header, blind, in_archive, in_mess
 from repurpose_hpc.commands.parser import restructure_options
 from repurpose_hpc.forecast.machine import FOLDER, read_machine
 from repurpose_hpc.io.hdf5 import source_files
-from repurpose_hpc.io.samples import open_samples
+from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.labels import understood
 from repurpose_hpc.plan.files.store import check_model, open_plan, read_network, write_plan
 from repurpose_hpc.restructure import cache
-from repurpose_hpc.restructure.checkpoint import Checkpoint
+from repurpose_hpc.restructure.checkpoint import Checkpoint, _arrays
+from repurpose_hpc.restructure.decisions import Decisions
 from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.runtime.streams.outputs import ResumableOutputFile
@@ -259,21 +262,34 @@ def _read_resume(folder: Path) -> None:
             raise AssertionError("the outputs are others")
 
 
+@functools.cache
+def _decisions() -> Decisions:
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint, options = Checkpoint(Path(folder), {}), Options(2, 0.3, comm_dtype="int8")
+        restructure(NETWORK, Samples.of(X), options, lambda line: None, checkpoint=checkpoint)
+        decisions = checkpoint.load(NETWORK)
+    assert decisions is not None
+    return decisions
+
+
 def _write_checkpoint(folder: Path) -> None:
-    np.save(folder / "x.npy", X)
-    options = Options(2, 0.3, comm_dtype="int8")
-    restructure(
-        NETWORK, open_samples(folder / "x.npy"), options, lambda line: None, checkpoint=Checkpoint(folder, {})
-    )
-    (folder / "x.npy").unlink()
+    Checkpoint(folder, {}).save(_decisions())
 
 
 def _read_checkpoint(folder: Path) -> None:
     checkpoint = Checkpoint(folder, {})
     decisions = checkpoint.load(NETWORK)
     if decisions is not None:
-        NETWORK.with_mixings(dict(decisions.finished)).fingerprint()
+        if _values(decisions) != _values(_decisions()):
+            raise AssertionError("the decisions are others")
         checkpoint.save(decisions)
+
+
+def _values(decisions: Decisions) -> dict[str, tuple]:
+    arrays = _arrays(decisions)
+    for name, mixing in decisions.finished.items():
+        arrays |= {f"weights {name}": mixing.weights, f"bias {name}": mixing.bias}
+    return {name: (array.dtype, array.shape, array.tobytes()) for name, array in arrays.items()}
 
 
 def _write_shards(folder: Path) -> None:

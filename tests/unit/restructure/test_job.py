@@ -271,6 +271,18 @@ def test_a_damaged_checkpoint_is_none(network, samples, tmp_path, kept, number):
     assert Checkpoint(tmp_path, {}).load(network) is not None
 
 
+def test_a_checkpoint_of_which_any_byte_is_another_is_none(network, samples, tmp_path):
+    restructure(network, samples, Options(4, 0.2), quiet, checkpoint=Checkpoint(tmp_path, {}))
+    draw = np.random.default_rng(0)
+    for path in sorted(Checkpoint(tmp_path, {}).directory.iterdir()):
+        content = path.read_bytes()
+        for place in (0, len(content) - 1, *draw.integers(0, len(content), 30)):
+            path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+            assert Checkpoint(tmp_path, {}).load(network) is None
+        path.write_bytes(content)
+    assert Checkpoint(tmp_path, {}).load(network) is not None
+
+
 def test_decisions_and_plans_cannot_be_written(network, samples, tmp_path):
     result = restructure(network, samples, Options(2, 0.2), quiet, checkpoint=Checkpoint(tmp_path, {}))
     decisions = Checkpoint(tmp_path, {}).load(network)
