@@ -51,6 +51,24 @@ def test_missing_external_data(tmp_path):
         load_model(shutil.copy(source, tmp_path))
 
 
+def test_negative_sizes_of_external_data(tmp_path):
+    path = save(tmp_path / "model.onnx", [node("MatMul", "x W", "y")], {"W": W})
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="data", size_threshold=0)
+    model = onnx.load(path, load_external_data=False)
+    model.graph.initializer[0].dims[0] = -1
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match=r"the shape of 'W' is \(-1, 4\)"):
+        load_model(path)
+
+
+def test_sizes_that_no_memory_holds(tmp_path):
+    nodes = [node("Mod", "x one", "m", fmod=1), node("ReduceSum", "m last", "s"), node("MatMul", "s W", "y")]
+    constants = {"one": np.float32(1), "last": np.array([2]), "W": np.ones((5, 4), np.float32)}
+    path = save(tmp_path / "model.onnx", nodes, constants, ("N", 5, 2**50))
+    with pytest.raises(UserError, match=r"model\.onnx: .*Unable to allocate"):
+        load_model(path)
+
+
 LINEAR = node("Gemm", "x W B", "h")
 NODES = {
     "gemm": [node("Gemm", "x W B", "y")],

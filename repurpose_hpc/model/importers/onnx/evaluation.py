@@ -19,7 +19,7 @@ from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.forward import apply_head, compute, flat, split_inputs
 from repurpose_hpc.model.importers.input_shapes import InputShapes
 from repurpose_hpc.model.importers.onnx.constants import fold
-from repurpose_hpc.model.importers.onnx.ends import behind, divide
+from repurpose_hpc.model.importers.onnx.ends import Divided, behind, divide
 from repurpose_hpc.model.importers.onnx.file import Graph, read_graph
 from repurpose_hpc.model.importers.onnx.functions import definition, has_definition
 from repurpose_hpc.model.importers.onnx.moved import in_front, with_samples_first
@@ -49,7 +49,7 @@ def load_onnx(path: Path, input_shapes: InputShapes | None = None) -> Network:
         UserError: the ``onnx`` package is missing, the file is not valid, or something in the graph is not
             supported; names the node, the operator and the attribute.
     """
-    divided = divide(read_graph(path, input_shapes), _evaluated)
+    divided = _divided(path, input_shapes)
     if divided.refusals:
         first, *others = divided.refusals
         more = f" (the first of {len(others) + 1} nodes; the command inspect lists all)" if others else ""
@@ -63,7 +63,7 @@ def unsupported(path: Path, input_shapes: InputShapes | None = None) -> list[Ref
     Raises:
         UserError: the file cannot be read at all.
     """
-    divided = divide(read_graph(path, input_shapes), _evaluated)
+    divided = _divided(path, input_shapes)
     if divided.refusals:
         return divided.refusals + behind(divided.middle, divided.refusals, _evaluated)
     try:
@@ -71,6 +71,23 @@ def unsupported(path: Path, input_shapes: InputShapes | None = None) -> list[Ref
     except UserError as error:
         return [Refusal("", "", "", str(error).removeprefix(f"{path}: "))]
     return []
+
+
+def _divided(path: Path, input_shapes: InputShapes | None) -> Divided:
+    """The graph in a file, in its parts.
+
+    Raises:
+        UserError: the file cannot be read, or sizes in it ask for more memory than there is.
+    """
+    graph = read_graph(path, input_shapes)
+    try:
+        return divide(graph, _evaluated)
+    except MemoryError as error:
+        reason = str(error) or "there is too little of it"
+        raise UserError(
+            f"{path}: expected a model that can be imported in the memory of this machine: {reason}; check "
+            "the sizes in it, or export it again"
+        ) from None
 
 
 def _evaluated(graph: Graph) -> Evaluation:
@@ -98,7 +115,7 @@ def tensor_values(
     Yields:
         the name in the graph, and the values, (samples, ...).
     """
-    divided = divide(read_graph(path, input_shapes), _evaluated)
+    divided = _divided(path, input_shapes)
     network = divided.evaluation.network()
     (middle,) = divided.ends.feed(Samples.of(x), network.input_shape).batches(len(x), dtype=np.float64)
     yield from divided.evaluation.tensor_values(split_inputs(network, middle.T))

@@ -65,7 +65,10 @@ def read_graph(path: Path, input_shapes: InputShapes | None = None) -> Graph:
     from onnx.numpy_helper import to_array
 
     with _reading(path):
-        constants = {initializer.name: to_array(initializer) for initializer in graph.initializer}
+        for array in graph.initializer:
+            if any(size < 0 for size in array.dims):  # the checker looks at those in the file itself alone
+                raise ValueError(f"the shape of {array.name!r} is {(*array.dims,)}")
+        constants = {array.name: to_array(array) for array in graph.initializer}
     inputs = [item for item in graph.input if item.name not in constants]
     if not graph.node or not inputs or not graph.output:
         raise UserError(
