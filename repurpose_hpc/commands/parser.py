@@ -325,6 +325,6 @@ def _read_table(file: Path) -> np.ndarray:
             warnings.simplefilter("ignore")
             table = np.loadtxt(file, ndmin=2)
     table = np.asarray(table, np.float64)
-    if table.ndim != 2:
+    if table.ndim != 2 or not table.shape[1]:  # any number of empty rows would fit into a file
         raise ValueError(f"an array of shape {table.shape}")
     return table

@@ -454,3 +454,9 @@ def test_link_costs_from_the_command_line(tmp_path):
     for wrong in ("nodes:0", "nodes:x", *files):
         with pytest.raises(UserError, match="link_costs: expected"):
             link_costs(wrong, 3)
+
+
+def test_link_costs_of_many_empty_rows(tmp_path):
+    np.save(tmp_path / "rows.npy", np.empty((10**6, 0)))
+    with pytest.raises(UserError, match=r"link_costs: .*an array of shape \(1000000, 0\)"):
+        link_costs(str(tmp_path / "rows.npy"), 3)
