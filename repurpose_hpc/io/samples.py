@@ -25,6 +25,7 @@ from repurpose_hpc.io.hdf5 import find_dataset, open_hdf5, source_files
 from repurpose_hpc.io.identity import State
 from repurpose_hpc.io.meaning import LEFT_ALONE, Meaning
 from repurpose_hpc.io.reading import reading
+from repurpose_hpc.io.sealed import sha256_of
 
 # Yields arrays of at most so many samples, in the file's own dtype and axes.
 Reader = Callable[[int], Iterator[np.ndarray]]
@@ -365,11 +366,8 @@ def _as_array(name: str, rows: np.ndarray) -> np.ndarray:
 
 
 def _file_digest(path: Path) -> str:
-    digest = hashlib.sha256()
     with reading(path), open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return sha256_of(file)
 
 
 def _array_digest(x: np.ndarray, y: np.ndarray | None) -> str:
