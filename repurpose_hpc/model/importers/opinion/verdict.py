@@ -254,8 +254,8 @@ class Comparison:
         return [np.moveaxis(value, axis, 0) for value, axis in zip(values, self._axes.values(), strict=True)]
 
     def _sample_axes(self, evaluator: Evaluator, x: np.ndarray) -> dict[str, int]:
-        """Where the samples are in every output: on the first axis that is as long as each batch."""
-        batches = [x[batch] for batch in _batches(evaluator, len(x))[:2]]
+        """Where the samples are in every output: on the first axis that is as long as each of two batches."""
+        batches = [x[:size] for size in ((2, 1) if evaluator.batch is None else (evaluator.batch,))]
         runs = [evaluator.outputs(self._feeds(evaluator, batch)) for batch in batches]
         axes = {}
         for name, *values in zip(self._names, *runs, strict=True):
