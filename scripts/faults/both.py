@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
-
-from faults.commands import COMMANDS, OUT
+from faults.commands import COMMANDS, OUT, fresh
 from faults.job import WITHIN, Outcome, Run, command
-from faults.signals import fresh
+from faults.results import content
 from helpers.injection import GO, WAIT, Injection
 
 RANKS = 2
@@ -36,7 +33,7 @@ class Case:
     base: str
     words: tuple[object, ...]
     order: str
-    result: Callable[[Path], object]
+    result: str
 
     @property
     def name(self) -> str:
@@ -44,54 +41,30 @@ class Case:
         return f"both/{self.command}/{self.order}"
 
 
-def _outputs(out: Path) -> object:
-    with h5py.File(out / "y.h5") as file:
-        return file["y"][()].tobytes()
-
-
-def _shards(out: Path) -> object:
-    return [path.read_bytes() for path in sorted((out / "new").iterdir())]
-
-
-def _study(out: Path) -> object:
-    with open(out / "study" / "study.csv", newline="") as file:
-        rows = csv.DictReader(file)
-        return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
-
-
-def _points(out: Path) -> object:
-    with open(out / "scaling" / "scaling.csv", newline="") as file:
-        return [[row[name] for name in ("ranks", "form", "batch", "values")] for row in csv.DictReader(file)]
-
-
-def _exists(name: str) -> Callable[[Path], object]:
-    return lambda out: (out / name).stat().st_size > 0
-
-
 def cases() -> Iterator[Case]:
     """All of them."""
     infer = tuple(COMMANDS["infer"].words(RANKS))
     model = ("infer", "model.npz", "--calibration", "samples.npz", "--input", "x.npy", "--repeat", 0)
     rows = (
-        ("infer, one --output", "infer", infer, _outputs),
-        ("infer --resume, one --output", "infer", (*infer, "--resume"), _outputs),
+        ("infer, one --output", "infer", infer, "y.h5"),
+        ("infer --resume, one --output", "infer", (*infer, "--resume"), "y.h5"),
         (
             "infer, one entry of the cache",
             "infer",
             (*model, "--workers", RANKS, "--output", "out/y.h5"),
-            _outputs,
+            "y.h5",
         ),
         *(
             (f"{name}, one --out", name, tuple(COMMANDS[name].words(RANKS)), result)
             for name, result in (
-                ("restructure", _shards),
-                ("study", _study),
-                ("scaling", _points),
-                ("probe", _exists("machine.json")),
+                ("restructure", "new"),
+                ("study", "study/study.csv"),
+                ("scaling", "scaling/scaling.csv"),
+                ("probe", "machine.json"),
             )
         ),
         *(
-            (f"{name}, one --report", name, tuple(COMMANDS[name].words(RANKS)), _exists("r.json"))
+            (f"{name}, one --report", name, tuple(COMMANDS[name].words(RANKS)), "r.json")
             for name in ("doctor", "bench")
         ),
     )
@@ -106,7 +79,7 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
     line = command(case.words, RANKS * one.launched)
     work = fresh(folder)
     alone = Run(line, work).outcome(since=time.time())
-    expected = case.result(work / OUT)
+    expected = content(work / OUT / case.result)
     work = fresh(folder)
     place = one.places["writing"]
     injections = [Injection(place.function, WAIT, place.call, process=one.process(0))]
@@ -128,7 +101,7 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
     }
     row |= {"seconds": max(one.seconds for one in outcomes), "status": [one.status for one in outcomes]}
     row |= {"messages": [one.messages for one in outcomes]}
-    same = any(one.status == 0 for one in outcomes) and case.result(work / OUT) == expected
+    same = any(one.status == 0 for one in outcomes) and content(work / OUT / case.result) == expected
     return {**row, "wrong": wrong(outcomes, alone, same)}
 
 

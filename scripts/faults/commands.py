@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import functools
+import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import h5py
 import numpy as np
 
+from faults.job import Run, command
+from faults.results import content, is_whole
 from helpers import small_plans
 from helpers.injection import ALONE, FORWARD
 
@@ -204,17 +208,43 @@ _ROWS = (
         ("r.json",),
     ),
 )
-COMMANDS = {command.name: command for command in _ROWS}
+COMMANDS = {one.name: one for one in _ROWS}
 
 
-def is_whole(place: Path) -> bool:
-    """Tell whether a result is one that can be read, not a part of one."""
-    if place.is_dir():
-        return all(file.suffix == ".h5" for file in place.iterdir()) and (place / "plan.h5").exists()
-    if place.suffix == ".json":
-        return bool(json.loads(place.read_text()))
-    if place.suffix == ".csv":
-        head, *rows = place.read_text().splitlines()
-        return all(row.count(",") >= head.count(",") for row in rows)
-    with h5py.File(place) as file:
-        return file["y"].shape[0] == SAMPLES
+def fresh(folder: Path) -> Path:
+    """The folder in which a command runs, without what earlier runs have left."""
+    work = folder / "work"
+    if not (work / "model.npz").exists():
+        prepare(work)
+    for name in (OUT, "cache", "notes"):
+        shutil.rmtree(work / name, ignore_errors=True)
+    (work / OUT).mkdir()
+    return work
+
+
+@functools.cache
+def undisturbed(name: str, ranks: int, folder: Path) -> dict[str, list[Any]]:
+    """The contents of all results of a command that nothing happens to.
+
+    Args:
+        name: of ``COMMANDS``.
+        ranks: of the job.
+        folder: to work in.
+    """
+    one, work = COMMANDS[name], fresh(folder)
+    outcome = Run(command(one.words(ranks), ranks * one.launched), work).outcome(since=time.time())
+    if outcome.status:
+        raise SystemExit(f"{name}: expected status 0 without a fault, found {outcome.status}: {outcome.text}")
+    return {final: content(work / OUT / final) for final in one.final}
+
+
+def results(one: Command, work: Path, expected: Mapping[str, list[Any]]) -> tuple[list[str], bool]:
+    """Results that are there under their final names, and whether all of them are whole.
+
+    Args:
+        one: the command.
+        work: where it has run.
+        expected: ``undisturbed``.
+    """
+    finals = [name for name in one.final if (work / OUT / name).exists()]
+    return finals, all(is_whole(work / OUT / name, expected[name]) for name in finals)

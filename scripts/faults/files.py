@@ -11,14 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from faults.commands import COMMANDS, OUT, Command, is_whole
+from faults.commands import COMMANDS, OUT, Command, fresh, results, undisturbed
 from faults.job import WITHIN, Run, command
-from faults.signals import fresh
 from helpers import small_plans
 from helpers.injection import NOTE, Injection
 
 RANKS = 2
-_SMALL = "1m"
+_SMALL, _SMALL_MEMORY = "1m", "small /dev/shm"
 _PRELUDE = "import os, resource, shutil\nfrom pathlib import Path\n"
 _FILL = """
 file = os.open('out/filler', os.O_WRONLY | os.O_CREAT)
@@ -196,52 +195,52 @@ def _limits() -> Iterator[Case]:
             yield Case("few open files", name, f"{limit}", code=code, phase="", may_succeed=True)
     for name in ("infer", "restructure", "probe", "doctor", "bench"):
         for size in ("16k", "1m"):
-            yield Case("small /dev/shm", name, size, may_succeed=True)
+            yield Case(_SMALL_MEMORY, name, size, may_succeed=True)
     words = [*COMMANDS["infer"].words(RANKS)[:-1], "shared"]
-    yield Case("small /dev/shm", "infer", "1m, --exchange shared", words=words, may_succeed=True)
+    yield Case(_SMALL_MEMORY, "infer", "1m, --exchange shared", words=words, may_succeed=True)
 
 
 def measure(case: Case, folder: Path) -> dict[str, Any]:
     """The row of a case."""
     one = COMMANDS[case.command]
+    expected = undisturbed(case.command, one.ranks[0], folder)
     work = fresh(folder)
-    shutil.rmtree(work / f"shards{RANKS}", ignore_errors=True)
-    small_plans.write_shards(work / f"shards{RANKS}", RANKS)
-    kept = {path: path.read_bytes() for path in (work / "x.npy", work / "samples.npz")}
-    ranks = case.ranks if case.ranks is not None else RANKS * one.launched
+    shutil.rmtree(_shards_of(work), ignore_errors=True)
+    small_plans.write_shards(_shards_of(work), RANKS)
     with ExitStack() as stack:
+        stack.enter_context(_kept(work / "x.npy", work / "samples.npz"))
         if case.disk:
             stack.enter_context(_disk(work / OUT, case.disk))
         if case.before is not None:
             case.before(work)
-        line = command(case.words or one.words(RANKS), ranks)
-        if case.fault == "small /dev/shm":
-            size = case.detail.partition(",")[0]
-            line = [
-                "unshare",
-                "-m",
-                "sh",
-                "-c",
-                f'mount -t tmpfs -o size={size} none /dev/shm && exec "$@"',
-                "-",
-                *line,
-            ]
-        run = Run(line, work, _injections(case, one), dict(case.variables))
+        run = Run(_line(case, one), work, _injections(case, one), dict(case.variables))
         outcome = run.outcome()
-        finals = [path for path in one.final if (work / OUT / path).exists()]
-        whole = all(is_whole(work / OUT / path) for path in finals)
-    for path, content in kept.items():
+        finals, whole = results(one, work, expected)
+    row = {"fault": case.fault, "command": case.command, "detail": case.detail}
+    row |= {**asdict(outcome), "finals": finals}
+    return {**row, "wrong": wrong(row, case, one, whole)}
+
+
+@contextmanager
+def _kept(*paths: Path) -> Iterator[None]:
+    """A block after which files are as they were before."""
+    contents = {path: path.read_bytes() for path in paths}
+    yield
+    for path, content in contents.items():
         if not path.exists() or path.read_bytes() != content:
             path.unlink(missing_ok=True)
             path.write_bytes(content)
-    row = {
-        "fault": case.fault,
-        "command": case.command,
-        "detail": case.detail,
-        **asdict(outcome),
-        "finals": finals,
-    }
-    return {**row, "wrong": wrong(row, case, one, whole)}
+
+
+def _line(case: Case, one: Command) -> list[str]:
+    """The command line, with memory that ranks share of a size of its own where that is the fault."""
+    ranks = case.ranks if case.ranks is not None else RANKS * one.launched
+    line = command(case.words or one.words(RANKS), ranks)
+    if case.fault != _SMALL_MEMORY:
+        return line
+    size = case.detail.partition(",")[0]
+    mount = f'mount -t tmpfs -o size={size} none /dev/shm && exec "$@"'
+    return ["unshare", "-m", "sh", "-c", mount, "-", *line]
 
 
 def _injections(case: Case, one: Command) -> list[Injection]:

@@ -10,9 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from faults.commands import COMMANDS, RANKS
+from faults.commands import COMMANDS, RANKS, fresh
 from faults.job import WITHIN, Run, command
-from faults.signals import fresh
 from helpers.injection import ALONE, FORWARD, NOTE, Injection
 
 _STANDS_STILL = 300

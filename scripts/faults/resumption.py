@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import random
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from faults.job import Run, command
+from faults.results import content
 from helpers import small_plans
 
 KILLS = 50
@@ -36,35 +35,18 @@ class Case:
         command: what the table calls it.
         words: of the command.
         ranks: of the job; 0: without a launcher.
-        result: what is compared: the bytes of the result.
+        result: what is compared: of the folder of results.
     """
 
     command: str
     words: tuple[object, ...]
     ranks: int
-    result: Callable[[Path], list[bytes]]
+    result: str
 
     @property
     def name(self) -> str:
         """Unique."""
         return f"resumption/{self.command}"
-
-
-def _outputs(out: Path) -> list[bytes]:
-    with h5py.File(out / "y.h5") as file:
-        return [file["y"][()].tobytes()]
-
-
-def _shards(out: Path) -> list[bytes]:
-    return [path.read_bytes() for path in sorted((out / "new").iterdir())]
-
-
-def _table(out: Path) -> list[bytes]:
-    with open(out / "study" / "study.csv", newline="") as file:
-        rows = [
-            {name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)
-        ]
-    return [repr(rows).encode()]
 
 
 _DATA = ("model.npz", "--calibration", "samples.npz")
@@ -75,17 +57,17 @@ _ROWS = (
         ("infer", "--shards", "shards", "--input", "x.npy", "--output", "out/y.h5")
         + ("--batch-size", 16, "--repeat", 0, "--resume"),
         RANKS,
-        _outputs,
+        "y.h5",
     ),
-    Case("restructure", (*_CUT, "--comm-budget", 0.1), 0, _shards),
-    Case("restructure under mpirun", (*_CUT, "--comm-budget", 0.1), RANKS, _shards),
-    Case("restructure with a promise", (*_CUT, "--max-output-error", 0.03), 0, _shards),
+    Case("restructure", (*_CUT, "--comm-budget", 0.1), 0, "new"),
+    Case("restructure under mpirun", (*_CUT, "--comm-budget", 0.1), RANKS, "new"),
+    Case("restructure with a promise", (*_CUT, "--max-output-error", 0.03), 0, "new"),
     Case(
         "study",
         ("study", *_DATA, "--test", "samples.npz", "--out", "out/study", "--workers", "2,4")
         + ("--methods", "data,frobenius", "--budgets", "0.2,0.05"),
         0,
-        _table,
+        "study/study.csv",
     ),
 )
 
@@ -121,14 +103,14 @@ def measure(case: Case, folder: Path, kills: int = KILLS, seed: int = 0) -> dict
             failures.append(f"status {outcome.status}: {outcome.text}")
             break
         finished += 1
-        different += case.result(work / "out") != expected
+        different += content(work / "out" / case.result) != expected
         _clear(work)
     row = {"command": case.command, "kills": hits, "finished": finished, "different": different}
     found = {f"{different} results differ": different > 0, **dict.fromkeys(failures, True)}
     return {**row, "seconds_whole": round(usual, 1), "wrong": [text for text, so in found.items() if so]}
 
 
-def _uninterrupted(case: Case, work: Path) -> tuple[list[bytes], float]:
+def _uninterrupted(case: Case, work: Path) -> tuple[list[Any], float]:
     """The result of a run that nobody kills, and how long it takes."""
     _clear(work)
     Run(command(case.words, case.ranks), work).process.wait()  # compiles kernels
@@ -140,7 +122,7 @@ def _uninterrupted(case: Case, work: Path) -> tuple[list[bytes], float]:
         raise SystemExit(
             f"{case.command}: expected status 0 without a kill, found {outcome.status}: {outcome.text}"
         )
-    expected = case.result(work / "out")
+    expected = content(work / "out" / case.result)
     _clear(work)
     return expected, seconds
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from faults.commands import COMMANDS, OUT, Command, is_whole, prepare
+from faults.commands import COMMANDS, Command, fresh, results, undisturbed
 from faults.job import WITHIN, Run, command
 from helpers.injection import NOTE, Injection
 
@@ -61,6 +60,7 @@ def cases() -> Iterator[Case]:
 def measure(case: Case, folder: Path) -> dict[str, Any]:
     """The row of a case."""
     one = COMMANDS[case.command]
+    expected = undisturbed(case.command, case.ranks, folder)
     work = fresh(folder)
     line = command(one.words(case.ranks), case.ranks * one.launched)
     run = Run(line, work, [_injection(case, one)])
@@ -68,23 +68,11 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
     if case.signal == STOPPED and run.wait_for(run.reached):
         since = run.reached_at + _STANDS_STILL
     outcome = asdict(run.outcome(since))
-    finals = [path for path in one.final if (work / OUT / path).exists()]
-    whole = all(is_whole(work / OUT / path) for path in finals)
+    finals, whole = results(one, work, expected)
     row = {**asdict(case), "rank": case.rank, **outcome, "finals": finals, "whole": whole, "kept": 0}
     if outcome["temporary"]:
         row["kept"] = Run(line, work).outcome(since=time.time()).temporary
     return {**row, "wrong": wrong(row, one)}
-
-
-def fresh(folder: Path) -> Path:
-    """The folder in which a command runs, without what earlier runs have left."""
-    work = folder / "work"
-    if not (work / "model.npz").exists():
-        prepare(work)
-    for name in (OUT, "cache", "notes"):
-        shutil.rmtree(work / name, ignore_errors=True)
-    (work / OUT).mkdir()
-    return work
 
 
 def _injection(case: Case, one: Command) -> Injection:

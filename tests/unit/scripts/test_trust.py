@@ -1,8 +1,11 @@
 """The parts of the proof by faults that start no process."""
 
+import h5py
+import numpy as np
 import pytest
 import trust
 from faults import both, files, launcher, resumption, signals, soak
+from faults.results import content, is_whole
 from faults.soak import Seen, growth
 from faults.table import tables
 
@@ -26,6 +29,47 @@ def test_every_signal_meets_every_phase_of_every_command():
     phases = {(case.phase, case.signal) for case in cases if case.command == "infer" and case.ranks == 8}
     expected = {"before MPI", "import", "load", "first exchange", "mid-stream", "writing"}
     assert phases == {(phase, signal) for phase in expected for signal in signals.SIGNALS}
+
+
+def test_outputs_of_which_rows_are_zero_are_not_whole(tmp_path):
+    y = np.arange(1.0, 13).reshape(4, 3)
+    for name, rows in (("y", y), ("zeros", y * [[1], [1], [0], [1]]), ("short", y[:3])):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["y"] = rows
+    expected = content(tmp_path / "y.h5")
+    assert is_whole(tmp_path / "y.h5", expected)
+    assert not is_whole(tmp_path / "zeros.h5", expected) and not is_whole(tmp_path / "short.h5", expected)
+    (tmp_path / "y.h5").write_bytes((tmp_path / "y.h5").read_bytes()[:600])
+    assert not is_whole(tmp_path / "y.h5", expected)
+
+
+def test_shards_are_whole_with_all_their_files(tmp_path):
+    for name in ("plan.h5", "worker-0000.h5"):
+        (tmp_path / name).write_bytes(name.encode())
+    expected = content(tmp_path)
+    assert is_whole(tmp_path, expected)
+    (tmp_path / "worker-0000.h5").write_bytes(bytes(14))
+    assert not is_whole(tmp_path, expected)
+    (tmp_path / "worker-0000.h5").unlink()
+    assert not is_whole(tmp_path, expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("budget,loss,seconds,error\n0.5,1,9,\n", True),
+        ("budget,loss,seconds,error\n0.5,1,9,\n0.2,,8,failed\n", True),
+        ("budget,loss,seconds,error\n", True),
+        ("budget,loss,seconds,error\n0.5,2,9,\n", False),
+        ("budget,loss,seconds,error\n0.5,1", False),
+    ],
+)
+def test_a_table_is_whole_with_some_of_its_rows(tmp_path, text, whole):
+    table = tmp_path / "study.csv"
+    table.write_text("budget,loss,seconds,error\n0.5,1,3,\n0.2,2,4,\n")
+    expected = content(table)
+    table.write_text(text)
+    assert is_whole(table, expected) == whole
 
 
 def test_growth_is_that_of_the_worst_rank_after_warming_up():
