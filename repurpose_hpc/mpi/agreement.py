@@ -37,6 +37,8 @@ PREFIX = "repurpose-hpc: error: "
 UNISON_SECONDS = 60.0
 # For a launcher to pass on what a rank said last: it may drop what it has not read when the job is aborted.
 FORWARDING_SECONDS = 0.3
+# A rank that fails gives those below it, which may have failed as well, no longer than this to speak first.
+LONGEST_TURN = 5.0
 # Of values in a message.
 LONGEST_VALUE = 60
 
@@ -152,8 +154,8 @@ def aborting(comm: MPI.Comm) -> Iterator[None]:
         remove_registered()
         comm.Abort(TERMINATED)
     except BaseException as error:
-        # Ranks that fail together: the lowest speaks and ends the others before they do.
-        time.sleep(min(0.1 * comm.rank, 1.0))
+        # Ranks that fail together: the lowest of them speaks and ends the others before they do.
+        time.sleep(min(2 * FORWARDING_SECONDS * comm.rank, LONGEST_TURN))
         report_failure(error, comm.rank)
         remove_registered()
         time.sleep(FORWARDING_SECONDS)
