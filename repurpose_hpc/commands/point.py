@@ -23,11 +23,11 @@ from repurpose_hpc.mpi.hosts import Hosts
 from repurpose_hpc.plan.files.store import read_network
 from repurpose_hpc.report import text as report
 from repurpose_hpc.runtime import result
-from repurpose_hpc.runtime.checks import TOLERANCES
 from repurpose_hpc.runtime.loading import compile_kernels, has_maps, load_shards
 from repurpose_hpc.runtime.program import Program, one_process
 from repurpose_hpc.runtime.streams.outputs import OutputGather
 from repurpose_hpc.runtime.timing import Timing, measure
+from repurpose_hpc.runtime.verification import TOLERANCES
 
 if TYPE_CHECKING:
     from repurpose_hpc.commands.start import RankContext

@@ -149,6 +149,14 @@ class _RunOptional(_Quality, total=False):
     relative_difference: Annotated[
         float, Key("the same over the largest output of the reference", when="with `--verify`")
     ]
+    relative_rounding: Annotated[
+        float,
+        Key(
+            "that of NumPy in float32, on the batches where the run's was above the tolerance: how much the "
+            "network amplifies rounding errors",
+            when="with `--verify`, where there were any",
+        ),
+    ]
     certified: Annotated[
         float,
         Key("share of samples whose class provably is that of the original network", when="with `--certify`"),

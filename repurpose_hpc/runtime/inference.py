@@ -32,6 +32,7 @@ from repurpose_hpc.runtime.setup import Clock, Job, Setup, open_input, settle
 from repurpose_hpc.runtime.streams.inputs import Input
 from repurpose_hpc.runtime.streams.stream import Stream
 from repurpose_hpc.runtime.timing import Timing, measure, measure_alone
+from repurpose_hpc.runtime.verification import Verification
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -185,9 +186,11 @@ def _checks(
     with collectively(setup.comm):
         if file is not None:
             certificate = _certificate(original, restructured) if options.certify else None
-            compared = restructured if options.verify else None
+            verification = None
+            if options.verify and restructured is not None:
+                verification = Verification(restructured, options.dtype, formats, compute)
             graph = setup.shard.graph
-            checks = Checks(graph, file, options.batch_size, compared, original, certificate, compute)
+            checks = Checks(graph, file, options.batch_size, original, certificate, verification)
     return checks
 
 

@@ -75,7 +75,7 @@ class Stream:
                 self.source.check_unchanged()
                 self._finite.warn(self.job.options.dtype)
                 if self.checks is not None:
-                    self.checks.verify(self.job.options.dtype, self.setup.formats)
+                    self.checks.verify()
                 with self.clock("output"):
                     self.output.commit()
         finally:

@@ -26,8 +26,8 @@ from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.job import restructure_to
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.team import ALONE, Team
-from repurpose_hpc.runtime.checks import Checks, tolerance
 from repurpose_hpc.runtime.resources import Formats
+from repurpose_hpc.runtime.verification import Verification, tolerance
 
 ROUNDING = COMM_DTYPES[1:]
 NETWORKS = {
@@ -244,24 +244,17 @@ def test_table_has_every_wire_adjusted_for_and_not(samples_of, tmp_path):
 def test_checks_compare_with_the_rounding(tmp_path):
     network, plan = small_plans.write_shards(tmp_path / "shards", 3, "partitioned", wire=INT8)
     x = small_plans.write_samples(tmp_path / "x.npz")
-    file = open_samples(tmp_path / "x.npz")
     exact, rounded = (
         forward(network, x, np.float64, rounded_compute(network, plan, wire)) for wire in (EXACT, INT8)
     )
     # The difference between both is found, whichever is run.
     for wire, outputs_of_run, other in ((INT8, rounded, exact), (EXACT, exact, rounded)):
         for run, is_same in ((outputs_of_run, True), (other, False)):
-            checks = Checks(
-                network, file, len(x), network, None, compute=rounded_compute(network, plan, wire)
+            verification = Verification(
+                network, np.dtype(np.float32), compute=rounded_compute(network, plan, wire)
             )
-            checks.add(run)
-            assert (checks.difference < 1e-12) == is_same
-    checks.difference = 2 * tolerance(np.dtype(np.float32), Formats(comm_dtype="float16")) * checks.largest
-    checks.verify(np.dtype(np.float32), Formats(comm_dtype=INT8))
-    with pytest.raises(UserError, match="expected outputs within 0.000987"):
-        checks.verify(np.dtype(np.float32), Formats(comm_dtype="float16"))
-    with pytest.raises(UserError, match="--weights-dtype with more bits"):
-        checks.verify(np.dtype(np.float32), Formats(weights_dtype="float16"))
+            verification.add(run, x)
+            assert (verification.difference < 1e-12) == is_same
 
 
 def test_an_unknown_wire_is_refused():
