@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 
 from repurpose_hpc.restructure.support.elimination import (
     column_numbers,
     eliminate,
+    inverse,
     metric_root,
     select_candidates,
 )
@@ -15,38 +17,78 @@ from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import NOTHING, Ranking, Tradeoff, ranked
 
 
+class _Worker(NamedTuple):
+    """What a worker may choose its ghosts from.
+
+    Attributes:
+        q: its number.
+        rows: that it owns.
+        own: the neurons on which these may depend and that it has, bool (n,).
+        candidates: the others on which they may depend.
+        most: ghosts that it may be given.
+    """
+
+    q: int
+    rows: np.ndarray
+    own: np.ndarray
+    candidates: np.ndarray
+    most: int
+
+    @property
+    def has_choice(self) -> bool:
+        """Whether there is anything to rank."""
+        return min(self.rows.size, self.candidates.size, self.most) > 0
+
+    @property
+    def begins_with_all(self) -> bool:
+        """Whether elimination begins with every neuron that there is."""
+        all_are_linked = np.count_nonzero(self.own) + self.candidates.size == self.own.size
+        return self.has_choice and all_are_linked and self.candidates.size <= self.most
+
+
 def ghost_tradeoff(problem: MixingProblem, owner: np.ndarray) -> Tradeoff:
     """Rank the ghosts of each worker by the error that they avoid; collective."""
     own, limits = problem.own(), problem.most_ghosts(np.bincount(owner, minlength=problem.workers))
-
-    def worker(q: int) -> tuple[Ranking, float]:
+    tasks = []
+    for q in range(problem.workers):
         rows = np.flatnonzero(owner == q)
-        count = min(int(limits[q]), int((problem.linked(rows) & ~own[q]).sum()))
-        return _worker_ghosts(problem, q, rows, own[q], count) if rows.size and count > 0 else (NOTHING, 0.0)
-
-    rankings = problem.team.map(worker, range(problem.workers))
+        linked = problem.linked(rows)
+        tasks.append(_Worker(q, rows, own[q] & linked, np.flatnonzero(linked & ~own[q]), int(limits[q])))
+    whole = inverse(problem.moments.H) if any(task.begins_with_all for task in tasks) else None
+    rankings = problem.team.map(
+        lambda task: _worker_ghosts(problem, task, whole if task.begins_with_all else None), tasks
+    )
     return Tradeoff(sum(floor for _, floor in rankings), [ranking for ranking, _ in rankings], [])
 
 
 def _worker_ghosts(
-    problem: MixingProblem, q: int, rows: np.ndarray, own: np.ndarray, count: int
+    problem: MixingProblem, worker: _Worker, whole: np.ndarray | None
 ) -> tuple[Ranking, float]:
-    """The ``count`` most valuable ghosts of worker ``q``, and the error that they leave."""
-    H, taps = problem.moments.H, problem.taps
+    """The most valuable ghosts of a worker, and the error that they leave.
+
+    Args:
+        problem, worker: whose.
+        whole: inverse of all of H, where the worker begins with all neurons; None: it does not.
+    """
+    if not worker.has_choice:
+        return NOTHING, 0.0
+    H, taps, rows, own = problem.moments.H, problem.taps, worker.rows, worker.own
     L = metric_root(problem.metric[np.ix_(rows, rows)])
     R = L @ problem.moments.R[rows]
     costs = np.ones(len(own))
-    costs[~own] = problem.ghost_costs[problem.source_owner[~own], q]
-    linked = problem.linked(rows)
-    own, candidates = own & linked, np.flatnonzero(linked & ~own)
-    if count < len(candidates):
+    costs[worker.candidates] = problem.ghost_costs[problem.source_owner[worker.candidates], worker.q]
+    candidates = worker.candidates
+    if worker.most < len(candidates):
+        linked = own.copy()
+        linked[candidates] = True
         S = column_numbers(np.flatnonzero(linked), taps)
-        chosen = select_candidates(H[np.ix_(S, S)], R[:, S], own[linked], costs[linked], count, taps)
+        chosen = select_candidates(H[np.ix_(S, S)], R[:, S], own[linked], costs[linked], worker.most, taps)
         candidates = np.flatnonzero(linked)[chosen]
     neurons = np.concatenate([np.flatnonzero(own), candidates])
     S = column_numbers(neurons, taps)
-    H_SS, R_S = H[np.ix_(S, S)], R[:, S]
-    removed, avoided = eliminate(H_SS, R_S, np.arange(len(neurons)) < own.sum(), costs[neurons], taps)
-    floor = np.vdot(R, problem.moments.solve(R)) - np.vdot(R_S, cho_solve(cho_factor(H_SS), R_S.T).T)
+    Hinv = inverse(H[np.ix_(S, S)]) if whole is None else whole[np.ix_(S, S)]
+    V = R[:, S] @ Hinv
+    floor = np.vdot(R, problem.moments.solve(R)) - np.vdot(R[:, S], V)
+    removed, avoided = eliminate(Hinv, V, np.arange(len(neurons)) < own.sum(), costs[neurons], taps)
     ghosts = neurons[removed[::-1]]
     return ranked(ghosts, avoided[::-1], costs[ghosts]), max(float(floor), 0.0)

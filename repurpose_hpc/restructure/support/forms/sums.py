@@ -112,6 +112,8 @@ def _row_ranking(
     # Sums of few neurons may depend on each other; a hint of ridge keeps the matrix positive definite.
     gram = gram[np.ix_(active, active)]
     gram = gram + 1e-9 * np.diag(np.diag(gram))
-    removed, avoided = eliminate(gram, products[None, active], np.zeros(active.size, bool), costs[active])
+    Hinv = np.linalg.inv(gram)
+    own = np.zeros(active.size, bool)
+    removed, avoided = eliminate(Hinv, products[None, active] @ Hinv, own, costs[active])
     order = active[removed[::-1]]
     return ranked(workers[order], weight * avoided[::-1], costs[order])
