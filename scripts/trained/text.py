@@ -89,7 +89,7 @@ def _of_rapidocr(name: str, wheel: str, file: str, measure: str, shape: str, dty
 )
 def direction(source: Path, path: Path) -> Task:
     shutil.copy(source, path)
-    (calibration, _), (test, turned) = (_turned_lines(rng, count) for rng, count in draws(24, 200))
+    (calibration, _), (test, turned) = (_turned_lines(rng, count) for rng, count in draws(96, 200))
     return Task(calibration, test, onnx_outputs(path, test), accuracy(turned))
 
 
@@ -104,7 +104,7 @@ def _turned_lines(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.
 def detection(source: Path, path: Path) -> Task:
     shutil.copy(source, path)
     (calibration, _), (test, words) = (
-        zip(*(page(rng, 96) for _ in range(count)), strict=True) for rng, count in draws(12, 48)
+        zip(*(page(rng, 96) for _ in range(count)), strict=True) for rng, count in draws(48, 48)
     )
     calibration, test = _channels(np.stack(calibration)), _channels(np.stack(test))
     truth = np.stack(words).reshape(len(words), -1)
