@@ -1,5 +1,7 @@
 """The exceptions that stand for a user's mistake rather than a defect of the program, and warnings."""
 
+PREFIX = "repurpose-hpc: error: "
+
 
 class UserError(Exception):
     """Something the user can mend.

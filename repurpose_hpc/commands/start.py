@@ -30,6 +30,7 @@ from repurpose_hpc.commands.table import COMMANDS, HELP, Command, Runs, find, ov
 from repurpose_hpc.errors import Note, UsageError, UserError
 from repurpose_hpc.mpi.agreement import aborting, alone, collectively, difference_from_root
 from repurpose_hpc.mpi.launch import check_launch, launched, too_many
+from repurpose_hpc.mpi.limits import check_limits
 from repurpose_hpc.process.system import age
 from repurpose_hpc.process.terminal import be_patient, check_printed
 from repurpose_hpc.process.threads import one_thread_per_rank
@@ -88,7 +89,9 @@ def start(name: str, words: Sequence[str]) -> None:
     for prepare in command.prepare if command else ():
         prepare()
     on_ranks = command is not None and command.runs is Runs.ON_RANKS
-    if on_ranks or launched(os.environ)[0] > 1:
+    on_ranks = on_ranks or launched(os.environ)[0] > 1
+    check_limits(on_ranks)
+    if on_ranks:
         _start_on_ranks(name, words, threads)
     else:
         _start_alone(name, words, threads)

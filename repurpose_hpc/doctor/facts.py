@@ -8,8 +8,8 @@ import platform
 import re
 import socket
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
@@ -18,7 +18,8 @@ import numpy as np
 
 from repurpose_hpc import __version__
 from repurpose_hpc.kernels import dense
-from repurpose_hpc.mpi.launch import library_name
+from repurpose_hpc.mpi import limits
+from repurpose_hpc.mpi.launch import installed_wheels, library_name
 from repurpose_hpc.process.openblas import core_name
 from repurpose_hpc.process.threads import threads
 
@@ -42,6 +43,8 @@ class Facts:
         import_seconds: of everything that ``infer`` imports.
         cache: where Numba keeps compiled kernels; None: nowhere.
         cache_filesystem: type of the file system there.
+        shared_memory: size of /dev/shm, bytes, where MPICH takes of it; None: it does not, or there is none.
+        mpi_wheels: MPI libraries that are installed in this environment as Python packages, with versions.
         locks: whether files in the current directory can be locked; None: it is not writable.
         shard_bytes: of the shards of the workers that it would host.
         missing: the first of these shards that it does not see; None: it sees all.
@@ -61,6 +64,8 @@ class Facts:
     cache: str | None
     cache_filesystem: str
     locks: bool | None
+    shared_memory: int | None = None
+    mpi_wheels: Mapping[str, str] = field(default_factory=dict)
     shard_bytes: int = 0
     missing: str | None = None
     damaged: str | None = None
@@ -93,10 +98,17 @@ def collect(
         cache=cache,
         cache_filesystem=filesystem(Path(cache), _read(_MOUNTS)) if cache else "",
         locks=can_lock(Path.cwd()),
+        shared_memory=_shared_memory(),
+        mpi_wheels=installed_wheels(),
         shard_bytes=sum(path.stat().st_size for path in shards if path.exists()),
         missing=next((str(path) for path in shards if not path.exists()), None),
         damaged=damaged,
     )
+
+
+def _shared_memory() -> int | None:
+    space = limits.shared_memory() if limits.is_mpich_wheel() else None
+    return None if space is None else space.size
 
 
 def blas_threads(text: str, cores: int) -> int:

@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from repurpose_hpc.doctor.facts import Facts
+from repurpose_hpc.mpi.launch import too_many_wheels
+from repurpose_hpc.mpi.limits import LARGER, most_ranks
 
 NETWORK_FILESYSTEMS = {
     *("nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "smb3", "ceph", "fuse.ceph", "fuse.sshfs"),
@@ -98,6 +100,7 @@ def _of_host(host: str, ranks: Sequence[tuple[int, Facts]]) -> list[str]:
             f"{own_facts.slurm_cpus} for each task: srun does not always take that over, give it "
             "--cpus-per-task as well"
         )
+    messages += _of_shared_memory(host, facts[0])
     if total_threads > len(cpus):
         messages.append(
             f"{host}: {len(ranks)} ranks with {total_threads} threads in all on {len(cpus)} cores: they wait "
@@ -116,6 +119,19 @@ def _of_host(host: str, ranks: Sequence[tuple[int, Facts]]) -> list[str]:
     return messages
 
 
+def _of_shared_memory(host: str, facts: Facts) -> list[str]:
+    """Whether a job that fills the machine could start."""
+    if facts.shared_memory is None:
+        return []
+    most = most_ranks(facts.shared_memory)
+    if most >= facts.host_cpus:
+        return []
+    return [
+        f"{host}: /dev/shm has {mib(facts.shared_memory)}, enough for {most} ranks of MPICH on the "
+        f"{facts.host_cpus} cores: {LARGER}"
+    ]
+
+
 def _of_root(facts: Sequence[Facts], workers: int | None) -> list[str]:
     root, total = facts[0], sum(own_facts.shard_bytes for own_facts in facts)
     if workers is None or root.memory is None or 2 * (root.shard_bytes + total) <= root.memory:
@@ -128,6 +144,9 @@ def _of_root(facts: Sequence[Facts], workers: int | None) -> list[str]:
 
 def _of_all(facts: Sequence[Facts], exchange_us: float) -> list[str]:
     messages, hosts = [], by_host(facts)
+    several = next((own_facts for own_facts in facts if len(own_facts.mpi_wheels) > 1), None)
+    if several is not None:
+        messages.append(f"{several.host}: {too_many_wheels(several.mpi_wheels)}")
     versions = {own_facts.versions: own_facts.host for own_facts in facts}
     if len(versions) > 1:
         texts = "; ".join(f"{host}: {text}" for text, host in versions.items())

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.errors import PREFIX, UserError
 from repurpose_hpc.fields import typed
 from repurpose_hpc.io.atomic import remove_registered
 from repurpose_hpc.process.termination import TERMINATED, Terminated, raising_at_sigterm
@@ -32,7 +32,6 @@ from repurpose_hpc.process.termination import TERMINATED, Terminated, raising_at
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-PREFIX = "repurpose-hpc: error: "
 # How far ranks that do the same may be apart.
 UNISON_SECONDS = 60.0
 # For a launcher to pass on what a rank said last: it may drop what it has not read when the job is aborted.

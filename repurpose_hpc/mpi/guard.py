@@ -9,18 +9,24 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from repurpose_hpc.errors import PREFIX, UserError
 from repurpose_hpc.mpi.launch import launched
+
+# The first process has this long to say what is wrong with the machine, and to end the job, before others do.
+TURN_SECONDS = 2.0
 
 
 @contextmanager
 def guarded_start() -> Iterator[None]:
     """A program's whole run: what escapes before MPI has started, on any process, ends all of them.
 
-    Without a launcher, and once MPI has started, nothing is done here.
+    A ``UserError`` is said once.  Of others, without a launcher, and once MPI has started, nothing is done
+    here.
     """
     try:
         yield
@@ -28,18 +34,30 @@ def guarded_start() -> Iterator[None]:
         raise
     except BaseException as error:
         processes, number = launched(os.environ)
-        if processes <= 1 or _mpi_has_started():
+        is_of_user = isinstance(error, UserError)
+        if _mpi_has_started() or (processes <= 1 and not is_of_user):
             raise
-        what = "was interrupted" if isinstance(error, KeyboardInterrupt) else f"found {error!r}"
-        details = "" if isinstance(error, KeyboardInterrupt) else "".join(traceback.format_exception(error))
+        if is_of_user and number > 0:
+            time.sleep(TURN_SECONDS)
         if sys.stderr is not None:
-            sys.stderr.write(
-                f"{details}repurpose-hpc: error: expected MPI to start in {processes} processes, but process "
-                f"{number} {what} before; see that this machine has the same installation as the others\n"
-            )
+            sys.stderr.write(_message(error, processes, number))
             sys.stderr.flush()
+        if processes <= 1:
+            raise SystemExit(1) from None
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _message(error: BaseException, processes: int, number: int) -> str:
+    """What process ``number`` says of a failure before MPI has started."""
+    if isinstance(error, UserError):
+        return f"{PREFIX}{error}\n"
+    what = "was interrupted" if isinstance(error, KeyboardInterrupt) else f"found {error!r}"
+    details = "" if isinstance(error, KeyboardInterrupt) else "".join(traceback.format_exception(error))
+    return (
+        f"{details}{PREFIX}expected MPI to start in {processes} processes, but process {number} {what} "
+        "before; see that this machine has the same installation as the others\n"
+    )
 
 
 def _mpi_has_started() -> bool:

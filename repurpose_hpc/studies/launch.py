@@ -11,8 +11,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from repurpose_hpc.errors import UserError
-from repurpose_hpc.mpi.agreement import PREFIX
+from repurpose_hpc.errors import PREFIX, UserError
 from repurpose_hpc.mpi.launch import pmi
 from repurpose_hpc.process.system import ending_with
 

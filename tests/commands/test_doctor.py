@@ -14,7 +14,7 @@ from repurpose_hpc.commands.doctor import render, summarise
 from repurpose_hpc.doctor import facts as doctor_facts
 from repurpose_hpc.doctor import findings as doctor_findings
 from repurpose_hpc.doctor.facts import Facts
-from repurpose_hpc.mpi.agreement import PREFIX
+from repurpose_hpc.errors import PREFIX
 
 MODULE = ("-m", "repurpose_hpc", "doctor")
 GIB = 2**30

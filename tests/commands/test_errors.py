@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from helpers import ROOT, small_plans
-from repurpose_hpc.mpi.agreement import PREFIX
+from repurpose_hpc.errors import PREFIX
 from repurpose_hpc.mpi.launch import launched
 from repurpose_hpc.plan.files.store import PLAN_FILE, shard_path
 

@@ -17,7 +17,7 @@ import pytest
 
 from helpers import ROOT, small_plans
 from helpers.injection import FORWARD, KILL, Injection, after_batches, marking_at_once, signalled, variables
-from repurpose_hpc.mpi.agreement import PREFIX
+from repurpose_hpc.errors import PREFIX
 from repurpose_hpc.plan.files.store import PLAN_FILE
 
 SAMPLES = 40_000
@@ -92,11 +92,14 @@ def test_input_that_changes_underway(mpirun, folder, fault, expected):
     assert not list(folder.glob(".y.h5*"))
 
 
-def test_an_output_directory_that_goes_away(mpirun, folder):
+@pytest.mark.parametrize("more", [(), ("--resume",)])
+def test_an_output_directory_that_goes_away(mpirun, folder, more):
     (folder / "out").mkdir()
     fault = "shutil.rmtree(HERE / 'out')"
-    message = meanwhile(mpirun, folder, fault, "--output", folder / "out" / "y.h5")
-    assert "out/y.h5: expected to be able to write there" in message
+    message = meanwhile(mpirun, folder, fault, "--output", folder / "out" / "y.h5", *more)
+    assert "/out/" in message and "expected to be able to write there" in message
+    # At the next rows, not at the end, when it would get its name.
+    assert more or "was removed while it was written" in message
 
 
 def test_other_input_of_the_same_size_and_time_is_not_resumed(mpirun, folder):

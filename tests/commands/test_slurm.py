@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from helpers import ROOT, small_plans
-from repurpose_hpc.mpi.agreement import PREFIX
+from repurpose_hpc.errors import PREFIX
 from repurpose_hpc.mpi.launch import pmi
 
 SANDBOX = ROOT / "scripts/slurm_sandbox.sh"

@@ -12,7 +12,7 @@ import pytest
 
 from helpers import ROOT, small_plans
 from repurpose_hpc.commands.table import COMMANDS, Runs, overview
-from repurpose_hpc.mpi.agreement import PREFIX
+from repurpose_hpc.errors import PREFIX
 
 PACKAGE = ("-m", "repurpose_hpc")
 LISTED = [row for row in COMMANDS.values() if row.listed]

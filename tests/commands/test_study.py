@@ -12,11 +12,10 @@ import pytest
 from helpers import ROOT, small_plans
 from repurpose_hpc.commands import study as study_command
 from repurpose_hpc.commands.start import Context
-from repurpose_hpc.errors import UsageError, UserError
+from repurpose_hpc.errors import PREFIX, UsageError, UserError
 from repurpose_hpc.io.samples import open_samples
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.load import load_model
-from repurpose_hpc.mpi.agreement import PREFIX
 from repurpose_hpc.restructure.calibration.evaluation import evaluate
 from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.options import METHODS, Options

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from helpers import ROOT, small_plans
-from repurpose_hpc.mpi.agreement import PREFIX
+from repurpose_hpc.errors import PREFIX
 
 FULL = "/dev/full"
 

@@ -7,6 +7,7 @@ error when it lets go of them can get lost.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -57,13 +58,15 @@ class Rows:
         """Write rows (n, outputs) from row ``first`` on; the bytes that were written.
 
         Raises:
-            OSError: not all of them could be written.
+            OSError: not all of them could be written, or nobody would find them.
         """
         contiguous = np.ascontiguousarray(rows, self.dtype)
         data = contiguous.reshape(-1).view(np.uint8).data
         place, done = self.offset + first * self._row_bytes, 0
         while done < len(data):
             done += os.pwrite(self._descriptor, data[done:], place + done)
+        if not os.fstat(self._descriptor).st_nlink:
+            raise FileNotFoundError(errno.ENOENT, "the file was removed while it was written")
         return data
 
     def read(self, first: int, last: int) -> np.ndarray:

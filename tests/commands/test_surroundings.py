@@ -1,0 +1,142 @@
+"""Real commands where a machine gives too little: one message, or the same results as elsewhere."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import environment
+import pytest
+
+from helpers import ROOT, small_plans
+from repurpose_hpc.errors import PREFIX
+from repurpose_hpc.mpi import limits
+
+PACKAGE = ("-m", "repurpose_hpc")
+NOBODY = 43210
+
+
+def only_message(done: subprocess.CompletedProcess) -> str:
+    """The one message of a run that failed without a traceback."""
+    (message,) = [line for line in done.stderr.splitlines() if PREFIX in line]
+    assert done.returncode and "Traceback" not in done.stderr
+    return message
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    small_plans.write_shards(tmp_path / "shards", 2)
+    small_plans.write_samples(tmp_path / "x.npz")
+    return tmp_path
+
+
+def words(folder: Path) -> list[str]:
+    files = ("--shards", folder / "shards", "--input", folder / "x.npz", "--output", folder / "y.h5")
+    return [*map(str, files), "--repeat", "0", "--verify"]
+
+
+def launched_line(ranks: int, *command: str) -> list[str]:
+    return [*environment.mpi_command(Path(sys.executable), ranks), *command]
+
+
+def limited(files: int, *command: str) -> list[str]:
+    """A command line of Python that may open so many files; whoever starts it may open more."""
+    code = (
+        f"import resource as r, runpy, sys; r.setrlimit(r.RLIMIT_NOFILE, ({files}, {files})); "
+        "sys.argv = sys.argv[1:]; runpy.run_module('repurpose_hpc', run_name='__main__', alter_sys=True)"
+    )
+    return ["-c", code, "repurpose_hpc", *command]
+
+
+@pytest.mark.parametrize("files", [16, 24, 32, 40])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_too_few_open_files_are_named_before_mpi_dies(mpirun, folder, files, ranks):
+    message = only_message(mpirun(ranks, *limited(files, "infer", *words(folder)), timeout=60))
+    assert f"expected a process to be allowed {40 + ranks} open files, found {files}" in message
+    assert not (folder / "y.h5").exists()
+
+
+def test_as_many_open_files_as_are_asked_for_are_enough(mpirun, folder):
+    done = mpirun(2, *limited(42, "infer", *words(folder)))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["inspect", "study", "forecast"])
+def test_a_process_that_is_alone_names_them_too(folder, name):
+    done = subprocess.run(
+        [sys.executable, *limited(20, name)], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert "open files, found 20: raise the limit (ulimit -n 1024" in only_message(done)
+
+
+def test_a_soft_limit_is_raised_to_what_is_allowed():
+    code = (
+        "import resource as r; hard = r.getrlimit(r.RLIMIT_NOFILE)[1];"
+        "r.setrlimit(r.RLIMIT_NOFILE, (20, hard));"
+        "from repurpose_hpc.mpi.limits import check_limits; check_limits(False);"
+        "print(r.getrlimit(r.RLIMIT_NOFILE)[0] == hard)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
+
+
+def with_shared_memory(mebibytes: int, line: list[str]) -> subprocess.CompletedProcess:
+    """A command line where /dev/shm has so much; skips where that cannot be arranged."""
+    mount = f'mount -t tmpfs -o size={mebibytes}m none /dev/shm && exec "$@"'
+    arranged = ["unshare", "-m", "sh", "-c", mount, "-"]
+    if os.geteuid() or subprocess.run([*arranged, "true"], capture_output=True).returncode:
+        pytest.skip("mounting a /dev/shm takes root and a kernel that lets it")
+    if not limits.is_mpich_wheel():
+        pytest.skip("how much MPICH takes is known of its wheel")
+    env = {**environment.mpi_environment(), "PYTHONPATH": str(ROOT)}
+    return subprocess.run([*arranged, *line], capture_output=True, text=True, timeout=120, env=env)
+
+
+@pytest.mark.parametrize(("mebibytes", "ranks", "enough"), [(1, 1, 0), (1, 2, 0), (3, 4, 2), (20, 4, 3)])
+def test_too_little_shared_memory_is_named_before_mpi_dies(folder, mebibytes, ranks, enough):
+    done = with_shared_memory(mebibytes, launched_line(ranks, *PACKAGE, "doctor"))
+    expected = f"for {ranks} ranks on this machine, found {mebibytes}.0 MiB, enough for {enough}:"
+    assert expected in only_message(done)
+
+
+@pytest.mark.parametrize(("mebibytes", "ranks"), [(5, 4), (24, 4)])
+def test_mpi_starts_with_as_little_as_is_asked_for(mebibytes, ranks):
+    assert limits.most_ranks(mebibytes << 20) == ranks
+    done = with_shared_memory(mebibytes, launched_line(ranks, *PACKAGE, "doctor"))
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_full_shared_memory_is_named():
+    with pytest.raises(limits.UserError, match="found 0.5 MiB left of 64.0 MiB: remove what killed jobs"):
+        limits.check_shared_memory(2, limits.Space(64 << 20, 1 << 19))
+
+
+def as_nobody(*paths: Path) -> dict:
+    """Arguments of ``subprocess.run`` for a user without a name, who can write to ``paths`` alone."""
+    if os.geteuid():
+        pytest.skip("becoming a user without a name takes root")
+    for path in paths:
+        for inside in (path, *path.rglob("*")):
+            os.chown(inside, NOBODY, NOBODY)
+        for outside in (path, *path.parents[:3]):
+            outside.chmod(outside.stat().st_mode | 0o111)
+    return {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+
+
+@pytest.mark.parametrize("home", [None, "/nonexistent", "/proc"], ids=["none", "missing", "not writable"])
+def test_a_user_without_name_home_and_cache(folder, home):
+    """As in containers: ``docker run --user 43210``."""
+    unset = ("HOME", "XDG_CACHE_HOME", "USER", "LOGNAME")
+    env = {name: value for name, value in environment.mpi_environment().items() if name not in unset}
+    env |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | ({"HOME": home} if home else {})
+    who = as_nobody(folder)
+    try:
+        subprocess.run([sys.executable, "-c", "import repurpose_hpc"], env=env, cwd=folder, check=True, **who)
+    except (PermissionError, subprocess.CalledProcessError):
+        pytest.skip("other users cannot read this checkout or its Python")
+    line = launched_line(2, *PACKAGE, "infer", *words(folder))
+    done = subprocess.run(line, env=env, cwd=folder, capture_output=True, text=True, timeout=240, **who)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "y.h5").exists() and not (folder / "~").exists()
