@@ -102,10 +102,13 @@ class Session:
             if deterministic:
                 shards = [one_by_one(shard) for shard in shards]
         common = {
-            **{"batch_size": batch_size, "dtype": options.dtype, "transport": transport},
+            "batch_size": batch_size,
+            "dtype": options.dtype,
+            "transport": transport,
             "deterministic": deterministic,
+            "plan": plan.plan.identity(),
         }
-        check_same({**common, "plan": plan.plan.identity()}, comm)
+        check_same(common, comm)
         if comm is not None:
             check_transport(transport, comm)
         self._batch_size, self._dtype, self._graph = options.batch_size, options.dtype, shards[0].graph
