@@ -23,6 +23,7 @@ class Need(Enum):
     ALL = "all runs"
     MAPS = "runs with feature maps"
     ZEROS = "runs that leave zeros out of messages"
+    SAME_BITS = "runs whose outputs do not depend on batches"
     NONE = "none: it is compiled when it is called, or with the loop that replays it"
 
 

@@ -20,6 +20,7 @@ def warm_up(
     codes: np.dtype | None = None,
     zeros: bool = False,
     parallel: bool = False,
+    same_bits: bool = False,
     registry: Registry = REGISTRY,
 ) -> float:
     """Compile what a run needs and return the seconds that it took.
@@ -35,6 +36,7 @@ def warm_up(
         codes: type of codes; None: numbers travel as they are, and nothing makes or reads codes.
         zeros: what leaves zeros out of messages of numbers or codes as well.
         parallel: what threads share as well.
+        same_bits: kernels whose results do not depend on the batch as well.
         registry: of the kernels.
 
     Raises:
@@ -46,7 +48,8 @@ def warm_up(
     began = time.perf_counter()
     if not is_plain():
         types = Types(real, real if stored is None else np.dtype(stored), codes and np.dtype(codes))
-        needs = {Need.ALL} | ({Need.MAPS} if maps else set()) | ({Need.ZEROS} if zeros else set())
+        optional = {Need.MAPS: maps, Need.ZEROS: zeros, Need.SAME_BITS: same_bits}
+        needs = {Need.ALL} | {need for need, asked in optional.items() if asked}
         _compile_kernels(types, needs, parallel, registry)
         compile_replay(types, registry)
     return time.perf_counter() - began

@@ -14,6 +14,11 @@ from __future__ import annotations
 CSR_DENSITIES = ((256, 0.06), (16, 0.18), (4, 0.16), (2, 0.12), (1, 0.08))
 
 
-def csr_is_faster(density: float, batch: int) -> bool:
-    """Say if a block with this fraction of non-zeros (0 to 1) is faster as CSR than dense."""
+def csr_is_faster(density: float, batch: int | None) -> bool:
+    """Say if a block with this fraction of non-zeros (0 to 1) is faster as CSR than dense.
+
+    With ``batch`` None: for every batch.
+    """
+    if batch is None:
+        return density < min(limit for _, limit in CSR_DENSITIES)
     return density < next(limit for smallest, limit in CSR_DENSITIES if batch >= smallest)

@@ -15,7 +15,7 @@ from ..arguments import EPILOGUE, INDEX, INTEGERS, REAL, Array, Epilogue
 from ..llvm.sparse_rows import ROW_VECTORS, add_columns
 from ..llvm.vectors import lanes
 from ..maps.activations import activate_in_place
-from ..registry import kernel, thread_variant
+from ..registry import Need, kernel, thread_variant
 from .rows import spread
 from .shares import row_shares
 
@@ -83,6 +83,29 @@ def csr_batch(
     activate_in_place(out, epilogue.code, epilogue.alpha, epilogue.beta)
 
 
+@kernel(
+    arguments={**_ROWS, "X": _MATRIX, "start": _MATRIX, "out": _MATRIX, "epilogue": EPILOGUE},
+    need=Need.SAME_BITS,
+)
+def csr_same_bits(
+    data: np.ndarray,
+    indices: np.ndarray,
+    indptr: np.ndarray,
+    X: np.ndarray,
+    start: np.ndarray,
+    out: np.ndarray,
+    epilogue: Epilogue,
+) -> None:
+    """``csr_batch``, for one sample too, with the sums of a sample in an order that no batch changes.
+
+    ``add_columns`` adds non-zeros up in as many sums as it has registers for: of one vector always as many.
+    """
+    spread(start, out)
+    for first in range(0, out.shape[1], lanes(out.dtype)):
+        add_columns(1, data, indices, indptr, X, first, out)
+    activate_in_place(out, epilogue.code, epilogue.alpha, epilogue.beta)
+
+
 def _share_rows(
     threads: int, data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, X: np.ndarray, *rest: object
 ) -> tuple[int, tuple]:
@@ -111,3 +134,22 @@ def csr_threads(
             csr_vector(data, indices, row_pointers, X, start_rows, out_rows, own_epilogue)
         else:
             csr_batch(data, indices, row_pointers, X, start_rows, out_rows, own_epilogue)
+
+
+@thread_variant(csr_same_bits, share=_share_rows, extra={"shares": Array(INTEGERS, 1)})
+def csr_same_bits_threads(
+    data: np.ndarray,
+    indices: np.ndarray,
+    indptr: np.ndarray,
+    X: np.ndarray,
+    start: np.ndarray,
+    out: np.ndarray,
+    epilogue: Epilogue,
+    shares: np.ndarray,
+) -> None:
+    """``csr_same_bits`` by threads with their ``shares`` of the rows."""
+    code, alpha, beta = epilogue  # threads are handed its parts
+    for t in numba.prange(len(shares) - 1):
+        first, last = shares[t], shares[t + 1]
+        row_pointers, start_rows, out_rows = indptr[first : last + 1], start[first:last], out[first:last]
+        csr_same_bits(data, indices, row_pointers, X, start_rows, out_rows, Epilogue(code, alpha, beta))

@@ -157,6 +157,8 @@ def apply_heads(network: Network, y: np.ndarray) -> np.ndarray:
     """The head of every output on its values: y (samples, outputs)."""
     if set(network.heads) == {"identity"}:
         return y
+    if network.ends.one_by_one and len(y) > 1:
+        return np.concatenate([apply_heads(network, y[row : row + 1]) for row in range(len(y))])
     ends = np.cumsum([network.size(name) for name in network.output_tensors])[:-1]
     parts = np.split(y, ends, axis=1)
     return np.hstack([apply_head(head, part) for head, part in zip(network.heads, parts, strict=True)])

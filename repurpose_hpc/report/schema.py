@@ -60,6 +60,7 @@ class _Run(TypedDict):
     batch_size: Annotated[int, Key("samples per forward")]
     micro_batches: Annotated[int, Key("parts in which a batch goes through the network")]
     threads_per_rank: Annotated[int, Key("threads that share the rows of every product")]
+    deterministic: Annotated[bool, Key("whether outputs have the same bits for any ranks and batches")]
     blas_threads: Annotated[str, Key("threads of BLAS per rank, as the environment says")]
     dtype: Annotated[str, Key("numbers that are computed in")]
     comm_dtype: Annotated[str, Key("format in which ghost neurons travel")]

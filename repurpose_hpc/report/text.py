@@ -59,9 +59,16 @@ def _job(r: InferReport) -> Lines:
         ),
         ("input", r["input_placement"]),
         ("exchange", _exchange(r)),
+        *_same_bits(r),
         ("shards", f"{r['shards']}{' (from the cache)' if r['cached'] else ''}"),
     ]
     return [*lines, ("output", r["output"])] if r["output"] else lines
+
+
+def _same_bits(r: InferReport) -> Lines:
+    if not r["deterministic"]:
+        return []
+    return [("deterministic", "same bits for any ranks, batch size, exchange, parts and threads")]
 
 
 def _exchange(r: InferReport) -> str:

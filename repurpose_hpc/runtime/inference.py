@@ -29,6 +29,7 @@ from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.runtime.program import Program, one_process
 from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.runtime.setup import Clock, Job, Setup, open_input, settle
+from repurpose_hpc.runtime.shards import one_by_one
 from repurpose_hpc.runtime.streams.inputs import Input
 from repurpose_hpc.runtime.streams.stream import Stream
 from repurpose_hpc.runtime.timing import Timing, measure, measure_alone
@@ -72,6 +73,8 @@ def run(job: Job, original: Network | None, comm: MPI.Comm, imported: float = 0.
     clock.seconds["import"] = imported
     with clock("load"):
         stored, shards = load_shards(job.shards, job.options.dtype, comm)
+    if job.options.deterministic:
+        shards = [one_by_one(shard) for shard in shards]
     formats = settle(job.options, stored, comm)
     _compile(job.options, formats, shards[0], clock, comm)
     file, samples = open_input(job, shards[0], comm)
@@ -94,7 +97,8 @@ def _compile(options: RunOptions, formats: Formats, shard: Shard, clock: Clock, 
     """Compile the kernels of the run; collective."""
     with clock("jit"):
         zeros = needs_zeros_kernels(options.transport)
-        compile_kernels(options.dtype, has_maps(shard.graph), comm, formats, zeros, options.threads)
+        maps, threads = has_maps(shard.graph), options.threads
+        compile_kernels(options.dtype, maps, comm, formats, zeros, threads, options.deterministic)
 
 
 def _with_batches_of_at_most(samples: int, job: Job) -> Job:
@@ -112,6 +116,7 @@ def _make_program(setup: Setup, shards: list[Shard]) -> Program:
         setup.formats,
         threads=options.threads,
         micro_batches=options.micro_batches,
+        deterministic=options.deterministic,
     )
 
 
@@ -257,6 +262,7 @@ def _circumstances(setup: Setup) -> dict[str, object]:
         "batch_size": options.batch_size,
         "micro_batches": len(parts_of(options.batch_size, options.micro_batches)),
         "threads_per_rank": options.threads,
+        "deterministic": options.deterministic,
         "dtype": dtype,
         "comm_dtype": formats.comm_dtype,
         "weights_dtype": dtype if formats.weights_dtype == EXACT else formats.weights_dtype,

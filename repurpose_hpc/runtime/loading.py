@@ -71,6 +71,7 @@ def compile_kernels(
     formats: Formats = EXACT_FORMATS,
     zeros: bool = False,
     threads: int = 1,
+    deterministic: bool = False,
 ) -> None:
     """Compile the kernels on one rank of each node, for the caches of the others; collective.
 
@@ -81,6 +82,7 @@ def compile_kernels(
         formats: of weights and ghosts.
         zeros: those that leave zeros out of messages as well.
         threads: of each rank.
+        deterministic: those of deterministic programs as well.
     """
     from mpi4py import MPI
 
@@ -89,6 +91,7 @@ def compile_kernels(
     for compiles in (True, False):
         with collectively(comm):
             if (node.rank == 0) is compiles:
-                warm_up(dtype, maps, stored, CODES.get(formats.comm_dtype), zeros, threads > 1)
+                codes = CODES.get(formats.comm_dtype)
+                warm_up(dtype, maps, stored, codes, zeros, threads > 1, deterministic)
     node.Free()
     release_code("libllvmlite")  # 50 MB of every process, and the compiler is not needed any more

@@ -86,6 +86,15 @@ class RunOptions(Declared):
         more="a batch goes through the network in up to so many parts, which take turns to compute and to "
         "wait for ghosts ([when that pays](docs/performance.md#on-slow-networks))",
     )
+    deterministic: bool = option(
+        False,
+        kind=yes(),
+        help="let outputs have the same bits for any ranks, batch size, exchange, micro-batches and threads",
+        more="let the bits of outputs depend on the shards, the formats and the sample alone: not on the "
+        "number of ranks, the batch size, the place in the batch, `--exchange`, `--micro-batches` or "
+        "`--threads`. With MODEL give `--workers`, which is the number of ranks otherwise. [What they still "
+        "depend on, and what it costs](docs/performance.md#the-same-bits)",
+    )
     weights_dtype: str = option(
         EXACT,
         kind=choice(*COMM_DTYPES),

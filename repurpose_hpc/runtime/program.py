@@ -63,6 +63,7 @@ class Program:
         transport: str = DEFAULT_TRANSPORT,
         threads: int = 1,
         micro_batches: int = 1,
+        deterministic: bool = False,
     ) -> None:
         """Packs the weights, and agrees with the other ranks on what is exchanged; collective.
 
@@ -76,6 +77,10 @@ class Program:
             transport: how exchanges are carried, one of ``TRANSPORTS``.
             threads: that share the rows of a kernel; see ``schedule.threads``.
             micro_batches: parts, at most, in which a batch goes through the network (see ``schedule``).
+            deterministic: let the bits of outputs depend on shards, formats and the sample alone: not on the
+                ranks, the batch and its parts, the place in it, transport or threads.  Products that add up
+                in one order alone are used, ghosts are in the order of workers, and so are sums added,
+                each by itself.
 
         Raises:
             UserError: there are more ranks than workers.
@@ -88,7 +93,7 @@ class Program:
         self._schedules: OrderedDict[int, Schedule] = OrderedDict()
         self.max_batch, self.dtype = max_batch, graph.mixings[0].bias.dtype
         hosting = Hosting(shards, ranks, rank)
-        self._resources = Resources(hosting, max_batch, Scratch(self.dtype), formats, threads)
+        self._resources = Resources(hosting, max_batch, Scratch(self.dtype), formats, threads, deterministic)
         self.input_columns = _columns(graph, graph.input_tensors, hosting)
         self.output_columns = _columns(graph, graph.output_tensors, hosting)
         lowering = Lowering(shards, self._resources)

@@ -20,7 +20,7 @@ EXACT_FORMATS = Formats()
 
 
 class Resources(NamedTuple):
-    """Workers, memory, formats and threads that a program has.
+    """Workers, memory, formats and threads that a program has, and what its outputs may depend on.
 
     Attributes:
         hosting: of the program.
@@ -28,6 +28,7 @@ class Resources(NamedTuple):
         scratch: memory that operations use one after the other.
         formats: of weights and ghosts.
         threads: that share the rows of a kernel.
+        deterministic: whether outputs have the same bits for any ranks and batches (see ``Program``).
     """
 
     hosting: Hosting
@@ -35,3 +36,4 @@ class Resources(NamedTuple):
     scratch: Scratch
     formats: Formats
     threads: int
+    deterministic: bool

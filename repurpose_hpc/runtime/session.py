@@ -31,7 +31,7 @@ from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.runtime.shards import cast as cast_shard
-from repurpose_hpc.runtime.shards import read_once
+from repurpose_hpc.runtime.shards import one_by_one, read_once
 from repurpose_hpc.runtime.streams.outputs import FiniteOutputs, OutputGather
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Session:
         batch_size: int = 256,
         dtype: type = np.float32,
         transport: str = DEFAULT_TRANSPORT,
+        deterministic: bool = False,
     ) -> None:
         """Load or cut this rank's part of the network.
 
@@ -75,6 +76,7 @@ class Session:
             batch_size: samples per forward, at most, 1 or more.
             dtype: float32 or float64, to compute in.
             transport: how exchanges are carried, one of ``TRANSPORTS``.
+            deterministic: let outputs have the same bits for any number of ranks, batch size and transport.
 
         Raises:
             UserError: on every rank: something else than these arguments, or not the same ones on all
@@ -84,7 +86,12 @@ class Session:
         self._comm = comm
         ranks, rank = (1, 0) if comm is None else (comm.size, comm.rank)
         with agreed(comm):
-            options = RunOptions(batch_size=batch_size, dtype=precision(dtype), transport=transport)
+            options = RunOptions(
+                batch_size=batch_size,
+                dtype=precision(dtype),
+                transport=transport,
+                deterministic=deterministic,
+            )
             if transport not in TRANSPORTS:
                 expected = ", ".join(TRANSPORTS)
                 raise FieldError(
@@ -92,13 +99,23 @@ class Session:
                 )
             plan = _plan(source)
             shards = _shards(plan, ranks, rank, options.dtype)
-        common = {"batch_size": batch_size, "dtype": options.dtype, "transport": transport}
-        check_same({**common, "plan": plan.plan.identity()}, comm)
+            if deterministic:
+                shards = [one_by_one(shard) for shard in shards]
+        common = {
+            "batch_size": batch_size,
+            "dtype": options.dtype,
+            "transport": transport,
+            "deterministic": deterministic,
+            "plan": plan.plan.identity(),
+        }
+        check_same(common, comm)
         if comm is not None:
             check_transport(transport, comm)
         self._batch_size, self._dtype, self._graph = options.batch_size, options.dtype, shards[0].graph
         formats = Formats(comm_dtype=plan.plan.comm_dtype)
-        self._program: Program | None = Program(shards, comm, options.batch_size, formats, transport)
+        self._program: Program | None = Program(
+            shards, comm, options.batch_size, formats, transport, deterministic=deterministic
+        )
         self._gather = None
         if comm is not None:
             columns = self._program.output_columns

@@ -20,6 +20,12 @@ def cast(shard: Shard, dtype: np.dtype) -> Shard:
     return replace(shard, graph=shard.graph.astype(dtype.type), blocks=CastBlocks(shard.blocks, dtype))
 
 
+def one_by_one(shard: Shard) -> Shard:
+    """``shard`` with heads and ends of the model that are computed of every sample by itself."""
+    ends = replace(shard.graph.ends, one_by_one=True)
+    return replace(shard, graph=replace(shard.graph, ends=ends))
+
+
 def read_once(shard: Shard) -> Shard:
     """``shard`` for a single program: a block that is looked up is forgotten.
 

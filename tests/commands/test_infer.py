@@ -232,3 +232,26 @@ def test_weights_in_fewer_bits(infer, tmp_path):
     report, summary = infer(2, *files, "--weights-dtype", "int8")
     assert report["weights_dtype"] == "int8" and "weights int8" in summary
     assert 100 * exact["relative_difference"] < report["relative_difference"] < 1 / 127
+
+
+def test_deterministic_runs_have_the_same_bits(infer, tmp_path):
+    """For any ranks, also where some host more workers, and for a last batch that is smaller."""
+    small_plans.write_shards(tmp_path / "shards", 5, "partitioned", wire="bfloat16")
+    small_plans.write_samples(tmp_path / "x.npz", samples=41)
+    files = "--shards", tmp_path / "shards", "--input", tmp_path / "x.npz", "--output", tmp_path / "y.h5"
+    runs = [
+        (1, "--batch-size", 41),
+        (2, "--batch-size", 1, "--exchange", "p2p"),
+        (3, "--batch-size", 7, "--micro-batches", 3, "--exchange", "shared", "--repeat", 0),
+        (5, "--batch-size", 16, "--exchange", "sparse", "--verify"),
+    ]
+    outputs = set()
+    for ranks, *options in runs:
+        report, summary = infer(ranks, *files, *options, "--deterministic")
+        assert report["deterministic"] and "same bits for any ranks" in summary
+        with h5py.File(tmp_path / "y.h5") as file:
+            assert file["y"].shape == (41, small_plans.WIDTHS[-1])
+            outputs.add(file["y"][:].tobytes())
+    assert len(outputs) == 1
+    report, summary = infer(2, *files)
+    assert not report["deterministic"] and "same bits" not in summary

@@ -71,6 +71,16 @@ def test_what_was_interrupted_is_resumed(mpirun, interrupted, folder, name):
     assert not list(folder.glob(".y.h5*"))
 
 
+def test_a_deterministic_run_goes_on_after_its_like_alone(mpirun, interrupted, folder):
+    interrupted("SIGTERM", "--resume")
+    assert run(mpirun, folder, "--resume", "--deterministic")["resumed_samples"] == 0
+    expected = outputs(folder)
+    (folder / "y.h5").unlink()
+    interrupted("SIGTERM", "--resume", "--deterministic")
+    assert run(mpirun, folder, "--resume", "--deterministic")["resumed_samples"] > 0
+    assert outputs(folder).tobytes() == expected.tobytes()
+
+
 def test_sigterm_leaves_nothing_behind(interrupted, folder):
     interrupted("SIGTERM")
     assert not list(folder.glob(".y.h5*"))

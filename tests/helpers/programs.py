@@ -64,13 +64,13 @@ def make_program(
     )
 
 
-def run_program(program: Program, network: Network, x: np.ndarray) -> np.ndarray:
+def run_program(program: Program, network: Network, x: np.ndarray, comm=COMM) -> np.ndarray:
     """All outputs, on every rank: (samples, outputs); the batches are full but for the last."""
     columns = np.ascontiguousarray(x.T[program.input_columns], program.dtype)
     size = program.max_batch
     batches = [program.forward(columns[:, first : first + size]).copy() for first in range(0, len(x), size)]
     y = np.full((len(x), network.outputs), np.nan)
-    for columns, rows in COMM.allgather((program.output_columns, np.hstack(batches))):
+    for columns, rows in comm.allgather((program.output_columns, np.hstack(batches))):
         assert np.isnan(y[:, columns]).all()  # no output comes from two ranks
         y[:, columns] = rows.T
     return y

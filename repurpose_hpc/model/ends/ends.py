@@ -27,10 +27,13 @@ class Ends:
     Attributes:
         front: from the inputs of the model to those of the middle; None: they are the same.
         back: from the outputs of the middle, their heads applied, to those of the model; None: likewise.
+        one_by_one: whether the ends, and the heads, are computed of every sample by itself.  Of several NumPy
+            and BLAS may add up in another order.
     """
 
     front: Subgraph | None = None
     back: Subgraph | None = None
+    one_by_one: bool = False
 
     def __bool__(self) -> bool:
         return self.front is not None or self.back is not None
@@ -62,7 +65,11 @@ class Ends:
         front, name = self.front, samples.name
 
         def through(block: np.ndarray, first: int) -> np.ndarray:
-            return fed(front, block, name, first)
+            if not self.one_by_one:
+                return fed(front, block, name, first)
+            return np.concatenate(
+                [fed(front, block[row : row + 1], name, first + row) for row in range(len(block))]
+            )
 
         dtype = packed_dtype(front.outputs)
         return samples.through(through, input_shape, dtype, f"{name}, behind the front of the model")
@@ -87,7 +94,11 @@ class Ends:
         """
         if self.back is None:
             return [outputs]
-        return self.back.compute(split(self.back.inputs, outputs))
+        arrays = split(self.back.inputs, outputs)
+        if not self.one_by_one:
+            return self.back.compute(arrays)
+        parts = [self.back.compute([array[row : row + 1] for array in arrays]) for row in range(len(outputs))]
+        return [np.concatenate(samples) for samples in zip(*parts, strict=True)]
 
     def packed(self, outputs: np.ndarray) -> np.ndarray:
         """``finish`` as one array (samples, values), one output after the other.

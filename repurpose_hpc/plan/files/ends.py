@@ -28,9 +28,10 @@ def read_ends(group: h5py.Group) -> Ends:
         ValueError, KeyError: they are damaged.
     """
     try:
-        return Ends(**{name: _read(group[name]) for name in _ENDS if name in group})
+        front, back = (_read(group[name]) if name in group else None for name in _ENDS)
     except (TypeError, AttributeError) as error:  # an attribute too many, missing, or of another type
         raise ValueError(f"its ends are damaged: {error}") from None
+    return Ends(front, back)
 
 
 def _write(group: h5py.Group, subgraph: Subgraph) -> None:

@@ -26,7 +26,8 @@ class Items:
     """Items that a rank sends, or that it receives, in one exchange.
 
     Attributes:
-        neurons: each once per peer rank, ordered by (peer rank, owner, neuron); (count,) int64.
+        neurons: each once per peer rank, ordered by (peer rank, owner, neuron), or once per peer rank and
+            sender of a sum, ordered by (peer rank, sender, owner, neuron); (count,) int64.
         counts: how many for each rank, (R,) int64.
         positions: for each hosted worker, where its items are in ``neurons``; ``INDEX_DTYPE``.
     """
@@ -37,20 +38,25 @@ class Items:
 
 
 def merge_items(
-    peers: Sequence[np.ndarray], owners: Sequence[np.ndarray], neurons: Sequence[np.ndarray], ranks: int
+    peers: Sequence[np.ndarray],
+    workers: Sequence[Sequence[np.ndarray]],
+    neurons: Sequence[np.ndarray],
+    ranks: int,
 ) -> Items:
     """The union of the items of the hosted workers.
 
     Args:
-        peers, owners, neurons: one array for each hosted worker; for each of its items the
-            rank that it goes to or comes from, the worker that owns the neuron, the neuron.
+        peers, neurons: one array for each hosted worker; for each of its items the rank that it goes to or
+            comes from, and the neuron.
+        workers: likewise, the worker that owns the neuron; before it the sender, where items of several
+            stay apart.
         ranks: R.
     """
-    keys = np.stack([np.concatenate(part).astype(np.int64) for part in (peers, owners, neurons)], axis=1)
+    keys = np.stack([np.concatenate(part).astype(np.int64) for part in (peers, *workers, neurons)], axis=1)
     items, positions = np.unique(keys, axis=0, return_inverse=True)
     ends = np.cumsum([part.size for part in neurons])[:-1]
     return Items(
-        neurons=items[:, 2],
+        neurons=items[:, -1],
         counts=np.bincount(items[:, 0], minlength=ranks),
         positions=np.split(positions.reshape(-1).astype(INDEX_DTYPE), ends),
     )
@@ -61,9 +67,10 @@ class Exchange:
 
     Rank p sends to rank q one contiguous block.  Of ghosts it has the neurons of p's workers that any worker
     of q has as a ghost, each once.  Of sums it has one, over p's workers, for each neuron of q's workers that
-    any of p's contributes to.  Both ends order the block by (owner, neuron), and the blocks by rank: p's send
-    buffer is ordered by (q, owner, neuron) and q's receive buffer by (p, owner, neuron).  A rank sends
-    nothing to itself.  Every item is samples times ``values`` consecutive numbers; counts and displacements
+    any of p's contributes to; in a deterministic program one for each of p's workers that does.  Both ends
+    order the block by (owner, neuron), or (sender, owner, neuron), and the blocks by rank: p's send buffer is
+    ordered by (q, owner, neuron) and q's receive buffer by (p, owner, neuron).  A rank sends nothing to
+    itself.  Every item is samples times ``values`` consecutive numbers; counts and displacements
     are those of the items times that.
 
     A transport carries it (see ``transport``).  The caller fills ``send``, makes the request's calls to

@@ -33,7 +33,9 @@ class _Peers(NamedTuple):
 class Transfer:
     """The common part of ghosts and sums.
 
-    A hosted worker's ghosts, or sums, are stored with those from, or for, its own rank first.
+    A hosted worker's ghosts, or sums, are stored with those from, or for, its own rank first.  In a
+    deterministic program, where what is added up has the order of workers, they have their places between
+    those of lower and those of higher ranks.
     Where a rank hosts one worker, its buffer is that of the exchange, without a copy.
 
     Attributes:
@@ -64,6 +66,7 @@ class Transfer:
             comm_dtype: of what is sent.
         """
         self.activations, self.hosting, self.comm_dtype = activations, resources.hosting, comm_dtype
+        self.deterministic = resources.deterministic
         max_batch = resources.max_batch
         sending = [_Peers(worker.sent_to, worker.sent) for worker in lists]
         receiving = [_Peers(worker.received_from, worker.received) for worker in lists]
@@ -93,6 +96,7 @@ class Transfer:
             max_batch: most samples.
         """
         self.near: list[np.ndarray] = []
+        self.near_places: list[slice] = []
         self.orders: list[np.ndarray] = []
         self.neurons: list[np.ndarray] = []
         self.buffers: list[Buffer] = []
@@ -100,7 +104,12 @@ class Transfer:
         for workers, neurons in masked:
             is_near = self._is_here(workers)
             order = np.argsort(~is_near, kind="stable")
+            first, count = 0, int(np.count_nonzero(is_near))
+            if self.deterministic:
+                order = np.arange(neurons.size)
+                first = int(np.count_nonzero(self.hosting.rank_of[workers] < self.hosting.rank))
             self.near.append(self.hosting.rows(space, neurons[is_near]))
+            self.near_places.append(slice(first, first + count))
             self.orders.append(order)
             self.neurons.append(neurons[order])
             alone = len(masked) == 1
@@ -124,20 +133,27 @@ class Transfer:
             np.full_like(array, worker) for array, worker in zip(workers, self.hosting.workers, strict=True)
         ]
         ranks = [self.hosting.rank_of[array] for array in workers]
-        return merge_items(ranks, hosted if hosted_own else workers, neurons, self.hosting.ranks)
+        owners, masked = (hosted, workers) if hosted_own else (workers, hosted)
+        apart = self.deterministic and not self.sender_owns
+        return merge_items(ranks, [masked, owners] if apart else [owners], neurons, self.hosting.ranks)
 
     def _near_views(self, part: Part) -> list[tuple[np.ndarray, np.ndarray]]:
         """The rows of the neurons of near items, and the items, of each worker that has any."""
-        pairs = zip(self.near, self.buffers, strict=True)
-        return [(rows, buffer.view(part, slice(rows.size))) for rows, buffer in pairs if rows.size]
+        triples = zip(self.near, self.near_places, self.buffers, strict=True)
+        return [(rows, buffer.view(part, place)) for rows, place, buffer in triples if rows.size]
 
     def _far_views(self, part: Part) -> list[tuple[np.ndarray, np.ndarray]]:
         """The rows, in the exchange, of far items that are stored twice, and the items, of each worker."""
         if len(self.buffers) == 1:
             return []
-        triples = zip(self.near, self.far, self.buffers, strict=True)
         return [
-            (rows, buffer.view(part, slice(near.size, None))) for near, rows, buffer in triples if rows.size
+            (rows, buffer.view(part, place))
+            for near, far, buffer in zip(self.near_places, self.far, self.buffers, strict=True)
+            for rows, place in (
+                (far[: near.start], slice(near.start)),
+                (far[near.start :], slice(near.stop, None)),
+            )
+            if rows.size
         ]
 
 
@@ -160,7 +176,7 @@ class GhostTransfer(Transfer):
         X = self.activations.view(part)
         if self.comm_dtype.is_exact:
             return [(PACK, pack, (X, rows, ghosts)) for rows, ghosts in self._near_views(part)]
-        near = (neurons[: rows.size] for rows, neurons in zip(self.near, self.neurons, strict=True))
+        near = (neurons[place] for place, neurons in zip(self.near_places, self.neurons, strict=True))
         scales = [self.comm_dtype.scales(neurons) for neurons in near if neurons.size]
         calls: list[Call] = []
         # Through the codes of messages: outputs do not depend on which workers a rank hosts.
@@ -184,7 +200,9 @@ class GhostTransfer(Transfer):
 class SumTransfer(Transfer):
     """Partial sums, from ``buffers`` to the activations of their owners, who add them.
 
-    They are added in the order of workers and ranks, so that results are reproducible to the last bit.
+    They are added in the order of workers and ranks, so that results are reproducible to the last bit: those
+    from this rank while others travel, those from another rank added up there before.  In a deterministic
+    program the ranks do not enter: every worker's are added by themselves, when all have come.
     """
 
     sender_owns = False
@@ -203,13 +221,22 @@ class SumTransfer(Transfer):
         return adding
 
     def near_calls(self, part: Part) -> list[Call]:
-        """Add the sums from workers of this rank."""
-        Y = self.activations.view(part)
-        return [(COMPUTE, unpack_add, (sums, rows, Y)) for rows, sums in self._near_views(part)]
+        """Add the sums from workers of this rank, unless those from lower ranks come first."""
+        return [] if self.deterministic else self._adding(part, self._near_views(part))
 
     def unpack_calls(self, part: Part) -> list[Call]:
-        """Add the sums that came from other ranks."""
-        if not self.owned.size:
-            return []
-        receive, Y = self.exchange.receive.view(part), self.activations.view(part)
-        return [(COMPUTE, unpack_add, (receive, self.owned, Y))]
+        """Add the sums that came from other ranks, and those from this one if they are not added yet."""
+        if not self.deterministic:
+            return self._adding(part, self._received(part, slice(None)))
+        lower = int(self.exchange.received[: self.hosting.rank].sum())
+        below, above = self._received(part, slice(lower)), self._received(part, slice(lower, None))
+        return self._adding(part, [*below, *self._near_views(part), *above])
+
+    def _received(self, part: Part, items: slice) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The rows of the neurons of some items that came, and these items, if there are any."""
+        rows = self.owned[items]
+        return [(rows, self.exchange.receive.view(part, items))] if rows.size else []
+
+    def _adding(self, part: Part, sums: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Call]:
+        Y = self.activations.view(part)
+        return [(COMPUTE, unpack_add, (values, rows, Y)) for rows, values in sums]

@@ -14,6 +14,7 @@ from repurpose_hpc.kernels import (
     Epilogue,
     csr_batch,
     csr_is_faster,
+    csr_same_bits,
     csr_vector,
     dense,
     dense_scratch,
@@ -106,25 +107,37 @@ class CsrProduct:
         return [(COMPUTE, csr_batch, (*self.arrays, X, start, out, epilogue))]
 
 
+class SameBitsCsrProduct(CsrProduct):
+    """``CsrProduct`` whose results for a sample do not depend on the batch."""
+
+    def calls(
+        self, X: np.ndarray, start: np.ndarray, out: np.ndarray, scratch: Scratch, epilogue: Epilogue
+    ) -> list[Call]:
+        """See ``Product``."""
+        return [(COMPUTE, csr_same_bits, (*self.arrays, X, start, out, epilogue))]
+
+
 def weights_kept(block: Block) -> int:
     """Number of non-zero weights."""
     return sum(count_nonzero(part) for part in weights_of(block))
 
 
 def choose_product(
-    block: Block, kept: int, columns: int, weights_dtype: str
+    block: Block, kept: int, columns: int | None, weights_dtype: str
 ) -> Callable[[np.ndarray], DenseProduct | CsrProduct]:
     """The faster format for all parts of a block.
+
+    Of a dense product a sample has the same bits in every batch, as its inputs are added up one by one.
 
     Args:
         block: of a worker.
         kept: ``weights_kept``.
-        columns: of inputs (samples, positions).
+        columns: of inputs (samples, positions); None: any, and a sample has the same bits in all batches.
         weights_dtype: format of dense weights; those in CSR stay as they are.
     """
     size = sum(part.size for part in weights_of(block))
     if size and csr_is_faster(kept / size, columns):
-        return CsrProduct
+        return SameBitsCsrProduct if columns is None else CsrProduct
     return partial(DenseProduct, weights_dtype=weights_dtype)
 
 

@@ -133,6 +133,9 @@ class Direct:
 def choose(window: Window | None, block: Block, kept: int, values: int, resources: Resources) -> Maker:
     """The product for all parts of ``block``; convolutions are timed, on its own neurons.
 
+    Not those of deterministic programs: BLAS adds up in an order of its own for every shape, and clocks
+    decide otherwise next time.
+
     Args:
         window: of the mixing.
         block: of a worker.
@@ -140,13 +143,15 @@ def choose(window: Window | None, block: Block, kept: int, values: int, resource
         values: per neuron of the target.
         resources: of the program.
     """
-    max_batch, weights_dtype = resources.max_batch, resources.formats.weights_dtype
+    samples = None if resources.deterministic else resources.max_batch
+    weights_dtype = resources.formats.weights_dtype
     if window is None or window.is_pointwise:
-        return partial(Pointwise, choose_product(block, kept, max_batch * values, weights_dtype))
+        columns = None if samples is None else samples * values
+        return partial(Pointwise, choose_product(block, kept, columns, weights_dtype))
     if window.is_whole_map:
-        return partial(WholeMap, choose_product(block, kept, max_batch, weights_dtype))
+        return partial(WholeMap, choose_product(block, kept, samples, weights_dtype))
     makers: list[Maker] = [partial(Patches, window), partial(Direct, window)]
-    if not block.own_weights.size:
+    if resources.deterministic or not block.own_weights.size:
         return makers[-1]
     return min(makers, key=lambda make: _seconds(make, window, block, values, resources))
 

@@ -155,7 +155,7 @@ def _resume_key(setup: Setup) -> str:
     options, stored = setup.job.options, setup.stored
     parts = (
         *(__version__, stored.plan.identity(), *stored.shard_sha256, *stored.ends.fingerprints()),
-        *(options.batch_size, options.micro_batches, options.dtype.name),
+        *(options.batch_size, options.micro_batches, options.dtype.name, options.deterministic),
         *(identity(file) for file in (setup.job.input, *source_files(setup.job.input))),
         *setup.formats,
     )

@@ -12,6 +12,9 @@ from repurpose_hpc.errors import UserError  # noqa: E402
 from repurpose_hpc.io.samples import Samples  # noqa: E402
 from repurpose_hpc.model.forward import forward  # noqa: E402
 from repurpose_hpc.model.importers.load import load_model  # noqa: E402
+from repurpose_hpc.plan.plan import single_worker_plan  # noqa: E402
+from repurpose_hpc.restructure.cut import Cut  # noqa: E402
+from repurpose_hpc.runtime.session import Session  # noqa: E402
 
 SAMPLES = 9
 CONSTANTS = {"W": weights(6, 8), "V": weights(8, 3), "zero": np.array([0]), "half": np.float32(0.5)}
@@ -124,3 +127,22 @@ def test_values_that_the_front_cannot_take(name, value, message, tmp_path):
 def test_samples_of_another_shape(tmp_path):
     with pytest.raises(UserError, match=r"expected samples of shape \(6, 6, 3\)"):
         fed("channels_last", tmp_path, np.zeros((2, 3, 6, 6), np.float32))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_samples_one_by_one(name, tmp_path):
+    """A session whose samples do not depend on one another: front, heads and back neither."""
+    model = MODELS[name]
+    network = load_model(model.save(tmp_path / "model.onnx", 1 if name == "fixed_batch" else "N"))
+    cut, x = Cut(network, single_worker_plan(network)), model.draw(SAMPLES)
+    results = []
+    for batch_size, groups in ((SAMPLES, [x]), (4, [x]), (1, x[:, np.newaxis]), (SAMPLES, [x[:2], x[2:]])):
+        session = Session(cut, batch_size=batch_size, deterministic=True)
+        outputs = [session.run(group) for group in groups]
+        parts = zip(*(y if isinstance(y, tuple) else (y,) for y in outputs), strict=True)
+        results.append([np.concatenate(part) for part in parts])
+    together = Session(cut).run(x)
+    for parts in results:
+        assert [part.tobytes() for part in parts] == [part.tobytes() for part in results[0]]
+        for part, other in zip(parts, together if len(parts) > 1 else [together], strict=True):
+            np.testing.assert_allclose(part, other, rtol=1e-5, atol=1e-6)
