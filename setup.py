@@ -17,17 +17,17 @@ PLOT = ["matplotlib>=3.7"]
 HYPERGRAPH = ["mtkahypar"]
 TRAIN = ["torch"]
 BENCH = ["torch", "onnx", "onnxruntime"]
+# What the tests need that run under Open MPI as well.
+TEST_MPI = ["hypothesis", "pytest>=9", "pytest-mpi"]
 TEST = [
+    *TEST_MPI,
     *ONNX,
     *SAFETENSORS,
     *PLOT,
     *HYPERGRAPH,
     "codespell",
-    "hypothesis",
     "mypy",
     "onnxruntime",
-    "pytest>=9",
-    "pytest-mpi",
     "pytest-xdist",
     "ruff",
     "setuptools>=68",  # tests/commands/test_install.py builds without the network
@@ -53,6 +53,7 @@ setup(
         "train": TRAIN,
         "bench": BENCH,
         "hypergraph": HYPERGRAPH,
+        "test-mpi": TEST_MPI,
         "test": TEST,
         "dev": [*TEST, *TRAIN, "onnxscript"],
     },

@@ -81,7 +81,7 @@ def _python(mpi: str) -> Path:
     if sys.prefix != sys.base_prefix and all(map(importlib.util.find_spec, TOOLS)):
         return Path(sys.executable)
     environment.prepare({"test"}, mpi)
-    return environment.PYTHON
+    return environment.python(environment.VENV)
 
 
 def _run(command: list, **variables: str) -> int:

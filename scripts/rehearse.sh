@@ -105,8 +105,9 @@ build_network || fail "expected a network of $HOSTS hosts at $RATE, could not ma
 
 export HYDRA_LAUNCHER=ssh HYDRA_LAUNCHER_EXEC="$(realpath "$0")" HYDRA_HOST_FILE="$STATE/.hosts" HYDRA_IFACE="$CABLE"
 export UCX_TLS=tcp,self UCX_NET_DEVICES="$CABLE" FI_PROVIDER=tcp FI_TCP_IFACE="$CABLE"
-# Ranks that wait give way to the others, of which there are more than cores.
-export MPIR_CVAR_POLLS_BEFORE_YIELD=1 OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+# Where there are more ranks than cores, those that wait leave theirs to the others; see docs/performance.md.
+((HOSTS <= $(nproc))) || export MPIR_CVAR_ENABLE_HEAVY_YIELD="${MPIR_CVAR_ENABLE_HEAVY_YIELD-1}"
 status=0
 "$@" || status=$?
 print_counters

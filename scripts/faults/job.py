@@ -64,13 +64,13 @@ def command(words: Sequence[object], ranks: int = 0) -> list[str]:
 
 
 def usual_variables(folder: Path) -> dict[str, str]:
-    """The environment of all commands: a cache of their own, one thread, ranks that wait without haste."""
+    """The environment of all commands: a cache of their own, one thread, ranks that leave their cores."""
     return {
+        environment.HEAVY_YIELD: "1",
         **environment.mpi_environment(),
         "PYTHONPATH": str(environment.ROOT),
         "OMP_NUM_THREADS": "1",
         "REPURPOSE_HPC_CACHE": str(folder / "cache"),
-        "MPIR_CVAR_ENABLE_HEAVY_YIELD": "1",
     }
 
 
@@ -98,15 +98,7 @@ class Run:
         injected = variables(injections, self.notes) if injections else {}
         env = {**usual_variables(folder), **injected, **(more or {}), name: value}
         with open(self.notes / "stdout", "wb") as out, open(self.notes / "stderr", "wb") as err:
-            self.process = subprocess.Popen(
-                [*map(str, line)],
-                cwd=folder,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-            )
+            self.process = environment.start([*map(str, line)], env, folder, stdout=out, stderr=err)
 
     def pid(self, number: int) -> int:
         """The process with this number, see ``helpers.injection``."""

@@ -79,6 +79,29 @@ def test_no_false_alarms():
     assert complaints(ranks({"blas": ""})) == ([], [])
 
 
+CROWDED = ranks(*[{"cpus": (0, 1), "versions": "MPICH Version: 5.0.2"}] * 3)
+ROOMY = ranks(*[{"versions": "MPICH Version: 5.0.2"}] * 3)
+
+
+@pytest.mark.parametrize(
+    ("facts", "value", "expected"),
+    [
+        (CROWDED, None, "3 ranks on 2 cores, and ranks of MPICH that wait keep their cores busy"),
+        (ROOMY, "1", "MPIR_CVAR_ENABLE_HEAVY_YIELD=1, although every rank has a core"),
+        (CROWDED, "0", ""),
+        (CROWDED, "1", ""),
+        (ROOMY, None, ""),
+        (ROOMY, "0", ""),
+        (ranks({"versions": "MPICH"}), "1", ""),
+        (ranks(*[{"cpus": (0,), "versions": "Open MPI v5.0.11"}] * 3), None, ""),
+    ],
+)
+def test_ranks_that_wait(facts, value, expected):
+    given = {} if value is None else {doctor_findings.HEAVY_YIELD: value}
+    about = [text for text in complaints(facts, **given)[1] if "YIELD" in text]
+    assert len(about) == bool(expected) and expected in "".join(about)
+
+
 def test_slow_exchange():
     assert "takes 2,000 us even when nothing is sent" in complaints(ranks({}), exchange_us=2000.0)[1][0]
 
