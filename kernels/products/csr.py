@@ -11,7 +11,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from ..arguments import EPILOGUE, INDEX, INTEGERS, REAL, Array, Epilogue
+from ..arguments import EPILOGUE, INDEX, REAL, Array, Epilogue
 from ..llvm.sparse_rows import ROW_VECTORS, add_columns
 from ..llvm.vectors import lanes
 from ..maps.activations import activate_in_place
@@ -90,7 +90,7 @@ def _share_rows(
     return data.size * columns, (row_shares(indptr, threads),)
 
 
-@thread_variant(csr_vector, csr_batch, share=_share_rows, extra={"shares": Array(INTEGERS, 1)})
+@thread_variant(csr_vector, csr_batch, share=_share_rows)
 def csr_threads(
     data: np.ndarray,
     indices: np.ndarray,
