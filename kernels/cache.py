@@ -1,9 +1,9 @@
 """Machine code on disk: a machine compiles a kernel once, and all later processes load it.
 
 *Place.*  A folder of the user's, the first of these that can be made: in ``$NUMBA_CACHE_DIR``, if that is
-set, in ``$REPURPOSE_HPC_CACHE``, in the user's cache directory, in the one for temporary files.  Machine
-code is code: the folder has mode 0700, and one that is another user's, or that others can write to, is passed
-over.  Where there is none, every process compiles.
+set, in the user's cache directory, in the one for temporary files.  Machine code is code: the folder has mode
+0700, and one that is another user's, or that others can write to, is passed over.  Where there is none, every
+process compiles.
 
 *Key.*  Its name is a digest of the sources of all kernels and of the versions of Python, NumPy, Numba and
 llvmlite; Numba tells processors apart.  So environments share it, and edited kernels are compiled anew, also
@@ -56,8 +56,6 @@ def directory() -> Path | None:
 
 def _places() -> Iterator[Path]:
     if chosen := os.environ.get("NUMBA_CACHE_DIR"):
-        yield Path(chosen)
-    if chosen := os.environ.get("REPURPOSE_HPC_CACHE"):
         yield Path(chosen)
     with suppress(RuntimeError):  # no home directory
         yield Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "repurpose-hpc"

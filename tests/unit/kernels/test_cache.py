@@ -40,7 +40,7 @@ def start(tmp_path, code=USE_ONE, tree=ROOT, **environment):
         "HOME": str(tmp_path / "home"),
         "TMPDIR": str(tmp_path),
         "PYTHONPATH": str(tree),
-        **dict.fromkeys(("XDG_CACHE_HOME", "NUMBA_CACHE_DIR", "REPURPOSE_HPC_CACHE"), ""),
+        **dict.fromkeys(("XDG_CACHE_HOME", "NUMBA_CACHE_DIR"), ""),
     }
     pipe = subprocess.PIPE
     env = {**os.environ, **places, **environment}
@@ -70,25 +70,17 @@ def test_processes_that_begin_at_once_compile_once(tmp_path):
 
 
 def test_the_places_in_their_order(tmp_path):
-    home = tmp_path / "home/.cache/repurpose-hpc"
-    named = {
-        "NUMBA_CACHE_DIR": tmp_path / "numba",
-        "REPURPOSE_HPC_CACHE": tmp_path / "ours",
-        "XDG_CACHE_HOME": tmp_path / "xdg",
-    }
-    chosen = [
-        named["NUMBA_CACHE_DIR"],
-        named["REPURPOSE_HPC_CACHE"],
-        named["XDG_CACHE_HOME"] / "repurpose-hpc",
-    ]
-    for place in chosen:
-        assert use(tmp_path, **{key: str(path) for key, path in named.items()}) == COMPILED
+    numba, xdg = tmp_path / "numba", tmp_path / "xdg"
+    for chosen, place in (
+        ({"NUMBA_CACHE_DIR": str(numba), "XDG_CACHE_HOME": str(xdg)}, numba),
+        ({"XDG_CACHE_HOME": str(xdg)}, xdg / "repurpose-hpc"),
+        ({}, tmp_path / "home/.cache/repurpose-hpc"),
+    ):
+        assert not folders(place)
+        assert use(tmp_path, **chosen) == COMPILED
         (folder,) = folders(place)
         assert folder.stat().st_mode & 0o777 == 0o700
         assert list(folder.glob("*.nbi"))
-        named.pop(name)
-    assert use(tmp_path) == COMPILED
-    assert folders(home)
 
 
 @pytest.mark.parametrize("obstacle", ["file", "writable by others", "link"])
