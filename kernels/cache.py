@@ -90,13 +90,21 @@ class KernelCache(FunctionCache):
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         """What is there for a signature; None: this process has to compile, and the others wait for it."""
-        found = super().load_overload(signature, target_context)
+        found = self._load(signature, target_context)
         if found is None and self._lock is None:
             self._lock = _locked(self._lock_path, _LONGEST_WAIT)
-            found = super().load_overload(signature, target_context)
+            found = self._load(signature, target_context)
             if found is not None:
                 self._release()
         return found
+
+    def _load(self, signature: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(signature, target_context)
+        except Exception:  # whatever reading a damaged file may raise
+            with suppress(OSError):
+                self.flush()
+            return None
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
         """Keep what was compiled, if there is room, and let the others go on."""

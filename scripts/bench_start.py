@@ -1,7 +1,7 @@
 """Start of two checkouts in turns: whole commands, from empty caches on, then with full ones.
 
-``python scripts/bench_start.py OTHER``, with another checkout, prints a table: medians of this one in seconds, and
-in brackets their ratios to those of the other.  Both run in the environment of this Python.
+``python scripts/bench_start.py OTHER``, with another checkout, prints a table: medians of this one in
+seconds, and in brackets their ratios to those of the other.  Both run with this Python.
 """
 
 from __future__ import annotations

@@ -148,9 +148,11 @@ def test_a_compiler_that_is_killed_holds_nobody_up(tmp_path):
     holder.communicate()
 
 
-def test_damaged_machine_code_is_not_loaded(tmp_path):
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+def test_files_that_are_cut_off_are_made_anew(tmp_path, suffix):
     assert use(tmp_path) == COMPILED
     (folder,) = folders(tmp_path / "home/.cache/repurpose-hpc")
-    for path in folder.glob("*.nbi"):
+    for path in folder.glob(f"*.{suffix}"):
         path.write_bytes(path.read_bytes()[:20])
     assert use(tmp_path) == COMPILED
+    assert use(tmp_path) == LOADED
