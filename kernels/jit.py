@@ -22,7 +22,12 @@ from numba.extending import register_jitable
 
 from .cache import KernelCache, keep
 
-_OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
+_OPTIONS = {
+    "nogil": True,
+    "error_model": "numpy",
+    "fastmath": {"contract", "reassoc", "nsz"},
+    "no_cfunc_wrapper": True,  # another way in, which takes time to compile and nobody uses
+}
 
 
 # Of a parallel kernel only the loops that ask for it; Numba would try each expression on arrays, for seconds.
@@ -44,11 +49,6 @@ def jit(function: Callable) -> Callable:
 def in_both(function: Callable) -> Callable:
     """Leave ``function`` as it is in Python; in compiled functions that call it, it is compiled with them."""
     return register_jitable(**_OPTIONS)(function)
-
-
-def inner_jit(function: Callable) -> Callable:
-    """``jit`` for a function that only compiled functions call, which needs no way in from elsewhere."""
-    return _compiled(function, {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True})
 
 
 def bound(function: Callable, arguments: Sequence) -> Callable:
@@ -73,7 +73,7 @@ def inlined(compiled: Callable) -> Callable:
     """The same function, as a part of each that calls it, which is compiled once as a whole."""
     if not hasattr(compiled, "py_func"):
         return compiled
-    return numba.njit(inline="always", **_OPTIONS)(compiled.py_func)
+    return _compiled(compiled.py_func, {**_OPTIONS, "inline": "always"})
 
 
 class CFunction:

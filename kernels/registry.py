@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from .arguments import ArgumentKind
-from .jit import inner_jit, jit, parallel_jit
+from .jit import jit, parallel_jit
 
 
 class Need(Enum):
@@ -76,7 +76,7 @@ class Registry:
         """
 
         def declare(function: Callable) -> Callable:
-            compiled = inner_jit(function)
+            compiled = jit(function)
             self._parts[compiled] = arguments
             return compiled
 

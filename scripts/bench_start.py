@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import sys
 import tempfile
@@ -20,6 +21,9 @@ import environment
 
 PYTHON = Path(sys.executable)
 TIMEOUT_SECONDS = 600.0
+# What Python says of a module: microseconds without those that it imports, and its name.
+IMPORT = re.compile(r"^import time:\s+(\d+) \|[^|]*\|\s+(\S+)$", re.M)
+PACKAGES = ("repurpose_hpc", "numba", "llvmlite", "numpy", "h5py", "mpi4py")
 
 
 class Start(NamedTuple):
@@ -63,6 +67,30 @@ def turn(tree: Path, ranks: int, shards: list[str]) -> Iterator[tuple[str, Start
         yield "the demo, nothing compiled", run(tree, caches, ranks, [])
 
 
+def imports(shards: list[str], runs: int) -> Iterator[str]:
+    """Lines of a table: modules that one rank of this checkout imports, and the time that they take."""
+    words = [str(PYTHON), "-X", "importtime", "-m", "repurpose_hpc.infer", *shards, "--repeat", "0"]
+    env = {
+        **environment.mpi_environment(),
+        "PYTHONPATH": str(environment.ROOT),
+        "PYTHONDONTWRITEBYTECODE": "",
+    }
+    best: dict[str, int] = {}
+    for _ in range(runs):
+        done = environment.run(words, env, TIMEOUT_SECONDS, cwd=environment.ROOT)
+        for microseconds, module in IMPORT.findall(done.stderr):
+            best[module] = min(int(microseconds), best.get(module, int(microseconds)))
+    packages: dict[str, list[int]] = {}
+    for module, microseconds in best.items():
+        package = module.partition(".")[0]
+        packages.setdefault(package if package in PACKAGES else "others", []).append(microseconds)
+    total = sum(best.values())
+    yield "| package | modules | share of the time |"
+    yield "|---|---|---|"
+    for package in sorted(packages, key=lambda name: -sum(packages[name])):
+        yield f"| {package} | {len(packages[package])} | {sum(packages[package]) / total:.2f} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -84,7 +112,7 @@ def main() -> None:
                 for row, start in turn(tree, options.ranks, shards):
                     starts.setdefault((row, name), []).append(start)
                     print(f"turn {number + 1}, {name}: {row}: {start}", file=sys.stderr, flush=True)
-    print("\n".join(table(starts)))
+        print(*table(starts), "", *imports(shards, options.turns), sep="\n")
 
 
 def table(starts: dict[tuple[str, str], list[Start]]) -> Iterator[str]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..arguments import DOUBLE, INTEGERS, Array
-from ..jit import inner_jit
+from ..jit import jit
 from ..registry import Need, kernel
 
 _NONE = -1
@@ -27,7 +27,7 @@ _NONE = -1
 _NODE = np.dtype([("key", "f8"), ("child", "i4"), ("next", "i4"), ("previous", "i4")], align=True)
 
 
-@inner_jit
+@jit
 def _meld(heap: np.ndarray, a: int, b: int) -> int:
     """The root of two heaps, with roots a and b, made one."""
     child, following, previous = heap["child"], heap["next"], heap["previous"]
@@ -41,7 +41,7 @@ def _meld(heap: np.ndarray, a: int, b: int) -> int:
     return a
 
 
-@inner_jit
+@jit
 def _meld_children(heap: np.ndarray, row: int) -> int:
     """The root of the heaps below ``row``, made one: in pairs, then one after the other."""
     following = heap["next"]
@@ -61,7 +61,7 @@ def _meld_children(heap: np.ndarray, row: int) -> int:
     return root
 
 
-@inner_jit
+@jit
 def _cut(heap: np.ndarray, row: int) -> None:
     """Take ``row``, not a root, with all below it out of its heap."""
     child, following, previous = heap["child"], heap["next"], heap["previous"]
@@ -74,7 +74,7 @@ def _cut(heap: np.ndarray, row: int) -> None:
         previous[after] = before
 
 
-@inner_jit
+@jit
 def _leave(nodes: np.ndarray, first: np.ndarray, least: np.ndarray, row: int) -> None:
     """Take ``row`` out of the heaps of its worker, with tops ``first`` and their keys ``least``."""
     for t in range(len(first)):
@@ -90,7 +90,7 @@ def _leave(nodes: np.ndarray, first: np.ndarray, least: np.ndarray, row: int) ->
         least[t] = np.inf if root == _NONE else heap["key"][root]
 
 
-@inner_jit
+@jit
 def _join(nodes: np.ndarray, first: np.ndarray, least: np.ndarray, row: int, keys: np.ndarray) -> None:
     """Put ``row`` into the heaps of a worker; handing it on to t costs ``keys[t]``."""
     for t in range(len(first)):
@@ -101,7 +101,7 @@ def _join(nodes: np.ndarray, first: np.ndarray, least: np.ndarray, row: int, key
         least[t] = min(least[t], keys[t])
 
 
-@inner_jit
+@jit
 def _nearest(distance: np.ndarray, settled: np.ndarray, free: np.ndarray) -> int:
     """The nearest worker not yet settled; of equally near ones, one with a free seat."""
     best = _NONE
@@ -114,7 +114,7 @@ def _nearest(distance: np.ndarray, settled: np.ndarray, free: np.ndarray) -> int
     return best
 
 
-@inner_jit
+@jit
 def _path(
     costs: np.ndarray, least: np.ndarray, prices: np.ndarray, free: np.ndarray
 ) -> tuple[int, np.ndarray]:

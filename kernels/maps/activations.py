@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from ..arguments import FLOAT, INTEGER, REAL, Array
-from ..jit import inner_jit
+from ..jit import jit
 from ..registry import kernel
 
 ACTIVATION_CODES: dict[str, int] = {}
@@ -71,7 +71,7 @@ _SQRT_HALF = math.sqrt(0.5)
 _SQRT_TWO_OVER_PI = math.sqrt(2 / math.pi)
 
 
-@inner_jit
+@jit
 def activate(code: int, alpha: float, beta: float, value: float) -> float:
     """The activation ``code`` of one number, in the number's type.
 
@@ -132,7 +132,7 @@ def activate(code: int, alpha: float, beta: float, value: float) -> float:
     return value
 
 
-@inner_jit
+@jit
 def _elementary(code: int, alpha: float, value: float) -> float:
     """The elementary functions, which come last among the codes."""
     real = type(value)
@@ -206,13 +206,13 @@ def activate_in_place(values: np.ndarray, code: int, alpha: float, beta: float) 
             flat[i] = activate(code, alpha, beta, flat[i])
 
 
-@inner_jit
+@jit
 def _ramp_all(values: np.ndarray, slope: float, shift: float, low: float, high: float) -> None:
     for i in range(values.size):
         values[i] = _ramp(values[i], slope, shift, low, high)
 
 
-@inner_jit
+@jit
 def _ramp(value: float, slope: float, shift: float, low: float, high: float) -> float:
     """A line between two levels, the upper one winning; NaN stays NaN in this order."""
     real = type(value)
@@ -221,28 +221,28 @@ def _ramp(value: float, slope: float, shift: float, low: float, high: float) -> 
     return real(high) if value > real(high) else value
 
 
-@inner_jit
+@jit
 def _leaky(value: float, alpha: float) -> float:
     return value if value >= 0 else type(value)(alpha) * value
 
 
-@inner_jit
+@jit
 def _hard_swish(value: float) -> float:
     return value * _ramp(value, 1 / 6, 0.5, 0.0, 1.0)
 
 
-@inner_jit
+@jit
 def _selu(value: float, alpha: float, beta: float) -> float:
     real = type(value)
     return real(beta) * (value if value >= 0 else real(alpha) * np.expm1(value))
 
 
-@inner_jit
+@jit
 def _celu(value: float, alpha: float) -> float:
     return value if value >= 0 else type(value)(alpha) * np.expm1(value / type(value)(alpha))
 
 
-@inner_jit
+@jit
 def _softshrink(value: float, alpha: float) -> float:
     threshold = type(value)(alpha)
     if abs(value) <= threshold:
@@ -250,27 +250,27 @@ def _softshrink(value: float, alpha: float) -> float:
     return value + threshold if value < 0 else value - threshold  # NaN stays NaN
 
 
-@inner_jit
+@jit
 def _hardshrink(value: float, alpha: float) -> float:
     return type(value)(0) if abs(value) <= type(value)(alpha) else value
 
 
-@inner_jit
+@jit
 def _threshold(value: float, alpha: float, beta: float) -> float:
     return type(value)(beta) if value <= type(value)(alpha) else value
 
 
-@inner_jit
+@jit
 def _softsign(value: float) -> float:
     return value / (type(value)(1) + abs(value))
 
 
-@inner_jit
+@jit
 def _log_sigmoid(value: float) -> float:
     return -_ramp(-value, 1.0, 0.0, 0.0, np.inf) - np.log1p(np.exp(-abs(value)))
 
 
-@inner_jit
+@jit
 def _sign(value: float) -> float:
     real = type(value)
     if value > 0:
@@ -278,7 +278,7 @@ def _sign(value: float) -> float:
     return real(-1) if value < 0 else value  # NaN stays NaN
 
 
-@inner_jit
+@jit
 def _truth(value: float, holds: bool) -> float:
     real = type(value)
     if value != value:

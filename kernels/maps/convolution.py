@@ -8,7 +8,7 @@ import numba
 import numpy as np
 
 from ..arguments import EPILOGUE, REAL, WINDOW, Array, Epilogue, Pair, Window2D
-from ..jit import inner_jit
+from ..jit import jit
 from ..llvm.panel import PANEL_NEURONS, PANEL_VECTORS, lanes, multiply_panel
 from ..products.shares import row_shares
 from ..registry import Need, kernel, thread_variant
@@ -89,7 +89,7 @@ def convolve_direct(
                 _finish_rows(sums, layout.pitch, RowBlock(panel, b, p, height), start, out, epilogue)
 
 
-@inner_jit
+@jit
 def _rows_of_a_block(x: np.ndarray, heights: int, width: int, window: Window2D) -> int:
     """Output rows to compute from one copy, so that all blocks have about one size."""
     one_row = layout_of((1, width), window)
@@ -98,7 +98,7 @@ def _rows_of_a_block(x: np.ndarray, heights: int, width: int, window: Window2D) 
     return -(-heights // -(-heights // limit))
 
 
-@inner_jit
+@jit
 def _copy_sample(
     x: np.ndarray,
     b: int,
@@ -113,7 +113,7 @@ def _copy_sample(
         copy_map(x[j, b], above, before, strides, 0.0, layout, copy[j * size : (j + 1) * size])
 
 
-@inner_jit
+@jit
 def _multiply_rows(
     weights: np.ndarray, copy: np.ndarray, offsets: np.ndarray, count: int, sums: np.ndarray
 ) -> None:
@@ -124,7 +124,7 @@ def _multiply_rows(
         multiply_panel(vectors, weights, copy, offsets, position, sums)
 
 
-@inner_jit
+@jit
 def _finish_rows(
     sums: np.ndarray,
     pitch: int,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..arguments import EPILOGUE, FLOAT, INTEGER, INTEGERS, REAL, Array, Epilogue
-from ..jit import inner_jit
+from ..jit import jit
 from ..registry import Need, kernel
 from .activations import activate_in_place
 
@@ -79,7 +79,7 @@ def combine(operation: int, a: np.ndarray, b: np.ndarray, out: np.ndarray, epilo
             activate_in_place(result, epilogue.code, epilogue.alpha, epilogue.beta)
 
 
-@inner_jit
+@jit
 def _combined(operation: int, a: float, b: float) -> float:
     if operation == _ADD:
         return a + b
@@ -96,19 +96,19 @@ def _combined(operation: int, a: float, b: float) -> float:
     return a if a < b or a != a else b
 
 
-@inner_jit
+@jit
 def _combine_rows(operation: int, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     for t in range(out.size):
         out[t] = _combined(operation, a[t], b[t])
 
 
-@inner_jit
+@jit
 def _combine_with_number(operation: int, a: np.ndarray, b: float, out: np.ndarray) -> None:
     for t in range(out.size):
         out[t] = _combined(operation, a[t], b)
 
 
-@inner_jit
+@jit
 def _combine_number(operation: int, a: float, b: np.ndarray, out: np.ndarray) -> None:
     for t in range(out.size):
         out[t] = _combined(operation, a, b[t])

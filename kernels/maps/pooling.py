@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..arguments import EPILOGUE, REAL, WINDOW, Array, Epilogue, Value, Window2D
-from ..jit import inner_jit
+from ..jit import jit
 from ..registry import Need, kernel
 from .activations import activate_in_place
 from .windows import Layout, copy_map, find_offsets, inside, layout_of, size_of
@@ -105,7 +105,7 @@ def depthwise(
     activate_in_place(out.reshape(-1), epilogue.code, epilogue.alpha, epilogue.beta)
 
 
-@inner_jit
+@jit
 def _filter(weights: np.ndarray, x: np.ndarray, window: Window2D, start: np.ndarray, out: np.ndarray) -> None:
     """out = start + w * x; weights and start with one filter and number for all neurons, or for each."""
     strides, pads = window.strides, window.pads
@@ -120,7 +120,7 @@ def _filter(weights: np.ndarray, x: np.ndarray, window: Window2D, start: np.ndar
             _take_rows(result.reshape(out.shape[2], layout.pitch), out[j, b])
 
 
-@inner_jit
+@jit
 def _space_for(out: np.ndarray, window: Window2D) -> tuple[Layout, np.ndarray, np.ndarray, np.ndarray]:
     """Memory for one map at a time: the layout of its copy, the copy, the offsets in it, and the results."""
     layout = layout_of(out.shape[2:], window)
@@ -134,7 +134,7 @@ def _space_for(out: np.ndarray, window: Window2D) -> tuple[Layout, np.ndarray, n
     )
 
 
-@inner_jit
+@jit
 def _sees_all(x: np.ndarray, window: Window2D, out: np.ndarray) -> bool:
     """Say if there is one window only, and that is the whole map."""
     kernel, dilations, pads = window.kernel, window.dilations, window.pads
@@ -142,7 +142,7 @@ def _sees_all(x: np.ndarray, window: Window2D, out: np.ndarray) -> bool:
     return is_single and kernel[0] - pads[0] >= x.shape[2] and kernel[1] - pads[1] >= x.shape[3]
 
 
-@inner_jit
+@jit
 def _counts(count: int, window: Window2D, axis: int, low: int, high: int) -> np.ndarray:
     """The entries of each of ``count`` windows that lie within low .. high − 1, along one axis."""
     kernel, stride = window.kernel[axis], window.strides[axis]
@@ -154,7 +154,7 @@ def _counts(count: int, window: Window2D, axis: int, low: int, high: int) -> np.
     return counts
 
 
-@inner_jit
+@jit
 def _largest(values: np.ndarray) -> float:
     """Four at a time, which hides the latency of comparing."""
     first = second = third = fourth = values.dtype.type(-np.inf)
@@ -169,18 +169,18 @@ def _largest(values: np.ndarray) -> float:
     return _larger(_larger(first, second), _larger(third, fourth))
 
 
-@inner_jit
+@jit
 def _larger(value: float, best: float) -> float:
     return value if value > best or value != value else best  # in this form NaN wins, whichever it is
 
 
-@inner_jit
+@jit
 def _raise(target: np.ndarray, seen: np.ndarray) -> None:
     for t in range(target.size):
         target[t] = _larger(seen[t], target[t])
 
 
-@inner_jit
+@jit
 def _add_taps(target: np.ndarray, taps: np.ndarray, offsets: np.ndarray, copy: np.ndarray) -> None:
     """target += the copy at each offset times its tap; three at a time, to touch target less often."""
     end = taps.size - taps.size % 3
@@ -195,7 +195,7 @@ def _add_taps(target: np.ndarray, taps: np.ndarray, offsets: np.ndarray, copy: n
             target[t] += w0 * x0[t]
 
 
-@inner_jit
+@jit
 def _take_rows(rows: np.ndarray, out: np.ndarray) -> None:
     """out = the first columns of rows."""
     for p in range(out.shape[0]):

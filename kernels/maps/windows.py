@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arguments import INTEGER, PAIR, REAL, WINDOW, Array, Pair, Window2D
-from ..jit import inner_jit
+from ..jit import jit
 from ..registry import Need, kernel
 
 
@@ -31,7 +31,7 @@ class Layout(NamedTuple):
     pitch: int
 
 
-@inner_jit
+@jit
 def layout_of(shape: Pair, window: Window2D) -> Layout:
     """The copy that an output of ``shape`` needs."""
     kernel, strides, dilations = window.kernel, window.strides, window.dilations
@@ -44,13 +44,13 @@ def layout_of(shape: Pair, window: Window2D) -> Layout:
     )
 
 
-@inner_jit
+@jit
 def size_of(layout: Layout) -> int:
     """Numbers in a copy."""
     return layout.down * layout.across * layout.rows * layout.pitch
 
 
-@inner_jit
+@jit
 def find_offsets(window: Window2D, layout: Layout, offsets: np.ndarray) -> None:
     """Find what the first output sees with each entry of a window, in the copies of one map after another.
 
@@ -68,7 +68,7 @@ def find_offsets(window: Window2D, layout: Layout, offsets: np.ndarray) -> None:
         offsets[k] = row * layout.pitch + right // strides[1]
 
 
-@inner_jit
+@jit
 def copy_map(
     source: np.ndarray,
     above: int,
@@ -94,7 +94,7 @@ def copy_map(
             copy_grid(source, above + u, before + v, strides, fill, phases[u, v])
 
 
-@inner_jit
+@jit
 def copy_grid(
     source: np.ndarray, above: int, before: int, strides: Pair, fill: float, target: np.ndarray
 ) -> None:
@@ -123,7 +123,7 @@ def copy_grid(
                 part[t] = strided[t]
 
 
-@inner_jit
+@jit
 def inside(start: int, step: int, count: int, low: int, high: int) -> tuple[int, int]:
     """The range (first, end) of those t in 0 .. count − 1 for which low <= start + t · step < high."""
     if step == 1:  # divisions take long

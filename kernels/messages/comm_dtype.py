@@ -11,7 +11,7 @@ from numba import types
 from numba.extending import overload
 
 from ..arguments import CODES, INDEX, REAL, SINGLE, Array
-from ..jit import inner_jit
+from ..jit import jit
 from ..llvm.halves import half_bits, half_number
 from ..registry import kernel
 
@@ -83,7 +83,7 @@ def _decoded(code, scale):
     return lambda code, scale: _from_int8(code, scale)
 
 
-@inner_jit
+@jit
 def _to_bfloat16(value: np.float32) -> np.uint16:
     bits = np.float32(value).view(np.uint32)
     upper = np.uint32(bits >> np.uint32(16))
@@ -93,7 +93,7 @@ def _to_bfloat16(value: np.float32) -> np.uint16:
     return np.uint16(rounded >> np.uint32(16))
 
 
-@inner_jit
+@jit
 def _to_int8(value: np.float32, scale: np.float32) -> np.int8:
     if np.isnan(value):
         return np.int8(_NAN_CODE)
@@ -102,12 +102,12 @@ def _to_int8(value: np.float32, scale: np.float32) -> np.int8:
     return np.int8(_clipped(np.rint(np.float32(value) / np.float32(scale)), np.float32(_LARGEST_CODE)))
 
 
-@inner_jit
+@jit
 def _from_int8(code: int, scale: np.float32) -> np.float32:
     return np.float32(np.nan) if code == _NAN_CODE else np.float32(code) * np.float32(scale)
 
 
-@inner_jit
+@jit
 def _clipped(value: np.float32, largest: np.float32) -> np.float32:
     """Between -largest and largest; NaN stays NaN."""
     value = largest if value > largest else value

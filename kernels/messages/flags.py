@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..arguments import INTEGERS, Array
-from ..jit import inner_jit
+from ..jit import jit
 from ..llvm.addresses import call_function, copy_bytes
 from ..llvm.atomics import load_acquire, store_release, yield_core
 from ..registry import Need, kernel
@@ -55,7 +55,7 @@ def collect(blocks: np.ndarray, idle: np.ndarray) -> None:
         store_release(blocks[k, 0], SENDERS)
 
 
-@inner_jit
+@jit
 def _await(flag: int, owner: int, idle: np.ndarray) -> None:
     while True:
         for _ in range(LOOKS):

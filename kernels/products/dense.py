@@ -20,7 +20,7 @@ import numba
 import numpy as np
 
 from ..arguments import EPILOGUE, PAIR, REAL, STORED, Array, Epilogue, Value
-from ..jit import in_both, inlined, inner_jit
+from ..jit import in_both, inlined, jit
 from ..llvm.samples import add_samples, copy_samples, transpose_samples
 from ..llvm.tiles import MOST_SAMPLES, WIDEST, TileWork, multiply_tile, panels_for, width_for
 from ..llvm.vectors import VECTOR_BYTES
@@ -104,7 +104,7 @@ def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
-@inner_jit
+@jit
 def pack_slabs(X: np.ndarray, slabs: np.ndarray, first: int, last: int) -> None:
     """The slabs from number ``first`` to ``last``, each (n, width), the last of all padded with zeros.
 
@@ -203,7 +203,7 @@ def dense(
     _multiply_panels(panels, scales, slabs, start, out, tiles, epilogue)
 
 
-@inner_jit
+@jit
 def multiply_panels(
     panels: np.ndarray,
     scales: np.ndarray,
@@ -245,7 +245,7 @@ def multiply_panels(
 _multiply_panels = inlined(multiply_panels)
 
 
-@inner_jit
+@jit
 def _ahead(n: int, begin: int, end: int, count: int) -> int:
     """Columns from a stretch of ``count`` panels to the next one, perhaps of the panels behind."""
     return (end if end < n else count * n) - begin
@@ -275,7 +275,7 @@ def slab_count(batch: int) -> int:
     return -(-batch // _slab_step(batch))
 
 
-@inner_jit
+@jit
 def _finish_samples(
     tiles: np.ndarray,
     sums: Sums,

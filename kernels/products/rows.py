@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from ..arguments import EPILOGUE, REAL, Array, Epilogue
-from ..jit import inner_jit
+from ..jit import jit
 from ..maps.activations import activate_in_place
 from ..registry import kernel
 
 _MATRIX = Array(REAL, 2)
 
 
-@inner_jit
+@jit
 def spread(start: np.ndarray, out: np.ndarray) -> None:
     """out = start, where start is (m, 1) or (m, batch), possibly ``out`` itself."""
     rows, batch = out.shape

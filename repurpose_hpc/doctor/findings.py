@@ -138,7 +138,7 @@ def _of_all(facts: Sequence[Facts], exchange_us: float) -> list[str]:
     )
     if uncached is not None:
         messages.append(
-            f"{uncached.host}: there is no directory to keep compiled kernels in, and every process compiles: "
+            f"{uncached.host}: no directory to keep compiled kernels in, so every process compiles: "
             "set NUMBA_CACHE_DIR to one that can be written"
         )
     elif shared is not None:
