@@ -37,7 +37,7 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLoca
 
 _PACKAGE = Path(__file__).resolve().parent
 # A process that was stopped keeps its lock: after so many seconds others compile for themselves.
-_LONGEST_WAIT = 180.0
+_LONGEST_WAIT = 300.0
 
 
 @cache
