@@ -116,7 +116,8 @@ class KernelCache(FunctionCache):
 
     def is_compiled_elsewhere(self) -> bool:
         """Say if another process is at work on the function, so that there is time for something else."""
-        descriptor = _locked(self._lock_path, 0.0)
+        # Shared with others that only look, who must not take each other for compilers.
+        descriptor = _locked(self._lock_path, 0.0, fcntl.LOCK_SH)
         if descriptor is not None:
             os.close(descriptor)
         return descriptor is None
@@ -127,7 +128,7 @@ class KernelCache(FunctionCache):
             self._lock = None
 
 
-def _locked(path: Path, longest_wait: float) -> int | None:
+def _locked(path: Path, longest_wait: float, kind: int = fcntl.LOCK_EX) -> int | None:
     """A descriptor of a file that is locked until it is closed; None: another process has it for that long.
 
     Where there are no locks nobody is kept out: the same may be compiled, and written, twice.
@@ -139,7 +140,7 @@ def _locked(path: Path, longest_wait: float) -> int | None:
     pause, until = 0.002, time.monotonic() + longest_wait
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= until:
                 os.close(descriptor)
