@@ -15,9 +15,9 @@ from .maps.activations import ACTIVATION_CODES, activate
 from .maps.convolution import pack_weights
 from .maps.elementwise import COMBINATION_CODES
 from .products.crossover import csr_is_faster
-from .products.dense import aligned, dense_scratch, pack_panels, panel_rows
+from .products.dense import aligned, dense_scratch, pack_panels, panel_rows, slabs_size, tiles_size
 from .registry import REGISTRY
-from .replay import Recording
+from .replay import Recording, compile_replay
 from .warmup import warm_up
 
 ROOMS = ("products", "maps", "messages", "assignment")
@@ -35,11 +35,14 @@ __all__ = [
     "Window2D",
     "activate",
     "aligned",
+    "compile_replay",
     "csr_is_faster",
     "dense_scratch",
     "pack_panels",
     "pack_weights",
     "panel_rows",
+    "slabs_size",
+    "tiles_size",
     "warm_up",
 ]
 __all__ += sorted(REGISTRY.exports)

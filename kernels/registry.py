@@ -18,13 +18,11 @@ from .jit import jit, parallel_jit
 
 
 class Need(Enum):
-    """Runs that call a kernel directly, so that it is compiled before they are timed."""
+    """What has a kernel compiled by the warm-up."""
 
-    ALL = "all runs"
-    MAPS = "runs with feature maps"
-    ZEROS = "runs that leave zeros out of messages"
-    SAME_BITS = "runs whose outputs do not depend on batches"
-    NONE = "none: it is compiled when it is called, or with the loop that replays it"
+    ALL = "every network"
+    MAPS = "networks with feature maps"
+    NONE = "none: it is compiled when it is called or recorded"
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,15 +30,13 @@ class ThreadVariant:
     """The same as a kernel by several threads, each with some of the rows.
 
     Attributes:
-        function: takes the arguments of the kernel, then those of ``extra``.
+        function: takes the arguments of the kernel, then some more.
         share: from the number of threads and the kernel's arguments: multiplications that they ask for, and
-            the arguments of ``extra``.
-        extra: what these are.
+            these arguments.
     """
 
     function: Callable
     share: Callable[..., tuple[int, tuple]]
-    extra: Mapping[str, ArgumentKind]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +47,9 @@ class Kernel:
         name: under which the package exports it.
         function: compiled at its first call, or by the warm-up.
         arguments: by name, in order.
-        need: runs that call it directly.
+        need: what has it compiled by the warm-up.
         replayed: whether its calls can be on a recording.
+        parts: functions that it calls and that take long to compile.
     """
 
     name: str
@@ -60,6 +57,7 @@ class Kernel:
     arguments: Mapping[str, ArgumentKind]
     need: Need
     replayed: bool
+    parts: tuple[Callable, ...]
 
 
 class Registry:
@@ -68,16 +66,36 @@ class Registry:
     def __init__(self) -> None:
         self._kernels: dict[Callable, Kernel] = {}
         self._variants: dict[Callable, ThreadVariant] = {}
+        self._parts: dict[Callable, Mapping[str, ArgumentKind]] = {}
+
+    def part(self, arguments: Mapping[str, ArgumentKind]) -> Callable[[Callable], Callable]:
+        """A decorator that compiles a function which kernels have among their ``parts``.
+
+        Args:
+            arguments: what it takes, by name, in order.
+        """
+
+        def declare(function: Callable) -> Callable:
+            compiled = jit(function)
+            self._parts[compiled] = arguments
+            return compiled
+
+        return declare
 
     def kernel(
-        self, arguments: Mapping[str, ArgumentKind], need: Need = Need.ALL, replayed: bool = False
+        self,
+        arguments: Mapping[str, ArgumentKind],
+        need: Need = Need.ALL,
+        replayed: bool = False,
+        parts: tuple[Callable, ...] = (),
     ) -> Callable[[Callable], Callable]:
         """A decorator that compiles a function and declares it.
 
         Args:
             arguments: what it takes, by name, in order.
-            need: runs that call it directly.
+            need: what has it compiled by the warm-up.
             replayed: whether its calls can be on a recording.
+            parts: kernels and parts that it calls, which another process can compile meanwhile.
 
         Raises:
             TypeError: the function has other parameters, or there is a kernel of that name.
@@ -91,20 +109,20 @@ class Registry:
             if name in self.exports:
                 raise TypeError(f"{name}: there is a kernel of that name")
             compiled = jit(function)
-            self._kernels[compiled] = Kernel(name, compiled, arguments, need, replayed)
+            self._kernels[compiled] = Kernel(name, compiled, arguments, need, replayed, parts)
             return compiled
 
         return declare
 
     def thread_variant(
-        self, *kernels: Callable, share: Callable[..., tuple[int, tuple]], extra: Mapping[str, ArgumentKind]
+        self, *kernels: Callable, share: Callable[..., tuple[int, tuple]]
     ) -> Callable[[Callable], Callable]:
         """A decorator that compiles what threads do instead of ``kernels``; see ``ThreadVariant``."""
 
         def declare(function: Callable) -> Callable:
             compiled = parallel_jit(function)
             for kernel in kernels:
-                self._variants[kernel] = ThreadVariant(compiled, share, extra)
+                self._variants[kernel] = ThreadVariant(compiled, share)
             return compiled
 
         return declare
@@ -123,10 +141,15 @@ class Registry:
         """The declaration of a function; None: it is not a kernel."""
         return self._kernels.get(function)
 
+    def part_arguments(self, function: Callable) -> Mapping[str, ArgumentKind]:
+        """What a function that is a part of kernels takes."""
+        kernel = self.find(function)
+        return self._parts[function] if kernel is None else kernel.arguments
+
     def variant(self, function: Callable) -> ThreadVariant | None:
         """The variant of a kernel that threads share; None: there is none."""
         return self._variants.get(function)
 
 
 REGISTRY = Registry()
-kernel, thread_variant = REGISTRY.kernel, REGISTRY.thread_variant
+kernel, part, thread_variant = REGISTRY.kernel, REGISTRY.part, REGISTRY.thread_variant

@@ -1,13 +1,15 @@
 """Many calls of kernels and C functions as one: a recording that a compiled loop carries out.
 
-An instruction is a row of slots of 64 bits: its code, the phase that its time is counted for, and the
-arguments, each where the declaration of the kernel says.  The loop is written from the same declarations.
+An instruction is a row of slots of 64 bits.  The first is the address of the *entry* of a kernel, or 0 for a
+C function, the second the phase that its time is counted for; then come the arguments, each where the
+declaration of the kernel says.  An entry is a function that reads them from its row and calls the kernel.  It
+is written from the same declaration, and compiled when a call of the kernel is recorded: so a program has
+those kernels compiled that it calls, for the types of its numbers.  The loop is the same for all.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import accumulate
 from typing import Any
@@ -15,12 +17,19 @@ from typing import Any
 import numba
 import numpy as np
 
-from .arguments import CODES, FIXED, TUPLES, ArgumentKind, Array, Types
-from .jit import is_plain, jit
-from .llvm.addresses import MOST_ARGUMENTS, SIGNATURES, array_at, call_function, read_clock
+from .arguments import FIXED, TUPLES, Types, signatures
+from .jit import CFunction, compile_unless_elsewhere, inlined, is_plain, jit
+from .llvm.addresses import (
+    MOST_ARGUMENTS,
+    SIGNATURES,
+    array_at,
+    call_entry,
+    call_function,
+    read_clock,
+)
 from .registry import REGISTRY, Kernel, Registry
 
-# Slots before the arguments: of a kernel its code and the phase, of a C function also address and signature.
+# Slots before the arguments: of a kernel the entry and the phase, of a C function also address and signature.
 _HEADER, _CALL_HEADER = 2, 4
 _CALL = 0
 
@@ -39,12 +48,9 @@ class Recording:
             registry: of the kernels.
         """
         self._types, self._registry = types, registry
-        self._kernels = {kernel.function: code for code, kernel in _codes(registry).items()}
         self._rows: list[list[int | float]] = []
         self._arguments: list[Sequence] = []
         self._instructions: np.ndarray | None = None
-        self._loop = _loop(tuple(_codes(registry).values()))
-        self._like = _examples(types)
 
     def add_kernel(self, phase: int, function: Callable, arguments: Sequence[Any]) -> None:
         """Record ``function(*arguments)``.
@@ -65,7 +71,7 @@ class Recording:
             raise TypeError(
                 f"{kernel.name}: expected {len(kernel.arguments)} arguments, found {len(arguments)}"
             )
-        row: list[int | float] = [self._kernels[function], phase]
+        row: list[int | float] = [_entry(kernel, self._types).address, phase]
         for (name, argument), value in zip(kernel.arguments.items(), arguments, strict=True):
             problem = argument.problem(value, self._types)
             if problem is not None:
@@ -101,8 +107,8 @@ class Recording:
             0, or what the first C function returned that failed; nothing was done after that.
         """
         if self._instructions is None:
-            self._instructions = _packed(self._rows, _slots(self._registry))
-        return self._loop(self._instructions, seconds, clock, *self._like)
+            self._instructions = _packed(self._rows)
+        return replay(self._instructions, seconds, clock)
 
     def _append(self, row: list[int | float], arguments: Sequence) -> None:
         self._rows.append(row)
@@ -124,112 +130,85 @@ def check_call(signature: str, arguments: Sequence[int]) -> None:
             raise ValueError(f"argument {place}: expected an integer of {bits + 1} bits, found {value}")
 
 
-def compile_replay(types: Types, registry: Registry = REGISTRY) -> None:
-    """Compile the loop for recordings of these types, or load it from the cache, without running any."""
-    if not is_plain():
-        arguments = np.empty((0, _slots(registry)), np.int64), np.empty(0), 0, *_examples(types)
-        loop = _loop(tuple(_codes(registry).values()))
-        loop.compile(tuple(map(numba.typeof, arguments)))  # type: ignore[attr-defined]  # Numba's
+def compile_replay(functions: Iterable[Callable], types: Types, registry: Registry = REGISTRY) -> None:
+    """Compile what replays calls of kernels, or load it from the cache.
+
+    Processes that begin together share the work: what others are compiling comes last, and before that their
+    kernels' parts, from the last on.
+
+    Args:
+        functions: kernels; those that cannot be on a recording are left out.
+        types: of the numbers in the kernels' arrays.
+        registry: of the kernels.
+    """
+    if is_plain():
+        return
+    kernels = [
+        kernel for kernel in map(registry.find, dict.fromkeys(functions)) if kernel and kernel.replayed
+    ]
+    elsewhere = [kernel for kernel in kernels if not _entry(kernel, types).compile_unless_elsewhere()]
+    for part in dict.fromkeys(part for kernel in elsewhere for part in reversed(kernel.parts)):
+        (signature, *_) = signatures(registry.part_arguments(part), types)
+        compile_unless_elsewhere(part, signature)
+    for kernel in elsewhere:
+        _entry(kernel, types).compile()
+    loop_types = numba.int64[:, ::1], numba.float64[::1], numba.int64
+    replay.compile(loop_types)  # type: ignore[attr-defined]  # Numba's
 
 
-def _codes(registry: Registry) -> dict[int, Kernel]:
-    """The kernels that can be on a recording by their codes; those that take codes of messages come last."""
-    replayed = [kernel for kernel in registry.kernels if kernel.replayed]
-    return dict(enumerate(sorted(replayed, key=_takes_codes), start=_CALL + 1))
+@jit
+def replay(instructions: np.ndarray, seconds: np.ndarray, clock: int) -> int:
+    """Carry out instructions, (count, slots) int64; see ``Recording.run``."""
+    began = read_clock(clock)
+    for k in range(len(instructions)):
+        row = instructions[k]
+        status = 0
+        if row[0] == _CALL:
+            status = call_function(row[2], row[3], row[_CALL_HEADER:])
+        else:
+            call_entry(row[0], row)
+        ended = read_clock(clock)
+        seconds[row[1]] += ended - began
+        began = ended
+        if status != 0:
+            return status
+    return 0
 
 
-def _takes_codes(kernel: Kernel) -> bool:
-    return any(
-        isinstance(argument, Array) and argument.kind == CODES for argument in kernel.arguments.values()
-    )
+@cache
+def _entry(kernel: Kernel, types: Types) -> CFunction:
+    """The entry of a kernel: a function of the address of a row."""
+    name = "_".join(["enter", kernel.name, *map(str, types)])
+    names: dict[str, Any] = {
+        "__name__": __name__,
+        "array_at": array_at,
+        **TUPLES,
+        **{kind: dtype.type for kind, dtype in {**FIXED, **types._asdict()}.items() if dtype is not None},
+        kernel.name: inlined(kernel.function),
+    }
+    exec(compile(entry_source(kernel, name), __file__, "exec"), names)
+    return CFunction(names[name], numba.void, numba.int64)
 
 
-def _slots(registry: Registry) -> int:
-    """Slots of an instruction."""
-    sizes = (sum(_sizes(kernel.arguments)) for kernel in _codes(registry).values())
-    return max(_CALL_HEADER + MOST_ARGUMENTS, *(_HEADER + size for size in sizes), 0)
+def entry_source(kernel: Kernel, name: str) -> str:
+    """Python code of the entry of a kernel; the integers of a row are ``a``, its real numbers ``f``."""
+    sizes = [argument.slots for argument in kernel.arguments.values()]
+    begins = accumulate(sizes, initial=_HEADER)
+    read = [argument.source(slot) for argument, slot in zip(kernel.arguments.values(), begins, strict=False)]
+    shape = f"({_HEADER + sum(sizes)},)"
+    return f"""\
+def {name}(row):
+    a, f = array_at(row, {shape}, integer), array_at(row, {shape}, double)
+    {kernel.name}({", ".join(read)})
+"""
 
 
-def _sizes(arguments: Mapping[str, ArgumentKind]) -> list[int]:
-    return [argument.slots for argument in arguments.values()]
-
-
-def _packed(rows: Sequence[Sequence[int | float]], slots: int) -> np.ndarray:
+def _packed(rows: Sequence[Sequence[int | float]]) -> np.ndarray:
     """Instructions, (count, slots) int64; real numbers as their bits."""
+    slots = max(_CALL_HEADER + MOST_ARGUMENTS, *map(len, rows), 0)
     instructions = np.zeros((len(rows), slots), np.int64)
     reals = instructions.view(np.float64)
     for row, integers, floats in zip(rows, instructions, reals, strict=True):
         for slot, value in enumerate(row):
             (floats if isinstance(value, float | np.floating) else integers)[slot] = value
     return instructions
-
-
-def _examples(types: Types) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Arrays that show the loop the types that it is for."""
-    codes = None if types.codes is None else np.empty(0, types.codes)
-    return np.empty(0, types.real), np.empty(0, types.stored), codes
-
-
-@cache
-def _loop(kernels: tuple[Kernel, ...]) -> Callable:
-    """The loop that replays recordings of ``kernels``, which have the codes 1, 2, ... in this order."""
-    source = loop_source(kernels)
-    # Its name tells it from that of other kernels in Numba's cache.
-    name = f"replay_{hashlib.sha256(source.encode()).hexdigest()[:12]}"
-    names: dict[str, Any] = {
-        "__name__": __name__,
-        "np": np,
-        "array_at": array_at,
-        "call_function": call_function,
-        "read_clock": read_clock,
-        **TUPLES,
-        **{f"dtype_of_{kind}": dtype.type for kind, dtype in FIXED.items()},
-        **{kernel.name: kernel.function for kernel in kernels},
-    }
-    exec(compile(source.replace("def replay(", f"def {name}("), __file__, "exec"), names)
-    return jit(names[name])
-
-
-def loop_source(kernels: Sequence[Kernel]) -> str:
-    """Python code of the loop: ``replay(instructions, seconds, clock, real, stored, codes)``.
-
-    The integers of an instruction are ``a``, its real numbers ``f``.  ``codes`` None: nothing that makes or
-    reads codes is compiled.
-    """
-    plain = "".join(_branch(k, 8, "elif", code) for code, k in enumerate(kernels, 1) if not _takes_codes(k))
-    first = len(kernels) - sum(map(_takes_codes, kernels)) + 1
-    coding = [(code, kernel) for code, kernel in enumerate(kernels, 1) if code >= first]
-    of_codes = "".join(_branch(k, 12, "if" if code == first else "elif", code) for code, k in coding)
-    return _TEMPLATE.format(
-        examples="".join(f"    {kind} = np.empty(0, dtype_of_{kind})\n" for kind in FIXED),
-        call=_CALL,
-        header=_CALL_HEADER,
-        plain=plain,
-        of_codes=f"        elif codes is not None:\n{of_codes}" if coding else "",
-    )
-
-
-_TEMPLATE = """\
-def replay(instructions, seconds, clock, real, stored, codes):
-{examples}    numbers = instructions.view(np.float64)
-    began = read_clock(clock)
-    for k in range(len(instructions)):
-        a, f = instructions[k], numbers[k]
-        status = 0
-        if a[0] == {call}:
-            status = call_function(a[2], a[3], a[{header}:])
-{plain}{of_codes}        ended = read_clock(clock)
-        seconds[a[1]] += ended - began
-        began = ended
-        if status != 0:
-            return status
-    return 0
-"""
-
-
-def _branch(kernel: Kernel, indent: int, word: str, code: int) -> str:
-    """The call of a kernel with the arguments of an instruction."""
-    begins = accumulate(_sizes(kernel.arguments), initial=_HEADER)
-    read = [argument.source(slot) for argument, slot in zip(kernel.arguments.values(), begins, strict=False)]
-    space = " " * indent
-    return f"{space}{word} a[0] == {code}:\n{space}    {kernel.name}({', '.join(read)})\n"

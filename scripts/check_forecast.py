@@ -40,13 +40,12 @@ def run(shards: Path, batch: int) -> None:
     from mpi4py import MPI
 
     from repurpose_hpc.plan.files.store import read_network
-    from repurpose_hpc.runtime.loading import compile_kernels, has_maps, load_shards
+    from repurpose_hpc.runtime.loading import load_shards
     from repurpose_hpc.runtime.program import Program, one_process
     from repurpose_hpc.runtime.timing import measure as time_forwards
 
     comm, dtype = MPI.COMM_WORLD, np.dtype(np.float32)
     stored, parts = load_shards(shards, dtype, comm)
-    compile_kernels(dtype, has_maps(parts[0].graph), comm)
     alone = comm.size == 1
     program = one_process(read_network(stored), dtype, batch) if alone else Program(parts, comm, batch)
     shape = program.input_columns.size, batch

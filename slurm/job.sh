@@ -12,8 +12,8 @@ LAUNCH="srun --mpi=${PMI:-none} --cpus-per-task=${SLURM_CPUS_PER_TASK:-1} --cpu-
 # not properly terminated in client request"), not over what it says of its second.
 [[ ! -e $(dirname "$PYTHON")/mpichversion ]] || export MPIR_CVAR_CH4_NETMOD="${MPIR_CVAR_CH4_NETMOD:-ofi}"
 
-# Shared file systems are slow to share Numba's cache, and may show one node an old version of it.  One rank of
-# each node compiles.
+# Shared file systems are slow to share compiled kernels, and some know no locks.  Each is compiled by one rank
+# of a node.
 ON_LOCAL="${SLURM_TMPDIR:-${TMPDIR:-/tmp}}/repurpose-hpc-${SLURM_JOB_ID:?submit this with sbatch}"
 export NUMBA_CACHE_DIR="${NUMBA_CACHE_DIR-$ON_LOCAL/numba}"
 

@@ -25,29 +25,29 @@ C_TYPES = {"i": ctypes.c_int32, "p": ctypes.c_int64}
 MOST_ARGUMENTS = max(map(len, SIGNATURES))
 
 
-def array_at(address: int, shape: tuple[int, ...], like: np.ndarray) -> np.ndarray:
-    """The C-contiguous array of the type of ``like`` that begins at an address."""
-    size = math.prod(shape) * like.itemsize
+def array_at(address: int, shape: tuple[int, ...], kind: type) -> np.ndarray:
+    """The C-contiguous array of numbers of a kind, such as ``np.float32``, that begins at an address."""
+    size = math.prod(shape) * np.dtype(kind).itemsize
     if size == 0:
-        return np.empty(shape, like.dtype)
+        return np.empty(shape, kind)
     memory = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(int(address)))
-    return memory.view(like.dtype).reshape(shape)
+    return memory.view(kind).reshape(shape)
 
 
 @overload(array_at)
-def _array_at(address, shape, like):
-    return lambda address, shape, like: numba.carray(_pointer(address, like), shape)
+def _array_at(address, shape, kind):
+    return lambda address, shape, kind: numba.carray(_pointer(address, kind), shape)
 
 
 @intrinsic
-def _pointer(typing, address, like):
-    """The address as a pointer to numbers of the type that the array ``like`` has."""
-    result = types.CPointer(like.dtype)
+def _pointer(typing, address, kind):
+    """The address as a pointer to numbers of a kind."""
+    result = types.CPointer(kind.dtype)
 
     def generate(context, builder, signature, arguments):
         return builder.inttoptr(arguments[0], context.get_value_type(result))
 
-    return result(types.int64, like), generate
+    return result(types.int64, kind), generate
 
 
 def call_function(address: int, signature: int, arguments: np.ndarray) -> int:
@@ -93,6 +93,29 @@ def _argument(builder, place, letter):
     """The argument in a slot of 64 bits, as wide as the function takes it."""
     value = builder.load(place)
     return builder.trunc(value, ir.IntType(32)) if letter == "i" else value
+
+
+def call_entry(address: int, row: np.ndarray) -> None:
+    """Call a function of the address of an array."""
+    ctypes.CFUNCTYPE(None, ctypes.c_int64)(int(address))(row.ctypes.data)
+
+
+@overload(call_entry)
+def _call_entry(address, row):
+    return lambda address, row: _enter(address, row)
+
+
+@intrinsic
+def _enter(typing, address, row):
+    wide = ir.IntType(64)
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[1])(context, builder, arguments[1]).data
+        kind = ir.FunctionType(ir.VoidType(), [wide]).as_pointer()
+        builder.call(builder.inttoptr(arguments[0], kind), [builder.ptrtoint(data, wide)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, row), generate
 
 
 def read_clock(address: int) -> float:

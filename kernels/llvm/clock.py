@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-from numba import cfunc, types
+from numba import types
+
+from ..jit import CFunction
 
 # Linux's number of the clock that only goes forward.
 _CLOCK_MONOTONIC = 1
@@ -19,9 +21,13 @@ def _seconds() -> float:
 
 
 @cache
+def _clock() -> CFunction:
+    return CFunction(_seconds, types.float64)
+
+
 def monotonic_address() -> int:
     """The address of a C function that returns the seconds since some moment.
 
     Compiled when it is first asked for: a rank that has MPI takes MPI's clock, and needs the memory.
     """
-    return cfunc(types.float64(), cache=True)(_seconds).address
+    return _clock().address

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from ..arguments import EPILOGUE, INTEGERS, REAL, WINDOW, Array, Epilogue, Pair, Window2D
+from ..arguments import EPILOGUE, REAL, WINDOW, Array, Epilogue, Pair, Window2D
 from ..jit import jit
 from ..llvm.panel import PANEL_NEURONS, PANEL_VECTORS, lanes, multiply_panel
 from ..products.shares import row_shares
@@ -164,7 +164,7 @@ def _share_panels(
     return weights.size * positions, (row_shares(np.arange(len(weights) + 1), threads),)
 
 
-@thread_variant(convolve_direct, share=_share_panels, extra={"shares": Array(INTEGERS, 1)})
+@thread_variant(convolve_direct, share=_share_panels)
 def convolve_threads(
     weights: np.ndarray,
     x: np.ndarray,

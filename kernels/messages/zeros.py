@@ -20,7 +20,7 @@ from ..registry import Need, kernel
 _NUMBERS = Array(UNSIGNED, 1)
 
 
-@kernel(arguments={"values": _NUMBERS, "message": _NUMBERS}, need=Need.ZEROS)
+@kernel(arguments={"values": _NUMBERS, "message": _NUMBERS}, need=Need.NONE)
 def squeeze(values: np.ndarray, message: np.ndarray) -> int:
     """Write ``values`` into ``message``, in the shorter form.
 
@@ -52,7 +52,7 @@ def squeeze(values: np.ndarray, message: np.ndarray) -> int:
     return end
 
 
-@kernel(arguments={"message": _NUMBERS, "length": INTEGER, "values": _NUMBERS}, need=Need.ZEROS)
+@kernel(arguments={"message": _NUMBERS, "length": INTEGER, "values": _NUMBERS}, need=Need.NONE)
 def expand(message: np.ndarray, length: int, values: np.ndarray) -> None:
     """Restore the numbers that ``squeeze`` was given.
 

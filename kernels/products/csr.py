@@ -11,11 +11,11 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from ..arguments import EPILOGUE, INDEX, INTEGERS, REAL, Array, Epilogue
+from ..arguments import EPILOGUE, INDEX, REAL, Array, Epilogue
 from ..llvm.sparse_rows import ROW_VECTORS, add_columns
 from ..llvm.vectors import lanes
 from ..maps.activations import activate_in_place
-from ..registry import Need, kernel, thread_variant
+from ..registry import kernel, thread_variant
 from .rows import spread
 from .shares import row_shares
 
@@ -84,8 +84,7 @@ def csr_batch(
 
 
 @kernel(
-    arguments={**_ROWS, "X": _MATRIX, "start": _MATRIX, "out": _MATRIX, "epilogue": EPILOGUE},
-    need=Need.SAME_BITS,
+    arguments={**_ROWS, "X": _MATRIX, "start": _MATRIX, "out": _MATRIX, "epilogue": EPILOGUE}, replayed=True
 )
 def csr_same_bits(
     data: np.ndarray,
@@ -113,7 +112,7 @@ def _share_rows(
     return data.size * columns, (row_shares(indptr, threads),)
 
 
-@thread_variant(csr_vector, csr_batch, share=_share_rows, extra={"shares": Array(INTEGERS, 1)})
+@thread_variant(csr_vector, csr_batch, share=_share_rows)
 def csr_threads(
     data: np.ndarray,
     indices: np.ndarray,
@@ -136,7 +135,7 @@ def csr_threads(
             csr_batch(data, indices, row_pointers, X, start_rows, out_rows, own_epilogue)
 
 
-@thread_variant(csr_same_bits, share=_share_rows, extra={"shares": Array(INTEGERS, 1)})
+@thread_variant(csr_same_bits, share=_share_rows)
 def csr_same_bits_threads(
     data: np.ndarray,
     indices: np.ndarray,

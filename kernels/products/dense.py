@@ -19,13 +19,13 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from ..arguments import EPILOGUE, INTEGER, INTEGERS, REAL, STORED, Array, Epilogue
-from ..jit import jit
+from ..arguments import EPILOGUE, PAIR, REAL, STORED, Array, Epilogue, Value
+from ..jit import in_both, inlined, jit
 from ..llvm.samples import add_samples, copy_samples, transpose_samples
 from ..llvm.tiles import MOST_SAMPLES, WIDEST, TileWork, multiply_tile, panels_for, width_for
 from ..llvm.vectors import VECTOR_BYTES
 from ..maps.activations import activate_in_place
-from ..registry import kernel, thread_variant
+from ..registry import kernel, part, thread_variant
 from .shares import row_shares
 
 # Inputs at a time, where several slabs need the same weights.
@@ -83,13 +83,13 @@ def dense_scratch(n: int, batch: int, dtype: np.dtype) -> int:
     return slabs_size(n, batch) + tiles_size(batch, panel_rows(dtype))
 
 
-@kernel(arguments={"n": INTEGER, "batch": INTEGER})
+@in_both
 def slabs_size(n: int, batch: int) -> int:
     """Numbers in the slabs of X (n, batch), at most."""
     return n * slab_count(batch) * _width(batch, 0)
 
 
-@kernel(arguments={"batch": INTEGER, "R": INTEGER})
+@in_both
 def tiles_size(batch: int, R: int) -> int:
     """Numbers in the sums of a group of panels of R rows, at most."""
     width = _width(batch, 0)
@@ -104,6 +104,63 @@ def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
+@jit
+def pack_slabs(X: np.ndarray, slabs: np.ndarray, first: int, last: int) -> None:
+    """The slabs from number ``first`` to ``last``, each (n, width), the last of all padded with zeros.
+
+    Args:
+        X: (n, batch).
+        slabs: room for all, one-dimensional.
+        first, last: see above.
+    """
+    n, batch = X.shape
+    flat = X.reshape(-1)
+    for begin in range(0, n, PACKED_ROWS):
+        end = min(begin + PACKED_ROWS, n)
+        for slab in range(first, last):
+            b = slab * _slab_step(batch)
+            width = _width(batch, b)
+            for c in range(0, width, MOST_SAMPLES):
+                present = batch - b - c
+                if present >= MOST_SAMPLES:
+                    for k in range(begin, end):
+                        copy_samples(flat, k * batch + b + c, slabs, b * n + k * width + c)
+                else:
+                    for k in range(begin, end):
+                        for d in range(min(width - c, MOST_SAMPLES)):
+                            slabs[b * n + k * width + c + d] = X[k, b + c + d] if d < present else 0
+
+
+@part(
+    arguments={
+        "tiles": _VECTOR,
+        "sums": Value(Sums(*[0] * len(Sums._fields))),
+        "scales": _VECTOR,
+        "start": _VECTOR,
+        "out": _VECTOR,
+        "shape": PAIR,
+    }
+)
+def _finish_slab(
+    tiles: np.ndarray,
+    sums: Sums,
+    scales: np.ndarray,
+    start: np.ndarray,
+    out: np.ndarray,
+    shape: tuple[int, int],
+) -> None:
+    """``_finish_samples`` for all samples of a tile; a single one has its rows in order already."""
+    tile, count, width, R, row, b = sums
+    if shape[1] == 1:
+        for r in range(min(count * R, shape[0] - row)):
+            scale = scales[row + r] if scales.size else out.dtype.type(1)
+            out[row + r] = start[row + r] + scale * tiles[tile + r]
+        return
+    for c in range(0, min(width, shape[1] - b), MOST_SAMPLES):
+        part = Sums(tile + c * R, count, width, R, row, b + c)
+        _finish_samples(tiles, part, scales, start, out, shape)
+
+
 @kernel(
     arguments={
         "panels": Array(STORED, 3),
@@ -115,6 +172,7 @@ def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         "epilogue": EPILOGUE,
     },
     replayed=True,
+    parts=(_finish_slab, activate_in_place),
 )
 def dense(
     panels: np.ndarray,
@@ -142,7 +200,7 @@ def dense(
         pack_slabs(X, scratch, 0, slab_count(batch))
         slabs = scratch
     tiles = scratch[slabs_size(len(X), batch) :]
-    multiply_panels(panels, scales, slabs, start, out, tiles, epilogue)
+    _multiply_panels(panels, scales, slabs, start, out, tiles, epilogue)
 
 
 @jit
@@ -183,82 +241,38 @@ def multiply_panels(
         activate_in_place(out[first * R : (first + size) * R], epilogue.code, epilogue.alpha, epilogue.beta)
 
 
+# To optimise it twice, alone and in ``dense``, would take a second and a half.
+_multiply_panels = inlined(multiply_panels)
+
+
 @jit
 def _ahead(n: int, begin: int, end: int, count: int) -> int:
     """Columns from a stretch of ``count`` panels to the next one, perhaps of the panels behind."""
     return (end if end < n else count * n) - begin
 
 
-@jit
+@in_both
 def _slab_step(batch: int) -> int:
     """Samples in a slab, at most: few come in a single one, so that a panel is read once, as a stream."""
     return WIDEST if batch <= WIDEST else MOST_SAMPLES
 
 
-@jit
+@in_both
 def _width(batch: int, b: int) -> int:
     """Samples in the slab that begins with number b, padded to what the inner loop knows."""
     return width_for(min(_slab_step(batch), batch - b))
 
 
-@jit
+@in_both
 def needs_slabs(batch: int) -> bool:
     """Say if X (n, batch) as it is would not be a slab."""
     return _width(batch, 0) != batch
 
 
-@jit
+@in_both
 def slab_count(batch: int) -> int:
     """Slabs of so many samples."""
     return -(-batch // _slab_step(batch))
-
-
-@jit
-def pack_slabs(X: np.ndarray, slabs: np.ndarray, first: int, last: int) -> None:
-    """The slabs from number ``first`` to ``last``, each (n, width), the last of all padded with zeros.
-
-    Args:
-        X: (n, batch).
-        slabs: room for all, one-dimensional.
-        first, last: see above.
-    """
-    n, batch = X.shape
-    flat = X.reshape(-1)
-    for begin in range(0, n, PACKED_ROWS):
-        end = min(begin + PACKED_ROWS, n)
-        for slab in range(first, last):
-            b = slab * _slab_step(batch)
-            width = _width(batch, b)
-            for c in range(0, width, MOST_SAMPLES):
-                present = batch - b - c
-                if present >= MOST_SAMPLES:
-                    for k in range(begin, end):
-                        copy_samples(flat, k * batch + b + c, slabs, b * n + k * width + c)
-                else:
-                    for k in range(begin, end):
-                        for d in range(min(width - c, MOST_SAMPLES)):
-                            slabs[b * n + k * width + c + d] = X[k, b + c + d] if d < present else 0
-
-
-@jit
-def _finish_slab(
-    tiles: np.ndarray,
-    sums: Sums,
-    scales: np.ndarray,
-    start: np.ndarray,
-    out: np.ndarray,
-    shape: tuple[int, int],
-) -> None:
-    """``_finish_samples`` for all samples of a tile; a single one has its rows in order already."""
-    tile, count, width, R, row, b = sums
-    if shape[1] == 1:
-        for r in range(min(count * R, shape[0] - row)):
-            scale = scales[row + r] if scales.size else out.dtype.type(1)
-            out[row + r] = start[row + r] + scale * tiles[tile + r]
-        return
-    for c in range(0, min(width, shape[1] - b), MOST_SAMPLES):
-        part = Sums(tile + c * R, count, width, R, row, b + c)
-        _finish_samples(tiles, part, scales, start, out, shape)
 
 
 @jit
@@ -302,7 +316,7 @@ def _share_panels(
     return panels.size * batch, (row_shares(np.arange(len(panels) + 1), threads), tiles)
 
 
-@thread_variant(dense, share=_share_panels, extra={"shares": Array(INTEGERS, 1), "tiles": _MATRIX})
+@thread_variant(dense, share=_share_panels)
 def dense_threads(
     panels: np.ndarray,
     scales: np.ndarray,

@@ -32,7 +32,7 @@ from repurpose_hpc.model.network import Network
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.plan.files.store import read_network
 from repurpose_hpc.runtime import inference
-from repurpose_hpc.runtime.loading import compile_kernels, has_maps, load_shards
+from repurpose_hpc.runtime.loading import load_shards
 from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.setup import Job
@@ -66,7 +66,6 @@ def run(options: StreamOptions, placement: Placement, peers: Peers, comm: MPI.In
     title = f"{options.samples} samples from file to file, {comm.size} ranks; each batch"
     table = BenchTable("stream", title, STREAM, speaks=comm.rank == 0)
     stored, shards = load_shards(options.shards, FLOAT, comm)
-    compile_kernels(FLOAT, has_maps(shards[0].graph), comm)
     network, scripts = None, {}
     with collectively(comm):
         if comm.rank == 0:

@@ -23,7 +23,7 @@ from repurpose_hpc.mpi.hosts import Hosts
 from repurpose_hpc.plan.files.store import read_network
 from repurpose_hpc.report import text as report
 from repurpose_hpc.runtime import result
-from repurpose_hpc.runtime.loading import compile_kernels, has_maps, load_shards
+from repurpose_hpc.runtime.loading import load_shards
 from repurpose_hpc.runtime.program import Program, one_process
 from repurpose_hpc.runtime.streams.outputs import OutputGather
 from repurpose_hpc.runtime.timing import Timing, measure
@@ -52,7 +52,6 @@ def run(args: Arguments, context: RankContext) -> None:
     """
     comm, dtype = context.comm, np.dtype(args.dtype)
     stored, shards = load_shards(args.shards, dtype, comm)
-    compile_kernels(dtype, has_maps(shards[0].graph), comm)
     hosts = Hosts(comm)
     program = Program(shards, comm, max(args.batches))
     with collectively(comm):

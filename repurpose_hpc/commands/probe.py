@@ -55,7 +55,7 @@ def measure(comm: MPI.Comm, per_node: int | None) -> MachineModel:
         comm: of the whole job.
         per_node: consecutive ranks that count as a node; None: as MPI says.
     """
-    compile_kernels(np.dtype(np.float32), True, comm)
+    compile_kernels(np.dtype(np.float32), comm)
     mates = list(range(min(per_node, comm.size))) if per_node else probing.first_node(comm)
     remote = [rank for rank in range(comm.size) if rank not in mates]
     partners = {"local": mates[1:2], "network": remote[:1]}

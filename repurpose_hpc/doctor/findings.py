@@ -185,13 +185,13 @@ def _of_all(facts: Sequence[Facts], exchange_us: float) -> list[str]:
     )
     if uncached is not None:
         messages.append(
-            f"{uncached.host}: Numba finds no directory to keep compiled kernels in and compiles in every "
-            "process: set NUMBA_CACHE_DIR to one that can be written"
+            f"{uncached.host}: no directory to keep compiled kernels in, so every process compiles: "
+            "set NUMBA_CACHE_DIR to one that can be written"
         )
     elif shared is not None:
         messages.append(
-            f"Numba keeps compiled kernels in {shared.cache}, on {shared.cache_filesystem}: nodes may see "
-            "old versions of each other's; set NUMBA_CACHE_DIR to a directory on local storage"
+            f"compiled kernels are kept in {shared.cache}, on {shared.cache_filesystem}: slow to load, and "
+            "perhaps without locks; set NUMBA_CACHE_DIR to a directory on local storage"
         )
     slow = max(own_facts.import_seconds for own_facts in facts)
     if slow > SLOW_IMPORT_SECONDS:

@@ -1,9 +1,10 @@
 """One inference run: load, compile, time, stream.
 
 The order, on all ranks: the root reads the plan and broadcasts it; each rank reads the shards of
-the workers that it hosts; one rank per node compiles the kernels, then the others load them from
-the cache; the first batch is timed, by all ranks and then by the root alone; all batches are
-streamed.  Steps without communication are agreed on (see ``agreement``).
+the workers that it hosts, and packs them; the kernels that this network calls are loaded from the
+cache, or compiled, each by one rank of a node for all; the first batch is timed, by all ranks and
+then by the root alone; all batches are streamed.  Steps without communication are agreed on (see
+``agreement``).
 """
 
 from __future__ import annotations
@@ -23,11 +24,9 @@ from repurpose_hpc.runtime import result
 from repurpose_hpc.runtime.buffers import parts_of
 from repurpose_hpc.runtime.certificate import Certificate
 from repurpose_hpc.runtime.checks import Checks
-from repurpose_hpc.runtime.exchange.choose import AUTO, choose_transport, needs_zeros_kernels
-from repurpose_hpc.runtime.loading import compile_kernels, has_maps, load_shards
-from repurpose_hpc.runtime.options import RunOptions
+from repurpose_hpc.runtime.exchange.choose import AUTO, choose_transport
+from repurpose_hpc.runtime.loading import load_shards, release_compiler
 from repurpose_hpc.runtime.program import Program, one_process
-from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.runtime.setup import Clock, Job, Setup, open_input, settle
 from repurpose_hpc.runtime.shards import one_by_one
 from repurpose_hpc.runtime.streams.inputs import Input
@@ -76,11 +75,11 @@ def run(job: Job, original: Network | None, comm: MPI.Comm, imported: float = 0.
     if job.options.deterministic:
         shards = [one_by_one(shard) for shard in shards]
     formats = settle(job.options, stored, comm)
-    _compile(job.options, formats, shards[0], clock, comm)
     file, samples = open_input(job, shards[0], comm)
     job = _with_batches_of_at_most(samples, job)
     setup = Setup(job, formats, stored, shards[0], samples, comm, clock)
     program = _make_program(setup, shards)
+    _compile(setup, program)
     with collectively(comm):
         source = _open_source(setup, program)
 
@@ -93,12 +92,18 @@ def run(job: Job, original: Network | None, comm: MPI.Comm, imported: float = 0.
     return report
 
 
-def _compile(options: RunOptions, formats: Formats, shard: Shard, clock: Clock, comm: MPI.Comm) -> None:
-    """Compile the kernels of the run; collective."""
-    with clock("jit"):
-        zeros = needs_zeros_kernels(options.transport)
-        maps, threads = has_maps(shard.graph), options.threads
-        compile_kernels(options.dtype, maps, comm, formats, zeros, threads, options.deterministic)
+def _compile(setup: Setup, program: Program) -> None:
+    """Compile what the forwards of the run call; collective.
+
+    Ranks that have nothing left to do sleep until all others have their kernels, too.
+    """
+    size = setup.job.options.batch_size
+    with setup.clock("jit"):
+        for batch in dict.fromkeys((size, setup.samples % size or size)):
+            program.prepare(batch)
+            with collectively(setup.comm):
+                pass
+    release_compiler()
 
 
 def _with_batches_of_at_most(samples: int, job: Job) -> Job:

@@ -1,7 +1,7 @@
 """Loading of a rank's shards, and compiling of the kernels.
 
-The root reads the plan and broadcasts it; each rank reads the files of its own workers.  One rank of each
-node compiles, while the others wait; nothing is sent but the agreement on failures.
+The root reads the plan and broadcasts it; each rank reads the files of its own workers.  Nothing else is sent
+but the agreement on failures.
 """
 
 from __future__ import annotations
@@ -12,15 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from repurpose_hpc.kernels import warm_up
-from repurpose_hpc.model.comm_dtype import CODES, code_dtype
-from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Elementwise, Mixing
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.plan.files.store import StoredPlan, open_plan, read_shard
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.process.system import release_code
 from repurpose_hpc.runtime.hosting import hosted_workers
-from repurpose_hpc.runtime.resources import EXACT_FORMATS, Formats
 from repurpose_hpc.runtime.shards import cast
 
 if TYPE_CHECKING:
@@ -56,42 +52,20 @@ def load_shards(directory: Path, dtype: np.dtype, comm: MPI.Comm) -> LoadedShard
     return LoadedShards(stored, shards)
 
 
-def has_maps(graph: Network) -> bool:
-    """Tell whether a network takes the kernels for feature maps."""
-    return not all(
-        isinstance(op, Elementwise) or (isinstance(op, Mixing) and op.window is None)
-        for op in graph.operations
-    )
+def compile_kernels(dtype: np.dtype, comm: MPI.Comm) -> None:
+    """Compile all kernels of float networks, each by one rank of a node; collective.
 
-
-def compile_kernels(
-    dtype: np.dtype,
-    maps: bool,
-    comm: MPI.Comm,
-    formats: Formats = EXACT_FORMATS,
-    zeros: bool = False,
-    threads: int = 1,
-    deterministic: bool = False,
-) -> None:
-    """Compile the kernels on one rank of each node, for the caches of the others; collective.
+    For what calls kernels by themselves; a program has those compiled that it calls.
 
     Args:
         dtype: of weights and values.
-        maps: those of feature maps as well.
         comm: of the job.
-        formats: of weights and ghosts.
-        zeros: those that leave zeros out of messages as well.
-        threads: of each rank.
-        deterministic: those of deterministic programs as well.
     """
-    from mpi4py import MPI
+    with collectively(comm):
+        warm_up(dtype, maps=True)
+    release_compiler()
 
-    stored = code_dtype(formats.weights_dtype, dtype)
-    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    for compiles in (True, False):
-        with collectively(comm):
-            if (node.rank == 0) is compiles:
-                codes = CODES.get(formats.comm_dtype)
-                warm_up(dtype, maps, stored, codes, zeros, threads > 1, deterministic)
-    node.Free()
-    release_code("libllvmlite")  # 50 MB of every process, and the compiler is not needed any more
+
+def release_compiler() -> None:
+    """Let 50 MB of every process go, once the kernels are compiled."""
+    release_code("libllvmlite")

@@ -41,8 +41,8 @@ class Program:
     occurs, the steps become one list of calls on views of that memory, kept while the size is among the
     ``MOST_SCHEDULES`` used last.
 
-    *Collective* are the constructor, ``forward``, ``use_transport`` and ``free``: all ranks make them in the
-    same order, with the same arguments but for shards and inputs.
+    *Collective* are the constructor, ``prepare``, ``forward``, ``use_transport`` and ``free``: all ranks make
+    them in the same order, with the same arguments but for shards and inputs.
 
     Attributes:
         input_columns: values of a sample (columns of the input file) that this rank must supply, in
@@ -211,6 +211,15 @@ class Program:
         self._seconds, self._samples = np.zeros(len(PHASES)), 0
         if self._transport is not None and self._transport.tally is not None:
             self._transport.tally.bytes = 0
+
+    def prepare(self, batch: int) -> None:
+        """Make the schedule of a batch size before its first forward, and compile what it calls; collective.
+
+        Raises:
+            ValueError: there may be no batch of this size.
+        """
+        if batch not in self._schedules:
+            self._make_schedule(batch)
 
     def _make_schedule(self, batch: int) -> Schedule:
         """The schedule of a batch size, which replaces the one used longest ago; collective."""

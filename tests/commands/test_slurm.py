@@ -108,7 +108,7 @@ def slurm() -> Iterator[Slurm]:
                     "SLURM_CONF": str(sandbox / "slurm.conf"),
                     "PYTHON": sys.executable,
                     "PMI": _pmi(),
-                    # Numba's own choice, beside the kernels, where the other tests have filled it.
+                    # The user's cache, which the other tests have filled.
                     "NUMBA_CACHE_DIR": "",
                 }
             )

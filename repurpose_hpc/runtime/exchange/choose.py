@@ -46,12 +46,6 @@ def check_transport(name: str, comm: MPI.Comm) -> None:
         )
 
 
-def needs_zeros_kernels(transport: str) -> bool:
-    """Tell whether one of TRANSPORT_CHOICES takes the kernels that leave zeros out of messages."""
-    names = TRANSPORTS if transport == AUTO else (transport,)
-    return any(TRANSPORTS[name].needs_zeros_kernels for name in names)
-
-
 def choose_transport(
     program: Program, transport: str, x: np.ndarray | None, comm: MPI.Comm
 ) -> dict[str, float]:

@@ -39,7 +39,6 @@ class Transport(ABC):
 
     Attributes:
         name: in the registry.
-        needs_zeros_kernels: whether it takes the kernels that leave zeros out of messages.
         is_replayable: whether compiled code can make all of its calls.
         absence: why these ranks do not have it, where they do not.
         comm: of the ranks.
@@ -47,7 +46,6 @@ class Transport(ABC):
     """
 
     name: ClassVar[str]
-    needs_zeros_kernels: ClassVar[bool] = False
     is_replayable: ClassVar[bool] = True
     absence: ClassVar[str] = "this MPI does not have it"
 

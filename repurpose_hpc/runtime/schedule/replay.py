@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from time import perf_counter
 
 import numpy as np
 
-from repurpose_hpc.kernels import Recording, Types
+from repurpose_hpc.kernels import Recording, Types, compile_replay
 from repurpose_hpc.kernels.jit import bound, is_plain
 from repurpose_hpc.kernels.registry import REGISTRY
 from repurpose_hpc.model.comm_dtype import CODES, code_dtype
@@ -21,20 +21,16 @@ from repurpose_hpc.runtime.schedule.mpi_functions import Function
 class Replay:
     """Calls in a row that compiled code makes, measuring the time of each phase."""
 
-    def __init__(self, calls: Iterable[Call], dtype: np.dtype, formats: Formats) -> None:
+    def __init__(self, calls: Iterable[Call], types: Types) -> None:
         """Record the calls.
 
         Args:
             calls: of kernels that can be on a recording, and of MPI functions.
-            dtype: of numbers.
-            formats: of dense weights, and of ghosts in messages.
+            types: of the numbers in their arrays.
 
         Raises:
             TypeError: an argument is not what its kernel takes.
         """
-        types = Types(
-            np.dtype(dtype), code_dtype(formats.weights_dtype, dtype), CODES.get(formats.comm_dtype)
-        )
         self._recording, self._clock = Recording(types), functions.clock()
         for phase, function, arguments in calls:
             number = PHASES.index(phase)
@@ -48,15 +44,23 @@ class Replay:
         functions.check(self._recording.run(seconds, self._clock))
 
 
-def record(calls: Iterable[Call], dtype: np.dtype, formats: Formats) -> list[Call | Replay]:
+def record(calls: Sequence[Call], dtype: np.dtype, formats: Formats) -> list[Call | Replay]:
     """``calls`` in order, those that follow one another and can be on a recording as one.
 
-    Other kernels are bound to the types of their arguments.
+    Other kernels are bound to the types of their arguments.  What is called is compiled, if nobody has done
+    that yet on this machine.
+
+    Args:
+        calls: of a forward.
+        dtype: of numbers.
+        formats: of dense weights, and of ghosts in messages.
     """
+    types = Types(np.dtype(dtype), code_dtype(formats.weights_dtype, dtype), CODES.get(formats.comm_dtype))
+    compile_replay((function for _, function, _ in calls), types)
     steps: list[Call | Replay] = []
     for recordable, group in groupby(calls, _can_be_recorded):
         calls_in_a_row = list(group)
-        steps += [Replay(calls_in_a_row, dtype, formats)] if recordable else map(_bound, calls_in_a_row)
+        steps += [Replay(calls_in_a_row, types)] if recordable else map(_bound, calls_in_a_row)
     return steps
 
 

@@ -1,21 +1,14 @@
-"""JIT policy: warm-up compiles all that a run calls, plain Python on request, and where caches go."""
+"""JIT policy: warm-up compiles all that networks call, and plain Python on request."""
 
 import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from helpers import TESTS
 from repurpose_hpc import kernels
-from repurpose_hpc.kernels.replay import Recording
-
-USE_ONE = (
-    "import kernels, numpy; a = numpy.ones(3); kernels.activate_in_place(a, 1, 0.0, 0.0); print(a.sum())"
-)
 
 
 def run(arguments, cwd, **environment):
@@ -29,20 +22,10 @@ def run(arguments, cwd, **environment):
     )
 
 
-@pytest.fixture
-def package(tmp_path):
-    """A copy of the kernels whose own ``__pycache__`` cannot be written (not even by root)."""
-    copy = tmp_path / "kernels"
-    shutil.copytree(Path(kernels.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    for folder in {file.parent for file in copy.rglob("*.py")}:
-        (folder / "__pycache__").write_text("a file where a folder is needed")
-    return copy
-
-
 def test_warm_up_leaves_nothing_to_compile():
     if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
         pytest.skip("nothing is compiled")
-    kernels.warm_up(np.float32, maps=True, codes=np.dtype(np.uint16), zeros=True)
+    kernels.warm_up(np.float32, maps=True)
     compiled = [getattr(kernels, name) for name in kernels.__all__]
     compiled = [kernel for kernel in compiled if hasattr(kernel, "signatures")]
     before = [len(kernel.signatures) for kernel in compiled]
@@ -56,12 +39,7 @@ def test_warm_up_leaves_nothing_to_compile():
     for scales in (bias, bias[:0]):
         kernels.dense(panels, scales, X, bias[:, None], out, scratch, relu)
         kernels.dense(panels, scales, X, out, out, scratch, relu)
-    codes = np.ones((2, 3), np.uint16)
     kernels.clear(out)
-    kernels.pack_codes(X, rows, bias[:2], codes)
-    kernels.unpack_codes(codes, bias[:2], out[:2])
-    for numbers in (codes.reshape(-1), vector.view(np.uint32)):
-        kernels.expand(numbers, kernels.squeeze(numbers, numbers.copy()), numbers.copy())
     kernels.csr_vector(bias, rows, pointers, x, vector, vector, relu)
     kernels.csr_batch(bias, rows, pointers, X, bias[:, None], out, relu)
     kernels.csr_batch(bias, rows, pointers, X, out, out, relu)
@@ -73,8 +51,6 @@ def test_warm_up_leaves_nothing_to_compile():
     kernels.unpack_add(np.empty((2, 3), np.float32), rows, out)
     use_maps(relu)
     assert [len(kernel.signatures) for kernel in compiled] == before
-    recording = Recording(kernels.Types(W.dtype, W.dtype, codes.dtype))
-    assert recording._loop.signatures
 
 
 def use_maps(relu):
@@ -97,27 +73,6 @@ def use_maps(relu):
 def test_warm_up_refuses_other_types():
     with pytest.raises(ValueError, match="float16"):
         kernels.warm_up(np.float16)
-
-
-def test_user_cache_where_the_package_is_read_only(package, tmp_path):
-    cache = tmp_path / "cache"
-    done = run(["-c", USE_ONE], tmp_path, XDG_CACHE_HOME=str(cache), NUMBA_CACHE_DIR="")
-    assert done.returncode == 0, done.stderr
-    assert list(cache.rglob("*.nbi"))
-
-
-def test_cache_directory_of_the_user_is_respected(package, tmp_path):
-    cache = tmp_path / "chosen"
-    done = run(["-c", USE_ONE], tmp_path, NUMBA_CACHE_DIR=str(cache))
-    assert done.returncode == 0, done.stderr
-    assert list(cache.rglob("*.nbi"))
-
-
-def test_compiles_where_nothing_can_be_cached(package, tmp_path):
-    nowhere = {"XDG_CACHE_HOME": os.devnull, "HOME": os.devnull, "NUMBA_CACHE_DIR": ""}
-    done = run(["-c", USE_ONE], tmp_path, **nowhere)
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) == 3
 
 
 def test_kernels_as_plain_python():

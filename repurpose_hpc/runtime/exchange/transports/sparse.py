@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 class Sparse(Transport):
     """As ``p2p``, but zeros are left out of the messages."""
 
-    needs_zeros_kernels = True
     is_replayable = False
 
     def __init__(self, exchanges: Sequence[Exchange], comm: MPI.Comm, parts: int = 1) -> None:
