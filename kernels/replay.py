@@ -71,13 +71,13 @@ class Recording:
             raise TypeError(
                 f"{kernel.name}: expected {len(kernel.arguments)} arguments, found {len(arguments)}"
             )
-        row: list[int | float] = [_entry(kernel, self._types).address, phase]
+        packed: list[int | float] = []
         for (name, argument), value in zip(kernel.arguments.items(), arguments, strict=True):
             problem = argument.problem(value, self._types)
             if problem is not None:
                 raise TypeError(f"{kernel.name}, argument {name!r}: {problem}")
-            row += argument.packed(value)
-        self._append(row, arguments)
+            packed += argument.packed(value)
+        self._append([_entry(kernel, self._types).address, phase, *packed], arguments)
 
     def add_call(self, phase: int, address: int, signature: str, arguments: Sequence[int]) -> None:
         """Record a call of a C function that returns an int, 0 if all is well.

@@ -114,25 +114,26 @@ import numpy as np
 from numba.core.dispatcher import Dispatcher
 from helpers.small_graphs import branching_network, convolutional_network, residual_network
 from helpers.small_plans import random_network
-from repurpose_hpc import kernels
 from repurpose_hpc.runtime.program import one_process
-
-kernels.warm_up(np.float32, maps=True)
 
 def loaded():
     dispatchers = [thing for thing in gc.get_objects() if issubclass(type(thing), Dispatcher)]
     return {(each.py_func.__name__, str(key)) for each in dispatchers for key in each.overloads}
 
+networks = random_network(), convolutional_network(), residual_network(), branching_network()
+programs = [one_process(network, np.dtype(np.float32), 20) for network in networks]
+for program in programs:
+    program.prepare(1)
+    program.prepare(20)
 before = loaded()
-for network in (random_network(), convolutional_network(), residual_network(), branching_network()):
-    program = one_process(network, np.dtype(np.float32), 20)
+for program in programs:
     for batch in (1, 20):
         program.forward(np.ones((program.input_columns.size, batch), np.float32))
 print(sorted(loaded() - before))
 """
 
 
-def test_the_warm_up_loads_all_kernels_that_a_program_calls():
+def test_a_prepared_program_has_all_kernels_that_it_calls():
     """What is loaded later would bring the compiler's code back into memory, of which it is let go."""
     if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
         pytest.skip("nothing is compiled")
