@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from repurpose_hpc.commands.table import COMMANDS, HELP, Command, Runs, find, overview
 from repurpose_hpc.errors import Note, UsageError, UserError
 from repurpose_hpc.mpi.agreement import aborting, alone, collectively, difference_from_root
-from repurpose_hpc.mpi.launch import check_launch, launched, too_many
+from repurpose_hpc.mpi.launch import check_launch, check_launcher, launched, too_many
 from repurpose_hpc.mpi.limits import check_limits
 from repurpose_hpc.process.system import age
 from repurpose_hpc.process.terminal import be_patient, check_printed
@@ -92,6 +92,7 @@ def start(name: str, words: Sequence[str]) -> None:
     on_ranks = on_ranks or launched(os.environ)[0] > 1
     check_limits(on_ranks)
     if on_ranks:
+        check_launcher(os.environ)
         _start_on_ranks(name, words, threads)
     else:
         _start_alone(name, words, threads)

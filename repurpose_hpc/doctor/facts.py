@@ -19,7 +19,7 @@ import numpy as np
 from repurpose_hpc import __version__
 from repurpose_hpc.kernels import dense
 from repurpose_hpc.mpi import limits
-from repurpose_hpc.mpi.launch import installed_wheels, library_name
+from repurpose_hpc.mpi.launch import installed_wheels, is_mpich_wheel, library_name
 from repurpose_hpc.process.openblas import core_name
 from repurpose_hpc.process.threads import threads
 
@@ -107,7 +107,7 @@ def collect(
 
 
 def _shared_memory() -> int | None:
-    space = limits.shared_memory() if limits.is_mpich_wheel() else None
+    space = limits.shared_memory() if is_mpich_wheel() else None
     return None if space is None else space.size
 
 

