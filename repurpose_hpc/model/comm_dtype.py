@@ -33,8 +33,8 @@ def code_dtype(comm_dtype: str, dtype: np.dtype) -> np.dtype:
 
 
 def scales_of(largest: np.ndarray) -> np.ndarray:
-    """The scales of neurons, float32, from the largest absolute value that each takes."""
-    return (largest / LARGEST_CODE).astype(np.float32)
+    """The scales of neurons, float32, from the largest absolute value that each takes; finite."""
+    return np.minimum(largest / LARGEST_CODE, np.finfo(np.float32).max).astype(np.float32)
 
 
 def encode(values: np.ndarray, comm_dtype: str, scale: np.ndarray | None = None) -> np.ndarray:
