@@ -31,6 +31,8 @@ OPENMPI_TESTS = (
 )
 # Processes of pytest-xdist that share the unit tests.
 WORKERS = ("-n", "2", "--dist", "worksteal")
+# Numbers that overflow or are not defined where nobody thought of it.
+OVERFLOW = ("-W", "error::RuntimeWarning")
 # Longer than pytest's faulthandler_timeout, which says more about a hanging test than this can.
 SILENCE_SECONDS = 240
 SUMMARY = re.compile(r"^=+ .*\bin [\d.]+s.*=+\s*$", re.M)
@@ -79,7 +81,7 @@ def stages() -> list[Stage]:
     """All tests, with the MPI of ``.venv``."""
     python = environment.python(environment.VENV)
     return [
-        Stage("unit tests", [*alone(python), *WORKERS, "tests/unit"]),
+        Stage("unit tests", [*alone(python), *WORKERS, *OVERFLOW, "tests/unit"]),
         # They start processes, of which some are timed.
         Stage("tests of commands", [*alone(python), "--ignore=tests/unit"]),
         *(on_ranks(python, ranks, "MPI tests", ["tests/mpi"]) for ranks in RANKS),
