@@ -17,10 +17,13 @@ from repurpose_hpc.errors import UserError
 from repurpose_hpc.mpi.launch import is_mpich_wheel
 
 SHARED_MEMORY = Path("/dev/shm")
-# Bytes of a rank, and the size from which on UCX takes its part.
+# Bytes of a rank.
 RANK_BYTES = 1_100_000
-RANK_BYTES_WITH_UCX = 6_000_000
+RANK_BYTES_WITH_UCX = 5_500_000
+# As much left in /dev/shm makes UCX take its part.  Ranks that find more and ranks that find less end by a
+# signal together, so it must be there for the last one, too.
 UCX_FROM = 16 << 20
+UCX_FOR_SURE = 17_500_000
 LARGER = "make it larger (mount -o remount,size=1g /dev/shm; docker run --shm-size=1g)"
 # Open files of a process, with those of the commands, and more for each rank.
 FILES = 40
@@ -75,7 +78,9 @@ def shared_memory() -> Space | None:
 
 def most_ranks(size: int) -> int:
     """How many ranks of MPICH can start where /dev/shm has this size, bytes."""
-    return size // (RANK_BYTES_WITH_UCX if size >= UCX_FROM else RANK_BYTES)
+    if size < UCX_FROM:
+        return size // RANK_BYTES
+    return max(0, 1 + (size - UCX_FOR_SURE) // RANK_BYTES_WITH_UCX)
 
 
 def check_files(ranks: int, most: int) -> None:
