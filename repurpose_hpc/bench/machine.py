@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import platform
 import re
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from repurpose_hpc import __version__
 from repurpose_hpc.process.openblas import core_name
+from repurpose_hpc.process.packages import installed
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _KINDS = {"Data": "d", "Instruction": "i"}
@@ -34,7 +34,7 @@ def describe(library: str = "") -> dict:
         "versions": {
             "repurpose-hpc": __version__,
             "python": platform.python_version(),
-            **{name: number for name in _PACKAGES if (number := _version(name))},
+            **installed(_PACKAGES),
         },
     }
 
@@ -64,10 +64,3 @@ def _caches() -> dict[str, str]:
         level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
         sizes[f"L{level}{_KINDS.get(kind, '')}"] = size
     return sizes
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

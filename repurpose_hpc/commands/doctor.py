@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 import repurpose_hpc.commands.infer  # noqa: F401  what infer imports, to see how long that takes here
 from repurpose_hpc.commands.parser import parser_maker, plain_parse
 from repurpose_hpc.doctor.facts import Facts, collect
-from repurpose_hpc.doctor.findings import by_host, errors, mib, warnings
+from repurpose_hpc.doctor.findings import by_host, errors, warnings
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import Declared, option, path, report_file
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.mpi.launch import launched
+from repurpose_hpc.mpi.limits import mib
 from repurpose_hpc.plan.files.store import PLAN_FILE, StoredPlan, open_plan, read_shard, shard_path
 from repurpose_hpc.report import text as report
 from repurpose_hpc.runtime.hosting import hosted_workers

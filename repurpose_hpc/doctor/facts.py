@@ -18,8 +18,8 @@ import numpy as np
 
 from repurpose_hpc import __version__
 from repurpose_hpc.kernels import dense
-from repurpose_hpc.mpi import limits
-from repurpose_hpc.mpi.launch import installed_wheels, is_mpich_wheel, library_name
+from repurpose_hpc.mpi.launch import installed_wheels, library_name
+from repurpose_hpc.mpi.limits import shared_memory
 from repurpose_hpc.process.openblas import core_name
 from repurpose_hpc.process.threads import threads
 
@@ -98,17 +98,12 @@ def collect(
         cache=cache,
         cache_filesystem=filesystem(Path(cache), _read(_MOUNTS)) if cache else "",
         locks=can_lock(Path.cwd()),
-        shared_memory=_shared_memory(),
+        shared_memory=None if (space := shared_memory()) is None else space.size,
         mpi_wheels=installed_wheels(),
         shard_bytes=sum(path.stat().st_size for path in shards if path.exists()),
         missing=next((str(path) for path in shards if not path.exists()), None),
         damaged=damaged,
     )
-
-
-def _shared_memory() -> int | None:
-    space = limits.shared_memory() if is_mpich_wheel() else None
-    return None if space is None else space.size
 
 
 def blas_threads(text: str, cores: int) -> int:

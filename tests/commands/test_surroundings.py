@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import environment
@@ -157,10 +158,10 @@ def test_two_mpi_wheels_have_a_remedy(monkeypatch):
 def test_installed_wheels_are_those_of_mpi(monkeypatch):
     def version(name):
         if name != "mpich":
-            raise launch.PackageNotFoundError(name)
+            raise metadata.PackageNotFoundError(name)
         return "5.0.2"
 
-    monkeypatch.setattr(launch, "version", version)
+    monkeypatch.setattr(metadata, "version", version)
     assert launch.installed_wheels() == {"mpich": "5.0.2"}
 
 
