@@ -54,15 +54,16 @@ def probes(width: int, compared: list[float], number: int) -> np.ndarray:
     rng = np.random.default_rng(number)
     normal = rng.standard_normal((16, width)) * np.array([0.01, 1, 1, 30] * 4)[:, None]
     numbers = np.array([0.0, *compared], np.float32)
-    near = [
-        numbers,
-        -numbers,
-        np.nextafter(numbers, np.float32(np.inf)),
-        np.nextafter(numbers, -np.float32(9)),
-    ]
+    near = [numbers, -numbers, _next_to(numbers, np.inf), _next_to(numbers, -np.inf)]
     hits = rng.choice(np.concatenate([*near, numbers * 1.001]), (24, width))
     large = rng.choice([-1e4, -300.0, 0.1, 1.0, 300.0, 1e4], (8, width))
     return np.concatenate([normal, hits, large]).astype(np.float32)
+
+
+def _next_to(numbers: np.ndarray, end: float) -> np.ndarray:
+    """The next number; next to zero, one whose products with weights float32 still tells from zero."""
+    near = np.nextafter(numbers, np.float32(end))
+    return np.where(numbers == 0, np.float32(np.copysign(1e-20, end)), near)
 
 
 def _compared(path: Path, network, x: np.ndarray) -> tuple[str, str]:

