@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir
+from numba import types
 from numba.core import cgutils
-from numba.core.types import void
 from numba.extending import overload
 
 from .intrinsics import intrinsic
@@ -26,9 +26,16 @@ PANEL_VECTORS = 3
 
 
 def multiply_panel(
-    vectors: int, weights: np.ndarray, maps: np.ndarray, offsets: np.ndarray, position: int, out: np.ndarray
+    vectors: int,
+    weights: np.ndarray,
+    maps: np.ndarray,
+    offsets: np.ndarray,
+    position: int,
+    add: bool,
+    out: np.ndarray,
+    column: int,
 ) -> None:
-    """out[r, t] = Σ_k weights[k, r] · maps[offsets[k] + t], t from ``position``, for 1 to 3 vectors of t.
+    """out[r, column + t] (+)= Σ_k weights[k, r] · maps[offsets[k] + position + t], for 1 to 3 vectors of t.
 
     Args:
         vectors: how many.
@@ -36,66 +43,77 @@ def multiply_panel(
         maps: one-dimensional.
         offsets: (K,) int64.
         position: of the first t.
-        out: (``PANEL_NEURONS``, at least the last t).
+        add: to what is in ``out``; else it is overwritten.
+        out: (``PANEL_NEURONS``, at least the last column).
+        column: of the first t.
     """
-    columns = slice(position, position + vectors * lanes(maps.dtype))
-    out[:, columns] = 0
+    count = vectors * lanes(maps.dtype)
+    target = out[:, column : column + count]
+    if not add:
+        target[:] = 0
     for k in range(len(weights)):
-        seen = maps[offsets[k] + columns.start : offsets[k] + columns.stop]
-        out[:, columns] += weights[k][:, np.newaxis] * seen
+        seen = maps[offsets[k] + position : offsets[k] + position + count]
+        target += weights[k][:, np.newaxis] * seen
 
 
 @overload(multiply_panel)
-def _multiply_panel(vectors, weights, maps, offsets, position, out):
-    def call(vectors, weights, maps, offsets, position, out):
+def _multiply_panel(vectors, weights, maps, offsets, position, add, out, column):
+    def call(vectors, weights, maps, offsets, position, add, out, column):
         if vectors == 1:
-            _one(weights, maps, offsets, position, out)
+            _one(weights, maps, offsets, position, add, out, column)
         elif vectors == 2:
-            _two(weights, maps, offsets, position, out)
+            _two(weights, maps, offsets, position, add, out, column)
         else:
-            _three(weights, maps, offsets, position, out)
+            _three(weights, maps, offsets, position, add, out, column)
 
     return call
 
 
 def _panel(vectors: int):
     @intrinsic
-    def panel(typing, weights, maps, offsets, position, out):
+    def panel(typing, weights, maps, offsets, position, add, out, column):
         def generate(context, builder, signature, arguments):
-            arrays = [
-                cgutils.create_struct_proxy(typ)(context, builder, value) if index != 3 else value
-                for index, (typ, value) in enumerate(zip(signature.args, arguments, strict=True))
+            arguments = [
+                cgutils.create_struct_proxy(typ)(context, builder, value)
+                if isinstance(typ, types.Array)
+                else value
+                for typ, value in zip(signature.args, arguments, strict=True)
             ]
             itemsize = maps.dtype.bitwidth // 8
             vector = ir.VectorType(context.get_data_type(maps.dtype), VECTOR_BYTES // itemsize)
-            _emit(builder, vectors, vector, itemsize, arrays)
+            _emit(builder, vectors, vector, itemsize, arguments)
             return context.get_dummy_value()
 
-        return void(weights, maps, offsets, position, out), generate
+        return types.void(weights, maps, offsets, types.int64, types.boolean, out, types.int64), generate
 
     return panel
 
 
-def _emit(builder, vectors, vector, itemsize, arrays) -> None:
-    """The loop over k, for ``vectors`` vectors; ``arrays`` as the panel takes them."""
-    weights, maps, offsets, position, out = arrays
-    sums = [[zero(builder, vector) for _ in range(vectors)] for _ in range(PANEL_NEURONS)]
+def _emit(builder, vectors, vector, itemsize, arguments) -> None:
+    """The loop over k, for ``vectors`` vectors; ``arguments`` as the panel takes them."""
+    weights, maps, offsets, position, add, out, column = arguments
+    places = [integer(v * vector.count) for v in range(vectors)]
+    width = builder.extract_value(out.shape, 1)
+    ends = []
+    for r in range(PANEL_NEURONS):
+        row = builder.gep(out.data, [builder.add(builder.mul(width, integer(r)), column)])
+        ends += [vector_at(builder, row, place, vector) for place in places]
+    sums = [zero(builder, vector) for _ in ends]
+    with builder.if_then(add):
+        for total, end in zip(sums, ends, strict=True):
+            builder.store(builder.load(end, align=itemsize), total)
     base = builder.gep(maps.data, [position])
     count = builder.extract_value(weights.shape, 0)
-    places = [integer(v * vector.count) for v in range(vectors)]
     with cgutils.for_range(builder, count) as loop:
         start = builder.gep(base, [builder.load(builder.gep(offsets.data, [loop.index]))])
         seen = [builder.load(vector_at(builder, start, place, vector), align=itemsize) for place in places]
         row = builder.gep(weights.data, [builder.mul(loop.index, integer(PANEL_NEURONS))])
         for r in range(PANEL_NEURONS):
             weight = spread(builder, builder.load(builder.gep(row, [integer(r)])), vector)
-            for total, values in zip(sums[r], seen, strict=True):
-                add_product(builder, total, weight, values)
-    width = builder.extract_value(out.shape, 1)
-    for r in range(PANEL_NEURONS):
-        row = builder.gep(out.data, [builder.add(builder.mul(width, integer(r)), position)])
-        for place, total in zip(places, sums[r], strict=True):
-            builder.store(builder.load(total), vector_at(builder, row, place, vector), align=itemsize)
+            for v, values in enumerate(seen):
+                add_product(builder, sums[r * vectors + v], weight, values)
+    for total, end in zip(sums, ends, strict=True):
+        builder.store(builder.load(total), end, align=itemsize)
 
 
 _one, _two, _three = (_panel(vectors) for vectors in (1, 2, 3))

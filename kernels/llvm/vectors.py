@@ -61,20 +61,31 @@ def spread(builder, value, vector):
 
 def first_lanes(builder, count, vector):
     """A mask of the first ``count`` lanes, of all if there are fewer."""
+    return builder.icmp_signed("<", *_numbered(builder, count, vector))
+
+
+def lanes_between(builder, first, end, vector):
+    """A mask of the lanes from ``first`` to ``end`` - 1, as far as there are such."""
+    not_before = builder.icmp_signed(">=", *_numbered(builder, first, vector))
+    return builder.and_(not_before, first_lanes(builder, end, vector))
+
+
+def _numbered(builder, count, vector):
+    """The number of each lane, and ``count`` in each."""
     wide = ir.VectorType(ir.IntType(64), vector.count)
-    numbers = ir.Constant(wide, list(range(vector.count)))
-    return builder.icmp_signed("<", numbers, spread(builder, count, wide))
+    return ir.Constant(wide, list(range(vector.count))), spread(builder, count, wide)
 
 
-def load_lanes(builder, place, mask):
-    """A vector of which only the lanes of ``mask`` are in memory, the others 0; None: all are."""
+def load_lanes(builder, place, mask, others=None):
+    """A vector of which only the lanes of ``mask`` are in memory, the rest ``others`` or 0; None: all are."""
     vector = place.type.pointee
     itemsize = _itemsize(vector)
     if mask is None:
         return builder.load(place, align=itemsize)
+    others = ir.Constant(vector, None) if others is None else others
     arguments = vector.as_pointer(), ir.IntType(32), mask.type, vector
     load = _masked(builder, "load", vector, vector, arguments)
-    return builder.call(load, [place, ir.Constant(ir.IntType(32), itemsize), mask, ir.Constant(vector, None)])
+    return builder.call(load, [place, ir.Constant(ir.IntType(32), itemsize), mask, others])
 
 
 def store_lanes(builder, value, place, mask) -> None:

@@ -1,47 +1,71 @@
-"""Direct convolution: no patch matrix, only a padded copy (see ``windows``) of what a few output rows see."""
+"""Direct convolution: no patch matrix, only a padded copy (see ``windows``) of what a few output rows see.
+
+Strips of positions of the output are computed one after the other, by one of the two ways of ``strips``.
+"""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numba
 import numpy as np
 
-from ..arguments import EPILOGUE, REAL, WINDOW, Array, Epilogue, Pair, Window2D
+from ..arguments import EPILOGUE, INTEGER, REAL, WINDOW, Array, Epilogue, Pair, Window2D
 from ..jit import jit
-from ..llvm.panel import PANEL_NEURONS, PANEL_VECTORS, lanes, multiply_panel
+from ..llvm.channels import width_for_row
+from ..llvm.panel import PANEL_NEURONS, PANEL_VECTORS
+from ..llvm.tiles import MOST_SAMPLES
+from ..llvm.vectors import lanes
 from ..products.shares import row_shares
 from ..registry import Need, kernel, thread_variant
 from .activations import activate_in_place
-from .windows import Layout, copy_map, find_offsets, layout_of, size_of
+from .strips import Copy, Rows, Strip, multiply_positions, multiply_tiles, take_positions, take_tiles
+from .windows import Seen, copy_map, find_offsets, layout_of, map_start, size_of
 
 # The padded copy stays in the second cache, with space beside it for weights.
 COPY_BYTES = 1 << 18
+# What a strip sees of the maps of some taps stays in the nearest cache, with space beside it for weights.
+NEAR_BYTES = 1 << 14
+# Fewer taps are not worth that sums are read and written for them.
+FEWEST_TAPS = 96
+# Of a strip: what panels see at once, side by side, or tiles of positions.
+STRIP_PANELS, STRIP_TILES = 4, 16
+# Time of vectors of neurons over that of as many vectors of positions: a map's number meets fewer of them.
+CHANNELS_COST = 1.25
 
 _MAPS = Array(REAL, 4)
 
 
-class RowBlock(NamedTuple):
-    """Rows finished at a time: of a panel of neurons, so many output rows of a sample from ``p`` on."""
-
-    panel: int
-    sample: int
-    p: int
-    rows: int
-
-
-def pack_weights(W: np.ndarray) -> np.ndarray:
+def pack_weights(W: np.ndarray, by_channels: bool) -> np.ndarray:
     """Weights (m, K = n · kh · kw) as ``convolve_direct`` reads them: (panels, K, neurons of a panel)."""
-    m, K = W.shape
-    padded = np.zeros((-(-m // PANEL_NEURONS) * PANEL_NEURONS, K), W.dtype)
+    (m, K), neurons = W.shape, lanes(W.dtype) if by_channels else PANEL_NEURONS
+    panels = -(-m // neurons)
+    padded = np.zeros((panels * neurons, K), W.dtype)
     padded[:m] = W
-    panels = padded.reshape(len(padded) // PANEL_NEURONS, PANEL_NEURONS, K)
-    return np.ascontiguousarray(panels.transpose(0, 2, 1))
+    return np.ascontiguousarray(padded.reshape(panels, neurons, K).transpose(0, 2, 1))
+
+
+def channels_are_faster(neurons: int, shape: Pair, window: Window2D, dtype: np.dtype) -> bool:
+    """Say if vectors of neurons compute so much less for nothing that they take less time.
+
+    Args:
+        neurons: of the target.
+        shape: of its maps.
+        window: of the convolution.
+        dtype: of numbers.
+    """
+    lane, width = lanes(dtype), width_for_row(shape[1])
+    by_channels = _filled(neurons, lane) * shape[0] * _filled(shape[1], width)
+    positions = (shape[0] - 1) * layout_of(shape, window).pitch + shape[1]
+    return CHANNELS_COST * by_channels < _filled(neurons, PANEL_NEURONS) * _filled(positions, lane)
+
+
+def _filled(count: int, size: int) -> int:
+    return -(-count // size) * size
 
 
 @kernel(
     arguments={
         "weights": Array(REAL, 3),
+        "by_channels": INTEGER,
         "x": _MAPS,
         "window": WINDOW,
         "start": _MAPS,
@@ -52,6 +76,7 @@ def pack_weights(W: np.ndarray) -> np.ndarray:
 )
 def convolve_direct(
     weights: np.ndarray,
+    by_channels: int,
     x: np.ndarray,
     window: Window2D,
     start: np.ndarray,
@@ -62,6 +87,7 @@ def convolve_direct(
 
     Args:
         weights: of ``pack_weights``.
+        by_channels: 1: vectors are of neurons; 0: of positions.
         x: (n, batch, H, W), not overlapping out.
         window: of the convolution.
         start: (m, 1, 1, 1), a bias, or ``out`` itself.
@@ -70,28 +96,52 @@ def convolve_direct(
     """
     if out.size == 0:
         return
-    heights, width = out.shape[2:]
-    strides, pads = window.strides, window.pads
-    rows = _rows_of_a_block(x, heights, width, window)
-    largest, slack = layout_of((rows, width), window), PANEL_VECTORS * lanes(x.dtype)
-    # Zeros: what vectors see beyond the last position must be harmless.
-    copy = np.zeros(x.shape[0] * size_of(largest) + slack, x.dtype)
-    sums = np.empty((PANEL_NEURONS, rows * largest.pitch + slack), x.dtype)
-    offsets = np.empty(weights.shape[1], np.int64)
+    (heights, width), panels, lane = out.shape[2:], len(weights), lanes(x.dtype)
+    tile = width_for_row(width)
+    longest = STRIP_TILES * tile if by_channels else STRIP_PANELS * PANEL_VECTORS * lane
+    copy = _space_for(x, out, window, longest)
+    sums = np.empty((panels, PANEL_NEURONS, 0 if by_channels else longest), x.dtype)
+    tiles = np.empty(STRIP_TILES * panels * MOST_SAMPLES * lane if by_channels else 0, x.dtype)
     for b in range(x.shape[1]):
-        for p in range(0, heights, rows):
-            height = min(rows, heights - p)
-            layout = layout_of((height, width), window)
-            find_offsets(window, layout, offsets)
-            _copy_sample(x, b, p * strides[0] - pads[0], -pads[1], strides, layout, copy)
-            for panel in range(weights.shape[0]):
-                _multiply_rows(weights[panel], copy, offsets, (height - 1) * layout.pitch + width, sums)
-                _finish_rows(sums, layout.pitch, RowBlock(panel, b, p, height), start, out, epilogue)
+        for p in range(0, heights, copy.rows):
+            rows = Rows(b, p, min(copy.rows, heights - p))
+            _copy_sample(x, window, rows, copy)
+            if by_channels:
+                end = rows.height * -(-width // tile)
+                for first in range(0, end, STRIP_TILES):
+                    strip = Strip(first, min(STRIP_TILES, end - first))
+                    multiply_tiles(weights, copy, strip, width, tile, tiles)
+                    take_tiles(tiles, panels, strip, rows, tile, start, out)
+            else:
+                end = (rows.height - 1) * copy.layout.pitch + width
+                for first in range(0, end, longest):
+                    strip = Strip(first, min(longest, end - first))
+                    multiply_positions(weights, copy, strip, sums)
+                    take_positions(sums, strip, rows, copy.layout.pitch, start, out)
+            for i in range(len(out)):
+                finished = out[i, b, p : p + rows.height]
+                activate_in_place(finished, epilogue.code, epilogue.alpha, epilogue.beta)
 
 
 @jit
-def _rows_of_a_block(x: np.ndarray, heights: int, width: int, window: Window2D) -> int:
-    """Output rows to compute from one copy, so that all blocks have about one size."""
+def _space_for(x: np.ndarray, out: np.ndarray, window: Window2D, longest: int) -> Copy:
+    """Memory for the copy of some output rows at a time, for strips of ``longest`` positions."""
+    heights, width = out.shape[2:]
+    kernel = window.kernel
+    rows = _rows_of_a_copy(x, heights, width, window)
+    layout = layout_of((rows, width), window)
+    maps = np.empty(x.shape[0] * size_of(layout) + longest, x.dtype)
+    maps[maps.size - longest :] = 0  # what vectors see beyond the last position must be harmless
+    offsets = np.empty(x.shape[0] * kernel[0] * kernel[1], np.int64)
+    find_offsets(window, layout, offsets)
+    seen = min(longest + (kernel[0] - 1) * window.dilations[0] * layout.pitch, size_of(layout))
+    taps = max(FEWEST_TAPS, NEAR_BYTES // (seen * x.itemsize) * kernel[0] * kernel[1])
+    return Copy(maps, layout, offsets, rows, taps)
+
+
+@jit
+def _rows_of_a_copy(x: np.ndarray, heights: int, width: int, window: Window2D) -> int:
+    """Output rows to compute from one copy, so that all copies have about one size."""
     one_row = layout_of((1, width), window)
     row_bytes = max(1, x.shape[0] * one_row.down * one_row.across * one_row.pitch * x.itemsize)
     limit = max(1, COPY_BYTES // row_bytes - (one_row.rows - 1))
@@ -99,61 +149,18 @@ def _rows_of_a_block(x: np.ndarray, heights: int, width: int, window: Window2D) 
 
 
 @jit
-def _copy_sample(
-    x: np.ndarray,
-    b: int,
-    above: int,
-    before: int,
-    strides: Pair,
-    layout: Layout,
-    copy: np.ndarray,
-) -> None:
-    size = size_of(layout)
+def _copy_sample(x: np.ndarray, window: Window2D, rows: Rows, copy: Copy) -> None:
+    strides, pads, size = window.strides, window.pads, size_of(copy.layout)
+    seen = Seen(rows.p * strides[0] - pads[0], -pads[1], strides, 0.0)
     for j in range(x.shape[0]):
-        copy_map(x[j, b], above, before, strides, 0.0, layout, copy[j * size : (j + 1) * size])
-
-
-@jit
-def _multiply_rows(
-    weights: np.ndarray, copy: np.ndarray, offsets: np.ndarray, count: int, sums: np.ndarray
-) -> None:
-    """sums of one panel of neurons at the first ``count`` positions, or a few more."""
-    lane = lanes(copy.dtype)
-    for position in range(0, count, PANEL_VECTORS * lane):
-        vectors = min(PANEL_VECTORS, -(-(count - position) // lane))
-        multiply_panel(vectors, weights, copy, offsets, position, sums)
-
-
-@jit
-def _finish_rows(
-    sums: np.ndarray,
-    pitch: int,
-    block: RowBlock,
-    start: np.ndarray,
-    out: np.ndarray,
-    epilogue: Epilogue,
-) -> None:
-    """out = act(start + sums) for a block, whose rows are ``pitch`` numbers apart in the sums."""
-    panel, b, p, rows = block
-    onto = start.shape[1:] == out.shape[1:]
-    for i in range(panel * PANEL_NEURONS, min(out.shape[0], (panel + 1) * PANEL_NEURONS)):
-        total = sums[i - panel * PANEL_NEURONS]
-        for r in range(rows):
-            target, product = out[i, b, p + r], total[r * pitch : r * pitch + out.shape[3]]
-            if onto:
-                initial = start[i, b, p + r]
-                for t in range(target.size):
-                    target[t] = initial[t] + product[t]
-            else:
-                bias = start[i, 0, 0, 0]
-                for t in range(target.size):
-                    target[t] = bias + product[t]
-        activate_in_place(out[i, b, p : p + rows], epilogue.code, epilogue.alpha, epilogue.beta)
+        start = map_start(x, j, rows.sample)
+        copy_map(x.reshape(-1), start, x.shape[2:], seen, copy.layout, copy.maps, j * size)
 
 
 def _share_panels(
     threads: int,
     weights: np.ndarray,
+    by_channels: int,
     x: np.ndarray,
     window: Window2D,
     start: np.ndarray,
@@ -167,6 +174,7 @@ def _share_panels(
 @thread_variant(convolve_direct, share=_share_panels)
 def convolve_threads(
     weights: np.ndarray,
+    by_channels: int,
     x: np.ndarray,
     window: Window2D,
     start: np.ndarray,
@@ -177,9 +185,11 @@ def convolve_threads(
     """``convolve_direct`` by several threads, each with its ``shares`` of the panels of neurons."""
     # Threads are handed the parts of tuples: Numba refuses tuples inside tuples there.
     (kernel, strides, dilations, pads), (code, alpha, beta) = window, epilogue
+    neurons = weights.shape[2]
     for t in numba.prange(len(shares) - 1):
         first, last = shares[t], shares[t + 1]
-        rows = slice(first * PANEL_NEURONS, min(last * PANEL_NEURONS, len(out)))
+        rows = slice(first * neurons, min(last * neurons, len(out)))
         own_panels = weights[first:last]
         own_window = Window2D(kernel, strides, dilations, pads)
-        convolve_direct(own_panels, x, own_window, start[rows], out[rows], Epilogue(code, alpha, beta))
+        own_epilogue = Epilogue(code, alpha, beta)
+        convolve_direct(own_panels, by_channels, x, own_window, start[rows], out[rows], own_epilogue)

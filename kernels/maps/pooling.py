@@ -12,7 +12,7 @@ from ..arguments import EPILOGUE, REAL, WINDOW, Array, Epilogue, Value, Window2D
 from ..jit import jit
 from ..registry import Need, kernel
 from .activations import activate_in_place
-from .windows import Layout, copy_map, find_offsets, inside, layout_of, size_of
+from .windows import Layout, Seen, copy_map, find_offsets, inside, layout_of, map_start, size_of
 
 _MAPS = Array(REAL, 4)
 
@@ -26,7 +26,7 @@ def max_pool(x: np.ndarray, window: Window2D, out: np.ndarray) -> None:
         window: of the pool.
         out: (n, batch, OH, OW).
     """
-    strides, pads = window.strides, window.pads
+    border = Seen(-window.pads[0], -window.pads[1], window.strides, -np.inf)
     sees_all = _sees_all(x, window, out)
     layout, copy, offsets, result = _space_for(out, window)
     seen = result[: result.size - layout.pitch + out.shape[3]]
@@ -35,7 +35,7 @@ def max_pool(x: np.ndarray, window: Window2D, out: np.ndarray) -> None:
             if sees_all:
                 out[j, b, 0, 0] = _largest(x[j, b].reshape(-1))
                 continue
-            copy_map(x[j, b], -pads[0], -pads[1], strides, -np.inf, layout, copy)
+            copy_map(x.reshape(-1), map_start(x, j, b), x.shape[2:], border, layout, copy, 0)
             seen[:] = -np.inf
             for offset in offsets:
                 _raise(seen, copy[offset:])
@@ -108,13 +108,13 @@ def depthwise(
 @jit
 def _filter(weights: np.ndarray, x: np.ndarray, window: Window2D, start: np.ndarray, out: np.ndarray) -> None:
     """out = start + w * x; weights and start with one filter and number for all neurons, or for each."""
-    strides, pads = window.strides, window.pads
+    border = Seen(-window.pads[0], -window.pads[1], window.strides, 0.0)
     layout, copy, offsets, result = _space_for(out, window)
     seen = result[: result.size - layout.pitch + out.shape[3]]
     for j in range(x.shape[0]):
         taps = weights[j % weights.shape[0]].reshape(-1)
         for b in range(x.shape[1]):
-            copy_map(x[j, b], -pads[0], -pads[1], strides, 0.0, layout, copy)
+            copy_map(x.reshape(-1), map_start(x, j, b), x.shape[2:], border, layout, copy, 0)
             seen[:] = start[j % start.shape[0], 0, 0, 0]
             _add_taps(seen, taps, offsets, copy)
             _take_rows(result.reshape(out.shape[2], layout.pitch), out[j, b])

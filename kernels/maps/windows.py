@@ -18,7 +18,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arguments import INTEGER, PAIR, REAL, WINDOW, Array, Pair, Window2D
-from ..jit import jit
+from ..jit import in_both, jit
+from ..llvm.map_rows import copy_row
 from ..registry import Need, kernel
 
 
@@ -31,7 +32,16 @@ class Layout(NamedTuple):
     pitch: int
 
 
-@jit
+class Seen(NamedTuple):
+    """Numbers of a map: every so many rows and columns from (above, before) on, ``fill`` beyond the map."""
+
+    above: int
+    before: int
+    strides: Pair
+    fill: float
+
+
+@in_both
 def layout_of(shape: Pair, window: Window2D) -> Layout:
     """The copy that an output of ``shape`` needs."""
     kernel, strides, dilations = window.kernel, window.strides, window.dilations
@@ -60,67 +70,58 @@ def find_offsets(window: Window2D, layout: Layout, offsets: np.ndarray) -> None:
         offsets: (maps · kh · kw,) int64, overwritten.
     """
     kernel, strides, dilations = window.kernel, window.strides, window.dilations
-    for k in range(offsets.size):
-        j, entry = k // (kernel[0] * kernel[1]), k % (kernel[0] * kernel[1])
-        lower, right = entry // kernel[1] * dilations[0], entry % kernel[1] * dilations[1]
-        plane = (j * layout.down + lower % strides[0]) * layout.across + right % strides[1]
-        row = plane * layout.rows + lower // strides[0]
-        offsets[k] = row * layout.pitch + right // strides[1]
+    entries = kernel[0] * kernel[1]
+    for k in range(min(entries, offsets.size)):
+        lower, right = k // kernel[1] * dilations[0], k % kernel[1] * dilations[1]
+        plane = lower % strides[0] * layout.across + right % strides[1]
+        offsets[k] = (plane * layout.rows + lower // strides[0]) * layout.pitch + right // strides[1]
+    size = size_of(layout)
+    for k in range(entries, offsets.size):
+        offsets[k] = offsets[k - entries] + size
+
+
+@jit
+def map_start(x: np.ndarray, j: int, b: int) -> int:
+    """Numbers before the map of a neuron and a sample in ``x``."""
+    return (j * x.shape[1] + b) * x.shape[2] * x.shape[3]
 
 
 @jit
 def copy_map(
-    source: np.ndarray,
-    above: int,
-    before: int,
-    strides: Pair,
-    fill: float,
-    layout: Layout,
-    copy: np.ndarray,
+    source: np.ndarray, start: int, shape: Pair, seen: Seen, layout: Layout, copy: np.ndarray, begin: int
 ) -> None:
     """The copy of one map.
 
     Args:
-        source: (H, W).
-        above, before: row and column of the map where the copy begins, negative in the padding.
-        strides: of rows and columns.
-        fill: what is seen beyond the map.
+        source: with the map, of ``shape``, from its number ``start`` on, C-contiguous.
+        seen: from where the copy begins.
         layout: of the copy.
-        copy: (``size_of(layout)``,), overwritten.
+        copy: one-dimensional, ``size_of(layout)`` numbers from ``begin`` on are overwritten.
     """
-    phases = copy.reshape(layout.down, layout.across, layout.rows, layout.pitch)
     for u in range(layout.down):
         for v in range(layout.across):
-            copy_grid(source, above + u, before + v, strides, fill, phases[u, v])
+            phase = Seen(seen.above + u, seen.before + v, seen.strides, seen.fill)
+            to = begin + (u * layout.across + v) * layout.rows * layout.pitch
+            copy_grid(source, start, shape, phase, copy, to, (layout.rows, layout.pitch))
 
 
 @jit
 def copy_grid(
-    source: np.ndarray, above: int, before: int, strides: Pair, fill: float, target: np.ndarray
+    source: np.ndarray, start: int, shape: Pair, seen: Seen, target: np.ndarray, begin: int, size: Pair
 ) -> None:
-    """target[r, t] = source[above + r · stride, before + t · stride], or ``fill`` beyond the map (H, W)."""
-    # Loops in one function where slices and calls would do: rows are short, and both take longer than they.
-    top, bottom = inside(above, strides[0], target.shape[0], 0, source.shape[0])
-    left, right = inside(before, strides[1], target.shape[1], 0, source.shape[1])
-    padding = source.dtype.type(fill)
-    for r in range(target.shape[0]):
-        row = target[r]
-        if r < top or r >= bottom or left == right:
-            for t in range(row.size):
-                row[t] = padding
+    """Copy what is ``seen`` of a map, with its border, into rows and columns; else see ``copy_map``."""
+    (height, width), (rows, columns), stride = shape, size, seen.strides[1]
+    fill = source.dtype.type(seen.fill)
+    for r in range(rows):
+        row, to = seen.above + r * seen.strides[0], begin + r * columns
+        is_inside = 0 <= row < height
+        place, known = start + row * width if is_inside else 0, width if is_inside else 0
+        if stride <= 2:
+            copy_row(source, place, known, seen.before, stride, fill, target, to, columns)
             continue
-        for t in range(left):
-            row[t] = padding
-        for t in range(right, row.size):
-            row[t] = padding
-        part, seen = row[left:right], source[above + r * strides[0]][before + left * strides[1] :]
-        if strides[1] == 1:
-            for t in range(part.size):
-                part[t] = seen[t]
-        else:
-            strided = seen[:: strides[1]]
-            for t in range(part.size):
-                part[t] = strided[t]
+        first, end = inside(seen.before, stride, columns, 0, known)
+        for t in range(columns):
+            target[to + t] = source[place + seen.before + t * stride] if first <= t < end else fill
 
 
 @jit
@@ -160,10 +161,13 @@ def patches(x: np.ndarray, first: int, shape: Pair, window: Window2D, out: np.nd
     for k in range(out.shape[0]):
         j, entry = k // (kernel[0] * kernel[1]), k % (kernel[0] * kernel[1])
         lower, right = entry // kernel[1] * dilations[0], entry % kernel[1] * dilations[1]
-        grid = out[k].reshape(rows, width)
         copied = 0
         while copied < rows:
             b, p = (first + copied) // shape[0], (first + copied) % shape[0]
-            part = grid[copied : copied + shape[0] - p]
-            copy_grid(x[j, b], p * strides[0] + lower - pads[0], right - pads[1], strides, 0.0, part)
-            copied += len(part)
+            some = min(rows - copied, shape[0] - p)
+            seen = Seen(p * strides[0] + lower - pads[0], right - pads[1], strides, 0.0)
+            to = (k * rows + copied) * width
+            copy_grid(
+                x.reshape(-1), map_start(x, j, b), x.shape[2:], seen, out.reshape(-1), to, (some, width)
+            )
+            copied += some

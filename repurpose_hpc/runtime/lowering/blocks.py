@@ -122,6 +122,9 @@ def weights_kept(block: Block) -> int:
     return sum(count_nonzero(part) for part in weights_of(block))
 
 
+SPARSE_PRODUCTS = (CsrProduct, SameBitsCsrProduct)
+
+
 def choose_product(
     block: Block, kept: int, columns: int | None, weights_dtype: str
 ) -> Callable[[np.ndarray], DenseProduct | CsrProduct]:

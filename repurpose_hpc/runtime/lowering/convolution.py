@@ -13,12 +13,19 @@ from time import perf_counter
 
 import numpy as np
 
-from repurpose_hpc.kernels import convolve_direct, finish, pack_weights, patches
+from repurpose_hpc.kernels import channels_are_faster, convolve_direct, finish, pack_weights, patches
+from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.operations import Window
 from repurpose_hpc.plan.shard import Block
 from repurpose_hpc.runtime.buffers import Scratch
 from repurpose_hpc.runtime.calls import COMPUTE, PACK, Call
-from repurpose_hpc.runtime.lowering.blocks import NO_ACTIVATION, Epilogue, Product, choose_product
+from repurpose_hpc.runtime.lowering.blocks import (
+    NO_ACTIVATION,
+    SPARSE_PRODUCTS,
+    Epilogue,
+    Product,
+    choose_product,
+)
 from repurpose_hpc.runtime.lowering.local import as_maps, as_rows, on_two_axes, two
 from repurpose_hpc.runtime.resources import Resources
 from repurpose_hpc.runtime.schedule.threads import on_threads
@@ -74,7 +81,7 @@ class WholeMap:
 
 
 class Patches:
-    """Patches, a tile at a time, and BLAS."""
+    """Patches, a tile at a time, and BLAS; where every position sees itself, all of them as they are."""
 
     format = "patches"
 
@@ -92,6 +99,9 @@ class Patches:
         window, depth = self.window, self.weights.shape[1]
         x, maps = as_maps(X, window.positions), two(window.out)
         product = scratch.take(*out.shape) if start is out else out
+        finishing = (COMPUTE, finish, (start, product, out, epilogue))
+        if window.is_pointwise:
+            return [(COMPUTE, np.matmul, (self.weights, as_rows(X), product)), finishing]
         width, rows = maps[1], X.shape[1] * maps[0]
         most = min(rows, max(1, TILE_BYTES // max(1, depth * width * X.itemsize)))
         tile = np.empty(depth * most * width, X.dtype)
@@ -104,7 +114,7 @@ class Patches:
             calls.append(
                 (COMPUTE, np.matmul, (self.weights, patch, product[:, first * width : last * width]))
             )
-        return [*calls, (COMPUTE, finish, (start, product, out, epilogue))]
+        return [*calls, finishing]
 
 
 class Direct:
@@ -113,7 +123,9 @@ class Direct:
     format = "direct"
 
     def __init__(self, window: Window, weights: np.ndarray) -> None:
-        self.window, self.weights = window, pack_weights(weights)
+        geometry = len(weights), two(window.out), on_two_axes(window), weights.dtype
+        self.window, self.by_channels = window, channels_are_faster(*geometry)
+        self.weights = pack_weights(weights, self.by_channels)
 
     def scratch(self, columns: int) -> int:
         """See ``Product``."""
@@ -126,12 +138,12 @@ class Direct:
         window, x = self.window, as_maps(X, self.window.positions)
         target = as_maps(out.reshape(len(out), X.shape[1], out.shape[1] // X.shape[1]), window.out)
         first = target if start is out else start.reshape(-1, 1, 1, 1)
-        arguments = self.weights, x, on_two_axes(window), first, target, epilogue
-        return [(COMPUTE, convolve_direct, arguments)]
+        arguments = x, on_two_axes(window), first, target, epilogue
+        return [(COMPUTE, convolve_direct, (self.weights, int(self.by_channels), *arguments))]
 
 
 def choose(window: Window | None, block: Block, kept: int, values: int, resources: Resources) -> Maker:
-    """The product for all parts of ``block``; convolutions are timed, on its own neurons.
+    """The product for all parts of ``block``; where there are two ways, they are timed, on its own neurons.
 
     Not those of deterministic programs: BLAS adds up in an order of its own for every shape, and clocks
     decide otherwise next time.
@@ -145,14 +157,18 @@ def choose(window: Window | None, block: Block, kept: int, values: int, resource
     """
     samples = None if resources.deterministic else resources.max_batch
     weights_dtype = resources.formats.weights_dtype
+    if window is not None and window.is_whole_map:
+        return partial(WholeMap, choose_product(block, kept, samples, weights_dtype))
+    makers: list[Maker] = []
     if window is None or window.is_pointwise:
         columns = None if samples is None else samples * values
-        return partial(Pointwise, choose_product(block, kept, columns, weights_dtype))
-    if window.is_whole_map:
-        return partial(WholeMap, choose_product(block, kept, samples, weights_dtype))
-    makers: list[Maker] = [partial(Patches, window), partial(Direct, window)]
+        product = choose_product(block, kept, columns, weights_dtype)
+        makers.append(partial(Pointwise, product))
+        if window is None or values == 1 or weights_dtype != EXACT or product in SPARSE_PRODUCTS:
+            return makers[0]
+    makers += [partial(Direct, window), partial(Patches, window)]
     if resources.deterministic or not block.own_weights.size:
-        return makers[-1]
+        return makers[0]
     return min(makers, key=lambda make: _seconds(make, window, block, values, resources))
 
 

@@ -59,8 +59,10 @@ def use_maps(relu):
 
     x, out, bias, flat = ones(5, 2, 4, 3), ones(5, 2, 4, 3), ones(5, 1, 1, 1), ones(5, 2, 12)
     window = kernels.Window2D((3, 3), (1, 1), (1, 1), (1, 1))
-    kernels.convolve_direct(kernels.pack_weights(ones(5, 45)), x, window, bias, out, relu)
-    kernels.convolve_direct(kernels.pack_weights(ones(5, 45)), x, window, out, out, relu)
+    for by_channels in (0, 1):
+        weights = kernels.pack_weights(ones(5, 45), by_channels)
+        kernels.convolve_direct(weights, by_channels, x, window, bias, out, relu)
+        kernels.convolve_direct(weights, by_channels, x, window, out, out, relu)
     kernels.patches(x, 1, (4, 3), window, ones(45, 21))
     kernels.depthwise(ones(5, 3, 3), x, window, bias, out, relu)
     kernels.max_pool(x, window, out)

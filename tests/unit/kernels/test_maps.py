@@ -96,16 +96,17 @@ def test_patches_of_some_rows(version, problem):
     np.testing.assert_array_equal(out, expected)
 
 
+@pytest.mark.parametrize("by_channels", [0, 1])
 @given(problem=windows(), neurons=st.integers(1, 18))
 @settings(max_examples=60)
-def test_convolution(version, problem, neurons):
+def test_convolution(version, by_channels, problem, neurons):
     x, kernel, strides, dilations, pads, shape, rng = problem
     W = rng.standard_normal((neurons, x.shape[0], *kernel)).astype(x.dtype)
     bias = rng.standard_normal((neurons, 1, 1, 1)).astype(x.dtype)
     product = np.einsum("jbpquv,ijuv->ibpq", seen_by(x, kernel, strides, dilations, pads, shape), W)
-    weights = kernels.pack_weights(W.reshape(neurons, -1))
+    weights = kernels.pack_weights(W.reshape(neurons, -1), by_channels)
     out = np.full_like(product, np.nan)
-    arguments = weights, x, Window2D(kernel, strides, dilations, pads)
+    arguments = weights, by_channels, x, Window2D(kernel, strides, dilations, pads)
     version(kernels.convolve_direct)(*arguments, bias, out, EPILOGUE)
     assert_close(out, activate(LEAKY, bias + product))
     before = out.copy()
@@ -113,18 +114,32 @@ def test_convolution(version, problem, neurons):
     assert_close(out, activate(LEAKY, before + product))
 
 
+@pytest.mark.parametrize("by_channels", [0, 1])
 @pytest.mark.parametrize("strides", [(1, 1), (2, 1), (1, 2)])
-def test_convolution_of_large_maps_in_blocks_of_rows(strides):
+@pytest.mark.parametrize("neurons", [9, 70])
+def test_convolution_of_large_maps_by_rows_strips_and_taps(by_channels, strides, neurons):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((40, 2, 61, 70)).astype(np.float32)
-    W = rng.standard_normal((9, 40, 3, 3)).astype(np.float32) / 20
+    W = rng.standard_normal((neurons, 40, 3, 3)).astype(np.float32) / 20
     shape = tuple((size - 1) // stride + 1 for size, stride in zip(x.shape[2:], strides, strict=True))
     seen = seen_by(x, (3, 3), strides, (1, 1), (1, 1), shape)
     expected = np.tensordot(W, seen, ((1, 2, 3), (0, 4, 5)))
-    out, bias = np.empty_like(expected), np.zeros((9, 1, 1, 1), np.float32)
+    out, bias = np.empty_like(expected), np.zeros((neurons, 1, 1, 1), np.float32)
     window, identity = Window2D((3, 3), strides, (1, 1), (1, 1)), Epilogue(0, 0.0, 0.0)
-    kernels.convolve_direct(kernels.pack_weights(W.reshape(9, -1)), x, window, bias, out, identity)
+    weights = kernels.pack_weights(W.reshape(neurons, -1), by_channels)
+    kernels.convolve_direct(weights, by_channels, x, window, bias, out, identity)
     assert_close(out, expected)
+
+
+@pytest.mark.parametrize("by_channels", [0, 1])
+def test_convolution_of_nothing_adds_nothing(by_channels):
+    x, window = np.empty((0, 2, 5, 9), np.float32), Window2D((3, 3), (1, 1), (1, 1), (1, 1))
+    weights, out = (
+        kernels.pack_weights(np.empty((3, 0), np.float32), by_channels),
+        np.ones((3, 2, 5, 9), np.float32),
+    )
+    kernels.convolve_direct(weights, by_channels, x, window, out, out, EPILOGUE)
+    np.testing.assert_array_equal(out, np.ones_like(out))
 
 
 @given(problem=windows())

@@ -109,18 +109,20 @@ def test_csr_of_threads_is_that_of_one():
 )
 def test_convolution(seed, channels, size, batch, stride, dtype):
     rng, (m, n) = np.random.default_rng(seed), channels
-    weights = kernels.pack_weights(rng.standard_normal((m, n * 9)).astype(dtype))
+    W = rng.standard_normal((m, n * 9)).astype(dtype)
     window = Window2D((3, 3), (stride, stride), (1, 1), (1, 1))
     out_size = tuple((each - 1) // stride + 1 for each in size)
     x = rng.standard_normal((n, batch, *size)).astype(dtype)
     bias = rng.standard_normal((m, 1, 1, 1)).astype(dtype)
 
-    def convolved(x):
+    def convolved(x, by_channels=0):
         out = np.empty((m, x.shape[1], *out_size), dtype)
-        kernels.convolve_direct(weights, x, window, bias, out, IDENTITY)
+        weights = kernels.pack_weights(W, by_channels)
+        kernels.convolve_direct(weights, by_channels, x, window, bias, out, IDENTITY)
         return out
 
     np.testing.assert_array_equal(bits(convolved(x)), bits(samples_alone(convolved, x)))
+    np.testing.assert_array_equal(bits(convolved(x)), bits(convolved(x, by_channels=1)))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -1,0 +1,47 @@
+"""Every way to multiply a block of weights with maps gives the same."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from repurpose_hpc.model.operations import Window
+from repurpose_hpc.model.operations.patches import patches as seen_by
+from repurpose_hpc.runtime.buffers import Scratch
+from repurpose_hpc.runtime.lowering.blocks import NO_ACTIVATION, DenseProduct
+from repurpose_hpc.runtime.lowering.convolution import Direct, Patches, Pointwise
+
+
+def product_of(product, X, start, out):
+    """``out`` after the calls of a product, which may add to it."""
+    scratch = Scratch(out.dtype, product.scratch(out.shape[1]))
+    for _, function, arguments in product.calls(X, start, out, scratch, NO_ACTIVATION):
+        function(*arguments)
+    return out
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kernel", [1, 3])
+@settings(max_examples=15)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    channels=st.tuples(st.integers(1, 5), st.integers(1, 40)),
+    size=st.tuples(st.integers(1, 9), st.integers(1, 20)),
+    stride=st.integers(1, 3),
+    batch=st.integers(1, 4),
+)
+def test_all_ways_agree(dtype, kernel, seed, channels, size, stride, batch):
+    rng, (n, m) = np.random.default_rng(seed), channels
+    out_size = tuple((each - 1) // stride + 1 for each in size)
+    window = Window(size, (kernel,) * 2, (stride,) * 2, (1, 1), (kernel // 2,) * 2, out_size)
+    W = rng.standard_normal((m, n * kernel**2)).astype(dtype)
+    X, bias = rng.standard_normal((n, batch, size[0] * size[1])), rng.standard_normal((m, 1))
+    expected = W.astype(float) @ seen_by(window, X) + bias
+    ways = [Direct(window, W), Patches(window, W)]
+    ways += [Pointwise(DenseProduct, W)] if window.is_pointwise else []
+    for way in ways:
+        out = product_of(way, X.astype(dtype), bias.astype(dtype), np.empty(expected.shape, dtype))
+        tolerance = {"rtol": 0, "atol": 1e-4 if dtype == np.float32 else 1e-12}
+        np.testing.assert_allclose(out, expected, **tolerance)
+        twice = product_of(way, X.astype(dtype), out, out)
+        np.testing.assert_allclose(twice, 2 * expected - bias, **tolerance)
