@@ -183,8 +183,10 @@ def _refusal(printed: str) -> str:
 
 
 def _last_line(printed: str) -> str:
+    """What the product says of an error, else the last line: launchers have their say behind it."""
     lines = printed.strip().splitlines()
-    return _short(lines[-1]) if lines else ""
+    errors = [line for line in lines if line.startswith("repurpose-hpc: error: ")]
+    return _short((errors or lines)[-1]) if lines else ""
 
 
 def _short(text: str) -> str:
