@@ -16,7 +16,6 @@ import numpy as np
 from repurpose_hpc.commands.parser import make, parser_maker, refuse
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import (
-    Access,
     Declared,
     FieldError,
     integer,
@@ -25,10 +24,9 @@ from repurpose_hpc.fields import (
     option,
     path,
     report_file,
-    text,
 )
 from repurpose_hpc.forecast.demand import Demand, plan_demand
-from repurpose_hpc.forecast.machine import THIS, THIS_FILE, MachineModel, read_machine, shipped
+from repurpose_hpc.forecast.machine import THIS_FILE, MachineModel, machine_file, read_machine
 from repurpose_hpc.forecast.scaled import (
     Profile,
     budget_profile,
@@ -214,11 +212,7 @@ class Arguments(Declared):
         metavar="SHARDS|MODEL",
         help="a directory written by restructure, or a model to be restructured",
     )
-    machine: str = option(
-        kind=text("a machine", "gigabit", Access.READS),
-        metavar="FILE",
-        help=f"a machine file, {THIS} (written by probe), or one of {', '.join(shipped())}",
-    )
+    machine: str = machine_file()
     ranks: tuple[int, ...] | None = option(
         None,
         kind=listed(integer(1), "integers", (1, 64)),

@@ -17,10 +17,12 @@ from repurpose_hpc.commands.imported import import_report
 from repurpose_hpc.commands.parser import (
     Given,
     Parser,
+    add_restructuring,
     make,
     refuse,
     restructure_options,
 )
+from repurpose_hpc.commands.part_weights import RateSource
 from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UsageError
 from repurpose_hpc.fields import Access, Declared, check_import, declarations, like, option, path, report_file
@@ -135,7 +137,7 @@ def make_parser(speaks: bool) -> Parser:
     parser = Parser(speaks=speaks, **described("infer"))
     for declared in (ShardArguments, ModelArguments, RunOptions):
         parser.add(declared, filled_in=FILLED_IN)
-    parser.add(Options, "restructuring", FILLED_IN)
+    add_restructuring(parser, FILLED_IN)
     return parser
 
 
@@ -161,12 +163,13 @@ def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments
         return make(ShardArguments, given, run=run_options)
     if "calibration" not in given:
         raise UsageError("a MODEL needs --calibration DATA to be restructured, or --shards DIR; add one")
-    return make(ModelArguments, given, run=run_options, options=restructure_options(given, ranks))
+    return make(ModelArguments, given, run=run_options, options=restructure_options(given, ranks, ranks))
 
 
 def _refuse_what_shards_settle(given: Given) -> None:
     # Shards can run with another comm dtype than that for which they were adjusted.
-    settled = ("calibration", "check", *(name for name in declarations(Options) if name != "comm_dtype"))
+    restructuring = [*declarations(Options), *declarations(RateSource)]
+    settled = ("calibration", "check", *(name for name in restructuring if name != "comm_dtype"))
     refuse(given, settled, "has no effect: --shards are restructured already")
     if "model" not in given:
         refuse(given, ("input_shape",), "belongs to a MODEL")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol, TypeVar
 import numpy as np
 
 from repurpose_hpc.commands.overwriting import check_apart
+from repurpose_hpc.commands.part_weights import RateSource, measured_part_weights
 from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UsageError, UserError
 from repurpose_hpc.fields import (
@@ -30,7 +31,7 @@ from repurpose_hpc.fields import (
 from repurpose_hpc.io.arrays import read_npy
 from repurpose_hpc.io.reading import check_finite_length, reason_of
 from repurpose_hpc.restructure.constraints import node_links
-from repurpose_hpc.restructure.options import INSIDE_NODE, Options
+from repurpose_hpc.restructure.options import AUTO_WEIGHTS, INSIDE_NODE, Options
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -266,12 +267,19 @@ def _add(target: argparse._ActionsContainer, argument: Argument) -> None:
         target.add_argument(flag(name), *option.aliases, dest=name, required=required, **keywords)
 
 
-def restructure_options(given: Given, ranks: int | None) -> Options:
+def add_restructuring(parser: Parser, filled_in: Mapping[str, str]) -> None:
+    """Add the arguments from which ``restructure_options`` follow; for ``filled_in`` see ``Parser.add``."""
+    for declared in (Options, RateSource):
+        parser.add(declared, "restructuring", filled_in)
+
+
+def restructure_options(given: Given, ranks: int | None, hosts: int | None = None) -> Options:
     """The options of restructuring on a command line.
 
     Args:
         given: values on the command line.
         ranks: workers, if the command line does not say how many; None: it must.
+        hosts: ranks that will run the network; None: not known.
 
     Raises:
         UsageError: a value is missing or out of range.
@@ -280,11 +288,17 @@ def restructure_options(given: Given, ranks: int | None) -> Options:
     if workers is None:
         raise UsageError("expected --workers P, the number of parts; add it")
     values = {**given, "workers": workers}
-    if "link_costs" in given:
-        try:
+    automatic = given.get("part_weights") == AUTO_WEIGHTS
+    if not automatic:
+        refuse(given, ("machine",), f"has no effect without {flag('part_weights')} {AUTO_WEIGHTS}")
+    try:
+        if "link_costs" in given:
             values["link_costs"] = link_costs(given["link_costs"], workers)
-        except FieldError as error:
-            raise UsageError(typed(error)) from None
+        if automatic:
+            machine = given.get("machine", defaults(RateSource)["machine"])
+            values["part_weights"] = measured_part_weights(machine, workers, hosts)
+    except UserError as error:
+        raise UsageError(typed(error)) from None
     return make(Options, values)
 
 

@@ -73,6 +73,7 @@ def measure(comm: MPI.Comm, per_node: int | None) -> MachineModel:
             **ranks,
             **dict.fromkeys(partners),
             **links,
+            "all_ranks_gb_per_s": probing.measure_all(comm),
         }
     )
 
@@ -105,6 +106,9 @@ def render(machine: MachineModel) -> str:
                 f"{name}: L {link.latency_us:.1f} us, o {link.overhead_us:.2f} us, g {link.gap_us:.2f} us, "
                 f"{link.gb_per_s:.3g} GB/s, {link.overlap:.0%} hidden behind computation"
             )
+    if machine.all_ranks_gb_per_s is not None:
+        rates = " ".join(f"{rate:.3g}" for rate in machine.all_ranks_gb_per_s)
+        lines.append(f"each rank while all read weights: {rates} GB/s")
     return "\n".join(lines)
 
 

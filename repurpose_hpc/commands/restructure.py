@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from repurpose_hpc.commands.imported import import_report
 from repurpose_hpc.commands.parser import (
     Parser,
+    add_restructuring,
     make,
     restructure_options,
 )
@@ -127,7 +128,7 @@ def make_parser(speaks: bool) -> Parser:
     """The parser."""
     parser = Parser(speaks=speaks, **described("restructure"))
     parser.add(Arguments)
-    parser.add(Options, "restructuring", {"workers": "the number of ranks"})
+    add_restructuring(parser, {"workers": "the number of ranks"})
     return parser
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from repurpose_hpc.fields import FieldError
+from repurpose_hpc.fields import Access, FieldError, option, text
 from repurpose_hpc.io.atomic import write_text
 from repurpose_hpc.io.reading import read_object, reading
 
@@ -105,6 +105,8 @@ class MachineModel:
         dense, sparse, convolution: products of dense blocks, of CSR, and of windows.
         local: between ranks of a node; None: there is one rank per node, or nothing is known.
         network: between nodes; None: there is one node, or nothing is known.
+        all_ranks_gb_per_s: speed at which each rank of a job reads weights while all do; None: not known.
+            Forecasts do without.
     """
 
     name: str
@@ -121,6 +123,7 @@ class MachineModel:
     convolution: Rates
     local: Link | None
     network: Link | None
+    all_ranks_gb_per_s: tuple[float, ...] | None = None
 
     @property
     def most_ranks(self) -> float:
@@ -128,6 +131,13 @@ class MachineModel:
         if self.network is None:
             return self.ranks_per_node if self.local else 1
         return math.inf
+
+
+def machine_file(default: Any = MISSING, help: str = "", **attributes: Any) -> Any:
+    """Field ``machine``: the name of a machine, see ``read_machine``; for the arguments see ``option``."""
+    names = f"a machine file, {THIS} (written by probe), or one of {', '.join(shipped())}"
+    kind = text("a machine", "gigabit", Access.READS)
+    return option(default, kind=kind, metavar="FILE", help=help or names, **attributes)
 
 
 def shipped() -> list[str]:
@@ -178,7 +188,7 @@ def parse_machine(described: dict) -> MachineModel:
     """
     machine = dict(_checked(MachineModel, described, "the machine"))
     for field in fields(MachineModel):
-        if field.type in _PARSERS:
+        if field.name in machine and field.type in _PARSERS:
             machine[field.name] = _PARSERS[field.type](machine[field.name], field.name)
     if not isinstance(machine["ranks_per_node"], int) or machine["ranks_per_node"] < 1:
         raise ValueError(f"ranks_per_node is {machine['ranks_per_node']!r}, not an integer of 1 or more")
@@ -188,11 +198,12 @@ def parse_machine(described: dict) -> MachineModel:
 
 
 def _checked(kind: type, described: dict, name: str) -> dict:
-    """``described`` if its keys are the attributes of ``kind``."""
+    """``described`` if its keys are the attributes of ``kind``; those with a default may be left out."""
     if not isinstance(described, dict):
         raise TypeError(f"{name} is {described!r}, not an object with keys")
-    expected = {field.name for field in fields(kind)}
-    for problem, keys in (("lacks", expected - set(described)), ("has unknown", set(described) - expected)):
+    known = {field.name for field in fields(kind)}
+    needed = {field.name for field in fields(kind) if field.default is MISSING}
+    for problem, keys in (("lacks", needed - set(described)), ("has unknown", set(described) - known)):
         if keys:
             raise ValueError(f"{name} {problem} {', '.join(sorted(keys))}")
     return described
@@ -230,6 +241,14 @@ def _rates(described: dict, name: str) -> Rates:
     return rates
 
 
+def _numbers(values: list | None, name: str) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    numbers = tuple(values)
+    _check_table(numbers, len(numbers), name)
+    return numbers
+
+
 def _number(value: float, name: str) -> float:
     _check_number(value, name)
     return value
@@ -241,6 +260,7 @@ _PARSERS: dict[Any, Callable[[Any, str], object]] = {
     "Rates": _rates,
     "Link | None": _link,
     "float": _number,
+    "tuple[float, ...] | None": _numbers,
 }
 
 

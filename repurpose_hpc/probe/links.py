@@ -5,7 +5,8 @@ exchange without values takes the time of the calls.  A message adds o twice, an
 both directions at once.  The time that a message adds to posting is o.  Persistent small messages, started
 together, give g.  An exchange with a computation of the same length in between gives the overlap.
 
-*Kernels.*  The first rank measures products alone.  Then all ranks read weights at the same time.
+*Kernels.*  The first rank measures products alone.  Then all ranks read weights at the same time, for the
+rate of a node, and again in longer turns, for that of each rank.
 """
 
 from __future__ import annotations
@@ -59,6 +60,12 @@ def measure_ranks(comm: MPI.Comm, mates: Collection[int]) -> dict:
     comm.Allreduce(MPI.IN_PLACE, node_rates)
     values["memory"]["node_gb_per_s"] = [1e-9 * rate for rate in node_rates.tolist()]
     return values
+
+
+def measure_all(comm: MPI.Comm) -> list[float]:
+    """GB/s at which each rank reads weights while all do, on every rank the same; collective."""
+    rate = 1e-9 * kernel_rates.sustained_rate(comm.Barrier)
+    return comm.allgather(rate)
 
 
 def measure_link(comm: MPI.Comm, partner: int) -> dict[str, float]:

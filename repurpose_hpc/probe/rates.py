@@ -32,6 +32,10 @@ WORKING_SETS = tuple(1 << power for power in range(16, 29, 2))
 # Rows and columns of the blocks that make up a working set, at most.
 BLOCK = 256, 1024
 
+# All ranks at once: weights beyond any cache, and turns long enough for a core to be shared fairly in each.
+STREAMED = 1 << 26
+TURNS, TURN_SECONDS = 9, 0.1
+
 # A repeat takes about this long, at least once through.
 SECONDS, REPEATS = 5e-4, 7
 
@@ -97,6 +101,19 @@ def reading_rates(call_seconds: float, prepare: Callable[[], object]) -> list[fl
         seconds = fastest(partial(_run, calls)) - call_seconds * len(calls)
         rates.append(size / max(seconds, 1e-9))
     return rates
+
+
+def sustained_rate(meet: Callable[[], object]) -> float:
+    """Bytes of weights per second that products with one column read, the median of several turns.
+
+    A turn lasts the same on all ranks: none of them has the machine to itself at its end.  Not the fastest
+    one counts: a rank that shares its core is as slow as it is on average.
+
+    Args:
+        meet: called before each turn.
+    """
+    calls = _reading_calls(STREAMED)
+    return float(np.median([_turn_rate(calls, meet) for _ in range(TURNS)]))
 
 
 def call_and_value(rest: Sequence[Sequence[float]]) -> tuple[float, float]:
@@ -171,6 +188,15 @@ def _reading_calls(size: int) -> list[Call]:
         scratch = _scratch(product, 1)
         calls += product.calls(x, start.reshape(rows, 1), out.reshape(rows, 1), scratch, NO_ACTIVATION)
     return calls
+
+
+def _turn_rate(calls: list[Call], meet: Callable[[], object]) -> float:
+    meet()
+    made, began = 0, perf_counter()
+    while (took := perf_counter() - began) < TURN_SECONDS:
+        _run([calls[made % len(calls)]])
+        made += 1
+    return made * STREAMED / len(calls) / took
 
 
 def _run(calls: list[Call]) -> None:

@@ -132,6 +132,27 @@ class _Quality(TypedDict, total=False):
     ]
 
 
+class _RunBalance(TypedDict, total=False):
+    compute_seconds: Annotated[
+        list[float],
+        Key(
+            "time that each rank computed, without waiting, in all forwards of the stream",
+            "s",
+            when="if every rank with weights has computed something",
+        ),
+    ]
+    compute_imbalance: Annotated[
+        float, Key("that of the busiest rank over the mean of the ranks; 1: even", when="likewise")
+    ]
+    suggested_part_weights: Annotated[
+        list[float],
+        Key(
+            "`--part-weights` with which ranks would have computed equally long: load over time",
+            when="likewise",
+        ),
+    ]
+
+
 class _RunOptional(_Quality, total=False):
     exchange_us: Annotated[
         dict[str, float], Key("latency by transport", "µs", when="with `--exchange auto`, on several ranks")
@@ -204,7 +225,7 @@ class _Imported(TypedDict, total=False):
     ]
 
 
-class InferReport(_Run, _Traffic, _RunWeights, _RunTimes, _RunOptional, _Imported):
+class InferReport(_Run, _Traffic, _RunWeights, _RunTimes, _RunBalance, _RunOptional, _Imported):
     """Report of ``infer``: one run of a restructured network; qualities are those on the input.
 
     The root needs memory for the whole network, unless ``--repeat 0`` and neither ``--verify`` nor
@@ -240,6 +261,9 @@ class Output(_Output, total=False):
 
 class _Restructured(TypedDict):
     workers: Annotated[int, Key("parts of the network")]
+    part_weights: Annotated[
+        list[float], Key("relative speeds of the workers, those that `auto` stood for as well")
+    ]
     input_placement: Annotated[str, Key("who can read the input")]
     values_sent: Annotated[int, Key("values that cross between workers", "values per sample")]
     dense_values: Annotated[int, Key("the same with nothing pruned", "values per sample")]

@@ -7,8 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from repurpose_hpc.fields import flag, shown
 from repurpose_hpc.io.atomic import write_text
 from repurpose_hpc.report.schema import InferReport, Percentiles, RestructureReport
+
+# Ranks that compute unevenly are worth a line above this; less than so many seconds each say little.
+NOTABLE_IMBALANCE, LEAST_COMPUTED = 1.15, 0.1
 
 
 def write(path: Path, result: Mapping[str, object]) -> None:
@@ -133,8 +137,22 @@ def _weights(r: InferReport) -> Lines:
     return [
         ("weights kept", f"{r['weights_kept']:,} of {r['weights']:,} ({share_kept:.1%})"),
         ("load per rank", shares),
+        *_imbalance(r),
         ("blocks", formats),
     ]
+
+
+def _imbalance(r: InferReport) -> Lines:
+    """How unevenly the ranks computed, and what to do, where that is worth a line."""
+    seconds = r.get("compute_seconds", [0.0])
+    if sum(seconds) < LEAST_COMPUTED * len(seconds) or r["compute_imbalance"] <= NOTABLE_IMBALANCE:
+        return []
+    remedy = f"{flag('part_weights')} {shown(r['suggested_part_weights'])}"
+    busiest = seconds.index(max(seconds))
+    text = f"rank {busiest} computed {r['compute_imbalance']:.2f} times as long as the mean of all"
+    # Other programs on a core show in waiting as well, which no run can tell from waiting for others.
+    shared = f"where others share the cores, probe and take {flag('part_weights')} auto"
+    return [("imbalance", f"{text}; by this run {remedy} would even that out; {shared}")]
 
 
 def _latency(r: InferReport) -> Lines:

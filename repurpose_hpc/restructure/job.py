@@ -308,6 +308,7 @@ def _report(job: _RestructureJob, cut: Cut, findings: Mapping[str, Any]) -> dict
         links["link_cost"] = float((traffic * np.array(options.link_costs)).sum())
     return {
         "workers": plan.workers,
+        "part_weights": list(options.part_weights or (1.0,) * plan.workers),
         "input_placement": plan.input_placement,
         "values_sent": values_sent,
         "dense_values": dense,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ from repurpose_hpc.plan.plan import PLACEMENTS
 from repurpose_hpc.restructure.method import FORMER, METHODS
 
 ASSIGNMENTS = ("munkres", "contiguous", "random", "hypergraph")
+# Instead of part weights, on a command line: those that suit the ranks of a machine file.
+AUTO_WEIGHTS = "auto"
 # Price of a link inside a node, relative to one between nodes, in --link-cost nodes:K.
 INSIDE_NODE = 0.1
 
@@ -46,6 +48,17 @@ def _plain_prices(value: Any) -> Any:
 _PRICES = Kind(
     "nodes:K or a table of prices", str, _is_prices, "nodes:4", plain=_plain_prices, access=Access.READS
 )
+
+
+def _or_auto(kind: Kind) -> Kind:
+    """Values of a kind, or the word of a command line that stands for some, which the command looks up."""
+    return replace(
+        kind,
+        noun=f"{AUTO_WEIGHTS} or {kind.noun}",
+        parse=lambda word: word if word == AUTO_WEIGHTS else kind.parse(word),
+        accepts=lambda value: value == AUTO_WEIGHTS if isinstance(value, str) else kind.accepts(value),
+        plain=lambda value: value if isinstance(value, str) else kind.plain(value),
+    )
 
 
 @dataclass(frozen=True)
@@ -95,13 +108,14 @@ class Options(Declared):
     )
     part_weights: tuple[float, ...] | None = option(
         None,
-        kind=listed(number(least=0), "finite numbers", example=(1.0, 2.0)),
-        metavar="w0,w1,...",
+        kind=_or_auto(listed(number(least=0), "finite numbers", example=(1.0, 2.0))),
+        metavar="w0,w1,...|auto",
         default_text="equal",
-        help="relative speed of each worker",
+        help="relative speed of each worker; auto: as probe measured the ranks",
         more="relative speeds of the workers: half the speed gets half the weights (its ghosts not counted, "
         "unless `--imbalance` is given), hence about 0.7 times the neurons where little is sent; 0: owns "
-        "nothing",
+        "nothing. `auto`: those of the ranks that will host them, as `probe` measured them "
+        "([how](docs/clusters.md#unequal-cores))",
     )
     seed: int = option(
         0,
@@ -226,6 +240,12 @@ class Options(Declared):
             )
 
     def _check_part_weights(self, weights: tuple[float, ...]) -> None:
+        if isinstance(weights, str):
+            raise FieldError(
+                "part_weights",
+                f"expected a number for each of {self.workers} workers, got {weights!r}; words are for "
+                "command lines: give numbers, such as runtime.balance.part_weights makes of rates of ranks",
+            )
         self._check_length("part_weights", weights)
         if sum(weights) == 0:
             raise FieldError(

@@ -17,8 +17,9 @@ from repurpose_hpc.model.activations import IDENTITY, RELU
 from repurpose_hpc.model.chain import chain
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.plan.plan import MixingPlan, Plan, dense_plan
+from repurpose_hpc.plan.plan import REPLICATED, MixingPlan, Plan, dense_plan
 from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.restructure.owners.shares import neuron_shares
 
 
 def random_network(width: int, layers: int, seed: int) -> Network:
@@ -35,12 +36,12 @@ def cut_at_budget(network: Network, options: Options) -> tuple[Network, Plan]:
 
     Args:
         network: a chain of dense layers, none of them with fewer outputs than inputs.
-        options: ``workers``, ``input_placement`` and ``comm_budget``.
+        options: ``workers``, ``input_placement``, ``comm_budget`` and ``part_weights``.
 
     Returns:
         the network, its weights zero where the plan does not provide for them, and the plan.
     """
-    dense = dense_plan(network, options.workers, options.input_placement, np.ones(options.workers))
+    dense = dense_plan(network, options.workers, options.input_placement, _neuron_weights(network, options))
     travels = {mixing.name: dense.dense_values(network, mixing) > 0 for mixing in network.mixings}
     norms = {
         mixing.name: np.where(dense.mixings[mixing.name].ghosts, _norms(network, mixing, dense), 0)
@@ -54,6 +55,14 @@ def cut_at_budget(network: Network, options: Options) -> tuple[Network, Plan]:
     }
     plan = Plan(options.workers, options.input_placement, dense.owners, masks)
     return plan.pruned(network), plan
+
+
+def _neuron_weights(network: Network, options: Options) -> np.ndarray:
+    """Relative numbers of neurons with which the workers' weights go as ``part_weights``, (P,)."""
+    if options.part_weights is None:
+        return np.ones(options.workers)
+    speeds = np.array(options.part_weights) / sum(options.part_weights)
+    return neuron_shares(network, speeds, options.comm_budget, options.input_placement == REPLICATED)
 
 
 def _norms(network: Network, mixing: Mixing, plan: Plan) -> np.ndarray:

@@ -245,6 +245,7 @@ def _report(
         **result.traffic(setup.stored.plan, setup.shard, ranks),
         **result.without_zeros(ranks),
         **result.weights(setup.shard, ranks),
+        **result.balance_of(ranks, setup.stored.plan.workers),
         **checks.results(),
         **result.latency(first_batch.parallel, first_batch.single),
         "throughput": (setup.samples - resumed) / seconds,

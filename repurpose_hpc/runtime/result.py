@@ -16,6 +16,8 @@ from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.plan import EVERYBODY, Plan
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.process.system import peak_memory_mib
+from repurpose_hpc.runtime.balance import BalanceReport, balance
+from repurpose_hpc.runtime.calls import COMPUTE
 from repurpose_hpc.runtime.lowering.mixings import BlockReport
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.timing import Timing
@@ -31,6 +33,7 @@ class RankReport(TypedDict):
     bytes_sent: int
     sent_bytes_per_sample: float | None
     messages: int
+    multiply_adds: int
     blocks: list[BlockReport]
     seconds: dict[str, float]
 
@@ -71,6 +74,7 @@ def gather_ranks(program: Program, seconds: dict[str, float], comm: MPI.Comm) ->
         "bytes_sent": program.bytes_sent,
         "sent_bytes_per_sample": program.sent_bytes_per_sample,
         "messages": program.messages,
+        "multiply_adds": program.multiply_adds,
         "blocks": program.blocks,
         "seconds": {**seconds, **program.seconds},
     }
@@ -129,6 +133,12 @@ def latency(parallel: Timing | None, single: Timing | None) -> LatencyReport:
         "single_process_latency_us": single_us,
         "speedup": single_us["median"] / latency_us["median"],
     }
+
+
+def balance_of(ranks: list[RankReport], workers: int) -> BalanceReport:
+    """How evenly the ranks computed, and part weights with which they would have; see ``balance``."""
+    seconds = [rank["seconds"][COMPUTE] for rank in ranks]
+    return balance(seconds, [rank["multiply_adds"] for rank in ranks], workers)
 
 
 def slowest_seconds(ranks: list[RankReport]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from repurpose_hpc.forecast.machine import write_machine
 from repurpose_hpc.io.samples import open_samples
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.report.schema import REPORTS, InferReport, keys, problems
-from repurpose_hpc.report.text import render_restructured
+from repurpose_hpc.report.text import render, render_restructured
 from repurpose_hpc.restructure.job import restructure_to
 from repurpose_hpc.restructure.options import Options
 
@@ -29,6 +29,7 @@ ACCURACY = LABELLED | {"accuracy", "reference_accuracy"}
 ACCURACY_HELD_OUT = {"accuracy_held_out", "reference_accuracy_held_out"}
 TARGETS = {"rmse", "reference_rmse", "r2", "reference_r2"}
 TARGETS_HELD_OUT = {f"{name}_held_out" for name in TARGETS}
+BALANCE = {"compute_seconds", "compute_imbalance", "suggested_part_weights"}
 TIMED = {"latency_us", "phases_us", "single_process_latency_us", "speedup"}
 
 
@@ -85,11 +86,12 @@ def test_restructure(folder, samples, options, expected):
 @pytest.mark.parametrize(
     ("model", "words", "expected"),
     [
-        (False, ["--input", "unlabelled.npy", "--repeat", 0], {"first_result_seconds"}),
+        (False, ["--input", "unlabelled.npy", "--repeat", 0], BALANCE | {"first_result_seconds"}),
         (
             True,
             ["--input", "x.npz", "--repeat", 2, "--exchange", "auto", "--verify", "--certify"],
-            TIMED
+            BALANCE
+            | TIMED
             | ACCURACY
             | {"first_result_seconds", "exchange_us"}
             | {"max_abs_difference", "relative_difference", "certified"},
@@ -97,7 +99,9 @@ def test_restructure(folder, samples, options, expected):
         (
             False,
             ["--input", "x.npz", "--repeat", 0, "--exchange", "sparse", "--resume", "--output", "y.h5"],
-            LABELLED | {"first_result_seconds", "accuracy", "sent_bytes_per_sample", "resumed_samples"},
+            BALANCE
+            | LABELLED
+            | {"first_result_seconds", "accuracy", "sent_bytes_per_sample", "resumed_samples"},
         ),
     ],
 )
@@ -112,6 +116,26 @@ def test_infer(mpirun, folder, model, words, expected):
     # Which transport is the fastest is not known.
     assert found - {"sent_bytes_per_sample"} == expected - {"sent_bytes_per_sample"}
     assert ("sent_bytes_per_sample" in found) >= ("sent_bytes_per_sample" in expected)
+
+
+def test_a_notable_imbalance_gets_a_line(mpirun, folder):
+    """One that is small, or of a run too short to tell, gets none, nor does a run that computed nothing."""
+    words = ["--shards", folder / "shards", "--input", folder / "x.npz", "--repeat", 0]
+    done = mpirun(2, "-m", "repurpose_hpc.infer", *words, "--report", folder / "report.json", timeout=600)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((folder / "report.json").read_text())
+
+    def lines(seconds: list[float], imbalance: float) -> list[str]:
+        changed = {"compute_seconds": seconds, "compute_imbalance": imbalance}
+        text = render({**report, **changed, "suggested_part_weights": [0.333, 1.0]})
+        return [line for line in text.splitlines() if line.startswith("imbalance")]
+
+    (line,) = lines([3.0, 1.0], 1.5)
+    assert "  rank 0 computed 1.50 times as long as the mean of all; " in line
+    assert " --part-weights 0.333,1 would even" in line and line.endswith(" --part-weights auto")
+    assert lines([1.1, 1.0], 1.05) == lines([0.03, 0.01], 1.5) == []
+    without = {name: value for name, value in report.items() if name not in BALANCE}
+    assert "\nimbalance" not in render(without)
 
 
 @pytest.mark.parametrize("workers", [None, 2])

@@ -30,6 +30,15 @@ def test_a_written_machine_is_read_again(tmp_path):
     assert read_machine("this", tmp_path / "m.json") == machine
 
 
+def test_rates_of_all_ranks_may_be_missing(tmp_path):
+    """They are from machine files of older versions."""
+    old = {key: value for key, value in asdict(PLAIN).items() if key != "all_ranks_gb_per_s"}
+    assert parse_machine(old) == PLAIN
+    machine = replace(PLAIN, all_ranks_gb_per_s=(2.0, 1.0))
+    write_machine(tmp_path / "m.json", machine)
+    assert read_machine(str(tmp_path / "m.json"), tmp_path) == machine
+
+
 def test_links_limit_the_ranks():
     assert PLAIN.most_ranks == float("inf")
     assert replace(PLAIN, network=None, ranks_per_node=4).most_ranks == 4
@@ -51,6 +60,10 @@ def test_links_limit_the_ranks():
         ({"memory": {"bytes": [1], "rank_gb_per_s": [1, 1], "node_gb_per_s": [1]}}, "not 1 numbers above 0"),
         ({"dense": {"rows": [1, 2], "columns": [1], "gflops": [[1]]}}, "dense.gflops has 1 rows"),
         ({"dense": 3}, "not an object"),
+        ({"all_ranks_gb_per_s": [1, 0]}, "all_ranks_gb_per_s is .*, not 2 numbers above 0"),
+        ({"all_ranks_gb_per_s": []}, "all_ranks_gb_per_s is .*, not 1 numbers above 0"),
+        ({"all_ranks_gb_per_s": ["fast"]}, "all_ranks_gb_per_s is 'fast', not a number"),
+        ({"all_ranks_gb_per_s": 3}, "expected a readable machine file"),
     ],
 )
 def test_what_is_no_machine_is_refused(tmp_path, change, message):

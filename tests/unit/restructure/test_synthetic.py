@@ -7,6 +7,14 @@ from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.synthetic import cut_at_budget, random_network
 
 
+@pytest.mark.parametrize(("budget", "placement"), [(0.0, "partitioned"), (0.05, "replicated")])
+def test_weights_go_by_the_part_weights(budget, placement):
+    network = random_network(width=200, layers=3, seed=0)
+    cut, plan = cut_at_budget(network, Options(2, budget, placement, part_weights=(3.0, 1.0)))
+    held = plan.weights_held(cut)
+    assert held[0] / held.sum() == pytest.approx(0.75, abs=0.02)
+
+
 @pytest.mark.parametrize("placement", ["replicated", "partitioned", "root"])
 @pytest.mark.parametrize("budget", [0.0, 0.1, 1.0])
 def test_the_largest_columns_are_kept_until_the_budget_is_used_up(placement, budget):
