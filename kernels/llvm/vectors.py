@@ -71,9 +71,12 @@ def lanes_between(builder, first, end, vector):
 
 
 def _numbered(builder, count, vector):
-    """The number of each lane, and ``count`` in each."""
-    wide = ir.VectorType(ir.IntType(64), vector.count)
-    return ir.Constant(wide, list(range(vector.count))), spread(builder, count, wide)
+    """The number of each lane, and in each ``count``, or as near to it as makes no difference to a mask."""
+    narrow, most = ir.IntType(32), integer(vector.count)
+    count = builder.select(builder.icmp_signed("<", count, most), count, most)
+    count = builder.select(builder.icmp_signed("<", count, integer(0)), integer(0), count)
+    wide = ir.VectorType(narrow, vector.count)
+    return ir.Constant(wide, list(range(vector.count))), spread(builder, builder.trunc(count, narrow), wide)
 
 
 def load_lanes(builder, place, mask, others=None):
