@@ -14,7 +14,7 @@ from numba.extending import overload, register_jitable
 
 from .intrinsics import intrinsic
 from .tiles import BATCH_PANELS, MOST_SAMPLES
-from .vectors import VECTOR_BYTES, add_product, integer, lanes, spread, vector_at, zero
+from .vectors import VECTOR_BYTES, accumulate, integer, lanes, spread, vector_at
 
 # Positions at a time: rows of 7, 14, 28 and 56 come in sevens, others in eights.
 WIDTHS = tuple(width for width in (8, 7, 4, 1) if width <= MOST_SAMPLES)
@@ -99,25 +99,19 @@ def _emit(builder, shape, vector, arguments) -> None:
     _, weights, maps, offsets, position, add, tiles, tile = arguments
     (panels, width), itemsize = shape, 4 if vector.element == ir.FloatType() else 8
     first = builder.gep(tiles.data, [tile])
-    ends = [
-        vector_at(builder, first, integer((p * MOST_SAMPLES + c) * vector.count), vector)
-        for p in range(panels)
-        for c in range(width)
-    ]
-    sums = [zero(builder, vector) for _ in ends]
-    with builder.if_then(add):
-        for total, end in zip(sums, ends, strict=True):
-            builder.store(builder.load(end, align=itemsize), total)
+    places = (integer((p * MOST_SAMPLES + c) * vector.count) for p in range(panels) for c in range(width))
+    ends = [vector_at(builder, first, place, vector) for place in places]
     base = builder.gep(maps.data, [position])
     stride = builder.sdiv(builder.extract_value(weights.strides, 0), integer(itemsize))
     rows = [builder.gep(weights.data, [builder.mul(stride, integer(p))]) for p in range(panels)]
-    with cgutils.for_range(builder, builder.extract_value(weights.shape, 1)) as loop:
-        column = builder.mul(loop.index, integer(vector.count))
+
+    def products(k):
+        column = builder.mul(k, integer(vector.count))
         loaded = [builder.load(vector_at(builder, row, column, vector), align=itemsize) for row in rows]
-        seen = builder.gep(base, [builder.load(builder.gep(offsets.data, [loop.index]))])
+        seen = builder.gep(base, [builder.load(builder.gep(offsets.data, [k]))])
         for c in range(width):
             x = spread(builder, builder.load(builder.gep(seen, [integer(c)])), vector)
             for p in range(panels):
-                add_product(builder, sums[p * width + c], loaded[p], x)
-    for total, end in zip(sums, ends, strict=True):
-        builder.store(builder.load(total), end, align=itemsize)
+                yield p * width + c, loaded[p], x
+
+    accumulate(builder, ends, add, (integer(0), builder.extract_value(weights.shape, 1)), products)

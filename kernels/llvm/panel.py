@@ -12,12 +12,11 @@ from .intrinsics import intrinsic
 from .vectors import (
     HAS_MANY_REGISTERS,
     VECTOR_BYTES,
-    add_product,
+    accumulate,
     integer,
     lanes,
     spread,
     vector_at,
-    zero,
 )
 
 # Neurons and vectors at a time: 8 · 3 sums fit into 32 registers, 4 · 3 into 16.
@@ -98,22 +97,18 @@ def _emit(builder, vectors, vector, itemsize, arguments) -> None:
     for r in range(PANEL_NEURONS):
         row = builder.gep(out.data, [builder.add(builder.mul(width, integer(r)), column)])
         ends += [vector_at(builder, row, place, vector) for place in places]
-    sums = [zero(builder, vector) for _ in ends]
-    with builder.if_then(add):
-        for total, end in zip(sums, ends, strict=True):
-            builder.store(builder.load(end, align=itemsize), total)
     base = builder.gep(maps.data, [position])
-    count = builder.extract_value(weights.shape, 0)
-    with cgutils.for_range(builder, count) as loop:
-        start = builder.gep(base, [builder.load(builder.gep(offsets.data, [loop.index]))])
+
+    def products(k):
+        start = builder.gep(base, [builder.load(builder.gep(offsets.data, [k]))])
         seen = [builder.load(vector_at(builder, start, place, vector), align=itemsize) for place in places]
-        row = builder.gep(weights.data, [builder.mul(loop.index, integer(PANEL_NEURONS))])
+        row = builder.gep(weights.data, [builder.mul(k, integer(PANEL_NEURONS))])
         for r in range(PANEL_NEURONS):
             weight = spread(builder, builder.load(builder.gep(row, [integer(r)])), vector)
             for v, values in enumerate(seen):
-                add_product(builder, sums[r * vectors + v], weight, values)
-    for total, end in zip(sums, ends, strict=True):
-        builder.store(builder.load(total), end, align=itemsize)
+                yield r * vectors + v, weight, values
+
+    accumulate(builder, ends, add, (integer(0), builder.extract_value(weights.shape, 0)), products)
 
 
 _one, _two, _three = (_panel(vectors) for vectors in (1, 2, 3))

@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numba.extending import overload, register_jitable
 
 from .intrinsics import intrinsic
-from .vectors import HAS_MANY_REGISTERS, VECTOR_BYTES, add_product, fetch, integer, spread, vector_at, zero
+from .vectors import HAS_MANY_REGISTERS, VECTOR_BYTES, accumulate, fetch, integer, spread, vector_at
 
 # Samples at a time, at most: in one of many slabs, and in a single one.
 MOST_SAMPLES = 8 if HAS_MANY_REGISTERS else 4
@@ -161,22 +161,19 @@ class _TileEmitter:
     def emit(self, shape, fetches: bool) -> None:
         """Everything for a tile of one shape; ``fetches``: weights ahead are fetched."""
         builder, vector, (count, width) = self.builder, self.vector, shape
-        sums = [zero(builder, vector) for _ in range(count * width)]
-        ends = [vector_at(builder, self.tiles, integer(i * vector.count), vector) for i in range(len(sums))]
-        with builder.if_then(self.work["add"]):
-            for total, place in zip(sums, ends, strict=True):
-                builder.store(builder.load(place, align=self.itemsize), total)
+        places = (integer(i * vector.count) for i in range(count * width))
+        ends = [vector_at(builder, self.tiles, place, vector) for place in places]
         rows = self._rows(count)
-        begin, end = self.work["begin"], self.work["end"]
-        with cgutils.for_range_slice(builder, begin, end, integer(1), inc=True) as (k, _):
+
+        def products(k):
             weights = self._weights(rows, k, shape, fetches)
             samples = builder.gep(self.slabs, [builder.mul(k, integer(width))])
             for b in range(width):
                 x = spread(builder, builder.load(builder.gep(samples, [integer(b)])), vector)
                 for p in range(count):
-                    add_product(builder, sums[p * width + b], weights[p], x)
-        for total, place in zip(sums, ends, strict=True):
-            builder.store(builder.load(total), place, align=self.itemsize)
+                    yield p * width + b, weights[p], x
+
+        accumulate(builder, ends, self.work["add"], (self.work["begin"], self.work["end"]), products)
 
     def _rows(self, count: int) -> list:
         """The address of each panel."""

@@ -123,3 +123,24 @@ def add_product(builder, total, left, right) -> None:
     """``total`` += left right, without rounding in between."""
     product = builder.fmul(left, right, flags=_FUSED)
     builder.store(builder.fadd(builder.load(total), product, flags=_FUSED), total)
+
+
+def accumulate(builder, ends, add, columns, products) -> None:
+    """Vectors of sums in memory (+)= Σ_k of products, k in a range; meanwhile they are in registers.
+
+    Args:
+        ends: addresses of the sums.
+        add: a flag: to what is there; else it is overwritten.
+        columns: the first k, and the one behind the last.
+        products: from k to the products' factors: (number of the sum, left, right), vectors.
+    """
+    vector = ends[0].type.pointee
+    sums = [zero(builder, vector) for _ in ends]
+    with builder.if_then(add):
+        for total, end in zip(sums, ends, strict=True):
+            builder.store(builder.load(end, align=_itemsize(vector)), total)
+    with cgutils.for_range_slice(builder, *columns, integer(1), inc=True) as (k, _):
+        for number, left, right in products(k):
+            add_product(builder, sums[number], left, right)
+    for total, end in zip(sums, ends, strict=True):
+        builder.store(builder.load(total), end, align=_itemsize(vector))
