@@ -3,9 +3,10 @@
     python scripts/conformance.py [--kind node pytorch] [--refused] [--update]
 
 Every test is a model with an input and the outputs that are right.  A network needs weights, so a model
-without any gets a layer in front that changes nothing; its other inputs become constants.  Tests with
-inputs or outputs that no network can have (integers, no samples) are left out.  What is right may only
-become more: ``tests/data/conformance.txt`` has the list, which ``--update`` writes.
+without any gets a layer in front that changes nothing; its other inputs become constants.  Imports are
+checked as a user's are.  Tests with inputs or outputs that no network can have (integers, no samples) are
+left out.  What is right may only become more: ``tests/data/conformance.txt`` has the list, which
+``--update`` writes.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def judge(case: Case) -> tuple[str, str]:
         path = Path(folder) / "model.onnx"
         onnx.save(case.model, path)
         try:
-            y = forward(load_model(path, check=False), case.x.reshape(len(case.x), -1))
+            y = forward(load_model(path), case.x.reshape(len(case.x), -1))
         except UserError as error:
             return "refused", str(error).removeprefix(f"{path}: ")
         except Exception as error:  # a defect of the importer, whatever it is

@@ -70,7 +70,8 @@ class Combine(Operation):
         left, right = sources
         if left.ndim != right.ndim:
             left, right = as_map(left), as_map(right)
-        return COMBINATIONS[self.kind].value(left, right)
+        with np.errstate(all="ignore"):  # as for activations: what is not finite shows in the outputs
+            return COMBINATIONS[self.kind].value(left, right)
 
     def vjp(self, g: np.ndarray, target: np.ndarray, *sources: np.ndarray) -> list[np.ndarray]:
         """See ``Operation``."""

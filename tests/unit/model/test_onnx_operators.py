@@ -7,6 +7,7 @@ import pytest
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.activations import Activation
+from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.importers.onnx.operators import OPERATORS
 from repurpose_hpc.model.operations import Elementwise
@@ -500,6 +501,15 @@ def test_statistics_of_every_place(tmp_path):
     ]
     constants["K1"] = CONSTANTS["K1"]
     assert_agrees(save(tmp_path / "model.onnx", nodes, constants, MAP, 7), 3)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_zeros_have_no_direction(tmp_path, p):
+    """A norm of 0 divides nothing: zeros stay zeros."""
+    nodes = [node("MatMul", "x W", "h"), node("LpNormalization", "h", "n", p=p), node("MatMul", "n V", "y")]
+    path = save(tmp_path / "model.onnx", nodes, {"W": _weights(5, 4), "V": _weights(4, 3)}, opset=17)
+    network = assert_agrees(path)
+    assert not forward(network, np.zeros((2, 5), np.float32)).any()
 
 
 def test_a_mask_as_an_output_is_refused(tmp_path):

@@ -80,7 +80,7 @@ def _inverse_deviation(node: Node, signal: Signal, axes: list[int]) -> Signal:
 
 
 def lp_normalisation(node: Node) -> Signal:
-    """Values divided by the sum of absolute ones, or its Euclidean twin, along an axis."""
+    """Values divided by the sum of absolute ones, or its Euclidean twin, along an axis; zeros stay zeros."""
     signal = node.tensors.compact(node.signal())
     axes = [node.axis(node.attributes.get("axis", -1), signal) + 1]
     if node.attributes.get("p", 2) == 1:
@@ -90,7 +90,10 @@ def lp_normalisation(node: Node) -> Signal:
         squares = signal.expression.then(Activation("square"), f"{node.name}.squares")
         total = reduce_sum(node, replace(signal, expression=squares), axes)
         norm = replace(total, expression=total.expression.then(Activation("power", 0.5), f"{node.name}.norm"))
-    return combine(node, signal, norm, "divide")
+    # No number of float32 is nearer to 0, but those that have lost digits.
+    above = Activation("clip", float(np.finfo(np.float32).tiny), math.inf)
+    divisor = norm.expression.then(above, f"{node.name}.divisor")
+    return combine(node, signal, replace(norm, expression=divisor), "divide")
 
 
 def instance_normalisation(node: Node) -> Signal:
