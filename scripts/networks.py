@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -142,6 +143,10 @@ def _product(arguments: list, place: Path, ranks: int = 0) -> dict[str, Any]:
     report = place / f"{arguments[0]}.json"
     command = [*launcher, "-m", "repurpose_hpc", *map(str, arguments), "--report", str(report)]
     done = subprocess.run(command, env=_variables(), capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        memory = " (out of memory, most likely)" if name == "SIGKILL" else ""
+        raise Refused(f"{arguments[0]} was ended by {name}{memory}")
     if done.returncode:
         raise Refused(_refusal(done.stdout) or _last_line(done.stderr) or f"status {done.returncode}")
     return json.loads(report.read_text())
