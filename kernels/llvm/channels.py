@@ -7,14 +7,12 @@ neurons of the target, and each meets the same numbers of the source.
 from __future__ import annotations
 
 import numpy as np
-from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import overload, register_jitable
 
 from .intrinsics import intrinsic
 from .tiles import BATCH_PANELS, MOST_SAMPLES
-from .vectors import VECTOR_BYTES, accumulate, integer, lanes, spread, vector_at
+from .vectors import accumulate, integer, itemsize_of, lanes, opened, spread, vector_at, vector_of
 
 # Positions at a time: rows of 7, 14, 28 and 56 come in sevens, others in eights.
 WIDTHS = tuple(width for width in (8, 7, 4, 1) if width <= MOST_SAMPLES)
@@ -77,17 +75,11 @@ def _multiply(typing, shape, weights, maps, offsets, position, add, tiles, tile)
             context.cast(builder, builder.extract_value(arguments[0], i), shape.types[i], types.int64)
             for i in range(2)
         ]
-        arrays = [
-            cgutils.create_struct_proxy(typ)(context, builder, value)
-            if isinstance(typ, types.Array)
-            else value
-            for typ, value in zip(signature.args, arguments, strict=True)
-        ]
-        vector = ir.VectorType(context.get_data_type(maps.dtype), VECTOR_BYTES * 8 // maps.dtype.bitwidth)
+        parts, vector = opened(context, builder, signature.args, arguments), vector_of(context, maps)
         for wanted in _SHAPES:
             equal = [builder.icmp_signed("==", a, integer(b)) for a, b in zip(actual, wanted, strict=True)]
             with builder.if_then(builder.and_(*equal)):
-                _emit(builder, wanted, vector, arrays)
+                _emit(builder, wanted, vector, parts)
         return context.get_dummy_value()
 
     whole, flag = types.int64, types.boolean
@@ -97,7 +89,7 @@ def _multiply(typing, shape, weights, maps, offsets, position, add, tiles, tile)
 def _emit(builder, shape, vector, arguments) -> None:
     """The loop over k for tiles of one shape; ``arguments`` as ``multiply_channels`` takes them."""
     _, weights, maps, offsets, position, add, tiles, tile = arguments
-    (panels, width), itemsize = shape, 4 if vector.element == ir.FloatType() else 8
+    (panels, width), itemsize = shape, itemsize_of(vector)
     first = builder.gep(tiles.data, [tile])
     places = (integer((p * MOST_SAMPLES + c) * vector.count) for p in range(panels) for c in range(width))
     ends = [vector_at(builder, first, place, vector) for place in places]

@@ -10,14 +10,15 @@ from numba.extending import overload
 
 from .intrinsics import intrinsic
 from .vectors import (
-    VECTOR_BYTES,
     first_lanes,
     integer,
     lanes_between,
     load_lanes,
+    opened,
     spread,
     store_lanes,
     vector_at,
+    vector_of,
 )
 
 
@@ -91,27 +92,18 @@ def _copying(step: int):
         whole = (types.int64,) * 3
 
         def generate(context, builder, signature, arguments):
-            array, start, width, column, fill, other, begin, count = arguments
-            read, written = (
-                _numbers(context, builder, typ, value) for typ, value in ((source, array), (target, other))
-            )
-            vector = _vector_of(context, source)
-            row, result = builder.gep(read, [start]), builder.gep(written, [begin])
+            parts = opened(context, builder, signature.args, arguments)
+            read, start, width, column, fill, written, begin, count = parts
+            vector = vector_of(context, source)
+            row, result = builder.gep(read.data, [start]), builder.gep(written.data, [begin])
             border = spread(builder, fill, vector)
             stride = integer(vector.count)
             with cgutils.for_range_slice(builder, integer(0), count, stride, inc=True) as (t, _):
                 seen = builder.add(column, builder.mul(t, integer(step)))
-                parts = [
-                    _part(builder, row, builder.add(seen, integer(i * vector.count)), width, border)
-                    for i in range(step)
-                ]
-                place = vector_at(builder, result, t, vector)
-                store_lanes(
-                    builder,
-                    _joined(builder, parts),
-                    place,
-                    first_lanes(builder, builder.sub(count, t), vector),
-                )
+                columns = (builder.add(seen, integer(i * vector.count)) for i in range(step))
+                values = _joined(builder, [_part(builder, row, each, width, border) for each in columns])
+                mask = first_lanes(builder, builder.sub(count, t), vector)
+                store_lanes(builder, values, vector_at(builder, result, t, vector), mask)
             return context.get_dummy_value()
 
         return types.void(source, *whole, source.dtype, target, *whole[1:]), generate
@@ -122,14 +114,16 @@ def _copying(step: int):
 def _adding(each: bool):
     @intrinsic
     def add(typing, left, at, right, first, out, to, count):
+        whole = types.int64
+
         def generate(context, builder, signature, arguments):
-            vector = _vector_of(context, out)
+            vector = vector_of(context, signature.args[0])
+            left, at, right, first, out, to, count = opened(context, builder, signature.args, arguments)
             begin, read, written = (
-                builder.gep(_numbers(context, builder, typ, arguments[i]), [arguments[i + 1]])
-                for typ, i in ((left, 0), (right, 2), (out, 4))
+                builder.gep(array.data, [place]) for array, place in ((left, at), (right, first), (out, to))
             )
             bias = None if each else spread(builder, builder.load(begin), vector)
-            stride, count = integer(vector.count), arguments[6]
+            stride = integer(vector.count)
             with cgutils.for_range_slice(builder, integer(0), count, stride, inc=True) as (t, _):
                 mask = first_lanes(builder, builder.sub(count, t), vector)
                 initial = load_lanes(builder, vector_at(builder, begin, t, vector), mask) if each else bias
@@ -138,18 +132,9 @@ def _adding(each: bool):
                 store_lanes(builder, builder.fadd(initial, value), place, mask)
             return context.get_dummy_value()
 
-        return types.void(left, types.int64, right, types.int64, out, types.int64, types.int64), generate
+        return types.void(left, whole, right, whole, out, whole, whole), generate
 
     return add
-
-
-def _numbers(context, builder, typ, array):
-    """The address of an array's numbers."""
-    return cgutils.create_struct_proxy(typ)(context, builder, array).data
-
-
-def _vector_of(context, typ):
-    return ir.VectorType(context.get_data_type(typ.dtype), VECTOR_BYTES * 8 // typ.dtype.bitwidth)
 
 
 def _part(builder, row, column, width, border):

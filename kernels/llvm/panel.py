@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
-from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import overload
 
 from .intrinsics import intrinsic
 from .vectors import (
     HAS_MANY_REGISTERS,
-    VECTOR_BYTES,
     accumulate,
     integer,
+    itemsize_of,
     lanes,
+    opened,
     spread,
     vector_at,
+    vector_of,
 )
 
 # Neurons and vectors at a time: 8 · 3 sums fit into 32 registers, 4 · 3 into 16.
@@ -72,15 +72,8 @@ def _panel(vectors: int):
     @intrinsic
     def panel(typing, weights, maps, offsets, position, add, out, column):
         def generate(context, builder, signature, arguments):
-            arguments = [
-                cgutils.create_struct_proxy(typ)(context, builder, value)
-                if isinstance(typ, types.Array)
-                else value
-                for typ, value in zip(signature.args, arguments, strict=True)
-            ]
-            itemsize = maps.dtype.bitwidth // 8
-            vector = ir.VectorType(context.get_data_type(maps.dtype), VECTOR_BYTES // itemsize)
-            _emit(builder, vectors, vector, itemsize, arguments)
+            parts = opened(context, builder, signature.args, arguments)
+            _emit(builder, vectors, vector_of(context, maps), parts)
             return context.get_dummy_value()
 
         return types.void(weights, maps, offsets, types.int64, types.boolean, out, types.int64), generate
@@ -88,9 +81,10 @@ def _panel(vectors: int):
     return panel
 
 
-def _emit(builder, vectors, vector, itemsize, arguments) -> None:
+def _emit(builder, vectors, vector, arguments) -> None:
     """The loop over k, for ``vectors`` vectors; ``arguments`` as the panel takes them."""
     weights, maps, offsets, position, add, out, column = arguments
+    itemsize = itemsize_of(vector)
     places = [integer(v * vector.count) for v in range(vectors)]
     width = builder.extract_value(out.shape, 1)
     ends = []

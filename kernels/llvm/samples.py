@@ -14,7 +14,7 @@ from numba.extending import overload
 
 from .intrinsics import intrinsic
 from .tiles import MOST_SAMPLES
-from .vectors import VECTOR_BYTES, add_product, integer, lanes, spread, vector_at, zero
+from .vectors import add_product, integer, lanes, spread, vector_at, vector_of, zero
 
 
 def copy_samples(source: np.ndarray, first: int, target: np.ndarray, to: int) -> None:
@@ -102,7 +102,7 @@ def _add(typing, start, at, each, scale, source, first, out, to):
 def _transpose(typing, tiles, first):
     def generate(context, builder, signature, arguments):
         itemsize = _align(tiles)
-        vector = ir.VectorType(context.get_data_type(tiles.dtype), VECTOR_BYTES // itemsize)
+        vector = vector_of(context, tiles)
         start = _place(context, builder, tiles, arguments[0], arguments[1], vector)
         places = [builder.gep(start, [integer(c)]) for c in range(MOST_SAMPLES)]
         rows = [builder.load(place, align=itemsize) for place in places]

@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numba.extending import overload, register_jitable
 
 from .intrinsics import intrinsic
-from .vectors import HAS_MANY_REGISTERS, VECTOR_BYTES, accumulate, fetch, integer, spread, vector_at
+from .vectors import HAS_MANY_REGISTERS, accumulate, fetch, integer, spread, vector_at, vector_of
 
 # Samples at a time, at most: in one of many slabs, and in a single one.
 MOST_SAMPLES = 8 if HAS_MANY_REGISTERS else 4
@@ -149,7 +149,7 @@ class _TileEmitter:
         self.slabs = builder.gep(slabs.data, [self.work["slab"]])
         self.tiles = builder.gep(tiles.data, [self.work["tile"]])
         self.stored, self.itemsize = arrays[0].dtype, arrays[2].dtype.bitwidth // 8
-        self.vector = ir.VectorType(context.get_data_type(arrays[2].dtype), VECTOR_BYTES // self.itemsize)
+        self.vector = vector_of(context, arrays[2])
         self.packed = ir.VectorType(context.get_data_type(self.stored), self.vector.count)
 
     def has_shape(self, shape):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
+from numba import types
 from numba.core import cgutils
 from numba.extending import overload
 
@@ -51,6 +52,19 @@ def fetch(builder, start, offset, nearest: bool) -> None:
     builder.call(fetching, [place, *(ir.Constant(flag, value) for value in (0, 3 if nearest else 2, 1))])
 
 
+def vector_of(context, array):
+    """The vector of numbers of an array, as Numba knows its type."""
+    return ir.VectorType(context.get_data_type(array.dtype), VECTOR_BYTES * 8 // array.dtype.bitwidth)
+
+
+def opened(context, builder, typs, arguments) -> list:
+    """Arguments of an intrinsic: of arrays their address, shape and strides, all others as they are."""
+    return [
+        cgutils.create_struct_proxy(typ)(context, builder, value) if isinstance(typ, types.Array) else value
+        for typ, value in zip(typs, arguments, strict=True)
+    ]
+
+
 def spread(builder, value, vector):
     """A vector of equal numbers."""
     undefined = ir.Constant(vector, ir.Undefined)
@@ -82,7 +96,7 @@ def _numbered(builder, count, vector):
 def load_lanes(builder, place, mask, others=None):
     """A vector of which only the lanes of ``mask`` are in memory, the rest ``others`` or 0; None: all are."""
     vector = place.type.pointee
-    itemsize = _itemsize(vector)
+    itemsize = itemsize_of(vector)
     if mask is None:
         return builder.load(place, align=itemsize)
     others = ir.Constant(vector, None) if others is None else others
@@ -93,7 +107,7 @@ def load_lanes(builder, place, mask, others=None):
 
 def store_lanes(builder, value, place, mask) -> None:
     """Store the lanes of ``mask``; None: all."""
-    itemsize = _itemsize(value.type)
+    itemsize = itemsize_of(value.type)
     if mask is None:
         builder.store(value, place, align=itemsize)
         return
@@ -108,7 +122,8 @@ def _masked(builder, verb, result, vector, arguments):
     return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
 
 
-def _itemsize(vector) -> int:
+def itemsize_of(vector) -> int:
+    """Bytes of a number."""
     return 4 if vector.element == ir.FloatType() else 8
 
 
@@ -138,9 +153,9 @@ def accumulate(builder, ends, add, columns, products) -> None:
     sums = [zero(builder, vector) for _ in ends]
     with builder.if_then(add):
         for total, end in zip(sums, ends, strict=True):
-            builder.store(builder.load(end, align=_itemsize(vector)), total)
+            builder.store(builder.load(end, align=itemsize_of(vector)), total)
     with cgutils.for_range_slice(builder, *columns, integer(1), inc=True) as (k, _):
         for number, left, right in products(k):
             add_product(builder, sums[number], left, right)
     for total, end in zip(sums, ends, strict=True):
-        builder.store(builder.load(total), end, align=_itemsize(vector))
+        builder.store(builder.load(total), end, align=itemsize_of(vector))

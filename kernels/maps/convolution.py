@@ -14,6 +14,7 @@ from ..llvm.channels import width_for_row
 from ..llvm.panel import PANEL_NEURONS, PANEL_VECTORS
 from ..llvm.tiles import MOST_SAMPLES
 from ..llvm.vectors import lanes
+from ..products.dense import pack_panels
 from ..products.shares import row_shares
 from ..registry import Need, kernel, thread_variant
 from .activations import activate_in_place
@@ -37,10 +38,8 @@ _MAPS = Array(REAL, 4)
 def pack_weights(W: np.ndarray, by_channels: bool) -> np.ndarray:
     """Weights (m, K = n · kh · kw) as ``convolve_direct`` reads them: (panels, K, neurons of a panel)."""
     (m, K), neurons = W.shape, lanes(W.dtype) if by_channels else PANEL_NEURONS
-    panels = -(-m // neurons)
-    padded = np.zeros((panels * neurons, K), W.dtype)
-    padded[:m] = W
-    return np.ascontiguousarray(padded.reshape(panels, neurons, K).transpose(0, 2, 1))
+    strips = (W[first : first + neurons] for first in range(0, m, neurons))
+    return pack_panels(strips, m, K, W.dtype, neurons)
 
 
 def channels_are_faster(neurons: int, shape: Pair, window: Window2D, dtype: np.dtype) -> bool:

@@ -59,18 +59,15 @@ def panel_rows(dtype: np.dtype) -> int:
     return VECTOR_BYTES // dtype.itemsize
 
 
-def pack_panels(
-    strips: Iterable[np.ndarray], m: int, n: int, stored: np.dtype, dtype: np.dtype
-) -> np.ndarray:
+def pack_panels(strips: Iterable[np.ndarray], m: int, n: int, stored: np.dtype, R: int) -> np.ndarray:
     """W (m, n) as panels (ceil(m / R), n, R), aligned to 64 bytes.
 
     Args:
         strips: W, R rows at a time, so that it need not be in memory as a whole.
         m, n: of W.
         stored: of the strips: real numbers, or the codes that ``tiles`` expands.
-        dtype: of the sums, float32 or float64.
+        R: rows of a panel; of ``dense`` ``panel_rows``.
     """
-    R = panel_rows(dtype)
     panels = aligned((-(-m // R), n, R), stored)
     for panel, rows in zip(panels, strips, strict=True):
         panel[:, : len(rows)] = rows.T

@@ -29,11 +29,10 @@ def packed(weights: np.ndarray, weights_dtype: str) -> tuple[np.ndarray, np.ndar
         weights: (m, n).
         weights_dtype: a format of ``model.comm_dtype``; EXACT: as they are; INT8: a scale for every row.
     """
-    (m, n), dtype = weights.shape, weights.dtype
+    (m, n), dtype, step = weights.shape, weights.dtype, panel_rows(weights.dtype)
     scales = np.zeros(m if weights_dtype == INT8 else 0, dtype)
 
     def strips() -> Iterator[np.ndarray]:
-        step = panel_rows(dtype)
         for first in range(0, m, step):
             rows, scale = weights[first : first + step], None
             if weights_dtype == INT8:
@@ -42,7 +41,7 @@ def packed(weights: np.ndarray, weights_dtype: str) -> tuple[np.ndarray, np.ndar
             yield encode(rows, weights_dtype, scale)
             release(rows)
 
-    return pack_panels(strips(), m, n, code_dtype(weights_dtype, dtype), dtype), scales
+    return pack_panels(strips(), m, n, code_dtype(weights_dtype, dtype), step), scales
 
 
 def row_scales(rows: np.ndarray) -> np.ndarray:

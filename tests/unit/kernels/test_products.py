@@ -58,7 +58,7 @@ def assert_close(actual, expected):
 def as_panels(codes, dtype):
     step = kernels.panel_rows(dtype)
     strips = (codes[first : first + step] for first in range(0, len(codes), step))
-    return kernels.pack_panels(strips, *codes.shape, codes.dtype, dtype)
+    return kernels.pack_panels(strips, *codes.shape, codes.dtype, kernels.panel_rows(dtype))
 
 
 def dense(kernel, W, X, start, out, epilogue, scales=None):
