@@ -9,6 +9,9 @@ process compiles.
 llvmlite; Numba tells processors apart.  So environments share it, and edited kernels are compiled anew, also
 those that inline what was edited.
 
+*Age.*  A folder in use is marked once a day.  Those that were not for two months go: each change of a version
+leaves one of about 10 MB.
+
 *Lock.*  A process that finds no machine code of a function takes the function's lock, and looks once more
 before it compiles.  The others sleep, then load.  A lock ends with its process in whatever way that ends.
 A function waits only for those that it calls, so that nobody waits in a circle.
@@ -20,6 +23,7 @@ import fcntl
 import hashlib
 import os
 import platform
+import shutil
 import stat
 import sys
 import tempfile
@@ -38,6 +42,8 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLoca
 _PACKAGE = Path(__file__).resolve().parent
 # A process that was stopped keeps its lock: after so many seconds others compile for themselves.
 _LONGEST_WAIT = 300.0
+_DAY = 86_400.0
+_LONGEST_UNUSED = 60 * _DAY
 
 
 @cache
@@ -50,6 +56,7 @@ def directory() -> Path | None:
             with suppress(FileExistsError):
                 folder.mkdir(mode=0o700)
             if _is_private(folder) and os.access(folder, os.W_OK):
+                _mark_used(folder)
                 return folder
     return None
 
@@ -67,6 +74,17 @@ def _is_private(folder: Path) -> bool:
     about = folder.lstat()
     others = stat.S_IWGRP | stat.S_IWOTH
     return stat.S_ISDIR(about.st_mode) and about.st_uid == os.geteuid() and not about.st_mode & others
+
+
+def _mark_used(folder: Path) -> None:
+    """Mark a folder as used today, at the first use of a day, and then remove those that nobody uses."""
+    now = time.time()
+    if now - folder.stat().st_mtime < _DAY:
+        return
+    os.utime(folder)
+    for other in folder.parent.glob("kernels-" + 16 * "[0-9a-f]"):
+        if _is_private(other) and now - other.stat().st_mtime > _LONGEST_UNUSED:
+            shutil.rmtree(other, ignore_errors=True)
 
 
 @cache

