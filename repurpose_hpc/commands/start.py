@@ -134,7 +134,10 @@ def _run_alone(name: str, words: Sequence[str], threads: int) -> None:
 
 def _start_on_ranks(name: str, words: Sequence[str], threads: int) -> None:
     began, command = perf_counter(), COMMANDS.get(name)
-    from mpi4py import MPI
+    with warnings.catch_warnings():
+        # ``check_launch`` says it, and what to do.
+        warnings.filterwarnings("ignore", "suspicious MPI execution environment", RuntimeWarning)
+        from mpi4py import MPI
 
     comm, library = MPI.COMM_WORLD, MPI.Get_library_version()
     with aborting(comm):
