@@ -55,6 +55,7 @@ setup(
         "hypergraph": HYPERGRAPH,
         "test-mpi": TEST_MPI,
         "test": TEST,
+        "fuzz": ["atheris"],
         "dev": [*TEST, *TRAIN, "onnxscript"],
     },
     packages=[

@@ -25,9 +25,10 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,11 +36,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests"))
 
 from helpers.readers import READERS, Reader  # noqa: E402
+from helpers.seeds import Files  # noqa: E402
 from repurpose_hpc.errors import UserError  # noqa: E402
 
 # Of reading a file that is smaller than a page.
 SECONDS, MEMORY_BYTES = 20.0, 1 << 30
-Files = dict[str, bytes]
 # Number of a file, what became of it, and why.
 Verdict = tuple[int, str, str]
 
@@ -55,18 +56,23 @@ def valid_files(reader: Reader) -> Files:
 def damaged_files(name: str, number: int, valid: Files) -> Files:
     """The files of the reader ``name``, one of which is damaged."""
     reader, rng = READERS[name], random.Random(f"{name} {number}")
-    victim = rng.choice([path for path in valid if not Path(path).name.startswith(reader.spared or "\0")])
+    victim = rng.choice(victims(reader, valid))
     mutation = rng.choice(reader.mutations)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of members of archives that are there twice
         return {**valid, victim: mutation(valid[victim], rng)}
 
 
+def victims(reader: Reader, files: Files) -> list[str]:
+    """The paths of the files that may be damaged."""
+    return [path for path in files if not Path(path).name.startswith(reader.spared or "\0")]
+
+
 def judge(reader: Reader, files: Files) -> tuple[str, str]:
     """What becomes of the files: "read", "refused" or "FAULT", and the reason."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        _put(files, Path(folder))
+        put(files, Path(folder))
         try:
             reader.read(Path(folder))
         except UserError as error:
@@ -90,22 +96,32 @@ def verdicts(name: str, first: int, count: int, until: float = math.inf) -> Iter
     """What becomes of ``count`` files from number ``first`` on; none is begun after ``until``."""
     valid, number, last = valid_files(READERS[name]), first, first + count
     while number < last and time.monotonic() < until:
-        with tempfile.NamedTemporaryFile("r") as trace:
-            ours, theirs = multiprocessing.Pipe(duplex=False)
-            arguments = theirs, trace.name, name, valid, range(number, last), until
-            child = multiprocessing.get_context("fork").Process(target=_work, args=arguments)
-            child.start()
-            theirs.close()
-            for verdict in _received(ours):
-                yield verdict
-                number = verdict[0] + 1
-            ending = _ending(child)
-            if not ending:
-                return
-            place = _place(trace.read())
-        trusted = READERS[name].trusts
-        yield number, "trusted" if trusted and trusted in place else "FAULT", f"{ending} in {place}"
-        number += 1
+        for verdict in watched(name, number, _work, valid, range(number, last), until):
+            yield verdict
+            number = verdict[0] + 1
+
+
+def watched(name: str, number: int, work: Callable[..., None], *arguments: Any) -> Iterator[Verdict]:
+    """What ``work`` sends, called in a process of its own, and what ended it before its time.
+
+    Args:
+        name: of the reader.
+        number: of the first file that it judges.
+        work: called with a connection, to which it sends verdicts, the name, and ``arguments``.
+    """
+    with tempfile.NamedTemporaryFile("r") as trace:
+        ours, theirs = multiprocessing.Pipe(duplex=False)
+        child = multiprocessing.get_context("fork").Process(
+            target=_limited, args=(trace.name, work, theirs, name, *arguments)
+        )
+        child.start()
+        theirs.close()
+        for verdict in _received(ours):
+            yield verdict
+            number = verdict[0] + 1
+        if ending := _ending(child):
+            trusted, place = READERS[name].trusts, _place(trace.read())
+            yield number, "trusted" if trusted and trusted in place else "FAULT", f"{ending} in {place}"
 
 
 def _received(connection: Connection) -> Iterator[Verdict]:
@@ -138,19 +154,25 @@ def _place(trace: str) -> str:
     return f"{'/'.join(Path(path).parts[-3:])}:{line} {function}"
 
 
-def _work(theirs: Connection, trace: str, name: str, valid: Files, numbers: range, until: float) -> None:
+def _limited(trace: str, work: Callable[..., None], *arguments: Any) -> None:
+    """Do ``work`` with limits; what crashes leaves its place in the file ``trace``."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES,) * 2)
     with open(trace, "w") as file:
         faulthandler.enable(file)
-        for number in numbers:
-            if time.monotonic() >= until:
-                break
-            theirs.send((number, *judge(READERS[name], damaged_files(name, number, valid))))
+        work(*arguments)
 
 
-def _put(files: Files, folder: Path) -> None:
+def _work(theirs: Connection, name: str, valid: Files, numbers: range, until: float) -> None:
+    for number in numbers:
+        if time.monotonic() >= until:
+            break
+        theirs.send((number, *judge(READERS[name], damaged_files(name, number, valid))))
+
+
+def put(files: Files, folder: Path) -> None:
+    """Write files of a reader into its folder."""
     for path, content in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(content)
@@ -173,8 +195,15 @@ def main(argv: list[str] | None = None) -> int:
 
 def _fuzz(name: str, args: argparse.Namespace) -> bool:
     """Damage files of one reader, and say what became of them; True if none failed."""
+    valid, until = valid_files(READERS[name]), time.monotonic() + args.seconds
+    found = verdicts(name, args.first, args.count, until)
+    return report(name, found, lambda number: damaged_files(name, number, valid), args.keep)
+
+
+def report(name: str, found: Iterable[Verdict], files: Callable[[int], Files], keep: Path | None) -> bool:
+    """Print the first of each kind of failure, and leave its files in ``keep``; True if there is none."""
     began, counts, kinds = time.monotonic(), Counter(), Counter()
-    for number, verdict, reason in verdicts(name, args.first, args.count, began + args.seconds):
+    for number, verdict, reason in found:
         counts[verdict] += 1
         if verdict in ("read", "refused"):
             continue
@@ -182,10 +211,10 @@ def _fuzz(name: str, args: argparse.Namespace) -> bool:
         kinds[kind] += 1
         if kinds[kind] == 1:
             print(f"{name} {number}: {verdict}: {reason}", flush=True)
-            if args.keep:
-                _put(damaged_files(name, number, valid_files(READERS[name])), args.keep / f"{name} {number}")
-    found = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
-    print(f"{name}: {counts.total()} files in {time.monotonic() - began:.0f} s: {found}", flush=True)
+            if keep:
+                put(files(number), keep / f"{name} {number}")
+    became = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+    print(f"{name}: {counts.total()} files in {time.monotonic() - began:.0f} s: {became}", flush=True)
     for kind, count in kinds.most_common():
         print(f"    {count} x {kind}", flush=True)
     return not counts["FAULT"]

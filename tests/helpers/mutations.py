@@ -110,10 +110,11 @@ def in_sealed(content: bytes, rng: random.Random) -> bytes:
     """A data set or attribute of one of our own HDF5 files is another one, and the checksum is right."""
     import h5py
 
-    from repurpose_hpc.io.sealed import HEADER_BYTES, sealed
+    from repurpose_hpc.io.sealed import HEADER_BYTES, check_seal, sealed
     from repurpose_hpc.plan.files.store import FORMAT
 
-    memory = io.BytesIO(content)
+    memory, version = io.BytesIO(content), int(content.split(b" ", 2)[1])
+    check_seal(memory, FORMAT, version)  # HDF5 may crash on what is damaged already
     with h5py.File(memory, "r+") as file:
         names: list[str] = []
         file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
@@ -124,7 +125,6 @@ def in_sealed(content: bytes, rng: random.Random) -> bytes:
         else:
             _change_dataset(file, rng.choice(names), rng)
     changed = memory.getvalue()
-    version = int(content.split(b" ", 2)[1])
     return sealed(FORMAT, version, changed[HEADER_BYTES:])
 
 
