@@ -10,7 +10,11 @@ import struct
 import zipfile
 from collections.abc import Callable
 
+import h5py
 import numpy as np
+
+from repurpose_hpc.io.sealed import HEADER_BYTES, check_seal, sealed
+from repurpose_hpc.plan.files.store import FORMAT
 
 Mutation = Callable[[bytes, random.Random], bytes]
 
@@ -108,24 +112,20 @@ def in_message(content: bytes, rng: random.Random) -> bytes:
 
 def in_sealed(content: bytes, rng: random.Random) -> bytes:
     """A data set or attribute of one of our own HDF5 files is another one, and the checksum is right."""
-    import h5py
+    return resealed(content, lambda file: _change_sealed(file, rng))
 
-    from repurpose_hpc.io.sealed import HEADER_BYTES, check_seal, sealed
-    from repurpose_hpc.plan.files.store import FORMAT
 
+def resealed(content: bytes, change: Callable[[h5py.File], None]) -> bytes:
+    """One of our own HDF5 files after a ``change``, with the right checksum.
+
+    Raises:
+        ValueError: it is damaged already, which HDF5 may crash on.
+    """
     memory, version = io.BytesIO(content), int(content.split(b" ", 2)[1])
-    check_seal(memory, FORMAT, version)  # HDF5 may crash on what is damaged already
+    check_seal(memory, FORMAT, version)
     with h5py.File(memory, "r+") as file:
-        names: list[str] = []
-        file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-        attributes = list(file.attrs)
-        if attributes and rng.randrange(5) == 0:
-            name = rng.choice(attributes)
-            file.attrs[name] = rng.choice((0, -1, 2**40, 1.5, "x", "", np.arange(3), np.bytes_(b"\xff")))
-        else:
-            _change_dataset(file, rng.choice(names), rng)
-    changed = memory.getvalue()
-    return sealed(FORMAT, version, changed[HEADER_BYTES:])
+        change(file)
+    return sealed(FORMAT, version, memory.getvalue()[HEADER_BYTES:])
 
 
 def _header_or_blind(data: bytes, rng: random.Random) -> bytes:
@@ -175,6 +175,17 @@ def _another(value, rng: random.Random):
     if isinstance(value, float):
         return rng.choice((0.0, -1.0, 1e30, float("nan"), float("inf")))
     return rng.choice((0, 1, -1, 2, 3, 7, 10, 16, 127, 2**15, 2**31 - 1))
+
+
+def _change_sealed(file: h5py.File, rng: random.Random) -> None:
+    names: list[str] = []
+    file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+    attributes = list(file.attrs)
+    if attributes and rng.randrange(5) == 0:
+        name = rng.choice(attributes)
+        file.attrs[name] = rng.choice((0, -1, 2**40, 1.5, "x", "", np.arange(3), np.bytes_(b"\xff")))
+    else:
+        _change_dataset(file, rng.choice(names), rng)
 
 
 def _change_dataset(file, name: str, rng: random.Random) -> None:

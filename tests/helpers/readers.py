@@ -18,14 +18,14 @@ import h5py
 import numpy as np
 
 from helpers import small_plans
-from helpers.mutations import Mutation, array_header, blind, in_archive, in_message, in_sealed
+from helpers.mutations import Mutation, array_header, blind, in_archive, in_message, in_sealed, resealed
 from repurpose_hpc.commands.parser import restructure_options
 from repurpose_hpc.forecast.machine import FOLDER, read_machine
 from repurpose_hpc.io.hdf5 import source_files
 from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.labels import understood
-from repurpose_hpc.plan.files.store import check_model, open_plan, read_network, write_plan
+from repurpose_hpc.plan.files.store import check_model, file_sha256, open_plan, read_network, write_plan
 from repurpose_hpc.restructure import cache
 from repurpose_hpc.restructure.checkpoint import Checkpoint, _arrays
 from repurpose_hpc.restructure.decisions import Decisions
@@ -328,6 +328,15 @@ def _read_shards(folder: Path) -> None:
     check_model(stored, NETWORK, "model", "restructure it")
 
 
+def _read_recorded(folder: Path) -> None:
+    """Shards whose checksums the plan has, whatever they hold."""
+    plan = folder / "plan" / "plan.h5"
+    paths = sorted(folder.glob("plan/worker-*.h5"))
+    digests = np.array([file_sha256(path) for path in paths], "S")
+    plan.write_bytes(resealed(plan.read_bytes(), lambda file: file["shard_sha256"].write_direct(digests)))
+    _read_shards(folder)
+
+
 def _read_cache(folder: Path) -> None:
     """A cache whose entry is always this one."""
     before, cache._key = cache._key, lambda *parts: "plan"
@@ -383,6 +392,7 @@ READERS = {
     "resume": Reader(_write_resume, _read_resume),
     "checkpoint": Reader(_write_checkpoint, _read_checkpoint, _ARCHIVE[:1]),
     "shards": Reader(_write_shards, _read_shards, (blind, in_sealed)),
+    "shards recorded": Reader(_write_shards, _read_recorded, (in_sealed,), spared=("plan.h5",)),
     "shards with ends": Reader(_write_with_ends, _read_shards, (in_sealed,), spared=("worker",)),
     "cache": Reader(_write_shards, _read_cache, (blind, in_sealed)),
 }
