@@ -58,6 +58,7 @@ class Campaign:
     def __init__(self, name: str, corpus: Path, scratch: Path) -> None:
         self.name, self.valid = name, valid_files(READERS[name])
         self.corpus, self.scratch, self.log = corpus, scratch, scratch / "log"
+        self.log.touch()
         corpus.mkdir(parents=True, exist_ok=True)
         for number, files in enumerate([self.valid, *seeds(name)]):
             (corpus / f"seed {number}").write_bytes(packed(files))

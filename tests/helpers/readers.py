@@ -31,6 +31,7 @@ from repurpose_hpc.restructure.checkpoint import Checkpoint, _arrays
 from repurpose_hpc.restructure.decisions import Decisions
 from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.runtime.session import Session
 from repurpose_hpc.runtime.streams.outputs import ResumableOutputFile
 from repurpose_hpc.studies.accuracy.table import AccuracyTable
 from repurpose_hpc.studies.scaling.launches import read_findings
@@ -329,12 +330,13 @@ def _read_shards(folder: Path) -> None:
 
 
 def _read_recorded(folder: Path) -> None:
-    """Shards whose checksums the plan has, whatever they hold."""
+    """Shards whose checksums the plan has, whatever they hold: what is not refused runs."""
     plan = folder / "plan" / "plan.h5"
     paths = sorted(folder.glob("plan/worker-*.h5"))
     digests = np.array([file_sha256(path) for path in paths], "S")
     plan.write_bytes(resealed(plan.read_bytes(), lambda file: file["shard_sha256"].write_direct(digests)))
-    _read_shards(folder)
+    with Session(folder / "plan") as session:
+        session.run(X)
 
 
 def _read_cache(folder: Path) -> None:
