@@ -6,7 +6,7 @@ import pytest
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.importers.load import load_model
 
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 
 from helpers.onnx_models import node, save  # noqa: E402
 
@@ -115,3 +115,52 @@ def test_refused_by_name(tmp_path, name):
     path = save(tmp_path / "model.onnx", nodes, constants, MAP, opset=21)
     with pytest.raises(UserError, match=rf"node 'node_{outputs.split()[0]}' \({operator}\): .*{message}"):
         load_model(path)
+
+
+def _layer(tmp_path, shape):
+    nodes = [node("Flatten", "x", "f"), node("MatMul", "f W", "y")]
+    return save(tmp_path / "m.onnx", nodes, {"W": _f(3, 2)}, shape)
+
+
+@pytest.mark.parametrize("shape", [("N", 1 << 21, 1 << 20), ("N", 1 << 62, 1 << 62), (1 << 40, 3)])
+def test_inputs_that_no_memory_holds_are_refused(tmp_path, shape):
+    with pytest.raises(UserError, match=r"m.onnx: input 'x': expected at most 1,099,511,627,776 values"):
+        load_model(_layer(tmp_path, shape), check=False)
+
+
+def test_a_size_that_the_user_gives_is_no_larger(tmp_path):
+    with pytest.raises(UserError, match="expected at most 1,099,511,627,776 values"):
+        load_model(_layer(tmp_path, ("N", "C")), {"x": (1 << 41,)}, check=False)
+
+
+def test_too_little_memory_for_the_outputs_is_said(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise MemoryError("Unable to allocate 4.00 GiB")
+
+    monkeypatch.setattr("repurpose_hpc.model.importers.onnx.tensors.Tensors.build", fail)
+    with pytest.raises(UserError, match="in the memory of this machine: Unable to allocate 4.00 GiB"):
+        load_model(_layer(tmp_path, ("N", 3)), check=False)
+
+
+@pytest.mark.parametrize("change", ["node", "tensor", "initializer", "attribute", "text", "inner"])
+def test_names_and_texts_that_are_no_text_are_refused(tmp_path, change):
+    path = save(tmp_path / "m.onnx", [node("MatMul", "x W", "y")], {"W": _f(5, 2)})
+    model = onnx.load(path)
+    (layer,) = model.graph.node
+    if change == "node":
+        layer.name = "DAMAGE"
+    elif change == "tensor":
+        layer.output[0] = model.graph.output[0].name = "DAMAGE"
+    elif change == "initializer":
+        layer.input[1] = model.graph.initializer[0].name = "DAMAGE"
+    elif change == "inner":
+        layer.attribute.append(onnx.helper.make_attribute("g", onnx.GraphProto(name="g")))
+        layer.attribute[0].g.node.append(onnx.helper.make_node("Relu", ["x"], ["z"], name="DAMAGE"))
+    else:
+        name, value = ("DAMAGE", "x") if change == "attribute" else ("name", "DAMAGE")
+        layer.attribute.append(onnx.helper.make_attribute(name, value))
+    layer.domain = "foreign"  # the checker knows none of its attributes
+    model.opset_import.append(onnx.helper.make_opsetid("foreign", 1))
+    path.write_bytes(model.SerializeToString().replace(b"DAMAGE", b"\x8aAMAGE"))
+    with pytest.raises(UserError, match=r"m.onnx: expected a readable ONNX model: .*0x8a"):
+        load_model(path, check=False)

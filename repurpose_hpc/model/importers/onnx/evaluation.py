@@ -80,8 +80,19 @@ def _divided(path: Path, input_shapes: InputShapes | None) -> Divided:
         UserError: the file cannot be read, or sizes in it ask for more memory than there is.
     """
     graph = read_graph(path, input_shapes)
-    try:
+    with _in_memory(path):
         return divide(graph, _evaluated)
+
+
+@contextmanager
+def _in_memory(path: Path) -> Iterator[None]:
+    """A block that needs as much memory as sizes in a file ask for.
+
+    Raises:
+        UserError: there is not so much.
+    """
+    try:
+        yield
     except MemoryError as error:
         reason = str(error) or "there is too little of it"
         raise UserError(
@@ -257,7 +268,7 @@ class Evaluation:
         """The network, once all nodes have been evaluated.
 
         Raises:
-            UserError: an output is not supported.
+            UserError: an output is not supported, or there is too little memory.
         """
         path = self.graph.path
         for name in self.graph.outputs:
@@ -279,7 +290,8 @@ class Evaluation:
                 f"{path}: expected outputs that depend on the input, found a constant; export it again"
             )
         try:
-            network = self._tensors.build(outputs)
+            with _in_memory(path):
+                network = self._tensors.build(outputs)
         except Unsupported as error:
             raise UserError(f"{path}: an output: {error}; change the model before exporting it") from None
         except IllegalNetwork as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,10 +133,25 @@ def read_model(path: Path) -> onnx.ModelProto:
     with _reading(path):
         onnx.checker.check_model(str(path))
         model = onnx.load(path)
+        for text in _texts(model.graph):
+            if isinstance(text, bytes):  # what protocol buffers give where text is damaged
+                text.decode()
     _free_negative_sizes(model)
     if opset_of(model) < OLDEST_OPSET:
         model = converted(model, opset_of(model), path)
     return onnx.inliner.inline_local_functions(model) if model.functions else model
+
+
+def _texts(graph: onnx.GraphProto) -> Iterator[str | bytes]:
+    """The names and texts in a graph; texts of attributes are bytes."""
+    for item in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        yield item.name
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        for attribute in node.attribute:
+            yield from (attribute.name, attribute.s, *attribute.strings)
+            if attribute.HasField("g"):
+                yield from _texts(attribute.g)
 
 
 def _free_negative_sizes(model: onnx.ModelProto) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,9 @@ from repurpose_hpc.model.importers.input_shapes import InputShapes, word_of
 
 if TYPE_CHECKING:
     import onnx
+
+# Of an input: no memory holds more, and NumPy refuses to count the bytes of far more.
+MOST_VALUES = 1 << 40
 
 
 def input_sizes(
@@ -25,14 +29,21 @@ def input_sizes(
         path: of the file.
 
     Raises:
-        UserError: a size is not known, or not the one in the file.
+        UserError: a size is not known, not the one in the file, or more than any machine holds.
     """
     names = [item.name for item in inputs]
     for name in given:
         if name not in names:
             raise UserError(f"{path}: expected sizes of {' or '.join(map(repr, names))}, got {name!r}")
     size_of = _named_sizes(inputs, given, path)
-    return {item.name: _sizes(item, given.get(item.name), size_of, path) for item in inputs}
+    shapes = {item.name: _sizes(item, given.get(item.name), size_of, path) for item in inputs}
+    for name, (samples, *sizes) in shapes.items():
+        if (values := math.prod((samples or 1, *sizes))) > MOST_VALUES:
+            raise UserError(
+                f"{path}: input {name!r}: expected at most {MOST_VALUES:,} values, found {values:,}; check "
+                "its sizes, or export the model again"
+            )
+    return shapes
 
 
 def _named_sizes(
