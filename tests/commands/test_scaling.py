@@ -17,7 +17,7 @@ from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.plan.files.store import write_plan
 from repurpose_hpc.studies import launch
 from repurpose_hpc.studies.scaling import launches as scaling_launches
-from repurpose_hpc.studies.scaling.table import COLUMNS, PHASES
+from repurpose_hpc.studies.scaling.table import COLUMNS, PHASES, ScalingTable
 
 # A launcher that starts no ranks: it makes trouble for 3 of them, and invents findings for others.
 CANNED = """
@@ -307,3 +307,19 @@ def test_wrong_command_lines_leave_nothing_behind(tmp_path, arguments, expected)
     with pytest.raises(UsageError, match=expected):
         run_scaling([*arguments, "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "column, value",
+    [("ranks", 0), ("batch", -1), ("ranks", 10**400), ("single_seconds", 10**400)],
+    ids=["no ranks", "negative batch", "ranks", "seconds"],
+)
+def test_a_table_with_numbers_that_mean_nothing_is_refused(tmp_path, column, value):
+    row = {"ranks": 1, "form": "dense", "batch": 1, "error": None}
+    row |= dict.fromkeys(("seconds_median", "seconds_p10", "seconds_p90", "single_seconds"), 0.5)
+    path = tmp_path / "scaling.json"
+    path.write_text(json.dumps({"study": {}, "points": [row | {column: value}]}))
+    with pytest.raises(UserError, match="found a damaged one"):
+        ScalingTable(path, {})
+    path.write_text(json.dumps({"study": {}, "points": [row]}))
+    assert len(ScalingTable(path, {})._rows) == 1

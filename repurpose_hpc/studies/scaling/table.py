@@ -7,6 +7,7 @@ has the same rows.  Both are on disk as soon as a point is finished.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ KEY = ("ranks", "form", "batch")
 PHASES = tuple(f"{phase}_seconds" for phase in calls.PHASES)
 # Without which a row says nothing; the rest of ``COLUMNS`` is derived from them or for people.
 _TIMES = ("seconds_median", "seconds_p10", "seconds_p90", "single_seconds")
+# Ranks and samples, as MPI counts them.
+_MOST = 2**31 - 1
 # docs/scaling.md describes them.
 COLUMNS = (
     *KEY,
@@ -108,13 +111,14 @@ def _times(row: Row) -> str:
 def _checked(row: Row) -> Row:
     """A row, if ``rows`` and ``summary`` can use it; else raises what damage leads to."""
     ranks, form, batch = (row[name] for name in KEY)
-    if not isinstance(ranks, int) or not isinstance(batch, int) or form not in (DENSE, RESTRUCTURED):
+    whole = all(isinstance(number, int) and 1 <= number <= _MOST for number in (ranks, batch))
+    if not whole or form not in (DENSE, RESTRUCTURED):
         raise ValueError(f"a row begins with {ranks!r}, {form!r}, {batch!r}")
     if unknown := {*row} - {*COLUMNS}:
         raise ValueError(f"a row has the unknown column {min(unknown)!r}")
     if row.get("error") is None:
         times = [row[name] for name in _TIMES]
-        if not all(isinstance(seconds, (int, float)) and seconds > 0 for seconds in times):
+        if not all(isinstance(seconds, (int, float)) and 0 < float(seconds) < math.inf for seconds in times):
             raise ValueError(f"its times are {times}")
     return row
 
