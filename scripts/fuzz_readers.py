@@ -154,11 +154,16 @@ def _place(trace: str) -> str:
     return f"{'/'.join(Path(path).parts[-3:])}:{line} {function}"
 
 
-def _limited(trace: str, work: Callable[..., None], *arguments: Any) -> None:
-    """Do ``work`` with limits; what crashes leaves its place in the file ``trace``."""
+def limit_memory() -> None:
+    """Let this process have ``MEMORY_BYTES`` more than now, and leave no core."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES,) * 2)
+
+
+def _limited(trace: str, work: Callable[..., None], *arguments: Any) -> None:
+    """Do ``work`` with limits; what crashes leaves its place in the file ``trace``."""
+    limit_memory()
     with open(trace, "w") as file:
         faulthandler.enable(file)
         work(*arguments)

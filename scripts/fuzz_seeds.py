@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from fuzz_readers import READERS, Files, Reader, judge, valid_files
+from fuzz_readers import READERS, Files, Reader, judge, limit_memory, valid_files
 
 from helpers.seeds import keep, seeds, unpacked
 
@@ -30,15 +30,18 @@ def chosen(reader: Reader, inputs: list[Files]) -> list[Files]:
     """Those of ``inputs`` that run more than valid files and all before them."""
     known, found = lines_of(reader, valid_files(reader)), []
     for files in inputs:
-        began = time.perf_counter()
-        verdict, _ = judge(reader, files)
-        if verdict == "FAULT" or time.perf_counter() - began > SECONDS:
-            continue
-        lines = lines_of(reader, files)
-        if lines - known:
+        if is_harmless(reader, files) and (lines := lines_of(reader, files)) - known:
             known |= lines
             found.append(files)
     return found
+
+
+def is_harmless(reader: Reader, files: Files) -> bool:
+    """Whether files are read or refused soon, and with little memory; call ``limit_memory`` before."""
+    began = time.perf_counter()
+    verdict, reason = judge(reader, files)
+    short_of_memory = "memory" in reason or "allocate" in reason
+    return verdict != "FAULT" and not short_of_memory and time.perf_counter() - began < SECONDS
 
 
 def lines_of(reader: Reader, files: Files) -> Lines:
@@ -68,6 +71,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("corpus", type=Path, metavar="CORPUS")
     parser.add_argument("readers", nargs="*", metavar="READER", help=f"of {', '.join(READERS)}; default: all")
     args = parser.parse_args(argv)
+    limit_memory()
     for name in args.readers or READERS:
         texts = [path.read_bytes() for path in (args.corpus / name).glob("*")]
         if texts and not READERS[name].trusts:

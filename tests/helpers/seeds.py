@@ -34,7 +34,7 @@ def seeds(name: str) -> list[Files]:
 def keep(name: str, found: list[Files]) -> None:
     """Put ``found`` in the place of what is kept for the reader ``name``."""
     FOLDER.mkdir(exist_ok=True)
-    _place(name).write_bytes(lzma.compress(b"\n".join(map(packed, found)), preset=9))
+    _place(name).write_bytes(lzma.compress(b"\n".join(map(packed, found)), preset=6))
 
 
 def _place(name: str) -> Path:

@@ -4,6 +4,7 @@ import fuzz_readers
 import pytest
 
 from helpers.readers import READERS
+from helpers.seeds import FOLDER, seeds
 from repurpose_hpc.errors import UserError
 
 # Readers of other packages' formats are left out where these are not installed.
@@ -31,6 +32,18 @@ def test_damaged_files_are_read_or_refused(name):
     found = [*fuzz_readers.verdicts(name, 0, COUNT)]
     assert [number for number, *_ in found] == [*range(COUNT)]
     assert [each for each in found if each[1] not in ("read", "refused")] == []
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_seeds_are_read_or_refused(name):
+    _need(name)
+    became = [fuzz_readers.judge(READERS[name], files) for files in seeds(name)]
+    assert [each for each in became if each[0] not in ("read", "refused")] == []
+
+
+def test_there_are_seeds_of_our_readers_alone():
+    with_seeds = {name for name in READERS if seeds(name)}
+    assert with_seeds <= {*OURS} and len(with_seeds) == len([*FOLDER.iterdir()]) > 0
 
 
 def test_a_number_is_a_file():

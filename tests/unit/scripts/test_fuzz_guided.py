@@ -117,6 +117,16 @@ def test_only_files_that_run_something_new_are_seeds():
     assert fuzz_seeds.chosen(reader, [valid, short, {**short}]) == [short]
 
 
+@pytest.mark.parametrize("reason", ["Unable to allocate 4.00 GiB", "there is not enough memory"])
+def test_files_that_ask_for_much_memory_are_no_seeds(reason):
+    def refuse(folder):
+        raise UserError(reason)
+
+    assert not fuzz_seeds.is_harmless(Reader(None, refuse), {})
+    assert fuzz_seeds.is_harmless(Reader(None, lambda folder: None), {})
+    assert not fuzz_seeds.is_harmless(Reader(None, lambda folder: {}["x"]), {})
+
+
 def test_files_are_the_same_after_packing():
     files = {"a/b": bytes(range(256)), "é": b""}
     assert seeds.unpacked(seeds.packed(files)) == files
