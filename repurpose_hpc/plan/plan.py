@@ -33,6 +33,7 @@ from repurpose_hpc.plan.mapping import FrozenMapping
 GHOST = "ghost"
 PARTIAL = "partial"
 MIXED = "mixed"
+RELAY = "relay"
 PLACEMENTS = REPLICATED, PARTITIONED, ROOT = ("replicated", "partitioned", "root")
 
 # The owner of the neurons of a replicated input: every worker reads them by itself.
@@ -125,6 +126,7 @@ class Plan:
             ``model.comm_dtype``), (n,) float32; empty where they are not known, as without calibration data.
         comm_dtype: the format in which ghosts travel, for which the weights were adjusted: of
             ``model.comm_dtype.COMM_DTYPES``.
+        relays: mixing -> the one that reads the relays which it has beside ghosts and sums (``plan.relays``).
     """
 
     workers: int
@@ -133,9 +135,10 @@ class Plan:
     mixings: Mapping[str, MixingPlan]
     scales: Mapping[str, np.ndarray] = field(default_factory=dict)
     comm_dtype: str = EXACT
+    relays: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("owners", "mixings", "scales"):
+        for name in ("owners", "mixings", "scales", "relays"):
             object.__setattr__(self, name, FrozenMapping(getattr(self, name)))
 
     @property
@@ -217,7 +220,9 @@ class Plan:
         return np.bincount(np.concatenate(holders), minlength=self.workers)
 
     def dense_values(self, network: Network, mixing: Mixing) -> int:
-        """``values_sent`` if every neuron were sent to every other worker."""
+        """``values_sent`` if every neuron of the original were sent to every other worker."""
+        if mixing.name in self.relays.values():
+            return 0
         first = next(reader for reader in network.mixings if reader.source == mixing.source)
         if mixing.name != first.name:
             return 0
@@ -225,7 +230,7 @@ class Plan:
         return int(owned) * network.values(mixing.source) * (self.workers - 1)
 
     def identity(self) -> str:
-        """SHA-256 (hex) over owners, masks, comm dtype and scales: shards of one plan carry it."""
+        """SHA-256 (hex) over owners, masks, relays, comm dtype and scales: shards of one plan carry it."""
         digest = hashlib.sha256(f"{self.workers} {self.input_placement} {self.comm_dtype}".encode())
         for name, owner in sorted(self.owners.items()):
             digest.update(name.encode() + owner.tobytes())
@@ -233,6 +238,8 @@ class Plan:
             digest.update(name.encode() + mixing.ghosts.tobytes() + mixing.sums.tobytes())
         for tensor, scales in sorted(self.scales.items()):
             digest.update(tensor.encode() + scales.tobytes())
+        for name, reader in sorted(self.relays.items()):
+            digest.update(f"{name}\n{reader}\n".encode())
         return digest.hexdigest()
 
 

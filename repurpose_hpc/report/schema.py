@@ -237,10 +237,11 @@ class Layer(TypedDict):
     """A mixing of a restructured network."""
 
     name: Annotated[str, Key("name of the mixing")]
-    form: Annotated[str, Key("ghosts, partial sums, or both: what travels")]
+    form: Annotated[str, Key("ghosts, partial sums, both, or relays: what travels")]
     inputs: Annotated[int, Key("neurons that it reads")]
     outputs: Annotated[int, Key("neurons that it makes")]
     values_sent: Annotated[int, Key("values that cross", "values per sample")]
+    relays: Annotated[int, Key("how many of these are relays", "values per sample")]
     dense_values: Annotated[int, Key("the same with nothing pruned", "values per sample")]
     relative_error: Annotated[float, Key("error of its outputs on the calibration data, relative to them")]
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from repurpose_hpc.io.atomic import replacing, writing
 from repurpose_hpc.io.sealed import HEADER_BYTES, check_seal, seal
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.plan import MixingPlan
+from repurpose_hpc.plan.relays import Relays
 from repurpose_hpc.restructure.decisions import Decisions
 
 # Another layout of the files makes another directory: what it does not know is begun anew.
@@ -112,6 +113,11 @@ def _arrays(decisions: Decisions) -> dict[str, Any]:
         **{f"scales {name}": scales for name, scales in decisions.scales.items()},
         **{f"ghosts {name}": mask.ghosts for name, mask in masks},
         **{f"sums {name}": mask.sums for name, mask in masks},
+        **{
+            f"relays {part} {name}": array
+            for name, relays in decisions.relays.items()
+            for part, array in vars(relays).items()
+        },
     }
 
 
@@ -142,7 +148,13 @@ def _decisions(
         weights_left=float(arrays["weights_left"]),
         exact=bool(arrays["exact"]),
         shares=_named(arrays, "shares"),
+        relays=_relays(arrays),
     )
+
+
+def _relays(arrays: Mapping[str, np.ndarray]) -> dict[str, Relays]:
+    parts = {part.name: _named(arrays, f"relays {part.name}") for part in fields(Relays)}
+    return {name: Relays(**{part: named[name] for part, named in parts.items()}) for name in parts["sender"]}
 
 
 def _named(arrays: Mapping[str, np.ndarray], kind: str) -> dict[str, np.ndarray]:

@@ -137,6 +137,8 @@ class CutContext:
         links, values = self.constraints.link_costs, self.network.values(mixing.source)
         source_owner = self.network.gather(dict(owners), mixing.source)
         room = self.room(mixing) / mixing.taps
+        # What every worker has needs no sums; sums are held by others, whose memory is limited.
+        all_travel = bool((source_owner != EVERYBODY).all() and np.isinf(room).all())
         return MixingProblem(
             moments=moments,
             metric=self.statistics.metrics[mixing.name],
@@ -144,9 +146,8 @@ class CutContext:
             ghost_costs=values * links,
             sum_costs=self.network.values(mixing.target) * links,
             most_ghosts=self._most_ghosts(decisions.budget, values, source_owner, room),
-            # What every worker has needs no sums; sums are held by others, whose memory is limited.
-            only_ghosts=not self.method.sums
-            or bool((source_owner == EVERYBODY).any() or np.isfinite(room).any()),
+            only_ghosts=not (self.method.sums and all_travel),
+            relays=self.method.relays and all_travel and mixing.taps == 1 and bool(mixing.links.all()),
             team=self.team,
             taps=mixing.taps,
             received=self._received(decisions, mixing),

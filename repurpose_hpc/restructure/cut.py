@@ -28,6 +28,11 @@ class Cut:
         """A function that computes operations as the workers do, on ghosts as they arrive."""
         return rounded_compute(self.network, self.plan, self.plan.comm_dtype)
 
+    def relays(self, mixing: str) -> int:
+        """Number of relays of the mixing of that name."""
+        reader = self.plan.relays.get(mixing)
+        return sum(op.weights.shape[1] for op in self.network.mixings if op.name == reader)
+
     def traffic_matrix(self) -> np.ndarray:
         """Values per sample that cross, of all mixings: (P, P) int64, [p, q] from worker p to q."""
         workers = self.plan.workers

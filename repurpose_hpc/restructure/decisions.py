@@ -14,6 +14,7 @@ from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.mapping import FrozenMapping
 from repurpose_hpc.plan.plan import MixingPlan
+from repurpose_hpc.plan.relays import Relays
 
 # Free space -> owner of each of its neurons, (n,) int32.
 Owners = Mapping[str, np.ndarray]
@@ -34,6 +35,7 @@ class Decisions:
         exact: every mixing so far computes what that of the original does.
         shares: mixing -> the part of its weights that each worker should hold, (P,), where workers own whole
             branches; empty where every mixing is shared out as the speeds go.
+        relays: mixing -> those that it has; the weights of finished ones are in its own as well.
     """
 
     owners: Owners
@@ -45,9 +47,10 @@ class Decisions:
     weights_left: float
     exact: bool
     shares: Mapping[str, np.ndarray] = field(default_factory=dict)
+    relays: Mapping[str, Relays] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("owners", "capacities", "masks", "scales", "finished", "shares"):
+        for name in ("owners", "capacities", "masks", "scales", "finished", "shares", "relays"):
             object.__setattr__(self, name, FrozenMapping(getattr(self, name)))
 
     def with_owners(self, owners: Owners) -> Decisions:
@@ -58,6 +61,10 @@ class Decisions:
         """Decide, or change, the plan of the mixing ``name``."""
         return replace(self, masks={**self.masks, name: mask})
 
+    def with_relays(self, name: str, relays: Relays) -> Decisions:
+        """Decide, or change, the relays of the mixing ``name``."""
+        return replace(self, relays={**self.relays, name: relays})
+
     def with_weights(self, mixing: Mixing, exact: bool) -> Decisions:
         """Finish a mixing.
 
@@ -65,10 +72,12 @@ class Decisions:
             mixing: with its final weights and bias.
             exact: it computes what that of the original does if its inputs are those of the original.
         """
+        relays = self.relays.get(mixing.name)
+        kept = np.count_nonzero(mixing.weights) + (0 if relays is None else relays.weight_count)
         return replace(
             self,
             finished={**self.finished, mixing.name: mixing},
-            weights_left=self.weights_left - np.count_nonzero(mixing.weights),
+            weights_left=self.weights_left - kept,
             exact=self.exact and exact,
         )
 

@@ -17,7 +17,8 @@ from repurpose_hpc.io.progress import PENDING
 from repurpose_hpc.io.samples import Samples, check_shape
 from repurpose_hpc.model.comm_dtype import INT8
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.plan.plan import MIXED, PARTITIONED, REPLICATED, ROOT, dense_plan, trimmed
+from repurpose_hpc.plan.plan import MIXED, PARTITIONED, RELAY, REPLICATED, ROOT, dense_plan, trimmed
+from repurpose_hpc.plan.relays import with_relays
 from repurpose_hpc.restructure.adjustment import adjust_mixing
 from repurpose_hpc.restructure.calibration.comm_dtype import measure_scales, measure_scales_until
 from repurpose_hpc.restructure.calibration.propagation import CurrentNetwork, Propagation
@@ -26,11 +27,12 @@ from repurpose_hpc.restructure.constraints import constraints_of
 from repurpose_hpc.restructure.context import CutContext, Log, open_context, silent
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.decisions import Decisions, nothing_decided
-from repurpose_hpc.restructure.method import Method, PriceScope, method_named
-from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.restructure.method import Method, PriceScope
+from repurpose_hpc.restructure.options import Options, method_for
 from repurpose_hpc.restructure.owners.alternation import reassign
 from repurpose_hpc.restructure.owners.choice import Forms, choose_owners
 from repurpose_hpc.restructure.owners.initial import given_owners
+from repurpose_hpc.restructure.relayed import adjust_relayed, relays_of
 from repurpose_hpc.restructure.support.balance import limit_ghosts
 from repurpose_hpc.restructure.support.density import thin_out, weight_shares
 from repurpose_hpc.restructure.support.forms import tradeoffs
@@ -71,7 +73,7 @@ def restructure(
     _check_placement(network, options)
     if options.keeps_everything:
         return keep_everything(network, samples, options, team)
-    method = method_named(options.method) if method is None else method
+    method = method_for(options) if method is None else method
     context = open_context(network, samples, options, method, log, team)  # 1.1, 1.2
     owners = given_owners(context)
     weights = options.density * network.weight_count
@@ -89,7 +91,7 @@ def restructure(
             _save(context, checkpoint, decisions)
     decisions = measure_scales_until(context, decisions, network.mixings[-1])
     current = context.current(decisions)
-    return Cut(current.network, current.plan)
+    return Cut(*with_relays(current.network, current.plan, decisions.relays))
 
 
 def _check_placement(network: Network, options: Options) -> None:
@@ -125,17 +127,23 @@ def finish_mixing(
     decisions = eliminate(context, decisions, number, problem, estimates)  # 3.2 to 3.6
     context.log(f"{mixing.name}: adjusting{PENDING}")
     weight_mask = thin_out(context, decisions, number, problem, shares)  # 4.1
-    adjusted = adjust_mixing(context, decisions, mixing, problem, weight_mask)  # 4.2, 4.3
+    if mixing.name in decisions.relays:
+        adjusted, relays = adjust_relayed(context, decisions, mixing, problem, weight_mask)
+        decisions = decisions.with_relays(mixing.name, relays)
+    else:
+        adjusted = adjust_mixing(context, decisions, mixing, problem, weight_mask)  # 4.2, 4.3
     owner = context.owner(decisions, mixing.target)
-    used = trimmed(decisions.masks[mixing.name], adjusted.links, problem.source_owner, owner)
+    direct = adjusted.links & context.plan(decisions).allowed(network, mixing)  # not those by relays
+    used = trimmed(decisions.masks[mixing.name], direct, problem.source_owner, owner)
     decisions = decisions.with_mask(mixing.name, used)
     unchanged = np.array_equal(adjusted.weights, mixing.weights)
     exact = unchanged and not context.arrives_rounded(mixing, decisions)
     decisions = decisions.with_weights(adjusted, exact)  # 5
     plan = context.plan(decisions)
+    relayed = len(decisions.relays.get(mixing.name, ()))
     context.log(
-        f"{mixing.name}: {plan.mixings[mixing.name].form} form, {plan.values_sent(network, mixing)} of "
-        f"{plan.dense_values(network, mixing)} values sent"
+        f"{mixing.name}: {RELAY if relayed else plan.mixings[mixing.name].form} form, "
+        f"{plan.values_sent(network, mixing) + relayed} of {plan.dense_values(network, mixing)} values sent"
     )
     return decisions
 
@@ -170,6 +178,8 @@ def eliminate(
     level = price(forms)
     form = cheapest(forms, level)
     decisions = replace(decisions, budget=decisions.budget - form.cost(level))
+    if any(ranking.kept(level).size for ranking in form.relays):
+        decisions = decisions.with_relays(mixing.name, relays_of(problem, form, owner.size, level))
     return decisions.with_mask(mixing.name, mask_of(problem, form, owner, level))
 
 

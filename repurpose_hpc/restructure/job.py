@@ -24,6 +24,7 @@ from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.model.precision import precision
 from repurpose_hpc.mpi.agreement import agreed, check_same
 from repurpose_hpc.plan.files.store import check_place, write_plan
+from repurpose_hpc.plan.plan import RELAY
 from repurpose_hpc.restructure.calibration.evaluation import Comparison, compare, evaluate
 from repurpose_hpc.restructure.calibration.finite import check_activations
 from repurpose_hpc.restructure.calibration.probes import value_weights
@@ -273,7 +274,9 @@ def _findings(job: _RestructureJob, outcome: Outcome) -> dict[str, Any]:
     cut, weights = outcome.cut, value_weights(job.network, job.options.output_weights)
     subject = "the restructured network"
     check_activations(cut.network, outcome.calibration, job.dtype, job.team, cut.compute(), subject)
-    findings = evaluate(job.network, cut.network, outcome.calibration, job.team, cut.compute(), weights)
+    findings = evaluate(
+        job.network, cut.network, outcome.calibration, job.team, cut.compute(), weights, cut.plan
+    )
     # The bound knows of no rounding.
     return findings if cut.plan.comm_dtype == EXACT else {**findings, "bound": None}
 
@@ -314,7 +317,7 @@ def _report(job: _RestructureJob, cut: Cut, findings: Mapping[str, Any]) -> dict
         "dense_values": dense,
         "comm_fraction": values_sent / dense if dense else 0.0,
         "comm_dtype": plan.comm_dtype,
-        "bytes_per_sample": plan.bytes_sent(network, plan.comm_dtype),
+        "bytes_per_sample": plan.bytes_sent(cut.network, plan.comm_dtype),
         "weights": network.weight_count,
         "weights_kept": cut.network.weight_count,
         "weights_of_workers": plan.weights_held(cut.network).tolist(),
@@ -326,12 +329,14 @@ def _report(job: _RestructureJob, cut: Cut, findings: Mapping[str, Any]) -> dict
 
 def _mixing_report(network: Network, cut: Cut, mixing: Mixing, findings: Mapping[str, Any]) -> dict[str, Any]:
     """One mixing in the report."""
+    relays = cut.relays(mixing.name)
     return {
         "name": mixing.name,
-        "form": cut.plan.mixings[mixing.name].form,
+        "form": RELAY if relays else cut.plan.mixings[mixing.name].form,
         "inputs": mixing.weights.shape[1],
         "outputs": mixing.weights.shape[0],
-        "values_sent": cut.plan.values_sent(network, mixing),
+        "values_sent": cut.plan.values_sent(network, mixing) + relays,
+        "relays": relays,
         "dense_values": cut.plan.dense_values(network, mixing),
         "relative_error": findings["relative_error"][mixing.name],
     }

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from repurpose_hpc.fields import FieldError
-from repurpose_hpc.plan.plan import GHOST, MIXED, PARTIAL
+from repurpose_hpc.plan.plan import GHOST, MIXED, PARTIAL, RELAY
 
 
 class Gram(Enum):
@@ -44,7 +44,7 @@ class Method:
         gram: of the inputs, in steps 2 and 3.
         metric: of errors.
         price: scope of a price: the network, or each mixing.
-        forms: in which mixings may communicate, of ``GHOST`` (always), ``PARTIAL`` and ``MIXED``.
+        forms: in which mixings may communicate, of ``GHOST`` (always), ``PARTIAL``, ``MIXED`` and ``RELAY``.
         branches: workers may own whole branches of the network (step 2.3).
         look_ahead: sweeps of drafts, at most (step 2.2).
         alternations: times that rows are assigned, at most, the first time included (step 3.4).
@@ -66,15 +66,22 @@ class Method:
     refit: bool = True
 
     def __post_init__(self) -> None:
-        if GHOST not in self.forms or not self.forms <= {GHOST, PARTIAL, MIXED}:
+        if GHOST not in self.forms or not self.forms <= {GHOST, PARTIAL, MIXED, RELAY}:
             raise ValueError(f"forms: expected {GHOST!r} and others of a mixing, got {sorted(self.forms)}")
         if self.look_ahead < 0 or self.alternations < 1 or self.compensation < 0:
             raise ValueError("expected look_ahead >= 0, alternations >= 1 and compensation >= 0")
+        if self.relays and (self.gram is not Gram.MEASURED or not self.compensation):
+            raise ValueError("expected measured Gram matrices and rows adjusted together, for relays")
 
     @property
     def sums(self) -> bool:
         """Mixings may send partial sums."""
         return PARTIAL in self.forms
+
+    @property
+    def relays(self) -> bool:
+        """Mixings may send relays."""
+        return RELAY in self.forms
 
     @property
     def needs_data(self) -> bool:

@@ -21,9 +21,11 @@ from repurpose_hpc.fields import (
     shown,
 )
 from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT
-from repurpose_hpc.plan.plan import PLACEMENTS
-from repurpose_hpc.restructure.method import FORMER, METHODS
+from repurpose_hpc.plan.plan import GHOST, MIXED, PARTIAL, PLACEMENTS, RELAY
+from repurpose_hpc.restructure.method import FORMER, METHODS, Method, method_named
 
+# Names of what may travel, and the forms of mixings that need it.
+FORMS = {"ghosts": {GHOST}, "sums": {PARTIAL, MIXED}, "relays": {RELAY}}
 ASSIGNMENTS = ("munkres", "contiguous", "random", "hypergraph")
 # Instead of part weights, on a command line: those that suit the ranks of a machine file.
 AUTO_WEIGHTS = "auto"
@@ -203,8 +205,36 @@ class Options(Declared):
         "costs](docs/method.md#fewer-bytes)",
     )
 
+    forms: tuple[str, ...] = option(
+        ("ghosts", "sums"),
+        kind=listed(choice(*FORMS), f"some of {', '.join(FORMS)}", example=("ghosts", "relays")),
+        metavar="FORM,...",
+        help="what may travel: ghosts, sums, relays (combinations of a worker's neurons)",
+        more="what may travel, `ghosts` among it: `ghosts` (neurons), `sums` (partial sums of rows) and "
+        "`relays` (combinations of a worker's neurons, which say more for a value; only of layers between "
+        "vectors). [How](docs/method.md#relays)",
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if "ghosts" not in self.forms or len({*self.forms}) < len(self.forms):
+            raise FieldError(
+                "forms",
+                f"expected ghosts and others, each once, got {shown(self.forms)}; inputs that every worker "
+                "reads are ghosts",
+            )
+        if "relays" in self.forms and self.method != "data":
+            raise FieldError(
+                "forms",
+                f"expected no relays with method {self.method}, which does not look for combinations; leave "
+                "relays out, or take method=data",
+            )
+        if "relays" in self.forms and self.comm_dtype != EXACT:
+            raise FieldError(
+                "forms",
+                f"expected comm_dtype={EXACT} with relays, which are not adjusted for rounding yet, got "
+                f"{self.comm_dtype}; leave one of them out",
+            )
         if self.part_weights is not None:
             self._check_part_weights(self.part_weights)
         if self.output_weights is not None and sum(self.output_weights) == 0:
@@ -275,3 +305,10 @@ class Options(Declared):
                         "expected finite prices above 0 between workers, 0 on the diagonal, "
                         f"found {cost} from worker {p} to {q}; change that one",
                     )
+
+
+def method_for(options: Options) -> Method:
+    """The method that the options name, with the forms that they allow."""
+    allowed = frozenset().union(*(FORMS[name] for name in options.forms))
+    method = method_named(options.method)
+    return replace(method, forms=(method.forms | {RELAY}) & allowed)

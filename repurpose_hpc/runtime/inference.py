@@ -18,6 +18,8 @@ from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.plan.files.store import read_network
+from repurpose_hpc.plan.plan import Plan
+from repurpose_hpc.plan.relays import without_relays
 from repurpose_hpc.plan.rounding import rounded_compute
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.runtime import result
@@ -195,7 +197,7 @@ def _checks(
     checks = None
     with collectively(setup.comm):
         if file is not None:
-            certificate = _certificate(original, restructured) if options.certify else None
+            certificate = _certificate(original, restructured, setup.stored.plan) if options.certify else None
             verification = None
             if options.verify and restructured is not None:
                 verification = Verification(restructured, options.dtype, formats, compute)
@@ -204,7 +206,7 @@ def _checks(
     return checks
 
 
-def _certificate(original: Network | None, restructured: Network | None) -> Certificate:
+def _certificate(original: Network | None, restructured: Network | None, plan: Plan) -> Certificate:
     """The certificate of a run with ``certify``; the root has read the restructured network for it.
 
     Raises:
@@ -214,7 +216,7 @@ def _certificate(original: Network | None, restructured: Network | None) -> Cert
         raise FieldError(
             "certify", "expected the original network, to compare with; name it, or leave it out"
         )
-    return Certificate(original, restructured)
+    return Certificate(original, without_relays(restructured, plan))
 
 
 def _report(

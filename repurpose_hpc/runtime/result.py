@@ -162,9 +162,9 @@ def demands(first_result: float | None, comm: MPI.Comm) -> dict[str, float]:
 
 
 def _dense_values(plan: Plan, shard: Shard, ranks: int) -> int:
-    """Values per sample if every exchanged neuron went to every other rank."""
+    """Values per sample if every exchanged neuron of the original went to every other rank."""
     graph = shard.graph
-    sources = {mixing.source for mixing in graph.mixings}
+    sources = {mixing.source for mixing in graph.mixings if mixing.name not in plan.relays.values()}
     owned = {source: np.count_nonzero(plan.owner(graph, source) != EVERYBODY) for source in sources}
     return (ranks - 1) * sum(graph.values(source) * int(count) for source, count in owned.items())
 

@@ -55,6 +55,9 @@ def _plan_faults(plan: Plan, graph: Network) -> Iterator[str]:
         yield f"its plan is for {plan.workers} workers, {plan.input_placement} and {plan.comm_dtype}"
     yield from _owner_faults(plan, graph)
     yield from _same_names("plans of mixings", plan.mixings, [mixing.name for mixing in graph.mixings])
+    names = {mixing.name for mixing in graph.mixings}
+    if not {*plan.relays, *plan.relays.values()} <= names:
+        yield f"its relays are of mixings {', '.join(plan.relays)}, read by {', '.join(plan.relays.values())}"
     for mixing in graph.mixings:
         masks = plan.mixings[mixing.name]
         sizes = [graph.space(tensor).neurons for tensor in (mixing.source, mixing.target)]

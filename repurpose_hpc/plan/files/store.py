@@ -165,6 +165,7 @@ def open_plan(directory: str | Path) -> StoredPlan:
             },
             scales={tensor: scales[()] for tensor, scales in file["scales"].items()},
             comm_dtype=file.attrs[COMM_DTYPE_ATTRIBUTE],
+            relays=json.loads(file["relays"][()]) if "relays" in file else {},
         )
         digests = tuple(digest.decode() for digest in file["shard_sha256"])
         traffic = {name: group["traffic"][()] for name, group in file["mixings"].items()}
@@ -255,6 +256,8 @@ def _write_plan_file(path: Path, network: Network, plan: Plan, digests: list[str
                 mask = getattr(plan.mixings[mixing.name], name).astype(np.uint8)
                 group.create_dataset(name, data=mask, compression="gzip")
             group["traffic"] = plan.traffic(network, mixing)
+        if plan.relays:
+            file["relays"] = np.bytes_(json.dumps(dict(plan.relays)))
         if network.ends:
             write_ends(file.create_group("ends"), network.ends)
 

@@ -13,6 +13,8 @@ from repurpose_hpc.model.forward import Compute, compute, outputs, trace
 from repurpose_hpc.model.labels import understood
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.quality import Accuracy, LabelRows, decisions, quality_of
+from repurpose_hpc.plan.plan import Plan
+from repurpose_hpc.plan.relays import without_relays
 from repurpose_hpc.restructure.calibration.final import FinalErrors
 from repurpose_hpc.restructure.calibration.moments import CalibrationBatches, map_batches
 from repurpose_hpc.restructure.team import ALONE, Team
@@ -156,8 +158,13 @@ def evaluate(
     team: Team = ALONE,
     compute: Compute = compute,
     weights: np.ndarray | None = None,
+    plan: Plan | None = None,
 ) -> dict:
     """Errors and accuracies of the restructured network; collective; see ``compare``.
+
+    Args:
+        original, restructured, samples, team, compute, weights: as of ``compare``.
+        plan: of the restructured network, if it has relays.
 
     Returns:
         those of ``Comparison.findings``; ``relative_error``: mixing name -> |y − ŷ| / |y| over all samples,
@@ -165,9 +172,10 @@ def evaluate(
         of the samples' layer-wise bounds (``model.bound``) over that of their outputs, None where there is
         none; ``outputs``: see ``Comparison``.
     """
-    norms = team.map(spectral_norm, restructured.mixings)
-    names = (mixing.name for mixing in restructured.mixings)
-    output_bound = OutputBound(restructured, dict(zip(names, norms, strict=True)))
+    bounded = restructured if plan is None else without_relays(restructured, plan)
+    norms = team.map(spectral_norm, bounded.mixings)
+    names = (mixing.name for mixing in bounded.mixings)
+    output_bound = OutputBound(bounded, dict(zip(names, norms, strict=True)))
 
     def measure(_: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict, np.ndarray]:
         y = trace(original, batch)

@@ -72,7 +72,8 @@ def alternate(
         return cheapest(forms, price).objective(price) - gained
 
     for _ in range(repeats):
-        form = cheapest(forms, price)
+        # Relays are made for the owners that there are: they say nothing of others.
+        form = cheapest([form for form in forms if not form.relays], price)
         if form.sums:
             break
         supports = mask_of(problem, form, owner, price).ghosts | problem.own()

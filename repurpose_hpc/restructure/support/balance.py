@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from repurpose_hpc.restructure.support.problem import MixingProblem
@@ -19,14 +21,15 @@ def limit_ghosts(
     Args:
         problem: the mixing.
         owner: of its rows, (m,).
-        form: with a ranking for each worker, or in partial-sum form, which is left as it is.
+        form: with a ranking of ghosts or relays for each worker; in partial-sum form it is left as it is.
         price: λ.
         allowance: largest share of the weights of the mixing that each worker may hold, (P,).
     """
-    if not form.ghosts:
+    received = form.ghosts or form.relays
+    if not received:
         return form
     rows, own_counts = np.bincount(owner, minlength=problem.workers), problem.own().sum(axis=1)
-    counts = np.array([ranking.kept(price).size for ranking in form.ghosts])
+    counts = np.array([ranking.kept(price).size for ranking in received])
     for _ in range(ITERATIONS):
         total = float(rows @ (own_counts + counts))
         limits = np.floor(allowance * total / np.maximum(rows, 1) - own_counts).astype(np.int64)
@@ -36,9 +39,12 @@ def limit_ghosts(
         counts = limited
     rankings = [
         ranking.first(count) if count < ranking.kept(price).size else ranking
-        for ranking, count in zip(form.ghosts, counts, strict=True)
+        for ranking, count in zip(received, counts, strict=True)
     ]
-    lost = sum(ranking.savings @ ranking.costs for ranking in form.ghosts) - sum(
+    lost = sum(ranking.savings @ ranking.costs for ranking in received) - sum(
         u.savings @ u.costs for u in rankings
     )
-    return Tradeoff(form.floor + float(lost), rankings, form.sums)
+    floor = form.floor + float(lost)
+    if form.relays:
+        return replace(form, floor=floor, relays=rankings)
+    return replace(form, floor=floor, ghosts=rankings)

@@ -48,6 +48,11 @@ def thin_out(
     if context.options.density == 1:
         return mask
     total = decisions.weights_left * shares[number] / max(sum(shares[number:]), 1)
+    relays = decisions.relays.get(mixing.name)
+    if relays is not None:
+        owner = context.owner(decisions, mixing.target)
+        reading = np.count_nonzero(owner[:, None] == relays.receiver)
+        total = max(total - np.count_nonzero(relays.combined) - reading, 0)
     quota = np.floor(total * context.share(decisions, mixing)).astype(np.int64)
     holder = plan.holders(context.network, mixing)
     return sparsify(problem.moments, problem.metric, mask, holder, quota, context.team)

@@ -153,7 +153,7 @@ class _Selection:
             self.H[np.ix_(panel_columns, panel_columns)] - basis[:, panel_columns].T @ basis[:, panel_columns]
         )
         products = self.correlation[:, panel_columns].T @ self.correlation[:, panel_columns]
-        order, _ = _greedy(gram, products, costs, count, np.argmax)
+        order, _ = take(gram, products, costs, count, np.argmax)
         places = column_numbers(order, self.taps)
         S = panel_columns[places]
         L = cholesky(gram[np.ix_(places, places)], lower=True)
@@ -218,11 +218,11 @@ def _eliminate_panel(
         Hinv[np.ix_(panel_columns, panel_columns)],
         V[:, panel_columns].T @ V[:, panel_columns],
     )
-    order, rises = _greedy(inverse, products, costs[panel], count, np.argmin)
+    order, rises = take(inverse, products, costs[panel], count, np.argmin)
     return panel[order], rises
 
 
-def _greedy(
+def take(
     matrix: np.ndarray,
     products: np.ndarray,
     costs: np.ndarray,

@@ -25,6 +25,7 @@ class MixingProblem:
         sum_costs: of sending one partial sum from p to q, (P, P).
         most_ghosts: the most ghosts that each worker may be given, from its number of rows: int -> (P,).
         only_ghosts: partial sums are out of the question.
+        relays: relays may be sent.
         team: shares the work.
         taps: k, columns of each source neuron in ``moments``.
         received: the ghosts that every worker is sent anyhow, for another mixing, bool (P, n); None: none.
@@ -43,6 +44,7 @@ class MixingProblem:
     taps: int = 1
     received: np.ndarray | None = None
     links: np.ndarray | None = None
+    relays: bool = False
 
     @property
     def workers(self) -> int:

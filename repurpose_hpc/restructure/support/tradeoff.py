@@ -2,8 +2,8 @@
 
 A *trade-off* is the result of elimination for one mixing in one form: for each receiver a *ranking* of the
 groups that may be sent to it, the most valuable first, with the error that each avoids per unit of cost.
-Receivers are the P workers, whose groups are ghost neurons, and the m rows, whose groups are the workers
-that contribute a partial sum.  At price λ a group is kept if it avoids more than λ per unit of cost.
+Receivers are the P workers, whose groups are ghost neurons or relays, and the m rows, whose groups are the
+workers that contribute a partial sum.  At price λ a group is kept if it avoids more than λ per unit of cost.
 One λ for all mixings spreads one budget over the network.
 """
 
@@ -47,13 +47,17 @@ class Tradeoff:
 
     Attributes:
         floor: error, in the metric, with every group kept, above the unrestricted optimum.
-        ghosts: a ranking for each worker; empty in partial-sum form.
+        ghosts: a ranking for each worker; empty in other forms than that of ghosts.
         sums: a ranking for each row; empty in ghost form.
+        relays: a ranking for each worker in relay form, of the rows of its ``combinations``; else empty.
+        combinations: C of each worker in relay form, its candidates, (g, n); else empty.
     """
 
     floor: float
     ghosts: Sequence[Ranking]
     sums: Sequence[Ranking]
+    relays: Sequence[Ranking] = ()
+    combinations: Sequence[np.ndarray] = ()
 
     def pooled(self) -> np.ndarray:
         """The savings of all rankings, in one array."""
@@ -69,7 +73,7 @@ class Tradeoff:
 
     def _concatenate(self, name: str) -> np.ndarray:
         return np.concatenate(
-            [np.empty(0), *(getattr(ranking, name) for ranking in (*self.ghosts, *self.sums))]
+            [np.empty(0), *(getattr(ranking, name) for ranking in (*self.ghosts, *self.sums, *self.relays))]
         )
 
 

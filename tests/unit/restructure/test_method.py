@@ -8,7 +8,7 @@ import pytest
 from helpers.small_plans import random_network
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.samples import open_samples
-from repurpose_hpc.plan.plan import GHOST, PARTIAL, MixingPlan
+from repurpose_hpc.plan.plan import GHOST, PARTIAL, RELAY, MixingPlan
 from repurpose_hpc.restructure.context import open_context, silent
 from repurpose_hpc.restructure.decisions import nothing_decided
 from repurpose_hpc.restructure.driver import restructure
@@ -39,7 +39,9 @@ def test_methods_differ_and_have_names():
     "change",
     [
         {"forms": frozenset({PARTIAL})},
-        {"forms": frozenset({GHOST, "relay"})},
+        {"forms": frozenset({GHOST, "links"})},
+        {"forms": DATA.forms | {RELAY}, "compensation": 0},
+        {"forms": DATA.forms | {RELAY}, "gram": Gram.DIAGONAL},
         {"alternations": 0},
         {"look_ahead": -1},
         {"compensation": -1},

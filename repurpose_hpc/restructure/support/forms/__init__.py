@@ -2,6 +2,7 @@
 
 *Ghost form* (``ghosts``): inputs travel.  *Partial-sum form* (``sums``): sums travel.  *Mixed form*
 (``mixed``): neurons that many rows of a worker need are sent, and rows that still lack much get sums as well.
+*Relay form* (``relays``): combinations of a worker's neurons travel, of which the others are special cases.
 """
 
 from __future__ import annotations
@@ -9,16 +10,20 @@ from __future__ import annotations
 import numpy as np
 
 from repurpose_hpc.restructure.support.forms.ghosts import ghost_tradeoff
+from repurpose_hpc.restructure.support.forms.relays import relay_tradeoff
 from repurpose_hpc.restructure.support.forms.sums import sum_tradeoff
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import Tradeoff
 
 
 def tradeoffs(problem: MixingProblem, owner: np.ndarray) -> list[Tradeoff]:
-    """Rank ghosts and sums, in every pure form, for rows of these owners, (m,); collective."""
+    """Rank ghosts, sums and relays, in every pure form, for rows of these owners, (m,); collective."""
     # With nothing pruned, all n neurons are sent as ghosts, and all m as partial sums: the second form is for
     # narrow mixings.  Inputs that everybody has leave no sums to send.
     ghosts = problem.source_owner.size * problem.ghost_costs.sum()
+    forms = [ghost_tradeoff(problem, owner)]
     if owner.size * problem.sum_costs.sum() < ghosts and not problem.only_ghosts:
-        return [ghost_tradeoff(problem, owner), sum_tradeoff(problem, owner)]
-    return [ghost_tradeoff(problem, owner)]
+        forms.append(sum_tradeoff(problem, owner))
+    if problem.relays:
+        forms.append(relay_tradeoff(problem, owner))
+    return forms

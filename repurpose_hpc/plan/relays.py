@@ -1,0 +1,148 @@
+"""Relays: neurons that combine the neurons of a worker linearly, so that one value of them crosses for many.
+
+A relay of a mixing is computed by the worker whose neurons it combines, its owner, and is sent to one worker.
+In the network that runs, relays are neurons like others.  A mixing ``target = W source + b`` with relays is
+four operations:
+
+    relays    = C source              every row from neurons of one worker, so that nothing crosses for it
+    directly  = W source + b          with the ghosts and sums that the mixing has besides
+    by relays = U relays              relays travel as ghosts
+    target    = directly + by relays
+
+So the masks of this network are all that is exchanged.  ``Plan.relays`` says which mixings read relays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from repurpose_hpc.model.network import Network, Space
+from repurpose_hpc.model.operations import Combine, Mixing, Operation
+from repurpose_hpc.plan.plan import MixingPlan, Plan, ghost_plan
+
+
+@dataclass(frozen=True, eq=False)
+class Relays:
+    """The relays of a mixing between vectors.
+
+    Attributes:
+        sender: the worker that owns each, (r,) int32.
+        receiver: the worker that each is sent to, (r,) int32.
+        combined: C, (r, n): zero but for neurons of the sender.
+        weights: U, (m, r): zero but for neurons of the receiver.
+        scales: of each in int8, (r,) float32.
+    """
+
+    sender: np.ndarray
+    receiver: np.ndarray
+    combined: np.ndarray
+    weights: np.ndarray
+    scales: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.sender)
+
+    def product(self) -> np.ndarray:
+        """U C, (m, n): the weights that the relays stand for."""
+        return self.weights @ self.combined
+
+    @property
+    def weight_count(self) -> int:
+        """Weights that they take beyond those of the mixing that computes what they stand for."""
+        dense = np.count_nonzero(self.product())
+        return int(np.count_nonzero(self.combined) + np.count_nonzero(self.weights) - dense)
+
+    def ghosts(self, workers: int) -> np.ndarray:
+        """Who reads which relay, bool (P, r)."""
+        return self.receiver == np.arange(workers)[:, None]
+
+
+class _Names:
+    """Names of what relays add to a mixing, none of which its network has."""
+
+    def __init__(self, network: Network, mixing: Mixing) -> None:
+        taken = {*network.space_of, *(space.name for space in network.spaces)}
+        taken |= {op.name for op in network.operations}
+        prefix = mixing.name
+        while any(f"{prefix} {what}" in taken for what in ("relays", "directly", "by relays", "together")):
+            prefix += "'"
+        self.relays, self.directly = f"{prefix} relays", f"{prefix} directly"
+        self.by_relays, self.together = f"{prefix} by relays", f"{prefix} together"
+
+
+def with_relays(network: Network, plan: Plan, relays: Mapping[str, Relays]) -> tuple[Network, Plan]:
+    """The network in which relays are neurons, and its plan.
+
+    Args:
+        network: whose mixings with relays compute with W + U C.
+        plan: for it, without relays.
+        relays: mixing -> its relays.
+    """
+    for mixing in network.mixings:
+        if mixing.name in relays:
+            network, plan = _with_relays_of(mixing, relays[mixing.name], network, plan)
+    return network, plan
+
+
+def _with_relays_of(mixing: Mixing, relays: Relays, network: Network, plan: Plan) -> tuple[Network, Plan]:
+    names, dtype = _Names(network, mixing), mixing.weights.dtype
+    allowed = plan.allowed(network, mixing)
+    operations: dict[str, list[Operation]] = {op.name: [op] for op in network.operations}
+    combined, weights = relays.combined.astype(dtype), relays.weights.astype(dtype)
+    operations[mixing.name] = [
+        Mixing(names.relays, mixing.source, names.relays, combined, np.zeros(len(relays), dtype)),
+        replace(mixing, target=names.directly, weights=np.where(allowed, mixing.weights, dtype.type(0))),
+        Mixing(names.by_relays, names.relays, names.by_relays, weights, np.zeros_like(mixing.bias)),
+        Combine(names.together, (names.directly, names.by_relays), mixing.target, "add"),
+    ]
+    own, vectors = network.space_of[mixing.target], (names.relays, names.directly, names.by_relays)
+    free = len(network.free_spaces)
+    new_network = replace(
+        network,
+        # Derived spaces stay last.
+        spaces=(*network.spaces[:free], Space(names.relays, len(relays)), *network.spaces[free:]),
+        operations=tuple(op for group in operations.values() for op in group),
+        space_of=network.space_of | {names.relays: names.relays, names.directly: own, names.by_relays: own},
+        positions_of=network.positions_of | dict.fromkeys(vectors, ()),
+    )
+    source, target = plan.ends(network, mixing)
+    nobody = np.zeros((plan.workers, source.size), bool)
+    new_plans: dict[str, MixingPlan] = {
+        names.relays: ghost_plan(nobody, source, relays.sender),
+        names.by_relays: ghost_plan(relays.ghosts(plan.workers), relays.sender, target),
+    }
+    new_plan = replace(
+        plan,
+        owners={**plan.owners, names.relays: relays.sender},
+        mixings={**plan.mixings, **new_plans},
+        scales={**plan.scales, names.relays: relays.scales} if plan.has_scales else plan.scales,
+        relays={**plan.relays, mixing.name: names.by_relays},
+    )
+    return new_network, new_plan
+
+
+def without_relays(network: Network, plan: Plan) -> Network:
+    """The network without relays that computes the same, of the graph of the original."""
+    by_name = {mixing.name: mixing for mixing in network.mixings}
+    added: set[str] = set()
+    mixings: dict[str, Mixing] = {}
+    for name, reader in plan.relays.items():
+        directly, by_relays = by_name[name], by_name[reader]
+        relays = next(mixing for mixing in network.mixings if mixing.target == by_relays.source)
+        together = next(op for op in network.operations if by_relays.target in op.sources)
+        weights = directly.weights + by_relays.weights @ relays.weights
+        mixings[name] = replace(directly, target=together.target, weights=weights)
+        added |= {relays.name, by_relays.name, together.name}
+    operations = tuple(mixings.get(op.name, op) for op in network.operations if op.name not in added)
+    tensors = {*network.input_tensors, *(op.target for op in operations)}
+    relay_spaces = {by_name[reader].source for reader in plan.relays.values()}
+    return replace(
+        network,
+        spaces=tuple(space for space in network.spaces if space.name not in relay_spaces),
+        operations=operations,
+        space_of={tensor: space for tensor, space in network.space_of.items() if tensor in tensors},
+        positions_of={name: shape for name, shape in network.positions_of.items() if name in tensors},
+    )

@@ -1,0 +1,61 @@
+"""Relays on any number of ranks: what crosses, and outputs that are those of the reference."""
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+from helpers import small_plans
+from helpers.programs import make_program, run_program
+from repurpose_hpc.io.samples import Samples
+from repurpose_hpc.model.comm_dtype import COMM_DTYPES, STEPS
+from repurpose_hpc.model.forward import forward
+from repurpose_hpc.plan.rounding import rounded_compute
+from repurpose_hpc.restructure.driver import restructure
+from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.runtime.resources import Formats
+
+pytestmark = pytest.mark.mpi
+
+COMM = MPI.COMM_WORLD
+NETWORK = small_plans.random_network(5, widths=(23, 37, 30, 6), head="identity")
+X = np.random.default_rng(1).standard_normal((19, 23))
+
+
+def cut_for(workers, placement="partitioned"):
+    rng = np.random.default_rng(0)
+    samples = Samples.of(rng.standard_normal((200, 23)) @ rng.standard_normal((23, 23)))
+    # The last worker owns nothing but its part of the input.
+    weights = (1.0,) * (workers - 1) + (0.0,) if workers > 2 else None
+    forms = ("ghosts", "sums", "relays")
+    return restructure(NETWORK, samples, Options(workers, 0.15, placement, part_weights=weights, forms=forms))
+
+
+@pytest.mark.parametrize("more_workers", [0, 1, 3])
+@pytest.mark.parametrize("placement", ["partitioned", "root", "replicated"])
+def test_outputs_are_those_of_the_reference(placement, more_workers):
+    workers = COMM.size + more_workers
+    cut = cut_for(workers, placement)
+    assert cut.plan.relays or workers == 1
+    expected = forward(cut.network, X)
+    for batch in (1, 7, 19):
+        program = make_program(cut.network, cut.plan, batch)
+        np.testing.assert_allclose(run_program(program, cut.network, X), expected, rtol=0, atol=1e-12)
+        sent = COMM.allreduce(program.values_sent)
+        total = cut.traffic_matrix().sum()
+        assert sent == total if not more_workers else sent <= total
+        program.free()
+
+
+@pytest.mark.parametrize("comm_dtype", COMM_DTYPES)
+def test_relays_travel_in_fewer_bits(comm_dtype):
+    """As ghosts do; with scales of their own."""
+    cut = cut_for(COMM.size + 1)
+    program = make_program(
+        cut.network, cut.plan, 19, dtype=np.float32, formats=Formats(comm_dtype=comm_dtype)
+    )
+    compute = rounded_compute(cut.network, cut.plan, comm_dtype)
+    expected = forward(cut.network, X, compute=compute)
+    np.testing.assert_allclose(
+        run_program(program, cut.network, X), expected, rtol=0, atol=1e-5 + STEPS[comm_dtype]
+    )
+    program.free()

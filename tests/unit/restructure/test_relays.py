@@ -1,0 +1,223 @@
+"""Relays: which are chosen, what they compute as neurons of a network, and how they are kept."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers import small_plans
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.samples import Samples
+from repurpose_hpc.model.forward import forward
+from repurpose_hpc.model.spec import check
+from repurpose_hpc.plan.files.store import open_plan, read_network
+from repurpose_hpc.plan.relays import without_relays
+from repurpose_hpc.restructure.calibration.evaluation import compare
+from repurpose_hpc.restructure.calibration.moments import Moments
+from repurpose_hpc.restructure.checkpoint import Checkpoint
+from repurpose_hpc.restructure.driver import restructure
+from repurpose_hpc.restructure.job import restructure_to
+from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.restructure.support.elimination import METRIC_TOLERANCE, metric_root
+from repurpose_hpc.restructure.support.forms.ghosts import ghost_tradeoff
+from repurpose_hpc.restructure.support.forms.relays import relay_tradeoff
+from repurpose_hpc.restructure.support.problem import MixingProblem
+from repurpose_hpc.restructure.team import ALONE, Team
+
+WORKERS = 3
+ALL = ("ghosts", "sums", "relays")
+NETWORK = small_plans.random_network(5, widths=(24, 40, 30, 6), head="identity")
+
+
+@pytest.fixture(scope="module")
+def samples():
+    rng = np.random.default_rng(0)
+    return Samples.of(rng.standard_normal((400, 24)) @ rng.standard_normal((24, 24)))
+
+
+def random_problem(rng, m, n, most):
+    """A mixing with random moments and owners; a worker may own nothing."""
+    x = rng.standard_normal((n, 3 * n)) * rng.uniform(0.1, 2, (n, 1))
+    H = x @ x.T / (3 * n) + 0.01 * np.eye(n)
+    root = rng.standard_normal((m, m))
+    links = 1.0 - np.eye(WORKERS)
+    problem = MixingProblem(
+        moments=Moments(H, rng.standard_normal((m, n)) @ H, np.ones(m), np.zeros(n), np.zeros(m)),
+        metric=root.T @ root,
+        source_owner=rng.integers(0, WORKERS, n).astype(np.int32),
+        ghost_costs=links * rng.uniform(0.5, 2, (WORKERS, WORKERS)),
+        sum_costs=links,
+        most_ghosts=lambda rows: np.full(WORKERS, most),
+        only_ghosts=False,
+        team=ALONE,
+        relays=True,
+    )
+    return problem, rng.integers(0, WORKERS, m).astype(np.int32)
+
+
+def error_left(problem, rows, own, C):
+    """Error of rows on own neurons and combinations, by plain least squares, above that on all neurons."""
+    H, n = problem.moments.H, len(problem.moments.H)
+    root = metric_root(problem.metric[np.ix_(rows, rows)])
+    R = root @ problem.moments.R[rows]
+    T = np.concatenate([np.eye(n)[own], C])
+    explained = np.einsum("ij,ij->", R @ T.T, np.linalg.lstsq(T @ H @ T.T, T @ R.T, rcond=None)[0].T)
+    return np.vdot(R, np.linalg.solve(H, R.T).T) - explained
+
+
+@given(seed=st.integers(0, 10_000), m=st.integers(1, 9), n=st.integers(2, 14), most=st.integers(0, 14))
+@settings(max_examples=60)
+def test_savings_are_what_least_squares_finds(seed, m, n, most):
+    problem, owner = random_problem(np.random.default_rng(seed), m, n, most)
+    form, own = relay_tradeoff(problem, owner), problem.own()
+    left = lacking = 0.0
+    for q, (ranking, C) in enumerate(zip(form.relays, form.combinations, strict=True)):
+        assert len(C) == len(ranking.groups) <= most
+        for row in C:  # each of one other worker
+            (sender,) = {*problem.source_owner[row != 0].tolist()}
+            assert sender != q
+        rows = np.flatnonzero(owner == q)
+        if not rows.size or not most or own[q].all():
+            assert not len(C)
+            continue
+        without, kept = error_left(problem, rows, own[q], C[:0]), error_left(problem, rows, own[q], C)
+        assert ranking.savings @ ranking.costs == pytest.approx(without - kept, abs=1e-6 * without)
+        assert (np.diff(ranking.savings) <= 0).all()
+        left, lacking = left + kept, lacking + without
+    assert form.floor == pytest.approx(left, abs=1e-6 * lacking)
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=40)
+def test_the_first_relay_is_worth_no_less_than_any_ghost(seed):
+    rng = np.random.default_rng(seed)
+    problem, owner = random_problem(rng, 8, 12, 12)
+    relays, one_ghost = relay_tradeoff(problem, owner), dataclasses.replace(problem, most_ghosts=_one)
+    for q, ranking in enumerate(relays.relays):
+        ghost = ghost_tradeoff(one_ghost, owner).ghosts[q]
+        if ghost.savings.size:
+            assert ranking.savings[0] >= (1 - 1e-6) * ghost.savings[0]
+
+
+def _one(rows):
+    return np.ones(WORKERS, np.int64)
+
+
+def test_all_relays_leave_what_the_root_of_the_metric_leaves_out():
+    problem, owner = random_problem(np.random.default_rng(1), 9, 12, 100)
+    form = relay_tradeoff(problem, owner)
+    without = form.floor + sum(float(ranking.savings @ ranking.costs) for ranking in form.relays)
+    assert 0 <= form.floor < METRIC_TOLERANCE * without
+
+
+@pytest.mark.parametrize("budget", [0.05, 0.2, 0.6])
+@pytest.mark.parametrize("placement", ["partitioned", "root", "replicated"])
+def test_the_network_with_relays(samples, placement, budget):
+    """It keeps the budget, is legal, and computes what that without relays of its does."""
+    cut = restructure(NETWORK, samples, Options(WORKERS, budget, placement, forms=ALL))
+    check(cut.network)
+    # At the larger budget all ghosts and sums of a layer may be had for less.
+    assert cut.plan.relays or budget == 0.6
+    dense = sum(cut.plan.dense_values(NETWORK, mixing) for mixing in NETWORK.mixings)
+    assert dense == sum(cut.plan.dense_values(cut.network, mixing) for mixing in cut.network.mixings)
+    assert 0 < cut.traffic_matrix().sum() <= budget * dense
+    for mixing in cut.network.mixings:
+        allowed = cut.plan.allowed(cut.network, mixing)
+        assert not mixing.weights[~allowed].any()
+    collapsed = without_relays(cut.network, cut.plan)
+    check(collapsed)
+    assert [op.name for op in collapsed.operations] == [op.name for op in NETWORK.operations]
+    assert (collapsed.spaces, collapsed.space_of) == (NETWORK.spaces, NETWORK.space_of)
+    x = np.random.default_rng(1).standard_normal((9, 24))
+    np.testing.assert_allclose(forward(collapsed, x), forward(cut.network, x), rtol=1e-9, atol=1e-9)
+
+
+def test_relays_lose_less_than_ghosts_and_sums(samples):
+    for budget in (0.05, 0.1, 0.2):
+        errors = [
+            compare(NETWORK, restructure(NETWORK, samples, options).network, samples).output_error
+            for options in (Options(WORKERS, budget, "partitioned", forms=forms) for forms in (ALL, ALL[:2]))
+        ]
+        assert errors[0] < errors[1]
+
+
+def test_names_that_the_network_has_already(samples):
+    old, new = NETWORK.mixings[1].target, "layer1 relays"
+
+    def name(tensor):
+        return new if tensor == old else tensor
+
+    operations = [
+        dataclasses.replace(op, source=name(op.source), target=name(op.target)) for op in NETWORK.operations
+    ]
+    tensors = {name(tensor): space for tensor, space in NETWORK.space_of.items()}
+    positions = dict.fromkeys(tensors, ())
+    network = dataclasses.replace(
+        NETWORK, operations=tuple(operations), space_of=tensors, positions_of=positions
+    )
+    cut = restructure(network, samples, Options(WORKERS, 0.2, "partitioned", forms=ALL))
+    check(cut.network)
+    assert cut.plan.relays["layer1"] == "layer1' by relays"
+
+
+@pytest.mark.parametrize("density", [1.0, 0.4])
+def test_interrupted_and_on_several_threads_the_same_bits(samples, tmp_path, density):
+    options = Options(WORKERS, 0.2, "partitioned", forms=ALL, density=density)
+    whole = restructure(NETWORK, samples, options)
+    checkpoint = Checkpoint(tmp_path, {})
+
+    class Interrupt(Exception):
+        pass
+
+    def interrupting(line):
+        if line.startswith("layer1: adjusting"):
+            raise Interrupt
+
+    with pytest.raises(Interrupt):
+        restructure(NETWORK, samples, options, interrupting, checkpoint=checkpoint)
+    for team, kept in ((Team(threads=3), None), (ALONE, checkpoint)):
+        again = restructure(NETWORK, samples, options, team=team, checkpoint=kept)
+        assert again.plan.identity() == whole.plan.identity()
+        assert again.network.fingerprint() == whole.network.fingerprint()
+
+
+def test_density_counts_the_weights_of_relays(samples):
+    options = Options(WORKERS, 0.1, "partitioned", forms=ALL, density=0.5)
+    cut = restructure(NETWORK, samples, options)
+    relays = sum(mixing.weights.size for mixing in cut.network.mixings if "relays" in mixing.name)
+    assert 0 < cut.network.weight_count <= 0.5 * NETWORK.weight_count + relays
+
+
+def test_shards_and_report(samples, tmp_path):
+    options = Options(WORKERS, 0.1, "partitioned", forms=ALL)
+    report = restructure_to(tmp_path / "shards", NETWORK, samples, options, np.float64, lambda line: None)
+    stored = open_plan(tmp_path / "shards")
+    assert [*stored.plan.relays] == [layer["name"] for layer in report["layers"] if layer["relays"]] != []
+    assert all(layer["form"] == "relay" for layer in report["layers"] if layer["relays"])
+    assert report["values_sent"] == stored.traffic_matrix().sum()
+    assert report["values_sent"] == sum(layer["values_sent"] for layer in report["layers"])
+    assert report["bytes_per_sample"] == 4 * report["values_sent"]
+    assert report["output_error"] <= report["bound"]
+    x = np.random.default_rng(1).standard_normal((9, 24))
+    network = read_network(stored)
+    cut = restructure(NETWORK, samples, options)
+    np.testing.assert_allclose(forward(network, x), forward(cut.network, x), rtol=1e-9, atol=1e-12)
+    tensor = network.mixings[1].source
+    assert stored.plan.scales == {} or stored.plan.scales[tensor].size == network.space(tensor).neurons
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"forms": ("relays",)}, "expected ghosts and others, each once"),
+        ({"forms": ("ghosts", "ghosts")}, "expected ghosts and others, each once"),
+        ({"forms": ("ghosts", "links")}, "expected some of ghosts, sums, relays"),
+        ({"forms": ALL, "method": "magnitude"}, "expected no relays with method magnitude"),
+        ({"forms": ALL, "comm_dtype": "int8"}, "expected comm_dtype=float32 with relays"),
+    ],
+)
+def test_options_that_do_not_go_together(options, message):
+    with pytest.raises(UserError, match=message):
+        Options(WORKERS, **options)
