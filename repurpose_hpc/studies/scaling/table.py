@@ -49,8 +49,9 @@ class ScalingTable(ResumableTable):
 
     def __init__(self, path: Path, study: dict[str, Any]) -> None:
         check_writable(path)
-        super().__init__(path, KEY, _read(path, study))
-        self.study = study
+        # As it is in the file, which knows no tuples.
+        self.study = json.loads(json.dumps(study))
+        super().__init__(path, KEY, _read(path, self.study))
 
     @property
     def rows(self) -> list[Row]:
