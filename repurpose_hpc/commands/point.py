@@ -65,7 +65,7 @@ def run(args: Arguments, context: RankContext) -> None:
             common = {
                 "hosts": hosts.count,
                 "oversubscribed": hosts.oversubscribed,
-                "weights": result.weights(shards[0], ranks)["weights_kept"],
+                "weights": result.weights(stored.plan, shards[0], ranks)["weights_kept"],
             }
             traffic = result.traffic(stored.plan, shards[0], ranks)
             rows = [{**common, **_sent(traffic, row["batch"]), **row} for row in rows]

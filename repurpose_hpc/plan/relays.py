@@ -124,6 +124,13 @@ def _with_relays_of(mixing: Mixing, relays: Relays, network: Network, plan: Plan
     return new_network, new_plan
 
 
+def mixings_of_original(network: Network, plan: Plan) -> list[Mixing]:
+    """The mixings of a network that compute no relays and read none, in order."""
+    readers = {*plan.relays.values()}
+    relays = {mixing.source for mixing in network.mixings if mixing.name in readers}
+    return [m for m in network.mixings if m.name not in readers and m.target not in relays]
+
+
 def without_relays(network: Network, plan: Plan) -> Network:
     """The network without relays that computes the same, of the graph of the original."""
     by_name = {mixing.name: mixing for mixing in network.mixings}

@@ -246,7 +246,7 @@ def _report(
         "input_placement": setup.stored.plan.input_placement,
         **result.traffic(setup.stored.plan, setup.shard, ranks),
         **result.without_zeros(ranks),
-        **result.weights(setup.shard, ranks),
+        **result.weights(setup.stored.plan, setup.shard, ranks),
         **result.balance_of(ranks, setup.stored.plan.workers),
         **checks.results(),
         **result.latency(first_batch.parallel, first_batch.single),

@@ -14,6 +14,7 @@ import numpy as np
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.plan import EVERYBODY, Plan
+from repurpose_hpc.plan.relays import mixings_of_original
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.process.system import peak_memory_mib
 from repurpose_hpc.runtime.balance import BalanceReport, balance
@@ -106,15 +107,15 @@ def without_zeros(ranks: list[RankReport]) -> dict[str, float]:
     return {"sent_bytes_per_sample": sum(counted)} if len(counted) == len(sent) else {}
 
 
-def weights(shard: Shard, ranks: list[RankReport]) -> WeightsReport:
-    """Weights kept, the load of each rank, and how many blocks of each layer have which format."""
+def weights(plan: Plan, shard: Shard, ranks: list[RankReport]) -> WeightsReport:
+    """Weights of the original and kept, load of each rank, how many blocks of a layer have which format."""
     load = [sum(block["weights"] for block in rank["blocks"]) for rank in ranks]
     formats: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for rank in ranks:
         for block in rank["blocks"]:
             formats[block["layer"]][block["format"]] += 1
     return {
-        "weights": sum(_weights(shard.graph, mixing) for mixing in shard.graph.mixings),
+        "weights": sum(_weights(shard.graph, mixing) for mixing in mixings_of_original(shard.graph, plan)),
         "weights_kept": sum(load),
         "load": load,
         "load_share": [count / sum(load) if sum(load) else 0.0 for count in load],
@@ -164,7 +165,7 @@ def demands(first_result: float | None, comm: MPI.Comm) -> dict[str, float]:
 def _dense_values(plan: Plan, shard: Shard, ranks: int) -> int:
     """Values per sample if every exchanged neuron of the original went to every other rank."""
     graph = shard.graph
-    sources = {mixing.source for mixing in graph.mixings if mixing.name not in plan.relays.values()}
+    sources = {mixing.source for mixing in mixings_of_original(graph, plan)}
     owned = {source: np.count_nonzero(plan.owner(graph, source) != EVERYBODY) for source in sources}
     return (ranks - 1) * sum(graph.values(source) * int(count) for source, count in owned.items())
 

@@ -234,6 +234,21 @@ def test_weights_in_fewer_bits(infer, tmp_path):
     assert 100 * exact["relative_difference"] < report["relative_difference"] < 1 / 127
 
 
+def test_relays(infer, small):
+    """Restructured by the command; numbers of the original are those without relays."""
+    files = small / "model.npz", "--calibration", small / "x.npz", "--input", small / "x.npz", "--verify"
+    options = "--input-placement", "partitioned", "--comm-budget", 0.2
+    found = {}
+    for forms in ("ghosts,sums", "ghosts,sums,relays"):
+        found[forms], _ = infer(3, *files, *options, "--forms", forms, "--certify")
+        assert found[forms]["relative_difference"] <= 1e-5
+        assert 0 < found[forms]["comm_fraction"] <= 0.2
+    before, after = found.values()
+    assert any("relays" in name for name in after["formats"])
+    for name in ("weights", "dense_values"):
+        assert before[name] == after[name]
+
+
 def test_deterministic_runs_have_the_same_bits(infer, tmp_path):
     """For any ranks, also where some host more workers, and for a last batch that is smaller."""
     small_plans.write_shards(tmp_path / "shards", 5, "partitioned", wire="bfloat16")
