@@ -62,14 +62,11 @@ def be_patient() -> None:
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(number, True)
     os.close(number)
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name) or _nowhere()
+    for number, name in enumerate(("stdout", "stderr"), 1):
+        # Of the number that was just opened; as Python's own, it is never closed.
+        stream = getattr(sys, name) or open(number, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         if not isinstance(stream, _Patient):
             setattr(sys, name, cast(TextIO, _Patient(stream)))
-
-
-def _nowhere() -> TextIO:
-    return open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (it stays open as long as the process)
 
 
 def check_printed() -> None:

@@ -74,6 +74,8 @@ def launch(command: list[str], timeout: float) -> tuple[int, str]:
         raise UserError(f"not finished after {timeout:g} s; see --timeout") from None
     finally:
         _stop(process)
+        if process.stdout is not None:
+            process.stdout.close()
     return process.returncode, output
 
 

@@ -43,8 +43,11 @@ def python(tmp_path: Path) -> Path:
 
 
 def run(*command: object, cwd: Path) -> str:
-    """Run ``command`` and return its output; no PYTHONPATH that could hide a missing package."""
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    """Run ``command`` and return its output; no PYTHONPATH that could hide a missing package.
+
+    Nor what makes warnings errors: those of pip are not ours.
+    """
+    env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONWARNINGS")}
     done = subprocess.run([*map(str, command)], cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
