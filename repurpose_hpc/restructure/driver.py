@@ -133,8 +133,8 @@ def finish_mixing(
     else:
         adjusted = adjust_mixing(context, decisions, mixing, problem, weight_mask)  # 4.2, 4.3
     owner = context.owner(decisions, mixing.target)
-    direct = adjusted.links & context.plan(decisions).allowed(network, mixing)  # not those by relays
-    used = trimmed(decisions.masks[mixing.name], direct, problem.source_owner, owner)
+    # Relays combine none of the neurons that a worker has as ghosts, so that their links keep none.
+    used = trimmed(decisions.masks[mixing.name], adjusted.links, problem.source_owner, owner)
     decisions = decisions.with_mask(mixing.name, used)
     unchanged = np.array_equal(adjusted.weights, mixing.weights)
     exact = unchanged and not context.arrives_rounded(mixing, decisions)

@@ -68,14 +68,13 @@ def launch(command: list[str], timeout: float) -> tuple[int, str]:
         )
     except OSError as error:
         raise UserError(f"cannot start {command[0]}: {error}; check --launcher") from None
-    try:
-        output, _ = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        raise UserError(f"not finished after {timeout:g} s; see --timeout") from None
-    finally:
-        _stop(process)
-        if process.stdout is not None:
-            process.stdout.close()
+    with process:
+        try:
+            output, _ = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            raise UserError(f"not finished after {timeout:g} s; see --timeout") from None
+        finally:
+            _stop(process)
     return process.returncode, output
 
 

@@ -114,6 +114,48 @@ def select_candidates(
     return chosen
 
 
+class Residual:
+    """What some inputs leave of all others, and of rows: the Gram-Schmidt process on moments.
+
+    Args:
+        H, R: as of ``select_candidates``.
+        S: columns that are there from the start.
+        further: inputs that may be added.
+
+    Attributes:
+        H: as given.
+        explained: of the rows by S, (|S|, r): its square is the error that S avoids.
+        correlation: of the rows with every input, beyond the basis, (r, n k).
+    """
+
+    def __init__(self, H: np.ndarray, R: np.ndarray, S: np.ndarray, further: int) -> None:
+        self.H, self._Z, self._size = H, np.empty((len(S) + further, len(H))), len(S)
+        L = cholesky(H[np.ix_(S, S)], lower=True)
+        self._Z[: len(S)] = solve_triangular(L, H[S], lower=True)
+        self.explained = solve_triangular(L, R[:, S].T, lower=True)
+        self.correlation = R - self.explained.T @ self.basis
+
+    @property
+    def basis(self) -> np.ndarray:
+        """Orthonormal, of the span of the inputs so far, seen from every input: (columns, n k)."""
+        return self._Z[: self._size]
+
+    def add(self, gram: np.ndarray, seen: np.ndarray, products: np.ndarray) -> np.ndarray:
+        """Add inputs; what they add to the basis, (c, n k).
+
+        Args:
+            gram: of the inputs, beyond the basis, (c, c).
+            seen: the same with every input, (c, n k).
+            products: of the rows with the inputs, beyond the basis, (r, c).
+        """
+        L = cholesky(gram, lower=True)
+        z = solve_triangular(L, seen, lower=True)
+        self.correlation -= solve_triangular(L, products.T, lower=True).T @ z
+        self._Z[self._size : self._size + len(z)] = z
+        self._size += len(z)
+        return z
+
+
 class _Selection:
     """The inputs selected so far, and what they leave unexplained.
 
@@ -123,45 +165,33 @@ class _Selection:
         further: columns that may be added.
 
     Attributes:
-        basis: orthonormal, of the span of the selected inputs, seen from every input: (columns, n k).
-        correlation: of the rows with every input, beyond the basis, (r, n k).
+        residual: of the other inputs, and of the rows.
         variance: of the columns of every neuron, beyond the basis, (n, k, k).
     """
 
     def __init__(self, H: np.ndarray, R: np.ndarray, S: np.ndarray, further: int, taps: int) -> None:
-        self.H, self.taps = H, taps
-        self._Z, self._size = np.empty((len(S) + further, len(H))), len(S)
-        L = cholesky(H[np.ix_(S, S)], lower=True)
-        self._Z[: len(S)] = solve_triangular(L, H[S], lower=True)
-        self.correlation = R - solve_triangular(L, R[:, S].T, lower=True).T @ self.basis
-        self.variance = diagonal_blocks(H, taps) - block_grams(self.basis, self.basis, taps)
-
-    @property
-    def basis(self) -> np.ndarray:
-        """See the class."""
-        return self._Z[: self._size]
+        self.residual, self.taps = Residual(H, R, S, further), taps
+        basis = self.residual.basis
+        self.variance = diagonal_blocks(H, taps) - block_grams(basis, basis, taps)
 
     def gains(self, neurons: np.ndarray, costs: np.ndarray) -> np.ndarray:
         """Fall of the error with each of ``neurons`` alone, for its cost, (count,)."""
-        products = block_grams(self.correlation, self.correlation, self.taps)[neurons]
+        correlation = self.residual.correlation
+        products = block_grams(correlation, correlation, self.taps)[neurons]
         return block_changes(self.variance[neurons] * costs[:, None, None], products)
 
     def extend(self, panel: np.ndarray, costs: np.ndarray, count: int) -> np.ndarray:
         """Select ``count`` neurons of a panel, one at a time; returns them, best first."""
-        basis, panel_columns = self.basis, column_numbers(panel, self.taps)
-        gram = (
-            self.H[np.ix_(panel_columns, panel_columns)] - basis[:, panel_columns].T @ basis[:, panel_columns]
-        )
-        products = self.correlation[:, panel_columns].T @ self.correlation[:, panel_columns]
+        H, basis, correlation = self.residual.H, self.residual.basis, self.residual.correlation
+        panel_columns = column_numbers(panel, self.taps)
+        gram = H[np.ix_(panel_columns, panel_columns)] - basis[:, panel_columns].T @ basis[:, panel_columns]
+        products = correlation[:, panel_columns].T @ correlation[:, panel_columns]
         order, _ = take(gram, products, costs, count, np.argmax)
         places = column_numbers(order, self.taps)
         S = panel_columns[places]
-        L = cholesky(gram[np.ix_(places, places)], lower=True)
-        z = solve_triangular(L, self.H[S] - basis[:, S].T @ basis, lower=True)
-        self.correlation -= solve_triangular(L, self.correlation[:, S].T, lower=True).T @ z
+        seen = H[S] - basis[:, S].T @ basis
+        z = self.residual.add(gram[np.ix_(places, places)], seen, correlation[:, S])
         self.variance -= block_grams(z, z, self.taps)
-        self._Z[self._size : self._size + len(S)] = z
-        self._size += len(S)
         return panel[order]
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 
-from repurpose_hpc.restructure.support.elimination import PANEL_FRACTION, metric_root, take
+from repurpose_hpc.restructure.support.elimination import PANEL_FRACTION, Residual, metric_root, take
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import NOTHING, Ranking, Tradeoff, ranked
 
@@ -46,7 +46,7 @@ def _worker_relays(
     if not min(rows.size, most) or own.all():
         return NOTHING, np.empty((0, n)), 0.0
     R = metric_root(problem.metric[np.ix_(rows, rows)]) @ problem.moments.R[rows]
-    chosen = _Chosen(problem, q, R, own)
+    chosen = _Chosen(problem, q, R, own, most)
     while len(chosen.savings) < most and chosen.extend(most):
         pass
     floor = max(float(chosen.lacking - sum(chosen.savings)), 0.0)
@@ -63,7 +63,7 @@ class _Chosen:
         lacking: error without any relay, above the unrestricted optimum.
     """
 
-    def __init__(self, problem: MixingProblem, q: int, R: np.ndarray, own: np.ndarray) -> None:
+    def __init__(self, problem: MixingProblem, q: int, R: np.ndarray, own: np.ndarray, most: int) -> None:
         """Begins with none.
 
         Args:
@@ -71,22 +71,20 @@ class _Chosen:
             q: the worker.
             R: of its rows, in the metric's root, (r, n).
             own: the neurons that it has, bool (n,).
+            most: relays that it may be given.
         """
-        H, S = problem.moments.H, np.flatnonzero(own)
-        L = cholesky(H[np.ix_(S, S)], lower=True)
-        explained = solve_triangular(L, R[:, S].T, lower=True)
+        H = problem.moments.H
+        self._residual = Residual(H, R, np.flatnonzero(own), most)
+        basis, explained = self._residual.basis, self._residual.explained
         self.senders: list[int] = []
         self.combinations: list[np.ndarray] = []
         self.savings: list[float] = []
         self.lacking = float(np.vdot(R, problem.moments.solve(R)) - np.vdot(explained, explained))
-        # An orthonormal basis of what the worker has, seen from every input, and the rows beyond it.
-        self._H, self._basis = H, solve_triangular(L, H[S], lower=True)
-        self._correlation = R - explained.T @ self._basis
         self._costs = problem.ghost_costs[:, q]
         masks = {p: (problem.source_owner == p) & ~own for p in range(problem.workers)}
         self._columns = {p: np.flatnonzero(mask) for p, mask in masks.items() if mask.any()}
         self._covariances = {
-            p: H[np.ix_(T, T)] - self._basis[:, T].T @ self._basis[:, T] for p, T in self._columns.items()
+            p: H[np.ix_(T, T)] - basis[:, T].T @ basis[:, T] for p, T in self._columns.items()
         }
         self._hints = {p: HINT * np.diag(H)[T] for p, T in self._columns.items()}
 
@@ -104,11 +102,11 @@ class _Chosen:
         """The best relays of p alone: what they combine, (c, n), and the error avoided, (c,)."""
         T = self._columns[p]
         L = cholesky(self._covariances[p] + np.diag(self._hints[p]), lower=True)
-        whitened = solve_triangular(L, self._correlation[:, T].T, lower=True)
+        whitened = solve_triangular(L, self._residual.correlation[:, T].T, lower=True)
         directions, roots, _ = np.linalg.svd(whitened, full_matrices=False)
         useful = roots[:count] ** 2 > LEAST * self.lacking
         directions = directions[:, :count][:, useful]
-        C = np.zeros((directions.shape[1], len(self._H)))
+        C = np.zeros((directions.shape[1], len(self._residual.H)))
         C[:, T] = solve_triangular(L, directions, lower=True, trans="T").T
         return C, roots[:count][useful] ** 2
 
@@ -116,13 +114,12 @@ class _Chosen:
         """Choose ``count`` of the candidates, one at a time, each the one that avoids most for its cost."""
         if not count:
             return
-        CH, along, products = C @ self._H, C @ self._basis.T, self._correlation @ C.T
+        basis, products = self._residual.basis, self._residual.correlation @ C.T
+        CH, along = C @ self._residual.H, C @ basis.T
         gram = CH @ C.T - along @ along.T
         order, savings = take(gram, products.T @ products, self._costs[senders], count, np.argmax)
-        L = cholesky(gram[np.ix_(order, order)], lower=True)
-        z = solve_triangular(L, CH[order] - along[order] @ self._basis, lower=True)
-        self._correlation = self._correlation - solve_triangular(L, products[:, order].T, lower=True).T @ z
-        self._basis = np.concatenate([self._basis, z])
+        seen = CH[order] - along[order] @ basis
+        z = self._residual.add(gram[np.ix_(order, order)], seen, products[:, order])
         for p, T in self._columns.items():
             self._covariances[p] = self._covariances[p] - z[:, T].T @ z[:, T]
         self.senders += senders[order].tolist()
