@@ -127,6 +127,8 @@ class Plan:
         comm_dtype: the format in which ghosts travel, for which the weights were adjusted: of
             ``model.comm_dtype.COMM_DTYPES``.
         relays: mixing -> the one that reads the relays which it has beside ghosts and sums (``plan.relays``).
+        removed: free space -> its neurons that nobody reads, so that nobody computes them either, (n,) bool;
+            spaces that keep all of theirs are left out.
     """
 
     workers: int
@@ -136,9 +138,10 @@ class Plan:
     scales: Mapping[str, np.ndarray] = field(default_factory=dict)
     comm_dtype: str = EXACT
     relays: Mapping[str, str] = field(default_factory=dict)
+    removed: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("owners", "mixings", "scales", "relays"):
+        for name in ("owners", "mixings", "scales", "relays", "removed"):
             object.__setattr__(self, name, FrozenMapping(getattr(self, name)))
 
     @property
@@ -149,6 +152,11 @@ class Plan:
     def owner(self, network: Network, tensor: str) -> np.ndarray:
         """Owners of the neurons of ``tensor``, (n,)."""
         return self.owners[network.space_of[tensor]]
+
+    def removed_neurons(self, network: Network) -> dict[str, np.ndarray]:
+        """``removed`` of every space, (n,) bool, derived ones included."""
+        nothing = {space.name: np.zeros(space.neurons, bool) for space in network.free_spaces}
+        return network.derive(nothing | dict(self.removed))
 
     def ends(self, network: Network, mixing: Mixing) -> tuple[np.ndarray, np.ndarray]:
         """Owners of the source, (n,), and of the target, (m,), of ``mixing``."""
@@ -190,7 +198,12 @@ class Plan:
 
     def allowed(self, network: Network, mixing: Mixing) -> np.ndarray:
         """The neurons that may depend on each other, bool (m, n); see the function ``allowed``."""
-        return allowed(self.mixings[mixing.name], *self.ends(network, mixing))
+        mask = allowed(self.mixings[mixing.name], *self.ends(network, mixing))
+        if self.removed:
+            removed = self.removed_neurons(network)
+            source, target = (removed[network.space_of[end]] for end in (mixing.source, mixing.target))
+            mask &= ~source & ~target[:, None]
+        return mask
 
     def pruned(self, network: Network) -> Network:
         """``network``, in which the weights that the plan does not allow are zero."""
@@ -198,6 +211,18 @@ class Plan:
         for mixing in network.mixings:
             mask = self.allowed(network, mixing).repeat(mixing.taps, axis=1)
             mixings[mixing.name] = replace(mixing, weights=np.where(mask, mixing.weights, 0))
+        return network.with_mixings(mixings)
+
+    def without_removed(self, network: Network) -> Network:
+        """``network``, in which mixings compute nothing for removed neurons."""
+        if not self.removed:
+            return network
+        mixings, removed = {}, self.removed_neurons(network)
+        for mixing in network.mixings:
+            kept = ~removed[network.space_of[mixing.target]]
+            if not kept.all():
+                weights, bias = mixing.weights * kept[:, None], mixing.bias * kept
+                mixings[mixing.name] = replace(mixing, weights=weights, bias=bias)
         return network.with_mixings(mixings)
 
     def arriving(self, network: Network, mixing: Mixing) -> np.ndarray:
@@ -219,6 +244,22 @@ class Plan:
         ]
         return np.bincount(np.concatenate(holders), minlength=self.workers)
 
+    def column_loads(self, network: Network, mixing: Mixing) -> np.ndarray:
+        """Multiply-adds of a sample that each worker does with each neuron of the source, (P, n) int64."""
+        multiplied, holders = self.allowed(network, mixing) & mixing.links, self.holders(network, mixing)
+        counts = [(multiplied & (holders == worker)).sum(axis=0) for worker in range(self.workers)]
+        return np.array(counts) * mixing.taps * network.values(mixing.target)
+
+    def row_loads(self, network: Network, mixing: Mixing) -> np.ndarray:
+        """Multiply-adds of a sample that the owner of each neuron of the target does for it, (m,) int64."""
+        held = self.holders(network, mixing) == self.owner(network, mixing.target)[:, None]
+        counts = (self.allowed(network, mixing) & mixing.links & held).sum(axis=1)
+        return counts * mixing.taps * network.values(mixing.target)
+
+    def multiply_adds(self, network: Network) -> np.ndarray:
+        """Multiply-adds of a sample that each worker does, (P,) int64."""
+        return np.sum([self.column_loads(network, m).sum(axis=1) for m in network.mixings], axis=0)
+
     def dense_values(self, network: Network, mixing: Mixing) -> int:
         """``values_sent`` if every neuron of the original were sent to every other worker."""
         if mixing.name in self.relays.values():
@@ -230,7 +271,7 @@ class Plan:
         return int(owned) * network.values(mixing.source) * (self.workers - 1)
 
     def identity(self) -> str:
-        """SHA-256 (hex) over owners, masks, relays, comm dtype and scales: shards of one plan carry it."""
+        """SHA-256 (hex) over all that a plan says: shards of one plan carry it."""
         digest = hashlib.sha256(f"{self.workers} {self.input_placement} {self.comm_dtype}".encode())
         for name, owner in sorted(self.owners.items()):
             digest.update(name.encode() + owner.tobytes())
@@ -240,6 +281,8 @@ class Plan:
             digest.update(tensor.encode() + scales.tobytes())
         for name, reader in sorted(self.relays.items()):
             digest.update(f"{name}\n{reader}\n".encode())
+        for name, removed in sorted(self.removed.items()):
+            digest.update(name.encode() + removed.tobytes())
         return digest.hexdigest()
 
 

@@ -72,8 +72,8 @@ class Shard:
     Attributes:
         worker, workers: q and P.
         graph: the restructured network, its mixings without weights and biases.
-        own: space name -> neurons that the worker holds, ascending, int64; for a replicated
-            input those that it needs.
+        own: space name -> neurons that the worker holds, ascending, int64: those that it owns and that are
+            not removed, and of a replicated input those that it needs.
         blocks: mixing name -> the worker's part.
         plan_identity: ``Plan.identity`` of the plan it belongs to.
         comm_dtype: ``Plan.comm_dtype``.
@@ -120,7 +120,7 @@ def _without_weights(network: Network) -> Network:
 
 
 def local_neurons(network: Network, plan: Plan, worker: int) -> dict[str, np.ndarray]:
-    """Neurons of each space that ``worker`` owns, and of a replicated input those that it needs."""
+    """``Shard.own`` of ``worker``."""
     masks = {space.name: np.zeros(space.neurons, bool) for space in network.free_spaces}
     for mixing in network.mixings:
         used = np.flatnonzero(plan.mixings[mixing.name].ghosts[worker])
@@ -128,9 +128,9 @@ def local_neurons(network: Network, plan: Plan, worker: int) -> dict[str, np.nda
             if part in network.input_spaces:
                 index = network.neurons_in(mixing.source, part)[used]
                 masks[part][index[index >= 0]] = True
-    reads = network.derive(masks)
+    reads, removed = network.derive(masks), plan.removed_neurons(network)
     return {
-        name: np.flatnonzero((owner == worker) | ((owner == EVERYBODY) & reads[name]))
+        name: np.flatnonzero(((owner == worker) & ~removed[name]) | ((owner == EVERYBODY) & reads[name]))
         for name, owner in plan.owners.items()
     }
 

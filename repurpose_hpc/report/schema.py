@@ -243,6 +243,7 @@ class Layer(TypedDict):
     values_sent: Annotated[int, Key("values that cross", "values per sample")]
     relays: Annotated[int, Key("how many of these are relays", "values per sample")]
     dense_values: Annotated[int, Key("the same with nothing pruned", "values per sample")]
+    inputs_removed: Annotated[int, Key("neurons of its source that nobody reads, nor computes")]
     relative_error: Annotated[float, Key("error of its outputs on the calibration data, relative to them")]
 
 
@@ -274,6 +275,10 @@ class _Restructured(TypedDict):
     weights: Annotated[int, Key("weights of the original network")]
     weights_kept: Annotated[int, Key("weights that are left")]
     weights_of_workers: Annotated[list[int], Key("weights of each worker")]
+    compute_fraction: Annotated[
+        float,
+        Key("multiply-adds of the busiest worker over its share of those of the dense network"),
+    ]
     layers: Annotated[list[Layer], Key("mixings, in order")]
     outputs: Annotated[list[Output], Key("outputs, in order")]
     output_error: Annotated[

@@ -111,6 +111,7 @@ def _arrays(decisions: Decisions) -> dict[str, Any]:
         **{f"capacities {name}": capacity for name, capacity in decisions.capacities.items()},
         **{f"shares {name}": shares for name, shares in decisions.shares.items()},
         **{f"scales {name}": scales for name, scales in decisions.scales.items()},
+        **{f"removed {name}": removed for name, removed in decisions.removed.items()},
         **{f"ghosts {name}": mask.ghosts for name, mask in masks},
         **{f"sums {name}": mask.sums for name, mask in masks},
         **{
@@ -149,6 +150,7 @@ def _decisions(
         exact=bool(arrays["exact"]),
         shares=_named(arrays, "shares"),
         relays=_relays(arrays),
+        removed=_named(arrays, "removed"),
     )
 
 

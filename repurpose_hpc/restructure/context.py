@@ -94,12 +94,14 @@ class CutContext:
             decisions.masks,
             decisions.scales,
             options.comm_dtype,
+            removed=decisions.removed,
         )
 
     def current(self, decisions: Decisions) -> CurrentNetwork:
         """The restructured network, as far as it is decided."""
-        network = self.network.with_mixings(dict(decisions.finished))
-        return CurrentNetwork(network, self.plan(decisions), decisions.finished.keys())
+        plan = self.plan(decisions)
+        network = plan.without_removed(self.network.with_mixings(dict(decisions.finished)))
+        return CurrentNetwork(network, plan, decisions.finished.keys())
 
     def arrives_rounded(self, mixing: Mixing, decisions: Decisions) -> bool:
         """True if anything that the mixing reads arrives rounded."""

@@ -33,6 +33,11 @@ class Cut:
         reader = self.plan.relays.get(mixing)
         return sum(op.weights.shape[1] for op in self.network.mixings if op.name == reader)
 
+    def removed(self, tensor: str) -> int:
+        """Number of neurons of a tensor that nobody computes."""
+        space = self.network.space_of[tensor]
+        return int(self.plan.removed_neurons(self.network)[space].sum())
+
     def traffic_matrix(self) -> np.ndarray:
         """Values per sample that cross, of all mixings: (P, P) int64, [p, q] from worker p to q."""
         workers = self.plan.workers

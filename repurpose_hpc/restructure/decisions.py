@@ -36,6 +36,7 @@ class Decisions:
         shares: mixing -> the part of its weights that each worker should hold, (P,), where workers own whole
             branches; empty where every mixing is shared out as the speeds go.
         relays: mixing -> those that it has; the weights of finished ones are in its own as well.
+        removed: free space -> the neurons that nobody computes, (n,) bool; see ``Plan``.
     """
 
     owners: Owners
@@ -48,9 +49,10 @@ class Decisions:
     exact: bool
     shares: Mapping[str, np.ndarray] = field(default_factory=dict)
     relays: Mapping[str, Relays] = field(default_factory=dict)
+    removed: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("owners", "capacities", "masks", "scales", "finished", "shares", "relays"):
+        for name in ("owners", "capacities", "masks", "scales", "finished", "shares", "relays", "removed"):
             object.__setattr__(self, name, FrozenMapping(getattr(self, name)))
 
     def with_owners(self, owners: Owners) -> Decisions:

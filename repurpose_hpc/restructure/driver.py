@@ -7,7 +7,7 @@ on the activations that the ones before it really produce; the price is set anew
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,12 +17,14 @@ from repurpose_hpc.io.progress import PENDING
 from repurpose_hpc.io.samples import Samples, check_shape
 from repurpose_hpc.model.comm_dtype import INT8
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.plan import MIXED, PARTITIONED, RELAY, REPLICATED, ROOT, dense_plan, trimmed
 from repurpose_hpc.plan.relays import with_relays
 from repurpose_hpc.restructure.adjustment import adjust_mixing
 from repurpose_hpc.restructure.calibration.comm_dtype import measure_scales, measure_scales_until
 from repurpose_hpc.restructure.calibration.propagation import CurrentNetwork, Propagation
 from repurpose_hpc.restructure.checkpoint import Checkpoint
+from repurpose_hpc.restructure.computation import Workload, limit_computation, workload
 from repurpose_hpc.restructure.constraints import constraints_of
 from repurpose_hpc.restructure.context import CutContext, Log, open_context, silent
 from repurpose_hpc.restructure.cut import Cut
@@ -40,7 +42,7 @@ from repurpose_hpc.restructure.support.forms.masks import mask_of
 from repurpose_hpc.restructure.support.forms.mixed import with_mixed
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.reserve import dense_cost, whole_budget
-from repurpose_hpc.restructure.support.tradeoff import cheapest, price_for
+from repurpose_hpc.restructure.support.tradeoff import Tradeoff, cheapest, price_for
 from repurpose_hpc.restructure.team import ALONE, Team
 
 
@@ -82,12 +84,13 @@ def restructure(
     log(f"budget: {decisions.budget:,.0f} {unit} per sample")
     decisions, estimates = choose_owners(context, decisions)  # 2, 3.1, 3.2
     shares = weight_shares(context)  # 4.1
+    workloads = expected_workloads(context, decisions, estimates)  # 4.1
     decisions = _load(context, checkpoint) or decisions
     for number, mixing in enumerate(context.mixings):
         if mixing.name in decisions.finished:
             log(f"{mixing.name}: finished by an earlier run")
         else:
-            decisions = finish_mixing(context, decisions, number, estimates[number:], shares)
+            decisions = finish_mixing(context, decisions, number, estimates[number:], shares, workloads)
             _save(context, checkpoint, decisions)
     decisions = measure_scales_until(context, decisions, network.mixings[-1])
     current = context.current(decisions)
@@ -106,8 +109,32 @@ def _check_placement(network: Network, options: Options) -> None:
         )
 
 
+def expected_workloads(
+    context: CutContext, decisions: Decisions, estimates: Sequence[Forms]
+) -> dict[str, Workload]:
+    """What workers compute in every mixing if nothing before it changes, by name; collective.
+
+    Empty where computation is not limited.
+    """
+    workloads: dict[str, Workload] = {}
+    if context.options.compute_budget == 1:
+        return workloads
+    for number, mixing in enumerate(context.mixings):
+        problem, owner = context.original_problem(decisions, mixing)
+        level = _price(context, decisions, number, estimates[number:])
+        form = cheapest(estimates[number], level)
+        decisions = _with_form(decisions, mixing, problem, form, owner, level)
+        workloads[mixing.name] = workload(context, decisions, mixing, problem)
+    return workloads
+
+
 def finish_mixing(
-    context: CutContext, decisions: Decisions, number: int, estimates: Sequence[Forms], shares: list[int]
+    context: CutContext,
+    decisions: Decisions,
+    number: int,
+    estimates: Sequence[Forms],
+    shares: list[int],
+    workloads: Mapping[str, Workload],
 ) -> Decisions:
     """Measure, eliminate and adjust mixing ``number``, those before it being finished; collective.
 
@@ -116,6 +143,7 @@ def finish_mixing(
         number: of the mixing.
         estimates: trade-offs of this mixing and of all later ones if nothing had changed.
         shares: of the weights, as ``weight_shares`` gives them.
+        workloads: as ``expected_workloads`` gives them.
     """
     mixing, network = context.mixings[number], context.network
     if context.options.comm_dtype == INT8:
@@ -126,6 +154,8 @@ def finish_mixing(
     context.log(f"{mixing.name}: eliminating{PENDING}")
     decisions = eliminate(context, decisions, number, problem, estimates)  # 3.2 to 3.6
     context.log(f"{mixing.name}: adjusting{PENDING}")
+    if workloads:
+        decisions = limit_computation(context, decisions, number, problem, workloads)  # 4.1
     weight_mask = thin_out(context, decisions, number, problem, shares)  # 4.1
     if mixing.name in decisions.relays:
         adjusted, relays = adjust_relayed(context, decisions, mixing, problem, weight_mask)
@@ -160,10 +190,7 @@ def eliminate(
     mixing, options = context.mixings[number], context.options
 
     def price(forms: Forms) -> float:
-        """λ for the forms of this mixing, from what is left of the budget (step 3.3)."""
-        if context.method.price is PriceScope.NETWORK:
-            return price_for([forms, *estimates[1:]], decisions.budget)
-        return price_for([forms], options.comm_budget * dense_cost(context, decisions.owners, mixing.source))
+        return _price(context, decisions, number, [forms, *estimates[1:]])
 
     owner = context.owner(decisions, mixing.target)
     # Where nothing has changed yet, the estimate is exact.
@@ -178,6 +205,28 @@ def eliminate(
     level = price(forms)
     form = cheapest(forms, level)
     decisions = replace(decisions, budget=decisions.budget - form.cost(level))
+    return _with_form(decisions, mixing, problem, form, owner, level)
+
+
+def _price(context: CutContext, decisions: Decisions, number: int, estimates: Sequence[Forms]) -> float:
+    """λ for mixing ``number``, whose forms ``estimates`` begin with, from what is left (step 3.3)."""
+    if context.method.price is PriceScope.NETWORK:
+        return price_for(estimates, decisions.budget)
+    source = context.mixings[number].source
+    return price_for(
+        estimates[:1], context.options.comm_budget * dense_cost(context, decisions.owners, source)
+    )
+
+
+def _with_form(
+    decisions: Decisions,
+    mixing: Mixing,
+    problem: MixingProblem,
+    form: Tradeoff,
+    owner: np.ndarray,
+    level: float,
+) -> Decisions:
+    """Decisions with the relays and the mask of a form at a price, for rows of these owners, (m,)."""
     if any(ranking.kept(level).size for ranking in form.relays):
         decisions = decisions.with_relays(mixing.name, relays_of(problem, form, owner.size, level))
     return decisions.with_mask(mixing.name, mask_of(problem, form, owner, level))

@@ -164,6 +164,16 @@ class Options(Declared):
         "are removed inside the workers' blocks, those first whose removal costs least, and no worker keeps "
         "more than its share. The run uses CSR only for blocks where that is faster",
     )
+    compute_budget: float = option(
+        1.0,
+        kind=number("a fraction", above=0, most=1, example=0.5),
+        metavar="F",
+        default_text="1, no limit",
+        help="largest fraction of its even share of the dense multiply-adds that a worker may do",
+        more="no worker does more than this fraction of its share of the multiply-adds of the dense network; "
+        "1: no limit. Whole inputs of a worker's blocks are removed, and neurons that nobody reads then, so "
+        "that blocks stay dense and time falls with them ([how](docs/method.md#41-sparsify))",
+    )
     max_accuracy_drop: float | None = option(
         None,
         kind=number("a number", above=0, below=100, example=0.5),
@@ -235,6 +245,11 @@ class Options(Declared):
                 f"expected comm_dtype={EXACT} with relays, which are not adjusted for rounding yet, got "
                 f"{self.comm_dtype}; leave one of them out",
             )
+        if self.density < 1 and self.compute_budget < 1:
+            raise FieldError(
+                "density and compute_budget",
+                "expected one of them below 1, got both; the first removes weights, the second whole columns",
+            )
         if self.part_weights is not None:
             self._check_part_weights(self.part_weights)
         if self.output_weights is not None and sum(self.output_weights) == 0:
@@ -254,7 +269,8 @@ class Options(Declared):
     @property
     def keeps_everything(self) -> bool:
         """True if nothing needs to be eliminated."""
-        return self.comm_budget == 1 and self.density == 1 and self.memory_limits is None
+        limits = self.density == self.compute_budget == 1 and self.memory_limits is None
+        return self.comm_budget == 1 and limits
 
     @property
     def promises(self) -> bool:

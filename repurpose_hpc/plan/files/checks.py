@@ -67,6 +67,23 @@ def _plan_faults(plan: Plan, graph: Network) -> Iterator[str]:
         scales = plan.scales.get(mixing.source)
         if scales is not None and (scales.shape != (sizes[0],) or not np.isfinite(scales).all()):
             yield f"the scales of {mixing.source} are not {sizes[0]} finite numbers"
+    yield from _removed_faults(plan, graph)
+
+
+def _removed_faults(plan: Plan, graph: Network) -> Iterator[str]:
+    sizes = {space.name: space.neurons for space in graph.free_spaces}
+    for name, removed in plan.removed.items():
+        if removed.shape != (sizes.get(name),):
+            yield f"it removes neurons of space {name} in a mask of shape {removed.shape}"
+    gone = plan.removed_neurons(graph)
+    for tensor in graph.output_tensors:
+        if gone[graph.space_of[tensor]].any():
+            yield f"it removes neurons of the output {tensor}"
+    for mixing in graph.mixings:
+        masks = plan.mixings[mixing.name]
+        for mask, tensor in ((masks.ghosts, mixing.source), (masks.sums, mixing.target)):
+            if (mask & gone[graph.space_of[tensor]]).any():
+                yield f"mixing {mixing.name} needs removed neurons of {tensor}"
 
 
 def _owner_faults(plan: Plan, graph: Network) -> Iterator[str]:

@@ -166,6 +166,7 @@ def open_plan(directory: str | Path) -> StoredPlan:
             scales={tensor: scales[()] for tensor, scales in file["scales"].items()},
             comm_dtype=file.attrs[COMM_DTYPE_ATTRIBUTE],
             relays=json.loads(file["relays"][()]) if "relays" in file else {},
+            removed={name: mask[()].astype(bool) for name, mask in file.get("removed", {}).items()},
         )
         digests = tuple(digest.decode() for digest in file["shard_sha256"])
         traffic = {name: group["traffic"][()] for name, group in file["mixings"].items()}
@@ -258,6 +259,10 @@ def _write_plan_file(path: Path, network: Network, plan: Plan, digests: list[str
             group["traffic"] = plan.traffic(network, mixing)
         if plan.relays:
             file["relays"] = np.bytes_(json.dumps(dict(plan.relays)))
+        if plan.removed:
+            removed = file.create_group("removed", track_order=True)
+            for name, mask in plan.removed.items():
+                removed[name] = mask.astype(np.uint8)
         if network.ends:
             write_ends(file.create_group("ends"), network.ends)
 

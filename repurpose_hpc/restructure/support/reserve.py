@@ -50,7 +50,7 @@ def reserve(context: CutContext, decisions: Decisions) -> Decisions:
     for mixing in fixed:
         decisions = decisions.with_mask(mixing.name, _full_mask(context, decisions, mixing))
     exact = not any(context.arrives_rounded(mixing, decisions) for mixing in fixed)
-    fixed_cost = sum(_cost(context, decisions, mixing) for mixing in fixed)
+    fixed_cost = sum(traffic_cost(context, decisions, mixing) for mixing in fixed)
     if decisions.budget - fixed_cost < 0:
         raise BudgetTooSmall(
             f"a communication budget of {context.options.comm_budget:.3g} is {decisions.budget:,.0f} per "
@@ -70,7 +70,7 @@ def _full_mask(context: CutContext, decisions: Decisions, mixing: Mixing) -> Mix
     return trimmed(plan, mixing.links, source, target)
 
 
-def _cost(context: CutContext, decisions: Decisions, mixing: Mixing) -> float:
+def traffic_cost(context: CutContext, decisions: Decisions, mixing: Mixing) -> float:
     """Cost of what the plan sends for a mixing, at the prices of the links."""
     traffic = context.plan(decisions).traffic(context.network, mixing)
     return float((traffic * context.constraints.link_costs).sum())
