@@ -15,8 +15,7 @@ import numpy as np
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.plan.plan import Plan, trimmed
-from repurpose_hpc.plan.relays import Relays
+from repurpose_hpc.plan.plan import trimmed
 from repurpose_hpc.restructure.columns import Offer, rank_columns
 from repurpose_hpc.restructure.context import CutContext
 from repurpose_hpc.restructure.decisions import Decisions
@@ -62,32 +61,16 @@ def workload(context: CutContext, decisions: Decisions, mixing: Mixing, problem:
         mixing: the original.
         problem: it.
     """
-    plan, relays = context.plan(decisions), decisions.relays.get(mixing.name)
-    rows = _rows(context, decisions, mixing)
+    rows, relays = _rows(context, decisions, mixing), decisions.relays.get(mixing.name)
     offer = _offer(context, decisions, mixing, rows)
     owner = context.owner(decisions, mixing.target)
     return Workload(
         name=mixing.name,
         rows=rows,
-        load=_load(context.network, plan, mixing, relays),
+        load=_load(context, decisions, mixing),
         offer=offer,
-        rankings=rank_columns(problem, owner, plan.mixings[mixing.name], relays, offer),
+        rankings=rank_columns(problem, owner, decisions.masks[mixing.name], relays, offer),
     )
-
-
-def removable_with(network: Network, mixing: Mixing) -> list[Mixing] | None:
-    """The mixings that make what only ``mixing`` reads, none for inputs; None: others need its source, too.
-
-    Without anybody who reads it, a neuron need not be computed.
-    """
-    space = network.space(mixing.source)
-    readers = [other for other in network.mixings if space.name in network.parts(other.source)]
-    makers = [other for other in network.mixings if space.name in network.parts(other.target)]
-    is_output = any(space.name in network.parts(tensor) for tensor in network.output_tensors)
-    is_whole = not space.parts and all(network.space(maker.target) is space for maker in makers)
-    if readers != [mixing] or is_output or not is_whole or any(maker.fixed for maker in makers):
-        return None
-    return makers if makers or space.name in network.input_spaces else None
 
 
 def limit_computation(
@@ -96,7 +79,7 @@ def limit_computation(
     number: int,
     problem: MixingProblem,
     expected: Mapping[str, Workload],
-) -> Decisions:
+) -> tuple[Decisions, np.ndarray]:
     """Remove columns of mixing ``number`` until no worker does more than it may; collective.
 
     Args:
@@ -105,23 +88,39 @@ def limit_computation(
         problem: it.
         expected: workloads of the later ones.
 
+    Returns:
+        the decisions, and the mask of the weights that the mixing keeps, bool (m, n).
+
     Raises:
         ComputeBudgetTooSmall: what cannot go is more.
     """
-    network, mixing = context.network, context.mixings[number]
+    mixing = context.mixings[number]
     here = workload(context, decisions, mixing, problem)
     ahead = [here, *(expected[later.name] for later in context.mixings[number + 1 :])]
-    waiting, plan = {load.name for load in ahead}, context.plan(decisions)
-    done = {
-        other.name: _load(network, plan, other, decisions.relays.get(other.name))
-        for other in network.mixings
-        if other.name not in waiting
-    }
+    waiting = {load.name for load in ahead}
+    done = {m.name: _load(context, decisions, m) for m in context.network.mixings if m.name not in waiting}
     limits = allowances(context)
     gone = np.zeros_like(here.offer.offered)
     for worker, limit in enumerate(limits):
         gone[worker, here.gone(worker, _price(worker, limit, ahead, done, limits.sum()))] = True
-    return _without(context, decisions, mixing, gone)
+    kept = ~gone[context.plan(decisions).holders(context.network, mixing), np.arange(gone.shape[1])]
+    decisions = _without(context, decisions, mixing, gone)
+    return decisions, kept & mixing.links & context.plan(decisions).allowed(context.network, mixing)
+
+
+def makers_of(network: Network, mixing: Mixing) -> list[Mixing] | None:
+    """The mixings that make what only ``mixing`` reads, none for inputs; None: others need its source, too.
+
+    Without anybody who reads it, a neuron need not be computed.
+    """
+    space = network.space(mixing.source)
+    readers = [other.name for other in network.mixings if space.name in network.parts(other.source)]
+    makers = [other for other in network.mixings if space.name in network.parts(other.target)]
+    is_output = any(space.name in network.parts(tensor) for tensor in network.output_tensors)
+    is_whole = not space.parts and all(network.space(maker.target) is space for maker in makers)
+    if readers != [mixing.name] or is_output or not is_whole or any(maker.fixed for maker in makers):
+        return None
+    return makers if makers or space.name in network.input_spaces else None
 
 
 def allowances(context: CutContext) -> np.ndarray:
@@ -161,8 +160,8 @@ def _price(
     if least > limit * (1 + 1e-12):
         raise ComputeBudgetTooSmall(
             f"compute_budget: expected at least {least:,.0f} multiply-adds of worker {worker}, whose part of "
-            f"the {total:,.0f} of this budget is {limit:,.0f}: neurons that others read, too, and fixed sums "
-            "are not removed; allow more computation, or less communication, so that fewer are read by others"
+            f"the {total:,.0f} of this budget is {limit:,.0f}: what normalisations add up, and relays, "
+            "are not removed; allow more computation"
         )
     return float(prices[low])
 
@@ -178,40 +177,47 @@ def _multiply_adds(
         loads[workload.name] -= float(workload.offer.loads[worker, gone].sum())
         for maker, rows in workload.rows.items():
             # Of rows that have lost columns themselves, less goes.
-            loads[maker] *= 1 - float(rows[gone].sum()) / float(whole[maker][worker])
+            loads[maker] *= 1 - float(rows[gone].sum()) / max(float(whole[maker][worker]), 1)
     return sum(loads.values())
 
 
 def _rows(context: CutContext, decisions: Decisions, mixing: Mixing) -> dict[str, np.ndarray]:
     """``Workload.rows`` of a planned mixing."""
-    plan = context.plan(decisions)
-    makers = removable_with(context.network, mixing) or []
-    alone = ~plan.mixings[mixing.name].ghosts.any(axis=0)
-    return {maker.name: np.where(alone, plan.row_loads(context.network, maker), 0) for maker in makers}
+    network, plan = context.current(decisions).network, context.plan(decisions)
+    makers, removable = makers_of(network, mixing) or [], _removable(context, decisions, mixing)
+    return {maker.name: np.where(removable, plan.row_loads(network, maker), 0) for maker in makers}
+
+
+def _removable(context: CutContext, decisions: Decisions, mixing: Mixing) -> np.ndarray:
+    """The neurons that only their owners read, and only for this planned mixing, bool (n,)."""
+    sent = decisions.masks[mixing.name].ghosts.any(axis=0)
+    if relays := decisions.relays.get(mixing.name):
+        sent |= (relays.combined != 0).any(axis=0)
+    return np.zeros_like(sent) if makers_of(context.network, mixing) is None else ~sent
 
 
 def _offer(
     context: CutContext, decisions: Decisions, mixing: Mixing, rows: Mapping[str, np.ndarray]
 ) -> Offer:
-    """The columns of a planned mixing that may go: ghosts, inputs, and neurons that nobody else reads."""
+    """The columns of a planned mixing: own neurons, ghosts, and inputs of everybody."""
     network, plan = context.network, context.plan(decisions)
-    ghosts, source_owner = plan.mixings[mixing.name].ghosts, plan.owner(network, mixing.source)
-    own = source_owner == np.arange(plan.workers)[:, None]
-    removable = ~ghosts.any(axis=0) & (removable_with(network, mixing) is not None)
+    own = plan.owner(network, mixing.source) == np.arange(plan.workers)[:, None]
     loads = plan.column_loads(network, mixing)
     costs = loads.astype(np.float64)
     for maker, of_row in rows.items():
         # Of a mixing that is not finished, columns are still to go: its rows will be shorter.
         costs += own * of_row * (1.0 if maker in decisions.finished else context.options.compute_budget)
-    return Offer((ghosts | own & removable) & (loads > 0), loads, costs)
+    return Offer((plan.mixings[mixing.name].ghosts | own) & (loads > 0), loads, costs)
 
 
-def _load(network: Network, plan: Plan, mixing: Mixing, relays: Relays | None) -> np.ndarray:
+def _load(context: CutContext, decisions: Decisions, mixing: Mixing) -> np.ndarray:
     """Multiply-adds of each worker for a planned mixing and its relays, (P,)."""
-    load = plan.column_loads(network, mixing).sum(axis=1)
+    plan, relays = context.plan(decisions), decisions.relays.get(mixing.name)
+    current = next(m for m in context.current(decisions).network.mixings if m.name == mixing.name)
+    load = plan.column_loads(context.network, current).sum(axis=1)
     if relays is None:
         return load
-    rows = np.bincount(plan.owner(network, mixing.target), minlength=plan.workers)
+    rows = np.bincount(context.owner(decisions, mixing.target), minlength=plan.workers)
     combining, workers = np.count_nonzero(relays.combined, axis=1), plan.workers
     return (
         load
@@ -221,17 +227,16 @@ def _load(network: Network, plan: Plan, mixing: Mixing, relays: Relays | None) -
 
 
 def _without(context: CutContext, decisions: Decisions, mixing: Mixing, gone: np.ndarray) -> Decisions:
-    """Decisions without some columns of a mixing, bool (P, n), and without the neurons that go with them."""
+    """Decisions without some columns of a mixing, bool (P, n), and without neurons that nobody reads then."""
     network, before = context.network, decisions
     mask = decisions.masks[mixing.name]
-    decisions = decisions.with_mask(mixing.name, replace(mask, ghosts=mask.ghosts & ~gone))
     own = context.owner(decisions, mixing.source) == np.arange(len(gone))[:, None]
-    removed, changed = (gone & own).any(axis=0), [mixing]
+    removed, changed = (gone & own).any(axis=0) & _removable(context, decisions, mixing), [mixing]
+    decisions = decisions.with_mask(mixing.name, replace(mask, ghosts=mask.ghosts & ~gone))
     if removed.any():
-        decisions = replace(
-            decisions, removed={**decisions.removed, network.space_of[mixing.source]: removed}
-        )
-        makers = removable_with(network, mixing) or []
+        space = network.space_of[mixing.source]
+        decisions = replace(decisions, removed={**decisions.removed, space: removed})
+        makers = makers_of(network, mixing) or []
         for maker in makers:
             decisions = _without_rows(context, decisions, maker, removed)
         changed += makers

@@ -154,9 +154,10 @@ def finish_mixing(
     context.log(f"{mixing.name}: eliminating{PENDING}")
     decisions = eliminate(context, decisions, number, problem, estimates)  # 3.2 to 3.6
     context.log(f"{mixing.name}: adjusting{PENDING}")
-    if workloads:
-        decisions = limit_computation(context, decisions, number, problem, workloads)  # 4.1
-    weight_mask = thin_out(context, decisions, number, problem, shares)  # 4.1
+    if workloads:  # 4.1
+        decisions, weight_mask = limit_computation(context, decisions, number, problem, workloads)
+    else:
+        weight_mask = thin_out(context, decisions, number, problem, shares)
     if mixing.name in decisions.relays:
         adjusted, relays = adjust_relayed(context, decisions, mixing, problem, weight_mask)
         decisions = decisions.with_relays(mixing.name, relays)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple, TypedDict
 
 import numpy as np
@@ -24,7 +25,11 @@ from repurpose_hpc.runtime.lowering.blocks import (
     weights_of,
 )
 from repurpose_hpc.runtime.lowering.convolution import choose
+from repurpose_hpc.runtime.lowering.weights import columns_used
 from repurpose_hpc.runtime.resources import Resources
+
+# Copying a value costs about as much as multiplying it by so many weights.
+COPYING = 32
 
 
 class BlockReport(TypedDict):
@@ -89,16 +94,26 @@ class MixingStep:
         self._epilogue, self._scratch = epilogue, resources.scratch
         self.ghosts = _ghost_transfer(blocks, source, resources) if ghosts is None else ghosts
         self.sums = SumTransfer([block.sums for block in blocks], target.buffer, target.space, resources)
-        self._columns, self._rows = (resources.hosting.slices(tensor.space) for tensor in ends)
-        self._picked = [
-            _Picked(block, neurons, buffer, resources.max_batch)
-            for block, neurons, buffer in zip(blocks, self.ghosts.neurons, self.ghosts.buffers, strict=True)
+        columns, self._rows = (resources.hosting.slices(tensor.space) for tensor in ends)
+        max_batch = resources.max_batch
+        read = [_own_columns(mixing, block, source.buffer, target.buffer) for block in blocks]
+        blocks = [_with_columns(block, used, mixing.taps) for block, used in zip(blocks, read, strict=True)]
+        self._own = [
+            _Picked(source.buffer, place.start + used, max_batch)
+            for place, used in zip(columns, read, strict=True)
+        ]
+        ghost_rows = [
+            _ghost_rows(block, neurons) for block, neurons in zip(blocks, self.ghosts.neurons, strict=True)
+        ]
+        self._came = [
+            _Picked(buffer, np.sort(rows), max_batch)
+            for rows, buffer in zip(ghost_rows, self.ghosts.buffers, strict=True)
         ]
         self._biases = [block.bias.reshape(-1, 1) for block in blocks]
         kept = [weights_kept(block) for block in blocks]
         self._products = [
-            self._make_products(block, count, picked.order, sums, resources)
-            for block, count, picked, sums in zip(blocks, kept, self._picked, self.sums.orders, strict=True)
+            self._make_products(block, count, np.argsort(rows), sums, resources)
+            for block, count, rows, sums in zip(blocks, kept, ghost_rows, self.sums.orders, strict=True)
         ]
         workers = resources.hosting.workers
         self.reports = [
@@ -137,8 +152,9 @@ class MixingStep:
         return self.ghosts.exchange, self.sums.exchange
 
     def sum_calls(self, part: Part) -> list[Call]:
-        """Compute the sums for other workers, ready to be sent."""
-        return [*self._sum_products(part), *self.sums.pack_calls(part)]
+        """Bring own neurons together, and compute the sums for other workers, ready to be sent."""
+        picking = [call for own in self._own for call in own.calls(part)]
+        return [*picking, *self._sum_products(part), *self.sums.pack_calls(part)]
 
     def own_calls(self, part: Part) -> list[Call]:
         """Compute Y = bias + W_own X, and add the sums from workers of this rank: no other rank is needed."""
@@ -159,10 +175,9 @@ class MixingStep:
     def _sum_products(self, part: Part) -> list[Call]:
         """The sums of every hosted worker for others."""
         calls: list[Call] = []
-        for columns, products, sums in zip(self._columns, self._products, self.sums.buffers, strict=True):
+        for own, products, sums in zip(self._own, self._products, self.sums.buffers, strict=True):
             if sums.rows:
-                zeros = np.zeros((sums.rows, 1), sums.flat.dtype)
-                X = self.source.maps(part, columns)
+                zeros, X = np.zeros((sums.rows, 1), sums.flat.dtype), own.maps(part)
                 calls += products.sum.calls(X, zeros, sums.view(part), self._scratch, NO_ACTIVATION)
         return calls
 
@@ -170,19 +185,19 @@ class MixingStep:
         """Y = act(bias + W_own X) of every hosted worker; not activated where ghosts are to come."""
         calls: list[Call] = []
         for q, products in enumerate(self._products):
-            X, Y = self.source.maps(part, self._columns[q]), self.target.view(part, self._rows[q])
-            last = NO_ACTIVATION if self._picked[q].used.size else epilogue
+            X, Y = self._own[q].maps(part), self.target.view(part, self._rows[q])
+            last = NO_ACTIVATION if self._came[q].rows.size else epilogue
             calls += products.own.calls(X, self._biases[q], Y, self._scratch, last)
         return calls
 
     def _ghost_products(self, part: Part, epilogue: Epilogue) -> list[Call]:
         """Y = act(Y + W_ghost ghosts) of every hosted worker that has ghosts."""
         calls: list[Call] = []
-        for rows, products, picked in zip(self._rows, self._products, self._picked, strict=True):
-            if picked.used.size:
+        for rows, products, came in zip(self._rows, self._products, self._came, strict=True):
+            if came.rows.size:
                 Y = self.target.view(part, rows)
-                picking, ghosts = picked.calls(part)
-                calls += [*picking, *products.ghost.calls(ghosts, Y, Y, self._scratch, epilogue)]
+                product = products.ghost.calls(came.maps(part), Y, Y, self._scratch, epilogue)
+                calls += [*came.calls(part), *product]
         return calls
 
 
@@ -195,28 +210,52 @@ class _Products(NamedTuple):
 
 
 class _Picked:
-    """The ghosts that a worker uses for one mixing, of those that came for all that read the tensor.
+    """Some rows of a buffer, brought together where others lie between them.
 
     Attributes:
-        used: their rows in the buffer of the transfer, ascending.
-        order: the position of each in ``Block.ghost_neurons``.
+        rows: ascending, (r,).
     """
 
-    def __init__(self, block: Block, neurons: np.ndarray, came: Buffer, max_batch: int) -> None:
-        self.came = came
-        place = np.argsort(neurons)
-        rows = place[np.searchsorted(neurons, block.ghost_neurons, sorter=place)]
-        self.order = np.argsort(rows)
-        self.used = rows[self.order].astype(INDEX_DTYPE)
-        all_used = self.used.size == came.rows
-        self.buffer = came if all_used else Buffer(self.used.size, max_batch, came.flat.dtype, came.values)
+    def __init__(self, buffer: Buffer, rows: np.ndarray, max_batch: int) -> None:
+        self._source, self.rows = buffer, rows.astype(INDEX_DTYPE)
+        self._slice = slice(rows[0], rows[-1] + 1) if rows.size else slice(0)
+        self._together = rows.size == self._slice.stop - (self._slice.start or 0)
+        size = 0 if self._together else rows.size
+        self._buffer = Buffer(size, max_batch, buffer.flat.dtype, buffer.values)
 
-    def calls(self, part: Part) -> tuple[list[Call], np.ndarray]:
-        """Calls that bring them together, and where they are then: (g, batch, values)."""
-        picking: list[Call] = []
-        if self.buffer is not self.came:
-            picking.append((PACK, pack, (self.came.view(part), self.used, self.buffer.view(part))))
-        return picking, self.buffer.maps(part)
+    def calls(self, part: Part) -> list[Call]:
+        """Calls that bring them together."""
+        if self._together:
+            return []
+        return [(PACK, pack, (self._source.view(part), self.rows, self._buffer.view(part)))]
+
+    def maps(self, part: Part) -> np.ndarray:
+        """Where they are then: (r, batch, values)."""
+        return self._source.maps(part, self._slice) if self._together else self._buffer.maps(part)
+
+
+def _own_columns(mixing: Mixing, block: Block, source: Buffer, target: Buffer) -> np.ndarray:
+    """The own neurons that a block multiplies, by their places; all, unless leaving some out pays."""
+    rows, taps = len(block.bias), mixing.taps
+    used = columns_used(block.own_weights, taps) | columns_used(block.sum_weights, taps)
+    unused = used.size - np.count_nonzero(used)
+    saved = unused * rows * taps * target.values
+    pays = saved > COPYING * np.count_nonzero(used) * source.values
+    return np.flatnonzero(used) if pays else np.arange(used.size)
+
+
+def _with_columns(block: Block, used: np.ndarray, taps: int) -> Block:
+    """The block with some of its own neurons only."""
+    if used.size == block.own_weights.shape[1] // taps:
+        return block
+    own, sums = (_columns(weights, used, taps) for weights in (block.own_weights, block.sum_weights))
+    return replace(block, own_weights=own, sum_weights=sums)
+
+
+def _ghost_rows(block: Block, neurons: np.ndarray) -> np.ndarray:
+    """The rows in which the ghosts of a block came, of those for all mixings that read the tensor, (g,)."""
+    place = np.argsort(neurons)
+    return place[np.searchsorted(neurons, block.ghost_neurons, sorter=place)]
 
 
 def _ghost_transfer(blocks: Sequence[Block], source: Tensor, resources: Resources) -> GhostTransfer:
@@ -240,5 +279,7 @@ def _report(mixing: Mixing, worker: int, block: Block, form: str, kept: int) -> 
 
 
 def _columns(weights: np.ndarray, order: np.ndarray, taps: int) -> np.ndarray:
-    """``weights`` (m, g taps) with its groups of columns in another order."""
-    return weights.reshape(len(weights), order.size, taps)[:, order].reshape(weights.shape)
+    """``weights`` (m, g taps) with its groups of columns in another order, or some of them."""
+    return weights.reshape(len(weights), weights.shape[1] // taps, taps)[:, order].reshape(
+        len(weights), order.size * taps
+    )

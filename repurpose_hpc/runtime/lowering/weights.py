@@ -73,6 +73,18 @@ def _are_whole(rows: np.ndarray, scales: np.ndarray) -> np.ndarray:
     return (np.abs(multiples - np.rint(multiples)) <= _WHOLE).all(axis=1)
 
 
+def columns_used(weights: np.ndarray, taps: int) -> np.ndarray:
+    """Tell which neurons have a weight that is not zero, (n,) bool, of weights (m, n taps)."""
+    used = np.zeros(weights.shape[1] // taps, bool)
+    for first in range(0, len(weights), _COUNTED_ROWS):
+        if used.all():
+            break
+        rows = weights[first : first + _COUNTED_ROWS]
+        used |= (rows != 0).reshape(len(rows), used.size, taps).any(axis=(0, 2))
+        release(rows)
+    return used
+
+
 def count_nonzero(weights: np.ndarray) -> int:
     """Number of non-zero weights."""
     total = 0

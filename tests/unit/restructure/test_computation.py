@@ -1,0 +1,291 @@
+"""A budget of computation: which columns go, what workers still do, and what the network computes then."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers import small_plans
+from helpers.small_graphs import (
+    branching_network,
+    convolutional_network,
+    normalised_network,
+    residual_network,
+)
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.samples import Samples
+from repurpose_hpc.model.forward import forward
+from repurpose_hpc.plan.assemble import assemble
+from repurpose_hpc.plan.files.store import open_plan, read_network
+from repurpose_hpc.plan.plan import PLACEMENTS, mixing_plan
+from repurpose_hpc.plan.shard import make_shard
+from repurpose_hpc.restructure.calibration.moments import Moments
+from repurpose_hpc.restructure.checkpoint import Checkpoint
+from repurpose_hpc.restructure.columns import Offer, rank_columns
+from repurpose_hpc.restructure.computation import (
+    ComputeBudgetTooSmall,
+    Workload,
+    _multiply_adds,
+    _price,
+    dense_multiply_adds,
+    makers_of,
+)
+from repurpose_hpc.restructure.driver import restructure
+from repurpose_hpc.restructure.job import restructure_to
+from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.restructure.support.elimination import metric_root
+from repurpose_hpc.restructure.support.problem import MixingProblem
+from repurpose_hpc.restructure.support.tradeoff import Ranking
+from repurpose_hpc.restructure.team import ALONE, Team
+
+WORKERS = 3
+NETWORK = small_plans.random_network(5, widths=(24, 40, 30, 6), head="identity")
+GRAPHS = (convolutional_network, residual_network, branching_network, normalised_network)
+
+
+def samples_of(network, count=400):
+    rng = np.random.default_rng(0)
+    mixed = rng.standard_normal((count, network.inputs)) @ rng.standard_normal((network.inputs,) * 2)
+    return Samples.of(mixed.reshape(count, *network.input_shape))
+
+
+def random_problem(rng, m, n, taps):
+    """A mixing with random moments, owners and masks; a worker may own nothing."""
+    x = rng.standard_normal((n * taps, 3 * n * taps)) * rng.uniform(0.1, 2, (n * taps, 1))
+    H = x @ x.T / (3 * n * taps) + 0.01 * np.eye(n * taps)
+    root, links = rng.standard_normal((m, m)), 1.0 - np.eye(WORKERS)
+    R = rng.standard_normal((m, n * taps)) @ H
+    problem = MixingProblem(
+        moments=Moments(H, R, np.ones(m), np.zeros(n * taps), np.zeros(m)),
+        metric=root.T @ root,
+        source_owner=rng.integers(0, WORKERS, n).astype(np.int32),
+        ghost_costs=links,
+        sum_costs=links,
+        most_ghosts=lambda rows: np.full(WORKERS, n),
+        only_ghosts=False,
+        team=ALONE,
+        taps=taps,
+    )
+    owner = rng.integers(0, WORKERS, m).astype(np.int32)
+    masks = rng.random((WORKERS, n)) < 0.3, rng.random((WORKERS, m)) < 0.2 * rng.integers(0, 2)
+    return problem, owner, mixing_plan(*masks, problem.source_owner, owner)
+
+
+def unexplained(problem, rows, neurons):
+    """Error of rows on some neurons, bool (n,), by plain least squares, above that on all."""
+    H, R = problem.moments.H, metric_root(problem.metric[np.ix_(rows, rows)]) @ problem.moments.R[rows]
+    S = np.flatnonzero(problem.columns(neurons))
+    explained = np.vdot(R[:, S], np.linalg.solve(H[np.ix_(S, S)], R[:, S].T).T)
+    return np.vdot(R, np.linalg.solve(H, R.T).T) - explained
+
+
+@given(seed=st.integers(0, 10_000), m=st.integers(1, 9), n=st.integers(2, 12), taps=st.integers(1, 3))
+@settings(max_examples=60)
+def test_savings_are_what_least_squares_finds(seed, m, n, taps):
+    """All that goes together costs what refitting without it does, for the rows that the worker computes."""
+    rng = np.random.default_rng(seed)
+    problem, owner, plan = random_problem(rng, m, n, taps)
+    loads = rng.integers(1, 9, (WORKERS, n))
+    offered = rng.random((WORKERS, n)) < 0.7
+    offer = Offer(offered, loads, loads * 2.0)
+    own = problem.own()
+    for q, ranking in enumerate(rank_columns(problem, owner, plan, None, offer)):
+        rows = np.flatnonzero((owner == q) | plan.sums[q])
+        known = own[q] | plan.ghosts[q]
+        for i in rows:  # what owners of these rows, and whoever sends sums to them, know
+            known = known | (own[owner[i]] if plan.sums[q, i] else False)
+            known = known | own[plan.sums[:, i]].any(axis=0)
+        if not rows.size:
+            assert not ranking.groups.size
+            continue
+        assert {*ranking.groups.tolist()} == {*np.flatnonzero(known & offered[q]).tolist()}
+        assert (np.diff(ranking.savings) <= 0).all()
+        whole = unexplained(problem, rows, known)
+        risen = unexplained(problem, rows, known & ~offered[q]) - whole
+        scale = unexplained(problem, rows, np.zeros(n, bool))
+        assert ranking.savings @ ranking.costs == pytest.approx(risen, abs=1e-6 * scale)
+        assert ranking.costs.tolist() == offer.costs[q, ranking.groups].tolist()
+
+
+def random_workloads(rng, count, n):
+    """Workloads of a chain of mixings for one worker; own neurons take rows of the one before along."""
+    workloads = []
+    for number in range(count):
+        loads = rng.integers(1, 20, (1, n))
+        rows = {f"m{number - 1}": rng.integers(0, 5, n) * (rng.random(n) < 0.5)} if number else {}
+        ranking = Ranking(rng.permutation(n), np.sort(rng.random(n))[::-1], loads[0].astype(float))
+        load = np.array([loads.sum() + rng.integers(5 * n, 9 * n)])
+        offer = Offer(np.ones((1, n), bool), loads, loads.astype(float))
+        workloads.append(Workload(f"m{number}", rows, load, offer, [ranking]))
+    return workloads
+
+
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 4), share=st.floats(0.1, 1.2))
+@settings(max_examples=60)
+def test_the_price_is_the_lowest_that_keeps_within_the_limit(seed, count, share):
+    ahead = random_workloads(np.random.default_rng(seed), count, 6)
+    done = {"before": np.array([17])}
+    limit = share * (17 + sum(load.load[0] for load in ahead))
+    prices = np.unique(np.concatenate([[0.0], *(load.rankings[0].savings for load in ahead)]))
+    totals = [_multiply_adds(0, price, ahead, done) for price in prices]
+    assert (np.diff(totals) <= 1e-9).all()
+    affordable = [price for price, total in zip(prices, totals, strict=True) if total <= limit]
+    if affordable:
+        assert _price(0, limit, ahead, done, limit) == affordable[0]
+    else:
+        with pytest.raises(ComputeBudgetTooSmall, match=r"at least [\d,]+ multiply-adds of worker 0"):
+            _price(0, limit, ahead, done, limit)
+
+
+def held(shard):
+    """Multiply-adds of a sample that a worker does with its blocks."""
+    graph = shard.graph
+    return sum(
+        sum(np.count_nonzero(part) for part in (block.own_weights, block.ghost_weights, block.sum_weights))
+        * graph.values(mixing.target)
+        for mixing in graph.mixings
+        for block in [shard.blocks[mixing.name]]
+    )
+
+
+def assert_is_limited(network, options, samples):
+    """Nobody does more than it may, and shards compute what the restructured network does; the cut."""
+    cut = restructure(network, samples, options)
+    speeds = np.array(options.part_weights or (1.0,) * options.workers)
+    limits = options.compute_budget * dense_multiply_adds(network) * speeds / speeds.sum()
+    done = cut.plan.multiply_adds(cut.network)
+    assert (done <= limits * (1 + 1e-12)).all()
+    shards = [make_shard(cut.network, cut.plan, q, np.float64) for q in range(options.workers)]
+    assert [held(shard) for shard in shards] == done.tolist()
+    x = np.random.default_rng(3).standard_normal((9, network.inputs))
+    np.testing.assert_allclose(forward(assemble(shards), x), forward(cut.network, x), rtol=0, atol=1e-12)
+    dense = sum(cut.plan.dense_values(network, mixing) for mixing in network.mixings)
+    assert cut.traffic_matrix().sum() <= options.comm_budget * dense * (1 + 1e-9)
+    for name, removed in cut.plan.removed.items():
+        assert not any(removed[shard.own[name]].any() for shard in shards)
+    return cut
+
+
+@pytest.mark.parametrize("forms", [("ghosts",), ("ghosts", "sums"), ("ghosts", "sums", "relays")])
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("compute_budget", [0.3, 0.2])
+def test_nobody_does_more_than_it_may(compute_budget, placement, forms):
+    options = Options(WORKERS, 0.1, placement, compute_budget=compute_budget, forms=forms)
+    cut = assert_is_limited(NETWORK, options, samples_of(NETWORK))
+    # What relays combine is needed.
+    assert cut.plan.removed or "relays" in forms
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_any_number_of_workers_of_any_speed(workers):
+    weights = tuple(range(workers)) if workers > 2 else None  # the first owns nothing
+    for placement in ("replicated", "partitioned"):
+        options = Options(workers, 0.1, placement, part_weights=weights, compute_budget=0.5)
+        assert_is_limited(NETWORK, options, samples_of(NETWORK))
+
+
+@pytest.mark.parametrize("make", GRAPHS)
+@pytest.mark.parametrize("placement", ["replicated", "partitioned"])
+def test_graphs(make, placement):
+    """Neurons that several mixings read, gates, groups and outputs keep what they need."""
+    network = make()
+    options = Options(2, 0.4, placement, compute_budget=0.5)
+    cut = assert_is_limited(network, options, samples_of(network, 100))
+    for name in cut.plan.removed:
+        readers = [m for m in network.mixings if name in network.parts(m.source)]
+        assert len(readers) == 1
+        assert name not in {network.space_of[tensor] for tensor in network.output_tensors}
+
+
+def test_who_else_needs_a_neuron():
+    chain = {mixing.name: makers_of(NETWORK, mixing) for mixing in NETWORK.mixings}
+    assert [[m.name for m in makers] for makers in chain.values()] == [[], ["layer0"], ["layer1"]]
+    network = residual_network()
+    makers = {mixing.name: makers_of(network, mixing) for mixing in network.mixings}
+    # The shortcut is read by two; behind it one layer reads what c2 makes.
+    assert makers["c1"] is None and makers["c2"] is None
+    assert [m.name for m in makers["last"]] == ["c2"]
+
+
+def test_less_is_computed_at_a_small_error():
+    """Half of the neurons of this network are copies: half of the computation is for nothing."""
+    rng = np.random.default_rng(4)
+    wide = small_plans.random_network(2, widths=(12, 16, 16, 4), head="identity")
+    first, second, last = wide.mixings
+    twice = {
+        first.name: dataclasses.replace(first, weights=np.tile(first.weights[:8], (2, 1)), bias=np.zeros(16)),
+        second.name: dataclasses.replace(
+            second, weights=np.tile(second.weights[:8], (2, 1)), bias=np.zeros(16)
+        ),
+    }
+    network = wide.with_mixings(twice)
+    x = rng.standard_normal((500, 12))
+    cut = restructure(network, Samples.of(x), Options(1, 0.5, compute_budget=0.375))
+    # 12 · 8 + 8 · 8 + 8 · 4 of 12 · 16 + 16 · 16 + 16 · 4 multiply-adds are needed: 0.375.
+    # The ridge keeps what is fitted from being exact.
+    np.testing.assert_allclose(forward(cut.network, x), forward(network, x), rtol=0, atol=0.02)
+    assert [int(removed.sum()) for removed in cut.plan.removed.values()] == [8, 8]
+
+
+def test_without_a_limit_nothing_changes():
+    samples = samples_of(NETWORK)
+    plain, limited = (
+        restructure(NETWORK, samples, Options(2, 0.1, **f)) for f in ({}, {"compute_budget": 1})
+    )
+    assert plain.plan.identity() == limited.plan.identity()
+    assert plain.network.fingerprint() == limited.network.fingerprint()
+
+
+def test_too_small_a_budget_names_what_is_needed():
+    """The sums of normalisations stay."""
+    network = normalised_network()
+    with pytest.raises(ComputeBudgetTooSmall, match="allow more computation"):
+        restructure(network, samples_of(network, 100), Options(2, 0.4, compute_budget=0.01))
+
+
+def test_weights_or_columns():
+    with pytest.raises(UserError, match="expected one of them below 1, got both"):
+        Options(2, density=0.5, compute_budget=0.5)
+
+
+def test_all_communication_and_less_computation():
+    """A budget of 1 keeps what it can."""
+    assert_is_limited(NETWORK, Options(2, 1.0, "partitioned", compute_budget=0.6), samples_of(NETWORK))
+
+
+def test_an_interrupted_run_and_several_ranks_yield_the_same_bits(tmp_path):
+    samples, options = samples_of(NETWORK), Options(WORKERS, 0.1, "partitioned", compute_budget=0.4)
+    whole = restructure(NETWORK, samples, options)
+    checkpoint = Checkpoint(tmp_path, {})
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupting(line):
+        if line.startswith("layer2 "):
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        restructure(NETWORK, samples, options, interrupting, checkpoint=checkpoint)
+    assert checkpoint.load(NETWORK).removed
+    for team, kept in ((Team(threads=3), None), (ALONE, checkpoint)):
+        again = restructure(NETWORK, samples, options, team=team, checkpoint=kept)
+        assert again.plan.identity() == whole.plan.identity()
+        assert again.network.fingerprint() == whole.network.fingerprint()
+
+
+def test_shards_and_report_tell(tmp_path):
+    options = Options(WORKERS, 0.1, compute_budget=0.4)
+    report = restructure_to(
+        tmp_path / "shards", NETWORK, samples_of(NETWORK), options, np.float64, lambda line: None
+    )
+    stored = open_plan(tmp_path / "shards")
+    removed = [int(mask.sum()) for mask in stored.plan.removed.values()]
+    assert any(removed)
+    assert removed == [layer["inputs_removed"] for layer in report["layers"] if layer["inputs_removed"]]
+    assert 0.2 < report["compute_fraction"] <= 0.4
+    network = read_network(stored)
+    done = stored.plan.multiply_adds(network) * WORKERS / dense_multiply_adds(NETWORK)
+    assert report["compute_fraction"] == pytest.approx(done.max())
