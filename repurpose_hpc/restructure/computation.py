@@ -190,10 +190,12 @@ def _rows(context: CutContext, decisions: Decisions, mixing: Mixing) -> dict[str
 
 def _removable(context: CutContext, decisions: Decisions, mixing: Mixing) -> np.ndarray:
     """The neurons that only their owners read, and only for this planned mixing, bool (n,)."""
-    sent = decisions.masks[mixing.name].ghosts.any(axis=0)
+    if makers_of(context.network, mixing) is None:
+        return np.zeros(context.network.space(mixing.source).neurons, bool)
+    readers = [decisions.masks[mixing.name].ghosts]
     if relays := decisions.relays.get(mixing.name):
-        sent |= (relays.combined != 0).any(axis=0)
-    return np.zeros_like(sent) if makers_of(context.network, mixing) is None else ~sent
+        readers.append(relays.combined != 0)
+    return np.logical_not(np.concatenate(readers).any(axis=0))
 
 
 def _offer(
