@@ -17,6 +17,7 @@ from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Cost, Mixing, Operation
 from repurpose_hpc.plan.plan import EVERYBODY, Plan
 from repurpose_hpc.plan.rounds import rounds_before
+from repurpose_hpc.plan.shard import local_neurons
 
 LOCAL, NETWORK = range(2)
 DENSE, CONVOLUTION = "dense", "convolution"
@@ -212,16 +213,9 @@ def block_density(network: Network, plan: Plan, mixing: Mixing) -> float:
 
 
 def held_counts(network: Network, plan: Plan) -> dict[str, np.ndarray]:
-    """Neurons of each space that each worker owns, or reads of a replicated input; (P,) float64 by space."""
-    workers = np.arange(plan.workers)
-    masks = {space.name: plan.owners[space.name][:, None] == workers for space in network.free_spaces}
-    for mixing in network.mixings:
-        reads = plan.mixings[mixing.name].ghosts.T
-        for part in network.parts(mixing.source):
-            if part in network.input_spaces and (plan.owners[part] == EVERYBODY).all():
-                places = network.neurons_in(mixing.source, part)
-                masks[part][places[places >= 0]] |= reads[places >= 0]
-    return {name: mask.sum(axis=0).astype(np.float64) for name, mask in network.derive(masks).items()}
+    """Neurons of each space that each worker holds, (P,) float64 by space."""
+    held = [local_neurons(network, plan, worker) for worker in range(plan.workers)]
+    return {name: np.array([own[name].size for own in held], np.float64) for name in held[0]}
 
 
 def _mixing_demand(

@@ -1,11 +1,13 @@
 """What a forecast counts: against the shards, and against plans where there are some."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from helpers.small_graphs import branching_network, convolutional_network, residual_network
 from helpers.small_plans import pruned, random_masks, random_network, random_plan
-from repurpose_hpc.forecast.demand import Demand, LocalDemand, MixingDemand, plan_demand
+from repurpose_hpc.forecast.demand import Demand, LocalDemand, MixingDemand, held_counts, plan_demand
 from repurpose_hpc.forecast.scaled import (
     budget_profile,
     dense_profile,
@@ -173,3 +175,16 @@ def test_messages_are_what_is_expected_of_independent_neurons():
         traffic.messages_in[1], [pairs[2, 0], pairs[2, 1], pairs[:2, 2].sum()], atol=0.02
     )
     np.testing.assert_allclose(traffic.values_in.sum(axis=0), wanted * (10 - own))
+
+
+def test_removed_neurons_are_held_by_nobody():
+    network = random_network(widths=(12, 20, 16, 6))
+    owners = dense_plan(network, 2, "partitioned", np.ones(2)).owners
+    plan = Plan(2, "partitioned", owners, random_masks(network, owners, 2, density=0.0, seed=5))
+    (space, *_) = (s for s in network.free_spaces if s.neurons == 20)
+    removed = np.arange(20) % 5 == 0
+    fewer = replace(plan, removed={space.name: removed})
+    whole, rest = (held_counts(network, p)[space.name] for p in (plan, fewer))
+    assert (whole - rest).tolist() == np.bincount(owners[space.name][removed], minlength=2).tolist()
+    makes, reads = _mixings(plan_demand(fewer.pruned(network), fewer, 1))[:2]
+    assert makes.rows.tolist() == reads.own_depth.tolist() == rest.tolist()
