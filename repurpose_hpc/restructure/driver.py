@@ -190,8 +190,11 @@ def eliminate(
     """
     mixing, options = context.mixings[number], context.options
 
+    def price_of(mixings: Sequence[Forms]) -> float:
+        return _price(context, decisions, number, mixings)
+
     def price(forms: Forms) -> float:
-        return _price(context, decisions, number, [forms, *estimates[1:]])
+        return price_of([forms, *estimates[1:]])
 
     owner = context.owner(decisions, mixing.target)
     # Where nothing has changed yet, the estimate is exact.
@@ -205,6 +208,8 @@ def eliminate(
         forms = with_mixed(problem, owner, forms, price(forms))
     level = price(forms)
     form = cheapest(forms, level)
+    # Where a form gives way to a cheaper one at λ, budget is left over: it is spent in the forms that are.
+    level = price_of([[form], *([cheapest(later, level)] for later in estimates[1:])])
     decisions = replace(decisions, budget=decisions.budget - form.cost(level))
     return _with_form(decisions, mixing, problem, form, owner, level)
 
