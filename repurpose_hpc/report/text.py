@@ -213,6 +213,9 @@ def render_restructured(result: Mapping[str, Any]) -> str:
     lines.append(
         "weights of the workers: " + " ".join(f"{count:,}" for count in report["weights_of_workers"])
     )
+    lines.append(
+        f"the busiest worker does {report['compute_fraction']:.1%} of its share of the dense multiply-adds"
+    )
     if "link_cost" in report:
         lines.append(f"cost of the links used: {report['link_cost']:,.1f} per sample")
     lines += _output_errors(report)
