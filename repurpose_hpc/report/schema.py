@@ -244,7 +244,9 @@ class Layer(TypedDict):
     relays: Annotated[int, Key("how many of these are relays", "values per sample")]
     dense_values: Annotated[int, Key("the same with nothing pruned", "values per sample")]
     inputs_removed: Annotated[int, Key("neurons of its source that nobody reads, nor computes")]
-    relative_error: Annotated[float, Key("error of its outputs on the calibration data, relative to them")]
+    relative_error: Annotated[
+        float, Key("error of the outputs that it computes on the calibration data, relative to them")
+    ]
 
 
 class _Output(TypedDict):

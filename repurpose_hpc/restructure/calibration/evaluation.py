@@ -164,24 +164,28 @@ def evaluate(
 
     Args:
         original, restructured, samples, team, compute, weights: as of ``compare``.
-        plan: of the restructured network, if it has relays.
+        plan: of the restructured network, if it has relays or removed neurons.
 
     Returns:
-        those of ``Comparison.findings``; ``relative_error``: mixing name -> |y − ŷ| / |y| over all samples,
-        on the restructured network's own inputs; ``bound``: a bound of ``output_error``, the root mean square
-        of the samples' layer-wise bounds (``model.bound``) over that of their outputs, None where there is
-        none; ``outputs``: see ``Comparison``.
+        those of ``Comparison.findings``; ``relative_error``: mixing name -> |y − ŷ| / |y| over all samples
+        and the neurons that are computed, on the restructured network's own inputs; ``bound``: a bound of
+        ``output_error``, the root mean square of the samples' layer-wise bounds (``model.bound``) over that
+        of their outputs, None where there is none; ``outputs``: see ``Comparison``.
     """
     bounded = restructured if plan is None else without_relays(restructured, plan)
     norms = team.map(spectral_norm, bounded.mixings)
     names = (mixing.name for mixing in bounded.mixings)
     output_bound = OutputBound(bounded, dict(zip(names, norms, strict=True)))
 
+    kept = _kept(original, plan)
+
     def measure(_: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict, np.ndarray]:
         y = trace(original, batch)
         y_hat = trace(restructured, batch, compute=compute)
         squares = {
-            mixing.name: _squares(y[mixing.target] - y_hat[mixing.target], y[mixing.target])
+            mixing.name: _squares(
+                y[mixing.target] - y_hat[mixing.target], y[mixing.target], kept[mixing.name]
+            )
             for mixing in original.mixings
         }
         z, z_hat = outputs(original, y), outputs(restructured, y_hat)
@@ -209,8 +213,17 @@ def relative(squared_error: float, squared_size: float) -> float:
     return float(np.sqrt(squared_error / (squared_size or 1.0)))
 
 
-def _squares(error: np.ndarray, size: np.ndarray) -> np.ndarray:
-    return np.array([np.sum(error**2), np.sum(size**2)])
+def _kept(network: Network, plan: Plan | None) -> dict[str, np.ndarray | slice]:
+    """Mixing name -> the neurons of its target that are computed."""
+    if plan is None or not plan.removed:
+        return {mixing.name: slice(None) for mixing in network.mixings}
+    removed = plan.removed_neurons(network)
+    return {mixing.name: ~removed[network.space_of[mixing.target]] for mixing in network.mixings}
+
+
+def _squares(error: np.ndarray, size: np.ndarray, kept: np.ndarray | slice = slice(None)) -> np.ndarray:
+    """Sums of the squares, of some rows."""
+    return np.array([np.sum(error[kept] ** 2), np.sum(size[kept] ** 2)])
 
 
 def _bound_squares(bounds: np.ndarray, z: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
