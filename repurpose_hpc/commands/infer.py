@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repurpose_hpc import bundled
+from repurpose_hpc.commands.automatic import MachineSource
 from repurpose_hpc.commands.imported import import_report
 from repurpose_hpc.commands.parser import (
     Given,
@@ -22,7 +23,6 @@ from repurpose_hpc.commands.parser import (
     refuse,
     restructure_options,
 )
-from repurpose_hpc.commands.part_weights import RateSource
 from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UsageError
 from repurpose_hpc.fields import Access, Declared, check_import, declarations, like, option, path, report_file
@@ -168,7 +168,7 @@ def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments
 
 def _refuse_what_shards_settle(given: Given) -> None:
     # Shards can run with another comm dtype than that for which they were adjusted.
-    restructuring = [*declarations(Options), *declarations(RateSource)]
+    restructuring = [*declarations(Options), *declarations(MachineSource)]
     settled = ("calibration", "check", *(name for name in restructuring if name != "comm_dtype"))
     refuse(given, settled, "has no effect: --shards are restructured already")
     if "model" not in given:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol, TypeVar
 
 import numpy as np
 
+from repurpose_hpc.commands.automatic import MachineSource, measured_part_weights, modelled_round_cost
 from repurpose_hpc.commands.overwriting import check_apart
-from repurpose_hpc.commands.part_weights import RateSource, measured_part_weights
 from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UsageError, UserError
 from repurpose_hpc.fields import (
@@ -31,7 +31,7 @@ from repurpose_hpc.fields import (
 from repurpose_hpc.io.arrays import read_npy
 from repurpose_hpc.io.reading import check_finite_length, reason_of
 from repurpose_hpc.restructure.constraints import node_links
-from repurpose_hpc.restructure.options import AUTO_WEIGHTS, INSIDE_NODE, Options
+from repurpose_hpc.restructure.options import AUTO, INSIDE_NODE, Options
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -269,7 +269,7 @@ def _add(target: argparse._ActionsContainer, argument: Argument) -> None:
 
 def add_restructuring(parser: Parser, filled_in: Mapping[str, str]) -> None:
     """Add the arguments from which ``restructure_options`` follow; for ``filled_in`` see ``Parser.add``."""
-    for declared in (Options, RateSource):
+    for declared in (Options, MachineSource):
         parser.add(declared, "restructuring", filled_in)
 
 
@@ -288,15 +288,18 @@ def restructure_options(given: Given, ranks: int | None, hosts: int | None = Non
     if workers is None:
         raise UsageError("expected --workers P, the number of parts; add it")
     values = {**given, "workers": workers}
-    automatic = given.get("part_weights") == AUTO_WEIGHTS
+    automatic = [name for name in ("part_weights", "round_cost") if given.get(name) == AUTO]
     if not automatic:
-        refuse(given, ("machine",), f"has no effect without {flag('part_weights')} {AUTO_WEIGHTS}")
+        words = (f"{flag('part_weights')} {AUTO}", f"{flag('round_cost')} {AUTO}")
+        refuse(given, ("machine",), f"has no effect without {' or '.join(words)}")
+    machine = given.get("machine", defaults(MachineSource)["machine"])
     try:
         if "link_costs" in given:
             values["link_costs"] = link_costs(given["link_costs"], workers)
-        if automatic:
-            machine = given.get("machine", defaults(RateSource)["machine"])
+        if "part_weights" in automatic:
             values["part_weights"] = measured_part_weights(machine, workers, hosts)
+        if "round_cost" in automatic:
+            values["round_cost"] = modelled_round_cost(machine, hosts or workers)
     except UserError as error:
         raise UsageError(typed(error)) from None
     return make(Options, values)

@@ -236,6 +236,12 @@ def _mixing_demand(
     )
 
 
+def all_pairs(values: int, ranks: int, per_node: int) -> Traffic:
+    """The traffic of an exchange of so many values, as float32, from every rank to every other one."""
+    pairs = values * (1 - np.eye(ranks, dtype=np.int64))
+    return _traffic([_PairValues(pairs, BYTES[EXACT])], per_node)
+
+
 class _PairValues(NamedTuple):
     """Values from each rank to each other, (P, P), [p, q] from p to q, and the bytes of one."""
 

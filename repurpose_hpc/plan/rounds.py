@@ -12,6 +12,7 @@ from collections.abc import Container
 
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.plan.plan import Plan
 
 
 def rounds_before(network: Network, waiting: Container[str]) -> dict[str, int]:
@@ -26,3 +27,14 @@ def rounds_before(network: Network, waiting: Container[str]) -> dict[str, int]:
         begun = max(rounds[source] for source in op.sources)
         rounds[op.target] = begun + (isinstance(op, Mixing) and op.name in waiting)
     return rounds
+
+
+def rounds_of(network: Network, plan: Plan) -> int:
+    """Rounds that a sample takes, a rank for every worker."""
+    sent = {mixing.source for mixing in network.mixings if plan.ghost_traffic(network, mixing).any()}
+    waiting = {
+        mixing.name
+        for mixing in network.mixings
+        if mixing.source in sent or plan.sum_traffic(network, mixing).any()
+    }
+    return max(rounds_before(network, waiting).values())

@@ -51,6 +51,7 @@ class _Traffic(TypedDict):
     comm_fraction: Annotated[float, Key("values_sent over dense_values")]
     bytes_sent: Annotated[int, Key("bytes handed to MPI", "bytes per sample")]
     messages: Annotated[int, Key("messages of a forward of a batch")]
+    rounds: Annotated[int, Key("rounds of exchanges of a forward, one after the other")]
 
 
 class _Run(TypedDict):
@@ -272,6 +273,8 @@ class _Restructured(TypedDict):
     values_sent: Annotated[int, Key("values that cross between workers", "values per sample")]
     dense_values: Annotated[int, Key("the same with nothing pruned", "values per sample")]
     comm_fraction: Annotated[float, Key("values_sent over dense_values")]
+    rounds: Annotated[int, Key("rounds of exchanges, one after the other, with a rank for every worker")]
+    round_cost: Annotated[float, Key("price of a round, also that which `auto` stood for", "values")]
     comm_dtype: Annotated[str, Key("format in which ghost neurons travel")]
     bytes_per_sample: Annotated[int, Key("bytes that cross", "bytes per sample")]
     weights: Annotated[int, Key("weights of the original network")]

@@ -116,9 +116,13 @@ def _quality(r: InferReport) -> Lines:
 def _communication(r: InferReport) -> Lines:
     values, dense = r["values_sent"], r["dense_values"]
     return [
-        ("values sent", f"{values:,} per sample of {dense:,} dense ({r['comm_fraction']:.2%})"),
+        ("values sent", f"{values:,} per sample of {dense:,} dense ({r['comm_fraction']:.2%}), {_rounds(r)}"),
         ("messages", f"{r['messages']} per batch, {r['bytes_sent']:,} bytes per sample{_without_zeros(r)}"),
     ]
+
+
+def _rounds(r: InferReport | RestructureReport) -> str:
+    return f"in {r['rounds']} round{'' if r['rounds'] == 1 else 's'}"
 
 
 def _without_zeros(r: InferReport) -> str:
@@ -207,6 +211,7 @@ def render_restructured(result: Mapping[str, Any]) -> str:
     lines.append(
         f"{report['workers']} workers, input {report['input_placement']}: {report['values_sent']:,} of "
         f"{report['dense_values']:,} values sent per sample ({report['comm_fraction']:.2%}), "
+        f"{_rounds(report)}, "
         f"{report['weights_kept']:,} of {report['weights']:,} weights kept"
     )
     lines.append(f"comm dtype {report['comm_dtype']}: {report['bytes_per_sample']:,} bytes per sample")

@@ -32,9 +32,10 @@ from repurpose_hpc.restructure.decisions import Decisions, nothing_decided
 from repurpose_hpc.restructure.method import Method, PriceScope
 from repurpose_hpc.restructure.options import Options, method_for
 from repurpose_hpc.restructure.owners.alternation import reassign
-from repurpose_hpc.restructure.owners.choice import Forms, choose_owners
+from repurpose_hpc.restructure.owners.choice import choose_owners
 from repurpose_hpc.restructure.owners.initial import given_owners
 from repurpose_hpc.restructure.relayed import adjust_relayed, relays_of
+from repurpose_hpc.restructure.silence import silence
 from repurpose_hpc.restructure.support.balance import limit_ghosts
 from repurpose_hpc.restructure.support.density import thin_out, weight_shares
 from repurpose_hpc.restructure.support.forms import tradeoffs
@@ -42,7 +43,7 @@ from repurpose_hpc.restructure.support.forms.masks import mask_of
 from repurpose_hpc.restructure.support.forms.mixed import with_mixed
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.reserve import dense_cost, whole_budget
-from repurpose_hpc.restructure.support.tradeoff import Tradeoff, cheapest, price_for
+from repurpose_hpc.restructure.support.tradeoff import Forms, Tradeoff, cheapest, price_for
 from repurpose_hpc.restructure.team import ALONE, Team
 
 
@@ -121,8 +122,10 @@ def expected_workloads(
         return workloads
     for number, mixing in enumerate(context.mixings):
         problem, owner = context.original_problem(decisions, mixing)
-        level = _price(context, decisions, number, estimates[number:])
-        form = cheapest(estimates[number], level)
+        sharing, budget = _sharing(context, decisions, number, estimates[number:])
+        sharing = silence(context, decisions, number, sharing, budget)
+        level = price_for(sharing, budget)
+        form = cheapest(sharing[0], level)
         decisions = _with_form(decisions, mixing, problem, form, owner, level)
         workloads[mixing.name] = workload(context, decisions, mixing, problem)
     return workloads
@@ -189,16 +192,19 @@ def eliminate(
         problem: the mixing.
     """
     mixing, options = context.mixings[number], context.options
-
-    def price_of(mixings: Sequence[Forms]) -> float:
-        return _price(context, decisions, number, mixings)
-
-    def price(forms: Forms) -> float:
-        return price_of([forms, *estimates[1:]])
-
     owner = context.owner(decisions, mixing.target)
     # Where nothing has changed yet, the estimate is exact.
     forms = estimates[0] if number == 0 else tradeoffs(problem, owner)  # 3.2
+    sharing, budget = _sharing(context, decisions, number, [forms, *estimates[1:]])  # 3.3
+    forms, *later = silence(context, decisions, number, sharing, budget)
+    if forms[0].is_silent:
+        problem = replace(problem, silent=True)
+        forms = tradeoffs(problem, owner)
+
+    def price(forms: Forms) -> float:
+        """λ for the forms of this mixing, from what is left of the budget."""
+        return price_for([forms, *later], budget)
+
     decisions, forms = reassign(context, decisions, mixing, problem, forms, price(forms))  # 3.3, 3.4
     owner = context.owner(decisions, mixing.target)
     if options.imbalance is not None:  # 3.5
@@ -209,19 +215,19 @@ def eliminate(
     level = price(forms)
     form = cheapest(forms, level)
     # Where a form gives way to a cheaper one at λ, budget is left over: it is spent in the forms that are.
-    level = price_of([[form], *([cheapest(later, level)] for later in estimates[1:])])
+    level = price_for([[form], *([cheapest(others, level)] for others in later)], budget)
     decisions = replace(decisions, budget=decisions.budget - form.cost(level))
     return _with_form(decisions, mixing, problem, form, owner, level)
 
 
-def _price(context: CutContext, decisions: Decisions, number: int, estimates: Sequence[Forms]) -> float:
-    """λ for mixing ``number``, whose forms ``estimates`` begin with, from what is left (step 3.3)."""
+def _sharing(
+    context: CutContext, decisions: Decisions, number: int, estimates: Sequence[Forms]
+) -> tuple[Sequence[Forms], float]:
+    """Of the trade-offs from mixing ``number`` on those that share one λ, and their budget (step 3.3)."""
     if context.method.price is PriceScope.NETWORK:
-        return price_for(estimates, decisions.budget)
+        return estimates, decisions.budget
     source = context.mixings[number].source
-    return price_for(
-        estimates[:1], context.options.comm_budget * dense_cost(context, decisions.owners, source)
-    )
+    return estimates[:1], context.options.comm_budget * dense_cost(context, decisions.owners, source)
 
 
 def _with_form(

@@ -25,6 +25,7 @@ from repurpose_hpc.model.precision import precision
 from repurpose_hpc.mpi.agreement import agreed, check_same
 from repurpose_hpc.plan.files.store import check_place, write_plan
 from repurpose_hpc.plan.plan import RELAY
+from repurpose_hpc.plan.rounds import rounds_of
 from repurpose_hpc.restructure.calibration.evaluation import Comparison, compare, evaluate
 from repurpose_hpc.restructure.calibration.finite import check_activations
 from repurpose_hpc.restructure.calibration.probes import value_weights
@@ -318,6 +319,8 @@ def _report(job: _RestructureJob, cut: Cut, findings: Mapping[str, Any]) -> dict
         "values_sent": values_sent,
         "dense_values": dense,
         "comm_fraction": values_sent / dense if dense else 0.0,
+        "rounds": rounds_of(cut.network, plan),
+        "round_cost": options.round_cost,
         "comm_dtype": plan.comm_dtype,
         "bytes_per_sample": plan.bytes_sent(cut.network, plan.comm_dtype),
         "weights": network.weight_count,

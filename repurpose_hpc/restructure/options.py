@@ -27,8 +27,8 @@ from repurpose_hpc.restructure.method import FORMER, METHODS, Method, method_nam
 # Names of what may travel, and the forms of mixings that need it.
 FORMS = {"ghosts": {GHOST}, "sums": {PARTIAL, MIXED}, "relays": {RELAY}}
 ASSIGNMENTS = ("munkres", "contiguous", "random", "hypergraph")
-# Instead of part weights, on a command line: those that suit the ranks of a machine file.
-AUTO_WEIGHTS = "auto"
+# Instead of numbers, on a command line: those that suit a machine file.
+AUTO = "auto"
 # Price of a link inside a node, relative to one between nodes, in --link-cost nodes:K.
 INSIDE_NODE = 0.1
 
@@ -56,9 +56,9 @@ def _or_auto(kind: Kind) -> Kind:
     """Values of a kind, or the word of a command line that stands for some, which the command looks up."""
     return replace(
         kind,
-        noun=f"{AUTO_WEIGHTS} or {kind.noun}",
-        parse=lambda word: word if word == AUTO_WEIGHTS else kind.parse(word),
-        accepts=lambda value: value == AUTO_WEIGHTS if isinstance(value, str) else kind.accepts(value),
+        noun=f"{AUTO} or {kind.noun}",
+        parse=lambda word: word if word == AUTO else kind.parse(word),
+        accepts=lambda value: value == AUTO if isinstance(value, str) else kind.accepts(value),
         plain=lambda value: value if isinstance(value, str) else kind.plain(value),
     )
 
@@ -154,6 +154,17 @@ class Options(Declared):
         more="price of a value sent from worker p (row) to q: P rows of P numbers, 0 on the diagonal (text "
         f"or `.npy`), or `nodes:K`: K workers per node, {INSIDE_NODE} inside and 1 between nodes. The budget "
         "is then a fraction of the dense *cost*",
+    )
+    round_cost: float = option(
+        0.0,
+        kind=_or_auto(number("a finite number", least=0, example=20000.0)),
+        metavar="V|auto",
+        unit="values",
+        help="price of a round of exchanges; auto: that of a machine file",
+        more="price of a round of exchanges, in values: an exchange that is not worth that much beside its "
+        "values is left out, and what it would have sent is there for others. The budget is still one of "
+        "values alone. `auto`: that of the links in the machine file "
+        "([how](docs/method.md#rounds))",
     )
     density: float = option(
         1.0,
@@ -256,6 +267,12 @@ class Options(Declared):
             raise FieldError(
                 "output_weights",
                 f"expected weights that are not all 0, got {shown(self.output_weights)}; let an output count",
+            )
+        if isinstance(self.round_cost, str):
+            raise FieldError(
+                "round_cost",
+                f"expected a number of values, got {self.round_cost!r}; words are for command lines: give a "
+                "number, such as forecast.round_cost makes of a machine",
             )
         if self.memory_limits is not None:
             self._check_length("memory_limits", self.memory_limits)

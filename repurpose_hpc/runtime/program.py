@@ -131,6 +131,11 @@ class Program:
         parts = len(parts_of(self.max_batch, self._micro_batches))
         return parts * sum(exchange.messages for exchange in self._exchanges)
 
+    @property
+    def rounds(self) -> int:
+        """Rounds of exchanges in one forward, the same on all ranks; those of parts overlap."""
+        return sum(bool(exchanges) for _, _, exchanges in self._rounds)
+
     def forward(self, X: np.ndarray) -> np.ndarray:
         """Run one batch; collective, all ranks with the same batch size.
 

@@ -34,19 +34,21 @@ class RankReport(TypedDict):
     bytes_sent: int
     sent_bytes_per_sample: float | None
     messages: int
+    rounds: int
     multiply_adds: int
     blocks: list[BlockReport]
     seconds: dict[str, float]
 
 
 class TrafficReport(TypedDict):
-    """Communication of a forward between ranks, per sample but for ``messages``."""
+    """Communication of a forward between ranks, per sample but for ``messages`` and ``rounds``."""
 
     values_sent: int
     dense_values: int
     comm_fraction: float
     bytes_sent: int
     messages: int
+    rounds: int
 
 
 class WeightsReport(TypedDict):
@@ -75,6 +77,7 @@ def gather_ranks(program: Program, seconds: dict[str, float], comm: MPI.Comm) ->
         "bytes_sent": program.bytes_sent,
         "sent_bytes_per_sample": program.sent_bytes_per_sample,
         "messages": program.messages,
+        "rounds": program.rounds,
         "multiply_adds": program.multiply_adds,
         "blocks": program.blocks,
         "seconds": {**seconds, **program.seconds},
@@ -97,6 +100,7 @@ def traffic(plan: Plan, shard: Shard, ranks: list[RankReport]) -> TrafficReport:
         "comm_fraction": sent / dense if dense else 0.0,
         "bytes_sent": sum(rank["bytes_sent"] for rank in ranks),
         "messages": sum(rank["messages"] for rank in ranks),
+        "rounds": ranks[0]["rounds"],
     }
 
 

@@ -12,12 +12,11 @@ from repurpose_hpc.restructure.decisions import Decisions
 from repurpose_hpc.restructure.owners.initial import assign_spaces
 from repurpose_hpc.restructure.owners.packed import branches_of, pack_branches
 from repurpose_hpc.restructure.owners.sweep import draft_owners, whole_spaces
+from repurpose_hpc.restructure.silence import price_of_rounds, silence
 from repurpose_hpc.restructure.support.forms import tradeoffs
 from repurpose_hpc.restructure.support.reserve import BudgetTooSmall, reserve
-from repurpose_hpc.restructure.support.tradeoff import Tradeoff, cheapest, price_for
+from repurpose_hpc.restructure.support.tradeoff import Forms, cheapest, price_for
 
-# The trade-offs of one mixing, one for each form.
-Forms = list[Tradeoff]
 # Mean square error, relative to that of no network at all, below which whole branches need no rival.
 NEGLIGIBLE = 1e-12
 
@@ -61,10 +60,12 @@ def _ranked(context: CutContext, decisions: Decisions) -> tuple[Decisions, list[
 
 
 def _error_left(context: CutContext, decisions: Decisions, estimates: Sequence[Forms]) -> float:
-    """Error that is left at the price that meets the budget, relative to that of no network at all."""
+    """Error that is left at the price that meets the budget, plus that of rounds, relative to no network."""
+    estimates = silence(context, decisions, 0, estimates, decisions.budget)
     level = price_for(estimates, decisions.budget)
     forms = [cheapest(forms, level) for forms in estimates]
     error = sum(form.objective(level) - level * form.cost(level) for form in forms)
+    error += level * price_of_rounds(context, decisions, 0, estimates)
     statistics = context.statistics
     whole = sum(
         np.diag(statistics.metrics[m.name]) @ statistics.moments[m.name].variance for m in context.mixings

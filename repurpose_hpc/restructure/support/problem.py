@@ -26,6 +26,7 @@ class MixingProblem:
         most_ghosts: the most ghosts that each worker may be given, from its number of rows: int -> (P,).
         only_ghosts: partial sums are out of the question.
         relays: relays may be sent.
+        silent: nothing may be sent.
         team: shares the work.
         taps: k, columns of each source neuron in ``moments``.
         received: the ghosts that every worker is sent anyhow, for another mixing, bool (P, n); None: none.
@@ -45,6 +46,7 @@ class MixingProblem:
     received: np.ndarray | None = None
     links: np.ndarray | None = None
     relays: bool = False
+    silent: bool = False
 
     @property
     def workers(self) -> int:

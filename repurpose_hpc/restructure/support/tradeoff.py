@@ -59,6 +59,16 @@ class Tradeoff:
     relays: Sequence[Ranking] = ()
     combinations: Sequence[np.ndarray] = ()
 
+    @property
+    def is_silent(self) -> bool:
+        """True if there is nothing that may be sent."""
+        return not (self.ghosts or self.sums or self.relays)
+
+    @property
+    def silent_error(self) -> float:
+        """Error with nothing sent."""
+        return self.objective(np.inf)
+
     def pooled(self) -> np.ndarray:
         """The savings of all rankings, in one array."""
         return self._concatenate("savings")
@@ -75,6 +85,15 @@ class Tradeoff:
         return np.concatenate(
             [np.empty(0), *(getattr(ranking, name) for ranking in (*self.ghosts, *self.sums, *self.relays))]
         )
+
+
+# The trade-offs of one mixing, one for each form, ghost form first.
+Forms = list[Tradeoff]
+
+
+def silent(error: float) -> Tradeoff:
+    """The form in which nothing is sent, and so much error left."""
+    return Tradeoff(error, [], [])
 
 
 def ranked(groups: np.ndarray, avoided: np.ndarray, costs: np.ndarray) -> Ranking:

@@ -3,6 +3,7 @@
 *Ghost form* (``ghosts``): inputs travel.  *Partial-sum form* (``sums``): sums travel.  *Mixed form*
 (``mixed``): neurons that many rows of a worker need are sent, and rows that still lack much get sums as well.
 *Relay form* (``relays``): combinations of a worker's neurons travel, of which the others are special cases.
+*Silent form* (``silent``): nothing travels, as no round is worth it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import numpy as np
 
 from repurpose_hpc.restructure.support.forms.ghosts import ghost_tradeoff
 from repurpose_hpc.restructure.support.forms.relays import relay_tradeoff
+from repurpose_hpc.restructure.support.forms.silent import silent_tradeoff
 from repurpose_hpc.restructure.support.forms.sums import sum_tradeoff
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import Tradeoff
@@ -18,6 +20,8 @@ from repurpose_hpc.restructure.support.tradeoff import Tradeoff
 
 def tradeoffs(problem: MixingProblem, owner: np.ndarray) -> list[Tradeoff]:
     """Rank ghosts, sums and relays, in every pure form, for rows of these owners, (m,); collective."""
+    if problem.silent:
+        return [silent_tradeoff(problem, owner)]
     # With nothing pruned, all n neurons are sent as ghosts, and all m as partial sums: the second form is for
     # narrow mixings.  Inputs that everybody has leave no sums to send.
     ghosts = problem.source_owner.size * problem.ghost_costs.sum()

@@ -24,7 +24,7 @@ def with_mixed(
         price: λ.
     """
     form = cheapest(forms, price)
-    if form.sums or form.relays or problem.only_ghosts:
+    if form.sums or form.relays or problem.only_ghosts or problem.silent:
         return list(forms)
     return [*forms, mixed_tradeoff(problem, owner, form, price)]
 

@@ -1,21 +1,22 @@
-"""Part weights as command lines name them: numbers, or ``auto`` for what ``probe`` measured."""
+"""Options that command lines may leave to a machine file, with the word ``auto``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from repurpose_hpc.fields import Declared, FieldError
-from repurpose_hpc.forecast.machine import THIS, THIS_FILE, machine_file, read_machine
+from repurpose_hpc.forecast.machine import THIS, THIS_FILE, MachineModel, machine_file, read_machine, shipped
 
 
 @dataclass(frozen=True, kw_only=True)
-class RateSource(Declared):
-    """The machine whose ranks ``auto`` goes by."""
+class MachineSource(Declared):
+    """The machine that ``auto`` goes by."""
 
     machine: str = machine_file(
         THIS,
-        help=f"the machine file that --part-weights auto goes by; {THIS}: where probe writes it",
-        more="the machine file, with the rate of every rank, that `--part-weights auto` goes by; "
+        help=f"the machine file that auto goes by, such as {', '.join(shipped())}; {THIS}: written by probe",
+        more="the machine file that `--part-weights auto` goes by, with the rate of every rank, and "
+        f"`--round-cost auto`, with links ([some](docs/forecast.md#machine-files) come with the package); "
         f"`{THIS}`: where `probe` writes it",
     )
 
@@ -34,10 +35,9 @@ def measured_part_weights(machine: str, workers: int, hosts: int | None) -> tupl
         UserError: there is no such file, it has no rates, or those of another number of ranks.
     """
     # Imported where they are needed: they bring Numba and h5py along.
-    from repurpose_hpc.restructure.cache import cache_directory
     from repurpose_hpc.runtime.balance import part_weights
 
-    rates = read_machine(machine, cache_directory() / THIS_FILE).all_ranks_gb_per_s
+    rates = _read(machine).all_ranks_gb_per_s
     if rates is None:
         raise FieldError(
             "machine",
@@ -58,3 +58,24 @@ def measured_part_weights(machine: str, workers: int, hosts: int | None) -> tupl
             f"workers={len(rates)}",
         )
     return part_weights(rates, workers)
+
+
+def modelled_round_cost(machine: str, ranks: int) -> float:
+    """The price of a round between so many ranks of a machine, in values.
+
+    Args:
+        machine: its name, see ``read_machine``.
+        ranks: that will run the network.
+
+    Raises:
+        UserError: there is no such file, or it has no links for so many ranks.
+    """
+    from repurpose_hpc.forecast.rounds import round_cost
+
+    return round_cost(_read(machine), ranks)
+
+
+def _read(machine: str) -> MachineModel:
+    from repurpose_hpc.restructure.cache import cache_directory
+
+    return read_machine(machine, cache_directory() / THIS_FILE)
