@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from repurpose_hpc.plan.rounds import rounds_before
 from repurpose_hpc.restructure.context import CutContext
 from repurpose_hpc.restructure.decisions import Decisions
-from repurpose_hpc.restructure.support.rounds import worthwhile_rounds
+from repurpose_hpc.restructure.support.rounds import Member, worthwhile_rounds
 from repurpose_hpc.restructure.support.tradeoff import Forms, silent
 
 
@@ -25,9 +25,12 @@ def silence(
     cost = context.options.round_cost
     if not cost:
         return [*estimates]
-    rounds = _rounds(context, number, len(estimates))
-    costs = {own: 0.0 if own in _begun(context, decisions) else cost for own in rounds}
-    kept = worthwhile_rounds(estimates, rounds, costs, budget)
+    begun, rounds = _begun(context, decisions), _rounds(context, number, len(estimates))
+    members: dict[int, list[Member]] = {own: [] for own in rounds}
+    for own, mixing, forms in zip(rounds, context.mixings[number:], estimates, strict=False):
+        members[own].append(Member(forms, context.statistics.surviving[mixing.name]))
+    costs = {own: 0.0 if own in begun else cost for own in members}
+    kept = worthwhile_rounds(members, costs, budget)
     return [
         forms if own in kept else [silent(forms[0].silent_error)]
         for forms, own in zip(estimates, rounds, strict=True)

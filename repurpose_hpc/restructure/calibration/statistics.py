@@ -54,11 +54,13 @@ class Statistics:
         moments: with x̂ = x, as if nothing before the mixing had changed.
         metrics: M, (m, m).
         roots: L, (k, m) with few k, such that Lᵀ L is M but for METRIC_TOLERANCE of its trace.
+        surviving: the share of an error that later mixings do not repair, with which M is discounted.
     """
 
     moments: Mapping[str, Moments]
     metrics: Mapping[str, np.ndarray]
     roots: Mapping[str, np.ndarray]
+    surviving: Mapping[str, float]
 
 
 class _MixingSums(NamedTuple):
@@ -98,11 +100,12 @@ def statistics_for(
     weights = value_weights(network, options.output_weights)
     measured = measure_statistics(network, samples, options.seed, team, weights)
     moments = {name: _gram(method.gram, network, name, m) for name, m in measured.moments.items()}
-    metrics, roots = measured.metrics, measured.roots
+    metrics, roots, surviving = measured.metrics, measured.roots, measured.surviving
     if method.metric is not Metric.OUTPUT:
+        surviving = dict.fromkeys(metrics, 1.0)
         metrics = {name: _uniform(method.metric, M) for name, M in metrics.items()}
         roots = {name: np.sqrt(M) for name, M in metrics.items()}
-    return Statistics(moments, metrics, roots)
+    return Statistics(moments, metrics, roots, surviving)
 
 
 def measure_statistics(
@@ -134,17 +137,19 @@ def measure_statistics(
         for total, (x, y, factor) in zip(sums.values(), batch, strict=True):
             total.moments.add(x, y)
             total.squares.add_square(factor)
-    metrics, depths = {}, _depths(network)
+    depths = _depths(network)
+    surviving = {m.name: max(UNREPAIRED ** max(depths[m.name] - 1, 0), LOST) for m in mixings}
+    metrics = {}
     for mixing in reversed(mixings):
         M = sums[mixing.name].squares.total() / (PROBES * batches.samples.samples)
         _check_range(M, mixing.name, samples.name)
-        surviving = max(UNREPAIRED ** max(depths[mixing.name] - 1, 0), LOST)
-        metrics[mixing.name] = _uncompensated(M) * surviving * M
+        metrics[mixing.name] = _uncompensated(M) * surviving[mixing.name] * M
     roots = team.map(metric_root, list(metrics.values()))
     return Statistics(
         {name: total.moments.moments() for name, total in sums.items()},
         metrics,
         dict(zip(metrics, roots, strict=True)),
+        surviving,
     )
 
 
@@ -220,7 +225,7 @@ def data_free_statistics(network: Network) -> Statistics:
     """Assume inputs as in ``data_free_moments``, and errors that all count the same."""
     identities = {mixing.name: np.eye(len(mixing.bias)) for mixing in trained(network)}
     moments = {mixing.name: data_free_moments(mixing) for mixing in trained(network)}
-    return Statistics(moments, identities, identities)
+    return Statistics(moments, identities, identities, dict.fromkeys(identities, 1.0))
 
 
 def _gram(gram: Gram, network: Network, name: str, measured: Moments) -> Moments:

@@ -4,7 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.small_graphs import branching_network, convolutional_network, residual_network
-from repurpose_hpc.plan.rounds import rounds_before
+from helpers.small_plans import random_plan
+from repurpose_hpc.forecast.demand import plan_demand
+from repurpose_hpc.plan.rounds import rounds_before, rounds_of
 
 NETWORKS = [branching_network(), convolutional_network(), residual_network()]
 
@@ -32,3 +34,11 @@ def test_branches_share_rounds():
     names = [mixing.name for mixing in network.mixings]
     assert len(names) == 7
     assert max(rounds_before(network, names).values()) == 3
+
+
+@given(st.sampled_from(NETWORKS), st.integers(0, 9), st.sampled_from([0.0, 0.02, 0.3]))
+def test_a_plan_has_as_many_rounds_as_its_forecast(network, seed, density):
+    plan = random_plan(network, 3, "partitioned", seed, density)
+    rounds = rounds_of(network, plan)
+    assert rounds == len(plan_demand(network, plan, per_node=1).exchanges)
+    assert rounds == 0 or density > 0
