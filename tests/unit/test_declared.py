@@ -75,7 +75,7 @@ def test_a_command(row):
 
 
 def test_every_module_of_commands_is_in_the_table():
-    helpers = {"imported", "overwriting", "parser", "part_weights", "start", "table"}
+    helpers = {"automatic", "imported", "overwriting", "parser", "start", "table"}
     assert set(COMMANDS) | helpers == modules(commands)
 
 
