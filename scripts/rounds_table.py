@@ -32,8 +32,7 @@ MODEL, CALIBRATION, TEST = (
     Path(bundled.__file__).with_name(name) for name in ("model.npz", "calibration.npz", "test.npz")
 )
 RATES = ("100mbit", "1gbit")
-PLACEMENTS = ("replicated", "partitioned")
-TOLERANCES = (0.05, 0.1)
+TOLERANCES = {"replicated": (0.05, 0.1), "partitioned": (0.1,)}
 WORKERS = 8
 # Forwards of each plan in a turn, and turns.
 FORWARDS, TURNS = 50, 40
@@ -54,8 +53,8 @@ def main() -> None:
     for rate in RATES:
         described = [
             (placement, tolerance, price, plan_for(args.work, rate, placement, tolerance, price))
-            for placement in PLACEMENTS
-            for tolerance in TOLERANCES
+            for placement, tolerances in TOLERANCES.items()
+            for tolerance in tolerances
             for price in ("0", "auto")
         ]
         latencies = time_all(rate, [shards for *_, shards in described])
