@@ -161,7 +161,7 @@ def _price(
         raise ComputeBudgetTooSmall(
             f"compute_budget: expected at least {least:,.0f} multiply-adds of worker {worker}, whose part of "
             f"the {total:,.0f} of this budget is {limit:,.0f}: what normalisations add up, and relays, "
-            "are not removed; allow more computation"
+            "are not removed; allow more computation, or leave relays out of the forms"
         )
     return float(prices[low])
 

@@ -216,7 +216,6 @@ def eliminate(
     form = cheapest(forms, level)
     # Where a form gives way to a cheaper one at λ, budget is left over: it is spent in the forms that are.
     level = price_for([[form], *([cheapest(others, level)] for others in later)], budget)
-    decisions = replace(decisions, budget=decisions.budget - form.cost(level))
     return _with_form(decisions, mixing, problem, form, owner, level)
 
 
@@ -238,7 +237,8 @@ def _with_form(
     owner: np.ndarray,
     level: float,
 ) -> Decisions:
-    """Decisions with the relays and the mask of a form at a price, for rows of these owners, (m,)."""
+    """Decisions that have paid for a form at a price: relays and mask, for rows of these owners, (m,)."""
+    decisions = replace(decisions, budget=decisions.budget - form.cost(level))
     if any(ranking.kept(level).size for ranking in form.relays):
         decisions = decisions.with_relays(mixing.name, relays_of(problem, form, owner.size, level))
     return decisions.with_mask(mixing.name, mask_of(problem, form, owner, level))
