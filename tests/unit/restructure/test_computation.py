@@ -174,7 +174,7 @@ def assert_is_limited(network, options, samples):
 @pytest.mark.parametrize("compute_budget", [0.3, 0.2])
 def test_nobody_does_more_than_it_may(compute_budget, placement, forms):
     if "relays" in forms:  # what they combine is not removed
-        compute_budget += 0.4
+        compute_budget += 0.5
     options = Options(WORKERS, 0.1, placement, compute_budget=compute_budget, forms=forms)
     cut = assert_is_limited(NETWORK, options, samples_of(NETWORK))
     assert cut.plan.removed or "relays" in forms
