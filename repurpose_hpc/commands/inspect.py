@@ -1,11 +1,14 @@
 """The command ``inspect``: spaces, mixings and dense traffic of a model, or all that is not supported in it.
 
+Of shards it shows the network that runs, what crosses in it, and its relays.
+
 The keys of the report are those of ``report.schema.InspectReport``.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from repurpose_hpc.commands.imported import import_report
-from repurpose_hpc.commands.parser import parser_maker, plain_parse
+from repurpose_hpc.commands.parser import make, parser_maker, refuse
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import Declared, check_import, integer, option, path, report_file
 from repurpose_hpc.io.atomic import check_writable
@@ -22,7 +25,9 @@ from repurpose_hpc.model.importers.input_shapes import InputShapes, option_of_sh
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.plan.plan import dense_plan
+from repurpose_hpc.plan.files.store import open_plan, read_network
+from repurpose_hpc.plan.plan import REPLICATED, Plan, dense_plan
+from repurpose_hpc.plan.relays import relay_counts
 from repurpose_hpc.report import text as report
 
 if TYPE_CHECKING:
@@ -37,15 +42,18 @@ def run(args: Arguments, context: Context) -> None:
         context: of the start.
 
     Raises:
-        UserError: the file cannot be read, or something in the model is not supported.
+        UserError: a file cannot be read, or something in the model is not supported.
     """
     if args.report is not None:
         check_writable(args.report)
-    result = inspect(args.model, args.workers, shapes_of(args.input_shape), args.check)
+    if args.subject.is_dir():
+        result = inspect_shards(args.subject)
+    else:
+        result = inspect(args.subject, args.workers, shapes_of(args.input_shape), args.check)
     report.deliver(result, render(result), args.report)
     if not result["supported"]:
         raise UserError(
-            f"{args.model}: {len(result['unsupported'])} nodes are not supported; "
+            f"{args.subject}: {len(result['unsupported'])} nodes are not supported; "
             "change the model before exporting it"
         )
 
@@ -65,8 +73,22 @@ def inspect(
         if not problems:
             raise
         return {"model": str(path), "supported": False, "unsupported": problems}
-    result = {"model": str(path), "supported": True, "unsupported": []}
-    return result | _description(network, workers) | import_report(path, network, None, shapes, check)
+    plan = dense_plan(network, workers, REPLICATED, np.ones(workers))
+    described = _description(path, network, plan)
+    return described | import_report(path, network, None, shapes, check)
+
+
+def inspect_shards(directory: Path) -> dict[str, Any]:
+    """The report on the network in shards and on its plan; see the keys above.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    stored = open_plan(directory)
+    network, plan = read_network(stored), stored.plan
+    relays = [count._asdict() for count in relay_counts(network, plan)]
+    sent = {"values_sent": int(stored.traffic_matrix().sum()), "relays": relays}
+    return _description(directory, network, plan) | sent
 
 
 def _problems(path: Path, shapes: InputShapes | None) -> list[str]:
@@ -89,11 +111,13 @@ def _end(subgraph: Subgraph | None) -> dict[str, Any] | None:
     }
 
 
-def _description(network: Network, workers: int) -> dict[str, Any]:
+def _description(path: Path, network: Network, plan: Plan) -> dict[str, Any]:
     tensors = Counter(network.space_of.values())
-    plan = dense_plan(network, workers, "replicated", np.ones(workers))
     mixings = [_mixing(network, mixing, plan.dense_values(network, mixing)) for mixing in network.mixings]
     return {
+        "model": str(path),
+        "supported": True,
+        "unsupported": [],
         "inputs": network.inputs,
         "outputs": network.outputs,
         "front": _end(network.ends.front),
@@ -108,7 +132,8 @@ def _description(network: Network, workers: int) -> dict[str, Any]:
             for space in network.spaces
         ],
         "mixings": mixings,
-        "workers": workers,
+        "workers": plan.workers,
+        "input_placement": plan.input_placement,
         **{
             key: sum(mixing[key] for mixing in mixings)
             for key in ("weights", "multiply_adds", "dense_values")
@@ -150,13 +175,26 @@ def render(result: dict[str, Any]) -> str:
         ("mixing", "from", "to", "size", "kernel", "positions", "weights", "multiply-adds", "dense")
     ]
     mixings += [_row(mixing) for mixing in result["mixings"]]
-    totals = (
-        f"{result['inputs']:,} inputs, {result['outputs']:,} outputs, {result['weights']:,} weights, "
-        f"{result['multiply_adds']:,} multiply-adds per sample; dense: {result['dense_values']:,} "
-        f"values sent per sample between {result['workers']} workers that all read the input"
-    )
+    tables = [_table(spaces), _table(mixings), *_relays(result)]
     ends = [_described(result[name], name) for name in ("front", "back") if result[name]]
-    return "\n\n".join((*ends, _table(spaces), _table(mixings), totals, *report.import_summary(result)))
+    return "\n\n".join((*ends, *tables, _totals(result), *report.import_summary(result)))
+
+
+def _totals(result: dict[str, Any]) -> str:
+    sent = f"{result['values_sent']:,} values sent per sample; " if "values_sent" in result else ""
+    readers = " that all read the input" if result["input_placement"] == REPLICATED else ""
+    return (
+        f"{result['inputs']:,} inputs, {result['outputs']:,} outputs, {result['weights']:,} weights, "
+        f"{result['multiply_adds']:,} multiply-adds per sample; {sent}dense: {result['dense_values']:,} "
+        f"values sent per sample between {result['workers']} workers{readers}"
+    )
+
+
+def _relays(result: dict[str, Any]) -> list[str]:
+    """A table of relays by mixing and pair of workers; none where there are none."""
+    rows: list[tuple[str, ...]] = [("layer", "from", "to", "relays", "values")]
+    rows += [tuple(map(str, count.values())) for count in result.get("relays", [])]
+    return [_table(rows)] if len(rows) > 1 else []
 
 
 def _described(end: dict[str, Any], name: str) -> str:
@@ -183,14 +221,32 @@ def _table(rows: list[tuple[str, ...]]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(Declared):
-    """The model, and the workers to count its traffic for."""
+    """The model, and the workers to count its traffic for; or the shards."""
 
-    model: Path = option(kind=path("model.npz"), positional=True, help=".onnx, .npz or .safetensors")
-    workers: int = option(4, kind=integer(1), metavar="P", help="parts to count the traffic for")
+    subject: Path = option(
+        kind=path("model.npz"),
+        positional=True,
+        metavar="SHARDS|MODEL",
+        help=".onnx, .npz or .safetensors, or a directory written by restructure",
+    )
+    workers: int = option(4, kind=integer(1), metavar="P", help="of a MODEL: parts to count the traffic for")
     check: bool = check_import()
     input_shape: tuple[str, ...] = option_of_shapes()
     report: Path | None = report_file()
 
 
 make_parser = parser_maker("inspect", Arguments)
-parse = plain_parse(make_parser, Arguments)
+
+
+def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) -> Arguments:
+    """The command line; for the arguments see ``commands.start``.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    given = make_parser(speaks).read(argv)
+    if given["subject"].is_dir():
+        refuse(
+            given, ("workers", "check", "input_shape"), f"has no effect: {given['subject']} is restructured"
+        )
+    return make(Arguments, given)

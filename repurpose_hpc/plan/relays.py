@@ -14,8 +14,9 @@ So the masks of this network are all that is exchanged.  ``Plan.relays`` says wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -122,6 +123,32 @@ def _with_relays_of(mixing: Mixing, relays: Relays, network: Network, plan: Plan
         relays={**plan.relays, mixing.name: names.by_relays},
     )
     return new_network, new_plan
+
+
+class RelayCount(NamedTuple):
+    """The relays of a mixing from one worker to another.
+
+    Attributes:
+        mixing: its name.
+        sender, receiver: the workers.
+        relays: how many.
+        values: that they take per sample.
+    """
+
+    mixing: str
+    sender: int
+    receiver: int
+    relays: int
+    values: int
+
+
+def relay_counts(network: Network, plan: Plan) -> Iterator[RelayCount]:
+    """Count the relays of a network by mixing, in its order, and by pair of workers."""
+    by_name = {mixing.name: mixing for mixing in network.mixings}
+    for name, reader in ((name, by_name[plan.relays[name]]) for name in by_name if name in plan.relays):
+        traffic, values = plan.ghost_traffic(network, reader), network.values(reader.source)
+        for p, q in np.argwhere(traffic).tolist():
+            yield RelayCount(name, p, q, int(traffic[p, q]) // values, int(traffic[p, q]))
 
 
 def mixings_of_original(network: Network, plan: Plan) -> list[Mixing]:

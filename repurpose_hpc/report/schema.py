@@ -450,7 +450,7 @@ class InspectedEnd(TypedDict):
 
 
 class _Inspected(TypedDict):
-    model: Annotated[str, Key("file of the model")]
+    model: Annotated[str, Key("file of the model, or directory of the shards")]
     supported: Annotated[bool, Key("whether all of it is supported")]
     unsupported: Annotated[list[str], Key("a text for each node that is not")]
 
@@ -467,6 +467,7 @@ class _InspectedModel(TypedDict, total=False):
     spaces: Annotated[list[InspectedSpace], Key("neuron spaces", when="if supported")]
     mixings: Annotated[list[InspectedMixing], Key("mixings", when="if supported")]
     workers: Annotated[int, Key("workers that traffic is counted for", when="if supported")]
+    input_placement: Annotated[str, Key("who can read the input, of a model every rank", when="if supported")]
     weights: Annotated[int, Key("sum over the mixings", when="if supported")]
     multiply_adds: Annotated[int, Key("sum over the mixings", when="if supported")]
     dense_values: Annotated[int, Key("sum over the mixings", "values per sample", when="if supported")]
@@ -482,7 +483,26 @@ class _InspectedImport(TypedDict, total=False):
     ]
 
 
-class InspectReport(_Inspected, _InspectedModel, _InspectedImport):
+class InspectedRelays(TypedDict):
+    """Relays of a mixing from one worker to another."""
+
+    mixing: Annotated[str, Key("name of the mixing")]
+    sender: Annotated[int, Key("worker that computes them")]
+    receiver: Annotated[int, Key("worker that reads them")]
+    relays: Annotated[int, Key("how many")]
+    values: Annotated[int, Key("values that cross for them", "values per sample")]
+
+
+class _InspectedShards(TypedDict, total=False):
+    values_sent: Annotated[
+        int, Key("values that cross between workers", "values per sample", when="of shards")
+    ]
+    relays: Annotated[
+        list[InspectedRelays], Key("relays, by mixing and pair of workers; empty: none", when="of shards")
+    ]
+
+
+class InspectReport(_Inspected, _InspectedModel, _InspectedShards, _InspectedImport):
     """Report of ``inspect``."""
 
 

@@ -7,13 +7,18 @@ import sys
 import numpy as np
 import pytest
 
-from helpers import ROOT
+from helpers import ROOT, small_plans
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from helpers.onnx_models import node, save  # noqa: E402
-from repurpose_hpc.commands.inspect import inspect, render  # noqa: E402
+from repurpose_hpc.commands.inspect import inspect, inspect_shards, parse, render  # noqa: E402
+from repurpose_hpc.commands.parser import UsageError  # noqa: E402
+from repurpose_hpc.io.samples import Samples  # noqa: E402
+from repurpose_hpc.plan.files.store import open_plan  # noqa: E402
+from repurpose_hpc.restructure.job import restructure_to  # noqa: E402
+from repurpose_hpc.restructure.options import Options  # noqa: E402
 
 CONSTANTS = {
     "K": np.ones((4, 3, 3, 3), np.float32),
@@ -82,3 +87,48 @@ def test_a_chain(tmp_path):
         check=True,
     )
     assert "20 weights" in done.stdout and "4 values sent" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def relayed(tmp_path_factory):
+    """Shards with relays, and the report of the command that made them."""
+    directory = tmp_path_factory.mktemp("relayed") / "shards"
+    network = small_plans.random_network(5, widths=(24, 40, 30, 6), head="identity")
+    rng = np.random.default_rng(0)
+    samples = Samples.of(rng.standard_normal((400, 24)) @ rng.standard_normal((24, 24)))
+    options = Options(3, 0.1, "partitioned", forms=("ghosts", "sums", "relays"))
+    return directory, restructure_to(directory, network, samples, options, np.float32, lambda line: None)
+
+
+def test_relays_of_shards(relayed):
+    """By layer and pair of workers, and no more than what crosses."""
+    directory, made = relayed
+    result = inspect_shards(directory)
+    for key in ("values_sent", "dense_values", "workers", "input_placement"):
+        assert result[key] == made[key]
+    found = {layer["name"]: 0 for layer in made["layers"]}
+    pairs = np.zeros((3, 3), np.int64)
+    for count in result["relays"]:
+        assert count["sender"] != count["receiver"] and count["values"] == count["relays"] > 0
+        found[count["mixing"]] += count["relays"]
+        pairs[count["sender"], count["receiver"]] += count["values"]
+    assert found == {layer["name"]: layer["relays"] for layer in made["layers"]}
+    assert pairs.any() and (pairs <= open_plan(directory).traffic_matrix()).all()
+    table = [line.split() for line in render(result).splitlines()]
+    first = table.index(["layer", "from", "to", "relays", "values"]) + 1
+    rows = [[str(value) for value in count.values()] for count in result["relays"]]
+    assert table[first : first + len(rows)] == rows
+
+
+def test_shards_without_relays(tmp_path):
+    small_plans.write_shards(tmp_path / "shards", 3, "partitioned")
+    result = inspect_shards(tmp_path / "shards")
+    assert result["relays"] == []
+    text = render(result)
+    assert f"{result['values_sent']:,} values sent per sample" in text and "relays" not in text
+
+
+@pytest.mark.parametrize("option", ["--workers=2", "--check", "--input-shape=x=1x3"])
+def test_options_of_a_model_have_no_effect_on_shards(tmp_path, option):
+    with pytest.raises(UsageError, match=f"{option.split('=')[0]} has no effect"):
+        parse([str(tmp_path), option])

@@ -73,7 +73,7 @@ RESTRUCTURE = ("restructure", "model.npz", "--workers", WORKERS, "--calibration"
             "--report",
             "--link-cost",
         ),
-        (("inspect", "model.npz", "--report", "model.npz"), "--report", "MODEL"),
+        (("inspect", "model.npz", "--report", "model.npz"), "--report", "SHARDS|MODEL"),
         (
             ("forecast", "shards", "--machine", "gigabit", "--report", f"shards/{PLAN_FILE}"),
             "--report",

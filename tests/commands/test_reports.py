@@ -157,8 +157,10 @@ def test_inspect(folder):
     report = inspect.inspect(folder / "model.npz", workers=3)
     assert optional_keys(report, "inspect") == {
         *("inputs", "outputs", "spaces", "mixings", "workers", "weights", "multiply_adds", "dense_values"),
-        *("front", "back"),
+        *("front", "back", "input_placement"),
     }
+    of_shards = inspect.inspect_shards(folder / "shards")
+    assert optional_keys(of_shards, "inspect") == {*optional_keys(report, "inspect"), "values_sent", "relays"}
     unsupported = {"model": "m.onnx", "supported": False, "unsupported": ["node 'x'"]}
     assert optional_keys(unsupported, "inspect") == set()
 
