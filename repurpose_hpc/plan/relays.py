@@ -9,6 +9,10 @@ four operations:
     by relays = U relays              relays travel as ghosts
     target    = directly + by relays
 
+On maps a relay is a map.  Either it combines those of the source position by position, and the receiver reads
+it with a kernel as it would read the source; or it is made by a kernel, and the receiver reads it position by
+position.  The one stands *before* the window of the mixing, the other *behind* it.
+
 So the masks of this network are all that is exchanged.  ``Plan.relays`` says which mixings read relays.
 """
 
@@ -22,18 +26,21 @@ import numpy as np
 
 from repurpose_hpc.model.network import Network, Space
 from repurpose_hpc.model.operations import Combine, Mixing, Operation
+from repurpose_hpc.model.operations.window import pointwise
 from repurpose_hpc.plan.plan import MixingPlan, Plan, ghost_plan
 
 
 @dataclass(frozen=True, eq=False)
 class Relays:
-    """The relays of a mixing between vectors.
+    """The relays of a mixing.
 
     Attributes:
         sender: the worker that owns each, (r,) int32.
         receiver: the worker that each is sent to, (r,) int32.
-        combined: C, (r, n): zero but for neurons of the sender.
-        weights: U, (m, r): zero but for neurons of the receiver.
+        combined: C, zero but for neurons of the sender: (r, n) of relays before the window of the mixing,
+            (r, n k) of those behind it.
+        weights: U, zero but for neurons of the receiver: (m, r k) of relays before the window, (m, r) of
+            those behind it.
         scales: of each in int8, (r,) float32.
     """
 
@@ -46,9 +53,23 @@ class Relays:
     def __len__(self) -> int:
         return len(self.sender)
 
+    @property
+    def taps(self) -> int:
+        """Weights for each pair of a row and a relay."""
+        return self.weights.shape[1] // len(self)
+
+    @property
+    def columns(self) -> np.ndarray:
+        """What the columns of ``weights`` combine of those of the mixing, (r, n k) or (r k, n k)."""
+        return columns_of(self.combined, self.taps)
+
+    def shaped_as(self, mixing: Mixing) -> str:
+        """The tensor of their mixing whose maps have the shape of theirs."""
+        return mixing.source if self.taps > 1 else mixing.target
+
     def product(self) -> np.ndarray:
-        """U C, (m, n): the weights that the relays stand for."""
-        return self.weights @ self.combined
+        """The weights that the relays stand for, (m, n k)."""
+        return self.weights @ self.columns
 
     @property
     def weight_count(self) -> int:
@@ -59,6 +80,37 @@ class Relays:
     def ghosts(self, workers: int) -> np.ndarray:
         """Who reads which relay, bool (P, r)."""
         return self.receiver == np.arange(workers)[:, None]
+
+
+def columns_of(C: np.ndarray, taps: int) -> np.ndarray:
+    """Combinations of columns, (r k, n k): C, (r, n), for each of ``taps`` entries of a kernel by itself."""
+    return np.kron(C, np.eye(taps, dtype=C.dtype))
+
+
+def making(mixing: Mixing, relays: Relays, name: str) -> Mixing:
+    """The mixing ``name`` that makes the relays of ``mixing``."""
+    dtype = mixing.weights.dtype
+    return replace(
+        mixing,
+        name=name,
+        target=name,
+        weights=relays.combined.astype(dtype),
+        bias=np.zeros(len(relays), dtype),
+        window=pointwise(mixing.window.positions) if mixing.window and relays.taps > 1 else mixing.window,
+    )
+
+
+def _reading(mixing: Mixing, relays: Relays, source: str, name: str) -> Mixing:
+    """The mixing ``name`` by which ``mixing`` reads its relays."""
+    return replace(
+        mixing,
+        name=name,
+        source=source,
+        target=name,
+        weights=relays.weights.astype(mixing.weights.dtype),
+        bias=np.zeros_like(mixing.bias),
+        window=pointwise(mixing.window.out) if mixing.window and relays.taps == 1 else mixing.window,
+    )
 
 
 class _Names:
@@ -90,24 +142,25 @@ def with_relays(network: Network, plan: Plan, relays: Mapping[str, Relays]) -> t
 
 def _with_relays_of(mixing: Mixing, relays: Relays, network: Network, plan: Plan) -> tuple[Network, Plan]:
     names, dtype = _Names(network, mixing), mixing.weights.dtype
-    allowed = plan.allowed(network, mixing)
+    allowed = plan.allowed(network, mixing).repeat(mixing.taps, axis=1)
     operations: dict[str, list[Operation]] = {op.name: [op] for op in network.operations}
-    combined, weights = relays.combined.astype(dtype), relays.weights.astype(dtype)
     operations[mixing.name] = [
-        Mixing(names.relays, mixing.source, names.relays, combined, np.zeros(len(relays), dtype)),
+        making(mixing, relays, names.relays),
         replace(mixing, target=names.directly, weights=np.where(allowed, mixing.weights, dtype.type(0))),
-        Mixing(names.by_relays, names.relays, names.by_relays, weights, np.zeros_like(mixing.bias)),
+        _reading(mixing, relays, names.relays, names.by_relays),
         Combine(names.together, (names.directly, names.by_relays), mixing.target, "add"),
     ]
-    own, vectors = network.space_of[mixing.target], (names.relays, names.directly, names.by_relays)
-    free = len(network.free_spaces)
+    own, free = network.space_of[mixing.target], len(network.free_spaces)
+    positions = network.positions_of
     new_network = replace(
         network,
         # Derived spaces stay last.
         spaces=(*network.spaces[:free], Space(names.relays, len(relays)), *network.spaces[free:]),
         operations=tuple(op for group in operations.values() for op in group),
         space_of=network.space_of | {names.relays: names.relays, names.directly: own, names.by_relays: own},
-        positions_of=network.positions_of | dict.fromkeys(vectors, ()),
+        positions_of=positions
+        | {names.relays: positions[relays.shaped_as(mixing)]}
+        | dict.fromkeys((names.directly, names.by_relays), positions[mixing.target]),
     )
     source, target = plan.ends(network, mixing)
     nobody = np.zeros((plan.workers, source.size), bool)
@@ -167,7 +220,8 @@ def without_relays(network: Network, plan: Plan) -> Network:
         directly, by_relays = by_name[name], by_name[reader]
         relays = next(mixing for mixing in network.mixings if mixing.target == by_relays.source)
         together = next(op for op in network.operations if by_relays.target in op.sources)
-        weights = directly.weights + by_relays.weights @ relays.weights
+        columns = columns_of(relays.weights, by_relays.weights.shape[1] // len(relays.weights))
+        weights = directly.weights + by_relays.weights @ columns
         mixings[name] = replace(directly, target=together.target, weights=weights)
         added |= {relays.name, by_relays.name, together.name}
     operations = tuple(mixings.get(op.name, op) for op in network.operations if op.name not in added)

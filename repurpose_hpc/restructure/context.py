@@ -149,7 +149,7 @@ class CutContext:
             sum_costs=self.network.values(mixing.target) * links,
             most_ghosts=self._most_ghosts(decisions.budget, values, source_owner, room),
             only_ghosts=not (self.method.sums and all_travel),
-            relays=self.method.relays and all_travel and mixing.taps == 1 and bool(mixing.links.all()),
+            relays=self.method.relays and all_travel and bool(mixing.links.all()),
             team=self.team,
             taps=mixing.taps,
             received=self._received(decisions, mixing),

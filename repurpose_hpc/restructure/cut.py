@@ -9,6 +9,7 @@ import numpy as np
 from repurpose_hpc.model.forward import Compute
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.plan import Plan
+from repurpose_hpc.plan.relays import relay_counts
 from repurpose_hpc.plan.rounding import rounded_compute
 
 
@@ -29,9 +30,8 @@ class Cut:
         return rounded_compute(self.network, self.plan, self.plan.comm_dtype)
 
     def relays(self, mixing: str) -> int:
-        """Number of relays of the mixing of that name."""
-        reader = self.plan.relays.get(mixing)
-        return sum(op.weights.shape[1] for op in self.network.mixings if op.name == reader)
+        """Values per sample that the relays of the mixing of that name take."""
+        return sum(count.values for count in relay_counts(self.network, self.plan) if count.mixing == mixing)
 
     def removed(self, tensor: str) -> int:
         """Number of neurons of a tensor that nobody computes."""

@@ -162,8 +162,8 @@ def finish_mixing(
     else:
         weight_mask = thin_out(context, decisions, number, problem, shares)
     if mixing.name in decisions.relays:
-        adjusted, relays = adjust_relayed(context, decisions, mixing, problem, weight_mask)
-        decisions = decisions.with_relays(mixing.name, relays)
+        adjusted, adjusted_relays = adjust_relayed(context, decisions, mixing, problem, weight_mask)
+        decisions = decisions.with_relays(mixing.name, adjusted_relays)
     else:
         adjusted = adjust_mixing(context, decisions, mixing, problem, weight_mask)  # 4.2, 4.3
     owner = context.owner(decisions, mixing.target)
@@ -174,7 +174,8 @@ def finish_mixing(
     exact = unchanged and not context.arrives_rounded(mixing, decisions)
     decisions = decisions.with_weights(adjusted, exact)  # 5
     plan = context.plan(decisions)
-    relayed = len(decisions.relays.get(mixing.name, ()))
+    relays = decisions.relays.get(mixing.name)
+    relayed = 0 if relays is None else len(relays) * network.values(relays.shaped_as(mixing))
     context.log(
         f"{mixing.name}: {RELAY if relayed else plan.mixings[mixing.name].form} form, "
         f"{plan.values_sent(network, mixing) + relayed} of {plan.dense_values(network, mixing)} values sent"

@@ -1,7 +1,7 @@
 """Steps 3.6 and 4 for a mixing with relays: those that are kept, and the weights that read them.
 
-A relay is one more input of the mixing, r = C x̂, whose moments follow from those of x̂.  So weights on own
-neurons and on relays are adjusted together, as others are.
+A relay is one more input of the mixing, r = C x̂, whose moments follow from those of x̂; before a window of k
+entries it is k columns.  So weights on own neurons and on relays are adjusted together, as others are.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import numpy as np
 
 from repurpose_hpc.model.comm_dtype import scales_of
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.plan.relays import Relays
+from repurpose_hpc.plan.relays import Relays, making
 from repurpose_hpc.restructure.adjustment import adjust
 from repurpose_hpc.restructure.calibration.moments import Moments
 from repurpose_hpc.restructure.context import CutContext
 from repurpose_hpc.restructure.decisions import Decisions
+from repurpose_hpc.restructure.support.elimination import columns
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import Tradeoff
 
@@ -25,12 +26,14 @@ def relays_of(problem: MixingProblem, form: Tradeoff, rows: int, price: float) -
     """The relays of a form that are worth more than ``price``, for so many rows; no weights read them yet."""
     kept = [np.sort(ranking.kept(price)) for ranking in form.relays]
     combined = np.concatenate([C[chosen] for C, chosen in zip(form.combinations, kept, strict=True)])
+    taps = len(problem.moments.H) // combined.shape[1]
+    source_owner = np.repeat(problem.source_owner, combined.shape[1] // problem.source_owner.size)
     return Relays(
         # All neurons that a relay combines are of one worker.
-        sender=problem.source_owner[(combined != 0).argmax(axis=1)],
+        sender=source_owner[(combined != 0).argmax(axis=1)],
         receiver=np.repeat(np.arange(len(kept), dtype=np.int32), [len(chosen) for chosen in kept]),
         combined=combined,
-        weights=np.zeros((rows, len(combined))),
+        weights=np.zeros((rows, len(combined) * taps)),
         scales=np.zeros(len(combined), np.float32),
     )
 
@@ -46,21 +49,20 @@ def adjust_relayed(
 
     Args:
         context, decisions: of the run; the mixing is planned, and has relays.
-        mixing: the original, between vectors.
+        mixing: the original.
         problem: it, with the moments that errors were judged by.
-        mask: of the weights that may be non-zero beside those that read relays, bool (m, n).
+        mask: of the neurons that depend on each other without relays, bool (m, n), or of weights, (m, n k).
 
     Returns:
         the mixing, which computes what it does with its relays, and these.
     """
     relays, root = decisions.relays[mixing.name], context.statistics.roots[mixing.name]
-    receives = context.owner(decisions, mixing.target)[:, None] == relays.receiver
+    receives = columns(context.owner(decisions, mixing.target)[:, None] == relays.receiver, relays.taps)
+    mask = np.hstack([columns(mask, mixing.weights.shape[1] // mask.shape[1]), receives])
     wider = replace(mixing, weights=np.hstack([mixing.weights, np.zeros(receives.shape)]))
-    moments = with_combinations(problem.moments, relays.combined)
-    adjusted = adjust(
-        wider, moments, np.hstack([mask, receives]), root, context.team, passes=context.method.compensation
-    )
-    direct, by_relays = np.split(adjusted.weights, [mask.shape[1]], axis=1)
+    moments = with_combinations(problem.moments, relays.columns)
+    adjusted = adjust(wider, moments, mask, root, context.team, passes=context.method.compensation)
+    direct, by_relays = np.split(adjusted.weights, [mixing.weights.shape[1]], axis=1)
     relays = replace(relays, weights=by_relays, scales=_scales(context, decisions, mixing, relays))
     return replace(adjusted, weights=direct + relays.product()), relays
 
@@ -68,15 +70,17 @@ def adjust_relayed(
 def _scales(context: CutContext, decisions: Decisions, mixing: Mixing, relays: Relays) -> np.ndarray:
     """Scales of relays in int8, from the largest in the calibration data, (r,) float32; collective."""
 
+    op = making(mixing, relays, f"{mixing.name} relays")
+
     def largest(x: np.ndarray) -> np.ndarray:
-        return np.abs(relays.combined @ x).max(axis=1)
+        return np.abs(op.compute(x).reshape(len(relays), -1)).max(axis=1)
 
     of_batches = context.propagation.map(largest, [mixing.source], context.current(decisions))
     return scales_of(np.max([*of_batches], axis=0))
 
 
 def with_combinations(moments: Moments, C: np.ndarray) -> Moments:
-    """The moments of a mixing whose inputs are x̂ and C x̂, C of shape (r, n)."""
+    """The moments of a mixing whose columns are x̂ and C x̂, C of shape (r, n k)."""
     CH = C @ moments.H
     return Moments(
         H=np.block([[moments.H, CH.T], [CH, CH @ C.T]]),

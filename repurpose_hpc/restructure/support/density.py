@@ -51,7 +51,7 @@ def thin_out(
     relays = decisions.relays.get(mixing.name)
     if relays is not None:
         owner = context.owner(decisions, mixing.target)
-        reading = np.count_nonzero(owner[:, None] == relays.receiver)
+        reading = np.count_nonzero(owner[:, None] == relays.receiver) * relays.taps
         total = max(total - np.count_nonzero(relays.combined) - reading, 0)
     quota = np.floor(total * context.share(decisions, mixing)).astype(np.int64)
     holder = plan.holders(context.network, mixing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -68,3 +68,23 @@ class MixingProblem:
     def columns(self, mask: np.ndarray) -> np.ndarray:
         """A mask of source neurons, bool (..., n), as one of columns of ``moments``, (..., n k)."""
         return columns(mask, self.taps)
+
+    def unfolded(self) -> MixingProblem:
+        """The problem behind the window: every column is a neuron, and is sent as often as a sum is.
+
+        Ghosts of it cannot be sent, but combinations of a worker's neurons can.
+        """
+        ratio = self.ghost_costs.max() / self.sum_costs.max() if self.workers > 1 else 1.0
+
+        def most(rows: np.ndarray) -> np.ndarray:
+            return np.ceil(self.most_ghosts(rows) * ratio).astype(np.int64)
+
+        return replace(
+            self,
+            source_owner=np.repeat(self.source_owner, self.taps),
+            ghost_costs=self.sum_costs,
+            most_ghosts=most,
+            taps=1,
+            received=None if self.received is None else self.columns(self.received),
+            links=None if self.links is None else self.columns(self.links),
+        )

@@ -13,7 +13,7 @@ from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.spec import check
 from repurpose_hpc.plan.files.store import open_plan, read_network
-from repurpose_hpc.plan.relays import without_relays
+from repurpose_hpc.plan.relays import columns_of, without_relays
 from repurpose_hpc.restructure.calibration.evaluation import compare
 from repurpose_hpc.restructure.calibration.moments import Moments
 from repurpose_hpc.restructure.checkpoint import Checkpoint
@@ -37,14 +37,15 @@ def samples():
     return Samples.of(rng.standard_normal((400, 24)) @ rng.standard_normal((24, 24)))
 
 
-def random_problem(rng, m, n, most):
+def random_problem(rng, m, n, most, taps=1):
     """A mixing with random moments and owners; a worker may own nothing."""
-    x = rng.standard_normal((n, 3 * n)) * rng.uniform(0.1, 2, (n, 1))
-    H = x @ x.T / (3 * n) + 0.01 * np.eye(n)
+    c = n * taps
+    x = rng.standard_normal((c, 3 * c)) * rng.uniform(0.1, 2, (c, 1))
+    H = x @ x.T / (3 * c) + 0.01 * np.eye(c)
     root = rng.standard_normal((m, m))
     links = 1.0 - np.eye(WORKERS)
     problem = MixingProblem(
-        moments=Moments(H, rng.standard_normal((m, n)) @ H, np.ones(m), np.zeros(n), np.zeros(m)),
+        moments=Moments(H, rng.standard_normal((m, c)) @ H, np.ones(m), np.zeros(c), np.zeros(m)),
         metric=root.T @ root,
         source_owner=rng.integers(0, WORKERS, n).astype(np.int32),
         ghost_costs=links * rng.uniform(0.5, 2, (WORKERS, WORKERS)),
@@ -53,6 +54,7 @@ def random_problem(rng, m, n, most):
         only_ghosts=False,
         team=ALONE,
         relays=True,
+        taps=taps,
     )
     return problem, rng.integers(0, WORKERS, m).astype(np.int32)
 
@@ -60,6 +62,7 @@ def random_problem(rng, m, n, most):
 def error_left(problem, rows, own, C):
     """Error of rows on own neurons and combinations, by plain least squares, above that on all neurons."""
     H, n = problem.moments.H, len(problem.moments.H)
+    own, C = problem.columns(own), columns_of(C, problem.taps)
     root = metric_root(problem.metric[np.ix_(rows, rows)])
     R = root @ problem.moments.R[rows]
     T = np.concatenate([np.eye(n)[own], C])
@@ -67,10 +70,21 @@ def error_left(problem, rows, own, C):
     return np.vdot(R, np.linalg.solve(H, R.T).T) - explained
 
 
-@given(seed=st.integers(0, 10_000), m=st.integers(1, 9), n=st.integers(2, 14), most=st.integers(0, 14))
-@settings(max_examples=60)
-def test_savings_are_what_least_squares_finds(seed, m, n, most):
-    problem, owner = random_problem(np.random.default_rng(seed), m, n, most)
+@given(
+    seed=st.integers(0, 10_000),
+    m=st.integers(1, 9),
+    n=st.integers(2, 14),
+    most=st.integers(0, 14),
+    taps=st.integers(1, 3),
+    behind=st.booleans(),
+)
+@settings(max_examples=80)
+def test_savings_are_what_least_squares_finds(seed, m, n, most, taps, behind):
+    """Before the window, where a relay has ``taps`` columns, and behind it."""
+    problem, owner = random_problem(np.random.default_rng(seed), m, n, most, taps)
+    if behind:
+        problem = problem.unfolded()
+        most = problem.most_ghosts(np.bincount(owner, minlength=WORKERS)).max()
     form, own = relay_tradeoff(problem, owner), problem.own()
     left = lacking = 0.0
     for q, (ranking, C) in enumerate(zip(form.relays, form.combinations, strict=True)):
@@ -89,11 +103,11 @@ def test_savings_are_what_least_squares_finds(seed, m, n, most):
     assert form.floor == pytest.approx(left, abs=1e-6 * lacking)
 
 
-@given(seed=st.integers(0, 10_000))
-@settings(max_examples=40)
-def test_the_first_relay_is_worth_no_less_than_any_ghost(seed):
+@given(seed=st.integers(0, 10_000), taps=st.integers(1, 4))
+@settings(max_examples=60)
+def test_the_first_relay_is_worth_no_less_than_any_ghost(seed, taps):
     rng = np.random.default_rng(seed)
-    problem, owner = random_problem(rng, 8, 12, 12)
+    problem, owner = random_problem(rng, 8, 12, 12, taps)
     relays, one_ghost = relay_tradeoff(problem, owner), dataclasses.replace(problem, most_ghosts=_one)
     for q, ranking in enumerate(relays.relays):
         ghost = ghost_tradeoff(one_ghost, owner).ghosts[q]
@@ -105,8 +119,13 @@ def _one(rows):
     return np.ones(WORKERS, np.int64)
 
 
-def test_all_relays_leave_what_the_root_of_the_metric_leaves_out():
-    problem, owner = random_problem(np.random.default_rng(1), 9, 12, 100)
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("taps", [1, 4])
+def test_all_relays_leave_what_the_root_of_the_metric_leaves_out(taps, behind):
+    """As all ghosts do."""
+    problem, owner = random_problem(np.random.default_rng(1), 9, 12, 100, taps)
+    assert ghost_tradeoff(problem, owner).floor == pytest.approx(0, abs=1e-9)
+    problem = problem.unfolded() if behind else problem
     form = relay_tradeoff(problem, owner)
     without = form.floor + sum(float(ranking.savings @ ranking.costs) for ranking in form.relays)
     assert 0 <= form.floor < METRIC_TOLERANCE * without

@@ -2,8 +2,9 @@
 
 *Ghost form* (``ghosts``): inputs travel.  *Partial-sum form* (``sums``): sums travel.  *Mixed form*
 (``mixed``): neurons that many rows of a worker need are sent, and rows that still lack much get sums as well.
-*Relay form* (``relays``): combinations of a worker's neurons travel, of which the others are special cases.
-*Silent form* (``silent``): nothing travels, as no round is worth it.
+*Relay form* (``relays``): combinations of a worker's neurons travel, of which the others are special cases:
+ghosts of those before the window of a mixing, sums of those behind it.  *Silent form* (``silent``): nothing
+travels, as no round is worth it.
 """
 
 from __future__ import annotations
@@ -29,5 +30,8 @@ def tradeoffs(problem: MixingProblem, owner: np.ndarray) -> list[Tradeoff]:
     if owner.size * problem.sum_costs.sum() < ghosts and not problem.only_ghosts:
         forms.append(sum_tradeoff(problem, owner))
     if problem.relays:
-        forms.append(relay_tradeoff(problem, owner))
+        forms.append(relay_tradeoff(problem.unfolded(), owner))
+        # A relay before the window is as good as its k columns behind it, which may be no dearer.
+        if problem.ghost_costs.sum() < problem.taps * problem.sum_costs.sum():
+            forms.append(relay_tradeoff(problem, owner))
     return forms
