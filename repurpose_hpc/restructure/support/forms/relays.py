@@ -7,7 +7,7 @@ one neuron, and a partial sum one that a single row reads: neither avoids more e
 
 Where a neuron has k columns, a relay has k as well, each a combination of the same neurons.  Candidates are
 found as if the covariance were one between neurons times one between the entries of a kernel, and judged by
-what it is.
+what it is.  They and single neurons are refined in turn with the kernels that read them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from repurpose_hpc.plan.relays import columns_of
 from repurpose_hpc.restructure.support.elimination import (
     PANEL_FRACTION,
     Residual,
+    block_changes,
+    block_grams,
     column_numbers,
+    diagonal_blocks,
     metric_root,
     take,
 )
@@ -28,6 +31,10 @@ from repurpose_hpc.restructure.support.tradeoff import NOTHING, Ranking, Tradeof
 
 # Relative to the variances: keeps covariances positive definite in the directions of chosen relays.
 HINT = 1e-9
+# Times that candidates of several columns are improved, for the kernels that read them best.
+REFINEMENTS = 2
+# Candidates of which less than this share is new are left out: refined ones may be alike.
+DISTINCT = 0.1
 # Of the error without relays: what avoids less is rounding.
 LEAST = 1e-10
 
@@ -109,7 +116,7 @@ class _Chosen:
 
     def _candidates(self, p: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The best relays of p alone: what they combine, (c, n), and about the error avoided, (c,)."""
-        return self._senders[p].directions(self._residual.correlation, count, LEAST * self.lacking)
+        return self._senders[p].candidates(self._residual.correlation, count, LEAST * self.lacking)
 
     def _choose(self, C: np.ndarray, senders: np.ndarray, count: int) -> None:
         """Choose ``count`` of the candidates, one at a time, each the one that avoids most for its cost."""
@@ -144,38 +151,98 @@ class _Sender:
         self._mask, self._taps, self._columns = mask, k, np.flatnonzero(problem.columns(mask))
         T = self._columns
         self._covariance = H[np.ix_(T, T)] - basis[:, T].T @ basis[:, T]
-        self._hints = HINT * np.diag(H)[T].reshape(-1, k).mean(axis=1)
+        self._hints = HINT * np.diag(H)[T]
         # Between the entries of a kernel, on average 1; the factor of a single one is exactly that.
-        L, blocks = self._between_neurons(), self._covariance.reshape(-1, k, mask.sum(), k)
+        L = self._between_neurons()
+        blocks = self._covariance.reshape(len(L), k, len(L), k)
         entries = np.einsum("ij,itju->tu", cho_solve((L, True), np.eye(len(L))), blocks)
         self._entries = cholesky(entries / (np.trace(entries) / k), lower=True)
 
     def _between_neurons(self) -> np.ndarray:
         """Cholesky factor of the covariance between neurons, a mean over the entries of a kernel, (g, g)."""
-        k, g = self._taps, len(self._hints)
-        covariance = np.einsum("itjt->ij", self._covariance.reshape(g, k, g, k)) / k
-        return cholesky(covariance + np.diag(self._hints), lower=True)
+        blocks = self._hinted.reshape(-1, self._taps, self._mask.sum(), self._taps)
+        return cholesky(np.einsum("itjt->ij", blocks) / self._taps, lower=True)
 
-    def directions(self, correlation: np.ndarray, count: int, least: float) -> tuple[np.ndarray, np.ndarray]:
-        """The best combinations, (c, n), and about the error that each avoids, (c,); c <= ``count``.
+    @property
+    def _hinted(self) -> np.ndarray:
+        """The covariance, positive definite in the directions of chosen relays too, (g k, g k)."""
+        return self._covariance + np.diag(self._hints)
+
+    def candidates(self, correlation: np.ndarray, count: int, least: float) -> tuple[np.ndarray, np.ndarray]:
+        """The best combinations, (c, n), and the error that each avoids, (c,).
 
         Args:
             correlation: of the rows with every column, beyond what the receiver has, (r, n k).
             count: at most so many.
             least: those that avoid no more are left out.
         """
-        L, k, r = self._between_neurons(), self._taps, len(correlation)
-        by_entry = solve_triangular(self._entries, correlation[:, self._columns].reshape(-1, k).T, lower=True)
+        Q = correlation[:, self._columns]
+        directions, savings = self._directions(Q, count)
+        if self._taps > 1:
+            directions, savings = self._refined(
+                np.concatenate([directions, self._singles(Q, count)]), Q, least
+            )
+            best = np.argsort(-savings, kind="stable")
+            best = best[distinct(directions[best] @ self._between_neurons())][:count]
+            directions, savings = directions[best], savings[best]
+        useful = savings > least
+        C = np.zeros((np.count_nonzero(useful), len(self._mask)))
+        C[:, self._mask] = directions[useful]
+        return C, savings[useful]
+
+    def _directions(self, Q: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Leading directions of Q, (c, g), whitened as if the covariance were a product; what each avoids."""
+        L, k, r = self._between_neurons(), self._taps, len(Q)
+        by_entry = solve_triangular(self._entries, Q.reshape(-1, k).T, lower=True)
         by_neuron = by_entry.T.reshape(r, -1, k).transpose(1, 0, 2).reshape(-1, r * k)
         whitened = solve_triangular(L, by_neuron, lower=True)
         directions, roots, _ = np.linalg.svd(whitened, full_matrices=False)
-        useful = roots[:count] ** 2 > least
-        directions = directions[:, :count][:, useful]
-        C = np.zeros((directions.shape[1], len(self._mask)))
-        C[:, self._mask] = solve_triangular(L, directions, lower=True, trans="T").T
-        return C, roots[:count][useful] ** 2
+        return solve_triangular(L, directions[:, :count], lower=True, trans="T").T, roots[:count] ** 2
+
+    def _singles(self, Q: np.ndarray, count: int) -> np.ndarray:
+        """The neurons that avoid most by themselves, as combinations, (c, g)."""
+        variances = diagonal_blocks(self._hinted, self._taps)
+        savings = block_changes(variances, block_grams(Q, Q, self._taps))
+        return np.eye(len(savings))[np.argsort(-savings, kind="stable")[:count]]
+
+    def _refined(self, C: np.ndarray, Q: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
+        """Improve combinations, (c, g), that avoid more than ``least``; and the error that each avoids, (c,).
+
+        For their best kernels the best combinations are found, which have other best kernels.
+        """
+        k, g = self._taps, self._mask.sum()
+        kernels, savings = self._kernels(C, Q)
+        C, kernels, savings = (of_each[savings > least] for of_each in (C, kernels, savings))
+        between = self._hinted.reshape(g, k, g, k).transpose(1, 3, 0, 2).reshape(k * k, g * g)
+        for _ in range(REFINEMENTS):
+            pull = np.einsum("crt,rit->ci", kernels, Q.reshape(-1, g, k))
+            squares = kernels.transpose(0, 2, 1) @ kernels
+            gram = (squares.reshape(-1, k * k) @ between).reshape(-1, g, g)
+            C = np.linalg.solve(gram, pull[:, :, None])[:, :, 0]
+            kernels, savings = self._kernels(C, Q)
+        return C, savings
+
+    def _kernels(self, C: np.ndarray, Q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The best kernels that read each combination alone, (c, r, k), and the error avoided, (c,)."""
+        combined = columns_of(C, self._taps)
+        gram = diagonal_blocks(combined @ self._hinted @ combined.T, self._taps)
+        products = (Q @ combined.T).reshape(len(Q), len(C), self._taps).transpose(1, 0, 2)
+        kernels = np.linalg.solve(gram, products.transpose(0, 2, 1)).transpose(0, 2, 1)
+        return kernels, np.einsum("crt,crt->c", kernels, products)
 
     def explain(self, z: np.ndarray) -> None:
         """Take in what the receiver is given, orthonormal and seen from every column, (c, n k)."""
-        z = z[:, self._columns]
-        self._covariance = self._covariance - z.T @ z
+        T = self._columns
+        self._covariance = self._covariance - z[:, T].T @ z[:, T]
+
+
+def distinct(rows: np.ndarray) -> list[int]:
+    """The rows, (c, g), of which DISTINCT is not in the span of earlier ones among them."""
+    kept: list[int] = []
+    basis = np.empty((0, rows.shape[1]))
+    for number, row in enumerate(rows):
+        beyond = row - (basis @ row) @ basis
+        if beyond @ beyond > DISTINCT * (row @ row):
+            kept.append(number)
+            basis = np.vstack([basis, beyond / np.linalg.norm(beyond)])
+    return kept
