@@ -6,6 +6,7 @@ from mpi4py import MPI
 
 from helpers import small_plans
 from helpers.programs import make_program, run_program
+from helpers.small_graphs import convolutional_network
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import COMM_DTYPES, STEPS
 from repurpose_hpc.model.forward import forward
@@ -17,6 +18,7 @@ from repurpose_hpc.runtime.resources import Formats
 pytestmark = pytest.mark.mpi
 
 COMM = MPI.COMM_WORLD
+FORMS = ("ghosts", "sums", "relays")
 NETWORK = small_plans.random_network(5, widths=(23, 37, 30, 6), head="identity")
 X = np.random.default_rng(1).standard_normal((19, 23))
 
@@ -26,8 +28,7 @@ def cut_for(workers, placement="partitioned"):
     samples = Samples.of(rng.standard_normal((200, 23)) @ rng.standard_normal((23, 23)))
     # The last worker owns nothing but its part of the input.
     weights = (1.0,) * (workers - 1) + (0.0,) if workers > 2 else None
-    forms = ("ghosts", "sums", "relays")
-    return restructure(NETWORK, samples, Options(workers, 0.15, placement, part_weights=weights, forms=forms))
+    return restructure(NETWORK, samples, Options(workers, 0.15, placement, part_weights=weights, forms=FORMS))
 
 
 @pytest.mark.parametrize("more_workers", [0, 1, 3])
@@ -43,6 +44,23 @@ def test_outputs_are_those_of_the_reference(placement, more_workers):
         sent = COMM.allreduce(program.values_sent)
         total = cut.traffic_matrix().sum()
         assert sent == total if not more_workers else sent <= total
+        program.free()
+
+
+@pytest.mark.parametrize("more_workers", [0, 1])
+@pytest.mark.parametrize("budget", [0.1, 0.3])
+def test_maps(budget, more_workers):
+    """Relays before windows and behind them."""
+    network, rng, workers = convolutional_network(0), np.random.default_rng(0), COMM.size + more_workers
+    x = rng.standard_normal((300, network.inputs)) @ rng.standard_normal((network.inputs, network.inputs))
+    x /= np.sqrt(network.inputs)
+    cut = restructure(network, Samples.of(x), Options(workers, budget, "partitioned", forms=FORMS))
+    assert cut.plan.relays or workers == 1
+    x = x[:7]
+    expected = forward(cut.network, x)
+    for batch in (1, 3, 7):
+        program = make_program(cut.network, cut.plan, batch)
+        np.testing.assert_allclose(run_program(program, cut.network, x), expected, rtol=0, atol=1e-12)
         program.free()
 
 

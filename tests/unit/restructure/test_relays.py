@@ -1,6 +1,7 @@
 """Relays: which are chosen, what they compute as neurons of a network, and how they are kept."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import small_plans
+from helpers.small_graphs import convolutional_network
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.forward import forward
@@ -131,26 +133,55 @@ def test_all_relays_leave_what_the_root_of_the_metric_leaves_out(taps, behind):
     assert 0 <= form.floor < METRIC_TOLERANCE * without
 
 
-@pytest.mark.parametrize("budget", [0.05, 0.2, 0.6])
-@pytest.mark.parametrize("placement", ["partitioned", "root", "replicated"])
-def test_the_network_with_relays(samples, placement, budget):
+def assert_stands_for_the_original(network, cut, budget, x):
     """It keeps the budget, is legal, and computes what that without relays of its does."""
-    cut = restructure(NETWORK, samples, Options(WORKERS, budget, placement, forms=ALL))
     check(cut.network)
-    # At the larger budget all ghosts and sums of a layer may be had for less.
-    assert cut.plan.relays or budget == 0.6
-    dense = sum(cut.plan.dense_values(NETWORK, mixing) for mixing in NETWORK.mixings)
+    dense = sum(cut.plan.dense_values(network, mixing) for mixing in network.mixings)
     assert dense == sum(cut.plan.dense_values(cut.network, mixing) for mixing in cut.network.mixings)
     assert 0 < cut.traffic_matrix().sum() <= budget * dense
     for mixing in cut.network.mixings:
-        allowed = cut.plan.allowed(cut.network, mixing)
+        allowed = cut.plan.allowed(cut.network, mixing).repeat(mixing.taps, axis=1)
         assert not mixing.weights[~allowed].any()
     collapsed = without_relays(cut.network, cut.plan)
     check(collapsed)
-    assert [op.name for op in collapsed.operations] == [op.name for op in NETWORK.operations]
-    assert (collapsed.spaces, collapsed.space_of) == (NETWORK.spaces, NETWORK.space_of)
-    x = np.random.default_rng(1).standard_normal((9, 24))
+    assert [op.name for op in collapsed.operations] == [op.name for op in network.operations]
+    assert (collapsed.spaces, collapsed.space_of) == (network.spaces, network.space_of)
+    assert collapsed.positions_of == network.positions_of
     np.testing.assert_allclose(forward(collapsed, x), forward(cut.network, x), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("budget", [0.05, 0.2, 0.6])
+@pytest.mark.parametrize("placement", ["partitioned", "root", "replicated"])
+def test_the_network_with_relays(samples, placement, budget):
+    cut = restructure(NETWORK, samples, Options(WORKERS, budget, placement, forms=ALL))
+    # At the larger budget all ghosts and sums of a layer may be had for less.
+    assert cut.plan.relays or budget == 0.6
+    x = np.random.default_rng(1).standard_normal((9, 24))
+    assert_stands_for_the_original(NETWORK, cut, budget, x)
+
+
+@pytest.mark.parametrize("workers", [2, 3, 4])
+def test_relays_of_maps(workers):
+    """Before and behind strided, dilated and pointwise windows, of what is pooled, and of whole maps."""
+    found = set()
+    for seed, budget in itertools.product((0, 1), (0.1, 0.3)):
+        network, x = mapped(seed)
+        cut = restructure(network, Samples.of(x), Options(workers, budget, "partitioned", forms=ALL))
+        assert_stands_for_the_original(network, cut, budget, x[:5])
+        mixings = {mixing.name: mixing for mixing in cut.network.mixings}
+        for name, reader in cut.plan.relays.items():
+            window = mixings[reader].window
+            before = window is not None and window.taps > 1
+            assert not before or window == mixings[name].window
+            found.add(before)
+    assert found == {True, False}
+
+
+def mapped(seed):
+    """A network of everything that there is on maps, and samples that depend on each other."""
+    network, rng = convolutional_network(seed), np.random.default_rng(seed)
+    x = rng.standard_normal((300, network.inputs)) @ rng.standard_normal((network.inputs, network.inputs))
+    return network, x / np.sqrt(network.inputs)
 
 
 def test_relays_lose_less_than_ghosts_and_sums(samples):
