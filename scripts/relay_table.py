@@ -2,8 +2,8 @@
 
     python scripts/relay_table.py MODEL --calibration DATA --test DATA --out docs/results/relays.csv
 
-Every entry restructures anew from the same model and calibration data, with three seeds; the test data only
-report.  A second call computes only what is missing.
+Every entry restructures anew from the same model and calibration data, a network on vectors with three seeds,
+one on maps with one; the test data only report.  A second call computes only what is missing.
 """
 
 from __future__ import annotations
@@ -15,30 +15,32 @@ from statistics import mean
 
 from accuracy_table import arguments
 
-from repurpose_hpc.io.samples import open_samples
-from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.restructure.calibration.evaluation import compare
 from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.studies.accuracy.study import open_study
 
 BUDGETS = {"partitioned": (0.05, 0.02, 0.01, 0.005), "replicated": (0.005, 0.0035, 0.002)}
 FORMS = ("ghosts,sums", "ghosts,sums,relays")
 SEEDS = (0, 1, 2)
+BUDGETS_ON_MAPS = {"replicated": (0.1, 0.05, 0.2)}
+SEEDS_ON_MAPS = (0,)
 COLUMNS = ("input_placement", "budget", "forms", "seed", "values_sent", "accuracy", "output_error", "seconds")
 
 
 def main() -> None:
     """Measure what is missing, row by row, and print the table."""
     args = arguments(__doc__)
-    network = load_model(args.model)
-    calibration, test = open_samples(args.calibration), open_samples(args.test)
+    study = open_study(args.model, args.calibration, args.test)
+    network = study.network
+    on_maps = any(network.positions_of.values())
     rows = _read(args.out)
     points = [
         (placement, budget, forms, seed)
-        for placement, budgets in BUDGETS.items()
+        for placement, budgets in (BUDGETS_ON_MAPS if on_maps else BUDGETS).items()
         for budget in budgets
         for forms in FORMS
-        for seed in SEEDS
+        for seed in (SEEDS_ON_MAPS if on_maps else SEEDS)
     ]
     for placement, budget, forms, seed in points:
         key = (placement, str(budget), forms, str(seed))
@@ -46,9 +48,9 @@ def main() -> None:
             continue
         began = time.perf_counter()
         options = Options(args.workers, budget, placement, seed=seed, forms=tuple(forms.split(",")))
-        cut = restructure(network, calibration, options)
+        cut = restructure(network, study.calibration, options)
         seconds = time.perf_counter() - began
-        found = compare(network, cut.network, test).findings()
+        found = compare(network, cut.network, study.test).findings()
         values = int(cut.traffic_matrix().sum())
         rows[key] = [values, round(found["accuracy"], 4), round(found["output_error"], 5), round(seconds, 1)]
         print(*key, *rows[key], flush=True)

@@ -242,7 +242,7 @@ class Layer(TypedDict):
     inputs: Annotated[int, Key("neurons that it reads")]
     outputs: Annotated[int, Key("neurons that it makes")]
     values_sent: Annotated[int, Key("values that cross", "values per sample")]
-    relays: Annotated[int, Key("how many of these are relays", "values per sample")]
+    relays: Annotated[int, Key("how many of these are of relays", "values per sample")]
     dense_values: Annotated[int, Key("the same with nothing pruned", "values per sample")]
     inputs_removed: Annotated[int, Key("neurons of its source that nobody reads, nor computes")]
     relative_error: Annotated[

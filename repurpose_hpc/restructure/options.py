@@ -232,8 +232,8 @@ class Options(Declared):
         metavar="FORM,...",
         help="what may travel: ghosts, sums, relays (combinations of a worker's neurons)",
         more="what may travel, `ghosts` among it: `ghosts` (neurons), `sums` (partial sums of rows) and "
-        "`relays` (combinations of a worker's neurons, which say more for a value; only of layers between "
-        "vectors). [How](docs/method.md#relays)",
+        "`relays` (combinations of a worker's neurons, which say more for a value; not of grouped "
+        "convolutions). [How](docs/method.md#relays)",
     )
 
     def __post_init__(self) -> None:

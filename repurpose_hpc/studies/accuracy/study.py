@@ -47,7 +47,9 @@ class AccuracyStudy:
         }
 
 
-def open_study(model: Path, calibration: Path, test: Path, shapes: InputShapes) -> AccuracyStudy:
+def open_study(
+    model: Path, calibration: Path, test: Path, shapes: InputShapes | None = None
+) -> AccuracyStudy:
     """Open the files of a study; ``shapes``: see ``load_model``.
 
     Raises:
