@@ -30,9 +30,12 @@ def limit_ghosts(
         return form
     rows, own_counts = np.bincount(owner, minlength=problem.workers), problem.own().sum(axis=1)
     counts = np.array([ranking.kept(price).size for ranking in received])
+    # Weights of a row for one of them, over those for a neuron: relays behind the window have one.
+    width = problem.source_owner.size / form.combinations[0].shape[1] if form.relays else 1.0
     for _ in range(ITERATIONS):
-        total = float(rows @ (own_counts + counts))
-        limits = np.floor(allowance * total / np.maximum(rows, 1) - own_counts).astype(np.int64)
+        total = float(rows @ (own_counts + counts * width))
+        room = allowance * total / np.maximum(rows, 1) - own_counts
+        limits = np.floor(room / width).astype(np.int64)
         limited = np.minimum(counts, np.maximum(limits, 0))
         if (limited == counts).all():
             break

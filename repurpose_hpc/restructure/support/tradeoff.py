@@ -50,7 +50,8 @@ class Tradeoff:
         ghosts: a ranking for each worker; empty in other forms than that of ghosts.
         sums: a ranking for each row; empty in ghost form.
         relays: a ranking for each worker in relay form, of the rows of its ``combinations``; else empty.
-        combinations: C of each worker in relay form, its candidates, (g, n); else empty.
+        combinations: C of each worker in relay form, its candidates, (g, n), or (g, n k) behind the window of
+            the mixing; else empty.
     """
 
     floor: float

@@ -22,6 +22,7 @@ from repurpose_hpc.restructure.checkpoint import Checkpoint
 from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.job import restructure_to
 from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.restructure.support.balance import limit_ghosts
 from repurpose_hpc.restructure.support.elimination import METRIC_TOLERANCE, metric_root
 from repurpose_hpc.restructure.support.forms.ghosts import ghost_tradeoff
 from repurpose_hpc.restructure.support.forms.relays import relay_tradeoff
@@ -131,6 +132,20 @@ def test_all_relays_leave_what_the_root_of_the_metric_leaves_out(taps, behind):
     form = relay_tradeoff(problem, owner)
     without = form.floor + sum(float(ranking.savings @ ranking.costs) for ranking in form.relays)
     assert 0 <= form.floor < METRIC_TOLERANCE * without
+
+
+@given(seed=st.integers(0, 10_000), taps=st.integers(1, 4), behind=st.booleans(), share=st.floats(0.3, 1))
+@settings(max_examples=40)
+def test_no_worker_is_given_more_relays_than_it_may_hold_weights(seed, taps, behind, share):
+    problem, owner = random_problem(np.random.default_rng(seed), 8, 10, 10, taps)
+    form = relay_tradeoff(problem.unfolded() if behind else problem, owner)
+    limited = limit_ghosts(problem, owner, form, 0.0, np.full(WORKERS, share))
+    rows, counts = np.bincount(owner, minlength=WORKERS), [ranking.groups.size for ranking in limited.relays]
+    columns_of_relays = np.array(counts) * (1 if behind else taps)
+    held = rows * (problem.own().sum(axis=1) * taps + columns_of_relays)
+    assert (held <= share * held.sum() + 1e-6)[columns_of_relays > 0].all()
+    for ranking, whole in zip(limited.relays, form.relays, strict=True):
+        assert (ranking.groups == whole.groups[: ranking.groups.size]).all()
 
 
 def assert_stands_for_the_original(network, cut, budget, x):
