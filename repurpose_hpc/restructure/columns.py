@@ -15,7 +15,7 @@ import numpy as np
 from repurpose_hpc.plan.plan import MixingPlan
 from repurpose_hpc.plan.relays import Relays
 from repurpose_hpc.restructure.relayed import with_combinations
-from repurpose_hpc.restructure.support.elimination import column_numbers, eliminate, inverse, metric_root
+from repurpose_hpc.restructure.support.elimination import columns, eliminate, inverse, metric_root
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import NOTHING, Ranking, ranked
 
@@ -47,11 +47,13 @@ def rank_columns(
         relays: that it has; None: none.
         offer: the columns.
     """
-    moments, r = problem.moments, 0 if relays is None else len(relays)
+    moments, n = problem.moments, len(problem.moments.H)
     if relays is not None:
-        moments = with_combinations(moments, relays.combined)
+        moments = with_combinations(moments, relays.columns)
     own, workers = problem.own(), np.arange(problem.workers)
-    received = np.zeros((problem.workers, r), bool) if relays is None else relays.ghosts(problem.workers)
+    received = np.zeros((problem.workers, len(moments.H) - n), bool)
+    if relays is not None:
+        received = columns(relays.ghosts(problem.workers), relays.taps)
 
     def of_worker(q: int) -> Ranking:
         rows = np.flatnonzero((owner == q) | plan.sums[q])
@@ -61,13 +63,14 @@ def rank_columns(
         offered = offer.offered[q] & reads
         if not (rows.size and offered.any()):
             return NOTHING
-        S = column_numbers(np.flatnonzero(np.concatenate([reads, received[q]])), problem.taps)
+        S = np.flatnonzero(np.concatenate([problem.columns(reads), received[q]]))
         R = metric_root(problem.metric[np.ix_(rows, rows)]) @ moments.R[np.ix_(rows, S)]
         Hinv = inverse(moments.H[np.ix_(S, S)])
-        stays = np.concatenate([~offered[reads], np.ones(received[q].sum(), bool)])
-        # What stays has no price.
-        costs = np.concatenate([np.where(offered, offer.costs[q], 1.0)[reads], np.ones(received[q].sum())])
-        order, avoided = eliminate(Hinv, R @ Hinv, stays, costs, problem.taps)
+        # What stays has no price; relays all stay, so that their columns are no more needed.
+        costs, size = np.where(offered, offer.costs[q], 1.0)[reads], problem.columns(reads).sum()
+        order, avoided = eliminate(
+            Hinv[:size, :size], (R @ Hinv)[:, :size], ~offered[reads], costs, problem.taps
+        )
         return ranked(np.flatnonzero(reads)[order[::-1]], avoided[::-1], costs[order[::-1]])
 
     return problem.team.map(of_worker, range(problem.workers))

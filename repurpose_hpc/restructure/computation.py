@@ -194,7 +194,7 @@ def _removable(context: CutContext, decisions: Decisions, mixing: Mixing) -> np.
         return np.zeros(context.network.space(mixing.source).neurons, bool)
     readers = [decisions.masks[mixing.name].ghosts]
     if relays := decisions.relays.get(mixing.name):
-        readers.append(relays.combined != 0)
+        readers.append((relays.combined != 0).reshape(len(relays), readers[0].shape[1], -1).any(axis=2))
     return np.logical_not(np.concatenate(readers).any(axis=0))
 
 
@@ -221,10 +221,12 @@ def _load(context: CutContext, decisions: Decisions, mixing: Mixing) -> np.ndarr
         return load
     rows = np.bincount(context.owner(decisions, mixing.target), minlength=plan.workers)
     combining, workers = np.count_nonzero(relays.combined, axis=1), plan.workers
+    combining = combining * context.network.values(relays.shaped_as(mixing))
+    reading = rows * (relays.taps * context.network.values(mixing.target))
     return (
         load
         + np.bincount(relays.sender, combining, workers)
-        + np.bincount(relays.receiver, rows[relays.receiver], workers)
+        + np.bincount(relays.receiver, reading[relays.receiver], workers)
     )
 
 
