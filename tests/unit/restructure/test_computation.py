@@ -190,10 +190,11 @@ def test_any_number_of_workers_of_any_speed(workers):
 
 @pytest.mark.parametrize("make", GRAPHS)
 @pytest.mark.parametrize("placement", ["replicated", "partitioned"])
-def test_graphs(make, placement):
+@pytest.mark.parametrize("forms", [("ghosts", "sums"), ("ghosts", "sums", "relays")])
+def test_graphs(make, placement, forms):
     """Neurons that several mixings read, gates, groups and outputs keep what they need."""
     network = make()
-    options = Options(2, 0.4, placement, compute_budget=0.5)
+    options = Options(2, 0.4, placement, compute_budget=0.8 if "relays" in forms else 0.5, forms=forms)
     cut = assert_is_limited(network, options, samples_of(network, 100))
     for name in cut.plan.removed:
         readers = [m for m in network.mixings if name in network.parts(m.source)]
