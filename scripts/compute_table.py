@@ -9,13 +9,14 @@ report.  A second call computes only what is missing.
 from __future__ import annotations
 
 import argparse
-import csv
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
-from repurpose_hpc.io.samples import open_samples
+from rows import markdown, read_csv, write_csv
+
+from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.importers.load import load_model
+from repurpose_hpc.model.network import Network
 from repurpose_hpc.restructure.calibration.evaluation import compare
 from repurpose_hpc.restructure.computation import dense_multiply_adds
 from repurpose_hpc.restructure.driver import restructure
@@ -25,12 +26,8 @@ from repurpose_hpc.restructure.options import Options
 SETTINGS = ((2, "replicated", 0.05), (8, "replicated", 0.02), (8, "partitioned", 0.05))
 BUDGETS = (1.0, 0.5, 0.25, 0.15, 0.1)
 SEEDS = (0, 1, 2)
-COLUMNS = (
-    *("workers", "input_placement", "comm_budget", "compute_budget", "seed"),
-    *("values_sent", "compute_fraction", "neurons_removed", "accuracy", "output_error"),
-)
-KEYS = 5
-Row = Sequence[str | float]
+KEYS = ("workers", "input_placement", "comm_budget", "compute_budget")
+Row = dict[str, str]
 
 
 def main() -> None:
@@ -38,27 +35,18 @@ def main() -> None:
     args = _arguments()
     network = load_model(args.model)
     calibration, test = open_samples(args.calibration), open_samples(args.test)
-    rows = _read(args.out)
-    for workers, placement, comm_budget in SETTINGS:
-        for budget in BUDGETS:
-            for seed in SEEDS[: args.seeds]:
-                key = tuple(map(str, (workers, placement, comm_budget, budget, seed)))
-                if key in rows:
-                    continue
-                options = Options(workers, comm_budget, placement, seed=seed, compute_budget=budget)
-                cut = restructure(network, calibration, options)
-                found = compare(network, cut.network, test).findings()
-                busiest = cut.plan.multiply_adds(cut.network).max() * workers / dense_multiply_adds(network)
-                rows[key] = [
-                    int(cut.traffic_matrix().sum()),
-                    round(float(busiest), 3),
-                    sum(int(removed.sum()) for removed in cut.plan.removed.values()),
-                    round(found["accuracy"], 4),
-                    round(found["output_error"], 5),
-                ]
-                print(*key, *rows[key], flush=True)
-                _write(args.out, rows)
-    print(_markdown(rows))
+    rows = read_csv(args.out)
+    points = [(*setting, F, seed) for setting in SETTINGS for F in BUDGETS for seed in SEEDS[: args.seeds]]
+    for point in points:
+        key = dict(zip((*KEYS, "seed"), map(str, point), strict=True))
+        if any(key.items() <= row.items() for row in rows):
+            continue
+        workers, placement, comm_budget, compute_budget, seed = point
+        options = Options(workers, comm_budget, placement, seed=seed, compute_budget=compute_budget)
+        rows.append(key | _measured(network, calibration, test, options))
+        print(*rows[-1].values(), flush=True)
+        write_csv(args.out, rows)
+    print(_table(rows))
 
 
 def _arguments() -> argparse.Namespace:
@@ -73,37 +61,36 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _read(path: Path) -> dict[tuple, Row]:
-    if not path.exists():
-        return {}
-    with open(path, newline="") as file:
-        return {tuple(row[:KEYS]): row[KEYS:] for row in list(csv.reader(file))[1:]}
+def _measured(network: Network, calibration: Samples, test: Samples, options: Options) -> Row:
+    """What a network comes to that is restructured with these options."""
+    cut = restructure(network, calibration, options)
+    found = compare(network, cut.network, test).findings()
+    busiest = cut.plan.multiply_adds(cut.network).max() * options.workers / dense_multiply_adds(network)
+    return {
+        "values_sent": str(cut.traffic_matrix().sum()),
+        "compute_fraction": f"{busiest:.3f}",
+        "neurons_removed": str(sum(int(removed.sum()) for removed in cut.plan.removed.values())),
+        "accuracy": f"{found['accuracy']:.4f}",
+        "output_error": f"{found['output_error']:.5f}",
+    }
 
 
-def _write(path: Path, rows: dict[tuple, Row]) -> None:
-    with open(path, "w", newline="") as file:
-        csv.writer(file).writerows([COLUMNS, *([*key, *found] for key, found in rows.items())])
-
-
-def _markdown(rows: dict[tuple, Row]) -> str:
+def _table(rows: list[Row]) -> str:
     """A line for each budget; means over the seeds."""
+    formats = {
+        "values_sent": ",.0f",
+        "compute_fraction": ".3f",
+        "neurons_removed": ",.0f",
+        "accuracy": ".4f",
+        "output_error": ".4f",
+    }
     names = ("P", "input", "budget", "computation", "values", "done", "neurons removed", "accuracy", "error")
-    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
-    for setting in dict.fromkeys(key[: KEYS - 1] for key in rows):
-        found = [row for key, row in rows.items() if key[: KEYS - 1] == setting]
-        values, done, removed, accuracy, error = (
-            mean(map(float, column)) for column in zip(*found, strict=True)
-        )
-        cells = (
-            *setting,
-            f"{values:,.0f}",
-            f"{done:.3f}",
-            f"{removed:,.0f}",
-            f"{accuracy:.4f}",
-            f"{error:.4f}",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    lines = []
+    for setting in dict.fromkeys(tuple(row[key] for key in KEYS) for row in rows):
+        found = [row for row in rows if tuple(row[key] for key in KEYS) == setting]
+        means = {name: mean(float(row[name]) for row in found) for name in formats}
+        lines.append((*setting, *(format(means[name], spec) for name, spec in formats.items())))
+    return markdown(names, lines)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
+from pathlib import Path
 
 
 def write_csv(path: str | PathLike[str], rows: Sequence[dict]) -> None:
@@ -13,3 +14,17 @@ def write_csv(path: str | PathLike[str], rows: Sequence[dict]) -> None:
         table = csv.DictWriter(file, rows[0])
         table.writeheader()
         table.writerows(rows)
+
+
+def read_csv(path: str | PathLike[str]) -> list[dict[str, str]]:
+    """Read what ``write_csv`` wrote; none if there is no file."""
+    if not Path(path).exists():
+        return []
+    with open(path, newline="") as file:
+        return [*csv.DictReader(file)]
+
+
+def markdown(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table of these columns."""
+    head, *body = (f"| {' | '.join(cells)} |" for cells in (names, *rows))
+    return "\n".join([head, "|" + "---|" * len(names), *body])
