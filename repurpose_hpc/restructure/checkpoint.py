@@ -24,12 +24,13 @@ from repurpose_hpc.io.arrays import read_npz
 from repurpose_hpc.io.atomic import replacing, writing
 from repurpose_hpc.io.sealed import HEADER_BYTES, check_seal, seal
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.plan import MixingPlan
 from repurpose_hpc.plan.relays import Relays
 from repurpose_hpc.restructure.decisions import Decisions
 
 # Another layout of the files makes another directory: what it does not know is begun anew.
-LAYOUT = 4
+LAYOUT = 5
 _KIND = "repurpose-hpc-checkpoint"
 
 
@@ -45,7 +46,7 @@ class Checkpoint:
         key = hashlib.sha256(json.dumps({**parts, "layout": LAYOUT}, sort_keys=True).encode()).hexdigest()
         self.directory = directory / key[:16]
         # Mixings whose weights are known to be on disk.
-        self._saved: set[str] = set()
+        self._saved: dict[str, Mixing] = {}
 
     def load(self, network: Network) -> Decisions | None:
         """The decisions that were saved; None if none were, or they are damaged.
@@ -57,7 +58,7 @@ class Checkpoint:
             decisions = _decisions(_read(self._path()), lambda name: _read(self._path(name)), network)
         except Exception:  # damage makes parsers raise anything
             return None
-        self._saved = {*decisions.finished}
+        self._saved = dict(decisions.finished)
         return decisions
 
     def save(self, decisions: Decisions) -> None:
@@ -69,9 +70,9 @@ class Checkpoint:
             UserError: they cannot be written.
         """
         for name, mixing in decisions.finished.items():
-            if name not in self._saved:
+            if self._saved.get(name) is not mixing:
                 self._write(self._path(name), {"weights": mixing.weights, "bias": mixing.bias})
-                self._saved.add(name)
+                self._saved[name] = mixing
         self._write(self._path(), _arrays(decisions))
 
     def _write(self, path: Path, arrays: dict[str, Any]) -> None:
@@ -106,6 +107,7 @@ def _arrays(decisions: Decisions) -> dict[str, Any]:
         "budget": np.array(decisions.budget),
         "weights_left": np.array(decisions.weights_left),
         "exact": np.array(decisions.exact),
+        "is_careful": np.array(decisions.is_careful),
         "finished": np.array([*decisions.finished], str),
         **{f"owners {name}": owner for name, owner in decisions.owners.items()},
         **{f"capacities {name}": capacity for name, capacity in decisions.capacities.items()},
@@ -148,6 +150,7 @@ def _decisions(
         budget=float(arrays["budget"]),
         weights_left=float(arrays["weights_left"]),
         exact=bool(arrays["exact"]),
+        is_careful=bool(arrays["is_careful"]),
         shares=_named(arrays, "shares"),
         relays=_relays(arrays),
         removed=_named(arrays, "removed"),

@@ -13,9 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from repurpose_hpc.plan.plan import MixingPlan
-from repurpose_hpc.plan.relays import Relays
-from repurpose_hpc.restructure.relayed import with_combinations
-from repurpose_hpc.restructure.support.elimination import columns, eliminate, inverse, metric_root
+from repurpose_hpc.restructure.support.elimination import eliminate, inverse, metric_root
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import NOTHING, Ranking, ranked
 
@@ -35,25 +33,16 @@ class Offer:
     costs: np.ndarray
 
 
-def rank_columns(
-    problem: MixingProblem, owner: np.ndarray, plan: MixingPlan, relays: Relays | None, offer: Offer
-) -> list[Ranking]:
+def rank_columns(problem: MixingProblem, owner: np.ndarray, plan: MixingPlan, offer: Offer) -> list[Ranking]:
     """Rank the columns that each worker may do without, by the error that they avoid; collective.
 
     Args:
         problem: the mixing.
         owner: of its rows, (m,).
         plan: of the mixing.
-        relays: that it has; None: none.
         offer: the columns.
     """
-    moments, n = problem.moments, len(problem.moments.H)
-    if relays is not None:
-        moments = with_combinations(moments, relays.columns)
-    own, workers = problem.own(), np.arange(problem.workers)
-    received = np.zeros((problem.workers, len(moments.H) - n), bool)
-    if relays is not None:
-        received = columns(relays.ghosts(problem.workers), relays.taps)
+    H, own, workers = problem.moments.H, problem.own(), np.arange(problem.workers)
 
     def of_worker(q: int) -> Ranking:
         rows = np.flatnonzero((owner == q) | plan.sums[q])
@@ -63,14 +52,12 @@ def rank_columns(
         offered = offer.offered[q] & reads
         if not (rows.size and offered.any()):
             return NOTHING
-        S = np.flatnonzero(np.concatenate([problem.columns(reads), received[q]]))
-        R = metric_root(problem.metric[np.ix_(rows, rows)]) @ moments.R[np.ix_(rows, S)]
-        Hinv = inverse(moments.H[np.ix_(S, S)])
-        # What stays has no price; relays all stay, so that their columns are no more needed.
-        costs, size = np.where(offered, offer.costs[q], 1.0)[reads], problem.columns(reads).sum()
-        order, avoided = eliminate(
-            Hinv[:size, :size], (R @ Hinv)[:, :size], ~offered[reads], costs, problem.taps
-        )
+        S = np.flatnonzero(problem.columns(reads))
+        R = metric_root(problem.metric[np.ix_(rows, rows)]) @ problem.moments.R[np.ix_(rows, S)]
+        Hinv = inverse(H[np.ix_(S, S)])
+        # What stays has no price.
+        costs = np.where(offered, offer.costs[q], 1.0)[reads]
+        order, avoided = eliminate(Hinv, R @ Hinv, ~offered[reads], costs, problem.taps)
         return ranked(np.flatnonzero(reads)[order[::-1]], avoided[::-1], costs[order[::-1]])
 
     return problem.team.map(of_worker, range(problem.workers))

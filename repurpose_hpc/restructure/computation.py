@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.plan import trimmed
@@ -20,11 +19,11 @@ from repurpose_hpc.restructure.columns import Offer, rank_columns
 from repurpose_hpc.restructure.context import CutContext
 from repurpose_hpc.restructure.decisions import Decisions
 from repurpose_hpc.restructure.support.problem import MixingProblem
-from repurpose_hpc.restructure.support.reserve import traffic_cost
+from repurpose_hpc.restructure.support.reserve import BudgetTooSmall, traffic_cost
 from repurpose_hpc.restructure.support.tradeoff import Ranking
 
 
-class ComputeBudgetTooSmall(UserError):
+class ComputeBudgetTooSmall(BudgetTooSmall):
     """A budget below the computation of what cannot go."""
 
 
@@ -61,7 +60,7 @@ def workload(context: CutContext, decisions: Decisions, mixing: Mixing, problem:
         mixing: the original.
         problem: it.
     """
-    rows, relays = _rows(context, decisions, mixing), decisions.relays.get(mixing.name)
+    rows = _rows(context, decisions, mixing)
     offer = _offer(context, decisions, mixing, rows)
     owner = context.owner(decisions, mixing.target)
     return Workload(
@@ -69,7 +68,7 @@ def workload(context: CutContext, decisions: Decisions, mixing: Mixing, problem:
         rows=rows,
         load=_load(context, decisions, mixing),
         offer=offer,
-        rankings=rank_columns(problem, owner, decisions.masks[mixing.name], relays, offer),
+        rankings=rank_columns(problem, owner, decisions.masks[mixing.name], offer),
     )
 
 
@@ -160,8 +159,8 @@ def _price(
     if least > limit * (1 + 1e-12):
         raise ComputeBudgetTooSmall(
             f"compute_budget: expected at least {least:,.0f} multiply-adds of worker {worker}, whose part of "
-            f"the {total:,.0f} of this budget is {limit:,.0f}: what normalisations add up, and relays, "
-            "are not removed; allow more computation, or leave relays out of the forms"
+            f"the {total:,.0f} of this budget is {limit:,.0f}: the sums of normalisations are not "
+            "removed; allow more computation"
         )
     return float(prices[low])
 
@@ -192,10 +191,7 @@ def _removable(context: CutContext, decisions: Decisions, mixing: Mixing) -> np.
     """The neurons that only their owners read, and only for this planned mixing, bool (n,)."""
     if makers_of(context.network, mixing) is None:
         return np.zeros(context.network.space(mixing.source).neurons, bool)
-    readers = [decisions.masks[mixing.name].ghosts]
-    if relays := decisions.relays.get(mixing.name):
-        readers.append((relays.combined != 0).reshape(len(relays), readers[0].shape[1], -1).any(axis=2))
-    return np.logical_not(np.concatenate(readers).any(axis=0))
+    return np.logical_not(decisions.masks[mixing.name].ghosts.any(axis=0))
 
 
 def _offer(
@@ -213,21 +209,9 @@ def _offer(
 
 
 def _load(context: CutContext, decisions: Decisions, mixing: Mixing) -> np.ndarray:
-    """Multiply-adds of each worker for a planned mixing and its relays, (P,)."""
-    plan, relays = context.plan(decisions), decisions.relays.get(mixing.name)
+    """Multiply-adds of each worker for a planned mixing, (P,)."""
     current = next(m for m in context.current(decisions).network.mixings if m.name == mixing.name)
-    load = plan.column_loads(context.network, current).sum(axis=1)
-    if relays is None:
-        return load
-    rows = np.bincount(context.owner(decisions, mixing.target), minlength=plan.workers)
-    combining, workers = np.count_nonzero(relays.combined, axis=1), plan.workers
-    combining = combining * context.network.values(relays.shaped_as(mixing))
-    reading = rows * (relays.taps * context.network.values(mixing.target))
-    return (
-        load
-        + np.bincount(relays.sender, combining, workers)
-        + np.bincount(relays.receiver, reading[relays.receiver], workers)
-    )
+    return context.plan(decisions).column_loads(context.network, current).sum(axis=1)
 
 
 def _without(context: CutContext, decisions: Decisions, mixing: Mixing, gone: np.ndarray) -> Decisions:
@@ -252,8 +236,4 @@ def _without_rows(context: CutContext, decisions: Decisions, maker: Mixing, remo
     """Decisions in which nothing is sent for the removed rows, bool (m,), of a finished mixing."""
     links = decisions.finished[maker.name].links & ~removed[:, None]
     owners = (context.owner(decisions, end) for end in (maker.source, maker.target))
-    decisions = decisions.with_mask(maker.name, trimmed(decisions.masks[maker.name], links, *owners))
-    relays = decisions.relays.get(maker.name)
-    if relays is None:
-        return decisions
-    return decisions.with_relays(maker.name, replace(relays, weights=relays.weights * ~removed[:, None]))
+    return decisions.with_mask(maker.name, trimmed(decisions.masks[maker.name], links, *owners))

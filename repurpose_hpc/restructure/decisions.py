@@ -37,6 +37,7 @@ class Decisions:
             branches; empty where every mixing is shared out as the speeds go.
         relays: mixing -> those that it has; the weights of finished ones are in its own as well.
         removed: free space -> the neurons that nobody computes, (n,) bool; see ``Plan``.
+        is_careful: computation is planned without counting on neurons that later mixings may not need.
     """
 
     owners: Owners
@@ -50,6 +51,7 @@ class Decisions:
     shares: Mapping[str, np.ndarray] = field(default_factory=dict)
     relays: Mapping[str, Relays] = field(default_factory=dict)
     removed: Mapping[str, np.ndarray] = field(default_factory=dict)
+    is_careful: bool = False
 
     def __post_init__(self) -> None:
         for name in ("owners", "capacities", "masks", "scales", "finished", "shares", "relays", "removed"):

@@ -24,7 +24,7 @@ from repurpose_hpc.restructure.adjustment import adjust_mixing
 from repurpose_hpc.restructure.calibration.comm_dtype import measure_scales, measure_scales_until
 from repurpose_hpc.restructure.calibration.propagation import CurrentNetwork, Propagation
 from repurpose_hpc.restructure.checkpoint import Checkpoint
-from repurpose_hpc.restructure.computation import Workload, limit_computation, workload
+from repurpose_hpc.restructure.computation import ComputeBudgetTooSmall, Workload, limit_computation, workload
 from repurpose_hpc.restructure.constraints import constraints_of
 from repurpose_hpc.restructure.context import CutContext, Log, open_context, silent
 from repurpose_hpc.restructure.cut import Cut
@@ -71,6 +71,7 @@ def restructure(
         UserError: data of another shape, or not finite; no room for the weights; an input in parts, of which
             the front of the model needs all.
         BudgetTooSmall: what is not trained sends more than the budget.
+        ComputeBudgetTooSmall: what cannot be removed computes more than the budget.
     """
     check_shape(samples, network.input_shape)
     _check_placement(network, options)
@@ -84,18 +85,41 @@ def restructure(
     unit = "values" if options.link_costs is None else "units of link cost"
     log(f"budget: {decisions.budget:,.0f} {unit} per sample")
     decisions, estimates = choose_owners(context, decisions)  # 2, 3.1, 3.2
-    shares = weight_shares(context)  # 4.1
-    workloads = expected_workloads(context, decisions, estimates)  # 4.1
-    decisions = _load(context, checkpoint) or decisions
-    for number, mixing in enumerate(context.mixings):
-        if mixing.name in decisions.finished:
-            log(f"{mixing.name}: finished by an earlier run")
-        else:
-            decisions = finish_mixing(context, decisions, number, estimates[number:], shares, workloads)
-            _save(context, checkpoint, decisions)
+    planned = expected_workloads(context, decisions, estimates)  # 4.1
+    decided = _load(context, checkpoint) or decisions
+    try:
+        decisions = _finish(context, decided, estimates, planned, checkpoint)
+    except ComputeBudgetTooSmall:
+        if decided.is_careful:
+            raise
+        log("beginning again, without counting on neurons that later mixings may not need")
+        decisions = replace(decisions, is_careful=True)
+        context = replace(context, propagation=Propagation(network, context.mixings, samples, team))
+        _save(context, checkpoint, decisions)
+        decisions = _finish(context, decisions, estimates, planned, checkpoint)
     decisions = measure_scales_until(context, decisions, network.mixings[-1])
     current = context.current(decisions)
     return Cut(*with_relays(current.network, current.plan, decisions.relays))
+
+
+def _finish(
+    context: CutContext,
+    decisions: Decisions,
+    estimates: Sequence[Forms],
+    workloads: Mapping[str, Workload],
+    checkpoint: Checkpoint | None,
+) -> Decisions:
+    """Finish every mixing that is not; collective; for the arguments see ``finish_mixing``."""
+    shares = weight_shares(context)  # 4.1
+    if decisions.is_careful:
+        workloads = {name: replace(workload, rows={}) for name, workload in workloads.items()}
+    for number, mixing in enumerate(context.mixings):
+        if mixing.name in decisions.finished:
+            context.log(f"{mixing.name}: finished by an earlier run")
+        else:
+            decisions = finish_mixing(context, decisions, number, estimates[number:], shares, workloads)
+            _save(context, checkpoint, decisions)
+    return decisions
 
 
 def _check_placement(network: Network, options: Options) -> None:

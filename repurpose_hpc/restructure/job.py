@@ -38,6 +38,7 @@ from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.held_out import FEWEST, held_out_findings, split
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.promise import BrokenPromise, Outcome, Restructure, keep_promise
+from repurpose_hpc.restructure.support.reserve import BudgetTooSmall
 from repurpose_hpc.restructure.team import ALONE, Team
 
 if TYPE_CHECKING:
@@ -261,7 +262,11 @@ def _held_out(job: _RestructureJob, make: Restructure) -> Comparison | None:
     job.log(
         f"held out: again with {parts.rest.samples} samples, to measure on the other {parts.held_out.samples}"
     )
-    cut = make(parts.rest, job.options, lambda line: job.log(f"held out: {line}"))
+    try:
+        cut = make(parts.rest, job.options, lambda line: job.log(f"held out: {line}"))
+    except BudgetTooSmall as error:  # other data decide otherwise; there is a network of all of them
+        job.log(f"held out: {error}")
+        return None
     weights = value_weights(job.network, job.options.output_weights)
     return compare(job.network, cut.network, parts.held_out, job.team, cut.compute(), weights)
 

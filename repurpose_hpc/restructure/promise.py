@@ -305,6 +305,7 @@ def _way_out(options: Options) -> str:
         )
     limits = {
         f"density={options.density:g}": options.density < 1,
+        f"compute_budget={options.compute_budget:g}": options.compute_budget < 1,
         "the memory limits": options.memory_limits is not None,
         f"comm_dtype={options.comm_dtype}": options.comm_dtype != EXACT,
     }

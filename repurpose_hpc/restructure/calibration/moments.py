@@ -39,6 +39,8 @@ FEWEST_COLUMNS = 20_000
 SLAB = 256
 # Weight of staying near the original weights, relative to the mean variance of an input.
 RIDGE = 1e-3
+# The same, relative to the mean square of an input: smaller variances are rounding errors in float32.
+CONSTANT = 1e-18
 
 Result = TypeVar("Result")
 
@@ -174,7 +176,8 @@ class MomentSums:
         """The moments of all batches added; collective."""
         W, mean_x, mean_y = self.W, self.x / self.count, self.y / self.count
         G = self.xx.total() / self.count - np.outer(mean_x, mean_x)
-        alpha = RIDGE * np.trace(G) / len(G) or 1.0
+        squares = np.mean((self.first_x + mean_x) ** 2)
+        alpha = max(RIDGE * np.trace(G) / len(G), CONSTANT * squares) or 1.0
         G[np.diag_indices_from(G)] += alpha
         return Moments(
             H=G,

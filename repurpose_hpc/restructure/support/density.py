@@ -14,6 +14,7 @@ from repurpose_hpc.restructure.context import CutContext
 from repurpose_hpc.restructure.decisions import Decisions
 from repurpose_hpc.restructure.support.elimination import columns, row_groups
 from repurpose_hpc.restructure.support.problem import MixingProblem
+from repurpose_hpc.restructure.support.reserve import BudgetTooSmall
 from repurpose_hpc.restructure.team import Team
 
 # Each iteration leaves at least this share of the weights of the one before.
@@ -47,12 +48,19 @@ def thin_out(
     mask = plan.allowed(context.network, mixing) & mixing.links
     if context.options.density == 1:
         return mask
-    total = decisions.weights_left * shares[number] / max(sum(shares[number:]), 1)
+    total = max(decisions.weights_left, 0) * shares[number] / max(sum(shares[number:]), 1)
     relays = decisions.relays.get(mixing.name)
     if relays is not None:
         owner = context.owner(decisions, mixing.target)
         reading = np.count_nonzero(owner[:, None] == relays.receiver) * relays.taps
-        total = max(total - np.count_nonzero(relays.combined) - reading, 0)
+        taken = np.count_nonzero(relays.combined) + reading
+        if taken > decisions.weights_left:
+            raise BudgetTooSmall(
+                f"density: expected room for the {len(relays)} relays of {mixing.name}, found "
+                f"{decisions.weights_left:,.0f} weights left for their {taken:,}; allow more weights, or "
+                "leave relays out of the forms"
+            )
+        total = max(total - taken, 0)
     quota = np.floor(total * context.share(decisions, mixing)).astype(np.int64)
     holder = plan.holders(context.network, mixing)
     return sparsify(problem.moments, problem.metric, mask, holder, quota, context.team)

@@ -14,7 +14,7 @@ from repurpose_hpc.restructure.decisions import Decisions, Owners
 
 
 class BudgetTooSmall(UserError):
-    """A budget below the communication of the mixings that cannot be pruned."""
+    """A budget below what cannot be pruned."""
 
 
 def whole_budget(context: CutContext, owners: Owners) -> float:

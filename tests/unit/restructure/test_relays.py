@@ -192,15 +192,6 @@ def test_relays_of_maps(workers):
     assert found == {True, False}
 
 
-@pytest.mark.parametrize("compute", [0.5, 0.7])
-def test_relays_of_maps_with_a_budget_of_computation(compute):
-    network, x = mapped(0)
-    options = Options(WORKERS, 0.3, "partitioned", forms=ALL, compute_budget=compute)
-    cut = restructure(network, Samples.of(x), options)
-    assert cut.plan.relays
-    assert_stands_for_the_original(network, cut, 0.3, x[:5])
-
-
 def mapped(seed):
     """A network of everything that there is on maps, and samples that depend on each other."""
     network, rng = convolutional_network(seed), np.random.default_rng(seed)
@@ -295,3 +286,9 @@ def test_shards_and_report(samples, tmp_path):
 def test_options_that_do_not_go_together(options, message):
     with pytest.raises(UserError, match=message):
         Options(WORKERS, **options)
+
+
+def test_more_relays_than_the_density_has_room_for(samples):
+    options = Options(WORKERS, 0.3, "partitioned", forms=ALL, density=0.05)
+    with pytest.raises(UserError, match="allow more weights, or leave relays out"):
+        restructure(NETWORK, samples, options)
