@@ -140,7 +140,7 @@ def test_the_weights_beside_an_onnx_file(folder):
         size_threshold=0,
     )
     message = refused(folder, "inspect", "model.onnx", "--report", "weights.bin")
-    assert "weights.bin of model.onnx, which MODEL reads" in message
+    assert "weights.bin of model.onnx, which SHARDS|MODEL reads" in message
 
 
 def test_results_beside_what_is_read(folder):
