@@ -18,7 +18,7 @@ from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.restructure.calibration.evaluation import compare
-from repurpose_hpc.restructure.computation import dense_multiply_adds
+from repurpose_hpc.restructure.computation import compute_fraction
 from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.options import Options
 
@@ -65,10 +65,9 @@ def _measured(network: Network, calibration: Samples, test: Samples, options: Op
     """What a network comes to that is restructured with these options."""
     cut = restructure(network, calibration, options)
     found = compare(network, cut.network, test).findings()
-    busiest = cut.plan.multiply_adds(cut.network).max() * options.workers / dense_multiply_adds(network)
     return {
         "values_sent": str(cut.traffic_matrix().sum()),
-        "compute_fraction": f"{busiest:.3f}",
+        "compute_fraction": f"{compute_fraction(network, cut, options):.3f}",
         "neurons_removed": str(sum(int(removed.sum()) for removed in cut.plan.removed.values())),
         "accuracy": f"{found['accuracy']:.4f}",
         "output_error": f"{found['output_error']:.5f}",

@@ -250,10 +250,7 @@ def _measured(r: RestructureReport) -> list[str]:
     bound = "no bound" if r["bound"] is None else f"bound {r['bound']:.4g}"
     lines.append(f"on the calibration data: output error {r['output_error']:.4f} ({bound}){_details(r)}")
     if not r["held_out_samples"]:
-        return [
-            *lines,
-            "on other data: not known: too few samples, to hold out or to make a network",
-        ]
+        return [*lines, "on other data: not known: too few samples, to hold out or to make a network"]
     # Under their names on the calibration data.
     held_out = {
         name.removesuffix("_held_out"): value for name, value in r.items() if name.endswith("_held_out")

@@ -16,8 +16,11 @@ from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.plan import trimmed
 from repurpose_hpc.restructure.columns import Offer, rank_columns
+from repurpose_hpc.restructure.constraints import constraints_of
 from repurpose_hpc.restructure.context import CutContext
+from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.decisions import Decisions
+from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.reserve import BudgetTooSmall, traffic_cost
 from repurpose_hpc.restructure.support.tradeoff import Ranking
@@ -35,16 +38,19 @@ class Workload:
         name: of the mixing.
         rows: name of a mixing whose rows go with columns -> multiply-adds of each row, (n,); 0 for those that
             stay.
-        load: multiply-adds of each worker with all columns, (P,).
         offer: the columns that may go.
         rankings: of these, one for each worker.
     """
 
     name: str
     rows: Mapping[str, np.ndarray]
-    load: np.ndarray
     offer: Offer
     rankings: Sequence[Ranking]
+
+    @property
+    def load(self) -> np.ndarray:
+        """Multiply-adds of each worker with all columns, (P,)."""
+        return self.offer.loads.sum(axis=1)
 
     def gone(self, worker: int, price: float) -> np.ndarray:
         """The columns of a worker that are not worth ``price`` per multiply-add."""
@@ -66,7 +72,6 @@ def workload(context: CutContext, decisions: Decisions, mixing: Mixing, problem:
     return Workload(
         name=mixing.name,
         rows=rows,
-        load=_load(context, decisions, mixing),
         offer=offer,
         rankings=rank_columns(problem, owner, decisions.masks[mixing.name], offer),
     )
@@ -96,13 +101,16 @@ def limit_computation(
     mixing = context.mixings[number]
     here = workload(context, decisions, mixing, problem)
     ahead = [here, *(expected[later.name] for later in context.mixings[number + 1 :])]
+    network, plan = context.current(decisions).network, context.plan(decisions)
     waiting = {load.name for load in ahead}
-    done = {m.name: _load(context, decisions, m) for m in context.network.mixings if m.name not in waiting}
+    done = {
+        m.name: plan.column_loads(network, m).sum(axis=1) for m in network.mixings if m.name not in waiting
+    }
     limits = allowances(context)
     gone = np.zeros_like(here.offer.offered)
     for worker, limit in enumerate(limits):
         gone[worker, here.gone(worker, _price(worker, limit, ahead, done, limits.sum()))] = True
-    kept = ~gone[context.plan(decisions).holders(context.network, mixing), np.arange(gone.shape[1])]
+    kept = ~gone[plan.holders(network, mixing), np.arange(gone.shape[1])]
     decisions = _without(context, decisions, mixing, gone)
     return decisions, kept & mixing.links & context.plan(decisions).allowed(context.network, mixing)
 
@@ -130,6 +138,14 @@ def allowances(context: CutContext) -> np.ndarray:
 def dense_multiply_adds(network: Network) -> int:
     """Multiply-adds of a sample with nothing pruned."""
     return sum(int(m.links.sum()) * m.taps * network.values(m.target) for m in network.mixings)
+
+
+def compute_fraction(network: Network, cut: Cut, options: Options) -> float:
+    """Multiply-adds of the busiest worker of a cut over its share, by speed, of those of the original."""
+    speeds = constraints_of(options).part_weights
+    working = speeds > 0
+    shares = dense_multiply_adds(network) * speeds[working] / speeds.sum()
+    return float((cut.plan.multiply_adds(cut.network)[working] / shares).max())
 
 
 def _price(
@@ -206,12 +222,6 @@ def _offer(
         # Of a mixing that is not finished, columns are still to go: its rows will be shorter.
         costs += own * of_row * (1.0 if maker in decisions.finished else context.options.compute_budget)
     return Offer((plan.mixings[mixing.name].ghosts | own) & (loads > 0), loads, costs)
-
-
-def _load(context: CutContext, decisions: Decisions, mixing: Mixing) -> np.ndarray:
-    """Multiply-adds of each worker for a planned mixing, (P,)."""
-    current = next(m for m in context.current(decisions).network.mixings if m.name == mixing.name)
-    return context.plan(decisions).column_loads(context.network, current).sum(axis=1)
 
 
 def _without(context: CutContext, decisions: Decisions, mixing: Mixing, gone: np.ndarray) -> Decisions:

@@ -30,8 +30,7 @@ from repurpose_hpc.restructure.calibration.evaluation import Comparison, compare
 from repurpose_hpc.restructure.calibration.finite import check_activations
 from repurpose_hpc.restructure.calibration.probes import value_weights
 from repurpose_hpc.restructure.checkpoint import Checkpoint
-from repurpose_hpc.restructure.computation import dense_multiply_adds
-from repurpose_hpc.restructure.constraints import constraints_of
+from repurpose_hpc.restructure.computation import compute_fraction
 from repurpose_hpc.restructure.context import Log, silent
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.driver import restructure
@@ -331,20 +330,11 @@ def _report(job: _RestructureJob, cut: Cut, findings: Mapping[str, Any]) -> dict
         "weights": network.weight_count,
         "weights_kept": cut.network.weight_count,
         "weights_of_workers": plan.weights_held(cut.network).tolist(),
-        "compute_fraction": _compute_fraction(network, cut, options),
+        "compute_fraction": compute_fraction(network, cut, options),
         **links,
         "layers": layers,
         **{name: value for name, value in findings.items() if name != "relative_error"},
     }
-
-
-def _compute_fraction(network: Network, cut: Cut, options: Options) -> float:
-    """Multiply-adds of the busiest worker over its even share of those of the original network."""
-    speeds = constraints_of(options).part_weights
-    done = cut.plan.multiply_adds(cut.network)
-    working = speeds > 0
-    shares = dense_multiply_adds(network) * speeds[working] / speeds.sum()
-    return float((done[working] / shares).max())
 
 
 def _mixing_report(network: Network, cut: Cut, mixing: Mixing, findings: Mapping[str, Any]) -> dict[str, Any]:

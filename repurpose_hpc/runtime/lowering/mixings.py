@@ -218,8 +218,8 @@ class _Picked:
 
     def __init__(self, buffer: Buffer, rows: np.ndarray, max_batch: int) -> None:
         self._source, self.rows = buffer, rows.astype(INDEX_DTYPE)
-        self._slice = slice(rows[0], rows[-1] + 1) if rows.size else slice(0)
-        self._together = rows.size == self._slice.stop - (self._slice.start or 0)
+        first, end = (rows[0], rows[-1] + 1) if rows.size else (0, 0)
+        self._slice, self._together = slice(first, end), rows.size == end - first
         size = 0 if self._together else rows.size
         self._buffer = Buffer(size, max_batch, buffer.flat.dtype, buffer.values)
 

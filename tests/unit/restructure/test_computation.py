@@ -114,12 +114,14 @@ def random_workloads(rng, count, n):
     """Workloads of a chain of mixings for one worker; own neurons take rows of the one before along."""
     workloads = []
     for number in range(count):
-        loads = rng.integers(1, 20, (1, n))
-        rows = {f"m{number - 1}": rng.integers(0, 5, n) * (rng.random(n) < 0.5)} if number else {}
-        ranking = Ranking(rng.permutation(n), np.sort(rng.random(n))[::-1], loads[0].astype(float))
-        load = np.array([loads.sum() + rng.integers(5 * n, 9 * n)])
-        offer = Offer(np.ones((1, n), bool), loads, loads.astype(float))
-        workloads.append(Workload(f"m{number}", rows, load, offer, [ranking]))
+        # The last column stays.
+        loads = np.append(rng.integers(1, 20, n), rng.integers(5 * n, 9 * n))[None]
+        rows = (
+            {f"m{number - 1}": np.append(rng.integers(0, 5, n) * (rng.random(n) < 0.5), 0)} if number else {}
+        )
+        ranking = Ranking(rng.permutation(n), np.sort(rng.random(n))[::-1], loads[0, :n].astype(float))
+        offer = Offer(np.arange(n + 1)[None] < n, loads, loads.astype(float))
+        workloads.append(Workload(f"m{number}", rows, offer, [ranking]))
     return workloads
 
 
