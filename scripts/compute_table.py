@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from statistics import mean
 
-from rows import markdown, read_csv, write_csv
+from rows import mean_table, read_csv, write_csv
 
 from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.importers.load import load_model
@@ -76,6 +75,7 @@ def _measured(network: Network, calibration: Samples, test: Samples, options: Op
 
 def _table(rows: list[Row]) -> str:
     """A line for each budget; means over the seeds."""
+    names = ("P", "input", "budget", "computation", "values", "done", "neurons removed", "accuracy", "error")
     formats = {
         "values_sent": ",.0f",
         "compute_fraction": ".3f",
@@ -83,13 +83,7 @@ def _table(rows: list[Row]) -> str:
         "accuracy": ".4f",
         "output_error": ".4f",
     }
-    names = ("P", "input", "budget", "computation", "values", "done", "neurons removed", "accuracy", "error")
-    lines = []
-    for setting in dict.fromkeys(tuple(row[key] for key in KEYS) for row in rows):
-        found = [row for row in rows if tuple(row[key] for key in KEYS) == setting]
-        means = {name: mean(float(row[name]) for row in found) for name in formats}
-        lines.append((*setting, *(format(means[name], spec) for name, spec in formats.items())))
-    return markdown(names, lines)
+    return mean_table(names, rows, KEYS, formats)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,10 @@ one on maps with one; the test data only report.  A second call computes only wh
 
 from __future__ import annotations
 
-import csv
 import time
-from pathlib import Path
-from statistics import mean
 
 from accuracy_table import arguments
+from rows import mean_table, read_csv, write_csv
 
 from repurpose_hpc.restructure.calibration.evaluation import compare
 from repurpose_hpc.restructure.driver import restructure
@@ -25,7 +23,7 @@ FORMS = ("ghosts,sums", "ghosts,sums,relays")
 SEEDS = (0, 1, 2)
 BUDGETS_ON_MAPS = {"replicated": (0.1, 0.05, 0.2)}
 SEEDS_ON_MAPS = (0,)
-COLUMNS = ("input_placement", "budget", "forms", "seed", "values_sent", "accuracy", "output_error", "seconds")
+KEYS = ("input_placement", "budget", "forms")
 
 
 def main() -> None:
@@ -34,7 +32,7 @@ def main() -> None:
     study = open_study(args.model, args.calibration, args.test)
     network = study.network
     on_maps = any(network.positions_of.values())
-    rows = _read(args.out)
+    rows = read_csv(args.out)
     points = [
         (placement, budget, forms, seed)
         for placement, budgets in (BUDGETS_ON_MAPS if on_maps else BUDGETS).items()
@@ -42,51 +40,33 @@ def main() -> None:
         for forms in FORMS
         for seed in (SEEDS_ON_MAPS if on_maps else SEEDS)
     ]
-    for placement, budget, forms, seed in points:
-        key = (placement, str(budget), forms, str(seed))
-        if key in rows:
+    for point in points:
+        key = dict(zip((*KEYS, "seed"), map(str, point), strict=True))
+        if any(key.items() <= row.items() for row in rows):
             continue
+        placement, budget, forms, seed = point
         began = time.perf_counter()
         options = Options(args.workers, budget, placement, seed=seed, forms=tuple(forms.split(",")))
         cut = restructure(network, study.calibration, options)
         seconds = time.perf_counter() - began
         found = compare(network, cut.network, study.test).findings()
-        values = int(cut.traffic_matrix().sum())
-        rows[key] = [values, round(found["accuracy"], 4), round(found["output_error"], 5), round(seconds, 1)]
-        print(*key, *rows[key], flush=True)
-        _write(args.out, rows)
-    print(_markdown(rows))
+        measured = {
+            "values_sent": int(cut.traffic_matrix().sum()),
+            "accuracy": round(found["accuracy"], 4),
+            "output_error": round(found["output_error"], 5),
+            "seconds": round(seconds, 1),
+        }
+        rows.append(key | {name: str(value) for name, value in measured.items()})
+        print(*rows[-1].values(), flush=True)
+        write_csv(args.out, rows)
+    print(_table(rows))
 
 
-def _read(path: Path) -> dict[tuple, list]:
-    if not path.exists():
-        return {}
-    with open(path, newline="") as file:
-        return {tuple(row[:4]): row[4:] for row in list(csv.reader(file))[1:]}
-
-
-def _write(path: Path, rows: dict[tuple, list]) -> None:
-    with open(path, "w", newline="") as file:
-        csv.writer(file).writerows([COLUMNS, *([*key, *found] for key, found in rows.items())])
-
-
-def _markdown(rows: dict[tuple, list]) -> str:
+def _table(rows: list[dict[str, str]]) -> str:
     """A line for each budget; means over the seeds."""
-    lines = ["| input | budget | forms | values | accuracy | output error | seconds |", "|---" * 7 + "|"]
-    for placement, budget, forms in dict.fromkeys(key[:3] for key in rows):
-        found = [row for key, row in rows.items() if key[:3] == (placement, budget, forms)]
-        values, accuracy, error, seconds = (mean(map(float, column)) for column in zip(*found, strict=True))
-        cells = (
-            placement,
-            budget,
-            forms,
-            f"{values:,.0f}",
-            f"{accuracy:.4f}",
-            f"{error:.4f}",
-            f"{seconds:.0f}",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    names = ("input", "budget", "forms", "values", "accuracy", "output error", "seconds")
+    formats = {"values_sent": ",.0f", "accuracy": ".4f", "output_error": ".4f", "seconds": ".0f"}
+    return mean_table(names, rows, KEYS, formats)
 
 
 if __name__ == "__main__":
