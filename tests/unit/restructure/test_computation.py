@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import small_plans
+from helpers.interruption import Interrupted, assert_same_bits, interrupting_at
 from helpers.small_graphs import (
     branching_network,
     convolutional_network,
@@ -282,23 +283,12 @@ def test_beginning_again_is_kept_too(tmp_path):
     options = Options(WORKERS, 0.5, "partitioned", compute_budget=0.5)
     whole = restructure(network, samples_of(network), options, lines.append)
     assert any(line.startswith("beginning again") for line in lines)
-    checkpoint = Checkpoint(tmp_path, {})
-
-    class Interrupted(Exception):
-        pass
-
-    def interrupting(line):
-        interrupting.again = interrupting.again or line.startswith("beginning again")
-        if interrupting.again and line.startswith("layer3 "):
-            raise Interrupted
-
-    interrupting.again = False
+    checkpoint, log = Checkpoint(tmp_path, {}), interrupting_at("beginning again", "layer3 ")
     with pytest.raises(Interrupted):
-        restructure(network, samples_of(network), options, interrupting, checkpoint=checkpoint)
+        restructure(network, samples_of(network), options, log, checkpoint=checkpoint)
     assert checkpoint.load(network).is_careful
     again = restructure(network, samples_of(network), options, checkpoint=Checkpoint(tmp_path, {}))
-    assert again.plan.identity() == whole.plan.identity()
-    assert again.network.fingerprint() == whole.network.fingerprint()
+    assert_same_bits(again, whole)
 
 
 def test_constants_have_sane_weights():
@@ -342,21 +332,12 @@ def test_an_interrupted_run_and_several_ranks_yield_the_same_bits(tmp_path):
     samples, options = samples_of(NETWORK), Options(WORKERS, 0.1, "partitioned", compute_budget=0.4)
     whole = restructure(NETWORK, samples, options)
     checkpoint = Checkpoint(tmp_path, {})
-
-    class Interrupted(Exception):
-        pass
-
-    def interrupting(line):
-        if line.startswith("layer2 "):
-            raise Interrupted
-
     with pytest.raises(Interrupted):
-        restructure(NETWORK, samples, options, interrupting, checkpoint=checkpoint)
+        restructure(NETWORK, samples, options, interrupting_at("layer2 "), checkpoint=checkpoint)
     assert checkpoint.load(NETWORK).removed
     for team, kept in ((Team(threads=3), None), (ALONE, checkpoint)):
         again = restructure(NETWORK, samples, options, team=team, checkpoint=kept)
-        assert again.plan.identity() == whole.plan.identity()
-        assert again.network.fingerprint() == whole.network.fingerprint()
+        assert_same_bits(again, whole)
 
 
 def test_shards_and_report_tell(tmp_path):

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import small_plans
+from helpers.interruption import Interrupted, assert_same_bits, interrupting_at
 from helpers.small_graphs import convolutional_network
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.samples import Samples
@@ -232,20 +233,11 @@ def test_interrupted_and_on_several_threads_the_same_bits(samples, tmp_path, den
     options = Options(WORKERS, 0.2, "partitioned", forms=ALL, density=density)
     whole = restructure(NETWORK, samples, options)
     checkpoint = Checkpoint(tmp_path, {})
-
-    class Interrupt(Exception):
-        pass
-
-    def interrupting(line):
-        if line.startswith("layer1: adjusting"):
-            raise Interrupt
-
-    with pytest.raises(Interrupt):
-        restructure(NETWORK, samples, options, interrupting, checkpoint=checkpoint)
+    with pytest.raises(Interrupted):
+        restructure(NETWORK, samples, options, interrupting_at("layer1: adjusting"), checkpoint=checkpoint)
     for team, kept in ((Team(threads=3), None), (ALONE, checkpoint)):
         again = restructure(NETWORK, samples, options, team=team, checkpoint=kept)
-        assert again.plan.identity() == whole.plan.identity()
-        assert again.network.fingerprint() == whole.network.fingerprint()
+        assert_same_bits(again, whole)
 
 
 def test_density_counts_the_weights_of_relays(samples):
