@@ -30,7 +30,8 @@ VARIANTS = {
     "without alternation": replace(DATA, alternations=1),
     "ghost form only": replace(DATA, forms=frozenset({GHOST})),
     "one form per mixing": replace(DATA, forms=DATA.forms - {MIXED}),
-    "rows adjusted one by one": replace(DATA, compensation=0),
+    "what is sent selected once": replace(DATA, reselect=False),
+    "rows adjusted one by one": replace(DATA, reselect=False, compensation=0),
 }
 
 

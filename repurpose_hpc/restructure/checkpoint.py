@@ -30,7 +30,7 @@ from repurpose_hpc.plan.relays import Relays
 from repurpose_hpc.restructure.decisions import Decisions
 
 # Another layout of the files makes another directory: what it does not know is begun anew.
-LAYOUT = 5
+LAYOUT = 6
 _KIND = "repurpose-hpc-checkpoint"
 
 

@@ -17,8 +17,7 @@ from repurpose_hpc.io.progress import PENDING
 from repurpose_hpc.io.samples import Samples, check_shape
 from repurpose_hpc.model.comm_dtype import INT8
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.plan.plan import MIXED, PARTITIONED, RELAY, REPLICATED, ROOT, dense_plan, trimmed
+from repurpose_hpc.plan.plan import PARTITIONED, RELAY, REPLICATED, ROOT, dense_plan, trimmed
 from repurpose_hpc.plan.relays import with_relays
 from repurpose_hpc.restructure.adjustment import adjust_mixing
 from repurpose_hpc.restructure.calibration.comm_dtype import measure_scales, measure_scales_until
@@ -29,21 +28,16 @@ from repurpose_hpc.restructure.constraints import constraints_of
 from repurpose_hpc.restructure.context import CutContext, Log, open_context, silent
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.decisions import Decisions, nothing_decided
-from repurpose_hpc.restructure.method import Method, PriceScope
+from repurpose_hpc.restructure.method import Method
 from repurpose_hpc.restructure.options import Options, method_for
-from repurpose_hpc.restructure.owners.alternation import reassign
 from repurpose_hpc.restructure.owners.choice import choose_owners
 from repurpose_hpc.restructure.owners.initial import given_owners
-from repurpose_hpc.restructure.relayed import adjust_relayed, relays_of
+from repurpose_hpc.restructure.relayed import adjust_relayed
+from repurpose_hpc.restructure.selection import eliminate, sharing_price, with_form
 from repurpose_hpc.restructure.silence import silence
-from repurpose_hpc.restructure.support.balance import limit_ghosts
 from repurpose_hpc.restructure.support.density import thin_out, weight_shares
-from repurpose_hpc.restructure.support.forms import tradeoffs
-from repurpose_hpc.restructure.support.forms.masks import mask_of
-from repurpose_hpc.restructure.support.forms.mixed import with_mixed
-from repurpose_hpc.restructure.support.problem import MixingProblem
-from repurpose_hpc.restructure.support.reserve import dense_cost, whole_budget
-from repurpose_hpc.restructure.support.tradeoff import Forms, Tradeoff, cheapest, price_for
+from repurpose_hpc.restructure.support.reserve import whole_budget
+from repurpose_hpc.restructure.support.tradeoff import Forms, cheapest, price_for
 from repurpose_hpc.restructure.team import ALONE, Team
 
 
@@ -146,11 +140,11 @@ def expected_workloads(
         return workloads
     for number, mixing in enumerate(context.mixings):
         problem, owner = context.original_problem(decisions, mixing)
-        sharing, budget = _sharing(context, decisions, number, estimates[number:])
+        sharing, budget = sharing_price(context, decisions, number, estimates[number:])
         sharing = silence(context, decisions, number, sharing, budget)
         level = price_for(sharing, budget)
         form = cheapest(sharing[0], level)
-        decisions = _with_form(decisions, mixing, problem, form, owner, level)
+        decisions = with_form(decisions, mixing, problem, form, owner, level)
         workloads[mixing.name] = workload(context, decisions, mixing, problem)
     return workloads
 
@@ -179,7 +173,7 @@ def finish_mixing(
     moments = context.scoring_moments(mixing, decisions)  # 1.1
     problem = context.problem(decisions, mixing, decisions.owners, moments)
     context.log(f"{mixing.name}: eliminating{PENDING}")
-    decisions = eliminate(context, decisions, number, problem, estimates)  # 3.2 to 3.6
+    decisions = eliminate(context, decisions, number, problem, estimates)  # 3.2 to 3.7
     context.log(f"{mixing.name}: adjusting{PENDING}")
     if workloads:  # 4.1
         decisions, weight_mask = limit_computation(context, decisions, number, problem, workloads)
@@ -205,68 +199,6 @@ def finish_mixing(
         f"{plan.values_sent(network, mixing) + relayed} of {plan.dense_values(network, mixing)} values sent"
     )
     return decisions
-
-
-def eliminate(
-    context: CutContext, decisions: Decisions, number: int, problem: MixingProblem, estimates: Sequence[Forms]
-) -> Decisions:
-    """Choose owners of the rows, form and masks of mixing ``number``, and pay for them; collective.
-
-    Args:
-        context, decisions, number, estimates: as of ``finish_mixing``.
-        problem: the mixing.
-    """
-    mixing, options = context.mixings[number], context.options
-    owner = context.owner(decisions, mixing.target)
-    # Where nothing has changed yet, the estimate is exact.
-    forms = estimates[0] if number == 0 else tradeoffs(problem, owner)  # 3.2
-    sharing, budget = _sharing(context, decisions, number, [forms, *estimates[1:]])  # 3.3
-    forms, *later = silence(context, decisions, number, sharing, budget)
-    if forms[0].is_silent:
-        problem = replace(problem, silent=True)
-        forms = tradeoffs(problem, owner)
-
-    def price(forms: Forms) -> float:
-        """λ for the forms of this mixing, from what is left of the budget."""
-        return price_for([forms, *later], budget)
-
-    decisions, forms = reassign(context, decisions, mixing, problem, forms, price(forms))  # 3.3, 3.4
-    owner = context.owner(decisions, mixing.target)
-    if options.imbalance is not None:  # 3.5
-        level, allowance = price(forms), (1 + options.imbalance) * context.share(decisions, mixing)
-        forms = [limit_ghosts(problem, owner, form, level, allowance) for form in forms]
-    if MIXED in context.method.forms:  # 3.6
-        forms = with_mixed(problem, owner, forms, price(forms))
-    level = price(forms)
-    form = cheapest(forms, level)
-    # Where a form gives way to a cheaper one at λ, budget is left over: it is spent in the forms that are.
-    level = price_for([[form], *([cheapest(others, level)] for others in later)], budget)
-    return _with_form(decisions, mixing, problem, form, owner, level)
-
-
-def _sharing(
-    context: CutContext, decisions: Decisions, number: int, estimates: Sequence[Forms]
-) -> tuple[Sequence[Forms], float]:
-    """Of the trade-offs from mixing ``number`` on those that share one λ, and their budget (step 3.3)."""
-    if context.method.price is PriceScope.NETWORK:
-        return estimates, decisions.budget
-    source = context.mixings[number].source
-    return estimates[:1], context.options.comm_budget * dense_cost(context, decisions.owners, source)
-
-
-def _with_form(
-    decisions: Decisions,
-    mixing: Mixing,
-    problem: MixingProblem,
-    form: Tradeoff,
-    owner: np.ndarray,
-    level: float,
-) -> Decisions:
-    """Decisions that have paid for a form at a price: relays and mask, for rows of these owners, (m,)."""
-    decisions = replace(decisions, budget=decisions.budget - form.cost(level))
-    if any(ranking.kept(level).size for ranking in form.relays):
-        decisions = decisions.with_relays(mixing.name, relays_of(problem, form, owner.size, level))
-    return decisions.with_mask(mixing.name, mask_of(problem, form, owner, level))
 
 
 def keep_everything(network: Network, samples: Samples, options: Options, team: Team) -> Cut:

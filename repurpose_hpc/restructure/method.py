@@ -48,6 +48,7 @@ class Method:
         branches: workers may own whole branches of the network (step 2.3).
         look_ahead: sweeps of drafts, at most (step 2.2).
         alternations: times that rows are assigned, at most, the first time included (step 3.4).
+        reselect: what is sent is selected once more, with what everybody lacks in view (step 3.7).
         compensation: passes in which rows make up for each other (step 4.3).
         refit: weights are adjusted (step 4); without, those that are left stay as they are.
 
@@ -62,6 +63,7 @@ class Method:
     branches: bool = True
     look_ahead: int = 3
     alternations: int = 2
+    reselect: bool = True
     compensation: int = 2
     refit: bool = True
 
@@ -72,6 +74,8 @@ class Method:
             raise ValueError("expected look_ahead >= 0, alternations >= 1 and compensation >= 0")
         if self.relays and (self.gram is not Gram.MEASURED or not self.compensation):
             raise ValueError("expected measured Gram matrices and rows adjusted together, for relays")
+        if self.reselect and not self.compensation:
+            raise ValueError("expected rows adjusted together, to select once more for all of them")
 
     @property
     def sums(self) -> bool:
@@ -90,7 +94,7 @@ class Method:
 
 
 DATA = Method()
-SECOND_MOMENT = replace(DATA, gram=Gram.DIAGONAL, metric=Metric.IDENTITY, compensation=0)
+SECOND_MOMENT = replace(DATA, gram=Gram.DIAGONAL, metric=Metric.IDENTITY, reselect=False, compensation=0)
 FROBENIUS = replace(SECOND_MOMENT, gram=Gram.IDENTITY)
 MAGNITUDE = replace(FROBENIUS, refit=False)
 

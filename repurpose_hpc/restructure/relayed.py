@@ -20,6 +20,7 @@ from repurpose_hpc.restructure.decisions import Decisions
 from repurpose_hpc.restructure.support.elimination import columns
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import Tradeoff
+from repurpose_hpc.restructure.team import Team
 
 
 def relays_of(problem: MixingProblem, form: Tradeoff, rows: int, price: float) -> Relays:
@@ -57,14 +58,38 @@ def adjust_relayed(
         the mixing, which computes what it does with its relays, and these.
     """
     relays, root = decisions.relays[mixing.name], context.statistics.roots[mixing.name]
-    receives = columns(context.owner(decisions, mixing.target)[:, None] == relays.receiver, relays.taps)
+    owner, passes = context.owner(decisions, mixing.target), context.method.compensation
+    adjusted, weights = fit_relayed(mixing, problem.moments, relays, mask, owner, root, context.team, passes)
+    return adjusted, replace(relays, weights=weights, scales=_scales(context, decisions, mixing, relays))
+
+
+def fit_relayed(
+    mixing: Mixing,
+    moments: Moments,
+    relays: Relays,
+    mask: np.ndarray,
+    owner: np.ndarray,
+    root: np.ndarray,
+    team: Team,
+    passes: int,
+) -> tuple[Mixing, np.ndarray]:
+    """The best weights and bias of a mixing with relays; collective.
+
+    Args:
+        mixing, moments, mask, root, team, passes: as of ``adjustment.adjust``.
+        relays: what they combine, and for whom.
+        owner: of the rows, (m,).
+
+    Returns:
+        the mixing, which computes what it does with its relays, and the weights that read these.
+    """
+    receives = columns(owner[:, None] == relays.receiver, relays.taps)
     mask = np.hstack([columns(mask, mixing.weights.shape[1] // mask.shape[1]), receives])
     wider = replace(mixing, weights=np.hstack([mixing.weights, np.zeros(receives.shape)]))
-    moments = with_combinations(problem.moments, relays.columns)
-    adjusted = adjust(wider, moments, mask, root, context.team, passes=context.method.compensation)
+    adjusted = adjust(wider, with_combinations(moments, relays.columns), mask, root, team, passes=passes)
     direct, by_relays = np.split(adjusted.weights, [mixing.weights.shape[1]], axis=1)
-    relays = replace(relays, weights=by_relays, scales=_scales(context, decisions, mixing, relays))
-    return replace(adjusted, weights=direct + relays.product()), relays
+    product = replace(relays, weights=by_relays).product()
+    return replace(adjusted, weights=direct + product), by_relays
 
 
 def _scales(context: CutContext, decisions: Decisions, mixing: Mixing, relays: Relays) -> np.ndarray:

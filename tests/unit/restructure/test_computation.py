@@ -280,7 +280,7 @@ def test_neurons_that_turn_out_to_be_needed(comm_budget, compute_budget):
 def test_beginning_again_is_kept_too(tmp_path):
     """An interrupted run that had begun again goes on there, with the same bits."""
     network, lines = deep_chain(), []
-    options = Options(WORKERS, 0.5, "partitioned", compute_budget=0.5)
+    options = Options(WORKERS, 0.5, "partitioned", compute_budget=0.3)
     whole = restructure(network, samples_of(network), options, lines.append)
     assert any(line.startswith("beginning again") for line in lines)
     checkpoint, log = Checkpoint(tmp_path, {}), interrupting_at("beginning again", "layer3 ")
