@@ -1,22 +1,28 @@
-"""Options that command lines may leave to a machine file, with the word ``auto``."""
+"""Options that command lines may leave to a machine file, with the words ``auto`` and ``time``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from repurpose_hpc.fields import Declared, FieldError
 from repurpose_hpc.forecast.machine import THIS, THIS_FILE, MachineModel, machine_file, read_machine, shipped
 
+if TYPE_CHECKING:
+    from repurpose_hpc.forecast.modelled import ModelledTime
+
 
 @dataclass(frozen=True, kw_only=True)
 class MachineSource(Declared):
-    """The machine that ``auto`` goes by."""
+    """The machine that ``auto`` and ``time`` go by."""
 
     machine: str = machine_file(
         THIS,
-        help=f"the machine file that auto goes by, such as {', '.join(shipped())}; {THIS}: written by probe",
+        help=f"the machine file that auto and time go by, such as {', '.join(shipped())}; {THIS}: written by "
+        "probe",
         more="the machine file that `--part-weights auto` goes by, with the rate of every rank, and "
-        f"`--round-cost auto`, with links ([some](docs/forecast.md#machine-files) come with the package); "
+        "`--round-cost auto` and `--minimise time`, with links ([some](docs/forecast.md#machine-files) come "
+        "with the package); "
         f"`{THIS}`: where `probe` writes it",
     )
 
@@ -73,6 +79,30 @@ def modelled_round_cost(machine: str, ranks: int) -> float:
     from repurpose_hpc.forecast.rounds import round_cost
 
     return round_cost(_read(machine), ranks)
+
+
+def modelled_time(machine: str, workers: int, hosts: int | None) -> ModelledTime:
+    """The model of time of a machine.
+
+    Args:
+        machine: its name, see ``read_machine``.
+        workers: parts of the network.
+        hosts: ranks that will run it; None: as many.
+
+    Raises:
+        UserError: there is no such file, it has no links for so many ranks, or ranks host several workers.
+    """
+    from repurpose_hpc.forecast.modelled import ModelledTime
+
+    if hosts not in (None, workers):
+        raise FieldError(
+            "minimise",
+            f"expected as many ranks as workers, since the model of time has a worker on each, found {hosts} "
+            f"ranks for workers={workers}; start {workers} ranks, or run restructure and then infer",
+        )
+    model = ModelledTime(_read(machine))
+    model.machine.check_links(workers)
+    return model
 
 
 def _read(machine: str) -> MachineModel:

@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol, TypeVar
 
 import numpy as np
 
-from repurpose_hpc.commands.automatic import MachineSource, measured_part_weights, modelled_round_cost
+from repurpose_hpc.commands.automatic import (
+    MachineSource,
+    measured_part_weights,
+    modelled_round_cost,
+    modelled_time,
+)
 from repurpose_hpc.commands.overwriting import check_apart
 from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UsageError, UserError
@@ -31,7 +36,7 @@ from repurpose_hpc.fields import (
 from repurpose_hpc.io.arrays import read_npy
 from repurpose_hpc.io.reading import check_finite_length, reason_of
 from repurpose_hpc.restructure.constraints import node_links
-from repurpose_hpc.restructure.options import AUTO, INSIDE_NODE, Options
+from repurpose_hpc.restructure.options import AUTO, INSIDE_NODE, TIME, Options
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -288,10 +293,13 @@ def restructure_options(given: Given, ranks: int | None, hosts: int | None = Non
     if workers is None:
         raise UsageError("expected --workers P, the number of parts; add it")
     values = {**given, "workers": workers}
-    automatic = [name for name in ("part_weights", "round_cost") if given.get(name) == AUTO]
+    words = {"part_weights": AUTO, "round_cost": AUTO, "minimise": TIME}
+    automatic = [name for name, word in words.items() if given.get(name) == word]
     if not automatic:
-        words = (f"{flag('part_weights')} {AUTO}", f"{flag('round_cost')} {AUTO}")
-        refuse(given, ("machine",), f"has no effect without {' or '.join(words)}")
+        typed_words = [f"{flag(name)} {word}" for name, word in words.items()]
+        refuse(given, ("machine",), f"has no effect without {' or '.join(typed_words)}")
+    if "minimise" in automatic and "round_cost" not in given:
+        automatic.append("round_cost")
     machine = given.get("machine", defaults(MachineSource)["machine"])
     try:
         if "link_costs" in given:
@@ -300,6 +308,8 @@ def restructure_options(given: Given, ranks: int | None, hosts: int | None = Non
             values["part_weights"] = measured_part_weights(machine, workers, hosts)
         if "round_cost" in automatic:
             values["round_cost"] = modelled_round_cost(machine, hosts or workers)
+        if "minimise" in automatic:
+            values["minimise"] = modelled_time(machine, workers, hosts)
     except UserError as error:
         raise UsageError(typed(error)) from None
     return make(Options, values)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import Access, FieldError, option, text
 from repurpose_hpc.io.atomic import write_text
 from repurpose_hpc.io.reading import read_object, reading
@@ -131,6 +132,18 @@ class MachineModel:
         if self.network is None:
             return self.ranks_per_node if self.local else 1
         return math.inf
+
+    def check_links(self, ranks: int) -> None:
+        """Refuse numbers of ranks that no known link joins.
+
+        Raises:
+            UserError: there are too many.
+        """
+        if ranks > self.most_ranks:
+            raise UserError(
+                f"expected links for {ranks} ranks, found those of {self.most_ranks} in {self.name}; probe "
+                "on more nodes, or describe the network in the machine file"
+            )
 
 
 def machine_file(default: Any = MISSING, help: str = "", **attributes: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from repurpose_hpc.errors import UserError
 from repurpose_hpc.forecast.demand import Demand, all_pairs
 from repurpose_hpc.forecast.machine import MachineModel
 from repurpose_hpc.forecast.timeline import Clocks
@@ -23,11 +22,7 @@ def round_cost(machine: MachineModel, ranks: int) -> float:
     Raises:
         UserError: the machine has no links for so many ranks.
     """
-    if ranks > machine.most_ranks:
-        raise UserError(
-            f"expected links for {ranks} ranks, found those of {machine.most_ranks} in {machine.name}; probe "
-            "on more nodes, or give the price as a number"
-        )
+    machine.check_links(ranks)
     if ranks == 1:
         return 0.0
     short, long = (_seconds(machine, ranks, values) for values in (1, MANY))

@@ -353,7 +353,24 @@ class _RestructuredOptional(_Quality, _HeldOut, total=False):
         float, Key("share of the integers that the model gives that are the same", when="with a back")
     ]
     link_cost: Annotated[float, Key("price of what is sent for a sample", when="with `--link-cost`")]
+    minimised: Annotated[str, Key("what was looked for the least of: values or time", when="with a promise")]
     comm_budget: Annotated[float, Key("budget that was chosen", when="with a promise")]
+    compute_budget: Annotated[
+        float, Key("budget of computation that was chosen", when="with `--minimise time`")
+    ]
+    machine: Annotated[
+        str,
+        Key("machine whose time was modelled, with a rank for every worker", when="with `--minimise time`"),
+    ]
+    modelled_us: Annotated[
+        float, Key("modelled time of one sample through these shards", "µs", when="with `--minimise time`")
+    ]
+    modelled_dense_us: Annotated[
+        float, Key("the same on as many ranks with nothing pruned", "µs", when="with `--minimise time`")
+    ]
+    modelled_single_process_us: Annotated[
+        float, Key("the same of the original network in one process", "µs", when="with `--minimise time`")
+    ]
     trials: Annotated[int, Key("budgets that were tried", when="with a promise")]
     accuracy_drop: Annotated[
         float,
@@ -365,7 +382,10 @@ class _RestructuredOptional(_Quality, _HeldOut, total=False):
     ]
     warnings: Annotated[
         list[str],
-        Key("reasons why the promise says little", when="with `--max-accuracy-drop`, if there are any"),
+        Key(
+            "reasons why the promise says little, or that the original network is modelled to be faster",
+            when="with a promise, if there are any",
+        ),
     ]
 
 

@@ -308,6 +308,13 @@ def _promise_summary(report: RestructureReport) -> list[str]:
             f"accuracy drop on the held-out samples {report['accuracy_drop']:.2f} points "
             f"(95 % confidence: at most {report['accuracy_drop_bound']:.2f}); "
         )
+    if "modelled_us" in report:
+        return [
+            f"{drop}budget {report['comm_budget']:.4g}, compute budget {report['compute_budget']:.4g}, the "
+            f"fastest of {report['trials']} tried that were enough on the held-out samples",
+            f"modelled time of a sample on {report['machine']}: {report['modelled_us']:,.1f} us; dense "
+            f"{report['modelled_dense_us']:,.1f}, one process {report['modelled_single_process_us']:,.1f}",
+        ]
     return [
         f"{drop}budget {report['comm_budget']:.4g}, the smallest of {report['trials']} tried that was enough "
         "on the held-out samples"

@@ -98,7 +98,6 @@ def _is_usable(directory: Path, network: Network, options: Options) -> bool:
     except UserError:
         return False
     recorded, wanted = stored.provenance.get("options", {}), json.loads(json.dumps(asdict(options)))
-    # A promise finds its budget.
-    found = {"comm_budget": recorded.get("comm_budget")} if options.promises else {}
+    found = {name: recorded.get(name) for name in options.found}
     belongs = stored.provenance.get("model_fingerprint") == network.fingerprint()
     return belongs and recorded == {**wanted, **found} and is_complete(stored)

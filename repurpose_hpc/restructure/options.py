@@ -23,12 +23,15 @@ from repurpose_hpc.fields import (
 from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT
 from repurpose_hpc.plan.plan import GHOST, MIXED, PARTIAL, PLACEMENTS, RELAY
 from repurpose_hpc.restructure.method import FORMER, METHODS, Method, method_named
+from repurpose_hpc.restructure.time_model import TimeModel
 
 # Names of what may travel, and the forms of mixings that need it.
 FORMS = {"ghosts": {GHOST}, "sums": {PARTIAL, MIXED}, "relays": {RELAY}}
 ASSIGNMENTS = ("munkres", "contiguous", "random", "hypergraph")
 # Instead of numbers, on a command line: those that suit a machine file.
 AUTO = "auto"
+# Aims of a promise; a command makes a model of the word for time.
+VALUES, TIME = "values", "time"
 # Price of a link inside a node, relative to one between nodes, in --link-cost nodes:K.
 INSIDE_NODE = 0.1
 
@@ -61,6 +64,11 @@ def _or_auto(kind: Kind) -> Kind:
         accepts=lambda value: value == AUTO if isinstance(value, str) else kind.accepts(value),
         plain=lambda value: value if isinstance(value, str) else kind.plain(value),
     )
+
+
+_AIM = replace(
+    choice(VALUES, TIME), accepts=lambda value: isinstance(value, TimeModel) or value in (VALUES, TIME)
+)
 
 
 @dataclass(frozen=True)
@@ -205,6 +213,14 @@ class Options(Declared):
         help="instead: the least communication whose outputs have at most this relative error there",
         more="instead of a budget: the largest relative error of the outputs there",
     )
+    minimise: str | TimeModel = option(
+        VALUES,
+        kind=_AIM,
+        help="of what a promise looks for the least: values sent, or the time modelled of a machine",
+        more="of what a promise looks for the least: `values` sent, or the modelled `time` of a sample on "
+        "the machine `--machine`, over budgets of communication and of computation, with `--round-cost auto` "
+        "unless a number is given ([how](docs/method.md#least-time))",
+    )
     output_weights: tuple[float, ...] | None = option(
         None,
         kind=listed(number(least=0), "finite numbers", example=(1.0, 10.0)),
@@ -280,6 +296,7 @@ class Options(Declared):
                 f"expected a number of values, got {self.round_cost!r}; words are for command lines: give a "
                 "number, such as forecast.round_cost makes of a machine",
             )
+        self._check_aim()
         if self.memory_limits is not None:
             self._check_length("memory_limits", self.memory_limits)
         if self.link_costs is not None:
@@ -299,6 +316,27 @@ class Options(Declared):
     def promises(self) -> bool:
         """True if a tolerance is given instead of a budget."""
         return self.max_accuracy_drop is not None or self.max_output_error is not None
+
+    @property
+    def found(self) -> tuple[str, ...]:
+        """The fields that a promise finds a value for."""
+        if not self.promises:
+            return ()
+        return ("comm_budget",) if self.minimise == VALUES else ("comm_budget", "compute_budget")
+
+    def _check_aim(self) -> None:
+        if self.minimise == TIME:
+            raise FieldError(
+                "minimise",
+                f"expected {VALUES} or a model of time, got {TIME!r}; words are for command lines: give a "
+                "model, such as forecast.modelled.ModelledTime of a machine",
+            )
+        if self.minimise != VALUES and not self.promises:
+            raise FieldError(
+                "minimise",
+                "expected a promise, whose search looks for the least time, found a budget; add "
+                "max_accuracy_drop=0.5 or max_output_error=0.02",
+            )
 
     def _check_length(self, name: str, values: tuple[float, ...]) -> None:
         if len(values) != self.workers:

@@ -1,8 +1,8 @@
 """A promise instead of a budget: the least communication that stays within a tolerance on held-out data.
 
-Budgets are tried by bisection of their logarithm; each trial restructures with four samples in five and is
-measured on what was held out.  The trial with the smallest budget among those that stayed within is what is
-written.
+Budgets are tried as ``search`` says; each trial restructures with four samples in five and is measured on
+what was held out.  Of the trials that stayed within, the one with the smallest budget is what is written, or
+the one with the least modelled time.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import betaincinv
@@ -21,18 +22,20 @@ from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.labels import is_classified, understood
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.quality import Accuracy
-from repurpose_hpc.plan.plan import dense_plan
+from repurpose_hpc.plan.plan import Plan, dense_plan, single_worker_plan
 from repurpose_hpc.restructure.calibration.evaluation import Comparison, compare
 from repurpose_hpc.restructure.calibration.probes import value_weights
+from repurpose_hpc.restructure.computation import compute_fraction
+from repurpose_hpc.restructure.constraints import constraints_of
 from repurpose_hpc.restructure.context import Log, silent
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.held_out import ONE_IN, SPLIT_STREAM, held_out_findings, split
-from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.restructure.options import TIME, VALUES, Options
+from repurpose_hpc.restructure.search import Kept, least_time, least_values
 from repurpose_hpc.restructure.support.reserve import BudgetTooSmall
 from repurpose_hpc.restructure.team import ALONE, Team
+from repurpose_hpc.restructure.time_model import TimeModel
 
-# The search ends when the smallest budget that was enough is at most so many times one that was not.
-RESOLUTION = 1.1
 # That of the bound of the accuracy drop.
 CONFIDENCE = 0.95
 
@@ -51,7 +54,7 @@ class Outcome:
     Attributes:
         cut: as it is to be written.
         calibration: the samples that it was restructured with.
-        options: those given, with the budget that was used.
+        options: those given, with the budgets that were used.
         held_out: comparison on samples that were held out; None: there are none.
         findings: of the promise, under the names of the report; empty if none was asked for.
         provenance: findings and how the samples were split; empty likewise.
@@ -73,24 +76,24 @@ def keep_promise(
     log: Log,
     team: Team = ALONE,
 ) -> Outcome:
-    """Search the smallest budget that stays within the tolerance of ``options``.
+    """Search the smallest budget, or the least time, that stays within the tolerance of ``options``.
 
     Args:
         network: trained.
         samples: all calibration data; with labels for ``max_accuracy_drop``.
-        options: with a tolerance.
-        restructure: makes the network that would be written, from samples, options with a budget, and a log.
+        options: with a tolerance; ``compute_budget`` is not exceeded.
+        restructure: makes the network that would be written, from samples, options with budgets, and a log.
         log: is given one line for each trial.
         team: shares the work.
 
     Raises:
-        UserError: no labels or classes, or too few samples.
+        UserError: no labels or classes, too few samples, or a model of time that is for fewer workers.
         BrokenPromise: not even the whole budget meets the tolerance.
     """
     samples = understood(network, samples)
     check_samples(samples, options)
     trials = _BudgetTrials(network, samples, options, restructure, log, team)
-    if search(trials.meets, trials.dense) is None:
+    if not trials.search():
         raise trials.broken()
     return trials.outcome()
 
@@ -127,31 +130,6 @@ def samples_needed(max_accuracy_drop: float) -> int:
     return math.ceil(math.log((1 - CONFIDENCE) / 2) / math.log1p(-max_accuracy_drop / 100))
 
 
-def search(meets: Callable[[int], bool], dense: int) -> int | None:
-    """The smallest budget tried that is enough, in values per sample; None if not even ``dense`` is.
-
-    Nothing and everything are tried first; then the logarithm of the budget is bisected down to
-    ``RESOLUTION``.
-
-    Args:
-        meets: tells if a budget is enough.  That need not be monotone: the search then ends at one of
-            the budgets that are enough beside one that is not.
-        dense: values per sample with nothing pruned.
-    """
-    if meets(0):
-        return 0
-    if not dense or not meets(dense):
-        return None
-    low, high = 0, dense
-    while high - low > 1 and high > RESOLUTION * low:
-        middle = min(max(round(math.sqrt(max(low, 1) * high)), low + 1), high - 1)
-        if meets(middle):
-            high = middle
-        else:
-            low = middle
-    return high
-
-
 def accuracy_drop_bound(lost: int, gained: int, samples: int) -> float:
     """Upper 95 % confidence bound of the loss of accuracy, in percentage points.
 
@@ -176,10 +154,28 @@ class _BudgetTrial:
     options: Options
     cut: Cut
     comparison: Comparison
+    seconds: float
+
+    @property
+    def order(self) -> tuple[float, ...]:
+        """The less, the better."""
+        return self.seconds, self.options.comm_budget, self.options.compute_budget
+
+
+class _Modelled(NamedTuple):
+    """Modelled seconds of the network before restructuring.
+
+    Attributes:
+        dense: on as many ranks as workers.
+        single: in one process.
+    """
+
+    dense: float
+    single: float
 
 
 class _BudgetTrials:
-    """Trials of budgets: the best, which is the last within the tolerance, and the last beyond it."""
+    """Trials of budgets: the best within the tolerance, and the last beyond it."""
 
     def __init__(
         self,
@@ -197,18 +193,31 @@ class _BudgetTrials:
         self.dense = _dense_values(network, options)
         self.count = 0
         self.warnings: list[str] = []
-        self.latest: dict[bool, _BudgetTrial] = {}
+        self.best: _BudgetTrial | None = None
+        self.beyond: _BudgetTrial | None = None
+        # None: values are minimised.
+        self.model = None if isinstance(options.minimise, str) else options.minimise
+        self.original = None if self.model is None else self._model_original(self.model)
 
-    def meets(self, values: int) -> bool:
-        """Restructure with a budget of so many values per sample, and measure."""
-        options = replace(self.options, comm_budget=values / self.dense if self.dense else 0.0)
+    def search(self) -> bool:
+        """Try budgets; False: none meets the tolerance."""
+        most = self.options.compute_budget
+        if self.model is None:
+            found = least_values(lambda values: self.attempt(values, most) is not None, self.dense)
+            return found is not None
+        return least_time(self.attempt, self.dense, most, self._computes_less()) is not None
+
+    def attempt(self, values: int, compute_budget: float) -> Kept | None:
+        """Restructure with a budget of so many values per sample, and measure; None: not enough."""
+        comm_budget = values / self.dense if self.dense else 0.0
+        options = replace(self.options, comm_budget=comm_budget, compute_budget=compute_budget)
         try:
             cut = self.restructure(self.split.rest, options, silent)
         except BudgetTooSmall as problem:
             if values == self.dense:
                 raise
             self.log(f"not enough: {problem}")
-            return False
+            return None
         comparison = compare(
             self.network, cut.network, self.split.held_out, self.team, cut.compute(), self.weights
         )
@@ -217,20 +226,60 @@ class _BudgetTrials:
             self.warnings = _doubts(options, comparison)
             for warning in self.warnings:
                 self.log(f"warning: {warning}")
+        trial = _BudgetTrial(options, cut, comparison, self._seconds(cut.network, cut.plan))
         is_enough = _keeps(options, comparison)
-        self.latest[is_enough] = _BudgetTrial(options, cut, comparison)
+        self._log_trial(trial, values, is_enough)
+        if not is_enough:
+            self.beyond = trial
+            return None
+        if self.best is None or trial.order < self.best.order:
+            self.best = trial
+        return Kept(trial.seconds, compute_fraction(self.network, cut, options))
+
+    def _seconds(self, network: Network, plan: Plan) -> float:
+        """Modelled time; 0 if there is no model; collective."""
+        model = self.model
+        if model is None:
+            return 0.0
+        # One rank computes for all: on processors that differ the last digits would, and then decisions.
+        return self.team.map(lambda plan: model.seconds(network, plan), [plan])[0]
+
+    def _model_original(self, model: TimeModel) -> _Modelled:
+        part_weights = constraints_of(self.options).part_weights
+        dense = dense_plan(self.network, self.options.workers, self.options.input_placement, part_weights)
+        dense = replace(dense, comm_dtype=self.options.comm_dtype)
+        single = single_worker_plan(self.network)
+        original = _Modelled(*(self._seconds(self.network, plan) for plan in (dense, single)))
+        self.log(
+            f"modelled time on {model.name}: {_us(original.single)} in one process, {_us(original.dense)} "
+            f"dense with {self.options.workers} workers"
+        )
+        return original
+
+    def _computes_less(self) -> bool:
+        """False, with a line, if other options exclude smaller budgets of computation."""
+        try:
+            replace(self.options, compute_budget=self.options.compute_budget / 2)
+        except FieldError as problem:
+            self.log(f"computation is not reduced: {problem}")
+            return False
+        return True
+
+    def _log_trial(self, trial: _BudgetTrial, values: int, is_enough: bool) -> None:
+        options, comparison = trial.options, trial.comparison
         # With prices, a budget is a fraction of the cost.
         size = f" ({values} values per sample)" if options.link_costs is None else ""
+        compute = f"compute budget {options.compute_budget:.4g}, {_us(trial.seconds)}, "
         self.log(
-            f"trial {self.count}: budget {options.comm_budget:.4g}{size}, "
+            f"trial {self.count}: budget {options.comm_budget:.4g}{size}, {compute if self.model else ''}"
             f"{_finding(options, comparison)} on {comparison.samples} held-out samples: "
             f"{'enough' if is_enough else 'not enough'}"
         )
-        return is_enough
 
     def broken(self) -> BrokenPromise:
         """The failure of all trials."""
-        trial = self.latest[False]
+        trial = self.beyond
+        assert trial is not None
         field, tolerance = _promised(trial.options)
         return BrokenPromise(
             field,
@@ -240,12 +289,16 @@ class _BudgetTrials:
 
     def outcome(self) -> Outcome:
         """The best trial."""
-        trial = self.latest[True]
+        trial = self.best
+        assert trial is not None
+        warnings = [*self.warnings, *self._slower(trial)]
         findings = {
+            "minimised": VALUES if self.model is None else TIME,
             "comm_budget": trial.options.comm_budget,
+            **self._modelled(trial),
             "trials": self.count,
             **_measured(trial.options, trial.comparison),
-            **({"warnings": self.warnings} if self.warnings else {}),
+            **({"warnings": warnings} if warnings else {}),
         }
         mask = self.split.mask
         provenance = {
@@ -258,6 +311,34 @@ class _BudgetTrials:
             "held_out_sha256": hashlib.sha256(np.flatnonzero(mask).astype("<i8").tobytes()).hexdigest(),
         }
         return Outcome(trial.cut, self.split.rest, trial.options, trial.comparison, findings, provenance)
+
+    def _modelled(self, trial: _BudgetTrial) -> dict:
+        """Modelled times under the names of the report, if they were minimised."""
+        if self.model is None or self.original is None:
+            return {}
+        return {
+            "compute_budget": trial.options.compute_budget,
+            "machine": self.model.name,
+            "modelled_us": 1e6 * trial.seconds,
+            "modelled_dense_us": 1e6 * self.original.dense,
+            "modelled_single_process_us": 1e6 * self.original.single,
+        }
+
+    def _slower(self, trial: _BudgetTrial) -> list[str]:
+        """Warnings that the network before restructuring would be faster."""
+        if self.model is None or self.original is None:
+            return []
+        others = {"in one process": self.original.single, "dense": self.original.dense}
+        return [
+            f"by the model of {self.model.name} the original network is faster {how}: {_us(seconds)} instead "
+            f"of {_us(trial.seconds)}"
+            for how, seconds in others.items()
+            if seconds < trial.seconds
+        ]
+
+
+def _us(seconds: float) -> str:
+    return f"{1e6 * seconds:,.1f} us"
 
 
 def _dense_values(network: Network, options: Options) -> int:

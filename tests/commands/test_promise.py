@@ -23,13 +23,8 @@ from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.held_out import ONE_IN, hold_out
 from repurpose_hpc.restructure.job import restructure_to
 from repurpose_hpc.restructure.options import Options
-from repurpose_hpc.restructure.promise import (
-    RESOLUTION,
-    accuracy_drop_bound,
-    keep_promise,
-    samples_needed,
-    search,
-)
+from repurpose_hpc.restructure.promise import accuracy_drop_bound, keep_promise, samples_needed
+from repurpose_hpc.restructure.search import RESOLUTION, least_values
 from repurpose_hpc.runtime.certificate import Certificate
 
 WORKERS = 3
@@ -59,7 +54,7 @@ def samples(tmp_path_factory, network):
 @given(st.integers(0, 10_000), st.floats(0, 1))
 def test_search_finds_the_threshold_within_the_resolution(dense, threshold):
     needed, tried = round(threshold * dense), []
-    found = search(lambda values: tried.append(values) or values >= needed, dense)
+    found = least_values(lambda values: tried.append(values) or values >= needed, dense)
     assert found in tried and needed <= found <= max(RESOLUTION * needed, needed + 1)
     assert len(tried) == len(set(tried)) <= 10
 
@@ -68,14 +63,14 @@ def test_search_finds_the_threshold_within_the_resolution(dense, threshold):
 def test_search_returns_the_smallest_budget_that_was_enough(dense, seed):
     enough = np.random.default_rng(seed).random(dense + 1) < 0.5
     tried = []
-    found = search(lambda values: tried.append(values) or enough[values], dense)
+    found = least_values(lambda values: tried.append(values) or enough[values], dense)
     assert found == min((values for values in tried if enough[values]), default=None)
 
 
 @pytest.mark.parametrize("dense", [0, 1, 2, 1000])
 def test_search_that_finds_nothing(dense):
     tried = []
-    assert search(lambda values: tried.append(values), dense) is None
+    assert least_values(lambda values: tried.append(values), dense) is None
     assert tried == ([0, dense] if dense else [0])
 
 

@@ -22,7 +22,7 @@ from repurpose_hpc.report.text import render, render_restructured
 from repurpose_hpc.restructure.job import restructure_to
 from repurpose_hpc.restructure.options import Options
 
-PROMISE = {"comm_budget", "trials"}
+PROMISE = {"minimised", "comm_budget", "trials"}
 MEASURED = {"output_error_held_out", "agreement_held_out"}
 LABELLED = {"labels", "labels_note"}
 ACCURACY = LABELLED | {"accuracy", "reference_accuracy"}

@@ -35,7 +35,8 @@ def test_the_machine_that_probe_wrote_is_taken_unless_another_is_named(tmp_path,
 def test_what_does_not_fit():
     words = ["m", "--out", "o", "--calibration", "c", "--workers", "2"]
     with pytest.raises(
-        UsageError, match="--machine has no effect without --part-weights auto or --round-cost auto"
+        UsageError,
+        match="--machine has no effect without --part-weights auto or --round-cost auto or --minimise time",
     ):
         restructure.parse([*words, "--machine", "gigabit"])
     with pytest.raises(UsageError, match="--round-cost: expected auto or a finite number, 0 or more"):
