@@ -31,7 +31,7 @@ from repurpose_hpc.restructure.context import Log, silent
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.held_out import ONE_IN, SPLIT_STREAM, held_out_findings, split
 from repurpose_hpc.restructure.options import TIME, VALUES, Options
-from repurpose_hpc.restructure.search import Kept, least_time, least_values
+from repurpose_hpc.restructure.search import Tried, least_time, least_values
 from repurpose_hpc.restructure.support.reserve import BudgetTooSmall
 from repurpose_hpc.restructure.team import ALONE, Team
 from repurpose_hpc.restructure.time_model import TimeModel
@@ -203,12 +203,11 @@ class _BudgetTrials:
         """Try budgets; False: none meets the tolerance."""
         most = self.options.compute_budget
         if self.model is None:
-            found = least_values(lambda values: self.attempt(values, most) is not None, self.dense)
-            return found is not None
+            return least_values(lambda values: self.attempt(values, most).is_enough, self.dense) is not None
         return least_time(self.attempt, self.dense, most, self._computes_less()) is not None
 
-    def attempt(self, values: int, compute_budget: float) -> Kept | None:
-        """Restructure with a budget of so many values per sample, and measure; None: not enough."""
+    def attempt(self, values: int, compute_budget: float) -> Tried:
+        """Restructure with a budget of so many values per sample, and measure."""
         comm_budget = values / self.dense if self.dense else 0.0
         options = replace(self.options, comm_budget=comm_budget, compute_budget=compute_budget)
         try:
@@ -217,7 +216,7 @@ class _BudgetTrials:
             if values == self.dense:
                 raise
             self.log(f"not enough: {problem}")
-            return None
+            return Tried(False, 0.0, compute_budget)
         comparison = compare(
             self.network, cut.network, self.split.held_out, self.team, cut.compute(), self.weights
         )
@@ -231,10 +230,9 @@ class _BudgetTrials:
         self._log_trial(trial, values, is_enough)
         if not is_enough:
             self.beyond = trial
-            return None
-        if self.best is None or trial.order < self.best.order:
+        elif self.best is None or trial.order < self.best.order:
             self.best = trial
-        return Kept(trial.seconds, compute_fraction(self.network, cut, options))
+        return Tried(is_enough, trial.seconds, compute_fraction(self.network, cut, options))
 
     def _seconds(self, network: Network, plan: Plan) -> float:
         """Modelled time; 0 if there is no model; collective."""

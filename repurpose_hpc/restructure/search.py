@@ -13,16 +13,20 @@ RESOLUTION = 1.1
 ROOM = 2
 # Budgets of computation below this are not tried: there is hardly any time left to gain.
 LEAST_COMPUTE = 1 / 64
+# Nor is a budget looked for whose time could be less by no more than this factor.
+WORTH = 1.02
 
 
-class Kept(NamedTuple):
-    """A trial within the tolerance.
+class Tried(NamedTuple):
+    """Outcome of a trial.
 
     Attributes:
-        seconds: its modelled time.
+        is_enough: whether it stayed within the tolerance.
+        seconds: its modelled time; 0 if there is no network.
         compute: what the busiest worker does, as a fraction of its share of the dense multiply-adds.
     """
 
+    is_enough: bool
     seconds: float
     compute: float
 
@@ -57,7 +61,7 @@ def least_values(meets: Callable[[int], bool], dense: int) -> int | None:
 
 
 def least_time(
-    attempt: Callable[[int, float], Kept | None], dense: int, most: float, computes_less: bool = True
+    attempt: Callable[[int, float], Tried], dense: int, most: float, computes_less: bool = True
 ) -> Budgets | None:
     """The budgets tried that are enough with the least time; None if not even ``dense`` is enough.
 
@@ -66,53 +70,57 @@ def least_time(
     compete, that with nothing pruned among them.
 
     Args:
-        attempt: of so many values per sample and a budget of computation: what came of it; None: not enough.
+        attempt: tries so many values per sample and a budget of computation.
         dense: values per sample with nothing pruned.
         most: budget of computation that may not be exceeded.
         computes_less: whether smaller ones may be tried.
     """
-    tried: dict[Budgets, Kept | None] = {}
+    tried: dict[Budgets, Tried] = {}
 
-    def meets(values: int, compute: float = most) -> bool:
+    def outcome(values: int, compute: float) -> Tried:
         if (values, compute) not in tried:
             tried[values, compute] = attempt(values, compute)
-        return tried[values, compute] is not None
+        return tried[values, compute]
 
-    def ranked() -> list[tuple[float, Budgets]]:
-        return sorted((kept.seconds, budgets) for budgets, kept in tried.items() if kept is not None)
+    def best() -> Budgets:
+        return min((at for at in tried if tried[at].is_enough), key=lambda at: (tried[at].seconds, at))
 
-    fewest = least_values(meets, dense)
+    fewest = least_values(lambda values: outcome(values, most).is_enough, dense)
     if fewest is None:
         return None
-    meets(dense)
-    of_fewest = tried[fewest, most]
-    if computes_less and of_fewest is not None:
-        compute = min(most, of_fewest.compute)
-        for values in _levels(fewest, dense):
-            before = ranked()[0]
-            compute = least_compute(partial(meets, values), compute)
-            if values > fewest and ranked()[0] == before:
-                break
-    return ranked()[0][1]
+    outcome(dense, most)
+    enough = outcome(fewest, most)
+    for values in _levels(fewest, dense) if computes_less else ():
+        before = best()
+        enough = least_compute(partial(outcome, values), enough)
+        if values > fewest and best() == before:
+            break
+    return best()
 
 
-def least_compute(meets: Callable[[float], bool], enough: float) -> float:
-    """The smallest budget of computation tried that is enough, at most ``enough``.
+def least_compute(attempt: Callable[[float], Tried], enough: Tried) -> Tried:
+    """The trial with the smallest budget of computation that is enough, or ``enough``.
 
     Args:
-        meets: tells if a budget is enough, which need not be monotone.
-        enough: is taken to be.
+        attempt: tries a budget.  What is enough need not be monotone.
+        enough: a trial that was, or would be with these values.
     """
-    low, high = enough / 2, enough
-    while low >= LEAST_COMPUTE and meets(low):
-        low, high = low / 2, low
-    while high > RESOLUTION * low:
-        middle = math.sqrt(low * high)
-        if meets(middle):
-            high = middle
+    # A small step first: where there is no room at all, that is the only trial.
+    high, budget = enough.compute, enough.compute / RESOLUTION
+    if budget < LEAST_COMPUTE:
+        return enough
+    low = attempt(budget)
+    while low.is_enough and budget >= LEAST_COMPUTE:
+        enough, high, budget = low, budget, budget / 2
+        low = attempt(budget)
+    while high > RESOLUTION * budget and enough.seconds > WORTH * low.seconds:
+        middle = math.sqrt(budget * high)
+        found = attempt(middle)
+        if found.is_enough:
+            enough, high = found, middle
         else:
-            low = middle
-    return high
+            low, budget = found, middle
+    return enough
 
 
 def _levels(fewest: int, dense: int) -> Iterator[int]:
