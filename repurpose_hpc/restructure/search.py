@@ -107,19 +107,25 @@ def least_compute(attempt: Callable[[float], Tried], enough: Tried) -> Tried:
     """
     # A small step first: where there is no room at all, that is the only trial.
     high, budget = enough.compute, enough.compute / RESOLUTION
-    if budget < LEAST_COMPUTE:
-        return enough
-    low = attempt(budget)
-    while low.is_enough and budget >= LEAST_COMPUTE:
-        enough, high, budget = low, budget, budget / 2
-        low = attempt(budget)
-    while high > RESOLUTION * budget and enough.seconds > WORTH * low.seconds:
-        middle = math.sqrt(budget * high)
+    while budget >= LEAST_COMPUTE:
+        found = attempt(budget)
+        if not found.is_enough:
+            return _bisected(attempt, budget, found, high, enough)
+        enough, high, budget = found, budget, budget / 2
+    return enough
+
+
+def _bisected(
+    attempt: Callable[[float], Tried], low: float, too_little: Tried, high: float, enough: Tried
+) -> Tried:
+    """The trial of the smallest budget between two that is enough, as far as that is worth trials."""
+    while high > RESOLUTION * low * (1 + 1e-9) and enough.seconds > WORTH * too_little.seconds:
+        middle = math.sqrt(low * high)
         found = attempt(middle)
         if found.is_enough:
             enough, high = found, middle
         else:
-            low, budget = found, middle
+            too_little, low = found, middle
     return enough
 
 
