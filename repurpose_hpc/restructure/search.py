@@ -66,7 +66,7 @@ def least_time(
     """The budgets tried that are enough with the least time; None if not even ``dense`` is enough.
 
     The fewest values are looked for first, with as much computation as may be.  Then computation is reduced
-    with that many values, with ``ROOM`` times as many, and so on, until that brings nothing.  All trials
+    with that many values, with ``ROOM`` times as many, and so on, until that brings little.  All trials
     compete, that with nothing pruned among them.
 
     Args:
@@ -91,9 +91,9 @@ def least_time(
     outcome(dense, most)
     enough = outcome(fewest, most)
     for values in _levels(fewest, dense) if computes_less else ():
-        before = best()
+        before = tried[best()].seconds
         enough = least_compute(partial(outcome, values), enough)
-        if values > fewest and best() == before:
+        if values > fewest and before <= WORTH * tried[best()].seconds:
             break
     return best()
 
