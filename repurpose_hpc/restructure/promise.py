@@ -216,7 +216,7 @@ class _BudgetTrials:
             if values == self.dense:
                 raise
             self.log(f"not enough: {problem}")
-            return Tried(False, 0.0, compute_budget)
+            return Tried(False, 0.0, compute_budget, values)
         comparison = compare(
             self.network, cut.network, self.split.held_out, self.team, cut.compute(), self.weights
         )
@@ -232,7 +232,8 @@ class _BudgetTrials:
             self.beyond = trial
         elif self.best is None or trial.order < self.best.order:
             self.best = trial
-        return Tried(is_enough, trial.seconds, compute_fraction(self.network, cut, options))
+        compute = min(compute_budget, compute_fraction(self.network, cut, options))
+        return Tried(is_enough, trial.seconds, compute, int(cut.traffic_matrix().sum()))
 
     def _seconds(self, network: Network, plan: Plan) -> float:
         """Modelled time; 0 if there is no model; collective."""

@@ -24,11 +24,13 @@ class Tried(NamedTuple):
         is_enough: whether it stayed within the tolerance.
         seconds: its modelled time; 0 if there is no network.
         compute: what the busiest worker does, as a fraction of its share of the dense multiply-adds.
+        sent: values per sample.
     """
 
     is_enough: bool
     seconds: float
     compute: float
+    sent: int
 
 
 Budgets = tuple[int, float]
@@ -66,8 +68,8 @@ def least_time(
     """The budgets tried that are enough with the least time; None if not even ``dense`` is enough.
 
     The fewest values are looked for first, with as much computation as may be.  Then computation is reduced
-    with that many values, with ``ROOM`` times as many, and so on, until that brings little.  All trials
-    compete, that with nothing pruned among them.
+    with that many values, with ``ROOM`` times as many, and so on, until that brings little or is not sent.
+    All trials compete, that with nothing pruned among them.
 
     Args:
         attempt: tries so many values per sample and a budget of computation.
@@ -93,7 +95,8 @@ def least_time(
     for values in _levels(fewest, dense) if computes_less else ():
         before = tried[best()].seconds
         enough = least_compute(partial(outcome, values), enough)
-        if values > fewest and before <= WORTH * tried[best()].seconds:
+        brings_little = before <= WORTH * tried[best()].seconds
+        if values > fewest and (brings_little or ROOM * enough.sent <= values):
             break
     return best()
 

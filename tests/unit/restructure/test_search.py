@@ -26,14 +26,20 @@ class Trials:
     Args:
         is_enough, seconds: functions of values and budget of computation.
         uses: part of the budget of computation that a network uses.
+        sent: function of values, those that are really sent.
     """
 
-    def __init__(self, is_enough, seconds, uses=1.0):
-        self.is_enough, self.seconds, self.uses, self.tried = is_enough, seconds, uses, []
+    def __init__(self, is_enough, seconds, uses=1.0, sent=lambda values: values):
+        self.is_enough, self.seconds, self.uses, self.sent, self.tried = is_enough, seconds, uses, sent, []
 
     def __call__(self, values, compute):
         self.tried.append((values, compute))
-        return Tried(self.is_enough(values, compute), self.seconds(values, compute), self.uses * compute)
+        return Tried(
+            self.is_enough(values, compute),
+            self.seconds(values, compute),
+            self.uses * compute,
+            self.sent(values),
+        )
 
     def fastest(self):
         return min(self.seconds(*at) for at in self.tried if self.is_enough(*at))
@@ -89,6 +95,14 @@ def test_more_values_where_they_save_more_computation():
     assert found is not None and 0.346 <= trials.seconds(*found) < 0.4
 
 
+def test_values_that_are_not_sent_are_no_room():
+    trials = Trials(lambda v, f: v * f >= 0.01 * DENSE, lambda v, f: f, sent=lambda values: min(values, 200))
+    found = least_time(trials, DENSE, 1.0)
+    # 400 values are tried, since 200 are all sent.
+    assert found is not None and found[0] == 400 == max({values for values, f in trials.tried if f < 1})
+    assert len(trials.tried) <= 22
+
+
 def test_nothing_pruned_competes():
     trials = Trials(lambda v, f: True, lambda v, f: 1 if v == DENSE else 2 + f)
     assert least_time(trials, DENSE, 1.0) == (DENSE, 1.0)
@@ -113,9 +127,9 @@ def test_one_trial_where_there_is_no_room(has_network):
 
     def attempt(compute):
         tried.append(compute)
-        return Tried(False, compute if has_network else 0, compute)
+        return Tried(False, compute if has_network else 0, compute, 1)
 
-    start = Tried(True, 0.5, 0.5)
+    start = Tried(True, 0.5, 0.5, 1)
     assert least_compute(attempt, start) is start
     assert tried == [0.5 / RESOLUTION]
 
@@ -125,9 +139,9 @@ def test_an_end_where_everything_is_enough():
 
     def attempt(compute):
         tried.append(compute)
-        return Tried(True, compute, compute)
+        return Tried(True, compute, compute, 1)
 
-    assert LEAST_COMPUTE <= least_compute(attempt, Tried(True, 1, 1)).compute < 2 * LEAST_COMPUTE
+    assert LEAST_COMPUTE <= least_compute(attempt, Tried(True, 1, 1, 1)).compute < 2 * LEAST_COMPUTE
     assert len(tried) == len(set(tried)) <= 1 - math.log2(LEAST_COMPUTE)
-    idle = Tried(True, 1, 0)
+    idle = Tried(True, 1, 0, 1)
     assert least_compute(attempt, idle) is idle
