@@ -7,7 +7,7 @@ import pytest
 from mpi4py import MPI
 
 from helpers import small_plans
-from helpers.machines import PLAIN, with_network
+from helpers.machines import with_network
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.forecast.modelled import ModelledTime
 from repurpose_hpc.io.samples import Samples
@@ -18,7 +18,8 @@ pytestmark = pytest.mark.mpi
 
 COMM = MPI.COMM_WORLD
 NETWORK = small_plans.random_network(widths=(20, 40, 30, 5), head="identity")
-MACHINE = replace(with_network(latency_us=2, gb_per_s=0.01), dense=PLAIN.sparse)
+# Computation counts for more than what is sent.
+MACHINE = with_network(latency_us=0.1)
 
 
 def restructured(comm: MPI.Comm, machine=MACHINE) -> Restructured:

@@ -28,8 +28,7 @@ from repurpose_hpc.restructure.promise import BrokenPromise, keep_promise
 WORKERS = 3
 NETWORK = small_plans.random_network(widths=(20, 40, 30, 5), head="identity")
 DENSE = dense_plan(NETWORK, WORKERS, "replicated", np.ones(WORKERS))
-# 0.1 us for each multiply-add: computation counts, and so do rounds.
-MACHINE = ModelledTime(replace(with_network(latency_us=20, gb_per_s=0.1), dense=PLAIN.sparse))
+MACHINE = ModelledTime(with_network(latency_us=20, gb_per_s=0.1))
 
 
 def quiet(line):
