@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from helpers import ROOT, small_plans
-from helpers.machines import with_network
+from helpers.machines import PLAIN, with_network
 from repurpose_hpc.commands import doctor, forecast, inspect
 from repurpose_hpc.doctor.facts import collect
 from repurpose_hpc.forecast.machine import write_machine
+from repurpose_hpc.forecast.modelled import ModelledTime
 from repurpose_hpc.io.samples import open_samples
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.report.schema import REPORTS, InferReport, keys, problems
@@ -23,6 +24,7 @@ from repurpose_hpc.restructure.job import restructure_to
 from repurpose_hpc.restructure.options import Options
 
 PROMISE = {"minimised", "comm_budget", "trials"}
+MODELLED = {"compute_budget", "machine", "modelled_us", "modelled_dense_us", "modelled_single_process_us"}
 MEASURED = {"output_error_held_out", "agreement_held_out"}
 LABELLED = {"labels", "labels_note"}
 ACCURACY = LABELLED | {"accuracy", "reference_accuracy"}
@@ -67,6 +69,11 @@ def optional_keys(report: object, command: str) -> set[str]:
         ("few.npy", {"link_costs": ((0.0, 1.0), (2.0, 0.0))}, {"link_cost"}),
         ("few.npy", {"comm_dtype": "int8"}, set()),
         ("few.npy", {"max_output_error": 0.2}, MEASURED | PROMISE),
+        (
+            "few.npy",
+            {"max_output_error": 0.2, "minimise": ModelledTime(PLAIN)},
+            MEASURED | PROMISE | MODELLED,
+        ),
         (
             "x.npz",
             {"max_accuracy_drop": 20.0},
