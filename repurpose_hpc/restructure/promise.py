@@ -213,7 +213,7 @@ class _BudgetTrials:
         try:
             cut = self.restructure(self.split.rest, options, silent)
         except BudgetTooSmall as problem:
-            if values == self.dense:
+            if values == self.dense and compute_budget == self.options.compute_budget:
                 raise
             self.log(f"not enough: {problem}")
             return Tried(False, 0.0, compute_budget, values)

@@ -19,6 +19,7 @@ from repurpose_hpc.plan.files.store import open_plan
 from repurpose_hpc.plan.plan import dense_plan, single_worker_plan
 from repurpose_hpc.report.text import render_restructured
 from repurpose_hpc.restructure.cache import look_up
+from repurpose_hpc.restructure.computation import ComputeBudgetTooSmall
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.job import restructure_network, restructure_to
@@ -168,6 +169,22 @@ def test_options_that_exclude_budgets_of_computation(excluding):
     assert (made.report["compute_budget"] == 1) >= is_left
     assert is_left or "density" not in excluding
     assert made.report["output_error_held_out"] <= 0.3
+
+
+@pytest.mark.parametrize("workers", [1, WORKERS])
+def test_computation_that_cannot_go(workers):
+    """A network that does not get by with less is not enough; with all that may be computed it is an error."""
+
+    def make(data, options, log):
+        if options.compute_budget < 0.8:
+            raise ComputeBudgetTooSmall("cannot go")
+        return Cut(NETWORK, dense_plan(NETWORK, workers, "replicated", np.ones(workers)))
+
+    options = Options(workers, max_output_error=0.1, minimise=MadeUp(0))
+    outcome = keep_promise(NETWORK, samples(), options, make, quiet)
+    assert 0.8 <= outcome.options.compute_budget <= 1
+    with pytest.raises(ComputeBudgetTooSmall, match="cannot go"):
+        keep_promise(NETWORK, samples(), replace(options, compute_budget=0.7), make, quiet)
 
 
 def test_one_worker_is_as_fast_as_one_process_or_faster():
