@@ -19,6 +19,7 @@ from repurpose_hpc.forecast.rounds import round_cost
 
 WORDS = ("model.npz", "--out", "out", "--calibration", "x.npz", "--workers", "2")
 TIME = ("--minimise", "time")
+FORMS = ("--forms", "ghosts,sums")
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_less_computation_and_the_forecast_agrees(mpirun, folder):
         done = mpirun(
             2,
             *("-m", "repurpose_hpc.restructure", folder / "model.npz", "--calibration", folder / "x.npz"),
-            *("--workers", 2, "--max-output-error", 0.1, "--minimise", aim, *words),
+            *("--workers", 2, "--max-output-error", 0.1, "--minimise", aim, *words, *FORMS),
             *("--out", folder / aim, "--report", folder / "report.json"),
         )
         assert done.returncode == 0, done.stderr
@@ -70,7 +71,7 @@ def test_less_computation_and_the_forecast_agrees(mpirun, folder):
 
 def test_infer_keeps_what_it_found(mpirun, folder):
     command = ("-m", "repurpose_hpc.infer", folder / "model.npz", "--input", folder / "x.npz")
-    options = ("--max-output-error", 0.2, *TIME, "--machine", folder / "machine.json")
+    options = ("--max-output-error", 0.2, *TIME, *FORMS, "--machine", folder / "machine.json")
     for cached in (False, True):
         done = mpirun(
             *(2, *command, "--calibration", folder / "x.npz", *options, "--repeat", 0),
@@ -131,7 +132,7 @@ def test_classes_within_the_drop(mpirun, folder):
     done = mpirun(
         1,
         *("-m", "repurpose_hpc.restructure", folder / "model.npz", "--calibration", folder / "labelled.npz"),
-        *("--workers", 1, "--max-accuracy-drop", 20, *TIME, "--machine", folder / "machine.json"),
+        *("--workers", 1, "--max-accuracy-drop", 20, *TIME, *FORMS, "--machine", folder / "machine.json"),
         *("--out", folder / "out", "--report", folder / "report.json"),
     )
     assert done.returncode == 0, done.stderr

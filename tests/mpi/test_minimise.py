@@ -31,6 +31,7 @@ def restructured(comm: MPI.Comm, machine=MACHINE) -> Restructured:
         Samples.of(x, forward(NETWORK, x).argmax(axis=1)),
         workers=3,
         input_placement="partitioned",
+        forms=("ghosts", "sums"),
         max_output_error=0.2,
         minimise=ModelledTime(machine),
         comm=comm,

@@ -27,6 +27,7 @@ from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.promise import BrokenPromise, keep_promise
 
 WORKERS = 3
+PLAIN_FORMS = ("ghosts", "sums")
 NETWORK = small_plans.random_network(widths=(20, 40, 30, 5), head="identity")
 DENSE = dense_plan(NETWORK, WORKERS, "replicated", np.ones(WORKERS))
 MACHINE = ModelledTime(with_network(latency_us=20, gb_per_s=0.1))
@@ -87,7 +88,7 @@ def noisy(seed):
 )
 def test_never_slower_than_the_fewest_values_and_always_within(seed, tolerance, most):
     model, data = MadeUp(seed), samples()
-    options = Options(WORKERS, **tolerance, compute_budget=most)
+    options = Options(WORKERS, forms=PLAIN_FORMS, **tolerance, compute_budget=most)
     outcomes = []
     for aim in ("values", model):
         restructure, tried = noisy(seed)
@@ -124,7 +125,7 @@ def test_it_computes_less_at_the_same_tolerance(tmp_path):
     reports = {}
     for name, aim in (("values", "values"), ("time", MACHINE)):
         log = []
-        options = Options(WORKERS, max_output_error=0.2, minimise=aim)
+        options = Options(WORKERS, forms=PLAIN_FORMS, max_output_error=0.2, minimise=aim)
         reports[name] = restructure_to(tmp_path / name, NETWORK, samples(), options, np.float64, log.append)
         assert reports[name]["output_error_held_out"] <= 0.2
         stored = open_plan(tmp_path / name)
@@ -141,7 +142,7 @@ def test_it_computes_less_at_the_same_tolerance(tmp_path):
 
 
 def test_the_recorded_options_make_the_same_network():
-    options = Options(WORKERS, max_output_error=0.2, minimise=MACHINE)
+    options = Options(WORKERS, forms=PLAIN_FORMS, max_output_error=0.2, minimise=MACHINE)
 
     def make(data, chosen, log):
         return restructure(NETWORK, data, chosen, log)
@@ -163,7 +164,7 @@ def test_options_that_exclude_budgets_of_computation(excluding):
         max_output_error=0.3,
         minimise=MACHINE,
         log=log.append,
-        **excluding,
+        **{"forms": PLAIN_FORMS, **excluding},
     )
     is_left = any(line.startswith("computation is not reduced: ") for line in log)
     assert (made.report["compute_budget"] == 1) >= is_left
@@ -173,14 +174,14 @@ def test_options_that_exclude_budgets_of_computation(excluding):
 
 @pytest.mark.parametrize("workers", [1, WORKERS])
 def test_computation_that_cannot_go(workers):
-    """A network that does not get by with less is not enough; with all that may be computed it is an error."""
+    """Less than that is not enough; if more may not be computed anyhow it is an error."""
 
     def make(data, options, log):
         if options.compute_budget < 0.8:
             raise ComputeBudgetTooSmall("cannot go")
         return Cut(NETWORK, dense_plan(NETWORK, workers, "replicated", np.ones(workers)))
 
-    options = Options(workers, max_output_error=0.1, minimise=MadeUp(0))
+    options = Options(workers, forms=PLAIN_FORMS, max_output_error=0.1, minimise=MadeUp(0))
     outcome = keep_promise(NETWORK, samples(), options, make, quiet)
     assert 0.8 <= outcome.options.compute_budget <= 1
     with pytest.raises(ComputeBudgetTooSmall, match="cannot go"):
@@ -188,7 +189,8 @@ def test_computation_that_cannot_go(workers):
 
 
 def test_one_worker_is_as_fast_as_one_process_or_faster():
-    made = restructure_network(NETWORK, samples(), workers=1, max_output_error=0.2, minimise=MACHINE)
+    options = Options(1, forms=PLAIN_FORMS, max_output_error=0.2, minimise=MACHINE)
+    made = restructure_network(NETWORK, samples(), options)
     report = made.report
     assert report["modelled_us"] < report["modelled_single_process_us"] == report["modelled_dense_us"]
     assert report["comm_budget"] == 0 and "warnings" not in report
@@ -196,7 +198,7 @@ def test_one_worker_is_as_fast_as_one_process_or_faster():
 
 def test_a_plan_slower_than_one_process_is_called_so(tmp_path):
     slow = ModelledTime(with_network(latency_us=1e6))
-    options = Options(WORKERS, max_output_error=0.01, minimise=slow)
+    options = Options(WORKERS, forms=PLAIN_FORMS, max_output_error=0.01, minimise=slow)
     report = restructure_to(tmp_path / "out", NETWORK, samples(), options, np.float64, quiet)
     (warning,) = report["warnings"]
     assert warning.startswith("by the model of plain the original network is faster in one process: ")
@@ -205,7 +207,7 @@ def test_a_plan_slower_than_one_process_is_called_so(tmp_path):
 
 def test_the_cache_knows_the_machine(tmp_path, monkeypatch):
     monkeypatch.setenv("REPURPOSE_HPC_CACHE", str(tmp_path))
-    options = Options(WORKERS, max_output_error=0.2, minimise=MACHINE)
+    options = Options(WORKERS, forms=PLAIN_FORMS, max_output_error=0.2, minimise=MACHINE)
     data, dtype = samples(), np.dtype(np.float64)
     directory, is_cached = look_up(NETWORK, data, options, dtype)
     assert not is_cached
