@@ -222,9 +222,7 @@ class _BudgetTrials:
         )
         self.count += 1
         if self.count == 1:
-            self.warnings = _doubts(options, comparison)
-            for warning in self.warnings:
-                self.log(f"warning: {warning}")
+            self._warn(_doubts(options, comparison))
         trial = _BudgetTrial(options, cut, comparison, self._seconds(cut.network, cut.plan))
         is_enough = _keeps(options, comparison)
         self._log_trial(trial, values, is_enough)
@@ -275,6 +273,11 @@ class _BudgetTrials:
             f"{'enough' if is_enough else 'not enough'}"
         )
 
+    def _warn(self, warnings: list[str]) -> None:
+        self.warnings += warnings
+        for warning in warnings:
+            self.log(f"warning: {warning}")
+
     def broken(self) -> BrokenPromise:
         """The failure of all trials."""
         trial = self.beyond
@@ -290,14 +293,14 @@ class _BudgetTrials:
         """The best trial."""
         trial = self.best
         assert trial is not None
-        warnings = [*self.warnings, *self._slower(trial)]
+        self._warn(self._slower(trial))
         findings = {
             "minimised": VALUES if self.model is None else TIME,
             "comm_budget": trial.options.comm_budget,
             **self._modelled(trial),
             "trials": self.count,
             **_measured(trial.options, trial.comparison),
-            **({"warnings": warnings} if warnings else {}),
+            **({"warnings": self.warnings} if self.warnings else {}),
         }
         mask = self.split.mask
         provenance = {

@@ -199,8 +199,10 @@ def test_one_worker_is_as_fast_as_one_process_or_faster():
 def test_a_plan_slower_than_one_process_is_called_so(tmp_path):
     slow = ModelledTime(with_network(latency_us=1e6))
     options = Options(WORKERS, forms=PLAIN_FORMS, max_output_error=0.01, minimise=slow)
-    report = restructure_to(tmp_path / "out", NETWORK, samples(), options, np.float64, quiet)
+    log = []
+    report = restructure_to(tmp_path / "out", NETWORK, samples(), options, np.float64, log.append)
     (warning,) = report["warnings"]
+    assert f"warning: {warning}" in log
     assert warning.startswith("by the model of plain the original network is faster in one process: ")
     assert f"warning: {warning}" in render_restructured(report)
 
