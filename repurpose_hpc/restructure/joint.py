@@ -20,7 +20,7 @@ from repurpose_hpc.restructure.support.problem import MixingProblem
 
 # τ relative to the mean of the metric's diagonal: less than TRUST of the adjustment, which would have values
 # spent on errors that the output does not see; chosen on held-out calibration data, see docs/method.md.
-SELECTION_TRUST = 0.2
+SELECTION_TRUST = 0.03
 
 
 def joint_problem(

@@ -103,7 +103,7 @@ def test_what_is_selected_again_is_better_and_costs_no_more(forms, seed, budget)
 def test_something_is_selected_again():
     network = small_plans.random_network(1, widths=(12, 20, 16, 5), head="identity")
     samples = Samples.of(np.random.default_rng(1).standard_normal((200, 12)))
-    options = Options(WORKERS, 0.2, "partitioned")
+    options = Options(WORKERS, 0.3, "partitioned")
     once, again = (
         restructure(network, samples, options, method=replace(method_for(options), reselect=reselect))
         for reselect in (False, True)
