@@ -3,12 +3,12 @@
     python scripts/wire_table.py MODEL --calibration DATA --test DATA --workers 8 \\
         --out docs/results/comm_dtype.csv
 
-Every comm dtype is measured twice: with weights adjusted for it, and with weights adjusted for exact ghosts.
-The test data only report.
+Every comm dtype is measured twice: with weights adjusted for it, and with weights adjusted for exact ghosts
+and relays.  The test data only report.  A second call computes only what is missing.
 """
 
 from accuracy_table import arguments
-from rows import write_csv
+from rows import markdown, read_csv, write_csv
 
 from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT
@@ -20,7 +20,28 @@ from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.options import Options
 
-SETTINGS = (("partitioned", 0.05), ("partitioned", 0.02), ("replicated", 0.05), ("replicated", 0.02))
+WITHOUT_RELAYS, WITH_RELAYS = "ghosts,sums", "ghosts,sums,relays"
+# Input placement, budget, forms.
+SETTINGS = (
+    ("partitioned", 0.05, WITHOUT_RELAYS),
+    ("partitioned", 0.02, WITHOUT_RELAYS),
+    ("replicated", 0.05, WITHOUT_RELAYS),
+    ("replicated", 0.02, WITHOUT_RELAYS),
+    ("partitioned", 0.05, WITH_RELAYS),
+    ("partitioned", 0.02, WITH_RELAYS),
+)
+KEYS = ("input_placement", "budget", "forms", "wire", "adjusted_for")
+NAMES = (
+    "input",
+    "budget",
+    "forms",
+    "comm dtype",
+    "bytes",
+    "accuracy",
+    "output error",
+    "adjusted for float32",
+)
+FORMATS = {"accuracy": ".4f", "output_error": ".5f"}
 
 
 def main() -> None:
@@ -28,26 +49,31 @@ def main() -> None:
     args = arguments(__doc__)
     network = load_model(args.model)
     calibration, test = open_samples(args.calibration), open_samples(args.test)
-    rows = []
-    for placement, budget in SETTINGS:
+    rows: list[dict] = [*read_csv(args.out)]
+    for placement, budget, forms in SETTINGS:
         for adjusted_for in COMM_DTYPES:
-            options = Options(args.workers, budget, placement, comm_dtype=adjusted_for)
-            result = restructure(network, calibration, options, lambda line: None)
-            for comm_dtype in COMM_DTYPES if adjusted_for == EXACT else (adjusted_for,):
-                point = {"input_placement": placement, "budget": budget, "wire": comm_dtype}
+            used = COMM_DTYPES if adjusted_for == EXACT else (adjusted_for,)
+            points = [(placement, str(budget), forms, comm_dtype, adjusted_for) for comm_dtype in used]
+            if {*points} <= {tuple(row[name] for name in KEYS) for row in rows}:
+                continue
+            options = Options(
+                args.workers, budget, placement, comm_dtype=adjusted_for, forms=tuple(forms.split(","))
+            )
+            result = restructure(network, calibration, options)
+            for point, comm_dtype in zip(points, used, strict=True):
                 findings = measured(network, result, comm_dtype, calibration, test)
-                rows.append({**point, "adjusted_for": adjusted_for, **findings})
+                rows.append(dict(zip(KEYS, point, strict=True)) | findings)
                 print(*rows[-1].values(), flush=True)
-    write_csv(args.out, rows)
-    print(markdown(rows))
+            write_csv(args.out, rows)
+    print(table(rows))
 
 
 def measured(
     network: Network, result: Cut, comm_dtype: str, calibration: Samples, test: Samples
 ) -> dict[str, object]:
-    """Bytes per sample, and distances of the outputs from the original's, with ghosts as ``comm_dtype``."""
-    compute = rounded_compute(network, result.plan, comm_dtype)
-    columns = {"bytes": result.plan.bytes_sent(network, comm_dtype)}
+    """Bytes per sample, and distances of the outputs from the original's, sent as ``comm_dtype``."""
+    compute = rounded_compute(result.network, result.plan, comm_dtype)
+    columns: dict[str, object] = {"bytes": result.plan.bytes_sent(result.network, comm_dtype)}
     for name, samples in (("calibration", calibration), ("test", test)):
         findings = compare(network, result.network, samples, compute=compute).findings()
         columns[f"{name}_accuracy"] = round(findings["accuracy"], 4)
@@ -55,25 +81,21 @@ def measured(
     return columns
 
 
-def markdown(rows: list[dict]) -> str:
-    """A line for each setting and comm dtype; adjusted for that, then for exact ghosts."""
-    by_key = {
-        tuple(row[name] for name in ("input_placement", "budget", "wire", "adjusted_for")): row
-        for row in rows
-    }
-    lines = [
-        "| input | budget | wire | bytes | accuracy | output error | not adjusted for it |",
-        "|---" * 7 + "|",
-    ]
-    for placement, budget in SETTINGS:
+def table(rows: list[dict]) -> str:
+    """A line for each setting and comm dtype; adjusted for that, then for exact ghosts and relays."""
+    by_key = {tuple(row[name] for name in KEYS): row for row in rows}
+    lines = []
+    for placement, budget, forms in SETTINGS:
         for comm_dtype in COMM_DTYPES:
-            row, unadjusted = (
-                by_key[placement, budget, comm_dtype, adjusted_for] for adjusted_for in (comm_dtype, EXACT)
-            )
-            cells = [f"{row['bytes']:,}", f"{row['test_accuracy']:.4f}", f"{row['test_output_error']:.5f}"]
-            plain = f"{unadjusted['test_accuracy']:.4f}, {unadjusted['test_output_error']:.5f}"
-            lines.append(f"| {placement} | {budget} | {comm_dtype} | {' | '.join(cells)} | {plain} |")
-    return "\n".join(lines)
+            setting = (placement, str(budget), forms, comm_dtype)
+            row, unadjusted = (by_key[(*setting, adjusted_for)] for adjusted_for in (comm_dtype, EXACT))
+            lines.append((*setting, f"{int(row['bytes']):,}", *_errors(row), ", ".join(_errors(unadjusted))))
+    return markdown(NAMES, lines)
+
+
+def _errors(row: dict) -> list[str]:
+    """Accuracy and output error on test data."""
+    return [format(float(row[f"test_{name}"]), spec) for name, spec in FORMATS.items()]
 
 
 if __name__ == "__main__":

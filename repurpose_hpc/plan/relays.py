@@ -100,7 +100,7 @@ def making(mixing: Mixing, relays: Relays, name: str) -> Mixing:
     )
 
 
-def _reading(mixing: Mixing, relays: Relays, source: str, name: str) -> Mixing:
+def reading(mixing: Mixing, relays: Relays, source: str, name: str) -> Mixing:
     """The mixing ``name`` by which ``mixing`` reads its relays."""
     return replace(
         mixing,
@@ -147,7 +147,7 @@ def _with_relays_of(mixing: Mixing, relays: Relays, network: Network, plan: Plan
     operations[mixing.name] = [
         making(mixing, relays, names.relays),
         replace(mixing, target=names.directly, weights=np.where(allowed, mixing.weights, dtype.type(0))),
-        _reading(mixing, relays, names.relays, names.by_relays),
+        reading(mixing, relays, names.relays, names.by_relays),
         Combine(names.together, (names.directly, names.by_relays), mixing.target, "add"),
     ]
     own, free = network.space_of[mixing.target], len(network.free_spaces)

@@ -2,13 +2,15 @@
 
 A row of worker q meets Q(x_j), what arrives of x_j, where j is a ghost of q, and x_j itself elsewhere:
 among its own neurons, in partial sums, in a replicated input.  So a mixing is W x + W' (Q(x) − x), W' its
-weights that meet ghosts.  Workers of one rank exchange rounded values too: results do not
-depend on the number of ranks.
+weights that meet ghosts.  Relays r = C x, which a mixing reads with weights U, add U (Q(r) − r).  Workers of
+one rank exchange rounded values too: results do not depend on the number of ranks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -17,15 +19,21 @@ from repurpose_hpc.model.forward import Compute, compute
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing, Operation
 from repurpose_hpc.plan.plan import Plan
+from repurpose_hpc.plan.relays import Relays, making, reading
+
+NO_RELAYS: Mapping[str, Relays] = MappingProxyType({})
 
 
-def rounded_compute(network: Network, plan: Plan, comm_dtype: str) -> Compute:
+def rounded_compute(
+    network: Network, plan: Plan, comm_dtype: str, relays: Mapping[str, Relays] = NO_RELAYS
+) -> Compute:
     """A function that computes operations as the workers do, for ``forward`` and ``trace`` of the model.
 
     Args:
         network: its graph; the weights are those of the operations that are computed.
         plan: of all mixings that are computed; with scales for int8.
         comm_dtype: the format in which ghosts travel, one of ``COMM_DTYPES``.
+        relays: mixing -> those that are part of its weights; relays that are neurons of ``network`` are not.
     """
     if comm_dtype == EXACT:
         return compute
@@ -35,13 +43,22 @@ def rounded_compute(network: Network, plan: Plan, comm_dtype: str) -> Compute:
         if not isinstance(op, Mixing):
             return y
         meets = plan.arriving(network, op).repeat(op.taps, axis=1)
-        if not meets.any():
-            return y
-        weights = np.where(meets, op.weights, 0)
-        away = replace(op, weights=weights, bias=np.zeros_like(op.bias))
-        return y + compute(away, rounding_errors(x[0], comm_dtype, plan.scales.get(op.source)))
+        if meets.any():
+            weights = np.where(meets, op.weights, 0)
+            away = replace(op, weights=weights, bias=np.zeros_like(op.bias))
+            y = y + compute(away, rounding_errors(x[0], comm_dtype, plan.scales.get(op.source)))
+        if op.name in relays:
+            reads = reading(op, relays[op.name], "relays", op.name)
+            y = y + compute(reads, relay_errors(op, relays[op.name], x[0], comm_dtype))
+        return y
 
     return rounding
+
+
+def relay_errors(mixing: Mixing, relays: Relays, x: np.ndarray, comm_dtype: str) -> np.ndarray:
+    """Q(r) − r of the relays that a mixing makes of its source, x; in the dtype of ``x``."""
+    r = compute(making(mixing, relays, "relays"), x)
+    return rounding_errors(r, comm_dtype, relays.scales)
 
 
 def rounding_errors(x: np.ndarray, comm_dtype: str, scale: np.ndarray | None) -> np.ndarray:

@@ -101,12 +101,13 @@ class CutContext:
         """The restructured network, as far as it is decided."""
         plan = self.plan(decisions)
         network = plan.without_removed(self.network.with_mixings(dict(decisions.finished)))
-        return CurrentNetwork(network, plan, decisions.finished.keys())
+        return CurrentNetwork(network, plan, decisions.finished.keys(), decisions.relays)
 
     def arrives_rounded(self, mixing: Mixing, decisions: Decisions) -> bool:
         """True if anything that the mixing reads arrives rounded."""
         plan = self.plan(decisions)
-        return plan.comm_dtype != EXACT and bool(plan.arriving(self.network, mixing).any())
+        arrives = mixing.name in decisions.relays or bool(plan.arriving(self.network, mixing).any())
+        return plan.comm_dtype != EXACT and arrives
 
     def moments(self, mixing: Mixing, decisions: Decisions) -> Moments:
         """Moments of what really arrives at a mixing (step 1.1); collective."""

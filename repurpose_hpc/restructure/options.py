@@ -235,8 +235,8 @@ class Options(Declared):
         EXACT,
         kind=choice(*COMM_DTYPES),
         aliases=("--wire",),
-        help="format in which ghost neurons travel; the adjustment takes its rounding into account",
-        more="format in which ghost neurons travel: `float32` (as they are), `bfloat16`, `float16`, or "
+        help="format in which ghosts and relays travel; the adjustment takes its rounding into account",
+        more="format in which ghosts and relays travel: `float32` (as they are), `bfloat16`, `float16`, or "
         "`int8` with a scale for each neuron; partial sums stay as they are. The weights are adjusted for "
         "it, errors and promises are measured with it. The budget counts values, not bytes. [What it "
         "costs](docs/method.md#fewer-bytes)",
@@ -271,12 +271,6 @@ class Options(Declared):
                 "forms",
                 "expected no relays with a compute_budget, since what they combine cannot be removed; leave "
                 "relays out, or take compute_budget=1",
-            )
-        if "relays" in self.forms and self.comm_dtype != EXACT:
-            raise FieldError(
-                "forms",
-                f"expected comm_dtype={EXACT} with relays, which are not adjusted for rounding yet, got "
-                f"{self.comm_dtype}; leave one of them out",
             )
         if self.density < 1 and self.compute_budget < 1:
             raise FieldError(

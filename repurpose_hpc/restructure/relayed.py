@@ -1,7 +1,8 @@
 """Steps 3.6 and 4 for a mixing with relays: those that are kept, and the weights that read them.
 
 A relay is one more input of the mixing, r = C x̂, whose moments follow from those of x̂; before a window of k
-entries it is k columns.  So weights on own neurons and on relays are adjusted together, as others are.
+entries it is k columns.  So weights on own neurons and on relays are adjusted together, as others are, and
+where relays arrive rounded, their noise is part of the problem as that of ghosts is.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from repurpose_hpc.model.comm_dtype import scales_of
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.relays import Relays, making
 from repurpose_hpc.restructure.adjustment import adjust
+from repurpose_hpc.restructure.calibration.comm_dtype import measure_noise, measure_relay_noise
 from repurpose_hpc.restructure.calibration.moments import Moments
 from repurpose_hpc.restructure.context import CutContext
 from repurpose_hpc.restructure.decisions import Decisions
@@ -58,9 +60,15 @@ def adjust_relayed(
         the mixing, which computes what it does with its relays, and these.
     """
     relays, root = decisions.relays[mixing.name], context.statistics.roots[mixing.name]
+    relays = replace(relays, scales=_scales(context, decisions, mixing, relays))
     owner, passes = context.owner(decisions, mixing.target), context.method.compensation
-    adjusted, weights = fit_relayed(mixing, problem.moments, relays, mask, owner, root, context.team, passes)
-    return adjusted, replace(relays, weights=weights, scales=_scales(context, decisions, mixing, relays))
+    noise = None
+    if context.arrives_rounded(mixing, decisions):
+        noise = _noise(context, decisions, mixing, relays)
+    adjusted, weights = fit_relayed(
+        mixing, problem.moments, relays, mask, owner, root, context.team, passes, noise
+    )
+    return adjusted, replace(relays, weights=weights)
 
 
 def fit_relayed(
@@ -72,6 +80,7 @@ def fit_relayed(
     root: np.ndarray,
     team: Team,
     passes: int,
+    noise: np.ndarray | None = None,
 ) -> tuple[Mixing, np.ndarray]:
     """The best weights and bias of a mixing with relays; collective.
 
@@ -79,14 +88,16 @@ def fit_relayed(
         mixing, moments, mask, root, team, passes: as of ``adjustment.adjust``.
         relays: what they combine, and for whom.
         owner: of the rows, (m,).
+        noise: N of the columns of the mixing and of those of the relays; None: nothing arrives rounded.
 
     Returns:
         the mixing, which computes what it does with its relays, and the weights that read these.
     """
-    receives = columns(owner[:, None] == relays.receiver, relays.taps)
+    receives = _receives(relays, owner)
     mask = np.hstack([columns(mask, mixing.weights.shape[1] // mask.shape[1]), receives])
     wider = replace(mixing, weights=np.hstack([mixing.weights, np.zeros(receives.shape)]))
-    adjusted = adjust(wider, with_combinations(moments, relays.columns), mask, root, team, passes=passes)
+    moments = with_combinations(moments, relays.columns)
+    adjusted = adjust(wider, moments, mask, root, team, noise, passes)
     direct, by_relays = np.split(adjusted.weights, [mixing.weights.shape[1]], axis=1)
     product = replace(relays, weights=by_relays).product()
     return replace(adjusted, weights=direct + product), by_relays
@@ -102,6 +113,25 @@ def _scales(context: CutContext, decisions: Decisions, mixing: Mixing, relays: R
 
     of_batches = context.propagation.map(largest, [mixing.source], context.current(decisions))
     return scales_of(np.max([*of_batches], axis=0))
+
+
+def _noise(context: CutContext, decisions: Decisions, mixing: Mixing, relays: Relays) -> np.ndarray:
+    """N of ghosts and of relays, (m, n k + columns of relays), of a mixing with relays; collective.
+
+    Args:
+        context, decisions, mixing: as of ``adjust_relayed``.
+        relays: with their scales.
+    """
+    current, owner = context.current(decisions), context.owner(decisions, mixing.target)
+    of_ghosts = measure_noise(context.propagation, mixing, current)
+    of_relays = measure_relay_noise(context.propagation, mixing, relays, current)
+    receives = _receives(relays, owner)
+    return np.hstack([of_ghosts, np.where(receives, of_relays.repeat(relays.taps), 0.0)])
+
+
+def _receives(relays: Relays, owner: np.ndarray) -> np.ndarray:
+    """The columns of relays that rows of these owners, (m,), read: bool (m, columns of relays)."""
+    return columns(owner[:, None] == relays.receiver, relays.taps)
 
 
 def with_combinations(moments: Moments, C: np.ndarray) -> Moments:

@@ -2,19 +2,21 @@
 
 A ghost j arrives as Q(x̂_j) instead of x̂_j.  Taken as noise that nothing else depends on, of mean square
 σ_j² = mean |Q(x̂_j) − x̂_j|², it adds σ_j² to the diagonal entry of j in the Gram matrix of the rows
-that read it as a ghost, and nothing else.
+that read it as a ghost, and nothing else.  Relays are made of exact neurons and rounded then: theirs is noise
+of the same kind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from repurpose_hpc.model.comm_dtype import INT8, scales_of
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.plan.rounding import rounding_errors
+from repurpose_hpc.plan.relays import Relays
+from repurpose_hpc.plan.rounding import relay_errors, rounding_errors
 from repurpose_hpc.restructure.calibration.propagation import CurrentNetwork, Propagation
 from repurpose_hpc.restructure.context import CutContext
 from repurpose_hpc.restructure.decisions import Decisions
@@ -67,12 +69,44 @@ def measure_noise(propagation: Propagation, mixing: Mixing, current: CurrentNetw
     """
     plan = current.plan
 
-    def squares(x: np.ndarray) -> tuple[np.ndarray, int]:
-        errors = rounding_errors(x, plan.comm_dtype, plan.scales.get(mixing.source)).reshape(len(x), -1)
-        return np.einsum("ij,ij->i", errors, errors), errors.shape[1]
+    def errors(x: np.ndarray) -> np.ndarray:
+        return rounding_errors(x, plan.comm_dtype, plan.scales.get(mixing.source))
 
-    total, count = np.zeros(current.network.space(mixing.source).neurons), 0
-    for batch, columns_seen in propagation.map(squares, [mixing.source], current):
-        total, count = total + batch, count + columns_seen
     arriving = plan.arriving(current.network, mixing)
-    return columns(np.where(arriving, total / count, 0.0), mixing.taps)
+    squares = _mean_squares(propagation, mixing.source, current, errors)
+    return columns(np.where(arriving, squares, 0.0), mixing.taps)
+
+
+def measure_relay_noise(
+    propagation: Propagation, mixing: Mixing, relays: Relays, current: CurrentNetwork
+) -> np.ndarray:
+    """Measure the noise of each relay, mean |Q(r) − r|², (r,); collective; see ``measure_noise``.
+
+    Args:
+        propagation, mixing, current: see there.
+        relays: of the mixing, with their scales.
+    """
+
+    def errors(x: np.ndarray) -> np.ndarray:
+        return relay_errors(mixing, relays, x, current.plan.comm_dtype)
+
+    return _mean_squares(propagation, mixing.source, current, errors)
+
+
+def _mean_squares(
+    propagation: Propagation,
+    tensor: str,
+    current: CurrentNetwork,
+    errors: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """Mean squares, over samples and positions, of the errors of each row that ``errors`` makes of x̂."""
+
+    def squares(x: np.ndarray) -> tuple[np.ndarray, int]:
+        e = errors(x)
+        e = e.reshape(len(e), -1)
+        return np.einsum("ij,ij->i", e, e), e.shape[1]
+
+    total, count = np.zeros(()), 0
+    for batch, columns_seen in propagation.map(squares, [tensor], current):
+        total, count = total + batch, count + columns_seen
+    return total / count

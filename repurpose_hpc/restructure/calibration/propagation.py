@@ -7,8 +7,8 @@ network is, where memory allows; beyond that, batches start anew from the input.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from repurpose_hpc.model.forward import Compute, compute, split_inputs
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Combine, Mixing, Operation
 from repurpose_hpc.plan.plan import Plan
+from repurpose_hpc.plan.relays import Relays
 from repurpose_hpc.plan.rounding import rounded_compute
 from repurpose_hpc.restructure.calibration.moments import (
     CalibrationBatches,
@@ -41,11 +42,13 @@ class CurrentNetwork:
         network: the graph of the original, with the weights found so far.
         plan: of ``finished`` and of fixed mixings; how their ghosts travel.
         finished: names of the mixings that will not change any more.
+        relays: mixing -> those that it has; the weights of finished ones are in its own as well.
     """
 
     network: Network
     plan: Plan
     finished: Collection[str]
+    relays: Mapping[str, Relays] = field(default_factory=dict)
 
     def is_final(self, op: Operation) -> bool:
         """True if ``op`` can be computed, once its sources are there."""
@@ -57,7 +60,7 @@ class CurrentNetwork:
 
     def compute(self) -> Compute:
         """A function that computes operations as the workers do."""
-        return rounded_compute(self.network, self.plan, self.plan.comm_dtype)
+        return rounded_compute(self.network, self.plan, self.plan.comm_dtype, self.relays)
 
 
 class Propagation:

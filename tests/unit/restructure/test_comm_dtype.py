@@ -229,16 +229,16 @@ def test_table_has_every_wire_adjusted_for_and_not(samples_of, tmp_path):
         for wire in COMM_DTYPES
     }
     rows = [
-        {"input_placement": placement, "budget": budget, "wire": wire, "adjusted_for": adjusted_for}
+        dict(zip(wire_table.KEYS, (placement, str(budget), forms, wire, adjusted_for), strict=True))
         | wire_table.measured(network, results[adjusted_for], wire, samples, samples)
-        for placement, budget in wire_table.SETTINGS
+        for placement, budget, forms in wire_table.SETTINGS
         for wire in COMM_DTYPES
         for adjusted_for in {EXACT, wire}
     ]
     exact, *others = (row for row in rows[:-1] if row["adjusted_for"] == EXACT)
     assert all(row["bytes"] <= exact["bytes"] for row in others)
     assert len({row["test_output_error"] for row in rows}) > 4
-    assert len(wire_table.markdown(rows).splitlines()) == 2 + len(wire_table.SETTINGS) * len(COMM_DTYPES)
+    assert len(wire_table.table(rows).splitlines()) == 2 + len(wire_table.SETTINGS) * len(COMM_DTYPES)
 
 
 def test_checks_compare_with_the_rounding(tmp_path):

@@ -13,10 +13,13 @@ from helpers.interruption import Interrupted, assert_same_bits, interrupting_at
 from helpers.small_graphs import convolutional_network
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.samples import Samples
-from repurpose_hpc.model.forward import forward
+from repurpose_hpc.model.comm_dtype import BYTES, COMM_DTYPES, EXACT, INT8, received, scales_of
+from repurpose_hpc.model.forward import forward, trace
 from repurpose_hpc.model.spec import check
 from repurpose_hpc.plan.files.store import open_plan, read_network
-from repurpose_hpc.plan.relays import columns_of, without_relays
+from repurpose_hpc.plan.relays import columns_of, with_relays, without_relays
+from repurpose_hpc.plan.rounding import rounded_compute
+from repurpose_hpc.restructure import driver, relayed
 from repurpose_hpc.restructure.calibration.evaluation import compare
 from repurpose_hpc.restructure.calibration.moments import Moments
 from repurpose_hpc.restructure.checkpoint import Checkpoint
@@ -228,9 +231,9 @@ def test_names_that_the_network_has_already(samples):
     assert cut.plan.relays["layer1"] == "layer1' by relays"
 
 
-@pytest.mark.parametrize("density", [1.0, 0.4])
-def test_interrupted_and_on_several_threads_the_same_bits(samples, tmp_path, density):
-    options = Options(WORKERS, 0.2, "partitioned", forms=ALL, density=density)
+@pytest.mark.parametrize("fields", [{}, {"density": 0.4}, {"comm_dtype": INT8}])
+def test_interrupted_and_on_several_threads_the_same_bits(samples, tmp_path, fields):
+    options = Options(WORKERS, 0.2, "partitioned", forms=ALL, **fields)
     whole = restructure(NETWORK, samples, options)
     checkpoint = Checkpoint(tmp_path, {})
     with pytest.raises(Interrupted):
@@ -247,18 +250,90 @@ def test_density_counts_the_weights_of_relays(samples):
     assert 0 < cut.network.weight_count <= 0.5 * NETWORK.weight_count + relays
 
 
-def test_shards_and_report(samples, tmp_path):
-    options = Options(WORKERS, 0.1, "partitioned", forms=ALL)
+@pytest.mark.parametrize("comm_dtype", COMM_DTYPES[1:])
+@pytest.mark.parametrize("maps", [False, True])
+def test_what_is_propagated_is_what_arrives(samples, monkeypatch, comm_dtype, maps):
+    """Relays that are part of the weights are rounded as those that are neurons, whose scales fit them."""
+    found = []
+
+    def spy(network, plan, relays):
+        found.append((network, plan, relays))
+        return with_relays(network, plan, relays)
+
+    monkeypatch.setattr(driver, "with_relays", spy)
+    network, x = mapped(0) if maps else (NETWORK, np.concatenate([*samples.batches(400, dtype=None)]))
+    options = Options(WORKERS, 0.1, "partitioned", forms=ALL, comm_dtype=comm_dtype)
+    cut = restructure(network, Samples.of(x), options)
+    ((propagated, plan, relays),) = found
+    assert relays and cut.plan.comm_dtype == comm_dtype
+    expected = forward(cut.network, x, compute=cut.compute())
+    inner = rounded_compute(propagated, plan, comm_dtype, relays)
+    np.testing.assert_allclose(forward(propagated, x, compute=inner), expected, rtol=0, atol=1e-9)
+    ghosts_alone = rounded_compute(propagated, plan, comm_dtype)
+    assert np.abs(forward(propagated, x, compute=ghosts_alone) - expected).max() > 1e-5
+    tensors = trace(cut.network, x.T.astype(np.float64), compute=cut.compute())
+    for tensor, scales in cut.plan.scales.items():
+        largest = np.abs(tensors[tensor]).reshape(len(scales), -1).max(axis=1)
+        np.testing.assert_allclose(scales, scales_of(largest), rtol=1e-5)
+
+
+@pytest.mark.parametrize("maps", [False, True])
+def test_noise_is_what_rounding_adds_to_relays(samples, monkeypatch, maps):
+    seen = {}
+
+    def spy(context, decisions, mixing, relays):
+        noise = noise_of(context, decisions, mixing, relays)
+        seen[mixing.name] = noise, relays, context.owner(decisions, mixing.target)
+        return noise
+
+    noise_of = relayed._noise
+    monkeypatch.setattr(relayed, "_noise", spy)
+    network, x = mapped(0) if maps else (NETWORK, np.concatenate([*samples.batches(400, dtype=None)]))
+    options = Options(WORKERS, 0.1, "partitioned", forms=ALL, comm_dtype=INT8)
+    cut = restructure(network, Samples.of(x), options)
+    tensors = trace(cut.network, x.T.astype(np.float64), compute=cut.compute())
+    readers = {mixing.name: mixing for mixing in cut.network.mixings}
+    assert seen.keys() == cut.plan.relays.keys() and seen
+    for name, (noise, relays, owner) in seen.items():
+        r = tensors[readers[cut.plan.relays[name]].source]
+        errors = (received(r, INT8, relays.scales) - r).reshape(len(r), -1)
+        reads = owner[:, None] == relays.receiver
+        expected = np.where(reads, (errors**2).mean(axis=1), 0).repeat(relays.taps, axis=1)
+        np.testing.assert_allclose(noise[:, -expected.shape[1] :], expected, rtol=1e-5)
+
+
+def test_rows_lean_on_relays_that_arrive_well(monkeypatch):
+    """Every worker has nearly what the others have; samples far out make int8 coarse for the rest."""
+    rng, n = np.random.default_rng(0), 12
+    signal = rng.standard_normal((2000, n))
+    signal[:n] += 200 * np.eye(n)
+    x = np.hstack([signal, signal + 0.1 * rng.standard_normal(signal.shape)])
+    network = small_plans.random_network(1, widths=(2 * n, 8), head="identity")
+    samples = Samples.of(x)
+    options = Options(2, 0.3, "partitioned", forms=ALL, comm_dtype=INT8)
+    cut = restructure(network, samples, options)
+    monkeypatch.setattr(relayed, "_noise", lambda *_: None)
+    unaware = restructure(network, samples, options)
+    assert cut.plan.relays
+    assert cut.traffic_matrix().tolist() == unaware.traffic_matrix().tolist()
+    errors = [compare(network, c.network, samples, compute=c.compute()).output_error for c in (cut, unaware)]
+    assert errors[0] < 0.8 * errors[1]
+
+
+@pytest.mark.parametrize("comm_dtype", COMM_DTYPES)
+def test_shards_and_report(samples, tmp_path, comm_dtype):
+    options = Options(WORKERS, 0.1, "partitioned", forms=ALL, comm_dtype=comm_dtype)
     report = restructure_to(tmp_path / "shards", NETWORK, samples, options, np.float64, lambda line: None)
     stored = open_plan(tmp_path / "shards")
     assert [*stored.plan.relays] == [layer["name"] for layer in report["layers"] if layer["relays"]] != []
     assert all(layer["form"] == "relay" for layer in report["layers"] if layer["relays"])
     assert report["values_sent"] == stored.traffic_matrix().sum()
     assert report["values_sent"] == sum(layer["values_sent"] for layer in report["layers"])
-    assert report["bytes_per_sample"] == 4 * report["values_sent"]
-    assert report["output_error"] <= report["bound"]
-    x = np.random.default_rng(1).standard_normal((9, 24))
     network = read_network(stored)
+    sums = sum(int(stored.plan.sum_traffic(network, mixing).sum()) for mixing in network.mixings)
+    assert report["bytes_per_sample"] == BYTES[comm_dtype] * (report["values_sent"] - sums) + 4 * sums
+    assert comm_dtype != EXACT or report["output_error"] <= report["bound"]
+    x = np.random.default_rng(1).standard_normal((9, 24))
     cut = restructure(NETWORK, samples, options)
     np.testing.assert_allclose(forward(network, x), forward(cut.network, x), rtol=1e-9, atol=1e-12)
     tensor = network.mixings[1].source
@@ -272,7 +347,6 @@ def test_shards_and_report(samples, tmp_path):
         ({"forms": ("ghosts", "ghosts")}, "expected ghosts and others, each once"),
         ({"forms": ("ghosts", "links")}, "expected some of ghosts, sums, relays"),
         ({"forms": ALL, "method": "magnitude"}, "expected no relays with method magnitude"),
-        ({"forms": ALL, "comm_dtype": "int8"}, "expected comm_dtype=float32 with relays"),
     ],
 )
 def test_options_that_do_not_go_together(options, message):
