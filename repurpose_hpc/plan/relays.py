@@ -81,6 +81,18 @@ class Relays:
         """Who reads which relay, bool (P, r)."""
         return self.receiver == np.arange(workers)[:, None]
 
+    def without_rows(self, removed: np.ndarray) -> Relays:
+        """The relays that rows other than these, bool (m,), read; these read none of them."""
+        weights = np.where(removed[:, None], 0.0, self.weights)
+        read = weights.reshape(len(weights), len(self), -1).any(axis=(0, 2))
+        return Relays(
+            sender=self.sender[read],
+            receiver=self.receiver[read],
+            combined=self.combined[read],
+            weights=weights[:, read.repeat(self.taps)],
+            scales=self.scales[read],
+        )
+
 
 def columns_of(C: np.ndarray, taps: int) -> np.ndarray:
     """Combinations of columns, (r k, n k): C, (r, n), for each of ``taps`` entries of a kernel by itself."""
@@ -176,6 +188,39 @@ def _with_relays_of(mixing: Mixing, relays: Relays, network: Network, plan: Plan
         relays={**plan.relays, mixing.name: names.by_relays},
     )
     return new_network, new_plan
+
+
+class RelayLoads(NamedTuple):
+    """Multiply-adds of a sample for the relays of a mixing.
+
+    Attributes:
+        workers: of each worker, which makes relays and reads some, (P,) int64.
+        rows: with which the owner of each row reads them, part of these, (m,) int64.
+    """
+
+    workers: np.ndarray
+    rows: np.ndarray
+
+
+def relay_loads(network: Network, plan: Plan, mixing: Mixing, relays: Relays | None) -> RelayLoads:
+    """Count what relays take if every row of their receivers reads them.
+
+    Args:
+        network, plan: without relays.
+        mixing: that the relays are of.
+        relays: whose weights may not be known yet; None: there are none.
+    """
+    owner, workers = plan.owner(network, mixing.target), np.zeros(plan.workers, np.int64)
+    if relays is None:
+        return RelayLoads(workers, np.zeros(owner.size, np.int64))
+    makes = making(mixing, relays, "relays")
+    computed = ~plan.removed_neurons(network)[network.space_of[mixing.target]]
+    reads = (owner[:, None] == relays.receiver) & computed[:, None]
+    rows = reads.sum(axis=1) * relays.taps * network.values(mixing.target)
+    np.add.at(workers, owner, rows)
+    of_relays = makes.links.sum(axis=1) * makes.taps * network.values(relays.shaped_as(mixing))
+    np.add.at(workers, relays.sender, of_relays)
+    return RelayLoads(workers, rows)
 
 
 class RelayCount(NamedTuple):

@@ -3,7 +3,8 @@
 A *column* of worker q in a mixing is a neuron that q multiplies: an own one, one of a replicated input, or a
 ghost.  It goes as ghosts do (``elimination``), at the price of the multiply-adds that it takes: those of its
 weights, and for an own neuron which nobody else reads those of the row that makes it, as such a neuron is no
-longer computed.  A block without some columns is as dense as before, so time falls with them.
+longer computed.  A block without some columns is as dense as before, so time falls with them.  What a worker
+is told by relays stays.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from repurpose_hpc.plan.plan import MixingPlan
-from repurpose_hpc.restructure.support.elimination import eliminate, inverse, metric_root
+from repurpose_hpc.plan.relays import Relays
+from repurpose_hpc.restructure.support.elimination import columns, eliminate, inverse, metric_root
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import NOTHING, Ranking, ranked
 
@@ -33,7 +35,13 @@ class Offer:
     costs: np.ndarray
 
 
-def rank_columns(problem: MixingProblem, owner: np.ndarray, plan: MixingPlan, offer: Offer) -> list[Ranking]:
+def rank_columns(
+    problem: MixingProblem,
+    owner: np.ndarray,
+    plan: MixingPlan,
+    offer: Offer,
+    relays: Relays | None = None,
+) -> list[Ranking]:
     """Rank the columns that each worker may do without, by the error that they avoid; collective.
 
     Args:
@@ -41,8 +49,9 @@ def rank_columns(problem: MixingProblem, owner: np.ndarray, plan: MixingPlan, of
         owner: of its rows, (m,).
         plan: of the mixing.
         offer: the columns.
+        relays: of the mixing, if it has some.
     """
-    H, own, workers = problem.moments.H, problem.own(), np.arange(problem.workers)
+    own, workers = problem.own(), np.arange(problem.workers)
 
     def of_worker(q: int) -> Ranking:
         rows = np.flatnonzero((owner == q) | plan.sums[q])
@@ -53,11 +62,23 @@ def rank_columns(problem: MixingProblem, owner: np.ndarray, plan: MixingPlan, of
         if not (rows.size and offered.any()):
             return NOTHING
         S = np.flatnonzero(problem.columns(reads))
-        R = metric_root(problem.metric[np.ix_(rows, rows)]) @ problem.moments.R[np.ix_(rows, S)]
-        Hinv = inverse(H[np.ix_(S, S)])
+        root = metric_root(problem.metric[np.ix_(rows, rows)])
+        if relays is None:
+            H, R = problem.moments.H[np.ix_(S, S)], root @ problem.moments.R[np.ix_(rows, S)]
+        else:
+            C = relays.columns[columns(relays.receiver == q, relays.taps)]
+            H, R = _given(C, problem.moments.H, root @ problem.moments.R[rows], S)
+        Hinv = inverse(H)
         # What stays has no price.
         costs = np.where(offered, offer.costs[q], 1.0)[reads]
         order, avoided = eliminate(Hinv, R @ Hinv, ~offered[reads], costs, problem.taps)
         return ranked(np.flatnonzero(reads)[order[::-1]], avoided[::-1], costs[order[::-1]])
 
     return problem.team.map(of_worker, range(problem.workers))
+
+
+def _given(C: np.ndarray, H: np.ndarray, R: np.ndarray, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """H and R of the columns S, given the combinations C, (c, n k), of all columns."""
+    CH = C @ H
+    explained = np.linalg.solve(CH @ C.T, CH[:, S])
+    return H[np.ix_(S, S)] - CH[:, S].T @ explained, R[:, S] - R @ C.T @ explained

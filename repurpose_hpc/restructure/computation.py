@@ -15,6 +15,7 @@ import numpy as np
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.plan import trimmed
+from repurpose_hpc.plan.relays import RelayLoads, making, relay_loads
 from repurpose_hpc.restructure.columns import Offer, rank_columns
 from repurpose_hpc.restructure.constraints import constraints_of
 from repurpose_hpc.restructure.context import CutContext
@@ -40,17 +41,19 @@ class Workload:
             stay.
         offer: the columns that may go.
         rankings: of these, one for each worker.
+        relays: multiply-adds of each worker for relays, which stay, (P,).
     """
 
     name: str
     rows: Mapping[str, np.ndarray]
     offer: Offer
     rankings: Sequence[Ranking]
+    relays: np.ndarray
 
     @property
     def load(self) -> np.ndarray:
         """Multiply-adds of each worker with all columns, (P,)."""
-        return self.offer.loads.sum(axis=1)
+        return self.offer.loads.sum(axis=1) + self.relays
 
     def gone(self, worker: int, price: float) -> np.ndarray:
         """The columns of a worker that are not worth ``price`` per multiply-add."""
@@ -68,12 +71,13 @@ def workload(context: CutContext, decisions: Decisions, mixing: Mixing, problem:
     """
     rows = _rows(context, decisions, mixing)
     offer = _offer(context, decisions, mixing, rows)
-    owner = context.owner(decisions, mixing.target)
+    owner, relays = context.owner(decisions, mixing.target), decisions.relays.get(mixing.name)
     return Workload(
         name=mixing.name,
         rows=rows,
         offer=offer,
-        rankings=rank_columns(problem, owner, decisions.masks[mixing.name], offer),
+        rankings=rank_columns(problem, owner, decisions.masks[mixing.name], offer, relays),
+        relays=_relay_loads(context, decisions, mixing).workers,
     )
 
 
@@ -104,7 +108,9 @@ def limit_computation(
     network, plan = context.current(decisions).network, context.plan(decisions)
     waiting = {load.name for load in ahead}
     done = {
-        m.name: plan.column_loads(network, m).sum(axis=1) for m in network.mixings if m.name not in waiting
+        m.name: plan.column_loads(network, m).sum(axis=1) + _relay_loads(context, decisions, m).workers
+        for m in network.mixings
+        if m.name not in waiting
     }
     limits = allowances(context)
     gone = np.zeros_like(here.offer.offered)
@@ -175,8 +181,8 @@ def _price(
     if least > limit * (1 + 1e-12):
         raise ComputeBudgetTooSmall(
             f"compute_budget: expected at least {least:,.0f} multiply-adds of worker {worker}, whose part of "
-            f"the {total:,.0f} of this budget is {limit:,.0f}: the sums of normalisations are not "
-            "removed; allow more computation"
+            f"the {total:,.0f} of this budget is {limit:,.0f}: the sums of normalisations and "
+            "relays are not removed; allow more computation"
         )
     return float(prices[low])
 
@@ -200,14 +206,25 @@ def _rows(context: CutContext, decisions: Decisions, mixing: Mixing) -> dict[str
     """``Workload.rows`` of a planned mixing."""
     network, plan = context.current(decisions).network, context.plan(decisions)
     makers, removable = makers_of(network, mixing) or [], _removable(context, decisions, mixing)
-    return {maker.name: np.where(removable, plan.row_loads(network, maker), 0) for maker in makers}
+    loads = {m.name: plan.row_loads(network, m) + _relay_loads(context, decisions, m).rows for m in makers}
+    return {name: np.where(removable, of_rows, 0) for name, of_rows in loads.items()}
 
 
 def _removable(context: CutContext, decisions: Decisions, mixing: Mixing) -> np.ndarray:
     """The neurons that only their owners read, and only for this planned mixing, bool (n,)."""
     if makers_of(context.network, mixing) is None:
         return np.zeros(context.network.space(mixing.source).neurons, bool)
-    return np.logical_not(decisions.masks[mixing.name].ghosts.any(axis=0))
+    needed = decisions.masks[mixing.name].ghosts.any(axis=0)
+    relays = decisions.relays.get(mixing.name)
+    if relays is not None:
+        needed = needed | making(mixing, relays, "relays").links.any(axis=0)
+    return np.logical_not(needed)
+
+
+def _relay_loads(context: CutContext, decisions: Decisions, mixing: Mixing) -> RelayLoads:
+    """``relay_loads`` of a planned mixing."""
+    relays = decisions.relays.get(mixing.name)
+    return relay_loads(context.network, context.plan(decisions), mixing, relays)
 
 
 def _offer(
@@ -246,4 +263,6 @@ def _without_rows(context: CutContext, decisions: Decisions, maker: Mixing, remo
     """Decisions in which nothing is sent for the removed rows, bool (m,), of a finished mixing."""
     links = decisions.finished[maker.name].links & ~removed[:, None]
     owners = (context.owner(decisions, end) for end in (maker.source, maker.target))
-    return decisions.with_mask(maker.name, trimmed(decisions.masks[maker.name], links, *owners))
+    decisions = decisions.with_mask(maker.name, trimmed(decisions.masks[maker.name], links, *owners))
+    relays = decisions.relays.get(maker.name)
+    return decisions if relays is None else decisions.with_relays(maker.name, relays.without_rows(removed))

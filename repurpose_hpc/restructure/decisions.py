@@ -66,8 +66,9 @@ class Decisions:
         return replace(self, masks={**self.masks, name: mask})
 
     def with_relays(self, name: str, relays: Relays) -> Decisions:
-        """Decide, or change, the relays of the mixing ``name``."""
-        return replace(self, relays={**self.relays, name: relays})
+        """Decide, or change, the relays of the mixing ``name``; where none are left, it has none."""
+        changed = {**self.relays, name: relays}
+        return replace(self, relays={name: left for name, left in changed.items() if len(left)})
 
     def with_weights(self, mixing: Mixing, exact: bool) -> Decisions:
         """Finish a mixing.

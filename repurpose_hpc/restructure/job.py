@@ -30,7 +30,7 @@ from repurpose_hpc.restructure.calibration.evaluation import Comparison, compare
 from repurpose_hpc.restructure.calibration.finite import check_activations
 from repurpose_hpc.restructure.calibration.probes import value_weights
 from repurpose_hpc.restructure.checkpoint import Checkpoint
-from repurpose_hpc.restructure.computation import compute_fraction
+from repurpose_hpc.restructure.computation import ComputeBudgetTooSmall, compute_fraction
 from repurpose_hpc.restructure.context import Log, silent
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.driver import restructure
@@ -238,7 +238,14 @@ def _outcome(job: _RestructureJob, origin: Mapping[str, Any]) -> Outcome:
     def make(samples: Samples, options: Options, log: Log) -> Cut:
         parts = {**origin, "options": asdict(options), "samples": samples.samples}
         checkpoint = None if job.resume is None else Checkpoint(job.resume, parts)
-        cut = restructure(job.network, samples, options, log, job.team, checkpoint)
+        try:
+            cut = restructure(job.network, samples, options, log, job.team, checkpoint)
+        except ComputeBudgetTooSmall:
+            if "relays" not in options.forms:
+                raise
+            log("beginning again, without relays, which take more computation than there is")
+            forms = tuple(form for form in options.forms if form != "relays")
+            return make(samples, replace(options, forms=forms), log)
         # With the weights as they are written: what is checked must be what is kept.
         return Cut(cut.network.astype(job.dtype), cut.plan)
 

@@ -266,12 +266,6 @@ class Options(Declared):
                 f"expected no relays with method {self.method}, which does not look for combinations; leave "
                 "relays out, or take method=data",
             )
-        if "relays" in self.forms and self.compute_budget < 1:
-            raise FieldError(
-                "forms",
-                "expected no relays with a compute_budget, since what they combine cannot be removed; leave "
-                "relays out, or take compute_budget=1",
-            )
         if self.density < 1 and self.compute_budget < 1:
             raise FieldError(
                 "density and compute_budget",

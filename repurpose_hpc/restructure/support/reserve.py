@@ -71,6 +71,10 @@ def _full_mask(context: CutContext, decisions: Decisions, mixing: Mixing) -> Mix
 
 
 def traffic_cost(context: CutContext, decisions: Decisions, mixing: Mixing) -> float:
-    """Cost of what the plan sends for a mixing, at the prices of the links."""
-    traffic = context.plan(decisions).traffic(context.network, mixing)
-    return float((traffic * context.constraints.link_costs).sum())
+    """Cost of what is sent for a mixing as it is planned, at the prices of the links."""
+    network, links = context.network, context.constraints.link_costs
+    cost = (context.plan(decisions).traffic(network, mixing) * links).sum()
+    relays = decisions.relays.get(mixing.name)
+    if relays is not None:
+        cost += network.values(relays.shaped_as(mixing)) * links[relays.sender, relays.receiver].sum()
+    return float(cost)
