@@ -40,6 +40,7 @@ def eliminate(
     """
     mixing = context.mixings[number]
     owner = context.owner(decisions, mixing.target)
+    problem = problem.at_least(price_for(*sharing_price(context, decisions, number, estimates)))
     # Where nothing has changed yet, the estimate is exact.
     forms = estimates[0] if number == 0 else tradeoffs(problem, owner)  # 3.2
     sharing, budget = sharing_price(context, decisions, number, [forms, *estimates[1:]])  # 3.3

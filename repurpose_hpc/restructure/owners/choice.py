@@ -9,6 +9,7 @@ import numpy as np
 from repurpose_hpc.io.progress import PENDING
 from repurpose_hpc.restructure.context import CutContext
 from repurpose_hpc.restructure.decisions import Decisions
+from repurpose_hpc.restructure.method import PriceScope
 from repurpose_hpc.restructure.owners.initial import assign_spaces
 from repurpose_hpc.restructure.owners.packed import branches_of, pack_branches
 from repurpose_hpc.restructure.owners.sweep import draft_owners, whole_spaces
@@ -75,8 +76,12 @@ def _error_left(context: CutContext, decisions: Decisions, estimates: Sequence[F
 
 def rank_all(context: CutContext, decisions: Decisions) -> list[Forms]:
     """Trade-offs of every mixing if nothing before it had changed (step 3.2); collective."""
-    estimates = []
+    estimates: list[Forms] = []
     for mixing in context.mixings:
         context.log(f"estimating what communication buys: {mixing.name}{PENDING}")
-        estimates.append(tradeoffs(*context.original_problem(decisions, mixing)))
+        problem, owner = context.original_problem(decisions, mixing)
+        if context.method.price is PriceScope.NETWORK:
+            # With more mixings to pay for, λ is no lower.
+            problem = problem.at_least(price_for(estimates, decisions.budget))
+        estimates.append(tradeoffs(problem, owner))
     return estimates

@@ -140,6 +140,10 @@ class Residual:
         """Orthonormal, of the span of the inputs so far, seen from every input: (columns, n k)."""
         return self._Z[: self._size]
 
+    def combine(self, combinations: np.ndarray) -> None:
+        """Look at combinations of the rows instead of these, (c, r)."""
+        self.correlation = combinations @ self.correlation
+
     def add(self, gram: np.ndarray, seen: np.ndarray, products: np.ndarray) -> np.ndarray:
         """Add inputs; what they add to the basis, (c, n k).
 

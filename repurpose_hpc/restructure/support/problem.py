@@ -12,6 +12,9 @@ from repurpose_hpc.restructure.calibration.moments import Moments
 from repurpose_hpc.restructure.support.elimination import columns
 from repurpose_hpc.restructure.team import Team
 
+# λ hardly ever falls below this share of what it was expected to be.
+PRICE_FALL = 0.5
+
 
 @dataclass(frozen=True, eq=False)
 class MixingProblem:
@@ -27,6 +30,7 @@ class MixingProblem:
         only_ghosts: partial sums are out of the question.
         relays: relays may be sent.
         silent: nothing may be sent.
+        least_price: relays that avoid less for each value are not looked for.
         team: shares the work.
         taps: k, columns of each source neuron in ``moments``.
         received: the ghosts that every worker is sent anyhow, for another mixing, bool (P, n); None: none.
@@ -47,6 +51,7 @@ class MixingProblem:
     links: np.ndarray | None = None
     relays: bool = False
     silent: bool = False
+    least_price: float = 0.0
 
     @property
     def workers(self) -> int:
@@ -68,6 +73,10 @@ class MixingProblem:
     def columns(self, mask: np.ndarray) -> np.ndarray:
         """A mask of source neurons, bool (..., n), as one of columns of ``moments``, (..., n k)."""
         return columns(mask, self.taps)
+
+    def at_least(self, expected_price: float) -> MixingProblem:
+        """The problem without what will hardly be paid for at such a λ."""
+        return replace(self, least_price=PRICE_FALL * expected_price)
 
     def unfolded(self) -> MixingProblem:
         """The problem behind the window: every column is a neuron, and is sent as often as a sum is.

@@ -29,7 +29,7 @@ from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.support.balance import limit_ghosts
 from repurpose_hpc.restructure.support.elimination import METRIC_TOLERANCE, metric_root
 from repurpose_hpc.restructure.support.forms.ghosts import ghost_tradeoff
-from repurpose_hpc.restructure.support.forms.relays import relay_tradeoff
+from repurpose_hpc.restructure.support.forms.relays import leading, relay_tradeoff
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.team import ALONE, Team
 
@@ -134,8 +134,46 @@ def test_all_relays_leave_what_the_root_of_the_metric_leaves_out(taps, behind):
     assert ghost_tradeoff(problem, owner).floor == pytest.approx(0, abs=1e-9)
     problem = problem.unfolded() if behind else problem
     form = relay_tradeoff(problem, owner)
-    without = form.floor + sum(float(ranking.savings @ ranking.costs) for ranking in form.relays)
-    assert 0 <= form.floor < METRIC_TOLERANCE * without
+    assert 0 <= form.floor < METRIC_TOLERANCE * _lacking(form)
+
+
+@given(seed=st.integers(0, 10_000), taps=st.integers(1, 3), share=st.floats(0.01, 2))
+@settings(max_examples=40)
+def test_an_expected_price_leaves_out_only_what_is_not_worth_it(seed, taps, share):
+    problem, owner = random_problem(np.random.default_rng(seed), 8, 12, 12, taps)
+    every = relay_tradeoff(problem, owner)
+    price = share * max(ranking.savings.max(initial=0) for ranking in every.relays)
+    some = relay_tradeoff(problem.at_least(price), owner)
+    for few, many in zip(some.relays, every.relays, strict=True):
+        # What is judged once is so by all rows; what is found may miss what is lacking in few of them.
+        worthwhile = few.savings[few.savings > price] @ few.costs[few.savings > price]
+        missed = many.savings[many.savings > price] @ many.costs[many.savings > price] - worthwhile
+        assert missed <= 0.3 * price * many.costs.sum() + 1e-9
+    assert relay_tradeoff(problem.at_least(1e9), owner).floor == pytest.approx(_lacking(every))
+
+
+def _lacking(form):
+    """The error without any relay."""
+    return form.floor + sum(float(ranking.savings @ ranking.costs) for ranking in form.relays)
+
+
+@given(
+    g=st.integers(1, 12),
+    r=st.integers(1, 12),
+    count=st.integers(1, 15),
+    rank=st.integers(1, 12),
+    seed=st.integers(0, 10_000),
+)
+@settings(max_examples=80)
+def test_leading_directions_are_those_of_singular_values(g, r, count, rank, seed):
+    rng = np.random.default_rng(seed)
+    matrix = rng.standard_normal((g, rank)) @ rng.standard_normal((rank, r))
+    roots = np.linalg.svd(matrix, compute_uv=False)
+    least = 1e-9 * roots[0] ** 2
+    directions, squares = leading(matrix, count, least)
+    assert squares == pytest.approx(roots[roots**2 > least][:count] ** 2, rel=1e-4)
+    assert directions.T @ directions == pytest.approx(np.eye(squares.size), abs=1e-4)
+    assert ((matrix.T @ directions) ** 2).sum(axis=0) == pytest.approx(squares, rel=1e-4)
 
 
 @given(seed=st.integers(0, 10_000), taps=st.integers(1, 4), behind=st.booleans(), share=st.floats(0.3, 1))

@@ -12,12 +12,13 @@ what it is.  They and single neurons are refined in turn with the kernels that r
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.linalg import cho_solve, cholesky, eigh, solve_triangular
 
 from repurpose_hpc.plan.relays import columns_of
 from repurpose_hpc.restructure.support.elimination import (
-    PANEL_FRACTION,
     Residual,
     block_changes,
     block_grams,
@@ -29,6 +30,12 @@ from repurpose_hpc.restructure.support.elimination import (
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import NOTHING, Ranking, Tradeoff, ranked
 
+# Relays that are chosen from one panel: so many, and a share of those chosen before.  The first ones, which
+# are most likely to be paid for, are chosen most carefully.
+FIRST_BATCH = 4
+GROWTH = 0.5
+# Combinations of the rows are left out in which no relay avoids more than this share of the least worthwhile.
+UNSEEN = 0.25
 # Relative to the variances: keeps covariances positive definite in the directions of chosen relays.
 HINT = 1e-9
 # Times that candidates of several columns are improved, for the kernels that read them best.
@@ -95,28 +102,52 @@ class _Chosen:
         """
         H, self._taps = problem.moments.H, problem.taps
         self._residual = Residual(H, R, np.flatnonzero(problem.columns(own)), most * self._taps)
-        basis, explained = self._residual.basis, self._residual.explained
         self.senders: list[int] = []
         self.combinations: list[np.ndarray] = []
         self.savings: list[float] = []
-        self.lacking = float(np.vdot(R, problem.moments.solve(R)) - np.vdot(explained, explained))
         self._costs = problem.ghost_costs[:, q]
+        explained = self._residual.explained
+        lacking, directions = np.linalg.eigh(R @ problem.moments.solve(R).T - explained.T @ explained)
+        self.lacking = float(lacking.sum())
+        self._least = np.maximum(LEAST * self.lacking, problem.least_price * self._costs)
+        # No column of a relay avoids more than what is lacking in one direction.
+        most_avoided = self._taps * lacking
+        seen = most_avoided > UNSEEN * self._least[self._costs > 0].min(initial=np.inf)
+        self._residual.combine(directions[:, seen].T)
         masks = {p: (problem.source_owner == p) & ~own for p in range(problem.workers)}
-        self._senders = {p: _Sender(problem, mask, basis) for p, mask in masks.items() if mask.any()}
+        self._senders = {p: _Sender(problem, mask, self._residual) for p, mask in masks.items() if mask.any()}
+        # What the best relay of each sender avoided for its cost, when it was last looked at.
+        self._bounds = {
+            p: most_avoided[-1] / self._costs[p] if most_avoided[-1] > self._least[p] else 0.0
+            for p in self._senders
+        }
 
     def extend(self, most: int) -> bool:
         """Choose some more relays, at most ``most`` in all; says if there were any worth it."""
-        batch = min(-(-most // PANEL_FRACTION), most - len(self.savings))
-        candidates = [self._candidates(p, 2 * batch) for p in self._senders]
-        C, savings = (np.concatenate(parts) for parts in zip(*candidates, strict=True))
-        senders = np.repeat([*self._senders], [len(of_sender) for _, of_sender in candidates])
-        panel = np.argsort(-savings / self._costs[senders], kind="stable")[: 2 * batch]
-        self._choose(C[panel], senders[panel], min(batch, panel.size))
-        return bool(panel.size)
+        batch = min(max(FIRST_BATCH, math.ceil(GROWTH * len(self.savings))), most - len(self.savings))
+        C, senders = self._panel(2 * batch)
+        self._choose(C, senders, min(batch, len(C)))
+        return bool(len(C))
 
-    def _candidates(self, p: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The best relays of p alone: what they combine, (c, n), and about the error avoided, (c,)."""
-        return self._senders[p].candidates(self._residual.correlation, count, LEAST * self.lacking)
+    def _panel(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The best relays of all senders: what they combine, (c, n), and who they are, (c,).
+
+        What the best relay of a sender avoids hardly ever rises when others are chosen.  So a sender is not
+        looked at while what it was cannot be among the best.
+        """
+        n = len(self._residual.H) // self._taps
+        C, senders, worth = np.empty((0, n)), np.empty(0, np.int64), np.empty(0)
+        for p in sorted(self._bounds, key=self._bounds.__getitem__, reverse=True):
+            if self._bounds[p] <= (worth[-1] if len(worth) == count else 0):
+                break
+            combined, savings = self._senders[p].candidates(count, self._least[p])
+            savings = savings / self._costs[p]
+            self._bounds[p] = savings.max(initial=0)
+            C, worth = np.concatenate([C, combined]), np.concatenate([worth, savings])
+            senders = np.concatenate([senders, np.full(len(combined), p)])
+            best = np.argsort(-worth, kind="stable")[:count]
+            C, senders, worth = C[best], senders[best], worth[best]
+        return C, senders
 
     def _choose(self, C: np.ndarray, senders: np.ndarray, count: int) -> None:
         """Choose ``count`` of the candidates, one at a time, each the one that avoids most for its cost."""
@@ -129,9 +160,7 @@ class _Chosen:
         order, savings = take(gram, products.T @ products, self._costs[senders], count, np.argmax)
         S = column_numbers(order, self._taps)
         seen = CH[S] - along[S] @ basis
-        z = self._residual.add(gram[np.ix_(S, S)], seen, products[:, S])
-        for sender in self._senders.values():
-            sender.explain(z)
+        self._residual.add(gram[np.ix_(S, S)], seen, products[:, S])
         self.senders += senders[order].tolist()
         self.combinations += [*C[order]]
         self.savings += savings.tolist()
@@ -143,15 +172,16 @@ class _Sender:
     Args:
         problem: the mixing.
         mask: the neurons, bool (n,), g of them.
-        basis: of what the receiver has, (columns, n k).
+        residual: of what the receiver has.
     """
 
-    def __init__(self, problem: MixingProblem, mask: np.ndarray, basis: np.ndarray) -> None:
+    def __init__(self, problem: MixingProblem, mask: np.ndarray, residual: Residual) -> None:
         H, k = problem.moments.H, problem.taps
         self._mask, self._taps, self._columns = mask, k, np.flatnonzero(problem.columns(mask))
-        T = self._columns
-        self._covariance = H[np.ix_(T, T)] - basis[:, T].T @ basis[:, T]
-        self._hints = HINT * np.diag(H)[T]
+        self._residual, self._explained = residual, 0
+        self._covariance = H[np.ix_(self._columns, self._columns)]
+        self._hints = HINT * np.diag(self._covariance)
+        self._explain()
         # Between the entries of a kernel, on average 1; the factor of a single one is exactly that.
         L = self._between_neurons()
         blocks = self._covariance.reshape(len(L), k, len(L), k)
@@ -168,16 +198,16 @@ class _Sender:
         """The covariance, positive definite in the directions of chosen relays too, (g k, g k)."""
         return self._covariance + np.diag(self._hints)
 
-    def candidates(self, correlation: np.ndarray, count: int, least: float) -> tuple[np.ndarray, np.ndarray]:
+    def candidates(self, count: int, least: float) -> tuple[np.ndarray, np.ndarray]:
         """The best combinations, (c, n), and the error that each avoids, (c,).
 
         Args:
-            correlation: of the rows with every column, beyond what the receiver has, (r, n k).
             count: at most so many.
             least: those that avoid no more are left out.
         """
-        Q = correlation[:, self._columns]
-        directions, savings = self._directions(Q, count)
+        self._explain()
+        Q = self._residual.correlation[:, self._columns]
+        directions, savings = self._directions(Q, count, least)
         if self._taps > 1:
             directions, savings = self._refined(
                 np.concatenate([directions, self._singles(Q, count)]), Q, least
@@ -190,14 +220,14 @@ class _Sender:
         C[:, self._mask] = directions[useful]
         return C, savings[useful]
 
-    def _directions(self, Q: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def _directions(self, Q: np.ndarray, count: int, least: float) -> tuple[np.ndarray, np.ndarray]:
         """Leading directions of Q, (c, g), whitened as if the covariance were a product; what each avoids."""
         L, k, r = self._between_neurons(), self._taps, len(Q)
         by_entry = solve_triangular(self._entries, Q.reshape(-1, k).T, lower=True)
         by_neuron = by_entry.T.reshape(r, -1, k).transpose(1, 0, 2).reshape(-1, r * k)
         whitened = solve_triangular(L, by_neuron, lower=True)
-        directions, roots, _ = np.linalg.svd(whitened, full_matrices=False)
-        return solve_triangular(L, directions[:, :count], lower=True, trans="T").T, roots[:count] ** 2
+        directions, savings = leading(whitened, count, least)
+        return solve_triangular(L, directions, lower=True, trans="T").T, savings
 
     def _singles(self, Q: np.ndarray, count: int) -> np.ndarray:
         """The neurons that avoid most by themselves, as combinations, (c, g)."""
@@ -230,10 +260,30 @@ class _Sender:
         kernels = np.linalg.solve(gram, products.transpose(0, 2, 1)).transpose(0, 2, 1)
         return kernels, np.einsum("crt,crt->c", kernels, products)
 
-    def explain(self, z: np.ndarray) -> None:
-        """Take in what the receiver is given, orthonormal and seen from every column, (c, n k)."""
-        T = self._columns
-        self._covariance = self._covariance - z[:, T].T @ z[:, T]
+    def _explain(self) -> None:
+        """Take in what the receiver was given since the last time."""
+        z = self._residual.basis[self._explained :, self._columns]
+        self._covariance = self._covariance - z.T @ z
+        self._explained += len(z)
+
+
+def leading(matrix: np.ndarray, count: int, least: float) -> tuple[np.ndarray, np.ndarray]:
+    """Left singular vectors, (g, c), and squares of the singular values, (c,), the largest first.
+
+    By eigenvalues of the smaller Gram matrix, in a fraction of the time that all singular values take.
+
+    Args:
+        matrix: (g, r).
+        count: at most so many.
+        least: >= 0; those of smaller squares are left out.
+    """
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    gram = matrix.T @ matrix if is_tall else matrix @ matrix.T
+    size = len(gram)
+    squares, vectors = eigh(gram, subset_by_index=(max(size - count, 0), size - 1))
+    kept = np.flatnonzero(squares > least)[::-1]
+    squares, vectors = squares[kept], vectors[:, kept]
+    return (matrix @ vectors / np.sqrt(squares) if is_tall else vectors), squares
 
 
 def distinct(rows: np.ndarray) -> list[int]:
