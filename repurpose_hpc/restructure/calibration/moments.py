@@ -175,13 +175,19 @@ class MomentSums:
     def moments(self) -> Moments:
         """The moments of all batches added; collective."""
         W, mean_x, mean_y = self.W, self.x / self.count, self.y / self.count
-        G = self.xx.total() / self.count - np.outer(mean_x, mean_x)
+        G, R = self.xx.total(), self.yx.total()
+        # In place: temporary matrices would be the most memory that restructuring ever takes.
+        G /= self.count
+        G -= np.outer(mean_x, mean_x)
         squares = np.mean((self.first_x + mean_x) ** 2)
         alpha = max(RIDGE * np.trace(G) / len(G), CONSTANT * squares) or 1.0
         G[np.diag_indices_from(G)] += alpha
+        R /= self.count
+        R -= np.outer(mean_y, mean_x)
+        R += alpha * W
         return Moments(
             H=G,
-            R=self.yx.total() / self.count - np.outer(mean_y, mean_x) + alpha * W,
+            R=R,
             variance=self.yy / self.count - mean_y**2 + alpha * np.einsum("ij,ij->i", W, W),
             mean_x=self.first_x + mean_x,
             mean_y=self.first_y + mean_y,

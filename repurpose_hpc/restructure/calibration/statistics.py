@@ -139,18 +139,17 @@ def measure_statistics(
             total.squares.add_square(factor)
     depths = _depths(network)
     surviving = {m.name: max(UNREPAIRED ** max(depths[m.name] - 1, 0), LOST) for m in mixings}
-    metrics = {}
+    moments, metrics = {}, {}
     for mixing in reversed(mixings):
-        M = sums[mixing.name].squares.total() / (PROBES * batches.samples.samples)
+        # Sums take as much memory as what is made of them.
+        total = sums.pop(mixing.name)
+        M = total.squares.total()
+        M /= PROBES * batches.samples.samples
         _check_range(M, mixing.name, samples.name)
-        metrics[mixing.name] = _uncompensated(M) * surviving[mixing.name] * M
+        M *= _uncompensated(M) * surviving[mixing.name]
+        metrics[mixing.name], moments[mixing.name] = M, total.moments.moments()
     roots = team.map(metric_root, list(metrics.values()))
-    return Statistics(
-        {name: total.moments.moments() for name, total in sums.items()},
-        metrics,
-        dict(zip(metrics, roots, strict=True)),
-        surviving,
-    )
+    return Statistics(moments, metrics, dict(zip(metrics, roots, strict=True)), surviving)
 
 
 def _check_range(M: np.ndarray, name: str, samples_name: str) -> None:

@@ -82,7 +82,8 @@ def _worker_ghosts(
         linked = own.copy()
         linked[candidates] = True
         S = column_numbers(np.flatnonzero(linked), taps)
-        chosen = select_candidates(H[np.ix_(S, S)], R[:, S], own[linked], costs[linked], worker.most, taps)
+        among = H if linked.all() else H[np.ix_(S, S)]
+        chosen = select_candidates(among, R[:, S], own[linked], costs[linked], worker.most, taps)
         candidates = np.flatnonzero(linked)[chosen]
     neurons = np.concatenate([np.flatnonzero(own), candidates])
     S = column_numbers(neurons, taps)
