@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 
-from repurpose_hpc.restructure.support.elimination import eliminate
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import NOTHING, Ranking, Tradeoff, ranked
 
@@ -72,11 +71,12 @@ def _worker_sums(
     largest_savings = weight * (
         np.einsum("ij,ij->i", R, target) - np.einsum("ij,ij->j", explained, explained)
     )
-    worthwhile = largest_savings > price * costs.min()
-    return [
-        _row_ranking(gram[i], products[i], weight[i], workers, costs) if worthwhile[i] else NOTHING
-        for i in range(len(rows))
-    ]
+    worthwhile = np.flatnonzero(largest_savings > price * costs.min())
+    rankings = [NOTHING] * len(rows)
+    ranked_rows = _row_rankings(gram[worthwhile], products[worthwhile], weight[worthwhile], workers, costs)
+    for i, ranking in zip(worthwhile, ranked_rows, strict=True):
+        rankings[i] = ranking
+    return rankings
 
 
 def _contribution_grams(
@@ -102,18 +102,49 @@ def _contribution_grams(
     return gram, products
 
 
-def _row_ranking(
-    gram: np.ndarray, products: np.ndarray, weight: float, workers: np.ndarray, costs: np.ndarray
-) -> Ranking:
-    """The contributors of one row, of metric ``weight``, from the Gram matrix of their sums."""
-    active = np.flatnonzero(np.diag(gram) > 0)
-    if not active.size:
-        return NOTHING
+def _row_rankings(
+    gram: np.ndarray, products: np.ndarray, weight: np.ndarray, workers: np.ndarray, costs: np.ndarray
+) -> list[Ranking]:
+    """The contributors of rows, of metric ``weight``, from the Gram matrices of their sums."""
+    active = np.einsum("iaa->ia", gram) > 0
+    orders, avoided = _eliminate_rows(gram, np.where(active, products, 0), active, costs)
+    rankings = []
+    for row, order in enumerate(orders):
+        kept = active[row, order]
+        contributors = order[kept][::-1]
+        savings = weight[row] * avoided[row, kept][::-1]
+        rankings.append(ranked(workers[contributors], savings, costs[contributors]))
+    return rankings
+
+
+def _eliminate_rows(
+    gram: np.ndarray, products: np.ndarray, active: np.ndarray, costs: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """``eliminate`` of single inputs, one at a time, for many rows at once.
+
+    Args:
+        gram: of the inputs of every row, (rows, c, c).
+        products: of the rows with them, (rows, c); 0 for those that are not active.
+        active: others are as good as removed, bool (rows, c).
+        costs: of each, (c,), > 0.
+
+    Returns:
+        the inputs in the order of removal, and the rise of the error at each removal, (rows, c) both.
+    """
+    rows, c = products.shape
+    every, diagonal = np.arange(rows), np.arange(c)
+    gram = np.where(active[:, :, None] & active[:, None, :], gram, 0)
     # Sums of few neurons may depend on each other; a hint of ridge keeps the matrix positive definite.
-    gram = gram[np.ix_(active, active)]
-    gram = gram + 1e-9 * np.diag(np.diag(gram))
+    gram[:, diagonal, diagonal] = np.where(active, gram[:, diagonal, diagonal] * (1 + 1e-9), 1)
     Hinv = np.linalg.inv(gram)
-    own = np.zeros(active.size, bool)
-    removed, avoided = eliminate(Hinv, products[None, active] @ Hinv, own, costs[active])
-    order = active[removed[::-1]]
-    return ranked(workers[order], weight * avoided[::-1], costs[order])
+    V = (products[:, None] @ Hinv)[:, 0]
+    remaining = np.ones((rows, c), bool)
+    orders, rises = np.empty((rows, c), np.int64), np.empty((rows, c))
+    for step in range(c):
+        rise = np.divide(V**2, Hinv[:, diagonal, diagonal], out=np.full((rows, c), np.inf), where=remaining)
+        j = (rise / costs).argmin(axis=1)
+        orders[:, step], rises[:, step], remaining[every, j] = j, rise[every, j], False
+        factor = Hinv[every, j] / Hinv[every, j, j][:, None]
+        V = V - V[every, j][:, None] * factor
+        Hinv = Hinv - factor[:, :, None] * Hinv[every, j][:, None]
+    return orders, rises
