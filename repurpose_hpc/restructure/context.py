@@ -159,6 +159,13 @@ class CutContext:
             links=None if mixing.links.all() else mixing.links,
         )
 
+    def at_price(self, problem: MixingProblem, expected: float) -> MixingProblem:
+        """The problem without what will hardly be paid for at λ as it is expected.
+
+        Where rounds have a price, the problem as it is: without some of them λ falls.
+        """
+        return problem if self.options.round_cost else problem.at_least(expected)
+
     def _most_ghosts(
         self, budget: float, values: int, source_owner: np.ndarray, room: np.ndarray
     ) -> Callable[[np.ndarray], np.ndarray]:

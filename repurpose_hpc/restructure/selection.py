@@ -40,7 +40,8 @@ def eliminate(
     """
     mixing = context.mixings[number]
     owner = context.owner(decisions, mixing.target)
-    problem = problem.at_least(price_for(*sharing_price(context, decisions, number, estimates)))
+    expected = price_for(*sharing_price(context, decisions, number, estimates))
+    problem = context.at_price(problem, expected)
     # Where nothing has changed yet, the estimate is exact.
     forms = estimates[0] if number == 0 else tradeoffs(problem, owner)  # 3.2
     sharing, budget = sharing_price(context, decisions, number, [forms, *estimates[1:]])  # 3.3

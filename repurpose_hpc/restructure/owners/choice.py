@@ -82,6 +82,6 @@ def rank_all(context: CutContext, decisions: Decisions) -> list[Forms]:
         problem, owner = context.original_problem(decisions, mixing)
         if context.method.price is PriceScope.NETWORK:
             # With more mixings to pay for, λ is no lower.
-            problem = problem.at_least(price_for(estimates, decisions.budget))
+            problem = context.at_price(problem, price_for(estimates, decisions.budget))
         estimates.append(tradeoffs(problem, owner))
     return estimates
