@@ -12,13 +12,12 @@ what it is.  They and single neurons are refined in turn with the kernels that r
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from scipy.linalg import cho_solve, cholesky, eigh, solve_triangular
 
 from repurpose_hpc.plan.relays import columns_of
 from repurpose_hpc.restructure.support.elimination import (
+    PANEL_FRACTION,
     Residual,
     block_changes,
     block_grams,
@@ -30,10 +29,8 @@ from repurpose_hpc.restructure.support.elimination import (
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import NOTHING, Ranking, Tradeoff, ranked
 
-# Relays that are chosen from one panel: so many, and a share of those chosen before.  The first ones, which
-# are most likely to be paid for, are chosen most carefully.
+# Relays chosen from each of the first panels: those are most likely to be paid for, and chosen carefully.
 FIRST_BATCH = 4
-GROWTH = 0.5
 # Combinations of the rows are left out in which no relay avoids more than this share of the least worthwhile.
 UNSEEN = 0.25
 # Relative to the variances: keeps covariances positive definite in the directions of chosen relays.
@@ -124,7 +121,8 @@ class _Chosen:
 
     def extend(self, most: int) -> bool:
         """Choose some more relays, at most ``most`` in all; says if there were any worth it."""
-        batch = min(max(FIRST_BATCH, math.ceil(GROWTH * len(self.savings))), most - len(self.savings))
+        chosen = len(self.savings)
+        batch = min(max(FIRST_BATCH, chosen // 2), -(-most // PANEL_FRACTION), most - chosen)
         C, senders = self._panel(2 * batch)
         self._choose(C, senders, min(batch, len(C)))
         return bool(len(C))
