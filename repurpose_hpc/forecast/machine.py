@@ -133,8 +133,12 @@ class MachineModel:
             return self.ranks_per_node if self.local else 1
         return math.inf
 
-    def check_links(self, ranks: int) -> None:
+    def check_links(self, ranks: int, remedy: str = "describe the network in the machine file") -> None:
         """Refuse numbers of ranks that no known link joins.
+
+        Args:
+            ranks: their number.
+            remedy: what helps beside probing.
 
         Raises:
             UserError: there are too many.
@@ -142,7 +146,7 @@ class MachineModel:
         if ranks > self.most_ranks:
             raise UserError(
                 f"expected links for {ranks} ranks, found those of {self.most_ranks} in {self.name}; probe "
-                "on more nodes, or describe the network in the machine file"
+                f"on more nodes, or {remedy}"
             )
 
 

@@ -22,7 +22,7 @@ def round_cost(machine: MachineModel, ranks: int) -> float:
     Raises:
         UserError: the machine has no links for so many ranks.
     """
-    machine.check_links(ranks)
+    machine.check_links(ranks, "give the price as a number")
     if ranks == 1:
         return 0.0
     short, long = (_seconds(machine, ranks, values) for values in (1, MANY))

@@ -26,11 +26,12 @@ from repurpose_hpc.mpi.agreement import agreed, check_same
 from repurpose_hpc.plan.files.store import check_place, write_plan
 from repurpose_hpc.plan.plan import RELAY
 from repurpose_hpc.plan.rounds import rounds_of
+from repurpose_hpc.restructure.alternatives import with_relays_where_they_pay
 from repurpose_hpc.restructure.calibration.evaluation import Comparison, compare, evaluate
 from repurpose_hpc.restructure.calibration.finite import check_activations
 from repurpose_hpc.restructure.calibration.probes import value_weights
 from repurpose_hpc.restructure.checkpoint import Checkpoint
-from repurpose_hpc.restructure.computation import ComputeBudgetTooSmall, compute_fraction
+from repurpose_hpc.restructure.computation import compute_fraction
 from repurpose_hpc.restructure.context import Log, silent
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.driver import restructure
@@ -238,22 +239,19 @@ def _outcome(job: _RestructureJob, origin: Mapping[str, Any]) -> Outcome:
     def make(samples: Samples, options: Options, log: Log) -> Cut:
         parts = {**origin, "options": asdict(options), "samples": samples.samples}
         checkpoint = None if job.resume is None else Checkpoint(job.resume, parts)
-        try:
-            cut = restructure(job.network, samples, options, log, job.team, checkpoint)
-        except ComputeBudgetTooSmall:
-            if "relays" not in options.forms:
-                raise
-            log("beginning again, without relays, which take more computation than there is")
-            forms = tuple(form for form in options.forms if form != "relays")
-            return make(samples, replace(options, forms=forms), log)
+        cut = restructure(job.network, samples, options, log, job.team, checkpoint)
         # With the weights as they are written: what is checked must be what is kept.
         return Cut(cut.network.astype(job.dtype), cut.plan)
 
+    def error(cut: Cut, samples: Samples) -> float:
+        return _compared(job, cut, samples).output_error
+
+    best = with_relays_where_they_pay(make, error)
     if not job.options.promises:
-        cut = make(job.samples, job.options, job.log)
-        return Outcome(cut, job.samples, job.options, _held_out(job, make))
+        cut = best(job.samples, job.options, job.log)
+        return Outcome(cut, job.samples, job.options, _held_out(job, best))
     try:
-        return keep_promise(job.network, job.samples, job.options, make, job.log, job.team)
+        return keep_promise(job.network, job.samples, job.options, best, job.log, job.team)
     except BrokenPromise:
         # There is nothing to go on with.
         job.team.map(_forget, [job.resume])
@@ -273,8 +271,13 @@ def _held_out(job: _RestructureJob, make: Restructure) -> Comparison | None:
     except BudgetTooSmall as error:  # other data decide otherwise; there is a network of all of them
         job.log(f"held out: {error}")
         return None
+    return _compared(job, cut, parts.held_out)
+
+
+def _compared(job: _RestructureJob, cut: Cut, samples: Samples) -> Comparison:
+    """Its outputs beside those of the original; collective."""
     weights = value_weights(job.network, job.options.output_weights)
-    return compare(job.network, cut.network, parts.held_out, job.team, cut.compute(), weights)
+    return compare(job.network, cut.network, samples, job.team, cut.compute(), weights)
 
 
 def _forget(resume: Path | None) -> None:

@@ -213,7 +213,8 @@ class _BudgetTrials:
         try:
             cut = self.restructure(self.split.rest, options, silent)
         except BudgetTooSmall as problem:
-            if values == self.dense and compute_budget == self.options.compute_budget:
+            is_whole = values == self.dense and compute_budget == self.options.compute_budget
+            if is_whole and self.best is None:
                 raise
             self.log(f"not enough: {problem}")
             return Tried(False, 0.0, compute_budget, values)

@@ -393,12 +393,26 @@ def test_relays_give_way_where_they_take_too_much(tmp_path):
 
     without = run("without", lambda line: None, WITH_RELAYS[:2])
     again = run("again", lines.append)
-    assert any(line.startswith("beginning again, without relays") for line in lines)
+    assert any(line.startswith("with relays: compute_budget: expected at least") for line in lines)
     with pytest.raises(Interrupted):
-        run("interrupted", interrupting_at("beginning again, without relays", "layer2 "))
+        run("interrupted", interrupting_at("with relays: compute_budget", "without relays: layer2 "))
     for stored in (again, run("interrupted", lambda line: None)):
         assert not stored.plan.relays and stored.plan.identity() == without.plan.identity()
         assert read_network(stored).fingerprint() == read_network(without).fingerprint()
+
+
+@pytest.mark.parametrize("limit", [{"compute_budget": 0.3}, {"compute_budget": 0.6}, {"density": 0.3}])
+def test_relays_are_left_out_where_others_do_better(limit):
+    """What they compute or weigh goes off everything else."""
+    network = small_plans.random_network(5, widths=(12, 20, 16, 5))
+    samples, found = samples_of(network), {}
+    for forms in (WITH_RELAYS[:2], WITH_RELAYS):
+        options = {"workers": 4, "comm_budget": 0.7, "input_placement": "partitioned", "forms": forms}
+        found[forms] = restructure_network(network, samples, **options, **limit).report
+        alone = restructure(network, samples, Options(**options, **limit)) if "relays" not in forms else None
+        assert alone is None or found[forms]["values_sent"] == int(alone.traffic_matrix().sum())
+    errors = [report["output_error"] for report in found.values()]
+    assert errors[1] <= errors[0] and all(report["output_error"] > 0 for report in found.values())
 
 
 def test_relays_that_removed_rows_read():

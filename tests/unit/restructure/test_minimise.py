@@ -25,6 +25,7 @@ from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.job import restructure_network, restructure_to
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.promise import BrokenPromise, keep_promise
+from repurpose_hpc.restructure.support.reserve import BudgetTooSmall
 
 WORKERS = 3
 PLAIN_FORMS = ("ghosts", "sums")
@@ -119,6 +120,21 @@ def test_never_slower_than_the_fewest_values_and_always_within(seed, tolerance, 
     warned = any("faster in one process" in line for line in found.get("warnings", []))
     assert warned == (single < found["modelled_us"])
     assert of_values.findings["minimised"] == "values" and "modelled_us" not in of_values.findings
+
+
+def test_what_was_enough_is_kept_where_the_whole_budget_cannot_be():
+    made, _ = noisy(3)
+
+    def restructure(data, options, log):
+        if options.comm_budget == 1:
+            raise BudgetTooSmall("no room for so much")
+        return made(data, options, log)
+
+    options = Options(WORKERS, max_output_error=10.0, minimise=MadeUp(3))
+    outcome = keep_promise(NETWORK, samples(), options, restructure, quiet)
+    assert outcome.options.comm_budget < 1
+    with pytest.raises(BudgetTooSmall, match="no room for so much"):
+        keep_promise(NETWORK, samples(), replace(options, max_output_error=1e-9), restructure, quiet)
 
 
 def test_it_computes_less_at_the_same_tolerance(tmp_path):
