@@ -143,7 +143,7 @@ def test_imports_on_shards(mpirun, small):
         assert packages & installed <= ALLOWED
         assert "repurpose_hpc.runtime.program" in imported
         ours = {name for name in imported if name.startswith("repurpose_hpc.restructure.")}
-        allowed = ("options", "constraints", "method")
+        allowed = ("options", "constraints", "method", "time_model")
         assert ours <= {f"repurpose_hpc.restructure.{name}" for name in allowed}
 
 
