@@ -64,7 +64,8 @@ def run(args: argparse.Namespace, ranks: int, folder: Path) -> dict:
     shutil.rmtree(out, ignore_errors=True)
     command = [*environment.mpi_command(Path(sys.executable), ranks), "-c", RUN, args.model]
     command += ["--calibration", args.calibration, "--workers", args.workers, "--comm-budget", args.budget]
-    command += ["--input-placement", args.input_placement, "--out", out, "--report", report]
+    command += ["--input-placement", args.input_placement, "--forms", args.forms]
+    command += ["--out", out, "--report", report]
     env = {**environment.mpi_environment(), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     process = environment.run(list(map(str, command)), env, TIMEOUT)
     if process.returncode:
@@ -102,6 +103,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--budget", type=float, default=0.05)
     parser.add_argument("--input-placement", default="partitioned")
+    parser.add_argument("--forms", default="ghosts,sums")
     parser.add_argument("--ranks", type=lambda text: [int(part) for part in text.split(",")], default=[1, 2])
     parser.add_argument("--repeat", type=int, default=1)
     return parser.parse_args()
