@@ -126,7 +126,7 @@ def compensate(
         passes: over the groups; later ones change little.
     """
     H, R = moments.H, moments.R
-    tau = TRUST * np.vdot(L, L) / L.shape[1]
+    tau = times_mean(TRUST, L)
     if not tau:
         return
     # What the outputs still lack, correlated with every input, and the noise in them of every input.
@@ -147,6 +147,11 @@ def compensate(
             effect = L_rows @ change
             lack -= effect @ H[S]
             noisy[:, S] += effect * group.noise
+
+
+def times_mean(trust: float, L: np.ndarray) -> float:
+    """τ, so many times the mean of the diagonal of M = Lᵀ L, L of shape (k, m)."""
+    return trust * float(np.vdot(L, L)) / L.shape[1]
 
 
 def prune(mixing: Mixing, mask: np.ndarray) -> Mixing:

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from repurpose_hpc.restructure.calibration.moments import Moments
+from repurpose_hpc.restructure.adjustment import times_mean
 from repurpose_hpc.restructure.support.problem import MixingProblem
 
 # τ relative to the mean of the metric's diagonal: less than TRUST of the adjustment, which would have values
@@ -34,7 +34,7 @@ def joint_problem(
         L: root of the metric, (k, m) with M = Lᵀ L.
         owner: of the rows, (m,).
     """
-    moments, tau = problem.moments, _tau(L)
+    moments, tau = problem.moments, times_mean(SELECTION_TRUST, L)
     lack = moments.R - weights @ moments.H
     seen = L @ lack
     targets, metric = moments.R - lack, np.zeros((len(lack), len(lack)))
@@ -46,12 +46,14 @@ def joint_problem(
     return replace(problem, moments=replace(moments, R=targets), metric=metric)
 
 
-def joint_error(weights: np.ndarray, moments: Moments, L: np.ndarray) -> float:
-    """The error of weights, (m, n k), in the metric Lᵀ L + τ I, less what the best of all weights leave."""
-    apart = moments.solve(moments.R) - weights
-    gradient = apart @ moments.H
-    return float(np.vdot(L @ apart, L @ gradient) + _tau(L) * np.vdot(apart, gradient))
+def joint_error(apart: np.ndarray, H: np.ndarray, L: np.ndarray) -> float:
+    """The error of weights in the metric Lᵀ L + τ I, less what the best of all weights leave.
 
-
-def _tau(L: np.ndarray) -> float:
-    return SELECTION_TRUST * float(np.vdot(L, L)) / L.shape[1]
+    Args:
+        apart: Wt − Ŵ, the best of all weights less these, (m, n k).
+        H: of the mixing, (n k, n k).
+        L: as of ``joint_problem``.
+    """
+    gradient = apart @ H
+    tau = times_mean(SELECTION_TRUST, L)
+    return float(np.vdot(L @ apart, L @ gradient) + tau * np.vdot(apart, gradient))

@@ -94,9 +94,11 @@ def reselect(
     forms = _limited(context, decisions, mixing, joint, tradeoffs(joint, owner), price)
     level = price(forms)
     again = with_form(decisions, mixing, joint, cheapest(forms, level), owner, level)
-    both = [weights, _fitted(context, again, mixing, problem)]
+    moments = problem.moments
+    best = moments.solve(moments.R)
+    both = [best - weights, best - _fitted(context, again, mixing, problem)]
     # One rank judges for all: on processors that differ the last digits would, and then decisions.
-    before, after = context.team.map(lambda fitted: joint_error(fitted, problem.moments, L), both)
+    before, after = context.team.map(lambda apart: joint_error(apart, moments.H, L), both)
     return again if after < before else selected
 
 

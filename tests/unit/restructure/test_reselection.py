@@ -43,6 +43,11 @@ def random_problem(rng, m=7, n=9):
     return problem, L, rng.integers(WORKERS, size=m).astype(np.int32)
 
 
+def error(weights, moments, L):
+    """Of weights, (m, n), above that of the best."""
+    return joint_error(moments.solve(moments.R) - weights, moments.H, L)
+
+
 @given(seeds)
 def test_a_change_of_one_workers_rows_counts_as_it_does_in_the_whole_error(seed):
     rng = np.random.default_rng(seed)
@@ -59,7 +64,7 @@ def test_a_change_of_one_workers_rows_counts_as_it_does_in_the_whole_error(seed)
         rows = np.flatnonzero(owner == q)
         changed = weights.copy()
         changed[rows] += rng.standard_normal((rows.size, H.shape[0]))
-        rise = joint_error(changed, problem.moments, L) - joint_error(weights, problem.moments, L)
+        rise = error(changed, problem.moments, L) - error(weights, problem.moments, L)
         assert alone(rows, changed) - alone(rows, weights) == pytest.approx(rise, rel=1e-8, abs=1e-8)
 
 
@@ -68,8 +73,8 @@ def test_the_best_weights_of_all_have_no_error(seed):
     problem, L, _ = random_problem(np.random.default_rng(seed))
     best = problem.moments.solve(problem.moments.R)
     worse = best + np.eye(*best.shape)
-    assert joint_error(best, problem.moments, L) == pytest.approx(0, abs=1e-9)
-    assert joint_error(worse, problem.moments, L) > 1e-3
+    assert error(best, problem.moments, L) == pytest.approx(0, abs=1e-9)
+    assert error(worse, problem.moments, L) > 1e-3
 
 
 @pytest.mark.parametrize("forms", [("ghosts",), ("ghosts", "sums"), ("ghosts", "sums", "relays")])
@@ -82,7 +87,7 @@ def test_what_is_selected_again_is_better_and_costs_no_more(forms, seed, budget)
         again = reselect(context, decisions, selected, mixing, problem)
         L = context.statistics.roots[mixing.name]
         errors = [
-            joint_error(selection._fitted(context, d, mixing, problem), problem.moments, L)
+            error(selection._fitted(context, d, mixing, problem), problem.moments, L)
             for d in (selected, again)
         ]
         found.append((again is not selected, again.budget - selected.budget, errors[1] - errors[0]))
