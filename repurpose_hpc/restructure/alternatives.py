@@ -30,9 +30,9 @@ def with_relays_where_they_pay(make: Restructure, error: Callable[[Cut, Samples]
     """
 
     def better(samples: Samples, options: Options, log: Log) -> Cut:
-        if "relays" not in options.forms or options.density == options.compute_budget == 1:
+        if "relays" not in options.may_travel or not options.limits_work:
             return make(samples, options, log)
-        forms = tuple(form for form in options.forms if form != "relays")
+        forms = tuple(form for form in options.may_travel if form != "relays")
         found = []
         try:
             found.append(make(samples, options, lambda line: log(f"with relays: {line}")))

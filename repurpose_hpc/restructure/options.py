@@ -141,7 +141,8 @@ class Options(Declared):
         default_text="neurons are shared out fairly, ghosts come on top",
         help="no worker holds more than its share of the weights by more than this fraction",
         more="no worker holds more than its share of the weights by more than this fraction: ghosts that it "
-        "would have too many of are left out (but for rounding and partial sums)",
+        "would have too many of are left out (but for rounding, partial sums and what relays weigh where "
+        "they are made)",
     )
     memory_limits: tuple[float, ...] | None = option(
         None,
@@ -242,10 +243,12 @@ class Options(Declared):
         "costs](docs/method.md#fewer-bytes)",
     )
 
-    forms: tuple[str, ...] = option(
-        ("ghosts", "sums"),
+    forms: tuple[str, ...] | None = option(
+        None,
         kind=listed(choice(*FORMS), f"some of {', '.join(FORMS)}", example=("ghosts", "relays")),
         metavar="FORM,...",
+        default_text="all; no relays with --density, --compute-budget, --imbalance or a --method other than "
+        "data",
         help="what may travel: ghosts, sums, relays (combinations of a worker's neurons)",
         more="what may travel, `ghosts` among it: `ghosts` (neurons), `sums` (partial sums of rows) and "
         "`relays` (combinations of a worker's neurons, which say more for a value; not of grouped "
@@ -254,18 +257,7 @@ class Options(Declared):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if "ghosts" not in self.forms or len({*self.forms}) < len(self.forms):
-            raise FieldError(
-                "forms",
-                f"expected ghosts and others, each once, got {shown(self.forms)}; inputs that every worker "
-                "reads are ghosts",
-            )
-        if "relays" in self.forms and self.method != "data":
-            raise FieldError(
-                "forms",
-                f"expected no relays with method {self.method}, which does not look for combinations; leave "
-                "relays out, or take method=data",
-            )
+        self._check_forms()
         if self.density < 1 and self.compute_budget < 1:
             raise FieldError(
                 "density and compute_budget",
@@ -297,8 +289,24 @@ class Options(Declared):
     @property
     def keeps_everything(self) -> bool:
         """True if nothing needs to be eliminated."""
-        limits = self.density == self.compute_budget == 1 and self.memory_limits is None
-        return self.comm_budget == 1 and limits
+        return self.comm_budget == 1 and not self.limits_work and self.memory_limits is None
+
+    @property
+    def limits_work(self) -> bool:
+        """True if workers compute, or keep of the weights, no more than a fraction of the original's."""
+        return self.density < 1 or self.compute_budget < 1
+
+    @property
+    def may_travel(self) -> tuple[str, ...]:
+        """What may travel, of ``FORMS``.
+
+        Unless forms are named, relays are left out where work or its imbalance is limited: what they compute
+        and weigh is not looked at when they are chosen.
+        """
+        if self.forms is not None:
+            return self.forms
+        relays = self.method == "data" and not self.limits_work and self.imbalance is None
+        return tuple(name for name in FORMS if name != "relays" or relays)
 
     @property
     def promises(self) -> bool:
@@ -311,6 +319,21 @@ class Options(Declared):
         if not self.promises:
             return ()
         return ("comm_budget",) if self.minimise == VALUES else ("comm_budget", "compute_budget")
+
+    def _check_forms(self) -> None:
+        forms = self.may_travel
+        if "ghosts" not in forms or len({*forms}) < len(forms):
+            raise FieldError(
+                "forms",
+                f"expected ghosts and others, each once, got {shown(forms)}; inputs that every worker "
+                "reads are ghosts",
+            )
+        if "relays" in forms and self.method != "data":
+            raise FieldError(
+                "forms",
+                f"expected no relays with method {self.method}, which does not look for combinations; leave "
+                "relays out, or take method=data",
+            )
 
     def _check_aim(self) -> None:
         if self.minimise == TIME:
@@ -374,6 +397,6 @@ class Options(Declared):
 
 def method_for(options: Options) -> Method:
     """The method that the options name, with the forms that they allow."""
-    allowed = frozenset().union(*(FORMS[name] for name in options.forms))
+    allowed = frozenset().union(*(FORMS[name] for name in options.may_travel))
     method = method_named(options.method)
     return replace(method, forms=(method.forms | {RELAY}) & allowed)

@@ -15,6 +15,8 @@ from repurpose_hpc.plan.plan import MixingPlan, Plan, ghost_plan, input_owners, 
 
 WIDTHS = (12, 16, 14, 5)
 SAMPLES = 23
+# For tests that look for the layers of the original network, and for nothing else, in what is restructured.
+WITHOUT_RELAYS = ("ghosts", "sums")
 
 
 def random_network(seed: int = 0, widths: tuple[int, ...] = WIDTHS, head: str = "softmax") -> Network:

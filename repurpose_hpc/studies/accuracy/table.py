@@ -24,6 +24,7 @@ SETTINGS = {
     "input_placement": str,
     "budget": float,
     "seed": int,
+    "forms": str,
 }
 # Columns of options under another name than theirs.
 _OPTIONS = {"budget": "comm_budget"}
@@ -48,7 +49,8 @@ COLUMNS = {**SETTINGS, **FINDINGS}
 
 def settings(options: Options) -> Row:
     """The columns ``SETTINGS`` of a point; points differ in nothing else."""
-    return {name: getattr(options, _OPTIONS.get(name, name)) for name in SETTINGS}
+    named = {name: getattr(options, _OPTIONS.get(name, name)) for name in SETTINGS}
+    return named | {"forms": ",".join(options.may_travel)}
 
 
 class AccuracyTable(ResumableTable):

@@ -118,7 +118,7 @@ def test_errors_of_columns_and_of_all(weights):
     net, samples = network(), samples_of()
     cut = restructure(net, samples, Options(3, 0.2, output_weights=weights))
     factors = value_weights(net, weights)
-    found = evaluate(net, cut.network, samples, weights=factors)
+    found = evaluate(net, cut.network, samples, weights=factors, plan=cut.plan)
     x = np.concatenate(list(samples.batches(1000, dtype=np.float64)))
     z, z_hat = forward(net, x), forward(cut.network, x)
     factors = np.ones(3) if factors is None else factors

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from helpers import small_plans
 from helpers.interruption import Interrupted, assert_same_bits, interrupting_at
 from helpers.small_graphs import convolutional_network
+from helpers.small_plans import WITHOUT_RELAYS
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import BYTES, COMM_DTYPES, EXACT, INT8, received, scales_of
@@ -215,6 +216,23 @@ def test_the_network_with_relays(samples, placement, budget):
     assert cut.plan.relays or budget == 0.6
     x = np.random.default_rng(1).standard_normal((9, 24))
     assert_stands_for_the_original(NETWORK, cut, budget, x)
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"comm_dtype": INT8}, {"round_cost": 9.0}, {"max_output_error": 0.1}, {"comm_budget": 0.3}]
+)
+def test_relays_are_used_unless_they_are_left_out(fields):
+    assert "relays" in Options(WORKERS, **fields).may_travel
+    assert Options(WORKERS, **fields, forms=WITHOUT_RELAYS).may_travel == WITHOUT_RELAYS
+
+
+@pytest.mark.parametrize(
+    "fields", [{"density": 0.5}, {"compute_budget": 0.5}, {"imbalance": 0.1}, {"method": "frobenius"}]
+)
+def test_relays_are_left_out_where_what_they_weigh_is_not_looked_at(fields):
+    assert Options(WORKERS, **fields).may_travel == WITHOUT_RELAYS
+    if fields != {"method": "frobenius"}:
+        assert Options(WORKERS, **fields, forms=ALL).may_travel == ALL
 
 
 @pytest.mark.parametrize("workers", [2, 3, 4])
