@@ -17,7 +17,6 @@ from repurpose_hpc.commands.parser import make, parser_maker, refuse
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import (
     Declared,
-    FieldError,
     integer,
     like,
     listed,
@@ -173,14 +172,8 @@ def open_model(args: Arguments) -> ForecastInput:
 
 
 def _ranks(numbers: set[int], machine: MachineModel) -> list[int]:
-    ranks = sorted(number for number in numbers if number <= machine.most_ranks)
-    if not ranks:
-        raise FieldError(
-            "ranks",
-            f"expected at most {machine.most_ranks}, for which {machine.name} has links, got "
-            f"{min(numbers)} or more; probe on more nodes, or describe the network in the machine file",
-        )
-    return ranks
+    machine.check_links(min(numbers))
+    return sorted(number for number in numbers if number <= machine.most_ranks)
 
 
 def _point(subject: ForecastInput, machine: MachineModel, ranks: int, batch: int) -> dict:

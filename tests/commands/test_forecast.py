@@ -135,7 +135,7 @@ def test_a_model_needs_a_budget_that_is_a_fraction(tmp_path):
 def test_too_many_ranks_for_a_machine_that_has_no_links(tmp_path):
     write_machine(tmp_path / "m.json", replace(PLAIN, network=None, local=None))
     write_model(tmp_path / "model.npz", random_network())
-    with pytest.raises(UserError, match="at most 1"):
+    with pytest.raises(UserError, match="expected links for 4 ranks, found those of 1 "):
         _forecast(tmp_path / "model.npz", tmp_path / "m.json", "--ranks", "4")
 
 
