@@ -40,6 +40,7 @@ def run(shards: Path, batch: int) -> None:
     from mpi4py import MPI
 
     from repurpose_hpc.plan.files.store import read_network
+    from repurpose_hpc.plan.relays import without_relays
     from repurpose_hpc.runtime.loading import load_shards
     from repurpose_hpc.runtime.program import Program, one_process
     from repurpose_hpc.runtime.timing import measure as time_forwards
@@ -47,7 +48,10 @@ def run(shards: Path, batch: int) -> None:
     comm, dtype = MPI.COMM_WORLD, np.dtype(np.float32)
     stored, parts = load_shards(shards, dtype, comm)
     alone = comm.size == 1
-    program = one_process(read_network(stored), dtype, batch) if alone else Program(parts, comm, batch)
+    if alone:
+        program = one_process(without_relays(read_network(stored), stored.plan), dtype, batch)
+    else:
+        program = Program(parts, comm, batch)
     shape = program.input_columns.size, batch
     x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     latencies, ends = [], time.monotonic() + SECONDS

@@ -31,6 +31,7 @@ from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.plan.files.store import read_network
+from repurpose_hpc.plan.relays import without_relays
 from repurpose_hpc.runtime import inference
 from repurpose_hpc.runtime.loading import load_shards
 from repurpose_hpc.runtime.options import RunOptions
@@ -69,7 +70,7 @@ def run(options: StreamOptions, placement: Placement, peers: Peers, comm: MPI.In
     network, scripts = None, {}
     with collectively(comm):
         if comm.rank == 0:
-            network = read_network(stored)
+            network = without_relays(read_network(stored), stored.plan)
             scripts = _scripts(network, placement, peers)
     names = comm.bcast([*scripts], root=0)
     program = Program(shards, comm, max(options.batches))

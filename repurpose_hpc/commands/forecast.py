@@ -42,6 +42,7 @@ from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.files.store import open_plan, read_network
 from repurpose_hpc.plan.plan import Plan
+from repurpose_hpc.plan.relays import without_relays
 from repurpose_hpc.report import text as report
 from repurpose_hpc.restructure.cache import cache_directory
 from repurpose_hpc.restructure.options import Options
@@ -62,6 +63,7 @@ class ForecastInput:
 
     Attributes:
         network: its weights matter only where there is a plan.
+        unpruned: the network before restructuring; its weights are all there, whatever they are.
         placement: of the input.
         plan: that of shards; None: there are none.
         restructured, dense: how sparse its mixings are.
@@ -69,6 +71,7 @@ class ForecastInput:
     """
 
     network: Network
+    unpruned: Network
     placement: str
     plan: Plan | None
     restructured: Profile
@@ -81,14 +84,14 @@ class ForecastInput:
             return SINGLE, self.dense_demand(ranks, per_node)
         if self.plan is not None and self.plan.workers == ranks:
             return PLAN, plan_demand(self.network, self.plan, per_node, self.comm_dtype)
-        return SCALED, self._scaled(self.restructured, ranks, per_node)
+        return SCALED, self._scaled(self.network, self.restructured, ranks, per_node)
 
     def dense_demand(self, ranks: int, per_node: int) -> Demand:
         """The same if nothing is pruned."""
-        return self._scaled(self.dense, ranks, per_node)
+        return self._scaled(self.unpruned, self.dense, ranks, per_node)
 
-    def _scaled(self, profile: Profile, ranks: int, per_node: int) -> Demand:
-        return scaled_demand(self.network, profile, self.placement, ranks, per_node, self.comm_dtype)
+    def _scaled(self, network: Network, profile: Profile, ranks: int, per_node: int) -> Demand:
+        return scaled_demand(network, profile, self.placement, ranks, per_node, self.comm_dtype)
 
 
 def run(args: Arguments, context: Context) -> None:
@@ -151,12 +154,13 @@ def open_shards(directory: Path, comm_dtype: str | None) -> ForecastInput:
             "those of 1; forecast the MODEL with a --comm-budget instead, or restructure for more workers"
         )
     network = read_network(stored)
-    unpruned = network.with_mixings(
-        {mixing.name: replace(mixing, weights=np.ones_like(mixing.weights)) for mixing in network.mixings}
+    original = without_relays(network, plan)
+    unpruned = original.with_mixings(
+        {mixing.name: replace(mixing, weights=np.ones_like(mixing.weights)) for mixing in original.mixings}
     )
     placement = plan.input_placement
     profiles = plan_profile(network, plan), dense_profile(unpruned, placement)
-    return ForecastInput(network, placement, plan, *profiles, comm_dtype or plan.comm_dtype)
+    return ForecastInput(network, unpruned, placement, plan, *profiles, comm_dtype or plan.comm_dtype)
 
 
 def open_model(args: Arguments) -> ForecastInput:
@@ -168,7 +172,7 @@ def open_model(args: Arguments) -> ForecastInput:
     shapes = shapes_of(args.input_shape)
     network, placement = load_model(args.subject, shapes, check=False), args.input_placement
     profiles = budget_profile(network, placement, args.comm_budget), dense_profile(network, placement)
-    return ForecastInput(network, placement, None, *profiles, args.comm_dtype or EXACT)
+    return ForecastInput(network, network, placement, None, *profiles, args.comm_dtype or EXACT)
 
 
 def _ranks(numbers: set[int], machine: MachineModel) -> list[int]:

@@ -21,6 +21,7 @@ from repurpose_hpc.fields import Access, Declared, batches, integer, number, opt
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.mpi.hosts import Hosts
 from repurpose_hpc.plan.files.store import read_network
+from repurpose_hpc.plan.relays import without_relays
 from repurpose_hpc.report import text as report
 from repurpose_hpc.runtime import result
 from repurpose_hpc.runtime.loading import load_shards
@@ -55,7 +56,10 @@ def run(args: Arguments, context: RankContext) -> None:
     hosts = Hosts(comm)
     program = Program(shards, comm, max(args.batches))
     with collectively(comm):
-        single = one_process(read_network(stored), dtype, max(args.batches)) if comm.rank == 0 else None
+        single = None
+        if comm.rank == 0:
+            network = without_relays(read_network(stored), stored.plan)
+            single = one_process(network, dtype, max(args.batches))
     samples = np.random.default_rng(SEED).standard_normal((max(args.batches), shards[0].graph.inputs), dtype)
     measuring = Measuring(program, single, samples, hosts, args.repeat, args.seconds, comm)
     rows = [measuring.batch(batch) for batch in args.batches]

@@ -174,8 +174,9 @@ def _time_all_ranks(setup: Setup, program: Program, source: Input) -> tuple[dict
 
 
 def _time_alone(setup: Setup, network: Network) -> Timing:
-    """The timing of one process that has all of the network."""
+    """The timing of one process that has all of the network, which needs no relays."""
     options = setup.job.options
+    network = without_relays(network, setup.stored.plan)
     program = one_process(network, options.dtype, options.batch_size, setup.formats, options.threads)
     source = _open_source(setup, program)
     return measure_alone(program, next(source.batches(options.batch_size)), options.repeat)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers import small_plans
 from helpers.small_graphs import convolutional_network
 from repurpose_hpc.bench.candidate import check
 from repurpose_hpc.bench.stream import layers_of
@@ -135,6 +136,14 @@ def test_stream(bench, shards):
     names = set(rows[0]["us"])
     assert names >= {"stream", "forward"} and ("onnxruntime_1" in names) == HAS_ONNX
     check_rows(rows, "stream", names)
+
+
+@pytest.mark.skipif(not HAS_ONNX, reason="needs onnx and onnxruntime")
+def test_scripts_run_the_network_without_relays(bench, tmp_path):
+    network = small_plans.random_network(widths=(24, 40, 30, 6), head="identity")
+    small_plans.write_relayed_shards(tmp_path / "shards", network, 2)
+    words = ("--shards", str(tmp_path / "shards"), "--batches", "3", "--samples", "9", "--files", "npy")
+    assert "onnxruntime_1" in bench(2, "stream", *words)["stream"][0]["us"]
 
 
 def test_scripts_run_no_other_networks(tmp_path):

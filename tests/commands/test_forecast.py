@@ -10,7 +10,14 @@ import pytest
 from helpers import ROOT
 from helpers.machines import PLAIN, with_network
 from helpers.small_graphs import convolutional_network
-from helpers.small_plans import pruned, random_network, random_plan, write_model, write_shards
+from helpers.small_plans import (
+    pruned,
+    random_network,
+    random_plan,
+    write_model,
+    write_relayed_shards,
+    write_shards,
+)
 from repurpose_hpc.commands.forecast import parse, predict
 from repurpose_hpc.errors import UsageError, UserError
 from repurpose_hpc.forecast.machine import write_machine
@@ -64,6 +71,19 @@ def test_ghosts_travel_in_the_format_of_the_shards_or_in_another(tmp_path, machi
             assert short[form]["values_sent"] == long[form]["values_sent"]
             assert 1 < long[form]["bytes_us"] / short[form]["bytes_us"] < 4
     assert "ghosts in int8" in render(of_shards)
+
+
+def test_relays_are_none_of_the_dense_network(tmp_path, machine):
+    network = random_network(widths=(24, 40, 30, 6), head="identity")
+    cut = write_relayed_shards(tmp_path / "shards", network, 3)
+    write_model(tmp_path / "model.npz", network)
+    ranks = "--ranks", "1,3,8"
+    of_shards = _forecast(tmp_path / "shards", machine, *ranks)["points"]
+    of_model = _forecast(tmp_path / "model.npz", machine, *ranks, "--input-placement", "partitioned")[
+        "points"
+    ]
+    assert [point["dense"] for point in of_shards] == [point["dense"] for point in of_model]
+    assert of_shards[1]["restructured"]["values_sent"] == cut.traffic_matrix().sum()
 
 
 def test_models_are_forecast_by_assumption(tmp_path, machine):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.activations import IDENTITY, RELU
 from repurpose_hpc.model.chain import chain
 from repurpose_hpc.model.comm_dtype import EXACT, scales_of
@@ -12,6 +13,9 @@ from repurpose_hpc.model.forward import trace
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.files.store import write_plan
 from repurpose_hpc.plan.plan import MixingPlan, Plan, ghost_plan, input_owners, mixing_plan, partial_plan
+from repurpose_hpc.restructure.cut import Cut
+from repurpose_hpc.restructure.driver import restructure
+from repurpose_hpc.restructure.options import Options
 
 WIDTHS = (12, 16, 14, 5)
 SAMPLES = 23
@@ -98,6 +102,15 @@ def write_shards(
         plan = scaled(restructured, plan, wire=wire)
     write_plan(directory, restructured, plan, {"model_fingerprint": network.fingerprint()}, dtype)
     return restructured, plan
+
+
+def write_relayed_shards(directory: Path, network: Network, workers: int) -> Cut:
+    """Shards of a network that is restructured with relays; the restructured network and its plan."""
+    x = np.random.default_rng(0).standard_normal((20 * network.inputs, network.inputs))
+    cut = restructure(network, Samples.of(x), Options(workers, 0.3, "partitioned"))
+    assert cut.plan.relays
+    write_plan(directory, cut.network, cut.plan, {})
+    return cut
 
 
 def write_samples(path: Path, samples: int = SAMPLES, width: int = WIDTHS[0], seed: int = 1) -> np.ndarray:
