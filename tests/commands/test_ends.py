@@ -1,5 +1,6 @@
 """Models with ends, from the command line."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -159,10 +160,9 @@ def test_a_study(tmp_path):
     files = ("--calibration", tmp_path / "x.npz", "--test", tmp_path / "x.npz", "--out", tmp_path / "study")
     done = command("study", path, *files, "--workers", "3", "--methods", "data", "--budgets", "1,0.05")
     assert done.returncode == 0, done.stderr
-    rows = (tmp_path / "study" / "study.csv").read_text().splitlines()
-    columns = [row.split(",") for row in rows]
-    place = columns[0].index("test_accuracy")
-    assert float(columns[1][place]) == 1 > float(columns[2][place])
+    with open(tmp_path / "study" / "study.csv", newline="") as file:
+        accuracies = [float(row["test_accuracy"]) for row in csv.DictReader(file)]
+    assert accuracies[0] == 1 > accuracies[1]
 
 
 def test_forecasts_are_of_the_network(prepared, tmp_path):

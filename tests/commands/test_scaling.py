@@ -103,7 +103,7 @@ def read(folder: Path) -> list[dict]:
 
 
 def test_every_point_is_measured_counted_and_compared(folder, capsys):
-    run_scaling(strong(folder, comm_budget=0.5))
+    run_scaling(strong(folder, comm_budget=0.2))
     rows = read(folder)
     keys = [(row["ranks"], row["form"], row["batch"]) for row in rows]
     forms = ((1, "dense"), (2, "dense"), (2, "restructured"))
@@ -128,7 +128,7 @@ def test_every_point_is_measured_counted_and_compared(folder, capsys):
     )
     assert one["values"] == one["messages"] == 0
     # The last layer has fewer outputs than inputs: dense sends partial sums there.
-    assert 0 < restructured["values"] <= 0.5 * restructured["dense_values"]
+    assert 0 < restructured["values"] <= 0.2 * restructured["dense_values"]
     assert restructured["weights"] < dense["weights"] and dense["messages"] > 0
     output = capsys.readouterr()
     assert "2  restructured      8" in output.out and "[3/3] 2 ranks, restructured: " in output.err

@@ -287,6 +287,16 @@ def test_without_labels_there_are_errors_but_no_accuracies(folder, capsys):
     assert "study.png" in names(folder)
 
 
+def test_relays_count(folder):
+    rows = study(folder, methods="data")
+    assert [row["forms"] for row in rows] == ["ghosts,sums,relays"] * 2
+    network, calibration = small_plans.random_network(), open_samples(folder / "calibration.npz")
+    for row in rows:
+        cut = restructure(network, calibration, Options(int(row["workers"]), 0.2))
+        assert cut.plan.relays
+        assert int(row["values_sent"]) == cut.traffic_matrix().sum() > 0
+
+
 def test_the_picture_shows_the_table(folder, monkeypatch):
     from matplotlib.figure import Figure
 

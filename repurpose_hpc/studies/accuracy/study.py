@@ -117,7 +117,7 @@ def measure(study: AccuracyStudy, options: Options, team: Team) -> Row:
     began = perf_counter()
     result = restructure(network, study.calibration, options, lambda line: None, team)
     seconds = perf_counter() - began
-    sent = sum(result.plan.values_sent(network, mixing) for mixing in network.mixings)
+    sent = int(result.traffic_matrix().sum())
     dense = sum(result.plan.dense_values(network, mixing) for mixing in network.mixings)
     return {
         "values_sent": sent,
