@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from scipy.sparse import vstack
 
 from repurpose_hpc.model.comm_dtype import scales_of
 from repurpose_hpc.model.operations import Mixing
@@ -28,7 +29,7 @@ from repurpose_hpc.restructure.team import Team
 def relays_of(problem: MixingProblem, form: Tradeoff, rows: int, price: float) -> Relays:
     """The relays of a form that are worth more than ``price``, for so many rows; no weights read them yet."""
     kept = [np.sort(ranking.kept(price)) for ranking in form.relays]
-    combined = np.concatenate([C[chosen] for C, chosen in zip(form.combinations, kept, strict=True)])
+    combined = vstack([C[chosen] for C, chosen in zip(form.combinations, kept, strict=True)]).toarray()
     taps = len(problem.moments.H) // combined.shape[1]
     source_owner = np.repeat(problem.source_owner, combined.shape[1] // problem.source_owner.size)
     return Relays(

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +59,7 @@ class Tradeoff:
     ghosts: Sequence[Ranking]
     sums: Sequence[Ranking]
     relays: Sequence[Ranking] = ()
-    combinations: Sequence[np.ndarray] = ()
+    combinations: Sequence[csr_array] = ()
 
     @property
     def is_silent(self) -> bool:

@@ -95,7 +95,8 @@ def test_savings_are_what_least_squares_finds(seed, m, n, most, taps, behind):
         most = problem.most_ghosts(np.bincount(owner, minlength=WORKERS)).max()
     form, own = relay_tradeoff(problem, owner), problem.own()
     left = lacking = 0.0
-    for q, (ranking, C) in enumerate(zip(form.relays, form.combinations, strict=True)):
+    for q, (ranking, combined) in enumerate(zip(form.relays, form.combinations, strict=True)):
+        C = combined.toarray()
         assert len(C) == len(ranking.groups) <= most
         for row in C:  # each of one other worker
             (sender,) = {*problem.source_owner[row != 0].tolist()}

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.linalg import cho_solve, cholesky, eigh, solve_triangular
+from scipy.sparse import csr_array
 
 from repurpose_hpc.plan.relays import columns_of
 from repurpose_hpc.restructure.support.elimination import (
@@ -41,6 +42,8 @@ REFINEMENTS = 2
 DISTINCT = 0.1
 # Of the error without relays: what avoids less is rounding.
 LEAST = 1e-10
+# Of all eigenvectors: to compute so many of the largest takes as long as to compute all.
+FEW = 0.125
 
 
 def relay_tradeoff(problem: MixingProblem, owner: np.ndarray) -> Tradeoff:
@@ -52,7 +55,7 @@ def relay_tradeoff(problem: MixingProblem, owner: np.ndarray) -> Tradeoff:
     """
     own, limits = problem.own(), problem.most_ghosts(np.bincount(owner, minlength=problem.workers))
 
-    def of_worker(q: int) -> tuple[Ranking, np.ndarray, float]:
+    def of_worker(q: int) -> tuple[Ranking, csr_array, float]:
         return _worker_relays(problem, q, np.flatnonzero(owner == q), own[q], int(limits[q]))
 
     found = problem.team.map(of_worker, range(problem.workers))
@@ -62,13 +65,13 @@ def relay_tradeoff(problem: MixingProblem, owner: np.ndarray) -> Tradeoff:
 
 def _worker_relays(
     problem: MixingProblem, q: int, rows: np.ndarray, own: np.ndarray, most: int
-) -> tuple[Ranking, np.ndarray, float]:
+) -> tuple[Ranking, csr_array, float]:
     """The most valuable relays to a worker, what they combine, (g, n), and the error that they leave."""
     n = problem.source_owner.size
     root = metric_root(problem.metric[np.ix_(rows, rows)])
     # The metric has no root where no output sees the rows.
     if not min(len(root), most) or own.all():
-        return NOTHING, np.empty((0, n)), 0.0
+        return NOTHING, csr_array((0, n)), 0.0
     R = root @ problem.moments.R[rows]
     chosen = _Chosen(problem, q, R, own, most)
     while len(chosen.savings) < most and chosen.extend(most):
@@ -76,14 +79,14 @@ def _worker_relays(
     floor = max(float(chosen.lacking - sum(chosen.savings)), 0.0)
     costs = problem.ghost_costs[chosen.senders, q]
     ranking = ranked(np.arange(len(chosen.savings)), np.array(chosen.savings), costs)
-    return ranking, np.array(chosen.combinations).reshape(-1, n), floor
+    return ranking, chosen.combined(), floor
 
 
 class _Chosen:
     """The relays that a worker has been given so far, and what they leave unexplained.
 
     Attributes:
-        senders, combinations, savings: of the relays, best first.
+        senders, combinations, savings: of the relays, best first; each combines the neurons of its sender.
         lacking: error without any relay, above the unrestricted optimum.
     """
 
@@ -119,48 +122,63 @@ class _Chosen:
             for p in self._senders
         }
 
+    def combined(self) -> csr_array:
+        """What the relays combine of all neurons, (g, n)."""
+        neurons = [self._senders[p].neurons for p in self.senders]
+        starts = np.cumsum([0, *map(len, neurons)])
+        values, places = (np.concatenate([np.empty(0), *parts]) for parts in (self.combinations, neurons))
+        shape = len(neurons), len(self._residual.H) // self._taps
+        return csr_array((values, places.astype(np.int32), starts), shape=shape)
+
     def extend(self, most: int) -> bool:
         """Choose some more relays, at most ``most`` in all; says if there were any worth it."""
         chosen = len(self.savings)
         batch = min(max(FIRST_BATCH, chosen // 2), -(-most // PANEL_FRACTION), most - chosen)
-        C, senders = self._panel(2 * batch)
-        self._choose(C, senders, min(batch, len(C)))
-        return bool(len(C))
+        panel = self._panel(2 * batch)
+        if panel:
+            self._choose(panel, batch)
+        return bool(panel)
 
-    def _panel(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The best relays of all senders: what they combine, (c, n), and who they are, (c,).
+    def _panel(self, count: int) -> dict[int, np.ndarray]:
+        """The best ``count`` relays of all senders: what they combine of each one's neurons, (c, g).
 
         What the best relay of a sender avoids hardly ever rises when others are chosen.  So a sender is not
         looked at while what it was cannot be among the best.
         """
-        n = len(self._residual.H) // self._taps
-        C, senders, worth = np.empty((0, n)), np.empty(0, np.int64), np.empty(0)
+        found: dict[int, np.ndarray] = {}
+        senders, places, worth = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
         for p in sorted(self._bounds, key=self._bounds.__getitem__, reverse=True):
             if self._bounds[p] <= (worth[-1] if len(worth) == count else 0):
                 break
-            combined, savings = self._senders[p].candidates(count, self._least[p])
+            found[p], savings = self._senders[p].candidates(count, self._least[p])
             savings = savings / self._costs[p]
             self._bounds[p] = savings.max(initial=0)
-            C, worth = np.concatenate([C, combined]), np.concatenate([worth, savings])
-            senders = np.concatenate([senders, np.full(len(combined), p)])
+            senders = np.concatenate([senders, np.full(len(savings), p)])
+            places, worth = (
+                np.concatenate([places, np.arange(len(savings))]),
+                np.concatenate([worth, savings]),
+            )
             best = np.argsort(-worth, kind="stable")[:count]
-            C, senders, worth = C[best], senders[best], worth[best]
-        return C, senders
+            senders, places, worth = senders[best], places[best], worth[best]
+        return {p: found[p][places[senders == p]] for p in np.unique(senders).tolist()}
 
-    def _choose(self, C: np.ndarray, senders: np.ndarray, count: int) -> None:
+    def _choose(self, panel: dict[int, np.ndarray], count: int) -> None:
         """Choose ``count`` of the candidates, one at a time, each the one that avoids most for its cost."""
-        if not count:
-            return
-        combined = columns_of(C, self._taps)
-        basis, products = self._residual.basis, self._residual.correlation @ combined.T
-        CH, along = combined @ self._residual.H, combined @ basis.T
-        gram = CH @ combined.T - along @ along.T
+        H, basis, correlation = self._residual.H, self._residual.basis, self._residual.correlation
+        # A relay combines neurons of one worker: the products are those with its columns only.
+        parts = [(self._senders[p].columns, columns_of(C, self._taps)) for p, C in panel.items()]
+        CH = np.concatenate([combined @ H[S] for S, combined in parts])
+        along = np.concatenate([combined @ basis[:, S].T for S, combined in parts])
+        products = np.hstack([correlation[:, S] @ combined.T for S, combined in parts])
+        gram = np.hstack([CH[:, S] @ combined.T for S, combined in parts]) - along @ along.T
+        senders = np.repeat(list(panel), [len(C) for C in panel.values()])
+        combinations = [row for C in panel.values() for row in C]
+        count = min(count, len(senders))
         order, savings = take(gram, products.T @ products, self._costs[senders], count, np.argmax)
         S = column_numbers(order, self._taps)
-        seen = CH[S] - along[S] @ basis
-        self._residual.add(gram[np.ix_(S, S)], seen, products[:, S])
+        self._residual.add(gram[np.ix_(S, S)], CH[S] - along[S] @ basis, products[:, S])
         self.senders += senders[order].tolist()
-        self.combinations += [*C[order]]
+        self.combinations += [combinations[place] for place in order]
         self.savings += savings.tolist()
 
 
@@ -171,13 +189,20 @@ class _Sender:
         problem: the mixing.
         mask: the neurons, bool (n,), g of them.
         residual: of what the receiver has.
+
+    Attributes:
+        neurons, columns: their numbers, (g,) and (g k,).
     """
 
     def __init__(self, problem: MixingProblem, mask: np.ndarray, residual: Residual) -> None:
         H, k = problem.moments.H, problem.taps
-        self._mask, self._taps, self._columns = mask, k, np.flatnonzero(problem.columns(mask))
+        self._taps, self.neurons, self.columns = (
+            k,
+            np.flatnonzero(mask),
+            np.flatnonzero(problem.columns(mask)),
+        )
         self._residual, self._explained = residual, 0
-        self._covariance = H[np.ix_(self._columns, self._columns)]
+        self._covariance = H[np.ix_(self.columns, self.columns)]
         self._hints = HINT * np.diag(self._covariance)
         self._explain()
         # Between the entries of a kernel, on average 1; the factor of a single one is exactly that.
@@ -188,7 +213,7 @@ class _Sender:
 
     def _between_neurons(self) -> np.ndarray:
         """Cholesky factor of the covariance between neurons, a mean over the entries of a kernel, (g, g)."""
-        blocks = self._hinted.reshape(-1, self._taps, self._mask.sum(), self._taps)
+        blocks = self._hinted.reshape(-1, self._taps, len(self.neurons), self._taps)
         return cholesky(np.einsum("itjt->ij", blocks) / self._taps, lower=True)
 
     @property
@@ -197,14 +222,14 @@ class _Sender:
         return self._covariance + np.diag(self._hints)
 
     def candidates(self, count: int, least: float) -> tuple[np.ndarray, np.ndarray]:
-        """The best combinations, (c, n), and the error that each avoids, (c,).
+        """The best combinations, (c, g), and the error that each avoids, (c,).
 
         Args:
             count: at most so many.
             least: those that avoid no more are left out.
         """
         self._explain()
-        Q = self._residual.correlation[:, self._columns]
+        Q = self._residual.correlation[:, self.columns]
         directions, savings = self._directions(Q, count, least)
         if self._taps > 1:
             directions, savings = self._refined(
@@ -214,9 +239,7 @@ class _Sender:
             best = best[distinct(directions[best] @ self._between_neurons())][:count]
             directions, savings = directions[best], savings[best]
         useful = savings > least
-        C = np.zeros((np.count_nonzero(useful), len(self._mask)))
-        C[:, self._mask] = directions[useful]
-        return C, savings[useful]
+        return directions[useful], savings[useful]
 
     def _directions(self, Q: np.ndarray, count: int, least: float) -> tuple[np.ndarray, np.ndarray]:
         """Leading directions of Q, (c, g), whitened as if the covariance were a product; what each avoids."""
@@ -238,7 +261,7 @@ class _Sender:
 
         For their best kernels the best combinations are found, which have other best kernels.
         """
-        k, g = self._taps, self._mask.sum()
+        k, g = self._taps, len(self.neurons)
         kernels, savings = self._kernels(C, Q)
         C, kernels, savings = (of_each[savings > least] for of_each in (C, kernels, savings))
         between = self._hinted.reshape(g, k, g, k).transpose(1, 3, 0, 2).reshape(k * k, g * g)
@@ -260,7 +283,7 @@ class _Sender:
 
     def _explain(self) -> None:
         """Take in what the receiver was given since the last time."""
-        z = self._residual.basis[self._explained :, self._columns]
+        z = self._residual.basis[self._explained :, self.columns]
         self._covariance = self._covariance - z.T @ z
         self._explained += len(z)
 
@@ -278,8 +301,11 @@ def leading(matrix: np.ndarray, count: int, least: float) -> tuple[np.ndarray, n
     is_tall = matrix.shape[0] > matrix.shape[1]
     gram = matrix.T @ matrix if is_tall else matrix @ matrix.T
     size = len(gram)
-    squares, vectors = eigh(gram, subset_by_index=(max(size - count, 0), size - 1))
-    kept = np.flatnonzero(squares > least)[::-1]
+    if count < FEW * size:
+        squares, vectors = eigh(gram, subset_by_index=(size - count, size - 1))
+    else:
+        squares, vectors = np.linalg.eigh(gram)
+    kept = np.flatnonzero(squares > least)[: -count - 1 : -1]
     squares, vectors = squares[kept], vectors[:, kept]
     return (matrix @ vectors / np.sqrt(squares) if is_tall else vectors), squares
 
