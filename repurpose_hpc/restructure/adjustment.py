@@ -10,6 +10,7 @@ N_ij Ŵ_ij² to the error of row i, so that rows lean less on ghosts that arrive
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -46,8 +47,33 @@ class RowGroup:
     factor: tuple[np.ndarray, bool]
 
 
+class Fit(NamedTuple):
+    """Adjusted weights of a mixing through which nothing arrives rounded, with the moments of its problem.
+
+    Attributes:
+        mask: as of ``adjust``.
+        mixing: with the weights.
+        by_relays: the weights that read relays, (m, columns of relays); None: there are none.
+        combined: what the relays combine; None: there are none.
+    """
+
+    mask: np.ndarray
+    mixing: Mixing
+    by_relays: np.ndarray | None = None
+    combined: np.ndarray | None = None
+
+    def is_on(self, mask: np.ndarray, combined: np.ndarray | None = None) -> bool:
+        """True if these are the weights on this mask, with relays of these combinations."""
+        return np.array_equal(mask, self.mask) and combined is self.combined
+
+
 def adjust_mixing(
-    context: CutContext, decisions: Decisions, mixing: Mixing, problem: MixingProblem, mask: np.ndarray
+    context: CutContext,
+    decisions: Decisions,
+    mixing: Mixing,
+    problem: MixingProblem,
+    mask: np.ndarray,
+    fit: Fit | None = None,
 ) -> Mixing:
     """Final weights and bias of a mixing on its mask; collective.
 
@@ -58,6 +84,7 @@ def adjust_mixing(
         mixing: the original.
         problem: it, with the moments that errors were judged by.
         mask: as of ``adjust``.
+        fit: of the same problem, which serves if it is the same.
     """
     method = context.method
     if not method.refit or (decisions.exact and np.array_equal(mask, mixing.links)):
@@ -66,6 +93,8 @@ def adjust_mixing(
     if context.arrives_rounded(mixing, decisions):
         noise = measure_noise(context.propagation, mixing, context.current(decisions))
     judged_by_what_arrives = method.gram is Gram.MEASURED
+    if fit is not None and fit.is_on(mask) and noise is None and judged_by_what_arrives:
+        return fit.mixing
     moments = problem.moments if judged_by_what_arrives else context.moments(mixing, decisions)
     root = context.statistics.roots[mixing.name] if method.compensation else None
     return adjust(mixing, moments, mask, root, context.team, noise, method.compensation)
@@ -144,9 +173,9 @@ def compensate(
             )
             change = cho_solve(group.factor, pull.T).T
             weights[block] += change
-            effect = L_rows @ change
-            lack -= effect @ H[S]
-            noisy[:, S] += effect * group.noise
+            # In the order that takes least: rows may be few, or the rank of the metric.
+            lack -= np.linalg.multi_dot([L_rows, change, H[S]])
+            noisy[:, S] += L_rows @ change * group.noise
 
 
 def times_mean(trust: float, L: np.ndarray) -> float:

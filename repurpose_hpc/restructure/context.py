@@ -130,9 +130,7 @@ class CutContext:
             owners: to be taken instead of those decided.
         """
         owners = decisions.owners if owners is None else owners
-        # A copy, which takes its factor with it.
-        moments = replace(self.statistics.moments[mixing.name])
-        problem = self.problem(decisions, mixing, owners, moments)
+        problem = self.problem(decisions, mixing, owners, self.statistics.moments[mixing.name])
         return problem, self.network.gather(dict(owners), mixing.target)
 
     def problem(

@@ -173,17 +173,17 @@ def finish_mixing(
     moments = context.scoring_moments(mixing, decisions)  # 1.1
     problem = context.problem(decisions, mixing, decisions.owners, moments)
     context.log(f"{mixing.name}: eliminating{PENDING}")
-    decisions = eliminate(context, decisions, number, problem, estimates)  # 3.2 to 3.7
+    decisions, fit = eliminate(context, decisions, number, problem, estimates)  # 3.2 to 3.7
     context.log(f"{mixing.name}: adjusting{PENDING}")
     if workloads:  # 4.1
         decisions, weight_mask = limit_computation(context, decisions, number, problem, workloads)
     else:
         weight_mask = thin_out(context, decisions, number, problem, shares)
     if mixing.name in decisions.relays:
-        adjusted, adjusted_relays = adjust_relayed(context, decisions, mixing, problem, weight_mask)
+        adjusted, adjusted_relays = adjust_relayed(context, decisions, mixing, problem, weight_mask, fit)
         decisions = decisions.with_relays(mixing.name, adjusted_relays)
     else:
-        adjusted = adjust_mixing(context, decisions, mixing, problem, weight_mask)  # 4.2, 4.3
+        adjusted = adjust_mixing(context, decisions, mixing, problem, weight_mask, fit)  # 4.2, 4.3
     owner = context.owner(decisions, mixing.target)
     # Relays combine none of the neurons that a worker has as ghosts, so that their links keep none.
     used = trimmed(decisions.masks[mixing.name], adjusted.links, problem.source_owner, owner)

@@ -35,15 +35,14 @@ def joint_problem(
         owner: of the rows, (m,).
     """
     moments, tau = problem.moments, times_mean(SELECTION_TRUST, L)
-    lack = moments.R - weights @ moments.H
-    seen = L @ lack
-    targets, metric = moments.R - lack, np.zeros((len(lack), len(lack)))
+    apart, best = moments.best - weights, weights.copy()
+    seen, metric = L @ apart, np.zeros((len(apart), len(apart)))
     for q in range(problem.workers):
         rows = np.flatnonzero(owner == q)
         block = L[:, rows].T @ L[:, rows] + tau * np.eye(rows.size)
         metric[np.ix_(rows, rows)] = block
-        targets[rows] += np.linalg.solve(block, L[:, rows].T @ seen + tau * lack[rows])
-    return replace(problem, moments=replace(moments, R=targets), metric=metric)
+        best[rows] += np.linalg.solve(block, L[:, rows].T @ seen + tau * apart[rows])
+    return replace(problem, moments=moments.aiming_at(best), metric=metric)
 
 
 def joint_error(apart: np.ndarray, H: np.ndarray, L: np.ndarray) -> float:

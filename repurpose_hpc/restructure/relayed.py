@@ -15,7 +15,7 @@ from scipy.sparse import vstack
 from repurpose_hpc.model.comm_dtype import scales_of
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.relays import Relays, making
-from repurpose_hpc.restructure.adjustment import adjust
+from repurpose_hpc.restructure.adjustment import Fit, adjust
 from repurpose_hpc.restructure.calibration.comm_dtype import measure_noise, measure_relay_noise
 from repurpose_hpc.restructure.calibration.moments import Moments
 from repurpose_hpc.restructure.context import CutContext
@@ -48,6 +48,7 @@ def adjust_relayed(
     mixing: Mixing,
     problem: MixingProblem,
     mask: np.ndarray,
+    fit: Fit | None = None,
 ) -> tuple[Mixing, Relays]:
     """Final weights and bias of a mixing with relays; collective.
 
@@ -56,6 +57,7 @@ def adjust_relayed(
         mixing: the original.
         problem: it, with the moments that errors were judged by.
         mask: of the neurons that depend on each other without relays, bool (m, n), or of weights, (m, n k).
+        fit: of the same problem, which serves if it is the same.
 
     Returns:
         the mixing, which computes what it does with its relays, and these.
@@ -66,6 +68,8 @@ def adjust_relayed(
     noise = None
     if context.arrives_rounded(mixing, decisions):
         noise = _noise(context, decisions, mixing, relays)
+    elif fit is not None and fit.is_on(mask, relays.combined):
+        return fit.mixing, replace(relays, weights=fit.by_relays)
     adjusted, weights = fit_relayed(
         mixing, problem.moments, relays, mask, owner, root, context.team, passes, noise
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.plan import MIXED
-from repurpose_hpc.restructure.adjustment import adjust
+from repurpose_hpc.restructure.adjustment import Fit, adjust
 from repurpose_hpc.restructure.context import CutContext
 from repurpose_hpc.restructure.decisions import Decisions
 from repurpose_hpc.restructure.joint import joint_error, joint_problem
@@ -18,7 +18,7 @@ from repurpose_hpc.restructure.owners.alternation import reassign
 from repurpose_hpc.restructure.relayed import fit_relayed, relays_of
 from repurpose_hpc.restructure.silence import silence
 from repurpose_hpc.restructure.support.balance import limit_ghosts
-from repurpose_hpc.restructure.support.forms import tradeoffs
+from repurpose_hpc.restructure.support.forms import pure_forms, tradeoffs
 from repurpose_hpc.restructure.support.forms.masks import mask_of
 from repurpose_hpc.restructure.support.forms.mixed import with_mixed
 from repurpose_hpc.restructure.support.problem import MixingProblem
@@ -28,7 +28,7 @@ from repurpose_hpc.restructure.support.tradeoff import Forms, Tradeoff, cheapest
 
 def eliminate(
     context: CutContext, decisions: Decisions, number: int, problem: MixingProblem, estimates: Sequence[Forms]
-) -> Decisions:
+) -> tuple[Decisions, Fit | None]:
     """Choose owners of the rows, form and masks of mixing ``number``, and pay for them; collective.
 
     Args:
@@ -37,6 +37,9 @@ def eliminate(
         number: of the mixing.
         problem: it.
         estimates: trade-offs of this mixing and of all later ones if nothing had changed.
+
+    Returns:
+        the decisions, and the weights that step 3.7 found for them; None: it did not look for any.
     """
     mixing = context.mixings[number]
     owner = context.owner(decisions, mixing.target)
@@ -58,16 +61,24 @@ def eliminate(
     forms = _limited(context, decisions, mixing, problem, forms, price)  # 3.5, 3.6
     level = price(forms)
     form = cheapest(forms, level)
+    rankings = pure_forms(problem, len(mixing.bias))
+    # The mixed form comes last, and is one of ghosts.
+    rank = rankings[forms.index(form) % len(rankings)]
     # Where a form gives way to a cheaper one at λ, budget is left over: it is spent in the forms that are.
     level = price_for([[form], *([cheapest(others, level)] for others in later)], budget)
     owner = context.owner(decisions, mixing.target)
     selected = with_form(decisions, mixing, problem, form, owner, level)
-    return reselect(context, decisions, selected, mixing, problem)  # 3.7
+    return reselect(context, decisions, selected, mixing, problem, rank)  # 3.7
 
 
 def reselect(
-    context: CutContext, decisions: Decisions, selected: Decisions, mixing: Mixing, problem: MixingProblem
-) -> Decisions:
+    context: CutContext,
+    decisions: Decisions,
+    selected: Decisions,
+    mixing: Mixing,
+    problem: MixingProblem,
+    rank: Callable[[MixingProblem, np.ndarray], Tradeoff],
+) -> tuple[Decisions, Fit | None]:
     """Select once more what is sent, for no more values, and keep that if it is better; collective.
 
     Args:
@@ -76,30 +87,30 @@ def reselect(
         selected: the same, with what step 3.6 selected.
         mixing: it.
         problem: of it.
+        rank: in the form that was selected.
 
     Returns:
-        ``selected``, or what is better.
+        ``selected``, or what is better, and its weights; None: they were not looked for.
     """
     budget = decisions.budget - selected.budget
     if not (context.method.reselect and budget > 0):
-        return selected
+        return selected, None
     L, owner = context.statistics.roots[mixing.name], context.owner(decisions, mixing.target)
-    weights = _fitted(context, selected, mixing, problem)
-    joint = joint_problem(problem, weights, L, owner)
+    fit = _fitted(context, selected, mixing, problem)
+    joint = joint_problem(problem, fit.mixing.weights, L, owner)
 
     def price(forms: Forms) -> float:
         """λ for as many values as were selected before."""
         return price_for([forms], budget)
 
-    forms = _limited(context, decisions, mixing, joint, tradeoffs(joint, owner), price)
+    forms = _limited(context, decisions, mixing, joint, [rank(joint, owner)], price)
     level = price(forms)
     again = with_form(decisions, mixing, joint, cheapest(forms, level), owner, level)
-    moments = problem.moments
-    best = moments.solve(moments.R)
-    both = [best - weights, best - _fitted(context, again, mixing, problem)]
+    other, moments = _fitted(context, again, mixing, problem), problem.moments
+    both = [moments.best - fit.mixing.weights, moments.best - other.mixing.weights]
     # One rank judges for all: on processors that differ the last digits would, and then decisions.
     before, after = context.team.map(lambda apart: joint_error(apart, moments.H, L), both)
-    return again if after < before else selected
+    return (again, other) if after < before else (selected, fit)
 
 
 def _limited(
@@ -120,15 +131,16 @@ def _limited(
     return forms
 
 
-def _fitted(context: CutContext, decisions: Decisions, mixing: Mixing, problem: MixingProblem) -> np.ndarray:
-    """Weights of a mixing as step 4 will adjust them, rounding aside, (m, n k); collective."""
+def _fitted(context: CutContext, decisions: Decisions, mixing: Mixing, problem: MixingProblem) -> Fit:
+    """Weights of a mixing as step 4 will adjust them, rounding aside; collective."""
     mask = context.plan(decisions).allowed(context.network, mixing) & mixing.links
     root, passes = context.statistics.roots[mixing.name], context.method.compensation
     relays = decisions.relays.get(mixing.name)
     if relays is None:
-        return adjust(mixing, problem.moments, mask, root, context.team, passes=passes).weights
+        return Fit(mask, adjust(mixing, problem.moments, mask, root, context.team, passes=passes))
     owner = context.owner(decisions, mixing.target)
-    return fit_relayed(mixing, problem.moments, relays, mask, owner, root, context.team, passes)[0].weights
+    fitted = fit_relayed(mixing, problem.moments, relays, mask, owner, root, context.team, passes)
+    return Fit(mask, *fitted, relays.combined)
 
 
 def sharing_price(

@@ -13,7 +13,7 @@ rows to the sums.  Neither batches nor slabs depend on the number of ranks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -67,13 +67,17 @@ class Moments:
     mean_x: np.ndarray
     mean_y: np.ndarray
 
-    def solve(self, R: np.ndarray) -> np.ndarray:
-        """R H⁻¹, (rows, n k): of rows of R, their best weights without any restriction, Wt."""
-        return cho_solve(self._factor, R.T).T
-
     @cached_property
-    def _factor(self) -> tuple[np.ndarray, bool]:
-        return cho_factor(self.H)
+    def best(self) -> np.ndarray:
+        """Wt = R H⁻¹, (m, n k): the best weights without any restriction."""
+        return cho_solve(cho_factor(self.H), self.R.T).T
+
+    def aiming_at(self, best: np.ndarray) -> Moments:
+        """The moments of the same inputs and of y = ``best`` x̂, (m, n k)."""
+        R = best @ self.H
+        moments = replace(self, R=R, variance=np.einsum("ij,ij->i", R, best))
+        moments.__dict__["best"] = best  # as cached
+        return moments
 
 
 def data_free_moments(mixing: Mixing) -> Moments:
@@ -136,60 +140,85 @@ class SquareSum(ProductSum):
         return slab.start
 
 
-class MomentSums:
-    """Sums over batches from which the moments of one mixing are made.
+class InputSums:
+    """Sums over batches of what mixings read, from which their moments are made.
 
     All samples are taken relative to the first one: means far from zero must not drown the variances
     in rounding, and an input that never changes has variance 0 exactly.
 
     Args:
-        mixing: the mixing.
+        columns: n k.
         team: shares the work.
-        reader: sums for a mixing that is given the same x̂, and each batch before this one: its Σ x̂ x̂ᵀ serves
-            both, as in an ensemble, whose members all read the input.
     """
 
-    def __init__(self, mixing: Mixing, team: Team, reader: MomentSums | None = None) -> None:
-        m, n = mixing.weights.shape
-        self.W = mixing.weights.astype(np.float64)
-        self.is_first_reader = reader is None
-        self.xx: SquareSum = SquareSum(n, team) if reader is None else reader.xx
-        self.yx, self.yy = ProductSum(m, n, team), np.zeros(m)
-        self.x, self.y = np.zeros(n), np.zeros(m)
-        self.first_x, self.first_y = np.zeros(n), np.zeros(m)
+    def __init__(self, columns: int, team: Team) -> None:
+        self.xx, self.x = SquareSum(columns, team), np.zeros(columns)
+        self.first_x = np.zeros(columns)
         self.count = 0
 
-    def add(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Add a batch: x̂ (n k, columns) and y (m, columns); collective."""
+    def add(self, x: np.ndarray) -> np.ndarray:
+        """Add a batch: x̂ (n k, columns); x̂ relative to the first one; collective."""
         if not self.count:
-            self.first_x, self.first_y = x[:, 0].copy(), y[:, 0].copy()
-        x, y = x - self.first_x[:, None], y - self.first_y[:, None]
-        if self.is_first_reader:
-            self.xx.add_square(x)
-        self.yx.add(y, x)
-        self.yy += np.einsum("ij,ij->i", y, y)
+            self.first_x = x[:, 0].copy()
+        x = x - self.first_x[:, None]
+        self.xx.add_square(x)
         self.x += x.sum(axis=1)
-        self.y += y.sum(axis=1)
         self.count += x.shape[1]
+        return x
 
-    def moments(self) -> Moments:
-        """The moments of all batches added; collective."""
-        W, mean_x, mean_y = self.W, self.x / self.count, self.y / self.count
-        G, R = self.xx.total(), self.yx.total()
+    def moments(self, mixing: Mixing) -> Moments:
+        """The moments of a mixing that reads x itself, where y = W x + b; collective."""
+        H, mean_x, _ = self.gram()
+        W, mean_x = mixing.weights.astype(np.float64), self.first_x + mean_x
+        return Moments(H, W, np.zeros(len(W)), mean_x, W @ mean_x + mixing.bias).aiming_at(W)
+
+    def gram(self) -> tuple[np.ndarray, np.ndarray, float]:
+        """H, the mean of x̂ relative to the first one, and α; collective."""
+        mean_x, G = self.x / self.count, self.xx.total()
         # In place: temporary matrices would be the most memory that restructuring ever takes.
         G /= self.count
         G -= np.outer(mean_x, mean_x)
         squares = np.mean((self.first_x + mean_x) ** 2)
         alpha = max(RIDGE * np.trace(G) / len(G), CONSTANT * squares) or 1.0
         G[np.diag_indices_from(G)] += alpha
-        R /= self.count
+        return G, mean_x, alpha
+
+
+class MomentSums:
+    """Sums over batches from which the moments of one mixing are made, whatever y is.
+
+    Args:
+        mixing: the mixing.
+        team: shares the work.
+    """
+
+    def __init__(self, mixing: Mixing, team: Team) -> None:
+        m, n = mixing.weights.shape
+        self.W = mixing.weights.astype(np.float64)
+        self.inputs, self.yx = InputSums(n, team), ProductSum(m, n, team)
+        self.yy, self.y, self.first_y = np.zeros(m), np.zeros(m), np.zeros(m)
+
+    def add(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Add a batch: x̂ (n k, columns) and y (m, columns); collective."""
+        if not self.inputs.count:
+            self.first_y = y[:, 0].copy()
+        x, y = self.inputs.add(x), y - self.first_y[:, None]
+        self.yx.add(y, x)
+        self.yy += np.einsum("ij,ij->i", y, y)
+        self.y += y.sum(axis=1)
+
+    def moments(self) -> Moments:
+        """The moments of all batches added; collective."""
+        W, mean_y, count = self.W, self.y / self.inputs.count, self.inputs.count
+        (H, mean_x, alpha), R = self.inputs.gram(), self.yx.total()
+        R /= count
         R -= np.outer(mean_y, mean_x)
         R += alpha * W
         return Moments(
-            H=G,
+            H=H,
             R=R,
-            variance=self.yy / self.count - mean_y**2 + alpha * np.einsum("ij,ij->i", W, W),
-            mean_x=self.first_x + mean_x,
+            variance=self.yy / count - mean_y**2 + alpha * np.einsum("ij,ij->i", W, W),
+            mean_x=self.inputs.first_x + mean_x,
             mean_y=self.first_y + mean_y,
         )
 

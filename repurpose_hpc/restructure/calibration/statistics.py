@@ -25,8 +25,8 @@ from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.restructure.calibration.moments import (
     CalibrationBatches,
+    InputSums,
     Moments,
-    MomentSums,
     SquareSum,
     data_free_moments,
     map_batches,
@@ -64,22 +64,31 @@ class Statistics:
 
 
 class _MixingSums(NamedTuple):
-    """Sums over batches for one mixing: those of its moments, and Σ g gᵀ for its metric."""
+    """Sums over batches for one mixing.
 
-    moments: MomentSums
+    Attributes:
+        inputs: for its moments; all mixings that are given the same vectors share them, as in an ensemble,
+            whose members all read the input.
+        is_first: it is the first of these.
+        squares: Σ g gᵀ, for its metric.
+    """
+
+    inputs: InputSums
+    is_first: bool
     squares: SquareSum
 
 
 def _all_sums(mixings: Sequence[Mixing], team: Team) -> dict[str, _MixingSums]:
     """Sums for every mixing, by name."""
-    readers: dict[str, MomentSums] = {}  # of vectors: patches of maps are drawn for each mixing by itself
+    readers: dict[str, InputSums] = {}
     sums = {}
     for mixing in mixings:
-        m, reader = len(mixing.bias), readers.get(mixing.source) if mixing.window is None else None
-        moments = MomentSums(mixing, team, reader)
-        if mixing.window is None:
-            readers.setdefault(mixing.source, moments)
-        sums[mixing.name] = _MixingSums(moments, SquareSum(m, team))
+        m, n = mixing.weights.shape
+        # Patches of maps are drawn for each mixing by itself.
+        key = mixing.source if mixing.window is None else mixing.name
+        is_first = key not in readers
+        inputs = readers.setdefault(key, InputSums(n, team)) if is_first else readers[key]
+        sums[mixing.name] = _MixingSums(inputs, is_first, SquareSum(m, team))
     return sums
 
 
@@ -124,18 +133,22 @@ def measure_statistics(
     scales = None if weights is None else np.sqrt(weights)[:, None]
     batches = CalibrationBatches(network, mixings, samples)
 
-    def trace_back(number: int, batch: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    sums = _all_sums(mixings, team)
+
+    def trace_back(number: int, batch: np.ndarray) -> list[tuple[np.ndarray | None, np.ndarray]]:
         tensors = trace(network, batch)
         factors = _traced_back(network, tensors, probes, scales, np.random.default_rng([seed, number]))
-        return [
-            (*batches.columns(m, number, tensors[m.source], tensors[m.target]), factors[m.name])
+        inputs = {
+            m.name: batches.columns(m, number, tensors[m.source], tensors[m.target])[0]
             for m in mixings
-        ]
+            if sums[m.name].is_first
+        }
+        return [(inputs.get(m.name), factors[m.name]) for m in mixings]
 
-    sums = _all_sums(mixings, team)
     for batch in map_batches(trace_back, batches, team):
-        for total, (x, y, factor) in zip(sums.values(), batch, strict=True):
-            total.moments.add(x, y)
+        for total, (x, factor) in zip(sums.values(), batch, strict=True):
+            if x is not None:
+                total.inputs.add(x)
             total.squares.add_square(factor)
     depths = _depths(network)
     surviving = {m.name: max(UNREPAIRED ** max(depths[m.name] - 1, 0), LOST) for m in mixings}
@@ -147,7 +160,7 @@ def measure_statistics(
         M /= PROBES * batches.samples.samples
         _check_range(M, mixing.name, samples.name)
         M *= _uncompensated(M) * surviving[mixing.name]
-        metrics[mixing.name], moments[mixing.name] = M, total.moments.moments()
+        metrics[mixing.name], moments[mixing.name] = M, total.inputs.moments(mixing)
     roots = team.map(metric_root, list(metrics.values()))
     return Statistics(moments, metrics, dict(zip(metrics, roots, strict=True)), surviving)
 
@@ -242,7 +255,7 @@ def _second_moments(measured: Moments) -> Moments:
     Scores made with them are |Ŵ_qj|² G_jj: nothing is refitted while ghosts are eliminated.
     """
     diagonal = np.diag(measured.H)
-    target = measured.solve(measured.R)
+    target = measured.best
     R = target * diagonal
     variance = np.einsum("ij,ij->i", R, target)
     return Moments(np.diag(diagonal), R, variance, measured.mean_x, measured.mean_y)

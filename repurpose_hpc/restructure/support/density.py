@@ -82,7 +82,7 @@ def spread_weights(scores: list[np.ndarray], count: int) -> list[int]:
 
 def weight_scores(moments: Moments, metric: np.ndarray) -> np.ndarray:
     """Cost of removing each weight alone, (m, n k)."""
-    return np.diag(metric)[:, None] * moments.solve(moments.R) ** 2 / np.diag(np.linalg.inv(moments.H))
+    return np.diag(metric)[:, None] * moments.best**2 / np.diag(np.linalg.inv(moments.H))
 
 
 def sparsify(

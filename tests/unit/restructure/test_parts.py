@@ -177,7 +177,7 @@ def test_rows_that_make_up_for_each_other_lower_the_error_of_the_output(seed):
     full = metric + TRUST * np.trace(metric) / 6 * np.eye(6)
 
     def objective(adjusted):
-        error = adjusted.weights - moments.solve(moments.R)
+        error = adjusted.weights - moments.best
         return np.trace(full @ error @ moments.H @ error.T)
 
     alone, together = (adjust(mixing, moments, mask, L, ALONE) for L in (None, root))
@@ -210,7 +210,7 @@ def test_rows_make_up_for_noise_too(seed):
     largest = noise.max(axis=0)
 
     def objective(adjusted):
-        error = adjusted.weights - moments.solve(moments.R)
+        error = adjusted.weights - moments.best
         met = np.where(noise > 0, adjusted.weights, 0)
         return np.trace(full @ (error @ moments.H @ error.T + (met * largest) @ met.T))
 

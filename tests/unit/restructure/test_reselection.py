@@ -45,7 +45,7 @@ def random_problem(rng, m=7, n=9):
 
 def error(weights, moments, L):
     """Of weights, (m, n), above that of the best."""
-    return joint_error(moments.solve(moments.R) - weights, moments.H, L)
+    return joint_error(moments.best - weights, moments.H, L)
 
 
 @given(seeds)
@@ -71,7 +71,7 @@ def test_a_change_of_one_workers_rows_counts_as_it_does_in_the_whole_error(seed)
 @given(seeds)
 def test_the_best_weights_of_all_have_no_error(seed):
     problem, L, _ = random_problem(np.random.default_rng(seed))
-    best = problem.moments.solve(problem.moments.R)
+    best = problem.moments.best
     worse = best + np.eye(*best.shape)
     assert error(best, problem.moments, L) == pytest.approx(0, abs=1e-9)
     assert error(worse, problem.moments, L) > 1e-3
@@ -83,15 +83,15 @@ def test_the_best_weights_of_all_have_no_error(seed):
 def test_what_is_selected_again_is_better_and_costs_no_more(forms, seed, budget):
     found = []
 
-    def watched(context, decisions, selected, mixing, problem):
-        again = reselect(context, decisions, selected, mixing, problem)
+    def watched(context, decisions, selected, mixing, problem, rank):
+        again, fit = reselect(context, decisions, selected, mixing, problem, rank)
         L = context.statistics.roots[mixing.name]
         errors = [
-            error(selection._fitted(context, d, mixing, problem), problem.moments, L)
+            error(selection._fitted(context, d, mixing, problem).mixing.weights, problem.moments, L)
             for d in (selected, again)
         ]
         found.append((again is not selected, again.budget - selected.budget, errors[1] - errors[0]))
-        return again
+        return again, fit
 
     reselect = selection.reselect
     network = small_plans.random_network(seed, widths=(12, 20, 16, 5), head="identity")

@@ -9,10 +9,12 @@ travels, as no round is worth it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from repurpose_hpc.restructure.support.forms.ghosts import ghost_tradeoff
-from repurpose_hpc.restructure.support.forms.relays import relay_tradeoff
+from repurpose_hpc.restructure.support.forms.relays import relay_tradeoff, unfolded_relay_tradeoff
 from repurpose_hpc.restructure.support.forms.silent import silent_tradeoff
 from repurpose_hpc.restructure.support.forms.sums import sum_tradeoff
 from repurpose_hpc.restructure.support.problem import MixingProblem
@@ -21,17 +23,22 @@ from repurpose_hpc.restructure.support.tradeoff import Tradeoff
 
 def tradeoffs(problem: MixingProblem, owner: np.ndarray) -> list[Tradeoff]:
     """Rank ghosts, sums and relays, in every pure form, for rows of these owners, (m,); collective."""
+    return [rank(problem, owner) for rank in pure_forms(problem, owner.size)]
+
+
+def pure_forms(problem: MixingProblem, rows: int) -> list[Callable[[MixingProblem, np.ndarray], Tradeoff]]:
+    """The functions that rank a problem of so many rows in its pure forms, as ``tradeoffs`` does."""
     if problem.silent:
-        return [silent_tradeoff(problem, owner)]
+        return [silent_tradeoff]
     # With nothing pruned, all n neurons are sent as ghosts, and all m as partial sums: the second form is for
     # narrow mixings.  Inputs that everybody has leave no sums to send.
     ghosts = problem.source_owner.size * problem.ghost_costs.sum()
-    forms = [ghost_tradeoff(problem, owner)]
-    if owner.size * problem.sum_costs.sum() < ghosts and not problem.only_ghosts:
-        forms.append(sum_tradeoff(problem, owner))
+    forms = [ghost_tradeoff]
+    if rows * problem.sum_costs.sum() < ghosts and not problem.only_ghosts:
+        forms.append(sum_tradeoff)
     if problem.relays:
-        forms.append(relay_tradeoff(problem.unfolded(), owner))
+        forms.append(unfolded_relay_tradeoff)
         # A relay before the window is as good as its k columns behind it, which may be no dearer.
         if problem.ghost_costs.sum() < problem.taps * problem.sum_costs.sum():
-            forms.append(relay_tradeoff(problem, owner))
+            forms.append(relay_tradeoff)
     return forms

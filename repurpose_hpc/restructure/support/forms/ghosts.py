@@ -89,7 +89,7 @@ def _worker_ghosts(
     S = column_numbers(neurons, taps)
     Hinv = inverse(H[np.ix_(S, S)]) if whole is None else whole[np.ix_(S, S)]
     V = R[:, S] @ Hinv
-    floor = np.vdot(R, problem.moments.solve(R)) - np.vdot(R[:, S], V)
+    floor = np.vdot(R, L @ problem.moments.best[rows]) - np.vdot(R[:, S], V)
     removed, avoided = eliminate(Hinv, V, np.arange(len(neurons)) < own.sum(), costs[neurons], taps)
     ghosts = neurons[removed[::-1]]
     return ranked(ghosts, avoided[::-1], costs[ghosts]), max(float(floor), 0.0)

@@ -50,7 +50,7 @@ def relay_tradeoff(problem: MixingProblem, owner: np.ndarray) -> Tradeoff:
     """Rank the relays that each worker could be sent by the error that they avoid; collective.
 
     Args:
-        problem: the mixing; ``unfolded`` for relays behind its window.
+        problem: the mixing.
         owner: of its rows, (m,).
     """
     own, limits = problem.own(), problem.most_ghosts(np.bincount(owner, minlength=problem.workers))
@@ -63,6 +63,11 @@ def relay_tradeoff(problem: MixingProblem, owner: np.ndarray) -> Tradeoff:
     return Tradeoff(sum(floors), [], [], rankings, combinations)
 
 
+def unfolded_relay_tradeoff(problem: MixingProblem, owner: np.ndarray) -> Tradeoff:
+    """The same of relays behind the window of the mixing; collective."""
+    return relay_tradeoff(problem.unfolded(), owner)
+
+
 def _worker_relays(
     problem: MixingProblem, q: int, rows: np.ndarray, own: np.ndarray, most: int
 ) -> tuple[Ranking, csr_array, float]:
@@ -73,7 +78,7 @@ def _worker_relays(
     if not min(len(root), most) or own.all():
         return NOTHING, csr_array((0, n)), 0.0
     R = root @ problem.moments.R[rows]
-    chosen = _Chosen(problem, q, R, own, most)
+    chosen = _Chosen(problem, q, R, R @ (root @ problem.moments.best[rows]).T, own, most)
     while len(chosen.savings) < most and chosen.extend(most):
         pass
     floor = max(float(chosen.lacking - sum(chosen.savings)), 0.0)
@@ -90,13 +95,16 @@ class _Chosen:
         lacking: error without any relay, above the unrestricted optimum.
     """
 
-    def __init__(self, problem: MixingProblem, q: int, R: np.ndarray, own: np.ndarray, most: int) -> None:
+    def __init__(
+        self, problem: MixingProblem, q: int, R: np.ndarray, whole: np.ndarray, own: np.ndarray, most: int
+    ) -> None:
         """Begins with none.
 
         Args:
             problem: the mixing.
             q: the worker.
             R: of its rows, in the metric's root, (r, n).
+            whole: the error that all inputs avoid, between any two of these, (r, r).
             own: the neurons that it has, bool (n,).
             most: relays that it may be given.
         """
@@ -107,7 +115,7 @@ class _Chosen:
         self.savings: list[float] = []
         self._costs = problem.ghost_costs[:, q]
         explained = self._residual.explained
-        lacking, directions = np.linalg.eigh(R @ problem.moments.solve(R).T - explained.T @ explained)
+        lacking, directions = np.linalg.eigh(whole - explained.T @ explained)
         self.lacking = float(lacking.sum())
         self._least = np.maximum(LEAST * self.lacking, problem.least_price * self._costs)
         # No column of a relay avoids more than what is lacking in one direction.

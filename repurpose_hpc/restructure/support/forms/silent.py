@@ -18,9 +18,10 @@ def silent_tradeoff(problem: MixingProblem, owner: np.ndarray) -> Tradeoff:
         rows = np.flatnonzero(owner == q)
         if not rows.size:
             return 0.0
-        R = metric_root(problem.metric[np.ix_(rows, rows)]) @ problem.moments.R[rows]
+        L = metric_root(problem.metric[np.ix_(rows, rows)])
+        R, best = L @ problem.moments.R[rows], L @ problem.moments.best[rows]
         S = np.flatnonzero(problem.columns(own[q] & problem.linked(rows)))
         explained = solve_triangular(cholesky(H[np.ix_(S, S)], lower=True), R[:, S].T, lower=True)
-        return max(float(np.vdot(R, problem.moments.solve(R)) - np.vdot(explained, explained)), 0.0)
+        return max(float(np.vdot(R, best) - np.vdot(explained, explained)), 0.0)
 
     return silent(sum(problem.team.map(error_of, range(problem.workers))))

@@ -50,7 +50,7 @@ def _worker_sums(
     """
     moments = problem.moments
     H, S = moments.H, np.flatnonzero(problem.columns(support))
-    R, target = moments.R[rows], moments.solve(moments.R[rows])
+    R, target = moments.R[rows], moments.best[rows]
     if problem.links is not None:
         target = np.where(problem.columns(problem.links[rows]), target, 0)
     L = cholesky(H[np.ix_(S, S)], lower=True)
