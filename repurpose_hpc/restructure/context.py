@@ -16,7 +16,9 @@ from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.plan import EVERYBODY, REPLICATED, Plan
+from repurpose_hpc.restructure.calibration.divergence import Divergence
 from repurpose_hpc.restructure.calibration.moments import Moments
+from repurpose_hpc.restructure.calibration.probes import value_weights
 from repurpose_hpc.restructure.calibration.propagation import CurrentNetwork, Propagation
 from repurpose_hpc.restructure.calibration.statistics import Statistics, statistics_for, trained
 from repurpose_hpc.restructure.constraints import Constraints, constraints_of
@@ -50,6 +52,7 @@ class CutContext:
         surroundings: free space -> the mixings around it.
         statistics: of the original network (step 1).
         propagation: the calibration data on their way through both networks (step 5).
+        divergence: of answers from those of the original.
         team: shares the work.
         log: is given one line for each step.
     """
@@ -63,6 +66,7 @@ class CutContext:
     surroundings: Mapping[str, Surroundings]
     statistics: Statistics
     propagation: Propagation
+    divergence: Divergence
     team: Team
     log: Log
 
@@ -214,6 +218,7 @@ def open_context(
         surroundings=surroundings(network, lambda mixing: is_wide(network, mixing)),
         statistics=statistics_for(method, network, samples, options, team),
         propagation=Propagation(network, mixings, samples, team),
+        divergence=Divergence(network, samples, value_weights(network, options.output_weights)),
         team=team,
         log=log,
     )

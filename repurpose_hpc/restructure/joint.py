@@ -43,16 +43,3 @@ def joint_problem(
         metric[np.ix_(rows, rows)] = block
         best[rows] += np.linalg.solve(block, L[:, rows].T @ seen + tau * apart[rows])
     return replace(problem, moments=moments.aiming_at(best), metric=metric)
-
-
-def joint_error(apart: np.ndarray, H: np.ndarray, L: np.ndarray) -> float:
-    """The error of weights in the metric Lᵀ L + τ I, less what the best of all weights leave.
-
-    Args:
-        apart: Wt − Ŵ, the best of all weights less these, (m, n k).
-        H: of the mixing, (n k, n k).
-        L: as of ``joint_problem``.
-    """
-    gradient = apart @ H
-    tau = times_mean(SELECTION_TRUST, L)
-    return float(np.vdot(L @ apart, L @ gradient) + tau * np.vdot(apart, gradient))

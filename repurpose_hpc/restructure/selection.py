@@ -12,7 +12,7 @@ from repurpose_hpc.plan.plan import MIXED
 from repurpose_hpc.restructure.adjustment import Fit, adjust
 from repurpose_hpc.restructure.context import CutContext
 from repurpose_hpc.restructure.decisions import Decisions
-from repurpose_hpc.restructure.joint import joint_error, joint_problem
+from repurpose_hpc.restructure.joint import joint_problem
 from repurpose_hpc.restructure.method import PriceScope
 from repurpose_hpc.restructure.owners.alternation import reassign
 from repurpose_hpc.restructure.relayed import fit_relayed, relays_of
@@ -106,10 +106,9 @@ def reselect(
     forms = _limited(context, decisions, mixing, joint, [rank(joint, owner)], price)
     level = price(forms)
     again = with_form(decisions, mixing, joint, cheapest(forms, level), owner, level)
-    other, moments = _fitted(context, again, mixing, problem), problem.moments
-    both = [moments.best - fit.mixing.weights, moments.best - other.mixing.weights]
-    # One rank judges for all: on processors that differ the last digits would, and then decisions.
-    before, after = context.team.map(lambda apart: joint_error(apart, moments.H, L), both)
+    other, current = _fitted(context, again, mixing, problem), context.current(decisions)
+    networks = [current.network.with_mixings({mixing.name: each.mixing}) for each in (fit, other)]
+    before, after = context.propagation.divergences(networks, current, context.divergence)
     return (again, other) if after < before else (selected, fit)
 
 

@@ -11,34 +11,10 @@ from collections.abc import Callable
 import numpy as np
 
 from repurpose_hpc.fields import FieldError
-from repurpose_hpc.io.meaning import CLASSES
-from repurpose_hpc.io.samples import Samples
-from repurpose_hpc.model.forward import split_values
-from repurpose_hpc.model.labels import is_classified, thresholds
 from repurpose_hpc.model.network import Network
 
 # Of the values of an output, (values, batch): random g, (values, batch).
 Probe = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-
-
-def probes_of(network: Network, samples: Samples) -> list[Probe]:
-    """The probe of every output.
-
-    Args:
-        network: any.
-        samples: ``understood``; with classes or labels the network is a classifier.
-    """
-    has_classes = samples.meaning is not None and samples.meaning.kind == CLASSES
-    exclusive = has_classes and network.has_classes and network.outputs > 1
-    # What a back makes of several values with thresholds of their own is not known.
-    by_value = (
-        is_classified(samples) and not exclusive and (network.ends.back is None or network.outputs == 1)
-    )
-    levels = thresholds(network) if by_value else None
-    if levels is not None:
-        limits = split_values(network, network.output_tensors, levels[:, None])
-        return [probability_probe if limit.flat[0] else logit_probe for limit in limits]
-    return [fisher_probe if exclusive or head != "identity" else plain_probe for head in network.heads]
 
 
 def value_weights(network: Network, output_weights: tuple[float, ...] | None) -> np.ndarray | None:

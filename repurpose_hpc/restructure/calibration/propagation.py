@@ -21,6 +21,7 @@ from repurpose_hpc.model.operations import Combine, Mixing, Operation
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.plan.relays import Relays
 from repurpose_hpc.plan.rounding import rounded_compute
+from repurpose_hpc.restructure.calibration.divergence import Divergence
 from repurpose_hpc.restructure.calibration.moments import (
     CalibrationBatches,
     Moments,
@@ -32,6 +33,8 @@ from repurpose_hpc.restructure.team import Team
 
 # Tensors that wait in the memory of one process.
 WAITING_BYTES = 1 << 30
+# Samples by which networks are compared: their difference is that of the same samples, so that few do.
+JUDGED = 2000
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +137,31 @@ class Propagation:
 
         return map_batches(work, self.batches, self.team)
 
+    def divergences(
+        self, networks: Sequence[Network], current: CurrentNetwork, divergence: Divergence
+    ) -> list[float]:
+        """Mean divergence of the answers of several networks on about ``JUDGED`` samples; collective.
+
+        From here on nothing is rounded on its way.
+
+        Args:
+            networks: of the graph of the original; they differ only in what is not final yet.
+            current: as for ``moments``.
+            divergence: from the original.
+        """
+        every = max(self.batches.samples.samples // JUDGED, 1)
+
+        def work(number: int, batch: np.ndarray) -> np.ndarray:
+            x, x_hat = self._take(number, batch)
+            x_hat.go_on(current)
+            y = x.finished(self.original, every)
+            found = np.array([divergence(y, x_hat.finished(network, every)) for network in networks])
+            self._leave(number, x, x_hat)
+            return found
+
+        judged = [*map_batches(work, self.batches, self.team)]
+        return np.hstack(judged).mean(axis=1).tolist()
+
     def _check(self, mixing: Mixing, x_hat: np.ndarray) -> None:
         """Refuse what is not finite, though it is in the original network."""
         if not np.isfinite(x_hat).all():
@@ -170,6 +198,7 @@ class _Pass:
     def __init__(self, network: Network, batch: np.ndarray) -> None:
         self.pending = list(network.operations)
         self.tensors = split_inputs(network, batch)
+        self._outputs = network.output_tensors
 
     @property
     def bytes(self) -> int:
@@ -198,9 +227,17 @@ class _Pass:
             self._compute(op)
         self.pending = [op for op in self.pending if op.target not in self.tensors]
 
+    def finished(self, network: Network, every: int) -> dict[str, np.ndarray]:
+        """The output tensors of each so manieth sample, what is pending computed by ``network``."""
+        operations = {op.name: op for op in network.operations}
+        tensors = {name: tensor[:, ::every] for name, tensor in self.tensors.items()}
+        for op in self.pending:
+            tensors[op.target] = compute(operations[op.name], *(tensors[source] for source in op.sources))
+        return {name: tensors[name] for name in self._outputs}
+
     def forget(self) -> None:
-        """Drop the tensors that no operation will read."""
-        still_read = {source for op in self.pending for source in op.sources}
+        """Drop the tensors that no operation will read, and that are no outputs."""
+        still_read = {*self._outputs, *(source for op in self.pending for source in op.sources)}
         self.tensors = {name: tensor for name, tensor in self.tensors.items() if name in still_read}
 
     def _compute(self, op: Operation, compute: Compute = compute) -> None:

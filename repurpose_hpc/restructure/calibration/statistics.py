@@ -23,6 +23,7 @@ from repurpose_hpc.model.forward import flat, trace
 from repurpose_hpc.model.labels import understood
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.restructure.calibration.divergence import output_kinds
 from repurpose_hpc.restructure.calibration.moments import (
     CalibrationBatches,
     InputSums,
@@ -31,7 +32,7 @@ from repurpose_hpc.restructure.calibration.moments import (
     data_free_moments,
     map_batches,
 )
-from repurpose_hpc.restructure.calibration.probes import Probe, probes_of, value_weights
+from repurpose_hpc.restructure.calibration.probes import Probe, value_weights
 from repurpose_hpc.restructure.method import Gram, Method, Metric
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.support.elimination import metric_root
@@ -129,7 +130,7 @@ def measure_statistics(
         weights: of the squared error of each value of the outputs, (outputs,); None: all count the same.
     """
     mixings = trained(network)
-    probes = probes_of(network, understood(network, samples))
+    probes = [kind.probe for kind in output_kinds(network, understood(network, samples))]
     scales = None if weights is None else np.sqrt(weights)[:, None]
     batches = CalibrationBatches(network, mixings, samples)
 
