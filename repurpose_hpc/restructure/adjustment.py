@@ -159,9 +159,12 @@ def compensate(
     if not tau:
         return
     # What the outputs still lack, correlated with every input, and the noise in them of every input.
-    lack, noisy = L @ (R - weights @ H), np.zeros((len(L), len(H)))
+    lack, noisy = R.copy(), np.zeros((len(L), len(H)))
     for group in groups:
-        noisy[:, group.S] += (L[:, group.rows] @ weights[np.ix_(group.rows, group.S)]) * group.noise
+        block = weights[np.ix_(group.rows, group.S)]
+        lack[group.rows] -= block @ H[group.S]
+        noisy[:, group.S] += (L[:, group.rows] @ block) * group.noise
+    lack = L @ lack
     for _ in range(passes):
         for group in groups:
             rows, S = group.rows, group.S
