@@ -120,3 +120,11 @@ def normalised_network(seed: int = 0) -> Network:
     tensor = builder.elementwise("a", builder.combine("centred", tensor, spread, "subtract"), TANH)
     tensor = draw.mixing("c1", tensor, 5, square_window(size))
     return builder.build((draw.mixing("last", tensor, 3, whole_map(size)),), ("identity",))
+
+
+def two_output_network() -> Network:
+    """Maps of 2 neurons at 4 positions each, which another mixing reads, and its vector of 3 values."""
+    draw = Draw(0)
+    maps = draw.mixing("conv", draw.builder.input("input", 2, (2, 2)), 2, square_window((2, 2)))
+    vector = draw.mixing("dense", maps, 3, whole_map((2, 2)))
+    return draw.builder.build((maps, vector), ("identity", "identity"))

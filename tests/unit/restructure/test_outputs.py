@@ -5,13 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
-from helpers.small_graphs import Draw, square_window
+from helpers.small_graphs import two_output_network
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.activations import IDENTITY, RELU, Activation, activate, derivative
 from repurpose_hpc.model.chain import chain
 from repurpose_hpc.model.forward import forward
-from repurpose_hpc.model.operations import whole_map
 from repurpose_hpc.report.text import render_restructured
 from repurpose_hpc.restructure.calibration.evaluation import compare, evaluate
 from repurpose_hpc.restructure.calibration.probes import logit_probe, probability_probe, value_weights
@@ -31,14 +30,6 @@ def network(outputs=3, end=IDENTITY):
     rng, widths = np.random.default_rng(1), (*WIDTHS, outputs)
     weights = [rng.normal(size=(m, n)) / np.sqrt(n) for n, m in itertools.pairwise(widths)]
     return chain(weights, [rng.normal(size=m) for m in widths[1:]], [RELU, RELU, end])
-
-
-def branched():
-    """Maps of 2 neurons at 4 positions each, and a vector of 3 values."""
-    draw = Draw(0)
-    maps = draw.mixing("conv", draw.builder.input("input", 2, (2, 2)), 2, square_window((2, 2)))
-    vector = draw.mixing("dense", maps, 3, whole_map((2, 2)))
-    return draw.builder.build((maps, vector), ("identity", "identity"))
 
 
 def samples_of(y=None, count=300):
@@ -83,7 +74,7 @@ def test_targets_keep_the_metric_of_a_network_without_labels():
 
 
 def test_weights_are_given_for_outputs_or_for_columns():
-    both = branched()
+    both = two_output_network()
     np.testing.assert_allclose(value_weights(both, (1.0, 3.0)), np.repeat([1, 3], [8, 3]) * 11 / 17)
     np.testing.assert_allclose(value_weights(both, tuple(range(11))), np.arange(11) / 5)
     assert value_weights(both, None) is None
@@ -132,7 +123,7 @@ def test_errors_of_columns_and_of_all(weights):
 
 
 def test_errors_of_several_outputs():
-    net, samples = branched(), samples_of()
+    net, samples = two_output_network(), samples_of()
     report = restructure_network(net, samples, workers=2, comm_budget=0.1).report
     assert [(each["name"], each["columns"]) for each in report["outputs"]] == [
         (name, net.size(name)) for name in net.output_tensors
