@@ -12,7 +12,7 @@ from pkgutil import iter_modules
 
 from .arguments import INDEX_DTYPE, Epilogue, Types, Window2D
 from .maps.activations import ACTIVATION_CODES, activate
-from .maps.convolution import channels_are_faster, pack_weights
+from .maps.convolution import channels_are_faster, convolution_rows
 from .maps.elementwise import COMBINATION_CODES
 from .products.crossover import csr_is_faster
 from .products.dense import aligned, dense_scratch, pack_panels, panel_rows, slabs_size, tiles_size
@@ -37,10 +37,10 @@ __all__ = [
     "aligned",
     "channels_are_faster",
     "compile_replay",
+    "convolution_rows",
     "csr_is_faster",
     "dense_scratch",
     "pack_panels",
-    "pack_weights",
     "panel_rows",
     "slabs_size",
     "tiles_size",

@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python scripts/bench_convolution.py --out convolution.json
 
 ``direct`` is the compiled convolution, ``patches`` a patch matrix and BLAS, ``pointwise`` the dense product
-of all positions.  A program takes the fastest one.  float32, with a bias, without
+of all positions.  A program takes the fastest one.  With ``--formats`` the least time with
+weights in fewer bits over that in float32 is measured instead.  float32, with a bias, without
 activation; 1e9 multiply-adds per second from medians.  The candidates take turns, so that other work on the
 machine slows all of them alike; trust the ratios more than the rates.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from statistics import geometric_mean
 
 import numpy as np
@@ -23,6 +25,7 @@ from onnx import helper, numpy_helper
 
 from repurpose_hpc.bench import machine
 from repurpose_hpc.kernels import warm_up
+from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT
 from repurpose_hpc.model.operations import Window
 from repurpose_hpc.runtime.buffers import Scratch
 from repurpose_hpc.runtime.lowering.blocks import NO_ACTIVATION, DenseProduct, Product
@@ -98,11 +101,15 @@ def onnxruntime_call(
     return lambda: session.run(None, {"x": samples})[0]
 
 
-def products(shape: ConvolutionShape, W: np.ndarray) -> dict[str, Product]:
+def products(shape: ConvolutionShape, W: np.ndarray, weights_dtype: str = EXACT) -> dict[str, Product]:
     """The ways in which a program multiplies these weights."""
     weights, window = W.reshape(len(W), -1), shape.window
-    ways: dict[str, Product] = {"direct": Direct(window, weights), "patches": Patches(window, weights)}
-    return ways | ({"pointwise": Pointwise(DenseProduct, weights)} if window.is_pointwise else {})
+    ways: dict[str, Product] = {"direct": Direct(window, weights, weights_dtype)}
+    if weights_dtype == EXACT:
+        ways["patches"] = Patches(window, weights)
+    if window.is_pointwise:
+        ways["pointwise"] = Pointwise(partial(DenseProduct, weights_dtype=weights_dtype), weights)
+    return ways
 
 
 def product_call(product: Product, x: np.ndarray, bias: np.ndarray, out: np.ndarray) -> Callable[[], None]:
@@ -119,12 +126,18 @@ def product_call(product: Product, x: np.ndarray, bias: np.ndarray, out: np.ndar
     return call
 
 
-def measure(shape: ConvolutionShape, batch: int) -> dict:
+def problem(shape: ConvolutionShape, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Weights, bias, maps and room for the result, drawn from a seed."""
     rng = np.random.default_rng(0)
     W = rng.standard_normal((shape.target, shape.source, shape.kernel, shape.kernel), dtype=np.float32)
     bias = rng.standard_normal(shape.target, dtype=np.float32)
     x = rng.standard_normal((shape.source, batch, shape.size, shape.size), dtype=np.float32)
-    out = np.empty((shape.target, batch, shape.out_size, shape.out_size), np.float32)
+    return W, bias, x, np.empty((shape.target, batch, shape.out_size, shape.out_size), np.float32)
+
+
+def measure(shape: ConvolutionShape, batch: int) -> dict:
+    """Rates of all ways beside ONNX Runtime's."""
+    W, bias, x, out = problem(shape, batch)
     peer = onnxruntime_call(shape, W, bias, x)
     ours = {name: product_call(product, x, bias, out) for name, product in products(shape, W).items()}
     expected = peer().swapaxes(0, 1)
@@ -140,22 +153,57 @@ def measure(shape: ConvolutionShape, batch: int) -> dict:
     return {"shape": str(shape), "batch": batch, **columns, "of_onnxruntime": ratio}
 
 
-def main() -> None:
-    arguments = parse(__doc__)
-    warm_up(np.float32, maps=True)
-    results = {"machine": machine.describe(), "rows": []}
-    print(machine.render(results["machine"]))
+def measure_formats(shape: ConvolutionShape, batch: int) -> dict:
+    """The least time in float32, and that in each other format over it."""
+    W, bias, x, out = problem(shape, batch)
+    calls = {
+        (weights_dtype, name): product_call(product, x, bias, out)
+        for weights_dtype in COMM_DTYPES
+        for name, product in products(shape, W, weights_dtype).items()
+    }
+    times = medians_us(calls)
+    least = {
+        each: min(us for (weights_dtype, _), us in times.items() if weights_dtype == each)
+        for each in COMM_DTYPES
+    }
+    ratios = {each: round(us / least[EXACT], 2) for each, us in least.items() if each != EXACT}
+    return {"shape": str(shape), "batch": batch, "float32_us": round(least[EXACT], 1), **ratios}
+
+
+def table(measured: Callable[[ConvolutionShape, int], dict]) -> list[dict]:
+    """A row for each shape and batch, printed as soon as it is measured."""
+    rows: list[dict] = []
     for shape in SHAPES:
         for batch in BATCHES:
-            row = measure(shape, batch)
-            if not results["rows"]:
-                print("".join(f"{name:>15}" for name in row))
-            print("".join(f"{value:>15}" for value in row.values()), flush=True)
-            results["rows"].append(row)
+            row = measured(shape, batch)
+            if not rows:
+                print("".join(f"{name:>20}" for name in row))
+            print("".join(f"{value:>20}" for value in row.values()), flush=True)
+            rows.append(row)
+    return rows
+
+
+def print_means(rows: list[dict], columns: dict[str, str]) -> None:
+    """Geometric means by batch and column, which is described by its value, and the extremes."""
     for batch in BATCHES:
-        ratios = [row["of_onnxruntime"] for row in results["rows"] if row["batch"] == batch]
-        mean = f"{geometric_mean(ratios):.2f} of onnxruntime in the geometric mean"
-        print(f"batch {batch}: {mean}, {min(ratios)} at least")
+        for column, meaning in columns.items():
+            ratios = [row[column] for row in rows if row["batch"] == batch]
+            mean = f"{geometric_mean(ratios):.2f} of {meaning} in the geometric mean"
+            print(f"batch {batch}: {mean}, {min(ratios)} to {max(ratios)}")
+
+
+def main() -> None:
+    arguments = parse(__doc__, "--formats")
+    warm_up(np.float32, maps=True)
+    results = {"machine": machine.describe()}
+    print(machine.render(results["machine"]))
+    if arguments.formats:
+        results["rows"] = table(measure_formats)
+        columns = {each: f"the time in float32 with {each}" for each in COMM_DTYPES if each != EXACT}
+    else:
+        results["rows"] = table(measure)
+        columns = {"of_onnxruntime": "the rate of onnxruntime"}
+    print_means(results["rows"], columns)
     if arguments.out:
         arguments.out.write_text(json.dumps(results, indent=1) + "\n")
 

@@ -80,10 +80,12 @@ def print_table(title: str, rows: list[dict]) -> None:
         print("".join(f"{value:>21}" for value in row.values()), flush=True)
 
 
-def parse(description: str) -> argparse.Namespace:
-    """The command line of a benchmark with one thread."""
+def parse(description: str, *flags: str) -> argparse.Namespace:
+    """The command line of a benchmark with one thread; ``description`` says what its ``flags`` do."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--out", type=Path, help="write the results to this JSON file as well")
+    for flag in flags:
+        parser.add_argument(flag, action="store_true", help="see the beginning of this file")
     arguments = parser.parse_args()
     if os.environ.get("OMP_NUM_THREADS") != "1":
         parser.error("set OMP_NUM_THREADS=1: a rank computes with one thread, and so must BLAS here")

@@ -17,6 +17,7 @@ from numba.core import cgutils
 from numba.extending import overload, register_jitable
 
 from .intrinsics import intrinsic
+from .stored import expand, expanded
 from .vectors import HAS_MANY_REGISTERS, accumulate, fetch, integer, spread, vector_at, vector_of
 
 # Samples at a time, at most: in one of many slabs, and in a single one.
@@ -53,9 +54,6 @@ _SHAPES = [
     for panels in range(panels_for(width), 0, -1)
 ]
 
-# How weights are stored.  Those of 16 bits are bit patterns: bfloat16 the upper half of a float32.
-BFLOAT16, FLOAT16, INT8 = np.dtype(np.uint16), np.dtype(np.int16), np.dtype(np.int8)
-
 
 class TileWork(NamedTuple):
     """A tile and what is added up for it.
@@ -87,23 +85,15 @@ def multiply_tile(work: TileWork, panels: np.ndarray, slabs: np.ndarray, tiles: 
 
     Args:
         work: see there.
-        panels: (panels, n, R), real numbers, ``BFLOAT16``, ``FLOAT16`` or ``INT8``.
+        panels: (panels, n, R), real numbers or codes (see ``stored``).
         slabs, tiles: one-dimensional.
     """
     count, width, first, begin, end, slab, tile, add, _ = work
     lanes = panels.shape[2]
-    W = _expanded(panels[first : first + count, begin:end])
+    W = expanded(panels[first : first + count, begin:end])
     x = slabs[slab + begin * width : slab + end * width].reshape(end - begin, width)
     out = tiles[tile : tile + count * width * lanes].reshape(count, width, lanes)
     out[...] = np.einsum("pkr,kb->pbr", W, x) + (out if add else 0)
-
-
-def _expanded(weights: np.ndarray) -> np.ndarray:
-    if weights.dtype == BFLOAT16:
-        return (weights.astype(np.uint32) << 16).view(np.float32)
-    if weights.dtype == FLOAT16:
-        return weights.view(np.float16).astype(np.float32)
-    return weights
 
 
 @overload(multiply_tile)
@@ -190,19 +180,4 @@ class _TileEmitter:
         for row in rows if fetches else ():
             fetch(builder, row, builder.add(column, self.work["ahead"]), shape[1] != MOST_SAMPLES)
         loaded = [builder.load(place, align=self.stored.bitwidth // 8) for place in places]
-        return [_expand(builder, packed, self.stored, self.vector) for packed in loaded]
-
-
-def _expand(builder, weights, stored, vector):
-    """A vector of stored weights as numbers of the sums' precision."""
-    if isinstance(stored, types.Float):
-        return weights
-    if stored == types.uint16:
-        wide = ir.VectorType(ir.IntType(32), vector.count)
-        bits = builder.shl(builder.zext(weights, wide), ir.Constant(wide, [16] * vector.count))
-        numbers = builder.bitcast(bits, ir.VectorType(ir.FloatType(), vector.count))
-    elif stored == types.int16:
-        numbers = builder.bitcast(weights, ir.VectorType(ir.HalfType(), vector.count))
-    else:
-        return builder.sitofp(weights, vector)
-    return numbers if numbers.type == vector else builder.fpext(numbers, vector)
+        return [expand(builder, packed, self.stored, self.vector) for packed in loaded]

@@ -8,13 +8,13 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from ..arguments import EPILOGUE, INTEGER, REAL, WINDOW, Array, Epilogue, Pair, Window2D
+from ..arguments import EPILOGUE, INTEGER, REAL, STORED, WINDOW, Array, Epilogue, Pair, Window2D
 from ..jit import jit
 from ..llvm.channels import width_for_row
 from ..llvm.panel import PANEL_NEURONS, PANEL_VECTORS
-from ..llvm.tiles import MOST_SAMPLES
+from ..llvm.stored import Stored
+from ..llvm.tiles import BATCH_PANELS, MOST_SAMPLES
 from ..llvm.vectors import lanes
-from ..products.dense import pack_panels
 from ..products.shares import row_shares
 from ..registry import Need, kernel, thread_variant
 from .activations import activate_in_place
@@ -35,11 +35,9 @@ CHANNELS_COST = 1.25
 _MAPS = Array(REAL, 4)
 
 
-def pack_weights(W: np.ndarray, by_channels: bool) -> np.ndarray:
-    """Weights (m, K = n · kh · kw) as ``convolve_direct`` reads them: (panels, K, neurons of a panel)."""
-    (m, K), neurons = W.shape, lanes(W.dtype) if by_channels else PANEL_NEURONS
-    strips = (W[first : first + neurons] for first in range(0, m, neurons))
-    return pack_panels(strips, m, K, W.dtype, neurons)
+def convolution_rows(dtype: np.dtype, by_channels: bool) -> int:
+    """R, the neurons of a panel, as ``convolve_direct`` takes it, for sums in ``dtype``."""
+    return lanes(dtype) if by_channels else PANEL_NEURONS
 
 
 def channels_are_faster(neurons: int, shape: Pair, window: Window2D, dtype: np.dtype) -> bool:
@@ -63,7 +61,8 @@ def _filled(count: int, size: int) -> int:
 
 @kernel(
     arguments={
-        "weights": Array(REAL, 3),
+        "panels": Array(STORED, 3),
+        "scales": Array(REAL, 1),
         "by_channels": INTEGER,
         "x": _MAPS,
         "window": WINDOW,
@@ -74,7 +73,8 @@ def _filled(count: int, size: int) -> int:
     need=Need.MAPS,
 )
 def convolve_direct(
-    weights: np.ndarray,
+    panels: np.ndarray,
+    scales: np.ndarray,
     by_channels: int,
     x: np.ndarray,
     window: Window2D,
@@ -85,7 +85,8 @@ def convolve_direct(
     """out = act(start + W * x), the convolution of every sample.
 
     Args:
-        weights: of ``pack_weights``.
+        panels: W, (m, K = n · kh · kw), by ``pack_panels`` with ``convolution_rows``.
+        scales: of the rows of W, (all rows of the panels,), of weights in int8; else (0,).
         by_channels: 1: vectors are of neurons; 0: of positions.
         x: (n, batch, H, W), not overlapping out.
         window: of the convolution.
@@ -95,12 +96,14 @@ def convolve_direct(
     """
     if out.size == 0:
         return
-    (heights, width), panels, lane = out.shape[2:], len(weights), lanes(x.dtype)
+    (heights, width), count, lane = out.shape[2:], len(panels), lanes(x.dtype)
     tile = width_for_row(width)
     longest = STRIP_TILES * tile if by_channels else STRIP_PANELS * PANEL_VECTORS * lane
     copy = _space_for(x, out, window, longest)
-    sums = np.empty((panels, PANEL_NEURONS, 0 if by_channels else longest), x.dtype)
-    tiles = np.empty(STRIP_TILES * panels * MOST_SAMPLES * lane if by_channels else 0, x.dtype)
+    near = np.empty(_near_size(panels, x, copy, BATCH_PANELS if by_channels else 1), x.dtype)
+    weights = Stored(panels, scales, near)
+    sums = np.empty((count, PANEL_NEURONS, 0 if by_channels else longest), x.dtype)
+    tiles = np.empty(STRIP_TILES * count * MOST_SAMPLES * lane if by_channels else 0, x.dtype)
     for b in range(x.shape[1]):
         for p in range(0, heights, copy.rows):
             rows = Rows(b, p, min(copy.rows, heights - p))
@@ -110,7 +113,7 @@ def convolve_direct(
                 for first in range(0, end, STRIP_TILES):
                     strip = Strip(first, min(STRIP_TILES, end - first))
                     multiply_tiles(weights, copy, strip, width, tile, tiles)
-                    take_tiles(tiles, panels, strip, rows, tile, start, out)
+                    take_tiles(tiles, count, strip, rows, tile, start, out)
             else:
                 end = (rows.height - 1) * copy.layout.pitch + width
                 for first in range(0, end, longest):
@@ -139,6 +142,13 @@ def _space_for(x: np.ndarray, out: np.ndarray, window: Window2D, longest: int) -
 
 
 @jit
+def _near_size(panels: np.ndarray, x: np.ndarray, copy: Copy, together: int) -> int:
+    """Numbers of weights that are expanded at a time, those of so many panels ``together``."""
+    is_expanded = panels.itemsize < x.itemsize
+    return together * min(copy.taps, panels.shape[1]) * panels.shape[2] if is_expanded else 0
+
+
+@jit
 def _rows_of_a_copy(x: np.ndarray, heights: int, width: int, window: Window2D) -> int:
     """Output rows to compute from one copy, so that all copies have about one size."""
     one_row = layout_of((1, width), window)
@@ -158,7 +168,8 @@ def _copy_sample(x: np.ndarray, window: Window2D, rows: Rows, copy: Copy) -> Non
 
 def _share_panels(
     threads: int,
-    weights: np.ndarray,
+    panels: np.ndarray,
+    scales: np.ndarray,
     by_channels: int,
     x: np.ndarray,
     window: Window2D,
@@ -167,12 +178,13 @@ def _share_panels(
     epilogue: Epilogue,
 ) -> tuple[int, tuple]:
     positions = out.size // max(1, len(out))
-    return weights.size * positions, (row_shares(np.arange(len(weights) + 1), threads),)
+    return panels.size * positions, (row_shares(np.arange(len(panels) + 1), threads),)
 
 
 @thread_variant(convolve_direct, share=_share_panels)
 def convolve_threads(
-    weights: np.ndarray,
+    panels: np.ndarray,
+    scales: np.ndarray,
     by_channels: int,
     x: np.ndarray,
     window: Window2D,
@@ -184,11 +196,13 @@ def convolve_threads(
     """``convolve_direct`` by several threads, each with its ``shares`` of the panels of neurons."""
     # Threads are handed the parts of tuples: Numba refuses tuples inside tuples there.
     (kernel, strides, dilations, pads), (code, alpha, beta) = window, epilogue
-    neurons = weights.shape[2]
+    R = panels.shape[2]
     for t in numba.prange(len(shares) - 1):
         first, last = shares[t], shares[t + 1]
-        rows = slice(first * neurons, min(last * neurons, len(out)))
-        own_panels = weights[first:last]
+        rows = slice(first * R, min(last * R, len(out)))
+        own_panels, own_scales = panels[first:last], scales[first * R : last * R]
         own_window = Window2D(kernel, strides, dilations, pads)
         own_epilogue = Epilogue(code, alpha, beta)
-        convolve_direct(own_panels, by_channels, x, own_window, start[rows], out[rows], own_epilogue)
+        convolve_direct(
+            own_panels, own_scales, by_channels, x, own_window, start[rows], out[rows], own_epilogue
+        )

@@ -16,6 +16,7 @@ from ..llvm.channels import multiply_channels
 from ..llvm.map_rows import add_row
 from ..llvm.panel import PANEL_VECTORS, multiply_panel
 from ..llvm.samples import transpose_samples
+from ..llvm.stored import Stored, numbers_of
 from ..llvm.tiles import BATCH_PANELS, MOST_SAMPLES
 from ..llvm.vectors import lanes
 from .windows import Layout, map_start
@@ -55,13 +56,13 @@ class Strip(NamedTuple):
 
 
 @jit
-def multiply_positions(weights: np.ndarray, copy: Copy, strip: Strip, sums: np.ndarray) -> None:
+def multiply_positions(weights: Stored, copy: Copy, strip: Strip, sums: np.ndarray) -> None:
     """sums[panel, r, t] = what neuron r of each panel is at position ``strip.first`` + t."""
     lane = lanes(copy.maps.dtype)
     for k in range(0, max(1, len(copy.offsets)), copy.taps):  # no taps: sums are 0
         offsets = copy.offsets[k : k + copy.taps]
-        for panel in range(weights.shape[0]):
-            taps = weights[panel, k : k + copy.taps]
+        for panel in range(len(weights.panels)):
+            taps = numbers_of(weights, panel, 1, k, len(offsets))[0]
             for t in range(0, strip.length, PANEL_VECTORS * lane):
                 vectors = min(PANEL_VECTORS, -(-(strip.length - t) // lane))
                 multiply_panel(vectors, taps, copy.maps, offsets, strip.first + t, k > 0, sums[panel], t)
@@ -84,16 +85,16 @@ def take_positions(
 
 @jit
 def multiply_tiles(
-    weights: np.ndarray, copy: Copy, strip: Strip, width: int, tile: int, sums: np.ndarray
+    weights: Stored, copy: Copy, strip: Strip, width: int, tile: int, sums: np.ndarray
 ) -> None:
     """sums[t, panel, c, r] = what neuron r of each panel is at position c of tile ``strip.first`` + t."""
-    size, panels = MOST_SAMPLES * lanes(copy.maps.dtype), weights.shape[0]
+    size, panels = MOST_SAMPLES * lanes(copy.maps.dtype), len(weights.panels)
     across = -(-width // tile)
     for k in range(0, max(1, len(copy.offsets)), copy.taps):  # no taps: sums are 0
         offsets = copy.offsets[k : k + copy.taps]
         for panel in range(0, panels, BATCH_PANELS):
-            taps = weights[panel:, k : k + copy.taps]
             shape = min(BATCH_PANELS, panels - panel), tile
+            taps = numbers_of(weights, panel, shape[0], k, len(offsets))
             p, q = strip.first // across, strip.first % across
             for t in range(strip.length):
                 position, to = p * copy.layout.pitch + q * tile, (t * panels + panel) * size

@@ -18,6 +18,7 @@ from repurpose_hpc.kernels import (
     csr_vector,
     dense,
     dense_scratch,
+    panel_rows,
 )
 from repurpose_hpc.model.activations import IDENTITY, Activation
 from repurpose_hpc.model.comm_dtype import EXACT
@@ -67,7 +68,7 @@ class DenseProduct:
     format = "dense"
 
     def __init__(self, weights: np.ndarray, weights_dtype: str = EXACT) -> None:
-        self.panels, self.scales = packed(weights, weights_dtype)
+        self.panels, self.scales = packed(weights, weights_dtype, panel_rows(weights.dtype))
         self.dtype = weights.dtype
 
     def scratch(self, columns: int) -> int:

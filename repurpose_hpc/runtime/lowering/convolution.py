@@ -13,7 +13,7 @@ from time import perf_counter
 
 import numpy as np
 
-from repurpose_hpc.kernels import channels_are_faster, convolve_direct, finish, pack_weights, patches
+from repurpose_hpc.kernels import channels_are_faster, convolution_rows, convolve_direct, finish, patches
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.operations import Window
 from repurpose_hpc.plan.shard import Block
@@ -27,6 +27,7 @@ from repurpose_hpc.runtime.lowering.blocks import (
     choose_product,
 )
 from repurpose_hpc.runtime.lowering.local import as_maps, as_rows, on_two_axes, two
+from repurpose_hpc.runtime.lowering.weights import packed
 from repurpose_hpc.runtime.resources import Resources
 from repurpose_hpc.runtime.schedule.threads import on_threads
 
@@ -118,14 +119,15 @@ class Patches:
 
 
 class Direct:
-    """The compiled convolution."""
+    """The compiled convolution, with weights in a format of ``weights.packed``."""
 
     format = "direct"
 
-    def __init__(self, window: Window, weights: np.ndarray) -> None:
+    def __init__(self, window: Window, weights: np.ndarray, weights_dtype: str = EXACT) -> None:
         geometry = len(weights), two(window.out), on_two_axes(window), weights.dtype
         self.window, self.by_channels = window, channels_are_faster(*geometry)
-        self.weights = pack_weights(weights, self.by_channels)
+        rows = convolution_rows(weights.dtype, self.by_channels)
+        self.panels, self.scales = packed(weights, weights_dtype, rows)
 
     def scratch(self, columns: int) -> int:
         """See ``Product``."""
@@ -138,8 +140,8 @@ class Direct:
         window, x = self.window, as_maps(X, self.window.positions)
         target = as_maps(out.reshape(len(out), X.shape[1], out.shape[1] // X.shape[1]), window.out)
         first = target if start is out else start.reshape(-1, 1, 1, 1)
-        arguments = x, on_two_axes(window), first, target, epilogue
-        return [(COMPUTE, convolve_direct, (self.weights, int(self.by_channels), *arguments))]
+        weights = self.panels, self.scales, int(self.by_channels)
+        return [(COMPUTE, convolve_direct, (*weights, x, on_two_axes(window), first, target, epilogue))]
 
 
 def choose(window: Window | None, block: Block, kept: int, values: int, resources: Resources) -> Maker:
@@ -164,10 +166,12 @@ def choose(window: Window | None, block: Block, kept: int, values: int, resource
         columns = None if samples is None else samples * values
         product = choose_product(block, kept, columns, weights_dtype)
         makers.append(partial(Pointwise, product))
-        if window is None or values == 1 or weights_dtype != EXACT or product in SPARSE_PRODUCTS:
+        if window is None or values == 1 or product in SPARSE_PRODUCTS:
             return makers[0]
-    makers += [partial(Direct, window), partial(Patches, window)]
-    if resources.deterministic or not block.own_weights.size:
+    makers.append(partial(Direct, window, weights_dtype=weights_dtype))
+    # BLAS multiplies numbers only: in fewer bits, patches would need the weights expanded as a whole.
+    makers += [partial(Patches, window)] if weights_dtype == EXACT else []
+    if resources.deterministic or len(makers) == 1 or not block.own_weights.size:
         return makers[0]
     return min(makers, key=lambda make: _seconds(make, window, block, values, resources))
 

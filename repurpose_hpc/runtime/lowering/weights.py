@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from repurpose_hpc.kernels import pack_panels, panel_rows
+from repurpose_hpc.kernels import pack_panels
 from repurpose_hpc.model.comm_dtype import INT8, LARGEST_CODE, code_dtype, encode, scales_of
 from repurpose_hpc.plan.files.mapped import release
 
@@ -22,26 +22,27 @@ _FEW_COLUMNS = 16
 _WHOLE = 2.0**-13
 
 
-def packed(weights: np.ndarray, weights_dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """Panels and scales as ``kernels.dense`` takes them.
+def packed(weights: np.ndarray, weights_dtype: str, R: int) -> tuple[np.ndarray, np.ndarray]:
+    """Panels and scales as ``kernels.dense`` and ``kernels.convolve_direct`` take them.
 
     Args:
         weights: (m, n).
         weights_dtype: a format of ``model.comm_dtype``; EXACT: as they are; INT8: a scale for every row.
+        R: rows of a panel.
     """
-    (m, n), dtype, step = weights.shape, weights.dtype, panel_rows(weights.dtype)
-    scales = np.zeros(m if weights_dtype == INT8 else 0, dtype)
+    (m, n), dtype = weights.shape, weights.dtype
+    scales = np.zeros(-(-m // R) * R if weights_dtype == INT8 else 0, dtype)
 
     def strips() -> Iterator[np.ndarray]:
-        for first in range(0, m, step):
-            rows, scale = weights[first : first + step], None
+        for first in range(0, m, R):
+            rows, scale = weights[first : first + R], None
             if weights_dtype == INT8:
                 scale = row_scales(rows)
-                scales[first : first + step] = scale
+                scales[first : first + len(rows)] = scale
             yield encode(rows, weights_dtype, scale)
             release(rows)
 
-    return pack_panels(strips(), m, n, code_dtype(weights_dtype, dtype), step), scales
+    return pack_panels(strips(), m, n, code_dtype(weights_dtype, dtype), R), scales
 
 
 def row_scales(rows: np.ndarray) -> np.ndarray:

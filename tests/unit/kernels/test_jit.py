@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from helpers import TESTS
+from helpers.stored_weights import packed_for_convolution
 from repurpose_hpc import kernels
 
 
@@ -60,9 +61,9 @@ def use_maps(relu):
     x, out, bias, flat = ones(5, 2, 4, 3), ones(5, 2, 4, 3), ones(5, 1, 1, 1), ones(5, 2, 12)
     window = kernels.Window2D((3, 3), (1, 1), (1, 1), (1, 1))
     for by_channels in (0, 1):
-        weights = kernels.pack_weights(ones(5, 45), by_channels)
-        kernels.convolve_direct(weights, by_channels, x, window, bias, out, relu)
-        kernels.convolve_direct(weights, by_channels, x, window, out, out, relu)
+        weights = packed_for_convolution(ones(5, 45), by_channels)
+        kernels.convolve_direct(*weights, by_channels, x, window, bias, out, relu)
+        kernels.convolve_direct(*weights, by_channels, x, window, out, out, relu)
     kernels.patches(x, 1, (4, 3), window, ones(45, 21))
     kernels.depthwise(ones(5, 3, 3), x, window, bias, out, relu)
     kernels.max_pool(x, window, out)

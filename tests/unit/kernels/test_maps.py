@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.stored_weights import packed_for_convolution, rounded
 from repurpose_hpc import kernels
 from repurpose_hpc.kernels import ACTIVATION_CODES, COMBINATION_CODES, Epilogue, Window2D
 from repurpose_hpc.model.activations import Activation, activate
+from repurpose_hpc.model.comm_dtype import CODES
 
 TOLERANCE = {"float32": 3e-5, "float64": 1e-13}
 LEAKY = Activation("leaky_relu", 0.1)
@@ -104,14 +106,37 @@ def test_convolution(version, by_channels, problem, neurons):
     W = rng.standard_normal((neurons, x.shape[0], *kernel)).astype(x.dtype)
     bias = rng.standard_normal((neurons, 1, 1, 1)).astype(x.dtype)
     product = np.einsum("jbpquv,ijuv->ibpq", seen_by(x, kernel, strides, dilations, pads, shape), W)
-    weights = kernels.pack_weights(W.reshape(neurons, -1), by_channels)
+    weights = packed_for_convolution(W.reshape(neurons, -1), by_channels)
     out = np.full_like(product, np.nan)
-    arguments = weights, by_channels, x, Window2D(kernel, strides, dilations, pads)
+    arguments = *weights, by_channels, x, Window2D(kernel, strides, dilations, pads)
     version(kernels.convolve_direct)(*arguments, bias, out, EPILOGUE)
     assert_close(out, activate(LEAKY, bias + product))
     before = out.copy()
     version(kernels.convolve_direct)(*arguments, out, out, EPILOGUE)
     assert_close(out, activate(LEAKY, before + product))
+
+
+@pytest.mark.parametrize("weights_dtype", CODES)
+@pytest.mark.parametrize("by_channels", [0, 1])
+@given(problem=windows(), neurons=st.integers(1, 40))
+@settings(max_examples=30)
+def test_weights_in_fewer_bits_are_those_that_they_stand_for(
+    version, by_channels, weights_dtype, problem, neurons
+):
+    x, kernel, strides, dilations, pads, shape, rng = problem
+    W = rng.standard_normal((neurons, x.shape[0] * math.prod(kernel))).astype(x.dtype)
+    W[rng.random(neurons) < 0.1] = 0
+    bias = rng.standard_normal((neurons, 1, 1, 1)).astype(x.dtype)
+    results = []
+    for weights in (
+        packed_for_convolution(W, by_channels, weights_dtype),
+        packed_for_convolution(rounded(W, weights_dtype), by_channels),
+    ):
+        out = np.full((neurons, x.shape[1], *shape), np.nan, x.dtype)
+        window = Window2D(kernel, strides, dilations, pads)
+        version(kernels.convolve_direct)(*weights, by_channels, x, window, bias, out, EPILOGUE)
+        results.append(out)
+    np.testing.assert_array_equal(*results)
 
 
 @pytest.mark.parametrize("by_channels", [0, 1])
@@ -126,19 +151,17 @@ def test_convolution_of_large_maps_by_rows_strips_and_taps(by_channels, strides,
     expected = np.tensordot(W, seen, ((1, 2, 3), (0, 4, 5)))
     out, bias = np.empty_like(expected), np.zeros((neurons, 1, 1, 1), np.float32)
     window, identity = Window2D((3, 3), strides, (1, 1), (1, 1)), Epilogue(0, 0.0, 0.0)
-    weights = kernels.pack_weights(W.reshape(neurons, -1), by_channels)
-    kernels.convolve_direct(weights, by_channels, x, window, bias, out, identity)
+    weights = packed_for_convolution(W.reshape(neurons, -1), by_channels)
+    kernels.convolve_direct(*weights, by_channels, x, window, bias, out, identity)
     assert_close(out, expected)
 
 
 @pytest.mark.parametrize("by_channels", [0, 1])
 def test_convolution_of_nothing_adds_nothing(by_channels):
     x, window = np.empty((0, 2, 5, 9), np.float32), Window2D((3, 3), (1, 1), (1, 1), (1, 1))
-    weights, out = (
-        kernels.pack_weights(np.empty((3, 0), np.float32), by_channels),
-        np.ones((3, 2, 5, 9), np.float32),
-    )
-    kernels.convolve_direct(weights, by_channels, x, window, out, out, EPILOGUE)
+    weights = packed_for_convolution(np.empty((3, 0), np.float32), by_channels)
+    out = np.ones((3, 2, 5, 9), np.float32)
+    kernels.convolve_direct(*weights, by_channels, x, window, out, out, EPILOGUE)
     np.testing.assert_array_equal(out, np.ones_like(out))
 
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
+from helpers.stored_weights import packed_for_convolution
 from repurpose_hpc import kernels
 from repurpose_hpc.kernels import ACTIVATION_CODES, INDEX_DTYPE, Epilogue, Window2D
 from repurpose_hpc.kernels.registry import REGISTRY
@@ -106,8 +107,9 @@ def test_csr_of_threads_is_that_of_one():
     batch=st.integers(2, 7),
     stride=st.integers(1, 2),
     dtype=DTYPES,
+    weights_dtype=st.sampled_from(comm_dtype.COMM_DTYPES),
 )
-def test_convolution(seed, channels, size, batch, stride, dtype):
+def test_convolution(seed, channels, size, batch, stride, dtype, weights_dtype):
     rng, (m, n) = np.random.default_rng(seed), channels
     W = rng.standard_normal((m, n * 9)).astype(dtype)
     window = Window2D((3, 3), (stride, stride), (1, 1), (1, 1))
@@ -117,8 +119,8 @@ def test_convolution(seed, channels, size, batch, stride, dtype):
 
     def convolved(x, by_channels=0):
         out = np.empty((m, x.shape[1], *out_size), dtype)
-        weights = kernels.pack_weights(W, by_channels)
-        kernels.convolve_direct(weights, by_channels, x, window, bias, out, IDENTITY)
+        weights = packed_for_convolution(W, by_channels, weights_dtype)
+        kernels.convolve_direct(*weights, by_channels, x, window, bias, out, IDENTITY)
         return out
 
     np.testing.assert_array_equal(bits(convolved(x)), bits(samples_alone(convolved, x)))
