@@ -35,7 +35,7 @@ class Window2D(NamedTuple):
 
 
 class Types(NamedTuple):
-    """Types of numbers in a run: of sums, of dense weights, and of the codes of messages if there are any."""
+    """Types of numbers in a run: of sums, of weights, and of the codes of messages if there are any."""
 
     real: np.dtype
     stored: np.dtype

@@ -15,9 +15,12 @@ from numba.extending import overload
 
 from .intrinsics import intrinsic
 from .panel import PANEL_NEURONS
-from .vectors import integer, itemsize_of, opened, vector_at, vector_of
+from .vectors import fetch, integer, itemsize_of, opened, vector_at, vector_of
 
 BFLOAT16, FLOAT16, INT8 = np.dtype(np.uint16), np.dtype(np.int16), np.dtype(np.int8)
+
+# So many bytes ahead are fetched, as the processor's own fetching ends with a page.
+AHEAD = 2048
 
 
 class Stored(NamedTuple):
@@ -116,6 +119,7 @@ def _emit(context, builder, vector, stored, arguments) -> None:
     taps = builder.extract_value(codes.shape, 0)
     with cgutils.for_range_slice(builder, integer(0), taps, integer(1), inc=True) as (k, _):
         column = builder.mul(k, integer(vector.count))
+        fetch(builder, codes.data, builder.add(column, integer(AHEAD // (stored.bitwidth // 8))), True)
         loaded = builder.load(vector_at(builder, codes.data, column, packed), align=stored.bitwidth // 8)
         values = expand(builder, loaded, stored, vector)
         values = values if scale is None else builder.fmul(values, scale)

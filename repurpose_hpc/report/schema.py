@@ -65,7 +65,7 @@ class _Run(TypedDict):
     blas_threads: Annotated[str, Key("threads of BLAS per rank, as the environment says")]
     dtype: Annotated[str, Key("numbers that are computed in")]
     comm_dtype: Annotated[str, Key("format in which ghost neurons travel")]
-    weights_dtype: Annotated[str, Key("format in which dense weights are kept in memory")]
+    weights_dtype: Annotated[str, Key("format in which weights are kept in memory")]
     exchange: Annotated[str, Key("transport of the exchanges")]
     input_placement: Annotated[str, Key("who can read the input")]
     shards: Annotated[str, Key("directory of the shards")]

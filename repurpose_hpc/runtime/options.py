@@ -98,11 +98,11 @@ class RunOptions(Declared):
     weights_dtype: str = option(
         EXACT,
         kind=choice(*COMM_DTYPES),
-        help="how dense weights are kept in memory; float32: as they are; int8 with a scale for each row",
-        more="how dense weights are kept in memory: `float32` (as they are), `bfloat16`, `float16`, or "
-        "`int8` with a scale for each row; expanded in registers, so that one sample takes as long as its "
-        "bytes. Convolutions and blocks in CSR stay as they are. [What it "
-        "costs](docs/performance.md#weights-in-fewer-bits)",
+        help="how weights are kept in memory; float32: as they are; int8 with a scale for each row",
+        more="how weights of dense layers and convolutions are kept in memory: `float32` (as they are), "
+        "`bfloat16`, `float16`, or `int8` with a scale for each row; expanded while they are multiplied, so "
+        "that one sample of a dense layer takes as long as its bytes. Depthwise filters and blocks in CSR "
+        "stay as they are. [What it costs](docs/performance.md#weights-in-fewer-bits)",
     )
     comm_dtype: str | None = option(
         None,

@@ -10,7 +10,7 @@ from repurpose_hpc.runtime.hosting import Hosting
 
 
 class Formats(NamedTuple):
-    """Formats of dense weights in memory and of ghosts in messages, of those in ``model.comm_dtype``."""
+    """Formats of weights in memory and of ghosts in messages, of those in ``model.comm_dtype``."""
 
     weights_dtype: str = EXACT
     comm_dtype: str = EXACT

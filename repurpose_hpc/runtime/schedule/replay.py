@@ -53,7 +53,7 @@ def record(calls: Sequence[Call], dtype: np.dtype, formats: Formats) -> list[Cal
     Args:
         calls: of a forward.
         dtype: of numbers.
-        formats: of dense weights, and of ghosts in messages.
+        formats: of weights, and of ghosts in messages.
     """
     types = Types(np.dtype(dtype), code_dtype(formats.weights_dtype, dtype), CODES.get(formats.comm_dtype))
     compile_replay((function for _, function, _ in calls), types)

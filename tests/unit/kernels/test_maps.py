@@ -11,7 +11,7 @@ from helpers.stored_weights import packed_for_convolution, rounded
 from repurpose_hpc import kernels
 from repurpose_hpc.kernels import ACTIVATION_CODES, COMBINATION_CODES, Epilogue, Window2D
 from repurpose_hpc.model.activations import Activation, activate
-from repurpose_hpc.model.comm_dtype import CODES
+from repurpose_hpc.model.comm_dtype import CODES, COMM_DTYPES, EXACT
 
 TOLERANCE = {"float32": 3e-5, "float64": 1e-13}
 LEAKY = Activation("leaky_relu", 0.1)
@@ -141,17 +141,18 @@ def test_weights_in_fewer_bits_are_those_that_they_stand_for(
 
 @pytest.mark.parametrize("by_channels", [0, 1])
 @pytest.mark.parametrize("strides", [(1, 1), (2, 1), (1, 2)])
-@pytest.mark.parametrize("neurons", [9, 70])
-def test_convolution_of_large_maps_by_rows_strips_and_taps(by_channels, strides, neurons):
+@pytest.mark.parametrize(("neurons", "weights_dtype"), [(9, EXACT), *((70, each) for each in COMM_DTYPES)])
+def test_convolution_of_large_maps_by_rows_strips_and_taps(by_channels, strides, neurons, weights_dtype):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((40, 2, 61, 70)).astype(np.float32)
-    W = rng.standard_normal((neurons, 40, 3, 3)).astype(np.float32) / 20
+    W = rng.standard_normal((neurons, 40 * 9)).astype(np.float32) / 20
     shape = tuple((size - 1) // stride + 1 for size, stride in zip(x.shape[2:], strides, strict=True))
     seen = seen_by(x, (3, 3), strides, (1, 1), (1, 1), shape)
-    expected = np.tensordot(W, seen, ((1, 2, 3), (0, 4, 5)))
+    numbers = rounded(W, weights_dtype).reshape(neurons, 40, 3, 3)
+    expected = np.tensordot(numbers, seen, ((1, 2, 3), (0, 4, 5)))
     out, bias = np.empty_like(expected), np.zeros((neurons, 1, 1, 1), np.float32)
     window, identity = Window2D((3, 3), strides, (1, 1), (1, 1)), Epilogue(0, 0.0, 0.0)
-    weights = packed_for_convolution(W.reshape(neurons, -1), by_channels)
+    weights = packed_for_convolution(W, by_channels, weights_dtype)
     kernels.convolve_direct(*weights, by_channels, x, window, bias, out, identity)
     assert_close(out, expected)
 

@@ -11,6 +11,7 @@ from repurpose_hpc.kernels import ACTIVATION_CODES, INDEX_DTYPE, Epilogue
 from repurpose_hpc.kernels.products.dense import dense_threads
 from repurpose_hpc.kernels.products.shares import row_shares
 from repurpose_hpc.kernels.registry import REGISTRY
+from repurpose_hpc.model.comm_dtype import EXACT, INT8
 from repurpose_hpc.model.operations import Window
 from repurpose_hpc.runtime.buffers import Scratch
 from repurpose_hpc.runtime.lowering.blocks import COMPUTE, CsrProduct, DenseProduct
@@ -73,11 +74,13 @@ def test_products(sharing_all, batch, shape, form, threads, dtype):
 
 @pytest.mark.parametrize("threads", [2, 3])
 @pytest.mark.parametrize("m", [1, 9, 40])
-def test_convolutions(sharing_all, m, threads):
+@pytest.mark.parametrize("weights_dtype", [EXACT, INT8])
+def test_convolutions(sharing_all, weights_dtype, m, threads):
     rng = np.random.default_rng(m)
     window = Window((9, 7), (3, 2), (2, 1), (1, 1), (1, 0), (5, 6))
     W, X = (rng.standard_normal(shape).astype(np.float32) for shape in ((m, 5 * 6), (5, 3, 63)))
-    alone, together = (results(Direct(window, W), X, 3 * 30, m, each) for each in (1, threads))
+    product = Direct(window, W, weights_dtype)
+    alone, together = (results(product, X, 3 * 30, m, each) for each in (1, threads))
     assert alone.tobytes() == together.tobytes()
     assert np.isfinite(together).all()
 

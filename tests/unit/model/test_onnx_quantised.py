@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from repurpose_hpc.errors import Note, UserError
+from repurpose_hpc.model.comm_dtype import INT8
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.operations import Mixing
@@ -17,6 +18,7 @@ from onnx import TensorProto, numpy_helper  # noqa: E402
 
 from helpers.onnx_models import node, save  # noqa: E402
 from helpers.rewritten import check, check_workers, expected  # noqa: E402
+from helpers.stored_weights import rounded  # noqa: E402
 
 RNG = np.random.default_rng(0)
 TYPES = quantization.QuantType
@@ -98,6 +100,17 @@ def test_sixteen_bits(folder):
     """Float32 itself moves what is rounded by a few of these smaller steps."""
     steps = differences(quantised(folder, "QDQ", True, "QUInt16", "QInt16"), optimised=False)
     assert 256 * steps.max() <= 4
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_weights_in_int8_are_the_integers_of_the_file(folder, per_channel):
+    """Of convolutions and dense layers, with the scale of each output (map)."""
+    network = load_model(quantised(folder, "QDQ", per_channel, "QUInt8", "QInt8"))
+    mixings = [op for op in network.operations if isinstance(op, Mixing)]
+    assert sum(mixing.window is not None for mixing in mixings) >= 2
+    for mixing in mixings:
+        weights = mixing.weights.astype(np.float32)
+        np.testing.assert_allclose(rounded(weights, INT8), weights, rtol=1e-6)
 
 
 @pytest.mark.slow
