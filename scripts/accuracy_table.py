@@ -18,12 +18,10 @@ from repurpose_hpc.studies.table import Row
 
 BUDGETS = (0.1, 0.05, 0.02, 0.01, 0.005, 0.0035)
 
-# (input placement, method, assignment); with forms, what may travel.
+# (input placement, method, assignment)
 COLUMNS = (
     ("replicated", "data", "munkres"),
-    ("replicated", "data", "munkres", "ghosts,sums"),
     ("partitioned", "data", "munkres"),
-    ("partitioned", "data", "munkres", "ghosts,sums"),
     ("partitioned", "data", "contiguous"),
     ("partitioned", "second-moment", "munkres"),
     ("partitioned", "frobenius", "munkres"),
@@ -43,7 +41,7 @@ def main() -> None:
 def fill(
     args: argparse.Namespace,
     study: AccuracyStudy,
-    columns: Sequence[tuple[str, ...]],
+    columns: Sequence[tuple[str, str, str]],
     budgets: Sequence[float],
 ) -> dict[tuple, Row]:
     """Compute what is missing in the table, and print it with a row for each budget.
@@ -52,8 +50,8 @@ def fill(
         its rows, by column and budget.
     """
     points = {
-        (*column, budget): options_of(args.workers, budget, *column)
-        for column in columns
+        (placement, method, assignment, budget): Options(args.workers, budget, placement, assignment, method)
+        for placement, method, assignment in columns
         for budget in budgets
     }
     table = AccuracyTable(args.out, study.origin())
@@ -61,21 +59,13 @@ def fill(
         sys.exit(f"some points failed, see column error of {args.out}")
     rows = {name: table.find(options) for name, options in points.items()}
     print(f"original: {next(iter(rows.values()))['test_reference_accuracy']:.4f}")
-    titles = [", ".join((*others, f"{placement} input")) for placement, *others in columns]
+    titles = [f"{method}, {assignment}, {placement} input" for placement, method, assignment in columns]
     lines = [f"| budget | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
     for budget in budgets:
         accuracies = [f"{rows[(*column, budget)]['test_accuracy']:.4f}" for column in columns]
         lines.append(f"| {budget} | {' | '.join(accuracies)} |")
     print("\n".join(lines))
     return rows
-
-
-def options_of(
-    workers: int, budget: float, placement: str, method: str, assignment: str, forms: str = ""
-) -> Options:
-    """The options of an entry; without forms everything travels that may."""
-    named = tuple(forms.split(",")) if forms else None
-    return Options(workers, budget, placement, assignment, method, forms=named)
 
 
 def arguments(description: str) -> argparse.Namespace:
