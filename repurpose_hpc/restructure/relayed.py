@@ -68,7 +68,7 @@ def adjust_relayed(
     noise = None
     if context.arrives_rounded(mixing, decisions):
         noise = _noise(context, decisions, mixing, relays)
-    elif fit is not None and fit.is_on(mask, relays.combined):
+    elif fit is not None and fit.by_relays is not None and fit.is_on(mask, relays.combined):
         return fit.mixing, replace(relays, weights=fit.by_relays)
     adjusted, weights = fit_relayed(
         mixing, problem.moments, relays, mask, owner, root, context.team, passes, noise

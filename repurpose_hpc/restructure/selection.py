@@ -18,7 +18,7 @@ from repurpose_hpc.restructure.owners.alternation import reassign
 from repurpose_hpc.restructure.relayed import fit_relayed, relays_of
 from repurpose_hpc.restructure.silence import silence
 from repurpose_hpc.restructure.support.balance import limit_ghosts
-from repurpose_hpc.restructure.support.forms import pure_forms, tradeoffs
+from repurpose_hpc.restructure.support.forms import Form, pure_forms, tradeoffs
 from repurpose_hpc.restructure.support.forms.masks import mask_of
 from repurpose_hpc.restructure.support.forms.mixed import with_mixed
 from repurpose_hpc.restructure.support.problem import MixingProblem
@@ -77,7 +77,7 @@ def reselect(
     selected: Decisions,
     mixing: Mixing,
     problem: MixingProblem,
-    rank: Callable[[MixingProblem, np.ndarray], Tradeoff],
+    rank: Form,
 ) -> tuple[Decisions, Fit | None]:
     """Select once more what is sent, for no more values, and keep that if it is better; collective.
 

@@ -21,19 +21,23 @@ from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import Tradeoff
 
 
+# Of a problem and the owners of its rows, (m,): what it ranks, in one form.
+Form = Callable[[MixingProblem, np.ndarray], Tradeoff]
+
+
 def tradeoffs(problem: MixingProblem, owner: np.ndarray) -> list[Tradeoff]:
     """Rank ghosts, sums and relays, in every pure form, for rows of these owners, (m,); collective."""
     return [rank(problem, owner) for rank in pure_forms(problem, owner.size)]
 
 
-def pure_forms(problem: MixingProblem, rows: int) -> list[Callable[[MixingProblem, np.ndarray], Tradeoff]]:
+def pure_forms(problem: MixingProblem, rows: int) -> list[Form]:
     """The functions that rank a problem of so many rows in its pure forms, as ``tradeoffs`` does."""
     if problem.silent:
         return [silent_tradeoff]
     # With nothing pruned, all n neurons are sent as ghosts, and all m as partial sums: the second form is for
     # narrow mixings.  Inputs that everybody has leave no sums to send.
     ghosts = problem.source_owner.size * problem.ghost_costs.sum()
-    forms = [ghost_tradeoff]
+    forms: list[Form] = [ghost_tradeoff]
     if rows * problem.sum_costs.sum() < ghosts and not problem.only_ghosts:
         forms.append(sum_tradeoff)
     if problem.relays:
