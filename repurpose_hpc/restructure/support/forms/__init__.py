@@ -20,7 +20,6 @@ from repurpose_hpc.restructure.support.forms.sums import sum_tradeoff
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import Tradeoff
 
-
 # Of a problem and the owners of its rows, (m,): what it ranks, in one form.
 Form = Callable[[MixingProblem, np.ndarray], Tradeoff]
 
