@@ -180,8 +180,8 @@ def _identity(experiment: Experiment) -> str:
     digest = hashlib.sha256()
     package = Path(repurpose_hpc.__file__).parent
     for source in (
-        *sorted(package.glob("restructure/*.py")),
-        package / "plan/plan.py",
+        *sorted(package.glob("restructure/**/*.py")),
+        *sorted(package.glob("plan/*.py")),
         sensor_setting.__file__,
     ):
         digest.update(Path(source).read_bytes())
