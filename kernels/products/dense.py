@@ -4,7 +4,8 @@ One loop serves every batch size and every way to store the weights.  W is packe
 its numbers are read in the order in which they lie in memory; samples come in *slabs* of a few, input
 after input.  Few samples are one slab, and W is read as a stream.  Of many, a group of panels meets all slabs
 before the next one's turn, in stretches of inputs that stay in the nearest cache, while the next stretch
-is fetched: so W comes from memory once, and nobody waits for it.
+is fetched: so W comes from memory once, and nobody waits for it.  Of very many, such as the positions of
+maps, it meets a *block* of slabs that stays in the second cache, and W comes once for every block.
 
 ``start`` is broadcast to out as in NumPy: a bias, or ``out`` itself to add to what is there already.
 Arrays are C-contiguous and writable, and shapes are not checked.
@@ -33,6 +34,8 @@ DEPTH = 128
 # Where one slab needs them, so many bytes ahead are fetched, as the processor's own fetching ends with a
 # page; unless the weights are so few bytes that they may still be near.
 AHEAD, NEAR = 2048, 1 << 21
+# Samples of a block, at least, and numbers that they have, about.
+BLOCK_SAMPLES, BLOCK_NUMBERS = 256, 1 << 16
 # Inputs at a time that are packed, while their cache lines are near.
 PACKED_ROWS = 32
 CACHE_LINE = 64
@@ -77,20 +80,20 @@ def pack_panels(strips: Iterable[np.ndarray], m: int, n: int, stored: np.dtype, 
 
 def dense_scratch(n: int, batch: int, dtype: np.dtype) -> int:
     """Numbers of scratch memory that ``dense`` needs."""
-    return slabs_size(n, batch) + tiles_size(batch, panel_rows(dtype))
+    return slabs_size(n, batch) + tiles_size(n, batch, panel_rows(dtype))
 
 
 @in_both
 def slabs_size(n: int, batch: int) -> int:
-    """Numbers in the slabs of X (n, batch), at most."""
-    return n * slab_count(batch) * _width(batch, 0)
+    """Numbers in the slabs of a block of X (n, batch), at most."""
+    return n * _slabs_of_a_block(n, batch) * _width(batch, 0)
 
 
 @in_both
-def tiles_size(batch: int, R: int) -> int:
-    """Numbers in the sums of a group of panels of R rows, at most."""
+def tiles_size(n: int, batch: int, R: int) -> int:
+    """Numbers in the sums of a group of panels of R rows for a block of X (n, batch), at most."""
     width = _width(batch, 0)
-    return panels_for(width) * slab_count(batch) * width * R
+    return panels_for(width) * _slabs_of_a_block(n, batch) * width * R
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -103,29 +106,28 @@ def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 @jit
 def pack_slabs(X: np.ndarray, slabs: np.ndarray, first: int, last: int) -> None:
-    """The slabs from number ``first`` to ``last``, each (n, width), the last of all padded with zeros.
+    """The slabs of samples ``first`` to ``last`` - 1, each (n, width), the last of all padded with zeros.
 
     Args:
         X: (n, batch).
-        slabs: room for all, one-dimensional.
-        first, last: see above.
+        slabs: room for them, one-dimensional.
+        first, last: see above; ``first`` begins a slab.
     """
     n, batch = X.shape
     flat = X.reshape(-1)
     for begin in range(0, n, PACKED_ROWS):
         end = min(begin + PACKED_ROWS, n)
-        for slab in range(first, last):
-            b = slab * _slab_step(batch)
-            width = _width(batch, b)
+        for b in range(first, last, _slab_step(batch)):
+            width, slab = _width(batch, b), (b - first) * n
             for c in range(0, width, MOST_SAMPLES):
                 present = batch - b - c
                 if present >= MOST_SAMPLES:
                     for k in range(begin, end):
-                        copy_samples(flat, k * batch + b + c, slabs, b * n + k * width + c)
+                        copy_samples(flat, k * batch + b + c, slabs, slab + k * width + c)
                 else:
                     for k in range(begin, end):
                         for d in range(min(width - c, MOST_SAMPLES)):
-                            slabs[b * n + k * width + c + d] = X[k, b + c + d] if d < present else 0
+                            slabs[slab + k * width + c + d] = X[k, b + c + d] if d < present else 0
 
 
 @part(
@@ -191,13 +193,13 @@ def dense(
         scratch: at least ``dense_scratch`` numbers.
         epilogue: activation.
     """
-    batch = X.shape[1]
-    slabs = X.reshape(-1)
-    if needs_slabs(batch):
-        pack_slabs(X, scratch, 0, slab_count(batch))
-        slabs = scratch
-    tiles = scratch[slabs_size(len(X), batch) :]
-    _multiply_panels(panels, scales, slabs, start, out, tiles, epilogue)
+    n, batch = X.shape
+    slabs, tiles = scratch if needs_slabs(batch) else X.reshape(-1), scratch[slabs_size(n, batch) :]
+    for first in range(0, batch, block_samples(n, batch)):
+        last = min(first + block_samples(n, batch), batch)
+        if needs_slabs(batch):
+            pack_slabs(X, slabs, first, last)
+        _multiply_panels(panels, scales, slabs, (first, last), start, out, tiles, epilogue)
 
 
 @jit
@@ -205,16 +207,18 @@ def multiply_panels(
     panels: np.ndarray,
     scales: np.ndarray,
     slabs: np.ndarray,
+    samples: tuple[int, int],
     start: np.ndarray,
     out: np.ndarray,
     tiles: np.ndarray,
     epilogue: Epilogue,
 ) -> None:
-    """``dense`` with samples in slabs, for all rows or for those of some panels.
+    """``dense`` for the samples of a block, in slabs, and for all rows or for those of some panels.
 
     Args:
         panels, scales, start, out, epilogue: as of ``dense``.
         slabs: one-dimensional, of ``pack_slabs``, or X itself where it is one slab.
+        samples: the first one, and the one behind the last.
         tiles: at least ``tiles_size`` numbers.
     """
     count, n, R = panels.shape
@@ -228,14 +232,27 @@ def multiply_panels(
         for begin in range(0, max(n, 1), depth):
             end = min(begin + depth, n)
             ahead = _ahead(n, begin, end, size) * R if batch > step else stream
-            for b in range(0, batch, step):
-                width, tile = _width(batch, b), b * size * R
-                work = TileWork(size, width, first, begin, end, b * n, tile, begin > 0, ahead)
+            for b in range(samples[0], samples[1], step):
+                width, slab = _width(batch, b), b - samples[0]
+                tile = slab * size * R
+                work = TileWork(size, width, first, begin, end, slab * n, tile, begin > 0, ahead)
                 multiply_tile(work, panels, slabs, tiles)
                 if end == n:
                     sums = Sums(tile, size, width, R, first * R, b)
                     _finish_slab(tiles, sums, scales, flat_start, flat, out.shape)
-        activate_in_place(out[first * R : (first + size) * R], epilogue.code, epilogue.alpha, epilogue.beta)
+        _activate(out, first * R, (first + size) * R, samples, epilogue)
+
+
+@jit
+def _activate(out: np.ndarray, first: int, last: int, samples: tuple[int, int], epilogue: Epilogue) -> None:
+    """Activate some samples of the rows from ``first`` to ``last`` - 1, as far as there are such."""
+    batch, flat = out.shape[1], out.reshape(-1)
+    if samples[1] - samples[0] == batch:
+        activate_in_place(out[first:last], epilogue.code, epilogue.alpha, epilogue.beta)
+        return
+    for i in range(first, min(last, len(out))):
+        row = flat[i * batch + samples[0] : i * batch + samples[1]].reshape(1, -1)
+        activate_in_place(row, epilogue.code, epilogue.alpha, epilogue.beta)
 
 
 # To optimise it twice, alone and in ``dense``, would take a second and a half.
@@ -267,9 +284,14 @@ def needs_slabs(batch: int) -> bool:
 
 
 @in_both
-def slab_count(batch: int) -> int:
-    """Slabs of so many samples."""
-    return -(-batch // _slab_step(batch))
+def block_samples(n: int, batch: int) -> int:
+    """Samples in a block of X (n, batch): all, or those of whole slabs; at least 1."""
+    return min(max(1, batch), max(BLOCK_SAMPLES, BLOCK_NUMBERS // max(1, n) // MOST_SAMPLES * MOST_SAMPLES))
+
+
+@in_both
+def _slabs_of_a_block(n: int, batch: int) -> int:
+    return -(-block_samples(n, batch) // _slab_step(batch))
 
 
 @jit
@@ -308,8 +330,8 @@ def _finish_samples(
 def _share_panels(
     threads: int, panels: np.ndarray, scales: np.ndarray, X: np.ndarray, *rest: object
 ) -> tuple[int, tuple]:
-    batch = X.shape[1]
-    tiles = aligned((threads, tiles_size(batch, panels.shape[2])), X.dtype)
+    n, batch = X.shape
+    tiles = aligned((threads, tiles_size(n, batch, panels.shape[2])), X.dtype)
     return panels.size * batch, (row_shares(np.arange(len(panels) + 1), threads), tiles)
 
 
@@ -332,16 +354,21 @@ def dense_threads(
         shares: of the panels.
         tiles: (threads, at least ``tiles_size``).
     """
-    batch, threads, R = X.shape[1], len(tiles), panels.shape[2]
+    (n, batch), threads, R = X.shape, len(tiles), panels.shape[2]
     code, alpha, beta = epilogue  # threads are handed its parts
-    slabs = X.reshape(-1)
-    if needs_slabs(batch):
-        slabs, count = scratch, slab_count(batch)
+    block, step = block_samples(n, batch), _slab_step(batch)
+    slabs = scratch if needs_slabs(batch) else X.reshape(-1)
+    for begin in range(0, batch, block):
+        end = min(begin + block, batch)
+        count = -(-(end - begin) // step)
+        if needs_slabs(batch):
+            for t in numba.prange(threads):
+                own, behind = count * t // threads * step, count * (t + 1) // threads * step
+                pack_slabs(X, slabs[own * n :], begin + own, min(begin + behind, end))
         for t in numba.prange(threads):
-            pack_slabs(X, scratch, count * t // threads, count * (t + 1) // threads)
-    for t in numba.prange(threads):
-        first, last = shares[t], shares[t + 1]
-        rows = slice(first * R, min(last * R, len(out)))
-        own_panels = panels[first:last]
-        own_epilogue = Epilogue(code, alpha, beta)
-        multiply_panels(own_panels, scales[rows], slabs, start[rows], out[rows], tiles[t], own_epilogue)
+            first, last = shares[t], shares[t + 1]
+            rows = slice(first * R, min(last * R, len(out)))
+            own_panels, own_epilogue = panels[first:last], Epilogue(code, alpha, beta)
+            multiply_panels(
+                own_panels, scales[rows], slabs, (begin, end), start[rows], out[rows], tiles[t], own_epilogue
+            )

@@ -53,8 +53,8 @@ def results(product, X, columns, m, threads):
 
 
 PRODUCTS = {"dense": DenseProduct, "csr": CsrProduct, "int8": lambda W: DenseProduct(W, "int8")}
-BATCHES = (1, 2, 8, 11, 12, 13, 40)
-SHAPES = ((0, 4), (1, 1), (7, 30), (100, 33), (129, 0))
+BATCHES = (1, 2, 8, 11, 12, 13, 40, 600)
+SHAPES = ((0, 4), (1, 1), (7, 30), (100, 33), (129, 0), (70, 400))
 
 
 @pytest.mark.parametrize(
