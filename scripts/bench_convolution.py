@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python scripts/bench_convolution.py --out convolution.json
 
 ``direct`` is the compiled convolution, ``patches`` a patch matrix and BLAS, ``pointwise`` the dense product
-of all positions.  A program takes the fastest one.  With ``--formats`` the least time with
-weights in fewer bits over that in float32 is measured instead.  float32, with a bias, without
-activation; 1e9 multiply-adds per second from medians.  The candidates take turns, so that other work on the
+of all positions.  A program takes the fastest one.  float32, with a bias, without activation; 1e9
+multiply-adds per second from medians.  With ``--formats`` the least time with weights in fewer bits over that
+in float32 is measured instead, both 10th percentiles.  The candidates take turns, so that other work on the
 machine slows all of them alike; trust the ratios more than the rates.
 """
 
@@ -20,7 +20,7 @@ from statistics import geometric_mean
 import numpy as np
 import onnx
 import onnxruntime
-from bench_kernels import medians_us, parse
+from bench_kernels import parse, times_us
 from onnx import helper, numpy_helper
 
 from repurpose_hpc.bench import machine
@@ -144,7 +144,7 @@ def measure(shape: ConvolutionShape, batch: int) -> dict:
     for call in ours.values():
         call()
         np.testing.assert_allclose(out, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
-    times = medians_us({"onnxruntime": peer, **ours})
+    times = times_us({"onnxruntime": peer, **ours})
     work = W.size * out[0].size
     rates = {name: round(work / us / 1e3, 1) for name, us in times.items()}
     best = max(ours, key=rates.__getitem__)
@@ -161,7 +161,7 @@ def measure_formats(shape: ConvolutionShape, batch: int) -> dict:
         for weights_dtype in COMM_DTYPES
         for name, product in products(shape, W, weights_dtype).items()
     }
-    times = medians_us(calls)
+    times = times_us(calls, percentile=10)
     least = {
         each: min(us for (weights_dtype, _), us in times.items() if weights_dtype == each)
         for each in COMM_DTYPES

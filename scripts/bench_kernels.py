@@ -13,8 +13,9 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -30,14 +31,18 @@ DENSITIES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 # A comparison takes about this long, within 10 to 100 repeats.
 SECONDS, FEWEST, MOST = 0.3, 10, 100
 
+Name = TypeVar("Name", bound=Hashable)
 
-def medians_us(candidates: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Median time in microseconds of each candidate, called in turns after a warm-up."""
+
+def times_us(candidates: Mapping[Name, Callable[[], object]], percentile: float = 50) -> dict[Name, float]:
+    """Median time, or another percentile, of each candidate in microseconds, in turns after a warm-up."""
     round_seconds = sum(_seconds(call) for call in candidates.values())
     round_seconds = min(round_seconds, sum(_seconds(call) for call in candidates.values()))
     repeats = int(np.clip(SECONDS / round_seconds, FEWEST, MOST))
     times = [[_seconds(call) for call in candidates.values()] for _ in range(repeats)]
-    return dict(zip(candidates, (1e6 * np.median(times, axis=0)).round(2).tolist(), strict=True))
+    return dict(
+        zip(candidates, (1e6 * np.percentile(times, percentile, axis=0)).round(2).tolist(), strict=True)
+    )
 
 
 def _seconds(call: Callable[[], object]) -> float:
@@ -54,7 +59,7 @@ def csr_row(n: int, batch: int, density: float) -> dict:
     """CSR against dense, both as a program computes them."""
     W = np.where(np.random.default_rng(1).random((n, n), dtype=np.float32) < density, normal(n, n), 0)
     X, bias, out = normal(n, batch), normal(n, 1), normal(n, batch)
-    times = medians_us(
+    times = times_us(
         {block.format: product(block, X, bias, out, RELU).call for block in (CsrProduct(W), DenseProduct(W))}
     )
     ratio = round(times["csr"] / times["dense"], 2)
