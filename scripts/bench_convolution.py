@@ -5,14 +5,15 @@
 ``direct`` is the compiled convolution, ``patches`` a patch matrix and BLAS, ``pointwise`` the dense product
 of all positions.  A program takes the fastest one.  float32, with a bias, without activation; 1e9
 multiply-adds per second from medians.  With ``--formats`` the least time with weights in fewer bits over that
-in float32 is measured instead, both 10th percentiles.  The candidates take turns, so that other work on the
+in float32 is measured instead, with ``--local`` that of filters and pools of single maps over that of a copy
+of as many bytes; both are 10th percentiles.  The candidates take turns, so that other work on the
 machine slows all of them alike; trust the ratios more than the rates.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from statistics import geometric_mean
@@ -24,12 +25,13 @@ from bench_kernels import parse, times_us
 from onnx import helper, numpy_helper
 
 from repurpose_hpc.bench import machine
-from repurpose_hpc.kernels import warm_up
+from repurpose_hpc.kernels import average_pool, depthwise, max_pool, warm_up
 from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT
 from repurpose_hpc.model.operations import Window
 from repurpose_hpc.runtime.buffers import Scratch
 from repurpose_hpc.runtime.lowering.blocks import NO_ACTIVATION, DenseProduct, Product
 from repurpose_hpc.runtime.lowering.convolution import Direct, Patches, Pointwise
+from repurpose_hpc.runtime.lowering.local import on_two_axes
 
 BATCHES = (1, 32)
 
@@ -74,6 +76,14 @@ SHAPES = (
     ),
     # What one of several workers has.
     *(ConvolutionShape(n, m, 3, size) for n, m in ((16, 16), (24, 16), (40, 32)) for size in (28, 14, 7)),
+)
+
+# Windows of 3 x 3 on every map by itself.
+LOCAL = ("depthwise", "max_pool", "average_pool")
+LOCAL_SHAPES = tuple(
+    ConvolutionShape(n, n, 3, size, stride)
+    for stride in (1, 2)
+    for n, size in ((64, 112), (128, 56), (256, 28), (512, 14), (512, 7))
 )
 
 
@@ -170,10 +180,31 @@ def measure_formats(shape: ConvolutionShape, batch: int) -> dict:
     return {"shape": str(shape), "batch": batch, "float32_us": round(least[EXACT], 1), **ratios}
 
 
-def table(measured: Callable[[ConvolutionShape, int], dict]) -> list[dict]:
+def measure_local(shape: ConvolutionShape, batch: int) -> dict:
+    """The time of a copy of as many bytes as are read and written, and that of each local kernel over it."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((shape.source, batch, shape.size, shape.size), dtype=np.float32)
+    out = np.empty((shape.target, batch, shape.out_size, shape.out_size), np.float32)
+    filters, bias = (rng.standard_normal((len(x), *axes), dtype=np.float32) for axes in ((3, 3), (1, 1, 1)))
+    window = on_two_axes(shape.window)
+    read, written = (np.ones((x.size + out.size) // 2, np.float32) for _ in range(2))
+    calls = {
+        "copy": partial(np.copyto, written, read),
+        "depthwise": partial(depthwise, filters, x, window, bias, out, NO_ACTIVATION),
+        "max_pool": partial(max_pool, x, window, out),
+        "average_pool": partial(average_pool, x, window, (0, 0, 0, 0), out),
+    }
+    times = times_us(calls, percentile=10)
+    ratios = {name: round(times[name] / times["copy"], 2) for name in LOCAL}
+    return {"shape": str(shape), "batch": batch, "copy_us": round(times["copy"], 1), **ratios}
+
+
+def table(
+    measured: Callable[[ConvolutionShape, int], dict], shapes: Iterable[ConvolutionShape]
+) -> list[dict]:
     """A row for each shape and batch, printed as soon as it is measured."""
     rows: list[dict] = []
-    for shape in SHAPES:
+    for shape in shapes:
         for batch in BATCHES:
             row = measured(shape, batch)
             if not rows:
@@ -193,15 +224,18 @@ def print_means(rows: list[dict], columns: dict[str, str]) -> None:
 
 
 def main() -> None:
-    arguments = parse(__doc__, "--formats")
+    arguments = parse(__doc__, "--formats", "--local")
     warm_up(np.float32, maps=True)
     results = {"machine": machine.describe()}
     print(machine.render(results["machine"]))
     if arguments.formats:
-        results["rows"] = table(measure_formats)
+        results["rows"] = table(measure_formats, SHAPES)
         columns = {each: f"the time in float32 with {each}" for each in COMM_DTYPES if each != EXACT}
+    elif arguments.local:
+        results["rows"] = table(measure_local, LOCAL_SHAPES)
+        columns = {name: f"the time of the copy with {name}" for name in LOCAL}
     else:
-        results["rows"] = table(measure)
+        results["rows"] = table(measure, SHAPES)
         columns = {"of_onnxruntime": "the rate of onnxruntime"}
     print_means(results["rows"], columns)
     if arguments.out:
