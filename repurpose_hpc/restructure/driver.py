@@ -113,6 +113,9 @@ def _finish(
         else:
             decisions = finish_mixing(context, decisions, number, estimates[number:], shares, workloads)
             _save(context, checkpoint, decisions)
+        # With workloads all mixings may have to be finished again.
+        if not workloads:
+            context.statistics.forget(mixing.name)
     return decisions
 
 

@@ -25,6 +25,9 @@ from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.reserve import dense_cost
 from repurpose_hpc.restructure.support.tradeoff import Forms, Tradeoff, cheapest, price_for
 
+# No worker is given more times the ghosts that any was given, when they are selected once more.
+GHOSTS_AGAIN = 2
+
 
 def eliminate(
     context: CutContext, decisions: Decisions, number: int, problem: MixingProblem, estimates: Sequence[Forms]
@@ -68,6 +71,9 @@ def eliminate(
     level = price_for([[form], *([cheapest(others, level)] for others in later)], budget)
     owner = context.owner(decisions, mixing.target)
     selected = with_form(decisions, mixing, problem, form, owner, level)
+    if form.ghosts:
+        most = GHOSTS_AGAIN * max(ranking.kept(level).size for ranking in form.ghosts)
+        problem = problem.with_most_ghosts(most)
     return reselect(context, decisions, selected, mixing, problem, rank)  # 3.7
 
 

@@ -58,10 +58,15 @@ class Statistics:
         surviving: the share of an error that later mixings do not repair, with which M is discounted.
     """
 
-    moments: Mapping[str, Moments]
-    metrics: Mapping[str, np.ndarray]
-    roots: Mapping[str, np.ndarray]
+    moments: dict[str, Moments]
+    metrics: dict[str, np.ndarray]
+    roots: dict[str, np.ndarray]
     surviving: Mapping[str, float]
+
+    def forget(self, name: str) -> None:
+        """Free the memory of a mixing of which nothing will be asked any more."""
+        for of_mixings in (self.moments, self.metrics, self.roots):
+            del of_mixings[name]
 
 
 class _MixingSums(NamedTuple):
@@ -238,7 +243,7 @@ def data_free_statistics(network: Network) -> Statistics:
     """Assume inputs as in ``data_free_moments``, and errors that all count the same."""
     identities = {mixing.name: np.eye(len(mixing.bias)) for mixing in trained(network)}
     moments = {mixing.name: data_free_moments(mixing) for mixing in trained(network)}
-    return Statistics(moments, identities, identities, dict.fromkeys(identities, 1.0))
+    return Statistics(moments, identities, dict(identities), dict.fromkeys(identities, 1.0))
 
 
 def _gram(gram: Gram, network: Network, name: str, measured: Moments) -> Moments:

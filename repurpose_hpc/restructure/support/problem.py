@@ -78,6 +78,10 @@ class MixingProblem:
         """The problem without what will hardly be paid for at such a λ."""
         return replace(self, least_price=PRICE_FALL * expected_price)
 
+    def with_most_ghosts(self, count: int) -> MixingProblem:
+        """The problem in which no worker may be given more than ``count`` ghosts."""
+        return replace(self, most_ghosts=lambda rows: np.minimum(self.most_ghosts(rows), count))
+
     def unfolded(self) -> MixingProblem:
         """The problem behind the window: every column is a neuron, and is sent as often as a sum is.
 
