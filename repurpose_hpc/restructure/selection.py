@@ -25,7 +25,7 @@ from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.reserve import dense_cost
 from repurpose_hpc.restructure.support.tradeoff import Forms, Tradeoff, cheapest, price_for
 
-# No worker is given more times the ghosts that any was given, when they are selected once more.
+# When ghosts are selected once more, no worker may get more than so many times what any worker had.
 GHOSTS_AGAIN = 2
 
 
@@ -72,8 +72,8 @@ def eliminate(
     owner = context.owner(decisions, mixing.target)
     selected = with_form(decisions, mixing, problem, form, owner, level)
     if form.ghosts:
-        most = GHOSTS_AGAIN * max(ranking.kept(level).size for ranking in form.ghosts)
-        problem = problem.with_most_ghosts(most)
+        most = max(1, *(ranking.kept(level).size for ranking in form.ghosts))
+        problem = problem.with_most_ghosts(GHOSTS_AGAIN * most)
     return reselect(context, decisions, selected, mixing, problem, rank)  # 3.7
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
 from repurpose_hpc.errors import Note, UserError
-from repurpose_hpc.model.comm_dtype import EXACT, STEPS
+from repurpose_hpc.model.comm_dtype import EXACT, INT8, STEPS, received
 from repurpose_hpc.model.forward import Compute, compute, forward_middle
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.runtime.lowering.weights import row_scales
 from repurpose_hpc.runtime.resources import EXACT_FORMATS, Formats
 
 # Largest accepted difference from the float64 reference, relative to its largest output.
@@ -19,6 +22,8 @@ TOLERANCES = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}
 AMPLIFIED = 4
 # What a network amplifies beyond this, relative to its largest output, says nothing about the run.
 MOST = 1e-2
+# The same where weights are rounded to fewer bits.
+MOST_ROUNDED = 0.1
 
 
 def tolerance(dtype: np.dtype, formats: Formats = EXACT_FORMATS) -> float:
@@ -27,7 +32,8 @@ def tolerance(dtype: np.dtype, formats: Formats = EXACT_FORMATS) -> float:
     Run and reference differ in the last bits of a ghost before it is rounded.  A few ghosts lie so close to
     the middle between two values of the format that they are rounded to different sides: they are a step
     apart.  The outputs would be a step apart too if all ghosts were, and if the network passed their relative
-    error on as it is.  The reference has the weights as they were before they were rounded: another step.
+    error on as it is.  The reference has the weights as they were before they were rounded: another step,
+    likewise.
     """
     return TOLERANCES[dtype] + STEPS[formats.comm_dtype] + STEPS[formats.weights_dtype]
 
@@ -35,8 +41,9 @@ def tolerance(dtype: np.dtype, formats: Formats = EXACT_FORMATS) -> float:
 class Verification:
     """The largest difference from the float64 reference, and what rounding alone does to the network.
 
-    Where the difference of a batch is above the tolerance, NumPy computes the batch in float32, too: its
-    difference from the reference shows how much the network amplifies rounding errors.
+    Where the difference of a batch is above the tolerance, NumPy computes the batch in float32, too, with
+    weights in the format of the run: its difference from the reference shows how much the network amplifies
+    rounding errors.  Int8 then has a scale for every row, where a run has one for every row of a block.
 
     Args:
         network: what the ranks run.
@@ -56,6 +63,7 @@ class Verification:
     ) -> None:
         self.network, self.dtype, self.formats, self.compute = network, dtype, formats, compute
         self.tolerance = tolerance(dtype, formats)
+        self._rounds_weights = formats.weights_dtype != EXACT
         self.difference = self.rounding = self.largest = 0.0
 
     def add(self, outputs: np.ndarray, inputs: np.ndarray) -> None:
@@ -66,8 +74,20 @@ class Verification:
         self.difference = np.maximum(self.difference, difference)
         self.largest = max(self.largest, float(np.abs(expected).max()))
         if not difference <= self.tolerance * self.largest:
-            single = forward_middle(self.network, inputs, np.float32, self.compute)
+            single = forward_middle(self._rounded, inputs, np.float32, self.compute)
             self.rounding = np.fmax(self.rounding, np.abs(single - expected).max())
+
+    @cached_property
+    def _rounded(self) -> Network:
+        """The network with weights in the format of the run."""
+        weights_dtype = self.formats.weights_dtype
+        rounded = {}
+        for mixing in self.network.mixings if self._rounds_weights else ():
+            weights = mixing.weights.astype(np.float32)
+            scales = row_scales(weights) if weights_dtype == INT8 else None
+            values = received(weights, weights_dtype, scales).astype(mixing.weights.dtype)
+            rounded[mixing.name] = replace(mixing, weights=values)
+        return self.network.with_mixings(rounded)
 
     def check(self) -> None:
         """Refuse outputs that are not those of the reference; a ``Note`` where rounding is amplified.
@@ -81,12 +101,12 @@ class Verification:
             raise UserError(
                 f"expected outputs within {self.accepted:.3g} of the float64 reference of the same "
                 f"weights, relative to its largest, found {self.relative_difference:.3g}, and "
-                f"{self.relative_rounding:.3g} by NumPy in float32; the run is wrong, or the network "
+                f"{self.relative_rounding:.3g} by {self._other}; the run is wrong, or the network "
                 f"amplifies rounding errors too much to tell: try {self._remedy}"
             )
         warnings.warn(
             f"the network amplifies rounding errors: outputs differ by {self.relative_difference:.3g} from "
-            f"the float64 reference of the same weights, relative to its largest, those of NumPy in float32 "
+            f"the float64 reference of the same weights, relative to its largest, those of {self._other} "
             f"by {self.relative_rounding:.3g}; if this is too much, try {self._remedy}",
             Note,
             stacklevel=2,
@@ -95,9 +115,10 @@ class Verification:
     @property
     def accepted(self) -> float:
         """The largest relative difference that is taken for rounding."""
-        finer = np.finfo(self.dtype).eps / np.finfo(np.float32).eps
+        finer = 1.0 if self._rounds_weights else np.finfo(self.dtype).eps / np.finfo(np.float32).eps
         amplified = AMPLIFIED * finer * self.relative_rounding
-        return max(self.tolerance, min(amplified, MOST) if np.isfinite(amplified) else 0)
+        most = MOST_ROUNDED if self._rounds_weights else MOST
+        return max(self.tolerance, min(amplified, most) if np.isfinite(amplified) else 0)
 
     @property
     def relative_difference(self) -> float:
@@ -116,6 +137,12 @@ class Verification:
             "relative_difference": self.relative_difference,
         }
         return found | {"relative_rounding": self.relative_rounding} if self.rounding else found
+
+    @property
+    def _other(self) -> str:
+        """What the run is compared with beside the reference."""
+        weights = f" with weights in {self.formats.weights_dtype}" if self._rounds_weights else ""
+        return f"NumPy in float32{weights}"
 
     @property
     def _remedy(self) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import expit, log_expit, log_softmax, softmax
+from scipy.special import expit, log_expit, log_softmax, logit, softmax
 
 from repurpose_hpc.io.meaning import CLASSES
 from repurpose_hpc.io.samples import Samples
@@ -25,6 +25,9 @@ from repurpose_hpc.restructure.calibration.probes import (
     plain_probe,
     probability_probe,
 )
+
+# Probabilities nearer to 0 or 1 are taken for so near: float32 knows no nearer ones to 1.
+CERTAIN = 2.0**-24
 
 
 class OutputKind(NamedTuple):
@@ -100,10 +103,8 @@ def logit_divergence(z: np.ndarray, z_hat: np.ndarray) -> np.ndarray:
 
 
 def probability_divergence(p: np.ndarray, p_hat: np.ndarray) -> np.ndarray:
-    """KL divergence of labels to second order, as p̂ may be no probability; certain ones do not count."""
-    variance = np.clip(p, 0, 1) * (1 - np.clip(p, 0, 1))
-    certain = variance == 0
-    return 0.5 * np.sum(np.where(certain, 0, (p - p_hat) ** 2 / np.where(certain, 1, variance)), axis=0)
+    """KL divergence of labels with probabilities p̂ from those with p; p̂ may be no probability."""
+    return logit_divergence(*(logit(np.clip(each, CERTAIN, 1 - CERTAIN)) for each in (p, p_hat)))
 
 
 NUMBERS = OutputKind(plain_probe, half_squares)

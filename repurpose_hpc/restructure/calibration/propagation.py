@@ -160,7 +160,8 @@ class Propagation:
             return found
 
         judged = [*map_batches(work, self.batches, self.team)]
-        return np.hstack(judged).mean(axis=1).tolist()
+        # Answers that are none are the worst.
+        return np.nan_to_num(np.hstack(judged).mean(axis=1), nan=np.inf).tolist()
 
     def _check(self, mixing: Mixing, x_hat: np.ndarray) -> None:
         """Refuse what is not finite, though it is in the original network."""

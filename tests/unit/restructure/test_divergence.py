@@ -62,7 +62,19 @@ def test_divergences_of_certain_answers_are_finite():
         assert kind.divergence(z, z).item() == 0
         assert 100 < kind.divergence(z, -z).item() < np.inf
     certain = np.array([[0.0], [1.0]])
-    assert PROBABILITIES.divergence(certain, certain + 0.1).item() == 0
+    assert PROBABILITIES.divergence(certain, certain[::-1]).item() == pytest.approx(
+        2 * 24 * np.log(2), rel=1e-3
+    )
+    assert PROBABILITIES.divergence(certain, certain + 0.1).item() == pytest.approx(-np.log(0.9), rel=1e-3)
+
+
+@given(seeds)
+def test_probabilities_diverge_as_their_logits_do(seed):
+    z, z_hat = np.random.default_rng(seed).uniform(-9, 9, (2, 4, 3))
+    of_logits = LOGITS.divergence(z, z_hat)
+    np.testing.assert_allclose(
+        PROBABILITIES.divergence(expit(z), expit(z_hat)), of_logits, rtol=1e-6, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("make", [residual_network, two_output_network])

@@ -7,8 +7,9 @@ import pytest
 
 from repurpose_hpc.errors import Note, UserError
 from repurpose_hpc.model.chain import sequence
-from repurpose_hpc.model.comm_dtype import INT8
+from repurpose_hpc.model.comm_dtype import INT8, received
 from repurpose_hpc.model.forward import forward
+from repurpose_hpc.runtime.lowering.weights import row_scales
 from repurpose_hpc.runtime.resources import EXACT_FORMATS, Formats
 from repurpose_hpc.runtime.verification import Verification, tolerance
 
@@ -69,6 +70,24 @@ def test_a_network_that_does_not_amplify_is_held_to_the_tolerance(plain, x):
     outputs[-1, 0] += 1e-4 * np.abs(outputs).max()
     with pytest.raises(UserError, match="expected outputs within 1e-05 .*, found 0.0001, .*NumPy in float32"):
         verified(plain, x, outputs)
+
+
+@pytest.mark.parametrize("dtype", [FLOAT32, FLOAT64])
+def test_weights_in_fewer_bits_are_amplified_too(x, dtype):
+    """Row by row in halves of the columns, as two blocks have them; every layer adds to the difference."""
+    rng, int8 = np.random.default_rng(2), Formats(weights_dtype=INT8)
+    layers = [rng.standard_normal((9, 9)).astype(np.float32) for _ in range(8)]
+    halves = [[received(half, INT8, row_scales(half)) for half in np.split(W, [4], axis=1)] for W in layers]
+    network, rounded = (
+        chain_of(*(W.astype(np.float64) for W in each)) for each in (layers, map(np.hstack, halves))
+    )
+    outputs, expected = forward(rounded, x), forward(network, x)
+    assert np.abs(outputs - expected).max() > tolerance(dtype, int8) * np.abs(expected).max()
+    with pytest.warns(Note, match="those of NumPy in float32 with weights in int8 by"):
+        verified(network, x, outputs, dtype, int8)
+    outputs[-1, 0] += 0.3 * np.abs(outputs).max()
+    with pytest.raises(UserError, match="by NumPy in float32 with weights in int8; the run is wrong"):
+        verified(network, x, outputs, dtype, int8)
 
 
 @pytest.mark.parametrize("dtype, finer", [(FLOAT32, 1), (FLOAT64, 2.0**-29)])
