@@ -160,24 +160,6 @@ def test_leftovers_at_size(dtype, rows, samples):
         assert_close(column * scale, (W @ X[:, 3]) * scale)
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("batch", [256, 257, 513, 1000])
-def test_blocks_of_samples(dtype, batch):
-    """To the last bit what a sample has by itself, and no more memory than a block needs."""
-    rng = np.random.default_rng(batch)
-    W, X = (rng.standard_normal(shape).astype(dtype) for shape in ((70, 400), (400, batch)))
-    bias, out = rng.standard_normal((70, 1)).astype(dtype), np.full((70, batch), np.nan, dtype)
-    leaky = epilogue(Activation("leaky_relu", 0.1))
-    dense(kernels.dense, W, X, bias, out, leaky)
-    few = slice(250, 260)
-    alone = np.full((70, out[:, few].shape[1]), np.nan, dtype)
-    dense(kernels.dense, W, np.ascontiguousarray(X[:, few]), bias, alone, leaky)
-    np.testing.assert_array_equal(out[:, few], alone)
-    np.testing.assert_allclose(out, activate(Activation("leaky_relu", 0.1), bias + W @ X), atol=1e-4)
-    most = kernels.dense_scratch(400, batch, W.dtype)
-    assert most == kernels.dense_scratch(400, 256, W.dtype)
-
-
 @pytest.mark.parametrize("stored", ["bfloat16", "float16", "int8"])
 @given(problem=problems())
 def test_stored_weights_are_expanded(version, stored, problem):

@@ -14,6 +14,7 @@ from repurpose_hpc import kernels
 from repurpose_hpc.kernels import ACTIVATION_CODES, INDEX_DTYPE, Epilogue, Window2D
 from repurpose_hpc.kernels.registry import REGISTRY
 from repurpose_hpc.model import comm_dtype
+from repurpose_hpc.model.activations import Activation, activate
 from repurpose_hpc.runtime.lowering.blocks import DenseProduct
 
 IDENTITY = Epilogue(ACTIVATION_CODES["identity"], 0.0, 0.0)
@@ -57,6 +58,27 @@ def test_dense(seed, shape, batch, dtype, weights_dtype, onto):
 
     columns = np.concatenate([X, start])
     np.testing.assert_array_equal(bits(multiplied(columns)), bits(samples_alone(multiplied, columns)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("batch", [256, 257, 513, 1000])
+def test_dense_in_blocks_of_samples(dtype, batch):
+    """As in a batch of a few, and with no more memory than a block needs."""
+    rng, activation = np.random.default_rng(batch), Activation("leaky_relu", 0.1)
+    W, X, bias = (rng.standard_normal(shape).astype(dtype) for shape in ((70, 400), (400, batch), (70, 1)))
+    product = DenseProduct(W)
+
+    def multiplied(columns):
+        out = np.full((70, columns.shape[1]), np.nan, dtype)
+        scratch = np.empty(product.scratch(columns.shape[1]), dtype)
+        leaky = Epilogue(ACTIVATION_CODES[activation.kind], activation.alpha, activation.beta)
+        kernels.dense(product.panels, product.scales, columns, bias, out, scratch, leaky)
+        return out
+
+    out, few = multiplied(X), slice(250, 260)
+    np.testing.assert_array_equal(bits(out[:, few]), bits(multiplied(np.ascontiguousarray(X[:, few]))))
+    np.testing.assert_allclose(out, activate(activation, bias + W @ X), atol=1e-4)
+    assert product.scratch(batch) == product.scratch(256)
 
 
 @given(
