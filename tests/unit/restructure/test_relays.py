@@ -236,6 +236,25 @@ def test_relays_are_left_out_where_what_they_weigh_is_not_looked_at(fields):
         assert Options(WORKERS, **fields, forms=ALL).may_travel == ALL
 
 
+@pytest.mark.parametrize(("holes", "has_relays"), [(0.02, True), (0.2, False)])
+def test_relays_of_layers_with_holes(samples, holes, has_relays):
+    """A few weights that are zero by chance do not matter; workers do not fill those of their own neurons."""
+    rng = np.random.default_rng(3)
+    zeros = {mixing.name: rng.random(mixing.weights.shape) < holes for mixing in NETWORK.mixings}
+    network = NETWORK.with_mixings(
+        {
+            mixing.name: dataclasses.replace(mixing, weights=np.where(zeros[mixing.name], 0, mixing.weights))
+            for mixing in NETWORK.mixings
+        }
+    )
+    cut = restructure(network, samples, Options(WORKERS, 0.2, "partitioned"))
+    assert bool(cut.plan.relays) == has_relays
+    assert_stands_for_the_original(network, cut, 0.2, rng.standard_normal((9, 24)))
+    for mixing in cut.network.mixings:
+        if mixing.name in zeros:
+            assert not mixing.weights[zeros[mixing.name]].any()
+
+
 @pytest.mark.parametrize("workers", [2, 3, 4])
 def test_relays_of_maps(workers):
     """Before and behind strided, dilated and pointwise windows, of what is pooled, and of whole maps."""
