@@ -146,7 +146,7 @@ class Verification:
 
     @property
     def _remedy(self) -> str:
-        if self.formats.weights_dtype != EXACT:
+        if self._rounds_weights:
             return "--weights-dtype with more bits"
         more = "restructuring with more samples or a larger budget"
         return more if self.dtype == np.float64 else f"--dtype float64, or {more}"

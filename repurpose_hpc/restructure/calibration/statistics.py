@@ -93,8 +93,9 @@ def _all_sums(mixings: Sequence[Mixing], team: Team) -> dict[str, _MixingSums]:
         # Patches of maps are drawn for each mixing by itself.
         key = mixing.source if mixing.window is None else mixing.name
         is_first = key not in readers
-        inputs = readers.setdefault(key, InputSums(n, team)) if is_first else readers[key]
-        sums[mixing.name] = _MixingSums(inputs, is_first, SquareSum(m, team))
+        if is_first:
+            readers[key] = InputSums(n, team)
+        sums[mixing.name] = _MixingSums(readers[key], is_first, SquareSum(m, team))
     return sums
 
 
