@@ -30,8 +30,9 @@ from repurpose_hpc.restructure.support.elimination import (
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import NOTHING, Ranking, Tradeoff, ranked
 
-# Relays chosen from each of the first panels: those are most likely to be paid for, and chosen carefully.
-FIRST_BATCH = 4
+# Relays chosen from one panel, of those chosen before it: the first, which are most likely to be paid for,
+# are chosen one by one.
+BATCH_FRACTION = 4
 # Combinations of the rows are left out in which no relay avoids more than this share of the least worthwhile.
 UNSEEN = 0.25
 # Relative to the variances: keeps covariances positive definite in the directions of chosen relays.
@@ -141,8 +142,8 @@ class _Chosen:
     def extend(self, most: int) -> bool:
         """Choose some more relays, at most ``most`` in all; says if there were any worth it."""
         chosen = len(self.savings)
-        batch = min(max(FIRST_BATCH, chosen // 2), -(-most // PANEL_FRACTION), most - chosen)
-        panel = self._panel(2 * batch)
+        batch = min(max(1, chosen // BATCH_FRACTION), -(-most // PANEL_FRACTION), most - chosen)
+        panel = self._panel(2 * batch - 1)
         if panel:
             self._choose(panel, batch)
         return bool(panel)
@@ -221,13 +222,18 @@ class _Sender:
 
     def _between_neurons(self) -> np.ndarray:
         """Cholesky factor of the covariance between neurons, a mean over the entries of a kernel, (g, g)."""
-        blocks = self._hinted.reshape(-1, self._taps, len(self.neurons), self._taps)
-        return cholesky(np.einsum("itjt->ij", blocks) / self._taps, lower=True)
+        covariance = self._hinted
+        if self._taps > 1:
+            blocks = covariance.reshape(-1, self._taps, len(self.neurons), self._taps)
+            covariance = np.einsum("itjt->ij", blocks) / self._taps
+        return cholesky(covariance, lower=True, check_finite=False)
 
     @property
     def _hinted(self) -> np.ndarray:
         """The covariance, positive definite in the directions of chosen relays too, (g k, g k)."""
-        return self._covariance + np.diag(self._hints)
+        hinted = self._covariance.copy()
+        hinted[np.diag_indices_from(hinted)] += self._hints
+        return hinted
 
     def candidates(self, count: int, least: float) -> tuple[np.ndarray, np.ndarray]:
         """The best combinations, (c, g), and the error that each avoids, (c,).
@@ -251,12 +257,13 @@ class _Sender:
 
     def _directions(self, Q: np.ndarray, count: int, least: float) -> tuple[np.ndarray, np.ndarray]:
         """Leading directions of Q, (c, g), whitened as if the covariance were a product; what each avoids."""
-        L, k, r = self._between_neurons(), self._taps, len(Q)
-        by_entry = solve_triangular(self._entries, Q.reshape(-1, k).T, lower=True)
-        by_neuron = by_entry.T.reshape(r, -1, k).transpose(1, 0, 2).reshape(-1, r * k)
-        whitened = solve_triangular(L, by_neuron, lower=True)
+        L, k, r, by_neuron = self._between_neurons(), self._taps, len(Q), Q.T
+        if k > 1:
+            by_entry = solve_triangular(self._entries, Q.reshape(-1, k).T, lower=True)
+            by_neuron = by_entry.T.reshape(r, -1, k).transpose(1, 0, 2).reshape(-1, r * k)
+        whitened = solve_triangular(L, by_neuron, lower=True, check_finite=False)
         directions, savings = leading(whitened, count, least)
-        return solve_triangular(L, directions, lower=True, trans="T").T, savings
+        return solve_triangular(L, directions, lower=True, trans="T", check_finite=False).T, savings
 
     def _singles(self, Q: np.ndarray, count: int) -> np.ndarray:
         """The neurons that avoid most by themselves, as combinations, (c, g)."""
