@@ -154,7 +154,7 @@ class Propagation:
         def work(number: int, batch: np.ndarray) -> np.ndarray:
             x, x_hat = self._take(number, batch)
             x_hat.go_on(current)
-            y = x.finished(self.original, every)
+            y = x.original_answers(every)
             found = np.array([divergence(y, x_hat.finished(network, every)) for network in networks])
             self._leave(number, x, x_hat)
             return found
@@ -199,12 +199,12 @@ class _Pass:
     def __init__(self, network: Network, batch: np.ndarray) -> None:
         self.pending = list(network.operations)
         self.tensors = split_inputs(network, batch)
-        self._outputs = network.output_tensors
+        self._network, self._answers = network, dict[str, np.ndarray]()
 
     @property
     def bytes(self) -> int:
         """Memory of the tensors."""
-        return sum(tensor.nbytes for tensor in self.tensors.values())
+        return sum(tensor.nbytes for kept in (self.tensors, self._answers) for tensor in kept.values())
 
     def go_on(self, current: CurrentNetwork) -> None:
         """Compute every operation that is final and whose sources are there, as the workers do."""
@@ -234,12 +234,18 @@ class _Pass:
         tensors = {name: tensor[:, ::every] for name, tensor in self.tensors.items()}
         for op in self.pending:
             tensors[op.target] = compute(operations[op.name], *(tensors[source] for source in op.sources))
-        return {name: tensors[name] for name in self._outputs}
+        return {name: tensors[name] for name in self._network.output_tensors}
+
+    def original_answers(self, every: int) -> dict[str, np.ndarray]:
+        """The same of the network that the pass began with, in which each mixing is judged: kept."""
+        self._answers = self._answers or self.finished(self._network, every)
+        return self._answers
 
     def forget(self) -> None:
         """Drop the tensors that no operation will read, and that are no outputs."""
-        still_read = {*self._outputs, *(source for op in self.pending for source in op.sources)}
-        self.tensors = {name: tensor for name, tensor in self.tensors.items() if name in still_read}
+        read = {source for op in self.pending for source in op.sources}
+        kept = read.union(self._network.output_tensors)
+        self.tensors = {name: tensor for name, tensor in self.tensors.items() if name in kept}
 
     def _compute(self, op: Operation, compute: Compute = compute) -> None:
         self.tensors[op.target] = compute(op, *(self.tensors[source] for source in op.sources))
