@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from repurpose_hpc.restructure.owners.alternation import reassign
 from repurpose_hpc.restructure.relayed import fit_relayed, relays_of
 from repurpose_hpc.restructure.silence import silence
 from repurpose_hpc.restructure.support.balance import limit_ghosts
-from repurpose_hpc.restructure.support.forms import Form, pure_forms, tradeoffs
+from repurpose_hpc.restructure.support.forms import tradeoffs
 from repurpose_hpc.restructure.support.forms.masks import mask_of
 from repurpose_hpc.restructure.support.forms.mixed import with_mixed
 from repurpose_hpc.restructure.support.problem import MixingProblem
@@ -27,6 +28,31 @@ from repurpose_hpc.restructure.support.tradeoff import Forms, Tradeoff, cheapest
 
 # When ghosts are selected once more, no worker may get more than so many times what any worker had.
 GHOSTS_AGAIN = 2
+
+
+class _Sharing(NamedTuple):
+    """What a mixing shares λ with (step 3.3).
+
+    Attributes:
+        later: trade-offs of the mixings that follow it.
+        budget: of all of them and of it.
+    """
+
+    later: Sequence[Forms]
+    budget: float
+
+    def price(self, forms: Forms) -> float:
+        """λ for the forms of the mixing, from what is left of the budget."""
+        return price_for([forms, *self.later], self.budget)
+
+    def choose(self, forms: Forms) -> tuple[Tradeoff, float]:
+        """The form of the mixing, and λ.
+
+        Where a form gives way to a cheaper one at λ, budget is left over: it is spent in the forms that are.
+        """
+        level = self.price(forms)
+        form, *later = (cheapest(each, level) for each in (forms, *self.later))
+        return form, price_for([[each] for each in (form, *later)], self.budget)
 
 
 def eliminate(
@@ -45,36 +71,32 @@ def eliminate(
         the decisions, and the weights that step 3.7 found for them; None: it did not look for any.
     """
     mixing = context.mixings[number]
-    owner = context.owner(decisions, mixing.target)
     expected = price_for(*sharing_price(context, decisions, number, estimates))
     problem = context.at_price(problem, expected)
+    problem, forms, others = _ranked(context, decisions, number, problem, estimates)  # 3.2
+    decisions, forms = reassign(context, decisions, mixing, problem, forms, others.price(forms))  # 3.3, 3.4
+    forms = _limited(context, decisions, mixing, problem, forms, others)  # 3.5, 3.6
+    form, level = others.choose(forms)
+    selected = with_form(decisions, mixing, problem, form, context.owner(decisions, mixing.target), level)
+    if form.ghosts:
+        most = max(1, *(ranking.kept(level).size for ranking in form.ghosts))
+        problem = problem.with_most_ghosts(GHOSTS_AGAIN * most)
+    return reselect(context, decisions, selected, mixing, problem, form)  # 3.7
+
+
+def _ranked(
+    context: CutContext, decisions: Decisions, number: int, problem: MixingProblem, estimates: Sequence[Forms]
+) -> tuple[MixingProblem, Forms, _Sharing]:
+    """Trade-offs of a mixing, and the later ones, of which some may be silent; collective."""
+    owner = context.owner(decisions, context.mixings[number].target)
     # Where nothing has changed yet, the estimate is exact.
-    forms = estimates[0] if number == 0 else tradeoffs(problem, owner)  # 3.2
-    sharing, budget = sharing_price(context, decisions, number, [forms, *estimates[1:]])  # 3.3
+    forms = estimates[0] if number == 0 else tradeoffs(problem, owner)
+    sharing, budget = sharing_price(context, decisions, number, [forms, *estimates[1:]])
     forms, *later = silence(context, decisions, number, sharing, budget)
     if forms[0].is_silent:
         problem = replace(problem, silent=True)
         forms = tradeoffs(problem, owner)
-
-    def price(forms: Forms) -> float:
-        """λ for the forms of this mixing, from what is left of the budget."""
-        return price_for([forms, *later], budget)
-
-    decisions, forms = reassign(context, decisions, mixing, problem, forms, price(forms))  # 3.3, 3.4
-    forms = _limited(context, decisions, mixing, problem, forms, price)  # 3.5, 3.6
-    level = price(forms)
-    form = cheapest(forms, level)
-    rankings = pure_forms(problem, len(mixing.bias))
-    # The mixed form comes last, and is one of ghosts.
-    rank = rankings[forms.index(form) % len(rankings)]
-    # Where a form gives way to a cheaper one at λ, budget is left over: it is spent in the forms that are.
-    level = price_for([[form], *([cheapest(others, level)] for others in later)], budget)
-    owner = context.owner(decisions, mixing.target)
-    selected = with_form(decisions, mixing, problem, form, owner, level)
-    if form.ghosts:
-        most = max(1, *(ranking.kept(level).size for ranking in form.ghosts))
-        problem = problem.with_most_ghosts(GHOSTS_AGAIN * most)
-    return reselect(context, decisions, selected, mixing, problem, rank)  # 3.7
+    return problem, forms, _Sharing(later, budget)
 
 
 def reselect(
@@ -83,7 +105,7 @@ def reselect(
     selected: Decisions,
     mixing: Mixing,
     problem: MixingProblem,
-    rank: Form,
+    form: Tradeoff,
 ) -> tuple[Decisions, Fit | None]:
     """Select once more what is sent, for no more values, and keep that if it is better; collective.
 
@@ -93,25 +115,22 @@ def reselect(
         selected: the same, with what step 3.6 selected.
         mixing: it.
         problem: of it.
-        rank: in the form that was selected.
+        form: that was selected.
 
     Returns:
         ``selected``, or what is better, and its weights; None: they were not looked for.
     """
     budget = decisions.budget - selected.budget
-    if not (context.method.reselect and budget > 0):
+    if not (context.method.reselect and budget > 0 and form.rank):
         return selected, None
     L, owner = context.statistics.roots[mixing.name], context.owner(decisions, mixing.target)
     fit = _fitted(context, selected, mixing, problem)
     joint = joint_problem(problem, fit.mixing.weights, L, owner)
-
-    def price(forms: Forms) -> float:
-        """λ for as many values as were selected before."""
-        return price_for([forms], budget)
-
-    forms = _limited(context, decisions, mixing, joint, [rank(joint, owner)], price)
-    level = price(forms)
-    again = with_form(decisions, mixing, joint, cheapest(forms, level), owner, level)
+    # For as many values as were selected before.
+    alone = _Sharing([], budget)
+    forms = _limited(context, decisions, mixing, joint, [form.rank(joint, owner)], alone)
+    chosen, level = alone.choose(forms)
+    again = with_form(decisions, mixing, joint, chosen, owner, level)
     other, current = _fitted(context, again, mixing, problem), context.current(decisions)
     networks = [current.network.with_mixings({mixing.name: each.mixing}) for each in (fit, other)]
     before, after = context.propagation.divergences(networks, current, context.divergence)
@@ -124,15 +143,15 @@ def _limited(
     mixing: Mixing,
     problem: MixingProblem,
     forms: Forms,
-    price: Callable[[Forms], float],
+    others: _Sharing,
 ) -> Forms:
     """The pure forms of a mixing with limited ghosts, and the mixed form; collective."""
     options, owner = context.options, context.owner(decisions, mixing.target)
     if options.imbalance is not None:  # 3.5
-        level, allowance = price(forms), (1 + options.imbalance) * context.share(decisions, mixing)
+        level, allowance = others.price(forms), (1 + options.imbalance) * context.share(decisions, mixing)
         forms = [limit_ghosts(problem, owner, form, level, allowance) for form in forms]
     if MIXED in context.method.forms:  # 3.6
-        forms = with_mixed(problem, owner, forms, price(forms))
+        forms = with_mixed(problem, owner, forms, others.price(forms))
     return forms
 
 

@@ -9,11 +9,13 @@ One λ for all mixings spreads one budget over the network.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
+
+from repurpose_hpc.restructure.support.problem import MixingProblem
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +55,7 @@ class Tradeoff:
         relays: a ranking for each worker in relay form, of the rows of its ``combinations``; else empty.
         combinations: C of each worker in relay form, its candidates, (g, n), or (g, n k) behind the window of
             the mixing; else empty.
+        rank: the same form of another problem, with owners of its rows, (m,); None: nothing can be sent.
     """
 
     floor: float
@@ -60,6 +63,7 @@ class Tradeoff:
     sums: Sequence[Ranking]
     relays: Sequence[Ranking] = ()
     combinations: Sequence[csr_array] = ()
+    rank: Callable[[MixingProblem, np.ndarray], Tradeoff] | None = None
 
     @property
     def is_silent(self) -> bool:

@@ -58,7 +58,8 @@ def ghost_tradeoff(problem: MixingProblem, owner: np.ndarray) -> Tradeoff:
     rankings = problem.team.map(
         lambda task: _worker_ghosts(problem, task, whole if task.begins_with_all else None), tasks
     )
-    return Tradeoff(sum(floor for _, floor in rankings), [ranking for ranking, _ in rankings], [])
+    floor = sum(floor for _, floor in rankings)
+    return Tradeoff(floor, [ranking for ranking, _ in rankings], [], rank=ghost_tradeoff)
 
 
 def _worker_ghosts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -45,4 +46,4 @@ def mixed_tradeoff(problem: MixingProblem, owner: np.ndarray, ghosts: Tradeoff, 
     sums = row_sums(problem, owner, supports, price)
     worthwhile = [ranking.first(ranking.kept(price).size) for ranking in sums]
     saved = sum(float(ranking.savings @ ranking.costs) for ranking in worthwhile)
-    return Tradeoff(ghosts.floor - saved, ghosts.ghosts, worthwhile)
+    return replace(ghosts, floor=ghosts.floor - saved, sums=worthwhile)

@@ -12,6 +12,8 @@ what it is.  They and single neurons are refined in turn with the kernels that r
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scipy.linalg import cho_solve, cholesky, eigh, solve_triangular
 from scipy.sparse import csr_array
@@ -61,12 +63,12 @@ def relay_tradeoff(problem: MixingProblem, owner: np.ndarray) -> Tradeoff:
 
     found = problem.team.map(of_worker, range(problem.workers))
     rankings, combinations, floors = zip(*found, strict=True)
-    return Tradeoff(sum(floors), [], [], rankings, combinations)
+    return Tradeoff(sum(floors), [], [], rankings, combinations, relay_tradeoff)
 
 
 def unfolded_relay_tradeoff(problem: MixingProblem, owner: np.ndarray) -> Tradeoff:
     """The same of relays behind the window of the mixing; collective."""
-    return relay_tradeoff(problem.unfolded(), owner)
+    return replace(relay_tradeoff(problem.unfolded(), owner), rank=unfolded_relay_tradeoff)
 
 
 def _worker_relays(

@@ -13,7 +13,7 @@ from repurpose_hpc.restructure.support.tradeoff import NOTHING, Ranking, Tradeof
 
 def sum_tradeoff(problem: MixingProblem, owner: np.ndarray) -> Tradeoff:
     """Rank, for each row, the other workers by the error that their sum avoids; collective."""
-    return Tradeoff(0.0, [], row_sums(problem, owner, problem.own()))
+    return Tradeoff(0.0, [], row_sums(problem, owner, problem.own()), rank=sum_tradeoff)
 
 
 def row_sums(
