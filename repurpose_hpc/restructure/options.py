@@ -138,11 +138,10 @@ class Options(Declared):
         None,
         kind=number("a fraction", least=0, example=0.1),
         metavar="E",
-        default_text="neurons are shared out fairly, ghosts come on top",
+        default_text="neurons are shared out fairly, ghosts and relays come on top",
         help="no worker holds more than its share of the weights by more than this fraction",
-        more="no worker holds more than its share of the weights by more than this fraction: ghosts that it "
-        "would have too many of are left out (but for rounding, partial sums and what relays weigh where "
-        "they are made)",
+        more="no worker holds more than its share of the weights by more than this fraction: ghosts and "
+        "relays that would be too many are left out (but for rounding and partial sums)",
     )
     memory_limits: tuple[float, ...] | None = option(
         None,
@@ -247,8 +246,7 @@ class Options(Declared):
         None,
         kind=listed(choice(*FORMS), f"some of {', '.join(FORMS)}", example=("ghosts", "relays")),
         metavar="FORM,...",
-        default_text="all; no relays with --density, --compute-budget, --imbalance or a --method other than "
-        "data",
+        default_text="all; no relays with --density, --compute-budget or a --method other than data",
         help="what may travel: ghosts, sums, relays (combinations of a worker's neurons)",
         more="what may travel, `ghosts` among it: `ghosts` (neurons), `sums` (partial sums of rows) and "
         "`relays` (combinations of a worker's neurons, which say more for a value; not of grouped "
@@ -300,12 +298,12 @@ class Options(Declared):
     def may_travel(self) -> tuple[str, ...]:
         """What may travel, of ``FORMS``.
 
-        Unless forms are named, relays are left out where work or its imbalance is limited: what they compute
-        and weigh is not looked at when they are chosen.
+        Unless forms are named, relays are left out where work is limited: what they compute and weigh is not
+        looked at when they are chosen.
         """
         if self.forms is not None:
             return self.forms
-        relays = self.method == "data" and not self.limits_work and self.imbalance is None
+        relays = self.method == "data" and not self.limits_work
         return tuple(name for name in FORMS if name != "relays" or relays)
 
     @property

@@ -18,7 +18,7 @@ from repurpose_hpc.restructure.method import PriceScope
 from repurpose_hpc.restructure.owners.alternation import reassign
 from repurpose_hpc.restructure.relayed import fit_relayed, relays_of
 from repurpose_hpc.restructure.silence import silence
-from repurpose_hpc.restructure.support.balance import limit_ghosts
+from repurpose_hpc.restructure.support.balance import limit_received
 from repurpose_hpc.restructure.support.forms import tradeoffs
 from repurpose_hpc.restructure.support.forms.masks import mask_of
 from repurpose_hpc.restructure.support.forms.mixed import with_mixed
@@ -145,11 +145,11 @@ def _limited(
     forms: Forms,
     others: _Sharing,
 ) -> Forms:
-    """The pure forms of a mixing with limited ghosts, and the mixed form; collective."""
+    """The pure forms of a mixing with limited ghosts and relays, and the mixed form; collective."""
     options, owner = context.options, context.owner(decisions, mixing.target)
     if options.imbalance is not None:  # 3.5
         level, allowance = others.price(forms), (1 + options.imbalance) * context.share(decisions, mixing)
-        forms = [limit_ghosts(problem, owner, form, level, allowance) for form in forms]
+        forms = [limit_received(problem, owner, form, level, allowance) for form in forms]
     if MIXED in context.method.forms:  # 3.6
         forms = with_mixed(problem, owner, forms, others.price(forms))
     return forms

@@ -36,9 +36,9 @@ class Ranking:
         """The groups that are worth more than ``price``."""
         return self.groups[self.savings > price]
 
-    def first(self, count: int) -> Ranking:
-        """The ranking with its ``count`` most valuable groups only."""
-        return Ranking(self.groups[:count], self.savings[:count], self.costs[:count])
+    def only(self, kept: np.ndarray) -> Ranking:
+        """The ranking with some of its groups, bool (g,)."""
+        return Ranking(self.groups[kept], self.savings[kept], self.costs[kept])
 
 
 NOTHING = Ranking(np.empty(0, np.int64), np.empty(0), np.empty(0))

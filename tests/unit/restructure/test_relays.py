@@ -27,10 +27,14 @@ from repurpose_hpc.restructure.checkpoint import Checkpoint
 from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.job import restructure_to
 from repurpose_hpc.restructure.options import Options
-from repurpose_hpc.restructure.support.balance import limit_ghosts
+from repurpose_hpc.restructure.support.balance import limit_received
 from repurpose_hpc.restructure.support.elimination import METRIC_TOLERANCE, metric_root
 from repurpose_hpc.restructure.support.forms.ghosts import ghost_tradeoff
-from repurpose_hpc.restructure.support.forms.relays import leading, relay_tradeoff
+from repurpose_hpc.restructure.support.forms.relays import (
+    leading,
+    relay_tradeoff,
+    unfolded_relay_tradeoff,
+)
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.team import ALONE, Team
 
@@ -178,18 +182,50 @@ def test_leading_directions_are_those_of_singular_values(g, r, count, rank, seed
     assert ((matrix.T @ directions) ** 2).sum(axis=0) == pytest.approx(squares, rel=1e-4)
 
 
-@given(seed=st.integers(0, 10_000), taps=st.integers(1, 4), behind=st.booleans(), share=st.floats(0.3, 1))
-@settings(max_examples=40)
-def test_no_worker_is_given_more_relays_than_it_may_hold_weights(seed, taps, behind, share):
+@given(
+    seed=st.integers(0, 10_000),
+    taps=st.integers(1, 4),
+    rank=st.sampled_from((ghost_tradeoff, relay_tradeoff, unfolded_relay_tradeoff)),
+    share=st.floats(0.3, 1),
+    part=st.floats(0, 1),
+)
+@settings(max_examples=60)
+def test_no_worker_is_given_more_than_it_may_hold_weights(seed, taps, rank, share, part):
+    """Unless its own neurons are too many; relays weigh also where they are made."""
     problem, owner = random_problem(np.random.default_rng(seed), 8, 10, 10, taps)
-    form = relay_tradeoff(problem.unfolded() if behind else problem, owner)
-    limited = limit_ghosts(problem, owner, form, 0.0, np.full(WORKERS, share))
-    rows, counts = np.bincount(owner, minlength=WORKERS), [ranking.groups.size for ranking in limited.relays]
-    columns_of_relays = np.array(counts) * (1 if behind else taps)
-    held = rows * (problem.own().sum(axis=1) * taps + columns_of_relays)
-    assert (held <= share * held.sum() + 1e-6)[columns_of_relays > 0].all()
-    for ranking, whole in zip(limited.relays, form.relays, strict=True):
-        assert (ranking.groups == whole.groups[: ranking.groups.size]).all()
+    form = rank(problem, owner)
+    price = float(np.quantile(form.pooled(), part))
+    limited = limit_received(problem, owner, form, price, np.full(WORKERS, share))
+    held, groups = _held(problem, owner, limited, price)
+    assert (held <= share * held.sum() + 1e-6)[groups > 0].all()
+    # What is left out counts as an error, and nothing is left out for nothing.
+    assert limited.objective(price) >= form.objective(price) - 1e-9
+    before, _ = _held(problem, owner, form, price)
+    if (before <= share * before.sum()).all():
+        assert limited.objective(0.0) == pytest.approx(form.objective(0.0))
+        assert np.array_equal(limited.pooled(), form.pooled())
+    # However far λ falls.
+    beyond = before > share * before.sum()
+    assert (_held(problem, owner, limited, 0.0)[0] == held)[beyond].all()
+
+
+def _held(problem, owner, form, price):
+    """Weights that each worker holds at a price, (P,), and the groups that it receives or makes."""
+    rows, taps = np.bincount(owner, minlength=WORKERS), problem.taps
+    held, groups = rows * problem.own().sum(axis=1) * taps, np.zeros(WORKERS, int)
+    for q, ranking in enumerate(form.relays or form.ghosts):
+        for group in ranking.kept(price):
+            columns = taps
+            if form.relays:
+                (combined,) = form.combinations[q][[group]].toarray()
+                behind = combined.size // problem.source_owner.size
+                (maker,) = {*problem.source_owner[np.flatnonzero(combined) // behind].tolist()}
+                held[maker] += np.count_nonzero(combined)
+                groups[maker] += 1
+                columns = taps // behind
+            held[q] += rows[q] * columns
+            groups[q] += 1
+    return held, groups
 
 
 def assert_stands_for_the_original(network, cut, budget, x):
@@ -220,16 +256,14 @@ def test_the_network_with_relays(samples, placement, budget):
 
 
 @pytest.mark.parametrize(
-    "fields", [{}, {"comm_dtype": INT8}, {"round_cost": 9.0}, {"max_output_error": 0.1}, {"comm_budget": 0.3}]
+    "fields", [{}, {"comm_dtype": INT8}, {"round_cost": 9.0}, {"max_output_error": 0.1}, {"imbalance": 0.1}]
 )
 def test_relays_are_used_unless_they_are_left_out(fields):
     assert "relays" in Options(WORKERS, **fields).may_travel
     assert Options(WORKERS, **fields, forms=WITHOUT_RELAYS).may_travel == WITHOUT_RELAYS
 
 
-@pytest.mark.parametrize(
-    "fields", [{"density": 0.5}, {"compute_budget": 0.5}, {"imbalance": 0.1}, {"method": "frobenius"}]
-)
+@pytest.mark.parametrize("fields", [{"density": 0.5}, {"compute_budget": 0.5}, {"method": "frobenius"}])
 def test_relays_are_left_out_where_what_they_weigh_is_not_looked_at(fields):
     assert Options(WORKERS, **fields).may_travel == WITHOUT_RELAYS
     if fields != {"method": "frobenius"}:

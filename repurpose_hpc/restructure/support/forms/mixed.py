@@ -44,6 +44,6 @@ def mixed_tradeoff(problem: MixingProblem, owner: np.ndarray, ghosts: Tradeoff, 
     """
     supports = problem.own() | mask_of(problem, ghosts, owner, price).ghosts
     sums = row_sums(problem, owner, supports, price)
-    worthwhile = [ranking.first(ranking.kept(price).size) for ranking in sums]
+    worthwhile = [ranking.only(ranking.savings > price) for ranking in sums]
     saved = sum(float(ranking.savings @ ranking.costs) for ranking in worthwhile)
     return replace(ghosts, floor=ghosts.floor - saved, sums=worthwhile)
