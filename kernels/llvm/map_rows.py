@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import overload
 
 from .intrinsics import intrinsic
 from .vectors import (
+    every_second,
     first_lanes,
     integer,
     lanes_between,
@@ -92,8 +92,8 @@ def _copying(step: int):
         whole = (types.int64,) * 3
 
         def generate(context, builder, signature, arguments):
-            parts = opened(context, builder, signature.args, arguments)
-            read, start, width, column, fill, written, begin, count = parts
+            arrays = opened(context, builder, signature.args, arguments)
+            read, start, width, column, fill, written, begin, count = arrays
             vector = vector_of(context, source)
             row, result = builder.gep(read.data, [start]), builder.gep(written.data, [begin])
             border = spread(builder, fill, vector)
@@ -101,7 +101,8 @@ def _copying(step: int):
             with cgutils.for_range_slice(builder, integer(0), count, stride, inc=True) as (t, _):
                 seen = builder.add(column, builder.mul(t, integer(step)))
                 columns = (builder.add(seen, integer(i * vector.count)) for i in range(step))
-                values = _joined(builder, [_part(builder, row, each, width, border) for each in columns])
+                parts = [_part(builder, row, each, width, border) for each in columns]
+                values = parts[0] if step == 1 else every_second(builder, *parts)
                 mask = first_lanes(builder, builder.sub(count, t), vector)
                 store_lanes(builder, values, vector_at(builder, result, t, vector), mask)
             return context.get_dummy_value()
@@ -142,15 +143,6 @@ def _part(builder, row, column, width, border):
     vector = border.type
     inside = lanes_between(builder, builder.neg(column), builder.sub(width, column), vector)
     return load_lanes(builder, vector_at(builder, row, column, vector), inside, border)
-
-
-def _joined(builder, parts):
-    """One vector, or every second number of two."""
-    if len(parts) == 1:
-        return parts[0]
-    count = parts[0].type.count
-    even = ir.Constant(ir.VectorType(ir.IntType(32), count), list(range(0, 2 * count, 2)))
-    return builder.shuffle_vector(*parts, even)
 
 
 _all, _every_second = (_copying(step) for step in (1, 2))

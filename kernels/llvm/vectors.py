@@ -43,13 +43,17 @@ def vector_at(builder, start, offset, vector):
     return builder.bitcast(builder.gep(start, [offset]), vector.as_pointer())
 
 
-def fetch(builder, start, offset, nearest: bool) -> None:
-    """Have what is ``offset`` numbers behind ``start`` brought into the nearest cache, or the second."""
+def fetch(builder, start, offset, nearest: bool, is_written: bool = False) -> None:
+    """Have what is ``offset`` numbers behind ``start`` brought into the nearest cache, or the second.
+
+    ``is_written``: it will be written, so no other processor is to have it.
+    """
     place = builder.bitcast(builder.gep(start, [offset]), ir.IntType(8).as_pointer())
     flag = ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), (place.type, flag, flag, flag))
     fetching = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    builder.call(fetching, [place, *(ir.Constant(flag, value) for value in (0, 3 if nearest else 2, 1))])
+    hints = int(is_written), 3 if nearest else 2, 1
+    builder.call(fetching, [place, *(ir.Constant(flag, value) for value in hints)])
 
 
 def vector_of(context, array):
@@ -116,10 +120,50 @@ def store_lanes(builder, value, place, mask) -> None:
     builder.call(store, [value, place, ir.Constant(ir.IntType(32), itemsize), mask])
 
 
+def gather_lanes(builder, start, step, mask, others):
+    """Every ``step``-th number from ``start`` on, in the lanes of ``mask``; the rest as in ``others``."""
+    vector, flag = others.type, ir.IntType(32)
+    wide = ir.VectorType(ir.IntType(64), vector.count)
+    itemsize = itemsize_of(vector)
+    offsets = ir.Constant(wide, [lane * itemsize for lane in range(vector.count)])
+    first = spread(builder, builder.ptrtoint(start, ir.IntType(64)), wide)
+    places = builder.add(first, builder.mul(offsets, spread(builder, step, wide)))
+    pointers = ir.VectorType(vector.element.as_pointer(), vector.count)
+    kind = ir.FunctionType(vector, (pointers, flag, mask.type, vector))
+    name = f"llvm.masked.gather.{_name_of(vector)}.v{vector.count}p0"
+    gathering = cgutils.get_or_insert_function(builder.module, kind, name)
+    return builder.call(gathering, [builder.inttoptr(places, pointers), flag(itemsize), mask, others])
+
+
+def mask_of(builder, place, vector):
+    """A mask from the bits of an integer in memory."""
+    bits = builder.trunc(builder.load(place), ir.IntType(vector.count))
+    return builder.bitcast(bits, ir.VectorType(ir.IntType(1), vector.count))
+
+
+def every_second(builder, left, right):
+    """The first, third, ... number of two vectors."""
+    count = left.type.count
+    even = ir.Constant(ir.VectorType(ir.IntType(32), count), list(range(0, 2 * count, 2)))
+    return builder.shuffle_vector(left, right, even)
+
+
+def maximum(builder, left, right):
+    """The larger numbers of two vectors, NaN where there is one in either."""
+    kind = ir.FunctionType(left.type, (left.type,) * 2)
+    name = f"llvm.maximum.{_name_of(left.type)}"
+    function = cgutils.get_or_insert_function(builder.module, kind, name)
+    return builder.call(function, [left, right], fastmath=("nsz",))
+
+
 def _masked(builder, verb, result, vector, arguments):
-    number = f"v{vector.count}{'f32' if vector.element == ir.FloatType() else 'f64'}"
-    name = f"llvm.masked.{verb}.{number}.p0"
+    name = f"llvm.masked.{verb}.{_name_of(vector)}.p0"
     return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
+
+
+def _name_of(vector) -> str:
+    """The compiler's name of a type."""
+    return f"v{vector.count}{'f32' if vector.element == ir.FloatType() else 'f64'}"
 
 
 def itemsize_of(vector) -> int:

@@ -1,0 +1,72 @@
+"""What windows see of every map alike, prepared once for many maps (see ``View``)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..arguments import Pair, Window2D
+from ..jit import jit
+from ..llvm.map_windows import STEPS, View, lanes_for, parts_of, rows_for, tallest_run
+from ..llvm.vectors import HAS_MASKS, lanes
+from .windows import inside
+
+
+@jit
+def view_of(x: np.ndarray, window: Window2D, fill: float, out: np.ndarray) -> View:
+    """The view of maps.
+
+    Args:
+        x: maps, (n, batch, H, W).
+        window: on them.
+        fill: what lies beyond a map.
+        out: outputs, (n, batch, OH, OW).
+    """
+    shape, out_shape, batch = x.shape[2:], out.shape[2:], x.shape[1]
+    rows = rows_for(out_shape[0], window.strides[1])
+    runs = _runs(window, tallest_run(rows, window.strides[1]))
+    masks = _masks(shape[1], out_shape[1], window, x.dtype)
+    slack = 0 if HAS_MASKS else _slack(out_shape[1], window, x.dtype)
+    border = np.full(shape[1] + 2 * slack, x.dtype.type(fill))
+    copy = np.zeros(0 if HAS_MASKS else shape[0] * shape[1] + 2 * slack, x.dtype)
+    return View(shape, window, out_shape, batch, rows, runs, masks, border, slack, copy)
+
+
+@jit
+def _runs(window: Window2D, tallest: int) -> np.ndarray:
+    """The runs of tap rows, of at most ``tallest``."""
+    kernel, stride, dilation = window.kernel[0], window.strides[0], window.dilations[0]
+    step = stride // dilation if stride % dilation == 0 else kernel
+    runs = np.empty((kernel, 3), np.int64)
+    count = 0
+    for start in range(min(step, kernel)):
+        first = start
+        while first < kernel:
+            height = min(tallest, -(-(kernel - first) // step))
+            runs[count, 0], runs[count, 1], runs[count, 2] = first, height, step
+            first += height * step
+            count += 1
+    return runs[:count].copy()
+
+
+@jit
+def _masks(width: int, columns: int, window: Window2D, dtype: np.dtype) -> np.ndarray:
+    """The bits of the lanes that are inside maps of a width, for so many columns of outputs."""
+    stride, dilation, pad = window.strides[1], window.dilations[1], window.pads[1]
+    parts, lane = parts_of(stride), lanes(dtype)
+    step = 1 if stride in STEPS else stride
+    masks = np.empty((-(-columns // lane), window.kernel[1], parts), np.uint32)
+    for chunk in range(masks.shape[0]):
+        count = lanes_for(columns - chunk * lane, dtype)
+        for v in range(masks.shape[1]):
+            for part in range(parts):
+                column = chunk * lane * stride + v * dilation - pad + part * count
+                first, end = inside(column, step, count, 0, width)
+                masks[chunk, v, part] = (1 << end) - (1 << first)
+    return masks
+
+
+@jit
+def _slack(columns: int, window: Window2D, dtype: np.dtype) -> int:
+    """More than a vector reads before or behind a row of a map, for so many columns of outputs."""
+    seen = (columns + lanes(dtype)) * window.strides[1] + window.kernel[1] * window.dilations[1]
+    return window.pads[1] + seen + lanes(dtype)
