@@ -39,8 +39,9 @@ from .vectors import (
     vector_of,
 )
 
-# Rows of outputs at a time.  Maps of 7, 14, 28, ... rows come in sevens; 16 registers have room for four.
-ROWS = (7, 4, 1) if HAS_MANY_REGISTERS else (4, 1)
+# Rows of outputs at a time: their sums, and what they see, are in registers.  Few rows are taken one by one.
+MOST_ROWS = 8 if HAS_MANY_REGISTERS else 4
+_FEWEST_ROWS = 3
 # Columns from an output to the next that have loops of their own; GATHERED is that of all others.
 STEPS = (1, 2)
 GATHERED = 0
@@ -59,7 +60,7 @@ class View(NamedTuple):
         window: on it.
         out_shape: (OH, OW).
         batch: maps of one neuron.
-        rows: of outputs at a time, one of ``ROWS``, at most OH.
+        rows: of outputs at a time, as of ``rows_for``.
         runs: (runs, 3) int64, tap rows that are added up together: the first, how many, and from one to the
             next.  What an output sees with the second of them, the output below sees with the first.
         masks: uint32, bits of the lanes that are inside the map: by vector of a row of outputs, column of
@@ -83,19 +84,8 @@ class View(NamedTuple):
 
 @register_jitable
 def rows_for(rows: int, step: int) -> int:
-    """Rows of outputs to take at a time, of ``rows``, so that least is computed twice.
-
-    Args:
-        rows: of outputs.
-        step: columns from an output to the next.
-    """
-    best, fewest = 1, 1 << 62
-    for count in ROWS:
-        # Two rows more stand for what a block costs.
-        cost = -(-rows // count) * (count + 2)
-        if count <= rows and (count == 1 or step in STEPS) and cost < fewest:
-            best, fewest = count, cost
-    return best
+    """Rows of outputs to take at a time, of ``rows``; ``step``: columns from an output to the next."""
+    return MOST_ROWS if rows >= _FEWEST_ROWS and step in STEPS else 1
 
 
 @register_jitable
@@ -291,7 +281,7 @@ class _Emitter:
         with builder.if_then(is_gathered):
             self._emit_maps(GATHERED, 1)
         for each in STEPS:
-            for rows in ROWS:
+            for rows in (MOST_ROWS, 1):
                 with builder.if_then(builder.and_(self._equal(step, each), self._equal(self.rows, rows))):
                     self._emit_maps(each, rows)
 
@@ -307,9 +297,6 @@ class _Emitter:
                 self.source = copy
             self._begin(m)
             with self._range(self.out_height, rows) as (p, _):
-                # The last rows are taken with some before them once more.
-                last = builder.sub(self.out_height, integer(rows))
-                p = builder.select(builder.icmp_signed("<", p, last), p, last)
                 self._fetch_source(rows, p)
                 self._emit_rows(step, rows, p)
 
@@ -340,9 +327,11 @@ class _Emitter:
                     self._emit_run(block, _Run(each, first, step), sums)
         mask = first_lanes(builder, builder.sub(self.out_width, block.q), vector)
         for i, total in enumerate(sums):
-            place = self._sum(self._product(self._sum(block.p, i), self.out_width), block.q)
-            value = self._finished(builder.load(total), place, mask)
-            store_lanes(builder, value, vector_at(builder, self.out, place, vector), mask)
+            row = self._sum(block.p, i)
+            with builder.if_then(builder.icmp_signed("<", row, self.out_height)):
+                place = self._sum(self._product(row, self.out_width), block.q)
+                value = self._finished(builder.load(total), place, mask)
+                store_lanes(builder, value, vector_at(builder, self.out, place, vector), mask)
 
     def _emit_run(self, block: _Block, run: _Run, sums: list) -> None:
         """Add up what some tap rows see."""
