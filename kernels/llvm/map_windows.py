@@ -33,6 +33,7 @@ from .vectors import (
     mask_of,
     maximum,
     opened,
+    rolled,
     spread,
     store_lanes,
     vector_at,
@@ -271,9 +272,6 @@ class _Emitter:
     def _equal(self, left, right: int):
         return self.builder.icmp_signed("==", left, integer(right))
 
-    def _range(self, end, step=1):
-        return cgutils.for_range_slice(self.builder, integer(0), end, integer(step), inc=True)
-
     def emit(self) -> None:
         """Everything."""
         builder, step = self.builder, self.strides[1]
@@ -287,7 +285,9 @@ class _Emitter:
 
     def _emit_maps(self, step: int, rows: int) -> None:
         builder = self.builder
-        with cgutils.for_range_slice(builder, *self.maps, integer(1), inc=True) as (m, _):
+        first, end = self.maps
+        with rolled(builder, builder.sub(end, first)) as number:
+            m = self._sum(first, number)
             size = self._product(self.height, self.width)
             self.source = builder.gep(self.sources, [self._product(m, size)])
             self.out = builder.gep(self.outs, [self._product(m, self.out_height, self.out_width)])
@@ -296,13 +296,13 @@ class _Emitter:
                 cgutils.raw_memcpy(builder, copy, self.source, size, itemsize_of(self.vector))
                 self.source = copy
             self._begin(m)
-            with self._range(self.out_height, rows) as (p, _):
+            with rolled(builder, self.out_height, rows) as p:
                 self._fetch_source(rows, p)
                 self._emit_rows(step, rows, p)
 
     def _emit_rows(self, step: int, rows: int, p) -> None:
         builder, count = self.builder, self.vector.count
-        with self._range(self.out_width, count) as (q, _):
+        with rolled(builder, self.out_width, count) as q:
             whole = _Block(step, rows, self.vector, p, q)
             if count < _FEWEST_LANES:
                 self._emit_block(whole)
@@ -319,7 +319,7 @@ class _Emitter:
         builder, vector = self.builder, block.vector
         sums = [self._variable(self._initial(vector)) for _ in range(block.rows)]
         self._fetch_out(block)
-        with self._range(self.run_count) as (number, _):
+        with rolled(builder, self.run_count) as number:
             place = builder.gep(self.runs, [self._product(number, 3)])
             first, height, step = (builder.load(builder.gep(place, [integer(i)])) for i in range(3))
             for each in range(1, block.tallest + 1):
@@ -354,7 +354,7 @@ class _Emitter:
         rows = self._rows(block, run)
         first = builder.sub(self._product(block.q, self.strides[1]), self.pads[1])
         chunk = builder.sdiv(block.q, integer(self.vector.count))
-        with self._range(self.kernel[1]) as (v, _):
+        with rolled(builder, self.kernel[1]) as v:
             number = self._product(self._sum(self._product(chunk, self.kernel[1]), v), parts)
             masks = [
                 mask_of(builder, builder.gep(self.masks, [self._sum(number, part)]), block.vector)
@@ -394,7 +394,7 @@ class _Emitter:
         builder = self.builder
         seen = self._product(rows, self.strides[0], self.width)
         begin = builder.gep(self.source, [self._product(self._sum(p, rows), self.strides[0], self.width)])
-        with builder.if_then(self._is_wide()), self._range(seen, self.vector.count) as (t, _):
+        with builder.if_then(self._is_wide()), rolled(builder, seen, self.vector.count) as t:
             fetch(builder, begin, t, False)
 
     def _fetch_out(self, block: _Block) -> None:

@@ -5,6 +5,8 @@ Sums that stay in registers need vectors that the compiler would not find by its
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
@@ -169,6 +171,29 @@ def _name_of(vector) -> str:
 def itemsize_of(vector) -> int:
     """Bytes of a number."""
     return 4 if vector.element == ir.FloatType() else 8
+
+
+@contextmanager
+def rolled(builder, end, step: int = 1):
+    """Emit a loop and yield its number, every ``step``-th from 0 to ``end`` - 1.
+
+    The compiler leaves it as it is: where there are many loops that are long already, unrolling them takes
+    more time than it saves.
+    """
+    module = builder.module
+    node = module.add_metadata([module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])])
+    node.operands = (node, *node.operands)
+    before, test, body, after = builder.block, *(builder.append_basic_block() for _ in range(3))
+    builder.branch(test)
+    builder.position_at_end(test)
+    number = builder.phi(end.type)
+    number.add_incoming(integer(0), before)
+    builder.cbranch(builder.icmp_signed("<", number, end), body, after)
+    builder.position_at_end(body)
+    yield number
+    number.add_incoming(builder.add(number, integer(step)), builder.block)
+    builder.branch(test).set_metadata("llvm.loop", node)
+    builder.position_at_end(after)
 
 
 def zero(builder, vector):

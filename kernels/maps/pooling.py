@@ -31,12 +31,13 @@ def max_pool(x: np.ndarray, window: Window2D, out: np.ndarray) -> None:
         window: of the pool.
         out: (n, batch, OH, OW).
     """
+    maps = x.shape[0] * x.shape[1]
     if not _sees_all(x, window, out):
-        largest_of_maps(view_of(x, window, -np.inf, out), (0, x.shape[0] * x.shape[1]), x, out)
+        largest_of_maps(view_of(x, window, -np.inf, out), (0, maps), x, out)
         return
-    for j in range(x.shape[0]):
-        for b in range(x.shape[1]):
-            out[j, b, 0, 0] = _largest(x[j, b].reshape(-1))
+    values, results = x.reshape(maps, x.shape[2] * x.shape[3]), out.reshape(maps)
+    for m in range(maps):
+        results[m] = _largest(values[m])
 
 
 @kernel(
@@ -59,12 +60,13 @@ def average_pool(
     for p in range(down.size):
         for q in range(across.size):
             shares[p, q] = x.dtype.type(1) / x.dtype.type(down[p] * across[q])
-    if not (_sees_all(x, window, out) and max(counted) == 0):
-        mean_of_maps(view_of(x, window, 0.0, out), (0, x.shape[0] * x.shape[1]), shares, x, out)
+    maps = x.shape[0] * x.shape[1]
+    if not _sees_all(x, window, out):
+        mean_of_maps(view_of(x, window, 0.0, out), (0, maps), shares, x, out)
         return
-    for j in range(x.shape[0]):
-        for b in range(x.shape[1]):
-            out[j, b, 0, 0] = x[j, b].sum() * shares[0, 0]
+    values, results = x.reshape(maps, x.shape[2] * x.shape[3]), out.reshape(maps)
+    for m in range(maps):
+        results[m] = _total(values[m]) * shares[0, 0]
 
 
 @kernel(
@@ -122,6 +124,14 @@ def _counts(count: int, window: Window2D, axis: int, low: int, high: int) -> np.
         first, end = inside(p * stride - pad, dilation, kernel, low, high)
         counts[p] = end - first
     return counts
+
+
+@jit
+def _total(values: np.ndarray) -> float:
+    total = values.dtype.type(0)
+    for t in range(values.size):
+        total += values[t]
+    return total
 
 
 @jit
