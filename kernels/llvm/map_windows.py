@@ -125,7 +125,9 @@ def filter_maps(
     """
     neurons = np.arange(*maps) // view.batch
     taps, start = taps.reshape(len(taps), -1)[neurons], start.reshape(-1)[neurons]
-    _outputs(view, maps, out)[:] = start[:, None, None] + np.einsum("mk,mpqk->mpq", taps, _seen(view, maps, source))
+    _outputs(view, maps, out)[:] = start[:, None, None] + np.einsum(
+        "mk,mpqk->mpq", taps, _seen(view, maps, source)
+    )
 
 
 def largest_of_maps(view: View, maps: Pair, source: np.ndarray, out: np.ndarray) -> None:
@@ -134,8 +136,8 @@ def largest_of_maps(view: View, maps: Pair, source: np.ndarray, out: np.ndarray)
 
 
 def mean_of_maps(view: View, maps: Pair, shares: np.ndarray, source: np.ndarray, out: np.ndarray) -> None:
-    """Outputs = the sum of what they see times their share, of (OH, OW); otherwise as ``filter_maps``."""
-    _outputs(view, maps, out)[:] = _seen(view, maps, source).sum(-1) * shares
+    """Outputs = the sum of what they see times their share, of OH · OW; otherwise as ``filter_maps``."""
+    _outputs(view, maps, out)[:] = _seen(view, maps, source).sum(-1) * shares.reshape(view.out_shape)
 
 
 def _outputs(view: View, maps: Pair, out: np.ndarray) -> np.ndarray:
@@ -227,7 +229,7 @@ _Load = Callable[[int], Any]
 
 
 class _Emitter:
-    """Writes the loops over maps, blocks, runs of tap rows and columns of taps.
+    """Writer of the loops over maps, blocks, runs of tap rows and columns of taps.
 
     Attributes:
         fill: what lies beyond a map; also where sums begin.
@@ -292,9 +294,7 @@ class _Emitter:
             self.source = builder.gep(self.sources, [self._product(m, size)])
             self.out = builder.gep(self.outs, [self._product(m, self.out_height, self.out_width)])
             if not HAS_MASKS:
-                copy = builder.gep(self.copy, [self.slack])
-                cgutils.raw_memcpy(builder, copy, self.source, size, itemsize_of(self.vector))
-                self.source = copy
+                self._copy_source(size)
             self._begin(m)
             with rolled(builder, self.out_height, rows) as p:
                 self._fetch_source(rows, p)
@@ -337,6 +337,12 @@ class _Emitter:
         """Add up what some tap rows see."""
         raise NotImplementedError
 
+    def _copy_source(self, size) -> None:
+        """Copy the map to where vectors may read before and behind it."""
+        copy = self.builder.gep(self.copy, [self.slack])
+        cgutils.raw_memcpy(self.builder, copy, self.source, size, itemsize_of(self.vector))
+        self.source = copy
+
     def _begin(self, m) -> None:
         """What changes from map to map."""
 
@@ -349,7 +355,7 @@ class _Emitter:
         return total
 
     def _columns(self, block: _Block, run: _Run) -> Iterator[tuple[Any, _Load]]:
-        """Emits a loop over columns of taps: its number, and a function that loads what a row sees with it."""
+        """Emit a loop over columns of taps; yield its number and a function that loads from a row."""
         builder, parts = self.builder, parts_of(block.step)
         rows = self._rows(block, run)
         first = builder.sub(self._product(block.q, self.strides[1]), self.pads[1])
@@ -390,15 +396,16 @@ class _Emitter:
         return parts[0] if block.step == 1 else every_second(builder, *parts)
 
     def _fetch_source(self, rows: int, p) -> None:
-        """Have what the next rows of outputs see brought into the second cache."""
-        builder = self.builder
+        """Have what the next rows of outputs see brought into the second cache, where rows are wide."""
+        builder, least = self.builder, _WIDE_BYTES // itemsize_of(self.vector)
+        is_wide = builder.icmp_signed(">=", self.width, integer(least))
         seen = self._product(rows, self.strides[0], self.width)
         begin = builder.gep(self.source, [self._product(self._sum(p, rows), self.strides[0], self.width)])
-        with builder.if_then(self._is_wide()), rolled(builder, seen, self.vector.count) as t:
+        with builder.if_then(is_wide), rolled(builder, seen, self.vector.count) as t:
             fetch(builder, begin, t, False)
 
     def _fetch_out(self, block: _Block) -> None:
-        """Have the place of the outputs below a block brought into the cache."""
+        """Have the place of the outputs below a block brought into the cache, where a row has many."""
         builder = self.builder
         place = builder.gep(
             self.out, [self._sum(self._product(self._sum(block.p, block.rows), self.out_width), block.q)]
@@ -406,10 +413,6 @@ class _Emitter:
         for _ in range(block.rows if block.vector is self.vector else 0):
             fetch(builder, place, integer(0), False, is_written=True)
             place = builder.gep(place, [self.out_width])
-
-    def _is_wide(self):
-        least = _WIDE_BYTES // itemsize_of(self.vector)
-        return self.builder.icmp_signed(">=", self.width, integer(least))
 
     def _filled(self, vector):
         return ir.Constant(vector, [self.fill] * vector.count)

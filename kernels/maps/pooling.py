@@ -13,7 +13,7 @@ from ..jit import jit
 from ..llvm.map_windows import filter_maps, largest_of_maps, mean_of_maps
 from ..registry import Need, kernel
 from .activations import activate_in_place
-from .views import view_of
+from .views import view_of, with_long_rows
 from .windows import inside
 
 # Outputs of so many bytes get their activation before they leave the second cache.
@@ -31,13 +31,13 @@ def max_pool(x: np.ndarray, window: Window2D, out: np.ndarray) -> None:
         window: of the pool.
         out: (n, batch, OH, OW).
     """
-    maps = x.shape[0] * x.shape[1]
-    if not _sees_all(x, window, out):
-        largest_of_maps(view_of(x, window, -np.inf, out), (0, maps), x, out)
-        return
-    values, results = x.reshape(maps, x.shape[2] * x.shape[3]), out.reshape(maps)
-    for m in range(maps):
-        results[m] = _largest(values[m])
+    if _sees_all(x, window, out):
+        values, results = _each_map(x, out)
+        for m in range(results.size):
+            results[m] = _largest(values[m])
+    else:
+        x, window, out = with_long_rows(x, window, out)
+        largest_of_maps(view_of(x, window, -np.inf, out), (0, x.shape[0] * x.shape[1]), x, out)
 
 
 @kernel(
@@ -56,17 +56,20 @@ def average_pool(
     """
     down = _counts(out.shape[2], window, 0, -counted[0], x.shape[2] + counted[2])
     across = _counts(out.shape[3], window, 1, -counted[1], x.shape[3] + counted[3])
-    shares = np.empty(out.shape[2:], x.dtype)
-    for p in range(down.size):
-        for q in range(across.size):
-            shares[p, q] = x.dtype.type(1) / x.dtype.type(down[p] * across[q])
-    maps = x.shape[0] * x.shape[1]
-    if not _sees_all(x, window, out):
-        mean_of_maps(view_of(x, window, 0.0, out), (0, maps), shares, x, out)
-        return
-    values, results = x.reshape(maps, x.shape[2] * x.shape[3]), out.reshape(maps)
-    for m in range(maps):
-        results[m] = _total(values[m]) * shares[0, 0]
+    if _sees_all(x, window, out):
+        share = x.dtype.type(1) / x.dtype.type(down[0] * across[0])
+        values, results = _each_map(x, out)
+        for m in range(results.size):
+            results[m] = _total(values[m]) * share
+    else:
+        x, window, out = with_long_rows(x, window, out)
+        # Where samples have become rows, they have equal shares.
+        times = out.shape[2] * out.shape[3] // (down.size * across.size)
+        shares = np.empty((times, down.size, across.size), x.dtype)
+        for p in range(down.size):
+            for q in range(across.size):
+                shares[:, p, q] = x.dtype.type(1) / x.dtype.type(down[p] * across[q])
+        mean_of_maps(view_of(x, window, 0.0, out), (0, x.shape[0] * x.shape[1]), shares, x, out)
 
 
 @kernel(
@@ -97,6 +100,7 @@ def depthwise(
         out: (n, batch, OH, OW).
         epilogue: activation.
     """
+    x, window, out = with_long_rows(x, window, out)
     view, flat = view_of(x, window, 0.0, out), out.reshape(-1)
     maps, size = x.shape[0] * x.shape[1], out.shape[2] * out.shape[3]
     together = 1 + _FINISHED_BYTES // (1 + size * out.itemsize)
@@ -112,6 +116,13 @@ def _sees_all(x: np.ndarray, window: Window2D, out: np.ndarray) -> bool:
     kernel, dilations, pads = window.kernel, window.dilations, window.pads
     is_single = out.shape[2] == out.shape[3] == 1 and dilations[0] == dilations[1] == 1
     return is_single and kernel[0] - pads[0] >= x.shape[2] and kernel[1] - pads[1] >= x.shape[3]
+
+
+@jit
+def _each_map(x: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of each map, and its only output."""
+    maps = x.shape[0] * x.shape[1]
+    return x.reshape(maps, x.shape[2] * x.shape[3]), out.reshape(maps)
 
 
 @jit

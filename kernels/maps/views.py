@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..arguments import Pair, Window2D
+from ..arguments import Window2D
 from ..jit import jit
 from ..llvm.map_windows import STEPS, View, lanes_for, parts_of, rows_for, tallest_run
 from ..llvm.vectors import HAS_MASKS, lanes
 from .windows import inside
+
+
+@jit
+def with_long_rows(
+    x: np.ndarray, window: Window2D, out: np.ndarray
+) -> tuple[np.ndarray, Window2D, np.ndarray]:
+    """The same maps, windows and outputs, but maps of one column as rows, and samples of one row as a map."""
+    (n, batch, height, width), (rows, columns) = x.shape, out.shape[2:]
+    kernel, strides, dilations, pads = window
+    if width == 1 and columns == 1 and kernel[1] == 1 and pads[1] == 0:
+        height, width, rows, columns = 1, height, 1, rows
+        kernel, strides = (1, kernel[0]), (1, strides[0])
+        dilations, pads = (1, dilations[0]), (0, pads[0])
+    if batch > 1 and height == 1 and rows == 1 and kernel[0] == 1 and pads[0] == 0:
+        batch, height, rows = 1, batch, batch
+        strides = 1, strides[1]
+    window = Window2D(kernel, strides, dilations, pads)
+    return x.reshape(n, batch, height, width), window, out.reshape(n, batch, rows, columns)
 
 
 @jit

@@ -166,6 +166,21 @@ def test_convolution_of_nothing_adds_nothing(by_channels):
     np.testing.assert_array_equal(out, np.ones_like(out))
 
 
+def assert_filters_and_pools(version, x, geometry):
+    """Every kernel of single maps against NumPy."""
+    kernel, strides, dilations, pads, shape = geometry
+    window, rng = Window2D(kernel, strides, dilations, pads), np.random.default_rng(0)
+    W = rng.standard_normal((x.shape[0], *kernel)).astype(x.dtype)
+    bias = rng.standard_normal((x.shape[0], 1, 1, 1)).astype(x.dtype)
+    seen, out = seen_by(x, *geometry), nothing_of(x, shape)
+    version(kernels.depthwise)(W, x, window, bias, out, EPILOGUE)
+    assert_close(out, activate(LEAKY, bias + np.einsum("jbpquv,juv->jbpq", seen, W)))
+    version(kernels.max_pool)(x, window, out)
+    np.testing.assert_array_equal(out, seen_by(x, *geometry, -np.inf).max((4, 5)))
+    version(kernels.average_pool)(x, window, (0, 0, 0, 0), out)
+    assert_close(out, seen.sum((4, 5)) / seen_by(np.ones_like(x), *geometry).sum((4, 5)))
+
+
 @given(problem=windows())
 def test_depthwise(version, problem):
     x, kernel, strides, dilations, pads, shape, rng = problem
@@ -175,6 +190,53 @@ def test_depthwise(version, problem):
     out = nothing_of(x, shape)
     version(kernels.depthwise)(W, x, Window2D(kernel, strides, dilations, pads), bias, out, EPILOGUE)
     assert_close(out, activate(LEAKY, bias + product))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (3, 1), (7, 7), (8, 16), (9, 17), (21, 24), (16, 41)])
+def test_blocks_and_vectors_of_all_sizes(version, dtype, stride, size):
+    """Maps below, at and above what is taken at a time, and smaller than a window of 5 x 5."""
+    x = np.random.default_rng(1).standard_normal((2, 3, *size)).astype(dtype)
+    shape = tuple((count - 1) // stride + 1 for count in size)
+    assert_filters_and_pools(version, x, ((5, 5), (stride, stride), (1, 1), (2, 2), shape))
+
+
+@pytest.mark.parametrize("dilations", [(1, 1), (2, 1), (3, 2), (4, 2)])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 1), (1, 2), (4, 2)])
+def test_dilated_windows_with_strides(version, strides, dilations):
+    """Tap rows that an output and the one below share, at one or several steps, or do not share."""
+    x = np.random.default_rng(1).standard_normal((2, 2, 19, 21))
+    pads = tuple(2 * dilation for dilation in dilations)
+    shape = tuple((count - 1) // stride + 1 for count, stride in zip(x.shape[2:], strides, strict=True))
+    assert_filters_and_pools(version, x, ((5, 5), strides, dilations, pads, shape))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_maps_of_one_row_or_column(version, axis, batch):
+    x = np.random.default_rng(1).standard_normal((2, batch, 1, 1)) * np.ones((1, 1, 1, 37))
+    x += np.arange(37.0)
+    geometry = ((1, 3), (1, 2), (1, 1), (0, 1), (1, 19))
+    if axis == 0:
+        x = x.reshape(2, batch, 37, 1)
+        geometry = tuple(pair[::-1] for pair in geometry)
+    assert_filters_and_pools(version, np.ascontiguousarray(x), geometry)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_numbers_stay_in_their_map(version, stride):
+    """Vectors end beyond rows and maps: what is there must not be seen, not even times 0."""
+    x = np.full((3, 2, 9, 13), np.inf, np.float32)
+    x[1] = 1
+    shape = tuple((count - 1) // stride + 1 for count in x.shape[2:])
+    window = Window2D((3, 3), (stride, stride), (1, 1), (1, 1))
+    W, bias, out = np.ones((3, 3, 3), np.float32), np.zeros((3, 1, 1, 1), np.float32), nothing_of(x, shape)
+    version(kernels.depthwise)(W, x, window, bias, out, EPILOGUE)
+    assert np.isinf(out[[0, 2]]).all()
+    assert out[1].min() == 4 and out[1].max() <= 9
+    version(kernels.max_pool)(-x, window, out)
+    np.testing.assert_array_equal(out, -x[:, :, : shape[0], : shape[1]])
 
 
 @given(problem=windows())
@@ -199,7 +261,7 @@ def test_average_pool(version, problem, counts):
         number = seen_by(ones, *geometry).sum((4, 5))
     out = nothing_of(x, shape)
     counted = pads * 2 if counts else (0, 0, 0, 0)
-    with np.errstate(invalid="ignore"):  # windows that see nothing
+    with np.errstate(divide="ignore", invalid="ignore"):  # windows that see nothing
         version(kernels.average_pool)(x, Window2D(kernel, strides, dilations, pads), counted, out)
         assert_close(out, total / number)
 
@@ -224,6 +286,17 @@ def test_max_pool_shows_nan(kernel, place):
     out = np.empty((1, 1, size, size), np.float32)
     kernels.max_pool(x, Window2D(kernel, kernel, (1, 1), (0, 0)), out)
     assert np.isnan(out).sum() == 1
+
+
+@given(problem=windows(), share=st.sampled_from([0.02, 0.3]))
+def test_max_pool_of_nan_and_infinities(version, problem, share):
+    x, kernel, strides, dilations, pads, shape, rng = problem
+    for value in (np.nan, -np.nan, np.inf, -np.inf):
+        x[rng.random(x.shape) < share] = value
+    expected = seen_by(x, kernel, strides, dilations, pads, shape, -np.inf).max((4, 5))
+    out = np.zeros_like(expected)
+    version(kernels.max_pool)(x, Window2D(kernel, strides, dilations, pads), out)
+    np.testing.assert_array_equal(out, expected)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
