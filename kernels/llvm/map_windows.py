@@ -40,9 +40,9 @@ from .vectors import (
     vector_of,
 )
 
-# Rows of outputs at a time: their sums, and what they see, are in registers.  Few rows are taken one by one.
-MOST_ROWS = 8 if HAS_MANY_REGISTERS else 4
-_FEWEST_ROWS = 3
+# Rows of outputs at a time: their sums, and what they see, are in registers.  Rows that are not there are
+# computed, but not stored: one sum alone would take as long as four, for the latency of adding.
+ROWS = (4, 8) if HAS_MANY_REGISTERS else (4,)
 # Columns from an output to the next that have loops of their own; GATHERED is that of all others.
 STEPS = (1, 2)
 GATHERED = 0
@@ -86,13 +86,15 @@ class View(NamedTuple):
 @register_jitable
 def rows_for(rows: int, step: int) -> int:
     """Rows of outputs to take at a time, of ``rows``; ``step``: columns from an output to the next."""
-    return MOST_ROWS if rows >= _FEWEST_ROWS and step in STEPS else 1
+    if step not in STEPS:
+        return 1
+    return ROWS[0] if rows <= ROWS[0] else ROWS[-1]
 
 
 @register_jitable
 def tallest_run(rows: int, step: int) -> int:
     """Tap rows that are added up together, at most, for so many rows of outputs at a time."""
-    if rows == 1:
+    if rows < ROWS[-1]:  # saves time of compiling: few rows have little to share
         return 1
     return 3 if step == 1 else 2
 
@@ -211,10 +213,6 @@ class _Block(NamedTuple):
     p: Any
     q: Any
 
-    @property
-    def tallest(self) -> int:
-        return tallest_run(self.rows, self.step)
-
 
 class _Run(NamedTuple):
     """Tap rows that are added up together: their number, the first, and from one to the next."""
@@ -281,7 +279,7 @@ class _Emitter:
         with builder.if_then(is_gathered):
             self._emit_maps(GATHERED, 1)
         for each in STEPS:
-            for rows in (MOST_ROWS, 1):
+            for rows in ROWS:
                 with builder.if_then(builder.and_(self._equal(step, each), self._equal(self.rows, rows))):
                     self._emit_maps(each, rows)
 
@@ -322,7 +320,7 @@ class _Emitter:
         with rolled(builder, self.run_count) as number:
             place = builder.gep(self.runs, [self._product(number, 3)])
             first, height, step = (builder.load(builder.gep(place, [integer(i)])) for i in range(3))
-            for each in range(1, block.tallest + 1):
+            for each in range(1, tallest_run(block.rows, block.step) + 1):
                 with builder.if_then(self._equal(height, each)):
                     self._emit_run(block, _Run(each, first, step), sums)
         mask = first_lanes(builder, builder.sub(self.out_width, block.q), vector)
