@@ -6,7 +6,7 @@ import numpy as np
 
 from ..arguments import Window2D
 from ..jit import jit
-from ..llvm.map_windows import STEPS, View, lanes_for, parts_of, rows_for, tallest_run
+from ..llvm.map_view import STEPS, View, lanes_for, parts_of, rows_for, tallest_run
 from ..llvm.vectors import HAS_MASKS, lanes
 from .windows import inside
 
