@@ -25,12 +25,12 @@ def with_relays_where_they_pay(make: Restructure, error: Callable[[Cut, Samples]
         error: of a network on samples; the same on all ranks.
 
     Returns:
-        as ``make``; where computation or weights are limited it makes networks with relays and without, and
-        returns the one with the smaller error on the samples that both were made with.
+        as ``make``; where computation, weights or their imbalance are limited it makes networks with relays
+        and without, and returns the one with the smaller error on the samples that both were made with.
     """
 
     def better(samples: Samples, options: Options, log: Log) -> Cut:
-        if "relays" not in options.may_travel or not options.limits_work:
+        if "relays" not in options.may_travel or not options.limits_relays:
             return make(samples, options, log)
         forms = tuple(form for form in options.may_travel if form != "relays")
         found = []

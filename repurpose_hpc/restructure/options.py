@@ -246,7 +246,8 @@ class Options(Declared):
         None,
         kind=listed(choice(*FORMS), f"some of {', '.join(FORMS)}", example=("ghosts", "relays")),
         metavar="FORM,...",
-        default_text="all; no relays with --density, --compute-budget or a --method other than data",
+        default_text="all; no relays with --density, --compute-budget, --imbalance or a --method other than "
+        "data",
         help="what may travel: ghosts, sums, relays (combinations of a worker's neurons)",
         more="what may travel, `ghosts` among it: `ghosts` (neurons), `sums` (partial sums of rows) and "
         "`relays` (combinations of a worker's neurons, which say more for a value; not of grouped "
@@ -295,15 +296,20 @@ class Options(Declared):
         return self.density < 1 or self.compute_budget < 1
 
     @property
+    def limits_relays(self) -> bool:
+        """True if what relays compute, or weigh, counts against a limit."""
+        return self.limits_work or self.imbalance is not None
+
+    @property
     def may_travel(self) -> tuple[str, ...]:
         """What may travel, of ``FORMS``.
 
-        Unless forms are named, relays are left out where work is limited: what they compute and weigh is not
+        Unless forms are named, relays are left out where what they compute or weigh is limited: that is not
         looked at when they are chosen.
         """
         if self.forms is not None:
             return self.forms
-        relays = self.method == "data" and not self.limits_work
+        relays = self.method == "data" and not self.limits_relays
         return tuple(name for name in FORMS if name != "relays" or relays)
 
     @property

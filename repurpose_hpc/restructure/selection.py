@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -24,7 +24,14 @@ from repurpose_hpc.restructure.support.forms.masks import mask_of
 from repurpose_hpc.restructure.support.forms.mixed import with_mixed
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.reserve import dense_cost
-from repurpose_hpc.restructure.support.tradeoff import Forms, Tradeoff, cheapest, price_for
+from repurpose_hpc.restructure.support.tradeoff import (
+    Forms,
+    Tradeoff,
+    cheapest,
+    lowest_price,
+    price_for,
+    prices_of,
+)
 
 # When ghosts are selected once more, no worker may get more than so many times what any worker had.
 GHOSTS_AGAIN = 2
@@ -53,6 +60,20 @@ class _Sharing(NamedTuple):
         level = self.price(forms)
         form, *later = (cheapest(each, level) for each in (forms, *self.later))
         return form, price_for([[each] for each in (form, *later)], self.budget)
+
+    def limited(self, forms: Forms, limit: Callable[[float], Forms]) -> Tradeoff:
+        """The best form that ``limit`` makes at the lowest λ at which all is within the budget.
+
+        Args:
+            forms: of the mixing, without a limit.
+            limit: from λ to the forms with a limit, in which nothing is left that is worth no more.
+        """
+
+        def cost(level: float) -> float:
+            return sum(cheapest(each, level).cost(level) for each in (limit(level), *self.later))
+
+        level = lowest_price(prices_of([forms, *self.later]), cost, self.budget)
+        return cheapest(limit(level), level)
 
 
 def eliminate(
@@ -145,11 +166,15 @@ def _limited(
     forms: Forms,
     others: _Sharing,
 ) -> Forms:
-    """The pure forms of a mixing with limited ghosts and relays, and the mixed form; collective."""
+    """The pure forms of a mixing, or one with limited ghosts and relays, and the mixed form; collective."""
     options, owner = context.options, context.owner(decisions, mixing.target)
     if options.imbalance is not None:  # 3.5
-        level, allowance = others.price(forms), (1 + options.imbalance) * context.share(decisions, mixing)
-        forms = [limit_received(problem, owner, form, level, allowance) for form in forms]
+        allowance = (1 + options.imbalance) * context.share(decisions, mixing)
+
+        def limit(level: float) -> Forms:
+            return [limit_received(problem, owner, form, level, allowance) for form in forms]
+
+        forms = [others.limited(forms, limit)]
     if MIXED in context.method.forms:  # 3.6
         forms = with_mixed(problem, owner, forms, others.price(forms))
     return forms

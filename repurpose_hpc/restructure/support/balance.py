@@ -17,10 +17,11 @@ ROUNDING = 1e-9
 def limit_received(
     problem: MixingProblem, owner: np.ndarray, form: Tradeoff, price: float, allowance: np.ndarray
 ) -> Tradeoff:
-    """Drop ghosts or relays until no worker holds more than its allowance of the weights at ``price``.
+    """Drop ghosts or relays until no worker holds more than its allowance of the weights.
 
-    As long as one does, the least valuable goes of what the worker that is furthest beyond receives, or makes
-    for others.  Where its own neurons are too many, it is left with these.
+    First those that are worth no more than ``price``.  Then, as long as a worker holds too much, the least
+    valuable of what the one that is furthest beyond receives, or makes for others.  Where its own neurons are
+    too many, it is left with these.
 
     Args:
         problem: the mixing.
@@ -35,13 +36,7 @@ def limit_received(
     rows = np.bincount(owner, minlength=problem.workers)
     groups = _groups(problem, form, received, rows)
     own = rows * problem.columns(problem.own()).sum(axis=1)
-    worth_it = groups.savings > price
-    kept = _within(groups, worth_it, own, allowance)
-    held, dropped = own + groups.weights(kept), worth_it & ~kept
-    # At a lower price a worker at its limit would be given more.
-    limited = held > allowance * held.sum()
-    limited[groups.receiver[dropped]] = limited[groups.maker[dropped]] = True
-    kept |= ~worth_it & ~limited[groups.receiver] & ~limited[groups.maker]
+    kept = _within(groups, groups.savings > price, own, allowance)
     ends = np.cumsum([ranking.groups.size for ranking in received])[:-1]
     rankings = [ranking.only(mask) for ranking, mask in zip(received, np.split(kept, ends), strict=True)]
     floor = form.floor + float((groups.savings * groups.costs)[~kept].sum())

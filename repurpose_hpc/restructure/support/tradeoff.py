@@ -140,13 +140,31 @@ def price_for(mixings: Sequence[Sequence[Tradeoff]], budget: float) -> float:
         mixings: the forms of each mixing.
         budget: >= 0.
     """
-    prices = np.unique(np.concatenate([[0.0], *(form.pooled() for forms in mixings for form in forms)]))
+
+    def cost(price: float) -> float:
+        return sum(cheapest(forms, price).cost(price) for forms in mixings)
+
+    return lowest_price(prices_of(mixings), cost, budget)
+
+
+def prices_of(mixings: Sequence[Sequence[Tradeoff]]) -> np.ndarray:
+    """The prices at which something changes in the forms of mixings, rising, from 0 on."""
+    return np.unique(np.concatenate([[0.0], *(form.pooled() for forms in mixings for form in forms)]))
+
+
+def lowest_price(prices: np.ndarray, cost: Callable[[float], float], budget: float) -> float:
+    """The lowest price at which ``cost``, which falls as it rises, is at most ``budget``.
+
+    Args:
+        prices: to choose from, rising; the last one is taken if no other will do.
+        cost: of a price.
+        budget: >= 0.
+    """
     low, high = 0, len(prices) - 1
     while low < high:
         middle = (low + high) // 2
-        price = float(prices[middle])
         # Costs are sums of fractions: what differs by rounding only is equal.
-        if sum(cheapest(forms, price).cost(price) for forms in mixings) <= budget * (1 + 1e-12):
+        if cost(float(prices[middle])) <= budget * (1 + 1e-12):
             high = middle
         else:
             low = middle + 1

@@ -11,14 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import small_plans
 from repurpose_hpc.commands.parser import link_costs
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.io.samples import open_samples
+from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.activations import IDENTITY, RELU
 from repurpose_hpc.model.chain import chain
 from repurpose_hpc.plan.assemble import assemble
 from repurpose_hpc.plan.files.store import open_plan
 from repurpose_hpc.plan.plan import EVERYBODY, PLACEMENTS, capacities
+from repurpose_hpc.plan.relays import mixings_of_original
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.restructure.calibration.evaluation import compare
 from repurpose_hpc.restructure.checkpoint import Checkpoint
@@ -338,6 +340,30 @@ def test_imbalance_limits_the_ghosts(wide_network, wide_samples):
         weights = result.plan.weights_held(result.network)
         held[imbalance] = weights.max() / weights.mean()
     assert held[0.02] <= 1.05 < held[None]
+
+
+@pytest.mark.parametrize("forms", [("ghosts",), ("ghosts", "relays")])
+@pytest.mark.parametrize(("budget", "imbalance"), [(0.05, 0.0), (0.2, 0.02), (0.2, 0.1)])
+def test_imbalance_holds_in_every_mixing(forms, budget, imbalance):
+    """At the price that is paid in the end, which falls for what is left out."""
+    rng = np.random.default_rng(3)
+    network = small_plans.random_network(3, widths=(32, 48, 48, 48, 8), head="identity")
+    samples = Samples.of(rng.standard_normal((400, 32)) @ (rng.standard_normal((32, 32)) / np.arange(1, 33)))
+    options = Options(4, budget, "partitioned", imbalance=imbalance, forms=forms)
+    result = restructure(network, samples, options, quiet)
+    plan, mixings = result.plan, {mixing.name: mixing for mixing in result.network.mixings}
+    for mixing in mixings_of_original(result.network, plan):
+        parts = [mixing]
+        if mixing.name in plan.relays:
+            reads = mixings[plan.relays[mixing.name]]
+            parts += [reads, mixings[reads.source]]
+        held = sum(_held_by_each(result, part) for part in parts)
+        assert (held <= (1 + imbalance) * held.sum() / 4 + 1e-9).all()
+
+
+def _held_by_each(cut, mixing):
+    holders = cut.plan.holders(cut.network, mixing)[mixing.weights != 0]
+    return np.bincount(holders, minlength=cut.plan.workers)
 
 
 def test_expensive_links_carry_less(network, samples):

@@ -32,8 +32,8 @@ from repurpose_hpc.restructure.support.elimination import (
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import NOTHING, Ranking, Tradeoff, ranked
 
-# Relays chosen from one panel, of those chosen before it: the first, which are most likely to be paid for,
-# are chosen one by one.
+# At most one relay for so many that are chosen already is taken from one panel: the first, which are most
+# likely to be paid for, are chosen one by one.
 BATCH_FRACTION = 4
 # Combinations of the rows are left out in which no relay avoids more than this share of the least worthwhile.
 UNSEEN = 0.25
