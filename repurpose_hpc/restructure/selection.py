@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -61,19 +62,22 @@ class _Sharing(NamedTuple):
         form, *later = (cheapest(each, level) for each in (forms, *self.later))
         return form, price_for([[each] for each in (form, *later)], self.budget)
 
-    def limited(self, forms: Forms, limit: Callable[[float], Forms]) -> Tradeoff:
-        """The best form that ``limit`` makes at the lowest λ at which all is within the budget.
+    def limited(self, forms: Forms, limit: Callable[[Tradeoff, float], Tradeoff]) -> Tradeoff:
+        """The best form within a limit, at the lowest λ at which all is within the budget.
 
         Args:
-            forms: of the mixing, without a limit.
-            limit: from λ to the forms with a limit, in which nothing is left that is worth no more.
+            forms: of the mixing, without the limit.
+            limit: from a form and λ to what is left of it, of which nothing is worth λ or less.
         """
 
-        def cost(level: float) -> float:
-            return sum(cheapest(each, level).cost(level) for each in (limit(level), *self.later))
+        def best(level: float) -> Tradeoff:
+            return cheapest([limit(form, level) for form in forms], level)
 
-        level = lowest_price(prices_of([forms, *self.later]), cost, self.budget)
-        return cheapest(limit(level), level)
+        def cost(level: float) -> float:
+            later = (cheapest(each, level) for each in self.later)
+            return sum(form.cost(level) for form in (best(level), *later))
+
+        return best(lowest_price(prices_of([forms, *self.later]), cost, self.budget))
 
 
 def eliminate(
@@ -170,11 +174,7 @@ def _limited(
     options, owner = context.options, context.owner(decisions, mixing.target)
     if options.imbalance is not None:  # 3.5
         allowance = (1 + options.imbalance) * context.share(decisions, mixing)
-
-        def limit(level: float) -> Forms:
-            return [limit_received(problem, owner, form, level, allowance) for form in forms]
-
-        forms = [others.limited(forms, limit)]
+        forms = [others.limited(forms, partial(limit_received, problem, owner, allowance=allowance))]
     if MIXED in context.method.forms:  # 3.6
         forms = with_mixed(problem, owner, forms, others.price(forms))
     return forms
