@@ -26,6 +26,7 @@ from .vectors import (
     rolled,
     spread,
     store_lanes,
+    variable,
     vector_at,
     vector_of,
 )
@@ -146,7 +147,7 @@ class Emitter:
 
     def _emit_block(self, block: _Block) -> None:
         builder, vector = self.builder, block.vector
-        sums = [self._variable(self._initial(vector)) for _ in range(block.rows)]
+        sums = [variable(builder, self._initial(vector)) for _ in range(block.rows)]
         self._fetch_out(block)
         with rolled(builder, self.run_count) as number:
             place = builder.gep(self.runs, [self._product(number, 3)])
@@ -246,12 +247,6 @@ class Emitter:
     def _filled(self, vector):
         return ir.Constant(vector, [self.fill] * vector.count)
 
-    def _variable(self, value):
-        """A vector that the compiler keeps in a register."""
-        place = cgutils.alloca_once(self.builder, value.type)
-        self.builder.store(value, place)
-        return place
-
 
 class FilterEmitter(Emitter):
     """``filter_maps``."""
@@ -283,7 +278,9 @@ class _PoolEmitter(Emitter):
     """Sums, or the like, of columns, then of rows: so each row is added up across only once."""
 
     def _emit_run(self, block: _Block, run: _Run, sums: list) -> None:
-        across = [self._variable(self._filled(block.vector)) for _ in range(block.rows + run.height - 1)]
+        across = [
+            variable(self.builder, self._filled(block.vector)) for _ in range(block.rows + run.height - 1)
+        ]
         for _, load in self._columns(block, run):
             for row, total in enumerate(across):
                 self._add(total, load(row))

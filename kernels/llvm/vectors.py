@@ -196,11 +196,16 @@ def rolled(builder, end, step: int = 1):
     builder.position_at_end(after)
 
 
+def variable(builder, value):
+    """A variable that the compiler keeps in a register, with a vector as its first value."""
+    place = cgutils.alloca_once(builder, value.type)
+    builder.store(value, place)
+    return place
+
+
 def zero(builder, vector):
-    """A sum, in a variable that the compiler keeps in a register."""
-    total = cgutils.alloca_once(builder, vector)
-    builder.store(ir.Constant(vector, None), total)
-    return total
+    """A sum, in such a variable."""
+    return variable(builder, ir.Constant(vector, None))
 
 
 def add_product(builder, total, left, right) -> None:

@@ -12,6 +12,7 @@ from ..arguments import EPILOGUE, REAL, WINDOW, Array, Epilogue, Value, Window2D
 from ..jit import jit
 from ..llvm.map_windows import filter_maps, largest_of_maps, mean_of_maps
 from ..registry import Need, kernel
+from ..sums import total
 from .activations import activate_in_place
 from .views import view_of, with_long_rows
 from .windows import inside
@@ -60,7 +61,7 @@ def average_pool(
         share = x.dtype.type(1) / x.dtype.type(down[0] * across[0])
         values, results = _each_map(x, out)
         for m in range(results.size):
-            results[m] = _total(values[m]) * share
+            results[m] = total(values[m]) * share
     else:
         x, window, out = with_long_rows(x, window, out)
         # Where samples have become rows, they have equal shares.
@@ -135,14 +136,6 @@ def _counts(count: int, window: Window2D, axis: int, low: int, high: int) -> np.
         first, end = inside(p * stride - pad, dilation, kernel, low, high)
         counts[p] = end - first
     return counts
-
-
-@jit
-def _total(values: np.ndarray) -> float:
-    total = values.dtype.type(0)
-    for t in range(values.size):
-        total += values[t]
-    return total
 
 
 @jit

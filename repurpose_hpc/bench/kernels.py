@@ -16,7 +16,7 @@ from repurpose_hpc.bench.peers import ONNXRUNTIME, TORCH, Peers
 from repurpose_hpc.bench.table import BenchTable
 from repurpose_hpc.bench.turns import alone, in_turns
 from repurpose_hpc.kernels import aligned as allocate_aligned
-from repurpose_hpc.kernels.jit import jit
+from repurpose_hpc.kernels.sums import total
 from repurpose_hpc.model.activations import RELU
 from repurpose_hpc.model.comm_dtype import CODES, received, scales_of
 from repurpose_hpc.runtime.buffers import Scratch
@@ -26,15 +26,6 @@ BATCHES = (2, 4, 8, 16, 32, 64, 128, 256)
 DENSITIES = (0.01, 0.02, 0.05, 0.1)
 CSR_COLUMNS = (1, 8, 20, 64)
 FLOAT = np.dtype(np.float32)
-
-
-@jit
-def _sum(values: np.ndarray) -> float:
-    """The sum of all numbers: each is read once, which takes as long as the memory needs."""
-    total = values.dtype.type(0)
-    for i in range(values.size):
-        total += values[i]
-    return total
 
 
 def run(sizes: tuple[int, ...], repeats: int, peers: Peers) -> list[BenchTable]:
@@ -113,7 +104,7 @@ class _Product:
 def _vector_row(n: int, peers: Peers, repeats: int) -> dict:
     problem = _Product(_normal(n, n), 1)
     flat = problem.W.reshape(-1)
-    candidates = {"ours": problem.ours(DenseProduct(problem.W)), "sum": Candidate(lambda: _sum(flat))}
+    candidates = {"ours": problem.ours(DenseProduct(problem.W)), "sum": Candidate(lambda: total(flat))}
     for stored in CODES:
         candidates |= problem.ours_stored(stored)
     candidates |= _dense_peers(problem, peers, None)

@@ -21,6 +21,7 @@ from repurpose_hpc.plan.files.store import open_plan, read_network
 from repurpose_hpc.plan.relays import columns_of, with_relays, without_relays
 from repurpose_hpc.plan.rounding import rounded_compute
 from repurpose_hpc.restructure import driver, relayed
+from repurpose_hpc.restructure.alternatives import with_relays_where_they_pay
 from repurpose_hpc.restructure.calibration.evaluation import compare
 from repurpose_hpc.restructure.calibration.moments import Moments
 from repurpose_hpc.restructure.checkpoint import Checkpoint
@@ -261,11 +262,32 @@ def test_relays_are_used_unless_they_are_left_out(fields):
     assert Options(WORKERS, **fields, forms=WITHOUT_RELAYS).may_travel == WITHOUT_RELAYS
 
 
-@pytest.mark.parametrize("fields", [{"density": 0.5}, {"compute_budget": 0.5}, {"method": "frobenius"}])
+@pytest.mark.parametrize(
+    "fields", [{"density": 0.5}, {"compute_budget": 0.5}, {"imbalance": 0.1}, {"method": "frobenius"}]
+)
 def test_relays_are_left_out_where_what_they_weigh_is_not_looked_at(fields):
     assert Options(WORKERS, **fields).may_travel == WITHOUT_RELAYS
     if fields != {"method": "frobenius"}:
         assert Options(WORKERS, **fields, forms=ALL).may_travel == ALL
+
+
+@pytest.mark.parametrize("fields", [{}, {"density": 0.5}, {"compute_budget": 0.5}, {"imbalance": 0.1}])
+@pytest.mark.parametrize("relays_are_worse", [False, True])
+def test_with_a_limit_the_better_network_is_kept(fields, relays_are_worse):
+    """The one with relays and the one without are made; without a limit only what is asked for."""
+    made = []
+
+    def make(samples, options, log):
+        made.append("relays" in options.may_travel)
+        return made[-1]
+
+    def error(has_relays, samples):
+        return float(has_relays == relays_are_worse)
+
+    options = Options(WORKERS, **fields, forms=ALL)
+    kept = with_relays_where_they_pay(make, error)(None, options, lambda line: None)
+    assert made == ([True, False] if fields else [True])
+    assert kept == (not relays_are_worse or not fields)
 
 
 @pytest.mark.parametrize(("holes", "has_relays"), [(0.02, True), (0.2, False)])
