@@ -10,7 +10,8 @@ before they are tied to others or become an output.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from repurpose_hpc.model.folding import fold_affines
 from repurpose_hpc.model.network import Network, Space
 from repurpose_hpc.model.operations import (
     Affine,
+    Attention,
     Combine,
     Depthwise,
     Elementwise,
@@ -119,23 +121,33 @@ class Builder:
         positions = max(self._positions[left], self._positions[right], key=math.prod)
         return self._add(Combine(name, (left, right), f"{name}.y", kind), positions)
 
+    def attention(self, op: Attention) -> str:
+        """An attention; ties the neurons of a head."""
+        op = replace(op, sources=tuple(map(self._own_neurons, op.sources)))
+        return self._add(op, self._positions[op.sources[0]])
+
     def select(self, name: str, sources: tuple[str, ...], index: np.ndarray) -> str:
         """Some neurons of ``sources``, counted one source after the other."""
         return self._add(Select(name, sources, f"{name}.y", index), self._positions[sources[0]])
 
     def build(
-        self, outputs: tuple[str, ...], heads: tuple[str, ...], inputs: tuple[str, ...] | None = None
+        self,
+        outputs: tuple[str, ...],
+        heads: tuple[str, ...],
+        inputs: tuple[str, ...] | None = None,
+        axes: Mapping[str, int] | None = None,
     ) -> Network:
         """The network of what has been added; see ``Network``.
 
         Args:
             outputs, heads: the tensors wanted, and what is applied to each at the end.
             inputs: all inputs in the order in which a sample has them; None: as they were added.
+            axes: of the neurons of inputs and outputs in a sample, by tensor; 0 where not given.
 
         Raises:
             IllegalNetwork: it breaks a rule of ``spec``.
         """
-        outputs = tuple(map(self._own_neurons, outputs))
+        given, outputs = outputs, tuple(map(self._own_neurons, outputs))
         operations = fold_affines(_ancestors(self._operations, outputs), outputs)
         inputs = inputs or tuple(self._inputs)
         used = {*inputs, *outputs}.union(*({*op.sources, op.target} for op in operations))
@@ -144,7 +156,11 @@ class Builder:
         positions_of = {tensor: self._positions[tensor] for tensor in neurons}
         input_place = {space_of[name]: place for place, name in enumerate(inputs)}
         spaces = tuple(sorted(spaces, key=lambda space: input_place.get(space.name, len(input_place))))
-        return check(Network(spaces, operations, space_of, positions_of, inputs, outputs, heads))
+        axis_of = {tensor: axis for tensor, axis in (axes or {}).items() if axis}
+        ends = zip((*inputs, *outputs), (*inputs, *given), strict=True)
+        neuron_axes = {tensor: axis_of[name] for tensor, name in ends if name in axis_of}
+        network = Network(spaces, operations, space_of, positions_of, inputs, outputs, heads)
+        return check(replace(network, neuron_axes=neuron_axes))
 
     def _own_neurons(self, tensor: str) -> str:
         """``tensor``, or a copy of it if it has neurons of an input: those may be nobody's own."""

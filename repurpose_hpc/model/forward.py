@@ -19,6 +19,7 @@ __all__ = [
     "flat",
     "forward",
     "forward_middle",
+    "joined_values",
     "outputs",
     "patches",
     "patches_at",
@@ -131,25 +132,37 @@ def split_inputs(network: Network, x: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def split_values(network: Network, names: tuple[str, ...], values: np.ndarray) -> list[np.ndarray]:
-    """The tensors ``names`` from their values, one after the other, (values, samples)."""
+    """Inputs or outputs from their values in samples, one after the other, (values, samples)."""
     tensors, first = [], 0
     for name in names:
         rows = values[first : first + network.size(name)]
         first += len(rows)
         if network.positions_of[name]:
-            rows = rows.reshape(-1, network.values(name), values.shape[1]).transpose(0, 2, 1)
+            maps = rows.reshape(*network.layout(name), -1)
+            maps = np.moveaxis(maps, network.neuron_axes.get(name, 0), 0)
+            rows = maps.reshape(len(maps), network.values(name), -1).transpose(0, 2, 1)
         tensors.append(rows)
     return tensors
 
 
 def outputs(network: Network, tensors: dict[str, np.ndarray]) -> np.ndarray:
     """The values of all outputs, (outputs, samples), from a trace."""
-    parts = [flat(tensors[name]) for name in network.output_tensors]
+    parts = [joined_values(network, name, tensors[name]) for name in network.output_tensors]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
+def joined_values(network: Network, name: str, tensor: np.ndarray) -> np.ndarray:
+    """The values of an output as a sample has them, (values, batch); see ``split_values``."""
+    if name not in network.neuron_axes:
+        return flat(tensor)
+    layout, axis = network.layout(name), network.neuron_axes[name]
+    neurons_first = (layout[axis], *layout[:axis], *layout[axis + 1 :])
+    maps = flat(tensor).reshape(*neurons_first, tensor.shape[1])
+    return np.moveaxis(maps, 0, axis).reshape(-1, tensor.shape[1])
+
+
 def flat(tensor: np.ndarray) -> np.ndarray:
-    """The values of a tensor, (neurons, batch) or (neurons, batch, positions), as (values, batch)."""
+    """A tensor, (neurons, batch) or (neurons, batch, positions), as (values, batch), neuron-major."""
     return tensor if tensor.ndim == 2 else tensor.transpose(0, 2, 1).reshape(-1, tensor.shape[1])
 
 

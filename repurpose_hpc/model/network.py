@@ -58,10 +58,12 @@ class Network:
         space_of: tensor name -> space name.
         positions_of: tensor name -> shape of its maps, () for vectors.
         input_tensors: the inputs; a sample has the values of one after those of the other, each
-            neuron-major.
+            neuron-major unless ``neuron_axes`` says otherwise.
         output_tensors: the outputs, likewise.
         heads: what is applied to every output vector at the end: of ``HEADS``, "identity" for maps.
         ends: what stands before and behind it in its model.
+        neuron_axes: of an input or an output whose values lie otherwise in a sample than neuron-major: the
+            axis of the neurons among those of the positions, such as 1 for a sequence (positions, features).
     """
 
     spaces: tuple[Space, ...]
@@ -72,6 +74,7 @@ class Network:
     output_tensors: tuple[str, ...]
     heads: tuple[str, ...]
     ends: Ends = Ends()
+    neuron_axes: dict[str, int] = field(default_factory=dict)
     _spaces_by_name: dict[str, Space] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -98,6 +101,17 @@ class Network:
         """Values per sample."""
         return self.space(tensor).neurons * self.values(tensor)
 
+    def layout(self, tensor: str) -> tuple[int, ...]:
+        """Shape of an input or an output in a sample: positions, the neurons on one axis among them."""
+        axis, positions = self.neuron_axes.get(tensor, 0), self.positions_of[tensor]
+        return (*positions[:axis], self.space(tensor).neurons, *positions[axis:])
+
+    def places(self, tensor: str) -> np.ndarray:
+        """Where the values of every neuron of an input or an output lie in a sample, (neurons, values)."""
+        places = np.arange(self.size(tensor)).reshape(self.layout(tensor))
+        neurons_first = np.moveaxis(places, self.neuron_axes.get(tensor, 0), 0)
+        return neurons_first.reshape(len(neurons_first), self.values(tensor))
+
     @property
     def mixings(self) -> tuple[Mixing, ...]:
         """The mixings, in the order of execution."""
@@ -120,11 +134,8 @@ class Network:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of a sample: that of the only input if it has maps, (neurons, *positions); else (inputs,)."""
-        if len(self.input_tensors) > 1:
-            return (self.inputs,)
-        (tensor,) = self.input_tensors
-        return (self.space(tensor).neurons, *self.positions_of[tensor])
+        """Shape of a sample: that of the only input; of several (inputs,)."""
+        return (self.inputs,) if len(self.input_tensors) > 1 else self.layout(self.input_tensors[0])
 
     @property
     def outputs(self) -> int:
@@ -207,6 +218,8 @@ class Network:
                 else:
                     digest.update(repr(value).encode())
         digest.update(repr((self.positions_of, self.input_tensors, self.output_tensors, self.heads)).encode())
+        if self.neuron_axes:  # networks without any keep the fingerprint that older shards have of them
+            digest.update(repr(self.neuron_axes).encode())
         for fingerprint in self.ends.fingerprints():
             digest.update(fingerprint.encode())
         return digest.hexdigest()

@@ -117,6 +117,16 @@ def tensors_have_a_space_and_positions(network: Network) -> Violations:
 
 
 @rule
+def neuron_axes_are_of_inputs_and_outputs(network: Network) -> Violations:
+    """Only what a sample has can lie in another order; the axis is one among those of the positions."""
+    for tensor, axis in network.neuron_axes.items():
+        if tensor not in (*network.input_tensors, *network.output_tensors):
+            yield tensor, "it has an axis of neurons and is neither an input nor an output"
+        elif not isinstance(axis, int) or not 0 <= axis <= len(network.positions_of[tensor]):
+            yield tensor, f"its neurons are on axis {axis} among positions {network.positions_of[tensor]}"
+
+
+@rule
 def derived_spaces_are_of_free_ones(network: Network) -> Violations:
     """A derived space takes its neurons from free ones; those of inputs are free."""
     free = {space.name: space.neurons for space in network.spaces if not space.parts}

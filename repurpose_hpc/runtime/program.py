@@ -257,9 +257,8 @@ def _columns(graph: Network, tensors: Sequence[str], hosting: Hosting) -> np.nda
     """The places, among the values of all ``tensors``, of those that a rank holds; int64."""
     columns, first = [np.empty(0, np.int64)], 0
     for tensor in tensors:
-        values = graph.values(tensor)
         neurons = hosting.neurons(graph.space_of[tensor])
-        columns.append(first + (neurons[:, None] * values + np.arange(values)).ravel())
+        columns.append(first + graph.places(tensor)[neurons].ravel())
         first += graph.size(tensor)
     return np.concatenate(columns)
 

@@ -222,7 +222,7 @@ class Session:
         for tensor in graph.output_tensors:
             part = flat[:, first : first + graph.size(tensor)]
             first += part.shape[1]
-            parts.append(part.reshape(len(flat), graph.space(tensor).neurons, *graph.positions_of[tensor]))
+            parts.append(part.reshape(len(flat), *graph.layout(tensor)))
         return parts[0] if len(parts) == 1 else tuple(parts)
 
 

@@ -123,7 +123,6 @@ MODELS = {
             **{"K": weights(4, 3, 3, 3), **_dense(64, 3)},
         },
         _IMAGE,
-        front=("Sub", "Div", "Transpose"),
     ),
     "tokens": EndModel(
         [node("Gather", "table x", "e"), node("Flatten", "e", "h"), *DENSE, node("Identity", "z", "y")],

@@ -5,7 +5,7 @@ import numpy as np
 from repurpose_hpc.model.activations import RELU, Activation
 from repurpose_hpc.model.builder import Builder
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Window, whole_map
+from repurpose_hpc.model.operations import Attention, Window, pointwise, whole_map
 
 TANH = Activation("tanh")
 
@@ -38,6 +38,17 @@ class Draw:
         """A convolution of every neuron by itself."""
         weights, bias = self.weights(self.builder.neurons(source), window.taps)
         return self.builder.depthwise(name, source, weights, bias, window)
+
+    def attention(
+        self, name: str, source: str, heads: int, groups: int, sizes: tuple[int, int] = (2, 3), **options
+    ) -> str:
+        """Attention of a tensor over itself, ``sizes`` neurons a head of keys and of values."""
+        window, (d, e) = pointwise(self.builder.positions(source)), sizes
+        widths = {"queries": heads * d, "keys": groups * d, "values": groups * e}
+        sources = [self.mixing(f"{name}.{word}", source, m, window) for word, m in widths.items()]
+        masks = options.pop("masks", ())
+        op = Attention(name, (*sources, *masks), f"{name}.y", heads, groups, d**-0.5, **options)
+        return self.builder.attention(op)
 
 
 def residual_network(

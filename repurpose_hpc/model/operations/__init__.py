@@ -7,6 +7,7 @@ for the bound, its cost for forecasts, and what makes it legal (``operation``). 
 """
 
 from repurpose_hpc.model.operations.affine import Affine
+from repurpose_hpc.model.operations.attention import UNLIMITED, Attention
 from repurpose_hpc.model.operations.combine import COMBINATIONS, Combine
 from repurpose_hpc.model.operations.depthwise import Depthwise
 from repurpose_hpc.model.operations.elementwise import Elementwise
@@ -21,7 +22,9 @@ __all__ = [
     "COMBINATIONS",
     "OPERATIONS",
     "POOLS",
+    "UNLIMITED",
     "Affine",
+    "Attention",
     "Combine",
     "Cost",
     "Depthwise",

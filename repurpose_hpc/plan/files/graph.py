@@ -62,6 +62,7 @@ def _network(structure: dict[str, Any], group: h5py.Group) -> Network:
         input_tensors=tuple(structure["input_tensors"]),
         output_tensors=tuple(structure["output_tensors"]),
         heads=tuple(structure["heads"]),
+        neuron_axes=structure.get("neuron_axes", {}),  # older files have none
     )
 
 

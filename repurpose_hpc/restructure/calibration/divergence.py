@@ -15,7 +15,7 @@ from scipy.special import expit, log_expit, log_softmax, logit, softmax
 
 from repurpose_hpc.io.meaning import CLASSES
 from repurpose_hpc.io.samples import Samples
-from repurpose_hpc.model.forward import flat, split_values
+from repurpose_hpc.model.forward import joined_values, split_values
 from repurpose_hpc.model.labels import is_classified, thresholds, understood
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.restructure.calibration.probes import (
@@ -52,6 +52,7 @@ class Divergence:
     """
 
     def __init__(self, network: Network, samples: Samples, weights: np.ndarray | None) -> None:
+        self._network = network
         self._kinds = output_kinds(network, understood(network, samples))
         scales = np.ones(network.outputs) if weights is None else np.sqrt(weights)
         ends = np.cumsum([network.size(name) for name in network.output_tensors])
@@ -61,7 +62,7 @@ class Divergence:
         """Of each sample, (batch,), from the output tensors of the original and of the other network."""
         total = np.zeros(1)
         for (name, scale), kind in zip(self._scales.items(), self._kinds, strict=True):
-            z, z_hat = flat(y[name]), flat(y_hat[name])
+            z, z_hat = (joined_values(self._network, name, tensors[name]) for tensors in (y, y_hat))
             total = total + kind.divergence(z, z + scale * (z_hat - z))
         return total
 

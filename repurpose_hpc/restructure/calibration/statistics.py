@@ -19,7 +19,7 @@ import numpy as np
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.backward import backpropagate
-from repurpose_hpc.model.forward import flat, trace
+from repurpose_hpc.model.forward import joined_values, trace
 from repurpose_hpc.model.labels import understood
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
@@ -192,7 +192,7 @@ def _traced_back(
 ) -> dict[str, np.ndarray]:
     """A factor of Σ g gᵀ for every mixing, over random vectors g that are traced back to its target."""
     gradients: dict[str, list[np.ndarray]] = {mixing.name: [] for mixing in network.mixings}
-    z = [flat(tensors[name]) for name in network.output_tensors]
+    z = [joined_values(network, name, tensors[name]) for name in network.output_tensors]
     for _ in range(PROBES):
         g = np.concatenate([probe(values, rng) for probe, values in zip(probes, z, strict=True)])
         for name, gradient in backpropagate(network, tensors, g if scales is None else scales * g):

@@ -81,6 +81,12 @@ OPERATIONS = {
     "depthwise": lambda d, x: d.depthwise("d", x, square_window(SIZE, 3, 2, 1)),
     "rearrange": lambda d, x: d.builder.rearrange("r", x, np.array([3, 3, -1, 29, 0, 3]), (3, 2)),
     "select": lambda d, x: d.builder.select("s", (x, x), np.array([5, 0, 1, 0, 2])),
+    "attention": lambda d, x: d.attention("a", x, 2, 2),
+    "grouped attention": lambda d, x: d.attention("a", x, 4, 2, before=7, after=3, softcap=2.0),
+    "attention of one head": lambda d, x: d.attention("a", x, 3, 1, sizes=(3, 1), after=0),
+    "attention with a mask": lambda d, x: d.attention(
+        "a", x, 2, 1, masks=(d.mixing("mask", x, 2, square_window(SIZE, 1, 1, 0)),)
+    ),
     "vector affine": lambda d, x: d.builder.affine(
         "v", d.mixing("c", x, 4, whole_map(SIZE)), *d.rng.standard_normal((2, 4, 1))
     ),

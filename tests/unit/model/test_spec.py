@@ -65,6 +65,11 @@ def _infinite(weights: np.ndarray) -> np.ndarray:
 
 # Rule -> changes of the convolutional network, and the tensor, space or operation that the message names.
 BROKEN = {
+    "neuron_axes_are_of_inputs_and_outputs": [
+        (lambda n: replace(n, neuron_axes={"stem.y": 1}), "stem.y"),
+        (lambda n: replace(n, neuron_axes={"x0": 3}), "x0"),
+        (lambda n: replace(n, neuron_axes={"x0": "1"}), "x0"),
+    ],
     "names_are_unique": [
         (lambda n: _with_operation(n, "inner", name="deep"), "deep"),
         (lambda n: _with_space(n, "stem", name="input"), "input"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,9 +25,11 @@ from repurpose_hpc.model.importers.onnx.file import Graph, read_graph
 from repurpose_hpc.model.importers.onnx.functions import definition, has_definition
 from repurpose_hpc.model.importers.onnx.moved import in_front, with_samples_first
 from repurpose_hpc.model.importers.onnx.node import Node
+from repurpose_hpc.model.importers.onnx.nodes_attention import absorb
 from repurpose_hpc.model.importers.onnx.operators import AFTER_HEAD, NOT_SUPPORTED, OPERATORS, apply
 from repurpose_hpc.model.importers.onnx.refusal import Refusal, operator_of
 from repurpose_hpc.model.importers.onnx.rewriting import ALWAYS, REWRITERS
+from repurpose_hpc.model.importers.onnx.scores import Deferred, Scores, plain
 from repurpose_hpc.model.importers.onnx.signal import Moved, Signal, Unsupported, Value
 from repurpose_hpc.model.importers.onnx.tensors import Tensors
 from repurpose_hpc.model.importers.onnx.varying import Varying
@@ -102,8 +105,17 @@ def _in_memory(path: Path) -> Iterator[None]:
 
 
 def _evaluated(graph: Graph) -> Evaluation:
+    """The evaluation of a graph with the neurons of its inputs on the axis that moves fewer values."""
+    evaluation = _evaluated_with(graph, False)
+    if not evaluation.regrouped or all(len(shape) < 3 for shape in graph.inputs.values()):
+        return evaluation
+    other = _evaluated_with(graph, True)
+    return min(evaluation, other, key=lambda each: (len(each.refusals), each.regrouped))
+
+
+def _evaluated_with(graph: Graph, with_features_last: bool) -> Evaluation:
     """The evaluation of all nodes of a graph, and of its outputs."""
-    evaluation = Evaluation(graph)
+    evaluation = Evaluation(graph, with_features_last)
     for proto in graph.nodes:
         evaluation.evaluate(proto)
     if not evaluation.refusals:
@@ -136,26 +148,26 @@ class Evaluation:
     """One evaluation of a graph.
 
     Attributes:
-        graph: what is evaluated.
+        graph: what is evaluated; its inputs' neurons are on the first axis unless ``with_features_last``.
         refusals: of nodes.
         moves: nodes for which neurons are moved by mixings of a definition, which may cost an exchange.
         values: tensor -> what is known of it; None behind a refused node.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, with_features_last: bool = False) -> None:
         self.graph = graph
         self.refusals: list[Refusal] = []
         self.moves: list[Refusal] = []
-        self._tensors = Tensors()
+        self._tensors = Tensors(with_features_last)
         # None: behind a refused node, or a secondary output without a name.
-        self.values: dict[str, Value | None] = {"": None, **graph.constants}
+        self.values: dict[str, Value | Scores | None] = {"": None, **graph.constants}
         self._softmaxes: dict[Signal, Signal] = {}
         for name, shape in graph.inputs.items():
             self.values[name] = self._tensors.input(name, shape, alone=len(graph.inputs) == 1)
 
     def evaluate(self, proto: onnx.NodeProto) -> None:
         """Compute the outputs of a node, or refuse it."""
-        outputs: tuple[Value | None, ...]
+        outputs: tuple[Value | Scores | None, ...]
         try:
             with self._moving(proto):
                 outputs = self._outputs(proto)
@@ -164,14 +176,19 @@ class Evaluation:
             outputs = (None,) * len(proto.output)
         self.values.update(zip(proto.output, outputs, strict=False))  # a mask of Dropout is not made
 
+    @property
+    def regrouped(self) -> int:
+        """Values per sample that were moved to other neurons."""
+        return self._tensors.regrouped
+
     def check_outputs(self) -> None:
         """Refuse the nodes that make outputs of which no tensor can be made."""
         makers = {tensor: proto for proto in self.graph.nodes for tensor in proto.output}
         for name in self.graph.outputs:
-            value = in_front(self.values.get(name))
             try:
-                if isinstance(value, Signal):
-                    with self._moving(makers.get(name)):
+                with self._moving(makers.get(name)):
+                    value = in_front(plain(self.values.get(name)))
+                    if isinstance(value, Signal):
                         self._tensors.output(value)
             except Unsupported as error:
                 if name not in makers:
@@ -187,13 +204,24 @@ class Evaluation:
         if proto is not None and any(isinstance(op, Mixing) and op.fixed for op in added):
             self.moves.append(_refusal(proto, "moves neurons"))
 
-    def _outputs(self, proto: onnx.NodeProto) -> tuple[Value | None, ...]:
+    def _outputs(self, proto: onnx.NodeProto) -> tuple[Value | Scores | None, ...]:
         """The outputs of a node; None where an input is behind a refused node.
 
         Raises:
             Unsupported: the operator, or the way in which it is used.
         """
         inputs, operator = self._inputs(proto), operator_of(proto)
+        scores = absorb(self._node(proto, _name(proto), operator, inputs))
+        if isinstance(scores, Scores):
+            compute = partial(self._outputs_of, proto, operator, inputs)
+            return (replace(scores, plain=Deferred(compute, f"node {_name(proto)!r} ({operator})")),)
+        return (scores,) if scores is not None else self._outputs_of(proto, operator, inputs)
+
+    def _outputs_of(
+        self, proto: onnx.NodeProto, operator: str, given: tuple[Value | Scores | None, ...]
+    ) -> tuple[Value | None, ...]:
+        """``_outputs`` from the inputs of a node, nothing of which is put off."""
+        inputs = tuple(map(plain, given))
         if any(self.values[tensor] is None for tensor in proto.input if tensor):
             known = operator in OPERATORS or operator in REWRITERS or has_definition(proto, self.graph.opset)
             if not known:
@@ -241,7 +269,7 @@ class Evaluation:
                 self.values.update(zip(node.output, self._outputs(node), strict=False))
             except (Unsupported, UserError) as error:
                 raise Unsupported(f"{whose} node {_name(node)!r} ({operator_of(node)}): {error}") from None
-        return tuple(self.values[tensor] for tensor in proto.output)
+        return tuple(plain(self.values[tensor]) for tensor in proto.output)
 
     def _within(self, value: Value | None) -> Value | None:
         """A value that is used further: a Softmax that is not at the end is computed step by step."""
@@ -254,12 +282,12 @@ class Evaluation:
         if not isinstance(value, Signal) or value.head == "identity":
             return value
         if value not in self._softmaxes:
-            plain = replace(value, head="identity").reshaped((value.shape[0], value.features))
+            vector = replace(value, head="identity").reshaped((value.shape[0], value.features))
             operator = "Softmax" if value.head == "softmax" else "LogSoftmax"
             source, target = f"{value.origin} {len(self._softmaxes)}", f"{value.origin} as a value"
             node = make_node(operator, [source], [target], axis=-1)
-            self.values[source] = plain
-            (result,) = self._of_definition(node, (plain,), Unsupported(f"it follows {value.origin}"))
+            self.values[source] = vector
+            (result,) = self._of_definition(node, (vector,), Unsupported(f"it follows {value.origin}"))
             assert isinstance(result, Signal)
             self._softmaxes[value] = result.reshaped(value.shape)
         return self._softmaxes[value]
@@ -277,7 +305,7 @@ class Evaluation:
                     f"{path}: output {name!r} is a secondary output of a node, expected one that is made, "
                     "not a mask or an index; export the model without it"
                 )
-        values = [with_samples_first(self.values[name]) for name in self.graph.outputs]
+        values = [with_samples_first(plain(self.values[name])) for name in self.graph.outputs]
         for name, value in zip(self.graph.outputs, values, strict=True):
             if isinstance(value, Moved):
                 raise UserError(
@@ -317,7 +345,7 @@ class Evaluation:
             values = flat(tensors[signal.expression.tensor])
             yield name, apply_head(signal.head, np.moveaxis(values[signal.places], -1, 0))
 
-    def _inputs(self, proto: onnx.NodeProto) -> tuple[Value | None, ...]:
+    def _inputs(self, proto: onnx.NodeProto) -> tuple[Value | Scores | None, ...]:
         for tensor in proto.input:
             if tensor and tensor not in self.values:
                 raise Unsupported(
@@ -326,7 +354,7 @@ class Evaluation:
         return tuple(self.values[tensor] if tensor else None for tensor in proto.input)
 
     def _node(
-        self, proto: onnx.NodeProto, name: str, operator: str, inputs: tuple[Value | None, ...]
+        self, proto: onnx.NodeProto, name: str, operator: str, inputs: tuple[Value | Scores | None, ...]
     ) -> Node:
         from onnx.helper import get_attribute_value
 

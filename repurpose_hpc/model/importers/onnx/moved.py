@@ -140,24 +140,61 @@ def _order(node: Node, axes: int) -> list[int]:
 
 
 def _transpose(node: Node) -> Signal | Moved:
-    value = _aligned(node, 0)
-    signal, order = value.signal, _order(node, len(value.shape))
-    places = [axis - (axis > value.axis) for axis in order if axis != value.axis]
-    result = replace(signal.placed(signal.places.transpose(places)), origin=str(node))
-    return _placed(result, order.index(value.axis), tuple(value.shape[axis] for axis in order))
+    value = _moved(node, 0)
+    order = _order(node, len(value.shape))
+    axis, before, behind = _axis_of_samples(value)
+    shared = [size for size in (before, behind) if size > 1]
+    # The axes of a sample that each axis in ONNX is: that of the samples may be none, one or two of them.
+    axes = [[place] for place in range(axis)]
+    axes.append([axis + place for place in range(len(shared))])
+    axes += [[place + len(shared)] for place in range(axis, len(value.shape) - 1)]
+    places = value.signal.places.reshape(*value.shape[:axis], *shared, *value.shape[axis + 1 :])
+    signal = value.signal.placed(places.transpose([place for each in order for place in axes[each]]))
+    ahead = sum(len(axes[each]) for each in order[: order.index(axis)]) + (before > 1)
+    shape = tuple(value.shape[each] for each in order)
+    return _placed(replace(signal, origin=str(node)), ahead, shape)
+
+
+def _axis_of_samples(value: Moved) -> tuple[int, int, int]:
+    """The axis in ONNX on which the samples are, and the sizes that share it, before and behind them.
+
+    Raises:
+        Unsupported: they are spread over several.
+    """
+    samples, first = value.signal.shape[0], math.prod(value.signal.shape[1 : 1 + value.axis])
+    ahead = 1
+    for axis, size in enumerate(value.shape):
+        before, rest = divmod(first, ahead)
+        if not before:
+            break
+        behind, more = divmod(size, before * samples)
+        if not rest and not more and behind:
+            return axis, before, behind
+        ahead *= size
+    raise Unsupported(f"the samples of its input of shape {value.shape} have no axis of their own")
 
 
 def _product(node: Node, operators: Mapping[str, Compute]) -> Signal | Moved:
     """A dense layer over the last axis."""
     value = _moved(node, 0)
-    signal, width = value.signal, value.shape[-1]
-    is_last = len(signal.shape) == 1 + value.axis or signal.shape[-1] != width
-    if is_last or math.prod(value.shape[:-1]) != math.prod(signal.shape[:-1]):
-        raise Unsupported(f"the samples of its input of shape {value.shape} are not apart from its last axis")
+    signal = _with_width(value)
     is_plain = node.operator == "MatMul"
     result = operators["MatMul"](_with_inputs(node, signal)) if is_plain else _gemm(node, signal, operators)
     assert isinstance(result, Signal)
     return _placed(result, value.axis, (*value.shape[:-1], result.shape[-1]))
+
+
+def _with_width(value: Moved) -> Signal:
+    """The signal of a value, whose last axis is that in ONNX: one behind the samples, or several together.
+
+    Raises:
+        Unsupported: the samples are on it, or it is a part of an axis.
+    """
+    signal, width = value.signal, value.shape[-1]
+    for first in range(len(signal.shape) - 1, value.axis, -1):
+        if math.prod(signal.shape[first:]) == width:
+            return signal.reshaped((*signal.shape[:first], width))
+    raise Unsupported(f"the samples of its input of shape {value.shape} are not apart from its last axis")
 
 
 def _gemm(node: Node, signal: Signal, operators: Mapping[str, Compute]) -> Value | Iterable[Value]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from repurpose_hpc.model.importers.onnx import (
+    nodes_attention,
     nodes_contraction,
     nodes_elementwise,
     nodes_joining,
@@ -38,6 +39,7 @@ def _dropout(node: Node) -> Signal:
 OPERATORS: dict[str, Callable[[Node], Value | Iterable[Value]]] = {
     **nodes_mixing.OPERATORS,
     **nodes_contraction.OPERATORS,
+    **nodes_attention.OPERATORS,
     **nodes_elementwise.OPERATORS,
     **nodes_logic.OPERATORS,
     **nodes_pooling.OPERATORS,

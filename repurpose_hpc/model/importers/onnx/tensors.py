@@ -26,11 +26,19 @@ class Tensors:
 
     Attributes:
         builder: what has been added so far.
+        regrouped: values per sample that became other neurons' (see ``regrouping``).
     """
 
-    def __init__(self) -> None:
-        """Begin with nothing."""
-        self.builder = Builder()
+    def __init__(self, with_features_last: bool = False) -> None:
+        """Begin with nothing.
+
+        Args:
+            with_features_last: whether the neurons of inputs with several axes, such as sequences
+                (positions, features), are on the last one rather than on the first.
+        """
+        self.builder, self.regrouped = Builder(), 0
+        self._with_features_last = with_features_last
+        self._axes: dict[str, int] = {}  # of the neurons of inputs and outputs, where not the first
         self._names = {"input"}
         self._inputs: dict[str, tuple[str, tuple[int, ...]]] = {}  # space and shape, samples left out
         self._declared: set[str] = set()
@@ -57,8 +65,13 @@ class Tensors:
         space = "input" if alone else self.name(name)
         tensor = "x0" if alone else space
         self._names.add(tensor)
-        self._inputs[tensor] = (space, shape[1:])
-        return Signal(self.expression(tensor, math.prod(shape[1:])), shape)
+        sizes = shape[1:]
+        if not self._with_features_last or sum(size > 1 for size in sizes) < 2:
+            self._inputs[tensor] = (space, sizes)
+            return Signal(self.expression(tensor, math.prod(sizes)), shape)
+        self._axes[tensor] = len(sizes) - 1
+        self._inputs[tensor] = (space, (sizes[-1], *sizes[:-1]))
+        return self.signal(tensor, shape, Signal.origin, len(sizes) - 1)
 
     def expression(self, tensor: str, size: int, origin: str = "") -> Expression:
         """The expression that is a tensor of ``size`` values per sample itself."""
@@ -202,7 +215,7 @@ class Tensors:
             if tensor not in self._declared:
                 self._add_input(tensor, shape)
         heads = tuple(signal.head for signal in outputs)
-        return self.builder.build(tensors, heads, tuple(self._inputs))
+        return self.builder.build(tensors, heads, tuple(self._inputs), self._axes)
 
     def output(self, signal: Signal) -> str:
         """The tensor of an output.
@@ -211,7 +224,25 @@ class Tensors:
             Unsupported: the values do not lie in their order, or no operation makes them.
         """
         settled = self.settled(signal)
-        return settled.expression.tensor if settled.index is None else self.map(signal)
+        tensor = settled.expression.tensor
+        axis = 0 if settled.index is None else self._output_axis(settled)
+        if axis is None or self._axes.setdefault(tensor, axis) != axis:
+            return self.map(signal)
+        return tensor
+
+    def _output_axis(self, signal: Signal) -> int | None:
+        """The axis, among the positions of its tensor, of the neurons of a signal that has all its values.
+
+        None if the signal has others, or in another order.
+        """
+        if not signal.is_permuted() or signal.head != "identity":
+            return None
+        on_axis, positions = self.axis_of_neurons(signal), self.builder.positions(signal.expression.tensor)
+        places = self._places(signal, on_axis)
+        if places is None or any((place != np.arange(place.size)).any() for place in places):
+            return None
+        before = math.prod(signal.shape[1 : 1 + on_axis])
+        return next((a for a in range(len(positions) + 1) if math.prod(positions[:a]) == before), None)
 
     def _declare(self, signal: Signal, axes: Iterable[int] | None = None) -> None:
         """Decide on the neurons of an input if this is its first use.
@@ -224,7 +255,8 @@ class Tensors:
             return
         shape = (self._inputs[tensor][1] if signal.index is not None else signal.shape[1:]) or (1,)
         per_neuron = math.prod(shape[1:])
-        if axes is not None and all(_places(signal, axis, per_neuron) is None for axis in axes):
+        is_cut = axes is not None and all(_places(signal, axis, per_neuron) is None for axis in axes)
+        if is_cut and tensor not in self._axes:  # these have their values in another order than a neuron
             shape = (1, *shape)
         self._add_input(tensor, shape)
 
@@ -280,6 +312,7 @@ class Tensors:
         tensor, sizes = signal.expression.tensor, signal.shape[1:]
         old = self.builder.neurons(tensor), math.prod(self.builder.positions(tensor))
         shape, places = sizes[:axis] + sizes[axis + 1 :], _neuron_major(signal, axis)
+        self.regrouped += places.size
         name = f"{tensor.removesuffix('.y')}.regroup"
         plan = regrouping(*np.divmod(places, old[1]), old)
         if plan is not None:

@@ -1,0 +1,378 @@
+"""ONNX operators of which attention is written, and those that are one by themselves.
+
+``absorb`` takes the nodes between the product of queries and keys and that of weights and values, see
+``scores``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import reduce
+
+import numpy as np
+
+from repurpose_hpc.model.importers.onnx.node import Node
+from repurpose_hpc.model.importers.onnx.nodes_elementwise import combine, with_expression
+from repurpose_hpc.model.importers.onnx.nodes_layout import reshaped_sizes
+from repurpose_hpc.model.importers.onnx.scores import UNSEEN, Mask, Scores
+from repurpose_hpc.model.importers.onnx.signal import Moved, Signal, Unsupported, Value
+from repurpose_hpc.model.operations import Attention
+
+Absorbed = Scores | Signal | Moved
+
+# Added where a position is not seen, if that is known at run time only: no weight is left.
+_FAR_BELOW = -1e30
+
+
+def absorb(node: Node) -> Absorbed | None:
+    """The scores, or the attention, that a node makes; None if it has no part in one."""
+    reads_scores = any(isinstance(value, Scores) for value in node.inputs)
+    if node.operator not in _PIECES or not (reads_scores or node.operator in _PRODUCTS):
+        return None
+    try:
+        return _PIECES[node.operator](node)
+    except (Unsupported, ValueError):  # shapes that do not fit are refused where they are used otherwise
+        return None
+
+
+def _product(node: Node) -> Absorbed | None:
+    """Queries times keys, or weights times values."""
+    left, right = node.inputs
+    if not isinstance(right, (Signal, Moved)):
+        return None
+    if isinstance(left, Scores):
+        return _attention(node, left, right) if left.stage == "weights" else None
+    if not isinstance(left, (Signal, Moved)) or min(len(left.shape), len(right.shape)) < 3:
+        return None
+    queries, keys = _by_head(left), _by_head(right)
+    if type(left) is not type(right) or queries.shape[3] != keys.shape[2]:
+        return None
+    if isinstance(left, Moved) and left.shape[0] != right.shape[0]:
+        return None
+    lead = left.shape[:-2]
+    if isinstance(left, Signal):
+        lead = (left.shape[0], *np.broadcast_shapes(left.shape[1:-2], right.shape[1:-2]))
+        queries, keys = (_with_heads(signal, lead[1:]) for signal in (left, right))
+    keys = keys.placed(keys.places.swapaxes(1, 2))
+    return Scores(queries, keys, (*lead, queries.shape[2], keys.shape[2]))
+
+
+def _einsum(node: Node) -> Absorbed | None:
+    """The same products, their axes named by letters."""
+    terms, arrow, out = node.text("equation", "").replace(" ", "").partition("->")
+    left, right = terms.split(",")
+    letters = [*left, *right, *out]
+    if not arrow or "." in letters or any(isinstance(value, Moved) for value in node.inputs):
+        return None
+    if isinstance(node.inputs[0], Scores):
+        return _einsum_of_values(node, left, right, out)
+    a, b = node.inputs
+    if not isinstance(a, Signal) or not isinstance(b, Signal) or min(len(left), len(right)) < 3:
+        return None
+    kept = [letter for letter in out if letter in left and letter in right]
+    rows, columns = ([x for x in term if x not in other] for term, other in ((left, right), (right, left)))
+    summed = [letter for letter in left if letter in right and letter not in out]
+    is_scores = [*out] == [*kept, *rows, *columns] and kept[:1] == [left[0]] == [right[0]]
+    if not is_scores or not len(rows) == len(columns) == len(summed) == 1:
+        return None
+    queries = _transposed(a, left, [*kept, *rows, *summed])
+    keys = _transposed(b, right, [*kept, *columns, *summed])
+    queries, keys = _with_heads(queries, queries.shape[1:-2]), _with_heads(keys, keys.shape[1:-2])
+    shape = (*(dict(zip(left, a.shape, strict=True))[x] for x in kept), queries.shape[2], keys.shape[2])
+    return Scores(queries, keys, shape)
+
+
+def _einsum_of_values(node: Node, left: str, right: str, out: str) -> Absorbed | None:
+    scores, values = node.inputs
+    assert isinstance(scores, Scores)
+    lead, (row, column) = left[:-2], left[-2:]
+    features = [letter for letter in right if letter not in left]
+    if not isinstance(values, Signal) or scores.stage != "weights" or len(features) != 1:
+        return None
+    if {*right} != {*lead, column, *features} or {*out} != {*lead, row, *features} or out[0] != left[0]:
+        return None
+    result = _attention(node, scores, _transposed(values, right, [*lead, column, *features]))
+    return (
+        _transposed(result, "".join([*lead, row, *features]), [*out]) if isinstance(result, Signal) else None
+    )
+
+
+def _transposed(signal: Signal, letters: str, order: list[str]) -> Signal:
+    """A signal with its axes, named by letters, in another order; the samples stay in front."""
+    return signal.placed(signal.places.transpose([letters.index(letter) - 1 for letter in order[1:]]))
+
+
+def _by_head(value: Signal | Moved) -> Signal:
+    """A value as (samples, heads, rows, columns); heads may be on one axis with the samples.
+
+    Raises:
+        Unsupported: the samples are somewhere else.
+    """
+    signal = value.signal if isinstance(value, Moved) else value
+    *lead, rows, columns = value.shape
+    heads, rest = divmod(math.prod(lead), signal.shape[0])
+    if rest or isinstance(value, Moved) and value.axis > 0:
+        raise Unsupported(f"its samples are not in front of shape {value.shape}")
+    return signal.reshaped((signal.shape[0], heads, rows, columns))
+
+
+def _with_heads(signal: Signal, lead: tuple[int, ...]) -> Signal:
+    """A signal (samples, ..., rows, columns), broadcast to all heads, as (samples, heads, rows, columns)."""
+    sizes = signal.shape[-2:]
+    return signal.placed(np.broadcast_to(signal.places, (*lead, *sizes)).reshape(-1, *sizes))
+
+
+def _scaled(node: Node) -> Scores | None:
+    """Scores times or divided by a number."""
+    scores, number = _scores_and_constant(node)
+    is_divided = node.operator == "Div"
+    if number.size != 1 or is_divided and not isinstance(node.inputs[0], Scores) or scores.masks:
+        return None
+    factor = 1 / float(number.item()) if is_divided else float(number.item())
+    if scores.softcap:  # tanh(scores / softcap) softcap times a factor
+        return replace(scores, scale=scores.scale * factor, softcap=scores.softcap * factor)
+    return replace(scores, scale=scores.scale * factor)
+
+
+def _capped(node: Node) -> Scores | None:
+    """The hyperbolic tangent of scores."""
+    (scores,) = node.inputs
+    assert isinstance(scores, Scores)
+    is_plain = scores.stage == "scores" and not scores.masks and not scores.softcap
+    return replace(scores, softcap=1.0) if is_plain else None
+
+
+def _masked(node: Node) -> Scores | None:
+    """Scores and a mask, added."""
+    scores = next(value for value in node.inputs if isinstance(value, Scores))
+    other = next((value for value in node.inputs if value is not scores), scores)
+    if isinstance(other, (Scores, Moved)) or scores.stage != "scores":
+        return None
+    if isinstance(other, Signal):
+        return scores.with_signal(other)
+    return scores.with_constant(node.constant(1 if node.inputs[0] is scores else 0))
+
+
+def _chosen(node: Node) -> Scores | None:
+    """Scores where a mask allows them, a very low number elsewhere; weights where they are defined."""
+    condition, if_true, if_false = node.inputs
+    if isinstance(condition, Scores):
+        return _defined(node, condition, if_false)
+    scores, place = (if_true, 2) if isinstance(if_true, Scores) else (if_false, 1)
+    fill = node.constant(place)
+    if not isinstance(scores, Scores) or scores.stage != "scores" or not (fill <= UNSEEN).all():
+        return None
+    if isinstance(condition, Signal):
+        truth = condition.expression.shifted(-1.0, node.name) if place == 2 else condition.expression
+        mask = truth.scaled(-_FAR_BELOW if place == 2 else _FAR_BELOW, node.name)
+        return scores.with_signal(with_expression(node, condition, mask))
+    seen = node.constant(0).astype(bool) == (place == 2)
+    return scores.with_constant(np.where(seen, 0.0, -np.inf))
+
+
+def _defined(node: Node, undefined: Scores, weights: Value | Scores | None) -> Scores | None:
+    """Weights with zeros where all scores of a position are -inf."""
+    is_zero = not node.constant(1).any()
+    is_same = isinstance(weights, Scores) and weights.queries is undefined.queries
+    return weights if is_zero and is_same and undefined.stage == "undefined" else None  # type: ignore[return-value]
+
+
+def _weights(node: Node) -> Scores | None:
+    """The Softmax over the keys."""
+    (scores,) = node.inputs
+    assert isinstance(scores, Scores)
+    axis = node.attributes.get("axis", -1 if node.opset >= 13 else 1)
+    is_last = axis in (-1, len(scores.shape) - 1)
+    return replace(scores, stage="weights") if is_last and scores.stage == "scores" else None
+
+
+def _undefined(node: Node) -> Scores | None:
+    """Where weights are NaN."""
+    (weights,) = node.inputs
+    assert isinstance(weights, Scores)
+    return replace(weights, stage="undefined") if weights.stage == "weights" else None
+
+
+def _same(node: Node) -> Scores | None:
+    scores = node.inputs[0]
+    return scores if isinstance(scores, Scores) else None
+
+
+def _reshaped(node: Node) -> Scores | None:
+    """Samples and heads on other axes."""
+    scores = node.inputs[0]
+    if not isinstance(scores, Scores):
+        return None
+    shape = reshaped_sizes(node, scores.shape)
+    return replace(scores, shape=shape) if shape[-2:] == scores.shape[-2:] else None
+
+
+def _scores_and_constant(node: Node) -> tuple[Scores, np.ndarray]:
+    place = next(place for place, value in enumerate(node.inputs) if isinstance(value, Scores))
+    scores = node.inputs[place]
+    assert isinstance(scores, Scores)
+    if scores.stage != "scores":
+        raise Unsupported("weights are scaled")
+    return scores, node.constant(1 - place)
+
+
+def _attention(node: Node, scores: Scores, value: Signal | Moved) -> Signal | Moved | None:
+    """The attention of scores over values, in the shape that the product has in ONNX."""
+    values = _with_heads(value, scores.shape[1:-2]) if isinstance(value, Signal) else _by_head(value)
+    samples = scores.queries.shape[0]
+    if values.shape[1] != scores.heads or values.shape[2] != scores.shape[-1]:
+        return None
+    result = attend(node, scores, values)
+    shape = (*scores.shape[:-1], values.shape[3])
+    return result.reshaped(shape) if shape[0] == samples else Moved(result, 0, shape)
+
+
+def attend(node: Node, scores: Scores, values: Signal) -> Signal:
+    """The attention of scores over values (samples, heads, T, e), as (samples, heads, S, e).
+
+    Raises:
+        Unsupported: the values of one neuron would have to be spread over others, too many of them.
+    """
+    tensors, heads = node.tensors, scores.heads
+    shared = _shared(scores.keys.places, values.places)
+    queries, scale = _without_factor(scores.queries, scores.scale)
+    keys, scale = _without_factor(scores.keys, scale)
+    read = [queries, _every(keys, shared), _every(values, shared)]
+    sources = [tensors.map(_neurons_first(signal)) for signal in read]
+    mask = Mask.of([mask for mask in scores.masks if isinstance(mask, np.ndarray)])
+    name = tensors.name(node.name)
+    op = Attention(
+        name=name,
+        sources=(*sources, *_mask_tensor(node, scores)),
+        target=f"{name}.y",
+        heads=heads,
+        groups=heads // shared,
+        scale=scale,
+        softcap=abs(scores.softcap),
+        before=mask.before,
+        after=mask.after,
+        bias=mask.bias,
+        seen=mask.seen,
+    )
+    target = tensors.builder.attention(op)
+    rows, features = scores.shape[-2], values.shape[3]
+    result = tensors.signal(target, (values.shape[0], heads * features, rows), str(node))
+    return result.placed(result.places.reshape(heads, features, rows).swapaxes(1, 2))
+
+
+def _shared(keys: np.ndarray, values: np.ndarray) -> int:
+    """How many heads that follow one another read the same keys and values; both (heads, ...)."""
+    heads = len(keys)
+    for shared in range(heads, 1, -1):
+        if heads % shared == 0 and all(_repeats(places, shared) for places in (keys, values)):
+            return shared
+    return 1
+
+
+def _repeats(places: np.ndarray, count: int) -> bool:
+    grouped = places.reshape(len(places) // count, count, -1)
+    return bool((grouped == grouped[:, :1]).all())
+
+
+def _every(signal: Signal, step: int) -> Signal:
+    """Every ``step``-th head of a signal (samples, heads, rows, columns)."""
+    return signal.placed(signal.places[::step])
+
+
+def _without_factor(signal: Signal, scale: float) -> tuple[Signal, float]:
+    """A signal without numbers that it is multiplied by last, and ``scale`` with them."""
+    expression = signal.expression
+    while expression.function == "scale":
+        scale *= float(expression.operands[1])  # type: ignore[arg-type]
+        expression = expression.operand
+    return replace(signal, expression=expression), scale
+
+
+def _neurons_first(signal: Signal) -> Signal:
+    """A signal (samples, heads, positions, features) as (samples, heads x features, positions)."""
+    places = signal.places.swapaxes(1, 2)
+    return signal.placed(places.reshape(-1, places.shape[2]))
+
+
+def _mask_tensor(node: Node, scores: Scores) -> list[str]:
+    """The tensor of the masks that are values of the graph, one neuron for each head; none: no tensor."""
+    masks = [mask for mask in scores.masks if isinstance(mask, Signal)]
+    if not masks:
+        return []
+    mask = reduce(lambda left, right: combine(node, left, right, "add"), masks)
+    count, values = mask.shape[1], math.prod(mask.shape[2:])
+    tensor = node.tensors.map(mask.placed(mask.places.reshape(count, values)))
+    if count < scores.heads:
+        return [node.tensors.sums(f"{node.name}.mask", tensor, np.ones((scores.heads, 1), np.float32))]
+    return [tensor]
+
+
+def attention(node: Node) -> Signal:
+    """Queries, keys and values, of three axes or four; perhaps a mask."""
+    if node.outputs > 1 or any(node.input(place) is not None for place in (4, 5, 6)):
+        raise Unsupported("it has keys and values of earlier positions, expected none")
+    H, G = (node.attributes.get(name) for name in ("q_num_heads", "kv_num_heads"))
+    counts = zip((0, 1, 2), (H, G, G), strict=True)
+    queries, keys, values = (_with_axis_of_heads(node.signal(place), count) for place, count in counts)
+    heads, groups = queries.shape[1], keys.shape[1]
+    if groups < 1 or heads % groups or values.shape[1] != groups:
+        raise Unsupported(f"it has {heads} heads of queries, {groups} of keys, {values.shape[1]} of values")
+    keys, values = (signal.placed(signal.places.repeat(heads // groups, 0)) for signal in (keys, values))
+    scores = _with_options(node, Scores(queries, keys, (*queries.shape[:3], keys.shape[2])))
+    result = attend(node, scores, values)
+    if H is None:
+        return result
+    joined = result.places.swapaxes(0, 1)
+    return result.placed(joined.reshape(len(joined), -1))
+
+
+def _with_axis_of_heads(signal: Signal, heads: int | None) -> Signal:
+    """A signal as (samples, heads, positions, features); of three axes, the heads are on the last."""
+    if len(signal.shape) == 4:
+        return signal
+    if len(signal.shape) != 3 or not heads or signal.shape[2] % heads:
+        raise Unsupported(f"its input of shape {signal.shape[1:]} has no {heads} heads")
+    samples, positions, features = signal.shape
+    split = signal.reshaped((samples, positions, heads, features // heads))
+    return split.placed(split.places.swapaxes(0, 1))
+
+
+def _with_options(node: Node, scores: Scores) -> Scores:
+    """Scores with the scale, the soft cap and the masks of an ``Attention``."""
+    features, rows, columns = scores.queries.shape[3], *scores.shape[-2:]
+    scale = node.attributes.get("scale", 1 / math.sqrt(features))
+    scores = replace(scores, scale=scale, softcap=node.attributes.get("softcap", 0.0))
+    mask = node.input(3)
+    if scores.softcap and mask is not None and node.opset < 24:
+        raise Unsupported("it has a mask inside a soft cap")
+    if isinstance(mask, Signal) and mask.expression.is_truth:
+        truth = mask.expression.shifted(-1.0, node.name).scaled(-_FAR_BELOW, node.name)
+        scores = scores.with_signal(with_expression(node, mask, truth))
+    elif isinstance(mask, Signal):
+        scores = scores.with_signal(mask)
+    elif mask is not None:
+        array = node.constant(3)
+        scores = scores.with_constant(np.where(array, 0.0, -np.inf) if array.dtype == bool else array)
+    if node.attributes.get("is_causal", 0):
+        future = np.arange(columns) > np.arange(rows)[:, None]
+        scores = scores.with_constant(np.where(future, -np.inf, 0.0))
+    return scores
+
+
+_PRODUCTS = ("MatMul", "Einsum")
+_PIECES: dict[str, Callable[[Node], Absorbed | None]] = {
+    "MatMul": _product,
+    "Einsum": _einsum,
+    **dict.fromkeys(("Mul", "Div"), _scaled),
+    **dict.fromkeys(("Add", "Sum"), _masked),
+    "Tanh": _capped,
+    "Where": _chosen,
+    "Softmax": _weights,
+    "IsNaN": _undefined,
+    **dict.fromkeys(("Identity", "Cast", "Dropout"), _same),
+    **dict.fromkeys(("Reshape", "Squeeze", "Unsqueeze"), _reshaped),
+}
+
+OPERATORS: dict[str, Callable[[Node], Value | Iterable[Value]]] = {"Attention": attention}

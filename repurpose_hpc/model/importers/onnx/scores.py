@@ -1,0 +1,175 @@
+"""Scores of queries and keys that a graph makes before they weigh values.
+
+A graph writes attention in pieces: a product of two values, a scale, masks, a Softmax, another product.
+``Scores`` is what is known after any of these pieces.  Nothing is made of them until the last product, which
+makes one ``Attention``; where a graph uses them for something else, they are made as they are written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported, Value
+from repurpose_hpc.model.operations import UNLIMITED
+
+# Added to a score, it leaves a weight of 0, where another is not as low.
+UNSEEN = -1e4
+
+
+@dataclass(frozen=True, eq=False)
+class Deferred:
+    """The only output of a node that is computed when it is needed first.
+
+    Attributes:
+        compute: the outputs.
+        origin: the node, for messages.
+    """
+
+    compute: Callable[[], tuple[Value | None, ...]]
+    origin: str
+
+    @cached_property
+    def value(self) -> Value | None:
+        """The output.
+
+        Raises:
+            Unsupported: it is not supported.
+        """
+        try:
+            (value,) = self.compute()
+        except Unsupported as error:
+            raise Unsupported(f"it reads {self.origin}: {error}") from None
+        return value
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """scale Qᵀ K, and what was done to it.
+
+    Attributes:
+        queries, keys: (samples, heads, S, d) and (samples, heads, T, d).
+        shape: in ONNX: (..., S, T), samples and heads before these.
+        scale: of the products.
+        softcap: see ``Attention``; 0: none.
+        masks: what is added: constants (heads or 1, S, T), and signals (samples, heads or 1, S or 1, T).
+        stage: "scores"; "weights", behind a Softmax over the keys; "undefined", where these are NaN.
+        plain: the value as the graph computes it, for any other use.
+    """
+
+    queries: Signal
+    keys: Signal
+    shape: tuple[int, ...]
+    scale: float = 1.0
+    softcap: float = 0.0
+    masks: tuple[np.ndarray | Signal, ...] = ()
+    stage: str = "scores"
+    plain: Deferred | None = None
+
+    @property
+    def heads(self) -> int:
+        """How many."""
+        return self.queries.shape[1]
+
+    def with_constant(self, mask: np.ndarray) -> Scores:
+        """Scores to which a constant is added, of a shape that is broadcast to that in ONNX.
+
+        Raises:
+            Unsupported: it differs from sample to sample.
+        """
+        mask = mask.astype(np.float64)
+        mask = mask.reshape((1,) * (len(self.shape) - mask.ndim) + mask.shape)
+        *lead, rows, columns = self.shape
+        if math.prod(mask.shape[:-2]) == 1:
+            full = np.broadcast_to(mask.reshape(1, *mask.shape[-2:]), (1, rows, columns))
+        elif self._keeps_samples and mask.shape[0] == 1:
+            full = np.broadcast_to(mask, (1, *lead[1:], rows, columns)).reshape(-1, rows, columns)
+        else:
+            raise Unsupported(f"a mask of shape {mask.shape} differs from sample to sample")
+        return replace(self, masks=(*self.masks, full))
+
+    def with_signal(self, mask: Signal) -> Scores:
+        """Scores to which a value of the graph is added, broadcast likewise.
+
+        Raises:
+            Unsupported: its axes are not those of the scores.
+        """
+        further = len(self.shape) - len(mask.shape)
+        if not self._keeps_samples or further < 0:
+            raise Unsupported(f"a mask of shape {mask.shape} is added to scores of shape {self.shape}")
+        samples, *sizes = mask.shape
+        sizes = [1] * further + sizes
+        heads = math.prod(sizes[:-2])
+        if (
+            heads not in (1, self.heads)
+            or sizes[-1] != self.shape[-1]
+            or sizes[-2] not in (1, self.shape[-2])
+        ):
+            raise Unsupported(f"a mask of shape {mask.shape} is added to scores of shape {self.shape}")
+        return replace(self, masks=(*self.masks, mask.reshaped((samples, heads, *sizes[-2:]))))
+
+    @property
+    def _keeps_samples(self) -> bool:
+        """Whether the samples have the first axis in ONNX for themselves."""
+        return self.shape[0] == self.queries.shape[0]
+
+
+def plain(value: Value | Scores | None) -> Value | None:
+    """A value for any use.
+
+    Raises:
+        Unsupported: what was put off is not supported.
+    """
+    if not isinstance(value, Scores):
+        return value
+    assert value.plain is not None
+    return value.plain.value
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """Constant masks of scores, as ``Attention`` takes them: ``bias``, ``seen``, ``before``, ``after``."""
+
+    bias: np.ndarray
+    seen: np.ndarray
+    before: int = UNLIMITED
+    after: int = UNLIMITED
+
+    @classmethod
+    def of(cls, masks: list[np.ndarray]) -> Mask:
+        """The sum of masks, (heads or 1, S, T) each.
+
+        Raises:
+            Unsupported: a position sees nothing.
+        """
+        result = cls(np.zeros((0, 1, 1), np.float32), np.zeros((0, 1, 1), bool))
+        if not masks:
+            return result
+        total = sum(masks[1:], masks[0])
+        heads_agree = len(total) > 1 and bool((total == total[:1]).all())
+        total = total[:1] if heads_agree else total
+        seen = total > UNSEEN
+        if not seen.any(axis=2).all():
+            raise Unsupported("a mask leaves a position that sees nothing")
+        bias = np.where(seen, total, 0)
+        if bias.any():
+            result = replace(result, bias=bias.astype(np.float32))
+        return result if seen.all() else result.with_seen(seen)
+
+    def with_seen(self, seen: np.ndarray) -> Mask:
+        """The same, of which only some positions are seen: a band, if they are one."""
+        distance = np.arange(seen.shape[2]) - np.arange(seen.shape[1])[:, None]
+        if len(seen) > 1:
+            return replace(self, seen=seen)
+        near = distance[seen[0]]
+        first, last = int(near.min()), int(near.max())
+        before = UNLIMITED if first == distance.min() else -first
+        after = UNLIMITED if last == distance.max() else last
+        is_band = np.array_equal(seen[0], (distance >= first) & (distance <= last))
+        if is_band and min(before, after) >= UNLIMITED:
+            return replace(self, before=before, after=after)
+        return replace(self, seen=seen)
