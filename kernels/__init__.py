@@ -1,4 +1,4 @@
-"""Compiled kernels on arrays: products, maps, messages, and the assignment of rows to workers.
+"""Compiled kernels on arrays: products, maps, attention, messages, and the assignment of rows to workers.
 
 They know nothing of models, files or MPI and import nothing of the rest of the package.  What a kernel takes
 is declared where it is written (see ``registry``); this package exports all kernels of its rooms by name.
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pkgutil import iter_modules
 
-from .arguments import INDEX_DTYPE, Epilogue, Types, Window2D
+from .arguments import INDEX_DTYPE, AttentionRule, Epilogue, Types, Window2D
 from .maps.activations import ACTIVATION_CODES, activate
 from .maps.convolution import channels_are_faster, convolution_rows
 from .maps.elementwise import COMBINATION_CODES
@@ -20,7 +20,7 @@ from .registry import REGISTRY
 from .replay import Recording, compile_replay
 from .warmup import warm_up
 
-ROOMS = ("products", "maps", "messages", "assignment")
+ROOMS = ("products", "maps", "attention", "messages", "assignment")
 for _room in ROOMS:
     for _module in iter_modules(import_module(f"{__name__}.{_room}").__path__):
         import_module(f"{__name__}.{_room}.{_module.name}")
@@ -29,6 +29,7 @@ __all__ = [
     "ACTIVATION_CODES",
     "COMBINATION_CODES",
     "INDEX_DTYPE",
+    "AttentionRule",
     "Epilogue",
     "Recording",
     "Types",

@@ -34,6 +34,23 @@ class Window2D(NamedTuple):
     pads: Pair
 
 
+class AttentionRule(NamedTuple):
+    """What becomes of the products of queries with keys, and which keys a query sees.
+
+    Attributes:
+        scale: factor of the products.
+        softcap: c: scores then become c · tanh(score / c); 0: they stay.
+        before, after: query i sees key j if past + i - before <= j <= past + i + after; -1: there is no limit.
+        past: keys before that of the first query.
+    """
+
+    scale: float
+    softcap: float
+    before: int
+    after: int
+    past: int = 0
+
+
 class Types(NamedTuple):
     """Types of numbers in a run: of sums, of weights, and of the codes of messages if there are any."""
 
@@ -168,8 +185,11 @@ class Value:
 INTEGER, FLOAT, PAIR = Value(0), Value(0.0), Value((0, 0))
 EPILOGUE = Value(Epilogue(0, 0.0, 0.0))
 WINDOW = Value(Window2D(*[(0, 0)] * 4))
+ATTENTION = Value(AttentionRule(0.0, 0.0, 0, 0))
 # Named in the loop that replays.
-TUPLES: dict[str, Callable] = {tuple_type.__name__: tuple_type for tuple_type in (Epilogue, Window2D)}
+TUPLES: dict[str, Callable] = {
+    tuple_type.__name__: tuple_type for tuple_type in (AttentionRule, Epilogue, Window2D)
+}
 
 
 def signatures(arguments: Mapping[str, ArgumentKind], types: Types) -> list[tuple[Any, ...]]:

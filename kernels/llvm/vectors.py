@@ -152,10 +152,27 @@ def every_second(builder, left, right):
 
 def maximum(builder, left, right):
     """The larger numbers of two vectors, NaN where there is one in either."""
-    kind = ir.FunctionType(left.type, (left.type,) * 2)
-    name = f"llvm.maximum.{_name_of(left.type)}"
-    function = cgutils.get_or_insert_function(builder.module, kind, name)
-    return builder.call(function, [left, right], fastmath=("nsz",))
+    return builder.call(_function(builder, "maximum", left.type, 2), [left, right], fastmath=("nsz",))
+
+
+def nearest(builder, values):
+    """The whole numbers nearest to those of a vector."""
+    return builder.call(_function(builder, "rint", values.type, 1), [values])
+
+
+def sum_of_lanes(builder, values):
+    """The sum of the numbers of a vector."""
+    vector = values.type
+    kind = ir.FunctionType(vector.element, (vector.element, vector))
+    function = cgutils.get_or_insert_function(
+        builder.module, kind, f"llvm.vector.reduce.fadd.{_name_of(vector)}"
+    )
+    return builder.call(function, [ir.Constant(vector.element, 0.0), values], fastmath=("reassoc",))
+
+
+def _function(builder, name, vector, arguments: int):
+    kind = ir.FunctionType(vector, (vector,) * arguments)
+    return cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.{_name_of(vector)}")
 
 
 def _masked(builder, verb, result, vector, arguments):

@@ -1,0 +1,258 @@
+"""Attention of many queries: a softmax in every lane of blocks of queries, over tiles of keys.
+
+Lanes of vectors are queries, which are contiguous.  Keys and values of a head are packed once, so that the
+innermost loop of convolutions multiplies both: scores are sums over the dimensions of keys, results are sums
+over keys.  A block's largest scores, sums of exponentials and results so far stay near while tiles of keys
+come by; where a larger score comes, what there is so far is scaled down.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..arguments import ATTENTION, REAL, Array, AttentionRule
+from ..jit import in_both, jit
+from ..llvm.map_rows import copy_row
+from ..llvm.panel import PANEL_NEURONS, PANEL_VECTORS, multiply_panel
+from ..llvm.samples import copy_samples, transpose_samples
+from ..llvm.softmax import exponentiate
+from ..llvm.tiles import MOST_SAMPLES
+from ..llvm.vectors import lanes
+from ..registry import Need, kernel
+from .few import attend_few
+from .scores import adjust_tile, seen_range
+
+# Keys of a tile: scores of a block of queries for all of them stay in the nearest cache.
+TILE_KEYS = 128
+# Dimensions at a time that are packed, while their cache lines are near.
+PACKED_ROWS = 32
+
+_HEADS = Array(REAL, 4)
+
+
+class Space(NamedTuple):
+    """Memory for a head and a block of queries, of W = ``PANEL_VECTORS`` vectors.
+
+    Attributes:
+        keys: (panels of keys, d, ``PANEL_NEURONS``).
+        values: (panels of dimensions, T in whole vectors, ``PANEL_NEURONS``).
+        queries: d · W numbers, scaled.
+        scores: (``TILE_KEYS``, W).
+        sums: (panels of dimensions, ``PANEL_NEURONS``, W), results so far.
+        states: (3, W): largest scores, sums of exponentials, and factors of what there is so far.
+        offsets: (at least d and ``TILE_KEYS``,) int64: multiples of W.
+    """
+
+    keys: np.ndarray
+    values: np.ndarray
+    queries: np.ndarray
+    scores: np.ndarray
+    sums: np.ndarray
+    states: np.ndarray
+    offsets: np.ndarray
+
+
+@kernel(
+    arguments={
+        "queries": _HEADS,
+        "keys": _HEADS,
+        "values": _HEADS,
+        "bias": _HEADS,
+        "rule": ATTENTION,
+        "out": _HEADS,
+    },
+    need=Need.MAPS,
+)
+def attend(
+    queries: np.ndarray,
+    keys: np.ndarray,
+    values: np.ndarray,
+    bias: np.ndarray,
+    rule: AttentionRule,
+    out: np.ndarray,
+) -> None:
+    """out = softmax(rule(queries · keys) + bias) · values, of every head and sample; 0 where nothing is seen.
+
+    Args:
+        queries: (H, d, batch, S).
+        keys: (G, d, batch, T), of which head h of the queries sees h // (H / G).
+        values: (G, e, batch, T).
+        bias: (1 or H, 1 or batch, 1 or S, T), may be -inf; no numbers: there is none.
+        rule: see there.
+        out: (H, e, batch, S), not overlapping the others.
+    """
+    if out.size == 0:
+        return
+    if keys.shape[3] == 0:
+        out[:] = 0
+    elif queries.shape[3] <= lanes(queries.dtype) // 2:
+        attend_few(queries, keys, values, bias, rule, out)
+    else:
+        attend_blocks(queries, keys, values, bias, rule, out)
+
+
+@jit
+def attend_blocks(
+    queries: np.ndarray,
+    keys: np.ndarray,
+    values: np.ndarray,
+    bias: np.ndarray,
+    rule: AttentionRule,
+    out: np.ndarray,
+) -> None:
+    """``attend`` for more queries than fill half a vector."""
+    space = _space_for(queries, keys, values)
+    group, width = len(queries) // len(keys), PANEL_VECTORS * lanes(queries.dtype)
+    for g in range(len(keys)):
+        for n in range(queries.shape[2]):
+            _pack_keys(keys, g, n, space.keys)
+            _pack_values(values, g, n, space.values)
+            for h in range(g * group, (g + 1) * group):
+                for i in range(0, queries.shape[3], width):
+                    _attend_block(queries, bias, rule, (h, n, i), keys.shape[3], space)
+                    _finish_block((h, n, i), space, out)
+
+
+@jit
+def _space_for(queries: np.ndarray, keys: np.ndarray, values: np.ndarray) -> Space:
+    d, T, e, real = keys.shape[1], keys.shape[3], values.shape[1], keys.dtype
+    lane, panels = lanes(real), -(-e // PANEL_NEURONS)
+    width = PANEL_VECTORS * lane
+    return Space(
+        np.empty((-(-T // PANEL_NEURONS), d, PANEL_NEURONS), real),
+        np.empty((panels, _filled(T, lane), PANEL_NEURONS), real),
+        np.empty(d * width, real),
+        np.empty((TILE_KEYS, width), real),
+        np.empty((panels, PANEL_NEURONS, width), real),
+        np.empty((3, width), real),
+        np.arange(max(d, TILE_KEYS)) * width,
+    )
+
+
+@in_both
+def _filled(count: int, size: int) -> int:
+    return -(-count // size) * size
+
+
+@jit
+def _pack_keys(keys: np.ndarray, g: int, n: int, panels: np.ndarray) -> None:
+    """panels[p, c, r] = key p · ``PANEL_NEURONS`` + r of a head and sample, 0 behind the last."""
+    d, T = keys.shape[1], keys.shape[3]
+    source, target = keys.reshape(-1), panels.reshape(-1)
+    for begin in range(0, d, PACKED_ROWS):
+        for p in range(len(panels)):
+            for c in range(begin, min(begin + PACKED_ROWS, d)):
+                row, j = ((g * d + c) * keys.shape[2] + n) * T, p * PANEL_NEURONS
+                if j + MOST_SAMPLES <= T:
+                    copy_samples(source, row + j, target, (p * d + c) * PANEL_NEURONS)
+                else:
+                    for r in range(PANEL_NEURONS):
+                        panels[p, c, r] = source[row + j + r] if j + r < T else 0
+
+
+@jit
+def _pack_values(values: np.ndarray, g: int, n: int, panels: np.ndarray) -> None:
+    """panels[p, j, r] = dimension p · ``PANEL_NEURONS`` + r of key j of a head and sample, 0 behind the last."""
+    e, T, lane = values.shape[1], values.shape[3], lanes(values.dtype)
+    source, target, zero = values.reshape(-1), panels.reshape(-1), values.dtype.type(0)
+    for p in range(len(panels)):
+        for j in range(0, T, lane):
+            first = (p * panels.shape[1] + j) * PANEL_NEURONS
+            for r in range(PANEL_NEURONS):
+                c, to = p * PANEL_NEURONS + r, first + r * lane
+                row = ((g * e + c) * values.shape[2] + n) * T
+                if c < e and j + lane <= T and lane >= MOST_SAMPLES:
+                    for k in range(0, lane, MOST_SAMPLES):
+                        copy_samples(source, row + j + k, target, to + k)
+                else:
+                    copy_row(source, row if c < e else 0, T if c < e else 0, j, 1, zero, target, to, lane)
+            transpose_samples(target, first)
+
+
+@jit
+def _attend_block(
+    queries: np.ndarray,
+    bias: np.ndarray,
+    rule: AttentionRule,
+    place: tuple[int, int, int],
+    T: int,
+    space: Space,
+) -> None:
+    """Sums of a block of queries, and what they have to be divided by, in ``space``.
+
+    Args:
+        queries, bias, rule: as of ``attend``.
+        place: head, sample and first query.
+        T: keys.
+        space: with keys and values.
+    """
+    h, n, i = place
+    d, S, lane, width = queries.shape[1], queries.shape[3], lanes(queries.dtype), space.scores.shape[1]
+    count = min(width, S - i)
+    vectors = -(-count // lane)
+    _load_queries(queries, rule.scale, place, vectors * lane, space)
+    space.sums[:] = 0
+    largest, totals, factors = (
+        space.states[0, : vectors * lane],
+        space.states[1, : vectors * lane],
+        space.states[2, : vectors * lane],
+    )
+    largest[:] = -np.inf
+    totals[:] = 0
+    scores = space.scores.reshape(-1)
+    first, _ = seen_range(rule, i, T)
+    _, last = seen_range(rule, i + count - 1, T)
+    for j in range(first // PANEL_NEURONS * PANEL_NEURONS, last, TILE_KEYS):
+        keys = min(TILE_KEYS, last - j)
+        for p in range(-(-keys // PANEL_NEURONS)):
+            rows, panel = p * PANEL_NEURONS, space.keys[j // PANEL_NEURONS + p]
+            tile = space.scores[rows : rows + PANEL_NEURONS]
+            multiply_panel(vectors, panel, space.queries, space.offsets[:d], 0, False, tile, 0)
+        adjust_tile(space.scores, (keys, count), bias, rule, place, j)
+        exponentiate(space.scores, keys, largest, totals, factors)
+        _scale_sums(space.sums, factors)
+        for p in range(len(space.values)):
+            panel = space.values[p, j : j + keys]
+            multiply_panel(vectors, panel, scores, space.offsets[:keys], 0, True, space.sums[p], 0)
+
+
+@jit
+def _load_queries(
+    queries: np.ndarray, scale: float, place: tuple[int, int, int], filled: int, space: Space
+) -> None:
+    h, n, i = place
+    d, S, factor = queries.shape[1], queries.shape[3], queries.dtype.type(scale)
+    width, zero = space.scores.shape[1], queries.dtype.type(0)
+    for c in range(d):
+        row = ((h * d + c) * queries.shape[2] + n) * S
+        copy_row(queries.reshape(-1), row, S, i, 1, zero, space.queries, c * width, filled)
+    for k in range(space.queries.size):
+        space.queries[k] *= factor
+
+
+@jit
+def _scale_sums(sums: np.ndarray, factors: np.ndarray) -> None:
+    """sums *= factors, unless these are all 1."""
+    is_scaled = False
+    for t in range(factors.size):
+        is_scaled |= factors[t] != 1
+    if is_scaled:
+        for p in range(sums.shape[0]):
+            for r in range(sums.shape[1]):
+                for t in range(factors.size):
+                    sums[p, r, t] *= factors[t]
+
+
+@jit
+def _finish_block(place: tuple[int, int, int], space: Space, out: np.ndarray) -> None:
+    h, n, i = place
+    totals, factors = space.states[1], space.states[2]
+    count, one = min(space.scores.shape[1], out.shape[3] - i), out.dtype.type(1)
+    for t in range(count):
+        factors[t] = one / totals[t] if totals[t] != 0 else 0
+    for c in range(out.shape[1]):
+        row = space.sums[c // PANEL_NEURONS, c % PANEL_NEURONS]
+        for t in range(count):
+            out[h, c, n, i + t] = row[t] * factors[t]
