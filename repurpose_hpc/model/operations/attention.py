@@ -62,6 +62,11 @@ class Attention(Operation):
         """Query heads that read one head of keys and values."""
         return self.heads // self.groups
 
+    @property
+    def has_constants(self) -> bool:
+        """Whether ``bias`` or ``seen`` say anything."""
+        return bool(len(self.bias) or len(self.seen))
+
     def _by_head(self, sources: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Queries, keys and values as (heads, batch, neurons of a head, positions); the mask as it is."""
         counts = (self.heads, self.groups, self.groups)

@@ -10,9 +10,11 @@ import numpy as np
 
 from repurpose_hpc.kernels import (
     COMBINATION_CODES,
+    AttentionRule,
     Window2D,
     activate_in_place,
     affine,
+    attend,
     average_pool,
     combine,
     depthwise,
@@ -23,6 +25,7 @@ from repurpose_hpc.kernels import (
 from repurpose_hpc.model.network import Space
 from repurpose_hpc.model.operations import (
     Affine,
+    Attention,
     Combine,
     Depthwise,
     Elementwise,
@@ -151,6 +154,32 @@ def _combine(op: Combine, spaces: Sequence[Space], hosting: Hosting, epilogue: E
     return lambda left, right, out: [(combine, (code, left, right, out, epilogue))]
 
 
+@lowers(Attention)
+def _attention(op: Attention, spaces: Sequence[Space], hosting: Hosting, _: Epilogue) -> Maker:
+    rule = AttentionRule(op.scale, op.softcap, op.before, op.after)
+    queries, keys = spaces[0].neurons // op.heads, spaces[1].neurons // op.groups
+    # A head is one worker's as a whole.
+    heads = hosting.neurons(spaces[0].name)[::queries] // queries
+    groups = hosting.neurons(spaces[1].name)[::keys] // keys
+
+    def make(*maps: np.ndarray) -> list:
+        q, k, v, *masks, out = maps
+        shape, calls = (q.shape[2], k.shape[2]), []
+        bias = np.zeros((0, 1, *shape), q.dtype)
+        if op.has_constants:
+            bias = op.additive(shape, q.dtype, heads)[:, None]
+        if masks:
+            mask = masks[0].reshape(heads.size, q.shape[1], masks[0].shape[2] // shape[1], shape[1])
+            if op.has_constants:
+                total = np.empty(np.broadcast_shapes(mask.shape, bias.shape), q.dtype)
+                calls, mask = [(np.add, (mask, bias, total))], total
+            bias = mask
+        read = (as_heads(x, count) for x, count in ((q, heads.size), (k, groups.size), (v, groups.size)))
+        return [*calls, (attend, (*read, bias, rule, as_heads(out, heads.size)))]
+
+    return make
+
+
 @lowers(Select)
 def _select(op: Select, spaces: Sequence[Space], hosting: Hosting, _: Epilogue) -> Maker:
     selected = op.index[hosting.neurons(spaces[-1].name)]
@@ -179,6 +208,11 @@ ENDING: tuple[type[Operation], ...] = (Mixing, *_WITH_EPILOGUE)
 def as_maps(x: np.ndarray, positions: tuple[int, ...]) -> np.ndarray:
     """(rows, batch, values) as (rows, batch, H, W); H is 1 where maps have one axis."""
     return x.reshape(*x.shape[:2], *two(positions))
+
+
+def as_heads(x: np.ndarray, heads: int) -> np.ndarray:
+    """(rows, batch, values) as (heads, rows of each, batch, values), also where there are none."""
+    return x.reshape(heads, len(x) // max(heads, 1), *x.shape[1:])
 
 
 def on_two_axes(window: Window) -> Window2D:
