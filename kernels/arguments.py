@@ -40,7 +40,8 @@ class AttentionRule(NamedTuple):
     Attributes:
         scale: factor of the products.
         softcap: c: scores then become c · tanh(score / c); 0: they stay.
-        before, after: query i sees key j if past + i - before <= j <= past + i + after; -1: there is no limit.
+        before, after: query i sees key j if past + i - before <= j <= past + i + after; -1: there is no
+            limit.
         past: keys before that of the first query.
     """
 

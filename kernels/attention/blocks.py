@@ -154,21 +154,29 @@ def _pack_keys(keys: np.ndarray, g: int, n: int, panels: np.ndarray) -> None:
 
 @jit
 def _pack_values(values: np.ndarray, g: int, n: int, panels: np.ndarray) -> None:
-    """panels[p, j, r] = dimension p · ``PANEL_NEURONS`` + r of key j of a head and sample, 0 behind the last."""
+    """panels[p, j, r] = dimension p · ``PANEL_NEURONS`` + r of the value of key j, 0 behind the last."""
     e, T, lane = values.shape[1], values.shape[3], lanes(values.dtype)
-    source, target, zero = values.reshape(-1), panels.reshape(-1), values.dtype.type(0)
+    source, target = values.reshape(-1), panels.reshape(-1)
     for p in range(len(panels)):
         for j in range(0, T, lane):
             first = (p * panels.shape[1] + j) * PANEL_NEURONS
             for r in range(PANEL_NEURONS):
-                c, to = p * PANEL_NEURONS + r, first + r * lane
-                row = ((g * e + c) * values.shape[2] + n) * T
-                if c < e and j + lane <= T and lane >= MOST_SAMPLES:
-                    for k in range(0, lane, MOST_SAMPLES):
-                        copy_samples(source, row + j + k, target, to + k)
-                else:
-                    copy_row(source, row if c < e else 0, T if c < e else 0, j, 1, zero, target, to, lane)
+                c = p * PANEL_NEURONS + r
+                row, known = (((g * e + c) * values.shape[2] + n) * T, T) if c < e else (0, 0)
+                _copy_part(source, row, known, j, target, first + r * lane, lane)
             transpose_samples(target, first)
+
+
+@jit
+def _copy_part(
+    source: np.ndarray, row: int, known: int, j: int, target: np.ndarray, to: int, count: int
+) -> None:
+    """target[to + t] = source[row + j + t], t below ``count``; 0 behind the ``known`` numbers of a row."""
+    if j + count <= known and count % MOST_SAMPLES == 0:
+        for t in range(0, count, MOST_SAMPLES):
+            copy_samples(source, row + j + t, target, to + t)
+    else:
+        copy_row(source, row, known, j, 1, source.dtype.type(0), target, to, count)
 
 
 @jit
@@ -193,7 +201,6 @@ def _attend_block(
     count = min(width, S - i)
     vectors = -(-count // lane)
     _load_queries(queries, rule.scale, place, vectors * lane, space)
-    space.sums[:] = 0
     largest, totals, factors = (
         space.states[0, : vectors * lane],
         space.states[1, : vectors * lane],
@@ -202,9 +209,11 @@ def _attend_block(
     largest[:] = -np.inf
     totals[:] = 0
     scores = space.scores.reshape(-1)
-    first, _ = seen_range(rule, i, T)
-    _, last = seen_range(rule, i + count - 1, T)
-    for j in range(first // PANEL_NEURONS * PANEL_NEURONS, last, TILE_KEYS):
+    first, last = seen_range(rule, i, T)[0], seen_range(rule, i + count - 1, T)[1]
+    first = first // PANEL_NEURONS * PANEL_NEURONS
+    if first >= last:
+        space.sums[:] = 0
+    for j in range(first, last, TILE_KEYS):
         keys = min(TILE_KEYS, last - j)
         for p in range(-(-keys // PANEL_NEURONS)):
             rows, panel = p * PANEL_NEURONS, space.keys[j // PANEL_NEURONS + p]
@@ -212,10 +221,11 @@ def _attend_block(
             multiply_panel(vectors, panel, space.queries, space.offsets[:d], 0, False, tile, 0)
         adjust_tile(space.scores, (keys, count), bias, rule, place, j)
         exponentiate(space.scores, keys, largest, totals, factors)
-        _scale_sums(space.sums, factors)
+        if j > first:
+            _scale_sums(space.sums, factors)
         for p in range(len(space.values)):
             panel = space.values[p, j : j + keys]
-            multiply_panel(vectors, panel, scores, space.offsets[:keys], 0, True, space.sums[p], 0)
+            multiply_panel(vectors, panel, scores, space.offsets[:keys], 0, j > first, space.sums[p], 0)
 
 
 @jit
@@ -224,12 +234,12 @@ def _load_queries(
 ) -> None:
     h, n, i = place
     d, S, factor = queries.shape[1], queries.shape[3], queries.dtype.type(scale)
-    width, zero = space.scores.shape[1], queries.dtype.type(0)
+    width, source, target = space.scores.shape[1], queries.reshape(-1), space.queries
     for c in range(d):
         row = ((h * d + c) * queries.shape[2] + n) * S
-        copy_row(queries.reshape(-1), row, S, i, 1, zero, space.queries, c * width, filled)
-    for k in range(space.queries.size):
-        space.queries[k] *= factor
+        _copy_part(source, row, S, i, target, c * width, filled)
+    for k in range(target.size):
+        target[k] *= factor
 
 
 @jit
@@ -247,12 +257,14 @@ def _scale_sums(sums: np.ndarray, factors: np.ndarray) -> None:
 
 @jit
 def _finish_block(place: tuple[int, int, int], space: Space, out: np.ndarray) -> None:
-    h, n, i = place
-    totals, factors = space.states[1], space.states[2]
-    count, one = min(space.scores.shape[1], out.shape[3] - i), out.dtype.type(1)
+    """Divide the sums of a block and copy them into the output."""
+    (h, n, i), width = place, space.scores.shape[1]
+    count, one = min(width, out.shape[3] - i), out.dtype.type(1)
+    totals, factors, zero = space.states[1], space.states[2, :count], out.dtype.type(0)
     for t in range(count):
-        factors[t] = one / totals[t] if totals[t] != 0 else 0
+        factors[t] = one / totals[t] if totals[t] != 0 else zero
+    _scale_sums(space.sums, factors)
+    sums, target = space.sums.reshape(-1), out.reshape(-1)
     for c in range(out.shape[1]):
-        row = space.sums[c // PANEL_NEURONS, c % PANEL_NEURONS]
-        for t in range(count):
-            out[h, c, n, i + t] = row[t] * factors[t]
+        to = ((h * out.shape[1] + c) * out.shape[2] + n) * out.shape[3] + i
+        copy_row(sums, c * width, count, 0, 1, zero, target, to, count)

@@ -1,4 +1,4 @@
-"""Attention of a few queries, as of one against the keys of a past: every key and value is read once, as it lies.
+"""Attention of a few queries, as of one against the keys of a past: keys and values are read as they lie.
 
 Lanes of vectors are keys, which are contiguous, and each lane has a softmax of its own until all are joined.
 """

@@ -39,12 +39,15 @@ def adjust_tile(
         cap_scores(scores[:keys].reshape(-1), rule.softcap)
     if bias.size:
         _add_bias(scores, shape, bias_of(bias, place[0], place[1]), place[2], j)
-    for i in range(place[2], place[2] + count):
-        first, end = seen_range(rule, i, j + keys)
-        for k in range(0, min(first - j, keys)):
-            scores[k, i - place[2]] = -np.inf
-        for k in range(max(0, end - j), keys):
-            scores[k, i - place[2]] = -np.inf
+    for k in range(keys):
+        # Of the queries that see a key, the first and the one behind the last, counted from that of the tile.
+        distance = j + k - rule.past - place[2]
+        first = min(max(0, distance - rule.after), count) if rule.after >= 0 else 0
+        end = max(distance + rule.before + 1, first) if rule.before >= 0 else count
+        for t in range(first):
+            scores[k, t] = -np.inf
+        for t in range(end, count):
+            scores[k, t] = -np.inf
 
 
 @jit

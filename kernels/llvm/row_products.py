@@ -1,4 +1,4 @@
-"""Products of a single vector with rows that lie far apart, several of them at a time, each read once as a stream."""
+"""Products of one vector with rows that lie far apart: several at a time, each read once as a stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exponentials of scores, a softmax in each lane: for a few scores after the others, in one pass over keys."""
+"""Exponentials of scores, a softmax in each lane: of some keys after the others, in one pass over all."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from .vectors import (
     vector_of,
 )
 
-# Of numbers of 4 and 8 bytes: bits behind the point, what exponents are stored with, and Taylor's terms of e^r for
-# |r| < ln(2) / 2.
+# Of numbers of 4 and 8 bytes: bits behind the point, what is added to exponents where they are stored, and
+# Taylor's terms of e^r for |r| < ln(2) / 2.
 _FORMS = {4: (23, 127, 8), 8: (52, 1023, 14)}
 
 
@@ -99,7 +99,7 @@ def _emit_column(builder, first, rows, largest, total, factor) -> None:
 
 
 def exponential(builder, x):
-    """e^x of a vector of numbers of at most 0, of which the smallest, next to underflow, become 0; NaN stays NaN."""
+    """e^x of a vector of numbers of at most 0; 0 where it would underflow, and NaN stays NaN."""
     vector, itemsize = x.type, itemsize_of(x.type)
     mantissa, bias, terms = _FORMS[itemsize]
     whole = ir.VectorType(ir.IntType(8 * itemsize), vector.count)
@@ -113,7 +113,7 @@ def exponential(builder, x):
         return builder.load(total)
 
     n = nearest(builder, builder.fmul(x, number(1 / math.log(2))))
-    # What n rounded off is so small beside n that ln 2 in one part does: e^x is the smaller, the larger n is.
+    # ln 2 in one part does: where n is so large that its error is seen, e^x is next to nothing.
     rest = sum_of(x, n, number(-math.log(2)))
     power = number(1 / math.factorial(terms - 1))
     for k in reversed(range(terms - 1)):

@@ -22,7 +22,7 @@ from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.runtime.options import RunOptions
 
 # Kernels are declared in these; others share them or wrap what the compiler offers.
-ROOMS = ("assignment", "maps", "messages", "products")
+ROOMS = ("assignment", "attention", "maps", "messages", "products")
 
 
 def page(name: str) -> str:
