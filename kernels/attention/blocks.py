@@ -163,12 +163,12 @@ def _pack_values(values: np.ndarray, g: int, n: int, panels: np.ndarray) -> None
             for r in range(PANEL_NEURONS):
                 c = p * PANEL_NEURONS + r
                 row, known = (((g * e + c) * values.shape[2] + n) * T, T) if c < e else (0, 0)
-                _copy_part(source, row, known, j, target, first + r * lane, lane)
+                copy_part(source, row, known, j, target, first + r * lane, lane)
             transpose_samples(target, first)
 
 
 @jit
-def _copy_part(
+def copy_part(
     source: np.ndarray, row: int, known: int, j: int, target: np.ndarray, to: int, count: int
 ) -> None:
     """target[to + t] = source[row + j + t], t below ``count``; 0 behind the ``known`` numbers of a row."""
@@ -237,7 +237,7 @@ def _load_queries(
     width, source, target = space.scores.shape[1], queries.reshape(-1), space.queries
     for c in range(d):
         row = ((h * d + c) * queries.shape[2] + n) * S
-        _copy_part(source, row, S, i, target, c * width, filled)
+        copy_part(source, row, S, i, target, c * width, filled)
     for k in range(target.size):
         target[k] *= factor
 
