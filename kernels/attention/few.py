@@ -10,9 +10,9 @@ import numpy as np
 from ..arguments import AttentionRule
 from ..jit import jit
 from ..llvm.row_products import add_rows, dot_rows
-from ..llvm.softmax import exponentiate
+from ..llvm.softmax import exponentiate, limit_scores
 from ..llvm.vectors import lanes
-from .scores import bias_of, cap_scores, seen_range
+from .scores import bias_of, seen_range
 
 
 @jit
@@ -63,7 +63,7 @@ def _adjust_row(
     """Limit scores of the keys from ``first`` on, add the bias, and make -inf of what is behind the last."""
     h, n, i = place
     if rule.softcap != 0:
-        cap_scores(row[:count], rule.softcap)
+        limit_scores(row, rule.softcap)
     if bias.size:
         own = bias_of(bias, h, n)
         own = own[min(i, len(own) - 1)]

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..arguments import AttentionRule
 from ..jit import jit
+from ..llvm.softmax import limit_scores
 
 
 @jit
@@ -36,7 +37,7 @@ def adjust_tile(
     """
     keys, count = shape
     if rule.softcap != 0:
-        cap_scores(scores[:keys].reshape(-1), rule.softcap)
+        limit_scores(scores[:keys].reshape(-1), rule.softcap)
     if bias.size:
         _add_bias(scores, shape, bias_of(bias, place[0], place[1]), place[2], j)
     for k in range(keys):
@@ -48,14 +49,6 @@ def adjust_tile(
             scores[k, t] = -np.inf
         for t in range(end, count):
             scores[k, t] = -np.inf
-
-
-@jit
-def cap_scores(scores: np.ndarray, softcap: float) -> None:
-    """scores = softcap · tanh(scores / softcap), one-dimensional."""
-    cap = scores.dtype.type(softcap)
-    for k in range(scores.size):
-        scores[k] = cap * np.tanh(scores[k] / cap)
 
 
 @jit

@@ -10,22 +10,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import overload
 
+from .exponentials import exponential, hyperbolic_tangent
 from .intrinsics import intrinsic
-from .vectors import (
-    add_product,
-    integer,
-    itemsize_of,
-    nearest,
-    opened,
-    rolled,
-    variable,
-    vector_at,
-    vector_of,
-)
-
-# Of numbers of 4 and 8 bytes: bits behind the point, what is added to exponents where they are stored, and
-# Taylor's terms of e^r for |r| < ln(2) / 2.
-_FORMS = {4: (23, 127, 8), 8: (52, 1023, 14)}
+from .vectors import integer, itemsize_of, opened, rolled, spread, variable, vector_at, vector_of
 
 
 def exponentiate(
@@ -51,6 +38,11 @@ def exponentiate(
     totals[:] = totals * factors + tile.sum(axis=0)
 
 
+def limit_scores(scores: np.ndarray, softcap: float) -> None:
+    """scores = softcap · tanh(scores / softcap), of whole vectors, one-dimensional."""
+    scores[:] = softcap * np.tanh(scores / softcap)
+
+
 @overload(exponentiate)
 def _exponentiate(scores, rows, largest, totals, factors):
     return lambda scores, rows, largest, totals, factors: _emitted(scores, rows, largest, totals, factors)
@@ -71,6 +63,27 @@ def _emitted(typing, scores, rows, largest, totals, factors):
         return context.get_dummy_value()
 
     return types.void(scores, types.int64, largest, totals, factors), generate
+
+
+@overload(limit_scores)
+def _limit_scores(scores, softcap):
+    return lambda scores, softcap: _limited(scores, scores.dtype.type(softcap))
+
+
+@intrinsic
+def _limited(typing, scores, softcap):
+    def generate(context, builder, signature, arguments):
+        scores, softcap = opened(context, builder, signature.args, arguments)
+        vector = vector_of(context, signature.args[0])
+        cap = spread(builder, softcap, vector)
+        with rolled(builder, builder.extract_value(scores.shape, 0), vector.count) as t:
+            place = vector_at(builder, scores.data, t, vector)
+            values = builder.fdiv(builder.load(place, align=itemsize_of(vector)), cap)
+            limited = builder.fmul(cap, hyperbolic_tangent(builder, values))
+            builder.store(limited, place, align=itemsize_of(vector))
+        return context.get_dummy_value()
+
+    return types.void(scores, scores.dtype), generate
 
 
 def _emit_column(builder, first, rows, largest, total, factor) -> None:
@@ -96,31 +109,3 @@ def _emit_column(builder, first, rows, largest, total, factor) -> None:
         builder.store(value, place, align=itemsize)
         builder.store(builder.fadd(builder.load(kept), value), kept)
     builder.store(builder.load(kept), total, align=itemsize)
-
-
-def exponential(builder, x):
-    """e^x of a vector of numbers of at most 0; 0 where it would underflow, and NaN stays NaN."""
-    vector, itemsize = x.type, itemsize_of(x.type)
-    mantissa, bias, terms = _FORMS[itemsize]
-    whole = ir.VectorType(ir.IntType(8 * itemsize), vector.count)
-
-    def number(value: float):
-        return ir.Constant(vector, [value] * vector.count)
-
-    def sum_of(value, left, right):
-        total = variable(builder, value)
-        add_product(builder, total, left, right)
-        return builder.load(total)
-
-    n = nearest(builder, builder.fmul(x, number(1 / math.log(2))))
-    # ln 2 in one part does: where n is so large that its error is seen, e^x is next to nothing.
-    rest = sum_of(x, n, number(-math.log(2)))
-    power = number(1 / math.factorial(terms - 1))
-    for k in reversed(range(terms - 1)):
-        power = sum_of(number(1 / math.factorial(k)), power, rest)
-    # The last bits of n + a number so large that it has none behind the point are those of n.
-    bits = builder.bitcast(builder.fadd(n, number(1.5 * 2**mantissa)), whole)
-    exponent = builder.add(bits, ir.Constant(whole, [bias] * vector.count))
-    scale = builder.bitcast(builder.shl(exponent, ir.Constant(whole, [mantissa] * vector.count)), vector)
-    tiny = builder.fcmp_ordered("<", x, number((1 - bias) * math.log(2)))
-    return builder.select(tiny, number(0.0), builder.fmul(power, scale))

@@ -160,6 +160,21 @@ def nearest(builder, values):
     return builder.call(_function(builder, "rint", values.type, 1), [values])
 
 
+def absolute(builder, values):
+    """Numbers without their signs."""
+    return builder.call(_function(builder, "fabs", values.type, 1), [values])
+
+
+def with_sign_of(builder, values, signs):
+    """Numbers with the signs of others."""
+    return builder.call(_function(builder, "copysign", values.type, 2), [values, signs])
+
+
+def as_it_is(builder, values):
+    """The same vector, computed before all that is computed from it: sums are not put in another order."""
+    return builder.call(_function(builder, "arithmetic.fence", values.type, 1), [values])
+
+
 def sum_of_lanes(builder, values):
     """The sum of the numbers of a vector."""
     vector = values.type
