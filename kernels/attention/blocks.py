@@ -16,18 +16,15 @@ from ..arguments import ATTENTION, REAL, Array, AttentionRule
 from ..jit import in_both, jit
 from ..llvm.map_rows import copy_row
 from ..llvm.panel import PANEL_NEURONS, PANEL_VECTORS, multiply_panel
-from ..llvm.samples import copy_samples, transpose_samples
 from ..llvm.softmax import exponentiate
-from ..llvm.tiles import MOST_SAMPLES
 from ..llvm.vectors import lanes
 from ..registry import Need, kernel
 from .few import attend_few
+from .packing import copy_part, pack_keys, pack_values
 from .scores import adjust_tile, seen_range
 
 # Keys of a tile: scores of a block of queries for all of them stay in the nearest cache.
 TILE_KEYS = 128
-# Dimensions at a time that are packed, while their cache lines are near.
-PACKED_ROWS = 32
 
 _HEADS = Array(REAL, 4)
 
@@ -43,6 +40,7 @@ class Space(NamedTuple):
         sums: (panels of dimensions, ``PANEL_NEURONS``, W), results so far.
         states: (3, W): largest scores, sums of exponentials, and factors of what there is so far.
         offsets: (at least d and ``TILE_KEYS``,) int64: multiples of W.
+        near: ``PANEL_NEURONS`` vectors.
     """
 
     keys: np.ndarray
@@ -52,6 +50,7 @@ class Space(NamedTuple):
     sums: np.ndarray
     states: np.ndarray
     offsets: np.ndarray
+    near: np.ndarray
 
 
 @kernel(
@@ -107,8 +106,8 @@ def attend_blocks(
     group, width = len(queries) // len(keys), PANEL_VECTORS * lanes(queries.dtype)
     for g in range(len(keys)):
         for n in range(queries.shape[2]):
-            _pack_keys(keys, g, n, space.keys)
-            _pack_values(values, g, n, space.values)
+            pack_keys(keys, g, n, space.keys)
+            pack_values(values, g, n, space.values)
             for h in range(g * group, (g + 1) * group):
                 for i in range(0, queries.shape[3], width):
                     _attend_block(queries, bias, rule, (h, n, i), keys.shape[3], space)
@@ -128,55 +127,13 @@ def _space_for(queries: np.ndarray, keys: np.ndarray, values: np.ndarray) -> Spa
         np.empty((panels, PANEL_NEURONS, width), real),
         np.empty((3, width), real),
         np.arange(max(d, TILE_KEYS)) * width,
+        np.empty(PANEL_NEURONS * lane, real),
     )
 
 
 @in_both
 def _filled(count: int, size: int) -> int:
     return -(-count // size) * size
-
-
-@jit
-def _pack_keys(keys: np.ndarray, g: int, n: int, panels: np.ndarray) -> None:
-    """panels[p, c, r] = key p · ``PANEL_NEURONS`` + r of a head and sample, 0 behind the last."""
-    d, T = keys.shape[1], keys.shape[3]
-    source, target = keys.reshape(-1), panels.reshape(-1)
-    for begin in range(0, d, PACKED_ROWS):
-        for p in range(len(panels)):
-            for c in range(begin, min(begin + PACKED_ROWS, d)):
-                row, j = ((g * d + c) * keys.shape[2] + n) * T, p * PANEL_NEURONS
-                if j + MOST_SAMPLES <= T:
-                    copy_samples(source, row + j, target, (p * d + c) * PANEL_NEURONS)
-                else:
-                    for r in range(PANEL_NEURONS):
-                        panels[p, c, r] = source[row + j + r] if j + r < T else 0
-
-
-@jit
-def _pack_values(values: np.ndarray, g: int, n: int, panels: np.ndarray) -> None:
-    """panels[p, j, r] = dimension p · ``PANEL_NEURONS`` + r of the value of key j, 0 behind the last."""
-    e, T, lane = values.shape[1], values.shape[3], lanes(values.dtype)
-    source, target = values.reshape(-1), panels.reshape(-1)
-    for p in range(len(panels)):
-        for j in range(0, T, lane):
-            first = (p * panels.shape[1] + j) * PANEL_NEURONS
-            for r in range(PANEL_NEURONS):
-                c = p * PANEL_NEURONS + r
-                row, known = (((g * e + c) * values.shape[2] + n) * T, T) if c < e else (0, 0)
-                copy_part(source, row, known, j, target, first + r * lane, lane)
-            transpose_samples(target, first)
-
-
-@jit
-def copy_part(
-    source: np.ndarray, row: int, known: int, j: int, target: np.ndarray, to: int, count: int
-) -> None:
-    """target[to + t] = source[row + j + t], t below ``count``; 0 behind the ``known`` numbers of a row."""
-    if j + count <= known and count % MOST_SAMPLES == 0:
-        for t in range(0, count, MOST_SAMPLES):
-            copy_samples(source, row + j + t, target, to + t)
-    else:
-        copy_row(source, row, known, j, 1, source.dtype.type(0), target, to, count)
 
 
 @jit
@@ -219,7 +176,7 @@ def _attend_block(
             rows, panel = p * PANEL_NEURONS, space.keys[j // PANEL_NEURONS + p]
             tile = space.scores[rows : rows + PANEL_NEURONS]
             multiply_panel(vectors, panel, space.queries, space.offsets[:d], 0, False, tile, 0)
-        adjust_tile(space.scores, (keys, count), bias, rule, place, j)
+        adjust_tile(space.scores, (keys, count), bias, rule, place, j, space.near)
         exponentiate(space.scores, keys, largest, totals, factors)
         if j > first:
             _scale_sums(space.sums, factors)

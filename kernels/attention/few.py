@@ -12,7 +12,7 @@ from ..jit import jit
 from ..llvm.row_products import add_rows, dot_rows
 from ..llvm.softmax import exponentiate, limit_scores
 from ..llvm.vectors import lanes
-from .scores import bias_of, seen_range
+from .scores import bias_row, seen_range
 
 
 @jit
@@ -61,14 +61,12 @@ def _adjust_row(
     first: int,
 ) -> None:
     """Limit scores of the keys from ``first`` on, add the bias, and make -inf of what is behind the last."""
-    h, n, i = place
     if rule.softcap != 0:
         limit_scores(row, rule.softcap)
     if bias.size:
-        own = bias_of(bias, h, n)
-        own = own[min(i, len(own) - 1)]
+        own = bias.reshape(-1)[bias_row(bias, place) + first :]
         for t in range(count):
-            row[t] += own[first + t]
+            row[t] += own[t]
     row[count:] = -np.inf
 
 

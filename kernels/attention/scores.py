@@ -6,7 +6,10 @@ import numpy as np
 
 from ..arguments import AttentionRule
 from ..jit import jit
+from ..llvm.panel import PANEL_NEURONS
+from ..llvm.samples import add_samples
 from ..llvm.softmax import limit_scores
+from .packing import pack_rows
 
 
 @jit
@@ -25,6 +28,7 @@ def adjust_tile(
     rule: AttentionRule,
     place: tuple[int, int, int],
     j: int,
+    near: np.ndarray,
 ) -> None:
     """Limit scores, add the bias, and make -inf of those that are not seen.
 
@@ -34,17 +38,25 @@ def adjust_tile(
         bias, rule: as of ``attend``.
         place: head, sample and first query.
         j: first key.
+        near: ``PANEL_NEURONS`` vectors, overwritten.
     """
     keys, count = shape
     if rule.softcap != 0:
         limit_scores(scores[:keys].reshape(-1), rule.softcap)
     if bias.size:
-        _add_bias(scores, shape, bias_of(bias, place[0], place[1]), place[2], j)
+        _add_bias(scores, shape, bias, place, j, near)
+    if rule.before >= 0 or rule.after >= 0:
+        _hide(scores, shape, rule, j - rule.past - place[2])
+
+
+@jit
+def _hide(scores: np.ndarray, shape: tuple[int, int], rule: AttentionRule, distance: int) -> None:
+    """Make -inf of scores that are not seen; the first key is ``distance`` behind that of the first query."""
+    keys, count = shape
     for k in range(keys):
-        # Of the queries that see a key, the first and the one behind the last, counted from that of the tile.
-        distance = j + k - rule.past - place[2]
-        first = min(max(0, distance - rule.after), count) if rule.after >= 0 else 0
-        end = max(distance + rule.before + 1, first) if rule.before >= 0 else count
+        # Of the queries that see a key, the first and the one behind the last.
+        first = min(max(0, distance + k - rule.after), count) if rule.after >= 0 else 0
+        end = max(distance + k + rule.before + 1, first) if rule.before >= 0 else count
         for t in range(first):
             scores[k, t] = -np.inf
         for t in range(end, count):
@@ -52,20 +64,34 @@ def adjust_tile(
 
 
 @jit
-def bias_of(bias: np.ndarray, h: int, n: int) -> np.ndarray:
-    """The bias, (1 or S, T), of a head and sample."""
-    return bias[min(h, bias.shape[0] - 1), min(n, bias.shape[1] - 1)]
+def bias_row(bias: np.ndarray, place: tuple[int, int, int]) -> int:
+    """Numbers of the bias before those of a head, sample and query."""
+    h, n, i = place
+    heads, samples, queries, T = bias.shape
+    return ((min(h, heads - 1) * samples + min(n, samples - 1)) * queries + min(i, queries - 1)) * T
 
 
 @jit
-def _add_bias(scores: np.ndarray, shape: tuple[int, int], bias: np.ndarray, i: int, j: int) -> None:
-    keys, count = shape
-    if len(bias) == 1:
+def _add_bias(
+    scores: np.ndarray,
+    shape: tuple[int, int],
+    bias: np.ndarray,
+    place: tuple[int, int, int],
+    j: int,
+    near: np.ndarray,
+) -> None:
+    (keys, count), T, numbers, first = shape, bias.shape[3], bias.reshape(-1), bias_row(bias, place)
+    if bias.shape[2] == 1:
         for k in range(keys):
-            number = bias[0, j + k]
+            number = numbers[first + j + k]
             for t in range(count):
                 scores[k, t] += number
         return
-    for t in range(count):
-        for k in range(keys):
-            scores[k, t] += bias[i + t, j + k]
+    lane, flat, one = near.size // PANEL_NEURONS, scores.reshape(-1), scores.dtype.type(1)
+    for t in range(0, count, PANEL_NEURONS):
+        rows = first + t * T, T, min(PANEL_NEURONS, count - t)
+        for k in range(0, keys, lane):
+            pack_rows(numbers, rows, T, j + k, near, 0)
+            for c in range(min(lane, keys - k)):
+                to = (k + c) * scores.shape[1] + t
+                add_samples(flat, to, True, one, near, c * PANEL_NEURONS, flat, to)

@@ -11,7 +11,6 @@ from .vectors import (
     add_product,
     as_it_is,
     itemsize_of,
-    nearest,
     variable,
     with_sign_of,
 )
@@ -42,16 +41,18 @@ def _parts(builder, x):
     vector, itemsize = x.type, itemsize_of(x.type)
     mantissa, bias, terms = _FORMS[itemsize]
     whole = ir.VectorType(ir.IntType(8 * itemsize), vector.count)
-    n = nearest(builder, builder.fmul(x, _number(x, 1 / math.log(2))))
+    # The whole number n nearest to x / ln 2: its last bits are those of n + a number so large that it has none
+    # behind the point, and what exponents are stored with is in there as well.
+    large = _number(x, 1.5 * 2**mantissa + bias)
+    shifted = as_it_is(builder, _sum_of(builder, large, x, _number(x, 1 / math.log(2))))
+    n = builder.fsub(shifted, large)
     # ln 2 in one part does: where n is so large that its error is seen, e^x is next to nothing.
     rest = _sum_of(builder, x, n, _number(x, -math.log(2)))
     power = _number(x, 1 / math.factorial(terms - 1))
     for k in reversed(range(1, terms - 1)):
         power = _sum_of(builder, _number(x, 1 / math.factorial(k)), power, rest)
-    # The last bits of n + a number so large that it has none behind the point are those of n.
-    bits = builder.bitcast(builder.fadd(n, _number(x, 1.5 * 2**mantissa)), whole)
-    exponent = builder.add(bits, ir.Constant(whole, [bias] * vector.count))
-    scale = builder.bitcast(builder.shl(exponent, ir.Constant(whole, [mantissa] * vector.count)), vector)
+    bits = builder.shl(builder.bitcast(shifted, whole), ir.Constant(whole, [mantissa] * vector.count))
+    scale = builder.bitcast(bits, vector)
     return scale, builder.fmul(power, rest)
 
 

@@ -155,11 +155,6 @@ def maximum(builder, left, right):
     return builder.call(_function(builder, "maximum", left.type, 2), [left, right], fastmath=("nsz",))
 
 
-def nearest(builder, values):
-    """The whole numbers nearest to those of a vector."""
-    return builder.call(_function(builder, "rint", values.type, 1), [values])
-
-
 def absolute(builder, values):
     """Numbers without their signs."""
     return builder.call(_function(builder, "fabs", values.type, 1), [values])

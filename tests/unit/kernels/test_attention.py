@@ -9,7 +9,7 @@ from repurpose_hpc import kernels
 from repurpose_hpc.kernels import AttentionRule
 from repurpose_hpc.kernels.jit import jit
 from repurpose_hpc.kernels.llvm.row_products import add_rows, dot_rows
-from repurpose_hpc.kernels.llvm.softmax import exponentiate
+from repurpose_hpc.kernels.llvm.softmax import exponentiate, limit_scores
 from repurpose_hpc.kernels.llvm.vectors import lanes
 
 TOLERANCE = {"float32": 3e-6, "float64": 1e-14}
@@ -20,6 +20,11 @@ ALL = AttentionRule(0.5, 0.0, -1, -1)
 @jit
 def compiled_exponentiate(scores, rows, largest, totals, factors):
     exponentiate(scores, rows, largest, totals, factors)
+
+
+@jit
+def compiled_limit_scores(scores, softcap):
+    limit_scores(scores, softcap)
 
 
 @jit
@@ -180,6 +185,16 @@ def test_exponentials(seed, rows, vectors, dtype):
     for actual, wanted in zip((scores, states), expected, strict=True):
         np.testing.assert_allclose(actual, wanted, rtol=16 * info.eps, atol=16 * info.eps)
         np.testing.assert_allclose(actual, wanted, rtol=256 * info.eps, atol=16 * info.tiny)
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+def test_limits_of_scores(dtype):
+    """To the last digits, of small scores and large ones."""
+    sizes = np.concatenate([[0, np.inf], np.geomspace(1e-30, 1e3, 126)])
+    scores = np.concatenate([sizes, -sizes]).astype(dtype)
+    expected = (3 * np.tanh(scores.astype(np.float64) / 3)).astype(dtype)
+    compiled_limit_scores(scores, 3.0)
+    np.testing.assert_allclose(scores, expected, rtol=8 * np.finfo(dtype).eps, atol=0)
 
 
 @given(seed=st.integers(0, 99), rows=st.integers(0, 19), count=st.integers(0, 50), dtype=DTYPES)
