@@ -41,8 +41,8 @@ def _parts(builder, x):
     vector, itemsize = x.type, itemsize_of(x.type)
     mantissa, bias, terms = _FORMS[itemsize]
     whole = ir.VectorType(ir.IntType(8 * itemsize), vector.count)
-    # The whole number n nearest to x / ln 2: its last bits are those of n + a number so large that it has none
-    # behind the point, and what exponents are stored with is in there as well.
+    # n is the whole number nearest to x / ln 2.  Its sum with a number so large that it has no bits behind
+    # the point ends with the bits of n, and of what is added to exponents.
     large = _number(x, 1.5 * 2**mantissa + bias)
     shifted = as_it_is(builder, _sum_of(builder, large, x, _number(x, 1 / math.log(2))))
     n = builder.fsub(shifted, large)
