@@ -82,7 +82,7 @@ def onnxruntime_calls(problem: Problem) -> dict[str, Callable[[], np.ndarray]]:
     by_position = [
         np.ascontiguousarray(x[:, :, 0].transpose(2, 0, 1).reshape(1, x.shape[3], -1)) for x in problem.arrays
     ]
-    heads, causal, own = {"num_heads": HEADS}, int(problem.causal), "MultiHeadAttention"
+    heads, causal = {"num_heads": HEADS}, int(problem.causal)
     calls = {
         "Attention": operator_call("Attention", by_head, is_causal=causal),
         "MultiHeadAttention": operator_call(
