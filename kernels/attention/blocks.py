@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numba
 import numpy as np
 
 from ..arguments import ATTENTION, REAL, Array, AttentionRule
@@ -18,7 +19,8 @@ from ..llvm.map_rows import copy_row
 from ..llvm.panel import PANEL_NEURONS, PANEL_VECTORS, multiply_panel
 from ..llvm.softmax import exponentiate
 from ..llvm.vectors import lanes
-from ..registry import Need, kernel
+from ..products.shares import row_shares
+from ..registry import Need, kernel, thread_variant
 from .few import attend_few
 from .packing import copy_part, pack_keys, pack_values
 from .scores import adjust_tile, seen_range
@@ -225,3 +227,36 @@ def _finish_block(place: tuple[int, int, int], space: Space, out: np.ndarray) ->
     for c in range(out.shape[1]):
         to = ((h * out.shape[1] + c) * out.shape[2] + n) * out.shape[3] + i
         copy_row(sums, c * width, count, 0, 1, zero, target, to, count)
+
+
+def _share_heads(
+    threads: int,
+    queries: np.ndarray,
+    keys: np.ndarray,
+    values: np.ndarray,
+    bias: np.ndarray,
+    rule: AttentionRule,
+    out: np.ndarray,
+) -> tuple[int, tuple]:
+    return (queries.size + out.size) * keys.shape[3], (row_shares(np.arange(len(keys) + 1), threads),)
+
+
+@thread_variant(attend, share=_share_heads)
+def attend_threads(
+    queries: np.ndarray,
+    keys: np.ndarray,
+    values: np.ndarray,
+    bias: np.ndarray,
+    rule: AttentionRule,
+    out: np.ndarray,
+    shares: np.ndarray,
+) -> None:
+    """``attend`` by several threads, each with its ``shares`` of the heads of keys."""
+    scale, softcap, before, after, past = rule  # threads are handed its parts
+    group = len(queries) // len(keys)
+    for t in numba.prange(len(shares) - 1):
+        first, last = shares[t], shares[t + 1]
+        heads = slice(first * group, last * group)
+        own_bias = bias[heads] if len(bias) > 1 else bias
+        own_rule = AttentionRule(scale, softcap, before, after, past)
+        attend(queries[heads], keys[first:last], values[first:last], own_bias, own_rule, out[heads])

@@ -11,6 +11,7 @@ from repurpose_hpc.kernels.jit import jit
 from repurpose_hpc.kernels.llvm.row_products import add_rows, dot_rows
 from repurpose_hpc.kernels.llvm.softmax import exponentiate, limit_scores
 from repurpose_hpc.kernels.llvm.vectors import lanes
+from repurpose_hpc.kernels.registry import REGISTRY
 
 TOLERANCE = {"float32": 3e-6, "float64": 1e-14}
 DTYPES = st.sampled_from(list(TOLERANCE))
@@ -163,6 +164,19 @@ def test_bits_of_a_sample_do_not_depend_on_the_batch(problem):
         alone = (np.ascontiguousarray(x[:, :, n : n + 1]) for x in (queries, keys, values))
         own = np.ascontiguousarray(bias[:, n : n + 1] if bias.shape[1] > 1 else bias)
         np.testing.assert_array_equal(attended(*alone, own, rule)[:, :, 0], found[:, :, n])
+
+
+@pytest.mark.parametrize("heads", [1, 6])
+def test_threads_compute_the_same_bits(heads):
+    rng = np.random.default_rng(3)
+    arrays = [rng.standard_normal((n, 4, 2, 70), np.float32) for n in (6, 3, 3)]
+    arguments = *arrays, rng.standard_normal((heads, 1, 70, 70), np.float32), ALL
+    expected, variant = attended(*arguments), REGISTRY.variant(kernels.attend)
+    for threads in (1, 2, 3, 5):
+        out = np.full_like(expected, np.nan)
+        _, extra = variant.share(threads, *arguments, out)
+        variant.function(*arguments, out, *extra)
+        np.testing.assert_array_equal(out, expected)
 
 
 @given(
