@@ -198,7 +198,8 @@ def test_exponentials(seed, rows, vectors, dtype):
     info = np.finfo(dtype)
     for actual, wanted in zip((scores, states), expected, strict=True):
         np.testing.assert_allclose(actual, wanted, rtol=16 * info.eps, atol=16 * info.eps)
-        np.testing.assert_allclose(actual, wanted, rtol=256 * info.eps, atol=16 * info.tiny)
+        # Without multiplications that round once, e^x has an error of up to |x| times the last digit.
+        np.testing.assert_allclose(actual, wanted, rtol=1024 * info.eps, atol=16 * info.tiny)
 
 
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
