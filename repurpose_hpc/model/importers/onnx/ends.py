@@ -206,7 +206,10 @@ class _Division:
         for move in self.evaluation.moves:
             place = relations.maker.get(move.tensor)
             if place in relations.nodes and (place in relations.trained or self._is_layout(place)):
-                places = places.with_end(*self._end_of(place))
+                end, nodes = self._end_of(place)
+                if end:
+                    self.moved[end].append(move)
+                    places = places.with_end(end, nodes)
         return places
 
     def _enlarged(self) -> _Places:

@@ -187,7 +187,8 @@ class Evaluation:
         for name in self.graph.outputs:
             try:
                 with self._moving(makers.get(name)):
-                    value = in_front(plain(self.values.get(name)))
+                    value = self.values[name] = plain(self.values.get(name))
+                    value = in_front(value)
                     if isinstance(value, Signal):
                         self._tensors.output(value)
             except Unsupported as error:

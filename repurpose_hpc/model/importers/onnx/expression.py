@@ -97,6 +97,14 @@ class Expression:
         assert isinstance(operand, Expression)
         return operand
 
+    def of(self, tensor: str, size: int) -> Expression:
+        """The same function of another tensor."""
+        operands = tuple(
+            operand.of(tensor, size) if isinstance(operand, Expression) else operand
+            for operand in self.operands
+        )
+        return replace(self, tensor=tensor, size=size, operands=operands)
+
     def activation(self) -> Activation | None:
         """The single activation of the tensor that this is; None if there is none."""
         if isinstance(self.function, Activation) and not self.operand.operands:

@@ -13,8 +13,9 @@ from functools import reduce
 
 import numpy as np
 
+from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.importers.onnx.node import Node
-from repurpose_hpc.model.importers.onnx.nodes_elementwise import combine, with_expression
+from repurpose_hpc.model.importers.onnx.nodes_elementwise import with_expression
 from repurpose_hpc.model.importers.onnx.nodes_layout import reshaped_sizes
 from repurpose_hpc.model.importers.onnx.scores import UNSEEN, Mask, Scores
 from repurpose_hpc.model.importers.onnx.signal import Moved, Signal, Unsupported, Value
@@ -24,6 +25,7 @@ Absorbed = Scores | Signal | Moved
 
 # Added where a position is not seen, if that is known at run time only: no weight is left.
 _FAR_BELOW = -1e30
+_FLOATS = (1, 10, 11, 16)  # ONNX's numbers of float32, float16, float64 and bfloat16
 
 
 def absorb(node: Node) -> Absorbed | None:
@@ -128,7 +130,8 @@ def _scaled(node: Node) -> Scores | None:
     """Scores times or divided by a number."""
     scores, number = _scores_and_constant(node)
     is_divided = node.operator == "Div"
-    if number.size != 1 or is_divided and not isinstance(node.inputs[0], Scores) or scores.masks:
+    is_number = number.size == 1 and number.ndim <= len(scores.shape)
+    if not is_number or is_divided and not isinstance(node.inputs[0], Scores) or scores.masks:
         return None
     factor = 1 / float(number.item()) if is_divided else float(number.item())
     if scores.softcap:  # tanh(scores / softcap) softcap times a factor
@@ -146,6 +149,8 @@ def _capped(node: Node) -> Scores | None:
 
 def _masked(node: Node) -> Scores | None:
     """Scores and a mask, added."""
+    if len(node.inputs) != 2:
+        return None
     scores = next(value for value in node.inputs if isinstance(value, Scores))
     other = next((value for value in node.inputs if value is not scores), scores)
     if isinstance(other, (Scores, Moved)) or scores.stage != "scores":
@@ -165,18 +170,27 @@ def _chosen(node: Node) -> Scores | None:
     if not isinstance(scores, Scores) or scores.stage != "scores" or not (fill <= UNSEEN).all():
         return None
     if isinstance(condition, Signal):
-        truth = condition.expression.shifted(-1.0, node.name) if place == 2 else condition.expression
-        mask = truth.scaled(-_FAR_BELOW if place == 2 else _FAR_BELOW, node.name)
-        return scores.with_signal(with_expression(node, condition, mask))
+        return scores.with_signal(_of_truth(node, condition, place == 2, bool(np.isinf(fill).all())))
     seen = node.constant(0).astype(bool) == (place == 2)
-    return scores.with_constant(np.where(seen, 0.0, -np.inf))
+    return scores.with_constant(np.where(seen, 0.0, fill))
+
+
+def _of_truth(node: Node, truth: Signal, sees: bool, is_infinite: bool) -> Signal:
+    """What is added to scores: 0 where ``truth`` is ``sees``, -inf or a very low number elsewhere."""
+    expression, name = truth.expression, node.name
+    if is_infinite:
+        seen = expression if sees else expression.scaled(-1.0, name).shifted(1.0, name)
+        return with_expression(node, truth, seen.then(Activation("log"), name))
+    unseen = expression.shifted(-1.0, name) if sees else expression
+    return with_expression(node, truth, unseen.scaled(-_FAR_BELOW if sees else _FAR_BELOW, name))
 
 
 def _defined(node: Node, undefined: Scores, weights: Value | Scores | None) -> Scores | None:
     """Weights with zeros where all scores of a position are -inf."""
-    is_zero = not node.constant(1).any()
-    is_same = isinstance(weights, Scores) and weights.queries is undefined.queries
-    return weights if is_zero and is_same and undefined.stage == "undefined" else None  # type: ignore[return-value]
+    if not isinstance(weights, Scores) or undefined.stage != "undefined" or node.constant(1).any():
+        return None
+    is_same = replace(undefined, stage="weights", plain=weights.plain).is_like(weights)
+    return replace(weights, may_be_empty=True) if is_same else None
 
 
 def _weights(node: Node) -> Scores | None:
@@ -196,8 +210,11 @@ def _undefined(node: Node) -> Scores | None:
 
 
 def _same(node: Node) -> Scores | None:
+    """Scores as they are, in another precision perhaps."""
     scores = node.inputs[0]
-    return scores if isinstance(scores, Scores) else None
+    is_float = node.attributes.get("to", _FLOATS[0]) in _FLOATS
+    is_training = node.operator == "Dropout" and node.input(2) is not None and node.constant(2).any()
+    return scores if isinstance(scores, Scores) and is_float and not is_training else None
 
 
 def _reshaped(node: Node) -> Scores | None:
@@ -241,7 +258,7 @@ def attend(node: Node, scores: Scores, values: Signal) -> Signal:
     keys, scale = _without_factor(scores.keys, scale)
     read = [queries, _every(keys, shared), _every(values, shared)]
     sources = [tensors.map(_neurons_first(signal)) for signal in read]
-    mask = Mask.of([mask for mask in scores.masks if isinstance(mask, np.ndarray)])
+    mask = Mask.of(scores)
     name = tensors.name(node.name)
     op = Attention(
         name=name,
@@ -299,14 +316,29 @@ def _neurons_first(signal: Signal) -> Signal:
 def _mask_tensor(node: Node, scores: Scores) -> list[str]:
     """The tensor of the masks that are values of the graph, one neuron for each head; none: no tensor."""
     masks = [mask for mask in scores.masks if isinstance(mask, Signal)]
-    if not masks:
+    rows = max((mask.shape[2] for mask in masks), default=1)
+    tensors = [_mask_by_head(node, mask, scores.heads, rows) for mask in masks]
+    if not tensors:
         return []
-    mask = reduce(lambda left, right: combine(node, left, right, "add"), masks)
-    count, values = mask.shape[1], math.prod(mask.shape[2:])
-    tensor = node.tensors.map(mask.placed(mask.places.reshape(count, values)))
-    if count < scores.heads:
-        return [node.tensors.sums(f"{node.name}.mask", tensor, np.ones((scores.heads, 1), np.float32))]
-    return [tensor]
+    names, builder = node.tensors, node.tensors.builder
+    return [reduce(lambda a, b: builder.combine(names.name(f"{node.name}.masks"), a, b, "add"), tensors)]
+
+
+def _mask_by_head(node: Node, mask: Signal, heads: int, rows: int) -> str:
+    """A mask as a tensor of a neuron for each head and ``rows`` times as many positions as there are keys.
+
+    What it is a function of is moved there, and then the function computed: it may be -inf, which no sum
+    with a weight of 0 leaves out.
+    """
+    tensors, expression, (_, count, _, keys) = node.tensors, mask.expression, mask.shape
+    argument = replace(mask, expression=tensors.expression(expression.tensor, expression.size))
+    places = np.broadcast_to(argument.places, (count, rows, keys)).reshape(count, -1)
+    tensor = tensors.map(argument.placed(places))
+    if count < heads:
+        tensor = tensors.sums(f"{node.name}.mask", tensor, np.ones((heads, 1), np.float32))
+    shape = (mask.shape[0], heads, rows * keys)
+    moved = Signal(expression.of(tensor, heads * rows * keys), shape, origin=mask.origin)
+    return tensors.settled(moved).expression.tensor
 
 
 def attention(node: Node) -> Signal:
@@ -322,7 +354,7 @@ def attention(node: Node) -> Signal:
     keys, values = (signal.placed(signal.places.repeat(heads // groups, 0)) for signal in (keys, values))
     scores = _with_options(node, Scores(queries, keys, (*queries.shape[:3], keys.shape[2])))
     result = attend(node, scores, values)
-    if H is None:
+    if len(node.signal(0).shape) == 4:
         return result
     joined = result.places.swapaxes(0, 1)
     return result.placed(joined.reshape(len(joined), -1))
@@ -343,22 +375,29 @@ def _with_options(node: Node, scores: Scores) -> Scores:
     """Scores with the scale, the soft cap and the masks of an ``Attention``."""
     features, rows, columns = scores.queries.shape[3], *scores.shape[-2:]
     scale = node.attributes.get("scale", 1 / math.sqrt(features))
-    scores = replace(scores, scale=scale, softcap=node.attributes.get("softcap", 0.0))
+    softcap = node.attributes.get("softcap", 0.0)
+    scores = replace(scores, scale=scale, softcap=softcap, may_be_empty=True)
     mask = node.input(3)
-    if scores.softcap and mask is not None and node.opset < 24:
-        raise Unsupported("it has a mask inside a soft cap")
-    if isinstance(mask, Signal) and mask.expression.is_truth:
-        truth = mask.expression.shifted(-1.0, node.name).scaled(-_FAR_BELOW, node.name)
-        scores = scores.with_signal(with_expression(node, mask, truth))
-    elif isinstance(mask, Signal):
-        scores = scores.with_signal(mask)
+    if isinstance(mask, Signal):
+        truth = mask.expression.is_truth
+        scores = scores.with_signal(_of_truth(node, mask, True, True) if truth else mask)
     elif mask is not None:
-        array = node.constant(3)
-        scores = scores.with_constant(np.where(array, 0.0, -np.inf) if array.dtype == bool else array)
+        scores = scores.with_constant(_to_all_keys(node.constant(3), columns))
+    before, after = (node.attributes.get(f"{side}_window_size", -1) for side in ("left", "right"))
     if node.attributes.get("is_causal", 0):
-        future = np.arange(columns) > np.arange(rows)[:, None]
-        scores = scores.with_constant(np.where(future, -np.inf, 0.0))
-    return scores
+        after = 0
+    distance = np.arange(columns) - np.arange(rows)[:, None]
+    is_far = (before >= 0) & (distance < -before) | (after >= 0) & (distance > after)
+    return scores.with_constant(np.where(is_far, -np.inf, 0.0)) if is_far.any() else scores
+
+
+def _to_all_keys(mask: np.ndarray, keys: int) -> np.ndarray:
+    """A mask of the operator as numbers; keys behind those that it has are not seen."""
+    numbers = np.where(mask, 0.0, -np.inf) if mask.dtype == bool else mask
+    if mask.ndim == 0 or mask.shape[-1] in (1, keys):
+        return numbers
+    missing = [(0, 0)] * (mask.ndim - 1) + [(0, keys - mask.shape[-1])]
+    return np.pad(numbers, missing, constant_values=-np.inf)
 
 
 _PRODUCTS = ("MatMul", "Einsum")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
@@ -17,8 +17,9 @@ import numpy as np
 from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported, Value
 from repurpose_hpc.model.operations import UNLIMITED
 
-# Added to a score, it leaves a weight of 0, where another is not as low.
+# A score that is so much lower than another has a weight of 0.
 UNSEEN = -1e4
+_LOWEST = np.finfo(np.float32).min
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +59,7 @@ class Scores:
         softcap: see ``Attention``; 0: none.
         masks: what is added: constants (heads or 1, S, T), and signals (samples, heads or 1, S or 1, T).
         stage: "scores"; "weights", behind a Softmax over the keys; "undefined", where these are NaN.
+        may_be_empty: whether a position that sees nothing, all its scores -inf, gets zeros and not NaN.
         plain: the value as the graph computes it, for any other use.
     """
 
@@ -68,6 +70,7 @@ class Scores:
     softcap: float = 0.0
     masks: tuple[np.ndarray | Signal, ...] = ()
     stage: str = "scores"
+    may_be_empty: bool = False
     plain: Deferred | None = None
 
     @property
@@ -75,12 +78,19 @@ class Scores:
         """How many."""
         return self.queries.shape[1]
 
+    def is_like(self, other: Scores) -> bool:
+        """Whether another is made of the same values in the same way."""
+        pairs = ((getattr(self, each.name), getattr(other, each.name)) for each in fields(self))
+        return all(a is b or isinstance(a, (float, str, bool)) and a == b for a, b in pairs)
+
     def with_constant(self, mask: np.ndarray) -> Scores:
         """Scores to which a constant is added, of a shape that is broadcast to that in ONNX.
 
         Raises:
-            Unsupported: it differs from sample to sample.
+            Unsupported: it differs from sample to sample, or has more axes than the scores.
         """
+        if mask.ndim > len(self.shape):
+            raise Unsupported(f"a mask of shape {mask.shape} is added to scores of shape {self.shape}")
         mask = mask.astype(np.float64)
         mask = mask.reshape((1,) * (len(self.shape) - mask.ndim) + mask.shape)
         *lead, rows, columns = self.shape
@@ -140,30 +150,37 @@ class Mask:
     after: int = UNLIMITED
 
     @classmethod
-    def of(cls, masks: list[np.ndarray]) -> Mask:
-        """The sum of masks, (heads or 1, S, T) each.
+    def of(cls, scores: Scores) -> Mask:
+        """The sum of the constant masks of scores.
+
+        Numbers that leave no weight become truth, unless values of the graph are added to them.
 
         Raises:
-            Unsupported: a position sees nothing.
+            Unsupported: a position sees nothing, or a number is NaN or infinite.
         """
         result = cls(np.zeros((0, 1, 1), np.float32), np.zeros((0, 1, 1), bool))
+        masks = [mask for mask in scores.masks if isinstance(mask, np.ndarray)]
         if not masks:
             return result
         total = sum(masks[1:], masks[0])
         heads_agree = len(total) > 1 and bool((total == total[:1]).all())
         total = total[:1] if heads_agree else total
-        seen = total > UNSEEN
-        if not seen.any(axis=2).all():
+        largest = total.max(axis=2, keepdims=True)
+        if not (largest < np.inf).all():
+            raise Unsupported("a mask has numbers that are NaN or infinite")
+        is_alone = len(masks) == len(scores.masks)
+        seen = total > (largest + UNSEEN if is_alone else -np.inf)
+        if not scores.may_be_empty and (largest == -np.inf).any():
             raise Unsupported("a mask leaves a position that sees nothing")
         bias = np.where(seen, total, 0)
         if bias.any():
-            result = replace(result, bias=bias.astype(np.float32))
+            result = replace(result, bias=np.maximum(bias, _LOWEST).astype(np.float32))
         return result if seen.all() else result.with_seen(seen)
 
     def with_seen(self, seen: np.ndarray) -> Mask:
         """The same, of which only some positions are seen: a band, if they are one."""
         distance = np.arange(seen.shape[2]) - np.arange(seen.shape[1])[:, None]
-        if len(seen) > 1:
+        if len(seen) > 1 or not seen.any():
             return replace(self, seen=seen)
         near = distance[seen[0]]
         first, last = int(near.min()), int(near.max())
