@@ -209,7 +209,9 @@ class Case:
         shapes: of a sample of each input.
         expected: attributes of each attention, -1 and 0 where nothing is given.
         attentions: how many.
+        opsets: for the newer exporter; from 23 on, there is an operator for attention.
         without_script: why the older exporter does not write it.
+        regroups: whether neurons change places, as those of a head do in rotations and norms.
         marks: whether the last input marks positions with 1, others with 0.
     """
 
@@ -217,7 +219,9 @@ class Case:
     shapes: tuple[tuple[int, ...], ...] = ((LENGTH, WIDTH),)
     expected: dict[str, float] = field(default_factory=dict)
     attentions: int = 1
+    opsets: tuple[int, ...] = (20,)
     without_script: str = ""
+    regroups: bool = False
     marks: bool = False
 
 
@@ -225,11 +229,11 @@ _FUSED, _NEW = "it fuses the layer to one operator of PyTorch", "it has no such 
 CAUSAL = {"after": 0}
 _BOTH, _MARKED = ((LENGTH, WIDTH), (LENGTH + 2, WIDTH)), ((LENGTH, WIDTH), (LENGTH,))
 CASES = {
-    "multihead": Case(SelfAttention),
+    "multihead": Case(SelfAttention, opsets=(20, 24)),
     "multihead weights": Case(lambda: SelfAttention(returns_weights=True)),
     "multihead causal": Case(lambda: SelfAttention(OF_LOWER, is_causal=True), expected=CAUSAL),
-    "multihead truth": Case(lambda: SelfAttention(~LOWER), expected=CAUSAL),
-    "encoder": Case(layer, without_script=_FUSED),
+    "multihead truth": Case(lambda: SelfAttention(~LOWER), expected=CAUSAL, opsets=(24,)),
+    "encoder": Case(layer, without_script=_FUSED, opsets=(24,)),
     "encoder norms first": Case(
         lambda: layer(norm_first=True, activation="gelu"), without_script="it fuses the norms"
     ),
@@ -241,38 +245,48 @@ CASES = {
         _BOTH,
         attentions=2,
         without_script="it does not trace it",
+        opsets=(24,),
     ),
     "block": Case(Block),
-    "causal": Case(lambda: Block(is_causal=True), expected=CAUSAL),
+    "causal": Case(lambda: Block(is_causal=True), expected=CAUSAL, opsets=(24,)),
     "grouped": Case(
-        lambda: Block(groups=2, is_causal=True), expected={"groups": 2, **CAUSAL}, without_script=_NEW
+        lambda: Block(groups=2, is_causal=True),
+        expected={"groups": 2, **CAUSAL},
+        without_script=_NEW,
+        opsets=(20, 24),
     ),
-    "one group": Case(lambda: Block(groups=1), expected={"groups": 1}, without_script=_NEW),
+    "one group": Case(lambda: Block(groups=1), expected={"groups": 1}, without_script=_NEW, opsets=(24,)),
     "rotated": Case(
         lambda: Block(rotation=Rotation(False), norm=nn.RMSNorm, is_gated=True, is_causal=True),
         expected=CAUSAL,
         without_script=_NEW,
+        regroups=True,
     ),
     "rotated neighbours": Case(
         lambda: Block(rotation=Rotation(True), norm=nn.RMSNorm, groups=2),
         expected={"groups": 2},
         without_script=_NEW,
+        regroups=True,
     ),
     "norms of heads": Case(
         lambda: Block(2, nn.RMSNorm, Rotation(False), is_gated=True, has_norms_of_heads=True, is_causal=True),
         expected={"groups": 2, **CAUSAL},
         without_script=_NEW,
+        opsets=(24,),
+        regroups=True,
     ),
-    "window": Case(lambda: Block(mask=LOWER & ~LOWER.tril(-3)), expected={"before": 2, **CAUSAL}),
+    "window": Case(
+        lambda: Block(mask=LOWER & ~LOWER.tril(-3)), expected={"before": 2, **CAUSAL}, opsets=(24,)
+    ),
     "numbers as a mask": Case(lambda: Block(mask=OF_LOWER), expected=CAUSAL),
-    "bias": Case(lambda: Block(mask=torch.randn(HEADS, LENGTH, LENGTH))),
+    "bias": Case(lambda: Block(mask=torch.randn(HEADS, LENGTH, LENGTH)), opsets=(24,)),
     "soft cap": Case(lambda: Block(softcap=0.5), expected={"softcap": 0.5, **CAUSAL}),
-    "scale": Case(lambda: Block(scale=0.1), expected={"scale": 0.1}),
+    "scale": Case(lambda: Block(scale=0.1), expected={"scale": 0.1}, opsets=(24,)),
     "padded": Case(lambda: Padded(by_truth=False), _MARKED, marks=True),
-    "padded by truth": Case(lambda: Padded(by_truth=True), _MARKED, marks=True),
+    "padded by truth": Case(lambda: Padded(by_truth=True), _MARKED, marks=True, opsets=(20, 24)),
     "images": Case(Images, ((3, 8, 8),), attentions=2),
     "equations": Case(Equations),
     "class of the first": Case(lambda: Classes(of_first=True)),
     "class of the mean": Case(lambda: Classes(of_first=False)),
-    "cross": Case(CrossAttention, ((LENGTH, WIDTH), (LENGTH + 1, 5))),
+    "cross": Case(CrossAttention, ((LENGTH, WIDTH), (LENGTH + 1, 5)), opsets=(24,)),
 }

@@ -84,8 +84,9 @@ class Attention(Operation):
         if self.softcap:
             scores = self.softcap * np.tanh(scores / self.softcap)
         total = scores + self.additive(scores.shape[1:], scores.dtype, [h])[0]
-        for mask in masks:
-            total = total + mask[h].reshape(len(scores), -1, scores.shape[2])
+        with np.errstate(over="ignore"):  # two masks of the lowest number are -inf
+            for mask in masks:
+                total = total + mask[h].reshape(len(scores), -1, scores.shape[2])
         largest = total.max(axis=2, keepdims=True, initial=-np.inf)
         exponentials = np.exp(total - np.where(np.isfinite(largest), largest, 0))
         sums = exponentials.sum(axis=2, keepdims=True)

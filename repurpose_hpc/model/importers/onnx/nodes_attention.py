@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import reduce
 
 import numpy as np
 
+from repurpose_hpc.errors import Note
 from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.nodes_elementwise import with_expression
@@ -169,6 +171,10 @@ def _chosen(node: Node) -> Scores | None:
     fill = node.constant(place)
     if not isinstance(scores, Scores) or scores.stage != "scores" or not (fill <= UNSEEN).all():
         return None
+    is_known = isinstance(condition, np.ndarray) and all(isinstance(m, np.ndarray) for m in scores.masks)
+    if scores.masks and np.isfinite(fill).any() and not is_known:
+        text = f"{node}: where none of several masks leaves anything to see, other means are computed"
+        warnings.warn(text, Note, stacklevel=2)
     if isinstance(condition, Signal):
         return scores.with_signal(_of_truth(node, condition, place == 2, bool(np.isinf(fill).all())))
     seen = node.constant(0).astype(bool) == (place == 2)
@@ -334,8 +340,9 @@ def _mask_by_head(node: Node, mask: Signal, heads: int, rows: int) -> str:
     argument = replace(mask, expression=tensors.expression(expression.tensor, expression.size))
     places = np.broadcast_to(argument.places, (count, rows, keys)).reshape(count, -1)
     tensor = tensors.map(argument.placed(places))
-    if count < heads:
-        tensor = tensors.sums(f"{node.name}.mask", tensor, np.ones((heads, 1), np.float32))
+    if count < heads or expression.operands:
+        of_heads = np.ones((heads, 1), np.float32) if count < heads else np.eye(heads, dtype=np.float32)
+        tensor = tensors.sums(f"{node.name}.mask", tensor, of_heads)
     shape = (mask.shape[0], heads, rows * keys)
     moved = Signal(expression.of(tensor, heads * rows * keys), shape, origin=mask.origin)
     return tensors.settled(moved).expression.tensor

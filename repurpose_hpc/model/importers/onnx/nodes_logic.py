@@ -116,10 +116,18 @@ def where(node: Node) -> Value:
     condition = node.inputs[0]
     if isinstance(condition, np.ndarray):
         return _where_constant(node, condition)
+    for place in (1, 2):
+        if _is_number(node.inputs[place], -np.inf) and _is_number(node.inputs[3 - place], 0):
+            seen = node.signal(0) if place == 2 else _not(node, node.signal(0))
+            return with_expression(node, seen, seen.expression.then(Activation("log"), node.name))
     chosen, other = node.signal(0), _not(node, node.signal(0))
     parts = [_masked(node, mask, position) for mask, position in ((chosen, 1), (other, 2))]
     first, *others = [part for part in parts if part is not None]
     return of_two_signals(node, first, others[0], "add") if others else first
+
+
+def _is_number(value: Value | None, number: float) -> bool:
+    return isinstance(value, np.ndarray) and value.size == 1 and value.item() == number
 
 
 def _masked(node: Node, mask: Signal, position: int) -> Signal | None:
