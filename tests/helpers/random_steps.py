@@ -374,3 +374,76 @@ def wrapped(g: RandomGraph) -> None:
 @step
 def dropped_out(g: RandomGraph) -> None:
     g.add("Dropout", g.pick())
+
+
+@step
+def sequence(g: RandomGraph) -> None:
+    """What acts on the features of every position, as layers of a transformer do."""
+    x = g.pick(lambda shape: len(shape) == 2)
+    n, m = g.shape(x)[-1], int(g.choice(2, 4, 6))
+    (y,) = g.add("LayerNormalization", x, g.normal(n), g.normal(n), axis=-1) if g.chance(0.5) else (x,)
+    (y,) = g.add("MatMul", y, g.normal(n, m, scale=n**-0.5))
+    (y,) = g.add("Add", y, g.normal(*g.choice((m,), (g.shape(x)[0], m), (1, g.shape(x)[0], m))))
+    if m == n:
+        g.add("Add", *((x, y) if g.chance(0.5) else (y, x)))
+
+
+@step
+def attention(g: RandomGraph) -> None:
+    """Attention in pieces, masked or not; in a few of them something is unusual."""
+    x = g.pick(lambda shape: len(shape) == 2 and shape[0] > 1)
+    y = g.pick(lambda shape: len(shape) == 2)
+    H, d, e = (int(size) for size in g.rng.integers(1, 4, 3))
+    shared = g.chance(0.2)
+    q = _heads(g, x, H, d, (0, 2, 1, 3))
+    k = _heads(g, y, 1 if shared else H, d, (0, 2, 3, 1))
+    v = _heads(g, y, 1 if shared else H, e, (0, 2, 1, 3))
+    if g.chance(0.3):
+        (q,) = g.add("Mul", q, g.constant(0.7))
+    (s,) = g.add("MatMul", q, k)
+    for _ in range(int(g.rng.integers(4))):
+        s = _changed(g, s)
+    (weights,) = g.add("Softmax", s, axis=int(g.choice(-1, -1, 3, 3, 3, 2)))
+    if g.chance(0.15):
+        (weights,) = g.add(g.choice("Sqrt", "Identity", "Neg"), weights)
+    (means,) = g.add("MatMul", weights, v)
+    (joined,) = g.add("Transpose", means, perm=[0, 2, 1, 3])
+    (z,) = g.add("Reshape", joined, g.constant([0, 0, -1]))
+    if g.shape(z) == g.shape(x) and g.chance(0.6):
+        g.add("Add", x, z)
+
+
+def _heads(g: RandomGraph, x: str, heads: int, size: int, order: tuple[int, ...]) -> str:
+    """Queries, keys or values by head, in an order of their axes."""
+    n = g.shape(x)[-1]
+    (y,) = g.add("MatMul", x, g.normal(n, heads * size, scale=n**-0.5))
+    (split,) = g.add("Reshape", y, g.constant([0, 0, heads, size]))
+    (result,) = g.add("Transpose", split, perm=list(order))
+    return result
+
+
+def _changed(g: RandomGraph, scores: str) -> str:
+    """Scores with one thing more done to them."""
+    heads, rows, columns = g.shape(scores)
+    seen = np.tril(np.ones((rows, columns))) if g.chance(0.5) else g.rng.random((rows, columns)) < 0.7
+    kind = int(g.rng.integers(7))
+    if kind == 0:
+        return g.add(g.choice("Mul", "Div"), scores, g.constant(float(g.choice(0.5, 2.0, -1.0))))[0]
+    if kind == 1:
+        shape = g.choice((rows, columns), (heads, rows, columns), (1, heads, 1, 1), (columns,), (rows, 1))
+        return g.add("Add", *(scores, g.normal(*shape)))[0]
+    if kind == 2:
+        # No lower: with no position to see, a mean depends on the digits of float32.
+        return g.add("Add", scores, g.constant(np.where(seen, 0, -9e3)))[0]
+    if kind == 3:
+        (far,) = g.add("Mul", scores, g.constant(0.0))
+        (mask,) = g.add("Greater", far, g.constant(np.where(seen, -1.0, 1.0)))
+        return g.add("Where", mask, *g.choice((scores, g.constant(-9e3)), (g.constant(-9e3), scores)))[0]
+    if kind == 4:
+        (capped,) = g.add("Tanh", scores)
+        return g.add("Mul", capped, g.constant(float(g.choice(2.0, -1.5))))[0]
+    if kind == 5:
+        (other,) = g.add(g.choice("Neg", "Tanh"), scores)
+        return g.add("Add", scores, other)[0]
+    (merged,) = g.add("Reshape", scores, g.constant([0, 1, heads * rows, columns]))
+    return g.add("Reshape", merged, g.constant([0, heads, rows, columns]))[0]

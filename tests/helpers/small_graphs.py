@@ -133,6 +133,67 @@ def normalised_network(seed: int = 0) -> Network:
     return builder.build((draw.mixing("last", tensor, 3, whole_map(size)),), ("identity",))
 
 
+def transformer(seed: int = 0, with_mask: bool = True, with_norms: bool = True) -> Network:
+    """Two layers on sequences, the second of grouped heads; residuals, norms or none, an MLP, two outputs.
+
+    A sample has the features of one position after those of the other, ``neuron_axes``: 1.  The inputs are a
+    sequence and, if there is a mask, a number for each position that is added to scores of the first layer,
+    beside constant ones.
+    """
+    draw = Draw(seed)
+    builder, length, width = draw.builder, 5, 8
+    point = pointwise((length,))
+    inputs = [builder.input("input", width, (length,))]
+    tensor, masks = inputs[0], ()
+    if with_mask:
+        inputs.append(builder.input("mask", 1, (length,)))
+        masks = (builder.mixing("mask.heads", inputs[1], np.ones((4, 1)), np.zeros(4), point, True),)
+    bias = draw.rng.standard_normal((4, length, length)).astype(np.float32)
+    options = [
+        {"heads": 4, "groups": 4, "bias": bias, "after": 0, "masks": masks},
+        {
+            "heads": 4,
+            "groups": 2,
+            "before": 2,
+            "softcap": 3.0,
+            "seen": draw.rng.random((1, length, length)) < 0.6,
+        },
+    ]
+
+    def norm(name: str, tensor: str) -> str:
+        return _norm(builder, name, tensor) if with_norms else tensor
+
+    for number, each in enumerate(options):
+        name = f"layer{number}"
+        read = draw.attention(name, norm(f"{name}.norm", tensor), **each)
+        read = draw.mixing(f"{name}.out", read, width, point)
+        tensor = builder.combine(f"{name}.sum", tensor, read, "add")
+        inner = draw.mixing(f"{name}.up", norm(f"{name}.norm2", tensor), 7, point)
+        inner = draw.mixing(f"{name}.down", builder.elementwise(f"{name}.a", inner, TANH), width, point)
+        tensor = builder.combine(f"{name}.residual", tensor, inner, "add")
+    last = draw.mixing("last", tensor, 6, point)
+    mean = builder.pool("mean", tensor, "average", whole_map((length,)))
+    outputs = last, draw.mixing("classes", mean, 3)
+    return builder.build(outputs, ("identity", "softmax"), axes={inputs[0]: 1, last: 1})
+
+
+def _norm(builder: Builder, name: str, tensor: str) -> str:
+    """A layer norm of every position: the neurons less their mean, over their deviation."""
+    n, point = builder.neurons(tensor), pointwise(builder.positions(tensor))
+    mean = builder.mixing(f"{name}.mean", tensor, np.full((n, n), 1 / n), np.zeros(n), point, True)
+    centred = builder.combine(f"{name}.centred", tensor, mean, "subtract")
+    squares = builder.elementwise(f"{name}.squares", centred, Activation("square"))
+    variance = builder.mixing(
+        f"{name}.variance", squares, np.full((n, n), 1 / n), np.full(n, 0.01), point, True
+    )
+    return builder.combine(
+        f"{name}.y",
+        centred,
+        builder.elementwise(f"{name}.root", variance, Activation("power", 0.5)),
+        "divide",
+    )
+
+
 def two_output_network() -> Network:
     """Maps of 2 neurons at 4 positions each, which another mixing reads, and its vector of 3 values."""
     draw = Draw(0)
