@@ -27,7 +27,9 @@ from repurpose_hpc.model.operations import (
     Mixing,
     Operation,
     Pool,
+    PositionTable,
     Rearrange,
+    Rotary,
     Select,
     Window,
     pointwise,
@@ -126,6 +128,23 @@ class Builder:
         op = replace(op, sources=tuple(map(self._own_neurons, op.sources)))
         return self._add(op, self._positions[op.sources[0]])
 
+    def position_table(self, name: str, source: str, table: np.ndarray) -> str:
+        """A term for each neuron and position; see ``PositionTable``."""
+        return self._add(PositionTable(name, source, f"{name}.y", table), self._positions[source])
+
+    def rotary(
+        self,
+        name: str,
+        source: str,
+        heads: int,
+        frequencies: np.ndarray,
+        interleaved: bool = False,
+        factor: float = 1.0,
+    ) -> str:
+        """Rotations by position; see ``Rotary``."""
+        op = Rotary(name, source, f"{name}.y", heads, frequencies, interleaved, factor)
+        return self._add(op, self._positions[source])
+
     def select(self, name: str, sources: tuple[str, ...], index: np.ndarray) -> str:
         """Some neurons of ``sources``, counted one source after the other."""
         return self._add(Select(name, sources, f"{name}.y", index), self._positions[sources[0]])
@@ -136,6 +155,7 @@ class Builder:
         heads: tuple[str, ...],
         inputs: tuple[str, ...] | None = None,
         axes: Mapping[str, int] | None = None,
+        longest: int = 0,
     ) -> Network:
         """The network of what has been added; see ``Network``.
 
@@ -143,6 +163,7 @@ class Builder:
             outputs, heads: the tensors wanted, and what is applied to each at the end.
             inputs: all inputs in the order in which a sample has them; None: as they were added.
             axes: of the neurons of inputs and outputs in a sample, by tensor; 0 where not given.
+            longest: of a network of tokens, see ``Network``.
 
         Raises:
             IllegalNetwork: it breaks a rule of ``spec``.
@@ -160,7 +181,7 @@ class Builder:
         ends = zip((*inputs, *outputs), (*inputs, *given), strict=True)
         neuron_axes = {tensor: axis_of[name] for tensor, name in ends if name in axis_of}
         network = Network(spaces, operations, space_of, positions_of, inputs, outputs, heads)
-        return check(replace(network, neuron_axes=neuron_axes))
+        return check(replace(network, neuron_axes=neuron_axes, longest=longest))
 
     def _own_neurons(self, tensor: str) -> str:
         """``tensor``, or a copy of it if it has neurons of an input: those may be nobody's own."""

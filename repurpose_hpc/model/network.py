@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 
 from repurpose_hpc.model.ends import Ends, packed_dtype
-from repurpose_hpc.model.operations import Mixing, Operation, Shape
+from repurpose_hpc.model.operations import Mixing, Operation, Shape, pointwise
 from repurpose_hpc.model.precision import precision
 
 HEADS = ("identity", "softmax", "log_softmax")
@@ -64,6 +64,9 @@ class Network:
         ends: what stands before and behind it in its model.
         neuron_axes: of an input or an output whose values lie otherwise in a sample than neuron-major: the
             axis of the neurons among those of the positions, such as 1 for a sequence (positions, features).
+        longest: positions that a sequence may have, at most; 0: samples are no parts of a sequence.  Else a
+            sample is a *token*, all tensors are vectors, and ``Attention`` and what depends on the position
+            look at the tokens of one sequence; ``at`` is the same network on whole sequences.
     """
 
     spaces: tuple[Space, ...]
@@ -75,6 +78,7 @@ class Network:
     heads: tuple[str, ...]
     ends: Ends = Ends()
     neuron_axes: dict[str, int] = field(default_factory=dict)
+    longest: int = 0
     _spaces_by_name: dict[str, Space] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -194,6 +198,28 @@ class Network:
         operations = tuple(mixings.get(op.name, op) for op in self.operations)
         return replace(self, operations=operations)
 
+    def at(self, positions: int) -> Network:
+        """The network of tokens on whole sequences of one length: a sample is one, (positions, ...).
+
+        Raises:
+            ValueError: this is not a network of tokens, or has not so many positions.
+        """
+        if not 1 <= positions <= self.longest:
+            raise ValueError(f"expected 1 to {self.longest} positions, got {positions}")
+        maps = (positions,) if positions > 1 else ()
+        operations = tuple(
+            replace(op, window=pointwise(maps)) if isinstance(op, Mixing) else op for op in self.operations
+        )
+        ends = (*self.input_tensors, *self.output_tensors) if maps else ()
+        return replace(
+            self,
+            operations=operations,
+            positions_of=dict.fromkeys(self.positions_of, maps),
+            neuron_axes=dict.fromkeys(ends, 1),
+            ends=self.ends.at(positions),
+            longest=0,
+        )
+
     def astype(self, dtype: type) -> Network:
         """The same network with all real numbers in it rounded to ``dtype``.
 
@@ -220,6 +246,8 @@ class Network:
         digest.update(repr((self.positions_of, self.input_tensors, self.output_tensors, self.heads)).encode())
         if self.neuron_axes:  # networks without any keep the fingerprint that older shards have of them
             digest.update(repr(self.neuron_axes).encode())
+        if self.longest:
+            digest.update(f"longest {self.longest}".encode())
         for fingerprint in self.ends.fingerprints():
             digest.update(fingerprint.encode())
         return digest.hexdigest()

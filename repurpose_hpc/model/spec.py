@@ -14,6 +14,7 @@ from dataclasses import fields
 import numpy as np
 
 from repurpose_hpc.model.network import HEADS, Network
+from repurpose_hpc.model.operations import Attention
 
 # What breaks a rule: a tensor (or the space or operation itself), and the reason in words.
 Violations = Iterator[tuple[str, str]]
@@ -124,6 +125,21 @@ def neuron_axes_are_of_inputs_and_outputs(network: Network) -> Violations:
             yield tensor, "it has an axis of neurons and is neither an input nor an output"
         elif not isinstance(axis, int) or not 0 <= axis <= len(network.positions_of[tensor]):
             yield tensor, f"its neurons are on axis {axis} among positions {network.positions_of[tensor]}"
+
+
+@rule
+def tokens_are_vectors(network: Network) -> Violations:
+    """A token is a vector, and what it sees of its sequence does not differ from sample to sample."""
+    if not network.longest:
+        return
+    if network.longest < 1 or len(network.input_tensors) > 1:
+        yield network.input_tensors[0], f"{network.longest} positions, {len(network.input_tensors)} inputs"
+    for tensor, positions in network.positions_of.items():
+        if positions:
+            yield tensor, f"it has maps of {positions} in a network of tokens"
+    for op in network.operations:
+        if isinstance(op, Attention) and (op.has_constants or len(op.sources) > 3):
+            yield op.target, f"operation {op.name!r} has a mask in a network of tokens"
 
 
 @rule

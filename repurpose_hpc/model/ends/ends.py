@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,6 +48,14 @@ class Ends:
                 subgraph.update(digest)
                 prints.append(digest.hexdigest())
         return tuple(prints)
+
+    def at(self, positions: int) -> Ends:
+        """The ends of sequences of so many positions, of those of one token."""
+        return replace(
+            self,
+            front=None if self.front is None else self.front.at(positions),
+            back=None if self.back is None else self.back.at(positions),
+        )
 
     def feed(self, samples: Samples, input_shape: tuple[int, ...]) -> Samples:
         """The samples that the middle takes, of those that the model takes.

@@ -108,6 +108,15 @@ def _array_feature_extractor(call: Call, x: np.ndarray, index: np.ndarray) -> np
     return result.reshape(1, -1) if x.ndim == 1 else result
 
 
+@function("repurpose.Embedding")
+def _embedding(call: Call, table: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The rows of a table; other than in ONNX, no number counts from its end."""
+    if ids.size and not 0 <= ids.min() <= ids.max() < len(table):
+        wrong = ids[(ids < 0) | (ids >= len(table))].flat[0]
+        raise IndexError(f"expected token ids from 0 to {len(table) - 1}, found {wrong}")
+    return table[ids]
+
+
 def _within(index: np.ndarray, size: int) -> np.ndarray:
     outside = index[(index < -size) | (index >= size)]
     if outside.size:

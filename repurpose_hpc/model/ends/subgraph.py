@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -88,6 +88,14 @@ class Subgraph:
     def operators(self) -> tuple[str, ...]:
         """The operators of the steps, each once."""
         return tuple(dict.fromkeys(step.operator for step in self.steps))
+
+    def at(self, positions: int) -> Subgraph:
+        """The same steps on sequences of so many positions; they take any number of axes."""
+        inputs, outputs = (
+            tuple(replace(port, shape=(positions, *port.shape)) for port in ports)
+            for ports in (self.inputs, self.outputs)
+        )
+        return replace(self, inputs=inputs, outputs=outputs)
 
     def compute(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The outputs, each (samples, *shape) of its dtype.

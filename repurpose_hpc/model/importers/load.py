@@ -21,7 +21,7 @@ def load_model(path: str | Path, input_shapes: InputShapes | None = None, check:
     """The network stored in ``path``.
 
     Args:
-        path: ``.npz`` or ``.safetensors`` (a chain W0, b0, W1, b1 ...: see ``importers.chains``)
+        path: a directory with config.json and ``.safetensors`` files (see ``importers.huggingface``), ``.npz`` or ``.safetensors`` (a chain W0, b0, W1, b1 ...: see ``importers.chains``)
             or ``.onnx`` (see ``importers.onnx``).
         input_shapes: sizes of inputs that an ``.onnx`` file leaves free, by name, the samples left out:
             ``{"x": (3, 48, 192)}``.
@@ -36,6 +36,8 @@ def load_model(path: str | Path, input_shapes: InputShapes | None = None, check:
             package that reads its format is not installed, or the comparison finds a difference.
     """
     path = Path(path)
+    if path.is_dir():
+        return _load_directory(path, input_shapes)
     if path.suffix not in SUFFIXES:
         raise UserError(
             f"{path}: unknown model format {path.suffix!r}, expected one of {', '.join(SUFFIXES)}; "
@@ -58,6 +60,24 @@ def load_model(path: str | Path, input_shapes: InputShapes | None = None, check:
     from repurpose_hpc.model.importers.chains import load_chain
 
     return load_chain(path)
+
+
+def _load_directory(directory: Path, input_shapes: InputShapes | None) -> Network:
+    """The network of tokens in a model directory; that of sequences where their length is given."""
+    from repurpose_hpc.model.importers.huggingface import CONFIG, load_directory
+
+    if not (directory / CONFIG).is_file():
+        raise UserError(f"{directory}: expected a model file, or a directory with {CONFIG}; check the path")
+    network = load_directory(directory)
+    if not input_shapes:
+        return network
+    lengths = input_shapes.get("ids", ())
+    if len(input_shapes) > 1 or len(lengths) != 1 or not 1 <= lengths[0] <= network.longest:
+        given = " ".join(word_of(name, sizes) for name, sizes in input_shapes.items())
+        raise UserError(
+            f"{directory}: expected the length of sequences as ids=1 to ids={network.longest}, got {given}"
+        )
+    return network.at(lengths[0])
 
 
 def check_model(

@@ -14,6 +14,7 @@ from repurpose_hpc.model.operations.elementwise import Elementwise
 from repurpose_hpc.model.operations.mixing import Mixing
 from repurpose_hpc.model.operations.operation import OPERATIONS, Cost, OneSource, Operation, Shape
 from repurpose_hpc.model.operations.pool import POOLS, Pool
+from repurpose_hpc.model.operations.positional import PositionTable, Rotary
 from repurpose_hpc.model.operations.rearrange import Rearrange
 from repurpose_hpc.model.operations.select import Select
 from repurpose_hpc.model.operations.window import Window, pointwise, whole_map
@@ -33,7 +34,9 @@ __all__ = [
     "OneSource",
     "Operation",
     "Pool",
+    "PositionTable",
     "Rearrange",
+    "Rotary",
     "Select",
     "Shape",
     "Window",

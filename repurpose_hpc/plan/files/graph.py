@@ -62,7 +62,9 @@ def _network(structure: dict[str, Any], group: h5py.Group) -> Network:
         input_tensors=tuple(structure["input_tensors"]),
         output_tensors=tuple(structure["output_tensors"]),
         heads=tuple(structure["heads"]),
-        neuron_axes=structure.get("neuron_axes", {}),  # older files have none
+        # Older files have neither.
+        neuron_axes=structure.get("neuron_axes", {}),
+        longest=structure.get("longest", 0),
     )
 
 

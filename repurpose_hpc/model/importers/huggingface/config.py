@@ -1,0 +1,133 @@
+"""The file config.json of a model directory, its entries checked as they are asked for."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.reading import reading
+from repurpose_hpc.model.activations import Activation
+
+# By Hugging Face's names.
+_ACTIVATIONS = {
+    **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast"), Activation("gelu_tanh")),
+    **{"gelu": Activation("gelu"), "relu": Activation("relu")},
+    **dict.fromkeys(("silu", "swish"), Activation("silu")),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Config:
+    """The entries of a file.
+
+    Attributes:
+        path: of the file.
+        entries: as JSON values.
+    """
+
+    path: Path
+    entries: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> Config:
+        """The entries of a file.
+
+        Raises:
+            UserError: it cannot be read, or is no JSON object.
+        """
+        with reading(path, "model configuration", "save the model again"):
+            entries = json.loads(path.read_text())
+            if not isinstance(entries, dict):
+                raise ValueError(f"it holds {type(entries).__name__}, no object")
+        return cls(path, entries)
+
+    def error(
+        self, name: str, expected: str, remedy: str = "check the file, or save the model again"
+    ) -> UserError:
+        """The refusal of an entry."""
+        return UserError(
+            f"{self.path}: {name}: expected {expected}, found {self.entries.get(name)!r}; {remedy}"
+        )
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        """A positive integer; ``default`` where it is missing or null.
+
+        Raises:
+            UserError: it is none.
+        """
+        value = self.entries.get(name)
+        value = default if value is None else value
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise self.error(name, "a positive integer")
+        return value
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """A positive number, likewise.
+
+        Raises:
+            UserError: it is none.
+        """
+        value = self.entries.get(name)
+        value = default if value is None else value
+        if not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            raise self.error(name, "a positive number")
+        return float(value)
+
+    def activation(self, name: str) -> Activation:
+        """An activation.
+
+        Raises:
+            UserError: it is not known.
+        """
+        known = _ACTIVATIONS.get(str(self.entries.get(name)))
+        if known is None:
+            raise self.error(name, f"one of {', '.join(_ACTIVATIONS)}", "others are not supported")
+        return known
+
+    def require(self, name: str, *allowed: Any) -> None:
+        """Refuse a file in which an entry is there and has another value.
+
+        Raises:
+            UserError: names it.
+        """
+        if name in self.entries and self.entries[name] not in allowed:
+            words = " or ".join(map(repr, allowed))
+            raise self.error(name, words, "models of this kind are not supported otherwise")
+
+    def frequencies(self, head_size: int) -> np.ndarray:
+        """Frequencies of rotary positions, (pairs,) float64.
+
+        Raises:
+            UserError: they are scaled in a way that is not known.
+        """
+        # Newer versions write all into one entry, older ones what differs from a plain rotation into another.
+        new = self.entries.get("rope_parameters") or {}
+        scaling = new or self.entries.get("rope_scaling") or {}
+        theta = Config(self.path, {**self.entries, **new}).number("rope_theta", 10000.0)
+        rotated = int(head_size * float(self.entries.get("partial_rotary_factor") or 1.0))
+        plain = theta ** (-np.arange(0, rotated, 2) / rotated)
+        kind = scaling.get("rope_type", scaling.get("type", "default"))
+        if kind == "default":
+            return plain
+        numbers = Config(self.path, scaling)
+        if kind == "linear":
+            return plain / numbers.number("factor")
+        if kind == "llama3":
+            return _stretched(plain, numbers)
+        raise self.error(
+            "rope_scaling", "a rope_type of default, linear or llama3", "others are not supported"
+        )
+
+
+def _stretched(plain: np.ndarray, numbers: Config) -> np.ndarray:
+    """Llama 3.1's frequencies: low ones divided by a factor, high ones kept, between them in proportion."""
+    factor, low, high = (numbers.number(f"{word}factor") for word in ("", "low_freq_", "high_freq_"))
+    turns = numbers.integer("original_max_position_embeddings") * plain / (2 * np.pi)
+    share = np.clip((turns - low) / (high - low), 0, 1)
+    return plain / factor * (1 - share) + plain * share

@@ -1,0 +1,165 @@
+"""Networks of tokens from the hyperparameters and arrays of a transformer."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from repurpose_hpc.model.activations import Activation
+from repurpose_hpc.model.builder import Builder
+from repurpose_hpc.model.ends import Ends, Port, Step, Subgraph
+from repurpose_hpc.model.importers.huggingface.architecture import Architecture
+from repurpose_hpc.model.importers.huggingface.arrays import Arrays
+from repurpose_hpc.model.operations import UNLIMITED, Attention
+
+# The name of the model's input, and of the values that a token's number stands for.
+IDS, EMBEDDED = "ids", "embedded"
+
+
+class Transformer:
+    """A transformer under construction.
+
+    Args:
+        architecture: what it is.
+        arrays: its weights.
+    """
+
+    def __init__(self, architecture: Architecture, arrays: Arrays) -> None:
+        self._architecture, self._arrays = architecture, arrays
+        self.builder = Builder()
+
+    def embedded(self) -> str:
+        """The stream in front of the first block: tokens and positions."""
+        width, longest, arrays = self._architecture.width, self._architecture.longest, self._arrays
+        stream = self.builder.input("input", width)
+        if arrays.has("positions"):
+            table = arrays.weight("positions", (longest, width)).T
+            if arrays.has("types"):  # all tokens of a single text are of the first type
+                table = table + arrays.weight("types", (2, width))[0][:, None]
+            stream = self.builder.position_table("positions", stream, np.ascontiguousarray(table))
+        return self._normalised("tokens.norm", stream) if arrays.has("tokens.norm") else stream
+
+    def block(self, stream: str, layer: int) -> str:
+        """The stream behind a block."""
+        for half, name in ((self._attended, "attention"), (self._perceptron, "perceptron")):
+            prefix = f"layers.{layer}.{name}"
+            if self._architecture.normalises_first:
+                addend = half(self._normalised(f"layers.{name}.norm", stream, layer), layer)
+                stream = self.builder.combine(f"{prefix}.sum", stream, addend, "add")
+            else:
+                total = self.builder.combine(f"{prefix}.sum", stream, half(stream, layer), "add")
+                stream = self._normalised(f"layers.{name}.norm", total, layer)
+        return stream
+
+    def finished(self, stream: str) -> str:
+        """The stream behind the last normalisation, if there is one."""
+        return self._normalised("norm", stream) if self._arrays.has("norm") else stream
+
+    def logits(self, stream: str, tokens: np.ndarray) -> str:
+        """The output layer; ``tokens``: the embeddings, to which it may be tied."""
+        vocabulary, width = tokens.shape
+        W = self._arrays.output(vocabulary, width, tokens)
+        return self.builder.mixing("output", stream, W, np.zeros(vocabulary, W.dtype))
+
+    def _attended(self, x: str, layer: int) -> str:
+        """What attention adds to the stream."""
+        a, name = self._architecture, f"layers.{layer}.attention"
+        queries, keys, values = self._read(x, layer)
+        op = Attention(
+            name=name,
+            sources=(
+                self._placed("queries", queries, a.heads, layer),
+                self._placed("keys", keys, a.groups, layer),
+                values,
+            ),
+            target=f"{name}.y",
+            heads=a.heads,
+            groups=a.groups,
+            scale=a.head_size**-0.5,
+            before=a.window - 1 if a.window else UNLIMITED,
+            after=0 if a.is_causal else UNLIMITED,
+        )
+        return self._linear("layers.attention.out", self.builder.attention(op), a.width, layer)
+
+    def _read(self, x: str, layer: int) -> list[str]:
+        """Queries, keys and values; some families have them in one layer."""
+        a = self._architecture
+        sizes = [count * a.head_size for count in (a.heads, a.groups, a.groups)]
+        words = [f"layers.{word}" for word in ("queries", "keys", "values")]
+        if not self._arrays.has("layers.packed", layer):
+            return [self._linear(word, x, size, layer) for word, size in zip(words, sizes, strict=True)]
+        W, b = self._arrays.linear("layers.packed", sum(sizes), a.width, layer)
+        ends = np.cumsum(sizes)[:-1]
+        parts = zip(words, np.split(W, ends), np.split(b, ends), strict=True)
+        return [self._mixing(_numbered(word, layer), x, rows, bias) for word, rows, bias in parts]
+
+    def _placed(self, word: str, x: str, heads: int, layer: int) -> str:
+        """Queries or keys, normalised head by head where the model does so, and turned by position."""
+        a, name = self._architecture, f"layers.{word}"
+        if self._arrays.has(f"{name}.norm", layer):
+            x = self._normalised(f"{name}.norm", x, layer, heads)
+        if a.frequencies is None:
+            return x
+        return self.builder.rotary(_numbered(f"{name}.turned", layer), x, heads, a.frequencies)
+
+    def _perceptron(self, x: str, layer: int) -> str:
+        """What the perceptron adds to the stream."""
+        a = self._architecture
+        inner = self._linear("layers.up", x, a.hidden, layer)
+        if a.is_gated:
+            gate = self._activated(self._linear("layers.gate", x, a.hidden, layer))
+            inner = self.builder.combine(f"layers.{layer}.gated", gate, inner, "multiply")
+        else:
+            inner = self._activated(inner)
+        return self._linear("layers.down", inner, a.width, layer)
+
+    def _activated(self, x: str) -> str:
+        return self.builder.elementwise(
+            f"{x.removesuffix('.y')}.activation", x, self._architecture.activation
+        )
+
+    def _linear(self, name: str, x: str, outputs: int, layer: int) -> str:
+        W, b = self._arrays.linear(name, outputs, self.builder.neurons(x), layer)
+        return self._mixing(_numbered(name, layer), x, W, b)
+
+    def _mixing(self, name: str, x: str, W: np.ndarray, b: np.ndarray) -> str:
+        return self.builder.mixing(name, x, np.ascontiguousarray(W), np.ascontiguousarray(b))
+
+    def _normalised(self, name: str, x: str, layer: int = 0, heads: int = 1) -> str:
+        """A LayerNorm or an RMSNorm of all neurons, or of those of each head."""
+        called, builder = _numbered(name, layer), self.builder
+        size = builder.neurons(x) // heads
+        scale = self._arrays.weight(name, (size,), layer)
+        shift = self._arrays.bias(name, size, scale.dtype, layer)
+        if self._architecture.centred:
+            x = builder.combine(f"{called}.centred", x, self._mean(f"{called}.mean", x, heads), "subtract")
+        squares = builder.elementwise(f"{called}.squares", x, Activation("square"))
+        variance = self._mean(f"{called}.variance", squares, heads)
+        ones = np.ones((builder.neurons(x), 1), scale.dtype)
+        epsilon = scale.dtype.type(self._architecture.epsilon)
+        raised = builder.affine(f"{called}.raised", variance, ones, ones * epsilon)
+        inverse = builder.elementwise(f"{called}.inverse", raised, Activation("power", -0.5))
+        normalised = builder.combine(f"{called}.normalised", x, inverse, "multiply")
+        scale, shift = (np.tile(array, heads)[:, None] for array in (scale, shift))
+        return builder.affine(called, normalised, scale, shift)
+
+    def _mean(self, name: str, x: str, heads: int) -> str:
+        """The mean of the neurons of each head, for every neuron that of its own."""
+        size = self.builder.neurons(x) // heads
+        members = np.repeat(np.eye(heads, dtype=np.float32), size, axis=1)
+        zeros = np.zeros(heads * size, np.float32)
+        means = self.builder.mixing(name, x, members / np.float32(size), zeros[:heads], None, True)
+        return self.builder.mixing(
+            f"{name}.spread", means, np.ascontiguousarray(members.T), zeros, None, True
+        )
+
+
+def _numbered(name: str, layer: int) -> str:
+    """The name of an array of a layer with its number."""
+    return name.replace("layers.", f"layers.{layer}.", 1)
+
+
+def embedding(tokens: np.ndarray) -> Ends:
+    """The front that gives every token its row of a table (vocabulary, width)."""
+    step = Step("repurpose.Embedding", ("tokens", IDS), (EMBEDDED,), {}, 1)
+    ids, embedded = Port(IDS, (), "int64"), Port(EMBEDDED, tokens.shape[1:], tokens.dtype.name)
+    return Ends(Subgraph((ids,), (embedded,), (step,), {"tokens": tokens}))
