@@ -104,21 +104,22 @@ def attend_blocks(
     out: np.ndarray,
 ) -> None:
     """``attend`` for more queries than fill half a vector."""
-    space = _space_for(queries, keys, values)
+    T, S = keys.shape[3], queries.shape[3]
+    space = space_for(queries, keys, values, T)
     group, width = len(queries) // len(keys), PANEL_VECTORS * lanes(queries.dtype)
     for g in range(len(keys)):
         for n in range(queries.shape[2]):
-            pack_keys(keys, g, n, space.keys)
-            pack_values(values, g, n, space.values)
+            pack_keys(keys, g, n, T, space.keys)
+            pack_values(values, g, n, T, space.values)
             for h in range(g * group, (g + 1) * group):
-                for i in range(0, queries.shape[3], width):
-                    _attend_block(queries, bias, rule, (h, n, i), keys.shape[3], space)
-                    _finish_block((h, n, i), space, out)
+                for i in range(0, S, width):
+                    attend_block(queries, bias, rule, (h, n, i), min(width, S - i), T, space, out)
 
 
 @jit
-def _space_for(queries: np.ndarray, keys: np.ndarray, values: np.ndarray) -> Space:
-    d, T, e, real = keys.shape[1], keys.shape[3], values.shape[1], keys.dtype
+def space_for(queries: np.ndarray, keys: np.ndarray, values: np.ndarray, T: int) -> Space:
+    """Memory for T keys, the other arguments as of ``attend``."""
+    d, e, real = keys.shape[1], values.shape[1], keys.dtype
     lane, panels = lanes(real), -(-e // PANEL_NEURONS)
     width = PANEL_VECTORS * lane
     return Space(
@@ -139,25 +140,42 @@ def _filled(count: int, size: int) -> int:
 
 
 @jit
-def _attend_block(
+def attend_block(
     queries: np.ndarray,
     bias: np.ndarray,
     rule: AttentionRule,
     place: tuple[int, int, int],
+    count: int,
+    T: int,
+    space: Space,
+    out: np.ndarray,
+) -> None:
+    """``attend`` for a block of queries of a head and sample.
+
+    Args:
+        queries, bias, rule, out: as of ``attend``.
+        place: head, sample and first query.
+        count: queries.
+        T: keys.
+        space: with keys and values packed.
+    """
+    _sum_block(queries, bias, rule, place, count, T, space)
+    _finish_block(place, count, space, out)
+
+
+@jit
+def _sum_block(
+    queries: np.ndarray,
+    bias: np.ndarray,
+    rule: AttentionRule,
+    place: tuple[int, int, int],
+    count: int,
     T: int,
     space: Space,
 ) -> None:
-    """Sums of a block of queries, and what they have to be divided by, in ``space``.
-
-    Args:
-        queries, bias, rule: as of ``attend``.
-        place: head, sample and first query.
-        T: keys.
-        space: with keys and values.
-    """
+    """Sums of a block of queries, and what they have to be divided by, in ``space``."""
     h, n, i = place
-    d, S, lane, width = queries.shape[1], queries.shape[3], lanes(queries.dtype), space.scores.shape[1]
-    count = min(width, S - i)
+    d, lane = queries.shape[1], lanes(queries.dtype)
     vectors = -(-count // lane)
     _load_queries(queries, rule.scale, place, vectors * lane, space)
     largest, totals, factors = (
@@ -215,10 +233,9 @@ def _scale_sums(sums: np.ndarray, factors: np.ndarray) -> None:
 
 
 @jit
-def _finish_block(place: tuple[int, int, int], space: Space, out: np.ndarray) -> None:
+def _finish_block(place: tuple[int, int, int], count: int, space: Space, out: np.ndarray) -> None:
     """Divide the sums of a block and copy them into the output."""
-    (h, n, i), width = place, space.scores.shape[1]
-    count, one = min(width, out.shape[3] - i), out.dtype.type(1)
+    (h, n, i), width, one = place, space.scores.shape[1], out.dtype.type(1)
     totals, factors, zero = space.states[1], space.states[2, :count], out.dtype.type(0)
     for t in range(count):
         factors[t] = one / totals[t] if totals[t] != 0 else zero

@@ -5,6 +5,8 @@ Lanes of vectors are keys, which are contiguous, and each lane has a softmax of 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ..arguments import AttentionRule
@@ -25,30 +27,77 @@ def attend_few(
     out: np.ndarray,
 ) -> None:
     """``attend`` for at most half a vector of queries."""
-    (H, d, batch, S), (T, e) = queries.shape, (keys.shape[3], values.shape[1])
-    lane, group, real = lanes(queries.dtype), H // len(keys), queries.dtype
-    scores, states, query, result = (
-        np.empty((-(-T // lane), lane), real),
-        np.empty((3, lane), real),
-        np.empty(d, real),
-        np.empty(e, real),
-    )
+    (H, _, batch, S), T = queries.shape, keys.shape[3]
+    group, space = H // len(keys), query_space(queries, values, T)
     for g in range(len(keys)):
         for n in range(batch):
             for h in range(g * group, (g + 1) * group):
                 for i in range(S):
-                    first, end = seen_range(rule, i, T)
-                    for c in range(d):
-                        query[c] = queries[h, c, n, i] * real.type(rule.scale)
-                    place = (g * d * batch + n) * T + first
-                    row = scores.reshape(-1)
-                    row[:] = 0
-                    add_rows(keys.reshape(-1), place, batch * T, end - first, query, row)
-                    _adjust_row(row, end - first, bias, rule, (h, n, i), first)
-                    _join_lanes(scores, -(-(end - first) // lane), states)
-                    place = (g * e * batch + n) * T + first
-                    dot_rows(values.reshape(-1), place, batch * T, end - first, row, states[2], result)
-                    out[h, :, n, i] = result
+                    attend_query(queries, keys, values, bias, rule, (h, n, i), (g, n, T), space, out)
+
+
+class QuerySpace(NamedTuple):
+    """Memory for one query.
+
+    Attributes:
+        scores: (vectors of keys, lanes).
+        states: (3, lanes): largest scores, sums of exponentials, and factors of each lane.
+        query: (d,), scaled.
+        result: (e,).
+    """
+
+    scores: np.ndarray
+    states: np.ndarray
+    query: np.ndarray
+    result: np.ndarray
+
+
+@jit
+def query_space(queries: np.ndarray, values: np.ndarray, T: int) -> QuerySpace:
+    """Memory for a query and T keys; the other arguments as of ``attend``."""
+    lane, real = lanes(queries.dtype), queries.dtype
+    return QuerySpace(
+        np.empty((-(-T // lane), lane), real),
+        np.empty((3, lane), real),
+        np.empty(queries.shape[1], real),
+        np.empty(values.shape[1], real),
+    )
+
+
+@jit
+def attend_query(
+    queries: np.ndarray,
+    keys: np.ndarray,
+    values: np.ndarray,
+    bias: np.ndarray,
+    rule: AttentionRule,
+    place: tuple[int, int, int],
+    read: tuple[int, int, int],
+    space: QuerySpace,
+    out: np.ndarray,
+) -> None:
+    """``attend`` for one query.
+
+    Args:
+        queries, keys, values, bias, rule, out: as of ``attend``.
+        place: head, sample and number of the query.
+        read: head and sample of the keys, and how many of these there are.
+        space: for as many keys.
+    """
+    (h, n, i), (g, sample, T), real = place, read, queries.dtype
+    scores, states, query, result = space
+    first, end = seen_range(rule, i, T)
+    row, stride = scores.reshape(-1), keys.shape[2] * keys.shape[3]
+    for c in range(query.size):
+        query[c] = queries[h, c, n, i] * real.type(rule.scale)
+    row[:] = 0
+    begin = (g * keys.shape[1] * keys.shape[2] + sample) * keys.shape[3] + first
+    add_rows(keys.reshape(-1), begin, stride, end - first, query, row)
+    _adjust_row(row, end - first, bias, rule, place, first)
+    _join_lanes(scores, -(-(end - first) // lanes(real)), states)
+    begin = (g * values.shape[1] * keys.shape[2] + sample) * keys.shape[3] + first
+    dot_rows(values.reshape(-1), begin, stride, end - first, row, states[2], result)
+    out[h, :, n, i] = result
 
 
 @jit

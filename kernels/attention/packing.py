@@ -16,14 +16,14 @@ PACKED_ROWS = 8
 
 
 @jit
-def pack_keys(keys: np.ndarray, g: int, n: int, panels: np.ndarray) -> None:
-    """panels[p, c, r] = key p · ``PANEL_NEURONS`` + r of a head and sample, 0 behind the last."""
-    d, T = keys.shape[1], keys.shape[3]
+def pack_keys(keys: np.ndarray, g: int, n: int, T: int, panels: np.ndarray) -> None:
+    """panels[p, c, r] = key p · ``PANEL_NEURONS`` + r of a head and sample, of the first T; 0 behind them."""
+    d = keys.shape[1]
     source, target = keys.reshape(-1), panels.reshape(-1)
     for begin in range(0, d, PACKED_ROWS):
-        for p in range(len(panels)):
+        for p in range(-(-T // PANEL_NEURONS)):
             for c in range(begin, min(begin + PACKED_ROWS, d)):
-                row, j = ((g * d + c) * keys.shape[2] + n) * T, p * PANEL_NEURONS
+                row, j = ((g * d + c) * keys.shape[2] + n) * keys.shape[3], p * PANEL_NEURONS
                 if j + MOST_SAMPLES <= T:
                     copy_samples(source, row + j, target, (p * d + c) * PANEL_NEURONS)
                 else:
@@ -32,9 +32,9 @@ def pack_keys(keys: np.ndarray, g: int, n: int, panels: np.ndarray) -> None:
 
 
 @jit
-def pack_values(values: np.ndarray, g: int, n: int, panels: np.ndarray) -> None:
-    """panels[p, j, r] = dimension p · ``PANEL_NEURONS`` + r of the value of key j, 0 behind the last."""
-    e, T, lane = values.shape[1], values.shape[3], lanes(values.dtype)
+def pack_values(values: np.ndarray, g: int, n: int, T: int, panels: np.ndarray) -> None:
+    """panels[p, j, r] = dimension p · ``PANEL_NEURONS`` + r of the value of key j, of the first T; else 0."""
+    e, stride, lane = values.shape[1], values.shape[3], lanes(values.dtype)
     source, target = values.reshape(-1), panels.reshape(-1)
     for p in range(len(panels)):
         first, rows = (
@@ -43,7 +43,7 @@ def pack_values(values: np.ndarray, g: int, n: int, panels: np.ndarray) -> None:
         )
         for j in range(0, T, lane):
             to = (p * panels.shape[1] + j) * PANEL_NEURONS
-            pack_rows(source, (first * T, values.shape[2] * T, rows), T, j, target, to)
+            pack_rows(source, (first * stride, values.shape[2] * stride, rows), T, j, target, to)
 
 
 @jit

@@ -24,6 +24,7 @@ from repurpose_hpc.runtime.lowering.mixings import MixingStep
 from repurpose_hpc.runtime.resources import EXACT_FORMATS, Formats, Resources
 from repurpose_hpc.runtime.schedule.rounds import in_rounds
 from repurpose_hpc.runtime.schedule.schedule import MakeRequest, Schedule, no_request
+from repurpose_hpc.runtime.sequences import Sequences
 from repurpose_hpc.runtime.shards import read_once
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Program:
         threads: int = 1,
         micro_batches: int = 1,
         deterministic: bool = False,
+        sequences: Sequences | None = None,
     ) -> None:
         """Packs the weights, and agrees with the other ranks on what is exchanged; collective.
 
@@ -81,19 +83,25 @@ class Program:
                 ranks, the batch and its parts, the place in it, transport or threads.  Products that add up
                 in one order alone are used, ghosts are in the order of workers, and so are sums added,
                 each by itself.
+            sequences: of which the samples of a network of tokens are parts; what it says before a
+                ``forward`` counts.  All of a batch go through the network together.
 
         Raises:
             UserError: there are more ranks than workers.
-            ValueError: ``shards`` are those of other workers.
+            ValueError: ``shards`` are those of other workers, or they are of tokens and there are no
+                ``sequences``, or the reverse.
         """
         graph = shards[0].graph
+        if bool(graph.longest) is (sequences is None) or (sequences is not None and micro_batches > 1):
+            raise ValueError("expected sequences, in one part, for a network of tokens, and none for others")
         ranks, rank = (1, 0) if comm is None else (comm.size, comm.rank)
         self._comm, self._micro_batches, self._transport_name = comm, micro_batches, transport
         self._transport: Transport | None = None
         self._schedules: OrderedDict[int, Schedule] = OrderedDict()
         self.max_batch, self.dtype = max_batch, graph.mixings[0].bias.dtype
         hosting = Hosting(shards, ranks, rank)
-        self._resources = Resources(hosting, max_batch, Scratch(self.dtype), formats, threads, deterministic)
+        scratch = Scratch(self.dtype)
+        self._resources = Resources(hosting, max_batch, scratch, formats, threads, deterministic, sequences)
         self.input_columns = _columns(graph, graph.input_tensors, hosting)
         self.output_columns = _columns(graph, graph.output_tensors, hosting)
         lowering = Lowering(shards, self._resources)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.runtime.buffers import Scratch
 from repurpose_hpc.runtime.hosting import Hosting
+from repurpose_hpc.runtime.sequences import Sequences
 
 
 class Formats(NamedTuple):
@@ -29,6 +30,7 @@ class Resources(NamedTuple):
         formats: of weights and ghosts.
         threads: that share the rows of a kernel.
         deterministic: whether outputs have the same bits for any ranks and batches (see ``Program``).
+        sequences: of which the samples are tokens; None: they are no parts of sequences.
     """
 
     hosting: Hosting
@@ -37,3 +39,4 @@ class Resources(NamedTuple):
     formats: Formats
     threads: int
     deterministic: bool
+    sequences: Sequences | None = None

@@ -21,10 +21,11 @@ def load_model(path: str | Path, input_shapes: InputShapes | None = None, check:
     """The network stored in ``path``.
 
     Args:
-        path: a directory with config.json and ``.safetensors`` files (see ``importers.huggingface``), ``.npz`` or ``.safetensors`` (a chain W0, b0, W1, b1 ...: see ``importers.chains``)
-            or ``.onnx`` (see ``importers.onnx``).
+        path: ``.npz`` or ``.safetensors`` (a chain W0, b0, W1, b1 ...: see ``importers.chains``), ``.onnx``
+            (see ``importers.onnx``), or a directory with a config.json (see ``importers.huggingface``).
         input_shapes: sizes of inputs that an ``.onnx`` file leaves free, by name, the samples left out:
-            ``{"x": (3, 48, 192)}``.
+            ``{"x": (3, 48, 192)}``; of a directory the length of sequences, ``{"ids": (128,)}``, without
+            which it is a network of tokens.
         check: compare the network with what another program makes of an ``.onnx`` file, on a few random
             inputs; a warning says if none can run it.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,14 +13,17 @@ from repurpose_hpc.kernels import (
     AttentionRule,
     Window2D,
     activate_in_place,
+    add_positions,
     affine,
     attend,
+    attend_tokens,
     average_pool,
     combine,
     depthwise,
     max_pool,
     pack,
     take_positions,
+    turn_tokens,
 )
 from repurpose_hpc.model.network import Space
 from repurpose_hpc.model.operations import (
@@ -32,14 +35,17 @@ from repurpose_hpc.model.operations import (
     Mixing,
     Operation,
     Pool,
+    PositionTable,
     Rearrange,
+    Rotary,
     Select,
     Window,
 )
 from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.calls import COMPUTE, Call
-from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.lowering.blocks import Epilogue, epilogue_of
+from repurpose_hpc.runtime.resources import Resources
+from repurpose_hpc.runtime.sequences import Sequences
 
 
 class LocalStep:
@@ -51,7 +57,7 @@ class LocalStep:
         sources: Sequence[Buffer],
         target: Buffer,
         spaces: Sequence[Space],
-        hosting: Hosting,
+        resources: Resources,
         epilogue: Epilogue,
     ) -> None:
         """Cuts what belongs to the rank's neurons out of the operation.
@@ -60,11 +66,11 @@ class LocalStep:
             op: of a type in ``LOWERINGS``.
             sources, target: the tensors' memory.
             spaces: of the sources, then of the target.
-            hosting: of the program.
+            resources: of the program.
             epilogue: applied last, by one of ``ENDING``; of others nothing.
         """
         self.sources, self.target = sources, target
-        self._make = LOWERINGS[type(op)](op, spaces, hosting, epilogue)
+        self._make = LOWERINGS[type(op)](op, spaces, resources, epilogue)
 
     def calls(self, part: Part) -> list[Call]:
         """Calls that compute it for a part of a batch."""
@@ -74,8 +80,8 @@ class LocalStep:
 
 # From the sources and the target, each (rows, batch, values): functions and their arguments.
 Maker = Callable[..., list[tuple[Callable[..., object], tuple]]]
-# From an operation, the spaces of its sources and its target, the program's hosting and the epilogue.
-Lowering = Callable[[Any, Sequence[Space], Hosting, Epilogue], Maker]
+# From an operation, the spaces of its sources and its target, the program's resources and the epilogue.
+Lowering = Callable[[Any, Sequence[Space], Resources, Epilogue], Maker]
 
 # By type of operation; mixings, which exchange, are steps of their own (``mixings``).
 LOWERINGS: dict[type[Operation], Lowering] = {}
@@ -101,22 +107,22 @@ def lowers(kind: type[Operation], epilogue: bool = False) -> Callable[[Lowering]
 
 
 @lowers(Elementwise)
-def _elementwise(op: Elementwise, spaces: Sequence[Space], hosting: Hosting, _: Epilogue) -> Maker:
+def _elementwise(op: Elementwise, spaces: Sequence[Space], resources: Resources, _: Epilogue) -> Maker:
     epilogue = epilogue_of(op.activation)
     return lambda x, out: [(np.copyto, (out, x)), (activate_in_place, (as_rows(out), *epilogue))]
 
 
 @lowers(Affine, epilogue=True)
-def _affine(op: Affine, spaces: Sequence[Space], hosting: Hosting, epilogue: Epilogue) -> Maker:
-    rows = hosting.neurons(spaces[-1].name)
+def _affine(op: Affine, spaces: Sequence[Space], resources: Resources, epilogue: Epilogue) -> Maker:
+    rows = resources.hosting.neurons(spaces[-1].name)
     arrays = np.broadcast_arrays(op.scale[rows], op.shift[rows])
     scale, shift = (np.array(array, order="C") for array in arrays)
     return lambda x, out: [(affine, (scale, x, shift, out, epilogue))]
 
 
 @lowers(Depthwise, epilogue=True)
-def _depthwise(op: Depthwise, spaces: Sequence[Space], hosting: Hosting, epilogue: Epilogue) -> Maker:
-    rows = hosting.neurons(spaces[-1].name)
+def _depthwise(op: Depthwise, spaces: Sequence[Space], resources: Resources, epilogue: Epilogue) -> Maker:
+    rows = resources.hosting.neurons(spaces[-1].name)
     window, weights = op.window, op.weights[rows].reshape(rows.size, *two(op.window.kernel))
     start = op.bias[rows].reshape(-1, 1, 1, 1)
 
@@ -128,7 +134,7 @@ def _depthwise(op: Depthwise, spaces: Sequence[Space], hosting: Hosting, epilogu
 
 
 @lowers(Pool)
-def _pool(op: Pool, spaces: Sequence[Space], hosting: Hosting, _: Epilogue) -> Maker:
+def _pool(op: Pool, spaces: Sequence[Space], resources: Resources, _: Epilogue) -> Maker:
     window = op.window
     pads_behind = (last - size for last, size in zip(two(op.extent), two(window.positions), strict=True))
     counted = (*two(window.pads, 0), *pads_behind) if op.count_padding else (0, 0, 0, 0)
@@ -143,24 +149,28 @@ def _pool(op: Pool, spaces: Sequence[Space], hosting: Hosting, _: Epilogue) -> M
 
 
 @lowers(Rearrange)
-def _rearrange(op: Rearrange, spaces: Sequence[Space], hosting: Hosting, _: Epilogue) -> Maker:
+def _rearrange(op: Rearrange, spaces: Sequence[Space], resources: Resources, _: Epilogue) -> Maker:
     index = op.index.astype(np.int64)
     return lambda x, out: [(take_positions, (x, index, float(op.fill), out))]
 
 
 @lowers(Combine, epilogue=True)
-def _combine(op: Combine, spaces: Sequence[Space], hosting: Hosting, epilogue: Epilogue) -> Maker:
+def _combine(op: Combine, spaces: Sequence[Space], resources: Resources, epilogue: Epilogue) -> Maker:
     code = COMBINATION_CODES[op.kind]
     return lambda left, right, out: [(combine, (code, left, right, out, epilogue))]
 
 
 @lowers(Attention)
-def _attention(op: Attention, spaces: Sequence[Space], hosting: Hosting, _: Epilogue) -> Maker:
+def _attention(op: Attention, spaces: Sequence[Space], resources: Resources, _: Epilogue) -> Maker:
     rule = AttentionRule(op.scale, op.softcap, op.before, op.after)
-    queries, keys = spaces[0].neurons // op.heads, spaces[1].neurons // op.groups
+    sizes = [spaces[0].neurons // op.heads, *(space.neurons // op.groups for space in spaces[1:3])]
     # A head is one worker's as a whole.
-    heads = hosting.neurons(spaces[0].name)[::queries] // queries
-    groups = hosting.neurons(spaces[1].name)[::keys] // keys
+    heads, groups = (
+        resources.hosting.neurons(space.name)[::size] // size
+        for space, size in zip(spaces[:2], sizes[:2], strict=True)
+    )
+    if resources.sequences is not None:
+        return _attention_of_tokens(resources.sequences, rule, (heads.size, groups.size), sizes)
 
     def make(*maps: np.ndarray) -> list:
         q, k, v, *masks, out = maps
@@ -180,9 +190,60 @@ def _attention(op: Attention, spaces: Sequence[Space], hosting: Hosting, _: Epil
     return make
 
 
+def _attention_of_tokens(
+    sequences: Sequences, rule: AttentionRule, counts: tuple[int, int], sizes: Sequence[int]
+) -> Maker:
+    """The attention of tokens over what is kept of their sequences.
+
+    Args:
+        sequences: of the program.
+        rule: of the scores.
+        counts: heads of this rank: of queries, and of keys and values.
+        sizes: neurons of a head of queries, keys and values.
+    """
+    heads, groups = counts
+    past = [sequences.memory(groups, size) for size in sizes[1:]]
+
+    def make(*maps: np.ndarray) -> list:
+        q, k, v, out = (
+            as_heads(x, count)[..., 0] for x, count in zip(maps, (heads, groups, groups, heads), strict=True)
+        )
+        return [(attend_tokens, (q, k, v, *past, sequences.table, rule, out))]
+
+    return make
+
+
+@lowers(Rotary)
+def _rotary(op: Rotary, spaces: Sequence[Space], resources: Resources, _: Epilogue) -> Maker:
+    size = spaces[0].neurons // op.heads
+    heads = resources.hosting.neurons(spaces[0].name).size // size
+
+    def make(x: np.ndarray, out: np.ndarray) -> list:
+        places = positions_of(x, resources)
+        angles = op.angles(places.most)
+        cos, sin = ((op.factor * function(angles)).astype(x.dtype) for function in (np.cos, np.sin))
+        by_head = (as_rows(tensor).reshape(heads, size, places.positions.size) for tensor in (x, out))
+        source, target = by_head
+        return [(turn_tokens, (source, places.positions, cos, sin, int(op.interleaved), target))]
+
+    return make
+
+
+@lowers(PositionTable)
+def _position_table(op: PositionTable, spaces: Sequence[Space], resources: Resources, _: Epilogue) -> Maker:
+    rows = resources.hosting.neurons(spaces[-1].name)
+
+    def make(x: np.ndarray, out: np.ndarray) -> list:
+        places = positions_of(x, resources)
+        table = np.ascontiguousarray(op.table[rows, : places.most])
+        return [(add_positions, (as_rows(x), places.positions, table, as_rows(out)))]
+
+    return make
+
+
 @lowers(Select)
-def _select(op: Select, spaces: Sequence[Space], hosting: Hosting, _: Epilogue) -> Maker:
-    selected = op.index[hosting.neurons(spaces[-1].name)]
+def _select(op: Select, spaces: Sequence[Space], resources: Resources, _: Epilogue) -> Maker:
+    selected = op.index[resources.hosting.neurons(spaces[-1].name)]
     ends = np.cumsum([space.neurons for space in spaces[:-1]])
     source = np.searchsorted(ends, selected, side="right")
     starts = ends - [space.neurons for space in spaces[:-1]]
@@ -191,7 +252,7 @@ def _select(op: Select, spaces: Sequence[Space], hosting: Hosting, _: Epilogue) 
     copies = []
     for first, last in pairwise([*runs.tolist(), selected.size]):
         number = int(source[first])
-        rows = hosting.rows(spaces[number].name, selected[first:last] - starts[number])
+        rows = resources.hosting.rows(spaces[number].name, selected[first:last] - starts[number])
         copies.append((number, rows, slice(first, last)))
 
     def make(*maps: np.ndarray) -> list:
@@ -208,6 +269,20 @@ ENDING: tuple[type[Operation], ...] = (Mixing, *_WITH_EPILOGUE)
 def as_maps(x: np.ndarray, positions: tuple[int, ...]) -> np.ndarray:
     """(rows, batch, values) as (rows, batch, H, W); H is 1 where maps have one axis."""
     return x.reshape(*x.shape[:2], *two(positions))
+
+
+class Places(NamedTuple):
+    """The position of every value of a row, (values,) int64, and how many positions there may be."""
+
+    positions: np.ndarray
+    most: int
+
+
+def positions_of(x: np.ndarray, resources: Resources) -> Places:
+    """The positions of the values of a tensor (rows, batch, values): those of its maps, or of tokens."""
+    if resources.sequences is not None:
+        return Places(resources.sequences.positions[: x.shape[1]], resources.sequences.longest)
+    return Places(np.tile(np.arange(x.shape[2], dtype=np.int64), x.shape[1]), x.shape[2])
 
 
 def as_heads(x: np.ndarray, heads: int) -> np.ndarray:

@@ -56,7 +56,7 @@ class Lowering:
             return self._mixing_step(op, target, epilogue)
         sources = [self.tensors[source] for source in op.sources]
         spaces = [self._graph.space(tensor) for tensor in (*op.sources, op.target)]
-        return LocalStep(op, sources, self.tensors[target], spaces, self._resources.hosting, epilogue)
+        return LocalStep(op, sources, self.tensors[target], spaces, self._resources, epilogue)
 
     def _mixing_step(self, op: Mixing, target: str, epilogue: Epilogue) -> MixingStep:
         blocks = [shard.blocks[op.name] for shard in self._shards]
