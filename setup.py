@@ -13,6 +13,7 @@ ONNX = ["onnx>=1.15"]
 # An extra of its own: there are machines without a wheel of it, and onnx has an evaluator, too.
 ONNXRUNTIME = [*ONNX, "onnxruntime"]
 SAFETENSORS = ["safetensors", "ml_dtypes"]
+TOKENIZERS = [*SAFETENSORS, "tokenizers"]
 PLOT = ["matplotlib>=3.7"]
 HYPERGRAPH = ["mtkahypar"]
 TRAIN = ["torch"]
@@ -22,7 +23,7 @@ TEST_MPI = ["hypothesis", "pytest>=9", "pytest-mpi"]
 TEST = [
     *TEST_MPI,
     *ONNX,
-    *SAFETENSORS,
+    *TOKENIZERS,
     *PLOT,
     *HYPERGRAPH,
     "codespell",
@@ -49,6 +50,7 @@ setup(
         "onnx": ONNX,
         "onnxruntime": ONNXRUNTIME,
         "safetensors": SAFETENSORS,
+        "tokenizers": TOKENIZERS,
         "plot": PLOT,
         "train": TRAIN,
         "bench": BENCH,

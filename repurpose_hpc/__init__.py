@@ -19,34 +19,42 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from repurpose_hpc.errors import UserError
     from repurpose_hpc.io.samples import Samples
-    from repurpose_hpc.model.importers.load import load_model
+    from repurpose_hpc.model.importers.load import load_model, load_tokens
     from repurpose_hpc.model.importers.torch import from_torch
     from repurpose_hpc.plan.files.store import open_plan
+    from repurpose_hpc.restructure.exact import split_network
     from repurpose_hpc.restructure.job import Restructured, restructure_network
     from repurpose_hpc.restructure.options import Options
     from repurpose_hpc.runtime.session import Session
+    from repurpose_hpc.runtime.tokens import TokenSession
 
 __all__ = [
     "Options",
     "Restructured",
     "Samples",
     "Session",
+    "TokenSession",
     "UserError",
     "from_torch",
     "load_model",
+    "load_tokens",
     "open_plan",
     "restructure_network",
+    "split_network",
 ]
 __version__ = "0.1.0"
 
 _HOMES = {
     "load_model": "model.importers.load",
+    "load_tokens": "model.importers.load",
     "from_torch": "model.importers.torch",
     "Samples": "io.samples",
     "Options": "restructure.options",
     "restructure_network": "restructure.job",
     "Restructured": "restructure.job",
+    "split_network": "restructure.exact",
     "Session": "runtime.session",
+    "TokenSession": "runtime.tokens",
     "open_plan": "plan.files.store",
     "UserError": "errors",
 }

@@ -71,6 +71,13 @@ _ROWS = (
         f"repurpose-hpc restructure {MODEL} {CALIBRATION} --workers 4 --out shards",
     ),
     Command(
+        "generate",
+        Runs.ON_RANKS,
+        "Let a transformer continue texts, its heads and weights split over the ranks.",
+        "mpirun -n 2 repurpose-hpc generate MODEL_DIR --prompt 'Once upon a time' --tokens 40",
+        prepare=(ready_numba,),
+    ),
+    Command(
         "inspect",
         Runs.ALONE,
         "Show the spaces and mixings of a model and its dense traffic, or what is not supported.",

@@ -393,6 +393,27 @@ class RestructureReport(_Restructured, _RestructuredOptional, _Imported):
     """Report of ``restructure``; qualities without ``_held_out`` are those on the calibration data."""
 
 
+class GenerateReport(TypedDict):
+    """Report of ``generate``."""
+
+    ranks: Annotated[int, Key("MPI processes")]
+    workers: Annotated[int, Key("parts of the network")]
+    prompts: Annotated[int, Key("texts that are continued")]
+    prompt_tokens: Annotated[int, Key("tokens of all prompts")]
+    tokens: Annotated[int, Key("new tokens of all texts")]
+    interrupted: Annotated[bool, Key("whether somebody stopped it")]
+    load_seconds: Annotated[float, Key("reading and splitting the model", "s")]
+    prompt_seconds: Annotated[float, Key("reading the prompts", "s")]
+    step_seconds: Annotated[float, Key("all steps, each of which adds a token to every text", "s")]
+    tokens_per_second: Annotated[float, Key("new tokens of all texts, but the first of each")]
+    step_us: Annotated[Phases, Key("time of a step by phase, the maximum over the ranks")]
+    values_sent: Annotated[int, Key("values handed to MPI, counted", "values per token")]
+    bytes_sent: Annotated[int, Key("bytes handed to MPI", "bytes per token")]
+    rounds: Annotated[int, Key("rounds of exchanges of a step, one after the other")]
+    kept_bytes: Annotated[list[int], Key("room for keys and values on each rank", "bytes")]
+    ids: Annotated[list[list[int]], Key("new tokens of each text")]
+
+
 class Host(TypedDict):
     """A machine of a job."""
 
@@ -733,6 +754,7 @@ class BenchStreamReport(_Bench):
 REPORTS: dict[str, type] = {
     "restructure": RestructureReport,
     "infer": InferReport,
+    "generate": GenerateReport,
     "doctor": DoctorReport,
     "inspect": InspectReport,
     "forecast": ForecastReport,

@@ -97,8 +97,8 @@ class Session:
                 raise FieldError(
                     "transport", f"expected one of {expected}, got {transport}; name one of them"
                 )
-            plan = _plan(source)
-            shards = _shards(plan, ranks, rank, options.dtype)
+            plan = opened(source)
+            shards = hosted_shards(plan, ranks, rank, options.dtype)
             if deterministic:
                 shards = [one_by_one(shard) for shard in shards]
         common = {
@@ -226,7 +226,7 @@ class Session:
         return parts[0] if len(parts) == 1 else tuple(parts)
 
 
-def _plan(source: object) -> Cut | StoredPlan:
+def opened(source: object) -> Cut | StoredPlan:
     """A network that was cut, or the plan of one on disk.
 
     Raises:
@@ -242,7 +242,7 @@ def _plan(source: object) -> Cut | StoredPlan:
     )
 
 
-def _shards(source: Cut | StoredPlan, ranks: int, rank: int, dtype: np.dtype) -> list[Shard]:
+def hosted_shards(source: Cut | StoredPlan, ranks: int, rank: int, dtype: np.dtype) -> list[Shard]:
     """The shards of the workers that this rank hosts."""
     hosted = hosted_workers(source.plan.workers, ranks, rank)
     if isinstance(source, StoredPlan):

@@ -22,10 +22,9 @@ def load_model(path: str | Path, input_shapes: InputShapes | None = None, check:
 
     Args:
         path: ``.npz`` or ``.safetensors`` (a chain W0, b0, W1, b1 ...: see ``importers.chains``), ``.onnx``
-            (see ``importers.onnx``), or a directory with a config.json (see ``importers.huggingface``).
+            (see ``importers.onnx``), or a directory that ``load_tokens`` reads, for sequences of one length.
         input_shapes: sizes of inputs that an ``.onnx`` file leaves free, by name, the samples left out:
-            ``{"x": (3, 48, 192)}``; of a directory the length of sequences, ``{"ids": (128,)}``, without
-            which it is a network of tokens.
+            ``{"x": (3, 48, 192)}``; of a directory the length of sequences, ``{"ids": (128,)}``.
         check: compare the network with what another program makes of an ``.onnx`` file, on a few random
             inputs; a warning says if none can run it.
 
@@ -38,7 +37,7 @@ def load_model(path: str | Path, input_shapes: InputShapes | None = None, check:
     """
     path = Path(path)
     if path.is_dir():
-        return _load_directory(path, input_shapes)
+        return _of_sequences(path, load_tokens(path), input_shapes or {})
     if path.suffix not in SUFFIXES:
         raise UserError(
             f"{path}: unknown model format {path.suffix!r}, expected one of {', '.join(SUFFIXES)}; "
@@ -63,20 +62,31 @@ def load_model(path: str | Path, input_shapes: InputShapes | None = None, check:
     return load_chain(path)
 
 
-def _load_directory(directory: Path, input_shapes: InputShapes | None) -> Network:
-    """The network of tokens in a model directory; that of sequences where their length is given."""
+def load_tokens(directory: str | Path) -> Network:
+    """The transformer in a directory, as a network of tokens, for sequences of any length.
+
+    Args:
+        directory: with a config.json and ``.safetensors`` files (see ``importers.huggingface``).
+
+    Raises:
+        UserError: something is missing, damaged or not supported.
+    """
     from repurpose_hpc.model.importers.huggingface import CONFIG, load_directory
 
+    directory = Path(directory)
     if not (directory / CONFIG).is_file():
-        raise UserError(f"{directory}: expected a model file, or a directory with {CONFIG}; check the path")
-    network = load_directory(directory)
-    if not input_shapes:
-        return network
+        raise UserError(f"{directory}: expected a directory with a file {CONFIG}, found none; check the path")
+    return load_directory(directory)
+
+
+def _of_sequences(directory: Path, network: Network, input_shapes: InputShapes) -> Network:
+    """A network of tokens on sequences of the length that is given."""
     lengths = input_shapes.get("ids", ())
     if len(input_shapes) > 1 or len(lengths) != 1 or not 1 <= lengths[0] <= network.longest:
-        given = " ".join(word_of(name, sizes) for name, sizes in input_shapes.items())
+        given = " ".join(word_of(name, sizes) for name, sizes in input_shapes.items()) or "none"
         raise UserError(
-            f"{directory}: expected the length of sequences as ids=1 to ids={network.longest}, got {given}"
+            f"{directory}: expected the length of all sequences, ids=1 to ids={network.longest}, as input "
+            f"shape, got {given}; give the length of your samples"
         )
     return network.at(lengths[0])
 

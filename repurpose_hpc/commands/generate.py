@@ -1,0 +1,275 @@
+"""The command ``generate``: a transformer continues texts, token by token.
+
+Every rank reads the model and keeps the part of its workers.  The root reads the prompts, chooses the tokens
+and prints the texts.  The keys of the report are those of ``report.schema.GenerateReport``.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from repurpose_hpc.commands.parser import Given, make, parser_maker
+from repurpose_hpc.errors import UsageError, UserError
+from repurpose_hpc.fields import Access, Declared, Kind, integer, number, option, path, precision, report_file
+from repurpose_hpc.io.atomic import check_writable
+from repurpose_hpc.io.samples import open_samples
+from repurpose_hpc.model.importers.huggingface.texts import Tokenizer, ending_tokens
+from repurpose_hpc.model.importers.load import load_tokens
+from repurpose_hpc.mpi.agreement import collectively
+from repurpose_hpc.report import text as report
+from repurpose_hpc.restructure.exact import split_network
+from repurpose_hpc.runtime.calls import PHASES
+from repurpose_hpc.runtime.generation import Generated, Sampling, generate
+from repurpose_hpc.runtime.tokens import TokenSession, check_ids
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mpi4py import MPI
+
+    from repurpose_hpc.commands.start import RankContext
+
+
+# Of a file of ids, read at a time.
+_ROWS = 1024
+
+
+def run(args: Arguments, context: RankContext) -> None:
+    """Run the command; collective.
+
+    Args:
+        args: see ``parse``.
+        context: of the start.
+
+    Raises:
+        SystemExit: on every rank, after one message.
+    """
+    comm, began = context.comm, perf_counter()
+    with collectively(comm):
+        if comm.rank == 0 and args.report is not None:
+            check_writable(args.report)
+        network = load_tokens(args.model)
+        vocabulary = network.outputs
+        tokenizer = Tokenizer(args.model, vocabulary) if args.prompt and comm.rank == 0 else None
+        prompts = _prompts(args, tokenizer, vocabulary) if comm.rank == 0 else []
+    prompts = comm.bcast(prompts, root=0)
+    longest = max(prompt.size for prompt in prompts) + args.tokens - 1
+    with collectively(comm):
+        if longest > network.longest:
+            raise UserError(
+                f"expected {network.longest} tokens at most, as the model has positions, got a prompt of "
+                f"{longest + 1 - args.tokens} and {args.tokens} new ones; shorten it, or ask for fewer"
+            )
+        cut = split_network(network, args.workers or comm.size)
+        session = TokenSession(
+            cut, comm, slots=len(prompts), longest=longest, dtype=np.dtype(args.dtype).type
+        )
+    load_seconds = perf_counter() - began
+    writer = _Writer(tokenizer, len(prompts)) if comm.rank == 0 else None
+    sampling = Sampling(args.temperature, args.top_k, args.top_p, args.seed)
+    told = writer.add if writer is not None else lambda sequence, token: None
+    with collectively(comm):
+        found = generate(session, prompts, args.tokens, sampling, ending_tokens(args.model), comm, told)
+    result = _result(found, session, comm, load_seconds, args.workers or comm.size)
+    session.close()
+    with collectively(comm):
+        if writer is not None:
+            writer.finish()
+            report.deliver(result, render(result), args.report)
+
+
+def _prompts(args: Arguments, tokenizer: Tokenizer | None, vocabulary: int) -> list[np.ndarray]:
+    """The prompts as ids.
+
+    Raises:
+        UserError: a file cannot be read, or ids are outside the vocabulary; a text has no tokens.
+    """
+    if tokenizer is not None:
+        prompts = [tokenizer.ids(text) for text in args.prompt]
+    else:
+        assert args.ids is not None
+        samples = open_samples(args.ids)
+        if samples.dtype.kind not in "iu":
+            raise UserError(f"{args.ids}: expected token ids, integers, found {samples.dtype}")
+        prompts = [row for batch in samples.batches(_ROWS, dtype=np.int64) for row in batch]
+    for prompt in prompts:
+        if not prompt.size:
+            raise UserError("expected prompts of one token or more, got an empty one; give it a word")
+        check_ids(prompt, vocabulary)
+    return prompts
+
+
+class _Writer:
+    """Prints texts: a single one as it comes, several at the end.
+
+    Args:
+        tokenizer: None: ids are printed.
+        prompts: how many.
+    """
+
+    def __init__(self, tokenizer: Tokenizer | None, prompts: int) -> None:
+        self._tokenizer, self._ids = tokenizer, [[] for _ in range(prompts)]  # type: list[list[int]]
+        self._printed = ""
+
+    def add(self, sequence: int, token: int) -> None:
+        """A further token of a sequence."""
+        self._ids[sequence].append(token)
+        if len(self._ids) == 1:
+            self._print(self._text(0))
+
+    def finish(self) -> None:
+        """The end of all."""
+        if len(self._ids) > 1:
+            for number in range(len(self._ids)):
+                print(f"[{number}] {self._text(number)}")
+        else:
+            print()
+        sys.stdout.flush()
+
+    def _text(self, sequence: int) -> str:
+        ids = self._ids[sequence]
+        return " ".join(map(str, ids)) if self._tokenizer is None else self._tokenizer.text(ids)
+
+    def _print(self, text: str) -> None:
+        """What is new in a text; a character of which only a part has come waits for the rest."""
+        if text.endswith("\N{REPLACEMENT CHARACTER}") or not text.startswith(self._printed):
+            return
+        print(text[len(self._printed) :], end="", flush=True)
+        self._printed = text
+
+
+def _result(
+    found: Generated, session: TokenSession, comm: MPI.Comm, load_seconds: float, workers: int
+) -> dict[str, Any]:
+    """The report, on every rank; collective."""
+    program = session.program
+    kept = comm.allgather(session.kept_bytes)
+    values, bytes_sent = (sum(comm.allgather(count)) for count in (program.values_sent, program.bytes_sent))
+    slowest = np.max(comm.allgather([found.phases[phase] for phase in PHASES]), axis=0)
+    tokens = sum(map(len, found.ids))
+    steps = max(found.steps, 1)
+    after_first = tokens - len(found.ids)
+    return {
+        "ranks": comm.size,
+        "workers": workers,
+        "prompts": len(found.ids),
+        "prompt_tokens": found.prompt_tokens,
+        "tokens": tokens,
+        "interrupted": found.is_interrupted,
+        "load_seconds": load_seconds,
+        "prompt_seconds": found.prompt_seconds,
+        "step_seconds": found.step_seconds,
+        "tokens_per_second": after_first / found.step_seconds if after_first else 0.0,
+        "step_us": {
+            phase: float(seconds) / steps * 1e6 for phase, seconds in zip(PHASES, slowest, strict=True)
+        },
+        "values_sent": values,
+        "bytes_sent": bytes_sent,
+        "rounds": program.rounds,
+        "kept_bytes": kept,
+        "ids": found.ids,
+    }
+
+
+def render(result: dict[str, Any]) -> str:
+    """The report for people, several lines."""
+    phases = ", ".join(f"{phase} {time:.0f}" for phase, time in result["step_us"].items())
+    lines = {
+        "prompts": f"{result['prompts']} of {result['prompt_tokens']} tokens in all, read in "
+        f"{result['prompt_seconds']:.3g} s",
+        "text": f"{result['tokens']} tokens{' until it was interrupted' * result['interrupted']}, "
+        f"{result['tokens_per_second']:.4g} tokens/s",
+        "a step": f"{phases} us",
+        "sent": f"{result['values_sent']} values ({result['bytes_sent']} bytes) for a token, in "
+        f"{result['rounds']} rounds",
+        "kept": f"{max(result['kept_bytes']) / 2**20:.3g} MiB of keys and values on a rank",
+    }
+    width = max(map(len, lines))
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
+
+
+_PROMPTS = Kind(
+    noun="texts",
+    parse=lambda word: (word,),
+    accepts=lambda value: isinstance(value, tuple) and all(isinstance(each, str) for each in value),
+    example=("Once upon a time",),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Declared):
+    """A transformer, prompts, and how they are continued."""
+
+    model: Path = option(
+        kind=path("MODEL_DIR"),
+        positional=True,
+        metavar="MODEL",
+        help="directory of a causal transformer: config.json and .safetensors files",
+    )
+    prompt: tuple[str, ...] = option(
+        (),
+        kind=_PROMPTS,
+        metavar="TEXT",
+        repeated=True,
+        excludes="prompts",
+        help="text to continue, by the tokenizer.json of the directory; once for each text",
+    )
+    ids: Path | None = option(
+        None,
+        kind=path("ids.npy", Access.READS),
+        metavar="FILE",
+        excludes="prompts",
+        help="prompts as token ids, (prompts, tokens) integers",
+    )
+    tokens: int = option(64, kind=integer(1), metavar="N", help="new tokens of each text, at most")
+    temperature: float = option(
+        0.0,
+        kind=number(least=0, example=0.8),
+        metavar="T",
+        help="draw tokens with logits divided by this; 0: always take the most probable one",
+    )
+    top_k: int = option(
+        0, kind=integer(0), metavar="K", help="draw from the K most probable tokens; 0: from all"
+    )
+    top_p: float = option(
+        1.0,
+        kind=number(above=0, most=1, example=0.9),
+        metavar="P",
+        help="draw from the most probable tokens that have this probability together",
+    )
+    seed: int = option(0, kind=integer(0), help="of what is drawn")
+    workers: int | None = option(
+        None,
+        kind=integer(1),
+        metavar="P",
+        default_text="as many as ranks",
+        help="parts into which the transformer is split",
+    )
+    dtype: str = precision()
+    report: Path | None = report_file()
+
+
+make_parser = parser_maker("generate", Arguments)
+
+
+def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments:
+    """The command line.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    given: Given = make_parser(speaks).read(argv)
+    if not given.get("prompt") and "ids" not in given:
+        raise UsageError("expected --prompt TEXT or --ids FILE, what is to be continued; add one")
+    if given.get("workers") is not None and given["workers"] < ranks:
+        raise UsageError(
+            f"--workers: expected {ranks} or more, one for each rank, got {given['workers']}; start "
+            "fewer ranks"
+        )
+    return make(Arguments, given)

@@ -1,0 +1,239 @@
+"""A transformer to feed with tokens: every sequence goes on where it ended.
+
+Ranks exchange ghosts and sums of the tokens of a batch as in ``infer``; keys and values stay with the rank
+that has their head.  The outputs of a batch are gathered on the root.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import UNLIMITED, Attention
+from repurpose_hpc.model.precision import precision
+from repurpose_hpc.mpi.agreement import agreed, check_same
+from repurpose_hpc.plan.files.store import StoredPlan
+from repurpose_hpc.runtime.exchange.choose import check_transport
+from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
+from repurpose_hpc.runtime.program import Program
+from repurpose_hpc.runtime.resources import Formats
+from repurpose_hpc.runtime.sequences import Piece, Sequences
+from repurpose_hpc.runtime.session import Cut, hosted_shards, opened
+from repurpose_hpc.runtime.streams.outputs import OutputGather
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+# Tokens of a batch: as many as make products with weights efficient.
+CHUNK = 64
+
+
+class Tokens(NamedTuple):
+    """Further tokens of a sequence.
+
+    Attributes:
+        slot: of the sequence.
+        ids: numbers of the tokens, (n,) integers.
+    """
+
+    slot: int
+    ids: np.ndarray
+
+
+class TokenSession:
+    """A transformer, ready to run.
+
+    *Collective* over ``comm``, if there is one, are the constructor, ``run`` and ``close``; all ranks give
+    the same arguments.
+
+    Attributes:
+        graph: the network of tokens.
+        slots: sequences that are kept at a time.
+        longest: tokens that one may have.
+    """
+
+    def __init__(
+        self,
+        source: Cut | StoredPlan | str | Path,
+        comm: MPI.Comm | None = None,
+        *,
+        slots: int = 1,
+        longest: int | None = None,
+        chunk: int = CHUNK,
+        dtype: type = np.float32,
+        transport: str = DEFAULT_TRANSPORT,
+    ) -> None:
+        """Cut or load this rank's part of the network, and make room for sequences.
+
+        Args:
+            source: of a network of tokens: what ``split_network`` returned, or a directory of shards.
+            comm: at most as many ranks as there are workers; None: this process hosts all workers.
+            slots, longest: see the class; None: as many tokens as the network has positions.
+            chunk: tokens of a batch, at most; where tokens see later ones, a sequence is one batch.
+            dtype: float32 or float64, to compute in.
+            transport: how exchanges are carried.
+
+        Raises:
+            UserError: on every rank: something else than these arguments, or not the same on all ranks.
+        """
+        self._comm = comm
+        ranks, rank = (1, 0) if comm is None else (comm.size, comm.rank)
+        with agreed(comm):
+            plan, kind = opened(source), precision(dtype)
+            shards = hosted_shards(plan, ranks, rank, kind)
+            self.graph = shards[0].graph
+            self.slots, self.longest = slots, self._checked_length(longest)
+            self._is_causal = is_causal(self.graph)
+            self._chunk = chunk if self._is_causal else max(chunk, self.longest)
+            if slots < 1 or chunk < 1:
+                raise UserError(f"expected 1 or more slots and tokens of a chunk, got {slots} and {chunk}")
+        check_same({"slots": slots, "longest": self.longest, "chunk": chunk, "dtype": kind}, comm)
+        if comm is not None:
+            check_transport(transport, comm)
+        self._sequences = Sequences(slots, self.longest, self._chunk, kind)
+        formats = Formats(comm_dtype=plan.plan.comm_dtype)
+        self.program = Program(shards, comm, self._chunk, formats, transport, sequences=self._sequences)
+        columns = self.program.output_columns
+        self._gather = None if comm is None else OutputGather(comm, columns, kind, self._chunk)
+
+    def _checked_length(self, longest: int | None) -> int:
+        most = self.graph.longest
+        if not most:
+            raise UserError("source: expected a network of tokens, found another; load_tokens reads one")
+        if longest is not None and not 1 <= longest <= most:
+            raise UserError(f"longest: expected 1 to {most} positions, as the network has, got {longest}")
+        return longest or most
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are."""
+        front = self.graph.ends.front
+        assert front is not None
+        return len(front.constants["tokens"])
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of keys and values for which this rank has room."""
+        return self._sequences.bytes
+
+    def length(self, slot: int) -> int:
+        """Tokens that are kept of a sequence."""
+        return int(self._sequences.lengths[slot])
+
+    def forget(self, slot: int, length: int = 0) -> None:
+        """Keep the first ``length`` tokens of a sequence only."""
+        self._sequences.forget(slot, length)
+
+    def run(self, further: Sequence[Tokens], last_only: bool = False) -> list[np.ndarray] | None:
+        """The outputs of further tokens of some sequences; collective.
+
+        Args:
+            further: the same on all ranks; of a sequence one entry.
+            last_only: give the outputs of the last token of each alone.
+
+        Returns:
+            on the root, for each entry, (tokens, outputs); None elsewhere.
+
+        Raises:
+            UserError: on every rank: ids outside the vocabulary, a sequence that becomes too long, or one
+                that cannot go on because its tokens see later ones.
+        """
+        for tokens in further:
+            self._check(tokens)
+        parts: list[list[np.ndarray]] = [[] for _ in further]
+        for batch in self._batches(further):
+            wanted = self._run_batch(further, batch, last_only)
+            for (place, _, _), rows in zip(batch, wanted or [], strict=False):
+                parts[place].append(rows)
+        if self._comm is not None and self._comm.rank:
+            return None
+        return [np.concatenate(rows)[-1:] if last_only else np.concatenate(rows) for rows in parts]
+
+    def close(self) -> None:
+        """Give back what MPI keeps; collective."""
+        self.program.free()
+
+    def _check(self, tokens: Tokens) -> None:
+        slot, ids = tokens
+        if not 0 <= slot < self.slots or ids.ndim != 1 or not ids.size or ids.dtype.kind not in "iu":
+            raise UserError(
+                f"expected one or more integers for a slot from 0 to {self.slots - 1}, got {ids.dtype} of "
+                f"shape {ids.shape} for slot {slot}"
+            )
+        check_ids(ids, self.vocabulary)
+        if self.length(slot) + ids.size > self.longest:
+            raise UserError(
+                f"expected sequences of {self.longest} tokens at most, got {self.length(slot)} and "
+                f"{ids.size} more; shorten the text, or make more room if the network has more positions"
+            )
+        if self.length(slot) and not self._is_causal:
+            raise UserError(
+                "expected whole sequences, as tokens of this network see those behind them, got more of one "
+                "that there is; forget it first"
+            )
+
+    def _batches(self, further: Sequence[Tokens]) -> Iterator[list[tuple[int, int, int]]]:
+        """Batches of (entry, first token, end), each entry in order."""
+        batch: list[tuple[int, int, int]] = []
+        room = self._chunk
+        for place, (_, ids) in enumerate(further):
+            first = 0
+            while first < ids.size:
+                if not room or (not self._is_causal and ids.size > room):
+                    yield batch
+                    batch, room = [], self._chunk
+                end = min(ids.size, first + room)
+                batch.append((place, first, end))
+                room, first = room - (end - first), end
+        yield batch
+
+    def _run_batch(
+        self, further: Sequence[Tokens], batch: Sequence[tuple[int, int, int]], last_only: bool
+    ) -> list[np.ndarray] | None:
+        """The outputs of a batch, for each piece (tokens, outputs), on the root."""
+        self._sequences.place([Piece(further[place].slot, end - first) for place, first, end in batch])
+        ids = np.concatenate([further[place].ids[first:end] for place, first, end in batch])
+        front = self.graph.ends.front
+        assert front is not None
+        (embedded,) = front.compute([ids.astype(np.int64)])
+        X = np.ascontiguousarray(embedded.T[self.program.input_columns], self.program.dtype)
+        rows = self.program.forward(X)
+        ends = np.cumsum([end - first for _, first, end in batch])
+        if last_only:
+            rows, ends = rows[:, ends - 1], np.arange(1, len(batch) + 1)
+        outputs = self._gathered(np.ascontiguousarray(rows))
+        return None if outputs is None else np.split(outputs, ends[:-1])
+
+    def _gathered(self, rows: np.ndarray) -> np.ndarray | None:
+        """The outputs of a batch, (tokens, outputs), on the root."""
+        if self._gather is not None:
+            return self._gather(rows)
+        outputs = np.empty((rows.shape[1], len(rows)), rows.dtype)
+        outputs[:, self.program.output_columns] = rows.T
+        return outputs
+
+
+def is_causal(graph: Network) -> bool:
+    """Whether no token sees one behind it."""
+    attentions = [op for op in graph.operations if isinstance(op, Attention)]
+    return all(op.after != UNLIMITED and op.after <= 0 for op in attentions)
+
+
+def check_ids(ids: np.ndarray, vocabulary: int) -> None:
+    """Refuse numbers that stand for no token.
+
+    Raises:
+        UserError: names the first.
+    """
+    wrong = np.flatnonzero((ids < 0) | (ids >= vocabulary))
+    if wrong.size:
+        raise UserError(
+            f"expected token ids from 0 to {vocabulary - 1}, the vocabulary of the model, found "
+            f"{ids[wrong[0]]} at place {wrong[0]} (counted from 0); check that tokenizer and model belong "
+            "together"
+        )
