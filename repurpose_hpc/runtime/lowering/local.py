@@ -117,7 +117,13 @@ def _affine(op: Affine, spaces: Sequence[Space], resources: Resources, epilogue:
     rows = resources.hosting.neurons(spaces[-1].name)
     arrays = np.broadcast_arrays(op.scale[rows], op.shift[rows])
     scale, shift = (np.array(array, order="C") for array in arrays)
-    return lambda x, out: [(affine, (scale, x, shift, out, epilogue))]
+
+    def make(x: np.ndarray, out: np.ndarray) -> list:
+        x, out = along_batch(x, out)
+        factors, terms = ((array if len(array) == len(x) else array.T) for array in (scale, shift))
+        return [(affine, (factors, x, terms, out, epilogue))]
+
+    return make
 
 
 @lowers(Depthwise, epilogue=True)
@@ -157,7 +163,11 @@ def _rearrange(op: Rearrange, spaces: Sequence[Space], resources: Resources, _: 
 @lowers(Combine, epilogue=True)
 def _combine(op: Combine, spaces: Sequence[Space], resources: Resources, epilogue: Epilogue) -> Maker:
     code = COMBINATION_CODES[op.kind]
-    return lambda left, right, out: [(combine, (code, left, right, out, epilogue))]
+
+    def make(*maps: np.ndarray) -> list:
+        return [(combine, (code, *along_batch(*maps), epilogue))]
+
+    return make
 
 
 @lowers(Attention)
@@ -299,6 +309,16 @@ def two(sizes: tuple[int, ...], missing: int = 1) -> tuple[int, int]:
     """Sizes along two axes of a map that may have fewer."""
     first, second = (missing,) * (2 - len(sizes)) + sizes
     return first, second
+
+
+def along_batch(*maps: np.ndarray) -> Sequence[np.ndarray]:
+    """Vectors (rows, batch, 1) as maps with long rows, which kernels go through number by number.
+
+    These are (rows, 1, batch), and those of a single sample (1, 1, rows).
+    """
+    if any(x.shape[2] > 1 for x in maps) or not len(maps[0]):
+        return maps
+    return [x.reshape(len(x) if x.shape[1] > 1 else 1, 1, -1) for x in maps]
 
 
 def as_rows(x: np.ndarray) -> np.ndarray:
