@@ -352,12 +352,42 @@ def single_worker_plan(network: Network) -> Plan:
     return Plan(1, ROOT, owners, mixings)
 
 
+def near_owners(network: Network, owners: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Owners as given, but for sums that are part of a definition: a neuron goes where all that it sums is.
+
+    So the mean over a head is with the head.
+
+    Args:
+        network: any.
+        owners: of every space, by name.
+    """
+    free = {space.name: owners[space.name].copy() for space in network.free_spaces}
+    for mixing in network.mixings:
+        space = network.space_of[mixing.target]
+        if not mixing.fixed or space not in free or len(mixing.links) != free[space].size:
+            continue
+        source, links = network.gather(free, mixing.source), mixing.links
+        first = source[links.argmax(axis=1)]
+        together = (~links | (source == first[:, None])).all() and (first != EVERYBODY).all()
+        if together and sum(network.space_of[other.target] == space for other in network.mixings) == 1:
+            free[space] = first
+    return network.derive(free)
+
+
 def dense_plan(network: Network, workers: int, input_placement: str, part_weights: np.ndarray) -> Plan:
     """The plan in which nothing is pruned: blocks of neurons, sums where all that read a tensor make less.
 
     What no weight makes use of (other groups of a grouped convolution) is not sent.
     """
-    owners = block_owners(network, input_placement, part_weights)
+    return dense_plan_for(
+        network, workers, input_placement, block_owners(network, input_placement, part_weights)
+    )
+
+
+def dense_plan_for(
+    network: Network, workers: int, input_placement: str, owners: dict[str, np.ndarray]
+) -> Plan:
+    """``dense_plan`` for other owners of the spaces."""
     mixings = {}
     for mixing in network.mixings:
         source, target = (owners[network.space_of[tensor]] for tensor in (mixing.source, mixing.target))

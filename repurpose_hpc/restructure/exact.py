@@ -6,7 +6,7 @@ import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.plan.plan import REPLICATED, dense_plan
+from repurpose_hpc.plan.plan import REPLICATED, block_owners, dense_plan_for, near_owners
 from repurpose_hpc.restructure.cut import Cut
 
 
@@ -26,4 +26,5 @@ def split_network(network: Network, workers: int, part_weights: np.ndarray | Non
         raise UserError(
             f"expected 1 or more workers and a capacity above 0 of each, got {workers}, {weights}"
         )
-    return Cut(network, dense_plan(network, workers, REPLICATED, weights))
+    owners = near_owners(network, block_owners(network, REPLICATED, weights))
+    return Cut(network, dense_plan_for(network, workers, REPLICATED, owners))
