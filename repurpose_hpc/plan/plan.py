@@ -36,7 +36,8 @@ MIXED = "mixed"
 RELAY = "relay"
 PLACEMENTS = REPLICATED, PARTITIONED, ROOT = ("replicated", "partitioned", "root")
 
-# The owner of the neurons of a replicated input: every worker reads them by itself.
+# The owner of the neurons of a replicated input, which every worker reads by itself, and of *common* neurons,
+# of which every worker computes a copy: what a mixing adds to those, all workers send to all others.
 EVERYBODY = -1
 
 
@@ -92,7 +93,8 @@ def allowed(plan: MixingPlan, source_owner: np.ndarray, target_owner: np.ndarray
     """
     same_owner = target_owner[:, None] == source_owner
     summed = plan.sums[source_owner].T & (source_owner != EVERYBODY)
-    return same_owner | plan.ghosts[target_owner] | summed
+    fetched = plan.ghosts[target_owner] & (target_owner != EVERYBODY)[:, None]
+    return same_owner | fetched | summed
 
 
 def trimmed(
@@ -162,6 +164,11 @@ class Plan:
         """Owners of the source, (n,), and of the target, (m,), of ``mixing``."""
         return self.owner(network, mixing.source), self.owner(network, mixing.target)
 
+    def is_common(self, network: Network, mixing: Mixing) -> bool:
+        """Whether all workers add to neurons of which each has a copy."""
+        source, target = self.ends(network, mixing)
+        return bool((target == EVERYBODY).all() and (source != EVERYBODY).any())
+
     def exchanged(self, network: Network, mixing: Mixing) -> np.ndarray:
         """The ghosts whose exchange counts for ``mixing``, bool (P, n).
 
@@ -183,8 +190,9 @@ class Plan:
 
     def sum_traffic(self, network: Network, mixing: Mixing) -> np.ndarray:
         """``traffic``, only the partial sums, which their owners receive."""
-        sums = _count_by_owner(self.mixings[mixing.name].sums, self.owner(network, mixing.target))
-        return network.values(mixing.target) * sums
+        mask, owner = self.mixings[mixing.name].sums, self.owner(network, mixing.target)
+        to_all = mask[:, owner == EVERYBODY].sum(axis=1)[:, None] * (1 - np.eye(len(mask), dtype=np.int64))
+        return network.values(mixing.target) * (_count_by_owner(mask, owner) + to_all)
 
     def values_sent(self, network: Network, mixing: Mixing) -> int:
         """Values per sample that cross and count for ``mixing``, between workers."""
@@ -394,9 +402,26 @@ def dense_plan_for(
         sums = sum(
             network.size(reader.target) for reader in network.mixings if reader.source == mixing.source
         )
+        if (target == EVERYBODY).all():
+            mixings[mixing.name] = common_mixing_plan(source, target, workers)
+            continue
         plan = dense_mixing_plan(source, target, sums < network.size(mixing.source), workers)
         mixings[mixing.name] = trimmed(plan, mixing.links, source, target)
     return Plan(workers, input_placement, owners, mixings)
+
+
+def common_mixing_plan(source: np.ndarray, target: np.ndarray, workers: int) -> MixingPlan:
+    """A mixing into common neurons: who owns inputs sends all sums, and worker 0 the bias.
+
+    Args:
+        source, target: owners of the two spaces, (n,) and (m,), the latter ``EVERYBODY``.
+        workers: P.
+    """
+    everywhere = (source == EVERYBODY).all()
+    ghosts = np.full((workers, source.size), everywhere)
+    numbers = np.arange(workers)
+    adds = (np.isin(numbers, source) | (numbers == 0)) & ~everywhere
+    return MixingPlan(ghosts, np.repeat(adds[:, None], target.size, axis=1))
 
 
 def dense_mixing_plan(source: np.ndarray, target: np.ndarray, narrow: bool, workers: int) -> MixingPlan:

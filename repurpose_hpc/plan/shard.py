@@ -44,14 +44,15 @@ class Block:
         own_weights: (m_q, n_q k), own neurons into own neurons.
         ghost_weights: (m_q, g k), for the ghosts ``ghost_neurons``.
         sum_weights: (sums.sent, n_q k), one row for each partial sum that leaves; zero where the
-            receiver has the column as a ghost.
-        bias: (m_q,).
+            receiver has the column as a ghost; none of a mixing into common neurons.
+        bias: (m_q,); of a mixing into common neurons worker 0 alone has it.
         ghost_neurons: the ghosts that the worker uses, (g,) int64, by (owner, neuron): of those that came
             for this mixing or for the first that reads the same tensor.
         ghosts: neurons of the source space that travel; those that several mixings read, for the first.
         sums: neurons of the target space of which partial sums travel.
         sent_scales, received_scales: of ``ghosts.sent`` and ``ghosts.received`` in int8, float32; both
             empty where the plan has no scales.
+        is_common: whether all workers add to neurons of which each has a copy (``Plan.is_common``).
     """
 
     own_weights: np.ndarray
@@ -63,6 +64,7 @@ class Block:
     sums: Lists
     sent_scales: np.ndarray
     received_scales: np.ndarray
+    is_common: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +123,11 @@ def _without_weights(network: Network) -> Network:
 
 def local_neurons(network: Network, plan: Plan, worker: int) -> dict[str, np.ndarray]:
     """``Shard.own`` of ``worker``."""
-    masks = {space.name: np.zeros(space.neurons, bool) for space in network.free_spaces}
+    # Of an input a worker holds what it reads; of common neurons it has them all.
+    masks = {
+        space.name: np.full(space.neurons, space.name not in network.input_spaces)
+        for space in network.free_spaces
+    }
     for mixing in network.mixings:
         used = np.flatnonzero(plan.mixings[mixing.name].ghosts[worker])
         for part in network.parts(mixing.source):
@@ -151,7 +157,9 @@ def traffic_of(network: Network, plan: Plan, mixing: Mixing, worker: int) -> Tra
     return Traffic(
         _fetched(masks.ghosts, source_owner, worker)[0],
         Lists(*_served(exchanged, source_owner, worker), *_fetched(exchanged, source_owner, worker)),
-        Lists(*_fetched(masks.sums, target_owner, worker), *_served(masks.sums, target_owner, worker)),
+        _common_sums(masks.sums, worker)
+        if (target_owner == EVERYBODY).all()
+        else Lists(*_fetched(masks.sums, target_owner, worker), *_served(masks.sums, target_owner, worker)),
     )
 
 
@@ -162,8 +170,13 @@ def _make_block(
     ghost_neurons, ghosts, sums = traffic_of(network, plan, mixing, worker)
     masks = plan.mixings[mixing.name]
     weights = mixing.weights.reshape(len(mixing.weights), -1, mixing.taps)
-    sum_weights = weights[np.ix_(sums.sent, columns)]
-    sum_weights[masks.ghosts[np.ix_(sums.sent_to, columns)]] = 0
+    bias = mixing.bias[rows]
+    if plan.is_common(network, mixing):  # what is sent is what the worker computes for itself
+        sum_weights = weights[:0, columns]
+        bias = bias if worker == 0 else np.zeros_like(bias)
+    else:
+        sum_weights = weights[np.ix_(sums.sent, columns)]
+        sum_weights[masks.ghosts[np.ix_(sums.sent_to, columns)]] = 0
 
     scales = plan.scales.get(mixing.source)
 
@@ -177,12 +190,13 @@ def _make_block(
         own_weights=cut(weights[np.ix_(rows, columns)]),
         ghost_weights=cut(weights[np.ix_(rows, ghost_neurons)]),
         sum_weights=cut(sum_weights),
-        bias=mixing.bias[rows].astype(dtype),
+        bias=bias.astype(dtype),
         ghost_neurons=ghost_neurons,
         ghosts=ghosts,
         sums=sums,
         sent_scales=scales_of(ghosts.sent),
         received_scales=scales_of(ghosts.received),
+        is_common=plan.is_common(network, mixing),
     )
 
 
@@ -191,6 +205,18 @@ def _fetched(mask: np.ndarray, owner: np.ndarray, worker: int) -> tuple[np.ndarr
     neurons = np.flatnonzero(mask[worker] & (owner != worker) & (owner != EVERYBODY))
     neurons = neurons[np.argsort(owner[neurons], kind="stable")]
     return neurons, owner[neurons]
+
+
+def _common_sums(mask: np.ndarray, worker: int) -> Lists:
+    """The lists of ``worker`` for sums of common neurons, which everybody sends to all others."""
+    others = np.delete(np.arange(len(mask)), worker)
+    sent, received = np.flatnonzero(mask[worker]), [np.flatnonzero(mask[other]) for other in others]
+    return Lists(
+        np.tile(sent, others.size),
+        np.repeat(others, sent.size).astype(np.int32),
+        np.concatenate([np.empty(0, np.int64), *received]),
+        np.repeat(others, [neurons.size for neurons in received]).astype(np.int32),
+    )
 
 
 def _served(mask: np.ndarray, owner: np.ndarray, worker: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from repurpose_hpc.kernels import clear, pack, pack_codes, unpack_add, unpack_codes
+from repurpose_hpc.kernels import INDEX_DTYPE, clear, pack, pack_codes, unpack_add, unpack_codes
 from repurpose_hpc.plan.shard import Lists
 from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.calls import COMPUTE, PACK, Call
@@ -240,3 +240,76 @@ class SumTransfer(Transfer):
     def _adding(self, part: Part, sums: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Call]:
         Y = self.activations.view(part)
         return [(COMPUTE, unpack_add, (values, rows, Y)) for rows, values in sums]
+
+
+class CommonSums:
+    """What all workers add to neurons of which each has a copy: from every rank to all others.
+
+    A rank sends one sum of what its workers add.  What comes is added in the order of ranks, behind what the
+    hosted workers add in their order.
+
+    Attributes:
+        exchange: with other ranks.
+        buffers: what each hosted worker adds; without rows if it adds nothing.
+        orders: for each hosted worker, nothing: it has no weights for others alone.
+    """
+
+    def __init__(self, lists: Sequence[Lists], activations: Buffer, space: str, resources: Resources) -> None:
+        """Allocates the buffers; nothing is sent.
+
+        Args:
+            lists: of each hosted worker.
+            activations: of the hosted workers' copies of the neurons of ``space``.
+            space: of the neurons.
+            resources: of the program.
+        """
+        hosting, dtype, values = resources.hosting, activations.flat.dtype, activations.values
+        self._activations, self._copies = activations, hosting.slices(space)
+        self._rows = self._copies[0].stop
+        # A worker alone sends to nobody; then it is the only one, and adds all there is.
+        adds = [bool(own.sent.size) or len(hosting.rank_of) == 1 for own in lists]
+        counts = [self._rows if any_adds else 0 for any_adds in adds]
+        self.buffers = [Buffer(count, resources.max_batch, dtype, values) for count in counts]
+        self.orders = [np.empty(0, np.int64) for _ in lists]
+        other = np.arange(hosting.ranks) != hosting.rank
+        sent = np.where(other, self._rows * any(adds), 0)
+        received = np.zeros(hosting.ranks, np.int64)
+        received[hosting.rank_of[np.concatenate([own.received_from for own in lists])]] = self._rows
+        self.exchange = Exchange(sent, np.where(other, received, 0), resources.max_batch, dtype, values)
+
+    @property
+    def receives_any(self) -> bool:
+        """True: every worker receives sums."""
+        return True
+
+    def pack_calls(self, part: Part) -> list[Call]:
+        """Add up what the hosted workers add, once for each other rank."""
+        send = self.exchange.send
+        blocks = [send.view(part, block) for block in self._blocks(send.rows)]
+        clearing: list[Call] = [(PACK, clear, (send.view(part),))] if blocks else []
+        return [*clearing, *(call for block in blocks for call in self._adding(part, block))]
+
+    def near_calls(self, part: Part) -> list[Call]:
+        """Copies of what the hosted workers add, for each of them."""
+        clearing: list[Call] = [(COMPUTE, clear, (self._activations.view(part),))]
+        copies = [self._activations.view(part, copy) for copy in self._copies]
+        return [*clearing, *(call for copy in copies for call in self._adding(part, copy))]
+
+    def unpack_calls(self, part: Part) -> list[Call]:
+        """Add what came from other ranks to the copy of each hosted worker."""
+        receive = self.exchange.receive
+        copies = [self._activations.view(part, copy) for copy in self._copies]
+        blocks = [receive.view(part, block) for block in self._blocks(receive.rows)]
+        return [(COMPUTE, unpack_add, (block, self._all, copy)) for block in blocks for copy in copies]
+
+    def _adding(self, part: Part, target: np.ndarray) -> list[Call]:
+        terms = [buffer.view(part) for buffer in self.buffers if buffer.rows]
+        return [(COMPUTE, unpack_add, (term, self._all, target)) for term in terms]
+
+    @property
+    def _all(self) -> np.ndarray:
+        return np.arange(self._rows, dtype=INDEX_DTYPE)
+
+    def _blocks(self, rows: int) -> list[slice]:
+        """The rows of each rank in a buffer of so many."""
+        return [slice(first, first + self._rows) for first in range(0, rows, self._rows)]

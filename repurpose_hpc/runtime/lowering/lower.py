@@ -13,7 +13,7 @@ from repurpose_hpc.runtime.buffers import Buffer
 from repurpose_hpc.runtime.exchange.transfers import GhostTransfer
 from repurpose_hpc.runtime.lowering.blocks import Epilogue, epilogue_of
 from repurpose_hpc.runtime.lowering.local import ENDING, LocalStep
-from repurpose_hpc.runtime.lowering.mixings import MixingStep, Tensor
+from repurpose_hpc.runtime.lowering.mixings import CommonMixingStep, MixingStep, Tensor
 from repurpose_hpc.runtime.resources import Resources
 
 Step = MixingStep | LocalStep
@@ -64,7 +64,8 @@ class Lowering:
             Tensor(self.tensors[tensor], self._graph.space_of[tensor]) for tensor in (op.source, target)
         )
         ghosts = self._ghosts.get(op.source)
-        step = MixingStep(op, blocks, (source_tensor, target_tensor), epilogue, ghosts, self._resources)
+        make = CommonMixingStep if blocks[0].is_common else MixingStep
+        step = make(op, blocks, (source_tensor, target_tensor), epilogue, ghosts, self._resources)
         self._ghosts[op.source] = step.ghosts
         return step
 

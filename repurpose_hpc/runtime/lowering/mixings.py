@@ -16,7 +16,7 @@ from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.calls import COMPUTE, PACK, Call
 from repurpose_hpc.runtime.exchange.comm_dtype import CommDtype
 from repurpose_hpc.runtime.exchange.exchange import Exchange
-from repurpose_hpc.runtime.exchange.transfers import GhostTransfer, SumTransfer
+from repurpose_hpc.runtime.exchange.transfers import CommonSums, GhostTransfer, SumTransfer
 from repurpose_hpc.runtime.lowering.blocks import (
     NO_ACTIVATION,
     Epilogue,
@@ -93,7 +93,7 @@ class MixingStep:
         self.mixing, self.source, self.target = mixing, source.buffer, target.buffer
         self._epilogue, self._scratch = epilogue, resources.scratch
         self.ghosts = _ghost_transfer(blocks, source, resources) if ghosts is None else ghosts
-        self.sums = SumTransfer([block.sums for block in blocks], target.buffer, target.space, resources)
+        self.sums = self._sum_transfer(blocks, target, resources)
         columns, self._rows = (resources.hosting.slices(tensor.space) for tensor in ends)
         max_batch = resources.max_batch
         read = [_own_columns(mixing, block, source.buffer, target.buffer) for block in blocks]
@@ -145,6 +145,12 @@ class MixingStep:
         for weights in weights_of(block):
             release(weights)
         return products
+
+    def _sum_transfer(
+        self, blocks: Sequence[Block], target: Tensor, resources: Resources
+    ) -> SumTransfer | CommonSums:
+        """The transfer of its sums; nothing is sent."""
+        return SumTransfer([block.sums for block in blocks], target.buffer, target.space, resources)
 
     @property
     def exchanges(self) -> tuple[Exchange, Exchange]:
@@ -198,6 +204,39 @@ class MixingStep:
                 Y = self.target.view(part, rows)
                 product = products.ghost.calls(came.maps(part), Y, Y, self._scratch, epilogue)
                 calls += [*came.calls(part), *product]
+        return calls
+
+
+class CommonMixingStep(MixingStep):
+    """Y = act(Σ of what all workers compute from their own neurons), the same for every worker.
+
+    ``sum_calls`` compute what the rank adds, which travels to all others; ``own_calls`` add up what its own
+    workers add, ``rest_calls`` what came.
+    """
+
+    def _sum_transfer(self, blocks: Sequence[Block], target: Tensor, resources: Resources) -> CommonSums:
+        return CommonSums([block.sums for block in blocks], target.buffer, target.space, resources)
+
+    def sum_calls(self, part: Part) -> list[Call]:
+        """Compute what the hosted workers add, and bring it together for the other ranks."""
+        calls = [call for own in self._own for call in own.calls(part)]
+        for own, products, bias, terms in zip(
+            self._own, self._products, self._biases, self.sums.buffers, strict=True
+        ):
+            if terms.rows:
+                X, out = own.maps(part), terms.view(part)
+                calls += products.own.calls(X, bias, out, self._scratch, NO_ACTIVATION)
+        return [*calls, *self.sums.pack_calls(part)]
+
+    def own_calls(self, part: Part) -> list[Call]:
+        """Add up what the hosted workers add."""
+        return self.sums.near_calls(part)
+
+    def rest_calls(self, part: Part) -> list[Call]:
+        """Add what came, and activate."""
+        calls = self.sums.unpack_calls(part)
+        if self._epilogue != NO_ACTIVATION:
+            calls.append((COMPUTE, activate_in_place, (self.target.view(part), *self._epilogue)))
         return calls
 
 
