@@ -1,0 +1,55 @@
+"""Small transformers with random weights, as networks of tokens."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from repurpose_hpc.model.activations import Activation
+from repurpose_hpc.model.importers.huggingface.architecture import Architecture
+from repurpose_hpc.model.importers.huggingface.arrays import Arrays
+from repurpose_hpc.model.importers.huggingface.families import FAMILIES
+from repurpose_hpc.model.importers.huggingface.transformer import Transformer, embedding
+from repurpose_hpc.model.network import Network
+
+VOCABULARY, LONGEST = 19, 24
+
+
+class _Drawn:
+    """Random arrays of any name, but for those that end with one of ``missing``."""
+
+    def __init__(self, seed: int, missing: tuple[str, ...]) -> None:
+        self._rng, self._missing = np.random.default_rng(seed), missing
+
+    def __contains__(self, name: str) -> bool:
+        return not name.endswith(self._missing)
+
+    def array(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """Normally distributed numbers; scales of normalisations are near 1."""
+        drawn = self._rng.standard_normal(shape) / np.sqrt(shape[-1])
+        return 1 + drawn / 4 if len(shape) == 1 and name.endswith("weight") else drawn
+
+
+def decoder(seed: int = 0, heads: int = 4, groups: int = 2, layers: int = 2, **changes) -> Network:
+    """A decoder with rotary positions and gated perceptrons; ``changes``: of ``Architecture``."""
+    architecture = Architecture(
+        **{"layers": layers, "width": 3 * heads, "hidden": 14, "heads": heads, "groups": groups},
+        **{"head_size": 4, "vocabulary": VOCABULARY, "longest": LONGEST, "epsilon": 1e-5},
+        **{"activation": Activation("silu"), "is_gated": True, "frequencies": np.array([1.0, 0.1])},
+    )
+    architecture = replace(architecture, **changes)
+    missing = ("lm_head.weight", "_norm.bias", "norm.bias", "q_norm.weight", "layernorm.bias")
+    arrays = Arrays(FAMILIES["llama"], _Drawn(seed, missing))
+    transformer = Transformer(architecture, arrays)
+    tokens = arrays.weight("tokens", (architecture.vocabulary, architecture.width))
+    stream = transformer.embedded()
+    for layer in range(layers):
+        stream = transformer.block(stream, layer)
+    output = transformer.logits(transformer.finished(stream), tokens)
+    network = transformer.builder.build((output,), ("identity",), longest=architecture.longest)
+    return replace(network, ends=embedding(tokens))
+
+
+def texts(seed: int = 0, lengths: tuple[int, ...] = (9, 1, 14)) -> list[np.ndarray]:
+    """Random ids, one text of each length."""
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, VOCABULARY, length) for length in lengths]

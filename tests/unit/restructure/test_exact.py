@@ -1,0 +1,85 @@
+"""Networks split as they are: owners, and a stream that has owners or is everybody's."""
+
+import numpy as np
+import pytest
+
+from helpers.small_graphs import residual_network
+from helpers.small_transformers import decoder
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.operations import Attention
+from repurpose_hpc.plan.plan import EVERYBODY
+from repurpose_hpc.plan.rounds import rounds_of
+from repurpose_hpc.restructure.exact import common_spaces, split_network
+
+OWNED, COMMON = 0.0, 1e9
+
+
+@pytest.mark.parametrize("round_cost", [OWNED, COMMON])
+@pytest.mark.parametrize("workers", [1, 2, 3, 8])
+def test_a_head_has_one_owner(workers, round_cost):
+    network = decoder(heads=6, groups=3)
+    plan = split_network(network, workers, round_cost=round_cost).plan
+    for op in network.operations:
+        if isinstance(op, Attention):
+            keys = plan.owner(network, op.sources[1]).reshape(3, -1)
+            queries = plan.owner(network, op.sources[0]).reshape(3, -1)
+            assert (keys == keys[:, :1]).all() and (queries == keys[:, :1]).all()
+            assert keys.min() >= 0 and len(np.unique(keys)) == min(workers, 3)
+
+
+def test_a_round_for_each_half_of_a_block_where_the_stream_is_everybodys():
+    network = decoder(layers=3)
+    width, workers = network.inputs, 4
+    common, owned = (split_network(network, workers, round_cost=cost).plan for cost in (COMMON, OWNED))
+    assert rounds_of(network, common) == 2 * 3
+    sent = {mixing.name: common.values_sent(network, mixing) for mixing in network.mixings}
+    # Whoever has a head, or a part of the perceptron, sends the whole stream to all others; worker 0 always.
+    assert {name: values for name, values in sent.items() if values} == {
+        **{f"layers.{layer}.attention.out": 2 * width * (workers - 1) for layer in range(3)},
+        **{f"layers.{layer}.down": workers * width * (workers - 1) for layer in range(3)},
+    }
+    assert rounds_of(network, owned) > 3 * 2 * 3
+    assert sum(owned.values_sent(network, mixing) for mixing in network.mixings) < sum(sent.values())
+
+
+def test_the_stream_and_means_of_it_are_common_and_nothing_else():
+    network = decoder(layers=1)
+    common = common_spaces(network)
+    of = {tensor: network.space_of[tensor] for tensor in network.space_of}
+    assert of["layers.0.attention.sum.y"] in common and of["norm.variance.y"] in common
+    assert not {of["output.y"], of["layers.0.up.y"], *network.input_spaces} & common
+    owners = split_network(network, 3, round_cost=COMMON).plan.owners
+    assert all((owners[name] == EVERYBODY).all() for name in common)
+
+
+def test_a_stream_that_is_an_output_has_owners():
+    """As of an encoder: what everybody has would be given several times."""
+    from repurpose_hpc.model.builder import Builder
+
+    builder = Builder()
+    x = builder.input("input", 4)
+    inner = builder.mixing("inner", x, np.eye(4), np.zeros(4))
+    added = builder.mixing("added", inner, np.eye(4), np.zeros(4))
+    y = builder.combine("sum", x, added, "add")
+    assert common_spaces(builder.build((y,), ("identity",), longest=8)) == set()
+
+
+
+def test_other_networks_keep_their_owners():
+    network = residual_network()
+    plan = split_network(network, 3, round_cost=COMMON).plan
+    assert all((owner >= 0).all() for name, owner in plan.owners.items() if name not in network.input_spaces)
+
+
+@pytest.mark.parametrize(
+    ("workers", "weights", "cost"), [(0, None, 1), (2, [1.0], 1), (2, [1, 0], 1), (2, None, -1)]
+)
+def test_other_numbers_are_refused(workers, weights, cost):
+    with pytest.raises(UserError, match="expected 1 or more workers"):
+        split_network(decoder(layers=1), workers, weights, cost)
+
+
+def test_capacities_are_kept():
+    network = decoder(heads=6, groups=6)
+    owner = split_network(network, 2, np.array([2.0, 1.0])).plan.owner(network, "layers.0.keys.y")
+    assert np.bincount(owner).tolist() == [16, 8]
