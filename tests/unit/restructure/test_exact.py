@@ -64,7 +64,6 @@ def test_a_stream_that_is_an_output_has_owners():
     assert common_spaces(builder.build((y,), ("identity",), longest=8)) == set()
 
 
-
 def test_other_networks_keep_their_owners():
     network = residual_network()
     plan = split_network(network, 3, round_cost=COMMON).plan

@@ -130,26 +130,30 @@ class Transformer:
         size = builder.neurons(x) // heads
         scale = self._arrays.weight(name, (size,), layer)
         shift = self._arrays.bias(name, size, scale.dtype, layer)
+        members = np.repeat(np.eye(heads, dtype=np.float32), size, axis=1)
         if self._architecture.centred:
-            x = builder.combine(f"{called}.centred", x, self._mean(f"{called}.mean", x, heads), "subtract")
+            mean = self._spread(f"{called}.mean", self._mean(f"{called}.mean", x, members), members)
+            x = builder.combine(f"{called}.centred", x, mean, "subtract")
         squares = builder.elementwise(f"{called}.squares", x, Activation("square"))
-        variance = self._mean(f"{called}.variance", squares, heads)
-        ones = np.ones((builder.neurons(x), 1), scale.dtype)
-        epsilon = scale.dtype.type(self._architecture.epsilon)
-        raised = builder.affine(f"{called}.raised", variance, ones, ones * epsilon)
+        variance = self._mean(f"{called}.variance", squares, members)
+        ones, epsilon = np.ones((heads, 1), scale.dtype), self._architecture.epsilon
+        raised = builder.affine(f"{called}.raised", variance, ones, ones * scale.dtype.type(epsilon))
         inverse = builder.elementwise(f"{called}.inverse", raised, Activation("power", -0.5))
-        normalised = builder.combine(f"{called}.normalised", x, inverse, "multiply")
+        spread = self._spread(f"{called}.inverse", inverse, members)
+        normalised = builder.combine(f"{called}.normalised", x, spread, "multiply")
         scale, shift = (np.tile(array, heads)[:, None] for array in (scale, shift))
         return builder.affine(called, normalised, scale, shift)
 
-    def _mean(self, name: str, x: str, heads: int) -> str:
-        """The mean of the neurons of each head, for every neuron that of its own."""
-        size = self.builder.neurons(x) // heads
-        members = np.repeat(np.eye(heads, dtype=np.float32), size, axis=1)
-        zeros = np.zeros(heads * size, np.float32)
-        means = self.builder.mixing(name, x, members / np.float32(size), zeros[:heads], None, True)
+    def _mean(self, name: str, x: str, members: np.ndarray) -> str:
+        """The mean of the neurons of each head, members (heads, neurons)."""
+        weights = members / members.sum(axis=1, keepdims=True)
+        return self.builder.mixing(name, x, weights, np.zeros(len(members), np.float32), None, True)
+
+    def _spread(self, name: str, x: str, members: np.ndarray) -> str:
+        """A number of each head for every neuron of it."""
+        weights = np.ascontiguousarray(members.T)
         return self.builder.mixing(
-            f"{name}.spread", means, np.ascontiguousarray(members.T), zeros, None, True
+            f"{name}.spread", x, weights, np.zeros(len(weights), np.float32), None, True
         )
 
 
