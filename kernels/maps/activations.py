@@ -68,6 +68,15 @@ GREATER_EQUAL = _code("greater_equal")
 EQUAL = _code("equal")
 
 _SQRT_HALF = math.sqrt(0.5)
+# erf(z) / z for |z| <= 4 as a quotient of polynomials in z², fitted for the least relative error (2e-9).
+_ERF_ABOVE = (
+    *(1.1283791693653422, 0.18520484897945497, 0.05431699943197184, 0.003849662020464958),
+    *(0.0003796044867991296, 4.6846187653409835e-06, -1.320151408917854e-08),
+)
+_ERF_BELOW = (
+    *(0.4974669375510471, 0.11395897561859482, 0.015462175209314841, 0.001307574364367474),
+    6.310909615264538e-05,
+)
 _SQRT_TWO_OVER_PI = math.sqrt(2 / math.pi)
 
 
@@ -201,9 +210,31 @@ def activate_in_place(values: np.ndarray, code: int, alpha: float, beta: float) 
     elif code == LEAKY_RELU:
         for i in range(flat.size):
             flat[i] = _leaky(flat[i], alpha)
+    elif code == GELU and flat.itemsize == 4:
+        _gelu_all(flat)
     else:
         for i in range(flat.size):
             flat[i] = activate(code, alpha, beta, flat[i])
+
+
+@jit
+def _gelu_all(values: np.ndarray) -> None:
+    """GELU of numbers of 4 bytes, erf(z) = z P(z²) / Q(z²) to 4e-7, which loops over vectors can compute."""
+    real = type(values[0])
+    half, one, far, scale = real(0.5), real(1), real(4), real(_SQRT_HALF)
+    p0, p1, p2, p3, p4, p5, p6 = _ERF_ABOVE
+    q1, q2, q3, q4, q5 = _ERF_BELOW
+    for i in range(values.size):
+        value = values[i]
+        z = scale * value
+        z = far if z > far else z
+        z = -far if z < -far else z
+        t = z * z
+        above = real(p3) + t * (real(p4) + t * (real(p5) + t * real(p6)))
+        above = real(p0) + t * (real(p1) + t * (real(p2) + t * above))
+        below = real(q2) + t * (real(q3) + t * (real(q4) + t * real(q5)))
+        below = one + t * (real(q1) + t * below)
+        values[i] = half * value * (one + z * above / below)
 
 
 @jit

@@ -23,7 +23,7 @@ from repurpose_hpc.model.importers.huggingface.texts import Tokenizer, ending_to
 from repurpose_hpc.model.importers.load import load_tokens
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.report import text as report
-from repurpose_hpc.restructure.exact import split_network
+from repurpose_hpc.restructure.exact import ROUND_COST, split_network
 from repurpose_hpc.runtime.calls import PHASES
 from repurpose_hpc.runtime.generation import Generated, Sampling, generate
 from repurpose_hpc.runtime.tokens import TokenSession, check_ids
@@ -66,7 +66,7 @@ def run(args: Arguments, context: RankContext) -> None:
                 f"expected {network.longest} tokens at most, as the model has positions, got a prompt of "
                 f"{longest + 1 - args.tokens} and {args.tokens} new ones; shorten it, or ask for fewer"
             )
-        cut = split_network(network, args.workers or comm.size)
+        cut = split_network(network, args.workers or comm.size, round_cost=args.round_cost)
         session = TokenSession(
             cut, comm, slots=len(prompts), longest=longest, dtype=np.dtype(args.dtype).type
         )
@@ -250,6 +250,13 @@ class Arguments(Declared):
         metavar="P",
         default_text="as many as ranks",
         help="parts into which the transformer is split",
+    )
+    round_cost: float = option(
+        ROUND_COST,
+        kind=number(least=0, example=0.0),
+        metavar="VALUES",
+        help="price of a round of exchanges, in values of a token: decides whether neurons of the residual "
+        "stream have owners, which sends less, or are everybody's, which takes fewer rounds",
     )
     dtype: str = precision()
     report: Path | None = report_file()
