@@ -1,0 +1,137 @@
+"""Text of a transformer on all ranks, on one, and by PyTorch with one thread, in turns.
+
+    mpirun -n 2 python scripts/bench_generate.py MODEL_DIR
+
+A step adds one token to one text.  PyTorch runs the model by the package transformers; if that is missing it
+is left out.  Beside it, the rate at which one rank reads a matrix larger than its caches for a product with a
+vector, in NumPy.  Times are medians; while one rank works alone the others wait.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from mpi4py import MPI
+
+from repurpose_hpc.commands.parser import argument_type
+from repurpose_hpc.fields import integer
+from repurpose_hpc.model.importers.load import load_tokens
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.restructure.exact import split_network
+from repurpose_hpc.runtime.tokens import Tokens, TokenSession
+
+POSITIVE = argument_type(integer(1))
+# Of the matrix that is read, float32.
+MATRIX = 8192
+# What an entrant does: read a prompt, and add so many tokens; returns seconds of both, of a step the median.
+Entrant = Callable[[np.ndarray, int], tuple[float, float]]
+
+
+def main() -> None:
+    """Measure, and print a table on the root."""
+    args, comm = _arguments(), MPI.COMM_WORLD
+    network = load_tokens(args.model)
+    prompt = np.random.default_rng(0).integers(0, network.outputs, args.prompt)
+    longest = args.prompt + args.tokens
+    entrants: dict[str, tuple[bool, Entrant]] = {
+        f"{comm.size} ranks": (True, _ours(network, comm.size, longest, comm)),
+        "1 rank": (False, _ours(network, 1, longest, None)),
+    }
+    reference = _torch(args.model) if comm.rank == 0 else None
+    if comm.bcast(reference is not None, root=0):
+        entrants["PyTorch"] = (False, reference or (lambda prompt, tokens: (0.0, 0.0)))
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in entrants}
+    for _ in range(args.repeat + 1):
+        for name, (is_collective, entrant) in entrants.items():
+            comm.Barrier()
+            if is_collective or comm.rank == 0:
+                times[name].append(entrant(prompt, args.tokens))
+    if comm.rank == 0:
+        weights = sum(mixing.weights.size for mixing in network.mixings if not mixing.fixed)
+        print(table({name: of[1:] for name, of in times.items()}, 4 * weights, read_rate()))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--prompt", type=POSITIVE, default=64, help="tokens")
+    parser.add_argument("--tokens", type=POSITIVE, default=32, help="steps")
+    parser.add_argument("--repeat", type=POSITIVE, default=5)
+    return parser.parse_args()
+
+
+def _ours(network: Network, workers: int, longest: int, comm: MPI.Comm | None) -> Entrant:
+    """This project, with a part for each rank."""
+    session = TokenSession(split_network(network, workers), comm, longest=longest)
+
+    def run(prompt: np.ndarray, tokens: int) -> tuple[float, float]:
+        session.forget(0)
+        began = perf_counter()
+        session.run([Tokens(0, prompt)], last_only=True)
+        read, steps = perf_counter() - began, []
+        for _ in range(tokens):
+            began = perf_counter()
+            session.run([Tokens(0, prompt[:1])], last_only=True)
+            steps.append(perf_counter() - began)
+        return read, float(np.median(steps))
+
+    return run
+
+
+def _torch(model: Path) -> Entrant | None:
+    """PyTorch with one thread; None: a package is missing."""
+    try:
+        import torch
+        from transformers import AutoModelForCausalLM
+    except ImportError as error:
+        print(f"PyTorch is left out: {error}")
+        return None
+    torch.set_num_threads(1)
+    network = AutoModelForCausalLM.from_pretrained(model, torch_dtype=torch.float32).eval()
+
+    def run(prompt: np.ndarray, tokens: int) -> tuple[float, float]:
+        with torch.inference_mode():
+            began = perf_counter()
+            past = network(torch.from_numpy(prompt)[None], use_cache=True).past_key_values
+            read, steps, token = perf_counter() - began, [], torch.from_numpy(prompt[None, :1])
+            for _ in range(tokens):
+                began = perf_counter()
+                past = network(token, past_key_values=past, use_cache=True).past_key_values
+                steps.append(perf_counter() - began)
+        return read, float(np.median(steps))
+
+    return run
+
+
+def read_rate() -> float:
+    """Bytes per second that a product with a vector reads."""
+    matrix, x, times = np.ones((MATRIX, MATRIX), np.float32), np.ones(MATRIX, np.float32), []
+    for _ in range(5):
+        began = perf_counter()
+        matrix @ x
+        times.append(perf_counter() - began)
+    return matrix.nbytes / float(np.median(times))
+
+
+def table(times: dict[str, list[tuple[float, float]]], weights: int, rate: float) -> str:
+    """The result in Markdown; ``weights``: bytes that a step reads."""
+    lines = [
+        f"Weights of {weights / 1e6:.0f} MB; NumPy reads {rate / 1e9:.1f} GB/s in a product with a vector.",
+        "",
+        "| | prompt, s | tokens/s | weights read, GB/s |",
+        "|---|---|---|---|",
+    ]
+    for name, of in times.items():
+        read, step = np.median(np.array(of), axis=0)
+        lines.append(f"| {name} | {read:.3f} | {1 / step:.1f} | {weights / step / 1e9:.1f} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
