@@ -114,8 +114,8 @@ class _Writer:
     """
 
     def __init__(self, tokenizer: Tokenizer | None, prompts: int) -> None:
-        self._tokenizer, self._ids = tokenizer, [[] for _ in range(prompts)]  # type: list[list[int]]
-        self._printed = ""
+        self._tokenizer, self._printed = tokenizer, ""
+        self._ids: list[list[int]] = [[] for _ in range(prompts)]
 
     def add(self, sequence: int, token: int) -> None:
         """A further token of a sequence."""

@@ -26,6 +26,7 @@ from repurpose_hpc.model.importers.onnx import (
 from repurpose_hpc.model.importers.onnx.file import Graph
 from repurpose_hpc.model.importers.onnx.refusal import Refusal, operator_of
 from repurpose_hpc.model.importers.onnx.relations import Relations, reads
+from repurpose_hpc.model.importers.onnx.scores import Scores
 from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported, Value
 from repurpose_hpc.model.importers.onnx.subgraphs import Nodes
 
@@ -45,7 +46,7 @@ class Evaluated(Protocol):
         """Nodes for which neurons are moved."""
 
     @property
-    def values(self) -> Mapping[str, Value | None]:
+    def values(self) -> Mapping[str, Value | Scores | None]:
         """What is known of tensors, by name."""
 
     def network(self) -> Network:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -363,7 +363,7 @@ class Evaluation:
             name=name,
             operator=operator,
             opset=self.graph.opset,
-            inputs=inputs,
+            inputs=cast("tuple[Value | None, ...]", inputs),  # scores are shown to ``absorb`` alone
             input_names=tuple(proto.input),
             outputs=sum(map(bool, proto.output)),
             attributes={attribute.name: get_attribute_value(attribute) for attribute in proto.attribute},

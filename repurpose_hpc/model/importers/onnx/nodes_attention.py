@@ -58,6 +58,7 @@ def _product(node: Node) -> Absorbed | None:
     lead = left.shape[:-2]
     if isinstance(left, Signal):
         lead = (left.shape[0], *np.broadcast_shapes(left.shape[1:-2], right.shape[1:-2]))
+        assert isinstance(right, Signal)
         queries, keys = (_with_heads(signal, lead[1:]) for signal in (left, right))
     keys = keys.placed(keys.places.swapaxes(1, 2))
     return Scores(queries, keys, (*lead, queries.shape[2], keys.shape[2]))
@@ -153,13 +154,13 @@ def _masked(node: Node) -> Scores | None:
     """Scores and a mask, added."""
     if len(node.inputs) != 2:
         return None
-    scores = next(value for value in node.inputs if isinstance(value, Scores))
-    other = next((value for value in node.inputs if value is not scores), scores)
+    place, scores = _place_of_scores(node)
+    other = node.inputs[1 - place]
     if isinstance(other, (Scores, Moved)) or scores.stage != "scores":
         return None
     if isinstance(other, Signal):
         return scores.with_signal(other)
-    return scores.with_constant(node.constant(1 if node.inputs[0] is scores else 0))
+    return scores.with_constant(node.constant(1 - place))
 
 
 def _chosen(node: Node) -> Scores | None:
@@ -232,10 +233,16 @@ def _reshaped(node: Node) -> Scores | None:
     return replace(scores, shape=shape) if shape[-2:] == scores.shape[-2:] else None
 
 
+def _place_of_scores(node: Node) -> tuple[int, Scores]:
+    """The first input that is scores, and they."""
+    for place, value in enumerate(node.inputs):
+        if isinstance(value, Scores):
+            return place, value
+    raise Unsupported("it reads no scores")
+
+
 def _scores_and_constant(node: Node) -> tuple[Scores, np.ndarray]:
-    place = next(place for place, value in enumerate(node.inputs) if isinstance(value, Scores))
-    scores = node.inputs[place]
-    assert isinstance(scores, Scores)
+    place, scores = _place_of_scores(node)
     if scores.stage != "scores":
         raise Unsupported("weights are scaled")
     return scores, node.constant(1 - place)

@@ -93,10 +93,10 @@ class Scores:
             raise Unsupported(f"a mask of shape {mask.shape} is added to scores of shape {self.shape}")
         mask = mask.astype(np.float64)
         mask = mask.reshape((1,) * (len(self.shape) - mask.ndim) + mask.shape)
-        *lead, rows, columns = self.shape
+        lead, (rows, columns) = self.shape[:-2], self.shape[-2:]
         if math.prod(mask.shape[:-2]) == 1:
             full = np.broadcast_to(mask.reshape(1, *mask.shape[-2:]), (1, rows, columns))
-        elif self._keeps_samples and mask.shape[0] == 1:
+        elif self._keeps_samples and len(mask) == 1:
             full = np.broadcast_to(mask, (1, *lead[1:], rows, columns)).reshape(-1, rows, columns)
         else:
             raise Unsupported(f"a mask of shape {mask.shape} differs from sample to sample")
@@ -187,6 +187,8 @@ class Mask:
         before = UNLIMITED if first == distance.min() else -first
         after = UNLIMITED if last == distance.max() else last
         is_band = np.array_equal(seen[0], (distance >= first) & (distance <= last))
-        if is_band and min(before, after) >= UNLIMITED:
+        # A band that does not reach the position itself has no such numbers.
+        reaches = (first == distance.min() or first <= 0) and (last == distance.max() or last >= 0)
+        if is_band and reaches:
             return replace(self, before=before, after=after)
         return replace(self, seen=seen)
