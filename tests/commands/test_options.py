@@ -15,9 +15,22 @@ from repurpose_hpc.fields import FieldError, declarations, flag, shown
 from repurpose_hpc.restructure.options import METHODS, Options
 from repurpose_hpc.runtime.options import RunOptions
 
-COMMANDS = ("restructure", "infer", "inspect", "doctor", "forecast", "scaling", "study", "probe", "point")
+COMMANDS = (
+    *(
+        "restructure",
+        "infer",
+        "generate",
+        "inspect",
+        "doctor",
+        "forecast",
+        "scaling",
+        "study",
+        "probe",
+        "point",
+    ),
+)
 BENCHES = (KernelOptions, BenchExchangeOptions, InferenceOptions)
-FREE = ("a path", "a command line", "a machine", "nodes:K")
+FREE = ("a path", "a command line", "a machine", "nodes:K", "texts")
 WRONG = "!"
 
 

@@ -8,8 +8,8 @@ import repurpose_hpc as rp
 from helpers import ROOT
 
 NAMES = {
-    *("Options", "Restructured", "Samples", "Session", "UserError"),
-    *("from_torch", "load_model", "open_plan", "restructure_network"),
+    *("Options", "Restructured", "Samples", "Session", "TokenSession", "UserError"),
+    *("from_torch", "load_model", "load_tokens", "open_plan", "restructure_network", "split_network"),
 }
 # All that a notebook does, then what it must not have done.
 ALONE = """

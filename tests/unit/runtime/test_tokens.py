@@ -1,0 +1,183 @@
+"""A transformer fed with tokens, and texts that it writes, in one process."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers.small_transformers import LONGEST, VOCABULARY, decoder, texts
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.forward import forward
+from repurpose_hpc.model.operations import UNLIMITED, Attention
+from repurpose_hpc.restructure.exact import split_network
+from repurpose_hpc.runtime.generation import Sampling, generate
+from repurpose_hpc.runtime.tokens import Tokens, TokenSession, is_causal
+
+NETWORK = decoder(5)
+CUT = split_network(NETWORK, 3)
+GREEDY = Sampling()
+
+
+def expected(ids, network=NETWORK):
+    return forward(network.at(ids.size), ids[None]).reshape(ids.size, -1)
+
+
+def session(**options):
+    return TokenSession(CUT, **{"slots": 3, "dtype": np.float64, **options})
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_any_pieces_in_any_batches_are_the_same(chunk, seed):
+    opened, ids, rng = session(chunk=chunk), texts(1, (9, 3, 14)), np.random.default_rng(seed)
+    rows = [[] for _ in ids]
+    done = [0, 0, 0]
+    while any(first < text.size for first, text in zip(done, ids, strict=True)):
+        further = []
+        for slot, text in enumerate(ids):
+            count = min(int(rng.integers(0, 7)), text.size - done[slot])
+            if count:
+                further.append(Tokens(slot, text[done[slot] : done[slot] + count]))
+        for (slot, part), found in zip(further, opened.run(further) if further else [], strict=True):
+            rows[slot].append(found)
+            done[slot] += part.size
+    for text, found in zip(ids, rows, strict=True):
+        np.testing.assert_allclose(np.concatenate(found), expected(text), rtol=0, atol=1e-12)
+
+
+def test_the_last_rows_alone_and_what_is_forgotten():
+    opened, (text, *_) = session(), texts(2, (8,))
+    (last,) = opened.run([Tokens(1, text)], last_only=True)
+    np.testing.assert_allclose(last, expected(text)[-1:], rtol=0, atol=1e-12)
+    opened.forget(1, 3)
+    assert opened.length(1) == 3
+    (again,) = opened.run([Tokens(1, text[3:])])
+    np.testing.assert_allclose(again, expected(text)[3:], rtol=0, atol=1e-12)
+    opened.forget(1)
+    (whole,) = opened.run([Tokens(1, text)])
+    np.testing.assert_allclose(whole, expected(text), rtol=0, atol=1e-12)
+
+
+def test_what_is_kept_is_the_share_of_the_heads():
+    whole = TokenSession(split_network(NETWORK, 1), longest=10)
+    # Two layers of two heads, keys and values of four numbers each.
+    assert whole.kept_bytes == 2 * 2 * (4 + 4) * 10 * 4
+
+
+REFUSED = {
+    "outside the vocabulary": ([VOCABULARY], f"from 0 to {VOCABULARY - 1}"),
+    "negative": ([-1], f"from 0 to {VOCABULARY - 1}"),
+    "too long": ([1] * (LONGEST + 1), f"{LONGEST} tokens at most"),
+    "no tokens": ([], "one or more integers"),
+    "no integers": ([0.5], "one or more integers"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_read_is_refused(name):
+    ids, words = REFUSED[name]
+    opened = session()
+    with pytest.raises(UserError, match=words):
+        opened.run([Tokens(0, np.array(ids))])
+    assert opened.length(0) == 0
+
+
+def test_other_arguments_are_refused():
+    for options in ({"longest": LONGEST + 1}, {"slots": 0}, {"chunk": 0}):
+        with pytest.raises(UserError, match="expected 1"):
+            session(**options)
+    with pytest.raises(UserError, match="slot from 0 to 2"):
+        session().run([Tokens(3, np.array([1]))])
+
+
+def _encoder():
+    network = decoder(6, layers=1, is_causal=False)
+    assert {op.after for op in network.operations if isinstance(op, Attention)} == {UNLIMITED}
+    return network
+
+
+def test_where_tokens_see_later_ones_sequences_are_whole():
+    network = _encoder()
+    assert is_causal(NETWORK) and not is_causal(network)
+    opened = TokenSession(split_network(network, 2), slots=2, chunk=5, dtype=np.float64)
+    first, second = texts(3, (9, 20))
+    found = opened.run([Tokens(0, first), Tokens(1, second)])
+    for text, rows in zip((first, second), found, strict=True):
+        np.testing.assert_allclose(rows, expected(text, network), rtol=0, atol=1e-12)
+    with pytest.raises(UserError, match="whole sequences"):
+        opened.run([Tokens(0, first[:1])])
+
+
+def written(prompt, count, network=NETWORK):
+    """The most probable tokens, each from the whole text so far."""
+    ids = list(prompt)
+    for _ in range(count):
+        ids.append(int(expected(np.array(ids), network)[-1].argmax()))
+    return ids[len(prompt) :]
+
+
+def test_the_most_probable_text():
+    prompts = texts(4, (5, 1, 8))
+    found = generate(session(), prompts, 7, GREEDY)
+    assert found.ids == [written(prompt, 7) for prompt in prompts]
+    assert (found.prompt_tokens, found.steps, found.is_interrupted) == (14, 6, False)
+
+
+def test_a_text_ends_behind_a_token_that_ends_it():
+    prompts = texts(4, (5, 1, 8))
+    whole = [written(prompt, 7) for prompt in prompts]
+    end = whole[0][2]
+    cut = [ids[: ids.index(end) + 1] if end in ids else ids for ids in whole]
+    assert generate(session(), prompts, 7, GREEDY, (end,)).ids == cut
+
+
+def test_drawn_texts_depend_on_the_seed_and_on_their_place_alone():
+    sampling, prompts = Sampling(temperature=1.5, seed=7), texts(4, (5, 1, 8))
+    first = generate(session(), prompts, 9, sampling).ids
+    assert generate(session(chunk=3), prompts, 9, sampling).ids == first
+    assert generate(session(), prompts[:1], 9, sampling).ids == first[:1]
+    assert generate(session(), prompts, 9, Sampling(temperature=1.5, seed=8)).ids != first
+
+
+def test_tokens_are_drawn_with_their_probabilities():
+    logits, rng = np.log([0.5, 0.1, 0.3, 0.1]).astype(np.float32), np.random.default_rng(0)
+
+    def shares(**options):
+        drawn = [Sampling(**options).choose(logits, rng) for _ in range(4000)]
+        return np.bincount(drawn, minlength=4) / 4000
+
+    assert np.abs(shares(temperature=1.0) - [0.5, 0.1, 0.3, 0.1]).max() < 0.04
+    flat = np.sqrt([0.5, 0.1, 0.3, 0.1])
+    assert np.abs(shares(temperature=2.0) - flat / flat.sum()).max() < 0.04
+    assert np.abs(shares(temperature=1.0, top_k=2) - [0.625, 0, 0.375, 0]).max() < 0.04
+    assert np.abs(shares(temperature=1.0, top_p=0.6) - [0.625, 0, 0.375, 0]).max() < 0.04
+    assert shares(temperature=1.0, top_p=0.5).tolist() == [1, 0, 0, 0]
+
+
+def test_an_interrupt_ends_a_text_behind_a_token():
+    def told(sequence, token):
+        if len(seen) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        seen.append(token)
+
+    seen: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    found = generate(session(), texts(4, (5,)), 9, GREEDY, told=told)
+    assert found.is_interrupted and found.ids == [written(texts(4, (5,))[0], 3)]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(
+    ("count", "tokens", "words"), [(0, 3, "1 to 3 prompts"), (1, 0, "1 or more new"), (1, 99, "at most")]
+)
+def test_what_cannot_be_written_is_refused(count, tokens, words):
+    with pytest.raises(UserError, match=words):
+        generate(session(), texts(4, (5,) * count), tokens, GREEDY)
+
+
+def test_an_encoder_writes_no_texts():
+    with pytest.raises(UserError, match="tells the next token"):
+        generate(TokenSession(split_network(_encoder(), 1)), texts(4, (5,)), 3, GREEDY)
