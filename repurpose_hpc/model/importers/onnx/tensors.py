@@ -66,7 +66,7 @@ class Tensors:
         tensor = "x0" if alone else space
         self._names.add(tensor)
         sizes = shape[1:]
-        if not self._with_features_last or sum(size > 1 for size in sizes) < 2:
+        if not self._with_features_last or sizes[-1] == 1 or sum(size > 1 for size in sizes) < 2:
             self._inputs[tensor] = (space, sizes)
             return Signal(self.expression(tensor, math.prod(sizes)), shape)
         self._axes[tensor] = len(sizes) - 1
