@@ -23,7 +23,7 @@ from repurpose_hpc.model.importers.onnx.subgraphs import attribute_value  # noqa
 # Nothing is reduced, or units are dropped at random.
 REFUSED = ("empty_set", "training_dropout")
 # Of other domains, or with examples of types that NumPy does not have: tested below.
-NO_EXAMPLES = {"Cast", "CastLike", "ai.onnx.ml.Scaler", "ai.onnx.ml.Normalizer"}
+NO_EXAMPLES = {"Cast", "CastLike", "ai.onnx.ml.Scaler", "ai.onnx.ml.Normalizer", "repurpose.Embedding"}
 
 
 def examples():

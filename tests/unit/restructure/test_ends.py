@@ -115,7 +115,7 @@ def test_a_promise_on_what_the_model_gives(tmp_path):
     assert cut.report["values_sent"] < cut.report["dense_values"]
 
 
-@pytest.mark.parametrize("name", ["tokens", "channels_last"])
+@pytest.mark.parametrize("name", ["tokens", "one_hot_and_reals"])
 def test_an_input_in_parts_is_refused(name, tmp_path):
     model, (network, _) = MODELS[name], loaded(name, tmp_path)
     with pytest.raises(UserError, match=r"input_placement: .*choose replicated or root"):

@@ -187,8 +187,9 @@ class Evaluation:
         for name in self.graph.outputs:
             try:
                 with self._moving(makers.get(name)):
-                    value = self.values[name] = plain(self.values.get(name))
-                    value = in_front(value)
+                    if name in self.values:
+                        self.values[name] = plain(self.values[name])
+                    value = in_front(plain(self.values.get(name)))
                     if isinstance(value, Signal):
                         self._tensors.output(value)
             except Unsupported as error:
