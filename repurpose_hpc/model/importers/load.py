@@ -85,8 +85,8 @@ def _of_sequences(directory: Path, network: Network, input_shapes: InputShapes) 
     if len(input_shapes) > 1 or len(lengths) != 1 or not 1 <= lengths[0] <= network.longest:
         given = " ".join(word_of(name, sizes) for name, sizes in input_shapes.items()) or "none"
         raise UserError(
-            f"{directory}: expected the length of all sequences, ids=1 to ids={network.longest}, as input "
-            f"shape, got {given}; give the length of your samples"
+            f"{directory}: expected the length of all sequences, {word_of('ids', (1,))} to "
+            f"{word_of('ids', (network.longest,))}, as input shape, got {given}; give that of your samples"
         )
     return network.at(lengths[0])
 

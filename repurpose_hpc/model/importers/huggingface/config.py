@@ -107,10 +107,15 @@ class Config:
             UserError: they are scaled in a way that is not known.
         """
         # Newer versions write all into one entry, older ones what differs from a plain rotation into another.
-        new = self.entries.get("rope_parameters") or {}
-        scaling = new or self.entries.get("rope_scaling") or {}
-        theta = Config(self.path, {**self.entries, **new}).number("rope_theta", 10000.0)
-        rotated = int(head_size * float(self.entries.get("partial_rotary_factor") or 1.0))
+        name = "rope_parameters" if self.entries.get("rope_parameters") else "rope_scaling"
+        scaling = self.entries.get(name) or {}
+        if not isinstance(scaling, dict):
+            raise self.error(name, "an object")
+        both = Config(self.path, {**self.entries, **scaling})
+        theta = both.number("rope_theta", 10000.0)
+        rotated = int(head_size * both.number("partial_rotary_factor", 1.0))
+        if rotated % 2:
+            raise self.error("head_dim", f"pairs of neurons to turn, not {rotated} of a head")
         plain = theta ** (-np.arange(0, rotated, 2) / rotated)
         kind = scaling.get("rope_type", scaling.get("type", "default"))
         if kind == "default":
@@ -120,9 +125,7 @@ class Config:
             return plain / numbers.number("factor")
         if kind == "llama3":
             return _stretched(plain, numbers)
-        raise self.error(
-            "rope_scaling", "a rope_type of default, linear or llama3", "others are not supported"
-        )
+        raise self.error(name, "a rope_type of default, linear or llama3", "others are not supported")
 
 
 def _stretched(plain: np.ndarray, numbers: Config) -> np.ndarray:

@@ -35,14 +35,17 @@ class Family:
 
 def _llama(config: Config) -> Architecture:
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
+    groups = config.integer("num_key_value_heads", heads)
     head_size = config.integer("head_dim", width // heads)
+    if heads % groups:
+        raise config.error("num_key_value_heads", f"a divisor of num_attention_heads, which is {heads}")
     window = config.entries.get("sliding_window") if config.entries.get("use_sliding_window", True) else None
     return Architecture(
         layers=config.integer("num_hidden_layers"),
         width=width,
         hidden=config.integer("intermediate_size"),
         heads=heads,
-        groups=config.integer("num_key_value_heads", heads),
+        groups=groups,
         head_size=head_size,
         vocabulary=config.integer("vocab_size"),
         longest=config.integer("max_position_embeddings"),
