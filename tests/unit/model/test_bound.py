@@ -74,6 +74,9 @@ OPERATIONS = {
     "affine": lambda d, x: d.builder.affine("a", x, *d.rng.standard_normal((2, 3, 30))),
     "rearrange": lambda d, x: d.builder.rearrange("r", x, np.array([3, 3, -1, 9, 3]), (5,)),
     "select": lambda d, x: d.builder.select("s", (x, x), np.array([5, 0, 1, 0, 2, 2, 2])),
+    "position table": lambda d, x: d.builder.position_table("t", x, d.rng.standard_normal((3, 30))),
+    "rotary": lambda d, x: d.builder.rotary("r", x, 1, np.array([0.3])),
+    "magnifying rotary": lambda d, x: d.builder.rotary("r", x, 1, np.array([0.3]), True, factor=-2.5),
     "broadcast": lambda d, x: d.builder.combine("b", x, d.mixing("g", x, 3, whole_map((6, 5))), "add"),
     "minimum": lambda d, x: d.builder.combine("b", x, d.mixing("g", x, 3, square_window((6, 5))), "minimum"),
     "residual": lambda d, x: d.builder.combine(

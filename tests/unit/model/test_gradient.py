@@ -87,6 +87,16 @@ OPERATIONS = {
     "attention with a mask": lambda d, x: d.attention(
         "a", x, 2, 1, masks=(d.mixing("mask", x, 2, square_window(SIZE, 1, 1, 0)),)
     ),
+    "position table": lambda d, x: d.builder.elementwise(
+        "after", d.builder.position_table("t", x, d.rng.standard_normal((3, 30))), TANH
+    ),
+    "rotary": lambda d, x: d.builder.rotary("r", x, 1, np.array([0.3]), factor=2.0),
+    "rotary of heads": lambda d, x: d.builder.rotary(
+        "r", d.mixing("c", x, 10, square_window(SIZE)), 2, np.array([1.0, 0.1])
+    ),
+    "rotary of neighbours": lambda d, x: d.builder.rotary(
+        "r", d.mixing("c", x, 10, square_window(SIZE)), 2, np.array([1.0, 0.1]), interleaved=True
+    ),
     "vector affine": lambda d, x: d.builder.affine(
         "v", d.mixing("c", x, 4, whole_map(SIZE)), *d.rng.standard_normal((2, 4, 1))
     ),

@@ -43,6 +43,8 @@ EXAMPLES = {
     "Rearrange": lambda d, x: d.builder.rearrange("op", x, np.array([3, -1, 0, 3]), (4,), 2.0),
     "Combine": lambda d, x: d.builder.combine("op", x, d.mixing("other", x, 3, square_window(SIZE)), "add"),
     "Select": lambda d, x: d.builder.select("op", (x, x), np.array([5, 0, 1, 0])),
+    "PositionTable": lambda d, x: d.builder.position_table("op", x, d.rng.standard_normal((3, 14))),
+    "Rotary": lambda d, x: d.builder.rotary("op", x, 1, np.array([0.7]), factor=1.5),
     "Attention": lambda d, x: d.attention("op", x, heads=4, groups=2, after=2, softcap=3.0),
 }
 
