@@ -14,7 +14,7 @@ from dataclasses import fields
 import numpy as np
 
 from repurpose_hpc.model.network import HEADS, Network
-from repurpose_hpc.model.operations import Attention
+from repurpose_hpc.model.operations import Attention, PositionTable
 
 # What breaks a rule: a tensor (or the space or operation itself), and the reason in words.
 Violations = Iterator[tuple[str, str]]
@@ -140,6 +140,8 @@ def tokens_are_vectors(network: Network) -> Violations:
     for op in network.operations:
         if isinstance(op, Attention) and (op.has_constants or len(op.sources) > 3):
             yield op.target, f"operation {op.name!r} has a mask in a network of tokens"
+        if isinstance(op, PositionTable) and op.table.shape[-1] < network.longest:
+            yield op.target, f"a table of shape {op.table.shape} for {network.longest} positions"
 
 
 @rule

@@ -12,6 +12,7 @@ from helpers.small_graphs import (
     normalised_network,
     residual_network,
 )
+from helpers.small_transformers import LONGEST, decoder
 from repurpose_hpc.model.activations import RELU, Activation
 from repurpose_hpc.model.builder import Builder
 from repurpose_hpc.model.chain import chain
@@ -21,7 +22,7 @@ from repurpose_hpc.plan.files.graph import read_graph, write_graph
 from repurpose_hpc.plan.plan import single_worker_plan
 from repurpose_hpc.plan.shard import make_shard
 
-NETWORKS = (residual_network, convolutional_network, branching_network, normalised_network)
+NETWORKS = (residual_network, convolutional_network, branching_network, normalised_network, decoder)
 
 
 @pytest.mark.parametrize("make", NETWORKS)
@@ -63,12 +64,43 @@ def _infinite(weights: np.ndarray) -> np.ndarray:
     return weights
 
 
+def _with_attention(**changes) -> Network:
+    return _with_operation(decoder(layers=1), "layers.0.attention", **changes)
+
+
+def _queries_keys_values() -> tuple[str, ...]:
+    network = decoder(layers=1)
+    return next(op.sources for op in network.operations if op.name == "layers.0.attention")
+
+
+def _of_tokens(inputs: int, terms: int = LONGEST) -> Network:
+    """The sum of some vectors and of a table of ``terms`` positions, not checked."""
+    builder = Builder()
+    names = tuple(f"x{i}" for i in range(inputs))
+    total = builder.mixing("m", builder.input("x0", 3), np.ones((2, 3)), np.zeros(2))
+    for name in names[1:]:
+        other = builder.mixing(f"m.{name}", builder.input(name, 3), np.ones((2, 3)), np.zeros(2))
+        total = builder.combine(f"sum.{name}", total, other, "add")
+    total = builder.position_table("table", total, np.ones((2, terms)))
+    return replace(builder.build((total,), ("identity",)), longest=LONGEST)
+
+
 # Rule -> changes of the convolutional network, and the tensor, space or operation that the message names.
 BROKEN = {
     "neuron_axes_are_of_inputs_and_outputs": [
         (lambda n: replace(n, neuron_axes={"stem.y": 1}), "stem.y"),
         (lambda n: replace(n, neuron_axes={"x0": 3}), "x0"),
         (lambda n: replace(n, neuron_axes={"x0": "1"}), "x0"),
+    ],
+    "tokens_are_vectors": [
+        (lambda n: replace(n, longest=5), "x0"),
+        (lambda n: replace(decoder(), longest=-1), "x0"),
+        (lambda n: replace(decoder(layers=1).at(7), longest=7, neuron_axes={}), "x0"),
+        (lambda n: _of_tokens(2), "x0"),
+        (lambda n: _of_tokens(1, terms=LONGEST - 1), "table.y"),
+        (lambda n: _with_attention(bias=np.zeros((1, 1, 1), np.float32)), "layers.0.attention.y"),
+        (lambda n: _with_attention(sources=(*_queries_keys_values(), "x0")), "layers.0.attention.y"),
+        (lambda n: _with_attention(seen=np.ones((1, 1, 1), bool)), "layers.0.attention.y"),
     ],
     "names_are_unique": [
         (lambda n: _with_operation(n, "inner", name="deep"), "deep"),
@@ -153,6 +185,12 @@ def test_what_breaks_a_rule_is_named(rule, place):
     with pytest.raises(IllegalNetwork, match=rf"'{named}'.*\(rule: {rule.replace('_', ' ')}\)") as error:
         check(broken)
     assert isinstance(error.value, ValueError)
+
+
+def test_networks_of_tokens_that_are_legal():
+    """A table may have more positions than a sequence."""
+    for network in (_of_tokens(1), _of_tokens(1, terms=LONGEST + 1), decoder().at(LONGEST), decoder().at(1)):
+        assert check(network) is network
 
 
 def test_neurons_that_are_not_tied_cannot_be_joined():
