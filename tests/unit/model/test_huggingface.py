@@ -276,6 +276,11 @@ def test_an_output_layer_that_is_missing_and_not_tied(copy):
         load_tokens(directory)
 
 
+def test_an_output_layer_that_is_tied_and_differs(copy):
+    with pytest.raises(UserError, match="tie_word_embeddings: expected false, for lm_head.weight differs"):
+        load_tokens(rewrite(copy(), tie_word_embeddings=True))
+
+
 def test_no_arrays(copy):
     directory = copy()
     (directory / "model.safetensors").unlink()

@@ -131,6 +131,8 @@ class Config:
 def _stretched(plain: np.ndarray, numbers: Config) -> np.ndarray:
     """Llama 3.1's frequencies: low ones divided by a factor, high ones kept, between them in proportion."""
     factor, low, high = (numbers.number(f"{word}factor") for word in ("", "low_freq_", "high_freq_"))
+    if not low < high:
+        raise numbers.error("high_freq_factor", f"a number above low_freq_factor, {low}")
     turns = numbers.integer("original_max_position_embeddings") * plain / (2 * np.pi)
     share = np.clip((turns - low) / (high - low), 0, 1)
     return plain / factor * (1 - share) + plain * share

@@ -178,5 +178,7 @@ FAMILIES = {
         ("position_ids", "pooler.dense.weight", "pooler.dense.bias"),
     ),
 }
-# The output layer's name, of all families; where it is missing, it is tied to the embeddings.
+# Whose output layer is tied to the embeddings where the configuration does not say.
+TIED = ("gpt2",)
+# The output layer's name, of all families.
 OUTPUT = "lm_head"
