@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.io.samples import open_samples
 from repurpose_hpc.model.importers.huggingface.texts import Tokenizer, ending_tokens
 from repurpose_hpc.model.importers.load import load_tokens
-from repurpose_hpc.mpi.agreement import collectively
+from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.report import text as report
 from repurpose_hpc.restructure.exact import ROUND_COST, split_network
 from repurpose_hpc.runtime.calls import PHASES
@@ -67,6 +68,7 @@ def run(args: Arguments, context: RankContext) -> None:
                 f"{longest + 1 - args.tokens} and {args.tokens} new ones; shorten it, or ask for fewer"
             )
         cut = split_network(network, args.workers or comm.size, round_cost=args.round_cost)
+    with in_unison(comm):
         session = TokenSession(
             cut, comm, slots=len(prompts), longest=longest, dtype=np.dtype(args.dtype).type
         )
@@ -74,7 +76,7 @@ def run(args: Arguments, context: RankContext) -> None:
     writer = _Writer(tokenizer, len(prompts)) if comm.rank == 0 else None
     sampling = Sampling(args.temperature, args.top_k, args.top_p, args.seed)
     told = writer.add if writer is not None else lambda sequence, token: None
-    with collectively(comm):
+    with in_unison(comm):
         found = generate(session, prompts, args.tokens, sampling, ending_tokens(args.model), comm, told)
     result = _result(found, session, comm, load_seconds, args.workers or comm.size)
     session.close()
@@ -95,8 +97,11 @@ def _prompts(args: Arguments, tokenizer: Tokenizer | None, vocabulary: int) -> l
     else:
         assert args.ids is not None
         samples = open_samples(args.ids)
-        if samples.dtype.kind not in "iu":
-            raise UserError(f"{args.ids}: expected token ids, integers, found {samples.dtype}")
+        if samples.dtype.kind not in "iu" or len(samples.shape) != 1:
+            raise UserError(
+                f"{args.ids}: expected token ids, integers (prompts, tokens), found {samples.dtype} of shape "
+                f"{(samples.samples, *samples.shape)}; save them so"
+            )
         prompts = [row for batch in samples.batches(_ROWS, dtype=np.int64) for row in batch]
     for prompt in prompts:
         if not prompt.size:
@@ -115,13 +120,17 @@ class _Writer:
 
     def __init__(self, tokenizer: Tokenizer | None, prompts: int) -> None:
         self._tokenizer, self._printed = tokenizer, ""
+        if isinstance(sys.stdout, TextIOWrapper):  # a terminal may not have all characters
+            sys.stdout.reconfigure(errors="replace")
         self._ids: list[list[int]] = [[] for _ in range(prompts)]
 
     def add(self, sequence: int, token: int) -> None:
         """A further token of a sequence."""
         self._ids[sequence].append(token)
-        if len(self._ids) == 1:
-            self._print(self._text(0))
+        text = self._text(0)
+        # A character of which only a part has come waits for the rest.
+        if len(self._ids) == 1 and not text.endswith("\N{REPLACEMENT CHARACTER}"):
+            self._print(text)
 
     def finish(self) -> None:
         """The end of all."""
@@ -129,6 +138,7 @@ class _Writer:
             for number in range(len(self._ids)):
                 print(f"[{number}] {self._text(number)}")
         else:
+            self._print(self._text(0))
             print()
         sys.stdout.flush()
 
@@ -137,10 +147,9 @@ class _Writer:
         return " ".join(map(str, ids)) if self._tokenizer is None else self._tokenizer.text(ids)
 
     def _print(self, text: str) -> None:
-        """What is new in a text; a character of which only a part has come waits for the rest."""
-        if text.endswith("\N{REPLACEMENT CHARACTER}") or not text.startswith(self._printed):
-            return
-        print(text[len(self._printed) :], end="", flush=True)
+        """What is new in a text; all of it, on a new line, if what is printed has become something else."""
+        is_longer = text.startswith(self._printed)
+        print(text[len(self._printed) :] if is_longer else f"\n{text}", end="", flush=True)
         self._printed = text
 
 

@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     from repurpose_hpc.model.network import Network
 
 
+def holds_shards(path: Path) -> bool:
+    """Tell whether a path is a directory of shards, not a model, which may be a directory as well."""
+    from repurpose_hpc.model.importers.load import is_model_directory
+
+    return path.is_dir() and not is_model_directory(path)
+
+
 def import_report(
     path: Path, network: Network, samples: Samples | None, shapes: InputShapes | None, check: bool
 ) -> dict[str, Any]:

@@ -45,8 +45,9 @@ class Sampling:
         if self.temperature == 0:
             return int(logits.argmax())
         order = np.argsort(-logits, kind="stable")[: self.top_k or None]
-        scaled = logits[order].astype(np.float64) / self.temperature
-        probabilities = np.exp(scaled - scaled.max())
+        below = logits[order].astype(np.float64) - logits.max()
+        with np.errstate(over="ignore"):  # of a temperature near 0, all but the largest are infinitely far
+            probabilities = np.exp(below / self.temperature)
         probabilities /= probabilities.sum()
         before = np.cumsum(probabilities) - probabilities
         probabilities[before >= self.top_p] = 0
@@ -109,9 +110,7 @@ def generate(
         session.program.reset()
         began = perf_counter()
         for step in range(tokens):
-            chosen = _chosen(logits, active, sampling, draws, interrupted)
-            if comm is not None:
-                chosen = comm.bcast(chosen, root=0)
+            chosen = _agreed(_chosen(logits, active, sampling, draws, interrupted), comm)
             if chosen is None:
                 result.is_interrupted = True
                 break
@@ -154,11 +153,28 @@ def _chosen(
     sampling: Sampling,
     draws: Sequence[np.random.Generator],
     interrupted: Callable[[], bool],
-) -> list[int] | None:
-    """The next token of each active sequence, on the root; None elsewhere, and to stop."""
+) -> list[int] | UserError | None:
+    """The next token of each active sequence, or why there is none; None to stop, and not on the root."""
     if logits is None or interrupted():
         return None
+    if not all(np.isfinite(rows).all() for rows in logits):
+        return UserError(
+            "expected finite logits, found NaN or infinity; check the weights, or compute in float64"
+        )
     return [sampling.choose(rows[0], draws[place]) for place, rows in zip(active, logits, strict=True)]
+
+
+def _agreed(chosen: list[int] | UserError | None, comm: MPI.Comm | None) -> list[int] | None:
+    """What the root has chosen, on every rank; collective.
+
+    Raises:
+        UserError: on every rank: why it has not.
+    """
+    if comm is not None:
+        chosen = comm.bcast(chosen, root=0)
+    if isinstance(chosen, UserError):
+        raise chosen
+    return chosen
 
 
 @contextmanager

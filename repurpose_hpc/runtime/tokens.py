@@ -126,7 +126,16 @@ class TokenSession:
         return int(self._sequences.lengths[slot])
 
     def forget(self, slot: int, length: int = 0) -> None:
-        """Keep the first ``length`` tokens of a sequence only."""
+        """Keep the first ``length`` tokens of a sequence only.
+
+        Raises:
+            UserError: there is no such slot, or a length below 0.
+        """
+        if not 0 <= slot < self.slots or length < 0:
+            raise UserError(
+                f"expected a slot from 0 to {self.slots - 1} and a length of 0 or more, got {slot} and "
+                f"{length}"
+            )
         self._sequences.forget(slot, length)
 
     def run(self, further: Sequence[Tokens], last_only: bool = False) -> list[np.ndarray] | None:
@@ -143,6 +152,9 @@ class TokenSession:
             UserError: on every rank: ids outside the vocabulary, a sequence that becomes too long, or one
                 that cannot go on because its tokens see later ones.
         """
+        slots = [tokens.slot for tokens in further]
+        if len({*slots}) < len(slots):
+            raise UserError(f"expected one entry for each sequence, got the slots {slots}; join their tokens")
         for tokens in further:
             self._check(tokens)
         parts: list[list[np.ndarray]] = [[] for _ in further]
@@ -190,7 +202,8 @@ class TokenSession:
                 end = min(ids.size, first + room)
                 batch.append((place, first, end))
                 room, first = room - (end - first), end
-        yield batch
+        if batch:
+            yield batch
 
     def _run_batch(
         self, further: Sequence[Tokens], batch: Sequence[tuple[int, int, int]], last_only: bool

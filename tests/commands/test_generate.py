@@ -10,6 +10,8 @@ import pytest
 
 from helpers import ROOT
 from helpers.model_directories import VOCABULARY, llama, tokenizer
+from repurpose_hpc.commands.generate import _Writer
+from repurpose_hpc.commands.start import start
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.load import load_tokens
 from repurpose_hpc.report.schema import GenerateReport
@@ -95,6 +97,37 @@ def test_what_cannot_be_done_is_refused_on_all_ranks(run, model, tmp_path):
     assert f"token {VOCABULARY}" in run(2, other, "--prompt", "w1", status=1).stderr
     assert "tokenizer.json" in run(2, bare, "--prompt", "w1", status=1).stderr
     assert "config.json" in run(2, tmp_path, "--prompt", "w1", status=1).stderr
+
+
+class _Pieces:
+    """A tokenizer whose texts change behind their end."""
+
+    TEXTS = ("", "do", "do n", "don't", "don't go", "don't go \N{REPLACEMENT CHARACTER}")
+
+    def text(self, ids):
+        return self.TEXTS[len(ids)]
+
+
+def test_all_of_a_text_is_printed(capsys):
+    """Also where it has become something else, and where it ends within a character."""
+    writer = _Writer(_Pieces(), 1)
+    for token in range(5):
+        writer.add(0, token)
+    writer.finish()
+    assert capsys.readouterr().out == "do n\ndon't go \N{REPLACEMENT CHARACTER}\n"
+
+
+def test_a_directory_is_inspected(model, capsys):
+    start("inspect", [str(model), "--input-shape", "ids=1x7", "--workers", "2"])
+    assert "layers.0.queries" in capsys.readouterr().out
+
+
+def test_a_failure_of_the_root_alone_ends_all(run, tmp_path):
+    """Weights in which the output overflows: the logits are not finite."""
+    directory = llama(tmp_path / "broken", factor=1e38)
+    np.save(tmp_path / "ids.npy", [[3, 1, 4]])
+    done = run(2, directory, "--ids", tmp_path / "ids.npy", "--tokens", 5, "--temperature", 1, status=1)
+    assert "finite logits" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_sequences_of_one_length_are_restructured_and_run(mpirun, model, tmp_path):

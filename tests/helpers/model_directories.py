@@ -14,8 +14,8 @@ LLAMA = {
 }
 
 
-def llama(directory: Path, **changes) -> Path:
-    """A small Llama; ``changes``: entries of its configuration."""
+def llama(directory: Path, factor: float = 1.0, **changes) -> Path:
+    """A small Llama; ``factor``: of its output layer; ``changes``: entries of its configuration."""
     from safetensors.numpy import save_file
 
     config, rng = {**LLAMA, **changes}, np.random.default_rng(3)
@@ -40,6 +40,7 @@ def llama(directory: Path, **changes) -> Path:
         )
         for name, shape in shapes.items()
     }
+    arrays["lm_head.weight"] *= np.float32(factor)
     directory.mkdir(exist_ok=True)
     save_file(arrays, directory / "model.safetensors")
     (directory / "config.json").write_text(json.dumps(config))

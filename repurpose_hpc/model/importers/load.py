@@ -62,6 +62,11 @@ def load_model(path: str | Path, input_shapes: InputShapes | None = None, check:
     return load_chain(path)
 
 
+def is_model_directory(path: Path) -> bool:
+    """Whether a directory holds a model, not shards."""
+    return (path / "config.json").is_file()
+
+
 def load_tokens(directory: str | Path) -> Network:
     """The transformer in a directory, as a network of tokens, for sequences of any length.
 

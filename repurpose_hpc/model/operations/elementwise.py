@@ -29,8 +29,8 @@ class Elementwise(OneSource):
     def vjp(self, g: np.ndarray, target: np.ndarray, *sources: np.ndarray) -> list[np.ndarray]:
         """See ``Operation``."""
         (x,) = sources
-        # What nothing depends on may be a place without a slope.
-        return [np.where(g == 0, g, derivative(self.activation, x) * g)]
+        with np.errstate(invalid="ignore"):  # what nothing depends on may be a place without a slope
+            return [np.where(g == 0, g, derivative(self.activation, x) * g)]
 
     def gain(self, sources: Sequence[Shape], target: Shape) -> list[float]:
         """The Lipschitz constant."""

@@ -82,7 +82,11 @@ class Window:
 
 
 def pointwise(positions: tuple[int, ...]) -> Window | None:
-    """The window of a mixing that sees one position at a time; None for vectors."""
+    """The window of a mixing that sees one position at a time; None for vectors.
+
+    Kernels know two axes; where each position is by itself, more of them are one.
+    """
+    positions = positions if len(positions) <= 2 else (math.prod(positions),)
     ones, zeros = (1,) * len(positions), (0,) * len(positions)
     return Window(positions, ones, ones, ones, zeros, positions) if positions else None
 

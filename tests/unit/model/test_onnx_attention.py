@@ -9,6 +9,8 @@ from repurpose_hpc.errors import Note, UserError
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.operations import UNLIMITED, Attention
+from repurpose_hpc.restructure.exact import split_network
+from repurpose_hpc.runtime.session import Session
 
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -404,3 +406,74 @@ def test_choices_of_which_none_is_left_are_noted(tmp_path):
     assert texts == {
         "node 'node_t' (Where): where none of several masks leaves anything to see, other means are computed"
     }
+
+
+def test_a_row_that_finite_numbers_fill_gets_the_mean(tmp_path):
+    """Every score of it is replaced by the same number, other than one that is added to it."""
+    nodes = [*SCORES, node("Where", "mask s low", "t"), SOFTMAX, *VALUES]
+    assert not compare(tmp_path / "model.onnx", nodes, {"mask": WITH_EMPTY_ROW})
+
+
+def test_numbers_that_are_not_low_enough_are_added(tmp_path):
+    causal = np.where(LOWER, 0, -1e4).astype(np.float32)
+    nodes = [*SCORES, node("Add", "s mask", "t"), SOFTMAX, *VALUES]
+    (attention,) = compare(tmp_path / "model.onnx", nodes, {"mask": causal})
+    assert attention.after == UNLIMITED and attention.bias.min() == -1e4
+
+
+@pytest.mark.parametrize("shape", [(SAMPLES, LENGTH), (SAMPLES, LENGTH, LENGTH)])
+def test_a_mask_of_fewer_axes_would_meet_other_axes_than_samples(tmp_path, shape):
+    nodes = [*SCORES, node("Add", "s m", "t"), SOFTMAX, *VALUES]
+    path = save(tmp_path / "model.onnx", nodes, CONSTANTS, inputs={**SEQUENCE, "m": ("N", *shape[1:])})
+    with pytest.raises(UserError, match="expected as many axes"):
+        load_model(path, check=False)
+
+
+def test_pieces_that_are_no_attention_run(tmp_path):
+    """Scores of three axes, position by position: kernels know two."""
+    per_head = np.array([0.5, 2], np.float32).reshape(1, HEADS, 1, 1)
+    nodes = [*SCORES, node("Mul", "s per_head", "t"), SOFTMAX, *VALUES]
+    save(tmp_path / "model.onnx", nodes, {**CONSTANTS, "per_head": per_head}, inputs=SEQUENCE)
+    x = RNG.standard_normal((SAMPLES, LENGTH, WIDTH)).astype(np.float32)
+    network = load_model(tmp_path / "model.onnx")
+    found = Session(split_network(network, 2)).run(x)
+    expected = by_reference(tmp_path / "model.onnx", {"x": x})[0]
+    np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=0, atol=1e-5)
+
+
+OUTPUTS = {
+    "both orders": ("r t", [node("Relu", "a", "r"), node("Transpose", "r", "t", perm=[0, 2, 1])]),
+    "the other order first": ("t r", [node("Relu", "a", "r"), node("Transpose", "r", "t", perm=[0, 2, 1])]),
+    "an input": ("r u", [node("Relu", "a", "r"), node("Identity", "x", "u")]),
+    "an input in another order": (
+        "r u",
+        [node("Relu", "a", "r"), node("Transpose", "x", "u", perm=[0, 2, 1])],
+    ),
+    "an input in both orders": (
+        "u v r",
+        [node("Relu", "a", "r"), node("Transpose", "x", "u", perm=[0, 2, 1]), node("Identity", "x", "v")],
+    ),
+}
+
+
+@pytest.mark.parametrize("layer", ["Conv", "MatMul"])
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_outputs_lie_as_the_graph_says(tmp_path, name, layer):
+    """Neurons are channels of a convolution, and the features of a sequence."""
+    outputs, nodes = OUTPUTS[name]
+    K = RNG.standard_normal((4, 3, 3)).astype(np.float32)
+    W = RNG.standard_normal((3, 4)).astype(np.float32)
+    first = node("Conv", "x K", "a", pads=[1, 1]) if layer == "Conv" else node("MatMul", "x W", "a")
+    sizes = ("N", 3, 5) if layer == "Conv" else ("N", 5, 3)
+    path = save(
+        tmp_path / "model.onnx",
+        [first, *nodes],
+        {"K": K, "W": W},
+        inputs={"x": sizes},
+        outputs=outputs.split(),
+    )
+    x = RNG.standard_normal((SAMPLES, *sizes[1:])).astype(np.float32)
+    expected = by_runtime(path, {"x": x})
+    found = Session(split_network(load_model(path), 2)).run(x)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours.reshape(theirs.shape), theirs, rtol=0, atol=1e-5)

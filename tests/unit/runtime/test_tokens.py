@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.operations import UNLIMITED, Attention
 from repurpose_hpc.restructure.exact import split_network
 from repurpose_hpc.runtime.generation import Sampling, generate
+from repurpose_hpc.runtime.session import Session
 from repurpose_hpc.runtime.tokens import Tokens, TokenSession, is_causal
 
 NETWORK = decoder(5)
@@ -181,3 +183,32 @@ def test_what_cannot_be_written_is_refused(count, tokens, words):
 def test_an_encoder_writes_no_texts():
     with pytest.raises(UserError, match="tells the next token"):
         generate(TokenSession(split_network(_encoder(), 1)), texts(4, (5,)), 3, GREEDY)
+
+
+def test_what_is_asked_for_wrongly_changes_nothing():
+    opened, (text, *_) = session(), texts(2, (8,))
+    opened.run([Tokens(1, text)])
+    assert opened.run([]) == []
+    with pytest.raises(UserError, match="one entry for each sequence"):
+        opened.run([Tokens(0, text), Tokens(0, text)])
+    for slot, length in ((1, -1), (3, 0), (-1, 0)):
+        with pytest.raises(UserError, match="slot from 0 to 2"):
+            opened.forget(slot, length)
+    assert [opened.length(slot) for slot in range(3)] == [0, 8, 0]
+    with pytest.raises(UserError, match="TokenSession"):
+        Session(CUT)
+
+
+def test_a_temperature_near_zero_takes_the_most_probable_token():
+    prompts = texts(4, (5,))
+    found = generate(session(), prompts, 5, Sampling(temperature=1e-310))
+    assert found.ids == [written(prompts[0], 5)]
+
+
+def test_logits_that_are_not_finite_end_a_text():
+    broken = decoder(5).with_mixings(
+        {m.name: replace(m, weights=m.weights * 1e38) for m in NETWORK.mixings if m.name == "output"}
+    )
+    opened = TokenSession(split_network(broken, 1), dtype=np.float32)
+    with pytest.raises(UserError, match="finite logits"):
+        generate(opened, texts(4, (5,)), 5, Sampling())

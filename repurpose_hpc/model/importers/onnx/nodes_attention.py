@@ -57,6 +57,8 @@ def _product(node: Node) -> Absorbed | None:
         return None
     lead = left.shape[:-2]
     if isinstance(left, Signal):
+        if len(left.shape) != len(right.shape):  # samples of one would meet other axes of the other
+            return None
         lead = (left.shape[0], *np.broadcast_shapes(left.shape[1:-2], right.shape[1:-2]))
         assert isinstance(right, Signal)
         queries, keys = (_with_heads(signal, lead[1:]) for signal in (left, right))
@@ -179,6 +181,8 @@ def _chosen(node: Node) -> Scores | None:
     if isinstance(condition, Signal):
         return scores.with_signal(_of_truth(node, condition, place == 2, bool(np.isinf(fill).all())))
     seen = node.constant(0).astype(bool) == (place == 2)
+    if np.isfinite(fill).any() and not seen.any(axis=-1).all():
+        return None  # where nothing is seen, the mean of all is computed
     return scores.with_constant(np.where(seen, 0.0, fill))
 
 

@@ -18,7 +18,7 @@ from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported, Value
 from repurpose_hpc.model.operations import UNLIMITED
 
 # A score that is so much lower than another has a weight of 0.
-UNSEEN = -1e4
+UNSEEN = -1e9
 _LOWEST = np.finfo(np.float32).min
 
 
@@ -109,10 +109,9 @@ class Scores:
             Unsupported: its axes are not those of the scores.
         """
         further = len(self.shape) - len(mask.shape)
-        if not self._keeps_samples or further < 0:
+        if not self._keeps_samples or further:  # of fewer axes, the samples meet others than samples
             raise Unsupported(f"a mask of shape {mask.shape} is added to scores of shape {self.shape}")
         samples, *sizes = mask.shape
-        sizes = [1] * further + sizes
         heads = math.prod(sizes[:-2])
         if (
             heads not in (1, self.heads)

@@ -38,7 +38,9 @@ class Tensors:
         """
         self.builder, self.regrouped = Builder(), 0
         self._with_features_last = with_features_last
-        self._axes: dict[str, int] = {}  # of the neurons of inputs and outputs, where not the first
+        self._axes: dict[str, int] = {}  # of the neurons of inputs and outputs, 0 where not given
+        self._outputs: set[str] = set()
+        self._copies: dict[tuple[str, int], str] = {}  # of outputs that lie in another order as well
         self._names = {"input"}
         self._inputs: dict[str, tuple[str, tuple[int, ...]]] = {}  # space and shape, samples left out
         self._declared: set[str] = set()
@@ -224,10 +226,21 @@ class Tensors:
             Unsupported: the values do not lie in their order, or no operation makes them.
         """
         settled = self.settled(signal)
-        tensor = settled.expression.tensor
         axis = 0 if settled.index is None else self._output_axis(settled)
-        if axis is None or self._axes.setdefault(tensor, axis) != axis:
-            return self.map(signal)
+        if axis is None:
+            return self._with_axis(self.map(signal), 0)
+        return self._with_axis(settled.expression.tensor, axis)
+
+    def _with_axis(self, tensor: str, axis: int) -> str:
+        """A tensor as an output with its neurons on ``axis``, or a copy if it lies otherwise in samples."""
+        is_settled = tensor in self._inputs or tensor in self._outputs
+        if is_settled and self._axes.get(tensor, 0) != axis:
+            key = (tensor, axis)
+            if key not in self._copies:
+                self._copies[key] = self._select(tensor, np.arange(self.builder.neurons(tensor)))
+            tensor = self._copies[key]
+        self._outputs.add(tensor)
+        self._axes[tensor] = axis
         return tensor
 
     def _output_axis(self, signal: Signal) -> int | None:
