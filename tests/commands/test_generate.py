@@ -124,7 +124,7 @@ def test_a_directory_is_inspected(model, capsys):
 
 def test_a_failure_of_the_root_alone_ends_all(run, tmp_path):
     """Weights in which the output overflows: the logits are not finite."""
-    directory = llama(tmp_path / "broken", factor=1e38)
+    directory = llama(tmp_path / "broken", overflows=True)
     np.save(tmp_path / "ids.npy", [[3, 1, 4]])
     done = run(2, directory, "--ids", tmp_path / "ids.npy", "--tokens", 5, "--temperature", 1, status=1)
     assert "finite logits" in done.stderr and "Traceback" not in done.stderr

@@ -14,8 +14,8 @@ LLAMA = {
 }
 
 
-def llama(directory: Path, factor: float = 1.0, **changes) -> Path:
-    """A small Llama; ``factor``: of its output layer; ``changes``: entries of its configuration."""
+def llama(directory: Path, overflows: bool = False, **changes) -> Path:
+    """A small Llama, whose output may overflow; ``changes``: entries of its configuration."""
     from safetensors.numpy import save_file
 
     config, rng = {**LLAMA, **changes}, np.random.default_rng(3)
@@ -40,7 +40,8 @@ def llama(directory: Path, factor: float = 1.0, **changes) -> Path:
         )
         for name, shape in shapes.items()
     }
-    arrays["lm_head.weight"] *= np.float32(factor)
+    if overflows:
+        arrays["lm_head.weight"] = np.sign(arrays["lm_head.weight"]) * np.float32(3e38)
     directory.mkdir(exist_ok=True)
     save_file(arrays, directory / "model.safetensors")
     (directory / "config.json").write_text(json.dumps(config))
