@@ -7,7 +7,7 @@ from pathlib import Path
 
 from repurpose_hpc.model.importers.huggingface.arrays import Arrays
 from repurpose_hpc.model.importers.huggingface.config import Config
-from repurpose_hpc.model.importers.huggingface.families import FAMILIES, OUTPUT, Family
+from repurpose_hpc.model.importers.huggingface.families import FAMILIES, Family
 from repurpose_hpc.model.importers.huggingface.transformer import Transformer, embedding
 from repurpose_hpc.model.importers.huggingface.weights import Weights
 from repurpose_hpc.model.network import Network
@@ -33,8 +33,8 @@ def load_directory(directory: Path) -> Network:
     stream = transformer.finished(stream)
     output = stream
     if _has_output(config):
-        _check_output(config, weights)
-        output = transformer.logits(stream, tokens)
+        is_tied = bool(config.entries.get("tie_word_embeddings", family.is_tied))
+        output = transformer.logits(stream, arrays.output(tokens, is_tied))
     weights.check_all_read(family.ignored)
     network = transformer.builder.build((output,), ("identity",), longest=architecture.longest)
     return replace(network, ends=embedding(tokens))
@@ -61,16 +61,3 @@ def _has_output(config: Config) -> bool:
     """Whether the model ends with a layer that has the vocabulary as its outputs."""
     names = config.entries.get("architectures") or ()
     return any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in names)
-
-
-def _check_output(config: Config, weights: Weights) -> None:
-    """Refuse a model whose output layer is missing, if it is not that of the embeddings.
-
-    Raises:
-        UserError: it is so.
-    """
-    name = f"{OUTPUT}.weight"
-    if name not in weights and config.entries.get("tie_word_embeddings") is False:
-        raise config.error(
-            "tie_word_embeddings", f"true, for no file has {name}", "download or save the model again"
-        )
