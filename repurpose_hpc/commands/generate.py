@@ -165,7 +165,7 @@ def _result(
         "load_seconds": load_seconds,
         "prompt_seconds": found.prompt_seconds,
         "step_seconds": found.step_seconds,
-        "tokens_per_second": after_first / found.step_seconds if after_first else 0.0,
+        "tokens_per_second": after_first / found.step_seconds if after_first > 0 else 0.0,
         "step_us": {
             phase: float(seconds) / steps * 1e6 for phase, seconds in zip(PHASES, slowest, strict=True)
         },

@@ -99,6 +99,7 @@ class Session:
                 )
             plan = opened(source)
             shards = hosted_shards(plan, ranks, rank, options.dtype)
+            shards[0].graph.check_samples()
             if deterministic:
                 shards = [one_by_one(shard) for shard in shards]
         common = {

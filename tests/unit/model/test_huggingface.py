@@ -334,6 +334,15 @@ def test_biases_that_the_configuration_does_not_name(copy):
         load_tokens(directory)
 
 
+def test_a_number_of_types_is_that_of_the_configuration(copy):
+    name = "embeddings.token_type_embeddings.weight"
+    directory = rewrite_arrays(copy("bert"), lambda arrays: arrays.update({name: arrays[name][:1].copy()}))
+    with pytest.raises(UserError, match=r"expected shape \(2, 16\) as config.json says, found \(1, 16\)"):
+        load_tokens(directory)
+    network = load_tokens(rewrite(directory, type_vocab_size=1))
+    assert network.fingerprint() == load_tokens(DIRECTORY / "bert").fingerprint()
+
+
 def test_a_window_that_is_not_given_is_that_of_the_library(copy):
     directory = rewrite(copy("mistral"), sliding_window=None)
     attentions = [op for op in load_tokens(directory).operations if isinstance(op, Attention)]

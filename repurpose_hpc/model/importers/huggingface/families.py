@@ -143,6 +143,7 @@ def _bert(config: Config) -> Architecture:
         is_causal=False,
         centred=True,
         normalises_first=False,
+        types=config.integer("type_vocab_size", 2),
         biased=(*_ATTENTION, "layers.up", "layers.down"),
     )
 

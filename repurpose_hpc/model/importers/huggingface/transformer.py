@@ -33,8 +33,8 @@ class Transformer:
         stream = self.builder.input("input", width)
         if arrays.has("positions"):
             table = arrays.weight("positions", (longest, width)).T
-            if arrays.has("types"):  # all tokens of a single text are of the first type
-                table = table + arrays.weight("types", (2, width))[0][:, None]
+            if types := self._architecture.types:
+                table = table + arrays.weight("types", (types, width))[0][:, None]
             stream = self.builder.position_table("positions", stream, np.ascontiguousarray(table))
         return self._normalised("tokens.norm", stream) if arrays.has("tokens.norm") else stream
 
