@@ -96,7 +96,8 @@ class TokenSession:
                 raise UserError(f"transport: expected one of {expected}, got {transport}; name one of them")
             if slots < 1 or chunk < 1:
                 raise UserError(f"expected 1 or more slots and tokens of a chunk, got {slots} and {chunk}")
-        check_same({"slots": slots, "longest": self.longest, "chunk": chunk, "dtype": kind}, comm)
+        common = {"slots": slots, "longest": self.longest, "chunk": chunk, "dtype": kind}
+        check_same({**common, "transport": transport, "plan": plan.plan.identity()}, comm)
         if comm is not None:
             check_transport(transport, comm)
         self._sequences = Sequences(slots, self.longest, self._chunk, kind)
