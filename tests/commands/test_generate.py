@@ -1,15 +1,21 @@
 """The command ``generate`` under mpirun."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
+from pathlib import Path
 
+import environment
 import h5py
 import numpy as np
 import pytest
 
 from helpers import ROOT
 from helpers.model_directories import VOCABULARY, llama, tokenizer
+from repurpose_hpc.commands.generate import _Writer
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.load import load_tokens
 from repurpose_hpc.report.schema import GenerateReport
@@ -112,3 +118,70 @@ def test_sequences_of_one_length_are_restructured_and_run(mpirun, model, tmp_pat
     with h5py.File(tmp_path / "y.h5") as file:
         found = file["y"][()]
     np.testing.assert_allclose(found, forward(load_tokens(model).at(7), ids), rtol=0, atol=1e-4)
+
+
+class _Bytes:
+    """Tokens are bytes; of how many a text was asked for."""
+
+    def __init__(self):
+        self.asked = []
+
+    def text(self, ids):
+        self.asked.append(len(ids))
+        return bytes(ids).decode("utf-8", "replace")
+
+
+def test_a_text_is_printed_as_it_comes(capsys):
+    """Characters as a whole, and in time that does not grow with what is there."""
+    whole, tokenizer = "na\u00efve \u2192 \U0001f600, and so on" * 9, _Bytes()
+    writer, printed = _Writer(tokenizer, 1), ""
+    for number in whole.encode():
+        writer.add(0, number)
+        printed += capsys.readouterr().out
+        assert whole.startswith(printed)
+    assert printed == whole and max(tokenizer.asked) <= 8
+    writer.add(0, whole.encode()[2])
+    assert not capsys.readouterr().out
+    writer.finish()
+    assert capsys.readouterr().out == "\N{REPLACEMENT CHARACTER}\n"
+
+
+def test_ids_are_printed_as_they_come(capsys):
+    writer, printed = _Writer(None, 1), []
+    for number in (3, 14, 5):
+        writer.add(0, number)
+        printed.append(capsys.readouterr().out)
+    writer.finish()
+    assert printed == ["3", " 14", " 5"] and capsys.readouterr().out == "\n"
+
+
+def test_several_texts_are_printed_at_the_end(capsys):
+    writer = _Writer(None, 2)
+    for sequence, number in ((0, 3), (1, 4), (0, 5)):
+        writer.add(sequence, number)
+    assert not capsys.readouterr().out
+    writer.finish()
+    assert capsys.readouterr().out == "[0] 3 5\n[1] 4\n"
+
+
+def test_an_interrupt_leaves_a_report(model, tmp_path):
+    """^C at the terminal of mpirun, in the middle of a long text."""
+    long = llama(tmp_path / "long", max_position_embeddings=200000)
+    np.save(tmp_path / "ids.npy", [[1, 2, 3]])
+    report = tmp_path / "report.json"
+    command = [*environment.mpi_command(Path(sys.executable), 2), "-m", "repurpose_hpc", "generate", long]
+    command += ["--ids", tmp_path / "ids.npy", "--tokens", "190000", "--report", report]
+    env = {**os.environ, **environment.mpi_environment(2), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*map(str, command)], env=env, start_new_session=True, **streams) as job:
+        try:
+            assert job.stdout.read(20)  # some tokens are there
+            os.killpg(job.pid, signal.SIGINT)
+            rest, errors = job.communicate(timeout=60)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(job.pid, signal.SIGKILL)
+    assert job.returncode == 0 and "Traceback" not in errors
+    found = json.loads(report.read_text())
+    assert found["interrupted"] and "until it was interrupted" in rest
+    assert 1 <= found["tokens"] == len(found["ids"][0]) < 190000
