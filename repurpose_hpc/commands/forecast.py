@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from repurpose_hpc.commands.imported import holds_shards
 from repurpose_hpc.commands.parser import make, parser_maker, refuse
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import (
@@ -117,7 +118,7 @@ def predict(args: Arguments) -> dict[str, Any]:
         UserError: a file cannot be read, or the machine has no links for any number of ranks asked for.
     """
     machine = read_machine(args.machine, cache_directory() / THIS_FILE)
-    subject = open_shards(args.subject, args.comm_dtype) if args.subject.is_dir() else open_model(args)
+    subject = open_shards(args.subject, args.comm_dtype) if holds_shards(args.subject) else open_model(args)
     plan = subject.plan
     ranks = _ranks({*(args.ranks or (*RANKS, *([plan.workers] if plan else [])))}, machine)
     points = [_point(subject, machine, number, args.batch_size) for number in ranks]
@@ -243,7 +244,7 @@ def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) ->
         UsageError: it is wrong.
     """
     given = make_parser(speaks).read(argv)
-    if given["subject"].is_dir():
+    if holds_shards(given["subject"]):
         restructured = f"has no effect: {given['subject']} is restructured"
         refuse(given, ("comm_budget", "input_placement", "input_shape"), restructured)
     return make(Arguments, given)

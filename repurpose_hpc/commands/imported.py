@@ -1,4 +1,4 @@
-"""What commands say of the import of a model."""
+"""What commands ask and say of the import of a model."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ if TYPE_CHECKING:
     from repurpose_hpc.io.samples import Samples
     from repurpose_hpc.model.importers.input_shapes import InputShapes
     from repurpose_hpc.model.network import Network
+
+
+def holds_shards(path: Path) -> bool:
+    """Whether a path stands for shards, rather than a model: a directory that is not one of a model."""
+    from repurpose_hpc.model.importers.load import is_model_directory
+
+    return path.is_dir() and not is_model_directory(path)
 
 
 def import_report(

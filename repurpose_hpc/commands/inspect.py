@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from repurpose_hpc.commands.imported import import_report
+from repurpose_hpc.commands.imported import holds_shards, import_report
 from repurpose_hpc.commands.parser import make, parser_maker, refuse
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import Declared, check_import, integer, option, path, report_file
@@ -46,7 +46,7 @@ def run(args: Arguments, context: Context) -> None:
     """
     if args.report is not None:
         check_writable(args.report)
-    if args.subject.is_dir():
+    if holds_shards(args.subject):
         result = inspect_shards(args.subject)
     else:
         result = inspect(args.subject, args.workers, shapes_of(args.input_shape), args.check)
@@ -227,7 +227,7 @@ class Arguments(Declared):
         kind=path("model.npz"),
         positional=True,
         metavar="SHARDS|MODEL",
-        help=".onnx, .npz or .safetensors, or a directory written by restructure",
+        help=".onnx, .npz, .safetensors, a directory of a transformer, or one written by restructure",
     )
     workers: int = option(4, kind=integer(1), metavar="P", help="of a MODEL: parts to count the traffic for")
     check: bool = check_import()
@@ -245,7 +245,7 @@ def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) ->
         UsageError: it is wrong.
     """
     given = make_parser(speaks).read(argv)
-    if given["subject"].is_dir():
+    if holds_shards(given["subject"]):
         refuse(
             given, ("workers", "check", "input_shape"), f"has no effect: {given['subject']} is restructured"
         )

@@ -18,6 +18,7 @@ from helpers.model_directories import VOCABULARY, llama, tokenizer
 from repurpose_hpc.commands.generate import _Writer
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.load import load_tokens
+from repurpose_hpc.plan.files.store import open_plan, read_network
 from repurpose_hpc.report.schema import GenerateReport
 
 pytest.importorskip("safetensors")
@@ -103,21 +104,54 @@ def test_what_cannot_be_done_is_refused_on_all_ranks(run, model, tmp_path):
     assert "config.json" in run(2, tmp_path, "--prompt", "w1", status=1).stderr
 
 
-def test_sequences_of_one_length_are_restructured_and_run(mpirun, model, tmp_path):
+SHAPE = ("--input-shape", "ids=1x7")
+
+
+def alone(*words, status=0):
+    """A command in one process."""
+    command = [sys.executable, "-m", "repurpose_hpc", *map(str, words)]
+    done = subprocess.run(command, cwd=ROOT, timeout=170, capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    return done
+
+
+@pytest.mark.parametrize("budget", [0.3, 1.0])
+def test_sequences_of_one_length_are_restructured_and_run(mpirun, model, tmp_path, budget):
     """A directory is a MODEL for all commands, with the length of all sequences."""
     ids = np.random.default_rng(1).integers(0, VOCABULARY, (60, 7))
     np.save(tmp_path / "ids.npy", ids)
-    shape = ("--input-shape", "ids=1x7")
-    command = [sys.executable, "-m", "repurpose_hpc"]
-    cut = ["restructure", model, *shape, "--calibration", tmp_path / "ids.npy", "--workers", 2]
-    cut += ["--comm-budget", 1.0, "--out", tmp_path / "shards"]
-    subprocess.run([*command, *map(str, cut)], check=True, cwd=ROOT, timeout=170, capture_output=True)
+    cut = ("restructure", model, *SHAPE, "--calibration", tmp_path / "ids.npy", "--workers", 2)
+    alone(*cut, "--comm-budget", budget, "--out", tmp_path / "shards")
     files = ("--input", tmp_path / "ids.npy", "--output", tmp_path / "y.h5")
     done = mpirun(2, "-m", "repurpose_hpc", "infer", "--shards", tmp_path / "shards", *files, "--verify")
     assert done.returncode == 0, done.stderr
     with h5py.File(tmp_path / "y.h5") as file:
         found = file["y"][()]
-    np.testing.assert_allclose(found, forward(load_tokens(model).at(7), ids), rtol=0, atol=1e-4)
+    restructured = read_network(open_plan(tmp_path / "shards"))
+    np.testing.assert_allclose(found, forward(restructured, ids), rtol=0, atol=1e-4)
+    original = np.abs(found - forward(load_tokens(model).at(7), ids)).max()
+    assert original < 1e-4 if budget == 1 else original > 1e-2
+    np.save(tmp_path / "ids.npy", np.where(ids == 3, VOCABULARY, ids))
+    done = mpirun(2, "-m", "repurpose_hpc", "infer", "--shards", tmp_path / "shards", *files)
+    assert done.returncode == 1 and f"from 0 to {VOCABULARY - 1}" in done.stderr
+
+
+def test_directories_are_inspected_and_forecast(model, tmp_path):
+    alone("inspect", model, *SHAPE, "--report", tmp_path / "report.json")
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert found["supported"] and found["model"] == str(model)
+    assert "ranks" in alone("forecast", model, *SHAPE, "--machine", "gigabit", "--ranks", "1,2").stdout
+    for command in (("inspect", model), ("forecast", model, "--machine", "gigabit")):
+        assert "expected the length of all sequences" in alone(*command, status=1).stderr
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_report_takes_no_place_of_the_model(model, name):
+    before = (model / name).read_bytes()
+    for command in (("inspect", model, *SHAPE), ("generate", model, "--prompt", "w1")):
+        done = alone(*command, "--report", model / name, status=2)
+        assert "--report: expected a place of its own" in done.stderr
+    assert (model / name).read_bytes() == before
 
 
 class _Bytes:
