@@ -96,7 +96,8 @@ def generate(
         told: called on the root with sequence and token as they come.
 
     Raises:
-        UserError: on every rank: the network writes no text; see ``TokenSession.run``.
+        UserError: on every rank: the network writes no text, or logits are not finite; see
+            ``TokenSession.run``.
     """
     _check(session, prompts, tokens)
     draws = [np.random.default_rng([sampling.seed, place]) for place in range(len(prompts))]
@@ -115,6 +116,8 @@ def generate(
             if chosen is None:
                 result.is_interrupted = True
                 break
+            if isinstance(chosen, str):
+                raise UserError(chosen)
             for place, token in zip(active, chosen, strict=True):
                 result.ids[place].append(token)
                 if logits is not None:
@@ -154,10 +157,16 @@ def _chosen(
     sampling: Sampling,
     draws: Sequence[np.random.Generator],
     interrupted: Callable[[], bool],
-) -> list[int] | None:
-    """The next token of each active sequence, on the root; None elsewhere, and to stop."""
+) -> list[int] | str | None:
+    """The next token of each active sequence, or why there is none; None on other ranks, and to stop."""
     if logits is None or interrupted():
         return None
+    for place, rows in zip(active, logits, strict=True):
+        if not np.isfinite(rows).all():
+            return (
+                f"expected finite logits, found NaN or infinity in those of text {place} (counted from 0); "
+                "compute in float64, or check the weights"
+            )
     return [sampling.choose(rows[0], draws[place]) for place, rows in zip(active, logits, strict=True)]
 
 

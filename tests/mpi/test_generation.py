@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -152,6 +153,16 @@ def test_what_cannot_be_read_is_refused_on_every_rank(name):
     found = session.run([Tokens(slot, ids) for slot, ids in enumerate(of["ids_9"])])
     session.close()
     assert_close(None if found is None else np.stack(found), of["outputs_9"])
+
+
+def test_logits_that_are_not_finite_are_refused_on_every_rank():
+    network = decoder(4)
+    output = network.mixings[-1]
+    network = network.with_mixings({output.name: replace(output, weights=3e38 * np.sign(output.weights))})
+    session = TokenSession(split_network(network, COMM.size), COMM)
+    with pytest.raises(UserError, match="expected finite logits"):
+        generate(session, texts(4, (5,)), 3, Sampling(), comm=COMM)
+    session.close()
 
 
 @pytest.mark.skipif(COMM.size == 1, reason="one rank is like itself")

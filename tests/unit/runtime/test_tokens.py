@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -220,6 +221,20 @@ def test_an_interrupt_ends_a_text_behind_a_token():
 def test_what_cannot_be_written_is_refused(count, tokens, words):
     with pytest.raises(UserError, match=words):
         generate(session(), texts(4, (5,) * count), tokens, GREEDY)
+
+
+def test_logits_that_are_not_finite_are_no_text():
+    output = NETWORK.mixings[-1]
+    network = NETWORK.with_mixings({output.name: replace(output, weights=3e38 * np.sign(output.weights))})
+    opened = TokenSession(split_network(network, 2))
+    for sampling in (GREEDY, Sampling(temperature=1.0)):
+        opened.forget(0)
+        with pytest.raises(
+            UserError, match="expected finite logits, found NaN or infinity in those of text 0"
+        ):
+            generate(opened, texts(4, (5,)), 3, sampling)
+    opened = TokenSession(split_network(network, 2), dtype=np.float64)
+    assert generate(opened, texts(4, (5,)), 3, GREEDY).ids == [written(texts(4, (5,))[0], 3, network)]
 
 
 def test_an_encoder_writes_no_texts():
