@@ -119,38 +119,42 @@ class _Writer:
     """
 
     def __init__(self, tokenizer: Tokenizer | None, prompts: int) -> None:
-        self._tokenizer, self._printed = tokenizer, ""
         if isinstance(sys.stdout, TextIOWrapper):  # a terminal may not have all characters
             sys.stdout.reconfigure(errors="replace")
+        self._tokenizer = tokenizer
         self._ids: list[list[int]] = [[] for _ in range(prompts)]
+        # Tokens of a single text that are printed, and those of them that were printed last.
+        self._printed = self._before = 0
 
     def add(self, sequence: int, token: int) -> None:
         """A further token of a sequence."""
         self._ids[sequence].append(token)
-        text = self._text(0)
-        # A character of which only a part has come waits for the rest.
-        if len(self._ids) == 1 and not text.endswith("\N{REPLACEMENT CHARACTER}"):
-            self._print(text)
+        if len(self._ids) == 1:
+            self._print()
 
     def finish(self) -> None:
         """The end of all."""
         if len(self._ids) > 1:
-            for number in range(len(self._ids)):
-                print(f"[{number}] {self._text(number)}")
+            for number, ids in enumerate(self._ids):
+                print(f"[{number}] {self._text(ids)}")
         else:
-            self._print(self._text(0))
+            self._print(is_last=True)
             print()
         sys.stdout.flush()
 
-    def _text(self, sequence: int) -> str:
-        ids = self._ids[sequence]
+    def _text(self, ids: list[int]) -> str:
         return " ".join(map(str, ids)) if self._tokenizer is None else self._tokenizer.text(ids)
 
-    def _print(self, text: str) -> None:
-        """What is new in a text; all of it, on a new line, if what is printed has become something else."""
-        is_longer = text.startswith(self._printed)
-        print(text[len(self._printed) :] if is_longer else f"\n{text}", end="", flush=True)
-        self._printed = text
+    def _print(self, is_last: bool = False) -> None:
+        """What is new in a text; a character of which only a part has come waits for the rest.
+
+        How a token is written depends on the one before it, but not on the whole text.
+        """
+        ids = self._ids[0][self._before :]
+        old, text = self._text(ids[: self._printed - self._before]), self._text(ids)
+        if is_last or not text.endswith("\N{REPLACEMENT CHARACTER}"):
+            print(text[len(old) :], end="", flush=True)
+            self._before, self._printed = self._printed, len(self._ids[0])
 
 
 def _result(
@@ -174,7 +178,7 @@ def _result(
         "load_seconds": load_seconds,
         "prompt_seconds": found.prompt_seconds,
         "step_seconds": found.step_seconds,
-        "tokens_per_second": after_first / found.step_seconds if after_first else 0.0,
+        "tokens_per_second": after_first / found.step_seconds if after_first > 0 else 0.0,
         "step_us": {
             phase: float(seconds) / steps * 1e6 for phase, seconds in zip(PHASES, slowest, strict=True)
         },

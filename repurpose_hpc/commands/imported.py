@@ -1,4 +1,4 @@
-"""What commands say of the import of a model."""
+"""What commands ask and say of the import of a model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def holds_shards(path: Path) -> bool:
-    """Tell whether a path is a directory of shards, not a model, which may be a directory as well."""
+    """Whether a path stands for shards, rather than a model: a directory that is not one of a model."""
     from repurpose_hpc.model.importers.load import is_model_directory
 
     return path.is_dir() and not is_model_directory(path)

@@ -87,8 +87,12 @@ def _is_same(first: Path, second: Path) -> bool:
 
 def _files(path: Path) -> Iterator[Path]:
     """The files that are read by way of ``path``: itself, those that it refers to, those of a plan."""
+    from repurpose_hpc.model.importers.load import is_model_directory
+
     yield path
-    if path.is_dir():
+    if is_model_directory(path):
+        yield from path.iterdir()
+    elif path.is_dir():
         from repurpose_hpc.plan.files.store import plan_files
 
         yield from plan_files(path)

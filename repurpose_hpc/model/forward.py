@@ -47,7 +47,7 @@ def forward(
     """The outputs of the model: those of the network, between its ends.
 
     Args:
-        network: any network.
+        network: any network of samples.
         x: samples as the model takes them, (samples, ...).
         dtype: in which to compute the network; its ends have their own.
         compute: of every operation.
@@ -57,8 +57,9 @@ def forward(
         ``Ends.packed``.
 
     Raises:
-        UserError: the front refuses a value.
+        UserError: the front refuses a value, or it is a network of tokens.
     """
+    network.check_samples()
     if not network.ends:
         return forward_middle(network, np.reshape(x, (len(x), -1)), dtype, compute)
     samples = network.ends.feed(Samples.of(x), network.input_shape)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
+from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.ends import Ends, packed_dtype
 from repurpose_hpc.model.operations import Mixing, Operation, Shape, pointwise
 from repurpose_hpc.model.precision import precision
@@ -197,6 +198,18 @@ class Network:
         """The same graph with the mixings named in ``mixings`` replaced."""
         operations = tuple(mixings.get(op.name, op) for op in self.operations)
         return replace(self, operations=operations)
+
+    def check_samples(self) -> None:
+        """Refuse a network of tokens, where samples do not belong to sequences.
+
+        Raises:
+            UserError: it is one.
+        """
+        if self.longest:
+            raise UserError(
+                "network: expected one of samples, found one of tokens, of sequences that may have 1 to "
+                f"{self.longest}; Network.at(length) is it on sequences of one length, TokenSession on any"
+            )
 
     def at(self, positions: int) -> Network:
         """The network of tokens on whole sequences of one length: a sample is one, (positions, ...).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -45,10 +46,16 @@ def _add(mixing: Mixing, shard: Shard, block: Block) -> None:
     rows, columns = (shard.own[shard.graph.space(end).name] for end in (mixing.target, mixing.source))
 
     def add(rows: np.ndarray, columns: np.ndarray, part: np.ndarray) -> None:
-        weights[np.ix_(rows, columns)] += part.reshape(len(rows), len(columns), mixing.taps)
+        _fill(weights, np.ix_(rows, columns), part.reshape(len(rows), len(columns), mixing.taps))
 
     add(rows, columns, block.own_weights)
-    # Ghosts are further columns, sums further rows; where they meet, all but one hold a zero.
+    # Ghosts are further columns, sums further rows.
     add(rows, block.ghost_neurons, block.ghost_weights)
-    add(block.sums.sent, columns, block.sum_weights)
-    mixing.bias[rows] = block.bias
+    if not block.is_common:
+        add(block.sums.sent, columns, block.sum_weights)
+    _fill(mixing.bias, rows, block.bias)
+
+
+def _fill(array: np.ndarray, places: Any, part: np.ndarray) -> None:
+    """Put numbers into their places; who has the same place has the same number, or a zero."""
+    array[places] = np.where(part != 0, part, array[places])

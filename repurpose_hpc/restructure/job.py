@@ -100,9 +100,9 @@ def restructure_network(
         fields: of ``options``, instead of those that it has: ``restructure_network(net, x, workers=8)``.
 
     Raises:
-        UserError: on every rank: something else than these arguments, or not the same ones on all ranks; data
-            and model do not fit, values are not finite, a promise cannot be kept, or decisions cannot be
-            kept in ``resume``.
+        UserError: on every rank: something else than these arguments, or not the same ones on all ranks; a
+            network of tokens; data and model do not fit, values are not finite, a promise cannot be kept, or
+            decisions cannot be kept in ``resume``.
     """
     with agreed(comm):
         options = _checked_options(network, samples, options, fields)
@@ -127,6 +127,7 @@ def _checked_options(
     for name, value, kind, remedy in arguments:
         if not isinstance(value, kind):
             raise UserError(f"{name}: expected {kind.__name__}, got {type(value).__name__}; {remedy}")
+    network.check_samples()
     known = declarations(Options)
     for name in fields:
         if name not in known:

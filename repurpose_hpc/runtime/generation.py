@@ -97,7 +97,8 @@ def generate(
         told: called on the root with sequence and token as they come.
 
     Raises:
-        UserError: on every rank: the network writes no text; see ``TokenSession.run``.
+        UserError: on every rank: the network writes no text, or logits are not finite; see
+            ``TokenSession.run``.
     """
     _check(session, prompts, tokens)
     draws = [np.random.default_rng([sampling.seed, place]) for place in range(len(prompts))]
@@ -110,10 +111,14 @@ def generate(
         session.program.reset()
         began = perf_counter()
         for step in range(tokens):
-            chosen = _agreed(_chosen(logits, active, sampling, draws, interrupted), comm)
+            chosen = _chosen(logits, active, sampling, draws, interrupted)
+            if comm is not None:
+                chosen = comm.bcast(chosen, root=0)
             if chosen is None:
                 result.is_interrupted = True
                 break
+            if isinstance(chosen, str):
+                raise UserError(chosen)
             for place, token in zip(active, chosen, strict=True):
                 result.ids[place].append(token)
                 if logits is not None:
@@ -153,28 +158,17 @@ def _chosen(
     sampling: Sampling,
     draws: Sequence[np.random.Generator],
     interrupted: Callable[[], bool],
-) -> list[int] | UserError | None:
-    """The next token of each active sequence, or why there is none; None to stop, and not on the root."""
+) -> list[int] | str | None:
+    """The next token of each active sequence, or why there is none; None on other ranks, and to stop."""
     if logits is None or interrupted():
         return None
-    if not all(np.isfinite(rows).all() for rows in logits):
-        return UserError(
-            "expected finite logits, found NaN or infinity; check the weights, or compute in float64"
-        )
+    for place, rows in zip(active, logits, strict=True):
+        if not np.isfinite(rows).all():
+            return (
+                f"expected finite logits, found NaN or infinity in those of text {place} (counted from 0); "
+                "compute in float64, or check the weights"
+            )
     return [sampling.choose(rows[0], draws[place]) for place, rows in zip(active, logits, strict=True)]
-
-
-def _agreed(chosen: list[int] | UserError | None, comm: MPI.Comm | None) -> list[int] | None:
-    """What the root has chosen, on every rank; collective.
-
-    Raises:
-        UserError: on every rank: why it has not.
-    """
-    if comm is not None:
-        chosen = comm.bcast(chosen, root=0)
-    if isinstance(chosen, UserError):
-        raise chosen
-    return chosen
 
 
 @contextmanager

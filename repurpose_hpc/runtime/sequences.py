@@ -88,5 +88,5 @@ class Sequences:
             first += tokens
 
     def forget(self, slot: int, length: int = 0) -> None:
-        """Keep no more than the first ``length`` tokens of a sequence."""
-        self.lengths[slot] = min(length, self.lengths[slot])
+        """Keep the first ``length`` tokens of a sequence, which has as many."""
+        self.lengths[slot] = length

@@ -99,10 +99,7 @@ class Session:
                 )
             plan = opened(source)
             shards = hosted_shards(plan, ranks, rank, options.dtype)
-            if shards[0].graph.longest:
-                raise UserError(
-                    "source: expected a network on samples, got one of tokens; open a TokenSession"
-                )
+            shards[0].graph.check_samples()
             if deterministic:
                 shards = [one_by_one(shard) for shard in shards]
         common = {

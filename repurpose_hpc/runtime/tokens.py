@@ -19,6 +19,7 @@ from repurpose_hpc.model.precision import precision
 from repurpose_hpc.mpi.agreement import agreed, check_same
 from repurpose_hpc.plan.files.store import StoredPlan
 from repurpose_hpc.runtime.exchange.choose import check_transport
+from repurpose_hpc.runtime.exchange.transport import TRANSPORTS
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.resources import Formats
@@ -90,9 +91,13 @@ class TokenSession:
             self.slots, self.longest = slots, self._checked_length(longest)
             self._is_causal = is_causal(self.graph)
             self._chunk = chunk if self._is_causal else max(chunk, self.longest)
+            if transport not in TRANSPORTS:
+                expected = ", ".join(TRANSPORTS)
+                raise UserError(f"transport: expected one of {expected}, got {transport}; name one of them")
             if slots < 1 or chunk < 1:
                 raise UserError(f"expected 1 or more slots and tokens of a chunk, got {slots} and {chunk}")
-        check_same({"slots": slots, "longest": self.longest, "chunk": chunk, "dtype": kind}, comm)
+        common = {"slots": slots, "longest": self.longest, "chunk": chunk, "dtype": kind}
+        check_same({**common, "transport": transport, "plan": plan.plan.identity()}, comm)
         if comm is not None:
             check_transport(transport, comm)
         self._sequences = Sequences(slots, self.longest, self._chunk, kind)
@@ -122,20 +127,23 @@ class TokenSession:
         return self._sequences.bytes
 
     def length(self, slot: int) -> int:
-        """Tokens that are kept of a sequence."""
+        """Tokens that are kept of a sequence.
+
+        Raises:
+            UserError: there is no such slot.
+        """
+        self._check_slot(slot)
         return int(self._sequences.lengths[slot])
 
     def forget(self, slot: int, length: int = 0) -> None:
-        """Keep the first ``length`` tokens of a sequence only.
+        """Keep the first ``length`` tokens of a sequence only, all ranks the same.
 
         Raises:
-            UserError: there is no such slot, or a length below 0.
+            UserError: there is no such slot, or it has not so many tokens.
         """
-        if not 0 <= slot < self.slots or length < 0:
-            raise UserError(
-                f"expected a slot from 0 to {self.slots - 1} and a length of 0 or more, got {slot} and "
-                f"{length}"
-            )
+        self._check_slot(slot)
+        if not 0 <= length <= self.length(slot):
+            raise UserError(f"length: expected 0 to {self.length(slot)} tokens that are kept, got {length}")
         self._sequences.forget(slot, length)
 
     def run(self, further: Sequence[Tokens], last_only: bool = False) -> list[np.ndarray] | None:
@@ -149,14 +157,15 @@ class TokenSession:
             on the root, for each entry, (tokens, outputs); None elsewhere.
 
         Raises:
-            UserError: on every rank: ids outside the vocabulary, a sequence that becomes too long, or one
-                that cannot go on because its tokens see later ones.
+            UserError: on every rank: ids outside the vocabulary, a sequence that is there twice, that becomes
+                too long, or that cannot go on because its tokens see later ones.
         """
-        slots = [tokens.slot for tokens in further]
-        if len({*slots}) < len(slots):
-            raise UserError(f"expected one entry for each sequence, got the slots {slots}; join their tokens")
+        further = [Tokens(slot, np.asarray(ids)) for slot, ids in further]
         for tokens in further:
             self._check(tokens)
+        slots = [slot for slot, _ in further]
+        if len(set(slots)) < len(slots):
+            raise UserError(f"expected one entry of a sequence, got slots {slots}; join their tokens")
         parts: list[list[np.ndarray]] = [[] for _ in further]
         for batch in self._batches(further):
             wanted = self._run_batch(further, batch, last_only)
@@ -170,12 +179,17 @@ class TokenSession:
         """Give back what MPI keeps; collective."""
         self.program.free()
 
+    def _check_slot(self, slot: int) -> None:
+        if not 0 <= slot < self.slots:
+            raise UserError(f"expected a slot from 0 to {self.slots - 1}, got {slot}; make more of them")
+
     def _check(self, tokens: Tokens) -> None:
         slot, ids = tokens
-        if not 0 <= slot < self.slots or ids.ndim != 1 or not ids.size or ids.dtype.kind not in "iu":
+        self._check_slot(slot)
+        if ids.ndim != 1 or not ids.size or ids.dtype.kind not in "iu":
             raise UserError(
-                f"expected one or more integers for a slot from 0 to {self.slots - 1}, got {ids.dtype} of "
-                f"shape {ids.shape} for slot {slot}"
+                f"expected one or more integers for slot {slot}, got {ids.dtype} of shape {ids.shape}; give "
+                "the numbers of its tokens"
             )
         check_ids(ids, self.vocabulary)
         if self.length(slot) + ids.size > self.longest:

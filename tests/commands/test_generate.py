@@ -1,9 +1,14 @@
 """The command ``generate`` under mpirun."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
+from pathlib import Path
 
+import environment
 import h5py
 import numpy as np
 import pytest
@@ -11,10 +16,10 @@ import pytest
 from helpers import ROOT
 from helpers.model_directories import VOCABULARY, llama, tokenizer
 from repurpose_hpc.commands.generate import _Writer
-from repurpose_hpc.commands.start import start
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.load import load_tokens
-from repurpose_hpc.report.schema import GenerateReport
+from repurpose_hpc.plan.files.store import open_plan, read_network
+from repurpose_hpc.report.schema import GenerateReport, problems
 
 pytest.importorskip("safetensors")
 
@@ -53,7 +58,7 @@ def test_texts_of_ids(run, model, tmp_path, ranks):
     done = run(ranks, model, *words)
     found = json.loads(report.read_text())
     assert found["ids"] == [written(model, prompt, 8) for prompt in prompts.tolist()]
-    assert set(found) == set(GenerateReport.__annotations__)
+    assert problems(found, GenerateReport) == []
     assert (found["ranks"], found["workers"], found["tokens"]) == (ranks, 3, 16)
     assert (found["values_sent"] > 0) == (ranks > 1) and len(found["kept_bytes"]) == ranks
     # Keys and values of three heads in two layers, of 13 tokens of two texts.
@@ -99,49 +104,127 @@ def test_what_cannot_be_done_is_refused_on_all_ranks(run, model, tmp_path):
     assert "config.json" in run(2, tmp_path, "--prompt", "w1", status=1).stderr
 
 
-class _Pieces:
-    """A tokenizer whose texts change behind their end."""
+SHAPE = ("--input-shape", "ids=1x7")
 
-    TEXTS = ("", "do", "do n", "don't", "don't go", "don't go \N{REPLACEMENT CHARACTER}")
+
+def alone(*words, status=0):
+    """A command in one process."""
+    command = [sys.executable, "-m", "repurpose_hpc", *map(str, words)]
+    done = subprocess.run(command, cwd=ROOT, timeout=170, capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    return done
+
+
+@pytest.mark.parametrize("budget", [0.3, 1.0])
+def test_sequences_of_one_length_are_restructured_and_run(mpirun, model, tmp_path, budget):
+    """A directory is a MODEL for all commands, with the length of all sequences."""
+    ids = np.random.default_rng(1).integers(0, VOCABULARY, (60, 7))
+    np.save(tmp_path / "ids.npy", ids)
+    cut = ("restructure", model, *SHAPE, "--calibration", tmp_path / "ids.npy", "--workers", 2)
+    alone(*cut, "--comm-budget", budget, "--out", tmp_path / "shards")
+    files = ("--input", tmp_path / "ids.npy", "--output", tmp_path / "y.h5")
+    done = mpirun(2, "-m", "repurpose_hpc", "infer", "--shards", tmp_path / "shards", *files, "--verify")
+    assert done.returncode == 0, done.stderr
+    with h5py.File(tmp_path / "y.h5") as file:
+        found = file["y"][()]
+    restructured = read_network(open_plan(tmp_path / "shards"))
+    np.testing.assert_allclose(found, forward(restructured, ids), rtol=0, atol=1e-4)
+    original = np.abs(found - forward(load_tokens(model).at(7), ids)).max()
+    assert original < 1e-4 if budget == 1 else original > 1e-2
+    np.save(tmp_path / "ids.npy", np.where(ids == 3, VOCABULARY, ids))
+    done = mpirun(2, "-m", "repurpose_hpc", "infer", "--shards", tmp_path / "shards", *files)
+    assert done.returncode == 1 and f"from 0 to {VOCABULARY - 1}" in done.stderr
+
+
+def test_directories_are_inspected_and_forecast(model, tmp_path):
+    alone("inspect", model, *SHAPE, "--report", tmp_path / "report.json")
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert found["supported"] and found["model"] == str(model)
+    assert "ranks" in alone("forecast", model, *SHAPE, "--machine", "gigabit", "--ranks", "1,2").stdout
+    for command in (("inspect", model), ("forecast", model, "--machine", "gigabit")):
+        assert "expected the length of all sequences" in alone(*command, status=1).stderr
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_report_takes_no_place_of_the_model(model, name):
+    before = (model / name).read_bytes()
+    for command in (("inspect", model, *SHAPE), ("generate", model, "--prompt", "w1")):
+        done = alone(*command, "--report", model / name, status=2)
+        assert "--report: expected a place of its own" in done.stderr
+    assert (model / name).read_bytes() == before
+
+
+class _Bytes:
+    """Tokens are bytes; of how many a text was asked for."""
+
+    def __init__(self):
+        self.asked = []
 
     def text(self, ids):
-        return self.TEXTS[len(ids)]
+        self.asked.append(len(ids))
+        return bytes(ids).decode("utf-8", "replace")
 
 
-def test_all_of_a_text_is_printed(capsys):
-    """Also where it has become something else, and where it ends within a character."""
-    writer = _Writer(_Pieces(), 1)
-    for token in range(5):
-        writer.add(0, token)
+def test_a_text_is_printed_as_it_comes(capsys):
+    """Characters as a whole, and in time that does not grow with what is there."""
+    whole, tokenizer = "na\u00efve \u2192 \U0001f600, and so on" * 9, _Bytes()
+    writer, printed = _Writer(tokenizer, 1), ""
+    for number in whole.encode():
+        writer.add(0, number)
+        printed += capsys.readouterr().out
+        assert whole.startswith(printed)
+    assert printed == whole and max(tokenizer.asked) <= 8
+    writer.add(0, whole.encode()[2])
+    assert not capsys.readouterr().out
     writer.finish()
-    assert capsys.readouterr().out == "do n\ndon't go \N{REPLACEMENT CHARACTER}\n"
+    assert capsys.readouterr().out == "\N{REPLACEMENT CHARACTER}\n"
 
 
-def test_a_directory_is_inspected(model, capsys):
-    start("inspect", [str(model), "--input-shape", "ids=1x7", "--workers", "2"])
-    assert "layers.0.queries" in capsys.readouterr().out
+def test_ids_are_printed_as_they_come(capsys):
+    writer, printed = _Writer(None, 1), []
+    for number in (3, 14, 5):
+        writer.add(0, number)
+        printed.append(capsys.readouterr().out)
+    writer.finish()
+    assert printed == ["3", " 14", " 5"] and capsys.readouterr().out == "\n"
+
+
+def test_several_texts_are_printed_at_the_end(capsys):
+    writer = _Writer(None, 2)
+    for sequence, number in ((0, 3), (1, 4), (0, 5)):
+        writer.add(sequence, number)
+    assert not capsys.readouterr().out
+    writer.finish()
+    assert capsys.readouterr().out == "[0] 3 5\n[1] 4\n"
 
 
 def test_a_failure_of_the_root_alone_ends_all(run, tmp_path):
     """Weights in which the output overflows: the logits are not finite."""
     directory = llama(tmp_path / "broken", overflows=True)
     np.save(tmp_path / "ids.npy", [[3, 1, 4]])
-    done = run(2, directory, "--ids", tmp_path / "ids.npy", "--tokens", 5, "--temperature", 1, status=1)
+    words = ("--ids", tmp_path / "ids.npy", "--tokens", 5, "--temperature", 1)
+    done = run(2, directory, *words, status=1)
     assert "finite logits" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_sequences_of_one_length_are_restructured_and_run(mpirun, model, tmp_path):
-    """A directory is a MODEL for all commands, with the length of all sequences."""
-    ids = np.random.default_rng(1).integers(0, VOCABULARY, (60, 7))
-    np.save(tmp_path / "ids.npy", ids)
-    shape = ("--input-shape", "ids=1x7")
-    command = [sys.executable, "-m", "repurpose_hpc"]
-    cut = ["restructure", model, *shape, "--calibration", tmp_path / "ids.npy", "--workers", 2]
-    cut += ["--comm-budget", 1.0, "--out", tmp_path / "shards"]
-    subprocess.run([*command, *map(str, cut)], check=True, cwd=ROOT, timeout=170, capture_output=True)
-    files = ("--input", tmp_path / "ids.npy", "--output", tmp_path / "y.h5")
-    done = mpirun(2, "-m", "repurpose_hpc", "infer", "--shards", tmp_path / "shards", *files, "--verify")
-    assert done.returncode == 0, done.stderr
-    with h5py.File(tmp_path / "y.h5") as file:
-        found = file["y"][()]
-    np.testing.assert_allclose(found, forward(load_tokens(model).at(7), ids), rtol=0, atol=1e-4)
+def test_an_interrupt_leaves_a_report(model, tmp_path):
+    """^C at the terminal of mpirun, in the middle of a long text."""
+    long = llama(tmp_path / "long", max_position_embeddings=200000)
+    np.save(tmp_path / "ids.npy", [[1, 2, 3]])
+    report = tmp_path / "report.json"
+    command = [*environment.mpi_command(Path(sys.executable), 2), "-m", "repurpose_hpc", "generate", long]
+    command += ["--ids", tmp_path / "ids.npy", "--tokens", "190000", "--report", report]
+    env = {**os.environ, **environment.mpi_environment(2), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*map(str, command)], env=env, start_new_session=True, **streams) as job:
+        try:
+            assert job.stdout.read(20)  # some tokens are there
+            os.killpg(job.pid, signal.SIGINT)
+            rest, errors = job.communicate(timeout=60)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(job.pid, signal.SIGKILL)
+    assert job.returncode == 0 and "Traceback" not in errors
+    found = json.loads(report.read_text())
+    assert found["interrupted"] and "until it was interrupted" in rest
+    assert 1 <= found["tokens"] == len(found["ids"][0]) < 190000

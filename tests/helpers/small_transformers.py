@@ -15,13 +15,13 @@ VOCABULARY, LONGEST = 19, 24
 
 
 class _Drawn:
-    """Random arrays of any name, but for those that end with one of ``missing``."""
+    """Random arrays of any name."""
 
-    def __init__(self, seed: int, missing: tuple[str, ...]) -> None:
-        self._rng, self._missing = np.random.default_rng(seed), missing
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
 
     def __contains__(self, name: str) -> bool:
-        return not name.endswith(self._missing)
+        return True
 
     def array(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """Normally distributed numbers; scales of normalisations are near 1."""
@@ -35,10 +35,10 @@ def decoder(seed: int = 0, heads: int = 4, groups: int = 2, layers: int = 2, **c
         **{"layers": layers, "width": 3 * heads, "hidden": 14, "heads": heads, "groups": groups},
         **{"head_size": 4, "vocabulary": VOCABULARY, "longest": LONGEST, "epsilon": 1e-5},
         **{"activation": Activation("silu"), "is_gated": True, "frequencies": np.array([1.0, 0.1])},
+        biased=("layers.queries", "layers.values", "layers.up", "layers.down"),
     )
     architecture = replace(architecture, **changes)
-    missing = ("lm_head.weight", "_norm.bias", "norm.bias", "q_norm.weight", "layernorm.bias")
-    arrays = Arrays(FAMILIES["llama"], _Drawn(seed, missing))
+    arrays = Arrays(FAMILIES["qwen3"], _Drawn(seed))
     transformer = Transformer(architecture, arrays)
     tokens = arrays.weight("tokens", (architecture.vocabulary, architecture.width))
     stream = transformer.embedded()

@@ -17,6 +17,7 @@ from repurpose_hpc import kernels
 from repurpose_hpc.commands.table import COMMANDS
 from repurpose_hpc.fields import declarations, flag
 from repurpose_hpc.kernels.registry import REGISTRY
+from repurpose_hpc.report.schema import REPORTS
 from repurpose_hpc.restructure.method import METHODS, method_named
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.runtime.options import RunOptions
@@ -84,3 +85,9 @@ def test_an_option(declared):
     """It says what it is for, and the README has it."""
     for field, option in declarations(declared).items():
         assert option.help and f"`{flag(field)}" in page("README.md")
+
+
+@pytest.mark.parametrize("command", REPORTS)
+def test_a_report_is_documented(command):
+    """Its keys have a place, which ``scripts/tables.py`` fills."""
+    assert f"<!-- report: {command} -->" in page("docs/formats.md")

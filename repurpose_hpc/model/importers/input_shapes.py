@@ -18,8 +18,8 @@ def option_of_shapes() -> Any:
         kind=_SHAPES,
         metavar="NAME=NxCxHxW",
         repeated=True,
-        help="sizes of an input of MODEL that the .onnx file leaves free, samples first (any number); once "
-        "for each such input",
+        help="sizes of an input of MODEL that its file leaves free, samples first (any number), such as "
+        "ids=1x64 of a directory; once for each such input",
     )
 
 

@@ -62,11 +62,6 @@ def load_model(path: str | Path, input_shapes: InputShapes | None = None, check:
     return load_chain(path)
 
 
-def is_model_directory(path: Path) -> bool:
-    """Whether a directory holds a model, not shards."""
-    return (path / "config.json").is_file()
-
-
 def load_tokens(directory: str | Path) -> Network:
     """The transformer in a directory, as a network of tokens, for sequences of any length.
 
@@ -79,9 +74,16 @@ def load_tokens(directory: str | Path) -> Network:
     from repurpose_hpc.model.importers.huggingface import CONFIG, load_directory
 
     directory = Path(directory)
-    if not (directory / CONFIG).is_file():
+    if not is_model_directory(directory):
         raise UserError(f"{directory}: expected a directory with a file {CONFIG}, found none; check the path")
     return load_directory(directory)
+
+
+def is_model_directory(path: Path) -> bool:
+    """Whether a path is that of a directory which ``load_tokens`` reads, not of shards."""
+    from repurpose_hpc.model.importers.huggingface import CONFIG
+
+    return (path / CONFIG).is_file()
 
 
 def _of_sequences(directory: Path, network: Network, input_shapes: InputShapes) -> Network:

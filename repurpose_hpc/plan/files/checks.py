@@ -15,7 +15,7 @@ from repurpose_hpc.model.comm_dtype import COMM_DTYPES
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.files.mapped import release
-from repurpose_hpc.plan.plan import EVERYBODY, PLACEMENTS, Plan
+from repurpose_hpc.plan.plan import EVERYBODY, PLACEMENTS, Plan, common_mixing_plan
 from repurpose_hpc.plan.shard import Block, Shard, local_neurons, traffic_of
 
 _PIECE_BYTES = 1 << 20
@@ -88,18 +88,36 @@ def _removed_faults(plan: Plan, graph: Network) -> Iterator[str]:
 
 def _owner_faults(plan: Plan, graph: Network) -> Iterator[str]:
     yield from _same_names("owners of spaces", plan.owners, [space.name for space in graph.spaces])
+    may_be_common = graph.input_spaces | _common_spaces(plan, graph)
     for space in graph.spaces:
         owner = plan.owners[space.name]
         if owner.shape != (space.neurons,) or owner.dtype.kind != "i":
             yield f"space {space.name} has owners of shape {owner.shape}, expected ({space.neurons},)"
         elif not EVERYBODY <= owner.min() <= owner.max() < plan.workers:
             yield f"space {space.name} has owners from {owner.min()} to {owner.max()}"
-        elif owner.min() == EVERYBODY and not {*space.parts, space.name} & {*graph.input_spaces}:
+        elif owner.min() == EVERYBODY and not {*space.parts, space.name} & may_be_common:
             yield f"space {space.name}, which is no input, has neurons without an owner"
     derived = graph.derive({space.name: plan.owners[space.name] for space in graph.free_spaces})
     for name, owner in derived.items():
         if not np.array_equal(owner, plan.owners[name]):
             yield f"space {name} has other owners than the spaces that it is made of"
+
+
+def _common_spaces(plan: Plan, graph: Network) -> set[str]:
+    """The free spaces of a network of tokens of which every worker has a copy, made by all that it takes."""
+    outputs = {part for tensor in graph.output_tensors for part in graph.parts(tensor)}
+    common = {
+        space.name
+        for space in graph.free_spaces
+        if graph.longest and space.name not in outputs and (plan.owners[space.name] == EVERYBODY).all()
+    }
+    for mixing in graph.mixings:
+        source, target = plan.ends(graph, mixing)
+        if (target == EVERYBODY).all():
+            found, expected = plan.mixings[mixing.name], common_mixing_plan(source, target, plan.workers)
+            if not (_equal(found.ghosts, expected.ghosts) and _equal(found.sums, expected.sums)):
+                common -= {*graph.parts(mixing.target)}
+    return common
 
 
 def _shard_faults(shard: Shard, plan: Plan) -> Iterator[str]:
@@ -130,10 +148,12 @@ def _block_faults(shard: Shard, plan: Plan, mixing: Mixing, own: Mapping[str, np
                 yield f"its list {part} of {name} is another than the plan says"
     columns, rows = (own[shard.graph.space_of[tensor]] for tensor in (mixing.source, mixing.target))
     taps, ghosts = mixing.taps, len(traffic.ghost_neurons)
+    is_common = plan.is_common(shard.graph, mixing)
     shapes = {
         "own_weights": (len(rows), len(columns) * taps),
         "ghost_weights": (len(rows), ghosts * taps),
-        "sum_weights": (len(traffic.sums.sent), len(columns) * taps),
+        # Of common neurons what is sent is what the worker has computed.
+        "sum_weights": (0 if is_common else len(traffic.sums.sent), len(columns) * taps),
         "bias": (len(rows),),
     }
     has_scales = mixing.source in plan.scales

@@ -208,7 +208,13 @@ def read_shard(stored: StoredPlan, worker: int) -> Shard:
             raise ValueError(f"its SHA-256 is not the one recorded in {PLAN_FILE}")
         shard = _parse_shard(content)
         check_shard(shard, stored.plan)
-        return replace(shard, graph=replace(shard.graph, ends=stored.ends))
+        blocks = {
+            mixing.name: replace(
+                shard.blocks[mixing.name], is_common=stored.plan.is_common(shard.graph, mixing)
+            )
+            for mixing in shard.graph.mixings
+        }
+        return replace(shard, graph=replace(shard.graph, ends=stored.ends), blocks=blocks)
 
 
 def read_network(stored: StoredPlan) -> Network:

@@ -15,6 +15,7 @@ from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.load import load_model, load_tokens
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import UNLIMITED, Attention
 
 pytest.importorskip("ml_dtypes")
 numpy_files = pytest.importorskip("safetensors.numpy")
@@ -162,6 +163,10 @@ def test_heads_may_have_any_size():
     assert rows["layers.0.queries"] == (40, 16) and rows["layers.0.keys"] == (20, 16)
 
 
+STRETCHED = {
+    **{"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0},
+    "original_max_position_embeddings": 16,
+}
 CONFIG_REFUSED = {
     "unknown model_type": ({"model_type": "mamba"}, "model_type: expected one of llama, .*found 'mamba'"),
     "no model_type": ({"model_type": None}, "model_type: expected one of .*found None"),
@@ -192,6 +197,15 @@ CONFIG_REFUSED = {
         "factor: expected a positive number, found None",
     ),
     "scaling in words": ({"rope_scaling": "linear"}, "rope_scaling: expected an object, found 'linear'"),
+    "a rotation for each kind of layer": (
+        {"rope_parameters": {"full_attention": {"rope_type": "default"}}, "rope_scaling": None},
+        "rope_parameters: expected one rotation for all layers, found .*full_attention",
+    ),
+    "high frequencies that are low": (
+        {"rope_scaling": STRETCHED | {"high_freq_factor": 1.0}},
+        "high_freq_factor: expected more than low_freq_factor, which is 1.0, found 1.0",
+    ),
+    "a window": ({"sliding_window": 4}, "sliding_window: expected None, found 4"),
     "half a pair": ({"head_dim": 5}, "head_dim: expected pairs of neurons .* not 5 of a head, found 5"),
     "groups that do not fit": (
         {"num_key_value_heads": 3},
@@ -268,17 +282,75 @@ def test_arrays_that_are_not_those_of_the_model(copy, case):
         load_tokens(directory)
 
 
-def test_an_output_layer_that_is_missing_and_not_tied(copy):
-    directory = rewrite(copy(), tie_word_embeddings=False)
+@pytest.mark.parametrize("says", [False, None])
+def test_an_output_layer_that_is_missing_and_not_tied(copy, says):
+    """Without an entry, those of Llama are not tied, and those of GPT-2 are."""
+    directory = rewrite(copy(), tie_word_embeddings=says)
     with pytest.raises(
-        UserError, match="tie_word_embeddings: expected true, for no .* lm_head.weight, found False"
+        UserError, match=r"expected an array 'lm_head.weight' of shape \(31, 16\), found none"
     ):
+        load_tokens(directory)
+    load_tokens(rewrite(copy("gpt2"), tie_word_embeddings=None))
+
+
+def test_an_output_layer_that_is_there_and_tied(copy):
+    """The library overwrites it with the embeddings, or does not: nobody knows which are meant."""
+    directory = rewrite_arrays(
+        copy(), lambda arrays: arrays.update({"lm_head.weight": arrays["model.embed_tokens.weight"].copy()})
+    )
+    assert load_tokens(directory).fingerprint() == load_tokens(DIRECTORY / "llama3").fingerprint()
+    rewrite_arrays(directory, lambda arrays: arrays["lm_head.weight"].fill(1))
+    with pytest.raises(UserError, match="expected lm_head.weight to be the embeddings, as tie_word_emb"):
         load_tokens(directory)
 
 
-def test_an_output_layer_that_is_tied_and_differs(copy):
-    with pytest.raises(UserError, match="tie_word_embeddings: expected false, for lm_head.weight differs"):
-        load_tokens(rewrite(copy("llama"), tie_word_embeddings=True))
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"llama", "qwen3"}))
+def test_no_array_may_be_missing(copy, name):
+    """Not one of a normalisation, nor a bias or a table of positions, without which it would compute."""
+    directory = copy(name)
+    path = directory / "model.safetensors"
+    whole = numpy_files.load_file(path)
+    for array in whole:
+        if "pooler" not in array:
+            numpy_files.save_file({each: whole[each] for each in whole if each != array}, path)
+            with pytest.raises(UserError, match="expected an array '.*' of shape .*, found none"):
+                load_tokens(directory)
+
+
+def test_norms_of_heads_may_not_be_missing(copy):
+    directory = copy("qwen3")
+    index = directory / "model.safetensors.index.json"
+    listed = json.loads(index.read_text())
+    listed["weight_map"] = {n: f for n, f in listed["weight_map"].items() if not n.endswith("q_norm.weight")}
+    index.write_text(json.dumps(listed))
+    with pytest.raises(UserError, match="expected an array 'model.layers.0.self_attn.q_norm.weight'"):
+        load_tokens(directory)
+
+
+def test_biases_that_the_configuration_does_not_name(copy):
+    """The library leaves them out."""
+    directory = rewrite(copy(), attention_bias=False)
+    with pytest.raises(UserError, match="found 'model.layers.0.self_attn.k_proj.bias' besides"):
+        load_tokens(directory)
+
+
+def test_a_number_of_types_is_that_of_the_configuration(copy):
+    name = "embeddings.token_type_embeddings.weight"
+    directory = rewrite_arrays(copy("bert"), lambda arrays: arrays.update({name: arrays[name][:1].copy()}))
+    with pytest.raises(UserError, match=r"expected shape \(2, 16\) as config.json says, found \(1, 16\)"):
+        load_tokens(directory)
+    network = load_tokens(rewrite(directory, type_vocab_size=1))
+    assert network.fingerprint() == load_tokens(DIRECTORY / "bert").fingerprint()
+
+
+def test_a_window_that_is_not_given_is_that_of_the_library(copy):
+    directory = rewrite(copy("mistral"), sliding_window=None)
+    attentions = [op for op in load_tokens(directory).operations if isinstance(op, Attention)]
+    assert {op.before for op in attentions} == {4095}
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sliding_window": None}))
+    attentions = [op for op in load_tokens(directory).operations if isinstance(op, Attention)]
+    assert {op.before for op in attentions} == {UNLIMITED}
 
 
 def test_no_arrays(copy):

@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.small_transformers import decoder
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.chain import sequence
 from repurpose_hpc.plan.files import store
-from repurpose_hpc.plan.files.store import open_plan, read_shard, write_plan
-from repurpose_hpc.plan.plan import Plan, input_owners, mixing_plan
+from repurpose_hpc.plan.files.store import open_plan, read_network, read_shard, write_plan
+from repurpose_hpc.plan.plan import MixingPlan, Plan, input_owners, mixing_plan
 from repurpose_hpc.plan.shard import Block, Lists, make_shard
+from repurpose_hpc.restructure.exact import split_network
 
 WORKERS = 3
 LISTS = [(name, field.name) for name in ("ghosts", "sums") for field in fields(Lists)]
@@ -168,3 +170,35 @@ def test_a_plan_that_is_wrong(tmp_path, monkeypatch, change, words):
     monkeypatch.setattr(Plan, "traffic", lambda self, network, mixing: traffic[mixing.name])
     stored = written(tmp_path, monkeypatch, lambda shard: shard, lambda plan: replace(plan, **change(plan)))
     assert words in refusal(stored)
+
+
+@pytest.mark.parametrize("round_cost", [0.0, 1e9])
+@pytest.mark.parametrize("workers", [1, 3, 8])
+def test_networks_of_tokens(tmp_path, workers, round_cost):
+    """With a stream that has owners, or of which every worker has a copy."""
+    cut = split_network(decoder(layers=1), workers, round_cost=round_cost)
+    write_plan(tmp_path / "shards", cut.network, cut.plan, {})
+    stored = open_plan(tmp_path / "shards")
+    for worker in range(workers):
+        found, expected = read_shard(stored, worker), make_shard(cut.network, cut.plan, worker)
+        assert found.graph.longest == cut.network.longest
+        for name, block in expected.blocks.items():
+            assert found.blocks[name].is_common == block.is_common
+            np.testing.assert_array_equal(found.blocks[name].own_weights, block.own_weights)
+    network = read_network(stored).astype(np.float32)
+    assert network.fingerprint() == cut.network.astype(np.float32).fingerprint()
+
+
+def _without_sums(plan, worker):
+    masks = plan.mixings["layers.0.down"]
+    sums = masks.sums.copy()
+    sums[worker] = False
+    return replace(plan, mixings={**plan.mixings, "layers.0.down": MixingPlan(masks.ghosts, sums)})
+
+
+def test_common_neurons_lack_nothing(tmp_path):
+    """Workers whose sums differ would have different copies."""
+    cut = split_network(decoder(layers=1), 3, round_cost=1e9)
+    write_plan(tmp_path / "shards", cut.network, _without_sums(cut.plan, 1), {})
+    with pytest.raises(UserError, match=r"space layers.0.*, which is no input, has neurons without an owner"):
+        read_shard(open_plan(tmp_path / "shards"), 0)

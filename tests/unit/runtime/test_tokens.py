@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from helpers.small_transformers import LONGEST, VOCABULARY, decoder, texts
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.operations import UNLIMITED, Attention
 from repurpose_hpc.restructure.exact import split_network
+from repurpose_hpc.restructure.job import restructure_network
 from repurpose_hpc.runtime.generation import Sampling, generate
 from repurpose_hpc.runtime.session import Session
 from repurpose_hpc.runtime.tokens import Tokens, TokenSession, is_causal
@@ -91,8 +93,49 @@ def test_other_arguments_are_refused():
     for options in ({"longest": LONGEST + 1}, {"slots": 0}, {"chunk": 0}):
         with pytest.raises(UserError, match="expected 1"):
             session(**options)
-    with pytest.raises(UserError, match="slot from 0 to 2"):
-        session().run([Tokens(3, np.array([1]))])
+    with pytest.raises(UserError, match="transport: expected one of"):
+        session(transport="post")
+
+
+@pytest.mark.parametrize("slot", [-1, 3])
+def test_other_slots_are_refused(slot):
+    opened = session()
+    calls = (lambda: opened.run([Tokens(slot, np.array([1]))]), lambda: opened.length(slot))
+    for call in (*calls, lambda: opened.forget(slot)):
+        with pytest.raises(UserError, match=f"slot from 0 to 2, got {slot}"):
+            call()
+
+
+@pytest.mark.parametrize("length", [-1, 4])
+def test_no_more_is_forgotten_than_there_is(length):
+    opened = session()
+    opened.run([Tokens(1, np.array([1, 2, 3]))])
+    with pytest.raises(UserError, match=f"0 to 3 tokens that are kept, got {length}"):
+        opened.forget(1, length)
+    assert opened.length(1) == 3
+
+
+def test_a_sequence_has_one_entry_and_there_may_be_none():
+    opened = session(chunk=3)
+    with pytest.raises(UserError, match=r"one entry of a sequence, got slots \[1, 0, 1\]"):
+        opened.run([Tokens(1, np.array([1, 2, 3])), Tokens(0, np.array([1])), Tokens(1, np.array([1]))])
+    assert (opened.length(0), opened.length(1)) == (0, 0)
+    assert opened.run([]) == []
+    assert opened.run([Tokens(0, [1, 2])])[0].shape == (2, VOCABULARY)
+
+
+def test_samples_that_are_no_sequences_are_refused():
+    """Every token would be the first of its sequence."""
+    ids = texts()[0][:, None]
+    for call in (
+        lambda: Session(CUT),
+        lambda: restructure_network(NETWORK, Samples.of(ids), workers=2),
+        lambda: forward(NETWORK, ids),
+    ):
+        with pytest.raises(UserError, match="network: expected one of samples, found one of tokens"):
+            call()
+    with pytest.raises(UserError, match="expected a network of tokens, found another"):
+        TokenSession(split_network(NETWORK.at(3), 2))
 
 
 def _encoder():
@@ -180,6 +223,20 @@ def test_what_cannot_be_written_is_refused(count, tokens, words):
         generate(session(), texts(4, (5,) * count), tokens, GREEDY)
 
 
+def test_logits_that_are_not_finite_are_no_text():
+    output = NETWORK.mixings[-1]
+    network = NETWORK.with_mixings({output.name: replace(output, weights=3e38 * np.sign(output.weights))})
+    opened = TokenSession(split_network(network, 2))
+    for sampling in (GREEDY, Sampling(temperature=1.0)):
+        opened.forget(0)
+        with pytest.raises(
+            UserError, match="expected finite logits, found NaN or infinity in those of text 0"
+        ):
+            generate(opened, texts(4, (5,)), 3, sampling)
+    opened = TokenSession(split_network(network, 2), dtype=np.float64)
+    assert generate(opened, texts(4, (5,)), 3, GREEDY).ids == [written(texts(4, (5,))[0], 3, network)]
+
+
 def test_an_encoder_writes_no_texts():
     with pytest.raises(UserError, match="tells the next token"):
         generate(TokenSession(split_network(_encoder(), 1)), texts(4, (5,)), 3, GREEDY)
@@ -189,10 +246,10 @@ def test_what_is_asked_for_wrongly_changes_nothing():
     opened, (text, *_) = session(), texts(2, (8,))
     opened.run([Tokens(1, text)])
     assert opened.run([]) == []
-    with pytest.raises(UserError, match="one entry for each sequence"):
+    with pytest.raises(UserError, match="one entry of a sequence"):
         opened.run([Tokens(0, text), Tokens(0, text)])
-    for slot, length in ((1, -1), (3, 0), (-1, 0)):
-        with pytest.raises(UserError, match="slot from 0 to 2"):
+    for slot, length, words in ((1, -1, "0 to 8 tokens"), (3, 0, "slot from 0 to 2"), (-1, 0, "slot from 0")):
+        with pytest.raises(UserError, match=words):
             opened.forget(slot, length)
     assert [opened.length(slot) for slot in range(3)] == [0, 8, 0]
     with pytest.raises(UserError, match="TokenSession"):

@@ -28,6 +28,8 @@ class Architecture:
         window: positions that one sees, itself included; 0: all.
         centred: normalisations subtract the mean (LayerNorm), or they do not (RMSNorm).
         normalises_first: normalisations stand in front of attention and perceptron, or behind the sums.
+        types: of texts; tokens are of the first.  0: there are none.
+        biased: layers that have biases, by the names that ``transformer`` gives them.
     """
 
     layers: int
@@ -46,3 +48,5 @@ class Architecture:
     window: int = 0
     centred: bool = False
     normalises_first: bool = True
+    types: int = 0
+    biased: tuple[str, ...] = ()

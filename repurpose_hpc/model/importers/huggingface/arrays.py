@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.importers.huggingface.families import OUTPUT, Family
 from repurpose_hpc.model.importers.huggingface.weights import Weights
 
@@ -21,9 +22,9 @@ class Arrays:
         first = family.names["tokens"]
         self._prefix = next((p for p in family.prefixes if f"{p}{first}.weight" in weights), "")
 
-    def has(self, name: str, layer: int = 0, part: str = "weight") -> bool:
-        """Whether the model has an array, ``part`` "weight" or "bias"."""
-        return name in self._family.names and self._file_name(name, layer, part) in self._weights
+    def has(self, name: str) -> bool:
+        """Whether models of the family have such an array."""
+        return name in self._family.names
 
     def weight(self, name: str, shape: tuple[int, ...], layer: int = 0) -> np.ndarray:
         """A weight that is no layer's, of this shape.
@@ -33,7 +34,9 @@ class Arrays:
         """
         return self._weights.array(self._file_name(name, layer, "weight"), shape)
 
-    def linear(self, name: str, outputs: int, inputs: int, layer: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    def linear(
+        self, name: str, outputs: int, inputs: int, layer: int, is_biased: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The weights (outputs, inputs) and the bias (outputs,) of a layer; zeros where it has no bias.
 
         Raises:
@@ -41,26 +44,37 @@ class Arrays:
         """
         is_transposed = self._family.is_transposed
         W = self.weight(name, (inputs, outputs) if is_transposed else (outputs, inputs), layer)
-        return W.T if is_transposed else W, self.bias(name, outputs, W.dtype, layer)
+        b = self.bias(name, outputs, layer).astype(W.dtype) if is_biased else np.zeros(outputs, W.dtype)
+        return W.T if is_transposed else W, b
 
-    def bias(self, name: str, size: int, dtype: np.dtype, layer: int = 0) -> np.ndarray:
-        """A bias; zeros where there is none.
+    def bias(self, name: str, size: int, layer: int = 0) -> np.ndarray:
+        """A bias, (size,).
 
         Raises:
             UserError: see ``Weights.array``.
         """
-        if not self.has(name, layer, "bias"):
-            return np.zeros(size, dtype)
-        return self._weights.array(self._file_name(name, layer, "bias"), (size,)).astype(dtype)
+        return self._weights.array(self._file_name(name, layer, "bias"), (size,))
 
-    def output(self, vocabulary: int, width: int, tokens: np.ndarray) -> np.ndarray:
-        """The weights of the output layer, (vocabulary, width): its own, or those of the embeddings.
+    def output(self, tokens: np.ndarray, is_tied: bool) -> np.ndarray:
+        """The weights of the output layer, (vocabulary, width).
+
+        Args:
+            tokens: the embeddings, of the same shape.
+            is_tied: whether they are its weights; it need not be in a file then.
 
         Raises:
-            UserError: see ``Weights.array``.
+            UserError: see ``Weights.array``; or a file has others, and nobody knows which are meant.
         """
         name = f"{OUTPUT}.weight"
-        return self._weights.array(name, (vocabulary, width)) if name in self._weights else tokens
+        if is_tied and name not in self._weights:
+            return tokens
+        W = self._weights.array(name, tokens.shape)
+        if is_tied and not np.array_equal(W, tokens):
+            raise UserError(
+                f"expected {name} to be the embeddings, as tie_word_embeddings says, found other numbers; "
+                "set it to false in config.json if the model has an output layer of its own"
+            )
+        return W
 
     def _file_name(self, name: str, layer: int, part: str) -> str:
         return f"{self._prefix}{self._family.names[name].format(layer)}.{part}"

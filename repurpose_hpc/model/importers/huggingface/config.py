@@ -111,6 +111,8 @@ class Config:
         scaling = self.entries.get(name) or {}
         if not isinstance(scaling, dict):
             raise self.error(name, "an object")
+        if any(isinstance(value, dict) for value in scaling.values()):
+            raise self.error(name, "one rotation for all layers", "others are not supported")
         both = Config(self.path, {**self.entries, **scaling})
         theta = both.number("rope_theta", 10000.0)
         rotated = int(head_size * both.number("partial_rotary_factor", 1.0))
@@ -132,7 +134,7 @@ def _stretched(plain: np.ndarray, numbers: Config) -> np.ndarray:
     """Llama 3.1's frequencies: low ones divided by a factor, high ones kept, between them in proportion."""
     factor, low, high = (numbers.number(f"{word}factor") for word in ("", "low_freq_", "high_freq_"))
     if not low < high:
-        raise numbers.error("high_freq_factor", f"a number above low_freq_factor, {low}")
+        raise numbers.error("high_freq_factor", f"more than low_freq_factor, which is {low}")
     turns = numbers.integer("original_max_position_embeddings") * plain / (2 * np.pi)
     share = np.clip((turns - low) / (high - low), 0, 1)
     return plain / factor * (1 - share) + plain * share

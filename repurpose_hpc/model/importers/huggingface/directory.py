@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from repurpose_hpc.model.importers.huggingface.arrays import Arrays
 from repurpose_hpc.model.importers.huggingface.config import Config
-from repurpose_hpc.model.importers.huggingface.families import FAMILIES, OUTPUT, TIED, Family
+from repurpose_hpc.model.importers.huggingface.families import FAMILIES, Family
 from repurpose_hpc.model.importers.huggingface.transformer import Transformer, embedding
 from repurpose_hpc.model.importers.huggingface.weights import Weights
 from repurpose_hpc.model.network import Network
@@ -35,8 +33,8 @@ def load_directory(directory: Path) -> Network:
     stream = transformer.finished(stream)
     output = stream
     if _has_output(config):
-        _check_output(config, weights, tokens)
-        output = transformer.logits(stream, tokens)
+        is_tied = bool(config.entries.get("tie_word_embeddings", family.is_tied))
+        output = transformer.logits(stream, arrays.output(tokens, is_tied))
     weights.check_all_read(family.ignored)
     network = transformer.builder.build((output,), ("identity",), longest=architecture.longest)
     return replace(network, ends=embedding(tokens))
@@ -63,23 +61,3 @@ def _has_output(config: Config) -> bool:
     """Whether the model ends with a layer that has the vocabulary as its outputs."""
     names = config.entries.get("architectures") or ()
     return any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in names)
-
-
-def _check_output(config: Config, weights: Weights, tokens: np.ndarray) -> None:
-    """Refuse an output layer that is not what the configuration says: the embeddings, or its own.
-
-    Raises:
-        UserError: it is so.
-    """
-    name = f"{OUTPUT}.weight"
-    is_tied = config.entries.get("tie_word_embeddings", config.entries["model_type"] in TIED)
-    if not is_tied and name not in weights:
-        raise config.error(
-            "tie_word_embeddings", f"true, for no file has {name}", "download or save the model again"
-        )
-    if is_tied and name in weights and not np.array_equal(weights.array(name, tokens.shape), tokens):
-        raise config.error(
-            "tie_word_embeddings",
-            f"false, for {name} differs from the embeddings",
-            "download or save the model again",
-        )

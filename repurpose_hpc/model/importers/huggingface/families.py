@@ -23,6 +23,7 @@ class Family:
         prefixes: that all names but that of the output may have.
         ignored: ends of the names of arrays that nothing needs.
         is_transposed: whether weights of layers are (inputs, outputs).
+        is_tied: whether the output layer is that of the embeddings where a configuration does not say so.
     """
 
     architecture: Callable[[Config], Architecture]
@@ -31,15 +32,55 @@ class Family:
     prefixes: tuple[str, ...]
     ignored: tuple[str, ...] = ()
     is_transposed: bool = False
+    is_tied: bool = False
+
+
+_READERS = ("layers.queries", "layers.keys", "layers.values")
+_ATTENTION = (*_READERS, "layers.attention.out")
+_GATED = ("layers.gate", "layers.up", "layers.down")
 
 
 def _llama(config: Config) -> Architecture:
+    config.require("sliding_window", None)
+    mlp = _GATED if config.entries.get("mlp_bias") else ()
+    return _rotary(config, (*_biased_attention(config), *mlp))
+
+
+def _mistral(config: Config) -> Architecture:
+    # Missing is the library's default, null is none.
+    has_window = config.entries.get("sliding_window", 0) is not None
+    return _rotary(config, (), config.integer("sliding_window", 4096) if has_window else 0)
+
+
+def _qwen2(config: Config) -> Architecture:
+    _refuse_window(config)
+    return _rotary(config, _READERS)
+
+
+def _qwen3(config: Config) -> Architecture:
+    _refuse_window(config)
+    return _rotary(config, _biased_attention(config))
+
+
+def _biased_attention(config: Config) -> tuple[str, ...]:
+    return _ATTENTION if config.entries.get("attention_bias") else ()
+
+
+def _refuse_window(config: Config) -> None:
+    """Refuse layers with and without a window beside each other."""
+    if config.entries.get("use_sliding_window"):
+        raise config.error(
+            "use_sliding_window", "false", "models with windows in some layers are not supported"
+        )
+
+
+def _rotary(config: Config, biased: tuple[str, ...], window: int = 0) -> Architecture:
+    """Decoders with rotary positions and gated perceptrons."""
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     groups = config.integer("num_key_value_heads", heads)
     head_size = config.integer("head_dim", width // heads)
     if heads % groups:
         raise config.error("num_key_value_heads", f"a divisor of num_attention_heads, which is {heads}")
-    window = config.entries.get("sliding_window") if config.entries.get("use_sliding_window", True) else None
     return Architecture(
         layers=config.integer("num_hidden_layers"),
         width=width,
@@ -53,18 +94,9 @@ def _llama(config: Config) -> Architecture:
         activation=config.activation("hidden_act"),
         is_gated=True,
         frequencies=config.frequencies(head_size),
-        window=0 if window is None else config.integer("sliding_window"),
+        window=window,
+        biased=biased,
     )
-
-
-def _qwen(config: Config) -> Architecture:
-    # Layers with and without a window beside each other.
-    if config.entries.get("use_sliding_window"):
-        raise config.error(
-            "use_sliding_window", "false", "models with windows in some layers are not supported"
-        )
-    config = Config(config.path, {**config.entries, "use_sliding_window": False})
-    return _llama(config)
 
 
 def _gpt2(config: Config) -> Architecture:
@@ -86,6 +118,7 @@ def _gpt2(config: Config) -> Architecture:
         is_gated=False,
         frequencies=None,
         centred=True,
+        biased=("layers.packed", "layers.attention.out", "layers.up", "layers.down"),
     )
 
 
@@ -110,19 +143,23 @@ def _bert(config: Config) -> Architecture:
         is_causal=False,
         centred=True,
         normalises_first=False,
+        types=config.integer("type_vocab_size", 2),
+        biased=(*_ATTENTION, "layers.up", "layers.down"),
     )
 
 
 _LLAMA_NAMES = {
     "tokens": "embed_tokens",
     **{f"layers.{word}": f"layers.{{}}.self_attn.{word[0]}_proj" for word in ("queries", "keys", "values")},
-    "layers.queries.norm": "layers.{}.self_attn.q_norm",
-    "layers.keys.norm": "layers.{}.self_attn.k_norm",
     "layers.attention.out": "layers.{}.self_attn.o_proj",
     "layers.attention.norm": "layers.{}.input_layernorm",
     "layers.perceptron.norm": "layers.{}.post_attention_layernorm",
     **{f"layers.{word}": f"layers.{{}}.mlp.{word}_proj" for word in ("gate", "up", "down")},
     "norm": "norm",
+}
+_HEAD_NORMS = {
+    "layers.queries.norm": "layers.{}.self_attn.q_norm",
+    "layers.keys.norm": "layers.{}.self_attn.k_norm",
 }
 _GPT2_NAMES = {
     "tokens": "wte",
@@ -151,17 +188,19 @@ _BERT_NAMES = {
 }
 
 
-def _decoder(architecture: Callable[[Config], Architecture], name: str) -> Family:
+def _decoder(
+    architecture: Callable[[Config], Architecture], name: str, names: dict[str, str] = _LLAMA_NAMES
+) -> Family:
     classes = (f"{name}ForCausalLM", f"{name}Model")
-    return Family(architecture, classes, _LLAMA_NAMES, ("model.", ""), ("rotary_emb.inv_freq",))
+    return Family(architecture, classes, names, ("model.", ""), ("rotary_emb.inv_freq",))
 
 
 # By the entry ``model_type``.
 FAMILIES = {
     "llama": _decoder(_llama, "Llama"),
-    "mistral": _decoder(_llama, "Mistral"),
-    "qwen2": _decoder(_qwen, "Qwen2"),
-    "qwen3": _decoder(_qwen, "Qwen3"),
+    "mistral": _decoder(_mistral, "Mistral"),
+    "qwen2": _decoder(_qwen2, "Qwen2"),
+    "qwen3": _decoder(_qwen3, "Qwen3", _LLAMA_NAMES | _HEAD_NORMS),
     "gpt2": Family(
         _gpt2,
         ("GPT2LMHeadModel", "GPT2Model"),
@@ -169,6 +208,7 @@ FAMILIES = {
         ("transformer.", ""),
         (".attn.bias", ".attn.masked_bias"),
         is_transposed=True,
+        is_tied=True,
     ),
     "bert": Family(
         _bert,
@@ -178,7 +218,5 @@ FAMILIES = {
         ("position_ids", "pooler.dense.weight", "pooler.dense.bias"),
     ),
 }
-# Whose output layer is tied to the embeddings where the configuration does not say.
-TIED = ("gpt2",)
 # The output layer's name, of all families.
 OUTPUT = "lm_head"

@@ -33,8 +33,8 @@ class Transformer:
         stream = self.builder.input("input", width)
         if arrays.has("positions"):
             table = arrays.weight("positions", (longest, width)).T
-            if arrays.has("types"):  # all tokens of a single text are of the first type
-                table = table + arrays.weight("types", (2, width))[0][:, None]
+            if types := self._architecture.types:
+                table = table + arrays.weight("types", (types, width))[0][:, None]
             stream = self.builder.position_table("positions", stream, np.ascontiguousarray(table))
         return self._normalised("tokens.norm", stream) if arrays.has("tokens.norm") else stream
 
@@ -54,11 +54,9 @@ class Transformer:
         """The stream behind the last normalisation, if there is one."""
         return self._normalised("norm", stream) if self._arrays.has("norm") else stream
 
-    def logits(self, stream: str, tokens: np.ndarray) -> str:
-        """The output layer; ``tokens``: the embeddings, to which it may be tied."""
-        vocabulary, width = tokens.shape
-        W = self._arrays.output(vocabulary, width, tokens)
-        return self.builder.mixing("output", stream, W, np.zeros(vocabulary, W.dtype))
+    def logits(self, stream: str, W: np.ndarray) -> str:
+        """The output layer, of weights (vocabulary, width)."""
+        return self.builder.mixing("output", stream, W, np.zeros(len(W), W.dtype))
 
     def _attended(self, x: str, layer: int) -> str:
         """What attention adds to the stream."""
@@ -85,9 +83,9 @@ class Transformer:
         a = self._architecture
         sizes = [count * a.head_size for count in (a.heads, a.groups, a.groups)]
         words = [f"layers.{word}" for word in ("queries", "keys", "values")]
-        if not self._arrays.has("layers.packed", layer):
+        if not self._arrays.has("layers.packed"):
             return [self._linear(word, x, size, layer) for word, size in zip(words, sizes, strict=True)]
-        W, b = self._arrays.linear("layers.packed", sum(sizes), a.width, layer)
+        W, b = self._arrays.linear("layers.packed", sum(sizes), a.width, layer, "layers.packed" in a.biased)
         ends = np.cumsum(sizes)[:-1]
         parts = zip(words, np.split(W, ends), np.split(b, ends), strict=True)
         return [self._mixing(_numbered(word, layer), x, rows, bias) for word, rows, bias in parts]
@@ -95,7 +93,7 @@ class Transformer:
     def _placed(self, word: str, x: str, heads: int, layer: int) -> str:
         """Queries or keys, normalised head by head where the model does so, and turned by position."""
         a, name = self._architecture, f"layers.{word}"
-        if self._arrays.has(f"{name}.norm", layer):
+        if self._arrays.has(f"{name}.norm"):
             x = self._normalised(f"{name}.norm", x, layer, heads)
         if a.frequencies is None:
             return x
@@ -118,7 +116,8 @@ class Transformer:
         )
 
     def _linear(self, name: str, x: str, outputs: int, layer: int) -> str:
-        W, b = self._arrays.linear(name, outputs, self.builder.neurons(x), layer)
+        is_biased = name in self._architecture.biased
+        W, b = self._arrays.linear(name, outputs, self.builder.neurons(x), layer, is_biased)
         return self._mixing(_numbered(name, layer), x, W, b)
 
     def _mixing(self, name: str, x: str, W: np.ndarray, b: np.ndarray) -> str:
@@ -129,9 +128,10 @@ class Transformer:
         called, builder = _numbered(name, layer), self.builder
         size = builder.neurons(x) // heads
         scale = self._arrays.weight(name, (size,), layer)
-        shift = self._arrays.bias(name, size, scale.dtype, layer)
+        is_centred = self._architecture.centred
+        shift = self._arrays.bias(name, size, layer) if is_centred else np.zeros(size, scale.dtype)
         members = np.repeat(np.eye(heads, dtype=np.float32), size, axis=1)
-        if self._architecture.centred:
+        if is_centred:
             mean = self._spread(f"{called}.mean", self._mean(f"{called}.mean", x, members), members)
             x = builder.combine(f"{called}.centred", x, mean, "subtract")
         squares = builder.elementwise(f"{called}.squares", x, Activation("square"))
@@ -141,7 +141,7 @@ class Transformer:
         inverse = builder.elementwise(f"{called}.inverse", raised, Activation("power", -0.5))
         spread = self._spread(f"{called}.inverse", inverse, members)
         normalised = builder.combine(f"{called}.normalised", x, spread, "multiply")
-        scale, shift = (np.tile(array, heads)[:, None] for array in (scale, shift))
+        scale, shift = (np.tile(array.astype(scale.dtype), heads)[:, None] for array in (scale, shift))
         return builder.affine(called, normalised, scale, shift)
 
     def _mean(self, name: str, x: str, members: np.ndarray) -> str:
