@@ -220,7 +220,7 @@ def activate_in_place(values: np.ndarray, code: int, alpha: float, beta: float) 
 @jit
 def _gelu_all(values: np.ndarray) -> None:
     """GELU of numbers of 4 bytes, erf(z) = z P(z²) / Q(z²) to 4e-7, which loops over vectors can compute."""
-    real = type(values[0])
+    real = values.dtype.type
     half, one, far, scale = real(0.5), real(1), real(4), real(_SQRT_HALF)
     p0, p1, p2, p3, p4, p5, p6 = _ERF_ABOVE
     q1, q2, q3, q4, q5 = _ERF_BELOW
