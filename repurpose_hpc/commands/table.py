@@ -74,7 +74,8 @@ _ROWS = (
         "generate",
         Runs.ON_RANKS,
         "Let a transformer continue texts, its heads and weights split over the ranks.",
-        "mpirun -n 2 repurpose-hpc generate MODEL_DIR --prompt 'Once upon a time' --tokens 40",
+        "mpirun -n 2 repurpose-hpc generate tests/data/transformers/llama"
+        " --ids tests/data/transformers/prompts.npy --tokens 12",
         prepare=(ready_numba,),
     ),
     Command(
