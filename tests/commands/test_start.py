@@ -74,7 +74,8 @@ def test_help_of_a_command():
 def test_examples_work(mpirun, tmp_path, monkeypatch, row):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("REPURPOSE_HPC_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "repurpose_hpc").symlink_to(ROOT / "repurpose_hpc")
+    for folder in ("repurpose_hpc", "tests"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
     if row.name == "point":
         small_plans.write_shards(tmp_path / "shards", 2)
     before, program, words = _split(shlex.split(row.example))
