@@ -75,7 +75,7 @@ _ROWS = (
         Runs.ON_RANKS,
         "Let a transformer continue texts, its heads and weights split over the ranks.",
         "mpirun -n 2 repurpose-hpc generate tests/data/transformers/llama"
-        " --ids tests/data/transformers/prompts.npy --tokens 12",
+        " --ids tests/data/prompts.npy --tokens 12",
         prepare=(ready_numba,),
     ),
     Command(
