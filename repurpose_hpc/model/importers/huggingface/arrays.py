@@ -71,8 +71,9 @@ class Arrays:
         W = self._weights.array(name, tokens.shape)
         if is_tied and not np.array_equal(W, tokens):
             raise UserError(
-                f"expected {name} to be the embeddings, as tie_word_embeddings says, found other numbers; "
-                "set it to false in config.json if the model has an output layer of its own"
+                f"{self._weights.directory}: expected {name} to be the embeddings, as tie_word_embeddings "
+                "says, found other numbers; set it to false in config.json if the model has an output layer "
+                "of its own"
             )
         return W
 

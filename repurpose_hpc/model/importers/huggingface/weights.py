@@ -25,7 +25,7 @@ class Weights:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         self._file_of = _files(directory)
         self._read: set[str] = set()
 
@@ -40,7 +40,7 @@ class Weights:
         """
         if name not in self._file_of:
             raise UserError(
-                f"{self._directory}: expected an array {name!r} of shape {shape}, found none; download or "
+                f"{self.directory}: expected an array {name!r} of shape {shape}, found none; download or "
                 "save the model again"
             )
         path = self._file_of[name]
