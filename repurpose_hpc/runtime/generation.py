@@ -20,9 +20,6 @@ from repurpose_hpc.runtime.tokens import Tokens, TokenSession, is_causal
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-# Instead of a token: a sequence that has ended.
-_ENDED = -1
-
 
 @dataclass(frozen=True)
 class Sampling:

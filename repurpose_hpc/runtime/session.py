@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Protocol, cast
 import numpy as np
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.fields import FieldError
 from repurpose_hpc.io.samples import Samples, check_finite, check_range
 from repurpose_hpc.model.forward import apply_heads
 from repurpose_hpc.model.network import Network
@@ -23,8 +22,7 @@ from repurpose_hpc.mpi.agreement import agreed, check_same
 from repurpose_hpc.plan.files.store import StoredPlan, open_plan, read_shard
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.plan.shard import Shard, make_shard
-from repurpose_hpc.runtime.exchange.choose import check_transport
-from repurpose_hpc.runtime.exchange.transport import TRANSPORTS
+from repurpose_hpc.runtime.exchange.choose import check_named, check_transport
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
 from repurpose_hpc.runtime.hosting import hosted_workers
 from repurpose_hpc.runtime.options import RunOptions
@@ -32,7 +30,7 @@ from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.runtime.shards import cast as cast_shard
 from repurpose_hpc.runtime.shards import one_by_one, read_once
-from repurpose_hpc.runtime.streams.outputs import FiniteOutputs, OutputGather
+from repurpose_hpc.runtime.streams.outputs import FiniteOutputs, OutputGather, in_order
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -92,11 +90,7 @@ class Session:
                 transport=transport,
                 deterministic=deterministic,
             )
-            if transport not in TRANSPORTS:
-                expected = ", ".join(TRANSPORTS)
-                raise FieldError(
-                    "transport", f"expected one of {expected}, got {transport}; name one of them"
-                )
+            check_named(transport)
             plan = opened(source)
             shards = hosted_shards(plan, ranks, rank, options.dtype)
             shards[0].graph.check_samples()
@@ -210,9 +204,7 @@ class Session:
         """A batch of outputs on the root, (batch, outputs)."""
         if self._gather is not None:
             return self._gather(np.ascontiguousarray(rows))
-        outputs = np.empty((rows.shape[1], len(rows)), rows.dtype)
-        outputs[:, columns] = rows.T
-        return outputs
+        return in_order(rows, columns)
 
     def _shaped(self, flat: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
         """Outputs as the model has them, from those of the network, (samples, outputs)."""

@@ -18,14 +18,13 @@ from repurpose_hpc.model.operations import UNLIMITED, Attention
 from repurpose_hpc.model.precision import precision
 from repurpose_hpc.mpi.agreement import agreed, check_same
 from repurpose_hpc.plan.files.store import StoredPlan
-from repurpose_hpc.runtime.exchange.choose import check_transport
-from repurpose_hpc.runtime.exchange.transport import TRANSPORTS
+from repurpose_hpc.runtime.exchange.choose import check_named, check_transport
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.runtime.sequences import Piece, Sequences
 from repurpose_hpc.runtime.session import Cut, hosted_shards, opened
-from repurpose_hpc.runtime.streams.outputs import OutputGather
+from repurpose_hpc.runtime.streams.outputs import OutputGather, in_order
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -91,9 +90,7 @@ class TokenSession:
             self.slots, self.longest = slots, self._checked_length(longest)
             self._is_causal = is_causal(self.graph)
             self._chunk = chunk if self._is_causal else max(chunk, self.longest)
-            if transport not in TRANSPORTS:
-                expected = ", ".join(TRANSPORTS)
-                raise UserError(f"transport: expected one of {expected}, got {transport}; name one of them")
+            check_named(transport)
             if slots < 1 or chunk < 1:
                 raise UserError(f"expected 1 or more slots and tokens of a chunk, got {slots} and {chunk}")
         common = {"slots": slots, "longest": self.longest, "chunk": chunk, "dtype": kind}
@@ -240,9 +237,7 @@ class TokenSession:
         """The outputs of a batch, (tokens, outputs), on the root."""
         if self._gather is not None:
             return self._gather(rows)
-        outputs = np.empty((rows.shape[1], len(rows)), rows.dtype)
-        outputs[:, self.program.output_columns] = rows.T
-        return outputs
+        return in_order(rows, self.program.output_columns)
 
 
 def is_causal(graph: Network) -> bool:

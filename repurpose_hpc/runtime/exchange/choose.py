@@ -29,6 +29,17 @@ TRANSPORT_CHOICES = (*TRANSPORTS, AUTO)
 REPEATS = 7
 
 
+def check_named(name: str) -> None:
+    """Refuse a name that no transport has.
+
+    Raises:
+        FieldError: it is none of ``TRANSPORTS``.
+    """
+    if name not in TRANSPORTS:
+        expected = ", ".join(TRANSPORTS)
+        raise FieldError("transport", f"expected one of {expected}, got {name}; name one of them")
+
+
 def check_transport(name: str, comm: MPI.Comm) -> None:
     """Refuse a transport that this MPI, or these ranks, do not have; collective.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -228,10 +229,15 @@ def _rotary(op: Rotary, spaces: Sequence[Space], resources: Resources, _: Epilog
     size = spaces[0].neurons // op.heads
     heads = resources.hosting.neurons(spaces[0].name).size // size
 
+    @cache  # one for all batch sizes
+    def tables(most: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+        angles = op.angles(most)
+        cos, sin = ((op.factor * function(angles)).astype(dtype) for function in (np.cos, np.sin))
+        return cos, sin
+
     def make(x: np.ndarray, out: np.ndarray) -> list:
         places = positions_of(x, resources)
-        angles = op.angles(places.most)
-        cos, sin = ((op.factor * function(angles)).astype(x.dtype) for function in (np.cos, np.sin))
+        cos, sin = tables(places.most, x.dtype)
         by_head = (as_rows(tensor).reshape(heads, size, places.positions.size) for tensor in (x, out))
         source, target = by_head
         return [(turn_tokens, (source, places.positions, cos, sin, int(op.interleaved), target))]
@@ -243,10 +249,13 @@ def _rotary(op: Rotary, spaces: Sequence[Space], resources: Resources, _: Epilog
 def _position_table(op: PositionTable, spaces: Sequence[Space], resources: Resources, _: Epilogue) -> Maker:
     rows = resources.hosting.neurons(spaces[-1].name)
 
+    @cache  # one for all batch sizes
+    def table(most: int) -> np.ndarray:
+        return np.ascontiguousarray(op.table[rows, :most])
+
     def make(x: np.ndarray, out: np.ndarray) -> list:
         places = positions_of(x, resources)
-        table = np.ascontiguousarray(op.table[rows, : places.most])
-        return [(add_positions, (as_rows(x), places.positions, table, as_rows(out)))]
+        return [(add_positions, (as_rows(x), places.positions, table(places.most), as_rows(out)))]
 
     return make
 

@@ -74,9 +74,19 @@ class OutputGather:
         neurons, rows, buffer = self._gathered
         received = buffer[: neurons.size * batch]
         self.comm.Gatherv(outputs, (received, rows * batch), root=0)
-        ordered = np.empty((batch, neurons.size), received.dtype)
-        ordered[:, neurons] = received.reshape(-1, batch).T
-        return ordered
+        return in_order(received.reshape(-1, batch), neurons)
+
+
+def in_order(rows: np.ndarray, neurons: np.ndarray) -> np.ndarray:
+    """Outputs as the network has them, (batch, outputs), C-contiguous.
+
+    Args:
+        rows: (outputs, batch), in any order.
+        neurons: the output neuron of each row.
+    """
+    ordered = np.empty((rows.shape[1], neurons.size), rows.dtype)
+    ordered[:, neurons] = rows.T
+    return ordered
 
 
 class Output(Protocol):

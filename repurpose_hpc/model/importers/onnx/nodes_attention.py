@@ -133,10 +133,10 @@ def _with_heads(signal: Signal, lead: tuple[int, ...]) -> Signal:
 
 def _scaled(node: Node) -> Scores | None:
     """Scores times or divided by a number."""
-    scores, number = _scores_and_constant(node)
-    is_divided = node.operator == "Div"
+    place, scores = _place_of_scores(node)
+    number, is_divided = node.constant(1 - place), node.operator == "Div"
     is_number = number.size == 1 and number.ndim <= len(scores.shape)
-    if not is_number or is_divided and not isinstance(node.inputs[0], Scores) or scores.masks:
+    if not is_number or (is_divided and place == 1) or scores.masks or scores.stage != "scores":
         return None
     factor = 1 / float(number.item()) if is_divided else float(number.item())
     if scores.softcap:  # tanh(scores / softcap) softcap times a factor
@@ -243,13 +243,6 @@ def _place_of_scores(node: Node) -> tuple[int, Scores]:
         if isinstance(value, Scores):
             return place, value
     raise Unsupported("it reads no scores")
-
-
-def _scores_and_constant(node: Node) -> tuple[Scores, np.ndarray]:
-    place, scores = _place_of_scores(node)
-    if scores.stage != "scores":
-        raise Unsupported("weights are scaled")
-    return scores, node.constant(1 - place)
 
 
 def _attention(node: Node, scores: Scores, value: Signal | Moved) -> Signal | Moved | None:
