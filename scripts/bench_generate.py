@@ -22,6 +22,7 @@ from repurpose_hpc.fields import integer
 from repurpose_hpc.model.importers.load import load_tokens
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.restructure.exact import split_network
+from repurpose_hpc.runtime.pooling import Pool
 from repurpose_hpc.runtime.tokens import Tokens, TokenSession
 
 POSITIVE = argument_type(integer(1))
@@ -73,11 +74,11 @@ def _ours(network: Network, workers: int, longest: int, comm: MPI.Comm | None) -
     def run(prompt: np.ndarray, tokens: int) -> tuple[float, float]:
         session.forget(0)
         began = perf_counter()
-        session.run([Tokens(0, prompt)], last_only=True)
+        session.run([Tokens(0, prompt)], pool=Pool.LAST)
         read, steps = perf_counter() - began, []
         for _ in range(tokens):
             began = perf_counter()
-            session.run([Tokens(0, prompt[:1])], last_only=True)
+            session.run([Tokens(0, prompt[:1])], pool=Pool.LAST)
             steps.append(perf_counter() - began)
         return read, float(np.median(steps))
 

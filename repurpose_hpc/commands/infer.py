@@ -1,7 +1,7 @@
 """The command ``infer``: from a command line to a report.
 
 The root finds the shards (those given, or those in the cache); if there are none, all ranks restructure
-together.  Then all ranks run.
+together.  Then all ranks run.  A transformer in a directory can run as it is: see ``encoding``.
 ``infer --shards`` imports neither SciPy nor ONNX, and of the restructuring only its options.
 """
 
@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repurpose_hpc import bundled
+from repurpose_hpc.commands import encoding
 from repurpose_hpc.commands.automatic import MachineSource
+from repurpose_hpc.commands.encoding import TextArguments, text_arguments
 from repurpose_hpc.commands.imported import import_report
 from repurpose_hpc.commands.parser import (
     Given,
@@ -30,7 +32,7 @@ from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.io.progress import Progress
 from repurpose_hpc.io.samples import open_samples
 from repurpose_hpc.model.importers.input_shapes import option_of_shapes, shapes_of
-from repurpose_hpc.model.importers.load import load_model
+from repurpose_hpc.model.importers.load import is_model_directory, load_model
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.plan.files.store import check_model, open_plan
@@ -57,6 +59,9 @@ def run(args: Arguments, context: RankContext) -> None:
     Raises:
         SystemExit: on every rank, after one message: 2 for a wrong command line, 1 for other failures.
     """
+    if isinstance(args, TextArguments):
+        encoding.run(args, context)
+        return
     comm = context.comm
     prepared = Prepared(None, None, False)
     with collectively(comm):
@@ -119,7 +124,7 @@ class ShardArguments(Files):
     )
 
 
-Arguments = ModelArguments | ShardArguments
+Arguments = ModelArguments | ShardArguments | TextArguments
 
 
 FILLED_IN = {
@@ -138,6 +143,7 @@ def make_parser(speaks: bool) -> Parser:
     for declared in (ShardArguments, ModelArguments, RunOptions):
         parser.add(declared, filled_in=FILLED_IN)
     add_restructuring(parser, FILLED_IN)
+    parser.add(TextArguments, "texts")
     return parser
 
 
@@ -155,6 +161,10 @@ def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments
         parser.check_files(given)
     if "input" not in given:
         raise UsageError("expected --input DATA, the samples to infer; add it")
+    if _is_of_texts(given):
+        settled = [*declarations(Options), *declarations(MachineSource), *declarations(RunOptions), "check"]
+        return text_arguments(given, ranks, settled)
+    refuse(given, ("pool",), "belongs to the directory of a transformer that is not restructured")
     if "resume" in given and "output" not in given:
         raise UsageError("--resume needs --output OUT.h5, of which an interrupted run keeps a part; add it")
     run_options = make(RunOptions, given)
@@ -164,6 +174,12 @@ def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments
     if "calibration" not in given:
         raise UsageError("a MODEL needs --calibration DATA to be restructured, or --shards DIR; add one")
     return make(ModelArguments, given, run=run_options, options=restructure_options(given, ranks, ranks))
+
+
+def _is_of_texts(given: Given) -> bool:
+    """Whether a transformer is to run as it is, on texts of any lengths."""
+    others = {"shards", "calibration", "input_shape"} & given.keys()
+    return not others and "model" in given and is_model_directory(given["model"])
 
 
 def _refuse_what_shards_settle(given: Given) -> None:
@@ -194,7 +210,7 @@ class Prepared:
     cached: bool
 
 
-def prepare(args: Arguments, ranks: int) -> Prepared:
+def prepare(args: ModelArguments | ShardArguments, ranks: int) -> Prepared:
     """Find the shards, or where to make them; on the root alone.
 
     Raises:
@@ -229,7 +245,7 @@ def _prepare_shards(args: ShardArguments) -> Prepared:
     return Prepared(args.shards, network, cached=False)
 
 
-def _fitting_model(model: Path, args: Arguments) -> Network:
+def _fitting_model(model: Path, args: ModelArguments | ShardArguments) -> Network:
     network = load_model(model, shapes_of(args.input_shape), check=False)
     network.ends.check(open_samples(args.input), network.input_shape)
     return network

@@ -154,18 +154,7 @@ class _RunBalance(TypedDict, total=False):
     ]
 
 
-class _RunOptional(_Quality, total=False):
-    exchange_us: Annotated[
-        dict[str, float], Key("latency by transport", "µs", when="with `--exchange auto`, on several ranks")
-    ]
-    sent_bytes_per_sample: Annotated[
-        float,
-        Key(
-            "what was left of bytes_sent without zeros, the mean over the samples streamed",
-            "bytes per sample",
-            when="where the transport is sparse",
-        ),
-    ]
+class _Verified(TypedDict, total=False):
     max_abs_difference: Annotated[
         float, Key("largest difference from the float64 reference", when="with `--verify`")
     ]
@@ -178,6 +167,20 @@ class _RunOptional(_Quality, total=False):
             "that of NumPy in float32, on the batches where the run's was above the tolerance: how much the "
             "network amplifies rounding errors",
             when="with `--verify`, where there were any",
+        ),
+    ]
+
+
+class _RunOptional(_Quality, _Verified, total=False):
+    exchange_us: Annotated[
+        dict[str, float], Key("latency by transport", "µs", when="with `--exchange auto`, on several ranks")
+    ]
+    sent_bytes_per_sample: Annotated[
+        float,
+        Key(
+            "what was left of bytes_sent without zeros, the mean over the samples streamed",
+            "bytes per sample",
+            when="where the transport is sparse",
         ),
     ]
     certified: Annotated[
@@ -412,6 +415,24 @@ class GenerateReport(TypedDict):
     rounds: Annotated[int, Key("rounds of exchanges of a step, one after the other")]
     kept_bytes: Annotated[list[int], Key("room for keys and values on each rank", "bytes")]
     ids: Annotated[list[list[int]], Key("new tokens of each text")]
+
+
+class _Texts(TypedDict):
+    ranks: Annotated[int, Key("MPI processes")]
+    workers: Annotated[int, Key("parts of the network")]
+    texts: Annotated[int, Key("texts of the input")]
+    lengths: Annotated[list[int], Key("tokens of each")]
+    outputs: Annotated[int, Key("outputs of a token or a text")]
+    pool: Annotated[str, Key("of the outputs of a text's tokens: `none`, `first`, `last`, `mean`")]
+    load_seconds: Annotated[float, Key("reading and splitting the model, and a first text", "s")]
+    seconds: Annotated[float, Key("all texts, their verification not counted", "s")]
+    values_sent: Annotated[int, Key("values handed to MPI, counted", "values per token")]
+    bytes_sent: Annotated[int, Key("bytes handed to MPI", "bytes per token")]
+    rounds: Annotated[int, Key("rounds of exchanges of a batch, one after the other")]
+
+
+class TextsReport(_Texts, _Verified, total=False):
+    """Report of ``infer`` with the directory of a transformer."""
 
 
 class Host(TypedDict):
@@ -754,6 +775,7 @@ class BenchStreamReport(_Bench):
 REPORTS: dict[str, type] = {
     "restructure": RestructureReport,
     "infer": InferReport,
+    "infer texts": TextsReport,
     "generate": GenerateReport,
     "doctor": DoctorReport,
     "inspect": InspectReport,

@@ -8,12 +8,14 @@ others: one round, but more values where there are many workers.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Combine
-from repurpose_hpc.plan.plan import EVERYBODY, REPLICATED, Plan, block_owners, dense_plan_for, near_owners
+from repurpose_hpc.model.network import Network, Space
+from repurpose_hpc.model.operations import Combine, Mixing
+from repurpose_hpc.plan.plan import EVERYBODY, REPLICATED, block_owners, dense_plan_for, near_owners
 from repurpose_hpc.plan.rounds import rounds_of
 from repurpose_hpc.restructure.cut import Cut
 
@@ -45,14 +47,53 @@ def split_network(
             "expected 1 or more workers, a capacity above 0 of each and a price of 0 or more, got "
             f"{workers}, {weights} and {round_cost}"
         )
+    cuts = [_owned(network, weights)]
+    if network.longest and workers > 1:
+        cuts += _common(network, weights)
+    return min(cuts, key=lambda cut: _price(cut, round_cost))
+
+
+def _owned(network: Network, weights: np.ndarray) -> Cut:
+    """The network with an owner for every neuron."""
     owners = near_owners(network, block_owners(network, REPLICATED, weights))
-    plans = [dense_plan_for(network, workers, REPLICATED, owners)]
-    common = common_spaces(network) if network.longest and workers > 1 else set()
-    if common:
-        free = {space.name: owners[space.name] for space in network.free_spaces}
-        free |= {name: np.full_like(free[name], EVERYBODY) for name in common}
-        plans.append(dense_plan_for(network, workers, REPLICATED, network.derive(free)))
-    return Cut(network, min(plans, key=lambda plan: _price(network, plan, round_cost)))
+    return Cut(network, dense_plan_for(network, weights.size, REPLICATED, owners))
+
+
+def _common(network: Network, weights: np.ndarray) -> list[Cut]:
+    """The network with a stream that is everybody's, if it has one."""
+    network = with_copied_outputs(network)
+    common = common_spaces(network)
+    if not common:
+        return []
+    owners = near_owners(network, block_owners(network, REPLICATED, weights))
+    free = {space.name: owners[space.name] for space in network.free_spaces}
+    free |= {name: np.full_like(free[name], EVERYBODY) for name in common}
+    return [Cut(network, dense_plan_for(network, weights.size, REPLICATED, network.derive(free)))]
+
+
+def with_copied_outputs(network: Network) -> Network:
+    """The same network, its outputs of the stream copied: a copy has owners where the stream has none."""
+    stream = _stream(network)
+    copied = [name for name in network.output_tensors if stream & set(network.parts(name))]
+    if not copied:
+        return network
+    copies = {name: f"{name}.copied" for name in copied}
+    mixings = tuple(_copy(network, name, copy) for name, copy in copies.items())
+    spaces = tuple(Space(copy, network.space(name).neurons) for name, copy in copies.items())
+    return replace(
+        network,
+        spaces=(*network.free_spaces, *spaces, *(space for space in network.spaces if space.parts)),
+        operations=(*network.operations, *mixings),
+        space_of={**network.space_of, **{copy: copy for copy in copies.values()}},
+        positions_of={**network.positions_of, **dict.fromkeys(copies.values(), ())},
+        output_tensors=tuple(copies.get(name, name) for name in network.output_tensors),
+    )
+
+
+def _copy(network: Network, name: str, copy: str) -> Mixing:
+    neurons = network.space(name).neurons
+    weights, bias = np.eye(neurons, dtype=np.float32), np.zeros(neurons, np.float32)
+    return Mixing(copy, name, copy, weights, bias, None, fixed=True)
 
 
 def common_spaces(network: Network) -> set[str]:
@@ -60,29 +101,36 @@ def common_spaces(network: Network) -> set[str]:
 
     None if an output is of the stream: it would have no owner.
     """
+    common = _stream(network)
+    given = {part for tensor in network.output_tensors for part in network.parts(tensor)}
+    if common & given:
+        return set()
+    free = [space.name for space in network.free_spaces]  # in the order in which they are made
+    makers = {
+        name: [mixing for mixing in network.mixings if name in network.parts(mixing.target)] for name in free
+    }
+    for name in free:
+        copied = common | network.input_spaces
+        of_common = (mixing.fixed and network.space_of[mixing.source] in copied for mixing in makers[name])
+        if name not in network.input_spaces | given and all(of_common):
+            common.add(name)
+    return common
+
+
+def _stream(network: Network) -> set[str]:
+    """The free spaces to which layers with weights add."""
     made = {mixing.target: mixing for mixing in network.mixings}
     free = {space.name for space in network.free_spaces}
-    common = {
+    return free & {
         network.space_of[op.target]
         for op in network.operations
         if isinstance(op, Combine)
         and op.kind == "add"
         and any(source in made and not made[source].fixed for source in op.sources)
-    } & free
-    if common & {network.space_of[tensor] for tensor in network.output_tensors}:
-        return set()
-    makers = {
-        name: [mixing for mixing in network.mixings if name in network.parts(mixing.target)] for name in free
     }
-    for name in [space.name for space in network.free_spaces]:  # in the order in which they are made
-        copied = common | network.input_spaces
-        of_common = (mixing.fixed and network.space_of[mixing.source] in copied for mixing in makers[name])
-        if name not in network.input_spaces and all(of_common):
-            common.add(name)
-    return common
 
 
-def _price(network: Network, plan: Plan, round_cost: float) -> float:
+def _price(cut: Cut, round_cost: float) -> float:
     """Values and rounds of a sample."""
-    values = sum(plan.values_sent(network, mixing) for mixing in network.mixings)
-    return values + round_cost * rounds_of(network, plan)
+    values = sum(cut.plan.values_sent(cut.network, mixing) for mixing in cut.network.mixings)
+    return values + round_cost * rounds_of(cut.network, cut.plan)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.runtime.pooling import Pool
 from repurpose_hpc.runtime.tokens import Tokens, TokenSession, is_causal
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def generate(
     began = perf_counter()
     active = list(range(len(prompts)))
     with _interruption() as interrupted:
-        logits = session.run([Tokens(place, prompts[place]) for place in active], last_only=True)
+        logits = session.run([Tokens(place, prompts[place]) for place in active], pool=Pool.LAST)
         result.prompt_seconds = perf_counter() - began
         session.program.reset()
         began = perf_counter()
@@ -125,7 +126,7 @@ def generate(
             if not active or step == tokens - 1:
                 break
             further = [Tokens(place, np.array(result.ids[place][-1:])) for place in active]
-            logits = session.run(further, last_only=True)
+            logits = session.run(further, pool=Pool.LAST)
             result.steps += 1
     result.step_seconds = perf_counter() - began
     result.phases = session.program.seconds

@@ -20,6 +20,7 @@ from repurpose_hpc.mpi.agreement import agreed, check_same
 from repurpose_hpc.plan.files.store import StoredPlan
 from repurpose_hpc.runtime.exchange.choose import check_named, check_transport
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
+from repurpose_hpc.runtime.pooling import Pool, joined, pooled
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.runtime.sequences import Piece, Sequences
@@ -53,6 +54,7 @@ class TokenSession:
 
     Attributes:
         graph: the network of tokens.
+        workers: parts into which it is split.
         slots: sequences that are kept at a time.
         longest: tokens that one may have.
     """
@@ -86,7 +88,7 @@ class TokenSession:
         with agreed(comm):
             plan, kind = opened(source), precision(dtype)
             shards = hosted_shards(plan, ranks, rank, kind)
-            self.graph = shards[0].graph
+            self.graph, self.workers = shards[0].graph, plan.plan.workers
             self.slots, self.longest = slots, self._checked_length(longest)
             self._is_causal = is_causal(self.graph)
             self._chunk = chunk if self._is_causal else max(chunk, self.longest)
@@ -114,9 +116,7 @@ class TokenSession:
     @property
     def vocabulary(self) -> int:
         """How many tokens there are."""
-        front = self.graph.ends.front
-        assert front is not None
-        return len(front.constants["tokens"])
+        return vocabulary(self.graph)
 
     @property
     def kept_bytes(self) -> int:
@@ -143,15 +143,16 @@ class TokenSession:
             raise UserError(f"length: expected 0 to {self.length(slot)} tokens that are kept, got {length}")
         self._sequences.forget(slot, length)
 
-    def run(self, further: Sequence[Tokens], last_only: bool = False) -> list[np.ndarray] | None:
+    def run(self, further: Sequence[Tokens], pool: Pool = Pool.NONE) -> list[np.ndarray] | None:
         """The outputs of further tokens of some sequences; collective.
 
         Args:
             further: the same on all ranks; of a sequence one entry.
-            last_only: give the outputs of the last token of each alone.
+            pool: what to make of the outputs of each entry's tokens, before they go to the root.
 
         Returns:
-            on the root, for each entry, (tokens, outputs); None elsewhere.
+            on the root, for each entry, (tokens, outputs), or (1, outputs) where they are pooled; None
+            elsewhere.
 
         Raises:
             UserError: on every rank: ids outside the vocabulary, a sequence that is there twice, that becomes
@@ -164,13 +165,15 @@ class TokenSession:
         if len(set(slots)) < len(slots):
             raise UserError(f"expected one entry of a sequence, got slots {slots}; join their tokens")
         parts: list[list[np.ndarray]] = [[] for _ in further]
+        pieces: list[list[int]] = [[] for _ in further]
         for batch in self._batches(further):
-            wanted = self._run_batch(further, batch, last_only)
-            for (place, _, _), rows in zip(batch, wanted or [], strict=False):
+            wanted = self._run_batch(further, batch, pool)
+            for (place, first, end), rows in zip(batch, wanted or [], strict=False):
                 parts[place].append(rows)
+                pieces[place].append(end - first)
         if self._comm is not None and self._comm.rank:
             return None
-        return [np.concatenate(rows)[-1:] if last_only else np.concatenate(rows) for rows in parts]
+        return [joined(rows, sizes, pool) for rows, sizes in zip(parts, pieces, strict=True)]
 
     def close(self) -> None:
         """Give back what MPI keeps; collective."""
@@ -217,27 +220,32 @@ class TokenSession:
             yield batch
 
     def _run_batch(
-        self, further: Sequence[Tokens], batch: Sequence[tuple[int, int, int]], last_only: bool
+        self, further: Sequence[Tokens], batch: Sequence[tuple[int, int, int]], pool: Pool
     ) -> list[np.ndarray] | None:
-        """The outputs of a batch, for each piece (tokens, outputs), on the root."""
+        """The outputs of a batch, for each piece (tokens, outputs), pooled if wanted, on the root."""
         self._sequences.place([Piece(further[place].slot, end - first) for place, first, end in batch])
         ids = np.concatenate([further[place].ids[first:end] for place, first, end in batch])
         front = self.graph.ends.front
         assert front is not None
         (embedded,) = front.compute([ids.astype(np.int64)])
         X = np.ascontiguousarray(embedded.T[self.program.input_columns], self.program.dtype)
-        rows = self.program.forward(X)
-        ends = np.cumsum([end - first for _, first, end in batch])
-        if last_only:
-            rows, ends = rows[:, ends - 1], np.arange(1, len(batch) + 1)
+        sizes = [end - first for _, first, end in batch]
+        rows, sizes = pooled(self.program.forward(X), sizes, pool)
         outputs = self._gathered(np.ascontiguousarray(rows))
-        return None if outputs is None else np.split(outputs, ends[:-1])
+        return None if outputs is None else np.split(outputs, np.cumsum(sizes)[:-1])
 
     def _gathered(self, rows: np.ndarray) -> np.ndarray | None:
         """The outputs of a batch, (tokens, outputs), on the root."""
         if self._gather is not None:
             return self._gather(rows)
         return in_order(rows, self.program.output_columns)
+
+
+def vocabulary(graph: Network) -> int:
+    """How many tokens a network of tokens has."""
+    front = graph.ends.front
+    assert front is not None
+    return len(front.constants["tokens"])
 
 
 def is_causal(graph: Network) -> bool:

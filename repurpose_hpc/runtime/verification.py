@@ -68,14 +68,19 @@ class Verification:
 
     def add(self, outputs: np.ndarray, inputs: np.ndarray) -> None:
         """Take in the next batch: outputs of the run, and its inputs, (batch, inputs) float64."""
-        expected = forward_middle(self.network, inputs, np.float64, self.compute)
+        expected = self.reference(inputs, np.float64)
         difference = np.abs(outputs - expected).max()
         # fmax would hide a NaN of the run.
         self.difference = np.maximum(self.difference, difference)
         self.largest = max(self.largest, float(np.abs(expected).max()))
         if not difference <= self.tolerance * self.largest:
-            single = forward_middle(self._rounded, inputs, np.float32, self.compute)
+            single = self.reference(inputs, np.float32)
             self.rounding = np.fmax(self.rounding, np.abs(single - expected).max())
+
+    def reference(self, inputs: np.ndarray, dtype: type) -> np.ndarray:
+        """What NumPy computes of inputs; in float32 with weights in the format of the run."""
+        network = self.network if dtype == np.float64 else self._rounded
+        return forward_middle(network, inputs, dtype, self.compute)
 
     @cached_property
     def _rounded(self) -> Network:

@@ -29,7 +29,9 @@ class _Drawn:
         return 1 + drawn / 4 if len(shape) == 1 and name.endswith("weight") else drawn
 
 
-def decoder(seed: int = 0, heads: int = 4, groups: int = 2, layers: int = 2, **changes) -> Network:
+def decoder(
+    seed: int = 0, heads: int = 4, groups: int = 2, layers: int = 2, has_output: bool = True, **changes
+) -> Network:
     """A decoder with rotary positions and gated perceptrons; ``changes``: of ``Architecture``."""
     architecture = Architecture(
         **{"layers": layers, "width": 3 * heads, "hidden": 14, "heads": heads, "groups": groups},
@@ -44,9 +46,16 @@ def decoder(seed: int = 0, heads: int = 4, groups: int = 2, layers: int = 2, **c
     stream = transformer.embedded()
     for layer in range(layers):
         stream = transformer.block(stream, layer)
-    output = transformer.logits(transformer.finished(stream), tokens)
+    output = transformer.finished(stream)
+    if has_output:
+        output = transformer.logits(output, tokens)
     network = transformer.builder.build((output,), ("identity",), longest=architecture.longest)
     return replace(network, ends=embedding(tokens))
+
+
+def encoder(seed: int = 0, **changes) -> Network:
+    """Likewise, but tokens see those behind them, and the stream is the output."""
+    return decoder(seed, has_output=False, is_causal=False, **changes)
 
 
 def texts(seed: int = 0, lengths: tuple[int, ...] = (9, 1, 14)) -> list[np.ndarray]:

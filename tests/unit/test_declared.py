@@ -76,7 +76,7 @@ def test_a_command(row):
 
 
 def test_every_module_of_commands_is_in_the_table():
-    helpers = {"automatic", "imported", "overwriting", "parser", "start", "table"}
+    helpers = {"automatic", "encoding", "imported", "overwriting", "parser", "start", "table"}
     assert set(COMMANDS) | helpers == modules(commands)
 
 

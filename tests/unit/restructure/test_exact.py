@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from helpers.small_graphs import residual_network
-from helpers.small_transformers import decoder
+from helpers.small_transformers import VOCABULARY, decoder, encoder
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.operations import Attention
 from repurpose_hpc.plan.plan import EVERYBODY
 from repurpose_hpc.plan.rounds import rounds_of
@@ -52,16 +53,18 @@ def test_the_stream_and_means_of_it_are_common_and_nothing_else():
     assert all((owners[name] == EVERYBODY).all() for name in common)
 
 
-def test_a_stream_that_is_an_output_has_owners():
+def test_the_outputs_of_a_common_stream_have_owners():
     """As of an encoder: what everybody has would be given several times."""
-    from repurpose_hpc.model.builder import Builder
-
-    builder = Builder()
-    x = builder.input("input", 4)
-    inner = builder.mixing("inner", x, np.eye(4), np.zeros(4))
-    added = builder.mixing("added", inner, np.eye(4), np.zeros(4))
-    y = builder.combine("sum", x, added, "add")
-    assert common_spaces(builder.build((y,), ("identity",), longest=8)) == set()
+    network = encoder(7)
+    assert common_spaces(network) == set()
+    cut = split_network(network, 3, round_cost=COMMON)
+    (output,) = cut.network.output_tensors
+    copies = cut.plan.owners[cut.network.space_of[output]]
+    assert set(copies) == {0, 1, 2}
+    assert rounds_of(cut.network, cut.plan) < rounds_of(network, split_network(network, 3, round_cost=0).plan)
+    ids = np.random.default_rng(0).integers(0, VOCABULARY, (2, 9))
+    expected, found = (forward(each.at(9), ids) for each in (network, cut.network))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_other_networks_keep_their_owners():

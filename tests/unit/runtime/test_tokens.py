@@ -17,6 +17,7 @@ from repurpose_hpc.model.operations import UNLIMITED, Attention
 from repurpose_hpc.restructure.exact import split_network
 from repurpose_hpc.restructure.job import restructure_network
 from repurpose_hpc.runtime.generation import Sampling, generate
+from repurpose_hpc.runtime.pooling import Pool
 from repurpose_hpc.runtime.session import Session
 from repurpose_hpc.runtime.tokens import Tokens, TokenSession, is_causal
 
@@ -54,7 +55,7 @@ def test_any_pieces_in_any_batches_are_the_same(chunk, seed):
 
 def test_the_last_rows_alone_and_what_is_forgotten():
     opened, (text, *_) = session(), texts(2, (8,))
-    (last,) = opened.run([Tokens(1, text)], last_only=True)
+    (last,) = opened.run([Tokens(1, text)], pool=Pool.LAST)
     np.testing.assert_allclose(last, expected(text)[-1:], rtol=0, atol=1e-12)
     opened.forget(1, 3)
     assert opened.length(1) == 3

@@ -41,6 +41,9 @@ class Tokenizer:
             ) from None
         with reading(path, "tokenizer", "save the tokenizer again"):
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+            # Some files say how texts were made as long as each other for training.
+            self._tokenizer.no_padding()
+            self._tokenizer.no_truncation()
         last = max(self._tokenizer.get_vocab(True).values(), default=-1)
         if last >= vocabulary:
             raise UserError(

@@ -1,0 +1,262 @@
+"""The command ``infer`` with the directory of a transformer: texts of any lengths, nothing pruned.
+
+Every rank reads the model and keeps the part of its workers.  The root reads the texts and sends them to all,
+and writes what comes of them.  The keys of the report are those of ``report.schema.TextsReport``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from repurpose_hpc.commands.parser import Given, make, refuse
+from repurpose_hpc.errors import UsageError
+from repurpose_hpc.fields import Access, Declared, choice, integer, number, option, path, report_file
+from repurpose_hpc.io.atomic import check_writable, followed, registered, temporary_name
+from repurpose_hpc.io.token_ids import LINES, read_ids, read_lines
+from repurpose_hpc.model.importers.huggingface.pooling import Pooling, pooling_of
+from repurpose_hpc.model.importers.huggingface.texts import Tokenizer
+from repurpose_hpc.model.importers.load import load_tokens
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.mpi.agreement import collectively, in_unison
+from repurpose_hpc.report import text as report
+from repurpose_hpc.runtime.encoding import TextVerification, check_texts, encode, normalised, slots_for
+from repurpose_hpc.runtime.options import RunOptions
+from repurpose_hpc.runtime.pooling import Pool
+from repurpose_hpc.runtime.streams.outputs import FiniteOutputs, NoOutput, Output, OutputFile
+from repurpose_hpc.runtime.tokens import Tokens, TokenSession, check_ids, vocabulary
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+    from repurpose_hpc.commands.start import RankContext
+
+# Of the options of a run those that count here.
+_TAKEN = {"batch_size", "verify", "dtype", "transport", "workers", "round_cost"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextArguments(Declared):
+    """Command line with the directory of a transformer, and texts of any lengths."""
+
+    model: Path = option(kind=path("MODEL_DIR"), positional=True, help="directory of a transformer")
+    input: Path = option(kind=path("texts.txt"), metavar="DATA", help="texts")
+    output: Path | None = option(None, kind=path("out.h5", Access.WRITES), metavar="OUT.h5", help="outputs")
+    report: Path | None = report_file()
+    workers: int = option(kind=integer(1), metavar="P", help="parts of the transformer")
+    round_cost: float | None = option(None, kind=number(least=0), help="price of a round")
+    pool: str | None = option(
+        None,
+        kind=choice(*(pool.value for pool in Pool)),
+        default_text="as its modules.json says",
+        help="of a transformer's directory: a vector for each text, from the outputs of its tokens",
+        more="with the directory of a transformer as MODEL, and no calibration: what is made of the outputs "
+        "of a text's tokens ([texts](docs/transformers.md#texts-through-an-encoder))",
+    )
+    run: RunOptions
+
+
+def text_arguments(given: Given, ranks: int, settled: Sequence[str]) -> TextArguments:
+    """The command line.
+
+    Args:
+        given: the values on it.
+        ranks: of the job.
+        settled: options that have no effect here.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    refuse(
+        given,
+        [name for name in settled if name not in _TAKEN],
+        "has no effect on a transformer that runs as it is; --calibration and --input-shape restructure it",
+    )
+    given = {"workers": ranks, **given}
+    if given["workers"] < ranks:
+        raise UsageError(
+            f"--workers: expected {ranks} or more, one for each rank, got {given['workers']}; start fewer "
+            "ranks"
+        )
+    return make(TextArguments, given, run=make(RunOptions, given))
+
+
+def run(args: TextArguments, context: RankContext) -> None:
+    """Run the command; collective.
+
+    Args:
+        args: see ``text_arguments``.
+        context: of the start.
+
+    Raises:
+        SystemExit: on every rank, after one message.
+    """
+    comm, began = context.comm, perf_counter()
+    texts: list[np.ndarray] = []
+    with collectively(comm):
+        if comm.rank == 0:
+            _check_results(args)
+        pooling = pooling_of(args.model) if args.pool is None else Pooling(args.pool, False)
+        network = load_tokens(args.model)
+        if comm.rank == 0:
+            texts = _read(args, network)
+    texts = comm.bcast(texts, root=0)
+    with in_unison(comm):
+        session = _session(args, network, texts, comm)
+        # Whatever must be compiled is now.
+        session.run([Tokens(0, texts[0])])
+        session.forget(0)
+    load_seconds = perf_counter() - began
+    quality = _Encoding(args, network, session, texts, pooling).run(comm)
+    result = {**_result(session, texts, comm), "pool": pooling.pool, "load_seconds": load_seconds, **quality}
+    session.close()
+    with collectively(comm):
+        if comm.rank == 0:
+            report.deliver(result, render(result), args.report)
+
+
+def _check_results(args: TextArguments) -> None:
+    if args.output is not None:
+        check_writable(args.output, text=False)
+    if args.report is not None:
+        check_writable(args.report)
+
+
+def _read(args: TextArguments, network: Network) -> list[np.ndarray]:
+    """The ids of all texts.
+
+    Raises:
+        UserError: a file cannot be read; texts are too long, or ids outside the vocabulary.
+    """
+    if args.input.suffix == LINES:
+        tokenizer = Tokenizer(args.model, vocabulary(network))
+        texts = [tokenizer.ids(line) for line in read_lines(args.input)]
+    else:
+        texts = read_ids(args.input)
+    check_texts(texts, network.longest)
+    for text in texts:
+        check_ids(text, vocabulary(network))
+    return texts
+
+
+def _session(
+    args: TextArguments, network: Network, texts: Sequence[np.ndarray], comm: MPI.Comm
+) -> TokenSession:
+    # Imported when it is known that it will be needed: SciPy takes its time.
+    from repurpose_hpc.restructure.exact import ROUND_COST, split_network
+
+    price = ROUND_COST if args.round_cost is None else args.round_cost
+    return TokenSession(
+        split_network(network, args.workers, round_cost=price),
+        comm,
+        slots=slots_for(texts, args.run.batch_size),
+        longest=max(text.size for text in texts),
+        chunk=args.run.batch_size,
+        dtype=args.run.dtype.type,
+        transport=args.run.transport,
+    )
+
+
+class _Encoding:
+    """Runs all texts; the root writes what comes of them, and verifies it."""
+
+    def __init__(
+        self,
+        args: TextArguments,
+        network: Network,
+        session: TokenSession,
+        texts: Sequence[np.ndarray],
+        pooling: Pooling,
+    ) -> None:
+        self._args, self._session, self._texts, self._pooling = args, session, texts, pooling
+        self._pool, self._finite = Pool(pooling.pool), FiniteOutputs()
+        self._verification = TextVerification(network, args.run.dtype, self._pool, pooling.is_normalised)
+        self._done, self._verifying = 0, 0.0
+
+    def run(self, comm: MPI.Comm) -> dict[str, Any]:
+        """Run; collective.  Seconds, and the difference from the reference, on the root."""
+        began = perf_counter()
+        path = self._args.output
+        if path is None:
+            self._run(NoOutput(), comm)
+        else:
+            path = followed(path)
+            temporary = comm.bcast(temporary_name(path), root=0)
+            with registered(temporary):
+                self._run(self._opened(path, temporary, comm), comm)
+        seconds = perf_counter() - began - self._verifying
+        return {"seconds": seconds, **(self._verification.results() if self._args.run.verify else {})}
+
+    def _opened(self, path: Path, temporary: Path, comm: MPI.Comm) -> Output:
+        output: Output = NoOutput()
+        with collectively(comm):
+            if comm.rank == 0:
+                texts = self._texts
+                rows = sum(text.size for text in texts) if self._pool is Pool.NONE else len(texts)
+                output = OutputFile(path, temporary, rows, self._session.graph.outputs, self._args.run.dtype)
+        return output
+
+    def _run(self, output: Output, comm: MPI.Comm) -> None:
+        try:
+            batch_size = self._args.run.batch_size
+            for group in encode(self._session, self._texts, batch_size, self._pool):
+                with collectively(comm):
+                    for rows in group or ():
+                        self._take(rows, output)
+            with collectively(comm):
+                if comm.rank == 0:
+                    self._finite.warn(self._args.run.dtype)
+                    self._verification.check()
+                output.commit()
+        finally:
+            output.discard()
+
+    def _take(self, rows: np.ndarray, output: Output) -> None:
+        """The outputs of the next text."""
+        rows = normalised(rows) if self._pooling.is_normalised else rows
+        output.append(rows)
+        self._finite.add(rows)
+        if self._args.run.verify:
+            began = perf_counter()
+            self._verification.add(rows, self._texts[self._done])
+            self._verifying += perf_counter() - began
+        self._done += 1
+
+
+def _result(session: TokenSession, texts: Sequence[np.ndarray], comm: MPI.Comm) -> dict[str, Any]:
+    """What the report has of the job, on every rank; collective."""
+    program = session.program
+    values, bytes_sent = (sum(comm.allgather(count)) for count in (program.values_sent, program.bytes_sent))
+    return {
+        "ranks": comm.size,
+        "workers": session.workers,
+        "texts": len(texts),
+        "lengths": [text.size for text in texts],
+        "outputs": session.graph.outputs,
+        "values_sent": values,
+        "bytes_sent": bytes_sent,
+        "rounds": program.rounds,
+    }
+
+
+def render(result: dict[str, Any]) -> str:
+    """The report for people, several lines."""
+    tokens, seconds = sum(result["lengths"]), result["seconds"]
+    what = {"none": "for every token", "mean": "the mean of its tokens"}
+    lines = {
+        "texts": f"{result['texts']} of {tokens} tokens in all, {min(result['lengths'])} to "
+        f"{max(result['lengths'])} each",
+        "outputs": f"{result['outputs']} {what.get(result['pool'], 'of its ' + result['pool'] + ' token')}",
+        "time": f"{seconds:.3g} s, {result['texts'] / seconds:.4g} texts/s, {tokens / seconds:.4g} tokens/s",
+        "sent": f"{result['values_sent']} values ({result['bytes_sent']} bytes) for a token, in "
+        f"{result['rounds']} rounds",
+    }
+    if "relative_difference" in result:
+        lines["verified"] = f"within {result['relative_difference']:.2g} of the float64 reference"
+    width = max(map(len, lines))
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
