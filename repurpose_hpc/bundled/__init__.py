@@ -15,3 +15,9 @@ CALIBRATION = _folder / "calibration.npz"
 
 TEST = _folder / "test.npz"
 """Test images: ``x`` uint8 (2000, 784), ``y`` uint8 (2000,)."""
+
+LANGUAGE = _folder / "language"
+"""Directory of a small Llama that writes texts, as Hugging Face's libraries have it."""
+
+PROMPT = "The first rule of computing is"
+"""With which a text of LANGUAGE begins when no other is given."""

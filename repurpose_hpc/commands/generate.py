@@ -1,7 +1,8 @@
 """The command ``generate``: a transformer continues texts, token by token.
 
-Every rank reads the model and keeps the part of its workers.  The root reads the prompts, chooses the tokens
-and prints the texts.  The keys of the report are those of ``report.schema.GenerateReport``.
+Without a model it is the bundled one; without prompts that one begins a text of its own.  Every rank reads
+the model and keeps the part of its workers.  The root reads the prompts, chooses the tokens and prints the
+texts.  The keys of the report are those of ``report.schema.GenerateReport``.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from repurpose_hpc.commands.parser import Given, make, parser_maker
+from repurpose_hpc import bundled
+from repurpose_hpc.commands.parser import Given, Parser, make
+from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UsageError, UserError
 from repurpose_hpc.fields import Access, Declared, Kind, integer, number, option, path, precision, report_file
 from repurpose_hpc.io.atomic import check_writable
-from repurpose_hpc.io.samples import open_samples
+from repurpose_hpc.io.token_ids import read_ids
 from repurpose_hpc.model.importers.huggingface.texts import Tokenizer, ending_tokens
 from repurpose_hpc.model.importers.load import load_tokens
 from repurpose_hpc.mpi.agreement import collectively, in_unison
@@ -35,10 +38,6 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
     from repurpose_hpc.commands.start import RankContext
-
-
-# Of a file of ids, read at a time.
-_ROWS = 1024
 
 
 def run(args: Arguments, context: RankContext) -> None:
@@ -96,13 +95,7 @@ def _prompts(args: Arguments, tokenizer: Tokenizer | None, vocabulary: int) -> l
         prompts = [tokenizer.ids(text) for text in args.prompt]
     else:
         assert args.ids is not None
-        samples = open_samples(args.ids)
-        if samples.dtype.kind not in "iu" or len(samples.shape) != 1:
-            raise UserError(
-                f"{args.ids}: expected token ids, integers (prompts, tokens), found {samples.dtype} of shape "
-                f"{(samples.samples, *samples.shape)}; save them so"
-            )
-        prompts = [row for batch in samples.batches(_ROWS, dtype=np.int64) for row in batch]
+        prompts = read_ids(args.ids)
     for prompt in prompts:
         if not prompt.size:
             raise UserError("expected prompts of one token or more, got an empty one; give it a word")
@@ -275,7 +268,14 @@ class Arguments(Declared):
     report: Path | None = report_file()
 
 
-make_parser = parser_maker("generate", Arguments)
+FILLED_IN = {"model": "the bundled one", "prompt": f"for the bundled MODEL: {bundled.PROMPT!r}"}
+
+
+def make_parser(speaks: bool) -> Parser:
+    """The parser."""
+    parser = Parser(speaks=speaks, **described("generate"))
+    parser.add(Arguments, filled_in=FILLED_IN)
+    return parser
 
 
 def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments:
@@ -285,8 +285,11 @@ def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments
         UsageError: it is wrong.
     """
     given: Given = make_parser(speaks).read(argv)
-    if not given.get("prompt") and "ids" not in given:
-        raise UsageError("expected --prompt TEXT or --ids FILE, what is to be continued; add one")
+    if "model" not in given:
+        prompt = {} if "ids" in given else {"prompt": (bundled.PROMPT,)}
+        given = {"model": bundled.LANGUAGE, **prompt, **given}
+    if "prompt" not in given and "ids" not in given:
+        raise UsageError("expected --prompt TEXT or --ids FILE, what MODEL is to continue; add one")
     if given.get("workers") is not None and given["workers"] < ranks:
         raise UsageError(
             f"--workers: expected {ranks} or more, one for each rank, got {given['workers']}; start "
