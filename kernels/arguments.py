@@ -53,11 +53,24 @@ class AttentionRule(NamedTuple):
 
 
 class Types(NamedTuple):
-    """Types of numbers in a run: of sums, of weights, and of the codes of messages if there are any."""
+    """Types of numbers in a run.
+
+    Attributes:
+        real: of sums.
+        stored: of weights.
+        codes: of the codes of messages; None: there are none.
+        kept: of keys and values of earlier tokens; None: as of sums.
+    """
 
     real: np.dtype
     stored: np.dtype
     codes: np.dtype | None = None
+    kept: np.dtype | None = None
+
+    def by_kind(self) -> dict[str, np.dtype]:
+        """Those that there are, under the names of the kinds."""
+        kinds = {**self._asdict(), KEPT: self.kept or self.real}
+        return {kind: dtype for kind, dtype in kinds.items() if dtype is not None}
 
 
 class ArgumentKind(Protocol):
@@ -81,7 +94,7 @@ class ArgumentKind(Protocol):
 
 
 # Dtypes that depend on the run.  UNSIGNED: as wide as its numbers, and as its codes.
-REAL, STORED, CODES, UNSIGNED = "real", "stored", "codes", "unsigned"
+REAL, STORED, CODES, KEPT, UNSIGNED = "real", "stored", "codes", "kept", "unsigned"
 # Those that do not, under the names that they have in the loop that replays.
 FIXED: dict[str, np.dtype] = {
     "index": np.dtype(INDEX_DTYPE),
@@ -149,8 +162,8 @@ class Array:
         if self.kind == UNSIGNED:
             dtypes = types.real, types.real if types.codes is None else types.codes
             return list(dict.fromkeys(np.dtype(f"u{dtype.itemsize}") for dtype in dtypes))
-        dtype = getattr(types, self.kind)
-        return [] if dtype is None else [dtype]
+        known = types.by_kind()
+        return [known[self.kind]] if self.kind in known else []
 
 
 @dataclass(frozen=True)

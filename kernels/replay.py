@@ -183,7 +183,7 @@ def _entry(kernel: Kernel, types: Types) -> CFunction:
         "__name__": __name__,
         "array_at": array_at,
         **TUPLES,
-        **{kind: dtype.type for kind, dtype in {**FIXED, **types._asdict()}.items() if dtype is not None},
+        **{kind: dtype.type for kind, dtype in {**FIXED, **types.by_kind()}.items()},
         kernel.name: inlined(kernel.function),
     }
     exec(compile(entry_source(kernel, name), __file__, "exec"), names)

@@ -105,7 +105,7 @@ def attend_blocks(
 ) -> None:
     """``attend`` for more queries than fill half a vector."""
     T, S = keys.shape[3], queries.shape[3]
-    space = space_for(queries, keys, values, T)
+    space = space_for(queries, values, T)
     group, width = len(queries) // len(keys), PANEL_VECTORS * lanes(queries.dtype)
     for g in range(len(keys)):
         for n in range(queries.shape[2]):
@@ -117,9 +117,9 @@ def attend_blocks(
 
 
 @jit
-def space_for(queries: np.ndarray, keys: np.ndarray, values: np.ndarray, T: int) -> Space:
+def space_for(queries: np.ndarray, values: np.ndarray, T: int) -> Space:
     """Memory for T keys, the other arguments as of ``attend``."""
-    d, e, real = keys.shape[1], values.shape[1], keys.dtype
+    d, e, real = queries.shape[1], values.shape[1], queries.dtype
     lane, panels = lanes(real), -(-e // PANEL_NEURONS)
     width = PANEL_VECTORS * lane
     return Space(

@@ -28,12 +28,13 @@ def attend_few(
 ) -> None:
     """``attend`` for at most half a vector of queries."""
     (H, _, batch, S), T = queries.shape, keys.shape[3]
+    none = np.empty((2, 0, 0, 0), queries.dtype)
     group, space = H // len(keys), query_space(queries, values, T)
     for g in range(len(keys)):
         for n in range(batch):
             for h in range(g * group, (g + 1) * group):
                 for i in range(S):
-                    attend_query(queries, keys, values, bias, rule, (h, n, i), (g, n, T), space, out)
+                    attend_query(queries, keys, values, none, bias, rule, (h, n, i), (g, n, T), space, out)
 
 
 class QuerySpace(NamedTuple):
@@ -69,6 +70,7 @@ def attend_query(
     queries: np.ndarray,
     keys: np.ndarray,
     values: np.ndarray,
+    scales: np.ndarray,
     bias: np.ndarray,
     rule: AttentionRule,
     place: tuple[int, int, int],
@@ -79,7 +81,8 @@ def attend_query(
     """``attend`` for one query.
 
     Args:
-        queries, keys, values, bias, rule, out: as of ``attend``.
+        queries, keys, values, bias, rule, out: as of ``attend``; keys and values may be in fewer bits.
+        scales: of keys and values, (2, G, samples, keys); or without any.
         place: head, sample and number of the query.
         read: head and sample of the keys, and how many of these there are.
         space: for as many keys.
@@ -93,8 +96,12 @@ def attend_query(
     row[:] = 0
     begin = (g * keys.shape[1] * keys.shape[2] + sample) * keys.shape[3] + first
     add_rows(keys.reshape(-1), begin, stride, end - first, query, row)
+    if scales.size:
+        row[: end - first] *= scales[0, g, sample, first:end]
     _adjust_row(row, end - first, bias, rule, place, first)
     _join_lanes(scores, -(-(end - first) // lanes(real)), states)
+    if scales.size:
+        row[: end - first] *= scales[1, g, sample, first:end]
     begin = (g * values.shape[1] * keys.shape[2] + sample) * keys.shape[3] + first
     dot_rows(values.reshape(-1), begin, stride, end - first, row, states[2], result)
     out[h, :, n, i] = result

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..arguments import ATTENTION, INTEGER, INTEGERS, REAL, Array, AttentionRule
+from ..arguments import ATTENTION, INTEGER, INTEGERS, KEPT, REAL, Array, AttentionRule
 from ..jit import jit
 from ..llvm.panel import PANEL_VECTORS
 from ..llvm.vectors import lanes
 from ..registry import Need, kernel
 from .blocks import attend_block, space_for
 from .few import attend_query, query_space
+from .kept import keep, numbers_of_kept
 from .packing import pack_keys, pack_values
 
-_TOKENS, _PAST = Array(REAL, 3), Array(REAL, 4)
+_TOKENS, _PAST = Array(REAL, 3), Array(KEPT, 4)
 
 
 @kernel(
@@ -26,6 +27,7 @@ _TOKENS, _PAST = Array(REAL, 3), Array(REAL, 4)
         "values": _TOKENS,
         "past_keys": _PAST,
         "past_values": _PAST,
+        "scales": Array(REAL, 4),
         "sequences": Array(INTEGERS, 2),
         "rule": ATTENTION,
         "out": _TOKENS,
@@ -39,6 +41,7 @@ def attend_tokens(
     values: np.ndarray,
     past_keys: np.ndarray,
     past_values: np.ndarray,
+    scales: np.ndarray,
     sequences: np.ndarray,
     rule: AttentionRule,
     out: np.ndarray,
@@ -48,7 +51,9 @@ def attend_tokens(
     Args:
         queries: (H, d, tokens).
         keys, values: (G, d, tokens) and (G, e, tokens).
-        past_keys, past_values: (G, d, slots, longest) and (G, e, slots, longest).
+        past_keys, past_values: (G, d, slots, longest) and (G, e, slots, longest): real, ``FLOAT16`` or
+            ``INT8`` (see ``kept``).
+        scales: (2, G, slots, longest), of keys and values in ``INT8``; else (2, 0, 0, 0).
         sequences: a row for each: its first token, how many there are, its slot, and how many keys that has
             already; rows without tokens are left out.
         rule: counted from the first token of a sequence; ``past`` is not looked at.
@@ -60,8 +65,8 @@ def attend_tokens(
     for s in range(len(sequences)):
         first, count, slot, past = sequences[s]
         if count > 0:
-            past_keys[:, :, slot, past : past + count] = keys[:, :, first : first + count]
-            past_values[:, :, slot, past : past + count] = values[:, :, first : first + count]
+            keep(keys, first, count, past_keys, scales[0], slot, past)
+            keep(values, first, count, past_values, scales[1], slot, past)
             longest = max(longest, past + count)
     shape = (queries.shape[0], queries.shape[1], 1, queries.shape[2])
     read, written = queries.reshape(shape), out.reshape((shape[0], out.shape[1], 1, shape[3]))
@@ -72,9 +77,9 @@ def attend_tokens(
         own = AttentionRule(rule.scale, rule.softcap, rule.before, rule.after, past - first)
         part = (first, count, slot, past + count)
         if count > few:
-            _many(read, past_keys, past_values, part, own, written)
+            _many(read, past_keys, past_values, scales, part, own, written)
         elif count > 0:
-            _few(read, past_keys, past_values, part, own, written)
+            _few(read, past_keys, past_values, scales, part, own, written)
 
 
 @jit
@@ -82,16 +87,19 @@ def _many(
     queries: np.ndarray,
     keys: np.ndarray,
     values: np.ndarray,
+    scales: np.ndarray,
     part: tuple[int, int, int, int],
     rule: AttentionRule,
     out: np.ndarray,
 ) -> None:
     (first, count, slot, T), none = part, np.empty((0, 1, 1, 1), queries.dtype)
-    space, group = space_for(queries, keys, values, T), len(queries) // len(keys)
+    space, group = space_for(queries, values, T), len(queries) // len(keys)
     width = PANEL_VECTORS * lanes(queries.dtype)
     for g in range(len(keys)):
-        pack_keys(keys, g, slot, T, space.keys)
-        pack_values(values, g, slot, T, space.values)
+        numbers, head, sample = numbers_of_kept(keys, scales[0], g, slot, T)
+        pack_keys(numbers, head, sample, T, space.keys)
+        numbers, head, sample = numbers_of_kept(values, scales[1], g, slot, T)
+        pack_values(numbers, head, sample, T, space.values)
         for h in range(g * group, (g + 1) * group):
             for i in range(first, first + count, width):
                 size = min(width, first + count - i)
@@ -103,6 +111,7 @@ def _few(
     queries: np.ndarray,
     keys: np.ndarray,
     values: np.ndarray,
+    scales: np.ndarray,
     part: tuple[int, int, int, int],
     rule: AttentionRule,
     out: np.ndarray,
@@ -111,7 +120,9 @@ def _few(
     space, group = query_space(queries, values, T), len(queries) // len(keys)
     for h in range(len(queries)):
         for i in range(first, first + count):
-            attend_query(queries, keys, values, none, rule, (h, 0, i), (h // group, slot, T), space, out)
+            attend_query(
+                queries, keys, values, scales, none, rule, (h, 0, i), (h // group, slot, T), space, out
+            )
 
 
 @kernel(

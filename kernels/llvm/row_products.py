@@ -1,14 +1,19 @@
-"""Products of one vector with rows that lie far apart: several at a time, each read once as a stream."""
+"""Products of one vector with rows that lie far apart: several at a time, each read once as a stream.
+
+Rows may be stored in fewer bits (see ``stored``); multiples of a scale stay without it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import numpy as np
+from llvmlite import ir
 from numba import types
 from numba.extending import overload
 
 from .intrinsics import intrinsic
+from .stored import expand, expanded
 from .vectors import (
     add_product,
     first_lanes,
@@ -35,7 +40,7 @@ def add_rows(
     """out[t] += Σ_r weights[r] · source[start + r · stride + t] for t below ``count``.
 
     Args:
-        source, out: one-dimensional.
+        source, out: one-dimensional; ``source`` real or stored.
         start: of the first row.
         stride: from one row to the next.
         count: numbers of a row.
@@ -60,7 +65,7 @@ def dot_rows(
 
 
 def _rows(source: np.ndarray, start: int, stride: int, count: int, rows: int) -> np.ndarray:
-    return source[start + np.arange(rows)[:, None] * stride + np.arange(count)]
+    return expanded(source[start + np.arange(rows)[:, None] * stride + np.arange(count)])
 
 
 @overload(add_rows)
@@ -78,7 +83,7 @@ def _add(typing, source, start, stride, count, weights, out):
     def generate(context, builder, signature, arguments):
         parts = opened(context, builder, signature.args, arguments)
         source, start, stride, count, weights, out = parts
-        vector = vector_of(context, signature.args[0])
+        vector, stored = vector_of(context, signature.args[-1]), signature.args[0].dtype
 
         def emit(first, rows: int) -> None:
             loaded = (
@@ -91,7 +96,8 @@ def _add(typing, source, start, stride, count, weights, out):
                 place = vector_at(builder, out.data, t, vector)
                 total = variable(builder, load_lanes(builder, place, mask))
                 for r, factor in enumerate(factors):
-                    add_product(builder, total, factor, _seen(builder, begin, stride, r, t, mask, vector))
+                    row = builder.gep(begin, [builder.mul(stride, integer(r))])
+                    add_product(builder, total, factor, _numbers(builder, row, t, mask, stored, vector))
                 store_lanes(builder, builder.load(total), place, mask)
 
             _each_vector(builder, count, vector, add)
@@ -108,7 +114,7 @@ def _dot(typing, source, start, stride, count, x, lane, out):
     def generate(context, builder, signature, arguments):
         parts = opened(context, builder, signature.args, arguments)
         source, start, stride, count, x, lane, out = parts
-        vector = vector_of(context, signature.args[0])
+        vector, stored = vector_of(context, signature.args[-1]), signature.args[0].dtype
 
         def emit(first, rows: int) -> None:
             totals = [zero(builder, vector) for _ in range(rows)]
@@ -117,7 +123,8 @@ def _dot(typing, source, start, stride, count, x, lane, out):
             def add(t, mask) -> None:
                 factor = load_lanes(builder, vector_at(builder, x.data, t, vector), None)
                 for r, total in enumerate(totals):
-                    add_product(builder, total, factor, _seen(builder, begin, stride, r, t, mask, vector))
+                    row = builder.gep(begin, [builder.mul(stride, integer(r))])
+                    add_product(builder, total, factor, _numbers(builder, row, t, mask, stored, vector))
 
             _each_vector(builder, count, vector, add)
             factor = load_lanes(builder, vector_at(builder, lane.data, integer(0), vector), None)
@@ -153,6 +160,7 @@ def _each_vector(builder, count, vector, add: Callable) -> None:
         add(whole, first_lanes(builder, left, vector))
 
 
-def _seen(builder, begin, stride, row: int, t, mask, vector):
-    place = builder.gep(begin, [builder.mul(stride, integer(row))])
-    return load_lanes(builder, vector_at(builder, place, t, vector), mask)
+def _numbers(builder, row, t, mask, stored, vector):
+    """The numbers of a row from number ``t`` on, as a vector."""
+    codes = ir.VectorType(row.type.pointee, vector.count)
+    return expand(builder, load_lanes(builder, vector_at(builder, row, t, codes), mask), stored, vector)

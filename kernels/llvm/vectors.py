@@ -192,11 +192,13 @@ def _masked(builder, verb, result, vector, arguments):
 
 def _name_of(vector) -> str:
     """The compiler's name of a type."""
-    return f"v{vector.count}{'f32' if vector.element == ir.FloatType() else 'f64'}"
+    return f"v{vector.count}{'i' if isinstance(vector.element, ir.IntType) else 'f'}{8 * itemsize_of(vector)}"
 
 
 def itemsize_of(vector) -> int:
     """Bytes of a number."""
+    if isinstance(vector.element, ir.IntType):
+        return vector.element.width // 8
     return 4 if vector.element == ir.FloatType() else 8
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from repurpose_hpc.kernels import aligned
+from repurpose_hpc.model.comm_dtype import EXACT, code_dtype
 
 
 class Piece(NamedTuple):
@@ -34,19 +35,24 @@ class Sequences:
         longest: tokens that one may have.
         table: int64 (slots, 4), a row for each piece of a batch: its first token in the batch, how many it
             has, its slot, and the tokens before them; rows without tokens count for nothing.
+        kept_dtype: of the numbers or codes that are kept.
         positions: int64 (most tokens of a batch,): the place of each in its sequence.
         lengths: int64 (slots,): tokens that are kept of each.
     """
 
-    def __init__(self, slots: int, longest: int, max_batch: int, dtype: np.dtype) -> None:
+    def __init__(
+        self, slots: int, longest: int, max_batch: int, dtype: np.dtype, kept_dtype: str = EXACT
+    ) -> None:
         """Begin with empty sequences.
 
         Args:
             slots, longest: see the class.
             max_batch: tokens of a batch, at most.
-            dtype: of what is kept.
+            dtype: that is computed in.
+            kept_dtype: format of what is kept, see ``Formats``.
         """
         self.slots, self.longest, self._dtype = slots, longest, np.dtype(dtype)
+        self.kept_dtype = code_dtype(kept_dtype, self._dtype)
         self.table = np.zeros((slots, 4), np.int64)
         self.positions = np.zeros(max_batch, np.int64)
         self.lengths = np.zeros(slots, np.int64)
@@ -64,7 +70,19 @@ class Sequences:
             (heads, size, slots, longest); pages of it are used as sequences grow.
         """
         shape = (heads, size, self.slots, self.longest)
-        memory = aligned((int(np.prod(shape)),), self._dtype).reshape(shape)
+        return self._room(shape, self.kept_dtype)
+
+    def scales(self, heads: int) -> np.ndarray:
+        """Memory for the scales of keys and values of every token, for each head, if they need any.
+
+        Returns:
+            (2, heads, slots, longest), else (2, 0, 0, 0).
+        """
+        shape = (heads, self.slots, self.longest) if self.kept_dtype == np.int8 else (0, 0, 0)
+        return self._room((2, *shape), self._dtype)
+
+    def _room(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        memory = aligned((int(np.prod(shape)),), dtype).reshape(shape)
         self._bytes += memory.nbytes
         return memory
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import UNLIMITED, Attention
 from repurpose_hpc.model.precision import precision
@@ -22,7 +23,7 @@ from repurpose_hpc.runtime.exchange.choose import check_named, check_transport
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
 from repurpose_hpc.runtime.pooling import Pool, joined, pooled
 from repurpose_hpc.runtime.program import Program
-from repurpose_hpc.runtime.resources import Formats
+from repurpose_hpc.runtime.resources import KEPT_DTYPES, Formats
 from repurpose_hpc.runtime.sequences import Piece, Sequences
 from repurpose_hpc.runtime.session import Cut, hosted_shards, opened
 from repurpose_hpc.runtime.streams.outputs import OutputGather, in_order
@@ -69,6 +70,8 @@ class TokenSession:
         chunk: int = CHUNK,
         dtype: type = np.float32,
         transport: str = DEFAULT_TRANSPORT,
+        weights_dtype: str = EXACT,
+        kept_dtype: str = EXACT,
     ) -> None:
         """Cut or load this rank's part of the network, and make room for sequences.
 
@@ -79,6 +82,8 @@ class TokenSession:
             chunk: tokens of a batch, at most; where tokens see later ones, a sequence is one batch.
             dtype: float32 or float64, to compute in.
             transport: how exchanges are carried.
+            weights_dtype: how weights are kept in memory, one of ``COMM_DTYPES``; float32: as they are.
+            kept_dtype: how keys and values are, one of ``KEPT_DTYPES``; float32: as they are.
 
         Raises:
             UserError: on every rank: something else than these arguments, or not the same on all ranks.
@@ -93,14 +98,15 @@ class TokenSession:
             self._is_causal = is_causal(self.graph)
             self._chunk = chunk if self._is_causal else max(chunk, self.longest)
             check_named(transport)
+            formats = _formats(weights_dtype, plan.plan.comm_dtype, kept_dtype)
             if slots < 1 or chunk < 1:
                 raise UserError(f"expected 1 or more slots and tokens of a chunk, got {slots} and {chunk}")
         common = {"slots": slots, "longest": self.longest, "chunk": chunk, "dtype": kind}
-        check_same({**common, "transport": transport, "plan": plan.plan.identity()}, comm)
+        common |= {"weights_dtype": weights_dtype, "kept_dtype": kept_dtype, "transport": transport}
+        check_same({**common, "plan": plan.plan.identity()}, comm)
         if comm is not None:
             check_transport(transport, comm)
-        self._sequences = Sequences(slots, self.longest, self._chunk, kind)
-        formats = Formats(comm_dtype=plan.plan.comm_dtype)
+        self._sequences = Sequences(slots, self.longest, self._chunk, kind, kept_dtype)
         self.program = Program(shards, comm, self._chunk, formats, transport, sequences=self._sequences)
         columns = self.program.output_columns
         self._gather = None if comm is None else OutputGather(comm, columns, kind, self._chunk)
@@ -239,6 +245,21 @@ class TokenSession:
         if self._gather is not None:
             return self._gather(rows)
         return in_order(rows, self.program.output_columns)
+
+
+def _formats(weights_dtype: str, comm_dtype: str, kept_dtype: str) -> Formats:
+    """The formats of a run.
+
+    Raises:
+        UserError: there is no such format.
+    """
+    for name, value, known in (
+        ("weights_dtype", weights_dtype, COMM_DTYPES),
+        ("kept_dtype", kept_dtype, KEPT_DTYPES),
+    ):
+        if value not in known:
+            raise UserError(f"{name}: expected one of {', '.join(known)}, got {value!r}; choose one of them")
+    return Formats(weights_dtype, comm_dtype, kept_dtype)
 
 
 def vocabulary(graph: Network) -> int:

@@ -214,12 +214,13 @@ def _attention_of_tokens(
     """
     heads, groups = counts
     past = [sequences.memory(groups, size) for size in sizes[1:]]
+    scales = sequences.scales(groups)
 
     def make(*maps: np.ndarray) -> list:
         q, k, v, out = (
             as_heads(x, count)[..., 0] for x, count in zip(maps, (heads, groups, groups, heads), strict=True)
         )
-        return [(attend_tokens, (q, k, v, *past, sequences.table, rule, out))]
+        return [(attend_tokens, (q, k, v, *past, scales, sequences.table, rule, out))]
 
     return make
 

@@ -53,9 +53,14 @@ def record(calls: Sequence[Call], dtype: np.dtype, formats: Formats) -> list[Cal
     Args:
         calls: of a forward.
         dtype: of numbers.
-        formats: of weights, and of ghosts in messages.
+        formats: see ``Formats``.
     """
-    types = Types(np.dtype(dtype), code_dtype(formats.weights_dtype, dtype), CODES.get(formats.comm_dtype))
+    types = Types(
+        real=np.dtype(dtype),
+        stored=code_dtype(formats.weights_dtype, dtype),
+        codes=CODES.get(formats.comm_dtype),
+        kept=CODES.get(formats.kept_dtype),
+    )
     compile_replay((function for _, function, _ in calls), types)
     steps: list[Call | Replay] = []
     for recordable, group in groupby(calls, _can_be_recorded):

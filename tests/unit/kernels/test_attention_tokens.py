@@ -40,10 +40,28 @@ def reference(queries, keys, values, rule, past):
     return np.einsum("hij,hcj->hci", weights / weights.sum(axis=-1, keepdims=True), values)
 
 
+def encoded(numbers, kept):
+    """Codes of numbers (G, d, ...) in a format, and the scales (G, ...) of int8."""
+    if kept == np.int16:
+        return np.clip(numbers, -65504, 65504).astype(np.float16).view(np.int16), None
+    if kept == np.int8:
+        scales = np.abs(numbers).max(axis=1) / numbers.dtype.type(127)
+        return np.rint(numbers / np.where(scales > 0, scales, 1)[:, None]).astype(np.int8), scales
+    return numbers, None
+
+
+def decoded(codes, scales):
+    """The numbers that codes stand for, float64."""
+    if codes.dtype == np.int16:
+        return codes.view(np.float16).astype(np.float64)
+    return codes.astype(np.float64) * (scales[:, None] if codes.dtype == np.int8 else 1)
+
+
 @st.composite
 def batches(draw):
     """Arguments of ``attend_tokens`` but out: pieces of some sequences, not in the order of their slots."""
     rng, dtype = np.random.default_rng(draw(seeds)), draw(dtypes)
+    kept = draw(st.sampled_from([dtype, "int16", "int8"]))
     G, group = draw(st.integers(0, 3)), draw(st.integers(1, 3))
     d, e = draw(st.integers(1, 18)), draw(st.integers(1, 18))
     pieces = draw(
@@ -67,25 +85,34 @@ def batches(draw):
     rule = AttentionRule(
         draw(st.sampled_from([0.3, 1.0])), draw(st.sampled_from([0.0, 2.0])), draw(limits), draw(limits)
     )
-    return *arrays, np.ascontiguousarray(sequences, np.int64), rule
+    coded = [encoded(past, np.dtype(kept)) for past in arrays[3:]]
+    scales = np.array([scale for _, scale in coded]) if kept == "int8" else np.empty((2, 0, 0, 0), dtype)
+    past = [codes for codes, _ in coded]
+    return *arrays[:3], *past, scales, np.ascontiguousarray(sequences, np.int64), rule
 
 
-def check_attention(attend_tokens, queries, keys, values, past_keys, past_values, sequences, rule):
+def check_attention(attend_tokens, queries, keys, values, past_keys, past_values, scales, sequences, rule):
     """The result and the cache behind a call, against those of each sequence by itself."""
     expected = np.zeros((len(queries), values.shape[1], queries.shape[2]))
-    new_keys, new_values = past_keys.copy(), past_values.copy()
+    kept, new_scales = [past_keys.copy(), past_values.copy()], scales.copy()
     for first, count, slot, past in sequences:
         if not count:
             continue
         own, T = slice(first, first + count), past + count
-        new_keys[:, :, slot, past:T], new_values[:, :, slot, past:T] = keys[:, :, own], values[:, :, own]
-        known = new_keys[:, :, slot, :T], new_values[:, :, slot, :T]
+        known = []
+        for number, (codes, numbers) in enumerate(zip(kept, (keys, values), strict=True)):
+            codes[:, :, slot, past:T], scale = encoded(numbers[:, :, own], codes.dtype)
+            if scale is not None:
+                new_scales[number, :, slot, past:T] = scale
+                scale = new_scales[number, :, slot, :T]
+            known.append(decoded(codes[:, :, slot, :T], scale))
         expected[:, :, own] = reference(queries[:, :, own], *known, rule, past)
     out = np.full(expected.shape, np.nan, queries.dtype)
-    attend_tokens(queries, keys, values, past_keys, past_values, sequences, rule, out)
+    attend_tokens(queries, keys, values, past_keys, past_values, scales, sequences, rule, out)
     assert_close(out, expected)
-    np.testing.assert_array_equal(past_keys, new_keys)
-    np.testing.assert_array_equal(past_values, new_values)
+    np.testing.assert_array_equal(past_keys, kept[0])
+    np.testing.assert_array_equal(past_values, kept[1])
+    np.testing.assert_array_equal(scales, new_scales)
 
 
 @given(batch=batches())
@@ -109,12 +136,13 @@ def test_a_sequence_in_pieces_is_that_in_one(seed, dtype, cuts):
         rng.standard_normal((heads, size, length)).astype(dtype) for heads, size in ((4, 5), (2, 5), (2, 6))
     ]
     past = [np.full((2, size, 3, length), np.nan, dtype) for size in (5, 6)]
+    scales = np.empty((2, 0, 0, 0), dtype)
     ends, out = [0, *sorted(cuts), length], []
     for start, end in zip(ends, ends[1:], strict=False):
         piece = [np.ascontiguousarray(x[:, :, start:end]) for x in read]
         out.append(np.empty((4, 6, end - start), dtype))
         sequences = np.array([[0, end - start, 1, start]], np.int64)
-        kernels.attend_tokens(*piece, *past, sequences, rule, out[-1])
+        kernels.attend_tokens(*piece, *past, scales, sequences, rule, out[-1])
     assert_close(np.concatenate(out, axis=2), reference(*read, rule, 0))
     for kept, whole in zip(past, read[1:], strict=True):
         np.testing.assert_array_equal(kept[:, :, 1], whole)

@@ -53,6 +53,36 @@ def test_any_pieces_in_any_batches_are_the_same(chunk, seed):
         np.testing.assert_allclose(np.concatenate(found), expected(text), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(("kept_dtype", "bits", "tolerance"), [("float16", 16, 2e-3), ("int8", 8, 5e-2)])
+def test_keys_and_values_in_fewer_bits(kept_dtype, bits, tolerance):
+    (text,) = texts(1, (14,))
+    whole, few = (session(kept_dtype=kept_dtype, chunk=chunk) for chunk in (14, 3))
+    plain = session()
+    found, in_pieces = (opened.run([Tokens(1, text)])[0] for opened in (whole, few))
+    # What is kept of a token does not depend on those that come with it.
+    np.testing.assert_allclose(found, in_pieces, rtol=0, atol=1e-12)
+    difference = np.abs(found - expected(text)).max() / np.abs(expected(text)).max()
+    assert 1e-6 < difference < tolerance
+    codes = plain.kept_bytes * bits // 64
+    # A scale for the keys and the values of each token and head.
+    heads = 2 * 2 * 2 if kept_dtype == "int8" else 0
+    assert whole.kept_bytes == codes + 8 * heads * plain.slots * plain.longest
+
+
+@pytest.mark.parametrize("weights_dtype", ["float16", "bfloat16", "int8"])
+def test_weights_in_fewer_bits(weights_dtype):
+    (text,) = texts(1, (14,))
+    (found,) = session(weights_dtype=weights_dtype, dtype=np.float32).run([Tokens(0, text)])
+    difference = np.abs(found - expected(text)).max() / np.abs(expected(text)).max()
+    assert 1e-5 < difference < 5e-2
+
+
+@pytest.mark.parametrize("name", ["kept_dtype", "weights_dtype"])
+def test_other_formats_are_refused(name):
+    with pytest.raises(UserError, match=f"{name}: expected one of float32"):
+        session(**{name: "int4"})
+
+
 def test_the_last_rows_alone_and_what_is_forgotten():
     opened, (text, *_) = session(), texts(2, (8,))
     (last,) = opened.run([Tokens(1, text)], pool=Pool.LAST)
