@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 
 from repurpose_hpc.model.activations import Activation
-from repurpose_hpc.model.importers.huggingface.architecture import Architecture
-from repurpose_hpc.model.importers.huggingface.arrays import Arrays
 from repurpose_hpc.model.importers.huggingface.families import FAMILIES
-from repurpose_hpc.model.importers.huggingface.transformer import Transformer, embedding
+from repurpose_hpc.model.importers.transformers.architecture import Architecture
+from repurpose_hpc.model.importers.transformers.arrays import Arrays
+from repurpose_hpc.model.importers.transformers.transformer import assemble
 from repurpose_hpc.model.network import Network
 
 VOCABULARY, LONGEST = 19, 24
@@ -40,17 +40,9 @@ def decoder(
         biased=("layers.queries", "layers.values", "layers.up", "layers.down"),
     )
     architecture = replace(architecture, **changes)
-    arrays = Arrays(FAMILIES["qwen3"], _Drawn(seed))
-    transformer = Transformer(architecture, arrays)
+    arrays = Arrays(FAMILIES["qwen3"].names, _Drawn(seed))
     tokens = arrays.weight("tokens", (architecture.vocabulary, architecture.width))
-    stream = transformer.embedded()
-    for layer in range(layers):
-        stream = transformer.block(stream, layer)
-    output = transformer.finished(stream)
-    if has_output:
-        output = transformer.logits(output, tokens)
-    network = transformer.builder.build((output,), ("identity",), longest=architecture.longest)
-    return replace(network, ends=embedding(tokens))
+    return assemble(architecture, arrays, tokens, tokens if has_output else None)
 
 
 def encoder(seed: int = 0, **changes) -> Network:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.reading import reading
 from repurpose_hpc.model.activations import Activation
+from repurpose_hpc.model.importers.transformers.entries import Entries
 
 # By Hugging Face's names.
 _ACTIVATIONS = {
@@ -22,17 +19,8 @@ _ACTIVATIONS = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Config:
-    """The entries of a file.
-
-    Attributes:
-        path: of the file.
-        entries: as JSON values.
-    """
-
-    path: Path
-    entries: dict[str, Any]
+class Config(Entries):
+    """The entries of a file, as JSON values."""
 
     @classmethod
     def read(cls, path: Path) -> Config:
@@ -47,38 +35,6 @@ class Config:
                 raise ValueError(f"it holds {type(entries).__name__}, no object")
         return cls(path, entries)
 
-    def error(
-        self, name: str, expected: str, remedy: str = "check the file, or save the model again"
-    ) -> UserError:
-        """The refusal of an entry."""
-        return UserError(
-            f"{self.path}: {name}: expected {expected}, found {self.entries.get(name)!r}; {remedy}"
-        )
-
-    def integer(self, name: str, default: int | None = None) -> int:
-        """A positive integer; ``default`` where it is missing or null.
-
-        Raises:
-            UserError: it is none.
-        """
-        value = self.entries.get(name)
-        value = default if value is None else value
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise self.error(name, "a positive integer")
-        return value
-
-    def number(self, name: str, default: float | None = None) -> float:
-        """A positive number, likewise.
-
-        Raises:
-            UserError: it is none.
-        """
-        value = self.entries.get(name)
-        value = default if value is None else value
-        if not isinstance(value, (int, float)) or not 0 < value < math.inf:
-            raise self.error(name, "a positive number")
-        return float(value)
-
     def activation(self, name: str) -> Activation:
         """An activation.
 
@@ -89,16 +45,6 @@ class Config:
         if known is None:
             raise self.error(name, f"one of {', '.join(_ACTIVATIONS)}", "others are not supported")
         return known
-
-    def require(self, name: str, *allowed: Any) -> None:
-        """Refuse a file in which an entry is there and has another value.
-
-        Raises:
-            UserError: names it.
-        """
-        if name in self.entries and self.entries[name] not in allowed:
-            words = " or ".join(map(repr, allowed))
-            raise self.error(name, words, "models of this kind are not supported otherwise")
 
     def frequencies(self, head_size: int) -> np.ndarray:
         """Frequencies of rotary positions, (pairs,) float64.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-from repurpose_hpc.model.importers.huggingface.arrays import Arrays
+import numpy as np
+
+from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.importers.huggingface.config import Config
-from repurpose_hpc.model.importers.huggingface.families import FAMILIES, Family
-from repurpose_hpc.model.importers.huggingface.transformer import Transformer, embedding
+from repurpose_hpc.model.importers.huggingface.families import FAMILIES, OUTPUT, Family
 from repurpose_hpc.model.importers.huggingface.weights import Weights
+from repurpose_hpc.model.importers.transformers.arrays import Arrays
+from repurpose_hpc.model.importers.transformers.transformer import assemble
 from repurpose_hpc.model.network import Network
 
 CONFIG = "config.json"
@@ -24,20 +26,13 @@ def load_directory(directory: Path) -> Network:
     config = Config.read(directory / CONFIG)
     family = _family(config)
     architecture, weights = family.architecture(config), Weights(directory)
-    arrays = Arrays(family, weights)
-    transformer = Transformer(architecture, arrays)
+    arrays = Arrays(family.names, weights, family.prefixes, family.is_transposed)
     tokens = arrays.weight("tokens", (architecture.vocabulary, architecture.width))
-    stream = transformer.embedded()
-    for layer in range(architecture.layers):
-        stream = transformer.block(stream, layer)
-    stream = transformer.finished(stream)
-    output = stream
-    if _has_output(config):
-        is_tied = bool(config.entries.get("tie_word_embeddings", family.is_tied))
-        output = transformer.logits(stream, arrays.output(tokens, is_tied))
+    is_tied = bool(config.entries.get("tie_word_embeddings", family.is_tied))
+    output = _output(weights, tokens, is_tied) if _has_output(config) else None
+    network = assemble(architecture, arrays, tokens, output)
     weights.check_all_read(family.ignored)
-    network = transformer.builder.build((output,), ("identity",), longest=architecture.longest)
-    return replace(network, ends=embedding(tokens))
+    return network
 
 
 def _family(config: Config) -> Family:
@@ -61,3 +56,27 @@ def _has_output(config: Config) -> bool:
     """Whether the model ends with a layer that has the vocabulary as its outputs."""
     names = config.entries.get("architectures") or ()
     return any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in names)
+
+
+def _output(weights: Weights, tokens: np.ndarray, is_tied: bool) -> np.ndarray:
+    """The weights of the output layer, (vocabulary, width).
+
+    Args:
+        weights: of the model.
+        tokens: the embeddings, of the same shape.
+        is_tied: whether they are its weights; it need not be in a file then.
+
+    Raises:
+        UserError: see ``Weights.array``; or a file has others, and nobody knows which are meant.
+    """
+    name = f"{OUTPUT}.weight"
+    if is_tied and name not in weights:
+        return tokens
+    W = weights.array(name, tokens.shape)
+    if is_tied and not np.array_equal(W, tokens):
+        raise UserError(
+            f"{weights.directory}: expected {name} to be the embeddings, as tie_word_embeddings "
+            "says, found other numbers; set it to false in config.json if the model has an output layer "
+            "of its own"
+        )
+    return W

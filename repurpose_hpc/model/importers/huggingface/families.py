@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from repurpose_hpc.model.importers.huggingface.architecture import Architecture
 from repurpose_hpc.model.importers.huggingface.config import Config
+from repurpose_hpc.model.importers.transformers.architecture import Architecture
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.builder import Builder
 from repurpose_hpc.model.ends import Ends, Port, Step, Subgraph
-from repurpose_hpc.model.importers.huggingface.architecture import Architecture
-from repurpose_hpc.model.importers.huggingface.arrays import Arrays
+from repurpose_hpc.model.importers.transformers.architecture import Architecture
+from repurpose_hpc.model.importers.transformers.arrays import Arrays
+from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import UNLIMITED, Attention
 
 # The name of the model's input, and of the values that a token's number stands for.
 IDS, EMBEDDED = "ids", "embedded"
+
+
+def assemble(
+    architecture: Architecture, arrays: Arrays, tokens: np.ndarray, output: np.ndarray | None
+) -> Network:
+    """The network of tokens: ids in, logits out, or the stream where there is no output layer.
+
+    Args:
+        architecture: what it is.
+        arrays: its weights.
+        tokens: the embeddings, (vocabulary, width).
+        output: weights of the output layer, likewise; None: there is none.
+
+    Raises:
+        UserError: an array is missing or cannot be used.
+    """
+    transformer = Transformer(architecture, arrays)
+    stream = transformer.embedded()
+    for layer in range(architecture.layers):
+        stream = transformer.block(stream, layer)
+    last = transformer.finished(stream)
+    if output is not None:
+        last = transformer.logits(last, output)
+    network = transformer.builder.build((last,), ("identity",), longest=architecture.longest)
+    return replace(network, ends=_embedding(tokens))
 
 
 class Transformer:
@@ -162,7 +190,7 @@ def _numbered(name: str, layer: int) -> str:
     return name.replace("layers.", f"layers.{layer}.", 1)
 
 
-def embedding(tokens: np.ndarray) -> Ends:
+def _embedding(tokens: np.ndarray) -> Ends:
     """The front that gives every token its row of a table (vocabulary, width)."""
     step = Step("repurpose.Embedding", ("tokens", IDS), (EMBEDDED,), {}, 1)
     ids, embedded = Port(IDS, (), "int64"), Port(EMBEDDED, tokens.shape[1:], tokens.dtype.name)
