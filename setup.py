@@ -14,6 +14,7 @@ ONNX = ["onnx>=1.15"]
 ONNXRUNTIME = [*ONNX, "onnxruntime"]
 SAFETENSORS = ["safetensors", "ml_dtypes"]
 TOKENIZERS = [*SAFETENSORS, "tokenizers"]
+GGUF = ["gguf>=0.11"]
 PLOT = ["matplotlib>=3.7"]
 HYPERGRAPH = ["mtkahypar"]
 TRAIN = ["torch"]
@@ -24,6 +25,7 @@ TEST = [
     *TEST_MPI,
     *ONNX,
     *TOKENIZERS,
+    *GGUF,
     *PLOT,
     *HYPERGRAPH,
     "codespell",
@@ -51,6 +53,7 @@ setup(
         "onnxruntime": ONNXRUNTIME,
         "safetensors": SAFETENSORS,
         "tokenizers": TOKENIZERS,
+        "gguf": GGUF,
         "plot": PLOT,
         "train": TRAIN,
         "bench": BENCH,

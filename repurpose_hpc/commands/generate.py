@@ -23,8 +23,9 @@ from repurpose_hpc.errors import UsageError, UserError
 from repurpose_hpc.fields import Access, Declared, Kind, integer, number, option, path, precision, report_file
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.io.token_ids import read_ids
-from repurpose_hpc.model.importers.huggingface.texts import Tokenizer, ending_tokens
+from repurpose_hpc.model.importers.huggingface.texts import Tokenizer
 from repurpose_hpc.model.importers.load import load_tokens
+from repurpose_hpc.model.importers.texts import ending_tokens, tokenizer_of
 from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.report import text as report
 from repurpose_hpc.restructure.exact import ROUND_COST, split_network
@@ -56,7 +57,7 @@ def run(args: Arguments, context: RankContext) -> None:
             check_writable(args.report)
         network = load_tokens(args.model)
         vocabulary = network.outputs
-        tokenizer = Tokenizer(args.model, vocabulary) if args.prompt and comm.rank == 0 else None
+        tokenizer = tokenizer_of(args.model, vocabulary) if args.prompt and comm.rank == 0 else None
         prompts = _prompts(args, tokenizer, vocabulary) if comm.rank == 0 else []
     prompts = comm.bcast(prompts, root=0)
     longest = max(prompt.size for prompt in prompts) + args.tokens - 1
@@ -216,7 +217,7 @@ class Arguments(Declared):
         kind=path("MODEL_DIR"),
         positional=True,
         metavar="MODEL",
-        help="directory of a causal transformer: config.json and .safetensors files",
+        help="causal transformer: a directory with config.json and .safetensors files, or a .gguf file",
     )
     prompt: tuple[str, ...] = option(
         (),
@@ -224,7 +225,7 @@ class Arguments(Declared):
         metavar="TEXT",
         repeated=True,
         excludes="prompts",
-        help="text to continue, by the tokenizer.json of the directory; once for each text",
+        help="text to continue, by the tokenizer.json beside the model; once for each text",
     )
     ids: Path | None = option(
         None,

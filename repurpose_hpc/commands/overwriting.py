@@ -96,6 +96,10 @@ def _files(path: Path) -> Iterator[Path]:
         from repurpose_hpc.plan.files.store import plan_files
 
         yield from plan_files(path)
+    elif path.suffix == ".gguf":
+        from repurpose_hpc.model.importers.texts import TOKENIZER
+
+        yield path.with_name(TOKENIZER)
     elif path.suffix == ".onnx":
         from repurpose_hpc.model.importers.onnx.file import data_files
 

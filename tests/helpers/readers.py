@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -23,7 +24,7 @@ from repurpose_hpc.commands.parser import restructure_options
 from repurpose_hpc.forecast.machine import FOLDER, read_machine
 from repurpose_hpc.io.hdf5 import source_files
 from repurpose_hpc.io.samples import Samples, open_samples
-from repurpose_hpc.model.importers.load import load_model
+from repurpose_hpc.model.importers.load import load_model, load_tokens
 from repurpose_hpc.model.labels import understood
 from repurpose_hpc.plan.files.store import check_model, file_sha256, open_plan, read_network, write_plan
 from repurpose_hpc.restructure import cache
@@ -172,6 +173,23 @@ def _read_onnx(folder: Path) -> None:
 
     data_files(folder / "model.onnx")
     _use(load_model(folder / "model.onnx", check=False))
+
+
+def _write_gguf(folder: Path) -> None:
+    import gguf_files
+
+    from helpers.model_directories import LLAMA, llama
+
+    small = {**LLAMA, "num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2}
+    directory = llama(folder / "directory", **small, num_key_value_heads=1, intermediate_size=2)
+    metadata, tensors = gguf_files.contents(directory)
+    shutil.rmtree(directory)
+    tokens = {"tokenizer.ggml.tokens": [f"w{token}" for token in range(23)]}
+    gguf_files.write(folder / "model.gguf", metadata | tokens, tensors, "Q8_0")
+
+
+def _read_gguf(folder: Path) -> None:
+    _use(load_tokens(folder / "model.gguf"))
 
 
 def _write_link_text(folder: Path) -> None:
@@ -383,6 +401,7 @@ READERS = {
     "onnx convolution": Reader(_write_conv_onnx, _read_onnx, _MESSAGE),
     "onnx external": Reader(_write_external_onnx, _read_onnx, _MESSAGE, spared=("weights.bin",)),
     "onnx external data": Reader(_write_external_onnx, _read_onnx, spared=("model.onnx",)),
+    "gguf": Reader(_write_gguf, _read_gguf),
     "link costs": Reader(_write_link_text, _read_links("links.txt")),
     "link costs npy": Reader(
         lambda folder: np.save(folder / "links.npy", 1.0 - np.eye(3)), _read_links("links.npy"), _NPY

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from repurpose_hpc.io.samples import Samples
     from repurpose_hpc.model.importers.opinion import ImportCheck
 
-SUFFIXES = (".npz", ".safetensors", ".onnx")
+SUFFIXES = (".npz", ".safetensors", ".onnx", ".gguf")
 
 
 def load_model(path: str | Path, input_shapes: InputShapes | None = None, check: bool = True) -> Network:
@@ -22,9 +22,9 @@ def load_model(path: str | Path, input_shapes: InputShapes | None = None, check:
 
     Args:
         path: ``.npz`` or ``.safetensors`` (a chain W0, b0, W1, b1 ...: see ``importers.chains``), ``.onnx``
-            (see ``importers.onnx``), or a directory that ``load_tokens`` reads, for sequences of one length.
+            (see ``importers.onnx``), or what ``load_tokens`` reads, for sequences of one length.
         input_shapes: sizes of inputs that an ``.onnx`` file leaves free, by name, the samples left out:
-            ``{"x": (3, 48, 192)}``; of a directory the length of sequences, ``{"ids": (128,)}``.
+            ``{"x": (3, 48, 192)}``; of a transformer the length of sequences, ``{"ids": (128,)}``.
         check: compare the network with what another program makes of an ``.onnx`` file, on a few random
             inputs; a warning says if none can run it.
 
@@ -45,6 +45,8 @@ def load_model(path: str | Path, input_shapes: InputShapes | None = None, check:
         )
     if not path.is_file():
         raise UserError(f"{path}: expected a model file, found none; check the path")
+    if path.suffix == ".gguf":
+        return _of_sequences(path, load_tokens(path), input_shapes or {})
     if path.suffix == ".onnx":
         from repurpose_hpc.model.importers.onnx import load_onnx
 
@@ -62,37 +64,44 @@ def load_model(path: str | Path, input_shapes: InputShapes | None = None, check:
     return load_chain(path)
 
 
-def load_tokens(directory: str | Path) -> Network:
-    """The transformer in a directory, as a network of tokens, for sequences of any length.
+def load_tokens(path: str | Path) -> Network:
+    """The transformer in a directory or a file, as a network of tokens, for sequences of any length.
 
     Args:
-        directory: with a config.json and ``.safetensors`` files (see ``importers.huggingface``).
+        path: a directory with a config.json and ``.safetensors`` files (see ``importers.huggingface``), or a
+            ``.gguf`` file (see ``importers.gguf``).
 
     Raises:
         UserError: something is missing, damaged or not supported.
     """
+    path = Path(path)
+    if path.suffix == ".gguf" and not path.is_dir():
+        from repurpose_hpc.model.importers.gguf import load_gguf
+
+        return load_gguf(path)
     from repurpose_hpc.model.importers.huggingface import CONFIG, load_directory
 
-    directory = Path(directory)
-    if not is_model_directory(directory):
-        raise UserError(f"{directory}: expected a directory with a file {CONFIG}, found none; check the path")
-    return load_directory(directory)
+    if not is_model_directory(path):
+        raise UserError(
+            f"{path}: expected a directory with a file {CONFIG}, or a .gguf file, found none; check the path"
+        )
+    return load_directory(path)
 
 
 def is_model_directory(path: Path) -> bool:
-    """Whether a path is that of a directory which ``load_tokens`` reads, not of shards."""
+    """Whether a path is that of a directory of a transformer, not of shards."""
     from repurpose_hpc.model.importers.huggingface import CONFIG
 
     return (path / CONFIG).is_file()
 
 
-def _of_sequences(directory: Path, network: Network, input_shapes: InputShapes) -> Network:
+def _of_sequences(path: Path, network: Network, input_shapes: InputShapes) -> Network:
     """A network of tokens on sequences of the length that is given."""
     lengths = input_shapes.get("ids", ())
     if len(input_shapes) > 1 or len(lengths) != 1 or not 1 <= lengths[0] <= network.longest:
         given = " ".join(word_of(name, sizes) for name, sizes in input_shapes.items()) or "none"
         raise UserError(
-            f"{directory}: expected the length of all sequences, {word_of('ids', (1,))} to "
+            f"{path}: expected the length of all sequences, {word_of('ids', (1,))} to "
             f"{word_of('ids', (network.longest,))}, as input shape, got {given}; give that of your samples"
         )
     return network.at(lengths[0])

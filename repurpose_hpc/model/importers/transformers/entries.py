@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,17 @@ class Entries:
     Attributes:
         path: of the file.
         entries: their values by name.
+        asked: names of those that were asked for.
     """
 
     path: Path
     entries: dict[str, Any]
+    asked: set[str] = field(default_factory=set)
+
+    def value(self, name: str) -> Any:
+        """An entry as it is; None where it is missing."""
+        self.asked.add(name)
+        return self.entries.get(name)
 
     def error(
         self, name: str, expected: str, remedy: str = "check the file, or save the model again"
@@ -36,7 +43,7 @@ class Entries:
         Raises:
             UserError: it is none.
         """
-        value = self.entries.get(name)
+        value = self.value(name)
         value = default if value is None else value
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise self.error(name, "a positive integer")
@@ -48,7 +55,7 @@ class Entries:
         Raises:
             UserError: it is none.
         """
-        value = self.entries.get(name)
+        value = self.value(name)
         value = default if value is None else value
         if not isinstance(value, (int, float)) or not 0 < value < math.inf:
             raise self.error(name, "a positive number")
@@ -60,6 +67,6 @@ class Entries:
         Raises:
             UserError: names it.
         """
-        if name in self.entries and self.entries[name] not in allowed:
+        if self.value(name) not in allowed and name in self.entries:
             words = " or ".join(map(repr, allowed))
             raise self.error(name, words, "models of this kind are not supported otherwise")
