@@ -81,6 +81,39 @@ def test_the_directory_says_what_ends_a_text(run, model, tmp_path):
     assert done.stdout.splitlines()[0] == " ".join(map(str, ids[: ids.index(ids[2]) + 1]))
 
 
+@pytest.fixture
+def file(model, tmp_path):
+    """The model as a GGUF file, alone in a folder."""
+    pytest.importorskip("gguf")
+    import gguf_files
+
+    metadata, tensors = gguf_files.contents(model)
+    ends = {"tokenizer.ggml.eos_token_id": written(model, [3, 1, 4], 3)[2]}
+    folder = tmp_path / "file"
+    folder.mkdir()
+    return gguf_files.write(folder / "model.gguf", metadata | ends, tensors)
+
+
+def test_a_gguf_file(run, model, file, tmp_path):
+    """Its text ends with the token that its metadata name."""
+    ids = written(model, [3, 1, 4], 9)
+    ids = ids[: ids.index(ids[2]) + 1]
+    np.save(tmp_path / "ids.npy", [[3, 1, 4]])
+    done = run(2, file, "--ids", tmp_path / "ids.npy", "--tokens", 9)
+    assert done.stdout.splitlines()[0] == " ".join(map(str, ids))
+    assert "give token ids" in run(2, file, "--prompt", "w3", status=1).stderr
+    pytest.importorskip("tokenizers")
+    tokenizer(file.parent)
+    done = run(2, file, "--prompt", "w3 w1 w4", "--tokens", 9)
+    assert done.stdout.splitlines()[0] == " ".join(f"w{token}" for token in ids)
+    beside = file.with_name("tokenizer.json")
+    before = beside.read_bytes()
+    assert "a place of its own" in run(1, file, "--prompt", "w3", "--report", beside, status=2).stderr
+    assert beside.read_bytes() == before
+    file.write_bytes(file.read_bytes()[:-200])
+    assert "expected a readable .gguf file" in run(2, file, "--prompt", "w3", status=1).stderr
+
+
 def test_what_cannot_be_done_is_refused_on_all_ranks(run, model, tmp_path):
     pytest.importorskip("tokenizers")
     np.save(tmp_path / "outside.npy", [[1, VOCABULARY]])
@@ -134,6 +167,17 @@ def test_sequences_of_one_length_are_restructured_and_run(mpirun, model, tmp_pat
     np.save(tmp_path / "ids.npy", np.where(ids == 3, VOCABULARY, ids))
     done = mpirun(2, "-m", "repurpose_hpc", "infer", "--shards", tmp_path / "shards", *files)
     assert done.returncode == 1 and f"from 0 to {VOCABULARY - 1}" in done.stderr
+
+
+def test_a_gguf_file_is_restructured(file, model, tmp_path):
+    """With the same plan as its directory."""
+    ids = np.random.default_rng(1).integers(0, VOCABULARY, (60, 7))
+    np.save(tmp_path / "ids.npy", ids)
+    for each in (file, model):
+        cut = ("restructure", each, *SHAPE, "--calibration", tmp_path / "ids.npy", "--workers", 2)
+        alone(*cut, "--comm-budget", 0.3, "--out", tmp_path / each.name)
+    found = [read_network(open_plan(tmp_path / each.name)).fingerprint() for each in (file, model)]
+    assert found[0] == found[1]
 
 
 def test_directories_are_inspected_and_forecast(model, tmp_path):

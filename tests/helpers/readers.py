@@ -178,10 +178,11 @@ def _read_onnx(folder: Path) -> None:
 def _write_gguf(folder: Path) -> None:
     import gguf_files
 
-    from helpers.model_directories import LLAMA, llama
+    from helpers.model_directories import llama
 
-    small = {**LLAMA, "num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2}
-    directory = llama(folder / "directory", **small, num_key_value_heads=1, intermediate_size=2)
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    small = {"num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 2}
+    directory = llama(folder / "directory", **heads, **small)
     metadata, tensors = gguf_files.contents(directory)
     shutil.rmtree(directory)
     tokens = {"tokenizer.ggml.tokens": [f"w{token}" for token in range(23)]}

@@ -9,8 +9,10 @@ import pytest
 from mpi4py import MPI
 
 from helpers import ROOT
+from helpers.model_directories import VOCABULARY, llama
 from helpers.small_transformers import decoder, texts
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.load import load_tokens
 from repurpose_hpc.plan.files.store import write_plan
 from repurpose_hpc.restructure.exact import split_network
@@ -82,6 +84,44 @@ def test_texts_are_those_recorded(name):
     found = generate(session, list(of["ids_9"]), expected.shape[1], Sampling(), comm=COMM)
     session.close()
     assert found.ids == expected.tolist()
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3"])
+def test_texts_of_a_gguf_file_are_those_recorded(mpi_tmp_path, name):
+    gguf_files, of = _gguf_files(), recorded(name)
+    if COMM.rank == 0:
+        gguf_files.write(mpi_tmp_path / "m.gguf", *gguf_files.contents(DIRECTORY / name))
+    COMM.Barrier()
+    network, expected = load_tokens(mpi_tmp_path / "m.gguf"), of["continuations"]
+    session = TokenSession(split_network(network, COMM.size), COMM, slots=2, chunk=5)
+    found = generate(session, list(of["ids_9"]), expected.shape[1], Sampling(), comm=COMM)
+    session.close()
+    assert found.ids == expected.tolist()
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])
+@pytest.mark.parametrize("workers", WORKERS)
+def test_logits_of_a_quantised_file_are_those_of_the_reference(mpi_tmp_path, kind, workers):
+    gguf_files = _gguf_files()
+    if COMM.rank == 0:
+        sizes = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4}
+        directory = llama(mpi_tmp_path / "model", **sizes, num_key_value_heads=2)
+        gguf_files.write(mpi_tmp_path / "m.gguf", *gguf_files.contents(directory), kind)
+    COMM.Barrier()
+    network, ids = load_tokens(mpi_tmp_path / "m.gguf"), recorded("llama")["ids_31"] % VOCABULARY
+    session = TokenSession(split_network(network, workers), COMM, slots=2, chunk=7)
+    found = session.run([Tokens(slot, text) for slot, text in enumerate(ids)])
+    session.close()
+    expected = forward(network.at(31), ids).reshape(2, 31, VOCABULARY)
+    assert_close(None if found is None else np.stack(found), expected)
+
+
+def _gguf_files():
+    """The writer of files, where its package is installed."""
+    pytest.importorskip("gguf")
+    import gguf_files
+
+    return gguf_files
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

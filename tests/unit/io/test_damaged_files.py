@@ -8,7 +8,7 @@ from helpers.seeds import FOLDER, seeds
 from repurpose_hpc.errors import UserError
 
 # Readers of other packages' formats are left out where these are not installed.
-NEEDS = {"onnx": "onnx", "shards with ends": "onnx", "chain safetensors": "safetensors"}
+NEEDS = {"onnx": "onnx", "shards with ends": "onnx", "chain safetensors": "safetensors", "gguf": "gguf"}
 COUNT = 20
 # HDF5 may crash on files of others, see SECURITY.md.
 OURS = [name for name, reader in READERS.items() if not reader.trusts]
