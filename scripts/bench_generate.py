@@ -1,10 +1,12 @@
-"""Text of a transformer on all ranks, on one, and by PyTorch with one thread, in turns.
+"""Text of a transformer on all ranks, on one, and by PyTorch and llama.cpp with one thread, in turns.
 
     mpirun -n 2 python scripts/bench_generate.py MODEL_DIR
 
-A step adds one token to one text.  PyTorch runs the model by the package transformers; if that is missing it
-is left out.  Beside it, the rate at which one rank reads a matrix larger than its caches for a product with a
-vector, in NumPy.  Times are medians; while one rank works alone the others wait.
+A step adds one token to one text.  PyTorch runs the model by the package transformers, llama.cpp by the
+package llama-cpp-python (which pip builds) from GGUF files of float32 and float16 that are written for it,
+keys and values of the same type.  What is not installed is left out.  Beside them, the rate at which one rank
+reads a matrix larger than its caches for a product with a vector, in NumPy.  Times are medians; while one
+rank works alone the others wait.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 
 import numpy as np
@@ -42,9 +45,9 @@ def main() -> None:
         f"{comm.size} ranks": (True, _ours(network, comm.size, longest, comm)),
         "1 rank": (False, _ours(network, 1, longest, None)),
     }
-    reference = _torch(args.model) if comm.rank == 0 else None
-    if comm.bcast(reference is not None, root=0):
-        entrants["PyTorch"] = (False, reference or (lambda prompt, tokens: (0.0, 0.0)))
+    peers = _peers(args.model, longest) if comm.rank == 0 else {}
+    for name in comm.bcast(list(peers), root=0):
+        entrants[name] = (False, peers.get(name, _nothing))
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in entrants}
     for _ in range(args.repeat + 1):
         for name, (is_collective, entrant) in entrants.items():
@@ -53,7 +56,7 @@ def main() -> None:
                 times[name].append(entrant(prompt, args.tokens))
     if comm.rank == 0:
         weights = sum(mixing.weights.size for mixing in network.mixings if not mixing.fixed)
-        print(table({name: of[1:] for name, of in times.items()}, 4 * weights, read_rate()))
+        print(table({name: of[1:] for name, of in times.items()}, weights, read_rate()))
 
 
 def _arguments() -> argparse.Namespace:
@@ -85,14 +88,27 @@ def _ours(network: Network, workers: int, longest: int, comm: MPI.Comm | None) -
     return run
 
 
-def _torch(model: Path) -> Entrant | None:
-    """PyTorch with one thread; None: a package is missing."""
-    try:
-        import torch
-        from transformers import AutoModelForCausalLM
-    except ImportError as error:
-        print(f"PyTorch is left out: {error}")
-        return None
+def _peers(model: Path, longest: int) -> dict[str, Entrant]:
+    """What others make of the model; those whose packages are missing are named and left out."""
+    peers: dict[str, Entrant] = {}
+    for name, make in {"PyTorch": _torch, "llama.cpp": _llama_cpp}.items():
+        try:
+            peers |= make(model, longest)
+        except ImportError as error:
+            print(f"{name} is left out: not installed ({error})")
+    return peers
+
+
+def _nothing(prompt: np.ndarray, tokens: int) -> tuple[float, float]:
+    """What ranks do that only wait for the root."""
+    return 0.0, 0.0
+
+
+def _torch(model: Path, longest: int) -> dict[str, Entrant]:
+    """PyTorch with one thread."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
     torch.set_num_threads(1)
     network = AutoModelForCausalLM.from_pretrained(model, torch_dtype=torch.float32).eval()
 
@@ -107,7 +123,39 @@ def _torch(model: Path) -> Entrant | None:
                 steps.append(perf_counter() - began)
         return read, float(np.median(steps))
 
-    return run
+    return {"PyTorch": run}
+
+
+def _llama_cpp(model: Path, longest: int) -> dict[str, Entrant]:
+    """llama.cpp with one thread, from files of two types."""
+    import gguf_files
+    import llama_cpp
+
+    metadata, tensors = gguf_files.contents(model)
+
+    def made(kind: str) -> Entrant:
+        cached = getattr(llama_cpp, f"GGML_TYPE_{kind}")
+        with TemporaryDirectory() as folder:
+            path = gguf_files.write(Path(folder) / "model.gguf", metadata, tensors, kind)
+            options = {"n_threads": 1, "n_threads_batch": 1, "type_k": cached, "type_v": cached}
+            network = llama_cpp.Llama(str(path), n_ctx=longest, use_mmap=False, verbose=False, **options)
+
+        def run(prompt: np.ndarray, tokens: int) -> tuple[float, float]:
+            network.reset()
+            began = perf_counter()
+            network.eval(prompt.tolist())
+            llama_cpp.llama_get_logits(network.ctx)  # waits for them
+            read, steps = perf_counter() - began, []
+            for _ in range(tokens):
+                began = perf_counter()
+                network.eval(prompt[:1].tolist())
+                llama_cpp.llama_get_logits(network.ctx)
+                steps.append(perf_counter() - began)
+            return read, float(np.median(steps))
+
+        return run
+
+    return {f"llama.cpp {kind}": made(kind) for kind in ("F32", "F16")}
 
 
 def read_rate() -> float:
@@ -121,16 +169,18 @@ def read_rate() -> float:
 
 
 def table(times: dict[str, list[tuple[float, float]]], weights: int, rate: float) -> str:
-    """The result in Markdown; ``weights``: bytes that a step reads."""
+    """The result in Markdown; ``weights``: numbers that a step reads, of 4 bytes, or of 2 in F16."""
     lines = [
-        f"Weights of {weights / 1e6:.0f} MB; NumPy reads {rate / 1e9:.1f} GB/s in a product with a vector.",
+        f"Weights of {4 * weights / 1e6:.0f} MB in float32; NumPy reads {rate / 1e9:.1f} GB/s in a product "
+        "with a vector.",
         "",
         "| | prompt, s | tokens/s | weights read, GB/s |",
         "|---|---|---|---|",
     ]
     for name, of in times.items():
         read, step = np.median(np.array(of), axis=0)
-        lines.append(f"| {name} | {read:.3f} | {1 / step:.1f} | {weights / step / 1e9:.1f} |")
+        size = weights * (2 if name.endswith("F16") else 4)
+        lines.append(f"| {name} | {read:.3f} | {1 / step:.1f} | {size / step / 1e9:.1f} |")
     return "\n".join(lines)
 
 

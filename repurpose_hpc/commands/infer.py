@@ -100,7 +100,7 @@ class ModelArguments(Files):
     model: Path = option(
         kind=path("model.npz"),
         positional=True,
-        help=".npz, .safetensors or .onnx; restructured first, unless --shards says where that was done",
+        help=".npz, .safetensors, .onnx or .gguf; restructured first unless --shards says where it was done",
     )
     calibration: Path = option(
         kind=path("samples.npz"), metavar="DATA", help="samples to restructure MODEL with"

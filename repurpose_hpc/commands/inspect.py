@@ -227,7 +227,7 @@ class Arguments(Declared):
         kind=path("model.npz"),
         positional=True,
         metavar="SHARDS|MODEL",
-        help=".onnx, .npz, .safetensors, a directory of a transformer, or one written by restructure",
+        help=".onnx, .npz, .safetensors, .gguf, a directory of a transformer, or one written by restructure",
     )
     workers: int = option(4, kind=integer(1), metavar="P", help="of a MODEL: parts to count the traffic for")
     check: bool = check_import()

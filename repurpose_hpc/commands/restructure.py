@@ -110,7 +110,7 @@ def _finish(args: Arguments, result: dict) -> None:
 class Arguments(Declared):
     """The files of the command, and with them ``options`` of restructuring."""
 
-    model: Path = option(kind=path("model.npz"), positional=True, help=".npz, .safetensors or .onnx")
+    model: Path = option(kind=path("model.npz"), positional=True, help=".npz, .safetensors, .onnx or .gguf")
     out: Path = option(
         kind=path("shards", Access.REPLACES), metavar="DIR", help="gets the plan and the shards"
     )

@@ -67,6 +67,19 @@ def test_the_network_is_that_of_the_directory(write, name):
     assert network.longest == expected.longest
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_are_those_of_llama_cpp(write, name):
+    """Without windows, which it leaves out."""
+    llama_cpp = pytest.importorskip("llama_cpp")
+    path, ids = write(name, llama__attention__sliding_window=None), recorded(name)[0][0]
+    kinds = dict.fromkeys(("type_k", "type_v"), llama_cpp.GGML_TYPE_F32)
+    other = llama_cpp.Llama(str(path), n_ctx=31, logits_all=True, verbose=False, n_threads=1, **kinds)
+    other.eval(ids.tolist())
+    expected = np.array(other.scores[:31])
+    found = forward(load_tokens(path).at(31), ids[None]).reshape(expected.shape)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
 def test_sequences_of_one_length(write):
     path, (ids, outputs) = write("qwen3"), recorded("qwen3")
     network = load_model(path, {"ids": (31,)})
