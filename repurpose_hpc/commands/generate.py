@@ -23,9 +23,8 @@ from repurpose_hpc.errors import UsageError, UserError
 from repurpose_hpc.fields import Access, Declared, Kind, integer, number, option, path, precision, report_file
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.io.token_ids import read_ids
-from repurpose_hpc.model.importers.huggingface.texts import Tokenizer
 from repurpose_hpc.model.importers.load import load_tokens
-from repurpose_hpc.model.importers.texts import ending_tokens, tokenizer_of
+from repurpose_hpc.model.importers.texts import Texts, ending_tokens, tokenizer_of
 from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.report import text as report
 from repurpose_hpc.restructure.exact import ROUND_COST, split_network
@@ -86,7 +85,7 @@ def run(args: Arguments, context: RankContext) -> None:
             report.deliver(result, render(result), args.report)
 
 
-def _prompts(args: Arguments, tokenizer: Tokenizer | None, vocabulary: int) -> list[np.ndarray]:
+def _prompts(args: Arguments, tokenizer: Texts | None, vocabulary: int) -> list[np.ndarray]:
     """The prompts as ids.
 
     Raises:
@@ -112,7 +111,7 @@ class _Writer:
         prompts: how many.
     """
 
-    def __init__(self, tokenizer: Tokenizer | None, prompts: int) -> None:
+    def __init__(self, tokenizer: Texts | None, prompts: int) -> None:
         if isinstance(sys.stdout, TextIOWrapper):  # a terminal may not have all characters
             sys.stdout.reconfigure(errors="replace")
         self._tokenizer = tokenizer
@@ -225,7 +224,7 @@ class Arguments(Declared):
         metavar="TEXT",
         repeated=True,
         excludes="prompts",
-        help="text to continue, by the tokenizer.json beside the model; once for each text",
+        help="text to continue, by the tokenizer of the model; once for each text",
     )
     ids: Path | None = option(
         None,

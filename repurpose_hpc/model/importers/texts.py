@@ -6,22 +6,25 @@ from pathlib import Path
 
 from repurpose_hpc.model.importers.gguf import texts as of_file
 from repurpose_hpc.model.importers.huggingface import texts as of_directory
-from repurpose_hpc.model.importers.huggingface.texts import TOKENIZER, Tokenizer
+from repurpose_hpc.model.importers.huggingface.texts import TOKENIZER
+from repurpose_hpc.model.importers.transformers.texts import Texts
 
-__all__ = ["TOKENIZER", "Tokenizer", "ending_tokens", "tokenizer_of"]
+__all__ = ["TOKENIZER", "Texts", "ending_tokens", "tokenizer_of"]
 
 
-def tokenizer_of(model: Path, vocabulary: int) -> Tokenizer:
-    """The tokenizer in a directory, or in that of a file.
+def tokenizer_of(model: Path, vocabulary: int) -> Texts:
+    """The tokenizer in a directory; the one beside a file, or in it.
 
     Args:
         model: of a transformer.
         vocabulary: tokens that it has.
 
     Raises:
-        UserError: see ``Tokenizer``.
+        UserError: it is missing, damaged, of another vocabulary or not supported, or a package is missing.
     """
-    return Tokenizer(model.parent if model.suffix == ".gguf" else model, vocabulary)
+    if model.suffix == ".gguf" and not model.with_name(TOKENIZER).is_file():
+        return of_file.Tokenizer(model, vocabulary)
+    return of_directory.Tokenizer(model.parent if model.suffix == ".gguf" else model, vocabulary)
 
 
 def ending_tokens(model: Path) -> tuple[int, ...]:

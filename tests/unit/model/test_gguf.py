@@ -11,7 +11,6 @@ from helpers import ROOT
 from helpers.model_directories import llama
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.forward import forward
-from repurpose_hpc.model.importers.gguf.texts import ending_tokens
 from repurpose_hpc.model.importers.load import load_model, load_tokens
 from repurpose_hpc.model.operations import Attention
 
@@ -231,14 +230,6 @@ def test_metadata_matter(write, name, changes):
 def test_a_window(write):
     attentions = [op for op in load_tokens(write("mistral")).operations if isinstance(op, Attention)]
     assert {op.before for op in attentions} == {4}
-
-
-def test_the_end_of_texts(write):
-    assert ending_tokens(write()) == ()
-    ends = {"tokenizer__ggml__eos_token_id": 2, "tokenizer__ggml__eot_token_id": 7}
-    assert ending_tokens(write(**ends)) == (2, 7)
-    with pytest.raises(UserError, match="eos_token_id: expected the number of a token, found 'end'"):
-        ending_tokens(write(tokenizer__ggml__eos_token_id="end"))
 
 
 METADATA_REFUSED = {

@@ -387,7 +387,9 @@ def test_a_damaged_file(copy, fixture, name, content):
 
 @pytest.mark.parametrize("load", [load_model, load_tokens])
 def test_a_directory_without_configuration(tmp_path, load):
-    with pytest.raises(UserError, match="expected a directory with a file config.json, found none"):
+    with pytest.raises(
+        UserError, match="expected a directory with a file config.json, or a .gguf file, found"
+    ):
         load(tmp_path)
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
-
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.reading import reading
 from repurpose_hpc.model.importers.huggingface.directory import CONFIG
+from repurpose_hpc.model.importers.transformers.texts import Texts, package
 
 TOKENIZER, GENERATION = "tokenizer.json", "generation_config.json"
 
 
-class Tokenizer:
+class Tokenizer(Texts):
     """The tokenizer in a directory.
 
     Args:
@@ -32,32 +31,13 @@ class Tokenizer:
                 f"{directory}: expected a file {TOKENIZER} for texts, found none; save the tokenizer "
                 "there, or give token ids"
             )
-        try:
-            import tokenizers
-        except ImportError:
-            raise UserError(
-                f"{path}: reading texts needs a package that is not installed; "
-                "pip install 'repurpose-hpc[tokenizers]'"
-            ) from None
+        tokenizers = package(path)
         with reading(path, "tokenizer", "save the tokenizer again"):
-            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+            tokenizer = tokenizers.Tokenizer.from_file(str(path))
             # Some files say how texts were made as long as each other for training.
-            self._tokenizer.no_padding()
-            self._tokenizer.no_truncation()
-        last = max(self._tokenizer.get_vocab(True).values(), default=-1)
-        if last >= vocabulary:
-            raise UserError(
-                f"{path}: expected a tokenizer of the model, which has {vocabulary} tokens, found one with "
-                f"token {last}; take the one that the model was trained with"
-            )
-
-    def ids(self, text: str) -> np.ndarray:
-        """The tokens of a text, (n,) int64."""
-        return np.array(self._tokenizer.encode(text).ids, np.int64)
-
-    def text(self, ids: list[int]) -> str:
-        """The text of tokens, special ones left out."""
-        return self._tokenizer.decode(ids)
+            tokenizer.no_padding()
+            tokenizer.no_truncation()
+        super().__init__(tokenizer, path, vocabulary)
 
 
 def ending_tokens(directory: Path) -> tuple[int, ...]:
