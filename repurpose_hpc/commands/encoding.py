@@ -1,4 +1,4 @@
-"""The command ``infer`` with the directory of a transformer: texts of any lengths, nothing pruned.
+"""The command ``infer`` with a transformer: texts of any lengths, nothing pruned.
 
 Every rank reads the model and keeps the part of its workers.  The root reads the texts and sends them to all,
 and writes what comes of them.  The keys of the report are those of ``report.schema.TextsReport``.
@@ -20,8 +20,8 @@ from repurpose_hpc.fields import Access, Declared, choice, integer, number, opti
 from repurpose_hpc.io.atomic import check_writable, followed, registered, temporary_name
 from repurpose_hpc.io.token_ids import LINES, read_ids, read_lines
 from repurpose_hpc.model.importers.huggingface.pooling import Pooling, pooling_of
-from repurpose_hpc.model.importers.huggingface.texts import Tokenizer
 from repurpose_hpc.model.importers.load import load_tokens
+from repurpose_hpc.model.importers.texts import tokenizer_of
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.report import text as report
@@ -42,9 +42,9 @@ _TAKEN = {"batch_size", "verify", "dtype", "transport", "workers", "round_cost"}
 
 @dataclass(frozen=True, kw_only=True)
 class TextArguments(Declared):
-    """Command line with the directory of a transformer, and texts of any lengths."""
+    """Command line with a transformer, and texts of any lengths."""
 
-    model: Path = option(kind=path("MODEL_DIR"), positional=True, help="directory of a transformer")
+    model: Path = option(kind=path("MODEL_DIR"), positional=True, help="a transformer")
     input: Path = option(kind=path("texts.txt"), metavar="DATA", help="texts")
     output: Path | None = option(None, kind=path("out.h5", Access.WRITES), metavar="OUT.h5", help="outputs")
     report: Path | None = report_file()
@@ -134,7 +134,7 @@ def _read(args: TextArguments, network: Network) -> list[np.ndarray]:
         UserError: a file cannot be read; texts are too long, or ids outside the vocabulary.
     """
     if args.input.suffix == LINES:
-        tokenizer = Tokenizer(args.model, vocabulary(network))
+        tokenizer = tokenizer_of(args.model, vocabulary(network))
         texts = [tokenizer.ids(line) for line in read_lines(args.input)]
     else:
         texts = read_ids(args.input)

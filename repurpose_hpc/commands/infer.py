@@ -1,7 +1,7 @@
 """The command ``infer``: from a command line to a report.
 
 The root finds the shards (those given, or those in the cache); if there are none, all ranks restructure
-together.  Then all ranks run.  A transformer in a directory can run as it is: see ``encoding``.
+together.  Then all ranks run.  A transformer can run as it is: see ``encoding``.
 ``infer --shards`` imports neither SciPy nor ONNX, and of the restructuring only its options.
 """
 
@@ -32,7 +32,7 @@ from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.io.progress import Progress
 from repurpose_hpc.io.samples import open_samples
 from repurpose_hpc.model.importers.input_shapes import option_of_shapes, shapes_of
-from repurpose_hpc.model.importers.load import is_model_directory, load_model
+from repurpose_hpc.model.importers.load import holds_tokens, load_model
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.plan.files.store import check_model, open_plan
@@ -164,7 +164,7 @@ def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments
     if _is_of_texts(given):
         settled = [*declarations(Options), *declarations(MachineSource), *declarations(RunOptions), "check"]
         return text_arguments(given, ranks, settled)
-    refuse(given, ("pool",), "belongs to the directory of a transformer that is not restructured")
+    refuse(given, ("pool",), "belongs to a transformer that is not restructured")
     if "resume" in given and "output" not in given:
         raise UsageError("--resume needs --output OUT.h5, of which an interrupted run keeps a part; add it")
     run_options = make(RunOptions, given)
@@ -179,7 +179,7 @@ def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments
 def _is_of_texts(given: Given) -> bool:
     """Whether a transformer is to run as it is, on texts of any lengths."""
     others = {"shards", "calibration", "input_shape"} & given.keys()
-    return not others and "model" in given and is_model_directory(given["model"])
+    return not others and "model" in given and holds_tokens(given["model"])
 
 
 def _refuse_what_shards_settle(given: Given) -> None:

@@ -87,7 +87,7 @@ def _is_same(first: Path, second: Path) -> bool:
 
 def _files(path: Path) -> Iterator[Path]:
     """The files that are read by way of ``path``: itself, those that it refers to, those of a plan."""
-    from repurpose_hpc.model.importers.load import is_model_directory
+    from repurpose_hpc.model.importers.load import GGUF, is_model_directory
 
     yield path
     if is_model_directory(path):
@@ -96,7 +96,7 @@ def _files(path: Path) -> Iterator[Path]:
         from repurpose_hpc.plan.files.store import plan_files
 
         yield from plan_files(path)
-    elif path.suffix == ".gguf":
+    elif path.suffix == GGUF:
         from repurpose_hpc.model.importers.texts import TOKENIZER
 
         yield path.with_name(TOKENIZER)

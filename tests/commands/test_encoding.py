@@ -151,6 +151,20 @@ def test_decoders_give_their_logits(run, tmp_path):
     assert outputs(tmp_path / "y.h5").shape == (21, 23)
 
 
+def test_a_gguf_file_gives_the_logits_of_its_directory(run, tmp_path):
+    pytest.importorskip("gguf")
+    import gguf_files
+
+    np.save(tmp_path / "ids.npy", np.random.default_rng(0).integers(0, 23, (3, 7)))
+    directory = llama(tmp_path / "llama")
+    file = gguf_files.write(tmp_path / "model.gguf", *gguf_files.contents(directory))
+    for model in (directory, file):
+        run(2, model, "--input", tmp_path / "ids.npy", "--output", tmp_path / f"{model.name}.h5", "--verify")
+    found, expected = outputs(tmp_path / "model.gguf.h5"), outputs(tmp_path / "llama.h5")
+    assert found.shape == (21, 23)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_what_cannot_be_done_is_refused_on_all_ranks(run, model, tmp_path):
     np.save(tmp_path / "ids.npy", np.full((2, 3), 30))
     np.save(tmp_path / "outside.npy", np.full((2, 3), 31))

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from repurpose_hpc.io.samples import Samples
     from repurpose_hpc.model.importers.opinion import ImportCheck
 
-SUFFIXES = (".npz", ".safetensors", ".onnx", ".gguf")
+GGUF = ".gguf"
+SUFFIXES = (".npz", ".safetensors", ".onnx", GGUF)
 
 
 def load_model(path: str | Path, input_shapes: InputShapes | None = None, check: bool = True) -> Network:
@@ -45,7 +46,7 @@ def load_model(path: str | Path, input_shapes: InputShapes | None = None, check:
         )
     if not path.is_file():
         raise UserError(f"{path}: expected a model file, found none; check the path")
-    if path.suffix == ".gguf":
+    if path.suffix == GGUF:
         return _of_sequences(path, load_tokens(path), input_shapes or {})
     if path.suffix == ".onnx":
         from repurpose_hpc.model.importers.onnx import load_onnx
@@ -75,7 +76,7 @@ def load_tokens(path: str | Path) -> Network:
         UserError: something is missing, damaged or not supported.
     """
     path = Path(path)
-    if path.suffix == ".gguf" and not path.is_dir():
+    if path.suffix == GGUF and not path.is_dir():
         from repurpose_hpc.model.importers.gguf import load_gguf
 
         return load_gguf(path)
@@ -86,6 +87,11 @@ def load_tokens(path: str | Path) -> Network:
             f"{path}: expected a directory with a file {CONFIG}, or a .gguf file, found none; check the path"
         )
     return load_directory(path)
+
+
+def holds_tokens(path: Path) -> bool:
+    """Whether a path is that of a transformer which ``load_tokens`` reads."""
+    return path.suffix == GGUF and path.is_file() or is_model_directory(path)
 
 
 def is_model_directory(path: Path) -> bool:

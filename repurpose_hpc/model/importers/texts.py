@@ -7,6 +7,7 @@ from pathlib import Path
 from repurpose_hpc.model.importers.gguf import texts as of_file
 from repurpose_hpc.model.importers.huggingface import texts as of_directory
 from repurpose_hpc.model.importers.huggingface.texts import TOKENIZER
+from repurpose_hpc.model.importers.load import GGUF
 from repurpose_hpc.model.importers.transformers.texts import Texts
 
 __all__ = ["TOKENIZER", "Texts", "ending_tokens", "tokenizer_of"]
@@ -22,9 +23,9 @@ def tokenizer_of(model: Path, vocabulary: int) -> Texts:
     Raises:
         UserError: it is missing, damaged, of another vocabulary or not supported, or a package is missing.
     """
-    if model.suffix == ".gguf" and not model.with_name(TOKENIZER).is_file():
+    if model.suffix == GGUF and not model.with_name(TOKENIZER).is_file():
         return of_file.Tokenizer(model, vocabulary)
-    return of_directory.Tokenizer(model.parent if model.suffix == ".gguf" else model, vocabulary)
+    return of_directory.Tokenizer(model.parent if model.suffix == GGUF else model, vocabulary)
 
 
 def ending_tokens(model: Path) -> tuple[int, ...]:
@@ -33,4 +34,4 @@ def ending_tokens(model: Path) -> tuple[int, ...]:
     Raises:
         UserError: a file is damaged.
     """
-    return (of_file if model.suffix == ".gguf" else of_directory).ending_tokens(model)
+    return (of_file if model.suffix == GGUF else of_directory).ending_tokens(model)
