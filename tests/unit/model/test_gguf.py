@@ -192,9 +192,10 @@ def test_an_output_layer_that_is_missing_is_that_of_the_embeddings(write):
     np.testing.assert_array_equal(network.mixings[-1].weights, tokens)
 
 
-def test_the_vocabulary_may_be_that_of_the_tokens(write):
+@pytest.mark.parametrize("size", [None, 7])
+def test_the_vocabulary_is_that_of_the_tokens_where_they_are_listed(write, size):
     tokens = [f"w{token}" for token in range(31)]
-    network = load_tokens(write(llama__vocab_size=None, tokenizer__ggml__tokens=tokens))
+    network = load_tokens(write(llama__vocab_size=size, tokenizer__ggml__tokens=tokens))
     assert network.fingerprint() == load_tokens(DIRECTORY / "llama").fingerprint()
 
 
@@ -227,6 +228,12 @@ def test_metadata_matter(write, name, changes):
     assert np.abs(found - outputs).max() > 1e-2
 
 
+def test_entries_on_which_nothing_depends(write):
+    names = {"attention__layer_norm_epsilon": 0.5, "rope__scaling__original_context_length": 8}
+    network = load_tokens(write(**{f"llama__{name}": value for name, value in names.items()}))
+    assert network.fingerprint() == load_tokens(DIRECTORY / "llama").fingerprint()
+
+
 def test_a_window(write):
     attentions = [op for op in load_tokens(write("mistral")).operations if isinstance(op, Attention)]
     assert {op.before for op in attentions} == {4}
@@ -236,6 +243,10 @@ METADATA_REFUSED = {
     "another architecture": (
         {"general__architecture": "gemma2"},
         "general.architecture: expected one of llama, qwen2, qwen3, found 'gemma2'; others can come as ONNX",
+    ),
+    "a list of tokens that is none": (
+        {"llama__vocab_size": None, "tokenizer__ggml__tokens": 31},
+        "llama.vocab_size: expected a positive integer, found None",
     ),
     "an adapter": ({"general__type": "adapter"}, "general.type: expected 'model', found 'adapter'; merge"),
     "one of several files": ({"split__count": 3}, "split.count: expected a model in one file, found 3"),
@@ -435,6 +446,13 @@ def test_the_header_is_what_the_package_reads(write):
     assert {name: tensor.offset for name, tensor in file.tensors.items()} == {
         tensor.name: tensor.data_offset for tensor in reader.tensors
     }
+
+
+def test_an_architecture_that_is_no_text(tmp_path):
+    listed = struct.pack("<IQI", 4, 1, 5)
+    (tmp_path / "m.gguf").write_bytes(packed(3, entry(9, listed, b"general.architecture"), 1))
+    with pytest.raises(UserError, match=r"general.architecture: expected one of llama, .* found \[5\]"):
+        load_tokens(tmp_path / "m.gguf")
 
 
 def test_another_alignment(write):

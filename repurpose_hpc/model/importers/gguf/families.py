@@ -25,7 +25,12 @@ _HEAD_NORMS = {"layers.queries.norm": "blk.{}.attn_q_norm", "layers.keys.norm": 
 # Layers that have a bias if the first of them has one.
 _MAY_BE_BIASED = (*_READERS, "layers.attention.out", "layers.gate", "layers.up", "layers.down")
 # Nothing that is computed depends on them.
-_IGNORED = ("rope.scaling.finetuned", "rope.scaling.original_context_length")
+_IGNORED = (
+    "attention.layer_norm_epsilon",
+    "rope.scaling.finetuned",
+    "rope.scaling.original_context_length",
+    "vocab_size",
+)
 OUTPUT, DIVISORS = "output.weight", "rope_freqs.weight"
 
 
@@ -73,7 +78,7 @@ def family_of(metadata: Entries) -> tuple[str, Family]:
     Raises:
         UserError: it is not known, or the file is a part of a model.
     """
-    name = metadata.value("general.architecture")
+    name = str(metadata.value("general.architecture"))
     if metadata.value("general.type") not in (None, "model"):
         raise metadata.error(
             "general.type", "'model'", "merge adapters into their model before it is converted"
@@ -121,9 +126,7 @@ def architecture_of(metadata: Entries, tensors: Container[str]) -> Architecture:
         heads=heads,
         groups=groups,
         head_size=head_size,
-        vocabulary=metadata.integer(
-            key("vocab_size"), len(metadata.value("tokenizer.ggml.tokens") or ()) or None
-        ),
+        vocabulary=_vocabulary(metadata, key("vocab_size")),
         longest=metadata.integer(key("context_length")),
         epsilon=metadata.number(key("attention.layer_norm_rms_epsilon")),
         activation=Activation("silu"),
@@ -134,6 +137,12 @@ def architecture_of(metadata: Entries, tensors: Container[str]) -> Architecture:
     )
     _refuse_others(metadata, name)
     return found
+
+
+def _vocabulary(metadata: Entries, entry: str) -> int:
+    """Tokens: as many as are listed, whatever the entry says beside them."""
+    listed = metadata.value("tokenizer.ggml.tokens")
+    return len(listed) if isinstance(listed, list) and listed else metadata.integer(entry)
 
 
 def _frequencies(metadata: Entries, name: str, head_size: int) -> np.ndarray:
