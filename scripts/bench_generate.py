@@ -4,9 +4,10 @@
 
 A step adds one token to one text.  PyTorch runs the model by the package transformers, llama.cpp by the
 package llama-cpp-python (which pip builds) from GGUF files of float32 and float16 that are written for it,
-keys and values of the same type.  What is not installed is left out.  Beside them, the rate at which one rank
-reads a matrix larger than its caches for a product with a vector, in NumPy.  Times are medians; while one
-rank works alone the others wait.
+keys and values of the same type; F16 is this project with weights, keys and values in float16.  What is not
+installed is left out.  Beside them, the rates at which one rank, and all ranks at once, read matrices larger
+than their caches for a product with a vector, in NumPy.  Times are medians; while one rank works alone the
+others wait.
 """
 
 from __future__ import annotations
@@ -42,8 +43,10 @@ def main() -> None:
     prompt = np.random.default_rng(0).integers(0, network.outputs, args.prompt)
     longest = args.prompt + args.tokens
     entrants: dict[str, tuple[bool, Entrant]] = {
-        f"{comm.size} ranks": (True, _ours(network, comm.size, longest, comm)),
-        "1 rank": (False, _ours(network, 1, longest, None)),
+        f"{comm.size} ranks": (True, _ours(network, longest, comm)),
+        "1 rank": (False, _ours(network, longest)),
+        f"{comm.size} ranks F16": (True, _ours(network, longest, comm, "float16")),
+        "1 rank F16": (False, _ours(network, longest, None, "float16")),
     }
     peers = _peers(args.model, longest) if comm.rank == 0 else {}
     for name in comm.bcast(list(peers), root=0):
@@ -54,9 +57,16 @@ def main() -> None:
             comm.Barrier()
             if is_collective or comm.rank == 0:
                 times[name].append(entrant(prompt, args.tokens))
+    alone = read_rate() if comm.rank == 0 else 0.0
+    comm.Barrier()
+    together = comm.size * comm.allreduce(read_rate(), op=MPI.MIN)
     if comm.rank == 0:
         weights = sum(mixing.weights.size for mixing in network.mixings if not mixing.fixed)
-        print(table({name: of[1:] for name, of in times.items()}, weights, read_rate()))
+        print(table({name: of[1:] for name, of in times.items()}, weights))
+        print(
+            f"\nIn a product with a vector NumPy reads {alone / 1e9:.1f} GB/s with one rank, and "
+            f"{together / 1e9:.1f} GB/s with all {comm.size} at once."
+        )
 
 
 def _arguments() -> argparse.Namespace:
@@ -70,9 +80,10 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _ours(network: Network, workers: int, longest: int, comm: MPI.Comm | None) -> Entrant:
-    """This project, with a part for each rank."""
-    session = TokenSession(split_network(network, workers), comm, longest=longest)
+def _ours(network: Network, longest: int, comm: MPI.Comm | None = None, stored: str = "float32") -> Entrant:
+    """This project, with a part for each rank; ``stored``: how weights, keys and values are."""
+    cut = split_network(network, 1 if comm is None else comm.size)
+    session = TokenSession(cut, comm, longest=longest, weights_dtype=stored, kept_dtype=stored)
 
     def run(prompt: np.ndarray, tokens: int) -> tuple[float, float]:
         session.forget(0)
@@ -168,11 +179,10 @@ def read_rate() -> float:
     return matrix.nbytes / float(np.median(times))
 
 
-def table(times: dict[str, list[tuple[float, float]]], weights: int, rate: float) -> str:
+def table(times: dict[str, list[tuple[float, float]]], weights: int) -> str:
     """The result in Markdown; ``weights``: numbers that a step reads, of 4 bytes, or of 2 in F16."""
     lines = [
-        f"Weights of {4 * weights / 1e6:.0f} MB in float32; NumPy reads {rate / 1e9:.1f} GB/s in a product "
-        "with a vector.",
+        f"Weights of {4 * weights / 1e6:.0f} MB in float32.",
         "",
         "| | prompt, s | tokens/s | weights read, GB/s |",
         "|---|---|---|---|",

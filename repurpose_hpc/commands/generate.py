@@ -20,9 +20,22 @@ from repurpose_hpc import bundled
 from repurpose_hpc.commands.parser import Given, Parser, make
 from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UsageError, UserError
-from repurpose_hpc.fields import Access, Declared, Kind, integer, number, option, path, precision, report_file
+from repurpose_hpc.fields import (
+    Access,
+    Declared,
+    Kind,
+    choice,
+    integer,
+    like,
+    number,
+    option,
+    path,
+    precision,
+    report_file,
+)
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.io.token_ids import read_ids
+from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.importers.load import load_tokens
 from repurpose_hpc.model.importers.texts import Texts, ending_tokens, tokenizer_of
 from repurpose_hpc.mpi.agreement import collectively, in_unison
@@ -30,6 +43,8 @@ from repurpose_hpc.report import text as report
 from repurpose_hpc.restructure.exact import ROUND_COST, split_network
 from repurpose_hpc.runtime.calls import PHASES
 from repurpose_hpc.runtime.generation import Generated, Sampling, generate
+from repurpose_hpc.runtime.options import RunOptions
+from repurpose_hpc.runtime.resources import KEPT_DTYPES
 from repurpose_hpc.runtime.tokens import TokenSession, check_ids
 
 if TYPE_CHECKING:
@@ -69,7 +84,13 @@ def run(args: Arguments, context: RankContext) -> None:
         cut = split_network(network, args.workers or comm.size, round_cost=args.round_cost)
     with in_unison(comm):
         session = TokenSession(
-            cut, comm, slots=len(prompts), longest=longest, dtype=np.dtype(args.dtype).type
+            cut,
+            comm,
+            slots=len(prompts),
+            longest=longest,
+            dtype=np.dtype(args.dtype).type,
+            weights_dtype=args.weights_dtype,
+            kept_dtype=args.kept_dtype,
         )
     load_seconds = perf_counter() - began
     writer = _Writer(tokenizer, len(prompts)) if comm.rank == 0 else None
@@ -265,6 +286,13 @@ class Arguments(Declared):
         "stream have owners, which sends less, or are everybody's, which takes fewer rounds",
     )
     dtype: str = precision()
+    weights_dtype: str = like(RunOptions, "weights_dtype")
+    kept_dtype: str = option(
+        EXACT,
+        kind=choice(*KEPT_DTYPES),
+        help="how keys and values of earlier tokens are kept; float32: as they are; int8 with a scale for "
+        "each token and head",
+    )
     report: Path | None = report_file()
 
 

@@ -67,6 +67,17 @@ def test_texts_of_ids(run, model, tmp_path, ranks):
     assert lines[0] == "[0] " + " ".join(map(str, found["ids"][0]))
 
 
+def test_keys_and_values_in_fewer_bits(run, model, tmp_path):
+    np.save(tmp_path / "ids.npy", [[3, 1, 4]])
+    kept = {}
+    for name in ("float32", "float16"):
+        report = tmp_path / f"{name}.json"
+        words = ("--ids", tmp_path / "ids.npy", "--tokens", 8, "--kept-dtype", name, "--report", report)
+        run(2, model, *words, "--weights-dtype", "int8")
+        kept[name] = json.loads(report.read_text())["kept_bytes"]
+    assert kept["float32"] == [2 * size for size in kept["float16"]] and all(kept["float16"])
+
+
 def test_a_text(run, model):
     pytest.importorskip("tokenizers")
     done = run(2, model, "--prompt", "w3 w1 w4", "--tokens", 5)
