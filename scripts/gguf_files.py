@@ -55,6 +55,8 @@ def main() -> None:
 def contents(directory: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Metadata and tensors, float32, of a model directory."""
     config = json.loads((directory / "config.json").read_text())
+    # Newer versions write all of a rotation into one entry.
+    config |= config.get("rope_parameters") or config.get("rope_scaling") or {}
     name = ARCHITECTURES[config["model_type"]]
     metadata, tensors = _metadata(name, config), {}
     for path in sorted(directory.glob("model*.safetensors")):
@@ -68,9 +70,8 @@ def contents(directory: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
                 tensors[key] = _neighbours(tensors[key], config["num_attention_heads"])
             if ".attn_k." in key:
                 tensors[key] = _neighbours(tensors[key], config["num_key_value_heads"])
-    scaling = config.get("rope_scaling") or {}
-    if scaling.get("rope_type") == "llama3":
-        tensors["rope_freqs.weight"] = _divisors(config, scaling)
+    if config.get("rope_type") == "llama3":
+        tensors["rope_freqs.weight"] = _divisors(config)
     return metadata, tensors
 
 
@@ -132,9 +133,8 @@ def _metadata(name: str, config: dict[str, Any]) -> dict[str, Any]:
     }
     if config["model_type"] == "mistral" and config["sliding_window"]:
         found["attention.sliding_window"] = config["sliding_window"]
-    scaling = config.get("rope_scaling") or {}
-    if scaling.get("rope_type") == "linear":
-        found |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(scaling["factor"])}
+    if config.get("rope_type") == "linear":
+        found |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(config["factor"])}
     return {
         "general.architecture": name,
         **{f"{name}.{entry}": value for entry, value in found.items()},
@@ -154,11 +154,11 @@ def _neighbours(rows: np.ndarray, heads: int) -> np.ndarray:
     return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(rows.shape)
 
 
-def _divisors(config: dict[str, Any], scaling: dict[str, Any]) -> np.ndarray:
+def _divisors(config: dict[str, Any]) -> np.ndarray:
     """What the frequencies of Llama 3.1 are divided by, (pairs,)."""
     size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    old, factor = scaling["original_max_position_embeddings"], scaling["factor"]
-    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    old, factor = config["original_max_position_embeddings"], config["factor"]
+    low, high = config["low_freq_factor"], config["high_freq_factor"]
     divisors = []
     for exponent in range(0, size, 2):
         wavelength = 2 * np.pi * config["rope_theta"] ** (exponent / size)
