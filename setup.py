@@ -70,7 +70,7 @@ setup(
     ],
     package_dir={"repurpose_hpc.kernels": "kernels"},
     package_data={
-        "repurpose_hpc.bundled": ["*.npz", "README.md"],
+        "repurpose_hpc.bundled": ["*.npz", "README.md", "language/*"],
         "repurpose_hpc.forecast": ["machines/*.json"],
     },
     entry_points={"console_scripts": ["repurpose-hpc = repurpose_hpc.__main__:main"]},

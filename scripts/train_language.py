@@ -1,7 +1,7 @@
 """Train the bundled language model on texts of Debian and write ``repurpose_hpc/bundled/language/``.
 
 Needs the extras ``train`` (PyTorch) and ``tokenizers``, and the Debian packages ``fortunes`` and
-``fortunes-min``.  One run with the default seed takes about an hour on two cores.
+``fortunes-min``.  One run with the default seed takes about an hour on one core.
 
 The network is a small Llama: RMSNorm, rotary positions, grouped queries, SwiGLU, an output layer that is tied
 to the embeddings.  It is written as Hugging Face's libraries would write it, in float16.
@@ -183,7 +183,8 @@ def measure(network: nn.Module, rows: torch.Tensor) -> float:
     """The loss without dropout."""
     network.eval()
     with torch.inference_mode():
-        return float(np.mean([loss_of(network, part).item() for part in rows.split(BATCH)]))
+        losses = [len(part) * loss_of(network, part).item() for part in rows.split(BATCH)]
+    return sum(losses) / len(rows)
 
 
 def train(network: nn.Module, training: list[list[int]], validation: torch.Tensor, epochs: int) -> None:
@@ -264,13 +265,15 @@ def main() -> None:
     train(network, training, windows(validation, np.arange(len(validation))), options.epochs)
 
     network.half().float()  # as written
-    loss = measure(network, windows(test, np.arange(len(test))))
+    rows = windows(test, np.arange(len(test)))
+    loss = measure(network, rows)
     share = sum(len(text.encode()) + 1 for text in texts[VALIDATION_TEXTS:held_out]) / sum(map(len, test))
     print(
         f"test texts: loss {loss:.3f}, perplexity {math.exp(loss):.2f} a token, "
         f"{loss / math.log(2) / share:.3f} bits a byte"
     )
     write(network, tokenizer, sizes, options.out)
+    np.savez_compressed(options.out / bundled.LANGUAGE_TEST.name, x=rows.numpy().astype(np.uint16))
 
 
 if __name__ == "__main__":

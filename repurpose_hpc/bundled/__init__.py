@@ -19,5 +19,8 @@ TEST = _folder / "test.npz"
 LANGUAGE = _folder / "language"
 """Directory of a small Llama that writes texts, as Hugging Face's libraries have it."""
 
-PROMPT = "The first rule of computing is"
-"""With which a text of LANGUAGE begins when no other is given."""
+LANGUAGE_TEST = LANGUAGE / "test.npz"
+"""Texts that it has not seen: ``x`` uint16 (windows, 257), token ids."""
+
+PROMPT = "<|end|>"
+"""With which a text of LANGUAGE begins when no other is given: behind the end of another."""

@@ -15,6 +15,7 @@ import pytest
 
 from helpers import ROOT
 from helpers.model_directories import VOCABULARY, llama, tokenizer
+from repurpose_hpc import bundled
 from repurpose_hpc.commands.generate import _Writer
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.load import load_tokens
@@ -65,6 +66,24 @@ def test_texts_of_ids(run, model, tmp_path, ranks):
     assert sum(found["kept_bytes"]) == 2 * 3 * (2 + 2) * 13 * 2 * 4
     lines = done.stdout.splitlines()
     assert lines[0] == "[0] " + " ".join(map(str, found["ids"][0]))
+
+
+def test_without_arguments_the_bundled_model_writes_a_text(run):
+    tokenizers = pytest.importorskip("tokenizers")
+    made = tokenizers.Tokenizer.from_file(str(bundled.LANGUAGE / "tokenizer.json"))
+    ids = written(bundled.LANGUAGE, made.encode(bundled.PROMPT).ids, 64)
+    expected = made.decode(ids[: ids.index(made.token_to_id(bundled.PROMPT))])
+    assert len(expected) > 20
+    for ranks in (1, 2, 4):
+        assert run(ranks).stdout.startswith(f"{expected}\n")
+
+
+def test_the_bundled_model_takes_other_prompts(run, tmp_path):
+    np.savez(tmp_path / "ids.npz", input_ids=[[5, 6, 7], [8, 0, 0]], attention_mask=[[1, 1, 1], [1, 0, 0]])
+    report = tmp_path / "report.json"
+    run(2, "--ids", tmp_path / "ids.npz", "--tokens", 3, "--report", report)
+    found = json.loads(report.read_text())
+    assert found["prompt_tokens"] == 4 and found["ids"][1] == written(bundled.LANGUAGE, [8], 3)
 
 
 def test_keys_and_values_in_fewer_bits(run, model, tmp_path):

@@ -10,6 +10,7 @@ from repurpose_hpc import bundled
 from repurpose_hpc.model.activations import IDENTITY, RELU
 from repurpose_hpc.model.chain import chain
 from repurpose_hpc.model.forward import forward
+from repurpose_hpc.model.importers.load import load_tokens
 
 WIDTHS = (784, 512, 512, 512, 10)
 MEGABYTE = 1_000_000
@@ -48,3 +49,20 @@ def test_accuracy_is_as_stated():
 def test_size():
     paths = (bundled.MODEL, bundled.CALIBRATION, bundled.TEST)
     assert sum(path.stat().st_size for path in paths) < 6.5 * MEGABYTE
+
+
+def test_the_language_model_is_as_good_as_stated():
+    pytest.importorskip("safetensors")
+    stated = float(
+        re.search(r"on `test.npz`: (\d+\.\d+) \(", (bundled.TEST.parent / "README.md").read_text())[1]
+    )
+    with np.load(bundled.LANGUAGE_TEST) as data:
+        rows = data["x"].astype(np.int64)
+    network = load_tokens(bundled.LANGUAGE).at(rows.shape[1] - 1)
+    losses = []
+    for batch in np.array_split(rows, 9):
+        logits = forward(network, batch[:, :-1], np.float32).reshape(*batch[:, 1:].shape, -1)
+        below = logits - logits.max(axis=-1, keepdims=True)
+        logarithms = below - np.log(np.exp(below).sum(axis=-1, keepdims=True))
+        losses.append(-np.take_along_axis(logarithms, batch[:, 1:, None], axis=-1))
+    assert np.exp(np.concatenate(losses).mean()) == pytest.approx(stated, abs=0.005)
