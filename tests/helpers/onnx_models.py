@@ -14,7 +14,7 @@ FLOAT = TensorProto.FLOAT
 def node(operator, inputs, outputs, **attributes):
     """A node called after its first output; names are separated by spaces, "-" is left out."""
     names = ["" if name == "-" else name for name in inputs.split()]
-    outputs = outputs.split()
+    outputs = ["" if name == "-" else name for name in outputs.split()]
     return helper.make_node(operator, names, outputs, name=f"node_{outputs[0]}", **attributes)
 
 
@@ -36,6 +36,11 @@ def save(path, nodes, constants=None, shape=("N", 5), opset=20, outputs=("y",), 
         each.type.tensor_type.shape.SetInParent()  # the checker wants one even where none can be inferred
     onnx.save(model, path)
     return path
+
+
+def outputs_of_runtime(path, feeds):
+    """The outputs of a file as onnxruntime computes them, from inputs by name."""
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, feeds)
 
 
 def assert_agrees(path, samples=2, tolerance=1e-5, positive=False):

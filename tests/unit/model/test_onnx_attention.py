@@ -13,11 +13,11 @@ from repurpose_hpc.restructure.exact import split_network
 from repurpose_hpc.runtime.session import Session
 
 pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxruntime")
 
 from onnx.reference import ReferenceEvaluator  # noqa: E402
 
-from helpers.onnx_models import node, save  # noqa: E402
+from helpers.onnx_models import node, outputs_of_runtime, save  # noqa: E402
 
 SAMPLES, HEADS, LENGTH, FEATURES = 3, 2, 4, 3
 WIDTH = HEADS * FEATURES
@@ -59,11 +59,6 @@ def by_reference(path, feeds):
     """The outputs of a file as the onnx package computes them."""
     with np.errstate(all="ignore"):
         return ReferenceEvaluator(str(path)).run(None, feeds)
-
-
-def by_runtime(path, feeds):
-    """The outputs of a file as onnxruntime computes them."""
-    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, feeds)
 
 
 def compare(path, nodes, constants=None, inputs=SEQUENCE, opset=24, marks=None, run=None):
@@ -383,7 +378,7 @@ def test_masks_of_the_operator_at_run_time(tmp_path, of_truth, is_causal, shape)
     attention = node("Attention", f"q k v {'b' if of_truth else 'm'}", "y", is_causal=is_causal, **COUNTS)
     nodes = [*PROJECTIONS, *([TRUTH] if of_truth else []), attention]
     values = marks(*SHAPES[shape]) if of_truth else None
-    (attention,) = compare(tmp_path / "model.onnx", nodes, None, inputs, 25, values, by_runtime)
+    (attention,) = compare(tmp_path / "model.onnx", nodes, None, inputs, 25, values, outputs_of_runtime)
     assert len(attention.sources) == 4
     assert attention.after == (0 if is_causal else UNLIMITED)
 
@@ -473,7 +468,7 @@ def test_outputs_lie_as_the_graph_says(tmp_path, name, layer):
         outputs=outputs.split(),
     )
     x = RNG.standard_normal((SAMPLES, *sizes[1:])).astype(np.float32)
-    expected = by_runtime(path, {"x": x})
+    expected = outputs_of_runtime(path, {"x": x})
     found = Session(split_network(load_model(path), 2)).run(x)
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours.reshape(theirs.shape), theirs, rtol=0, atol=1e-5)

@@ -28,7 +28,7 @@ from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.nodes_attention import absorb
 from repurpose_hpc.model.importers.onnx.operators import AFTER_HEAD, NOT_SUPPORTED, OPERATORS, apply
 from repurpose_hpc.model.importers.onnx.refusal import Refusal, operator_of
-from repurpose_hpc.model.importers.onnx.rewriting import ALWAYS, REWRITERS
+from repurpose_hpc.model.importers.onnx.rewriting import ALWAYS, REWRITERS, rewritten
 from repurpose_hpc.model.importers.onnx.scores import Deferred, Scores, plain
 from repurpose_hpc.model.importers.onnx.signal import Moved, Signal, Unsupported, Value
 from repurpose_hpc.model.importers.onnx.tensors import Tensors
@@ -221,7 +221,7 @@ class Evaluation:
 
     def _outputs_of(
         self, proto: onnx.NodeProto, operator: str, given: tuple[Value | Scores | None, ...]
-    ) -> tuple[Value | None, ...]:
+    ) -> tuple[Value | Scores | None, ...]:
         """``_outputs`` from the inputs of a node, nothing of which is put off."""
         inputs = tuple(map(plain, given))
         if any(self.values[tensor] is None for tensor in proto.input if tensor):
@@ -232,7 +232,7 @@ class Evaluation:
         constants = [value for value in inputs if not isinstance(value, (Signal, Moved))]
         if operator in ALWAYS or (operator in REWRITERS and len(constants) < len(inputs)):
             node = self._node(proto, _name(proto), operator, inputs)
-            return self._of_nodes(proto, REWRITERS[operator](proto, node), "of what replaces it,")
+            return self._of_nodes(proto, rewritten(proto, node), "of what replaces it,")
         if len(constants) == len(inputs):
             return fold(proto, constants, self.graph.opset)
         if operator not in AFTER_HEAD:
@@ -252,7 +252,7 @@ class Evaluation:
         if nodes is None:
             raise error
         try:
-            return self._of_nodes(proto, nodes, "of its definition")
+            return tuple(map(plain, self._of_nodes(proto, nodes, "of its definition")))
         except Unsupported:
             if operator_of(proto) in OPERATORS:
                 raise error from None
@@ -260,7 +260,7 @@ class Evaluation:
 
     def _of_nodes(
         self, proto: onnx.NodeProto, nodes: Iterable[onnx.NodeProto], whose: str
-    ) -> tuple[Value | None, ...]:
+    ) -> tuple[Value | Scores | None, ...]:
         """The outputs of a node from others in its place.
 
         Raises:
@@ -271,7 +271,7 @@ class Evaluation:
                 self.values.update(zip(node.output, self._outputs(node), strict=False))
             except (Unsupported, UserError) as error:
                 raise Unsupported(f"{whose} node {_name(node)!r} ({operator_of(node)}): {error}") from None
-        return tuple(plain(self.values[tensor]) for tensor in proto.output)
+        return tuple(self.values[tensor] for tensor in proto.output)
 
     def _within(self, value: Value | None) -> Value | None:
         """A value that is used further: a Softmax that is not at the end is computed step by step."""

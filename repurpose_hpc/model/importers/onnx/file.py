@@ -15,6 +15,7 @@ from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.reading import reading
 from repurpose_hpc.model.importers.input_shapes import InputShapes
 from repurpose_hpc.model.importers.onnx.inputs import input_sizes
+from repurpose_hpc.model.importers.onnx.rewriting.embedding import with_embeddings_apart
 from repurpose_hpc.model.importers.onnx.rewriting.opset import OLDEST_OPSET, converted
 from repurpose_hpc.model.importers.onnx.varying import BATCHES
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 # The domain of ONNX's own operators has two names.
 _OWN = ("", "ai.onnx")
+# Operators that ONNX Runtime writes in that domain, also at opsets that do not have them.
+_OF_RUNTIME = ("LayerNormalization", "SimplifiedLayerNormalization")
+_DOMAIN_OF_RUNTIME = "com.microsoft"
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +82,7 @@ def read_graph(path: Path, input_shapes: InputShapes | None = None) -> Graph:
         )
     return Graph(
         path=path,
-        nodes=tuple(graph.node),
+        nodes=tuple(with_embeddings_apart(graph.node, opset)),
         constants=constants,
         inputs={
             name: (samples or BATCHES[0], *sizes)
@@ -131,7 +135,7 @@ def read_model(path: Path) -> onnx.ModelProto:
     """
     onnx = _import_onnx(path)
     with _reading(path):
-        onnx.checker.check_model(str(path))
+        _check(path, onnx)
         model = onnx.load(path)
         for text in _texts(model.graph):
             if isinstance(text, bytes):  # what protocol buffers give where text is damaged
@@ -140,6 +144,41 @@ def read_model(path: Path) -> onnx.ModelProto:
     if opset_of(model) < OLDEST_OPSET:
         model = converted(model, opset_of(model), path)
     return onnx.inliner.inline_local_functions(model) if model.functions else model
+
+
+def _check(path: Path, onnx: ModuleType) -> None:
+    """Check a file, in which the runtime's operators of normalisation may be in ONNX's own domain.
+
+    Raises:
+        onnx.checker.ValidationError: it is not valid.
+    """
+    try:
+        onnx.checker.check_model(str(path))
+    except onnx.checker.ValidationError:
+        model = onnx.load(path, load_external_data=False)
+        foreign = [node for node in model.graph.node if node.op_type in _OF_RUNTIME and node.domain in _OWN]
+        if not foreign:
+            raise
+        for node in foreign:
+            node.domain = _DOMAIN_OF_RUNTIME
+        model.opset_import.append(onnx.helper.make_opsetid(_DOMAIN_OF_RUNTIME, 1))
+        _leave_out_data(model)
+        onnx.checker.check_model(model)
+
+
+def _leave_out_data(model: onnx.ModelProto) -> None:
+    """Make inputs of the arrays that are in other files."""
+    from onnx.external_data_helper import uses_external_data
+    from onnx.helper import make_tensor_value_info
+
+    arrays, inputs = list(model.graph.initializer), {item.name for item in model.graph.input}
+    del model.graph.initializer[:]
+    for array in arrays:
+        if not uses_external_data(array):
+            model.graph.initializer.append(array)
+        elif array.name not in inputs:
+            info = make_tensor_value_info(array.name, array.data_type, array.dims)
+            model.graph.input.append(info)
 
 
 def _texts(graph: onnx.GraphProto) -> Iterator[str | bytes]:

@@ -31,7 +31,7 @@ class Deferred:
         origin: the node, for messages.
     """
 
-    compute: Callable[[], tuple[Value | None, ...]]
+    compute: Callable[[], tuple[Value | Scores | None, ...]]
     origin: str
 
     @cached_property
@@ -42,7 +42,7 @@ class Deferred:
             Unsupported: it is not supported.
         """
         try:
-            (value,) = self.compute()
+            value = plain(*self.compute())
         except Unsupported as error:
             raise Unsupported(f"it reads {self.origin}: {error}") from None
         return value
