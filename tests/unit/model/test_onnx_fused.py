@@ -1,5 +1,7 @@
 """Operators of ONNX Runtime's transformer optimiser, against onnxruntime."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.operations import UNLIMITED, Attention
 
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from helpers.onnx_models import node, outputs_of_runtime, save  # noqa: E402
@@ -94,9 +96,7 @@ POINTWISE = {
     "of a row": [fused("SkipLayerNormalization", "h row gamma beta", "y")],
     "of a table": [fused("SkipLayerNormalization", "h table gamma beta", "y")],
     "SkipSimplifiedLayerNormalization": [fused("SkipSimplifiedLayerNormalization", "h x gamma", "y")],
-    "simplified with a bias": [
-        fused("SkipSimplifiedLayerNormalization", "h x gamma b", "y", epsilon=0.3)
-    ],
+    "simplified with a bias": [fused("SkipSimplifiedLayerNormalization", "h x gamma b", "y", epsilon=0.3)],
     "SimplifiedLayerNormalization": [node("SimplifiedLayerNormalization", "h gamma", "y")],
     "with an epsilon": [node("SimplifiedLayerNormalization", "h gamma", "y", epsilon=0.3, axis=2)],
 }
@@ -145,7 +145,11 @@ ROTATIONS = {
     "three axes and a number": ("h", "cos sin", {"num_heads": HEADS, "rotary_embedding_dim": FEATURES}),
     "four axes": ("H", "cos sin", {}),
     "a part of each head": ("h", "cos_part sin_part", {"num_heads": HEADS, "rotary_embedding_dim": 8}),
-    "a part of each head, four axes": ("H", "cos_part sin_part", {"num_heads": HEADS, "rotary_embedding_dim": 8}),
+    "a part of each head, four axes": (
+        "H",
+        "cos_part sin_part",
+        {"num_heads": HEADS, "rotary_embedding_dim": 8},
+    ),
 }
 BY_HEAD = [node("Reshape", "h split", "h4"), node("Transpose", "h4", "H", perm=[0, 2, 1, 3])]
 
@@ -156,7 +160,9 @@ BY_HEAD = [node("Reshape", "h split", "h4"), node("Transpose", "h4", "H", perm=[
 def test_rotations(tmp_path, name, interleaved, positions):
     source, tables, attributes = ROTATIONS[name]
     nodes = [DENSE, *BY_HEAD]
-    nodes += [fused("RotaryEmbedding", f"{source} {positions} {tables}", "y", interleaved=interleaved, **attributes)]
+    nodes += [
+        fused("RotaryEmbedding", f"{source} {positions} {tables}", "y", interleaved=interleaved, **attributes)
+    ]
     constants = {"split": np.array([0, 0, HEADS, FEATURES])}
     constants["each"] = np.tile([4, 0, 1, 1, 7], (SAMPLES, 1))
     compare(tmp_path / "model.onnx", nodes, constants=constants)
@@ -273,10 +279,141 @@ def test_sequences_of_several_lengths(tmp_path, bias):
     nodes = [*GROUPS, *LENGTHS[:1], node("ReduceSum", "marks one", "last_key", keepdims=0)]
     nodes += [fused("GroupQueryAttention", f"q k v - - last_key length {bias}", "y", **counts)]
     feeds = {"m": np.tri(SAMPLES, LENGTH)}
-    assert len(compare(tmp_path / "model.onnx", nodes, {**SEQUENCE, **MASK}, constants=OF_MASKS, **feeds)) == 1
+    assert (
+        len(compare(tmp_path / "model.onnx", nodes, {**SEQUENCE, **MASK}, constants=OF_MASKS, **feeds)) == 1
+    )
 
 
 def test_keys_and_values_as_outputs(tmp_path):
     counts = {"num_heads": HEADS, "kv_num_heads": HEADS // 2, "do_rotary": 1}
     nodes = [*GROUPS, fused("GroupQueryAttention", "q k v - - last length cos sin", "y K V", **counts)]
     assert len(compare(tmp_path / "model.onnx", nodes, outputs=("y", "K", "V"))) == 1
+
+
+TABLES = {"words": normal(9, WIDTH), "places": normal(LENGTH + 2, WIDTH), "kinds": normal(2, WIDTH)}
+INTEGERS = {
+    "ids": RNG.integers(0, 9, (SAMPLES, LENGTH)),
+    "types": RNG.integers(0, 2, (SAMPLES, LENGTH)),
+    "at": RNG.integers(0, LENGTH + 2, (SAMPLES, LENGTH)),
+    "m": np.tri(SAMPLES, LENGTH),
+}
+# Inputs of the model, those of the node, its outputs and attributes.
+EMBEDDINGS = {
+    "words": ("ids", "_ids - words places - gamma beta", "e counts", {"epsilon": 0.1}),
+    "kinds": ("ids types", "_ids _types words places kinds gamma beta", "e counts", {}),
+    "positions": ("ids at", "_ids - words places - gamma beta - _at", "e counts", {}),
+    "sum": ("ids types", "_ids _types words places kinds gamma beta", "e counts y", {}),
+    "mask": ("ids m", "_ids - words places - gamma beta _m", "e counts", {}),
+}
+
+
+@pytest.mark.parametrize("opset", [11, 17])
+@pytest.mark.parametrize("name", EMBEDDINGS)
+def test_embeddings(tmp_path, name, opset):
+    names, inputs, outputs, attributes = EMBEDDINGS[name]
+    nodes = [node("Cast", each, f"_{each}", to=6) for each in names.split()]
+    nodes += [fused("EmbedLayerNormalization", inputs, outputs, **attributes)]
+    mask = "counts" if name == "mask" else ""
+    nodes += [fused("Attention", f"e W_qkv b_qkv {mask}", "z", num_heads=HEADS)]
+    feeds = {each: INTEGERS[each] for each in names.split()}
+    shapes, made = dict.fromkeys(feeds, ("N", LENGTH)), ("z", "y") if name == "sum" else ("z",)
+    compare(tmp_path / "model.onnx", nodes, shapes, made, opset, TABLES, **feeds)
+
+
+@pytest.mark.parametrize("four_axes", [False, True])
+def test_rotations_by_positions_of_the_input(tmp_path, four_axes):
+    """Rows are looked up before the network, once for queries and keys."""
+    nodes = [*PROJECTIONS]
+    for each in "qk":
+        source = each
+        if four_axes:
+            source = each.upper()
+            nodes += [node("Reshape", f"{each} split", f"{each}4")]
+            nodes += [node("Transpose", f"{each}4", source, perm=[0, 2, 1, 3])]
+        nodes += [fused("RotaryEmbedding", f"{source} at cos sin", f"turned_{each}")]
+    nodes += [node("Add", "turned_q turned_k", "y")]
+    path, constants = tmp_path / "model.onnx", {"split": np.array([0, 0, HEADS, FEATURES])}
+    save(path, nodes, CONSTANTS | constants, inputs={**SEQUENCE, "at": ("N", LENGTH)})
+    model = onnx.load(path)
+    model.graph.input[1].type.tensor_type.elem_type = onnx.TensorProto.INT64
+    onnx.save(model, path)
+    network = load_model(path)
+    assert network.ends.front is not None and len(network.ends.front.outputs) == 3
+    feeds = {"x": SAME, "at": INTEGERS["at"]}
+    (expected,) = outputs_of_runtime(path, feeds)
+    result = forward(network, np.hstack([x.reshape(SAMPLES, -1) for x in feeds.values()]), np.float32)
+    np.testing.assert_allclose(result, expected.reshape(SAMPLES, -1), rtol=0, atol=1e-5)
+
+
+CACHE = {"K0": normal(SAMPLES, HEADS, 2, FEATURES), "past": normal(2, SAMPLES, HEADS, 2, FEATURES)}
+GQA = {"num_heads": HEADS, "kv_num_heads": HEADS // 2}
+REFUSED = {
+    "keys of earlier positions": ("MultiHeadAttention", "q k v - - - K0 K0", "y", {"num_heads": HEADS}),
+    "a cache": ("Attention", "x W_qkv b_qkv - past", "y present", {"num_heads": HEADS}),
+    "keys as an output": ("MultiHeadAttention", "q k v", "y K V", {"num_heads": HEADS}),
+    "packed": ("MultiHeadAttention", "packed", "y", {"num_heads": HEADS}),
+    "rotary": ("Attention", "x W_qkv b_qkv", "y", {"num_heads": HEADS, "do_rotary": 1}),
+    "starts and ends": ("Attention", "x W_qkv b_qkv ends", "y", {"num_heads": HEADS}),
+    "no number of heads": ("Attention", "x W_qkv b_qkv", "y", {}),
+    "no head": ("MultiHeadAttention", "q k v", "y", {"num_heads": 0}),
+    "sinks": ("GroupQueryAttention", "q k v - - last length - - - - b", "y", GQA),
+    "norms of queries": ("GroupQueryAttention", f"q k v - - last length {'- ' * 7} b", "y", GQA),
+    "smooth weights": ("GroupQueryAttention", "q k v - - last length", "y", {**GQA, "smooth_softmax": 1}),
+    "a longer sequence": ("GroupQueryAttention", "q k v - - last two", "y", GQA),
+    "no table": ("GroupQueryAttention", "q k v - - last length", "y", {**GQA, "do_rotary": 1}),
+    "means": ("SkipLayerNormalization", "q x gamma", "y mean", {}),
+    "transposed samples": ("FusedMatMul", "q W", "y", {"transBatchA": 1}),
+    "packed batches": ("RotaryEmbedding", "q zero cos sin", "y", {"is_packed_batching": 1}),
+    "far positions": ("RotaryEmbedding", "q far cos sin", "y", {}),
+    "computed positions": ("RotaryEmbedding", "q computed cos sin", "y", {}),
+    "another operator": ("PackedAttention", "x W_qkv b_qkv last last", "y", {"num_heads": HEADS}),
+}
+REASONS = {
+    "keys of earlier positions": "without a cache",
+    "a cache": "without a cache",
+    "keys as an output": "gives keys and values, or weights, as well",
+    "packed": "not packed",
+    "rotary": "do_rotary is 1",
+    "starts and ends": "differs from sample to sample",
+    "no number of heads": "attributes do not fit: 'num_heads'",
+    "no head": "no 0 heads",
+    "sinks": "has sinks of heads",
+    "norms of queries": "has norms of queries",
+    "smooth weights": "smooth_softmax is 1",
+    "a longer sequence": "is 2, expected 5",
+    "no table": "is needed",
+    "means": "gives mean or divisor as well",
+    "transposed samples": "transBatchA is 1",
+    "packed batches": "is_packed_batching is 1",
+    "far positions": "positions 100 to 104, its table 10 rows",
+    "computed positions": "is computed from the input",
+    "another operator": "operator com.microsoft.PackedAttention is not supported",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused(tmp_path, name):
+    operator, inputs, outputs, attributes = REFUSED[name]
+    nodes = [*PROJECTIONS, node("Reshape", "q of_parts", "packed"), node("ReduceMax", "q all", "computed")]
+    nodes += [fused(operator, inputs, outputs, **attributes), node("MatMul", "y W", "z")]
+    constants = {**CONSTANTS, **CACHE, "ends": np.int32([LENGTH, 0]), "far": np.int64([100])}
+    constants |= {"of_parts": np.array([0, 0, HEADS, 1, FEATURES]), "all": np.array([2])}
+    path = save(tmp_path / "model.onnx", nodes, constants, inputs=SEQUENCE, outputs=("z",))
+    with pytest.raises(UserError, match=re.escape(REASONS[name])) as error:
+        load_model(path)
+    assert f"com.microsoft.{operator}" in str(error.value)
+
+
+def test_arrays_in_other_files(tmp_path):
+    """An operator of the runtime in ONNX's own domain, and what the checker says of other nodes."""
+    path, nodes = tmp_path / "model.onnx", [DENSE, *POINTWISE["SimplifiedLayerNormalization"]]
+    compare(path, nodes)
+    before = load_model(path)
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="data", size_threshold=0)
+    after = load_model(path)
+    x = SAME.reshape(SAMPLES, -1)
+    np.testing.assert_array_equal(forward(after, x), forward(before, x))
+    nodes = [node("SimplifiedLayerNormalization", "x gamma", "s"), node("Nothing", "s", "y")]
+    save(path, nodes, CONSTANTS, inputs=SEQUENCE)
+    with pytest.raises(UserError, match="No Op registered for Nothing"):
+        load_model(path)

@@ -15,7 +15,7 @@ from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.reading import reading
 from repurpose_hpc.model.importers.input_shapes import InputShapes
 from repurpose_hpc.model.importers.onnx.inputs import input_sizes
-from repurpose_hpc.model.importers.onnx.rewriting.embedding import with_embeddings_apart
+from repurpose_hpc.model.importers.onnx.rewriting.lookups import with_lookups_apart
 from repurpose_hpc.model.importers.onnx.rewriting.opset import OLDEST_OPSET, converted
 from repurpose_hpc.model.importers.onnx.varying import BATCHES
 
@@ -82,7 +82,7 @@ def read_graph(path: Path, input_shapes: InputShapes | None = None) -> Graph:
         )
     return Graph(
         path=path,
-        nodes=tuple(with_embeddings_apart(graph.node, opset)),
+        nodes=tuple(with_lookups_apart(graph.node, {item.name for item in inputs}, opset)),
         constants=constants,
         inputs={
             name: (samples or BATCHES[0], *sizes)

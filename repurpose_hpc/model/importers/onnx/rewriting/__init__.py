@@ -1,8 +1,8 @@
 """Graphs written otherwise: whole models before they are evaluated, single nodes while they are.
 
-``opset`` makes old models new, ``embedding`` takes embeddings apart.  The other files have functions that
-replace a node by others, which are evaluated in its place: shapes and constants are known by then.
-``REWRITERS`` has them by operator.
+``opset`` makes old models new, ``lookups`` takes nodes apart that also read tables.  The other files have
+functions that replace a node by others, which are evaluated in its place: shapes and constants are known by
+then.  ``REWRITERS`` has them by operator.
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ REWRITERS: dict[str, Callable[[onnx.NodeProto, Node], Iterable[onnx.NodeProto]]]
     **fused_attention.REWRITERS,
 }
 
-ALWAYS = frozenset(
-    (*branches.REWRITERS, *quantised.REWRITERS, *fused.REWRITERS, *fused_attention.REWRITERS)
-)
+ALWAYS = frozenset((*branches.REWRITERS, *quantised.REWRITERS, *fused.REWRITERS, *fused_attention.REWRITERS))
 """Operators that are replaced even if all inputs are constants.
 
 Graphs of their own may read what is not among the inputs; the evaluator of the onnx package does not know

@@ -70,11 +70,11 @@ def normalise(proto: onnx.NodeProto, node: Node) -> Nodes:
 
 
 def normalise_sum(operator: str, weights: int, proto: onnx.NodeProto, node: Node) -> Nodes:
-    """SkipLayerNormalization: of two values, and perhaps a bias behind its weights; a fourth output is their sum.
+    """SkipLayerNormalization: of the sum of two values and perhaps a bias; the sum is the fourth output.
 
     Args:
         operator: that normalises.
-        weights: how many inputs it has beside the first.
+        weights: how many inputs it has beside the first; the bias is behind them.
         proto: the node.
         node: with its inputs.
     """
@@ -140,28 +140,20 @@ def rotate(proto: onnx.NodeProto, node: Node) -> Nodes:
     node.require("is_packed_batching", 0)
     node.require("scale", 1.0)
     nodes, shape, heads = Nodes(node.name, node.opset), shape_of(node, 0), node.attributes.get("num_heads", 0)
-    positions = _positions(node, 1, shape[-2])
     if len(shape) == 3 and not heads:
-        heads = _heads_of(shape[2], node)
-    rotated = turned(nodes, node, proto.input[0], shape, heads, (2, 3), positions)
+        heads = shape[2] // (2 * shape_of(node, 2)[-1])
+    positions = None if node.input(1) is None else _positions(node, 1, shape[-2])
+    rotated = turned(nodes, node, proto.input[0], heads, (2, 3), positions)
     nodes.add("Identity", rotated, output=proto.output[0])
     return nodes
 
 
-def _heads_of(width: int, node: Node) -> int:
-    """How many heads there are where only the table says how wide they are."""
-    features = 2 * node.constant(2).shape[1]
-    if node.attributes.get("rotary_embedding_dim", 0) or width % features:
-        raise Unsupported(f"attribute num_heads is left out, expected one with {width} features")
-    return width // features
-
-
 def _positions(node: Node, position: int, count: int) -> np.ndarray:
-    """The positions of a sequence, (count,), of an input with all of them for each sample, or with the first."""
+    """The positions of a sequence, (count,), of an input that has all of them, or the first."""
     if isinstance(node.input(position), (Signal, Moved)):
         raise Unsupported(
-            f"{node.called(position)} depends on the input, expected positions that are known beforehand; export "
-            "a model that counts them itself"
+            f"{node.called(position)} is computed from the input, expected an input, or positions that are "
+            "known beforehand; export a model that counts them itself"
         )
     given = one_row(node, position).ravel()
     if given.size == 1:
@@ -175,48 +167,72 @@ def turned(
     nodes: Nodes,
     node: Node,
     name: str,
-    shape: tuple[int, ...],
     heads: int,
     tables: tuple[int, int],
-    positions: np.ndarray,
+    positions: np.ndarray | None,
+    features: int = 0,
 ) -> str:
     """Add nodes that turn the pairs of every head; returns the name of the result.
 
     Args:
         nodes: to which they are added.
-        node: has the attribute ``interleaved``, or ``rotary_interleaved``.
-        name: of what is turned.
-        shape: of that, with three axes or four.
+        node: has the attribute ``interleaved``, or ``rotary_interleaved``; the first input says the axes.
+        name: of what is turned, with three axes or four.
         heads: of three axes.
         tables: the inputs of ``node`` that are cosines and sines, (positions, pairs).
-        positions: numbers of rows of these.
+        positions: numbers of rows of these; None: the tables have the rows of each sample.
+        features: of a head; 0: those of the first input.
     """
-    cosines, sines = (node.constant(table) for table in tables)
-    pairs, features = cosines.shape[1], shape[2] // heads if len(shape) == 3 else shape[3]
-    if positions.min() < 0 or positions.max() >= len(cosines) or 2 * pairs > features:
+    shape, turning = shape_of(node, 0), 2 * shape_of(node, tables[0])[-1]
+    features = features or (shape[3] if len(shape) == 4 else shape[2] // heads)
+    if turning > features:
         raise Unsupported(
-            f"{node.called(tables[0])} has shape {cosines.shape}, expected rows for positions "
-            f"{positions.min()} to {positions.max()} and at most {features // 2} columns"
+            f"{node.called(tables[0])} has {turning // 2} pairs of a head of {features} features"
         )
-    is_interleaved = node.attributes.get("interleaved", node.attributes.get("rotary_interleaved", 0))
-    numbers = np.arange(2 * pairs)
-    pair, is_second = (numbers // 2, numbers % 2) if is_interleaved else (numbers % pairs, numbers // pairs)
-    other = numbers ^ 1 if is_interleaved else (numbers + pairs) % (2 * pairs)
-    rest = features - 2 * pairs
-    of_own = np.pad(cosines[positions][:, pair], ((0, 0), (0, rest)), constant_values=1)
-    of_other = np.pad(sines[positions][:, pair] * np.where(is_second, 1, -1), ((0, 0), (0, rest)))
     if len(shape) == 3:
         name = nodes.add("Reshape", name, nodes.constant(np.array([0, 0, heads, features])))
-        of_own, of_other = of_own[:, None], of_other[:, None]
-    partners = nodes.constant(np.concatenate([other, np.arange(2 * pairs, features)]))
-    own = nodes.add("Mul", name, nodes.constant(of_own.astype(cosines.dtype)))
-    swapped = nodes.add("Gather", name, partners, axis=-1)
-    result = nodes.add("Add", own, nodes.add("Mul", swapped, nodes.constant(of_other.astype(sines.dtype))))
+    parts = [name]
+    if turning < features:
+        parts = [f"{name}.turned", f"{name}.rest"]
+        sizes = nodes.constant(np.array([turning, features - turning]))
+        nodes.add_many("Split", [name, sizes], parts, axis=-1)
+    numbers, pairs = np.arange(turning), turning // 2
+    is_interleaved = node.attributes.get("interleaved", node.attributes.get("rotary_interleaved", 0))
+    partners = numbers ^ 1 if is_interleaved else (numbers + pairs) % turning
+    swapped = nodes.add("Gather", parts[0], nodes.constant(partners), axis=-1)
+    pair = np.minimum(numbers, partners) // 2 if is_interleaved else numbers % pairs
+    cosines, sines = (_for_heads(nodes, node, table, positions, pair) for table in tables)
+    signs = nodes.constant(np.where(partners < numbers, 1, -1).astype(np.float32))
+    products = [
+        nodes.add("Mul", parts[0], cosines),
+        nodes.add("Mul", swapped, nodes.add("Mul", sines, signs)),
+    ]
+    parts[0] = nodes.add("Add", *products)
+    result = nodes.add("Concat", *parts, axis=-1) if turning < features else parts[0]
     return nodes.add("Reshape", result, nodes.constant(np.array([0, 0, -1]))) if len(shape) == 3 else result
 
 
+def _for_heads(nodes: Nodes, node: Node, table: int, positions: np.ndarray | None, pair: np.ndarray) -> str:
+    """What a table has for every position and feature that is turned, for all heads alike; see ``turned``."""
+    has_heads_first, features = len(shape_of(node, 0)) == 4, len(pair)
+    if positions is None:
+        values = nodes.add("Gather", node.input_names[table], nodes.constant(pair), axis=-1)
+        length = shape_of(node, table)[1]
+        sizes = [0, 1, length, features] if has_heads_first else [0, length, 1, features]
+        return nodes.add("Reshape", values, nodes.constant(np.array(sizes)))
+    rows = node.constant(table)
+    if positions.min() < 0 or positions.max() >= len(rows):
+        raise Unsupported(
+            f"it has positions {positions.min()} to {positions.max()}, its table {len(rows)} rows"
+        )
+    values = rows[positions][:, pair]
+    return nodes.constant(values if has_heads_first else values[:, None])
+
+
 REWRITERS: dict[str, Callable[[onnx.NodeProto, Node], Nodes]] = {
-    **dict.fromkeys(("SimplifiedLayerNormalization", "com.microsoft.SimplifiedLayerNormalization"), normalise),
+    **dict.fromkeys(
+        ("SimplifiedLayerNormalization", "com.microsoft.SimplifiedLayerNormalization"), normalise
+    ),
     "com.microsoft.SkipLayerNormalization": partial(normalise_sum, "LayerNormalization", 2),
     "com.microsoft.SkipSimplifiedLayerNormalization": partial(normalise_sum, "RMSNormalization", 1),
     **dict.fromkeys(("com.microsoft.Gelu", "com.microsoft.BiasGelu"), partial(gelu, "none")),

@@ -47,8 +47,8 @@ def attend(proto: onnx.NodeProto, node: Node) -> Nodes:
     ranks = [len(shape_of(node, place)) if node.input(place) is not None else 0 for place in range(3)]
     if ranks not in ([3, 3, 3], [3, 4, 4]):
         raise Unsupported(
-            f"its queries, keys and values have {ranks} axes, expected three each, not packed, or four of keys "
-            "and values; optimise the model without packed_qkv and packed_kv"
+            f"its queries, keys and values have {ranks} axes, expected three each, not packed, or four of "
+            "keys and values; optimise the model without packed_qkv and packed_kv"
         )
     nodes, parts = Nodes(node.name, node.opset), list(node.input_names[:3])
     if node.input(3) is not None:
@@ -69,7 +69,9 @@ def attend_grouped(proto: onnx.NodeProto, node: Node) -> Nodes:
         node.require(name, 0)
     for place, what in _NOT_OF_GROUPS.items():
         if node.input(place) is not None:
-            raise Unsupported(f"{node.called(place)} has {what}, expected none; export the model without them")
+            raise Unsupported(
+                f"{node.called(place)} has {what}, expected none; export the model without them"
+            )
     nodes, (_, length, width) = Nodes(node.name, node.opset), shape_of(node, 0)
     if node.number(6, length) != length:
         raise Unsupported(f"{node.called(6)} is {node.number(6, 0):g}, expected {length}, the whole sequence")
@@ -80,9 +82,8 @@ def attend_grouped(proto: onnx.NodeProto, node: Node) -> Nodes:
         features = width // (H + 2 * G)
         parts = _split(nodes, parts[0], [H * features, G * features, G * features])
     for place, heads in ((0, H), (1, G)):
-        shape = (0, length, heads * features)
         if node.attributes.get("do_rotary", 0):
-            parts[place] = turned(nodes, node, parts[place], shape, heads, (7, 8), np.arange(length))
+            parts[place] = turned(nodes, node, parts[place], heads, (7, 8), np.arange(length), features)
     for name, part in zip(proto.output[1:3], parts[1:], strict=False):
         if name:
             by_head = nodes.add("Reshape", part, nodes.constant(np.array([0, 0, G, features])))
@@ -153,8 +154,8 @@ def _mask(nodes: Nodes, node: Node, position: int, low: float, last: int = 0) ->
         sizes = [0, 1, 1, keys] if len(shape) == 2 else [0, 1, *shape[1:]]
     else:
         raise Unsupported(
-            f"{node.called(position)} has shape {shape}, expected a mask (samples, {keys}), one for each query, "
-            "(samples, queries, keys), or a number of keys for each sample, (samples)"
+            f"{node.called(position)} has shape {shape}, expected a mask (samples, {keys}), one for each "
+            "query, (samples, queries, keys), or a number of keys for each sample, (samples)"
         )
     one, factor = (nodes.constant(np.float32(number)) for number in (1, -low))
     added = nodes.add("Mul", nodes.add("Sub", nodes.add("Cast", seen, to=1), one), factor)

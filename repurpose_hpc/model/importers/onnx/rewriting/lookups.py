@@ -1,11 +1,11 @@
-"""Embeddings that ONNX Runtime's transformer optimiser has made one node of.
+"""Nodes of ONNX Runtime's transformer optimiser that also look integers up in tables.
 
 They are taken apart before a graph is evaluated: what reads integers can stand before the network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,22 +15,57 @@ from repurpose_hpc.model.importers.onnx.rewriting.nodes import Nodes
 if TYPE_CHECKING:
     import onnx
 
-_OPERATOR = ("com.microsoft", "EmbedLayerNormalization")
+_DOMAIN = "com.microsoft"
 _EPSILON = 1e-12
-# Its inputs, in their order.
+# Inputs of EmbedLayerNormalization, in their order.
 _INPUTS = (
     *("words", "segments", "word_table", "position_table", "segment_table", "scale", "shift", "mask"),
     "positions",
 )
 
 
-def with_embeddings_apart(nodes: Iterable[onnx.NodeProto], opset: int) -> Iterator[onnx.NodeProto]:
-    """The nodes of a graph, those in place of an EmbedLayerNormalization that compute the same."""
+def with_lookups_apart(
+    nodes: Iterable[onnx.NodeProto], inputs: Collection[str], opset: int
+) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph, with others in place of some that compute the same.
+
+    Args:
+        nodes: topologically ordered.
+        inputs: names of the graph's inputs.
+        opset: version of ONNX's own operators.
+    """
+    rows: dict[tuple[str, str], str] = {}
     for proto in nodes:
-        if (proto.domain, proto.op_type) == _OPERATOR:
+        operator = proto.op_type if proto.domain == _DOMAIN else ""
+        if operator == "EmbedLayerNormalization":
             yield from _embedding(proto, opset)
+        elif operator == "RotaryEmbedding" and proto.input[1] in inputs:
+            yield from _with_rows(proto, rows, opset)
         else:
             yield proto
+
+
+def _with_rows(
+    proto: onnx.NodeProto, rows: dict[tuple[str, str], str], opset: int
+) -> Iterator[onnx.NodeProto]:
+    """A RotaryEmbedding that reads the rows of its tables themselves, without positions.
+
+    Args:
+        proto: the node.
+        rows: by positions and table, what nodes before have looked up; more is added.
+        opset: version of ONNX's own operators.
+    """
+    from onnx import NodeProto
+
+    nodes, positions = Nodes(f"{proto.name or proto.output[0]}.rows", opset), proto.input[1]
+    for table in proto.input[2:4]:
+        if (positions, table) not in rows:
+            rows[positions, table] = nodes.add("Gather", table, positions)
+    yield from nodes
+    copy = NodeProto()
+    copy.CopyFrom(proto)
+    copy.input[1:] = ["", *(rows[positions, table] for table in proto.input[2:4])]
+    yield copy
 
 
 def _embedding(proto: onnx.NodeProto, opset: int) -> Nodes:
