@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.errors import Note, UserError
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.input_shapes import shapes_of
 from repurpose_hpc.model.importers.load import check_model, load_model
@@ -13,7 +13,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from onnx import helper, numpy_helper  # noqa: E402
 
-from helpers.onnx_models import FLOAT, node, save  # noqa: E402
+from helpers.onnx_models import FLOAT, node, outputs_of_runtime, save  # noqa: E402
 
 RNG = np.random.default_rng(0)
 KERNEL = RNG.normal(size=(4, 3, 3, 3)).astype(np.float32)
@@ -137,4 +137,54 @@ def test_what_cannot_be_converted(tmp_path):
     nodes = [node("Conv", "x K", "h"), node("BatchNormalization", "h B B B B", "y", is_test=0)]
     path = old_model(tmp_path / "old.onnx", nodes, {"K": KERNEL, "B": SLOPE}, ("N", 3, 6, 6))
     with pytest.raises(UserError, match=r"takes, found 6: node 'node_y' \(BatchNorm.* in training; "):
+        load_model(path)
+
+
+def fixed(batch, last=()):
+    """Nodes and constants of a model with the number of samples of an example in it."""
+    rng = np.random.default_rng(0)
+    constants = {"W": rng.normal(size=(4, 4)), "V": rng.normal(size=(24, 5)), "of_example": [batch, 24]}
+    constants = {
+        name: np.asarray(value, np.float32 if name in "WV" else np.int64) for name, value in constants.items()
+    }
+    nodes = [node("MatMul", "x W", "h"), node("Reshape", "h of_example", "v")]
+    return [*nodes, node("MatMul", "v V", "z" if last else "y"), *last], constants
+
+
+def test_a_batch_of_one_that_the_exporter_fixed(tmp_path):
+    """Every sample is computed by itself, and so compared with the file."""
+    nodes, constants = fixed(1)
+    path = save(tmp_path / "model.onnx", nodes, constants, ("N", 6, 4))
+    with pytest.warns(Note, match="fixed the batch at 1 .node 'node_v' takes no other"):
+        network = load_model(path)
+    x = np.random.default_rng(1).normal(size=(3, 6, 4)).astype(np.float32)
+    expected = np.vstack([outputs_of_runtime(path, {"x": sample[None]})[0] for sample in x])
+    np.testing.assert_allclose(forward(network, x.reshape(3, -1)), expected, atol=1e-5)
+
+
+def test_a_larger_batch_that_the_exporter_fixed(tmp_path):
+    nodes, constants = fixed(3)
+    path = save(tmp_path / "model.onnx", nodes, constants, ("N", 6, 4))
+    with pytest.raises(UserError, match="'node_v' .* the exporter fixed the batch at 3; export again"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 4), ("N", 6, 4)])
+def test_shapes_that_fit_no_batch(tmp_path, shape):
+    """Nothing is said of the exporter where the file says how many samples it takes, or takes any."""
+    nodes, constants = fixed(1)
+    constants["of_example"] = np.array([1, 23] if shape[0] == 1 else [-1, 23])
+    path = tmp_path / "model.onnx"
+    save(path, nodes, constants, shape)
+    with pytest.raises(UserError, match="does not fit") as error:
+        load_model(path)
+    assert "exporter" not in str(error.value)
+
+
+def test_a_mean_over_the_batch_is_not_taken_for_a_batch_of_one(tmp_path):
+    nodes = [node("MatMul", "x W", "h"), node("ReduceMean", "h first", "m"), node("MatMul", "m V", "y")]
+    rng = np.random.default_rng(0)
+    constants = {name: rng.normal(size=(4, 4)).astype(np.float32) for name in "WV"} | {"first": np.array([0])}
+    path = save(tmp_path / "model.onnx", nodes, constants, ("N", 4))
+    with pytest.raises(UserError, match="axes include that of the samples"):
         load_model(path)

@@ -6,6 +6,7 @@ on the input are ``Signal``s, from which the operations of the network are made.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.errors import Note, UserError
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.forward import apply_head, compute, flat, split_inputs
 from repurpose_hpc.model.importers.input_shapes import InputShapes
@@ -30,9 +31,9 @@ from repurpose_hpc.model.importers.onnx.operators import AFTER_HEAD, NOT_SUPPORT
 from repurpose_hpc.model.importers.onnx.refusal import Refusal, operator_of
 from repurpose_hpc.model.importers.onnx.rewriting import ALWAYS, REWRITERS, rewritten
 from repurpose_hpc.model.importers.onnx.scores import Deferred, Scores, plain
-from repurpose_hpc.model.importers.onnx.signal import Moved, Signal, Unsupported, Value
+from repurpose_hpc.model.importers.onnx.signal import DoesNotFit, Moved, Signal, Unsupported, Value
 from repurpose_hpc.model.importers.onnx.tensors import Tensors
-from repurpose_hpc.model.importers.onnx.varying import Varying
+from repurpose_hpc.model.importers.onnx.varying import BATCHES, Varying
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Depthwise, Mixing
 from repurpose_hpc.model.spec import IllegalNetwork
@@ -84,7 +85,36 @@ def _divided(path: Path, input_shapes: InputShapes | None) -> Divided:
     """
     graph = read_graph(path, input_shapes)
     with _in_memory(path):
-        return divide(graph, _evaluated)
+        divided = divide(graph, _evaluated)
+        is_free = any(samples == BATCHES[0] for samples, *_ in graph.inputs.values())
+        if graph.fixed_batch and is_free and not all(refusal.fits for refusal in divided.refusals):
+            return _with_batch(graph, graph.fixed_batch, divided)
+    return divided
+
+
+def _with_batch(graph: Graph, batch: int, divided: Divided) -> Divided:
+    """A graph, divided for any number of samples, which shapes in it refuse: for the only one that they take.
+
+    That may be one alone.  The numbers of samples, if more, would be as good as features.
+    """
+    unfit = next(refusal for refusal in divided.refusals if not refusal.fits)
+    if batch == 1:
+        inputs = {name: (1, *sizes) for name, (_, *sizes) in graph.inputs.items()}
+        alone = divide(replace(graph, inputs=inputs), _evaluated)
+        if not alone.refusals:
+            warnings.warn(
+                f"{graph.path}: the exporter fixed the batch at 1 (node {unfit.name!r} takes no other); "
+                "samples are computed each by itself; for other programs export with an example of 2 or more",
+                Note,
+                stacklevel=2,
+            )
+            return alone
+    reason = (
+        f"{unfit.reason}; the exporter fixed the batch at {batch}; export again with an example of 2 samples "
+        "or more, from a model that takes their number from its input"
+    )
+    refusals = [replace(each, reason=reason) if each is unfit else each for each in divided.refusals]
+    return replace(divided, refusals=refusals)
 
 
 @contextmanager
@@ -172,7 +202,8 @@ class Evaluation:
             with self._moving(proto):
                 outputs = self._outputs(proto)
         except (Unsupported, UserError, MemoryError) as error:
-            self.refusals.append(_refusal(proto, str(error) or "there is not enough memory for it"))
+            refusal = _refusal(proto, str(error) or "there is not enough memory for it")
+            self.refusals.append(replace(refusal, fits=not isinstance(error, DoesNotFit)))
             outputs = (None,) * len(proto.output)
         self.values.update(zip(proto.output, outputs, strict=False))  # a mask of Dropout is not made
 

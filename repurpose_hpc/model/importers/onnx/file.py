@@ -43,6 +43,7 @@ class Graph:
         opset: version of ONNX's own operators.
         domains: versions of those of other domains.
         types: numbers of ONNX's element types of the inputs, by name.
+        fixed_batch: see ``fixed_batch``.
     """
 
     path: Path
@@ -53,6 +54,7 @@ class Graph:
     opset: int
     domains: dict[str, int]
     types: dict[str, int]
+    fixed_batch: int | None
 
 
 def read_graph(path: Path, input_shapes: InputShapes | None = None) -> Graph:
@@ -92,7 +94,24 @@ def read_graph(path: Path, input_shapes: InputShapes | None = None) -> Graph:
         opset=opset,
         domains={item.domain: item.version for item in model.opset_import if item.domain not in _OWN},
         types={item.name: item.type.tensor_type.elem_type for item in inputs},
+        fixed_batch=fixed_batch(model),
     )
+
+
+def fixed_batch(model: onnx.ModelProto) -> int | None:
+    """The only number of samples that a file says it takes; None: any.
+
+    Exporters may fix that of their example without a word: inputs take any, and no size of an output is free.
+    """
+    constants = {array.name for array in model.graph.initializer}
+    inputs = [item.type.tensor_type.shape.dim for item in model.graph.input if item.name not in constants]
+    outputs = [item.type.tensor_type.shape.dim for item in model.graph.output]
+    if any(sizes[0].dim_value for sizes in inputs if sizes):
+        return next(sizes[0].dim_value for sizes in inputs if sizes and sizes[0].dim_value)
+    if all(sizes and all(size.dim_value > 0 for size in sizes) for sizes in outputs):
+        batches = {sizes[0].dim_value for sizes in outputs}
+        return batches.pop() if len(batches) == 1 else None
+    return None
 
 
 def data_files(path: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from repurpose_hpc.model.importers.onnx.node import Node
-from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported, Value
+from repurpose_hpc.model.importers.onnx.signal import DoesNotFit, Signal, Unsupported, Value
 from repurpose_hpc.model.importers.onnx.varying import BATCHES, Varying
 
 
@@ -58,7 +58,7 @@ def reshaped_sizes(node: Node, sizes: tuple[int, ...]) -> tuple[int, ...]:
             return np.expand_dims(virtual, tuple(axes or ())).shape
         return np.squeeze(virtual, None if axes is None else tuple(axes)).shape
     except (ValueError, IndexError) as error:
-        raise Unsupported(f"it does not fit features of shape {sizes[1:]}: {error}") from None
+        raise DoesNotFit(f"it does not fit features of shape {sizes[1:]}: {error}") from None
 
 
 def _reshape_target(node: Node, sizes: tuple[int, ...]) -> list[int]:

@@ -18,12 +18,14 @@ class Refusal:
         name: of the node, or of that tensor; "" where it is the graph that is refused.
         operator: its type, with the domain where that is not ONNX's own.
         reason: in words.
+        fits: False where a shape asks for another number of values than there are.
     """
 
     tensor: str
     name: str
     operator: str
     reason: str
+    fits: bool = True
 
     def __str__(self) -> str:
         return f"node {self.name!r} ({self.operator}): {self.reason}" if self.name else self.reason

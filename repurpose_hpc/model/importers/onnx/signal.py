@@ -19,6 +19,10 @@ class Unsupported(Exception):
     """Refusal of something that cannot be represented; the message says what was found."""
 
 
+class DoesNotFit(Unsupported):
+    """A shape asks for another number of values than there are."""
+
+
 @dataclass(frozen=True, eq=False)
 class Signal:
     """A value of the graph.

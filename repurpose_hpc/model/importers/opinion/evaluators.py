@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from repurpose_hpc.model.importers.onnx.file import read_model
+from repurpose_hpc.model.importers.onnx.file import fixed_batch, read_model
 
 if TYPE_CHECKING:
     import onnx
@@ -85,7 +85,7 @@ class OnnxRuntime:
             raise CannotRun("onnxruntime is not installed") from None
         self._runtime, self._model = onnxruntime, model
         self.name = f"onnxruntime {onnxruntime.__version__}"
-        self.inputs, self.batch = _input_types(model), _fixed_batch(model)
+        self.inputs, self.batch = _input_types(model), fixed_batch(model)
         self.half_precision, self.has_small_steps = _has_half_precision(model), _has_small_steps(model)
         if self.half_precision:
             raise CannotRun(f"{self.name} would round to half precision")
@@ -146,7 +146,7 @@ class OnnxReference:
 
         self.name = f"onnx.reference {onnx.__version__}"
         self._outputs = [item.name for item in model.graph.output]
-        self.batch, self.half_precision = _fixed_batch(model), _has_half_precision(model)
+        self.batch, self.half_precision = fixed_batch(model), _has_half_precision(model)
         self.has_small_steps = _has_small_steps(model)
         logging.getLogger("onnx").setLevel(logging.ERROR)
         if any(node.op_type == "ConvTranspose" and _large(model, node.input[1]) for node in model.graph.node):
@@ -195,11 +195,6 @@ def _input_types(model: onnx.ModelProto) -> dict[str, np.dtype]:
         item.name: np.dtype(tensor_dtype_to_np_dtype(item.type.tensor_type.elem_type))
         for item in _inputs(model)
     }
-
-
-def _fixed_batch(model: onnx.ModelProto) -> int | None:
-    sizes = (axes[0].dim_value for item in _inputs(model) if (axes := item.type.tensor_type.shape.dim))
-    return next(filter(None, sizes), None)
 
 
 def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
