@@ -168,6 +168,22 @@ def test_rotations(tmp_path, name, interleaved, positions):
     compare(tmp_path / "model.onnx", nodes, constants=constants)
 
 
+@pytest.mark.parametrize("interleaved", [0, 1])
+@pytest.mark.parametrize("tables", ["cos sin", "cos_part sin_part"])
+@pytest.mark.parametrize("source", ["h", "H"])
+def test_rotations_of_the_operator(tmp_path, source, tables, interleaved):
+    """ONNX's own, of opset 23, with positions for each sample."""
+    attributes = {"interleaved": interleaved, "num_heads": HEADS}
+    attributes["rotary_embedding_dim"] = 8 if "part" in tables else 0
+    nodes = [node("Shape", "x", "sizes"), node("Slice", "sizes zero one", "samples")]
+    nodes += [node("Concat", "samples length_64", "all", axis=0), node("Expand", "each all", "positions")]
+    nodes += [DENSE, *BY_HEAD, node("RotaryEmbedding", f"{source} {tables} positions", "r", **attributes)]
+    nodes += [node("Relu", "r", "y")]
+    constants = {"split": np.array([0, 0, HEADS, FEATURES]), "each": np.array([[4, 0, 1, 1, 7]])}
+    constants |= {"one": np.array([1]), "length_64": np.array([LENGTH])}
+    compare(tmp_path / "model.onnx", nodes, opset=23, constants=constants)
+
+
 MASK = {"m": ("N", LENGTH)}
 PAIRS = {"m": ("N", LENGTH, LENGTH)}
 MARKS = np.random.default_rng(2).random((SAMPLES, LENGTH, LENGTH)) < 0.6
@@ -189,6 +205,7 @@ PACKED = {
     "constant mask": ("constant_mask", {}, {}, {}, []),
     "bias": ("- - bias", {}, {}, {}, []),
     "bias of all heads": ("- - bias_of_all", {"unidirectional": 1}, {}, {}, []),
+    "bias of the input": ("- - a", {}, {"a": ("N", HEADS, LENGTH, LENGTH)}, {}, []),
     "mask and bias": ("mask - bias", {}, MASK, {"m": MARKS[:, 0]}, [TO_INTEGERS]),
 }
 OF_MASKS = {"one": np.array([1]), "three": np.int32([3] * SAMPLES)}
@@ -229,15 +246,20 @@ def test_multi_head_attention(tmp_path, name, bias):
 
 
 def test_attention_over_another_sequence(tmp_path):
-    """Of other length, its keys and values by head."""
+    """Of other length, its keys and values by head; causal, onnxruntime hides nothing of the last query."""
     inputs = {**SEQUENCE, "z": ("N", LENGTH + 2, WIDTH)}
     nodes = [node("MatMul", "x W_q", "q")]
     for each in "kv":
         nodes += [node("MatMul", f"z W_{each}", each), node("Reshape", f"{each} split", f"{each}4")]
         nodes += [node("Transpose", f"{each}4", each.upper(), perm=[0, 2, 1, 3])]
-    nodes += [fused("MultiHeadAttention", "q K V", "y", num_heads=HEADS)]
-    constants = {"split": np.array([0, 0, HEADS, FEATURES])}
-    assert len(compare(tmp_path / "model.onnx", nodes, inputs, constants=constants)) == 1
+    path, constants = tmp_path / "model.onnx", {"split": np.array([0, 0, HEADS, FEATURES])}
+    plain = fused("MultiHeadAttention", "q K V", "y", num_heads=HEADS)
+    assert len(compare(path, [*nodes, plain], inputs, constants=constants)) == 1
+    causal = fused("MultiHeadAttention", "q K V", "h", num_heads=HEADS, unidirectional=1)
+    nodes += [causal, node("MatMul", "h W", "y")]
+    save(path, nodes, CONSTANTS | constants, inputs=inputs)
+    with pytest.raises(UserError, match="unidirectional is 1, expected 0"):
+        load_model(path)
 
 
 GROUPED = {

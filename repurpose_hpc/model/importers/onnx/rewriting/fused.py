@@ -217,7 +217,9 @@ def _for_heads(nodes: Nodes, node: Node, table: int, positions: np.ndarray | Non
     has_heads_first, features = len(shape_of(node, 0)) == 4, len(pair)
     if positions is None:
         values = nodes.add("Gather", node.input_names[table], nodes.constant(pair), axis=-1)
-        length = shape_of(node, table)[1]
+        length = shape_of(node, 0)[-2]
+        if shape_of(node, table)[1] != length:
+            raise Unsupported(f"it has {shape_of(node, table)[1]} positions, expected {length}")
         sizes = [0, 1, length, features] if has_heads_first else [0, length, 1, features]
         return nodes.add("Reshape", values, nodes.constant(np.array(sizes)))
     rows = node.constant(table)

@@ -50,6 +50,9 @@ def attend(proto: onnx.NodeProto, node: Node) -> Nodes:
             f"its queries, keys and values have {ranks} axes, expected three each, not packed, or four of "
             "keys and values; optimise the model without packed_qkv and packed_kv"
         )
+    queries, keys = (shape_of(node, place)[-2] for place in (0, 1))
+    if queries != keys:  # of the last query, onnxruntime hides nothing
+        node.require("unidirectional", 0)
     nodes, parts = Nodes(node.name, node.opset), list(node.input_names[:3])
     if node.input(3) is not None:
         widths = [shape_of(node, place)[-1] for place in range(3)]

@@ -57,7 +57,7 @@ def _with_rows(
     """
     from onnx import NodeProto
 
-    nodes, positions = Nodes(f"{proto.name or proto.output[0]}.rows", opset), proto.input[1]
+    nodes, positions = Nodes(f"{proto.output[0]}.rows", opset), proto.input[1]
     for table in proto.input[2:4]:
         if (positions, table) not in rows:
             rows[positions, table] = nodes.add("Gather", table, positions)
@@ -70,7 +70,7 @@ def _with_rows(
 
 def _embedding(proto: onnx.NodeProto, opset: int) -> Nodes:
     """Rows of tables, their sum, and its normalisation; the number of words where there is a mask."""
-    nodes = Nodes(proto.name or proto.output[0], opset)
+    nodes = Nodes(proto.output[0], opset)
     given = dict(zip(_INPUTS, [*proto.input, *[""] * len(_INPUTS)], strict=False))
     output, count, total = [*proto.output, "", "", ""][:3]
     words = nodes.add("Gather", given["word_table"], given["words"])
