@@ -48,6 +48,11 @@ def one_row(node: Node, position: int) -> np.ndarray:
     return rows[:1]
 
 
+def is_on(node: Node, *attributes: str) -> bool:
+    """Whether one of some attributes is 1, as onnxruntime reads them: it takes other numbers for 0."""
+    return any(node.attributes.get(name, 0) == 1 for name in attributes)
+
+
 def add_all(nodes: Nodes, first: str, others: Sequence[str]) -> str:
     """Add nodes that add values to the first one; returns the sum's name."""
     for other in others:
@@ -197,7 +202,7 @@ def turned(
         sizes = nodes.constant(np.array([turning, features - turning]))
         nodes.add_many("Split", [name, sizes], parts, axis=-1)
     numbers, pairs = np.arange(turning), turning // 2
-    is_interleaved = node.attributes.get("interleaved", node.attributes.get("rotary_interleaved", 0))
+    is_interleaved = is_on(node, "interleaved", "rotary_interleaved")
     partners = numbers ^ 1 if is_interleaved else (numbers + pairs) % turning
     swapped = nodes.add("Gather", parts[0], nodes.constant(partners), axis=-1)
     pair = np.minimum(numbers, partners) // 2 if is_interleaved else numbers % pairs

@@ -10,6 +10,7 @@ import numpy as np
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.rewriting.fused import (
     add_all,
+    is_on,
     one_row,
     shape_of,
     turned,
@@ -85,7 +86,7 @@ def attend_grouped(proto: onnx.NodeProto, node: Node) -> Nodes:
         features = width // (H + 2 * G)
         parts = _split(nodes, parts[0], [H * features, G * features, G * features])
     for place, heads in ((0, H), (1, G)):
-        if node.attributes.get("do_rotary", 0):
+        if is_on(node, "do_rotary"):
             parts[place] = turned(nodes, node, parts[place], heads, (7, 8), np.arange(length), features)
     for name, part in zip(proto.output[1:3], parts[1:], strict=False):
         if name:
@@ -185,7 +186,7 @@ def _attend(
         attributes: of ONNX's operator.
     """
     heads = node.attributes["num_heads"]
-    attributes = {"kv_num_heads": heads, "is_causal": node.attributes.get("unidirectional", 0)} | attributes
+    attributes = {"kv_num_heads": heads, "is_causal": is_on(node, "unidirectional")} | attributes
     if node.attributes.get("scale", 0.0):
         attributes["scale"] = node.attributes["scale"]
     if node.input(bias) is not None:
