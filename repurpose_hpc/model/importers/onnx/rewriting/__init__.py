@@ -23,15 +23,17 @@ from repurpose_hpc.model.importers.onnx.signal import Unsupported
 if TYPE_CHECKING:
     import onnx
 
+# Of the runtime's transformer optimiser.
+_FUSED = {**fused.REWRITERS, **fused_attention.REWRITERS}
+
 REWRITERS: dict[str, Callable[[onnx.NodeProto, Node], Iterable[onnx.NodeProto]]] = {
     **branches.REWRITERS,
     **recurrent.REWRITERS,
     **quantised.REWRITERS,
-    **fused.REWRITERS,
-    **fused_attention.REWRITERS,
+    **_FUSED,
 }
 
-ALWAYS = frozenset((*branches.REWRITERS, *quantised.REWRITERS, *fused.REWRITERS, *fused_attention.REWRITERS))
+ALWAYS = frozenset((*branches.REWRITERS, *quantised.REWRITERS, *_FUSED))
 """Operators that are replaced even if all inputs are constants.
 
 Graphs of their own may read what is not among the inputs; the evaluator of the onnx package does not know
@@ -45,6 +47,10 @@ def rewritten(proto: onnx.NodeProto, node: Node) -> Iterable[onnx.NodeProto]:
     Raises:
         Unsupported: the way in which it is used; inputs or attributes are missing or do not fit.
     """
+    if node.operator in _FUSED:
+        for name, value in node.attributes.items():
+            if not isinstance(value, (int, float, list)):
+                raise Unsupported(f"attribute {name} is {value!r}, expected numbers")
     try:
         return REWRITERS[node.operator](proto, node)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:

@@ -144,6 +144,8 @@ def rotate(proto: onnx.NodeProto, node: Node) -> Nodes:
     """RotaryEmbedding, of (samples, positions, heads · features) or (samples, heads, positions, features)."""
     node.require("is_packed_batching", 0)
     node.require("scale", 1.0)
+    if node.attributes.get("rotary_embedding_dim", 0):
+        node.require("rotary_embedding_dim", 2 * shape_of(node, 2)[-1])
     nodes, shape, heads = Nodes(node.name, node.opset), shape_of(node, 0), node.attributes.get("num_heads", 0)
     if len(shape) == 3 and not heads:
         heads = shape[2] // (2 * shape_of(node, 2)[-1])
