@@ -1,7 +1,8 @@
 """The command ``infer`` with a transformer: texts of any lengths, nothing pruned.
 
-Every rank reads the model and keeps the part of its workers.  The root reads the texts and sends them to all,
-and writes what comes of them.  The keys of the report are those of ``report.schema.TextsReport``.
+Every rank reads the model and keeps the part of its workers; of shards it reads these alone.  The root reads
+the texts and sends them to all, and writes what comes of them.  The keys of the report are those of
+``report.schema.TextsReport``.
 """
 
 from __future__ import annotations
@@ -15,36 +16,37 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from repurpose_hpc.commands.parser import Given, make, refuse
+from repurpose_hpc.commands.transformer import Transformer, open_transformer
 from repurpose_hpc.errors import UsageError
 from repurpose_hpc.fields import Access, Declared, choice, integer, number, option, path, report_file
 from repurpose_hpc.io.atomic import check_writable, followed, registered, temporary_name
 from repurpose_hpc.io.token_ids import LINES, read_ids, read_lines
-from repurpose_hpc.model.importers.huggingface.pooling import Pooling, pooling_of
-from repurpose_hpc.model.importers.load import load_tokens
-from repurpose_hpc.model.importers.texts import tokenizer_of
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.texts import Pooling
 from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.report import text as report
 from repurpose_hpc.runtime.encoding import TextVerification, check_texts, encode, normalised, slots_for
 from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.runtime.pooling import Pool
 from repurpose_hpc.runtime.streams.outputs import FiniteOutputs, NoOutput, Output, OutputFile
-from repurpose_hpc.runtime.tokens import Tokens, TokenSession, check_ids, vocabulary
+from repurpose_hpc.runtime.tokens import Tokens, TokenSession, check_ids
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
     from repurpose_hpc.commands.start import RankContext
 
-# Of the options of a run those that count here.
-_TAKEN = {"batch_size", "verify", "dtype", "transport", "workers", "round_cost"}
+# Of the options of a run those that count here, and those that count for a model.
+_TAKEN = {"batch_size", "verify", "dtype", "transport"}
+_OF_MODEL = ("workers", "round_cost")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextArguments(Declared):
-    """Command line with a transformer, and texts of any lengths."""
+    """Command line with a transformer or its shards, and texts of any lengths."""
 
-    model: Path = option(kind=path("MODEL_DIR"), positional=True, help="a transformer")
+    model: Path | None = option(None, kind=path("MODEL_DIR"), positional=True, help="a transformer")
+    shards: Path | None = option(None, kind=path("shards"), metavar="DIR", help="its shards")
     input: Path = option(kind=path("texts.txt"), metavar="DATA", help="texts")
     output: Path | None = option(None, kind=path("out.h5", Access.WRITES), metavar="OUT.h5", help="outputs")
     report: Path | None = report_file()
@@ -72,10 +74,18 @@ def text_arguments(given: Given, ranks: int, settled: Sequence[str]) -> TextArgu
     Raises:
         UsageError: it is wrong.
     """
+    is_model = "shards" not in given
+    if not is_model and "model" in given:
+        raise UsageError(
+            "MODEL has no effect: --shards are those of a transformer that was split as it is; leave it out"
+        )
+    taken = _TAKEN.union(_OF_MODEL if is_model else ())
     refuse(
         given,
-        [name for name in settled if name not in _TAKEN],
-        "has no effect on a transformer that runs as it is; --calibration and --input-shape restructure it",
+        [name for name in settled if name not in taken],
+        "has no effect on a transformer that runs as it is; --calibration and --input-shape restructure it"
+        if is_model
+        else "has no effect: --shards are those of a transformer that was split as it is",
     )
     given = {"workers": ranks, **given}
     if given["workers"] < ranks:
@@ -101,18 +111,24 @@ def run(args: TextArguments, context: RankContext) -> None:
     with collectively(comm):
         if comm.rank == 0:
             _check_results(args)
-        pooling = pooling_of(args.model) if args.pool is None else Pooling(args.pool, False)
-        network = load_tokens(args.model)
+        path = args.model if args.shards is None else args.shards
+        assert path is not None
+        model = open_transformer(path)
+        pooling = model.pooling() if args.pool is None else Pooling(args.pool, False)
         if comm.rank == 0:
-            texts = _read(args, network)
+            texts = _read(args, model)
     texts = comm.bcast(texts, root=0)
     with in_unison(comm):
-        session = _session(args, network, texts, comm)
+        session = _session(args, model, texts, comm)
         # Whatever must be compiled is now.
         session.run([Tokens(0, texts[0])])
         session.forget(0)
     load_seconds = perf_counter() - began
-    quality = _Encoding(args, network, session, texts, pooling).run(comm)
+    reference: Network | None = None
+    with collectively(comm):
+        if args.run.verify and comm.rank == 0:
+            reference = model.network()
+    quality = _Encoding(args, reference, session, texts, pooling).run(comm)
     result = {**_result(session, texts, comm), "pool": pooling.pool, "load_seconds": load_seconds, **quality}
     session.close()
     with collectively(comm):
@@ -127,32 +143,28 @@ def _check_results(args: TextArguments) -> None:
         check_writable(args.report)
 
 
-def _read(args: TextArguments, network: Network) -> list[np.ndarray]:
+def _read(args: TextArguments, model: Transformer) -> list[np.ndarray]:
     """The ids of all texts.
 
     Raises:
         UserError: a file cannot be read; texts are too long, or ids outside the vocabulary.
     """
     if args.input.suffix == LINES:
-        tokenizer = tokenizer_of(args.model, vocabulary(network))
+        tokenizer = model.tokenizer()
         texts = [tokenizer.ids(line) for line in read_lines(args.input)]
     else:
         texts = read_ids(args.input)
-    check_texts(texts, network.longest)
+    check_texts(texts, model.longest)
     for text in texts:
-        check_ids(text, vocabulary(network))
+        check_ids(text, model.vocabulary)
     return texts
 
 
 def _session(
-    args: TextArguments, network: Network, texts: Sequence[np.ndarray], comm: MPI.Comm
+    args: TextArguments, model: Transformer, texts: Sequence[np.ndarray], comm: MPI.Comm
 ) -> TokenSession:
-    # Imported when it is known that it will be needed: SciPy takes its time.
-    from repurpose_hpc.restructure.exact import ROUND_COST, split_network
-
-    price = ROUND_COST if args.round_cost is None else args.round_cost
     return TokenSession(
-        split_network(network, args.workers, round_cost=price),
+        model.source(args.workers, args.round_cost),
         comm,
         slots=slots_for(texts, args.run.batch_size),
         longest=max(text.size for text in texts),
@@ -168,14 +180,17 @@ class _Encoding:
     def __init__(
         self,
         args: TextArguments,
-        network: Network,
+        reference: Network | None,
         session: TokenSession,
         texts: Sequence[np.ndarray],
         pooling: Pooling,
     ) -> None:
         self._args, self._session, self._texts, self._pooling = args, session, texts, pooling
         self._pool, self._finite = Pool(pooling.pool), FiniteOutputs()
-        self._verification = TextVerification(network, args.run.dtype, self._pool, pooling.is_normalised)
+        self._verification = None
+        if reference is not None:
+            of_texts = self._pool, pooling.is_normalised
+            self._verification = TextVerification(reference, args.run.dtype, *of_texts)
         self._done, self._verifying = 0, 0.0
 
     def run(self, comm: MPI.Comm) -> dict[str, Any]:
@@ -190,7 +205,7 @@ class _Encoding:
             with registered(temporary):
                 self._run(self._opened(path, temporary, comm), comm)
         seconds = perf_counter() - began - self._verifying
-        return {"seconds": seconds, **(self._verification.results() if self._args.run.verify else {})}
+        return {"seconds": seconds, **(self._verification.results() if self._verification else {})}
 
     def _opened(self, path: Path, temporary: Path, comm: MPI.Comm) -> Output:
         output: Output = NoOutput()
@@ -211,6 +226,7 @@ class _Encoding:
             with collectively(comm):
                 if comm.rank == 0:
                     self._finite.warn(self._args.run.dtype)
+                if self._verification is not None:
                     self._verification.check()
                 output.commit()
         finally:
@@ -221,7 +237,7 @@ class _Encoding:
         rows = normalised(rows) if self._pooling.is_normalised else rows
         output.append(rows)
         self._finite.add(rows)
-        if self._args.run.verify:
+        if self._verification is not None:
             began = perf_counter()
             self._verification.add(rows, self._texts[self._done])
             self._verifying += perf_counter() - began

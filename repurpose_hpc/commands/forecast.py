@@ -145,9 +145,10 @@ def open_shards(directory: Path, comm_dtype: str | None) -> ForecastInput:
         comm_dtype: format in which ghosts travel; None: that of the plan.
 
     Raises:
-        UserError: the shards cannot be read, or are those of a single worker.
+        UserError: the shards cannot be read, or are those of a single worker or of a network of tokens.
     """
     stored = open_plan(directory)
+    stored.check_samples()
     plan = stored.plan
     if plan.workers == 1:
         raise UserError(

@@ -1,8 +1,9 @@
 """The command ``generate``: a transformer continues texts, token by token.
 
 Without a model it is the bundled one; without prompts that one begins a text of its own.  Every rank reads
-the model and keeps the part of its workers.  The root reads the prompts, chooses the tokens and prints the
-texts.  The keys of the report are those of ``report.schema.GenerateReport``.
+the model and keeps the part of its workers; of shards it reads these alone.  The root reads the prompts,
+chooses the tokens and prints the texts.  The keys of the report are those of
+``report.schema.GenerateReport``.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from repurpose_hpc import bundled
-from repurpose_hpc.commands.parser import Given, Parser, make
+from repurpose_hpc.commands.parser import Given, Parser, make, refuse
 from repurpose_hpc.commands.table import described
+from repurpose_hpc.commands.transformer import Transformer, is_plan, open_transformer
 from repurpose_hpc.errors import UsageError, UserError
 from repurpose_hpc.fields import (
     Access,
@@ -36,11 +38,10 @@ from repurpose_hpc.fields import (
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.io.token_ids import read_ids
 from repurpose_hpc.model.comm_dtype import EXACT
-from repurpose_hpc.model.importers.load import load_tokens
-from repurpose_hpc.model.importers.texts import Texts, ending_tokens, tokenizer_of
+from repurpose_hpc.model.importers.texts import Texts
 from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.report import text as report
-from repurpose_hpc.restructure.exact import ROUND_COST, split_network
+from repurpose_hpc.restructure.exact import ROUND_COST
 from repurpose_hpc.runtime.calls import PHASES
 from repurpose_hpc.runtime.generation import Generated, Sampling, generate
 from repurpose_hpc.runtime.options import RunOptions
@@ -69,22 +70,21 @@ def run(args: Arguments, context: RankContext) -> None:
     with collectively(comm):
         if comm.rank == 0 and args.report is not None:
             check_writable(args.report)
-        network = load_tokens(args.model)
-        vocabulary = network.outputs
-        tokenizer = tokenizer_of(args.model, vocabulary) if args.prompt and comm.rank == 0 else None
-        prompts = _prompts(args, tokenizer, vocabulary) if comm.rank == 0 else []
+        model = open_transformer(args.subject)
+        tokenizer = model.tokenizer() if args.prompt and comm.rank == 0 else None
+        prompts = _prompts(args, tokenizer, model) if comm.rank == 0 else []
     prompts = comm.bcast(prompts, root=0)
     longest = max(prompt.size for prompt in prompts) + args.tokens - 1
     with collectively(comm):
-        if longest > network.longest:
+        if longest > model.longest:
             raise UserError(
-                f"expected {network.longest} tokens at most, as the model has positions, got a prompt of "
+                f"expected {model.longest} tokens at most, as the model has positions, got a prompt of "
                 f"{longest + 1 - args.tokens} and {args.tokens} new ones; shorten it, or ask for fewer"
             )
-        cut = split_network(network, args.workers or comm.size, round_cost=args.round_cost)
+        source = model.source(args.workers or comm.size, args.round_cost)
     with in_unison(comm):
         session = TokenSession(
-            cut,
+            source,
             comm,
             slots=len(prompts),
             longest=longest,
@@ -97,8 +97,8 @@ def run(args: Arguments, context: RankContext) -> None:
     sampling = Sampling(args.temperature, args.top_k, args.top_p, args.seed)
     told = writer.add if writer is not None else lambda sequence, token: None
     with in_unison(comm):
-        found = generate(session, prompts, args.tokens, sampling, ending_tokens(args.model), comm, told)
-    result = _result(found, session, comm, load_seconds, args.workers or comm.size)
+        found = generate(session, prompts, args.tokens, sampling, model.ending_tokens(), comm, told)
+    result = _result(found, session, comm, load_seconds)
     session.close()
     with collectively(comm):
         if writer is not None:
@@ -106,7 +106,7 @@ def run(args: Arguments, context: RankContext) -> None:
             report.deliver(result, render(result), args.report)
 
 
-def _prompts(args: Arguments, tokenizer: Texts | None, vocabulary: int) -> list[np.ndarray]:
+def _prompts(args: Arguments, tokenizer: Texts | None, model: Transformer) -> list[np.ndarray]:
     """The prompts as ids.
 
     Raises:
@@ -120,7 +120,7 @@ def _prompts(args: Arguments, tokenizer: Texts | None, vocabulary: int) -> list[
     for prompt in prompts:
         if not prompt.size:
             raise UserError("expected prompts of one token or more, got an empty one; give it a word")
-        check_ids(prompt, vocabulary)
+        check_ids(prompt, model.vocabulary)
     return prompts
 
 
@@ -171,9 +171,7 @@ class _Writer:
             self._before, self._printed = self._printed, len(self._ids[0])
 
 
-def _result(
-    found: Generated, session: TokenSession, comm: MPI.Comm, load_seconds: float, workers: int
-) -> dict[str, Any]:
+def _result(found: Generated, session: TokenSession, comm: MPI.Comm, load_seconds: float) -> dict[str, Any]:
     """The report, on every rank; collective."""
     program = session.program
     kept = comm.allgather(session.kept_bytes)
@@ -184,7 +182,7 @@ def _result(
     after_first = tokens - len(found.ids)
     return {
         "ranks": comm.size,
-        "workers": workers,
+        "workers": session.workers,
         "prompts": len(found.ids),
         "prompt_tokens": found.prompt_tokens,
         "tokens": tokens,
@@ -233,11 +231,12 @@ _PROMPTS = Kind(
 class Arguments(Declared):
     """A transformer, prompts, and how they are continued."""
 
-    model: Path = option(
+    subject: Path = option(
         kind=path("MODEL_DIR"),
         positional=True,
-        metavar="MODEL",
-        help="causal transformer: a directory with config.json and .safetensors files, or a .gguf file",
+        metavar="SHARDS|MODEL",
+        help="causal transformer: a directory with config.json and .safetensors files, a .gguf file, or its "
+        "shards as restructure wrote them",
     )
     prompt: tuple[str, ...] = option(
         (),
@@ -296,7 +295,7 @@ class Arguments(Declared):
     report: Path | None = report_file()
 
 
-FILLED_IN = {"model": "the bundled one", "prompt": f"for the bundled MODEL: {bundled.PROMPT!r}"}
+FILLED_IN = {"subject": "the bundled one", "prompt": f"for the bundled MODEL: {bundled.PROMPT!r}"}
 
 
 def make_parser(speaks: bool) -> Parser:
@@ -313,11 +312,13 @@ def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments
         UsageError: it is wrong.
     """
     given: Given = make_parser(speaks).read(argv)
-    if "model" not in given:
+    if "subject" not in given:
         prompt = {} if "ids" in given else {"prompt": (bundled.PROMPT,)}
-        given = {"model": bundled.LANGUAGE, **prompt, **given}
+        given = {"subject": bundled.LANGUAGE, **prompt, **given}
     if "prompt" not in given and "ids" not in given:
         raise UsageError("expected --prompt TEXT or --ids FILE, what MODEL is to continue; add one")
+    if is_plan(given["subject"]):
+        refuse(given, ("workers", "round_cost"), f"has no effect: {given['subject']} is restructured")
     if given.get("workers") is not None and given["workers"] < ranks:
         raise UsageError(
             f"--workers: expected {ranks} or more, one for each rank, got {given['workers']}; start "

@@ -35,7 +35,7 @@ from repurpose_hpc.model.importers.input_shapes import option_of_shapes, shapes_
 from repurpose_hpc.model.importers.load import holds_tokens, load_model
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.mpi.agreement import collectively, in_unison
-from repurpose_hpc.plan.files.store import check_model, open_plan
+from repurpose_hpc.plan.files.store import check_model, hold_tokens, open_plan
 from repurpose_hpc.process.threads import threads
 from repurpose_hpc.report import text as report
 from repurpose_hpc.restructure.options import Options
@@ -120,7 +120,8 @@ class ShardArguments(Files):
         kind=path("shards"),
         metavar="DIR",
         help="written by restructure",
-        more="run these; with MODEL as well, the original's accuracy is reported beside",
+        more="run these; with MODEL as well, the original's accuracy is reported beside; those of a "
+        "transformer may be for texts of any lengths ([how](docs/transformers.md#shards))",
     )
 
 
@@ -162,7 +163,8 @@ def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments
     if "input" not in given:
         raise UsageError("expected --input DATA, the samples to infer; add it")
     if _is_of_texts(given):
-        settled = [*declarations(Options), *declarations(MachineSource), *declarations(RunOptions), "check"]
+        settled = [*declarations(Options), *declarations(MachineSource), *declarations(RunOptions)]
+        settled += ["check", "calibration", "input_shape"]
         return text_arguments(given, ranks, settled)
     refuse(given, ("pool",), "belongs to a transformer that is not restructured")
     if "resume" in given and "output" not in given:
@@ -178,7 +180,9 @@ def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments
 
 def _is_of_texts(given: Given) -> bool:
     """Whether a transformer is to run as it is, on texts of any lengths."""
-    others = {"shards", "calibration", "input_shape"} & given.keys()
+    if "shards" in given:
+        return hold_tokens(given["shards"])
+    others = {"calibration", "input_shape"} & given.keys()
     return not others and "model" in given and holds_tokens(given["model"])
 
 

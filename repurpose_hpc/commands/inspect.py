@@ -88,7 +88,9 @@ def inspect_shards(directory: Path) -> dict[str, Any]:
     network, plan = read_network(stored), stored.plan
     relays = [count._asdict() for count in relay_counts(network, plan)]
     sent = {"values_sent": int(stored.traffic_matrix().sum()), "relays": relays}
-    return _description(directory, network, plan) | sent
+    # Where every worker has a copy of the stream, its plan does not say what owners would send.
+    dense = dense_plan(network, plan.workers, REPLICATED, np.ones(plan.workers)) if stored.longest else plan
+    return _description(directory, network, dense) | sent
 
 
 def _problems(path: Path, shapes: InputShapes | None) -> list[str]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from repurpose_hpc.commands import splitting
+from repurpose_hpc.commands.automatic import MachineSource
 from repurpose_hpc.commands.imported import import_report
 from repurpose_hpc.commands.parser import (
     Parser,
@@ -17,10 +19,22 @@ from repurpose_hpc.commands.parser import (
     make,
     restructure_options,
 )
+from repurpose_hpc.commands.splitting import SplitArguments, split_arguments
 from repurpose_hpc.commands.start import Context, RankContext
 from repurpose_hpc.commands.table import described
-from repurpose_hpc.fields import Access, Declared, check_import, option, path, precision, report_file
+from repurpose_hpc.errors import UsageError
+from repurpose_hpc.fields import (
+    Access,
+    Declared,
+    check_import,
+    declarations,
+    option,
+    path,
+    precision,
+    report_file,
+)
 from repurpose_hpc.model.importers.input_shapes import option_of_shapes, shapes_of
+from repurpose_hpc.model.importers.load import holds_tokens
 from repurpose_hpc.restructure.options import Options
 
 if TYPE_CHECKING:
@@ -31,7 +45,7 @@ if TYPE_CHECKING:
     from repurpose_hpc.restructure.team import Team
 
 
-def run(args: Arguments, context: Context) -> None:
+def run(args: Arguments | SplitArguments, context: Context) -> None:
     """Run the command; collective under a launcher.
 
     Args:
@@ -42,7 +56,9 @@ def run(args: Arguments, context: Context) -> None:
         UserError: in one process: the files do not fit, or a result cannot be written.
         SystemExit: on every rank, after one message.
     """
-    if isinstance(context, RankContext):
+    if isinstance(args, SplitArguments):
+        splitting.run(args, context)
+    elif isinstance(context, RankContext):
         _run_together(args, context.comm)
     else:
         _run_alone(args, context.threads)
@@ -124,19 +140,31 @@ class Arguments(Declared):
     options: Options
 
 
+FILLED_IN = {
+    "workers": "the number of ranks",
+    "calibration": "required but for a transformer that is split as it is",
+}
+
+
 def make_parser(speaks: bool) -> Parser:
     """The parser."""
     parser = Parser(speaks=speaks, **described("restructure"))
-    parser.add(Arguments)
-    add_restructuring(parser, {"workers": "the number of ranks"})
+    parser.add(Arguments, filled_in=FILLED_IN)
+    add_restructuring(parser, FILLED_IN)
     return parser
 
 
-def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) -> Arguments:
+def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) -> Arguments | SplitArguments:
     """The command line; for the arguments see ``commands.start``.
 
     Raises:
         UsageError: it is wrong.
     """
     given = make_parser(speaks).read(argv)
+    if "calibration" not in given:
+        if "input_shape" in given or not holds_tokens(given["model"]):
+            raise UsageError(
+                "expected --calibration DATA, samples like those that the network will see; add it"
+            )
+        return split_arguments(given, ranks, [*declarations(Options), *declarations(MachineSource), "check"])
     return make(Arguments, given, options=restructure_options(given, ranks))

@@ -396,6 +396,28 @@ class RestructureReport(_Restructured, _RestructuredOptional, _Imported):
     """Report of ``restructure``; qualities without ``_held_out`` are those on the calibration data."""
 
 
+class SplitReport(TypedDict):
+    """Report of ``restructure`` with a transformer that is split as it is."""
+
+    workers: Annotated[int, Key("parts of the network")]
+    part_weights: Annotated[
+        list[float], Key("relative speeds of the workers, those that `auto` stood for as well")
+    ]
+    stream: Annotated[str, Key("form of the residual stream: `owned` or `common`")]
+    longest: Annotated[int, Key("tokens that a text may have")]
+    values_sent: Annotated[int, Key("values that cross between workers", "values per token")]
+    bytes_sent: Annotated[int, Key("bytes that cross", "bytes per token")]
+    rounds: Annotated[int, Key("rounds of exchanges, one after the other, with a rank for every worker")]
+    round_cost: Annotated[float, Key("price of a round, also that which `auto` stood for", "values")]
+    weights: Annotated[int, Key("weights of the network")]
+    plan_bytes: Annotated[int, Key("size of the plan, which every rank reads", "bytes")]
+    shard_bytes: Annotated[list[int], Key("size of the shard of each worker", "bytes")]
+    tokenizer: Annotated[bool, Key("whether the shards have one")]
+    ends: Annotated[list[int], Key("tokens after which a text ends")]
+    seconds: Annotated[float, Key("duration", "s")]
+    shards: Annotated[str, Key("directory of the shards")]
+
+
 class GenerateReport(TypedDict):
     """Report of ``generate``."""
 
@@ -774,6 +796,7 @@ class BenchStreamReport(_Bench):
 
 REPORTS: dict[str, type] = {
     "restructure": RestructureReport,
+    "restructure split": SplitReport,
     "infer": InferReport,
     "infer texts": TextsReport,
     "generate": GenerateReport,

@@ -38,12 +38,13 @@ def load_shards(directory: Path, dtype: np.dtype, comm: MPI.Comm) -> LoadedShard
 
     Raises:
         SystemExit: on every rank, after a message: a file is missing, damaged or of another plan,
-            or there are more ranks than workers.
+            or there are more ranks than workers, or the network is one of tokens.
     """
     plan_of_root = None
     with collectively(comm):
         if comm.rank == 0:
             plan_of_root = open_plan(directory)
+            plan_of_root.check_samples()
     stored: StoredPlan = comm.bcast(plan_of_root, root=0)
     shards: list[Shard] = []
     with collectively(comm):

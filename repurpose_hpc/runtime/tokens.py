@@ -14,6 +14,7 @@ import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT
+from repurpose_hpc.model.ends import Ends
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import UNLIMITED, Attention
 from repurpose_hpc.model.precision import precision
@@ -122,7 +123,7 @@ class TokenSession:
     @property
     def vocabulary(self) -> int:
         """How many tokens there are."""
-        return vocabulary(self.graph)
+        return vocabulary_of(self.graph.ends)
 
     @property
     def kept_bytes(self) -> int:
@@ -262,9 +263,9 @@ def _formats(weights_dtype: str, comm_dtype: str, kept_dtype: str) -> Formats:
     return Formats(weights_dtype, comm_dtype, kept_dtype)
 
 
-def vocabulary(graph: Network) -> int:
-    """How many tokens a network of tokens has."""
-    front = graph.ends.front
+def vocabulary_of(ends: Ends) -> int:
+    """How many tokens a network of tokens with these ends has."""
+    front = ends.front
     assert front is not None
     return len(front.constants["tokens"])
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from repurpose_hpc.model.comm_dtype import COMM_DTYPES
+from repurpose_hpc.model.ends import Ends
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.files.mapped import release
@@ -37,6 +38,20 @@ def check_counts(workers: int, digests: Sequence[str], traffic: Mapping[str, np.
     for name, values in traffic.items():
         if values.shape != (workers, workers) or values.dtype.kind != "i" or values.min() < 0:
             raise ValueError(f"the traffic of mixing {name} is no table of {workers} by {workers} counts")
+
+
+def check_tokens(longest: int, ends: Ends) -> None:
+    """Refuse a plan of a network of tokens that has no embeddings.
+
+    Args:
+        longest: see ``StoredPlan``.
+        ends: of the model.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if longest and (ends.front is None or "tokens" not in ends.front.constants):
+        raise ValueError("its network of tokens has no embeddings of them")
 
 
 def check_shard(shard: Shard, plan: Plan) -> None:

@@ -37,11 +37,13 @@ from repurpose_hpc.io.reading import reading
 from repurpose_hpc.io.sealed import HEADER_BYTES, check_seal, header, sha256_of, version_of
 from repurpose_hpc.model.ends import Ends
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.texts import NO_RULES, TextRules
 from repurpose_hpc.plan.assemble import assemble
-from repurpose_hpc.plan.files.checks import check_counts, check_shard
+from repurpose_hpc.plan.files.checks import check_counts, check_shard, check_tokens
 from repurpose_hpc.plan.files.ends import read_ends, write_ends
 from repurpose_hpc.plan.files.graph import read_graph, write_graph
 from repurpose_hpc.plan.files.mapped import MappedFile
+from repurpose_hpc.plan.files.texts import described, read_rules
 from repurpose_hpc.plan.plan import MixingPlan, Plan
 from repurpose_hpc.plan.shard import Block, Lists, Shard, make_shard
 
@@ -49,6 +51,9 @@ FORMAT = "repurpose-hpc"
 FORMAT_VERSION = 4
 # Of a plan.h5 with ends: a program that knows nothing of them must not run it.
 FORMAT_VERSION_WITH_ENDS = 5
+# Of a plan.h5 of a network of tokens.
+FORMAT_VERSION_OF_TOKENS = 6
+_VERSIONS = (FORMAT_VERSION, FORMAT_VERSION_WITH_ENDS, FORMAT_VERSION_OF_TOKENS)
 PLAN_FILE = "plan.h5"
 # The attribute that tells the comm dtype, under the name that it has in this format version.
 COMM_DTYPE_ATTRIBUTE = "wire"
@@ -73,6 +78,8 @@ class StoredPlan:
         provenance: model fingerprint, options, versions, calibration hash and seed, ...
         traffic: values per sample that cross, by mixing: (P, P) int64, [p, q] from worker p to q.
         ends: of the model.
+        longest: tokens that a sequence may have; 0: the network is not one of tokens.
+        texts: what the model says of them.
     """
 
     directory: Path
@@ -81,6 +88,21 @@ class StoredPlan:
     provenance: dict
     traffic: Mapping[str, np.ndarray]
     ends: Ends = Ends()
+    longest: int = 0
+    texts: TextRules = NO_RULES
+
+    def check_samples(self) -> None:
+        """Refuse a network of tokens, where samples do not belong to sequences.
+
+        Raises:
+            UserError: it is one.
+        """
+        if self.longest:
+            raise UserError(
+                f"{self.directory}: expected shards of a network of samples, found those of a transformer "
+                "for texts of any lengths; generate and infer run them, and for all else restructure MODEL "
+                "with the length of all sequences, --input-shape ids=1x64, and with --calibration DATA"
+            )
 
     def traffic_matrix(self) -> np.ndarray:
         """Values per sample that cross, of all mixings: (P, P) int64, [p, q] from worker p to q."""
@@ -100,7 +122,12 @@ def plan_files(directory: Path) -> Iterator[Path]:
 
 
 def write_plan(
-    directory: Path, network: Network, plan: Plan, provenance: dict, dtype: type = np.float32
+    directory: Path,
+    network: Network,
+    plan: Plan,
+    provenance: dict,
+    dtype: type = np.float32,
+    texts: TextRules = NO_RULES,
 ) -> None:
     """Write the plan and every worker's shard; an earlier plan in ``directory`` is replaced.
 
@@ -110,6 +137,7 @@ def write_plan(
         plan: for ``network``.
         provenance: what JSON can hold; stored as it is.
         dtype: of the weights in the shards.
+        texts: of a network of tokens, what its model says of them.
 
     Raises:
         UserError: no permission, no space, or ``directory`` holds something else than a plan.
@@ -121,7 +149,7 @@ def write_plan(
             path = shard_path(temporary, worker)
             _write_shard(path, make_shard(network, plan, worker, dtype))
             digests.append(file_sha256(path))
-        _write_plan_file(temporary / PLAN_FILE, network, plan, digests, provenance)
+        _write_plan_file(temporary / PLAN_FILE, network, plan, digests, provenance, texts)
 
 
 def check_place(directory: Path) -> None:
@@ -172,7 +200,27 @@ def open_plan(directory: str | Path) -> StoredPlan:
         traffic = {name: group["traffic"][()] for name, group in file["mixings"].items()}
         check_counts(plan.workers, digests, traffic)
         ends = read_ends(file["ends"]) if "ends" in file else Ends()
-        return StoredPlan(directory, plan, digests, json.loads(file["provenance"][()]), traffic, ends)
+        longest = int(file.attrs.get("longest", 0))
+        check_tokens(longest, ends)
+        return StoredPlan(
+            directory,
+            plan,
+            digests,
+            json.loads(file["provenance"][()]),
+            traffic,
+            ends,
+            longest,
+            read_rules(file["texts"][()]) if "texts" in file else NO_RULES,
+        )
+
+
+def hold_tokens(directory: Path) -> bool:
+    """Whether shards are those of a network of tokens, by the first line of their plan."""
+    try:
+        with open(directory / PLAN_FILE, "rb") as file:
+            return version_of(file, FORMAT) == FORMAT_VERSION_OF_TOKENS
+    except OSError:
+        return False
 
 
 def check_model(stored: StoredPlan, network: Network, model: object, remedy: str) -> None:
@@ -241,9 +289,10 @@ def file_sha256(path: Path) -> str:
         return sha256_of(file)
 
 
-def _write_plan_file(path: Path, network: Network, plan: Plan, digests: list[str], provenance: dict) -> None:
-    version = FORMAT_VERSION_WITH_ENDS if network.ends else FORMAT_VERSION
-    with _creating(path, version) as file:
+def _write_plan_file(
+    path: Path, network: Network, plan: Plan, digests: list[str], provenance: dict, texts: TextRules
+) -> None:
+    with _creating(path, _version_for(network)) as file:
         file.attrs["workers"] = plan.workers
         file.attrs["input_placement"] = plan.input_placement
         file.attrs[COMM_DTYPE_ATTRIBUTE] = plan.comm_dtype
@@ -271,6 +320,16 @@ def _write_plan_file(path: Path, network: Network, plan: Plan, digests: list[str
                 removed[name] = mask.astype(np.uint8)
         if network.ends:
             write_ends(file.create_group("ends"), network.ends)
+        if network.longest:
+            file.attrs["longest"] = network.longest
+            file["texts"] = np.bytes_(described(texts))
+
+
+def _version_for(network: Network) -> int:
+    """The format version of the ``plan.h5`` of a network."""
+    if network.longest:
+        return FORMAT_VERSION_OF_TOKENS
+    return FORMAT_VERSION_WITH_ENDS if network.ends else FORMAT_VERSION
 
 
 def _write_shard(path: Path, shard: Shard) -> None:
@@ -388,10 +447,10 @@ def _check_header(raw: io.BufferedReader, path: Path) -> int:
             f"{path}: expected a file of {FORMAT}, found {size} bytes of something else; "
             "check the path, or restructure again if the file is damaged or incomplete"
         )
-    if version not in (FORMAT_VERSION, FORMAT_VERSION_WITH_ENDS):
+    if version not in _VERSIONS:
         raise UserError(
-            f"{path}: expected format version {FORMAT_VERSION} or {FORMAT_VERSION_WITH_ENDS}, found "
-            f"{version}; restructure again with this version of {FORMAT}, or run the version that wrote it"
+            f"{path}: expected format version {_VERSIONS[0]} to {_VERSIONS[-1]}, found {version}; "
+            f"restructure again with this version of {FORMAT}, or run the version that wrote it"
         )
     return version
 

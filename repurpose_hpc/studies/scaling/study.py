@@ -177,6 +177,7 @@ class ScalingStudy:
     def _checked(self, directory: Path, ranks: int) -> Path:
         """``directory`` if its shards are of the network, for so many ranks."""
         stored = open_plan(directory)
+        stored.check_samples()
         network = self.networks.network(ranks)
         check_model(stored, network, "the model", "name the model that was restructured")
         if stored.plan.workers < ranks:

@@ -9,7 +9,8 @@ import pytest
 from helpers import ROOT
 from helpers.model_directories import tokenizer as words
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.model.importers.texts import ending_tokens, tokenizer_of
+from repurpose_hpc.model.importers.texts import Texts, ending_tokens, rules_of, tokenizer_of
+from repurpose_hpc.model.texts import UNPOOLED
 
 pytest.importorskip("gguf")
 pytest.importorskip("ml_dtypes")
@@ -95,6 +96,17 @@ def test_tokens_are_those_of_the_original(write, pre):
         ids = expected.encode(text).ids
         assert found.ids(text).tolist() == ids, text
         assert found.text(ids) == expected.decode(ids), text
+
+
+@pytest.mark.parametrize("pre", PATTERNS)
+def test_rules_keep_the_tokenizer(write, pre):
+    path = write(pre)
+    found, rules = tokenizer_of(path, SIZE), rules_of(path, SIZE)
+    assert rules == rules_of(path, SIZE) and rules.ends == (1,) and rules.pooling == UNPOOLED
+    kept = Texts.read(rules.tokenizer, path, SIZE)
+    for text in TEXTS:
+        ids = found.ids(text).tolist()
+        assert kept.ids(text).tolist() == ids and kept.text(ids) == found.text(ids), text
 
 
 @pytest.mark.parametrize("pre", PATTERNS)

@@ -26,7 +26,7 @@ _CONTROL, _DEFINED = 3, 4
 _INSTEAD = "put the tokenizer.json of the model beside the file, or give token ids"
 
 
-class Tokenizer(Texts):
+def tokenizer_of(path: Path, vocabulary: int) -> Texts:
     """The tokenizer in a file.
 
     Args:
@@ -37,17 +37,15 @@ class Tokenizer(Texts):
         UserError: it is missing, damaged, of another vocabulary or of a kind that is not known, or a package
             is missing.
     """
-
-    def __init__(self, path: Path, vocabulary: int) -> None:
-        metadata, tokenizers = Entries(path, File.read(path).metadata), package(path)
-        known = {"model": ("gpt2",), "pre": (*_WORDS,), "add_space_prefix": (False, None)}
-        for name, values in known.items():
-            if metadata.value(_key(name)) not in values:
-                words = " or ".join(map(repr, values))
-                raise metadata.error(_key(name), f"{words} to read texts", _INSTEAD)
-        with reading(path, "tokenizer in a .gguf file", REMEDY):
-            tokenizer = _made(metadata, tokenizers)
-        super().__init__(tokenizer, path, vocabulary)
+    metadata, tokenizers = Entries(path, File.read(path).metadata), package(path)
+    known = {"model": ("gpt2",), "pre": (*_WORDS,), "add_space_prefix": (False, None)}
+    for name, values in known.items():
+        if metadata.value(_key(name)) not in values:
+            words = " or ".join(map(repr, values))
+            raise metadata.error(_key(name), f"{words} to read texts", _INSTEAD)
+    with reading(path, "tokenizer in a .gguf file", REMEDY):
+        tokenizer = _made(metadata, tokenizers)
+    return Texts(tokenizer, path, vocabulary)
 
 
 def ending_tokens(path: Path) -> tuple[int, ...]:

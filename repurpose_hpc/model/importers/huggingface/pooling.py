@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import NamedTuple
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.reading import reading
+from repurpose_hpc.model.texts import UNPOOLED, Pooling
 
 MODULES = "modules.json"
 # By the last word of a module's type.
@@ -21,18 +21,6 @@ _POOLS = {
 }
 
 
-class Pooling(NamedTuple):
-    """How a text's vector is made.
-
-    Attributes:
-        pool: of the outputs of its tokens: ``first``, ``last``, ``mean``, or ``none``.
-        is_normalised: whether its length is 1.
-    """
-
-    pool: str
-    is_normalised: bool
-
-
 def pooling_of(directory: Path) -> Pooling:
     """What the files beside a model say; nothing is pooled where there are none.
 
@@ -41,7 +29,7 @@ def pooling_of(directory: Path) -> Pooling:
     """
     path = directory / MODULES
     if not path.is_file():
-        return Pooling("none", False)
+        return UNPOOLED
     with reading(path, "list of modules", "save the model again"):
         modules = [(str(entry["type"]), str(entry["path"])) for entry in json.loads(path.read_text())]
     kinds = [kind.rsplit(".", 1)[-1] for kind, _ in modules]

@@ -8,36 +8,24 @@ from pathlib import Path
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.reading import reading
 from repurpose_hpc.model.importers.huggingface.directory import CONFIG
-from repurpose_hpc.model.importers.transformers.texts import Texts, package
 
 TOKENIZER, GENERATION = "tokenizer.json", "generation_config.json"
 
 
-class Tokenizer(Texts):
-    """The tokenizer in a directory.
-
-    Args:
-        directory: of a model.
-        vocabulary: tokens that the model has.
+def tokenizer_in(directory: Path) -> str:
+    """The content of the ``tokenizer.json`` in the directory of a model.
 
     Raises:
-        UserError: it is missing, damaged or of another vocabulary, or the package that reads it is missing.
+        UserError: it is missing, or no text.
     """
-
-    def __init__(self, directory: Path, vocabulary: int) -> None:
-        path = directory / TOKENIZER
-        if not path.is_file():
-            raise UserError(
-                f"{directory}: expected a file {TOKENIZER} for texts, found none; save the tokenizer "
-                "there, or give token ids"
-            )
-        tokenizers = package(path)
-        with reading(path, "tokenizer", "save the tokenizer again"):
-            tokenizer = tokenizers.Tokenizer.from_file(str(path))
-            # Some files say how texts were made as long as each other for training.
-            tokenizer.no_padding()
-            tokenizer.no_truncation()
-        super().__init__(tokenizer, path, vocabulary)
+    path = directory / TOKENIZER
+    if not path.is_file():
+        raise UserError(
+            f"{directory}: expected a file {TOKENIZER} for texts, found none; save the tokenizer there, or "
+            "give token ids"
+        )
+    with reading(path, "tokenizer", "save the tokenizer again"):
+        return path.read_text(encoding="utf-8")
 
 
 def ending_tokens(directory: Path) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.reading import reading
 
 
 class Texts:
@@ -30,6 +31,30 @@ class Texts:
                 f"{path}: expected a tokenizer of the model, which has {vocabulary} tokens, found one with "
                 f"token {last}; take the one that the model was trained with"
             )
+
+    @classmethod
+    def read(cls, content: str, path: Path, vocabulary: int) -> Texts:
+        """The tokenizer that a ``tokenizer.json`` describes; see the class.
+
+        Args:
+            content: of the file.
+            path: of the file, or of what has its content.
+            vocabulary: tokens that the model has.
+
+        Raises:
+            UserError: it is damaged or of another vocabulary, or the package that reads it is missing.
+        """
+        tokenizers = package(path)
+        with reading(path, "tokenizer", "save the tokenizer again"):
+            tokenizer = tokenizers.Tokenizer.from_str(content)
+            # Some files say how texts were made as long as each other for training.
+            tokenizer.no_padding()
+            tokenizer.no_truncation()
+        return cls(tokenizer, path, vocabulary)
+
+    def content(self) -> str:
+        """A ``tokenizer.json`` that describes it."""
+        return self._tokenizer.to_str()
 
     def ids(self, text: str) -> np.ndarray:
         """The tokens of a text, (n,) int64."""

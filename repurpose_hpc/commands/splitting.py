@@ -1,0 +1,166 @@
+"""The command ``restructure`` with a transformer that is split as it is, for texts of any lengths.
+
+One process reads the model, splits it and writes its shards.  The keys of the report are those of
+``report.schema.SplitReport``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from repurpose_hpc.commands.parser import Given, make, refuse, restructure_options
+from repurpose_hpc.commands.start import Context, RankContext
+from repurpose_hpc.fields import Access, Declared, option, path, precision, report_file
+from repurpose_hpc.mpi.limits import mib
+from repurpose_hpc.restructure.options import Options
+
+if TYPE_CHECKING:
+    from repurpose_hpc.model.network import Network
+    from repurpose_hpc.model.texts import TextRules
+    from repurpose_hpc.restructure.cut import Cut
+
+# Of the options of restructuring those that count here.
+_TAKEN = {"workers", "part_weights", "round_cost", "machine"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitArguments(Declared):
+    """Command line with a transformer, and neither calibration nor lengths."""
+
+    model: Path = option(kind=path("MODEL_DIR"), positional=True, help="a transformer")
+    out: Path = option(kind=path("shards", Access.REPLACES), metavar="DIR", help="gets plan and shards")
+    dtype: str = precision(help="of the weights in the shards")
+    report: Path | None = report_file()
+    options: Options
+
+
+def split_arguments(given: Given, ranks: int | None, settled: Sequence[str]) -> SplitArguments:
+    """The command line.
+
+    Args:
+        given: the values on it.
+        ranks: of the job; None: there is no launcher.
+        settled: options that may have no effect here.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    # Imported when it is known that it will be needed: SciPy takes its time.
+    from repurpose_hpc.restructure.exact import ROUND_COST
+
+    refuse(
+        given,
+        [name for name in settled if name not in _TAKEN],
+        "has no effect on a transformer that is split as it is; --calibration and --input-shape restructure "
+        "it",
+    )
+    options = restructure_options({"round_cost": ROUND_COST, **given}, ranks)
+    return make(SplitArguments, given, options=options)
+
+
+def run(args: SplitArguments, context: Context) -> None:
+    """Run the command; collective under a launcher, where the root does all.
+
+    Args:
+        args: see ``split_arguments``.
+        context: of the start.
+
+    Raises:
+        UserError: in one process: the model cannot be read, or a result cannot be written.
+        SystemExit: on every rank, after one message.
+    """
+    if not isinstance(context, RankContext):
+        _run(args)
+        return
+    from repurpose_hpc.mpi.agreement import collectively
+
+    with collectively(context.comm):
+        if context.comm.rank == 0:
+            _run(args)
+
+
+def _run(args: SplitArguments) -> None:
+    import numpy as np
+
+    from repurpose_hpc.io.atomic import check_writable
+    from repurpose_hpc.model.importers.load import load_tokens
+    from repurpose_hpc.model.importers.texts import rules_of
+    from repurpose_hpc.plan.files.store import check_place, write_plan
+    from repurpose_hpc.report import text as report
+    from repurpose_hpc.restructure.exact import split_network
+    from repurpose_hpc.runtime.tokens import vocabulary_of
+
+    began = perf_counter()
+    if args.report is not None:
+        check_writable(args.report)
+    check_place(args.out)
+    network = load_tokens(args.model)
+    rules = rules_of(args.model, vocabulary_of(network.ends))
+    weights = args.options.part_weights
+    parts = None if weights is None else np.array(weights)
+    cut = split_network(network, args.options.workers, parts, args.options.round_cost)
+    provenance = _provenance(network, args)
+    write_plan(args.out, cut.network, cut.plan, provenance, np.dtype(args.dtype).type, rules)
+    result = {**_result(cut, args, rules), "seconds": perf_counter() - began, "shards": str(args.out)}
+    report.deliver(result, render(result), args.report)
+
+
+def _provenance(network: Network, args: SplitArguments) -> dict[str, Any]:
+    import numpy as np
+
+    from repurpose_hpc import __version__
+
+    counted = ("workers", "part_weights", "round_cost")
+    return {
+        "model_fingerprint": network.fingerprint(),
+        "versions": {"repurpose_hpc": __version__, "numpy": np.__version__},
+        "weights": network.weight_count,
+        "options": {name: getattr(args.options, name) for name in counted},
+        "dtype": args.dtype,
+    }
+
+
+def _result(cut: Cut, args: SplitArguments, rules: TextRules) -> dict[str, Any]:
+    """The report of shards that are written, but for place and time."""
+    from repurpose_hpc.plan.files.store import plan_files
+    from repurpose_hpc.plan.rounds import rounds_of
+
+    network, plan, options = cut.network, cut.plan, args.options
+    plan_bytes, *shard_bytes = (path.stat().st_size for path in plan_files(args.out))
+    is_common = any(plan.is_common(network, mixing) for mixing in network.mixings)
+    return {
+        "workers": plan.workers,
+        "part_weights": list(options.part_weights or (1.0,) * plan.workers),
+        "stream": "common" if is_common else "owned",
+        "longest": network.longest,
+        "values_sent": int(cut.traffic_matrix().sum()),
+        "bytes_sent": plan.bytes_sent(network, plan.comm_dtype),
+        "rounds": rounds_of(network, plan),
+        "round_cost": options.round_cost,
+        "weights": network.weight_count,
+        "plan_bytes": plan_bytes,
+        "shard_bytes": shard_bytes,
+        "tokenizer": bool(rules.tokenizer),
+        "ends": list(rules.ends),
+    }
+
+
+def render(result: dict[str, Any]) -> str:
+    """The report for people, several lines."""
+    stream = {"common": "everybody's", "owned": "of owners"}[result["stream"]]
+    lines = {
+        "split": f"for {result['workers']} workers, the stream {stream}; texts of up to "
+        f"{result['longest']:,} tokens",
+        "sent": f"{result['values_sent']:,} values ({result['bytes_sent']:,} bytes) for a token, in "
+        f"{result['rounds']} rounds",
+        "weights": f"{result['weights']:,}; shards of up to {mib(max(result['shard_bytes']))}, beside a plan "
+        f"of {mib(result['plan_bytes'])}",
+        "texts": "by the tokenizer in the shards" if result["tokenizer"] else "as token ids alone",
+        "shards": f"{result['shards']}, in {result['seconds']:.1f} s",
+    }
+    width = max(map(len, lines))
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())

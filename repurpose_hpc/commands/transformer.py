@@ -1,0 +1,131 @@
+"""The transformer that ``generate`` and ``infer`` run on texts: a model that is split now, or its shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.importers.huggingface.pooling import pooling_of
+from repurpose_hpc.model.importers.load import is_model_directory, load_tokens
+from repurpose_hpc.model.importers.texts import Texts, ending_tokens, tokenizer_of
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.texts import Pooling
+from repurpose_hpc.plan.files.store import PLAN_FILE, StoredPlan, open_plan, read_network
+from repurpose_hpc.runtime.pooling import Pool
+from repurpose_hpc.runtime.tokens import vocabulary_of
+
+if TYPE_CHECKING:
+    from repurpose_hpc.runtime.session import Cut
+
+
+class Transformer(Protocol):
+    """What the commands ask of it.
+
+    Attributes:
+        vocabulary: tokens that there are.
+        longest: tokens that a sequence may have.
+    """
+
+    vocabulary: int
+    longest: int
+
+    def source(self, workers: int, round_cost: float | None) -> Cut | StoredPlan:
+        """What a ``TokenSession`` takes; of shards, the arguments were decided when they were made.
+
+        Args:
+            workers: parts to split a model into.
+            round_cost: see ``split_network``; None: its default.
+        """
+
+    def network(self) -> Network:
+        """All of it, to compute the reference with."""
+
+    def tokenizer(self) -> Texts:
+        """Texts as tokens; an error if there is no tokenizer."""
+
+    def ending_tokens(self) -> tuple[int, ...]:
+        """The tokens after which a text ends."""
+
+    def pooling(self) -> Pooling:
+        """How a text's vector is made; an error if it is made in a way that is not supported."""
+
+
+class _Model:
+    """Of a directory or a file; every rank reads all of it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._network = path, load_tokens(path)
+        self.vocabulary, self.longest = vocabulary_of(self._network.ends), self._network.longest
+
+    def source(self, workers: int, round_cost: float | None) -> Cut:
+        # Imported when it is known that it will be needed: SciPy takes its time.
+        from repurpose_hpc.restructure.exact import ROUND_COST, split_network
+
+        price = ROUND_COST if round_cost is None else round_cost
+        return split_network(self._network, workers, round_cost=price)
+
+    def network(self) -> Network:
+        return self._network
+
+    def tokenizer(self) -> Texts:
+        return tokenizer_of(self._path, self.vocabulary)
+
+    def ending_tokens(self) -> tuple[int, ...]:
+        return ending_tokens(self._path)
+
+    def pooling(self) -> Pooling:
+        return pooling_of(self._path)
+
+
+class _Shards:
+    """Of a directory of shards; a rank reads the plan, and what its workers have."""
+
+    def __init__(self, directory: Path) -> None:
+        self._stored, self._path = open_plan(directory), directory / PLAN_FILE
+        if not self._stored.longest:
+            raise UserError(
+                f"{directory}: expected shards of a transformer for texts of any lengths, found those of a "
+                "network of samples; restructure the transformer without --calibration and --input-shape"
+            )
+        self.vocabulary, self.longest = vocabulary_of(self._stored.ends), self._stored.longest
+
+    def source(self, workers: int, round_cost: float | None) -> StoredPlan:
+        return self._stored
+
+    def network(self) -> Network:
+        return read_network(self._stored)
+
+    def tokenizer(self) -> Texts:
+        if not self._stored.texts.tokenizer:
+            raise UserError(
+                f"{self._path}: expected a tokenizer for texts, found none; give token ids, or restructure "
+                "MODEL again with its tokenizer.json"
+            )
+        return Texts.read(self._stored.texts.tokenizer, self._path, self.vocabulary)
+
+    def ending_tokens(self) -> tuple[int, ...]:
+        return self._stored.texts.ends
+
+    def pooling(self) -> Pooling:
+        pooling = self._stored.texts.pooling
+        if pooling is None or pooling.pool not in [pool.value for pool in Pool]:
+            raise UserError(
+                f"{self._path}: expected how texts are pooled, found that MODEL had a kind which is not "
+                "supported; --pool says what to do instead"
+            )
+        return pooling
+
+
+def is_plan(path: Path) -> bool:
+    """Whether a path is that of shards."""
+    return not is_model_directory(path) and (path / PLAN_FILE).is_file()
+
+
+def open_transformer(path: Path) -> Transformer:
+    """A transformer, from its model or its shards.
+
+    Raises:
+        UserError: something is missing, damaged or not supported; shards are of another kind of network.
+    """
+    return _Shards(path) if is_plan(path) else _Model(path)
