@@ -20,17 +20,21 @@ import numpy as np
 
 from helpers import small_plans
 from helpers.mutations import Mutation, array_header, blind, in_archive, in_message, in_sealed, resealed
+from helpers.small_transformers import decoder
 from repurpose_hpc.commands.parser import restructure_options
+from repurpose_hpc.commands.transformer import open_transformer
 from repurpose_hpc.forecast.machine import FOLDER, read_machine
 from repurpose_hpc.io.hdf5 import source_files
 from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.importers.load import load_model, load_tokens
 from repurpose_hpc.model.labels import understood
+from repurpose_hpc.model.texts import Pooling, TextRules
 from repurpose_hpc.plan.files.store import check_model, file_sha256, open_plan, read_network, write_plan
 from repurpose_hpc.restructure import cache
 from repurpose_hpc.restructure.checkpoint import Checkpoint, _arrays
 from repurpose_hpc.restructure.decisions import Decisions
 from repurpose_hpc.restructure.driver import restructure
+from repurpose_hpc.restructure.exact import split_network
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.runtime.session import Session
 from repurpose_hpc.runtime.streams.outputs import ResumableOutputFile
@@ -340,6 +344,20 @@ def _write_with_ends(folder: Path) -> None:
     )
 
 
+def _write_of_tokens(folder: Path) -> None:
+    """Shards of a transformer for texts of any lengths."""
+    cut = split_network(decoder(2, layers=1), 2)
+    rules = TextRules("{}", (1, 2), Pooling("mean", is_normalised=True))
+    write_plan(folder / "plan", cut.network, cut.plan, {}, texts=rules)
+
+
+def _read_of_tokens(folder: Path) -> None:
+    model = open_transformer(folder / "plan")
+    model.pooling()
+    model.ending_tokens()
+    model.network().fingerprint()
+
+
 def _read_shards(folder: Path) -> None:
     stored = open_plan(folder / "plan")
     network = read_network(stored)
@@ -419,5 +437,6 @@ READERS = {
         _write_shards, _read_recorded, (in_sealed,), spared=("plan.h5",), trusts="h5py"
     ),
     "shards with ends": Reader(_write_with_ends, _read_shards, (in_sealed,), spared=("worker",)),
+    "shards of tokens": Reader(_write_of_tokens, _read_of_tokens, (in_sealed,), spared=("worker",)),
     "cache": Reader(_write_shards, _read_cache, (blind, in_sealed)),
 }

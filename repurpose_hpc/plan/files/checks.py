@@ -50,7 +50,8 @@ def check_tokens(longest: int, ends: Ends) -> None:
     Raises:
         ValueError: there are none.
     """
-    if longest and (ends.front is None or "tokens" not in ends.front.constants):
+    embeddings = None if ends.front is None else ends.front.constants.get("tokens")
+    if longest and (embeddings is None or np.ndim(embeddings) != 2):
         raise ValueError("its network of tokens has no embeddings of them")
 
 

@@ -70,6 +70,9 @@ def test_networks_of_tokens_are_told_apart(tmp_path):
         found["tokens"].check_samples()
     ends = found["tokens"].ends
     check_tokens(24, ends)
-    for longest, without in ((24, replace(ends, front=None)), (24, Ends())):
-        with pytest.raises(ValueError, match="no embeddings"):
-            check_tokens(longest, without)
+    check_tokens(0, Ends())
+    for tokens in (None, np.float32(1), np.ones(3, np.float32)):
+        constants = {"tokens": tokens} if tokens is not None else {}
+        for front in (None, replace(ends.front, constants=constants)):
+            with pytest.raises(ValueError, match="no embeddings"):
+                check_tokens(24, replace(ends, front=front))
