@@ -19,13 +19,14 @@ _ROWS = 1024
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a file in UTF-8, each a text, without the characters that end them.
+    """The lines of a file in UTF-8, each a text, without the characters that end them or a byte order mark.
 
     Raises:
         UserError: it cannot be read, or has none.
     """
     with reading(path, "file of texts in UTF-8, one a line", "save it again"):
-        lines = path.read_text(encoding="utf-8").split("\n")
+        # Not as text: that would end lines at a lone "\r" too.
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
     if not lines[-1]:
         lines.pop()
     if not lines:
@@ -38,7 +39,7 @@ def read_ids(path: Path) -> list[np.ndarray]:
 
     Args:
         path: samples (texts, tokens) as ``open_samples`` reads them; or an ``.npz`` with ``input_ids``
-            (texts, tokens) and perhaps ``attention_mask``, which is 1 for the tokens of a text and 0 behind
+            (texts, tokens) and perhaps ``attention_mask``, which is 1 or True for the tokens of a text and 0 behind
             them, and ``token_type_ids``, all 0.
 
     Raises:
@@ -68,15 +69,16 @@ def _padded(path: Path) -> dict[str, np.ndarray]:
 def _without_padding(arrays: dict[str, np.ndarray], path: Path) -> list[np.ndarray]:
     ids = arrays[_IDS]
     for name, array in arrays.items():
-        if array.dtype.kind not in "iub" or array.ndim != 2 or array.shape != ids.shape or not array.size:
+        kinds = "iub" if name == _MASK else "iu"
+        if array.dtype.kind not in kinds or array.ndim != 2 or array.shape != ids.shape or not array.size:
             raise _error(path, array.dtype, array.shape, name)
     if np.any(arrays.get(_TYPES, 0)):
         raise UserError(
             f"{path}: {_TYPES}: expected zeros, a single text in each row, found others; pairs of texts are "
             "not supported"
         )
-    mask = arrays.get(_MASK, np.ones_like(ids)) != 0
-    lengths = mask.sum(axis=1)
+    mask = arrays.get(_MASK, np.ones_like(ids))
+    lengths = np.count_nonzero(mask, axis=1)
     wrong = np.flatnonzero(
         (lengths == 0) | (mask != (np.arange(ids.shape[1]) < lengths[:, None])).any(axis=1)
     )

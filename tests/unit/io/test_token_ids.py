@@ -16,6 +16,8 @@ def test_what_a_tokenizer_returns(tmp_path):
     found = read_ids(path)
     assert [ids.tolist() for ids in found] == [[5, 6, 7], [8], [1, 2, 3, 4]]
     assert {ids.dtype for ids in found} == {np.dtype(np.int64)}
+    np.savez(path, input_ids=IDS, attention_mask=MASK > 0)
+    assert [ids.tolist() for ids in read_ids(path)] == [[5, 6, 7], [8], [1, 2, 3, 4]]
     np.savez(path, input_ids=IDS)
     assert [ids.tolist() for ids in read_ids(path)] == IDS.tolist()
 
@@ -33,6 +35,8 @@ def test_samples(tmp_path, suffix):
         ({"input_ids": IDS, "attention_mask": MASK[:, ::-1]}, "row 0"),
         ({"input_ids": IDS, "attention_mask": MASK * [[1], [0], [1]]}, "row 1"),
         ({"input_ids": IDS, "attention_mask": MASK[:2]}, "attention_mask"),
+        ({"input_ids": IDS, "attention_mask": MASK * [[1], [1], [2]]}, "row 2"),
+        ({"input_ids": IDS > 0}, "found bool"),
         ({"input_ids": IDS, "token_type_ids": MASK}, "pairs of texts"),
         ({"input_ids": IDS / 2}, "integers"),
         ({"input_ids": IDS[0]}, "integers"),
@@ -49,8 +53,8 @@ def test_what_is_no_ids_is_refused(tmp_path, arrays, text):
 
 def test_lines(tmp_path):
     path = tmp_path / "texts.txt"
-    path.write_bytes("one\r\ntwo \x0b words\n\nthree\u2028é".encode())
-    assert read_lines(path) == ["one", "two \x0b words", "", "three\u2028é"]
+    path.write_bytes("\ufeffone\r\ntwo \x0b words\r!\n\nthree\u2028é".encode())
+    assert read_lines(path) == ["one", "two \x0b words\r!", "", "three\u2028é"]
     for content, text in ((b"", "empty"), (b"\xff\xfe", "UTF-8")):
         path.write_bytes(content)
         with pytest.raises(UserError, match=text):
