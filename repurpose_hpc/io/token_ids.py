@@ -39,7 +39,7 @@ def read_ids(path: Path) -> list[np.ndarray]:
 
     Args:
         path: samples (texts, tokens) as ``open_samples`` reads them; or an ``.npz`` with ``input_ids``
-            (texts, tokens) and perhaps ``attention_mask``, which is 1 or True for the tokens of a text and 0 behind
+            (texts, tokens) and perhaps ``attention_mask``, which is 1 for the tokens of a text and 0 behind
             them, and ``token_type_ids``, all 0.
 
     Raises:
