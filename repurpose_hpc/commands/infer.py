@@ -174,6 +174,10 @@ def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments
         _refuse_what_shards_settle(given)
         return make(ShardArguments, given, run=run_options)
     if "calibration" not in given:
+        if not given["model"].exists():
+            raise UsageError(
+                f"MODEL: expected a file or a directory, found no {given['model']}; check the path"
+            )
         raise UsageError("a MODEL needs --calibration DATA to be restructured, or --shards DIR; add one")
     return make(ModelArguments, given, run=run_options, options=restructure_options(given, ranks, ranks))
 

@@ -183,6 +183,7 @@ def test_what_cannot_be_done_is_refused_on_all_ranks(run, model, tmp_path):
         (*right, "--pool", "mean", "--calibration", tmp_path / "ids.npy"): (2, "--pool belongs"),
         (): (2, "--input DATA"),
     }
+    assert "found no" in run(2, tmp_path / "missing.gguf", *right, status=2).stderr
     for words, (status, text) in refused.items():
         done = run(2, model, *words, status=status)
         assert text in done.stderr and "Traceback" not in done.stderr and done.stderr.count("error:") == 1
