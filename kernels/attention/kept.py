@@ -1,7 +1,7 @@
 """Keys and values of earlier tokens: real numbers, or codes of fewer bits, expanded when they are read.
 
-Codes of 16 bits are those of float16, in which numbers beyond its largest become that one; codes of 8 bits
-are multiples of a scale for each token and head.
+Codes of 16 bits are those of float16; codes of 8 bits are multiples of a scale for each token and head.  What
+they cannot hold, numbers beyond the largest float16 and those that are not finite, is kept as NaN.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..llvm.halves import half_bits, half_number
 from ..llvm.stored import FLOAT16, INT8, expanded
 
 # The largest code of 8 bits, and the largest float16.
-_MOST, _LARGEST_HALF = 127, 65504
+_MOST, _LARGEST_HALF, _NAN = 127, 65504, np.float32(np.nan)
 
 
 def keep(
@@ -37,11 +37,12 @@ def keep(
     """
     part, place = new[:, :, first : first + count], slice(past, past + count)
     if kept.dtype == FLOAT16:
-        part = np.clip(part, -_LARGEST_HALF, _LARGEST_HALF).astype(np.float16).view(np.int16)
+        part = np.where(np.abs(part) <= _LARGEST_HALF, part, np.nan).astype(np.float16).view(np.int16)
     elif kept.dtype == INT8:
         scale = np.abs(part).max(axis=1) / part.dtype.type(_MOST)
-        scales[:, slot, place] = scale
-        part = np.rint(part / np.where(scale > 0, scale, 1)[:, None])
+        scales[:, slot, place] = np.where(np.isfinite(scale), scale, np.nan)
+        codes = np.rint(part / np.where(scale > 0, scale, 1)[:, None])
+        part = np.where(np.isfinite(codes), codes, 0)
     kept[:, :, slot, place] = part
 
 
@@ -62,19 +63,25 @@ def _keep_halves(new, first, count, kept, scales, slot, past):
     for g in range(len(new)):
         for c in range(new.shape[1]):
             for t in range(count):
-                limited = min(max(new[g, c, first + t], -_LARGEST_HALF), _LARGEST_HALF)
-                kept[g, c, slot, past + t] = half_bits(limited)
+                number = np.float32(new[g, c, first + t])
+                kept[g, c, slot, past + t] = half_bits(number if abs(number) <= _LARGEST_HALF else _NAN)
 
 
 def _keep_multiples(new, first, count, kept, scales, slot, past):
+    is_finite = np.empty(count, np.bool_)
     for g in range(len(new)):
         scale = scales[g, slot, past : past + count]
         scale[:] = 0
+        is_finite[:] = True
         for c in range(new.shape[1]):
             for t in range(count):
-                scale[t] = max(scale[t], abs(new[g, c, first + t]))
+                size = abs(new[g, c, first + t])
+                if size < np.inf:
+                    scale[t] = max(scale[t], size)
+                else:
+                    is_finite[t] = False
         for t in range(count):
-            scale[t] /= _MOST
+            scale[t] = scale[t] / _MOST if is_finite[t] else np.nan
         for c in range(new.shape[1]):
             for t in range(count):
                 step = scale[t] if scale[t] > 0 else scale.dtype.type(1)

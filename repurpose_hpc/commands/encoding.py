@@ -239,7 +239,8 @@ class _Encoding:
         self._finite.add(rows)
         if self._verification is not None:
             began = perf_counter()
-            self._verification.add(rows, self._texts[self._done])
+            with np.errstate(over="ignore", invalid="ignore"):  # said at the end
+                self._verification.add(rows, self._texts[self._done])
             self._verifying += perf_counter() - began
         self._done += 1
 

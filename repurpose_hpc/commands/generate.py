@@ -46,7 +46,7 @@ from repurpose_hpc.runtime.calls import PHASES
 from repurpose_hpc.runtime.generation import Generated, Sampling, generate
 from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.runtime.resources import KEPT_DTYPES
-from repurpose_hpc.runtime.tokens import TokenSession, check_ids
+from repurpose_hpc.runtime.tokens import Tokens, TokenSession, check_ids
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,6 +92,9 @@ def run(args: Arguments, context: RankContext) -> None:
             weights_dtype=args.weights_dtype,
             kept_dtype=args.kept_dtype,
         )
+        # Whatever must be compiled is now.
+        session.run([Tokens(0, prompts[0][:1])])
+        session.forget(0)
     load_seconds = perf_counter() - began
     writer = _Writer(tokenizer, len(prompts)) if comm.rank == 0 else None
     sampling = Sampling(args.temperature, args.top_k, args.top_p, args.seed)

@@ -427,7 +427,7 @@ class GenerateReport(TypedDict):
     prompt_tokens: Annotated[int, Key("tokens of all prompts")]
     tokens: Annotated[int, Key("new tokens of all texts")]
     interrupted: Annotated[bool, Key("whether somebody stopped it")]
-    load_seconds: Annotated[float, Key("reading and splitting the model", "s")]
+    load_seconds: Annotated[float, Key("reading and splitting the model, and a first token", "s")]
     prompt_seconds: Annotated[float, Key("reading the prompts", "s")]
     step_seconds: Annotated[float, Key("all steps, each of which adds a token to every text", "s")]
     tokens_per_second: Annotated[float, Key("new tokens of all texts, but the first of each")]

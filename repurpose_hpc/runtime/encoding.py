@@ -63,8 +63,8 @@ def _groups(sizes: Sequence[int], batch_size: int, slots: int) -> Iterator[tuple
 
 def normalised(rows: np.ndarray) -> np.ndarray:
     """Vectors (n, outputs) of length 1; those without a length stay."""
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(lengths > 0, lengths, 1)
+    lengths = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    return (rows / np.where(lengths > 0, lengths, 1)).astype(rows.dtype)
 
 
 class TextVerification(Verification):

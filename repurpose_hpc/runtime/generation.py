@@ -164,7 +164,7 @@ def _chosen(
         if not np.isfinite(rows).all():
             return (
                 f"expected finite logits, found NaN or infinity in those of text {place} (counted from 0); "
-                "compute in float64, or check the weights"
+                "compute in float64, keep keys and values in float32, or check the weights"
             )
     return [sampling.choose(rows[0], draws[place]) for place, rows in zip(active, logits, strict=True)]
 

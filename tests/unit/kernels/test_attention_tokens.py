@@ -43,7 +43,7 @@ def reference(queries, keys, values, rule, past):
 def encoded(numbers, kept):
     """Codes of numbers (G, d, ...) in a format, and the scales (G, ...) of int8."""
     if kept == np.int16:
-        return np.clip(numbers, -65504, 65504).astype(np.float16).view(np.int16), None
+        return numbers.astype(np.float16).view(np.int16), None
     if kept == np.int8:
         scales = np.abs(numbers).max(axis=1) / numbers.dtype.type(127)
         return np.rint(numbers / np.where(scales > 0, scales, 1)[:, None]).astype(np.int8), scales
@@ -125,6 +125,22 @@ def test_attention_of_tokens(batch):
 @settings(max_examples=10)
 def test_plain_attention_of_tokens(batch):
     check_attention(plain(kernels.attend_tokens), *batch)
+
+
+@pytest.mark.parametrize("attend_tokens", [kernels.attend_tokens, plain(kernels.attend_tokens)])
+@pytest.mark.parametrize("tokens", [1, 20])
+@pytest.mark.parametrize(
+    ("kept", "number"), [("int16", 7e4), ("int16", np.nan), ("int8", np.inf), ("int8", np.nan)]
+)
+def test_what_a_format_cannot_hold_is_not_taken_for_something_else(attend_tokens, tokens, kept, number):
+    x, sequences = np.ones((3, 1, 4, tokens), np.float32), np.array([[0, tokens, 0, 0]], np.int64)
+    x[1, 0, 2, 0] = number
+    past = [np.zeros((1, 4, 1, tokens), kept) for _ in range(2)]
+    scales = np.zeros((2, 1, 1, tokens) if kept == "int8" else (2, 0, 0, 0), np.float32)
+    out = np.empty((1, 4, tokens), np.float32)
+    with np.errstate(invalid="ignore"):
+        attend_tokens(*x, *past, scales, sequences, AttentionRule(1.0, 0.0, -1, 0), out)
+    assert np.isnan(out).all()
 
 
 @given(seed=seeds, dtype=dtypes, cuts=st.lists(st.integers(1, 39), max_size=6, unique=True))
