@@ -191,8 +191,8 @@ BAD = {
     ),
     "random": ([node("RandomNormal", "", "y", shape=[2, 2])], r"operator RandomNormal is not supported"),
     "domain": (
-        [node("Gelu", "x", "y", domain="com.microsoft")],
-        r"operator com.microsoft.Gelu is not supported",
+        [node("Inverse", "x", "y", domain="com.microsoft")],
+        r"operator com.microsoft.Inverse is not supported",
     ),
     "no_mixing": ([node("Relu", "x", "y")], r"expected one or more Conv, Gemm or MatMul, found none"),
     "constant_output": ([node("Identity", "W", "y")], r"expected outputs that depend on the input"),

@@ -122,7 +122,8 @@ def test_an_encoder(tmp_path, operator):
     counts = collections.Counter(each.op_type for each in onnx.load(path).graph.node)
     assert counts[operator] == counts["BiasGelu"] == LAYERS
     assert counts["SkipLayerNormalization"] == 2 * LAYERS
-    network = load_model(path)
+    # The check would draw lengths below 0 as well, which Attention cannot run.
+    network = load_model(path, check=False)
     assert sum(isinstance(op, Attention) for op in network.operations) == LAYERS
     rng = np.random.default_rng(1)
     feeds = {"ids": rng.integers(0, WORDS, (SAMPLES, LENGTH)), "mask": np.tri(SAMPLES, LENGTH, 2)}
