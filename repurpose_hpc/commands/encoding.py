@@ -29,7 +29,7 @@ from repurpose_hpc.runtime.encoding import TextVerification, check_texts, encode
 from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.runtime.pooling import Pool
 from repurpose_hpc.runtime.streams.outputs import FiniteOutputs, NoOutput, Output, OutputFile
-from repurpose_hpc.runtime.tokens import Tokens, TokenSession, check_ids
+from repurpose_hpc.runtime.tokens import TokenSession, check_ids
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -120,9 +120,7 @@ def run(args: TextArguments, context: RankContext) -> None:
     texts = comm.bcast(texts, root=0)
     with in_unison(comm):
         session = _session(args, model, texts, comm)
-        # Whatever must be compiled is now.
-        session.run([Tokens(0, texts[0])])
-        session.forget(0)
+        session.warm_up(texts[0])
     load_seconds = perf_counter() - began
     reference: Network | None = None
     with collectively(comm):
@@ -247,8 +245,7 @@ class _Encoding:
 
 def _result(session: TokenSession, texts: Sequence[np.ndarray], comm: MPI.Comm) -> dict[str, Any]:
     """What the report has of the job, on every rank; collective."""
-    program = session.program
-    values, bytes_sent = (sum(comm.allgather(count)) for count in (program.values_sent, program.bytes_sent))
+    values, bytes_sent = session.sent()
     return {
         "ranks": comm.size,
         "workers": session.workers,
@@ -257,7 +254,7 @@ def _result(session: TokenSession, texts: Sequence[np.ndarray], comm: MPI.Comm) 
         "outputs": session.graph.outputs,
         "values_sent": values,
         "bytes_sent": bytes_sent,
-        "rounds": program.rounds,
+        "rounds": session.program.rounds,
     }
 
 

@@ -46,7 +46,7 @@ from repurpose_hpc.runtime.calls import PHASES
 from repurpose_hpc.runtime.generation import Generated, Sampling, generate
 from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.runtime.resources import KEPT_DTYPES
-from repurpose_hpc.runtime.tokens import Tokens, TokenSession, check_ids
+from repurpose_hpc.runtime.tokens import TokenSession, check_ids
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,9 +92,7 @@ def run(args: Arguments, context: RankContext) -> None:
             weights_dtype=args.weights_dtype,
             kept_dtype=args.kept_dtype,
         )
-        # Whatever must be compiled is now.
-        session.run([Tokens(0, prompts[0][:1])])
-        session.forget(0)
+        session.warm_up(prompts[0][:1])
     load_seconds = perf_counter() - began
     writer = _Writer(tokenizer, len(prompts)) if comm.rank == 0 else None
     sampling = Sampling(args.temperature, args.top_k, args.top_p, args.seed)
@@ -176,9 +174,8 @@ class _Writer:
 
 def _result(found: Generated, session: TokenSession, comm: MPI.Comm, load_seconds: float) -> dict[str, Any]:
     """The report, on every rank; collective."""
-    program = session.program
     kept = comm.allgather(session.kept_bytes)
-    values, bytes_sent = (sum(comm.allgather(count)) for count in (program.values_sent, program.bytes_sent))
+    values, bytes_sent = session.sent()
     slowest = np.max(comm.allgather([found.phases[phase] for phase in PHASES]), axis=0)
     tokens = sum(map(len, found.ids))
     steps = max(found.steps, 1)
@@ -199,7 +196,7 @@ def _result(found: Generated, session: TokenSession, comm: MPI.Comm, load_second
         },
         "values_sent": values,
         "bytes_sent": bytes_sent,
-        "rounds": program.rounds,
+        "rounds": session.program.rounds,
         "kept_bytes": kept,
         "ids": found.ids,
     }

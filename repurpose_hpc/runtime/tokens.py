@@ -182,6 +182,23 @@ class TokenSession:
             return None
         return [joined(rows, sizes, pool) for rows, sizes in zip(parts, pieces, strict=True)]
 
+    def warm_up(self, ids: np.ndarray) -> None:
+        """Have everything compiled that a run calls, by a sequence that is forgotten again; collective.
+
+        Args:
+            ids: of the sequence, the same on all ranks; nothing is in slot 0.
+        """
+        self.run([Tokens(0, ids)], Pool.LAST)
+        self.forget(0)
+
+    def sent(self) -> tuple[int, int]:
+        """Values and bytes that all ranks together hand to MPI for a token; collective."""
+        counts = self.program.values_sent, self.program.bytes_sent
+        if self._comm is None:
+            return counts
+        values, bytes_sent = (sum(self._comm.allgather(count)) for count in counts)
+        return values, bytes_sent
+
     def close(self) -> None:
         """Give back what MPI keeps; collective."""
         self.program.free()
