@@ -38,7 +38,6 @@ from repurpose_hpc.restructure.synthetic import cut_at_budget, random_network
 from repurpose_hpc.runtime.balance import balance, part_weights
 from repurpose_hpc.runtime.loading import compile_kernels
 from repurpose_hpc.runtime.program import Program
-from repurpose_hpc.runtime.shards import read_once
 
 FLOAT = np.dtype(np.float32)
 LAYERS, BUDGET, FORWARDS = 2, 0.02, 10
@@ -113,7 +112,7 @@ def candidates(
 def make_program(network: Network, weights: tuple[float, ...], comm: MPI.Comm) -> Program:
     """This rank's part of the network, cut for these part weights; collective."""
     cut, plan = cut_at_budget(network, Options(comm.size, BUDGET, part_weights=weights))
-    return Program([read_once(make_shard(cut, plan, comm.rank, FLOAT.type))], comm)
+    return Program([make_shard(cut, plan, comm.rank, FLOAT.type)], comm)
 
 
 def several(program: Program, x: np.ndarray) -> None:

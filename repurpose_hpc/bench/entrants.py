@@ -30,7 +30,6 @@ from repurpose_hpc.restructure.synthetic import cut_at_budget, random_network
 from repurpose_hpc.runtime.hosting import hosted_workers
 from repurpose_hpc.runtime.lowering.blocks import DenseProduct, epilogue_of
 from repurpose_hpc.runtime.program import Program, one_process
-from repurpose_hpc.runtime.shards import read_once
 
 LAYERS, SEED = 4, 0
 RESTRUCTURED, DENSE, SINGLE_RESTRUCTURED = "restructured", "dense", "single_restructured"
@@ -125,7 +124,7 @@ def on_all_ranks(chain: Chain, gloo: ModuleType | None, comm: MPI.Intracomm) -> 
 def _program(network: Network, plan: Plan, chain: Chain, comm: MPI.Intracomm) -> Make:
     """The project's program on all ranks of ``comm``; the root gathers the output."""
     hosted = hosted_workers(plan.workers, comm.size, comm.rank)
-    shards = [read_once(make_shard(network, plan, worker, chain.dtype.type)) for worker in hosted]
+    shards = [make_shard(network, plan, worker, chain.dtype.type) for worker in hosted]
     program, outputs = Program(shards, comm, chain.max_batch), network.outputs
 
     def output(y: np.ndarray) -> np.ndarray:

@@ -24,12 +24,14 @@ from repurpose_hpc.io.token_ids import LINES, read_ids, read_lines
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.texts import Pooling
 from repurpose_hpc.mpi.agreement import collectively, in_unison
+from repurpose_hpc.process.memory import give_back
 from repurpose_hpc.report import text as report
+from repurpose_hpc.runtime.embeddings import check_ids
 from repurpose_hpc.runtime.encoding import TextVerification, check_texts, encode, normalised, slots_for
 from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.runtime.pooling import Pool
 from repurpose_hpc.runtime.streams.outputs import FiniteOutputs, NoOutput, Output, OutputFile
-from repurpose_hpc.runtime.tokens import TokenSession, check_ids
+from repurpose_hpc.runtime.tokens import TokenSession
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -126,6 +128,8 @@ def run(args: TextArguments, context: RankContext) -> None:
     with collectively(comm):
         if args.run.verify and comm.rank == 0:
             reference = model.network()
+    del model  # a rank keeps its part, not the whole model
+    give_back()
     quality = _Encoding(args, reference, session, texts, pooling).run(comm)
     result = {**_result(session, texts, comm), "pool": pooling.pool, "load_seconds": load_seconds, **quality}
     session.close()

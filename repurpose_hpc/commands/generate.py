@@ -40,13 +40,15 @@ from repurpose_hpc.io.token_ids import read_ids
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.importers.texts import Texts
 from repurpose_hpc.mpi.agreement import collectively, in_unison
+from repurpose_hpc.process.memory import give_back
 from repurpose_hpc.report import text as report
 from repurpose_hpc.restructure.exact import ROUND_COST
 from repurpose_hpc.runtime.calls import PHASES
+from repurpose_hpc.runtime.embeddings import check_ids
 from repurpose_hpc.runtime.generation import Generated, Sampling, generate
 from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.runtime.resources import KEPT_DTYPES
-from repurpose_hpc.runtime.tokens import TokenSession, check_ids
+from repurpose_hpc.runtime.tokens import TokenSession
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +83,7 @@ def run(args: Arguments, context: RankContext) -> None:
                 f"expected {model.longest} tokens at most, as the model has positions, got a prompt of "
                 f"{longest + 1 - args.tokens} and {args.tokens} new ones; shorten it, or ask for fewer"
             )
-        source = model.source(args.workers or comm.size, args.round_cost)
+        ends, source = model.ending_tokens(), model.source(args.workers or comm.size, args.round_cost)
     with in_unison(comm):
         session = TokenSession(
             source,
@@ -92,13 +94,15 @@ def run(args: Arguments, context: RankContext) -> None:
             weights_dtype=args.weights_dtype,
             kept_dtype=args.kept_dtype,
         )
+        del model, source  # a rank keeps its part, not the whole model
+        give_back()
         session.warm_up(prompts[0][:1])
     load_seconds = perf_counter() - began
     writer = _Writer(tokenizer, len(prompts)) if comm.rank == 0 else None
     sampling = Sampling(args.temperature, args.top_k, args.top_p, args.seed)
     told = writer.add if writer is not None else lambda sequence, token: None
     with in_unison(comm):
-        found = generate(session, prompts, args.tokens, sampling, model.ending_tokens(), comm, told)
+        found = generate(session, prompts, args.tokens, sampling, ends, comm, told)
     result = _result(found, session, comm, load_seconds)
     session.close()
     with collectively(comm):

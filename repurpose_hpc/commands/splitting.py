@@ -92,7 +92,7 @@ def _run(args: SplitArguments) -> None:
     from repurpose_hpc.plan.files.store import check_place, write_plan
     from repurpose_hpc.report import text as report
     from repurpose_hpc.restructure.exact import split_network
-    from repurpose_hpc.runtime.tokens import vocabulary_of
+    from repurpose_hpc.runtime.embeddings import vocabulary_of
 
     began = perf_counter()
     if args.report is not None:

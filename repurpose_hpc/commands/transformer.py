@@ -12,8 +12,8 @@ from repurpose_hpc.model.importers.texts import Texts, ending_tokens, tokenizer_
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.texts import Pooling
 from repurpose_hpc.plan.files.store import PLAN_FILE, StoredPlan, open_plan, read_network
+from repurpose_hpc.runtime.embeddings import vocabulary_of
 from repurpose_hpc.runtime.pooling import Pool
-from repurpose_hpc.runtime.tokens import vocabulary_of
 
 if TYPE_CHECKING:
     from repurpose_hpc.runtime.session import Cut

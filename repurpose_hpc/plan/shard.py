@@ -6,7 +6,7 @@ receives from p are the same neurons in the same, ascending, order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -98,6 +98,9 @@ def make_shard(network: Network, plan: Plan, worker: int, dtype: type = np.float
         plan: for the same network.
         worker: 0..P-1.
         dtype: of the weights in the shard.
+
+    Returns:
+        its blocks are cut when they are looked up (``MadeBlocks``).
     """
     own = local_neurons(network, plan, worker)
     return Shard(
@@ -105,17 +108,47 @@ def make_shard(network: Network, plan: Plan, worker: int, dtype: type = np.float
         workers=plan.workers,
         graph=_without_weights(network).astype(dtype),
         own=own,
-        blocks={
-            mixing.name: _make_block(network, plan, mixing, own, worker, dtype) for mixing in network.mixings
-        },
+        blocks=MadeBlocks(network, plan, own, worker, dtype),
         plan_identity=plan.identity(),
         comm_dtype=plan.comm_dtype,
     )
 
 
+class MadeBlocks(Mapping[str, Block]):
+    """The blocks of one worker, each cut out of a network whenever it is looked up; nothing is kept.
+
+    So a rank that packs one after the other has its weights in memory once, beside the network.
+
+    Args:
+        network, plan, worker, dtype: see ``make_shard``.
+        own: ``Shard.own`` of the worker.
+    """
+
+    def __init__(
+        self, network: Network, plan: Plan, own: dict[str, np.ndarray], worker: int, dtype: type
+    ) -> None:
+        self._network, self._plan, self._own = network, plan, own
+        self._worker, self._dtype = worker, dtype
+        self._mixings = {mixing.name: mixing for mixing in network.mixings}
+
+    def __getitem__(self, name: str) -> Block:
+        return _make_block(
+            self._network, self._plan, self._mixings[name], self._own, self._worker, self._dtype
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._mixings)
+
+    def __len__(self) -> int:
+        return len(self._mixings)
+
+
 def _without_weights(network: Network) -> Network:
+    """The network, its mixings with no weights and biases; not as views, which would keep all of them."""
     bare_mixings = {
-        mixing.name: replace(mixing, weights=mixing.weights[:0, :0], bias=mixing.bias[:0])
+        mixing.name: replace(
+            mixing, weights=np.empty((0, 0), mixing.weights.dtype), bias=np.empty(0, mixing.bias.dtype)
+        )
         for mixing in network.mixings
     }
     return network.with_mixings(bare_mixings)
@@ -184,11 +217,11 @@ def _make_block(
         return np.empty(0, np.float32) if scales is None else scales[neurons]
 
     def cut(part: np.ndarray) -> np.ndarray:
-        return part.reshape(len(part), part.shape[1] * mixing.taps).astype(dtype)
+        return part.reshape(len(part), part.shape[1] * mixing.taps).astype(dtype, copy=False)
 
     return Block(
-        own_weights=cut(weights[np.ix_(rows, columns)]),
-        ghost_weights=cut(weights[np.ix_(rows, ghost_neurons)]),
+        own_weights=cut(_taken(weights, rows, columns)),
+        ghost_weights=cut(_taken(weights, rows, ghost_neurons)),
         sum_weights=cut(sum_weights),
         bias=bias.astype(dtype),
         ghost_neurons=ghost_neurons,
@@ -198,6 +231,14 @@ def _make_block(
         received_scales=scales_of(ghosts.received),
         is_common=plan.is_common(network, mixing),
     )
+
+
+def _taken(weights: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Some rows and columns of weights, ascending; whole rows that follow one another are no copy."""
+    m, n = rows.size, weights.shape[1]
+    if m and columns.size == n and rows[-1] - rows[0] == m - 1 and np.array_equal(columns, np.arange(n)):
+        return weights[rows[0] : rows[0] + m]
+    return weights[np.ix_(rows, columns)]
 
 
 def _fetched(mask: np.ndarray, owner: np.ndarray, worker: int) -> tuple[np.ndarray, np.ndarray]:

@@ -25,7 +25,6 @@ from repurpose_hpc.runtime.resources import EXACT_FORMATS, Formats, Resources
 from repurpose_hpc.runtime.schedule.rounds import in_rounds
 from repurpose_hpc.runtime.schedule.schedule import MakeRequest, Schedule, no_request
 from repurpose_hpc.runtime.sequences import Sequences
-from repurpose_hpc.runtime.shards import read_once
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -71,8 +70,8 @@ class Program:
 
         Args:
             shards: those of the workers that this rank hosts (``hosted_workers``), ascending.  They are not
-                changed; each block is read once, so that one that is read from a file, or cast, when it is
-                asked for (see ``shards``) is not held twice.
+                changed; each block is read once, so that one that is cut, or cast, when it is asked for
+                (``MadeBlocks``, ``CastBlocks``) is not held twice.
             comm: its ranks host all workers; None: this process does.
             max_batch: most samples that one ``forward`` takes.
             formats: of weights and ghosts.
@@ -275,5 +274,5 @@ def one_process(
     network: Network, dtype: np.dtype, max_batch: int, formats: Formats = EXACT_FORMATS, threads: int = 1
 ) -> Program:
     """The program of one process that has all of a network, without MPI, to compare ranks with."""
-    shard = read_once(make_shard(network, single_worker_plan(network), 0, dtype.type))
+    shard = make_shard(network, single_worker_plan(network), 0, dtype.type)
     return Program([shard], None, max_batch, formats, threads=threads)

@@ -29,7 +29,7 @@ from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.runtime.shards import cast as cast_shard
-from repurpose_hpc.runtime.shards import one_by_one, read_once
+from repurpose_hpc.runtime.shards import one_by_one
 from repurpose_hpc.runtime.streams.outputs import FiniteOutputs, OutputGather, in_order
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ def hosted_shards(source: Cut | StoredPlan, ranks: int, rank: int, dtype: np.dty
     hosted = hosted_workers(source.plan.workers, ranks, rank)
     if isinstance(source, StoredPlan):
         return [cast_shard(read_shard(source, worker), dtype) for worker in hosted]
-    return [read_once(make_shard(source.network, source.plan, worker, dtype.type)) for worker in hosted]
+    return [make_shard(source.network, source.plan, worker, dtype.type) for worker in hosted]
 
 
 def _check_same_samples(x: np.ndarray | None, comm: MPI.Comm) -> None:

@@ -1,8 +1,4 @@
-"""Blocks of a shard that are made when they are looked up, so that no weights are held twice.
-
-A program reads every block once.  Where ``Shard.blocks`` is one of these mappings, a block exists only while
-it is packed.
-"""
+"""Shards as a run needs them, from those that were read or cut."""
 
 from __future__ import annotations
 
@@ -26,14 +22,6 @@ def one_by_one(shard: Shard) -> Shard:
     return replace(shard, graph=replace(shard.graph, ends=ends))
 
 
-def read_once(shard: Shard) -> Shard:
-    """``shard`` for a single program: a block that is looked up is forgotten.
-
-    This saves memory if the shard is in memory and nobody else keeps it.
-    """
-    return replace(shard, blocks=ReadOnce(dict(shard.blocks)))
-
-
 class CastBlocks(Mapping[str, Block]):
     """Blocks whose numbers are of another dtype, cast at every look-up; nothing is kept."""
 
@@ -42,22 +30,6 @@ class CastBlocks(Mapping[str, Block]):
 
     def __getitem__(self, mixing: str) -> Block:
         return _cast_block(self._blocks[mixing], self._dtype)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._blocks)
-
-    def __len__(self) -> int:
-        return len(self._blocks)
-
-
-class ReadOnce(Mapping[str, Block]):
-    """Blocks that can be looked up once."""
-
-    def __init__(self, blocks: dict[str, Block]) -> None:
-        self._blocks = blocks
-
-    def __getitem__(self, mixing: str) -> Block:
-        return self._blocks.pop(mixing)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._blocks)

@@ -7,6 +7,7 @@ that has their head.  The outputs of a batch are gathered on the root.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +21,7 @@ from repurpose_hpc.model.operations import UNLIMITED, Attention
 from repurpose_hpc.model.precision import precision
 from repurpose_hpc.mpi.agreement import agreed, check_same
 from repurpose_hpc.plan.files.store import StoredPlan
+from repurpose_hpc.runtime.embeddings import Embeddings, check_ids, embeddings_of
 from repurpose_hpc.runtime.exchange.choose import check_named, check_transport
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
 from repurpose_hpc.runtime.pooling import Pool, joined, pooled
@@ -55,7 +57,7 @@ class TokenSession:
     the same arguments.
 
     Attributes:
-        graph: the network of tokens.
+        graph: the network of tokens, without its ends.
         workers: parts into which it is split.
         slots: sequences that are kept at a time.
         longest: tokens that one may have.
@@ -109,6 +111,10 @@ class TokenSession:
             check_transport(transport, comm)
         self._sequences = Sequences(slots, self.longest, self._chunk, kind, kept_dtype)
         self.program = Program(shards, comm, self._chunk, formats, transport, sequences=self._sequences)
+        table = embeddings_of(self.graph.ends)
+        self._embeddings = Embeddings(table, self.program.input_columns, kind, isinstance(plan, StoredPlan))
+        # Without them, and all columns of the embeddings.
+        self.graph = replace(self.graph, ends=Ends())
         columns = self.program.output_columns
         self._gather = None if comm is None else OutputGather(comm, columns, kind, self._chunk)
 
@@ -123,7 +129,7 @@ class TokenSession:
     @property
     def vocabulary(self) -> int:
         """How many tokens there are."""
-        return vocabulary_of(self.graph.ends)
+        return self._embeddings.vocabulary
 
     @property
     def kept_bytes(self) -> int:
@@ -249,12 +255,8 @@ class TokenSession:
         """The outputs of a batch, for each piece (tokens, outputs), pooled if wanted, on the root."""
         self._sequences.place([Piece(further[place].slot, end - first) for place, first, end in batch])
         ids = np.concatenate([further[place].ids[first:end] for place, first, end in batch])
-        front = self.graph.ends.front
-        assert front is not None
-        (embedded,) = front.compute([ids.astype(np.int64)])
-        X = np.ascontiguousarray(embedded.T[self.program.input_columns], self.program.dtype)
         sizes = [end - first for _, first, end in batch]
-        rows, sizes = pooled(self.program.forward(X), sizes, pool)
+        rows, sizes = pooled(self.program.forward(self._embeddings.rows(ids)), sizes, pool)
         outputs = self._gathered(np.ascontiguousarray(rows))
         return None if outputs is None else np.split(outputs, np.cumsum(sizes)[:-1])
 
@@ -280,29 +282,7 @@ def _formats(weights_dtype: str, comm_dtype: str, kept_dtype: str) -> Formats:
     return Formats(weights_dtype, comm_dtype, kept_dtype)
 
 
-def vocabulary_of(ends: Ends) -> int:
-    """How many tokens a network of tokens with these ends has."""
-    front = ends.front
-    assert front is not None
-    return len(front.constants["tokens"])
-
-
 def is_causal(graph: Network) -> bool:
     """Whether no token sees one behind it."""
     attentions = [op for op in graph.operations if isinstance(op, Attention)]
     return all(op.after != UNLIMITED and op.after <= 0 for op in attentions)
-
-
-def check_ids(ids: np.ndarray, vocabulary: int) -> None:
-    """Refuse numbers that stand for no token.
-
-    Raises:
-        UserError: names the first.
-    """
-    wrong = np.flatnonzero((ids < 0) | (ids >= vocabulary))
-    if wrong.size:
-        raise UserError(
-            f"expected token ids from 0 to {vocabulary - 1}, the vocabulary of the model, found "
-            f"{ids[wrong[0]]} at place {wrong[0]} (counted from 0); check that tokenizer and model belong "
-            "together"
-        )

@@ -1,6 +1,7 @@
 """Small random networks with random plans, written as shards: what restructuring would leave."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +130,25 @@ def write_model(path: Path, network: Network) -> None:
     layers = len(network.mixings)
     arrays["activations"] = np.array(["relu"] * (layers - 1) + [*network.heads])
     np.savez(path, **arrays)
+
+
+def assert_same(actual, expected):
+    """Equal to the last bit and dtype, through dataclasses, dictionaries (in order) and tuples."""
+    if isinstance(expected, Mapping):
+        assert isinstance(actual, Mapping) and list(actual) == list(expected)
+        for key, value in expected.items():
+            assert_same(actual[key], value)
+        return
+    assert type(actual) is type(expected)
+    if is_dataclass(expected):
+        for field in fields(expected):
+            assert_same(getattr(actual, field.name), getattr(expected, field.name))
+    elif isinstance(expected, tuple):
+        assert len(actual) == len(expected)
+        for left, right in zip(actual, expected, strict=True):
+            assert_same(left, right)
+    elif isinstance(expected, np.ndarray):
+        assert actual.dtype == expected.dtype
+        np.testing.assert_array_equal(actual, expected)
+    else:
+        assert actual == expected

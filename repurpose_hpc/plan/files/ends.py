@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from repurpose_hpc.model.ends import Ends, Port, Step, Subgraph
+from repurpose_hpc.plan.files.content import Content
 
 _ENDS = ("front", "back")
 
@@ -21,14 +22,14 @@ def write_ends(group: h5py.Group, ends: Ends) -> None:
             _write(group.create_group(name), subgraph)
 
 
-def read_ends(group: h5py.Group) -> Ends:
-    """The ends that ``write_ends`` stored.
+def read_ends(content: Content, group: h5py.Group) -> Ends:
+    """The ends that ``write_ends`` stored in a group of a file.
 
     Raises:
         ValueError, KeyError: they are damaged.
     """
     try:
-        front, back = (_read(group[name]) if name in group else None for name in _ENDS)
+        front, back = (_read(content, group[name]) if name in group else None for name in _ENDS)
     except (TypeError, AttributeError) as error:  # an attribute too many, missing, or of another type
         raise ValueError(f"its ends are damaged: {error}") from None
     return Ends(front, back)
@@ -49,7 +50,7 @@ def _write(group: h5py.Group, subgraph: Subgraph) -> None:
         group["model"] = np.frombuffer(subgraph.model, np.uint8)
 
 
-def _read(group: h5py.Group) -> Subgraph:
+def _read(content: Content, group: h5py.Group) -> Subgraph:
     structure = json.loads(group["structure"][()], object_hook=_array)
     return Subgraph(
         inputs=_ports(structure["inputs"]),
@@ -58,7 +59,9 @@ def _read(group: h5py.Group) -> Subgraph:
             Step(**{**step, "inputs": tuple(step["inputs"]), "outputs": tuple(step["outputs"])})
             for step in structure["steps"]
         ),
-        constants={name: group[f"{number:04d}"][()] for number, name in enumerate(structure["constants"])},
+        constants={
+            name: content.array(group[f"{number:04d}"]) for number, name in enumerate(structure["constants"])
+        },
         batch=structure["batch"],
         model=group["model"][()].tobytes() if "model" in group else b"",
     )

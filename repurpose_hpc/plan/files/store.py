@@ -20,7 +20,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_type_hints
 
 import h5py
 import numpy as np
@@ -39,13 +38,15 @@ from repurpose_hpc.model.ends import Ends
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.texts import NO_RULES, TextRules
 from repurpose_hpc.plan.assemble import assemble
+from repurpose_hpc.plan.files.blocks import StoredBlocks, tied_mixings, write_blocks
 from repurpose_hpc.plan.files.checks import check_counts, check_shard, check_tokens
+from repurpose_hpc.plan.files.content import ALIGNMENT, MAPPED_BYTES, Content
 from repurpose_hpc.plan.files.ends import read_ends, write_ends
 from repurpose_hpc.plan.files.graph import read_graph, write_graph
 from repurpose_hpc.plan.files.mapped import MappedFile
 from repurpose_hpc.plan.files.texts import described, read_rules
 from repurpose_hpc.plan.plan import MixingPlan, Plan
-from repurpose_hpc.plan.shard import Block, Lists, Shard, make_shard
+from repurpose_hpc.plan.shard import Shard, make_shard
 
 FORMAT = "repurpose-hpc"
 FORMAT_VERSION = 4
@@ -53,18 +54,15 @@ FORMAT_VERSION = 4
 FORMAT_VERSION_WITH_ENDS = 5
 # Of a plan.h5 of a network of tokens.
 FORMAT_VERSION_OF_TOKENS = 6
-_VERSIONS = (FORMAT_VERSION, FORMAT_VERSION_WITH_ENDS, FORMAT_VERSION_OF_TOKENS)
+# Of a shard with weights that are in plan.h5 alone.
+FORMAT_VERSION_TIED = 7
+_VERSIONS = (FORMAT_VERSION, FORMAT_VERSION_WITH_ENDS, FORMAT_VERSION_OF_TOKENS, FORMAT_VERSION_TIED)
 PLAN_FILE = "plan.h5"
 # The attribute that tells the comm dtype, under the name that it has in this format version.
 COMM_DTYPE_ATTRIBUTE = "wire"
 
-# Attributes of blocks and of plans of mixings, in the order in which they are stored.
-_BLOCK_ARRAYS = tuple(name for name, kind in get_type_hints(Block).items() if kind is np.ndarray)
-_BLOCK_LISTS = tuple(name for name, kind in get_type_hints(Block).items() if kind is Lists)
+# Attributes of plans of mixings, in the order in which they are stored.
 _MASKS = tuple(field.name for field in fields(MixingPlan))
-# Of arrays that are mapped where they lie in the file: so large at least, and aligned to a cache line.
-MAPPED_BYTES = 1 << 16
-_ALIGNMENT = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,10 +142,10 @@ def write_plan(
     """
     directory = Path(directory)
     with _writing(directory) as temporary:
-        digests = []
+        digests, tied = [], tied_mixings(network)
         for worker in range(plan.workers):
             path = shard_path(temporary, worker)
-            _write_shard(path, make_shard(network, plan, worker, dtype))
+            _write_shard(path, make_shard(network, plan, worker, dtype), tied)
             digests.append(file_sha256(path))
         _write_plan_file(temporary / PLAN_FILE, network, plan, digests, provenance, texts)
 
@@ -199,7 +197,7 @@ def open_plan(directory: str | Path) -> StoredPlan:
         digests = tuple(digest.decode() for digest in file["shard_sha256"])
         traffic = {name: group["traffic"][()] for name, group in file["mixings"].items()}
         check_counts(plan.workers, digests, traffic)
-        ends = read_ends(file["ends"]) if "ends" in file else Ends()
+        ends = read_ends(content, file["ends"]) if "ends" in file else Ends()
         longest = int(file.attrs.get("longest", 0))
         check_tokens(longest, ends)
         return StoredPlan(
@@ -254,15 +252,9 @@ def read_shard(stored: StoredPlan, worker: int) -> Shard:
         _check_belongs(content.file, path, stored, worker)
         if content.sha256 != recorded:
             raise ValueError(f"its SHA-256 is not the one recorded in {PLAN_FILE}")
-        shard = _parse_shard(content)
+        shard = _parse_shard(content, stored)
         check_shard(shard, stored.plan)
-        blocks = {
-            mixing.name: replace(
-                shard.blocks[mixing.name], is_common=stored.plan.is_common(shard.graph, mixing)
-            )
-            for mixing in shard.graph.mixings
-        }
-        return replace(shard, graph=replace(shard.graph, ends=stored.ends), blocks=blocks)
+        return shard
 
 
 def read_network(stored: StoredPlan) -> Network:
@@ -332,8 +324,8 @@ def _version_for(network: Network) -> int:
     return FORMAT_VERSION_WITH_ENDS if network.ends else FORMAT_VERSION
 
 
-def _write_shard(path: Path, shard: Shard) -> None:
-    with _creating(path) as file:
+def _write_shard(path: Path, shard: Shard, tied: Mapping[str, str]) -> None:
+    with _creating(path, FORMAT_VERSION_TIED if tied else FORMAT_VERSION) as file:
         for name in ("worker", "workers", "plan_identity"):
             file.attrs[name] = getattr(shard, name)
         file.attrs[COMM_DTYPE_ATTRIBUTE] = shard.comm_dtype
@@ -341,69 +333,29 @@ def _write_shard(path: Path, shard: Shard) -> None:
         own = file.create_group("own", track_order=True)
         for name, neurons in shard.own.items():
             own[name] = neurons
-        blocks = file.create_group("blocks", track_order=True)
-        for name, block in shard.blocks.items():
-            _write_block(blocks.create_group(name), block)
+        write_blocks(file.create_group("blocks", track_order=True), shard.blocks, tied)
 
 
-def _write_block(group: h5py.Group, block: Block) -> None:
-    for name in _BLOCK_ARRAYS:
-        group[name] = getattr(block, name)
-    for name in _BLOCK_LISTS:
-        for part, values in vars(getattr(block, name)).items():
-            group[f"{name}/{part}"] = values
-
-
-@dataclass(frozen=True, eq=False)
-class _Content:
-    """The content of a file whose bytes are as they were written.
-
-    Attributes:
-        file: open for reading.
-        sha256: of the whole file.
-        mapped: the same file, as memory.
-    """
-
-    file: h5py.File
-    sha256: str
-    mapped: MappedFile
-
-    def array(self, dataset: h5py.Dataset) -> np.ndarray:
-        """The values of ``dataset``, mapped if they are many."""
-        offset = dataset.id.get_offset()
-        if dataset.nbytes < MAPPED_BYTES or offset is None or offset % _ALIGNMENT:
-            return dataset[()]
-        return self.mapped.array(offset, dataset.shape, dataset.dtype)
-
-
-def _parse_shard(content: _Content) -> Shard:
+def _parse_shard(content: Content, stored: StoredPlan) -> Shard:
     file = content.file
+    worker, graph = int(file.attrs["worker"]), read_graph(file["graph"])
+    own = {name: neurons[()] for name, neurons in file["own"].items()}
     return Shard(
-        worker=int(file.attrs["worker"]),
+        worker=worker,
         workers=int(file.attrs["workers"]),
         plan_identity=file.attrs["plan_identity"],
         comm_dtype=file.attrs[COMM_DTYPE_ATTRIBUTE],
-        graph=read_graph(file["graph"]),
-        own={name: neurons[()] for name, neurons in file["own"].items()},
-        blocks={name: _parse_block(content, group) for name, group in file["blocks"].items()},
+        graph=replace(graph, ends=stored.ends),
+        own=own,
+        blocks=StoredBlocks(content, graph, own, worker, stored.plan, stored.ends),
     )
-
-
-def _parse_block(content: _Content, group: h5py.Group) -> Block:
-    parts: dict[str, Any] = {name: content.array(group[name]) for name in _BLOCK_ARRAYS}
-    parts |= {name: _parse_lists(group[name]) for name in _BLOCK_LISTS}
-    return Block(**parts)
-
-
-def _parse_lists(group: h5py.Group) -> Lists:
-    return Lists(**{part: values[()] for part, values in group.items()})
 
 
 @contextmanager
 def _creating(path: Path, version: int = FORMAT_VERSION) -> Iterator[h5py.File]:
     """A new file, made in memory and then written at once: HDF5 crashes when the disk is full."""
     memory = io.BytesIO()
-    aligned = {"alignment_threshold": MAPPED_BYTES, "alignment_interval": _ALIGNMENT}
+    aligned = {"alignment_threshold": MAPPED_BYTES, "alignment_interval": ALIGNMENT}
     with h5py.File(memory, "w", userblock_size=HEADER_BYTES, **aligned) as file:
         yield file
     content = memory.getbuffer()
@@ -412,7 +364,7 @@ def _creating(path: Path, version: int = FORMAT_VERSION) -> Iterator[h5py.File]:
 
 
 @contextmanager
-def _reading(path: Path, recorded: str | None = None) -> Iterator[_Content]:
+def _reading(path: Path, recorded: str | None = None) -> Iterator[Content]:
     """The open file, its bytes checked; whatever is wrong with it becomes one message.
 
     Everything goes through one descriptor: what is checked is what is used, and HDF5, which is given a
@@ -435,7 +387,7 @@ def _reading(path: Path, recorded: str | None = None) -> Iterator[_Content]:
             if sha256 != recorded:
                 check_seal(raw, FORMAT, version)
             with h5py.File(raw, "r") as file:
-                yield _Content(file, sha256, MappedFile(raw))
+                yield Content(file, sha256, MappedFile(raw))
 
 
 def _check_header(raw: io.BufferedReader, path: Path) -> int:

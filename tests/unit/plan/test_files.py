@@ -7,8 +7,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import h5py
@@ -18,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.small_graphs import convolutional_network
+from helpers.small_plans import assert_same
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.activations import KINDS, Activation
 from repurpose_hpc.model.builder import Builder
@@ -73,27 +72,6 @@ CASES = st.builds(
 )
 
 
-def assert_same(actual, expected):
-    """Equal to the last bit and dtype, through dataclasses, dictionaries (in order) and tuples."""
-    assert type(actual) is type(expected)
-    if is_dataclass(expected):
-        for field in fields(expected):
-            assert_same(getattr(actual, field.name), getattr(expected, field.name))
-    elif isinstance(expected, Mapping):
-        assert list(actual) == list(expected)
-        for key, value in expected.items():
-            assert_same(actual[key], value)
-    elif isinstance(expected, tuple):
-        assert len(actual) == len(expected)
-        for left, right in zip(actual, expected, strict=True):
-            assert_same(left, right)
-    elif isinstance(expected, np.ndarray):
-        assert actual.dtype == expected.dtype
-        np.testing.assert_array_equal(actual, expected)
-    else:
-        assert actual == expected
-
-
 @pytest.fixture
 def directory(tmp_path):
     """A directory with a plan for three workers."""
@@ -114,6 +92,7 @@ def large(tmp_path_factory):
 PEAKS = """
 import re, sys
 from pathlib import Path
+from repurpose_hpc.plan.files.mapped import release
 from repurpose_hpc.plan.files.store import open_plan, read_shard
 
 def peak():
@@ -122,7 +101,10 @@ def peak():
 stored, peaks = open_plan(Path(sys.argv[1])), [peak()]
 shard = read_shard(stored, 0)
 peaks.append(peak())
-kept = {name: shard.blocks.pop(name).own_weights.copy() for name in list(shard.blocks)}
+kept = []
+for block in shard.blocks.values():
+    kept.append(block.own_weights.copy())
+    release(block.own_weights)
 peaks.append(peak())
 blocks = read_shard(stored, 0).blocks.values()
 assert sum(int(block.own_weights.sum()) for block in blocks) == 1 << 24
@@ -282,7 +264,7 @@ def test_another_format_version_is_refused_by_name(directory, name, version):
     assert content.startswith(b"repurpose-hpc 4 ")
     (directory / name).write_bytes(content.replace(b" 4 ", b" %d " % version, 1))
     with pytest.raises(
-        UserError, match=f"expected format version 4 to 6, found {version}; restructure again"
+        UserError, match=f"expected format version 4 to 7, found {version}; restructure again"
     ):
         open_plan(directory) if name == PLAN_FILE else read_shard(stored, 1)
 

@@ -1,18 +1,22 @@
 """Programs of one process: no MPI, shards that stay as they are, schedules of a few batch sizes."""
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from helpers import ROOT, small_graphs, small_plans
 from repurpose_hpc.model.forward import forward
+from repurpose_hpc.plan.plan import single_worker_plan
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.runtime import program as program_module
 from repurpose_hpc.runtime.program import MOST_SCHEDULES, Program, one_process
-from repurpose_hpc.runtime.shards import cast, read_once
+from repurpose_hpc.runtime.shards import cast
 
 WORKERS = 3
 WITHOUT_MPI = """
@@ -78,16 +82,39 @@ def test_shards_are_left_alone(case):
             np.testing.assert_array_equal(block.own_weights, weights[name])
 
 
+class _Counted(dict):
+    """Blocks that know how often each was looked up."""
+
+    def __init__(self, blocks):
+        super().__init__(blocks)
+        self.looks = dict.fromkeys(blocks, 0)
+
+    def __getitem__(self, name):
+        self.looks[name] += 1
+        return super().__getitem__(name)
+
+
 def test_a_block_is_read_once(case):
-    """Blocks forgotten at the first look are enough, and so are blocks cast at each look."""
+    """One that is cut at every look is not held twice; blocks cast at each look do as well."""
     network, shards, x = case
     expected = outputs(Program(shards, max_batch=len(x)), x)
-    forgotten = [read_once(shard) for shard in shards]
-    np.testing.assert_array_equal(outputs(Program(forgotten, max_batch=len(x)), x), expected)
-    assert [len(shard.blocks) for shard in forgotten] == [0] * WORKERS
+    counted = [replace(shard, blocks=_Counted(shard.blocks)) for shard in shards]
+    np.testing.assert_array_equal(outputs(Program(counted, max_batch=len(x)), x), expected)
+    assert all({*shard.blocks.looks.values()} == {1} for shard in counted)
     program = Program([cast(shard, np.dtype(np.float32)) for shard in shards], max_batch=len(x))
     assert program.dtype == np.float32
     np.testing.assert_allclose(outputs(program, x.astype(np.float32)), expected, atol=1e-5)
+
+
+def test_a_shard_that_is_kept_keeps_no_weights():
+    """Views of the weights would: of the whole network on every rank."""
+    network = small_plans.random_network(head="identity")
+    shard = make_shard(network, single_worker_plan(network), 0, np.float64)
+    weights = [weakref.ref(mixing.weights) for mixing in network.mixings]
+    graph = shard.graph
+    del network, shard
+    gc.collect()
+    assert [reference() for reference in weights] == [None] * len(graph.mixings)
 
 
 def test_schedules_of_a_few_batch_sizes_are_kept(case, monkeypatch):
