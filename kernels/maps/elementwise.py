@@ -30,6 +30,7 @@ _MAPS, _PER_NEURON = Array(REAL, 3), Array(REAL, 2)
 @kernel(
     arguments={"scale": _PER_NEURON, "x": _MAPS, "shift": _PER_NEURON, "out": _MAPS, "epilogue": EPILOGUE},
     need=Need.MAPS,
+    replayed=True,
 )
 def affine(scale: np.ndarray, x: np.ndarray, shift: np.ndarray, out: np.ndarray, epilogue: Epilogue) -> None:
     """out = act(scale · x + shift).
@@ -57,6 +58,7 @@ def affine(scale: np.ndarray, x: np.ndarray, shift: np.ndarray, out: np.ndarray,
 @kernel(
     arguments={"operation": INTEGER, "a": _MAPS, "b": _MAPS, "out": _MAPS, "epilogue": EPILOGUE},
     need=Need.MAPS,
+    replayed=True,
 )
 def combine(operation: int, a: np.ndarray, b: np.ndarray, out: np.ndarray, epilogue: Epilogue) -> None:
     """out = act(a operation b).

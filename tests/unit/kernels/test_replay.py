@@ -196,7 +196,7 @@ def test_codes_where_there_are_none_are_refused():
         Recording(Types(FLOAT, FLOAT)).add_kernel(0, kernels.unpack_codes, (codes, np.ones(2, FLOAT), BUFFER))
 
 
-@pytest.mark.parametrize("function", [np.copyto, kernels.affine])
+@pytest.mark.parametrize("function", [np.copyto, kernels.depthwise])
 def test_what_cannot_be_recorded_is_refused(function):
     with pytest.raises(TypeError, match="not a kernel that can be on a recording"):
         Recording(Types(FLOAT, FLOAT)).add_kernel(0, function, ())
