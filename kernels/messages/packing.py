@@ -24,6 +24,19 @@ def pack(X: np.ndarray, rows: np.ndarray, buffer: np.ndarray) -> None:
             buffer[k, b] = X[row, b]
 
 
+@kernel(
+    arguments={"X": _MATRIX, "samples": Array(INTEGERS, 1), "kept": _MATRIX}, need=Need.NONE, replayed=True
+)
+def keep_samples(X: np.ndarray, samples: np.ndarray, kept: np.ndarray) -> None:
+    """kept[k, b] = X[k, samples[b]]: X (neurons, batch), samples (count,) int64 ascending.
+
+    kept (neurons, count) may begin where X does: every number goes to a place that was read before.
+    """
+    for k in range(X.shape[0]):
+        for b in range(samples.size):
+            kept[k, b] = X[k, samples[b]]
+
+
 @kernel(arguments={"buffer": _MATRIX, "rows": _ROWS, "X": _MATRIX})
 def unpack(buffer: np.ndarray, rows: np.ndarray, X: np.ndarray) -> None:
     """X[rows[k]] = buffer[k], with buffer (count, batch), rows (count,) and X (neurons, batch)."""

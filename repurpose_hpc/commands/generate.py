@@ -96,7 +96,7 @@ def run(args: Arguments, context: RankContext) -> None:
         )
         del model, source  # a rank keeps its part, not the whole model
         give_back()
-        session.warm_up(prompts[0][:1])
+        session.warm_up(max(prompts, key=len)[:2])
     load_seconds = perf_counter() - began
     writer = _Writer(tokenizer, len(prompts)) if comm.rank == 0 else None
     sampling = Sampling(args.temperature, args.top_k, args.top_p, args.seed)

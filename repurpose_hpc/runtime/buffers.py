@@ -64,7 +64,8 @@ class Buffer:
 
     def maps(self, part: Part, rows: slice = slice(None)) -> np.ndarray:
         """``view`` as (rows, samples, values)."""
-        return self.view(part, rows).reshape(-1, part.samples, self.values)
+        view = self.view(part, rows)
+        return view.reshape(len(view), part.samples, self.values)
 
 
 class Scratch:

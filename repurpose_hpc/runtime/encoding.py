@@ -12,7 +12,7 @@ import numpy as np
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.runtime.pooling import Pool, pooled
+from repurpose_hpc.runtime.pooling import Pool, pooled, wanted
 from repurpose_hpc.runtime.tokens import Tokens, TokenSession
 from repurpose_hpc.runtime.verification import Verification
 
@@ -83,10 +83,12 @@ class TextVerification(Verification):
 
     def reference(self, inputs: np.ndarray, dtype: type) -> np.ndarray:
         """What NumPy makes of a text, ids (tokens,), in ``dtype``."""
-        if inputs.size not in self._lengths:
-            self._lengths[inputs.size] = self.network.at(inputs.size)
-        rows = forward(self._lengths[inputs.size], inputs[None], dtype).reshape(inputs.size, -1)
-        rows = pooled(rows.T, [inputs.size], self._pool)[0].T
+        tokens = inputs.size
+        if tokens not in self._lengths:
+            self._lengths[tokens] = self.network.at(tokens)
+        rows = forward(self._lengths[tokens], inputs[None], dtype).reshape(tokens, -1)
+        rows = rows[wanted(0, tokens, tokens, self._pool)]
+        rows = pooled(rows.T, [len(rows)], self._pool)[0].T
         return normalised(rows) if self._is_normalised else rows
 
 

@@ -1,6 +1,7 @@
 """Texts that a causal transformer writes: prompts are read in chunks, then every step adds a token to each.
 
-The root chooses the tokens and sends them to all ranks (``MPI_Bcast``).
+The root chooses the tokens, from the most probable ones that every rank has, and sends them to all ranks
+(``MPI_Bcast``).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.runtime.pooling import Pool
+from repurpose_hpc.runtime.candidates import Candidates
 from repurpose_hpc.runtime.tokens import Tokens, TokenSession, is_causal
 
 if TYPE_CHECKING:
@@ -38,18 +39,22 @@ class Sampling:
     top_p: float = 1.0
     seed: int = 0
 
-    def choose(self, logits: np.ndarray, rng: np.random.Generator) -> int:
-        """A token, from logits (vocabulary,); the first of equal ones."""
+    def candidates(self, vocabulary: int) -> int:
+        """How many of the most probable tokens must be known to choose one."""
+        return 1 if self.temperature == 0 else self.top_k or vocabulary
+
+    def choose(self, candidates: Candidates, rng: np.random.Generator) -> int:
+        """A token, from as many ``candidates`` as there must be, or all of a smaller vocabulary."""
+        ids, logits = candidates
         if self.temperature == 0:
-            return int(logits.argmax())
-        order = np.argsort(-logits, kind="stable")[: self.top_k or None]
-        below = logits[order].astype(np.float64) - logits.max()
+            return int(ids[0])
+        below = logits.astype(np.float64) - logits[0]
         with np.errstate(over="ignore"):  # of a temperature near 0, all but the largest are infinitely far
             probabilities = np.exp(below / self.temperature)
         probabilities /= probabilities.sum()
         before = np.cumsum(probabilities) - probabilities
         probabilities[before >= self.top_p] = 0
-        return int(order[rng.choice(order.size, p=probabilities / probabilities.sum())])
+        return int(ids[rng.choice(ids.size, p=probabilities / probabilities.sum())])
 
 
 @dataclass
@@ -96,20 +101,20 @@ def generate(
 
     Raises:
         UserError: on every rank: the network writes no text, or logits are not finite; see
-            ``TokenSession.run``.
+            ``TokenSession.candidates``.
     """
     _check(session, prompts, tokens)
     draws = [np.random.default_rng([sampling.seed, place]) for place in range(len(prompts))]
     result = Generated([[] for _ in prompts], prompt_tokens=sum(prompt.size for prompt in prompts))
     began = perf_counter()
-    active = list(range(len(prompts)))
+    active, count = list(range(len(prompts))), sampling.candidates(session.vocabulary)
     with _interruption() as interrupted:
-        logits = session.run([Tokens(place, prompts[place]) for place in active], pool=Pool.LAST)
+        candidates = session.candidates([Tokens(place, prompts[place]) for place in active], count)
         result.prompt_seconds = perf_counter() - began
         session.program.reset()
         began = perf_counter()
         for step in range(tokens):
-            chosen = _chosen(logits, active, sampling, draws, interrupted)
+            chosen = _chosen(candidates, active, sampling, draws, interrupted)
             if comm is not None:
                 chosen = comm.bcast(chosen, root=0)
             if chosen is None:
@@ -119,14 +124,14 @@ def generate(
                 raise UserError(chosen)
             for place, token in zip(active, chosen, strict=True):
                 result.ids[place].append(token)
-                if logits is not None:
+                if candidates is not None:
                     told(place, token)
             going_on = [place for place, token in zip(active, chosen, strict=True) if token not in ends]
             active = going_on
             if not active or step == tokens - 1:
                 break
             further = [Tokens(place, np.array(result.ids[place][-1:])) for place in active]
-            logits = session.run(further, pool=Pool.LAST)
+            candidates = session.candidates(further, count)
             result.steps += 1
     result.step_seconds = perf_counter() - began
     result.phases = session.program.seconds
@@ -151,22 +156,22 @@ def _check(session: TokenSession, prompts: Sequence[np.ndarray], tokens: int) ->
 
 
 def _chosen(
-    logits: list[np.ndarray] | None,
+    candidates: list[Candidates] | None,
     active: Sequence[int],
     sampling: Sampling,
     draws: Sequence[np.random.Generator],
     interrupted: Callable[[], bool],
 ) -> list[int] | str | None:
     """The next token of each active sequence, or why there is none; None on other ranks, and to stop."""
-    if logits is None or interrupted():
+    if candidates is None or interrupted():
         return None
-    for place, rows in zip(active, logits, strict=True):
-        if not np.isfinite(rows).all():
+    for place, of_text in zip(active, candidates, strict=True):
+        if not np.isfinite(of_text.logits).all():
             return (
                 f"expected finite logits, found NaN or infinity in those of text {place} (counted from 0); "
                 "compute in float64, keep keys and values in float32, or check the weights"
             )
-    return [sampling.choose(rows[0], draws[place]) for place, rows in zip(active, logits, strict=True)]
+    return [sampling.choose(of_text, draws[place]) for place, of_text in zip(active, candidates, strict=True)]
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """One vector for a text, from the outputs of its tokens.
 
-Every rank pools the outputs that it has, so that only the result goes to the root.
+Every rank pools the outputs that it has, so that only the result goes to the root; outputs that do not matter
+are not computed.
 """
 
 from __future__ import annotations
@@ -20,26 +21,37 @@ class Pool(Enum):
     MEAN = "mean"
 
 
+def wanted(first: int, end: int, tokens: int, pool: Pool) -> range:
+    """The tokens of a piece of a text whose outputs matter, counted from the first of the piece.
+
+    Args:
+        first, end: of the piece, in the text.
+        tokens: of the text.
+        pool: see above.
+    """
+    if pool is Pool.FIRST:
+        return range(first == 0)
+    if pool is Pool.LAST:
+        return range(end - first - (end == tokens), end - first)
+    return range(end - first)
+
+
 def pooled(rows: np.ndarray, sizes: Sequence[int], pool: Pool) -> tuple[np.ndarray, list[int]]:
     """The outputs of a batch, pooled piece by piece.
 
     Args:
-        rows: (outputs, tokens), piece after piece.
-        sizes: tokens of each piece, 1 or more.
+        rows: (outputs, tokens) of those that are ``wanted``, piece after piece.
+        sizes: such tokens of each piece.
         pool: see above.
 
     Returns:
         (outputs, columns) and the columns of each piece.
     """
-    if pool is Pool.NONE:
+    if pool is not Pool.MEAN:
         return rows, list(sizes)
     counts = np.asarray(sizes, np.intp)
-    ends = np.cumsum(counts)
-    if pool is Pool.MEAN:
-        rows = np.add.reduceat(rows, ends - counts, axis=1) / counts.astype(rows.dtype)
-    else:
-        rows = rows[:, ends - (counts if pool is Pool.FIRST else 1)]
-    return rows, [1] * len(sizes)
+    sums = np.add.reduceat(rows, np.cumsum(counts) - counts, axis=1)
+    return sums / counts.astype(rows.dtype), [1] * len(sizes)
 
 
 def joined(parts: Sequence[np.ndarray], sizes: Sequence[int], pool: Pool) -> np.ndarray:
@@ -50,9 +62,7 @@ def joined(parts: Sequence[np.ndarray], sizes: Sequence[int], pool: Pool) -> np.
         sizes: tokens of each piece.
         pool: see above.
     """
-    if pool is Pool.MEAN:
-        weights = np.asarray(sizes, parts[0].dtype) / sum(sizes)
-        return np.sum([part * weight for part, weight in zip(parts, weights, strict=True)], axis=0)
-    if pool is Pool.NONE:
+    if pool is not Pool.MEAN:
         return np.concatenate(parts)
-    return parts[0 if pool is Pool.FIRST else -1]
+    weights = np.asarray(sizes, parts[0].dtype) / sum(sizes)
+    return np.sum([part * weight for part, weight in zip(parts, weights, strict=True)], axis=0)

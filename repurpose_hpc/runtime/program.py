@@ -14,7 +14,7 @@ import numpy as np
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.plan import single_worker_plan
 from repurpose_hpc.plan.shard import Shard, make_shard
-from repurpose_hpc.runtime.buffers import Scratch, parts_of
+from repurpose_hpc.runtime.buffers import Part, Scratch, parts_of
 from repurpose_hpc.runtime.calls import PHASES
 from repurpose_hpc.runtime.exchange.transport import TRANSPORTS, Transport
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
@@ -22,15 +22,17 @@ from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.lowering.lower import Lowering
 from repurpose_hpc.runtime.lowering.mixings import MixingStep
 from repurpose_hpc.runtime.resources import EXACT_FORMATS, Formats, Resources
-from repurpose_hpc.runtime.schedule.rounds import in_rounds
+from repurpose_hpc.runtime.schedule.rounds import Round
 from repurpose_hpc.runtime.schedule.schedule import MakeRequest, Schedule, no_request
+from repurpose_hpc.runtime.schedule.stages import stages_of
 from repurpose_hpc.runtime.sequences import Sequences
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-# Batch sizes whose schedules are kept.  A run has two, its batch size and the rest at the end, and somebody
-# who tries out sizes a few; each keeps MPI requests, and memory for patches and transposed maps.
+# Batch sizes, each with a number of wanted samples, whose schedules are kept.  A run has two, its batch size
+# and the rest at the end, a prompt one more, and somebody who tries out sizes a few; each keeps MPI requests,
+# and memory for patches and transposed maps.
 MOST_SCHEDULES = 8
 
 
@@ -38,8 +40,8 @@ class Program:
     """A rank's part of a restructured network: the hosted workers' steps over local arrays.
 
     Memory is allocated at construction, for ``max_batch`` samples.  For each batch size that
-    occurs, the steps become one list of calls on views of that memory, kept while the size is among the
-    ``MOST_SCHEDULES`` used last.
+    occurs, and each number of wanted samples in it, the steps become one list of calls on views of that
+    memory, kept while it is among the ``MOST_SCHEDULES`` used last.
 
     *Collective* are the constructor, ``prepare``, ``forward``, ``use_transport`` and ``free``: all ranks make
     them in the same order, with the same arguments but for shards and inputs.
@@ -96,7 +98,7 @@ class Program:
         ranks, rank = (1, 0) if comm is None else (comm.size, comm.rank)
         self._comm, self._micro_batches, self._transport_name = comm, micro_batches, transport
         self._transport: Transport | None = None
-        self._schedules: OrderedDict[int, Schedule] = OrderedDict()
+        self._schedules: OrderedDict[tuple[int, int], Schedule] = OrderedDict()
         self.max_batch, self.dtype = max_batch, graph.mixings[0].bias.dtype
         hosting = Hosting(shards, ranks, rank)
         scratch = Scratch(self.dtype)
@@ -104,11 +106,9 @@ class Program:
         self.input_columns = _columns(graph, graph.input_tensors, hosting)
         self.output_columns = _columns(graph, graph.output_tensors, hosting)
         lowering = Lowering(shards, self._resources)
-        self._inputs, self._outputs = (
-            [lowering.tensors[tensor] for tensor in tensors]
-            for tensors in (graph.input_tensors, graph.output_tensors)
-        )
-        self._rounds = in_rounds(lowering.operations, graph, max_batch, comm)
+        self._outputs = [lowering.tensors[tensor] for tensor in graph.output_tensors]
+        self._stages = stages_of(lowering, graph, max_batch, comm)
+        self._wanted = np.zeros(max_batch, np.int64)
         self._exchanges = [exchange for _, _, exchanges in self._rounds for exchange in exchanges]
         mixings = [step for _, step in lowering.operations if isinstance(step, MixingStep)]
         self.blocks = [report for mixing in mixings for report in mixing.reports]
@@ -117,8 +117,13 @@ class Program:
         self.reset()
 
     @property
+    def _rounds(self) -> list[Round]:
+        """Those of all stages."""
+        return [one for stage in self._stages for one in stage.rounds]
+
+    @property
     def values_sent(self) -> int:
-        """Values per sample that this rank sends to others in one forward.
+        """Values per sample, if it is wanted, that this rank sends to others in one forward.
 
         Zeros count as well, even if the transport leaves them out.
         """
@@ -143,31 +148,44 @@ class Program:
         """Rounds of exchanges in one forward, the same on all ranks; those of parts overlap."""
         return sum(bool(exchanges) for _, _, exchanges in self._rounds)
 
-    def forward(self, X: np.ndarray) -> np.ndarray:
-        """Run one batch; collective, all ranks with the same batch size.
+    def forward(self, X: np.ndarray, wanted: np.ndarray | None = None) -> np.ndarray:
+        """Run one batch; collective, all ranks with the same batch size and the same samples wanted.
 
-        The first forward of a batch size makes its schedule, and forgets the one used longest ago if there
-        are too many; every rank does so in the same forward.
+        The first forward of a batch size, with so many wanted, makes its schedule, and forgets the one used
+        longest ago if there are too many; every rank does so in the same forward.
 
         Args:
             X: (len(input_columns), batch), ``dtype``, batch <= max_batch.
+            wanted: in a network of tokens, the samples whose outputs are wanted, (count,) integers,
+                ascending; of the others no more is computed than what later tokens need.  None: all.
 
         Returns:
-            (len(output_columns), batch), valid until the next forward; the heads are not applied.
+            (len(output_columns), count), valid until the next forward; the heads are not applied.
 
         Raises:
-            ValueError: another shape.
+            ValueError: another shape; other samples.
             UserError: on all ranks: the transport lacks something.
         """
         batch = X.shape[1]
-        schedule = self._schedules.get(batch)
+        count = batch if wanted is None else self._note(wanted, batch)
+        schedule = self._schedules.get((batch, count))
         if schedule is None:
-            schedule = self._make_schedule(batch)
-        self._schedules.move_to_end(batch)
+            schedule = self._make_schedule(batch, count)
+        self._schedules.move_to_end((batch, count))
         if X.shape != (self.input_columns.size, batch):
             raise ValueError(f"expected inputs of shape {(self.input_columns.size, batch)}, found {X.shape}")
         self._samples += batch
         return schedule.run(X, self._seconds)
+
+    def _note(self, wanted: np.ndarray, batch: int) -> int:
+        """Put the wanted samples of a batch where its schedule looks for them; how many they are."""
+        ascending = np.all(np.diff(wanted, prepend=-1) > 0) and (not len(wanted) or wanted[-1] < batch)
+        if len(self._stages) == 1 or not ascending:
+            raise ValueError(
+                f"expected samples from 0 to {batch - 1} of a network of tokens, ascending, got {wanted}"
+            )
+        self._wanted[: len(wanted)] = wanted
+        return len(wanted)
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -230,24 +248,23 @@ class Program:
         Raises:
             ValueError: there may be no batch of this size.
         """
-        if batch not in self._schedules:
-            self._make_schedule(batch)
+        if (batch, batch) not in self._schedules:
+            self._make_schedule(batch, batch)
 
-    def _make_schedule(self, batch: int) -> Schedule:
-        """The schedule of a batch size, which replaces the one used longest ago; collective."""
+    def _make_schedule(self, batch: int, wanted: int) -> Schedule:
+        """The schedule of a batch size with so many wanted; collective.
+
+        It replaces the one used longest ago.
+        """
         if not 0 < batch <= self.max_batch:
             raise ValueError(f"expected 1 to {self.max_batch} samples, found {batch}")
         if len(self._schedules) == MOST_SCHEDULES:
             self._schedules.popitem(last=False)
+        parts = [parts_of(batch, self._micro_batches), *([Part(wanted)] for _ in self._stages[1:])]
         schedule = Schedule(
-            self._rounds,
-            self._inputs,
-            self._outputs,
-            parts_of(batch, self._micro_batches),
-            self._make_request(),
-            self._resources,
+            self._stages, self._outputs, parts, self._wanted, self._make_request(), self._resources
         )
-        self._schedules[batch] = schedule
+        self._schedules[batch, wanted] = schedule
         return schedule
 
     def _make_request(self) -> MakeRequest:

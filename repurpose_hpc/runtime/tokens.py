@@ -1,7 +1,8 @@
 """A transformer to feed with tokens: every sequence goes on where it ended.
 
 Ranks exchange ghosts and sums of the tokens of a batch as in ``infer``; keys and values stay with the rank
-that has their head.  The outputs of a batch are gathered on the root.
+that has their head.  The outputs of a batch that are wanted are gathered on the root, or of each token the
+largest that every rank has.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from repurpose_hpc.model.operations import UNLIMITED, Attention
 from repurpose_hpc.model.precision import precision
 from repurpose_hpc.mpi.agreement import agreed, check_same
 from repurpose_hpc.plan.files.store import StoredPlan
+from repurpose_hpc.runtime.candidates import CandidateGather, Candidates, best
 from repurpose_hpc.runtime.embeddings import Embeddings, check_ids, embeddings_of
 from repurpose_hpc.runtime.exchange.choose import check_named, check_transport
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
-from repurpose_hpc.runtime.pooling import Pool, joined, pooled
+from repurpose_hpc.runtime.pooling import Pool, joined, pooled, wanted
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.resources import KEPT_DTYPES, Formats
 from repurpose_hpc.runtime.sequences import Piece, Sequences
@@ -50,11 +52,19 @@ class Tokens(NamedTuple):
     ids: np.ndarray
 
 
+class _Piece(NamedTuple):
+    """Tokens of an entry that are in a batch: those from ``first`` to ``end``."""
+
+    entry: int
+    first: int
+    end: int
+
+
 class TokenSession:
     """A transformer, ready to run.
 
-    *Collective* over ``comm``, if there is one, are the constructor, ``run`` and ``close``; all ranks give
-    the same arguments.
+    *Collective* over ``comm``, if there is one, are the constructor, ``run``, ``candidates`` and ``close``;
+    all ranks give the same arguments.
 
     Attributes:
         graph: the network of tokens, without its ends.
@@ -117,6 +127,7 @@ class TokenSession:
         self.graph = replace(self.graph, ends=Ends())
         columns = self.program.output_columns
         self._gather = None if comm is None else OutputGather(comm, columns, kind, self._chunk)
+        self._gather_candidates = None if comm is None else CandidateGather(comm, columns, kind)
 
     def _checked_length(self, longest: int | None) -> int:
         most = self.graph.longest
@@ -171,34 +182,64 @@ class TokenSession:
             UserError: on every rank: ids outside the vocabulary, a sequence that is there twice, that becomes
                 too long, or that cannot go on because its tokens see later ones.
         """
-        further = [Tokens(slot, np.asarray(ids)) for slot, ids in further]
-        for tokens in further:
-            self._check(tokens)
-        slots = [slot for slot, _ in further]
-        if len(set(slots)) < len(slots):
-            raise UserError(f"expected one entry of a sequence, got slots {slots}; join their tokens")
+        further = self._checked(further)
         parts: list[list[np.ndarray]] = [[] for _ in further]
         pieces: list[list[int]] = [[] for _ in further]
         for batch in self._batches(further):
-            wanted = self._run_batch(further, batch, pool)
-            for (place, first, end), rows in zip(batch, wanted or [], strict=False):
-                parts[place].append(rows)
-                pieces[place].append(end - first)
-        if self._comm is not None and self._comm.rank:
+            rows, sizes = pooled(*self._run_batch(further, batch, pool), pool)
+            outputs = self._gathered(rows) if rows.shape[1] else None
+            if outputs is None:  # not the root, or nothing is wanted of these pieces
+                continue
+            for piece, of_piece in zip(batch, np.split(outputs, np.cumsum(sizes)[:-1]), strict=True):
+                parts[piece.entry].append(of_piece)
+                pieces[piece.entry].append(piece.end - piece.first)
+        if not self._is_root:
             return None
         return [joined(rows, sizes, pool) for rows, sizes in zip(parts, pieces, strict=True)]
 
-    def warm_up(self, ids: np.ndarray) -> None:
-        """Have everything compiled that a run calls, by a sequence that is forgotten again; collective.
+    def candidates(self, further: Sequence[Tokens], count: int) -> list[Candidates] | None:
+        """The largest outputs of the last token of each entry; collective.
+
+        Every rank sends its own alone, if not all are asked for.
 
         Args:
-            ids: of the sequence, the same on all ranks; nothing is in slot 0.
+            further: see ``run``.
+            count: of them, 1 or more; all, if there are not so many.
+
+        Returns:
+            on the root those of each entry; None elsewhere.
+
+        Raises:
+            UserError: see ``run``.
         """
-        self.run([Tokens(0, ids)], Pool.LAST)
-        self.forget(0)
+        if count >= self.graph.outputs:
+            whole, ids = self.run(further, Pool.LAST), np.arange(self.graph.outputs)
+            return None if whole is None else [best(ids, logits, count) for (logits,) in whole]
+        further = self._checked(further)
+        found: list[Candidates] = []
+        for batch in self._batches(further):
+            rows, _ = self._run_batch(further, batch, Pool.LAST)
+            # Entries are complete in their order.
+            if rows.shape[1]:
+                found += self._candidates(rows, count) or []
+        return found if self._is_root else None
+
+    def warm_up(self, ids: np.ndarray) -> None:
+        """Have everything compiled that a run calls, by sequences that are forgotten again; collective.
+
+        Args:
+            ids: of a sequence, the same on all ranks; nothing is in slot 0.  A run with its last token wanted
+                is made, and one with a single token.
+        """
+        for sequence in (ids, ids[:1]):
+            self.run([Tokens(0, sequence)], Pool.LAST)
+            self.forget(0)
 
     def sent(self) -> tuple[int, int]:
-        """Values and bytes that all ranks together hand to MPI for a token; collective."""
+        """Values and bytes that all ranks together send each other for a token that is wanted; collective.
+
+        What the root gets of the outputs does not count.
+        """
         counts = self.program.values_sent, self.program.bytes_sent
         if self._comm is None:
             return counts
@@ -208,6 +249,24 @@ class TokenSession:
     def close(self) -> None:
         """Give back what MPI keeps; collective."""
         self.program.free()
+
+    @property
+    def _is_root(self) -> bool:
+        return self._comm is None or self._comm.rank == 0
+
+    def _checked(self, further: Sequence[Tokens]) -> list[Tokens]:
+        """The arguments of a run.
+
+        Raises:
+            UserError: they are wrong.
+        """
+        further = [Tokens(slot, np.asarray(ids)) for slot, ids in further]
+        for tokens in further:
+            self._check(tokens)
+        slots = [slot for slot, _ in further]
+        if len(set(slots)) < len(slots):
+            raise UserError(f"expected one entry of a sequence, got slots {slots}; join their tokens")
+        return further
 
     def _check_slot(self, slot: int) -> None:
         if not 0 <= slot < self.slots:
@@ -233,9 +292,9 @@ class TokenSession:
                 "that there is; forget it first"
             )
 
-    def _batches(self, further: Sequence[Tokens]) -> Iterator[list[tuple[int, int, int]]]:
-        """Batches of (entry, first token, end), each entry in order."""
-        batch: list[tuple[int, int, int]] = []
+    def _batches(self, further: Sequence[Tokens]) -> Iterator[list[_Piece]]:
+        """The pieces of each batch; entries and their tokens are in order."""
+        batch: list[_Piece] = []
         room = self._chunk
         for place, (_, ids) in enumerate(further):
             first = 0
@@ -244,27 +303,37 @@ class TokenSession:
                     yield batch
                     batch, room = [], self._chunk
                 end = min(ids.size, first + room)
-                batch.append((place, first, end))
+                batch.append(_Piece(place, first, end))
                 room, first = room - (end - first), end
         if batch:
             yield batch
 
     def _run_batch(
-        self, further: Sequence[Tokens], batch: Sequence[tuple[int, int, int]], pool: Pool
-    ) -> list[np.ndarray] | None:
-        """The outputs of a batch, for each piece (tokens, outputs), pooled if wanted, on the root."""
+        self, further: Sequence[Tokens], batch: Sequence[_Piece], pool: Pool
+    ) -> tuple[np.ndarray, list[int]]:
+        """The outputs that are wanted, (those of this rank, tokens), and how many tokens of each piece."""
         self._sequences.place([Piece(further[place].slot, end - first) for place, first, end in batch])
         ids = np.concatenate([further[place].ids[first:end] for place, first, end in batch])
-        sizes = [end - first for _, first, end in batch]
-        rows, sizes = pooled(self.program.forward(self._embeddings.rows(ids)), sizes, pool)
-        outputs = self._gathered(np.ascontiguousarray(rows))
-        return None if outputs is None else np.split(outputs, np.cumsum(sizes)[:-1])
+        X = self._embeddings.rows(ids)
+        of_pieces = [wanted(first, end, further[place].ids.size, pool) for place, first, end in batch]
+        sizes = [len(tokens) for tokens in of_pieces]
+        if sum(sizes) == ids.size:
+            return self.program.forward(X), sizes
+        begin = np.cumsum([0, *(end - first for _, first, end in batch[:-1])]).tolist()
+        columns = [start + token for start, tokens in zip(begin, of_pieces, strict=True) for token in tokens]
+        return self.program.forward(X, np.array(columns, np.int64)), sizes
 
     def _gathered(self, rows: np.ndarray) -> np.ndarray | None:
         """The outputs of a batch, (tokens, outputs), on the root."""
         if self._gather is not None:
-            return self._gather(rows)
+            return self._gather(np.ascontiguousarray(rows))
         return in_order(rows, self.program.output_columns)
+
+    def _candidates(self, rows: np.ndarray, count: int) -> list[Candidates] | None:
+        """The largest outputs of each token, of those of this rank, (outputs, tokens), on the root."""
+        if self._gather_candidates is not None:
+            return self._gather_candidates(rows, count)
+        return [best(self.program.output_columns, outputs, count) for outputs in rows.T]
 
 
 def _formats(weights_dtype: str, comm_dtype: str, kept_dtype: str) -> Formats:

@@ -36,6 +36,8 @@ class Attention(Operation):
         seen: bool, which positions are seen, likewise.
     """
 
+    looks_around = True
+
     name: str
     sources: tuple[str, ...]
     target: str

@@ -49,7 +49,13 @@ class Operation(ABC):
 
     Subclasses are dataclasses, data that is never changed, registered with ``operation``.  A tensor is an
     array (neurons, batch), or (neurons, batch, positions) where its neurons are maps.
+
+    Attributes:
+        looks_around: whether, in a network of tokens, it depends on more of a sequence than one token: on its
+            position, or on other tokens.
     """
+
+    looks_around: ClassVar[bool] = False
 
     if TYPE_CHECKING:  # fields of some subclasses and properties of others
         __dataclass_fields__: ClassVar[dict[str, Field[Any]]]

@@ -27,6 +27,8 @@ class PositionTable(OneSource):
         table: (neurons, positions that there may be).
     """
 
+    looks_around = True
+
     name: str
     source: str
     target: str
@@ -77,6 +79,8 @@ class Rotary(OneSource):
         interleaved: pairs are neighbours, (2 i, 2 i + 1); else halves, (i, i + pairs).
         factor: of what is turned.
     """
+
+    looks_around = True
 
     name: str
     source: str

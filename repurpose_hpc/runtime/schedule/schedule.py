@@ -7,6 +7,9 @@ mixings that wait for the next round come last, after everything of the round is
 
 A batch may go through the network in parts (micro-batches), which take turns, round by round: while the
 messages of one travel, the rank computes with another.  The order is the same on all ranks.
+
+Where not all samples are wanted behind the first stage, the wanted ones of every tensor that is read there
+are brought to the front of its memory; what comes then is for so many samples.
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ from itertools import chain, zip_longest
 
 import numpy as np
 
+from repurpose_hpc.kernels import keep_samples
 from repurpose_hpc.runtime.buffers import Buffer, Part
-from repurpose_hpc.runtime.calls import Call
+from repurpose_hpc.runtime.calls import PACK, Call
 from repurpose_hpc.runtime.exchange.exchange import Exchange
 from repurpose_hpc.runtime.exchange.messages import Request
 from repurpose_hpc.runtime.lowering.local import LocalStep
@@ -26,6 +30,7 @@ from repurpose_hpc.runtime.lowering.mixings import MixingStep
 from repurpose_hpc.runtime.resources import Resources
 from repurpose_hpc.runtime.schedule.replay import carry_out, record
 from repurpose_hpc.runtime.schedule.rounds import Round
+from repurpose_hpc.runtime.schedule.stages import Stage
 from repurpose_hpc.runtime.schedule.threads import on_threads
 
 # Collective: the request of an exchange for a part of a batch.
@@ -38,41 +43,49 @@ def no_request(exchange: Exchange, part: Part) -> Request:
 
 
 class Schedule:
-    """The calls for one batch size, on the memory of a program.
+    """The calls for one batch size, and one number of wanted samples, on the memory of a program.
 
     What MPI keeps for them is given back when this is gone.
     """
 
     def __init__(
         self,
-        rounds: Sequence[Round],
-        inputs: Sequence[Buffer],
+        stages: Sequence[Stage],
         outputs: Sequence[Buffer],
-        parts: Sequence[Part],
+        parts: Sequence[Sequence[Part]],
+        wanted: np.ndarray,
         make_request: MakeRequest,
         resources: Resources,
     ) -> None:
         """Makes the requests of all exchanges; collective.
 
         Args:
-            rounds: of the program.
-            inputs, outputs: the memory of its input and output tensors, at least one output.
-            parts: of a batch.
+            stages: of the program; one without samples is left out.
+            outputs: the memory of its output tensors, at least one.
+            parts: of a batch, in each stage.
+            wanted: memory with the places, in the batch, of the samples of the second stage; int64.
             make_request: of the transport.
             resources: of the program.
         """
         dtype = outputs[0].flat.dtype
-        self._places = [place for part in parts for place in _places(inputs, part)]
-        self._outputs = [[buffer.maps(part) for buffer in outputs] for part in parts]
-        calls_of_parts = [_PartCalls(rounds, inputs, part, make_request) for part in parts]
-        # Kept, as the calls have addresses of what they use.
-        self._requests = [request for calls in calls_of_parts for request in calls.requests.values()]
+        self._places = [place for part in parts[0] for place in _places(stages[0].inputs, part)]
+        self._outputs = [[buffer.maps(part) for buffer in outputs] for part in parts[-1]]
+        self._requests: list[Request] = []  # kept, as the calls have addresses of what they use
+        calls: list[Call] = []
+        before = parts[0]
+        for stage, now in zip(stages, parts, strict=True):
+            if not any(part.samples for part in now):
+                break
+            calls += _to_the_front(stage.inputs, before, now, wanted)
+            calls_of_parts = [_PartCalls(stage, part, make_request) for part in now]
+            self._requests += [request for each in calls_of_parts for request in each.requests.values()]
+            calls += _in_turns([each.rounds for each in calls_of_parts])
+            before = now
         beginning = [call for request in self._requests for call in request.begin]
-        calls = [*beginning, *_in_turns([part_calls.rounds for part_calls in calls_of_parts])]
-        self._steps = record(on_threads(calls, resources.threads), dtype, resources.formats)
+        self._steps = record(on_threads([*beginning, *calls], resources.threads), dtype, resources.formats)
 
     def run(self, X: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-        """Compute the outputs of X (columns, batch), adding to ``seconds`` by phase."""
+        """Compute the outputs of X (columns, batch) that are wanted, adding to ``seconds`` by phase."""
         for rows, samples, target in self._places:
             np.copyto(target, X[rows, samples].reshape(target.shape))
         carry_out(self._steps, seconds)
@@ -81,17 +94,16 @@ class Schedule:
 
 
 class _PartCalls:
-    """The calls for a part of a batch.
+    """The calls of a stage for a part of a batch.
 
     Attributes:
         requests: of each exchange.
         rounds: the calls of each round.
     """
 
-    def __init__(
-        self, rounds: Sequence[Round], inputs: Sequence[Buffer], part: Part, make_request: MakeRequest
-    ) -> None:
+    def __init__(self, stage: Stage, part: Part, make_request: MakeRequest) -> None:
         """Makes the requests; collective."""
+        rounds, inputs = stage
         exchanges = [exchange for _, _, exchanges in rounds for exchange in exchanges]
         mixings = [step for steps, _, _ in rounds for step in steps if isinstance(step, MixingStep)]
         self.requests = {exchange: make_request(exchange, part) for exchange in exchanges}
@@ -138,6 +150,19 @@ class _PartCalls:
             return []
         self._unpacked[exchange] -= 1
         return [] if self._unpacked[exchange] else self.requests[exchange].post
+
+
+def _to_the_front(
+    tensors: Sequence[Buffer], before: Sequence[Part], now: Sequence[Part], wanted: np.ndarray
+) -> list[Call]:
+    """Calls that keep the wanted samples of some tensors; none if all are wanted."""
+    if list(before) == list(now):
+        return []
+    return [
+        (PACK, keep_samples, (buffer.view(part), wanted[: kept.samples], buffer.view(kept)))
+        for part, kept in zip(before, now, strict=True)
+        for buffer in tensors
+    ]
 
 
 def _in_turns(parts: Iterable[list[list[Call]]]) -> list[Call]:

@@ -121,11 +121,11 @@ def test_schedules_of_a_few_batch_sizes_are_kept(case, monkeypatch):
     network, shards, x = case
     made = []
     schedule = program_module.Schedule
-    monkeypatch.setattr(program_module, "Schedule", lambda *args: made.append(args[3]) or schedule(*args))
+    monkeypatch.setattr(program_module, "Schedule", lambda *args: made.append(args[2]) or schedule(*args))
     program, sizes = Program(shards, max_batch=len(x)), range(1, len(x) + 1)
     for size in (*sizes, *sizes[-MOST_SCHEDULES:], 1):
         np.testing.assert_allclose(outputs(program, x[:size]), forward(network, x[:size]), atol=1e-12)
-    assert [part.samples for (part,) in made] == [*sizes, 1]
+    assert [part.samples for ((part,),) in made] == [*sizes, 1]
 
 
 def test_more_samples_than_announced_are_refused(case):

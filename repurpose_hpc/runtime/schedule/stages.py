@@ -1,0 +1,73 @@
+"""The stages of a program: one that all samples of a batch go through, and one of those that are wanted.
+
+In a network of tokens, what a token becomes behind the last operation that looks at other tokens, or at
+positions, matters for its own outputs alone.  That is the second stage: the rest of the last block, the last
+normalisation and the output layer.  Keys and values of all tokens are made and kept in the first.  Other
+networks have one stage.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.runtime.buffers import Buffer
+from repurpose_hpc.runtime.lowering.lower import Lowering
+from repurpose_hpc.runtime.schedule.rounds import Round, in_rounds
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+class Stage(NamedTuple):
+    """One stage.
+
+    Attributes:
+        rounds: of its steps; exchanges of two stages are never merged.
+        inputs: the tensors that are complete when it begins, and read in it or given as outputs.
+    """
+
+    rounds: list[Round]
+    inputs: list[Buffer]
+
+
+def stages_of(lowering: Lowering, graph: Network, max_batch: int, comm: MPI.Comm | None) -> list[Stage]:
+    """The stage of all samples, and that of the wanted ones, if there is one.
+
+    Collective, and the same on all ranks: see ``in_rounds``.
+
+    Args:
+        lowering: of a program.
+        graph: that it is of.
+        max_batch: most samples of a forward.
+        comm: of the ranks; None: this process is alone.
+    """
+    operations, inputs = lowering.operations, [lowering.tensors[name] for name in graph.input_tensors]
+    if not graph.longest:
+        return [Stage(in_rounds(operations, graph, max_batch, comm), inputs)]
+    alone = tokens_alone(graph)
+    first, second = (
+        [lowered for lowered in operations if (lowered.operation.target in alone) is is_second]
+        for is_second in (False, True)
+    )
+    read = [*(source for op, _ in second for source in op.sources), *graph.output_tensors]
+    crossing = [lowering.tensors[name] for name in dict.fromkeys(read) if name not in alone]
+    return [
+        Stage(in_rounds(first, graph, max_batch, comm), inputs),
+        Stage(in_rounds(second, graph, max_batch, comm), crossing),
+    ]
+
+
+def tokens_alone(graph: Network) -> set[str]:
+    """The tensors behind as many operations that look around in a sequence as there are on any path.
+
+    None of these operations reads them.  A mixing that reads one tensor of the first stage among them reads
+    the target of such an operation, which nothing in the first stage reads: no ghosts are needed in both.
+    """
+    looked = dict.fromkeys(graph.input_tensors, 0)
+    alone = {}
+    for op in graph.operations:
+        before = max(looked[source] for source in op.sources)
+        looked[op.target], alone[op.target] = before + op.looks_around, before
+    most = max(looked.values())
+    return {target for target, before in alone.items() if before == most}
