@@ -29,11 +29,12 @@ def wanted(first: int, end: int, tokens: int, pool: Pool) -> range:
         tokens: of the text.
         pool: see above.
     """
+    count = end - first
     if pool is Pool.FIRST:
-        return range(first == 0)
+        return range(0 if first else 1)
     if pool is Pool.LAST:
-        return range(end - first - (end == tokens), end - first)
-    return range(end - first)
+        return range(count - 1, count) if end == tokens else range(0)
+    return range(count)
 
 
 def pooled(rows: np.ndarray, sizes: Sequence[int], pool: Pool) -> tuple[np.ndarray, list[int]]:

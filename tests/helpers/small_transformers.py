@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 
 from repurpose_hpc.model.activations import Activation
+from repurpose_hpc.model.builder import Builder
 from repurpose_hpc.model.importers.huggingface.families import FAMILIES
 from repurpose_hpc.model.importers.transformers.architecture import Architecture
 from repurpose_hpc.model.importers.transformers.arrays import Arrays
 from repurpose_hpc.model.importers.transformers.transformer import assemble
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Attention
 
 VOCABULARY, LONGEST = 19, 24
 
@@ -48,6 +50,41 @@ def decoder(
 def encoder(seed: int = 0, **changes) -> Network:
     """Likewise, but tokens see those behind them, and the stream is the output."""
     return decoder(seed, has_output=False, is_causal=False, **changes)
+
+
+def branching(seed: int = 0, steps: int = 9, width: int = 6) -> Network:
+    """Random operations on tokens, each on any tensors before it; the last one is an output, and one more."""
+    rng, builder = np.random.default_rng(seed), Builder()
+    tensors = [builder.input("input", width)]
+
+    def mixed(name: str) -> str:
+        weights = rng.standard_normal((width, width)) / np.sqrt(width)
+        return builder.mixing(name, str(rng.choice(tensors)), weights, rng.standard_normal(width))
+
+    def attention(name: str, is_turned: bool = False) -> str:
+        queries, keys, values = (mixed(f"{name}.{kind}") for kind in "qkv")
+        if is_turned:
+            queries = builder.rotary(f"{name}.q.turned", queries, 2, np.ones(1))
+            keys = builder.rotary(f"{name}.k.turned", keys, 2, np.ones(1))
+        op = Attention(name, (queries, keys, values), f"{name}.y", 2, 2, 0.5, after=0)
+        return builder.attention(op)
+
+    def added(name: str) -> str:
+        return builder.combine(name, mixed(f"{name}.left"), mixed(f"{name}.right"), "add")
+
+    makers = {
+        "mixing": mixed,
+        "attention": attention,
+        "added": added,
+        "turned": lambda name: attention(name, is_turned=True),
+        "placed": lambda name: builder.position_table(
+            name, mixed(f"{name}.x"), rng.standard_normal((width, LONGEST))
+        ),
+        "active": lambda name: builder.elementwise(name, mixed(f"{name}.x"), Activation("tanh")),
+    }
+    for step, kind in enumerate(rng.choice(list(makers), steps)):
+        tensors.append(makers[kind](f"{kind}{step}"))
+    return builder.build((mixed("output"), tensors[-1]), ("identity", "identity"), longest=LONGEST)
 
 
 def texts(seed: int = 0, lengths: tuple[int, ...] = (9, 1, 14)) -> list[np.ndarray]:

@@ -18,6 +18,7 @@ from repurpose_hpc.plan.files.store import write_plan
 from repurpose_hpc.restructure.exact import split_network
 from repurpose_hpc.runtime.exchange.transport import TRANSPORTS
 from repurpose_hpc.runtime.generation import Sampling, generate
+from repurpose_hpc.runtime.pooling import Pool
 from repurpose_hpc.runtime.tokens import Tokens, TokenSession
 
 pytest.importorskip("ml_dtypes")
@@ -30,6 +31,8 @@ DECODERS = ("gpt2", "linear", "llama", "llama3", "mistral", "qwen2", "qwen3")
 # As many as ranks, and more than there are heads.
 WORKERS = sorted({COMM.size, max(COMM.size, 6)})
 OWNED, COMMON = 0.0, 1e9
+# Some of eight ranks have no output then.
+VOCABULARY_OF_FEW = 3
 
 
 def recorded(name):
@@ -140,8 +143,9 @@ def test_every_transport_carries_the_same(transport):
     session.close()
 
 
-def test_what_is_drawn_does_not_depend_on_ranks_and_workers():
-    network, sampling = decoder(4), Sampling(temperature=1.2, top_k=9, top_p=0.95, seed=3)
+@pytest.mark.parametrize("top_k", [0, 1, 9, 40])
+def test_what_is_drawn_does_not_depend_on_ranks_and_workers(top_k):
+    network, sampling = decoder(4), Sampling(temperature=1.2, top_k=top_k, top_p=0.95, seed=3)
     options = {"slots": 3, "dtype": np.float64}
     alone = TokenSession(split_network(network, 1), **options)
     session = TokenSession(split_network(network, COMM.size + 2), COMM, **options)
@@ -202,6 +206,43 @@ def test_logits_that_are_not_finite_are_refused_on_every_rank():
     session = TokenSession(split_network(network, COMM.size), COMM)
     with pytest.raises(UserError, match="expected finite logits"):
         generate(session, texts(4, (5,)), 3, Sampling(), comm=COMM)
+    session.close()
+
+
+@pytest.mark.parametrize("token", [0, VOCABULARY_OF_FEW - 1])
+@pytest.mark.parametrize(
+    "sampling", [Sampling(), Sampling(temperature=1.0, top_k=2), Sampling(temperature=1.0)]
+)
+def test_a_logit_that_is_not_finite_is_seen_wherever_it_is(sampling, token):
+    """The others are, and most ranks have others."""
+    network = decoder(4, vocabulary=VOCABULARY_OF_FEW)
+    output = network.mixings[-1]
+    weights = output.weights.copy()
+    weights[token] = np.where(np.arange(weights.shape[1]) % 2, 3e38, -3e38)
+    network = network.with_mixings({output.name: replace(output, weights=weights)})
+    session = TokenSession(split_network(network, COMM.size), COMM)
+    with pytest.raises(UserError, match="expected finite logits"):
+        generate(session, [np.array([1, 2, 0, 1])], 3, sampling, comm=COMM)
+    session.close()
+
+
+@pytest.mark.parametrize("chunk", [2, 64])
+@pytest.mark.parametrize("workers", WORKERS)
+@pytest.mark.parametrize("vocabulary", [VOCABULARY_OF_FEW, 19])
+def test_candidates_are_the_largest_logits(vocabulary, workers, chunk):
+    """Also where ranks have fewer than are asked for, or none."""
+    network = decoder(1, vocabulary=vocabulary)
+    session = TokenSession(split_network(network, workers), COMM, slots=3, chunk=chunk, dtype=np.float64)
+    further = [Tokens(slot, ids % vocabulary) for slot, ids in enumerate(texts(7, (4, 1, 6)))]
+    whole = session.run(further, Pool.LAST)
+    for count in (1, 2, 7, 40):
+        for slot in range(3):
+            session.forget(slot)
+        found = session.candidates(further, count)
+        assert (found is None) == (COMM.rank > 0)
+        for (ids, logits), (expected,) in zip(found or [], whole or [], strict=True):
+            np.testing.assert_array_equal(ids, np.argsort(-expected, kind="stable")[:count])
+            np.testing.assert_array_equal(logits, expected[ids])
     session.close()
 
 

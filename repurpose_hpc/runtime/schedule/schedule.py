@@ -191,5 +191,5 @@ def _flat(outputs: list[np.ndarray]) -> np.ndarray:
     if len(outputs) == 1 and outputs[0].shape[2] == 1:
         return outputs[0][:, :, 0]
     batch = outputs[0].shape[1]
-    rows = [tensor.transpose(0, 2, 1).reshape(-1, batch) for tensor in outputs]
+    rows = [tensor.transpose(0, 2, 1).reshape(tensor.shape[0] * tensor.shape[2], batch) for tensor in outputs]
     return np.ascontiguousarray(rows[0] if len(rows) == 1 else np.concatenate(rows))

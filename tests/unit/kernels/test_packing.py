@@ -34,6 +34,17 @@ def test_pack(version, transfer):
     np.testing.assert_array_equal(buffer, X[rows])
 
 
+@given(transfer=transfers(), in_place=st.booleans(), chosen=st.sets(st.integers(0, 4)))
+def test_keep_samples(version, transfer, in_place, chosen):
+    X, _, _ = transfer
+    samples = np.array(sorted(sample for sample in chosen if sample < X.shape[1]), np.int64)
+    expected = X[:, samples]
+    memory = X.reshape(-1) if in_place else np.empty_like(X).reshape(-1)
+    kept = memory[: expected.size].reshape(expected.shape)
+    version(kernels.keep_samples)(X, samples, kept)
+    np.testing.assert_array_equal(kept, expected)
+
+
 @given(transfer=transfers())
 def test_unpack(version, transfer):
     X, rows, buffer = transfer

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repurpose_hpc.runtime.pooling import Pool, joined, pooled
+from repurpose_hpc.runtime.pooling import Pool, joined, pooled, wanted
 
 EXPECTED = {
     Pool.NONE: lambda y: y,
@@ -21,7 +21,12 @@ def test_pieces_make_the_vector_of_the_text(pool, sizes):
     rng = np.random.default_rng(0)
     texts = [rng.standard_normal((sum(pieces), 3)) for pieces in sizes]
     # All pieces of all texts in one batch.
-    rows, columns = pooled(np.concatenate(texts).T, [size for pieces in sizes for size in pieces], pool)
+    kept = [
+        part[list(wanted(end - len(part), end, len(text), pool))]
+        for text, pieces in zip(texts, sizes, strict=True)
+        for part, end in zip(np.split(text, np.cumsum(pieces)[:-1]), np.cumsum(pieces).tolist(), strict=True)
+    ]
+    rows, columns = pooled(np.concatenate(kept).T, [len(part) for part in kept], pool)
     parts = iter(np.split(rows.T, np.cumsum(columns)[:-1]))
     for text, pieces in zip(texts, sizes, strict=True):
         found = joined([next(parts) for _ in pieces], pieces, pool)

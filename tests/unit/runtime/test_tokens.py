@@ -16,6 +16,7 @@ from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.operations import UNLIMITED, Attention
 from repurpose_hpc.restructure.exact import split_network
 from repurpose_hpc.restructure.job import restructure_network
+from repurpose_hpc.runtime.candidates import best
 from repurpose_hpc.runtime.generation import Sampling, generate
 from repurpose_hpc.runtime.pooling import Pool
 from repurpose_hpc.runtime.session import Session
@@ -222,7 +223,9 @@ def test_tokens_are_drawn_with_their_probabilities():
     logits, rng = np.log([0.5, 0.1, 0.3, 0.1]).astype(np.float32), np.random.default_rng(0)
 
     def shares(**options):
-        drawn = [Sampling(**options).choose(logits, rng) for _ in range(4000)]
+        sampling = Sampling(**options)
+        candidates = best(np.arange(4), logits, sampling.candidates(4))
+        drawn = [sampling.choose(candidates, rng) for _ in range(4000)]
         return np.bincount(drawn, minlength=4) / 4000
 
     assert np.abs(shares(temperature=1.0) - [0.5, 0.1, 0.3, 0.1]).max() < 0.04
