@@ -2,12 +2,12 @@
 
     mpirun -n 2 python scripts/bench_generate.py MODEL_DIR
 
-A step adds one token to one text.  PyTorch runs the model by the package transformers, llama.cpp by the
-package llama-cpp-python (which pip builds) from GGUF files of float32 and float16 that are written for it,
-keys and values of the same type; F16 is this project with weights, keys and values in float16.  What is not
-installed is left out.  Beside them, the rates at which one rank, and all ranks at once, read matrices larger
-than their caches for a product with a vector, in NumPy.  Times are medians; while one rank works alone the
-others wait.
+A step adds one token to one text.  Nobody computes logits of the tokens of a prompt before its last.  PyTorch
+runs the model by the package transformers, llama.cpp by the package llama-cpp-python (which pip builds) from
+GGUF files of float32 and float16 that are written for it, keys and values of the same type; F16 is this
+project with weights, keys and values in float16.  What is not installed is left out.  Beside them, the rates
+at which one rank, and all ranks at once, read matrices larger than their caches for a product with a vector,
+in NumPy.  Times are medians; while one rank works alone the others wait.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from repurpose_hpc.fields import integer
 from repurpose_hpc.model.importers.load import load_tokens
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.restructure.exact import split_network
-from repurpose_hpc.runtime.pooling import Pool
 from repurpose_hpc.runtime.tokens import Tokens, TokenSession
 
 POSITIVE = argument_type(integer(1))
@@ -62,7 +61,7 @@ def main() -> None:
     together = comm.size * comm.allreduce(read_rate(), op=MPI.MIN)
     if comm.rank == 0:
         weights = sum(mixing.weights.size for mixing in network.mixings if not mixing.fixed)
-        print(table({name: of[1:] for name, of in times.items()}, weights))
+        print(table({name: of[1:] for name, of in times.items()}, args.prompt, weights))
         print(
             f"\nIn a product with a vector NumPy reads {alone / 1e9:.1f} GB/s with one rank, and "
             f"{together / 1e9:.1f} GB/s with all {comm.size} at once."
@@ -88,11 +87,11 @@ def _ours(network: Network, longest: int, comm: MPI.Comm | None = None, stored: 
     def run(prompt: np.ndarray, tokens: int) -> tuple[float, float]:
         session.forget(0)
         began = perf_counter()
-        session.run([Tokens(0, prompt)], pool=Pool.LAST)
+        session.candidates([Tokens(0, prompt)], 1)
         read, steps = perf_counter() - began, []
         for _ in range(tokens):
             began = perf_counter()
-            session.run([Tokens(0, prompt[:1])], pool=Pool.LAST)
+            session.candidates([Tokens(0, prompt[:1])], 1)
             steps.append(perf_counter() - began)
         return read, float(np.median(steps))
 
@@ -126,7 +125,8 @@ def _torch(model: Path, longest: int) -> dict[str, Entrant]:
     def run(prompt: np.ndarray, tokens: int) -> tuple[float, float]:
         with torch.inference_mode():
             began = perf_counter()
-            past = network(torch.from_numpy(prompt)[None], use_cache=True).past_key_values
+            ids = torch.from_numpy(prompt)[None]
+            past = network(ids, use_cache=True, logits_to_keep=1).past_key_values
             read, steps, token = perf_counter() - began, [], torch.from_numpy(prompt[None, :1])
             for _ in range(tokens):
                 began = perf_counter()
@@ -179,18 +179,25 @@ def read_rate() -> float:
     return matrix.nbytes / float(np.median(times))
 
 
-def table(times: dict[str, list[tuple[float, float]]], weights: int) -> str:
-    """The result in Markdown; ``weights``: numbers that a step reads, of 4 bytes, or of 2 in F16."""
+def table(times: dict[str, list[tuple[float, float]]], prompt: int, weights: int) -> str:
+    """The result in Markdown.
+
+    Args:
+        times: of each entrant, see ``Entrant``.
+        prompt: its tokens.
+        weights: numbers that a step reads, of 4 bytes, or of 2 in F16.
+    """
     lines = [
         f"Weights of {4 * weights / 1e6:.0f} MB in float32.",
         "",
-        "| | prompt, s | tokens/s | weights read, GB/s |",
-        "|---|---|---|---|",
+        "| | prompt, s | prompt tokens/s | tokens/s | weights read, GB/s |",
+        "|---|---|---|---|---|",
     ]
     for name, of in times.items():
         read, step = np.median(np.array(of), axis=0)
         size = weights * (2 if name.endswith("F16") else 4)
-        lines.append(f"| {name} | {read:.3f} | {1 / step:.1f} | {size / step / 1e9:.1f} |")
+        rates = f"{prompt / read:,.0f} | {1 / step:.1f} | {size / step / 1e9:.1f}"
+        lines.append(f"| {name} | {read:.3f} | {rates} |")
     return "\n".join(lines)
 
 

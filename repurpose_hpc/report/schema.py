@@ -432,8 +432,13 @@ class GenerateReport(TypedDict):
     step_seconds: Annotated[float, Key("all steps, each of which adds a token to every text", "s")]
     tokens_per_second: Annotated[float, Key("new tokens of all texts, but the first of each")]
     step_us: Annotated[Phases, Key("time of a step by phase, the maximum over the ranks")]
-    values_sent: Annotated[int, Key("values handed to MPI, counted", "values per token")]
-    bytes_sent: Annotated[int, Key("bytes handed to MPI", "bytes per token")]
+    values_sent: Annotated[
+        int,
+        Key("values that ranks exchange for a token whose outputs are wanted, counted", "values per token"),
+    ]
+    bytes_sent: Annotated[
+        int, Key("bytes of these; what the root gets of outputs is not among them", "bytes per token")
+    ]
     rounds: Annotated[int, Key("rounds of exchanges of a step, one after the other")]
     kept_bytes: Annotated[list[int], Key("room for keys and values on each rank", "bytes")]
     ids: Annotated[list[list[int]], Key("new tokens of each text")]
@@ -448,8 +453,13 @@ class _Texts(TypedDict):
     pool: Annotated[str, Key("of the outputs of a text's tokens: `none`, `first`, `last`, `mean`")]
     load_seconds: Annotated[float, Key("reading and splitting the model, and a first text", "s")]
     seconds: Annotated[float, Key("all texts, their verification not counted", "s")]
-    values_sent: Annotated[int, Key("values handed to MPI, counted", "values per token")]
-    bytes_sent: Annotated[int, Key("bytes handed to MPI", "bytes per token")]
+    values_sent: Annotated[
+        int,
+        Key("values that ranks exchange for a token whose outputs are wanted, counted", "values per token"),
+    ]
+    bytes_sent: Annotated[
+        int, Key("bytes of these; what the root gets of outputs is not among them", "bytes per token")
+    ]
     rounds: Annotated[int, Key("rounds of exchanges of a batch, one after the other")]
 
 

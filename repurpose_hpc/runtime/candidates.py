@@ -43,6 +43,11 @@ def best(ids: np.ndarray, logits: np.ndarray, count: int) -> Candidates:
     return Candidates(ids[order], logits[order])
 
 
+def best_of_tokens(ids: np.ndarray, rows: np.ndarray, count: int) -> list[Candidates]:
+    """The largest ``count`` outputs of each token, from ``rows`` (n, tokens) of numbers ``ids`` (n,)."""
+    return [best(ids, logits, count) for logits in np.ascontiguousarray(rows.T)]
+
+
 class CandidateGather:
     """Brings the largest outputs of tokens to the root.
 
@@ -72,8 +77,8 @@ class CandidateGather:
         """
         tokens = rows.shape[1]
         sent = np.empty((tokens, min(count, self._ids.size)), self._record)
-        for records, logits in zip(sent, rows.T, strict=True):
-            records["id"], records["logit"] = best(self._ids, logits, count)
+        for records, candidates in zip(sent, best_of_tokens(self._ids, rows, count), strict=True):
+            records["id"], records["logit"] = candidates
         if self._outputs_of_ranks is None:
             self._comm.Gatherv(_bytes(sent), None, root=0)
             return None

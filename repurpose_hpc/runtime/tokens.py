@@ -22,7 +22,7 @@ from repurpose_hpc.model.operations import UNLIMITED, Attention
 from repurpose_hpc.model.precision import precision
 from repurpose_hpc.mpi.agreement import agreed, check_same
 from repurpose_hpc.plan.files.store import StoredPlan
-from repurpose_hpc.runtime.candidates import CandidateGather, Candidates, best
+from repurpose_hpc.runtime.candidates import CandidateGather, Candidates, best, best_of_tokens
 from repurpose_hpc.runtime.embeddings import Embeddings, check_ids, embeddings_of
 from repurpose_hpc.runtime.exchange.choose import check_named, check_transport
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
@@ -333,7 +333,7 @@ class TokenSession:
         """The largest outputs of each token, of those of this rank, (outputs, tokens), on the root."""
         if self._gather_candidates is not None:
             return self._gather_candidates(rows, count)
-        return [best(self.program.output_columns, outputs, count) for outputs in rows.T]
+        return best_of_tokens(self.program.output_columns, rows, count)
 
 
 def _formats(weights_dtype: str, comm_dtype: str, kept_dtype: str) -> Formats:
