@@ -115,7 +115,7 @@ def run(args: TextArguments, context: RankContext) -> None:
             _check_results(args)
         path = args.model if args.shards is None else args.shards
         assert path is not None
-        model = open_transformer(path)
+        model = open_transformer(path, check=comm.rank == 0)
         pooling = model.pooling() if args.pool is None else Pooling(args.pool, False)
         if comm.rank == 0:
             texts = _read(args, model)

@@ -102,7 +102,9 @@ def _files(path: Path) -> Iterator[Path]:
         yield path.with_name(TOKENIZER)
     elif path.suffix == ".onnx":
         from repurpose_hpc.model.importers.onnx.file import data_files
+        from repurpose_hpc.model.importers.texts import TOKENIZER
 
+        yield path.with_name(TOKENIZER)
         yield from data_files(path)
     else:
         from repurpose_hpc.io.hdf5 import source_files

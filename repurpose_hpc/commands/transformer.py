@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.model.importers.huggingface.pooling import pooling_of
 from repurpose_hpc.model.importers.load import is_model_directory, load_tokens
-from repurpose_hpc.model.importers.texts import Texts, ending_tokens, tokenizer_of
+from repurpose_hpc.model.importers.texts import Texts, ending_tokens, pooling_of, tokenizer_of
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.texts import Pooling
 from repurpose_hpc.plan.files.store import PLAN_FILE, StoredPlan, open_plan, read_network
@@ -54,8 +53,8 @@ class Transformer(Protocol):
 class _Model:
     """Of a directory or a file; every rank reads all of it."""
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._network = path, load_tokens(path)
+    def __init__(self, path: Path, check: bool) -> None:
+        self._path, self._network = path, load_tokens(path, check=check)
         self.vocabulary, self.longest = vocabulary_of(self._network.ends), self._network.longest
 
     def source(self, workers: int, round_cost: float | None) -> Cut:
@@ -122,10 +121,14 @@ def is_plan(path: Path) -> bool:
     return not is_model_directory(path) and (path / PLAN_FILE).is_file()
 
 
-def open_transformer(path: Path) -> Transformer:
+def open_transformer(path: Path, check: bool) -> Transformer:
     """A transformer, from its model or its shards.
+
+    Args:
+        path: of either.
+        check: see ``load_tokens``; one rank is enough.
 
     Raises:
         UserError: something is missing, damaged or not supported; shards are of another kind of network.
     """
-    return _Shards(path) if is_plan(path) else _Model(path)
+    return _Shards(path) if is_plan(path) else _Model(path, check)

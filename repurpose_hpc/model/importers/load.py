@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from repurpose_hpc.io.samples import Samples
     from repurpose_hpc.model.importers.opinion import ImportCheck
 
-GGUF = ".gguf"
-SUFFIXES = (".npz", ".safetensors", ".onnx", GGUF)
+GGUF, ONNX = ".gguf", ".onnx"
+SUFFIXES = (".npz", ".safetensors", ONNX, GGUF)
 
 
 def load_model(path: str | Path, input_shapes: InputShapes | None = None, check: bool = True) -> Network:
@@ -48,7 +48,7 @@ def load_model(path: str | Path, input_shapes: InputShapes | None = None, check:
         raise UserError(f"{path}: expected a model file, found none; check the path")
     if path.suffix == GGUF:
         return _of_sequences(path, load_tokens(path), input_shapes or {})
-    if path.suffix == ".onnx":
+    if path.suffix == ONNX:
         from repurpose_hpc.model.importers.onnx import load_onnx
 
         network = load_onnx(path, input_shapes)
@@ -65,17 +65,26 @@ def load_model(path: str | Path, input_shapes: InputShapes | None = None, check:
     return load_chain(path)
 
 
-def load_tokens(path: str | Path) -> Network:
+def load_tokens(path: str | Path, longest: int | None = None, check: bool = True) -> Network:
     """The transformer in a directory or a file, as a network of tokens, for sequences of any length.
 
     Args:
-        path: a directory with a config.json and ``.safetensors`` files (see ``importers.huggingface``), or a
-            ``.gguf`` file (see ``importers.gguf``).
+        path: a directory with a config.json and ``.safetensors`` files (see ``importers.huggingface``), a
+            ``.gguf`` file (see ``importers.gguf``), or an ``.onnx`` file whose axis of tokens is free (see
+            ``importers.onnx.tokens``).
+        longest: tokens that a sequence may have, of an ``.onnx`` file; None: as many as it has positions for,
+            or 2,048 where it does not say.
+        check: compare the network with what another program makes of an ``.onnx`` file, on a few random
+            sequences; a warning says if none can run it.
 
     Raises:
-        UserError: something is missing, damaged or not supported.
+        UserError: something is missing, damaged or not supported, or the comparison finds a difference.
     """
     path = Path(path)
+    if path.suffix == ONNX and path.is_file():
+        return _of_graph(path, longest, check)
+    if longest is not None:
+        raise UserError(f"{path}: longest is of .onnx files, others say it themselves; leave it out")
     if path.suffix == GGUF and not path.is_dir():
         from repurpose_hpc.model.importers.gguf import load_gguf
 
@@ -84,13 +93,18 @@ def load_tokens(path: str | Path) -> Network:
 
     if not is_model_directory(path):
         raise UserError(
-            f"{path}: expected a directory with a file {CONFIG}, or a .gguf file, found none; check the path"
+            f"{path}: expected a directory with a file {CONFIG}, a .gguf file or an .onnx file, found none; "
+            "check the path"
         )
     return load_directory(path)
 
 
 def holds_tokens(path: Path) -> bool:
-    """Whether a path is that of a transformer which ``load_tokens`` reads."""
+    """Whether a path is that of a transformer which ``load_tokens`` reads, or refuses by name."""
+    if path.suffix == ONNX and path.is_file():
+        from repurpose_hpc.model.importers.onnx.tokens import reads_ids
+
+        return reads_ids(path)
     return path.suffix == GGUF and path.is_file() or is_model_directory(path)
 
 
@@ -99,6 +113,19 @@ def is_model_directory(path: Path) -> bool:
     from repurpose_hpc.model.importers.huggingface import CONFIG
 
     return (path / CONFIG).is_file()
+
+
+def _of_graph(path: Path, longest: int | None, check: bool) -> Network:
+    """The network of tokens in an ONNX file, compared with it where that is wanted."""
+    from repurpose_hpc.model.importers.onnx.tokens import TokenGraph, network_of_tokens
+
+    graph = TokenGraph.read(path)
+    network = network_of_tokens(graph, longest)
+    if check:
+        from repurpose_hpc.model.importers.opinion.tokens import check_tokens
+
+        check_tokens(graph, network)
+    return network
 
 
 def _of_sequences(path: Path, network: Network, input_shapes: InputShapes) -> Network:
@@ -133,7 +160,7 @@ def check_model(
     Raises:
         UserError: the network is not the one in the file; names the first tensor that differs.
     """
-    if path.suffix != ".onnx":
+    if path.suffix != ONNX:
         return None
     from repurpose_hpc.model.importers.opinion import check_import
 

@@ -9,14 +9,14 @@ from typing import TypeVar
 
 from repurpose_hpc.errors import Note, UserError
 from repurpose_hpc.model.importers.gguf import texts as of_file
+from repurpose_hpc.model.importers.huggingface import pooling
 from repurpose_hpc.model.importers.huggingface import texts as of_directory
-from repurpose_hpc.model.importers.huggingface.pooling import pooling_of
 from repurpose_hpc.model.importers.huggingface.texts import TOKENIZER
-from repurpose_hpc.model.importers.load import GGUF
+from repurpose_hpc.model.importers.load import GGUF, ONNX
 from repurpose_hpc.model.importers.transformers.texts import Texts
 from repurpose_hpc.model.texts import Pooling, TextRules
 
-__all__ = ["TOKENIZER", "Texts", "ending_tokens", "rules_of", "tokenizer_of"]
+__all__ = ["TOKENIZER", "Texts", "ending_tokens", "pooling_of", "rules_of", "tokenizer_of"]
 
 T = TypeVar("T")
 
@@ -43,7 +43,18 @@ def ending_tokens(model: Path) -> tuple[int, ...]:
     Raises:
         UserError: a file is damaged.
     """
-    return (of_file if model.suffix == GGUF else of_directory).ending_tokens(model)
+    return (
+        of_file.ending_tokens(model) if model.suffix == GGUF else of_directory.ending_tokens(_folder(model))
+    )
+
+
+def pooling_of(model: Path) -> Pooling:
+    """How the vector of a text is made, as files in a directory, or beside a file, say.
+
+    Raises:
+        UserError: a file is damaged, or says what is not supported.
+    """
+    return pooling.pooling_of(_folder(model))
 
 
 def rules_of(model: Path, vocabulary: int) -> TextRules:
@@ -62,13 +73,13 @@ def rules_of(model: Path, vocabulary: int) -> TextRules:
             return of_file.tokenizer_of(model, vocabulary).content()
         return of_directory.tokenizer_in(_folder(model))
 
-    def pooling() -> Pooling:
+    def vectors() -> Pooling:
         return pooling_of(model)
 
     return TextRules(
         tokenizer=_or_note(tokenizer, "no tokenizer is kept") or "",
         ends=ending_tokens(model),
-        pooling=_or_note(pooling, "no pooling is kept"),
+        pooling=_or_note(vectors, "no pooling is kept"),
     )
 
 
@@ -86,4 +97,4 @@ def _is_inside(model: Path) -> bool:
 
 
 def _folder(model: Path) -> Path:
-    return model.parent if model.suffix == GGUF else model
+    return model.parent if model.suffix in (GGUF, ONNX) and not model.is_dir() else model

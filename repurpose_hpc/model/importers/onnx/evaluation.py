@@ -21,7 +21,7 @@ from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.forward import apply_head, compute, flat, split_inputs
 from repurpose_hpc.model.importers.input_shapes import InputShapes
 from repurpose_hpc.model.importers.onnx.constants import fold
-from repurpose_hpc.model.importers.onnx.ends import Divided, behind, divide
+from repurpose_hpc.model.importers.onnx.ends import Divided, Evaluate, behind, divide
 from repurpose_hpc.model.importers.onnx.file import Graph, read_graph
 from repurpose_hpc.model.importers.onnx.functions import definition, has_definition
 from repurpose_hpc.model.importers.onnx.moved import in_front, with_samples_first
@@ -53,11 +53,25 @@ def load_onnx(path: Path, input_shapes: InputShapes | None = None) -> Network:
         UserError: the ``onnx`` package is missing, the file is not valid, or something in the graph is not
             supported; names the node, the operator and the attribute.
     """
-    divided = _divided(path, input_shapes)
+    return network_of(read_graph(path, input_shapes))
+
+
+def network_of(graph: Graph, are_sequences: bool = False) -> Network:
+    """The network of a graph; see ``load_onnx``.
+
+    Args:
+        graph: what is read from a file.
+        are_sequences: whether inputs of several axes are known to have their neurons on the last one; else
+            the axis is found that moves fewer values.
+
+    Raises:
+        UserError: see ``load_onnx``.
+    """
+    divided = _divided(graph, _evaluated_as_sequences if are_sequences else _evaluated)
     if divided.refusals:
         first, *others = divided.refusals
         more = f" (the first of {len(others) + 1} nodes; the command inspect lists all)" if others else ""
-        raise UserError(f"{path}: {first}{more}; change the model before exporting it")
+        raise UserError(f"{graph.path}: {first}{more}; change the model before exporting it")
     return replace(divided.evaluation.network(), ends=divided.ends)
 
 
@@ -67,7 +81,7 @@ def unsupported(path: Path, input_shapes: InputShapes | None = None) -> list[Ref
     Raises:
         UserError: the file cannot be read at all.
     """
-    divided = _divided(path, input_shapes)
+    divided = _divided(read_graph(path, input_shapes), _evaluated)
     if divided.refusals:
         return divided.refusals + behind(divided.middle, divided.refusals, _evaluated)
     try:
@@ -77,15 +91,14 @@ def unsupported(path: Path, input_shapes: InputShapes | None = None) -> list[Ref
     return []
 
 
-def _divided(path: Path, input_shapes: InputShapes | None) -> Divided:
-    """The graph in a file, in its parts.
+def _divided(graph: Graph, evaluate: Evaluate) -> Divided:
+    """A graph in its parts; ``evaluate``: see ``ends.divide``.
 
     Raises:
-        UserError: the file cannot be read, or sizes in it ask for more memory than there is.
+        UserError: sizes in it ask for more memory than there is.
     """
-    graph = read_graph(path, input_shapes)
-    with _in_memory(path):
-        divided = divide(graph, _evaluated)
+    with _in_memory(graph.path):
+        divided = divide(graph, evaluate)
         is_free = any(samples == BATCHES[0] for samples, *_ in graph.inputs.values())
         if graph.fixed_batch and is_free and not all(refusal.fits for refusal in divided.refusals):
             return _with_batch(graph, graph.fixed_batch, divided)
@@ -143,6 +156,11 @@ def _evaluated(graph: Graph) -> Evaluation:
     return min(evaluation, other, key=lambda each: (len(each.refusals), each.regrouped))
 
 
+def _evaluated_as_sequences(graph: Graph) -> Evaluation:
+    """The evaluation of a graph whose inputs have their neurons on the last of several axes."""
+    return _evaluated_with(graph, True)
+
+
 def _evaluated_with(graph: Graph, with_features_last: bool) -> Evaluation:
     """The evaluation of all nodes of a graph, and of its outputs."""
     evaluation = Evaluation(graph, with_features_last)
@@ -168,7 +186,7 @@ def tensor_values(
     Yields:
         the name in the graph, and the values, (samples, ...).
     """
-    divided = _divided(path, input_shapes)
+    divided = _divided(read_graph(path, input_shapes), _evaluated)
     network = divided.evaluation.network()
     (middle,) = divided.ends.feed(Samples.of(x), network.input_shape).batches(len(x), dtype=np.float64)
     yield from divided.evaluation.tensor_values(split_inputs(network, middle.T))

@@ -67,7 +67,11 @@ def read_graph(path: Path, input_shapes: InputShapes | None = None) -> Graph:
     Raises:
         UserError: the ``onnx`` package is missing, the file is not valid, or sizes of an input are not known.
     """
-    model = read_model(path)
+    return graph_of(read_model(path), path, input_shapes)
+
+
+def graph_of(model: onnx.ModelProto, path: Path, input_shapes: InputShapes | None = None) -> Graph:
+    """The graph of a model that was read; see ``read_graph``."""
     graph, opset = model.graph, opset_of(model)
     from onnx.numpy_helper import to_array
 
@@ -76,7 +80,7 @@ def read_graph(path: Path, input_shapes: InputShapes | None = None) -> Graph:
             if any(size < 0 for size in array.dims):  # the checker looks at those in the file itself alone
                 raise ValueError(f"the shape of {array.name!r} is {(*array.dims,)}")
         constants = {array.name: to_array(array) for array in graph.initializer}
-    inputs = [item for item in graph.input if item.name not in constants]
+    inputs = inputs_of(model)
     if not graph.node or not inputs or not graph.output:
         raise UserError(
             f"{path}: expected nodes, inputs and outputs, found {len(graph.node)} nodes, "
@@ -98,13 +102,31 @@ def read_graph(path: Path, input_shapes: InputShapes | None = None) -> Graph:
     )
 
 
+def inputs_of(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """The inputs of a model that are no constants."""
+    constants = {array.name for array in model.graph.initializer}
+    return [item for item in model.graph.input if item.name not in constants]
+
+
+def inputs_in(path: Path) -> list[onnx.ValueInfoProto]:
+    """The inputs of the model in an ONNX file; none if it cannot be read.
+
+    Raises:
+        UserError: the ``onnx`` package is missing.
+    """
+    onnx = _import_onnx(path)
+    try:
+        return inputs_of(onnx.load(path, load_external_data=False))
+    except Exception:  # damage makes all kinds of them
+        return []
+
+
 def fixed_batch(model: onnx.ModelProto) -> int | None:
     """The only number of samples that a file says it takes; None: any.
 
     Exporters may fix that of their example without a word: inputs take any, and no size of an output is free.
     """
-    constants = {array.name for array in model.graph.initializer}
-    inputs = [item.type.tensor_type.shape.dim for item in model.graph.input if item.name not in constants]
+    inputs = [item.type.tensor_type.shape.dim for item in inputs_of(model)]
     outputs = [item.type.tensor_type.shape.dim for item in model.graph.output]
     if any(sizes[0].dim_value for sizes in inputs if sizes):
         return next(sizes[0].dim_value for sizes in inputs if sizes and sizes[0].dim_value)

@@ -308,6 +308,10 @@ def combine(node: Node, left: Signal, right: Signal, kind: str) -> Signal:
         shape = np.broadcast_shapes(left.shape, right.shape)
     except ValueError:
         raise Unsupported(f"it joins shapes {left.shape[1:]} and {right.shape[1:]}") from None
+    axes = tensors.axes_of_neurons([left, right]) if left.shape == right.shape else None
+    if axes is not None:
+        a, b = (tensors.map_of_axes(signal, axes) for signal in (left, right))
+        return tensors.signal_on_axes(builder.combine(name, a, b, kind), shape, str(node), axes)
     axis = tensors.axis_of_neurons(left if left.shape == shape else right)
     a, b = (_broadcast(node, signal, shape, axis) for signal in (left, right))
     target = builder.combine(name, a, b, kind)

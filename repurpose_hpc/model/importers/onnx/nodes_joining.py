@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import reduce
@@ -73,6 +74,9 @@ def _joined(node: Node, values: list[Signal], axis: int) -> Signal:
     beside = _beside(node, settled, axis)
     if beside is not None:
         return beside
+    axes = tensors.axes_of_neurons(settled, [axis])
+    if axes is not None:
+        return _joined_on_axes(node, settled, axis, axes)
     sources = [value.expression.tensor for value in settled]
     flattened = axis == 0 and all(value.index is None for value in settled)
     if not (flattened and len({builder.positions(source) for source in sources}) == 1):
@@ -82,6 +86,22 @@ def _joined(node: Node, values: list[Signal], axis: int) -> Signal:
     count = sum(map(builder.neurons, sources))
     target = builder.select(tensors.name(node.name), tuple(sources), np.arange(count))
     return tensors.signal(target, tuple(sizes), str(node), axis)
+
+
+def _joined_on_axes(node: Node, values: list[Signal], axis: int, axes: tuple[int, ...]) -> Signal:
+    """Neurons on several axes, ``axis`` among them, along which values come one after the other."""
+    tensors = node.tensors
+    sources, numbers, first = [], [], 0
+    for value in values:
+        sources.append(tensors.map_of_axes(value, axes))
+        sizes = [value.shape[1 + each] for each in axes]
+        numbers.append(first + np.arange(math.prod(sizes)).reshape(sizes))
+        first += math.prod(sizes)
+    index = np.concatenate(numbers, axes.index(axis)).ravel()
+    target = tensors.builder.select(tensors.name(node.name), tuple(sources), index)
+    shape = list(values[0].shape)
+    shape[1 + axis] = sum(value.shape[1 + axis] for value in values)
+    return tensors.signal_on_axes(target, tuple(shape), str(node), axes)
 
 
 def _beside(node: Node, values: list[Signal], axis: int) -> Signal | None:

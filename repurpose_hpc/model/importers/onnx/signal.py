@@ -69,8 +69,11 @@ class Signal:
         """True if every value of the tensor is there once, in whatever order."""
         if self.index is None:
             return True
-        size = self.expression.size
-        return self.index.size == size and np.array_equal(np.sort(self.index, axis=None), np.arange(size))
+        if self.index.size != self.expression.size:
+            return False
+        is_there = np.zeros(self.expression.size, bool)
+        is_there[self.index] = True
+        return bool(is_there.all())
 
     def lies_like(self, other: Signal) -> bool:
         """True if the values of both lie at the same places of their tensors."""

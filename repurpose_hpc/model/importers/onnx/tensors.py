@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.builder import Builder
+from repurpose_hpc.model.importers.onnx.axes import joined_axes, with_axes_apart, with_axes_joined
 from repurpose_hpc.model.importers.onnx.expression import Expression
 from repurpose_hpc.model.importers.onnx.regrouping import add as add_regrouping
 from repurpose_hpc.model.importers.onnx.regrouping import regrouping
@@ -161,6 +162,35 @@ class Tensors:
         self._declare(signal, axes)
         return next((axis for axis in axes if self.has_neurons_on(signal, axis)), 0)
 
+    def axes_of_neurons(
+        self, signals: Sequence[Signal], neurons: Collection[int] = ()
+    ) -> tuple[int, ...] | None:
+        """The axes, two or more, on which the neurons of signals lie where they are on none alone.
+
+        Args:
+            signals: settled, of as many axes.
+            neurons: axes that are to be among them.
+
+        Returns:
+            None if there are no such axes.
+        """
+        axes = range(len(signals[0].shape) - 1)
+        if any(all(self.has_neurons_on(signal, axis) for signal in signals) for axis in axes):
+            return None
+        joined = joined_axes(signals, [self.values_per_neuron(signal) for signal in signals], neurons)
+        return joined if joined is not None and len(joined) > 1 else None
+
+    def map_of_axes(self, signal: Signal, axes: Sequence[int]) -> str:
+        """A tensor whose neurons are on several axes of ``signal``, see ``axes_of_neurons``."""
+        return self.map(with_axes_joined(signal, axes))
+
+    def signal_on_axes(self, tensor: str, shape: tuple[int, ...], origin: str, axes: Sequence[int]) -> Signal:
+        """The signal of a tensor whose neurons are on several axes of ``shape``, the samples not counted."""
+        whole = Signal(
+            self.expression(tensor, math.prod(shape[1:]), origin), (shape[0], math.prod(shape[1:]))
+        )
+        return with_axes_apart(whole, shape, axes)
+
     def has_neurons_on(self, signal: Signal, axis: int) -> bool:
         """True if the neurons are on ``axis``, the samples not counted."""
         self._declare(signal, (axis,))
@@ -194,6 +224,9 @@ class Tensors:
         signal = self.settled(signal)
         if signal.is_permuted():
             return signal
+        axes = self.axes_of_neurons([signal])
+        if axes is not None:
+            return self.signal_on_axes(self.map_of_axes(signal, axes), signal.shape, signal.origin, axes)
         axis = self.axis_of_neurons(signal)
         return self.signal(self.map(signal, axis), signal.shape, signal.origin, axis)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from repurpose_hpc.model.importers.onnx.file import fixed_batch, read_model
+from repurpose_hpc.model.importers.onnx.file import fixed_batch, inputs_of, read_model
 
 if TYPE_CHECKING:
     import onnx
@@ -193,13 +193,8 @@ def _input_types(model: onnx.ModelProto) -> dict[str, np.dtype]:
 
     return {
         item.name: np.dtype(tensor_dtype_to_np_dtype(item.type.tensor_type.elem_type))
-        for item in _inputs(model)
+        for item in inputs_of(model)
     }
-
-
-def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    constants = {item.name for item in model.graph.initializer}
-    return [item for item in model.graph.input if item.name not in constants]
 
 
 def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -40,7 +40,7 @@ def assemble(
     if output is not None:
         last = transformer.logits(last, output)
     network = transformer.builder.build((last,), ("identity",), longest=architecture.longest)
-    return replace(network, ends=_embedding(tokens))
+    return replace(network, ends=embedding(tokens))
 
 
 class Transformer:
@@ -190,7 +190,7 @@ def _numbered(name: str, layer: int) -> str:
     return name.replace("layers.", f"layers.{layer}.", 1)
 
 
-def _embedding(tokens: np.ndarray) -> Ends:
+def embedding(tokens: np.ndarray) -> Ends:
     """The front that gives every token its row of a table (vocabulary, width)."""
     step = Step("repurpose.Embedding", ("tokens", IDS), (EMBEDDED,), {}, 1)
     ids, embedded = Port(IDS, (), "int64"), Port(EMBEDDED, tokens.shape[1:], tokens.dtype.name)

@@ -1,0 +1,52 @@
+"""Neurons on several axes of a signal, such as heads and their features, and positions on all others."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from repurpose_hpc.model.importers.onnx.signal import Signal
+
+
+def joined_axes(
+    signals: Sequence[Signal], per_neuron: Sequence[int], neurons: Collection[int] = ()
+) -> tuple[int, ...] | None:
+    """The axes, the samples not counted, on which the neurons of signals of as many axes lie.
+
+    All other axes are those of their positions.
+
+    Args:
+        signals: settled.
+        per_neuron: values of a neuron of the tensor of each.
+        neurons: axes that are to be among them.
+
+    Returns:
+        None if there are no such axes.
+    """
+    parts = [np.divmod(signal.places, size) for signal, size in zip(signals, per_neuron, strict=True)]
+    axes = range(len(signals[0].shape) - 1)
+    chosen = tuple(
+        axis for axis in axes if axis in neurons or not all(_is_same(numbers, axis) for numbers, _ in parts)
+    )
+    fits = all(_is_same(positions, axis) for _, positions in parts for axis in chosen)
+    return chosen if chosen and fits else None
+
+
+def with_axes_joined(signal: Signal, axes: Sequence[int]) -> Signal:
+    """A signal with some axes as one, in front of all others."""
+    places = np.moveaxis(signal.places, axes, range(len(axes)))
+    return signal.placed(places.reshape(-1, *places.shape[len(axes) :]))
+
+
+def with_axes_apart(signal: Signal, shape: tuple[int, ...], axes: Sequence[int]) -> Signal:
+    """The inverse of ``with_axes_joined``: the signal that has ``shape``, the samples in front."""
+    sizes = shape[1:]
+    others = [size for axis, size in enumerate(sizes) if axis not in axes]
+    places = signal.places.reshape(*(sizes[axis] for axis in axes), *others)
+    return signal.placed(np.moveaxis(places, range(len(axes)), axes))
+
+
+def _is_same(numbers: np.ndarray, axis: int) -> bool:
+    """Whether numbers do not change along an axis."""
+    return bool((numbers == numbers.take([0], axis)).all())

@@ -1,0 +1,11 @@
+"""Networks of tokens in ONNX graphs whose axis of the sequence is free.
+
+``graph`` makes a graph of one input, the ids.  ``lengths`` imports it at the longest length and at two others;
+``matching`` makes one network of the three, in which positions are told by ``rotations`` and tables, and
+``lookup`` the table of the tokens.
+"""
+
+from repurpose_hpc.model.importers.onnx.tokens.graph import TokenGraph, reads_ids
+from repurpose_hpc.model.importers.onnx.tokens.lengths import network_of_tokens
+
+__all__ = ["TokenGraph", "network_of_tokens", "reads_ids"]

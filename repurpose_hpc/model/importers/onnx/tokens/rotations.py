@@ -1,0 +1,192 @@
+"""Rotations by position in a network on sequences, as graphs write them with cosines and sines.
+
+However they are written, what comes out is a sum of at most two neurons of what goes in, each times a number of
+the position.  From these numbers the rotation is recognised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Affine, Combine, Operation, Rotary, Select
+
+# Of cosines and sines of angles in float32: of themselves, and of the angles.
+_TOLERANCE, _OF_ANGLES = 1e-6, 2.0**-22
+
+
+class _Form(NamedTuple):
+    """The neurons of a tensor as sums over those of another.
+
+    Attributes:
+        neurons: of the other, (n, terms).
+        factors: of these, (n, terms, positions) float64; 0 where there are fewer terms.
+    """
+
+    neurons: np.ndarray
+    factors: np.ndarray
+
+
+class Rotations:
+    """The rotations in a network on sequences of one length.
+
+    Args:
+        network: all of its tensors have one value of a neuron for each position.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._makers: dict[str, Operation] = {op.target: op for op in network.operations}
+        self._numbers = {op.target: number for number, op in enumerate(network.operations)}
+        self.found: dict[str, Rotary] = {}  # by target
+        for op in network.operations:
+            if isinstance(op, (Combine, Select)):
+                rotation = self._rotation(op)
+                if rotation is not None:
+                    self.found[op.target] = rotation
+
+    def _rotation(self, op: Operation) -> Rotary | None:
+        source = self._origin(op.target)
+        if source is None:
+            return None
+        neurons = self._network.space(source).neurons
+        if self._network.space(op.target).neurons != neurons:
+            return None
+        forms = {source: _Form(np.arange(neurons)[:, None], np.ones((neurons, 1, 1)))}
+        form = self._form(op.target, forms)
+        return None if form is None else _recognised(op, source, form)
+
+    def _origin(self, target: str) -> str | None:
+        """The last tensor of which ``target`` is made, by steps that depend on the position; None: none is."""
+        pending, is_positional = {target}, False
+        while pending != {target} or not is_positional:
+            last = max(pending, key=lambda tensor: self._numbers.get(tensor, -1))
+            op = self._makers.get(last)
+            if op is None or last in self.found or not _is_linear(op):
+                return None
+            pending.remove(last)
+            pending.update(op.sources)
+            is_positional |= isinstance(op, Affine) and op.scale.shape[1] > 1
+            if len(pending) == 1 and is_positional:
+                return pending.pop()
+        return None
+
+    def _form(self, tensor: str, forms: dict[str, _Form]) -> _Form | None:
+        """The form of a tensor; ``forms``: those that are known, more are added."""
+        if tensor not in forms:
+            op = self._makers[tensor]
+            sources = [self._form(source, forms) for source in op.sources]
+            forms[tensor] = _form_of(op, [form for form in sources if form is not None])
+        return forms[tensor]
+
+
+def _is_linear(op: Operation) -> bool:
+    if isinstance(op, Affine):
+        return not op.shift.any()
+    return isinstance(op, Select) or (isinstance(op, Combine) and op.kind in ("add", "subtract"))
+
+
+def _form_of(op: Operation, sources: list[_Form]) -> _Form:
+    """The form of the target of an operation from those of its sources."""
+    if isinstance(op, Affine):
+        (form,) = sources
+        return form._replace(factors=form.factors * op.scale[:, None])
+    terms = max(form.neurons.shape[1] for form in sources)
+    positions = max(form.factors.shape[2] for form in sources)
+    sources = [_widened(form, terms, positions) for form in sources]
+    if isinstance(op, Select):
+        neurons, factors = (np.concatenate(arrays)[op.index] for arrays in zip(*sources, strict=True))
+        return _Form(neurons, factors)
+    (left, right), sign = sources, -1.0 if isinstance(op, Combine) and op.kind == "subtract" else 1.0
+    neurons = np.concatenate([left.neurons, right.neurons], 1)
+    return _Form(neurons, np.concatenate([left.factors, sign * right.factors], 1))
+
+
+def _widened(form: _Form, terms: int, positions: int) -> _Form:
+    missing = terms - form.neurons.shape[1]
+    factors = np.broadcast_to(form.factors, (*form.neurons.shape, positions))
+    return _Form(
+        np.pad(form.neurons, ((0, 0), (0, missing))), np.pad(factors, ((0, 0), (0, missing), (0, 0)))
+    )
+
+
+def _recognised(op: Operation, source: str, form: _Form) -> Rotary | None:
+    """The rotation of a form; None if it is none."""
+    count = len(form.neurons)
+    own = np.arange(count)
+    is_own = form.neurons == own[:, None]
+    others = np.where(is_own, -1, form.neurons)
+    partner = others.max(axis=1)
+    if form.neurons.shape[1] != 2 or not (is_own.sum(axis=1) == 1).all() or (partner[partner] != own).any():
+        return None
+    cosines, sines = form.factors[is_own], form.factors[~is_own]
+    firsts = np.flatnonzero(partner > own)
+    seconds = partner[firsts]
+    layout = _layout(firsts, seconds)
+    if layout is None or not np.allclose(cosines[firsts], cosines[seconds], rtol=0, atol=_TOLERANCE):
+        return None
+    if not np.allclose(sines[firsts], -sines[seconds], rtol=0, atol=_TOLERANCE):
+        return None
+    pairs, is_interleaved = layout
+    frequencies, factor = _frequencies(cosines[firsts], sines[seconds])
+    pairs = pairs or _period(frequencies)
+    heads = len(firsts) // pairs
+    fits = _fits(cosines[firsts], sines[seconds], np.tile(frequencies[:pairs], heads), factor)
+    if not fits:
+        return None
+    return Rotary(op.name, source, op.target, heads, frequencies[:pairs], is_interleaved, factor)
+
+
+def _layout(firsts: np.ndarray, seconds: np.ndarray) -> tuple[int, bool] | None:
+    """The pairs of a head, and whether they are neighbours; 0 pairs: any number, None: it is no layout."""
+    distance = int(seconds[0] - firsts[0])
+    numbers = np.arange(len(firsts))
+    if (seconds - firsts != distance).any() or len(firsts) % distance:
+        return None
+    if distance == 1:
+        return (0, True) if np.array_equal(firsts, 2 * numbers) else None
+    is_halves = np.array_equal(firsts, numbers % distance + numbers // distance * 2 * distance)
+    return (distance, False) if is_halves else None
+
+
+def _period(frequencies: np.ndarray) -> int:
+    """After how many the frequencies begin again."""
+    count = len(frequencies)
+    return next(
+        size
+        for size in range(1, count + 1)
+        if count % size == 0
+        and np.allclose(np.tile(frequencies[:size], count // size), frequencies, rtol=1e-6, atol=0)
+    )
+
+
+def _frequencies(cosines: np.ndarray, sines: np.ndarray) -> tuple[np.ndarray, float]:
+    """Radians per position of every row (rows, positions), and the factor of what is turned.
+
+    From positions that are twice as far each time: an angle far out says the most.
+    """
+    frequencies = np.zeros(len(cosines))
+    place = 1
+    while place < cosines.shape[1]:
+        angles = np.arctan2(sines[:, place], cosines[:, place])
+        missed = angles - place * frequencies
+        frequencies += (missed - 2 * np.pi * np.round(missed / (2 * np.pi))) / place
+        place *= 2
+    return frequencies, float(cosines[0, 0])
+
+
+def _fits(cosines: np.ndarray, sines: np.ndarray, frequencies: np.ndarray, factor: float) -> bool:
+    angles = frequencies[:, None] * np.arange(cosines.shape[1])
+    allowed = abs(factor) * (_TOLERANCE + _OF_ANGLES * np.abs(angles))
+    return bool(
+        (np.abs(cosines - factor * np.cos(angles)) <= allowed).all()
+        and (np.abs(sines - factor * np.sin(angles)) <= allowed).all()
+    )
+
+
+def rotations_of(network: Network) -> Mapping[str, Rotary]:
+    """The rotations in a network on sequences, by target."""
+    return Rotations(network).found

@@ -1,0 +1,77 @@
+"""Compares a network of tokens with the ONNX file that it was made from."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+
+from repurpose_hpc.errors import Note, UserError
+from repurpose_hpc.model.forward import forward
+from repurpose_hpc.model.importers.onnx.tokens import TokenGraph
+from repurpose_hpc.model.importers.opinion.comparison import (
+    HALF_PRECISION_TOLERANCE,
+    ImportCheck,
+    differences,
+)
+from repurpose_hpc.model.importers.opinion.evaluators import CannotRun, Evaluator, evaluators
+from repurpose_hpc.model.network import Network
+
+# Tokens of the sequences, as far as the network takes so many: other lengths than those of the imports.
+_LENGTHS = (7, 29)
+# Of programs that compute in float32, relative to the largest value of a sequence; another activation, mask or
+# position is far more.
+_TOLERANCE = 1e-4
+
+
+def check_tokens(graph: TokenGraph, network: Network) -> ImportCheck:
+    """Compare a network of tokens with its file on random ids of two lengths; warns if no program can run it.
+
+    Where one program computes something else, the next one is asked, which computes in float64.
+
+    Args:
+        graph: that of the file.
+        network: made from it.
+
+    Raises:
+        UserError: the network is not the one in the file.
+    """
+    reasons, fault, path = [], "", graph.graph.path
+    for evaluator in evaluators(path):
+        try:
+            if isinstance(evaluator, CannotRun):
+                raise evaluator
+            largest, length = max(_differences(graph, network, evaluator))
+        except CannotRun as error:
+            reasons.append(str(error))
+            continue
+        if largest <= (HALF_PRECISION_TOLERANCE if evaluator.half_precision else _TOLERANCE):
+            return ImportCheck(evaluator.name, largest)
+        fault = (
+            f"the imported network differs from the model by {largest:.1e} of the largest output for a "
+            f"sequence of {length} tokens in {evaluator.name}"
+        )
+    if fault:
+        raise UserError(f"{path}: {fault}; please report it; load_tokens(check=False) goes on regardless")
+    result = ImportCheck(None, None, "; ".join(dict.fromkeys(reasons)))
+    warnings.warn(f"{path}: {result}", Note, stacklevel=3)
+    return result
+
+
+def _differences(graph: TokenGraph, network: Network, evaluator: Evaluator) -> Iterator[tuple[float, int]]:
+    """The largest difference at each length, and the length.
+
+    Raises:
+        CannotRun: the evaluator cannot run the file.
+    """
+    rng, vocabulary = np.random.default_rng(0), len(network.ends.front.constants["tokens"])  # type: ignore[union-attr]
+    for length in _LENGTHS:
+        length = min(length, network.longest)
+        ids = rng.integers(0, vocabulary, (evaluator.batch or 2, length))
+        feeds = {name: array.astype(evaluator.inputs[name]) for name, array in graph.feeds(ids).items()}
+        expected = evaluator.outputs(feeds)[graph.place]
+        found = forward(network.at(length), ids)
+        if found.size != expected.size:
+            raise CannotRun(f"{evaluator.name} gives outputs of shape {expected.shape}")
+        yield float(differences(found.reshape(expected.shape), expected).max()), length
