@@ -211,7 +211,7 @@ class Case:
         attentions: how many.
         opsets: for the newer exporter; from 23 on, there is an operator for attention.
         without_script: why the older exporter does not write it.
-        regroups: whether neurons change places, as those of a head do in rotations and norms.
+        regroups: whether neurons change places, as those of a head do in norms.
         marks: whether the last input marks positions with 1, others with 0.
     """
 
@@ -260,13 +260,11 @@ CASES = {
         lambda: Block(rotation=Rotation(False), norm=nn.RMSNorm, is_gated=True, is_causal=True),
         expected=CAUSAL,
         without_script=_NEW,
-        regroups=True,
     ),
     "rotated neighbours": Case(
         lambda: Block(rotation=Rotation(True), norm=nn.RMSNorm, groups=2),
         expected={"groups": 2},
         without_script=_NEW,
-        regroups=True,
     ),
     "norms of heads": Case(
         lambda: Block(2, nn.RMSNorm, Rotation(False), is_gated=True, has_norms_of_heads=True, is_causal=True),

@@ -20,8 +20,8 @@ from repurpose_hpc.model.network import Network
 
 # Tokens of the sequences, as far as the network takes so many: other lengths than those of the imports.
 _LENGTHS = (7, 29)
-# Of programs that compute in float32, relative to the largest value of a sequence; another activation, mask or
-# position is far more.
+# Of programs that compute in float32, relative to the largest value of a sequence; another activation, mask
+# or position is far more.
 _TOLERANCE = 1e-4
 
 

@@ -1,8 +1,8 @@
 """Networks of tokens in ONNX graphs whose axis of the sequence is free.
 
-``graph`` makes a graph of one input, the ids.  ``lengths`` imports it at the longest length and at two others;
-``matching`` makes one network of the three, in which positions are told by ``rotations`` and tables, and
-``lookup`` the table of the tokens.
+``graph`` makes a graph of one input, the ids.  ``lengths`` imports it at the longest length and at two
+others; ``matching`` makes one network of the three, in which positions are told by ``rotations`` and tables,
+and ``lookup`` the table of the tokens.
 """
 
 from repurpose_hpc.model.importers.onnx.tokens.graph import TokenGraph, reads_ids

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import onnx
 
 IDS = "input_ids"
-# Inputs beside the ids, of the same shape, and what they hold where nothing is padded: one number, or positions.
+# Inputs beside the ids, of their shape, and what they hold where nothing is padded: a number, or positions.
 _FILLED: Mapping[str, int | None] = {"attention_mask": 1, "token_type_ids": 0, "position_ids": None}
 # Outputs with a row for each token, the preferred first.
 _ROWS = ("logits", "last_hidden_state")
@@ -90,8 +90,11 @@ def reads_ids(path: Path) -> bool:
     inputs = inputs_in(path)
     if any(item.name == IDS for item in inputs):
         return True
-    sizes = inputs[0].type.tensor_type.shape.dim if len(inputs) == 1 else ()
-    return len(sizes) == 2 and not sizes[1].dim_value and inputs[0].type.tensor_type.elem_type in _INTEGERS
+    kinds = [item.type.tensor_type for item in inputs]
+    return len(kinds) == 1 and all(
+        len(kind.shape.dim) == 2 and not kind.shape.dim[1].dim_value and kind.elem_type in _INTEGERS
+        for kind in kinds
+    )
 
 
 def _ids(path: Path, inputs: Sequence[onnx.ValueInfoProto]) -> onnx.ValueInfoProto:

@@ -34,11 +34,21 @@ def network_of_tokens(graph: TokenGraph, longest: int | None = None) -> Network:
     if longest is not None and longest < _FEWEST:
         raise UserError(f"longest: expected {_FEWEST} tokens or more, got {longest}; give more")
     first, *others = [_at(graph, length) for length in _SHORT]
-    whole = _at(graph, longest) if longest else _longest(graph)
+    whole = _of(graph, longest) if longest else _longest(graph)
     matched = Matched(path, whole)
     for network in (first, *others):
         matched.check(network)
     return replace(matched.network(), ends=embedding(table_of(path, first)))
+
+
+def _of(graph: TokenGraph, longest: int) -> Network:
+    """The network at a length that was asked for."""
+    try:
+        return _at(graph, longest)
+    except UserError as error:
+        raise UserError(
+            f"longest: expected as many tokens as the graph has positions for, got {longest}: {error}"
+        ) from None
 
 
 def _longest(graph: TokenGraph) -> Network:

@@ -28,7 +28,7 @@ def table_of(path: Path, network: Network) -> np.ndarray:
     sizes = {
         len(front.constants[step.inputs[0]])
         for step in front.steps
-        if step.operator == "Gather" and np.ndim(front.constants.get(step.inputs[0])) == 2
+        if step.operator == "Gather" and step.inputs[0] in front.constants
     }
     if len(sizes) != 1:
         raise UserError(f"{path}: {_EXPECTED}, found {len(sizes)} tables in {', '.join(front.operators)}")

@@ -78,7 +78,7 @@ class Matched:
             UserError: something in it depends on the position in a way that is not supported.
         """
         network, rotations = self._longest, rotations_of(self._longest)
-        operations = [rotations.get(op.target, op) for op in network.operations]
+        operations = [each for op in network.operations for each in rotations.get(op.target, (op,))]
         source = network.input_tensors[place_of_input(network)]
         builder = Builder()
         tensors = {source: builder.input("input", network.space(source).neurons)}
@@ -97,9 +97,12 @@ class Matched:
         if isinstance(op, Elementwise):
             return builder.elementwise(op.name, sources[0], op.activation)
         if isinstance(op, Combine):
-            return builder.combine(op.name, *sources, op.kind)
+            return builder.combine(op.name, sources[0], sources[1], op.kind)
         if isinstance(op, Select):
-            return builder.select(op.name, sources, op.index)
+            is_whole = np.array_equal(op.index, np.arange(sum(map(builder.neurons, sources))))
+            return (
+                sources[0] if is_whole and len(sources) == 1 else builder.select(op.name, sources, op.index)
+            )
         if isinstance(op, Rotary):
             return builder.rotary(op.name, sources[0], op.heads, op.frequencies, op.interleaved, op.factor)
         assert isinstance(op, Attention)
@@ -159,6 +162,13 @@ _REMEDY = (
     "sequences of any lengths are not supported then, of one length they may be: give the sizes with "
     "--input-shape"
 )
+
+
+def _selected(builder: Builder, op: Select, sources: tuple[str, ...]) -> str:
+    """Some neurons of tensors; the only tensor itself where it is all of it."""
+    if len(sources) == 1 and np.array_equal(op.index, np.arange(builder.neurons(sources[0]))):
+        return sources[0]
+    return builder.select(op.name, sources, op.index)
 
 
 def _is_by_token(op: Operation) -> bool:

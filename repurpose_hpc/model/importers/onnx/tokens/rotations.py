@@ -1,12 +1,11 @@
 """Rotations by position in a network on sequences, as graphs write them with cosines and sines.
 
-However they are written, what comes out is a sum of at most two neurons of what goes in, each times a number of
-the position.  From these numbers the rotation is recognised.
+However they are written, what comes out is a sum of at most two neurons of what goes in, each times a number
+of the position.  From these numbers the rotation is recognised.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -30,39 +29,50 @@ class _Form(NamedTuple):
     factors: np.ndarray
 
 
-class Rotations:
-    """The rotations in a network on sequences of one length.
+def rotations_of(network: Network) -> dict[str, tuple[Select, Rotary]]:
+    """The rotations in a network, by target: neurons that are chosen, and how they are turned.
 
     Args:
-        network: all of its tensors have one value of a neuron for each position.
+        network: on sequences of one length; all of its tensors have one value of a neuron for each position.
+    """
+    search = _Search(network)
+    for op in network.operations:
+        if isinstance(op, (Combine, Select)):
+            search.look_at(op)
+    return search.found
+
+
+class _Search:
+    """The rotations in a network as far as its operations have been looked at.
+
+    Attributes:
+        found: see ``rotations_of``.
     """
 
     def __init__(self, network: Network) -> None:
         self._network = network
         self._makers: dict[str, Operation] = {op.target: op for op in network.operations}
         self._numbers = {op.target: number for number, op in enumerate(network.operations)}
-        self.found: dict[str, Rotary] = {}  # by target
-        for op in network.operations:
-            if isinstance(op, (Combine, Select)):
-                rotation = self._rotation(op)
-                if rotation is not None:
-                    self.found[op.target] = rotation
+        self.found: dict[str, tuple[Select, Rotary]] = {}
 
-    def _rotation(self, op: Operation) -> Rotary | None:
+    def look_at(self, op: Operation) -> None:
+        """Add an operation that makes the last tensor of a rotation."""
         source = self._origin(op.target)
         if source is None:
-            return None
-        neurons = self._network.space(source).neurons
-        if self._network.space(op.target).neurons != neurons:
-            return None
-        forms = {source: _Form(np.arange(neurons)[:, None], np.ones((neurons, 1, 1)))}
-        form = self._form(op.target, forms)
-        return None if form is None else _recognised(op, source, form)
+            return
+        own = np.arange(self._network.space(source).neurons)[:, None]
+        form = self._form(op.target, {source: _Form(own, np.ones((len(own), 1, 1)))})
+        rotation = _recognised(op, source, form)
+        if rotation is not None:
+            self.found[op.target] = rotation
 
     def _origin(self, target: str) -> str | None:
-        """The last tensor of which ``target`` is made, by steps that depend on the position; None: none is."""
+        """The last tensor of which alone ``target`` is made, by steps of which one depends on the position.
+
+        None if there is no such tensor.
+        """
         pending, is_positional = {target}, False
-        while pending != {target} or not is_positional:
+        while len(pending) > 1 or not is_positional:
             last = max(pending, key=lambda tensor: self._numbers.get(tensor, -1))
             op = self._makers.get(last)
             if op is None or last in self.found or not _is_linear(op):
@@ -70,16 +80,13 @@ class Rotations:
             pending.remove(last)
             pending.update(op.sources)
             is_positional |= isinstance(op, Affine) and op.scale.shape[1] > 1
-            if len(pending) == 1 and is_positional:
-                return pending.pop()
-        return None
+        return pending.pop()
 
-    def _form(self, tensor: str, forms: dict[str, _Form]) -> _Form | None:
+    def _form(self, tensor: str, forms: dict[str, _Form]) -> _Form:
         """The form of a tensor; ``forms``: those that are known, more are added."""
         if tensor not in forms:
             op = self._makers[tensor]
-            sources = [self._form(source, forms) for source in op.sources]
-            forms[tensor] = _form_of(op, [form for form in sources if form is not None])
+            forms[tensor] = _form_of(op, [self._form(source, forms) for source in op.sources])
         return forms[tensor]
 
 
@@ -113,31 +120,40 @@ def _widened(form: _Form, terms: int, positions: int) -> _Form:
     )
 
 
-def _recognised(op: Operation, source: str, form: _Form) -> Rotary | None:
+def _recognised(op: Operation, source: str, form: _Form) -> tuple[Select, Rotary] | None:
     """The rotation of a form; None if it is none."""
-    count = len(form.neurons)
-    own = np.arange(count)
-    is_own = form.neurons == own[:, None]
-    others = np.where(is_own, -1, form.neurons)
-    partner = others.max(axis=1)
-    if form.neurons.shape[1] != 2 or not (is_own.sum(axis=1) == 1).all() or (partner[partner] != own).any():
+    count, own = len(form.neurons), np.arange(len(form.neurons))
+    # At the first position nothing is turned.
+    is_own = form.factors[:, :, 0] != 0
+    if form.neurons.shape[1] != 2 or not (is_own.sum(axis=1) == 1).all():
+        return None
+    chosen, others = form.neurons[is_own], form.neurons[~is_own]
+    places = dict(zip(chosen.tolist(), own.tolist(), strict=True))
+    partner = np.array([places.get(neuron, -1) for neuron in others.tolist()])
+    if len(places) < count or (partner < 0).any() or (partner[partner] != own).any():
         return None
     cosines, sines = form.factors[is_own], form.factors[~is_own]
     firsts = np.flatnonzero(partner > own)
     seconds = partner[firsts]
-    layout = _layout(firsts, seconds)
-    if layout is None or not np.allclose(cosines[firsts], cosines[seconds], rtol=0, atol=_TOLERANCE):
+    layout = _layout(firsts, seconds) if 2 * len(firsts) == count else None
+    if layout is None or not _is_near(cosines[firsts], cosines[seconds]):
         return None
-    if not np.allclose(sines[firsts], -sines[seconds], rtol=0, atol=_TOLERANCE):
+    if not _is_near(sines[firsts], -sines[seconds]):
         return None
     pairs, is_interleaved = layout
     frequencies, factor = _frequencies(cosines[firsts], sines[seconds])
     pairs = pairs or _period(frequencies)
     heads = len(firsts) // pairs
-    fits = _fits(cosines[firsts], sines[seconds], np.tile(frequencies[:pairs], heads), factor)
-    if not fits:
+    if not _fits(cosines[firsts], sines[seconds], np.tile(frequencies[:pairs], heads), factor):
         return None
-    return Rotary(op.name, source, op.target, heads, frequencies[:pairs], is_interleaved, factor)
+    select = Select(f"{op.name}.chosen", (source,), f"{op.name}.chosen.y", chosen)
+    return select, Rotary(
+        op.name, select.target, op.target, heads, frequencies[:pairs], is_interleaved, factor
+    )
+
+
+def _is_near(left: np.ndarray, right: np.ndarray) -> bool:
+    return np.allclose(left, right, rtol=0, atol=_TOLERANCE * np.abs(left).max(initial=0))
 
 
 def _layout(firsts: np.ndarray, seconds: np.ndarray) -> tuple[int, bool] | None:
@@ -185,8 +201,3 @@ def _fits(cosines: np.ndarray, sines: np.ndarray, frequencies: np.ndarray, facto
         (np.abs(cosines - factor * np.cos(angles)) <= allowed).all()
         and (np.abs(sines - factor * np.sin(angles)) <= allowed).all()
     )
-
-
-def rotations_of(network: Network) -> Mapping[str, Rotary]:
-    """The rotations in a network on sequences, by target."""
-    return Rotations(network).found
