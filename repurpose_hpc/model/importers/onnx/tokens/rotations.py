@@ -122,61 +122,71 @@ def _widened(form: _Form, terms: int, positions: int) -> _Form:
 
 def _recognised(op: Operation, source: str, form: _Form) -> tuple[Select, Rotary] | None:
     """The rotation of a form; None if it is none."""
-    count, own = len(form.neurons), np.arange(len(form.neurons))
     # At the first position nothing is turned.
     is_own = form.factors[:, :, 0] != 0
     if form.neurons.shape[1] != 2 or not (is_own.sum(axis=1) == 1).all():
         return None
-    chosen, others = form.neurons[is_own], form.neurons[~is_own]
+    chosen, cosines, sines = form.neurons[is_own], form.factors[is_own], form.factors[~is_own]
+    pairs = _pairs(chosen, np.where(sines.any(axis=1), form.neurons[~is_own], chosen))
+    if pairs is None:
+        return None
+    firsts, seconds = pairs
+    stays = np.ones(len(chosen), bool)
+    stays[firsts] = stays[seconds] = False
+    is_turned = _is_near(cosines[firsts], cosines[seconds]) and _is_near(sines[firsts], -sines[seconds])
+    if not is_turned or (cosines[stays] != 1).any():
+        return None
+    frequencies, factor = _frequencies(cosines[firsts], sines[seconds])
+    layout = _layout(len(chosen), firsts, seconds, frequencies)
+    if layout is None or not _fits(cosines[firsts], sines[seconds], frequencies, factor):
+        return None
+    heads, is_interleaved = layout
+    select = Select(f"{op.name}.chosen", (source,), f"{op.name}.chosen.y", chosen)
+    own = frequencies[: len(firsts) // heads]
+    return select, Rotary(op.name, select.target, op.target, heads, own, is_interleaved, factor)
+
+
+def _pairs(chosen: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """The first and the second neuron of every pair; None if there are no pairs.
+
+    Args:
+        chosen: numbers of the neurons.
+        others: those of their partners, or their own.
+    """
+    own = np.arange(len(chosen))
     places = dict(zip(chosen.tolist(), own.tolist(), strict=True))
     partner = np.array([places.get(neuron, -1) for neuron in others.tolist()])
-    if len(places) < count or (partner < 0).any() or (partner[partner] != own).any():
+    if len(places) < len(chosen) or (partner < 0).any() or (partner[partner] != own).any():
         return None
-    cosines, sines = form.factors[is_own], form.factors[~is_own]
     firsts = np.flatnonzero(partner > own)
-    seconds = partner[firsts]
-    layout = _layout(firsts, seconds) if 2 * len(firsts) == count else None
-    if layout is None or not _is_near(cosines[firsts], cosines[seconds]):
-        return None
-    if not _is_near(sines[firsts], -sines[seconds]):
-        return None
-    pairs, is_interleaved = layout
-    frequencies, factor = _frequencies(cosines[firsts], sines[seconds])
-    pairs = pairs or _period(frequencies)
-    heads = len(firsts) // pairs
-    if not _fits(cosines[firsts], sines[seconds], np.tile(frequencies[:pairs], heads), factor):
-        return None
-    select = Select(f"{op.name}.chosen", (source,), f"{op.name}.chosen.y", chosen)
-    return select, Rotary(
-        op.name, select.target, op.target, heads, frequencies[:pairs], is_interleaved, factor
-    )
+    return (firsts, partner[firsts]) if len(firsts) else None
+
+
+def _layout(
+    neurons: int, firsts: np.ndarray, seconds: np.ndarray, frequencies: np.ndarray
+) -> tuple[int, bool] | None:
+    """How many heads have these pairs, as many as there may be, and whether the pairs are neighbours.
+
+    None if no heads are of this kind.
+    """
+    numbers = np.arange(len(firsts))
+    for heads in range(len(firsts), 0, -1):
+        if len(firsts) % heads or neurons % heads:
+            continue
+        pairs = len(firsts) // heads
+        starts = numbers // pairs * (neurons // heads)
+        repeated = np.tile(frequencies[:pairs], heads)
+        if not np.allclose(repeated, frequencies, rtol=1e-6, atol=0):
+            continue
+        for is_interleaved, step, distance in ((False, 1, pairs), (True, 2, 1)):
+            expected = starts + step * (numbers % pairs)
+            if np.array_equal(firsts, expected) and np.array_equal(seconds, expected + distance):
+                return heads, is_interleaved
+    return None
 
 
 def _is_near(left: np.ndarray, right: np.ndarray) -> bool:
     return np.allclose(left, right, rtol=0, atol=_TOLERANCE * np.abs(left).max(initial=0))
-
-
-def _layout(firsts: np.ndarray, seconds: np.ndarray) -> tuple[int, bool] | None:
-    """The pairs of a head, and whether they are neighbours; 0 pairs: any number, None: it is no layout."""
-    distance = int(seconds[0] - firsts[0])
-    numbers = np.arange(len(firsts))
-    if (seconds - firsts != distance).any() or len(firsts) % distance:
-        return None
-    if distance == 1:
-        return (0, True) if np.array_equal(firsts, 2 * numbers) else None
-    is_halves = np.array_equal(firsts, numbers % distance + numbers // distance * 2 * distance)
-    return (distance, False) if is_halves else None
-
-
-def _period(frequencies: np.ndarray) -> int:
-    """After how many the frequencies begin again."""
-    count = len(frequencies)
-    return next(
-        size
-        for size in range(1, count + 1)
-        if count % size == 0
-        and np.allclose(np.tile(frequencies[:size], count // size), frequencies, rtol=1e-6, atol=0)
-    )
 
 
 def _frequencies(cosines: np.ndarray, sines: np.ndarray) -> tuple[np.ndarray, float]:
