@@ -1,0 +1,91 @@
+"""The commands with an ONNX file for texts of any lengths: infer, generate, restructure."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+
+from helpers.model_directories import tokenizer
+from helpers.token_graphs import VOCABULARY, transformer
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+SIZES = (5, 12, 1)
+
+
+@pytest.fixture
+def run(mpirun):
+    def start(ranks, *words, status=0):
+        done = mpirun(ranks, "-m", "repurpose_hpc", *map(str, words))
+        assert done.returncode == status, done.stderr
+        return done
+
+    return start
+
+
+@pytest.fixture
+def model(tmp_path):
+    onnx.save(transformer(positions="rotary"), tmp_path / "model.onnx")
+    return tmp_path / "model.onnx"
+
+
+@pytest.fixture
+def ids(tmp_path):
+    """Texts of several lengths, as a tokenizer pads them."""
+    mask = (np.arange(max(SIZES)) < np.array(SIZES)[:, None]).astype(np.int64)
+    ids = np.random.default_rng(0).integers(0, VOCABULARY, mask.shape)
+    np.savez(tmp_path / "ids.npz", input_ids=ids, attention_mask=mask)
+    return tmp_path / "ids.npz"
+
+
+def outputs(path):
+    with h5py.File(path) as file:
+        return file["y"][()]
+
+
+def test_infer_on_texts_and_shards(run, tmp_path, model, ids):
+    """Outputs of the shards are those of the file, bit for bit."""
+    report = tmp_path / "report.json"
+    made = tmp_path / "y.h5"
+    run(2, "infer", model, "--input", ids, "--output", made, "--verify", "--report", report)
+    assert outputs(made).shape == (sum(SIZES), VOCABULARY)
+    assert json.loads(report.read_text())["max_abs_difference"] < 1e-5
+    run(1, "restructure", model, "--workers", 2, "--out", tmp_path / "shards")
+    run(2, "infer", "--shards", tmp_path / "shards", "--input", ids, "--output", tmp_path / "z.h5")
+    assert np.array_equal(outputs(made), outputs(tmp_path / "z.h5"))
+    run(3, "infer", model, "--input", ids, "--output", tmp_path / "p.h5", "--pool", "last")
+    last = np.cumsum(SIZES) - 1
+    np.testing.assert_allclose(outputs(tmp_path / "p.h5"), outputs(made)[last], rtol=0, atol=1e-5)
+
+
+def test_generate_is_the_same_on_all_ranks(run, model, ids):
+    texts = [run(ranks, "generate", model, "--ids", ids, "--tokens", 6).stdout for ranks in (1, 4)]
+    lines = [[line for line in text.splitlines() if line.startswith("[")] for text in texts]
+    assert len(lines[0]) == len(SIZES)
+    assert lines[0] == lines[1]
+
+
+def test_texts_need_a_tokenizer_beside_the_file(run, tmp_path, model):
+    (tmp_path / "texts.txt").write_text("a text\n")
+    done = run(1, "infer", model, "--input", tmp_path / "texts.txt", "--output", tmp_path / "y.h5", status=1)
+    assert "expected a file tokenizer.json" in done.stderr
+
+
+def test_texts_by_the_tokenizer_beside_the_file(run, tmp_path, model):
+    pytest.importorskip("tokenizers")
+    tokenizer(tmp_path, VOCABULARY)
+    (tmp_path / "texts.txt").write_text("w5 w17 w4\nw9\n")
+    np.save(tmp_path / "ids.npy", np.array([[5, 17, 4]]))
+    for name in ("texts.txt", "ids.npy"):
+        run(2, "infer", model, "--input", tmp_path / name, "--output", tmp_path / f"{name}.h5")
+    found = [outputs(tmp_path / f"{name}.h5") for name in ("texts.txt", "ids.npy")]
+    assert found[0].shape == (4, VOCABULARY)
+    np.testing.assert_allclose(found[0][:3], found[1], rtol=0, atol=1e-5)
+
+
+def test_of_a_fixed_length_it_says_what_to_do(run, tmp_path, model, ids):
+    onnx.save(transformer(length=7), model)
+    done = run(2, "infer", model, "--input", ids, "--output", tmp_path / "y.h5", status=1)
+    assert "expected an axis of tokens that is free, found one of 7" in done.stderr
