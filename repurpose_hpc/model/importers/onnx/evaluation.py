@@ -157,8 +157,13 @@ def _evaluated(graph: Graph) -> Evaluation:
 
 
 def _evaluated_as_sequences(graph: Graph) -> Evaluation:
-    """The evaluation of a graph whose inputs have their neurons on the last of several axes."""
-    return _evaluated_with(graph, True)
+    """The evaluation of a graph whose inputs have their neurons on the last of several axes.
+
+    What moves neurons stays in the network: ends would see whole sequences.
+    """
+    evaluation = _evaluated_with(graph, True)
+    evaluation.moves.clear()
+    return evaluation
 
 
 def _evaluated_with(graph: Graph, with_features_last: bool) -> Evaluation:

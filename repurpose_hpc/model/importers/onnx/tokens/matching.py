@@ -123,6 +123,11 @@ class Matched:
 
     def _check_tokens(self, network: Network) -> int:
         """The length of the sequences of a network that works token by token."""
+        if network.ends.back is not None:
+            names = ", ".join(network.ends.back.operators)
+            raise UserError(
+                f"{self._path}: expected outputs of the last layer, found {names} behind it; {_REMEDY}"
+            )
         (output,) = network.output_tensors
         length = network.values(network.input_tensors[place_of_input(network)])
         for op in network.operations:
@@ -130,11 +135,6 @@ class Matched:
                 self._refuse(op, f"makes {network.values(op.target)} values of {length} tokens of a neuron")
             if not isinstance(op, _KINDS) or not _is_by_token(op):
                 self._refuse(op, "takes values of other positions, which is supported in attention alone")
-        if network.ends.back is not None:
-            names = ", ".join(network.ends.back.operators)
-            raise UserError(
-                f"{self._path}: expected outputs of the last layer, found {names} behind it; {_REMEDY}"
-            )
         if network.neuron_axes.get(output) != 1 or network.heads != ("identity",):
             self._refuse(network.operations[-1], "makes an output that has no row for each token")
         return length
