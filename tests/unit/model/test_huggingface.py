@@ -388,7 +388,7 @@ def test_a_damaged_file(copy, fixture, name, content):
 @pytest.mark.parametrize("load", [load_model, load_tokens])
 def test_a_directory_without_configuration(tmp_path, load):
     with pytest.raises(
-        UserError, match="expected a directory with a file config.json, or a .gguf file, found"
+        UserError, match="expected a directory with a file config.json, a .gguf file or an .onnx file, found"
     ):
         load(tmp_path)
 
