@@ -71,7 +71,7 @@ class Rotary(OneSource):
     """Rotations of pairs of neurons of a head by an angle that grows with the position (RoPE).
 
     Pair i of a head is turned by position x ``frequencies[i]``; a head's neurons behind all pairs stay.
-    The neurons of a pair have one owner.
+    A head has one owner.
 
     Attributes:
         heads: one after the other among the neurons.
@@ -133,10 +133,9 @@ class Rotary(OneSource):
         return Cost(target.values, False)
 
     def ties(self, *sources: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The neurons of each pair."""
+        """The neurons of each head."""
         by_head = sources[0].reshape(self.heads, -1)
-        first, second = self.members()
-        return [(by_head[:, first].ravel(), by_head[:, second].ravel())]
+        return [(np.broadcast_to(by_head[:, :1], by_head.shape).ravel(), by_head.ravel())]
 
     def faults(self, sources: Sequence[Shape], target: Shape) -> Iterator[str]:
         """See ``Operation``."""

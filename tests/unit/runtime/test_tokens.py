@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from helpers.small_transformers import LONGEST, VOCABULARY, decoder, texts
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.samples import Samples
+from repurpose_hpc.model.builder import Builder
 from repurpose_hpc.model.forward import forward
+from repurpose_hpc.model.importers.transformers.transformer import embedding
 from repurpose_hpc.model.operations import UNLIMITED, Attention
 from repurpose_hpc.restructure.exact import split_network
 from repurpose_hpc.restructure.job import restructure_network
@@ -33,6 +35,21 @@ def expected(ids, network=NETWORK):
 
 def session(**options):
     return TokenSession(CUT, **{"slots": 3, "dtype": np.float64, **options})
+
+
+@pytest.mark.parametrize("is_interleaved", [False, True])
+@pytest.mark.parametrize("workers", [2, 3, 5])
+def test_heads_that_are_turned_stay_whole(workers, is_interleaved):
+    """Also without any attention behind them, and with neurons of a head that stay."""
+    builder, rng = Builder(), np.random.default_rng(0)
+    W = rng.standard_normal((15, 4))
+    x = builder.mixing("layer", builder.input("input", 4), W, np.zeros(15))
+    y = builder.rotary("turned", x, 3, np.array([1.0, 0.1]), is_interleaved)
+    tokens = rng.standard_normal((VOCABULARY, 4))
+    network = replace(builder.build((y,), ("identity",), longest=LONGEST), ends=embedding(tokens))
+    (text,) = texts(1, (9,))
+    (found,) = TokenSession(split_network(network, workers), dtype=np.float64).run([Tokens(0, text)])
+    np.testing.assert_allclose(found, expected(text, network), rtol=0, atol=1e-12)
 
 
 @settings(max_examples=20, deadline=None)

@@ -33,7 +33,7 @@ def table_of(path: Path, network: Network) -> np.ndarray:
     if len(sizes) != 1:
         raise UserError(f"{path}: {_EXPECTED}, found {len(sizes)} tables in {', '.join(front.operators)}")
     ids = np.arange(sizes.pop())
-    place = place_of_input(network)
+    place = place_of_input(path, network)
     table, other = (_rows(front, each, place) for each in (ids, np.roll(ids, 1)))
     if not np.array_equal(np.roll(table, 1, axis=0), other):
         raise UserError(

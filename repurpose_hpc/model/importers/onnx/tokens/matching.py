@@ -79,7 +79,7 @@ class Matched:
         """
         network, rotations = self._longest, rotations_of(self._longest)
         operations = [each for op in network.operations for each in rotations.get(op.target, (op,))]
-        source = network.input_tensors[place_of_input(network)]
+        source = network.input_tensors[place_of_input(self._path, network)]
         builder = Builder()
         tensors = {source: builder.input("input", network.space(source).neurons)}
         for op in _needed(operations, network.output_tensors):
@@ -99,10 +99,7 @@ class Matched:
         if isinstance(op, Combine):
             return builder.combine(op.name, sources[0], sources[1], op.kind)
         if isinstance(op, Select):
-            is_whole = np.array_equal(op.index, np.arange(sum(map(builder.neurons, sources))))
-            return (
-                sources[0] if is_whole and len(sources) == 1 else builder.select(op.name, sources, op.index)
-            )
+            return _selected(builder, op, sources)
         if isinstance(op, Rotary):
             return builder.rotary(op.name, sources[0], op.heads, op.frequencies, op.interleaved, op.factor)
         assert isinstance(op, Attention)
@@ -129,7 +126,7 @@ class Matched:
                 f"{self._path}: expected outputs of the last layer, found {names} behind it; {_REMEDY}"
             )
         (output,) = network.output_tensors
-        length = network.values(network.input_tensors[place_of_input(network)])
+        length = network.values(network.input_tensors[place_of_input(self._path, network)])
         for op in network.operations:
             if network.values(op.target) != length:
                 self._refuse(op, f"makes {network.values(op.target)} values of {length} tokens of a neuron")
@@ -143,8 +140,12 @@ class Matched:
         raise UserError(f"{self._path}: {op.name!r} ({type(op).__name__}) {reason}; {_REMEDY}")
 
 
-def place_of_input(network: Network) -> int:
+def place_of_input(path: Path, network: Network) -> int:
     """Which input the operations read, the embedded tokens; of others the shapes alone counted.
+
+    Args:
+        path: of the file, for messages.
+        network: on sequences.
 
     Raises:
         UserError: they read several.
@@ -153,7 +154,8 @@ def place_of_input(network: Network) -> int:
     places = [place for place, name in enumerate(network.input_tensors) if name in read]
     if len(places) != 1:
         raise UserError(
-            f"expected one tensor between the ids and the first weights, found {len(places)}; {_REMEDY}"
+            f"{path}: expected one tensor between the ids and the first weights, found {len(places)}; "
+            f"{_REMEDY}"
         )
     return places[0]
 
