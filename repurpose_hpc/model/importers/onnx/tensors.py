@@ -165,15 +165,17 @@ class Tensors:
     def axes_of_neurons(
         self, signals: Sequence[Signal], neurons: Collection[int] = ()
     ) -> tuple[int, ...] | None:
-        """The axes, two or more, on which the neurons of signals lie where they are on none alone.
+        """The axes, two or more, on which the neurons of maps lie where they are on none alone.
 
         Args:
             signals: settled, of as many axes.
             neurons: axes that are to be among them.
 
         Returns:
-            None if there are no such axes.
+            None if there are no such axes, or the signals are vectors: their neurons may have any shape.
         """
+        if max(map(self.values_per_neuron, signals)) == 1:
+            return None
         axes = range(len(signals[0].shape) - 1)
         if any(all(self.has_neurons_on(signal, axis) for signal in signals) for axis in axes):
             return None
