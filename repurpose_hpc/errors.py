@@ -13,6 +13,10 @@ class UserError(Exception):
     status = 1
 
 
+class LacksMemory(UserError):
+    """Something for which there is not enough memory here."""
+
+
 class Note(UserWarning):
     """Something a user should know, though the program goes on; the commands print it on stderr, once."""
 

@@ -136,7 +136,24 @@ def placed(graph, stream, positions):
     return graph.add("Add", stream, table)
 
 
-def transformer(positions="learned", mask="causal", inputs=("input_ids",), pooled=False, length=None, **more):
+def sliced(graph, x):
+    """A perceptron with as many neurons as there are tokens."""
+    length = graph.length()
+    first = graph.add("Slice", graph.weights(WIDTH, LONGEST), np.array([0]), length, np.array([1]))
+    second = graph.add("Slice", graph.weights(LONGEST, WIDTH), np.array([0]), length, np.array([0]))
+    return graph.add("MatMul", graph.add("Relu", graph.add("MatMul", x, first)), second)
+
+
+def transformer(
+    positions="learned",
+    mask="causal",
+    inputs=("input_ids",),
+    pooled=False,
+    length=None,
+    is_sliced=False,
+    tokens_first=False,
+    **more,
+):
     """Two blocks behind embeddings; logits for every token, and what is ``pooled`` as the first output.
 
     Args:
@@ -145,6 +162,8 @@ def transformer(positions="learned", mask="causal", inputs=("input_ids",), poole
         inputs: names.
         pooled: whether the mean over the tokens is an output as well; "only": it alone.
         length: of all sequences; None: any.
+        is_sliced: whether a perceptron grows with the length.
+        tokens_first: whether outputs have the tokens in front of the sequences.
         more: of a block.
     """
     graph = Graph()
@@ -154,7 +173,9 @@ def transformer(positions="learned", mask="causal", inputs=("input_ids",), poole
     stream = placed(graph, tokens, positions)
     for _ in range(2):
         stream = block(graph, stream, mask, positions == "rotary", **more)
-    last = normalised(graph, stream)
+    last = normalised(graph, sliced(graph, stream) if is_sliced else stream)
+    if tokens_first:
+        last = graph.add("Transpose", last, perm=[1, 0, 2])
     outputs = {}
     if pooled:
         mean = graph.add("ReduceMean", last, axes=[1], keepdims=0)

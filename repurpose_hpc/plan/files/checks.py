@@ -41,7 +41,7 @@ def check_counts(workers: int, digests: Sequence[str], traffic: Mapping[str, np.
 
 
 def check_tokens(longest: int, ends: Ends) -> None:
-    """Refuse a plan of a network of tokens that has no embeddings.
+    """Refuse a plan of a network of tokens that has no embeddings, or others than finite numbers.
 
     Args:
         longest: see ``StoredPlan``.
@@ -51,8 +51,12 @@ def check_tokens(longest: int, ends: Ends) -> None:
         ValueError: there are none.
     """
     embeddings = None if ends.front is None else ends.front.constants.get("tokens")
-    if longest and (embeddings is None or np.ndim(embeddings) != 2):
+    if not longest:
+        return
+    if embeddings is None or np.ndim(embeddings) != 2 or not len(embeddings):
         raise ValueError("its network of tokens has no embeddings of them")
+    if embeddings.dtype.kind != "f" or not _is_finite(embeddings):
+        raise ValueError("its embeddings are not finite real numbers")
 
 
 def check_shard(shard: Shard, plan: Plan) -> None:
@@ -139,6 +143,11 @@ def _common_spaces(plan: Plan, graph: Network) -> set[str]:
 def _shard_faults(shard: Shard, plan: Plan) -> Iterator[str]:
     if (shard.workers, shard.comm_dtype) != (plan.workers, plan.comm_dtype):
         yield f"it is for {shard.workers} workers and {shard.comm_dtype}"
+    front = shard.graph.ends.front
+    if shard.graph.longest and front is not None:
+        width = front.constants["tokens"].shape[1]
+        if width != shard.graph.inputs:
+            yield f"the embeddings have {width} columns, its network of tokens {shard.graph.inputs} inputs"
     if not 0 <= shard.worker < plan.workers:
         yield f"it is of worker {shard.worker} of {plan.workers}"
     own = local_neurons(shard.graph, plan, shard.worker)

@@ -8,9 +8,11 @@ import pytest
 
 from helpers.token_graphs import LONGEST, VOCABULARY, transformer
 from repurpose_hpc import TokenSession, load_tokens, split_network
-from repurpose_hpc.errors import Note, UserError
+from repurpose_hpc.errors import LacksMemory, Note, UserError
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.load import holds_tokens
+from repurpose_hpc.model.importers.onnx import evaluation
+from repurpose_hpc.model.importers.onnx.tokens import lengths
 from repurpose_hpc.model.importers.onnx.tokens.lengths import LONGEST as DEFAULT
 from repurpose_hpc.model.importers.texts import ending_tokens, pooling_of
 from repurpose_hpc.model.operations import UNLIMITED, Attention, PositionTable, Rotary
@@ -126,7 +128,13 @@ REFUSED = {
     "strided": ({"mask": "strided"}, "adds numbers to its scores that are no mask of near positions"),
     "factors": ({"positions": "factors"}, "multiplies by a number of each position"),
     "length": ({"depends_on_length": True}, "depends on the length of the sequence"),
-    "vector": ({"pooled": "only"}, "of 45 tokens of a neuron"),
+    "vector": ({"pooled": "only"}, "of 13 tokens of a neuron"),
+    "sliced": ({"is_sliced": True}, "depends on the length of the sequence"),
+    "tokens first": ({"tokens_first": True}, r"2 sequences and 7 tokens, in this order, found shape \(7, 2"),
+    "no ids": (
+        {"inputs": ("token_type_ids", "attention_mask"), "positions": "none", "mask": "none"},
+        "expected the inputs input_ids and perhaps .*, found 'token_type_ids' and 1 more",
+    ),
 }
 
 
@@ -153,6 +161,32 @@ def test_of_outputs_one_must_be_of_tokens(write):
     model.graph.output[0].type.tensor_type.shape.dim.add().dim_value = 1
     with pytest.raises(UserError, match="one output with a row for each token.*found vector, first"):
         load_tokens(write(model))
+
+
+@pytest.mark.filterwarnings("ignore::repurpose_hpc.errors.Note")
+def test_too_little_memory_is_no_end_of_the_positions(write, monkeypatch):
+    """Else what a model takes would depend on the machine."""
+    network_of = lengths.network_of
+
+    def lacking(graph, are_sequences):
+        if graph.inputs["input_ids"][1] > 300:
+            raise LacksMemory("too little memory")
+        return network_of(graph, are_sequences)
+
+    monkeypatch.setattr(lengths, "network_of", lacking)
+    path = write(positions="rotary")
+    with pytest.raises(UserError, match=r"little memory; load_tokens\(longest=...\) with fewer than 2048"):
+        load_tokens(path)
+    assert load_tokens(path, longest=20).longest == 20
+
+
+def test_nodes_for_which_there_is_no_memory(write, monkeypatch):
+    def lacking(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(evaluation, "apply", lacking)
+    with pytest.raises(LacksMemory, match="there is not enough memory for it"):
+        load_tokens(write())
 
 
 def test_inputs_that_are_no_ids(write):

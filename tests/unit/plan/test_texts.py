@@ -71,7 +71,11 @@ def test_networks_of_tokens_are_told_apart(tmp_path):
     ends = found["tokens"].ends
     check_tokens(24, ends)
     check_tokens(0, Ends())
-    for tokens in (None, np.float32(1), np.ones(3, np.float32)):
+    for tokens in (np.full((3, 4), np.nan, np.float32), np.ones((3, 4), np.int64)):
+        front = replace(ends.front, constants={"tokens": tokens})
+        with pytest.raises(ValueError, match="not finite real numbers"):
+            check_tokens(24, replace(ends, front=front))
+    for tokens in (None, np.float32(1), np.ones(3, np.float32), np.ones((0, 4), np.float32)):
         constants = {"tokens": tokens} if tokens is not None else {}
         for front in (None, replace(ends.front, constants=constants)):
             with pytest.raises(ValueError, match="no embeddings"):

@@ -70,6 +70,18 @@ def test_the_embeddings_are_stored_once(tmp_path):
     assert sizes["own"] - sizes["tied"] > 0.9 * 4000 * 12 * 4
 
 
+def test_embeddings_of_another_width(tmp_path):
+    """Also where no layer is tied to them."""
+    network = decoder(2)
+    cut = split_network(with_output(network, np.ones((VOCABULARY, 12))), 2)
+    write_plan(tmp_path / "shards", cut.network, cut.plan, {})
+    stored = open_plan(tmp_path / "shards")
+    front = stored.ends.front
+    constants = {"tokens": front.constants["tokens"][:, 1:]}
+    with pytest.raises(UserError, match="the embeddings have 11 columns, .* 12 inputs"):
+        read_shard(replace(stored, ends=Ends(replace(front, constants=constants))), 0)
+
+
 def test_embeddings_that_do_not_fit(tmp_path):
     cut = split_network(decoder(2), 2)
     write_plan(tmp_path / "shards", cut.network, cut.plan, {})

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from repurpose_hpc.errors import Note, UserError
+from repurpose_hpc.errors import LacksMemory, Note, UserError
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.forward import apply_head, compute, flat, split_inputs
 from repurpose_hpc.model.importers.input_shapes import InputShapes
@@ -71,7 +71,8 @@ def network_of(graph: Graph, are_sequences: bool = False) -> Network:
     if divided.refusals:
         first, *others = divided.refusals
         more = f" (the first of {len(others) + 1} nodes; the command inspect lists all)" if others else ""
-        raise UserError(f"{graph.path}: {first}{more}; change the model before exporting it")
+        kind = LacksMemory if any(refusal.lacks_memory for refusal in divided.refusals) else UserError
+        raise kind(f"{graph.path}: {first}{more}; change the model before exporting it")
     return replace(divided.evaluation.network(), ends=divided.ends)
 
 
@@ -135,13 +136,13 @@ def _in_memory(path: Path) -> Iterator[None]:
     """A block that needs as much memory as sizes in a file ask for.
 
     Raises:
-        UserError: there is not so much.
+        LacksMemory: there is not so much.
     """
     try:
         yield
     except MemoryError as error:
         reason = str(error) or "there is too little of it"
-        raise UserError(
+        raise LacksMemory(
             f"{path}: expected a model that can be imported in the memory of this machine: {reason}; check "
             "the sizes in it, or export it again"
         ) from None
@@ -226,7 +227,8 @@ class Evaluation:
                 outputs = self._outputs(proto)
         except (Unsupported, UserError, MemoryError) as error:
             refusal = _refusal(proto, str(error) or "there is not enough memory for it")
-            self.refusals.append(replace(refusal, fits=not isinstance(error, DoesNotFit)))
+            fits, lacks_memory = not isinstance(error, DoesNotFit), isinstance(error, MemoryError)
+            self.refusals.append(replace(refusal, fits=fits, lacks_memory=lacks_memory))
             outputs = (None,) * len(proto.output)
         self.values.update(zip(proto.output, outputs, strict=False))  # a mask of Dropout is not made
 

@@ -19,6 +19,7 @@ class Refusal:
         operator: its type, with the domain where that is not ONNX's own.
         reason: in words.
         fits: False where a shape asks for another number of values than there are.
+        lacks_memory: whether there was not enough memory for it.
     """
 
     tensor: str
@@ -26,6 +27,7 @@ class Refusal:
     operator: str
     reason: str
     fits: bool = True
+    lacks_memory: bool = False
 
     def __str__(self) -> str:
         return f"node {self.name!r} ({self.operator}): {self.reason}" if self.name else self.reason

@@ -64,6 +64,7 @@ def _differences(graph: TokenGraph, network: Network, evaluator: Evaluator) -> I
 
     Raises:
         CannotRun: the evaluator cannot run the file.
+        UserError: its outputs are no rows of tokens.
     """
     rng, vocabulary = np.random.default_rng(0), len(network.ends.front.constants["tokens"])  # type: ignore[union-attr]
     for length in _LENGTHS:
@@ -72,6 +73,9 @@ def _differences(graph: TokenGraph, network: Network, evaluator: Evaluator) -> I
         feeds = {name: array.astype(evaluator.inputs[name]) for name, array in graph.feeds(ids).items()}
         expected = evaluator.outputs(feeds)[graph.place]
         found = forward(network.at(length), ids)
-        if found.size != expected.size:
-            raise CannotRun(f"{evaluator.name} gives outputs of shape {expected.shape}")
+        if expected.shape[:2] != ids.shape or found.size != expected.size:
+            raise UserError(
+                f"{graph.graph.path}: expected outputs of {len(ids)} sequences and {length} tokens, in this "
+                f"order, found shape {expected.shape} in {evaluator.name}; export the model so"
+            )
         yield float(differences(found.reshape(expected.shape), expected).max()), length

@@ -104,7 +104,10 @@ def _ids(path: Path, inputs: Sequence[onnx.ValueInfoProto]) -> onnx.ValueInfoPro
         UserError: there is none, others are not known, or one has another shape, or a length.
     """
     ids = next((item for item in inputs if item.name == IDS), inputs[0])
-    others = [item.name for item in inputs if item is not ids and item.name not in _FILLED]
+    names = [item.name for item in inputs]
+    others = [name for name in names if name not in (IDS, *_FILLED)] if names[1:] else []
+    if names[1:] and IDS not in names:
+        others = others or names
     if others:
         more = f" and {len(others) - 1} more" if others[1:] else ""
         raise UserError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 
-from repurpose_hpc.errors import Note, UserError
+from repurpose_hpc.errors import LacksMemory, Note, UserError
 from repurpose_hpc.model.importers.onnx.evaluation import network_of
 from repurpose_hpc.model.importers.onnx.tokens.graph import TokenGraph
 from repurpose_hpc.model.importers.onnx.tokens.lookup import table_of
@@ -33,10 +33,12 @@ def network_of_tokens(graph: TokenGraph, longest: int | None = None) -> Network:
     path = graph.graph.path
     if longest is not None and longest < _FEWEST:
         raise UserError(f"longest: expected {_FEWEST} tokens or more, got {longest}; give more")
-    first, *others = [_at(graph, length) for length in _SHORT]
-    whole = _of(graph, longest) if longest else _longest(graph)
-    matched = Matched(path, whole)
-    for network in (first, *others):
+    first, second = (_at(graph, length) for length in _SHORT)
+    short = Matched(path, second)
+    short.check(first)
+    short.network()  # what is refused at any length is so before longer imports
+    matched = Matched(path, _of(graph, longest) if longest else _longest(graph))
+    for network in (first, second):
         matched.check(network)
     return replace(matched.network(), ends=embedding(table_of(path, first)))
 
@@ -57,8 +59,8 @@ def _longest(graph: TokenGraph) -> Network:
     if whole is not None:
         path = graph.graph.path
         warnings.warn(
-            f"{path}: nothing in it bounds the length of sequences; up to {LONGEST} tokens are taken, "
-            "load_tokens(longest=...) takes more",
+            f"{path}: sequences of up to {LONGEST} tokens are taken; load_tokens(longest=...) takes more if "
+            "the model has positions for them",
             Note,
             stacklevel=4,
         )
@@ -84,8 +86,15 @@ def _longest(graph: TokenGraph) -> Network:
 
 
 def _imported(graph: TokenGraph, length: int) -> Network | None:
+    """The network at a length, None where the graph cannot be so long.
+
+    Raises:
+        UserError: there is not enough memory to tell.
+    """
     try:
         return _at(graph, length)
+    except LacksMemory as error:
+        raise UserError(f"{error}; load_tokens(longest=...) with fewer than {length} needs less") from None
     except UserError:
         return None
 
