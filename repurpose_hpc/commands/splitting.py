@@ -92,14 +92,13 @@ def _run(args: SplitArguments) -> None:
     from repurpose_hpc.plan.files.store import check_place, write_plan
     from repurpose_hpc.report import text as report
     from repurpose_hpc.restructure.exact import split_network
-    from repurpose_hpc.runtime.embeddings import vocabulary_of
 
     began = perf_counter()
     if args.report is not None:
         check_writable(args.report)
     check_place(args.out)
     network = load_tokens(args.model)
-    rules = rules_of(args.model, vocabulary_of(network.ends))
+    rules = rules_of(args.model, len(network.ends.embeddings))
     weights = args.options.part_weights
     parts = None if weights is None else np.array(weights)
     cut = split_network(network, args.options.workers, parts, args.options.round_cost)

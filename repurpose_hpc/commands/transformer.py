@@ -11,7 +11,6 @@ from repurpose_hpc.model.importers.texts import Texts, ending_tokens, pooling_of
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.texts import Pooling
 from repurpose_hpc.plan.files.store import PLAN_FILE, StoredPlan, open_plan, read_network
-from repurpose_hpc.runtime.embeddings import vocabulary_of
 from repurpose_hpc.runtime.pooling import Pool
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ class _Model:
 
     def __init__(self, path: Path, check: bool) -> None:
         self._path, self._network = path, load_tokens(path, check=check)
-        self.vocabulary, self.longest = vocabulary_of(self._network.ends), self._network.longest
+        self.vocabulary, self.longest = len(self._network.ends.embeddings), self._network.longest
 
     def source(self, workers: int, round_cost: float | None) -> Cut:
         # Imported when it is known that it will be needed: SciPy takes its time.
@@ -87,7 +86,7 @@ class _Shards:
                 f"{directory}: expected shards of a transformer for texts of any lengths, found those of a "
                 "network of samples; restructure the transformer without --calibration and --input-shape"
             )
-        self.vocabulary, self.longest = vocabulary_of(self._stored.ends), self._stored.longest
+        self.vocabulary, self.longest = len(self._stored.ends.embeddings), self._stored.longest
 
     def source(self, workers: int, round_cost: float | None) -> StoredPlan:
         return self._stored

@@ -5,19 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.model.ends import Ends
-
-
-def embeddings_of(ends: Ends) -> np.ndarray:
-    """The embeddings of a network of tokens with these ends, (vocabulary, width)."""
-    front = ends.front
-    assert front is not None
-    return front.constants["tokens"]
-
-
-def vocabulary_of(ends: Ends) -> int:
-    """How many tokens a network of tokens with these ends has."""
-    return len(embeddings_of(ends))
 
 
 def check_ids(ids: np.ndarray, vocabulary: int) -> None:

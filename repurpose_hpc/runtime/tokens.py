@@ -23,7 +23,7 @@ from repurpose_hpc.model.precision import precision
 from repurpose_hpc.mpi.agreement import agreed, check_same
 from repurpose_hpc.plan.files.store import StoredPlan
 from repurpose_hpc.runtime.candidates import CandidateGather, Candidates, best, best_of_tokens
-from repurpose_hpc.runtime.embeddings import Embeddings, check_ids, embeddings_of
+from repurpose_hpc.runtime.embeddings import Embeddings, check_ids
 from repurpose_hpc.runtime.exchange.choose import check_named, check_transport
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
 from repurpose_hpc.runtime.pooling import Pool, joined, pooled, wanted
@@ -121,7 +121,7 @@ class TokenSession:
             check_transport(transport, comm)
         self._sequences = Sequences(slots, self.longest, self._chunk, kind, kept_dtype)
         self.program = Program(shards, comm, self._chunk, formats, transport, sequences=self._sequences)
-        table = embeddings_of(self.graph.ends)
+        table = self.graph.ends.embeddings
         self._embeddings = Embeddings(table, self.program.input_columns, kind, isinstance(plan, StoredPlan))
         # Without them, and all columns of the embeddings.
         self.graph = replace(self.graph, ends=Ends())

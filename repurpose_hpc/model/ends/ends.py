@@ -38,6 +38,12 @@ class Ends:
     def __bool__(self) -> bool:
         return self.front is not None or self.back is not None
 
+    @property
+    def embeddings(self) -> np.ndarray:
+        """Of a network of tokens: what each token stands for, (vocabulary, width); of others (0, 0)."""
+        nothing = np.empty((0, 0), np.float32)
+        return nothing if self.front is None else self.front.constants.get("tokens", nothing)
+
     def fingerprints(self) -> tuple[str, ...]:
         """SHA-256 (hex) of each end that there is."""
         prints = []

@@ -73,7 +73,7 @@ def load_tokens(path: str | Path, longest: int | None = None, check: bool = True
             ``.gguf`` file (see ``importers.gguf``), or an ``.onnx`` file whose axis of tokens is free (see
             ``importers.onnx.tokens``).
         longest: tokens that a sequence may have, of an ``.onnx`` file; None: as many as it has positions for,
-            or 2,048 where it does not say.
+            2,048 at most.
         check: compare the network with what another program makes of an ``.onnx`` file, on a few random
             sequences; a warning says if none can run it.
 

@@ -48,12 +48,12 @@ def check_tokens(longest: int, ends: Ends) -> None:
         ends: of the model.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are none, or they are something else.
     """
-    embeddings = None if ends.front is None else ends.front.constants.get("tokens")
     if not longest:
         return
-    if embeddings is None or np.ndim(embeddings) != 2 or not len(embeddings):
+    embeddings = ends.embeddings
+    if np.ndim(embeddings) != 2 or not len(embeddings):
         raise ValueError("its network of tokens has no embeddings of them")
     if embeddings.dtype.kind != "f" or not _is_finite(embeddings):
         raise ValueError("its embeddings are not finite real numbers")
@@ -143,11 +143,9 @@ def _common_spaces(plan: Plan, graph: Network) -> set[str]:
 def _shard_faults(shard: Shard, plan: Plan) -> Iterator[str]:
     if (shard.workers, shard.comm_dtype) != (plan.workers, plan.comm_dtype):
         yield f"it is for {shard.workers} workers and {shard.comm_dtype}"
-    front = shard.graph.ends.front
-    if shard.graph.longest and front is not None:
-        width = front.constants["tokens"].shape[1]
-        if width != shard.graph.inputs:
-            yield f"the embeddings have {width} columns, its network of tokens {shard.graph.inputs} inputs"
+    graph = shard.graph
+    if graph.longest and (width := graph.ends.embeddings.shape[1]) != graph.inputs:
+        yield f"the embeddings have {width} columns, its network of tokens {graph.inputs} inputs"
     if not 0 <= shard.worker < plan.workers:
         yield f"it is of worker {shard.worker} of {plan.workers}"
     own = local_neurons(shard.graph, plan, shard.worker)

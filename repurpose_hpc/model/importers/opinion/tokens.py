@@ -66,7 +66,7 @@ def _differences(graph: TokenGraph, network: Network, evaluator: Evaluator) -> I
         CannotRun: the evaluator cannot run the file.
         UserError: its outputs are no rows of tokens.
     """
-    rng, vocabulary = np.random.default_rng(0), len(network.ends.front.constants["tokens"])  # type: ignore[union-attr]
+    rng, vocabulary = np.random.default_rng(0), len(network.ends.embeddings)
     for length in _LENGTHS:
         length = min(length, network.longest)
         ids = rng.integers(0, vocabulary, (evaluator.batch or 2, length))
