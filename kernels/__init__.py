@@ -11,6 +11,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from .arguments import INDEX_DTYPE, AttentionRule, Epilogue, Types, Window2D
+from .llvm.vectors import CACHE_LINE
 from .maps.activations import ACTIVATION_CODES, activate
 from .maps.convolution import channels_are_faster, convolution_rows
 from .maps.elementwise import COMBINATION_CODES
@@ -40,6 +41,7 @@ __all__ = [
     "compile_replay",
     "convolution_rows",
     "csr_is_faster",
+    "CACHE_LINE",
     "dense_scratch",
     "pack_panels",
     "panel_rows",

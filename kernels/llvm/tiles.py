@@ -2,12 +2,14 @@
 
 A *panel* is as many rows of W as numbers fit into a vector, stored column after column: (n, R).  A vector of
 weights is loaded once, expanded to the precision of the sums if it is stored in fewer bits, and meets
-``width`` samples.  With one sample the loop is as fast as the weights come from memory, in whatever
-precision they are stored; with eight it is as fast as the processor multiplies.
+``width`` samples; with eight the loop is as fast as the processor multiplies.  With one it is as fast as the
+weights come from memory: panels are read one after the other, as a single stream, since memory is slower with
+several.
 """
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -18,14 +20,28 @@ from numba.extending import overload, register_jitable
 
 from .intrinsics import intrinsic
 from .stored import expand, expanded
-from .vectors import HAS_MANY_REGISTERS, accumulate, fetch, integer, spread, vector_at, vector_of
+from .vectors import (
+    CACHE_LINE,
+    HAS_MANY_REGISTERS,
+    accumulate,
+    add_product,
+    fetch,
+    integer,
+    itemsize_of,
+    spread,
+    vector_at,
+    vector_of,
+    zero,
+)
 
 # Samples at a time, at most: in one of many slabs, and in a single one.
 MOST_SAMPLES = 8 if HAS_MANY_REGISTERS else 4
 WIDEST = MOST_SAMPLES * 3 // 2
-# Panels at a time: 24 sums fit into 32 registers, 12 into 16; one sample needs more, to hide the latency of
-# adding.
-VECTOR_PANELS, BATCH_PANELS, WIDEST_PANELS = 4, 3, 2
+# Panels at a time: 24 sums fit into 32 registers, 12 into 16.  Those of one sample are in registers one after
+# the other, and are only finished together.
+VECTOR_PANELS, BATCH_PANELS, WIDEST_PANELS = 16, 3, 2
+# Inputs of one sample at a time, a power of two, and sums, to hide the latency of adding.
+VECTOR_INPUTS = VECTOR_SUMS = 8
 
 
 @register_jitable
@@ -47,10 +63,10 @@ def width_for(samples: int) -> int:
     return width
 
 
-# (panels, samples), in the order in which they are tried.
+# (panels, samples), of several samples, in the order in which they are tried.
 _SHAPES = [
     (panels, width)
-    for width in sorted({width_for(samples) for samples in range(1, WIDEST + 1)}, reverse=True)
+    for width in sorted({width_for(samples) for samples in range(2, WIDEST + 1)}, reverse=True)
     for panels in range(panels_for(width), 0, -1)
 ]
 
@@ -67,6 +83,8 @@ class TileWork(NamedTuple):
         tile: number in the tiles from which the tile, (panels, width, R), is.
         add: to what is in the tile; else it is overwritten.
         ahead: numbers from a weight to one that is needed later, to be fetched; 0: none is.
+        in_order: 1: the inputs of one sample are added up one by one, as those of several are; 0: in several
+            sums, input k in sum k modulo ``VECTOR_SUMS``, which is faster.
     """
 
     panels: int
@@ -78,6 +96,7 @@ class TileWork(NamedTuple):
     tile: int
     add: bool
     ahead: int
+    in_order: int
 
 
 def multiply_tile(work: TileWork, panels: np.ndarray, slabs: np.ndarray, tiles: np.ndarray) -> None:
@@ -88,7 +107,7 @@ def multiply_tile(work: TileWork, panels: np.ndarray, slabs: np.ndarray, tiles: 
         panels: (panels, n, R), real numbers or codes (see ``stored``).
         slabs, tiles: one-dimensional.
     """
-    count, width, first, begin, end, slab, tile, add, _ = work
+    count, width, first, begin, end, slab, tile, add, _, _ = work
     lanes = panels.shape[2]
     W = expanded(panels[first : first + count, begin:end])
     x = slabs[slab + begin * width : slab + end * width].reshape(end - begin, width)
@@ -105,8 +124,11 @@ def _multiply_tile(work, panels, slabs, tiles):
 def _tile(typing, work, panels, slabs, tiles):
     def generate(context, builder, signature, arguments):
         emitter = _TileEmitter(context, builder, signature.args, arguments)
+        for in_order, sums in ((1, 1), (0, VECTOR_SUMS)):
+            with builder.if_then(emitter.has(width=1, in_order=in_order)):
+                emitter.emit_vector(sums)
         for shape in _SHAPES:
-            with builder.if_then(emitter.has_shape(shape)):
+            with builder.if_then(emitter.has(panels=shape[0], width=shape[1])):
                 far = builder.icmp_signed("!=", emitter.work["ahead"], integer(0))
                 with builder.if_else(far) as (fetching, near):
                     with fetching:
@@ -142,14 +164,47 @@ class _TileEmitter:
         self.vector = vector_of(context, arrays[2])
         self.packed = ir.VectorType(context.get_data_type(self.stored), self.vector.count)
 
-    def has_shape(self, shape):
-        """A flag: the tile has so many panels and samples."""
-        actual = self.work["panels"], self.work["width"]
-        equal = [self.builder.icmp_signed("==", a, integer(b)) for a, b in zip(actual, shape, strict=True)]
-        return self.builder.and_(*equal)
+    def has(self, **numbers: int):
+        """A flag: these numbers of the work are so."""
+        equal = (self.builder.icmp_signed("==", self.work[name], integer(n)) for name, n in numbers.items())
+        return reduce(self.builder.and_, equal)
+
+    def emit_vector(self, sums: int) -> None:
+        """Everything for a tile of one sample, with so many sums."""
+        builder, count = self.builder, integer(self.vector.count)
+        (start,) = self._rows(1)
+        size = builder.mul(builder.extract_value(self.panels.shape, 1), count)
+        with cgutils.for_range(builder, self.work["panels"]) as panel:
+            row = builder.gep(start, [builder.mul(panel.index, size)])
+            end = vector_at(builder, self.tiles, builder.mul(panel.index, count), self.vector)
+            self._emit_panel(row, end, [zero(builder, self.vector) for _ in range(sums)])
+
+    def _emit_panel(self, row, end, sums) -> None:
+        """The sums of a panel for one sample, which begin with zero."""
+        builder, begin, behind = self.builder, self.work["begin"], self.work["end"]
+        with builder.if_then(self.work["add"]):
+            builder.store(builder.load(end, align=self.itemsize), sums[0])
+        rest = builder.and_(builder.sub(behind, begin), integer(VECTOR_INPUTS - 1))
+        last = builder.sub(behind, rest)
+        with cgutils.for_range_slice(builder, begin, last, integer(VECTOR_INPUTS), inc=True) as (k, _):
+            for u in range(VECTOR_INPUTS):
+                begins_line = u * itemsize_of(self.packed) * self.vector.count % CACHE_LINE == 0
+                self._add_input(row, builder.add(k, integer(u)), sums[u % len(sums)], begins_line)
+        with cgutils.for_range_slice(builder, last, behind, integer(1), inc=True) as (k, _):
+            self._add_input(row, k, sums[0], False)
+        totals = [builder.load(one) for one in sums]
+        while len(totals) > 1:
+            totals = [builder.fadd(*pair) for pair in zip(totals[::2], totals[1::2], strict=True)]
+        builder.store(totals[0], end, align=self.itemsize)
+
+    def _add_input(self, row, k, total, fetches: bool) -> None:
+        """Add the product with input k of one sample to a sum."""
+        (weights,) = self._weights([row], k, (1, 1), fetches)
+        x = self.builder.load(self.builder.gep(self.slabs, [k]))
+        add_product(self.builder, total, weights, spread(self.builder, x, self.vector))
 
     def emit(self, shape, fetches: bool) -> None:
-        """Everything for a tile of one shape; ``fetches``: weights ahead are fetched."""
+        """Everything for a tile of several samples, of one shape; ``fetches``: weights ahead are fetched."""
         builder, vector, (count, width) = self.builder, self.vector, shape
         places = (integer(i * vector.count) for i in range(count * width))
         ends = [vector_at(builder, self.tiles, place, vector) for place in places]

@@ -20,6 +20,7 @@ HAS_MANY_REGISTERS = bool(_FEATURES.get("avx512f") or not _FEATURES.get("sse2"))
 # Loads and stores of some lanes: not with SSE or NEON.
 HAS_MASKS = bool(_FEATURES.get("avx2"))
 VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx2") else 16
+CACHE_LINE = 64
 
 _FUSED = ("contract",)
 

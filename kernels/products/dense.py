@@ -20,11 +20,11 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from ..arguments import EPILOGUE, PAIR, REAL, STORED, Array, Epilogue, Value
+from ..arguments import EPILOGUE, INTEGER, PAIR, REAL, STORED, Array, Epilogue, Value
 from ..jit import in_both, inlined, jit
 from ..llvm.samples import add_samples, copy_samples, transpose_samples
 from ..llvm.tiles import MOST_SAMPLES, WIDEST, TileWork, multiply_tile, panels_for, width_for
-from ..llvm.vectors import VECTOR_BYTES
+from ..llvm.vectors import CACHE_LINE, VECTOR_BYTES
 from ..maps.activations import activate_in_place
 from ..registry import kernel, part, thread_variant
 from .shares import row_shares
@@ -33,12 +33,11 @@ from .shares import row_shares
 DEPTH = 128
 # Where one slab needs them, so many bytes ahead are fetched, as the processor's own fetching ends with a
 # page; unless the weights are so few bytes that they may still be near.
-AHEAD, NEAR = 2048, 1 << 21
+AHEAD, NEAR = 4096, 1 << 21
 # Samples of a block, at least, and numbers that they have, about.
 BLOCK_SAMPLES, BLOCK_NUMBERS = 256, 1 << 16
 # Inputs at a time that are packed, while their cache lines are near.
 PACKED_ROWS = 32
-CACHE_LINE = 64
 
 _VECTOR, _MATRIX = Array(REAL, 1), Array(REAL, 2)
 
@@ -62,20 +61,17 @@ def panel_rows(dtype: np.dtype) -> int:
     return VECTOR_BYTES // dtype.itemsize
 
 
-def pack_panels(strips: Iterable[np.ndarray], m: int, n: int, stored: np.dtype, R: int) -> np.ndarray:
-    """W (m, n) as panels (ceil(m / R), n, R), aligned to 64 bytes.
+def pack_panels(strips: Iterable[np.ndarray], panels: np.ndarray) -> None:
+    """W (m, n) as panels.
 
     Args:
-        strips: W, R rows at a time, so that it need not be in memory as a whole.
-        m, n: of W.
-        stored: of the strips: real numbers, or the codes that ``tiles`` expands.
-        R: rows of a panel; of ``dense`` ``panel_rows``.
+        strips: W, R rows at a time, so that it need not be in memory as a whole: real numbers, or the codes
+            that ``tiles`` expands.
+        panels: room for them, (ceil(m / R), n, R); R of ``dense`` is ``panel_rows``.
     """
-    panels = aligned((-(-m // R), n, R), stored)
     for panel, rows in zip(panels, strips, strict=True):
         panel[:, : len(rows)] = rows.T
         panel[:, len(rows) :] = 0
-    return panels
 
 
 def dense_scratch(n: int, batch: int, dtype: np.dtype) -> int:
@@ -91,9 +87,9 @@ def slabs_size(n: int, batch: int) -> int:
 
 @in_both
 def tiles_size(n: int, batch: int, R: int) -> int:
-    """Numbers in the sums of a group of panels of R rows for a block of X (n, batch), at most."""
+    """Numbers in the sums of a group of panels of R rows for a block of X (n, batch) or less, at most."""
     width = _width(batch, 0)
-    return panels_for(width) * _slabs_of_a_block(n, batch) * width * R
+    return max(panels_for(1), panels_for(width) * _slabs_of_a_block(n, batch) * width) * R
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -168,6 +164,7 @@ def _finish_slab(
         "start": _MATRIX,
         "out": _MATRIX,
         "scratch": _VECTOR,
+        "in_order": INTEGER,
         "epilogue": EPILOGUE,
     },
     replayed=True,
@@ -180,6 +177,7 @@ def dense(
     start: np.ndarray,
     out: np.ndarray,
     scratch: np.ndarray,
+    in_order: int,
     epilogue: Epilogue,
 ) -> None:
     """out = act(start + scales W X).
@@ -191,6 +189,8 @@ def dense(
         start: (m, 1), a bias, or (m, batch), possibly ``out`` itself.
         out: (m, batch).
         scratch: at least ``dense_scratch`` numbers.
+        in_order: 1: a sample has the same bits in every batch, as its inputs are added up one by one; 0: a
+            batch of one is faster.
         epilogue: activation.
     """
     n, batch = X.shape
@@ -199,7 +199,7 @@ def dense(
         last = min(first + block_samples(n, batch), batch)
         if needs_slabs(batch):
             pack_slabs(X, slabs, first, last)
-        _multiply_panels(panels, scales, slabs, (first, last), start, out, tiles, epilogue)
+        _multiply_panels(panels, scales, slabs, (first, last), start, out, tiles, in_order, epilogue)
 
 
 @jit
@@ -211,12 +211,13 @@ def multiply_panels(
     start: np.ndarray,
     out: np.ndarray,
     tiles: np.ndarray,
+    in_order: int,
     epilogue: Epilogue,
 ) -> None:
     """``dense`` for the samples of a block, in slabs, and for all rows or for those of some panels.
 
     Args:
-        panels, scales, start, out, epilogue: as of ``dense``.
+        panels, scales, start, out, in_order, epilogue: as of ``dense``.
         slabs: one-dimensional, of ``pack_slabs``, or X itself where it is one slab.
         samples: the first one, and the one behind the last.
         tiles: at least ``tiles_size`` numbers.
@@ -235,7 +236,7 @@ def multiply_panels(
             for b in range(samples[0], samples[1], step):
                 width, slab = _width(batch, b), b - samples[0]
                 tile = slab * size * R
-                work = TileWork(size, width, first, begin, end, slab * n, tile, begin > 0, ahead)
+                work = TileWork(size, width, first, begin, end, slab * n, tile, begin > 0, ahead, in_order)
                 multiply_tile(work, panels, slabs, tiles)
                 if end == n:
                     sums = Sums(tile, size, width, R, first * R, b)
@@ -343,6 +344,7 @@ def dense_threads(
     start: np.ndarray,
     out: np.ndarray,
     scratch: np.ndarray,
+    in_order: int,
     epilogue: Epilogue,
     shares: np.ndarray,
     tiles: np.ndarray,
@@ -350,7 +352,7 @@ def dense_threads(
     """``dense`` by several threads.
 
     Args:
-        panels, scales, X, start, out, scratch, epilogue: as of ``dense``.
+        panels, scales, X, start, out, scratch, in_order, epilogue: as of ``dense``.
         shares: of the panels.
         tiles: (threads, at least ``tiles_size``).
     """
@@ -369,6 +371,5 @@ def dense_threads(
             first, last = shares[t], shares[t + 1]
             rows = slice(first * R, min(last * R, len(out)))
             own_panels, own_epilogue = panels[first:last], Epilogue(code, alpha, beta)
-            multiply_panels(
-                own_panels, scales[rows], slabs, (begin, end), start[rows], out[rows], tiles[t], own_epilogue
-            )
+            own = start[rows], out[rows], tiles[t], in_order, own_epilogue
+            multiply_panels(own_panels, scales[rows], slabs, (begin, end), *own)

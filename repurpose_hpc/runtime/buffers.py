@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from repurpose_hpc.kernels import aligned
+from repurpose_hpc.kernels import CACHE_LINE, aligned
 
 # Parts of a multiple of so many samples begin on a cache line; larger ones are cut there.
 _ALIGNED_SAMPLES, _LARGE_PART = 16, 64
+# Bytes of a piece of an arena, unless an array is larger.  What is not used is never touched.
+_LARGEST_PIECE = 1 << 26
 
 
 class Part(NamedTuple):
@@ -66,6 +68,28 @@ class Buffer:
         """``view`` as (rows, samples, values)."""
         view = self.view(part, rows)
         return view.reshape(len(view), part.samples, self.values)
+
+
+class Arena:
+    """Memory of arrays that last as long as a program, one behind the other in pieces that grow.
+
+    Of large pieces the system makes large pages, where it is allowed to (NumPy asks for them): a processor
+    that reads all weights one after the other then finds them sooner, also those of small blocks.
+    """
+
+    def __init__(self) -> None:
+        self._size, self._rest = 0, np.empty(0, np.uint8)
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """An uninitialised array, aligned to 64 bytes."""
+        size = math.prod(shape) * dtype.itemsize
+        place = -self._rest.ctypes.data % CACHE_LINE
+        if place + size > len(self._rest):
+            piece = max(size, min(self._size, _LARGEST_PIECE))
+            self._rest, place = aligned((piece,), np.dtype(np.uint8)), 0
+            self._size += piece
+        memory, self._rest = self._rest[place : place + size], self._rest[place + size :]
+        return memory.view(dtype).reshape(shape)
 
 
 class Scratch:

@@ -14,7 +14,7 @@ import numpy as np
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.plan import single_worker_plan
 from repurpose_hpc.plan.shard import Shard, make_shard
-from repurpose_hpc.runtime.buffers import Part, Scratch, parts_of
+from repurpose_hpc.runtime.buffers import Arena, Part, Scratch, parts_of
 from repurpose_hpc.runtime.calls import PHASES
 from repurpose_hpc.runtime.exchange.transport import TRANSPORTS, Transport
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
@@ -102,7 +102,9 @@ class Program:
         self.max_batch, self.dtype = max_batch, graph.mixings[0].bias.dtype
         hosting = Hosting(shards, ranks, rank)
         scratch = Scratch(self.dtype)
-        self._resources = Resources(hosting, max_batch, scratch, formats, threads, deterministic, sequences)
+        self._resources = Resources(
+            hosting, max_batch, scratch, Arena(), formats, threads, deterministic, sequences
+        )
         self.input_columns = _columns(graph, graph.input_tensors, hosting)
         self.output_columns = _columns(graph, graph.output_tensors, hosting)
         lowering = Lowering(shards, self._resources)

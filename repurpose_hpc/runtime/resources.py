@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from repurpose_hpc.model.comm_dtype import EXACT, FLOAT16, INT8
-from repurpose_hpc.runtime.buffers import Scratch
+from repurpose_hpc.runtime.buffers import Arena, Scratch
 from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.sequences import Sequences
 
@@ -37,6 +37,7 @@ class Resources(NamedTuple):
         hosting: of the program.
         max_batch: most samples of a forward.
         scratch: memory that operations use one after the other.
+        arena: memory of weights.
         formats: of weights, ghosts, and keys and values.
         threads: that share the rows of a kernel.
         deterministic: whether outputs have the same bits for any ranks and batches (see ``Program``).
@@ -46,6 +47,7 @@ class Resources(NamedTuple):
     hosting: Hosting
     max_batch: int
     scratch: Scratch
+    arena: Arena
     formats: Formats
     threads: int
     deterministic: bool

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from repurpose_hpc.kernels import aligned
 from repurpose_hpc.model.comm_dtype import EXACT, code_dtype
+from repurpose_hpc.runtime.buffers import Arena
 
 
 class Piece(NamedTuple):
@@ -56,7 +56,7 @@ class Sequences:
         self.table = np.zeros((slots, 4), np.int64)
         self.positions = np.zeros(max_batch, np.int64)
         self.lengths = np.zeros(slots, np.int64)
-        self._bytes = 0
+        self._arena, self._bytes = Arena(), 0
 
     @property
     def bytes(self) -> int:
@@ -82,7 +82,7 @@ class Sequences:
         return self._room((2, *shape), self._dtype)
 
     def _room(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        memory = aligned((int(np.prod(shape)),), dtype).reshape(shape)
+        memory = self._arena.take(shape, dtype)
         self._bytes += memory.nbytes
         return memory
 

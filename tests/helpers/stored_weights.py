@@ -4,12 +4,13 @@ import numpy as np
 
 from repurpose_hpc.kernels import convolution_rows
 from repurpose_hpc.model.comm_dtype import EXACT, INT8, decode, encode
+from repurpose_hpc.runtime.buffers import Arena
 from repurpose_hpc.runtime.lowering.weights import packed, row_scales
 
 
 def packed_for_convolution(W, by_channels, weights_dtype=EXACT):
     """Panels and scales of W (m, K)."""
-    return packed(W, weights_dtype, convolution_rows(W.dtype, by_channels))
+    return packed(W, weights_dtype, convolution_rows(W.dtype, by_channels), Arena())
 
 
 def rounded(W, weights_dtype):

@@ -23,9 +23,10 @@ from repurpose_hpc.kernels import (
 from repurpose_hpc.model.activations import IDENTITY, Activation
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.plan.shard import Block
-from repurpose_hpc.runtime.buffers import Scratch
+from repurpose_hpc.runtime.buffers import Arena, Scratch
 from repurpose_hpc.runtime.calls import COMPUTE, Call
 from repurpose_hpc.runtime.lowering.weights import count_nonzero, packed
+from repurpose_hpc.runtime.resources import Resources
 
 
 def epilogue_of(activation: Activation) -> Epilogue:
@@ -67,9 +68,24 @@ class DenseProduct:
 
     format = "dense"
 
-    def __init__(self, weights: np.ndarray, weights_dtype: str = EXACT) -> None:
-        self.panels, self.scales = packed(weights, weights_dtype, panel_rows(weights.dtype))
-        self.dtype = weights.dtype
+    def __init__(
+        self,
+        weights: np.ndarray,
+        weights_dtype: str = EXACT,
+        same_bits: bool = False,
+        arena: Arena | None = None,
+    ) -> None:
+        """Packs the weights.
+
+        Args:
+            weights: (m, n).
+            weights_dtype: in which they are multiplied.
+            same_bits: let a sample have the same bits in every batch.
+            arena: from which their memory is taken; None: one of their own.
+        """
+        rows = panel_rows(weights.dtype)
+        self.panels, self.scales = packed(weights, weights_dtype, rows, arena or Arena())
+        self.dtype, self.in_order = weights.dtype, int(same_bits)
 
     def scratch(self, columns: int) -> int:
         """See ``Product``."""
@@ -80,7 +96,8 @@ class DenseProduct:
     ) -> list[Call]:
         """See ``Product``."""
         memory = scratch.take(self.scratch(out.shape[1]))
-        return [(COMPUTE, dense, (self.panels, self.scales, X, start, out, memory, epilogue))]
+        weights = self.panels, self.scales
+        return [(COMPUTE, dense, (*weights, X, start, out, memory, self.in_order, epilogue))]
 
 
 class CsrProduct:
@@ -127,22 +144,21 @@ SPARSE_PRODUCTS = (CsrProduct, SameBitsCsrProduct)
 
 
 def choose_product(
-    block: Block, kept: int, columns: int | None, weights_dtype: str
+    block: Block, kept: int, columns: int | None, resources: Resources
 ) -> Callable[[np.ndarray], DenseProduct | CsrProduct]:
     """The faster format for all parts of a block.
-
-    Of a dense product a sample has the same bits in every batch, as its inputs are added up one by one.
 
     Args:
         block: of a worker.
         kept: ``weights_kept``.
         columns: of inputs (samples, positions); None: any, and a sample has the same bits in all batches.
-        weights_dtype: format of dense weights; those in CSR stay as they are.
+        resources: of the program; its format of weights is of dense ones, those in CSR stay as they are.
     """
     size = sum(part.size for part in weights_of(block))
     if size and csr_is_faster(kept / size, columns):
         return SameBitsCsrProduct if columns is None else CsrProduct
-    return partial(DenseProduct, weights_dtype=weights_dtype)
+    weights_dtype, arena = resources.formats.weights_dtype, resources.arena
+    return partial(DenseProduct, weights_dtype=weights_dtype, same_bits=columns is None, arena=arena)
 
 
 def weights_of(block: Block) -> tuple[np.ndarray, ...]:

@@ -17,7 +17,7 @@ from repurpose_hpc.kernels import channels_are_faster, convolution_rows, convolv
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.operations import Window
 from repurpose_hpc.plan.shard import Block
-from repurpose_hpc.runtime.buffers import Scratch
+from repurpose_hpc.runtime.buffers import Arena, Scratch
 from repurpose_hpc.runtime.calls import COMPUTE, PACK, Call
 from repurpose_hpc.runtime.lowering.blocks import (
     NO_ACTIVATION,
@@ -123,11 +123,13 @@ class Direct:
 
     format = "direct"
 
-    def __init__(self, window: Window, weights: np.ndarray, weights_dtype: str = EXACT) -> None:
+    def __init__(
+        self, window: Window, weights: np.ndarray, weights_dtype: str = EXACT, arena: Arena | None = None
+    ) -> None:
         geometry = len(weights), two(window.out), on_two_axes(window), weights.dtype
         self.window, self.by_channels = window, channels_are_faster(*geometry)
         rows = convolution_rows(weights.dtype, self.by_channels)
-        self.panels, self.scales = packed(weights, weights_dtype, rows)
+        self.panels, self.scales = packed(weights, weights_dtype, rows, arena or Arena())
 
     def scratch(self, columns: int) -> int:
         """See ``Product``."""
@@ -157,23 +159,31 @@ def choose(window: Window | None, block: Block, kept: int, values: int, resource
         values: per neuron of the target.
         resources: of the program.
     """
+    ways = _ways(window, block, kept, values, resources)
+    if window is None or resources.deterministic or len(ways) == 1 or not block.own_weights.size:
+        return ways[0]
+    # Those that are not chosen leave nothing in the memory of the program.
+    trials = _ways(window, block, kept, values, resources._replace(arena=Arena()))
+    seconds = [_seconds(make, window, block, values, resources) for make in trials]
+    return ways[int(np.argmin(seconds))]
+
+
+def _ways(window: Window | None, block: Block, kept: int, values: int, resources: Resources) -> list[Maker]:
+    """The products from which ``choose`` chooses."""
     samples = None if resources.deterministic else resources.max_batch
     weights_dtype = resources.formats.weights_dtype
     if window is not None and window.is_whole_map:
-        return partial(WholeMap, choose_product(block, kept, samples, weights_dtype))
+        return [partial(WholeMap, choose_product(block, kept, samples, resources))]
     makers: list[Maker] = []
     if window is None or window.is_pointwise:
         columns = None if samples is None else samples * values
-        product = choose_product(block, kept, columns, weights_dtype)
+        product = choose_product(block, kept, columns, resources)
         makers.append(partial(Pointwise, product))
         if window is None or values == 1 or product in SPARSE_PRODUCTS:
-            return makers[0]
-    makers.append(partial(Direct, window, weights_dtype=weights_dtype))
+            return makers
+    makers.append(partial(Direct, window, weights_dtype=weights_dtype, arena=resources.arena))
     # BLAS multiplies numbers only: in fewer bits, patches would need the weights expanded as a whole.
-    makers += [partial(Patches, window)] if weights_dtype == EXACT else []
-    if resources.deterministic or len(makers) == 1 or not block.own_weights.size:
-        return makers[0]
-    return min(makers, key=lambda make: _seconds(make, window, block, values, resources))
+    return [*makers, partial(Patches, window)] if weights_dtype == EXACT else makers
 
 
 def _seconds(make: Maker, window: Window, block: Block, values: int, resources: Resources) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 from repurpose_hpc.kernels import pack_panels
 from repurpose_hpc.model.comm_dtype import INT8, LARGEST_CODE, code_dtype, encode, scales_of
 from repurpose_hpc.plan.files.mapped import release
+from repurpose_hpc.runtime.buffers import Arena
 
 # Rows of a strip when weights are only counted.
 _COUNTED_ROWS = 64
@@ -22,13 +23,14 @@ _FEW_COLUMNS = 16
 _WHOLE = 2.0**-13
 
 
-def packed(weights: np.ndarray, weights_dtype: str, R: int) -> tuple[np.ndarray, np.ndarray]:
+def packed(weights: np.ndarray, weights_dtype: str, R: int, arena: Arena) -> tuple[np.ndarray, np.ndarray]:
     """Panels and scales as ``kernels.dense`` and ``kernels.convolve_direct`` take them.
 
     Args:
         weights: (m, n).
         weights_dtype: a format of ``model.comm_dtype``; EXACT: as they are; INT8: a scale for every row.
         R: rows of a panel.
+        arena: from which the panels are taken.
     """
     (m, n), dtype = weights.shape, weights.dtype
     scales = np.zeros(-(-m // R) * R if weights_dtype == INT8 else 0, dtype)
@@ -42,7 +44,9 @@ def packed(weights: np.ndarray, weights_dtype: str, R: int) -> tuple[np.ndarray,
             yield encode(rows, weights_dtype, scale)
             release(rows)
 
-    return pack_panels(strips(), m, n, code_dtype(weights_dtype, dtype), R), scales
+    panels = arena.take((-(-m // R), n, R), code_dtype(weights_dtype, dtype))
+    pack_panels(strips(), panels)
+    return panels, scales
 
 
 def row_scales(rows: np.ndarray) -> np.ndarray:

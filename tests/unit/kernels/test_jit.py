@@ -38,8 +38,8 @@ def test_warm_up_leaves_nothing_to_compile():
     panels = np.ones((1, 5, kernels.panel_rows(W.dtype)), W.dtype)
     scratch = np.empty(kernels.dense_scratch(5, 3, W.dtype), W.dtype)
     for scales in (bias, bias[:0]):
-        kernels.dense(panels, scales, X, bias[:, None], out, scratch, relu)
-        kernels.dense(panels, scales, X, out, out, scratch, relu)
+        kernels.dense(panels, scales, X, bias[:, None], out, scratch, 0, relu)
+        kernels.dense(panels, scales, X, out, out, scratch, 0, relu)
     kernels.clear(out)
     kernels.csr_vector(bias, rows, pointers, x, vector, vector, relu)
     kernels.csr_batch(bias, rows, pointers, X, bias[:, None], out, relu)

@@ -1,5 +1,7 @@
 """Dense and CSR products, and the epilogue of a BLAS product, against NumPy."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -58,19 +60,21 @@ def assert_close(actual, expected):
 def as_panels(codes, dtype):
     step = kernels.panel_rows(dtype)
     strips = (codes[first : first + step] for first in range(0, len(codes), step))
-    return kernels.pack_panels(strips, *codes.shape, codes.dtype, kernels.panel_rows(dtype))
+    panels = kernels.aligned((-(-len(codes) // step), codes.shape[1], step), codes.dtype)
+    kernels.pack_panels(strips, panels)
+    return panels
 
 
-def dense(kernel, W, X, start, out, epilogue, scales=None):
+def dense(kernel, W, X, start, out, epilogue, scales=None, in_order=0):
     """``W`` real, or codes of float32 numbers."""
     scratch = np.full(kernels.dense_scratch(W.shape[1], X.shape[1], X.dtype), np.nan, X.dtype)
     scales = np.empty(0, X.dtype) if scales is None else scales
-    kernel(as_panels(W, X.dtype), scales, X, start, out, scratch, epilogue)
+    kernel(as_panels(W, X.dtype), scales, X, start, out, scratch, in_order, epilogue)
 
 
-def dense_vector(kernel, W, x, start, out, epilogue):
+def dense_vector(kernel, W, x, start, out, epilogue, in_order=0):
     """One sample, by the convention of ``csr_vector``."""
-    dense(kernel, W, x[:, None], start[:, None], out[:, None], epilogue)
+    dense(kernel, W, x[:, None], start[:, None], out[:, None], epilogue, in_order=in_order)
 
 
 def csr(kernel, W, *arguments):
@@ -83,6 +87,7 @@ def csr_wide_pointers(kernel, W, *arguments):
 
 FORMATS = {
     "dense": (dense_vector, kernels.dense, dense, kernels.dense),
+    "in_order": (partial(dense_vector, in_order=1), kernels.dense, partial(dense, in_order=1), kernels.dense),
     "csr": (csr, kernels.csr_vector, csr, kernels.csr_batch),
     "csr_uint64": (csr_wide_pointers, kernels.csr_vector, csr_wide_pointers, kernels.csr_batch),
 }
@@ -145,7 +150,7 @@ def test_finish_a_blas_product(version, problem):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize(("rows", "samples"), [(64, 4), (65, 21), (66, 70), (67, 149)])
+@pytest.mark.parametrize(("rows", "samples"), [(64, 4), (65, 21), (66, 70), (67, 149), (311, 5)])
 def test_leftovers_at_size(dtype, rows, samples):
     """Large enough for the vectorised loops and their remainders to be entered."""
     rng = np.random.default_rng(rows)

@@ -53,7 +53,7 @@ def some_calls(dtype, batch):
     csr = normal(2), np.array([1, 5], index), np.array([0, 1, 2, 2], index)
     out, column, start = normal(3, batch), normal(3), normal(3)
     calls = [
-        (kernels.dense, (panels, scales, X, bias, Y, scratch, RELU)),
+        (kernels.dense, (panels, scales, X, bias, Y, scratch, 0, RELU)),
         (kernels.pack, (X, rows, buffer)),
         (kernels.unpack_add, (sums, places, Y)),
         (kernels.csr_batch, (*csr, X, out, out, RELU)),

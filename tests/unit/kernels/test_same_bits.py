@@ -44,7 +44,7 @@ def samples_alone(product, X):
 def test_dense(seed, shape, batch, dtype, weights_dtype, onto):
     """More inputs than one stretch has, and all widths of slabs."""
     rng = np.random.default_rng(seed)
-    product = DenseProduct(rng.standard_normal(shape).astype(dtype), weights_dtype)
+    product = DenseProduct(rng.standard_normal(shape).astype(dtype), weights_dtype, same_bits=True)
     X, start = (rng.standard_normal((n, batch)).astype(dtype) for n in shape[::-1])
     bias = rng.standard_normal((shape[0], 1)).astype(dtype)
 
@@ -53,7 +53,8 @@ def test_dense(seed, shape, batch, dtype, weights_dtype, onto):
         X, start = (np.ascontiguousarray(part) for part in np.split(columns, [shape[1]]))
         out = np.empty_like(start)
         scratch = np.empty(product.scratch(X.shape[1]), dtype)
-        kernels.dense(product.panels, product.scales, X, start if onto else bias, out, scratch, IDENTITY)
+        weights, begin = (product.panels, product.scales), start if onto else bias
+        kernels.dense(*weights, X, begin, out, scratch, product.in_order, IDENTITY)
         return out
 
     columns = np.concatenate([X, start])
@@ -66,13 +67,13 @@ def test_dense_in_blocks_of_samples(dtype, batch):
     """As in a batch of a few, and with no more memory than a block needs."""
     rng, activation = np.random.default_rng(batch), Activation("leaky_relu", 0.1)
     W, X, bias = (rng.standard_normal(shape).astype(dtype) for shape in ((70, 400), (400, batch), (70, 1)))
-    product = DenseProduct(W)
+    product = DenseProduct(W, same_bits=True)
 
     def multiplied(columns):
         out = np.full((70, columns.shape[1]), np.nan, dtype)
         scratch = np.empty(product.scratch(columns.shape[1]), dtype)
         leaky = Epilogue(ACTIVATION_CODES[activation.kind], activation.alpha, activation.beta)
-        kernels.dense(product.panels, product.scales, columns, bias, out, scratch, leaky)
+        kernels.dense(product.panels, product.scales, columns, bias, out, scratch, product.in_order, leaky)
         return out
 
     out, few = multiplied(X), slice(250, 260)

@@ -13,7 +13,7 @@ from helpers.stored_weights import rounded
 from repurpose_hpc.model.comm_dtype import BYTES, COMM_DTYPES, EXACT
 from repurpose_hpc.model.operations import Window
 from repurpose_hpc.model.operations.patches import patches as seen_by
-from repurpose_hpc.runtime.buffers import Scratch
+from repurpose_hpc.runtime.buffers import Arena, Scratch
 from repurpose_hpc.runtime.lowering.blocks import NO_ACTIVATION, DenseProduct
 from repurpose_hpc.runtime.lowering.convolution import Direct, Patches, Pointwise, choose
 from repurpose_hpc.runtime.resources import Formats, Resources
@@ -64,7 +64,7 @@ def test_weights_take_the_bytes_of_their_format(weights_dtype, kernel):
     W = np.random.default_rng(0).standard_normal((64, 32 * kernel**2)).astype(np.float32)
     bias = np.zeros(64, np.float32)
     block = SimpleNamespace(own_weights=W, ghost_weights=W[:, :0], sum_weights=W[:0], bias=bias)
-    resources = Resources(None, 2, None, Formats(weights_dtype), 1, False)
+    resources = Resources(None, 2, None, Arena(), Formats(weights_dtype), 1, False)
     way = choose(window, block, W.size, 14 * 14, resources)(W)
     held = way.product if isinstance(way, Pointwise) else way
     kept = held.weights if isinstance(way, Patches) else held.panels
