@@ -107,12 +107,12 @@ class Program:
         )
         self.input_columns = _columns(graph, graph.input_tensors, hosting)
         self.output_columns = _columns(graph, graph.output_tensors, hosting)
-        lowering = Lowering(shards, self._resources)
+        lowering = Lowering(shards, self._resources, comm)
         self._outputs = [lowering.tensors[tensor] for tensor in graph.output_tensors]
         self._stages = stages_of(lowering, graph, max_batch, comm)
         self._wanted = np.zeros(max_batch, np.int64)
         self._exchanges = [exchange for _, _, exchanges in self._rounds for exchange in exchanges]
-        mixings = [step for _, step in lowering.operations if isinstance(step, MixingStep)]
+        mixings = [step for *_, step in lowering.operations if isinstance(step, MixingStep)]
         self.blocks = [report for mixing in mixings for report in mixing.reports]
         values = {mixing.name: graph.values(mixing.target) for mixing in graph.mixings}
         self.multiply_adds = sum(block["weights"] * values[block["layer"]] for block in self.blocks)

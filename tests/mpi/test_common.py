@@ -25,8 +25,10 @@ def expected(network, ids):
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("round_cost", [OWNED, COMMON])
 @pytest.mark.parametrize("workers", WORKERS)
-def test_outputs_are_those_of_the_reference(workers, round_cost, dtype):
-    network = decoder(workers)
+@pytest.mark.parametrize("heads", [4, 1])
+def test_outputs_are_those_of_the_reference(workers, round_cost, dtype, heads):
+    """With one head the stream has three neurons, and some workers have none of it."""
+    network = decoder(workers, heads=heads, groups=min(heads, 2))
     session = TokenSession(
         split_network(network, workers, round_cost=round_cost), COMM, slots=3, chunk=7, dtype=dtype
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from repurpose_hpc.model.activations import IDENTITY
 from repurpose_hpc.model.network import Network
@@ -14,15 +14,25 @@ from repurpose_hpc.runtime.exchange.transfers import GhostTransfer
 from repurpose_hpc.runtime.lowering.blocks import Epilogue, epilogue_of
 from repurpose_hpc.runtime.lowering.local import ENDING, LocalStep
 from repurpose_hpc.runtime.lowering.mixings import CommonMixingStep, MixingStep, Tensor
+from repurpose_hpc.runtime.lowering.normalisation import (
+    Group,
+    Normalisation,
+    NormalisationStep,
+    local_normalisations,
+)
 from repurpose_hpc.runtime.resources import Resources
 
-Step = MixingStep | LocalStep
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+Step = MixingStep | LocalStep | NormalisationStep
 
 
 class LoweredOperation(NamedTuple):
-    """An operation of the network, and its step."""
+    """A step, and the tensors that it reads and makes."""
 
-    operation: Operation
+    sources: tuple[str, ...]
+    target: str
     step: Step
 
 
@@ -30,28 +40,53 @@ class Lowering:
     """The steps of a network on a rank, and the memory of its tensors.
 
     Attributes:
-        operations: in order; an activation that alone reads the target of another is part of that one.
+        operations: in order; an activation that alone reads the target of another is part of that one, and
+            a normalisation that needs no exchange is one.
         tensors: the memory of each tensor that is computed or given.
     """
 
-    def __init__(self, shards: Sequence[Shard], resources: Resources) -> None:
-        """Allocates memory and packs weights; every block is read once, mixing after mixing."""
+    def __init__(self, shards: Sequence[Shard], resources: Resources, comm: MPI.Comm | None = None) -> None:
+        """Allocates memory and packs weights, mixing after mixing; collective."""
         self._shards, self._resources, self._graph = shards, resources, shards[0].graph
         self._ghosts: dict[str, GhostTransfer] = {}
         self.tensors = {tensor: self._buffer(tensor) for tensor in self._graph.input_tensors}
         fused = _fused_activations(self._graph)
         parts_of_others = {activation.name for activation in fused.values()}
+        # Those add up in an order of their own for a batch of one.
+        together = [] if resources.deterministic else local_normalisations(shards, comm)
+        ends = {normalisation.last.name: (normalisation, groups) for normalisation, groups in together}
+        for normalisation, _ in together:
+            parts_of_others |= normalisation.operations - {normalisation.last.name}
         self.operations = [
-            LoweredOperation(op, self._step(op, fused.get(op.target)))
+            self._lowered(op, fused.get(op.target), ends.get(op.name))
             for op in self._graph.operations
             if op.name not in parts_of_others
         ]
 
-    def _step(self, op: Operation, activation: Elementwise | None) -> Step:
-        """The step of an operation together with the activation that is part of it."""
+    def _lowered(
+        self,
+        op: Operation,
+        activation: Elementwise | None,
+        together: tuple[Normalisation, list[Group]] | None,
+    ) -> LoweredOperation:
+        """An operation together with the activation that is part of it.
+
+        ``together``: the normalisation whose last operation it is.
+        """
         target = op.target if activation is None else activation.target
         epilogue = epilogue_of(IDENTITY if activation is None else activation.activation)
         self.tensors[target] = self._buffer(target)
+        if together is None:
+            return LoweredOperation(op.sources, target, self._step(op, target, epilogue))
+        normalisation, groups = together
+        source, hosting = normalisation.source, self._resources.hosting
+        buffers, space = (self.tensors[source], self.tensors[target]), self._graph.space_of[target]
+        rows, neurons = hosting.slices(space), hosting.neurons(space)
+        step = NormalisationStep(normalisation, groups, buffers, rows, neurons, epilogue)
+        return LoweredOperation((source,), target, step)
+
+    def _step(self, op: Operation, target: str, epilogue: Epilogue) -> Step:
+        """The step of an operation that ends with an activation."""
         if isinstance(op, Mixing):
             return self._mixing_step(op, target, epilogue)
         sources = [self.tensors[source] for source in op.sources]

@@ -46,7 +46,7 @@ def in_rounds(
         max_batch: most samples of a forward.
         comm: of the ranks; None: this process is alone.
     """
-    mixings = [step for _, step in lowered if isinstance(step, MixingStep)]
+    mixings = [step for *_, step in lowered if isinstance(step, MixingStep)]
     ghosts = {step.mixing.source: step.ghosts.exchange for step in mixings}
     exchanges = [*ghosts.items(), *((step.mixing.source, step.sums.exchange) for step in mixings)]
     used = exchanges_in_use([exchange for _, exchange in exchanges], comm)
@@ -54,8 +54,8 @@ def in_rounds(
 
     begun = rounds_before(graph, waiting)
     rounds = [Round([], [], []) for _ in range(max(begun.values()) + 1)]
-    for op, step in lowered:
-        rounds[max(begun[source] for source in op.sources)].steps.append(step)
+    for sources, _, step in lowered:
+        rounds[max(begun[source] for source in sources)].steps.append(step)
     for step in waiting.values():
         rounds[begun[step.mixing.source]].waiting.append(step)
     for tensor, exchange in exchanges:

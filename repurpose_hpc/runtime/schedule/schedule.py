@@ -24,7 +24,6 @@ from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.calls import PACK, Call
 from repurpose_hpc.runtime.exchange.exchange import Exchange
 from repurpose_hpc.runtime.exchange.messages import Request
-from repurpose_hpc.runtime.lowering.local import LocalStep
 from repurpose_hpc.runtime.lowering.lower import Step
 from repurpose_hpc.runtime.lowering.mixings import MixingStep
 from repurpose_hpc.runtime.resources import Resources
@@ -127,7 +126,7 @@ class _PartCalls:
 
     def _begin(self, step: Step, waits: bool) -> list[Call]:
         """Calls of a step that need no messages; if it waits, without the products with own neurons."""
-        if isinstance(step, LocalStep):
+        if not isinstance(step, MixingStep):
             return [*step.calls(self._part), *self._completed(step.target)]
         sums = [*step.sum_calls(self._part), *self._packed(step.sums.exchange)]
         return sums if waits else [*sums, *step.own_calls(self._part), *self._end(step)]

@@ -47,10 +47,10 @@ def stages_of(lowering: Lowering, graph: Network, max_batch: int, comm: MPI.Comm
         return [Stage(in_rounds(operations, graph, max_batch, comm), inputs)]
     alone = tokens_alone(graph)
     first, second = (
-        [lowered for lowered in operations if (lowered.operation.target in alone) is is_second]
+        [lowered for lowered in operations if (lowered.target in alone) is is_second]
         for is_second in (False, True)
     )
-    read = [*(source for op, _ in second for source in op.sources), *graph.output_tensors]
+    read = [*(source for lowered in second for source in lowered.sources), *graph.output_tensors]
     crossing = [lowering.tensors[name] for name in dict.fromkeys(read) if name not in alone]
     return [
         Stage(in_rounds(first, graph, max_batch, comm), inputs),
