@@ -9,6 +9,7 @@ from helpers.small_transformers import decoder, encoder
 from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.builder import Builder
 from repurpose_hpc.model.forward import forward_middle
+from repurpose_hpc.model.operations import pointwise
 from repurpose_hpc.plan.plan import single_worker_plan
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.restructure.exact import split_network
@@ -25,7 +26,7 @@ def found(network):
 
 def normalised(builder, x, groups=1, centred=True, **changes):
     """A normalisation of groups of neurons as importers write it, or with something changed."""
-    size = builder.neurons(x) // groups
+    size, window = builder.neurons(x) // groups, pointwise(changes.get("positions", ()))
     members = np.repeat(np.eye(groups, dtype=np.float32), size, axis=1)
     rng = np.random.default_rng(0)
 
@@ -34,11 +35,11 @@ def normalised(builder, x, groups=1, centred=True, **changes):
         if changes.get("uneven") == name:
             weights[0, 0] *= 2
         bias = np.full(groups, changes.get("biased", 0) if name == "variance" else 0, np.float32)
-        return builder.mixing(name, tensor, weights, bias, None, True)
+        return builder.mixing(name, tensor, weights, bias, window, True)
 
     def given_to_all(name, tensor):
         weights = np.ascontiguousarray(members.T) * (2 if changes.get("doubled") == name else 1)
-        return builder.mixing(name, tensor, weights, np.zeros(len(weights), np.float32), None, True)
+        return builder.mixing(name, tensor, weights, np.zeros(len(weights), np.float32), window, True)
 
     if centred:
         mean = given_to_all("mean.spread", total("mean", x))
@@ -67,9 +68,11 @@ def network_of(groups=1, also=None, activation=None, **changes):
 
     def layer(name, x, outputs):
         W = rng.standard_normal((outputs, builder.neurons(x))).astype(np.float32)
-        return builder.mixing(name, x, W, rng.standard_normal(outputs).astype(np.float32))
+        bias = rng.standard_normal(outputs).astype(np.float32)
+        return builder.mixing(name, x, W, bias, pointwise(positions))
 
-    x = layer("first", builder.input("input", 5), WIDTH)
+    positions = changes.get("positions", ())
+    x = layer("first", builder.input("input", 5, positions), WIDTH)
     y, tensors = normalised(builder, x, groups, **changes)
     if activation:
         y = builder.elementwise("activation", y, Activation(activation))
@@ -90,10 +93,12 @@ def assert_exact(network, batch):
     early=st.booleans(),
     turned=st.booleans(),
     activation=st.sampled_from([None, "relu"]),
+    positions=st.sampled_from([(), (3,), (5, 17)]),
     batch=st.integers(1, 70),
 )
-def test_what_importers_write_is_one_step(groups, centred, early, turned, activation, batch):
-    network = network_of(groups, None, activation, centred=centred, early=early, turned=turned)
+def test_what_importers_write_is_one_step(groups, centred, early, turned, activation, positions, batch):
+    changes = {"centred": centred, "early": early, "turned": turned, "positions": positions}
+    network = network_of(groups, None, activation, **changes)
     ((normalisation, of_workers),) = found(network)
     weight = float(np.float32(1) / np.float32(WIDTH // groups))
     assert of_workers == [Group(WIDTH // groups, weight)]
