@@ -19,8 +19,8 @@ from repurpose_hpc.runtime.calls import PHASES
 from repurpose_hpc.runtime.exchange.transport import TRANSPORTS, Transport
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
 from repurpose_hpc.runtime.hosting import Hosting
+from repurpose_hpc.runtime.lowering.local import LocalStep
 from repurpose_hpc.runtime.lowering.lower import Lowering
-from repurpose_hpc.runtime.lowering.mixings import MixingStep
 from repurpose_hpc.runtime.resources import EXACT_FORMATS, Formats, Resources
 from repurpose_hpc.runtime.schedule.rounds import Round
 from repurpose_hpc.runtime.schedule.schedule import MakeRequest, Schedule, no_request
@@ -112,8 +112,8 @@ class Program:
         self._stages = stages_of(lowering, graph, max_batch, comm)
         self._wanted = np.zeros(max_batch, np.int64)
         self._exchanges = [exchange for _, _, exchanges in self._rounds for exchange in exchanges]
-        mixings = [step for *_, step in lowering.operations if isinstance(step, MixingStep)]
-        self.blocks = [report for mixing in mixings for report in mixing.reports]
+        steps = [step for *_, step in lowering.operations if not isinstance(step, LocalStep)]
+        self.blocks = [report for step in steps for report in step.reports]
         values = {mixing.name: graph.values(mixing.target) for mixing in graph.mixings}
         self.multiply_adds = sum(block["weights"] * values[block["layer"]] for block in self.blocks)
         self.reset()

@@ -79,10 +79,10 @@ class Lowering:
         if together is None:
             return LoweredOperation(op.sources, target, self._step(op, target, epilogue))
         normalisation, groups = together
-        source, hosting = normalisation.source, self._resources.hosting
-        buffers, space = (self.tensors[source], self.tensors[target]), self._graph.space_of[target]
-        rows, neurons = hosting.slices(space), hosting.neurons(space)
-        step = NormalisationStep(normalisation, groups, buffers, rows, neurons, epilogue)
+        space, source = self._graph.space_of[target], normalisation.source
+        sources, targets = (Tensor(self.tensors[tensor], space) for tensor in (source, target))
+        hosting = self._resources.hosting
+        step = NormalisationStep(normalisation, groups, (sources, targets), hosting, epilogue)
         return LoweredOperation((source,), target, step)
 
     def _step(self, op: Operation, target: str, epilogue: Epilogue) -> Step:

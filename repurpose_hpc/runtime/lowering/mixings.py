@@ -36,7 +36,7 @@ class BlockReport(TypedDict):
     """An entry of ``Program.blocks``: one worker's block of a mixing.
 
     Keys: name of the mixing; worker; own neurons of target and source; ghosts received; partial sums sent;
-    non-zero weights; "dense", "csr", "patches" or "direct".
+    non-zero weights; "dense", "csr", "patches", "direct", or "normalisation" where it is part of one.
     """
 
     layer: str

@@ -17,9 +17,11 @@ from repurpose_hpc.kernels import normalise
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Affine, Combine, Elementwise, Mixing, Operation
 from repurpose_hpc.plan.shard import Block, Shard
-from repurpose_hpc.runtime.buffers import Buffer, Part
+from repurpose_hpc.runtime.buffers import Part
 from repurpose_hpc.runtime.calls import COMPUTE, Call
+from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.lowering.blocks import Epilogue
+from repurpose_hpc.runtime.lowering.mixings import BlockReport, Tensor
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -32,7 +34,7 @@ class Normalisation(NamedTuple):
         operations: names of those that it stands for.
         source, target: tensors, of one space.
         sums: the mixing that adds up the squares of each group, and the one that gives what becomes of a sum
-            to all neurons of the group; then, where a mean is subtracted, those of the mean.
+            to all neurons of the group; before them, where a mean is subtracted, those of the mean.
         last: the operation that scales and shifts.
         epsilon: see above.
     """
@@ -123,28 +125,34 @@ class NormalisationStep:
 
     Attributes:
         source, target: the tensors' memory.
+        reports: the entries of ``Program.blocks``, one for each of its mixings and hosted worker.
     """
 
     def __init__(
         self,
         normalisation: Normalisation,
         groups: Sequence[Group],
-        ends: tuple[Buffer, Buffer],
-        rows: Sequence[slice],
-        neurons: np.ndarray,
+        ends: tuple[Tensor, Tensor],
+        hosting: Hosting,
         epilogue: Epilogue,
     ) -> None:
         """Cuts scales and shifts of the rank's neurons out of it.
 
         Args:
             normalisation, groups: of the hosted workers.
-            ends: memory of the source and the target.
-            rows: of each hosted worker in them.
-            neurons: of all rows.
+            ends: the source and the target.
+            hosting: of the program.
             epilogue: applied last.
         """
-        (self.source, self.target), self._rows, self._groups = ends, rows, groups
-        self._normalisation, self._epilogue = normalisation, epilogue
+        self.source, self.target = (tensor.buffer for tensor in ends)
+        space = ends[-1].space
+        self._rows, neurons = hosting.slices(space), hosting.neurons(space)
+        self._normalisation, self._groups, self._epilogue = normalisation, groups, epilogue
+        self.reports = [
+            report
+            for worker, rows, group in zip(hosting.workers, self._rows, groups, strict=True)
+            for report in _reports(normalisation, worker, rows.stop - rows.start, group)
+        ]
         last = normalisation.last
         self._scale, self._shift = (
             np.ascontiguousarray(array[neurons, 0]) for array in (last.scale, last.shift)
@@ -160,6 +168,25 @@ class NormalisationStep:
             arguments = (*means, self._scale[rows], self._shift[rows], out, self._epilogue)
             calls.append((COMPUTE, normalise, arguments))
         return calls
+
+
+def _reports(normalisation: Normalisation, worker: int, neurons: int, group: Group) -> list[BlockReport]:
+    """The entries of ``Program.blocks`` of one worker."""
+    groups = neurons // max(group.size, 1)
+    shapes = [(groups, neurons), (neurons, groups)] * (len(normalisation.sums) // 2)
+    return [
+        {
+            "layer": name,
+            "worker": worker,
+            "rows": rows,
+            "columns": columns,
+            "ghosts": 0,
+            "sums": 0,
+            "weights": neurons,
+            "format": "normalisation",
+        }
+        for name, (rows, columns) in zip(normalisation.sums, shapes, strict=True)
+    ]
 
 
 class _Finder:
@@ -199,7 +226,7 @@ class _Finder:
         centring = self._centring(x)
         if centring:
             operations += centring
-            sums += [op.name for op in centring[:2]]
+            sums = [op.name for op in centring[:2]] + sums
             (source, _) = centring[-1].sources
         tensors = {op.target for op in operations}
         if len({self._graph.values(tensor) for tensor in (source, *tensors)}) > 1:
