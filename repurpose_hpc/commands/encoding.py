@@ -157,8 +157,8 @@ def _read(args: TextArguments, model: Transformer) -> list[np.ndarray]:
     else:
         texts = read_ids(args.input)
     check_texts(texts, model.longest)
-    for text in texts:
-        check_ids(text, model.vocabulary)
+    for place, text in enumerate(texts):
+        check_ids(text, model.vocabulary, f" of text {place}")
     return texts
 
 

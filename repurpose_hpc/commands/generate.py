@@ -122,10 +122,10 @@ def _prompts(args: Arguments, tokenizer: Texts | None, model: Transformer) -> li
     else:
         assert args.ids is not None
         prompts = read_ids(args.ids)
-    for prompt in prompts:
+    for place, prompt in enumerate(prompts):
         if not prompt.size:
             raise UserError("expected prompts of one token or more, got an empty one; give it a word")
-        check_ids(prompt, model.vocabulary)
+        check_ids(prompt, model.vocabulary, f" of prompt {place}")
     return prompts
 
 

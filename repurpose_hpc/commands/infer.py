@@ -16,7 +16,7 @@ from repurpose_hpc import bundled
 from repurpose_hpc.commands import encoding
 from repurpose_hpc.commands.automatic import MachineSource
 from repurpose_hpc.commands.encoding import TextArguments, text_arguments
-from repurpose_hpc.commands.imported import import_report
+from repurpose_hpc.commands.imported import holds_shards, import_report
 from repurpose_hpc.commands.parser import (
     Given,
     Parser,
@@ -166,7 +166,8 @@ def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments
         settled = [*declarations(Options), *declarations(MachineSource), *declarations(RunOptions)]
         settled += ["check", "calibration", "input_shape"]
         return text_arguments(given, ranks, settled)
-    refuse(given, ("pool",), "belongs to a transformer that is not restructured")
+    if "shards" not in given or holds_shards(given["shards"]):  # else it is not there, which is said later
+        refuse(given, ("pool",), "belongs to a transformer that is not restructured")
     if "resume" in given and "output" not in given:
         raise UsageError("--resume needs --output OUT.h5, of which an interrupted run keeps a part; add it")
     run_options = make(RunOptions, given)

@@ -239,23 +239,34 @@ class Plan:
         return self.mixings[mixing.name].ghosts[target] & (source != EVERYBODY)
 
     def holders(self, network: Network, mixing: Mixing) -> np.ndarray:
-        """The worker that holds the weights of each pair, (m, n): that of the row or of the column."""
+        """The worker that holds the weights of each pair, (m, n): that of the row or of the column.
+
+        ``EVERYBODY`` where each worker has a copy of both neurons.
+        """
         source, target = self.ends(network, mixing)
         away = (source != target[:, None]) & (source != EVERYBODY)
-        return np.where(away & ~self.mixings[mixing.name].ghosts[target], source, target[:, None])
+        is_sent = self.mixings[mixing.name].ghosts[target] & (target != EVERYBODY)[:, None]
+        return np.where(away & ~is_sent, source, target[:, None])
 
     def weights_held(self, network: Network) -> np.ndarray:
         """Non-zero weights of a restructured network that each worker holds, (P,) int64."""
-        holders = [
-            self.holders(network, mixing).repeat(mixing.taps, axis=1)[mixing.weights != 0]
-            for mixing in network.mixings
-        ]
-        return np.bincount(np.concatenate(holders), minlength=self.workers)
+        holders = np.concatenate(
+            [
+                self.holders(network, mixing).repeat(mixing.taps, axis=1)[mixing.weights != 0]
+                for mixing in network.mixings
+            ]
+        )
+        by_everybody = holders == EVERYBODY
+        return np.bincount(holders[~by_everybody], minlength=self.workers) + np.count_nonzero(by_everybody)
 
     def column_loads(self, network: Network, mixing: Mixing) -> np.ndarray:
         """Multiply-adds of a sample that each worker does with each neuron of the source, (P, n) int64."""
         multiplied, holders = self.allowed(network, mixing) & mixing.links, self.holders(network, mixing)
-        counts = [(multiplied & (holders == worker)).sum(axis=0) for worker in range(self.workers)]
+        multiplied_by_all = multiplied & (holders == EVERYBODY)
+        counts = [
+            ((multiplied & (holders == worker)) | multiplied_by_all).sum(axis=0)
+            for worker in range(self.workers)
+        ]
         return np.array(counts) * mixing.taps * network.values(mixing.target)
 
     def row_loads(self, network: Network, mixing: Mixing) -> np.ndarray:

@@ -41,8 +41,9 @@ def split_network(
     Raises:
         UserError: other numbers.
     """
-    weights = np.ones(workers) if part_weights is None else np.asarray(part_weights, float)
-    if workers < 1 or weights.shape != (workers,) or not (weights > 0).all() or not round_cost >= 0:
+    is_count = isinstance(workers, int | np.integer) and workers > 0
+    weights = np.ones(workers if is_count else 0) if part_weights is None else np.asarray(part_weights, float)
+    if not is_count or weights.shape != (workers,) or not (weights > 0).all() or not round_cost >= 0:
         raise UserError(
             "expected 1 or more workers, a capacity above 0 of each and a price of 0 or more, got "
             f"{workers}, {weights} and {round_cost}"

@@ -7,8 +7,13 @@ import numpy as np
 from repurpose_hpc.errors import UserError
 
 
-def check_ids(ids: np.ndarray, vocabulary: int) -> None:
+def check_ids(ids: np.ndarray, vocabulary: int, text: str = "") -> None:
     """Refuse numbers that stand for no token.
+
+    Args:
+        ids: integers.
+        vocabulary: the numbers below it do.
+        text: which one they are of, in words, if there are several.
 
     Raises:
         UserError: names the first.
@@ -17,8 +22,8 @@ def check_ids(ids: np.ndarray, vocabulary: int) -> None:
     if wrong.size:
         raise UserError(
             f"expected token ids from 0 to {vocabulary - 1}, the vocabulary of the model, found "
-            f"{ids[wrong[0]]} at place {wrong[0]} (counted from 0); check that tokenizer and model belong "
-            "together"
+            f"{ids[wrong[0]]} at place {wrong[0]}{text} (counted from 0); check that tokenizer and model "
+            "belong together"
         )
 
 

@@ -211,7 +211,10 @@ class TokenSession:
 
         Raises:
             UserError: see ``run``.
+            ValueError: none are asked for.
         """
+        if count < 1:
+            raise ValueError(f"expected 1 or more candidates, got {count}")
         if count >= self.graph.outputs:
             whole, ids = self.run(further, Pool.LAST), np.arange(self.graph.outputs)
             return None if whole is None else [best(ids, logits, count) for (logits,) in whole]
@@ -280,7 +283,7 @@ class TokenSession:
                 f"expected one or more integers for slot {slot}, got {ids.dtype} of shape {ids.shape}; give "
                 "the numbers of its tokens"
             )
-        check_ids(ids, self.vocabulary)
+        check_ids(ids, self.vocabulary, f" of slot {slot}")
         if self.length(slot) + ids.size > self.longest:
             raise UserError(
                 f"expected sequences of {self.longest} tokens at most, got {self.length(slot)} and "

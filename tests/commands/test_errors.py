@@ -262,6 +262,13 @@ def test_wrong_options(refused, folder, arguments, expected):
     assert expected in refused(*usual(folder), *arguments, status=2)
 
 
+@pytest.mark.parametrize("more", [(), ("--pool", "mean")])
+def test_shards_that_are_not_there(refused, folder, more):
+    """Whatever else is asked for."""
+    expected = "absent/plan.h5: expected a file of a restructured network, found none"
+    assert expected in refused(*usual(folder, shards=folder / "absent"), *more)
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

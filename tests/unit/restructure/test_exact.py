@@ -10,7 +10,9 @@ from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.operations import Attention
 from repurpose_hpc.plan.plan import EVERYBODY
 from repurpose_hpc.plan.rounds import rounds_of
+from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.restructure.exact import common_spaces, split_network
+from repurpose_hpc.runtime.lowering.blocks import weights_of
 
 OWNED, COMMON = 0.0, 1e9
 
@@ -74,11 +76,24 @@ def test_other_networks_keep_their_owners():
 
 
 @pytest.mark.parametrize(
-    ("workers", "weights", "cost"), [(0, None, 1), (2, [1.0], 1), (2, [1, 0], 1), (2, None, -1)]
+    ("workers", "weights", "cost"),
+    [(0, None, 1), (2.5, None, 1), (2, [1.0], 1), (2, [1, 0], 1), (2, None, -1)],
 )
 def test_other_numbers_are_refused(workers, weights, cost):
     with pytest.raises(UserError, match="expected 1 or more workers"):
         split_network(decoder(layers=1), workers, weights, cost)
+
+
+@pytest.mark.parametrize("round_cost", [0, COMMON])
+def test_what_every_worker_has_counts_for_each(round_cost):
+    """Weights held and multiplied are those of the blocks that shards have."""
+    network = encoder(layers=1)
+    cut = split_network(network, 3, round_cost=round_cost)
+    shards = [make_shard(cut.network, cut.plan, worker) for worker in range(3)]
+    blocks = [[shard.blocks[name] for name in shard.blocks] for shard in shards]
+    held = [sum(np.count_nonzero(part) for block in own for part in weights_of(block)) for own in blocks]
+    assert cut.plan.weights_held(cut.network).tolist() == held
+    assert cut.plan.multiply_adds(cut.network).tolist() == held
 
 
 def test_capacities_are_kept():

@@ -39,3 +39,8 @@ def test_of_a_table_in_memory_some_columns_are_kept(is_mapped):
 def test_numbers_that_stand_for_no_token(ids):
     with pytest.raises(UserError, match=f"from 0 to {VOCABULARY - 1}, the vocabulary .* found {ids[-1]} at"):
         check_ids(np.array(ids), VOCABULARY)
+
+
+def test_of_several_texts_the_one_is_named():
+    with pytest.raises(UserError, match=rf"found {VOCABULARY} at place 1 of text 7 \(counted from 0\)"):
+        check_ids(np.array([0, VOCABULARY]), VOCABULARY, " of text 7")

@@ -52,6 +52,11 @@ def test_heads_that_are_turned_stay_whole(workers, is_interleaved):
     np.testing.assert_allclose(found, expected(text, network), rtol=0, atol=1e-12)
 
 
+def test_no_candidates_are_none_to_choose_from():
+    with pytest.raises(ValueError, match="expected 1 or more candidates, got 0"):
+        session().candidates([Tokens(0, texts()[0])], 0)
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 9), st.integers(0, 2**32 - 1))
 def test_any_pieces_in_any_batches_are_the_same(chunk, seed):
