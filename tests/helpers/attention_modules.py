@@ -211,7 +211,6 @@ class Case:
         attentions: how many.
         opsets: for the newer exporter; from 23 on, there is an operator for attention.
         without_script: why the older exporter does not write it.
-        regroups: whether neurons change places, as those of a head do in norms.
         marks: whether the last input marks positions with 1, others with 0.
     """
 
@@ -221,7 +220,6 @@ class Case:
     attentions: int = 1
     opsets: tuple[int, ...] = (20,)
     without_script: str = ""
-    regroups: bool = False
     marks: bool = False
 
 
@@ -271,7 +269,6 @@ CASES = {
         expected={"groups": 2, **CAUSAL},
         without_script=_NEW,
         opsets=(24,),
-        regroups=True,
     ),
     "window": Case(
         lambda: Block(mask=LOWER & ~LOWER.tril(-3)), expected={"before": 2, **CAUSAL}, opsets=(24,)

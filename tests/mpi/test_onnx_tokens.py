@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
+from helpers.cached_graphs import decoder
 from helpers.token_graphs import VOCABULARY, transformer
 from repurpose_hpc.errors import Note
 from repurpose_hpc.model.forward import forward
@@ -21,13 +22,19 @@ COMM = MPI.COMM_WORLD
 WORKERS = sorted({COMM.size, max(COMM.size, 5)})
 LENGTHS = (5, 33, 1)
 ENCODER = {"mask": "padding", "inputs": ("input_ids", "attention_mask")}
-DECODERS = {"rotary": {"positions": "rotary"}, "window": {"positions": "sinusoidal", "mask": "window"}}
+CACHED = {"kind": "grouped", "norms": "SimplifiedLayerNormalization"}
+DECODERS = {
+    "rotary": {"positions": "rotary"},
+    "window": {"positions": "sinusoidal", "mask": "window"},
+    "cached": CACHED,
+}
 
 
 def opened(folder, workers, round_cost=0.0, **options):
     """The network of a graph, and a session of it."""
     if COMM.rank == 0:
-        onnx.save(transformer(**options), folder / "model.onnx")
+        make = decoder if options == CACHED else transformer
+        onnx.save(make(**options), folder / "model.onnx")
     COMM.barrier()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Note)

@@ -34,8 +34,8 @@ class Decoder(nn.Module):
         self.joined, self.logits = nn.Linear(HEADS * SIZE, WIDTH), nn.Linear(WIDTH, VOCABULARY)
         self.of_neighbours = of_neighbours
 
-    def turned(self, x):
-        angles = torch.arange(x.shape[2])[:, None] * 10.0 ** -torch.arange(SIZE // 2)
+    def turned(self, x, first=0):
+        angles = (first + torch.arange(x.shape[2]))[:, None] * 10.0 ** -torch.arange(SIZE // 2)
         if self.of_neighbours:
             a, b, cos, sin = x[..., ::2], x[..., 1::2], angles.cos(), angles.sin()
             return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2)
@@ -53,6 +53,27 @@ class Decoder(nn.Module):
         q, k = self.turned(q), self.turned(k)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
         return self.logits(x + self.joined(y.transpose(1, 2).flatten(-2)))
+
+
+class Cached(Decoder):
+    """The same block behind earlier tokens, with heads that are normalised; keys and values are outputs."""
+
+    def __init__(self):
+        super().__init__(False)
+        self.of_queries, self.of_keys = nn.RMSNorm(SIZE), nn.RMSNorm(SIZE)
+
+    def forward(self, ids, past_keys, past_values):
+        x = self.tokens(ids)
+        y = self.norm(x)
+        q, k, v = (layer(y).unflatten(-1, (-1, SIZE)) for layer in (self.queries, self.keys, self.values))
+        q, k, v = (each.transpose(1, 2) for each in (self.of_queries(q), self.of_keys(k), v))
+        earlier, tokens = past_keys.shape[2], ids.shape[1]
+        places = torch.arange(earlier + tokens)
+        mask = places[None] <= places[earlier:, None]
+        q, k = (self.turned(each, earlier) for each in (q, k))
+        k, v = torch.cat([past_keys, k], 2), torch.cat([past_values, v], 2)
+        y = F.scaled_dot_product_attention(q, k, v, mask, enable_gqa=True)
+        return self.logits(x + self.joined(y.transpose(1, 2).flatten(-2))), k, v
 
 
 class Encoder(nn.Module):
@@ -77,21 +98,28 @@ class Encoder(nn.Module):
 CASES = {
     "halves": (lambda: Decoder(False), ("input_ids",), (20, 24)),
     "neighbours": (lambda: Decoder(True), ("input_ids",), (20, 24)),
+    "cached": (Cached, ("input_ids", "past_keys", "past_values"), (20, 24)),
     "encoder": (Encoder, ("input_ids", "attention_mask"), (OLD, 20, 24)),
 }
 
 
+def inputs_of(names, ids, earlier=0):
+    """Inputs for ids (texts, tokens): keys and values of earlier tokens, or ones."""
+    sizes = len(ids), GROUPS, earlier, SIZE
+    return [ids, *(torch.zeros(sizes) if "past" in name else torch.ones_like(ids) for name in names[1:])]
+
+
 def export(module, names, path, opset):
     """Write a module to a file; the numbers of texts and of tokens are free."""
-    arguments = tuple(torch.ones(2, 7, dtype=torch.int64) for _ in names)
+    arguments = tuple(inputs_of(names, torch.ones(2, 7, dtype=torch.int64), 3))
     options = {"input_names": list(names), "opset_version": opset}
     if opset == OLD:
         options |= {"dynamo": False, "dynamic_axes": {name: {0: "N", 1: "S"} for name in names}}
     else:
         pytest.importorskip("onnxscript")
         free = torch.export.Dim.DYNAMIC
-        options |= {"dynamo": True, "dynamic_shapes": [{0: free, 1: free}] * len(names)}
-        options |= {"external_data": False}
+        axes = [{0: free, 2 if "past" in name else 1: free} for name in names]
+        options |= {"dynamo": True, "dynamic_shapes": axes, "external_data": False}
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         torch.onnx.export(module, arguments, path, **options)
 
@@ -116,7 +144,7 @@ def test_exported_tokens(tmp_path, name, opset):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for length in (1, 2, 9, 40):
         ids = np.random.default_rng(length).integers(0, VOCABULARY, (2, length))
-        feeds = dict(zip(names, (ids, np.ones_like(ids)), strict=False))
-        (expected,) = session.run(None, feeds)
+        feeds = [each.numpy() for each in inputs_of(names, torch.from_numpy(ids))]
+        expected, *_ = session.run(None, dict(zip(names, feeds, strict=True)))
         found = forward(network.at(length), ids).reshape(expected.shape)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -45,6 +46,42 @@ def with_axes_apart(signal: Signal, shape: tuple[int, ...], axes: Sequence[int])
     others = [size for axis, size in enumerate(sizes) if axis not in axes]
     places = signal.places.reshape(*(sizes[axis] for axis in axes), *others)
     return signal.placed(np.moveaxis(places, range(len(axes)), axes))
+
+
+def with_mixed_axes_apart(signal: Signal, per_neuron: int, axes: Collection[int]) -> Signal:
+    """A signal with those of some axes as two that have positions and neurons, such as tokens and heads.
+
+    Args:
+        signal: settled.
+        per_neuron: values of a neuron of its tensor.
+        axes: the samples not counted.
+    """
+    numbers, positions = np.divmod(signal.places, per_neuron)
+    sizes: list[int] = []
+    for axis, size in enumerate(signal.shape[1:]):
+        is_mixed = axis in axes and not _is_same(numbers, axis) and not _is_same(positions, axis)
+        inner = max(_period(each, axis) for each in (numbers, positions)) if is_mixed else size
+        sizes += [size] if inner in (1, size) or size % inner else [size // inner, inner]
+    return signal.reshaped((signal.shape[0], *sizes))
+
+
+def _period(numbers: np.ndarray, axis: int) -> int:
+    """The first place along an axis with the number of place 0; its size where there is none."""
+    row = np.moveaxis(numbers, axis, 0).reshape(numbers.shape[axis], -1)[:, 0]
+    again = np.flatnonzero(row[1:] == row[0])
+    return 1 + int(again[0]) if again.size else row.size
+
+
+def members(sizes: Sequence[int], kept: Sequence[int]) -> np.ndarray:
+    """Which values of an array belong to which group, ones and zeros, (groups, values) float32.
+
+    Args:
+        sizes: of the array.
+        kept: those of the groups, 1 along axes on which all values belong together.
+    """
+    groups = np.arange(math.prod(kept))
+    member_of = np.broadcast_to(groups.reshape(kept), sizes).ravel()
+    return (member_of == groups[:, None]).astype(np.float32)
 
 
 def _is_same(numbers: np.ndarray, axis: int) -> bool:

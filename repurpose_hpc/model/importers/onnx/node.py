@@ -44,6 +44,11 @@ class Node:
         """An input, None where it is left out."""
         return self.inputs[position] if position < len(self.inputs) else None
 
+    def has(self, position: int) -> bool:
+        """Whether an input is given, and no constant without entries."""
+        value = self.input(position)
+        return value is not None and not (isinstance(value, np.ndarray) and not value.size)
+
     def called(self, position: int) -> str:
         """How messages call an input."""
         name = self.input_names[position] if position < len(self.input_names) else ""

@@ -354,7 +354,7 @@ def _mask_by_head(node: Node, mask: Signal, heads: int, rows: int) -> str:
 
 def attention(node: Node) -> Signal:
     """Queries, keys and values, of three axes or four; perhaps a mask."""
-    if node.outputs > 1 or any(node.input(place) is not None for place in (4, 5, 6)):
+    if node.outputs > 1 or any(node.has(place) for place in (4, 5, 6)):
         raise Unsupported("it has keys and values of earlier positions, expected none")
     H, G = (node.attributes.get(name) for name in ("q_num_heads", "kv_num_heads"))
     counts = zip((0, 1, 2), (H, G, G), strict=True)

@@ -12,6 +12,7 @@ import numpy as np
 
 from repurpose_hpc.model.activations import DECLARED, Activation, ActivationKind
 from repurpose_hpc.model.importers.arrays import as_weights
+from repurpose_hpc.model.importers.onnx.axes import members
 from repurpose_hpc.model.importers.onnx.expression import Expression
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported, Value
@@ -308,28 +309,29 @@ def combine(node: Node, left: Signal, right: Signal, kind: str) -> Signal:
         shape = np.broadcast_shapes(left.shape, right.shape)
     except ValueError:
         raise Unsupported(f"it joins shapes {left.shape[1:]} and {right.shape[1:]}") from None
-    axes = tensors.axes_of_neurons([left, right]) if left.shape == right.shape else None
-    if axes is not None:
-        a, b = (tensors.map_of_axes(signal, axes) for signal in (left, right))
-        return tensors.signal_on_axes(builder.combine(name, a, b, kind), shape, str(node), axes)
-    axis = tensors.axis_of_neurons(left if left.shape == shape else right)
-    a, b = (_broadcast(node, signal, shape, axis) for signal in (left, right))
-    target = builder.combine(name, a, b, kind)
-    return tensors.signal(target, shape, str(node), axis)
+    whole = [signal for signal in (left, right) if signal.shape == shape]
+    axes = tensors.axes_of_neurons(whole) if whole else None
+    if axes is None:
+        axes = (tensors.axis_of_neurons(left if left.shape == shape else right),)
+    a, b = (_broadcast(node, signal, shape, axes) for signal in (left, right))
+    return tensors.signal_on_axes(builder.combine(name, a, b, kind), shape, str(node), axes)
 
 
-def _broadcast(node: Node, signal: Signal, shape: tuple[int, ...], axis: int) -> str:
-    """A tensor with as many neurons as ``shape`` has on ``axis``, with all its positions or with one."""
-    neurons, sizes = signal.shape[1 + axis], list(shape[1:])
-    positions = np.delete(signal.shape[1:], axis)
-    if (positions > 1).any() and positions.tolist() != np.delete(sizes, axis).tolist():
-        sizes[axis] = neurons
+def _broadcast(node: Node, signal: Signal, shape: tuple[int, ...], axes: tuple[int, ...]) -> str:
+    """A tensor with as many neurons as ``shape`` has on ``axes``, with all its positions or with one."""
+    own, sizes = signal.shape[1:], list(shape[1:])
+    positions = np.delete(own, axes)
+    if (positions > 1).any() and positions.tolist() != np.delete(sizes, axes).tolist():
+        sizes = [own[axis] if axis in axes else size for axis, size in enumerate(sizes)]
         signal = node.tensors.settled(signal).placed(np.broadcast_to(signal.places, sizes))
-    tensor = node.tensors.map(signal, axis)
-    if neurons == shape[1 + axis]:
+    tensor = node.tensors.map_of_axes(signal, axes)
+    neurons = [own[axis] for axis in axes]
+    expected = [shape[1 + axis] for axis in axes]
+    if neurons == expected:
         return tensor
-    ones = np.ones((shape[1 + axis], 1), np.float32)
-    return node.tensors.sums(f"{node.name}.spread", tensor, ones)
+    return node.tensors.sums(
+        f"{node.name}.spread", tensor, np.ascontiguousarray(members(expected, neurons).T)
+    )
 
 
 OPERATORS: dict[str, Callable[[Node], Value]] = {

@@ -39,29 +39,38 @@ def local_response(node: Node) -> Signal:
 
 def layer_normalisation(node: Node) -> tuple[Signal, ...]:
     """LayerNormalization over the axes from one on; its further outputs, mean and inverse deviation, too."""
-    signal = node.tensors.compact(node.signal())
-    named = node.axis(node.attributes.get("axis", -1), signal)
+    signal, axes = _with_heads_apart(node)
     scale = node.weights(1)
     shift = scale * 0 if node.input(2) is None else node.weights(2)
-    neurons, sizes = node.tensors.axis_of_neurons(signal), signal.shape[1:]
+    neurons, sizes, named = node.tensors.axis_of_neurons(signal), signal.shape[1:], axes[0] - 1
     over_all = math.prod(sizes[:named]) == 1
     if node.outputs == 1 and (over_all or neurons == named == len(sizes) - 1):
         normalised = _normalise(node, signal, groups=1, over_positions=over_all)
-        return (affine(node, normalised, scale, shift),)
-    axes = list(range(named + 1, len(signal.shape)))
+        return (affine(node, normalised, scale, shift).reshaped(node.signal().shape),)
     mean = reduce_mean(node, signal, axes)
     centred = combine(node, signal, mean, "subtract")
     inverse = _inverse_deviation(node, centred, axes)
     target = affine(node, combine(node, centred, inverse, "multiply"), scale, shift)
-    return (target, mean, inverse)[: node.outputs]
+    whole = node.signal().shape
+    kept = (*whole[: len(whole) - len(axes)], *(1 for _ in axes))
+    return (target.reshaped(whole), mean.reshaped(kept), inverse.reshaped(kept))[: node.outputs]
 
 
 def rms_normalisation(node: Node) -> Signal:
     """Values divided by their root mean square over the axes from one on."""
-    signal = node.tensors.compact(node.signal())
-    axes = list(range(node.axis(node.attributes.get("axis", -1), signal) + 1, len(signal.shape)))
+    signal, axes = _with_heads_apart(node)
     scale, inverse = node.weights(1), _inverse_deviation(node, signal, axes)
-    return affine(node, combine(node, signal, inverse, "multiply"), scale, scale * 0)
+    target = affine(node, combine(node, signal, inverse, "multiply"), scale, scale * 0)
+    return target.reshaped(node.signal().shape)
+
+
+def _with_heads_apart(node: Node) -> tuple[Signal, list[int]]:
+    """The input, tokens and heads on axes of their own, and the axes that are normalised over."""
+    tensors, signal = node.tensors, node.tensors.settled(node.signal())
+    first = node.axis(node.attributes.get("axis", -1), signal)
+    count = len(signal.shape) - 1 - first
+    signal = tensors.compact(tensors.apart(signal, range(first)))
+    return signal, list(range(len(signal.shape) - count, len(signal.shape)))
 
 
 def _normalise_axes(node: Node, signal: Signal, axes: list[int]) -> Signal:

@@ -10,6 +10,7 @@ from functools import reduce
 import numpy as np
 
 from repurpose_hpc.model.activations import Activation
+from repurpose_hpc.model.importers.onnx.axes import members
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.nodes_elementwise import affine, combine
 from repurpose_hpc.model.importers.onnx.regrouping import LARGEST_WEIGHTS
@@ -74,6 +75,10 @@ def reduce_sum(node: Node, signal: Signal, axes: list[int]) -> Signal:
 
 def reduce_mean(node: Node, signal: Signal, axes: list[int]) -> Signal:
     """The mean along ``axes``, likewise."""
+    signal = node.tensors.settled(signal)
+    joined = node.tensors.axes_of_neurons([signal])
+    if joined is not None and {axis - 1 for axis in axes} <= {*joined}:
+        return _mean_of_groups(node, signal, axes, joined)
     axis = node.tensors.axis_of_neurons(signal)
     if node.tensors.is_vector(signal) and not node.tensors.has_neurons_on(signal, axis):
         return _mean_of_values(node, signal, axes)
@@ -82,6 +87,18 @@ def reduce_mean(node: Node, signal: Signal, axes: list[int]) -> Signal:
         neurons = node.tensors.builder.neurons(tensor)
         tensor = node.tensors.sums(node.name, tensor, np.full((1, neurons), 1 / neurons))
     return node.tensors.signal(tensor, _with_ones(signal, axes), str(node), axis)
+
+
+def _mean_of_groups(node: Node, signal: Signal, axes: list[int], neurons: tuple[int, ...]) -> Signal:
+    """The mean along axes on which neurons are, ``neurons`` with others: of the features of a head."""
+    shape = _with_ones(signal, axes)
+    sizes, kept = ([each[1 + axis] for axis in neurons] for each in (signal.shape, shape))
+    if math.prod(sizes) * math.prod(kept) > LARGEST_WEIGHTS:
+        raise Unsupported(f"it takes means of {math.prod(sizes)} neurons, which is too many")
+    tensor = node.tensors.map_of_axes(signal, neurons)
+    weights = members(sizes, kept) * (math.prod(kept) / math.prod(sizes))
+    target = node.tensors.sums(node.name, tensor, weights)
+    return node.tensors.signal_on_axes(target, shape, str(node), neurons)
 
 
 def _mean_of_values(node: Node, signal: Signal, axes: list[int]) -> Signal:

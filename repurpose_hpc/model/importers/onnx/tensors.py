@@ -10,7 +10,12 @@ import numpy as np
 
 from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.builder import Builder
-from repurpose_hpc.model.importers.onnx.axes import joined_axes, with_axes_apart, with_axes_joined
+from repurpose_hpc.model.importers.onnx.axes import (
+    joined_axes,
+    with_axes_apart,
+    with_axes_joined,
+    with_mixed_axes_apart,
+)
 from repurpose_hpc.model.importers.onnx.expression import Expression
 from repurpose_hpc.model.importers.onnx.regrouping import add as add_regrouping
 from repurpose_hpc.model.importers.onnx.regrouping import regrouping
@@ -183,11 +188,11 @@ class Tensors:
         return joined if joined is not None and len(joined) > 1 else None
 
     def map_of_axes(self, signal: Signal, axes: Sequence[int]) -> str:
-        """A tensor whose neurons are on several axes of ``signal``, see ``axes_of_neurons``."""
-        return self.map(with_axes_joined(signal, axes))
+        """A tensor whose neurons are on one axis of ``signal``, or several, see ``axes_of_neurons``."""
+        return self.map(signal, *axes) if len(axes) == 1 else self.map(with_axes_joined(signal, axes))
 
     def signal_on_axes(self, tensor: str, shape: tuple[int, ...], origin: str, axes: Sequence[int]) -> Signal:
-        """The signal of a tensor whose neurons are on several axes of ``shape``, the samples not counted."""
+        """The signal of a tensor whose neurons are on some axes of ``shape``, the samples not counted."""
         whole = Signal(
             self.expression(tensor, math.prod(shape[1:]), origin), (shape[0], math.prod(shape[1:]))
         )
@@ -231,6 +236,10 @@ class Tensors:
             return self.signal_on_axes(self.map_of_axes(signal, axes), signal.shape, signal.origin, axes)
         axis = self.axis_of_neurons(signal)
         return self.signal(self.map(signal, axis), signal.shape, signal.origin, axis)
+
+    def apart(self, signal: Signal, axes: Collection[int]) -> Signal:
+        """A settled signal with positions and neurons, where some axes have both, on axes of their own."""
+        return with_mixed_axes_apart(signal, self.values_per_neuron(signal), axes)
 
     def sums(self, origin: str, tensor: str, weights: np.ndarray, bias: float = 0.0) -> str:
         """Weighted sums of neurons, place by place, that belong to a definition."""

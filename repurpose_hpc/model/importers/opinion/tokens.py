@@ -70,7 +70,9 @@ def _differences(graph: TokenGraph, network: Network, evaluator: Evaluator) -> I
     for length in _LENGTHS:
         length = min(length, network.longest)
         ids = rng.integers(0, vocabulary, (evaluator.batch or 2, length))
-        feeds = {name: array.astype(evaluator.inputs[name]) for name, array in graph.feeds(ids).items()}
+        feeds = {
+            name: array.astype(evaluator.inputs[name]) for name, array in graph.inputs.feeds(ids).items()
+        }
         expected = evaluator.outputs(feeds)[graph.place]
         found = forward(network.at(length), ids)
         if expected.shape[:2] != ids.shape or found.size != expected.size:

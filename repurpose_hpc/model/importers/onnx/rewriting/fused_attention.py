@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Added to the scores of what is masked, by itself, and where no weight may be left.
 _FILTER, _UNSEEN = -1e4, -1e30
 # Inputs of GroupQueryAttention that are not understood.
-_NOT_OF_GROUPS = {9: "positions", 11: "sinks of heads", 14: "norms of queries", 15: "norms of keys"}
+_NOT_OF_GROUPS = {11: "sinks of heads", 14: "norms of queries", 15: "norms of keys"}
 _NOT_OF_GROUPS[16] = "numbers of queries"
 
 
@@ -77,6 +77,8 @@ def attend_grouped(proto: onnx.NodeProto, node: Node) -> Nodes:
                 f"{node.called(place)} has {what}, expected none; export the model without them"
             )
     nodes, (_, length, width) = Nodes(node.name, node.opset), shape_of(node, 0)
+    if node.input(9) is not None and not np.array_equal(one_row(node, 9), np.arange(length)[None]):
+        raise Unsupported(f"{node.called(9)} has other positions than 0 to {length - 1}; export it without")
     if node.number(6, length) != length:
         raise Unsupported(f"{node.called(6)} is {node.number(6, 0):g}, expected {length}, the whole sequence")
     H, G = node.attributes["num_heads"], node.attributes["kv_num_heads"]
@@ -114,7 +116,7 @@ def _without_caches(
 ) -> None:
     """Refuse a node that reads keys and values of earlier positions, or gives its own to later ones."""
     for place in inputs:
-        if node.input(place) is not None:
+        if node.has(place):
             raise Unsupported(
                 f"{node.called(place)} is of keys and values of earlier positions, expected whole sequences; "
                 "export the model without a cache (use_cache=False)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,17 +12,19 @@ import numpy as np
 
 from repurpose_hpc.errors import Note, UserError
 from repurpose_hpc.model.importers.onnx.file import Graph, graph_of, inputs_in, inputs_of, read_model
+from repurpose_hpc.model.importers.onnx.relations import reads
 from repurpose_hpc.model.importers.onnx.rewriting.nodes import Nodes
+from repurpose_hpc.model.importers.onnx.tokens.inputs import IDS, INTEGERS, Inputs
 
 if TYPE_CHECKING:
     import onnx
 
-IDS = "input_ids"
-# Inputs beside the ids, of their shape, and what they hold where nothing is padded: a number, or positions.
-_FILLED: Mapping[str, int | None] = {"attention_mask": 1, "token_type_ids": 0, "position_ids": None}
 # Outputs with a row for each token, the preferred first.
 _ROWS = ("logits", "last_hidden_state")
-_INTEGERS = (6, 7)  # ONNX's numbers of int32 and int64
+# Names of outputs that a note has.
+_MOST_SHOWN = 3
+# Operators whose further outputs are keys and values for later tokens, or weights.
+_ATTENTION = ("Attention", "MultiHeadAttention", "GroupQueryAttention")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,14 +33,12 @@ class TokenGraph:
 
     Attributes:
         graph: for one sequence; its inputs' sizes are not those of any.
-        ids: name of the input that is left.
-        filled: the inputs that constants took the place of, by name, see ``_FILLED``.
+        inputs: those of the file; the ids alone are left.
         place: of the output among those of the file.
     """
 
     graph: Graph
-    ids: str
-    filled: Mapping[str, int | None]
+    inputs: Inputs
     place: int
 
     @classmethod
@@ -49,36 +49,30 @@ class TokenGraph:
             UserError: the file cannot be read, has other inputs or outputs, or is for one length.
         """
         model = read_model(path)
+        from onnx.numpy_helper import from_array
+
         inputs = inputs_of(model)
         if not inputs or not model.graph.output:
             raise UserError(f"{path}: expected inputs and outputs, found none; export the model again")
-        ids = _ids(path, inputs)
-        filled = {item.name: _FILLED[item.name] for item in inputs if item.name != ids.name}
-        graph = graph_of(model, path, {item.name: (1,) for item in inputs})
+        known = Inputs.of(path, model.graph, inputs)
+        for name, past in known.pasts.items():
+            model.graph.initializer.append(from_array(past.empty(1), name))
+        graph = graph_of(model, path, {name: (1,) for name in (known.ids, *known.filled)})
         place = _output(path, model.graph.output)
-        nodes = [node for name in filled for node in _filling(name, ids.name, graph)]
+        nodes = [node for name in known.filled for node in _filling(name, known, graph)]
         graph = replace(
             graph,
-            nodes=(*nodes, *graph.nodes),
-            inputs={ids.name: (1, 1)},
-            types={ids.name: graph.types[ids.name]},
+            nodes=(*nodes, *_needed(graph.nodes, model.graph.output[place].name)),
+            inputs={known.ids: (1, 1)},
+            types={known.ids: graph.types[known.ids]},
             outputs=(graph.outputs[place],),
         )
-        _say(path, filled, [item.name for item in model.graph.output], place)
-        return cls(graph, ids.name, filled, place)
+        _say(path, known, [item.name for item in model.graph.output], place)
+        return cls(graph, known, place)
 
     def at(self, length: int) -> Graph:
         """The graph for one sequence of so many tokens."""
-        return replace(self.graph, inputs={self.ids: (1, length)})
-
-    def feeds(self, ids: np.ndarray) -> dict[str, np.ndarray]:
-        """All inputs of the file for ids (sequences, tokens)."""
-        positions = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
-        others = {
-            name: positions if number is None else np.full_like(ids, number)
-            for name, number in self.filled.items()
-        }
-        return {self.ids: ids, **others}
+        return replace(self.graph, inputs={self.inputs.ids: (1, length)})
 
 
 def reads_ids(path: Path) -> bool:
@@ -92,46 +86,9 @@ def reads_ids(path: Path) -> bool:
         return True
     kinds = [item.type.tensor_type for item in inputs]
     return len(kinds) == 1 and all(
-        len(kind.shape.dim) == 2 and not kind.shape.dim[1].dim_value and kind.elem_type in _INTEGERS
+        len(kind.shape.dim) == 2 and not kind.shape.dim[1].dim_value and kind.elem_type in INTEGERS
         for kind in kinds
     )
-
-
-def _ids(path: Path, inputs: Sequence[onnx.ValueInfoProto]) -> onnx.ValueInfoProto:
-    """The input of the ids.
-
-    Raises:
-        UserError: there is none, others are not known, or one has another shape, or a length.
-    """
-    ids = next((item for item in inputs if item.name == IDS), inputs[0])
-    names = [item.name for item in inputs]
-    others = [name for name in names if name not in (IDS, *_FILLED)] if names[1:] else []
-    if names[1:] and IDS not in names:
-        others = others or names
-    if others:
-        more = f" and {len(others) - 1} more" if others[1:] else ""
-        raise UserError(
-            f"{path}: expected the inputs {IDS} and perhaps {', '.join(_FILLED)}, found {others[0]!r}{more}; "
-            "export the model without it (without a cache of keys and values, which is kept here)"
-        )
-    if ids.type.tensor_type.elem_type not in _INTEGERS:
-        raise UserError(
-            f"{path}: expected integers as input {ids.name!r}, ids of tokens, found other numbers"
-        )
-    for item in inputs:
-        sizes = item.type.tensor_type.shape.dim
-        if len(sizes) != 2:
-            raise UserError(
-                f"{path}: input {item.name!r}: expected two axes, sequences and tokens, found {len(sizes)}; "
-                "export the model so"
-            )
-        if sizes[1].dim_value:
-            raise UserError(
-                f"{path}: input {item.name!r}: expected an axis of tokens that is free, found one of "
-                f"{sizes[1].dim_value}; export the model with a dynamic axis, or use it with samples of that "
-                "length (restructure with --calibration)"
-            )
-    return ids
 
 
 def _output(path: Path, outputs: Sequence[onnx.ValueInfoProto]) -> int:
@@ -152,14 +109,32 @@ def _output(path: Path, outputs: Sequence[onnx.ValueInfoProto]) -> int:
     return places[0]
 
 
-def _filling(name: str, ids: str, graph: Graph) -> Iterator[onnx.NodeProto]:
+def _needed(nodes: Sequence[onnx.NodeProto], output: str) -> list[onnx.NodeProto]:
+    """The nodes on which an output depends, in order; of attention only outputs that are read stay."""
+    from onnx import NodeProto
+
+    used, found = {output}, []
+    for node in reversed(nodes):
+        if not used.intersection(node.output):
+            continue
+        used.update(reads(node))
+        if node.op_type in _ATTENTION:
+            kept = NodeProto()
+            kept.CopyFrom(node)
+            kept.output[:] = [name if name in used else "" for name in node.output]
+            node = kept
+        found.append(node)
+    return found[::-1]
+
+
+def _filling(name: str, inputs: Inputs, graph: Graph) -> Iterator[onnx.NodeProto]:
     """Nodes that make what an input of the shape of the ids holds where nothing is padded."""
     from onnx.helper import tensor_dtype_to_np_dtype
     from onnx.numpy_helper import from_array
 
-    nodes, number = Nodes(f"{name}.filled", graph.opset), _FILLED[name]
+    nodes, number = Nodes(f"{name}.filled", graph.opset), inputs.filled[name]
     dtype = tensor_dtype_to_np_dtype(graph.types[name])
-    shape = nodes.add("Shape", ids)
+    shape = nodes.add("Shape", inputs.ids)
     if number is None:
         zero, one = (nodes.constant(np.array(each)) for each in (0, 1))
         positions = nodes.add("Range", zero, nodes.add("Gather", shape, one, axis=0), one)
@@ -169,12 +144,12 @@ def _filling(name: str, ids: str, graph: Graph) -> Iterator[onnx.NodeProto]:
     return iter(nodes)
 
 
-def _say(path: Path, filled: Mapping[str, int | None], names: Sequence[str], place: int) -> None:
+def _say(path: Path, inputs: Inputs, names: Sequence[str], place: int) -> None:
     """Note what the network does without."""
-    words = {None: "positions from 0", 0: "zeros", 1: "ones"}
-    texts = [f"input {name} is {words[number]}, as nothing is padded" for name, number in filled.items()]
+    texts = inputs.notes()
     left_out = [name for other, name in enumerate(names) if other != place]
     if left_out:
-        texts.append(f"of the outputs it has {names[place]}, not {', '.join(left_out)}")
+        shown = left_out if len(left_out) <= _MOST_SHOWN else [left_out[0], f"{len(left_out) - 1} more"]
+        texts.append(f"of the outputs it has {names[place]}, not {', '.join(shown)}")
     if texts:
         warnings.warn(f"{path}: {'; '.join(texts)}", Note, stacklevel=4)
