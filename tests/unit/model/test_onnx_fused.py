@@ -48,6 +48,7 @@ CONSTANTS = {
     "last": np.int32([LENGTH - 1] * SAMPLES),
     "length": np.int32([LENGTH]),
     "zero": np.int64([0]),
+    "counted": np.tile(np.arange(LENGTH), (SAMPLES, 1)),
     "two": np.int64([2]),
 }
 ANGLES = np.arange(2 * LENGTH)[:, None] * 100.0 ** (-np.arange(FEATURES // 2) / FEATURES)
@@ -271,6 +272,7 @@ GROUPED = {
     "rotary": ("cos sin", {"do_rotary": 1}),
     "rotary of neighbours": ("cos sin", {"do_rotary": 1, "rotary_interleaved": 1}),
     "rotary of a part": ("cos sin", {"do_rotary": 1, "num_heads": HEADS // 2, "kv_num_heads": HEADS // 4}),
+    "positions": ("cos sin counted", {"do_rotary": 1}),
     "bias": ("- - - bias", {}),
     "not causal": ("", {"causal": 0}),
 }
@@ -378,6 +380,7 @@ REFUSED = {
     "starts and ends": ("Attention", "x W_qkv b_qkv ends", "y", {"num_heads": HEADS}),
     "no number of heads": ("Attention", "x W_qkv b_qkv", "y", {}),
     "no head": ("MultiHeadAttention", "q k v", "y", {"num_heads": 0}),
+    "other positions": ("GroupQueryAttention", "q k v - - last length cos sin later", "y", GQA),
     "sinks": ("GroupQueryAttention", "q k v - - last length - - - - b", "y", GQA),
     "norms of queries": ("GroupQueryAttention", f"q k v - - last length {'- ' * 7} b", "y", GQA),
     "smooth weights": ("GroupQueryAttention", "q k v - - last length", "y", {**GQA, "smooth_softmax": 1}),
@@ -401,6 +404,7 @@ REASONS = {
     "starts and ends": "differs from sample to sample",
     "no number of heads": "attributes do not fit: 'num_heads'",
     "no head": "no 0 heads",
+    "other positions": "has other positions than 0 to 4",
     "sinks": "has sinks of heads",
     "norms of queries": "has norms of queries",
     "smooth weights": "smooth_softmax is 1",
@@ -423,6 +427,7 @@ def test_what_is_refused(tmp_path, name):
     nodes = [*PROJECTIONS, node("Reshape", "q of_parts", "packed"), node("ReduceMax", "q all", "computed")]
     nodes += [fused(operator, inputs, outputs, **attributes), node("MatMul", "y W", "z")]
     constants = {**CONSTANTS, **CACHE, "ends": np.int32([LENGTH, 0]), "far": np.int64([100])}
+    constants["later"] = CONSTANTS["counted"] + 1
     constants |= {"of_parts": np.array([0, 0, HEADS, 1, FEATURES]), "all": np.array([2])}
     path = save(tmp_path / "model.onnx", nodes, constants, inputs=SEQUENCE, outputs=("z",))
     with pytest.raises(UserError, match=re.escape(REASONS[name])) as error:
