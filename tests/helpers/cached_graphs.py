@@ -136,7 +136,7 @@ def in_one_node(graph, layer, q, k, v):
         attributes = {"num_heads": HEADS, "unidirectional": 1}
     else:
         mask = "attention_mask"
-        lengths = graph.add("ReduceSum", mask, np.array([1]), keepdims=0)
+        lengths = graph.add("ReduceSum", mask, np.array([1]), keepdims=1)
         last = graph.add("Cast", graph.add("Sub", lengths, np.array(1)), to=TensorProto.INT32)
         total = graph.add("Cast", graph.all_tokens(), to=TensorProto.INT32)
         inputs = [q, k, v, *pasts, last, total, *map(graph.constant, tables())]

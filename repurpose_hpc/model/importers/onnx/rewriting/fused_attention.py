@@ -150,7 +150,7 @@ def _mask(nodes: Nodes, node: Node, position: int, low: float, last: int = 0) ->
     if not isinstance(value, (Signal, Moved)):
         row = one_row(node, position)
         samples, name, shape = 1, nodes.constant(row), row.shape
-    if shape == (samples,):
+    if shape == (samples,) or last and shape == (samples, 1):
         lengths = nodes.add("Reshape", nodes.add("Cast", name, to=1), nodes.constant(np.array([0, 1])))
         lengths = nodes.add("Expand", lengths, nodes.constant(np.array([1, keys])))
         numbers = np.arange(keys, dtype=np.float32)[None] - last
