@@ -158,7 +158,7 @@ def _read(args: TextArguments, model: Transformer) -> list[np.ndarray]:
         texts = read_ids(args.input)
     check_texts(texts, model.longest)
     for place, text in enumerate(texts):
-        check_ids(text, model.vocabulary, f" of text {place}")
+        check_ids(text, model.vocabulary, model.padding, f" of text {place}")
     return texts
 
 

@@ -125,7 +125,7 @@ def _prompts(args: Arguments, tokenizer: Texts | None, model: Transformer) -> li
     for place, prompt in enumerate(prompts):
         if not prompt.size:
             raise UserError("expected prompts of one token or more, got an empty one; give it a word")
-        check_ids(prompt, model.vocabulary, f" of prompt {place}")
+        check_ids(prompt, model.vocabulary, model.padding, f" of prompt {place}")
     return prompts
 
 

@@ -22,10 +22,12 @@ class Transformer(Protocol):
 
     Attributes:
         vocabulary: tokens that there are.
+        padding: the id that no text may have; None: there is none.
         longest: tokens that a sequence may have.
     """
 
     vocabulary: int
+    padding: int | None
     longest: int
 
     def source(self, workers: int, round_cost: float | None) -> Cut | StoredPlan:
@@ -54,7 +56,8 @@ class _Model:
 
     def __init__(self, path: Path, check: bool) -> None:
         self._path, self._network = path, load_tokens(path, check=check)
-        self.vocabulary, self.longest = len(self._network.ends.embeddings), self._network.longest
+        ends, self.longest = self._network.ends, self._network.longest
+        self.vocabulary, self.padding = len(ends.embeddings), ends.padding
 
     def source(self, workers: int, round_cost: float | None) -> Cut:
         # Imported when it is known that it will be needed: SciPy takes its time.
@@ -86,7 +89,8 @@ class _Shards:
                 f"{directory}: expected shards of a transformer for texts of any lengths, found those of a "
                 "network of samples; restructure the transformer without --calibration and --input-shape"
             )
-        self.vocabulary, self.longest = len(self._stored.ends.embeddings), self._stored.longest
+        ends, self.longest = self._stored.ends, self._stored.longest
+        self.vocabulary, self.padding = len(ends.embeddings), ends.padding
 
     def source(self, workers: int, round_cost: float | None) -> StoredPlan:
         return self._stored

@@ -7,13 +7,14 @@ import numpy as np
 from repurpose_hpc.errors import UserError
 
 
-def check_ids(ids: np.ndarray, vocabulary: int, text: str = "") -> None:
-    """Refuse numbers that stand for no token.
+def check_ids(ids: np.ndarray, vocabulary: int, padding: int | None, text: str = "") -> None:
+    """Refuse numbers that stand for no token, and that of padding.
 
     Args:
-        ids: integers.
-        vocabulary: the numbers below it do.
-        text: which one they are of, in words, if there are several.
+        ids: of a text.
+        vocabulary: how many tokens there are.
+        padding: see ``Ends.padding``.
+        text: which one it is, in words, if there are several.
 
     Raises:
         UserError: names the first.
@@ -24,6 +25,13 @@ def check_ids(ids: np.ndarray, vocabulary: int, text: str = "") -> None:
             f"expected token ids from 0 to {vocabulary - 1}, the vocabulary of the model, found "
             f"{ids[wrong[0]]} at place {wrong[0]}{text} (counted from 0); check that tokenizer and model "
             "belong together"
+        )
+    padded = np.flatnonzero(ids == padding)
+    if padded.size:
+        raise UserError(
+            f"expected texts without padding, found its id {padding} at place {padded[0]}{text} (counted from "
+            "0): this model has no position for it; give ids of texts as long as they are, or attention_mask "
+            "beside input_ids, which says where they end"
         )
 
 

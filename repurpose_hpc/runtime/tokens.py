@@ -123,6 +123,7 @@ class TokenSession:
         self.program = Program(shards, comm, self._chunk, formats, transport, sequences=self._sequences)
         table = self.graph.ends.embeddings
         self._embeddings = Embeddings(table, self.program.input_columns, kind, isinstance(plan, StoredPlan))
+        self._padding = self.graph.ends.padding
         # Without them, and all columns of the embeddings.
         self.graph = replace(self.graph, ends=Ends())
         columns = self.program.output_columns
@@ -283,7 +284,7 @@ class TokenSession:
                 f"expected one or more integers for slot {slot}, got {ids.dtype} of shape {ids.shape}; give "
                 "the numbers of its tokens"
             )
-        check_ids(ids, self.vocabulary, f" of slot {slot}")
+        check_ids(ids, self.vocabulary, self._padding, f" of slot {slot}")
         if self.length(slot) + ids.size > self.longest:
             raise UserError(
                 f"expected sequences of {self.longest} tokens at most, got {self.length(slot)} and "

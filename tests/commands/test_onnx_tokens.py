@@ -6,8 +6,9 @@ import h5py
 import numpy as np
 import pytest
 
+from helpers import cached_graphs
 from helpers.model_directories import tokenizer
-from helpers.token_graphs import VOCABULARY, transformer
+from helpers.token_graphs import PADDING, VOCABULARY, transformer
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -89,3 +90,33 @@ def test_of_a_fixed_length_it_says_what_to_do(run, tmp_path, model, ids):
     onnx.save(transformer(length=7), model)
     done = run(2, "infer", model, "--input", ids, "--output", tmp_path / "y.h5", status=1)
     assert "expected an axis of tokens that is free, found one of 7" in done.stderr
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_texts_go_on_where_the_file_takes_earlier_tokens(run, tmp_path, ranks):
+    """As onnxruntime continues them with the keys and values that it gives back."""
+    path, prompts = tmp_path / "model.onnx", np.random.default_rng(1).integers(0, VOCABULARY, (2, 6))
+    onnx.save(cached_graphs.decoder("grouped", "SimplifiedLayerNormalization"), path)
+    np.save(tmp_path / "ids.npy", prompts)
+    report, words = tmp_path / "report.json", ("--ids", tmp_path / "ids.npy", "--tokens", 8)
+    run(ranks, "generate", path, *words, "--report", report)
+    runtime, pasts, ids, expected = cached_graphs.Runtime(path), (), prompts, []
+    for _ in range(8):
+        logits, *pasts = runtime.run(ids, *pasts)
+        ids = logits[:, -1:].argmax(-1)
+        expected.append(ids[:, 0])
+    assert json.loads(report.read_text())["ids"] == np.transpose(expected).tolist()
+
+
+def test_padding_where_ids_are_counted(run, tmp_path, ids):
+    """Behind the end of a text it is cut off; inside of one it is refused."""
+    onnx.save(transformer(positions="counted"), tmp_path / "model.onnx")
+    padded = dict(np.load(ids))
+    padded["input_ids"][padded["input_ids"] == PADDING] = 0
+    padded["input_ids"][padded["attention_mask"] == 0] = PADDING
+    np.savez(ids, **padded)
+    words = ("infer", tmp_path / "model.onnx", "--output", tmp_path / "y.h5")
+    run(2, *words, "--input", ids, "--verify")
+    np.save(tmp_path / "ids.npy", padded["input_ids"])
+    done = run(2, *words, "--input", tmp_path / "ids.npy", status=1)
+    assert done.stderr.count(f"without padding, found its id {PADDING} at place {SIZES[0]}") == 1

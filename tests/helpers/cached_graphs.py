@@ -200,3 +200,24 @@ def decoder(kind="pieces", norms=""):
     )
     opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
     return helper.make_model(made, opset_imports=opsets, ir_version=10)
+
+
+class Runtime:
+    """onnxruntime with the file of such a decoder."""
+
+    def __init__(self, path):
+        import onnxruntime
+
+        self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        _, _, *self._pasts = self._session.get_inputs()
+
+    def run(self, ids, *pasts):
+        """The logits of further tokens (texts, tokens), and all keys and values; first without ``pasts``."""
+        pasts = pasts or [self._empty(item, len(ids)) for item in self._pasts]
+        mask = np.ones((len(ids), pasts[0].shape[-2] + ids.shape[1]), np.int64)
+        names = [item.name for item in self._pasts]
+        feeds = {"input_ids": ids, "attention_mask": mask, **dict(zip(names, pasts, strict=True))}
+        return self._session.run(None, feeds)
+
+    def _empty(self, item, texts):
+        return np.zeros([{"N": texts, "P": 0}.get(size, size) for size in item.shape], np.float32)

@@ -4,6 +4,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 VOCABULARY, WIDTH, HEADS, SIZE, LONGEST = 30, 12, 3, 4, 45
+PADDING = 1
 
 
 class Graph:
@@ -121,6 +122,12 @@ def placed(graph, stream, positions):
     elif positions == "offset":  # as of families whose first rows stand for padding
         places = graph.add("Add", graph.positions(), np.array(2))
         table = graph.add("Gather", graph.weights(LONGEST + 2, WIDTH), places)
+    elif positions == "counted":  # of ids that are no padding, as of RoBERTa
+        padding = graph.constant(np.array(PADDING))
+        counts = graph.add("Cast", graph.add("Not", graph.add("Equal", "input_ids", padding)), to=6)
+        places = graph.add("Mul", graph.add("CumSum", counts, np.array(1, np.int32)), counts)
+        places = graph.add("Add", graph.add("Cast", places, to=7), padding)
+        table = graph.add("Gather", graph.weights(LONGEST + 1 + PADDING, WIDTH), places)
     elif positions == "ids":
         table = graph.add("Gather", graph.weights(LONGEST, WIDTH), "position_ids")
     elif positions == "sinusoidal":
@@ -157,7 +164,7 @@ def transformer(
     """Two blocks behind embeddings; logits for every token, and what is ``pooled`` as the first output.
 
     Args:
-        positions: "learned", "offset", "ids", "sinusoidal", "rotary", "factors" or "none".
+        positions: "learned", "offset", "counted", "ids", "sinusoidal", "rotary", "factors" or "none".
         mask: "causal", "window", "padding", "alibi", "strided" or "none".
         inputs: names.
         pooled: whether the mean over the tokens is an output as well; "only": it alone.

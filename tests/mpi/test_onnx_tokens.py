@@ -26,6 +26,7 @@ CACHED = {"kind": "grouped", "norms": "SimplifiedLayerNormalization"}
 DECODERS = {
     "rotary": {"positions": "rotary"},
     "window": {"positions": "sinusoidal", "mask": "window"},
+    "counted": {"positions": "counted"},
     "cached": CACHED,
 }
 

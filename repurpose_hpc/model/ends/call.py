@@ -37,6 +37,9 @@ class Call(NamedTuple):
         return None if value is None else list(value)
 
 
+EMBEDDING = "repurpose.Embedding"
+"""The operator that looks tokens up in a table; the id of its ``padding`` is refused."""
+
 # Of a call and arrays, None for those left out; returns one array, or one for each output.
 Function = Callable[..., "np.ndarray | Sequence[np.ndarray]"]
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.samples import Samples, check_finite, check_shape
+from repurpose_hpc.model.ends.call import EMBEDDING
 from repurpose_hpc.model.ends.subgraph import Port, Subgraph
 
 # Up to here float64 has every integer.
@@ -43,6 +44,13 @@ class Ends:
         """Of a network of tokens: what each token stands for, (vocabulary, width); of others (0, 0)."""
         nothing = np.empty((0, 0), np.float32)
         return nothing if self.front is None else self.front.constants.get("tokens", nothing)
+
+    @property
+    def padding(self) -> int | None:
+        """Of a network of tokens: the id that no text may have, that of padding; None: there is none."""
+        steps = () if self.front is None else self.front.steps
+        found = (step.attributes.get("padding") for step in steps if step.operator == EMBEDDING)
+        return next(found, None)
 
     def fingerprints(self) -> tuple[str, ...]:
         """SHA-256 (hex) of each end that there is."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from repurpose_hpc.model.ends.call import Call, NotByNumpy, function
+from repurpose_hpc.model.ends.call import EMBEDDING, Call, NotByNumpy, function
 
 
 @function("Reshape")
@@ -108,12 +108,15 @@ def _array_feature_extractor(call: Call, x: np.ndarray, index: np.ndarray) -> np
     return result.reshape(1, -1) if x.ndim == 1 else result
 
 
-@function("repurpose.Embedding")
+@function(EMBEDDING)
 def _embedding(call: Call, table: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """The rows of a table; other than in ONNX, no number counts from its end."""
+    """The rows of a table; other than in ONNX, no number counts from its end, and padding has no row."""
     if ids.size and not 0 <= ids.min() <= ids.max() < len(table):
         wrong = ids[(ids < 0) | (ids >= len(table))].flat[0]
         raise IndexError(f"expected token ids from 0 to {len(table) - 1}, found {wrong}")
+    padding = call.get("padding")
+    if padding is not None and (ids == padding).any():
+        raise IndexError(f"expected texts without padding, found its id {padding}")
     return table[ids]
 
 

@@ -41,14 +41,14 @@ def check_counts(workers: int, digests: Sequence[str], traffic: Mapping[str, np.
 
 
 def check_tokens(longest: int, ends: Ends) -> None:
-    """Refuse a plan of a network of tokens that has no embeddings, or others than finite numbers.
+    """Refuse a plan of a network of tokens without embeddings, or with others than finite numbers.
 
     Args:
         longest: see ``StoredPlan``.
         ends: of the model.
 
     Raises:
-        ValueError: there are none, or they are something else.
+        ValueError: there are none, or they are something else; the id of padding is that of no token.
     """
     if not longest:
         return
@@ -57,6 +57,9 @@ def check_tokens(longest: int, ends: Ends) -> None:
         raise ValueError("its network of tokens has no embeddings of them")
     if embeddings.dtype.kind != "f" or not _is_finite(embeddings):
         raise ValueError("its embeddings are not finite real numbers")
+    padding = ends.padding
+    if padding is not None and (type(padding) is not int or not 0 <= padding < len(embeddings)):
+        raise ValueError(f"its id of padding is {padding!r}, which is none of {len(embeddings)} tokens")
 
 
 def check_shard(shard: Shard, plan: Plan) -> None:

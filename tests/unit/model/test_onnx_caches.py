@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from helpers.cached_graphs import GROUPS, HEADS, KINDS, ROWS, SIZE, VOCABULARY, decoder
+from helpers.cached_graphs import GROUPS, HEADS, KINDS, ROWS, SIZE, VOCABULARY, Runtime, decoder
 from helpers.token_graphs import transformer
 from repurpose_hpc import TokenSession, load_tokens, split_network
 from repurpose_hpc.errors import Note, UserError
@@ -13,7 +13,7 @@ from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.operations import Attention, Mixing, Rotary
 from repurpose_hpc.runtime.tokens import Tokens
 
-onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxruntime")
 
 NORMS = {
     "pieces": ("pieces", "pieces"),
@@ -34,26 +34,6 @@ def write(tmp_path):
     return write
 
 
-class Runtime:
-    """onnxruntime, with keys and values of earlier tokens."""
-
-    def __init__(self, path):
-        self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        _, _, *self._pasts = self._session.get_inputs()
-
-    def logits(self, ids, *pasts):
-        """Those of further tokens, and all keys and values."""
-        pasts = pasts or [self._empty(item, len(ids)) for item in self._pasts]
-        earlier = pasts[0].shape[-2]
-        feeds = {"input_ids": ids, "attention_mask": np.ones((len(ids), earlier + ids.shape[1]), np.int64)}
-        names = [item.name for item in self._pasts]
-        return self._session.run(None, feeds | dict(zip(names, pasts, strict=True)))
-
-    def _empty(self, item, sequences):
-        sizes = [{"N": sequences, "P": 0}.get(size, size) for size in item.shape]
-        return np.zeros(sizes, np.float32)
-
-
 def assert_is_near(found, expected):
     np.testing.assert_allclose(found, expected, rtol=0, atol=5e-6 * np.abs(expected).max())
 
@@ -68,7 +48,7 @@ def test_network_is_the_model_without_earlier_tokens(write, name):
     assert kinds.count(Rotary) == (0 if CASES[name][0] in ("operator", "multi") else 4)
     for length in (1, 2, 11, 30, ROWS):
         ids = np.random.default_rng(length).integers(0, VOCABULARY, (2, length))
-        expected, *_ = runtime.logits(ids)
+        expected, *_ = runtime.run(ids)
         assert_is_near(forward(network.at(length), ids).reshape(expected.shape), expected)
 
 
@@ -81,7 +61,7 @@ def test_session_goes_on_where_a_text_ended(write, name):
     runtime, pasts = Runtime(path), ()
     for number, length in enumerate((9, 1, 1, 4)):
         ids = np.random.default_rng(number).integers(0, VOCABULARY, length)
-        expected, *pasts = runtime.logits(ids[None], *pasts)
+        expected, *pasts = runtime.run(ids[None], *pasts)
         (found,) = session.run([Tokens(0, ids)])
         assert_is_near(found, expected[0])
 

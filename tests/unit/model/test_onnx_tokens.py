@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from helpers.token_graphs import LONGEST, VOCABULARY, transformer
+from helpers.token_graphs import LONGEST, PADDING, VOCABULARY, transformer
 from repurpose_hpc import TokenSession, load_tokens, split_network
 from repurpose_hpc.errors import LacksMemory, Note, UserError
 from repurpose_hpc.model.forward import forward
@@ -16,6 +16,7 @@ from repurpose_hpc.model.importers.onnx.tokens import lengths
 from repurpose_hpc.model.importers.onnx.tokens.lengths import LONGEST as DEFAULT
 from repurpose_hpc.model.importers.texts import ending_tokens, pooling_of
 from repurpose_hpc.model.operations import UNLIMITED, Attention, PositionTable, Rotary
+from repurpose_hpc.plan.files.store import write_plan
 from repurpose_hpc.runtime.tokens import Tokens
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -24,6 +25,7 @@ MARKED = ("input_ids", "attention_mask", "token_type_ids")
 CASES = {
     "learned": ({"positions": "learned"}, LONGEST),
     "offset": ({"positions": "offset"}, LONGEST),
+    "counted": ({"positions": "counted", "mask": "padding", "inputs": MARKED}, LONGEST),
     "position ids": ({"positions": "ids", "inputs": ("input_ids", "position_ids")}, LONGEST),
     "sinusoidal": ({"positions": "sinusoidal"}, DEFAULT),
     "rotary": ({"positions": "rotary"}, DEFAULT),
@@ -56,6 +58,7 @@ def expected_of(path, ids):
 def assert_is_model(path, network, lengths=(1, 2, 7, 11, 13, 30, 45), vocabulary=VOCABULARY):
     for length in lengths:
         ids = np.random.default_rng(length).integers(0, vocabulary, (2, length))
+        ids[ids == network.ends.padding] = 0
         expected = expected_of(path, ids)
         found = forward(network.at(length), ids).reshape(expected.shape)
         np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
@@ -119,6 +122,60 @@ def test_session_runs_texts_of_mixed_lengths(write, name):
     for rows, ids in zip(found, texts, strict=True):
         expected = expected_of(path, ids[None])[0]
         np.testing.assert_allclose(rows, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.filterwarnings("ignore::repurpose_hpc.errors.Note")
+@pytest.mark.parametrize("place", [0, 4])
+def test_padding_where_ids_are_counted(write, tmp_path, place):
+    """Positions of such texts would be others: they are refused, also by shards and the reference."""
+    network = load_tokens(write(**CASES["counted"][0]))
+    assert network.ends.padding == PADDING
+    ids = np.array([5, 9, 0, 5, 8])
+    ids[place] = PADDING
+    cut = split_network(network, 3)
+    write_plan(tmp_path / "shards", cut.network, cut.plan, {})
+    for source in (cut, tmp_path / "shards"):
+        with pytest.raises(UserError, match=f"without padding, found its id {PADDING} at place {place}"):
+            TokenSession(source).run([Tokens(0, ids)])
+    with pytest.raises(UserError, match=f"without padding, found its id {PADDING}"):
+        forward(network.at(5), ids[None])
+
+
+def compared_with(*numbers):
+    """A model that counts ids which are none of some numbers, the first of them by a Constant."""
+    model = transformer(positions="counted")
+    (place,) = (place for place, node in enumerate(model.graph.node) if node.op_type == "Equal")
+    equal = model.graph.node.pop(place)
+    nodes = []
+    for number in numbers:
+        value = onnx.numpy_helper.from_array(np.array([[number]], np.int32))
+        nodes.append(onnx.helper.make_node("Constant", [], [f"number{number}"], value=value))
+        nodes.append(onnx.helper.make_node("Cast", [f"number{number}"], [f"wide{number}"], to=7))
+        nodes.append(onnx.helper.make_node("Equal", [f"wide{number}", "input_ids"], [f"is{number}"]))
+    nodes.append(onnx.helper.make_node("Or", [f"is{numbers[0]}", f"is{numbers[-1]}"], [equal.output[0]]))
+    for node in reversed(nodes):
+        model.graph.node.insert(place, node)
+    return model
+
+
+@pytest.mark.filterwarnings("ignore::repurpose_hpc.errors.Note")
+@pytest.mark.parametrize(("number", "padding"), [(3, 3), (-100, None), (VOCABULARY, None)])
+def test_which_id_is_padding(write, number, padding):
+    """None, if it is no token."""
+    path = write(compared_with(number))
+    network = load_tokens(path, longest=20)
+    assert network.ends.padding == padding
+    assert_is_model(path, network, (1, 9, 20))
+
+
+def test_ids_that_are_compared_with_several(write):
+    with pytest.raises(UserError, match="compared with one at most, that of padding, found 3, 7;"):
+        load_tokens(write(compared_with(7, 3)))
+
+
+def test_notes_say_which_id_is_padding(write):
+    with pytest.warns(Note, match=f"id {PADDING} stands for padding"):
+        load_tokens(write(positions="counted"))
 
 
 REFUSED = {

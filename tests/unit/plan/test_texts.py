@@ -11,6 +11,7 @@ from helpers.small_transformers import decoder
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.ends import Ends
 from repurpose_hpc.model.forward import forward
+from repurpose_hpc.model.importers.transformers.transformer import embedding
 from repurpose_hpc.model.texts import NO_RULES, Pooling, TextRules
 from repurpose_hpc.plan.files.checks import check_tokens
 from repurpose_hpc.plan.files.store import hold_tokens, open_plan, read_network, write_plan
@@ -80,3 +81,7 @@ def test_networks_of_tokens_are_told_apart(tmp_path):
         for front in (None, replace(ends.front, constants=constants)):
             with pytest.raises(ValueError, match="no embeddings"):
                 check_tokens(24, replace(ends, front=front))
+    check_tokens(24, embedding(np.ones((3, 4)), padding=2))
+    for padding in (3, -1, 1.0, "1", True, [1]):
+        with pytest.raises(ValueError, match="its id of padding is .*, which is none of 3 tokens"):
+            check_tokens(24, embedding(np.ones((3, 4)), padding))

@@ -66,10 +66,11 @@ def _differences(graph: TokenGraph, network: Network, evaluator: Evaluator) -> I
         CannotRun: the evaluator cannot run the file.
         UserError: its outputs are no rows of tokens.
     """
-    rng, vocabulary = np.random.default_rng(0), len(network.ends.embeddings)
+    rng, tokens = np.random.default_rng(0), np.arange(len(network.ends.embeddings))
+    tokens = tokens[tokens != network.ends.padding]
     for length in _LENGTHS:
         length = min(length, network.longest)
-        ids = rng.integers(0, vocabulary, (evaluator.batch or 2, length))
+        ids = rng.choice(tokens, (evaluator.batch or 2, length))
         feeds = {
             name: array.astype(evaluator.inputs[name]) for name, array in graph.inputs.feeds(ids).items()
         }

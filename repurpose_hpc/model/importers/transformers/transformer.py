@@ -9,6 +9,7 @@ import numpy as np
 from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.builder import Builder
 from repurpose_hpc.model.ends import Ends, Port, Step, Subgraph
+from repurpose_hpc.model.ends.call import EMBEDDING
 from repurpose_hpc.model.importers.transformers.architecture import Architecture
 from repurpose_hpc.model.importers.transformers.arrays import Arrays
 from repurpose_hpc.model.network import Network
@@ -190,8 +191,14 @@ def _numbered(name: str, layer: int) -> str:
     return name.replace("layers.", f"layers.{layer}.", 1)
 
 
-def embedding(tokens: np.ndarray) -> Ends:
-    """The front that gives every token its row of a table (vocabulary, width)."""
-    step = Step("repurpose.Embedding", ("tokens", IDS), (EMBEDDED,), {}, 1)
+def embedding(tokens: np.ndarray, padding: int | None = None) -> Ends:
+    """The front that gives every token its row of a table (vocabulary, width).
+
+    Args:
+        tokens: the table.
+        padding: the id that it refuses; None: none.
+    """
+    attributes = {} if padding is None else {"padding": padding}
+    step = Step(EMBEDDING, ("tokens", IDS), (EMBEDDED,), attributes, 1)
     ids, embedded = Port(IDS, (), "int64"), Port(EMBEDDED, tokens.shape[1:], tokens.dtype.name)
     return Ends(Subgraph((ids,), (embedded,), (step,), {"tokens": tokens}))

@@ -15,6 +15,7 @@ from repurpose_hpc.model.importers.onnx.file import Graph, graph_of, inputs_in, 
 from repurpose_hpc.model.importers.onnx.relations import reads
 from repurpose_hpc.model.importers.onnx.rewriting.nodes import Nodes
 from repurpose_hpc.model.importers.onnx.tokens.inputs import IDS, INTEGERS, Inputs
+from repurpose_hpc.model.importers.onnx.tokens.padding import without_padding
 
 if TYPE_CHECKING:
     import onnx
@@ -35,11 +36,13 @@ class TokenGraph:
         graph: for one sequence; its inputs' sizes are not those of any.
         inputs: those of the file; the ids alone are left.
         place: of the output among those of the file.
+        padding: the id that is taken for padding, which no text has; None: there is none.
     """
 
     graph: Graph
     inputs: Inputs
     place: int
+    padding: int | None
 
     @classmethod
     def read(cls, path: Path) -> TokenGraph:
@@ -67,8 +70,9 @@ class TokenGraph:
             types={known.ids: graph.types[known.ids]},
             outputs=(graph.outputs[place],),
         )
-        _say(path, known, [item.name for item in model.graph.output], place)
-        return cls(graph, known, place)
+        graph, padding = without_padding(graph, known.ids)
+        _say(path, known, [item.name for item in model.graph.output], place, padding)
+        return cls(graph, known, place, padding)
 
     def at(self, length: int) -> Graph:
         """The graph for one sequence of so many tokens."""
@@ -144,9 +148,11 @@ def _filling(name: str, inputs: Inputs, graph: Graph) -> Iterator[onnx.NodeProto
     return iter(nodes)
 
 
-def _say(path: Path, inputs: Inputs, names: Sequence[str], place: int) -> None:
+def _say(path: Path, inputs: Inputs, names: Sequence[str], place: int, padding: int | None) -> None:
     """Note what the network does without."""
     texts = inputs.notes()
+    if padding is not None:
+        texts.append(f"id {padding} stands for padding, which texts do not have: it is refused in them")
     left_out = [name for other, name in enumerate(names) if other != place]
     if left_out:
         shown = left_out if len(left_out) <= _MOST_SHOWN else [left_out[0], f"{len(left_out) - 1} more"]

@@ -40,7 +40,9 @@ def network_of_tokens(graph: TokenGraph, longest: int | None = None) -> Network:
     matched = Matched(path, _of(graph, longest) if longest else _longest(graph))
     for network in (first, second):
         matched.check(network)
-    return replace(matched.network(), ends=embedding(table_of(path, first)))
+    table = table_of(path, first)
+    padding = graph.padding if graph.padding in range(len(table)) else None
+    return replace(matched.network(), ends=embedding(table, padding))
 
 
 def _of(graph: TokenGraph, longest: int) -> Network:
