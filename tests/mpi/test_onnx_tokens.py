@@ -7,7 +7,7 @@ import pytest
 from mpi4py import MPI
 
 from helpers.cached_graphs import decoder
-from helpers.token_graphs import VOCABULARY, transformer
+from helpers.token_graphs import PADDING, VOCABULARY, transformer
 from repurpose_hpc.errors import Note
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.load import load_tokens
@@ -46,7 +46,7 @@ def opened(folder, workers, round_cost=0.0, **options):
 
 def texts():
     rng = np.random.default_rng(0)
-    return [rng.integers(0, VOCABULARY, length) for length in LENGTHS]
+    return [rng.integers(PADDING + 1, VOCABULARY, length) for length in LENGTHS]
 
 
 def assert_is_reference(network, found):
