@@ -204,3 +204,59 @@ def test_other_types_are_refused(tmp_path):
     nodes += [node("DequantizeLinear", "q scale", "d"), node("MatMul", "d V", "y")]
     with pytest.raises(UserError, match="it quantises to float8_e4m3fn, expected int4, int8"):
         load_model(layer(tmp_path / "model.onnx", nodes, LAYER | {"V": normal(6, 4)}))
+
+
+PRODUCT = {"K": 40, "N": 6, "block_size": 16}  # the last block of a row has 8 weights
+BLOCKS, BIAS = (6, 3), normal(6)
+
+
+def packed_product(path, bits, zeros=None, further="", **attributes):
+    """A file with one product of (N, 40) and weights of a few bits in blocks."""
+    constants = {"B": RNG.integers(0, 256, (*BLOCKS, 2 * bits)).astype(np.uint8), "b": BIAS}
+    constants |= {"s": np.abs(normal(*BLOCKS)) + 0.1, "z": zeros, "groups": np.zeros(48, np.int32)}
+    inputs = f"x B s {'-' if zeros is None else 'z'} {further}"
+    used = {name: value for name, value in constants.items() if name in inputs.split()}
+    product = node(
+        "MatMulNBits", inputs, "y", domain="com.microsoft", **{"bits": bits, **PRODUCT, **attributes}
+    )
+    return save(path, [product], used, ("N", 40), opset=21)
+
+
+ZEROS = {
+    "left out": lambda bits: None,
+    "packed": lambda bits: RNG.integers(0, 256, (6, -(-3 * bits // 8))).astype(np.uint8),
+    "numbers": lambda bits: normal(*BLOCKS),
+}
+
+
+@pytest.mark.parametrize("further", ["", "- b"])
+@pytest.mark.parametrize(
+    ("bits", "zeros"),
+    [(2, "left out"), (2, "packed"), *((4, zeros) for zeros in ZEROS), (8, "left out"), (8, "packed")],
+)
+def test_weights_packed_in_blocks(tmp_path, bits, zeros, further):
+    """As ONNX Runtime's quantisers write them; 0 is in the middle where no zero point is given."""
+    path = packed_product(tmp_path / "model.onnx", bits, ZEROS[zeros](bits), further)
+    network = check(path, normal(50, 40))
+    assert [op.weights.shape[:2] for op in network.mixings] == [(6, 40)]
+
+
+def test_activations_before_packed_weights_stay(tmp_path):
+    """Where the file lets onnxruntime round them, the comparison does not."""
+    x = normal(50, 40)
+    path = packed_product(tmp_path / "model.onnx", 4, accuracy_level=4)
+    y, rounding = forward(load_model(path), x), expected(path, x)
+    assert 1e-4 < np.abs(y - rounding).max() / np.abs(rounding).max() < 0.05
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Note)
+        load_model(path)
+
+
+def test_packed_weights_that_are_refused(tmp_path):
+    for options, message in (
+        ({"bits": 3}, "attribute bits is 3, expected one of 2, 4, 8"),
+        ({"bits": 4, "further": "groups"}, "its input 'groups' gives columns of weights other blocks"),
+        ({"bits": 4, "N": 7}, "its inputs and attributes do not fit"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_model(packed_product(tmp_path / "model.onnx", **options))

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Tensors = dict[str, np.ndarray]
 _LONGEST_REASON = 160
 _LARGE = 1 << 10
+# Of the numbers that say in what a product with packed weights may be computed.
+_FLOAT32 = 1
 
 
 class CannotRun(Exception):
@@ -83,13 +85,15 @@ class OnnxRuntime:
             import onnxruntime
         except ImportError:
             raise CannotRun("onnxruntime is not installed") from None
-        self._runtime, self._model = onnxruntime, model
+        self._runtime = onnxruntime
         self.name = f"onnxruntime {onnxruntime.__version__}"
         self.inputs, self.batch = _input_types(model), fixed_batch(model)
         self.half_precision, self.has_small_steps = _has_half_precision(model), _has_small_steps(model)
         if self.half_precision:
             raise CannotRun(f"{self.name} would round to half precision")
-        self._session = self._open(str(path))
+        self._model = _with_exact_activations(model)
+        with in_one_line(self.name):  # beyond 2 GiB there are no bytes of it
+            self._session = self._open(str(path) if self._model is model else self._model.SerializeToString())
 
     def _open(self, source: str | bytes) -> Any:
         options = self._runtime.SessionOptions()
@@ -169,6 +173,27 @@ class OnnxReference:
         if any(values[name].dtype == object for name in self._outputs):
             raise CannotRun(f"{self.name} gives outputs that are no tensors")
         return values
+
+
+def _with_exact_activations(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model that rounds no activations in front of packed weights: a copy, if this one may."""
+    import onnx
+
+    if not any(True for _ in _roundings(model)):
+        return model
+    exact = onnx.ModelProto()
+    exact.CopyFrom(model)
+    for level in _roundings(exact):
+        level.i = _FLOAT32
+    return exact
+
+
+def _roundings(model: onnx.ModelProto) -> Iterator[onnx.AttributeProto]:
+    """The attributes of products with packed weights that let activations be rounded."""
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "accuracy_level" and attribute.i > _FLOAT32:
+                yield attribute
 
 
 def _rows(output: Any) -> Any:

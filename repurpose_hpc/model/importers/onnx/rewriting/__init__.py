@@ -15,6 +15,7 @@ from repurpose_hpc.model.importers.onnx.rewriting import (
     branches,
     fused,
     fused_attention,
+    packed,
     quantised,
     recurrent,
 )
@@ -30,10 +31,11 @@ REWRITERS: dict[str, Callable[[onnx.NodeProto, Node], Iterable[onnx.NodeProto]]]
     **branches.REWRITERS,
     **recurrent.REWRITERS,
     **quantised.REWRITERS,
+    **packed.REWRITERS,
     **_FUSED,
 }
 
-ALWAYS = frozenset((*branches.REWRITERS, *quantised.REWRITERS, *_FUSED))
+ALWAYS = frozenset((*branches.REWRITERS, *quantised.REWRITERS, *packed.REWRITERS, *_FUSED))
 """Operators that are replaced even if all inputs are constants.
 
 Graphs of their own may read what is not among the inputs; the evaluator of the onnx package does not know
