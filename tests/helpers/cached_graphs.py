@@ -1,6 +1,7 @@
 """Small decoders as ONNX graphs that take keys and values of earlier tokens, in all ways of writing it."""
 
 import numpy as np
+import onnx
 from onnx import TensorProto, helper
 
 from helpers.token_graphs import Graph
@@ -200,6 +201,38 @@ def decoder(kind="pieces", norms=""):
     )
     opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
     return helper.make_model(made, opset_imports=opsets, ir_version=10)
+
+
+def merged(model):
+    """A decoder in pieces, with and without earlier tokens, as optimum merges both into one file."""
+    pasts = {item.name for item in model.graph.input[2:]}
+    branches = {
+        f"{word}_branch": branch(word, pasts if word == "else" else (), model.graph)
+        for word in ("then", "else")
+    }
+    outputs = [item.name for item in model.graph.output]
+    flag = helper.make_tensor_value_info("use_cache_branch", TensorProto.BOOL, [1])
+    nodes = [helper.make_node("If", [flag.name], outputs, **branches)]
+    inputs = [*model.graph.input, flag]
+    graph = helper.make_graph(nodes, "merged", inputs, model.graph.output, model.graph.initializer)
+    return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+
+
+def branch(word, left_out, graph):
+    """The nodes of a graph with names of their own, without some inputs of Concat."""
+    made = {name for node in graph.node for name in node.output}
+    nodes = []
+    for node in graph.node:
+        inputs = [f"{word}.{name}" if name in made else name for name in node.input]
+        outputs = [f"{word}.{name}" for name in node.output]
+        if inputs[0] in left_out:
+            nodes.append(helper.make_node("Identity", inputs[1:], outputs))
+            continue
+        copied = helper.make_node(node.op_type, inputs, outputs)
+        copied.attribute.extend(node.attribute)
+        nodes.append(copied)
+    outputs = [onnx.ValueInfoProto(name=f"{word}.{item.name}", type=item.type) for item in graph.output]
+    return helper.make_graph(nodes, word, [], outputs)
 
 
 class Runtime:

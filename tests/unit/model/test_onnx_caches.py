@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from helpers.cached_graphs import GROUPS, HEADS, KINDS, ROWS, SIZE, VOCABULARY, Runtime, decoder
+from helpers.cached_graphs import GROUPS, HEADS, KINDS, ROWS, SIZE, VOCABULARY, Runtime, decoder, merged
 from helpers.token_graphs import transformer
 from repurpose_hpc import TokenSession, load_tokens, split_network
 from repurpose_hpc.errors import Note, UserError
@@ -84,6 +84,17 @@ def test_heads_are_normalised_by_themselves(write, name):
     assert found == shapes | {shape[::-1] for shape in shapes}
 
 
+@pytest.mark.filterwarnings("ignore::repurpose_hpc.errors.Note")
+def test_merged_decoders(write):
+    """The branch without earlier tokens is the model."""
+    network, path = load_tokens(write(decoder()), longest=20), write(merged(decoder()))
+    found, ids = load_tokens(path, longest=20), np.random.default_rng(0).integers(0, VOCABULARY, (2, 20))
+    np.testing.assert_array_equal(forward(found.at(20), ids), forward(network.at(20), ids))
+    with pytest.warns(Note) as notes:
+        load_tokens(path, longest=20)
+    assert not any("not checked" in str(note.message) for note in notes)
+
+
 def test_notes_say_what_is_left_out(write):
     with pytest.warns(Note) as notes:
         load_tokens(write(decoder()), longest=20)
@@ -115,6 +126,19 @@ def test_pasts_of_other_sizes(write, sizes, shown):
     message = rf"'past_key_values.0.key': expected keys or values of any number .* shape \({shown}\)"
     with pytest.raises(UserError, match=message):
         load_tokens(write(with_past(decoder(), sizes)))
+
+
+@pytest.mark.parametrize("place", [1, 2])
+def test_keys_and_values_of_another_text(write, place):
+    """Such as of an encoder's: without entries they would be another model."""
+    model = decoder("multi")
+    (item, *_) = (item for item in model.graph.input if "past" in item.name)
+    for node in model.graph.node:
+        if node.op_type == "MultiHeadAttention":
+            node.input[place] = node.input[6]
+            node.input[6:] = []
+    with pytest.raises(UserError, match=f"and perhaps .*, found '{item.name}' and 3 more"):
+        load_tokens(write(model))
 
 
 @pytest.mark.parametrize(

@@ -30,10 +30,15 @@ def inline_branch(proto: onnx.NodeProto, node: Node) -> Iterator[onnx.NodeProto]
             f"its condition depends on the {what}, expected one that is known beforehand; "
             "export a model that always takes the same branch"
         )
-    branch = node.attributes["then_branch" if condition.item() else "else_branch"]
+    yield from nodes_of_branch(proto, node.attributes["then_branch" if condition.item() else "else_branch"])
+
+
+def nodes_of_branch(proto: onnx.NodeProto, branch: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes in place of an If whose ``branch`` is taken."""
     yield from _body(branch)
     for inner, outer in zip(branch.output, proto.output, strict=True):
-        yield _identity(inner.name, outer)
+        if inner.name != outer:
+            yield _identity(inner.name, outer)
 
 
 def unroll_loop(proto: onnx.NodeProto, node: Node) -> Iterator[onnx.NodeProto]:

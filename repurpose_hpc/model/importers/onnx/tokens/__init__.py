@@ -1,6 +1,7 @@
 """Networks of tokens in ONNX graphs whose axis of the sequence is free.
 
-``graph`` makes a graph of one input, the ids.  ``lengths`` imports it at the longest length and at two
+``inputs`` says what a graph takes beside the ids, and ``padding`` with which id it compares them; ``graph``
+makes one of it whose only input is the ids.  ``lengths`` imports it at the longest length and at two
 others; ``matching`` makes one network of the three, in which positions are told by ``rotations`` and tables,
 and ``lookup`` the table of the tokens.
 """

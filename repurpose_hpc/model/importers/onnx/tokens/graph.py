@@ -13,8 +13,9 @@ import numpy as np
 from repurpose_hpc.errors import Note, UserError
 from repurpose_hpc.model.importers.onnx.file import Graph, graph_of, inputs_in, inputs_of, read_model
 from repurpose_hpc.model.importers.onnx.relations import reads
+from repurpose_hpc.model.importers.onnx.rewriting.branches import nodes_of_branch
 from repurpose_hpc.model.importers.onnx.rewriting.nodes import Nodes
-from repurpose_hpc.model.importers.onnx.tokens.inputs import IDS, INTEGERS, Inputs
+from repurpose_hpc.model.importers.onnx.tokens.inputs import CACHE_BRANCH, IDS, INTEGERS, Inputs
 from repurpose_hpc.model.importers.onnx.tokens.padding import without_padding
 
 if TYPE_CHECKING:
@@ -51,15 +52,17 @@ class TokenGraph:
         Raises:
             UserError: the file cannot be read, has other inputs or outputs, or is for one length.
         """
-        model = read_model(path)
         from onnx.numpy_helper import from_array
 
+        model = read_model(path)
         inputs = inputs_of(model)
         if not inputs or not model.graph.output:
             raise UserError(f"{path}: expected inputs and outputs, found none; export the model again")
         known = Inputs.of(path, model.graph, inputs)
         for name, past in known.pasts.items():
             model.graph.initializer.append(from_array(past.empty(1), name))
+        if known.has_cache_branch:
+            _decide(model)
         graph = graph_of(model, path, {name: (1,) for name in (known.ids, *known.filled)})
         place = _output(path, model.graph.output)
         nodes = [node for name in known.filled for node in _filling(name, known, graph)]
@@ -77,6 +80,23 @@ class TokenGraph:
     def at(self, length: int) -> Graph:
         """The graph for one sequence of so many tokens."""
         return replace(self.graph, inputs={self.inputs.ids: (1, length)})
+
+
+def _decide(model: onnx.ModelProto) -> None:
+    """Take the branches of a merged decoder in which there are no earlier tokens."""
+    from onnx.helper import get_attribute_value
+    from onnx.numpy_helper import from_array
+
+    model.graph.initializer.append(from_array(np.array([False]), CACHE_BRANCH))
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        if node.op_type == "If" and node.input[0] == CACHE_BRANCH:
+            branches = {each.name: get_attribute_value(each) for each in node.attribute}
+            nodes += nodes_of_branch(node, branches["else_branch"])
+        else:
+            nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def reads_ids(path: Path) -> bool:

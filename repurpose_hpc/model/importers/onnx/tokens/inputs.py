@@ -24,16 +24,20 @@ FILLED: Mapping[str, int | None] = {"attention_mask": 1, "token_type_ids": 0, "p
 """Inputs of the shape of the ids, and what they hold where nothing is padded: a number, or positions."""
 INTEGERS = (6, 7)
 """ONNX's numbers of int32 and int64."""
+CACHE_BRANCH = "use_cache_branch"
+"""An input of decoders that are merged: whether there are earlier tokens."""
 _FLOATS = (1, 10, 11, 16)  # those of float32, float16, float64 and bfloat16
 # Axes of keys and values: sequences, heads, tokens and features, and perhaps one of both.
 _RANKS = (4, 5)
-# What keys and values of earlier tokens are read by, and what may bring them to it.
-_READERS = frozenset(
-    (
-        *("Concat", "Attention"),
-        *(f"com.microsoft.{name}ttention" for name in ("A", "MultiHeadA", "GroupQueryA")),
-    )
-)
+# Which inputs of operators are keys and values of earlier tokens; others may be those of another text.
+_PLACES: Mapping[str, tuple[int, ...]] = {
+    "Concat": (0,),
+    "Attention": (4, 5),
+    "com.microsoft.Attention": (4,),
+    "com.microsoft.MultiHeadAttention": (6, 7),
+    "com.microsoft.GroupQueryAttention": (3, 4),
+}
+# What may bring them there.
 _LAYOUTS = frozenset(("Cast", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose"))
 
 
@@ -66,11 +70,13 @@ class Inputs:
         ids: the name of that of the ids.
         filled: what others of its shape hold, see ``FILLED``.
         pasts: those of keys and values of earlier tokens.
+        has_cache_branch: whether one asks for earlier tokens, see ``CACHE_BRANCH``.
     """
 
     ids: str
     filled: Mapping[str, int | None]
     pasts: Mapping[str, Past]
+    has_cache_branch: bool
 
     @classmethod
     def of(cls, path: Path, graph: onnx.GraphProto, inputs: Sequence[onnx.ValueInfoProto]) -> Inputs:
@@ -85,9 +91,10 @@ class Inputs:
             UserError: there are no ids, others are not known, or one has another shape, or a length.
         """
         pasts = _pasts(path, graph, inputs)
-        others = [item for item in inputs if item.name not in pasts]
+        others = [item for item in inputs if item.name not in (*pasts, CACHE_BRANCH)]
         ids = _ids(path, others)
-        return cls(ids, {item.name: FILLED[item.name] for item in others if item.name != ids}, pasts)
+        filled = {item.name: FILLED[item.name] for item in others if item.name != ids}
+        return cls(ids, filled, pasts, any(item.name == CACHE_BRANCH for item in inputs))
 
     def feeds(self, ids: np.ndarray) -> dict[str, np.ndarray]:
         """All of them for ids (sequences, tokens)."""
@@ -97,7 +104,8 @@ class Inputs:
             for name, number in self.filled.items()
         }
         pasts = {name: past.empty(len(ids)) for name, past in self.pasts.items()}
-        return {self.ids: ids, **others, **pasts}
+        branch = {CACHE_BRANCH: np.array([False])} if self.has_cache_branch else {}
+        return {self.ids: ids, **others, **pasts, **branch}
 
     def notes(self) -> list[str]:
         """What is assumed of each, in words."""
@@ -133,7 +141,7 @@ def _pasts(path: Path, graph: onnx.GraphProto, inputs: Sequence[onnx.ValueInfoPr
         kind = item.type.tensor_type
         if kind.elem_type not in _FLOATS or len(kind.shape.dim) not in _RANKS:
             continue
-        if _read_by(item.name, graph.node) & _READERS:
+        if _is_past(item.name, graph.node):
             dtype = np.dtype(tensor_dtype_to_np_dtype(kind.elem_type))
             sizes = tuple(axis.dim_value for axis in kind.shape.dim)
             pasts[item.name] = Past(sizes, _axis_of_sequences(path, item, texts), dtype)
@@ -166,15 +174,18 @@ def _axis_of_sequences(path: Path, item: onnx.ValueInfoProto, texts: onnx.ValueI
     return (named or free)[0]
 
 
-def _read_by(name: str, nodes: Iterable[onnx.NodeProto]) -> set[str]:
-    """The operators that read a tensor, through layouts as well."""
-    tensors, operators = {name}, set()
+def _is_past(name: str, nodes: Iterable[onnx.NodeProto]) -> bool:
+    """Whether a tensor is read where earlier tokens are, through layouts as well, also in branches."""
+    tensors = {name}
     for node in nodes:
-        if tensors.intersection(node.input):
-            operators.add(operator_of(node))
-            if node.op_type in _LAYOUTS:
-                tensors.update(node.output)
-    return operators
+        read = [place for place, tensor in enumerate(node.input) if tensor in tensors]
+        if not {*read}.isdisjoint(_PLACES.get(operator_of(node), ())):
+            return True
+        if node.op_type in _LAYOUTS and 0 in read:
+            tensors.update(node.output)
+        if any(_is_past(name, attribute.g.node) for attribute in node.attribute):
+            return True
+    return False
 
 
 def _ids(path: Path, inputs: Sequence[onnx.ValueInfoProto]) -> str:
