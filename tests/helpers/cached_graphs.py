@@ -8,7 +8,8 @@ from helpers.token_graphs import Graph
 
 VOCABULARY, WIDTH, HEADS, GROUPS, SIZE, LAYERS = 30, 16, 4, 2, 16, 2
 ROWS = 50  # of tables of cosines and sines
-KINDS = ("pieces", "packed", "operator", "multi", "grouped")
+KINDS = ("pieces", "packed", "operator", "multi", "fused", "grouped")
+UNTURNED = ("operator", "multi", "fused")  # of these the stream has positions
 EPSILON = 1e-6
 
 
@@ -147,17 +148,31 @@ def in_one_node(graph, layer, q, k, v):
     return y
 
 
-def block(graph, stream, layer, norms):
-    """Attention and a gated perceptron."""
-    x = root_mean_square(graph, stream, WIDTH)
+def fused(graph, layer, x):
+    """An operator that makes queries, keys and values as well, and keeps the last two as one."""
+    past = graph.past(f"past_{layer}", 2, "N", HEADS, "P", SIZE)
+    W, b = (graph.constant(graph.weights(*sizes, 3 * HEADS * SIZE)) for sizes in ((WIDTH,), ()))
+    outputs = [f"attention{layer}", graph.present(f"present_{layer}", 2, "N", HEADS, "T", SIZE)]
+    attributes = {"num_heads": HEADS, "unidirectional": 1, "domain": "com.microsoft"}
+    graph.nodes.append(helper.make_node("Attention", [x, W, b, "", past], outputs, **attributes))
+    return outputs[0]
+
+
+def attended(graph, layer, x, norms):
+    """Attention of queries, keys and values, each from a layer of its own."""
     groups = HEADS if graph.kind == "multi" else GROUPS
     q, k, v = (
         graph.add("MatMul", x, graph.weights(WIDTH, heads * SIZE)) for heads in (HEADS, groups, groups)
     )
     if norms:
         q, k = (with_norm(graph, each, heads, norms) for each, heads in ((q, HEADS), (k, groups)))
-    attended = in_pieces if graph.kind in ("pieces", "packed") else in_one_node
-    y = attended(graph, layer, q, k, v)
+    return (in_pieces if graph.kind in ("pieces", "packed") else in_one_node)(graph, layer, q, k, v)
+
+
+def block(graph, stream, layer, norms):
+    """Attention and a gated perceptron."""
+    x = root_mean_square(graph, stream, WIDTH)
+    y = fused(graph, layer, x) if graph.kind == "fused" else attended(graph, layer, x, norms)
     stream = graph.add("Add", stream, graph.add("MatMul", y, graph.weights(HEADS * SIZE, WIDTH)))
     x = root_mean_square(graph, stream, WIDTH)
     gate, up = (graph.add("MatMul", x, graph.weights(WIDTH, 20)) for _ in range(2))
@@ -183,7 +198,7 @@ def decoder(kind="pieces", norms=""):
     """
     graph = Cached(kind)
     stream = graph.add("Gather", graph.weights(VOCABULARY, WIDTH), "input_ids")
-    if kind in ("operator", "multi"):
+    if kind in UNTURNED:
         last = graph.all_tokens()
         places = graph.add("Range", graph.add("Sub", last, graph.length()), last, np.array(1))
         stream = graph.add("Add", stream, graph.add("Gather", graph.weights(ROWS, WIDTH), places))

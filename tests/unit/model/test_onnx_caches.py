@@ -5,7 +5,18 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from helpers.cached_graphs import GROUPS, HEADS, KINDS, ROWS, SIZE, VOCABULARY, Runtime, decoder, merged
+from helpers.cached_graphs import (
+    GROUPS,
+    HEADS,
+    KINDS,
+    ROWS,
+    SIZE,
+    UNTURNED,
+    VOCABULARY,
+    Runtime,
+    decoder,
+    merged,
+)
 from helpers.token_graphs import transformer
 from repurpose_hpc import TokenSession, load_tokens, split_network
 from repurpose_hpc.errors import Note, UserError
@@ -45,7 +56,7 @@ def test_network_is_the_model_without_earlier_tokens(write, name):
     network, runtime = load_tokens(path, longest=ROWS), Runtime(path)
     kinds = [type(op) for op in network.operations]
     assert kinds.count(Attention) == 2
-    assert kinds.count(Rotary) == (0 if CASES[name][0] in ("operator", "multi") else 4)
+    assert kinds.count(Rotary) == (0 if CASES[name][0] in UNTURNED else 4)
     for length in (1, 2, 11, 30, ROWS):
         ids = np.random.default_rng(length).integers(0, VOCABULARY, (2, length))
         expected, *_ = runtime.run(ids)
