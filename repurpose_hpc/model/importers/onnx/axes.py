@@ -7,7 +7,8 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from repurpose_hpc.model.importers.onnx.signal import Signal
+from repurpose_hpc.model.importers.onnx.regrouping import LARGEST_WEIGHTS
+from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported
 
 
 def joined_axes(
@@ -78,8 +79,13 @@ def members(sizes: Sequence[int], kept: Sequence[int]) -> np.ndarray:
     Args:
         sizes: of the array.
         kept: those of the groups, 1 along axes on which all values belong together.
+
+    Raises:
+        Unsupported: there are too many.
     """
     groups = np.arange(math.prod(kept))
+    if groups.size * math.prod(sizes) > LARGEST_WEIGHTS:
+        raise Unsupported(f"it groups {math.prod(sizes)} neurons by {groups.size}, which is too many")
     member_of = np.broadcast_to(groups.reshape(kept), sizes).ravel()
     return (member_of == groups[:, None]).astype(np.float32)
 

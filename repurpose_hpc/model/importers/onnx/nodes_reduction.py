@@ -93,8 +93,6 @@ def _mean_of_groups(node: Node, signal: Signal, axes: list[int], neurons: tuple[
     """The mean along axes on which neurons are, ``neurons`` with others: of the features of a head."""
     shape = _with_ones(signal, axes)
     sizes, kept = ([each[1 + axis] for axis in neurons] for each in (signal.shape, shape))
-    if math.prod(sizes) * math.prod(kept) > LARGEST_WEIGHTS:
-        raise Unsupported(f"it takes means of {math.prod(sizes)} neurons, which is too many")
     tensor = node.tensors.map_of_axes(signal, neurons)
     weights = members(sizes, kept) * (math.prod(kept) / math.prod(sizes))
     target = node.tensors.sums(node.name, tensor, weights)
