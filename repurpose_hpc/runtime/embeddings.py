@@ -29,9 +29,9 @@ def check_ids(ids: np.ndarray, vocabulary: int, padding: int | None, text: str =
     padded = np.flatnonzero(ids == padding)
     if padded.size:
         raise UserError(
-            f"expected texts without padding, found its id {padding} at place {padded[0]}{text} (counted from "
-            "0): this model has no position for it; give ids of texts as long as they are, or attention_mask "
-            "beside input_ids, which says where they end"
+            f"expected texts without padding, found its id {padding} at place {padded[0]}{text} (counted "
+            "from 0): this model has no position for it; give ids of texts as long as they are, or "
+            "attention_mask beside input_ids, which says where they end"
         )
 
 
