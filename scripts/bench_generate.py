@@ -7,7 +7,8 @@ runs the model by the package transformers, llama.cpp by the package llama-cpp-p
 GGUF files of float32 and float16 that are written for it, keys and values of the same type; F16 is this
 project with weights, keys and values in float16.  What is not installed is left out.  Beside them, the rates
 at which one rank, and all ranks at once, read matrices larger than their caches for a product with a vector,
-in NumPy.  Times are medians; while one rank works alone the others wait.
+by NumPy and by this project: what all of them read together is the most that several ranks can gain.  Times
+are medians; while one rank works alone the others wait.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from repurpose_hpc.fields import integer
 from repurpose_hpc.model.importers.load import load_tokens
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.restructure.exact import split_network
+from repurpose_hpc.runtime.buffers import Scratch
+from repurpose_hpc.runtime.lowering.blocks import NO_ACTIVATION, DenseProduct
 from repurpose_hpc.runtime.tokens import Tokens, TokenSession
 
 POSITIVE = argument_type(integer(1))
@@ -56,16 +59,19 @@ def main() -> None:
             comm.Barrier()
             if is_collective or comm.rank == 0:
                 times[name].append(entrant(prompt, args.tokens))
-    alone = read_rate() if comm.rank == 0 else 0.0
-    comm.Barrier()
-    together = comm.size * comm.allreduce(read_rate(), op=MPI.MIN)
+    rates = {}
+    for name, product in {"NumPy": numpy_product(), "this project": own_product()}.items():
+        alone = read_rate(product) if comm.rank == 0 else 0.0
+        comm.Barrier()
+        rates[name] = alone, comm.size * comm.allreduce(read_rate(product), op=MPI.MIN)
     if comm.rank == 0:
         weights = sum(mixing.weights.size for mixing in network.mixings if not mixing.fixed)
         print(table({name: of[1:] for name, of in times.items()}, args.prompt, weights))
-        print(
-            f"\nIn a product with a vector NumPy reads {alone / 1e9:.1f} GB/s with one rank, and "
-            f"{together / 1e9:.1f} GB/s with all {comm.size} at once."
-        )
+        for name, (alone, together) in rates.items():
+            print(
+                f"\nIn a product with a vector {name} reads {alone / 1e9:.1f} GB/s with one rank, and "
+                f"{together / 1e9:.1f} GB/s with all {comm.size} at once."
+            )
 
 
 def _arguments() -> argparse.Namespace:
@@ -169,14 +175,29 @@ def _llama_cpp(model: Path, longest: int) -> dict[str, Entrant]:
     return {f"llama.cpp {kind}": made(kind) for kind in ("F32", "F16")}
 
 
-def read_rate() -> float:
-    """Bytes per second that a product with a vector reads."""
-    matrix, x, times = np.ones((MATRIX, MATRIX), np.float32), np.ones(MATRIX, np.float32), []
-    for _ in range(5):
+def numpy_product() -> Callable[[], object]:
+    """NumPy's product of a matrix and a vector."""
+    matrix, x = np.ones((MATRIX, MATRIX), np.float32), np.ones(MATRIX, np.float32)
+    return lambda: matrix @ x
+
+
+def own_product() -> Callable[[], object]:
+    """The same product by this project."""
+    product = DenseProduct(np.ones((MATRIX, MATRIX), np.float32))
+    x, out = (np.ones((MATRIX, 1), np.float32) for _ in range(2))
+    scratch = Scratch(x.dtype, product.scratch(1))
+    ((_, function, arguments),) = product.calls(x, np.zeros_like(out), out, scratch, NO_ACTIVATION)
+    return lambda: function(*arguments)
+
+
+def read_rate(product: Callable[[], object]) -> float:
+    """Bytes of the matrix per second."""
+    times = []
+    for _ in range(7):
         began = perf_counter()
-        matrix @ x
+        product()
         times.append(perf_counter() - began)
-    return matrix.nbytes / float(np.median(times))
+    return 4 * MATRIX**2 / float(np.median(times[1:]))
 
 
 def table(times: dict[str, list[tuple[float, float]]], prompt: int, weights: int) -> str:
