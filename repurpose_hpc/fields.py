@@ -374,6 +374,19 @@ def check_import() -> Any:
     )
 
 
+def longest_text() -> Any:
+    """Field ``longest``: tokens that a text may have, of a graph for any number of them."""
+    return option(
+        None,
+        kind=integer(1),
+        metavar="TOKENS",
+        default_text="as many as the file has positions for, 2048 at most",
+        help="tokens that a text may have, of an .onnx file whose axis of tokens is free",
+        more="of an `.onnx` file whose axis of tokens is free: tokens that a text may have; the file is read "
+        "in less time and memory for fewer ([which files](docs/transformers.md#onnx-files))",
+    )
+
+
 def precision(default: Any = "float32", help: str = "numbers to compute in") -> Any:
     """Field ``dtype``: float32 or float64."""
     return option(default, kind=choice(*PRECISIONS), help=help)

@@ -18,7 +18,17 @@ import numpy as np
 from repurpose_hpc.commands.parser import Given, make, refuse
 from repurpose_hpc.commands.transformer import Transformer, open_transformer
 from repurpose_hpc.errors import UsageError
-from repurpose_hpc.fields import Access, Declared, choice, integer, number, option, path, report_file
+from repurpose_hpc.fields import (
+    Access,
+    Declared,
+    choice,
+    integer,
+    longest_text,
+    number,
+    option,
+    path,
+    report_file,
+)
 from repurpose_hpc.io.atomic import check_writable, followed, registered, temporary_name
 from repurpose_hpc.io.token_ids import LINES, read_ids, read_lines
 from repurpose_hpc.model.network import Network
@@ -54,6 +64,7 @@ class TextArguments(Declared):
     report: Path | None = report_file()
     workers: int = option(kind=integer(1), metavar="P", help="parts of the transformer")
     round_cost: float | None = option(None, kind=number(least=0), help="price of a round")
+    longest: int | None = longest_text()
     pool: str | None = option(
         None,
         kind=choice(*(pool.value for pool in Pool)),
@@ -115,7 +126,7 @@ def run(args: TextArguments, context: RankContext) -> None:
             _check_results(args)
         path = args.model if args.shards is None else args.shards
         assert path is not None
-        model = open_transformer(path, check=comm.rank == 0)
+        model = open_transformer(path, comm.rank == 0, args.longest)
         pooling = model.pooling() if args.pool is None else Pooling(args.pool, False)
         if comm.rank == 0:
             texts = _read(args, model)

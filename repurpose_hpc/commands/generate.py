@@ -29,6 +29,7 @@ from repurpose_hpc.fields import (
     choice,
     integer,
     like,
+    longest_text,
     number,
     option,
     path,
@@ -72,7 +73,7 @@ def run(args: Arguments, context: RankContext) -> None:
     with collectively(comm):
         if comm.rank == 0 and args.report is not None:
             check_writable(args.report)
-        model = open_transformer(args.subject, check=comm.rank == 0)
+        model = open_transformer(args.subject, comm.rank == 0, args.longest)
         tokenizer = model.tokenizer() if args.prompt and comm.rank == 0 else None
         prompts = _prompts(args, tokenizer, model) if comm.rank == 0 else []
     prompts = comm.bcast(prompts, root=0)
@@ -239,8 +240,8 @@ class Arguments(Declared):
         kind=path("MODEL_DIR"),
         positional=True,
         metavar="SHARDS|MODEL",
-        help="causal transformer: a directory with config.json and .safetensors files, a .gguf file, or its "
-        "shards as restructure wrote them",
+        help="causal transformer: a directory with config.json and .safetensors files, a .gguf or an .onnx "
+        "file, or its shards as restructure wrote them",
     )
     prompt: tuple[str, ...] = option(
         (),
@@ -257,6 +258,7 @@ class Arguments(Declared):
         excludes="prompts",
         help="prompts as token ids, (prompts, tokens) integers",
     )
+    longest: int | None = longest_text()
     tokens: int = option(64, kind=integer(1), metavar="N", help="new tokens of each text, at most")
     temperature: float = option(
         0.0,

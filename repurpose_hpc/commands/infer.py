@@ -167,7 +167,7 @@ def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments
         settled += ["check", "calibration", "input_shape"]
         return text_arguments(given, ranks, settled)
     if "shards" not in given or holds_shards(given["shards"]):  # else it is not there, which is said later
-        refuse(given, ("pool",), "belongs to a transformer that is not restructured")
+        refuse(given, ("pool", "longest"), "belongs to a transformer that is not restructured")
     if "resume" in given and "output" not in given:
         raise UsageError("--resume needs --output OUT.h5, of which an interrupted run keeps a part; add it")
     run_options = make(RunOptions, given)

@@ -17,6 +17,7 @@ from repurpose_hpc.commands.parser import (
     Parser,
     add_restructuring,
     make,
+    refuse,
     restructure_options,
 )
 from repurpose_hpc.commands.splitting import SplitArguments, split_arguments
@@ -151,6 +152,7 @@ def make_parser(speaks: bool) -> Parser:
     parser = Parser(speaks=speaks, **described("restructure"))
     parser.add(Arguments, filled_in=FILLED_IN)
     add_restructuring(parser, FILLED_IN)
+    parser.add(SplitArguments, "texts")
     return parser
 
 
@@ -167,4 +169,5 @@ def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) ->
                 "expected --calibration DATA, samples like those that the network will see; add it"
             )
         return split_arguments(given, ranks, [*declarations(Options), *declarations(MachineSource), "check"])
+    refuse(given, ("longest",), "belongs to a transformer that is split as it is, without --calibration")
     return make(Arguments, given, options=restructure_options(given, ranks))

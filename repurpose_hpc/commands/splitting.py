@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from repurpose_hpc.commands.parser import Given, make, refuse, restructure_options
 from repurpose_hpc.commands.start import Context, RankContext
-from repurpose_hpc.fields import Access, Declared, option, path, precision, report_file
+from repurpose_hpc.fields import Access, Declared, longest_text, option, path, precision, report_file
 from repurpose_hpc.mpi.limits import mib
 from repurpose_hpc.restructure.options import Options
 
@@ -33,6 +33,7 @@ class SplitArguments(Declared):
 
     model: Path = option(kind=path("MODEL_DIR"), positional=True, help="a transformer")
     out: Path = option(kind=path("shards", Access.REPLACES), metavar="DIR", help="gets plan and shards")
+    longest: int | None = longest_text()
     dtype: str = precision(help="of the weights in the shards")
     report: Path | None = report_file()
     options: Options
@@ -97,7 +98,7 @@ def _run(args: SplitArguments) -> None:
     if args.report is not None:
         check_writable(args.report)
     check_place(args.out)
-    network = load_tokens(args.model)
+    network = load_tokens(args.model, args.longest)
     rules = rules_of(args.model, len(network.ends.embeddings))
     weights = args.options.part_weights
     parts = None if weights is None else np.array(weights)

@@ -54,8 +54,8 @@ class Transformer(Protocol):
 class _Model:
     """Of a directory or a file; every rank reads all of it."""
 
-    def __init__(self, path: Path, check: bool) -> None:
-        self._path, self._network = path, load_tokens(path, check=check)
+    def __init__(self, path: Path, check: bool, longest: int | None) -> None:
+        self._path, self._network = path, load_tokens(path, longest, check)
         ends, self.longest = self._network.ends, self._network.longest
         self.vocabulary, self.padding = len(ends.embeddings), ends.padding
 
@@ -124,14 +124,19 @@ def is_plan(path: Path) -> bool:
     return not is_model_directory(path) and (path / PLAN_FILE).is_file()
 
 
-def open_transformer(path: Path, check: bool) -> Transformer:
+def open_transformer(path: Path, check: bool, longest: int | None) -> Transformer:
     """A transformer, from its model or its shards.
 
     Args:
         path: of either.
         check: see ``load_tokens``; one rank is enough.
+        longest: see ``load_tokens``.
 
     Raises:
         UserError: something is missing, damaged or not supported; shards are of another kind of network.
     """
-    return _Shards(path) if is_plan(path) else _Model(path, check)
+    if not is_plan(path):
+        return _Model(path, check, longest)
+    if longest is not None:
+        raise UserError(f"{path}: longest is of .onnx files, shards say it themselves; leave it out")
+    return _Shards(path)

@@ -256,6 +256,8 @@ def test_samples_that_do_not_fit_are_found_before_restructuring(refused, folder)
         (["--repeat", "many"], "0 or more"),
         (["--dtype", "float16"], "float16"),
         (["--workers", "3"], "--workers has no effect"),
+        (["--pool", "mean"], "--pool belongs to a transformer"),
+        (["--longest", "20"], "--longest belongs to a transformer"),
     ],
 )
 def test_wrong_options(refused, folder, arguments, expected):

@@ -61,6 +61,22 @@ def test_infer_on_texts_and_shards(run, tmp_path, model, ids):
     np.testing.assert_allclose(outputs(tmp_path / "p.h5"), outputs(made)[last], rtol=0, atol=1e-5)
 
 
+def test_texts_are_as_long_as_asked_for(run, tmp_path, model, ids):
+    """What is too long for them is refused; outputs of the others do not depend on it."""
+    short, whole, report = tmp_path / "s.h5", tmp_path / "w.h5", tmp_path / "report.json"
+    run(2, "infer", model, "--input", ids, "--output", short, "--longest", 14)
+    run(2, "infer", model, "--input", ids, "--output", whole)
+    assert np.array_equal(outputs(short), outputs(whole))
+    found = run(1, "generate", model, "--ids", ids, "--tokens", 4, "--longest", 14, status=1)
+    assert "expected 14 tokens at most, as the model has positions" in found.stderr
+    shards = tmp_path / "shards"
+    split = "restructure", model, "--workers", 2, "--out", shards, "--longest", 15
+    run(1, *split, "--report", report)
+    assert json.loads(report.read_text())["longest"] == 15
+    found = run(2, "generate", shards, "--ids", ids, "--longest", 20, status=1)
+    assert "longest is of .onnx files, shards say it themselves" in found.stderr
+
+
 def test_generate_is_the_same_on_all_ranks(run, model, ids):
     texts = [run(ranks, "generate", model, "--ids", ids, "--tokens", 6).stdout for ranks in (1, 4)]
     lines = [[line for line in text.splitlines() if line.startswith("[")] for text in texts]

@@ -61,8 +61,8 @@ def _longest(graph: TokenGraph) -> Network:
     if whole is not None:
         path = graph.graph.path
         warnings.warn(
-            f"{path}: sequences of up to {LONGEST} tokens are taken; load_tokens(longest=...) takes more if "
-            "the model has positions for them",
+            f"{path}: sequences of up to {LONGEST} tokens are taken; --longest, or load_tokens(longest=...), "
+            "takes more if the model has positions for them",
             Note,
             stacklevel=4,
         )
@@ -96,7 +96,7 @@ def _imported(graph: TokenGraph, length: int) -> Network | None:
     try:
         return _at(graph, length)
     except LacksMemory as error:
-        raise UserError(f"{error}; load_tokens(longest=...) with fewer than {length} needs less") from None
+        raise UserError(f"{error}; --longest, or load_tokens(longest=...), below {length} needs less") from None
     except UserError:
         return None
 
