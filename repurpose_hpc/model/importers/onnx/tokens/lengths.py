@@ -96,7 +96,8 @@ def _imported(graph: TokenGraph, length: int) -> Network | None:
     try:
         return _at(graph, length)
     except LacksMemory as error:
-        raise UserError(f"{error}; --longest, or load_tokens(longest=...), below {length} needs less") from None
+        remedy = f"--longest, or load_tokens(longest=...), below {length} needs less"
+        raise UserError(f"{error}; {remedy}") from None
     except UserError:
         return None
 
