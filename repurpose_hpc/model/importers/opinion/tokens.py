@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
 from repurpose_hpc.errors import Note, UserError
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.onnx.tokens import TokenGraph
+from repurpose_hpc.model.importers.opinion.asking import Differs, ask
 from repurpose_hpc.model.importers.opinion.comparison import (
     HALF_PRECISION_TOLERANCE,
     ImportCheck,
     differences,
 )
-from repurpose_hpc.model.importers.opinion.evaluators import CannotRun, Evaluator, evaluators
+from repurpose_hpc.model.importers.opinion.evaluators import Evaluator, evaluators
 from repurpose_hpc.model.network import Network
 
 # Tokens of the sequences, as far as the network takes so many: other lengths than those of the imports.
@@ -37,26 +39,29 @@ def check_tokens(graph: TokenGraph, network: Network) -> ImportCheck:
     Raises:
         UserError: the network is not the one in the file.
     """
-    reasons, fault, path = [], "", graph.graph.path
-    for evaluator in evaluators(path):
-        try:
-            if isinstance(evaluator, CannotRun):
-                raise evaluator
-            largest, length = max(_differences(graph, network, evaluator))
-        except CannotRun as error:
-            reasons.append(str(error))
-            continue
-        if largest <= (HALF_PRECISION_TOLERANCE if evaluator.half_precision else _TOLERANCE):
-            return ImportCheck(evaluator.name, largest)
-        fault = (
-            f"the imported network differs from the model by {largest:.1e} of the largest output for a "
-            f"sequence of {length} tokens in {evaluator.name}"
-        )
+    path = graph.graph.path
+    result, fault = ask(evaluators(path), partial(_largest_difference, graph, network))
     if fault:
         raise UserError(f"{path}: {fault}; please report it; load_tokens(check=False) goes on regardless")
-    result = ImportCheck(None, None, "; ".join(dict.fromkeys(reasons)))
-    warnings.warn(f"{path}: {result}", Note, stacklevel=3)
+    if result.evaluator is None:
+        warnings.warn(f"{path}: {result}", Note, stacklevel=3)
     return result
+
+
+def _largest_difference(graph: TokenGraph, network: Network, evaluator: Evaluator) -> float:
+    """The largest difference at any length.
+
+    Raises:
+        Differs: it is too large.
+        CannotRun, UserError: see ``_differences``.
+    """
+    largest, length = max(_differences(graph, network, evaluator))
+    if largest <= (HALF_PRECISION_TOLERANCE if evaluator.half_precision else _TOLERANCE):
+        return largest
+    raise Differs(
+        f"the imported network differs from the model by {largest:.1e} of the largest output for a "
+        f"sequence of {length} tokens in {evaluator.name}"
+    )
 
 
 def _differences(graph: TokenGraph, network: Network, evaluator: Evaluator) -> Iterator[tuple[float, int]]:

@@ -15,6 +15,7 @@ from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.input_shapes import InputShapes
 from repurpose_hpc.model.importers.onnx.evaluation import tensor_values
 from repurpose_hpc.model.importers.onnx.file import read_graph
+from repurpose_hpc.model.importers.opinion.asking import Differs, ask
 from repurpose_hpc.model.importers.opinion.comparison import (
     HALF_PRECISION_TOLERANCE,
     STEP_TOLERANCE,
@@ -74,15 +75,15 @@ def check_import(
     return result
 
 
-class _Differs(Exception):
-    """The network is not what an evaluator computes.
+class _DiffersFor(Differs):
+    """The network differs for some samples.
 
     Args:
         text: says where.
-        rows: of the samples in doubt; None: all.
+        rows: of the samples in doubt.
     """
 
-    def __init__(self, text: str, rows: list[int] | None = None) -> None:
+    def __init__(self, text: str, rows: list[int]) -> None:
         super().__init__(text)
         self.rows = rows
 
@@ -108,34 +109,22 @@ class Comparison:
         self._makers = {name: proto for proto in graph.nodes for name in proto.output}
 
     def run(self, programs: Iterable[Evaluator | CannotRun]) -> tuple[ImportCheck, str]:
-        """Compare with what programs compute, the next one where one disagrees or cannot run.
+        """Compare with what programs compute; see ``ask``."""
+        return ask(programs, self._compare)
 
-        Args:
-            programs: the preferred one first.
-
-        Returns:
-            the result, and what the last one found to differ; "": nothing.
-        """
-        reasons, fault = [], ""
-        for evaluator in programs:
-            try:
-                if isinstance(evaluator, CannotRun):
-                    raise evaluator
-                with np.errstate(all="ignore"):  # inputs are scaled until something overflows
-                    return ImportCheck(evaluator.name, self._largest_difference(evaluator)), ""
-            except CannotRun as error:
-                reasons.append(str(error))
-            except _Differs as error:
-                fault = str(error)
-                if error.rows is not None:  # the next program, which may be slow, looks at these
-                    self._x = self._x[sorted({row % len(self._x) for row in error.rows})]
-        return ImportCheck(None, None, "; ".join(dict.fromkeys(reasons))), fault
+    def _compare(self, evaluator: Evaluator) -> float:
+        try:
+            with np.errstate(all="ignore"):  # inputs are scaled until something overflows
+                return self._largest_difference(evaluator)
+        except _DiffersFor as error:  # the next program, which may be slow, looks at these
+            self._x = self._x[sorted({row % len(self._x) for row in error.rows})]
+            raise
 
     def _largest_difference(self, evaluator: Evaluator) -> float:
         """The largest difference from what ``evaluator`` computes, relative to the outputs of a sample.
 
         Raises:
-            _Differs: rounding does not explain it.
+            Differs: rounding does not explain it.
             CannotRun: it does not run.
         """
         x = self._representable(evaluator)
@@ -157,7 +146,7 @@ class Comparison:
         return max(float(error.max(initial=0, where=error <= tolerance)) for error in errors)
 
     def _settle(self, evaluator: Evaluator, x: np.ndarray, outputs: Tensors) -> None:
-        """Raise ``_Differs`` unless rounding or an overflow explains how ``outputs`` differ."""
+        """Raise ``Differs`` unless rounding or an overflow explains how ``outputs`` differ."""
         expected = dict(zip(self._names, self._outputs(evaluator, x), strict=True))
         perturbed = [self._outputs(evaluator, each) for each in _perturbed(x)]
         doubtful = np.zeros(len(x), bool)
@@ -177,7 +166,7 @@ class Comparison:
             alone = self._trace(evaluator, block, index, values, doubts)
             for name in self._names:
                 if (differences(alone[name], expected[name][row : row + 1]) > _tolerance(evaluator)).any():
-                    raise _Differs(f"output {name!r} of {evaluator.name} depends on the rest of the batch")
+                    raise Differs(f"output {name!r} of {evaluator.name} depends on the rest of the batch")
 
     def _trace(
         self, evaluator: Evaluator, x: np.ndarray, index: int, values: Tensors, doubts: list[int]
@@ -185,7 +174,7 @@ class Comparison:
         """All that ``evaluator`` computes for sample ``index``.
 
         Raises:
-            _Differs: the network computes other ``values`` of that sample, and nothing has overflown.
+            Differs: the network computes other ``values`` of that sample, and nothing has overflown.
         """
         expected, *perturbed = (
             {
@@ -205,7 +194,8 @@ class Comparison:
             excess = self._excess(evaluator, name, value, tensor, [others[name] for others in perturbed])
             if excess.max() > 1:
                 place = np.unravel_index(int(excess.argmax()), excess.shape)
-                raise _Differs(self._accusation(evaluator, name, place, tensor[place], value[place]), doubts)
+                text = self._accusation(evaluator, name, place, tensor[place], value[place])
+                raise _DiffersFor(text, doubts)
         return expected
 
     def _excess(
@@ -245,7 +235,7 @@ class Comparison:
         """The values of every output, in the shape that an evaluator gives it."""
         sizes = [math.prod(value.shape[1:]) for value in expected]
         if sum(sizes) != y.shape[1]:
-            raise _Differs(f"the imported network has {y.shape[1]} outputs, the model {sum(sizes)}")
+            raise Differs(f"the imported network has {y.shape[1]} outputs, the model {sum(sizes)}")
         parts = np.split(y, np.cumsum(sizes)[:-1], axis=1)
         return [part.reshape(value.shape) for part, value in zip(parts, expected, strict=True)]
 

@@ -67,15 +67,7 @@ def _longest(graph: TokenGraph) -> Network:
             stacklevel=4,
         )
         return whole
-    sizes = {size for array in graph.graph.constants.values() for size in array.shape}
-    least, most = _FEWEST, LONGEST
-    # A table of positions has a row for each, or a few more.  What is too long is refused at once.
-    for size in sorted((size for size in sizes if _FEWEST < size < LONGEST), reverse=True):
-        whole = _imported(graph, size)
-        if whole is not None:
-            least = size
-            break
-        most = size
+    whole, least, most = _bounds(graph)
     step = 1
     while most - least > 1:
         middle = min(least + step, (least + most) // 2)
@@ -85,6 +77,21 @@ def _longest(graph: TokenGraph) -> Network:
         else:
             whole, least, step = found, middle, 2 * step
     return _at(graph, least) if whole is None else whole
+
+
+def _bounds(graph: TokenGraph) -> tuple[Network | None, int, int]:
+    """A length at which the graph can be imported, with the network if it was, and one at which it cannot.
+
+    A table of positions has a row for each, or a few more.  What is too long is refused at once.
+    """
+    sizes = {size for array in graph.graph.constants.values() for size in array.shape}
+    most = LONGEST
+    for size in sorted((size for size in sizes if _FEWEST < size < LONGEST), reverse=True):
+        whole = _imported(graph, size)
+        if whole is not None:
+            return whole, size, most
+        most = size
+    return None, _FEWEST, most
 
 
 def _imported(graph: TokenGraph, length: int) -> Network | None:
