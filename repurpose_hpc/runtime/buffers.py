@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import mmap
+from contextlib import suppress
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -90,6 +92,16 @@ class Arena:
             self._size += piece
         memory, self._rest = self._rest[place : place + size], self._rest[place + size :]
         return memory.view(dtype).reshape(shape)
+
+
+def sparse(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Zeros of which only what is written is in memory, in small pages, where NumPy would ask for large ones."""
+    size = max(1, math.prod(shape) * dtype.itemsize)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):  # Linux
+        with suppress(OSError):  # a kernel without large pages
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, dtype, math.prod(shape)).reshape(shape)
 
 
 class Scratch:

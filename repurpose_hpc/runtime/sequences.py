@@ -6,13 +6,14 @@ them is ever sent.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from repurpose_hpc.model.comm_dtype import EXACT, code_dtype
-from repurpose_hpc.runtime.buffers import Arena
+from repurpose_hpc.runtime.buffers import Arena, sparse
 
 
 class Piece(NamedTuple):
@@ -82,7 +83,10 @@ class Sequences:
         return self._room((2, *shape), self._dtype)
 
     def _room(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        memory = self._arena.take(shape, dtype)
+        # Tokens of one neuron lie together.  Where those that there may be fill more than a page, large pages
+        # would have all of them in memory after the first token.
+        is_far = self.longest * dtype.itemsize > mmap.PAGESIZE
+        memory = sparse(shape, dtype) if is_far else self._arena.take(shape, dtype)
         self._bytes += memory.nbytes
         return memory
 

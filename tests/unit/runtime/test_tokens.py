@@ -3,6 +3,8 @@
 import os
 import signal
 from dataclasses import replace
+from mmap import PAGESIZE
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from repurpose_hpc.restructure.job import restructure_network
 from repurpose_hpc.runtime.candidates import best
 from repurpose_hpc.runtime.generation import Sampling, generate
 from repurpose_hpc.runtime.pooling import Pool
+from repurpose_hpc.runtime.sequences import Sequences
 from repurpose_hpc.runtime.session import Session
 from repurpose_hpc.runtime.tokens import Tokens, TokenSession, is_causal
 
@@ -31,6 +34,11 @@ GREEDY = Sampling()
 
 def expected(ids, network=NETWORK):
     return forward(network.at(ids.size), ids[None]).reshape(ids.size, -1)
+
+
+def resident():
+    """Bytes of this process in memory."""
+    return PAGESIZE * int(Path("/proc/self/statm").read_text().split()[1])
 
 
 def session(**options):
@@ -50,6 +58,17 @@ def test_heads_that_are_turned_stay_whole(workers, is_interleaved):
     (text,) = texts(1, (9,))
     (found,) = TokenSession(split_network(network, workers), dtype=np.float64).run([Tokens(0, text)])
     np.testing.assert_allclose(found, expected(text, network), rtol=0, atol=1e-12)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux tells how much is in memory")
+def test_what_is_kept_of_a_short_text_takes_little_memory():
+    """However long texts may be: 256 MiB here, of which a token needs a page for each neuron."""
+    neurons, longest = 512, 1 << 17
+    before = resident()
+    kept = Sequences(1, longest, 4, np.dtype(np.float32)).memory(8, neurons // 8)
+    kept[..., :3] = 1
+    assert resident() - before < 4 * neurons * PAGESIZE
+    assert kept.nbytes == 4 * neurons * longest and not kept[..., 3:4].any()
 
 
 def test_no_candidates_are_none_to_choose_from():
