@@ -95,7 +95,7 @@ class Arena:
 
 
 def sparse(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Zeros of which only what is written is in memory, in small pages, where NumPy would ask for large ones."""
+    """Zeros, of which only what is written is in memory, in small pages; NumPy would ask for large ones."""
     size = max(1, math.prod(shape) * dtype.itemsize)
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):  # Linux
