@@ -3,8 +3,8 @@
 A *panel* is as many rows of W as numbers fit into a vector, stored column after column: (n, R).  A vector of
 weights is loaded once, expanded to the precision of the sums if it is stored in fewer bits, and meets
 ``width`` samples; with eight the loop is as fast as the processor multiplies.  With one it is as fast as the
-weights come from memory: panels are read one after the other, as a single stream, since memory is slower with
-several.
+weights come from memory: panels are read one after the other, as a single stream, which the processor fetches
+ahead by itself, and memory is slower with several.
 """
 
 from __future__ import annotations
@@ -21,13 +21,11 @@ from numba.extending import overload, register_jitable
 from .intrinsics import intrinsic
 from .stored import expand, expanded
 from .vectors import (
-    CACHE_LINE,
     HAS_MANY_REGISTERS,
     accumulate,
     add_product,
     fetch,
     integer,
-    itemsize_of,
     spread,
     vector_at,
     vector_of,
@@ -82,7 +80,8 @@ class TileWork(NamedTuple):
         slab: number in the slabs from which the samples, (n, width), are.
         tile: number in the tiles from which the tile, (panels, width, R), is.
         add: to what is in the tile; else it is overwritten.
-        ahead: numbers from a weight to one that is needed later, to be fetched; 0: none is.
+        ahead: numbers from a weight to one that is needed later, to be fetched; 0: none is.  Of one sample
+            none ever is.
         in_order: 1: the inputs of one sample are added up one by one, as those of several are; 0: in several
             sums, input k in sum k modulo ``VECTOR_SUMS``, which is faster.
     """
@@ -188,18 +187,17 @@ class _TileEmitter:
         last = builder.sub(behind, rest)
         with cgutils.for_range_slice(builder, begin, last, integer(VECTOR_INPUTS), inc=True) as (k, _):
             for u in range(VECTOR_INPUTS):
-                begins_line = u * itemsize_of(self.packed) * self.vector.count % CACHE_LINE == 0
-                self._add_input(row, builder.add(k, integer(u)), sums[u % len(sums)], begins_line)
+                self._add_input(row, builder.add(k, integer(u)), sums[u % len(sums)])
         with cgutils.for_range_slice(builder, last, behind, integer(1), inc=True) as (k, _):
-            self._add_input(row, k, sums[0], False)
+            self._add_input(row, k, sums[0])
         totals = [builder.load(one) for one in sums]
         while len(totals) > 1:
             totals = [builder.fadd(*pair) for pair in zip(totals[::2], totals[1::2], strict=True)]
         builder.store(totals[0], end, align=self.itemsize)
 
-    def _add_input(self, row, k, total, fetches: bool) -> None:
+    def _add_input(self, row, k, total) -> None:
         """Add the product with input k of one sample to a sum."""
-        (weights,) = self._weights([row], k, (1, 1), fetches)
+        (weights,) = self._weights([row], k, (1, 1), fetches=False)
         x = self.builder.load(self.builder.gep(self.slabs, [k]))
         add_product(self.builder, total, weights, spread(self.builder, x, self.vector))
 

@@ -31,9 +31,9 @@ from .shares import row_shares
 
 # Inputs at a time, where several slabs need the same weights.
 DEPTH = 128
-# Where one slab needs them, so many bytes ahead are fetched, as the processor's own fetching ends with a
-# page; unless the weights are so few bytes that they may still be near.
-AHEAD, NEAR = 4096, 1 << 21
+# Where one slab of several samples needs them, so many bytes ahead are fetched, as the processor's own
+# fetching ends with a page; unless the weights are so few bytes that they may still be near.
+AHEAD, NEAR = 2048, 1 << 21
 # Samples of a block, at least, and numbers that they have, about.
 BLOCK_SAMPLES, BLOCK_NUMBERS = 256, 1 << 16
 # Inputs at a time that are packed, while their cache lines are near.
