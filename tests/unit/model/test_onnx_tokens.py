@@ -5,6 +5,7 @@ import json
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto
 
 from helpers.token_graphs import LONGEST, PADDING, VOCABULARY, transformer
 from repurpose_hpc import TokenSession, load_tokens, split_network
@@ -171,6 +172,27 @@ def test_which_id_is_padding(write, number, padding):
 def test_ids_that_are_compared_with_several(write):
     with pytest.raises(UserError, match="compared with one at most, that of padding, found 3, 7;"):
         load_tokens(write(compared_with(7, 3)))
+
+
+@pytest.mark.filterwarnings("ignore::repurpose_hpc.errors.Note")
+@pytest.mark.parametrize(
+    ("to", "number"),
+    [
+        (TensorProto.BOOL, np.array(True)),
+        (TensorProto.UINT8, np.array(PADDING, np.uint8)),
+        (TensorProto.FLOAT, np.array(1.5, np.float32)),
+        (TensorProto.FLOAT, np.array(np.nan, np.float32)),
+    ],
+)
+def test_comparisons_that_tell_no_id_are_none_with_padding(write, to, number):
+    """Of true, of the last bits of an id, and of what is no id: the first is so for nearly all ids."""
+    model = transformer(positions="counted")
+    (place,) = (place for place, node in enumerate(model.graph.node) if node.op_type == "Equal")
+    model.graph.node[place].input[:] = ["cast", "number"]
+    model.graph.node.insert(place, onnx.helper.make_node("Cast", ["input_ids"], ["cast"], to=to))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(number, "number"))
+    with pytest.raises(UserError, match="expected one tensor between the ids and the first weights, found 2"):
+        load_tokens(write(model), check=False)
 
 
 def test_notes_say_which_id_is_padding(write):

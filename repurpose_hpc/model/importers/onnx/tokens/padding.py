@@ -20,8 +20,8 @@ from repurpose_hpc.model.importers.onnx.rewriting.nodes import Nodes
 if TYPE_CHECKING:
     import onnx
 
-# Give ids, or numbers, as they are.
-_SAME = ("Cast", "Identity")
+# ONNX's numbers of the types that hold every id: float32, int32, int64 and float64.
+_WIDE = (1, 6, 7, 11)
 _AXES = 2  # of ids
 
 
@@ -48,9 +48,9 @@ def without_padding(graph: Graph, ids: str) -> tuple[Graph, int | None]:
         if node.op_type == "Constant":
             (value,) = fold(node, (), graph.opset)
             numbers |= {node.output[0]: value} if isinstance(value, np.ndarray) else {}
-        if node.op_type in _SAME and node.input[0] in same:
+        if _gives_as_is(node) and node.input[0] in same:
             same.add(node.output[0])
-        if node.op_type in _SAME and node.input[0] in numbers:
+        if _gives_as_is(node) and node.input[0] in numbers:
             numbers[node.output[0]] = numbers[node.input[0]]
     if len({*compared}) > 1:
         raise UserError(
@@ -60,13 +60,21 @@ def without_padding(graph: Graph, ids: str) -> tuple[Graph, int | None]:
     return replace(graph, nodes=tuple(nodes)), next(iter(compared), None)
 
 
+def _gives_as_is(node: onnx.NodeProto) -> bool:
+    """Whether ids, or numbers, are what they were: true and false are not, nor are those of a few bits."""
+    wide = node.op_type == "Cast" and next(each.i for each in node.attribute if each.name == "to") in _WIDE
+    return wide or node.op_type == "Identity"
+
+
 def _compared(node: onnx.NodeProto, same: set[str], numbers: Mapping[str, np.ndarray]) -> int | None:
     """The number with which a node compares ids; None if it does nothing like it."""
     if node.op_type != "Equal" or len(same.intersection(node.input)) != 1:
         return None
     (other,) = (name for name in node.input if name not in same)
     array = numbers.get(other)
-    return int(array.item()) if array is not None and array.size == 1 and array.ndim <= _AXES else None
+    if array is None or array.size != 1 or array.ndim > _AXES or not float(array.item()).is_integer():
+        return None
+    return int(array.item())
 
 
 def _nowhere(node: onnx.NodeProto, ids: str, opset: int) -> Iterator[onnx.NodeProto]:
