@@ -95,7 +95,7 @@ def generate(
         prompts: ids of each, (n,) integers.
         tokens: new ones of each, at most.
         sampling: how they are chosen.
-        ends: tokens after which a sequence ends.
+        ends: tokens after which a sequence ends; that of padding is one of them.
         comm: of the session.
         told: called on the root with sequence and token as they come.
 
@@ -104,6 +104,7 @@ def generate(
             ``TokenSession.candidates``.
     """
     _check(session, prompts, tokens)
+    final = {*ends, session.padding}
     draws = [np.random.default_rng([sampling.seed, place]) for place in range(len(prompts))]
     result = Generated([[] for _ in prompts], prompt_tokens=sum(prompt.size for prompt in prompts))
     began = perf_counter()
@@ -126,7 +127,7 @@ def generate(
                 result.ids[place].append(token)
                 if candidates is not None:
                     told(place, token)
-            going_on = [place for place, token in zip(active, chosen, strict=True) if token not in ends]
+            going_on = [place for place, token in zip(active, chosen, strict=True) if token not in final]
             active = going_on
             if not active or step == tokens - 1:
                 break

@@ -71,6 +71,7 @@ class TokenSession:
         workers: parts into which it is split.
         slots: sequences that are kept at a time.
         longest: tokens that one may have.
+        padding: the id that no sequence may have; None: there is none.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class TokenSession:
         self.program = Program(shards, comm, self._chunk, formats, transport, sequences=self._sequences)
         table = self.graph.ends.embeddings
         self._embeddings = Embeddings(table, self.program.input_columns, kind, isinstance(plan, StoredPlan))
-        self._padding = self.graph.ends.padding
+        self.padding = self.graph.ends.padding
         # Without them, and all columns of the embeddings.
         self.graph = replace(self.graph, ends=Ends())
         columns = self.program.output_columns
@@ -284,7 +285,7 @@ class TokenSession:
                 f"expected one or more integers for slot {slot}, got {ids.dtype} of shape {ids.shape}; give "
                 "the numbers of its tokens"
             )
-        check_ids(ids, self.vocabulary, self._padding, f" of slot {slot}")
+        check_ids(ids, self.vocabulary, self.padding, f" of slot {slot}")
         if self.length(slot) + ids.size > self.longest:
             raise UserError(
                 f"expected sequences of {self.longest} tokens at most, got {self.length(slot)} and "

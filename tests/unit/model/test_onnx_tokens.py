@@ -18,6 +18,7 @@ from repurpose_hpc.model.importers.onnx.tokens.lengths import LONGEST as DEFAULT
 from repurpose_hpc.model.importers.texts import ending_tokens, pooling_of
 from repurpose_hpc.model.operations import UNLIMITED, Attention, PositionTable, Rotary
 from repurpose_hpc.plan.files.store import write_plan
+from repurpose_hpc.runtime.generation import Sampling, generate
 from repurpose_hpc.runtime.tokens import Tokens
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -193,6 +194,16 @@ def test_comparisons_that_tell_no_id_are_none_with_padding(write, to, number):
     model.graph.initializer.append(onnx.numpy_helper.from_array(number, "number"))
     with pytest.raises(UserError, match="expected one tensor between the ids and the first weights, found 2"):
         load_tokens(write(model), check=False)
+
+
+@pytest.mark.filterwarnings("ignore::repurpose_hpc.errors.Note")
+def test_a_generated_text_ends_with_padding(write):
+    """As it is, which cannot be read again."""
+    network = load_tokens(write(positions="counted"))
+    for seed in range(4):
+        session = TokenSession(split_network(network, 2))
+        (ids,) = generate(session, [np.array([3, 4, 5])], 40, Sampling(temperature=1.5, seed=seed)).ids
+        assert ids.index(PADDING) == len(ids) - 1 < 39
 
 
 def test_notes_say_which_id_is_padding(write):
