@@ -28,6 +28,7 @@ for _room in ROOMS:
 
 __all__ = [
     "ACTIVATION_CODES",
+    "CACHE_LINE",
     "COMBINATION_CODES",
     "INDEX_DTYPE",
     "AttentionRule",
@@ -41,7 +42,6 @@ __all__ = [
     "compile_replay",
     "convolution_rows",
     "csr_is_faster",
-    "CACHE_LINE",
     "dense_scratch",
     "pack_panels",
     "panel_rows",

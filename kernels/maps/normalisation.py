@@ -61,8 +61,8 @@ def normalise(
         group = slice(first, first + size)
         if columns == 1:
             source, target = x.reshape(-1)[group], out.reshape(-1)[group]
-            mean = real(weight) * _sum(source, real(0), 1, sums[0]) if is_centred else real(0)
-            variance = real(weight) * _sum(source, mean, 2, sums[0])
+            mean = real(weight) * _sum(source, sums[0]) if is_centred else real(0)
+            variance = real(weight) * _sum_of_squares(source, mean, sums[0])
             factor = real(1) / np.sqrt(variance + real(epsilon))
             a, b = scale[group], shift[group]
             for j in range(size):
@@ -80,18 +80,29 @@ def normalise(
 
 
 @jit
-def _sum(values: np.ndarray, mean: float, power: int, sums: np.ndarray) -> float:
-    """The sum of what differs from ``mean``, or of its squares; ``sums`` is memory."""
+def _sum(values: np.ndarray, sums: np.ndarray) -> float:
+    """The sum of numbers, in several sums, for which there is memory."""
     sums[:SUMS] = 0
-    whole = values.size // SUMS * SUMS
-    for first in range(0, whole, SUMS):
-        for t in range(SUMS):
+    for first in range(0, values.size, SUMS):
+        for t in range(min(SUMS, values.size - first)):
+            sums[t] += values[first + t]
+    return _total(sums)
+
+
+@jit
+def _sum_of_squares(values: np.ndarray, mean: float, sums: np.ndarray) -> float:
+    """That of the squared differences from ``mean``."""
+    sums[:SUMS] = 0
+    for first in range(0, values.size, SUMS):
+        for t in range(min(SUMS, values.size - first)):
             difference = values[first + t] - mean
-            sums[t] += difference if power == 1 else difference * difference
-    for t in range(values.size - whole):
-        difference = values[whole + t] - mean
-        sums[t] += difference if power == 1 else difference * difference
-    total = values.dtype.type(0)
+            sums[t] += difference * difference
+    return _total(sums)
+
+
+@jit
+def _total(sums: np.ndarray) -> float:
+    total = sums.dtype.type(0)
     for t in range(SUMS):
         total += sums[t]
     return total

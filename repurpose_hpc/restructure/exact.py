@@ -41,7 +41,7 @@ def split_network(
     Raises:
         UserError: other numbers.
     """
-    is_count = isinstance(workers, int | np.integer) and workers > 0
+    is_count = isinstance(workers, int | np.integer) and not isinstance(workers, bool) and workers > 0
     weights = np.ones(workers if is_count else 0) if part_weights is None else np.asarray(part_weights, float)
     if not is_count or weights.shape != (workers,) or not (weights > 0).all() or not round_cost >= 0:
         raise UserError(

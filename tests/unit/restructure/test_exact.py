@@ -77,7 +77,7 @@ def test_other_networks_keep_their_owners():
 
 @pytest.mark.parametrize(
     ("workers", "weights", "cost"),
-    [(0, None, 1), (2.5, None, 1), (2, [1.0], 1), (2, [1, 0], 1), (2, None, -1)],
+    [(0, None, 1), (2.5, None, 1), (True, None, 1), (2, [1.0], 1), (2, [1, 0], 1), (2, None, -1)],
 )
 def test_other_numbers_are_refused(workers, weights, cost):
     with pytest.raises(UserError, match="expected 1 or more workers"):
