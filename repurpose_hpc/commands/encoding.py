@@ -126,7 +126,7 @@ def run(args: TextArguments, context: RankContext) -> None:
             _check_results(args)
         path = args.model if args.shards is None else args.shards
         assert path is not None
-        model = open_transformer(path, comm.rank == 0, args.longest)
+        model = open_transformer(path, check=comm.rank == 0, longest=args.longest)
         pooling = model.pooling() if args.pool is None else Pooling(args.pool, False)
         if comm.rank == 0:
             texts = _read(args, model)

@@ -73,7 +73,7 @@ def run(args: Arguments, context: RankContext) -> None:
     with collectively(comm):
         if comm.rank == 0 and args.report is not None:
             check_writable(args.report)
-        model = open_transformer(args.subject, comm.rank == 0, args.longest)
+        model = open_transformer(args.subject, check=comm.rank == 0, longest=args.longest)
         tokenizer = model.tokenizer() if args.prompt and comm.rank == 0 else None
         prompts = _prompts(args, tokenizer, model) if comm.rank == 0 else []
     prompts = comm.bcast(prompts, root=0)

@@ -72,8 +72,8 @@ class Program:
 
         Args:
             shards: those of the workers that this rank hosts (``hosted_workers``), ascending.  They are not
-                changed; each block is read once, so that one that is cut, or cast, when it is asked for
-                (``MadeBlocks``, ``CastBlocks``) is not held twice.
+                changed; a block is packed as soon as it is read, so that one that is cut, or cast, when it is
+                asked for (``MadeBlocks``, ``CastBlocks``) is not held twice.
             comm: its ranks host all workers; None: this process does.
             max_batch: most samples that one ``forward`` takes.
             formats: of weights and ghosts.

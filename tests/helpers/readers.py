@@ -352,7 +352,7 @@ def _write_of_tokens(folder: Path) -> None:
 
 
 def _read_of_tokens(folder: Path) -> None:
-    model = open_transformer(folder / "plan", False, None)
+    model = open_transformer(folder / "plan", check=False, longest=None)
     model.pooling()
     model.ending_tokens()
     model.network().fingerprint()

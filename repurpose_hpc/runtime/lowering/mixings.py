@@ -305,14 +305,29 @@ def _ghost_transfer(blocks: Sequence[Block], source: Tensor, resources: Resource
 
 
 def _report(mixing: Mixing, worker: int, block: Block, form: str, kept: int) -> BlockReport:
+    shape = block.bias.size, block.own_weights.shape[1] // mixing.taps
+    exchanged = block.ghosts.received.size, block.sums.sent.size
+    return block_report(mixing.name, worker, shape, kept, form, exchanged)
+
+
+def block_report(
+    layer: str,
+    worker: int,
+    shape: tuple[int, int],
+    weights: int,
+    form: str,
+    exchanged: tuple[int, int] = (0, 0),
+) -> BlockReport:
+    """An entry of ``Program.blocks``; ``shape`` and ``exchanged`` are each two of its numbers, in order."""
+    (rows, columns), (ghosts, sums) = shape, exchanged
     return {
-        "layer": mixing.name,
+        "layer": layer,
         "worker": worker,
-        "rows": block.bias.size,
-        "columns": block.own_weights.shape[1] // mixing.taps,
-        "ghosts": block.ghosts.received.size,
-        "sums": block.sums.sent.size,
-        "weights": kept,
+        "rows": rows,
+        "columns": columns,
+        "ghosts": ghosts,
+        "sums": sums,
+        "weights": weights,
         "format": form,
     }
 

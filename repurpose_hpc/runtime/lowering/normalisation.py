@@ -21,7 +21,7 @@ from repurpose_hpc.runtime.buffers import Part
 from repurpose_hpc.runtime.calls import COMPUTE, Call
 from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.lowering.blocks import Epilogue
-from repurpose_hpc.runtime.lowering.mixings import BlockReport, Tensor
+from repurpose_hpc.runtime.lowering.mixings import BlockReport, Tensor, block_report
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -32,7 +32,7 @@ class Normalisation(NamedTuple):
 
     Attributes:
         operations: names of those that it stands for.
-        source, target: tensors, of one space.
+        source: the tensor that is read, of the space of the target.
         sums: the mixing that adds up the squares of each group, and the one that gives what becomes of a sum
             to all neurons of the group; before them, where a mean is subtracted, those of the mean.
         last: the operation that scales and shifts.
@@ -41,7 +41,6 @@ class Normalisation(NamedTuple):
 
     operations: frozenset[str]
     source: str
-    target: str
     sums: tuple[str, ...]
     last: Affine
     epsilon: float
@@ -69,8 +68,8 @@ def local_normalisations(
 ) -> list[tuple[Normalisation, list[Group]]]:
     """Those of a network that need no exchange, with the groups of each hosted worker.
 
-    Collective: every rank tells all others which of them it can compute by itself; those that all can are
-    the same on all ranks.
+    Collective: every rank tells all others which of them it can compute by itself, if there are any; those
+    that all can are the same on all ranks.
 
     Args:
         shards: of the hosted workers.
@@ -81,7 +80,7 @@ def local_normalisations(
         for normalisation in _Finder(shards[0].graph).all()
     ]
     can = np.array([all(group is not None for group in groups) for _, groups in found], bool)
-    if comm is not None:
+    if comm is not None and found:  # the same on all ranks, as their graph is
         can = np.logical_and.reduce(comm.allgather(can))
     return [
         (normalisation, [group for group in groups if group is not None])
@@ -175,17 +174,8 @@ def _reports(normalisation: Normalisation, worker: int, neurons: int, group: Gro
     groups = neurons // max(group.size, 1)
     shapes = [(groups, neurons), (neurons, groups)] * (len(normalisation.sums) // 2)
     return [
-        {
-            "layer": name,
-            "worker": worker,
-            "rows": rows,
-            "columns": columns,
-            "ghosts": 0,
-            "sums": 0,
-            "weights": neurons,
-            "format": "normalisation",
-        }
-        for name, (rows, columns) in zip(normalisation.sums, shapes, strict=True)
+        block_report(name, worker, shape, neurons, "normalisation")
+        for name, shape in zip(normalisation.sums, shapes, strict=True)
     ]
 
 
@@ -232,7 +222,7 @@ class _Finder:
         if len({self._graph.values(tensor) for tensor in (source, *tensors)}) > 1:
             return None
         names = frozenset(op.name for op in operations)
-        return Normalisation(names, source, last.target, tuple(sums), last, float(epsilon))
+        return Normalisation(names, source, tuple(sums), last, float(epsilon))
 
     def _centring(self, x: str) -> list[Operation]:
         """The operations that make ``x`` by subtracting a mean, which adds up, gives, subtracts; or none."""

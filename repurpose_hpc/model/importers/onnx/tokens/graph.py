@@ -12,10 +12,17 @@ import numpy as np
 
 from repurpose_hpc.errors import Note, UserError
 from repurpose_hpc.model.importers.onnx.file import Graph, graph_of, inputs_in, inputs_of, read_model
+from repurpose_hpc.model.importers.onnx.refusal import operator_of
 from repurpose_hpc.model.importers.onnx.relations import reads
 from repurpose_hpc.model.importers.onnx.rewriting.branches import nodes_of_branch
 from repurpose_hpc.model.importers.onnx.rewriting.nodes import Nodes
-from repurpose_hpc.model.importers.onnx.tokens.inputs import CACHE_BRANCH, IDS, INTEGERS, Inputs
+from repurpose_hpc.model.importers.onnx.tokens.inputs import (
+    ATTENTION,
+    CACHE_BRANCH,
+    IDS,
+    INTEGERS,
+    Inputs,
+)
 from repurpose_hpc.model.importers.onnx.tokens.padding import without_padding
 
 if TYPE_CHECKING:
@@ -25,8 +32,6 @@ if TYPE_CHECKING:
 _ROWS = ("logits", "last_hidden_state")
 # Names of outputs that a note has.
 _MOST_SHOWN = 3
-# Operators whose further outputs are keys and values for later tokens, or weights.
-_ATTENTION = ("Attention", "MultiHeadAttention", "GroupQueryAttention")
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +147,7 @@ def _needed(nodes: Sequence[onnx.NodeProto], output: str) -> list[onnx.NodeProto
         if not used.intersection(node.output):
             continue
         used.update(reads(node))
-        if node.op_type in _ATTENTION:
+        if operator_of(node) in ATTENTION:
             kept = NodeProto()
             kept.CopyFrom(node)
             kept.output[:] = [name if name in used else "" for name in node.output]

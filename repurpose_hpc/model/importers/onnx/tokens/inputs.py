@@ -37,6 +37,8 @@ _PLACES: Mapping[str, tuple[int, ...]] = {
     "com.microsoft.MultiHeadAttention": (6, 7),
     "com.microsoft.GroupQueryAttention": (3, 4),
 }
+ATTENTION = frozenset(_PLACES) - {"Concat"}
+"""Operators whose further outputs are keys and values for later tokens, or weights."""
 # What may bring them there.
 _LAYOUTS = frozenset(("Cast", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose"))
 

@@ -37,11 +37,11 @@ def without_padding(graph: Graph, ids: str) -> tuple[Graph, int | None]:
     """
     numbers, same = dict(graph.constants), {ids}
     nodes: list[onnx.NodeProto] = []
-    compared: list[int] = []
+    compared: set[int] = set()
     for node in graph.nodes:
         number = _compared(node, same, numbers)
         if number is not None:
-            compared.append(number)
+            compared.add(number)
             nodes += _nowhere(node, ids, graph.opset)
             continue
         nodes.append(node)
@@ -52,10 +52,10 @@ def without_padding(graph: Graph, ids: str) -> tuple[Graph, int | None]:
             same.add(node.output[0])
         if _gives_as_is(node) and node.input[0] in numbers:
             numbers[node.output[0]] = numbers[node.input[0]]
-    if len({*compared}) > 1:
+    if len(compared) > 1:
         raise UserError(
             f"{graph.path}: expected ids that are compared with one at most, that of padding, found "
-            f"{', '.join(map(str, sorted({*compared})))}; export the model without what it does for others"
+            f"{', '.join(map(str, sorted(compared)))}; export the model without what it does for others"
         )
     return replace(graph, nodes=tuple(nodes)), next(iter(compared), None)
 
