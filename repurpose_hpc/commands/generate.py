@@ -43,7 +43,7 @@ from repurpose_hpc.model.importers.texts import Texts
 from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.process.memory import give_back
 from repurpose_hpc.report import text as report
-from repurpose_hpc.restructure.exact import ROUND_COST
+from repurpose_hpc.restructure.options import ROUND_COST
 from repurpose_hpc.runtime.calls import PHASES
 from repurpose_hpc.runtime.embeddings import check_ids
 from repurpose_hpc.runtime.generation import Generated, Sampling, generate

@@ -16,7 +16,7 @@ from repurpose_hpc.commands.parser import Given, make, refuse, restructure_optio
 from repurpose_hpc.commands.start import Context, RankContext
 from repurpose_hpc.fields import Access, Declared, longest_text, option, path, precision, report_file
 from repurpose_hpc.mpi.limits import mib
-from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.restructure.options import ROUND_COST, Options
 
 if TYPE_CHECKING:
     from repurpose_hpc.model.network import Network
@@ -50,9 +50,6 @@ def split_arguments(given: Given, ranks: int | None, settled: Sequence[str]) -> 
     Raises:
         UsageError: it is wrong.
     """
-    # Imported when it is known that it will be needed: SciPy takes its time.
-    from repurpose_hpc.restructure.exact import ROUND_COST
-
     refuse(
         given,
         [name for name in settled if name not in _TAKEN],

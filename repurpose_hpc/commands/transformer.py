@@ -11,6 +11,7 @@ from repurpose_hpc.model.importers.texts import Texts, ending_tokens, pooling_of
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.texts import Pooling
 from repurpose_hpc.plan.files.store import PLAN_FILE, StoredPlan, open_plan, read_network
+from repurpose_hpc.restructure.options import ROUND_COST
 from repurpose_hpc.runtime.pooling import Pool
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class _Model:
 
     def source(self, workers: int, round_cost: float | None) -> Cut:
         # Imported when it is known that it will be needed: SciPy takes its time.
-        from repurpose_hpc.restructure.exact import ROUND_COST, split_network
+        from repurpose_hpc.restructure.exact import split_network
 
         price = ROUND_COST if round_cost is None else round_cost
         return split_network(self._network, workers, round_cost=price)

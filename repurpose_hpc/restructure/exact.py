@@ -18,9 +18,7 @@ from repurpose_hpc.model.operations import Combine, Mixing
 from repurpose_hpc.plan.plan import EVERYBODY, REPLICATED, block_owners, dense_plan_for, near_owners
 from repurpose_hpc.plan.rounds import rounds_of
 from repurpose_hpc.restructure.cut import Cut
-
-# Values of a token that take a link of a gigabit as long as a round of exchanges, about 100 us.
-ROUND_COST = 3000.0
+from repurpose_hpc.restructure.options import ROUND_COST
 
 
 def split_network(
@@ -120,15 +118,19 @@ def common_spaces(network: Network) -> set[str]:
 
 def _stream(network: Network) -> set[str]:
     """The free spaces to which layers with weights add."""
-    made = {mixing.target: mixing for mixing in network.mixings}
     free = {space.name for space in network.free_spaces}
-    return free & {
-        network.space_of[op.target]
+    return free & {network.space_of[mixing.target] for mixing in adding_mixings(network)}
+
+
+def adding_mixings(network: Network) -> tuple[Mixing, ...]:
+    """The layers with weights whose results are added to others, as those of both halves of a block."""
+    added = {
+        source
         for op in network.operations
-        if isinstance(op, Combine)
-        and op.kind == "add"
-        and any(source in made and not made[source].fixed for source in op.sources)
+        if isinstance(op, Combine) and op.kind == "add"
+        for source in op.sources
     }
+    return tuple(mixing for mixing in network.mixings if not mixing.fixed and mixing.target in added)
 
 
 def _price(cut: Cut, round_cost: float) -> float:

@@ -34,6 +34,8 @@ AUTO = "auto"
 VALUES, TIME = "values", "time"
 # Price of a link inside a node, relative to one between nodes, in --link-cost nodes:K.
 INSIDE_NODE = 0.1
+# Values of a token that take a link of a gigabit as long as a round of exchanges, about 100 us.
+ROUND_COST = 3000.0
 
 
 def _is_prices(value: object) -> bool:
@@ -55,7 +57,7 @@ _PRICES = Kind(
 )
 
 
-def _or_auto(kind: Kind) -> Kind:
+def or_auto(kind: Kind) -> Kind:
     """Values of a kind, or the word of a command line that stands for some, which the command looks up."""
     return replace(
         kind,
@@ -118,7 +120,7 @@ class Options(Declared):
     )
     part_weights: tuple[float, ...] | None = option(
         None,
-        kind=_or_auto(listed(number(least=0), "finite numbers", example=(1.0, 2.0))),
+        kind=or_auto(listed(number(least=0), "finite numbers", example=(1.0, 2.0))),
         metavar="w0,w1,...|auto",
         default_text="equal",
         help="relative speed of each worker; auto: as probe measured the ranks",
@@ -165,7 +167,7 @@ class Options(Declared):
     )
     round_cost: float = option(
         0.0,
-        kind=_or_auto(number("a finite number", least=0, example=20000.0)),
+        kind=or_auto(number("a finite number", least=0, example=20000.0)),
         metavar="V|auto",
         unit="values",
         help="price of a round of exchanges; auto: that of a machine file",
@@ -263,21 +265,16 @@ class Options(Declared):
                 "expected one of them below 1, got both; the first removes weights, the second whole columns",
             )
         if self.part_weights is not None:
-            self._check_part_weights(self.part_weights)
+            check_part_weights(self.part_weights, self.workers)
         if self.output_weights is not None and sum(self.output_weights) == 0:
             raise FieldError(
                 "output_weights",
                 f"expected weights that are not all 0, got {shown(self.output_weights)}; let an output count",
             )
-        if isinstance(self.round_cost, str):
-            raise FieldError(
-                "round_cost",
-                f"expected a number of values, got {self.round_cost!r}; words are for command lines: give a "
-                "number, such as forecast.round_cost makes of a machine",
-            )
+        check_round_cost(self.round_cost)
         self._check_aim()
         if self.memory_limits is not None:
-            self._check_length("memory_limits", self.memory_limits)
+            _check_length("memory_limits", self.memory_limits, self.workers)
         if self.link_costs is not None:
             self._check_link_costs(self.link_costs)
         if self.max_accuracy_drop is not None and self.max_output_error is not None:
@@ -353,28 +350,6 @@ class Options(Declared):
                 "max_accuracy_drop=0.5 or max_output_error=0.02",
             )
 
-    def _check_length(self, name: str, values: tuple[float, ...]) -> None:
-        if len(values) != self.workers:
-            raise FieldError(
-                name,
-                f"expected one number for each of {self.workers} workers, got {len(values)}; separate them "
-                "by commas, without spaces",
-            )
-
-    def _check_part_weights(self, weights: tuple[float, ...]) -> None:
-        if isinstance(weights, str):
-            raise FieldError(
-                "part_weights",
-                f"expected a number for each of {self.workers} workers, got {weights!r}; words are for "
-                "command lines: give numbers, such as runtime.balance.part_weights makes of rates of ranks",
-            )
-        self._check_length("part_weights", weights)
-        if sum(weights) == 0:
-            raise FieldError(
-                "part_weights",
-                f"expected weights that are not all 0, got {shown(weights)}; somebody must own the neurons",
-            )
-
     def _check_link_costs(self, costs: tuple[tuple[float, ...], ...]) -> None:
         if isinstance(costs, str):
             raise FieldError(
@@ -404,3 +379,46 @@ def method_for(options: Options) -> Method:
     allowed = frozenset().union(*(FORMS[name] for name in options.may_travel))
     method = method_named(options.method)
     return replace(method, forms=(method.forms | {RELAY}) & allowed)
+
+
+def check_part_weights(weights: tuple[float, ...], workers: int) -> None:
+    """Refuse relative speeds that are not numbers, one for each worker, or all 0.
+
+    Raises:
+        FieldError: they are such.
+    """
+    if isinstance(weights, str):
+        raise FieldError(
+            "part_weights",
+            f"expected a number for each of {workers} workers, got {weights!r}; words are for "
+            "command lines: give numbers, such as runtime.balance.part_weights makes of rates of ranks",
+        )
+    _check_length("part_weights", weights, workers)
+    if sum(weights) == 0:
+        raise FieldError(
+            "part_weights",
+            f"expected weights that are not all 0, got {shown(weights)}; somebody must own the neurons",
+        )
+
+
+def check_round_cost(cost: float) -> None:
+    """Refuse a price that is a word of command lines.
+
+    Raises:
+        FieldError: it is one.
+    """
+    if isinstance(cost, str):
+        raise FieldError(
+            "round_cost",
+            f"expected a number of values, got {cost!r}; words are for command lines: give a "
+            "number, such as forecast.round_cost makes of a machine",
+        )
+
+
+def _check_length(name: str, values: tuple[float, ...], workers: int) -> None:
+    if len(values) != workers:
+        raise FieldError(
+            name,
+            f"expected one number for each of {workers} workers, got {len(values)}; separate them "
+            "by commas, without spaces",
+        )
