@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from repurpose_hpc.commands.parser import Given, make, refuse
-from repurpose_hpc.commands.transformer import Transformer, open_transformer
+from repurpose_hpc.commands.transformer import Transformer, open_transformer, read_texts
 from repurpose_hpc.errors import UsageError
 from repurpose_hpc.fields import (
     Access,
@@ -30,14 +30,12 @@ from repurpose_hpc.fields import (
     report_file,
 )
 from repurpose_hpc.io.atomic import check_writable, followed, registered, temporary_name
-from repurpose_hpc.io.token_ids import LINES, read_ids, read_lines
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.texts import Pooling
+from repurpose_hpc.model.texts import Pooling, check_texts
 from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.process.memory import give_back
 from repurpose_hpc.report import text as report
-from repurpose_hpc.runtime.embeddings import check_ids
-from repurpose_hpc.runtime.encoding import TextVerification, check_texts, encode, normalised, slots_for
+from repurpose_hpc.runtime.encoding import TextVerification, encode, normalised, slots_for
 from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.runtime.pooling import Pool
 from repurpose_hpc.runtime.streams.outputs import FiniteOutputs, NoOutput, Output, OutputFile
@@ -129,7 +127,8 @@ def run(args: TextArguments, context: RankContext) -> None:
         model = open_transformer(path, check=comm.rank == 0, longest=args.longest)
         pooling = model.pooling() if args.pool is None else Pooling(args.pool, False)
         if comm.rank == 0:
-            texts = _read(args, model)
+            texts = read_texts(args.input, model)
+            check_texts(texts, model.longest, model.vocabulary, model.padding)
     texts = comm.bcast(texts, root=0)
     with in_unison(comm):
         session = _session(args, model, texts, comm)
@@ -154,23 +153,6 @@ def _check_results(args: TextArguments) -> None:
         check_writable(args.output, text=False)
     if args.report is not None:
         check_writable(args.report)
-
-
-def _read(args: TextArguments, model: Transformer) -> list[np.ndarray]:
-    """The ids of all texts.
-
-    Raises:
-        UserError: a file cannot be read; texts are too long, or ids outside the vocabulary.
-    """
-    if args.input.suffix == LINES:
-        tokenizer = model.tokenizer()
-        texts = [tokenizer.ids(line) for line in read_lines(args.input)]
-    else:
-        texts = read_ids(args.input)
-    check_texts(texts, model.longest)
-    for place, text in enumerate(texts):
-        check_ids(text, model.vocabulary, model.padding, f" of text {place}")
-    return texts
 
 
 def _session(

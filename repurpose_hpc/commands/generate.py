@@ -40,12 +40,12 @@ from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.io.token_ids import read_ids
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.importers.texts import Texts
+from repurpose_hpc.model.texts import check_ids
 from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.process.memory import give_back
 from repurpose_hpc.report import text as report
 from repurpose_hpc.restructure.options import ROUND_COST
 from repurpose_hpc.runtime.calls import PHASES
-from repurpose_hpc.runtime.embeddings import check_ids
 from repurpose_hpc.runtime.generation import Generated, Sampling, generate
 from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.runtime.resources import KEPT_DTYPES

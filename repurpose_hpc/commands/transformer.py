@@ -1,11 +1,14 @@
-"""The transformer that ``generate`` and ``infer`` run on texts: a model that is split now, or its shards."""
+"""The transformer that commands run on texts, a model or its shards; and the texts."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.token_ids import LINES, read_ids, read_lines
 from repurpose_hpc.model.importers.load import is_model_directory, load_tokens
 from repurpose_hpc.model.importers.texts import Texts, ending_tokens, pooling_of, tokenizer_of
 from repurpose_hpc.model.network import Network
@@ -141,3 +144,19 @@ def open_transformer(path: Path, check: bool, longest: int | None) -> Transforme
     if longest is not None:
         raise UserError(f"{path}: longest is of .onnx files, shards say it themselves; leave it out")
     return _Shards(path)
+
+
+def read_texts(path: Path, model: Transformer) -> list[np.ndarray]:
+    """The ids of texts, each (tokens,) int64, as yet unchecked.
+
+    Args:
+        path: lines in a ``.txt``, for the tokenizer of the model; else see ``read_ids``.
+        model: that will read them.
+
+    Raises:
+        UserError: the file cannot be read, or the model has no tokenizer for it.
+    """
+    if path.suffix != LINES:
+        return read_ids(path)
+    tokenizer = model.tokenizer()
+    return [tokenizer.ids(line) for line in read_lines(path)]

@@ -1,8 +1,13 @@
-"""What belongs to a transformer beside its network, for texts."""
+"""What belongs to a transformer beside its network, for texts; and which texts it can read."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
+
+from repurpose_hpc.errors import UserError
 
 
 class Pooling(NamedTuple):
@@ -35,3 +40,51 @@ class TextRules(NamedTuple):
 
 
 NO_RULES = TextRules()
+
+
+def check_texts(texts: Sequence[np.ndarray], longest: int, vocabulary: int, padding: int | None) -> None:
+    """Refuse texts that a network of tokens cannot read.
+
+    Args:
+        texts: ids of each, (tokens,).
+        longest: tokens that a text may have.
+        vocabulary, padding: see ``check_ids``.
+
+    Raises:
+        UserError: names the first text without tokens or with too many, or the first id that stands for none.
+    """
+    for place, text in enumerate(texts):
+        if not 1 <= text.size <= longest:
+            raise UserError(
+                f"expected texts of 1 to {longest} tokens, as the model has positions, got {text.size} in "
+                f"text {place} (counted from 0); divide it, or leave it out"
+            )
+        check_ids(text, vocabulary, padding, f" of text {place}")
+
+
+def check_ids(ids: np.ndarray, vocabulary: int, padding: int | None, text: str = "") -> None:
+    """Refuse numbers that stand for no token, and that of padding.
+
+    Args:
+        ids: of a text.
+        vocabulary: how many tokens there are.
+        padding: see ``Ends.padding``.
+        text: which one it is, in words, if there are several.
+
+    Raises:
+        UserError: names the first.
+    """
+    wrong = np.flatnonzero((ids < 0) | (ids >= vocabulary))
+    if wrong.size:
+        raise UserError(
+            f"expected token ids from 0 to {vocabulary - 1}, the vocabulary of the model, found "
+            f"{ids[wrong[0]]} at place {wrong[0]}{text} (counted from 0); check that tokenizer and model "
+            "belong together"
+        )
+    padded = np.flatnonzero(ids == padding)
+    if padded.size:
+        raise UserError(
+            f"expected texts without padding, found its id {padding} at place {padded[0]}{text} (counted "
+            "from 0): this model has no position for it; give ids of texts as long as they are, or "
+            "attention_mask beside input_ids, which says where they end"
+        )

@@ -4,36 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from repurpose_hpc.errors import UserError
-
-
-def check_ids(ids: np.ndarray, vocabulary: int, padding: int | None, text: str = "") -> None:
-    """Refuse numbers that stand for no token, and that of padding.
-
-    Args:
-        ids: of a text.
-        vocabulary: how many tokens there are.
-        padding: see ``Ends.padding``.
-        text: which one it is, in words, if there are several.
-
-    Raises:
-        UserError: names the first.
-    """
-    wrong = np.flatnonzero((ids < 0) | (ids >= vocabulary))
-    if wrong.size:
-        raise UserError(
-            f"expected token ids from 0 to {vocabulary - 1}, the vocabulary of the model, found "
-            f"{ids[wrong[0]]} at place {wrong[0]}{text} (counted from 0); check that tokenizer and model "
-            "belong together"
-        )
-    padded = np.flatnonzero(ids == padding)
-    if padded.size:
-        raise UserError(
-            f"expected texts without padding, found its id {padding} at place {padded[0]}{text} (counted "
-            "from 0): this model has no position for it; give ids of texts as long as they are, or "
-            "attention_mask beside input_ids, which says where they end"
-        )
-
 
 class Embeddings:
     """Columns of a table of embeddings.

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.runtime.pooling import Pool, pooled, wanted
@@ -90,17 +89,3 @@ class TextVerification(Verification):
         rows = rows[wanted(0, tokens, tokens, self._pool)]
         rows = pooled(rows.T, [len(rows)], self._pool)[0].T
         return normalised(rows) if self._is_normalised else rows
-
-
-def check_texts(texts: Sequence[np.ndarray], longest: int) -> None:
-    """Refuse texts without tokens, and those that have more than the network has positions.
-
-    Raises:
-        UserError: names the first.
-    """
-    for place, text in enumerate(texts):
-        if not 1 <= text.size <= longest:
-            raise UserError(
-                f"expected texts of 1 to {longest} tokens, as the model has positions, got {text.size} in "
-                f"text {place} (counted from 0); divide it, or leave it out"
-            )

@@ -20,10 +20,11 @@ from repurpose_hpc.model.ends import Ends
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import UNLIMITED, Attention
 from repurpose_hpc.model.precision import precision
+from repurpose_hpc.model.texts import check_ids
 from repurpose_hpc.mpi.agreement import agreed, check_same
 from repurpose_hpc.plan.files.store import StoredPlan
 from repurpose_hpc.runtime.candidates import CandidateGather, Candidates, best, best_of_tokens
-from repurpose_hpc.runtime.embeddings import Embeddings, check_ids
+from repurpose_hpc.runtime.embeddings import Embeddings
 from repurpose_hpc.runtime.exchange.choose import check_named, check_transport
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
 from repurpose_hpc.runtime.pooling import Pool, joined, pooled, wanted

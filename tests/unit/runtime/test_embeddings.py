@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repurpose_hpc.errors import UserError
-from repurpose_hpc.runtime.embeddings import Embeddings, check_ids
+from repurpose_hpc.runtime.embeddings import Embeddings
 
 VOCABULARY, WIDTH = 7, 5
 
@@ -33,20 +32,3 @@ def test_of_a_table_in_memory_some_columns_are_kept(is_mapped):
     embeddings = Embeddings(table, np.array([1, 3]), table.dtype, is_mapped)
     table[:] = 2
     assert embeddings.rows(np.array([4])).tolist() == [[1 + is_mapped]] * 2
-
-
-@pytest.mark.parametrize("ids", [[0, VOCABULARY], [-1]])
-def test_numbers_that_stand_for_no_token(ids):
-    with pytest.raises(UserError, match=f"from 0 to {VOCABULARY - 1}, the vocabulary .* found {ids[-1]} at"):
-        check_ids(np.array(ids), VOCABULARY, None)
-
-
-def test_padding_is_no_token_of_a_text():
-    check_ids(np.array([0, 3]), VOCABULARY, 2)
-    with pytest.raises(UserError, match="without padding, found its id 2 at place 1 .counted from 0."):
-        check_ids(np.array([0, 2, 2]), VOCABULARY, 2)
-
-
-def test_of_several_texts_the_one_is_named():
-    with pytest.raises(UserError, match=rf"found {VOCABULARY} at place 1 of text 7 \(counted from 0\)"):
-        check_ids(np.array([0, VOCABULARY]), VOCABULARY, None, " of text 7")
