@@ -30,6 +30,7 @@ DATA = Path("/usr/share/games/fortunes")
 LEFT_OUT = {"songs-poems"}
 END = "<|end|>"
 VALIDATION_TEXTS, TEST_TEXTS = 600, 600
+CALIBRATION_WINDOWS = 400
 WINDOW = 256
 BATCH = 16
 LEARNING_RATE = 2e-3
@@ -174,6 +175,13 @@ def windows(texts: list[list[int]], order: np.ndarray, start: int = 0) -> torch.
     return torch.from_numpy(ids[rows])
 
 
+def calibration(training: list[list[int]], seed: int) -> torch.Tensor:
+    """Some windows of the texts that the network is trained on, (CALIBRATION_WINDOWS, WINDOW + 1)."""
+    rows = windows(training, np.arange(len(training)))
+    chosen = np.random.default_rng(seed).permutation(len(rows))[:CALIBRATION_WINDOWS]
+    return rows[torch.from_numpy(chosen)]
+
+
 def loss_of(network: nn.Module, rows: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of the next token, nats, mean over the windows (samples, WINDOW + 1)."""
     return functional.cross_entropy(network(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
@@ -273,7 +281,13 @@ def main() -> None:
         f"{loss / math.log(2) / share:.3f} bits a byte"
     )
     write(network, tokenizer, sizes, options.out)
-    np.savez_compressed(options.out / bundled.LANGUAGE_TEST.name, x=rows.numpy().astype(np.uint16))
+    write_ids(options.out / bundled.LANGUAGE_TEST.name, rows)
+    write_ids(options.out / bundled.LANGUAGE_CALIBRATION.name, calibration(training, options.seed))
+
+
+def write_ids(path: Path, rows: torch.Tensor) -> None:
+    """Windows as ``x``, uint16."""
+    np.savez_compressed(path, x=rows.numpy().astype(np.uint16))
 
 
 if __name__ == "__main__":

@@ -22,5 +22,8 @@ LANGUAGE = _folder / "language"
 LANGUAGE_TEST = LANGUAGE / "test.npz"
 """Texts that it has not seen: ``x`` uint16 (windows, 257), token ids."""
 
+LANGUAGE_CALIBRATION = LANGUAGE / "calibration.npz"
+"""Some of those that it was trained on: ``x`` uint16 (400, 257), token ids."""
+
 PROMPT = "<|end|>"
 """With which a text of LANGUAGE begins when no other is given: behind the end of another."""

@@ -19,6 +19,7 @@ import repurpose_hpc, repurpose_hpc.kernels.jit as jit
 from repurpose_hpc import bundled
 assert bundled.MODEL.is_file() and bundled.CALIBRATION.is_file() and bundled.TEST.is_file()
 assert (bundled.LANGUAGE / "model.safetensors").is_file() and bundled.LANGUAGE_TEST.is_file()
+assert bundled.LANGUAGE_CALIBRATION.is_file()
 print(repurpose_hpc.__version__, repurpose_hpc.__file__, jit.__file__, sep="\\n")
 """
 

@@ -51,6 +51,19 @@ def test_size():
     assert sum(path.stat().st_size for path in paths) < 6.5 * MEGABYTE
 
 
+def test_calibration_texts_are_none_of_those_for_testing():
+    whole = []
+    for path in (bundled.LANGUAGE_CALIBRATION, bundled.LANGUAGE_TEST):
+        with np.load(path) as data:
+            assert data["x"].dtype == np.uint16 and data["x"].shape[1] == 257
+            # Between two ends; 0 is the end.
+            rows = ("".join(map(chr, row)).split("\0")[1:-1] for row in data["x"])
+            whole.append({text for row in rows for text in row})
+    assert min(map(len, whole)) > 300 and not whole[0] & whole[1]
+    with np.load(bundled.LANGUAGE_CALIBRATION) as data:
+        assert data["x"].shape[0] == len({row.tobytes() for row in data["x"]}) == 400
+
+
 def test_the_language_model_is_as_good_as_stated():
     pytest.importorskip("safetensors")
     stated = float(
