@@ -115,6 +115,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **kwargs)
         self.speaks = speaks
         self.arguments: list[Argument] = []
+        self._exclusive: dict[str, argparse._ActionsContainer] = {}
 
     def print_help(self, file: SupportsWrite[str] | None = None) -> None:
         """Print the help, on the rank that speaks."""
@@ -136,16 +137,15 @@ class Parser(argparse.ArgumentParser):
             filled_in: fields that the command finds a value for, and that value in words.
         """
         group: argparse._ActionsContainer = self.add_argument_group(title) if title else self
-        exclusive: dict[str, argparse._ActionsContainer] = {}
         added = {argument.field for argument in self.arguments}
         for name, declaration in declarations(declared).items():
             if name in added:
                 continue
             target = group
             if word := declaration.excludes:
-                if word not in exclusive:
-                    exclusive[word] = group.add_mutually_exclusive_group()
-                target = exclusive[word]
+                if word not in self._exclusive:
+                    self._exclusive[word] = group.add_mutually_exclusive_group()
+                target = self._exclusive[word]
             text = (filled_in or {}).get(name, "")
             default = None if text else defaults(declared)[name]
             argument = Argument(name, declaration, default, text, title)
@@ -279,7 +279,12 @@ def add_restructuring(parser: Parser, filled_in: Mapping[str, str]) -> None:
 
 
 def restructure_options(given: Given, ranks: int | None, hosts: int | None = None) -> Options:
-    """The options of restructuring on a command line.
+    """The options of restructuring on a command line; see ``without_words``."""
+    return make(Options, without_words(given, ranks, hosts))
+
+
+def without_words(given: Given, ranks: int | None, hosts: int | None = None) -> Given:
+    """The values on a command line with numbers in the place of words that stand for them.
 
     Args:
         given: values on the command line.
@@ -312,7 +317,7 @@ def restructure_options(given: Given, ranks: int | None, hosts: int | None = Non
             values["minimise"] = modelled_time(machine, workers, hosts)
     except UserError as error:
         raise UsageError(typed(error)) from None
-    return make(Options, values)
+    return values
 
 
 def link_costs(word: str, workers: int) -> tuple[tuple[float, ...], ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repurpose_hpc.commands import splitting
+from repurpose_hpc.commands import restructuring, splitting
 from repurpose_hpc.commands.automatic import MachineSource
 from repurpose_hpc.commands.imported import import_report
 from repurpose_hpc.commands.parser import (
@@ -20,6 +20,7 @@ from repurpose_hpc.commands.parser import (
     refuse,
     restructure_options,
 )
+from repurpose_hpc.commands.restructuring import TokenArguments, token_arguments
 from repurpose_hpc.commands.splitting import SplitArguments, split_arguments
 from repurpose_hpc.commands.start import Context, RankContext
 from repurpose_hpc.commands.table import described
@@ -37,6 +38,7 @@ from repurpose_hpc.fields import (
 from repurpose_hpc.model.importers.input_shapes import option_of_shapes, shapes_of
 from repurpose_hpc.model.importers.load import holds_tokens
 from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.restructure.tokens.options import TokenOptions
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     from repurpose_hpc.restructure.team import Team
 
 
-def run(args: Arguments | SplitArguments, context: Context) -> None:
+def run(args: AnyArguments, context: Context) -> None:
     """Run the command; collective under a launcher.
 
     Args:
@@ -59,6 +61,8 @@ def run(args: Arguments | SplitArguments, context: Context) -> None:
     """
     if isinstance(args, SplitArguments):
         splitting.run(args, context)
+    elif isinstance(args, TokenArguments):
+        restructuring.run(args, context)
     elif isinstance(context, RankContext):
         _run_together(args, context.comm)
     else:
@@ -141,8 +145,12 @@ class Arguments(Declared):
     options: Options
 
 
+AnyArguments = Arguments | SplitArguments | TokenArguments
+
 FILLED_IN = {
     "workers": "the number of ranks",
+    "comm_budget": "0.05; with texts 0.25",
+    "round_cost": "0; of a transformer for texts 3000",
     "calibration": "required but for a transformer that is split as it is",
 }
 
@@ -152,22 +160,26 @@ def make_parser(speaks: bool) -> Parser:
     parser = Parser(speaks=speaks, **described("restructure"))
     parser.add(Arguments, filled_in=FILLED_IN)
     add_restructuring(parser, FILLED_IN)
+    parser.add(TokenOptions, "restructuring")
     parser.add(SplitArguments, "texts")
     return parser
 
 
-def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) -> Arguments | SplitArguments:
+def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) -> AnyArguments:
     """The command line; for the arguments see ``commands.start``.
 
     Raises:
         UsageError: it is wrong.
     """
     given = make_parser(speaks).read(argv)
-    if "calibration" not in given:
-        if "input_shape" in given or not holds_tokens(given["model"]):
-            raise UsageError(
-                "expected --calibration DATA, samples like those that the network will see; add it"
-            )
-        return split_arguments(given, ranks, [*declarations(Options), *declarations(MachineSource), "check"])
-    refuse(given, ("longest",), "belongs to a transformer that is split as it is, without --calibration")
-    return make(Arguments, given, options=restructure_options(given, ranks))
+    is_of_texts = "input_shape" not in given and holds_tokens(given["model"])
+    settled = [*declarations(Options), *declarations(MachineSource), "check"]
+    if "calibration" in given and is_of_texts:
+        return token_arguments(given, ranks, settled)
+    of_tokens = [name for name in declarations(TokenOptions) if name not in declarations(Options)]
+    if "calibration" in given:
+        refuse(given, ["longest", *of_tokens], "belongs to a transformer for texts, without --input-shape")
+        return make(Arguments, given, options=restructure_options(given, ranks))
+    if not is_of_texts:
+        raise UsageError("expected --calibration DATA, samples like those that the network will see; add it")
+    return split_arguments(given, ranks, [*settled, *of_tokens])

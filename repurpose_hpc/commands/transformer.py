@@ -91,7 +91,7 @@ class _Shards:
         if not self._stored.longest:
             raise UserError(
                 f"{directory}: expected shards of a transformer for texts of any lengths, found those of a "
-                "network of samples; restructure the transformer without --calibration and --input-shape"
+                "network of samples; restructure the transformer without --input-shape"
             )
         ends, self.longest = self._stored.ends, self._stored.longest
         self.vocabulary, self.padding = len(ends.embeddings), ends.padding

@@ -418,6 +418,43 @@ class SplitReport(TypedDict):
     shards: Annotated[str, Key("directory of the shards")]
 
 
+class _Predictions(TypedDict, total=False):
+    reference_perplexity: Annotated[
+        float, Key("perplexity of the next token, of the original network", when="of a decoder")
+    ]
+    perplexity: Annotated[float, Key("the same of the restructured network", when="of a decoder")]
+    reference_accuracy: Annotated[
+        float,
+        Key("share of the next tokens that the original network held most probable", when="of a decoder"),
+    ]
+    accuracy: Annotated[float, Key("the same of the restructured network", when="of a decoder")]
+    trials: Annotated[int, Key("budgets that were tried", when="with a promise")]
+
+
+class RestructuredTextsReport(SplitReport, _Predictions):
+    """Report of ``restructure`` with a transformer and texts."""
+
+    dense_values: Annotated[
+        int, Key("what dense tensor parallelism sends: two all-reduces for each block", "values per token")
+    ]
+    comm_fraction: Annotated[float, Key("values_sent over dense_values")]
+    comm_budget: Annotated[float, Key("budget that was given, or with a promise chosen")]
+    comm_dtype: Annotated[str, Key("format in which ghost neurons travel")]
+    texts: Annotated[int, Key("texts of the calibration data")]
+    tokens: Annotated[int, Key("tokens of all of them")]
+    held_out_texts: Annotated[
+        int,
+        Key(
+            "of these, those that were held out for a promise, on which errors and qualities are measured; "
+            "0: without a promise, they are those on the texts that restructured"
+        ),
+    ]
+    measured_tokens: Annotated[int, Key("tokens of the texts on which they are measured")]
+    output_error: Annotated[
+        float, Key("error of the outputs of all tokens before the head, relative to them, there")
+    ]
+
+
 class GenerateReport(TypedDict):
     """Report of ``generate``."""
 
@@ -807,6 +844,7 @@ class BenchStreamReport(_Bench):
 REPORTS: dict[str, type] = {
     "restructure": RestructureReport,
     "restructure split": SplitReport,
+    "restructure texts": RestructuredTextsReport,
     "infer": InferReport,
     "infer texts": TextsReport,
     "generate": GenerateReport,

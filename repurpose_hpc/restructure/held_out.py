@@ -6,7 +6,9 @@ restructure; what is measured is another network, of the same options, that the 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -48,6 +50,22 @@ def hold_out(samples: int, seed: int) -> np.ndarray:
     held_out = np.zeros(samples, bool)
     held_out[order[: samples // ONE_IN]] = True
     return held_out
+
+
+def split_record(mask: np.ndarray, seed: int, noun: str = "samples") -> dict[str, Any]:
+    """The record of which samples were held out, for the provenance.
+
+    Args:
+        mask: of those that were, bool (samples,), by ``hold_out``.
+        seed: that it was made with.
+        noun: of the samples.
+    """
+    return {
+        "held_out_share": 1 / ONE_IN,
+        noun: mask.size,
+        "split": f"numpy.random.default_rng([{seed}, {SPLIT_STREAM}]).permutation({noun})[:held_out_{noun}]",
+        "held_out_sha256": hashlib.sha256(np.flatnonzero(mask).astype("<i8").tobytes()).hexdigest(),
+    }
 
 
 def held_out_findings(comparison: Comparison | None) -> dict:

@@ -7,7 +7,6 @@ the one with the least modelled time.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -29,7 +28,7 @@ from repurpose_hpc.restructure.computation import compute_fraction
 from repurpose_hpc.restructure.constraints import constraints_of
 from repurpose_hpc.restructure.context import Log, silent
 from repurpose_hpc.restructure.cut import Cut
-from repurpose_hpc.restructure.held_out import ONE_IN, SPLIT_STREAM, held_out_findings, split
+from repurpose_hpc.restructure.held_out import ONE_IN, held_out_findings, split, split_record
 from repurpose_hpc.restructure.options import TIME, VALUES, Options
 from repurpose_hpc.restructure.search import Tried, least_time, least_values
 from repurpose_hpc.restructure.support.reserve import BudgetTooSmall
@@ -303,15 +302,10 @@ class _BudgetTrials:
             **_measured(trial.options, trial.comparison),
             **({"warnings": self.warnings} if self.warnings else {}),
         }
-        mask = self.split.mask
         provenance = {
             **findings,
             **held_out_findings(trial.comparison),
-            "held_out_share": 1 / ONE_IN,
-            "samples": mask.size,
-            "split": f"numpy.random.default_rng([{trial.options.seed}, {SPLIT_STREAM}])"
-            ".permutation(samples)[:held_out_samples]",
-            "held_out_sha256": hashlib.sha256(np.flatnonzero(mask).astype("<i8").tobytes()).hexdigest(),
+            **split_record(self.split.mask, trial.options.seed),
         }
         return Outcome(trial.cut, self.split.rest, trial.options, trial.comparison, findings, provenance)
 

@@ -1,0 +1,78 @@
+"""A whole restructuring of a network of tokens: from texts to what is to be written, and how good it is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.progress import PENDING
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.texts import check_texts
+from repurpose_hpc.restructure.context import Log, silent
+from repurpose_hpc.restructure.cut import Cut
+from repurpose_hpc.restructure.tokens.driver import restructure_tokens
+from repurpose_hpc.restructure.tokens.options import TokenOptions
+from repurpose_hpc.restructure.tokens.promise import TokenOutcome, check_promise, keep_promise
+from repurpose_hpc.restructure.tokens.quality import measure
+
+
+def restructure_texts(
+    network: Network,
+    texts: Sequence[np.ndarray],
+    options: TokenOptions,
+    dtype: type = np.float32,
+    log: Log = silent,
+) -> TokenOutcome:
+    """Restructure a network of tokens, with a budget or with a promise, and measure it.
+
+    Args:
+        network: of tokens, trained.
+        texts: calibration data, ids (tokens,) integers of each.
+        options: how.
+        dtype: of the weights, and to measure in: float32 or float64.
+        log: is given one line for each step.
+
+    Raises:
+        UserError: it is no network of tokens, or texts that it cannot read; too few of them; a promise that
+            it cannot keep.
+    """
+    _check(network, texts, options)
+
+    def make(texts: Sequence[np.ndarray], options: TokenOptions, log: Log) -> Cut:
+        cut = restructure_tokens(network, texts, options, log)
+        # With the weights as they are written: what is measured must be what is kept.
+        return replace(cut, network=cut.network.astype(dtype))
+
+    if options.promised is not None:
+        return keep_promise(network, texts, options, make, log, dtype)
+    cut = make(texts, options, log)
+    log(f"comparing with the original{PENDING}")
+    return TokenOutcome(cut, options, measure(network, cut, texts, dtype))
+
+
+def texts_sha256(texts: Sequence[np.ndarray]) -> str:
+    """SHA-256 (hex) of the ids of texts and of where each ends."""
+    digest = hashlib.sha256(np.array([text.size for text in texts], "<i8").tobytes())
+    for text in texts:
+        digest.update(np.asarray(text, "<i8").tobytes())
+    return digest.hexdigest()
+
+
+def _check(network: Network, texts: Sequence[np.ndarray], options: TokenOptions) -> None:
+    if not network.longest:
+        raise UserError(
+            "network: expected one of tokens, as load_tokens returns, found one of samples; "
+            "restructure_network is for it"
+        )
+    check_texts(texts, network.longest, len(network.ends.embeddings), network.ends.padding)
+    check_promise(network, texts, options)
+    tokens = sum(text.size for text in texts)
+    if tokens < network.inputs:
+        raise UserError(
+            f"expected at least {network.inputs} tokens to calibrate with, as the stream has neurons, got "
+            f"{tokens} in {len(texts)} texts; add texts like those that the network will see"
+        )
