@@ -37,7 +37,8 @@ RELAY = "relay"
 PLACEMENTS = REPLICATED, PARTITIONED, ROOT = ("replicated", "partitioned", "root")
 
 # The owner of the neurons of a replicated input, which every worker reads by itself, and of *common* neurons,
-# of which every worker computes a copy: what a mixing adds to those, all workers send to all others.
+# of which every worker computes a copy.  A mixing into those either sums what all workers send to all others, or
+# every worker computes all rows, from common neurons and from ghosts of the others'.
 EVERYBODY = -1
 
 
@@ -89,12 +90,19 @@ def allowed(plan: MixingPlan, source_owner: np.ndarray, target_owner: np.ndarray
     """The interdependency mask: the weights that may be non-zero, bool (m, n).
 
     Weight (i, j), with i owned by q and j by p: if p is q, or ``ghosts[q, j]``, or
-    ``sums[p, i]``; if j is of a replicated input, only if ``ghosts[q, j]``.
+    ``sums[p, i]``; if j is of a replicated input, only if ``ghosts[q, j]``; if i is everybody's, also if
+    everybody has j.
     """
     same_owner = target_owner[:, None] == source_owner
     summed = plan.sums[source_owner].T & (source_owner != EVERYBODY)
-    fetched = plan.ghosts[target_owner] & (target_owner != EVERYBODY)[:, None]
-    return same_owner | fetched | summed
+    return same_owner | fetched(plan, source_owner, target_owner) | summed
+
+
+def fetched(plan: MixingPlan, source_owner: np.ndarray, target_owner: np.ndarray) -> np.ndarray:
+    """The pairs whose source neuron comes to whoever computes the row, as a ghost or from the input: bool (m, n)."""
+    own = source_owner == np.arange(len(plan.ghosts))[:, None]
+    by_all = (plan.ghosts | own).all(axis=0)
+    return np.where((target_owner == EVERYBODY)[:, None], by_all, plan.ghosts[target_owner])
 
 
 def trimmed(
@@ -166,8 +174,14 @@ class Plan:
 
     def is_common(self, network: Network, mixing: Mixing) -> bool:
         """Whether all workers add to neurons of which each has a copy."""
+        _, target = self.ends(network, mixing)
+        return bool((target == EVERYBODY).all() and self.mixings[mixing.name].sums.any())
+
+    def is_everywhere(self, network: Network, mixing: Mixing) -> bool:
+        """Whether every worker computes all rows, from neurons that the others own."""
         source, target = self.ends(network, mixing)
-        return bool((target == EVERYBODY).all() and (source != EVERYBODY).any())
+        owned = bool((target == EVERYBODY).all() and (source != EVERYBODY).any())
+        return owned and not self.mixings[mixing.name].sums.any()
 
     def exchanged(self, network: Network, mixing: Mixing) -> np.ndarray:
         """The ghosts whose exchange counts for ``mixing``, bool (P, n).
@@ -234,9 +248,12 @@ class Plan:
         return network.with_mixings(mixings)
 
     def arriving(self, network: Network, mixing: Mixing) -> np.ndarray:
-        """The pairs whose source neuron arrives as a ghost, in ``comm_dtype``: bool (m, n)."""
+        """The pairs whose source neuron arrives as a ghost, in ``comm_dtype``: bool (m, n).
+
+        So that all copies of common neurons are the same, the owner takes what it sends as it arrives.
+        """
         source, target = self.ends(network, mixing)
-        return self.mixings[mixing.name].ghosts[target] & (source != EVERYBODY)
+        return fetched(self.mixings[mixing.name], source, target) & (source != EVERYBODY)
 
     def holders(self, network: Network, mixing: Mixing) -> np.ndarray:
         """The worker that holds the weights of each pair, (m, n): that of the row or of the column.
@@ -245,7 +262,7 @@ class Plan:
         """
         source, target = self.ends(network, mixing)
         away = (source != target[:, None]) & (source != EVERYBODY)
-        is_sent = self.mixings[mixing.name].ghosts[target] & (target != EVERYBODY)[:, None]
+        is_sent = fetched(self.mixings[mixing.name], source, target)
         return np.where(away & ~is_sent, source, target[:, None])
 
     def weights_held(self, network: Network) -> np.ndarray:
@@ -419,6 +436,16 @@ def dense_plan_for(
         plan = dense_mixing_plan(source, target, sums < network.size(mixing.source), workers)
         mixings[mixing.name] = trimmed(plan, mixing.links, source, target)
     return Plan(workers, input_placement, owners, mixings)
+
+
+def everywhere_plan(source: np.ndarray, target: np.ndarray, workers: int) -> MixingPlan:
+    """A mixing of which every worker computes all rows: it has the neurons of the others as ghosts.
+
+    Args:
+        source, target: owners of the two spaces, (n,) and (m,), the latter ``EVERYBODY``.
+        workers: P.
+    """
+    return ghost_plan(np.ones((workers, source.size), bool), source, target)
 
 
 def common_mixing_plan(source: np.ndarray, target: np.ndarray, workers: int) -> MixingPlan:

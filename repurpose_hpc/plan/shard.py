@@ -53,6 +53,7 @@ class Block:
         sent_scales, received_scales: of ``ghosts.sent`` and ``ghosts.received`` in int8, float32; both
             empty where the plan has no scales.
         is_common: whether all workers add to neurons of which each has a copy (``Plan.is_common``).
+        is_everywhere: whether every worker computes all rows (``Plan.is_everywhere``).
     """
 
     own_weights: np.ndarray
@@ -65,6 +66,7 @@ class Block:
     sent_scales: np.ndarray
     received_scales: np.ndarray
     is_common: bool = False
+    is_everywhere: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,6 +232,7 @@ def _make_block(
         sent_scales=scales_of(ghosts.sent),
         received_scales=scales_of(ghosts.received),
         is_common=plan.is_common(network, mixing),
+        is_everywhere=plan.is_everywhere(network, mixing),
     )
 
 

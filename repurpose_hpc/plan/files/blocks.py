@@ -106,8 +106,12 @@ class StoredBlocks(Mapping[str, Block]):
     def __getitem__(self, name: str) -> Block:
         if name in self._biases:
             return replace(self._tied[name], bias=self._biases[name])
-        block = self._stored[name]
-        return replace(block, is_common=self._plan.is_common(self._graph, self._mixings[name]))
+        graph, mixing = self._graph, self._mixings[name]
+        return replace(
+            self._stored[name],
+            is_common=self._plan.is_common(graph, mixing),
+            is_everywhere=self._plan.is_everywhere(graph, mixing),
+        )
 
     def __iter__(self) -> Iterator[str]:
         yield from self._stored

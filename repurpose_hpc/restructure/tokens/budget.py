@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.restructure.exact import adding_mixings
+from repurpose_hpc.restructure.tokens.choice import Budget
+from repurpose_hpc.restructure.tokens.fits import Shape
+from repurpose_hpc.restructure.tokens.forms import Form, Kind
+from repurpose_hpc.restructure.tokens.halves import Half
+from repurpose_hpc.restructure.tokens.options import TokenOptions
 
 
 def dense_values(network: Network, workers: int) -> int:
@@ -17,3 +24,22 @@ def dense_values(network: Network, workers: int) -> int:
     """
     added = sum(network.space(mixing.target).neurons for mixing in adding_mixings(network))
     return 2 * added * (workers - 1)
+
+
+def budget_of(network: Network, halves: Sequence[Half], options: TokenOptions) -> Budget:
+    """What the halves of a network may cost together.
+
+    Args:
+        network: of tokens.
+        halves: its halves.
+        options: ``comm_budget`` is a fraction of what dense tensor parallelism costs, values and rounds;
+            ``load`` is relative to an even share of all multiply-adds.
+    """
+    P, price = options.workers, options.round_cost
+    dense = 0.0
+    for half in halves:
+        forms = Form(Kind.DIRECT, None, 1), Form(Kind.NARROW, Shape(half.width, 0, False), 2)
+        dense += min(form.values(half, P) + price * form.rounds for form in forms)
+    share = sum(mixing.weights.size for mixing in network.mixings if not mixing.fixed) / P
+    of_halves = sum(half.inner_multiply_adds() + half.out.weights.size for half in halves) / P
+    return Budget(options.comm_budget * dense, options.load * share - (share - of_halves))

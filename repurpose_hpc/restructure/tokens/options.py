@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from repurpose_hpc.fields import Declared, FieldError, like, listed, number, option
 from repurpose_hpc.restructure.options import (
-    ROUND_COST,
     Options,
     check_part_weights,
     check_round_cost,
@@ -37,9 +36,15 @@ class TokenOptions(Declared):
         "part_weights",
         kind=or_auto(listed(number(above=0), "finite numbers", example=(1.0, 2.0))),
     )
-    round_cost: float = like(Options, "round_cost", ROUND_COST)
+    round_cost: float = like(Options, "round_cost", 0.0)
     comm_dtype: str = like(Options, "comm_dtype")
     seed: int = like(Options, "seed")
+    load: float = option(
+        1.5,
+        kind=number("a number", least=1, example=1.5),
+        metavar="X",
+        help="largest computation of a worker, relative to an even share: what several compute need not cross",
+    )
     max_perplexity_increase: float | None = option(
         None,
         kind=number("a finite number", least=0, example=1.0),

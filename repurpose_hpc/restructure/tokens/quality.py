@@ -108,7 +108,7 @@ def measure(
     rounded = cut.compute()
     squares, predicts = np.zeros(2), is_decoder(network)
     original, restructured = _Predictions(), _Predictions()
-    for ids in _batches(network, texts):
+    for ids in batches(network, texts):
         z = _outputs(network, ids, dtype, compute, "the original network")
         z_hat = _outputs(cut.network, ids, dtype, rounded, "the restructured network")
         squares += _squares(z_hat - z), _squares(z)
@@ -127,7 +127,7 @@ def measure(
     )
 
 
-def _batches(network: Network, texts: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+def batches(network: Network, texts: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
     """Ids of some texts of one length, (texts, tokens), until all are given; short ones first."""
     by_length: dict[int, list[np.ndarray]] = {}
     for text in texts:

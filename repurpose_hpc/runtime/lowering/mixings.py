@@ -8,13 +8,13 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 
-from repurpose_hpc.kernels import INDEX_DTYPE, activate_in_place, pack
+from repurpose_hpc.kernels import INDEX_DTYPE, activate_in_place, pack, pack_codes, unpack_codes
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.files.mapped import release
 from repurpose_hpc.plan.shard import Block
 from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.calls import COMPUTE, PACK, Call
-from repurpose_hpc.runtime.exchange.comm_dtype import CommDtype
+from repurpose_hpc.runtime.exchange.comm_dtype import EXACT_DTYPE, CommDtype
 from repurpose_hpc.runtime.exchange.exchange import Exchange
 from repurpose_hpc.runtime.exchange.transfers import CommonSums, GhostTransfer, SumTransfer
 from repurpose_hpc.runtime.lowering.blocks import (
@@ -98,8 +98,12 @@ class MixingStep:
         max_batch = resources.max_batch
         read = [_own_columns(mixing, block, source.buffer, target.buffer) for block in blocks]
         blocks = [_with_columns(block, used, mixing.taps) for block, used in zip(blocks, read, strict=True)]
+        rounding = self.ghosts.comm_dtype if blocks[0].is_everywhere else EXACT_DTYPE
+        neurons = resources.hosting.neurons(source.space)
         self._own = [
             _Picked(source.buffer, place.start + used, max_batch)
+            if rounding.is_exact
+            else _Rounded(source.buffer, place.start + used, max_batch, rounding, neurons)
             for place, used in zip(columns, read, strict=True)
         ]
         ghost_rows = [
@@ -271,6 +275,32 @@ class _Picked:
     def maps(self, part: Part) -> np.ndarray:
         """Where they are then: (r, batch, values)."""
         return self._source.maps(part, self._slice) if self._together else self._buffer.maps(part)
+
+
+class _Rounded:
+    """Rows of a buffer as they arrive at others: what is computed from them everywhere is the same then."""
+
+    def __init__(
+        self, buffer: Buffer, rows: np.ndarray, max_batch: int, comm_dtype: CommDtype, neurons: np.ndarray
+    ) -> None:
+        self._source, self.rows = buffer, rows.astype(INDEX_DTYPE)
+        self._scales = comm_dtype.scales(neurons[rows])
+        self._codes = Buffer(rows.size, max_batch, comm_dtype.codes(buffer.flat.dtype), buffer.values)
+        self._buffer = Buffer(rows.size, max_batch, buffer.flat.dtype, buffer.values)
+
+    def calls(self, part: Part) -> list[Call]:
+        """Calls that round them."""
+        if not self.rows.size:
+            return []
+        X, codes, rounded = (buffer.view(part) for buffer in (self._source, self._codes, self._buffer))
+        return [
+            (PACK, pack_codes, (X, self.rows, self._scales, codes)),
+            (PACK, unpack_codes, (codes, self._scales, rounded)),
+        ]
+
+    def maps(self, part: Part) -> np.ndarray:
+        """Where they are then: (r, batch, values)."""
+        return self._buffer.maps(part)
 
 
 def _own_columns(mixing: Mixing, block: Block, source: Buffer, target: Buffer) -> np.ndarray:

@@ -1,0 +1,132 @@
+"""The forms in which what a half adds may reach every worker, and what each costs.
+
+- *direct*: each worker sends what its neurons add to all others.
+- *gathered*: it sends its neurons of a, and all multiply all of them.
+- *narrow*: R combinations of what is added cross (``fits``).  Each has an owner, who adds up what the others
+  send and sends the sum to all; or, in one round, all send all to all.
+- *shared*: every worker computes all of it, and nothing crosses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+import numpy as np
+
+from repurpose_hpc.restructure.tokens.fits import Shape, unexplained
+from repurpose_hpc.restructure.tokens.halves import Half
+
+# Widths of narrow forms that are looked at: so many between none and all.
+WIDTHS = 32
+# Parts of a perceptron that every worker may compute.
+SHARED = (0, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
+
+
+class Kind(Enum):
+    """See the module."""
+
+    DIRECT = "direct"
+    GATHERED = "gathered"
+    NARROW = "narrow"
+    SHARED = "shared"
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of a half.
+
+    Attributes:
+        kind: see the module.
+        shape: of a narrow form.
+        rounds: of exchanges.
+    """
+
+    kind: Kind
+    shape: Shape | None
+    rounds: int
+
+    def values(self, half: Half, workers: int) -> int:
+        """Values of a token that cross."""
+        if self.kind == Kind.GATHERED:
+            return half.neurons * (workers - 1)
+        width = half.width if self.shape is None else self.shape.width
+        return width * (workers - 1) * {0: 0, 1: workers, 2: 2}[self.rounds]
+
+    def multiply_adds(self, half: Half, workers: int) -> float:
+        """Multiply-adds of a token, of one worker of equal ones."""
+        inner, out, share = half.inner_multiply_adds(), half.out.weights.size, 1 / workers
+        if self.shape is None:
+            of_inner, of_out = {
+                Kind.DIRECT: (share, share),
+                Kind.GATHERED: (share, 1.0),
+                Kind.SHARED: (1.0, 1.0),
+            }[self.kind]
+            return inner * of_inner + out * of_out
+        width, shared = self.shape.width, self.shape.shared
+        rest = half.neurons - shared
+        read = inner * (shared + rest * share) / half.neurons
+        # All of y is as it came: a number for each row.
+        taken = width if width < half.width else 1
+        reading = half.width * (half.width * self.shape.predicts + shared + taken)
+        return read + width * (rest * share + (1 if self.rounds == 2 else workers)) + reading
+
+
+class Choices(NamedTuple):
+    """The forms of a half that there are, each with its cost.
+
+    Attributes:
+        forms: all.
+        error: what is left of y in the metric, (count,).
+        values, rounds, multiply_adds: of each, (count,).
+    """
+
+    forms: list[Form]
+    error: np.ndarray
+    values: np.ndarray
+    rounds: np.ndarray
+    multiply_adds: np.ndarray
+
+
+def choices_of(half: Half, covariance: np.ndarray, order: np.ndarray, workers: int) -> Choices:
+    """The forms of a half.
+
+    Args:
+        half: any.
+        covariance: of [x, a].
+        order: of the neurons of a (``most_active``).
+        workers: P.
+    """
+    forms: list[Form] = []
+    error: list[float] = []
+    for form, left in _forms(half, covariance, order):
+        forms.append(form)
+        error.append(left)
+    return Choices(
+        forms,
+        np.array(error),
+        np.array([form.values(half, workers) for form in forms]),
+        np.array([form.rounds for form in forms]),
+        np.array([form.multiply_adds(half, workers) for form in forms]),
+    )
+
+
+def _forms(half: Half, covariance: np.ndarray, order: np.ndarray) -> Iterator[tuple[Form, float]]:
+    """Every form, and what it leaves unexplained."""
+    yield Form(Kind.DIRECT, None, 1), 0.0
+    yield Form(Kind.GATHERED, None, 1), 0.0
+    yield Form(Kind.SHARED, None, 0), 0.0
+    widths = np.unique(np.linspace(0, half.width, WIDTHS + 1).astype(int)).tolist()
+    parts = SHARED if half.is_divisible else (0,)
+    for predicts in (False, True):
+        for shared in sorted({int(part * half.neurons) for part in parts}):
+            left = unexplained(half, covariance, Shape(0, shared, predicts), order)
+            for width in widths:
+                shape = Shape(width, shared, predicts)
+                # All of y crosses as it is.
+                if width == half.width and (shared or predicts):
+                    continue
+                for rounds in (1, 2) if width else (0,):
+                    yield Form(Kind.NARROW, shape, rounds), float(left[width])
