@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from repurpose_hpc.commands.parser import Given, make, refuse
-from repurpose_hpc.commands.transformer import Transformer, open_transformer, read_texts
+from repurpose_hpc.commands.transformer import Reference, Transformer, open_transformer, read_texts
 from repurpose_hpc.errors import UsageError
 from repurpose_hpc.fields import (
     Access,
@@ -30,7 +30,6 @@ from repurpose_hpc.fields import (
     report_file,
 )
 from repurpose_hpc.io.atomic import check_writable, followed, registered, temporary_name
-from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.texts import Pooling, check_texts
 from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.process.memory import give_back
@@ -38,6 +37,7 @@ from repurpose_hpc.report import text as report
 from repurpose_hpc.runtime.encoding import TextVerification, encode, normalised, slots_for
 from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.runtime.pooling import Pool
+from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.runtime.streams.outputs import FiniteOutputs, NoOutput, Output, OutputFile
 from repurpose_hpc.runtime.tokens import TokenSession
 
@@ -87,16 +87,14 @@ def text_arguments(given: Given, ranks: int, settled: Sequence[str]) -> TextArgu
     """
     is_model = "shards" not in given
     if not is_model and "model" in given:
-        raise UsageError(
-            "MODEL has no effect: --shards are those of a transformer that was split as it is; leave it out"
-        )
+        raise UsageError("MODEL has no effect: --shards are those of a transformer for texts; leave it out")
     taken = _TAKEN.union(_OF_MODEL if is_model else ())
     refuse(
         given,
         [name for name in settled if name not in taken],
         "has no effect on a transformer that runs as it is; --calibration and --input-shape restructure it"
         if is_model
-        else "has no effect: --shards are those of a transformer that was split as it is",
+        else "has no effect: --shards are those of a transformer for texts",
     )
     given = {"workers": ranks, **given}
     if given["workers"] < ranks:
@@ -134,10 +132,10 @@ def run(args: TextArguments, context: RankContext) -> None:
         session = _session(args, model, texts, comm)
         session.warm_up(texts[0])
     load_seconds = perf_counter() - began
-    reference: Network | None = None
+    reference: Reference | None = None
     with collectively(comm):
         if args.run.verify and comm.rank == 0:
-            reference = model.network()
+            reference = model.reference()
     del model  # a rank keeps its part, not the whole model
     give_back()
     quality = _Encoding(args, reference, session, texts, pooling).run(comm)
@@ -175,7 +173,7 @@ class _Encoding:
     def __init__(
         self,
         args: TextArguments,
-        reference: Network | None,
+        reference: Reference | None,
         session: TokenSession,
         texts: Sequence[np.ndarray],
         pooling: Pooling,
@@ -184,8 +182,9 @@ class _Encoding:
         self._pool, self._finite = Pool(pooling.pool), FiniteOutputs()
         self._verification = None
         if reference is not None:
-            of_texts = self._pool, pooling.is_normalised
-            self._verification = TextVerification(reference, args.run.dtype, *of_texts)
+            formats = Formats(comm_dtype=reference.comm_dtype)
+            of_run = reference.network, args.run.dtype, formats, reference.compute
+            self._verification = TextVerification(*of_run, self._pool, pooling.is_normalised)
         self._done, self._verifying = 0, 0.0
 
     def run(self, comm: MPI.Comm) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from repurpose_hpc.fields import (
     report_file,
 )
 from repurpose_hpc.model.importers.input_shapes import option_of_shapes, shapes_of
-from repurpose_hpc.model.importers.load import holds_tokens
+from repurpose_hpc.model.importers.load import holds_tokens, takes_any_length
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.tokens.options import TokenOptions
 
@@ -172,14 +172,16 @@ def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) ->
         UsageError: it is wrong.
     """
     given = make_parser(speaks).read(argv)
-    is_of_texts = "input_shape" not in given and holds_tokens(given["model"])
+    is_for_texts = "input_shape" not in given
     settled = [*declarations(Options), *declarations(MachineSource), "check"]
-    if "calibration" in given and is_of_texts:
-        return token_arguments(given, ranks, settled)
     of_tokens = [name for name in declarations(TokenOptions) if name not in declarations(Options)]
-    if "calibration" in given:
-        refuse(given, ["longest", *of_tokens], "belongs to a transformer for texts, without --input-shape")
-        return make(Arguments, given, options=restructure_options(given, ranks))
-    if not is_of_texts:
-        raise UsageError("expected --calibration DATA, samples like those that the network will see; add it")
-    return split_arguments(given, ranks, [*settled, *of_tokens])
+    if "calibration" not in given:
+        if not is_for_texts or not holds_tokens(given["model"]):
+            raise UsageError(
+                "expected --calibration DATA, samples like those that the network will see; add it"
+            )
+        return split_arguments(given, ranks, [*settled, *of_tokens])
+    if is_for_texts and takes_any_length(given["model"]):
+        return token_arguments(given, ranks, settled)
+    refuse(given, ["longest", *of_tokens], "belongs to a transformer for texts, without --input-shape")
+    return make(Arguments, given, options=restructure_options(given, ranks))

@@ -89,7 +89,7 @@ def _run(args: TokenArguments) -> None:
     began = perf_counter()
     args.check_places()
     model = open_transformer(args.model, check=True, longest=args.longest)
-    network, texts = model.network(), read_texts(args.calibration, model)
+    network, texts = model.reference().network, read_texts(args.calibration, model)
     rules = rules_of(args.model, model.vocabulary)
     dtype = np.dtype(args.dtype).type
     outcome = restructure_texts(network, texts, args.options, dtype, Progress())

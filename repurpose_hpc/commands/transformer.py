@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.token_ids import LINES, read_ids, read_lines
+from repurpose_hpc.model.comm_dtype import EXACT
+from repurpose_hpc.model.forward import Compute, compute
 from repurpose_hpc.model.importers.load import is_model_directory, load_tokens
 from repurpose_hpc.model.importers.texts import Texts, ending_tokens, pooling_of, tokenizer_of
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.texts import Pooling
 from repurpose_hpc.plan.files.store import PLAN_FILE, StoredPlan, open_plan, read_network
+from repurpose_hpc.plan.rounding import rounded_compute
 from repurpose_hpc.restructure.options import ROUND_COST
 from repurpose_hpc.runtime.pooling import Pool
 
 if TYPE_CHECKING:
     from repurpose_hpc.runtime.session import Cut
+
+
+class Reference(NamedTuple):
+    """The network that NumPy computes.
+
+    Attributes:
+        network: of tokens.
+        compute: of every operation, as the workers do.
+        comm_dtype: in which ghosts arrive.
+    """
+
+    network: Network
+    compute: Compute
+    comm_dtype: str
 
 
 class Transformer(Protocol):
@@ -42,8 +59,8 @@ class Transformer(Protocol):
             round_cost: see ``split_network``; None: its default.
         """
 
-    def network(self) -> Network:
-        """All of it, to compute the reference with."""
+    def reference(self) -> Reference:
+        """All of it, to compare what ranks compute with."""
 
     def tokenizer(self) -> Texts:
         """Texts as tokens; an error if there is no tokenizer."""
@@ -70,8 +87,8 @@ class _Model:
         price = ROUND_COST if round_cost is None else round_cost
         return split_network(self._network, workers, round_cost=price)
 
-    def network(self) -> Network:
-        return self._network
+    def reference(self) -> Reference:
+        return Reference(self._network, compute, EXACT)
 
     def tokenizer(self) -> Texts:
         return tokenizer_of(self._path, self.vocabulary)
@@ -99,8 +116,9 @@ class _Shards:
     def source(self, workers: int, round_cost: float | None) -> StoredPlan:
         return self._stored
 
-    def network(self) -> Network:
-        return read_network(self._stored)
+    def reference(self) -> Reference:
+        network, plan = read_network(self._stored), self._stored.plan
+        return Reference(network, rounded_compute(network, plan, plan.comm_dtype), plan.comm_dtype)
 
     def tokenizer(self) -> Texts:
         if not self._stored.texts.tokenizer:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import UNLIMITED, Attention
 
 
 class Pooling(NamedTuple):
@@ -88,3 +90,9 @@ def check_ids(ids: np.ndarray, vocabulary: int, padding: int | None, text: str =
             "from 0): this model has no position for it; give ids of texts as long as they are, or "
             "attention_mask beside input_ids, which says where they end"
         )
+
+
+def is_causal(network: Network) -> bool:
+    """Whether no token sees one behind it."""
+    attentions = [op for op in network.operations if isinstance(op, Attention)]
+    return all(op.after != UNLIMITED and op.after <= 0 for op in attentions)

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from repurpose_hpc.model.forward import forward
+from repurpose_hpc.model.forward import Compute, forward
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.runtime.pooling import Pool, pooled, wanted
+from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.runtime.tokens import Tokens, TokenSession
 from repurpose_hpc.runtime.verification import Verification
 
@@ -71,12 +72,21 @@ class TextVerification(Verification):
 
     Args:
         network: of tokens.
-        dtype: of the run.
+        dtype, formats: of the run.
+        compute: of every operation.
         pool, is_normalised: what is made of the outputs.
     """
 
-    def __init__(self, network: Network, dtype: np.dtype, pool: Pool, is_normalised: bool) -> None:
-        super().__init__(network, dtype)
+    def __init__(
+        self,
+        network: Network,
+        dtype: np.dtype,
+        formats: Formats,
+        compute: Compute,
+        pool: Pool,
+        is_normalised: bool,
+    ) -> None:
+        super().__init__(network, dtype, formats, compute)
         self._pool, self._is_normalised = pool, is_normalised
         self._lengths: dict[int, Network] = {}
 
@@ -85,7 +95,7 @@ class TextVerification(Verification):
         tokens = inputs.size
         if tokens not in self._lengths:
             self._lengths[tokens] = self.network.at(tokens)
-        rows = forward(self._lengths[tokens], inputs[None], dtype).reshape(tokens, -1)
+        rows = forward(self._lengths[tokens], inputs[None], dtype, self.compute).reshape(tokens, -1)
         rows = rows[wanted(0, tokens, tokens, self._pool)]
         rows = pooled(rows.T, [len(rows)], self._pool)[0].T
         return normalised(rows) if self._is_normalised else rows

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.texts import is_causal
 from repurpose_hpc.runtime.candidates import Candidates
-from repurpose_hpc.runtime.tokens import Tokens, TokenSession, is_causal
+from repurpose_hpc.runtime.tokens import Tokens, TokenSession
 
 if TYPE_CHECKING:
     from mpi4py import MPI

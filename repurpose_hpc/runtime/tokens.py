@@ -17,10 +17,8 @@ import numpy as np
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT
 from repurpose_hpc.model.ends import Ends
-from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import UNLIMITED, Attention
 from repurpose_hpc.model.precision import precision
-from repurpose_hpc.model.texts import check_ids
+from repurpose_hpc.model.texts import check_ids, is_causal
 from repurpose_hpc.mpi.agreement import agreed, check_same
 from repurpose_hpc.plan.files.store import StoredPlan
 from repurpose_hpc.runtime.candidates import CandidateGather, Candidates, best, best_of_tokens
@@ -355,9 +353,3 @@ def _formats(weights_dtype: str, comm_dtype: str, kept_dtype: str) -> Formats:
         if value not in known:
             raise UserError(f"{name}: expected one of {', '.join(known)}, got {value!r}; choose one of them")
     return Formats(weights_dtype, comm_dtype, kept_dtype)
-
-
-def is_causal(graph: Network) -> bool:
-    """Whether no token sees one behind it."""
-    attentions = [op for op in graph.operations if isinstance(op, Attention)]
-    return all(op.after != UNLIMITED and op.after <= 0 for op in attentions)

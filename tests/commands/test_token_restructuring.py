@@ -6,13 +6,19 @@ import shutil
 import numpy as np
 import pytest
 
-from helpers import ROOT, small_plans
+from helpers import ROOT, small_plans, token_graphs
 from helpers.model_directories import VOCABULARY, llama, tokenizer
 from repurpose_hpc.io.token_ids import read_ids
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.load import load_tokens
 from repurpose_hpc.plan.files.store import open_plan, read_network
-from repurpose_hpc.report.schema import GenerateReport, RestructuredTextsReport, TextsReport, problems
+from repurpose_hpc.report.schema import (
+    GenerateReport,
+    RestructuredTextsReport,
+    RestructureReport,
+    TextsReport,
+    problems,
+)
 from repurpose_hpc.restructure.held_out import hold_out
 from repurpose_hpc.restructure.tokens.budget import dense_values
 from repurpose_hpc.restructure.tokens.job import texts_sha256
@@ -153,3 +159,18 @@ def test_what_is_refused(run, model, ids, tmp_path):
     for words, (status, text) in refused.items():
         assert text in run(2, "restructure", *words, *out, status=status).stderr, words
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("length", [None, 7])
+def test_an_onnx_file(run, tmp_path, length):
+    """With a free axis of tokens it is for texts; with one of a fixed length its samples are sequences."""
+    onnx = pytest.importorskip("onnx")
+    path, report = tmp_path / "model.onnx", tmp_path / "report.json"
+    onnx.save(token_graphs.transformer(length=length), path)
+    np.save(tmp_path / "ids.npy", np.random.default_rng(0).integers(0, token_graphs.VOCABULARY, (40, 7)))
+    files = ("--calibration", tmp_path / "ids.npy", "--out", tmp_path / "shards", "--report", report)
+    longest = () if length else ("--longest", 20)
+    run(1, "restructure", path, "--workers", 2, "--comm-budget", 0.5, *files, *longest)
+    found = json.loads(report.read_text())
+    schema = RestructureReport if length else RestructuredTextsReport
+    assert problems(found, schema) == [] and found.get("longest") == (None if length else 20)

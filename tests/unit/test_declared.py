@@ -20,6 +20,7 @@ from repurpose_hpc.kernels.registry import REGISTRY
 from repurpose_hpc.report.schema import REPORTS
 from repurpose_hpc.restructure.method import METHODS, method_named
 from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.restructure.tokens.options import TokenOptions
 from repurpose_hpc.runtime.options import RunOptions
 
 # Kernels are declared in these; others share them or wrap what the compiler offers.
@@ -81,7 +82,7 @@ def test_every_module_of_commands_is_in_the_table():
     assert set(COMMANDS) | helpers == modules(commands)
 
 
-@pytest.mark.parametrize("declared", [Options, RunOptions])
+@pytest.mark.parametrize("declared", [Options, TokenOptions, RunOptions])
 def test_an_option(declared):
     """It says what it is for, and the README has it."""
     for field, option in declarations(declared).items():

@@ -108,6 +108,15 @@ def holds_tokens(path: Path) -> bool:
     return path.suffix == GGUF and path.is_file() or is_model_directory(path)
 
 
+def takes_any_length(path: Path) -> bool:
+    """The same, but for files whose axis of tokens is not free: they are those of networks of samples."""
+    if path.suffix == ONNX and path.is_file():
+        from repurpose_hpc.model.importers.onnx.tokens import has_free_tokens
+
+        return has_free_tokens(path)
+    return holds_tokens(path)
+
+
 def is_model_directory(path: Path) -> bool:
     """Whether a path is that of a directory of a transformer, not of shards."""
     from repurpose_hpc.model.importers.huggingface import CONFIG

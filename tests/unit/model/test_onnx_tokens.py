@@ -11,7 +11,7 @@ from helpers.token_graphs import LONGEST, PADDING, VOCABULARY, transformer
 from repurpose_hpc import TokenSession, load_tokens, split_network
 from repurpose_hpc.errors import LacksMemory, Note, UserError
 from repurpose_hpc.model.forward import forward
-from repurpose_hpc.model.importers.load import holds_tokens
+from repurpose_hpc.model.importers.load import holds_tokens, takes_any_length
 from repurpose_hpc.model.importers.onnx import evaluation
 from repurpose_hpc.model.importers.onnx.tokens import lengths
 from repurpose_hpc.model.importers.onnx.tokens.lengths import LONGEST as DEFAULT
@@ -310,12 +310,17 @@ def test_another_network_is_found_out(write, monkeypatch):
 
 
 def test_which_files_hold_tokens(write, tmp_path):
-    assert holds_tokens(write())
-    assert holds_tokens(write(length=7))
-    assert holds_tokens(write(inputs=("any",)))
-    assert not holds_tokens(write(inputs=("any",), length=7))
+    for case, holds, is_free in (
+        ({}, True, True),
+        ({"length": 7}, True, False),
+        ({"inputs": ("any",)}, True, True),
+        ({"inputs": ("any",), "length": 7}, False, False),
+    ):
+        path = write(**case)
+        assert (holds_tokens(path), takes_any_length(path)) == (holds, is_free)
     (tmp_path / "damaged.onnx").write_bytes(b"no model")
     assert not holds_tokens(tmp_path / "damaged.onnx")
+    assert not takes_any_length(tmp_path / "damaged.onnx")
 
 
 def test_files_beside_it_say_of_texts(write, tmp_path):

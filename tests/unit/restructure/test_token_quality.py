@@ -158,3 +158,10 @@ def test_one_text_in_five_is_held_out(count, seed):
 def test_dense_values_are_two_all_reduces_for_each_block(make, workers):
     network = make(layers=3)
     assert dense_values(network, workers) == 3 * 2 * 2 * network.inputs * (workers - 1)
+
+
+def test_beside_outputs_that_are_all_zero_any_other_is_infinitely_off():
+    network = decoder()
+    zero = scaled_output(network, 0)
+    assert measure(zero.network, zero, texts()).output_error == 0
+    assert measure(zero.network, scaled_output(network, 1), texts()).output_error == np.inf

@@ -18,6 +18,7 @@ from repurpose_hpc.model.builder import Builder
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.transformers.transformer import embedding
 from repurpose_hpc.model.operations import UNLIMITED, Attention
+from repurpose_hpc.model.texts import is_causal
 from repurpose_hpc.restructure.exact import split_network
 from repurpose_hpc.restructure.job import restructure_network
 from repurpose_hpc.runtime.candidates import best
@@ -25,7 +26,7 @@ from repurpose_hpc.runtime.generation import Sampling, generate
 from repurpose_hpc.runtime.pooling import Pool
 from repurpose_hpc.runtime.sequences import Sequences
 from repurpose_hpc.runtime.session import Session
-from repurpose_hpc.runtime.tokens import Tokens, TokenSession, is_causal
+from repurpose_hpc.runtime.tokens import Tokens, TokenSession
 
 NETWORK = decoder(5)
 CUT = split_network(NETWORK, 3)

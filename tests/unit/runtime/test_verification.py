@@ -1,15 +1,21 @@
 """Verification: what is rounding, what is wrong, and what cannot be told."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from helpers.small_transformers import decoder, texts
 from repurpose_hpc.errors import Note, UserError
 from repurpose_hpc.model.chain import sequence
 from repurpose_hpc.model.comm_dtype import INT8, received
 from repurpose_hpc.model.forward import forward
+from repurpose_hpc.plan.rounding import rounded_compute
+from repurpose_hpc.restructure.exact import split_network
+from repurpose_hpc.runtime.encoding import TextVerification
 from repurpose_hpc.runtime.lowering.weights import row_scales
+from repurpose_hpc.runtime.pooling import Pool
 from repurpose_hpc.runtime.resources import EXACT_FORMATS, Formats
 from repurpose_hpc.runtime.verification import Verification, tolerance
 
@@ -125,3 +131,19 @@ def test_outputs_that_are_not_finite_are_refused(plain, amplifying, x, value):
         outputs[3, 1] = value
         with pytest.raises(UserError, match="expected outputs within"):
             verified(network, x, outputs)
+
+
+@pytest.mark.parametrize("comm_dtype", ["float32", "bfloat16"])
+def test_of_texts_ghosts_arrive_as_the_plan_says(comm_dtype):
+    network = decoder()
+    plan = replace(split_network(network, 3, round_cost=0).plan, comm_dtype=comm_dtype)
+    compute, formats = rounded_compute(network, plan, comm_dtype), Formats(comm_dtype=comm_dtype)
+    verification = TextVerification(network, np.dtype(np.float32), formats, compute, Pool.LAST, False)
+    (text,) = texts(lengths=(9,))
+    expected, exact = (
+        forward(network.at(9), text[None], np.float64, *more).reshape(9, -1)[-1:] for more in ((compute,), ())
+    )
+    np.testing.assert_array_equal(verification.reference(text, np.float64), expected)
+    assert (np.abs(expected - exact).max() > 1e-4) == (comm_dtype != "float32")
+    verification.add(expected, text)
+    verification.check()

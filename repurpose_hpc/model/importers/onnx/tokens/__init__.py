@@ -6,7 +6,7 @@ others; ``matching`` makes one network of the three, in which positions are told
 and ``lookup`` the table of the tokens.
 """
 
-from repurpose_hpc.model.importers.onnx.tokens.graph import TokenGraph, reads_ids
+from repurpose_hpc.model.importers.onnx.tokens.graph import TokenGraph, has_free_tokens, reads_ids
 from repurpose_hpc.model.importers.onnx.tokens.lengths import network_of_tokens
 
-__all__ = ["TokenGraph", "network_of_tokens", "reads_ids"]
+__all__ = ["TokenGraph", "has_free_tokens", "network_of_tokens", "reads_ids"]

@@ -110,10 +110,18 @@ def reads_ids(path: Path) -> bool:
     Raises:
         UserError: the ``onnx`` package is missing.
     """
+    return any(item.name == IDS for item in inputs_in(path)) or has_free_tokens(path)
+
+
+def has_free_tokens(path: Path) -> bool:
+    """Whether a file is an ONNX model of ids with an axis of tokens that is free.
+
+    Raises:
+        UserError: the ``onnx`` package is missing.
+    """
     inputs = inputs_in(path)
-    if any(item.name == IDS for item in inputs):
-        return True
-    kinds = [item.type.tensor_type for item in inputs]
+    named = [item for item in inputs if item.name == IDS]
+    kinds = [item.type.tensor_type for item in named or inputs]
     return len(kinds) == 1 and all(
         len(kind.shape.dim) == 2 and not kind.shape.dim[1].dim_value and kind.elem_type in INTEGERS
         for kind in kinds
