@@ -92,7 +92,7 @@ def _run(args: TokenArguments) -> None:
     network, texts = model.reference().network, read_texts(args.calibration, model)
     rules = rules_of(args.model, model.vocabulary)
     dtype = np.dtype(args.dtype).type
-    outcome = restructure_texts(network, texts, args.options, dtype, Progress())
+    outcome = restructure_texts(network, texts, args.options, dtype, Progress(), rules.pooling)
     counts = {"texts": len(texts), "tokens": sum(text.size for text in texts)}
     provenance = {**_provenance(network, texts, outcome, args.dtype), **counts}
     write_plan(args.out, outcome.cut.network, outcome.cut.plan, provenance, dtype, rules)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.restructure.support.reserve import BudgetTooSmall
 from repurpose_hpc.restructure.tokens.forms import Choices
 
 # Shares of communication in the price of both that are tried, from next to none to nearly all of it.
@@ -43,7 +43,7 @@ def choose(
         budget: not to be exceeded.
 
     Raises:
-        UserError: it is too small for any choice.
+        BudgetTooSmall: no choice keeps it.
     """
     errors = [choice.error * weight for choice, weight in zip(choices, sensitivity, strict=True)]
     costs = [choice.values + round_cost * choice.rounds for choice in choices]
@@ -73,8 +73,9 @@ def choose(
             low, high = (low, middle) if is_within(cheapest(middle, of_cost)) else (middle, high)
         found.append(cheapest(high, of_cost))
     if not found:
-        raise UserError(
-            "comm_budget and load: expected budgets that some choice of forms keeps, found none; allow more"
+        raise BudgetTooSmall(
+            f"expected forms that send at most {budget.cost:,.0f} values of a token and have a worker do at "
+            f"most {budget.multiply_adds:,.0f} multiply-adds, found none; allow a larger comm_budget or load"
         )
     best = min(found, key=lambda chosen: total(errors, chosen))
     return _spent(best, errors, costs, loads, budget)

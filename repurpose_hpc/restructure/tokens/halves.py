@@ -82,7 +82,11 @@ def _half(network: Network, out: Mixing) -> Half | None:
             pending += makers[tensor].sources
     outside = [op for op in network.operations if op is not out and op.target not in inner]
     shown = inner & {source for op in outside for source in op.sources} | inner & {*network.output_tensors}
-    if len(read) != 1 or shown or {network.space_of[tensor] for tensor in read} != {network.space_of[out.target]}:
+    if (
+        len(read) != 1
+        or shown
+        or {network.space_of[tensor] for tensor in read} != {network.space_of[out.target]}
+    ):
         return None
     operations = tuple(op for op in network.operations if op.target in inner)
     return Half(

@@ -5,19 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.progress import PENDING
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.texts import check_texts
+from repurpose_hpc.model.texts import UNPOOLED, Pooling, check_texts
 from repurpose_hpc.restructure.context import Log, silent
 from repurpose_hpc.restructure.cut import Cut
-from repurpose_hpc.restructure.tokens.driver import restructure_tokens
+from repurpose_hpc.restructure.tokens.driver import Measured, measure_halves, restructure_tokens
 from repurpose_hpc.restructure.tokens.options import TokenOptions
 from repurpose_hpc.restructure.tokens.promise import TokenOutcome, check_promise, keep_promise
-from repurpose_hpc.restructure.tokens.quality import measure
+from repurpose_hpc.restructure.tokens.quality import held_out, measure
 
 
 def restructure_texts(
@@ -26,6 +27,7 @@ def restructure_texts(
     options: TokenOptions,
     dtype: type = np.float32,
     log: Log = silent,
+    pooling: Pooling | None = None,
 ) -> TokenOutcome:
     """Restructure a network of tokens, with a budget or with a promise, and measure it.
 
@@ -35,6 +37,8 @@ def restructure_texts(
         options: how.
         dtype: of the weights, and to measure in: float32 or float64.
         log: is given one line for each step.
+        pooling: what is made of the outputs of an encoder; None: nothing, or something else than a
+            ``Pooling`` can say.
 
     Raises:
         UserError: it is no network of tokens, or texts that it cannot read; too few of them; a promise that
@@ -42,8 +46,15 @@ def restructure_texts(
     """
     _check(network, texts, options)
 
+    calibration = list(texts) if options.promised is None else held_out(texts, options.seed).rest
+
+    @cache  # all trials of a promise are of the same texts
+    def measured() -> Measured:
+        return measure_halves(network, calibration, options.workers, pooling or UNPOOLED)
+
     def make(texts: Sequence[np.ndarray], options: TokenOptions, log: Log) -> Cut:
-        cut = restructure_tokens(network, texts, options, log)
+        log(f"measuring what halves of blocks add{PENDING}")
+        cut = restructure_tokens(network, texts, options, measured(), log)
         # With the weights as they are written: what is measured must be what is kept.
         return replace(cut, network=cut.network.astype(dtype))
 

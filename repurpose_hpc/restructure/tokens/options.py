@@ -43,7 +43,9 @@ class TokenOptions(Declared):
         1.5,
         kind=number("a number", least=1, example=1.5),
         metavar="X",
-        help="largest computation of a worker, relative to an even share: what several compute need not cross",
+        help="largest computation of a worker, relative to an even share; what all compute need not cross",
+        more="with texts: largest computation of a worker, relative to an even share. What every worker "
+        "computes need not cross ([how](docs/transformers.md#restructure))",
     )
     max_perplexity_increase: float | None = option(
         None,
