@@ -37,8 +37,8 @@ RELAY = "relay"
 PLACEMENTS = REPLICATED, PARTITIONED, ROOT = ("replicated", "partitioned", "root")
 
 # The owner of the neurons of a replicated input, which every worker reads by itself, and of *common* neurons,
-# of which every worker computes a copy.  A mixing into those sums what all workers send to all others; or every
-# worker computes all rows, from common neurons and from ghosts.
+# of which every worker computes a copy.  A mixing into those sums what all workers send to all others; or
+# every worker computes all rows, from common neurons and from ghosts.
 EVERYBODY = -1
 
 
@@ -99,7 +99,7 @@ def allowed(plan: MixingPlan, source_owner: np.ndarray, target_owner: np.ndarray
 
 
 def fetched(plan: MixingPlan, source_owner: np.ndarray, target_owner: np.ndarray) -> np.ndarray:
-    """The pairs whose source neuron comes to whoever computes the row, from others or the input: bool (m, n)."""
+    """The pairs whose source neuron comes to whoever computes the row, from others or the input, (m, n)."""
     own = source_owner == np.arange(len(plan.ghosts))[:, None]
     by_all = (plan.ghosts | own).all(axis=0)
     return np.where((target_owner == EVERYBODY)[:, None], by_all, plan.ghosts[target_owner])

@@ -74,6 +74,7 @@ class _Graph:
 
     Attributes:
         everywhere: mixings of which every worker computes all rows.
+        fetching: mixings whose rows have owners, who get as ghosts what they need.
     """
 
     def __init__(self, network: Network, part_weights: np.ndarray) -> None:
@@ -85,6 +86,7 @@ class _Graph:
         # Of free spaces that are new.
         self._owners: dict[str, np.ndarray] = {}
         self.everywhere: set[str] = set()
+        self.fetching: set[str] = set()
 
     def share(self, half: Half) -> None:
         """Have everybody compute a half."""
@@ -132,8 +134,7 @@ class _Graph:
         """A mixing into a space of its own."""
         self._spaces[name], self._space_of[name] = Space(name, len(weights)), name
         self._owners[name] = owner.astype(np.int32)
-        if (owner == EVERYBODY).all():
-            self.everywhere.add(name)
+        (self.everywhere if (owner == EVERYBODY).all() else self.fetching).add(name)
         return self._mixing(name, source, name, weights, np.zeros(len(weights)))
 
     def _added(
@@ -213,7 +214,7 @@ class _Graph:
             source, target = plan.ends(network, mixing)
             if mixing.name in self.everywhere:
                 plans[mixing.name] = everywhere_plan(source, target, plan.workers)
-            elif mixing.name in self._owners:
+            elif mixing.name in self.fetching:
                 dense = ghost_plan(np.ones((plan.workers, source.size), bool), source, target)
                 plans[mixing.name] = trimmed(dense, mixing.links, source, target)
         return plans
