@@ -182,11 +182,13 @@ def shards_report(
         rules: that they keep.
     """
     from repurpose_hpc.plan.files.store import plan_files
+    from repurpose_hpc.plan.plan import EVERYBODY
     from repurpose_hpc.plan.rounds import rounds_of
 
     plan = cut.plan
     plan_bytes, *shard_bytes = (path.stat().st_size for path in plan_files(out))
-    is_common = any(plan.is_common(cut.network, mixing) for mixing in cut.network.mixings)
+    made = [owner for name, owner in plan.owners.items() if name not in cut.network.input_spaces]
+    is_common = any((owner == EVERYBODY).all() for owner in made)
     return {
         "workers": plan.workers,
         "part_weights": list(options.part_weights or (1.0,) * plan.workers),

@@ -23,6 +23,7 @@ from repurpose_hpc.restructure.tokens.fits import Fit, Shape, fit, most_active, 
 from repurpose_hpc.restructure.tokens.forms import Choices, Form, choices_of
 from repurpose_hpc.restructure.tokens.graph import Decided, cut_for
 from repurpose_hpc.restructure.tokens.halves import Half, halves_of
+from repurpose_hpc.restructure.tokens.method import FULL, TokenMethod
 from repurpose_hpc.restructure.tokens.options import TokenOptions
 from repurpose_hpc.restructure.tokens.propagation import Propagation, fitting_moments, joint_moments
 from repurpose_hpc.restructure.tokens.scales import with_scales
@@ -51,15 +52,20 @@ class Measured(NamedTuple):
 
 
 def measure_halves(
-    network: Network, texts: Sequence[np.ndarray], workers: int, pooling: Pooling = UNPOOLED
+    network: Network,
+    texts: Sequence[np.ndarray],
+    options: TokenOptions,
+    pooling: Pooling = UNPOOLED,
+    method: TokenMethod = FULL,
 ) -> Measured:
     """Measure what each form of each half would leave unexplained, and what that would do to the outputs.
 
     Args:
         network: of tokens.
         texts: calibration data, ids (tokens,) of each text.
-        workers: P.
+        options: how many workers there are, and how ghosts travel.
         pooling: what is made of the outputs of an encoder.
+        method: what counts.
     """
     network = with_copied_outputs(network)
     halves, single = halves_of(network), network.astype(np.float32)
@@ -72,8 +78,9 @@ def measure_halves(
         probe = Shape(half.width // 2, 0, True)
         left = unexplained(half, covariance, probe, order)[probe.width]
         trial = fit(half, fitting_moments(propagation, half, order[:0]), probe, order[:0])
-        slopes.append(sensitivity.difference(half, trial) / left if left > 0 else 0.0)
-        choices.append(choices_of(half, covariance, order, workers))
+        senses = method.senses and left > 0
+        slopes.append(sensitivity.difference(half, trial) / left if senses else float(not method.senses))
+        choices.append(choices_of(half, covariance, order, options.workers, options.comm_dtype, method))
         orders.append(order)
         propagation.replace(half, None)
     return Measured(network, halves, choices, orders, np.array(slopes))
@@ -85,6 +92,7 @@ def restructure_tokens(
     options: TokenOptions,
     measured: Measured,
     log: Log = silent,
+    method: TokenMethod = FULL,
 ) -> Cut:
     """Restructure a network of tokens for ``options.workers`` workers.
 
@@ -92,8 +100,9 @@ def restructure_tokens(
         network: of tokens.
         texts: calibration data, ids (tokens,) of each text.
         options: how; ``comm_budget`` counts, not a promise.
-        measured: as ``measure_halves`` returns it for the same network, texts and workers.
+        measured: as ``measure_halves`` returns it for the same network, texts, workers and ``comm_dtype``.
         log: is given one line for each step.
+        method: how what stands for y is made.
 
     Raises:
         BudgetTooSmall: no choice of forms keeps ``comm_budget`` and ``load``.
@@ -108,19 +117,21 @@ def restructure_tokens(
         measured.halves, measured.choices, measured.orders, chosen, strict=True
     ):
         form = choice.forms[place]
-        decided.append(_decided(propagation, half, form, order))
+        decided.append(_decided(propagation, half, form, order, method))
         log(f"{half.name}: {_described(half, form)}")
     cut = cut_for(measured.network, decided, weights)
     return with_scales(cut, texts, options.comm_dtype)
 
 
-def _decided(propagation: Propagation, half: Half, form: Form, order: np.ndarray) -> Decided:
+def _decided(
+    propagation: Propagation, half: Half, form: Form, order: np.ndarray, method: TokenMethod
+) -> Decided:
     """A half in its form, fitted to what the halves before it make."""
     found: Fit | None = None
     shared = order[:0] if form.shape is None else np.sort(order[: form.shape.shared])
     moments = fitting_moments(propagation, half, shared)
     if form.shape is not None:
-        found = fit(half, moments, form.shape, shared)
+        found = fit(half, moments, form.shape, shared, method)
     propagation.replace(half, found)
     return Decided(half, form, found)
 

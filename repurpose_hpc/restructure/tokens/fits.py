@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from repurpose_hpc.restructure.tokens.halves import Half
+from repurpose_hpc.restructure.tokens.method import FULL, TokenMethod
 
 # Of the mean variance of what is regressed on, added to all: it makes singular moments regular.
 RIDGE = 1e-5
@@ -124,7 +125,7 @@ def unexplained(half: Half, covariance: np.ndarray, shape: Shape, order: np.ndar
     return np.concatenate([[0.0], gone])[::-1]
 
 
-def fit(half: Half, moments: Moments, shape: Shape, shared: np.ndarray) -> Fit:
+def fit(half: Half, moments: Moments, shape: Shape, shared: np.ndarray, method: TokenMethod = FULL) -> Fit:
     """Fit what stands for y.
 
     Args:
@@ -132,6 +133,7 @@ def fit(half: Half, moments: Moments, shape: Shape, shared: np.ndarray) -> Fit:
         moments: of [x, a_s, W_r a_r].
         shape: of what stands for y; of full width, it is y.
         shared: neurons of a_s, ascending.
+        method: whether directions cross or neurons of the stream, and whether weights are fitted.
     """
     if shape.width == half.width:
         nothing = np.zeros((half.width, 0))
@@ -142,8 +144,13 @@ def fit(half: Half, moments: Moments, shape: Shape, shared: np.ndarray) -> Fit:
     n_x = len(S) - D - shared.size
     known = np.arange(0 if shape.predicts else n_x, len(S) - D)
     left = _left(S[y, y], S[np.ix_(known, known)], S[known, y]) * np.outer(half.metric, half.metric)
-    _, vectors = np.linalg.eigh((left + left.T) / 2)
-    C = _signed(vectors[:, ::-1][:, :R].T) * half.metric
+    if method.rotates:
+        _, vectors = np.linalg.eigh((left + left.T) / 2)
+        C = _signed(vectors[:, ::-1][:, :R].T) * half.metric
+    else:
+        C = np.eye(D)[np.sort(np.argsort(-np.diag(left), kind="stable")[:R])]
+    if not method.adjusts:
+        return Fit(shared, C, np.linalg.pinv(C), np.zeros((D, 0)), half.out.weights[:, shared], half.out.bias)
     # Regression on z = C y and on what is known.
     to = np.zeros((R + known.size, len(S)))
     to[:R, y] = C

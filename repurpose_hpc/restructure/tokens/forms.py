@@ -16,8 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.restructure.tokens.fits import Shape, unexplained
 from repurpose_hpc.restructure.tokens.halves import Half
+from repurpose_hpc.restructure.tokens.method import FULL, TokenMethod
 
 # Widths of narrow forms that are looked at: so many between none and all.
 WIDTHS = 32
@@ -90,7 +92,14 @@ class Choices(NamedTuple):
     multiply_adds: np.ndarray
 
 
-def choices_of(half: Half, covariance: np.ndarray, order: np.ndarray, workers: int) -> Choices:
+def choices_of(
+    half: Half,
+    covariance: np.ndarray,
+    order: np.ndarray,
+    workers: int,
+    comm_dtype: str = EXACT,
+    method: TokenMethod = FULL,
+) -> Choices:
     """The forms of a half.
 
     Args:
@@ -98,10 +107,14 @@ def choices_of(half: Half, covariance: np.ndarray, order: np.ndarray, workers: i
         covariance: of [x, a].
         order: of the neurons of a (``most_active``).
         workers: P.
+        comm_dtype: of ghosts; the direct form has none, so that it is left out where they are rounded.
+        method: which forms there are.
     """
     forms: list[Form] = []
     error: list[float] = []
-    for form, left in _forms(half, covariance, order):
+    for form, left in _forms(half, covariance, order, method):
+        if form.kind == Kind.DIRECT and comm_dtype != EXACT:
+            continue
         forms.append(form)
         error.append(left)
     return Choices(
@@ -113,14 +126,17 @@ def choices_of(half: Half, covariance: np.ndarray, order: np.ndarray, workers: i
     )
 
 
-def _forms(half: Half, covariance: np.ndarray, order: np.ndarray) -> Iterator[tuple[Form, float]]:
+def _forms(
+    half: Half, covariance: np.ndarray, order: np.ndarray, method: TokenMethod
+) -> Iterator[tuple[Form, float]]:
     """Every form, and what it leaves unexplained."""
     yield Form(Kind.DIRECT, None, 1), 0.0
     yield Form(Kind.GATHERED, None, 1), 0.0
-    yield Form(Kind.SHARED, None, 0), 0.0
+    if method.shares:
+        yield Form(Kind.SHARED, None, 0), 0.0
     widths = np.unique(np.linspace(0, half.width, WIDTHS + 1).astype(int)).tolist()
-    parts = SHARED if half.is_divisible else (0,)
-    for predicts in (False, True):
+    parts = SHARED if half.is_divisible and method.shares else (0,)
+    for predicts in (False, True) if method.predicts else (False,):
         for shared in sorted({int(part * half.neurons) for part in parts}):
             left = unexplained(half, covariance, Shape(0, shared, predicts), order)
             for width in widths:

@@ -50,7 +50,7 @@ def restructure_texts(
 
     @cache  # all trials of a promise are of the same texts
     def measured() -> Measured:
-        return measure_halves(network, calibration, options.workers, pooling or UNPOOLED)
+        return measure_halves(network, calibration, options, pooling or UNPOOLED)
 
     def make(texts: Sequence[np.ndarray], options: TokenOptions, log: Log) -> Cut:
         log(f"measuring what halves of blocks add{PENDING}")
