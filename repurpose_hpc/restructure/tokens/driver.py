@@ -108,7 +108,7 @@ def restructure_tokens(
         BudgetTooSmall: no choice of forms keeps ``comm_budget`` and ``load``.
     """
     weights = np.ones(options.workers) if options.part_weights is None else np.array(options.part_weights)
-    if options.workers == 1 or not measured.halves:
+    if options.workers == 1:
         return split_network(network, options.workers, weights, options.round_cost)
     budget = budget_of(measured.network, measured.halves, options)
     chosen = choose(measured.choices, measured.sensitivity, options.round_cost, budget)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Affine, Combine, Elementwise, Mixing, Operation
 from repurpose_hpc.restructure.exact import adding_mixings, common_spaces
@@ -63,9 +64,20 @@ class Half:
 def halves_of(network: Network) -> list[Half]:
     """The halves of a network of tokens whose outputs are not of the stream, in order.
 
-    What reads more than one tensor of the stream, or adds to it in other ways, is none.
+    Raises:
+        UserError: there are none; or something else adds to the stream, such as what reads several of its
+            tensors.
     """
-    return [half for out in adding_mixings(network) if (half := _half(network, out)) is not None]
+    outs = adding_mixings(network)
+    halves = [half for out in outs if (half := _half(network, out)) is not None]
+    if len(halves) < max(len(outs), 1):
+        others = ", ".join(sorted({out.name for out in outs} - {half.name for half in halves})) or "nothing"
+        raise UserError(
+            "network: expected a transformer, in which attention and perceptrons each read one tensor of the "
+            f"stream and add to it, found {others} to add to it otherwise; restructure splits it as it is "
+            "without calibration data"
+        )
+    return halves
 
 
 def _half(network: Network, out: Mixing) -> Half | None:
