@@ -27,7 +27,7 @@ from repurpose_hpc.model.texts import UNPOOLED, Pooling
 from repurpose_hpc.plan.rounds import rounds_of
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.exact import with_copied_outputs
-from repurpose_hpc.restructure.tokens.budget import dense_values
+from repurpose_hpc.restructure.tokens.budget import dense_values, load_of
 from repurpose_hpc.restructure.tokens.driver import measure_halves, restructure_tokens
 from repurpose_hpc.restructure.tokens.fits import Fit, Shape
 from repurpose_hpc.restructure.tokens.forms import Form, Kind
@@ -145,7 +145,7 @@ def _sent(network: Network, cut: Cut) -> dict[str, Any]:
         "fraction": round(values / dense_values(network, plan.workers), 4),
         "bytes": plan.bytes_sent(cut.network, plan.comm_dtype),
         "rounds": rounds_of(cut.network, plan),
-        "computed": round(plan.multiply_adds(cut.network).max() * plan.workers / network.weight_count, 3),
+        "computed": round(load_of(network, cut), 3),
     }
 
 

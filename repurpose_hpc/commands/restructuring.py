@@ -119,7 +119,7 @@ def _provenance(network: Network, texts: Sequence, outcome: TokenOutcome, dtype:
 
 def findings(network: Network, outcome: TokenOutcome) -> dict[str, Any]:
     """What was sent of the dense values, and what became of texts, under the names of the report."""
-    from repurpose_hpc.restructure.tokens.budget import dense_values
+    from repurpose_hpc.restructure.tokens.budget import dense_values, load_of
 
     plan, quality = outcome.cut.plan, outcome.quality
     dense, sent = dense_values(network, plan.workers), int(outcome.cut.traffic_matrix().sum())
@@ -130,6 +130,7 @@ def findings(network: Network, outcome: TokenOutcome) -> dict[str, Any]:
         "comm_fraction": sent / dense if dense else 0.0,
         "comm_budget": outcome.options.comm_budget,
         "comm_dtype": plan.comm_dtype,
+        "load": load_of(network, outcome.cut),
         "held_out_texts": quality.texts if outcome.trials else 0,
         "measured_tokens": quality.tokens,
         "output_error": quality.output_error,
@@ -147,6 +148,7 @@ def render(result: dict[str, Any]) -> str:
     )
     held_out = result["held_out_texts"]
     data = f"{held_out:,} held-out texts" if held_out else "the calibration texts themselves"
+    lines["load"] = f"{result['load']:.2f} of an even share, on the busiest worker"
     lines["quality"] = f"on {data}: output error {result['output_error']:.4f}"
     if "perplexity" in result:
         lines["next token"] = (
@@ -161,4 +163,4 @@ def render(result: dict[str, Any]) -> str:
     return aligned({name: lines[name] for name in _ORDER if name in lines})
 
 
-_ORDER = ("split", "sent", "quality", "next token", "promise", "weights", "texts", "shards")
+_ORDER = ("split", "sent", "load", "quality", "next token", "promise", "weights", "texts", "shards")

@@ -440,6 +440,10 @@ class RestructuredTextsReport(SplitReport, _Predictions):
     comm_fraction: Annotated[float, Key("values_sent over dense_values")]
     comm_budget: Annotated[float, Key("budget that was given, or with a promise chosen")]
     comm_dtype: Annotated[str, Key("format in which ghost neurons travel")]
+    load: Annotated[
+        float,
+        Key("multiply-adds with weights of the busiest worker, over an even share of the original's"),
+    ]
     texts: Annotated[int, Key("texts of the calibration data")]
     tokens: Annotated[int, Key("tokens of all of them")]
     held_out_texts: Annotated[

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.exact import adding_mixings
 from repurpose_hpc.restructure.tokens.choice import Budget
 from repurpose_hpc.restructure.tokens.fits import Shape
@@ -40,6 +41,22 @@ def budget_of(network: Network, halves: Sequence[Half], options: TokenOptions) -
     for half in halves:
         forms = Form(Kind.DIRECT, None, 1), Form(Kind.NARROW, Shape(half.width, 0, False), 2)
         dense += min(form.values(half, P) + price * form.rounds for form in forms)
-    share = sum(mixing.weights.size for mixing in network.mixings if not mixing.fixed) / P
+    share = _multiply_adds(network) / P
     of_halves = sum(half.inner_multiply_adds() + half.out.weights.size for half in halves) / P
     return Budget(options.comm_budget * dense, options.load * share - (share - of_halves))
+
+
+def load_of(network: Network, cut: Cut) -> float:
+    """Multiply-adds with weights of the busiest worker of a restructured network, over an even share.
+
+    Args:
+        network: of tokens, the original.
+        cut: the restructured network.
+    """
+    busiest = float(cut.plan.multiply_adds(cut.network).max())
+    return busiest * cut.plan.workers / _multiply_adds(network)
+
+
+def _multiply_adds(network: Network) -> int:
+    """Of a token, with trained weights."""
+    return sum(mixing.weights.size for mixing in network.mixings if not mixing.fixed)
