@@ -59,21 +59,27 @@ class Form:
 
     def multiply_adds(self, half: Half, workers: int) -> float:
         """Multiply-adds of a token, of one worker of equal ones."""
-        inner, out, share = half.inner_multiply_adds(), half.out.weights.size, 1 / workers
+        return self.owned(half) / workers + self.repeated(half, workers)
+
+    def owned(self, half: Half) -> int:
+        """Multiply-adds of a token that the workers share."""
+        inner, out = half.inner_multiply_adds(), half.out.weights.size
         if self.shape is None:
-            of_inner, of_out = {
-                Kind.DIRECT: (share, share),
-                Kind.GATHERED: (share, 1.0),
-                Kind.SHARED: (1.0, 1.0),
-            }[self.kind]
-            return inner * of_inner + out * of_out
+            return {Kind.DIRECT: inner + out, Kind.GATHERED: inner, Kind.SHARED: 0}[self.kind]
+        rest = half.neurons - self.shape.shared
+        return rest * inner // half.neurons * (self.shape.width > 0) + self.shape.width * rest
+
+    def repeated(self, half: Half, workers: int) -> int:
+        """Multiply-adds of a token that every worker does."""
+        inner, out = half.inner_multiply_adds(), half.out.weights.size
+        if self.shape is None:
+            return {Kind.DIRECT: 0, Kind.GATHERED: out, Kind.SHARED: inner + out}[self.kind]
         width, shared = self.shape.width, self.shape.shared
-        rest = half.neurons - shared
-        read = inner * (shared + rest * share) / half.neurons
         # All of y is as it came: a number for each row.
         taken = width if width < half.width else 1
-        reading = half.width * (half.width * self.shape.predicts + shared + taken)
-        return read + width * (rest * share + (1 if self.rounds == 2 else workers)) + reading
+        summed = width * (1 if self.rounds == 2 else workers)
+        read = half.width * (half.width * self.shape.predicts + shared + taken)
+        return shared * inner // half.neurons + summed + read
 
 
 class Choices(NamedTuple):

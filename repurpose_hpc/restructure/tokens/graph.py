@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,8 +57,9 @@ def cut_for(network: Network, decided: Sequence[Decided], part_weights: np.ndarr
         decided: its halves.
         part_weights: relative capacities of the workers, (P,).
     """
-    graph = _Graph(network, part_weights)
+    graph = _Graph(network, decided, part_weights)
     for half, form, fit in decided:
+        graph.balance(half)
         if form.kind == Kind.SHARED:
             graph.share(half)
         elif form.kind == Kind.GATHERED:
@@ -77,8 +77,10 @@ class _Graph:
         fetching: mixings whose rows have owners, who get as ghosts what they need.
     """
 
-    def __init__(self, network: Network, part_weights: np.ndarray) -> None:
+    def __init__(self, network: Network, decided: Sequence[Decided], part_weights: np.ndarray) -> None:
         self._network, self._weights = network, part_weights
+        self._original_owners = near_owners(network, block_owners(network, REPLICATED, part_weights))
+        self._of_perceptrons = self._balancing(decided)
         self._operations = {op.name: [op] for op in network.operations}
         self._spaces = {space.name: space for space in network.spaces}
         self._space_of = dict(network.space_of)
@@ -88,9 +90,18 @@ class _Graph:
         self.everywhere: set[str] = set()
         self.fetching: set[str] = set()
 
+    def balance(self, half: Half) -> None:
+        """Give workers of the neurons of a perceptron what balances their work."""
+        if half.is_divisible:
+            space = self._network.space_of[half.out.source]
+            self._owners[space] = contiguous_owners(half.neurons, self._of_perceptrons)
+
     def share(self, half: Half) -> None:
         """Have everybody compute a half."""
-        self._common |= {part for op in half.inner for part in self._network.parts(op.target)}
+        spaces = {part for op in half.inner for part in self._network.parts(op.target)}
+        self._common |= spaces
+        for space in spaces:
+            self._owners.pop(space, None)
         self.everywhere.add(half.name)
 
     def narrow(self, half: Half, form: Form, fit: Fit) -> None:
@@ -111,9 +122,9 @@ class _Graph:
     def _sums(self, half: Half, form: Form, fit: Fit, rest: np.ndarray) -> list[Operation]:
         """Codes, and z: their sums over the workers."""
         source, R = half.out.source, len(fit.C)
-        owner = self._base_owners[self._network.space_of[source]]
-        if rest.size < owner.size:
-            owner = contiguous_owners(rest.size, self._weights)
+        owner = self._original_owners[self._network.space_of[source]]
+        if half.is_divisible:
+            owner = contiguous_owners(rest.size, self._of_perceptrons)
         workers = np.unique(owner)
         C = fit.C @ half.out.weights[:, rest].astype(np.float64)
         codes = np.concatenate([C * (owner == worker) for worker in workers])
@@ -125,10 +136,16 @@ class _Graph:
             self._made(f"{half.name} sums", f"{half.name} codes", sums, directions),
         ]
 
-    @cached_property
-    def _base_owners(self) -> dict[str, np.ndarray]:
-        """Owners of the neurons of the original network, were nothing everybody's."""
-        return near_owners(self._network, block_owners(self._network, REPLICATED, self._weights))
+    def _balancing(self, decided: Sequence[Decided]) -> np.ndarray:
+        """How much of the perceptrons workers get, (P,): what makes up for their heads."""
+        parts = np.zeros(self._weights.size)
+        for half, form, _ in decided:
+            if not half.is_divisible:
+                owner = self._original_owners[self._network.space_of[half.out.source]]
+                parts -= form.owned(half) * np.bincount(owner, minlength=parts.size) / owner.size
+        work = sum(form.owned(half) for half, form, _ in decided)
+        parts = np.maximum(parts + work * self._weights / self._weights.sum(), 0)
+        return parts if parts.any() else self._weights
 
     def _made(self, name: str, source: str, weights: np.ndarray, owner: np.ndarray) -> Mixing:
         """A mixing into a space of its own."""
@@ -188,8 +205,10 @@ class _Graph:
         for name in spaces:
             if neurons.size:
                 self._spaces[name] = replace(self._spaces[name], neurons=neurons.size)
+                self._owners[name] = contiguous_owners(neurons.size, self._of_perceptrons)
             else:
                 del self._spaces[name]
+                self._owners.pop(name, None)
 
     def cut(self) -> Cut:
         """The network and its plan."""

@@ -94,11 +94,7 @@ def _half(network: Network, out: Mixing) -> Half | None:
             pending += makers[tensor].sources
     outside = [op for op in network.operations if op is not out and op.target not in inner]
     shown = inner & {source for op in outside for source in op.sources} | inner & {*network.output_tensors}
-    if (
-        len(read) != 1
-        or shown
-        or {network.space_of[tensor] for tensor in read} != {network.space_of[out.target]}
-    ):
+    if len(read) != 1 or shown or network.space_of[min(read)] != network.space_of[out.target]:
         return None
     operations = tuple(op for op in network.operations if op.target in inner)
     return Half(
@@ -108,7 +104,7 @@ def _half(network: Network, out: Mixing) -> Half | None:
 
 def _is_divisible(network: Network, inner: tuple[Operation, ...], tensors: int) -> bool:
     """Whether all is of one space, neuron by neuron, so that some neurons may be left out."""
-    spaces = {network.space_of[op.target] for op in inner}
+    spaces = {part for op in inner for part in (network.space_of[op.target], *network.parts(op.target))}
     local = all(
         isinstance(op, Elementwise | Affine | Combine) or (isinstance(op, Mixing) and not op.fixed)
         for op in inner
