@@ -56,7 +56,10 @@ FORMAT_VERSION_WITH_ENDS = 5
 FORMAT_VERSION_OF_TOKENS = 6
 # Of a shard with weights that are in plan.h5 alone.
 FORMAT_VERSION_TIED = 7
-_VERSIONS = (FORMAT_VERSION, FORMAT_VERSION_WITH_ENDS, FORMAT_VERSION_OF_TOKENS, FORMAT_VERSION_TIED)
+# Of a plan.h5 of a network of tokens of which every worker computes whole mixings from ghosts.
+FORMAT_VERSION_EVERYWHERE = 8
+_OF_TOKENS = (FORMAT_VERSION_OF_TOKENS, FORMAT_VERSION_EVERYWHERE)
+_VERSIONS = (FORMAT_VERSION, FORMAT_VERSION_WITH_ENDS, *_OF_TOKENS, FORMAT_VERSION_TIED)
 PLAN_FILE = "plan.h5"
 # The attribute that tells the comm dtype, under the name that it has in this format version.
 COMM_DTYPE_ATTRIBUTE = "wire"
@@ -216,7 +219,7 @@ def hold_tokens(directory: Path) -> bool:
     """Whether shards are those of a network of tokens, by the first line of their plan."""
     try:
         with open(directory / PLAN_FILE, "rb") as file:
-            return version_of(file, FORMAT) == FORMAT_VERSION_OF_TOKENS
+            return version_of(file, FORMAT) in _OF_TOKENS
     except OSError:
         return False
 
@@ -284,7 +287,7 @@ def file_sha256(path: Path) -> str:
 def _write_plan_file(
     path: Path, network: Network, plan: Plan, digests: list[str], provenance: dict, texts: TextRules
 ) -> None:
-    with _creating(path, _version_for(network)) as file:
+    with _creating(path, _version_for(network, plan)) as file:
         file.attrs["workers"] = plan.workers
         file.attrs["input_placement"] = plan.input_placement
         file.attrs[COMM_DTYPE_ATTRIBUTE] = plan.comm_dtype
@@ -317,10 +320,11 @@ def _write_plan_file(
             file["texts"] = np.bytes_(described(texts))
 
 
-def _version_for(network: Network) -> int:
+def _version_for(network: Network, plan: Plan) -> int:
     """The format version of the ``plan.h5`` of a network."""
     if network.longest:
-        return FORMAT_VERSION_OF_TOKENS
+        everywhere = any(plan.is_everywhere(network, mixing) for mixing in network.mixings)
+        return FORMAT_VERSION_EVERYWHERE if everywhere else FORMAT_VERSION_OF_TOKENS
     return FORMAT_VERSION_WITH_ENDS if network.ends else FORMAT_VERSION
 
 
@@ -401,7 +405,7 @@ def _check_header(raw: io.BufferedReader, path: Path) -> int:
         )
     if version not in _VERSIONS:
         raise UserError(
-            f"{path}: expected format version {_VERSIONS[0]} to {_VERSIONS[-1]}, found {version}; "
+            f"{path}: expected format version {min(_VERSIONS)} to {max(_VERSIONS)}, found {version}; "
             f"restructure again with this version of {FORMAT}, or run the version that wrote it"
         )
     return version

@@ -53,7 +53,8 @@ def load_of(network: Network, cut: Cut) -> float:
         network: of tokens, the original.
         cut: the restructured network.
     """
-    busiest = float(cut.plan.multiply_adds(cut.network).max())
+    loads = [cut.plan.column_loads(cut.network, m) for m in cut.network.mixings if not m.fixed]
+    busiest = float(sum(load.sum(axis=1) for load in loads).max())
     return busiest * cut.plan.workers / _multiply_adds(network)
 
 

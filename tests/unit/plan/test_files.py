@@ -264,7 +264,7 @@ def test_another_format_version_is_refused_by_name(directory, name, version):
     assert content.startswith(b"repurpose-hpc 4 ")
     (directory / name).write_bytes(content.replace(b" 4 ", b" %d " % version, 1))
     with pytest.raises(
-        UserError, match=f"expected format version 4 to 7, found {version}; restructure again"
+        UserError, match=f"expected format version 4 to 8, found {version}; restructure again"
     ):
         open_plan(directory) if name == PLAN_FILE else read_shard(stored, 1)
 
