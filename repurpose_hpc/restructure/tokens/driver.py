@@ -73,6 +73,7 @@ def measure_halves(
     sensitivity = Sensitivity(single, _some(texts, SENSING), pooling)
     choices, orders, slopes = [], [], []
     for half in halves:
+        propagation.reach(half)
         covariance = joint_moments(propagation, half).covariance
         order = most_active(half, np.diag(covariance)[-half.neurons :])
         probe = Shape(half.width // 2, 0, True)
@@ -128,10 +129,10 @@ def _decided(
 ) -> Decided:
     """A half in its form, fitted to what the halves before it make."""
     found: Fit | None = None
-    shared = order[:0] if form.shape is None else np.sort(order[: form.shape.shared])
-    moments = fitting_moments(propagation, half, shared)
+    propagation.reach(half)
     if form.shape is not None:
-        found = fit(half, moments, form.shape, shared, method)
+        shared = np.sort(order[: form.shape.shared])
+        found = fit(half, fitting_moments(propagation, half, shared), form.shape, shared, method)
     propagation.replace(half, found)
     return Decided(half, form, found)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -34,21 +35,24 @@ class Propagation:
             at = network.at(ids.shape[1])
             self._batches.append((at, split_inputs(at, embedded(network, ids))))
 
-    def reach(self, half: Half) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Compute up to a half: x (D, tokens) and a (n, tokens) of it, batch by batch."""
+    def reach(self, half: Half) -> None:
+        """Compute all that comes before what a half adds."""
         end = next(i for i, op in enumerate(self._network.operations) if op.name == half.name)
+        needed = {half.read, half.out.source}
         for network, tensors in self._batches:
             for i in range(self._done, end):
                 op = network.operations[i]
                 tensors[op.target] = op.compute(*(tensors[source] for source in op.sources))
-                needed = {half.read, half.out.source}
-                for source in op.sources:
-                    if self._last_use[source] <= i and source not in needed:
-                        tensors.pop(source, None)
-            yield tuple(
-                tensors[name].reshape(len(tensors[name]), -1) for name in (half.read, half.out.source)
-            )  # type: ignore[misc]
+                for source in {*op.sources} - needed:
+                    if self._last_use[source] <= i:
+                        del tensors[source]
         self._done = end
+
+    def pairs(self, half: Half) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """x (D, tokens) and a (n, tokens) of a half that was reached, batch by batch."""
+        for _, tensors in self._batches:
+            x, a = tensors[half.read], tensors[half.out.source]
+            yield x.reshape(len(x), -1), a.reshape(len(a), -1)
 
     def replace(self, half: Half, fit: Fit | None) -> None:
         """Go on behind a half that was reached, with what stands for it; None: it is as it was."""
@@ -61,22 +65,22 @@ class Propagation:
 
 
 def joint_moments(propagation: Propagation, half: Half) -> Moments:
-    """Moments of [x, a] of a half, which is reached."""
-    moments: Moments | None = None
-    for x, a in propagation.reach(half):
-        moments = moments or Moments(len(x) + len(a))
-        moments.add(np.concatenate([x, a]))
-    assert moments is not None
-    return moments
+    """Moments of [x, a] of a half that was reached."""
+    return _moments(np.concatenate(pair) for pair in propagation.pairs(half))
 
 
 def fitting_moments(propagation: Propagation, half: Half, shared: np.ndarray) -> Moments:
-    """Moments of [x, a_s, W_r a_r] of a half, which is reached; ``shared`` are the neurons of a_s."""
+    """Moments of [x, a_s, W_r a_r] of a half that was reached; ``shared`` are the neurons of a_s."""
     rest = np.setdiff1d(np.arange(half.neurons), shared)
-    W, moments = half.out.weights[:, rest].astype(np.float32), None
-    for x, a in propagation.reach(half):
-        V = np.concatenate([x, a[shared], W @ a[rest]])
-        moments = moments or Moments(len(V))
-        moments.add(V)
-    assert moments is not None
+    W = half.out.weights[:, rest].astype(np.float32)
+    return _moments(np.concatenate([x, a[shared], W @ a[rest]]) for x, a in propagation.pairs(half))
+
+
+def _moments(parts: Iterable[np.ndarray]) -> Moments:
+    """Moments of vectors that are the columns of some arrays, one or more."""
+    parts = iter(parts)
+    first = next(parts)
+    moments = Moments(len(first))
+    for vectors in chain([first], parts):
+        moments.add(vectors)
     return moments
