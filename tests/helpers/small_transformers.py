@@ -32,7 +32,13 @@ class _Drawn:
 
 
 def decoder(
-    seed: int = 0, heads: int = 4, groups: int = 2, layers: int = 2, has_output: bool = True, **changes
+    seed: int = 0,
+    heads: int = 4,
+    groups: int = 2,
+    layers: int = 2,
+    has_output: bool = True,
+    family: str = "qwen3",
+    **changes,
 ) -> Network:
     """A decoder with rotary positions and gated perceptrons; ``changes``: of ``Architecture``."""
     architecture = Architecture(
@@ -42,7 +48,7 @@ def decoder(
         biased=("layers.queries", "layers.values", "layers.up", "layers.down"),
     )
     architecture = replace(architecture, **changes)
-    arrays = Arrays(FAMILIES["qwen3"].names, _Drawn(seed))
+    arrays = Arrays(FAMILIES[family].names, _Drawn(seed))
     tokens = arrays.weight("tokens", (architecture.vocabulary, architecture.width))
     return assemble(architecture, arrays, tokens, tokens if has_output else None)
 
@@ -50,6 +56,12 @@ def decoder(
 def encoder(seed: int = 0, **changes) -> Network:
     """Likewise, but tokens see those behind them, and the stream is the output."""
     return decoder(seed, has_output=False, is_causal=False, **changes)
+
+
+def normalised_behind(seed: int = 0, **changes) -> Network:
+    """An encoder with a table of positions, LayerNorm behind all sums, and perceptrons without gates."""
+    kept = {"normalises_first": False, "centred": True, "is_gated": False, "frequencies": None}
+    return encoder(seed, family="bert", **kept, **changes)
 
 
 def branching(seed: int = 0, steps: int = 9, width: int = 6) -> Network:
