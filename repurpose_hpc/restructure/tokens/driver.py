@@ -76,7 +76,8 @@ def measure_halves(
         propagation.reach(half)
         covariance = joint_moments(propagation, half).covariance
         order = most_active(half, np.diag(covariance)[-half.neurons :])
-        probe = Shape(half.width // 2, 0, True)
+        # Half of the numbers that y can need, which are no more than the neurons that it is made of.
+        probe = Shape(min(half.width, half.neurons) // 2, 0, True)
         left = unexplained(half, covariance, probe, order)[probe.width]
         trial = fit(half, fitting_moments(propagation, half, order[:0]), probe, order[:0])
         senses = method.senses and left > 0
