@@ -85,6 +85,7 @@ def test_what_is_handed_to_mpi_is_what_the_plan_says(comm_dtype):
             assert sent == cut.traffic_matrix().sum()
 
 
+@pytest.mark.skipif(COMM.size > 5, reason="there are five workers")
 @pytest.mark.parametrize("comm_dtype", TOLERANCE)
 @pytest.mark.parametrize("network", NETWORKS)
 def test_outputs_do_not_depend_on_who_hosts_the_workers(network, comm_dtype):
@@ -93,8 +94,6 @@ def test_outputs_do_not_depend_on_who_hosts_the_workers(network, comm_dtype):
     Sums are added in other orders: a value may be rounded to the code beside it.
     """
     cut = mixed(NETWORKS[network], 5, comm_dtype, first=3)
-    if COMM.size > 5:
-        return
     found, alone = outputs(cut), outputs(cut, MPI.COMM_SELF)
     for rows, others in zip(found or [], alone, strict=False):
         np.testing.assert_allclose(rows, others, rtol=0, atol=TOLERANCE[comm_dtype] * np.abs(others).max())
@@ -116,4 +115,4 @@ def test_rounding_is_seen():
     cut = mixed(NETWORKS["decoder"], 5, "int8")
     exact = replace(cut, plan=replace(cut.plan, comm_dtype="float32"))
     wanted, others = (expected(each, TEXTS[0], np.float32) for each in (cut, exact))
-    assert np.abs(wanted - others).max() > 1e-3 * np.abs(wanted).max()
+    assert np.abs(wanted - others).max() > TOLERANCE["int8"] * np.abs(wanted).max()
