@@ -79,6 +79,7 @@ class _Graph:
 
     def __init__(self, network: Network, decided: Sequence[Decided], part_weights: np.ndarray) -> None:
         self._network, self._weights = network, part_weights
+        self._dtype = network.mixings[0].weights.dtype
         self._original_owners = near_owners(network, block_owners(network, REPLICATED, part_weights))
         self._of_perceptrons = self._balancing(decided)
         self._operations = {op.name: [op] for op in network.operations}
@@ -161,7 +162,7 @@ class _Graph:
         operations: list[Operation] = []
         target = half.out.target
         if not terms:  # whatever x is
-            scale, shift = np.zeros((half.width, 1), np.float32), bias[:, None].astype(np.float32)
+            scale, shift = np.zeros((half.width, 1), self._dtype), bias[:, None].astype(self._dtype)
             return [Affine(f"{half.name} mean", half.read, target, scale, shift)]
         for number, (name, source, weights) in enumerate(terms):
             is_only, is_last = len(terms) == 1, number == len(terms) - 1
@@ -180,8 +181,7 @@ class _Graph:
         return tensor
 
     def _mixing(self, name: str, source: str, target: str, weights: np.ndarray, bias: np.ndarray) -> Mixing:
-        dtype = self._network.mixings[0].weights.dtype
-        return Mixing(name, source, target, weights.astype(dtype), bias.astype(dtype))
+        return Mixing(name, source, target, weights.astype(self._dtype), bias.astype(self._dtype))
 
     def _shared_neurons(self, half: Half, shared: np.ndarray) -> list[Operation]:
         """The operations that make some neurons of a perceptron, which all workers compute."""
