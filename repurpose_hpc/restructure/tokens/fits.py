@@ -24,29 +24,37 @@ RIDGE = 1e-5
 class Moments:
     """Mean and covariance of vectors, over tokens.
 
+    Products are in the precision of the vectors.  Those are taken relative to the mean of the first ones: some
+    neurons of a trained stream are much larger than they vary, and their squares would be all that is left.
+
     Args:
         size: of a vector.
     """
 
     def __init__(self, size: int) -> None:
         self.tokens = 0
+        self._origin = np.zeros(size)
         self._sum, self._squares = np.zeros(size), np.zeros((size, size))
 
     def add(self, V: np.ndarray) -> None:
         """Add vectors, (size, tokens)."""
+        if not self.tokens:
+            self._origin = V.mean(axis=1, dtype=np.float64).astype(V.dtype)
         self.tokens += V.shape[1]
+        V = V - self._origin[:, None]
         self._sum += V.sum(axis=1, dtype=np.float64)
         self._squares += V @ V.T
 
     @property
     def mean(self) -> np.ndarray:
         """(size,)."""
-        return self._sum / self.tokens
+        return self._origin + self._sum / self.tokens
 
     @property
     def covariance(self) -> np.ndarray:
         """(size, size)."""
-        return self._squares / self.tokens - np.outer(self.mean, self.mean)
+        shift = self._sum / self.tokens
+        return self._squares / self.tokens - np.outer(shift, shift)
 
 
 @dataclass(frozen=True)
@@ -174,8 +182,9 @@ def _regular(S: np.ndarray) -> np.ndarray:
     """A covariance with a little added to its diagonal."""
     if not len(S):
         return S
-    floor = RIDGE * max(float(np.trace(S)) / len(S), np.finfo(np.float64).tiny)
-    return S + floor * np.eye(len(S))
+    floor = RIDGE * float(np.trace(S)) / len(S)
+    # Of what never varies any will do.
+    return S + (floor if floor > 0 else 1.0) * np.eye(len(S))
 
 
 def _signed(rows: np.ndarray) -> np.ndarray:
