@@ -24,8 +24,8 @@ RIDGE = 1e-5
 class Moments:
     """Mean and covariance of vectors, over tokens.
 
-    Products are in the precision of the vectors.  Those are taken relative to the mean of the first ones: some
-    neurons of a trained stream are much larger than they vary, and their squares would be all that is left.
+    Products are in the precision of the vectors, which are taken relative to the mean of the first ones: some
+    neurons of a trained stream are much larger than they vary, and rounded squares would hide how they do.
 
     Args:
         size: of a vector.

@@ -12,7 +12,7 @@ from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.restructure.tokens import fits
 from repurpose_hpc.restructure.tokens.fits import Moments, Shape, fit, most_active, unexplained
 from repurpose_hpc.restructure.tokens.halves import Half
-from repurpose_hpc.restructure.tokens.method import TokenMethod
+from repurpose_hpc.restructure.tokens.method import FULL, TokenMethod
 
 TOKENS = 60
 # So little that what is fitted is the regression itself.
@@ -30,7 +30,7 @@ class Case(NamedTuple):
     def covariance(self):
         return self.moments(np.concatenate([self.x, self.a])).covariance
 
-    def fitted(self, shape, method=TokenMethod()):
+    def fitted(self, shape, method=FULL):
         shared = np.sort(self.order[: shape.shared])
         rest = np.setdiff1d(np.arange(self.half.neurons), shared)
         y = self.half.out.weights[:, rest] @ self.a[rest]
