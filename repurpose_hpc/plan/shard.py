@@ -53,6 +53,7 @@ class Block:
         sent_scales, received_scales: of ``ghosts.sent`` and ``ghosts.received`` in int8, float32; both
             empty where the plan has no scales.
         is_common: whether all workers add to neurons of which each has a copy (``Plan.is_common``).
+        outliers: ``Plan.outliers`` of the source, (n,) bool; None: it has none.
     """
 
     own_weights: np.ndarray
@@ -65,6 +66,7 @@ class Block:
     sent_scales: np.ndarray
     received_scales: np.ndarray
     is_common: bool = False
+    outliers: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,6 +232,7 @@ def _make_block(
         sent_scales=scales_of(ghosts.sent),
         received_scales=scales_of(ghosts.received),
         is_common=plan.is_common(network, mixing),
+        outliers=plan.outliers.get(mixing.source),
     )
 
 

@@ -107,7 +107,12 @@ class StoredBlocks(Mapping[str, Block]):
         if name in self._biases:
             return replace(self._tied[name], bias=self._biases[name])
         block = self._stored[name]
-        return replace(block, is_common=self._plan.is_common(self._graph, self._mixings[name]))
+        mixing = self._mixings[name]
+        is_common, outliers = (
+            self._plan.is_common(self._graph, mixing),
+            self._plan.outliers.get(mixing.source),
+        )
+        return replace(block, is_common=is_common, outliers=outliers)
 
     def __iter__(self) -> Iterator[str]:
         yield from self._stored

@@ -56,7 +56,9 @@ FORMAT_VERSION_WITH_ENDS = 5
 FORMAT_VERSION_OF_TOKENS = 6
 # Of a shard with weights that are in plan.h5 alone.
 FORMAT_VERSION_TIED = 7
-_VERSIONS = (FORMAT_VERSION, FORMAT_VERSION_WITH_ENDS, FORMAT_VERSION_OF_TOKENS, FORMAT_VERSION_TIED)
+# Of a plan.h5 with neurons that travel as float16: a program that knows nothing of them would send others.
+FORMAT_VERSION_WITH_OUTLIERS = 8
+_VERSIONS = range(FORMAT_VERSION, FORMAT_VERSION_WITH_OUTLIERS + 1)
 PLAN_FILE = "plan.h5"
 # The attribute that tells the comm dtype, under the name that it has in this format version.
 COMM_DTYPE_ATTRIBUTE = "wire"
@@ -71,7 +73,7 @@ class StoredPlan:
 
     Attributes:
         directory: where it was read from.
-        plan: owners, masks, comm dtype and scales.
+        plan: owners, masks, comm dtype, scales and outliers.
         shard_sha256: SHA-256 (hex) of each worker's file.
         provenance: model fingerprint, options, versions, calibration hash and seed, ...
         traffic: values per sample that cross, by mixing: (P, P) int64, [p, q] from worker p to q.
@@ -193,6 +195,7 @@ def open_plan(directory: str | Path) -> StoredPlan:
             comm_dtype=file.attrs[COMM_DTYPE_ATTRIBUTE],
             relays=json.loads(file["relays"][()]) if "relays" in file else {},
             removed={name: mask[()].astype(bool) for name, mask in file.get("removed", {}).items()},
+            outliers={tensor: mask[()].astype(bool) for tensor, mask in file.get("outliers", {}).items()},
         )
         digests = tuple(digest.decode() for digest in file["shard_sha256"])
         traffic = {name: group["traffic"][()] for name, group in file["mixings"].items()}
@@ -284,7 +287,7 @@ def file_sha256(path: Path) -> str:
 def _write_plan_file(
     path: Path, network: Network, plan: Plan, digests: list[str], provenance: dict, texts: TextRules
 ) -> None:
-    with _creating(path, _version_for(network)) as file:
+    with _creating(path, _version_for(network, plan)) as file:
         file.attrs["workers"] = plan.workers
         file.attrs["input_placement"] = plan.input_placement
         file.attrs[COMM_DTYPE_ATTRIBUTE] = plan.comm_dtype
@@ -306,10 +309,11 @@ def _write_plan_file(
             group["traffic"] = plan.traffic(network, mixing)
         if plan.relays:
             file["relays"] = np.bytes_(json.dumps(dict(plan.relays)))
-        if plan.removed:
-            removed = file.create_group("removed", track_order=True)
-            for name, mask in plan.removed.items():
-                removed[name] = mask.astype(np.uint8)
+        for group_name, masks in (("removed", plan.removed), ("outliers", plan.outliers)):
+            if masks:
+                group = file.create_group(group_name, track_order=True)
+                for name, mask in masks.items():
+                    group[name] = mask.astype(np.uint8)
         if network.ends:
             write_ends(file.create_group("ends"), network.ends)
         if network.longest:
@@ -317,10 +321,15 @@ def _write_plan_file(
             file["texts"] = np.bytes_(described(texts))
 
 
-def _version_for(network: Network) -> int:
-    """The format version of the ``plan.h5`` of a network."""
+def _version_for(network: Network, plan: Plan) -> int:
+    """The format version of the ``plan.h5`` of a network.
+
+    Programs that know tokens, and no outliers, refuse these by the plan's identity.
+    """
     if network.longest:
         return FORMAT_VERSION_OF_TOKENS
+    if plan.outliers:
+        return FORMAT_VERSION_WITH_OUTLIERS
     return FORMAT_VERSION_WITH_ENDS if network.ends else FORMAT_VERSION
 
 

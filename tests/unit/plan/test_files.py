@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import small_plans
 from helpers.small_graphs import convolutional_network
 from helpers.small_plans import assert_same
 from repurpose_hpc.errors import UserError
@@ -58,7 +59,9 @@ def make_case(
         for mixing in network.mixings
         if seed % 2
     }
-    return network, Plan(workers, placement, owners, plans, scales, wire)
+    plan = Plan(workers, placement, owners, plans, scales, wire)
+    # And one in two of these outliers.
+    return network, small_plans.with_outliers(network, plan) if seed % 4 == 3 else plan
 
 
 CASES = st.builds(
@@ -264,7 +267,7 @@ def test_another_format_version_is_refused_by_name(directory, name, version):
     assert content.startswith(b"repurpose-hpc 4 ")
     (directory / name).write_bytes(content.replace(b" 4 ", b" %d " % version, 1))
     with pytest.raises(
-        UserError, match=f"expected format version 4 to 7, found {version}; restructure again"
+        UserError, match=f"expected format version 4 to 8, found {version}; restructure again"
     ):
         open_plan(directory) if name == PLAN_FILE else read_shard(stored, 1)
 
