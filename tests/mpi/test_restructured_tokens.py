@@ -20,7 +20,7 @@ CALIBRATION = texts(1, (9, 1, 14, 20, 11, 16) * 6)
 NETWORKS = {"decoder": decoder(1), "encoder": encoder(2), "one head": decoder(3, heads=1, groups=1)}
 # Budget, price of a round: all forms occur.
 BUDGETS = [(1.0, 0.0), (0.5, 0.0), (0.2, 0.0), (0.0, 0.0), (0.5, 1e4)]
-TOLERANCE = {"float32": 1e-12, "bfloat16": 2e-5, "int8": 2e-5}
+TOLERANCE = {"float32": 1e-12, "bfloat16": 2e-5, "int8": 2e-5, "int4": 2e-5}
 
 
 @cache
