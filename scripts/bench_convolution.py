@@ -26,7 +26,7 @@ from onnx import helper, numpy_helper
 
 from repurpose_hpc.bench import machine
 from repurpose_hpc.kernels import average_pool, depthwise, max_pool, warm_up
-from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT
+from repurpose_hpc.model.comm_dtype import EXACT, WEIGHTS_DTYPES
 from repurpose_hpc.model.operations import Window
 from repurpose_hpc.runtime.buffers import Scratch
 from repurpose_hpc.runtime.lowering.blocks import NO_ACTIVATION, DenseProduct, Product
@@ -168,13 +168,13 @@ def measure_formats(shape: ConvolutionShape, batch: int) -> dict:
     W, bias, x, out = problem(shape, batch)
     calls = {
         (weights_dtype, name): product_call(product, x, bias, out)
-        for weights_dtype in COMM_DTYPES
+        for weights_dtype in WEIGHTS_DTYPES
         for name, product in products(shape, W, weights_dtype).items()
     }
     times = times_us(calls, percentile=10)
     least = {
         each: min(us for (weights_dtype, _), us in times.items() if weights_dtype == each)
-        for each in COMM_DTYPES
+        for each in WEIGHTS_DTYPES
     }
     ratios = {each: round(us / least[EXACT], 2) for each, us in least.items() if each != EXACT}
     return {"shape": str(shape), "batch": batch, "float32_us": round(least[EXACT], 1), **ratios}
@@ -230,7 +230,7 @@ def main() -> None:
     print(machine.render(results["machine"]))
     if arguments.formats:
         results["rows"] = table(measure_formats, SHAPES)
-        columns = {each: f"the time in float32 with {each}" for each in COMM_DTYPES if each != EXACT}
+        columns = {each: f"the time in float32 with {each}" for each in WEIGHTS_DTYPES if each != EXACT}
     elif arguments.local:
         results["rows"] = table(measure_local, LOCAL_SHAPES)
         columns = {name: f"the time of the copy with {name}" for name in LOCAL}

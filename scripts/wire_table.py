@@ -54,15 +54,17 @@ def main() -> None:
         for adjusted_for in COMM_DTYPES:
             used = COMM_DTYPES if adjusted_for == EXACT else (adjusted_for,)
             points = [(placement, str(budget), forms, comm_dtype, adjusted_for) for comm_dtype in used]
-            if {*points} <= {tuple(row[name] for name in KEYS) for row in rows}:
+            known = {tuple(row[name] for name in KEYS) for row in rows}
+            missing = [point for point in points if point not in known]
+            if not missing:
                 continue
             options = Options(
                 args.workers, budget, placement, comm_dtype=adjusted_for, forms=tuple(forms.split(","))
             )
             result = restructure(network, calibration, options)
-            for point, comm_dtype in zip(points, used, strict=True):
-                findings = measured(network, result, comm_dtype, calibration, test)
-                rows.append(dict(zip(KEYS, point, strict=True)) | findings)
+            for point in missing:
+                row = dict(zip(KEYS, point, strict=True))
+                rows.append(row | measured(network, result, row["wire"], calibration, test))
                 print(*rows[-1].values(), flush=True)
             write_csv(args.out, rows)
     print(table(rows))

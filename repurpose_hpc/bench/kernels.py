@@ -18,7 +18,7 @@ from repurpose_hpc.bench.turns import alone, in_turns
 from repurpose_hpc.kernels import aligned as allocate_aligned
 from repurpose_hpc.kernels.sums import total
 from repurpose_hpc.model.activations import RELU
-from repurpose_hpc.model.comm_dtype import CODES, received, scales_of
+from repurpose_hpc.model.comm_dtype import EXACT, WEIGHTS_DTYPES, received, scales_of
 from repurpose_hpc.runtime.buffers import Scratch
 from repurpose_hpc.runtime.lowering.blocks import CsrProduct, DenseProduct, Epilogue, epilogue_of
 
@@ -105,7 +105,7 @@ def _vector_row(n: int, peers: Peers, repeats: int) -> dict:
     problem = _Product(_normal(n, n), 1)
     flat = problem.W.reshape(-1)
     candidates = {"ours": problem.ours(DenseProduct(problem.W)), "sum": Candidate(lambda: total(flat))}
-    for stored in CODES:
+    for stored in (name for name in WEIGHTS_DTYPES if name != EXACT):
         candidates |= problem.ours_stored(stored)
     candidates |= _dense_peers(problem, peers, None)
     spreads = problem.measure(candidates, repeats)

@@ -5,14 +5,14 @@ A rank hosts one worker.  ``plan_demand`` counts in a plan; ``scaled`` makes dem
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
 
-from repurpose_hpc.model.comm_dtype import BYTES, EXACT
+from repurpose_hpc.model.comm_dtype import EXACT, code_dtype
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Cost, Mixing, Operation
 from repurpose_hpc.plan.plan import EVERYBODY, Plan
@@ -21,6 +21,8 @@ from repurpose_hpc.plan.shard import local_neurons
 
 LOCAL, NETWORK = range(2)
 DENSE, CONVOLUTION = "dense", "convolution"
+# The type of values that travel as they are.
+_EXACT = np.dtype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +143,12 @@ def plan_demand(network: Network, plan: Plan, per_node: int, comm_dtype: str = E
     counts = held_counts(network, plan)
     exchanged = {
         mixing.name: (
-            _PairValues(plan.ghost_traffic(network, mixing), BYTES[comm_dtype]),
-            _PairValues(plan.sum_traffic(network, mixing), BYTES[EXACT]),
+            _PairValues(
+                plan.ghost_traffic(network, mixing),
+                plan.ghost_bytes(network, mixing, comm_dtype),
+                code_dtype(comm_dtype, _EXACT),
+            ),
+            _exact(plan.sum_traffic(network, mixing)),
         )
         for mixing in network.mixings
     }
@@ -239,31 +245,40 @@ def _mixing_demand(
 def all_pairs(values: int, ranks: int, per_node: int) -> Traffic:
     """The traffic of an exchange of so many values, as float32, from every rank to every other one."""
     pairs = values * (1 - np.eye(ranks, dtype=np.int64))
-    return _traffic([_PairValues(pairs, BYTES[EXACT])], per_node)
+    return _traffic([_exact(pairs)], per_node)
 
 
 class _PairValues(NamedTuple):
-    """Values from each rank to each other, (P, P), [p, q] from p to q, and the bytes of one."""
+    """Values from each rank to each other, (P, P), [p, q] from p to q, their bytes, and the type of codes."""
 
     values: np.ndarray
-    width: int
+    bytes: np.ndarray
+    codes: np.dtype
+
+
+def _exact(values: np.ndarray) -> _PairValues:
+    """Values that travel as they are."""
+    return _PairValues(values, values * _EXACT.itemsize, _EXACT)
 
 
 def _traffic(exchanges: Sequence[_PairValues], per_node: int) -> Traffic:
-    """Traffic of several exchanges, for each pair in one message of each width."""
+    """Traffic of several exchanges, for each pair in one message of each type of codes."""
     node = np.arange(len(exchanges[0].values)) // per_node
     near = node[:, None] == node
 
     def split(values: np.ndarray) -> np.ndarray:
         return np.stack([np.where(near, values, 0), np.where(near, 0, values)]).astype(np.float64)
 
-    of_width = {
-        width: split(reduce(np.add, [pairs.values for pairs in exchanges if pairs.width == width]))
-        for width in {pairs.width for pairs in exchanges}
-    }
+    def total(numbers: Iterable[np.ndarray]) -> np.ndarray:
+        return split(reduce(np.add, numbers))
+
+    of_type = [
+        total(pairs.values for pairs in exchanges if pairs.codes == codes)
+        for codes in {pairs.codes for pairs in exchanges}
+    ]
     numbers = (
-        reduce(np.add, [(values > 0) * 1.0 for values in of_width.values()]),
-        reduce(np.add, of_width.values()),
-        reduce(np.add, [values * width for width, values in of_width.items()]),
+        reduce(np.add, [(values > 0) * 1.0 for values in of_type]),
+        total(pairs.values for pairs in exchanges),
+        total(pairs.bytes for pairs in exchanges),
     )
     return Traffic(*(number.sum(axis=axis) for number in numbers for axis in (2, 1)))

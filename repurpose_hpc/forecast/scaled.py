@@ -31,7 +31,7 @@ from repurpose_hpc.forecast.demand import (
     demand_in_rounds,
     product_shape,
 )
-from repurpose_hpc.model.comm_dtype import BYTES, EXACT
+from repurpose_hpc.model.comm_dtype import BITS, EXACT
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.plan import EVERYBODY, Plan, block_owners, dense_plan
@@ -113,7 +113,7 @@ def scaled_demand(
 
     def merge(names: Sequence[str]) -> Traffic:
         ghosts, sums = ([getattr(mixings[name], kind) for name in names] for kind in ("ghosts", "sums"))
-        if BYTES[comm_dtype] == BYTES[EXACT]:
+        if comm_dtype == EXACT:
             return merged([*ghosts, *sums], per_node)
         return beside(merged(ghosts, per_node), merged(sums, per_node))
 
@@ -121,7 +121,7 @@ def scaled_demand(
 
 
 def expected_traffic(
-    owned: np.ndarray, probability: np.ndarray, values: int, per_node: int, width: int = BYTES[EXACT]
+    owned: np.ndarray, probability: np.ndarray, values: int, per_node: int, width: float = BITS[EXACT] / 8
 ) -> Traffic:
     """The exchange in which worker q wants each neuron of others with probability ``probability[q]``.
 
@@ -238,7 +238,7 @@ def _mixing_demand(
         sum_rows=sums * (rows.sum() - rows),
         density=sparsity.density,
         ghosts=expected_traffic(
-            columns, exchanged, network.values(mixing.source), per_node, BYTES[comm_dtype]
+            columns, exchanged, network.values(mixing.source), per_node, BITS[comm_dtype] / 8
         ),
         sums=swapped(expected_traffic(rows, sums, network.values(mixing.target), per_node)),
     )

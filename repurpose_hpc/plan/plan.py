@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from repurpose_hpc.model.comm_dtype import BYTES, EXACT
+from repurpose_hpc.model.comm_dtype import BITS, EXACT, block_bytes
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.mapping import FrozenMapping
@@ -139,6 +139,8 @@ class Plan:
         relays: mixing -> the one that reads the relays which it has beside ghosts and sums (``plan.relays``).
         removed: free space -> its neurons that nobody reads, so that nobody computes them either, (n,) bool;
             spaces that keep all of theirs are left out.
+        outliers: source tensor of a mixing -> its neurons that travel as float16 where others travel in a
+            scaled format (see ``model.comm_dtype``), (n,) bool; tensors without any are left out.
     """
 
     workers: int
@@ -149,14 +151,15 @@ class Plan:
     comm_dtype: str = EXACT
     relays: Mapping[str, str] = field(default_factory=dict)
     removed: Mapping[str, np.ndarray] = field(default_factory=dict)
+    outliers: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("owners", "mixings", "scales", "relays", "removed"):
+        for name in ("owners", "mixings", "scales", "relays", "removed", "outliers"):
             object.__setattr__(self, name, FrozenMapping(getattr(self, name)))
 
     @property
     def has_scales(self) -> bool:
-        """Ghosts can travel as int8."""
+        """Ghosts can travel in scaled formats."""
         return bool(self.scales)
 
     def owner(self, network: Network, tensor: str) -> np.ndarray:
@@ -199,8 +202,17 @@ class Plan:
 
     def ghost_traffic(self, network: Network, mixing: Mixing) -> np.ndarray:
         """``traffic``, only the ghosts, which their owners send."""
-        ghosts = _count_by_owner(self.exchanged(network, mixing), self.owner(network, mixing.source))
-        return network.values(mixing.source) * ghosts.T
+        return network.values(mixing.source) * self._ghost_counts(network, mixing).T
+
+    def ghost_bytes(self, network: Network, mixing: Mixing, comm_dtype: str) -> np.ndarray:
+        """Bytes per sample of ``ghost_traffic`` in ``comm_dtype``, EXACT being float32: (P, P) int64."""
+        ghosts, wide = self._ghost_counts(network, mixing), self.outliers.get(mixing.source)
+        outliers = np.zeros_like(ghosts) if wide is None else self._ghost_counts(network, mixing, wide)
+        return network.values(mixing.source) * block_bytes(ghosts, outliers, comm_dtype).T
+
+    def _ghost_counts(self, network: Network, mixing: Mixing, among: np.ndarray | bool = True) -> np.ndarray:
+        """Ghosts that count for ``mixing``, of the neurons ``among``: (P, P) int64, [q, p] from p to q."""
+        return _count_by_owner(self.exchanged(network, mixing) & among, self.owner(network, mixing.source))
 
     def sum_traffic(self, network: Network, mixing: Mixing) -> np.ndarray:
         """``traffic``, only the partial sums, which their owners receive."""
@@ -214,9 +226,9 @@ class Plan:
 
     def bytes_sent(self, network: Network, comm_dtype: str) -> int:
         """Bytes per sample that cross in a run in float32: ghosts in ``comm_dtype``, sums as they are."""
-        ghosts = sum(int(self.ghost_traffic(network, mixing).sum()) for mixing in network.mixings)
+        ghosts = sum(int(self.ghost_bytes(network, mixing, comm_dtype).sum()) for mixing in network.mixings)
         sums = sum(int(self.sum_traffic(network, mixing).sum()) for mixing in network.mixings)
-        return ghosts * BYTES[comm_dtype] + sums * BYTES[EXACT]
+        return ghosts + sums * BITS[EXACT] // 8
 
     def allowed(self, network: Network, mixing: Mixing) -> np.ndarray:
         """The neurons that may depend on each other, bool (m, n); see the function ``allowed``."""
@@ -319,6 +331,8 @@ class Plan:
             digest.update(f"{name}\n{reader}\n".encode())
         for name, removed in sorted(self.removed.items()):
             digest.update(name.encode() + removed.tobytes())
+        for tensor, outliers in sorted(self.outliers.items()):
+            digest.update(f"outliers {tensor}".encode() + outliers.tobytes())
         return digest.hexdigest()
 
 

@@ -42,6 +42,7 @@ class Relays:
         weights: U, zero but for neurons of the receiver: (m, r k) of relays before the window, (m, r) of
             those behind it.
         scales: of each in int8, (r,) float32.
+        outliers: those that travel as float16 in a scaled format, (r,) bool.
     """
 
     sender: np.ndarray
@@ -49,6 +50,7 @@ class Relays:
     combined: np.ndarray
     weights: np.ndarray
     scales: np.ndarray
+    outliers: np.ndarray
 
     def __len__(self) -> int:
         return len(self.sender)
@@ -91,6 +93,7 @@ class Relays:
             combined=self.combined[read],
             weights=weights[:, read.repeat(self.taps)],
             scales=self.scales[read],
+            outliers=self.outliers[read],
         )
 
 
@@ -180,12 +183,14 @@ def _with_relays_of(mixing: Mixing, relays: Relays, network: Network, plan: Plan
         names.relays: ghost_plan(nobody, source, relays.sender),
         names.by_relays: ghost_plan(relays.ghosts(plan.workers), relays.sender, target),
     }
+    outliers = {names.relays: relays.outliers} if relays.outliers.any() else {}
     new_plan = replace(
         plan,
         owners={**plan.owners, names.relays: relays.sender},
         mixings={**plan.mixings, **new_plans},
         scales={**plan.scales, names.relays: relays.scales} if plan.has_scales else plan.scales,
         relays={**plan.relays, mixing.name: names.by_relays},
+        outliers={**plan.outliers, **outliers},
     )
     return new_network, new_plan
 

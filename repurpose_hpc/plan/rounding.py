@@ -31,7 +31,7 @@ def rounded_compute(
 
     Args:
         network: its graph; the weights are those of the operations that are computed.
-        plan: of all mixings that are computed; with scales for int8.
+        plan: of all mixings that are computed; with scales for scaled formats.
         comm_dtype: the format in which ghosts travel, one of ``COMM_DTYPES``.
         relays: mixing -> those that are part of its weights; relays that are neurons of ``network`` are not.
     """
@@ -46,7 +46,7 @@ def rounded_compute(
         if meets.any():
             weights = np.where(meets, op.weights, 0)
             away = replace(op, weights=weights, bias=np.zeros_like(op.bias))
-            y = y + compute(away, rounding_errors(x[0], comm_dtype, plan.scales.get(op.source)))
+            y = y + compute(away, ghost_errors(plan, op, x[0], comm_dtype))
         if op.name in relays:
             reads = reading(op, relays[op.name], "relays", op.name)
             y = y + compute(reads, relay_errors(op, relays[op.name], x[0], comm_dtype))
@@ -55,12 +55,19 @@ def rounded_compute(
     return rounding
 
 
+def ghost_errors(plan: Plan, mixing: Mixing, x: np.ndarray, comm_dtype: str) -> np.ndarray:
+    """Q(x) − x of the source of a mixing, x; in the dtype of ``x``."""
+    return rounding_errors(x, comm_dtype, plan.scales.get(mixing.source), plan.outliers.get(mixing.source))
+
+
 def relay_errors(mixing: Mixing, relays: Relays, x: np.ndarray, comm_dtype: str) -> np.ndarray:
     """Q(r) − r of the relays that a mixing makes of its source, x; in the dtype of ``x``."""
     r = compute(making(mixing, relays, "relays"), x)
-    return rounding_errors(r, comm_dtype, relays.scales)
+    return rounding_errors(r, comm_dtype, relays.scales, relays.outliers)
 
 
-def rounding_errors(x: np.ndarray, comm_dtype: str, scale: np.ndarray | None) -> np.ndarray:
+def rounding_errors(
+    x: np.ndarray, comm_dtype: str, scale: np.ndarray | None, outliers: np.ndarray | None = None
+) -> np.ndarray:
     """Q(x) − x, in the dtype of ``x``; see ``model.comm_dtype.received``."""
-    return received(x, comm_dtype, scale).astype(x.dtype, copy=False) - x
+    return received(x, comm_dtype, scale, outliers).astype(x.dtype, copy=False) - x

@@ -54,6 +54,7 @@ class Block:
             empty where the plan has no scales.
         is_common: whether all workers add to neurons of which each has a copy (``Plan.is_common``).
         is_everywhere: whether every worker computes all rows (``Plan.is_everywhere``).
+        outliers: ``Plan.outliers`` of the source, (n,) bool; None: it has none.
     """
 
     own_weights: np.ndarray
@@ -67,6 +68,7 @@ class Block:
     received_scales: np.ndarray
     is_common: bool = False
     is_everywhere: bool = False
+    outliers: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,6 +235,7 @@ def _make_block(
         received_scales=scales_of(ghosts.received),
         is_common=plan.is_common(network, mixing),
         is_everywhere=plan.is_everywhere(network, mixing),
+        outliers=plan.outliers.get(mixing.source),
     )
 
 

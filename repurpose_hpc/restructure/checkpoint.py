@@ -30,7 +30,7 @@ from repurpose_hpc.plan.relays import Relays
 from repurpose_hpc.restructure.decisions import Decisions
 
 # Another layout of the files makes another directory: what it does not know is begun anew.
-LAYOUT = 6
+LAYOUT = 7
 _KIND = "repurpose-hpc-checkpoint"
 
 
@@ -114,6 +114,7 @@ def _arrays(decisions: Decisions) -> dict[str, Any]:
         **{f"shares {name}": shares for name, shares in decisions.shares.items()},
         **{f"scales {name}": scales for name, scales in decisions.scales.items()},
         **{f"removed {name}": removed for name, removed in decisions.removed.items()},
+        **{f"outliers {name}": outliers for name, outliers in decisions.outliers.items()},
         **{f"ghosts {name}": mask.ghosts for name, mask in masks},
         **{f"sums {name}": mask.sums for name, mask in masks},
         **{
@@ -154,6 +155,7 @@ def _decisions(
         shares=_named(arrays, "shares"),
         relays=_relays(arrays),
         removed=_named(arrays, "removed"),
+        outliers=_named(arrays, "outliers"),
     )
 
 

@@ -103,6 +103,7 @@ class CutContext:
             decisions.scales,
             options.comm_dtype,
             removed=decisions.removed,
+            outliers=decisions.outliers,
         )
 
     def current(self, decisions: Decisions) -> CurrentNetwork:

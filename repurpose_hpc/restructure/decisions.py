@@ -37,6 +37,7 @@ class Decisions:
             branches; empty where every mixing is shared out as the speeds go.
         relays: mixing -> those that it has; the weights of finished ones are in its own as well.
         removed: free space -> the neurons that nobody computes, (n,) bool; see ``Plan``.
+        outliers: source tensor -> its neurons that travel as float16, (n,) bool, if any do; see ``Plan``.
         is_careful: computation is planned without counting on neurons that later mixings may not need.
     """
 
@@ -51,10 +52,22 @@ class Decisions:
     shares: Mapping[str, np.ndarray] = field(default_factory=dict)
     relays: Mapping[str, Relays] = field(default_factory=dict)
     removed: Mapping[str, np.ndarray] = field(default_factory=dict)
+    outliers: Mapping[str, np.ndarray] = field(default_factory=dict)
     is_careful: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("owners", "capacities", "masks", "scales", "finished", "shares", "relays", "removed"):
+        names = (
+            "owners",
+            "capacities",
+            "masks",
+            "scales",
+            "finished",
+            "shares",
+            "relays",
+            "removed",
+            "outliers",
+        )
+        for name in names:
             object.__setattr__(self, name, FrozenMapping(getattr(self, name)))
 
     def with_owners(self, owners: Owners) -> Decisions:

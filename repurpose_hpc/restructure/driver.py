@@ -15,7 +15,7 @@ import numpy as np
 from repurpose_hpc.fields import FieldError
 from repurpose_hpc.io.progress import PENDING
 from repurpose_hpc.io.samples import Samples, check_shape
-from repurpose_hpc.model.comm_dtype import INT8
+from repurpose_hpc.model.comm_dtype import SCALED
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.plan import PARTITIONED, RELAY, REPLICATED, ROOT, dense_plan, trimmed
 from repurpose_hpc.plan.relays import with_relays
@@ -170,7 +170,7 @@ def finish_mixing(
         workloads: as ``expected_workloads`` gives them.
     """
     mixing, network = context.mixings[number], context.network
-    if context.options.comm_dtype == INT8:
+    if context.options.comm_dtype in SCALED:
         decisions = measure_scales_until(context, decisions, mixing)
     context.log(f"{mixing.name} ({number + 1} of {len(context.mixings)}): measuring{PENDING}")
     moments = context.scoring_moments(mixing, decisions)  # 1.1
@@ -212,8 +212,7 @@ def keep_everything(network: Network, samples: Samples, options: Options, team: 
         network, replace(plan, comm_dtype=options.comm_dtype), {m.name for m in network.mixings}
     )
     propagation = Propagation(network, network.mixings, samples, team)
-    scales = measure_scales(propagation, (mixing.source for mixing in network.mixings), current)
-    return Cut(network, replace(current.plan, scales=scales))
+    return Cut(network, measure_scales(propagation, (mixing.source for mixing in network.mixings), current))
 
 
 def _load(context: CutContext, checkpoint: Checkpoint | None) -> Decisions | None:

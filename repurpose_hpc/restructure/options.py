@@ -239,9 +239,9 @@ class Options(Declared):
         aliases=("--wire",),
         help="format in which ghosts and relays travel; the adjustment takes its rounding into account",
         more="format in which ghosts and relays travel: `float32` (as they are), `bfloat16`, `float16`, or "
-        "`int8` with a scale for each neuron; partial sums stay as they are. The weights are adjusted for "
-        "it, errors and promises are measured with it. The budget counts values, not bytes. [What it "
-        "costs](docs/method.md#fewer-bytes)",
+        "`int8` and `int4` with a scale for each neuron, but for outliers; partial sums stay as they are. "
+        "The weights are adjusted for it, errors and promises are measured with it. The budget counts "
+        "values, not bytes. [What it costs](docs/method.md#fewer-bytes)",
     )
 
     forms: tuple[str, ...] | None = option(

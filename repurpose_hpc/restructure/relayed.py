@@ -16,7 +16,11 @@ from repurpose_hpc.model.comm_dtype import scales_of
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.relays import Relays, making
 from repurpose_hpc.restructure.adjustment import Fit, adjust
-from repurpose_hpc.restructure.calibration.comm_dtype import measure_noise, measure_relay_noise
+from repurpose_hpc.restructure.calibration.comm_dtype import (
+    measure_noise,
+    measure_relay_noise,
+    relay_outliers,
+)
 from repurpose_hpc.restructure.calibration.moments import Moments
 from repurpose_hpc.restructure.context import CutContext
 from repurpose_hpc.restructure.decisions import Decisions
@@ -39,6 +43,7 @@ def relays_of(problem: MixingProblem, form: Tradeoff, rows: int, price: float) -
         combined=combined,
         weights=np.zeros((rows, len(combined) * taps)),
         scales=np.zeros(len(combined), np.float32),
+        outliers=np.zeros(len(combined), bool),
     )
 
 
@@ -64,6 +69,8 @@ def adjust_relayed(
     """
     relays, root = decisions.relays[mixing.name], context.statistics.roots[mixing.name]
     relays = replace(relays, scales=_scales(context, decisions, mixing, relays))
+    outliers = relay_outliers(context.propagation, mixing, relays, context.current(decisions))
+    relays = replace(relays, outliers=outliers)
     owner, passes = context.owner(decisions, mixing.target), context.method.compensation
     noise = None
     if context.arrives_rounded(mixing, decisions):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from repurpose_hpc.fields import PRECISIONS, Declared, Kind, choice, integer, option, yes
-from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT
+from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT, WEIGHTS_DTYPES
 from repurpose_hpc.runtime.exchange.choose import TRANSPORT_CHOICES
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
 
@@ -97,7 +97,7 @@ class RunOptions(Declared):
     )
     weights_dtype: str = option(
         EXACT,
-        kind=choice(*COMM_DTYPES),
+        kind=choice(*WEIGHTS_DTYPES),
         help="how weights are kept in memory; float32: as they are; int8 with a scale for each row",
         more="how weights of dense layers and convolutions are kept in memory: `float32` (as they are), "
         "`bfloat16`, `float16`, or `int8` with a scale for each row; expanded while they are multiplied, so "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from repurpose_hpc.fields import FieldError
 from repurpose_hpc.io.samples import Samples, open_samples
-from repurpose_hpc.model.comm_dtype import EXACT, INT8
+from repurpose_hpc.model.comm_dtype import EXACT, SCALED
 from repurpose_hpc.model.labels import understood
 from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.plan.files.store import StoredPlan
@@ -116,13 +116,14 @@ def _check_scales(formats: Formats, stored: StoredPlan) -> None:
     """Refuse a comm dtype for which the plan has no scales.
 
     Raises:
-        FieldError: int8, and it was made without data.
+        FieldError: a scaled format, and it was made without data.
     """
-    if formats.comm_dtype == INT8 and not stored.plan.has_scales:
+    if formats.comm_dtype in SCALED and not stored.plan.has_scales:
         raise FieldError(
             "comm_dtype",
-            f"expected shards with a scale for every ghost for {INT8}, found none in {stored.directory}, "
-            "made without calibration data; choose another one, or restructure with data",
+            f"expected shards with a scale for every ghost for {formats.comm_dtype}, found none in "
+            f"{stored.directory}, made without calibration data; choose another one, or restructure with "
+            "data",
         )
 
 

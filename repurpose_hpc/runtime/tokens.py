@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT
+from repurpose_hpc.model.comm_dtype import EXACT, WEIGHTS_DTYPES
 from repurpose_hpc.model.ends import Ends
 from repurpose_hpc.model.precision import precision
 from repurpose_hpc.model.texts import check_ids, is_causal
@@ -95,7 +95,7 @@ class TokenSession:
             chunk: tokens of a batch, at most; where tokens see later ones, a sequence is one batch.
             dtype: float32 or float64, to compute in.
             transport: how exchanges are carried.
-            weights_dtype: how weights are kept in memory, one of ``COMM_DTYPES``; float32: as they are.
+            weights_dtype: how weights are kept in memory, one of ``WEIGHTS_DTYPES``; float32: as they are.
             kept_dtype: how keys and values are, one of ``KEPT_DTYPES``; float32: as they are.
 
         Raises:
@@ -347,7 +347,7 @@ def _formats(weights_dtype: str, comm_dtype: str, kept_dtype: str) -> Formats:
         UserError: there is no such format.
     """
     for name, value, known in (
-        ("weights_dtype", weights_dtype, COMM_DTYPES),
+        ("weights_dtype", weights_dtype, WEIGHTS_DTYPES),
         ("kept_dtype", kept_dtype, KEPT_DTYPES),
     ):
         if value not in known:

@@ -1,5 +1,6 @@
 """Small random networks with random plans, written as shards: what restructuring would leave."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -9,11 +10,19 @@ import numpy as np
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.activations import IDENTITY, RELU
 from repurpose_hpc.model.chain import chain
-from repurpose_hpc.model.comm_dtype import EXACT, scales_of
+from repurpose_hpc.model.comm_dtype import BITS, EXACT, scales_of
 from repurpose_hpc.model.forward import trace
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.files.store import write_plan
-from repurpose_hpc.plan.plan import MixingPlan, Plan, ghost_plan, input_owners, mixing_plan, partial_plan
+from repurpose_hpc.plan.plan import (
+    EVERYBODY,
+    MixingPlan,
+    Plan,
+    ghost_plan,
+    input_owners,
+    mixing_plan,
+    partial_plan,
+)
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.options import Options
@@ -85,6 +94,26 @@ def scaled(network: Network, plan: Plan, samples: int = SAMPLES, wire: str = EXA
     }
     scales = {tensor: scales_of(each) for tensor, each in largest.items()}
     return replace(plan, scales=scales, comm_dtype=wire)
+
+
+def with_outliers(network: Network, plan: Plan, seed: int = 0) -> Plan:
+    """``plan``, in which about a third of the neurons that mixings read are outliers."""
+    draw = np.random.default_rng([seed, 2])
+    sizes = {mixing.source: network.space(mixing.source).neurons for mixing in network.mixings}
+    return replace(plan, outliers={tensor: draw.random(size) < 0.3 for tensor, size in sizes.items()})
+
+
+def ghost_bytes(network: Network, plan: Plan, wire: str) -> int:
+    """Bytes per sample of all ghosts between workers, counted one by one."""
+    bits: dict[tuple[str, int, int], int] = {}
+    for mixing in network.mixings:
+        owner, wide = plan.owner(network, mixing.source), plan.outliers.get(mixing.source)
+        for q, j in np.argwhere(plan.exchanged(network, mixing) & (owner != EVERYBODY)).tolist():
+            is_wide = wide is not None and wide[j] and wire in ("int8", "int4")
+            pair = mixing.name, int(owner[j]), q
+            bits[pair] = bits.get(pair, 0) + (16 if is_wide else BITS[wire])
+    values = {mixing.name: network.values(mixing.source) for mixing in network.mixings}
+    return sum(values[name] * math.ceil(count / 8) for (name, *_), count in bits.items())
 
 
 def write_shards(

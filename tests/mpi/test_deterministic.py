@@ -59,13 +59,20 @@ NETWORKS = {
     "maps": lambda: convolutional_network(1),
     "wide maps": lambda: residual_network(1, channels=20),
 }
-FORMATS = (Formats(), Formats("int8", "bfloat16"), Formats("bfloat16", "int8"), Formats("float16", "float16"))
+FORMATS = (
+    Formats(),
+    Formats("int8", "bfloat16"),
+    Formats("bfloat16", "int8"),
+    Formats("float16", "float16"),
+    Formats("int8", "int4"),
+)
 
 
 def cut(name, workers, placement="partitioned"):
     """A network, its plan and samples; the same on all ranks."""
     network = NETWORKS[name]()
     plan = small_plans.scaled(network, small_plans.random_plan(network, workers, placement, 5))
+    plan = small_plans.with_outliers(network, plan)
     x = np.random.default_rng(3).standard_normal((SAMPLES, network.inputs))
     return small_plans.pruned(network, plan), plan, x
 

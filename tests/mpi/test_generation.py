@@ -14,7 +14,8 @@ from helpers.small_transformers import decoder, texts
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.load import load_tokens
-from repurpose_hpc.plan.files.store import write_plan
+from repurpose_hpc.plan.files.store import hold_tokens, open_plan, write_plan
+from repurpose_hpc.plan.rounding import rounded_compute
 from repurpose_hpc.restructure.exact import split_network
 from repurpose_hpc.runtime.exchange.transport import TRANSPORTS
 from repurpose_hpc.runtime.generation import Sampling, generate
@@ -244,6 +245,47 @@ def test_candidates_are_the_largest_logits(vocabulary, workers, chunk):
             np.testing.assert_array_equal(ids, np.argsort(-expected, kind="stable")[:count])
             np.testing.assert_array_equal(logits, expected[ids])
     session.close()
+
+
+@pytest.mark.parametrize("comm_dtype", ["float16", "int8", "int4"])
+@pytest.mark.parametrize("workers", WORKERS)
+def test_tokens_cross_in_fewer_bits(workers, comm_dtype):
+    """In the format of the plan, one token or several, with outliers; shards keep them as well."""
+    cut, (ids,) = split_network(decoder(5), workers, round_cost=OWNED), texts(7, (9,))
+    network, rng = cut.network.at(ids.size), np.random.default_rng(0)
+    neurons = {mixing.source: network.space(mixing.source).neurons for mixing in network.mixings}
+    plan = replace(
+        cut.plan,
+        comm_dtype=comm_dtype,
+        scales={tensor: np.full(count, 0.04, np.float32) for tensor, count in neurons.items()},
+        outliers={tensor: rng.random(count) < 0.3 for tensor, count in neurons.items()},
+    )
+    compute = rounded_compute(network, plan, comm_dtype)
+    exact, expected = (
+        forward(network, ids[None], **how).reshape(ids.size, -1) for how in ({}, {"compute": compute})
+    )
+    crosses = any(plan.arriving(network, mixing).any() for mixing in network.mixings)
+    assert crosses == (np.abs(exact - expected).max() > 1e-6) and (crosses or workers < 3)
+    session = TokenSession(replace(cut, plan=plan), COMM, slots=1, dtype=np.float64)
+    found = [session.run([Tokens(0, part)]) for part in (ids[:4], ids[4:5], ids[5:])]
+    if COMM.rank == 0:
+        rows = np.concatenate([of_part for (of_part,) in found])
+        np.testing.assert_allclose(rows, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
+    session.close()
+
+
+def test_shards_of_tokens_keep_outliers(mpi_tmp_path):
+    cut = split_network(decoder(5), COMM.size)
+    outliers = {cut.network.mixings[0].source: np.ones(cut.network.inputs, bool)}
+    if COMM.rank == 0:
+        plan = replace(cut.plan, outliers=outliers)
+        write_plan(mpi_tmp_path / "shards", cut.network, plan, {})
+    COMM.barrier()
+    assert hold_tokens(mpi_tmp_path / "shards")
+    found = open_plan(mpi_tmp_path / "shards").plan.outliers
+    assert {name: mask.tolist() for name, mask in found.items()} == {
+        name: mask.tolist() for name, mask in outliers.items()
+    }
 
 
 @pytest.mark.skipif(COMM.size == 1, reason="one rank is like itself")

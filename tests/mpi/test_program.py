@@ -17,7 +17,7 @@ from helpers.random_cases import cases
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.chain import sequence
-from repurpose_hpc.model.comm_dtype import COMM_DTYPES, STEPS
+from repurpose_hpc.model.comm_dtype import COMM_DTYPES, SCALED, STEPS
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.network import Network, Space
 from repurpose_hpc.model.operations import Elementwise, Mixing
@@ -99,7 +99,7 @@ def test_transports_agree_to_the_last_bit_and_follow_one_another(wire, more_work
     """Batches of all sizes in between: what one left in memory is not what another finds."""
     network = small_plans.random_network(head="identity")
     plan = small_plans.random_plan(network, COMM.size + more_workers, "partitioned", 5)
-    plan = small_plans.scaled(network, plan)
+    plan = small_plans.with_outliers(network, small_plans.scaled(network, plan))
     network = small_plans.pruned(network, plan)
     x = np.random.default_rng(3).standard_normal((20, network.inputs))
     program = make_program(network, plan, 7, dtype=np.float32, formats=Formats(comm_dtype=wire))
@@ -196,24 +196,59 @@ def test_without_room_all_ranks_refuse_and_automatic_choice_goes_on(monkeypatch)
         assert set(times) == {*available(COMM)} - {"shared"} and program.transport in times
 
 
-@pytest.mark.parametrize("wire", ["bfloat16", "float16", "int8"])
+@pytest.mark.parametrize(
+    ("wire", "with_outliers"), [(wire, False) for wire in COMM_DTYPES[1:]] + [("int8", True), ("int4", True)]
+)
 @pytest.mark.parametrize("workers", [1, 3, 8, 11])
-def test_ghosts_arrive_as_the_wire_makes_them(wire, workers):
+def test_ghosts_arrive_as_the_wire_makes_them(wire, with_outliers, workers):
     """Whether they come from another rank or from a worker of the same one."""
     if workers < COMM.size:
         pytest.skip("a rank hosts at least one worker")
     network = small_plans.random_network(head="identity")
     plan = small_plans.scaled(network, small_plans.random_plan(network, workers, "partitioned", 5))
     network = small_plans.pruned(network, plan)
+    if with_outliers:
+        plan = small_plans.with_outliers(network, plan)
     x = np.random.default_rng(3).standard_normal((5, network.inputs))
     program = make_program(network, plan, 3, dtype=np.float64, formats=Formats(comm_dtype=wire))
     y = run_program(program, network, x)
     expected = forward(network, x, compute=rounded_compute(network, plan, wire))
     np.testing.assert_allclose(y, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
-    width = np.dtype({"bfloat16": np.uint16, "float16": np.int16, "int8": np.int8}[wire]).itemsize
     ghosts, sums = plan_values(network, plan)
     if workers == COMM.size:
-        assert COMM.allreduce(program.bytes_sent) == width * ghosts + 8 * sums
+        assert COMM.allreduce(program.values_sent) == ghosts + sums
+        ghost_bytes = small_plans.ghost_bytes(network, plan, wire)
+        assert COMM.allreduce(program.bytes_sent) == ghost_bytes + 8 * sums
+
+
+@pytest.mark.parametrize("wire", SCALED)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    more_workers=st.integers(0, 5),
+    density=st.sampled_from([0.02, 0.3, 1.0]),
+    idle=st.booleans(),
+    max_batch=st.integers(1, 5),
+)
+@settings(max_examples=25)
+def test_messages_of_bytes(wire, seed, more_workers, density, idle, max_batch):
+    """Of any lengths, odd ones too; with workers that own nothing, and ranks that host several."""
+    network = small_plans.random_network(seed % 7, widths=(9, 13, 11, 4), head="identity")
+    workers = COMM.size + more_workers
+    plan = small_plans.random_plan(network, workers, "partitioned", seed, density)
+    if idle and workers > 1:  # the last has nothing
+        owners = {
+            name: np.where(owner == workers - 1, 0, owner).astype(np.int32)
+            for name, owner in plan.owners.items()
+        }
+        masks = small_plans.random_masks(network, owners, workers, density, seed)
+        plan = replace(plan, owners=owners, mixings=masks)
+    network = small_plans.pruned(network, plan)
+    plan = small_plans.with_outliers(network, small_plans.scaled(network, plan), seed)
+    program = make_program(network, plan, max_batch, dtype=np.float64, formats=Formats(comm_dtype=wire))
+    x = np.random.default_rng(3).standard_normal((7, network.inputs))
+    y = run_program(program, network, x)
+    expected = forward(network, x, compute=rounded_compute(network, plan, wire))
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-9 * max(1, np.abs(expected).max()))
 
 
 def plan_values(network, plan):

@@ -51,7 +51,7 @@ def test_a_forward_is_one_recording(wire, dtype, more_workers):
     """With more workers than ranks there are local copies, and sums of several workers for one neuron."""
     network = small_plans.random_network(head="identity")
     plan = small_plans.random_plan(network, COMM.size + more_workers, "partitioned", 5)
-    plan = small_plans.scaled(network, plan)
+    plan = small_plans.with_outliers(network, small_plans.scaled(network, plan))
     network = small_plans.pruned(network, plan)
     options = {"dtype": dtype, "formats": Formats(comm_dtype=wire)}
     with mock.patch.object(replay, "_can_be_recorded", return_value=False):

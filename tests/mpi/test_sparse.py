@@ -67,15 +67,23 @@ def squeezed_bytes(block: np.ndarray) -> int:
     return block.itemsize * min(bits.size, words + np.count_nonzero(bits))
 
 
+def paired(codes: np.ndarray) -> np.ndarray:
+    """Rows of codes of int4, two in one row of bytes."""
+    halves = np.zeros((codes.shape[0] + codes.shape[0] % 2, codes.shape[1]), np.uint8)
+    halves[: len(codes)] = codes.view(np.uint8) & 15
+    return halves[::2] | halves[1::2] << 4
+
+
 def bytes_of_batch(network, plan, x: np.ndarray, wire: str) -> int:
     """Of all messages of ghosts between all pairs of workers, from the reference's activations."""
     tensors = trace(network, x.T, compute=rounded_compute(network, plan, wire))
     total = 0
     for mixing in network.mixings:
         codes = encode(tensors[mixing.source], wire, plan.scales[mixing.source])
+        pair = paired if wire == "int4" else lambda block: block
         owner = plan.owner(network, mixing.source)
         for ghosts in plan.mixings[mixing.name].ghosts:
-            total += sum(squeezed_bytes(codes[ghosts & (owner == p)]) for p in range(plan.workers))
+            total += sum(squeezed_bytes(pair(codes[ghosts & (owner == p)])) for p in range(plan.workers))
     return total
 
 

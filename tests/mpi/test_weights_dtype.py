@@ -12,7 +12,7 @@ from helpers.programs import run_program
 from helpers.small_graphs import Draw, convolutional_network, residual_network, square_window
 from helpers.stored_weights import rounded
 from repurpose_hpc.io.samples import Samples
-from repurpose_hpc.model.comm_dtype import CODES, EXACT, INT8, STEPS
+from repurpose_hpc.model.comm_dtype import EXACT, INT8, STEPS, WEIGHTS_DTYPES
 from repurpose_hpc.model.forward import apply_heads, forward
 from repurpose_hpc.plan.plan import PLACEMENTS
 from repurpose_hpc.plan.shard import make_shard
@@ -27,6 +27,7 @@ pytestmark = pytest.mark.mpi
 
 COMM = MPI.COMM_WORLD
 COUNT = 7
+ROUNDING = WEIGHTS_DTYPES[1:]
 # One worker for each rank, or several, of which ranks host different numbers.
 MORE_WORKERS = (0, 3)
 
@@ -108,19 +109,19 @@ def assert_rounded(cut, weights_dtype, all_direct=False):
 
 
 @pytest.mark.parametrize("more_workers", MORE_WORKERS)
-@pytest.mark.parametrize("weights_dtype", CODES)
+@pytest.mark.parametrize("weights_dtype", ROUNDING)
 def test_convolutions(weights_dtype, more_workers):
     assert_rounded(random_cut("grouped", COMM.size + more_workers), weights_dtype, all_direct=True)
 
 
 @pytest.mark.parametrize("more_workers", MORE_WORKERS)
-@pytest.mark.parametrize(("name", "weights_dtype", "placement"), covering(NETWORKS, CODES, PLACEMENTS))
+@pytest.mark.parametrize(("name", "weights_dtype", "placement"), covering(NETWORKS, ROUNDING, PLACEMENTS))
 def test_ghosts_and_sums(name, weights_dtype, placement, more_workers):
     assert_rounded(random_cut(name, COMM.size + more_workers, placement), weights_dtype)
 
 
 @pytest.mark.parametrize("more_workers", MORE_WORKERS)
-@pytest.mark.parametrize("weights_dtype", CODES)
+@pytest.mark.parametrize("weights_dtype", ROUNDING)
 def test_relays(weights_dtype, more_workers):
     cut = restructured("everything", COMM.size + more_workers, forms=("ghosts", "sums", "relays"))
     assert cut.plan.relays or COMM.size + more_workers == 1
@@ -128,13 +129,13 @@ def test_relays(weights_dtype, more_workers):
 
 
 @pytest.mark.parametrize("more_workers", MORE_WORKERS)
-@pytest.mark.parametrize("weights_dtype", CODES)
+@pytest.mark.parametrize("weights_dtype", ROUNDING)
 def test_columns_that_are_not_used(weights_dtype, more_workers):
     assert_rounded(restructured("residual", COMM.size + more_workers, compute_budget=0.4), weights_dtype)
 
 
 @pytest.mark.parametrize("more_workers", MORE_WORKERS)
-@pytest.mark.parametrize(("name", "weights_dtype"), covering(NETWORKS, CODES))
+@pytest.mark.parametrize(("name", "weights_dtype"), covering(NETWORKS, ROUNDING))
 def test_as_programs_run_by_default(name, weights_dtype, more_workers):
     """What is multiplied how, clocks decide; near the reference of the weights as they were."""
     cut = random_cut(name, COMM.size + more_workers)

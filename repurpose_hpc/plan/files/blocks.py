@@ -111,6 +111,7 @@ class StoredBlocks(Mapping[str, Block]):
             self._stored[name],
             is_common=self._plan.is_common(graph, mixing),
             is_everywhere=self._plan.is_everywhere(graph, mixing),
+            outliers=self._plan.outliers.get(mixing.source),
         )
 
     def __iter__(self) -> Iterator[str]:

@@ -90,6 +90,11 @@ def _plan_faults(plan: Plan, graph: Network) -> Iterator[str]:
         scales = plan.scales.get(mixing.source)
         if scales is not None and (scales.shape != (sizes[0],) or not np.isfinite(scales).all()):
             yield f"the scales of {mixing.source} are not {sizes[0]} finite numbers"
+        outliers = plan.outliers.get(mixing.source)
+        if outliers is not None and outliers.shape != (sizes[0],):
+            yield f"the outliers of {mixing.source} are a mask of shape {outliers.shape}"
+    if not {*plan.outliers} <= {mixing.source for mixing in graph.mixings}:
+        yield f"its outliers are of {', '.join(plan.outliers)}, some of which no mixing reads"
     yield from _removed_faults(plan, graph)
 
 

@@ -56,10 +56,12 @@ FORMAT_VERSION_WITH_ENDS = 5
 FORMAT_VERSION_OF_TOKENS = 6
 # Of a shard with weights that are in plan.h5 alone.
 FORMAT_VERSION_TIED = 7
+# Of a plan.h5 with neurons that travel as float16: a program that knows nothing of them would send others.
+FORMAT_VERSION_WITH_OUTLIERS = 8
 # Of a plan.h5 of a network of tokens of which every worker computes whole mixings from ghosts.
-FORMAT_VERSION_EVERYWHERE = 8
+FORMAT_VERSION_EVERYWHERE = 9
 _OF_TOKENS = (FORMAT_VERSION_OF_TOKENS, FORMAT_VERSION_EVERYWHERE)
-_VERSIONS = (FORMAT_VERSION, FORMAT_VERSION_WITH_ENDS, *_OF_TOKENS, FORMAT_VERSION_TIED)
+_VERSIONS = range(FORMAT_VERSION, FORMAT_VERSION_EVERYWHERE + 1)
 PLAN_FILE = "plan.h5"
 # The attribute that tells the comm dtype, under the name that it has in this format version.
 COMM_DTYPE_ATTRIBUTE = "wire"
@@ -74,7 +76,7 @@ class StoredPlan:
 
     Attributes:
         directory: where it was read from.
-        plan: owners, masks, comm dtype and scales.
+        plan: owners, masks, comm dtype, scales and outliers.
         shard_sha256: SHA-256 (hex) of each worker's file.
         provenance: model fingerprint, options, versions, calibration hash and seed, ...
         traffic: values per sample that cross, by mixing: (P, P) int64, [p, q] from worker p to q.
@@ -196,6 +198,7 @@ def open_plan(directory: str | Path) -> StoredPlan:
             comm_dtype=file.attrs[COMM_DTYPE_ATTRIBUTE],
             relays=json.loads(file["relays"][()]) if "relays" in file else {},
             removed={name: mask[()].astype(bool) for name, mask in file.get("removed", {}).items()},
+            outliers={tensor: mask[()].astype(bool) for tensor, mask in file.get("outliers", {}).items()},
         )
         digests = tuple(digest.decode() for digest in file["shard_sha256"])
         traffic = {name: group["traffic"][()] for name, group in file["mixings"].items()}
@@ -309,10 +312,11 @@ def _write_plan_file(
             group["traffic"] = plan.traffic(network, mixing)
         if plan.relays:
             file["relays"] = np.bytes_(json.dumps(dict(plan.relays)))
-        if plan.removed:
-            removed = file.create_group("removed", track_order=True)
-            for name, mask in plan.removed.items():
-                removed[name] = mask.astype(np.uint8)
+        for group_name, masks in (("removed", plan.removed), ("outliers", plan.outliers)):
+            if masks:
+                group = file.create_group(group_name, track_order=True)
+                for name, mask in masks.items():
+                    group[name] = mask.astype(np.uint8)
         if network.ends:
             write_ends(file.create_group("ends"), network.ends)
         if network.longest:
@@ -321,10 +325,15 @@ def _write_plan_file(
 
 
 def _version_for(network: Network, plan: Plan) -> int:
-    """The format version of the ``plan.h5`` of a network."""
+    """The format version of the ``plan.h5`` of a network.
+
+    Programs that know tokens, and no outliers, refuse these by the plan's identity.
+    """
     if network.longest:
         everywhere = any(plan.is_everywhere(network, mixing) for mixing in network.mixings)
         return FORMAT_VERSION_EVERYWHERE if everywhere else FORMAT_VERSION_OF_TOKENS
+    if plan.outliers:
+        return FORMAT_VERSION_WITH_OUTLIERS
     return FORMAT_VERSION_WITH_ENDS if network.ends else FORMAT_VERSION
 
 

@@ -1,60 +1,106 @@
-"""Rounded ghosts in the calibration data: scales for int8, and the noise that rounding adds (step 4.2).
+"""Rounded ghosts in the calibration data: scales, outliers, and the noise that rounding adds (step 4.2).
 
 A ghost j arrives as Q(x̂_j) instead of x̂_j.  Taken as noise that nothing else depends on, of mean square
 σ_j² = mean |Q(x̂_j) − x̂_j|², it adds σ_j² to the diagonal entry of j in the Gram matrix of the rows
 that read it as a ghost, and nothing else.  Relays are made of exact neurons and rounded then: theirs is noise
 of the same kind.
+
+In a scaled format the largest value of a neuron sets the step of all.  Where that is far beyond what is
+usual, rounding leaves little: neurons with σ_j² above ``MOST_NOISE`` of mean |x̂_j|² travel as float16.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
 
-from repurpose_hpc.model.comm_dtype import INT8, scales_of
+from repurpose_hpc.model.comm_dtype import SCALED, scales_of
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.plan.relays import Relays
-from repurpose_hpc.plan.rounding import relay_errors, rounding_errors
+from repurpose_hpc.plan.plan import Plan
+from repurpose_hpc.plan.relays import Relays, making
+from repurpose_hpc.plan.rounding import ghost_errors, relay_errors, rounding_errors
 from repurpose_hpc.restructure.calibration.propagation import CurrentNetwork, Propagation
 from repurpose_hpc.restructure.context import CutContext
 from repurpose_hpc.restructure.decisions import Decisions
 from repurpose_hpc.restructure.support.elimination import columns
 
+# The most that rounding may be of the mean square of a neuron in a scaled format.
+MOST_NOISE = 0.05
 
-def measure_scales(
-    propagation: Propagation, tensors: Iterable[str], current: CurrentNetwork
-) -> Mapping[str, np.ndarray]:
-    """Scales of the plan and of ``tensors``, these from the largest |x̂_j|; collective.
+
+def measure_scales(propagation: Propagation, tensors: Iterable[str], current: CurrentNetwork) -> Plan:
+    """The plan with scales of ``tensors``, from the largest |x̂_j|, and with their outliers; collective.
 
     Args:
         propagation: of the calibration data.
         tensors: in the order in which they are made; those that have scales are left alone.
         current: all that they depend on is final.
     """
-    unscaled = [tensor for tensor in dict.fromkeys(tensors) if tensor not in current.plan.scales]
-    # What is behind ghosts in int8 is known only with their scales.
-    groups = [[tensor] for tensor in unscaled] if current.plan.comm_dtype == INT8 else [unscaled]
+    plan = current.plan
+    unscaled = [tensor for tensor in dict.fromkeys(tensors) if tensor not in plan.scales]
+    # What is behind ghosts in a scaled format is known only with their scales.
+    groups = [[tensor] for tensor in unscaled] if plan.comm_dtype in SCALED else [unscaled]
     for group in groups:
+        current = replace(current, plan=plan)
         largest = [np.zeros(current.network.space(tensor).neurons) for tensor in group]
         for batch in propagation.map(_largest, group, current):
             largest = [np.maximum(*pair) for pair in zip(largest, batch, strict=True)]
-        scales = {**current.plan.scales, **dict(zip(group, map(scales_of, largest), strict=True))}
-        current = replace(current, plan=replace(current.plan, scales=scales))
-    return current.plan.scales
+        scales = dict(zip(group, map(scales_of, largest), strict=True))
+        outliers = {}
+        if plan.comm_dtype in SCALED:
+            found = {
+                tensor: _outliers(propagation, tensor, scale, current) for tensor, scale in scales.items()
+            }
+            outliers = {tensor: mask for tensor, mask in found.items() if mask.any()}
+        plan = replace(plan, scales={**plan.scales, **scales}, outliers={**plan.outliers, **outliers})
+    return plan
 
 
 def measure_scales_until(context: CutContext, decisions: Decisions, last: Mixing) -> Decisions:
-    """Measure scales of what the mixings up to ``last`` read; collective."""
+    """Measure scales and outliers of what the mixings up to ``last`` read; collective."""
     names = [mixing.name for mixing in context.network.mixings]
     mixings = context.network.mixings[: names.index(last.name) + 1]
     tensors = (mixing.source for mixing in mixings)
-    return replace(decisions, scales=measure_scales(context.propagation, tensors, context.current(decisions)))
+    plan = measure_scales(context.propagation, tensors, context.current(decisions))
+    return replace(decisions, scales=plan.scales, outliers=plan.outliers)
 
 
 def _largest(*tensors: np.ndarray) -> list[np.ndarray]:
     return [np.abs(x).reshape(len(x), -1).max(axis=1) for x in tensors]
+
+
+def _outliers(
+    propagation: Propagation, tensor: str, scale: np.ndarray, current: CurrentNetwork
+) -> np.ndarray:
+    """The neurons of a tensor that rounding leaves little of, (n,) bool; collective."""
+
+    def signal_and_errors(x: np.ndarray) -> np.ndarray:
+        return np.concatenate([x, rounding_errors(x, current.plan.comm_dtype, scale)])
+
+    squares, noise = np.split(_mean_squares(propagation, tensor, current, signal_and_errors), 2)
+    return noise > MOST_NOISE * squares
+
+
+def relay_outliers(
+    propagation: Propagation, mixing: Mixing, relays: Relays, current: CurrentNetwork
+) -> np.ndarray:
+    """The relays of a mixing that rounding leaves little of, (r,) bool; none if it is not scaled; collective.
+
+    Args:
+        propagation, mixing, current: as of ``measure_noise``.
+        relays: with their scales.
+    """
+    if current.plan.comm_dtype not in SCALED:
+        return np.zeros(len(relays), bool)
+    op = making(mixing, relays, "relays")
+
+    def signal_and_errors(x: np.ndarray) -> np.ndarray:
+        return np.concatenate([op.compute(x), relay_errors(mixing, relays, x, current.plan.comm_dtype)])
+
+    squares, noise = np.split(_mean_squares(propagation, mixing.source, current, signal_and_errors), 2)
+    return noise > MOST_NOISE * squares
 
 
 def measure_noise(propagation: Propagation, mixing: Mixing, current: CurrentNetwork) -> np.ndarray:
@@ -70,7 +116,7 @@ def measure_noise(propagation: Propagation, mixing: Mixing, current: CurrentNetw
     plan = current.plan
 
     def errors(x: np.ndarray) -> np.ndarray:
-        return rounding_errors(x, plan.comm_dtype, plan.scales.get(mixing.source))
+        return ghost_errors(plan, mixing, x, plan.comm_dtype)
 
     arriving = plan.arriving(current.network, mixing)
     squares = _mean_squares(propagation, mixing.source, current, errors)

@@ -14,7 +14,7 @@ import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.samples import Samples
-from repurpose_hpc.model.comm_dtype import INT8
+from repurpose_hpc.model.comm_dtype import SCALED
 from repurpose_hpc.model.forward import Compute, compute, split_inputs
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Combine, Mixing, Operation
@@ -58,7 +58,7 @@ class CurrentNetwork:
         if not isinstance(op, Mixing):
             return True
         # Before the scales of what it reads are known, what arrives is not.
-        arrives = self.plan.comm_dtype != INT8 or op.source in self.plan.scales
+        arrives = self.plan.comm_dtype not in SCALED or op.source in self.plan.scales
         return arrives and (op.fixed or op.name in self.finished)
 
     def compute(self) -> Compute:

@@ -1,20 +1,20 @@
-"""The scales of ghosts that travel as multiples of one, measured on calibration texts."""
+"""The scales of ghosts that travel as multiples of one, and their outliers, measured on calibration texts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from repurpose_hpc.model.comm_dtype import INT8, scales_of
+from repurpose_hpc.model.comm_dtype import SCALED, scales_of
 from repurpose_hpc.model.forward import trace
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.plan.rounding import rounding_errors
+from repurpose_hpc.restructure.calibration.comm_dtype import MOST_NOISE
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.tokens.propagation import embedded
 from repurpose_hpc.restructure.tokens.quality import batches
-
-# Formats that need them.
-SCALED = {INT8}
 
 
 def with_scales(cut: Cut, texts: Sequence[np.ndarray], comm_dtype: str) -> Cut:
@@ -30,12 +30,25 @@ def with_scales(cut: Cut, texts: Sequence[np.ndarray], comm_dtype: str) -> Cut:
         return replace(cut, plan=plan)
     network = cut.network.astype(np.float32)
     # Of what nobody sends, nobody needs a scale.
-    largest = {mixing.source: np.zeros(network.space(mixing.source).neurons) for mixing in network.mixings}
-    sent = {mixing.source for mixing in network.mixings if plan.ghost_traffic(network, mixing).any()}
+    scales = {m.source: np.zeros(network.space(m.source).neurons, np.float32) for m in network.mixings}
+    sent = {m.source for m in network.mixings if plan.ghost_traffic(network, m).any()}
+    largest = {source: np.zeros(scales[source].size) for source in sent}
+    for source, x in _sent(network, sent, texts):
+        np.maximum(largest[source], np.abs(x).max(axis=1), out=largest[source])
+    scales |= {source: scales_of(values) for source, values in largest.items()}
+    noise, squares = ({source: np.zeros(scales[source].size) for source in sent} for _ in range(2))
+    for source, x in _sent(network, sent, texts):
+        noise[source] += (rounding_errors(x, comm_dtype, scales[source]) ** 2).sum(axis=1, dtype=np.float64)
+        squares[source] += (x**2).sum(axis=1, dtype=np.float64)
+    masks = {source: noise[source] > MOST_NOISE * squares[source] for source in sent}
+    outliers = {source: mask for source, mask in masks.items() if mask.any()}
+    return replace(cut, plan=replace(plan, scales=scales, outliers=outliers))
+
+
+def _sent(
+    network: Network, sources: set[str], texts: Sequence[np.ndarray]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Tensors, (neurons, tokens), batch by batch."""
     for ids in batches(network, texts):
         tensors = trace(network.at(ids.shape[1]), embedded(network, ids))
-        for source in sent:
-            found = np.abs(tensors[source]).reshape(len(largest[source]), -1).max(axis=1)
-            np.maximum(largest[source], found, out=largest[source])
-    scales = {source: scales_of(values) for source, values in largest.items()}
-    return replace(cut, plan=replace(plan, scales=scales))
+        yield from ((source, tensors[source].reshape(len(tensors[source]), -1)) for source in sources)

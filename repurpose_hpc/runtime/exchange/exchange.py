@@ -70,16 +70,16 @@ class Exchange:
     any of p's contributes to; in a deterministic program one for each of p's workers that does.  Both ends
     order the block by (owner, neuron), or (sender, owner, neuron), and the blocks by rank: p's send buffer is
     ordered by (q, owner, neuron) and q's receive buffer by (p, owner, neuron).  A rank sends nothing to
-    itself.  Every item is samples times ``values`` consecutive numbers; counts and displacements
-    are those of the items times that.
+    itself.  Every item is a row of samples times ``values`` consecutive numbers, unless ghosts travel in a
+    scaled format (see ``comm_dtype``); counts and displacements are those of the rows times that.
 
     A transport carries it (see ``transport``).  The caller fills ``send``, makes the request's calls to
     post, computes what needs no other rank, makes those to wait and reads ``receive``.  ``send`` must not
     change in between.
 
     Attributes:
-        sent, received: items for each rank, and from it, (R,) int64.
-        send, receive: buffers of the items.
+        sent, received: rows for each rank, and from it, (R,) int64.
+        send, receive: buffers of the rows.
         values_sent: values per sample that go to other ranks; zeros as well, even if the transport leaves
             them out.
         bytes_sent: what these take.
@@ -87,21 +87,28 @@ class Exchange:
     """
 
     def __init__(
-        self, sent: np.ndarray, received: np.ndarray, max_batch: int, dtype: np.dtype, values: int = 1
+        self,
+        sent: np.ndarray,
+        received: np.ndarray,
+        max_batch: int,
+        dtype: np.dtype,
+        values: int = 1,
+        items: int | None = None,
     ) -> None:
         """Allocates the buffers; nothing is sent.
 
         Args:
-            sent, received: how many items go to each rank, and come from it, (R,) int64.
+            sent, received: how many rows go to each rank, and come from it, (R,) int64.
             max_batch: most samples.
             dtype: of the numbers.
             values: of an item, per sample.
+            items: that are sent; None: as many as rows.
         """
         self.sent, self.received = sent, received
         self.send = Buffer(int(sent.sum()), max_batch, dtype, values)
         self.receive = Buffer(int(received.sum()), max_batch, dtype, values)
-        self.values_sent = self.send.rows * values
-        self.bytes_sent = self.values_sent * dtype.itemsize
+        self.values_sent = (self.send.rows if items is None else items) * values
+        self.bytes_sent = self.send.rows * values * dtype.itemsize
         self.messages = int(np.count_nonzero(sent))
 
     @property

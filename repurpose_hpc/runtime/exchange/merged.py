@@ -50,7 +50,8 @@ class Merged(Exchange):
         self._sent = [_Blocks(member.send, member.sent) for member in members]
         self._received = [_Blocks(member.receive, member.received) for member in members]
         sent, received = (_values(blocks) for blocks in (self._sent, self._received))
-        super().__init__(sent, received, max_batch, members[0].send.flat.dtype)
+        values_sent = sum(member.values_sent for member in members)
+        super().__init__(sent, received, max_batch, members[0].send.flat.dtype, items=values_sent)
         self._members = members
 
     @property

@@ -14,11 +14,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from repurpose_hpc.kernels import INDEX_DTYPE, clear, pack, pack_codes, unpack_add, unpack_codes
+from repurpose_hpc.kernels import (
+    INDEX_DTYPE,
+    clear,
+    pack,
+    pack_bytes,
+    pack_codes,
+    unpack_add,
+    unpack_bytes,
+    unpack_codes,
+)
 from repurpose_hpc.plan.shard import Lists
 from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.calls import COMPUTE, PACK, Call
-from repurpose_hpc.runtime.exchange.comm_dtype import EXACT_DTYPE, CommDtype
+from repurpose_hpc.runtime.exchange.comm_dtype import EXACT_DTYPE, CommDtype, Layout
 from repurpose_hpc.runtime.exchange.exchange import Exchange, Items, merge_items
 from repurpose_hpc.runtime.resources import Resources
 
@@ -72,12 +81,16 @@ class Transfer:
         receiving = [_Peers(worker.received_from, worker.received) for worker in lists]
         sent, received = self._items(sending, self.sender_owns), self._items(receiving, not self.sender_owns)
         dtype, values = activations.flat.dtype, activations.values
-        self.exchange = Exchange(sent.counts, received.counts, max_batch, comm_dtype.codes(dtype), values)
+        self.sent_layout, self.received_layout = (
+            comm_dtype.layout(items.neurons, items.counts) for items in (sent, received)
+        )
+        rows = self.sent_layout.rows, self.received_layout.rows
+        codes, sent_neurons = comm_dtype.codes(dtype), sent.neurons.size
+        self.exchange = Exchange(*rows, max_batch, codes, values, sent_neurons)
         # What came, as numbers.
         self.arrived = self.exchange.receive
         if not comm_dtype.is_exact:
             self.arrived = Buffer(received.neurons.size, max_batch, dtype, values)
-            self.sent_scales, self.received_scales = map(comm_dtype.scales, (sent.neurons, received.neurons))
         owned, masked = (sent, received) if self.sender_owns else (received, sent)
         self.owned = self.hosting.rows(space, owned.neurons)  # in the masks of other ranks
         self.far = masked.positions  # in the buffer of the exchange
@@ -169,7 +182,7 @@ class GhostTransfer(Transfer):
         X, send = self.activations.view(part), self.exchange.send.view(part)
         if self.comm_dtype.is_exact:
             return [(PACK, pack, (X, self.owned, send))]
-        return [(PACK, pack_codes, (X, self.owned, self.sent_scales, send))]
+        return [encoding(X, self.owned, self.sent_layout, send)]
 
     def near_calls(self, part: Part) -> list[Call]:
         """Fetch the ghosts that workers of this rank own."""
@@ -177,24 +190,36 @@ class GhostTransfer(Transfer):
         if self.comm_dtype.is_exact:
             return [(PACK, pack, (X, rows, ghosts)) for rows, ghosts in self._near_views(part)]
         near = (neurons[place] for place, neurons in zip(self.near_places, self.neurons, strict=True))
-        scales = [self.comm_dtype.scales(neurons) for neurons in near if neurons.size]
+        layouts = [self.comm_dtype.layout(part, np.array([part.size])) for part in near if part.size]
         calls: list[Call] = []
         # Through the codes of messages: outputs do not depend on which workers a rank hosts.
-        for (rows, ghosts), scale in zip(self._near_views(part), scales, strict=True):
-            codes = np.empty(ghosts.shape, self.exchange.send.flat.dtype)
-            calls.append((PACK, pack_codes, (X, rows, scale, codes)))
-            calls.append((PACK, unpack_codes, (codes, scale, ghosts)))
+        for (rows, ghosts), layout in zip(self._near_views(part), layouts, strict=True):
+            codes = np.empty((layout.rows.item(), ghosts.shape[1]), self.exchange.send.flat.dtype)
+            calls += [encoding(X, rows, layout, codes), decoding(codes, layout, ghosts)]
         return calls
 
     def unpack_calls(self, part: Part) -> list[Call]:
         """Bring the ghosts that came from other ranks to their workers."""
         receive = self.arrived.view(part)
-        decoding: list[Call] = []
+        decoded: list[Call] = []
         if not self.comm_dtype.is_exact and self.arrived.rows:
-            codes = self.exchange.receive.view(part)
-            decoding.append((PACK, unpack_codes, (codes, self.received_scales, receive)))
+            decoded.append(decoding(self.exchange.receive.view(part), self.received_layout, receive))
         fetching = [(PACK, pack, (receive, rows, ghosts)) for rows, ghosts in self._far_views(part)]
-        return decoding + fetching
+        return decoded + fetching
+
+
+def encoding(X: np.ndarray, rows: np.ndarray, layout: Layout, codes: np.ndarray) -> Call:
+    """The call that makes codes of some rows of X."""
+    if layout.steps.size:
+        return PACK, pack_bytes, (X, rows, layout.steps, layout.places, layout.halves, codes)
+    return PACK, pack_codes, (X, rows, codes)
+
+
+def decoding(codes: np.ndarray, layout: Layout, values: np.ndarray) -> Call:
+    """The call that makes numbers of codes."""
+    if layout.steps.size:
+        return PACK, unpack_bytes, (codes, layout.steps, layout.places, layout.halves, values)
+    return PACK, unpack_codes, (codes, values)
 
 
 class SumTransfer(Transfer):

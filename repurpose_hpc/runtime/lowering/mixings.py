@@ -8,7 +8,7 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 
-from repurpose_hpc.kernels import INDEX_DTYPE, activate_in_place, pack, pack_codes, unpack_codes
+from repurpose_hpc.kernels import INDEX_DTYPE, activate_in_place, pack
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.files.mapped import release
 from repurpose_hpc.plan.shard import Block
@@ -16,7 +16,13 @@ from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.calls import COMPUTE, PACK, Call
 from repurpose_hpc.runtime.exchange.comm_dtype import EXACT_DTYPE, CommDtype
 from repurpose_hpc.runtime.exchange.exchange import Exchange
-from repurpose_hpc.runtime.exchange.transfers import CommonSums, GhostTransfer, SumTransfer
+from repurpose_hpc.runtime.exchange.transfers import (
+    CommonSums,
+    GhostTransfer,
+    SumTransfer,
+    decoding,
+    encoding,
+)
 from repurpose_hpc.runtime.lowering.blocks import (
     NO_ACTIVATION,
     Epilogue,
@@ -284,8 +290,9 @@ class _Rounded:
         self, buffer: Buffer, rows: np.ndarray, max_batch: int, comm_dtype: CommDtype, neurons: np.ndarray
     ) -> None:
         self._source, self.rows = buffer, rows.astype(INDEX_DTYPE)
-        self._scales = comm_dtype.scales(neurons[rows])
-        self._codes = Buffer(rows.size, max_batch, comm_dtype.codes(buffer.flat.dtype), buffer.values)
+        self._layout = comm_dtype.layout(neurons[rows], np.array([rows.size]))
+        codes = comm_dtype.codes(buffer.flat.dtype)
+        self._codes = Buffer(self._layout.rows.item(), max_batch, codes, buffer.values)
         self._buffer = Buffer(rows.size, max_batch, buffer.flat.dtype, buffer.values)
 
     def calls(self, part: Part) -> list[Call]:
@@ -294,8 +301,8 @@ class _Rounded:
             return []
         X, codes, rounded = (buffer.view(part) for buffer in (self._source, self._codes, self._buffer))
         return [
-            (PACK, pack_codes, (X, self.rows, self._scales, codes)),
-            (PACK, unpack_codes, (codes, self._scales, rounded)),
+            encoding(X, self.rows, self._layout, codes),
+            decoding(codes, self._layout, rounded),
         ]
 
     def maps(self, part: Part) -> np.ndarray:

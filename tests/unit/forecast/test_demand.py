@@ -16,7 +16,7 @@ from repurpose_hpc.forecast.scaled import (
     plan_profile,
     scaled_demand,
 )
-from repurpose_hpc.model.comm_dtype import BYTES, COMM_DTYPES
+from repurpose_hpc.model.comm_dtype import BITS, COMM_DTYPES
 from repurpose_hpc.plan.plan import PLACEMENTS, Plan, dense_plan
 from repurpose_hpc.plan.rounds import rounds_before
 from repurpose_hpc.plan.shard import make_shard
@@ -92,7 +92,7 @@ def test_bytes_are_those_of_the_wire(make, wire):
     ghosts, sums = (
         sum(getattr(step, kind).values_out.sum() for step in _mixings(scaled)) for kind in ("ghosts", "sums")
     )
-    assert sent == pytest.approx(BYTES[wire] * ghosts + 4 * sums)
+    assert sent == pytest.approx(BITS[wire] / 8 * ghosts + 4 * sums)
 
 
 def test_merged_messages_are_what_is_expected_of_independent_exchanges():

@@ -97,10 +97,13 @@ def test_codes_are_those_of_the_calls(codes, dtype):
     rng = np.random.default_rng(1)
     X, rows = rng.standard_normal((7, 5)).astype(dtype), np.array([6, 0, 3], kernels.INDEX_DTYPE)
     X[0, :3] = np.nan, np.inf, 1e-39
-    scales = np.array([0.01, 0.0, 0.02], np.float32)
+    steps, places = np.array([0.01, 0.0, 0.02], np.float32), np.array([0, 5, 4], kernels.INDEX_DTYPE)
+    of_bytes = steps, places, np.array([4, 1, 1], kernels.INDEX_DTYPE)
     made = [(np.zeros((3, 5), codes), np.ones((3, 5), dtype)) for _ in range(2)]
     calls, same_calls = (
-        [(kernels.pack_codes, (X, rows, scales, sent)), (kernels.unpack_codes, (sent, scales, came))]
+        [(kernels.pack_bytes, (X, rows, *of_bytes, sent)), (kernels.unpack_bytes, (sent, *of_bytes, came))]
+        if codes == np.int8
+        else [(kernels.pack_codes, (X, rows, sent)), (kernels.unpack_codes, (sent, came))]
         for sent, came in made
     )
     for function, arguments in calls:
@@ -193,7 +196,7 @@ def test_a_plain_tuple_is_no_epilogue():
 def test_codes_where_there_are_none_are_refused():
     codes = np.ones((2, 3), np.uint16)
     with pytest.raises(TypeError, match="unpack_codes, argument 'codes': expected numbers of no type"):
-        Recording(Types(FLOAT, FLOAT)).add_kernel(0, kernels.unpack_codes, (codes, np.ones(2, FLOAT), BUFFER))
+        Recording(Types(FLOAT, FLOAT)).add_kernel(0, kernels.unpack_codes, (codes, BUFFER))
 
 
 @pytest.mark.parametrize("function", [np.copyto, kernels.depthwise])

@@ -38,7 +38,7 @@ def samples_alone(product, X):
     shape=st.tuples(st.integers(1, 40), st.integers(1, 300)),
     batch=BATCHES,
     dtype=DTYPES,
-    weights_dtype=st.sampled_from(comm_dtype.COMM_DTYPES),
+    weights_dtype=st.sampled_from(comm_dtype.WEIGHTS_DTYPES),
     onto=st.booleans(),
 )
 def test_dense(seed, shape, batch, dtype, weights_dtype, onto):
@@ -130,7 +130,7 @@ def test_csr_of_threads_is_that_of_one():
     batch=st.integers(2, 7),
     stride=st.integers(1, 2),
     dtype=DTYPES,
-    weights_dtype=st.sampled_from(comm_dtype.COMM_DTYPES),
+    weights_dtype=st.sampled_from(comm_dtype.WEIGHTS_DTYPES),
 )
 def test_convolution(seed, channels, size, batch, stride, dtype, weights_dtype):
     rng, (m, n) = np.random.default_rng(seed), channels

@@ -9,14 +9,18 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from repurpose_hpc.model.comm_dtype import (
-    BYTES,
+    BITS,
     COMM_DTYPES,
     EXACT,
+    LARGEST_CODES,
+    SCALED,
     STEPS,
+    block_bytes,
     decode,
     encode,
     received,
     scales_of,
+    steps_of,
 )
 
 ROUNDING = COMM_DTYPES[1:]
@@ -45,7 +49,7 @@ def test_what_arrives_travels_once_more_unchanged(values, wire):
     once = received(values, wire, scale)
     assert once.shape == values.shape and once.dtype == np.float32
     np.testing.assert_array_equal(received(once, wire, scale), once)
-    assert encode(values, wire, scale).itemsize == BYTES[wire]
+    assert 8 * encode(values, wire, scale).itemsize == (8 if wire in SCALED else BITS[wire])
     np.testing.assert_array_equal(np.isnan(once), np.isnan(values))
 
 
@@ -147,7 +151,48 @@ def test_errors_are_at_most_half_a_step(values):
     scale = scales_of(np.abs(values).max(axis=1))
     largest = np.abs(values).max(axis=1, keepdims=True)
     for wire in ROUNDING:
-        size = largest if wire == "int8" else np.abs(values)
+        size = largest if wire in SCALED else np.abs(values)
         # Subnormal steps are absolute.
         allowed = 0.5 * STEPS[wire] * size * (1 + 1e-5) + 2.0**-25
         assert (np.abs(received(values, wire, scale) - values) <= allowed).all()
+
+
+@given(st.integers(-20, 20), st.floats(0, 2.0**20, width=32))
+def test_int4_is_the_nearest_of_fifteen_multiples(multiple, scale):
+    scale = np.array([scale], np.float32)
+    step = steps_of(scale, "int4")
+    np.testing.assert_allclose(step, scale * 127 / 7, rtol=1e-6)
+    code = encode(multiple * step + step / 3, "int4", scale)
+    expected = np.clip(multiple, -7, 7) if step[0] > 1e-30 else code
+    assert code == expected and decode(np.array([-8], np.int8), "int4", scale) != 0
+
+
+@pytest.mark.parametrize("wire", SCALED)
+def test_scaled_formats_reach_to_the_largest(wire):
+    largest = np.array([3.0, 1e-20, 5e6, LARGEST / 2], np.float32)
+    arrived = received(np.stack([largest, -largest], axis=1), wire, scales_of(largest))
+    np.testing.assert_allclose(arrived[:, 0], largest, rtol=1e-6)
+    np.testing.assert_array_equal(arrived[:, 0], -arrived[:, 1])
+    nan = received(np.full((1, 1), np.nan), wire, np.ones(1, np.float32))
+    assert np.isnan(nan).all() and encode(nan, wire, np.ones(1, np.float32)) == -LARGEST_CODES[wire] - 1
+
+
+@given(TABLES, st.sampled_from(COMM_DTYPES), st.randoms(use_true_random=False))
+def test_outliers_arrive_in_16_bits_in_scaled_formats(values, wire, random):
+    scale, outliers = scales(values), np.array([random.random() < 0.5 for _ in values])
+    found = received(values, wire, scale, outliers)
+    wide = outliers & (wire in SCALED)
+    np.testing.assert_array_equal(found[wide], received(values[wide], "float16"))
+    np.testing.assert_array_equal(found[~wide], received(values, wire, scale)[~wide])
+    np.testing.assert_array_equal(
+        received(values, wire, scale, np.zeros(len(values), bool)), received(values, wire, scale)
+    )
+
+
+@pytest.mark.parametrize(
+    ("wire", "expected"),
+    [(EXACT, (0, 4, 20)), ("float16", (0, 2, 10)), ("int8", (0, 2, 7)), ("int4", (0, 2, 6))],
+)
+def test_bytes_of_messages(wire, expected):
+    """Of none, of one outlier, and of five with two outliers, of which int4 leaves half a byte empty."""
+    assert tuple(block_bytes(np.array([0, 1, 5]), np.array([0, 1, 2]), wire)) == expected

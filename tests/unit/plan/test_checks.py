@@ -157,6 +157,8 @@ def test_other_faults(tmp_path, monkeypatch, change, words):
         (lambda plan: {"owners": {**plan.owners, "layer0": np.zeros(8, np.int32)}}, "owners of shape (8,)"),
         (lambda plan: {"owners": {"input": plan.owners["input"]}}, "its owners of spaces are input"),
         (lambda plan: {"scales": {"x0": np.full(6, np.nan, np.float32)}}, "are not 6 finite numbers"),
+        (lambda plan: {"outliers": {"x0": np.ones(5, bool)}}, "the outliers of x0 are a mask of shape (5,)"),
+        (lambda plan: {"outliers": {"other": np.ones(5, bool)}}, "its outliers are of other"),
         (lambda plan: {"removed": {"layer0": np.ones(6, bool)}}, "in a mask of shape (6,)"),
         (lambda plan: {"removed": {"elsewhere": np.ones(7, bool)}}, "neurons of space elsewhere"),
         (lambda plan: {"removed": {"layer1": np.arange(4) == 2}}, "it removes neurons of the output"),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import small_plans
 from helpers.small_graphs import convolutional_network
 from helpers.small_plans import assert_same
 from repurpose_hpc.errors import UserError
@@ -58,7 +60,9 @@ def make_case(
         for mixing in network.mixings
         if seed % 2
     }
-    return network, Plan(workers, placement, owners, plans, scales, wire)
+    plan = Plan(workers, placement, owners, plans, scales, wire)
+    # And one in two of these outliers.
+    return network, small_plans.with_outliers(network, plan) if seed % 4 == 3 else plan
 
 
 CASES = st.builds(
@@ -264,9 +268,29 @@ def test_another_format_version_is_refused_by_name(directory, name, version):
     assert content.startswith(b"repurpose-hpc 4 ")
     (directory / name).write_bytes(content.replace(b" 4 ", b" %d " % version, 1))
     with pytest.raises(
-        UserError, match=f"expected format version 4 to 8, found {version}; restructure again"
+        UserError, match=f"expected format version 4 to 9, found {version}; restructure again"
     ):
         open_plan(directory) if name == PLAN_FILE else read_shard(stored, 1)
+
+
+def test_plans_with_outliers_have_a_version_of_their_own(directory, tmp_path):
+    """Older programs would send other messages; what has none is as it was."""
+    network, plan = make_case(seed=3)
+    assert plan.outliers and (directory / PLAN_FILE).read_bytes().startswith(b"repurpose-hpc 4 ")
+    write_plan(tmp_path / "with", network, plan, PROVENANCE)
+    write_plan(tmp_path / "without", network, replace(plan, outliers={}), PROVENANCE)
+    versions = [
+        (tmp_path / name / file).read_bytes().split()[1]
+        for name in ("with", "without")
+        for file in (PLAN_FILE, "worker-0001.h5")
+    ]
+    assert versions == [b"8", b"4", b"4", b"4"]
+    stored = open_plan(tmp_path / "with")
+    assert {name: mask.tolist() for name, mask in stored.plan.outliers.items()} == {
+        name: mask.tolist() for name, mask in plan.outliers.items()
+    }
+    block = read_shard(stored, 1).blocks[network.mixings[0].name]
+    np.testing.assert_array_equal(block.outliers, plan.outliers[network.mixings[0].source])
 
 
 def test_another_kind_of_hdf5_file(directory):

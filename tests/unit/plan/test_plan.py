@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import small_plans
 from helpers.small_graphs import Draw
 from repurpose_hpc.model.chain import sequence
+from repurpose_hpc.model.comm_dtype import COMM_DTYPES
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.assemble import assemble
 from repurpose_hpc.plan.plan import (
@@ -119,8 +121,24 @@ def test_identity_tells_comm_dtypes_and_scales_apart(case):
     network, plan = case
     (mixing,) = network.mixings
     scales = {mixing.source: np.ones(mixing.weights.shape[1], np.float32)}
-    others = [replace(plan, comm_dtype="int8"), replace(plan, scales=scales)]
-    assert len({each.identity() for each in (plan, *others)}) == 3
+    outliers = {mixing.source: np.ones(mixing.weights.shape[1], bool)}
+    others = [
+        replace(plan, comm_dtype="int8"),
+        replace(plan, comm_dtype="int4"),
+        replace(plan, scales=scales),
+        replace(plan, outliers=outliers),
+        replace(plan, removed=outliers),
+    ]
+    assert len({each.identity() for each in (plan, *others)}) == 6
+
+
+@given(plans())
+def test_bytes_are_counted_message_by_message(case):
+    network, plan = case
+    for one in (plan, small_plans.with_outliers(network, plan)):
+        for wire in COMM_DTYPES:
+            sums = sum(int(plan.sum_traffic(network, mixing).sum()) for mixing in network.mixings)
+            assert one.bytes_sent(network, wire) == small_plans.ghost_bytes(network, one, wire) + 4 * sums
 
 
 @given(plans())

@@ -1,6 +1,7 @@
 """Ghosts that arrive rounded: the reference, what restructuring measures and reports, and the options."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,15 +14,16 @@ from helpers.small_graphs import convolutional_network, normalised_network, resi
 from helpers.small_plans import WITHOUT_RELAYS
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.samples import Samples, open_samples
-from repurpose_hpc.model.comm_dtype import BYTES, COMM_DTYPES, EXACT, INT8, received, scales_of
+from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT, INT8, received, scales_of
 from repurpose_hpc.model.forward import compute, forward, outputs, patches, trace
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.plan.files.store import open_plan, read_shard
+from repurpose_hpc.plan.files.store import open_plan, read_network, read_shard
 from repurpose_hpc.plan.plan import EVERYBODY, PLACEMENTS, Plan
 from repurpose_hpc.plan.rounding import rounded_compute
 from repurpose_hpc.restructure import adjustment
 from repurpose_hpc.restructure.adjustment import adjust
-from repurpose_hpc.restructure.calibration.comm_dtype import measure_noise
+from repurpose_hpc.restructure.calibration.comm_dtype import MOST_NOISE, measure_noise
+from repurpose_hpc.restructure.calibration.evaluation import compare
 from repurpose_hpc.restructure.calibration.moments import MomentSums
 from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.job import restructure_to
@@ -71,7 +73,7 @@ def worker_by_worker(network, plan, wire, op, x):
     y = compute(op, x)
     flat = y.reshape(len(y), -1)
     source, target = plan.owner(network, op.source), plan.owner(network, op.target)
-    arrived = received(x, wire, plan.scales[op.source]).astype(x.dtype)
+    arrived = received(x, wire, plan.scales[op.source], plan.outliers.get(op.source)).astype(x.dtype)
     for q in range(plan.workers):
         is_ghost = plan.mixings[op.name].ghosts[q] & (source != EVERYBODY)
         rows = np.flatnonzero(target == q)
@@ -82,12 +84,15 @@ def worker_by_worker(network, plan, wire, op, x):
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("wire", ROUNDING)
-def test_reference_is_what_workers_compute(network, wire, placement):
+@pytest.mark.parametrize("with_outliers", [False, True])
+def test_reference_is_what_workers_compute(network, wire, placement, with_outliers):
     rng = np.random.default_rng(5)
     owners = small_plans.random_owners(network, WORKERS, placement, rng)
     plan = Plan(WORKERS, placement, owners, small_plans.random_masks(network, owners, WORKERS, 0.5))
     network = small_plans.pruned(network, plan)
     plan = small_plans.scaled(network, plan)
+    if with_outliers:
+        plan = small_plans.with_outliers(network, plan)
 
     def by_hand(op, *x):
         return worker_by_worker(network, plan, wire, op, *x) if isinstance(op, Mixing) else compute(op, *x)
@@ -172,6 +177,43 @@ def test_noise_is_what_rounding_adds_to_ghosts(network, samples_of, monkeypatch)
             np.testing.assert_allclose(noise, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("wire", ["int8", "int4"])
+def test_outliers_are_those_that_rounding_leaves_little_of(wire):
+    """Of every third input, one sample in a thousand is so large that the others lose their digits."""
+    rng, network = np.random.default_rng(0), small_plans.random_network(head="identity")
+    x = rng.standard_normal((4000, network.inputs))
+    x[::1000, ::3] = {"int8": 3000, "int4": 100}[wire]
+    samples, options = Samples.of(x), Options(WORKERS, 0.5, "partitioned", comm_dtype=wire)
+    cut = restructure(network, samples, options, quiet)
+    tensors, found = trace(cut.network, x.T, compute=cut.compute()), {}
+    for tensor, scales in cut.plan.scales.items():
+        errors = received(tensors[tensor], wire, scales) - tensors[tensor]
+        found[tensor] = (errors**2).mean(axis=1) > MOST_NOISE * (tensors[tensor] ** 2).mean(axis=1)
+    expected = {tensor: mask.tolist() for tensor, mask in found.items() if mask.any()}
+    assert {tensor: mask.tolist() for tensor, mask in cut.plan.outliers.items()} == expected
+    source = network.mixings[0].source
+    assert wire == "int8" or np.array_equal(cut.plan.outliers[source], np.arange(network.inputs) % 3 == 0)
+    others = Options(WORKERS, 0.5, "partitioned", comm_dtype="float16")
+    assert not restructure(network, samples, others, quiet).plan.outliers
+
+
+def test_outliers_bring_what_rounding_took():
+    rng, network = np.random.default_rng(0), small_plans.random_network(head="identity")
+    x = rng.standard_normal((4000, network.inputs))
+    x[::1000, ::3] = 100
+    options = Options(WORKERS, 0.5, "partitioned", comm_dtype="int4")
+    cut = restructure(network, Samples.of(x), options, quiet)
+    without = replace(cut.plan, outliers={})
+    errors = [
+        compare(
+            network, cut.network, Samples.of(x), compute=rounded_compute(cut.network, plan, "int4")
+        ).output_error
+        for plan in (cut.plan, without)
+    ]
+    assert cut.plan.bytes_sent(cut.network, "int4") > without.bytes_sent(cut.network, "int4")
+    assert errors[0] < 0.7 * errors[1]
+
+
 def test_rows_lean_on_what_arrives_well():
     """Every input is there twice, own and as a ghost; one sample far out makes int8 coarse for the others."""
     rng, n = np.random.default_rng(0), 20
@@ -206,12 +248,11 @@ def test_report_and_shards_tell_the_wire(samples_of, tmp_path):
             stored.plan.comm_dtype,
             *(shard.comm_dtype for shard in shards),
         }
-        traffic = [
-            sum(int(count(network, mixing).sum()) for mixing in network.mixings)
-            for count in (stored.plan.ghost_traffic, stored.plan.sum_traffic)
-        ]
-        assert report["values_sent"] == sum(traffic)
-        assert report["bytes_per_sample"] == traffic[0] * BYTES[wire] + traffic[1] * 4
+        sums = sum(int(stored.plan.sum_traffic(network, mixing).sum()) for mixing in network.mixings)
+        assert report["values_sent"] == stored.traffic_matrix().sum()
+        expected = small_plans.ghost_bytes(network, stored.plan, wire) + 4 * sums
+        assert report["bytes_per_sample"] == expected
+        assert bool(stored.plan.outliers) == (wire == "int4")
         assert (report["bound"] is None) == (wire != EXACT)
         found[wire] = report["output_error"]
     assert found[EXACT] < 1e-6 < found["float16"] < found["bfloat16"]
@@ -256,7 +297,7 @@ def test_checks_compare_with_the_rounding(tmp_path):
 
 
 def test_an_unknown_wire_is_refused():
-    with pytest.raises(UserError, match="comm_dtype: expected one of float32, .*int8, got 'f8'"):
+    with pytest.raises(UserError, match="comm_dtype: expected one of float32, .*int8, int4, got 'f8'"):
         Options(2, comm_dtype="f8")
 
 
@@ -286,6 +327,26 @@ def test_infer_takes_the_wire_of_the_shards_or_another(infer, tmp_path):
         assert done.returncode == 0, done.stderr
         assert json.loads((tmp_path / "r.json").read_text())["comm_dtype"] == wire
         assert f"comm dtype {wire}" in done.stdout
+
+
+def test_infer_sends_outliers_and_pairs(infer, tmp_path):
+    """The shards of a network that is restructured for int4; others run with it as well."""
+    network = small_plans.random_network()
+    samples = Samples.of(np.random.default_rng(0).standard_t(3, (300, network.inputs)))
+    options = Options(2, 0.5, "partitioned", comm_dtype="int4")
+    restructure_to(tmp_path / "shards", network, samples, options, np.float32, quiet)
+    plan = open_plan(tmp_path / "shards").plan
+    assert plan.outliers
+    small_plans.write_samples(tmp_path / "x.npz")
+    restructured = read_network(open_plan(tmp_path / "shards"))
+    for options, wire in (((), "int4"), (("--comm-dtype", INT8), INT8)):
+        done = infer(*options, "--verify")
+        assert done.returncode == 0, done.stderr
+        report = json.loads((tmp_path / "r.json").read_text())
+        assert report["comm_dtype"] == wire and report["relative_difference"] < 0.05
+        assert report["bytes_sent"] == plan.bytes_sent(restructured, wire)
+    small_plans.write_shards(tmp_path / "shards", 2, "partitioned", wire="float16")
+    assert infer("--comm-dtype", "int4", "--verify").returncode == 0
 
 
 def test_infer_refuses_wires_that_cannot_be(infer, tmp_path):

@@ -92,6 +92,7 @@ def random_relays(rng, problem, plan, behind):
         combined=combined[used],
         weights=np.zeros((plan.sums.shape[1], used.sum() * (1 if behind else k))),
         scales=np.zeros(used.sum(), np.float32),
+        outliers=np.zeros(used.sum(), bool),
     )
     # Of so few neurons of a worker, two relays may say the same.
     independent = [
@@ -423,9 +424,11 @@ def test_relays_that_removed_rows_read():
         combined=np.arange(12.0).reshape(3, 4),
         weights=np.array([[1.0, 2, 0, 0, 0, 0], [0, 0, 3, 4, 0, 6], [0, 0, 0, 7, 0, 0]]),
         scales=np.arange(3, dtype=np.float32),
+        outliers=np.array([True, False, True]),
     )
     left = relays.without_rows(np.array([True, False, False]))
     assert (left.sender.tolist(), left.receiver.tolist(), left.scales.tolist()) == ([0, 1], [2, 2], [1, 2])
+    assert left.outliers.tolist() == [False, True]
     assert left.combined.tolist() == relays.combined[1:].tolist() and left.taps == 2
     assert left.weights.tolist() == [[0, 0, 0, 0], [3, 4, 0, 6], [0, 7, 0, 0]]
     assert not len(relays.without_rows(np.ones(3, bool)))

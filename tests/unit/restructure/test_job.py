@@ -243,7 +243,7 @@ def test_another_run_does_not_go_on_with_it(network, samples, tmp_path):
     assert checkpoints[1].load(network) is None
 
 
-@pytest.mark.parametrize("wire", ["float32", "int8"])
+@pytest.mark.parametrize("wire", ["float32", "int8", "int4"])
 def test_a_checkpoint_has_all_decisions(network, samples, tmp_path, wire):
     options = Options(4, 0.2, "partitioned", density=0.5, comm_dtype=wire)
     result = restructure(network, samples, options, quiet, checkpoint=Checkpoint(tmp_path, {}))
@@ -256,6 +256,10 @@ def test_a_checkpoint_has_all_decisions(network, samples, tmp_path, wire):
     for name, owner in result.plan.owners.items():
         assert decisions.owners[name].tobytes() == owner.tobytes()
     assert (wire == "float32") == (not decisions.scales)
+    of_neurons = {name: mask for name, mask in result.plan.outliers.items() if name in decisions.scales}
+    assert {name: mask.tolist() for name, mask in of_neurons.items()} == {
+        name: mask.tolist() for name, mask in decisions.outliers.items() if name in result.plan.scales
+    }
     assert 0 <= decisions.budget < 0.2 * 3 * sum(WIDTHS[:-1]) and not decisions.exact
     assert decisions.weights_left == 0.5 * network.weight_count - result.network.weight_count
 

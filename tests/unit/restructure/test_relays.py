@@ -14,7 +14,7 @@ from helpers.small_graphs import convolutional_network
 from helpers.small_plans import WITHOUT_RELAYS
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.samples import Samples
-from repurpose_hpc.model.comm_dtype import BYTES, COMM_DTYPES, EXACT, INT8, received, scales_of
+from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT, INT8, received, scales_of
 from repurpose_hpc.model.forward import forward, trace
 from repurpose_hpc.model.spec import check
 from repurpose_hpc.plan.files.store import open_plan, read_network
@@ -426,7 +426,7 @@ def test_noise_is_what_rounding_adds_to_relays(samples, monkeypatch, maps):
     assert seen.keys() == cut.plan.relays.keys() and seen
     for name, (noise, relays, owner) in seen.items():
         r = tensors[readers[cut.plan.relays[name]].source]
-        errors = (received(r, INT8, relays.scales) - r).reshape(len(r), -1)
+        errors = (received(r, INT8, relays.scales, relays.outliers) - r).reshape(len(r), -1)
         reads = owner[:, None] == relays.receiver
         expected = np.where(reads, (errors**2).mean(axis=1), 0).repeat(relays.taps, axis=1)
         np.testing.assert_allclose(noise[:, -expected.shape[1] :], expected, rtol=1e-5)
@@ -461,7 +461,8 @@ def test_shards_and_report(samples, tmp_path, comm_dtype):
     assert report["values_sent"] == sum(layer["values_sent"] for layer in report["layers"])
     network = read_network(stored)
     sums = sum(int(stored.plan.sum_traffic(network, mixing).sum()) for mixing in network.mixings)
-    assert report["bytes_per_sample"] == BYTES[comm_dtype] * (report["values_sent"] - sums) + 4 * sums
+    expected = small_plans.ghost_bytes(network, stored.plan, comm_dtype) + 4 * sums
+    assert report["bytes_per_sample"] == expected
     assert comm_dtype != EXACT or report["output_error"] <= report["bound"]
     x = np.random.default_rng(1).standard_normal((9, 24))
     cut = restructure(NETWORK, samples, options)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from helpers.covering import covering
 from helpers.stored_weights import rounded
-from repurpose_hpc.model.comm_dtype import BYTES, COMM_DTYPES, EXACT
+from repurpose_hpc.model.comm_dtype import BITS, EXACT, WEIGHTS_DTYPES
 from repurpose_hpc.model.operations import Window
 from repurpose_hpc.model.operations.patches import patches as seen_by
 from repurpose_hpc.runtime.buffers import Arena, Scratch
@@ -27,7 +27,7 @@ def product_of(product, X, start, out):
     return out
 
 
-@pytest.mark.parametrize(("dtype", "weights_dtype"), covering((np.float32, np.float64), COMM_DTYPES))
+@pytest.mark.parametrize(("dtype", "weights_dtype"), covering((np.float32, np.float64), WEIGHTS_DTYPES))
 @pytest.mark.parametrize("kernel", [1, 3])
 @settings(max_examples=15)
 @given(
@@ -57,7 +57,7 @@ def test_all_ways_agree(dtype, weights_dtype, kernel, seed, channels, size, stri
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
-@pytest.mark.parametrize("weights_dtype", COMM_DTYPES)
+@pytest.mark.parametrize("weights_dtype", WEIGHTS_DTYPES)
 def test_weights_take_the_bytes_of_their_format(weights_dtype, kernel):
     """Whichever way a program chooses: 64 rows are whole panels."""
     window = Window((14, 14), (kernel,) * 2, (1, 1), (1, 1), (kernel // 2,) * 2, (14, 14))
@@ -68,4 +68,4 @@ def test_weights_take_the_bytes_of_their_format(weights_dtype, kernel):
     way = choose(window, block, W.size, 14 * 14, resources)(W)
     held = way.product if isinstance(way, Pointwise) else way
     kept = held.weights if isinstance(way, Patches) else held.panels
-    assert kept.nbytes == W.size * BYTES[weights_dtype]
+    assert kept.nbytes == W.size * BITS[weights_dtype] // 8

@@ -82,7 +82,7 @@ def test_ghosts_are_rounded_as_the_plan_says():
     assert 1e-6 < np.abs(y - exact).max() / np.abs(exact).max() < 20 * STEPS["int8"]
 
 
-@pytest.mark.parametrize("comm_dtype", ["float32", "int8"])
+@pytest.mark.parametrize("comm_dtype", ["float32", "int8", "int4"])
 def test_what_was_restructured_runs(tmp_path, comm_dtype):
     network = small_plans.random_network(head="identity")
     x = np.random.default_rng(3).standard_normal((60, network.inputs))
