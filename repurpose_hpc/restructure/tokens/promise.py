@@ -36,9 +36,9 @@ class TokenOutcome:
     Attributes:
         cut: as it is to be written.
         options: those given, with the budget that was used.
-        quality: on the texts that were held out for a promise; else on all, which it was made with.
+        quality: on the texts that were held out; of fewer than five on all, which it was made with.
         trials: of budgets; 0: there was no promise.
-        record: how texts were split for a promise, for the provenance.
+        record: how texts were split, for the provenance; empty: none were held out.
     """
 
     cut: Cut
