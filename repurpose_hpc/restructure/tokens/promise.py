@@ -170,12 +170,12 @@ class _Trials:
         """The failure of all trials."""
         trial = self._beyond
         assert trial is not None
-        rounded = f" with comm_dtype={trial.options.comm_dtype}; allow more, or do without it"
+        dtype = "" if trial.options.comm_dtype == EXACT else f" and comm_dtype={trial.options.comm_dtype}"
         return BrokenPromise(
             self._name,
             f"expected at most {self._tolerance:g} on {trial.quality.texts} held-out texts, found "
-            f"{_finding(trial.quality, self._name)} even at comm_budget=1"
-            f"{'; allow more' if trial.options.comm_dtype == EXACT else rounded}",
+            f"{_finding(trial.quality, self._name)} even at comm_budget=1 with "
+            f"load={trial.options.load:g}{dtype}; allow more, or a larger load{' and float32' * bool(dtype)}",
         )
 
     def outcome(self) -> TokenOutcome:
