@@ -113,7 +113,7 @@ def _provenance(network: Network, texts: Sequence, outcome: TokenOutcome, dtype:
         **origin(network, asdict(outcome.options), dtype),
         "calibration_sha256": texts_sha256(texts),
         "findings": findings(network, outcome),
-        "promise": outcome.record,
+        "held_out": outcome.record,
     }
 
 
