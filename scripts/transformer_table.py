@@ -119,7 +119,7 @@ def _cut(network: Network, texts: list[np.ndarray], point: Point, workers: int, 
     )
     method = METHODS[point.method]
     measured = measure_halves(network, texts, options, pooling, method)
-    return restructure_tokens(network, texts, options, measured, method=method)
+    return restructure_tokens(texts, options, measured, method=method)
 
 
 def _dropped(network: Network, workers: int) -> Cut:
@@ -145,7 +145,7 @@ def _sent(network: Network, cut: Cut) -> dict[str, Any]:
         "fraction": round(values / dense_values(network, plan.workers), 4),
         "bytes": plan.bytes_sent(cut.network, plan.comm_dtype),
         "rounds": rounds_of(cut.network, plan),
-        "computed": round(load_of(network, cut), 3),
+        "computed": round(load_of(network, cut, np.ones(plan.workers)), 3),
     }
 
 

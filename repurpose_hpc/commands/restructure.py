@@ -150,7 +150,7 @@ AnyArguments = Arguments | SplitArguments | TokenArguments
 FILLED_IN = {
     "workers": "the number of ranks",
     "comm_budget": "0.05; with texts 0.25",
-    "round_cost": "0; of a transformer for texts 3000",
+    "round_cost": "0; of a transformer that is split as it is 3000",
     "calibration": "required but for a transformer that is split as it is",
 }
 

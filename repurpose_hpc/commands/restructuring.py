@@ -113,25 +113,28 @@ def _provenance(network: Network, texts: Sequence, outcome: TokenOutcome, dtype:
         **origin(network, asdict(outcome.options), dtype),
         "calibration_sha256": texts_sha256(texts),
         "findings": findings(network, outcome),
-        "promise": outcome.record,
+        "held_out": outcome.record,
     }
 
 
 def findings(network: Network, outcome: TokenOutcome) -> dict[str, Any]:
     """What was sent of the dense values, and what became of texts, under the names of the report."""
+    import numpy as np
+
     from repurpose_hpc.restructure.tokens.budget import dense_values, load_of
 
     plan, quality = outcome.cut.plan, outcome.quality
     dense, sent = dense_values(network, plan.workers), int(outcome.cut.traffic_matrix().sum())
     measured = asdict(quality)
+    weights = np.array(outcome.options.part_weights or (1.0,) * plan.workers)
     names = ("reference_perplexity", "perplexity", "reference_accuracy", "accuracy")
     return {
         "dense_values": dense,
         "comm_fraction": sent / dense if dense else 0.0,
         "comm_budget": outcome.options.comm_budget,
         "comm_dtype": plan.comm_dtype,
-        "load": load_of(network, outcome.cut),
-        "held_out_texts": quality.texts if outcome.trials else 0,
+        "load": load_of(network, outcome.cut, weights),
+        "held_out_texts": quality.texts if outcome.record else 0,
         "measured_tokens": quality.tokens,
         "output_error": quality.output_error,
         **{name: measured[name] for name in names if measured[name] is not None},

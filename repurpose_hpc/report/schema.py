@@ -449,8 +449,8 @@ class RestructuredTextsReport(SplitReport, _Predictions):
     held_out_texts: Annotated[
         int,
         Key(
-            "of these, those that were held out for a promise, on which errors and qualities are measured; "
-            "0: without a promise, they are those on the texts that restructured"
+            "of these, one in five, held out to measure errors and qualities on; 0: there were fewer than "
+            "five, and they are those on the texts that restructured"
         ),
     ]
     measured_tokens: Annotated[int, Key("tokens of the texts on which they are measured")]

@@ -173,7 +173,7 @@ class Options(Declared):
         help="price of a round of exchanges; auto: that of a machine file",
         more="price of a round of exchanges, in values: an exchange that is not worth that much beside its "
         "values is left out, and what it would have sent is there for others. The budget is still one of "
-        "values alone. `auto`: that of the links in the machine file "
+        "values alone, but for transformers with texts. `auto`: that of the links in the machine file "
         "([how](docs/method.md#rounds))",
     )
     density: float = option(

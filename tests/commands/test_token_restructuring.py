@@ -70,16 +70,20 @@ def test_a_decoder(run, model, ids, tmp_path, workers):
     words = ("restructure", model, "--calibration", ids, "--workers", workers, "--comm-budget", 0.5)
     done = run(1, *words, "--out", out, "--report", report)
     found = read_report(report)
-    assert (found["texts"], found["tokens"], found["held_out_texts"]) == (TEXTS, TEXTS * TOKENS, 0)
-    assert found["measured_tokens"] == TEXTS * TOKENS and "trials" not in found
+    assert (found["texts"], found["tokens"], found["held_out_texts"]) == (TEXTS, TEXTS * TOKENS, TEXTS // 5)
+    assert found["measured_tokens"] == TEXTS // 5 * TOKENS and "trials" not in found
+    assert found["comm_fraction"] <= 0.5 and found["stream"] == "common" and found["load"] < 2
     assert found["dense_values"] == dense_values(load_tokens(model), workers) and found["comm_budget"] == 0.5
     assert found["comm_fraction"] == found["values_sent"] / found["dense_values"]
     assert found["tokenizer"] and found["workers"] == workers
-    for text in ("calibration texts themselves", f"{found['perplexity']:.4g}", "of dense tensor parallelism"):
+    for text in ("5 held-out texts", f"{found['perplexity']:.4g}", "of dense tensor parallelism"):
         assert text in done.stdout
     provenance = open_plan(out).provenance
     assert provenance["calibration_sha256"] == texts_sha256(read_ids(ids)) and provenance["texts"] == TEXTS
-    assert provenance["findings"]["perplexity"] == found["perplexity"] and provenance["promise"] == {}
+    assert (
+        provenance["findings"]["perplexity"] == found["perplexity"]
+        and provenance["held_out"]["texts"] == TEXTS
+    )
     for ranks in (1, 2):
         run(ranks, "generate", out, "--prompt", "w3 w1 w4", "--tokens", 5, "--report", report)
         assert problems(json.loads(report.read_text()), GenerateReport) == []
@@ -98,7 +102,7 @@ def test_a_promise_is_kept_on_held_out_texts(run, model, ids, tmp_path):
     # What was measured is what is kept.
     network, held_out = read_network(plan), np.load(ids)[hold_out(TEXTS, 0)]
     assert plan.provenance["options"]["comm_budget"] == found["comm_budget"]
-    assert plan.provenance["promise"]["texts"] == TEXTS
+    assert plan.provenance["held_out"]["texts"] == TEXTS
     losses = []
     for text in held_out:
         logits = forward(network.at(TOKENS), text[None], np.float64).reshape(TOKENS, -1)

@@ -8,6 +8,7 @@ from mpi4py import MPI
 
 from helpers.small_transformers import decoder, encoder, texts
 from repurpose_hpc.model.forward import forward
+from repurpose_hpc.restructure.exact import split_network
 from repurpose_hpc.restructure.tokens.driver import measure_halves, restructure_tokens
 from repurpose_hpc.restructure.tokens.options import TokenOptions
 from repurpose_hpc.runtime.tokens import Tokens, TokenSession
@@ -29,8 +30,10 @@ def restructured(name, workers, budget, round_cost, comm_dtype):
         workers, comm_budget=budget, round_cost=round_cost, comm_dtype=comm_dtype, load=workers
     )
     network = NETWORKS[name]
+    if workers == 1:
+        return split_network(network, 1)
     measured = measure_halves(network, CALIBRATION, options)
-    return restructure_tokens(network, CALIBRATION, options, measured)
+    return restructure_tokens(CALIBRATION, options, measured)
 
 
 @pytest.mark.parametrize("comm_dtype", TOLERANCE)

@@ -62,7 +62,8 @@ def choose(
             for error, cost, load in zip(errors, costs, loads, strict=True)
         ]
 
-    scale = max(float(max(error.max() for error in errors)), np.finfo(np.float64).tiny)
+    finite = np.concatenate([error[np.isfinite(error)] for error in errors])
+    scale = max(float(finite.max()), np.finfo(np.float64).tiny)
     found: list[list[int]] = []
     for of_cost in 1 / (1 + np.geomspace(1e-4, 1e4, _SHARES)):
         low, high = 1e-12 * scale, 1e9 * scale

@@ -16,11 +16,12 @@ from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.texts import UNPOOLED, Pooling
 from repurpose_hpc.restructure.context import Log, silent
 from repurpose_hpc.restructure.cut import Cut
-from repurpose_hpc.restructure.exact import split_network, with_copied_outputs
-from repurpose_hpc.restructure.tokens.budget import budget_of
-from repurpose_hpc.restructure.tokens.choice import choose
-from repurpose_hpc.restructure.tokens.fits import Fit, Shape, fit, most_active, unexplained
-from repurpose_hpc.restructure.tokens.forms import Choices, Form, choices_of
+from repurpose_hpc.restructure.exact import with_copied_outputs
+from repurpose_hpc.restructure.tokens.balance import Balance
+from repurpose_hpc.restructure.tokens.budget import dense_cost
+from repurpose_hpc.restructure.tokens.choice import Budget, choose
+from repurpose_hpc.restructure.tokens.fits import Fit, Moments, Shape, fit, most_active, unexplained
+from repurpose_hpc.restructure.tokens.forms import DIRECT, Choices, Form, choices_of
 from repurpose_hpc.restructure.tokens.graph import Decided, cut_for
 from repurpose_hpc.restructure.tokens.halves import Half, halves_of
 from repurpose_hpc.restructure.tokens.method import FULL, TokenMethod
@@ -29,8 +30,11 @@ from repurpose_hpc.restructure.tokens.propagation import Propagation, fitting_mo
 from repurpose_hpc.restructure.tokens.scales import with_scales
 from repurpose_hpc.restructure.tokens.sensitivity import Sensitivity
 
-# Tokens to choose forms with, and those among them on which sensitivities are measured.
-CHOOSING, SENSING = 8_192, 2_048
+# Tokens to choose forms with, at least, and for each neuron of the stream and of a half; and those among them
+# on which sensitivities are measured.
+CHOOSING, FOR_EACH, SENSING = 8_192, 4, 2_048
+# Of the variance of what a half adds, what is left of it where its sensitivity is measured, at least.
+PROBED = 0.1
 
 
 class Measured(NamedTuple):
@@ -69,40 +73,47 @@ def measure_halves(
     """
     network = with_copied_outputs(network)
     halves, single = halves_of(network), network.astype(np.float32)
-    propagation = Propagation(single, _some(texts, CHOOSING))
-    sensitivity = Sensitivity(single, _some(texts, SENSING), pooling)
+    drawn = [texts[place] for place in np.random.default_rng(options.seed).permutation(len(texts))]
+    tokens = max(CHOOSING, FOR_EACH * max(half.width + half.neurons for half in halves))
+    propagation = Propagation(single, _some(drawn, tokens))
+    sensitivity = Sensitivity(single, _some(drawn, SENSING), pooling)
     choices, orders, slopes = [], [], []
     for half in halves:
         propagation.reach(half)
-        covariance = joint_moments(propagation, half).covariance
-        order = most_active(half, np.diag(covariance)[-half.neurons :])
-        # Half of the numbers that y can need, which are no more than the neurons that it is made of.
-        probe = Shape(min(half.width, half.neurons) // 2, 0, True)
-        left = unexplained(half, covariance, probe, order)[probe.width]
-        trial = fit(half, fitting_moments(propagation, half, order[:0]), probe, order[:0])
-        senses = method.senses and left > 0
-        slopes.append(sensitivity.difference(half, trial) / left if senses else float(not method.senses))
-        choices.append(choices_of(half, covariance, order, options.workers, options.comm_dtype, method))
+        moments = joint_moments(propagation, half)
+        order = most_active(half, np.diag(moments.covariance)[-half.neurons :])
+        slopes.append(_slope(half, moments, order, propagation, sensitivity) if method.senses else 1.0)
+        choices.append(choices_of(half, moments, order, options.workers, options.comm_dtype, method))
         orders.append(order)
         propagation.replace(half, None)
     return Measured(network, halves, choices, orders, np.array(slopes))
 
 
+def _slope(
+    half: Half, moments: Moments, order: np.ndarray, propagation: Propagation, sensitivity: Sensitivity
+) -> float:
+    """What a unit of error of a half does to the outputs, measured with an error that is not small."""
+    left = unexplained(half, moments.covariance, Shape(0, 0, False), order)
+    if not left[0] > 0:  # y does not vary
+        return 1.0
+    shape = Shape(int(np.count_nonzero(left > PROBED * left[0])) - 1, 0, False)
+    trial = fit(half, fitting_moments(propagation, half, order[:0]), shape, order[:0])
+    return sensitivity.difference(half, trial) / float(left[shape.width])
+
+
 def restructure_tokens(
-    network: Network,
     texts: Sequence[np.ndarray],
     options: TokenOptions,
     measured: Measured,
     log: Log = silent,
     method: TokenMethod = FULL,
 ) -> Cut:
-    """Restructure a network of tokens for ``options.workers`` workers.
+    """Restructure a network of tokens for ``options.workers`` workers, two or more.
 
     Args:
-        network: of tokens.
         texts: calibration data, ids (tokens,) of each text.
         options: how; ``comm_budget`` counts, not a promise.
-        measured: as ``measure_halves`` returns it for the same network, texts, workers and ``comm_dtype``.
+        measured: as ``measure_halves`` returns it, for the same texts, workers and ``comm_dtype``.
         log: is given one line for each step.
         method: how what stands for y is made.
 
@@ -110,19 +121,29 @@ def restructure_tokens(
         BudgetTooSmall: no choice of forms keeps ``comm_budget`` and ``load``.
     """
     weights = np.ones(options.workers) if options.part_weights is None else np.array(options.part_weights)
-    if options.workers == 1:
-        return split_network(network, options.workers, weights, options.round_cost)
-    budget = budget_of(measured.network, measured.halves, options)
-    chosen = choose(measured.choices, measured.sensitivity, options.round_cost, budget)
+    forms = _chosen(measured, options, weights)
     propagation, decided = Propagation(measured.network.astype(np.float32), texts), []
-    for half, choice, order, place in zip(
-        measured.halves, measured.choices, measured.orders, chosen, strict=True
-    ):
-        form = choice.forms[place]
+    for half, form, order in zip(measured.halves, forms, measured.orders, strict=True):
         decided.append(_decided(propagation, half, form, order, method))
         log(f"{half.name}: {_described(half, form)}")
     cut = cut_for(measured.network, decided, weights)
     return with_scales(cut, texts, options.comm_dtype)
+
+
+def _chosen(measured: Measured, options: TokenOptions, weights: np.ndarray) -> list[Form]:
+    """The forms of all halves; with less computation for equal workers where they are not equally busy."""
+    balance = Balance(measured.network, measured.halves, weights)
+    most = options.load * balance.busiest([DIRECT] * len(measured.halves))
+    cost = options.comm_budget * dense_cost(measured.halves, options.workers, options.round_cost)
+    even = most
+    while True:
+        budget = Budget(cost, (even - balance.others) / options.workers)
+        chosen = choose(measured.choices, measured.sensitivity, options.round_cost, budget)
+        forms = [choice.forms[place] for choice, place in zip(measured.choices, chosen, strict=True)]
+        busiest = balance.busiest(forms)
+        if busiest <= most * (1 + 1e-9):
+            return forms
+        even *= min(most / busiest, 0.99)
 
 
 def _decided(

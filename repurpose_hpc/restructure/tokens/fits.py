@@ -10,6 +10,7 @@ U, A, V and b' are the ridge regression of W_r a_r on what is there.  All follow
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,44 +18,28 @@ import numpy as np
 from repurpose_hpc.restructure.tokens.halves import Half
 from repurpose_hpc.restructure.tokens.method import FULL, TokenMethod
 
-# Of the mean variance of what is regressed on, added to all: it makes singular moments regular.
+# Added to the variance of what is regressed on, which is 1: it makes singular moments regular.
 RIDGE = 1e-5
 
 
 class Moments:
     """Mean and covariance of vectors, over tokens.
 
-    Products are in the precision of the vectors, which are taken relative to the mean of the first ones: some
-    neurons of a trained stream are much larger than they vary, and rounded squares would hide how they do.
+    Sums are in float64 and relative to the mean: a few tokens of a trained stream are much larger than all
+    others, and some neurons than they vary, so that little would be left of their squares in float32.
 
     Args:
-        size: of a vector.
+        parts: gives the vectors, (size, tokens) in each part, whenever it is called.
     """
 
-    def __init__(self, size: int) -> None:
-        self.tokens = 0
-        self._origin = np.zeros(size)
-        self._sum, self._squares = np.zeros(size), np.zeros((size, size))
-
-    def add(self, V: np.ndarray) -> None:
-        """Add vectors, (size, tokens)."""
-        if not self.tokens:
-            self._origin = V.mean(axis=1, dtype=np.float64).astype(V.dtype)
-        self.tokens += V.shape[1]
-        V = V - self._origin[:, None]
-        self._sum += V.sum(axis=1, dtype=np.float64)
-        self._squares += V @ V.T
-
-    @property
-    def mean(self) -> np.ndarray:
-        """(size,)."""
-        return self._origin + self._sum / self.tokens
-
-    @property
-    def covariance(self) -> np.ndarray:
-        """(size, size)."""
-        shift = self._sum / self.tokens
-        return self._squares / self.tokens - np.outer(shift, shift)
+    def __init__(self, parts: Callable[[], Iterable[np.ndarray]]) -> None:
+        sums = [(part.shape[1], part.sum(axis=1, dtype=np.float64)) for part in parts()]
+        self.tokens = sum(tokens for tokens, _ in sums)
+        self.mean = np.sum([total for _, total in sums], axis=0) / self.tokens
+        self.covariance = np.zeros((self.mean.size, self.mean.size))
+        for part in parts():
+            V = part - self.mean[:, None]
+            self.covariance += V @ V.T / self.tokens
 
 
 @dataclass(frozen=True)
@@ -100,9 +85,8 @@ class Fit:
         """ŷ (D, ...) from x (D, ...) and a (n, ...), in their dtype."""
         rest = self.rest(half)
         C = (self.C @ half.out.weights[:, rest]).astype(a.dtype)
-        A = self.A if self.A.shape[1] else np.zeros((half.width, len(x)))
-        U, A, V, b = (array.astype(a.dtype) for array in (self.U, A, self.V, self.bias))
-        flat_x, flat_a = x.reshape(len(x), -1), a.reshape(len(a), -1)
+        U, A, V, b = (array.astype(a.dtype) for array in (self.U, self.A, self.V, self.bias))
+        flat_x, flat_a = x.reshape(len(x), -1)[: A.shape[1]], a.reshape(len(a), -1)
         y = U @ (C @ flat_a[rest]) + A @ flat_x + V @ flat_a[self.shared] + b[:, None]
         return y.reshape(half.width, *a.shape[1:])
 
@@ -151,40 +135,35 @@ def fit(half: Half, moments: Moments, shape: Shape, shared: np.ndarray, method: 
     D, R, y = half.width, shape.width, slice(len(S) - half.width, len(S))
     n_x = len(S) - D - shared.size
     known = np.arange(0 if shape.predicts else n_x, len(S) - D)
-    left = _left(S[y, y], S[np.ix_(known, known)], S[known, y]) * np.outer(half.metric, half.metric)
+    B = _regression(S[np.ix_(known, known)], S[known, y])
+    left = S[y, y] - B @ S[known, y]
+    in_metric = left * np.outer(half.metric, half.metric)
     if method.rotates:
-        _, vectors = np.linalg.eigh((left + left.T) / 2)
+        _, vectors = np.linalg.eigh((in_metric + in_metric.T) / 2)
         C = _signed(vectors[:, ::-1][:, :R].T) * half.metric
     else:
-        C = np.eye(D)[np.sort(np.argsort(-np.diag(left), kind="stable")[:R])]
+        C = np.eye(D)[np.sort(np.argsort(-np.diag(in_metric), kind="stable")[:R])]
     if not method.adjusts:
         return Fit(shared, C, np.linalg.pinv(C), np.zeros((D, 0)), half.out.weights[:, shared], half.out.bias)
-    # Regression on z = C y and on what is known.
-    to = np.zeros((R + known.size, len(S)))
-    to[:R, y] = C
-    to[R + np.arange(known.size), known] = 1
-    S_ff, S_fy = to @ S @ to.T, to @ S[:, y]
-    B = np.linalg.solve(_regular(S_ff), S_fy).T
+    # Regression on z and what is known, in two steps: on what z tells beyond that, whatever its scale is.
+    U = _regression(C @ left @ C.T, C @ left)
+    B -= U @ C @ B
     n_a = known.size - shared.size
-    V = half.out.weights[:, shared] + B[:, R + n_a :]
-    bias = half.out.bias + mean[y] - B @ (to @ mean)
-    return Fit(shared, C, B[:, :R], B[:, R : R + n_a], V, bias)
+    bias = half.out.bias + mean[y] - U @ C @ mean[y] - B @ mean[known]
+    return Fit(shared, C, U, B[:, :n_a], half.out.weights[:, shared] + B[:, n_a:], bias)
 
 
 def _left(S_yy: np.ndarray, S_ff: np.ndarray, S_fy: np.ndarray) -> np.ndarray:
     """The covariance of y that f does not explain."""
-    if not len(S_ff):
-        return S_yy
-    return S_yy - S_fy.T @ np.linalg.solve(_regular(S_ff), S_fy)
+    return S_yy - _regression(S_ff, S_fy) @ S_fy
 
 
-def _regular(S: np.ndarray) -> np.ndarray:
-    """A covariance with a little added to its diagonal."""
-    if not len(S):
-        return S
-    floor = RIDGE * float(np.trace(S)) / len(S)
-    # Of what never varies any will do.
-    return S + (floor if floor > 0 else 1.0) * np.eye(len(S))
+def _regression(S_ff: np.ndarray, S_fy: np.ndarray) -> np.ndarray:
+    """The weights of f for y, (y, f): the ridge regression on f of unit variance."""
+    scale = np.sqrt(np.maximum(np.diag(S_ff), 0))
+    scale[scale == 0] = 1.0  # never varies; any will do
+    normal = S_ff / np.outer(scale, scale) + RIDGE * np.eye(len(scale))
+    return (np.linalg.solve(normal, S_fy / scale[:, None]) / scale[:, None]).T
 
 
 def _signed(rows: np.ndarray) -> np.ndarray:

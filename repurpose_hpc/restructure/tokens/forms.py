@@ -17,14 +17,14 @@ from typing import NamedTuple
 import numpy as np
 
 from repurpose_hpc.model.comm_dtype import EXACT
-from repurpose_hpc.restructure.tokens.fits import Shape, unexplained
+from repurpose_hpc.restructure.tokens.fits import Moments, Shape, unexplained
 from repurpose_hpc.restructure.tokens.halves import Half
 from repurpose_hpc.restructure.tokens.method import FULL, TokenMethod
 
 # Widths of narrow forms that are looked at: so many between none and all.
 WIDTHS = 32
 # Parts of a perceptron that every worker may compute.
-SHARED = (0, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
+PARTS = (0, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 
 
 class Kind(Enum):
@@ -82,6 +82,11 @@ class Form:
         return shared * inner // half.neurons + summed + read
 
 
+DIRECT = Form(Kind.DIRECT, None, 1)
+GATHERED = Form(Kind.GATHERED, None, 1)
+SHARED = Form(Kind.SHARED, None, 0)
+
+
 class Choices(NamedTuple):
     """The forms of a half that there are, each with its cost.
 
@@ -100,7 +105,7 @@ class Choices(NamedTuple):
 
 def choices_of(
     half: Half,
-    covariance: np.ndarray,
+    moments: Moments,
     order: np.ndarray,
     workers: int,
     comm_dtype: str = EXACT,
@@ -110,7 +115,7 @@ def choices_of(
 
     Args:
         half: any.
-        covariance: of [x, a].
+        moments: of [x, a].
         order: of the neurons of a (``most_active``).
         workers: P.
         comm_dtype: of ghosts; the direct form has none, so that it is left out where they are rounded.
@@ -118,7 +123,7 @@ def choices_of(
     """
     forms: list[Form] = []
     error: list[float] = []
-    for form, left in _forms(half, covariance, order, method):
+    for form, left in _forms(half, moments, order, method):
         if form.kind == Kind.DIRECT and comm_dtype != EXACT:
             continue
         forms.append(form)
@@ -133,22 +138,39 @@ def choices_of(
 
 
 def _forms(
-    half: Half, covariance: np.ndarray, order: np.ndarray, method: TokenMethod
+    half: Half, moments: Moments, order: np.ndarray, method: TokenMethod
 ) -> Iterator[tuple[Form, float]]:
-    """Every form, and what it leaves unexplained."""
-    yield Form(Kind.DIRECT, None, 1), 0.0
-    yield Form(Kind.GATHERED, None, 1), 0.0
+    """Every form, and what it leaves unexplained of tokens that it was not fitted to."""
+    covariance = moments.covariance
+    yield DIRECT, 0.0
+    yield GATHERED, 0.0
     if method.shares:
-        yield Form(Kind.SHARED, None, 0), 0.0
+        yield SHARED, 0.0
     widths = np.unique(np.linspace(0, half.width, WIDTHS + 1).astype(int)).tolist()
-    parts = SHARED if half.is_divisible and method.shares else (0,)
+    parts = PARTS if half.is_divisible and method.shares else (0,)
     for predicts in (False, True) if method.predicts else (False,):
         for shared in sorted({int(part * half.neurons) for part in parts}):
             left = unexplained(half, covariance, Shape(0, shared, predicts), order)
+            known = 1 + shared + (len(covariance) - half.neurons) * predicts
+            left = left * optimism(known + np.arange(left.size), moments.tokens)
             for width in widths:
                 shape = Shape(width, shared, predicts)
                 # All of y crosses as it is.
                 if width == half.width and (shared or predicts):
                     continue
                 for rounds in (1, 2) if width else (0,):
-                    yield Form(Kind.NARROW, shape, rounds), float(left[width])
+                    error = float(left[width]) if width < half.width else 0.0
+                    yield Form(Kind.NARROW, shape, rounds), error
+
+
+def optimism(regressors: np.ndarray, tokens: int) -> np.ndarray:
+    """Error on other tokens over that on the tokens of a regression, as expected of least squares.
+
+    Infinite where there are no more tokens than regressors: then nothing has been learnt.
+
+    Args:
+        regressors: how many, any shape.
+        tokens: of the regression.
+    """
+    spare = np.maximum(tokens - regressors, 0)
+    return np.divide(tokens + regressors, spare, out=np.full(spare.shape, np.inf), where=spare > 0)

@@ -36,6 +36,7 @@ from repurpose_hpc.plan.plan import (
 )
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.exact import common_spaces
+from repurpose_hpc.restructure.tokens.balance import Balance
 from repurpose_hpc.restructure.tokens.fits import Fit
 from repurpose_hpc.restructure.tokens.forms import Form, Kind
 from repurpose_hpc.restructure.tokens.halves import Half
@@ -80,8 +81,9 @@ class _Graph:
     def __init__(self, network: Network, decided: Sequence[Decided], part_weights: np.ndarray) -> None:
         self._network, self._weights = network, part_weights
         self._dtype = network.mixings[0].weights.dtype
-        self._original_owners = near_owners(network, block_owners(network, REPLICATED, part_weights))
-        self._of_perceptrons = self._balancing(decided)
+        balance = Balance(network, [half for half, _, _ in decided], part_weights)
+        self._original_owners = balance.owners
+        self._of_perceptrons = balance.perceptrons([form for _, form, _ in decided])
         self._operations = {op.name: [op] for op in network.operations}
         self._spaces = {space.name: space for space in network.spaces}
         self._space_of = dict(network.space_of)
@@ -136,17 +138,6 @@ class _Graph:
             self._made(f"{half.name} codes", source, codes, workers.repeat(R)),
             self._made(f"{half.name} sums", f"{half.name} codes", sums, directions),
         ]
-
-    def _balancing(self, decided: Sequence[Decided]) -> np.ndarray:
-        """How much of the perceptrons workers get, (P,): what makes up for their heads."""
-        parts = np.zeros(self._weights.size)
-        for half, form, _ in decided:
-            if not half.is_divisible:
-                owner = self._original_owners[self._network.space_of[half.out.source]]
-                parts -= form.owned(half) * np.bincount(owner, minlength=parts.size) / owner.size
-        work = sum(form.owned(half) for half, form, _ in decided)
-        parts = np.maximum(parts + work * self._weights / self._weights.sum(), 0)
-        return parts if parts.any() else self._weights
 
     def _made(self, name: str, source: str, weights: np.ndarray, owner: np.ndarray) -> Mixing:
         """A mixing into a space of its own."""
@@ -255,8 +246,7 @@ def _restricted(op: Operation, neurons: np.ndarray) -> Operation:
 
 def _renamed(op: Operation, half: Half) -> Operation:
     """An operation of a half under another name, on tensors of other names but for x."""
-    named = {half.read: half.read}
     names: dict[str, Any] = {"name": _of_shared(op.name), "target": _of_shared(op.target)}
-    sources = tuple(named.get(source, _of_shared(source)) for source in op.sources)
+    sources = tuple(source if source == half.read else _of_shared(source) for source in op.sources)
     names |= {"source": sources[0]} if hasattr(op, "source") else {"sources": sources}
     return replace(op, **names)

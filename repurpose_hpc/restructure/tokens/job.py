@@ -15,10 +15,15 @@ from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.texts import UNPOOLED, Pooling, check_texts
 from repurpose_hpc.restructure.context import Log, silent
 from repurpose_hpc.restructure.cut import Cut
+from repurpose_hpc.restructure.exact import split_network
+from repurpose_hpc.restructure.held_out import ONE_IN, split_record
 from repurpose_hpc.restructure.tokens.driver import Measured, measure_halves, restructure_tokens
 from repurpose_hpc.restructure.tokens.options import TokenOptions
 from repurpose_hpc.restructure.tokens.promise import TokenOutcome, check_promise, keep_promise
 from repurpose_hpc.restructure.tokens.quality import held_out, measure
+
+# Tokens to restructure with, for each neuron of the stream.
+FEWEST = 4
 
 
 def restructure_texts(
@@ -44,25 +49,31 @@ def restructure_texts(
         UserError: it is no network of tokens, or texts that it cannot read; too few of them; a promise that
             it cannot keep.
     """
-    _check(network, texts, options)
-
-    calibration = list(texts) if options.promised is None else held_out(texts, options.seed).rest
+    split = held_out(texts, options.seed) if len(texts) >= ONE_IN else None
+    calibration = list(texts) if split is None else split.rest
+    _check(network, texts, calibration, options)
 
     @cache  # all trials of a promise are of the same texts
     def measured() -> Measured:
         return measure_halves(network, calibration, options, pooling or UNPOOLED)
 
     def make(texts: Sequence[np.ndarray], options: TokenOptions, log: Log) -> Cut:
+        if options.workers == 1:
+            return rounded(split_network(network, 1))
         log(f"measuring what halves of blocks add{PENDING}")
-        cut = restructure_tokens(network, texts, options, measured(), log)
+        return rounded(restructure_tokens(texts, options, measured(), log))
+
+    def rounded(cut: Cut) -> Cut:
         # With the weights as they are written: what is measured must be what is kept.
         return replace(cut, network=cut.network.astype(dtype))
 
     if options.promised is not None:
         return keep_promise(network, texts, options, make, log, dtype)
-    cut = make(texts, options, log)
+    cut = make(calibration, options, log)
     log(f"comparing with the original{PENDING}")
-    return TokenOutcome(cut, options, measure(network, cut, texts, dtype))
+    judges = texts if split is None else split.held_out
+    record = {} if split is None else split_record(split.mask, options.seed, "texts")
+    return TokenOutcome(cut, options, measure(network, cut, judges, dtype), record=record)
 
 
 def texts_sha256(texts: Sequence[np.ndarray]) -> str:
@@ -73,7 +84,9 @@ def texts_sha256(texts: Sequence[np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _check(network: Network, texts: Sequence[np.ndarray], options: TokenOptions) -> None:
+def _check(
+    network: Network, texts: Sequence[np.ndarray], calibration: Sequence[np.ndarray], options: TokenOptions
+) -> None:
     if not network.longest:
         raise UserError(
             "network: expected one of tokens, as load_tokens returns, found one of samples; "
@@ -81,9 +94,10 @@ def _check(network: Network, texts: Sequence[np.ndarray], options: TokenOptions)
         )
     check_texts(texts, network.longest, len(network.ends.embeddings), network.ends.padding)
     check_promise(network, texts, options)
-    tokens = sum(text.size for text in texts)
-    if tokens < network.inputs:
+    tokens, fewest = sum(text.size for text in calibration), FEWEST * network.inputs
+    if tokens < fewest:
         raise UserError(
-            f"expected at least {network.inputs} tokens to calibrate with, as the stream has neurons, got "
-            f"{tokens} in {len(texts)} texts; add texts like those that the network will see"
+            f"expected at least {fewest} tokens to restructure with, {FEWEST} for each neuron of the stream, "
+            f"got {tokens} in the {len(calibration)} of {len(texts)} texts that are not held out; add texts "
+            "like those that the network will read"
         )

@@ -29,7 +29,8 @@ class TokenOptions(Declared):
         Options,
         "comm_budget",
         0.25,
-        help="largest fraction of the values of dense tensor parallelism, two all-reduces for each block",
+        help="largest fraction of what dense tensor parallelism sends, two all-reduces for each block, or "
+        "with a price of rounds of what it costs",
     )
     part_weights: tuple[float, ...] | None = like(
         Options,

@@ -36,9 +36,9 @@ class TokenOutcome:
     Attributes:
         cut: as it is to be written.
         options: those given, with the budget that was used.
-        quality: on the texts that were held out for a promise; else on all, which it was made with.
+        quality: on the texts that were held out; of fewer than five on all, which it was made with.
         trials: of budgets; 0: there was no promise.
-        record: how texts were split for a promise, for the provenance.
+        record: how texts were split, for the provenance; empty: none were held out.
     """
 
     cut: Cut
@@ -170,12 +170,12 @@ class _Trials:
         """The failure of all trials."""
         trial = self._beyond
         assert trial is not None
-        rounded = f" with comm_dtype={trial.options.comm_dtype}; allow more, or do without it"
+        dtype = "" if trial.options.comm_dtype == EXACT else f" and comm_dtype={trial.options.comm_dtype}"
         return BrokenPromise(
             self._name,
             f"expected at most {self._tolerance:g} on {trial.quality.texts} held-out texts, found "
-            f"{_finding(trial.quality, self._name)} even at comm_budget=1"
-            f"{'; allow more' if trial.options.comm_dtype == EXACT else rounded}",
+            f"{_finding(trial.quality, self._name)} even at comm_budget=1 with "
+            f"load={trial.options.load:g}{dtype}; allow more, or a larger load{' and float32' * bool(dtype)}",
         )
 
     def outcome(self) -> TokenOutcome:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -66,21 +65,11 @@ class Propagation:
 
 def joint_moments(propagation: Propagation, half: Half) -> Moments:
     """Moments of [x, a] of a half that was reached."""
-    return _moments(np.concatenate(pair) for pair in propagation.pairs(half))
+    return Moments(lambda: (np.concatenate(pair) for pair in propagation.pairs(half)))
 
 
 def fitting_moments(propagation: Propagation, half: Half, shared: np.ndarray) -> Moments:
     """Moments of [x, a_s, W_r a_r] of a half that was reached; ``shared`` are the neurons of a_s."""
     rest = np.setdiff1d(np.arange(half.neurons), shared)
     W = half.out.weights[:, rest].astype(np.float32)
-    return _moments(np.concatenate([x, a[shared], W @ a[rest]]) for x, a in propagation.pairs(half))
-
-
-def _moments(parts: Iterable[np.ndarray]) -> Moments:
-    """Moments of vectors that are the columns of some arrays, one or more."""
-    parts = iter(parts)
-    first = next(parts)
-    moments = Moments(len(first))
-    for vectors in chain([first], parts):
-        moments.add(vectors)
-    return moments
+    return Moments(lambda: (np.concatenate([x, a[shared], W @ a[rest]]) for x, a in propagation.pairs(half)))

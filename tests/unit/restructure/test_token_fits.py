@@ -49,10 +49,7 @@ class Case(NamedTuple):
 
     @staticmethod
     def moments(vectors):
-        moments = Moments(len(vectors))
-        for part in np.array_split(vectors, 3, axis=1):
-            moments.add(part)
-        return moments
+        return Moments(lambda: np.array_split(vectors, 3, axis=1))
 
 
 def make_case(seed=0, width=4, neurons=6, noise=0.5):

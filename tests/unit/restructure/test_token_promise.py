@@ -135,7 +135,7 @@ def test_a_network_that_nothing_is_promised_of(promise):
     [
         ([[VOCABULARY]], {}, f"ids from 0 to {VOCABULARY - 1}.* of text 0"),
         ([[0] * (LONGEST + 1)], {}, f"texts of 1 to {LONGEST} tokens"),
-        ([[0] * 11], {}, "at least 12 tokens to calibrate with, .* got 11 in 1 texts"),
+        ([[0] * 11], {}, "at least 48 tokens to restructure with, .* got 11 in the 1 of 1 texts"),
         ([[0] * 12] * 4, {"max_output_error": 1.0}, "at least 5 texts .* got 4"),
         ([[0] * 12] * 7 + [[0]], {"max_perplexity_increase": 1.0}, "2 tokens or more, .* got 1 in text 7"),
         ([[0] * 12] * 7 + [[0]], {"max_accuracy_drop": 1.0}, "2 tokens or more, .* got 1 in text 7"),
@@ -152,10 +152,13 @@ def test_a_network_of_samples_is_refused():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_without_a_promise_all_texts_restructure_and_are_measured(dtype):
+def test_without_a_promise_one_text_in_five_measures_too(dtype):
     network = decoder()
     outcome = restructure_texts(network, TEXTS, TokenOptions(workers=2), dtype)
-    assert outcome.trials == 0 and outcome.record == {} and outcome.quality.texts == len(TEXTS)
+    assert outcome.trials == 0 and outcome.record and outcome.quality.texts == len(TEXTS) // 5
+    few = [text for text in TEXTS if text.size > 10][:4]
+    outcome = restructure_texts(network, few, TokenOptions(workers=2), dtype)
+    assert outcome.record == {} and outcome.quality.texts == 4
     assert {mixing.weights.dtype for mixing in outcome.cut.network.mixings} == {np.dtype(dtype)}
 
 
