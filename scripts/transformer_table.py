@@ -52,7 +52,7 @@ METHODS = {
 
 
 class Point(NamedTuple):
-    """A row: a method, and what it may send and compute; ``dropped`` are halves that only keep their mean."""
+    """A row: a method, what it may send and compute, and the seed that draws the calibration texts."""
 
     method: str
     budget: float = 1.0
