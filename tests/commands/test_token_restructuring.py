@@ -80,7 +80,10 @@ def test_a_decoder(run, model, ids, tmp_path, workers):
         assert text in done.stdout
     provenance = open_plan(out).provenance
     assert provenance["calibration_sha256"] == texts_sha256(read_ids(ids)) and provenance["texts"] == TEXTS
-    assert provenance["findings"]["perplexity"] == found["perplexity"] and provenance["held_out"]["texts"] == TEXTS
+    assert (
+        provenance["findings"]["perplexity"] == found["perplexity"]
+        and provenance["held_out"]["texts"] == TEXTS
+    )
     for ranks in (1, 2):
         run(ranks, "generate", out, "--prompt", "w3 w1 w4", "--tokens", 5, "--report", report)
         assert problems(json.loads(report.read_text()), GenerateReport) == []
