@@ -30,7 +30,7 @@ from repurpose_hpc.restructure.exact import with_copied_outputs
 from repurpose_hpc.restructure.tokens.budget import dense_values, load_of
 from repurpose_hpc.restructure.tokens.driver import measure_halves, restructure_tokens
 from repurpose_hpc.restructure.tokens.fits import Fit, Shape
-from repurpose_hpc.restructure.tokens.forms import Form, Kind
+from repurpose_hpc.restructure.tokens.forms import DIRECT, Form, Kind
 from repurpose_hpc.restructure.tokens.graph import Decided, cut_for
 from repurpose_hpc.restructure.tokens.halves import halves_of
 from repurpose_hpc.restructure.tokens.method import FULL, TokenMethod
@@ -52,7 +52,7 @@ METHODS = {
 
 
 class Point(NamedTuple):
-    """A row: a method, and what it may send and compute; ``dropped`` are halves that only keep their mean."""
+    """A row: a method, what it may send and compute, and the seed that draws the calibration texts."""
 
     method: str
     budget: float = 1.0
@@ -128,7 +128,7 @@ def _dropped(network: Network, workers: int) -> Cut:
     nothing, decided = Shape(0, 0, False), []
     for half in halves_of(network):
         if half.is_divisible:
-            decided.append(Decided(half, Form(Kind.DIRECT, None, 1), None))
+            decided.append(Decided(half, DIRECT, None))
             continue
         D = half.width
         empty = np.zeros((D, 0))

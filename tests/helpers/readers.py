@@ -355,7 +355,7 @@ def _read_of_tokens(folder: Path) -> None:
     model = open_transformer(folder / "plan", check=False, longest=None)
     model.pooling()
     model.ending_tokens()
-    model.network().fingerprint()
+    model.reference().network.fingerprint()
 
 
 def _read_shards(folder: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.plan import REPLICATED, block_owners, near_owners
+from repurpose_hpc.restructure.tokens.budget import trained_weights
 from repurpose_hpc.restructure.tokens.forms import Form
 from repurpose_hpc.restructure.tokens.halves import Half
 
@@ -32,9 +33,9 @@ class Balance:
             / half.neurons
             for half in halves
         ]
-        trained = sum(mixing.weights.size for mixing in network.mixings if not mixing.fixed)
+        of_halves = sum(half.inner_multiply_adds() + half.out.weights.size for half in halves)
         # What is not of a half, such as the output layer.
-        self.others = trained - sum(half.inner_multiply_adds() + half.out.weights.size for half in halves)
+        self.others = trained_weights(network) - of_halves
 
     def perceptrons(self, forms: Sequence[Form]) -> np.ndarray:
         """The part of the perceptrons that each worker gets, (P,): what makes up for its heads."""

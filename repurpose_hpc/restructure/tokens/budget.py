@@ -52,5 +52,9 @@ def load_of(network: Network, cut: Cut, part_weights: np.ndarray) -> float:
     """
     mixings = [mixing for mixing in cut.network.mixings if not mixing.fixed]
     loads = sum(cut.plan.column_loads(cut.network, mixing).sum(axis=1) for mixing in mixings)
-    trained = sum(mixing.weights.size for mixing in network.mixings if not mixing.fixed)
-    return float((loads / part_weights).max() * part_weights.sum() / trained)
+    return float((loads / part_weights).max() * part_weights.sum() / trained_weights(network))
+
+
+def trained_weights(network: Network) -> int:
+    """Weights that are no part of a definition, each a multiply-add of a token."""
+    return sum(mixing.weights.size for mixing in network.mixings if not mixing.fixed)

@@ -6,7 +6,6 @@ y = W a + b.  All that crosses between workers which have copies of the stream i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,12 +115,7 @@ def _is_divisible(network: Network, inner: tuple[Operation, ...], tensors: int) 
 def _metric(network: Network, out: Mixing) -> np.ndarray:
     """The scale of the next normalisation of the stream; ones, if there is none."""
     space = network.space_of[out.target]
-    for op in _behind(network, out):
+    for op in network.operations[network.operations.index(out) + 1 :]:
         if isinstance(op, Affine) and network.space_of[op.target] == space and op.scale.shape[1] == 1:
             return np.abs(op.scale[:, 0]).astype(np.float64)
     return np.ones(len(out.bias))
-
-
-def _behind(network: Network, out: Mixing) -> Iterator[Operation]:
-    """The operations behind a mixing, in order."""
-    yield from network.operations[network.operations.index(out) + 1 :]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from repurpose_hpc.model.forward import Compute, compute, forward
+from repurpose_hpc.model.forward import Compute, apply_head, compute, forward
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Operation
 from repurpose_hpc.model.texts import UNPOOLED, Pooling
@@ -53,7 +53,7 @@ class Sensitivity:
     def _difference(self, y: np.ndarray, y_hat: np.ndarray) -> float:
         if not self._is_decoder:
             return float(((y_hat - y) ** 2).sum())
-        log_p, log_q = _log_softmax(y), _log_softmax(y_hat)
+        log_p, log_q = (apply_head("log_softmax", z) for z in (y, y_hat))
         return float((np.exp(log_p) * (log_p - log_q)).sum())
 
 
@@ -67,8 +67,3 @@ def _replacing(half: Half, fit: Fit) -> Compute:
         return fit.apply(half, seen[half.read], x[0]) if op.name == half.name else compute(op, *x)
 
     return replaced
-
-
-def _log_softmax(z: np.ndarray) -> np.ndarray:
-    below = z - z.max(axis=1, keepdims=True)
-    return below - np.log(np.exp(below).sum(axis=1, keepdims=True))
