@@ -56,12 +56,12 @@ FORMAT_VERSION_WITH_ENDS = 5
 FORMAT_VERSION_OF_TOKENS = 6
 # Of a shard with weights that are in plan.h5 alone.
 FORMAT_VERSION_TIED = 7
-# Of a plan.h5 with neurons that travel as float16: a program that knows nothing of them would send others.
-FORMAT_VERSION_WITH_OUTLIERS = 8
 # Of a plan.h5 of a network of tokens of which every worker computes whole mixings from ghosts.
-FORMAT_VERSION_EVERYWHERE = 9
+FORMAT_VERSION_EVERYWHERE = 8
+# Of a plan.h5 with neurons that travel as float16: a program that knows nothing of them would send others.
+FORMAT_VERSION_WITH_OUTLIERS = 9
 _OF_TOKENS = (FORMAT_VERSION_OF_TOKENS, FORMAT_VERSION_EVERYWHERE)
-_VERSIONS = range(FORMAT_VERSION, FORMAT_VERSION_EVERYWHERE + 1)
+_VERSIONS = range(FORMAT_VERSION, FORMAT_VERSION_WITH_OUTLIERS + 1)
 PLAN_FILE = "plan.h5"
 # The attribute that tells the comm dtype, under the name that it has in this format version.
 COMM_DTYPE_ATTRIBUTE = "wire"

@@ -284,7 +284,7 @@ def test_plans_with_outliers_have_a_version_of_their_own(directory, tmp_path):
         for name in ("with", "without")
         for file in (PLAN_FILE, "worker-0001.h5")
     ]
-    assert versions == [b"8", b"4", b"4", b"4"]
+    assert versions == [b"9", b"4", b"4", b"4"]
     stored = open_plan(tmp_path / "with")
     assert {name: mask.tolist() for name, mask in stored.plan.outliers.items()} == {
         name: mask.tolist() for name, mask in plan.outliers.items()
