@@ -19,11 +19,11 @@ class MachineSource(Declared):
     machine: str = machine_file(
         THIS,
         help=f"the machine file that auto and time go by, such as {', '.join(shipped())}; {THIS}: written by "
-        "probe",
+        "probe; with texts also for the forecast in the report",
         more="the machine file that `--part-weights auto` goes by, with the rate of every rank, and "
         "`--round-cost auto` and `--minimise time`, with links ([some](docs/forecast.md#machine-files) come "
         "with the package); "
-        f"`{THIS}`: where `probe` writes it",
+        f"with texts also for the forecast in the report; `{THIS}`: where `probe` writes it",
     )
 
 
@@ -102,6 +102,30 @@ def modelled_time(machine: str, workers: int, hosts: int | None) -> ModelledTime
         )
     model = ModelledTime(_read(machine))
     model.machine.check_links(workers)
+    return model
+
+
+def known_machine(machine: str | None, workers: int) -> MachineModel | None:
+    """The machine that a network is forecast on: the one that is named, else this one if it is known.
+
+    Args:
+        machine: its name, see ``read_machine``; None: ``THIS``.
+        workers: parts of the network, a rank for each.
+
+    Returns:
+        None: none is named, and nobody has measured this one, or no links between so many ranks of it.
+
+    Raises:
+        UserError: there is no such file, or it has no links for so many ranks.
+    """
+    from repurpose_hpc.restructure.cache import cache_directory
+
+    if machine is None and not (cache_directory() / THIS_FILE).exists():
+        return None
+    model = _read(machine or THIS)
+    if machine is None and workers > model.most_ranks:
+        return None
+    model.check_links(workers)
     return model
 
 
