@@ -88,7 +88,7 @@ def run(args: TokenArguments, context: Context) -> None:
 def _run(args: TokenArguments) -> None:
     import numpy as np
 
-    from repurpose_hpc.commands.transformer import open_transformer, read_texts
+    from repurpose_hpc.commands.transformer import open_transformer, read_calibration
     from repurpose_hpc.io.progress import Progress
     from repurpose_hpc.model.importers.texts import rules_of
     from repurpose_hpc.plan.files.store import write_plan
@@ -98,7 +98,8 @@ def _run(args: TokenArguments) -> None:
     began = perf_counter()
     args.check_places()
     model = open_transformer(args.model, check=True, longest=args.longest)
-    network, texts = model.reference().network, read_texts(args.calibration, model)
+    network = model.reference().network
+    texts = read_calibration(args.calibration, model, network)
     rules = rules_of(args.model, model.vocabulary)
     dtype = np.dtype(args.dtype).type
     outcome = restructure_texts(network, texts, args.options, dtype, Progress(), rules.pooling)
