@@ -156,7 +156,7 @@ def findings(network: Network, outcome: TokenOutcome) -> dict[str, Any]:
 def _forecast(
     network: Network, texts: Sequence, outcome: TokenOutcome, machine: MachineModel | None
 ) -> dict[str, Any]:
-    """Modelled times of a token, or a text, under the names of the report; a note if one process is faster.
+    """Modelled times of a token, or a text, under the names of the report; a note if the original is faster.
 
     Of a decoder it is the last token of a text as long as the calibration texts are on average, of others
     such a text.
@@ -164,19 +164,29 @@ def _forecast(
     from repurpose_hpc.forecast.tokens import Piece, piece_seconds
     from repurpose_hpc.model.texts import is_decoder
     from repurpose_hpc.plan.plan import single_worker_plan
+    from repurpose_hpc.restructure.exact import split_network
 
     if machine is None:
         return {}
     length = round(sum(text.size for text in texts) / len(texts))
     piece = Piece(1, length - 1) if is_decoder(network) else Piece(length, 0)
     cut, workers = outcome.cut, outcome.options.workers
-    restructured = 1e6 * piece_seconds(cut.network, cut.plan, machine, piece)
-    single = 1e6 * piece_seconds(network, single_worker_plan(network), machine, piece)
-    if workers > 1 and single < restructured:
+    split = split_network(network, workers)
+    restructured, dense, single = (
+        1e6 * piece_seconds(network, plan, machine, piece)
+        for network, plan in (
+            (cut.network, cut.plan),
+            (split.network, split.plan),
+            (network, single_worker_plan(network)),
+        )
+    )
+    others = {"in one process": single, "split as it is": dense}
+    faster = [f"{us:,.0f} us {how}" for how, us in others.items() if workers > 1 and us < restructured]
+    if faster:
         warnings.warn(
-            f"by the forecast for {machine.name} one process with the original is faster than the {workers} "
-            f"workers: {single:,.0f} us instead of {restructured:,.0f} us for {_words(*piece)}; take one "
-            "process, or restructure for fewer rounds, with --round-cost",
+            f"by the forecast for {machine.name} the original is faster, {' and '.join(faster)} instead of "
+            f"{restructured:,.0f} us for {_words(*piece)}; take it as it is, or restructure for fewer "
+            "rounds, with --round-cost",
             Note,
             stacklevel=2,
         )
@@ -185,6 +195,7 @@ def _forecast(
         "piece_tokens": piece.tokens,
         "context": piece.context,
         "modelled_us": restructured,
+        "modelled_dense_us": dense,
         "modelled_single_process_us": single,
     }
 
@@ -219,8 +230,8 @@ def render(result: dict[str, Any]) -> str:
     if "machine" in result:
         lines["time"] = (
             f"{result['modelled_us']:,.0f} us for {_words(result['piece_tokens'], result['context'])}, "
-            f"{result['modelled_single_process_us']:,.0f} us in one process with the original; forecast for "
-            f"{result['machine']}"
+            f"with the original {result['modelled_dense_us']:,.0f} us, and in one process "
+            f"{result['modelled_single_process_us']:,.0f} us; forecast for {result['machine']}"
         )
     return aligned({name: lines[name] for name in _ORDER if name in lines})
 

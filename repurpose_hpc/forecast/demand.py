@@ -14,6 +14,7 @@ import numpy as np
 
 from repurpose_hpc.model.comm_dtype import EXACT, code_dtype
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.normalisations import normalisations_of
 from repurpose_hpc.model.operations import UNLIMITED, Attention, Cost, Mixing, Operation
 from repurpose_hpc.plan.plan import EVERYBODY, Plan
 from repurpose_hpc.plan.rounds import rounds_before
@@ -204,6 +205,8 @@ def demand_in_rounds(
 ) -> Demand:
     """The demand whose exchanges are merged, as ``runtime.schedule.rounds`` does it.
 
+    A normalisation for which a rank needs no other is one step, as in ``runtime.lowering.normalisation``.
+
     Args:
         network: the graph.
         ranks: P.
@@ -212,14 +215,20 @@ def demand_in_rounds(
         merge: the traffic of the mixings with these names, as one exchange.
         context: see ``plan_demand``.
     """
+    local = [one for one in normalisations_of(network) if not any(_waits(mixings[name]) for name in one.sums)]
+    passes = {one.last.name: 3 if one.is_centred else 2 for one in local}
+    inside = {name for one in local for name in one.operations} - passes.keys()
     ops: list[Operation] = []
     steps: list[OperationDemand] = []
     for op in network.operations:
         cost = op.cost(network.shape(op.target))
-        if cost is None:
+        if cost is None or op.name in inside:
             continue
         ops.append(op)
-        if isinstance(op, Attention):
+        if op.name in passes:
+            cost = cost._replace(values=passes[op.name] * cost.values)
+            steps.append(_local_demand(network, op, cost, counts))
+        elif isinstance(op, Attention):
             steps.append(_attention_demand(network, op, counts, context))
         else:
             steps.append(mixings.get(op.name) or _local_demand(network, op, cost, counts))
@@ -232,6 +241,11 @@ def demand_in_rounds(
         for number in range(max(rounds.values()))
     ]
     return Demand(ranks, steps, spans, [merge(names) for names in travelling])
+
+
+def _waits(mixing: MixingDemand) -> bool:
+    """Whether anything is exchanged for a mixing."""
+    return mixing.ghosts.active or mixing.sums.active
 
 
 def _local_demand(

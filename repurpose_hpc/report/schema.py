@@ -445,6 +445,9 @@ class _Modelled(TypedDict, total=False):
     ]
     context: Annotated[int, Key("tokens of the sequence before them", when="likewise")]
     modelled_us: Annotated[float, Key("forecast with a rank for every worker", "µs", when="likewise")]
+    modelled_dense_us: Annotated[
+        float, Key("likewise, of the original split as it is", "µs", when="likewise")
+    ]
     modelled_single_process_us: Annotated[
         float, Key("forecast of the original in one process", "µs", when="likewise")
     ]

@@ -11,13 +11,15 @@ from helpers.machines import PLAIN, with_network
 from helpers.small_transformers import LONGEST, VOCABULARY, decoder, encoder, normalised_behind
 from helpers.token_forms import WISHES, cut_of
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.forecast.demand import AttentionDemand, Demand, MixingDemand, plan_demand
+from repurpose_hpc.forecast.demand import AttentionDemand, Demand, LocalDemand, MixingDemand, plan_demand
 from repurpose_hpc.forecast.timeline import forecast
 from repurpose_hpc.forecast.tokens import Piece, piece_demand, piece_seconds
+from repurpose_hpc.model.normalisations import normalisations_of
 from repurpose_hpc.model.operations import Attention
 from repurpose_hpc.plan.plan import single_worker_plan
 from repurpose_hpc.plan.rounds import rounds_of
 from repurpose_hpc.plan.shard import make_shard
+from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.exact import split_network
 
 HEADS, GROUPS, SIZE, HIDDEN, LAYERS = 4, 2, 4, 14, 2
@@ -29,25 +31,30 @@ def _attentions(demand: Demand) -> list[AttentionDemand]:
     return [step for step in demand.steps if isinstance(step, AttentionDemand)]
 
 
-def _mixings(network, demand: Demand) -> dict[str, MixingDemand]:
-    steps = [step for step in demand.steps if isinstance(step, MixingDemand)]
-    return {mixing.name: step for mixing, step in zip(network.mixings, steps, strict=True)}
+def _mixings(cut: Cut, demand: Demand) -> dict[str, MixingDemand]:
+    """Those that are no part of a normalisation in which nothing is sent."""
+    network, steps = cut.network, [step for step in demand.steps if isinstance(step, MixingDemand)]
+    sent = {mixing.name for mixing in network.mixings if cut.plan.traffic(network, mixing).any()}
+    sums = [one.sums for one in normalisations_of(network)]
+    inside = {name for names in sums if sent.isdisjoint(names) for name in names}
+    names = [mixing.name for mixing in network.mixings if mixing.name not in inside]
+    return dict(zip(names, steps, strict=True))
 
 
 def _alone(network, piece=STEP) -> Demand:
     return piece_demand(network, single_worker_plan(network), 1, piece)
 
 
-def _weights(demand: Demand, network) -> float:
+def _weights(cut: Cut, demand: Demand) -> float:
     """Weights that are trained, of all ranks."""
-    trained = {mixing.name for mixing in network.mixings if not mixing.fixed}
-    return sum(step.weights.sum() for name, step in _mixings(network, demand).items() if name in trained)
+    trained = {mixing.name for mixing in cut.network.mixings if not mixing.fixed}
+    return sum(step.weights.sum() for name, step in _mixings(cut, demand).items() if name in trained)
 
 
 def test_a_step_of_one_process_reads_every_weight_once():
     network = decoder()
     of_block = WIDTH * SIZE * (2 * HEADS + 2 * GROUPS) + 3 * WIDTH * HIDDEN
-    assert _weights(_alone(network), network) == LAYERS * of_block + WIDTH * VOCABULARY
+    assert _weights(split_network(network, 1), _alone(network)) == LAYERS * of_block + WIDTH * VOCABULARY
 
 
 def test_a_copied_stream_by_hand():
@@ -55,11 +62,23 @@ def test_a_copied_stream_by_hand():
     network = decoder()
     cut = split_network(network, 2)
     demand = piece_demand(cut.network, cut.plan, 1, STEP)
-    assert _weights(demand, cut.network) == _weights(_alone(network), network)
+    assert _weights(cut, demand) == _weights(split_network(network, 1), _alone(network))
     assert demand.values_sent == 2 * LAYERS * 2 * WIDTH and len(demand.exchanges) == 2 * LAYERS
-    down = _mixings(cut.network, demand)["layers.0.down"]
+    down = _mixings(cut, demand)["layers.0.down"]
     assert down.sum_rows.tolist() == [WIDTH] * 2 and down.own_depth.tolist() == [HIDDEN // 2] * 2
     assert not down.rows.any() and not down.ghost_depth.any()
+
+
+@pytest.mark.parametrize("round_cost", [0, 1e9])
+def test_normalisations_are_passes_where_nothing_is_sent(round_cost):
+    """Of a copied stream; with one that has owners their sums are products, and are sent."""
+    cut = split_network(normalised_behind(layers=1), 8, round_cost=round_cost)
+    demand = piece_demand(cut.network, cut.plan, 1, STEP)
+    sums = {name for one in normalisations_of(cut.network) for name in one.sums}
+    assert len(sums) == 10 and len(sums & _mixings(cut, demand).keys()) == (0 if round_cost else 10)
+    passes = [step.values.tolist() for step in demand.steps if isinstance(step, LocalDemand)]
+    # The mean of the first one is read by others, too.
+    assert [passes.count([times * WIDTH] * 8) for times in (2, 3)] == ([1, 2] if round_cost else [0, 0])
 
 
 @pytest.mark.parametrize(("tokens", "context"), [(1, 0), (1, 9), (5, 0), (5, 9)])
@@ -104,7 +123,7 @@ def test_behind_the_last_attention_of_a_decoder_one_token_counts():
     network = decoder()
     cut = split_network(network, 2, round_cost=0)
     one, many = (piece_demand(cut.network, cut.plan, 1, Piece(tokens, 0)) for tokens in (1, 6))
-    positions = {name: step.positions for name, step in _mixings(cut.network, many).items()}
+    positions = {name: step.positions for name, step in _mixings(cut, many).items()}
     last = [name for name in positions if name.startswith(("layers.1.up", "layers.1.down", "output"))]
     assert {positions[name] for name in [*last, "layers.1.attention.out"]} == {1}
     assert {positions[name] for name in ("layers.0.down", "layers.1.queries", "layers.1.values")} == {6}
@@ -140,10 +159,11 @@ def _is_that_of_the_shards(cut):
     sent = sum(each.bytes_out.sum() for each in demand.exchanges)
     assert sent == cut.plan.bytes_sent(cut.network, cut.plan.comm_dtype)
     assert len(demand.exchanges) == rounds_of(cut.network, cut.plan)
-    steps = _mixings(cut.network, demand)
+    steps = _mixings(cut, demand)
     for worker in range(cut.plan.workers):
         shard = make_shard(cut.network, cut.plan, worker)
-        for name, block in shard.blocks.items():
+        for name in steps:
+            block = shard.blocks[name]
             held = block.own_weights.size + block.ghost_weights.size + block.sum_weights.size
             assert steps[name].weights[worker] == held, name
 
