@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import Declared, FieldError
 from repurpose_hpc.forecast.machine import THIS, THIS_FILE, MachineModel, machine_file, read_machine, shipped
 
@@ -113,19 +114,18 @@ def known_machine(machine: str | None, workers: int) -> MachineModel | None:
         workers: parts of the network, a rank for each.
 
     Returns:
-        None: none is named, and nobody has measured this one, or no links between so many ranks of it.
+        None: none is named, and of this one there is no file that can be read and has such links.
 
     Raises:
         UserError: there is no such file, or it has no links for so many ranks.
     """
-    from repurpose_hpc.restructure.cache import cache_directory
-
-    if machine is None and not (cache_directory() / THIS_FILE).exists():
-        return None
-    model = _read(machine or THIS)
-    if machine is None and workers > model.most_ranks:
-        return None
-    model.check_links(workers)
+    try:
+        model = _read(machine or THIS)
+        model.check_links(workers)
+    except UserError:
+        if machine is None:  # nobody has asked for it
+            return None
+        raise
     return model
 
 

@@ -97,6 +97,7 @@ def _run(args: TokenArguments) -> None:
 
     began = perf_counter()
     args.check_places()
+    machine = known_machine(args.machine, args.options.workers)
     model = open_transformer(args.model, check=True, longest=args.longest)
     network = model.reference().network
     texts = read_calibration(args.calibration, model, network)
@@ -110,7 +111,7 @@ def _run(args: TokenArguments) -> None:
         **shards_report(network, outcome.cut, outcome.options, args.out, rules),
         **counts,
         **findings(network, outcome),
-        **_forecast(network, texts, outcome, known_machine(args.machine, outcome.options.workers)),
+        **_forecast(network, texts, outcome, machine),
         "seconds": perf_counter() - began,
         "shards": str(args.out),
     }

@@ -143,6 +143,7 @@ def test_a_plan_that_the_forecast_calls_slower_is_said_to_be_so(run, model, ids,
     monkeypatch.setenv("REPURPOSE_HPC_CACHE", str(tmp_path / "cache"))
     slow, fast = with_network(latency_us=1000), PLAIN
     write_machine(tmp_path / "slow.json", slow)
+    write_machine(tmp_path / "alone.json", replace(PLAIN, local=None, network=None))
     report, out = tmp_path / "report.json", tmp_path / "shards"
     words = ("restructure", model, "--calibration", ids, "--workers", 2, "--out", out, "--report", report)
     original, said = load_tokens(model), "the original is faster"
@@ -170,6 +171,10 @@ def test_a_plan_that_the_forecast_calls_slower_is_said_to_be_so(run, model, ids,
     (tmp_path / "cache").mkdir(exist_ok=True)
     write_machine(tmp_path / "cache" / THIS_FILE, fast)
     assert not check(run(1, *words), fast)
+    # Nobody has asked for a forecast.
+    for content in ("{", (tmp_path / "alone.json").read_text()):
+        (tmp_path / "cache" / THIS_FILE).write_text(content)
+        assert "not forecast, as no machine is known" in run(1, *words).stdout
 
 
 def test_blank_and_long_lines(run, model, tmp_path):
