@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import Declared, FieldError
 from repurpose_hpc.forecast.machine import THIS, THIS_FILE, MachineModel, machine_file, read_machine, shipped
 
@@ -19,11 +20,11 @@ class MachineSource(Declared):
     machine: str = machine_file(
         THIS,
         help=f"the machine file that auto and time go by, such as {', '.join(shipped())}; {THIS}: written by "
-        "probe",
+        "probe; with texts also for the forecast in the report",
         more="the machine file that `--part-weights auto` goes by, with the rate of every rank, and "
         "`--round-cost auto` and `--minimise time`, with links ([some](docs/forecast.md#machine-files) come "
         "with the package); "
-        f"`{THIS}`: where `probe` writes it",
+        f"with texts also for the forecast in the report; `{THIS}`: where `probe` writes it",
     )
 
 
@@ -102,6 +103,29 @@ def modelled_time(machine: str, workers: int, hosts: int | None) -> ModelledTime
         )
     model = ModelledTime(_read(machine))
     model.machine.check_links(workers)
+    return model
+
+
+def known_machine(machine: str | None, workers: int) -> MachineModel | None:
+    """The machine that a network is forecast on: the one that is named, else this one if it is known.
+
+    Args:
+        machine: its name, see ``read_machine``; None: ``THIS``.
+        workers: parts of the network, a rank for each.
+
+    Returns:
+        None: none is named, and of this one there is no file that can be read and has such links.
+
+    Raises:
+        UserError: there is no such file, or it has no links for so many ranks.
+    """
+    try:
+        model = _read(machine or THIS)
+        model.check_links(workers)
+    except UserError:
+        if machine is None:  # nobody has asked for it
+            return None
+        raise
     return model
 
 

@@ -13,6 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from repurpose_hpc.commands.forecasting import (
+    PLAN,
+    SINGLE,
+    TokenForecastInput,
+    open_token_model,
+    open_token_shards,
+)
 from repurpose_hpc.commands.imported import holds_shards
 from repurpose_hpc.commands.parser import make, parser_maker, refuse
 from repurpose_hpc.errors import UserError
@@ -36,12 +43,13 @@ from repurpose_hpc.forecast.scaled import (
 )
 from repurpose_hpc.forecast.summary import PARTS, conclude, render
 from repurpose_hpc.forecast.timeline import forecast
+from repurpose_hpc.forecast.tokens import Piece
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.importers.input_shapes import option_of_shapes, shapes_of
-from repurpose_hpc.model.importers.load import load_model
+from repurpose_hpc.model.importers.load import load_model, takes_any_length
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.plan.files.store import open_plan, read_network
+from repurpose_hpc.plan.files.store import hold_tokens, open_plan, read_network
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.plan.relays import without_relays
 from repurpose_hpc.report import text as report
@@ -55,7 +63,7 @@ if TYPE_CHECKING:
 RANKS = (*(1 << power for power in range(14)), 10_000)
 
 
-SINGLE, PLAN, SCALED = "single", "plan", "scaled"
+SCALED = "scaled"
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +86,16 @@ class ForecastInput:
     restructured: Profile
     dense: Profile
     comm_dtype: str
+
+    @property
+    def workers(self) -> int | None:
+        """Workers of the shards; None: there are none."""
+        return self.plan.workers if self.plan else None
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Numbers of ranks to forecast for."""
+        return (*RANKS, *([self.plan.workers] if self.plan else []))
 
     def demand(self, ranks: int, per_node: int) -> tuple[str, Demand]:
         """Basis of the forecast, and the demand of the restructured network for so many ranks."""
@@ -118,10 +136,10 @@ def predict(args: Arguments) -> dict[str, Any]:
         UserError: a file cannot be read, or the machine has no links for any number of ranks asked for.
     """
     machine = read_machine(args.machine, cache_directory() / THIS_FILE)
-    subject = open_shards(args.subject, args.comm_dtype) if holds_shards(args.subject) else open_model(args)
-    plan = subject.plan
-    ranks = _ranks({*(args.ranks or (*RANKS, *([plan.workers] if plan else [])))}, machine)
+    subject = _open(args)
+    ranks = _ranks({*(args.ranks or subject.ranks)}, machine)
     points = [_point(subject, machine, number, args.batch_size) for number in ranks]
+    is_assumed = subject.workers is None and isinstance(subject, ForecastInput)
     return {
         "machine": machine.name,
         "machine_source": machine.source,
@@ -129,12 +147,34 @@ def predict(args: Arguments) -> dict[str, Any]:
         "input_placement": subject.placement,
         "comm_dtype": subject.comm_dtype,
         "batch_size": args.batch_size,
-        "workers": plan.workers if plan else None,
-        "comm_budget": None if plan else args.comm_budget,
+        **(subject.piece._asdict() if isinstance(subject, TokenForecastInput) else {}),
+        "workers": subject.workers,
+        "comm_budget": args.comm_budget if is_assumed else None,
         "most_ranks": None if math.isinf(machine.most_ranks) else machine.most_ranks,
         "points": points,
         **conclude(points),
     }
+
+
+def _open(args: Arguments) -> ForecastInput | TokenForecastInput:
+    are_shards, piece = holds_shards(args.subject), Piece(args.tokens, args.context)
+    if is_for_texts(args.subject, args.input_shape):
+        if are_shards:
+            return open_token_shards(args.subject, args.original, piece)
+        return open_token_model(args.subject, piece)
+    return open_shards(args.subject, args.comm_dtype) if are_shards else open_model(args)
+
+
+def is_for_texts(subject: Path, input_shape: tuple[str, ...]) -> bool:
+    """Whether shards or a model are those of a transformer for texts of any lengths.
+
+    Args:
+        subject: of either.
+        input_shape: that is given for a model.
+    """
+    if holds_shards(subject):
+        return hold_tokens(subject)
+    return not input_shape and takes_any_length(subject)
 
 
 def open_shards(directory: Path, comm_dtype: str | None) -> ForecastInput:
@@ -145,10 +185,9 @@ def open_shards(directory: Path, comm_dtype: str | None) -> ForecastInput:
         comm_dtype: format in which ghosts travel; None: that of the plan.
 
     Raises:
-        UserError: the shards cannot be read, or are those of a single worker or of a network of tokens.
+        UserError: the shards cannot be read, or are those of a single worker.
     """
     stored = open_plan(directory)
-    stored.check_samples()
     plan = stored.plan
     if plan.workers == 1:
         raise UserError(
@@ -182,12 +221,14 @@ def _ranks(numbers: set[int], machine: MachineModel) -> list[int]:
     return sorted(number for number in numbers if number <= machine.most_ranks)
 
 
-def _point(subject: ForecastInput, machine: MachineModel, ranks: int, batch: int) -> dict:
+def _point(
+    subject: ForecastInput | TokenForecastInput, machine: MachineModel, ranks: int, batch: int
+) -> dict:
     basis, demand = subject.demand(ranks, machine.ranks_per_node)
     return {
         "ranks": ranks,
         "basis": basis,
-        "restructured": _described(demand, machine, batch),
+        **({} if demand is None else {"restructured": _described(demand, machine, batch)}),
         "dense": _described(subject.dense_demand(ranks, machine.ranks_per_node), machine, batch),
     }
 
@@ -216,10 +257,22 @@ class Arguments(Declared):
         None,
         kind=listed(integer(1), "integers", (1, 64)),
         metavar="P,P,...",
-        default_text="powers of two, 10,000, and the workers of SHARDS",
+        default_text="powers of two, 10,000, and the workers of SHARDS; with texts fewer",
         help="numbers of ranks",
     )
-    batch_size: int = option(1, kind=integer(1), metavar="N", help="samples per forward")
+    batch_size: int = option(1, kind=integer(1), metavar="N", help="samples, or sequences, per forward")
+    tokens: int = option(
+        1, kind=integer(1), metavar="S", help="of a transformer for texts: tokens of a sequence at a time"
+    )
+    context: int = option(
+        0, kind=integer(0), metavar="C", help="of one: tokens before them, whose keys and values are kept"
+    )
+    original: Path | None = option(
+        None,
+        kind=path("MODEL"),
+        metavar="MODEL",
+        help="of SHARDS of one that was restructured: the model that they were made of",
+    )
     comm_budget: float = like(
         Options, "comm_budget", excludes="", help="of a MODEL: the communication fraction to assume"
     )
@@ -245,7 +298,14 @@ def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) ->
         UsageError: it is wrong.
     """
     given = make_parser(speaks).read(argv)
-    if holds_shards(given["subject"]):
-        restructured = f"has no effect: {given['subject']} is restructured"
+    subject, are_shards = given["subject"], holds_shards(given["subject"])
+    if are_shards:
+        restructured = f"has no effect: {subject} is restructured"
         refuse(given, ("comm_budget", "input_placement", "input_shape"), restructured)
+    if is_for_texts(subject, given.get("input_shape", ())):
+        split = "has no effect on a transformer for texts: its forecast assumes nothing"
+        refuse(given, ("comm_budget", "input_placement", "comm_dtype"), split)
+        refuse(given, () if are_shards else ("original",), "belongs to SHARDS")
+    else:
+        refuse(given, ("tokens", "context", "original"), "belongs to a transformer for texts of any lengths")
     return make(Arguments, given)

@@ -283,13 +283,16 @@ def restructure_options(given: Given, ranks: int | None, hosts: int | None = Non
     return make(Options, without_words(given, ranks, hosts))
 
 
-def without_words(given: Given, ranks: int | None, hosts: int | None = None) -> Given:
+def without_words(
+    given: Given, ranks: int | None, hosts: int | None = None, forecasts: bool = False
+) -> Given:
     """The values on a command line with numbers in the place of words that stand for them.
 
     Args:
         given: values on the command line.
         ranks: workers, if the command line does not say how many; None: it must.
         hosts: ranks that will run the network; None: not known.
+        forecasts: whether the machine counts without such words.
 
     Raises:
         UsageError: a value is missing or out of range.
@@ -300,7 +303,7 @@ def without_words(given: Given, ranks: int | None, hosts: int | None = None) -> 
     values = {**given, "workers": workers}
     words = {"part_weights": AUTO, "round_cost": AUTO, "minimise": TIME}
     automatic = [name for name, word in words.items() if given.get(name) == word]
-    if not automatic:
+    if not automatic and not forecasts:
         typed_words = [f"{flag(name)} {word}" for name, word in words.items()]
         refuse(given, ("machine",), f"has no effect without {' or '.join(typed_words)}")
     if "minimise" in automatic and "round_cost" not in given:

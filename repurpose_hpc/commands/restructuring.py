@@ -5,12 +5,14 @@ One process does all.  The keys of the report are those of ``report.schema.Restr
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from repurpose_hpc.commands.automatic import MachineSource, known_machine
 from repurpose_hpc.commands.parser import Given, make, refuse, without_words
 from repurpose_hpc.commands.splitting import (
     TokenShards,
@@ -21,10 +23,12 @@ from repurpose_hpc.commands.splitting import (
     shards_report,
 )
 from repurpose_hpc.commands.start import Context
-from repurpose_hpc.fields import declarations, option, path
+from repurpose_hpc.errors import Note, UsageError, UserError
+from repurpose_hpc.fields import declarations, like, option, path, typed
 from repurpose_hpc.restructure.tokens.options import TokenOptions
 
 if TYPE_CHECKING:
+    from repurpose_hpc.forecast.machine import MachineModel
     from repurpose_hpc.model.network import Network
     from repurpose_hpc.restructure.tokens.promise import TokenOutcome
 
@@ -36,6 +40,7 @@ class TokenArguments(TokenShards):
     calibration: Path = option(
         kind=path("texts.npz"), metavar="DATA", help="texts like those that it will read"
     )
+    machine: str | None = like(MachineSource, "machine", None)
     options: TokenOptions
 
 
@@ -57,7 +62,11 @@ def token_arguments(given: Given, ranks: int | None, settled: Sequence[str]) -> 
         "has no effect on a transformer that is restructured with texts; --input-shape restructures it for "
         "samples of one length",
     )
-    options = make(TokenOptions, without_words(given, ranks))
+    options = make(TokenOptions, without_words(given, ranks, forecasts=True))
+    try:  # now, not at the end of a long run
+        known_machine(given.get("machine"), options.workers)
+    except UserError as error:
+        raise UsageError(typed(error)) from None
     return make(TokenArguments, given, options=options)
 
 
@@ -79,7 +88,7 @@ def run(args: TokenArguments, context: Context) -> None:
 def _run(args: TokenArguments) -> None:
     import numpy as np
 
-    from repurpose_hpc.commands.transformer import open_transformer, read_texts
+    from repurpose_hpc.commands.transformer import open_transformer, read_calibration
     from repurpose_hpc.io.progress import Progress
     from repurpose_hpc.model.importers.texts import rules_of
     from repurpose_hpc.plan.files.store import write_plan
@@ -88,8 +97,10 @@ def _run(args: TokenArguments) -> None:
 
     began = perf_counter()
     args.check_places()
+    machine = known_machine(args.machine, args.options.workers)
     model = open_transformer(args.model, check=True, longest=args.longest)
-    network, texts = model.reference().network, read_texts(args.calibration, model)
+    network = model.reference().network
+    texts = read_calibration(args.calibration, model, network)
     rules = rules_of(args.model, model.vocabulary)
     dtype = np.dtype(args.dtype).type
     outcome = restructure_texts(network, texts, args.options, dtype, Progress(), rules.pooling)
@@ -100,6 +111,7 @@ def _run(args: TokenArguments) -> None:
         **shards_report(network, outcome.cut, outcome.options, args.out, rules),
         **counts,
         **findings(network, outcome),
+        **_forecast(network, texts, outcome, machine),
         "seconds": perf_counter() - began,
         "shards": str(args.out),
     }
@@ -142,6 +154,58 @@ def findings(network: Network, outcome: TokenOutcome) -> dict[str, Any]:
     }
 
 
+def _forecast(
+    network: Network, texts: Sequence, outcome: TokenOutcome, machine: MachineModel | None
+) -> dict[str, Any]:
+    """Modelled times of a token, or a text, under the names of the report; a note if the original is faster.
+
+    Of a decoder it is the last token of a text as long as the calibration texts are on average, of others
+    such a text.
+    """
+    from repurpose_hpc.forecast.tokens import Piece, piece_seconds
+    from repurpose_hpc.model.texts import is_decoder
+    from repurpose_hpc.plan.plan import single_worker_plan
+    from repurpose_hpc.restructure.exact import split_network
+
+    if machine is None:
+        return {}
+    length = round(sum(text.size for text in texts) / len(texts))
+    piece = Piece(1, length - 1) if is_decoder(network) else Piece(length, 0)
+    cut, workers = outcome.cut, outcome.options.workers
+    split = split_network(network, workers)
+    restructured, dense, single = (
+        1e6 * piece_seconds(network, plan, machine, piece)
+        for network, plan in (
+            (cut.network, cut.plan),
+            (split.network, split.plan),
+            (network, single_worker_plan(network)),
+        )
+    )
+    others = {"in one process": single, "split as it is": dense}
+    faster = [f"{us:,.0f} us {how}" for how, us in others.items() if workers > 1 and us < restructured]
+    if faster:
+        warnings.warn(
+            f"by the forecast for {machine.name} the original is faster, {' and '.join(faster)} instead of "
+            f"{restructured:,.0f} us for {_words(*piece)}; take it as it is, or restructure for fewer "
+            "rounds, with --round-cost",
+            Note,
+            stacklevel=2,
+        )
+    return {
+        "machine": machine.name,
+        "piece_tokens": piece.tokens,
+        "context": piece.context,
+        "modelled_us": restructured,
+        "modelled_dense_us": dense,
+        "modelled_single_process_us": single,
+    }
+
+
+def _words(tokens: int, context: int) -> str:
+    """A piece of a sequence."""
+    return f"a token behind {context:,} others" if context else f"a text of {tokens:,} tokens"
+
+
 def render(result: dict[str, Any]) -> str:
     """The report for people, several lines."""
     lines = shards_lines(result)
@@ -163,7 +227,14 @@ def render(result: dict[str, Any]) -> str:
             f"budget {result['comm_budget']:.4g}, the smallest of {result['trials']} tried that was enough "
             "there"
         )
+    lines["time"] = "not forecast, as no machine is known; --machine names one, probe measures this one"
+    if "machine" in result:
+        lines["time"] = (
+            f"{result['modelled_us']:,.0f} us for {_words(result['piece_tokens'], result['context'])}, "
+            f"with the original {result['modelled_dense_us']:,.0f} us, and in one process "
+            f"{result['modelled_single_process_us']:,.0f} us; forecast for {result['machine']}"
+        )
     return aligned({name: lines[name] for name in _ORDER if name in lines})
 
 
-_ORDER = ("split", "sent", "load", "quality", "next token", "promise", "weights", "texts", "shards")
+_ORDER = ("split", "sent", "load", "quality", "next token", "promise", "time", "weights", "texts", "shards")

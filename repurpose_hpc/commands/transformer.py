@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.errors import Note, UserError
 from repurpose_hpc.io.token_ids import LINES, read_ids, read_lines
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.forward import Compute, compute
 from repurpose_hpc.model.importers.load import is_model_directory, load_tokens
 from repurpose_hpc.model.importers.texts import Texts, ending_tokens, pooling_of, tokenizer_of
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.texts import Pooling
+from repurpose_hpc.model.texts import Pooling, is_causal
 from repurpose_hpc.plan.files.store import PLAN_FILE, StoredPlan, open_plan, read_network
 from repurpose_hpc.plan.rounding import rounded_compute
 from repurpose_hpc.restructure.options import ROUND_COST
@@ -162,6 +163,49 @@ def open_transformer(path: Path, check: bool, longest: int | None) -> Transforme
     if longest is not None:
         raise UserError(f"{path}: longest is of .onnx files, shards say it themselves; leave it out")
     return _Shards(path)
+
+
+def read_calibration(path: Path, model: Transformer, network: Network) -> list[np.ndarray]:
+    """``read_texts``, but of lines those without tokens are left out, and long ones made shorter.
+
+    Where no token sees those behind it, a long line becomes several texts of about the same length; else it
+    is cut.  Notes say how many.
+
+    Args:
+        path, model: see ``read_texts``.
+        network: of the model.
+
+    Raises:
+        UserError: see ``read_texts``, or there is no text at all.
+    """
+    if path.suffix != LINES:
+        return read_texts(path, model)
+    tokenizer, lines, longest = model.tokenizer(), read_lines(path), model.longest
+    nothing, are_split = np.empty(0, np.int64), is_causal(network)
+    texts = [tokenizer.ids(line) if line.strip() else nothing for line in lines]
+    blank = sum(not text.size for text in texts)
+    if blank == len(texts):
+        raise UserError(f"{path}: expected texts, one a line, found blank lines alone; give it one")
+    if blank:
+        _note(f"{path}: {blank} of {len(lines)} lines are blank, or without tokens, and were left out")
+    long = [place for place, text in enumerate(texts) if text.size > longest]
+    if long:
+        _note(
+            f"{path}: {len(long)} of {len(lines)} lines have more than {longest} tokens, as the model has "
+            f"positions, and were {'split into several texts' if are_split else 'cut'}"
+        )
+    parts = [[text] if text.size else [] for text in texts]
+    for place in long:
+        parts[place] = (
+            np.array_split(texts[place], -(-texts[place].size // longest))
+            if are_split
+            else [tokenizer.cut_ids(lines[place], longest)]
+        )
+    return [text for of_line in parts for text in of_line]
+
+
+def _note(text: str) -> None:
+    warnings.warn(text, Note, stacklevel=3)
 
 
 def read_texts(path: Path, model: Transformer) -> list[np.ndarray]:

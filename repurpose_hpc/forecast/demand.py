@@ -14,7 +14,8 @@ import numpy as np
 
 from repurpose_hpc.model.comm_dtype import EXACT, code_dtype
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Cost, Mixing, Operation
+from repurpose_hpc.model.normalisations import normalisations_of
+from repurpose_hpc.model.operations import UNLIMITED, Attention, Cost, Mixing, Operation
 from repurpose_hpc.plan.plan import EVERYBODY, Plan
 from repurpose_hpc.plan.rounds import rounds_before
 from repurpose_hpc.plan.shard import local_neurons
@@ -91,7 +92,26 @@ class LocalDemand:
     windows: bool
 
 
-OperationDemand = MixingDemand | LocalDemand
+@dataclass(frozen=True, eq=False)
+class AttentionDemand:
+    """Attention, as products of keys with queries and of values with what becomes of these.
+
+    Attributes:
+        rows: keys of a head that a sample reads.
+        columns: queries of a sample that read one head of keys and values.
+        multiply_adds: of a sample, (P,).
+        scores: of a sample, (P,).
+        kept: keys and values of a sample that are not made in this forward, but read from memory, (P,).
+    """
+
+    rows: int
+    columns: int
+    multiply_adds: np.ndarray
+    scores: np.ndarray
+    kept: np.ndarray
+
+
+OperationDemand = MixingDemand | LocalDemand | AttentionDemand
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +137,12 @@ class Demand:
         return sum((step.weights for step in self._mixings), np.zeros(self.ranks))
 
     @property
+    def kept(self) -> np.ndarray:
+        """Keys and values of a sample that each rank reads from memory, (P,)."""
+        attentions = [step for step in self.steps if isinstance(step, AttentionDemand)]
+        return sum((step.kept for step in attentions), np.zeros(self.ranks))
+
+    @property
     def values_sent(self) -> float:
         """Values per sample between ranks."""
         return float(sum(traffic.values_out.sum() for traffic in self.exchanges))
@@ -131,7 +157,9 @@ class Demand:
         return [step for step in self.steps if isinstance(step, MixingDemand)]
 
 
-def plan_demand(network: Network, plan: Plan, per_node: int, comm_dtype: str = EXACT) -> Demand:
+def plan_demand(
+    network: Network, plan: Plan, per_node: int, comm_dtype: str = EXACT, context: int = 0
+) -> Demand:
     """The demand of a network, counted in its plan.
 
     Args:
@@ -139,6 +167,7 @@ def plan_demand(network: Network, plan: Plan, per_node: int, comm_dtype: str = E
         plan: for ``network``.
         per_node: ranks of a node.
         comm_dtype: in which ghosts travel, of ``COMM_DTYPES``.
+        context: positions before those of a sample whose keys and values are kept (``forecast.tokens``).
     """
     counts = held_counts(network, plan)
     exchanged = {
@@ -163,7 +192,7 @@ def plan_demand(network: Network, plan: Plan, per_node: int, comm_dtype: str = E
     def merge(names: Sequence[str]) -> Traffic:
         return _traffic([pairs for name in names for pairs in exchanged[name]], per_node)
 
-    return demand_in_rounds(network, plan.workers, mixings, counts, merge)
+    return demand_in_rounds(network, plan.workers, mixings, counts, merge, context)
 
 
 def demand_in_rounds(
@@ -172,8 +201,11 @@ def demand_in_rounds(
     mixings: Mapping[str, MixingDemand],
     counts: Mapping[str, np.ndarray],
     merge: Callable[[Sequence[str]], Traffic],
+    context: int = 0,
 ) -> Demand:
     """The demand whose exchanges are merged, as ``runtime.schedule.rounds`` does it.
+
+    A normalisation for which a rank needs no other is one step, as in ``runtime.lowering.normalisation``.
 
     Args:
         network: the graph.
@@ -181,12 +213,24 @@ def demand_in_rounds(
         mixings: the demands of the mixings by name.
         counts: see ``held_counts``.
         merge: the traffic of the mixings with these names, as one exchange.
+        context: see ``plan_demand``.
     """
-    ops, steps = [], []
+    local = [one for one in normalisations_of(network) if not any(_waits(mixings[name]) for name in one.sums)]
+    passes = {one.last.name: 3 if one.is_centred else 2 for one in local}
+    inside = {name for one in local for name in one.operations} - passes.keys()
+    ops: list[Operation] = []
+    steps: list[OperationDemand] = []
     for op in network.operations:
         cost = op.cost(network.shape(op.target))
-        if cost is not None:
-            ops.append(op)
+        if cost is None or op.name in inside:
+            continue
+        ops.append(op)
+        if op.name in passes:
+            cost = cost._replace(values=passes[op.name] * cost.values)
+            steps.append(_local_demand(network, op, cost, counts))
+        elif isinstance(op, Attention):
+            steps.append(_attention_demand(network, op, counts, context))
+        else:
             steps.append(mixings.get(op.name) or _local_demand(network, op, cost, counts))
     ghosts = {mixing.source for mixing in network.mixings if mixings[mixing.name].ghosts.active}
     waiting = {m.name for m in network.mixings if m.source in ghosts or mixings[m.name].sums.active}
@@ -199,11 +243,37 @@ def demand_in_rounds(
     return Demand(ranks, steps, spans, [merge(names) for names in travelling])
 
 
+def _waits(mixing: MixingDemand) -> bool:
+    """Whether anything is exchanged for a mixing."""
+    return mixing.ghosts.active or mixing.sums.active
+
+
 def _local_demand(
     network: Network, op: Operation, cost: Cost, counts: Mapping[str, np.ndarray]
 ) -> LocalDemand:
     """The demand of an operation without weights between neurons."""
     return LocalDemand(counts[network.space_of[op.target]] * cost.values, cost.windows)
+
+
+def _attention_demand(
+    network: Network, op: Attention, counts: Mapping[str, np.ndarray], context: int
+) -> AttentionDemand:
+    """The demand of an attention; the keys of a sample go on behind those of ``context``."""
+    queries, keys, values = (counts[network.space_of[source]] for source in op.sources[:3])
+    made = counts[network.space_of[op.target]]
+    tokens, known = network.values(op.sources[0]), context + network.values(op.sources[1])
+    positions = context + np.arange(tokens)
+    first = np.zeros_like(positions) if op.before == UNLIMITED else np.maximum(positions - op.before, 0)
+    last = np.full_like(positions, known - 1) if op.after == UNLIMITED else positions + op.after
+    seen = int((np.minimum(last, known - 1) - first + 1).sum())
+    heads = made * op.heads / max(network.space(op.target).neurons, 1)
+    return AttentionDemand(
+        rows=int(min(last.max() + 1, known) - first.min()),
+        columns=tokens * (op.heads // op.groups),
+        multiply_adds=seen * (queries + made),
+        scores=seen * heads,
+        kept=float(max(context - first.min(), 0)) * (keys + values),
+    )
 
 
 def product_shape(network: Network, mixing: Mixing) -> tuple[str, int]:
@@ -229,10 +299,12 @@ def _mixing_demand(
 ) -> MixingDemand:
     masks, owner = plan.mixings[mixing.name], plan.owner(network, mixing.source)
     (kind, positions), (ghosts, sums) = product_shape(network, mixing), exchanged
+    rows = counts[network.space_of[mixing.target]]
     return MixingDemand(
         kind=kind,
         positions=positions,
-        rows=counts[network.space_of[mixing.target]],
+        # All that is added to common neurons is a partial sum for others; it is computed once.
+        rows=0 * rows if plan.is_common(network, mixing) else rows,
         own_depth=counts[network.space_of[mixing.source]] * mixing.taps,
         ghost_depth=(masks.ghosts & (owner != EVERYBODY)).sum(axis=1) * float(mixing.taps),
         sum_rows=masks.sums.sum(axis=1).astype(np.float64),

@@ -39,32 +39,40 @@ def paying_ranks(ranks: Sequence[int], marginal: Sequence[float | None]) -> int:
 def conclude(points: list[dict]) -> dict:
     """Conclusions of the report from ``points``, ascending, whose ``marginal`` are filled in."""
     ranks, conclusions = [point["ranks"] for point in points], {}
-    for form in FORMS:
+    for form in _forms(points):
         times = [point[form]["total_us"] for point in points]
         marginal = marginal_efficiencies(ranks, times)
         for point, efficiency in zip(points, marginal, strict=True):
             point[form]["marginal"] = efficiency
-        best = min(times)
+        best, has_single = min(times), ranks[0] == 1
+        slower = [number for number, time in zip(ranks, times, strict=True) if time > times[0]]
         conclusions[form] = {
             "best_ranks": ranks[times.index(best)],
             "best_us": best,
-            "speedup": points[0][form]["total_us"] / best if ranks[0] == 1 else None,
+            "speedup": times[0] / best if has_single else None,
             "paying_ranks": paying_ranks(ranks, marginal),
+            "slower_ranks": slower if has_single else None,
         }
     return conclusions
 
 
+def _forms(points: list[dict]) -> list[str]:
+    """Those that were forecast."""
+    return [form for form in FORMS if form in points[0]]
+
+
 def render(result: dict) -> str:
     """The report for people, several lines."""
+    forms, comm_dtype = _forms(result["points"]), result["comm_dtype"]
+    ghosts = f", ghosts in {comm_dtype}" if comm_dtype else ""
     lines = [
         f"{result['machine']}: {result['machine_source']}",
-        f"{result['model']}, input {result['input_placement']}, batches of {result['batch_size']}, ghosts in "
-        f"{result['comm_dtype']}; {_basis(result)}",
+        f"{result['model']}, {_sample(result)}{ghosts}; {_basis(result)}",
         "microseconds per batch, and what compute, overhead, latency and bytes have in it",
         "",
-        *_table(result["points"]),
+        *_table(result["points"], forms),
         "",
-        *(_conclusion(form, result[form], result["batch_size"]) for form in FORMS),
+        *(_conclusion(form, result[form], result["batch_size"]) for form in forms),
     ]
     if result["most_ranks"]:
         lines.append(
@@ -73,28 +81,40 @@ def render(result: dict) -> str:
     return "\n".join(lines)
 
 
+def _sample(result: dict) -> str:
+    """What goes through at a time."""
+    if "tokens" not in result:
+        return f"input {result['input_placement']}, batches of {result['batch_size']}"
+    tokens, sequences = result["tokens"], result["batch_size"]
+    of_one = f"{tokens:,} token{'s' * (tokens > 1)} behind {result['context']:,}"
+    return f"{of_one} of {sequences} sequence{'s' * (sequences > 1)} at a time"
+
+
 def _basis(result: dict) -> str:
+    if "tokens" in result:
+        return f"{result['workers']} ranks as in the plan" if result["workers"] else "split as it is"
     if result["workers"]:
         return f"{result['workers']} ranks as in the plan, others as sparse as it"
     return f"assumed: {result['comm_budget']:g} of the dense communication in every mixing"
 
 
-def _table(points: list[dict]) -> list[str]:
-    titles = ["time", *PARTS, "marginal"]
-    rows = [["ranks", "basis", *titles, *titles, "dense/restr."]]
+def _table(points: list[dict], forms: Sequence[str]) -> list[str]:
+    titles = ["time", *PARTS, "marginal"] * len(forms)
+    are_both = len(forms) == len(FORMS)
+    rows = [["ranks", "basis", *titles, *["dense/restr."] * are_both]]
     for point in points:
-        gain = point["dense"]["total_us"] / point["restructured"]["total_us"]
-        cells = [cell for form in FORMS for cell in _cells(point[form])]
-        rows.append([f"{point['ranks']:,}", point["basis"], *cells, f"{gain:.2f}"])
+        cells = [cell for form in forms for cell in _cells(point[form])]
+        gain = [f"{point['dense']['total_us'] / point['restructured']['total_us']:.2f}"] if are_both else []
+        rows.append([f"{point['ranks']:,}", point["basis"], *cells, *gain])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return [_heads(widths), *lines]
+    return [_heads(widths, forms), *lines]
 
 
-def _heads(widths: list[int]) -> str:
+def _heads(widths: list[int], forms: Sequence[str]) -> str:
     """The names of the forms above their first columns."""
     column, line = 2, ""
-    for form in FORMS:
+    for form in forms:
         line = line.ljust(sum(widths[:column]) + 2 * column) + form
         column += len(PARTS) + 2
     return line
@@ -112,7 +132,9 @@ def _us(us: float) -> str:
 def _conclusion(form: str, conclusion: dict, batch: int) -> str:
     speedup = f", {conclusion['speedup']:.2f} times faster than one" if conclusion["speedup"] else ""
     samples = "" if batch == 1 else f" ({_us(conclusion['best_us'] / batch)} us per sample)"
+    slower = ", ".join(f"{ranks:,}" for ranks in conclusion["slower_ranks"] or ())
     return (
         f"{form}: best with {conclusion['best_ranks']:,} ranks, {_us(conclusion['best_us'])} us{samples}"
         f"{speedup}; adding ranks stops paying at {conclusion['paying_ranks']:,}"
+        f"{f'; one process is faster than {slower} ranks' if slower else ''}"
     )

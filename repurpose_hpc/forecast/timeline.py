@@ -6,6 +6,9 @@ do whatever else needs no other rank; post both; multiply own neurons; wait; mul
 *Products* of r rows, d inputs and c columns take a call, ``value_ns`` for each of the r c results, and the
 longer of reading the weights and 2 r d c operations.
 
+*Attention* takes a call, ``value_ns`` for each score, and the longer of reading the keys and values that are
+kept from earlier forwards and 2 operations for each neuron of a query, and of its mean, with each key.
+
 *Posting* takes ``exchange_us``, ``rank_us`` for each rank and o for each message; receiving takes o for
 each message.  Whatever a node sends to, or receives from, other nodes goes through its one link, which a
 message occupies for g, and each byte for G; a rank's messages inside its node go through a link of its own.
@@ -29,6 +32,7 @@ from repurpose_hpc.forecast.demand import (
     CONVOLUTION,
     LOCAL,
     NETWORK,
+    AttentionDemand,
     Demand,
     LocalDemand,
     MixingDemand,
@@ -91,7 +95,8 @@ class Clocks:
         self.clock = np.zeros(demand.ranks)
         self.node = np.arange(demand.ranks) // machine.ranks_per_node
         sharing = min(demand.ranks, machine.ranks_per_node)
-        self.per_byte = machine.memory.seconds_per_byte(VALUE_BYTES * demand.weights, sharing)
+        read = VALUE_BYTES * (demand.weights + batch * demand.kept)
+        self.per_byte = machine.memory.seconds_per_byte(read, sharing)
 
     def run(self) -> float:
         """Seconds until the last rank has finished."""
@@ -117,6 +122,9 @@ class Clocks:
                 continue
             if isinstance(step, LocalDemand):
                 self._pass(step.values, machine.window_ns if step.windows else machine.value_ns)
+                continue
+            if isinstance(step, AttentionDemand):
+                self._attend(step)
                 continue
             self._pass(step.ghosts.values_out.sum(axis=0), machine.value_ns)
             self._multiply(step, step.sum_rows, step.own_depth)
@@ -144,6 +152,14 @@ class Clocks:
         multiplying = 2 * weights * columns * rate
         busy = np.maximum(reading, multiplying) + 1e-9 * machine.value_ns * rows * columns
         self.clock = self.clock + np.where(weights > 0, 1e-6 * machine.call_us + busy, 0)
+
+    def _attend(self, step: AttentionDemand) -> None:
+        """Attention on every rank that has heads."""
+        machine = self.machine
+        reading = VALUE_BYTES * step.kept * self.per_byte
+        rate = machine.dense.seconds_per_flop(np.full(self.demand.ranks, step.rows), step.columns)
+        busy = np.maximum(reading, 2 * step.multiply_adds * rate) + 1e-9 * machine.value_ns * step.scores
+        self.clock = self.clock + np.where(step.scores > 0, 1e-6 * machine.call_us + self.batch * busy, 0)
 
     def _pass(self, values: np.ndarray, value_ns: float) -> None:
         """A pass over so many values per sample on each rank."""

@@ -96,3 +96,24 @@ def is_causal(network: Network) -> bool:
     """Whether no token sees one behind it."""
     attentions = [op for op in network.operations if isinstance(op, Attention)]
     return all(op.after != UNLIMITED and op.after <= 0 for op in attentions)
+
+
+def is_decoder(network: Network) -> bool:
+    """Whether the outputs of a token tell the next: one for each of the vocabulary, and none looks ahead."""
+    has_logits = len(network.output_tensors) == 1 and network.outputs == len(network.ends.embeddings)
+    return has_logits and is_causal(network)
+
+
+def tokens_alone(graph: Network) -> set[str]:
+    """The tensors behind as many operations that look around in a sequence as there are on any path.
+
+    None of these operations reads them.  A mixing that reads one tensor of the first stage among them reads
+    the target of such an operation, which nothing in the first stage reads: no ghosts are needed in both.
+    """
+    looked = dict.fromkeys(graph.input_tensors, 0)
+    alone = {}
+    for op in graph.operations:
+        before = max(looked[source] for source in op.sources)
+        looked[op.target], alone[op.target] = before + op.looks_around, before
+    most = max(looked.values())
+    return {target for target, before in alone.items() if before == most}

@@ -431,7 +431,29 @@ class _Predictions(TypedDict, total=False):
     trials: Annotated[int, Key("budgets that were tried", when="with a promise")]
 
 
-class RestructuredTextsReport(SplitReport, _Predictions):
+class _Modelled(TypedDict, total=False):
+    machine: Annotated[
+        str, Key("name of the machine that times are forecast for", when="one is named or was probed")
+    ]
+    piece_tokens: Annotated[
+        int,
+        Key(
+            "tokens of a sequence at a time that they are of: of a decoder one, of others the calibration "
+            "texts' mean",
+            when="likewise",
+        ),
+    ]
+    context: Annotated[int, Key("tokens of the sequence before them", when="likewise")]
+    modelled_us: Annotated[float, Key("forecast with a rank for every worker", "µs", when="likewise")]
+    modelled_dense_us: Annotated[
+        float, Key("likewise, of the original split as it is", "µs", when="likewise")
+    ]
+    modelled_single_process_us: Annotated[
+        float, Key("forecast of the original in one process", "µs", when="likewise")
+    ]
+
+
+class RestructuredTextsReport(SplitReport, _Predictions, _Modelled):
     """Report of ``restructure`` with a transformer and texts."""
 
     dense_values: Annotated[
@@ -657,15 +679,23 @@ class Forecast(TypedDict):
     ]
 
 
-class ForecastPoint(TypedDict):
+class _PointRestructured(TypedDict, total=False):
+    restructured: Annotated[
+        Forecast, Key("the restructured network", when="but for a MODEL that is a transformer for texts")
+    ]
+
+
+class ForecastPoint(_PointRestructured):
     """Forecasts for a number of ranks."""
 
     ranks: Annotated[int, Key("number of ranks")]
     basis: Annotated[
         str,
-        Key("plan: counted in the shards; scaled: as sparse as they are; single: one process"),
+        Key(
+            "plan: counted in the shards; scaled: as sparse as they are; split: a transformer for texts, "
+            "as it is; single: one process"
+        ),
     ]
-    restructured: Annotated[Forecast, Key("the restructured network")]
     dense: Annotated[Forecast, Key("the same with nothing pruned")]
 
 
@@ -676,22 +706,37 @@ class Conclusion(TypedDict):
     best_us: Annotated[float, Key("that time", "µs")]
     speedup: Annotated[float | None, Key("over one rank; null without that point")]
     paying_ranks: Annotated[int, Key("up to so many ranks, doubling them divides the time by 1.41 or more")]
+    slower_ranks: Annotated[
+        list[int] | None, Key("numbers of ranks that are slower than one; null without that point")
+    ]
 
 
-class ForecastReport(TypedDict):
+class _ForecastOptional(TypedDict, total=False):
+    tokens: Annotated[int, Key("tokens of a sequence at a time", when="of a transformer for texts")]
+    context: Annotated[int, Key("tokens of the sequence before them", when="of a transformer for texts")]
+    restructured: Annotated[
+        Conclusion, Key("of the restructured network", when="but for a MODEL that is a transformer for texts")
+    ]
+
+
+class ForecastReport(_ForecastOptional):
     """Report of ``forecast``."""
 
     machine: Annotated[str, Key("name of the machine")]
     machine_source: Annotated[str, Key("where its numbers are from")]
     model: Annotated[str, Key("file or directory")]
     input_placement: Annotated[str, Key("who can read the input")]
-    comm_dtype: Annotated[str, Key("format in which ghost neurons travel")]
-    batch_size: Annotated[int, Key("samples per forward")]
+    comm_dtype: Annotated[
+        str | None,
+        Key("format in which ghost neurons travel; null for a MODEL that is a transformer for texts"),
+    ]
+    batch_size: Annotated[int, Key("samples, or sequences, per forward")]
     workers: Annotated[int | None, Key("workers of the shards; null for a model")]
-    comm_budget: Annotated[float | None, Key("assumed for a model; null for shards")]
+    comm_budget: Annotated[
+        float | None, Key("assumed for a model; null for shards and transformers for texts")
+    ]
     most_ranks: Annotated[int | None, Key("ranks that the machine has links for; null: any number")]
     points: Annotated[list[ForecastPoint], Key("by number of ranks, ascending")]
-    restructured: Annotated[Conclusion, Key("of the restructured network")]
     dense: Annotated[Conclusion, Key("of the dense network")]
 
 

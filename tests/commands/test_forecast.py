@@ -5,10 +5,12 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from helpers import ROOT
 from helpers.machines import PLAIN, with_network
+from helpers.model_directories import llama
 from helpers.small_graphs import convolutional_network
 from helpers.small_plans import (
     pruned,
@@ -18,11 +20,16 @@ from helpers.small_plans import (
     write_relayed_shards,
     write_shards,
 )
+from helpers.token_forms import WISHES, cut_of
 from repurpose_hpc.commands.forecast import parse, predict
 from repurpose_hpc.errors import UsageError, UserError
 from repurpose_hpc.forecast.machine import write_machine
 from repurpose_hpc.forecast.summary import marginal_efficiencies, paying_ranks, render
+from repurpose_hpc.forecast.tokens import Piece, piece_seconds
+from repurpose_hpc.model.importers.load import load_tokens
 from repurpose_hpc.plan.files.store import write_plan
+from repurpose_hpc.report.schema import ForecastReport, problems
+from repurpose_hpc.restructure.exact import split_network
 
 
 def _forecast(subject, machine, *options) -> dict:
@@ -162,3 +169,79 @@ def test_too_many_ranks_for_a_machine_that_has_no_links(tmp_path):
 def test_it_does_not_start_mpi():
     code = "import sys, repurpose_hpc.commands.forecast; sys.exit('mpi4py.MPI' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+@pytest.fixture
+def transformer(tmp_path):
+    pytest.importorskip("safetensors")
+    return llama(tmp_path / "transformer")
+
+
+def test_transformers_are_forecast_as_they_are(transformer, machine):
+    """One process computes all of it; more send what the split sends."""
+    result = _forecast(transformer, machine, "--tokens", 4, "--context", 7)
+    assert problems(result, ForecastReport) == []
+    assert [point["ranks"] for point in result["points"]] == [1, 2, 4, 8, 16, 32, 64]
+    assert [point["basis"] for point in result["points"]] == ["single", *["split"] * 6]
+    assert (result["tokens"], result["context"], result["comm_budget"]) == (4, 7, None)
+    network, piece = load_tokens(transformer), Piece(4, 7)
+    for point in result["points"][:3]:
+        cut = split_network(network, point["ranks"])
+        seconds = piece_seconds(cut.network, cut.plan, with_network(latency_us=1), piece)
+        assert point["dense"]["total_us"] == pytest.approx(1e6 * seconds)
+    assert "4 tokens behind 7 of 1 sequence at a time; split as it is" in render(result)
+
+
+def test_shards_of_transformers_are_forecast_from_their_plan(transformer, tmp_path, machine):
+    """Those that were only split are their own original; others need it."""
+    network = load_tokens(transformer)
+    made_of = {"model_fingerprint": network.fingerprint()}
+    split, narrow = split_network(network, 3), cut_of(network, [WISHES["narrow in one round"]], np.ones(3))
+    for name, cut, more in (("split", split, {}), ("narrow", narrow, {"calibration_sha256": ""})):
+        write_plan(tmp_path / name, cut.network, cut.plan, made_of | more)
+    of_split = _forecast(tmp_path / "split", machine)
+    assert problems(of_split, ForecastReport) == []
+    assert [(point["ranks"], point["basis"]) for point in of_split["points"]] == [(1, "single"), (3, "plan")]
+    assert all(point["restructured"] == point["dense"] for point in of_split["points"])
+    with pytest.raises(UserError, match="expected --original MODEL"):
+        _forecast(tmp_path / "narrow", machine)
+    of_narrow = _forecast(tmp_path / "narrow", machine, "--original", transformer)
+    assert of_narrow["points"][0] == of_split["points"][0]
+    one, three = of_narrow["points"]
+    assert three["dense"] == of_split["points"][1]["dense"]
+    assert three["restructured"]["values_sent"] == narrow.traffic_matrix().sum()
+    is_slower = three["restructured"]["total_us"] > one["restructured"]["total_us"]
+    assert of_narrow["restructured"]["slower_ranks"] == [3] * is_slower == [3]
+    assert "one process is faster than 3 ranks" in render(of_narrow)
+    with pytest.raises(UserError, match="found those of another one"):
+        _forecast(tmp_path / "narrow", machine, "--original", llama(tmp_path / "other", rms_norm_eps=1e-3))
+    with pytest.raises(UserError, match="expected 1 or 3, the workers of the shards, got 2"):
+        _forecast(tmp_path / "split", machine, "--ranks", 2)
+
+
+def test_nobody_says_that_one_process_is_faster_where_it_is_not(transformer):
+    result = _forecast(transformer, "nvlink", "--ranks", "1,2", "--tokens", 40, "--batch-size", 64)
+    slower = result["points"][1]["dense"]["total_us"] > result["points"][0]["dense"]["total_us"]
+    assert result["dense"]["slower_ranks"] == [2] * slower
+    assert ("one process is faster" in render(result)) == slower
+    without = _forecast(transformer, "nvlink", "--ranks", "2,4")
+    assert without["dense"]["slower_ranks"] is None and "one process" not in render(without)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--comm-budget", "0.1"), "--comm-budget has no effect on a transformer"),
+        (("--comm-dtype", "int8"), "--comm-dtype has no effect on a transformer"),
+        (("--original", "x"), "--original belongs to SHARDS"),
+        (("--tokens", "30", "--context", "11"), "expected 40 tokens at most"),
+        (("--tokens", "3", "--input-shape", "ids=1x8"), "--tokens belongs to a transformer for texts"),
+    ],
+)
+def test_what_transformers_are_refused(transformer, machine, options, message):
+    with pytest.raises(UserError, match=message):
+        _forecast(transformer, machine, *options)
+
+
+def test_sequences_of_one_length_are_forecast_as_samples(transformer, machine):
+    assert "tokens" not in _forecast(transformer, machine, "--input-shape", "ids=1x8", "--ranks", "1,2")

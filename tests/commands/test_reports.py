@@ -12,6 +12,7 @@ import pytest
 
 from helpers import ROOT, small_plans
 from helpers.machines import PLAIN, with_network
+from helpers.model_directories import llama
 from repurpose_hpc.commands import doctor, forecast, inspect
 from repurpose_hpc.doctor.facts import collect
 from repurpose_hpc.forecast.machine import write_machine
@@ -176,7 +177,16 @@ def test_inspect(folder):
 def test_forecast(folder, subject):
     write_machine(folder / "machine.json", with_network(latency_us=1))
     line = f"{folder / subject} --machine {folder / 'machine.json'} --ranks 1,2,16"
-    assert optional_keys(forecast.predict(forecast.parse(line.split())), "forecast") == set()
+    report = forecast.predict(forecast.parse(line.split()))
+    assert optional_keys(report, "forecast") == {"restructured"}
+
+
+def test_forecast_of_a_transformer(tmp_path):
+    pytest.importorskip("safetensors")
+    line = f"{llama(tmp_path / 'model')} --machine gigabit --ranks 1,2"
+    report = forecast.predict(forecast.parse(line.split()))
+    assert optional_keys(report, "forecast") == {"tokens", "context"}
+    assert all("restructured" not in point for point in report["points"])
 
 
 def test_differences_are_found():

@@ -185,10 +185,10 @@ def test_commands_for_samples_say_what_they_take(run, model, shards, ids, tmp_pa
     found = json.loads((tmp_path / "report.json").read_text())
     assert found["supported"] and found["workers"] == 3 and 0 < found["values_sent"] < found["dense_values"]
     run(2, "doctor", "--shards", plan)
+    assert "as in the plan" in run(1, "forecast", plan, "--machine", "gigabit").stdout
     point = ("point", "--ranks", 2, "--batches", 1, "--repeat", 1, "--seconds", 1, "--dtype", "float32")
     scaling = ("scaling", "strong", model, "--shards", plan, "--input-shape", "ids=1x6", "--ranks", 2)
     for ranks, words in (
-        (1, ("forecast", plan, "--machine", "gigabit", "--ranks", "1,2")),
         (2, (*point, "--shards", plan, "--report", tmp_path / "point.json")),
         (2, ("bench", "stream", "--shards", plan)),
         (1, (*scaling, "--out", tmp_path / "scaling")),

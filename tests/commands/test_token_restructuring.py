@@ -2,16 +2,21 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from helpers import ROOT, small_plans, token_graphs
+from helpers.machines import PLAIN, with_network
 from helpers.model_directories import VOCABULARY, llama, tokenizer
+from repurpose_hpc.forecast.machine import THIS_FILE, write_machine
+from repurpose_hpc.forecast.tokens import Piece, piece_seconds
 from repurpose_hpc.io.token_ids import read_ids
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.load import load_tokens
 from repurpose_hpc.plan.files.store import open_plan, read_network
+from repurpose_hpc.plan.plan import single_worker_plan
 from repurpose_hpc.report.schema import (
     GenerateReport,
     RestructuredTextsReport,
@@ -19,6 +24,7 @@ from repurpose_hpc.report.schema import (
     TextsReport,
     problems,
 )
+from repurpose_hpc.restructure.exact import split_network
 from repurpose_hpc.restructure.held_out import hold_out
 from repurpose_hpc.restructure.tokens.budget import dense_values
 from repurpose_hpc.restructure.tokens.job import texts_sha256
@@ -132,12 +138,68 @@ def test_an_encoder_and_lines_of_text(run, tmp_path):
     run(2, "infer", "--shards", tmp_path / "shards", "--input", tmp_path / "texts.txt", "--verify")
 
 
+def test_a_plan_that_the_forecast_calls_slower_is_said_to_be_so(run, model, ids, tmp_path, monkeypatch):
+    """For the machine that is named, or for this one once it was probed; by the last token of a text."""
+    monkeypatch.setenv("REPURPOSE_HPC_CACHE", str(tmp_path / "cache"))
+    slow, fast = with_network(latency_us=1000), PLAIN
+    write_machine(tmp_path / "slow.json", slow)
+    write_machine(tmp_path / "alone.json", replace(PLAIN, local=None, network=None))
+    report, out = tmp_path / "report.json", tmp_path / "shards"
+    words = ("restructure", model, "--calibration", ids, "--workers", 2, "--out", out, "--report", report)
+    original, said = load_tokens(model), "the original is faster"
+
+    def check(done, machine):
+        found, piece = read_report(report), Piece(1, TOKENS - 1)
+        network, plan = read_network(open_plan(out)), open_plan(out).plan
+        single = piece_seconds(original, single_worker_plan(original), machine, piece)
+        assert found["modelled_us"] == pytest.approx(1e6 * piece_seconds(network, plan, machine, piece))
+        assert found["modelled_single_process_us"] == pytest.approx(1e6 * single)
+        assert (found["piece_tokens"], found["context"]) == piece
+        split = split_network(original, 2)
+        dense = piece_seconds(split.network, split.plan, machine, piece)
+        assert found["modelled_dense_us"] == pytest.approx(1e6 * dense)
+        faster = [found[f"modelled_{name}_us"] < found["modelled_us"] for name in ("single_process", "dense")]
+        assert done.stderr.count(said) == any(faster) and "behind 13 others" in done.stdout
+        assert done.stderr.count("us in one process") == faster[0]
+        assert done.stderr.count("us split as it is") == faster[1]
+        return faster[0]
+
+    assert check(run(2, *words, "--machine", tmp_path / "slow.json"), slow)
+    done = run(1, *words)
+    assert "not forecast, as no machine is known" in done.stdout and said not in done.stderr
+    assert "modelled_us" not in read_report(report)
+    (tmp_path / "cache").mkdir(exist_ok=True)
+    write_machine(tmp_path / "cache" / THIS_FILE, fast)
+    assert not check(run(1, *words), fast)
+    # Nobody has asked for a forecast.
+    for content in ("{", (tmp_path / "alone.json").read_text()):
+        (tmp_path / "cache" / THIS_FILE).write_text(content)
+        assert "not forecast, as no machine is known" in run(1, *words).stdout
+
+
+def test_blank_and_long_lines(run, model, tmp_path):
+    """Of a decoder long lines become several texts; to infer they are refused as before."""
+    words = [f"w{place % VOCABULARY}" for place in range(81)]
+    lines = [*(" ".join(words[place : place + 9]) for place in range(20)), "", " ".join(words), "  ", "w1 w2"]
+    (tmp_path / "texts.txt").write_text("\n".join(lines))
+    report, files = tmp_path / "report.json", ("--calibration", tmp_path / "texts.txt")
+    made = ("--workers", 2, "--out", tmp_path / "shards", "--report", report)
+    done = run(1, "restructure", model, *files, *made)
+    found = read_report(report)
+    assert (found["texts"], found["tokens"]) == (20 + 3 + 1, 20 * 9 + 81 + 2)
+    assert "2 of 24 lines are blank, or without tokens, and were left out" in done.stderr
+    assert "1 of 24 lines have more than 40 tokens" in done.stderr and "split into several" in done.stderr
+    done = run(1, "infer", model, "--input", tmp_path / "texts.txt", status=1)
+    assert "got 0 in text 20" in done.stderr
+
+
 def test_what_is_refused(run, model, ids, tmp_path):
     np.save(tmp_path / "long.npy", np.zeros((3, 41), int))
     np.save(tmp_path / "few.npy", np.zeros((1, 5), int))
     np.save(tmp_path / "beyond.npy", np.full((3, 9), VOCABULARY))
     np.save(tmp_path / "bert.npy", np.ones((5, 9), int))
-    (tmp_path / "empty.txt").write_text("w1\n\nw2\n")
+    (tmp_path / "empty.txt").write_text("\n \n")
+    write_machine(tmp_path / "alone.json", replace(PLAIN, local=None, network=None))
     small_plans.write_model(tmp_path / "model.npz", small_plans.random_network())
     small_plans.write_samples(tmp_path / "x.npz", samples=60)
     out, with_ids = ("--workers", 2, "--out", tmp_path / "out"), ("--calibration", ids)
@@ -145,7 +207,8 @@ def test_what_is_refused(run, model, ids, tmp_path):
     refused = {
         (model, *with_ids, "--method", "magnitude"): (2, "--method has no effect"),
         (model, *with_ids, "--no-check"): (2, "--check has no effect"),
-        (model, *with_ids, "--machine", "edge"): (2, "--machine has no effect"),
+        (model, *with_ids, "--machine", "moon"): (2, "expected this, a file, or one of edge"),
+        (model, *with_ids, "--machine", tmp_path / "alone.json"): (2, "expected links for 2 ranks"),
         (model, *with_ids, "--part-weights", "1,0"): (2, "above 0"),
         (model, *with_ids, "--comm-budget", 0.1, *promise): (2, "not allowed with argument"),
         (model, *promise): (2, "--max-perplexity-increase has no effect"),
@@ -157,7 +220,7 @@ def test_what_is_refused(run, model, ids, tmp_path):
             "increase: expected at least",
         ),
         (model, "--calibration", tmp_path / "beyond.npy"): (1, f"from 0 to {VOCABULARY - 1}"),
-        (model, "--calibration", tmp_path / "empty.txt"): (1, "got 0 in text 1"),
+        (model, "--calibration", tmp_path / "empty.txt"): (1, "blank lines alone"),
         (BERT, "--calibration", tmp_path / "bert.npy", *promise): (1, "expected a decoder"),
     }
     for words, (status, text) in refused.items():

@@ -9,6 +9,7 @@ from mpi4py import MPI
 from helpers.programs import counting
 from helpers.small_transformers import decoder, encoder, normalised_behind, texts
 from helpers.token_forms import WISHES, cut_of
+from repurpose_hpc.forecast.tokens import Piece, piece_demand
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.runtime.tokens import Tokens, TokenSession
 
@@ -56,6 +57,20 @@ def test_outputs_are_those_of_the_reference(network, workers, comm_dtype):
     for ids, rows in zip(TEXTS, found or [], strict=False):
         wanted = expected(cut, ids, np.float32)
         np.testing.assert_allclose(rows, wanted, rtol=0, atol=TOLERANCE[comm_dtype] * np.abs(wanted).max())
+
+
+@pytest.mark.skipif(COMM.size == 1, reason="one worker is not restructured")
+@pytest.mark.parametrize("comm_dtype", TOLERANCE)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_forecast_counts_what_is_handed_to_mpi(network, comm_dtype):
+    """With a rank for every worker: values, bytes and rounds of a token whose outputs are wanted."""
+    cut = mixed(NETWORKS[network], COMM.size, comm_dtype)
+    session = TokenSession(cut, COMM)
+    demand = piece_demand(cut.network, cut.plan, 1, Piece(1, 0))
+    bytes_sent = sum(each.bytes_out.sum() for each in demand.exchanges)
+    assert session.sent() == (demand.values_sent, bytes_sent)
+    assert session.program.rounds == len(demand.exchanges)
+    session.close()
 
 
 @pytest.mark.parametrize("wish", WISHES)

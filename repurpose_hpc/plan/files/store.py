@@ -103,7 +103,7 @@ class StoredPlan:
         if self.longest:
             raise UserError(
                 f"{self.directory}: expected shards of a network of samples, found those of a transformer "
-                "for texts of any lengths; generate and infer run them, and for all else restructure MODEL "
+                "for texts of any lengths; generate and infer run them, and for others restructure MODEL "
                 "with the length of all sequences, --input-shape ids=1x64, and with --calibration DATA"
             )
 

@@ -15,6 +15,7 @@ import numpy as np
 from repurpose_hpc.fields import FieldError
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.texts import is_decoder
 from repurpose_hpc.restructure.context import Log, silent
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.held_out import ONE_IN, split_record
@@ -23,7 +24,7 @@ from repurpose_hpc.restructure.search import least_values
 from repurpose_hpc.restructure.support.reserve import BudgetTooSmall
 from repurpose_hpc.restructure.tokens.budget import dense_values
 from repurpose_hpc.restructure.tokens.options import TokenOptions
-from repurpose_hpc.restructure.tokens.quality import TokenQuality, held_out, is_decoder, measure
+from repurpose_hpc.restructure.tokens.quality import TokenQuality, held_out, measure
 
 # From texts, options with a budget, and a log.
 Restructure = Callable[[Sequence[np.ndarray], TokenOptions, Log], Cut]

@@ -15,7 +15,7 @@ import numpy as np
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.forward import Compute, compute, forward, values_per_sample
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.texts import is_causal
+from repurpose_hpc.model.texts import is_decoder
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.held_out import hold_out
 
@@ -83,12 +83,6 @@ def held_out(texts: Sequence[np.ndarray], seed: int) -> TextSplit:
     for text, is_held_out in zip(texts, mask, strict=True):
         parts[int(is_held_out)].append(text)
     return TextSplit(mask, *parts)
-
-
-def is_decoder(network: Network) -> bool:
-    """Whether the outputs of a token tell the next: one for each of the vocabulary, and none looks ahead."""
-    has_logits = len(network.output_tensors) == 1 and network.outputs == len(network.ends.embeddings)
-    return has_logits and is_causal(network)
 
 
 def measure(

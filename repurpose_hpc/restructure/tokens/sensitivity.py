@@ -9,10 +9,10 @@ import numpy as np
 from repurpose_hpc.model.forward import Compute, apply_head, compute, forward
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Operation
-from repurpose_hpc.model.texts import UNPOOLED, Pooling
+from repurpose_hpc.model.texts import UNPOOLED, Pooling, is_decoder
 from repurpose_hpc.restructure.tokens.fits import Fit
 from repurpose_hpc.restructure.tokens.halves import Half
-from repurpose_hpc.restructure.tokens.quality import batches, is_decoder
+from repurpose_hpc.restructure.tokens.quality import batches
 
 MEAN = "mean"
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from repurpose_hpc.model.activations import IDENTITY
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.normalisations import Normalisation
 from repurpose_hpc.model.operations import Elementwise, Mixing, Operation
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.runtime.buffers import Buffer
@@ -16,7 +17,6 @@ from repurpose_hpc.runtime.lowering.local import ENDING, LocalStep
 from repurpose_hpc.runtime.lowering.mixings import CommonMixingStep, MixingStep, Tensor
 from repurpose_hpc.runtime.lowering.normalisation import (
     Group,
-    Normalisation,
     NormalisationStep,
     local_normalisations,
 )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.texts import tokens_alone
 from repurpose_hpc.runtime.buffers import Buffer
 from repurpose_hpc.runtime.lowering.lower import Lowering
 from repurpose_hpc.runtime.schedule.rounds import Round, in_rounds
@@ -56,18 +57,3 @@ def stages_of(lowering: Lowering, graph: Network, max_batch: int, comm: MPI.Comm
         Stage(in_rounds(first, graph, max_batch, comm), inputs),
         Stage(in_rounds(second, graph, max_batch, comm), crossing),
     ]
-
-
-def tokens_alone(graph: Network) -> set[str]:
-    """The tensors behind as many operations that look around in a sequence as there are on any path.
-
-    None of these operations reads them.  A mixing that reads one tensor of the first stage among them reads
-    the target of such an operation, which nothing in the first stage reads: no ghosts are needed in both.
-    """
-    looked = dict.fromkeys(graph.input_tensors, 0)
-    alone = {}
-    for op in graph.operations:
-        before = max(looked[source] for source in op.sources)
-        looked[op.target], alone[op.target] = before + op.looks_around, before
-    most = max(looked.values())
-    return {target for target, before in alone.items() if before == most}

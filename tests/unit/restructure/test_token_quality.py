@@ -11,12 +11,13 @@ from helpers.small_transformers import VOCABULARY, decoder, encoder, texts
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.forward import forward
+from repurpose_hpc.model.texts import is_decoder
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.exact import split_network
 from repurpose_hpc.restructure.held_out import ONE_IN
 from repurpose_hpc.restructure.tokens import quality
 from repurpose_hpc.restructure.tokens.budget import dense_values
-from repurpose_hpc.restructure.tokens.quality import held_out, is_decoder, measure
+from repurpose_hpc.restructure.tokens.quality import held_out, measure
 
 LENGTHS = (9, 1, 14, 9, 2, 24, 1)
 

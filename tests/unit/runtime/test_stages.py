@@ -4,7 +4,7 @@ import pytest
 
 from helpers.small_transformers import branching, decoder, encoder
 from repurpose_hpc.model.operations import Attention, PositionTable, Rotary
-from repurpose_hpc.runtime.schedule.stages import tokens_alone
+from repurpose_hpc.model.texts import tokens_alone
 
 LOOKING = (Attention, PositionTable, Rotary)
 

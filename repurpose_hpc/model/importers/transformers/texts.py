@@ -60,6 +60,14 @@ class Texts:
         """The tokens of a text, (n,) int64."""
         return np.array(self._tokenizer.encode(text).ids, np.int64)
 
+    def cut_ids(self, text: str, longest: int) -> np.ndarray:
+        """The tokens of a text, cut to ``longest``; those that stand at its end stay there."""
+        self._tokenizer.enable_truncation(longest)
+        try:
+            return self.ids(text)
+        finally:
+            self._tokenizer.no_truncation()
+
     def text(self, ids: list[int]) -> str:
         """The text of tokens, special ones left out."""
         return self._tokenizer.decode(ids)
