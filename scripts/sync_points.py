@@ -159,19 +159,22 @@ class _Streams:
         for op in perceptron.inner:
             if isinstance(op, Mixing) and op.source == perceptron.read:
                 self._operations[op.name] = [self._of_own_columns(op)]
+        self._operations[attention.name].insert(1, with_bias)
         rejoining = self._rejoining(attention, perceptron, way)
-        if rejoining is None:
-            self._operations[attention.name].insert(1, with_bias)
-            return
+        if rejoining is not None:
+            self._add_together(attention, perceptron, way, rejoining)
+
+    def _add_together(
+        self, attention: Half, perceptron: Half, way: Sequence[Operation], rejoining: Combine
+    ) -> None:
+        """Let what heads add cross with what the perceptron adds; what all had before goes on until then."""
+        own, with_bias, *_ = self._operations[attention.name]
         self._operations[attention.name] = [own, with_bias]
-        # What was added to before attention goes on, without what attention adds.
         before = next(source for source in way[0].sources if source != attention.out.target)
         sources = (before, perceptron.out.target)
         self._operations[rejoining.name] = [replace(rejoining, sources=sources)]
         for op in way:
             self._operations[op.name].remove(op)
-        for tensor in private:
-            del self._space_of[tensor]
         added, both = self._operations[perceptron.name][0], f"{perceptron.name} and {attention.name}"
         together = Combine(both, (own.target, added.target), self._private(attention.out.target, both), "add")
         sums = self._sums(perceptron, both, attention.out.bias + perceptron.out.bias)
@@ -250,14 +253,17 @@ class _Streams:
 
     def cut(self) -> Cut:
         """The network and its plan."""
-        used = {part for name in self._space_of.values() for part in (name, *self._spaces[name].parts)}
+        operations = tuple(op for group in self._operations.values() for op in group)
+        made = {*self._network.input_tensors, *(op.target for op in operations)}
+        space_of = {tensor: space for tensor, space in self._space_of.items() if tensor in made}
+        used = {part for name in space_of.values() for part in (name, *self._spaces[name].parts)}
         spaces = [space for space in self._spaces.values() if space.name in used]
         network = replace(
             self._network,
             spaces=tuple(sorted(spaces, key=lambda space: bool(space.parts))),
-            operations=tuple(op for group in self._operations.values() for op in group),
-            space_of=self._space_of,
-            positions_of=dict.fromkeys(self._space_of, ()),
+            operations=operations,
+            space_of=space_of,
+            positions_of=dict.fromkeys(space_of, ()),
         )
         owners = network.derive({space.name: self._owners[space.name] for space in network.free_spaces})
         plan = dense_plan_for(network, self._workers, REPLICATED, owners)

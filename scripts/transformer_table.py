@@ -68,20 +68,18 @@ PEERS: dict[str, Peer] = {
 }
 POINTS = (
     *(Point("full", 0.5, load) for load in (1.25, 1.5, 2.0, 2.5)),
-    *(Point("full", budget) for budget in (0.75, 0.375, 0.25)),
+    *(Point("full", budget) for budget in (0.75, 0.25)),
     *(Point("full", 0.5, seed=seed) for seed in (1, 2)),
     *(Point(method, 0.5) for method in METHODS if method != "full"),
     *(Point("dense", comm_dtype=comm_dtype) for comm_dtype in ("float32", "int8", "int4")),
     *(Point("full", budget, comm_dtype="int8") for budget in (0.5, 0.25)),
     *(Point("sync points dropped", budget) for budget in (0.75, 0.5)),
-    *(Point("blocks pruned", budget) for budget in (0.75, 0.5, 0.375, 0.25)),
+    *(Point("blocks pruned", budget) for budget in (0.75, 0.5, 0.25)),
     *(Point("blocks pruned", 0.5, seed=seed) for seed in (1, 2)),
 )
 # Further ones, of decoders.
 DECODER_POINTS = (
-    *(Point("full", 0.25, load, "int8") for load in (1.25, 2.0, 2.5)),
-    *(Point("full", 0.25, seed=seed) for seed in (1, 2)),
-    Point("full", 1.0, comm_dtype="int8"),
+    *(Point("full", 0.25, load, "int8") for load in (2.0, 2.5)),
     *(Point("full", 0.5, load, round_cost=ROUNDS) for load in (1.25, 1.5, 2.0)),
     *(Point("sync points dropped", 0.5, seed=seed) for seed in (1, 2)),
 )

@@ -12,6 +12,7 @@ from sync_points import dense, drop_sync_points, sync_point_drop
 from helpers.small_transformers import decoder, encoder, normalised_behind, texts
 from repurpose_hpc.model.forward import forward, trace
 from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.plan.files.store import write_plan
 from repurpose_hpc.plan.plan import allowed as allowed_by
 from repurpose_hpc.plan.rounds import rounds_of
 from repurpose_hpc.restructure.cut import Cut
@@ -175,6 +176,17 @@ def test_saliency_is_what_removing_a_pair_adds_to_the_error():
                 difference = left.weights - mixing.weights
                 error += np.sum(difference * (difference @ H))
             np.testing.assert_allclose(saliency[worker, neuron], error, rtol=1e-8)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("method", transformer_table.PEERS)
+def test_peers_are_written_as_shards(method, make, tmp_path):
+    cut = transformer_table.PEERS[method](make(3), CALIBRATION, 4, 0.5)
+    write_plan(tmp_path / "shards", cut.network, cut.plan, {})
+    session = TokenSession(tmp_path / "shards", slots=3)
+    found = session.run([Tokens(slot, ids) for slot, ids in enumerate(texts())])
+    for ids, rows in zip(texts(), found, strict=True):
+        np.testing.assert_allclose(rows, outputs(cut.network, ids), rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("method", transformer_table.PEERS)
