@@ -32,7 +32,7 @@ from repurpose_hpc.restructure.tokens.halves import Half, halves_of
 from repurpose_hpc.restructure.tokens.quality import measure
 
 # Tokens on which the sensitivity of a block is measured, at least.
-SENSING = 8_192
+SENSING = 2_048
 
 
 def dense(network: Network, workers: int) -> Cut:
