@@ -1,8 +1,10 @@
 """Sentences of Debian's packages ``fortunes`` and ``fortunes-min``, to calibrate and to test encoders with.
 
-    python scripts/fortune_lines.py DIR [--calibration 3000] [--test 500] [--seed 0]
+    python scripts/fortune_lines.py DIR [--calibration 3000] [--test 500] [--fresh 500] [--seed 0]
 
-writes ``DIR/calibration.txt`` and ``DIR/test.txt``, a text in each line; none is in both.
+writes ``DIR/calibration.txt``, ``DIR/test.txt`` and ``DIR/fresh.txt``, a text in each line; none is in two.
+``fresh.txt`` has the last texts of the order of which the others are the first: with these numbers nobody has
+looked at them while something was chosen.
 """
 
 from __future__ import annotations
@@ -33,11 +35,15 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--calibration", type=int, default=3000, help="texts")
     parser.add_argument("--test", type=int, default=500, help="texts")
+    parser.add_argument("--fresh", type=int, default=500, help="texts")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     texts = lines()
+    if args.test + args.calibration + args.fresh > len(texts):
+        raise SystemExit(f"expected at most {len(texts)} texts together, as many as there are; ask for fewer")
     order = np.random.default_rng(args.seed).permutation(len(texts)).tolist()
     parts = {"test": order[: args.test], "calibration": order[args.test : args.test + args.calibration]}
+    parts["fresh"] = order[len(order) - args.fresh :]
     args.directory.mkdir(parents=True, exist_ok=True)
     for name, places in parts.items():
         text = "".join(f"{texts[place]}\n" for place in places)

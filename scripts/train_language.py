@@ -12,12 +12,23 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from language_texts import (
+    DATA,
+    END,
+    SEED,
+    TEST_TEXTS,
+    VALIDATION_TEXTS,
+    WINDOW,
+    as_tokens,
+    read_texts,
+    windows,
+    write_ids,
+)
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
@@ -25,13 +36,7 @@ from torch.nn import functional
 
 from repurpose_hpc import bundled
 
-DATA = Path("/usr/share/games/fortunes")
-# Lines of songs belong to others.
-LEFT_OUT = {"songs-poems"}
-END = "<|end|>"
-VALIDATION_TEXTS, TEST_TEXTS = 600, 600
 CALIBRATION_WINDOWS = 400
-WINDOW = 256
 BATCH = 16
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.1
@@ -53,18 +58,6 @@ class Sizes:
     max_position_embeddings: int = 1024
     rope_theta: float = 10_000.0
     rms_norm_eps: float = 1e-5
-
-
-def read_texts(data: Path, seed: int) -> list[str]:
-    """The texts in shuffled order, each once, without the line that says whose they are."""
-    texts = set()
-    for file in sorted(data.iterdir()):
-        if not file.suffix and file.name not in LEFT_OUT:
-            for text in re.split(r"\n%\n?", file.read_text(encoding="utf-8")):
-                text = re.sub(r".\x08", "", text).expandtabs(8)
-                texts.add(re.split(r"\n\s*-- ", text)[0].strip())
-    ordered = sorted(texts - {""})
-    return [ordered[index] for index in np.random.default_rng(seed).permutation(len(ordered))]
 
 
 def train_tokenizer(texts: list[str], size: int) -> Tokenizer:
@@ -161,25 +154,10 @@ def rotated(heads: torch.Tensor, theta: float) -> torch.Tensor:
     return heads * cosines + torch.cat([-second, first], dim=-1) * sines
 
 
-def as_tokens(texts: list[str], tokenizer: Tokenizer) -> list[list[int]]:
-    """Ids of every text, the end among them."""
-    return [[*encoding.ids, tokenizer.token_to_id(END)] for encoding in tokenizer.encode_batch(texts)]
-
-
-def windows(texts: list[list[int]], order: np.ndarray, start: int = 0) -> torch.Tensor:
-    """The texts one after the other in that order, cut into (windows, WINDOW + 1)."""
-    end = texts[0][-1]
-    ids = np.concatenate([[end], *(texts[index] for index in order)])[start:]
-    count = (ids.size - 1) // WINDOW
-    rows = WINDOW * np.arange(count)[:, None] + np.arange(WINDOW + 1)
-    return torch.from_numpy(ids[rows])
-
-
-def calibration(training: list[list[int]], seed: int) -> torch.Tensor:
+def calibration(training: list[list[int]], seed: int) -> np.ndarray:
     """Some windows of the texts that the network is trained on, (CALIBRATION_WINDOWS, WINDOW + 1)."""
-    rows = windows(training, np.arange(len(training)))
-    chosen = np.random.default_rng(seed).permutation(len(rows))[:CALIBRATION_WINDOWS]
-    return rows[torch.from_numpy(chosen)]
+    rows = windows(training)
+    return rows[np.random.default_rng(seed).permutation(len(rows))[:CALIBRATION_WINDOWS]]
 
 
 def loss_of(network: nn.Module, rows: torch.Tensor) -> torch.Tensor:
@@ -213,8 +191,8 @@ def train(network: nn.Module, training: list[list[int]], validation: torch.Tenso
     for epoch in range(epochs):
         network.train()
         rows = windows(training, random.permutation(len(training)), int(random.integers(WINDOW)))
-        rows, losses = rows[torch.from_numpy(random.permutation(len(rows)))], []
-        for batch in rows[: len(rows) // BATCH * BATCH].split(BATCH):
+        rows, losses = rows[random.permutation(len(rows))], []
+        for batch in torch.from_numpy(rows[: len(rows) // BATCH * BATCH]).split(BATCH):
             loss = loss_of(network, batch)
             optimizer.zero_grad()
             loss.backward()
@@ -258,7 +236,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--out", type=Path, default=bundled.LANGUAGE)
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=SEED)
     options = parser.parse_args()
 
     torch.manual_seed(options.seed)
@@ -270,11 +248,11 @@ def main() -> None:
     network = Language(sizes)
     count = sum(weight.numel() for weight in network.parameters())
     print(f"{len(training)} texts of {sum(map(len, training))} tokens to train {count} weights", flush=True)
-    train(network, training, windows(validation, np.arange(len(validation))), options.epochs)
+    train(network, training, torch.from_numpy(windows(validation)), options.epochs)
 
     network.half().float()  # as written
-    rows = windows(test, np.arange(len(test)))
-    loss = measure(network, rows)
+    rows = windows(test)
+    loss = measure(network, torch.from_numpy(rows))
     share = sum(len(text.encode()) + 1 for text in texts[VALIDATION_TEXTS:held_out]) / sum(map(len, test))
     print(
         f"test texts: loss {loss:.3f}, perplexity {math.exp(loss):.2f} a token, "
@@ -283,11 +261,6 @@ def main() -> None:
     write(network, tokenizer, sizes, options.out)
     write_ids(options.out / bundled.LANGUAGE_TEST.name, rows)
     write_ids(options.out / bundled.LANGUAGE_CALIBRATION.name, calibration(training, options.seed))
-
-
-def write_ids(path: Path, rows: torch.Tensor) -> None:
-    """Windows as ``x``, uint16."""
-    np.savez_compressed(path, x=rows.numpy().astype(np.uint16))
 
 
 if __name__ == "__main__":

@@ -1,24 +1,28 @@
 """What becomes of a transformer of which less crosses, as CSV and as a Markdown table.
 
+    python scripts/transformer_table.py MODEL --calibration DATA --out FILE.csv
     python scripts/transformer_table.py MODEL --calibration DATA --test DATA --out docs/results/NAME.csv
 
 A decoder is judged by the perplexity of the next token; an encoder by what it is for: how often the nearest
 neighbour of a text is still the same, and the rank correlation of all similarities.  Calibration data alone
-decide, a part of them drawn by each seed; the test data only report.  A second call computes only what is
-missing.
+decide, four texts in five drawn by each seed.  Without test data the fifth judges: that is what to develop
+with.  Test data only report.  A second call computes only what is missing.  Beside the method stand its peers
+(``sync_points``, ``block_pruning``).
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from block_pruning import block_pruning
 from rows import mean_table, read_csv, write_csv
 from scipy.stats import spearmanr
+from sync_points import dense, sync_point_drop
 
 from repurpose_hpc.commands.transformer import open_transformer, read_texts
 from repurpose_hpc.model.forward import Compute, compute, forward
@@ -26,19 +30,13 @@ from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.texts import UNPOOLED, Pooling
 from repurpose_hpc.plan.rounds import rounds_of
 from repurpose_hpc.restructure.cut import Cut
-from repurpose_hpc.restructure.exact import with_copied_outputs
 from repurpose_hpc.restructure.tokens.budget import dense_values, load_of
-from repurpose_hpc.restructure.tokens.driver import measure_halves, restructure_tokens
-from repurpose_hpc.restructure.tokens.fits import Fit, Shape
-from repurpose_hpc.restructure.tokens.forms import DIRECT, Form, Kind
-from repurpose_hpc.restructure.tokens.graph import Decided, cut_for
-from repurpose_hpc.restructure.tokens.halves import halves_of
+from repurpose_hpc.restructure.tokens.driver import Measured, measure_halves, restructure_tokens
 from repurpose_hpc.restructure.tokens.method import FULL, TokenMethod
 from repurpose_hpc.restructure.tokens.options import TokenOptions
-from repurpose_hpc.restructure.tokens.quality import is_decoder, measure
+from repurpose_hpc.restructure.tokens.quality import held_out, is_decoder, measure
+from repurpose_hpc.restructure.tokens.scales import with_scales
 
-# Of the calibration texts, those that a seed draws.
-DRAWN = 0.8
 # So many values for a round that rounds alone count.
 ROUNDS = 1e6
 METHODS = {
@@ -62,14 +60,28 @@ class Point(NamedTuple):
     seed: int = 0
 
 
+Peer = Callable[[Network, Sequence[np.ndarray], int, float], Cut]
+PEERS: dict[str, Peer] = {
+    "dense": lambda network, texts, workers, budget: dense(network, workers),
+    "sync points dropped": sync_point_drop,
+    "blocks pruned": block_pruning,
+}
 POINTS = (
     *(Point("full", 0.5, load) for load in (1.25, 1.5, 2.0, 2.5)),
-    *(Point("full", 0.25, load, "int8") for load in (1.25, 1.5, 2.0, 2.5)),
-    *(Point("full", budget, 1.5, seed=seed) for budget in (0.5, 0.25) for seed in (1, 2)),
-    *(Point(method, 0.5, 1.5) for method in METHODS if method != "full"),
-    Point("full", 1.0, 1.5, "int8"),
+    *(Point("full", budget) for budget in (0.75, 0.25)),
+    *(Point("full", 0.5, seed=seed) for seed in (1, 2)),
+    *(Point(method, 0.5) for method in METHODS if method != "full"),
+    *(Point("dense", comm_dtype=comm_dtype) for comm_dtype in ("float32", "int8", "int4")),
+    *(Point("full", budget, comm_dtype="int8") for budget in (0.5, 0.25)),
+    *(Point("sync points dropped", budget) for budget in (0.75, 0.5)),
+    *(Point("blocks pruned", budget) for budget in (0.75, 0.5, 0.25)),
+    *(Point("blocks pruned", 0.5, seed=seed) for seed in (1, 2)),
+)
+# Further ones, of decoders.
+DECODER_POINTS = (
+    *(Point("full", 0.25, load, "int8") for load in (2.0, 2.5)),
     *(Point("full", 0.5, load, round_cost=ROUNDS) for load in (1.25, 1.5, 2.0)),
-    Point("attention dropped"),
+    *(Point("sync points dropped", 0.5, seed=seed) for seed in (1, 2)),
 )
 KEYS = ("method", "budget", "load", "comm_dtype", "round_cost")
 
@@ -79,62 +91,64 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--calibration", type=Path, required=True)
-    parser.add_argument("--test", type=Path, required=True)
+    parser.add_argument("--test", type=Path, help="default: the calibration texts that were not drawn")
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     model = open_transformer(args.model, check=False, longest=None)
     network, rows = model.reference().network, read_csv(args.out)
-    calibration, test = (read_texts(path, model) for path in (args.calibration, args.test))
+    calibration = read_texts(args.calibration, model)
+    test = None if args.test is None else read_texts(args.test, model)
     pooling = UNPOOLED if is_decoder(network) else model.pooling()
-    for point in POINTS:
+    cuts = _Cuts(network, calibration, args.workers, pooling)
+    for point in POINTS + DECODER_POINTS * is_decoder(network):
         key = {name: str(value) for name, value in point._asdict().items()}
         if any(key.items() <= row.items() for row in rows):
             continue
-        rng = np.random.default_rng(point.seed)
-        drawn = rng.permutation(len(calibration))[: int(DRAWN * len(calibration))]
-        began = time.perf_counter()
-        cut = _cut(network, [calibration[place] for place in drawn], point, args.workers, pooling)
-        seconds = time.perf_counter() - began
-        measured = {
-            **_sent(network, cut),
-            **_judged(network, cut, test, pooling),
-            "seconds": round(seconds, 1),
-        }
+        cut = cuts.cut(point)
+        judges = held_out(calibration, point.seed).held_out if test is None else test
+        measured = {**_sent(network, cut), **_judged(network, cut, judges, pooling)}
         rows.append(key | {name: str(value) for name, value in measured.items()})
         print(*rows[-1].values(), flush=True)
         write_csv(args.out, rows)
     print(_table(rows))
 
 
-def _cut(network: Network, texts: list[np.ndarray], point: Point, workers: int, pooling: Pooling) -> Cut:
-    if point.method == "attention dropped":
-        return _dropped(network, workers)
-    options = TokenOptions(
-        workers=workers,
-        comm_budget=point.budget,
-        load=point.load,
-        comm_dtype=point.comm_dtype,
-        round_cost=point.round_cost,
-    )
-    method = METHODS[point.method]
-    measured = measure_halves(network, texts, options, pooling, method)
-    return restructure_tokens(texts, options, measured, method=method)
+class _Cuts:
+    """A network, restructured in many ways.
 
+    Args:
+        network: of tokens.
+        texts: calibration data, of which every seed holds out one in five.
+        workers: P.
+        pooling: what is made of the outputs of an encoder.
+    """
 
-def _dropped(network: Network, workers: int) -> Cut:
-    """Attention adds its bias alone, and nothing is adjusted; perceptrons are as they were."""
-    network = with_copied_outputs(network)
-    nothing, decided = Shape(0, 0, False), []
-    for half in halves_of(network):
-        if half.is_divisible:
-            decided.append(Decided(half, DIRECT, None))
-            continue
-        D = half.width
-        empty = np.zeros((D, 0))
-        fit = Fit(np.arange(0), np.zeros((0, D)), empty, empty, empty, half.out.bias)
-        decided.append(Decided(half, Form(Kind.NARROW, nothing, 0), fit))
-    return cut_for(network, decided, np.ones(workers))
+    def __init__(self, network: Network, texts: Sequence[np.ndarray], workers: int, pooling: Pooling) -> None:
+        self._network, self._texts, self._workers, self._pooling = network, texts, workers, pooling
+        self._measured = cache(self._measure)
+
+    def cut(self, point: Point) -> Cut:
+        """As the method or a peer does it."""
+        texts = held_out(self._texts, point.seed).rest
+        if point.method in PEERS:
+            cut = PEERS[point.method](self._network, texts, self._workers, point.budget)
+            return with_scales(cut, texts, point.comm_dtype)
+        options = TokenOptions(
+            workers=self._workers,
+            comm_budget=point.budget,
+            load=point.load,
+            comm_dtype=point.comm_dtype,
+            round_cost=point.round_cost,
+        )
+        measured = self._measured(point.method, point.comm_dtype, point.seed)
+        return restructure_tokens(texts, options, measured, method=METHODS[point.method])
+
+    def _measure(self, method: str, comm_dtype: str, seed: int) -> Measured:
+        """What depends on no budget."""
+        options = TokenOptions(workers=self._workers, comm_dtype=comm_dtype)
+        texts = held_out(self._texts, seed).rest
+        return measure_halves(self._network, texts, options, self._pooling, METHODS[method])
 
 
 def _sent(network: Network, cut: Cut) -> dict[str, Any]:
