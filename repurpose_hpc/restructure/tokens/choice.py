@@ -146,6 +146,7 @@ def _solved(candidates: _Candidates, most: float, unit: float) -> np.ndarray | N
             LinearConstraint(one_of_each, 1, 1),
             LinearConstraint(candidates.parts, -np.inf, most),
         ],
-        options={"mip_rel_gap": _GAP},
+        # With presolve it prints a line now and then, and takes longer.
+        options={"mip_rel_gap": _GAP, "presolve": False},
     )
     return None if result.x is None else np.flatnonzero(result.x > 0.5)
