@@ -19,7 +19,7 @@ from repurpose_hpc.restructure.adjustment import Fit, adjust
 from repurpose_hpc.restructure.calibration.comm_dtype import (
     measure_noise,
     measure_relay_noise,
-    relay_outliers,
+    settle_relays,
 )
 from repurpose_hpc.restructure.calibration.moments import Moments
 from repurpose_hpc.restructure.context import CutContext
@@ -69,8 +69,7 @@ def adjust_relayed(
     """
     relays, root = decisions.relays[mixing.name], context.statistics.roots[mixing.name]
     relays = replace(relays, scales=_scales(context, decisions, mixing, relays))
-    outliers = relay_outliers(context.propagation, mixing, relays, context.current(decisions))
-    relays = replace(relays, outliers=outliers)
+    relays = settle_relays(context.propagation, mixing, relays, context.current(decisions))
     owner, passes = context.owner(decisions, mixing.target), context.method.compensation
     noise = None
     if context.arrives_rounded(mixing, decisions):
@@ -116,7 +115,7 @@ def fit_relayed(
 
 
 def _scales(context: CutContext, decisions: Decisions, mixing: Mixing, relays: Relays) -> np.ndarray:
-    """Scales of relays in int8, from the largest in the calibration data, (r,) float32; collective."""
+    """Scales of relays from the largest in the calibration data, (r,) float32; collective."""
 
     op = making(mixing, relays, f"{mixing.name} relays")
 

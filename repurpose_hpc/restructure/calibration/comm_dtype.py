@@ -3,10 +3,7 @@
 A ghost j arrives as Q(x̂_j) instead of x̂_j.  Taken as noise that nothing else depends on, of mean square
 σ_j² = mean |Q(x̂_j) − x̂_j|², it adds σ_j² to the diagonal entry of j in the Gram matrix of the rows
 that read it as a ghost, and nothing else.  Relays are made of exact neurons and rounded then: theirs is noise
-of the same kind.
-
-In a scaled format the largest value of a neuron sets the step of all.  Where that is far beyond what is
-usual, rounding leaves little: neurons with σ_j² above ``MOST_NOISE`` of mean |x̂_j|² travel as float16.
+of the same kind.  How far scaled formats reach, and what travels as float16, ``reach`` tells.
 """
 
 from __future__ import annotations
@@ -20,18 +17,16 @@ from repurpose_hpc.model.comm_dtype import SCALED, scales_of
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.plan.relays import Relays, making
-from repurpose_hpc.plan.rounding import ghost_errors, relay_errors, rounding_errors
+from repurpose_hpc.plan.rounding import ghost_errors, relay_errors
 from repurpose_hpc.restructure.calibration.propagation import CurrentNetwork, Propagation
+from repurpose_hpc.restructure.calibration.reach import Settled, attempts, settled
 from repurpose_hpc.restructure.context import CutContext
 from repurpose_hpc.restructure.decisions import Decisions
 from repurpose_hpc.restructure.support.elimination import columns
 
-# The most that rounding may be of the mean square of a neuron in a scaled format.
-MOST_NOISE = 0.05
-
 
 def measure_scales(propagation: Propagation, tensors: Iterable[str], current: CurrentNetwork) -> Plan:
-    """The plan with scales of ``tensors``, from the largest |x̂_j|, and with their outliers; collective.
+    """The plan with scales of ``tensors``, from the largest |x̂_j|, and outliers; collective.
 
     Args:
         propagation: of the calibration data.
@@ -48,12 +43,11 @@ def measure_scales(propagation: Propagation, tensors: Iterable[str], current: Cu
         for batch in propagation.map(_largest, group, current):
             largest = [np.maximum(*pair) for pair in zip(largest, batch, strict=True)]
         scales = dict(zip(group, map(scales_of, largest), strict=True))
-        outliers = {}
+        outliers: dict[str, np.ndarray] = {}
         if plan.comm_dtype in SCALED:
-            found = {
-                tensor: _outliers(propagation, tensor, scale, current) for tensor, scale in scales.items()
-            }
-            outliers = {tensor: mask for tensor, mask in found.items() if mask.any()}
+            for tensor in group:
+                scales[tensor], mask = _settled(propagation, tensor, scales[tensor], current)
+                outliers |= {tensor: mask} if mask.any() else {}
         plan = replace(plan, scales={**plan.scales, **scales}, outliers={**plan.outliers, **outliers})
     return plan
 
@@ -71,36 +65,33 @@ def _largest(*tensors: np.ndarray) -> list[np.ndarray]:
     return [np.abs(x).reshape(len(x), -1).max(axis=1) for x in tensors]
 
 
-def _outliers(
-    propagation: Propagation, tensor: str, scale: np.ndarray, current: CurrentNetwork
-) -> np.ndarray:
-    """The neurons of a tensor that rounding leaves little of, (n,) bool; collective."""
+def _settled(propagation: Propagation, tensor: str, scales: np.ndarray, current: CurrentNetwork) -> Settled:
+    """Scales and outliers of a tensor; ``scales`` are those of the largest values; collective."""
 
-    def signal_and_errors(x: np.ndarray) -> np.ndarray:
-        return np.concatenate([x, rounding_errors(x, current.plan.comm_dtype, scale)])
+    def tried(x: np.ndarray) -> np.ndarray:
+        return attempts(x, current.plan.comm_dtype, scales)
 
-    squares, noise = np.split(_mean_squares(propagation, tensor, current, signal_and_errors), 2)
-    return noise > MOST_NOISE * squares
+    return settled(scales, _mean_squares(propagation, tensor, current, tried))
 
 
-def relay_outliers(
+def settle_relays(
     propagation: Propagation, mixing: Mixing, relays: Relays, current: CurrentNetwork
-) -> np.ndarray:
-    """The relays of a mixing that rounding leaves little of, (r,) bool; none if it is not scaled; collective.
+) -> Relays:
+    """Relays with their scales and outliers, if they travel in a scaled format; collective.
 
     Args:
         propagation, mixing, current: as of ``measure_noise``.
-        relays: with their scales.
+        relays: with the scales of the largest values.
     """
     if current.plan.comm_dtype not in SCALED:
-        return np.zeros(len(relays), bool)
+        return relays
     op = making(mixing, relays, "relays")
 
-    def signal_and_errors(x: np.ndarray) -> np.ndarray:
-        return np.concatenate([op.compute(x), relay_errors(mixing, relays, x, current.plan.comm_dtype)])
+    def tried(x: np.ndarray) -> np.ndarray:
+        return attempts(op.compute(x), current.plan.comm_dtype, relays.scales)
 
-    squares, noise = np.split(_mean_squares(propagation, mixing.source, current, signal_and_errors), 2)
-    return noise > MOST_NOISE * squares
+    found = settled(relays.scales, _mean_squares(propagation, mixing.source, current, tried))
+    return replace(relays, **found._asdict())
 
 
 def measure_noise(propagation: Propagation, mixing: Mixing, current: CurrentNetwork) -> np.ndarray:

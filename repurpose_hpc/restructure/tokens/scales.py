@@ -10,8 +10,7 @@ import numpy as np
 from repurpose_hpc.model.comm_dtype import SCALED, scales_of
 from repurpose_hpc.model.forward import trace
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.plan.rounding import rounding_errors
-from repurpose_hpc.restructure.calibration.comm_dtype import MOST_NOISE
+from repurpose_hpc.restructure.calibration.reach import attempts, settled
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.tokens.propagation import embedded
 from repurpose_hpc.restructure.tokens.quality import batches
@@ -36,12 +35,13 @@ def with_scales(cut: Cut, texts: Sequence[np.ndarray], comm_dtype: str) -> Cut:
     for source, x in _sent(network, sent, texts):
         np.maximum(largest[source], np.abs(x).max(axis=1), out=largest[source])
     scales |= {source: scales_of(values) for source, values in largest.items()}
-    noise, squares = ({source: np.zeros(scales[source].size) for source in sent} for _ in range(2))
+    squares: dict[str, np.ndarray] = {}
     for source, x in _sent(network, sent, texts):
-        noise[source] += (rounding_errors(x, comm_dtype, scales[source]) ** 2).sum(axis=1, dtype=np.float64)
-        squares[source] += (x**2).sum(axis=1, dtype=np.float64)
-    masks = {source: noise[source] > MOST_NOISE * squares[source] for source in sent}
-    outliers = {source: mask for source, mask in masks.items() if mask.any()}
+        tried = attempts(x, comm_dtype, scales[source])
+        squares[source] = squares.get(source, 0) + (tried**2).sum(axis=1, dtype=np.float64)
+    found = {source: settled(scales[source], total) for source, total in squares.items()}
+    scales |= {source: each.scales for source, each in found.items()}
+    outliers = {source: each.outliers for source, each in found.items() if each.outliers.any()}
     return replace(cut, plan=replace(plan, scales=scales, outliers=outliers))
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import wire_table
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import small_plans
@@ -14,7 +14,7 @@ from helpers.small_graphs import convolutional_network, normalised_network, resi
 from helpers.small_plans import WITHOUT_RELAYS
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.samples import Samples, open_samples
-from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT, INT8, received, scales_of
+from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT, INT8, SCALED, received, scales_of
 from repurpose_hpc.model.forward import compute, forward, outputs, patches, trace
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.files.store import open_plan, read_network, read_shard
@@ -22,9 +22,10 @@ from repurpose_hpc.plan.plan import EVERYBODY, PLACEMENTS, Plan
 from repurpose_hpc.plan.rounding import rounded_compute
 from repurpose_hpc.restructure import adjustment
 from repurpose_hpc.restructure.adjustment import adjust
-from repurpose_hpc.restructure.calibration.comm_dtype import MOST_NOISE, measure_noise
+from repurpose_hpc.restructure.calibration.comm_dtype import measure_noise
 from repurpose_hpc.restructure.calibration.evaluation import compare
 from repurpose_hpc.restructure.calibration.moments import MomentSums
+from repurpose_hpc.restructure.calibration.reach import LITTLE, MOST_NOISE, REACHES, attempts, settled
 from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.job import restructure_to
 from repurpose_hpc.restructure.options import Options
@@ -134,9 +135,47 @@ def test_scales_are_those_of_what_is_propagated(network, samples_of, wire, budge
     assert result.plan.comm_dtype == wire
     assert {*result.plan.scales} == {mixing.source for mixing in result.network.mixings}
     for tensor, scales in result.plan.scales.items():
-        x = tensors[tensor]
+        x = tensors[tensor].reshape(len(scales), -1)
         assert scales.dtype == np.float32
-        np.testing.assert_allclose(scales, scales_of(np.abs(x).reshape(len(x), -1).max(axis=1)), rtol=1e-6)
+        largest = scales_of(np.abs(x).max(axis=1))
+        if wire in SCALED:
+            check_reaches(x, wire, scales, largest)
+        else:
+            np.testing.assert_allclose(scales, largest, rtol=1e-6)
+
+
+def check_reaches(x, wire, scales, largest):
+    """Neurons reach their largest value where rounding takes little, else what leaves the least error."""
+    for row, scale, full in zip(x[:, None], scales, largest, strict=True):
+        errors = [
+            np.mean((received(row, wire, np.array([full * part], np.float32)) - row) ** 2) for part in REACHES
+        ]
+        part = 1.0 if errors[0] <= LITTLE * np.mean(row**2) else REACHES[int(np.argmin(errors))]
+        np.testing.assert_allclose(scale, full * part, rtol=1e-5)
+
+
+@given(seed=st.integers(0, 2**32 - 1), tail=st.floats(0, 3), wire=st.sampled_from(SCALED))
+@settings(max_examples=20)
+def test_no_reach_leaves_less(seed, tail, wire):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((5, 300)) * np.exp(tail * rng.standard_normal((5, 300)))
+    x[4] = 0
+    largest = scales_of(np.abs(x).max(axis=1))
+    found = settled(largest, np.mean(attempts(x, wire, largest) ** 2, axis=1))
+    check_reaches(x, wire, found.scales, largest)
+    left, full = (np.mean((received(x, wire, each) - x) ** 2, axis=1) for each in (found.scales, largest))
+    squares = np.mean(x**2, axis=1)
+    assert (left <= full).all() and not found.outliers[4]
+    np.testing.assert_array_equal(found.outliers, left > MOST_NOISE * squares)
+
+
+def test_four_bits_of_normal_numbers():
+    """The least error of 16 equidistant levels is 0.0115 (Max 1960); with 15 it is a little more."""
+    x = np.random.default_rng(0).standard_normal((3, 20_000))
+    largest = scales_of(np.abs(x).max(axis=1))
+    found = settled(largest, np.mean(attempts(x, "int4", largest) ** 2, axis=1))
+    left = np.mean((received(x, "int4", found.scales) - x) ** 2, axis=1)
+    assert (left < 0.015).all() and (left > 0.0115).all() and not found.outliers.any()
 
 
 @pytest.mark.parametrize("wire", ROUNDING)

@@ -403,8 +403,10 @@ def test_what_is_propagated_is_what_arrives(samples, monkeypatch, comm_dtype, ma
     assert np.abs(forward(propagated, x, compute=ghosts_alone) - expected).max() > 1e-5
     tensors = trace(cut.network, x.T.astype(np.float64), compute=cut.compute())
     for tensor, scales in cut.plan.scales.items():
-        largest = np.abs(tensors[tensor]).reshape(len(scales), -1).max(axis=1)
-        np.testing.assert_allclose(scales, scales_of(largest), rtol=1e-5)
+        largest = scales_of(np.abs(tensors[tensor]).reshape(len(scales), -1).max(axis=1))
+        # In int4 values reach less far where that leaves less error.
+        assert comm_dtype == "int4" or np.allclose(scales, largest, rtol=1e-5, atol=0)
+        assert (scales <= largest * (1 + 1e-5)).all()
 
 
 @pytest.mark.parametrize("maps", [False, True])
