@@ -76,11 +76,12 @@ POINTS = (
     *(Point("sync points dropped", budget) for budget in (0.75, 0.5)),
     *(Point("blocks pruned", budget) for budget in (0.75, 0.5, 0.25)),
     *(Point("blocks pruned", 0.5, seed=seed) for seed in (1, 2)),
+    *(Point("full", 0.5, load, round_cost=ROUNDS) for load in (1.25, 1.5, 2.0)),
 )
 # Further ones, of decoders.
 DECODER_POINTS = (
     *(Point("full", 0.25, load, "int8") for load in (2.0, 2.5)),
-    *(Point("full", 0.5, load, round_cost=ROUNDS) for load in (1.25, 1.5, 2.0)),
+    Point("full", 0.5, comm_dtype="int4"),
     *(Point("sync points dropped", 0.5, seed=seed) for seed in (1, 2)),
 )
 KEYS = ("method", "budget", "load", "comm_dtype", "round_cost")
