@@ -17,19 +17,16 @@ from repurpose_hpc.model.operations import Affine, Combine, Elementwise, Mixing,
 from repurpose_hpc.plan.plan import (
     EVERYBODY,
     REPLICATED,
-    MixingPlan,
     block_owners,
     contiguous_owners,
     dense_plan_for,
-    everywhere_plan,
-    ghost_plan,
     near_owners,
-    trimmed,
 )
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.exact import common_spaces, with_copied_outputs
+from repurpose_hpc.restructure.tokens.graph import with_own_plans
 from repurpose_hpc.restructure.tokens.halves import Half, halves_of
-from repurpose_hpc.restructure.tokens.quality import measure
+from repurpose_hpc.restructure.tokens.quality import first_texts, measure
 
 # Tokens on which the sensitivity of a block is measured, at least.
 SENSING = 2_048
@@ -57,8 +54,7 @@ def sync_point_drop(network: Network, texts: Sequence[np.ndarray], workers: int,
     count = int(np.ceil(2 * len(blocks) * (1 - budget) - 1e-9))
     if count > len(blocks):
         raise ValueError(f"expected a budget of a half or more, got {budget}")
-    ends = np.cumsum([text.size for text in texts])
-    some = texts[: int(np.searchsorted(ends, SENSING)) + 1]
+    some = first_texts(texts, SENSING)
     losses = [0.0]
     for place in reversed(range(len(blocks))):
         quality = measure(network, drop_sync_points(network, workers, blocks[place:]), some)
@@ -267,15 +263,7 @@ class _Streams:
         )
         owners = network.derive({space.name: self._owners[space.name] for space in network.free_spaces})
         plan = dense_plan_for(network, self._workers, REPLICATED, owners)
-        plans: dict[str, MixingPlan] = {}
-        for mixing in network.mixings:
-            source, target = plan.ends(network, mixing)
-            if mixing.name in self._everywhere:
-                plans[mixing.name] = everywhere_plan(source, target, self._workers)
-            elif mixing.name in self._fetching:
-                all_to_all = ghost_plan(np.ones((self._workers, source.size), bool), source, target)
-                plans[mixing.name] = trimmed(all_to_all, mixing.links, source, target)
-        return Cut(network, replace(plan, mixings={**plan.mixings, **plans}))
+        return Cut(network, with_own_plans(network, plan, self._everywhere, self._fetching))
 
 
 def _each(name: str) -> str:

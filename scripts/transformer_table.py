@@ -27,14 +27,14 @@ from sync_points import dense, sync_point_drop
 from repurpose_hpc.commands.transformer import open_transformer, read_texts
 from repurpose_hpc.model.forward import Compute, compute, forward
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.texts import UNPOOLED, Pooling
+from repurpose_hpc.model.texts import UNPOOLED, Pooling, is_decoder
 from repurpose_hpc.plan.rounds import rounds_of
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.tokens.budget import dense_values, load_of
 from repurpose_hpc.restructure.tokens.driver import Measured, measure_halves, restructure_tokens
 from repurpose_hpc.restructure.tokens.method import FULL, TokenMethod
 from repurpose_hpc.restructure.tokens.options import TokenOptions
-from repurpose_hpc.restructure.tokens.quality import held_out, is_decoder, measure
+from repurpose_hpc.restructure.tokens.quality import held_out, measure
 from repurpose_hpc.restructure.tokens.scales import with_scales
 
 # So many values for a round that rounds alone count.

@@ -73,10 +73,13 @@ class TokenForecastInput:
 
     def dense_demand(self, ranks: int, per_node: int) -> Demand:
         """The same for the network as it is, split over so many ranks."""
-        if ranks == 1:
-            return piece_demand(self.original, single_worker_plan(self.original), per_node, self.piece)
-        split = split_network(self.original, ranks)
-        return piece_demand(split.network, split.plan, per_node, self.piece)
+        dense = dense_cut(self.original, ranks)
+        return piece_demand(dense.network, dense.plan, per_node, self.piece)
+
+
+def dense_cut(network: Network, ranks: int) -> Cut:
+    """A network of tokens as it is, split over so many ranks; of one as one process computes it."""
+    return split_network(network, ranks) if ranks > 1 else Cut(network, single_worker_plan(network))
 
 
 def open_token_shards(directory: Path, original: Path | None, piece: Piece) -> TokenForecastInput:

@@ -162,24 +162,18 @@ def _forecast(
     Of a decoder it is the last token of a text as long as the calibration texts are on average, of others
     such a text.
     """
+    from repurpose_hpc.commands.forecasting import dense_cut
     from repurpose_hpc.forecast.tokens import Piece, piece_seconds
     from repurpose_hpc.model.texts import is_decoder
-    from repurpose_hpc.plan.plan import single_worker_plan
-    from repurpose_hpc.restructure.exact import split_network
 
     if machine is None:
         return {}
     length = round(sum(text.size for text in texts) / len(texts))
     piece = Piece(1, length - 1) if is_decoder(network) else Piece(length, 0)
-    cut, workers = outcome.cut, outcome.options.workers
-    split = split_network(network, workers)
+    workers = outcome.options.workers
     restructured, dense, single = (
-        1e6 * piece_seconds(network, plan, machine, piece)
-        for network, plan in (
-            (cut.network, cut.plan),
-            (split.network, split.plan),
-            (network, single_worker_plan(network)),
-        )
+        1e6 * piece_seconds(cut.network, cut.plan, machine, piece)
+        for cut in (outcome.cut, dense_cut(network, workers), dense_cut(network, 1))
     )
     others = {"in one process": single, "split as it is": dense}
     faster = [f"{us:,.0f} us {how}" for how, us in others.items() if workers > 1 and us < restructured]

@@ -27,6 +27,7 @@ from repurpose_hpc.restructure.tokens.halves import Half, halves_of
 from repurpose_hpc.restructure.tokens.method import FULL, TokenMethod
 from repurpose_hpc.restructure.tokens.options import TokenOptions
 from repurpose_hpc.restructure.tokens.propagation import Propagation, fitting_moments, joint_moments
+from repurpose_hpc.restructure.tokens.quality import first_texts
 from repurpose_hpc.restructure.tokens.scales import with_scales
 from repurpose_hpc.restructure.tokens.sensitivity import Sensitivity
 
@@ -75,8 +76,8 @@ def measure_halves(
     halves, single = halves_of(network), network.astype(np.float32)
     drawn = [texts[place] for place in np.random.default_rng(options.seed).permutation(len(texts))]
     tokens = max(CHOOSING, FOR_EACH * max(half.width + half.neurons for half in halves))
-    propagation = Propagation(single, _some(drawn, tokens))
-    sensitivity = Sensitivity(single, _some(drawn, SENSING), pooling)
+    propagation = Propagation(single, first_texts(drawn, tokens))
+    sensitivity = Sensitivity(single, first_texts(drawn, SENSING), pooling)
     choices, orders, slopes = [], [], []
     for half in halves:
         propagation.reach(half)
@@ -157,12 +158,6 @@ def _decided(
         found = fit(half, fitting_moments(propagation, half, shared), form.shape, shared, method)
     propagation.replace(half, found)
     return Decided(half, form, found)
-
-
-def _some(texts: Sequence[np.ndarray], tokens: int) -> list[np.ndarray]:
-    """The first texts, with so many tokens together, or one more text."""
-    ends = np.cumsum([text.size for text in texts])
-    return list(texts[: int(np.searchsorted(ends, tokens)) + 1])
 
 
 def _described(half: Half, form: Form) -> str:

@@ -13,7 +13,7 @@ so that all that crosses are ghosts: neurons of the network.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -215,19 +215,29 @@ class _Graph:
         free |= {name: np.full_like(free[name], EVERYBODY) for name in self._common}
         free |= self._owners
         plan = dense_plan_for(network, self._weights.size, REPLICATED, network.derive(free))
-        return Cut(network, replace(plan, mixings={**plan.mixings, **self._own_plans(network, plan)}))
+        return Cut(network, with_own_plans(network, plan, self.everywhere, self.fetching))
 
-    def _own_plans(self, network: Network, plan: Plan) -> dict[str, MixingPlan]:
-        """The plans of mixings that neither send what they add to all, nor are as they were."""
-        plans = {}
-        for mixing in network.mixings:
-            source, target = plan.ends(network, mixing)
-            if mixing.name in self.everywhere:
-                plans[mixing.name] = everywhere_plan(source, target, plan.workers)
-            elif mixing.name in self.fetching:
-                dense = ghost_plan(np.ones((plan.workers, source.size), bool), source, target)
-                plans[mixing.name] = trimmed(dense, mixing.links, source, target)
-        return plans
+
+def with_own_plans(
+    network: Network, plan: Plan, everywhere: Container[str], fetching: Container[str]
+) -> Plan:
+    """The plan with those of mixings that neither send what they add to all, nor are as they were.
+
+    Args:
+        network: of the plan.
+        plan: in which common neurons are everybody's.
+        everywhere: names of mixings of which every worker computes all rows.
+        fetching: of mixings whose rows have owners, who get as ghosts what they need.
+    """
+    plans: dict[str, MixingPlan] = {}
+    for mixing in network.mixings:
+        source, target = plan.ends(network, mixing)
+        if mixing.name in everywhere:
+            plans[mixing.name] = everywhere_plan(source, target, plan.workers)
+        elif mixing.name in fetching:
+            dense = ghost_plan(np.ones((plan.workers, source.size), bool), source, target)
+            plans[mixing.name] = trimmed(dense, mixing.links, source, target)
+    return replace(plan, mixings={**plan.mixings, **plans})
 
 
 def _of_shared(name: str) -> str:

@@ -85,6 +85,12 @@ def held_out(texts: Sequence[np.ndarray], seed: int) -> TextSplit:
     return TextSplit(mask, *parts)
 
 
+def first_texts(texts: Sequence[np.ndarray], tokens: int) -> list[np.ndarray]:
+    """The first texts, with so many tokens together, or one more text."""
+    ends = np.cumsum([text.size for text in texts])
+    return list(texts[: int(np.searchsorted(ends, tokens)) + 1])
+
+
 def measure(
     network: Network, cut: Cut, texts: Sequence[np.ndarray], dtype: type = np.float32
 ) -> TokenQuality:
