@@ -2,7 +2,7 @@
 
 A knapsack problem with two capacities and one thing of each group (multiple-choice knapsack), solved to a
 thousandth by branch and bound (HiGHS).  Prices for both capacities alone (Lagrange's relaxation) do not do:
-with few halves, each of few forms, they miss the best by a factor of two.
+with few halves, each of few forms, they can miss the best by far.
 """
 
 from __future__ import annotations
