@@ -79,6 +79,14 @@ _ROWS = (
         prepare=(ready_numba,),
     ),
     Command(
+        "finetune",
+        Runs.ON_RANKS,
+        "Tune the weights of shards on the ranks, with the traffic of inference, and write new shards.",
+        "mpirun -n 2 repurpose-hpc finetune --shards shards --data repurpose_hpc/bundled/calibration.npz"
+        " --epochs 2 --out tuned",
+        prepare=(ready_numba,),
+    ),
+    Command(
         "inspect",
         Runs.ALONE,
         "Show the spaces and mixings of a model and its dense traffic, or what is not supported.",

@@ -7,7 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import IO
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from repurpose_hpc.io.arrays import read_npz
+from repurpose_hpc.io.atomic import replacing
 
 HEADER_BYTES = 512
 # Of a file, read at a time.
@@ -57,3 +64,26 @@ def check_seal(file: IO[bytes], kind: str, version: int) -> None:
     file.seek(0)
     if file.read(HEADER_BYTES) != expected:
         raise ValueError("its SHA-256 is not the one in its first line")
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any], kind: str, version: int) -> None:
+    """Write arrays as an archive behind a line.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with replacing(path) as temporary, open(temporary, "w+b") as file:
+        file.seek(HEADER_BYTES)
+        np.savez(file, **arrays)
+        seal(file, kind, version)
+
+
+def read_arrays(path: Path, kind: str, version: int) -> dict[str, np.ndarray]:
+    """The arrays of ``write_arrays``.
+
+    Raises:
+        ValueError, OSError, UserError: there are none, or they are damaged.
+    """
+    with open(path, "rb") as file:
+        check_seal(file, kind, version)
+    return read_npz(path)

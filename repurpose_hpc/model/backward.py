@@ -33,7 +33,7 @@ def backpropagate(
     ):
         _add(gradients, name, rows)
     mixed = {mixing.target for mixing in network.mixings}
-    dependents = _dependents(network, mixed)
+    dependents = dependents_of(network, mixed)
     for op in reversed(network.operations):
         gradient = gradients.pop(op.target, None)
         if gradient is None:
@@ -49,7 +49,7 @@ def backpropagate(
                 _add(gradients, source, product)
 
 
-def _dependents(network: Network, mixed: set[str]) -> set[str]:
+def dependents_of(network: Network, mixed: set[str]) -> set[str]:
     """The tensors that depend on any of ``mixed``, and these."""
     dependents = set(mixed)
     for op in network.operations:

@@ -33,6 +33,11 @@ class Lists:
     received: np.ndarray
     received_from: np.ndarray
 
+    @property
+    def transposed(self) -> Lists:
+        """The lists of the exchange that brings derivatives back: what was sent is received."""
+        return Lists(self.received, self.received_from, self.sent, self.sent_to)
+
 
 @dataclass(frozen=True, eq=False)
 class Block:

@@ -20,9 +20,8 @@ from typing import Any
 import numpy as np
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.io.arrays import read_npz
-from repurpose_hpc.io.atomic import replacing, writing
-from repurpose_hpc.io.sealed import HEADER_BYTES, check_seal, seal
+from repurpose_hpc.io.atomic import writing
+from repurpose_hpc.io.sealed import read_arrays, write_arrays
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.plan import MixingPlan
@@ -79,10 +78,7 @@ class Checkpoint:
         with writing(path):
             self.directory.mkdir(parents=True, exist_ok=True)
         try:
-            with replacing(path) as temporary, open(temporary, "w+b") as file:
-                file.seek(HEADER_BYTES)
-                np.savez(file, **arrays)
-                seal(file, _KIND, LAYOUT)
+            write_arrays(path, arrays, _KIND, LAYOUT)
         except UserError:
             if self.directory.exists():
                 raise
@@ -95,9 +91,7 @@ class Checkpoint:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    with open(path, "rb") as file:
-        check_seal(file, _KIND, LAYOUT)
-    return read_npz(path)
+    return read_arrays(path, _KIND, LAYOUT)
 
 
 def _arrays(decisions: Decisions) -> dict[str, Any]:

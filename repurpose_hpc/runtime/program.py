@@ -105,8 +105,8 @@ class Program:
         self._resources = Resources(
             hosting, max_batch, scratch, Arena(), formats, threads, deterministic, sequences
         )
-        self.input_columns = _columns(graph, graph.input_tensors, hosting)
-        self.output_columns = _columns(graph, graph.output_tensors, hosting)
+        self.input_columns = columns_of(graph, graph.input_tensors, hosting)
+        self.output_columns = columns_of(graph, graph.output_tensors, hosting)
         lowering = Lowering(shards, self._resources, comm)
         self._outputs = [lowering.tensors[tensor] for tensor in graph.output_tensors]
         self._stages = stages_of(lowering, graph, max_batch, comm)
@@ -279,7 +279,7 @@ class Program:
         return self._transport.request
 
 
-def _columns(graph: Network, tensors: Sequence[str], hosting: Hosting) -> np.ndarray:
+def columns_of(graph: Network, tensors: Sequence[str], hosting: Hosting) -> np.ndarray:
     """The places, among the values of all ``tensors``, of those that a rank holds; int64."""
     columns, first = [np.empty(0, np.int64)], 0
     for tensor in tensors:

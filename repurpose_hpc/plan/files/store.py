@@ -16,7 +16,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -145,14 +145,106 @@ def write_plan(
     Raises:
         UserError: no permission, no space, or ``directory`` holds something else than a plan.
     """
-    directory = Path(directory)
-    with _writing(directory) as temporary:
-        digests, tied = [], tied_mixings(network)
-        for worker in range(plan.workers):
-            path = shard_path(temporary, worker)
-            _write_shard(path, make_shard(network, plan, worker, dtype), tied)
-            digests.append(file_sha256(path))
-        _write_plan_file(temporary / PLAN_FILE, network, plan, digests, provenance, texts)
+    tied = tied_mixings(network)
+    with writing_plan(directory) as temporary:
+        shards = (make_shard(network, plan, worker, dtype) for worker in range(plan.workers))
+        digests = [write_shard(temporary, shard, tied) for shard in shards]
+        write_plan_file(temporary, network, plan, digests, provenance, texts)
+
+
+@contextmanager
+def writing_plan(directory: Path) -> Iterator[Path]:
+    """A block that fills a temporary directory, which then becomes ``directory``.
+
+    Another process may write shards to it meanwhile.  If the block fails the temporary directory goes, and
+    ``directory`` stays as it is.
+
+    Raises:
+        UserError: no permission, no space, or ``directory`` holds something else than a plan.
+    """
+    directory = followed(Path(directory))
+    with _refusing(directory):
+        _check_replaceable(directory)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_directory(directory) as temporary:
+            complete = temporary / "complete"
+            complete.mkdir()
+            yield complete
+            for file in complete.iterdir():
+                sync_file(file)
+            sync_directory(complete)
+            put_directory_in_place(complete, directory)
+
+
+def write_shard(temporary: Path, shard: Shard, tied: Mapping[str, str]) -> str:
+    """Write the file of one worker; its SHA-256 (hex).
+
+    Args:
+        temporary: of ``writing_plan``.
+        shard: of the worker.
+        tied: see ``blocks.tied_mixings``.
+    """
+    path = shard_path(temporary, shard.worker)
+    with _creating(path, FORMAT_VERSION_TIED if tied else FORMAT_VERSION) as file:
+        for name in ("worker", "workers", "plan_identity"):
+            file.attrs[name] = getattr(shard, name)
+        file.attrs[COMM_DTYPE_ATTRIBUTE] = shard.comm_dtype
+        write_graph(file.create_group("graph"), shard.graph)
+        own = file.create_group("own", track_order=True)
+        for name, neurons in shard.own.items():
+            own[name] = neurons
+        write_blocks(file.create_group("blocks", track_order=True), shard.blocks, tied)
+    return file_sha256(path)
+
+
+def write_plan_file(
+    temporary: Path,
+    network: Network,
+    plan: Plan,
+    digests: Sequence[str],
+    provenance: dict,
+    texts: TextRules = NO_RULES,
+) -> None:
+    """Write the plan beside the shards.
+
+    Args:
+        temporary: of ``writing_plan``.
+        network: with the ends of its model; the mixings may be bare.
+        plan, provenance, texts: see ``write_plan``.
+        digests: of the shards, in order.
+    """
+    with _creating(temporary / PLAN_FILE, _version_for(network, plan)) as file:
+        file.attrs["workers"] = plan.workers
+        file.attrs["input_placement"] = plan.input_placement
+        file.attrs[COMM_DTYPE_ATTRIBUTE] = plan.comm_dtype
+        # Not attributes: those end at 64 KiB.
+        file["shard_sha256"] = np.array(digests, "S")
+        file["provenance"] = np.bytes_(json.dumps(provenance, sort_keys=True))
+        owners = file.create_group("owners", track_order=True)
+        for name, owner in plan.owners.items():
+            owners[name] = owner
+        scales = file.create_group("scales", track_order=True)
+        for tensor, values in plan.scales.items():
+            scales[tensor] = values
+        mixings = file.create_group("mixings", track_order=True)
+        for mixing in network.mixings:
+            group = mixings.create_group(mixing.name)
+            for name in _MASKS:
+                mask = getattr(plan.mixings[mixing.name], name).astype(np.uint8)
+                group.create_dataset(name, data=mask, compression="gzip")
+            group["traffic"] = plan.traffic(network, mixing)
+        if plan.relays:
+            file["relays"] = np.bytes_(json.dumps(dict(plan.relays)))
+        for group_name, masks in (("removed", plan.removed), ("outliers", plan.outliers)):
+            if masks:
+                group = file.create_group(group_name, track_order=True)
+                for name, mask in masks.items():
+                    group[name] = mask.astype(np.uint8)
+        if network.ends:
+            write_ends(file.create_group("ends"), network.ends)
+        if network.longest:
+            file.attrs["longest"] = network.longest
+            file["texts"] = np.bytes_(described(texts))
 
 
 def check_place(directory: Path) -> None:
@@ -287,43 +379,6 @@ def file_sha256(path: Path) -> str:
         return sha256_of(file)
 
 
-def _write_plan_file(
-    path: Path, network: Network, plan: Plan, digests: list[str], provenance: dict, texts: TextRules
-) -> None:
-    with _creating(path, _version_for(network, plan)) as file:
-        file.attrs["workers"] = plan.workers
-        file.attrs["input_placement"] = plan.input_placement
-        file.attrs[COMM_DTYPE_ATTRIBUTE] = plan.comm_dtype
-        # Not attributes: those end at 64 KiB.
-        file["shard_sha256"] = np.array(digests, "S")
-        file["provenance"] = np.bytes_(json.dumps(provenance, sort_keys=True))
-        owners = file.create_group("owners", track_order=True)
-        for name, owner in plan.owners.items():
-            owners[name] = owner
-        scales = file.create_group("scales", track_order=True)
-        for tensor, values in plan.scales.items():
-            scales[tensor] = values
-        mixings = file.create_group("mixings", track_order=True)
-        for mixing in network.mixings:
-            group = mixings.create_group(mixing.name)
-            for name in _MASKS:
-                mask = getattr(plan.mixings[mixing.name], name).astype(np.uint8)
-                group.create_dataset(name, data=mask, compression="gzip")
-            group["traffic"] = plan.traffic(network, mixing)
-        if plan.relays:
-            file["relays"] = np.bytes_(json.dumps(dict(plan.relays)))
-        for group_name, masks in (("removed", plan.removed), ("outliers", plan.outliers)):
-            if masks:
-                group = file.create_group(group_name, track_order=True)
-                for name, mask in masks.items():
-                    group[name] = mask.astype(np.uint8)
-        if network.ends:
-            write_ends(file.create_group("ends"), network.ends)
-        if network.longest:
-            file.attrs["longest"] = network.longest
-            file["texts"] = np.bytes_(described(texts))
-
-
 def _version_for(network: Network, plan: Plan) -> int:
     """The format version of the ``plan.h5`` of a network.
 
@@ -335,18 +390,6 @@ def _version_for(network: Network, plan: Plan) -> int:
     if plan.outliers:
         return FORMAT_VERSION_WITH_OUTLIERS
     return FORMAT_VERSION_WITH_ENDS if network.ends else FORMAT_VERSION
-
-
-def _write_shard(path: Path, shard: Shard, tied: Mapping[str, str]) -> None:
-    with _creating(path, FORMAT_VERSION_TIED if tied else FORMAT_VERSION) as file:
-        for name in ("worker", "workers", "plan_identity"):
-            file.attrs[name] = getattr(shard, name)
-        file.attrs[COMM_DTYPE_ATTRIBUTE] = shard.comm_dtype
-        write_graph(file.create_group("graph"), shard.graph)
-        own = file.create_group("own", track_order=True)
-        for name, neurons in shard.own.items():
-            own[name] = neurons
-        write_blocks(file.create_group("blocks", track_order=True), shard.blocks, tied)
 
 
 def _parse_shard(content: Content, stored: StoredPlan) -> Shard:
@@ -440,23 +483,6 @@ def _check_replaceable(directory: Path) -> None:
             f"{directory}: expected an empty directory, or an earlier plan alone, which is replaced, found "
             f"{min(others).name}; move it away, or choose another directory"
         )
-
-
-@contextmanager
-def _writing(directory: Path) -> Iterator[Path]:
-    """A temporary directory that becomes ``directory`` if all goes well and vanishes otherwise."""
-    directory = followed(directory)
-    with _refusing(directory):
-        _check_replaceable(directory)
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with temporary_directory(directory) as temporary:
-            complete = temporary / "complete"
-            complete.mkdir()
-            yield complete
-            for file in complete.iterdir():
-                sync_file(file)
-            sync_directory(complete)
-            put_directory_in_place(complete, directory)
 
 
 @contextmanager

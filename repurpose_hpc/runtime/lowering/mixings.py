@@ -112,18 +112,18 @@ class MixingStep:
             else _Rounded(source.buffer, place.start + used, max_batch, rounding, neurons)
             for place, used in zip(columns, read, strict=True)
         ]
-        ghost_rows = [
-            _ghost_rows(block, neurons) for block, neurons in zip(blocks, self.ghosts.neurons, strict=True)
+        places = [
+            ghost_rows(block, neurons) for block, neurons in zip(blocks, self.ghosts.neurons, strict=True)
         ]
         self._came = [
             _Picked(buffer, np.sort(rows), max_batch)
-            for rows, buffer in zip(ghost_rows, self.ghosts.buffers, strict=True)
+            for rows, buffer in zip(places, self.ghosts.buffers, strict=True)
         ]
         self._biases = [block.bias.reshape(-1, 1) for block in blocks]
         kept = [weights_kept(block) for block in blocks]
         self._products = [
             self._make_products(block, count, np.argsort(rows), sums, resources)
-            for block, count, rows, sums in zip(blocks, kept, ghost_rows, self.sums.orders, strict=True)
+            for block, count, rows, sums in zip(blocks, kept, places, self.sums.orders, strict=True)
         ]
         workers = resources.hosting.workers
         self.reports = [
@@ -328,7 +328,7 @@ def _with_columns(block: Block, used: np.ndarray, taps: int) -> Block:
     return replace(block, own_weights=own, sum_weights=sums)
 
 
-def _ghost_rows(block: Block, neurons: np.ndarray) -> np.ndarray:
+def ghost_rows(block: Block, neurons: np.ndarray) -> np.ndarray:
     """The rows in which the ghosts of a block came, of those for all mixings that read the tensor, (g,)."""
     place = np.argsort(neurons)
     return place[np.searchsorted(neurons, block.ghost_neurons, sorter=place)]

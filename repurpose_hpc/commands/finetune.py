@@ -1,0 +1,261 @@
+"""The command ``finetune``: tune the weights of shards on the ranks that run them, and write new shards.
+
+All ranks load their shards and open the data; the root has labels, or computes what the original network
+makes of the samples.  Then all tune together (``tuning.driver``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from repurpose_hpc import bundled
+from repurpose_hpc.commands.infer import ModelArguments, ShardArguments
+from repurpose_hpc.commands.parser import Parser, make
+from repurpose_hpc.commands.splitting import aligned
+from repurpose_hpc.commands.table import described
+from repurpose_hpc.errors import UsageError, UserError
+from repurpose_hpc.fields import Access, Declared, like, option, path, report_file, yes
+from repurpose_hpc.io.atomic import check_writable
+from repurpose_hpc.io.progress import Progress
+from repurpose_hpc.io.samples import Samples, open_samples
+from repurpose_hpc.io.spooled import Spooled
+from repurpose_hpc.model.importers.input_shapes import option_of_shapes, shapes_of
+from repurpose_hpc.model.importers.load import load_model
+from repurpose_hpc.model.labels import understood
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.mpi.agreement import collectively, in_unison
+from repurpose_hpc.plan.files.store import StoredPlan, check_model, check_place
+from repurpose_hpc.process.system import peak_memory_mib
+from repurpose_hpc.report import text as report
+from repurpose_hpc.runtime.exchange.choose import check_transport
+from repurpose_hpc.runtime.loading import load_shards, release_compiler
+from repurpose_hpc.runtime.resources import Formats
+from repurpose_hpc.tuning.driver import Epoch, Run, Tuning, best_of
+from repurpose_hpc.tuning.options import TuneOptions
+from repurpose_hpc.tuning.passes import Passes
+from repurpose_hpc.tuning.targets import Targets, of_labels, of_original
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+    from repurpose_hpc.commands.start import RankContext
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Declared):
+    """Shards, data, and what outputs are compared with."""
+
+    shards: Path = like(ShardArguments, "shards", more="", help="written by restructure; they stay as they are")
+    data: Path = option(
+        kind=path("samples.npz"),
+        metavar="DATA",
+        help="samples to tune on: .npy, .npz (x, y) or .h5 (x, y)",
+        more="samples to tune on, in any form that `infer --input` takes; every rank reads its columns of "
+        "them, whatever the input placement",
+    )
+    out: Path = option(
+        kind=path("tuned", Access.REPLACES), metavar="DIR", help="gets the shards of the best epoch"
+    )
+    labels: bool = option(
+        False, kind=yes(), excludes="targets", help="compare outputs with y of DATA, labels or targets"
+    )
+    distill: Path | None = option(
+        None,
+        kind=path("model.npz"),
+        metavar="MODEL",
+        excludes="targets",
+        default_text="the bundled network, for its shards",
+        help="compare them with those of MODEL, which the shards were made from; this needs no labels",
+    )
+    input_shape: tuple[str, ...] = option_of_shapes()
+    report: Path | None = report_file()
+    tuning: TuneOptions
+
+
+def make_parser(speaks: bool) -> Parser:
+    """The parser."""
+    parser = Parser(speaks=speaks, **described("finetune"))
+    parser.add(Arguments)
+    parser.add(TuneOptions, "tuning")
+    return parser
+
+
+def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) -> Arguments:
+    """The command line.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    given = make_parser(speaks).read(argv)
+    return make(Arguments, given, tuning=make(TuneOptions, given))
+
+
+def run(args: Arguments, context: RankContext) -> None:
+    """Run the command; collective.
+
+    Args:
+        args: see ``parse``.
+        context: of the start.
+
+    Raises:
+        SystemExit: on every rank, after one message: 2 for a wrong command line, 1 for other failures.
+    """
+    comm, options, began = context.comm, args.tuning, perf_counter()
+    with collectively(comm):
+        if comm.rank == 0:
+            check_place(args.out)
+            if args.report is not None:
+                check_writable(args.report)
+    with in_unison(comm):
+        check_transport(options.transport, comm)
+    stored, shards = load_shards(args.shards, options.dtype, comm)
+    formats = Formats(comm_dtype=stored.plan.comm_dtype)
+    with in_unison(comm):
+        passes = Passes(shards, comm, options.batch_size, formats, options.transport)
+    samples = _samples(args.data, shards[0].graph, comm)
+    log, targets = Progress(speaks=comm.rank == 0), None
+    with collectively(comm):
+        if comm.rank == 0:
+            targets = _targets(args, stored, shards[0].graph, samples)
+    ready = perf_counter()
+    with collectively(comm):
+        spooled = Spooled(samples, passes.input_columns, options.dtype)
+    with spooled:
+        release_compiler()
+        tuning = Tuning(passes, spooled, targets, options.make_optimiser(), options, comm)
+        job = Run(args.out, stored, shards, _depends_on(args, stored, samples, comm), log)
+        epochs = job.tune(tuning, options, comm)
+    result = _report(args, stored, tuning, epochs, targets, comm)
+    with collectively(comm):
+        if result is not None:
+            seconds = {"load": ready - began, "total": perf_counter() - began}
+            result["seconds"] |= seconds
+            report.deliver(result, render(result), args.report)
+    passes.free()
+
+
+def _samples(data: Path, graph: Network, comm: MPI.Comm) -> Samples:
+    """The samples as the network takes them, ``understood`` on the root; collective.
+
+    Raises:
+        SystemExit: on every rank, after a message: they cannot be read, do not fit, or are others elsewhere.
+    """
+    found = []
+    with collectively(comm):
+        samples = graph.ends.feed(open_samples(data), graph.input_shape)
+        found.append(understood(graph, samples) if comm.rank == 0 else samples)
+    of_root = comm.bcast(found[0].samples, root=0)
+    with collectively(comm):
+        if found[0].samples != of_root:
+            raise UserError(
+                f"{data}: expected {of_root} samples as the first rank sees there, found {found[0].samples}; "
+                "put the file where every node sees the same one"
+            )
+    return found[0]
+
+
+def _targets(args: Arguments, stored: StoredPlan, graph: Network, samples: Samples) -> Targets:
+    """What outputs are compared with, on the root.
+
+    Raises:
+        UserError: labels do not fit, or the original is not known.
+    """
+    if args.labels:
+        return of_labels(graph, samples)
+    original = _original(args, stored)
+    return of_original(graph, samples, original, args.tuning.dtype, args.tuning.batch_size)
+
+
+def _original(args: Arguments, stored: StoredPlan) -> Network:
+    """The network that the shards were made from.
+
+    Raises:
+        UserError: it is another one, or not known.
+    """
+    network = load_model(args.distill or bundled.MODEL, shapes_of(args.input_shape), check=False)
+    if args.distill is not None:
+        check_model(stored, network, args.distill, "name the model that they were made from, or give --labels")
+    elif stored.provenance.get("model_fingerprint") != network.fingerprint():
+        raise UsageError(
+            "expected --distill MODEL, the network that the shards were made from, or --labels, found neither; "
+            "add one"
+        )
+    return network
+
+
+def _depends_on(args: Arguments, stored: StoredPlan, samples: Samples, comm: MPI.Comm) -> dict[str, Any]:
+    """What the result depends on besides the options: shards, data and targets; collective."""
+    parts: dict[str, Any] = {}
+    with collectively(comm):
+        if comm.rank == 0:
+            parts = {
+                "tuned_from": stored.plan.identity(),
+                "shard_sha256": list(stored.shard_sha256),
+                "data_sha256": samples.fingerprint(),
+                "targets": "labels" if args.labels else "original",
+            }
+    return comm.bcast(parts, root=0)
+
+
+def _report(
+    args: Arguments,
+    stored: StoredPlan,
+    tuning: Tuning,
+    epochs: list[Epoch],
+    targets: Targets | None,
+    comm: MPI.Comm,
+) -> dict[str, Any] | None:
+    """The numbers of the report, on the root; collective: every rank sends it its own."""
+    there, back = tuning.passes.values_sent
+    mine = there, back, tuning.seconds, peak_memory_mib()
+    of_ranks = comm.gather(mine, root=0)
+    if of_ranks is None or targets is None:
+        return None
+    best, options = best_of(epochs), args.tuning
+    return {
+        "ranks": comm.size,
+        "workers": stored.plan.workers,
+        "samples": tuning.samples,
+        "held_out_samples": tuning.held_out_samples,
+        "batch_size": options.batch_size,
+        "targets": targets.name,
+        "optimiser": options.optimiser,
+        "learning_rate": options.rate,
+        "dtype": options.dtype.name,
+        "comm_dtype": stored.plan.comm_dtype,
+        "exchange": options.transport,
+        "values_sent": sum(rank[0] for rank in of_ranks),
+        "values_sent_back": sum(rank[1] for rank in of_ranks),
+        "best_epoch": best.epoch,
+        "epochs": [asdict(epoch) for epoch in epochs],
+        "seconds": {name: max(rank[2][name] for rank in of_ranks) for name in tuning.seconds},
+        "peak_memory_mib": max(rank[3] for rank in of_ranks),
+        "shards": str(args.out),
+    }
+
+
+def render(result: dict[str, Any]) -> str:
+    """The report for people, several lines."""
+    epochs = [Epoch(**each) for each in result["epochs"]]
+    best, before = best_of(epochs), epochs[0]
+    seconds = result["seconds"]
+    phases = ", ".join(f"{name} {seconds[name]:.1f}" for name in ("input", "passes", "loss", "wait"))
+    right = ""
+    if best.held_out_accuracy is not None and before.held_out_accuracy is not None:
+        right = f", {before.held_out_accuracy:.2%} -> {best.held_out_accuracy:.2%} right"
+    lines = {
+        "ranks": f"{result['ranks']}, {result['workers']} workers",
+        "samples": f"{result['samples']:,}, of which {result['held_out_samples']:,} were held out",
+        "targets": result["targets"],
+        "sent": f"{result['values_sent']:,} values per sample, and {result['values_sent_back']:,} back",
+        "held out": f"loss {before.held_out_loss:.5g} -> {best.held_out_loss:.5g}{right}",
+        "best": f"epoch {best.epoch} of {epochs[-1].epoch}",
+        "seconds": f"{seconds['total']:.1f}: {phases}",
+        "memory": f"{result['peak_memory_mib']:.0f} MiB at most",
+        "shards": result["shards"],
+    }
+    return aligned(lines)

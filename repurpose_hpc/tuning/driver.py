@@ -1,0 +1,302 @@
+"""Fine-tuning: epochs of steps on the ranks, judged on held-out samples.
+
+In a step every rank runs its part of the network on a batch, and the root gets the outputs.  It compares them
+with the targets, and sends back the derivatives of the loss (``outputs``).  The ranks go backward, and change
+each of their weights as soon as its gradient is known.  All ranks go through the samples in the same order.
+
+After every epoch the held-out samples are judged.  The shards of the best epoch are on disk, and the state to
+go on from (``checkpoint``).  Samples that are held out are not tuned on, and tell when to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.progress import Progress
+from repurpose_hpc.io.spooled import Spooled
+from repurpose_hpc.mpi.agreement import in_unison
+from repurpose_hpc.plan.files.store import StoredPlan
+from repurpose_hpc.plan.shard import Shard
+from repurpose_hpc.runtime.calls import PHASES
+from repurpose_hpc.runtime.setup import Clock
+from repurpose_hpc.tuning.checkpoint import State, write_tuned
+from repurpose_hpc.tuning.optimisers import Optimiser
+from repurpose_hpc.tuning.options import TuneOptions
+from repurpose_hpc.tuning.outputs import Outputs
+from repurpose_hpc.tuning.parameters import Parameter
+from repurpose_hpc.tuning.passes import Passes
+from repurpose_hpc.tuning.schedule import rate, shuffled
+from repurpose_hpc.tuning.targets import Targets
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+# The split must not depend on, nor change, the order of the samples.
+_SPLIT_STREAM = 2
+_WEIGHTS = "weights"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What became of an epoch; the one of number 0 is what there was before.
+
+    Attributes:
+        epoch: its number.
+        loss: mean over its steps; None of number 0.
+        held_out_loss: on held-out samples, behind it.
+        held_out_accuracy: likewise; None: there are no classes.
+        seconds: that it took.
+    """
+
+    epoch: int
+    loss: float | None
+    held_out_loss: float
+    held_out_accuracy: float | None
+    seconds: float
+
+    @property
+    def line(self) -> str:
+        """For people."""
+        tuned = "before" if self.loss is None else f"epoch {self.epoch}: loss {self.loss:.5g}"
+        right = "" if self.held_out_accuracy is None else f", {self.held_out_accuracy:.2%} right"
+        return f"{tuned}; held out: loss {self.held_out_loss:.5g}{right}"
+
+
+class Tuning:
+    """A network that is being tuned on the ranks; its methods are collective.
+
+    Attributes:
+        clock: of this rank; what ranks wait for each other is part of "passes" and "loss".
+
+    Args:
+        passes: of this rank.
+        samples: its columns of them.
+        targets: on the root, None elsewhere.
+        optimiser: of this rank.
+        options: the same on all ranks.
+        comm: of the ranks.
+    """
+
+    def __init__(
+        self,
+        passes: Passes,
+        samples: Spooled,
+        targets: Targets | None,
+        optimiser: Optimiser,
+        options: TuneOptions,
+        comm: MPI.Comm,
+    ) -> None:
+        self.passes, self.optimiser = passes, optimiser
+        self._samples, self._targets, self._options, self._comm = samples, targets, options, comm
+        self._outputs = Outputs(comm, passes.output_columns, options.dtype)
+        self._held_out, self._rest = parted(samples.samples, options)
+        self.clock = Clock("input", "passes", "loss")
+
+    @property
+    def samples(self) -> int:
+        """All samples."""
+        return self._held_out.size + self._rest.size
+
+    @property
+    def held_out_samples(self) -> int:
+        """Those that are held out."""
+        return self._held_out.size
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds of this rank so far: by part of its work, and of that by phase of what crosses."""
+        return self.clock.seconds | dict(zip(PHASES[1:], self.passes.carrier.seconds[1:].tolist(), strict=True))
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return -(-self._rest.size // self._options.batch_size)
+
+    def epoch(self, number: int) -> float:
+        """Go through all samples once.
+
+        Args:
+            number: of the epoch, from 1.
+
+        Returns:
+            the mean loss.
+
+        Raises:
+            UserError: on all ranks: a loss is not finite; weights may be no good then.
+        """
+        order = self._rest[shuffled(self._rest.size, self._options.seed, number)]
+        losses, options = [], self._options
+        for step, batch in enumerate(self._batches(order), (number - 1) * self.steps):
+            warm_up = int(options.warm_up * options.epochs * self.steps)
+            self.optimiser.begin_step(rate(step, options.epochs * self.steps, warm_up, options.rate))
+            loss = self._step(batch)
+            if not np.isfinite(loss):
+                raise UserError(
+                    f"expected a finite loss, found {loss} in step {step % self.steps + 1} of {self.steps} of "
+                    f"epoch {number}; the shards are those of the best epoch before; try a lower "
+                    "--learning-rate"
+                )
+            losses.append(loss)
+        return float(np.mean(losses))
+
+    def judged(self) -> tuple[float, float | None]:
+        """Mean loss on held-out samples, and the share of them that are right; None: there are no classes."""
+        loss, right = 0.0, 0
+        for batch in self._batches(self._held_out):
+            outputs = self._forward(batch)
+            if outputs is not None and self._targets is not None:
+                loss += self._targets.loss_of(outputs, batch).value * batch.size
+                right += self._targets.right(outputs, batch)
+        has_classes = self._targets is not None and self._targets.classes is not None
+        count = self._held_out.size
+        mine = loss / count, right / count if has_classes else None
+        return self._comm.bcast(mine, root=0)
+
+    def _step(self, batch: np.ndarray) -> float:
+        """Tune on some samples, unless the loss is not finite; the loss."""
+        outputs = self._forward(batch)
+        with self.clock("loss"):
+            value, gradient = 0.0, None
+            if outputs is not None and self._targets is not None:
+                value, gradient = self._targets.loss_of(outputs, batch)
+            value = self._outputs.tell(value)
+            rows = self._outputs.scatter(gradient, batch.size)
+        if np.isfinite(value):
+            with self.clock("passes"):
+                self.passes.backward(rows, self._update)
+        return value
+
+    def _forward(self, batch: np.ndarray) -> np.ndarray | None:
+        """The outputs of some samples on the root, (batch, outputs)."""
+        with self.clock("input"):
+            X = np.ascontiguousarray(self._samples.take(batch).T)
+        with self.clock("passes"):
+            rows = self.passes.forward(X)
+        with self.clock("loss"):
+            return self._outputs.gather(rows)
+
+    def _update(self, parameter: Parameter, gradient: np.ndarray) -> None:
+        self.optimiser.update(parameter.name, parameter.values, gradient, parameter.decays)
+
+    def _batches(self, order: np.ndarray) -> Iterator[np.ndarray]:
+        for first in range(0, order.size, self._options.batch_size):
+            yield order[first : first + self._options.batch_size]
+
+
+def parted(samples: int, options: TuneOptions) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of the samples that are held out, and of all others, both ascending.
+
+    Raises:
+        UserError: none would be left of one of them.
+    """
+    count = round(samples * options.held_out)
+    if not 0 < count < samples:
+        raise UserError(
+            f"expected samples to tune on and samples to hold out, found {samples} with --held-out "
+            f"{options.held_out:g}; give more samples, or another share"
+        )
+    order = np.random.default_rng([options.seed, _SPLIT_STREAM]).permutation(samples)
+    return np.sort(order[:count]), np.sort(order[count:])
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run of fine-tuning.
+
+    Attributes:
+        out: directory that the shards are written to.
+        stored, shards: the plan, and the shards of the hosted workers.
+        depends_on: what the result depends on besides, JSON values.
+        log: takes lines of progress.
+    """
+
+    out: Path
+    stored: StoredPlan
+    shards: Sequence[Shard]
+    depends_on: dict[str, Any]
+    log: Progress
+
+    def tune(self, tuning: Tuning, options: TuneOptions, comm: MPI.Comm) -> list[Epoch]:
+        """All epochs, those of an earlier run included; collective.
+
+        Raises:
+            SystemExit: on every rank, after a message: a loss is not finite, or something cannot be written.
+        """
+        state = State(self.out, {**self.depends_on, **_plain(options)}, comm)
+        epochs = self._resumed(state, tuning)
+        if not epochs:
+            epochs = [self._epoch(tuning, 0, comm)]
+            self._write(tuning, options, epochs, comm)
+        while epochs[-1].epoch < options.epochs and not _has_ended(epochs, options.patience):
+            epochs.append(self._epoch(tuning, epochs[-1].epoch + 1, comm))
+            if best_of(epochs) is epochs[-1]:
+                self._write(tuning, options, epochs, comm)
+            state.save(epochs[-1].epoch, self._arrays(tuning), {"epochs": [asdict(each) for each in epochs]})
+        state.forget()
+        return epochs
+
+    def _epoch(self, tuning: Tuning, number: int, comm: MPI.Comm) -> Epoch:
+        began = perf_counter()
+        with in_unison(comm):
+            loss = tuning.epoch(number) if number else None
+        held_out_loss, accuracy = tuning.judged()
+        epoch = Epoch(number, loss, held_out_loss, accuracy, perf_counter() - began)
+        self.log(epoch.line)
+        return epoch
+
+
+    def _write(self, tuning: Tuning, options: TuneOptions, epochs: list[Epoch], comm: MPI.Comm) -> None:
+        """Write the shards with the weights as they are now."""
+        losses = {name: [getattr(each, name) for each in epochs] for name in ("loss", "held_out_loss")}
+        tuned = {**self.depends_on, **_plain(options), "epochs_done": epochs[-1].epoch, **losses}
+        provenance = {**self.stored.provenance, "tuned": tuned}
+        shards = tuning.passes.tuned(self.shards)
+        write_tuned(self.out, self.stored, shards, provenance, comm)
+
+    def _arrays(self, tuning: Tuning) -> dict[int, dict[str, np.ndarray]]:
+        """All that changes, by hosted worker."""
+        state = tuning.optimiser.state()
+        steps = {name: state.pop(name) for name in [*state] if "/" not in name}
+        arrays: dict[int, dict[str, np.ndarray]] = {shard.worker: dict(steps) for shard in self.shards}
+        for parameter in tuning.passes.parameters:
+            arrays[parameter.worker][f"{_WEIGHTS}/{parameter.name}"] = parameter.values
+            for kind in tuning.optimiser.keeps:
+                name = f"{kind}/{parameter.name}"
+                arrays[parameter.worker][name] = state[name]
+        return arrays
+
+    def _resumed(self, state: State, tuning: Tuning) -> list[Epoch]:
+        """The epochs of an earlier run, once its weights are in place; none if there was none."""
+        found = state.load([shard.worker for shard in self.shards])
+        if found is None:
+            return []
+        arrays, record = found
+        kept = {name: array for of_worker in arrays.values() for name, array in of_worker.items()}
+        for parameter in tuning.passes.parameters:
+            parameter.values[...] = kept.pop(f"{_WEIGHTS}/{parameter.name}")
+        tuning.optimiser.load(kept)
+        epochs = [Epoch(**each) for each in record["epochs"]]
+        self.log(f"going on after {epochs[-1].line}")
+        return epochs
+
+
+def best_of(epochs: Sequence[Epoch]) -> Epoch:
+    """The one with the lowest loss on held-out samples, the first of several."""
+    return min(epochs, key=lambda each: each.held_out_loss)
+
+
+def _has_ended(epochs: Sequence[Epoch], patience: int) -> bool:
+    """Whether so many epochs have not been better than one before."""
+    return epochs[-1].epoch - best_of(epochs).epoch >= patience
+
+
+def _plain(options: TuneOptions) -> dict[str, Any]:
+    """Options as JSON has them, but for those that do not change the result."""
+    return {**asdict(options), "dtype": options.dtype.name}

@@ -1,0 +1,133 @@
+"""One mixing on a rank, forward and backward: the blocks of its workers around what they exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.model.operations.patches import as_map
+from repurpose_hpc.plan.shard import Block
+from repurpose_hpc.runtime.buffers import Part
+from repurpose_hpc.runtime.hosting import Hosting
+from repurpose_hpc.runtime.lowering.mixings import ghost_rows
+from repurpose_hpc.tuning.carrier import Carrier, GhostLink, SumLink
+from repurpose_hpc.tuning.parameters import LocalBlock, Update
+
+
+class TunedMixing:
+    """Y = W X + b, of which the rank holds X and Y of its workers.
+
+    Forward, the owners send ghosts of X as soon as X is there, and the workers send partial sums of Y.
+    Backward, the owners send the derivatives by Y to who sent them sums, and the workers send the derivatives
+    by ghosts back to their owners.
+
+    Attributes:
+        mixing: bare.
+        ghosts: those of X, common to all mixings that read it; ``sums``: those of Y.
+        is_first: whether none of these comes before this one.
+        blocks: of the hosted workers.
+    """
+
+    def __init__(
+        self,
+        mixing: Mixing,
+        blocks: Sequence[Block],
+        ghosts: GhostLink,
+        sums: SumLink,
+        hosting: Hosting,
+        is_first: bool,
+    ) -> None:
+        """Copies the weights; nothing is sent.
+
+        Args:
+            mixing, ghosts, sums, is_first: see the class.
+            blocks: one for each hosted worker.
+            hosting: of the rank.
+        """
+        self.mixing, self.ghosts, self.sums, self.is_first = mixing, ghosts, sums, is_first
+        self._columns, self._rows = hosting.slices(ghosts.space), hosting.slices(sums.space)
+        rows = [ghost_rows(*pair) for pair in zip(blocks, ghosts.there.neurons, strict=True)]
+        self._ghost_rows = [np.sort(each) for each in rows]
+        self.blocks = [
+            LocalBlock(mixing, block, worker, np.argsort(places), order)
+            for block, worker, places, order in zip(
+                blocks, hosting.workers, rows, sums.there.orders, strict=True
+            )
+        ]
+
+    def forward(self, x: np.ndarray, part: Part, carrier: Carrier) -> np.ndarray:
+        """Y from X, each (neurons of the hosted workers, batch) or (neurons, batch, positions); collective.
+
+        The ghosts were posted.
+        """
+        out, sums = self.sums.values.maps(part), self.sums.there
+        carrier.begin(sums, part)
+        for number, (block, columns, rows) in enumerate(self._of_workers):
+            made = as_map(block.own.mixing.compute(x[columns]))
+            out[rows] = made[: block.rows]
+            sums.buffers[number].maps(part)[...] = made[block.rows :]
+        carrier.post(sums, part)
+        if self.is_first:
+            carrier.complete(self.ghosts.there, part)
+        for number, (block, _, rows) in enumerate(self._of_workers):
+            came = self._came(number, part)
+            if len(came):
+                out[rows] += as_map(block.ghost.mixing.compute(came))
+        carrier.complete(sums, part)
+        return as_tensor(out)
+
+    def backward(
+        self, g: np.ndarray, x: np.ndarray, part: Part, wants_source: bool, carrier: Carrier, update: Update
+    ) -> np.ndarray | None:
+        """Tune the blocks; collective.
+
+        Args:
+            g: derivatives by Y, of its shape.
+            x: X as it was read.
+            part: the batch.
+            wants_source: whether derivatives by X are wanted.  Those by ghosts are added to what will be sent
+                back to their owners.
+            carrier: of the rank.
+            update: of a parameter.
+
+        Returns:
+            derivatives by X, without what comes back from others; None: they are not wanted.
+        """
+        back = self.sums.back
+        carrier.begin(back, part)
+        self.sums.adjoints.maps(part)[...] = as_map(g)
+        carrier.post(back, part)
+        for number, (block, _, rows) in enumerate(self._of_workers):
+            came = self._came(number, part)
+            if not len(came):
+                continue
+            if wants_source:
+                (by_ghosts,) = block.ghost.mixing.vjp(g[rows], g[rows], came)
+                leaving = self.ghosts.back.buffers[number].maps(part)
+                leaving[self._ghost_rows[number]] += as_map(by_ghosts)
+            block.ghost.backward(g[rows], came, update)
+        carrier.complete(back, part)
+        by_source = np.zeros_like(x) if wants_source else None
+        for number, (block, columns, rows) in enumerate(self._of_workers):
+            by_rows = np.concatenate([g[rows], as_tensor(back.buffers[number].maps(part))])
+            if by_source is not None:
+                (by_source[columns],) = block.own.mixing.vjp(by_rows, by_rows, x[columns])
+            block.own.backward(by_rows, x[columns], update)
+        return by_source
+
+    @property
+    def _of_workers(self) -> Iterable[tuple[LocalBlock, slice, slice]]:
+        """Block, columns and rows of each hosted worker."""
+        return zip(self.blocks, self._columns, self._rows, strict=True)
+
+    def _came(self, number: int, part: Part) -> np.ndarray:
+        """The ghosts that a hosted worker reads here, (ghosts, batch) or (ghosts, batch, positions)."""
+        came, rows = self.ghosts.there.buffers[number].maps(part), self._ghost_rows[number]
+        return as_tensor(came if rows.size == len(came) else came[rows])
+
+
+def as_tensor(maps: np.ndarray) -> np.ndarray:
+    """(neurons, batch, values) as operations take it: (neurons, batch) where there is one value."""
+    return maps if maps.shape[2] > 1 else maps[:, :, 0]

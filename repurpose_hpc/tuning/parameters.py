@@ -1,0 +1,133 @@
+"""What is tuned: weights and biases of the blocks of hosted workers, in place.
+
+A block is two local mixings (``model.operations.Mixing``).  One reads the worker's own neurons, and makes its
+own rows and the sums that leave; the other reads ghosts.  Weights that were eliminated stay zero: their
+derivatives are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.plan.shard import Block
+
+
+@dataclass(frozen=True, eq=False)
+class Parameter:
+    """An array that is tuned.
+
+    Attributes:
+        name: unique on all ranks; the same in every run.
+        worker: that has it.
+        values: the array, changed in place.
+        mask: where it may be other than zero, of the same shape; None: everywhere.
+        decays: whether weight decay is for it.
+    """
+
+    name: str
+    worker: int
+    values: np.ndarray
+    mask: np.ndarray | None
+    decays: bool
+
+    def masked(self, gradient: np.ndarray) -> np.ndarray:
+        """A gradient that leaves what was eliminated as it is; changes ``gradient``."""
+        if self.mask is not None:
+            gradient *= self.mask
+        return gradient
+
+
+# Changes a parameter by its gradient.
+Update = Callable[[Parameter, np.ndarray], None]
+
+
+class LocalMixing:
+    """A mixing with some rows and columns of the weights; it shares their memory with parameters.
+
+    Attributes:
+        mixing: what is computed.
+        parameters: weights, and the bias of the first rows, if there are any; none where the weights are part
+            of a definition.
+    """
+
+    def __init__(
+        self, part: str, worker: int, mixing: Mixing, weights: np.ndarray, bias: np.ndarray
+    ) -> None:
+        """Makes room for a bias of every row, those behind ``bias`` zero."""
+        all_biases = np.zeros(len(weights), weights.dtype)
+        all_biases[: bias.size] = bias
+        self.mixing = replace(mixing, weights=weights, bias=all_biases)
+        kept = weights != 0
+        mask, name = None if kept.all() else kept, f"{mixing.name} {worker} {part}"
+        parameters = (
+            Parameter(f"{name} weights", worker, weights, mask, decays=True),
+            Parameter(f"{name} bias", worker, all_biases[: bias.size], None, decays=False),
+        )
+        self.parameters = [each for each in parameters if each.values.size and not mixing.fixed]
+
+    def backward(self, g: np.ndarray, x: np.ndarray, update: Update) -> None:
+        """Tune it by the derivatives ``g`` by what it made of ``x``."""
+        if self.parameters:
+            weights, bias = self.mixing.gradient(g, x)
+            gradients = {2: weights, 1: bias}
+            for parameter in self.parameters:
+                gradient = gradients[parameter.values.ndim][: len(parameter.values)]
+                update(parameter, parameter.masked(gradient))
+
+
+class LocalBlock:
+    """A worker's block of a mixing.
+
+    Attributes:
+        rows: own neurons of the target; sums follow them in what ``own`` makes.
+        own, ghost: the two local mixings.
+    """
+
+    def __init__(
+        self, mixing: Mixing, block: Block, worker: int, ghosts: np.ndarray, sums: np.ndarray
+    ) -> None:
+        """Copies the weights.
+
+        Args:
+            mixing: bare.
+            block: of the worker.
+            worker: its number.
+            ghosts: for each of its ghosts, in the order in which they lie in memory, the place in
+                ``block.ghost_neurons``.
+            sums: likewise of its sums.
+        """
+        self._block, self._ghosts, self._sums, self._taps = block, ghosts, sums, mixing.taps
+        self.rows = len(block.bias)
+        own = np.concatenate([block.own_weights, block.sum_weights[sums]])
+        ghost = _columns(block.ghost_weights, ghosts, mixing.taps)
+        self.own = LocalMixing("own", worker, mixing, own, block.bias)
+        self.ghost = LocalMixing("ghost", worker, mixing, ghost, block.bias[:0])
+
+    @property
+    def parameters(self) -> list[Parameter]:
+        """All that is tuned."""
+        return [*self.own.parameters, *self.ghost.parameters]
+
+    def tuned(self) -> Block:
+        """The block with the weights as they are now; shares no memory with them."""
+        own, bias = self.own.mixing.weights, self.own.mixing.bias
+        sum_weights = np.empty_like(self._block.sum_weights)
+        sum_weights[self._sums] = own[self.rows :]
+        back = np.argsort(self._ghosts)
+        return replace(
+            self._block,
+            own_weights=own[: self.rows].copy(),
+            sum_weights=sum_weights,
+            ghost_weights=_columns(self.ghost.mixing.weights, back, self._taps),
+            bias=bias[: self.rows].copy(),
+        )
+
+
+def _columns(weights: np.ndarray, order: np.ndarray, taps: int) -> np.ndarray:
+    """Groups of columns of ``weights`` (m, g taps) in another order, C-contiguous."""
+    groups = weights.reshape(len(weights), weights.shape[1] // taps, taps)[:, order]
+    return np.ascontiguousarray(groups).reshape(len(weights), order.size * taps)
