@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from repurpose_hpc import bundled
-from repurpose_hpc.commands.infer import ModelArguments, ShardArguments
+from repurpose_hpc.commands.infer import ShardArguments
 from repurpose_hpc.commands.parser import Parser, make
 from repurpose_hpc.commands.splitting import aligned
 from repurpose_hpc.commands.table import described
@@ -34,7 +34,7 @@ from repurpose_hpc.report import text as report
 from repurpose_hpc.runtime.exchange.choose import check_transport
 from repurpose_hpc.runtime.loading import load_shards, release_compiler
 from repurpose_hpc.runtime.resources import Formats
-from repurpose_hpc.tuning.driver import Epoch, Run, Tuning, best_of
+from repurpose_hpc.tuning.driver import Epoch, Run, Tuning, best_of, parted
 from repurpose_hpc.tuning.options import TuneOptions
 from repurpose_hpc.tuning.passes import Passes
 from repurpose_hpc.tuning.targets import Targets, of_labels, of_original
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 class Arguments(Declared):
     """Shards, data, and what outputs are compared with."""
 
-    shards: Path = like(ShardArguments, "shards", more="", help="written by restructure; they stay as they are")
+    shards: Path = like(ShardArguments, "shards", help="written by restructure; they stay as they are")
     data: Path = option(
         kind=path("samples.npz"),
         metavar="DATA",
@@ -126,7 +126,8 @@ def run(args: Arguments, context: RankContext) -> None:
         spooled = Spooled(samples, passes.input_columns, options.dtype)
     with spooled:
         release_compiler()
-        tuning = Tuning(passes, spooled, targets, options.make_optimiser(), options, comm)
+        parts = parted(samples.samples, options)
+        tuning = Tuning(passes, spooled, targets, parts, options, comm)
         job = Run(args.out, stored, shards, _depends_on(args, stored, samples, comm), log)
         epochs = job.tune(tuning, options, comm)
     result = _report(args, stored, tuning, epochs, targets, comm)
@@ -178,11 +179,13 @@ def _original(args: Arguments, stored: StoredPlan) -> Network:
     """
     network = load_model(args.distill or bundled.MODEL, shapes_of(args.input_shape), check=False)
     if args.distill is not None:
-        check_model(stored, network, args.distill, "name the model that they were made from, or give --labels")
+        check_model(
+            stored, network, args.distill, "name the model that they were made from, or give --labels"
+        )
     elif stored.provenance.get("model_fingerprint") != network.fingerprint():
         raise UsageError(
-            "expected --distill MODEL, the network that the shards were made from, or --labels, found neither; "
-            "add one"
+            "expected --distill MODEL, the network that the shards were made from, or --labels, found "
+            "neither; add one"
         )
     return network
 
@@ -219,8 +222,8 @@ def _report(
     return {
         "ranks": comm.size,
         "workers": stored.plan.workers,
-        "samples": tuning.samples,
-        "held_out_samples": tuning.held_out_samples,
+        "samples": sum(map(len, tuning.parts)),
+        "held_out_samples": tuning.parts.held_out.size,
         "batch_size": options.batch_size,
         "targets": targets.name,
         "optimiser": options.optimiser,

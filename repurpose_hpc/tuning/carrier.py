@@ -1,8 +1,8 @@
 """Transfers made one at a time, there and back.
 
 A *link* is what crosses for one tensor or one mixing: ghosts, which owners send, or partial sums, which they
-receive.  The derivatives go the opposite way.  Where a ghost was sent, its derivatives come back to the owner,
-who adds them up, as it does with sums; where a sum was sent, the derivative of what it was added to comes
+receive.  Derivatives go the opposite way.  Where a ghost was sent, its derivatives come back to the owner,
+who adds them up, as it does with sums.  Where a sum was sent, the derivative of what it was added to comes
 back, as a ghost does.  So the transpose of a transfer is one of the other kind, with the lists exchanged.
 """
 
@@ -68,7 +68,8 @@ class GhostLink(Link):
             resources: of the rank.
         """
         super().__init__(tensor, space, positions, resources)
-        lists, comm_dtype = [block.ghosts for block in blocks], CommDtype(resources.formats.comm_dtype, blocks)
+        lists = [block.ghosts for block in blocks]
+        comm_dtype = CommDtype(resources.formats.comm_dtype, blocks)
         self.there = GhostTransfer(lists, self.values, space, resources, comm_dtype)
         self.back = SumTransfer([part.transposed for part in lists], self.adjoints, space, resources)
 

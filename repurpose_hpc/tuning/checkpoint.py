@@ -1,10 +1,10 @@
 """What tuning leaves on disk after every epoch: the best shards so far, and the state to go on from.
 
-Every rank writes the files of its own workers; the root makes the directories, and gives them their names when
-all are complete.
+Every rank writes the files of its own workers; the root makes the directories, and gives them their names
+when all are complete.
 
-The state of an interrupted run is in ``.NAME.resume/KEY/epoch-0007`` beside the shards ``NAME``.  The key says
-what the run depends on: the same command goes on there, bit for bit; another one begins anew.
+The state of an interrupted run is in ``.NAME.resume/KEY/epoch-0007`` beside the shards ``NAME``.  The key
+says what the run depends on: the same command goes on there, bit for bit; another one begins anew.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def write_tuned(
         comm: of the ranks.
 
     Raises:
-        SystemExit: on every rank, after a message: something cannot be written; ``directory`` stays as it was.
+        SystemExit: on every rank, after a message: something cannot be written; ``directory`` stays.
     """
     with ExitStack() as stack:
         place = None
@@ -85,7 +85,9 @@ class State:
         self._directory = self._all / hashlib.sha256(text.encode()).hexdigest()[:16]
         self._comm = comm
 
-    def save(self, epoch: int, arrays: Mapping[int, Mapping[str, np.ndarray]], record: dict[str, Any]) -> None:
+    def save(
+        self, epoch: int, arrays: Mapping[int, Mapping[str, np.ndarray]], record: dict[str, Any]
+    ) -> None:
         """Replace the state.
 
         Args:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,6 @@ from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.runtime.calls import PHASES
 from repurpose_hpc.runtime.setup import Clock
 from repurpose_hpc.tuning.checkpoint import State, write_tuned
-from repurpose_hpc.tuning.optimisers import Optimiser
 from repurpose_hpc.tuning.options import TuneOptions
 from repurpose_hpc.tuning.outputs import Outputs
 from repurpose_hpc.tuning.parameters import Parameter
@@ -73,13 +72,14 @@ class Tuning:
     """A network that is being tuned on the ranks; its methods are collective.
 
     Attributes:
+        optimiser: of this rank.
         clock: of this rank; what ranks wait for each other is part of "passes" and "loss".
 
     Args:
         passes: of this rank.
         samples: its columns of them.
         targets: on the root, None elsewhere.
-        optimiser: of this rank.
+        parts: of the samples.
         options: the same on all ranks.
         comm: of the ranks.
     """
@@ -89,35 +89,25 @@ class Tuning:
         passes: Passes,
         samples: Spooled,
         targets: Targets | None,
-        optimiser: Optimiser,
+        parts: Parts,
         options: TuneOptions,
         comm: MPI.Comm,
     ) -> None:
-        self.passes, self.optimiser = passes, optimiser
+        self.passes, self.optimiser, self.parts = passes, options.make_optimiser(), parts
         self._samples, self._targets, self._options, self._comm = samples, targets, options, comm
         self._outputs = Outputs(comm, passes.output_columns, options.dtype)
-        self._held_out, self._rest = parted(samples.samples, options)
         self.clock = Clock("input", "passes", "loss")
-
-    @property
-    def samples(self) -> int:
-        """All samples."""
-        return self._held_out.size + self._rest.size
-
-    @property
-    def held_out_samples(self) -> int:
-        """Those that are held out."""
-        return self._held_out.size
 
     @property
     def seconds(self) -> dict[str, float]:
         """Seconds of this rank so far: by part of its work, and of that by phase of what crosses."""
-        return self.clock.seconds | dict(zip(PHASES[1:], self.passes.carrier.seconds[1:].tolist(), strict=True))
+        crossing = self.passes.carrier.seconds[1:].tolist()
+        return self.clock.seconds | dict(zip(PHASES[1:], crossing, strict=True))
 
     @property
     def steps(self) -> int:
         """Steps of an epoch."""
-        return -(-self._rest.size // self._options.batch_size)
+        return -(-self.parts.rest.size // self._options.batch_size)
 
     def epoch(self, number: int) -> float:
         """Go through all samples once.
@@ -131,7 +121,7 @@ class Tuning:
         Raises:
             UserError: on all ranks: a loss is not finite; weights may be no good then.
         """
-        order = self._rest[shuffled(self._rest.size, self._options.seed, number)]
+        order = self.parts.rest[shuffled(self.parts.rest.size, self._options.seed, number)]
         losses, options = [], self._options
         for step, batch in enumerate(self._batches(order), (number - 1) * self.steps):
             warm_up = int(options.warm_up * options.epochs * self.steps)
@@ -139,8 +129,8 @@ class Tuning:
             loss = self._step(batch)
             if not np.isfinite(loss):
                 raise UserError(
-                    f"expected a finite loss, found {loss} in step {step % self.steps + 1} of {self.steps} of "
-                    f"epoch {number}; the shards are those of the best epoch before; try a lower "
+                    f"expected a finite loss, found {loss} in step {step % self.steps + 1} of {self.steps} "
+                    f"of epoch {number}; the shards are those of the best epoch before; try a lower "
                     "--learning-rate"
                 )
             losses.append(loss)
@@ -149,13 +139,13 @@ class Tuning:
     def judged(self) -> tuple[float, float | None]:
         """Mean loss on held-out samples, and the share of them that are right; None: there are no classes."""
         loss, right = 0.0, 0
-        for batch in self._batches(self._held_out):
+        for batch in self._batches(self.parts.held_out):
             outputs = self._forward(batch)
             if outputs is not None and self._targets is not None:
                 loss += self._targets.loss_of(outputs, batch).value * batch.size
                 right += self._targets.right(outputs, batch)
         has_classes = self._targets is not None and self._targets.classes is not None
-        count = self._held_out.size
+        count = self.parts.held_out.size
         mine = loss / count, right / count if has_classes else None
         return self._comm.bcast(mine, root=0)
 
@@ -190,8 +180,15 @@ class Tuning:
             yield order[first : first + self._options.batch_size]
 
 
-def parted(samples: int, options: TuneOptions) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers of the samples that are held out, and of all others, both ascending.
+class Parts(NamedTuple):
+    """The numbers of the samples that are held out, and of all others, both ascending."""
+
+    held_out: np.ndarray
+    rest: np.ndarray
+
+
+def parted(samples: int, options: TuneOptions) -> Parts:
+    """Samples in two parts, by the seed.
 
     Raises:
         UserError: none would be left of one of them.
@@ -203,7 +200,7 @@ def parted(samples: int, options: TuneOptions) -> tuple[np.ndarray, np.ndarray]:
             f"{options.held_out:g}; give more samples, or another share"
         )
     order = np.random.default_rng([options.seed, _SPLIT_STREAM]).permutation(samples)
-    return np.sort(order[:count]), np.sort(order[count:])
+    return Parts(np.sort(order[:count]), np.sort(order[count:]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,7 +247,6 @@ class Run:
         epoch = Epoch(number, loss, held_out_loss, accuracy, perf_counter() - began)
         self.log(epoch.line)
         return epoch
-
 
     def _write(self, tuning: Tuning, options: TuneOptions, epochs: list[Epoch], comm: MPI.Comm) -> None:
         """Write the shards with the weights as they are now."""

@@ -1,7 +1,7 @@
 """Outputs to the root and their derivatives back, batch by batch.
 
-Every rank sends its output rows to the root (``MPI_Gatherv``), which has labels or the original's outputs.  It
-sends every rank the derivatives by these rows (``MPI_Scatterv``), and all the loss (``MPI_Bcast``).
+Every rank sends its output rows to the root (``MPI_Gatherv``), which has labels or the original's outputs.
+It sends every rank the derivatives by these rows (``MPI_Scatterv``), and all the loss (``MPI_Bcast``).
 """
 
 from __future__ import annotations

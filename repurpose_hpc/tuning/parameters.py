@@ -54,9 +54,7 @@ class LocalMixing:
             of a definition.
     """
 
-    def __init__(
-        self, part: str, worker: int, mixing: Mixing, weights: np.ndarray, bias: np.ndarray
-    ) -> None:
+    def __init__(self, part: str, worker: int, mixing: Mixing, weights: np.ndarray, bias: np.ndarray) -> None:
         """Makes room for a bias of every row, those behind ``bias`` zero."""
         all_biases = np.zeros(len(weights), weights.dtype)
         all_biases[: bias.size] = bias

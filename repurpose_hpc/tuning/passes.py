@@ -1,7 +1,7 @@
 """Forward and backward pass of a rank's part of a network.
 
-Forward, what crosses is what crosses in an inference.  Backward, the derivatives of the same neurons cross, in
-the opposite direction (``carrier``): so a step of training sends twice the values of an inference.
+Forward, what crosses is what crosses in an inference.  Backward, the derivatives of the same neurons cross,
+in the opposite direction (``carrier``): so a step of training sends twice the values of an inference.
 
 Every operation runs on the neurons of the hosted workers alone (``Operation.restricted``).
 """
@@ -16,7 +16,6 @@ import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.backward import dependents_of
-from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing, Operation, Rows
 from repurpose_hpc.model.operations.patches import as_map
 from repurpose_hpc.plan.shard import Shard
@@ -163,7 +162,6 @@ class Passes:
         for op in reversed(self._operations):
             self._back_through(op, adjoints, update)
         self._tensors = {}
-'''.replace("-> None:\n        \"\"\"Copies the weights, and agrees","-> None:\n        \"\"\"Copies the weights, and agrees")
 
     def free(self) -> None:
         """Give back what MPI keeps; collective."""
@@ -171,7 +169,7 @@ class Passes:
 
     def _mixing(self, mixing: Mixing, shards: Sequence[Shard], resources: Resources) -> TunedMixing:
         """A mixing and what it exchanges; the ghosts that an earlier one reads are its own, too."""
-        graph, blocks = self._graph, [shard.blocks[mixing.name] for shard in shards]
+        blocks = [shard.blocks[mixing.name] for shard in shards]
         if blocks[0].is_common or blocks[0].is_everywhere:
             raise UserError(
                 f"{mixing.name}: expected neurons that have one owner each, found common ones; only networks "
@@ -179,7 +177,8 @@ class Passes:
             )
         is_first = mixing.source not in self._ghosts
         if is_first:
-            self._ghosts[mixing.source] = GhostLink(blocks, mixing.source, *self._end(mixing.source), resources)
+            ghosts = GhostLink(blocks, mixing.source, *self._end(mixing.source), resources)
+            self._ghosts[mixing.source] = ghosts
         sums = SumLink(blocks, mixing.target, *self._end(mixing.target), resources)
         return TunedMixing(mixing, blocks, self._ghosts[mixing.source], sums, self._hosting, is_first)
 
@@ -221,7 +220,7 @@ class Passes:
                 _add(adjoints, source, product)
 
     def _adjoint(self, name: str, adjoints: dict[str, np.ndarray]) -> np.ndarray | None:
-        """The derivatives by a tensor, with what comes back from ghosts of it; None: nothing depends on it."""
+        """The derivatives by a tensor, with what comes back from its ghosts; None: nothing depends on it."""
         g, link = adjoints.pop(name, None), self._ghosts.get(name)
         if link is None or name not in self._dependents:
             return g

@@ -1,0 +1,76 @@
+"""Gradients of a network on the ranks of this job, and of the whole of it in one process."""
+
+from dataclasses import replace
+
+import numpy as np
+from mpi4py import MPI
+
+from repurpose_hpc.model.backward import backpropagate
+from repurpose_hpc.model.forward import outputs, trace
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.plan.assemble import assemble
+from repurpose_hpc.plan.plan import Plan
+from repurpose_hpc.plan.shard import make_shard
+from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
+from repurpose_hpc.runtime.hosting import hosted_workers
+from repurpose_hpc.runtime.resources import EXACT_FORMATS, Formats
+from repurpose_hpc.tuning.outputs import Outputs
+from repurpose_hpc.tuning.passes import Passes
+
+COMM = MPI.COMM_WORLD
+
+
+class RankPasses:
+    """This rank's passes of ``network``, with outputs and gradients of all of it."""
+
+    def __init__(
+        self,
+        network: Network,
+        plan: Plan,
+        max_batch: int,
+        comm=COMM,
+        dtype: type = np.float64,
+        formats: Formats = EXACT_FORMATS,
+        transport: str = DEFAULT_TRANSPORT,
+    ):
+        ranks, rank = (1, 0) if comm is None else (comm.size, comm.rank)
+        hosted = hosted_workers(plan.workers, ranks, rank)
+        self.shards = [make_shard(network, plan, worker, dtype) for worker in hosted]
+        self.passes, self.comm = Passes(self.shards, comm, max_batch, formats, transport), comm
+        self._outputs = Outputs(comm, self.passes.output_columns, np.dtype(dtype))
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        """All outputs, on every rank, (samples, outputs)."""
+        X = np.ascontiguousarray(x.T[self.passes.input_columns], self.shards[0].graph.mixings[0].bias.dtype)
+        y = self._outputs.gather(self.passes.forward(X))
+        return y if self.comm is None else self.comm.bcast(y, root=0)
+
+    def gradients(self, g: np.ndarray) -> Network:
+        """The gradients of gᵀ outputs of the last forward, in the place of the weights, on every rank."""
+        rows = self._outputs.scatter(g if self._outputs.is_root else None, len(g))
+        found = {}
+        self.passes.backward(rows, lambda parameter, gradient: found.update({parameter.name: gradient}))
+        weights = {}
+        for parameter in self.passes.parameters:
+            weights[parameter.name] = parameter.values.copy()
+            parameter.values[...] = found[parameter.name]
+        tuned = [replace(shard, blocks=dict(shard.blocks)) for shard in self.passes.tuned(self.shards)]
+        for parameter in self.passes.parameters:
+            parameter.values[...] = weights[parameter.name]
+        parts = [tuned] if self.comm is None else self.comm.allgather(tuned)
+        return assemble(shard for part in parts for shard in part)
+
+
+def gradients_of(network: Network, x: np.ndarray, g: np.ndarray) -> Network:
+    """The same of the whole network in plain NumPy, where weights are not zero."""
+    tensors = trace(network, np.ascontiguousarray(x.T))
+    assert outputs(network, tensors).shape == g.T.shape
+    by_target = dict(backpropagate(network, tensors, np.ascontiguousarray(g.T)))
+    mixings = {}
+    for mixing in network.mixings:
+        by_weights, by_bias = np.zeros_like(mixing.weights), np.zeros_like(mixing.bias)
+        if mixing.name in by_target:
+            by_weights, by_bias = mixing.gradient(by_target[mixing.name], tensors[mixing.source])
+        by_weights = by_weights * (mixing.weights != 0)
+        mixings[mixing.name] = replace(mixing, weights=by_weights, bias=by_bias)
+    return network.with_mixings(mixings)
