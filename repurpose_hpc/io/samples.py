@@ -213,23 +213,27 @@ def open_samples(path: str | Path) -> Samples:
         return replace(samples, _states=tuple(map(State.of, (path, *source_files(path)))))
 
 
-def check_finite(batch: np.ndarray, name: str, first_sample: int = 0) -> None:
+def check_finite(
+    batch: np.ndarray, name: str, first_sample: int = 0, columns: np.ndarray | None = None
+) -> None:
     """Refuse NaN and infinity.
 
     Args:
         batch: shape (batch, width), as read.
         name: of the samples, for the message.
         first_sample: position in the file of the first sample of ``batch``.
+        columns: of the file that ``batch`` has; None: all.
 
     Raises:
-        UserError: names the first bad sample and its first bad column, both counted from 0.
+        UserError: names the first bad sample and its first bad column in ``batch``, both counted from 0.
     """
     finite = np.isfinite(batch)
     if finite.all():
         return
-    row, column = np.argwhere(~finite)[0]
+    row, place = np.argwhere(~finite)[0]
+    column = place if columns is None else columns[place]
     raise UserError(
-        f"{name}: expected finite values, found {batch[row, column]} in sample {first_sample + row}, "
+        f"{name}: expected finite values, found {batch[row, place]} in sample {first_sample + row}, "
         f"column {column} (counted from 0); remove the sample or replace the value"
     )
 

@@ -93,9 +93,6 @@ def finite_batches(
     """``file.batches``, (batch, n), with NaN and infinity refused under their sample and column."""
     first = 0
     for batch in file.batches(batch_size, columns, dtype.type):
-        if not np.isfinite(batch).all():
-            samples = np.zeros((len(batch), file.width), dtype)
-            samples[:, slice(None) if columns is None else columns] = batch
-            check_finite(samples, file.name, first)
+        check_finite(batch, file.name, first, columns)
         first += len(batch)
         yield batch

@@ -1,0 +1,1 @@
+"""Fine-tuning: steps of optimisers."""
