@@ -1,4 +1,4 @@
-"""Compiled kernels on arrays: products, maps, attention, messages, assignment of rows to workers, tuning.
+"""Compiled kernels on arrays: products, maps, attention, messages, assignment of rows, updates of weights.
 
 They know nothing of models, files or MPI and import nothing of the rest of the package.  What a kernel takes
 is declared where it is written (see ``registry``); this package exports all kernels of its rooms by name.
@@ -21,7 +21,7 @@ from .registry import REGISTRY
 from .replay import Recording, compile_replay
 from .warmup import warm_up
 
-ROOMS = ("products", "maps", "attention", "messages", "assignment", "tuning")
+ROOMS = ("products", "maps", "attention", "messages", "assignment", "updates")
 for _room in ROOMS:
     for _module in iter_modules(import_module(f"{__name__}.{_room}").__path__):
         import_module(f"{__name__}.{_room}.{_module.name}")

@@ -1,7 +1,7 @@
 """Kernels and what is known of each, declared where it is written.
 
 A kernel is a function in a file of one of the rooms (``products``, ``maps``, ``attention``, ``messages``,
-``assignment``, ``tuning``) that says with ``@kernel`` what it takes.  All else follows: its export from the
+``assignment``, ``updates``) that says with ``@kernel`` what it takes.  All else follows: its export from the
 package, what the warm-up compiles, how its calls are checked and packed when they are recorded, the entry by
 which they are replayed, and, with ``@thread_variant``, who makes a call that several threads share.
 """

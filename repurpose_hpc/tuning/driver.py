@@ -97,6 +97,8 @@ class Tuning:
         self._samples, self._targets, self._options, self._comm = samples, targets, options, comm
         self._outputs = Outputs(comm, passes.output_columns, options.dtype)
         self.clock = Clock("input", "passes", "loss")
+        self._forward(parts.rest[: options.batch_size])
+        self._sizes = passes.sizes()
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -173,7 +175,9 @@ class Tuning:
             return self._outputs.gather(rows)
 
     def _update(self, parameter: Parameter, gradient: np.ndarray) -> None:
-        self.optimiser.update(parameter.name, parameter.values, gradient, parameter.decays)
+        reads = parameter.reads
+        size = 1.0 if reads is None else self._sizes[reads]
+        self.optimiser.update(parameter.name, parameter.values, gradient, reads is not None, size)
 
     def _batches(self, order: np.ndarray) -> Iterator[np.ndarray]:
         for first in range(0, order.size, self._options.batch_size):

@@ -17,7 +17,7 @@ import numpy as np
 from repurpose_hpc import kernels
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import Declared, number, option
-from repurpose_hpc.kernels.tuning.updates import AdamWStep, SGDStep
+from repurpose_hpc.kernels.updates.weights import AdamWStep, SGDStep
 
 _STEPS = "steps"
 _SHARE = number(least=0, below=1, example=0.9)
@@ -69,7 +69,9 @@ class Optimiser(ABC):
         self.steps += 1
         self._rate = rate
 
-    def update(self, name: str, weights: np.ndarray, gradient: np.ndarray, decays: bool) -> None:
+    def update(
+        self, name: str, weights: np.ndarray, gradient: np.ndarray, decays: bool, size: float = 1.0
+    ) -> None:
         """Change an array of weights in place.
 
         A weight that is 0 and whose gradient has always been 0 stays exactly 0.
@@ -79,6 +81,8 @@ class Optimiser(ABC):
             weights: of any shape, float32 or float64, C-contiguous.
             gradient: of the same shape and dtype, C-contiguous; it is not changed.
             decays: whether the weight decay is for it.
+            size: root mean square of what the weights multiply.  They change as if that were scaled to 1, and
+                they by the inverse: a learning rate means the same for pixels up to 255 and up to 1.
 
         Raises:
             ValueError: another shape, dtype or order.
@@ -87,10 +91,13 @@ class Optimiser(ABC):
         _check_arrays(weights, gradient)
         kept = [self._array(kind, name, weights) for kind in self.keeps]
         decay = self.hyperparameters.weight_decay if decays else 0.0
-        self._apply(*(array.reshape(-1) for array in (weights, gradient, *kept)), decay=decay)
+        arrays = (array.reshape(-1) for array in (weights, gradient, *kept))
+        self._apply(*arrays, decay=decay, size=size)
 
     @abstractmethod
-    def _apply(self, weights: np.ndarray, gradient: np.ndarray, *kept: np.ndarray, decay: float) -> None:
+    def _apply(
+        self, weights: np.ndarray, gradient: np.ndarray, *kept: np.ndarray, decay: float, size: float
+    ) -> None:
         """``update`` of flat arrays, ``kept`` as ``keeps`` names them."""
 
     def state(self) -> dict[str, np.ndarray]:
@@ -169,14 +176,16 @@ class AdamW(Optimiser):
 
     keeps = "mean", "square"
 
-    def _apply(self, weights: np.ndarray, gradient: np.ndarray, *kept: np.ndarray, decay: float) -> None:
+    def _apply(
+        self, weights: np.ndarray, gradient: np.ndarray, *kept: np.ndarray, decay: float, size: float
+    ) -> None:
         given = self.hyperparameters
         step = AdamWStep(
-            rate=self._rate / (1 - given.beta1**self.steps),
+            rate=self._rate / size / (1 - given.beta1**self.steps),
             root=1 / math.sqrt(1 - given.beta2**self.steps),
             beta1=given.beta1,
             beta2=given.beta2,
-            eps=given.eps,
+            eps=given.eps * size,
             decay=self._rate * decay,
         )
         kernels.adamw(weights, gradient, *kept, step)
@@ -188,5 +197,8 @@ class SGD(Optimiser):
 
     keeps = ("velocity",)
 
-    def _apply(self, weights: np.ndarray, gradient: np.ndarray, *kept: np.ndarray, decay: float) -> None:
-        kernels.sgd(weights, gradient, *kept, SGDStep(self._rate, self.hyperparameters.momentum, decay))
+    def _apply(
+        self, weights: np.ndarray, gradient: np.ndarray, *kept: np.ndarray, decay: float, size: float
+    ) -> None:
+        step = SGDStep(self._rate / size**2, self.hyperparameters.momentum, decay * size**2)
+        kernels.sgd(weights, gradient, *kept, step)

@@ -25,14 +25,14 @@ class Parameter:
         worker: that has it.
         values: the array, changed in place.
         mask: where it may be other than zero, of the same shape; None: everywhere.
-        decays: whether weight decay is for it.
+        reads: the tensor that it multiplies; None: it is a bias, for which there is no weight decay.
     """
 
     name: str
     worker: int
     values: np.ndarray
     mask: np.ndarray | None
-    decays: bool
+    reads: str | None
 
     def masked(self, gradient: np.ndarray) -> np.ndarray:
         """A gradient that leaves what was eliminated as it is; changes ``gradient``."""
@@ -62,8 +62,8 @@ class LocalMixing:
         kept = weights != 0
         mask, name = None if kept.all() else kept, f"{mixing.name} {worker} {part}"
         parameters = (
-            Parameter(f"{name} weights", worker, weights, mask, decays=True),
-            Parameter(f"{name} bias", worker, all_biases[: bias.size], None, decays=False),
+            Parameter(f"{name} weights", worker, weights, mask, mixing.source),
+            Parameter(f"{name} bias", worker, all_biases[: bias.size], None, None),
         )
         self.parameters = [each for each in parameters if each.values.size and not mixing.fixed]
 

@@ -65,7 +65,7 @@ class Passes:
         graph = shards[0].graph
         graph.check_samples()
         ranks, rank = (1, 0) if comm is None else (comm.size, comm.rank)
-        self._graph, self._hosting = graph, Hosting(shards, ranks, rank)
+        self._graph, self._hosting, self._comm = graph, Hosting(shards, ranks, rank), comm
         dtype = graph.mixings[0].bias.dtype
         resources = Resources(self._hosting, max_batch, Scratch(dtype), Arena(), formats, 1, False)
         self.input_columns = columns_of(graph, graph.input_tensors, self._hosting)
@@ -128,7 +128,7 @@ class Passes:
         self._tensors, graph, first = {}, self._graph, 0
         for name in graph.input_tensors:
             rows, values = self._rows(name), graph.values(name)
-            maps = X[first : first + rows * values].reshape(rows, values, -1).transpose(0, 2, 1)
+            maps = X[first : first + rows * values].reshape(rows, values, X.shape[1]).transpose(0, 2, 1)
             first += rows * values
             self._made(name, as_tensor(np.ascontiguousarray(maps)))
         for op in self._operations:
@@ -139,6 +139,19 @@ class Passes:
                 made = op.compute(*sources)
             self._made(op.target, made)
         return np.concatenate([self._values(name) for name in graph.output_tensors])
+
+    def sizes(self) -> dict[str, float]:
+        """Root mean square of each tensor that a mixing reads, in the last batch; collective.
+
+        It is that over the rows of all ranks, and 1 where all of them are zero.
+        """
+        squares = np.array([np.vdot(self._tensors[name], self._tensors[name]) for name in self._ghosts])
+        values = np.array([self._tensors[name].size for name in self._ghosts], np.float64)
+        sums = np.stack([squares.astype(np.float64), values])
+        if self._comm is not None:
+            self._comm.Allreduce(sums.copy(), sums)
+        means = sums[0] / np.maximum(sums[1], 1)
+        return dict(zip(self._ghosts, np.sqrt(np.where(means > 0, means, 1)).tolist(), strict=True))
 
     def backward(self, G: np.ndarray, update: Update) -> None:
         """Tune all parameters by the last batch; collective.
@@ -233,7 +246,7 @@ class Passes:
     def _values(self, name: str) -> np.ndarray:
         """An output as ``forward`` returns it, (columns, batch)."""
         tensor = as_map(self._tensors[name])
-        return tensor.transpose(0, 2, 1).reshape(-1, self._part.samples)
+        return tensor.transpose(0, 2, 1).reshape(len(tensor) * tensor.shape[2], self._part.samples)
 
 
 def _add(adjoints: dict[str, np.ndarray], name: str, g: np.ndarray) -> None:

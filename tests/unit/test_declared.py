@@ -24,7 +24,7 @@ from repurpose_hpc.restructure.tokens.options import TokenOptions
 from repurpose_hpc.runtime.options import RunOptions
 
 # Kernels are declared in these; others share them or wrap what the compiler offers.
-ROOMS = ("assignment", "attention", "maps", "messages", "products", "tuning")
+ROOMS = ("assignment", "attention", "maps", "messages", "products", "updates")
 
 
 def page(name: str) -> str:

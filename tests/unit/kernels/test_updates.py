@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from repurpose_hpc import kernels
-from repurpose_hpc.kernels.tuning.updates import AdamWStep, SGDStep
+from repurpose_hpc.kernels.updates.weights import AdamWStep, SGDStep
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
