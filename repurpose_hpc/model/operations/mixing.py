@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from repurpose_hpc.model.operations.operation import Cost, OneSource, Shape, dtype_faults, operation
+from repurpose_hpc.model.operations.operation import Cost, OneSource, Rows, Shape, dtype_faults, operation
 from repurpose_hpc.model.operations.patches import as_columns, from_map, patches, spread
 from repurpose_hpc.model.operations.window import Window
 
@@ -110,6 +110,10 @@ class Mixing(OneSource):
             columns = patches(self.window, x[:, tile]).astype(g.dtype, copy=False)
             by_weights += as_columns(g[:, tile]) @ columns.T
         return by_weights, as_columns(g).sum(axis=1)
+
+    def restricted(self, target: Rows, *sources: Rows) -> Mixing:
+        """Raises TypeError: a worker's part of a mixing is a block of its shard, and reads ghosts."""
+        raise TypeError(f"{self.name}: a mixing moves neurons between workers; expected a block of a shard")
 
     def gain(self, sources: Sequence[Shape], target: Shape) -> list[float]:
         """See ``spectral_norm``."""
