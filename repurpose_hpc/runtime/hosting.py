@@ -9,6 +9,8 @@ import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.kernels import INDEX_DTYPE
+from repurpose_hpc.model.network import Space
+from repurpose_hpc.model.operations import Rows
 from repurpose_hpc.plan.shard import Shard
 
 
@@ -53,6 +55,12 @@ class Hosting:
     def neurons(self, space: str) -> np.ndarray:
         """The neuron in each row, int64."""
         return np.concatenate(self._own[space])
+
+    def rows_of(self, space: Space) -> Rows:
+        """The neuron and the worker of each row."""
+        own = self._own[space.name]
+        workers = np.repeat(self.workers, [neurons.size for neurons in own])
+        return Rows(self.neurons(space.name), workers, space.neurons)
 
     def slices(self, space: str) -> list[slice]:
         """Each hosted worker's rows."""

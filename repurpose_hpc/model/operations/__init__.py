@@ -1,9 +1,10 @@
 """The operations of a network, one file each, named here.
 
 A ``Mixing`` is the only one that leads from one space to another; the others work neuron by neuron.  A file
-holds all that the package knows of an operation: its data, what it computes in NumPy, its gradient, its gain
-for the bound, its cost for forecasts, and what makes it legal (``operation``).  Compiled steps are made by
-``runtime.lowering``, from a table by type.  May import ``model.activations``, nothing else of the package.
+holds all that the package knows of an operation: its data, what it computes in NumPy, its gradient, what it
+is on some of its neurons, its gain for the bound, its cost for forecasts, and what makes it legal
+(``operation``).  Compiled steps are made by ``runtime.lowering``, from a table by type.  May import
+``model.activations``, nothing else of the package.
 """
 
 from repurpose_hpc.model.operations.affine import Affine
@@ -12,7 +13,7 @@ from repurpose_hpc.model.operations.combine import COMBINATIONS, Combine
 from repurpose_hpc.model.operations.depthwise import Depthwise
 from repurpose_hpc.model.operations.elementwise import Elementwise
 from repurpose_hpc.model.operations.mixing import Mixing
-from repurpose_hpc.model.operations.operation import OPERATIONS, Cost, OneSource, Operation, Shape
+from repurpose_hpc.model.operations.operation import OPERATIONS, Cost, OneSource, Operation, Rows, Shape
 from repurpose_hpc.model.operations.pool import POOLS, Pool
 from repurpose_hpc.model.operations.positional import PositionTable, Rotary
 from repurpose_hpc.model.operations.rearrange import Rearrange
@@ -37,6 +38,7 @@ __all__ = [
     "PositionTable",
     "Rearrange",
     "Rotary",
+    "Rows",
     "Select",
     "Shape",
     "Window",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from repurpose_hpc.model.operations.operation import (
     Cost,
     OneSource,
+    Rows,
     Shape,
     dtype_faults,
     operation,
@@ -42,6 +43,10 @@ class Affine(OneSource):
         """See ``Operation``."""
         scale = self.scale.astype(g.dtype, copy=False)
         return [g * (scale if g.ndim == 2 else scale[:, None])]
+
+    def restricted(self, target: Rows, *sources: Rows) -> Affine:
+        """See ``Operation``."""
+        return replace(self, scale=self.scale[target.neurons], shift=self.shift[target.neurons])
 
     def gain(self, sources: Sequence[Shape], target: Shape) -> list[float]:
         """The largest scale."""

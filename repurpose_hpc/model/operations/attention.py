@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from repurpose_hpc.model.operations.operation import Cost, Operation, Shape, dtype_faults, operation
-from repurpose_hpc.model.operations.patches import as_map, from_map
+from repurpose_hpc.model.operations.operation import Cost, Operation, Rows, Shape, dtype_faults, operation
+from repurpose_hpc.model.operations.patches import as_map, from_map, split
 
 UNLIMITED = -1
 
@@ -73,9 +73,7 @@ class Attention(Operation):
         """Queries, keys and values as (heads, batch, neurons of a head, positions); the mask as it is."""
         counts = (self.heads, self.groups, self.groups)
         maps = [as_map(source) for source in sources]
-        tensors = [
-            x.reshape(count, -1, *x.shape[1:]).swapaxes(1, 2) for count, x in zip(counts, maps, strict=False)
-        ]
+        tensors = [split(x, count).swapaxes(1, 2) for count, x in zip(counts, maps, strict=False)]
         return [*tensors, *maps[3:]]
 
     def _weights(
@@ -128,7 +126,7 @@ class Attention(Operation):
     def vjp(self, g: np.ndarray, target: np.ndarray, *sources: np.ndarray) -> list[np.ndarray]:
         """See ``Operation``."""
         queries, keys, values, *masks = self._by_head(sources)
-        g_heads = as_map(g).reshape(self.heads, -1, *as_map(g).shape[1:]).swapaxes(1, 2)
+        g_heads = split(as_map(g), self.heads).swapaxes(1, 2)
         g_queries, g_keys, g_values = (np.zeros_like(x) for x in (queries, keys, values))
         g_masks = [np.zeros_like(mask) for mask in masks]
         for h, (Q, g_head) in enumerate(zip(queries, g_heads, strict=True)):
@@ -146,6 +144,13 @@ class Attention(Operation):
             g_keys[group] += Q @ g_scores
         gradients = [*map(_joined, (g_queries, g_keys, g_values)), *g_masks]
         return [gradient.reshape(source.shape) for gradient, source in zip(gradients, sources, strict=True)]
+
+    def restricted(self, target: Rows, *sources: Rows) -> Attention:
+        """See ``Operation``: of the heads that are there."""
+        queries, keys = sources[:2]
+        heads = queries.parts(self.heads)
+        bias, seen = (array[heads] if len(array) == self.heads else array for array in (self.bias, self.seen))
+        return replace(self, heads=heads.size, groups=keys.parts(self.groups).size, bias=bias, seen=seen)
 
     def gain(self, sources: Sequence[Shape], target: Shape) -> list[float]:
         """Scores are products, which have none."""
@@ -205,4 +210,4 @@ class Attention(Operation):
 def _joined(heads: np.ndarray) -> np.ndarray:
     """(heads, batch, neurons of a head, positions) as (neurons, batch, positions)."""
     by_neuron = heads.swapaxes(1, 2)
-    return by_neuron.reshape(-1, *by_neuron.shape[2:])
+    return by_neuron.reshape(len(by_neuron) * by_neuron.shape[1], *by_neuron.shape[2:])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from repurpose_hpc.model.operations.operation import Cost, OneSource, Shape, dtype_faults, operation
+from repurpose_hpc.model.operations.operation import Cost, OneSource, Rows, Shape, dtype_faults, operation
 from repurpose_hpc.model.operations.patches import as_map, from_map, pad, spread, tap_views
 from repurpose_hpc.model.operations.window import Window
 
@@ -45,6 +45,10 @@ class Depthwise(OneSource):
         (x,) = sources
         g, weights = as_map(g), self.weights.astype(g.dtype, copy=False)
         return [spread(self.window, x, lambda tap: weights[:, tap, None, None] * g)]
+
+    def restricted(self, target: Rows, *sources: Rows) -> Depthwise:
+        """See ``Operation``."""
+        return replace(self, weights=self.weights[target.neurons], bias=self.bias[target.neurons])
 
     def gain(self, sources: Sequence[Shape], target: Shape) -> list[float]:
         """Upper bound of the norm: that of the largest filter, √q times where windows overlap q times."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from repurpose_hpc.model.operations.operation import Cost, OneSource, Shape, dtype_faults, operation
-from repurpose_hpc.model.operations.patches import from_map, patches, spread
+from repurpose_hpc.model.operations.operation import Cost, OneSource, Rows, Shape, dtype_faults, operation
+from repurpose_hpc.model.operations.patches import as_columns, from_map, patches, spread
 from repurpose_hpc.model.operations.window import Window
 
 # Of patches that are multiplied at a time.
@@ -64,25 +64,56 @@ class Mixing(OneSource):
         if self.window is None:
             return W @ x + b[:, None]
         y = np.empty((len(W), x.shape[1], math.prod(self.window.out)), x.dtype)
-        # A few samples at a time, so that their patches stay in the cache.
-        step = max(1, TILE_BYTES // (W.shape[1] * y.shape[2] * x.itemsize))
-        for first in range(0, x.shape[1], step):
-            samples = x[:, first : first + step]
-            part = W @ patches(self.window, samples) + b[:, None]
-            y[:, first : first + step] = part.reshape(len(W), samples.shape[1], -1)
+        for tile in self._tiles(x):
+            part = W @ patches(self.window, x[:, tile]) + b[:, None]
+            y[:, tile] = part.reshape(y[:, tile].shape)
         return from_map(y)
+
+    def _tiles(self, x: np.ndarray) -> Iterator[slice]:
+        """A few samples at a time, so that their patches stay in the cache."""
+        columns = math.prod(self.window.out) if self.window else 1
+        step = max(1, TILE_BYTES // max(1, len(x) * self.taps * columns * x.itemsize))
+        for first in range(0, x.shape[1], step):
+            yield slice(first, first + step)
 
     def vjp(self, g: np.ndarray, target: np.ndarray, *sources: np.ndarray) -> list[np.ndarray]:
         """See ``Operation``."""
         (x,) = sources
-        W = self.weights.astype(g.dtype, copy=False)
-        if self.window is None:
-            return [W.T @ g]
-        columns = g.reshape(len(g), -1)
-        if self.window.is_pointwise:
+        W, taps = self.weights.astype(g.dtype, copy=False), self.taps
+        columns = as_columns(g)
+        if self.window is None or self.window.is_pointwise:
             return [(W.T @ columns).reshape(x.shape)]
-        taps = self.window.taps
-        return [spread(self.window, x, lambda tap: W[:, tap::taps].T @ columns)]
+        if self.window.is_whole_map:
+            by_tap = (W.T @ columns).reshape(len(x), taps, x.shape[1])
+            return [by_tap.swapaxes(1, 2).reshape(x.shape)]
+        backward = self.window.backward()
+        if backward is None:
+            return [spread(self.window, x, lambda tap: W[:, tap::taps].T @ columns)]
+        # From every neuron of the target to every one of the source, the last entry of the kernel first.
+        by_entry = W.reshape(len(W), len(x), taps)[:, :, ::-1].swapaxes(0, 1)
+        weights = by_entry.reshape(len(x), len(W) * taps)
+        reverse = replace(self, weights=weights, bias=np.zeros(len(x), g.dtype), window=backward)
+        return [reverse.compute(g).reshape(x.shape)]
+
+    def gradient(self, g: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The gradients of gᵀ target by weights and bias, which may have been left out (``is_bare``).
+
+        Args:
+            g: the gradient by the target, of its shape.
+            x: the source as ``compute`` took it.
+
+        Returns:
+            (m, n k) and (m,), in the dtype of g: sums over all samples and positions.
+        """
+        by_weights = np.zeros((len(g), len(x) * self.taps), g.dtype)
+        for tile in self._tiles(x):
+            columns = patches(self.window, x[:, tile]).astype(g.dtype, copy=False)
+            by_weights += as_columns(g[:, tile]) @ columns.T
+        return by_weights, as_columns(g).sum(axis=1)
+
+    def restricted(self, target: Rows, *sources: Rows) -> Mixing:
+        """Raises TypeError: a worker's part of a mixing is a block of its shard, and reads ghosts."""
+        raise TypeError(f"{self.name}: a mixing moves neurons between workers; expected a block of a shard")
 
     def gain(self, sources: Sequence[Shape], target: Shape) -> list[float]:
         """See ``spectral_norm``."""

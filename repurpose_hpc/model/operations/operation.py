@@ -31,6 +31,25 @@ class Shape(NamedTuple):
         return math.prod(self.positions)
 
 
+class Rows(NamedTuple):
+    """What stands in the rows of a part of a tensor, such as the one that a rank holds.
+
+    Attributes:
+        neurons: the number of each row's neuron in the tensor, (rows,) int64.
+        workers: the worker that has it, (rows,) int64; workers may have copies of one neuron.
+        size: neurons of the whole tensor.
+    """
+
+    neurons: np.ndarray
+    workers: np.ndarray
+    size: int
+
+    def parts(self, count: int) -> np.ndarray:
+        """Which of ``count`` equal parts of the tensor, such as heads, are there, each as a whole."""
+        size = self.size // count
+        return self.neurons[::size] // size
+
+
 class Cost(NamedTuple):
     """Work for one neuron of a target, as forecasts count it.
 
@@ -85,6 +104,19 @@ class Operation(ABC):
             target: as ``compute`` returned it.
             sources: as ``compute`` took them.
         """
+
+    def restricted(self, target: Rows, *sources: Rows) -> Operation:
+        """The operation on some of its neurons; with data for each neuron, on theirs.
+
+        Args:
+            target: the rows that it makes.
+            sources: the rows of each source that it is given, among them all that a worker needs for its
+                rows of the target, in the same order.
+
+        Returns:
+            its ``compute`` and ``vjp`` take and give these rows, of which there may be none.
+        """
+        return self
 
     @abstractmethod
     def gain(self, sources: Sequence[Shape], target: Shape) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from types import EllipsisType
 
@@ -15,13 +16,13 @@ def patches(window: Window | None, x: np.ndarray) -> np.ndarray:
     if window is None:
         return x
     if window.is_pointwise:
-        return x.reshape(len(x), -1)
+        return as_columns(x)
     if window.is_whole_map:
-        return as_map(x).transpose(0, 2, 1).reshape(-1, x.shape[1])
+        return as_map(x).transpose(0, 2, 1).reshape(len(x) * window.taps, x.shape[1])
     entries = np.empty((len(x), window.taps, x.shape[1], *window.out), x.dtype)
     for tap, values in enumerate(tap_views(window, pad(window, x, 0))):
         entries[:, tap] = values
-    return entries.reshape(len(x) * window.taps, -1)
+    return entries.reshape(len(x) * window.taps, x.shape[1] * math.prod(window.out))
 
 
 def patches_at(window: Window, x: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -96,9 +97,19 @@ def as_map(x: np.ndarray) -> np.ndarray:
     return x if x.ndim == 3 else x[:, :, None]
 
 
+def as_columns(x: np.ndarray) -> np.ndarray:
+    """(neurons, batch · positions), also of no neurons."""
+    return x.reshape(len(x), math.prod(x.shape[1:]))
+
+
+def split(x: np.ndarray, parts: int) -> np.ndarray:
+    """(parts, neurons of each, ...) from (neurons, ...), also of no parts."""
+    return x.reshape(parts, len(x) // max(parts, 1), *x.shape[1:])
+
+
 def from_map(x: np.ndarray) -> np.ndarray:
     """(neurons, batch, positions) from (neurons, batch, *out); a map of a single position as a vector."""
-    x = x.reshape(*x.shape[:2], -1)
+    x = x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
     return x if x.shape[2] > 1 else x[:, :, 0]
 
 

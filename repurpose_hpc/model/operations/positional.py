@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from repurpose_hpc.model.operations.operation import (
     Cost,
     OneSource,
+    Rows,
     Shape,
     dtype_faults,
     operation,
     same_positions,
 )
-from repurpose_hpc.model.operations.patches import as_map
+from repurpose_hpc.model.operations.patches import as_map, split
 
 
 @operation
@@ -44,6 +45,10 @@ class PositionTable(OneSource):
     def vjp(self, g: np.ndarray, target: np.ndarray, *sources: np.ndarray) -> list[np.ndarray]:
         """See ``Operation``."""
         return [g]
+
+    def restricted(self, target: Rows, *sources: Rows) -> PositionTable:
+        """See ``Operation``."""
+        return replace(self, table=self.table[target.neurons])
 
     def gain(self, sources: Sequence[Shape], target: Shape) -> list[float]:
         """What is added is the same for every sample."""
@@ -112,8 +117,14 @@ class Rotary(OneSource):
         """See ``Operation``: a rotation by the opposite angle."""
         return [self._turned(g, -1.0)]
 
+    def restricted(self, target: Rows, *sources: Rows) -> Rotary:
+        """See ``Operation``: of the heads that are there."""
+        return replace(self, heads=target.parts(self.heads).size)
+
     def _turned(self, x: np.ndarray, direction: float) -> np.ndarray:
-        by_head = as_map(x).reshape(self.heads, -1, *as_map(x).shape[1:])
+        if not self.heads:  # of no size either
+            return x
+        by_head = split(as_map(x), self.heads)
         angles = direction * self.angles(by_head.shape[3])
         cos, sin = (
             (self.factor * function(angles)).astype(x.dtype)[None, :, None] for function in (np.cos, np.sin)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from repurpose_hpc.model.operations.operation import (
     Cost,
     Operation,
+    Rows,
     Shape,
     index_faults,
     operation,
@@ -42,6 +43,22 @@ class Select(Operation):
         """See ``Operation``."""
         ends = np.cumsum([len(source) for source in sources])
         return np.split(add_up(g, self.index, ends[-1], axis=0), ends[:-1])
+
+    def restricted(self, target: Rows, *sources: Rows) -> Select:
+        """See ``Operation``: a worker reads its own copies.
+
+        Raises:
+            ValueError: a worker does not have what it needs.
+        """
+        ends = np.cumsum([0, *(rows.size for rows in sources)])
+        workers = np.concatenate([rows.workers for rows in sources])
+        places = np.concatenate([end + rows.neurons for end, rows in zip(ends[:-1], sources, strict=True)])
+        # A place and a worker as one number.
+        given, needed = workers * ends[-1] + places, target.workers * ends[-1] + self.index[target.neurons]
+        if not np.isin(needed, given).all():
+            raise ValueError(f"{self.name}: expected workers to have all neurons that they select")
+        order = np.argsort(given, kind="stable")
+        return replace(self, index=order[np.searchsorted(given, needed, sorter=order)])
 
     def gain(self, sources: Sequence[Shape], target: Shape) -> list[float]:
         """√ of the largest number of times that a neuron is taken."""

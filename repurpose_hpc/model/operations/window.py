@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -47,6 +47,19 @@ class Window:
         """True if the one position of the target sees every value of the map, as in ``whole_map``."""
         is_close = all(dilation == 1 for dilation in self.dilations)
         return self.kernel == self.positions and math.prod(self.out) == 1 and is_close and not any(self.pads)
+
+    def backward(self) -> Window | None:
+        """The window of the gradient by the source where that is a convolution as large, else None.
+
+        It is where maps keep their size and strides are 1: over the target, with the kernel reversed.
+        """
+        reach = [
+            (kernel - 1) * dilation for kernel, dilation in zip(self.kernel, self.dilations, strict=True)
+        ]
+        pads = tuple(last - pad for last, pad in zip(reach, self.pads, strict=True))
+        if self.out != self.positions or max(self.strides) > 1 or min(pads) < 0:
+            return None
+        return replace(self, pads=pads)
 
     def indices(self) -> np.ndarray:
         """Flat source position of every entry of every window, -1 in the padding: (positions out, k)."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from repurpose_hpc.kernels import (
     COMBINATION_CODES,
+    INDEX_DTYPE,
     AttentionRule,
     Window2D,
     activate_in_place,
@@ -39,6 +40,7 @@ from repurpose_hpc.model.operations import (
     PositionTable,
     Rearrange,
     Rotary,
+    Rows,
     Select,
     Window,
 )
@@ -71,7 +73,9 @@ class LocalStep:
             epilogue: applied last, by one of ``ENDING``; of others nothing.
         """
         self.sources, self.target = sources, target
-        self._make = LOWERINGS[type(op)](op, spaces, resources, epilogue)
+        rows = [resources.hosting.rows_of(space) for space in spaces]
+        part = op.restricted(rows[-1], *rows[:-1])
+        self._make = LOWERINGS[type(op)](part, rows, resources, epilogue)
 
     def calls(self, part: Part) -> list[Call]:
         """Calls that compute it for a part of a batch."""
@@ -81,8 +85,9 @@ class LocalStep:
 
 # From the sources and the target, each (rows, batch, values): functions and their arguments.
 Maker = Callable[..., list[tuple[Callable[..., object], tuple]]]
-# From an operation, the spaces of its sources and its target, the program's resources and the epilogue.
-Lowering = Callable[[Any, Sequence[Space], Resources, Epilogue], Maker]
+# From an operation on the rank's neurons, the rows of its sources and its target, the program's resources and
+# the epilogue.
+Lowering = Callable[[Any, Sequence[Rows], Resources, Epilogue], Maker]
 
 # By type of operation; mixings, which exchange, are steps of their own (``mixings``).
 LOWERINGS: dict[type[Operation], Lowering] = {}
@@ -108,15 +113,14 @@ def lowers(kind: type[Operation], epilogue: bool = False) -> Callable[[Lowering]
 
 
 @lowers(Elementwise)
-def _elementwise(op: Elementwise, spaces: Sequence[Space], resources: Resources, _: Epilogue) -> Maker:
+def _elementwise(op: Elementwise, rows: Sequence[Rows], resources: Resources, _: Epilogue) -> Maker:
     epilogue = epilogue_of(op.activation)
     return lambda x, out: [(np.copyto, (out, x)), (activate_in_place, (as_rows(out), *epilogue))]
 
 
 @lowers(Affine, epilogue=True)
-def _affine(op: Affine, spaces: Sequence[Space], resources: Resources, epilogue: Epilogue) -> Maker:
-    rows = resources.hosting.neurons(spaces[-1].name)
-    arrays = np.broadcast_arrays(op.scale[rows], op.shift[rows])
+def _affine(op: Affine, rows: Sequence[Rows], resources: Resources, epilogue: Epilogue) -> Maker:
+    arrays = np.broadcast_arrays(op.scale, op.shift)
     scale, shift = (np.array(array, order="C") for array in arrays)
 
     def make(x: np.ndarray, out: np.ndarray) -> list:
@@ -128,10 +132,9 @@ def _affine(op: Affine, spaces: Sequence[Space], resources: Resources, epilogue:
 
 
 @lowers(Depthwise, epilogue=True)
-def _depthwise(op: Depthwise, spaces: Sequence[Space], resources: Resources, epilogue: Epilogue) -> Maker:
-    rows = resources.hosting.neurons(spaces[-1].name)
-    window, weights = op.window, op.weights[rows].reshape(rows.size, *two(op.window.kernel))
-    start = op.bias[rows].reshape(-1, 1, 1, 1)
+def _depthwise(op: Depthwise, rows: Sequence[Rows], resources: Resources, epilogue: Epilogue) -> Maker:
+    window, weights = op.window, op.weights.reshape(len(op.weights), *two(op.window.kernel))
+    start = op.bias.reshape(-1, 1, 1, 1)
 
     def make(x: np.ndarray, out: np.ndarray) -> list:
         x, out = as_maps(x, window.positions), as_maps(out, window.out)
@@ -141,7 +144,7 @@ def _depthwise(op: Depthwise, spaces: Sequence[Space], resources: Resources, epi
 
 
 @lowers(Pool)
-def _pool(op: Pool, spaces: Sequence[Space], resources: Resources, _: Epilogue) -> Maker:
+def _pool(op: Pool, rows: Sequence[Rows], resources: Resources, _: Epilogue) -> Maker:
     window = op.window
     pads_behind = (last - size for last, size in zip(two(op.extent), two(window.positions), strict=True))
     counted = (*two(window.pads, 0), *pads_behind) if op.count_padding else (0, 0, 0, 0)
@@ -156,13 +159,13 @@ def _pool(op: Pool, spaces: Sequence[Space], resources: Resources, _: Epilogue) 
 
 
 @lowers(Rearrange)
-def _rearrange(op: Rearrange, spaces: Sequence[Space], resources: Resources, _: Epilogue) -> Maker:
+def _rearrange(op: Rearrange, rows: Sequence[Rows], resources: Resources, _: Epilogue) -> Maker:
     index = op.index.astype(np.int64)
     return lambda x, out: [(take_positions, (x, index, float(op.fill), out))]
 
 
 @lowers(Combine, epilogue=True)
-def _combine(op: Combine, spaces: Sequence[Space], resources: Resources, epilogue: Epilogue) -> Maker:
+def _combine(op: Combine, rows: Sequence[Rows], resources: Resources, epilogue: Epilogue) -> Maker:
     code = COMBINATION_CODES[op.kind]
 
     def make(*maps: np.ndarray) -> list:
@@ -172,31 +175,27 @@ def _combine(op: Combine, spaces: Sequence[Space], resources: Resources, epilogu
 
 
 @lowers(Attention)
-def _attention(op: Attention, spaces: Sequence[Space], resources: Resources, _: Epilogue) -> Maker:
+def _attention(op: Attention, rows: Sequence[Rows], resources: Resources, _: Epilogue) -> Maker:
     rule = AttentionRule(op.scale, op.softcap, op.before, op.after)
-    sizes = [spaces[0].neurons // op.heads, *(space.neurons // op.groups for space in spaces[1:3])]
-    # A head is one worker's as a whole.
-    heads, groups = (
-        resources.hosting.neurons(space.name)[::size] // size
-        for space, size in zip(spaces[:2], sizes[:2], strict=True)
-    )
+    heads, groups = op.heads, op.groups
     if resources.sequences is not None:
-        return _attention_of_tokens(resources.sequences, rule, (heads.size, groups.size), sizes)
+        sizes = [part.neurons.size // max(groups, 1) for part in rows[1:3]]
+        return _attention_of_tokens(resources.sequences, rule, (heads, groups), sizes)
 
     def make(*maps: np.ndarray) -> list:
         q, k, v, *masks, out = maps
         shape, calls = (q.shape[2], k.shape[2]), []
         bias = np.zeros((0, 1, *shape), q.dtype)
         if op.has_constants:
-            bias = op.additive(shape, q.dtype, heads)[:, None]
+            bias = op.additive(shape, q.dtype, np.arange(heads))[:, None]
         if masks:
-            mask = masks[0].reshape(heads.size, q.shape[1], masks[0].shape[2] // shape[1], shape[1])
+            mask = masks[0].reshape(heads, q.shape[1], masks[0].shape[2] // shape[1], shape[1])
             if op.has_constants:
                 total = np.empty(np.broadcast_shapes(mask.shape, bias.shape), q.dtype)
                 calls, mask = [(np.add, (mask, bias, total))], total
             bias = mask
-        read = (as_heads(x, count) for x, count in ((q, heads.size), (k, groups.size), (v, groups.size)))
-        return [*calls, (attend, (*read, bias, rule, as_heads(out, heads.size)))]
+        read = (as_heads(x, count) for x, count in ((q, heads), (k, groups), (v, groups)))
+        return [*calls, (attend, (*read, bias, rule, as_heads(out, heads)))]
 
     return make
 
@@ -210,10 +209,10 @@ def _attention_of_tokens(
         sequences: of the program.
         rule: of the scores.
         counts: heads of this rank: of queries, and of keys and values.
-        sizes: neurons of a head of queries, keys and values.
+        sizes: neurons of a head of keys and of values.
     """
     heads, groups = counts
-    past = [sequences.memory(groups, size) for size in sizes[1:]]
+    past = [sequences.memory(groups, size) for size in sizes]
     scales = sequences.scales(groups)
 
     def make(*maps: np.ndarray) -> list:
@@ -226,10 +225,7 @@ def _attention_of_tokens(
 
 
 @lowers(Rotary)
-def _rotary(op: Rotary, spaces: Sequence[Space], resources: Resources, _: Epilogue) -> Maker:
-    size = spaces[0].neurons // op.heads
-    heads = resources.hosting.neurons(spaces[0].name).size // size
-
+def _rotary(op: Rotary, rows: Sequence[Rows], resources: Resources, _: Epilogue) -> Maker:
     @cache  # one for all batch sizes
     def tables(most: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
         angles = op.angles(most)
@@ -239,20 +235,19 @@ def _rotary(op: Rotary, spaces: Sequence[Space], resources: Resources, _: Epilog
     def make(x: np.ndarray, out: np.ndarray) -> list:
         places = positions_of(x, resources)
         cos, sin = tables(places.most, x.dtype)
-        by_head = (as_rows(tensor).reshape(heads, size, places.positions.size) for tensor in (x, out))
-        source, target = by_head
+        source, target = (
+            tensor.reshape(op.heads, len(x) // max(op.heads, 1), places.positions.size) for tensor in (x, out)
+        )
         return [(turn_tokens, (source, places.positions, cos, sin, int(op.interleaved), target))]
 
     return make
 
 
 @lowers(PositionTable)
-def _position_table(op: PositionTable, spaces: Sequence[Space], resources: Resources, _: Epilogue) -> Maker:
-    rows = resources.hosting.neurons(spaces[-1].name)
-
+def _position_table(op: PositionTable, rows: Sequence[Rows], resources: Resources, _: Epilogue) -> Maker:
     @cache  # one for all batch sizes
     def table(most: int) -> np.ndarray:
-        return np.ascontiguousarray(op.table[rows, :most])
+        return np.ascontiguousarray(op.table[:, :most])
 
     def make(x: np.ndarray, out: np.ndarray) -> list:
         places = positions_of(x, resources)
@@ -262,22 +257,20 @@ def _position_table(op: PositionTable, spaces: Sequence[Space], resources: Resou
 
 
 @lowers(Select)
-def _select(op: Select, spaces: Sequence[Space], resources: Resources, _: Epilogue) -> Maker:
-    selected = op.index[resources.hosting.neurons(spaces[-1].name)]
-    ends = np.cumsum([space.neurons for space in spaces[:-1]])
-    source = np.searchsorted(ends, selected, side="right")
-    starts = ends - [space.neurons for space in spaces[:-1]]
+def _select(op: Select, rows: Sequence[Rows], resources: Resources, _: Epilogue) -> Maker:
+    starts = np.cumsum([0, *(part.neurons.size for part in rows[:-1])])
+    source = np.searchsorted(starts[1:], op.index, side="right")
     # Rows of one source that follow one another are copied by one call.
     runs = np.flatnonzero(np.diff(source, prepend=-1))
     copies = []
-    for first, last in pairwise([*runs.tolist(), selected.size]):
+    for first, last in pairwise([*runs.tolist(), op.index.size]):
         number = int(source[first])
-        rows = resources.hosting.rows(spaces[number].name, selected[first:last] - starts[number])
-        copies.append((number, rows, slice(first, last)))
+        taken = (op.index[first:last] - starts[number]).astype(INDEX_DTYPE)
+        copies.append((number, taken, slice(first, last)))
 
     def make(*maps: np.ndarray) -> list:
         *x, out = (as_rows(tensor) for tensor in maps)
-        return [(pack, (x[number], rows, out[target])) for number, rows, target in copies]
+        return [(pack, (x[number], taken, out[target])) for number, taken, target in copies]
 
     return make
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import repurpose_hpc.model.operations as package
-from helpers.small_graphs import TANH, Draw, square_window
+from helpers.example_operations import EXAMPLES, example
+from helpers.small_graphs import TANH
 from repurpose_hpc.forecast.demand import plan_demand
 from repurpose_hpc.kernels import COMBINATION_CODES
 from repurpose_hpc.model.activations import IDENTITY
@@ -15,7 +16,6 @@ from repurpose_hpc.model.backward import backpropagate
 from repurpose_hpc.model.bound import OutputBound
 from repurpose_hpc.model.chain import chain
 from repurpose_hpc.model.forward import forward, trace
-from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import (
     COMBINATIONS,
     OPERATIONS,
@@ -30,31 +30,7 @@ from repurpose_hpc.plan.files.graph import read_graph, write_graph
 from repurpose_hpc.plan.plan import single_worker_plan
 from repurpose_hpc.runtime.lowering.local import LOWERINGS
 
-SIZE = (4, 3)
 each_operation = pytest.mark.parametrize("kind", OPERATIONS.values(), ids=list(OPERATIONS))
-
-# By the name of the operation: adds one to a builder, behind a tensor of 3 neurons with maps of SIZE.
-EXAMPLES = {
-    "Mixing": lambda d, x: d.mixing("op", x, 2, square_window(SIZE)),
-    "Elementwise": lambda d, x: d.builder.elementwise("op", x, TANH),
-    "Affine": lambda d, x: d.builder.affine("op", x, *d.rng.standard_normal((2, 3, 12))),
-    "Pool": lambda d, x: d.builder.pool("op", x, "average", square_window(SIZE), True, (5, 4)),
-    "Depthwise": lambda d, x: d.depthwise("op", x, square_window(SIZE)),
-    "Rearrange": lambda d, x: d.builder.rearrange("op", x, np.array([3, -1, 0, 3]), (4,), 2.0),
-    "Combine": lambda d, x: d.builder.combine("op", x, d.mixing("other", x, 3, square_window(SIZE)), "add"),
-    "Select": lambda d, x: d.builder.select("op", (x, x), np.array([5, 0, 1, 0])),
-    "PositionTable": lambda d, x: d.builder.position_table("op", x, d.rng.standard_normal((3, 14))),
-    "Rotary": lambda d, x: d.builder.rotary("op", x, 1, np.array([0.7]), factor=1.5),
-    "Attention": lambda d, x: d.attention("op", x, heads=4, groups=2, after=2, softcap=3.0),
-}
-
-
-def example(name: str) -> tuple[Network, Operation]:
-    """A network with an operation of the class of this name, and the operation."""
-    draw = Draw(1)
-    first = draw.mixing("first", draw.builder.input("input", 2, SIZE), 3, square_window(SIZE))
-    network = draw.builder.build((EXAMPLES[name](draw, first),), ("identity",))
-    return network, next(op for op in network.operations if op.name == "op")
 
 
 def test_every_operation_is_registered_and_exported():
@@ -95,6 +71,25 @@ def test_it_computes_and_differentiates_what_its_shapes_say(kind):
     assert [product.shape for product in products] == [source.shape for source in sources]
     single = [source.astype(np.float32) for source in sources]
     assert op.compute(*single).dtype == np.float32
+
+
+@each_operation
+def test_its_products_are_those_of_finite_differences(kind):
+    network, op = example(kind.__name__)
+    rng = np.random.default_rng(0)
+    tensors = trace(network, rng.normal(size=(24, 2)))
+    target, sources = tensors[op.target], [tensors[source] for source in op.sources]
+    g, step = rng.normal(size=target.shape), 1e-5
+    for place, product in enumerate(op.vjp(g, target, *sources)):
+        for at in np.ndindex(product.shape):
+            values = []
+            for sign in (1, -1):
+                moved = [source.copy() for source in sources]
+                moved[place][at] += sign * step
+                values.append(np.vdot(g, op.compute(*moved)))
+            np.testing.assert_allclose(
+                product[at], (values[0] - values[1]) / (2 * step), rtol=1e-7, atol=1e-8
+            )
 
 
 @each_operation

@@ -1,0 +1,34 @@
+"""One operation of every kind that there is, in a small network."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from helpers.small_graphs import TANH, Draw, square_window
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Operation
+
+SIZE = (4, 3)
+
+# By the name of the operation: adds one to a builder, behind a tensor of 3 neurons with maps of SIZE.
+EXAMPLES = {
+    "Mixing": lambda d, x: d.mixing("op", x, 2, square_window(SIZE)),
+    "Elementwise": lambda d, x: d.builder.elementwise("op", x, TANH),
+    "Affine": lambda d, x: d.builder.affine("op", x, *d.rng.standard_normal((2, 3, 12))),
+    "Pool": lambda d, x: d.builder.pool("op", x, "average", square_window(SIZE), True, (5, 4)),
+    "Depthwise": lambda d, x: d.depthwise("op", x, square_window(SIZE)),
+    "Rearrange": lambda d, x: d.builder.rearrange("op", x, np.array([3, -1, 0, 3]), (4,), 2.0),
+    "Combine": lambda d, x: d.builder.combine("op", x, d.mixing("other", x, 3, square_window(SIZE)), "add"),
+    "Select": lambda d, x: d.builder.select("op", (x, x), np.array([5, 0, 1, 0])),
+    "PositionTable": lambda d, x: d.builder.position_table("op", x, d.rng.standard_normal((3, 14))),
+    "Rotary": lambda d, x: d.builder.rotary("op", x, 1, np.array([0.7]), factor=1.5),
+    "Attention": lambda d, x: d.attention("op", x, heads=4, groups=2, after=2, softcap=3.0),
+}
+
+
+def example(name: str) -> tuple[Network, Operation]:
+    """A network with an operation of the class of this name, and the operation."""
+    draw = Draw(1)
+    first = draw.mixing("first", draw.builder.input("input", 2, SIZE), 3, square_window(SIZE))
+    network = draw.builder.build((EXAMPLES[name](draw, first),), ("identity",))
+    return network, next(op for op in network.operations if op.name == "op")
