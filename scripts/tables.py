@@ -1,6 +1,6 @@
 """Write the tables of the documents that follow from declarations; with ``--check``, only compare them.
 
-README.md has the options of commands between ``<!-- options: COMMAND -->`` and ``<!-- end -->``,
+README.md and docs/finetuning.md have the options of commands between ``<!-- options: COMMAND -->`` and ``<!-- end -->``,
 docs/formats.md the keys of reports between ``<!-- report: COMMAND -->`` and ``<!-- end -->``.
 """
 
@@ -20,7 +20,7 @@ from repurpose_hpc.fields import flag
 from repurpose_hpc.report.schema import REPORTS, keys, name_of
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "docs/formats.md")
+DOCUMENTS = ("README.md", "docs/finetuning.md", "docs/formats.md")
 _TABLE = re.compile(r"(<!-- (options|report): ([a-z ]+) -->\n).*?(<!-- end -->)", re.S)
 _PLAIN_OPTION = re.compile(r"(?<![\w`-])(--[a-z][a-z-]*)")
 

@@ -80,7 +80,7 @@ def make_parser(speaks: bool) -> Parser:
     """The parser."""
     parser = Parser(speaks=speaks, **described("finetune"))
     parser.add(Arguments)
-    parser.add(TuneOptions, "tuning")
+    parser.add(TuneOptions)
     return parser
 
 

@@ -890,6 +890,53 @@ class BenchStreamReport(_Bench):
     stream: Annotated[list[StreamRow], Key("a row for each kind of file and batch size")]
 
 
+class TunedEpoch(TypedDict):
+    """What became of an epoch of fine-tuning."""
+
+    epoch: Annotated[int, Key("its number; 0: before anything was tuned")]
+    loss: Annotated[float | None, Key("mean over its steps; null of number 0")]
+    held_out_loss: Annotated[float, Key("on held-out samples, behind it")]
+    held_out_accuracy: Annotated[
+        float | None,
+        Key(
+            "share of these whose largest output is at their label or, without `--labels`, where that of the "
+            "original is; null: there are no classes"
+        ),
+    ]
+    seconds: Annotated[float, Key("duration", "s")]
+
+
+class FinetuneReport(TypedDict):
+    """Report of ``finetune``."""
+
+    ranks: Annotated[int, Key("MPI processes")]
+    workers: Annotated[int, Key("parts of the network")]
+    samples: Annotated[int, Key("samples of DATA")]
+    held_out_samples: Annotated[int, Key("those that were not tuned on")]
+    batch_size: Annotated[int, Key("samples per step")]
+    targets: Annotated[str, Key("the loss, and what outputs were compared with")]
+    optimiser: Annotated[str, Key("how weights follow their gradients")]
+    learning_rate: Annotated[float, Key("largest step size")]
+    dtype: Annotated[str, Key("numbers that are computed in")]
+    comm_dtype: Annotated[str, Key("format in which ghost neurons travel forward")]
+    exchange: Annotated[str, Key("transport of the exchanges")]
+    values_sent: Annotated[int, Key("values that a step sends forward, as an inference", "values per sample")]
+    values_sent_back: Annotated[int, Key("values that it sends back", "values per sample")]
+    best_epoch: Annotated[int, Key("the one whose weights the shards have")]
+    epochs: Annotated[list[TunedEpoch], Key("all epochs, those of an interrupted run included")]
+    seconds: Annotated[
+        dict[str, float],
+        Key(
+            "time by phase, the maximum over the ranks: load (shards, data, targets), input, passes (forward "
+            "and backward), loss (outputs to the root, and back); within these pack, exchange and wait of "
+            "what crosses; total",
+            "s",
+        ),
+    ]
+    peak_memory_mib: Annotated[float, Key("resident memory, the maximum over the ranks", "MiB")]
+    shards: Annotated[str, Key("directory of the new shards")]
+
+
 REPORTS: dict[str, type] = {
     "restructure": RestructureReport,
     "restructure split": SplitReport,
@@ -897,6 +944,7 @@ REPORTS: dict[str, type] = {
     "infer": InferReport,
     "infer texts": TextsReport,
     "generate": GenerateReport,
+    "finetune": FinetuneReport,
     "doctor": DoctorReport,
     "inspect": InspectReport,
     "forecast": ForecastReport,

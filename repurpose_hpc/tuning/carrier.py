@@ -162,8 +162,10 @@ class Carrier:
             request = self._request(transfer, part)
             posting = [*transfer.pack_calls(part), *request.post]
             completing = [*transfer.near_calls(part), *request.wait, *transfer.unpack_calls(part)]
-            recorded = (record(calls, *self._types) for calls in (request.begin, posting, completing))
-            self._steps[key] = _Steps(*recorded, request)
+            begin, post, complete = (
+                record(calls, *self._types) for calls in (request.begin, posting, completing)
+            )
+            self._steps[key] = _Steps(begin, post, complete, request)
         return self._steps[key]
 
     def _request(self, transfer: GhostTransfer | SumTransfer, part: Part) -> Request:

@@ -6,7 +6,7 @@ It sends every rank the derivatives by these rows (``MPI_Scatterv``), and all th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,13 @@ from repurpose_hpc.runtime.streams.outputs import in_order
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+
+class _AtRoot(NamedTuple):
+    """Data of the root: output values in the order of arrival, and rows of each rank."""
+
+    order: np.ndarray
+    rows: np.ndarray
 
 
 class Outputs:
@@ -26,40 +33,34 @@ class Outputs:
     """
 
     def __init__(self, comm: MPI.Comm | None, columns: np.ndarray, dtype: np.dtype) -> None:
-        self._comm, self._dtype = comm, dtype
-        of_ranks = [columns] if comm is None else comm.gather(columns, root=0)
-        self._order = None if of_ranks is None else np.concatenate(of_ranks)
-        self._rows = None if of_ranks is None else np.array([len(part) for part in of_ranks])
-        self._own = len(columns)
-
-    @property
-    def is_root(self) -> bool:
-        """Whether this rank gets the outputs."""
-        return self._order is not None
+        self._comm, self._columns, self._dtype = comm, columns, dtype
+        self._root: _AtRoot | None = None
+        of_ranks = None if comm is None else comm.gather(columns, root=0)
+        if of_ranks is not None:
+            rows = np.array([len(part) for part in of_ranks])
+            self._root = _AtRoot(np.concatenate(of_ranks), rows)
 
     def gather(self, rows: np.ndarray) -> np.ndarray | None:
         """Outputs of a batch: from (own rows, batch) to (batch, outputs) on the root, None elsewhere."""
+        rows, root = np.ascontiguousarray(rows), self._root
         if self._comm is None:
-            return in_order(rows, self._root_order)
-        rows = np.ascontiguousarray(rows)
-        if self._rows is None:
+            return in_order(rows, self._columns)
+        if root is None:
             self._comm.Gatherv(rows, None, root=0)
             return None
-        batch = rows.shape[1]
-        received = np.empty((self._root_order.size, batch), self._dtype)
-        self._comm.Gatherv(rows, (received, self._rows * batch), root=0)
-        return in_order(received, self._root_order)
+        received = np.empty((root.order.size, rows.shape[1]), self._dtype)
+        self._comm.Gatherv(rows, (received, root.rows * rows.shape[1]), root=0)
+        return in_order(received, root.order)
 
     def scatter(self, gradient: np.ndarray | None, batch: int) -> np.ndarray:
         """The reverse: from (batch, outputs) on the root, None elsewhere, to (own rows, batch)."""
-        own = np.empty((self._own, batch), self._dtype)
-        if gradient is not None:
-            sent = np.ascontiguousarray(gradient.T[self._root_order], self._dtype)
-            if self._comm is None:
-                return sent
-            self._comm.Scatterv((sent, self._rows * batch), own, root=0)
-        elif self._comm is not None:
-            self._comm.Scatterv(None, own, root=0)
+        if self._comm is None and gradient is not None:
+            return np.ascontiguousarray(gradient.T[self._columns], self._dtype)
+        own, root, message = np.empty((len(self._columns), batch), self._dtype), self._root, None
+        if root is not None and gradient is not None:
+            message = np.ascontiguousarray(gradient.T[root.order], self._dtype), root.rows * batch
+        if self._comm is not None:
+            self._comm.Scatterv(message, own, root=0)
         return own
 
     def tell(self, loss: float) -> float:
@@ -69,9 +70,3 @@ class Outputs:
         value = np.array(loss)
         self._comm.Bcast(value, root=0)
         return float(value)
-
-    @property
-    def _root_order(self) -> np.ndarray:
-        if self._order is None:
-            raise RuntimeError("expected the root")
-        return self._order

@@ -132,11 +132,10 @@ class Passes:
             first += rows * values
             self._made(name, as_tensor(np.ascontiguousarray(maps)))
         for op in self._operations:
-            sources = [self._tensors[source] for source in op.sources]
             if isinstance(op, Mixing):
-                made = self._mixings[op.name].forward(*sources, self._part, self.carrier)
+                made = self._mixings[op.name].forward(self._tensors[op.source], self._part, self.carrier)
             else:
-                made = op.compute(*sources)
+                made = op.compute(*(self._tensors[source] for source in op.sources))
             self._made(op.target, made)
         return np.concatenate([self._values(name) for name in graph.output_tensors])
 
@@ -220,15 +219,15 @@ class Passes:
         g = self._adjoint(op.target, adjoints)
         if g is None:
             return
-        sources = [self._tensors[source] for source in op.sources]
         if isinstance(op, Mixing):
-            wants_source = op.source in self._dependents
+            x, wants_source = self._tensors[op.source], op.source in self._dependents
             mixing = self._mixings[op.name]
-            by_source = mixing.backward(g, *sources, self._part, wants_source, self.carrier, update)
-            products = [] if by_source is None else [by_source]
-        else:
-            products = op.vjp(g, self._tensors[op.target], *sources)
-        for source, product in zip(op.sources, products, strict=False):
+            by_source = mixing.backward(g, x, self._part, wants_source, self.carrier, update)
+            if by_source is not None:
+                _add(adjoints, op.source, by_source)
+            return
+        products = op.vjp(g, self._tensors[op.target], *(self._tensors[source] for source in op.sources))
+        for source, product in zip(op.sources, products, strict=True):
             if source in self._dependents:
                 _add(adjoints, source, product)
 

@@ -79,7 +79,7 @@ def of_labels(network: Network, samples: Samples) -> Targets:
             return Targets("cross-entropy with labels", cross_entropy, classes, classes)
         one_hot = np.eye(network.outputs)[classes]
         return Targets("squared error against labels", squared_error, one_hot, classes)
-    if samples.meaning.kind != TARGETS and (thresholds(network) == 0).all():
+    if samples.meaning.kind != TARGETS and np.all(thresholds(network) == 0):
         return Targets("binary cross-entropy with labels", binary_cross_entropy, y, None)
     return Targets(f"squared error against {samples.meaning.kind}", squared_error, y, None)
 

@@ -47,7 +47,8 @@ class RankPasses:
 
     def gradients(self, g: np.ndarray) -> Network:
         """The gradients of gᵀ outputs of the last forward, in the place of the weights, on every rank."""
-        rows = self._outputs.scatter(g if self._outputs.is_root else None, len(g))
+        is_root = self.comm is None or self.comm.rank == 0
+        rows = self._outputs.scatter(g if is_root else None, len(g))
         found = {}
         self.passes.backward(rows, lambda parameter, gradient: found.update({parameter.name: gradient}))
         weights = {}
