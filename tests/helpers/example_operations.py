@@ -1,12 +1,21 @@
-"""One operation of every kind that there is, in a small network."""
+"""One operation of every kind that there is, in a small network; and small networks of all kinds."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from helpers.small_graphs import TANH, Draw, square_window
+from helpers.small_graphs import (
+    TANH,
+    Draw,
+    branching_network,
+    convolutional_network,
+    normalised_network,
+    residual_network,
+    square_window,
+    transformer,
+)
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Operation
+from repurpose_hpc.model.operations import Operation, pointwise
 
 SIZE = (4, 3)
 
@@ -32,3 +41,28 @@ def example(name: str) -> tuple[Network, Operation]:
     first = draw.mixing("first", draw.builder.input("input", 2, SIZE), 3, square_window(SIZE))
     network = draw.builder.build((EXAMPLES[name](draw, first),), ("identity",))
     return network, next(op for op in network.operations if op.name == "op")
+
+
+def two_heads() -> Network:
+    """Rotations, and selections of an input and of each other."""
+    draw = Draw(2)
+    builder = draw.builder
+    x = builder.input("input", 4, (3,))
+    tensor = draw.mixing("first", x, 10, pointwise((3,)))
+    turned = builder.rotary("turned", tensor, 2, np.array([1.0, 0.1]), interleaved=True)
+    chosen = builder.select("chosen", (x, turned), np.array([9, 1, 3, 1, 13, 0]))
+    again = builder.select("again", (chosen, x), np.array([6, 5, 1, 2, 2, 9]))
+    last = builder.position_table("last", again, draw.rng.standard_normal((6, 3)))
+    return builder.build((last,), ("identity",))
+
+
+# By name, functions that make them.
+NETWORKS = {
+    "residual": residual_network,
+    "convolutional": convolutional_network,
+    "branching": branching_network,
+    "normalised": normalised_network,
+    "transformer": transformer,
+    "two heads": two_heads,
+    **{name: lambda name=name: example(name)[0] for name in EXAMPLES},
+}

@@ -15,6 +15,7 @@ from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
 from repurpose_hpc.runtime.hosting import hosted_workers
 from repurpose_hpc.runtime.resources import EXACT_FORMATS, Formats
 from repurpose_hpc.tuning.outputs import Outputs
+from repurpose_hpc.tuning.parameters import Update
 from repurpose_hpc.tuning.passes import Passes
 
 COMM = MPI.COMM_WORLD
@@ -45,21 +46,32 @@ class RankPasses:
         y = self._outputs.gather(self.passes.forward(X))
         return y if self.comm is None else self.comm.bcast(y, root=0)
 
-    def gradients(self, g: np.ndarray) -> Network:
-        """The gradients of gᵀ outputs of the last forward, in the place of the weights, on every rank."""
+    def backward(self, g: np.ndarray, update: Update) -> None:
+        """Go back by gᵀ outputs of the last forward, g (samples, outputs) on every rank."""
         is_root = self.comm is None or self.comm.rank == 0
-        rows = self._outputs.scatter(g if is_root else None, len(g))
+        self.passes.backward(self._outputs.scatter(g if is_root else None, len(g)), update)
+
+    def tuned(self) -> Network:
+        """The network with the weights as they are now, on every rank."""
+        tuned = [replace(shard, blocks=dict(shard.blocks)) for shard in self.passes.tuned(self.shards)]
+        parts = [tuned] if self.comm is None else self.comm.allgather(tuned)
+        return assemble(shard for part in parts for shard in part)
+
+    def gradients(self, g: np.ndarray) -> Network:
+        """The gradients of gᵀ outputs of the last forward, in the place of the weights, on every rank.
+
+        Those of fixed mixings are not known: they have their weights.
+        """
         found = {}
-        self.passes.backward(rows, lambda parameter, gradient: found.update({parameter.name: gradient}))
+        self.backward(g, lambda parameter, gradient: found.update({parameter.name: gradient}))
         weights = {}
         for parameter in self.passes.parameters:
             weights[parameter.name] = parameter.values.copy()
             parameter.values[...] = found[parameter.name]
-        tuned = [replace(shard, blocks=dict(shard.blocks)) for shard in self.passes.tuned(self.shards)]
+        gradients = self.tuned()
         for parameter in self.passes.parameters:
             parameter.values[...] = weights[parameter.name]
-        parts = [tuned] if self.comm is None else self.comm.allgather(tuned)
-        return assemble(shard for part in parts for shard in part)
+        return gradients
 
 
 def gradients_of(network: Network, x: np.ndarray, g: np.ndarray) -> Network:
@@ -69,9 +81,11 @@ def gradients_of(network: Network, x: np.ndarray, g: np.ndarray) -> Network:
     by_target = dict(backpropagate(network, tensors, np.ascontiguousarray(g.T)))
     mixings = {}
     for mixing in network.mixings:
+        if mixing.fixed:
+            continue
         by_weights, by_bias = np.zeros_like(mixing.weights), np.zeros_like(mixing.bias)
         if mixing.name in by_target:
             by_weights, by_bias = mixing.gradient(by_target[mixing.name], tensors[mixing.source])
         by_weights = by_weights * (mixing.weights != 0)
         mixings[mixing.name] = replace(mixing, weights=by_weights, bias=by_bias)
-    return network.with_mixings(mixings)
+    return network.with_mixings({mixing.name: mixing for mixing in network.mixings} | mixings)

@@ -5,45 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.example_operations import EXAMPLES, example
-from helpers.small_graphs import (
-    Draw,
-    branching_network,
-    convolutional_network,
-    normalised_network,
-    residual_network,
-    transformer,
-)
+from helpers.example_operations import NETWORKS, example
 from helpers.small_plans import random_plan
 from repurpose_hpc.model.forward import trace
-from repurpose_hpc.model.operations import OPERATIONS, Mixing, Rows, Select, pointwise
+from repurpose_hpc.model.operations import OPERATIONS, Mixing, Rows, Select
 from repurpose_hpc.plan.shard import local_neurons
 
 each_local_operation = pytest.mark.parametrize("kind", [name for name in OPERATIONS if name != "Mixing"])
-
-
-def two_heads():
-    """Rotations, and selections of an input and of each other."""
-    draw = Draw(2)
-    builder = draw.builder
-    x = builder.input("input", 4, (3,))
-    tensor = draw.mixing("first", x, 10, pointwise((3,)))
-    turned = builder.rotary("turned", tensor, 2, np.array([1.0, 0.1]), interleaved=True)
-    chosen = builder.select("chosen", (x, turned), np.array([9, 1, 3, 1, 13, 0]))
-    again = builder.select("again", (chosen, x), np.array([6, 5, 1, 2, 2, 9]))
-    last = builder.position_table("last", again, draw.rng.standard_normal((6, 3)))
-    return builder.build((last,), ("identity",))
-
-
-NETWORKS = {
-    "residual": residual_network,
-    "convolutional": convolutional_network,
-    "branching": branching_network,
-    "normalised": normalised_network,
-    "transformer": transformer,
-    "two heads": two_heads,
-    **{name: lambda name=name: example(name)[0] for name in EXAMPLES},
-}
 
 
 def check(network, own):
