@@ -293,8 +293,11 @@ def best_of(epochs: Sequence[Epoch]) -> Epoch:
 
 
 def _has_ended(epochs: Sequence[Epoch], patience: int) -> bool:
-    """Whether so many epochs have not been better than one before."""
-    return epochs[-1].epoch - best_of(epochs).epoch >= patience
+    """Whether so many epochs have not been better than one before.
+
+    What there was before is not among these: with a large step size epochs may be worse at first.
+    """
+    return len(epochs) > 1 and epochs[-1].epoch - best_of(epochs[1:]).epoch >= patience
 
 
 def _plain(options: TuneOptions) -> dict[str, Any]:
