@@ -1,7 +1,7 @@
 """Write the tables of the documents that follow from declarations; with ``--check``, only compare them.
 
-README.md and docs/finetuning.md have the options of commands between ``<!-- options: COMMAND -->`` and ``<!-- end -->``,
-docs/formats.md the keys of reports between ``<!-- report: COMMAND -->`` and ``<!-- end -->``.
+README.md and docs/finetuning.md have the options of commands between ``<!-- options: COMMAND -->`` and
+``<!-- end -->``, docs/formats.md the keys of reports between ``<!-- report: COMMAND -->`` and the same.
 """
 
 from __future__ import annotations

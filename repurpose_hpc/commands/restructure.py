@@ -30,6 +30,7 @@ from repurpose_hpc.fields import (
     Declared,
     check_import,
     declarations,
+    integer,
     option,
     path,
     precision,
@@ -117,8 +118,14 @@ def _restructure(args: Arguments, network: Network, samples: Samples, team: Team
     from repurpose_hpc.io.progress import Progress
     from repurpose_hpc.restructure.job import restructure_to
 
-    log = Progress(speaks=team.rank == 0)
-    return restructure_to(args.out, network, samples, args.options, np.dtype(args.dtype).type, log, team)
+    log, dtype, refine = Progress(speaks=team.rank == 0), np.dtype(args.dtype), None
+    if args.finetune is not None:
+        from repurpose_hpc.tuning.options import TuneOptions
+        from repurpose_hpc.tuning.refinement import FineTuning
+
+        options = TuneOptions(epochs=args.finetune, seed=args.options.seed, dtype=dtype)
+        refine = FineTuning(options, lambda line: log(f"tuning: {line}"))
+    return restructure_to(args.out, network, samples, args.options, dtype.type, log, team, refine=refine)
 
 
 def _finish(args: Arguments, result: dict) -> None:
@@ -141,6 +148,15 @@ class Arguments(Declared):
     input_shape: tuple[str, ...] = option_of_shapes()
     dtype: str = precision(help="of the weights in the shards")
     check: bool = check_import()
+    finetune: int | None = option(
+        None,
+        kind=integer(1),
+        metavar="EPOCHS",
+        help="tune all weights to the original's outputs on the calibration data, at most so often",
+        more="tune all weights to the original's outputs on the calibration data, at most so often, as "
+        "[`finetune`](docs/finetuning.md) does with more data; a promise looks for the least that keeps it "
+        "after that",
+    )
     report: Path | None = report_file(help="what was done, for scripts")
     options: Options
 
@@ -173,7 +189,7 @@ def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) ->
     """
     given = make_parser(speaks).read(argv)
     is_for_texts = "input_shape" not in given
-    settled = [*declarations(Options), *declarations(MachineSource), "check"]
+    settled = [*declarations(Options), *declarations(MachineSource), "check", "finetune"]
     of_tokens = [name for name in declarations(TokenOptions) if name not in declarations(Options)]
     if "calibration" not in given:
         if not is_for_texts or not holds_tokens(given["model"]):

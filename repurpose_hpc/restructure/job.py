@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -81,6 +81,7 @@ def restructure_network(
     log: Log | None = None,
     comm: MPI.Comm | None = None,
     resume: Path | str | None = None,
+    refine: Refinement | None = None,
     **fields: Any,
 ) -> Restructured:
     """Restructure a network, with a budget or with a promise; collective over ``comm``.
@@ -97,6 +98,8 @@ def restructure_network(
         comm: its ranks share the work, and all have the result; None: this process does all.
         resume: a directory that keeps finished mixings until the network is complete: an interrupted run
             goes on there; None: it begins anew.
+        refine: is done to every network that was cut, before it is measured, such as
+            ``tuning.refinement.FineTuning``; None: nothing.
         fields: of ``options``, instead of those that it has: ``restructure_network(net, x, workers=8)``.
 
     Raises:
@@ -108,7 +111,8 @@ def restructure_network(
         options = _checked_options(network, samples, options, fields)
         real = precision(dtype).type
     directory, team = None if resume is None else Path(resume), ALONE if comm is None else Team(comm)
-    result = _restructure(_RestructureJob(network, samples, options, real, log or silent, team, directory))
+    job = _RestructureJob(network, samples, options, real, log or silent, team, directory, refine=refine)
+    result = _restructure(job)
     team.map(_forget, [directory])
     return result
 
@@ -147,6 +151,7 @@ def restructure_to(
     log: Log,
     team: Team = ALONE,
     measures: bool = True,
+    refine: Refinement | None = None,
 ) -> dict[str, Any]:
     """Restructure ``network`` and write plan and shards to ``directory``; collective.
 
@@ -162,6 +167,7 @@ def restructure_to(
         log: is given one line for each step.
         team: shares the work; its first rank writes.
         measures: whether errors on samples that are held out are wanted, which takes as long again.
+        refine: see ``restructure_network``.
 
     Returns:
         the report.
@@ -173,7 +179,8 @@ def restructure_to(
     # The rank that will write looks, for all.
     team.map(check_place, [directory])
     resume = directory.with_name(f".{directory.name}.resume")
-    result = _restructure(_RestructureJob(network, samples, options, dtype, log, team, resume, measures))
+    job = _RestructureJob(network, samples, options, dtype, log, team, resume, measures, refine)
+    result = _restructure(job)
 
     def write(directory: Path) -> None:
         result.save(directory)
@@ -181,6 +188,17 @@ def restructure_to(
 
     team.map(write, [directory])
     return {**result.report, "seconds": time.perf_counter() - began, "shards": str(directory)}
+
+
+class Refinement(Protocol):
+    """What is done to a network that was cut."""
+
+    @property
+    def record(self) -> Mapping[str, object]:
+        """What the result depends on, JSON values."""
+
+    def __call__(self, original: Network, cut: Cut, samples: Samples) -> Network:
+        """The network of the cut with other weights; ``samples`` are those that made the cut."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,6 +213,7 @@ class _RestructureJob:
     team: Team
     resume: Path | None
     measures: bool = True
+    refine: Refinement | None = None
 
 
 def _restructure(job: _RestructureJob) -> Restructured:
@@ -205,6 +224,7 @@ def _restructure(job: _RestructureJob) -> Restructured:
         "model_fingerprint": job.network.fingerprint(),
         "calibration_sha256": job.samples.fingerprint(),
         "versions": {"repurpose_hpc": __version__, "numpy": np.__version__},
+        **({} if job.refine is None else {"refined": job.refine.record}),
     }
     check_same({**origin, **asdict(job.options), "dtype": np.dtype(job.dtype).name}, job.team.comm)
     check_activations(job.network, job.samples, job.dtype, job.team)
@@ -242,7 +262,7 @@ def _outcome(job: _RestructureJob, origin: Mapping[str, Any]) -> Outcome:
         checkpoint = None if job.resume is None else Checkpoint(job.resume, parts)
         cut = restructure(job.network, samples, options, log, job.team, checkpoint)
         # With the weights as they are written: what is checked must be what is kept.
-        return Cut(cut.network.astype(job.dtype), cut.plan)
+        return _refined(job, Cut(cut.network.astype(job.dtype), cut.plan), samples)
 
     def error(cut: Cut, samples: Samples) -> float:
         return _compared(job, cut, samples).output_error
@@ -257,6 +277,15 @@ def _outcome(job: _RestructureJob, origin: Mapping[str, Any]) -> Outcome:
         # There is nothing to go on with.
         job.team.map(_forget, [job.resume])
         raise
+
+
+def _refined(job: _RestructureJob, cut: Cut, samples: Samples) -> Cut:
+    """The cut that is kept; one rank makes it for all."""
+    refine = job.refine
+    if refine is None:
+        return cut
+    (network,) = job.team.map(lambda one: refine(job.network, one, samples), [cut])
+    return Cut(network, cut.plan)
 
 
 def _held_out(job: _RestructureJob, make: Restructure) -> Comparison | None:

@@ -10,7 +10,7 @@ go on from (``checkpoint``).  Samples that are held out are not tuned on, and te
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -81,7 +81,7 @@ class Tuning:
         targets: on the root, None elsewhere.
         parts: of the samples.
         options: the same on all ranks.
-        comm: of the ranks.
+        comm: of the ranks; None: this process is alone.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Tuning:
         targets: Targets | None,
         parts: Parts,
         options: TuneOptions,
-        comm: MPI.Comm,
+        comm: MPI.Comm | None,
     ) -> None:
         self.passes, self.optimiser, self.parts = passes, options.make_optimiser(), parts
         self._samples, self._targets, self._options, self._comm = samples, targets, options, comm
@@ -110,6 +110,17 @@ class Tuning:
     def steps(self) -> int:
         """Steps of an epoch."""
         return -(-self.parts.rest.size // self._options.batch_size)
+
+    def measured(self, number: int) -> Epoch:
+        """An epoch, and what became of it; of number 0 what there is.
+
+        Raises:
+            UserError: see ``epoch``.
+        """
+        began = perf_counter()
+        loss = self.epoch(number) if number else None
+        held_out_loss, accuracy = self.judged()
+        return Epoch(number, loss, held_out_loss, accuracy, perf_counter() - began)
 
     def epoch(self, number: int) -> float:
         """Go through all samples once.
@@ -149,7 +160,7 @@ class Tuning:
         has_classes = self._targets is not None and self._targets.classes is not None
         count = self.parts.held_out.size
         mine = loss / count, right / count if has_classes else None
-        return self._comm.bcast(mine, root=0)
+        return mine if self._comm is None else self._comm.bcast(mine, root=0)
 
     def _step(self, batch: np.ndarray) -> float:
         """Tune on some samples, unless the loss is not finite; the loss."""
@@ -232,25 +243,15 @@ class Run:
         """
         state = State(self.out, {**self.depends_on, **_plain(options)}, comm)
         epochs = self._resumed(state, tuning)
-        if not epochs:
-            epochs = [self._epoch(tuning, 0, comm)]
-            self._write(tuning, options, epochs, comm)
-        while epochs[-1].epoch < options.epochs and not _has_ended(epochs, options.patience):
-            epochs.append(self._epoch(tuning, epochs[-1].epoch + 1, comm))
-            if best_of(epochs) is epochs[-1]:
-                self._write(tuning, options, epochs, comm)
-            state.save(epochs[-1].epoch, self._arrays(tuning), {"epochs": [asdict(each) for each in epochs]})
+        with in_unison(comm):
+            for epoch in epochs_behind(epochs, tuning, options, self.log):
+                if best_of(epochs) is epoch:
+                    self._write(tuning, options, epochs, comm)
+                if epoch.epoch:
+                    record = {"epochs": [asdict(each) for each in epochs]}
+                    state.save(epoch.epoch, self._arrays(tuning), record)
         state.forget()
         return epochs
-
-    def _epoch(self, tuning: Tuning, number: int, comm: MPI.Comm) -> Epoch:
-        began = perf_counter()
-        with in_unison(comm):
-            loss = tuning.epoch(number) if number else None
-        held_out_loss, accuracy = tuning.judged()
-        epoch = Epoch(number, loss, held_out_loss, accuracy, perf_counter() - began)
-        self.log(epoch.line)
-        return epoch
 
     def _write(self, tuning: Tuning, options: TuneOptions, epochs: list[Epoch], comm: MPI.Comm) -> None:
         """Write the shards with the weights as they are now."""
@@ -287,14 +288,37 @@ class Run:
         return epochs
 
 
+def epochs_behind(
+    epochs: list[Epoch], tuning: Tuning, options: TuneOptions, log: Callable[[str], None]
+) -> Iterator[Epoch]:
+    """The epochs that follow others, to which each is added; collective.
+
+    Args:
+        epochs: there were before; where there are none, the first is number 0.
+        tuning: of the rank.
+        options: say when they end.
+        log: is given a line for each.
+
+    Raises:
+        UserError: on all ranks: a loss is not finite.
+    """
+    while not epochs or (epochs[-1].epoch < options.epochs and not _has_ended(epochs, options.patience)):
+        epochs.append(tuning.measured(epochs[-1].epoch + 1 if epochs else 0))
+        log(epochs[-1].line)
+        yield epochs[-1]
+
+
 def best_of(epochs: Sequence[Epoch]) -> Epoch:
     """The one with the lowest loss on held-out samples, the first of several."""
     return min(epochs, key=lambda each: each.held_out_loss)
 
 
 def _has_ended(epochs: Sequence[Epoch], patience: int) -> bool:
-    """Whether so many epochs have not been better than one before."""
-    return epochs[-1].epoch - best_of(epochs).epoch >= patience
+    """Whether so many epochs have not been better than one before.
+
+    What there was before is not among these: with a large step size epochs may be worse at first.
+    """
+    return len(epochs) > 1 and epochs[-1].epoch - best_of(epochs[1:]).epoch >= patience
 
 
 def _plain(options: TuneOptions) -> dict[str, Any]:

@@ -14,10 +14,9 @@ from typing import ClassVar, TypeVar
 
 import numpy as np
 
-from repurpose_hpc import kernels
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import Declared, number, option
-from repurpose_hpc.kernels.updates.weights import AdamWStep, SGDStep
+from repurpose_hpc.kernels.updates.weights import AdamWStep, SGDStep, adamw, sgd
 
 _STEPS = "steps"
 _SHARE = number(least=0, below=1, example=0.9)
@@ -188,7 +187,7 @@ class AdamW(Optimiser):
             eps=given.eps * size,
             decay=self._rate * decay,
         )
-        kernels.adamw(weights, gradient, *kept, step)
+        adamw(weights, gradient, *kept, step)
 
 
 @optimiser("sgd")
@@ -201,4 +200,4 @@ class SGD(Optimiser):
         self, weights: np.ndarray, gradient: np.ndarray, *kept: np.ndarray, decay: float, size: float
     ) -> None:
         step = SGDStep(self._rate / size**2, self.hyperparameters.momentum, decay * size**2)
-        kernels.sgd(weights, gradient, *kept, step)
+        sgd(weights, gradient, *kept, step)

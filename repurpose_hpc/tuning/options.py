@@ -12,7 +12,7 @@ from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.tuning.optimisers import OPTIMISERS, Hyperparameters, Optimiser
 
 # By default, where no rate is given.
-RATES = {"adamw": 1e-3, "sgd": 0.05}
+RATES = {"adamw": 1e-4, "sgd": 0.01}
 
 
 @dataclass(frozen=True, kw_only=True)

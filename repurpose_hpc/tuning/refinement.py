@@ -1,0 +1,69 @@
+"""Fine-tuning of a network in memory, in one process that hosts all workers: nothing is sent, or written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from repurpose_hpc.io.samples import Samples
+from repurpose_hpc.io.spooled import Spooled
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.plan.assemble import assemble
+from repurpose_hpc.plan.shard import make_shard
+from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
+from repurpose_hpc.runtime.resources import Formats
+from repurpose_hpc.runtime.session import Cut
+from repurpose_hpc.tuning.driver import Epoch, Tuning, best_of, epochs_behind, parted
+from repurpose_hpc.tuning.options import TuneOptions
+from repurpose_hpc.tuning.passes import Passes
+from repurpose_hpc.tuning.targets import of_original
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """What is done to a network that was cut: it is tuned to the original's outputs.
+
+    Attributes:
+        options: of fine-tuning; its ``dtype`` is that of the network.
+        log: is given one line for each epoch.
+    """
+
+    options: TuneOptions
+    log: Callable[[str], None]
+
+    @property
+    def record(self) -> dict[str, object]:
+        """What the result depends on, JSON values."""
+        return {"epochs": self.options.epochs, "seed": self.options.seed}
+
+    def __call__(self, original: Network, cut: Cut, samples: Samples) -> Network:
+        """The network of a cut with the weights of the best epoch, perhaps those that it has.
+
+        Args:
+            original: as it was trained.
+            cut: of it; weights that are zero stay so.
+            samples: as ``original`` takes them, ``understood``.  Some are held out, and decide which epoch is
+                best.
+
+        Raises:
+            UserError: too few samples, or a loss is not finite.
+        """
+        options = self.options
+        shards = [
+            make_shard(cut.network, cut.plan, worker, options.dtype.type)
+            for worker in range(cut.plan.workers)
+        ]
+        formats = Formats(comm_dtype=cut.plan.comm_dtype)
+        passes = Passes(shards, None, options.batch_size, formats, DEFAULT_TRANSPORT)
+        targets = of_original(cut.network, samples, original, options.dtype, options.batch_size)
+        epochs: list[Epoch] = []
+        parts, best = parted(samples.samples, options), [each.values for each in passes.parameters]
+        with Spooled(samples, passes.input_columns, options.dtype) as spooled:
+            tuning = Tuning(passes, spooled, targets, parts, options, None)
+            for epoch in epochs_behind(epochs, tuning, options, self.log):
+                if best_of(epochs) is epoch:
+                    best = [parameter.values.copy() for parameter in passes.parameters]
+        for parameter, values in zip(passes.parameters, best, strict=True):
+            parameter.values[...] = values
+        mixings = assemble(passes.tuned(shards)).mixings
+        return cut.network.with_mixings({mixing.name: mixing for mixing in mixings})

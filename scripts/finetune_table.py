@@ -1,0 +1,139 @@
+"""What fine-tuning wins back, as CSV, as a Markdown table and as a picture.
+
+    python scripts/finetune_table.py MODEL --calibration DATA --train DATA --test DATA \
+        --work DIR --out docs/results/finetuning.csv
+
+MODEL is restructured with the calibration data for every input placement and budget, and tuned on the
+training data, without their labels: its outputs are the targets.  Training data are held out to say which
+epoch is best; test data only report.  A second call computes only what is missing; shards stay in DIR.
+The epochs of all rows go into ``NAME_epochs.csv``, and the picture, which needs matplotlib, is ``NAME.png``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rows import mean_table, read_csv, write_csv
+
+COMMAND = [sys.executable, "-m", "repurpose_hpc"]
+POINTS = {
+    "replicated": (0.01, 0.005, 0.0035),
+    "partitioned": (0.05, 0.02, 0.01, 0.0035),
+}
+KEYS = ("input_placement", "budget")
+
+
+def main() -> None:
+    """Fill the table, a row at a time, then draw it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", type=Path)
+    for name in ("calibration", "train", "test", "work", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--options", default="", help="of finetune, in one word")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    rows, epochs_file = read_csv(args.out), args.out.with_name(f"{args.out.stem}_epochs.csv")
+    epochs = read_csv(epochs_file)
+    for placement, budgets in POINTS.items():
+        for budget in budgets:
+            key = {"input_placement": placement, "budget": str(budget)}
+            if any(key.items() <= row.items() for row in rows):
+                continue
+            row, curve = tuned(args, placement, budget)
+            rows.append(key | row)
+            epochs += [key | {name: str(value) for name, value in epoch.items()} for epoch in curve]
+            print(*rows[-1].values(), flush=True)
+            write_csv(args.out, rows)
+            write_csv(epochs_file, epochs)
+    formats = {name: ".4f" for name in ("reference_accuracy", "accuracy_before", "accuracy")}
+    formats |= {"values_sent": ",.0f", "best_epoch": ".0f", "seconds_per_epoch": ".1f"}
+    print(mean_table((*KEYS, *formats), rows, KEYS, formats))
+    draw(epochs, args.out.with_suffix(".png"))
+
+
+def tuned(args: argparse.Namespace, placement: str, budget: float) -> tuple[dict[str, str], list[dict]]:
+    """A row of the table, and its epochs."""
+    shards = args.work / f"{placement}_{budget}"
+    out = shards.with_name(f"{shards.name}_tuned")
+    restructuring = ["--workers", str(args.workers), "--input-placement", placement]
+    if not shards.exists():
+        run(
+            ["restructure", args.model, "--calibration", args.calibration, "--out", shards]
+            + [*restructuring, "--comm-budget", str(budget)]
+        )
+    launch = ["mpirun", "-n", str(args.ranks)]
+    words = ["finetune", "--shards", shards, "--data", args.train, "--distill", args.model, "--out", out]
+    report = run([*words, *args.options.split()], launch)
+    before, after = (
+        run(["infer", args.model, "--shards", each, "--input", args.test, "--repeat", "0"], launch)
+        for each in (shards, out)
+    )
+    measured = {
+        "reference_accuracy": before["reference_accuracy"],
+        "accuracy_before": before["accuracy"],
+        "accuracy": after["accuracy"],
+        "values_sent": before["values_sent"],
+        "values_sent_after": after["values_sent"],
+        "best_epoch": report["best_epoch"],
+        "epochs": report["epochs"][-1]["epoch"],
+        "seconds_per_epoch": report["seconds"]["total"] / report["epochs"][-1]["epoch"],
+        "peak_memory_mib": report["peak_memory_mib"],
+        "ranks": args.ranks,
+        "options": args.options,
+    }
+    traffic = {"values_of_a_step": report["values_sent"] + report["values_sent_back"]}
+    return {name: str(value) for name, value in measured.items()}, [
+        {**epoch, **traffic} for epoch in report["epochs"]
+    ]
+
+
+def run(words: Sequence[object], launch: Sequence[str] = ()) -> dict[str, Any]:
+    """The report of a command."""
+    report = Path("report.json").absolute()
+    command = [*launch, *COMMAND, *map(str, words), "--report", str(report)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    found: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+    report.unlink()
+    return found
+
+
+def draw(epochs: Sequence[dict[str, str]], path: Path) -> None:
+    """Loss and agreement on held-out samples against epochs, and against the values that were sent."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 3, figsize=(13, 4))
+    for name in dict.fromkeys(tuple(epoch[key] for key in KEYS) for epoch in epochs):
+        curve = [epoch for epoch in epochs if tuple(epoch[key] for key in KEYS) == name]
+        numbers = [int(epoch["epoch"]) for epoch in curve]
+        loss = [float(epoch["held_out_loss"]) for epoch in curve]
+        right = [100 * float(epoch["held_out_accuracy"]) for epoch in curve]
+        sent = [
+            number * float(epoch["values_of_a_step"]) for number, epoch in zip(numbers, curve, strict=True)
+        ]
+        label = " ".join(name)
+        axes[0].plot(numbers, loss, marker=".", label=label)
+        axes[1].plot(numbers, right, marker=".", label=label)
+        axes[2].plot(sent[1:], loss[1:], marker=".", label=label)
+    axes[0].set(xlabel="epoch", ylabel="loss on held-out samples", yscale="log")
+    axes[1].set(xlabel="epoch", ylabel="same class as the original, %")
+    axes[2].set(xlabel="values sent per sample, all epochs", ylabel="loss", xscale="log", yscale="log")
+    axes[0].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
