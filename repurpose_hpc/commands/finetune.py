@@ -34,6 +34,7 @@ from repurpose_hpc.report import text as report
 from repurpose_hpc.runtime.exchange.choose import check_transport
 from repurpose_hpc.runtime.loading import load_shards, release_compiler
 from repurpose_hpc.runtime.resources import Formats
+from repurpose_hpc.tuning.copies import Copies
 from repurpose_hpc.tuning.driver import Epoch, Run, Tuning, best_of, parted
 from repurpose_hpc.tuning.options import TuneOptions
 from repurpose_hpc.tuning.passes import Passes
@@ -111,36 +112,37 @@ def run(args: Arguments, context: RankContext) -> None:
             if args.report is not None:
                 check_writable(args.report)
     with in_unison(comm):
+        copies = Copies(comm, options.groups)
         check_transport(options.transport, comm)
-    stored, shards = load_shards(args.shards, options.dtype, comm)
-    formats = Formats(comm_dtype=stored.plan.comm_dtype)
-    with in_unison(comm):
-        passes = Passes(shards, comm, options.batch_size, formats, options.transport)
+    stored, shards = load_shards(args.shards, options.dtype, comm, options.groups)
     samples = _samples(args.data, shards[0].graph, comm)
-    log, targets = Progress(speaks=comm.rank == 0), None
+    formats, targets = Formats(comm_dtype=stored.plan.comm_dtype), None
+    with in_unison(comm):
+        parts = parted(samples.samples, options)
+        passes = Passes(shards, copies.comm, options.share, formats, options.transport)
     with collectively(comm):
-        if comm.rank == 0:
+        if passes.is_root:
             targets = _targets(args, stored, shards[0].graph, samples)
     ready = perf_counter()
     with collectively(comm):
         spooled = Spooled(samples, passes.input_columns, options.dtype)
+    release_compiler()
     with spooled:
-        release_compiler()
-        parts = parted(samples.samples, options)
-        tuning = Tuning(passes, spooled, targets, parts, options, comm)
+        tuning = Tuning(passes, spooled, targets, parts, options, copies)
+        log = Progress(speaks=comm.rank == 0)
         job = Run(args.out, stored, shards, _depends_on(args, stored, samples, comm), log)
         epochs = job.tune(tuning, options, comm)
     result = _report(args, stored, tuning, epochs, targets, comm)
     with collectively(comm):
         if result is not None:
-            seconds = {"load": ready - began, "total": perf_counter() - began}
-            result["seconds"] |= seconds
+            result["seconds"] |= {"load": ready - began, "total": perf_counter() - began}
             report.deliver(result, render(result), args.report)
     passes.free()
+    copies.free()
 
 
 def _samples(data: Path, graph: Network, comm: MPI.Comm) -> Samples:
-    """The samples as the network takes them, ``understood`` on the root; collective.
+    """The samples as the network takes them, ``understood``; collective.
 
     Raises:
         SystemExit: on every rank, after a message: they cannot be read, do not fit, or are others elsewhere.
@@ -148,7 +150,7 @@ def _samples(data: Path, graph: Network, comm: MPI.Comm) -> Samples:
     found = []
     with collectively(comm):
         samples = graph.ends.feed(open_samples(data), graph.input_shape)
-        found.append(understood(graph, samples) if comm.rank == 0 else samples)
+        found.append(understood(graph, samples))
     of_root = comm.bcast(found[0].samples, root=0)
     with collectively(comm):
         if found[0].samples != of_root:
@@ -160,7 +162,7 @@ def _samples(data: Path, graph: Network, comm: MPI.Comm) -> Samples:
 
 
 def _targets(args: Arguments, stored: StoredPlan, graph: Network, samples: Samples) -> Targets:
-    """What outputs are compared with, on the root.
+    """What outputs are compared with, on the root of a group.
 
     Raises:
         UserError: labels do not fit, or the original is not known.
@@ -214,13 +216,14 @@ def _report(
 ) -> dict[str, Any] | None:
     """The numbers of the report, on the root; collective: every rank sends it its own."""
     there, back = tuning.passes.values_sent
-    mine = there, back, tuning.seconds, peak_memory_mib()
+    mine = there, back, tuning.seconds, peak_memory_mib(), tuning.copies.bytes
     of_ranks = comm.gather(mine, root=0)
     if of_ranks is None or targets is None:
         return None
     best, options = best_of(epochs), args.tuning
     return {
         "ranks": comm.size,
+        "groups": options.groups,
         "workers": stored.plan.workers,
         "samples": sum(map(len, tuning.parts)),
         "held_out_samples": tuning.parts.held_out.size,
@@ -231,8 +234,9 @@ def _report(
         "dtype": options.dtype.name,
         "comm_dtype": stored.plan.comm_dtype,
         "exchange": options.transport,
-        "values_sent": sum(rank[0] for rank in of_ranks),
-        "values_sent_back": sum(rank[1] for rank in of_ranks),
+        "values_sent": sum(rank[0] for rank in of_ranks) // options.groups,
+        "values_sent_back": sum(rank[1] for rank in of_ranks) // options.groups,
+        "gradient_bytes": sum(rank[4] for rank in of_ranks),
         "best_epoch": best.epoch,
         "epochs": [asdict(epoch) for epoch in epochs],
         "seconds": {name: max(rank[2][name] for rank in of_ranks) for name in tuning.seconds},
@@ -250,8 +254,9 @@ def render(result: dict[str, Any]) -> str:
     right = ""
     if best.held_out_accuracy is not None and before.held_out_accuracy is not None:
         right = f", {before.held_out_accuracy:.2%} -> {best.held_out_accuracy:.2%} right"
+    groups = f" in {result['groups']} groups" if result["groups"] > 1 else ""
     lines = {
-        "ranks": f"{result['ranks']}, {result['workers']} workers",
+        "ranks": f"{result['ranks']}{groups}, {result['workers']} workers",
         "samples": f"{result['samples']:,}, of which {result['held_out_samples']:,} were held out",
         "targets": result["targets"],
         "sent": f"{result['values_sent']:,} values per sample, and {result['values_sent_back']:,} back",

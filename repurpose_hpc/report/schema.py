@@ -910,6 +910,7 @@ class FinetuneReport(TypedDict):
     """Report of ``finetune``."""
 
     ranks: Annotated[int, Key("MPI processes")]
+    groups: Annotated[int, Key("groups of ranks that hold a copy of the network each")]
     workers: Annotated[int, Key("parts of the network")]
     samples: Annotated[int, Key("samples of DATA")]
     held_out_samples: Annotated[int, Key("those that were not tuned on")]
@@ -922,6 +923,9 @@ class FinetuneReport(TypedDict):
     exchange: Annotated[str, Key("transport of the exchanges")]
     values_sent: Annotated[int, Key("values that a step sends forward, as an inference", "values per sample")]
     values_sent_back: Annotated[int, Key("values that it sends back", "values per sample")]
+    gradient_bytes: Annotated[
+        int, Key("bytes of gradients that were handed to MPI, to be added up over groups", "bytes")
+    ]
     best_epoch: Annotated[int, Key("the one whose weights the shards have")]
     epochs: Annotated[list[TunedEpoch], Key("all epochs, those of an interrupted run included")]
     seconds: Annotated[

@@ -30,11 +30,17 @@ class LoadedShards(NamedTuple):
     shards: list[Shard]
 
 
-def load_shards(directory: Path, dtype: np.dtype, comm: MPI.Comm) -> LoadedShards:
+def load_shards(directory: Path, dtype: np.dtype, comm: MPI.Comm, groups: int = 1) -> LoadedShards:
     """The plan, and the shards of the workers that this rank hosts, their weights as ``dtype``; collective.
 
     The root reads the plan and broadcasts it; no rank opens another's shards.  Large arrays are mapped, and
     cast when a block is asked for.
+
+    Args:
+        directory: of the shards.
+        dtype: of weights.
+        comm: of the job.
+        groups: of ranks in a row, as many in each, that all host all workers.
 
     Raises:
         SystemExit: on every rank, after a message: a file is missing, damaged or of another plan,
@@ -48,7 +54,8 @@ def load_shards(directory: Path, dtype: np.dtype, comm: MPI.Comm) -> LoadedShard
     stored: StoredPlan = comm.bcast(plan_of_root, root=0)
     shards: list[Shard] = []
     with collectively(comm):
-        hosted = hosted_workers(stored.plan.workers, comm.size, comm.rank)
+        size = comm.size // groups
+        hosted = hosted_workers(stored.plan.workers, size, comm.rank % size)
         shards += [cast(read_shard(stored, worker), dtype) for worker in hosted]
     return LoadedShards(stored, shards)
 

@@ -41,7 +41,8 @@ def write_tuned(
     Args:
         directory: the final place; an earlier plan there is replaced.
         stored: the plan.
-        shards: of the hosted workers.
+        shards: of the hosted workers; the root has some, and where there are several groups of ranks all
+            others have none.
         provenance: what JSON can hold.
         comm: of the ranks.
 

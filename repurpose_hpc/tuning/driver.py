@@ -27,6 +27,7 @@ from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.runtime.calls import PHASES
 from repurpose_hpc.runtime.setup import Clock
 from repurpose_hpc.tuning.checkpoint import State, write_tuned
+from repurpose_hpc.tuning.copies import Copies
 from repurpose_hpc.tuning.options import TuneOptions
 from repurpose_hpc.tuning.outputs import Outputs
 from repurpose_hpc.tuning.parameters import Parameter
@@ -78,10 +79,10 @@ class Tuning:
     Args:
         passes: of this rank.
         samples: its columns of them.
-        targets: on the root, None elsewhere.
+        targets: on the root of the group, None elsewhere.
         parts: of the samples.
         options: the same on all ranks.
-        comm: of the ranks; None: this process is alone.
+        copies: the groups of ranks; the root of each has targets.
     """
 
     def __init__(
@@ -91,14 +92,20 @@ class Tuning:
         targets: Targets | None,
         parts: Parts,
         options: TuneOptions,
-        comm: MPI.Comm | None,
+        copies: Copies,
     ) -> None:
         self.passes, self.optimiser, self.parts = passes, options.make_optimiser(), parts
-        self._samples, self._targets, self._options, self._comm = samples, targets, options, comm
-        self._outputs = Outputs(comm, passes.output_columns, options.dtype)
+        self._samples, self._targets, self._options, self.copies = samples, targets, options, copies
+        self._outputs = Outputs(copies.comm, passes.output_columns, options.dtype)
         self.clock = Clock("input", "passes", "loss")
-        self._forward(parts.rest[: options.batch_size])
-        self._sizes = passes.sizes()
+        self._sizes = self._measured_sizes()
+
+    def _measured_sizes(self) -> dict[str, float]:
+        """Root mean square of each tensor that a mixing reads, on a batch; 1 where all of it is zero."""
+        self._forward(self.copies.share(self.parts.rest[: self._options.batch_size]))
+        squares = self.copies.total(self.passes.squares())
+        means = {name: total / max(count, 1) for name, (total, count) in squares.items()}
+        return {name: float(np.sqrt(mean)) if mean > 0 else 1.0 for name, mean in means.items()}
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -109,7 +116,7 @@ class Tuning:
     @property
     def steps(self) -> int:
         """Steps of an epoch."""
-        return -(-self.parts.rest.size // self._options.batch_size)
+        return len(self._batches(self.parts.rest))
 
     def measured(self, number: int) -> Epoch:
         """An epoch, and what became of it; of number 0 what there is.
@@ -152,28 +159,33 @@ class Tuning:
     def judged(self) -> tuple[float, float | None]:
         """Mean loss on held-out samples, and the share of them that are right; None: there are no classes."""
         loss, right = 0.0, 0
-        for batch in self._batches(self.parts.held_out):
+        for batch in map(self.copies.share, self._batches(self.parts.held_out)):
             outputs = self._forward(batch)
             if outputs is not None and self._targets is not None:
                 loss += self._targets.loss_of(outputs, batch).value * batch.size
                 right += self._targets.right(outputs, batch)
         has_classes = self._targets is not None and self._targets.classes is not None
-        count = self.parts.held_out.size
-        mine = loss / count, right / count if has_classes else None
-        return mine if self._comm is None else self._comm.bcast(mine, root=0)
+        mine = {"loss": loss, "right": float(right), "has classes": float(has_classes)}
+        total = self.copies.total({name: self._outputs.tell(number) for name, number in mine.items()})
+        judged = sum(batch.size for batch in self._batches(self.parts.held_out))
+        return total["loss"] / judged, total["right"] / judged if total["has classes"] else None
 
     def _step(self, batch: np.ndarray) -> float:
         """Tune on some samples, unless the loss is not finite; the loss."""
-        outputs = self._forward(batch)
+        share = self.copies.share(batch)
+        outputs = self._forward(share)
         with self.clock("loss"):
-            value, gradient = 0.0, None
+            value, gradient, part = 0.0, None, share.size / batch.size
             if outputs is not None and self._targets is not None:
-                value, gradient = self._targets.loss_of(outputs, batch)
-            value = self._outputs.tell(value)
-            rows = self._outputs.scatter(gradient, batch.size)
+                value, gradient = self._targets.loss_of(outputs, share)
+                value, gradient = value * part, gradient * gradient.dtype.type(part)
+            value = self.copies.total({"loss": self._outputs.tell(value)})["loss"]
+            rows = self._outputs.scatter(gradient, share.size)
         if np.isfinite(value):
             with self.clock("passes"):
-                self.passes.backward(rows, self._update)
+                sums = self.copies.sums(self._update)
+                self.passes.backward(rows, sums.add)
+                sums.finish()
         return value
 
     def _forward(self, batch: np.ndarray) -> np.ndarray | None:
@@ -190,9 +202,11 @@ class Tuning:
         size = 1.0 if reads is None else self._sizes[reads]
         self.optimiser.update(parameter.name, parameter.values, gradient, reads is not None, size)
 
-    def _batches(self, order: np.ndarray) -> Iterator[np.ndarray]:
-        for first in range(0, order.size, self._options.batch_size):
-            yield order[first : first + self._options.batch_size]
+    def _batches(self, order: np.ndarray) -> list[np.ndarray]:
+        """Samples in batches; a last one that is too small for all groups is left out."""
+        size = self._options.batch_size
+        batches = [order[first : first + size] for first in range(0, order.size, size)]
+        return [batch for batch in batches if batch.size >= self.copies.groups]
 
 
 class Parts(NamedTuple):
@@ -258,11 +272,13 @@ class Run:
         losses = {name: [getattr(each, name) for each in epochs] for name in ("loss", "held_out_loss")}
         tuned = {**self.depends_on, **_plain(options), "epochs_done": epochs[-1].epoch, **losses}
         provenance = {**self.stored.provenance, "tuned": tuned}
-        shards = tuning.passes.tuned(self.shards)
+        shards = tuning.passes.tuned(self.shards) if tuning.copies.group == 0 else []
         write_tuned(self.out, self.stored, shards, provenance, comm)
 
     def _arrays(self, tuning: Tuning) -> dict[int, dict[str, np.ndarray]]:
-        """All that changes, by hosted worker."""
+        """All that changes, by hosted worker; in one of the groups, as it is the same in all."""
+        if tuning.copies.group:
+            return {}
         state = tuning.optimiser.state()
         steps = {name: state.pop(name) for name in [*state] if "/" not in name}
         arrays: dict[int, dict[str, np.ndarray]] = {shard.worker: dict(steps) for shard in self.shards}

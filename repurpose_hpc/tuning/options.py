@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from repurpose_hpc.fields import Declared, choice, integer, like, number, option
+from repurpose_hpc.fields import Declared, FieldError, choice, integer, like, number, option
 from repurpose_hpc.runtime.exchange.transport import TRANSPORTS
 from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.tuning.optimisers import OPTIMISERS, Hyperparameters, Optimiser
@@ -52,6 +52,12 @@ class TuneOptions(Declared):
         more="decay of weights, not of biases: decoupled with adamw, part of the gradient with sgd",
     )
     momentum: float = like(Hyperparameters, "momentum")
+    groups: int = option(
+        1,
+        kind=integer(1),
+        metavar="G",
+        help="groups of ranks that hold a copy of the network each, and share the samples of a batch",
+    )
     held_out: float = option(
         0.1,
         kind=number(above=0, below=1, example=0.1),
@@ -73,10 +79,24 @@ class TuneOptions(Declared):
         help="how what ranks exchange is carried",
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.groups > self.batch_size:
+            raise FieldError(
+                "groups",
+                f"expected at most batch_size={self.batch_size}, a sample for each, got {self.groups}; take "
+                "larger batches",
+            )
+
     @property
     def rate(self) -> float:
         """The largest step size."""
         return RATES[self.optimiser] if self.learning_rate is None else self.learning_rate
+
+    @property
+    def share(self) -> int:
+        """The most samples of a batch that one group has."""
+        return -(-self.batch_size // self.groups)
 
     def make_optimiser(self) -> Optimiser:
         """The optimiser of one rank."""

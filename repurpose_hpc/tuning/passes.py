@@ -38,6 +38,7 @@ class Passes:
 
     Attributes:
         input_columns, output_columns: as of ``Program``.
+        is_root: whether this rank is the one that gets all outputs.
         parameters: all that is tuned here.
         carrier: of what crosses.
     """
@@ -65,6 +66,7 @@ class Passes:
         graph = shards[0].graph
         graph.check_samples()
         ranks, rank = (1, 0) if comm is None else (comm.size, comm.rank)
+        self.is_root = rank == 0
         self._graph, self._hosting, self._comm = graph, Hosting(shards, ranks, rank), comm
         dtype = graph.mixings[0].bias.dtype
         resources = Resources(self._hosting, max_batch, Scratch(dtype), Arena(), formats, 1, False)
@@ -139,18 +141,16 @@ class Passes:
             self._made(op.target, made)
         return np.concatenate([self._values(name) for name in graph.output_tensors])
 
-    def sizes(self) -> dict[str, float]:
-        """Root mean square of each tensor that a mixing reads, in the last batch; collective.
+    def squares(self) -> dict[str, np.ndarray]:
+        """Sum of the squares of each tensor that a mixing reads, and how many they are; collective.
 
-        It is that over the rows of all ranks, and 1 where all of them are zero.
+        They are those of the last batch, on all ranks of ``comm``.
         """
-        squares = np.array([np.vdot(self._tensors[name], self._tensors[name]) for name in self._ghosts])
-        values = np.array([self._tensors[name].size for name in self._ghosts], np.float64)
-        sums = np.stack([squares.astype(np.float64), values])
+        tensors = {name: self._tensors[name] for name in self._ghosts}
+        sums = np.array([(np.vdot(x, x), x.size) for x in tensors.values()], np.float64)
         if self._comm is not None:
             self._comm.Allreduce(sums.copy(), sums)
-        means = sums[0] / np.maximum(sums[1], 1)
-        return dict(zip(self._ghosts, np.sqrt(np.where(means > 0, means, 1)).tolist(), strict=True))
+        return dict(zip(tensors, sums, strict=True))
 
     def backward(self, G: np.ndarray, update: Update) -> None:
         """Tune all parameters by the last batch; collective.

@@ -13,6 +13,7 @@ from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
 from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.runtime.session import Cut
+from repurpose_hpc.tuning.copies import Copies
 from repurpose_hpc.tuning.driver import Epoch, Tuning, best_of, epochs_behind, parted
 from repurpose_hpc.tuning.options import TuneOptions
 from repurpose_hpc.tuning.passes import Passes
@@ -59,7 +60,7 @@ class FineTuning:
         epochs: list[Epoch] = []
         parts, best = parted(samples.samples, options), [each.values for each in passes.parameters]
         with Spooled(samples, passes.input_columns, options.dtype) as spooled:
-            tuning = Tuning(passes, spooled, targets, parts, options, None)
+            tuning = Tuning(passes, spooled, targets, parts, options, Copies(None))
             for epoch in epochs_behind(epochs, tuning, options, self.log):
                 if best_of(epochs) is epoch:
                     best = [parameter.values.copy() for parameter in passes.parameters]

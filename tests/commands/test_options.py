@@ -20,6 +20,7 @@ COMMANDS = (
         "restructure",
         "infer",
         "generate",
+        "finetune",
         "inspect",
         "doctor",
         "forecast",

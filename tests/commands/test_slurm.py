@@ -17,6 +17,7 @@ import pytest
 
 from helpers import ROOT, small_plans
 from repurpose_hpc.errors import PREFIX
+from repurpose_hpc.plan.files.store import open_plan
 from repurpose_hpc.mpi.launch import pmi
 
 SANDBOX = ROOT / "scripts/slurm_sandbox.sh"
@@ -151,6 +152,16 @@ def test_restructured_and_run_on_two_nodes(slurm, folder):
     assert f"repurpose-hpc-{job}/shards" in result["shards"]
     assert not Path(result["shards"]).parent.exists(), "not tidied up"
     assert outputs(folder).shape == (100, 5)
+
+
+def test_tuned_on_two_nodes(slurm, folder):
+    x, model, made, tuned = (folder / name for name in ("x.npz", "model.npz", "made", "tuned"))
+    given = (model, "--workers", 4, "--calibration", x, "--out", made, "--comm-budget", 0.5)
+    slurm.run(folder / "log", "restructure", *given, options=("--nodes=2",))
+    given = ("--shards", made, "--data", x, "--distill", model, "--epochs", 2, "--out", tuned)
+    text = slurm.run(folder / "tuning", "finetune", *given, options=("--nodes=2",))
+    assert "epoch 2: loss" in text and "4, 4 workers" in text
+    assert open_plan(tuned).plan.identity() == open_plan(made).plan.identity()
 
 
 def test_a_job_that_was_ended_goes_on(slurm, folder):
