@@ -115,6 +115,7 @@ class State:
             if self._comm.rank == 0:
                 with writing(final):
                     earlier = [*self._directory.glob("epoch-*")]
+                    shutil.rmtree(final, ignore_errors=True)  # a damaged one
                     temporary.rename(final)
                     for directory in {*earlier} - {temporary, final}:
                         shutil.rmtree(directory, ignore_errors=True)
