@@ -22,7 +22,7 @@ from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.progress import Progress
 from repurpose_hpc.io.spooled import Spooled
 from repurpose_hpc.mpi.agreement import in_unison
-from repurpose_hpc.plan.files.store import StoredPlan
+from repurpose_hpc.plan.files.store import StoredPlan, is_complete, open_plan
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.runtime.calls import PHASES
 from repurpose_hpc.runtime.setup import Clock
@@ -125,8 +125,9 @@ class Tuning:
             UserError: see ``epoch``.
         """
         began = perf_counter()
-        loss = self.epoch(number) if number else None
-        held_out_loss, accuracy = self.judged()
+        with np.errstate(over="ignore", invalid="ignore"):  # the loss tells, in one message
+            loss = self.epoch(number) if number else None
+            held_out_loss, accuracy = self.judged()
         return Epoch(number, loss, held_out_loss, accuracy, perf_counter() - began)
 
     def epoch(self, number: int) -> float:
@@ -256,7 +257,7 @@ class Run:
             SystemExit: on every rank, after a message: a loss is not finite, or something cannot be written.
         """
         state = State(self.out, {**self.depends_on, **_plain(options)}, comm)
-        epochs = self._resumed(state, tuning)
+        epochs = self._resumed(state, tuning, options, comm)
         with in_unison(comm):
             for epoch in epochs_behind(epochs, tuning, options, self.log):
                 if best_of(epochs) is epoch:
@@ -289,19 +290,34 @@ class Run:
                 arrays[parameter.worker][name] = state[name]
         return arrays
 
-    def _resumed(self, state: State, tuning: Tuning) -> list[Epoch]:
-        """The epochs of an earlier run, once its weights are in place; none if there was none."""
+    def _resumed(self, state: State, tuning: Tuning, options: TuneOptions, comm: MPI.Comm) -> list[Epoch]:
+        """The epochs of an earlier run, once its weights are in place; none if there was none.
+
+        Nor are there any if the shards of the best of them are not there any more.
+        """
         found = state.load([shard.worker for shard in self.shards])
         if found is None:
             return []
         arrays, record = found
+        epochs = [Epoch(**each) for each in record["epochs"]]
+        if not comm.bcast(self._has_written(best_of(epochs), options) if comm.rank == 0 else None, root=0):
+            return []
         kept = {name: array for of_worker in arrays.values() for name, array in of_worker.items()}
         for parameter in tuning.passes.parameters:
             parameter.values[...] = kept.pop(f"{_WEIGHTS}/{parameter.name}")
         tuning.optimiser.load(kept)
-        epochs = [Epoch(**each) for each in record["epochs"]]
         self.log(f"going on after {epochs[-1].line}")
         return epochs
+
+    def _has_written(self, epoch: Epoch, options: TuneOptions) -> bool:
+        """Whether shards of this run are there, those of an epoch or of a later one."""
+        try:
+            found = open_plan(self.out)
+        except UserError:
+            return False
+        tuned, expected = found.provenance.get("tuned", {}), {**self.depends_on, **_plain(options)}
+        is_ours = all(tuned.get(name) == value for name, value in expected.items())
+        return is_ours and tuned["epochs_done"] >= epoch.epoch and is_complete(found)
 
 
 def epochs_behind(
