@@ -221,13 +221,14 @@ def parted(samples: int, options: TuneOptions) -> Parts:
     """Samples in two parts, by the seed.
 
     Raises:
-        UserError: none would be left of one of them.
+        UserError: one of them would have none for some of the groups of ranks.
     """
-    count = round(samples * options.held_out)
-    if not 0 < count < samples:
+    count, groups = round(samples * options.held_out), options.groups
+    if not groups <= count <= samples - groups:
         raise UserError(
-            f"expected samples to tune on and samples to hold out, found {samples} with --held-out "
-            f"{options.held_out:g}; give more samples, or another share"
+            f"expected samples to tune on and samples to hold out, {groups} of each at least for --groups "
+            f"{groups}, found {samples} with --held-out {options.held_out:g}; give more samples, or another "
+            "share"
         )
     order = np.random.default_rng([options.seed, _SPLIT_STREAM]).permutation(samples)
     return Parts(np.sort(order[:count]), np.sort(order[count:]))
