@@ -286,7 +286,8 @@ def tuned(network, plan, comm, optimiser):
     x, wanted = samples(network, 10), rng.standard_normal((10, network.outputs))
     given = OPTIMISERS[optimiser](Hyperparameters(weight_decay=0.01))
     ranks.forward(x[:5])
-    sizes, losses = ranks.passes.sizes(), []
+    squares, losses = ranks.passes.squares(), []
+    sizes = {name: np.sqrt(total / count) for name, (total, count) in squares.items()}
 
     def update(parameter, gradient):
         size = 1.0 if parameter.reads is None else sizes[parameter.reads]
