@@ -116,7 +116,7 @@ class Tuning:
     @property
     def steps(self) -> int:
         """Steps of an epoch."""
-        return len(self._batches(self.parts.rest))
+        return len(self._full_batches(self.parts.rest))
 
     def measured(self, number: int) -> Epoch:
         """An epoch, and what became of it; of number 0 what there is.
@@ -143,7 +143,7 @@ class Tuning:
         """
         order = self.parts.rest[shuffled(self.parts.rest.size, self._options.seed, number)]
         losses, options = [], self._options
-        for step, batch in enumerate(self._batches(order), (number - 1) * self.steps):
+        for step, batch in enumerate(self._full_batches(order), (number - 1) * self.steps):
             warm_up = int(options.warm_up * options.epochs * self.steps)
             self.optimiser.begin_step(rate(step, options.epochs * self.steps, warm_up, options.rate))
             loss = self._step(batch)
@@ -160,14 +160,14 @@ class Tuning:
         """Mean loss on held-out samples, and the share of them that are right; None: there are no classes."""
         loss, right = 0.0, 0
         for batch in map(self.copies.share, self._batches(self.parts.held_out)):
-            outputs = self._forward(batch)
+            outputs = self._forward(batch) if batch.size else None
             if outputs is not None and self._targets is not None:
                 loss += self._targets.loss_of(outputs, batch).value * batch.size
                 right += self._targets.right(outputs, batch)
         has_classes = self._targets is not None and self._targets.classes is not None
         mine = {"loss": loss, "right": float(right), "has classes": float(has_classes)}
         total = self.copies.total({name: self._outputs.tell(number) for name, number in mine.items()})
-        judged = sum(batch.size for batch in self._batches(self.parts.held_out))
+        judged = self.parts.held_out.size
         return total["loss"] / judged, total["right"] / judged if total["has classes"] else None
 
     def _step(self, batch: np.ndarray) -> float:
@@ -203,10 +203,12 @@ class Tuning:
         self.optimiser.update(parameter.name, parameter.values, gradient, reads is not None, size)
 
     def _batches(self, order: np.ndarray) -> list[np.ndarray]:
-        """Samples in batches; a last one that is too small for all groups is left out."""
         size = self._options.batch_size
-        batches = [order[first : first + size] for first in range(0, order.size, size)]
-        return [batch for batch in batches if batch.size >= self.copies.groups]
+        return [order[first : first + size] for first in range(0, order.size, size)]
+
+    def _full_batches(self, order: np.ndarray) -> list[np.ndarray]:
+        """Samples in batches; a last one with fewer samples than there are groups is left out."""
+        return [batch for batch in self._batches(order) if batch.size >= self.copies.groups]
 
 
 class Parts(NamedTuple):
@@ -223,10 +225,10 @@ def parted(samples: int, options: TuneOptions) -> Parts:
         UserError: none would be left of one of them.
     """
     count = round(samples * options.held_out)
-    if not 0 < count < samples:
+    if count < 1 or samples - count < options.groups:
         raise UserError(
-            f"expected samples to tune on and samples to hold out, found {samples} with --held-out "
-            f"{options.held_out:g}; give more samples, or another share"
+            f"expected a sample to hold out and {options.groups} or more to tune on, found {samples} samples "
+            f"with --held-out {options.held_out:g}; give more, or another share"
         )
     order = np.random.default_rng([options.seed, _SPLIT_STREAM]).permutation(samples)
     return Parts(np.sort(order[:count]), np.sort(order[count:]))
@@ -255,7 +257,8 @@ class Run:
         Raises:
             SystemExit: on every rank, after a message: a loss is not finite, or something cannot be written.
         """
-        state = State(self.out, {**self.depends_on, **_plain(options)}, comm)
+        # The order of ghosts in memory, and so of their weights, depends on the ranks.
+        state = State(self.out, {**self.depends_on, **_plain(options), "ranks": comm.size}, comm)
         epochs = self._resumed(state, tuning)
         with in_unison(comm):
             for epoch in epochs_behind(epochs, tuning, options, self.log):
