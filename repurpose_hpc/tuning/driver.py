@@ -11,6 +11,7 @@ go on from (``checkpoint``).  Samples that are held out are not tuned on, and te
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -22,7 +23,7 @@ from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.progress import Progress
 from repurpose_hpc.io.spooled import Spooled
 from repurpose_hpc.mpi.agreement import in_unison
-from repurpose_hpc.plan.files.store import StoredPlan
+from repurpose_hpc.plan.files.store import StoredPlan, is_complete, open_plan
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.runtime.calls import PHASES
 from repurpose_hpc.runtime.setup import Clock
@@ -122,11 +123,17 @@ class Tuning:
         """An epoch, and what became of it; of number 0 what there is.
 
         Raises:
-            UserError: see ``epoch``.
+            UserError: on all ranks: a loss is not finite.
         """
         began = perf_counter()
         loss = self.epoch(number) if number else None
         held_out_loss, accuracy = self.judged()
+        if not np.isfinite(held_out_loss):
+            raise UserError(
+                f"expected a finite loss on held-out samples behind epoch {number}, found {held_out_loss}; "
+                "the shards, if there are any yet, are those of the best epoch before; try a lower "
+                "--learning-rate, or other shards"
+            )
         return Epoch(number, loss, held_out_loss, accuracy, perf_counter() - began)
 
     def epoch(self, number: int) -> float:
@@ -259,7 +266,7 @@ class Run:
         """
         # The order of ghosts in memory, and so of their weights, depends on the ranks.
         state = State(self.out, {**self.depends_on, **_plain(options), "ranks": comm.size}, comm)
-        epochs = self._resumed(state, tuning)
+        epochs = self._resumed(state, tuning, comm)
         with in_unison(comm):
             for epoch in epochs_behind(epochs, tuning, options, self.log):
                 if best_of(epochs) is epoch:
@@ -292,10 +299,22 @@ class Run:
                 arrays[parameter.worker][name] = state[name]
         return arrays
 
-    def _resumed(self, state: State, tuning: Tuning) -> list[Epoch]:
+    def _is_written(self, record: dict[str, Any], comm: MPI.Comm) -> bool:
+        """Whether the shards of the best epoch of an earlier run, or of a later one, are still there."""
+        best = best_of([Epoch(**each) for each in record["epochs"]])
+        there = False
+        if comm.rank == 0:
+            with suppress(UserError):
+                stored = open_plan(self.out)
+                tuned = stored.provenance.get("tuned", {})
+                is_same = self.depends_on.items() <= tuned.items()
+                there = is_complete(stored) and is_same and tuned["epochs_done"] >= best.epoch
+        return comm.bcast(there, root=0)
+
+    def _resumed(self, state: State, tuning: Tuning, comm: MPI.Comm) -> list[Epoch]:
         """The epochs of an earlier run, once its weights are in place; none if there was none."""
         found = state.load([shard.worker for shard in self.shards])
-        if found is None:
+        if found is None or not self._is_written(found[1], comm):
             return []
         arrays, record = found
         kept = {name: array for of_worker in arrays.values() for name, array in of_worker.items()}
