@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from repurpose_hpc import bundled
 from repurpose_hpc.commands.infer import ShardArguments
@@ -32,7 +32,7 @@ from repurpose_hpc.plan.files.store import StoredPlan, check_model, check_place
 from repurpose_hpc.process.system import peak_memory_mib
 from repurpose_hpc.report import text as report
 from repurpose_hpc.runtime.exchange.choose import check_transport
-from repurpose_hpc.runtime.loading import load_shards, release_compiler
+from repurpose_hpc.runtime.loading import LoadedShards, load_shards, release_compiler
 from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.tuning.copies import Copies
 from repurpose_hpc.tuning.driver import Epoch, Run, Tuning, best_of, parted
@@ -108,37 +108,64 @@ def run(args: Arguments, context: RankContext) -> None:
     comm, options, began = context.comm, args.tuning, perf_counter()
     with collectively(comm):
         if comm.rank == 0:
-            check_place(args.out)
-            if args.report is not None:
-                check_writable(args.report)
+            _check_places(args)
     with in_unison(comm):
         copies = Copies(comm, options.groups)
         check_transport(options.transport, comm)
-    stored, shards = load_shards(args.shards, options.dtype, comm, options.groups)
-    samples = _samples(args.data, shards[0].graph, comm)
-    formats, targets = Formats(comm_dtype=stored.plan.comm_dtype), None
+    loaded = load_shards(args.shards, options.dtype, comm, options.groups)
+    samples = _samples(args.data, loaded.shards[0].graph, comm)
+    tuned = _tune(args, loaded, samples, copies, comm)
+    result = _report(args, loaded.stored, tuned, comm)
+    with collectively(comm):
+        if result is not None:
+            result["seconds"]["total"] = perf_counter() - began
+            report.deliver(result, render(result), args.report)
+    tuned.tuning.passes.free()
+    copies.free()
+
+
+def _check_places(args: Arguments) -> None:
+    """Find out now that results cannot be written.
+
+    Raises:
+        UserError: names the place.
+    """
+    check_place(args.out)
+    if args.report is not None:
+        check_writable(args.report)
+
+
+class _Tuned(NamedTuple):
+    """What was tuned, to what, and what became of it; ``loss`` is known on the root."""
+
+    tuning: Tuning
+    loss: str | None
+    epochs: list[Epoch]
+
+
+def _tune(args: Arguments, loaded: LoadedShards, samples: Samples, copies: Copies, comm: MPI.Comm) -> _Tuned:
+    """Tune, and write the shards; collective.
+
+    Raises:
+        SystemExit: on every rank, after a message.
+    """
+    stored, shards = loaded
+    options, formats = args.tuning, Formats(comm_dtype=stored.plan.comm_dtype)
     with in_unison(comm):
         parts = parted(samples.samples, options)
         passes = Passes(shards, copies.comm, options.share, formats, options.transport)
+    targets = None
     with collectively(comm):
         if passes.is_root:
             targets = _targets(args, stored, shards[0].graph, samples)
-    ready = perf_counter()
     with collectively(comm):
         spooled = Spooled(samples, passes.input_columns, options.dtype)
     release_compiler()
     with spooled:
         tuning = Tuning(passes, spooled, targets, parts, options, copies)
-        log = Progress(speaks=comm.rank == 0)
-        job = Run(args.out, stored, shards, _depends_on(args, stored, samples, comm), log)
-        epochs = job.tune(tuning, options, comm)
-    result = _report(args, stored, tuning, epochs, targets, comm)
-    with collectively(comm):
-        if result is not None:
-            result["seconds"] |= {"load": ready - began, "total": perf_counter() - began}
-            report.deliver(result, render(result), args.report)
-    passes.free()
-    copies.free()
+        log, depends_on = Progress(speaks=comm.rank == 0), _depends_on(args, stored, samples, comm)
+        epochs = Run(args.out, stored, shards, depends_on, log).tune(tuning, options, comm)
+    return _Tuned(tuning, None if targets is None else targets.name, epochs)
 
 
 def _samples(data: Path, graph: Network, comm: MPI.Comm) -> Samples:
@@ -206,19 +233,13 @@ def _depends_on(args: Arguments, stored: StoredPlan, samples: Samples, comm: MPI
     return comm.bcast(parts, root=0)
 
 
-def _report(
-    args: Arguments,
-    stored: StoredPlan,
-    tuning: Tuning,
-    epochs: list[Epoch],
-    targets: Targets | None,
-    comm: MPI.Comm,
-) -> dict[str, Any] | None:
+def _report(args: Arguments, stored: StoredPlan, tuned: _Tuned, comm: MPI.Comm) -> dict[str, Any] | None:
     """The numbers of the report, on the root; collective: every rank sends it its own."""
+    tuning, loss, epochs = tuned
     there, back = tuning.passes.values_sent
     mine = there, back, tuning.seconds, peak_memory_mib(), tuning.copies.bytes
     of_ranks = comm.gather(mine, root=0)
-    if of_ranks is None or targets is None:
+    if of_ranks is None:
         return None
     best, options = best_of(epochs), args.tuning
     return {
@@ -228,7 +249,7 @@ def _report(
         "samples": sum(map(len, tuning.parts)),
         "held_out_samples": tuning.parts.held_out.size,
         "batch_size": options.batch_size,
-        "targets": targets.name,
+        "targets": loss,
         "optimiser": options.optimiser,
         "learning_rate": options.rate,
         "dtype": options.dtype.name,

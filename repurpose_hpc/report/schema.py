@@ -931,9 +931,9 @@ class FinetuneReport(TypedDict):
     seconds: Annotated[
         dict[str, float],
         Key(
-            "time by phase, the maximum over the ranks: load (shards, data, targets), input, passes (forward "
-            "and backward), loss (outputs to the root, and back); within these pack, exchange and wait of "
-            "what crosses; total",
+            "time by phase, the maximum over the ranks: input, passes (forward and backward), loss (outputs "
+            "to the root, and back); within these pack, exchange and wait of what crosses; total, of the "
+            "whole command",
             "s",
         ),
     ]

@@ -11,6 +11,7 @@ go on from (``checkpoint``).  Samples that are held out are not tuned on, and te
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -116,18 +117,24 @@ class Tuning:
     @property
     def steps(self) -> int:
         """Steps of an epoch."""
-        return len(self._batches(self.parts.rest))
+        return len(self._full_batches(self.parts.rest))
 
     def measured(self, number: int) -> Epoch:
         """An epoch, and what became of it; of number 0 what there is.
 
         Raises:
-            UserError: see ``epoch``.
+            UserError: on all ranks: a loss is not finite.
         """
         began = perf_counter()
         with np.errstate(over="ignore", invalid="ignore"):  # the loss tells, in one message
             loss = self.epoch(number) if number else None
             held_out_loss, accuracy = self.judged()
+        if not np.isfinite(held_out_loss):
+            raise UserError(
+                f"expected a finite loss on held-out samples behind epoch {number}, found {held_out_loss}; "
+                "the shards, if there are any yet, are those of the best epoch before; try a lower "
+                "--learning-rate, or other shards"
+            )
         return Epoch(number, loss, held_out_loss, accuracy, perf_counter() - began)
 
     def epoch(self, number: int) -> float:
@@ -144,7 +151,7 @@ class Tuning:
         """
         order = self.parts.rest[shuffled(self.parts.rest.size, self._options.seed, number)]
         losses, options = [], self._options
-        for step, batch in enumerate(self._batches(order), (number - 1) * self.steps):
+        for step, batch in enumerate(self._full_batches(order), (number - 1) * self.steps):
             warm_up = int(options.warm_up * options.epochs * self.steps)
             self.optimiser.begin_step(rate(step, options.epochs * self.steps, warm_up, options.rate))
             loss = self._step(batch)
@@ -161,14 +168,14 @@ class Tuning:
         """Mean loss on held-out samples, and the share of them that are right; None: there are no classes."""
         loss, right = 0.0, 0
         for batch in map(self.copies.share, self._batches(self.parts.held_out)):
-            outputs = self._forward(batch)
+            outputs = self._forward(batch) if batch.size else None
             if outputs is not None and self._targets is not None:
                 loss += self._targets.loss_of(outputs, batch).value * batch.size
                 right += self._targets.right(outputs, batch)
         has_classes = self._targets is not None and self._targets.classes is not None
         mine = {"loss": loss, "right": float(right), "has classes": float(has_classes)}
         total = self.copies.total({name: self._outputs.tell(number) for name, number in mine.items()})
-        judged = sum(batch.size for batch in self._batches(self.parts.held_out))
+        judged = self.parts.held_out.size
         return total["loss"] / judged, total["right"] / judged if total["has classes"] else None
 
     def _step(self, batch: np.ndarray) -> float:
@@ -204,10 +211,12 @@ class Tuning:
         self.optimiser.update(parameter.name, parameter.values, gradient, reads is not None, size)
 
     def _batches(self, order: np.ndarray) -> list[np.ndarray]:
-        """Samples in batches; a last one that is too small for all groups is left out."""
         size = self._options.batch_size
-        batches = [order[first : first + size] for first in range(0, order.size, size)]
-        return [batch for batch in batches if batch.size >= self.copies.groups]
+        return [order[first : first + size] for first in range(0, order.size, size)]
+
+    def _full_batches(self, order: np.ndarray) -> list[np.ndarray]:
+        """Samples in batches; a last one with fewer samples than there are groups is left out."""
+        return [batch for batch in self._batches(order) if batch.size >= self.copies.groups]
 
 
 class Parts(NamedTuple):
@@ -221,14 +230,13 @@ def parted(samples: int, options: TuneOptions) -> Parts:
     """Samples in two parts, by the seed.
 
     Raises:
-        UserError: one of them would have none for some of the groups of ranks.
+        UserError: none would be left of one of them.
     """
-    count, groups = round(samples * options.held_out), options.groups
-    if not groups <= count <= samples - groups:
+    count = round(samples * options.held_out)
+    if count < 1 or samples - count < options.groups:
         raise UserError(
-            f"expected samples to tune on and samples to hold out, {groups} of each at least for --groups "
-            f"{groups}, found {samples} with --held-out {options.held_out:g}; give more samples, or another "
-            "share"
+            f"expected a sample to hold out and {options.groups} or more to tune on, found {samples} samples "
+            f"with --held-out {options.held_out:g}; give more, or another share"
         )
     order = np.random.default_rng([options.seed, _SPLIT_STREAM]).permutation(samples)
     return Parts(np.sort(order[:count]), np.sort(order[count:]))
@@ -257,7 +265,8 @@ class Run:
         Raises:
             SystemExit: on every rank, after a message: a loss is not finite, or something cannot be written.
         """
-        state = State(self.out, {**self.depends_on, **_plain(options)}, comm)
+        # The order of ghosts in memory, and so of their weights, depends on the ranks.
+        state = State(self.out, {**self.depends_on, **_plain(options), "ranks": comm.size}, comm)
         epochs = self._resumed(state, tuning, options, comm)
         with in_unison(comm):
             for epoch in epochs_behind(epochs, tuning, options, self.log):
@@ -291,34 +300,32 @@ class Run:
                 arrays[parameter.worker][name] = state[name]
         return arrays
 
-    def _resumed(self, state: State, tuning: Tuning, options: TuneOptions, comm: MPI.Comm) -> list[Epoch]:
-        """The epochs of an earlier run, once its weights are in place; none if there was none.
+    def _is_written(self, record: dict[str, Any], options: TuneOptions, comm: MPI.Comm) -> bool:
+        """Whether the shards of the best epoch of an earlier run, or of a later one, are still there."""
+        run = {**self.depends_on, **_plain(options)}
+        best = best_of([Epoch(**each) for each in record["epochs"]])
+        there = False
+        if comm.rank == 0:
+            with suppress(UserError):
+                stored = open_plan(self.out)
+                tuned = stored.provenance.get("tuned", {})
+                is_same = run.items() <= tuned.items()
+                there = is_complete(stored) and is_same and tuned["epochs_done"] >= best.epoch
+        return comm.bcast(there, root=0)
 
-        Nor are there any if the shards of the best of them are not there any more.
-        """
+    def _resumed(self, state: State, tuning: Tuning, options: TuneOptions, comm: MPI.Comm) -> list[Epoch]:
+        """The epochs of an earlier run, once its weights are in place; none if there was none."""
         found = state.load([shard.worker for shard in self.shards])
-        if found is None:
+        if found is None or not self._is_written(found[1], options, comm):
             return []
         arrays, record = found
-        epochs = [Epoch(**each) for each in record["epochs"]]
-        if not comm.bcast(self._has_written(best_of(epochs), options) if comm.rank == 0 else None, root=0):
-            return []
         kept = {name: array for of_worker in arrays.values() for name, array in of_worker.items()}
         for parameter in tuning.passes.parameters:
             parameter.values[...] = kept.pop(f"{_WEIGHTS}/{parameter.name}")
         tuning.optimiser.load(kept)
+        epochs = [Epoch(**each) for each in record["epochs"]]
         self.log(f"going on after {epochs[-1].line}")
         return epochs
-
-    def _has_written(self, epoch: Epoch, options: TuneOptions) -> bool:
-        """Whether shards of this run are there, those of an epoch or of a later one."""
-        try:
-            found = open_plan(self.out)
-        except UserError:
-            return False
-        tuned, expected = found.provenance.get("tuned", {}), {**self.depends_on, **_plain(options)}
-        is_ours = all(tuned.get(name) == value for name, value in expected.items())
-        return is_ours and tuned["epochs_done"] >= epoch.epoch and is_complete(found)
 
 
 def epochs_behind(

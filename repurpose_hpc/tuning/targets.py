@@ -114,7 +114,7 @@ def of_original(
 
 def outputs_of(network: Network, samples: Samples, dtype: np.dtype, batch_size: int) -> np.ndarray:
     """The outputs of a network in this process, (samples, outputs), the heads not applied."""
-    program = one_process(network.astype(dtype.type), dtype, batch_size)
+    program = one_process(network, dtype, batch_size)
     columns = program.input_columns
     return np.concatenate(
         [

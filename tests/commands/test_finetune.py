@@ -241,8 +241,8 @@ def test_any_ranks_and_a_worker_that_owns_nothing(tune, folder):
 
 @pytest.mark.parametrize(("ranks", "groups"), [(2, 2), (4, 2), (3, 3)])
 def test_groups_share_the_samples_of_a_batch(tune, folder, ranks, groups):
-    """Losses and weights are those of one group; the last batch of the epoch has one sample for some."""
-    words = "--labels", "--dtype", "float64", "--batch-size", 39
+    """Losses and weights are those of one group; for some there is none of the last held-out samples."""
+    words = "--labels", "--dtype", "float64", "--batch-size", 8
     alone, shared = tune(*words, out="alone"), tune(*words, "--groups", groups, ranks=ranks)
     np.testing.assert_allclose(losses(shared[0]), losses(alone[0]), rtol=1e-9)
     networks = [network_in(folder / name) for name in ("alone", OUT)]
@@ -261,8 +261,8 @@ def test_groups_that_were_interrupted_go_on(tune, interrupted, folder):
 def test_groups_that_do_not_fit(refused, folder):
     assert "divides the 3 ranks, got 2" in refused("--labels", "--groups", 2, ranks=3)
     assert "at most" in refused("--labels", "--groups", 2, "--batch-size", 1, status=2)
-    write_data(folder / DATA, x=np.zeros((10, 12)), y=np.zeros(10))  # one of them is held out
-    assert "2 of each at least for --groups 2, found 10" in refused("--labels", "--groups", 2)
+    write_data(folder / DATA, x=np.zeros((2, 12)), y=np.zeros(2))
+    assert "2 or more to tune on, found 2" in refused("--labels", "--groups", 2, "--held-out", 0.5)
 
 
 def test_a_batch_may_be_larger_than_the_data(tune):
@@ -340,10 +340,11 @@ def test_a_damaged_state_is_begun_anew(tune, interrupted, whole, folder, damage,
 
 
 def test_the_state_of_another_run_is_left_alone(tune, interrupted, folder):
-    """Of other options, or other labels."""
-    interrupted("--labels", place=AFTER_TWO)
-    _, said = tune("--labels", "--seed", 1)
-    assert "going on" not in said
+    """Of other options or labels, or of other ranks, where the weights lie in another order."""
+    for others in ((2, "--seed", 1), (3, "--seed", 0)):
+        interrupted("--labels", place=AFTER_TWO)
+        _, said = tune("--labels", *others[1:], ranks=others[0])
+        assert "going on" not in said
     interrupted("--labels", place=AFTER_TWO)
     _, y = data(folder)
     write_data(folder / DATA, y=y[::-1])
@@ -396,7 +397,10 @@ def test_a_loss_that_is_not_finite(mpirun, folder):
         ({"x": np.zeros((SAMPLES, 7))}, "expected 12 values per sample"),
         ({"x": np.r_[np.zeros((20, 12)), np.full((70, 12), np.nan)]}, "found nan in sample 20, column 0"),
         ({"x": np.full((SAMPLES, 12), 1e300)}, "float32"),
-        ({"x": np.zeros((4, 12)), "y": np.zeros(4)}, "1 of each at least for --groups 1, found 4"),
+        (
+            {"x": np.zeros((4, 12)), "y": np.zeros(4)},
+            "expected a sample to hold out and 1 or more to tune on, found 4",
+        ),
         ({"x": np.zeros((0, 12)), "y": np.zeros(0)}, "empty"),
     ],
     ids=["labels", "width of labels", "nan labels", "narrow", "nan", "too large", "few", "none"],

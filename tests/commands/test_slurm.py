@@ -17,8 +17,8 @@ import pytest
 
 from helpers import ROOT, small_plans
 from repurpose_hpc.errors import PREFIX
-from repurpose_hpc.plan.files.store import open_plan
 from repurpose_hpc.mpi.launch import pmi
+from repurpose_hpc.plan.files.store import open_plan
 
 SANDBOX = ROOT / "scripts/slurm_sandbox.sh"
 SBIN = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
