@@ -211,12 +211,12 @@ def carried(passes, transfers, part, rng):
     """
     carrier, ends = passes.carrier, []
     for transfer, values in transfers:
-        carrier.begin(transfer, part)
         given, came = [values.view(part)], [buffer.view(part) for buffer in transfer.buffers]
         if not transfer.sender_owns:
             given, came = came, given
         for array in came:
             array[...] = 0
+        carrier.begin(transfer, part)  # from now on something may come
         for array in given:
             array[...] = rng.standard_normal(array.shape)
         ends.append((transfer, [array.copy() for array in given], came))
