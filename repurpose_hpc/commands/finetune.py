@@ -7,6 +7,7 @@ makes of the samples.  Then all tune together (``tuning.driver``).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -20,6 +21,7 @@ from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UsageError, UserError
 from repurpose_hpc.fields import Access, Declared, like, option, path, report_file, yes
 from repurpose_hpc.io.atomic import check_writable
+from repurpose_hpc.io.lock import alone_at
 from repurpose_hpc.io.progress import Progress
 from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.io.spooled import Spooled
@@ -105,10 +107,17 @@ def run(args: Arguments, context: RankContext) -> None:
     Raises:
         SystemExit: on every rank, after one message: 2 for a wrong command line, 1 for other failures.
     """
-    comm, options, began = context.comm, args.tuning, perf_counter()
-    with collectively(comm):
-        if comm.rank == 0:
-            _check_places(args)
+    with ExitStack() as stack:
+        with collectively(context.comm):
+            if context.comm.rank == 0:
+                _check_places(args)
+                stack.enter_context(alone_at(args.out))
+        _run(args, context.comm)
+
+
+def _run(args: Arguments, comm: MPI.Comm) -> None:
+    """The command, once results can be written; collective."""
+    began, options = perf_counter(), args.tuning
     with in_unison(comm):
         copies = Copies(comm, options.groups)
         check_transport(options.transport, comm)

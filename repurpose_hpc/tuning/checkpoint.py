@@ -3,7 +3,7 @@
 Every rank writes the files of its own workers; the root makes the directories, and gives them their names
 when all are complete.
 
-The state of an interrupted run is in ``.NAME.resume/KEY/epoch-0007`` beside the shards ``NAME``.  The key
+The state of an interrupted run is in ``.NAME.resume/KEY/epoch-000007`` beside the shards ``NAME``.  The key
 says what the run depends on: the same command goes on there, bit for bit; another one begins anew.
 """
 
@@ -99,7 +99,7 @@ class State:
         Raises:
             SystemExit: on every rank, after a message: it cannot be written.
         """
-        final = self._directory / f"epoch-{epoch:04d}"
+        final = self._directory / f"epoch-{epoch:06d}"
         temporary = final.with_suffix(".tmp")
         with collectively(self._comm):
             if self._comm.rank == 0:
@@ -125,7 +125,7 @@ class State:
 
         None if nothing was saved, or if any of it is damaged.
         """
-        complete = sorted(self._directory.glob("epoch-????"))
+        complete = sorted(self._directory.glob("epoch-??????"))
         found: Path | None = self._comm.bcast(complete[-1] if complete else None, root=0)
         if found is None:
             return None

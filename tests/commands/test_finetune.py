@@ -14,6 +14,7 @@ from helpers.injection import KILL, Injection, variables
 from helpers.small_transformers import decoder
 from repurpose_hpc import bundled
 from repurpose_hpc.errors import PREFIX
+from repurpose_hpc.io.lock import alone_at
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.plan.files.store import open_plan, plan_files, read_network, shard_path, write_plan
@@ -443,6 +444,11 @@ def test_places_that_cannot_be_written(refused, folder):
         assert str(folder / place) in refused("--labels", out=folder / place)
     for place, read_by in ((SHARDS, "--shards"), (DATA, "--data")):
         assert f"which {read_by} reads" in refused("--labels", out=folder / place, status=2)
+
+
+def test_another_run_is_at_work(refused, folder):
+    with alone_at(folder / OUT):
+        assert "expected no other run" in refused("--labels")
 
 
 def test_shards_that_are_none(refused, folder):
