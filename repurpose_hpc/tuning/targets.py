@@ -10,7 +10,7 @@ import numpy as np
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.meaning import CLASSES, MULTILABEL, TARGETS
 from repurpose_hpc.io.samples import Samples
-from repurpose_hpc.model.labels import ROWS, last_activations, thresholds
+from repurpose_hpc.model.labels import ROWS, SUM, last_activations, thresholds
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.runtime.program import one_process
 from repurpose_hpc.runtime.streams.outputs import in_order
@@ -127,4 +127,4 @@ def outputs_of(network: Network, samples: Samples, dtype: np.dtype, batch_size: 
 def _gives_logits(network: Network) -> bool:
     """True if the only output is a vector of weighted sums, perhaps with a softmax as its head."""
     ends = last_activations(network)
-    return network.has_classes and ends[network.output_tensors[0]] == "sum"
+    return network.has_classes and ends[network.output_tensors[0]] == SUM
