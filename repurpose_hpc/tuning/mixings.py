@@ -14,6 +14,7 @@ from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.lowering.mixings import ghost_rows
 from repurpose_hpc.tuning.carrier import Carrier, GhostLink, SumLink
 from repurpose_hpc.tuning.parameters import LocalBlock, Update
+from repurpose_hpc.tuning.products import product, product_by_source
 
 
 class TunedMixing:
@@ -65,7 +66,7 @@ class TunedMixing:
         out, sums = self.sums.values.maps(part), self.sums.there
         carrier.begin(sums, part)
         for number, (block, columns, rows) in enumerate(self._of_workers):
-            made = as_map(block.own.mixing.compute(x[columns]))
+            made = as_map(product(block.own.mixing, x[columns]))
             out[rows] = made[: block.rows]
             sums.buffers[number].maps(part)[...] = made[block.rows :]
         carrier.post(sums, part)
@@ -74,7 +75,7 @@ class TunedMixing:
         for number, (block, _, rows) in enumerate(self._of_workers):
             came = self._came(number, part)
             if len(came):
-                out[rows] += as_map(block.ghost.mixing.compute(came))
+                out[rows] += as_map(product(block.ghost.mixing, came))
         carrier.complete(sums, part)
         return as_tensor(out)
 
@@ -104,7 +105,7 @@ class TunedMixing:
             if not len(came):
                 continue
             if wants_source:
-                (by_ghosts,) = block.ghost.mixing.vjp(g[rows], g[rows], came)
+                by_ghosts = product_by_source(block.ghost.mixing, g[rows], came)
                 leaving = self.ghosts.back.buffers[number].maps(part)
                 leaving[self._ghost_rows[number]] += as_map(by_ghosts)
             block.ghost.backward(g[rows], came, update)
@@ -113,7 +114,7 @@ class TunedMixing:
         for number, (block, columns, rows) in enumerate(self._of_workers):
             by_rows = np.concatenate([g[rows], as_tensor(back.buffers[number].maps(part))])
             if by_source is not None:
-                (by_source[columns],) = block.own.mixing.vjp(by_rows, by_rows, x[columns])
+                by_source[columns] = product_by_source(block.own.mixing, by_rows, x[columns])
             block.own.backward(by_rows, x[columns], update)
         return by_source
 

@@ -86,14 +86,24 @@ class Mixing(OneSource):
         if self.window.is_whole_map:
             by_tap = (W.T @ columns).reshape(len(x), taps, x.shape[1])
             return [by_tap.swapaxes(1, 2).reshape(x.shape)]
-        backward = self.window.backward()
-        if backward is None:
+        transposed = self.transposed()
+        if transposed is None:
             return [spread(self.window, x, lambda tap: W[:, tap::taps].T @ columns)]
+        return [transposed.compute(g).reshape(x.shape)]
+
+    def transposed(self) -> Mixing | None:
+        """The convolution that makes derivatives by the source of those by the target.
+
+        None: it is no convolution, or its maps change their size.
+        """
+        backward = self.window.backward() if self.window is not None and self.window.is_convolution else None
+        if backward is None:
+            return None
+        m, sources = len(self.weights), self.weights.shape[1] // self.taps
         # From every neuron of the target to every one of the source, the last entry of the kernel first.
-        by_entry = W.reshape(len(W), len(x), taps)[:, :, ::-1].swapaxes(0, 1)
-        weights = by_entry.reshape(len(x), len(W) * taps)
-        reverse = replace(self, weights=weights, bias=np.zeros(len(x), g.dtype), window=backward)
-        return [reverse.compute(g).reshape(x.shape)]
+        by_entry = self.weights.reshape(m, sources, self.taps)[:, :, ::-1].swapaxes(0, 1)
+        weights = by_entry.reshape(sources, m * self.taps)
+        return replace(self, weights=weights, bias=np.zeros(sources, weights.dtype), window=backward)
 
     def gradient(self, g: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The gradients of gᵀ target by weights and bias, which may have been left out (``is_bare``).
@@ -121,8 +131,7 @@ class Mixing(OneSource):
 
     def cost(self, target: Shape) -> Cost:
         """Columns of the product; a window over part of a map makes it a convolution."""
-        window = self.window
-        return Cost(target.values, window is not None and not (window.is_pointwise or window.is_whole_map))
+        return Cost(target.values, self.window is not None and self.window.is_convolution)
 
     def neurons(self, *sources: np.ndarray) -> None:
         """See ``Operation``."""

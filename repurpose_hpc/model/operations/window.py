@@ -48,6 +48,11 @@ class Window:
         is_close = all(dilation == 1 for dilation in self.dilations)
         return self.kernel == self.positions and math.prod(self.out) == 1 and is_close and not any(self.pads)
 
+    @property
+    def is_convolution(self) -> bool:
+        """True if a position sees a part of the map that is more than itself."""
+        return not (self.is_pointwise or self.is_whole_map)
+
     def backward(self) -> Window | None:
         """The window of the gradient by the source where that is a convolution as large, else None.
 
