@@ -1,6 +1,6 @@
 """Seconds of an epoch of fine-tuning, beside PyTorch's on the same masked network with as many threads.
 
-    python scripts/bench_finetune.py SHARDS --data TRAIN --distill MODEL --ranks 2 --threads 2
+    python scripts/bench_finetune.py SHARDS --data TRAIN --distill MODEL --ranks 2 --threads 2 --out FILE.csv
 
 Both go through the same samples in the same batches with AdamW, and judge the same share of them in the end.
 PyTorch has the whole network in one process, as its users would tune a pruned one: the masks are applied
@@ -16,15 +16,18 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 
 import numpy as np
 import torch
+from rows import write_csv
 from torch.nn import functional
 
 from repurpose_hpc.io.samples import open_samples
+from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Combine, Elementwise, Mixing, Operation, Pool
 from repurpose_hpc.plan.files.store import open_plan, read_network
@@ -43,16 +46,22 @@ def main() -> None:
     parser.add_argument("--distill", type=Path, required=True)
     for name, default in (("ranks", 2), ("threads", 2), ("batch-size", 128), ("turns", 3)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     stored = open_plan(args.shards)
     peer = Masked(without_relays(read_network(stored), stored.plan))
     samples = open_samples(args.data)
     x = np.concatenate(list(samples.batches(4096)))
+    peer.check(x[:64])
     seconds: dict[str, list[float]] = {"finetune": [], "PyTorch": []}
     for _ in range(args.turns):
         seconds["finetune"].append(ours(args))
         seconds["PyTorch"].append(peer.epoch(x, args.batch_size))
+    if args.out is not None:
+        write_csv(
+            args.out, [dict(zip(seconds, pair, strict=True)) for pair in zip(*seconds.values(), strict=True)]
+        )
     for name, times in seconds.items():
         print(f"{name:<9} {median(times):7.2f} s per epoch, of {', '.join(f'{each:.2f}' for each in times)}")
     ratios = [theirs / own for own, theirs in zip(*seconds.values(), strict=True)]
@@ -84,6 +93,13 @@ class Masked:
             self._masks[mixing.name] = (weights.detach() != 0).float()
         arrays = [array for pair in self._parameters.values() for array in pair]
         self._optimiser = torch.optim.AdamW(arrays, lr=1e-4, weight_decay=0.0)
+
+    def check(self, x: np.ndarray) -> None:
+        """See that it is the same network, by the outputs for some samples."""
+        with torch.no_grad():
+            found = self(torch.from_numpy(x)).numpy()
+        expected = forward(replace(self._network, heads=("identity",)), x)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
     def epoch(self, x: np.ndarray, batch_size: int) -> float:
         """Seconds of one epoch; what outputs are compared with was computed before."""

@@ -15,18 +15,22 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from rows import mean_table, read_csv, write_csv
+
+from repurpose_hpc.plan.files.store import open_plan
 
 COMMAND = [sys.executable, "-m", "repurpose_hpc"]
 POINTS = {
     "replicated": (0.01, 0.005, 0.0035),
     "partitioned": (0.05, 0.02, 0.01, 0.0035),
 }
-# Chosen on held-out training data at one budget each, of 1e-4, 3e-4 and 1e-3.
+# Chosen by hand, on held-out training data at one budget each.
 RATES = {"replicated": 1e-4, "partitioned": 1e-3}
 EPOCHS = 20
 KEYS = ("input_placement", "budget")
@@ -58,9 +62,9 @@ def main() -> None:
             write_csv(args.out, rows)
             write_csv(epochs_file, epochs)
     formats = {name: ".4f" for name in ("reference_accuracy", "accuracy_before", "accuracy")}
-    formats |= {"values_sent": ",.0f", "best_epoch": ".0f", "seconds_per_epoch": ".1f"}
+    formats |= {"values": ",.0f", "best_epoch": ".0f", "seconds_per_epoch": ".1f"}
     print(mean_table((*KEYS, *formats), rows, KEYS, formats))
-    draw(epochs, args.out.with_suffix(".png"))
+    draw(rows, epochs, args.out.with_suffix(".png"))
 
 
 def tuned(args: argparse.Namespace, placement: str, budget: float) -> tuple[dict[str, str], list[dict]]:
@@ -85,33 +89,37 @@ def tuned(args: argparse.Namespace, placement: str, budget: float) -> tuple[dict
         "reference_accuracy": before["reference_accuracy"],
         "accuracy_before": before["accuracy"],
         "accuracy": after["accuracy"],
-        "values_sent": before["values_sent"],
-        "values_sent_after": after["values_sent"],
+        "values": values_of(shards),
+        "values_after": values_of(out),
         "best_epoch": report["best_epoch"],
         "epochs": report["epochs"][-1]["epoch"],
-        "seconds_per_epoch": report["seconds"]["total"] / report["epochs"][-1]["epoch"],
+        "seconds_per_epoch": median(epoch["seconds"] for epoch in report["epochs"][1:]),
         "peak_memory_mib": report["peak_memory_mib"],
         "ranks": args.ranks,
         "learning_rate": RATES[placement],
     }
-    traffic = {"values_of_a_step": report["values_sent"] + report["values_sent_back"]}
-    return {name: str(value) for name, value in measured.items()}, [
-        {**epoch, **traffic} for epoch in report["epochs"]
-    ]
+    return {name: str(value) for name, value in measured.items()}, report["epochs"]
+
+
+def values_of(shards: Path) -> int:
+    """Values per sample that cross between the workers of a plan."""
+    return int(open_plan(shards).traffic_matrix().sum())
 
 
 def run(words: Sequence[object], launch: Sequence[str] = ()) -> dict[str, Any]:
     """The report of a command."""
-    report = Path("report.json").absolute()
-    command = [*launch, *COMMAND, *map(str, words), "--report", str(report)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    found: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
-    report.unlink()
-    return found
+    with tempfile.TemporaryDirectory() as directory:
+        report = Path(directory) / "report.json"
+        command = [*launch, *COMMAND, *map(str, words), "--report", str(report)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return json.loads(report.read_text(encoding="utf-8"))
 
 
-def draw(epochs: Sequence[dict[str, str]], path: Path) -> None:
-    """Loss and agreement on held-out samples against epochs, and against the values that were sent."""
+def draw(rows: Sequence[dict[str, str]], epochs: Sequence[dict[str, str]], path: Path) -> None:
+    """Loss and agreement on held-out samples against epochs, and against the values that were sent.
+
+    A step sends the values of the plan forward, and as many back.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -122,10 +130,9 @@ def draw(epochs: Sequence[dict[str, str]], path: Path) -> None:
         curve = [epoch for epoch in epochs if tuple(epoch[key] for key in KEYS) == name]
         numbers = [int(epoch["epoch"]) for epoch in curve]
         loss = [float(epoch["held_out_loss"]) for epoch in curve]
+        (values,) = (float(row["values"]) for row in rows if tuple(row[key] for key in KEYS) == name)
         right = [100 * float(epoch["held_out_accuracy"]) for epoch in curve]
-        sent = [
-            number * float(epoch["values_of_a_step"]) for number, epoch in zip(numbers, curve, strict=True)
-        ]
+        sent = [2 * number * values for number in numbers]
         label = " ".join(name)
         axes[0].plot(numbers, loss, marker=".", label=label)
         axes[1].plot(numbers, right, marker=".", label=label)

@@ -13,9 +13,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from repurpose_hpc import bundled
 from repurpose_hpc.commands.infer import ShardArguments
-from repurpose_hpc.commands.parser import Parser, make
+from repurpose_hpc.commands.parser import Parser, make, refuse
 from repurpose_hpc.commands.splitting import aligned
 from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UsageError, UserError
@@ -35,11 +37,13 @@ from repurpose_hpc.process.system import peak_memory_mib
 from repurpose_hpc.report import text as report
 from repurpose_hpc.runtime.exchange.choose import check_transport
 from repurpose_hpc.runtime.loading import LoadedShards, load_shards, release_compiler
+from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.tuning.copies import Copies
-from repurpose_hpc.tuning.driver import Epoch, Run, Tuning, best_of, parted
+from repurpose_hpc.tuning.driver import Epoch, Tuning, best_of, parted
 from repurpose_hpc.tuning.options import TuneOptions
 from repurpose_hpc.tuning.passes import Passes
+from repurpose_hpc.tuning.run import Run
 from repurpose_hpc.tuning.targets import Targets, of_labels, of_original
 
 if TYPE_CHECKING:
@@ -75,6 +79,7 @@ class Arguments(Declared):
         help="compare them with those of MODEL, which the shards were made from; this needs no labels",
     )
     input_shape: tuple[str, ...] = option_of_shapes()
+    dtype: np.dtype | None = like(RunOptions, "dtype", None, default_text="that of the shards")
     report: Path | None = report_file()
     tuning: TuneOptions
 
@@ -94,6 +99,8 @@ def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) ->
         UsageError: it is wrong.
     """
     given = make_parser(speaks).read(argv)
+    if given.get("optimiser") != "sgd":
+        refuse(given, ("momentum",), "belongs to --optimiser sgd")
     return make(Arguments, given, tuning=make(TuneOptions, given))
 
 
@@ -121,7 +128,7 @@ def _run(args: Arguments, comm: MPI.Comm) -> None:
     with in_unison(comm):
         copies = Copies(comm, options.groups)
         check_transport(options.transport, comm)
-    loaded = load_shards(args.shards, options.dtype, comm, options.groups)
+    loaded = load_shards(args.shards, args.dtype, comm, options.groups)
     samples = _samples(args.data, loaded.shards[0].graph, comm)
     tuned = _tune(args, loaded, samples, copies, comm)
     result = _report(args, loaded.stored, tuned, comm)
@@ -166,14 +173,16 @@ def _tune(args: Arguments, loaded: LoadedShards, samples: Samples, copies: Copie
     targets = None
     with collectively(comm):
         if passes.is_root:
-            targets = _targets(args, stored, shards[0].graph, samples)
+            targets = _targets(args, stored, shards[0].graph, samples, passes.dtype)
     with collectively(comm):
-        spooled = Spooled(samples, passes.input_columns, options.dtype)
+        spooled = Spooled(samples, passes.input_columns, passes.dtype)
     release_compiler()
     with spooled:
         tuning = Tuning(passes, spooled, targets, parts, options, copies)
-        log, depends_on = Progress(speaks=comm.rank == 0), _depends_on(args, stored, samples, comm)
-        epochs = Run(args.out, stored, shards, depends_on, log).tune(tuning, options, comm)
+        log, depends_on = Progress(speaks=comm.rank == 0), _depends_on(args, loaded, samples, comm)
+        if targets is not None:
+            log(f"{targets.name}, on {parts.rest.size:,} samples")
+        epochs = Run(args.out, stored, shards, depends_on, log, comm).tune(tuning, options)
     return _Tuned(tuning, None if targets is None else targets.name, epochs)
 
 
@@ -197,7 +206,9 @@ def _samples(data: Path, graph: Network, comm: MPI.Comm) -> Samples:
     return found[0]
 
 
-def _targets(args: Arguments, stored: StoredPlan, graph: Network, samples: Samples) -> Targets:
+def _targets(
+    args: Arguments, stored: StoredPlan, graph: Network, samples: Samples, dtype: np.dtype
+) -> Targets:
     """What outputs are compared with, on the root of a group.
 
     Raises:
@@ -206,7 +217,7 @@ def _targets(args: Arguments, stored: StoredPlan, graph: Network, samples: Sampl
     if args.labels:
         return of_labels(graph, samples)
     original = _original(args, stored)
-    return of_original(graph, samples, original, args.tuning.dtype, args.tuning.batch_size)
+    return of_original(graph, samples, original, dtype, args.tuning.batch_size)
 
 
 def _original(args: Arguments, stored: StoredPlan) -> Network:
@@ -228,14 +239,14 @@ def _original(args: Arguments, stored: StoredPlan) -> Network:
     return network
 
 
-def _depends_on(args: Arguments, stored: StoredPlan, samples: Samples, comm: MPI.Comm) -> dict[str, Any]:
+def _depends_on(args: Arguments, loaded: LoadedShards, samples: Samples, comm: MPI.Comm) -> dict[str, Any]:
     """What the result depends on besides the options: shards, data and targets; collective."""
     parts: dict[str, Any] = {}
     with collectively(comm):
         if comm.rank == 0:
             parts = {
-                "tuned_from": stored.plan.identity(),
-                "shard_sha256": list(stored.shard_sha256),
+                "shards_sha256": list(loaded.stored.shard_sha256),
+                "dtype": loaded.shards[0].graph.mixings[0].bias.dtype.name,
                 "data_sha256": samples.fingerprint(),
                 "targets": "labels" if args.labels else "original",
             }
@@ -261,7 +272,7 @@ def _report(args: Arguments, stored: StoredPlan, tuned: _Tuned, comm: MPI.Comm) 
         "targets": loss,
         "optimiser": options.optimiser,
         "learning_rate": options.rate,
-        "dtype": options.dtype.name,
+        "dtype": tuning.passes.dtype.name,
         "comm_dtype": stored.plan.comm_dtype,
         "exchange": options.transport,
         "values_sent": sum(rank[0] for rank in of_ranks) // options.groups,
@@ -281,17 +292,19 @@ def render(result: dict[str, Any]) -> str:
     best, before = best_of(epochs), epochs[0]
     seconds = result["seconds"]
     phases = ", ".join(f"{name} {seconds[name]:.1f}" for name in ("input", "passes", "loss", "wait"))
+    kept = "" if best.epoch else ": none was better, the shards are as they were"
     right = ""
     if best.held_out_accuracy is not None and before.held_out_accuracy is not None:
-        right = f", {before.held_out_accuracy:.2%} -> {best.held_out_accuracy:.2%} right"
+        right = f", {before.held_out_accuracy:.2%} -> {best.held_out_accuracy:.2%} of classes as wanted"
+    sums = f"; {result['gradient_bytes']:,} bytes of gradients" if result["groups"] > 1 else ""
     groups = f" in {result['groups']} groups" if result["groups"] > 1 else ""
     lines = {
         "ranks": f"{result['ranks']}{groups}, {result['workers']} workers",
         "samples": f"{result['samples']:,}, of which {result['held_out_samples']:,} were held out",
         "targets": result["targets"],
-        "sent": f"{result['values_sent']:,} values per sample, and {result['values_sent_back']:,} back",
+        "sent": f"{result['values_sent']:,} values per sample, and {result['values_sent_back']:,} back{sums}",
         "held out": f"loss {before.held_out_loss:.5g} -> {best.held_out_loss:.5g}{right}",
-        "best": f"epoch {best.epoch} of {epochs[-1].epoch}",
+        "best": f"epoch {best.epoch} of {epochs[-1].epoch}{kept}",
         "seconds": f"{seconds['total']:.1f}: {phases}",
         "memory": f"{result['peak_memory_mib']:.0f} MiB at most",
         "shards": result["shards"],

@@ -24,7 +24,7 @@ from repurpose_hpc.commands.restructuring import TokenArguments, token_arguments
 from repurpose_hpc.commands.splitting import SplitArguments, split_arguments
 from repurpose_hpc.commands.start import Context, RankContext
 from repurpose_hpc.commands.table import described
-from repurpose_hpc.errors import UsageError
+from repurpose_hpc.errors import UsageError, UserError
 from repurpose_hpc.fields import (
     Access,
     Declared,
@@ -47,6 +47,10 @@ if TYPE_CHECKING:
     from repurpose_hpc.io.samples import Samples
     from repurpose_hpc.model.network import Network
     from repurpose_hpc.restructure.team import Team
+
+
+FEWEST_TO_TUNE = 50
+"""Calibration samples with which ``--finetune`` begins."""
 
 
 def run(args: AnyArguments, context: Context) -> None:
@@ -105,7 +109,13 @@ def _open(args: Arguments, root: bool) -> tuple[Network, Samples]:
     if args.report is not None and root:
         check_writable(args.report)
     network = load_model(args.model, shapes_of(args.input_shape), check=False)
-    return network, open_samples(args.calibration)
+    samples = open_samples(args.calibration)
+    if args.finetune is not None and samples.samples < FEWEST_TO_TUNE:
+        raise UserError(
+            f"--finetune: expected at least {FEWEST_TO_TUNE} calibration samples, of which some are held "
+            f"out, found {samples.samples} in {samples.name}; give more, or leave it out"
+        )
+    return network, samples
 
 
 def _checked(args: Arguments, network: Network, samples: Samples) -> dict[str, Any]:
@@ -123,7 +133,7 @@ def _restructure(args: Arguments, network: Network, samples: Samples, team: Team
         from repurpose_hpc.tuning.options import TuneOptions
         from repurpose_hpc.tuning.refinement import FineTuning
 
-        options = TuneOptions(epochs=args.finetune, seed=args.options.seed, dtype=dtype)
+        options = TuneOptions(epochs=args.finetune, seed=args.options.seed)
         refine = FineTuning(options, lambda line: log(f"tuning: {line}"))
     return restructure_to(args.out, network, samples, args.options, dtype.type, log, team, refine=refine)
 

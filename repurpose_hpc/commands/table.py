@@ -81,7 +81,7 @@ _ROWS = (
     Command(
         "finetune",
         Runs.ON_RANKS,
-        "Tune the weights of shards on the ranks, with the traffic of inference, and write new shards.",
+        "Tune the weights of shards on the ranks that run them, and write new shards.",
         "mpirun -n 2 repurpose-hpc finetune --shards shards --data repurpose_hpc/bundled/calibration.npz"
         " --epochs 2 --out tuned",
         prepare=(ready_numba,),

@@ -30,7 +30,7 @@ class LoadedShards(NamedTuple):
     shards: list[Shard]
 
 
-def load_shards(directory: Path, dtype: np.dtype, comm: MPI.Comm, groups: int = 1) -> LoadedShards:
+def load_shards(directory: Path, dtype: np.dtype | None, comm: MPI.Comm, groups: int = 1) -> LoadedShards:
     """The plan, and the shards of the workers that this rank hosts, their weights as ``dtype``; collective.
 
     The root reads the plan and broadcasts it; no rank opens another's shards.  Large arrays are mapped, and
@@ -38,7 +38,7 @@ def load_shards(directory: Path, dtype: np.dtype, comm: MPI.Comm, groups: int = 
 
     Args:
         directory: of the shards.
-        dtype: of weights.
+        dtype: of weights; None: that of the shards.
         comm: of the job.
         groups: of ranks in a row, as many in each, that all host all workers.
 
@@ -56,7 +56,8 @@ def load_shards(directory: Path, dtype: np.dtype, comm: MPI.Comm, groups: int = 
     with collectively(comm):
         size = comm.size // groups
         hosted = hosted_workers(stored.plan.workers, size, comm.rank % size)
-        shards += [cast(read_shard(stored, worker), dtype) for worker in hosted]
+        for shard in (read_shard(stored, worker) for worker in hosted):
+            shards.append(shard if dtype is None else cast(shard, dtype))
     return LoadedShards(stored, shards)
 
 

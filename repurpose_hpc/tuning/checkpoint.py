@@ -3,8 +3,9 @@
 Every rank writes the files of its own workers; the root makes the directories, and gives them their names
 when all are complete.
 
-The state of an interrupted run is in ``.NAME.resume/KEY/epoch-000007`` beside the shards ``NAME``.  The key
-says what the run depends on: the same command goes on there, bit for bit; another one begins anew.
+Until a run is over, ``.NAME.tuning/KEY/`` beside ``NAME`` has the shards of the best epoch, ``best``, and the
+state after the last one, ``epoch-000007``.  The key says what the run depends on: the same command goes on
+there, bit for bit; another one begins anew.  In the end ``best`` gets the name ``NAME``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,15 @@ import numpy as np
 
 from repurpose_hpc.io.atomic import registered, writing
 from repurpose_hpc.io.sealed import read_arrays, write_arrays
+from repurpose_hpc.model.network import Network
 from repurpose_hpc.mpi.agreement import collectively
-from repurpose_hpc.plan.files.store import StoredPlan, write_plan_file, write_shard, writing_plan
+from repurpose_hpc.plan.files.store import (
+    StoredPlan,
+    place_plan,
+    write_plan_file,
+    write_shard,
+    writing_plan,
+)
 from repurpose_hpc.plan.shard import Shard
 
 if TYPE_CHECKING:
@@ -34,15 +42,21 @@ _KIND = "repurpose-hpc-tuning"
 
 
 def write_tuned(
-    directory: Path, stored: StoredPlan, shards: Sequence[Shard], provenance: dict[str, Any], comm: MPI.Comm
+    directory: Path,
+    stored: StoredPlan,
+    graph: Network,
+    shards: Iterable[Shard],
+    provenance: dict[str, Any],
+    comm: MPI.Comm,
 ) -> None:
     """Write shards with other weights; collective.
 
     Args:
         directory: the final place; an earlier plan there is replaced.
         stored: the plan.
-        shards: of the hosted workers; the root has some, and where there are several groups of ranks all
-            others have none.
+        graph: of the network, with the ends of its model.
+        shards: of the hosted workers, each made when it is written; where there are several groups of ranks,
+            those of one.
         provenance: what JSON can hold.
         comm: of the ranks.
 
@@ -65,7 +79,7 @@ def write_tuned(
             if of_ranks is not None:
                 joined = {worker: digest for part in of_ranks for worker, digest in part.items()}
                 in_order = [joined[worker] for worker in sorted(joined)]
-                write_plan_file(temporary, shards[0].graph, stored.plan, in_order, provenance)
+                write_plan_file(temporary, graph, stored.plan, in_order, provenance)
                 stack.close()
 
 
@@ -82,9 +96,14 @@ class State:
 
     def __init__(self, shards: Path, parts: Mapping[str, object], comm: MPI.Comm) -> None:
         text = json.dumps({**parts, "layout": LAYOUT}, sort_keys=True)
-        self._all = shards.with_name(f".{shards.name}.resume")
+        self._shards, self._comm = shards, comm
+        self._all = shards.with_name(f".{shards.name}.tuning")
         self._directory = self._all / hashlib.sha256(text.encode()).hexdigest()[:16]
-        self._comm = comm
+
+    @property
+    def best(self) -> Path:
+        """Directory of the shards of the best epoch."""
+        return self._directory / "best"
 
     def save(
         self, epoch: int, arrays: Mapping[int, Mapping[str, np.ndarray]], record: dict[str, Any]
@@ -135,14 +154,18 @@ class State:
             }
             record = json.loads(str(read_arrays(found / "record.npz", _KIND, LAYOUT)["record"]))
         except Exception:  # damage makes parsers raise anything
-            arrays, record = None, None
-        if not all(self._comm.allgather(arrays is not None)):
+            arrays, record = {}, {}
+        if not all(self._comm.allgather(bool(record))):
             return None
-        assert arrays is not None
         return arrays, self._comm.bcast(record, root=0)
 
-    def forget(self) -> None:
-        """Remove the state of all runs for these shards."""
+    def finish(self) -> None:
+        """Give the shards of the best epoch their name, and remove the state of all runs for these shards.
+
+        Raises:
+            SystemExit: on every rank, after a message: they cannot be renamed.
+        """
         with collectively(self._comm):
             if self._comm.rank == 0:
+                place_plan(self.best, self._shards)
                 shutil.rmtree(self._all, ignore_errors=True)

@@ -8,7 +8,7 @@ backward pass goes on.  All copies then change alike.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 N = TypeVar("N", float, np.ndarray)
 # Sums that travel at the same time: each is a gradient in memory.
 _TRAVELLING = 2
+
+
+class Share(NamedTuple):
+    """Samples of one group, at least one, and whether they count."""
+
+    samples: np.ndarray
+    counts: bool
 
 
 class Copies:
@@ -52,9 +59,13 @@ class Copies:
         self.comm = comm.Split(self.group, comm.rank)
         self._across = comm.Split(comm.rank % size, comm.rank)
 
-    def share(self, batch: np.ndarray) -> np.ndarray:
-        """The samples of a batch that are this group's: none, if there are fewer than groups."""
-        return np.array_split(batch, self.groups)[self.group]
+    def share(self, batch: np.ndarray) -> Share:
+        """The samples of a batch that are this group's.
+
+        Of a batch with fewer samples than groups some have one that does not count: all exchange alike.
+        """
+        own = np.array_split(batch, self.groups)[self.group]
+        return Share(own, True) if own.size else Share(batch[:1], False)
 
     def total(self, numbers: dict[str, N]) -> dict[str, N]:
         """The sums over the groups of numbers or arrays, the same on all ranks; collective."""

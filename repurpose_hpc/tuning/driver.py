@@ -4,30 +4,23 @@ In a step every rank runs its part of the network on a batch, and the root gets 
 with the targets, and sends back the derivatives of the loss (``outputs``).  The ranks go backward, and change
 each of their weights as soon as its gradient is known.  All ranks go through the samples in the same order.
 
-After every epoch the held-out samples are judged.  The shards of the best epoch are on disk, and the state to
-go on from (``checkpoint``).  Samples that are held out are not tuned on, and tell when to end.
+After every epoch the held-out samples are judged.  They are not tuned on, and tell when to end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.io.progress import Progress
+from repurpose_hpc.fields import FieldError
 from repurpose_hpc.io.spooled import Spooled
-from repurpose_hpc.mpi.agreement import in_unison
-from repurpose_hpc.plan.files.store import StoredPlan, is_complete, open_plan
-from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.runtime.calls import PHASES
 from repurpose_hpc.runtime.setup import Clock
-from repurpose_hpc.tuning.checkpoint import State, write_tuned
 from repurpose_hpc.tuning.copies import Copies
 from repurpose_hpc.tuning.options import TuneOptions
 from repurpose_hpc.tuning.outputs import Outputs
@@ -37,11 +30,14 @@ from repurpose_hpc.tuning.schedule import rate, shuffled
 from repurpose_hpc.tuning.targets import Targets
 
 if TYPE_CHECKING:
-    from mpi4py import MPI
+    pass
 
-# The split must not depend on, nor change, the order of the samples.
-_SPLIT_STREAM = 2
-_WEIGHTS = "weights"
+# The split must not depend on, nor change, the order of the samples in any epoch.
+_SPLIT_STREAM = (0, 2)
+
+
+class Diverged(UserError):
+    """A loss is not finite: weights may be no good any more."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,9 @@ class Epoch:
     def line(self) -> str:
         """For people."""
         tuned = "before" if self.loss is None else f"epoch {self.epoch}: loss {self.loss:.5g}"
-        right = "" if self.held_out_accuracy is None else f", {self.held_out_accuracy:.2%} right"
+        right = (
+            "" if self.held_out_accuracy is None else f", {self.held_out_accuracy:.2%} of classes as wanted"
+        )
         return f"{tuned}; held out: loss {self.held_out_loss:.5g}{right}"
 
 
@@ -97,43 +95,41 @@ class Tuning:
     ) -> None:
         self.passes, self.optimiser, self.parts = passes, options.make_optimiser(), parts
         self._samples, self._targets, self._options, self.copies = samples, targets, options, copies
-        self._outputs = Outputs(copies.comm, passes.output_columns, options.dtype)
+        self._outputs = Outputs(copies.comm, passes.output_columns, passes.dtype)
         self.clock = Clock("input", "passes", "loss")
-        self._sizes = self._measured_sizes()
+        self._steps = len(self._batches(parts.rest))
+        with _silent():
+            self._sizes = self._measured_sizes()
 
     def _measured_sizes(self) -> dict[str, float]:
         """Root mean square of each tensor that a mixing reads, on a batch; 1 where all of it is zero."""
-        self._forward(self.copies.share(self.parts.rest[: self._options.batch_size]))
-        squares = self.copies.total(self.passes.squares())
+        share = self.copies.share(self.parts.rest[: self._options.batch_size])
+        self._forward(share.samples)
+        mine = {name: counted * share.counts for name, counted in self.passes.squares().items()}
+        squares = self.copies.total(mine)
         means = {name: total / max(count, 1) for name, (total, count) in squares.items()}
         return {name: float(np.sqrt(mean)) if mean > 0 else 1.0 for name, mean in means.items()}
 
     @property
     def seconds(self) -> dict[str, float]:
         """Seconds of this rank so far: by part of its work, and of that by phase of what crosses."""
-        crossing = self.passes.carrier.seconds[1:].tolist()
+        crossing = self.passes.transfers.seconds[1:].tolist()
         return self.clock.seconds | dict(zip(PHASES[1:], crossing, strict=True))
-
-    @property
-    def steps(self) -> int:
-        """Steps of an epoch."""
-        return len(self._full_batches(self.parts.rest))
 
     def measured(self, number: int) -> Epoch:
         """An epoch, and what became of it; of number 0 what there is.
 
         Raises:
-            UserError: on all ranks: a loss is not finite.
+            Diverged: on all ranks: a loss is not finite.
         """
         began = perf_counter()
-        with np.errstate(over="ignore", invalid="ignore"):  # the loss tells, in one message
+        with _silent():
             loss = self.epoch(number) if number else None
             held_out_loss, accuracy = self.judged()
         if not np.isfinite(held_out_loss):
-            raise UserError(
+            raise Diverged(
                 f"expected a finite loss on held-out samples behind epoch {number}, found {held_out_loss}; "
-                "the shards, if there are any yet, are those of the best epoch before; try a lower "
-                "--learning-rate, or other shards"
+                "try a lower learning rate"
             )
         return Epoch(number, loss, held_out_loss, accuracy, perf_counter() - began)
 
@@ -147,31 +143,31 @@ class Tuning:
             the mean loss.
 
         Raises:
-            UserError: on all ranks: a loss is not finite; weights may be no good then.
+            Diverged: on all ranks: a loss is not finite.
         """
-        order = self.parts.rest[shuffled(self.parts.rest.size, self._options.seed, number)]
-        losses, options = [], self._options
-        for step, batch in enumerate(self._full_batches(order), (number - 1) * self.steps):
-            warm_up = int(options.warm_up * options.epochs * self.steps)
-            self.optimiser.begin_step(rate(step, options.epochs * self.steps, warm_up, options.rate))
-            loss = self._step(batch)
-            if not np.isfinite(loss):
-                raise UserError(
-                    f"expected a finite loss, found {loss} in step {step % self.steps + 1} of {self.steps} "
-                    f"of epoch {number}; the shards are those of the best epoch before; try a lower "
-                    "--learning-rate"
+        order, options = shuffled(self.parts.rest.size, self._options.seed, number), self._options
+        steps, before = options.epochs * self._steps, (number - 1) * self._steps
+        warm_up, losses = int(options.warm_up * steps), []
+        for step, batch in enumerate(self._batches(self.parts.rest[order])):
+            self.optimiser.begin_step(rate(before + step, steps, warm_up, options.rate))
+            losses.append(self._step(batch))
+            if not np.isfinite(losses[-1]):
+                raise Diverged(
+                    f"expected a finite loss, found {losses[-1]} in step {step + 1} of {self._steps} of "
+                    f"epoch {number}; try a lower learning rate"
                 )
-            losses.append(loss)
         return float(np.mean(losses))
 
     def judged(self) -> tuple[float, float | None]:
         """Mean loss on held-out samples, and the share of them that are right; None: there are no classes."""
         loss, right = 0.0, 0
-        for batch in map(self.copies.share, self._batches(self.parts.held_out)):
-            outputs = self._forward(batch) if batch.size else None
+        for share in map(self.copies.share, self._batches(self.parts.held_out)):
+            outputs = self._forward(share.samples)
             if outputs is not None and self._targets is not None:
-                loss += self._targets.loss_of(outputs, batch).value * batch.size
-                right += self._targets.right(outputs, batch)
+                loss += (
+                    self._targets.loss_of(outputs, share.samples).value * share.samples.size * share.counts
+                )
+                right += self._targets.right(outputs, share.samples) * share.counts
         has_classes = self._targets is not None and self._targets.classes is not None
         mine = {"loss": loss, "right": float(right), "has classes": float(has_classes)}
         total = self.copies.total({name: self._outputs.tell(number) for name, number in mine.items()})
@@ -181,14 +177,14 @@ class Tuning:
     def _step(self, batch: np.ndarray) -> float:
         """Tune on some samples, unless the loss is not finite; the loss."""
         share = self.copies.share(batch)
-        outputs = self._forward(share)
+        outputs = self._forward(share.samples)
         with self.clock("loss"):
-            value, gradient, part = 0.0, None, share.size / batch.size
+            value, gradient, weight = 0.0, None, share.samples.size * share.counts / batch.size
             if outputs is not None and self._targets is not None:
-                value, gradient = self._targets.loss_of(outputs, share)
-                value, gradient = value * part, gradient * gradient.dtype.type(part)
+                value, gradient = self._targets.loss_of(outputs, share.samples)
+                value, gradient = value * weight, gradient * gradient.dtype.type(weight)
             value = self.copies.total({"loss": self._outputs.tell(value)})["loss"]
-            rows = self._outputs.scatter(gradient, share.size)
+            rows = self._outputs.scatter(gradient, share.samples.size)
         if np.isfinite(value):
             with self.clock("passes"):
                 sums = self.copies.sums(self._update)
@@ -214,10 +210,6 @@ class Tuning:
         size = self._options.batch_size
         return [order[first : first + size] for first in range(0, order.size, size)]
 
-    def _full_batches(self, order: np.ndarray) -> list[np.ndarray]:
-        """Samples in batches; a last one with fewer samples than there are groups is left out."""
-        return [batch for batch in self._batches(order) if batch.size >= self.copies.groups]
-
 
 class Parts(NamedTuple):
     """The numbers of the samples that are held out, and of all others, both ascending."""
@@ -230,102 +222,17 @@ def parted(samples: int, options: TuneOptions) -> Parts:
     """Samples in two parts, by the seed.
 
     Raises:
-        UserError: none would be left of one of them.
+        FieldError: none would be left of one of them.
     """
     count = round(samples * options.held_out)
-    if count < 1 or samples - count < options.groups:
-        raise UserError(
-            f"expected a sample to hold out and {options.groups} or more to tune on, found {samples} samples "
-            f"with --held-out {options.held_out:g}; give more, or another share"
+    if not 0 < count < samples:
+        raise FieldError(
+            "held_out",
+            f"expected a share of {samples} samples that leaves some of both, got {options.held_out:g}; give "
+            "more samples, or another share",
         )
-    order = np.random.default_rng([options.seed, _SPLIT_STREAM]).permutation(samples)
+    order = np.random.default_rng([options.seed, *_SPLIT_STREAM]).permutation(samples)
     return Parts(np.sort(order[:count]), np.sort(order[count:]))
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """A run of fine-tuning.
-
-    Attributes:
-        out: directory that the shards are written to.
-        stored, shards: the plan, and the shards of the hosted workers.
-        depends_on: what the result depends on besides, JSON values.
-        log: takes lines of progress.
-    """
-
-    out: Path
-    stored: StoredPlan
-    shards: Sequence[Shard]
-    depends_on: dict[str, Any]
-    log: Progress
-
-    def tune(self, tuning: Tuning, options: TuneOptions, comm: MPI.Comm) -> list[Epoch]:
-        """All epochs, those of an earlier run included; collective.
-
-        Raises:
-            SystemExit: on every rank, after a message: a loss is not finite, or something cannot be written.
-        """
-        # The order of ghosts in memory, and so of their weights, depends on the ranks.
-        state = State(self.out, {**self.depends_on, **_plain(options), "ranks": comm.size}, comm)
-        epochs = self._resumed(state, tuning, options, comm)
-        with in_unison(comm):
-            for epoch in epochs_behind(epochs, tuning, options, self.log):
-                if best_of(epochs) is epoch:
-                    self._write(tuning, options, epochs, comm)
-                if epoch.epoch:
-                    record = {"epochs": [asdict(each) for each in epochs]}
-                    state.save(epoch.epoch, self._arrays(tuning), record)
-        state.forget()
-        return epochs
-
-    def _write(self, tuning: Tuning, options: TuneOptions, epochs: list[Epoch], comm: MPI.Comm) -> None:
-        """Write the shards with the weights as they are now."""
-        losses = {name: [getattr(each, name) for each in epochs] for name in ("loss", "held_out_loss")}
-        tuned = {**self.depends_on, **_plain(options), "epochs_done": epochs[-1].epoch, **losses}
-        provenance = {**self.stored.provenance, "tuned": tuned}
-        shards = tuning.passes.tuned(self.shards) if tuning.copies.group == 0 else []
-        write_tuned(self.out, self.stored, shards, provenance, comm)
-
-    def _arrays(self, tuning: Tuning) -> dict[int, dict[str, np.ndarray]]:
-        """All that changes, by hosted worker; in one of the groups, as it is the same in all."""
-        if tuning.copies.group:
-            return {}
-        state = tuning.optimiser.state()
-        steps = {name: state.pop(name) for name in [*state] if "/" not in name}
-        arrays: dict[int, dict[str, np.ndarray]] = {shard.worker: dict(steps) for shard in self.shards}
-        for parameter in tuning.passes.parameters:
-            arrays[parameter.worker][f"{_WEIGHTS}/{parameter.name}"] = parameter.values
-            for kind in tuning.optimiser.keeps:
-                name = f"{kind}/{parameter.name}"
-                arrays[parameter.worker][name] = state[name]
-        return arrays
-
-    def _is_written(self, record: dict[str, Any], options: TuneOptions, comm: MPI.Comm) -> bool:
-        """Whether the shards of the best epoch of an earlier run, or of a later one, are still there."""
-        run = {**self.depends_on, **_plain(options)}
-        best = best_of([Epoch(**each) for each in record["epochs"]])
-        there = False
-        if comm.rank == 0:
-            with suppress(UserError):
-                stored = open_plan(self.out)
-                tuned = stored.provenance.get("tuned", {})
-                is_same = run.items() <= tuned.items()
-                there = is_complete(stored) and is_same and tuned["epochs_done"] >= best.epoch
-        return comm.bcast(there, root=0)
-
-    def _resumed(self, state: State, tuning: Tuning, options: TuneOptions, comm: MPI.Comm) -> list[Epoch]:
-        """The epochs of an earlier run, once its weights are in place; none if there was none."""
-        found = state.load([shard.worker for shard in self.shards])
-        if found is None or not self._is_written(found[1], options, comm):
-            return []
-        arrays, record = found
-        kept = {name: array for of_worker in arrays.values() for name, array in of_worker.items()}
-        for parameter in tuning.passes.parameters:
-            parameter.values[...] = kept.pop(f"{_WEIGHTS}/{parameter.name}")
-        tuning.optimiser.load(kept)
-        epochs = [Epoch(**each) for each in record["epochs"]]
-        self.log(f"going on after {epochs[-1].line}")
-        return epochs
 
 
 def epochs_behind(
@@ -340,12 +247,17 @@ def epochs_behind(
         log: is given a line for each.
 
     Raises:
-        UserError: on all ranks: a loss is not finite.
+        Diverged: on all ranks: a loss is not finite.
     """
     while not epochs or (epochs[-1].epoch < options.epochs and not _has_ended(epochs, options.patience)):
         epochs.append(tuning.measured(epochs[-1].epoch + 1 if epochs else 0))
         log(epochs[-1].line)
         yield epochs[-1]
+
+
+def _silent() -> np.errstate:
+    """A block in which numbers may overflow: the loss tells, in one message."""
+    return np.errstate(over="ignore", invalid="ignore")
 
 
 def best_of(epochs: Sequence[Epoch]) -> Epoch:
@@ -359,8 +271,3 @@ def _has_ended(epochs: Sequence[Epoch], patience: int) -> bool:
     What there was before is not among these: with a large step size epochs may be worse at first.
     """
     return len(epochs) > 1 and epochs[-1].epoch - best_of(epochs[1:]).epoch >= patience
-
-
-def _plain(options: TuneOptions) -> dict[str, Any]:
-    """Options as JSON has them, but for those that do not change the result."""
-    return {**asdict(options), "dtype": options.dtype.name}

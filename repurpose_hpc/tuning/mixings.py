@@ -12,7 +12,7 @@ from repurpose_hpc.plan.shard import Block
 from repurpose_hpc.runtime.buffers import Part
 from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.lowering.mixings import ghost_rows
-from repurpose_hpc.tuning.carrier import Carrier, GhostLink, SumLink
+from repurpose_hpc.tuning.links import GhostLink, SumLink, Transfers
 from repurpose_hpc.tuning.parameters import LocalBlock, Update
 from repurpose_hpc.tuning.products import product, product_by_source
 
@@ -58,29 +58,35 @@ class TunedMixing:
             )
         ]
 
-    def forward(self, x: np.ndarray, part: Part, carrier: Carrier) -> np.ndarray:
+    def forward(self, x: np.ndarray, part: Part, transfers: Transfers) -> np.ndarray:
         """Y from X, each (neurons of the hosted workers, batch) or (neurons, batch, positions); collective.
 
         The ghosts were posted.
         """
         out, sums = self.sums.values.maps(part), self.sums.there
-        carrier.begin(sums, part)
+        transfers.begin(sums, part)
         for number, (block, columns, rows) in enumerate(self._of_workers):
             made = as_map(product(block.own.mixing, x[columns]))
             out[rows] = made[: block.rows]
             sums.buffers[number].maps(part)[...] = made[block.rows :]
-        carrier.post(sums, part)
+        transfers.post(sums, part)
         if self.is_first:
-            carrier.complete(self.ghosts.there, part)
+            transfers.complete(self.ghosts.there, part)
         for number, (block, _, rows) in enumerate(self._of_workers):
             came = self._came(number, part)
             if len(came):
                 out[rows] += as_map(product(block.ghost.mixing, came))
-        carrier.complete(sums, part)
+        transfers.complete(sums, part)
         return as_tensor(out)
 
     def backward(
-        self, g: np.ndarray, x: np.ndarray, part: Part, wants_source: bool, carrier: Carrier, update: Update
+        self,
+        g: np.ndarray,
+        x: np.ndarray,
+        part: Part,
+        wants_source: bool,
+        transfers: Transfers,
+        update: Update,
     ) -> np.ndarray | None:
         """Tune the blocks; collective.
 
@@ -90,16 +96,16 @@ class TunedMixing:
             part: the batch.
             wants_source: whether derivatives by X are wanted.  Those by ghosts are added to what will be sent
                 back to their owners.
-            carrier: of the rank.
+            transfers: of the rank.
             update: of a parameter.
 
         Returns:
             derivatives by X, without what comes back from others; None: they are not wanted.
         """
         back = self.sums.back
-        carrier.begin(back, part)
+        transfers.begin(back, part)
         self.sums.adjoints.maps(part)[...] = as_map(g)
-        carrier.post(back, part)
+        transfers.post(back, part)
         for number, (block, _, rows) in enumerate(self._of_workers):
             came = self._came(number, part)
             if not len(came):
@@ -109,7 +115,7 @@ class TunedMixing:
                 leaving = self.ghosts.back.buffers[number].maps(part)
                 leaving[self._ghost_rows[number]] += as_map(by_ghosts)
             block.ghost.backward(g[rows], came, update)
-        carrier.complete(back, part)
+        transfers.complete(back, part)
         by_source = np.zeros_like(x) if wants_source else None
         for number, (block, columns, rows) in enumerate(self._of_workers):
             by_rows = np.concatenate([g[rows], as_tensor(back.buffers[number].maps(part))])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from repurpose_hpc.fields import Declared, FieldError, choice, integer, like, number, option
 from repurpose_hpc.runtime.exchange.transport import TRANSPORTS
 from repurpose_hpc.runtime.options import RunOptions
@@ -71,7 +69,6 @@ class TuneOptions(Declared):
         help="epochs without a lower loss on held-out samples after which it ends",
     )
     seed: int = option(0, kind=integer(0), help="of what is held out, and of the order of samples")
-    dtype: np.dtype = like(RunOptions, "dtype")
     transport: str = like(
         RunOptions,
         "transport",

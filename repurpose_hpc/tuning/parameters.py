@@ -98,8 +98,10 @@ class LocalBlock:
                 ``block.ghost_neurons``.
             sums: likewise of its sums.
         """
-        self._block, self._ghosts, self._sums, self._taps = block, ghosts, sums, mixing.taps
-        self.rows = len(block.bias)
+        self._ghosts, self._sums, self._taps, self.rows = ghosts, sums, mixing.taps, len(block.bias)
+        # Without the arrays that it was made of, which would stay in memory.
+        nothing = np.empty((0, 0), block.bias.dtype)
+        self._lists = replace(block, own_weights=nothing, ghost_weights=nothing, sum_weights=nothing)
         own = np.concatenate([block.own_weights, block.sum_weights[sums]])
         ghost = _columns(block.ghost_weights, ghosts, mixing.taps)
         self.own = LocalMixing("own", worker, mixing, own, block.bias)
@@ -113,11 +115,11 @@ class LocalBlock:
     def tuned(self) -> Block:
         """The block with the weights as they are now; shares no memory with them."""
         own, bias = self.own.mixing.weights, self.own.mixing.bias
-        sum_weights = np.empty_like(self._block.sum_weights)
+        sum_weights = np.empty_like(own[self.rows :])
         sum_weights[self._sums] = own[self.rows :]
         back = np.argsort(self._ghosts)
         return replace(
-            self._block,
+            self._lists,
             own_weights=own[: self.rows].copy(),
             sum_weights=sum_weights,
             ghost_weights=_columns(self.ghost.mixing.weights, back, self._taps),

@@ -1,14 +1,14 @@
 """Forward and backward pass of a rank's part of a network.
 
 Forward, what crosses is what crosses in an inference.  Backward, the derivatives of the same neurons cross,
-in the opposite direction (``carrier``): so a step of training sends twice the values of an inference.
+in the opposite direction (``links``): so a step of training sends twice the values of an inference.
 
 Every operation runs on the neurons of the hosted workers alone (``Operation.restricted``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from repurpose_hpc.runtime.buffers import Arena, Part, Scratch
 from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.program import columns_of
 from repurpose_hpc.runtime.resources import Formats, Resources
-from repurpose_hpc.tuning.carrier import Carrier, GhostLink, SumLink
+from repurpose_hpc.tuning.links import GhostLink, SumLink, Transfers
 from repurpose_hpc.tuning.mixings import TunedMixing, as_tensor
 from repurpose_hpc.tuning.parameters import Parameter, Update
 
@@ -38,9 +38,10 @@ class Passes:
 
     Attributes:
         input_columns, output_columns: as of ``Program``.
+        dtype: of weights, inputs and outputs.
         is_root: whether this rank is the one that gets all outputs.
         parameters: all that is tuned here.
-        carrier: of what crosses.
+        transfers: of what crosses.
     """
 
     def __init__(
@@ -68,14 +69,14 @@ class Passes:
         ranks, rank = (1, 0) if comm is None else (comm.size, comm.rank)
         self.is_root = rank == 0
         self._graph, self._hosting, self._comm = graph, Hosting(shards, ranks, rank), comm
-        dtype = graph.mixings[0].bias.dtype
+        self.dtype = dtype = graph.mixings[0].bias.dtype
         resources = Resources(self._hosting, max_batch, Scratch(dtype), Arena(), formats, 1, False)
         self.input_columns = columns_of(graph, graph.input_tensors, self._hosting)
         self.output_columns = columns_of(graph, graph.output_tensors, self._hosting)
         self._ghosts: dict[str, GhostLink] = {}
         self._mixings = {mixing.name: self._mixing(mixing, shards, resources) for mixing in graph.mixings}
         transfers = [transfer for link in self._links for transfer in (link.there, link.back)]
-        self.carrier = Carrier(transfers, comm, transport, dtype, formats)
+        self.transfers = Transfers(transfers, comm, transport, dtype, formats)
         self._operations = [
             op if isinstance(op, Mixing) else op.restricted(*self._ends(op)) for op in graph.operations
         ]
@@ -107,15 +108,11 @@ class Passes:
             sum(link.back.exchange.values_sent for link in wanted),
         )
 
-    def tuned(self, shards: Sequence[Shard]) -> list[Shard]:
-        """The shards of the hosted workers with the weights as they are now."""
-        return [
-            replace(
-                shard,
-                blocks={name: mixing.blocks[number].tuned() for name, mixing in self._mixings.items()},
-            )
-            for number, shard in enumerate(shards)
-        ]
+    def tuned(self, shards: Sequence[Shard]) -> Iterator[Shard]:
+        """The shards of the hosted workers with the weights as they are now, one after the other."""
+        for number, shard in enumerate(shards):
+            blocks = {name: mixing.blocks[number].tuned() for name, mixing in self._mixings.items()}
+            yield replace(shard, blocks=blocks)
 
     def forward(self, X: np.ndarray) -> np.ndarray:
         """Run one batch; collective, all ranks with the same batch size.
@@ -135,7 +132,7 @@ class Passes:
             self._made(name, as_tensor(np.ascontiguousarray(maps)))
         for op in self._operations:
             if isinstance(op, Mixing):
-                made = self._mixings[op.name].forward(self._tensors[op.source], self._part, self.carrier)
+                made = self._mixings[op.name].forward(self._tensors[op.source], self._part, self.transfers)
             else:
                 made = op.compute(*(self._tensors[source] for source in op.sources))
             self._made(op.target, made)
@@ -147,7 +144,7 @@ class Passes:
         They are those of the last batch, on all ranks of ``comm``.
         """
         tensors = {name: self._tensors[name] for name in self._ghosts}
-        sums = np.array([(np.vdot(x, x), x.size) for x in tensors.values()], np.float64)
+        sums = np.array([(np.square(x, dtype=np.float64).sum(), x.size) for x in tensors.values()])
         if self._comm is not None:
             self._comm.Allreduce(sums.copy(), sums)
         return dict(zip(tensors, sums, strict=True))
@@ -162,7 +159,7 @@ class Passes:
         graph, first = self._graph, 0
         wanted = [link for name, link in self._ghosts.items() if name in self._dependents]
         for link in wanted:
-            self.carrier.begin(link.back, self._part)
+            self.transfers.begin(link.back, self._part)
             for buffer in link.back.buffers:
                 buffer.view(self._part)[...] = 0
         adjoints: dict[str, np.ndarray] = {}
@@ -177,7 +174,7 @@ class Passes:
 
     def free(self) -> None:
         """Give back what MPI keeps; collective."""
-        self.carrier.free()
+        self.transfers.free()
 
     def _mixing(self, mixing: Mixing, shards: Sequence[Shard], resources: Resources) -> TunedMixing:
         """A mixing and what it exchanges; the ghosts that an earlier one reads are its own, too."""
@@ -210,9 +207,9 @@ class Passes:
         self._tensors[name] = tensor
         link = self._ghosts.get(name)
         if link is not None:
-            self.carrier.begin(link.there, self._part)
+            self.transfers.begin(link.there, self._part)
             link.values.maps(self._part)[...] = as_map(tensor)
-            self.carrier.post(link.there, self._part)
+            self.transfers.post(link.there, self._part)
 
     def _back_through(self, op: Operation, adjoints: dict[str, np.ndarray], update: Update) -> None:
         """Turn the derivatives by the target of an operation into those by its sources; collective."""
@@ -222,7 +219,7 @@ class Passes:
         if isinstance(op, Mixing):
             x, wants_source = self._tensors[op.source], op.source in self._dependents
             mixing = self._mixings[op.name]
-            by_source = mixing.backward(g, x, self._part, wants_source, self.carrier, update)
+            by_source = mixing.backward(g, x, self._part, wants_source, self.transfers, update)
             if by_source is not None:
                 _add(adjoints, op.source, by_source)
             return
@@ -238,8 +235,8 @@ class Passes:
             return g
         own = link.adjoints.maps(self._part)
         own[...] = 0 if g is None else as_map(g)
-        self.carrier.post(link.back, self._part)
-        self.carrier.complete(link.back, self._part)
+        self.transfers.post(link.back, self._part)
+        self.transfers.complete(link.back, self._part)
         return as_tensor(own)
 
     def _values(self, name: str) -> np.ndarray:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.io.spooled import Spooled
 from repurpose_hpc.model.network import Network
@@ -14,7 +16,7 @@ from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
 from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.runtime.session import Cut
 from repurpose_hpc.tuning.copies import Copies
-from repurpose_hpc.tuning.driver import Epoch, Tuning, best_of, epochs_behind, parted
+from repurpose_hpc.tuning.driver import Diverged, Epoch, Tuning, best_of, epochs_behind, parted
 from repurpose_hpc.tuning.options import TuneOptions
 from repurpose_hpc.tuning.passes import Passes
 from repurpose_hpc.tuning.targets import of_original
@@ -25,7 +27,7 @@ class FineTuning:
     """What is done to a network that was cut: it is tuned to the original's outputs.
 
     Attributes:
-        options: of fine-tuning; its ``dtype`` is that of the network.
+        options: of fine-tuning.
         log: is given one line for each epoch.
     """
 
@@ -47,24 +49,29 @@ class FineTuning:
                 best.
 
         Raises:
-            UserError: too few samples, or a loss is not finite.
+            FieldError: too few samples.
         """
-        options = self.options
-        shards = [
-            make_shard(cut.network, cut.plan, worker, options.dtype.type)
-            for worker in range(cut.plan.workers)
-        ]
+        options, dtype = self.options, cut.network.mixings[0].bias.dtype
+        shards = [make_shard(cut.network, cut.plan, worker, dtype.type) for worker in range(cut.plan.workers)]
         formats = Formats(comm_dtype=cut.plan.comm_dtype)
         passes = Passes(shards, None, options.batch_size, formats, DEFAULT_TRANSPORT)
-        targets = of_original(cut.network, samples, original, options.dtype, options.batch_size)
-        epochs: list[Epoch] = []
-        parts, best = parted(samples.samples, options), [each.values for each in passes.parameters]
-        with Spooled(samples, passes.input_columns, options.dtype) as spooled:
-            tuning = Tuning(passes, spooled, targets, parts, options, Copies(None))
-            for epoch in epochs_behind(epochs, tuning, options, self.log):
-                if best_of(epochs) is epoch:
-                    best = [parameter.values.copy() for parameter in passes.parameters]
+        targets = of_original(cut.network, samples, original, dtype, options.batch_size)
+        with Spooled(samples, passes.input_columns, dtype) as spooled:
+            parts = parted(samples.samples, options)
+            best = self._best(Tuning(passes, spooled, targets, parts, options, Copies(None)))
         for parameter, values in zip(passes.parameters, best, strict=True):
             parameter.values[...] = values
         mixings = assemble(passes.tuned(shards)).mixings
         return cut.network.with_mixings({mixing.name: mixing for mixing in mixings})
+
+    def _best(self, tuning: Tuning) -> list[np.ndarray]:
+        """All parameters after the best epoch; one that diverges is the last."""
+        epochs: list[Epoch] = []
+        best = [parameter.values.copy() for parameter in tuning.passes.parameters]
+        try:
+            for epoch in epochs_behind(epochs, tuning, self.options, self.log):
+                if best_of(epochs) is epoch:
+                    best = [parameter.values.copy() for parameter in tuning.passes.parameters]
+        except Diverged as error:
+            self.log(f"ended: {error}")
+        return best

@@ -77,8 +77,12 @@ def of_labels(network: Network, samples: Samples) -> Targets:
         classes = y[:, 0].astype(np.int64) if y.shape[1] == 1 else y.argmax(axis=1)
         if _gives_logits(network):
             return Targets("cross-entropy with labels", cross_entropy, classes, classes)
-        one_hot = np.eye(network.outputs)[classes]
-        return Targets("squared error against labels", squared_error, one_hot, classes)
+        rows = np.eye(network.outputs)
+
+        def against_one_hot(outputs: np.ndarray, wanted: np.ndarray) -> Loss:
+            return squared_error(outputs, rows[wanted])
+
+        return Targets("squared error against labels", against_one_hot, classes, classes)
     if samples.meaning.kind != TARGETS and np.all(thresholds(network) == 0):
         return Targets("binary cross-entropy with labels", binary_cross_entropy, y, None)
     return Targets(f"squared error against {samples.meaning.kind}", squared_error, y, None)

@@ -17,7 +17,7 @@ from repurpose_hpc.errors import PREFIX
 from repurpose_hpc.io.lock import alone_at
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.load import load_model
-from repurpose_hpc.plan.files.store import open_plan, plan_files, read_network, shard_path, write_plan
+from repurpose_hpc.plan.files.store import open_plan, read_network, shard_path, write_plan
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.report.schema import FinetuneReport, problems
 from repurpose_hpc.restructure.exact import split_network
@@ -262,8 +262,6 @@ def test_groups_that_were_interrupted_go_on(tune, interrupted, folder):
 def test_groups_that_do_not_fit(refused, folder):
     assert "divides the 3 ranks, got 2" in refused("--labels", "--groups", 2, ranks=3)
     assert "at most" in refused("--labels", "--groups", 2, "--batch-size", 1, status=2)
-    write_data(folder / DATA, x=np.zeros((2, 12)), y=np.zeros(2))
-    assert "2 or more to tune on, found 2" in refused("--labels", "--groups", 2, "--held-out", 0.5)
 
 
 def test_a_batch_may_be_larger_than_the_data(tune):
@@ -291,8 +289,9 @@ def test_it_ends_early_with_the_shards_as_they_were(tune, folder, learning_rate)
         assert shard_path(folder / OUT, q).read_bytes() == shard_path(folder / SHARDS, q).read_bytes()
 
 
+# The first state is that before anything was tuned.
 SAVE, WRITE = "repurpose_hpc.tuning.checkpoint:State.save", "repurpose_hpc.tuning.checkpoint:write_shard"
-AFTER_TWO = Injection(SAVE, KILL, call=2, after=True, process=0)
+AFTER_TWO = Injection(SAVE, KILL, call=3, after=True, process=0)
 
 
 @pytest.mark.parametrize(
@@ -300,10 +299,10 @@ AFTER_TWO = Injection(SAVE, KILL, call=2, after=True, process=0)
     [
         ("sgd", AFTER_TWO, "going on after epoch 2"),
         ("adamw", AFTER_TWO, "going on after epoch 2"),
-        ("adamw", Injection(SAVE, KILL, call=2, process=1), "going on after epoch 1"),
+        ("adamw", Injection(SAVE, KILL, call=3, process=1), "going on after epoch 1"),
         (
             "adamw",
-            Injection("repurpose_hpc.tuning.checkpoint:write_arrays", KILL, call=4, process=0),
+            Injection("repurpose_hpc.tuning.checkpoint:write_arrays", KILL, call=6, process=0),
             "going on after epoch 1",
         ),
         ("adamw", Injection(WRITE, KILL, call=1, process=1), ""),
@@ -332,8 +331,8 @@ def spoil(path: Path) -> None:
     [(truncate, "worker-0002.npz"), (spoil, "worker-0000.npz"), (Path.unlink, "record.npz")],
 )
 def test_a_damaged_state_is_begun_anew(tune, interrupted, whole, folder, damage, name):
-    interrupted("--labels", place=replace(AFTER_TWO, call=1))
-    (path,) = folder.glob(f".{OUT}.resume/*/epoch-*/{name}")
+    interrupted("--labels", place=replace(AFTER_TWO, call=2))
+    (path,) = folder.glob(f".{OUT}.tuning/*/epoch-*/{name}")
     damage(path)
     _, said = tune("--labels")
     assert "going on" not in said
@@ -353,40 +352,39 @@ def test_the_state_of_another_run_is_left_alone(tune, interrupted, folder):
     assert "going on" not in said
 
 
-def be_gone(folder: Path, interrupted) -> None:
-    shutil.rmtree(folder / OUT)
-
-
-def be_damaged(folder: Path, interrupted) -> None:
-    truncate(shard_path(folder / OUT, 1))
-
-
-def be_replaced(folder: Path, interrupted) -> None:
-    interrupted("--labels", place=AFTER_TWO)
-
-
-@pytest.mark.parametrize("become", [be_gone, be_damaged, be_replaced])
-def test_shards_that_are_not_those_of_the_state_are_written_anew(tune, interrupted, whole, folder, become):
+@pytest.mark.parametrize("damage", [shutil.rmtree, lambda best: truncate(shard_path(best, 1))])
+def test_without_its_best_shards_a_run_is_begun_anew(tune, interrupted, whole, folder, damage):
     """No epoch is better than what there was, which was written first."""
     words = "--labels", "--learning-rate", 1e3
     interrupted(*words, place=AFTER_TWO)
-    become(folder, interrupted)
-    tune(*words)
-    assert content(folder / OUT) == whole(*words)
+    (best,) = folder.glob(f".{OUT}.tuning/*/best")
+    damage(best)
+    _, said = tune(*words)
+    assert "going on" not in said and content(folder / OUT) == whole(*words)
+
+
+def test_earlier_shards_stay_until_there_are_others(tune, interrupted, mpirun, folder):
+    tune("--labels")
+    earlier = content(folder / OUT)
+    interrupted("--labels", "--seed", 1, place=AFTER_TWO)
+    assert content(folder / OUT) == earlier
+    arguments = [*usual(folder, learning_rate=1e30), "--labels", "--optimiser", "sgd"]
+    assert mpirun(2, *MODULE, *arguments).returncode == 1
+    assert content(folder / OUT) == earlier
+    tune("--labels", "--seed", 1)
+    assert content(folder / OUT) != earlier
 
 
 def test_a_loss_that_is_not_finite(mpirun, folder):
-    """The message tells the step; the shards of the best epoch before are there, and run."""
+    """The message tells the step, and nothing is written where nothing was better."""
     arguments = [*usual(folder, learning_rate=1e30), "--labels", "--optimiser", "sgd"]
     done = mpirun(2, *MODULE, *arguments)
     assert done.returncode == 1
     message = only_message(done.stderr)
     assert "expected a finite loss, found" in message and "of epoch 1" in message
-    assert "--learning-rate" in message
-    for q in range(WORKERS):
-        assert shard_path(folder / OUT, q).read_bytes() == shard_path(folder / SHARDS, q).read_bytes()
-    assert run_shards(mpirun, folder, 2)["relative_difference"] <= 1e-5
-    assert {path.name for path in folder.glob(".*")} <= {f".{OUT}.resume"}
+    assert "try a lower learning rate" in message and "are in" not in message
+    assert not (folder / OUT).exists()
+    assert {path.name for path in folder.glob(".*")} == {f".{OUT}.tuning"}
 
 
 @pytest.mark.parametrize(
@@ -400,7 +398,7 @@ def test_a_loss_that_is_not_finite(mpirun, folder):
         ({"x": np.full((SAMPLES, 12), 1e300)}, "float32"),
         (
             {"x": np.zeros((4, 12)), "y": np.zeros(4)},
-            "expected a sample to hold out and 1 or more to tune on, found 4",
+            "expected a share of 4 samples that leaves some of both, got 0.1",
         ),
         ({"x": np.zeros((0, 12)), "y": np.zeros(0)}, "empty"),
     ],
@@ -483,5 +481,6 @@ def test_a_rank_that_cannot_write(mpirun, folder, tmp_path_factory):
     env = variables([fails], tmp_path_factory.mktemp("notes"))
     done = mpirun(2, *MODULE, *usual(folder), "--labels", env=env, timeout=60)
     assert done.returncode == 1 and "No space left" in only_message(done.stderr)
-    assert [*plan_files(folder / OUT)] and not list(folder.glob(f".{OUT}-*"))
-    assert network_in(folder / OUT).inputs == small_plans.WIDTHS[0]
+    assert not (folder / OUT).exists() and not list(folder.glob(f".{OUT}-*"))
+    (best,) = folder.glob(f".{OUT}.tuning/*/best")
+    assert network_in(best).inputs == small_plans.WIDTHS[0]

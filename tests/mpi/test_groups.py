@@ -42,7 +42,6 @@ def tuned(comm, groups: int, optimiser: str) -> tuple[list[float], Network, Copi
         optimiser=optimiser,
         learning_rate=0.01,
         weight_decay=0.1,
-        dtype=np.dtype(np.float64),
     )
     copies = Copies(comm, groups)
     ranks, rank = (1, 0) if copies.comm is None else (copies.comm.size, copies.comm.rank)
@@ -50,8 +49,8 @@ def tuned(comm, groups: int, optimiser: str) -> tuple[list[float], Network, Copi
         make_shard(network, plan, worker, np.float64) for worker in hosted_workers(WORKERS, ranks, rank)
     ]
     passes = Passes(shards, copies.comm, options.share, EXACT_FORMATS, DEFAULT_TRANSPORT)
-    targets = of_original(network, samples, original, options.dtype, 16) if passes.is_root else None
-    with Spooled(samples, passes.input_columns, options.dtype) as spooled:
+    targets = of_original(network, samples, original, np.dtype(np.float64), 16) if passes.is_root else None
+    with Spooled(samples, passes.input_columns, np.dtype(np.float64)) as spooled:
         tuning = Tuning(passes, spooled, targets, parted(58, options), options, copies)
         losses = [tuning.epoch(1), tuning.epoch(2), tuning.judged()[0]]
     passes.free()

@@ -204,26 +204,26 @@ def test_the_way_back_is_the_transpose_of_the_way_there(transport, placement, mo
     assert crossed > 0 or plan.workers == 1
 
 
-def carried(passes, transfers, part, rng):
+def carried(passes, chosen, part, rng):
     """What random values become by transfers: of each, the arrays given, and those that came of them.
 
     What sums are added to counts as given and as got: to the values of their owners, which are 0 at first.
     """
-    carrier, ends = passes.carrier, []
-    for transfer, values in transfers:
+    transfers, ends = passes.transfers, []
+    for transfer, values in chosen:
         given, came = [values.view(part)], [buffer.view(part) for buffer in transfer.buffers]
         if not transfer.sender_owns:
             given, came = came, given
         for array in came:
             array[...] = 0
-        carrier.begin(transfer, part)  # from now on something may come
+        transfers.begin(transfer, part)  # from now on something may come
         for array in given:
             array[...] = rng.standard_normal(array.shape)
         ends.append((transfer, [array.copy() for array in given], came))
     for transfer, *_ in ends:
-        carrier.post(transfer, part)
+        transfers.post(transfer, part)
     for transfer, *_ in ends:
-        carrier.complete(transfer, part)
+        transfers.complete(transfer, part)
     return [(given, [array.copy() for array in came]) for _, given, came in ends]
 
 

@@ -176,6 +176,22 @@ def writing_plan(directory: Path) -> Iterator[Path]:
             put_directory_in_place(complete, directory)
 
 
+def place_plan(complete: Path, directory: Path) -> None:
+    """Give a complete plan its final name; an earlier plan there is replaced.
+
+    Args:
+        complete: its directory, on the same file system.
+        directory: the final place.
+
+    Raises:
+        UserError: no permission, or ``directory`` holds something else than a plan.
+    """
+    directory = followed(directory)
+    with _refusing(directory):
+        _check_replaceable(directory)
+        put_directory_in_place(complete, directory)
+
+
 def write_shard(temporary: Path, shard: Shard, tied: Mapping[str, str]) -> str:
     """Write the file of one worker; its SHA-256 (hex).
 

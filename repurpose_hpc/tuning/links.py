@@ -95,7 +95,7 @@ class _Steps(NamedTuple):
     request: Request
 
 
-class Carrier:
+class Transfers:
     """Carries transfers between ranks, each when it is posted.
 
     A transfer is first begun, then its buffers are filled, it is posted, and completed.  *Collective* are the
