@@ -174,10 +174,10 @@ def _tune(args: Arguments, loaded: LoadedShards, samples: Samples, copies: Copie
     with collectively(comm):
         if passes.is_root:
             targets = _targets(args, stored, shards[0].graph, samples, passes.dtype)
-    with collectively(comm):
-        spooled = Spooled(samples, passes.input_columns, passes.dtype)
-    release_compiler()
-    with spooled:
+    with ExitStack() as stack:  # which closes what this rank has copied where another one could not
+        with collectively(comm):
+            spooled = stack.enter_context(Spooled(samples, passes.input_columns, passes.dtype))
+        release_compiler()
         tuning = Tuning(passes, spooled, targets, parts, options, copies)
         log, depends_on = Progress(speaks=comm.rank == 0), _depends_on(args, loaded, samples, comm)
         if targets is not None:

@@ -54,7 +54,7 @@ def test_no_ranks_outlive_scaling(folder):
 
 
 def test_the_next_run_removes_what_a_killed_one_has_written_of_a_plan(folder):
-    killed = Injection("repurpose_hpc.plan.files.store:_write_shard", KILL, call=3)
+    killed = Injection("repurpose_hpc.plan.files.store:write_shard", KILL, call=3)
     assert finish(start(folder, RESTRUCTURE, killed)).status == -signal.SIGKILL
     (left,) = temporary_files(folder)
     assert (left / "complete" / "worker-0001.h5").exists() and not (folder / "shards").exists()

@@ -78,6 +78,9 @@ def test_examples_work(mpirun, tmp_path, monkeypatch, row):
         (tmp_path / folder).symlink_to(ROOT / folder)
     if row.name == "point":
         small_plans.write_shards(tmp_path / "shards", 2)
+    if row.name == "finetune":  # what the example of restructure writes
+        _, *words = shlex.split(COMMANDS["restructure"].example)
+        assert command(*words).returncode == 0
     before, program, words = _split(shlex.split(row.example))
     assert program == "repurpose-hpc" and words[0] == row.name
     if before:
