@@ -187,15 +187,14 @@ def _tune(args: Arguments, loaded: LoadedShards, samples: Samples, copies: Copie
 
 
 def _samples(data: Path, graph: Network, comm: MPI.Comm) -> Samples:
-    """The samples as the network takes them, ``understood``; collective.
+    """The samples as the network takes them; collective.
 
     Raises:
         SystemExit: on every rank, after a message: they cannot be read, do not fit, or are others elsewhere.
     """
     found = []
     with collectively(comm):
-        samples = graph.ends.feed(open_samples(data), graph.input_shape)
-        found.append(understood(graph, samples))
+        found.append(graph.ends.feed(open_samples(data), graph.input_shape))
     of_root = comm.bcast(found[0].samples, root=0)
     with collectively(comm):
         if found[0].samples != of_root:
@@ -214,6 +213,7 @@ def _targets(
     Raises:
         UserError: labels do not fit, or the original is not known.
     """
+    samples = understood(graph, samples)
     if args.labels:
         return of_labels(graph, samples)
     original = _original(args, stored)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,9 +28,6 @@ from repurpose_hpc.tuning.parameters import Parameter
 from repurpose_hpc.tuning.passes import Passes
 from repurpose_hpc.tuning.schedule import rate, shuffled
 from repurpose_hpc.tuning.targets import Targets
-
-if TYPE_CHECKING:
-    pass
 
 # The split must not depend on, nor change, the order of the samples in any epoch.
 _SPLIT_STREAM = (0, 2)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.model.operations.patches import as_map
+from repurpose_hpc.model.operations.patches import as_map, from_map
 from repurpose_hpc.plan.shard import Block
 from repurpose_hpc.runtime.buffers import Part
 from repurpose_hpc.runtime.hosting import Hosting
@@ -77,7 +77,7 @@ class TunedMixing:
             if len(came):
                 out[rows] += as_map(product(block.ghost.mixing, came))
         transfers.complete(sums, part)
-        return as_tensor(out)
+        return from_map(out)
 
     def backward(
         self,
@@ -118,7 +118,7 @@ class TunedMixing:
         transfers.complete(back, part)
         by_source = np.zeros_like(x) if wants_source else None
         for number, (block, columns, rows) in enumerate(self._of_workers):
-            by_rows = np.concatenate([g[rows], as_tensor(back.buffers[number].maps(part))])
+            by_rows = np.concatenate([g[rows], from_map(back.buffers[number].maps(part))])
             if by_source is not None:
                 by_source[columns] = product_by_source(block.own.mixing, by_rows, x[columns])
             block.own.backward(by_rows, x[columns], update)
@@ -132,9 +132,4 @@ class TunedMixing:
     def _came(self, number: int, part: Part) -> np.ndarray:
         """The ghosts that a hosted worker reads here, (ghosts, batch) or (ghosts, batch, positions)."""
         came, rows = self.ghosts.there.buffers[number].maps(part), self._ghost_rows[number]
-        return as_tensor(came if rows.size == len(came) else came[rows])
-
-
-def as_tensor(maps: np.ndarray) -> np.ndarray:
-    """(neurons, batch, values) as operations take it: (neurons, batch) where there is one value."""
-    return maps if maps.shape[2] > 1 else maps[:, :, 0]
+        return from_map(came if rows.size == len(came) else came[rows])

@@ -17,14 +17,14 @@ import numpy as np
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.backward import dependents_of
 from repurpose_hpc.model.operations import Mixing, Operation, Rows
-from repurpose_hpc.model.operations.patches import as_map
+from repurpose_hpc.model.operations.patches import as_map, from_map
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.runtime.buffers import Arena, Part, Scratch
 from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.program import columns_of
 from repurpose_hpc.runtime.resources import Formats, Resources
 from repurpose_hpc.tuning.links import GhostLink, SumLink, Transfers
-from repurpose_hpc.tuning.mixings import TunedMixing, as_tensor
+from repurpose_hpc.tuning.mixings import TunedMixing
 from repurpose_hpc.tuning.parameters import Parameter, Update
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Passes:
             rows, values = self._rows(name), graph.values(name)
             maps = X[first : first + rows * values].reshape(rows, values, X.shape[1]).transpose(0, 2, 1)
             first += rows * values
-            self._made(name, as_tensor(np.ascontiguousarray(maps)))
+            self._made(name, from_map(np.ascontiguousarray(maps)))
         for op in self._operations:
             if isinstance(op, Mixing):
                 made = self._mixings[op.name].forward(self._tensors[op.source], self._part, self.transfers)
@@ -167,7 +167,7 @@ class Passes:
             rows, values = self._rows(name), graph.values(name)
             maps = G[first : first + rows * values].reshape(rows, values, self._part.samples)
             first += rows * values
-            _add(adjoints, name, np.ascontiguousarray(as_tensor(maps.transpose(0, 2, 1))))
+            _add(adjoints, name, np.ascontiguousarray(from_map(maps.transpose(0, 2, 1))))
         for op in reversed(self._operations):
             self._back_through(op, adjoints, update)
         self._tensors = {}
@@ -237,7 +237,7 @@ class Passes:
         own[...] = 0 if g is None else as_map(g)
         self.transfers.post(link.back, self._part)
         self.transfers.complete(link.back, self._part)
-        return as_tensor(own)
+        return from_map(own)
 
     def _values(self, name: str) -> np.ndarray:
         """An output as ``forward`` returns it, (columns, batch)."""

@@ -130,7 +130,6 @@ def _progress(epochs: Sequence[Epoch]) -> dict[str, Any]:
 
 def _remains(epochs: Sequence[Epoch], directory: Path) -> str:
     """Where the shards of the best epoch are, for a message."""
-    tuned = [each for each in epochs if each.epoch]
-    if not tuned or not best_of(epochs).epoch:
+    if not epochs or not best_of(epochs).epoch:
         return ""
     return f"; the shards of epoch {best_of(epochs).epoch} are in {directory}"
