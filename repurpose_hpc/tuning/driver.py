@@ -92,7 +92,7 @@ class Tuning:
     ) -> None:
         self.passes, self.optimiser, self.parts = passes, options.make_optimiser(), parts
         self._samples, self._targets, self._options, self.copies = samples, targets, options, copies
-        self._outputs = Outputs(copies.comm, passes.output_columns, passes.dtype)
+        self._outputs = Outputs(copies.comm, passes.output_columns, passes.dtype, options.share)
         self.clock = Clock("input", "passes", "loss")
         self._steps = len(self._batches(parts.rest))
         with _silent():

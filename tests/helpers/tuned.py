@@ -38,7 +38,7 @@ class RankPasses:
         hosted = hosted_workers(plan.workers, ranks, rank)
         self.shards = [make_shard(network, plan, worker, dtype) for worker in hosted]
         self.passes, self.comm = Passes(self.shards, comm, max_batch, formats, transport), comm
-        self._outputs = Outputs(comm, self.passes.output_columns, np.dtype(dtype))
+        self._outputs = Outputs(comm, self.passes.output_columns, np.dtype(dtype), max_batch)
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """All outputs, on every rank, (samples, outputs)."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 
-class _Gathered(NamedTuple):
+class Gathered(NamedTuple):
     """Data of the root: neurons in the order of arrival, rows of each rank, memory for a batch."""
 
     neurons: np.ndarray
@@ -43,6 +43,9 @@ class OutputGather:
 
     Every rank sends its rows to the root (``MPI_Gatherv``).
 
+    Attributes:
+        gathered: data of the root; None elsewhere.
+
     Args:
         comm: of the run; making and using this is collective.
         neurons: the output neurons of this rank, in the order of its rows.
@@ -52,11 +55,11 @@ class OutputGather:
 
     def __init__(self, comm: MPI.Comm, neurons: np.ndarray, dtype: np.dtype, max_batch: int) -> None:
         self.comm = comm
-        self._gathered: _Gathered | None = None
+        self.gathered: Gathered | None = None
         neurons_of_ranks = comm.gather(neurons, root=0)
         if neurons_of_ranks is not None:
             rows, order = np.array([len(part) for part in neurons_of_ranks]), np.concatenate(neurons_of_ranks)
-            self._gathered = _Gathered(order, rows, np.empty(order.size * max_batch, dtype))
+            self.gathered = Gathered(order, rows, np.empty(order.size * max_batch, dtype))
 
     def __call__(self, outputs: np.ndarray) -> np.ndarray | None:
         """Gather one batch.
@@ -68,10 +71,10 @@ class OutputGather:
             on the root (batch, outputs of the network), C-contiguous; None elsewhere.
         """
         batch = outputs.shape[1]
-        if self._gathered is None:
+        if self.gathered is None:
             self.comm.Gatherv(outputs, None, root=0)
             return None
-        neurons, rows, buffer = self._gathered
+        neurons, rows, buffer = self.gathered
         received = buffer[: neurons.size * batch]
         self.comm.Gatherv(outputs, (received, rows * batch), root=0)
         return in_order(received.reshape(-1, batch), neurons)
