@@ -14,7 +14,6 @@ from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.lowering.mixings import ghost_rows
 from repurpose_hpc.tuning.links import GhostLink, SumLink, Transfers
 from repurpose_hpc.tuning.parameters import LocalBlock, Update
-from repurpose_hpc.tuning.products import product, product_by_source
 
 
 class TunedMixing:
@@ -66,7 +65,7 @@ class TunedMixing:
         out, sums = self.sums.values.maps(part), self.sums.there
         transfers.begin(sums, part)
         for number, (block, columns, rows) in enumerate(self._of_workers):
-            made = as_map(product(block.own.mixing, x[columns]))
+            made = block.own.forward(x[columns])
             out[rows] = made[: block.rows]
             sums.buffers[number].maps(part)[...] = made[block.rows :]
         transfers.post(sums, part)
@@ -75,7 +74,7 @@ class TunedMixing:
         for number, (block, _, rows) in enumerate(self._of_workers):
             came = self._came(number, part)
             if len(came):
-                out[rows] += as_map(product(block.ghost.mixing, came))
+                out[rows] += block.ghost.forward(came)
         transfers.complete(sums, part)
         return from_map(out)
 
@@ -110,17 +109,18 @@ class TunedMixing:
             came = self._came(number, part)
             if not len(came):
                 continue
-            if wants_source:
-                by_ghosts = product_by_source(block.ghost.mixing, g[rows], came)
+            by_ghosts = block.ghost.by_source(g[rows], came) if wants_source else None
+            if by_ghosts is not None:
                 leaving = self.ghosts.back.buffers[number].maps(part)
                 leaving[self._ghost_rows[number]] += as_map(by_ghosts)
             block.ghost.backward(g[rows], came, update)
         transfers.complete(back, part)
         by_source = np.zeros_like(x) if wants_source else None
         for number, (block, columns, rows) in enumerate(self._of_workers):
-            by_rows = np.concatenate([g[rows], from_map(back.buffers[number].maps(part))])
-            if by_source is not None:
-                by_source[columns] = product_by_source(block.own.mixing, by_rows, x[columns])
+            by_rows = _joined(g[rows], from_map(back.buffers[number].maps(part)))
+            by_own = None if by_source is None else block.own.by_source(by_rows, x[columns])
+            if by_source is not None and by_own is not None:
+                by_source[columns] = by_own
             block.own.backward(by_rows, x[columns], update)
         return by_source
 
@@ -133,3 +133,8 @@ class TunedMixing:
         """The ghosts that a hosted worker reads here, (ghosts, batch) or (ghosts, batch, positions)."""
         came, rows = self.ghosts.there.buffers[number].maps(part), self._ghost_rows[number]
         return from_map(came if rows.size == len(came) else came[rows])
+
+
+def _joined(rows: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """Both below each other, without a copy where there are no sums."""
+    return np.concatenate([rows, sums]) if len(sums) else rows

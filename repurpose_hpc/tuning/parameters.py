@@ -7,13 +7,16 @@ derivatives are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.model.operations.patches import as_columns, as_map
 from repurpose_hpc.plan.shard import Block
+from repurpose_hpc.tuning.compiled import product, product_by_source, product_by_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +51,8 @@ Update = Callable[[Parameter, np.ndarray], None]
 class LocalMixing:
     """A mixing with some rows and columns of the weights; it shares their memory with parameters.
 
+    Where all weights were eliminated, nothing is multiplied: what relays bring, a worker has itself.
+
     Attributes:
         mixing: what is computed.
         parameters: weights, and the bias of the first rows, if there are any; none where the weights are part
@@ -65,16 +70,32 @@ class LocalMixing:
             Parameter(f"{name} weights", worker, weights, mask, mixing.source),
             Parameter(f"{name} bias", worker, all_biases[: bias.size], None, None),
         )
-        self.parameters = [each for each in parameters if each.values.size and not mixing.fixed]
+        self._is_zero = not kept.any()
+        wanted = [each for each in parameters if each.values.any() or each.reads is None]
+        self.parameters = [each for each in wanted if each.values.size and not mixing.fixed]
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        """What it makes of ``x``, (rows, batch, positions)."""
+        if not self._is_zero:
+            return as_map(product(self.mixing, x))
+        window, bias = self.mixing.window, self.mixing.bias.reshape(-1, 1, 1)
+        positions = 1 if window is None else math.prod(window.out)
+        return np.broadcast_to(bias, (bias.size, x.shape[1], positions))
+
+    def by_source(self, g: np.ndarray, x: np.ndarray) -> np.ndarray | None:
+        """The derivatives by ``x`` of those by what was made of it; None: they are zero."""
+        return None if self._is_zero else product_by_source(self.mixing, g, x)
 
     def backward(self, g: np.ndarray, x: np.ndarray, update: Update) -> None:
         """Tune it by the derivatives ``g`` by what it made of ``x``."""
-        if self.parameters:
-            weights, bias = self.mixing.gradient(g, x)
+        if self._is_zero:
+            gradients = {1: as_columns(g).sum(axis=1)}
+        elif self.parameters:
+            weights, bias = product_by_weights(self.mixing, g, x)
             gradients = {2: weights, 1: bias}
-            for parameter in self.parameters:
-                gradient = gradients[parameter.values.ndim][: len(parameter.values)]
-                update(parameter, parameter.masked(gradient))
+        for parameter in self.parameters:
+            gradient = gradients[parameter.values.ndim][: len(parameter.values)]
+            update(parameter, parameter.masked(gradient))
 
 
 class LocalBlock:

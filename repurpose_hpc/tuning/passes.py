@@ -23,6 +23,7 @@ from repurpose_hpc.runtime.buffers import Arena, Part, Scratch
 from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.program import columns_of
 from repurpose_hpc.runtime.resources import Formats, Resources
+from repurpose_hpc.tuning.compiled import computed, vjp
 from repurpose_hpc.tuning.links import GhostLink, SumLink, Transfers
 from repurpose_hpc.tuning.mixings import TunedMixing
 from repurpose_hpc.tuning.parameters import Parameter, Update
@@ -134,7 +135,7 @@ class Passes:
             if isinstance(op, Mixing):
                 made = self._mixings[op.name].forward(self._tensors[op.source], self._part, self.transfers)
             else:
-                made = op.compute(*(self._tensors[source] for source in op.sources))
+                made = computed(op, *(self._tensors[source] for source in op.sources))
             self._made(op.target, made)
         return np.concatenate([self._values(name) for name in graph.output_tensors])
 
@@ -223,7 +224,7 @@ class Passes:
             if by_source is not None:
                 _add(adjoints, op.source, by_source)
             return
-        products = op.vjp(g, self._tensors[op.target], *(self._tensors[source] for source in op.sources))
+        products = vjp(op, g, self._tensors[op.target], *(self._tensors[source] for source in op.sources))
         for source, product in zip(op.sources, products, strict=True):
             if source in self._dependents:
                 _add(adjoints, source, product)

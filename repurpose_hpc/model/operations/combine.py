@@ -80,7 +80,7 @@ class Combine(Operation):
         if left.ndim != right.ndim:
             left, right = as_map(left), as_map(right)
         slopes = COMBINATIONS[self.kind].slopes(left, right)
-        products = [np.where(g == 0, g, slope * g) for slope in slopes]  # as for ``Elementwise``
+        products = [_product(slope, g) for slope in slopes]
         return [
             product.sum(axis=2) if len(shape) < g.ndim else product
             for product, shape in zip(products, shapes, strict=True)
@@ -112,3 +112,10 @@ class Combine(Operation):
         if max(sizes) != target.values or any(values not in (1, target.values) for values in sizes):
             left, right = sources
             yield f"makes maps of {target.positions} from maps of {left.positions} and {right.positions}"
+
+
+def _product(slope: np.ndarray | int, g: np.ndarray) -> np.ndarray:
+    """Slope times g, as for ``Elementwise``; g itself where the slope is 1."""
+    if isinstance(slope, int):
+        return g if slope == 1 else slope * g
+    return np.where(g == 0, g, slope * g)
