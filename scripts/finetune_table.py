@@ -1,11 +1,12 @@
 """What fine-tuning wins back, as CSV, as a Markdown table and as a picture.
 
     python scripts/finetune_table.py MODEL --calibration DATA --train DATA --test DATA \
+        --input-placement replicated --budgets 0.01 0.005 0.0035 --learning-rate 1e-4 --epochs 20 \
         --work DIR --out docs/results/finetuning.csv
 
-MODEL is restructured with the calibration data for every input placement and budget, and tuned on the
-training data, without their labels: its outputs are the targets.  Training data are held out to say which
-epoch is best; test data only report.  A second call computes only what is missing; shards stay in DIR.
+MODEL is restructured with the calibration data for every budget, and tuned on the training data, without
+their labels: its outputs are the targets.  Training data are held out to say which epoch is best; test data
+only report.  A further call adds rows, and computes only those that are missing; shards stay in DIR.
 The epochs of all rows go into ``NAME_epochs.csv``, and the picture, which needs matplotlib, is ``NAME.png``.
 """
 
@@ -26,14 +27,7 @@ from rows import mean_table, read_csv, write_csv
 from repurpose_hpc.plan.files.store import open_plan
 
 COMMAND = [sys.executable, "-m", "repurpose_hpc"]
-POINTS = {
-    "replicated": (0.01, 0.005, 0.0035),
-    "partitioned": (0.05, 0.02, 0.01, 0.0035),
-}
-# Chosen by hand, on held-out training data at one budget each.
-RATES = {"replicated": 1e-4, "partitioned": 1e-3}
-EPOCHS = 20
-KEYS = ("input_placement", "budget")
+KEYS = ("model", "input_placement", "budget")
 
 
 def main() -> None:
@@ -44,34 +38,37 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     for name in ("calibration", "train", "test", "work", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--input-placement", default="replicated")
+    parser.add_argument("--budgets", type=float, nargs="+", required=True)
+    parser.add_argument("--learning-rate", type=float, required=True)
+    parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--ranks", type=int, default=2)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     rows, epochs_file = read_csv(args.out), args.out.with_name(f"{args.out.stem}_epochs.csv")
     epochs = read_csv(epochs_file)
-    for placement, budgets in POINTS.items():
-        for budget in budgets:
-            key = {"input_placement": placement, "budget": str(budget)}
-            if any(key.items() <= row.items() for row in rows):
-                continue
-            row, curve = tuned(args, placement, budget)
-            rows.append(key | row)
-            epochs += [key | {name: str(value) for name, value in epoch.items()} for epoch in curve]
-            print(*rows[-1].values(), flush=True)
-            write_csv(args.out, rows)
-            write_csv(epochs_file, epochs)
+    for budget in args.budgets:
+        key = dict(zip(KEYS, (args.model.stem, args.input_placement, str(budget)), strict=True))
+        if any(key.items() <= row.items() for row in rows):
+            continue
+        row, curve = tuned(args, budget)
+        rows.append(key | row)
+        epochs += [key | {name: str(value) for name, value in epoch.items()} for epoch in curve]
+        print(*rows[-1].values(), flush=True)
+        write_csv(args.out, rows)
+        write_csv(epochs_file, epochs)
     formats = {name: ".4f" for name in ("reference_accuracy", "accuracy_before", "accuracy")}
     formats |= {"values": ",.0f", "best_epoch": ".0f", "seconds_per_epoch": ".1f"}
     print(mean_table((*KEYS, *formats), rows, KEYS, formats))
     draw(rows, epochs, args.out.with_suffix(".png"))
 
 
-def tuned(args: argparse.Namespace, placement: str, budget: float) -> tuple[dict[str, str], list[dict]]:
+def tuned(args: argparse.Namespace, budget: float) -> tuple[dict[str, str], list[dict]]:
     """A row of the table, and its epochs."""
-    shards = args.work / f"{placement}_{budget}"
+    shards = args.work / f"{args.model.stem}_{args.input_placement}_{budget}"
     out = shards.with_name(f"{shards.name}_tuned")
-    restructuring = ["--workers", str(args.workers), "--input-placement", placement]
+    restructuring = ["--workers", str(args.workers), "--input-placement", args.input_placement]
     if not shards.exists():
         run(
             ["restructure", args.model, "--calibration", args.calibration, "--out", shards]
@@ -79,7 +76,7 @@ def tuned(args: argparse.Namespace, placement: str, budget: float) -> tuple[dict
         )
     launch = ["mpirun", "-n", str(args.ranks)]
     words = ["finetune", "--shards", shards, "--data", args.train, "--distill", args.model, "--out", out]
-    schedule = ["--epochs", EPOCHS, "--patience", EPOCHS, "--learning-rate", RATES[placement]]
+    schedule = ["--epochs", args.epochs, "--patience", args.epochs, "--learning-rate", args.learning_rate]
     report = run([*words, *schedule], launch)
     before, after = (
         run(["infer", args.model, "--shards", each, "--input", args.test, "--repeat", "0"], launch)
@@ -96,7 +93,7 @@ def tuned(args: argparse.Namespace, placement: str, budget: float) -> tuple[dict
         "seconds_per_epoch": median(epoch["seconds"] for epoch in report["epochs"][1:]),
         "peak_memory_mib": report["peak_memory_mib"],
         "ranks": args.ranks,
-        "learning_rate": RATES[placement],
+        "learning_rate": args.learning_rate,
     }
     return {name: str(value) for name, value in measured.items()}, report["epochs"]
 

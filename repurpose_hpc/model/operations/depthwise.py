@@ -46,6 +46,14 @@ class Depthwise(OneSource):
         g, weights = as_map(g), self.weights.astype(g.dtype, copy=False)
         return [spread(self.window, x, lambda tap: weights[:, tap, None, None] * g)]
 
+    def gradient(self, g: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The gradients of gᵀ target by weights and bias; arguments and results as of ``Mixing``."""
+        g = as_map(g).reshape(*g.shape[:2], *self.window.out)
+        views = tap_views(self.window, pad(self.window, x, 0))
+        every = tuple(range(1, g.ndim))
+        by_tap = [(view * g).sum(axis=every) for view in views]
+        return np.stack(by_tap, axis=1).astype(g.dtype, copy=False), g.sum(axis=every)
+
     def restricted(self, target: Rows, *sources: Rows) -> Depthwise:
         """See ``Operation``."""
         return replace(self, weights=self.weights[target.neurons], bias=self.bias[target.neurons])
