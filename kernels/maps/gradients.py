@@ -199,5 +199,6 @@ def _first_equal(values: np.ndarray, wanted: float, place: tuple[int, int], wind
 @kernel(arguments={"g": Array(REAL, 1), "x": Array(REAL, 1), "out": Array(REAL, 1)}, need=Need.NONE)
 def relu_gradient(g: np.ndarray, x: np.ndarray, out: np.ndarray) -> None:
     """out = g where x > 0, else 0; all of one size."""
+    zero = g.dtype.type(0)
     for t in range(x.size):
-        out[t] = g[t] if x[t] > 0 else 0
+        out[t] = g[t] if x[t] > 0 else zero

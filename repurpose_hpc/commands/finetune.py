@@ -33,6 +33,7 @@ from repurpose_hpc.model.labels import understood
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.plan.files.store import StoredPlan, check_model, check_place
+from repurpose_hpc.process.memory import keep_what_is_freed
 from repurpose_hpc.process.system import peak_memory_mib
 from repurpose_hpc.report import text as report
 from repurpose_hpc.runtime.exchange.choose import check_transport
@@ -167,6 +168,7 @@ def _tune(args: Arguments, loaded: LoadedShards, samples: Samples, copies: Copie
     """
     stored, shards = loaded
     options, formats = args.tuning, Formats(comm_dtype=stored.plan.comm_dtype)
+    keep_what_is_freed()  # in every step arrays of the same sizes are made
     with in_unison(comm):
         parts = parted(samples.samples, options)
         passes = Passes(shards, copies.comm, options.share, formats, options.transport)
