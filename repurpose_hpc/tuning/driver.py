@@ -110,8 +110,8 @@ class Tuning:
         means = self._means(self.passes.squares(), share)
         sizes = {name: float(np.sqrt(mean)) if mean > 0 else 1.0 for name, mean in means.items()}
         if self.local is not None:
-            errors = self.passes.summed_squares(self.local.errors(share.samples))
-            self.local.leave_out_exact(self._means(errors, share), sizes)
+            errors = self.passes.summed_squares(self.local.errors(share.samples, sizes))
+            self.local.leave_out_exact(self._means(errors, share))
         return sizes
 
     def _means(self, squares: dict[str, np.ndarray], share: Share) -> dict[str, float]:

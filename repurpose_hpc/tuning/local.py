@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 
 # Mixings in a row that the loss of the outputs tunes: alone, the last one wins back much less.
 LAST = 2
-# A mean square of errors, over that of what is right, that rounding explains.
-_ROUNDING = 1e-9
+# Errors that rounding explains, over the root mean square of the tensor.  They count as none: steps that
+# AdamW makes do not depend on the size of gradients, and would spoil what is right.
+_ROUNDING = 3e-5
 
 
 def cuts_of(graph: Network, original: Network) -> tuple[str, ...]:
@@ -112,16 +113,18 @@ class LocalLosses:
         """The original's values of a cut for some samples, (samples, values of this rank)."""
         return self._rows[name].take(samples)
 
-    def errors(self, samples: np.ndarray) -> dict[str, np.ndarray]:
+    def errors(self, samples: np.ndarray, sizes: dict[str, float]) -> dict[str, np.ndarray]:
         """What the last pass forward made less what is right, of each tensor with a loss.
 
         Args:
             samples: of the pass.
+            sizes: root mean square of the tensors.
         """
         found = {}
         for name in self.names:
             ((_, target),) = self._passes.split([name], self.values(name, samples).T)
-            found[name] = self._passes.tensor(name) - target
+            found[name] = error = self._passes.tensor(name) - target
+            error[np.abs(error) <= _ROUNDING * sizes[name]] = 0
         return found
 
     def derivatives(
@@ -130,23 +133,21 @@ class LocalLosses:
         """Derivatives of the losses by the tensors of the last pass forward.
 
         Args:
-            samples: of the pass.
-            sizes: root mean square of the tensors.
+            samples, sizes: see ``errors``.
             share: that each sample has of the loss.
         """
-        found = self.errors(samples)
+        found = self.errors(samples, sizes)
         for name, error in found.items():
             error *= error.dtype.type(2 * share / (self._passes.size(name) * sizes[name] ** 2))
         return found
 
-    def leave_out_exact(self, errors: dict[str, float], sizes: dict[str, float]) -> None:
+    def leave_out_exact(self, errors: dict[str, float]) -> None:
         """Begin steps where nothing has been lost before.
 
         Args:
             errors: mean square of the errors of each tensor, on all ranks.
-            sizes: root mean square of the tensors.
         """
-        exact = [name for name in self.names if errors[name] <= _ROUNDING * sizes[name] ** 2]
+        exact = [name for name in self.names if not errors[name]]
         if exact:
             self.starts = self._passes.starts_of(exact)
             needed = self._passes.needed(self.starts)
