@@ -42,10 +42,11 @@ from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.tuning.copies import Copies
 from repurpose_hpc.tuning.driver import Epoch, Tuning, best_of, parted
+from repurpose_hpc.tuning.local import LocalLosses, cuts_of
 from repurpose_hpc.tuning.options import TuneOptions
 from repurpose_hpc.tuning.passes import Passes
 from repurpose_hpc.tuning.run import Run
-from repurpose_hpc.tuning.targets import Targets, of_labels, of_original
+from repurpose_hpc.tuning.targets import Targets, of_labels, of_original, of_outputs
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -79,6 +80,13 @@ class Arguments(Declared):
         default_text="the bundled network, for its shards",
         help="compare them with those of MODEL, which the shards were made from; this needs no labels",
     )
+    local: bool = option(
+        False,
+        kind=yes(),
+        help="compare activations, too, and send nothing back from one layer to the one before",
+        more="compare activations with those of MODEL, too, and send nothing back from one layer to the one "
+        "before ([below](#local))",
+    )
     input_shape: tuple[str, ...] = option_of_shapes()
     dtype: np.dtype | None = like(RunOptions, "dtype", None, default_text="that of the shards")
     report: Path | None = report_file()
@@ -102,6 +110,8 @@ def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) ->
     given = make_parser(speaks).read(argv)
     if given.get("optimiser") != "sgd":
         refuse(given, ("momentum",), "belongs to --optimiser sgd")
+    if given.get("labels"):
+        refuse(given, ("local",), "needs what the original computes, and --labels are given instead of it")
     return make(Arguments, given, tuning=make(TuneOptions, given))
 
 
@@ -169,18 +179,28 @@ def _tune(args: Arguments, loaded: LoadedShards, samples: Samples, copies: Copie
     stored, shards = loaded
     options, formats = args.tuning, Formats(comm_dtype=stored.plan.comm_dtype)
     keep_what_is_freed()  # in every step arrays of the same sizes are made
+    original = None
+    with collectively(comm):
+        if args.local:
+            original = _original(args, stored)
+    cuts = () if original is None else cuts_of(shards[0].graph, original)
     with in_unison(comm):
         parts = parted(samples.samples, options)
-        passes = Passes(shards, copies.comm, options.share, formats, options.transport)
-    targets = None
-    with collectively(comm):
-        if passes.is_root:
-            targets = _targets(args, stored, shards[0].graph, samples, passes.dtype)
+        passes = Passes(shards, copies.comm, options.share, formats, options.transport, cuts)
+    targets, local = None, None
     with ExitStack() as stack:  # which closes what this rank has copied where another one could not
+        if original is not None:
+            with in_unison(comm):
+                local = LocalLosses(original, samples, passes, copies.comm, options.batch_size)
+            stack.enter_context(local)
+            original = None  # which may be large
+        with collectively(comm):
+            if passes.is_root:
+                targets = _targets(args, stored, shards[0].graph, samples, local, passes.dtype)
         with collectively(comm):
             spooled = stack.enter_context(Spooled(samples, passes.input_columns, passes.dtype))
         release_compiler()
-        tuning = Tuning(passes, spooled, targets, parts, options, copies)
+        tuning = Tuning(passes, spooled, targets, parts, options, copies, local)
         log, depends_on = Progress(speaks=comm.rank == 0), _depends_on(args, loaded, samples, comm)
         if targets is not None:
             log(f"{targets.name}, on {parts.rest.size:,} samples")
@@ -208,7 +228,12 @@ def _samples(data: Path, graph: Network, comm: MPI.Comm) -> Samples:
 
 
 def _targets(
-    args: Arguments, stored: StoredPlan, graph: Network, samples: Samples, dtype: np.dtype
+    args: Arguments,
+    stored: StoredPlan,
+    graph: Network,
+    samples: Samples,
+    local: LocalLosses | None,
+    dtype: np.dtype,
 ) -> Targets:
     """What outputs are compared with, on the root of a group.
 
@@ -218,8 +243,9 @@ def _targets(
     samples = understood(graph, samples)
     if args.labels:
         return of_labels(graph, samples)
-    original = _original(args, stored)
-    return of_original(graph, samples, original, dtype, args.tuning.batch_size)
+    if local is not None and local.outputs is not None:
+        return of_outputs(graph, samples, local.outputs)
+    return of_original(graph, samples, _original(args, stored), dtype, args.tuning.batch_size)
 
 
 def _original(args: Arguments, stored: StoredPlan) -> Network:
@@ -251,6 +277,7 @@ def _depends_on(args: Arguments, loaded: LoadedShards, samples: Samples, comm: M
                 "dtype": loaded.shards[0].graph.mixings[0].bias.dtype.name,
                 "data_sha256": samples.fingerprint(),
                 "targets": "labels" if args.labels else "original",
+                "local": args.local,
             }
     return comm.bcast(parts, root=0)
 
@@ -258,7 +285,7 @@ def _depends_on(args: Arguments, loaded: LoadedShards, samples: Samples, comm: M
 def _report(args: Arguments, stored: StoredPlan, tuned: _Tuned, comm: MPI.Comm) -> dict[str, Any] | None:
     """The numbers of the report, on the root; collective: every rank sends it its own."""
     tuning, loss, epochs = tuned
-    there, back = tuning.passes.values_sent
+    there, back = tuning.values_sent
     mine = there, back, tuning.seconds, peak_memory_mib(), tuning.copies.bytes
     of_ranks = comm.gather(mine, root=0)
     if of_ranks is None:
@@ -272,6 +299,7 @@ def _report(args: Arguments, stored: StoredPlan, tuned: _Tuned, comm: MPI.Comm) 
         "held_out_samples": tuning.parts.held_out.size,
         "batch_size": options.batch_size,
         "targets": loss,
+        "local": [] if tuning.local is None else list(tuning.local.names),
         "optimiser": options.optimiser,
         "learning_rate": options.rate,
         "dtype": tuning.passes.dtype.name,

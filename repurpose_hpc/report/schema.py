@@ -916,6 +916,7 @@ class FinetuneReport(TypedDict):
     held_out_samples: Annotated[int, Key("those that were not tuned on")]
     batch_size: Annotated[int, Key("samples per step")]
     targets: Annotated[str, Key("the loss, and what outputs were compared with")]
+    local: Annotated[list[str], Key("tensors with a loss of their own (`--local`)")]
     optimiser: Annotated[str, Key("how weights follow their gradients")]
     learning_rate: Annotated[float, Key("largest step size")]
     dtype: Annotated[str, Key("numbers that are computed in")]

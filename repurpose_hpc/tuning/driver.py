@@ -3,6 +3,7 @@
 In a step every rank runs its part of the network on a batch, and the root gets the outputs.  It compares them
 with the targets, and sends back the derivatives of the loss (``outputs``).  The ranks go backward, and change
 each of their weights as soon as its gradient is known.  All ranks go through the samples in the same order.
+With local losses (``local``) each adds derivatives by its neurons at cuts, where the way back ends.
 
 After every epoch the held-out samples are judged.  They are not tuned on, and tell when to end.
 """
@@ -21,7 +22,8 @@ from repurpose_hpc.fields import FieldError
 from repurpose_hpc.io.spooled import Spooled
 from repurpose_hpc.runtime.calls import PHASES
 from repurpose_hpc.runtime.setup import Clock
-from repurpose_hpc.tuning.copies import Copies
+from repurpose_hpc.tuning.copies import Copies, Share
+from repurpose_hpc.tuning.local import LocalLosses
 from repurpose_hpc.tuning.options import TuneOptions
 from repurpose_hpc.tuning.outputs import Outputs
 from repurpose_hpc.tuning.parameters import Parameter
@@ -79,6 +81,7 @@ class Tuning:
         parts: of the samples.
         options: the same on all ranks.
         copies: the groups of ranks; the root of each has targets.
+        local: losses at the cuts of ``passes``; None: there are none.
     """
 
     def __init__(
@@ -89,9 +92,11 @@ class Tuning:
         parts: Parts,
         options: TuneOptions,
         copies: Copies,
+        local: LocalLosses | None = None,
     ) -> None:
         self.passes, self.optimiser, self.parts = passes, options.make_optimiser(), parts
         self._samples, self._targets, self._options, self.copies = samples, targets, options, copies
+        self.local = local
         self._outputs = Outputs(copies.comm, passes.output_columns, passes.dtype, options.share)
         self.clock = Clock("input", "passes", "loss")
         self._steps = len(self._batches(parts.rest))
@@ -102,10 +107,27 @@ class Tuning:
         """Root mean square of each tensor that a mixing reads, on a batch; 1 where all of it is zero."""
         share = self.copies.share(self.parts.rest[: self._options.batch_size])
         self._forward(share.samples)
-        mine = {name: counted * share.counts for name, counted in self.passes.squares().items()}
-        squares = self.copies.total(mine)
-        means = {name: total / max(count, 1) for name, (total, count) in squares.items()}
-        return {name: float(np.sqrt(mean)) if mean > 0 else 1.0 for name, mean in means.items()}
+        means = self._means(self.passes.squares(), share)
+        sizes = {name: float(np.sqrt(mean)) if mean > 0 else 1.0 for name, mean in means.items()}
+        if self.local is not None:
+            errors = self.passes.summed_squares(self.local.errors(share.samples, sizes))
+            self.local.leave_out_exact(self._means(errors, share))
+        return sizes
+
+    def _means(self, squares: dict[str, np.ndarray], share: Share) -> dict[str, float]:
+        """Means of sums and numbers of squares, over all groups."""
+        totals = self.copies.total({name: counted * share.counts for name, counted in squares.items()})
+        return {name: total / max(count, 1) for name, (total, count) in totals.items()}
+
+    @property
+    def values_sent(self) -> tuple[int, int]:
+        """Values per sample that a step sends from this rank, forward and backward."""
+        return self.passes.values_sent(self._starts)
+
+    @property
+    def _starts(self) -> tuple[str, ...] | None:
+        """What a step begins with; see ``Passes.forward``."""
+        return None if self.local is None else self.local.starts
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -174,7 +196,7 @@ class Tuning:
     def _step(self, batch: np.ndarray) -> float:
         """Tune on some samples, unless the loss is not finite; the loss."""
         share = self.copies.share(batch)
-        outputs = self._forward(share.samples)
+        outputs = self._forward(share.samples, self._starts)
         with self.clock("loss"):
             value, gradient, weight = 0.0, None, share.samples.size * share.counts / batch.size
             if outputs is not None and self._targets is not None:
@@ -183,20 +205,36 @@ class Tuning:
             value = self.copies.total({"loss": self._outputs.tell(value)})["loss"]
             rows = self._outputs.scatter(gradient, share.samples.size)
         if np.isfinite(value):
+            with self.clock("loss"):
+                others = self._local_derivatives(share, batch.size)
             with self.clock("passes"):
                 sums = self.copies.sums(self._update)
-                self.passes.backward(rows, sums.add)
+                self.passes.backward(rows, sums.add, others)
                 sums.finish()
         return value
 
-    def _forward(self, batch: np.ndarray) -> np.ndarray | None:
+    def _local_derivatives(self, share: Share, batch: int) -> dict[str, np.ndarray]:
+        """Derivatives of the losses at cuts for this group's samples of a batch."""
+        if self.local is None:
+            return {}
+        return self.local.derivatives(share.samples, self._sizes, share.counts / batch)
+
+    def _forward(self, batch: np.ndarray, starts: tuple[str, ...] | None = None) -> np.ndarray | None:
         """The outputs of some samples on the root, (batch, outputs)."""
         with self.clock("input"):
-            X = np.ascontiguousarray(self._samples.take(batch).T)
+            X = np.ascontiguousarray(self._inputs(batch, starts).T)
         with self.clock("passes"):
-            rows = self.passes.forward(X)
+            rows = self.passes.forward(X, starts)
         with self.clock("loss"):
             return self._outputs.gather(rows)
+
+    def _inputs(self, batch: np.ndarray, starts: tuple[str, ...] | None) -> np.ndarray:
+        """What a pass begins with, (batch, values)."""
+        if self.local is None or starts is None:
+            return self._samples.take(batch)
+        known = [self.local.values(name, batch) for name in starts if name in self.passes.cuts]
+        inputs = [self._samples.take(batch)] if len(known) < len(starts) else []
+        return np.concatenate([*inputs, *known], axis=1)
 
     def _update(self, parameter: Parameter, gradient: np.ndarray) -> None:
         reads = parameter.reads

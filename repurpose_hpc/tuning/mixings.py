@@ -26,7 +26,6 @@ class TunedMixing:
     Attributes:
         mixing: bare.
         ghosts: those of X, common to all mixings that read it; ``sums``: those of Y.
-        is_first: whether none of these comes before this one.
         blocks: of the hosted workers.
     """
 
@@ -37,16 +36,15 @@ class TunedMixing:
         ghosts: GhostLink,
         sums: SumLink,
         hosting: Hosting,
-        is_first: bool,
     ) -> None:
         """Copies the weights; nothing is sent.
 
         Args:
-            mixing, ghosts, sums, is_first: see the class.
+            mixing, ghosts, sums: see the class.
             blocks: one for each hosted worker.
             hosting: of the rank.
         """
-        self.mixing, self.ghosts, self.sums, self.is_first = mixing, ghosts, sums, is_first
+        self.mixing, self.ghosts, self.sums = mixing, ghosts, sums
         self._columns, self._rows = hosting.slices(ghosts.space), hosting.slices(sums.space)
         rows = [ghost_rows(*pair) for pair in zip(blocks, ghosts.there.neurons, strict=True)]
         self._ghost_rows = [np.sort(each) for each in rows]
@@ -57,10 +55,10 @@ class TunedMixing:
             )
         ]
 
-    def forward(self, x: np.ndarray, part: Part, transfers: Transfers) -> np.ndarray:
+    def forward(self, x: np.ndarray, part: Part, transfers: Transfers, waits: bool) -> np.ndarray:
         """Y from X, each (neurons of the hosted workers, batch) or (neurons, batch, positions); collective.
 
-        The ghosts were posted.
+        The ghosts were posted; ``waits``: no other mixing has waited for them.
         """
         out, sums = self.sums.values.maps(part), self.sums.there
         transfers.begin(sums, part)
@@ -69,7 +67,7 @@ class TunedMixing:
             out[rows] = made[: block.rows]
             sums.buffers[number].maps(part)[...] = made[block.rows :]
         transfers.post(sums, part)
-        if self.is_first:
+        if waits:
             transfers.complete(self.ghosts.there, part)
         for number, (block, _, rows) in enumerate(self._of_workers):
             came = self._came(number, part)

@@ -3,14 +3,18 @@
 Forward, what crosses is what crosses in an inference.  Backward, the derivatives of the same neurons cross,
 in the opposite direction (``links``): so a step of training sends twice the values of an inference.
 
+At *cuts* the way back ends: no derivatives go from what reads such a tensor to what has made it, and so none
+of its ghosts cross.  They are tuned by derivatives of their own (``local``).
+
 Every operation runs on the neurons of the hosted workers alone (``Operation.restricted``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -32,6 +36,18 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 
+class _Course(NamedTuple):
+    """What a pass goes through: operations, tensors, and those of them that mixings read."""
+
+    operations: list[Operation]
+    needed: set[str]
+    read: set[str]
+
+
+# Of no tensor.
+_NO_DERIVATIVES: Mapping[str, np.ndarray] = MappingProxyType({})
+
+
 class Passes:
     """A rank's part of a network, to be run and tuned.
 
@@ -42,6 +58,7 @@ class Passes:
         dtype: of weights, inputs and outputs.
         is_root: whether this rank is the one that gets all outputs.
         parameters: all that is tuned here.
+        cuts: tensors at which the way back ends.
         transfers: of what crosses.
     """
 
@@ -52,6 +69,7 @@ class Passes:
         max_batch: int,
         formats: Formats,
         transport: str,
+        cuts: tuple[str, ...] = (),
     ) -> None:
         """Copies the weights, and agrees with the other ranks on what is exchanged.
 
@@ -61,6 +79,7 @@ class Passes:
             max_batch: most samples of a batch.
             formats: of ghosts.
             transport: one of ``TRANSPORTS``.
+            cuts: see the class.
 
         Raises:
             UserError: on all ranks: a network that cannot be tuned, or a transport that lacks something.
@@ -72,8 +91,8 @@ class Passes:
         self._graph, self._hosting, self._comm = graph, Hosting(shards, ranks, rank), comm
         self.dtype = dtype = graph.mixings[0].bias.dtype
         resources = Resources(self._hosting, max_batch, Scratch(dtype), Arena(), formats, 1, False)
-        self.input_columns = columns_of(graph, graph.input_tensors, self._hosting)
-        self.output_columns = columns_of(graph, graph.output_tensors, self._hosting)
+        self.input_columns = self.columns(graph.input_tensors)
+        self.output_columns = self.columns(graph.output_tensors)
         self._ghosts: dict[str, GhostLink] = {}
         self._mixings = {mixing.name: self._mixing(mixing, shards, resources) for mixing in graph.mixings}
         transfers = [transfer for link in self._links for transfer in (link.there, link.back)]
@@ -81,9 +100,12 @@ class Passes:
         self._operations = [
             op if isinstance(op, Mixing) else op.restricted(*self._ends(op)) for op in graph.operations
         ]
-        self._dependents = dependents_of(graph, {mixing.target for mixing in graph.mixings})
+        # Those by which what reads them sends derivatives back.
+        self._followed = dependents_of(graph, {mixing.target for mixing in graph.mixings}) - {*cuts}
+        self.cuts = cuts
         self._tensors: dict[str, np.ndarray] = {}
-        self._part = Part(0)
+        self._course, self._part = self._course_from(graph.input_tensors), Part(0)
+        self._waited_for: set[str] = set()
 
     @property
     def parameters(self) -> list[Parameter]:
@@ -100,14 +122,20 @@ class Passes:
         """All that crosses, the same on all ranks and in the same order."""
         return [*self._ghosts.values(), *(mixing.sums for mixing in self._mixings.values())]
 
-    @property
-    def values_sent(self) -> tuple[int, int]:
-        """Values per sample that this rank sends to others, forward and backward."""
-        wanted = [link for link in self._links if link.tensor in self._dependents]
+    def values_sent(self, starts: Sequence[str] | None = None) -> tuple[int, int]:
+        """Values per sample that this rank sends to others, forward and backward; see ``forward``."""
+        course = self._course_from(self._graph.input_tensors if starts is None else starts)
+        ghosts = [link for name, link in self._ghosts.items() if name in course.read]
+        sums = [self._mixings[op.name].sums for op in course.operations if isinstance(op, Mixing)]
+        followed = [link for link in ghosts if link.tensor in self._followed]
         return (
-            sum(link.there.exchange.values_sent for link in self._links),
-            sum(link.back.exchange.values_sent for link in wanted),
+            sum(link.there.exchange.values_sent for link in [*ghosts, *sums]),
+            sum(link.back.exchange.values_sent for link in [*followed, *sums]),
         )
+
+    def columns(self, tensors: Sequence[str]) -> np.ndarray:
+        """The places of this rank's values among those of some tensors, one after the other; int64."""
+        return columns_of(self._graph, tensors, self._hosting)
 
     def tuned(self, shards: Sequence[Shard]) -> Iterator[Shard]:
         """The shards of the hosted workers with the weights as they are now, one after the other."""
@@ -115,61 +143,92 @@ class Passes:
             blocks = {name: mixing.blocks[number].tuned() for name, mixing in self._mixings.items()}
             yield replace(shard, blocks=blocks)
 
-    def forward(self, X: np.ndarray) -> np.ndarray:
-        """Run one batch; collective, all ranks with the same batch size.
+    def forward(self, X: np.ndarray, starts: Sequence[str] | None = None) -> np.ndarray:
+        """Run one batch; collective, all ranks with the same batch size and starts.
 
         Args:
-            X: (len(input_columns), batch).
+            X: (len(input_columns), batch), or of other starts likewise.
+            starts: tensors to begin with; what they depend on is not computed, nor does it cross.  None: the
+                inputs.
 
         Returns:
             (len(output_columns), batch), the heads not applied.
         """
-        self._part = Part(X.shape[1])
-        self._tensors, graph, first = {}, self._graph, 0
-        for name in graph.input_tensors:
-            rows, values = self._rows(name), graph.values(name)
-            maps = X[first : first + rows * values].reshape(rows, values, X.shape[1]).transpose(0, 2, 1)
-            first += rows * values
-            self._made(name, from_map(np.ascontiguousarray(maps)))
-        for op in self._operations:
+        starts = self._graph.input_tensors if starts is None else starts
+        self._part, self._course = Part(X.shape[1]), self._course_from(starts)
+        self._tensors, self._waited_for = {}, set(self._ghosts)
+        for name, tensor in self.split(starts, X):
+            self._made(name, tensor)
+        for op in self._course.operations:
             if isinstance(op, Mixing):
-                made = self._mixings[op.name].forward(self._tensors[op.source], self._part, self.transfers)
+                made = self._mix(op)
             else:
                 made = computed(op, *(self._tensors[source] for source in op.sources))
             self._made(op.target, made)
-        return np.concatenate([self._values(name) for name in graph.output_tensors])
+        return self.values(self._graph.output_tensors)
+
+    def split(self, tensors: Sequence[str], X: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        """Names and tensors of their values one after the other, (values, batch); see ``columns``."""
+        first = 0
+        for name in tensors:
+            rows, values = self._rows(name), self._graph.values(name)
+            maps = X[first : first + rows * values].reshape(rows, values, X.shape[1]).transpose(0, 2, 1)
+            first += rows * values
+            yield name, np.ascontiguousarray(from_map(maps))
+
+    def values(self, tensors: Sequence[str]) -> np.ndarray:
+        """The reverse: values of some tensors of the last pass forward, (values, batch)."""
+        return np.concatenate([self._values(name) for name in tensors])
 
     def squares(self) -> dict[str, np.ndarray]:
-        """Sum of the squares of each tensor that a mixing reads, and how many they are; collective.
+        """``summed_squares`` of each tensor that a mixing has read; collective."""
+        read = [name for name in self._ghosts if name in self._course.read]
+        return self.summed_squares({name: self._tensors[name] for name in read})
 
-        They are those of the last batch, on all ranks of ``comm``.
-        """
-        tensors = {name: self._tensors[name] for name in self._ghosts}
+    def needed(self, starts: Sequence[str]) -> set[str]:
+        """The tensors that a pass goes through, these included."""
+        return self._course_from(starts).needed
+
+    def starts_of(self, known: Sequence[str]) -> tuple[str, ...]:
+        """What a pass has to begin with if some tensors are known: all inputs or none, and some of these."""
+        inputs = self._graph.input_tensors
+        needed = self.needed((*inputs, *known))
+        return (*(inputs if needed & {*inputs} else ()), *(name for name in known if name in needed))
+
+    def tensor(self, name: str) -> np.ndarray:
+        """A tensor of the last pass forward, (neurons, batch) or (neurons, batch, positions)."""
+        return self._tensors[name]
+
+    def size(self, name: str) -> int:
+        """Values of a tensor per sample, on all ranks together."""
+        return self._graph.size(name)
+
+    def summed_squares(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Of each tensor the sum of its squares, and how many they are, on all ranks; collective."""
         sums = np.array([(np.square(x, dtype=np.float64).sum(), x.size) for x in tensors.values()])
         if self._comm is not None:
             self._comm.Allreduce(sums.copy(), sums)
         return dict(zip(tensors, sums, strict=True))
 
-    def backward(self, G: np.ndarray, update: Update) -> None:
-        """Tune all parameters by the last batch; collective.
+    def backward(
+        self, G: np.ndarray, update: Update, others: Mapping[str, np.ndarray] = _NO_DERIVATIVES
+    ) -> None:
+        """Tune all parameters that the last batch went through; collective.
 
         Args:
             G: derivatives by the outputs, as ``forward`` returned these.
             update: of a parameter, as soon as its gradient is known: no two gradients are in memory.
+            others: derivatives by other tensors, of their shapes, the same tensors on all ranks.
         """
-        graph, first = self._graph, 0
-        wanted = [link for name, link in self._ghosts.items() if name in self._dependents]
+        wanted = [link for name, link in self._ghosts.items() if name in self._course.read & self._followed]
         for link in wanted:
             self.transfers.begin(link.back, self._part)
             for buffer in link.back.buffers:
                 buffer.view(self._part)[...] = 0
-        adjoints: dict[str, np.ndarray] = {}
-        for name in graph.output_tensors:
-            rows, values = self._rows(name), graph.values(name)
-            maps = G[first : first + rows * values].reshape(rows, values, self._part.samples)
-            first += rows * values
-            _add(adjoints, name, np.ascontiguousarray(from_map(maps.transpose(0, 2, 1))))
-        for op in reversed(self._operations):
+        adjoints = dict(others)
+        for name, g in self.split(self._graph.output_tensors, G):
+            _add(adjoints, name, g)
+        for op in reversed(self._course.operations):
             self._back_through(op, adjoints, update)
         self._tensors = {}
 
@@ -185,12 +244,11 @@ class Passes:
                 f"{mixing.name}: expected neurons that have one owner each, found common ones; only networks "
                 "of samples can be tuned"
             )
-        is_first = mixing.source not in self._ghosts
-        if is_first:
+        if mixing.source not in self._ghosts:
             ghosts = GhostLink(blocks, mixing.source, *self._end(mixing.source), resources)
             self._ghosts[mixing.source] = ghosts
         sums = SumLink(blocks, mixing.target, *self._end(mixing.target), resources)
-        return TunedMixing(mixing, blocks, self._ghosts[mixing.source], sums, self._hosting, is_first)
+        return TunedMixing(mixing, blocks, self._ghosts[mixing.source], sums, self._hosting)
 
     def _end(self, tensor: str) -> tuple[str, int]:
         """Space and values of a neuron."""
@@ -203,14 +261,32 @@ class Passes:
     def _rows(self, tensor: str) -> int:
         return self._hosting.neurons(self._graph.space_of[tensor]).size
 
+    def _course_from(self, starts: Sequence[str]) -> _Course:
+        """What has to run for the outputs if some tensors are there."""
+        needed, operations = {*self._graph.output_tensors}, []
+        for op in reversed(self._operations):
+            if op.target in needed and op.target not in starts:
+                operations.append(op)
+                needed |= {*op.sources}
+        read = {source for op in operations if isinstance(op, Mixing) for source in op.sources}
+        return _Course(operations[::-1], needed, read)
+
     def _made(self, name: str, tensor: np.ndarray) -> None:
         """Keep a tensor, and send its ghosts."""
+        if name not in self._course.needed:
+            return
         self._tensors[name] = tensor
-        link = self._ghosts.get(name)
-        if link is not None:
+        if name in self._course.read:
+            link = self._ghosts[name]
             self.transfers.begin(link.there, self._part)
             link.values.maps(self._part)[...] = as_map(tensor)
             self.transfers.post(link.there, self._part)
+
+    def _mix(self, op: Mixing) -> np.ndarray:
+        """The target of a mixing; the first one that reads a tensor waits for its ghosts."""
+        waits = op.source in self._waited_for
+        self._waited_for.discard(op.source)
+        return self._mixings[op.name].forward(self._tensors[op.source], self._part, self.transfers, waits)
 
     def _back_through(self, op: Operation, adjoints: dict[str, np.ndarray], update: Update) -> None:
         """Turn the derivatives by the target of an operation into those by its sources; collective."""
@@ -218,7 +294,7 @@ class Passes:
         if g is None:
             return
         if isinstance(op, Mixing):
-            x, wants_source = self._tensors[op.source], op.source in self._dependents
+            x, wants_source = self._tensors[op.source], op.source in self._followed
             mixing = self._mixings[op.name]
             by_source = mixing.backward(g, x, self._part, wants_source, self.transfers, update)
             if by_source is not None:
@@ -226,14 +302,15 @@ class Passes:
             return
         products = vjp(op, g, self._tensors[op.target], *(self._tensors[source] for source in op.sources))
         for source, product in zip(op.sources, products, strict=True):
-            if source in self._dependents:
+            if source in self._followed:
                 _add(adjoints, source, product)
 
     def _adjoint(self, name: str, adjoints: dict[str, np.ndarray]) -> np.ndarray | None:
         """The derivatives by a tensor, with what comes back from its ghosts; None: nothing depends on it."""
-        g, link = adjoints.pop(name, None), self._ghosts.get(name)
-        if link is None or name not in self._dependents:
+        g = adjoints.pop(name, None)
+        if name not in self._course.read & self._followed:
             return g
+        link = self._ghosts[name]
         own = link.adjoints.maps(self._part)
         own[...] = 0 if g is None else as_map(g)
         self.transfers.post(link.back, self._part)

@@ -94,16 +94,25 @@ _KINDS = (CLASSES, MULTILABEL, TARGETS)
 def of_original(
     network: Network, samples: Samples, original: Network, dtype: np.dtype, batch_size: int
 ) -> Targets:
+    """``of_outputs`` of the original network, which are computed.
+
+    Args:
+        network, samples: as there.
+        original: the trained network.
+        dtype: to compute in.
+        batch_size: samples at a time.
+    """
+    return of_outputs(network, samples, outputs_of(original, samples, dtype, batch_size))
+
+
+def of_outputs(network: Network, samples: Samples, outputs: np.ndarray) -> Targets:
     """Targets that the original network's outputs are.
 
     Args:
         network: what is tuned.
         samples: ``understood``; its labels, if it has any, only say that there are classes.
-        original: the trained network.
-        dtype: to compute in.
-        batch_size: samples at a time.
+        outputs: of the original, (samples, outputs), the heads not applied; see ``outputs_of``.
     """
-    outputs = outputs_of(original, samples, dtype, batch_size)
     tells_classes = samples.meaning is not None and samples.meaning.kind == CLASSES
     if _gives_logits(network) and network.outputs > 1 and (tells_classes or network.heads[0] != "identity"):
         return Targets("divergence from the original", distillation, outputs, outputs.argmax(axis=1))

@@ -1,5 +1,6 @@
 """Gradients of a network on the ranks of this job, and of the whole of it in one process."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -33,11 +34,12 @@ class RankPasses:
         dtype: type = np.float64,
         formats: Formats = EXACT_FORMATS,
         transport: str = DEFAULT_TRANSPORT,
+        cuts: tuple[str, ...] = (),
     ):
         ranks, rank = (1, 0) if comm is None else (comm.size, comm.rank)
         hosted = hosted_workers(plan.workers, ranks, rank)
         self.shards = [make_shard(network, plan, worker, dtype) for worker in hosted]
-        self.passes, self.comm = Passes(self.shards, comm, max_batch, formats, transport), comm
+        self.passes, self.comm = Passes(self.shards, comm, max_batch, formats, transport, cuts), comm
         self._outputs = Outputs(comm, self.passes.output_columns, np.dtype(dtype), max_batch)
 
     def forward(self, x: np.ndarray) -> np.ndarray:
@@ -46,10 +48,14 @@ class RankPasses:
         y = self._outputs.gather(self.passes.forward(X))
         return y if self.comm is None else self.comm.bcast(y, root=0)
 
-    def backward(self, g: np.ndarray, update: Update) -> None:
-        """Go back by gᵀ outputs of the last forward, g (samples, outputs) on every rank."""
+    def backward(self, g: np.ndarray, update: Update, others: Mapping[str, np.ndarray] | None = None) -> None:
+        """Go back by gᵀ outputs of the last forward, g (samples, outputs) on every rank.
+
+        And by ``others``, derivatives by this rank's neurons of other tensors.
+        """
         is_root = self.comm is None or self.comm.rank == 0
-        self.passes.backward(self._outputs.scatter(g if is_root else None, len(g)), update)
+        rows = self._outputs.scatter(g if is_root else None, len(g))
+        self.passes.backward(rows, update, others or {})
 
     def tuned(self) -> Network:
         """The network with the weights as they are now, on every rank."""
@@ -57,17 +63,17 @@ class RankPasses:
         parts = [tuned] if self.comm is None else self.comm.allgather(tuned)
         return assemble(shard for part in parts for shard in part)
 
-    def gradients(self, g: np.ndarray) -> Network:
-        """The gradients of gᵀ outputs of the last forward, in the place of the weights, on every rank.
+    def gradients(self, g: np.ndarray, others: Mapping[str, np.ndarray] | None = None) -> Network:
+        """The gradients of ``backward``, in the place of the weights, on every rank.
 
-        Those of fixed mixings are not known: they have their weights.
+        Those of fixed mixings are not known: they have their weights.  Where nothing leads to they are 0.
         """
         found = {}
-        self.backward(g, lambda parameter, gradient: found.update({parameter.name: gradient}))
+        self.backward(g, lambda parameter, gradient: found.update({parameter.name: gradient}), others)
         weights = {}
         for parameter in self.passes.parameters:
             weights[parameter.name] = parameter.values.copy()
-            parameter.values[...] = found[parameter.name]
+            parameter.values[...] = found.get(parameter.name, 0)
         gradients = self.tuned()
         for parameter in self.passes.parameters:
             parameter.values[...] = weights[parameter.name]
@@ -78,7 +84,13 @@ def gradients_of(network: Network, x: np.ndarray, g: np.ndarray) -> Network:
     """The same of the whole network in plain NumPy, where weights are not zero."""
     tensors = trace(network, np.ascontiguousarray(x.T))
     assert outputs(network, tensors).shape == g.T.shape
-    by_target = dict(backpropagate(network, tensors, np.ascontiguousarray(g.T)))
+    return gradients_by(network, tensors, dict(backpropagate(network, tensors, np.ascontiguousarray(g.T))))
+
+
+def gradients_by(
+    network: Network, tensors: Mapping[str, np.ndarray], by_target: Mapping[str, np.ndarray]
+) -> Network:
+    """The gradients of all mixings from the derivatives by their targets."""
     mixings = {}
     for mixing in network.mixings:
         if mixing.fixed:

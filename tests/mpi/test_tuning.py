@@ -172,7 +172,7 @@ def test_what_is_sent(placement):
     sent = {mixing.source: 0 for mixing in network.mixings}
     for mixing in network.mixings:
         sent[mixing.source] += plan.values_sent(network, mixing)
-    there, back = COMM.allreduce(np.array(passes.values_sent))
+    there, back = COMM.allreduce(np.array(passes.values_sent()))
     passes.free()
     assert there == sum(sent.values())
     assert back <= there and (back < there or COMM.size == 1 or placement == "replicated")

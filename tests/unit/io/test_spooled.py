@@ -75,7 +75,7 @@ def test_samples_of_a_subset():
 def test_samples_that_there_are_not(columns, index):
     with (
         Spooled(Samples.of(np.ones((3, 2))), columns, np.float32) as samples,
-        pytest.raises(IndexError, match="expected samples from 0 to 2"),
+        pytest.raises(IndexError, match="expected rows from 0 to 2"),
     ):
         samples.take(np.array([0, index]))
 

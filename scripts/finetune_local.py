@@ -1,0 +1,127 @@
+"""What ``finetune --local`` wins back and takes, beside a run without it, as CSV and as a Markdown table.
+
+    python scripts/finetune_local.py MODEL --train DATA --test DATA --work DIR \
+        --epochs docs/results/finetuning_epochs.csv --out docs/results/finetuning_local.csv
+
+DIR has the shards that ``finetune_table.py`` has made, and the CSV the epochs that it has tuned them for.  They
+are tuned to the outputs of MODEL with local losses and, in the same minutes, without, for as many epochs.  A
+share is that of what the long run has taken from the loss on held-out samples.  What a step sends is counted
+on as many ranks as there are workers.  Test data only report.  A second call computes only what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from finetune_table import KEYS, run
+from rows import mean_table, read_csv, write_csv
+
+EPOCHS = 7
+# Chosen by hand, by the loss on held-out training data behind so many epochs, at a budget or two each.
+RATES = {
+    ("local", "replicated"): 2e-3,
+    ("local", "partitioned"): 2e-3,
+    ("global", "replicated"): 1e-3,
+    ("global", "partitioned"): 2e-3,
+}
+WAYS = {"local": ["--local"], "global": []}
+# Samples of the runs that only count.
+FEW = 500
+
+
+def main() -> None:
+    """Fill the table, two rows at a time."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", type=Path)
+    for name in ("train", "test", "work", "epochs", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--points", nargs="+", help="such as replicated_0.005; all that the CSV has")
+    args = parser.parse_args()
+    rows, epochs = read_csv(args.out), read_csv(args.epochs)
+    points = list(dict.fromkeys(tuple(epoch[key] for key in KEYS) for epoch in epochs))
+    for placement, budget in points:
+        if args.points is not None and f"{placement}_{budget}" not in args.points:
+            continue
+        whole = [
+            epoch for epoch in epochs if (epoch["input_placement"], epoch["budget"]) == (placement, budget)
+        ]
+        for way in WAYS:
+            key = {"input_placement": placement, "budget": budget, "way": way}
+            if any(key.items() <= row.items() for row in rows):
+                continue
+            rows.append(key | tuned(args, placement, budget, way, whole))
+            print(*rows[-1].values(), flush=True)
+            write_csv(args.out, rows)
+    formats = {"loss_before": ".4f", "loss_long": ".4f", "loss": ".4f", "share": ".2f", "accuracy": ".4f"}
+    formats |= {"seconds_per_epoch": ".1f", "values_sent": ",.0f", "values_sent_back": ",.0f"}
+    keys = (*KEYS, "way")
+    print(mean_table((*keys, *formats), rows, keys, formats))
+
+
+def tuned(
+    args: argparse.Namespace, placement: str, budget: str, way: str, whole: list[dict[str, str]]
+) -> dict[str, str]:
+    """A row of the table, but for its key; ``whole`` are the epochs of the long run."""
+    shards = args.work / f"{placement}_{budget}"
+    out = shards.with_name(f"{shards.name}_{way}")
+    launch, rate = ["mpirun", "-n", str(args.ranks)], RATES[way, placement]
+    report = finetuned(args, shards, args.train, out, way, rate, EPOCHS, launch)
+    inference = ["infer", args.model, "--shards", out, "--input", args.test, "--repeat", "0"]
+    counted = finetuned(
+        args, shards, few(args), args.work / "counted", way, rate, 1, ["mpirun", "-n", str(args.workers)]
+    )
+    losses = [float(epoch["held_out_loss"]) for epoch in whole]
+    found = [epoch["held_out_loss"] for epoch in report["epochs"]]
+    measured = {
+        "loss_before": found[0],
+        "loss_long": min(losses),
+        "loss": min(found),
+        "share": (found[0] - min(found)) / (losses[0] - min(losses)),
+        "accuracy": run(inference, launch)["accuracy"],
+        "epochs": EPOCHS,
+        "epochs_long": len(losses) - 1,
+        "learning_rate": rate,
+        "ranks": args.ranks,
+        "seconds_per_epoch": median(epoch["seconds"] for epoch in report["epochs"][1:]),
+        "seconds": report["seconds"]["total"],
+        "values_sent": counted["values_sent"],
+        "values_sent_back": counted["values_sent_back"],
+    }
+    return {name: str(value) for name, value in measured.items()}
+
+
+def finetuned(
+    args: argparse.Namespace,
+    shards: Path,
+    data: Path,
+    out: Path,
+    way: str,
+    rate: float,
+    epochs: int,
+    launch: list[str],
+) -> dict[str, Any]:
+    """The report of a run."""
+    words = ["finetune", "--shards", shards, "--data", data, "--distill", args.model, "--out", out]
+    schedule = ["--epochs", epochs, "--patience", epochs, "--learning-rate", rate]
+    return run([*words, *schedule, *WAYS[way]], launch)
+
+
+def few(args: argparse.Namespace) -> Path:
+    """The first of the samples, in a file."""
+    path = args.work / "few.npz"
+    if not path.exists():
+        with np.load(args.train) as data:
+            np.savez(path, x=data["x"][:FEW])
+    return path
+
+
+if __name__ == "__main__":
+    main()
