@@ -20,7 +20,8 @@ import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.backward import dependents_of
-from repurpose_hpc.model.operations import Mixing, Operation, Rows
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Depthwise, Mixing, Operation
 from repurpose_hpc.model.operations.patches import as_map, from_map
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.runtime.buffers import Arena, Part, Scratch
@@ -28,6 +29,7 @@ from repurpose_hpc.runtime.hosting import Hosting
 from repurpose_hpc.runtime.program import columns_of
 from repurpose_hpc.runtime.resources import Formats, Resources
 from repurpose_hpc.tuning.compiled import computed, vjp
+from repurpose_hpc.tuning.filters import TunedFilters
 from repurpose_hpc.tuning.links import GhostLink, SumLink, Transfers
 from repurpose_hpc.tuning.mixings import TunedMixing
 from repurpose_hpc.tuning.parameters import Parameter, Update
@@ -51,7 +53,7 @@ _NO_DERIVATIVES: Mapping[str, np.ndarray] = MappingProxyType({})
 class Passes:
     """A rank's part of a network, to be run and tuned.
 
-    *Collective* are the constructor, ``forward``, ``backward`` and ``free``.
+    *Collective* are the constructor, ``forward``, ``backward``, ``tuned_graph`` and ``free``.
 
     Attributes:
         input_columns, output_columns: as of ``Program``.
@@ -97,9 +99,12 @@ class Passes:
         self._mixings = {mixing.name: self._mixing(mixing, shards, resources) for mixing in graph.mixings}
         transfers = [transfer for link in self._links for transfer in (link.there, link.back)]
         self.transfers = Transfers(transfers, comm, transport, dtype, formats)
-        self._operations = [
-            op if isinstance(op, Mixing) else op.restricted(*self._ends(op)) for op in graph.operations
-        ]
+        self._filters = {
+            op.name: TunedFilters(op, graph.space_of[op.target], self._hosting, comm)
+            for op in graph.operations
+            if isinstance(op, Depthwise)
+        }
+        self._operations = [self._part_of(op) for op in graph.operations]
         # Those by which what reads them sends derivatives back.
         self._followed = dependents_of(graph, {mixing.target for mixing in graph.mixings}) - {*cuts}
         self.cuts = cuts
@@ -109,13 +114,9 @@ class Passes:
 
     @property
     def parameters(self) -> list[Parameter]:
-        """All that is tuned on this rank, in the order of the network."""
-        return [
-            parameter
-            for mixing in self._mixings.values()
-            for block in mixing.blocks
-            for parameter in block.parameters
-        ]
+        """All that is tuned on this rank: weights of mixings in the order of the network, then filters."""
+        blocks = [block for mixing in self._mixings.values() for block in mixing.blocks]
+        return [parameter for part in (*blocks, *self._filters.values()) for parameter in part.parameters]
 
     @property
     def _links(self) -> list[GhostLink | SumLink]:
@@ -137,11 +138,22 @@ class Passes:
         """The places of this rank's values among those of some tensors, one after the other; int64."""
         return columns_of(self._graph, tensors, self._hosting)
 
-    def tuned(self, shards: Sequence[Shard]) -> Iterator[Shard]:
-        """The shards of the hosted workers with the weights as they are now, one after the other."""
+    def tuned(self, shards: Sequence[Shard], graph: Network) -> Iterator[Shard]:
+        """The shards of the hosted workers with the weights as they are now, one after the other.
+
+        Args:
+            shards: as they were given.
+            graph: ``tuned_graph``.
+        """
         for number, shard in enumerate(shards):
             blocks = {name: mixing.blocks[number].tuned() for name, mixing in self._mixings.items()}
-            yield replace(shard, blocks=blocks)
+            yield replace(shard, blocks=blocks, graph=graph)
+
+    def tuned_graph(self) -> Network:
+        """The network without the weights of mixings, with filters as they are now; collective."""
+        filters = {name: filters.tuned() for name, filters in self._filters.items()}
+        operations = tuple(filters.get(op.name, op) for op in self._graph.operations)
+        return replace(self._graph, operations=operations)
 
     def forward(self, X: np.ndarray, starts: Sequence[str] | None = None) -> np.ndarray:
         """Run one batch; collective, all ranks with the same batch size and starts.
@@ -181,9 +193,9 @@ class Passes:
         return np.concatenate([self._values(name) for name in tensors])
 
     def squares(self) -> dict[str, np.ndarray]:
-        """``summed_squares`` of each tensor that a mixing has read; collective."""
-        read = [name for name in self._ghosts if name in self._course.read]
-        return self.summed_squares({name: self._tensors[name] for name in read})
+        """``summed_squares`` of each tensor that weights were multiplied by; collective."""
+        weighted = (op.sources for op in self._course.operations if isinstance(op, Mixing | Depthwise))
+        return self.summed_squares({name: self._tensors[name] for (name,) in weighted})
 
     def needed(self, starts: Sequence[str]) -> set[str]:
         """The tensors that a pass goes through, these included."""
@@ -254,9 +266,14 @@ class Passes:
         """Space and values of a neuron."""
         return self._graph.space_of[tensor], self._graph.values(tensor)
 
-    def _ends(self, op: Operation) -> list[Rows]:
-        """What stands in the rows of the target of an operation, then of its sources."""
-        return [self._hosting.rows_of(self._graph.space(tensor)) for tensor in (op.target, *op.sources)]
+    def _part_of(self, op: Operation) -> Operation:
+        """What is computed of an operation, with what is tuned of it; blocks are beside mixings."""
+        if isinstance(op, Mixing):
+            return op
+        if op.name in self._filters:
+            return self._filters[op.name].part
+        ends = [self._hosting.rows_of(self._graph.space(tensor)) for tensor in (op.target, *op.sources)]
+        return op.restricted(*ends)
 
     def _rows(self, tensor: str) -> int:
         return self._hosting.neurons(self._graph.space_of[tensor]).size
@@ -300,7 +317,10 @@ class Passes:
             if by_source is not None:
                 _add(adjoints, op.source, by_source)
             return
-        products = vjp(op, g, self._tensors[op.target], *(self._tensors[source] for source in op.sources))
+        sources = [self._tensors[source] for source in op.sources]
+        if op.name in self._filters:
+            self._filters[op.name].backward(g, *sources, update)
+        products = vjp(op, g, self._tensors[op.target], *sources)
         for source, product in zip(op.sources, products, strict=True):
             if source in self._followed:
                 _add(adjoints, source, product)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -61,8 +61,8 @@ class FineTuning:
             best = self._best(Tuning(passes, spooled, targets, parts, options, Copies(None)))
         for parameter, values in zip(passes.parameters, best, strict=True):
             parameter.values[...] = values
-        mixings = assemble(passes.tuned(shards)).mixings
-        return cut.network.with_mixings({mixing.name: mixing for mixing in mixings})
+        operations = assemble(passes.tuned(shards, passes.tuned_graph())).operations
+        return replace(cut.network, operations=operations)
 
     def _best(self, tuning: Tuning) -> list[np.ndarray]:
         """All parameters after the best epoch; one that diverges is the last."""

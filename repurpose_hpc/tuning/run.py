@@ -71,8 +71,9 @@ class Run:
         """Write the shards with the weights as they are now."""
         earlier = self.stored.provenance.get("tuned", [])
         provenance = {**self.stored.provenance, "tuned": [*earlier, tuned]}
-        shards = tuning.passes.tuned(self.shards) if tuning.copies.group == 0 else ()
-        write_tuned(directory, self.stored, self.shards[0].graph, shards, provenance, self.comm)
+        graph = tuning.passes.tuned_graph()
+        shards = tuning.passes.tuned(self.shards, graph) if tuning.copies.group == 0 else ()
+        write_tuned(directory, self.stored, graph, shards, provenance, self.comm)
 
     def _arrays(self, tuning: Tuning) -> dict[int, dict[str, np.ndarray]]:
         """All that changes, by hosted worker; in one of the groups, as it is the same in all."""

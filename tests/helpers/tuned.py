@@ -7,8 +7,9 @@ import numpy as np
 from mpi4py import MPI
 
 from repurpose_hpc.model.backward import backpropagate
-from repurpose_hpc.model.forward import outputs, trace
+from repurpose_hpc.model.forward import outputs, split_values, trace
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Depthwise
 from repurpose_hpc.plan.assemble import assemble
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.plan.shard import make_shard
@@ -59,7 +60,8 @@ class RankPasses:
 
     def tuned(self) -> Network:
         """The network with the weights as they are now, on every rank."""
-        tuned = [replace(shard, blocks=dict(shard.blocks)) for shard in self.passes.tuned(self.shards)]
+        shards = self.passes.tuned(self.shards, self.passes.tuned_graph())
+        tuned = [replace(shard, blocks=dict(shard.blocks)) for shard in shards]
         parts = [tuned] if self.comm is None else self.comm.allgather(tuned)
         return assemble(shard for part in parts for shard in part)
 
@@ -84,14 +86,35 @@ def gradients_of(network: Network, x: np.ndarray, g: np.ndarray) -> Network:
     """The same of the whole network in plain NumPy, where weights are not zero."""
     tensors = trace(network, np.ascontiguousarray(x.T))
     assert outputs(network, tensors).shape == g.T.shape
-    return gradients_by(network, tensors, dict(backpropagate(network, tensors, np.ascontiguousarray(g.T))))
+    g = np.ascontiguousarray(g.T)
+    by_target = dict(backpropagate(network, tensors, g)) | _by_filtered(network, tensors, g)
+    return gradients_by(network, tensors, by_target)
+
+
+def _by_filtered(network: Network, tensors: Mapping[str, np.ndarray], g: np.ndarray) -> dict[str, np.ndarray]:
+    """The derivatives by the targets of depthwise convolutions."""
+    parts = split_values(network, network.output_tensors, g)
+    adjoints = {name: np.zeros_like(tensor) for name, tensor in tensors.items()}
+    for name, part in zip(network.output_tensors, parts, strict=True):
+        adjoints[name] += part
+    for op in reversed(network.operations):
+        sources = [tensors[source] for source in op.sources]
+        for source, product in zip(
+            op.sources, op.vjp(adjoints[op.target], tensors[op.target], *sources), strict=True
+        ):
+            adjoints[source] += product
+    return {op.name: adjoints[op.target] for op in network.operations if isinstance(op, Depthwise)}
 
 
 def gradients_by(
     network: Network, tensors: Mapping[str, np.ndarray], by_target: Mapping[str, np.ndarray]
 ) -> Network:
-    """The gradients of all mixings from the derivatives by their targets."""
-    mixings = {}
+    """The gradients of all mixings and filters from the derivatives by their targets; others as they are."""
+    found = {}
+    for op in network.operations:
+        if isinstance(op, Depthwise) and op.name in by_target:
+            weights, bias = op.gradient(by_target[op.name], tensors[op.source])
+            found[op.name] = replace(op, weights=weights, bias=bias)
     for mixing in network.mixings:
         if mixing.fixed:
             continue
@@ -99,5 +122,5 @@ def gradients_by(
         if mixing.name in by_target:
             by_weights, by_bias = mixing.gradient(by_target[mixing.name], tensors[mixing.source])
         by_weights = by_weights * (mixing.weights != 0)
-        mixings[mixing.name] = replace(mixing, weights=by_weights, bias=by_bias)
-    return network.with_mixings({mixing.name: mixing for mixing in network.mixings} | mixings)
+        found[mixing.name] = replace(mixing, weights=by_weights, bias=by_bias)
+    return replace(network, operations=tuple(found.get(op.name, op) for op in network.operations))
