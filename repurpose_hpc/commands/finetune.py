@@ -32,6 +32,7 @@ from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.labels import understood
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.mpi.agreement import collectively, in_unison
+from repurpose_hpc.mpi.groups import Groups
 from repurpose_hpc.plan.files.store import StoredPlan, check_model, check_place
 from repurpose_hpc.process.memory import keep_what_is_freed
 from repurpose_hpc.process.system import peak_memory_mib
@@ -137,8 +138,9 @@ def _run(args: Arguments, comm: MPI.Comm) -> None:
     """The command, once results can be written; collective."""
     began, options = perf_counter(), args.tuning
     with in_unison(comm):
-        copies = Copies(comm, options.groups)
-        check_transport(options.transport, comm)
+        groups = Groups(comm, options.groups)
+        check_transport(options.transport, groups)
+    copies = Copies(groups)
     loaded = load_shards(args.shards, args.dtype, comm, options.groups)
     samples = _samples(args.data, loaded.shards[0].graph, comm)
     tuned = _tune(args, loaded, samples, copies, comm)
@@ -148,7 +150,7 @@ def _run(args: Arguments, comm: MPI.Comm) -> None:
             result["seconds"]["total"] = perf_counter() - began
             report.deliver(result, render(result), args.report)
     tuned.tuning.passes.free()
-    copies.free()
+    groups.free()
 
 
 def _check_places(args: Arguments) -> None:

@@ -35,6 +35,7 @@ from repurpose_hpc.model.importers.input_shapes import option_of_shapes, shapes_
 from repurpose_hpc.model.importers.load import holds_tokens, load_model
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.mpi.agreement import collectively, in_unison
+from repurpose_hpc.mpi.groups import group_size
 from repurpose_hpc.plan.files.store import check_model, hold_tokens, open_plan
 from repurpose_hpc.process.threads import threads
 from repurpose_hpc.report import text as report
@@ -134,7 +135,7 @@ FILLED_IN = {
     "calibration": "the bundled samples",
     "shards": "MODEL is restructured",
     "verify": "for the bundled network",
-    "workers": "the number of ranks",
+    "workers": "the number of ranks, of a group",
 }
 
 
@@ -180,7 +181,9 @@ def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments
                 f"MODEL: expected a file or a directory, found no {given['model']}; check the path"
             )
         raise UsageError("a MODEL needs --calibration DATA to be restructured, or --shards DIR; add one")
-    return make(ModelArguments, given, run=run_options, options=restructure_options(given, ranks, ranks))
+    workers = max(1, ranks // run_options.groups)
+    options = restructure_options(given, workers, workers)
+    return make(ModelArguments, given, run=run_options, options=options)
 
 
 def _is_of_texts(given: Given) -> bool:
@@ -225,6 +228,7 @@ def prepare(args: ModelArguments | ShardArguments, ranks: int) -> Prepared:
     Raises:
         UserError: something in the files does not fit, or a result could not be written.
     """
+    size = group_size(ranks, args.run.groups)
     if args.output is not None:
         check_writable(args.output, text=False)
     if args.report is not None:
@@ -232,10 +236,11 @@ def prepare(args: ModelArguments | ShardArguments, ranks: int) -> Prepared:
     if isinstance(args, ShardArguments):
         return _prepare_shards(args)
     network = _fitting_model(args.model, args)
-    if args.options.workers < ranks:
+    if args.options.workers < size:
+        of_group = " of a group" if args.run.groups > 1 else ""
         raise UsageError(
-            f"--workers: expected at least the number of ranks, {ranks}, got {args.options.workers}; "
-            "start fewer ranks"
+            f"--workers: expected at least the number of ranks{of_group}, {size}, got "
+            f"{args.options.workers}; start fewer ranks"
         )
     from repurpose_hpc.restructure.cache import look_up
 

@@ -20,15 +20,25 @@ import numpy as np
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import FieldError
 from repurpose_hpc.io.arrays import Header, open_member, open_npy, open_npz
-from repurpose_hpc.io.blocks import h5_slabs, npy_columns, npy_rows, npz_rows, npz_whole, slabs
+from repurpose_hpc.io.blocks import (
+    Blocks,
+    Stretches,
+    h5_slabs,
+    in_blocks,
+    npy_columns,
+    npy_rows,
+    npz_rows,
+    npz_whole,
+    slabs,
+)
 from repurpose_hpc.io.hdf5 import find_dataset, open_hdf5, source_files
 from repurpose_hpc.io.identity import State
 from repurpose_hpc.io.meaning import LEFT_ALONE, Meaning
 from repurpose_hpc.io.reading import reading
 from repurpose_hpc.io.sealed import sha256_of
 
-# Yields arrays of at most so many samples, in the file's own dtype and axes.
-Reader = Callable[[int], Iterator[np.ndarray]]
+# Yields the samples of stretches of the file, in its own dtype and axes, with the place of the first of each.
+Reader = Callable[[Stretches], Blocks]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +61,7 @@ class Samples:
     dtype: np.dtype
     y: Samples | None
     meaning: Meaning | None
+    _stored: int
     _reader: Reader
     _digest: Callable[[], str]
     _states: tuple[State, ...] = ()
@@ -103,15 +114,29 @@ class Samples:
         Raises:
             UserError: the file ends early or cannot be read, or a value is too large for ``dtype``.
         """
-        first = 0
+        return self.stretches(in_blocks(self._stored, batch_size), columns, dtype)
+
+    def stretches(
+        self, stretches: Stretches, columns: np.ndarray | None = None, dtype: type | None = np.float32
+    ) -> Iterator[np.ndarray]:
+        """Some of the samples, those of each stretch as ``batches`` yields them.
+
+        What lies between stretches is passed over: not read, but for what an ``.npz`` has to read.
+
+        Args:
+            stretches: of the file, each of at least one sample, ascending.
+            columns, dtype: as of ``batches``.
+
+        Raises:
+            UserError: as of ``batches``.
+        """
         with reading(self.name):
-            for raw in self._reader(batch_size):
+            for first, raw in self._reader(stretches):
                 rows = raw.reshape(len(raw), self.width)
                 if columns is not None:
                     rows = rows.take(columns, axis=1)
                 is_own = columns is not None or (raw.flags.owndata and raw.flags.c_contiguous)
                 yield self._converted(rows, columns, np.dtype(dtype or rows.dtype), first, copy=not is_own)
-                first += len(rows)
 
     def subset(self, chosen: np.ndarray) -> Samples:
         """Some of the samples, in the order of the file, streamed like all of them.
@@ -133,7 +158,7 @@ class Samples:
         return replace(
             self,
             samples=int(np.count_nonzero(chosen)),
-            _reader=lambda batch_size: _chosen_rows(self._reader(batch_size), chosen, checked_name),
+            _reader=lambda stretches: _chosen_rows(self._reader(stretches), chosen, checked_name),
         )
 
     def through(
@@ -159,7 +184,7 @@ class Samples:
             name=name,
             shape=shape,
             dtype=dtype,
-            _reader=lambda batch_size: _through(self._reader(batch_size), function),
+            _reader=lambda stretches: _through(self._reader(stretches), function),
         )
 
     def _converted(
@@ -298,7 +323,7 @@ def _open_npy(path: Path) -> Samples:
     with open_npy(path) as (_, header):
         _check_array(header.shape, header.dtype, str(path))
     rows_of = npy_columns if header.fortran else npy_rows
-    return _of_file(path, header.shape, header.dtype, lambda batch_size: rows_of(path, batch_size))
+    return _of_file(path, header.shape, header.dtype, lambda stretches: rows_of(path, stretches))
 
 
 def _open_npz(path: Path) -> Samples:
@@ -319,7 +344,7 @@ def _npz_header(archive: zipfile.ZipFile, name: str) -> Header:
 
 def _npz_member(path: Path, name: str, header: Header) -> Samples:
     blocks_of = npz_whole if header.fortran else npz_rows
-    return _of_file(path, header.shape, header.dtype, lambda batch_size: blocks_of(path, name, batch_size))
+    return _of_file(path, header.shape, header.dtype, lambda stretches: blocks_of(path, name, stretches))
 
 
 def _open_h5(path: Path) -> Samples:
@@ -343,7 +368,7 @@ def _beside_h5(file: h5py.File, path: Path) -> tuple[Samples | None, Meaning | N
 
 
 def _h5_member(path: Path, name: str, shape: tuple[int, ...] | None, dtype: np.dtype) -> Samples:
-    return _of_file(path, shape or (), dtype, lambda batch_size: h5_slabs(path, name, batch_size))
+    return _of_file(path, shape or (), dtype, lambda stretches: h5_slabs(path, name, stretches))
 
 
 _OPENERS = {".npy": _open_npy, ".npz": _open_npz, ".h5": _open_h5, ".hdf5": _open_h5}
@@ -351,13 +376,14 @@ _OPENERS = {".npy": _open_npy, ".npz": _open_npz, ".h5": _open_h5, ".hdf5": _ope
 
 def _of_file(path: Path, shape: tuple[int, ...], dtype: np.dtype, reader: Reader) -> Samples:
     count, *axes = shape or (0,)
-    return Samples(str(path), count, tuple(axes), dtype, None, None, reader, partial(_file_digest, path))
+    digest = partial(_file_digest, path)
+    return Samples(str(path), count, tuple(axes), dtype, None, None, count, reader, digest)
 
 
 def _of_array(name: str, array: np.ndarray, y: Samples | None, digest: Callable[[], str]) -> Samples:
     count, *axes = array.shape
     reader = partial(slabs, array)
-    return Samples(name, count, tuple(axes), array.dtype, y, None, reader, digest)
+    return Samples(name, count, tuple(axes), array.dtype, y, None, count, reader, digest)
 
 
 def _as_array(name: str, rows: np.ndarray) -> np.ndarray:
@@ -403,21 +429,14 @@ def _check_array(shape: tuple[int, ...] | None, dtype: np.dtype, name: str) -> N
         )
 
 
-def _chosen_rows(blocks: Iterator[np.ndarray], chosen: np.ndarray, checked_name: str) -> Iterator[np.ndarray]:
-    first = 0
-    for block in blocks:
+def _chosen_rows(blocks: Blocks, chosen: np.ndarray, checked_name: str) -> Blocks:
+    for first, block in blocks:
         if checked_name:
             check_finite(block.reshape(len(block), -1), checked_name, first)
         rows = block[chosen[first : first + len(block)]]
-        first += len(block)
         if len(rows):
-            yield rows
+            yield first, rows
 
 
-def _through(
-    blocks: Iterator[np.ndarray], function: Callable[[np.ndarray, int], np.ndarray]
-) -> Iterator[np.ndarray]:
-    first = 0
-    for block in blocks:
-        yield function(block, first)
-        first += len(block)
+def _through(blocks: Blocks, function: Callable[[np.ndarray, int], np.ndarray]) -> Blocks:
+    return ((first, function(block, first)) for first, block in blocks)

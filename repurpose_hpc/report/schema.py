@@ -56,6 +56,7 @@ class _Traffic(TypedDict):
 
 class _Run(TypedDict):
     ranks: Annotated[int, Key("MPI processes")]
+    groups: Annotated[int, Key("groups of ranks that hold a copy of the network each")]
     workers: Annotated[int, Key("parts of the network")]
     samples: Annotated[int, Key("samples of the input")]
     batch_size: Annotated[int, Key("samples per forward")]
@@ -76,13 +77,13 @@ class _Run(TypedDict):
 class _RunWeights(TypedDict):
     weights: Annotated[int, Key("weights of the dense network")]
     weights_kept: Annotated[int, Key("weights of the restructured network")]
-    load: Annotated[list[int], Key("weights of each rank")]
-    load_share: Annotated[list[float], Key("share of each rank in weights_kept")]
+    load: Annotated[list[int], Key("weights of each rank of a group")]
+    load_share: Annotated[list[float], Key("share of each rank of a group in weights_kept")]
     formats: Annotated[dict[str, dict[str, int]], Key("blocks by format, for each layer")]
 
 
 class _RunTimes(TypedDict):
-    throughput: Annotated[float, Key("speed of the whole run", "samples per second")]
+    throughput: Annotated[float, Key("speed of the whole run, all groups together", "samples per second")]
     seconds: Annotated[
         dict[str, float],
         Key(
@@ -173,7 +174,8 @@ class _Verified(TypedDict, total=False):
 
 class _RunOptional(_Quality, _Verified, total=False):
     exchange_us: Annotated[
-        dict[str, float], Key("latency by transport", "µs", when="with `--exchange auto`, on several ranks")
+        dict[str, float],
+        Key("latency by transport", "µs", when="with `--exchange auto`, on several ranks of a group"),
     ]
     sent_bytes_per_sample: Annotated[
         float,

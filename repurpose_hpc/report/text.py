@@ -56,7 +56,7 @@ Lines = list[tuple[str, str]]
 
 def _job(r: InferReport) -> Lines:
     lines = [
-        ("ranks", f"{r['ranks']}{_threads(r)}, {r['workers']} workers"),
+        ("ranks", f"{r['ranks']}{_groups(r)}{_threads(r)}, {r['workers']} workers"),
         (
             "samples",
             f"{r['samples']} in batches of {_batch(r)}, {r['dtype']}{_formats(r)}{_resumed(r)}",
@@ -79,6 +79,10 @@ def _exchange(r: InferReport) -> str:
     """The transport, and the times of all transports if it was chosen by them."""
     tried = ", ".join(f"{name} {us:.0f}" for name, us in r.get("exchange_us", {}).items())
     return r["exchange"] + (f", the fastest; microseconds: {tried}" if tried else "")
+
+
+def _groups(r: InferReport) -> str:
+    return f" in {r['groups']} groups, which share the samples," if r["groups"] > 1 else ""
 
 
 def _threads(r: InferReport) -> str:
@@ -190,11 +194,13 @@ def _spread(us: Percentiles) -> str:
 
 
 def _verdict(r: InferReport) -> str:
-    if r["ranks"] == 1:
-        return "the run is a single process"
+    ranks = r["ranks"] // r["groups"]
+    of_group = " of a group" if r["groups"] > 1 else ""
+    if ranks == 1:
+        return f"the run{of_group} is a single process"
     if r["speedup"] >= 1:
-        return f"{r['ranks']} ranks are {r['speedup']:.2f} times faster"
-    return f"ONE PROCESS IS FASTER, {1 / r['speedup']:.2f} times, than {r['ranks']} ranks"
+        return f"{ranks} ranks{of_group} are {r['speedup']:.2f} times faster"
+    return f"ONE PROCESS IS FASTER, {1 / r['speedup']:.2f} times, than {ranks} ranks{of_group}"
 
 
 def render_restructured(result: Mapping[str, Any]) -> str:

@@ -46,7 +46,9 @@ def part_weights(rates: Sequence[float], workers: int) -> tuple[float, ...]:
     return tuple(float(f"{speed:.{DIGITS}g}") for speed in speeds / speeds.max())
 
 
-def balance(seconds: Sequence[float], multiply_adds: Sequence[int], workers: int) -> BalanceReport:
+def balance(
+    seconds: Sequence[float], multiply_adds: Sequence[int], workers: int, groups: int = 1
+) -> BalanceReport:
     """The imbalance of a run, and the part weights that would have avoided it.
 
     A rank's rate is its load over its time.  A rank without load has shown none; its workers keep
@@ -56,13 +58,16 @@ def balance(seconds: Sequence[float], multiply_adds: Sequence[int], workers: int
         seconds: that each rank computed, without waiting.
         multiply_adds: load of each rank.
         workers: of the plan.
+        groups: of ranks in a row that host all workers each; a worker's rate is that in all of them together.
     """
-    times, load = np.array(seconds, float), np.array(multiply_adds, float)
+    of_ranks = np.array(seconds, float)
+    times = of_ranks.reshape(groups, -1).sum(axis=0)
+    load = np.array(multiply_adds, float)[: times.size]
     if not load.any() or (times[load > 0] <= 0).any():
         return {}
     rates = np.divide(load, times, out=np.zeros_like(load), where=load > 0)
     return {
-        "compute_seconds": times.tolist(),
-        "compute_imbalance": float(times.max() / times.mean()),
+        "compute_seconds": of_ranks.tolist(),
+        "compute_imbalance": float(of_ranks.max() / of_ranks.mean()),
         "suggested_part_weights": list(part_weights(rates.tolist(), workers)),
     }

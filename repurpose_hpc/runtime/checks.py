@@ -6,12 +6,13 @@ from typing import Any, TypedDict, cast
 
 import numpy as np
 
+from repurpose_hpc.io.blocks import in_blocks
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.forward import forward_middle
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.quality import LabelRows, quality_of
 from repurpose_hpc.runtime.certificate import Certificate
-from repurpose_hpc.runtime.streams.inputs import finite_batches
+from repurpose_hpc.runtime.streams.inputs import finite
 from repurpose_hpc.runtime.verification import Verification
 
 
@@ -62,8 +63,8 @@ class Checks:
         self.original = None if self.quality is None else original
         self.original_quality = None if self.original is None else quality_of(graph, file)
         compares = verification or self.original or certificate
-        float64 = np.dtype(np.float64)
-        self.inputs = finite_batches(file, batch_size, None, float64) if compares else None
+        stretches, float64 = in_blocks(file.samples, batch_size), np.dtype(np.float64)
+        self.inputs = finite(file, stretches, None, float64) if compares else None
 
     def add(self, packed: np.ndarray, outputs: np.ndarray | None = None) -> None:
         """Take in the next batch.

@@ -3,7 +3,8 @@
 The order, on all ranks: the root reads the plan and broadcasts it; each rank reads the shards of
 the workers that it hosts, and packs them; the kernels that this network calls are loaded from the
 cache, or compiled, each by one rank of a node for all; the first batch is timed, by all ranks and
-then by the root alone; all batches are streamed.  Steps without communication are agreed on (see
+then by the root alone; all batches are streamed.  Groups of ranks that have a copy of the plan each all time
+the first batch, at the same time, and share the stream.  Steps without communication are agreed on (see
 ``agreement``).
 """
 
@@ -17,6 +18,7 @@ from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.mpi.agreement import collectively, in_unison
+from repurpose_hpc.mpi.groups import Groups
 from repurpose_hpc.plan.files.store import read_network
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.plan.relays import without_relays
@@ -61,7 +63,7 @@ def run(job: Job, original: Network | None, comm: MPI.Comm, imported: float = 0.
         job: the same on every rank.
         original: on the root, the network before restructuring, for its accuracy and ``certify``; None:
             not known.
-        comm: at most as many ranks as the plan has workers.
+        comm: in each group of the options at most as many ranks as the plan has workers.
         imported: seconds that the process had needed to import what it runs and to start MPI.
 
     Returns:
@@ -72,14 +74,16 @@ def run(job: Job, original: Network | None, comm: MPI.Comm, imported: float = 0.
     """
     clock = Clock("import", "load", "jit", "input", "output", "check")
     clock.seconds["import"] = imported
+    with in_unison(comm):
+        groups = Groups(comm, job.options.groups)
     with clock("load"):
-        stored, shards = load_shards(job.shards, job.options.dtype, comm)
+        stored, shards = load_shards(job.shards, job.options.dtype, comm, groups.count)
     if job.options.deterministic:
         shards = [one_by_one(shard) for shard in shards]
-    formats = settle(job.options, stored, comm)
+    formats = settle(job.options, stored, groups, comm)
     file, samples = open_input(job, shards[0], comm)
     job = _with_batches_of_at_most(samples, job)
-    setup = Setup(job, formats, stored, shards[0], samples, comm, clock)
+    setup = Setup(job, formats, stored, shards[0], samples, comm, groups, clock)
     program = _make_program(setup, shards)
     _compile(setup, program)
     with collectively(comm):
@@ -91,6 +95,7 @@ def run(job: Job, original: Network | None, comm: MPI.Comm, imported: float = 0.
     seconds = stream.run()
     report = _report(setup, program, checks, first_batch, stream.resumed, seconds)
     program.free()
+    groups.free()
     return report
 
 
@@ -118,7 +123,7 @@ def _make_program(setup: Setup, shards: list[Shard]) -> Program:
     options = setup.job.options
     return Program(
         shards,
-        setup.comm,
+        setup.groups.inside,
         options.batch_size,
         setup.formats,
         threads=options.threads,
@@ -163,9 +168,9 @@ def _time_all_ranks(setup: Setup, program: Program, source: Input) -> tuple[dict
     options, comm, batch = setup.job.options, setup.comm, None
     if options.repeat or options.transport == AUTO:
         with collectively(comm):
-            batch = next(source.batches(options.batch_size))
+            batch = source.batch(options.batch_size)
     with in_unison(comm):
-        exchange_us = choose_transport(program, options.transport, batch, comm)
+        exchange_us = choose_transport(program, options.transport, batch, setup.groups)
     if batch is None or not options.repeat:
         return exchange_us, None
     program.forward(batch)
@@ -179,7 +184,7 @@ def _time_alone(setup: Setup, network: Network) -> Timing:
     network = without_relays(network, setup.stored.plan)
     program = one_process(network, options.dtype, options.batch_size, setup.formats, options.threads)
     source = _open_source(setup, program)
-    return measure_alone(program, next(source.batches(options.batch_size)), options.repeat)
+    return measure_alone(program, source.batch(options.batch_size), options.repeat)
 
 
 def _checks(
@@ -240,15 +245,16 @@ def _report(
     ranks = result.gather_ranks(program, setup.clock.seconds, comm)
     if ranks is None or checks is None:
         return None
+    groups = setup.groups.count
     return {
         **_circumstances(setup),
         "exchange": program.transport,
         **({"exchange_us": first_batch.exchange_us} if first_batch.exchange_us else {}),
         "input_placement": setup.stored.plan.input_placement,
-        **result.traffic(setup.stored.plan, setup.shard, ranks),
-        **result.without_zeros(ranks),
-        **result.weights(setup.stored.plan, setup.shard, ranks),
-        **result.balance_of(ranks, setup.stored.plan.workers),
+        **result.traffic(setup.stored.plan, setup.shard, ranks, groups),
+        **result.without_zeros(ranks, groups),
+        **result.weights(setup.stored.plan, setup.shard, ranks[: len(ranks) // groups]),
+        **result.balance_of(ranks, setup.stored.plan.workers, groups),
         **checks.results(),
         **result.latency(first_batch.parallel, first_batch.single),
         "throughput": (setup.samples - resumed) / seconds,
@@ -266,6 +272,7 @@ def _circumstances(setup: Setup) -> dict[str, object]:
     dtype = options.dtype.name
     return {
         "ranks": setup.comm.size,
+        "groups": setup.groups.count,
         "workers": setup.stored.plan.workers,
         "samples": setup.samples,
         "batch_size": options.batch_size,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from repurpose_hpc.errors import UserError
 from repurpose_hpc.kernels import warm_up
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.plan.files.store import StoredPlan, open_plan, read_shard
@@ -44,7 +45,7 @@ def load_shards(directory: Path, dtype: np.dtype | None, comm: MPI.Comm, groups:
 
     Raises:
         SystemExit: on every rank, after a message: a file is missing, damaged or of another plan,
-            or there are more ranks than workers, or the network is one of tokens.
+            or a group has more ranks than there are workers, or the network is one of tokens.
     """
     plan_of_root = None
     with collectively(comm):
@@ -54,8 +55,13 @@ def load_shards(directory: Path, dtype: np.dtype | None, comm: MPI.Comm, groups:
     stored: StoredPlan = comm.bcast(plan_of_root, root=0)
     shards: list[Shard] = []
     with collectively(comm):
-        size = comm.size // groups
-        hosted = hosted_workers(stored.plan.workers, size, comm.rank % size)
+        size, workers = comm.size // groups, stored.plan.workers
+        if size > workers and groups > 1:
+            raise UserError(
+                f"expected at most {workers} ranks in each of {groups} groups, one for each worker of the "
+                f"shards, found {size}; take more groups, or start mpirun -n {workers * groups} (or fewer)"
+            )
+        hosted = hosted_workers(workers, size, comm.rank % size)
         for shard in (read_shard(stored, worker) for worker in hosted):
             shards.append(shard if dtype is None else cast(shard, dtype))
     return LoadedShards(stored, shards)

@@ -51,6 +51,14 @@ class RunOptions(Declared):
         help="count the samples whose class provably is that of the original MODEL",
         more="with MODEL: the share of samples whose class provably is that of the original network",
     )
+    groups: int = option(
+        1,
+        kind=integer(1),
+        metavar="G",
+        help="groups of ranks that hold a copy of the network each, and share the samples",
+        more="groups of ranks that hold a copy of the network each, and share the samples: of N ranks N / G "
+        "run a batch together ([when](docs/performance.md#groups))",
+    )
     repeat: int = option(
         20,
         kind=integer(0),

@@ -209,6 +209,11 @@ class Program:
         return tally.bytes / self._samples
 
     @property
+    def samples(self) -> int:
+        """Samples of all forwards since ``reset``."""
+        return self._samples
+
+    @property
     def transport(self) -> str:
         """The name of the transport that carries exchanges."""
         return self._transport_name

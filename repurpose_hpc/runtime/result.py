@@ -33,6 +33,7 @@ class RankReport(TypedDict):
     values_sent: int
     bytes_sent: int
     sent_bytes_per_sample: float | None
+    samples: int
     messages: int
     rounds: int
     multiply_adds: int
@@ -76,6 +77,7 @@ def gather_ranks(program: Program, seconds: dict[str, float], comm: MPI.Comm) ->
         "values_sent": program.values_sent,
         "bytes_sent": program.bytes_sent,
         "sent_bytes_per_sample": program.sent_bytes_per_sample,
+        "samples": program.samples,
         "messages": program.messages,
         "rounds": program.rounds,
         "multiply_adds": program.multiply_adds,
@@ -85,34 +87,41 @@ def gather_ranks(program: Program, seconds: dict[str, float], comm: MPI.Comm) ->
     return comm.gather(report, root=0)
 
 
-def traffic(plan: Plan, shard: Shard, ranks: list[RankReport]) -> TrafficReport:
+def traffic(plan: Plan, shard: Shard, ranks: list[RankReport], groups: int = 1) -> TrafficReport:
     """Communication between ranks, as it was handed to MPI, beside that of the dense network.
 
     Args:
         plan, shard: of any worker.
         ranks: from ``gather_ranks``.
+        groups: of ranks in a row; a sample, or a batch, goes through one of them.
     """
-    sent = sum(rank["values_sent"] for rank in ranks)
-    dense = _dense_values(plan, shard, len(ranks))
+    sent = sum(rank["values_sent"] for rank in ranks) // groups
+    dense = _dense_values(plan, shard, len(ranks) // groups)
     return {
         "values_sent": sent,
         "dense_values": dense,
         "comm_fraction": sent / dense if dense else 0.0,
-        "bytes_sent": sum(rank["bytes_sent"] for rank in ranks),
-        "messages": sum(rank["messages"] for rank in ranks),
+        "bytes_sent": sum(rank["bytes_sent"] for rank in ranks) // groups,
+        "messages": sum(rank["messages"] for rank in ranks) // groups,
         "rounds": ranks[0]["rounds"],
     }
 
 
-def without_zeros(ranks: list[RankReport]) -> dict[str, float]:
-    """Bytes sent where zeros are left out, the sum over the ranks; empty otherwise."""
-    sent = [rank["sent_bytes_per_sample"] for rank in ranks]
-    counted = [count for count in sent if count is not None]
-    return {"sent_bytes_per_sample": sum(counted)} if len(counted) == len(sent) else {}
+def without_zeros(ranks: list[RankReport], groups: int = 1) -> dict[str, float]:
+    """Bytes sent where zeros are left out, for a sample; empty otherwise."""
+    counted = [(rank["sent_bytes_per_sample"], rank["samples"]) for rank in ranks]
+    sent = [bytes_sent * samples for bytes_sent, samples in counted if bytes_sent is not None]
+    samples = sum(samples for _, samples in counted) / (len(ranks) // groups)
+    return {"sent_bytes_per_sample": sum(sent) / samples} if sent else {}
 
 
 def weights(plan: Plan, shard: Shard, ranks: list[RankReport]) -> WeightsReport:
-    """Weights of the original and kept, load of each rank, how many blocks of a layer have which format."""
+    """Weights of the original and kept, load of each rank, how many blocks of a layer have which format.
+
+    Args:
+        plan, shard: of any worker.
+        ranks: those of one group.
+    """
     load = [sum(block["weights"] for block in rank["blocks"]) for rank in ranks]
     formats: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for rank in ranks:
@@ -140,10 +149,10 @@ def latency(parallel: Timing | None, single: Timing | None) -> LatencyReport:
     }
 
 
-def balance_of(ranks: list[RankReport], workers: int) -> BalanceReport:
+def balance_of(ranks: list[RankReport], workers: int, groups: int = 1) -> BalanceReport:
     """How evenly the ranks computed, and part weights with which they would have; see ``balance``."""
     seconds = [rank["seconds"][COMPUTE] for rank in ranks]
-    return balance(seconds, [rank["multiply_adds"] for rank in ranks], workers)
+    return balance(seconds, [rank["multiply_adds"] for rank in ranks], workers, groups)
 
 
 def slowest_seconds(ranks: list[RankReport]) -> dict[str, float]:
@@ -155,15 +164,14 @@ def demands(first_result: float | None, comm: MPI.Comm) -> dict[str, float]:
     """Memory and time of the rank that needed most, the same on all ranks; collective.
 
     Args:
-        first_result: age of the process at its first result in seconds; None, on all ranks: there was none.
+        first_result: age of the process at its first result in seconds; None: there was none.
         comm: of the job.
     """
     from mpi4py import MPI
 
-    numbers = {"peak_memory_mib": peak_memory_mib()}
-    if first_result is not None:
-        numbers["first_result_seconds"] = first_result
-    return {name: comm.allreduce(value, MPI.MAX) for name, value in numbers.items()}
+    numbers = {"peak_memory_mib": peak_memory_mib(), "first_result_seconds": first_result or 0.0}
+    most = {name: comm.allreduce(value, MPI.MAX) for name, value in numbers.items()}
+    return {name: value for name, value in most.items() if value}
 
 
 def _dense_values(plan: Plan, shard: Shard, ranks: int) -> int:

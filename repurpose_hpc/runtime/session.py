@@ -19,6 +19,7 @@ from repurpose_hpc.model.forward import apply_heads
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.precision import precision
 from repurpose_hpc.mpi.agreement import agreed, check_same
+from repurpose_hpc.mpi.groups import Groups
 from repurpose_hpc.plan.files.store import StoredPlan, open_plan, read_shard
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.plan.shard import Shard, make_shard
@@ -104,8 +105,7 @@ class Session:
             "plan": plan.plan.identity(),
         }
         check_same(common, comm)
-        if comm is not None:
-            check_transport(transport, comm)
+        check_transport(transport, Groups(comm))
         self._batch_size, self._dtype, self._graph = options.batch_size, options.dtype, shards[0].graph
         formats = Formats(comm_dtype=plan.plan.comm_dtype)
         self._program: Program | None = Program(

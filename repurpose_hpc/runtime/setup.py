@@ -17,6 +17,7 @@ from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.comm_dtype import EXACT, SCALED
 from repurpose_hpc.model.labels import understood
 from repurpose_hpc.mpi.agreement import collectively, in_unison
+from repurpose_hpc.mpi.groups import Groups
 from repurpose_hpc.plan.files.store import StoredPlan
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.process.system import age
@@ -80,6 +81,7 @@ class Setup(NamedTuple):
         shard: of one of the hosted workers.
         samples: of the input.
         comm: of the job.
+        groups: of its ranks; each runs the plan on a share of the samples.
         clock: of this rank.
     """
 
@@ -89,10 +91,11 @@ class Setup(NamedTuple):
     shard: Shard
     samples: int
     comm: MPI.Comm
+    groups: Groups
     clock: Clock
 
 
-def settle(options: RunOptions, stored: StoredPlan, comm: MPI.Comm) -> Formats:
+def settle(options: RunOptions, stored: StoredPlan, groups: Groups, comm: MPI.Comm) -> Formats:
     """The formats, once it is known that the job can run as it says; collective.
 
     Raises:
@@ -105,7 +108,7 @@ def settle(options: RunOptions, stored: StoredPlan, comm: MPI.Comm) -> Formats:
         if options.certify:
             _check_certify(formats)
     with in_unison(comm):
-        check_transport(options.transport, comm)
+        check_transport(options.transport, groups)
         check_threads(options.threads, comm)
     if options.threads > 1:
         use_threads(options.threads)

@@ -20,6 +20,7 @@ from repurpose_hpc.model.ends import Ends
 from repurpose_hpc.model.precision import precision
 from repurpose_hpc.model.texts import check_ids, is_causal
 from repurpose_hpc.mpi.agreement import agreed, check_same
+from repurpose_hpc.mpi.groups import Groups
 from repurpose_hpc.plan.files.store import StoredPlan
 from repurpose_hpc.runtime.candidates import CandidateGather, Candidates, best, best_of_tokens
 from repurpose_hpc.runtime.embeddings import Embeddings
@@ -117,8 +118,7 @@ class TokenSession:
         common = {"slots": slots, "longest": self.longest, "chunk": chunk, "dtype": kind}
         common |= {"weights_dtype": weights_dtype, "kept_dtype": kept_dtype, "transport": transport}
         check_same({**common, "plan": plan.plan.identity()}, comm)
-        if comm is not None:
-            check_transport(transport, comm)
+        check_transport(transport, Groups(comm))
         self._sequences = Sequences(slots, self.longest, self._chunk, kind, kept_dtype)
         self.program = Program(shards, comm, self._chunk, formats, transport, sequences=self._sequences)
         table = self.graph.ends.embeddings

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.mpi.groups import Groups
 from repurpose_hpc.tuning.parameters import Parameter, Update
 
 if TYPE_CHECKING:
@@ -39,25 +39,9 @@ class Copies:
         bytes: of gradients that this rank has handed to MPI.
     """
 
-    def __init__(self, comm: MPI.Comm | None, groups: int = 1) -> None:
-        """Splits ``comm`` into ``groups`` of ranks in a row.
-
-        Raises:
-            UserError: on all ranks: they cannot be divided so.
-        """
-        self.comm, self.groups, self.group, self.bytes = comm, groups, 0, 0
-        self._across: MPI.Comm | None = None
-        if comm is None or groups == 1:
-            return
-        if comm.size % groups:
-            raise UserError(
-                f"--groups: expected a number that divides the {comm.size} ranks, got {groups}; start a "
-                "multiple of it"
-            )
-        size = comm.size // groups
-        self.group = comm.rank // size
-        self.comm = comm.Split(self.group, comm.rank)
-        self._across = comm.Split(comm.rank % size, comm.rank)
+    def __init__(self, groups: Groups) -> None:
+        self.comm, self.groups, self.group = groups.inside, groups.count, groups.number
+        self.bytes, self._across = 0, groups.across
 
     def share(self, batch: np.ndarray) -> Share:
         """The samples of a batch that are this group's.
@@ -77,12 +61,6 @@ class Copies:
     def sums(self, update: Update) -> GradientSums:
         """What adds up the gradients of a backward pass, and hands them to ``update``."""
         return GradientSums(self._across, update, self)
-
-    def free(self) -> None:
-        """Give back the communicators; collective."""
-        if self._across is not None and self.comm is not None:
-            self._across.Free()
-            self.comm.Free()
 
 
 class GradientSums:

@@ -50,10 +50,9 @@ class TuneOptions(Declared):
         more="decay of weights, not of biases: decoupled with adamw, part of the gradient with sgd",
     )
     momentum: float = like(Hyperparameters, "momentum")
-    groups: int = option(
-        1,
-        kind=integer(1),
-        metavar="G",
+    groups: int = like(
+        RunOptions,
+        "groups",
         help="groups of ranks that hold a copy of the network each, and share the samples of a batch",
     )
     held_out: float = option(

@@ -10,6 +10,7 @@ import numpy as np
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.io.spooled import Spooled
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.mpi.groups import Groups
 from repurpose_hpc.plan.assemble import assemble
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
@@ -58,7 +59,7 @@ class FineTuning:
         targets = of_original(cut.network, samples, original, dtype, options.batch_size)
         with Spooled(samples, passes.input_columns, dtype) as spooled:
             parts = parted(samples.samples, options)
-            best = self._best(Tuning(passes, spooled, targets, parts, options, Copies(None)))
+            best = self._best(Tuning(passes, spooled, targets, parts, options, Copies(Groups(None))))
         for parameter, values in zip(passes.parameters, best, strict=True):
             parameter.values[...] = values
         operations = assemble(passes.tuned(shards, passes.tuned_graph())).operations

@@ -177,6 +177,7 @@ def test_what_cannot_be_done_is_refused_on_all_ranks(run, model, tmp_path):
         ("--input", tmp_path / "texts.txt"): (1, "tokenizer.json"),
         (*right, "--workers", 1): (2, "2 or more"),
         (*right, "--resume"): (2, "--resume has no effect"),
+        (*right, "--groups", 2): (2, "--groups has no effect"),
         (*right, "--comm-budget", 0.1): (2, "--comm-budget has no effect"),
         (*right, "--round-cost", "auto"): (2, "expected a number"),
         (*right, "--calibration", tmp_path / "ids.npy"): (1, "the length of all sequences"),

@@ -90,6 +90,27 @@ def test_more_ranks_than_workers(refused, folder):
     assert "3 ranks" in message and "found 4" in message and "restructure for 4" in message
 
 
+def test_groups_that_do_not_divide_the_ranks(refused, folder):
+    """Said before anything is restructured, too."""
+    of_model = [folder / MODEL, *usual(folder, shards=None, calibration=folder / INPUT)]
+    for given in (usual(folder), of_model):
+        message = refused(*given, "--groups", 2, ranks=3)
+        assert "--groups: expected a number that divides the 3 ranks, got 2; start a multiple" in message
+
+
+def test_groups_of_more_ranks_than_workers(refused, folder):
+    small_plans.write_shards(folder / "one", 1)
+    message = refused(*usual(folder, shards=folder / "one"), "--groups", 2, ranks=4)
+    assert "at most 1 ranks in each of 2 groups" in message and "mpirun -n 2" in message
+
+
+def test_a_sample_of_another_group(refused, folder):
+    """Found by ranks of the second group alone, which speak for all."""
+    expected = not_a_number(folder / INPUT)
+    given = usual(folder, batch_size=8, repeat=0)
+    assert expected in refused(*given, "--groups", 2, "--no-verify")
+
+
 # Runs the command where there is next to no shared memory.
 NO_ROOM = """
 from repurpose_hpc.infer import main

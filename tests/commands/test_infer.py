@@ -103,6 +103,30 @@ def test_shards_with_their_model_give_both_accuracies(infer, small):
         assert f"{report[key]:.4f}" in summary
 
 
+def test_groups_share_the_samples(infer, small):
+    """Outputs in the order of the samples, of a network that has a worker for each rank of a group."""
+    given = (small / "model.npz", "--calibration", small / "x.npz", "--input", small / "x.npz", "--verify")
+    given += ("--comm-budget", 1, "--batch-size", 30)
+    alone, _ = infer(2, *given, "--output", small / "alone.h5")
+    report, summary = infer(4, *given, "--output", small / "y.h5", "--groups", 2)
+    assert (report["ranks"], report["groups"], report["workers"], report["cached"]) == (4, 2, 2, True)
+    np.testing.assert_array_equal(read_output(small / "y.h5"), read_output(small / "alone.h5"))
+    same = ("accuracy", "reference_accuracy", "max_abs_difference", "bytes_sent", "messages", "load_share")
+    assert {name: report[name] for name in same} == {name: alone[name] for name in same}
+    assert "4 in 2 groups, which share the samples" in summary and "2 ranks of a group" in summary
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_groups_of_one_rank(infer, small, ranks):
+    restructured, _ = small_plans.write_shards(small / "shards", 5)
+    given = ("--shards", small / "shards", "--input", small / "x.npz", "--output", small / "y.h5", "--verify")
+    report, summary = infer(ranks, *given, "--groups", ranks)
+    expected = forward(restructured, np.load(small / "x.npz")["x"])
+    np.testing.assert_allclose(read_output(small / "y.h5"), expected, atol=1e-5)
+    assert report["values_sent"] == report["messages"] == 0 and len(report["load"]) == 1
+    assert "the run of a group is a single process" in summary
+
+
 def test_double_precision_is_verified_as_such(infer, small):
     small_plans.write_shards(small / "shards", 2, dtype=np.float64)
     arguments = ("--shards", small / "shards", "--input", small / "x.npz", "--output", small / "y.h5")

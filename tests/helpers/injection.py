@@ -62,7 +62,7 @@ class Injection:
 
 # Batches are told apart only where each is a block of its own.
 _ONE_BATCH = Injection(
-    "repurpose_hpc.runtime.streams.blocks:block_size",
+    "repurpose_hpc.runtime.streams.blocks:turn_size",
     "import repurpose_hpc.runtime.streams.blocks as blocks; blocks.MOST_BATCHES = 1",
 )
 

@@ -1,6 +1,7 @@
 """A whole inference run on the ranks of this job, and how the ranks agree on failures."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -9,20 +10,26 @@ import pytest
 from mpi4py import MPI
 
 from helpers import small_plans
+from helpers.covering import covering
 from repurpose_hpc.errors import UsageError, UserError
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.plan.files import store as plan_files
 from repurpose_hpc.plan.files.store import shard_path
+from repurpose_hpc.plan.plan import PLACEMENTS
+from repurpose_hpc.runtime.exchange.transports import shared
 from repurpose_hpc.runtime.hosting import hosted_workers
 from repurpose_hpc.runtime.inference import run
 from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.runtime.setup import Job
+from repurpose_hpc.runtime.streams import blocks
+from repurpose_hpc.runtime.streams.outputs import OutputFile
 
 pytestmark = pytest.mark.mpi
 
 COMM = MPI.COMM_WORLD
+GROUPS = [groups for groups in range(1, COMM.size + 1) if COMM.size % groups == 0]
 INPUT, OUTPUT, SHARDS = "input.npz", "output.h5", "shards"
 
 
@@ -62,6 +69,115 @@ def test_output_is_that_of_the_restructured_network(mpi_tmp_path, placement, mor
     assert report["accuracy"] == np.mean(expected.argmax(axis=1) == labels)
 
 
+def outputs_of(job: Job) -> np.ndarray:
+    with h5py.File(job.output) as file:
+        return file["y"][()]
+
+
+@pytest.mark.parametrize(
+    ("groups", "batch_size", "placement"), covering(GROUPS[1:] or GROUPS, [1, 7, 1000], PLACEMENTS)
+)
+def test_groups_give_the_outputs_of_one_group(mpi_tmp_path, groups, batch_size, placement):
+    """The same bits as the ranks of a group give alone; what is sent is what the plan says.
+
+    With 1000 all groups but one have nothing to compute.
+    """
+    size = COMM.size // groups
+    job, *_, x = make_job(
+        mpi_tmp_path, size + 1, placement, groups=groups, batch_size=batch_size, repeat=int(batch_size == 7)
+    )
+    alone = replace(job, output=job.output.with_name("alone.h5"), options=replace(job.options, groups=1))
+    part = COMM.Split(0 if COMM.rank < size else MPI.UNDEFINED)
+    expected = None
+    if part != MPI.COMM_NULL:
+        expected = run(alone, None, part)
+        part.Free()
+    report = run(job, None, COMM)
+    if report is None or expected is None:
+        return
+    np.testing.assert_array_equal(outputs_of(job), outputs_of(alone))
+    assert (report["ranks"], report["groups"], report["samples"]) == (COMM.size, groups, len(x))
+    same = (
+        "values_sent",
+        "dense_values",
+        "bytes_sent",
+        "messages",
+        "rounds",
+        "load",
+        "weights_kept",
+        "formats",
+    )
+    same += ("accuracy", "max_abs_difference", "relative_difference", "labels")
+    assert {name: report[name] for name in same} == {name: expected[name] for name in same}
+    assert report["first_result_seconds"] > 0
+    if batch_size == 7:  # every group has computed something
+        assert len(report["suggested_part_weights"]) == size + 1
+        assert len(report["compute_seconds"]) == COMM.size
+
+
+@pytest.mark.parametrize("groups", GROUPS[1:])
+@pytest.mark.parametrize(
+    ("transport", "batch_size"), [("auto", 4), ("shared", 4), ("sparse", 4), ("sparse", 1000)]
+)
+def test_groups_with_other_transports(mpi_tmp_path, groups, transport, batch_size):
+    """Zeros that are left out are counted over the samples of all groups, of which some may have none."""
+    values = {"groups": groups, "batch_size": batch_size, "transport": transport, "repeat": 0}
+    job, network, _, x = make_job(mpi_tmp_path, COMM.size + 2, "partitioned", **values)
+    report = run(job, None, COMM)
+    if report is None:
+        return
+    np.testing.assert_allclose(outputs_of(job), forward(network, x), atol=1e-14)
+    if transport == "sparse" and COMM.size > groups:
+        assert 0 < report["sent_bytes_per_sample"] <= report["bytes_sent"]
+
+
+def test_a_run_of_groups_is_gone_on_with_by_others(mpi_tmp_path, monkeypatch):
+    """An output file knows no groups: what some have left others complete."""
+    monkeypatch.setattr(blocks, "MOST_BATCHES", 1)
+    job, network, _, x = make_job(
+        mpi_tmp_path, COMM.size, "replicated", groups=GROUPS[-1], verify=False, resume=True, batch_size=1
+    )
+    with monkeypatch.context() as patched:
+        append = OutputFile.append
+
+        def failing(self, rows):
+            if self.written:
+                raise UserError("enough")
+            append(self, rows)
+
+        patched.setattr(OutputFile, "append", failing)
+        with pytest.raises(SystemExit):
+            run(job, None, COMM)
+    report = run(replace(job, options=replace(job.options, groups=1)), None, COMM)
+    if report is not None:
+        assert report["resumed_samples"] == GROUPS[-1]
+        np.testing.assert_allclose(outputs_of(job), forward(network, x), atol=1e-14)
+
+
+def test_a_group_that_lacks_something_ends_all(mpi_tmp_path, monkeypatch, capfd):
+    """The last group finds no memory to share: all leave, with one message."""
+    groups = GROUPS[-1]
+    job, *_ = make_job(mpi_tmp_path, COMM.size, "replicated", groups=groups, transport="shared")
+    if COMM.rank == COMM.size - 1:
+        monkeypatch.setattr(shared, "_free_bytes", lambda: 0)
+    with pytest.raises(SystemExit):
+        run(job, None, COMM)
+    COMM.Barrier()
+    assert ("bytes of shared memory for shared" in capfd.readouterr().err) is (COMM.rank == 0)
+    assert not job.output.exists()
+
+
+@pytest.mark.parametrize("groups", [COMM.size + 1, 2 * COMM.size])
+def test_ranks_that_groups_do_not_divide(mpi_tmp_path, groups, capfd):
+    job, *_ = make_job(mpi_tmp_path, COMM.size, "replicated", groups=groups)
+    with pytest.raises(SystemExit):
+        run(job, None, COMM)
+    expected = (
+        f"error: --groups: expected a number that divides the {COMM.size} ranks, got {groups}; start a "
+    )
+    assert (expected in capfd.readouterr().err) is (COMM.rank == 0)
+
+
 def test_original_network_gives_the_reference_accuracy(mpi_tmp_path):
     job, *_, x = make_job(mpi_tmp_path, COMM.size, "replicated")
     original = small_plans.random_network()
@@ -74,15 +190,15 @@ def test_original_network_gives_the_reference_accuracy(mpi_tmp_path):
 def test_a_rank_opens_its_own_shards_and_needed_columns_only(mpi_tmp_path, monkeypatch):
     job, network, plan, _ = make_job(mpi_tmp_path, COMM.size + 1, "root", repeat=0, verify=False)
     opened, columns = [], []
-    read, batches = plan_files._reading, Samples.batches
+    read, stretches = plan_files._reading, Samples.stretches
     monkeypatch.setattr(plan_files, "_reading", lambda path, *more: opened.append(path) or read(path, *more))
 
-    def counting(self, size, *rest, **types):
+    def counting(self, wanted, chosen, dtype):
         if self.shape:  # labels have none
-            columns.append(self.width if rest[0] is None else rest[0].size)
-        return batches(self, size, *rest, **types)
+            columns.append(self.width if chosen is None else chosen.size)
+        return stretches(self, wanted, chosen, dtype)
 
-    monkeypatch.setattr(Samples, "batches", counting)
+    monkeypatch.setattr(Samples, "stretches", counting)
     run(job, None, COMM)
     hosted = [shard_path(job.shards, w) for w in hosted_workers(COMM.size + 1, COMM.size, COMM.rank)]
     assert opened == ([job.shards / plan_files.PLAN_FILE] if COMM.rank == 0 else []) + hosted

@@ -21,6 +21,7 @@ from repurpose_hpc.model.comm_dtype import COMM_DTYPES, SCALED, STEPS
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.network import Network, Space
 from repurpose_hpc.model.operations import Elementwise, Mixing
+from repurpose_hpc.mpi.groups import Groups
 from repurpose_hpc.plan.plan import (
     EVERYBODY,
     Plan,
@@ -192,7 +193,7 @@ def test_without_room_all_ranks_refuse_and_automatic_choice_goes_on(monkeypatch)
     with pytest.raises(UserError, match="expected .* bytes of shared memory for shared"):
         program.forward(columns)
     if COMM.size > 1:
-        times = choose_transport(program, AUTO, columns, COMM)
+        times = choose_transport(program, AUTO, columns, Groups(COMM))
         assert set(times) == {*available(COMM)} - {"shared"} and program.transport in times
 
 

@@ -1,17 +1,18 @@
-"""The input of a run, batch by batch.
+"""The input of a run, stretch by stretch.
 
 Every rank reads the columns of the file that it must supply; nothing is sent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
+from itertools import tee
 from pathlib import Path
 
 import numpy as np
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.blocks import Stretch
 from repurpose_hpc.io.samples import Samples, check_finite, open_samples
 
 
@@ -46,36 +47,33 @@ class Input:
                 "; put the file where every node sees the same one, or use --input-placement root"
             )
 
-    def batches(self, batch_size: int) -> Iterator[np.ndarray]:
-        """The samples in order, neuron-major: (n, batch), C-contiguous; the last may have fewer.
+    def batch(self, size: int) -> np.ndarray:
+        """The first samples, neuron-major: (n, size), C-contiguous.
 
         Raises:
             UserError: NaN, infinity, or the file ends early.
         """
-        for batch in self._blocks(batch_size):
-            yield np.ascontiguousarray(batch.T)
+        return np.ascontiguousarray(next(self.blocks([Stretch(0, size)])).T)
 
-    def blocks(self, size: int, first: int = 0) -> Iterator[np.ndarray]:
-        """The samples from ``first`` on, in order: (size, n), C-contiguous.
-
-        Blocks begin at multiples of ``size``, but for the first; the last may have fewer samples.
+    def blocks(self, stretches: Iterable[Stretch]) -> Iterator[np.ndarray]:
+        """The samples of stretches, ascending: (samples, n) each, C-contiguous; none of an empty one.
 
         Raises:
-            UserError: as of ``batches``.
+            UserError: as of ``batch``.
         """
-        begin = first // size * size
-        for block in islice(self._blocks(size), begin // size, None):
-            yield block[max(first - begin, 0) :]
-            begin += size
+        lengths, read = tee(stretches)
+        found = self._read(stretch for stretch in read if stretch.size)
+        for stretch in lengths:
+            yield next(found) if stretch.size else np.empty((0, self.columns.size), self.dtype)
 
-    def _blocks(self, size: int) -> Iterator[np.ndarray]:
-        """All samples, likewise."""
+    def _read(self, stretches: Iterable[Stretch]) -> Iterator[np.ndarray]:
+        """Those of stretches that are not empty."""
         if self.file is None:
-            for first in range(0, self.samples, size):
-                yield np.empty((min(size, self.samples - first), 0), self.dtype)
+            for stretch in stretches:
+                yield np.empty((stretch.size, 0), self.dtype)
             return
         everything = np.array_equal(self.columns, np.arange(self.file.width))
-        yield from finite_batches(self.file, size, None if everything else self.columns, self.dtype)
+        yield from finite(self.file, stretches, None if everything else self.columns, self.dtype)
 
     def check_unchanged(self) -> None:
         """Refuse a file that was changed since it was opened.
@@ -87,12 +85,12 @@ class Input:
             self.file.check_unchanged()
 
 
-def finite_batches(
-    file: Samples, batch_size: int, columns: np.ndarray | None, dtype: np.dtype
+def finite(
+    file: Samples, stretches: Iterable[Stretch], columns: np.ndarray | None, dtype: np.dtype
 ) -> Iterator[np.ndarray]:
-    """``file.batches``, (batch, n), with NaN and infinity refused under their sample and column."""
-    first = 0
-    for batch in file.batches(batch_size, columns, dtype.type):
-        check_finite(batch, file.name, first, columns)
-        first += len(batch)
-        yield batch
+    """``file.stretches``, (samples, n), with NaN and infinity refused under their sample and column."""
+    places, read = tee(stretches)
+    blocks = file.stretches(read, columns, dtype.type)
+    for stretch, block in zip(places, blocks, strict=True):
+        check_finite(block, file.name, stretch.first, columns)
+        yield block

@@ -1,9 +1,9 @@
 """The outputs of a run, batch by batch.
 
 Each batch's outputs are gathered on the root by ``MPI_Gatherv``, in rank order, put into the order of the
-network's outputs and appended to the output file, which has a temporary name until it is complete.  A
-resumable output file outlives an interrupted run under that name, and the next run goes on after the samples
-in it.
+samples and of the network's outputs, and appended to the output file, which has a temporary name until it is
+complete.  A resumable output file outlives an interrupted run under that name, and the next run goes on after
+the samples in it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Gathered(NamedTuple):
-    """Data of the root: neurons in the order of arrival, rows of each rank, memory for a batch."""
+    """Data of the root: neurons of a group in the order of arrival, rows of each rank, memory for a batch."""
 
     neurons: np.ndarray
     rows: np.ndarray
@@ -50,34 +50,46 @@ class OutputGather:
         comm: of the run; making and using this is collective.
         neurons: the output neurons of this rank, in the order of its rows.
         dtype: of the outputs.
-        max_batch: samples in the largest batch.
+        max_batch: samples in the largest batch, those of all groups.
+        groups: of ranks in a row, as many in each, that have outputs of different samples.
     """
 
-    def __init__(self, comm: MPI.Comm, neurons: np.ndarray, dtype: np.dtype, max_batch: int) -> None:
-        self.comm = comm
+    def __init__(
+        self, comm: MPI.Comm, neurons: np.ndarray, dtype: np.dtype, max_batch: int, groups: int = 1
+    ) -> None:
+        self.comm, self.groups = comm, groups
         self.gathered: Gathered | None = None
         neurons_of_ranks = comm.gather(neurons, root=0)
         if neurons_of_ranks is not None:
-            rows, order = np.array([len(part) for part in neurons_of_ranks]), np.concatenate(neurons_of_ranks)
+            rows = np.array([len(part) for part in neurons_of_ranks])
+            order = np.concatenate(neurons_of_ranks[: comm.size // groups])
             self.gathered = Gathered(order, rows, np.empty(order.size * max_batch, dtype))
 
-    def __call__(self, outputs: np.ndarray) -> np.ndarray | None:
+    def __call__(self, outputs: np.ndarray, samples: Sequence[int] = ()) -> np.ndarray | None:
         """Gather one batch.
 
         Args:
-            outputs: rows of this rank, (its output neurons, batch), C-contiguous.
+            outputs: rows of this rank, (its output neurons, its samples), C-contiguous.
+            samples: of each group, in the order of the batch; where there are several.
 
         Returns:
             on the root (batch, outputs of the network), C-contiguous; None elsewhere.
         """
-        batch = outputs.shape[1]
         if self.gathered is None:
             self.comm.Gatherv(outputs, None, root=0)
             return None
         neurons, rows, buffer = self.gathered
+        of_groups = np.array(samples or [outputs.shape[1]])
+        batch = int(of_groups.sum())
         received = buffer[: neurons.size * batch]
-        self.comm.Gatherv(outputs, (received, rows * batch), root=0)
-        return in_order(received.reshape(-1, batch), neurons)
+        counts = rows * np.repeat(of_groups, self.comm.size // self.groups)
+        self.comm.Gatherv(outputs, (received, counts), root=0)
+        ordered, first = np.empty((batch, neurons.size), received.dtype), 0
+        for count in of_groups.tolist():
+            block = received[neurons.size * first : neurons.size * (first + count)]
+            ordered[first : first + count, neurons] = block.reshape(neurons.size, count).T
+            first += count
+        return ordered
 
 
 def in_order(rows: np.ndarray, neurons: np.ndarray) -> np.ndarray:

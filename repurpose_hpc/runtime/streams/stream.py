@@ -1,12 +1,13 @@
 """All batches of a run, from the input file through the program to the output file.
 
-Ranks agree on every block of batches before it goes through the program, and send its outputs to the root,
-which writes and checks them.
+Ranks agree on every turn of blocks of batches before these go through the programs of the groups, and send
+the outputs to the root, which writes and checks them.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from repurpose_hpc import __version__
 from repurpose_hpc.io.atomic import followed, registered, temporary_name
+from repurpose_hpc.io.blocks import Stretch
 from repurpose_hpc.io.hdf5 import source_files
 from repurpose_hpc.io.identity import identity
 from repurpose_hpc.model.forward import apply_heads
@@ -21,7 +23,7 @@ from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.runtime.checks import Checks
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.setup import Setup
-from repurpose_hpc.runtime.streams.blocks import block_size
+from repurpose_hpc.runtime.streams.blocks import shares, turn_size, turns
 from repurpose_hpc.runtime.streams.inputs import Input
 from repurpose_hpc.runtime.streams.outputs import (
     FiniteOutputs,
@@ -102,19 +104,28 @@ class Stream:
         self.resumed = self.comm.bcast(self.output.written, root=0)
 
     def _stream(self) -> None:
-        """Block after block; what the root does with one and the reading of the next are agreed on."""
-        size = block_size(self.setup, self.program)
-        gather = OutputGather(self.comm, self.program.output_columns, self.job.options.dtype, size)
-        blocks = self.source.blocks(size, self.resumed)
+        """Turn after turn; what the root does with one and the reading of the next are agreed on.
+
+        In a turn every group computes a block, or nothing; the root gets the outputs of all.
+        """
+        options, groups = self.job.options, self.setup.groups
+        size = turn_size(self.setup, self.program)
+        gather = OutputGather(self.comm, self.program.output_columns, options.dtype, size, groups.count)
+
+        def parts() -> Iterator[list[Stretch]]:
+            for turn in turns(self.setup.samples, size, self.resumed):
+                yield shares(turn, groups.count, options.batch_size)
+
+        blocks = self.source.blocks(part[groups.number] for part in parts())
         outputs = None
-        for _ in range(self.resumed // size, -(-self.setup.samples // size)):
+        for part in parts():
             with collectively(self.comm):
                 self._take(outputs)
                 with self.clock("input"):
                     inputs = next(blocks)
             rows = self._compute(inputs)
             with self.clock("output"):
-                outputs = gather(rows)
+                outputs = gather(rows, [block.size for block in part])
         with collectively(self.comm):
             self._take(outputs)
 

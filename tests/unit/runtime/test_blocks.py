@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.blocks import Stretch
 from repurpose_hpc.runtime.streams import blocks
 from repurpose_hpc.runtime.streams.inputs import Input
 
@@ -23,15 +24,34 @@ def file(tmp_path_factory):
     return path
 
 
-@given(size=st.integers(1, 13), batches=st.integers(0, 11), columns=st.sets(st.integers(0, 4)))
-def test_samples_from_any_place_on(file, size, batches, columns):
-    """Blocks begin at multiples of their size, wherever the first sample is."""
-    first, chosen = min(batches, 10), np.array(sorted(columns), np.int64)
-    found = list(Input(file, chosen, len(X), FLOAT, lambda samples: samples).blocks(size, first))
-    np.testing.assert_array_equal(np.concatenate(found), X[first:, chosen])
-    ends = np.cumsum([len(block) for block in found]) + first
-    assert all(end % size == 0 for end in ends[:-1]) and ends[-1] == len(X)
-    assert all(block.flags.c_contiguous and block.dtype == FLOAT for block in found)
+@given(
+    size=st.integers(1, 13),
+    first=st.integers(0, 10),
+    groups=st.integers(1, 5),
+    batch_size=st.integers(1, 4),
+    columns=st.sets(st.integers(0, 4)),
+)
+def test_groups_share_the_samples_from_any_place_on(file, size, first, groups, batch_size, columns):
+    """All samples once and in order, whole batches each but the last; of a turn no group has two more."""
+    chosen, parts = np.array(sorted(columns), np.int64), []
+    for turn in blocks.turns(len(X), size * batch_size, first):
+        part = blocks.shares(turn, groups, batch_size)
+        counts = [-(-block.size // batch_size) for block in part]
+        assert len(part) == groups and max(counts) - min(counts) <= 1
+        assert all(block.size % batch_size == 0 or block.last == turn.last for block in part)
+        parts.append(part)
+    source = Input(file, chosen, len(X), FLOAT, lambda samples: samples)
+    found = [list(source.blocks(part[group] for part in parts)) for group in range(groups)]
+    together = [block for turn in zip(*found, strict=True) for block in turn]
+    np.testing.assert_array_equal(np.concatenate(together), X[first:, chosen])
+    assert all(block.flags.c_contiguous and block.dtype == FLOAT for block in together)
+
+
+@given(size=st.integers(1, 13), first=st.integers(0, 10))
+def test_turns_begin_at_multiples_of_their_size(size, first):
+    found = [*blocks.turns(len(X), size, first)]
+    assert [sample for turn in found for sample in range(*turn)] == [*range(first, len(X))]
+    assert all(turn.last % size == 0 for turn in found[:-1])
 
 
 def test_what_is_not_finite_is_named(tmp_path):
@@ -40,17 +60,18 @@ def test_what_is_not_finite_is_named(tmp_path):
     np.save(tmp_path / "x.npy", x)
     source = Input(tmp_path / "x.npy", np.array([1, 3]), len(X), FLOAT, lambda samples: samples)
     with pytest.raises(UserError, match="found nan in sample 7, column 3"):
-        list(source.blocks(4))
+        list(source.blocks([Stretch(2, 5), Stretch(6, 9)]))
 
 
-def size_of(batch_size, inputs, outputs, work_of_ranks):
+def size_of(batch_size, inputs, outputs, work_of_ranks, groups=1):
     graph = SimpleNamespace(input_shape=(inputs,), outputs=outputs)
     setup = SimpleNamespace(
         shard=SimpleNamespace(graph=graph),
         job=SimpleNamespace(options=SimpleNamespace(batch_size=batch_size, dtype=FLOAT)),
         comm=SimpleNamespace(allgather=lambda value: work_of_ranks),
+        groups=SimpleNamespace(count=groups),
     )
-    return blocks.block_size(setup, SimpleNamespace(multiply_adds=work_of_ranks[0]))
+    return blocks.turn_size(setup, SimpleNamespace(multiply_adds=work_of_ranks[0]))
 
 
 @pytest.mark.parametrize(
@@ -62,6 +83,8 @@ def size_of(batch_size, inputs, outputs, work_of_ranks):
         ((3, 4, 4, [0, blocks.MOST_WORK // 10]), 9),  # the slowest rank decides
         ((8, 4, 4, [blocks.MOST_WORK * 2]), 8),
         ((8, blocks.MOST_BYTES, 4, [1]), 8),
+        ((1, 4, 4, [1], 3), 3 * blocks.MOST_BATCHES),
+        ((1, 1024, 1024, [1, 1], 4), 4 * blocks.MOST_BYTES // 4 // 4096),  # all outputs are on the root
     ],
 )
 def test_as_many_batches_as_the_limits_allow(arguments, expected):
@@ -79,4 +102,6 @@ def test_rows_of_hdf5(tmp_path, dtype, userblock, storage):
         made["before"] = np.ones(100)
         made.create_dataset("x", data=X.astype(dtype), **storage)
     source = Input(tmp_path / "x.h5", np.arange(5), len(X), FLOAT, lambda samples: samples)
-    np.testing.assert_array_equal(np.concatenate(list(source.blocks(4, 3))), X[3:])
+    for first in (0, 3):
+        found = list(source.blocks([Stretch(first, 4), Stretch(6, 8), Stretch(8, 11)]))
+        np.testing.assert_array_equal(np.concatenate(found), np.concatenate([X[first:4], X[6:]]))

@@ -7,12 +7,14 @@ import pytest
 from mpi4py import MPI
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.mpi.groups import Groups
 from repurpose_hpc.runtime.exchange import choose as choice
 from repurpose_hpc.runtime.exchange import transports
 from repurpose_hpc.runtime.exchange.transport import TRANSPORTS
 from repurpose_hpc.runtime.exchange.transports import shared
 
 ALONE = MPI.COMM_SELF
+GROUP = Groups(ALONE)
 
 
 def test_what_this_mpi_lacks_is_refused(monkeypatch):
@@ -20,16 +22,16 @@ def test_what_this_mpi_lacks_is_refused(monkeypatch):
     with pytest.raises(
         UserError, match="transport: expected one of ialltoallv, .*p2p.*, got persistent: this MPI"
     ):
-        choice.check_transport("persistent", ALONE)
-    choice.check_transport("p2p", ALONE)
-    choice.check_transport(choice.AUTO, ALONE)
+        choice.check_transport("persistent", GROUP)
+    choice.check_transport("p2p", GROUP)
+    choice.check_transport(choice.AUTO, GROUP)
 
 
 def test_memory_is_shared_on_one_node_only(monkeypatch):
-    choice.check_transport("shared", ALONE)
+    choice.check_transport("shared", GROUP)
     monkeypatch.setattr(shared, "on_one_node", lambda comm: False)
     with pytest.raises(UserError, match="transport: expected .*, got shared: the ranks are on several nodes"):
-        choice.check_transport("shared", ALONE)
+        choice.check_transport("shared", GROUP)
     assert "shared" not in transports.available(ALONE)
 
 
@@ -53,7 +55,7 @@ def test_every_transport_is_tried_on_the_batch_that_is_given(monkeypatch):
     monkeypatch.setattr(choice, "measure", measure)
     program = SimpleNamespace(transport=None)
     program.use_transport = lambda name: setattr(program, "transport", name)
-    comm = SimpleNamespace(size=2, bcast=lambda value, root: value)
-    assert choice.choose_transport(program, choice.AUTO, x, comm) == latencies
+    groups = Groups(SimpleNamespace(size=2, bcast=lambda value, root: value))
+    assert choice.choose_transport(program, choice.AUTO, x, groups) == latencies
     assert program.transport == "p2p"
     assert all(batch is x for batch in tried) and len(tried) == len(latencies)
