@@ -3,10 +3,11 @@
     python scripts/finetune_local.py MODEL --train DATA --test DATA --work DIR \
         --epochs docs/results/finetuning_epochs.csv --out docs/results/finetuning_local.csv
 
-DIR has the shards that ``finetune_table.py`` has made, and the CSV the epochs that it has tuned them for.  They
-are tuned to the outputs of MODEL with local losses and, in the same minutes, without, for as many epochs.  A
-share is that of what the long run has taken from the loss on held-out samples.  What a step sends is counted
-on as many ranks as there are workers.  Test data only report.  A second call computes only what is missing.
+DIR has the shards that ``finetune_table.py`` has made, and the CSV the epochs that it has tuned them for.
+They are tuned to the outputs of MODEL with local losses and, in the same minutes, without, for as many
+epochs.  A share is that of what the long run has taken from the loss on held-out samples.  What a step sends
+is counted on as many ranks as there are workers.  Test data only report.  A second call computes only what
+is missing.
 """
 
 from __future__ import annotations
@@ -50,9 +51,7 @@ def main() -> None:
     for placement, budget in points:
         if args.points is not None and f"{placement}_{budget}" not in args.points:
             continue
-        whole = [
-            epoch for epoch in epochs if (epoch["input_placement"], epoch["budget"]) == (placement, budget)
-        ]
+        whole = [epoch for epoch in epochs if tuple(epoch[key] for key in KEYS) == (placement, budget)]
         for way in WAYS:
             key = {"input_placement": placement, "budget": budget, "way": way}
             if any(key.items() <= row.items() for row in rows):

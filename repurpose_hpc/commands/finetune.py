@@ -1,7 +1,8 @@
 """The command ``finetune``: tune the weights of shards on the ranks that run them, and write new shards.
 
 All ranks load their shards and open the data; the root has labels, or computes what the original network
-makes of the samples.  Then all tune together (``tuning.driver``).
+makes of the samples.  For local losses all compute a share of that (``tuning.local``).  Then all tune
+together (``tuning.driver``).
 """
 
 from __future__ import annotations
@@ -82,9 +83,9 @@ class Arguments(Declared):
     local: bool = option(
         False,
         kind=yes(),
-        help="compare activations, too, and send nothing back from one layer to the one before",
-        more="compare activations with those of MODEL, too, and send nothing back from one layer to the one "
-        "before ([below](#local))",
+        help="compare activations, too, and send no derivatives from one layer back to the one before",
+        more="compare activations with those of MODEL, too, and send no derivatives from one layer back to "
+        "the one before ([below](#local-losses))",
     )
     input_shape: tuple[str, ...] = option_of_shapes()
     dtype: np.dtype | None = like(RunOptions, "dtype", None, default_text="that of the shards")
