@@ -186,18 +186,19 @@ def _tune(args: Arguments, loaded: LoadedShards, samples: Samples, copies: Copie
     with in_unison(comm):
         parts = parted(samples.samples, options)
         passes = Passes(shards, copies.comm, options.share, formats, options.transport, cuts)
-    targets, local = None, None
     with ExitStack() as stack:  # which closes what this rank has copied where another one could not
+        with collectively(comm):
+            spooled = stack.enter_context(Spooled(samples, passes.input_columns, passes.dtype))
+        local = None
         if original is not None:
             with in_unison(comm):
                 local = LocalLosses(original, samples, passes, copies.comm, options.batch_size)
             stack.enter_context(local)
             original = None  # which may be large
+        targets = None
         with collectively(comm):
             if passes.is_root:
                 targets = _targets(args, stored, shards[0].graph, samples, local, passes.dtype)
-        with collectively(comm):
-            spooled = stack.enter_context(Spooled(samples, passes.input_columns, passes.dtype))
         release_compiler()
         tuning = Tuning(passes, spooled, targets, parts, options, copies, local)
         log, depends_on = Progress(speaks=comm.rank == 0), _depends_on(args, loaded, samples, comm)

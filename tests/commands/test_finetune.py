@@ -440,11 +440,12 @@ def test_data_that_do_not_fit(refused, folder, changed, expected):
     assert expected in message
 
 
-def test_nan_where_the_original_is_asked_first(refused, folder):
+@pytest.mark.parametrize("local", [(), ("--local",)])
+def test_nan_where_the_original_is_asked(refused, folder, local):
     x, _ = data(folder)
     x[20, 3] = np.nan
     write_data(folder / DATA, x=x)
-    assert "found nan in sample 20, column 3" in refused("--distill", folder / MODEL)
+    assert "found nan in sample 20, column 3" in refused("--distill", folder / MODEL, *local)
 
 
 def test_no_labels(refused, folder):
