@@ -1,7 +1,8 @@
 """The command ``finetune``: tune the weights of shards on the ranks that run them, and write new shards.
 
 All ranks load their shards and open the data; the root has labels, or computes what the original network
-makes of the samples.  Then all tune together (``tuning.driver``).
+makes of the samples.  For local losses all compute a share of that (``tuning.local``).  Then all tune
+together (``tuning.driver``).
 """
 
 from __future__ import annotations
@@ -84,9 +85,9 @@ class Arguments(Declared):
     local: bool = option(
         False,
         kind=yes(),
-        help="compare activations, too, and send nothing back from one layer to the one before",
-        more="compare activations with those of MODEL, too, and send nothing back from one layer to the one "
-        "before ([below](#local))",
+        help="compare activations, too, and send no derivatives from one layer back to the one before",
+        more="compare activations with those of MODEL, too, and send no derivatives from one layer back to "
+        "the one before ([below](#local-losses))",
     )
     input_shape: tuple[str, ...] = option_of_shapes()
     dtype: np.dtype | None = like(RunOptions, "dtype", None, default_text="that of the shards")
@@ -189,18 +190,19 @@ def _tune(args: Arguments, loaded: LoadedShards, samples: Samples, copies: Copie
     with in_unison(comm):
         parts = parted(samples.samples, options)
         passes = Passes(shards, copies.comm, options.share, formats, options.transport, cuts)
-    targets, local = None, None
     with ExitStack() as stack:  # which closes what this rank has copied where another one could not
+        with collectively(comm):
+            spooled = stack.enter_context(Spooled(samples, passes.input_columns, passes.dtype))
+        local = None
         if original is not None:
             with in_unison(comm):
                 local = LocalLosses(original, samples, passes, copies.comm, options.batch_size)
             stack.enter_context(local)
             original = None  # which may be large
+        targets = None
         with collectively(comm):
             if passes.is_root:
                 targets = _targets(args, stored, shards[0].graph, samples, local, passes.dtype)
-        with collectively(comm):
-            spooled = stack.enter_context(Spooled(samples, passes.input_columns, passes.dtype))
         release_compiler()
         tuning = Tuning(passes, spooled, targets, parts, options, copies, local)
         log, depends_on = Progress(speaks=comm.rank == 0), _depends_on(args, loaded, samples, comm)

@@ -194,6 +194,35 @@ def test_distillation(tune, folder):
     assert after < before
 
 
+def test_local_losses(tune, folder, mpirun):
+    """A step sends back less, as no ghosts go back; what is reported is true of what was written."""
+    words = "--distill", folder / MODEL
+    report, _ = tune(*words, "--local")
+    found, (x, _) = losses(report), data(folder)
+    assert report["local"] == ["x1"] and 0 < report["best_epoch"] == np.argmin(found)
+    held_out, _ = parted(SAMPLES, TuneOptions())
+    wanted, network = logits(small_plans.random_network(), x[held_out]), network_in(folder / OUT)
+    assert distillation(logits(network, x[held_out]), wanted).value == pytest.approx(min(found), rel=1e-5)
+    whole, _ = tune(*words, out="whole")
+    assert whole["local"] == [] and losses(whole)[0] == found[0] and losses(whole) != found
+    assert report["values_sent"] == whole["values_sent"]
+    assert report["values_sent_back"] < whole["values_sent_back"]
+    run_shards(mpirun, folder, 2)
+
+
+def test_local_losses_that_were_interrupted_go_on(tune, interrupted, folder):
+    words = "--distill", folder / MODEL, "--local"
+    tune(*words, out="whole")
+    interrupted(*words, place=AFTER_TWO)
+    _, said = tune(*words)
+    assert "going on after epoch 2" in said and content(folder / OUT) == content(folder / "whole")
+
+
+def test_local_losses_need_the_original(refused):
+    message = refused("--labels", "--local", status=2)
+    assert "--local" in message and "--labels" in message and "leave it out" in message
+
+
 def test_the_bundled_network_needs_no_model(tune, folder):
     network = load_model(bundled.MODEL)
     plan = small_plans.random_plan(network, 2, "replicated")
@@ -411,11 +440,12 @@ def test_data_that_do_not_fit(refused, folder, changed, expected):
     assert expected in message
 
 
-def test_nan_where_the_original_is_asked_first(refused, folder):
+@pytest.mark.parametrize("local", [(), ("--local",)])
+def test_nan_where_the_original_is_asked(refused, folder, local):
     x, _ = data(folder)
     x[20, 3] = np.nan
     write_data(folder / DATA, x=x)
-    assert "found nan in sample 20, column 3" in refused("--distill", folder / MODEL)
+    assert "found nan in sample 20, column 3" in refused("--distill", folder / MODEL, *local)
 
 
 def test_no_labels(refused, folder):
