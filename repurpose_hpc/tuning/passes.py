@@ -115,8 +115,11 @@ class Passes:
     @property
     def parameters(self) -> list[Parameter]:
         """All that is tuned on this rank: weights of mixings in the order of the network, then filters."""
-        blocks = [block for mixing in self._mixings.values() for block in mixing.blocks]
-        return [parameter for part in (*blocks, *self._filters.values()) for parameter in part.parameters]
+        blocks = (block for mixing in self._mixings.values() for block in mixing.blocks)
+        return [
+            *(parameter for block in blocks for parameter in block.parameters),
+            *(parameter for filters in self._filters.values() for parameter in filters.parameters),
+        ]
 
     @property
     def _links(self) -> list[GhostLink | SumLink]:
@@ -319,7 +322,7 @@ class Passes:
             return
         sources = [self._tensors[source] for source in op.sources]
         if op.name in self._filters:
-            self._filters[op.name].backward(g, *sources, update)
+            self._filters[op.name].backward(g, sources[0], update)
         products = vjp(op, g, self._tensors[op.target], *sources)
         for source, product in zip(op.sources, products, strict=True):
             if source in self._followed:

@@ -56,7 +56,7 @@ def tuned(comm, groups: int, optimiser: str) -> tuple[list[float], Network, Copi
         tuning = Tuning(passes, spooled, targets, parted(58, options), options, copies)
         losses = [tuning.epoch(1), tuning.epoch(2), tuning.judged()[0]]
     passes.free()
-    mine = [replace(shard, blocks=dict(shard.blocks)) for shard in passes.tuned(shards)]
+    mine = [replace(shard, blocks=dict(shard.blocks)) for shard in passes.tuned(shards, passes.tuned_graph())]
     of_group = [mine] if copies.comm is None else copies.comm.allgather(mine)
     return losses, assemble(shard for part in of_group for shard in part), copies, shares
 
