@@ -48,12 +48,14 @@ def main() -> None:
     args = parser.parse_args()
     rows, epochs = read_csv(args.out), read_csv(args.epochs)
     points = list(dict.fromkeys(tuple(epoch[key] for key in KEYS) for epoch in epochs))
-    for placement, budget in points:
-        if args.points is not None and f"{placement}_{budget}" not in args.points:
+    for model, placement, budget in points:
+        wanted = args.points is None or f"{placement}_{budget}" in args.points
+        if model != args.model.stem or not wanted:
             continue
-        whole = [epoch for epoch in epochs if tuple(epoch[key] for key in KEYS) == (placement, budget)]
+        point = dict(zip(KEYS, (model, placement, budget), strict=True))
+        whole = [epoch for epoch in epochs if point.items() <= epoch.items()]
         for way in WAYS:
-            key = {"input_placement": placement, "budget": budget, "way": way}
+            key = point | {"way": way}
             if any(key.items() <= row.items() for row in rows):
                 continue
             rows.append(key | tuned(args, placement, budget, way, whole))
@@ -69,7 +71,7 @@ def tuned(
     args: argparse.Namespace, placement: str, budget: str, way: str, whole: list[dict[str, str]]
 ) -> dict[str, str]:
     """A row of the table, but for its key; ``whole`` are the epochs of the long run."""
-    shards = args.work / f"{placement}_{budget}"
+    shards = args.work / f"{args.model.stem}_{placement}_{budget}"
     out = shards.with_name(f"{shards.name}_{way}")
     launch, rate = ["mpirun", "-n", str(args.ranks)], RATES[way, placement]
     report = finetuned(args, shards, args.train, out, way, rate, EPOCHS, launch)

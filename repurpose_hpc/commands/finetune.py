@@ -182,10 +182,7 @@ def _tune(args: Arguments, loaded: LoadedShards, samples: Samples, copies: Copie
     stored, shards = loaded
     options, formats = args.tuning, Formats(comm_dtype=stored.plan.comm_dtype)
     keep_what_is_freed()  # in every step arrays of the same sizes are made
-    original = None
-    with collectively(comm):
-        if args.local:
-            original = _original(args, stored)
+    original = _original_of_all(args, stored, comm) if args.local else None
     cuts = () if original is None else cuts_of(shards[0].graph, original)
     with in_unison(comm):
         parts = parted(samples.samples, options)
@@ -193,13 +190,12 @@ def _tune(args: Arguments, loaded: LoadedShards, samples: Samples, copies: Copie
     with ExitStack() as stack:  # which closes what this rank has copied where another one could not
         with collectively(comm):
             spooled = stack.enter_context(Spooled(samples, passes.input_columns, passes.dtype))
-        local = None
+        local, targets = None, None
         if original is not None:
             with in_unison(comm):
                 local = LocalLosses(original, samples, passes, copies.comm, options.batch_size)
             stack.enter_context(local)
             original = None  # which may be large
-        targets = None
         with collectively(comm):
             if passes.is_root:
                 targets = _targets(args, stored, shards[0].graph, samples, local, passes.dtype)
@@ -250,6 +246,18 @@ def _targets(
     if local is not None and local.outputs is not None:
         return of_outputs(graph, samples, local.outputs)
     return of_original(graph, samples, _original(args, stored), dtype, args.tuning.batch_size)
+
+
+def _original_of_all(args: Arguments, stored: StoredPlan, comm: MPI.Comm) -> Network:
+    """``_original`` on every rank; collective.
+
+    Raises:
+        SystemExit: on every rank, after a message.
+    """
+    found = []
+    with collectively(comm):
+        found.append(_original(args, stored))
+    return found[0]
 
 
 def _original(args: Arguments, stored: StoredPlan) -> Network:

@@ -17,6 +17,7 @@ from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.io.spooled import Spooled
 from repurpose_hpc.model.forward import flat, joined_values, split_values, trace
+from repurpose_hpc.mpi.groups import Groups
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.options import Options
@@ -169,7 +170,8 @@ def tuned(case, comm, groups=1, optimiser="adamw"):
         drawn(original, 58),
         TuneOptions(epochs=2, batch_size=13, groups=groups, optimiser=optimiser, learning_rate=0.01),
     )
-    copies = Copies(comm, groups)
+    shares = Groups(comm, groups)
+    copies = Copies(shares)
     ranks = RankPasses(network, plan, 13, copies.comm, cuts=cuts_of(network, original))
     samples, passes = Samples.of(x), ranks.passes
     with local_losses(original, passes, x, copies.comm) as local:
@@ -179,7 +181,7 @@ def tuned(case, comm, groups=1, optimiser="adamw"):
             losses = [tuning.judged()[0], tuning.epoch(1), tuning.epoch(2), tuning.judged()[0]]
     found = ranks.tuned()
     passes.free()
-    copies.free()
+    shares.free()
     return losses, found, local
 
 
