@@ -48,11 +48,11 @@ def main() -> None:
     args = parser.parse_args()
     rows, epochs = read_csv(args.out), read_csv(args.epochs)
     points = list(dict.fromkeys(tuple(epoch[key] for key in KEYS) for epoch in epochs))
-    for model, placement, budget in points:
+    for model, train, placement, budget in points:
         wanted = args.points is None or f"{placement}_{budget}" in args.points
-        if model != args.model.stem or not wanted:
+        if (model, train) != (args.model.stem, args.train.stem) or not wanted:
             continue
-        point = dict(zip(KEYS, (model, placement, budget), strict=True))
+        point = dict(zip(KEYS, (model, train, placement, budget), strict=True))
         whole = [epoch for epoch in epochs if point.items() <= epoch.items()]
         for way in WAYS:
             key = point | {"way": way}

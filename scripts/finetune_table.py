@@ -27,7 +27,7 @@ from rows import mean_table, read_csv, write_csv
 from repurpose_hpc.plan.files.store import open_plan
 
 COMMAND = [sys.executable, "-m", "repurpose_hpc"]
-KEYS = ("model", "input_placement", "budget")
+KEYS = ("model", "train", "input_placement", "budget")
 
 
 def main() -> None:
@@ -49,7 +49,8 @@ def main() -> None:
     rows, epochs_file = read_csv(args.out), args.out.with_name(f"{args.out.stem}_epochs.csv")
     epochs = read_csv(epochs_file)
     for budget in args.budgets:
-        key = dict(zip(KEYS, (args.model.stem, args.input_placement, str(budget)), strict=True))
+        point = args.model.stem, args.train.stem, args.input_placement, str(budget)
+        key = dict(zip(KEYS, point, strict=True))
         if any(key.items() <= row.items() for row in rows):
             continue
         row, curve = tuned(args, budget)
@@ -67,7 +68,7 @@ def main() -> None:
 def tuned(args: argparse.Namespace, budget: float) -> tuple[dict[str, str], list[dict]]:
     """A row of the table, and its epochs."""
     shards = args.work / f"{args.model.stem}_{args.input_placement}_{budget}"
-    out = shards.with_name(f"{shards.name}_tuned")
+    out = shards.with_name(f"{shards.name}_{args.train.stem}_tuned")
     restructuring = ["--workers", str(args.workers), "--input-placement", args.input_placement]
     if not shards.exists():
         run(
