@@ -65,8 +65,8 @@ class ActivationKind:
         written_out: parameters with which exporters are known to write it as several nodes.
         with_numbers: whether a function written out is compared with it, with all numbers that occur in it
             as parameters.
-        pieces: of alpha and beta: where the function is a straight line, from the lowest piece to the highest;
-            None: nowhere, as far as is known.
+        pieces: of alpha and beta: where the function is a straight line, piece after piece from the lowest
+            on; None: nowhere, as far as is known.
         range: of all values: lowest and highest, or a function of alpha and beta.
     """
 
