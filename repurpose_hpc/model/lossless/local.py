@@ -59,6 +59,7 @@ def _select(op: Select, numbering: Numbering, network: Network, *sources: Values
 def _elementwise(op: Elementwise, numbering: Numbering, network: Network, source: Values) -> Values:
     slopes, shifts = straight(op, source)
     homogeneous, lines = is_homogeneous(op.activation), []
+    key: Hashable
     constants = activate(op.activation, source.shifts)
     for j in range(len(source)):
         factor, shift = float(source.factors[j]), float(source.shifts[j])
