@@ -1,4 +1,4 @@
-"""The pass: equal neurons are read as one, unread ones go, mixings of mixings are one, until nothing changes.
+"""The pass: equal neurons are read as one, unread ones go, straight mixings shrink, until nothing changes.
 
 One sweep in the order of execution says of every neuron of every tensor what it is in terms of others
 (``values``).  Mixings then read one neuron for all that are multiples of each other, and constants are in
@@ -7,9 +7,9 @@ their biases.  A sweep backward finds what nothing reads any more.
 
 from __future__ import annotations
 
-from repurpose_hpc.model.lossless.composition import composed
 from repurpose_hpc.model.lossless.local import RULES
 from repurpose_hpc.model.lossless.mixings import analysed
+from repurpose_hpc.model.lossless.straight import straightened
 from repurpose_hpc.model.lossless.unread import without_unread
 from repurpose_hpc.model.lossless.values import Columns, Numbering, Values, columns_of
 from repurpose_hpc.model.network import Network
@@ -41,7 +41,7 @@ def _once(network: Network) -> Network:
         network = network.with_mixings(mixings)
     smaller = without_unread(network, outputs)
     # Values are of all neurons, so that a network that has become smaller is looked at anew.
-    return composed(network, values) if smaller is network else smaller
+    return straightened(network, values) if smaller is network else smaller
 
 
 def _analysed(network: Network) -> tuple[dict[str, Mixing], dict[str, Values], dict[str, Columns]]:

@@ -312,3 +312,34 @@ def test_mixings_without_a_rule_for_what_reads_them_keep_their_neurons():
     queries = [mixing for mixing in smaller.mixings if isinstance(mixing, Mixing) and mixing.name != "first"]
     assert [len(mixing.bias) for mixing in queries] == [4, 4, 6]
     assert_same(network, smaller)
+
+
+@settings(max_examples=20)
+@given(seed=seeds, terms=st.integers(1, 4))
+def test_rows_that_others_combine_to_go_where_no_activation_is_behind(seed, terms):
+    (W, b), _, (V, c) = perceptron(seed, 12, 6, 9)
+    factors = np.random.default_rng(seed).uniform(0.3, 1, terms)
+    W[5] = factors @ W[:terms]
+    network = sequence(12, [(W, b), (V, c), RELU, *perceptron(1, 9, 3)])
+    smaller = reduced(network)
+    assert widths(smaller) == [5, 9, 3]
+    assert smaller.weight_count == network.weight_count - 12 - 9
+    assert_same(network, smaller)
+    bent = sequence(12, [(W, b), TANH, (V, c), TANH, *perceptron(1, 9, 3)])
+    assert reduced(bent) is bent
+
+
+@pytest.mark.parametrize(("readers", "count"), [(6, 5), (7, 6)])
+def test_combinations_stay_where_they_would_cost_weights(readers, count):
+    """A sum of five sparse rows has 25 weights; who reads it alone has four more without it."""
+    rng = np.random.default_rng(14)
+    W = np.zeros((6, 25))
+    W[np.arange(25) // 5, np.arange(25)] = rng.uniform(1, 2, 25)
+    W[5] = W[:5].sum(axis=0)
+    V, c = np.zeros((40, 6)), rng.standard_normal(40)
+    V[:readers, 5], V[readers:, :5] = 1, rng.standard_normal((40 - readers, 5))
+    network = sequence(25, [(W, np.ones(6)), (V, c), TANH, *perceptron(1, 40, 3)])
+    smaller = reduced(network)
+    assert widths(smaller)[0] == count
+    assert smaller.weight_count == network.weight_count - (25 - 4 * readers) * (count == 5)
+    assert_same(network, smaller)
