@@ -18,7 +18,7 @@ from repurpose_hpc.model.importers.load import load_tokens
 from repurpose_hpc.model.lossless import reduced
 from repurpose_hpc.model.lossless.rows import multiples, rows_of
 from repurpose_hpc.model.lossless.values import ULPS, Numbering
-from repurpose_hpc.model.operations import Mixing, Select
+from repurpose_hpc.model.operations import COMBINATIONS, Mixing, Select, whole_map
 from repurpose_hpc.model.spec import check
 
 TANH, SIGMOID, CLIP = Activation("tanh"), Activation("sigmoid"), Activation("clip", 0.0, 1.0)
@@ -229,6 +229,70 @@ def test_nothing_changes_in_a_generic_network(name):
 def test_networks_of_all_kinds_keep_their_outputs(name, seed):
     network = planted(NETWORKS[name](), seed)
     assert_same(network, reduced(network), samples=4)
+
+
+SIZE = (4, 3)
+# By name: adds an operation to a builder, behind two tensors of 6 neurons with maps of SIZE.
+BEHIND = {
+    **{
+        kind: lambda d, x, y, kind=kind: d.builder.combine("op", x, y, kind)
+        for kind in COMBINATIONS
+        if kind not in ("divide", "mask")  # which have poles and jumps
+    },
+    **{
+        f"{kind} of a mean": lambda d, x, y, kind=kind: d.builder.combine(
+            "op", x, d.builder.pool("mean", y, "average", whole_map(SIZE)), kind
+        )
+        for kind in ("add", "multiply")
+    },
+    **{
+        str(activation): lambda d, x, y, activation=activation: d.builder.elementwise("op", x, activation)
+        for activation in (RELU, TANH, CLIP, SIGMOID, Activation("abs"), Activation("hard_sigmoid", 0.2, 0.5))
+    },
+    "max": lambda d, x, y: d.builder.pool("op", x, "max", square_window(SIZE)),
+    "average": lambda d, x, y: d.builder.pool("op", x, "average", square_window(SIZE)),
+    "average with padding": lambda d, x, y: d.builder.pool(
+        "op", x, "average", square_window(SIZE), True, (5, 4)
+    ),
+    "depthwise": lambda d, x, y: d.depthwise("op", x, square_window(SIZE)),
+    "depthwise inside": lambda d, x, y: d.depthwise("op", x, square_window(SIZE, 2, pad=0)),
+    "filled": lambda d, x, y: d.builder.rearrange("op", x, np.array([3, -1, 0, 3]), (4,), 2.0),
+    "padded": lambda d, x, y: d.builder.rearrange("op", x, np.array([3, -1, 0, 3]), (4,)),
+    "moved": lambda d, x, y: d.builder.rearrange("op", x, np.array([3, 2, 0, 3]), (4,)),
+    "scaled": lambda d, x, y: d.builder.affine("op", x, *d.rng.standard_normal((2, 6, 1))),
+    "scaled unevenly": lambda d, x, y: d.builder.affine("op", x, *d.rng.standard_normal((2, 6, 12))),
+    "table": lambda d, x, y: d.builder.position_table("op", x, d.rng.standard_normal((6, 12))),
+    "chosen": lambda d, x, y: d.builder.select("op", (x, y), np.array([5, 0, 11, 7, 0])),
+    "strided": lambda d, x, y: d.mixing("op", x, 6, square_window(SIZE, 1, 2, 0)),
+    "pointwise": lambda d, x, y: d.mixing("op", x, 6, square_window(SIZE, 1, 1, 0)),
+    "convolved": lambda d, x, y: d.mixing("op", x, 6, square_window(SIZE)),
+}
+
+
+@pytest.mark.parametrize("name", BEHIND)
+@settings(max_examples=12)
+@given(seed=seeds, is_bent=st.booleans(), pad=st.integers(0, 1))
+def test_what_is_behind_multiples_constants_and_others(name, seed, is_bent, pad):
+    draw = Draw(seed)
+    builder, image = draw.builder, draw.builder.input("input", 2, SIZE)
+    x, y = (draw.mixing(f"mixing {n}", image, 6, square_window(SIZE)) for n in "xy")
+    if is_bent:
+        x, y = (builder.elementwise(f"bent {each}", each, SIGMOID) for each in (x, y))
+    target = BEHIND[name](draw, x, y)
+    last = draw.mixing("last", target, 3, square_window(builder.positions(target), 2, pad=pad))
+    network = planted(builder.build((last,), ("identity",)), seed)
+    assert_same(network, reduced(network), samples=3)
+
+
+def test_sums_that_are_definitions_stay_as_they_are():
+    network = planted(NETWORKS["normalised"](), 1)
+    network.mixings[0].weights[2:4] = network.mixings[0].weights[1]
+    smaller = reduced(network)
+    assert len(smaller.mixings[0].bias) == 6
+    for mixing in smaller.mixings:
+        original = next(each for each in network.mixings if each.name == mixing.name)
+        assert mixing is original or not mixing.fixed
+    assert_same(network, smaller)
 
 
 def test_planted_neurons_are_found_in_networks_of_all_kinds():
