@@ -18,7 +18,7 @@ from repurpose_hpc.model.importers.load import load_tokens
 from repurpose_hpc.model.lossless import reduced
 from repurpose_hpc.model.lossless.rows import multiples, rows_of
 from repurpose_hpc.model.lossless.values import ULPS, Numbering
-from repurpose_hpc.model.operations import COMBINATIONS, Mixing, Select, whole_map
+from repurpose_hpc.model.operations import COMBINATIONS, Mixing, Select, Window, pointwise, whole_map
 from repurpose_hpc.model.spec import check
 
 TANH, SIGMOID, CLIP = Activation("tanh"), Activation("sigmoid"), Activation("clip", 0.0, 1.0)
@@ -205,6 +205,34 @@ def test_a_constant_channel_is_not_constant_beyond_the_border(bias, pad, channel
     assert_same(network, smaller)
 
 
+def test_bounds_know_what_is_beyond_the_border():
+    """Sums of numbers from 1 to 2 are less there, so that these neurons are not always above 0."""
+    draw, size = Draw(15), (5, 4)
+    builder = draw.builder
+    x = builder.elementwise(
+        "a", draw.mixing("first", builder.input("input", 2, size), 3, pointwise(size)), SIGMOID
+    )
+    x = builder.affine("above", x, np.ones((3, 1)), np.ones((3, 1)))
+    W = np.ones((2, 27))
+    x = builder.elementwise(
+        "b", builder.mixing("sums", x, W, np.array([-20.0, -15]), square_window(size)), RELU
+    )
+    network = builder.build((draw.mixing("last", x, 2, whole_map(size)),), ("identity",))
+    assert reduced(network) is network
+
+
+def test_positions_that_were_chosen_are_not_the_map():
+    """Every second position, and the first ones: maps as large, of other values."""
+    draw = Draw(16)
+    builder = draw.builder
+    x = draw.mixing("first", builder.input("input", 2, (4, 4)), 3, square_window((4, 4)))
+    windows = [Window((4, 4), (1, 1), (step, step), (1, 1), (0, 0), (2, 2)) for step in (1, 2)]
+    parts = [builder.mixing(f"part{n}", x, np.eye(3), np.zeros(3), each) for n, each in enumerate(windows)]
+    both = builder.select("both", tuple(parts), np.arange(6))
+    network = builder.build((draw.mixing("last", both, 2, whole_map((2, 2))),), ("identity",))
+    assert_same(network, reduced(network))
+
+
 def test_sums_of_float32_stay_float32_where_it_holds_them():
     (W, b), act, (V, c) = (
         (array.astype(np.float32) for array in step) if isinstance(step, tuple) else step
@@ -281,6 +309,13 @@ def test_what_is_behind_multiples_constants_and_others(name, seed, is_bent, pad)
     target = BEHIND[name](draw, x, y)
     last = draw.mixing("last", target, 3, square_window(builder.positions(target), 2, pad=pad))
     network = planted(builder.build((last,), ("identity",)), seed)
+    of_x, of_y = (
+        next((mixing for mixing in network.mixings if mixing.name == f"mixing {n}"), None) for n in "xy"
+    )
+    if of_y is not None:  # rows of one are multiples of those of the other, all of one row or of any
+        rows = draw.rng.integers(0, draw.rng.choice([1, 6]), 6)
+        factors = draw.rng.choice([1, -1, 2], 6)
+        of_y.weights[:], of_y.bias[:] = factors[:, None] * of_x.weights[rows], factors * of_x.bias[rows]
     assert_same(network, reduced(network), samples=3)
 
 
