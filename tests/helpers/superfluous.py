@@ -14,14 +14,14 @@ from repurpose_hpc.model.network import Network
 def challenge(neurons: int, layers: int, bits: int, bias: float, seed: int = 0) -> Network:
     """A network as those of the Sparse DNN Graph Challenge: 32 inputs a row, all weights 1/16, clipped at 32.
 
-    Layer k of a block reads neurons c and c + 2^k modulo 2^bits; before a block, but the first, inputs are
-    in another order.
+    Layer k of a block reads neurons c and c - 2^k modulo 2^bits; in every block but the first the inputs of
+    all its layers are in another order.
     """
     rng, steps, size = np.random.default_rng(seed), [], 2**bits
-    row = np.arange(neurons)[:, None] % size
+    column = np.arange(neurons) % size
+    row = column[:, None]
     for layer in range(layers):
         k = layer % bits
-        column = np.arange(neurons) % size
         if not k and layer:
             column = rng.permutation(column)
         weights = ((column == row) | (column == (row - 2**k) % size)).astype(np.float32) / 16
