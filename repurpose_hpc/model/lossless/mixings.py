@@ -76,13 +76,14 @@ def _through(values: Values, rows: Rows, source: Values) -> Values:
 
 def _bounded(values: Values, rows: Rows, source: Values, taps: int, padded: bool) -> Values:
     """The same with bounds, from those of the neurons that each row reads."""
-    ends = source.low, source.high
+    low, high = source.low, source.high
+    if np.isinf(low).all() and np.isinf(high).all():
+        return values.within(values.low, values.high)
     if padded:
-        ends = np.minimum(source.low, 0), np.maximum(source.high, 0)
-    low, high = (end[rows.columns // taps] for end in ends)
-    is_above, weights = rows.weights > 0, rows.weights
-    lowest, highest = np.where(is_above, low, high), np.where(is_above, high, low)
-    with np.errstate(invalid="ignore"):  # of 0 times infinity there is none: weights are not 0
-        return values.within(
-            rows.sums(weights * lowest) + rows.bias, rows.sums(weights * highest) + rows.bias
-        )
+        low, high = np.minimum(low, 0), np.maximum(high, 0)
+    lowest, highest = np.zeros((2, len(rows.bias)))
+    for span, tile in rows.tiles():
+        neurons, above = tile.columns // taps, tile.weights > 0
+        lowest[span] = tile.sums(tile.weights * np.where(above, low[neurons], high[neurons]))
+        highest[span] = tile.sums(tile.weights * np.where(above, high[neurons], low[neurons]))
+    return values.within(lowest + rows.bias, highest + rows.bias)

@@ -12,6 +12,8 @@ import numpy as np
 
 from repurpose_hpc.model.lossless.values import NOTHING, ULPS, Columns
 
+# Entries that are looked at together, so that what is computed of them needs little memory.
+_TILE = 1 << 22
 # Sums of the same numbers in float64 are not further apart, relative to the sum of their absolute values.
 _SAME_SUM = 1e-11
 
@@ -21,8 +23,8 @@ class Rows(NamedTuple):
 
     Attributes:
         starts: (m + 1,) int64: row i has entries ``starts[i]`` to ``starts[i + 1]`` - 1.
-        columns: (entries,), ascending in a row.
-        weights: (entries,) float64, none of them 0.
+        columns: (entries,) integers, ascending in a row.
+        weights: (entries,) float32 or float64, none of them 0.
         bias: (m,) float64.
     """
 
@@ -41,9 +43,19 @@ class Rows(NamedTuple):
         """Entries of every row, (m,)."""
         return np.diff(self.starts)
 
+    def tiles(self) -> Iterator[tuple[slice, Rows]]:
+        """A few rows after the other: which, and these rows."""
+        for span in _spans(self.starts):
+            first, end = self.starts[span.start], self.starts[span.stop]
+            starts = self.starts[span.start : span.stop + 1] - first
+            yield span, Rows(starts, self.columns[first:end], self.weights[first:end], self.bias[span])
+
     def sums(self, entries: np.ndarray) -> np.ndarray:
         """The sum of one number for each entry over every row, (m,)."""
-        return np.bincount(self.numbers, entries, len(self.bias))
+        total, filled = np.zeros(len(self.bias), entries.dtype), np.flatnonzero(self.counts)
+        if filled.size:
+            total[filled] = np.add.reduceat(entries, self.starts[filled])
+        return total
 
     def dense(self, columns: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
         """Weights (m, columns) and bias, in ``dtype`` if that holds all of them exactly, else in float64."""
@@ -58,13 +70,32 @@ class Rows(NamedTuple):
 
 def rows_of(weights: np.ndarray, bias: np.ndarray) -> Rows:
     """The entries of a dense array, (m, columns)."""
-    numbers, columns = np.nonzero(weights)
-    starts = np.searchsorted(numbers, np.arange(len(weights) + 1))
-    return Rows(starts, columns, weights[numbers, columns].astype(np.float64), bias.astype(np.float64))
+    m, n = weights.shape
+    counts, columns, entries = [], [], []
+    for span in _spans(np.arange(m + 1) * n):
+        part = weights[span]
+        numbers, of_part = np.nonzero(part)
+        counts.append(np.bincount(numbers, minlength=len(part)))
+        columns.append(of_part.astype(np.int32))
+        entries.append(part[numbers, of_part])
+    starts = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+    return Rows(starts, np.concatenate(columns), np.concatenate(entries), bias.astype(np.float64))
+
+
+def _spans(starts: np.ndarray) -> Iterator[slice]:
+    """Rows with ``_TILE`` entries together, or single ones with more."""
+    first, m = 0, len(starts) - 1
+    while first < m:
+        end = int(np.searchsorted(starts, starts[first] + _TILE, side="right")) - 1
+        end = min(max(end, first + 1), m)
+        yield slice(first, end)
+        first = end
 
 
 def stacked(parts: list[Rows]) -> Rows:
     """Rows of several mixings that read the same columns, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
     ends = np.cumsum([0, *(len(rows.weights) for rows in parts)])
     starts = [rows.starts[:-1] + end for rows, end in zip(parts, ends[:-1], strict=True)]
     return Rows(
@@ -116,30 +147,38 @@ def multiples(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     if not filled.size:
         return leading, factors
     factors[filled] = rows.weights[rows.starts[filled]]
-    scaled = rows.weights / np.repeat(factors, counts)
-    for alike in _candidates(rows, scaled, filled):
+    for alike in _candidates(rows, factors, filled):
         while alike.size > 1:
             places = rows.starts[alike, None] + np.arange(counts[alike[0]])
+            scaled = rows.weights[places] / factors[alike, None]
             same = (rows.columns[places] == rows.columns[places[0]]).all(axis=1)
-            same &= _are_close(scaled[places], scaled[places[0]]).all(axis=1)
+            same &= _are_close(scaled, scaled[0]).all(axis=1)
             leading[alike[same]] = alike[0]
             alike = alike[~same]
     return leading, factors
 
 
-def _candidates(rows: Rows, scaled: np.ndarray, filled: np.ndarray) -> Iterator[np.ndarray]:
+def _candidates(rows: Rows, factors: np.ndarray, filled: np.ndarray) -> Iterator[np.ndarray]:
     """Sets of rows, ascending, that have as many entries and nearly the same random sum of them.
 
     All rows with the same entries are in one set.
+
+    Args:
+        rows: any.
+        factors: by which a row is divided.
+        filled: the rows with entries.
     """
-    hashes = _hashes(rows.columns)
-    terms = scaled * (1 + hashes.astype(np.float64) / 2.0**64)
-    counts, sums = rows.counts[filled], rows.sums(terms)[filled]
-    sizes = rows.sums(np.abs(terms))[filled]
-    patterns = np.add.reduceat(hashes, rows.starts[filled])  # they wrap around
+    m = len(factors)
+    patterns, sums, sizes = np.zeros(m, np.uint64), np.zeros(m), np.zeros(m)
+    for span, tile in rows.tiles():
+        hashes = _hashes(tile.columns)
+        terms = tile.weights / np.repeat(factors[span], tile.counts)
+        terms *= 1 + hashes.astype(np.float64) / 2.0**64
+        patterns[span] = tile.sums(hashes)  # they wrap around
+        sums[span], sizes[span] = tile.sums(terms), tile.sums(np.abs(terms))
+    counts, patterns, sums, sizes = (array[filled] for array in (rows.counts, patterns, sums, sizes))
     order = np.lexsort((sums, patterns, counts))
-    ascending = (array[order] for array in (counts, patterns, sums, sizes))
-    counts, patterns, sums, sizes = ascending
+    counts, patterns, sums, sizes = (array[order] for array in (counts, patterns, sums, sizes))
     joins = (np.diff(counts) == 0) & (np.diff(patterns) == 0) & (np.diff(sums) <= _SAME_SUM * sizes[1:])
     for part in np.split(order, np.flatnonzero(~joins) + 1):
         if part.size > 1:
