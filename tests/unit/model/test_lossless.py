@@ -11,10 +11,12 @@ from helpers.example_operations import NETWORKS
 from helpers.model_directories import llama
 from helpers.small_graphs import Draw, square_window
 from helpers.superfluous import challenge, planted
+from repurpose_hpc import bundled
+from repurpose_hpc.io.samples import open_samples
 from repurpose_hpc.model.activations import RELU, Activation
 from repurpose_hpc.model.chain import sequence
 from repurpose_hpc.model.forward import forward, forward_middle
-from repurpose_hpc.model.importers.load import load_tokens
+from repurpose_hpc.model.importers.load import load_model, load_tokens
 from repurpose_hpc.model.lossless import reduced
 from repurpose_hpc.model.lossless.rows import multiples, rows_of
 from repurpose_hpc.model.lossless.values import ULPS, Numbering
@@ -317,6 +319,18 @@ def test_what_is_behind_multiples_constants_and_others(name, seed, is_bent, pad)
         factors = draw.rng.choice([1, -1, 2], 6)
         of_y.weights[:], of_y.bias[:] = factors[:, None] * of_x.weights[rows], factors * of_x.bias[rows]
     assert_same(network, reduced(network), samples=3)
+
+
+def test_a_trained_network_keeps_its_outputs_on_its_own_samples():
+    trained = load_model(bundled.MODEL)
+    assert reduced(trained) is trained
+    network = planted(trained, 1)
+    smaller = reduced(network)
+    assert smaller.weight_count < 0.7 * network.weight_count
+    x = next(iter(open_samples(bundled.TEST).batches(50, dtype=np.float64)))
+    for dtype, tolerance in ((np.float64, 1e-12), (np.float32, 1e-5)):
+        expected, found = (forward(each, x, dtype) for each in (network, smaller))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
 def test_sums_that_are_definitions_stay_as_they_are():
