@@ -16,9 +16,9 @@ from repurpose_hpc.model.lossless.values import (
     Line,
     Numbering,
     Values,
-    atom,
     is_padded,
     joined,
+    line_of,
     whole,
 )
 from repurpose_hpc.model.network import Network
@@ -117,7 +117,7 @@ def _depthwise(op: Depthwise, numbering: Numbering, network: Network, source: Va
     padded = is_padded(op.window)
     lines = []
     for j, row in enumerate(weights):
-        key, factor, shift = _padded_or_not(source, j, numbering, padded)
+        key, factor, shift = line_of(source, j, numbering, padded)
         shift = bias[j] + shift * row.sum()
         taps = np.flatnonzero(row)
         if not taps.size or factor == 0:
@@ -132,22 +132,13 @@ def _depthwise(op: Depthwise, numbering: Numbering, network: Network, source: Va
     return numbering.lines(lines).within(lowest.sum(axis=1) + bias, highest.sum(axis=1) + bias)
 
 
-def _padded_or_not(
-    source: Values, j: int, numbering: Numbering, padded: bool
-) -> tuple[Hashable, float, float]:
-    """Key, factor and shift of neuron j for an operation that sees, or does not see, beyond the border."""
-    if padded:
-        return *atom(source, j, numbering), 0.0
-    return int(source.classes[j]), float(source.factors[j]), float(source.shifts[j])
-
-
 @rule(Pool)
 def _pool(op: Pool, numbering: Numbering, network: Network, source: Values) -> Values:
     padded = op.kind == "average" and op.count_padding
     form = op.kind, op.window, op.count_padding, op.extent
     lines = []
     for j in range(len(source)):
-        key, factor, shift = _padded_or_not(source, j, numbering, padded)
+        key, factor, shift = line_of(source, j, numbering, padded)
         if op.kind == "max":
             lines.append(Line((form, key, factor > 0), abs(factor), shift))
         else:
@@ -164,7 +155,7 @@ def _rearrange(op: Rearrange, numbering: Numbering, network: Network, source: Va
         if padded and op.fill:
             lines.append(Line((form, whole(source, j, numbering)), 1.0, 0.0))
         else:
-            key, factor, shift = _padded_or_not(source, j, numbering, padded)
+            key, factor, shift = line_of(source, j, numbering, padded)
             lines.append(Line((form, key), factor, shift))
     return numbering.lines(lines).within(*_with_padding(source, padded, op.fill))
 

@@ -73,7 +73,7 @@ def joined(parts: list[Values]) -> Values:
 
 
 class Line(NamedTuple):
-    """One neuron of ``Values``."""
+    """One neuron of ``Values``; the key is a class, or says what V is made of and how."""
 
     key: Hashable
     factor: float
@@ -117,10 +117,7 @@ class Numbering:
         """Neurons with their keys in place of classes; a factor of 0 makes one constant."""
         classes = [CONSTANT if line.factor == 0 else self.of(line.key) for line in lines]
         values = Values.of_classes(np.array(classes, np.int64))
-        factors, shifts = (
-            np.array(column, np.float64)
-            for column in ([line[1] for line in lines], [line[2] for line in lines])
-        )
+        factors, shifts = (np.array([line[field] for line in lines], np.float64) for field in (1, 2))
         return replace(values, factors=factors, shifts=shifts).within(values.low, values.high)
 
 
@@ -130,14 +127,14 @@ def is_padded(window: Window | None) -> bool:
     return window is not None and bool((window.indices() < 0).any())
 
 
-def atom(values: Values, j: int, numbering: Numbering) -> tuple[Hashable, float]:
-    """Neuron j as a multiple of a map, which beyond the border is 0 like any: its key and the factor."""
-    factor, shift = float(values.factors[j]), float(values.shifts[j])
+def line_of(values: Values, j: int, numbering: Numbering, padded: bool) -> Line:
+    """Neuron j for an operation; for one that sees beyond the border, where all is 0, without a shift."""
+    key, factor, shift = int(values.classes[j]), float(values.factors[j]), float(values.shifts[j])
+    if not padded or shift == 0:
+        return Line(key, factor, shift)
     if factor == 0:
-        return "one", shift
-    if shift == 0:
-        return int(values.classes[j]), factor
-    return (int(values.classes[j]), numbering.real(shift / factor)), factor
+        return Line("one", shift, 0.0)
+    return Line((key, numbering.real(shift / factor)), factor, 0.0)
 
 
 def whole(values: Values, j: int, numbering: Numbering) -> Hashable:
@@ -174,20 +171,15 @@ def columns_of(values: Values, padded: bool, numbering: Numbering) -> Columns:
     """
     n = len(values)
     representatives, ratios, constants = np.full(n, -1), np.zeros(n), np.zeros(n)
-    first: dict[Hashable, int] = {}
+    first: dict[Hashable, tuple[int, float]] = {}  # a representative and its factor
     for j in range(n):
-        factor, shift = float(values.factors[j]), float(values.shifts[j])
-        key: Hashable = int(values.classes[j])
-        if padded:
-            key, factor = atom(values, j, numbering)
+        key, factor, shift = line_of(values, j, numbering, padded)
         if factor == 0:
             constants[j] = shift
             continue
-        r = representatives[j] = first.setdefault(key, j)
-        ratios[j] = (
-            1.0 if r == j else factor / (atom(values, r, numbering)[1] if padded else values.factors[r])
-        )
-        if not padded and r != j:
+        r, factor_of_r = first.setdefault(key, (j, factor))
+        representatives[j], ratios[j] = r, factor / factor_of_r
+        if not padded:
             constant = shift - ratios[j] * values.shifts[r]
             constants[j] = 0.0 if abs(constant) <= NOTHING * abs(shift) else constant
     return Columns(representatives, ratios, constants)
