@@ -349,7 +349,26 @@ class _HeldOut(TypedDict, total=False):
     ]
 
 
+class Lossless(TypedDict):
+    """Sizes before and after ``--lossless``."""
+
+    neurons: Annotated[int, Key("neurons that are computed; those that are added to each other count once")]
+    original_neurons: Annotated[int, Key("the same of the original network")]
+    edges: Annotated[int, Key("weights that are not 0")]
+    original_edges: Annotated[int, Key("the same of the original network")]
+    dense_values: Annotated[int, Key("values that cross with nothing pruned", "values per sample")]
+    original_dense_values: Annotated[int, Key("the same of the original network", "values per sample")]
+    difference: Annotated[
+        float,
+        Key("largest one of an output on the first calibration samples, relative to the largest, in float64"),
+    ]
+    seconds: Annotated[float, Key("duration of the pass", "s")]
+
+
 class _RestructuredOptional(_Quality, _HeldOut, total=False):
+    lossless: Annotated[
+        Lossless, Key("what is left of neurons, edges and dense values", when="with `--lossless`")
+    ]
     final_output_error: Annotated[
         float,
         Key("error of the real numbers that the model gives, relative to them", when="with a back"),

@@ -220,6 +220,7 @@ def render_restructured(result: Mapping[str, Any]) -> str:
         f"{_rounds(report)}, "
         f"{report['weights_kept']:,} of {report['weights']:,} weights kept"
     )
+    lines += _lossless(report)
     lines.append(f"comm dtype {report['comm_dtype']}: {report['bytes_per_sample']:,} bytes per sample")
     lines.append(
         "weights of the workers: " + " ".join(f"{count:,}" for count in report["weights_of_workers"])
@@ -235,6 +236,18 @@ def render_restructured(result: Mapping[str, Any]) -> str:
     lines += [f"warning: {warning}" for warning in report.get("warnings", [])]
     lines.append(f"{report['seconds']:.1f} s; shards in {report['shards']}")
     return "\n".join(lines)
+
+
+def _lossless(r: RestructureReport) -> list[str]:
+    if "lossless" not in r:
+        return []
+    found = r["lossless"]
+    return [
+        f"lossless: {found['neurons']:,} of {found['original_neurons']:,} neurons, {found['edges']:,} of "
+        f"{found['original_edges']:,} edges and {found['dense_values']:,} of "
+        f"{found['original_dense_values']:,} dense values are left, in {found['seconds']:.1f} s; "
+        f"outputs differ by {found['difference']:.1e}"
+    ]
 
 
 def _output_errors(r: RestructureReport) -> list[str]:

@@ -36,6 +36,7 @@ from repurpose_hpc.restructure.context import Log, silent
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.held_out import FEWEST, held_out_findings, split
+from repurpose_hpc.restructure.lossless import Reduction, reduce
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.promise import BrokenPromise, Outcome, Restructure, keep_promise
 from repurpose_hpc.restructure.support.reserve import BudgetTooSmall
@@ -203,7 +204,10 @@ class Refinement(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class _RestructureJob:
-    """The arguments of a restructuring; see ``restructure_network``."""
+    """The arguments of a restructuring, see ``restructure_network``, and what ``lossless`` found.
+
+    With that ``network`` is what is left of the original.
+    """
 
     network: Network
     samples: Samples
@@ -214,6 +218,12 @@ class _RestructureJob:
     resume: Path | None
     measures: bool = True
     refine: Refinement | None = None
+    reduction: Reduction | None = None
+
+    @property
+    def weights(self) -> int:
+        """Weights of the original network."""
+        return self.network.weight_count if self.reduction is None else self.reduction["original_edges"]
 
 
 def _restructure(job: _RestructureJob) -> Restructured:
@@ -228,6 +238,9 @@ def _restructure(job: _RestructureJob) -> Restructured:
     }
     check_same({**origin, **asdict(job.options), "dtype": np.dtype(job.dtype).name}, job.team.comm)
     check_activations(job.network, job.samples, job.dtype, job.team)
+    if job.options.lossless:
+        network, reduction = reduce(job.network, job.samples, job.options, job.team, job.log)
+        job = replace(job, network=network, reduction=reduction)
     outcome = _outcome(job, origin)
     job.log(f"comparing with the original{PENDING}")
     findings = _findings(job, outcome)
@@ -331,7 +344,8 @@ def _findings(job: _RestructureJob, outcome: Outcome) -> dict[str, Any]:
 def _provenance(job: _RestructureJob, outcome: Outcome, findings: Mapping[str, Any]) -> dict[str, Any]:
     """Options and findings as the plan file keeps them."""
     return {
-        "weights": job.network.weight_count,
+        "weights": job.weights,
+        **_reduction(job),
         "calibration_samples": outcome.calibration.samples,
         "options": asdict(outcome.options),
         "seed": job.options.seed,
@@ -339,6 +353,11 @@ def _provenance(job: _RestructureJob, outcome: Outcome, findings: Mapping[str, A
         "calibration_findings": findings,
         "promise": outcome.provenance,
     }
+
+
+def _reduction(job: _RestructureJob) -> dict[str, Any]:
+    """What ``lossless`` found, under its name in report and plan."""
+    return {} if job.reduction is None else {"lossless": dict(job.reduction)}
 
 
 def _labels(samples: Samples) -> dict[str, str]:
@@ -367,11 +386,12 @@ def _report(job: _RestructureJob, cut: Cut, findings: Mapping[str, Any]) -> dict
         "round_cost": options.round_cost,
         "comm_dtype": plan.comm_dtype,
         "bytes_per_sample": plan.bytes_sent(cut.network, plan.comm_dtype),
-        "weights": network.weight_count,
+        "weights": job.weights,
         "weights_kept": cut.network.weight_count,
         "weights_of_workers": plan.weights_held(cut.network).tolist(),
         "compute_fraction": compute_fraction(network, cut, options),
         **links,
+        **_reduction(job),
         "layers": layers,
         **{name: value for name, value in findings.items() if name != "relative_error"},
     }

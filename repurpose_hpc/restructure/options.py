@@ -19,6 +19,7 @@ from repurpose_hpc.fields import (
     number,
     option,
     shown,
+    yes,
 )
 from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT
 from repurpose_hpc.plan.plan import GHOST, MIXED, PARTIAL, PLACEMENTS, RELAY
@@ -135,6 +136,14 @@ class Options(Declared):
         metavar="N",
         help="of random choices",
         more="of everything random; the same command gives the same shards, bit for bit",
+    )
+    lossless: bool = option(
+        False,
+        kind=yes(),
+        help="first leave out all neurons and weights without which the outputs stay the same",
+        more="first merge equal neurons, fold constant ones and leave out those that nothing reads: the "
+        "outputs stay the same but for rounding. All else, budgets and fractions among it, is about what is "
+        "left ([rules](docs/lossless.md))",
     )
     imbalance: float | None = option(
         None,

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from repurpose_hpc.fields import FieldError
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import EXACT
+from repurpose_hpc.model.lossless import reduced
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.mpi.groups import Groups
-from repurpose_hpc.plan.files.store import read_network
-from repurpose_hpc.plan.plan import Plan
+from repurpose_hpc.plan.files.store import StoredPlan, read_network
 from repurpose_hpc.plan.relays import without_relays
 from repurpose_hpc.plan.rounding import rounded_compute
 from repurpose_hpc.plan.shard import Shard
@@ -203,7 +203,7 @@ def _checks(
     checks = None
     with collectively(setup.comm):
         if file is not None:
-            certificate = _certificate(original, restructured, setup.stored.plan) if options.certify else None
+            certificate = _certificate(original, restructured, setup.stored) if options.certify else None
             verification = None
             if options.verify and restructured is not None:
                 verification = Verification(restructured, options.dtype, formats, compute)
@@ -212,7 +212,7 @@ def _checks(
     return checks
 
 
-def _certificate(original: Network | None, restructured: Network | None, plan: Plan) -> Certificate:
+def _certificate(original: Network | None, restructured: Network | None, stored: StoredPlan) -> Certificate:
     """The certificate of a run with ``certify``; the root has read the restructured network for it.
 
     Raises:
@@ -222,7 +222,9 @@ def _certificate(original: Network | None, restructured: Network | None, plan: P
         raise FieldError(
             "certify", "expected the original network, to compare with; name it, or leave it out"
         )
-    return Certificate(original, without_relays(restructured, plan))
+    if "lossless" in stored.provenance:  # mixings are compared one by one
+        original = reduced(original)
+    return Certificate(original, without_relays(restructured, stored.plan))
 
 
 def _report(

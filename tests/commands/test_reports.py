@@ -69,6 +69,7 @@ def optional_keys(report: object, command: str) -> set[str]:
         ("targets.npz", {}, MEASURED | LABELLED | TARGETS | TARGETS_HELD_OUT),
         ("few.npy", {"link_costs": ((0.0, 1.0), (2.0, 0.0))}, {"link_cost"}),
         ("few.npy", {"comm_dtype": "int8"}, set()),
+        ("few.npy", {"lossless": True}, {"lossless"}),
         ("few.npy", {"max_output_error": 0.2}, MEASURED | PROMISE),
         (
             "few.npy",

@@ -10,10 +10,15 @@ from repurpose_hpc.model.activations.activation import (
     Activation,
     ActivationKind,
     Parameter,
+    Piece,
     activate,
     derivative,
+    image,
+    is_homogeneous,
     lipschitz,
     parse,
+    pieces,
+    value_range,
 )
 from repurpose_hpc.model.activations.elementary import KINDS
 
@@ -28,8 +33,13 @@ __all__ = [
     "Activation",
     "ActivationKind",
     "Parameter",
+    "Piece",
     "activate",
     "derivative",
+    "image",
+    "is_homogeneous",
     "lipschitz",
     "parse",
+    "pieces",
+    "value_range",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,20 @@ Function = Callable[..., np.ndarray]
 Formula = Callable[[Any, float, float], Any]
 
 _LARGEST = sys.float_info.max
+
+
+class Piece(NamedTuple):
+    """An interval, both ends included, on which a function is a straight line.
+
+    Attributes:
+        low, high: the ends, which may be infinite.
+        slope, shift: of the line slope y + shift.
+    """
+
+    low: float
+    high: float
+    slope: float
+    shift: float
 
 
 class Parameter(NamedTuple):
@@ -50,6 +65,9 @@ class ActivationKind:
         written_out: parameters with which exporters are known to write it as several nodes.
         with_numbers: whether a function written out is compared with it, with all numbers that occur in it
             as parameters.
+        pieces: of alpha and beta: where the function is a straight line, piece after piece from the lowest
+            on; None: nowhere, as far as is known.
+        range: of all values: lowest and highest, or a function of alpha and beta.
     """
 
     name: str
@@ -61,6 +79,8 @@ class ActivationKind:
     formula: Formula | None = None
     written_out: tuple[tuple[float, ...], ...] = ()
     with_numbers: bool = False
+    pieces: Callable[[float, float], tuple[Piece, ...]] | None = None
+    range: tuple[float, float] | Callable[[float, float], tuple[float, float]] = (-math.inf, math.inf)
 
     @property
     def form(self) -> str:
@@ -128,6 +148,49 @@ def lipschitz(activation: Activation) -> float:
     """The largest slope L of the activation: |f(a) − f(b)| <= L |a − b|; infinite where there is none."""
     constant = DECLARED[activation.kind].lipschitz
     return constant if isinstance(constant, float) else constant(activation.alpha, activation.beta)
+
+
+def pieces(activation: Activation) -> tuple[Piece, ...]:
+    """Where the activation is a straight line; see ``ActivationKind``."""
+    declared = DECLARED[activation.kind].pieces
+    return () if declared is None else declared(activation.alpha, activation.beta)
+
+
+def is_homogeneous(activation: Activation) -> bool:
+    """Whether f(s y) = s f(y) for every s > 0: straight through 0 on either side of it."""
+    lines = pieces(activation)
+    ends = {end for line in lines for end in (line.low, line.high)}
+    return {-math.inf, math.inf} <= ends <= {-math.inf, 0.0, math.inf} and not any(
+        line.shift for line in lines
+    )
+
+
+def value_range(activation: Activation) -> tuple[float, float]:
+    """The lowest and the highest value that the activation can have, or numbers beyond them."""
+    declared = DECLARED[activation.kind].range
+    return declared if isinstance(declared, tuple) else declared(activation.alpha, activation.beta)
+
+
+def image(activation: Activation, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of the values on the intervals from ``low`` to ``high``, both (n,), in float64.
+
+    Those of ``range`` unless pieces cover the interval.
+    """
+    lowest, highest = (np.full(low.shape, end) for end in value_range(activation))
+    lines = pieces(activation)
+    if not lines:
+        return lowest, highest
+    ends = np.full((2, *low.shape), np.array([[math.inf], [-math.inf]]))
+    for line in lines:
+        first, last = np.maximum(low, line.low), np.minimum(high, line.high)
+        met = np.flatnonzero(first <= last)
+        values = line.shift + (
+            np.zeros((2, met.size)) if not line.slope else line.slope * np.stack([first[met], last[met]])
+        )
+        ends[0, met] = np.minimum(ends[0, met], values.min(axis=0))
+        ends[1, met] = np.maximum(ends[1, met], values.max(axis=0))
+    is_covered = (low >= lines[0].low) & (high <= lines[-1].high)
+    return np.where(is_covered, ends[0], lowest), np.where(is_covered, ends[1], highest)
 
 
 def parse(text: str) -> Activation:

@@ -64,6 +64,7 @@ def _truth(name: str, relation: Function, formula: Formula) -> None:
             slope=lambda y, a, b: y * 0,
             formula=formula,
             lipschitz=math.inf,
+            range=(0.0, 1.0),
             parameters=(Parameter("threshold"),),
             with_numbers=True,
         )

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from repurpose_hpc.model.activations.activation import ActivationKind, Parameter, declare
+from repurpose_hpc.model.activations.activation import ActivationKind, Parameter, Piece, declare
 
 
 def _sigmoid(y: np.ndarray, *_: object) -> np.ndarray:
@@ -78,6 +78,30 @@ def _within(y: np.ndarray, low: float, high: float) -> np.ndarray:
     return ((y > low) & (y < high)).astype(y.dtype)
 
 
+def _clip_pieces(low: float, high: float) -> tuple[Piece, ...]:
+    if low > high:  # the larger bound wins
+        return (Piece(-math.inf, math.inf, 0.0, high),)
+    below = (Piece(-math.inf, low, 0.0, low),) if low > -math.inf else ()
+    above = (Piece(high, math.inf, 0.0, high),) if high < math.inf else ()
+    return (*below, Piece(low, high, 1.0, 0.0), *above)
+
+
+def _hard_sigmoid_pieces(slope: float, at_0: float) -> tuple[Piece, ...]:
+    if slope <= 0:
+        return ()
+    low, high = -at_0 / slope, (1 - at_0) / slope
+    return (
+        Piece(-math.inf, low, 0.0, 0.0),
+        Piece(low, high, slope, at_0),
+        Piece(high, math.inf, 0.0, 1.0),
+    )
+
+
+def _bent(below: float, above: float = 1.0) -> tuple[Piece, ...]:
+    """Straight on either side of 0, with these slopes."""
+    return (Piece(-math.inf, 0.0, below, 0.0), Piece(0.0, math.inf, above, 0.0))
+
+
 # gelu' = Φ(y) + y φ(y) has the derivative (2 − y²) φ(y), hence its maximum at √2.
 _GELU_SLOPE = 0.5 * (1 + math.erf(1)) + math.exp(-1) / math.sqrt(math.pi)
 
@@ -87,6 +111,7 @@ declare(
         value=lambda y, a, b: y,
         slope=lambda y, a, b: np.ones_like(y),
         formula=lambda x, a, b: x,
+        pieces=lambda a, b: (Piece(-math.inf, math.inf, 1.0, 0.0),),
     )
 )
 declare(
@@ -96,6 +121,8 @@ declare(
         slope=lambda y, a, b: (y > 0).astype(y.dtype),
         formula=lambda x, a, b: x.clip(0, math.inf),
         onnx={"Relu": lambda: ()},
+        pieces=lambda a, b: _bent(0.0),
+        range=(0.0, math.inf),
     )
 )
 declare(
@@ -108,6 +135,7 @@ declare(
         parameters=(Parameter("slope"),),
         onnx={"LeakyRelu": lambda alpha=0.01: (alpha,)},
         with_numbers=True,
+        pieces=lambda a, b: _bent(a),
     )
 )
 declare(
@@ -118,6 +146,7 @@ declare(
         formula=lambda x, a, b: x.sigmoid(),
         lipschitz=0.25,
         onnx={"Sigmoid": lambda: ()},
+        range=(0.0, 1.0),
     )
 )
 declare(
@@ -127,6 +156,7 @@ declare(
         slope=lambda y, a, b: 1 - np.tanh(y) ** 2,
         formula=lambda x, a, b: x.tanh(),
         onnx={"Tanh": lambda: ()},
+        range=(-1.0, 1.0),
     )
 )
 declare(
@@ -137,6 +167,7 @@ declare(
         formula=lambda x, a, b: 0.5 * x * (1 + (math.sqrt(0.5) * x).erf()),
         lipschitz=_GELU_SLOPE,
         onnx={"Gelu": lambda approximate=b"none": () if approximate == b"none" else None},
+        range=(-0.17, math.inf),  # lowest near -0.7518
     )
 )
 declare(
@@ -147,6 +178,7 @@ declare(
         formula=lambda x, a, b: 0.5 * x * (1 + (math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)).tanh()),
         lipschitz=1.128994,  # rounded up from 1.12899307 near 1.4185
         onnx={"Gelu": lambda approximate=b"none": () if approximate == b"tanh" else None},
+        range=(-0.171, math.inf),
     )
 )
 declare(
@@ -157,6 +189,7 @@ declare(
         formula=lambda x, a, b: x.clip(a, b),
         parameters=(Parameter("low", -math.inf, math.inf), Parameter("high", -math.inf, math.inf)),
         with_numbers=True,
+        pieces=_clip_pieces,
     )
 )
 declare(
@@ -170,6 +203,8 @@ declare(
         onnx={"Elu": lambda alpha=1.0: (alpha,)},
         written_out=((1.0,),),
         with_numbers=True,
+        pieces=lambda a, b: (Piece(0.0, math.inf, 1.0, 0.0),),
+        range=lambda a, b: (min(0.0, -a), math.inf),
     )
 )
 declare(
@@ -183,6 +218,8 @@ declare(
         onnx={"HardSigmoid": lambda alpha=0.2, beta=0.5: (alpha, beta)},
         written_out=((1 / 6, 0.5),),
         with_numbers=True,
+        pieces=_hard_sigmoid_pieces,
+        range=(0.0, 1.0),
     )
 )
 declare(
@@ -193,6 +230,7 @@ declare(
         formula=lambda x, a, b: x * (x / 6 + 0.5).clip(0, 1),
         lipschitz=1.5,
         onnx={"HardSwish": lambda: ()},
+        range=(-0.376, math.inf),
     )
 )
 declare(
@@ -202,6 +240,7 @@ declare(
         slope=_silu_slope,
         formula=lambda x, a, b: x * x.sigmoid(),
         lipschitz=1.09984,  # rounded up from 1.09983932 near 2.3994
+        range=(-0.279, math.inf),
     )
 )
 declare(
@@ -211,6 +250,7 @@ declare(
         slope=lambda y, a, b: 2 * y,
         formula=lambda x, a, b: x * x,
         lipschitz=math.inf,
+        range=(0.0, math.inf),
     )
 )
 declare(
@@ -231,6 +271,7 @@ declare(
         slope=_sigmoid,
         formula=lambda x, a, b: x.softplus(),
         onnx={"Softplus": lambda: ()},
+        range=(0.0, math.inf),
     )
 )
 declare(
@@ -241,6 +282,7 @@ declare(
         formula=lambda x, a, b: x.exp(),
         lipschitz=math.inf,
         onnx={"Exp": lambda: ()},
+        range=(0.0, math.inf),
     )
 )
 declare(
@@ -250,6 +292,8 @@ declare(
         slope=lambda y, a, b: np.sign(y),
         formula=lambda x, a, b: x * x.sign(),
         onnx={"Abs": lambda: ()},
+        pieces=lambda a, b: _bent(-1.0),
+        range=(0.0, math.inf),
     )
 )
 declare(
@@ -265,6 +309,7 @@ declare(
         ),
         onnx={"Selu": lambda alpha=1.6732631921768188, gamma=1.0507010221481323: (alpha, gamma)},
         with_numbers=True,
+        pieces=lambda a, b: (Piece(0.0, math.inf, b, 0.0),),
     )
 )
 declare(
@@ -276,6 +321,8 @@ declare(
         parameters=(Parameter("depth", low=0.0, default=1.0),),  # with 0 a ReLU
         onnx={"Celu": lambda alpha=1.0: (alpha,)},
         with_numbers=True,
+        pieces=lambda a, b: (Piece(0.0, math.inf, 1.0, 0.0),),
+        range=lambda a, b: (-a, math.inf),
     )
 )
 declare(
@@ -318,6 +365,7 @@ declare(
         slope=lambda y, a, b: (1 + np.abs(y)) ** -2,
         formula=lambda x, a, b: x / (1 + x * x.sign()),
         onnx={"Softsign": lambda: ()},
+        range=(-1.0, 1.0),
     )
 )
 declare(
@@ -326,5 +374,6 @@ declare(
         value=lambda y, a, b: -np.logaddexp(-y, y.dtype.type(0)),
         slope=lambda y, a, b: _sigmoid(-y),
         formula=lambda x, a, b: -(-x).softplus(),
+        range=(-math.inf, 0.0),
     )
 )

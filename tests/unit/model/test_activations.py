@@ -4,6 +4,7 @@ import inspect
 import re
 import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from math import inf, nextafter
 from pathlib import Path
 
@@ -13,7 +14,18 @@ import pytest
 from helpers import ROOT
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.kernels import ACTIVATION_CODES, activate_in_place
-from repurpose_hpc.model.activations import DECLARED, Activation, activate, derivative, lipschitz, parse
+from repurpose_hpc.model.activations import (
+    DECLARED,
+    Activation,
+    activate,
+    derivative,
+    image,
+    is_homogeneous,
+    lipschitz,
+    parse,
+    pieces,
+    value_range,
+)
 from repurpose_hpc.model.builder import Builder
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.load import load_model
@@ -193,6 +205,46 @@ def test_the_dtype_is_kept_and_nan_stays_nan(activation, dtype):
         values, slopes = activate(activation, y), derivative(activation, y)
     assert values.dtype == slopes.dtype == dtype
     assert np.isnan(values[-1]) or activation == Activation("power", 0.0)
+
+
+@each_activation
+def test_pieces_are_straight_and_the_range_holds_all_values(activation):
+    y = _arguments(activation)[:-1]
+    with np.errstate(all="ignore"):
+        values = activate(activation, y)
+    low, high = value_range(activation)
+    finite = values[np.isfinite(values)]
+    assert low - 1e-12 <= finite.min() and finite.max() <= high + 1e-12
+    lines = pieces(activation)
+    assert all(left.high == right.low for left, right in pairwise(lines))
+    for line in lines:
+        inside = np.isfinite(y) & (line.low <= y) & (y <= line.high)
+        np.testing.assert_allclose(
+            values[inside], line.slope * y[inside] + line.shift, rtol=1e-12, atol=1e-12
+        )
+
+
+@each_activation
+def test_factors_go_through_what_is_homogeneous_alone(activation):
+    y = np.linspace(-5, 5, 101)
+    with np.errstate(all="ignore"):
+        goes_through = np.allclose(activate(activation, 3 * y), 3 * activate(activation, y), equal_nan=False)
+    assert not is_homogeneous(activation) or goes_through
+    assert is_homogeneous(activation) or activation.kind not in ("identity", "relu", "leaky_relu", "abs")
+
+
+@each_activation
+def test_the_image_of_an_interval_holds_its_values(activation):
+    rng = np.random.default_rng(0)
+    low, high = np.sort(rng.uniform(-6, 6, (2, 50)), axis=0)
+    for ends in ((low, high), (low, np.full(50, inf)), (np.full(50, -inf), high)):
+        lowest, highest = image(activation, *ends)
+        y = rng.uniform(np.maximum(ends[0], -30), np.minimum(ends[1], 30), (40, 50))
+        with np.errstate(all="ignore"):
+            values = activate(activation, y)
+        defined = np.isfinite(values)
+        assert (values >= lowest - 1e-12)[defined].all() and (values <= highest + 1e-12)[defined].all()
+    assert activation.kind != "relu" or (highest == np.maximum(high, 0)).all()
 
 
 @each_activation
