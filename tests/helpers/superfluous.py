@@ -6,27 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from repurpose_hpc.model.activations import Activation
-from repurpose_hpc.model.chain import sequence
 from repurpose_hpc.model.network import Network
-
-
-def challenge(neurons: int, layers: int, bits: int, bias: float, seed: int = 0) -> Network:
-    """A network as those of the Sparse DNN Graph Challenge: 32 inputs a row, all weights 1/16, clipped at 32.
-
-    Layer k of a block reads neurons c and c - 2^k modulo 2^bits; in every block but the first the inputs of
-    all its layers are in another order.
-    """
-    rng, steps, size = np.random.default_rng(seed), [], 2**bits
-    column = np.arange(neurons) % size
-    row = column[:, None]
-    for layer in range(layers):
-        k = layer % bits
-        if not k and layer:
-            column = rng.permutation(column)
-        weights = ((column == row) | (column == (row - 2**k) % size)).astype(np.float32) / 16
-        steps += [(weights, np.full(neurons, bias, np.float32)), Activation("clip", 0.0, 32.0)]
-    return sequence(neurons, steps)
 
 
 def planted(network: Network, seed: int) -> Network:

@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from challenge_networks import challenge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.example_operations import NETWORKS
 from helpers.model_directories import llama
 from helpers.small_graphs import Draw, square_window
-from helpers.superfluous import challenge, planted
+from helpers.superfluous import planted
 from repurpose_hpc import bundled
 from repurpose_hpc.io.samples import open_samples
 from repurpose_hpc.model.activations import RELU, Activation

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from challenge_networks import challenge
 
 from helpers import small_plans
-from helpers.superfluous import challenge, planted
+from helpers.superfluous import planted
 from repurpose_hpc import Samples, Session, UserError, restructure_network
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.report.text import render_restructured
