@@ -21,7 +21,7 @@ from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.io.spooled import TemporaryRows
 from repurpose_hpc.model.backward import dependents_of
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.model.operations import Depthwise, Mixing
 from repurpose_hpc.mpi.agreement import agreed
 from repurpose_hpc.plan.plan import single_worker_plan
 from repurpose_hpc.plan.shard import make_shard
@@ -48,7 +48,8 @@ def cuts_of(graph: Network, original: Network) -> tuple[str, ...]:
         original: that it was made from; relays, which it does not have, belong to the mixing that reads them.
     """
     mixings = [mixing for mixing in original.mixings if not mixing.fixed]
-    made = dependents_of(original, {mixing.target for mixing in mixings})
+    filters = [op for op in original.operations if isinstance(op, Depthwise)]
+    made = dependents_of(original, {op.target for op in (*mixings, *filters)})
     behind, read = _mixings_behind(original), {mixing.source for mixing in mixings}
     chosen = {name for name in read & made if behind.get(name, 0) >= LAST}
     return tuple(op.target for op in graph.operations if op.target in chosen)

@@ -9,6 +9,7 @@ from helpers.covering import covering
 from helpers.small_graphs import (
     branching_network,
     convolutional_network,
+    filtered_network,
     normalised_network,
     residual_network,
 )
@@ -96,7 +97,14 @@ def local_gradients(network, original, x, g, cuts):
     return gradients_by(network, tensors, by_mixing)
 
 
-CASES = [chain, branching_network, convolutional_network, residual_network, normalised_network]
+CASES = [
+    chain,
+    branching_network,
+    convolutional_network,
+    filtered_network,
+    residual_network,
+    normalised_network,
+]
 
 
 @pytest.mark.parametrize(("make", "more_workers"), covering([*CASES, relayed], MORE_WORKERS))
