@@ -141,10 +141,9 @@ def _run(args: Arguments, comm: MPI.Comm) -> None:
     with in_unison(comm):
         groups = Groups(comm, options.groups)
         check_transport(options.transport, groups)
-    copies = Copies(groups)
     loaded = load_shards(args.shards, args.dtype, comm, options.groups)
     samples = _samples(args.data, loaded.shards[0].graph, comm)
-    tuned = _tune(args, loaded, samples, copies, comm)
+    tuned = _tune(args, loaded, samples, groups, comm)
     result = _report(args, loaded.stored, tuned, comm)
     with collectively(comm):
         if result is not None:
@@ -173,7 +172,7 @@ class _Tuned(NamedTuple):
     epochs: list[Epoch]
 
 
-def _tune(args: Arguments, loaded: LoadedShards, samples: Samples, copies: Copies, comm: MPI.Comm) -> _Tuned:
+def _tune(args: Arguments, loaded: LoadedShards, samples: Samples, groups: Groups, comm: MPI.Comm) -> _Tuned:
     """Tune, and write the shards; collective.
 
     Raises:
@@ -181,6 +180,7 @@ def _tune(args: Arguments, loaded: LoadedShards, samples: Samples, copies: Copie
     """
     stored, shards = loaded
     options, formats = args.tuning, Formats(comm_dtype=stored.plan.comm_dtype)
+    copies = Copies(groups)
     keep_what_is_freed()  # in every step arrays of the same sizes are made
     original = _original_of_all(args, stored, comm) if args.local else None
     cuts = () if original is None else cuts_of(shards[0].graph, original)
@@ -193,7 +193,7 @@ def _tune(args: Arguments, loaded: LoadedShards, samples: Samples, copies: Copie
         local, targets = None, None
         if original is not None:
             with in_unison(comm):
-                local = LocalLosses(original, samples, passes, copies.comm, options.batch_size)
+                local = LocalLosses(original, samples, passes, groups, options.batch_size)
             stack.enter_context(local)
             original = None  # which may be large
         with collectively(comm):

@@ -72,7 +72,8 @@ def computed(op: Operation, *sources: np.ndarray) -> np.ndarray:
 
 def vjp(op: Operation, g: np.ndarray, target: np.ndarray, *sources: np.ndarray) -> list[np.ndarray]:
     """The derivatives by the sources, as ``op.vjp`` returns them."""
-    (x, *_), out = sources, np.empty_like(sources[0])
+    x = sources[0]
+    out = np.empty(x.shape, x.dtype)  # in C order, whatever that of x is: kernels write into views
     if isinstance(op, Elementwise) and op.activation.kind == "relu":
         relu_gradient(_flat(g), _flat(x), out.reshape(-1))
         return [out]

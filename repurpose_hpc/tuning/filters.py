@@ -22,6 +22,7 @@ class TunedFilters:
 
     Attributes:
         part: what the rank computes.
+        is_tuned: whether filters change, the same on all ranks.
         parameters: weights and biases of each hosted worker; none where filters stay.
     """
 
@@ -39,8 +40,8 @@ class TunedFilters:
         self._neurons: list[np.ndarray] = [mine] if comm is None else comm.allgather(mine)
         self.part = replace(whole, weights=whole.weights[mine], bias=whole.bias[mine])
         everybody = np.concatenate(self._neurons)
-        is_tuned = np.unique(everybody).size == everybody.size
-        self._slices = hosting.slices(space) if is_tuned else []
+        self.is_tuned = np.unique(everybody).size == everybody.size
+        self._slices = hosting.slices(space) if self.is_tuned else []
         self.parameters = [
             parameter
             for worker, rows in zip(hosting.workers, self._slices, strict=False)

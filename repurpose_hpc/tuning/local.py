@@ -21,8 +21,9 @@ from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.io.spooled import TemporaryRows
 from repurpose_hpc.model.backward import dependents_of
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.model.operations import Depthwise, Mixing
 from repurpose_hpc.mpi.agreement import agreed
+from repurpose_hpc.mpi.groups import Groups
 from repurpose_hpc.plan.plan import single_worker_plan
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
@@ -48,7 +49,8 @@ def cuts_of(graph: Network, original: Network) -> tuple[str, ...]:
         original: that it was made from; relays, which it does not have, belong to the mixing that reads them.
     """
     mixings = [mixing for mixing in original.mixings if not mixing.fixed]
-    made = dependents_of(original, {mixing.target for mixing in mixings})
+    filters = [op for op in original.operations if isinstance(op, Depthwise)]
+    made = dependents_of(original, {op.target for op in (*mixings, *filters)})
     behind, read = _mixings_behind(original), {mixing.source for mixing in mixings}
     chosen = {name for name in read & made if behind.get(name, 0) >= LAST}
     return tuple(op.target for op in graph.operations if op.target in chosen)
@@ -78,33 +80,34 @@ class LocalLosses:
     """
 
     def __init__(
-        self, original: Network, samples: Samples, passes: Passes, comm: MPI.Comm | None, batch_size: int
+        self, original: Network, samples: Samples, passes: Passes, groups: Groups, batch_size: int
     ) -> None:
-        """Computes the activations, each rank those of some samples; collective.
+        """Computes the activations, each rank of a group those of some samples; collective.
 
         Of R ranks rank r takes the batches r, r + R, …, and sends every rank the activations of its neurons,
-        and the root the outputs (``MPI_Alltoallv``).
+        and the root the outputs (``MPI_Alltoallv``).  All groups agree on failures.
 
         Args:
             original: the trained network.
             samples: as it takes them.
             passes: of the rank, with the cuts.
-            comm: of the ranks; None: this process is alone.
+            groups: of ranks that have such passes.
             batch_size: samples at a time.
 
         Raises:
-            UserError: on all ranks: samples cannot be read, or there is no room for the activations.
+            UserError: on all ranks of all groups: samples cannot be read, or there is no room for the
+                activations.
         """
         self._passes, self.names = passes, passes.cuts
         self.outputs: np.ndarray | None = None
         self.starts: tuple[str, ...] | None = None
         self._rows: dict[str, TemporaryRows] = {}
         try:
-            with agreed(comm):
+            with agreed(groups.everybody):
                 for name in self.names:
                     shape = samples.samples, len(passes.columns([name]))
                     self._rows[name] = TemporaryRows(f"{samples.name}: {name}", shape, passes.dtype)
-            self._fill(_Source(original, passes, comm, batch_size), samples, comm)
+            self._fill(_Source(original, passes, groups.inside, batch_size), samples, groups.everybody)
         except BaseException:
             self.close()
             raise
@@ -167,7 +170,7 @@ class LocalLosses:
         self.close()
 
     def _fill(self, source: _Source, samples: Samples, comm: MPI.Comm | None) -> None:
-        """Write the activations, a batch of each rank at a time."""
+        """Write the activations, a batch of each rank at a time; ``comm``: of all that may fail."""
         if source.is_root:
             self.outputs = np.empty((samples.samples, source.outputs), self._passes.dtype)
         done, batches = 0, samples.batches(source.batch_size, dtype=self._passes.dtype.type)

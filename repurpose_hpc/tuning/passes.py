@@ -105,8 +105,10 @@ class Passes:
             if isinstance(op, Depthwise)
         }
         self._operations = [self._part_of(op) for op in graph.operations]
+        tuned = {mixing.target for mixing in graph.mixings}
+        tuned |= {filters.part.target for filters in self._filters.values() if filters.is_tuned}
         # Those by which what reads them sends derivatives back.
-        self._followed = dependents_of(graph, {mixing.target for mixing in graph.mixings}) - {*cuts}
+        self._followed = dependents_of(graph, tuned) - {*cuts}
         self.cuts = cuts
         self._tensors: dict[str, np.ndarray] = {}
         self._course, self._part = self._course_from(graph.input_tensors), Part(0)

@@ -69,6 +69,19 @@ def residual_network(
     return builder.build((draw.mixing("last", tensor, 3, whole_map((2, 2))),), (head,))
 
 
+def filtered_network(seed: int = 0) -> Network:
+    """It begins with a depthwise convolution of the input; two others and a layer on whole maps follow."""
+    draw, size = Draw(seed), (4, 3)
+    builder = draw.builder
+    tensor = draw.depthwise("d", builder.input("input", 5, size), square_window(size))
+    tensor = builder.elementwise("a0", tensor, TANH)
+    for name in ("1", "2"):
+        tensor = builder.elementwise(
+            f"a{name}", draw.mixing(f"c{name}", tensor, 4, square_window(size)), TANH
+        )
+    return builder.build((draw.mixing("last", tensor, 3, whole_map(size)),), ("identity",))
+
+
 def convolutional_network(seed: int = 0) -> Network:
     """Everything that a network may be made of, but for normalisations, in some 20 channels.
 

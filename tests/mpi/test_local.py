@@ -9,6 +9,7 @@ from helpers.covering import covering
 from helpers.small_graphs import (
     branching_network,
     convolutional_network,
+    filtered_network,
     normalised_network,
     residual_network,
 )
@@ -61,8 +62,8 @@ def drawn(network, count=SAMPLES):
     return np.random.default_rng(5).standard_normal((count, network.inputs))
 
 
-def local_losses(original, passes, x, comm=COMM, batch_size=4):
-    return LocalLosses(original, Samples.of(x), passes, comm, batch_size)
+def local_losses(original, passes, x, groups=None, batch_size=4):
+    return LocalLosses(original, Samples.of(x), passes, groups or Groups(COMM), batch_size)
 
 
 def own(ranks, name, tensor):
@@ -96,7 +97,14 @@ def local_gradients(network, original, x, g, cuts):
     return gradients_by(network, tensors, by_mixing)
 
 
-CASES = [chain, branching_network, convolutional_network, residual_network, normalised_network]
+CASES = [
+    chain,
+    branching_network,
+    convolutional_network,
+    filtered_network,
+    residual_network,
+    normalised_network,
+]
 
 
 @pytest.mark.parametrize(("make", "more_workers"), covering([*CASES, relayed], MORE_WORKERS))
@@ -174,7 +182,7 @@ def tuned(case, comm, groups=1, optimiser="adamw"):
     copies = Copies(shares)
     ranks = RankPasses(network, plan, 13, copies.comm, cuts=cuts_of(network, original))
     samples, passes = Samples.of(x), ranks.passes
-    with local_losses(original, passes, x, copies.comm) as local:
+    with local_losses(original, passes, x, shares) as local:
         targets = None if local.outputs is None else of_outputs(network, samples, local.outputs)
         with Spooled(samples, passes.input_columns, np.dtype(np.float64)) as spooled:
             tuning = Tuning(passes, spooled, targets, parted(58, options), options, copies, local)
@@ -226,9 +234,12 @@ def test_what_has_lost_nothing_is_not_run(monkeypatch, more_workers):
     np.testing.assert_array_equal(found.mixings[0].weights, original.mixings[0].weights)
 
 
-def test_without_room_all_ranks_know(monkeypatch):
+@pytest.mark.parametrize("count", sorted({1, COMM.size}))
+def test_without_room_all_ranks_know(monkeypatch, count):
+    """Those of other groups, too."""
     original, network, plan = random_case(chain)
-    ranks = RankPasses(network, plan, 4, cuts=cuts_of(network, original))
+    groups = Groups(COMM, count)
+    ranks = RankPasses(network, plan, 4, groups.inside, cuts=cuts_of(network, original))
 
     def full(self, rows, first):
         raise UserError("no room")
@@ -236,8 +247,9 @@ def test_without_room_all_ranks_know(monkeypatch):
     if COMM.rank == COMM.size - 1:
         monkeypatch.setattr(module.TemporaryRows, "write", full)
     with pytest.raises(UserError, match="no room"):
-        local_losses(original, ranks.passes, drawn(original))
+        local_losses(original, ranks.passes, drawn(original), groups)
     ranks.passes.free()
+    groups.free()
 
 
 def test_what_the_shards_are_made_of(monkeypatch):

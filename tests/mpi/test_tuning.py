@@ -12,7 +12,7 @@ from helpers import small_plans
 from helpers.covering import covering
 from helpers.example_operations import NETWORKS
 from helpers.random_cases import cases
-from helpers.small_graphs import branching_network, convolutional_network
+from helpers.small_graphs import branching_network, convolutional_network, filtered_network
 from helpers.tuned import RankPasses, gradients_of
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.chain import sequence
@@ -120,6 +120,17 @@ def test_two_mixings_that_read_one_tensor(more_workers):
     assert [mixing.source for mixing in network.mixings].count("both.y") == 2
     for density in (0.2, 0.7):
         check_network(*random_case(network, COMM.size + more_workers, density=density))
+
+
+@pytest.mark.parametrize("more_workers", MORE_WORKERS)
+def test_filters_of_the_input(more_workers):
+    """They are tuned, though there is no mixing before them; not where every worker has a copy of them."""
+    network, workers = filtered_network(1), COMM.size + more_workers
+    check_network(*random_case(network, workers))
+    passes = RankPasses(*random_case(network, workers, "replicated"), 3).passes
+    has_copies = any(parameter.name.startswith("d ") for parameter in passes.parameters)
+    assert has_copies == (workers == 1)
+    passes.free()
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)

@@ -84,6 +84,19 @@ def test_activations(kind, shape):
     assert_same(vjp(op, g, op.compute(x), x)[0], op.vjp(g, op.compute(x), x)[0])
 
 
+@pytest.mark.parametrize(
+    "op",
+    [
+        Elementwise("op", "x", "y", Activation("relu")),
+        Pool("op", "x", "y", "max", Window((5,), (3,), (1,), (1,), (1,), (5,))),
+    ],
+)
+def test_sources_whose_axes_lie_in_another_order(op):
+    rng = np.random.default_rng(0)
+    x, g = rng.standard_normal((5, 3, 4)).transpose(1, 2, 0), rng.standard_normal((3, 4, 5))
+    assert_same(vjp(op, g, op.compute(x), x)[0], op.vjp(g, op.compute(x), x)[0])
+
+
 @pytest.mark.parametrize("kind", ["add", "subtract", "multiply", "maximum"])
 def test_combinations(kind):
     """Derivatives by finite differences; those of a sum are handed on, and stay as they are."""

@@ -7,6 +7,7 @@ from helpers import small_plans
 from helpers.small_graphs import (
     branching_network,
     convolutional_network,
+    filtered_network,
     normalised_network,
     residual_network,
 )
@@ -30,13 +31,17 @@ def test_a_chain(widths, expected):
     ("make", "expected"),
     [
         (residual_network, ("a0.y", "p.y")),
+        (filtered_network, ("a0.y", "a1.y")),
         (branching_network, ("reduced.a.y", "deep.a.y", "pooled.a.y")),
         (normalised_network, ("a.y",)),
         (convolutional_network, ("both.y", "block.a.y", "squeeze.y", "excite.a.y", "pool.y")),
     ],
 )
 def test_graphs(make, expected):
-    """Fixed mixings do not count, nor do additions; a tensor counts by its longest way to an output."""
+    """Fixed mixings do not count, nor do additions; a tensor counts by its longest way to an output.
+
+    Filters of an input are a layer.
+    """
     network = make()
     assert cuts_of(network, network) == expected
 
