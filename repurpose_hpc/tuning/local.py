@@ -105,7 +105,7 @@ class LocalLosses:
         try:
             with agreed(groups.everybody):
                 for name in self.names:
-                    shape = samples.samples, len(passes.columns([name]))
+                    shape = samples.samples, len(passes.layout.columns([name]))
                     self._rows[name] = TemporaryRows(f"{samples.name}: {name}", shape, passes.dtype)
             self._fill(_Source(original, passes, groups.inside, batch_size), samples, groups.everybody)
         except BaseException:
@@ -125,8 +125,8 @@ class LocalLosses:
         """
         found = {}
         for name in self.names:
-            ((_, target),) = self._passes.split([name], self.values(name, samples).T)
-            found[name] = error = self._passes.tensor(name) - target
+            ((_, target),) = self._passes.layout.split([name], self.values(name, samples).T)
+            found[name] = error = self._passes.tensors[name] - target
             error[np.abs(error) <= _ROUNDING * sizes[name]] = 0
         return found
 
@@ -152,8 +152,8 @@ class LocalLosses:
         """
         exact = [name for name in self.names if not errors[name]]
         if exact:
-            self.starts = self._passes.starts_of(exact)
-            needed = self._passes.needed(self.starts)
+            self.starts = self._passes.courses.starts_of(exact)
+            needed = self._passes.courses.from_tensors(self.starts).needed
             self.names = tuple(name for name in self.names if name in needed and name not in exact)
 
     def close(self) -> None:
@@ -209,11 +209,11 @@ class _Source:
         self._passes = Passes([shard], None, batch_size, EXACT_FORMATS, DEFAULT_TRANSPORT)
         self.batch_size, self._comm, self.is_root = batch_size, comm, passes.is_root
         self._tensors = (*passes.cuts, *original.output_tensors)
-        self._places = self._passes.columns(self._tensors)
+        self._places = self._passes.layout.columns(self._tensors)
         self.outputs = len(self._passes.output_columns)
         first = self._places.size - self.outputs
         outputs = np.arange(first, self._places.size if self.is_root else first)
-        mine = np.concatenate([passes.columns(passes.cuts), outputs])
+        mine = np.concatenate([passes.layout.columns(passes.cuts), outputs])
         self._wanted = [mine] if comm is None else comm.allgather(mine)
         self._rank = 0 if comm is None else comm.rank
 
@@ -245,4 +245,4 @@ class _Source:
     def _values(self, batch: np.ndarray) -> np.ndarray:
         """Activations and outputs of some samples, (samples, values)."""
         self._passes.forward(np.ascontiguousarray(batch.T[self._passes.input_columns]))
-        return in_order(self._passes.values(self._tensors), self._places)
+        return in_order(self._passes.layout.joined(self._tensors, self._passes.tensors), self._places)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,24 +26,17 @@ from repurpose_hpc.model.operations.patches import as_map, from_map
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.runtime.buffers import Arena, Part, Scratch
 from repurpose_hpc.runtime.hosting import Hosting
-from repurpose_hpc.runtime.program import columns_of
 from repurpose_hpc.runtime.resources import Formats, Resources
 from repurpose_hpc.tuning.compiled import computed, vjp
+from repurpose_hpc.tuning.course import Courses
 from repurpose_hpc.tuning.filters import TunedFilters
+from repurpose_hpc.tuning.layout import Layout
 from repurpose_hpc.tuning.links import GhostLink, SumLink, Transfers
 from repurpose_hpc.tuning.mixings import TunedMixing
 from repurpose_hpc.tuning.parameters import Parameter, Update
 
 if TYPE_CHECKING:
     from mpi4py import MPI
-
-
-class _Course(NamedTuple):
-    """What a pass goes through: operations, tensors, and those of them that mixings read."""
-
-    operations: list[Operation]
-    needed: set[str]
-    read: set[str]
 
 
 # Of no tensor.
@@ -61,6 +54,8 @@ class Passes:
         is_root: whether this rank is the one that gets all outputs.
         parameters: all that is tuned here.
         cuts: tensors at which the way back ends.
+        courses: what a pass may go through.
+        layout: of values.
         transfers: of what crosses.
     """
 
@@ -93,8 +88,9 @@ class Passes:
         self._graph, self._hosting, self._comm = graph, Hosting(shards, ranks, rank), comm
         self.dtype = dtype = graph.mixings[0].bias.dtype
         resources = Resources(self._hosting, max_batch, Scratch(dtype), Arena(), formats, 1, False)
-        self.input_columns = self.columns(graph.input_tensors)
-        self.output_columns = self.columns(graph.output_tensors)
+        self.layout = Layout(graph, self._hosting)
+        self.input_columns = self.layout.columns(graph.input_tensors)
+        self.output_columns = self.layout.columns(graph.output_tensors)
         self._ghosts: dict[str, GhostLink] = {}
         self._mixings = {mixing.name: self._mixing(mixing, shards, resources) for mixing in graph.mixings}
         transfers = [transfer for link in self._links for transfer in (link.there, link.back)]
@@ -104,14 +100,14 @@ class Passes:
             for op in graph.operations
             if isinstance(op, Depthwise)
         }
-        self._operations = [self._part_of(op) for op in graph.operations]
+        self.courses = Courses(graph, [self._part_of(op) for op in graph.operations])
         tuned = {mixing.target for mixing in graph.mixings}
         tuned |= {filters.part.target for filters in self._filters.values() if filters.is_tuned}
         # Those by which what reads them sends derivatives back.
         self._followed = dependents_of(graph, tuned) - {*cuts}
         self.cuts = cuts
         self._tensors: dict[str, np.ndarray] = {}
-        self._course, self._part = self._course_from(graph.input_tensors), Part(0)
+        self._course, self._part = self.courses.from_tensors(None), Part(0)
         self._waited_for: set[str] = set()
 
     @property
@@ -130,7 +126,7 @@ class Passes:
 
     def values_sent(self, starts: Sequence[str] | None = None) -> tuple[int, int]:
         """Values per sample that this rank sends to others, forward and backward; see ``forward``."""
-        course = self._course_from(self._graph.input_tensors if starts is None else starts)
+        course = self.courses.from_tensors(starts)
         ghosts = [link for name, link in self._ghosts.items() if name in course.read]
         sums = [self._mixings[op.name].sums for op in course.operations if isinstance(op, Mixing)]
         followed = [link for link in ghosts if link.tensor in self._followed]
@@ -138,10 +134,6 @@ class Passes:
             sum(link.there.exchange.values_sent for link in [*ghosts, *sums]),
             sum(link.back.exchange.values_sent for link in [*followed, *sums]),
         )
-
-    def columns(self, tensors: Sequence[str]) -> np.ndarray:
-        """The places of this rank's values among those of some tensors, one after the other; int64."""
-        return columns_of(self._graph, tensors, self._hosting)
 
     def tuned(self, shards: Sequence[Shard], graph: Network) -> Iterator[Shard]:
         """The shards of the hosted workers with the weights as they are now, one after the other.
@@ -171,10 +163,9 @@ class Passes:
         Returns:
             (len(output_columns), batch), the heads not applied.
         """
-        starts = self._graph.input_tensors if starts is None else starts
-        self._part, self._course = Part(X.shape[1]), self._course_from(starts)
+        self._part, self._course = Part(X.shape[1]), self.courses.from_tensors(starts)
         self._tensors, self._waited_for = {}, set(self._ghosts)
-        for name, tensor in self.split(starts, X):
+        for name, tensor in self.layout.split(starts or self._graph.input_tensors, X):
             self._made(name, tensor)
         for op in self._course.operations:
             if isinstance(op, Mixing):
@@ -182,39 +173,17 @@ class Passes:
             else:
                 made = computed(op, *(self._tensors[source] for source in op.sources))
             self._made(op.target, made)
-        return self.values(self._graph.output_tensors)
+        return self.layout.joined(self._graph.output_tensors, self._tensors)
 
-    def split(self, tensors: Sequence[str], X: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-        """Names and tensors of their values one after the other, (values, batch); see ``columns``."""
-        first = 0
-        for name in tensors:
-            rows, values = self._rows(name), self._graph.values(name)
-            maps = X[first : first + rows * values].reshape(rows, values, X.shape[1]).transpose(0, 2, 1)
-            first += rows * values
-            yield name, np.ascontiguousarray(from_map(maps))
-
-    def values(self, tensors: Sequence[str]) -> np.ndarray:
-        """The reverse: values of some tensors of the last pass forward, (values, batch)."""
-        return np.concatenate([self._values(name) for name in tensors])
+    @property
+    def tensors(self) -> Mapping[str, np.ndarray]:
+        """Those of the last pass forward, (neurons, batch) or (neurons, batch, positions), until one back."""
+        return self._tensors
 
     def squares(self) -> dict[str, np.ndarray]:
         """``summed_squares`` of each tensor that weights were multiplied by; collective."""
         weighted = (op.sources for op in self._course.operations if isinstance(op, Mixing | Depthwise))
         return self.summed_squares({name: self._tensors[name] for (name,) in weighted})
-
-    def needed(self, starts: Sequence[str]) -> set[str]:
-        """The tensors that a pass goes through, these included."""
-        return self._course_from(starts).needed
-
-    def starts_of(self, known: Sequence[str]) -> tuple[str, ...]:
-        """What a pass has to begin with if some tensors are known: all inputs or none, and some of these."""
-        inputs = self._graph.input_tensors
-        needed = self.needed((*inputs, *known))
-        return (*(inputs if needed & {*inputs} else ()), *(name for name in known if name in needed))
-
-    def tensor(self, name: str) -> np.ndarray:
-        """A tensor of the last pass forward, (neurons, batch) or (neurons, batch, positions)."""
-        return self._tensors[name]
 
     def size(self, name: str) -> int:
         """Values of a tensor per sample, on all ranks together."""
@@ -243,7 +212,7 @@ class Passes:
             for buffer in link.back.buffers:
                 buffer.view(self._part)[...] = 0
         adjoints = dict(others)
-        for name, g in self.split(self._graph.output_tensors, G):
+        for name, g in self.layout.split(self._graph.output_tensors, G):
             _add(adjoints, name, g)
         for op in reversed(self._course.operations):
             self._back_through(op, adjoints, update)
@@ -279,19 +248,6 @@ class Passes:
             return self._filters[op.name].part
         ends = [self._hosting.rows_of(self._graph.space(tensor)) for tensor in (op.target, *op.sources)]
         return op.restricted(*ends)
-
-    def _rows(self, tensor: str) -> int:
-        return self._hosting.neurons(self._graph.space_of[tensor]).size
-
-    def _course_from(self, starts: Sequence[str]) -> _Course:
-        """What has to run for the outputs if some tensors are there."""
-        needed, operations = {*self._graph.output_tensors}, []
-        for op in reversed(self._operations):
-            if op.target in needed and op.target not in starts:
-                operations.append(op)
-                needed |= {*op.sources}
-        read = {source for op in operations if isinstance(op, Mixing) for source in op.sources}
-        return _Course(operations[::-1], needed, read)
 
     def _made(self, name: str, tensor: np.ndarray) -> None:
         """Keep a tensor, and send its ghosts."""
@@ -341,11 +297,6 @@ class Passes:
         self.transfers.post(link.back, self._part)
         self.transfers.complete(link.back, self._part)
         return from_map(own)
-
-    def _values(self, name: str) -> np.ndarray:
-        """An output as ``forward`` returns it, (columns, batch)."""
-        tensor = as_map(self._tensors[name])
-        return tensor.transpose(0, 2, 1).reshape(len(tensor) * tensor.shape[2], self._part.samples)
 
 
 def _add(adjoints: dict[str, np.ndarray], name: str, g: np.ndarray) -> None:
