@@ -54,12 +54,13 @@ def copy_row(
 def add_row(
     left: np.ndarray, at: int, each: bool, right: np.ndarray, first: int, out: np.ndarray, to: int, count: int
 ) -> None:
-    """out[to + t] = left[at + t] + right[first + t] for t below ``count``; ``left`` may be ``out``.
+    """out[to + t] = left[at + t] + right[first + t] for t from 0 below ``count``; ``left`` may be ``out``.
 
     Args:
         left, right, out: numbers in the order in which they lie, of the same type.
         each: if not so, left[at] is added to all.
     """
+    count = max(count, 0)
     begin = left.reshape(-1)[at : at + (count if each else 1)]
     out.reshape(-1)[to : to + count] = begin + right.reshape(-1)[first : first + count]
 

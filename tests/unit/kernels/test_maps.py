@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from helpers.stored_weights import packed_for_convolution, rounded
 from repurpose_hpc import kernels
 from repurpose_hpc.kernels import ACTIVATION_CODES, COMBINATION_CODES, Epilogue, Window2D
+from repurpose_hpc.kernels.llvm.map_rows import add_row
 from repurpose_hpc.model.activations import Activation, activate
 from repurpose_hpc.model.comm_dtype import EXACT, WEIGHTS_DTYPES
 
@@ -333,3 +334,11 @@ def test_take_positions(version, index):
     out = np.full((2, 3, index.size), np.nan, np.float32)
     version(kernels.take_positions)(x, index, -2.5, out)
     np.testing.assert_array_equal(out, np.where(index < 0, np.float32(-2.5), x[..., index]))
+
+
+def test_no_numbers_of_a_row_are_added_where_a_strip_begins_behind_it():
+    """As compiled: a negative count is none."""
+    numbers, out = np.ones(9), np.zeros(9)
+    for each in (True, False):
+        add_row(numbers, 8, each, numbers, 1, out, 8, -4)
+    np.testing.assert_array_equal(out, 0)
