@@ -35,7 +35,7 @@ from repurpose_hpc.model.network import Network
 from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.mpi.groups import Groups
 from repurpose_hpc.plan.files.store import StoredPlan, check_model, check_place
-from repurpose_hpc.process.memory import keep_what_is_freed
+from repurpose_hpc.process.memory import give_back, keep_what_is_freed
 from repurpose_hpc.process.system import peak_memory_mib
 from repurpose_hpc.report import text as report
 from repurpose_hpc.runtime.exchange.choose import check_transport
@@ -200,6 +200,7 @@ def _tune(args: Arguments, loaded: LoadedShards, samples: Samples, groups: Group
             if passes.is_root:
                 targets = _targets(args, stored, shards[0].graph, samples, local, passes.dtype)
         release_compiler()
+        give_back()  # what the original, and the kernels' compiler, have left
         tuning = Tuning(passes, spooled, targets, parts, options, copies, local)
         log, depends_on = Progress(speaks=comm.rank == 0), _depends_on(args, loaded, samples, comm)
         if targets is not None:
@@ -268,13 +269,13 @@ def _original(args: Arguments, stored: StoredPlan) -> Network:
     """
     network = load_model(args.distill or bundled.MODEL, shapes_of(args.input_shape), check=False)
     if args.distill is not None:
-        check_model(
-            stored, network, args.distill, "name the model that they were made from, or give --labels"
-        )
+        instead = "" if args.local else ", or give --labels"
+        check_model(stored, network, args.distill, f"name the model that they were made from{instead}")
     elif stored.provenance.get("model_fingerprint") != network.fingerprint():
+        others, found = ("", "none") if args.local else (", or --labels", "neither")
         raise UsageError(
-            "expected --distill MODEL, the network that the shards were made from, or --labels, found "
-            "neither; add one"
+            f"expected --distill MODEL, the network that the shards were made from{others}, found {found}; "
+            "add one"
         )
     return network
 
