@@ -19,10 +19,8 @@ from ..products.shares import row_shares
 from ..registry import Need, kernel, thread_variant
 from .activations import activate_in_place
 from .strips import Copy, Rows, Strip, multiply_positions, multiply_tiles, take_positions, take_tiles
-from .windows import Seen, copy_map, find_offsets, layout_of, map_start, size_of
+from .windows import Seen, copy_map, find_offsets, layout_of, map_start, rows_of_a_copy, size_of
 
-# The padded copy stays in the second cache, with space beside it for weights.
-COPY_BYTES = 1 << 18
 # What a strip sees of the maps of some taps stays in the nearest cache, with space beside it for weights.
 NEAR_BYTES = 1 << 14
 # Fewer taps are not worth that sums are read and written for them.
@@ -130,7 +128,7 @@ def _space_for(x: np.ndarray, out: np.ndarray, window: Window2D, longest: int) -
     """Memory for the copy of some output rows at a time, for strips of ``longest`` positions."""
     heights, width = out.shape[2:]
     kernel = window.kernel
-    rows = _rows_of_a_copy(x, heights, width, window)
+    rows = rows_of_a_copy(x, heights, width, window)
     layout = layout_of((rows, width), window)
     maps = np.empty(x.shape[0] * size_of(layout) + longest, x.dtype)
     maps[maps.size - longest :] = 0  # what vectors see beyond the last position must be harmless
@@ -146,15 +144,6 @@ def _near_size(panels: np.ndarray, x: np.ndarray, copy: Copy, together: int) -> 
     """Numbers of weights that are expanded at a time, those of so many panels ``together``."""
     is_expanded = panels.itemsize < x.itemsize
     return together * min(copy.taps, panels.shape[1]) * panels.shape[2] if is_expanded else 0
-
-
-@jit
-def _rows_of_a_copy(x: np.ndarray, heights: int, width: int, window: Window2D) -> int:
-    """Output rows to compute from one copy, so that all copies have about one size."""
-    one_row = layout_of((1, width), window)
-    row_bytes = max(1, x.shape[0] * one_row.down * one_row.across * one_row.pitch * x.itemsize)
-    limit = max(1, COPY_BYTES // row_bytes - (one_row.rows - 1))
-    return -(-heights // -(-heights // limit))
 
 
 @jit

@@ -15,12 +15,10 @@ import numpy as np
 from ..arguments import REAL, WINDOW, Array, Window2D
 from ..jit import jit
 from ..registry import Need, kernel
-from .windows import Layout, Seen, copy_grid, find_offsets, layout_of, map_start
+from .windows import COPY_BYTES, Layout, Seen, copy_grid, find_offsets, layout_of, map_start, rows_of_a_copy
 
 # Scalar products at a time: 4 · 3 sums fit into 16 registers.
 TARGETS, TAPS = 4, 3
-# The copies of maps of the source stay in the second cache, with space beside them for the target's.
-COPY_BYTES = 1 << 18
 
 _MAPS = Array(REAL, 4)
 
@@ -76,7 +74,7 @@ def convolution_gradient(g: np.ndarray, x: np.ndarray, window: Window2D, out: np
 def _space_for(g: np.ndarray, x: np.ndarray, window: Window2D) -> Copies:
     """Memory for as many samples as stay in the cache, or for some rows of one."""
     heights, width = g.shape[2:]
-    rows = _rows_of_a_copy(x, heights, width, window)
+    rows = rows_of_a_copy(x, heights, width, window)
     layout = layout_of((rows, width), window)
     phases, size = layout.down * layout.across, layout.rows * layout.pitch
     samples = 1
@@ -86,15 +84,6 @@ def _space_for(g: np.ndarray, x: np.ndarray, window: Window2D) -> Copies:
     # Rows of the target end before those of the source: behind the last there are zeros for what follows.
     source = np.zeros((x.shape[0] * phases * samples + 1) * size, x.dtype)
     return Copies(source, np.zeros(neurons * samples * size, x.dtype), layout, samples, rows)
-
-
-@jit
-def _rows_of_a_copy(x: np.ndarray, heights: int, width: int, window: Window2D) -> int:
-    """Output rows to look at together, so that all copies have about one size."""
-    one_row = layout_of((1, width), window)
-    row_bytes = max(1, x.shape[0] * one_row.down * one_row.across * one_row.pitch * x.itemsize)
-    limit = max(1, COPY_BYTES // row_bytes - (one_row.rows - 1))
-    return -(-heights // -(-heights // limit))
 
 
 @jit

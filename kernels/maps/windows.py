@@ -22,6 +22,9 @@ from ..jit import in_both, jit
 from ..llvm.map_rows import copy_row
 from ..registry import Need, kernel
 
+# A copy of all maps stays in the second cache, with space beside it for weights or a target.
+COPY_BYTES = 1 << 18
+
 
 class Layout(NamedTuple):
     """The copy of one map: phases down and across, and in each of them rows of ``pitch`` numbers."""
@@ -58,6 +61,15 @@ def layout_of(shape: Pair, window: Window2D) -> Layout:
 def size_of(layout: Layout) -> int:
     """Numbers in a copy."""
     return layout.down * layout.across * layout.rows * layout.pitch
+
+
+@jit
+def rows_of_a_copy(x: np.ndarray, heights: int, width: int, window: Window2D) -> int:
+    """Output rows to take from one copy of all maps, so that all copies have about one size."""
+    one_row = layout_of((1, width), window)
+    row_bytes = max(1, x.shape[0] * one_row.down * one_row.across * one_row.pitch * x.itemsize)
+    limit = max(1, COPY_BYTES // row_bytes - (one_row.rows - 1))
+    return -(-heights // -(-heights // limit))
 
 
 @jit
