@@ -34,6 +34,7 @@ from repurpose_hpc.model.labels import understood
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.mpi.groups import Groups
+from repurpose_hpc.plan.files.origin import as_it_was_cut
 from repurpose_hpc.plan.files.store import StoredPlan, check_model, check_place
 from repurpose_hpc.process.memory import give_back, keep_what_is_freed
 from repurpose_hpc.process.system import peak_memory_mib
@@ -250,14 +251,14 @@ def _targets(
 
 
 def _original_of_all(args: Arguments, stored: StoredPlan, comm: MPI.Comm) -> Network:
-    """``_original`` on every rank; collective.
+    """``_original`` on every rank, with the neurons that the shards have; collective.
 
     Raises:
         SystemExit: on every rank, after a message.
     """
     found = []
     with collectively(comm):
-        found.append(_original(args, stored))
+        found.append(as_it_was_cut(stored, _original(args, stored)))
     return found[0]
 
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from repurpose_hpc.fields import FieldError
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import EXACT
-from repurpose_hpc.model.lossless import reduced
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.mpi.groups import Groups
+from repurpose_hpc.plan.files.origin import as_it_was_cut
 from repurpose_hpc.plan.files.store import StoredPlan, read_network
 from repurpose_hpc.plan.relays import without_relays
 from repurpose_hpc.plan.rounding import rounded_compute
@@ -222,9 +222,7 @@ def _certificate(original: Network | None, restructured: Network | None, stored:
         raise FieldError(
             "certify", "expected the original network, to compare with; name it, or leave it out"
         )
-    if "lossless" in stored.provenance:  # mixings are compared one by one
-        original = reduced(original)
-    return Certificate(original, without_relays(restructured, stored.plan))
+    return Certificate(as_it_was_cut(stored, original), without_relays(restructured, stored.plan))
 
 
 def _report(

@@ -107,3 +107,14 @@ def test_a_transformer_with_texts_has_none(tmp_path):
     for others in ([], ["--calibration", "texts.npz"]):
         with pytest.raises(UsageError, match=r"--lossless has no effect on a transformer"):
             parse([str(word) for word in [*words, *others]])
+
+
+def test_local_losses_compare_the_neurons_that_are_left(folder, restructure, mpirun):
+    """With all that crosses nothing was lost, and steps that are this small leave it so."""
+    restructure("--comm-budget", 1, out="whole")
+    files = "--shards", folder / "whole", "--data", folder / "x.npz", "--distill", folder / "model.npz"
+    words = *files, "--local", "--epochs", 1, "--learning-rate", 1e-3, "--out", folder / "tuned"
+    done = mpirun(2, "-m", "repurpose_hpc", "finetune", *words, "--report", folder / "tuned.json")
+    assert done.returncode == 0, done.stderr
+    before, after = json.loads((folder / "tuned.json").read_text())["epochs"]
+    assert before["held_out_loss"] < 1e-9 and after["held_out_loss"] < 1e-6
