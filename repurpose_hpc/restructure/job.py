@@ -36,7 +36,7 @@ from repurpose_hpc.restructure.context import Log, silent
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.held_out import FEWEST, held_out_findings, split
-from repurpose_hpc.restructure.lossless import Reduction, reduce
+from repurpose_hpc.restructure.lossless import Reduction, reduce, without_seconds
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.promise import BrokenPromise, Outcome, Restructure, keep_promise
 from repurpose_hpc.restructure.support.reserve import BudgetTooSmall
@@ -342,10 +342,11 @@ def _findings(job: _RestructureJob, outcome: Outcome) -> dict[str, Any]:
 
 
 def _provenance(job: _RestructureJob, outcome: Outcome, findings: Mapping[str, Any]) -> dict[str, Any]:
-    """Options and findings as the plan file keeps them."""
+    """Options and findings as the plan file keeps them: nothing that depends on the time."""
+    sizes = {} if job.reduction is None else {"lossless": without_seconds(job.reduction)}
     return {
         "weights": job.weights,
-        **_reduction(job),
+        **sizes,
         "calibration_samples": outcome.calibration.samples,
         "options": asdict(outcome.options),
         "seed": job.options.seed,
@@ -353,11 +354,6 @@ def _provenance(job: _RestructureJob, outcome: Outcome, findings: Mapping[str, A
         "calibration_findings": findings,
         "promise": outcome.provenance,
     }
-
-
-def _reduction(job: _RestructureJob) -> dict[str, Any]:
-    """What ``lossless`` found, under its name in report and plan."""
-    return {} if job.reduction is None else {"lossless": dict(job.reduction)}
 
 
 def _labels(samples: Samples) -> dict[str, str]:
@@ -391,7 +387,7 @@ def _report(job: _RestructureJob, cut: Cut, findings: Mapping[str, Any]) -> dict
         "weights_of_workers": plan.weights_held(cut.network).tolist(),
         "compute_fraction": compute_fraction(network, cut, options),
         **links,
-        **_reduction(job),
+        **({} if job.reduction is None else {"lossless": dict(job.reduction)}),
         "layers": layers,
         **{name: value for name, value in findings.items() if name != "relative_error"},
     }

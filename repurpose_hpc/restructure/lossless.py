@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -36,6 +36,11 @@ class Reduction(TypedDict):
     original_dense_values: int
     difference: float
     seconds: float
+
+
+def without_seconds(reduction: Reduction) -> dict[str, Any]:
+    """What is the same in every run."""
+    return {name: number for name, number in reduction.items() if name != "seconds"}
 
 
 def reduce(

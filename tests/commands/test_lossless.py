@@ -56,6 +56,8 @@ def shards(restructure):
 
 
 def test_the_same_bits_for_any_ranks(folder, shards):
+    first, second = ((folder / f"of{ranks}" / "plan.h5").read_bytes() for ranks in (1, 3))
+    assert first == second
     for q in range(WORKERS):
         first, second = (shard_path(folder / f"of{ranks}", q).read_bytes() for ranks in (1, 3))
         assert first == second
