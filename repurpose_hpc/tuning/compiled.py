@@ -22,8 +22,8 @@ from repurpose_hpc.runtime.lowering.local import as_maps, on_two_axes, two
 
 def product(mixing: Mixing, x: np.ndarray) -> np.ndarray:
     """W x + b, as ``Mixing.compute`` returns it, but for rounding."""
-    window = mixing.window
-    if window is None or not window.is_convolution or not _has_kernels(window) or not mixing.weights.size:
+    window = _convolved(mixing)
+    if window is None or not mixing.weights.size:
         return mixing.compute(x)
     m, batch, values = len(mixing.weights), x.shape[1], math.prod(window.out)
     maps = np.ascontiguousarray(as_map(x))
@@ -51,8 +51,8 @@ def product_by_source(mixing: Mixing, g: np.ndarray, x: np.ndarray) -> np.ndarra
 
 def product_by_weights(mixing: Mixing, g: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The derivatives by weights and bias, as ``Mixing.gradient`` returns them; arguments as above."""
-    window = mixing.window
-    if window is None or not window.is_convolution or not _has_kernels(window):
+    window = _convolved(mixing)
+    if window is None:
         return mixing.gradient(g, x)
     by_weights = np.empty((len(g), len(x) * mixing.taps), g.dtype)
     maps = _maps(g, window.out), _maps(x, window.positions)
@@ -62,30 +62,43 @@ def product_by_weights(mixing: Mixing, g: np.ndarray, x: np.ndarray) -> tuple[np
 
 def computed(op: Operation, *sources: np.ndarray) -> np.ndarray:
     """The target, as ``op.compute`` returns it."""
-    if not isinstance(op, Pool) or op.kind != "max" or not _has_kernels(op.window):
+    window = _pooled(op)
+    if window is None:
         return op.compute(*sources)
     (x,) = sources
-    target = np.empty((*x.shape[:2], *two(op.window.out)), x.dtype)
-    max_pool(_maps(x, op.window.positions), on_two_axes(op.window), target)
+    target = np.empty((*x.shape[:2], *two(window.out)), x.dtype)
+    max_pool(_maps(x, window.positions), on_two_axes(window), target)
     return from_map(target)
 
 
 def vjp(op: Operation, g: np.ndarray, target: np.ndarray, *sources: np.ndarray) -> list[np.ndarray]:
     """The derivatives by the sources, as ``op.vjp`` returns them."""
-    x = sources[0]
+    window, is_relu = _pooled(op), isinstance(op, Elementwise) and op.activation.kind == "relu"
+    if window is None and not is_relu:
+        return op.vjp(g, target, *sources)
+    (x,) = sources
     out = np.empty(x.shape, x.dtype)  # in C order, whatever that of x is: kernels write into views
-    if isinstance(op, Elementwise) and op.activation.kind == "relu":
+    if window is None:
         relu_gradient(_flat(g), _flat(x), out.reshape(-1))
-        return [out]
-    if isinstance(op, Pool) and op.kind == "max" and _has_kernels(op.window):
-        window, by_source = op.window, _maps(out, op.window.positions)
+    else:
         maps = _maps(g, window.out), _maps(x, window.positions), _maps(target, window.out)
-        max_pool_gradient(*maps, on_two_axes(window), by_source)
-        return [out]
-    return op.vjp(g, target, *sources)
+        max_pool_gradient(*maps, on_two_axes(window), _maps(out, window.positions))
+    return [out]
 
 
-def _has_kernels(window: Window) -> bool:
+def _convolved(mixing: Mixing) -> Window | None:
+    """The window of a convolution that the kernels know, else None."""
+    window = mixing.window
+    return window if window is not None and window.is_convolution and _is_flat(window) else None
+
+
+def _pooled(op: Operation) -> Window | None:
+    """The window of a max pool that the kernels know, else None."""
+    return op.window if isinstance(op, Pool) and op.kind == "max" and _is_flat(op.window) else None
+
+
+def _is_flat(window: Window) -> bool:
+    """Whether its maps have one axis or two."""
     return len(window.positions) <= 2
 
 

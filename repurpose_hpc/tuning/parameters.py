@@ -66,13 +66,11 @@ class LocalMixing:
         self.mixing = replace(mixing, weights=weights, bias=all_biases)
         kept = weights != 0
         mask, name = None if kept.all() else kept, f"{mixing.name} {worker} {part}"
-        parameters = (
-            Parameter(f"{name} weights", worker, weights, mask, mixing.source),
-            Parameter(f"{name} bias", worker, all_biases[: bias.size], None, None),
-        )
         self._is_zero = not kept.any()
-        wanted = [each for each in parameters if each.values.any() or each.reads is None]
-        self.parameters = [each for each in wanted if each.values.size and not mixing.fixed]
+        of_weights = Parameter(f"{name} weights", worker, weights, mask, mixing.source)
+        of_bias = Parameter(f"{name} bias", worker, all_biases[: bias.size], None, None)
+        parameters = [of_bias] if self._is_zero else [of_weights, of_bias]
+        self.parameters = [each for each in parameters if each.values.size and not mixing.fixed]
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """What it makes of ``x``, (rows, batch, positions)."""

@@ -53,10 +53,15 @@ def _read(network: Network, outputs: dict[str, Columns], numbers: dict[str, np.n
             representatives = outputs[tensor].representatives
             of = of[np.unique(representatives[representatives >= 0])]
         read[of] = True
+    followed: dict[str, int] = {}  # how many rows of a mixing were read when it was looked at
     while True:
         before = np.count_nonzero(read)
         for mixing in reversed(network.mixings):
             source, target = (numbers[network.space_of[end]] for end in (mixing.source, mixing.target))
+            count = int(np.count_nonzero(read[target]))
+            if followed.get(mixing.name) == count:
+                continue
+            followed[mixing.name] = count
             rows = rows_of(mixing.weights, mixing.bias)
             entries = np.flatnonzero(read[target][rows.numbers])
             read[source[np.unique(rows.columns[entries] // mixing.taps)]] = True
