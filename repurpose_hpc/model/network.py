@@ -24,6 +24,7 @@ from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.ends import Ends, packed_dtype
 from repurpose_hpc.model.operations import Mixing, Operation, Shape, pointwise
 from repurpose_hpc.model.precision import precision
+from repurpose_hpc.model.weights import SparseWeights, nonzeros
 
 HEADS = ("identity", "softmax", "log_softmax")
 
@@ -166,7 +167,7 @@ class Network:
     @property
     def weight_count(self) -> int:
         """Number of nonzero weights of the mixings, biases not counted."""
-        return sum(int(np.count_nonzero(mixing.weights)) for mixing in self.mixings)
+        return sum(nonzeros(mixing.weights) for mixing in self.mixings)
 
     def derive(self, free: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Values for the neurons of every space, from those for the free ones.
@@ -254,6 +255,10 @@ class Network:
                 if isinstance(value, np.ndarray):
                     digest.update(f"{value.dtype.str} {value.shape}".encode())
                     digest.update(np.ascontiguousarray(value).data)
+                elif isinstance(value, SparseWeights):
+                    digest.update(f"sparse {value.dtype.str} {value.shape}".encode())
+                    for array in (value.starts, value.columns, value.values):
+                        digest.update(array.data)
                 else:
                     digest.update(repr(value).encode())
         digest.update(repr((self.positions_of, self.input_tensors, self.output_tensors, self.heads)).encode())
@@ -279,6 +284,6 @@ def _rounded(op: Operation, dtype: type) -> Operation:
         **{
             name: array.astype(dtype)
             for name, array in arrays.items()
-            if isinstance(array, np.ndarray) and array.dtype.kind == "f"
+            if isinstance(array, np.ndarray | SparseWeights) and array.dtype.kind == "f"
         },
     )

@@ -17,7 +17,8 @@ from repurpose_hpc.io.progress import PENDING
 from repurpose_hpc.io.samples import Samples, check_shape
 from repurpose_hpc.model.comm_dtype import SCALED
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.plan.plan import PARTITIONED, RELAY, REPLICATED, ROOT, dense_plan, trimmed
+from repurpose_hpc.plan.masks import RELAY, trimmed
+from repurpose_hpc.plan.plan import PARTITIONED, REPLICATED, ROOT, dense_plan
 from repurpose_hpc.plan.relays import with_relays
 from repurpose_hpc.restructure.adjustment import adjust_mixing
 from repurpose_hpc.restructure.calibration.comm_dtype import measure_scales, measure_scales_until
@@ -189,9 +190,9 @@ def finish_mixing(
         adjusted = adjust_mixing(context, decisions, mixing, problem, weight_mask, fit)  # 4.2, 4.3
     owner = context.owner(decisions, mixing.target)
     # Relays combine none of the neurons that a worker has as ghosts, so that their links keep none.
-    used = trimmed(decisions.masks[mixing.name], adjusted.links, problem.source_owner, owner)
+    used = trimmed(decisions.masks[mixing.name], adjusted.pattern, problem.source_owner, owner)
     decisions = decisions.with_mask(mixing.name, used)
-    unchanged = np.array_equal(adjusted.weights, mixing.weights)
+    unchanged = np.array_equal(adjusted.W, mixing.W)
     exact = unchanged and not context.arrives_rounded(mixing, decisions)
     decisions = decisions.with_weights(adjusted, exact)  # 5
     plan = context.plan(decisions)

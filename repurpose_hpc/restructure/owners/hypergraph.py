@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from repurpose_hpc.fields import FieldError
-from repurpose_hpc.plan.plan import EVERYBODY
+from repurpose_hpc.plan.masks import EVERYBODY
 
 
 def hypergraph_owners(
