@@ -35,7 +35,7 @@ from repurpose_hpc.model.operations import (
     pointwise,
 )
 from repurpose_hpc.model.spec import check
-from repurpose_hpc.model.weights import Weights
+from repurpose_hpc.model.weights import Weights, compact
 
 
 class Builder:
@@ -171,6 +171,8 @@ class Builder:
         """
         given, outputs = outputs, tuple(map(self._own_neurons, outputs))
         operations = fold_affines(_ancestors(self._operations, outputs), outputs)
+        if not longest:
+            operations = tuple(map(_compact, operations))
         inputs = inputs or tuple(self._inputs)
         used = {*inputs, *outputs}.union(*({*op.sources, op.target} for op in operations))
         neurons = {tensor: numbers for tensor, numbers in self._neurons.items() if tensor in used}
@@ -222,6 +224,13 @@ class Builder:
         self._operations.append(op)
         self._ties += [(left, right) for left, right in op.ties(*sources) if not np.array_equal(left, right)]
         return op.target
+
+
+def _compact(op: Operation) -> Operation:
+    """The operation with weights that are stored sparse where hardly any are not zero."""
+    if not isinstance(op, Mixing) or op.fixed or op.window is not None:
+        return op
+    return replace(op, weights=compact(op.weights))
 
 
 def _ancestors(operations: list[Operation], outputs: tuple[str, ...]) -> tuple[Operation, ...]:

@@ -24,7 +24,7 @@ from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.ends import Ends, packed_dtype
 from repurpose_hpc.model.operations import Mixing, Operation, Shape, pointwise
 from repurpose_hpc.model.precision import precision
-from repurpose_hpc.model.weights import SparseWeights, nonzeros
+from repurpose_hpc.model.weights import SparseWeights, as_sparse, dense, nonzeros
 
 HEADS = ("identity", "softmax", "log_softmax")
 
@@ -199,6 +199,19 @@ class Network:
         """The same graph with the mixings named in ``mixings`` replaced."""
         operations = tuple(mixings.get(op.name, op) for op in self.operations)
         return replace(self, operations=operations)
+
+    def dense(self) -> Network:
+        """The same network with arrays of all weights, also where nearly all are zero."""
+        return self.with_mixings(
+            {m.name: replace(m, weights=dense(m.weights)) for m in self.mixings if m.is_sparse}
+        )
+
+    def stored_like(self, other: Network) -> Network:
+        """The same network, its weights stored sparse where those of ``other``, by name, are."""
+        sparse_ones = {mixing.name for mixing in other.mixings if mixing.is_sparse}
+        return self.with_mixings(
+            {m.name: replace(m, weights=as_sparse(m.weights)) for m in self.mixings if m.name in sparse_ones}
+        )
 
     def check_samples(self) -> None:
         """Refuse a network of tokens, where samples do not belong to sequences.

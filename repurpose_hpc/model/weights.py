@@ -16,6 +16,9 @@ import numpy as np
 if TYPE_CHECKING:
     from scipy.sparse import csc_array, csr_array
 
+# Weights that are not zero, of all, where products with them alone are faster for any number of samples (see
+# ``kernels.products.crossover``); and weights that are worth the while.
+FEW, FEWEST = 1 / 16, 1 << 16
 # Entries that are looked at together, so that what is computed of them needs little memory.
 _TILE = 1 << 22
 
@@ -150,9 +153,17 @@ def as_sparse(weights: Weights) -> SparseWeights:
     """The same weights, stored sparse."""
     if isinstance(weights, SparseWeights):
         return weights
-    found = [*entries(weights), Entries(*np.empty((2, 0), np.int64), weights[:0].ravel())]
+    nothing = np.empty(0, np.int64)
+    found = [*entries(weights), Entries(nothing, nothing, weights[:0].ravel())]
     rows, columns, values = (np.concatenate([each[i] for each in found]) for i in range(3))
     return sparse(weights.shape, rows, columns, values)
+
+
+def compact(weights: Weights) -> Weights:
+    """The same weights, stored sparse if hardly any are not zero and there are many."""
+    if not isinstance(weights, np.ndarray) or weights.size < FEWEST:
+        return weights
+    return as_sparse(weights) if np.count_nonzero(weights) < FEW * weights.size else weights
 
 
 def dense(weights: Weights) -> np.ndarray:
@@ -218,6 +229,13 @@ def are_same(left: Weights, right: Weights) -> bool:
 def values_of(weights: Weights) -> np.ndarray:
     """The numbers that are stored, in an array of any shape."""
     return weights.values if isinstance(weights, SparseWeights) else weights
+
+
+def ones_like(weights: Weights) -> Weights:
+    """Weights that are all 1, of sparse ones those that are not zero."""
+    if isinstance(weights, SparseWeights):
+        return replace(weights, values=np.ones_like(weights.values))
+    return np.ones_like(weights)
 
 
 def scaled(weights: Weights, factors: np.ndarray) -> Weights:
