@@ -231,6 +231,19 @@ def values_of(weights: Weights) -> np.ndarray:
     return weights.values if isinstance(weights, SparseWeights) else weights
 
 
+def alike_together(weights: SparseWeights) -> np.ndarray:
+    """The rows in an order in which those with entries in the same columns follow one another, (m,)."""
+    counts, filled = weights.counts, np.flatnonzero(weights.counts)
+    first, patterns = np.zeros(len(weights), np.int64), np.zeros(len(weights), np.uint64)
+    first[filled] = weights.columns[weights.starts[filled]]
+    if filled.size:
+        # Sums of well mixed numbers wrap around; rows with equal ones are alike but for rare accidents.
+        mixed = (weights.columns.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(29)
+        patterns[filled] = np.add.reduceat(mixed * mixed, weights.starts[filled])
+    return np.lexsort((patterns, counts, first))
+
+
 def ones_like(weights: Weights) -> Weights:
     """Weights that are all 1, of sparse ones those that are not zero."""
     if isinstance(weights, SparseWeights):

@@ -23,7 +23,7 @@ from repurpose_hpc.kernels import (
 )
 from repurpose_hpc.model.activations import IDENTITY, Activation
 from repurpose_hpc.model.comm_dtype import EXACT
-from repurpose_hpc.model.weights import SparseWeights, Weights, as_sparse
+from repurpose_hpc.model.weights import SparseWeights, Weights, alike_together, as_sparse, picked
 from repurpose_hpc.model.weights import dense as dense_array
 from repurpose_hpc.plan.shard import Block
 from repurpose_hpc.runtime.buffers import Arena, Scratch
@@ -109,8 +109,11 @@ class CsrProduct:
     format = "csr"
 
     def __init__(self, weights: Weights) -> None:
-        rows = as_sparse(weights)
-        self.arrays = rows.values, rows.columns.astype(INDEX_DTYPE), rows.starts.astype(INDEX_DTYPE)
+        entries = as_sparse(weights)
+        order = alike_together(entries)
+        rows = picked(entries, order, np.arange(entries.shape[1]))
+        indices = (array.astype(INDEX_DTYPE) for array in (rows.columns, rows.starts, order))
+        self.arrays = (rows.values, *indices)
 
     def scratch(self, columns: int) -> int:
         """See ``Product``."""
