@@ -68,6 +68,9 @@ class Samples:
     _reader: Reader
     _digest: Callable[[], str]
     _states: tuple[State, ...] = ()
+    # Of a subset: which of the stored samples are in it, and whether values of all are looked at.
+    _chosen: np.ndarray | None = None
+    _checks: bool = False
 
     @classmethod
     def of(cls, x: np.ndarray, y: np.ndarray | None = None) -> Samples:
@@ -134,7 +137,7 @@ class Samples:
             UserError: as of ``batches``.
         """
         with reading(self.name):
-            for first, raw in self._reader(stretches):
+            for first, raw in self._blocks(stretches):
                 rows = raw.reshape(len(raw), self.width)
                 if columns is not None:
                     rows = rows.take(columns, axis=1)
@@ -152,17 +155,23 @@ class Samples:
         """
         has_labels = self.y is not None and self.y.samples == self.samples
         return replace(
-            self._rows(chosen, self.name),
-            y=self.y._rows(chosen) if self.y is not None and has_labels else None,
+            self._rows(chosen, checks=True),
+            y=self.y._rows(chosen, checks=False) if self.y is not None and has_labels else None,
         )
 
-    def _rows(self, chosen: np.ndarray, checked_name: str = "") -> Samples:
-        """The chosen rows; with a name NaN and infinity anywhere are refused under it."""
-        return replace(
-            self,
-            samples=int(np.count_nonzero(chosen)),
-            _reader=lambda stretches: _chosen_rows(self._reader(stretches), chosen, checked_name),
-        )
+    def _rows(self, chosen: np.ndarray, checks: bool) -> Samples:
+        """The chosen rows, of the stored ones or of a subset; ``checks``: NaN and infinity are refused."""
+        there = np.arange(self._stored) if self._chosen is None else np.flatnonzero(self._chosen)
+        stored = np.zeros(self._stored, bool)
+        stored[there[chosen]] = True
+        return replace(self, samples=int(np.count_nonzero(chosen)), _chosen=stored, _checks=checks)
+
+    def _blocks(self, stretches: Stretches) -> Blocks:
+        """Stretches of the file, of a subset what it has of them."""
+        blocks = self._reader(stretches)
+        if self._chosen is None:
+            return blocks
+        return _chosen_rows(blocks, self._chosen, self.name if self._checks else "")
 
     def through(
         self,

@@ -240,6 +240,18 @@ def test_subsets_are_streamed_with_their_labels(tmp_path_factory, name, data):
         np.testing.assert_array_equal(np.concatenate(labels)[:, 0], y[chosen])
 
 
+@pytest.mark.parametrize("name", ["x.npz", "x.h5"])
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_subsets_of_subsets_are_counted_among_their_own(tmp_path, name, size):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((50, 3)), np.arange(50)
+    first, second = rng.random(50) < 0.8, rng.random(50) < 0.5
+    subset = open_samples(_write(tmp_path, name, x, y)).subset(first).subset(second[: first.sum()])
+    expected = np.flatnonzero(first)[second[: first.sum()]]
+    np.testing.assert_array_equal(np.concatenate([*subset.batches(size, dtype=np.float64)]), x[expected])
+    assert np.concatenate([*subset.y.batches(size, dtype=np.float64)]).ravel().tolist() == expected.tolist()
+
+
 @pytest.mark.parametrize("name", LABELLED)
 def test_labels_of_subsets(tmp_path, name):
     x, chosen = np.ones((3, 2)), np.array([True, False, True])

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from challenge_networks import challenge
+from graph_challenge import challenge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

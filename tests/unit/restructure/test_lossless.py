@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from challenge_networks import challenge
+from graph_challenge import challenge
 
 from helpers import small_plans
 from helpers.superfluous import planted
