@@ -213,7 +213,7 @@ def _programs(network: Network) -> dict[str, Callable[[], Callable[[np.ndarray],
 
 
 def _ours(network: Network) -> Callable[[np.ndarray], object]:
-    session = rp.Session(Cut(network, single_worker_plan(network)), max_batch=BATCH)
+    session = rp.Session(Cut(network, single_worker_plan(network)), batch_size=BATCH)
     return session.run
 
 

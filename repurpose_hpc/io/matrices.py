@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -112,10 +113,10 @@ def _check_twice(path: Path, matrix: Matrix) -> None:
 
 
 def _read_triples(path: Path) -> Matrix:
-    try:
-        table = np.loadtxt(path, np.float64, comments=None, ndmin=2)
-    except ValueError:
-        table = np.empty((0, 0))
+    table = np.empty((0, 0))
+    if any(_filled_lines(path)):
+        with suppress(ValueError):  # which line it is, is looked for below
+            table = np.loadtxt(path, np.float64, comments=None, ndmin=2)
     if table.size and table.shape[1] == 3 and np.isfinite(table).all():
         places = table[:, :2]
         if (places >= 1).all() and (places == np.floor(places)).all() and places.max() < 2**31:
