@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 def holds_shards(path: Path) -> bool:
     """Whether a path stands for shards, rather than a model: a directory that is not one of a model."""
     from repurpose_hpc.model.importers.load import is_model_directory
+    from repurpose_hpc.model.importers.matrices import holds_matrices
 
-    return path.is_dir() and not is_model_directory(path)
+    return path.is_dir() and not is_model_directory(path) and not holds_matrices(path)
 
 
 def import_report(

@@ -87,10 +87,11 @@ def _is_same(first: Path, second: Path) -> bool:
 
 def _files(path: Path) -> Iterator[Path]:
     """The files that are read by way of ``path``: itself, those that it refers to, those of a plan."""
-    from repurpose_hpc.model.importers.load import GGUF, is_model_directory
+    from repurpose_hpc.commands.imported import holds_shards
+    from repurpose_hpc.model.importers.load import GGUF
 
     yield path
-    if is_model_directory(path):
+    if path.is_dir() and not holds_shards(path):
         yield from path.iterdir()
     elif path.is_dir():
         from repurpose_hpc.plan.files.store import plan_files

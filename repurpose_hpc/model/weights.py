@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, overload
 
 import numpy as np
 
@@ -257,6 +257,12 @@ def scaled(weights: Weights, factors: np.ndarray) -> Weights:
         return weights * factors[:, None]
     rows = weights.rows
     return sparse(weights.shape, rows, weights.columns, weights.values * factors[rows])
+
+
+@overload
+def picked(weights: SparseWeights, rows: np.ndarray, columns: np.ndarray) -> SparseWeights: ...
+@overload
+def picked(weights: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray: ...
 
 
 def picked(weights: Weights, rows: np.ndarray, columns: np.ndarray) -> Weights:
