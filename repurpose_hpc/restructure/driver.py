@@ -17,14 +17,13 @@ from repurpose_hpc.io.progress import PENDING
 from repurpose_hpc.io.samples import Samples, check_shape
 from repurpose_hpc.model.comm_dtype import SCALED
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.plan.plan import PARTITIONED, RELAY, REPLICATED, ROOT, dense_plan, trimmed
+from repurpose_hpc.plan.plan import PARTITIONED, RELAY, REPLICATED, ROOT, trimmed
 from repurpose_hpc.plan.relays import with_relays
 from repurpose_hpc.restructure.adjustment import adjust_mixing
-from repurpose_hpc.restructure.calibration.comm_dtype import measure_scales, measure_scales_until
-from repurpose_hpc.restructure.calibration.propagation import CurrentNetwork, Propagation
+from repurpose_hpc.restructure.calibration.comm_dtype import measure_scales_until
+from repurpose_hpc.restructure.calibration.propagation import Propagation
 from repurpose_hpc.restructure.checkpoint import Checkpoint
 from repurpose_hpc.restructure.computation import ComputeBudgetTooSmall, Workload, limit_computation, workload
-from repurpose_hpc.restructure.constraints import constraints_of
 from repurpose_hpc.restructure.context import CutContext, Log, open_context, silent
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.decisions import Decisions, nothing_decided
@@ -39,6 +38,7 @@ from repurpose_hpc.restructure.support.density import thin_out, weight_shares
 from repurpose_hpc.restructure.support.reserve import whole_budget
 from repurpose_hpc.restructure.support.tradeoff import Forms, cheapest, price_for
 from repurpose_hpc.restructure.team import ALONE, Team
+from repurpose_hpc.restructure.unpruned import keep_everything
 
 
 def restructure(
@@ -70,7 +70,7 @@ def restructure(
     check_shape(samples, network.input_shape)
     _check_placement(network, options)
     if options.keeps_everything:
-        return keep_everything(network, samples, options, team)
+        return keep_everything(network, samples, options, log, team)
     method = method_for(options) if method is None else method
     context = open_context(network, samples, options, method, log, team)  # 1.1, 1.2
     owners = given_owners(context)
@@ -202,17 +202,6 @@ def finish_mixing(
         f"{plan.values_sent(network, mixing) + relayed} of {plan.dense_values(network, mixing)} values sent"
     )
     return decisions
-
-
-def keep_everything(network: Network, samples: Samples, options: Options, team: Team) -> Cut:
-    """Cut without elimination, which would drop weights that only other samples need."""
-    part_weights = constraints_of(options).part_weights
-    plan = dense_plan(network, options.workers, options.input_placement, part_weights)
-    current = CurrentNetwork(
-        network, replace(plan, comm_dtype=options.comm_dtype), {m.name for m in network.mixings}
-    )
-    propagation = Propagation(network, network.mixings, samples, team)
-    return Cut(network, measure_scales(propagation, (mixing.source for mixing in network.mixings), current))
 
 
 def _load(context: CutContext, checkpoint: Checkpoint | None) -> Decisions | None:
