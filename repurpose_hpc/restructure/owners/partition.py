@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -89,6 +90,7 @@ class Partitioner:
         seats = [Loads(layer.members, np.ones(layer.members.size), layer.capacity) for layer in layers]
         self._graph = _graph(nets, self.by_vertex, [*seats, *loads])
         limits = [one.limits for one in (*seats, *loads)]
+        self._limits = np.array([limit.sum() for limit in limits])
         self._state = Partition(
             np.full(fixed.size, NOBODY),
             np.zeros((nets.weights.size, workers), np.uint32),
@@ -110,21 +112,32 @@ class Partitioner:
             layer_start: says how; None: greedily, as also where what it says exceeds a limit.
         """
         for layer in self.layers:
-            owners = None
+            room = np.minimum(self._state.room, 0)
             if layer_start is not None:
-                owners = layer_start(self.nets, self.by_vertex, self.owner, layer)
-            if owners is None or not self._takes(layer, owners):
-                everybody = np.ones(self.workers, np.int64)
-                self._grow(self.rng.permutation(layer.members), everybody)
+                self._set(layer.members, layer_start(self.nets, self.by_vertex, self.owner, layer))
+                if (self._state.room >= room).all():
+                    continue
+                self._clear(layer.members)
+            self._grow(self.rng.permutation(layer.members), np.ones(self.workers, np.int64))
+            if (self._state.room < room).any():
+                self._clear(layer.members)
+                self._set(layer.members, self._dealt(layer))
 
-    def _takes(self, layer: Layer, owners: np.ndarray) -> bool:
-        """Take over the owners of a layer that has none, unless they exceed a limit."""
-        room = np.minimum(self._state.room, 0)
-        self._set(layer.members, owners)
-        if (self._state.room >= room).all():
-            return True
-        self._set(layer.members, np.full(owners.size, NOBODY))
-        return False
+    def _dealt(self, layer: Layer) -> np.ndarray:
+        """Owners of a layer, (n,), that share out loads evenly: the heaviest first, one a turn."""
+        graph, owners = self._graph, np.empty(layer.members.size, np.int64)
+        weights = graph.loads / self._limits[graph.rows]
+        totals = np.append(0, np.cumsum(weights))[graph.load_starts]
+        sizes = np.diff(totals)[layer.members]
+        # Seats taken of those that there are, and loads, by worker.
+        turns = [(0.0, 0.0, int(q)) for q in np.flatnonzero(layer.capacity)]
+        for number in np.argsort(-sizes, kind="stable"):
+            taken, load, q = heappop(turns)
+            owners[number] = q
+            seat = 1 / layer.capacity[q]
+            if taken + 1.5 * seat < 1:
+                heappush(turns, (round(taken + seat, 9), load + sizes[number], q))
+        return owners
 
     def take(self, owner: np.ndarray) -> None:
         """Take over the owners of all layers, (V,), whatever there is room for."""
@@ -150,13 +163,16 @@ class Partitioner:
         allowed[self.rng.choice(np.flatnonzero(layer.capacity), count, replace=False)] = 1
         members = self.rng.permutation(layer.members[allowed[self.owner[layer.members]] > 0])
         owners, cost = self.owner[members], self.cost
-        self._set(members, np.full(members.size, NOBODY))
+        self._clear(members)
         self._grow(members, allowed)
         if self.cost > cost or (self._state.room < 0).any():
             self._set(members, owners)
 
     def _set(self, members: np.ndarray, owners: np.ndarray) -> None:
         self.cost += set_owners(self._graph, self._state, members, owners.astype(np.int64))
+
+    def _clear(self, members: np.ndarray) -> None:
+        self._set(members, np.full(members.size, NOBODY))
 
     def _grow(self, members: np.ndarray, allowed: np.ndarray) -> None:
         self.cost += grow_owners(self._graph, self._state, members, allowed, self._numbers)
