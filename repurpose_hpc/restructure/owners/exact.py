@@ -7,7 +7,7 @@ owners every tensor takes the form of which less is sent, and the owners are ref
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -44,10 +44,9 @@ def exact_owners(
     seed: int,
     imbalance: float = 0.0,
     activity: Mapping[str, np.ndarray] | None = None,
+    starts: Sequence[LayerStart | None] | None = None,
 ) -> ExactOwners:
     """Owners that send few values, under capacities of every space and, nearly, of the edges of every mixing.
-
-    Of our own partition and, where it is installed, that of Mt-KaHyPar, both refined, the better one.
 
     Args:
         network: any but one of tokens.
@@ -56,12 +55,17 @@ def exact_owners(
         seed: of random orders.
         imbalance: fraction by which shares may be exceeded.
         activity: tensor -> values of each of its neurons that are sent, on average, (n,); None: all.
+        starts: of partitions, all refined; None: our own and, where it is installed, Mt-KaHyPar's.
     """
-    problem = _Problem(network, input_placement, part_weights, imbalance, activity)
+    problem = ExactProblem(network, input_placement, part_weights, imbalance, activity)
     summed, workers = problem.narrow(), len(part_weights)
-    starts: list[LayerStart | None] = [None]
-    package = mt_kahypar_start(seed)
-    starts += [] if package is None else [package]
+    if starts is None:
+        package = mt_kahypar_start(seed)
+        starts = [None] if package is None else [None, package]
+    if activity is not None:
+        # Where activities differ little, owners for all values are the better beginning.
+        plain = exact_owners(network, input_placement, part_weights, seed, imbalance, starts=starts)
+        starts = [*starts, problem.start_at(plain)]
     owner = best_owners(starts, lambda: problem.partitioner(summed, seed))
     for _ in range(REPEATS):
         fewer = problem.fewer_as_sums(owner, workers)
@@ -75,7 +79,7 @@ def exact_owners(
     return ExactOwners(problem.of_spaces(owner), summed)
 
 
-class _Problem:
+class ExactProblem:
     """The hypergraphs of a network, for all forms; for the arguments see ``exact_owners``."""
 
     def __init__(
@@ -83,8 +87,8 @@ class _Problem:
         network: Network,
         input_placement: str,
         part_weights: np.ndarray,
-        imbalance: float,
-        activity: Mapping[str, np.ndarray] | None,
+        imbalance: float = 0.0,
+        activity: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         self.network, self.part_weights, self.imbalance = network, part_weights, imbalance
         inputs = {
@@ -154,6 +158,11 @@ class _Problem:
         total = np.bincount(place, weights=edges)
         kept = self.nets.is_open[vertices] & (total > 0)
         return vertices[kept], total[kept]
+
+    def start_at(self, found: ExactOwners) -> LayerStart:
+        """The start at given owners."""
+        owner = np.concatenate([found.owners[space.name] for space in self.network.free_spaces])
+        return lambda nets, by_vertex, given, layer: owner[layer.members]
 
     def of_spaces(self, owner: np.ndarray) -> dict[str, np.ndarray]:
         """Owners of every space from those of vertices; of inputs that everybody has ``EVERYBODY``."""
