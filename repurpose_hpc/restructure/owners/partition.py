@@ -185,15 +185,15 @@ def best_owners(starts: Sequence[LayerStart | None], make: Callable[[], Partitio
         starts: see ``Partitioner.start``.
         make: a new partitioner.
     """
-    best: Partitioner | None = None
+    least, best = np.inf, np.empty(0, np.int64)
     for layer_start in starts:
         partitioner = make()
         partitioner.start(layer_start)
         partitioner.refine()
-        if best is None or partitioner.cost < best.cost:
-            best = partitioner
-    assert best is not None
-    return best.owner
+        if partitioner.cost < least:
+            least, best = partitioner.cost, partitioner.owner
+        del partitioner  # before the next one takes as much memory
+    return best
 
 
 def _sizes(workers: int) -> list[int]:
