@@ -13,7 +13,7 @@ from accuracy_table import arguments
 
 from repurpose_hpc.io.samples import open_samples
 from repurpose_hpc.model.importers.load import load_model
-from repurpose_hpc.plan.plan import GHOST, MIXED
+from repurpose_hpc.plan.masks import GHOST, MIXED
 from repurpose_hpc.restructure.calibration.evaluation import evaluate
 from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.method import DATA, Metric, PriceScope

@@ -27,7 +27,8 @@ from repurpose_hpc.fields import integer, listed
 from repurpose_hpc.model.activations import RELU
 from repurpose_hpc.model.builder import Builder
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.plan.plan import EVERYBODY, REPLICATED, MixingPlan, Plan, dense_plan
+from repurpose_hpc.plan.masks import EVERYBODY, MixingPlan
+from repurpose_hpc.plan.plan import REPLICATED, Plan, dense_plan
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT, available
 from repurpose_hpc.runtime.program import Program

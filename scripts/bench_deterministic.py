@@ -24,7 +24,8 @@ from repurpose_hpc.model.activations import RELU
 from repurpose_hpc.model.builder import Builder
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Window
-from repurpose_hpc.plan.plan import PARTITIONED, Plan, mixing_plan
+from repurpose_hpc.plan.masks import mixing_plan
+from repurpose_hpc.plan.plan import PARTITIONED, Plan
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.runtime.hosting import hosted_workers
 from repurpose_hpc.runtime.program import Program

@@ -16,17 +16,8 @@ import numpy as np
 from repurpose_hpc.model.forward import split_inputs
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Combine, Mixing, Operation
-from repurpose_hpc.plan.plan import (
-    EVERYBODY,
-    REPLICATED,
-    MixingPlan,
-    Plan,
-    block_owners,
-    dense_plan_for,
-    ghost_plan,
-    near_owners,
-    partial_plan,
-)
+from repurpose_hpc.plan.masks import EVERYBODY, MixingPlan, ghost_plan, partial_plan
+from repurpose_hpc.plan.plan import REPLICATED, Plan, block_owners, dense_plan_for, near_owners
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.exact import adding_mixings, common_spaces, with_copied_outputs
 from repurpose_hpc.restructure.tokens.budget import dense_values

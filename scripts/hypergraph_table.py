@@ -96,9 +96,9 @@ def thinned(network: Network, density: float) -> Network:
     """The network with the largest weights of each mixing alone."""
     mixings = {}
     for mixing in network.mixings:
-        sizes = np.abs(mixing.weights)
+        sizes = np.abs(mixing.W)
         kept = sizes >= np.quantile(sizes, 1 - density)
-        mixings[mixing.name] = replace(mixing, weights=np.where(kept, mixing.weights, 0))
+        mixings[mixing.name] = replace(mixing, weights=np.where(kept, mixing.W, 0))
     return network.with_mixings(mixings)
 
 

@@ -24,7 +24,8 @@ import numpy as np
 
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.plan.plan import Plan, contiguous_owners, ghost_plan, partial_plan
+from repurpose_hpc.plan.masks import ghost_plan, partial_plan
+from repurpose_hpc.plan.plan import Plan, contiguous_owners
 
 SENSORS = 6
 PIXELS = 28 * 28

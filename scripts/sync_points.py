@@ -14,14 +14,8 @@ import numpy as np
 
 from repurpose_hpc.model.network import Network, Space
 from repurpose_hpc.model.operations import Affine, Combine, Elementwise, Mixing, Operation
-from repurpose_hpc.plan.plan import (
-    EVERYBODY,
-    REPLICATED,
-    block_owners,
-    contiguous_owners,
-    dense_plan_for,
-    near_owners,
-)
+from repurpose_hpc.plan.masks import EVERYBODY
+from repurpose_hpc.plan.plan import REPLICATED, block_owners, contiguous_owners, dense_plan_for, near_owners
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.exact import common_spaces, with_copied_outputs
 from repurpose_hpc.restructure.tokens.graph import with_own_plans

@@ -32,41 +32,52 @@ def add_columns(
     data: np.ndarray,
     indices: np.ndarray,
     indptr: np.ndarray,
+    places: np.ndarray,
     X: np.ndarray,
     column: int,
+    start: np.ndarray,
     out: np.ndarray,
+    low: float,
+    high: float,
 ) -> None:
-    """out[:, columns] += W X[:, columns].
+    """out[places, columns] = start[places, columns] + W X[:, columns], between two levels.
 
     Args:
         vectors: of columns, 1 to ``ROW_VECTORS``; where the last one reaches beyond X, nothing is touched.
         data, indices, indptr: W in compressed sparse rows, the indices and pointers unsigned.
+        places: of its rows among those of start and out, unsigned.
         X: (n, batch).
         column: the first.
+        start: (m, 1), or (m, batch), perhaps ``out`` itself.
         out: (m, batch).
+        low, high: levels; NaN stays NaN.
     """
     columns = slice(column, column + vectors * lanes(out.dtype))
-    for i in range(len(out)):
+    first = columns if start.shape[1] == out.shape[1] else slice(0, 1)
+    for i, place in enumerate(places):
         row = slice(indptr[i], indptr[i + 1])
-        out[i, columns] += data[row] @ X[indices[row], columns]
+        product = start[place, first] + data[row] @ X[indices[row], columns]
+        out[place, columns] = np.minimum(np.maximum(product, out.dtype.type(low)), out.dtype.type(high))
 
 
 @overload(add_columns)
-def _add_columns(vectors, data, indices, indptr, X, column, out):
-    def call(vectors, data, indices, indptr, X, column, out):
-        _add(vectors, data, indices, indptr, X, column, out)
+def _add_columns(vectors, data, indices, indptr, places, X, column, start, out, low, high):
+    real = out.dtype
+
+    def call(vectors, data, indices, indptr, places, X, column, start, out, low, high):
+        _add(vectors, data, indices, indptr, places, X, column, start, out, real(low), real(high))
 
     return call
 
 
 @intrinsic
-def _add(typing, vectors, data, indices, indptr, X, column, out):
+def _add(typing, vectors, data, indices, indptr, places, X, column, start, out, low, high):
     def generate(context, builder, signature, arguments):
-        vector_count, column = arguments[0], arguments[5]
-        places = {"data": 1, "indices": 2, "indptr": 3, "X": 4, "out": 6}
+        vector_count, column, levels = arguments[0], arguments[6], arguments[9:]
+        order = {"data": 1, "indices": 2, "indptr": 3, "places": 4, "X": 5, "start": 7, "out": 8}
         arrays = {
             name: cgutils.create_struct_proxy(signature.args[i])(context, builder, arguments[i])
-            for name, i in places.items()
+            for name, i in order.items()
         }
         real, whole_lanes = context.get_data_type(X.dtype), VECTOR_BYTES * 8 // X.dtype.bitwidth
         remaining = builder.sub(builder.extract_value(arrays["X"].shape, 1), column)
@@ -80,11 +91,12 @@ def _add(typing, vectors, data, indices, indptr, X, column, out):
                 with builder.if_then(condition):
                     vectors = [ir.VectorType(real, whole_lanes)] * (count - 1) + [ir.VectorType(real, width)]
                     mask = None if fewest == width else first_lanes(builder, last, vectors[-1])
-                    _RowEmitter(builder, arrays, vectors, mask, column).emit()
+                    _RowEmitter(builder, arrays, vectors, mask, column, levels).emit()
         return context.get_dummy_value()
 
-    index_type = types.int64
-    return types.void(index_type, data, indices, indptr, X, index_type, out), generate
+    index, real = types.int64, out.dtype
+    signature = types.void(index, data, indices, indptr, places, X, index, start, out, real, real)
+    return signature, generate
 
 
 def _last_vectors(whole: int, has_masks: bool) -> list[tuple[int, int, int | None]]:
@@ -108,20 +120,24 @@ def _unsigned(builder, place):
 class _RowEmitter:
     """Writes the loops for some vectors of columns from ``column`` on, of the last one those in ``mask``."""
 
-    def __init__(self, builder, arrays, vectors, mask, column) -> None:
+    def __init__(self, builder, arrays, vectors, mask, column, levels) -> None:
         self.builder, self.arrays, self.vectors, self.column = builder, arrays, vectors, column
+        self.levels = levels
         self.masks = [None] * (len(vectors) - 1) + [mask]
         self.places = [sum(vector.count for vector in vectors[:v]) for v in range(len(vectors))]
         self.width = builder.extract_value(arrays["X"].shape, 1)
+        start_width = builder.extract_value(arrays["start"].shape, 1)
+        self.is_column = builder.icmp_signed("!=", start_width, self.width)
 
     def emit(self) -> None:
         """The loop over the rows."""
         builder, indptr = self.builder, self.arrays["indptr"].data
-        count = builder.extract_value(self.arrays["out"].shape, 0)
+        count = builder.extract_value(self.arrays["places"].shape, 0)
         with cgutils.for_range(builder, count) as rows:
             ends = (builder.add(rows.index, integer(side)) for side in (0, 1))
             begin, end = (_unsigned(builder, builder.gep(indptr, [place])) for place in ends)
-            self._emit_row(rows.index, begin, end)
+            place = _unsigned(builder, builder.gep(self.arrays["places"].data, [rows.index]))
+            self._emit_row(place, begin, end)
 
     def _emit_row(self, row, begin, end) -> None:
         """The loop over the non-zeros of a row."""
@@ -136,12 +152,33 @@ class _RowEmitter:
         with cgutils.for_range_slice(builder, unrolled_end, end, integer(1), inc=True) as (k, _):
             self._add(k, sums[0])
         target = self._samples("out", row)
-        for v, mask in enumerate(self.masks):
-            place = self._lanes(target, v)
-            total = load_lanes(builder, place, mask)
+        for v, (total, mask) in enumerate(zip(self._started(row), self.masks, strict=True)):
             for totals in sums:
                 total = builder.fadd(total, builder.load(totals[v]))
-            store_lanes(builder, total, place, mask)
+            store_lanes(builder, self._levelled(total), self._lanes(target, v), mask)
+
+    def _started(self, row):
+        """The vectors of start in a row: of one number, or of one for each sample."""
+        builder, data = self.builder, self.arrays["start"].data
+        found = [zero(builder, vector) for vector in self.vectors]
+        with builder.if_else(self.is_column) as (of_column, of_samples):
+            with of_column:
+                number = builder.load(builder.gep(data, [row]))
+                for vector, place in zip(self.vectors, found, strict=True):
+                    builder.store(spread(builder, number, vector), place)
+            with of_samples:
+                source = self._samples("start", row)
+                for v, (mask, place) in enumerate(zip(self.masks, found, strict=True)):
+                    builder.store(load_lanes(builder, self._lanes(source, v), mask), place)
+        return [builder.load(place) for place in found]
+
+    def _levelled(self, value):
+        """The vector between the two levels; NaN stays NaN in this order."""
+        for comparison, level in zip("<>", self.levels, strict=True):
+            limit = spread(self.builder, level, value.type)
+            beyond = self.builder.fcmp_ordered(comparison, value, limit)
+            value = self.builder.select(beyond, limit, value)
+        return value
 
     def _add(self, k, totals) -> None:
         """Add what non-zero k contributes."""

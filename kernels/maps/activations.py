@@ -6,6 +6,7 @@ The formulas are those of ``repurpose_hpc.model.activations``, under the same na
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -186,6 +187,24 @@ def _elementary(code: int, alpha: float, value: float) -> float:
     if code == EQUAL:
         return _truth(value, value == real(alpha))
     return value
+
+
+class Levels(NamedTuple):
+    """The levels between which a product leaves its results, and whether that is all of the activation."""
+
+    low: float
+    high: float
+    suffice: bool
+
+
+@jit
+def levels(code: int, alpha: float, beta: float) -> Levels:
+    """The two levels of an activation that is the identity between them; infinite ones for all others."""
+    if code == RELU:
+        return Levels(0.0, np.inf, True)
+    if code == CLIP:
+        return Levels(float(alpha), float(beta), True)
+    return Levels(-np.inf, np.inf, code == IDENTITY)
 
 
 @kernel(

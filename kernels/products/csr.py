@@ -1,7 +1,8 @@
 """Products with a block in compressed sparse rows, by the convention of ``dense``.
 
-Row i holds ``data[indptr[i]:indptr[i + 1]]`` in the columns ``indices[indptr[i]:indptr[i + 1]]``.
-Both index arrays are ``INDEX_DTYPE``: signed ones may be negative, which Numba must then
+Row ``places[i]`` holds ``data[indptr[i]:indptr[i + 1]]`` in the columns ``indices[indptr[i]:indptr[i + 1]]``.
+So rows can be stored, and computed, in an order in which neighbours read the same samples.  All index arrays
+are ``INDEX_DTYPE``: signed ones may be negative, which Numba must then
 test at every element, four times slower.  (uint64 pointers work as well, for 2**32
 non-zeros or more, but are not among what ``warm_up`` compiles.)
 """
@@ -12,14 +13,19 @@ import numba
 import numpy as np
 
 from ..arguments import EPILOGUE, INDEX, REAL, Array, Epilogue
+from ..jit import jit
 from ..llvm.sparse_rows import ROW_VECTORS, add_columns
 from ..llvm.vectors import lanes
-from ..maps.activations import activate_in_place
+from ..maps.activations import activate_in_place, levels
 from ..registry import kernel, thread_variant
-from .rows import spread
 from .shares import row_shares
 
-_ROWS = {"data": Array(REAL, 1), "indices": Array(INDEX, 1), "indptr": Array(INDEX, 1)}
+_ROWS = {
+    "data": Array(REAL, 1),
+    "indices": Array(INDEX, 1),
+    "indptr": Array(INDEX, 1),
+    "places": Array(INDEX, 1),
+}
 _VECTOR, _MATRIX = Array(REAL, 1), Array(REAL, 2)
 
 
@@ -30,6 +36,7 @@ def csr_vector(
     data: np.ndarray,
     indices: np.ndarray,
     indptr: np.ndarray,
+    places: np.ndarray,
     x: np.ndarray,
     start: np.ndarray,
     out: np.ndarray,
@@ -39,18 +46,19 @@ def csr_vector(
 
     Args:
         data, indices: (nonzeros,).
-        indptr: (m + 1,).
+        indptr: (r + 1,).
+        places: (r,), none twice.
         x: (n,), not overlapping out.
         start: (m,), a bias or ``out`` itself.
         out: (m,).
         epilogue: activation.
     """
-    for i in range(out.size):
-        total = data.dtype.type(0)
+    for i in range(places.size):
+        row, total = places[i], data.dtype.type(0)
         for k in range(indptr[i], indptr[i + 1]):
             total += data[k] * x[indices[k]]
-        out[i] = start[i] + total
-    activate_in_place(out, epilogue.code, epilogue.alpha, epilogue.beta)
+        out[row] = start[row] + total
+        activate_in_place(out[row : row + 1], epilogue.code, epilogue.alpha, epilogue.beta)
 
 
 @kernel(
@@ -60,6 +68,7 @@ def csr_batch(
     data: np.ndarray,
     indices: np.ndarray,
     indptr: np.ndarray,
+    places: np.ndarray,
     X: np.ndarray,
     start: np.ndarray,
     out: np.ndarray,
@@ -69,18 +78,20 @@ def csr_batch(
 
     Args:
         data, indices: (nonzeros,).
-        indptr: (m + 1,).
+        indptr: (r + 1,).
+        places: (r,), none twice.
         X: (n, batch), neuron-major, not overlapping out.
         start: (m, 1), a bias, or (m, batch), possibly ``out`` itself.
         out: (m, batch).
         epilogue: activation.
     """
-    spread(start, out)
     batch, wide = out.shape[1], lanes(out.dtype)
+    ends = levels(epilogue.code, epilogue.alpha, epilogue.beta)
     for first in range(0, batch, ROW_VECTORS * wide):
         vectors = min(ROW_VECTORS, (batch - first + wide - 1) // wide)
-        add_columns(vectors, data, indices, indptr, X, first, out)
-    activate_in_place(out, epilogue.code, epilogue.alpha, epilogue.beta)
+        add_columns(vectors, data, indices, indptr, places, X, first, start, out, ends.low, ends.high)
+    if not ends.suffice:
+        _activate_rows(out, places, epilogue)
 
 
 @kernel(
@@ -90,6 +101,7 @@ def csr_same_bits(
     data: np.ndarray,
     indices: np.ndarray,
     indptr: np.ndarray,
+    places: np.ndarray,
     X: np.ndarray,
     start: np.ndarray,
     out: np.ndarray,
@@ -99,14 +111,27 @@ def csr_same_bits(
 
     ``add_columns`` adds non-zeros up in as many sums as it has registers for: of one vector always as many.
     """
-    spread(start, out)
+    ends = levels(epilogue.code, epilogue.alpha, epilogue.beta)
     for first in range(0, out.shape[1], lanes(out.dtype)):
-        add_columns(1, data, indices, indptr, X, first, out)
-    activate_in_place(out, epilogue.code, epilogue.alpha, epilogue.beta)
+        add_columns(1, data, indices, indptr, places, X, first, start, out, ends.low, ends.high)
+    if not ends.suffice:
+        _activate_rows(out, places, epilogue)
+
+
+@jit
+def _activate_rows(out: np.ndarray, places: np.ndarray, epilogue: Epilogue) -> None:
+    for row in places:
+        activate_in_place(out[row], epilogue.code, epilogue.alpha, epilogue.beta)
 
 
 def _share_rows(
-    threads: int, data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, X: np.ndarray, *rest: object
+    threads: int,
+    data: np.ndarray,
+    indices: np.ndarray,
+    indptr: np.ndarray,
+    places: np.ndarray,
+    X: np.ndarray,
+    *rest: object,
 ) -> tuple[int, tuple]:
     columns = X.size // max(1, len(X))
     return data.size * columns, (row_shares(indptr, threads),)
@@ -117,6 +142,7 @@ def csr_threads(
     data: np.ndarray,
     indices: np.ndarray,
     indptr: np.ndarray,
+    places: np.ndarray,
     X: np.ndarray,
     start: np.ndarray,
     out: np.ndarray,
@@ -127,12 +153,12 @@ def csr_threads(
     code, alpha, beta = epilogue  # threads are handed its parts
     for t in numba.prange(len(shares) - 1):
         first, last = shares[t], shares[t + 1]
-        row_pointers, start_rows, out_rows = indptr[first : last + 1], start[first:last], out[first:last]
+        rows = indptr[first : last + 1], places[first:last]
         own_epilogue = Epilogue(code, alpha, beta)
         if X.ndim == 1:
-            csr_vector(data, indices, row_pointers, X, start_rows, out_rows, own_epilogue)
+            csr_vector(data, indices, *rows, X, start, out, own_epilogue)
         else:
-            csr_batch(data, indices, row_pointers, X, start_rows, out_rows, own_epilogue)
+            csr_batch(data, indices, *rows, X, start, out, own_epilogue)
 
 
 @thread_variant(csr_same_bits, share=_share_rows)
@@ -140,6 +166,7 @@ def csr_same_bits_threads(
     data: np.ndarray,
     indices: np.ndarray,
     indptr: np.ndarray,
+    places: np.ndarray,
     X: np.ndarray,
     start: np.ndarray,
     out: np.ndarray,
@@ -150,5 +177,5 @@ def csr_same_bits_threads(
     code, alpha, beta = epilogue  # threads are handed its parts
     for t in numba.prange(len(shares) - 1):
         first, last = shares[t], shares[t + 1]
-        row_pointers, start_rows, out_rows = indptr[first : last + 1], start[first:last], out[first:last]
-        csr_same_bits(data, indices, row_pointers, X, start_rows, out_rows, Epilogue(code, alpha, beta))
+        rows = indptr[first : last + 1], places[first:last]
+        csr_same_bits(data, indices, *rows, X, start, out, Epilogue(code, alpha, beta))

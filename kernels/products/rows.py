@@ -1,29 +1,14 @@
-"""Row-wise passes around a product: its start value before, bias and activation after."""
+"""The pass behind a product of another library: bias and activation."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ..arguments import EPILOGUE, REAL, Array, Epilogue
-from ..jit import jit
 from ..maps.activations import activate_in_place
 from ..registry import kernel
 
 _MATRIX = Array(REAL, 2)
-
-
-@jit
-def spread(start: np.ndarray, out: np.ndarray) -> None:
-    """out = start, where start is (m, 1) or (m, batch), possibly ``out`` itself."""
-    rows, batch = out.shape
-    if start.shape[1] == batch:
-        for i in range(rows):
-            for b in range(batch):
-                out[i, b] = start[i, b]
-    else:
-        for i in range(rows):
-            for b in range(batch):
-                out[i, b] = start[i, 0]
 
 
 @kernel(arguments={"start": _MATRIX, "product": _MATRIX, "out": _MATRIX, "epilogue": EPILOGUE})

@@ -82,7 +82,7 @@ class Chain:
             for mixing in network.mixings
         }
         self.network = network.with_mixings(biased).astype(dtype.type)
-        self.layers: Layers = [(mixing.weights, mixing.bias) for mixing in self.network.mixings]
+        self.layers: Layers = [(mixing.W, mixing.bias) for mixing in self.network.mixings]
         options = Options(workers=ranks, comm_budget=comm_budget, input_placement=input_placement)
         self.cut, self.cut_plan = cut_at_budget(self.network, options)
         self.max_batch, self.dtype, self.input_placement = max_batch, dtype, input_placement

@@ -29,6 +29,7 @@ from repurpose_hpc.model.activations import IDENTITY, RELU
 from repurpose_hpc.model.chain import chain
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.weights import dense
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.plan.files.store import read_network
 from repurpose_hpc.plan.relays import without_relays
@@ -205,7 +206,7 @@ def _scripts(network: Network, placement: Placement, peers: Peers) -> dict[str, 
 
 def layers_of(network: Network) -> Layers:
     """Weights and biases of a chain of dense layers with ReLU between them; empty: it is another network."""
-    layers = [(mixing.weights, mixing.bias) for mixing in network.mixings]
+    layers = [(dense(mixing.weights), mixing.bias) for mixing in network.mixings]
     weights, biases = ([*each] for each in zip(*layers, strict=True))
     try:
         same = chain(weights, biases, [RELU] * (len(layers) - 1) + [IDENTITY])

@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from repurpose_hpc.commands.forecasting import (
     PLAN,
     SINGLE,
@@ -49,6 +47,7 @@ from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.importers.input_shapes import option_of_shapes, shapes_of
 from repurpose_hpc.model.importers.load import load_model, takes_any_length
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.weights import ones_like
 from repurpose_hpc.plan.files.store import hold_tokens, open_plan, read_network
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.plan.relays import without_relays
@@ -197,7 +196,7 @@ def open_shards(directory: Path, comm_dtype: str | None) -> ForecastInput:
     network = read_network(stored)
     original = without_relays(network, plan)
     unpruned = original.with_mixings(
-        {mixing.name: replace(mixing, weights=np.ones_like(mixing.weights)) for mixing in original.mixings}
+        {mixing.name: replace(mixing, weights=ones_like(mixing.weights)) for mixing in original.mixings}
     )
     placement = plan.input_placement
     profiles = plan_profile(network, plan), dense_profile(unpruned, placement)

@@ -25,6 +25,7 @@ from repurpose_hpc.model.importers.input_shapes import InputShapes, option_of_sh
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.model.weights import nonzeros
 from repurpose_hpc.plan.files.store import open_plan, read_network
 from repurpose_hpc.plan.plan import REPLICATED, Plan, dense_plan
 from repurpose_hpc.plan.relays import relay_counts
@@ -146,7 +147,7 @@ def _description(path: Path, network: Network, plan: Plan) -> dict[str, Any]:
 def _mixing(network: Network, mixing: Mixing, dense_values: int) -> dict[str, Any]:
     outputs, links = mixing.weights.shape
     positions = network.positions_of[mixing.target]
-    weights = int((mixing.weights != 0).sum())
+    weights = nonzeros(mixing.weights)
     return {
         "name": mixing.name,
         "source": mixing.source,

@@ -182,7 +182,7 @@ def shards_report(
         rules: that they keep.
     """
     from repurpose_hpc.plan.files.store import plan_files
-    from repurpose_hpc.plan.plan import EVERYBODY
+    from repurpose_hpc.plan.masks import EVERYBODY
     from repurpose_hpc.plan.rounds import rounds_of
 
     plan = cut.plan

@@ -16,7 +16,9 @@ from repurpose_hpc.model.comm_dtype import EXACT, code_dtype
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.normalisations import normalisations_of
 from repurpose_hpc.model.operations import UNLIMITED, Attention, Cost, Mixing, Operation
-from repurpose_hpc.plan.plan import EVERYBODY, Plan
+from repurpose_hpc.model.weights import nonzeros
+from repurpose_hpc.plan.masks import EVERYBODY
+from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.plan.rounds import rounds_before
 from repurpose_hpc.plan.shard import local_neurons
 
@@ -284,8 +286,8 @@ def product_shape(network: Network, mixing: Mixing) -> tuple[str, int]:
 
 def block_density(network: Network, plan: Plan, mixing: Mixing) -> float:
     """Part of the weights in the blocks of a mixing that is not zero."""
-    area = np.count_nonzero(plan.allowed(network, mixing)) * mixing.taps
-    return np.count_nonzero(mixing.weights) / area if area else 1.0
+    area = plan.allowed_count(network, mixing) * mixing.taps
+    return nonzeros(mixing.weights) / area if area else 1.0
 
 
 def held_counts(network: Network, plan: Plan) -> dict[str, np.ndarray]:

@@ -34,7 +34,8 @@ from repurpose_hpc.forecast.demand import (
 from repurpose_hpc.model.comm_dtype import BITS, EXACT
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.plan.plan import EVERYBODY, Plan, block_owners, dense_plan
+from repurpose_hpc.plan.masks import EVERYBODY
+from repurpose_hpc.plan.plan import Plan, block_owners, dense_plan
 
 # Workers of the plan whose sparsity stands for that of the dense network.
 DENSE_WORKERS = 8

@@ -47,6 +47,18 @@ def slabs(array: np.ndarray | h5py.Dataset, stretches: Stretches) -> Blocks:
         yield first, np.asarray(array[first:last])
 
 
+def sparse_rows(
+    width: int, starts: np.ndarray, columns: np.ndarray, values: np.ndarray, stretches: Stretches
+) -> Blocks:
+    """Rows of a matrix that has its entries in compressed rows, with all their zeros."""
+    for first, last in stretches:
+        block = np.zeros((last - first, width), values.dtype)
+        entries = slice(starts[first], starts[last])
+        rows = np.repeat(np.arange(last - first), np.diff(starts[first : last + 1]))
+        block[rows, columns[entries]] = values[entries]
+        yield first, block
+
+
 def h5_slabs(path: Path, name: str, stretches: Stretches) -> Blocks:
     """A data set of a file; where its values lie in a row, HDF5 says where and they are read without it."""
     with open_hdf5(path) as file:

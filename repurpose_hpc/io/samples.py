@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -30,9 +31,11 @@ from repurpose_hpc.io.blocks import (
     npz_rows,
     npz_whole,
     slabs,
+    sparse_rows,
 )
 from repurpose_hpc.io.hdf5 import find_dataset, open_hdf5, source_files
 from repurpose_hpc.io.identity import State
+from repurpose_hpc.io.matrices import is_sparse_npz, read_matrix, suffix_of
 from repurpose_hpc.io.meaning import LEFT_ALONE, Meaning
 from repurpose_hpc.io.reading import reading
 from repurpose_hpc.io.sealed import sha256_of
@@ -220,14 +223,15 @@ def open_samples(path: str | Path) -> Samples:
 
     Args:
         path: ``.npy`` (the samples), ``.npz`` or ``.h5``/``.hdf5`` (``x``: the samples,
-            numbers of any type; optionally ``y``: labels or targets).
+            numbers of any type; optionally ``y``: labels or targets), or a sparse matrix with a row for each
+            sample (``io.matrices``), which is read at once.
 
     Raises:
         UserError: missing or unreadable file, unknown format, no ``x``, no samples, not
             real numbers.
     """
     path = Path(path)
-    opener = _OPENERS.get(path.suffix)
+    opener = _OPENERS.get(suffix_of(path))
     if opener is None:
         raise UserError(
             f"{path}: unknown data format {path.suffix!r}, expected one of {', '.join(_OPENERS)}; "
@@ -327,6 +331,8 @@ def _open_npy(path: Path) -> Samples:
 
 
 def _open_npz(path: Path) -> Samples:
+    if is_sparse_npz(path):
+        return _open_matrix(path)
     with open_npz(path) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist()]
         if "x.npy" not in archive.namelist():
@@ -371,7 +377,30 @@ def _h5_member(path: Path, name: str, shape: tuple[int, ...] | None, dtype: np.d
     return _of_file(path, shape or (), dtype, lambda stretches: h5_slabs(path, name, stretches))
 
 
-_OPENERS = {".npy": _open_npy, ".npz": _open_npz, ".h5": _open_h5, ".hdf5": _open_h5}
+def _open_matrix(path: Path) -> Samples:
+    """A sparse matrix, in memory: a row for each sample."""
+    width = _TRIPLES.fullmatch(path.name)
+    matrix = read_matrix(path, None if width is None else (_MOST_ROWS, int(width[1])))
+    m, n = matrix.shape if width is None else (int(matrix.rows.max(initial=-1)) + 1, matrix.shape[1])
+    dtype = matrix.values.dtype
+    _check_array((m, n), dtype, str(path))
+    order = np.lexsort((matrix.columns, matrix.rows))
+    rows, columns, values = (array[order] for array in (matrix.rows, matrix.columns, matrix.values))
+    starts = np.searchsorted(rows, np.arange(m + 1))
+    return _of_file(path, (m, n), dtype, partial(sparse_rows, n, starts, columns, values))
+
+
+# Sparse samples of the Graph Challenge, whose file does not say how wide they are.
+_TRIPLES = re.compile(r"sparse-images-(\d+)\.tsv(?:\.gz)?")
+_MOST_ROWS = 2**31
+_OPENERS = {
+    ".npy": _open_npy,
+    ".npz": _open_npz,
+    ".h5": _open_h5,
+    ".hdf5": _open_h5,
+    ".tsv": _open_matrix,
+    ".mtx": _open_matrix,
+}
 
 
 def _of_file(path: Path, shape: tuple[int, ...], dtype: np.dtype, reader: Reader) -> Samples:

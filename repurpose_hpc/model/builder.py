@@ -2,15 +2,15 @@
 
 Every input and every target of a mixing brings neurons of its own; all other operations say which
 neurons a tensor consists of.  A ``Combine`` ties neurons: they must have one owner.  What is tied,
-directly or through other neurons of one mixing, becomes one space (union-find); a tensor that is not
-exactly such a space is of a derived one.  Neurons of an input, which may be nobody's own, are copied
+directly or through other neurons of one mixing, becomes one space; a tensor that is not exactly
+such a space is of a derived one.  Neurons of an input, which may be nobody's own, are copied
 before they are tied to others or become an output.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -35,6 +35,7 @@ from repurpose_hpc.model.operations import (
     pointwise,
 )
 from repurpose_hpc.model.spec import check
+from repurpose_hpc.model.weights import Weights, compact
 
 
 class Builder:
@@ -73,7 +74,7 @@ class Builder:
         self,
         name: str,
         source: str,
-        weights: np.ndarray,
+        weights: Weights,
         bias: np.ndarray,
         window: Window | None = None,
         fixed: bool = False,
@@ -170,6 +171,8 @@ class Builder:
         """
         given, outputs = outputs, tuple(map(self._own_neurons, outputs))
         operations = fold_affines(_ancestors(self._operations, outputs), outputs)
+        if not longest:
+            operations = tuple(map(_compact, operations))
         inputs = inputs or tuple(self._inputs)
         used = {*inputs, *outputs}.union(*({*op.sources, op.target} for op in operations))
         neurons = {tensor: numbers for tensor, numbers in self._neurons.items() if tensor in used}
@@ -223,6 +226,13 @@ class Builder:
         return op.target
 
 
+def _compact(op: Operation) -> Operation:
+    """The operation with weights that are stored sparse where hardly any are not zero."""
+    if not isinstance(op, Mixing) or op.fixed or op.window is not None:
+        return op
+    return replace(op, weights=compact(op.weights))
+
+
 def _ancestors(operations: list[Operation], outputs: tuple[str, ...]) -> tuple[Operation, ...]:
     """The operations on which the outputs depend, in order."""
     tensors, backward = set(outputs), []
@@ -247,12 +257,18 @@ def _find_spaces(
         ties: pairs of neurons that have one owner, (n,) and (n,).
         tensors: name -> its neurons.
     """
-    representative, component = _roots(count, ties), _roots(count, [*map(_chained, groups), *ties])
-    used = np.zeros(count, bool)
-    for neurons in tensors.values():
-        used[component[neurons]] = True
-    names = {component[neurons[0]]: name for name, neurons in reversed(groups)}
-    members = {root: np.unique(representative[component == root]) for root in sorted(names) if used[root]}
+    representative = _roots(count, ties)
+    firsts = np.array([neurons[0] for _, neurons in groups])
+    group_of = np.repeat(np.arange(len(groups)), [len(neurons) for _, neurons in groups])
+    group_root = _roots(len(groups), [(group_of[left], group_of[right]) for left, right in ties])
+    component = firsts[group_root][group_of]
+    used = {root for neurons in tensors.values() for root in np.unique(component[neurons]).tolist()}
+    names: dict[int, str] = {}
+    found: dict[int, list[np.ndarray]] = {}
+    for (name, neurons), root in zip(groups, firsts[group_root].tolist(), strict=True):
+        names.setdefault(root, name)
+        found.setdefault(root, []).append(representative[neurons])
+    members = {root: np.unique(np.concatenate(found[root])) for root in sorted(used)}
     spaces = [Space(names[root], len(neurons)) for root, neurons in members.items()]
     name_of = {(root, neurons.tobytes()): names[root] for root, neurons in members.items()}
     space_of = {}
@@ -276,44 +292,20 @@ def _new_name(name: str, spaces: list[Space]) -> str:
     return name
 
 
-def _chained(group: tuple[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs that tie all neurons of a group to each other, each to the next."""
-    _, neurons = group
-    return neurons[:-1], neurons[1:]
+def _roots(count: int, ties: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """The smallest number of the set of each of ``count`` ones, tied ones being in one set."""
+    if not ties:
+        return np.arange(count)
+    from scipy.sparse import coo_array  # takes long, and most networks have no ties
+    from scipy.sparse.csgraph import connected_components
 
-
-def _roots(count: int, ties: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """The root of the set of each of ``count`` neurons, tied ones being in one set."""
-    classes = _Classes(count)
-    for left, right in ties:
-        classes.join(left, right)
-    return classes.roots()
+    left, right = (np.concatenate(side) for side in zip(*ties, strict=True))
+    _, labels = connected_components(coo_array((np.ones(len(left), bool), (left, right)), (count, count)))
+    _, first, label = np.unique(labels, return_index=True, return_inverse=True)
+    return first[label]
 
 
 def _positions_in(members: np.ndarray, neurons: np.ndarray) -> np.ndarray:
     """The position of each of ``neurons`` in ``members``, which has all of them."""
     order = np.argsort(members, kind="stable")
     return order[np.searchsorted(members[order], neurons)]
-
-
-class _Classes:
-    """Disjoint sets of numbers; the smallest of each is its root."""
-
-    def __init__(self, count: int) -> None:
-        self._parent = list(range(count))
-
-    def join(self, left: np.ndarray, right: np.ndarray) -> None:
-        """Put ``left[i]`` and ``right[i]`` into one set."""
-        for a, b in zip(left.tolist(), right.tolist(), strict=True):
-            a, b = self._root(a), self._root(b)
-            self._parent[max(a, b)] = min(a, b)
-
-    def roots(self) -> np.ndarray:
-        """The root of every number."""
-        return np.array([self._root(number) for number in range(len(self._parent))], np.int64)
-
-    def _root(self, number: int) -> int:
-        parent = self._parent
-        while parent[number] != number:
-            parent[number] = number = parent[parent[number]]
-        return number

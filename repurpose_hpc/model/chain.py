@@ -9,14 +9,15 @@ import numpy as np
 from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.builder import Builder
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.weights import Weights
 
-ChainEntry = tuple[np.ndarray, np.ndarray] | Activation
+ChainEntry = tuple[Weights, np.ndarray] | Activation
 
 
 def chain(
-    weights: list[np.ndarray],
-    biases: list[np.ndarray],
-    activations: list[Activation],
+    weights: Sequence[Weights],
+    biases: Sequence[np.ndarray],
+    activations: Sequence[Activation],
     head: str = "identity",
 ) -> Network:
     """A multilayer perceptron: ``activations[l]`` follows layer l (identity: none).

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from repurpose_hpc.model.operations import Affine, Depthwise, Mixing, Operation
+from repurpose_hpc.model.weights import scaled, values_of
 
 # A shift as large as this leaves whole numbers in single precision, which may be what it is for.
 _ROUNDING_SHIFT = 2.0**22
@@ -50,7 +51,8 @@ def _is_in_range(op: Operation, source_op: Affine | Mixing | Depthwise) -> bool:
     """False if numbers become infinite, a scale or all weights 0, in single precision; two steps may not."""
     if isinstance(op, Mixing | Depthwise):
         assert isinstance(source_op, Mixing | Depthwise)
-        return bool(np.isfinite(op.weights).all() and op.weights.any() == source_op.weights.any())
+        weights, before = values_of(op.weights), values_of(source_op.weights)
+        return bool(np.isfinite(weights).all() and weights.any() == before.any())
     assert isinstance(op, Affine)
     with np.errstate(over="ignore", under="ignore"):
         scale, shift = op.scale.astype(np.float32), op.shift.astype(np.float32)
@@ -63,9 +65,12 @@ def _folded(source_op: Affine | Mixing | Depthwise, op: Affine) -> Operation:
     if isinstance(source_op, Affine):
         shift = op.scale * source_op.shift + op.shift
         return replace(source_op, target=op.target, scale=op.scale * source_op.scale, shift=shift)
-    weights, dtype = source_op.weights, source_op.weights.dtype
+    weights: Any = source_op.weights
+    dtype = weights.dtype
     if (op.scale != 1).any():
         with np.errstate(over="ignore"):  # then it is not used
-            weights = (weights * op.scale).astype(dtype, copy=False)
+            weights = scaled(weights, op.scale[:, 0]).astype(dtype, copy=False)
+    if isinstance(weights, np.ndarray):
+        weights = np.ascontiguousarray(weights)
     bias = (source_op.bias * op.scale[:, 0] + op.shift[:, 0]).astype(dtype, copy=False)
-    return replace(source_op, target=op.target, weights=np.ascontiguousarray(weights), bias=bias)
+    return replace(source_op, target=op.target, weights=weights, bias=bias)

@@ -24,6 +24,7 @@ from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.ends import Ends, packed_dtype
 from repurpose_hpc.model.operations import Mixing, Operation, Shape, pointwise
 from repurpose_hpc.model.precision import precision
+from repurpose_hpc.model.weights import SparseWeights, as_sparse, dense, nonzeros
 
 HEADS = ("identity", "softmax", "log_softmax")
 
@@ -166,7 +167,7 @@ class Network:
     @property
     def weight_count(self) -> int:
         """Number of nonzero weights of the mixings, biases not counted."""
-        return sum(int(np.count_nonzero(mixing.weights)) for mixing in self.mixings)
+        return sum(nonzeros(mixing.weights) for mixing in self.mixings)
 
     def derive(self, free: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Values for the neurons of every space, from those for the free ones.
@@ -198,6 +199,19 @@ class Network:
         """The same graph with the mixings named in ``mixings`` replaced."""
         operations = tuple(mixings.get(op.name, op) for op in self.operations)
         return replace(self, operations=operations)
+
+    def dense(self) -> Network:
+        """The same network with arrays of all weights, also where nearly all are zero."""
+        return self.with_mixings(
+            {m.name: replace(m, weights=dense(m.weights)) for m in self.mixings if m.is_sparse}
+        )
+
+    def stored_like(self, other: Network) -> Network:
+        """The same network, its weights stored sparse where those of ``other``, by name, are."""
+        sparse_ones = {mixing.name for mixing in other.mixings if mixing.is_sparse}
+        return self.with_mixings(
+            {m.name: replace(m, weights=as_sparse(m.weights)) for m in self.mixings if m.name in sparse_ones}
+        )
 
     def check_samples(self) -> None:
         """Refuse a network of tokens, where samples do not belong to sequences.
@@ -254,6 +268,10 @@ class Network:
                 if isinstance(value, np.ndarray):
                     digest.update(f"{value.dtype.str} {value.shape}".encode())
                     digest.update(np.ascontiguousarray(value).data)
+                elif isinstance(value, SparseWeights):
+                    digest.update(f"sparse {value.dtype.str} {value.shape}".encode())
+                    for array in (value.starts, value.columns, value.values):
+                        digest.update(array.data)
                 else:
                     digest.update(repr(value).encode())
         digest.update(repr((self.positions_of, self.input_tensors, self.output_tensors, self.heads)).encode())
@@ -279,6 +297,6 @@ def _rounded(op: Operation, dtype: type) -> Operation:
         **{
             name: array.astype(dtype)
             for name, array in arrays.items()
-            if isinstance(array, np.ndarray) and array.dtype.kind == "f"
+            if isinstance(array, np.ndarray | SparseWeights) and array.dtype.kind == "f"
         },
     )

@@ -15,6 +15,7 @@ import numpy as np
 
 from repurpose_hpc.model.network import HEADS, Network
 from repurpose_hpc.model.operations import Attention, PositionTable
+from repurpose_hpc.model.weights import values_of
 
 # What breaks a rule: a tensor (or the space or operation itself), and the reason in words.
 Violations = Iterator[tuple[str, str]]
@@ -204,6 +205,6 @@ def numbers_are_finite(network: Network) -> Violations:
     """Arrays of operations hold neither NaN nor infinity."""
     for op in network.operations:
         for field in fields(op):
-            array = getattr(op, field.name)
+            array = values_of(getattr(op, field.name))
             if isinstance(array, np.ndarray) and not np.isfinite(array).all():
                 yield op.target, f"operation {op.name!r} has {field.name} that are NaN or infinite"

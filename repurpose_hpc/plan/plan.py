@@ -1,17 +1,4 @@
-"""A plan: who owns every neuron, and who needs what from whom.
-
-*Ghosts.*  ``ghosts[q, j]``: worker q reads neuron j of the source space, which its owner sends.
-
-*Partial sums.*  ``sums[p, i]``: worker p multiplies its own neurons of the source space into
-neuron i of the target space and sends the sum to the owner of i, who adds it.
-
-A mixing may use both.  Every weight is then still multiplied once: by the owner q of its row if q
-owns its column or has it as a ghost, else by the owner of its column, as part of a sum.  So the
-sum of p for a neuron of q is over those of p's neurons that are not ghosts of q.
-
-Entries of own neurons, ``ghosts[owner[j], j]`` and ``sums[owner[i], i]``, mean nothing and are
-False: ``mixing_plan`` and its kin clear them.  The neurons of a replicated input are nobody's own:
-``ghosts[q, j]`` says that q reads neuron j of the input, and nobody sends anything.
+"""A plan: who owns every neuron, and who needs what from whom (``masks``).
 
 A tensor that several mixings read is exchanged once, and counted for the first of them: to every
 worker go the ghosts that it has for any of them.
@@ -20,7 +7,7 @@ worker go the ghosts that it has for any of them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -28,98 +15,23 @@ import numpy as np
 from repurpose_hpc.model.comm_dtype import BITS, EXACT, block_bytes
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.model.weights import Weights, entries, kept, scaled
 from repurpose_hpc.plan.mapping import FrozenMapping
+from repurpose_hpc.plan.masks import (
+    EVERYBODY,
+    MixingPlan,
+    Pairs,
+    all_pairs,
+    allowed,
+    allowed_count,
+    common_mixing_plan,
+    dense_mixing_plan,
+    fetched,
+    holders,
+    trimmed,
+)
 
-GHOST = "ghost"
-PARTIAL = "partial"
-MIXED = "mixed"
-RELAY = "relay"
 PLACEMENTS = REPLICATED, PARTITIONED, ROOT = ("replicated", "partitioned", "root")
-
-# The owner of the neurons of a replicated input, which every worker reads by itself, and of *common* neurons,
-# of which every worker computes a copy.  A mixing into those sums what all workers send to all others; or
-# every worker computes all rows, from common neurons and from ghosts.
-EVERYBODY = -1
-
-
-@dataclass(frozen=True, eq=False)
-class MixingPlan:
-    """The spread of one mixing over the workers.
-
-    Attributes:
-        ghosts: bool, (P, n); see the module.
-        sums: bool, (P, m).
-    """
-
-    ghosts: np.ndarray
-    sums: np.ndarray
-
-    @property
-    def form(self) -> str:
-        """The form that it uses: ``GHOST`` (also where nothing is sent), ``PARTIAL`` or ``MIXED``."""
-        if not self.sums.any():
-            return GHOST
-        return MIXED if self.ghosts.any() else PARTIAL
-
-
-def mixing_plan(
-    ghosts: np.ndarray, sums: np.ndarray, source_owner: np.ndarray, target_owner: np.ndarray
-) -> MixingPlan:
-    """A plan from masks in which the entries of own neurons may be anything.
-
-    Args:
-        ghosts: bool, (P, n).
-        sums: bool, (P, m).
-        source_owner, target_owner: owners of the two spaces, (n,) and (m,).
-    """
-    workers = np.arange(len(ghosts))[:, None]
-    return MixingPlan(ghosts & (source_owner != workers), sums & (target_owner != workers))
-
-
-def ghost_plan(ghosts: np.ndarray, source_owner: np.ndarray, target_owner: np.ndarray) -> MixingPlan:
-    """``mixing_plan`` without partial sums."""
-    return mixing_plan(ghosts, np.zeros((len(ghosts), target_owner.size), bool), source_owner, target_owner)
-
-
-def partial_plan(sums: np.ndarray, source_owner: np.ndarray, target_owner: np.ndarray) -> MixingPlan:
-    """``mixing_plan`` without ghosts; not for a replicated input, of which it would read nothing."""
-    return mixing_plan(np.zeros((len(sums), source_owner.size), bool), sums, source_owner, target_owner)
-
-
-def allowed(plan: MixingPlan, source_owner: np.ndarray, target_owner: np.ndarray) -> np.ndarray:
-    """The interdependency mask: the weights that may be non-zero, bool (m, n).
-
-    Weight (i, j), with i owned by q and j by p: if p is q, or ``ghosts[q, j]``, or
-    ``sums[p, i]``; if j is of a replicated input, only if ``ghosts[q, j]``; if i is everybody's, also if
-    everybody has j.
-    """
-    same_owner = target_owner[:, None] == source_owner
-    summed = plan.sums[source_owner].T & (source_owner != EVERYBODY)
-    return same_owner | fetched(plan, source_owner, target_owner) | summed
-
-
-def fetched(plan: MixingPlan, source_owner: np.ndarray, target_owner: np.ndarray) -> np.ndarray:
-    """The pairs whose source neuron comes to whoever computes the row, from others or the input, (m, n)."""
-    own = source_owner == np.arange(len(plan.ghosts))[:, None]
-    by_all = (plan.ghosts | own).all(axis=0)
-    return np.where((target_owner == EVERYBODY)[:, None], by_all, plan.ghosts[target_owner])
-
-
-def trimmed(
-    plan: MixingPlan, links: np.ndarray, source_owner: np.ndarray, target_owner: np.ndarray
-) -> MixingPlan:
-    """The plan without ghosts and sums that no weight makes use of.
-
-    Args:
-        plan: allows all ``links``.
-        links: the neurons that depend on each other, bool (m, n); see ``Mixing.links``.
-        source_owner, target_owner: owners of the two spaces, (n,) and (m,).
-    """
-    workers = range(len(plan.ghosts))
-    ghosts = plan.ghosts & np.stack([links[target_owner == q].any(axis=0) for q in workers])
-    summed = links & ~ghosts[target_owner]
-    sums = plan.sums & np.stack([summed[:, source_owner == p].any(axis=1) for p in workers])
-    return MixingPlan(ghosts, sums)
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,21 +142,41 @@ class Plan:
         sums = sum(int(self.sum_traffic(network, mixing).sum()) for mixing in network.mixings)
         return ghosts + sums * BITS[EXACT] // 8
 
-    def allowed(self, network: Network, mixing: Mixing) -> np.ndarray:
-        """The neurons that may depend on each other, bool (m, n); see the function ``allowed``."""
-        mask = allowed(self.mixings[mixing.name], *self.ends(network, mixing))
+    def allowed(self, network: Network, mixing: Mixing, pairs: Pairs | None = None) -> np.ndarray:
+        """The neurons that may depend on each other, bool; see ``masks.allowed``.
+
+        Args:
+            network, mixing: of the plan; also of the methods below.
+            pairs: some; None: all, (m, n).
+        """
+        ends = self.ends(network, mixing)
+        pairs = pairs or all_pairs(*ends)
+        mask = allowed(self.mixings[mixing.name], *ends, pairs)
         if self.removed:
             removed = self.removed_neurons(network)
             source, target = (removed[network.space_of[end]] for end in (mixing.source, mixing.target))
-            mask &= ~source & ~target[:, None]
+            mask &= ~source[pairs.columns] & ~target[pairs.rows]
         return mask
+
+    def allowed_weights(self, network: Network, mixing: Mixing) -> Weights:
+        """The weights that may be non-zero; all others are zero."""
+        if mixing.is_sparse:
+            return kept(mixing.weights, lambda *pairs: self.allowed(network, mixing, Pairs(*pairs)))
+        return np.where(self.allowed(network, mixing).repeat(mixing.taps, axis=1), mixing.W, 0)
+
+    def allowed_count(self, network: Network, mixing: Mixing) -> int:
+        """Number of pairs of neurons that may depend on each other: the area of all blocks."""
+        (source, target), removed = self.ends(network, mixing), self.removed_neurons(network)
+        columns, rows = (~removed[network.space_of[end]] for end in (mixing.source, mixing.target))
+        plan = self.mixings[mixing.name]
+        there = MixingPlan(plan.ghosts[:, columns], plan.sums[:, rows])
+        return allowed_count(there, source[columns], target[rows])
 
     def pruned(self, network: Network) -> Network:
         """``network``, in which the weights that the plan does not allow are zero."""
         mixings = {}
         for mixing in network.mixings:
-            mask = self.allowed(network, mixing).repeat(mixing.taps, axis=1)
-            mixings[mixing.name] = replace(mixing, weights=np.where(mask, mixing.weights, 0))
+            mixings[mixing.name] = replace(mixing, weights=self.allowed_weights(network, mixing))
         return network.with_mixings(mixings)
 
     def without_removed(self, network: Network) -> Network:
@@ -253,56 +185,66 @@ class Plan:
             return network
         mixings, removed = {}, self.removed_neurons(network)
         for mixing in network.mixings:
-            kept = ~removed[network.space_of[mixing.target]]
-            if not kept.all():
-                weights, bias = mixing.weights * kept[:, None], mixing.bias * kept
+            computed = ~removed[network.space_of[mixing.target]]
+            if not computed.all():
+                weights, bias = scaled(mixing.weights, computed), mixing.bias * computed
                 mixings[mixing.name] = replace(mixing, weights=weights, bias=bias)
         return network.with_mixings(mixings)
 
-    def arriving(self, network: Network, mixing: Mixing) -> np.ndarray:
-        """The pairs whose source neuron arrives as a ghost, in ``comm_dtype``: bool (m, n).
+    def arriving(self, network: Network, mixing: Mixing, pairs: Pairs | None = None) -> np.ndarray:
+        """The pairs whose source neuron arrives as a ghost, in ``comm_dtype``: bool.
 
         So that all copies of common neurons are the same, the owner takes what it sends as it arrives.
         """
         source, target = self.ends(network, mixing)
-        return fetched(self.mixings[mixing.name], source, target) & (source != EVERYBODY)
+        pairs = pairs or all_pairs(source, target)
+        is_owned = source[pairs.columns] != EVERYBODY
+        return fetched(self.mixings[mixing.name], source, target, pairs) & is_owned
 
-    def holders(self, network: Network, mixing: Mixing) -> np.ndarray:
-        """The worker that holds the weights of each pair, (m, n): that of the row or of the column.
+    def arriving_weights(self, network: Network, mixing: Mixing) -> Weights:
+        """The weights that meet what arrives as a ghost; all others are zero."""
+        if mixing.is_sparse:
+            return kept(mixing.weights, lambda *pairs: self.arriving(network, mixing, Pairs(*pairs)))
+        return np.where(self.arriving(network, mixing).repeat(mixing.taps, axis=1), mixing.W, 0)
 
-        ``EVERYBODY`` where each worker has a copy of both neurons.
-        """
-        source, target = self.ends(network, mixing)
-        away = (source != target[:, None]) & (source != EVERYBODY)
-        is_sent = fetched(self.mixings[mixing.name], source, target)
-        return np.where(away & ~is_sent, source, target[:, None])
+    def holders(self, network: Network, mixing: Mixing, pairs: Pairs | None = None) -> np.ndarray:
+        """The worker that holds the weights of each pair; see ``masks.holders``."""
+        ends = self.ends(network, mixing)
+        return holders(self.mixings[mixing.name], *ends, pairs or all_pairs(*ends))
 
     def weights_held(self, network: Network) -> np.ndarray:
         """Non-zero weights of a restructured network that each worker holds, (P,) int64."""
-        holders = np.concatenate(
-            [
-                self.holders(network, mixing).repeat(mixing.taps, axis=1)[mixing.weights != 0]
-                for mixing in network.mixings
-            ]
-        )
-        by_everybody = holders == EVERYBODY
-        return np.bincount(holders[~by_everybody], minlength=self.workers) + np.count_nonzero(by_everybody)
+        counts = np.zeros(1 + self.workers, np.int64)  # those of EVERYBODY first
+        for mixing in network.mixings:
+            for rows, columns, _ in entries(mixing.weights):
+                held_by = self.holders(network, mixing, Pairs(rows, columns // mixing.taps))
+                counts += np.bincount(held_by - EVERYBODY, minlength=counts.size)
+        return counts[1:] + counts[0]
 
     def column_loads(self, network: Network, mixing: Mixing) -> np.ndarray:
         """Multiply-adds of a sample that each worker does with each neuron of the source, (P, n) int64."""
-        multiplied, holders = self.allowed(network, mixing) & mixing.links, self.holders(network, mixing)
-        multiplied_by_all = multiplied & (holders == EVERYBODY)
-        counts = [
-            ((multiplied & (holders == worker)) | multiplied_by_all).sum(axis=0)
-            for worker in range(self.workers)
-        ]
-        return np.array(counts) * mixing.taps * network.values(mixing.target)
+        n = network.space(mixing.source).neurons
+        counts = np.zeros((1 + self.workers) * n, np.int64)  # those of EVERYBODY first
+        for pairs in self._multiplied(network, mixing):
+            held_by = self.holders(network, mixing, pairs)
+            counts += np.bincount((held_by - EVERYBODY) * n + pairs.columns, minlength=counts.size)
+        by_worker = counts.reshape(1 + self.workers, n)
+        return (by_worker[1:] + by_worker[0]) * mixing.taps * network.values(mixing.target)
 
     def row_loads(self, network: Network, mixing: Mixing) -> np.ndarray:
         """Multiply-adds of a sample that the owner of each neuron of the target does for it, (m,) int64."""
-        held = self.holders(network, mixing) == self.owner(network, mixing.target)[:, None]
-        counts = (self.allowed(network, mixing) & mixing.links & held).sum(axis=1)
+        owner = self.owner(network, mixing.target)
+        counts = np.zeros(owner.size, np.int64)
+        for pairs in self._multiplied(network, mixing):
+            held = self.holders(network, mixing, pairs) == owner[pairs.rows]
+            counts += np.bincount(pairs.rows[held], minlength=owner.size)
         return counts * mixing.taps * network.values(mixing.target)
+
+    def _multiplied(self, network: Network, mixing: Mixing) -> Iterator[Pairs]:
+        """The neurons that depend on each other, and may; some rows at a time."""
+        for rows, columns, _ in entries(mixing.pattern):
+            is_allowed = self.allowed(network, mixing, Pairs(rows, columns))
+            yield Pairs(rows[is_allowed], columns[is_allowed])
 
     def multiply_adds(self, network: Network) -> np.ndarray:
         """Multiply-adds of a sample that each worker does, (P,) int64."""
@@ -461,45 +403,5 @@ def dense_plan_for(
             continue
         narrow = sums < network.size(mixing.source) if summed is None else mixing.source in summed
         plan = dense_mixing_plan(source, target, narrow, workers)
-        mixings[mixing.name] = trimmed(plan, mixing.links, source, target)
+        mixings[mixing.name] = trimmed(plan, mixing.pattern, source, target)
     return Plan(workers, input_placement, owners, mixings)
-
-
-def everywhere_plan(source: np.ndarray, target: np.ndarray, workers: int) -> MixingPlan:
-    """A mixing of which every worker computes all rows: it has the neurons of the others as ghosts.
-
-    Args:
-        source, target: owners of the two spaces, (n,) and (m,), the latter ``EVERYBODY``.
-        workers: P.
-    """
-    return ghost_plan(np.ones((workers, source.size), bool), source, target)
-
-
-def common_mixing_plan(source: np.ndarray, target: np.ndarray, workers: int) -> MixingPlan:
-    """A mixing into common neurons: who owns inputs sends all sums, and worker 0 the bias.
-
-    Args:
-        source, target: owners of the two spaces, (n,) and (m,), the latter ``EVERYBODY``.
-        workers: P.
-    """
-    everywhere = (source == EVERYBODY).all()
-    ghosts = np.full((workers, source.size), everywhere)
-    numbers = np.arange(workers)
-    adds = (np.isin(numbers, source) | (numbers == 0)) & ~everywhere
-    return MixingPlan(ghosts, np.repeat(adds[:, None], target.size, axis=1))
-
-
-def dense_mixing_plan(source: np.ndarray, target: np.ndarray, narrow: bool, workers: int) -> MixingPlan:
-    """Send everything to everybody; workers without neurons on the receiving or sending side take no part.
-
-    Args:
-        source, target: owners of the two spaces, (n,) and (m,).
-        narrow: sums are fewer values than ghosts.
-        workers: P.
-    """
-    numbers = np.arange(workers)
-    if narrow and not (source == EVERYBODY).any():
-        sums = np.isin(numbers, source)[:, None] & np.ones(len(target), bool)
-        return partial_plan(sums, source, target)
-    ghosts = np.isin(numbers, target)[:, None] & np.ones(len(source), bool)
-    return ghost_plan(ghosts, source, target)

@@ -27,7 +27,8 @@ import numpy as np
 from repurpose_hpc.model.network import Network, Space
 from repurpose_hpc.model.operations import Combine, Mixing, Operation
 from repurpose_hpc.model.operations.window import pointwise
-from repurpose_hpc.plan.plan import MixingPlan, Plan, ghost_plan
+from repurpose_hpc.plan.masks import MixingPlan, ghost_plan
+from repurpose_hpc.plan.plan import Plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +105,7 @@ def columns_of(C: np.ndarray, taps: int) -> np.ndarray:
 
 def making(mixing: Mixing, relays: Relays, name: str) -> Mixing:
     """The mixing ``name`` that makes the relays of ``mixing``."""
-    dtype = mixing.weights.dtype
+    dtype = mixing.W.dtype
     return replace(
         mixing,
         name=name,
@@ -122,7 +123,7 @@ def reading(mixing: Mixing, relays: Relays, source: str, name: str) -> Mixing:
         name=name,
         source=source,
         target=name,
-        weights=relays.weights.astype(mixing.weights.dtype),
+        weights=relays.weights.astype(mixing.W.dtype),
         bias=np.zeros_like(mixing.bias),
         window=pointwise(mixing.window.out) if mixing.window and relays.taps == 1 else mixing.window,
     )
@@ -156,12 +157,12 @@ def with_relays(network: Network, plan: Plan, relays: Mapping[str, Relays]) -> t
 
 
 def _with_relays_of(mixing: Mixing, relays: Relays, network: Network, plan: Plan) -> tuple[Network, Plan]:
-    names, dtype = _Names(network, mixing), mixing.weights.dtype
+    names, dtype = _Names(network, mixing), mixing.W.dtype
     allowed = plan.allowed(network, mixing).repeat(mixing.taps, axis=1)
     operations: dict[str, list[Operation]] = {op.name: [op] for op in network.operations}
     operations[mixing.name] = [
         making(mixing, relays, names.relays),
-        replace(mixing, target=names.directly, weights=np.where(allowed, mixing.weights, dtype.type(0))),
+        replace(mixing, target=names.directly, weights=np.where(allowed, mixing.W, dtype.type(0))),
         reading(mixing, relays, names.relays, names.by_relays),
         Combine(names.together, (names.directly, names.by_relays), mixing.target, "add"),
     ]
@@ -270,8 +271,8 @@ def without_relays(network: Network, plan: Plan) -> Network:
         directly, by_relays = by_name[name], by_name[reader]
         relays = next(mixing for mixing in network.mixings if mixing.target == by_relays.source)
         together = next(op for op in network.operations if by_relays.target in op.sources)
-        columns = columns_of(relays.weights, by_relays.weights.shape[1] // len(relays.weights))
-        weights = directly.weights + by_relays.weights @ columns
+        columns = columns_of(relays.W, by_relays.W.shape[1] // len(relays.W))
+        weights = directly.W + by_relays.W @ columns
         mixings[name] = replace(directly, target=together.target, weights=weights)
         added |= {relays.name, by_relays.name, together.name}
     operations = tuple(mixings.get(op.name, op) for op in network.operations if op.name not in added)

@@ -18,6 +18,7 @@ from repurpose_hpc.model.comm_dtype import EXACT, received
 from repurpose_hpc.model.forward import Compute, compute
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing, Operation
+from repurpose_hpc.model.weights import values_of
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.plan.relays import Relays, making, reading
 
@@ -42,9 +43,8 @@ def rounded_compute(
         y = compute(op, *x)
         if not isinstance(op, Mixing):
             return y
-        meets = plan.arriving(network, op).repeat(op.taps, axis=1)
-        if meets.any():
-            weights = np.where(meets, op.weights, 0)
+        weights = plan.arriving_weights(network, op)
+        if values_of(weights).any():
             away = replace(op, weights=weights, bias=np.zeros_like(op.bias))
             y = y + compute(away, ghost_errors(plan, op, x[0], comm_dtype))
         if op.name in relays:

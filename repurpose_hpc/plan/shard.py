@@ -14,7 +14,9 @@ import numpy as np
 
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.plan.plan import EVERYBODY, Plan
+from repurpose_hpc.model.weights import Weights, kept, picked
+from repurpose_hpc.plan.masks import EVERYBODY
+from repurpose_hpc.plan.plan import Plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +45,8 @@ class Lists:
 class Block:
     """One worker's part of a mixing; m_q and n_q are its own neurons of the two spaces.
 
-    Every neuron of the source stands for k columns (see ``Mixing.weights``).
+    Every neuron of the source stands for k columns (see ``Mixing.weights``).  All weights are stored sparse
+    if those of the mixing are.
 
     Attributes:
         own_weights: (m_q, n_q k), own neurons into own neurons.
@@ -62,9 +65,9 @@ class Block:
         outliers: ``Plan.outliers`` of the source, (n,) bool; None: it has none.
     """
 
-    own_weights: np.ndarray
-    ghost_weights: np.ndarray
-    sum_weights: np.ndarray
+    own_weights: Weights
+    ghost_weights: Weights
+    sum_weights: Weights
     bias: np.ndarray
     ghost_neurons: np.ndarray
     ghosts: Lists
@@ -210,28 +213,26 @@ def _make_block(
 ) -> Block:
     columns, rows = (own[network.space_of[tensor]] for tensor in (mixing.source, mixing.target))
     ghost_neurons, ghosts, sums = traffic_of(network, plan, mixing, worker)
-    masks = plan.mixings[mixing.name]
-    weights = mixing.weights.reshape(len(mixing.weights), -1, mixing.taps)
-    bias = mixing.bias[rows]
+    bias, summed = mixing.bias[rows], sums.sent
     if plan.is_common(network, mixing):  # what is sent is what the worker computes for itself
-        sum_weights = weights[:0, columns]
+        summed = summed[:0]
         bias = bias if worker == 0 else np.zeros_like(bias)
-    else:
-        sum_weights = weights[np.ix_(sums.sent, columns)]
-        sum_weights[masks.ghosts[np.ix_(sums.sent_to, columns)]] = 0
 
     scales = plan.scales.get(mixing.source)
 
     def scales_of(neurons: np.ndarray) -> np.ndarray:
         return np.empty(0, np.float32) if scales is None else scales[neurons]
 
-    def cut(part: np.ndarray) -> np.ndarray:
-        return part.reshape(len(part), part.shape[1] * mixing.taps).astype(dtype, copy=False)
+    def cut(rows: np.ndarray, neurons: np.ndarray) -> Weights:
+        return _taken(mixing.weights, rows, of_neurons(neurons, mixing.taps)).astype(dtype, copy=False)
+
+    def is_summed(places: np.ndarray, entries: np.ndarray) -> np.ndarray:
+        return ~plan.mixings[mixing.name].ghosts[sums.sent_to[places], columns[entries // mixing.taps]]
 
     return Block(
-        own_weights=cut(_taken(weights, rows, columns)),
-        ghost_weights=cut(_taken(weights, rows, ghost_neurons)),
-        sum_weights=cut(sum_weights),
+        own_weights=cut(rows, columns),
+        ghost_weights=cut(rows, ghost_neurons),
+        sum_weights=kept(cut(summed, columns), is_summed),
         bias=bias.astype(dtype),
         ghost_neurons=ghost_neurons,
         ghosts=ghosts,
@@ -244,12 +245,18 @@ def _make_block(
     )
 
 
-def _taken(weights: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+def of_neurons(neurons: np.ndarray, taps: int) -> np.ndarray:
+    """The columns of weights that stand for some neurons of the source, (neurons taps,)."""
+    return (neurons[:, None] * taps + np.arange(taps)).ravel() if taps > 1 else neurons
+
+
+def _taken(weights: Weights, rows: np.ndarray, columns: np.ndarray) -> Weights:
     """Some rows and columns of weights, ascending; whole rows that follow one another are no copy."""
     m, n = rows.size, weights.shape[1]
-    if m and columns.size == n and rows[-1] - rows[0] == m - 1 and np.array_equal(columns, np.arange(n)):
+    is_whole = m and columns.size == n and rows[-1] - rows[0] == m - 1
+    if isinstance(weights, np.ndarray) and is_whole and np.array_equal(columns, np.arange(n)):
         return weights[rows[0] : rows[0] + m]
-    return weights[np.ix_(rows, columns)]
+    return picked(weights, rows, columns)
 
 
 def _fetched(mask: np.ndarray, owner: np.ndarray, worker: int) -> tuple[np.ndarray, np.ndarray]:

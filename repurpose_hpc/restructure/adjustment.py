@@ -126,7 +126,7 @@ def adjust(
     mask = _weight_mask(mixing, mask)
     groups = _groups(mask, noise)
     solved = team.map(lambda group: _solve_rows(moments, *group), groups)
-    weights = np.zeros(mixing.weights.shape)
+    weights = np.zeros(mixing.W.shape)
     for group, solution in solved:
         weights[np.ix_(group.rows, group.S)] = solution
     if root is not None and len(solved) > 1:
@@ -188,12 +188,12 @@ def times_mean(trust: float, L: np.ndarray) -> float:
 
 def prune(mixing: Mixing, mask: np.ndarray) -> Mixing:
     """The original weights on the mask, as of ``adjust``, zero elsewhere; nothing is adjusted."""
-    return replace(mixing, weights=np.where(_weight_mask(mixing, mask), mixing.weights, 0))
+    return replace(mixing, weights=np.where(_weight_mask(mixing, mask), mixing.W, 0))
 
 
 def _weight_mask(mixing: Mixing, mask: np.ndarray) -> np.ndarray:
     """The mask of weights, bool (m, n k), that a mask of neurons or of weights stands for."""
-    return columns(mask, mixing.weights.shape[1] // mask.shape[1])
+    return columns(mask, mixing.W.shape[1] // mask.shape[1])
 
 
 def _groups(mask: np.ndarray, noise: np.ndarray | None) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:

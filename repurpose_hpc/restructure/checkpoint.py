@@ -24,7 +24,7 @@ from repurpose_hpc.io.atomic import writing
 from repurpose_hpc.io.sealed import read_arrays, write_arrays
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.plan.plan import MixingPlan
+from repurpose_hpc.plan.masks import MixingPlan
 from repurpose_hpc.plan.relays import Relays
 from repurpose_hpc.restructure.decisions import Decisions
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from repurpose_hpc.plan.plan import MixingPlan
+from repurpose_hpc.plan.masks import MixingPlan
 from repurpose_hpc.plan.relays import Relays
 from repurpose_hpc.restructure.support.elimination import columns, eliminate, inverse, metric_root
 from repurpose_hpc.restructure.support.problem import MixingProblem

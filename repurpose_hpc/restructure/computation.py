@@ -14,7 +14,8 @@ import numpy as np
 
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.plan.plan import trimmed
+from repurpose_hpc.model.weights import nonzeros
+from repurpose_hpc.plan.masks import trimmed
 from repurpose_hpc.plan.relays import RelayLoads, making, relay_loads
 from repurpose_hpc.restructure.columns import Offer, rank_columns
 from repurpose_hpc.restructure.constraints import constraints_of
@@ -143,7 +144,7 @@ def allowances(context: CutContext) -> np.ndarray:
 
 def dense_multiply_adds(network: Network) -> int:
     """Multiply-adds of a sample with nothing pruned."""
-    return sum(int(m.links.sum()) * m.taps * network.values(m.target) for m in network.mixings)
+    return sum(nonzeros(m.pattern) * m.taps * network.values(m.target) for m in network.mixings)
 
 
 def compute_fraction(network: Network, cut: Cut, options: Options) -> float:

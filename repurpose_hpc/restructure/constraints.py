@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from repurpose_hpc.fields import FieldError
-from repurpose_hpc.plan.plan import EVERYBODY, capacities, contiguous_owners
+from repurpose_hpc.plan.masks import EVERYBODY
+from repurpose_hpc.plan.plan import capacities, contiguous_owners
 
 if TYPE_CHECKING:
     from repurpose_hpc.restructure.options import Options

@@ -15,7 +15,8 @@ from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.plan.plan import EVERYBODY, REPLICATED, Plan
+from repurpose_hpc.plan.masks import EVERYBODY
+from repurpose_hpc.plan.plan import REPLICATED, Plan
 from repurpose_hpc.restructure.calibration.divergence import Divergence
 from repurpose_hpc.restructure.calibration.moments import Moments
 from repurpose_hpc.restructure.calibration.probes import value_weights

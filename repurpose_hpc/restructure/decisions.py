@@ -13,7 +13,7 @@ import numpy as np
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.mapping import FrozenMapping
-from repurpose_hpc.plan.plan import MixingPlan
+from repurpose_hpc.plan.masks import MixingPlan
 from repurpose_hpc.plan.relays import Relays
 
 # Free space -> owner of each of its neurons, (n,) int32.
@@ -91,7 +91,7 @@ class Decisions:
             exact: it computes what that of the original does if its inputs are those of the original.
         """
         relays = self.relays.get(mixing.name)
-        kept = np.count_nonzero(mixing.weights) + (0 if relays is None else relays.weight_count)
+        kept = np.count_nonzero(mixing.W) + (0 if relays is None else relays.weight_count)
         return replace(
             self,
             finished={**self.finished, mixing.name: mixing},

@@ -17,7 +17,8 @@ from repurpose_hpc.io.progress import PENDING
 from repurpose_hpc.io.samples import Samples, check_shape
 from repurpose_hpc.model.comm_dtype import SCALED
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.plan.plan import PARTITIONED, RELAY, REPLICATED, ROOT, trimmed
+from repurpose_hpc.plan.masks import RELAY, trimmed
+from repurpose_hpc.plan.plan import PARTITIONED, REPLICATED, ROOT
 from repurpose_hpc.plan.relays import with_relays
 from repurpose_hpc.restructure.adjustment import adjust_mixing
 from repurpose_hpc.restructure.calibration.comm_dtype import measure_scales_until
@@ -39,6 +40,9 @@ from repurpose_hpc.restructure.support.reserve import whole_budget
 from repurpose_hpc.restructure.support.tradeoff import Forms, cheapest, price_for
 from repurpose_hpc.restructure.team import ALONE, Team
 from repurpose_hpc.restructure.unpruned import keep_everything
+
+# Neurons of a sparse layer of which every pair is measured: (n, n) numbers in float64 are 2 GiB.
+WIDEST = 1 << 14
 
 
 def restructure(
@@ -71,6 +75,7 @@ def restructure(
     _check_placement(network, options)
     if options.keeps_everything:
         return keep_everything(network, samples, options, log, team)
+    stored, network = network, _dense(network)
     method = method_for(options) if method is None else method
     context = open_context(network, samples, options, method, log, team)  # 1.1, 1.2
     owners = given_owners(context)
@@ -93,7 +98,8 @@ def restructure(
         decisions = _finish(context, decisions, estimates, planned, checkpoint)
     decisions = measure_scales_until(context, decisions, network.mixings[-1])
     current = context.current(decisions)
-    return Cut(*with_relays(current.network, current.plan, decisions.relays))
+    cut_network, plan = with_relays(current.network, current.plan, decisions.relays)
+    return Cut(cut_network.stored_like(stored), plan)
 
 
 def _finish(
@@ -117,6 +123,23 @@ def _finish(
         if not workloads:
             context.statistics.forget(mixing.name)
     return decisions
+
+
+def _dense(network: Network) -> Network:
+    """The network with arrays of all weights: what is measured of its inputs is as large.
+
+    Raises:
+        FieldError: that is too much.
+    """
+    for mixing in network.mixings:
+        if mixing.is_sparse and max(mixing.weights.shape) > WIDEST:
+            raise FieldError(
+                "comm_budget",
+                f"expected sparse layers of at most {WIDEST} neurons where anything is eliminated, whose "
+                f"statistics hold every pair of them, found {mixing.weights.shape} of {mixing.name}; "
+                "comm_budget=1 sends what the weights need, and no more",
+            )
+    return network.dense()
 
 
 def _check_placement(network: Network, options: Options) -> None:
@@ -189,9 +212,9 @@ def finish_mixing(
         adjusted = adjust_mixing(context, decisions, mixing, problem, weight_mask, fit)  # 4.2, 4.3
     owner = context.owner(decisions, mixing.target)
     # Relays combine none of the neurons that a worker has as ghosts, so that their links keep none.
-    used = trimmed(decisions.masks[mixing.name], adjusted.links, problem.source_owner, owner)
+    used = trimmed(decisions.masks[mixing.name], adjusted.pattern, problem.source_owner, owner)
     decisions = decisions.with_mask(mixing.name, used)
-    unchanged = np.array_equal(adjusted.weights, mixing.weights)
+    unchanged = np.array_equal(adjusted.W, mixing.W)
     exact = unchanged and not context.arrives_rounded(mixing, decisions)
     decisions = decisions.with_weights(adjusted, exact)  # 5
     plan = context.plan(decisions)

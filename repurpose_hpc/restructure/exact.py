@@ -15,7 +15,8 @@ import numpy as np
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.network import Network, Space
 from repurpose_hpc.model.operations import Combine, Mixing
-from repurpose_hpc.plan.plan import EVERYBODY, REPLICATED, block_owners, dense_plan_for, near_owners
+from repurpose_hpc.plan.masks import EVERYBODY
+from repurpose_hpc.plan.plan import REPLICATED, block_owners, dense_plan_for, near_owners
 from repurpose_hpc.plan.rounds import rounds_of
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.options import ROUND_COST

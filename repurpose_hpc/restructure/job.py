@@ -24,7 +24,7 @@ from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.model.precision import precision
 from repurpose_hpc.mpi.agreement import agreed, check_same
 from repurpose_hpc.plan.files.store import check_place, write_plan
-from repurpose_hpc.plan.plan import RELAY
+from repurpose_hpc.plan.masks import RELAY
 from repurpose_hpc.plan.rounds import rounds_of
 from repurpose_hpc.process.packages import installed
 from repurpose_hpc.restructure.alternatives import with_relays_where_they_pay

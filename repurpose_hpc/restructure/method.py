@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from repurpose_hpc.fields import FieldError
-from repurpose_hpc.plan.plan import GHOST, MIXED, PARTIAL, RELAY
+from repurpose_hpc.plan.masks import GHOST, MIXED, PARTIAL, RELAY
 
 
 class Gram(Enum):

@@ -22,7 +22,8 @@ from repurpose_hpc.fields import (
     yes,
 )
 from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT
-from repurpose_hpc.plan.plan import GHOST, MIXED, PARTIAL, PLACEMENTS, RELAY
+from repurpose_hpc.plan.masks import GHOST, MIXED, PARTIAL, RELAY
+from repurpose_hpc.plan.plan import PLACEMENTS
 from repurpose_hpc.restructure.method import FORMER, METHODS, Method, method_named
 from repurpose_hpc.restructure.time_model import TimeModel
 

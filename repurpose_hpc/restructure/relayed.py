@@ -105,11 +105,11 @@ def fit_relayed(
         the mixing, which computes what it does with its relays, and the weights that read these.
     """
     receives = _receives(relays, owner)
-    mask = np.hstack([columns(mask, mixing.weights.shape[1] // mask.shape[1]), receives])
-    wider = replace(mixing, weights=np.hstack([mixing.weights, np.zeros(receives.shape)]))
+    mask = np.hstack([columns(mask, mixing.W.shape[1] // mask.shape[1]), receives])
+    wider = replace(mixing, weights=np.hstack([mixing.W, np.zeros(receives.shape)]))
     moments = with_combinations(moments, relays.columns)
     adjusted = adjust(wider, moments, mask, root, team, noise, passes)
-    direct, by_relays = np.split(adjusted.weights, [mixing.weights.shape[1]], axis=1)
+    direct, by_relays = np.split(adjusted.W, [mixing.W.shape[1]], axis=1)
     product = replace(relays, weights=by_relays).product()
     return replace(adjusted, weights=direct + product), by_relays
 

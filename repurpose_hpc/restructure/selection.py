@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.plan.plan import MIXED
+from repurpose_hpc.plan.masks import MIXED
 from repurpose_hpc.restructure.adjustment import Fit, adjust
 from repurpose_hpc.restructure.context import CutContext
 from repurpose_hpc.restructure.decisions import Decisions
@@ -150,7 +150,7 @@ def reselect(
         return selected, None
     L, owner = context.statistics.roots[mixing.name], context.owner(decisions, mixing.target)
     fit = _fitted(context, selected, mixing, problem)
-    joint = joint_problem(problem, fit.mixing.weights, L, owner)
+    joint = joint_problem(problem, fit.mixing.W, L, owner)
     # For as many values as were selected before.
     alone = _Sharing([], budget)
     forms = _limited(context, decisions, mixing, joint, [form.rank(joint, owner)], alone)

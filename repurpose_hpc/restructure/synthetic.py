@@ -17,7 +17,8 @@ from repurpose_hpc.model.activations import IDENTITY, RELU
 from repurpose_hpc.model.chain import chain
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.plan.plan import REPLICATED, MixingPlan, Plan, dense_plan
+from repurpose_hpc.plan.masks import MixingPlan
+from repurpose_hpc.plan.plan import REPLICATED, Plan, dense_plan
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.owners.shares import neuron_shares
 
@@ -67,7 +68,7 @@ def _neuron_weights(network: Network, options: Options) -> np.ndarray:
 
 def _norms(network: Network, mixing: Mixing, plan: Plan) -> np.ndarray:
     """Squared norm of each column in the rows of each worker, (P, n)."""
-    owner, squares = plan.owner(network, mixing.target), np.square(mixing.weights)
+    owner, squares = plan.owner(network, mixing.target), np.square(mixing.W)
     return np.stack([squares[owner == q].sum(axis=0) for q in range(plan.workers)])
 
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.plan.plan import EVERYBODY, Plan
+from repurpose_hpc.plan.masks import EVERYBODY
+from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.plan.relays import mixings_of_original
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.process.system import peak_memory_mib

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from repurpose_hpc.model.weights import values_of
 from repurpose_hpc.plan.files.mapped import release
 from repurpose_hpc.plan.shard import Block, Shard
 
@@ -48,10 +50,10 @@ def _cast_block(block: Block, dtype: np.dtype) -> Block:
     )
 
 
-def _cast_array(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """``array`` as ``dtype``; pages of a file from which it was copied do not stay in memory."""
+def _cast_array(array: Any, dtype: np.dtype) -> Any:
+    """Weights, dense or sparse, or biases as ``dtype``; pages of a file that were copied do not stay."""
     if array.dtype == dtype:
         return array
     copy = array.astype(dtype)
-    release(array)
+    release(values_of(array))
     return copy

@@ -23,12 +23,12 @@ from repurpose_hpc.runtime.lowering.local import as_maps, on_two_axes, two
 def product(mixing: Mixing, x: np.ndarray) -> np.ndarray:
     """W x + b, as ``Mixing.compute`` returns it, but for rounding."""
     window = _convolved(mixing)
-    if window is None or not mixing.weights.size:
+    if window is None or not mixing.W.size:
         return mixing.compute(x)
-    m, batch, values = len(mixing.weights), x.shape[1], math.prod(window.out)
+    m, batch, values = len(mixing.W), x.shape[1], math.prod(window.out)
     maps = np.ascontiguousarray(as_map(x))
     out, start = np.empty((m, batch * values), x.dtype), mixing.bias.reshape(-1, 1)
-    direct, scratch = Direct(window, mixing.weights), Scratch(x.dtype)
+    direct, scratch = Direct(window, mixing.W), Scratch(x.dtype)
     for _, function, arguments in direct.calls(maps, start, out, scratch, NO_ACTIVATION):
         function(*arguments)
     return from_map(out.reshape(m, batch, values))

@@ -15,7 +15,9 @@ import numpy as np
 
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.model.operations.patches import as_columns, as_map
+from repurpose_hpc.model.weights import SparseWeights, as_sparse, dense
 from repurpose_hpc.plan.shard import Block
+from repurpose_hpc.runtime.lowering.blocks import weights_of
 from repurpose_hpc.tuning.compiled import product, product_by_source, product_by_weights
 
 
@@ -121,8 +123,10 @@ class LocalBlock:
         # Without the arrays that it was made of, which would stay in memory.
         nothing = np.empty((0, 0), block.bias.dtype)
         self._lists = replace(block, own_weights=nothing, ghost_weights=nothing, sum_weights=nothing)
-        own = np.concatenate([block.own_weights, block.sum_weights[sums]])
-        ghost = _columns(block.ghost_weights, ghosts, mixing.taps)
+        self._stored = as_sparse if isinstance(block.own_weights, SparseWeights) else dense
+        own_weights, ghost_weights, sum_weights = map(dense, weights_of(block))
+        own = np.concatenate([own_weights, sum_weights[sums]])
+        ghost = _columns(ghost_weights, ghosts, mixing.taps)
         self.own = LocalMixing("own", worker, mixing, own, block.bias)
         self.ghost = LocalMixing("ghost", worker, mixing, ghost, block.bias[:0])
 
@@ -133,15 +137,15 @@ class LocalBlock:
 
     def tuned(self) -> Block:
         """The block with the weights as they are now; shares no memory with them."""
-        own, bias = self.own.mixing.weights, self.own.mixing.bias
+        own, bias = self.own.mixing.W, self.own.mixing.bias
         sum_weights = np.empty_like(own[self.rows :])
         sum_weights[self._sums] = own[self.rows :]
         back = np.argsort(self._ghosts)
         return replace(
             self._lists,
-            own_weights=own[: self.rows].copy(),
-            sum_weights=sum_weights,
-            ghost_weights=_columns(self.ghost.mixing.weights, back, self._taps),
+            own_weights=self._stored(own[: self.rows].copy()),
+            sum_weights=self._stored(sum_weights),
+            ghost_weights=self._stored(_columns(self.ghost.mixing.W, back, self._taps)),
             bias=bias[: self.rows].copy(),
         )
 

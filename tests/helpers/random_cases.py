@@ -10,7 +10,8 @@ from repurpose_hpc.model.activations import KINDS, Activation, lipschitz
 from repurpose_hpc.model.chain import sequence
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.plan.plan import EVERYBODY, PLACEMENTS, Plan, input_owners, mixing_plan
+from repurpose_hpc.plan.masks import EVERYBODY, mixing_plan
+from repurpose_hpc.plan.plan import PLACEMENTS, Plan, input_owners
 
 COMM = MPI.COMM_WORLD
 

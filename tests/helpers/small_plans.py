@@ -14,15 +14,8 @@ from repurpose_hpc.model.comm_dtype import BITS, EXACT, scales_of
 from repurpose_hpc.model.forward import trace
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.files.store import write_plan
-from repurpose_hpc.plan.plan import (
-    EVERYBODY,
-    MixingPlan,
-    Plan,
-    ghost_plan,
-    input_owners,
-    mixing_plan,
-    partial_plan,
-)
+from repurpose_hpc.plan.masks import EVERYBODY, MixingPlan, ghost_plan, mixing_plan, partial_plan
+from repurpose_hpc.plan.plan import Plan, input_owners
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.options import Options

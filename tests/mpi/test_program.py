@@ -22,12 +22,8 @@ from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.network import Network, Space
 from repurpose_hpc.model.operations import Elementwise, Mixing
 from repurpose_hpc.mpi.groups import Groups
-from repurpose_hpc.plan.plan import (
-    EVERYBODY,
-    Plan,
-    ghost_plan,
-    single_worker_plan,
-)
+from repurpose_hpc.plan.masks import EVERYBODY, ghost_plan
+from repurpose_hpc.plan.plan import Plan, single_worker_plan
 from repurpose_hpc.plan.rounding import rounded_compute
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.runtime.buffers import parts_of

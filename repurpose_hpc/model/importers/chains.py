@@ -39,7 +39,7 @@ def load_chain(path: Path) -> Network:
     weights = [as_weights(arrays[f"W{layer}"], f"{path}: W{layer}") for layer in range(layers)]
     _check_weights(weights, path)
     biases = [_bias(arrays, layer, weights[layer], path) for layer in range(layers)]
-    activations, head = _parse_activations(names, layers, path)
+    activations, head = parse_activations(names, layers, path)
     return chain(weights, biases, activations, head)
 
 
@@ -125,8 +125,17 @@ def _bias(arrays: dict[str, np.ndarray], layer: int, W: np.ndarray, path: Path) 
     return b
 
 
-def _parse_activations(names: list[str] | None, layers: int, path: Path) -> tuple[list[Activation], str]:
-    """One activation for each layer, and the head."""
+def parse_activations(names: list[str] | None, layers: int, path: Path) -> tuple[list[Activation], str]:
+    """One activation for each layer, and the head.
+
+    Args:
+        names: words for them; None: ReLU between layers.
+        layers: how many.
+        path: of the file that has the names.
+
+    Raises:
+        UserError: other words, or another number of them.
+    """
     if names is None:
         return [RELU] * (layers - 1) + [IDENTITY], "identity"
     if len(names) != layers:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from repurpose_hpc.errors import Note, UserError
 from repurpose_hpc.model.importers.input_shapes import InputShapes, word_of
+from repurpose_hpc.model.importers.matrices import holds_matrices, load_matrices
 from repurpose_hpc.model.network import Network
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ def load_model(path: str | Path, input_shapes: InputShapes | None = None, check:
 
     Args:
         path: ``.npz`` or ``.safetensors`` (a chain W0, b0, W1, b1 ...: see ``importers.chains``), ``.onnx``
-            (see ``importers.onnx``), or what ``load_tokens`` reads, for sequences of one length.
+            (see ``importers.onnx``), a directory of sparse matrices (see ``importers.matrices``), or what
+            ``load_tokens`` reads, for sequences of one length.
         input_shapes: sizes of inputs that an ``.onnx`` file leaves free, by name, the samples left out:
             ``{"x": (3, 48, 192)}``; of a transformer the length of sequences, ``{"ids": (128,)}``.
         check: compare the network with what another program makes of an ``.onnx`` file, on a few random
@@ -37,6 +39,9 @@ def load_model(path: str | Path, input_shapes: InputShapes | None = None, check:
             package that reads its format is not installed, or the comparison finds a difference.
     """
     path = Path(path)
+    if not is_model_directory(path) and holds_matrices(path):
+        _refuse_shapes(path, input_shapes)
+        return load_matrices(path)
     if path.is_dir():
         return _of_sequences(path, load_tokens(path), input_shapes or {})
     if path.suffix not in SUFFIXES:
@@ -55,14 +60,18 @@ def load_model(path: str | Path, input_shapes: InputShapes | None = None, check:
         if check:
             check_model(path, network, None, input_shapes)
         return network
+    _refuse_shapes(path, input_shapes)
+    from repurpose_hpc.model.importers.chains import load_chain
+
+    return load_chain(path)
+
+
+def _refuse_shapes(path: Path, input_shapes: InputShapes | None) -> None:
     if input_shapes:
         given = " ".join(word_of(name, sizes) for name, sizes in input_shapes.items())
         raise UserError(
             f"{path}: expected no input shape, got {given}: only .onnx files leave sizes free; leave it out"
         )
-    from repurpose_hpc.model.importers.chains import load_chain
-
-    return load_chain(path)
 
 
 def load_tokens(path: str | Path, longest: int | None = None, check: bool = True) -> Network:

@@ -10,6 +10,7 @@ import numpy as np
 from repurpose_hpc.model.lossless.rows import Rows, folded, multiples, rows_of, stacked
 from repurpose_hpc.model.lossless.values import CONSTANT, Numbering, Values, columns_of, is_padded
 from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.model.weights import are_same
 
 
 def analysed(
@@ -48,8 +49,8 @@ def analysed(
 
 def _with_rows(mixing: Mixing, rows: Rows) -> Mixing:
     """The mixing with other weights; itself if they are the same."""
-    weights, bias = rows.dense(mixing.weights.shape[1], mixing.weights.dtype)
-    if np.array_equal(weights, mixing.weights) and np.array_equal(bias, mixing.bias):
+    weights, bias = rows.stored_as(mixing.weights)
+    if are_same(weights, mixing.weights) and np.array_equal(bias, mixing.bias):
         return mixing
     return replace(mixing, weights=weights, bias=bias)
 

@@ -11,9 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from repurpose_hpc.model.lossless.values import NOTHING, ULPS, Columns
+from repurpose_hpc.model.weights import SparseWeights, Weights, as_sparse, dense, spans, sparse
 
-# Entries that are looked at together, so that what is computed of them needs little memory.
-_TILE = 1 << 22
 # Sums of the same numbers in float64 are not further apart, relative to the sum of their absolute values.
 _SAME_SUM = 1e-11
 
@@ -45,7 +44,7 @@ class Rows(NamedTuple):
 
     def tiles(self) -> Iterator[tuple[slice, Rows]]:
         """A few rows after the other: which, and these rows."""
-        for span in _spans(self.starts):
+        for span in spans(self.starts):
             first, end = self.starts[span.start], self.starts[span.stop]
             starts = self.starts[span.start : span.stop + 1] - first
             yield span, Rows(starts, self.columns[first:end], self.weights[first:end], self.bias[span])
@@ -57,39 +56,25 @@ class Rows(NamedTuple):
             total[filled] = np.add.reduceat(entries, self.starts[filled])
         return total
 
-    def dense(self, columns: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-        """Weights (m, columns) and bias, in ``dtype`` if that holds all of them exactly, else in float64."""
+    def stored_as(self, weights: Weights) -> tuple[Weights, np.ndarray]:
+        """Weights and bias, stored like ``weights``, in their dtype if it holds all of them exactly.
+
+        Else in float64.
+        """
+        columns, dtype = weights.shape[1], weights.dtype
         numbers = (self.weights, self.bias)
         with np.errstate(over="ignore", under="ignore"):
             is_exact = all((array.astype(dtype) == array).all() for array in numbers)
         dtype = dtype if is_exact else np.dtype(np.float64)
-        weights = np.zeros((len(self.bias), columns), dtype)
-        weights[self.numbers, self.columns] = self.weights
-        return weights, self.bias.astype(dtype)
+        shape = len(self.bias), columns
+        found = sparse(shape, self.numbers, self.columns, self.weights.astype(dtype))
+        return (found if isinstance(weights, SparseWeights) else dense(found)), self.bias.astype(dtype)
 
 
-def rows_of(weights: np.ndarray, bias: np.ndarray) -> Rows:
-    """The entries of a dense array, (m, columns)."""
-    m, n = weights.shape
-    counts, columns, entries = [], [], []
-    for span in _spans(np.arange(m + 1) * n):
-        part = weights[span]
-        numbers, of_part = np.nonzero(part)
-        counts.append(np.bincount(numbers, minlength=len(part)))
-        columns.append(of_part.astype(np.int32))
-        entries.append(part[numbers, of_part])
-    starts = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
-    return Rows(starts, np.concatenate(columns), np.concatenate(entries), bias.astype(np.float64))
-
-
-def _spans(starts: np.ndarray) -> Iterator[slice]:
-    """Rows with ``_TILE`` entries together, or single ones with more."""
-    first, m = 0, len(starts) - 1
-    while first < m:
-        end = int(np.searchsorted(starts, starts[first] + _TILE, side="right")) - 1
-        end = min(max(end, first + 1), m)
-        yield slice(first, end)
-        first = end
+def rows_of(weights: Weights, bias: np.ndarray) -> Rows:
+    """The entries of weights, (m, columns)."""
+    rows = as_sparse(weights)
+    return Rows(rows.starts, rows.columns, rows.values, bias.astype(np.float64))
 
 
 def stacked(parts: list[Rows]) -> Rows:

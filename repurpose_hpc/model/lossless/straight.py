@@ -5,6 +5,7 @@ Both rules are taken only where weights do not become more.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
@@ -15,12 +16,15 @@ from repurpose_hpc.model.lossless.local import straight
 from repurpose_hpc.model.lossless.values import NOTHING, Values, is_padded
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Elementwise, Mixing, Operation
+from repurpose_hpc.model.weights import as_sparse, dense
 
 # A row is a combination of others if what is left of it is no larger, relative to it; those of float32 that
 # are none leave far more.
 _LEFT = 2.0**-40
 # With larger factors than this, rounding of what is combined could show.
 _LARGEST_FACTOR = 4.0
+# Both rules are of dense algebra: of sparse mixings those with no more weights, zeros among them.
+_LARGEST = 1 << 24
 
 
 class Stretch(NamedTuple):
@@ -47,13 +51,18 @@ def straightened(network: Network, values: dict[str, Values]) -> Network:
         network: any.
         values: what is known of its tensors.
     """
+    sparse_ones = {mixing.name for mixing in network.mixings if mixing.is_sparse}
+
+    def stored(mixing: Mixing) -> Mixing:
+        return replace(mixing, weights=as_sparse(mixing.W)) if mixing.name in sparse_ones else mixing
+
     for stretch in _stretches(network, values):
         mixings = _without_combinations(stretch)
         if mixings:
-            return network.with_mixings({mixing.name: mixing for mixing in mixings})
+            return network.with_mixings({mixing.name: stored(mixing) for mixing in mixings})
         product = _product(stretch)
         if product is not None:
-            return _without(network, stretch, product)
+            return _without(network, stretch, stored(product))
     return network
 
 
@@ -80,18 +89,28 @@ def _stretches(network: Network, values: dict[str, Values]) -> Iterator[Stretch]
         is_alone = tensors[space] == {op.target for op in inner} and space not in parts
         mixings = tuple(op for op in behind if isinstance(op, Mixing) and not op.fixed)
         is_output = any(op.target in network.output_tensors for op in inner)
-        if is_alone and not is_output and not first.fixed and behind and len(mixings) == len(behind):
-            yield Stretch(first, inner, slopes, shifts, mixings)
+        is_inside = is_alone and not is_output and not first.fixed
+        if is_inside and behind and len(mixings) == len(behind) and all(map(_fits, (first, *mixings))):
+            yield Stretch(_dense(first), inner, slopes, shifts, tuple(map(_dense, mixings)))
+
+
+def _fits(mixing: Mixing) -> bool:
+    """Whether an array of all weights may be made of it."""
+    return not mixing.is_sparse or math.prod(mixing.weights.shape) <= _LARGEST
+
+
+def _dense(mixing: Mixing) -> Mixing:
+    return replace(mixing, weights=dense(mixing.weights))
 
 
 def _without_combinations(stretch: Stretch) -> list[Mixing]:
     """Readers that take rows which others combine to from these; empty if there are none, or no gain."""
     first, readers = stretch.first, stretch.readers
     is_line = ~np.isnan(stretch.slopes) & (stretch.slopes != 0)
-    lines = np.flatnonzero(is_line & first.weights.any(axis=1))
+    lines = np.flatnonzero(is_line & first.W.any(axis=1))
     if lines.size < 2:
         return []
-    rows = stretch.slopes[lines, None] * first.weights[lines].astype(np.float64)
+    rows = stretch.slopes[lines, None] * first.W[lines].astype(np.float64)
     basis, others, factors = _combinations(rows)
     if not others.size:
         return []
@@ -101,10 +120,9 @@ def _without_combinations(stretch: Stretch) -> list[Mixing]:
     if constants.any() and any(is_padded(reader.window) for reader in readers):
         return []
     changed = [_reading(reader, lines[basis], lines[others], factors, constants) for reader in readers]
-    saved = np.count_nonzero(first.weights[lines[others]])
+    saved = np.count_nonzero(first.W[lines[others]])
     added = sum(
-        np.count_nonzero(new.weights) - np.count_nonzero(old.weights)
-        for new, old in zip(changed, readers, strict=True)
+        np.count_nonzero(new.W) - np.count_nonzero(old.W) for new, old in zip(changed, readers, strict=True)
     )
     return changed if added <= saved else []
 
@@ -133,12 +151,12 @@ def _reading(
     reader: Mixing, basis: np.ndarray, others: np.ndarray, factors: np.ndarray, constants: np.ndarray
 ) -> Mixing:
     """The mixing with weights for a basis of neurons instead of those for their combinations."""
-    weights = reader.weights.astype(np.float64).reshape(len(reader.bias), -1, reader.taps)
+    weights = reader.W.astype(np.float64).reshape(len(reader.bias), -1, reader.taps)
     moved = weights[:, others]
     weights[:, basis] += np.einsum("bd,mdk->mbk", factors, moved)
     weights[:, others] = 0
     bias = reader.bias + moved.sum(axis=2) @ constants
-    return replace(reader, weights=weights.reshape(reader.weights.shape), bias=bias)
+    return replace(reader, weights=weights.reshape(reader.W.shape), bias=bias)
 
 
 def _product(stretch: Stretch) -> Mixing | None:
@@ -147,13 +165,13 @@ def _product(stretch: Stretch) -> Mixing | None:
     is_local = first.window is None or first.window.is_pointwise
     if len(stretch.readers) > 1 or not is_local or np.isnan(stretch.slopes).any():
         return None
-    W = first.weights.astype(np.float64) * stretch.slopes[:, None]
+    W = first.W.astype(np.float64) * stretch.slopes[:, None]
     b = first.bias * stretch.slopes + stretch.shifts
     if b.any() and is_padded(second.window):
         return None
-    by_tap = second.weights.astype(np.float64).reshape(len(second.bias), len(b), second.taps)
+    by_tap = second.W.astype(np.float64).reshape(len(second.bias), len(b), second.taps)
     weights = np.einsum("mjk,jn->mnk", by_tap, W, optimize=True).reshape(len(second.bias), -1)
-    edges = np.count_nonzero(first.weights) + np.count_nonzero(second.weights)
+    edges = np.count_nonzero(first.W) + np.count_nonzero(second.W)
     if np.count_nonzero(weights) >= edges:
         return None
     bias = second.bias + by_tap.sum(axis=2) @ b

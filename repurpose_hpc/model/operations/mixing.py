@@ -12,6 +12,7 @@ import numpy as np
 from repurpose_hpc.model.operations.operation import Cost, OneSource, Rows, Shape, dtype_faults, operation
 from repurpose_hpc.model.operations.patches import as_columns, from_map, patches, spread
 from repurpose_hpc.model.operations.window import Window
+from repurpose_hpc.model.weights import SparseWeights, Weights, dense
 
 # Of patches that are multiplied at a time.
 TILE_BYTES = 1 << 23
@@ -27,7 +28,7 @@ class Mixing(OneSource):
         source: the tensor that is read.
         target: the tensor that is made.
         weights: W, shape (m, n k), float32 or float64: column j k + t is entry t of the kernel for
-            neuron j; k is 1 for dense layers on vectors.
+            neuron j; k is 1 for dense layers on vectors, and where W is stored sparse.
         bias: b, shape (m,), the dtype of ``weights``.
         window: of a convolution, or of a dense layer on maps (``whole_map``); None on vectors.
         fixed: whether the weights are part of a definition (the sums of a normalisation) rather than
@@ -37,7 +38,7 @@ class Mixing(OneSource):
     name: str
     source: str
     target: str
-    weights: np.ndarray
+    weights: Weights
     bias: np.ndarray
     window: Window | None = None
     fixed: bool = False
@@ -48,19 +49,43 @@ class Mixing(OneSource):
         return self.window.taps if self.window else 1
 
     @property
+    def W(self) -> np.ndarray:
+        """The weights where all of them are stored, (m, n k).
+
+        Raises:
+            TypeError: they are sparse.
+        """
+        if isinstance(self.weights, SparseWeights):
+            raise TypeError(f"{self.name}: expected weights in an array, found sparse ones")
+        return self.weights
+
+    @property
     def is_bare(self) -> bool:
         """True if weights and bias have been left out, as in the graph of a shard."""
         return self.weights.size == self.bias.size == 0
 
     @cached_property  # asked for by every step of restructuring
     def links(self) -> np.ndarray:
-        """Dependences between neurons: bool (m, n), true where any of the k weights is not zero."""
-        return (self.weights != 0).reshape(len(self.weights), -1, self.taps).any(axis=2)
+        """Dependences between neurons: bool (m, n), true where any of the k weights is not zero.
+
+        Of sparse weights ``pattern`` tells the same without an array of all pairs.
+        """
+        return (dense(self.weights) != 0).reshape(len(self.weights), -1, self.taps).any(axis=2)
+
+    @property
+    def pattern(self) -> Weights:
+        """What has an entry, of row and column, for each two neurons that depend on each other."""
+        return self.weights if self.is_sparse else self.links
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether only weights that are not zero are stored."""
+        return isinstance(self.weights, SparseWeights)
 
     def compute(self, *sources: np.ndarray) -> np.ndarray:
         """W x + b, in the dtype of x: (m, batch) or (m, batch, positions)."""
         (x,) = sources
-        W, b = (array.astype(x.dtype, copy=False) for array in (self.weights, self.bias))
+        W, b = self.weights.astype(x.dtype, copy=False), self.bias.astype(x.dtype, copy=False)
         if self.window is None:
             return W @ x + b[:, None]
         y = np.empty((len(W), x.shape[1], math.prod(self.window.out)), x.dtype)
@@ -88,6 +113,7 @@ class Mixing(OneSource):
             return [by_tap.swapaxes(1, 2).reshape(x.shape)]
         transposed = self.transposed()
         if transposed is None:
+            W = self.W.astype(g.dtype, copy=False)
             return [spread(self.window, x, lambda tap: W[:, tap::taps].T @ columns)]
         return [transposed.compute(g).reshape(x.shape)]
 
@@ -101,7 +127,7 @@ class Mixing(OneSource):
             return None
         m, sources = len(self.weights), self.weights.shape[1] // self.taps
         # From every neuron of the target to every one of the source, the last entry of the kernel first.
-        by_entry = self.weights.reshape(m, sources, self.taps)[:, :, ::-1].swapaxes(0, 1)
+        by_entry = dense(self.weights).reshape(m, sources, self.taps)[:, :, ::-1].swapaxes(0, 1)
         weights = by_entry.reshape(sources, m * self.taps)
         return replace(self, weights=weights, bias=np.zeros(sources, weights.dtype), window=backward)
 
@@ -146,6 +172,10 @@ class Mixing(OneSource):
                 f"expected weights {expected} and bias {expected[:1]} from {source.neurons} neurons with "
                 f"{self.taps} weights each to {target.neurons}, found {self.weights.shape}, {self.bias.shape}"
             )
+        if isinstance(self.weights, SparseWeights):
+            yield from self.weights.faults()
+            if self.window is not None:
+                yield "has sparse weights between maps; expected dense ones"
         if self.window is not None:
             yield from self.window.faults(source, target)
         elif source.positions or target.positions:
@@ -155,9 +185,19 @@ class Mixing(OneSource):
 def spectral_norm(mixing: Mixing) -> float:
     """|W|₂; of a convolution, an upper bound of its norm as a map from tensors to tensors.
 
-    From the smaller of W Wᵀ and Wᵀ W: a third of the time of singular values.
+    From the smaller of W Wᵀ and Wᵀ W: a third of the time of singular values.  Of sparse weights an upper
+    bound: the root of the largest sums of a row and of a column, or of all squares.
     """
-    W = mixing.weights.astype(np.float64)
-    gram = W @ W.T if W.shape[0] <= W.shape[1] else W.T @ W
-    norm = float(np.sqrt(max(np.linalg.eigvalsh(gram)[-1], 0.0)))
+    norm = _norm(mixing.weights)
     return norm if mixing.window is None else norm * math.sqrt(mixing.window.overlap())
+
+
+def _norm(weights: Weights) -> float:
+    if isinstance(weights, SparseWeights):
+        sizes = np.abs(weights.values.astype(np.float64))
+        ends = weights.rows, weights.columns
+        by_row, by_column = (float(np.bincount(places, sizes).max(initial=0)) for places in ends)
+        return min(math.sqrt(by_row * by_column), float(np.linalg.norm(sizes)))
+    W = weights.astype(np.float64)
+    gram = W @ W.T if W.shape[0] <= W.shape[1] else W.T @ W
+    return float(np.sqrt(max(np.linalg.eigvalsh(gram)[-1], 0.0)))

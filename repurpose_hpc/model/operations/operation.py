@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
+from repurpose_hpc.model.weights import SparseWeights
+
 # By the name of the class, which is also that of the operation in shard files.
 OPERATIONS: dict[str, type[Operation]] = {}
 
@@ -180,7 +182,7 @@ def same_positions(source: Shape, target: Shape) -> Iterator[str]:
         yield f"makes maps of {target.positions} from maps of {source.positions}"
 
 
-def dtype_faults(**arrays: np.ndarray) -> Iterator[str]:
+def dtype_faults(**arrays: np.ndarray | SparseWeights) -> Iterator[str]:
     """A fault unless all arrays are of one dtype, float32 or float64."""
     dtypes = {name: array.dtype for name, array in arrays.items()}
     if {*dtypes.values()} not in ({np.dtype(np.float32)}, {np.dtype(np.float64)}):

@@ -7,7 +7,7 @@ up.  The plan has that table, and the shards only say so; a worker cuts its bloc
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, get_type_hints
 
 import h5py
@@ -16,13 +16,17 @@ import numpy as np
 from repurpose_hpc.model.ends import Ends
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.model.weights import SparseWeights, Weights
 from repurpose_hpc.plan.files.content import Content
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.plan.shard import Block, Lists, MadeBlocks
 
 # Attributes of blocks, in the order in which they are stored.
-_ARRAYS = tuple(name for name, kind in get_type_hints(Block).items() if kind is np.ndarray)
+_ARRAYS = tuple(name for name, kind in get_type_hints(Block).items() if kind in (np.ndarray, Weights))
+_SPARSE = tuple(field.name for field in fields(SparseWeights) if field.name != "shape")
 _LISTS = tuple(name for name, kind in get_type_hints(Block).items() if kind is Lists)
+# Of the group of sparse weights.
+_SHAPE = "shape"
 # Of the group of a tied mixing: the name of the constant.
 _TIED = "tied"
 
@@ -35,11 +39,13 @@ def tied_mixings(network: Network) -> dict[str, str]:
         mixing.name: name
         for mixing in network.mixings
         for name, array in constants.items()
-        if array is mixing.weights or _is_same(array, mixing.weights)
+        if not mixing.is_sparse and _is_same(array, mixing.W)
     }
 
 
 def _is_same(array: np.ndarray, weights: np.ndarray) -> bool:
+    if array is weights:
+        return True
     return array.ndim == 2 and array.dtype == weights.dtype and np.array_equal(array, weights)
 
 
@@ -61,10 +67,25 @@ def _write(group: h5py.Group, block: Block, tied: str | None) -> None:
         group["bias"] = block.bias
         return
     for name in _ARRAYS:
-        group[name] = getattr(block, name)
+        array = getattr(block, name)
+        if isinstance(array, SparseWeights):
+            _write_sparse(group.create_group(name), array)
+        else:
+            group[name] = array
     for name in _LISTS:
         for part, values in vars(getattr(block, name)).items():
             group[f"{name}/{part}"] = values
+
+
+def _write_sparse(group: h5py.Group, weights: SparseWeights) -> None:
+    group.attrs[_SHAPE] = weights.shape
+    for name in _SPARSE:
+        group[name] = getattr(weights, name)
+
+
+def has_sparse(group: h5py.Group) -> bool:
+    """Whether any of the blocks that ``write_blocks`` stored has sparse weights."""
+    return any(_SHAPE in part.attrs for block in group.values() for part in block.values())
 
 
 class StoredBlocks(Mapping[str, Block]):
@@ -123,9 +144,24 @@ class StoredBlocks(Mapping[str, Block]):
 
 
 def _parsed(content: Content, group: h5py.Group) -> Block:
-    parts: dict[str, Any] = {name: content.array(group[name]) for name in _ARRAYS}
+    parts: dict[str, Any] = {name: _weights(content, group[name]) for name in _ARRAYS}
     parts |= {name: _lists(group[name]) for name in _LISTS}
     return Block(**parts)
+
+
+def _weights(content: Content, stored: h5py.Dataset | h5py.Group) -> Weights:
+    """An array, or sparse weights.
+
+    Raises:
+        ValueError: such that no kernel may be given.
+    """
+    if isinstance(stored, h5py.Dataset):
+        return content.array(stored)
+    m, n = (int(size) for size in stored.attrs[_SHAPE])
+    weights = SparseWeights((m, n), *(content.array(stored[name]) for name in _SPARSE))
+    for fault in weights.faults():
+        raise ValueError(f"its {stored.name} {fault}")
+    return weights
 
 
 def _lists(group: h5py.Group) -> Lists:

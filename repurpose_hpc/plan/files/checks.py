@@ -15,8 +15,10 @@ from repurpose_hpc.model.comm_dtype import COMM_DTYPES
 from repurpose_hpc.model.ends import Ends
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.model.weights import values_of
 from repurpose_hpc.plan.files.mapped import release
-from repurpose_hpc.plan.plan import EVERYBODY, PLACEMENTS, Plan, common_mixing_plan, everywhere_plan
+from repurpose_hpc.plan.masks import EVERYBODY, common_mixing_plan, everywhere_plan
+from repurpose_hpc.plan.plan import PLACEMENTS, Plan
 from repurpose_hpc.plan.shard import Block, Shard, local_neurons, traffic_of
 
 _PIECE_BYTES = 1 << 20
@@ -201,7 +203,7 @@ def _number_faults(block: Block, shapes: Mapping[str, tuple[int, ...]]) -> Itera
             yield f"its {name} have shape {array.shape}, expected {shape}"
         elif array.dtype.name not in ("float32", "float64"):
             yield f"its {name} are {array.dtype}"
-        elif not _is_finite(array):
+        elif not _is_finite(values_of(array)):
             yield f"its {name} hold NaN or infinity"
 
 

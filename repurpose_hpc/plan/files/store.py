@@ -16,7 +16,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -38,14 +38,15 @@ from repurpose_hpc.model.ends import Ends
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.texts import NO_RULES, TextRules
 from repurpose_hpc.plan.assemble import assemble
-from repurpose_hpc.plan.files.blocks import StoredBlocks, tied_mixings, write_blocks
+from repurpose_hpc.plan.files.blocks import StoredBlocks, has_sparse, tied_mixings, write_blocks
 from repurpose_hpc.plan.files.checks import check_counts, check_shard, check_tokens
 from repurpose_hpc.plan.files.content import ALIGNMENT, MAPPED_BYTES, Content
 from repurpose_hpc.plan.files.ends import read_ends, write_ends
 from repurpose_hpc.plan.files.graph import read_graph, write_graph
 from repurpose_hpc.plan.files.mapped import MappedFile
 from repurpose_hpc.plan.files.texts import described, read_rules
-from repurpose_hpc.plan.plan import MixingPlan, Plan
+from repurpose_hpc.plan.masks import MixingPlan
+from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.plan.shard import Shard, make_shard
 
 FORMAT = "repurpose-hpc"
@@ -60,8 +61,10 @@ FORMAT_VERSION_TIED = 7
 FORMAT_VERSION_EVERYWHERE = 8
 # Of a plan.h5 with neurons that travel as float16: a program that knows nothing of them would send others.
 FORMAT_VERSION_WITH_OUTLIERS = 9
+# Of a shard with weights of which only those that are not zero are stored.
+FORMAT_VERSION_SPARSE = 10
 _OF_TOKENS = (FORMAT_VERSION_OF_TOKENS, FORMAT_VERSION_EVERYWHERE)
-_VERSIONS = range(FORMAT_VERSION, FORMAT_VERSION_WITH_OUTLIERS + 1)
+_VERSIONS = range(FORMAT_VERSION, FORMAT_VERSION_SPARSE + 1)
 PLAN_FILE = "plan.h5"
 # The attribute that tells the comm dtype, under the name that it has in this format version.
 COMM_DTYPE_ATTRIBUTE = "wire"
@@ -201,7 +204,7 @@ def write_shard(temporary: Path, shard: Shard, tied: Mapping[str, str]) -> str:
         tied: see ``blocks.tied_mixings``.
     """
     path = shard_path(temporary, shard.worker)
-    with _creating(path, FORMAT_VERSION_TIED if tied else FORMAT_VERSION) as file:
+    with _creating(path, lambda file: _version_of_shard(file, tied)) as file:
         for name in ("worker", "workers", "plan_identity"):
             file.attrs[name] = getattr(shard, name)
         file.attrs[COMM_DTYPE_ATTRIBUTE] = shard.comm_dtype
@@ -211,6 +214,12 @@ def write_shard(temporary: Path, shard: Shard, tied: Mapping[str, str]) -> str:
             own[name] = neurons
         write_blocks(file.create_group("blocks", track_order=True), shard.blocks, tied)
     return file_sha256(path)
+
+
+def _version_of_shard(file: h5py.File, tied: Mapping[str, str]) -> int:
+    if has_sparse(file["blocks"]):
+        return FORMAT_VERSION_SPARSE
+    return FORMAT_VERSION_TIED if tied else FORMAT_VERSION
 
 
 def write_plan_file(
@@ -229,7 +238,7 @@ def write_plan_file(
         plan, provenance, texts: see ``write_plan``.
         digests: of the shards, in order.
     """
-    with _creating(temporary / PLAN_FILE, _version_for(network, plan)) as file:
+    with _creating(temporary / PLAN_FILE, lambda _: _version_for(network, plan)) as file:
         file.attrs["workers"] = plan.workers
         file.attrs["input_placement"] = plan.input_placement
         file.attrs[COMM_DTYPE_ATTRIBUTE] = plan.comm_dtype
@@ -424,12 +433,18 @@ def _parse_shard(content: Content, stored: StoredPlan) -> Shard:
 
 
 @contextmanager
-def _creating(path: Path, version: int = FORMAT_VERSION) -> Iterator[h5py.File]:
-    """A new file, made in memory and then written at once: HDF5 crashes when the disk is full."""
+def _creating(path: Path, version_for: Callable[[h5py.File], int]) -> Iterator[h5py.File]:
+    """A new file, made in memory and then written at once: HDF5 crashes when the disk is full.
+
+    Args:
+        path: of the file.
+        version_for: the format version of the file, once it is complete.
+    """
     memory = io.BytesIO()
     aligned = {"alignment_threshold": MAPPED_BYTES, "alignment_interval": ALIGNMENT}
     with h5py.File(memory, "w", userblock_size=HEADER_BYTES, **aligned) as file:
         yield file
+        version = version_for(file)
     content = memory.getbuffer()
     content[:HEADER_BYTES] = header(FORMAT, version, hashlib.sha256(content[HEADER_BYTES:]).hexdigest())
     path.write_bytes(content)

@@ -82,7 +82,7 @@ class Moments:
 
 def data_free_moments(mixing: Mixing) -> Moments:
     """The moments of uncorrelated inputs of variance 1: G = I, the Frobenius form of the paper."""
-    W = mixing.weights.astype(np.float64)
+    W = mixing.W.astype(np.float64)
     m, n = W.shape
     return Moments(np.eye(n), W, np.einsum("ij,ij->i", W, W), np.zeros(n), np.zeros(m))
 
@@ -169,7 +169,7 @@ class InputSums:
     def moments(self, mixing: Mixing) -> Moments:
         """The moments of a mixing that reads x itself, where y = W x + b; collective."""
         H, mean_x, _ = self.gram()
-        W, mean_x = mixing.weights.astype(np.float64), self.first_x + mean_x
+        W, mean_x = mixing.W.astype(np.float64), self.first_x + mean_x
         return Moments(H, W, np.zeros(len(W)), mean_x, W @ mean_x + mixing.bias).aiming_at(W)
 
     def gram(self) -> tuple[np.ndarray, np.ndarray, float]:
@@ -193,8 +193,8 @@ class MomentSums:
     """
 
     def __init__(self, mixing: Mixing, team: Team) -> None:
-        m, n = mixing.weights.shape
-        self.W = mixing.weights.astype(np.float64)
+        m, n = mixing.W.shape
+        self.W = mixing.W.astype(np.float64)
         self.inputs, self.yx = InputSums(n, team), ProductSum(m, n, team)
         self.yy, self.y, self.first_y = np.zeros(m), np.zeros(m), np.zeros(m)
 
@@ -260,7 +260,7 @@ class CalibrationBatches:
             x, y: tensors of its source and of its target.
         """
         all_positions, batch = self.network.values(mixing.target), x.shape[1]
-        columns_wanted = max(COLUMNS_PER_WEIGHT * mixing.weights.shape[1], FEWEST_COLUMNS)
+        columns_wanted = max(COLUMNS_PER_WEIGHT * mixing.W.shape[1], FEWEST_COLUMNS)
         count = -(-columns_wanted // self.samples.samples)
         # A mixing on vectors has one position.
         if mixing.window is None or count >= all_positions:
@@ -272,7 +272,7 @@ class CalibrationBatches:
         )
 
     def _samples_for(self, mixing: Mixing) -> int:
-        columns_wanted = COLUMNS_PER_WEIGHT * mixing.weights.shape[1]
+        columns_wanted = COLUMNS_PER_WEIGHT * mixing.W.shape[1]
         return max(FEWEST_SAMPLES, -(-columns_wanted // self.network.values(mixing.target)))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 
 from repurpose_hpc.kernels import project_out
-from repurpose_hpc.plan.plan import EVERYBODY
+from repurpose_hpc.plan.masks import EVERYBODY
 from repurpose_hpc.restructure.owners.assignment import assign, residual_costs
 from repurpose_hpc.restructure.support.elimination import (
     block_changes,

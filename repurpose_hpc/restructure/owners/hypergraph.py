@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import csr_array
 
-from repurpose_hpc.plan.plan import EVERYBODY
+from repurpose_hpc.plan.masks import EVERYBODY
 from repurpose_hpc.restructure.owners.mt_kahypar import mt_kahypar_start
 from repurpose_hpc.restructure.owners.nets import Nets
 from repurpose_hpc.restructure.owners.partition import Layer, Partitioner

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.plan.plan import EVERYBODY, contiguous_owners, input_owners
+from repurpose_hpc.plan.masks import EVERYBODY
+from repurpose_hpc.plan.plan import contiguous_owners, input_owners
 from repurpose_hpc.restructure.context import CutContext
 from repurpose_hpc.restructure.decisions import Decisions, Owners
 from repurpose_hpc.restructure.owners.assignment import assign, assign_groups, random_owners
@@ -80,7 +81,7 @@ def _blocks(neurons: int, part_weights: np.ndarray, capacity: np.ndarray) -> np.
 def _strengths(mixing: Mixing, space: Surroundings, source_neurons: int) -> np.ndarray:
     """Norm of the weights between every two neurons, (neurons of the space, neurons of the source)."""
     index, weights = space.index[mixing.target], np.zeros((space.neurons, source_neurons))
-    strengths = (mixing.weights**2).reshape(len(mixing.bias), -1, mixing.taps).sum(axis=2)
+    strengths = (mixing.W**2).reshape(len(mixing.bias), -1, mixing.taps).sum(axis=2)
     weights[index[index >= 0]] = np.sqrt(strengths[index >= 0])
     return weights
 

@@ -18,29 +18,19 @@ from scipy.sparse import csr_array
 
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.plan.plan import EVERYBODY
+from repurpose_hpc.model.weights import entries
+from repurpose_hpc.plan.masks import EVERYBODY
 
-# Rows of a dense matrix that are looked at in one go.
-SLAB = 1024
 # Weights that are no whole numbers are multiples of its inverse, so that sums of them are exact.
 GRID = 2.0**16
 
 
 def pattern(mixing: Mixing) -> csr_array:
-    """The non-zero weights of each pair of neurons, counted: (m, n), int64.
-
-    Args:
-        mixing: its weights are an array or a sparse array, (m, n k).
-    """
+    """The non-zero weights of each pair of neurons, counted: (m, n), int64; of sparse ones no dense array."""
     m, taps = len(mixing.bias), mixing.taps
-    if sparse.issparse(mixing.weights):
-        entries = sparse.coo_array(mixing.weights)
-        kept = entries.data != 0
-        rows, columns = (index[kept] for index in entries.coords)
-    else:
-        slabs = [np.nonzero(mixing.weights[first : first + SLAB]) for first in range(0, m, SLAB)]
-        rows = np.concatenate([slab[0] + k * SLAB for k, slab in enumerate(slabs)])
-        columns = np.concatenate([slab[1] for slab in slabs])
+    nothing = np.empty(0, np.int64)
+    found = [(each.rows, each.columns) for each in entries(mixing.weights)]
+    rows, columns = (np.concatenate([nothing, *(each[k] for each in found)]) for k in range(2))
     shape = (m, mixing.weights.shape[1] // taps)
     # Entries of one pair are added up.
     return csr_array((np.ones(rows.size, np.int64), (rows, columns // taps)), shape)

@@ -45,7 +45,7 @@ def pack_branches(context: CutContext, decisions: Decisions, branches: Branches)
 
 def _energies(context: CutContext, mixing: Mixing) -> np.ndarray:
     """What each source neuron contributes to the mean square of each target neuron, (m, n)."""
-    squares = mixing.weights.astype(np.float64) ** 2 * np.diag(context.statistics.moments[mixing.name].H)
+    squares = mixing.W.astype(np.float64) ** 2 * np.diag(context.statistics.moments[mixing.name].H)
     return squares.reshape(len(squares), -1, mixing.taps).sum(axis=2)
 
 

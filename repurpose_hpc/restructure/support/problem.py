@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from repurpose_hpc.plan.plan import EVERYBODY
+from repurpose_hpc.plan.masks import EVERYBODY
 from repurpose_hpc.restructure.calibration.moments import Moments
 from repurpose_hpc.restructure.support.elimination import columns
 from repurpose_hpc.restructure.team import Team

@@ -8,7 +8,7 @@ import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.plan.plan import MixingPlan, dense_mixing_plan, trimmed
+from repurpose_hpc.plan.masks import MixingPlan, dense_mixing_plan, trimmed
 from repurpose_hpc.restructure.context import CutContext
 from repurpose_hpc.restructure.decisions import Decisions, Owners
 
@@ -67,7 +67,7 @@ def _full_mask(context: CutContext, decisions: Decisions, mixing: Mixing) -> Mix
     source, target = (owners[network.space_of[end]] for end in (mixing.source, mixing.target))
     narrow = network.size(mixing.target) < network.size(mixing.source)
     plan = dense_mixing_plan(source, target, narrow, context.options.workers)
-    return trimmed(plan, mixing.links, source, target)
+    return trimmed(plan, mixing.pattern, source, target)
 
 
 def traffic_cost(context: CutContext, decisions: Decisions, mixing: Mixing) -> float:

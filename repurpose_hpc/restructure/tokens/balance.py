@@ -33,7 +33,7 @@ class Balance:
             / half.neurons
             for half in halves
         ]
-        of_halves = sum(half.inner_multiply_adds() + half.out.weights.size for half in halves)
+        of_halves = sum(half.inner_multiply_adds() + half.out.W.size for half in halves)
         # What is not of a half, such as the output layer.
         self.others = trained_weights(network) - of_halves
 

@@ -57,4 +57,4 @@ def load_of(network: Network, cut: Cut, part_weights: np.ndarray) -> float:
 
 def trained_weights(network: Network) -> int:
     """Weights that are no part of a definition, each a multiply-add of a token."""
-    return sum(mixing.weights.size for mixing in network.mixings if not mixing.fixed)
+    return sum(mixing.W.size for mixing in network.mixings if not mixing.fixed)

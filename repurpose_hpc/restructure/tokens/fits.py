@@ -84,7 +84,7 @@ class Fit:
     def apply(self, half: Half, x: np.ndarray, a: np.ndarray) -> np.ndarray:
         """ŷ (D, ...) from x (D, ...) and a (n, ...), in their dtype."""
         rest = self.rest(half)
-        C = (self.C @ half.out.weights[:, rest]).astype(a.dtype)
+        C = (self.C @ half.out.W[:, rest]).astype(a.dtype)
         U, A, V, b = (array.astype(a.dtype) for array in (self.U, self.A, self.V, self.bias))
         flat_x, flat_a = x.reshape(len(x), -1)[: A.shape[1]], a.reshape(len(a), -1)
         y = U @ (C @ flat_a[rest]) + A @ flat_x + V @ flat_a[self.shared] + b[:, None]
@@ -93,7 +93,7 @@ class Fit:
 
 def most_active(half: Half, variance: np.ndarray) -> np.ndarray:
     """The neurons of a, those first that change y most; ``variance`` (n,) is theirs."""
-    weights = half.out.weights.astype(np.float64) * half.metric[:, None]
+    weights = half.out.W.astype(np.float64) * half.metric[:, None]
     return np.argsort(-variance * (weights**2).sum(axis=0), kind="stable")
 
 
@@ -109,7 +109,7 @@ def unexplained(half: Half, covariance: np.ndarray, shape: Shape, order: np.ndar
     shared, rest = order[: shape.shared], order[shape.shared :]
     n_x = len(covariance) - half.neurons
     known = np.concatenate([np.arange(n_x if shape.predicts else 0), n_x + shared])
-    W = half.out.weights[:, rest].astype(np.float64)
+    W = half.out.W[:, rest].astype(np.float64)
     of_y = covariance[:, n_x + rest] @ W.T
     S_yy, S_fy = W @ of_y[n_x + rest], of_y[known]
     left = _left(S_yy, covariance[np.ix_(known, known)], S_fy) * np.outer(half.metric, half.metric)
@@ -144,13 +144,13 @@ def fit(half: Half, moments: Moments, shape: Shape, shared: np.ndarray, method: 
     else:
         C = np.eye(D)[np.sort(np.argsort(-np.diag(in_metric), kind="stable")[:R])]
     if not method.adjusts:
-        return Fit(shared, C, np.linalg.pinv(C), np.zeros((D, 0)), half.out.weights[:, shared], half.out.bias)
+        return Fit(shared, C, np.linalg.pinv(C), np.zeros((D, 0)), half.out.W[:, shared], half.out.bias)
     # Regression on z and what is known, in two steps: on what z tells beyond that, whatever its scale is.
     U = _regression(C @ left @ C.T, C @ left)
     B -= U @ C @ B
     n_a = known.size - shared.size
     bias = half.out.bias + mean[y] - U @ C @ mean[y] - B @ mean[known]
-    return Fit(shared, C, U, B[:, :n_a], half.out.weights[:, shared] + B[:, n_a:], bias)
+    return Fit(shared, C, U, B[:, :n_a], half.out.W[:, shared] + B[:, n_a:], bias)
 
 
 def _left(S_yy: np.ndarray, S_ff: np.ndarray, S_fy: np.ndarray) -> np.ndarray:

@@ -63,7 +63,7 @@ class Form:
 
     def owned(self, half: Half) -> int:
         """Multiply-adds of a token that the workers share."""
-        inner, out = half.inner_multiply_adds(), half.out.weights.size
+        inner, out = half.inner_multiply_adds(), half.out.W.size
         if self.shape is None:
             return {Kind.DIRECT: inner + out, Kind.GATHERED: inner, Kind.SHARED: 0}[self.kind]
         rest = half.neurons - self.shape.shared
@@ -71,7 +71,7 @@ class Form:
 
     def repeated(self, half: Half, workers: int) -> int:
         """Multiply-adds of a token that every worker does."""
-        inner, out = half.inner_multiply_adds(), half.out.weights.size
+        inner, out = half.inner_multiply_adds(), half.out.W.size
         if self.shape is None:
             return {Kind.DIRECT: 0, Kind.GATHERED: out, Kind.SHARED: inner + out}[self.kind]
         width, shared = self.shape.width, self.shape.shared

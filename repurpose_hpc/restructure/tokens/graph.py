@@ -21,18 +21,14 @@ import numpy as np
 
 from repurpose_hpc.model.network import Network, Space
 from repurpose_hpc.model.operations import Affine, Combine, Mixing, Operation
+from repurpose_hpc.plan.masks import EVERYBODY, MixingPlan, everywhere_plan, ghost_plan, trimmed
 from repurpose_hpc.plan.plan import (
-    EVERYBODY,
     REPLICATED,
-    MixingPlan,
     Plan,
     block_owners,
     contiguous_owners,
     dense_plan_for,
-    everywhere_plan,
-    ghost_plan,
     near_owners,
-    trimmed,
 )
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.exact import common_spaces
@@ -129,7 +125,7 @@ class _Graph:
         if half.is_divisible:
             owner = contiguous_owners(rest.size, self._of_perceptrons)
         workers = np.unique(owner)
-        C = fit.C @ half.out.weights[:, rest].astype(np.float64)
+        C = fit.C @ half.out.W[:, rest].astype(np.float64)
         codes = np.concatenate([C * (owner == worker) for worker in workers])
         sums = np.tile(np.eye(R), workers.size)
         by_all = form.rounds == 1
@@ -236,7 +232,7 @@ def with_own_plans(
             plans[mixing.name] = everywhere_plan(source, target, plan.workers)
         elif mixing.name in fetching:
             dense = ghost_plan(np.ones((plan.workers, source.size), bool), source, target)
-            plans[mixing.name] = trimmed(dense, mixing.links, source, target)
+            plans[mixing.name] = trimmed(dense, mixing.pattern, source, target)
     return replace(plan, mixings={**plan.mixings, **plans})
 
 
@@ -248,7 +244,7 @@ def _of_shared(name: str) -> str:
 def _restricted(op: Operation, neurons: np.ndarray) -> Operation:
     """An operation of a perceptron that makes some of its neurons alone."""
     if isinstance(op, Mixing):
-        return replace(op, weights=op.weights[neurons], bias=op.bias[neurons])
+        return replace(op, weights=op.W[neurons], bias=op.bias[neurons])
     if isinstance(op, Affine):
         return replace(op, scale=op.scale[neurons], shift=op.shift[neurons])
     return op

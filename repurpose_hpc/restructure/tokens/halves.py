@@ -48,16 +48,16 @@ class Half:
     @property
     def neurons(self) -> int:
         """Neurons of a."""
-        return self.out.weights.shape[1]
+        return self.out.W.shape[1]
 
     def out_of(self, a: np.ndarray) -> np.ndarray:
         """y (D, ...) of a (n, ...), in its dtype."""
-        W, b = (array.astype(a.dtype, copy=False) for array in (self.out.weights, self.out.bias))
+        W, b = (array.astype(a.dtype, copy=False) for array in (self.out.W, self.out.bias))
         return (W @ a.reshape(len(a), -1) + b[:, None]).reshape(self.width, *a.shape[1:])
 
     def inner_multiply_adds(self) -> int:
         """Weights that make a of x."""
-        return sum(op.weights.size for op in self.inner if isinstance(op, Mixing) and not op.fixed)
+        return sum(op.W.size for op in self.inner if isinstance(op, Mixing) and not op.fixed)
 
 
 def halves_of(network: Network) -> list[Half]:

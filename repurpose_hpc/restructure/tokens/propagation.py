@@ -71,5 +71,5 @@ def joint_moments(propagation: Propagation, half: Half) -> Moments:
 def fitting_moments(propagation: Propagation, half: Half, shared: np.ndarray) -> Moments:
     """Moments of [x, a_s, W_r a_r] of a half that was reached; ``shared`` are the neurons of a_s."""
     rest = np.setdiff1d(np.arange(half.neurons), shared)
-    W = half.out.weights[:, rest].astype(np.float32)
+    W = half.out.W[:, rest].astype(np.float32)
     return Moments(lambda: (np.concatenate([x, a[shared], W @ a[rest]]) for x, a in propagation.pairs(half)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
@@ -22,6 +23,8 @@ from repurpose_hpc.kernels import (
 )
 from repurpose_hpc.model.activations import IDENTITY, Activation
 from repurpose_hpc.model.comm_dtype import EXACT
+from repurpose_hpc.model.weights import SparseWeights, Weights, alike_together, as_sparse, picked
+from repurpose_hpc.model.weights import dense as dense_array
 from repurpose_hpc.plan.shard import Block
 from repurpose_hpc.runtime.buffers import Arena, Scratch
 from repurpose_hpc.runtime.calls import COMPUTE, Call
@@ -70,7 +73,7 @@ class DenseProduct:
 
     def __init__(
         self,
-        weights: np.ndarray,
+        weights: Weights,
         weights_dtype: str = EXACT,
         same_bits: bool = False,
         arena: Arena | None = None,
@@ -84,7 +87,7 @@ class DenseProduct:
             arena: from which their memory is taken; None: one of their own.
         """
         rows = panel_rows(weights.dtype)
-        self.panels, self.scales = packed(weights, weights_dtype, rows, arena or Arena())
+        self.panels, self.scales = packed(dense_array(weights), weights_dtype, rows, arena or Arena())
         self.dtype, self.in_order = weights.dtype, int(same_bits)
 
     def scratch(self, columns: int) -> int:
@@ -105,11 +108,12 @@ class CsrProduct:
 
     format = "csr"
 
-    def __init__(self, weights: np.ndarray) -> None:
-        rows, columns = np.nonzero(weights)
-        ends = np.cumsum(np.bincount(rows, minlength=len(weights)))
-        indptr = np.concatenate([[0], ends]).astype(INDEX_DTYPE)
-        self.arrays = weights[rows, columns], columns.astype(INDEX_DTYPE), indptr
+    def __init__(self, weights: Weights) -> None:
+        entries = as_sparse(weights)
+        order = alike_together(entries)
+        rows = picked(entries, order, np.arange(entries.shape[1]))
+        indices = (array.astype(INDEX_DTYPE) for array in (rows.columns, rows.starts, order))
+        self.arrays = (rows.values, *indices)
 
     def scratch(self, columns: int) -> int:
         """See ``Product``."""
@@ -145,22 +149,26 @@ SPARSE_PRODUCTS = (CsrProduct, SameBitsCsrProduct)
 
 def choose_product(
     block: Block, kept: int, columns: int | None, resources: Resources
-) -> Callable[[np.ndarray], DenseProduct | CsrProduct]:
+) -> Callable[[Weights], DenseProduct | CsrProduct]:
     """The faster format for all parts of a block.
 
     Args:
         block: of a worker.
         kept: ``weights_kept``.
         columns: of inputs (samples, positions); None: any, and a sample has the same bits in all batches.
-        resources: of the program; its format of weights is of dense ones, those in CSR stay as they are.
+        resources: of the program; its format of weights is of dense ones: those in CSR, and those that
+            shards have sparse, stay as they are.
     """
-    size = sum(part.size for part in weights_of(block))
+    size = sum(math.prod(part.shape) for part in weights_of(block))
     if size and csr_is_faster(kept / size, columns):
         return SameBitsCsrProduct if columns is None else CsrProduct
-    weights_dtype, arena = resources.formats.weights_dtype, resources.arena
-    return partial(DenseProduct, weights_dtype=weights_dtype, same_bits=columns is None, arena=arena)
+    is_sparse = isinstance(block.own_weights, SparseWeights)
+    weights_dtype = EXACT if is_sparse else resources.formats.weights_dtype
+    return partial(
+        DenseProduct, weights_dtype=weights_dtype, same_bits=columns is None, arena=resources.arena
+    )
 
 
-def weights_of(block: Block) -> tuple[np.ndarray, ...]:
+def weights_of(block: Block) -> tuple[Weights, ...]:
     """The parts of a block's weights: for own neurons, for ghosts, for sums."""
     return block.own_weights, block.ghost_weights, block.sum_weights

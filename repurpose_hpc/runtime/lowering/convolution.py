@@ -10,12 +10,14 @@ import math
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
 from repurpose_hpc.kernels import channels_are_faster, convolution_rows, convolve_direct, finish, patches
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.operations import Window
+from repurpose_hpc.model.weights import Weights
 from repurpose_hpc.plan.shard import Block
 from repurpose_hpc.runtime.buffers import Arena, Scratch
 from repurpose_hpc.runtime.calls import COMPUTE, PACK, Call
@@ -31,8 +33,8 @@ from repurpose_hpc.runtime.lowering.weights import packed
 from repurpose_hpc.runtime.resources import Resources
 from repurpose_hpc.runtime.schedule.threads import on_threads
 
-# From a block's weights.
-Maker = Callable[[np.ndarray], Product]
+# From a block's weights, sparse ones where there is no window.
+Maker = Callable[[Any], Product]
 
 # Of a tile of patches; larger ones leave the caches, smaller ones cost more calls.
 TILE_BYTES = 1 << 21
@@ -43,7 +45,7 @@ TRIALS = 3
 class Pointwise:
     """Every position by itself: a product with all positions of all samples as columns."""
 
-    def __init__(self, product: Maker, weights: np.ndarray) -> None:
+    def __init__(self, product: Maker, weights: Weights) -> None:
         self.product = product(weights)
         self.format = self.product.format
 
@@ -61,7 +63,7 @@ class Pointwise:
 class WholeMap:
     """A dense layer that sees whole maps: a product with every value of a map as an input of its own."""
 
-    def __init__(self, product: Maker, weights: np.ndarray) -> None:
+    def __init__(self, product: Maker, weights: Weights) -> None:
         self.product = product(weights)
         self.format = self.product.format
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from repurpose_hpc.kernels import INDEX_DTYPE, activate_in_place, pack
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.plan.files.mapped import release
 from repurpose_hpc.plan.shard import Block
 from repurpose_hpc.runtime.buffers import Buffer, Part
 from repurpose_hpc.runtime.calls import COMPUTE, PACK, Call
@@ -31,7 +30,7 @@ from repurpose_hpc.runtime.lowering.blocks import (
     weights_of,
 )
 from repurpose_hpc.runtime.lowering.convolution import choose
-from repurpose_hpc.runtime.lowering.weights import columns_used
+from repurpose_hpc.runtime.lowering.weights import columns_used, let_go, with_columns, with_rows
 from repurpose_hpc.runtime.resources import Resources
 
 # Copying a value costs about as much as multiplying it by so many weights.
@@ -146,14 +145,14 @@ class MixingStep:
         make = choose(self.mixing.window, block, kept, values, resources)
         products = _Products(
             own=make(block.own_weights),
-            ghost=make(_columns(block.ghost_weights, ghosts, self.mixing.taps)),
-            sum=make(block.sum_weights[sums]),
+            ghost=make(with_columns(block.ghost_weights, ghosts, self.mixing.taps)),
+            sum=make(with_rows(block.sum_weights, sums)),
         )
         for product in products:
             self._scratch.reserve(product.scratch(resources.max_batch * values))
         # They are packed now: their pages of the shard's file need not stay in memory.
         for weights in weights_of(block):
-            release(weights)
+            let_go(weights)
         return products
 
     def _sum_transfer(
@@ -324,7 +323,7 @@ def _with_columns(block: Block, used: np.ndarray, taps: int) -> Block:
     """The block with some of its own neurons only."""
     if used.size == block.own_weights.shape[1] // taps:
         return block
-    own, sums = (_columns(weights, used, taps) for weights in (block.own_weights, block.sum_weights))
+    own, sums = (with_columns(weights, used, taps) for weights in (block.own_weights, block.sum_weights))
     return replace(block, own_weights=own, sum_weights=sums)
 
 
@@ -367,10 +366,3 @@ def block_report(
         "weights": weights,
         "format": form,
     }
-
-
-def _columns(weights: np.ndarray, order: np.ndarray, taps: int) -> np.ndarray:
-    """``weights`` (m, g taps) with its groups of columns in another order, or some of them."""
-    return weights.reshape(len(weights), weights.shape[1] // taps, taps)[:, order].reshape(
-        len(weights), order.size * taps
-    )

@@ -14,6 +14,7 @@ import numpy as np
 
 from repurpose_hpc.kernels import normalise
 from repurpose_hpc.model.normalisations import Normalisation, normalisations_of
+from repurpose_hpc.model.weights import dense
 from repurpose_hpc.plan.shard import Block, Shard
 from repurpose_hpc.runtime.buffers import Part
 from repurpose_hpc.runtime.calls import COMPUTE, Call
@@ -70,7 +71,7 @@ def _groups(normalisation: Normalisation, shard: Shard) -> Group | None:
         add, give = shard.blocks[adding], shard.blocks[giving]
         if _exchanges(add) or _exchanges(give):
             return None
-        of_pairs.add(_group(add.own_weights, give.own_weights))
+        of_pairs.add(_group(dense(add.own_weights), dense(give.own_weights)))
     return of_pairs.pop() if len(of_pairs) == 1 else None
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from repurpose_hpc.kernels import pack_panels
 from repurpose_hpc.model.comm_dtype import INT8, LARGEST_CODE, code_dtype, encode, scales_of
+from repurpose_hpc.model.weights import SparseWeights, Weights, picked
 from repurpose_hpc.plan.files.mapped import release
 from repurpose_hpc.runtime.buffers import Arena
 
@@ -78,9 +79,12 @@ def _are_whole(rows: np.ndarray, scales: np.ndarray) -> np.ndarray:
     return (np.abs(multiples - np.rint(multiples)) <= _WHOLE).all(axis=1)
 
 
-def columns_used(weights: np.ndarray, taps: int) -> np.ndarray:
+def columns_used(weights: Weights, taps: int) -> np.ndarray:
     """Tell which neurons have a weight that is not zero, (n,) bool, of weights (m, n taps)."""
     used = np.zeros(weights.shape[1] // taps, bool)
+    if isinstance(weights, SparseWeights):
+        used[weights.columns] = True
+        return used
     for first in range(0, len(weights), _COUNTED_ROWS):
         if used.all():
             break
@@ -90,8 +94,34 @@ def columns_used(weights: np.ndarray, taps: int) -> np.ndarray:
     return used
 
 
-def count_nonzero(weights: np.ndarray) -> int:
+def with_columns(weights: Weights, order: np.ndarray, taps: int) -> Weights:
+    """``weights`` (m, g taps) with its groups of columns in another order, or some of them."""
+    if isinstance(weights, SparseWeights):
+        return picked(weights, np.arange(len(weights)), order)
+    m, n = weights.shape
+    return weights.reshape(m, n // taps, taps)[:, order].reshape(m, order.size * taps)
+
+
+def with_rows(weights: Weights, order: np.ndarray) -> Weights:
+    """``weights`` with its rows in another order."""
+    if isinstance(weights, SparseWeights):
+        return picked(weights, order, np.arange(weights.shape[1]))
+    return weights[order]
+
+
+def let_go(weights: Weights) -> None:
+    """Let go the pages of the file of weights that are packed; see ``mapped.release``."""
+    if isinstance(weights, SparseWeights):
+        for array in (weights.starts, weights.columns, weights.values):
+            release(array)
+    else:
+        release(weights)
+
+
+def count_nonzero(weights: Weights) -> int:
     """Number of non-zero weights."""
+    if isinstance(weights, SparseWeights):
+        return weights.size
     total = 0
     for first in range(0, len(weights), _COUNTED_ROWS):
         rows = weights[first : first + _COUNTED_ROWS]

@@ -14,7 +14,8 @@ from repurpose_hpc.forecast.demand import plan_demand
 from repurpose_hpc.forecast.machine import Link, Rates
 from repurpose_hpc.forecast.scaled import dense_profile, scaled_demand
 from repurpose_hpc.forecast.timeline import forecast
-from repurpose_hpc.plan.plan import MixingPlan, Plan, contiguous_owners, ghost_plan, single_worker_plan
+from repurpose_hpc.plan.masks import MixingPlan, ghost_plan
+from repurpose_hpc.plan.plan import Plan, contiguous_owners, single_worker_plan
 
 # Two layers of 8 neurons, 2 ranks: rank 1 needs 3 neurons of rank 0, who needs 1 of rank 1.
 WIDTHS = (6, 8, 8)

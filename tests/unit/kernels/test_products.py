@@ -49,7 +49,9 @@ def epilogue(activation):
 
 def csr_arrays(W, pointer_dtype=INDEX_DTYPE):
     sparse = csr_matrix(W)
-    return sparse.data, sparse.indices.astype(INDEX_DTYPE), sparse.indptr.astype(pointer_dtype)
+    order = np.random.default_rng(0).permutation(len(W)).astype(INDEX_DTYPE)
+    sparse = sparse[order]
+    return sparse.data, sparse.indices.astype(INDEX_DTYPE), sparse.indptr.astype(pointer_dtype), order
 
 
 def assert_close(actual, expected):

@@ -12,7 +12,8 @@ from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.chain import sequence
 from repurpose_hpc.plan.files import store
 from repurpose_hpc.plan.files.store import open_plan, read_network, read_shard, write_plan
-from repurpose_hpc.plan.plan import MixingPlan, Plan, input_owners, mixing_plan
+from repurpose_hpc.plan.masks import MixingPlan, mixing_plan
+from repurpose_hpc.plan.plan import Plan, input_owners
 from repurpose_hpc.plan.shard import Block, Lists, make_shard
 from repurpose_hpc.restructure.exact import split_network
 

@@ -29,7 +29,8 @@ from repurpose_hpc.plan.files import store as files
 from repurpose_hpc.plan.files.graph import read_graph, write_graph
 from repurpose_hpc.plan.files.mapped import release
 from repurpose_hpc.plan.files.store import PLAN_FILE, open_plan, read_shard, shard_path, write_plan
-from repurpose_hpc.plan.plan import PLACEMENTS, Plan, input_owners, mixing_plan, single_worker_plan
+from repurpose_hpc.plan.masks import mixing_plan
+from repurpose_hpc.plan.plan import PLACEMENTS, Plan, input_owners, single_worker_plan
 from repurpose_hpc.plan.shard import make_shard
 
 PROVENANCE = {"seed": 3, "options": {"comm_budget": 0.05}, "versions": ["0.1.0", "ü"]}
@@ -268,7 +269,7 @@ def test_another_format_version_is_refused_by_name(directory, name, version):
     assert content.startswith(b"repurpose-hpc 4 ")
     (directory / name).write_bytes(content.replace(b" 4 ", b" %d " % version, 1))
     with pytest.raises(
-        UserError, match=f"expected format version 4 to 9, found {version}; restructure again"
+        UserError, match=f"expected format version 4 to 10, found {version}; restructure again"
     ):
         open_plan(directory) if name == PLAN_FILE else read_shard(stored, 1)
 

@@ -14,20 +14,14 @@ from repurpose_hpc.model.chain import sequence
 from repurpose_hpc.model.comm_dtype import COMM_DTYPES
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.assemble import assemble
+from repurpose_hpc.plan.masks import EVERYBODY, GHOST, MIXED, PARTIAL, ghost_plan, mixing_plan, partial_plan
 from repurpose_hpc.plan.plan import (
-    EVERYBODY,
-    GHOST,
-    MIXED,
-    PARTIAL,
     PLACEMENTS,
     Plan,
     capacities,
     contiguous_owners,
     dense_plan,
-    ghost_plan,
     input_owners,
-    mixing_plan,
-    partial_plan,
     single_worker_plan,
 )
 from repurpose_hpc.plan.shard import make_shard

@@ -18,7 +18,8 @@ from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT, INT8, SCALED, rec
 from repurpose_hpc.model.forward import compute, forward, outputs, patches, trace
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.files.store import open_plan, read_network, read_shard
-from repurpose_hpc.plan.plan import EVERYBODY, PLACEMENTS, Plan
+from repurpose_hpc.plan.masks import EVERYBODY
+from repurpose_hpc.plan.plan import PLACEMENTS, Plan
 from repurpose_hpc.plan.rounding import rounded_compute
 from repurpose_hpc.restructure import adjustment
 from repurpose_hpc.restructure.adjustment import adjust

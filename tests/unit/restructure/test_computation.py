@@ -21,7 +21,8 @@ from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.spec import check
 from repurpose_hpc.plan.assemble import assemble
 from repurpose_hpc.plan.files.store import open_plan, read_network
-from repurpose_hpc.plan.plan import PLACEMENTS, mixing_plan
+from repurpose_hpc.plan.masks import mixing_plan
+from repurpose_hpc.plan.plan import PLACEMENTS
 from repurpose_hpc.plan.relays import Relays, without_relays
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.restructure.calibration.moments import Moments

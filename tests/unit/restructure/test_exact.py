@@ -8,7 +8,7 @@ from helpers.small_transformers import VOCABULARY, decoder, encoder
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.operations import Attention
-from repurpose_hpc.plan.plan import EVERYBODY
+from repurpose_hpc.plan.masks import EVERYBODY
 from repurpose_hpc.plan.rounds import rounds_of
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.restructure.exact import common_spaces, split_network

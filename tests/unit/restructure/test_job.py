@@ -19,7 +19,8 @@ from repurpose_hpc.model.activations import IDENTITY, RELU
 from repurpose_hpc.model.chain import chain
 from repurpose_hpc.plan.assemble import assemble
 from repurpose_hpc.plan.files.store import open_plan
-from repurpose_hpc.plan.plan import EVERYBODY, PLACEMENTS, capacities
+from repurpose_hpc.plan.masks import EVERYBODY
+from repurpose_hpc.plan.plan import PLACEMENTS, capacities
 from repurpose_hpc.plan.relays import mixings_of_original
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.restructure.calibration.evaluation import compare

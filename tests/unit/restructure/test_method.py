@@ -8,7 +8,7 @@ import pytest
 from helpers.small_plans import random_network
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.samples import open_samples
-from repurpose_hpc.plan.plan import GHOST, PARTIAL, RELAY, MixingPlan
+from repurpose_hpc.plan.masks import GHOST, PARTIAL, RELAY, MixingPlan
 from repurpose_hpc.restructure.context import open_context, silent
 from repurpose_hpc.restructure.decisions import nothing_decided
 from repurpose_hpc.restructure.driver import restructure

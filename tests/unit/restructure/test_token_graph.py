@@ -13,7 +13,7 @@ from helpers.token_forms import WISHES, cut_of, decided, original_compute
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.forward import forward, trace
 from repurpose_hpc.plan.files.store import open_plan, read_network, read_shard, write_plan
-from repurpose_hpc.plan.plan import EVERYBODY
+from repurpose_hpc.plan.masks import EVERYBODY
 from repurpose_hpc.plan.rounds import rounds_of
 from repurpose_hpc.plan.shard import make_shard
 from repurpose_hpc.restructure.exact import with_copied_outputs

@@ -15,7 +15,7 @@ from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.texts import Pooling
 from repurpose_hpc.plan.files.store import open_plan, read_network, write_plan
-from repurpose_hpc.plan.plan import EVERYBODY
+from repurpose_hpc.plan.masks import EVERYBODY
 from repurpose_hpc.restructure.exact import with_copied_outputs
 from repurpose_hpc.restructure.support.reserve import BudgetTooSmall
 from repurpose_hpc.restructure.tokens.balance import Balance

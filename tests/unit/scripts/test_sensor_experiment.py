@@ -23,7 +23,7 @@ from sensor_setting import (
 
 from helpers.small_plans import pruned, random_network, random_plan, write_samples
 from repurpose_hpc.io.samples import open_samples
-from repurpose_hpc.plan.plan import GHOST
+from repurpose_hpc.plan.masks import GHOST
 from repurpose_hpc.plan.shard import make_shard
 
 

@@ -13,7 +13,7 @@ from helpers.small_transformers import decoder, encoder, normalised_behind, text
 from repurpose_hpc.model.forward import forward, trace
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.files.store import write_plan
-from repurpose_hpc.plan.plan import allowed as allowed_by
+from repurpose_hpc.plan.masks import allowed as allowed_by
 from repurpose_hpc.plan.rounds import rounds_of
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.exact import with_copied_outputs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from repurpose_hpc.plan.plan import MixingPlan, mixing_plan
+from repurpose_hpc.plan.masks import MixingPlan, mixing_plan
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import Tradeoff
 
