@@ -265,6 +265,17 @@ def test_nothing_is_pruned_for_any_number_of_workers(without_package, name, plac
         assert not sent(network, cut.plan)
 
 
+@pytest.mark.parametrize("assignment", ["hypergraph", ACTIVE])
+def test_weights_stored_sparse_have_the_same_owners(without_package, assignment):
+    network, x = challenge_network(4), np.random.default_rng(0).random((5, 256))
+    stored = network.with_mixings(
+        {mixing.name: replace(mixing, weights=as_sparse(mixing.weights)) for mixing in network.mixings}
+    )
+    options = Options(4, 1, "partitioned", assignment)
+    plans = [restructure(each, Samples.of(x), options).plan for each in (network, stored)]
+    assert plans[0].identity() == plans[1].identity()
+
+
 def test_assignments_count_where_nothing_is_pruned(without_package):
     network, x = challenge_network(4), np.random.default_rng(0).random((5, 256))
     plans = {
