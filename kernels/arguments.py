@@ -167,6 +167,42 @@ class Array:
 
 
 @dataclass(frozen=True)
+class Arrays:
+    """A named tuple of arrays, of a kernel that is called directly.
+
+    Attributes:
+        tuple_type: the class.
+        parts: the arrays by field, in order.
+    """
+
+    tuple_type: type
+    parts: Mapping[str, Array]
+
+    @property
+    def slots(self) -> int:
+        """See ``ArgumentKind``."""
+        return sum(part.slots for part in self.parts.values())
+
+    def compiled(self, types: Types) -> list[Any]:
+        """See ``ArgumentKind``."""
+        parts = [part.compiled(types)[0] for part in self.parts.values()]
+        return [numba.types.NamedTuple(parts, self.tuple_type)]
+
+    def problem(self, value: object, types: Types) -> str | None:
+        """See ``ArgumentKind``."""
+        return "expected an argument that can be recorded, found arrays of a kernel that is called directly"
+
+    def packed(self, value: Any) -> Iterator[int | float]:
+        """See ``ArgumentKind``."""
+        for name, part in self.parts.items():
+            yield from part.packed(getattr(value, name))
+
+    def source(self, slot: int) -> str:
+        """See ``ArgumentKind``."""
+        raise TypeError(f"{self.tuple_type.__name__}: arrays of a kernel that is called directly")
+
+
+@dataclass(frozen=True)
 class Value:
     """Numbers: an integer, a real number, or a tuple of them, like ``example``."""
 

@@ -1,1 +1,1 @@
-"""Restructuring: the transportation problem of rows and workers, and projections of correlations."""
+"""Restructuring: owners by transportation or as parts of a hypergraph, and projections of correlations."""

@@ -7,7 +7,7 @@ worker go the ghosts that it has for any of them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -377,9 +377,21 @@ def dense_plan(network: Network, workers: int, input_placement: str, part_weight
 
 
 def dense_plan_for(
-    network: Network, workers: int, input_placement: str, owners: dict[str, np.ndarray]
+    network: Network,
+    workers: int,
+    input_placement: str,
+    owners: dict[str, np.ndarray],
+    summed: Collection[str] | None = None,
 ) -> Plan:
-    """``dense_plan`` for other owners of the spaces."""
+    """``dense_plan`` for other owners of the spaces.
+
+    Args:
+        network: any.
+        workers: P.
+        input_placement: one of ``PLACEMENTS``.
+        owners: of every space, by name.
+        summed: tensors whose readers send sums; None: those whose readers make less than they read.
+    """
     mixings = {}
     for mixing in network.mixings:
         source, target = (owners[network.space_of[tensor]] for tensor in (mixing.source, mixing.target))
@@ -389,6 +401,7 @@ def dense_plan_for(
         if (target == EVERYBODY).all():
             mixings[mixing.name] = common_mixing_plan(source, target, workers)
             continue
-        plan = dense_mixing_plan(source, target, sums < network.size(mixing.source), workers)
+        narrow = sums < network.size(mixing.source) if summed is None else mixing.source in summed
+        plan = dense_mixing_plan(source, target, narrow, workers)
         mixings[mixing.name] = trimmed(plan, mixing.pattern, source, target)
     return Plan(workers, input_placement, owners, mixings)

@@ -251,9 +251,10 @@ def of_neurons(neurons: np.ndarray, taps: int) -> np.ndarray:
 
 
 def _taken(weights: Weights, rows: np.ndarray, columns: np.ndarray) -> Weights:
-    """Some rows and columns of weights, ascending; whole rows that follow one another are no copy."""
+    """Some rows and columns of weights; whole rows that follow one another are no copy."""
     m, n = rows.size, weights.shape[1]
-    is_whole = m and columns.size == n and rows[-1] - rows[0] == m - 1
+    # Rows of sums go by who gets them: their numbers need not ascend.
+    is_whole = m and columns.size == n and (np.diff(rows) == 1).all()
     if isinstance(weights, np.ndarray) and is_whole and np.array_equal(columns, np.arange(n)):
         return weights[rows[0] : rows[0] + m]
     return picked(weights, rows, columns)

@@ -18,14 +18,13 @@ from repurpose_hpc.io.samples import Samples, check_shape
 from repurpose_hpc.model.comm_dtype import SCALED
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.masks import RELAY, trimmed
-from repurpose_hpc.plan.plan import PARTITIONED, REPLICATED, ROOT, dense_plan
+from repurpose_hpc.plan.plan import PARTITIONED, REPLICATED, ROOT
 from repurpose_hpc.plan.relays import with_relays
 from repurpose_hpc.restructure.adjustment import adjust_mixing
-from repurpose_hpc.restructure.calibration.comm_dtype import measure_scales, measure_scales_until
-from repurpose_hpc.restructure.calibration.propagation import CurrentNetwork, Propagation
+from repurpose_hpc.restructure.calibration.comm_dtype import measure_scales_until
+from repurpose_hpc.restructure.calibration.propagation import Propagation
 from repurpose_hpc.restructure.checkpoint import Checkpoint
 from repurpose_hpc.restructure.computation import ComputeBudgetTooSmall, Workload, limit_computation, workload
-from repurpose_hpc.restructure.constraints import constraints_of
 from repurpose_hpc.restructure.context import CutContext, Log, open_context, silent
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.decisions import Decisions, nothing_decided
@@ -40,6 +39,7 @@ from repurpose_hpc.restructure.support.density import thin_out, weight_shares
 from repurpose_hpc.restructure.support.reserve import whole_budget
 from repurpose_hpc.restructure.support.tradeoff import Forms, cheapest, price_for
 from repurpose_hpc.restructure.team import ALONE, Team
+from repurpose_hpc.restructure.unpruned import keep_everything
 
 # Neurons of a sparse layer of which every pair is measured: (n, n) numbers in float64 are 2 GiB.
 WIDEST = 1 << 14
@@ -74,7 +74,7 @@ def restructure(
     check_shape(samples, network.input_shape)
     _check_placement(network, options)
     if options.keeps_everything:
-        return keep_everything(network, samples, options, team)
+        return keep_everything(network, samples, options, log, team)
     stored, network = network, _dense(network)
     method = method_for(options) if method is None else method
     context = open_context(network, samples, options, method, log, team)  # 1.1, 1.2
@@ -225,17 +225,6 @@ def finish_mixing(
         f"{plan.values_sent(network, mixing) + relayed} of {plan.dense_values(network, mixing)} values sent"
     )
     return decisions
-
-
-def keep_everything(network: Network, samples: Samples, options: Options, team: Team) -> Cut:
-    """Cut without elimination, which would drop weights that only other samples need."""
-    part_weights = constraints_of(options).part_weights
-    plan = dense_plan(network, options.workers, options.input_placement, part_weights)
-    current = CurrentNetwork(
-        network, replace(plan, comm_dtype=options.comm_dtype), {m.name for m in network.mixings}
-    )
-    propagation = Propagation(network, network.mixings, samples, team)
-    return Cut(network, measure_scales(propagation, (mixing.source for mixing in network.mixings), current))
 
 
 def _load(context: CutContext, checkpoint: Checkpoint | None) -> Decisions | None:

@@ -26,6 +26,7 @@ from repurpose_hpc.mpi.agreement import agreed, check_same
 from repurpose_hpc.plan.files.store import check_place, write_plan
 from repurpose_hpc.plan.masks import RELAY
 from repurpose_hpc.plan.rounds import rounds_of
+from repurpose_hpc.process.packages import installed
 from repurpose_hpc.restructure.alternatives import with_relays_where_they_pay
 from repurpose_hpc.restructure.calibration.evaluation import Comparison, compare, evaluate
 from repurpose_hpc.restructure.calibration.finite import check_activations
@@ -38,6 +39,7 @@ from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.held_out import FEWEST, held_out_findings, split
 from repurpose_hpc.restructure.lossless import Reduction, reduce, without_seconds
 from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.restructure.owners.mt_kahypar import PACKAGE
 from repurpose_hpc.restructure.promise import BrokenPromise, Outcome, Restructure, keep_promise
 from repurpose_hpc.restructure.support.reserve import BudgetTooSmall
 from repurpose_hpc.restructure.team import ALONE, Team
@@ -233,7 +235,7 @@ def _restructure(job: _RestructureJob) -> Restructured:
     origin = {
         "model_fingerprint": job.network.fingerprint(),
         "calibration_sha256": job.samples.fingerprint(),
-        "versions": {"repurpose_hpc": __version__, "numpy": np.__version__},
+        "versions": {"repurpose_hpc": __version__, "numpy": np.__version__, **_partitioner(job.options)},
         **({} if job.refine is None else {"refined": job.refine.record}),
     }
     check_same({**origin, **asdict(job.options), "dtype": np.dtype(job.dtype).name}, job.team.comm)
@@ -250,6 +252,11 @@ def _restructure(job: _RestructureJob) -> Restructured:
     report = _report(job, outcome.cut, quality)
     seconds = {"seconds": time.perf_counter() - began}
     return Restructured(outcome.cut.network, outcome.cut.plan, {**report, **seconds}, provenance)
+
+
+def _partitioner(options: Options) -> dict[str, str]:
+    """The version of the package that divides hypergraphs, if that is asked for and the package is there."""
+    return installed([PACKAGE]) if options.by_hypergraph else {}
 
 
 def _checked_samples(job: _RestructureJob) -> Samples:

@@ -30,6 +30,8 @@ from repurpose_hpc.restructure.time_model import TimeModel
 # Names of what may travel, and the forms of mixings that need it.
 FORMS = {"ghosts": {GHOST}, "sums": {PARTIAL, MIXED}, "relays": {RELAY}}
 ASSIGNMENTS = ("munkres", "contiguous", "random", "hypergraph")
+# Likewise by hypergraph, but values count as often as they are not zero.
+ACTIVE = "hypergraph-active"
 # Instead of numbers, on a command line: those that suit a machine file.
 AUTO = "auto"
 # Aims of a promise; a command makes a model of the word for time.
@@ -107,9 +109,12 @@ class Options(Declared):
     )
     assignment: str = option(
         "munkres",
-        kind=choice(*ASSIGNMENTS),
+        kind=choice(*ASSIGNMENTS, ACTIVE),
         help="of neurons to workers",
-        more="of neurons to workers; `hypergraph` needs Mt-KaHyPar (extra `hypergraph`)",
+        more="of neurons to workers. With `--comm-budget 1` `munkres` is `contiguous`, `hypergraph` looks "
+        "for owners who send the least, and `hypergraph-active`, only there, counts values as often as they "
+        "are not zero in the calibration data, as `infer --exchange sparse` sends them. Both also try "
+        "Mt-KaHyPar if it is installed (extra `hypergraph`) ([how](docs/sparse.md#owners-by-hypergraph))",
     )
     method: str = option(
         "data",
@@ -282,6 +287,7 @@ class Options(Declared):
                 f"expected weights that are not all 0, got {shown(self.output_weights)}; let an output count",
             )
         check_round_cost(self.round_cost)
+        self._check_assignment()
         self._check_aim()
         if self.memory_limits is not None:
             _check_length("memory_limits", self.memory_limits, self.workers)
@@ -296,6 +302,11 @@ class Options(Declared):
     def keeps_everything(self) -> bool:
         """True if nothing needs to be eliminated."""
         return self.comm_budget == 1 and not self.limits_work and self.memory_limits is None
+
+    @property
+    def by_hypergraph(self) -> bool:
+        """True if owners are parts of a hypergraph."""
+        return self.assignment in ("hypergraph", ACTIVE)
 
     @property
     def limits_work(self) -> bool:
@@ -344,6 +355,14 @@ class Options(Declared):
                 "forms",
                 f"expected no relays with method {self.method}, which does not look for combinations; leave "
                 "relays out, or take method=data",
+            )
+
+    def _check_assignment(self) -> None:
+        if self.assignment == ACTIVE and not self.keeps_everything:
+            raise FieldError(
+                "assignment",
+                f"expected a network of which nothing is pruned for {ACTIVE}, found limits; "
+                "take hypergraph, or comm_budget=1 without promises, density, compute_budget, memory_limits",
             )
 
     def _check_aim(self) -> None:

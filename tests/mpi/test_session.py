@@ -49,6 +49,20 @@ def test_the_root_has_the_outputs(have_it, more_workers):
                     np.testing.assert_allclose(y, expected[:count], rtol=0, atol=atol)
 
 
+@pytest.mark.parametrize("network", [small_graphs.residual_network(), small_graphs.branching_network()])
+def test_owners_by_hypergraph_give_the_outputs(network):
+    """All ranks have the same owners, whoever found them, and compute what one process does."""
+    x = np.random.default_rng(2).standard_normal((SAMPLES, *network.input_shape))
+    options = {"comm_budget": 1, "assignment": "hypergraph", "input_placement": "partitioned"}
+    samples = Samples.of(x)
+    cut = restructure_network(network, samples, workers=COMM.size, comm=COMM, dtype=np.float64, **options)
+    assert len({*COMM.allgather(cut.plan.identity())}) == 1
+    with Session(cut, COMM, dtype=np.float64) as session:
+        y = session.run(x if COMM.rank == 0 else None)
+    if COMM.rank == 0:
+        np.testing.assert_allclose(y, forward(network, x), rtol=0, atol=1e-12)
+
+
 def test_several_outputs_with_maps():
     cut, x = cut_of(small_graphs.convolutional_network(1))
     with Session(cut, COMM, batch_size=4, dtype=np.float64) as session:

@@ -110,8 +110,6 @@ def test_budget_and_masks_hold(network, samples_of, method, placement):
 
 @pytest.mark.parametrize("assignment", ASSIGNMENTS)
 def test_tied_tensors_have_one_owner_and_derived_ones_theirs(network, samples_of, assignment):
-    if assignment == "hypergraph":
-        pytest.importorskip("mtkahypar")
     options = Options(WORKERS, 0.3, "partitioned", assignment=assignment)
     plan = restructure(network, open_samples(samples_of(network)), options, quiet).plan
     free = {space.name: plan.owners[space.name] for space in network.free_spaces}
