@@ -2,11 +2,11 @@
 
     python scripts/hypergraph_table.py --density 0.1 --out docs/results/hypergraph.csv
 
-Networks by the rules of the Graph Challenge (``challenge_networks.py``: the official orders are not known
-here, so drawn ones take their place), as they are and after ``--lossless``; with ``--density D`` also the
-bundled network, of whose weights the smallest are zero.  The input is partitioned.  *values*: of a sample.
-*without zeros*: what is left of them on test images, the mean, where a zero is a bit, 1/32 of a value.  The
-data-aware owners know calibration images alone.  Mt-KaHyPar's rows need the extra ``hypergraph``.
+A network of the Graph Challenge (``graph_challenge.py``), as it is and after ``--lossless``; with
+``--density D`` also the bundled network, of whose weights the smallest are zero.  The input is partitioned.
+*values*: of a sample.  *without zeros*: what is left of them on test images, the mean, where a zero is a bit,
+1/32 of a value.  The data-aware owners know calibration images alone.  Mt-KaHyPar's rows need the extra
+``hypergraph``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-from challenge_networks import BIASES, BITS, WORKERS, challenge
+from graph_challenge import BITS, WORKERS, official
 from rows import markdown, write_csv
 
 from repurpose_hpc import bundled
@@ -70,7 +70,7 @@ def main() -> None:
 def networks(args: argparse.Namespace) -> Iterator[tuple[str, Network, Samples, Samples]]:
     """Names, networks, and samples for calibration and for tests."""
     calibration, test = (pixels(path) for path in (bundled.CALIBRATION, bundled.TEST))
-    network = challenge(args.neurons, args.layers, BITS[args.neurons], BIASES[args.neurons])
+    network = official(args.neurons, args.layers)
     images = [Samples.of(enlarged(x, args.neurons)) for x in (calibration, test)]
     yield "Graph Challenge", network, *images
     yield "the same, `--lossless`", reduced(network), *images

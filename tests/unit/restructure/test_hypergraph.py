@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from challenge_networks import challenge
+from graph_challenge import challenge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
