@@ -10,6 +10,7 @@ no other worker knows them: so nothing crosses for them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -90,7 +91,7 @@ def drawn(plan: Plan, graph: Network, spaces: Sequence[str], stream: Sequence[in
         parts = []
         for worker in range(plan.workers):
             others = np.flatnonzero((owner != worker) & (owner != plan.workers))
-            count = min(round(SHARE * np.count_nonzero(owner == worker)), others.size)
+            count = min(math.ceil(SHARE * np.count_nonzero(owner == worker)), others.size)
             parts.append(np.sort(generator.choice(others, count, replace=False)))
         samples[name] = Sample(owner.size, tuple(parts))
     return samples
