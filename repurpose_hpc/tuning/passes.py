@@ -144,8 +144,10 @@ class Passes:
         )
 
     def of(self, shards: Sequence[Shard]) -> Passes:
-        """Passes of other shards, between the same ranks; collective."""
-        return Passes(shards, *self._others)
+        """Passes of other shards, between the same ranks; their seconds are counted here.  Collective."""
+        passes = Passes(shards, *self._others)
+        passes.transfers.seconds = self.transfers.seconds
+        return passes
 
     def tuned(self, shards: Sequence[Shard], graph: Network) -> Iterator[Shard]:
         """The shards of the hosted workers with the weights as they are now, one after the other.

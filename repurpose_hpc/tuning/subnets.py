@@ -24,7 +24,7 @@ from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.plan.shard import Block, Shard
 
 # Sampled neurons of a space, over those that a worker owns.
-SHARE = 0.25
+SHARE = 0.5
 # What looks at more than one neuron, or moves them.
 _TIES = (Attention, Rotary, Select)
 

@@ -38,11 +38,11 @@ def rotations(original, plan, ranks, every=3):
 
 
 def with_sampled(original, network, plan, epoch, number):
-    """A network that has all subnets, weight by weight, and the numbers of each space's first neurons.
+    """A network that has all subnets, made weight by weight.
 
     A sampled neuron is read by, and reads, neurons that its worker has; own ones as the plan has it.
     """
-    bare = ranks_graph(network)
+    bare = without_weights(network)
     samples = drawn(plan, bare, sampled_spaces(bare, original), (SEED, epoch, number, 3))
     assert any(part.size for sample in samples.values() for part in sample.of_workers) == (plan.workers > 1)
     has = [local_neurons(network, plan, worker) for worker in range(plan.workers)]
@@ -83,8 +83,8 @@ def with_sampled(original, network, plan, epoch, number):
     return widened(bare, samples).with_mixings(mixings)
 
 
-def ranks_graph(network):
-    """The network without weights of mixings, as shards have it."""
+def without_weights(network):
+    """As shards have it: the network without those of mixings."""
     mixings = {
         mixing.name: replace(mixing, weights=mixing.weights[:0, :0], bias=mixing.bias[:0])
         for mixing in network.mixings
@@ -120,6 +120,7 @@ def test_gradients_are_those_of_a_network_with_the_sampled_neurons(make, more_wo
     X = np.ascontiguousarray(x.T[ranks.passes.input_columns])
     for epoch, step in ((1, 2), (1, 5)):
         subnets = turns.at(epoch, step, 0.0)
+        assert subnets._passes.values_sent() == ranks.passes.values_sent()
         whole = with_sampled(original, network, plan, epoch, step // 3)
         tensors = trace(whole, np.ascontiguousarray(x.T))
         y = ranks._outputs.gather(subnets.forward(X))
