@@ -247,7 +247,7 @@ def test_rotation(tune, folder, mpirun):
 
 
 def test_a_rotation_that_was_interrupted_goes_on(tune, interrupted, folder):
-    """Within one of the rotations that the run would have made without epochs."""
+    """An epoch draws subnets anew, whether there was one before in the same process or not."""
     words = "--distill", folder / MODEL, "--rotate", 5
     tune(*words, out="whole")
     interrupted(*words, place=AFTER_TWO)

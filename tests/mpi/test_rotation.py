@@ -21,7 +21,7 @@ from repurpose_hpc.model.operations import Depthwise, Mixing
 from repurpose_hpc.mpi.groups import Groups
 from repurpose_hpc.plan.shard import local_neurons
 from repurpose_hpc.tuning.copies import Copies
-from repurpose_hpc.tuning.driver import Tuning, parted
+from repurpose_hpc.tuning.driver import Diverged, Tuning, parted
 from repurpose_hpc.tuning.options import TuneOptions
 from repurpose_hpc.tuning.rotation import ROTATED, Rotations
 from repurpose_hpc.tuning.subnets import drawn, sampled_spaces, widened
@@ -139,11 +139,12 @@ def test_gradients_are_those_of_a_network_with_the_sampled_neurons(make, more_wo
     ranks.passes.free()
 
 
-def tuned(case, comm, groups=1, optimiser="adamw"):
+def tuned(case, comm, groups=1, optimiser="adamw", learning_rate=0.01):
     """Losses of two epochs, the last one on held-out samples, the network behind them, and what was sent."""
     original, network, plan = case
     x = np.random.default_rng(5).standard_normal((58, original.inputs))
-    options = TuneOptions(epochs=2, batch_size=7, groups=groups, optimiser=optimiser, learning_rate=0.01)
+    words = {"optimiser": optimiser, "learning_rate": learning_rate}
+    options = TuneOptions(epochs=2, batch_size=7, groups=groups, **words)
     shares = Groups(comm, groups)
     copies = Copies(shares)
     ranks, samples = RankPasses(network, plan, 7, copies.comm), Samples.of(x)
@@ -180,6 +181,11 @@ def test_groups_share_the_samples_of_a_batch(groups):
     (losses, network, _), (expected, alone, _) = tuned(case, COMM, groups), tuned(case, None)
     assert losses == pytest.approx(expected, rel=1e-8)
     assert_near(network, alone, 1e-6)
+
+
+def test_a_loss_that_is_not_finite_ends_all_ranks():
+    with pytest.raises(Diverged, match="of epoch 1; try a lower learning rate"), np.errstate(all="ignore"):
+        tuned(random_case(chain, 1), COMM, optimiser="sgd", learning_rate=1e150)
 
 
 def test_when_subnets_are_drawn():
