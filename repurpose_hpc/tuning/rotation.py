@@ -94,11 +94,7 @@ def _place(values: np.ndarray, rows: np.ndarray) -> _Place:
 
 
 class Rotations:
-    """The subnets of a rank's steps; ``at`` and ``free`` are collective.
-
-    Attributes:
-        steps: of this run so far.
-    """
+    """The subnets of a rank's steps; ``at`` and ``free`` are collective."""
 
     def __init__(
         self, original: Network, plan: Plan, shards: Sequence[Shard], planned: Passes, every: int, seed: int
@@ -120,7 +116,7 @@ class Rotations:
         self._spaces = sampled_spaces(graph, original)
         self._plan, self._shards, self._planned, self._graph = plan, shards, planned, graph
         self._widening = Widening(original, plan, graph)
-        self._every, self._seed, self.steps = every, seed, 0
+        self._every, self._seed, self._steps = every, seed, 0  # steps so far
         self._drawn: tuple[int, int] | None = None
         self._subnets: Subnets | None = None
 
@@ -134,7 +130,7 @@ class Rotations:
             step: of the epoch, from 0.
             share: of all steps of the run, that were made before.
         """
-        self.steps += 1
+        self._steps += 1
         number = None if share >= ROTATED else (epoch, step // self._every)
         if number != self._drawn:
             self.free()
@@ -145,7 +141,7 @@ class Rotations:
     @property
     def weights(self) -> float:
         """Weights of the original that the subnets of this rank take, on average over all steps."""
-        return self._widening.weights / max(self.steps, 1)
+        return self._widening.weights / max(self._steps, 1)
 
     def free(self) -> None:
         """Give back what MPI keeps."""
