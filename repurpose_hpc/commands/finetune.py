@@ -1,8 +1,8 @@
 """The command ``finetune``: tune the weights of shards on the ranks that run them, and write new shards.
 
 All ranks load their shards and open the data; the root has labels, or computes what the original network
-makes of the samples.  For local losses all compute a share of that (``tuning.local``).  Then all tune
-together (``tuning.driver``).
+makes of the samples.  For local losses all compute a share of that (``tuning.local``), for subnets all keep
+the original (``tuning.rotation``).  Then all tune together (``tuning.driver``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from repurpose_hpc.commands.parser import Parser, make, refuse
 from repurpose_hpc.commands.splitting import aligned
 from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UsageError, UserError
-from repurpose_hpc.fields import Access, Declared, like, option, path, report_file, yes
+from repurpose_hpc.fields import Access, Declared, integer, like, option, path, report_file, yes
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.io.lock import alone_at
 from repurpose_hpc.io.progress import Progress
@@ -48,6 +48,7 @@ from repurpose_hpc.tuning.driver import Epoch, Tuning, best_of, parted
 from repurpose_hpc.tuning.local import LocalLosses, cuts_of
 from repurpose_hpc.tuning.options import TuneOptions
 from repurpose_hpc.tuning.passes import Passes
+from repurpose_hpc.tuning.rotation import Rotations
 from repurpose_hpc.tuning.run import Run
 from repurpose_hpc.tuning.targets import Targets, of_labels, of_original, of_outputs
 
@@ -86,14 +87,29 @@ class Arguments(Declared):
     local: bool = option(
         False,
         kind=yes(),
+        excludes="way",
         help="compare activations, too, and send no derivatives from one layer back to the one before",
         more="compare activations with those of MODEL, too, and send no derivatives from one layer back to "
         "the one before ([below](#local-losses))",
+    )
+    rotate: int | None = option(
+        None,
+        kind=integer(1),
+        metavar="K",
+        excludes="way",
+        help="tune among a random sample of MODEL's neurons, which is drawn anew every K steps",
+        more="tune the neurons of each worker among a random sample of MODEL's other neurons, which is drawn "
+        "anew every K steps; the last steps have none ([below](#rotating-subnets))",
     )
     input_shape: tuple[str, ...] = option_of_shapes()
     dtype: np.dtype | None = like(RunOptions, "dtype", None, default_text="that of the shards")
     report: Path | None = report_file()
     tuning: TuneOptions
+
+    @property
+    def needs_original(self) -> bool:
+        """Whether all ranks do; labels are none of their choices."""
+        return self.local or self.rotate is not None
 
 
 def make_parser(speaks: bool) -> Parser:
@@ -114,7 +130,8 @@ def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) ->
     if given.get("optimiser") != "sgd":
         refuse(given, ("momentum",), "belongs to --optimiser sgd")
     if given.get("labels"):
-        refuse(given, ("local",), "needs what the original computes, and --labels are given instead of it")
+        reason = "needs what the original computes, and --labels are given instead of it"
+        refuse(given, ("local", "rotate"), reason)
     return make(Arguments, given, tuning=make(TuneOptions, given))
 
 
@@ -150,7 +167,7 @@ def _run(args: Arguments, comm: MPI.Comm) -> None:
         if result is not None:
             result["seconds"]["total"] = perf_counter() - began
             report.deliver(result, render(result), args.report)
-    tuned.tuning.passes.free()
+    tuned.tuning.free()
     groups.free()
 
 
@@ -183,26 +200,29 @@ def _tune(args: Arguments, loaded: LoadedShards, samples: Samples, groups: Group
     options, formats = args.tuning, Formats(comm_dtype=stored.plan.comm_dtype)
     copies = Copies(groups)
     keep_what_is_freed()  # in every step arrays of the same sizes are made
-    original = _original_of_all(args, stored, comm) if args.local else None
-    cuts = () if original is None else cuts_of(shards[0].graph, original)
+    original = _original_of_all(args, stored, comm) if args.needs_original else None
+    cuts = cuts_of(shards[0].graph, original) if original is not None and args.local else ()
     with in_unison(comm):
         parts = parted(samples.samples, options)
         passes = Passes(shards, copies.comm, options.share, formats, options.transport, cuts)
+        rotations = None
+        if original is not None and args.rotate is not None:
+            rotations = Rotations(original, stored.plan, shards, passes, args.rotate, options.seed)
     with ExitStack() as stack:  # which closes what this rank has copied where another one could not
         with collectively(comm):
             spooled = stack.enter_context(Spooled(samples, passes.input_columns, passes.dtype))
         local, targets = None, None
-        if original is not None:
+        if original is not None and args.local:
             with in_unison(comm):
                 local = LocalLosses(original, samples, passes, groups, options.batch_size)
             stack.enter_context(local)
-            original = None  # which may be large
+        original = None  # which may be large
         with collectively(comm):
             if passes.is_root:
                 targets = _targets(args, stored, shards[0].graph, samples, local, passes.dtype)
         release_compiler()
         give_back()  # what the original, and the kernels' compiler, have left
-        tuning = Tuning(passes, spooled, targets, parts, options, copies, local)
+        tuning = Tuning(passes, spooled, targets, parts, options, copies, local, rotations)
         log, depends_on = Progress(speaks=comm.rank == 0), _depends_on(args, loaded, samples, comm)
         if targets is not None:
             log(f"{targets.name}, on {parts.rest.size:,} samples")
@@ -270,10 +290,10 @@ def _original(args: Arguments, stored: StoredPlan) -> Network:
     """
     network = load_model(args.distill or bundled.MODEL, shapes_of(args.input_shape), check=False)
     if args.distill is not None:
-        instead = "" if args.local else ", or give --labels"
+        instead = "" if args.needs_original else ", or give --labels"
         check_model(stored, network, args.distill, f"name the model that they were made from{instead}")
     elif stored.provenance.get("model_fingerprint") != network.fingerprint():
-        others, found = ("", "none") if args.local else (", or --labels", "neither")
+        others, found = ("", "none") if args.needs_original else (", or --labels", "neither")
         raise UsageError(
             f"expected --distill MODEL, the network that the shards were made from{others}, found {found}; "
             "add one"
@@ -292,6 +312,7 @@ def _depends_on(args: Arguments, loaded: LoadedShards, samples: Samples, comm: M
                 "data_sha256": samples.fingerprint(),
                 "targets": "labels" if args.labels else "original",
                 "local": args.local,
+                "rotate": args.rotate,
             }
     return comm.bcast(parts, root=0)
 
@@ -300,7 +321,8 @@ def _report(args: Arguments, stored: StoredPlan, tuned: _Tuned, comm: MPI.Comm) 
     """The numbers of the report, on the root; collective: every rank sends it its own."""
     tuning, loss, epochs = tuned
     there, back = tuning.values_sent
-    mine = there, back, tuning.seconds, peak_memory_mib(), tuning.copies.bytes
+    weights = 0.0 if tuning.rotations is None else tuning.rotations.weights
+    mine = there, back, tuning.seconds, peak_memory_mib(), tuning.copies.bytes, weights
     of_ranks = comm.gather(mine, root=0)
     if of_ranks is None:
         return None
@@ -321,6 +343,8 @@ def _report(args: Arguments, stored: StoredPlan, tuned: _Tuned, comm: MPI.Comm) 
         "exchange": options.transport,
         "values_sent": sum(rank[0] for rank in of_ranks) // options.groups,
         "values_sent_back": sum(rank[1] for rank in of_ranks) // options.groups,
+        "rotate": args.rotate,
+        "subnet_weights": sum(rank[5] for rank in of_ranks) / options.groups,
         "gradient_bytes": sum(rank[4] for rank in of_ranks),
         "best_epoch": best.epoch,
         "epochs": [asdict(epoch) for epoch in epochs],
@@ -335,18 +359,24 @@ def render(result: dict[str, Any]) -> str:
     epochs = [Epoch(**each) for each in result["epochs"]]
     best, before = best_of(epochs), epochs[0]
     seconds = result["seconds"]
-    phases = ", ".join(f"{name} {seconds[name]:.1f}" for name in ("input", "passes", "loss", "wait"))
+    names = ("input", "subnets", "passes", "loss", "wait")
+    phases = ", ".join(f"{name} {seconds[name]:.1f}" for name in names if seconds[name])
     kept = "" if best.epoch else ": none was better, the shards are as they were"
     right = ""
     if best.held_out_accuracy is not None and before.held_out_accuracy is not None:
         right = f", {before.held_out_accuracy:.2%} -> {best.held_out_accuracy:.2%} of classes as wanted"
     sums = f"; {result['gradient_bytes']:,} bytes of gradients" if result["groups"] > 1 else ""
     groups = f" in {result['groups']} groups" if result["groups"] > 1 else ""
+    taken = (
+        f"every {result['rotate']} steps; {result['subnet_weights']:,.0f} weights of MODEL per step, not sent"
+    )
+    subnets = {"subnets": taken} if result["rotate"] else {}
     lines = {
         "ranks": f"{result['ranks']}{groups}, {result['workers']} workers",
         "samples": f"{result['samples']:,}, of which {result['held_out_samples']:,} were held out",
         "targets": result["targets"],
         "sent": f"{result['values_sent']:,} values per sample, and {result['values_sent_back']:,} back{sums}",
+        **subnets,
         "held out": f"loss {before.held_out_loss:.5g} -> {best.held_out_loss:.5g}{right}",
         "best": f"epoch {best.epoch} of {epochs[-1].epoch}{kept}",
         "seconds": f"{seconds['total']:.1f}: {phases}",

@@ -945,6 +945,11 @@ class FinetuneReport(TypedDict):
     exchange: Annotated[str, Key("transport of the exchanges")]
     values_sent: Annotated[int, Key("values that a step sends forward, as an inference", "values per sample")]
     values_sent_back: Annotated[int, Key("values that it sends back", "values per sample")]
+    rotate: Annotated[int | None, Key("steps after which subnets are drawn anew (`--rotate`)")]
+    subnet_weights: Annotated[
+        float,
+        Key("weights of MODEL that subnets take, the average of all steps; nothing is sent", "per step"),
+    ]
     gradient_bytes: Annotated[
         int, Key("bytes of gradients that were handed to MPI, to be added up over groups", "bytes")
     ]
@@ -953,9 +958,9 @@ class FinetuneReport(TypedDict):
     seconds: Annotated[
         dict[str, float],
         Key(
-            "time by phase, the maximum over the ranks: input, passes (forward and backward), loss (outputs "
-            "to the root, and back); within these pack, exchange and wait of what crosses; total, of the "
-            "whole command",
+            "time by phase, the maximum over the ranks: input, subnets (drawn and cut), passes (forward and "
+            "backward), loss (outputs to the root, and back); within these pack, exchange and wait of what "
+            "crosses; total, of the whole command",
             "s",
         ),
     ]

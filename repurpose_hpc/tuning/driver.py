@@ -4,6 +4,7 @@ In a step every rank runs its part of the network on a batch, and the root gets 
 with the targets, and sends back the derivatives of the loss (``outputs``).  The ranks go backward, and change
 each of their weights as soon as its gradient is known.  All ranks go through the samples in the same order.
 With local losses (``local``) each adds derivatives by its neurons at cuts, where the way back ends.
+With rotations (``rotation``) most steps run subnets in the place of the plan.
 
 After every epoch the held-out samples are judged.  They are not tuned on, and tell when to end.
 """
@@ -28,6 +29,7 @@ from repurpose_hpc.tuning.options import TuneOptions
 from repurpose_hpc.tuning.outputs import Outputs
 from repurpose_hpc.tuning.parameters import Parameter
 from repurpose_hpc.tuning.passes import Passes
+from repurpose_hpc.tuning.rotation import Rotations, Subnets
 from repurpose_hpc.tuning.schedule import rate, shuffled
 from repurpose_hpc.tuning.targets import Targets
 
@@ -82,6 +84,7 @@ class Tuning:
         options: the same on all ranks.
         copies: the groups of ranks; the root of each has targets.
         local: losses at the cuts of ``passes``; None: there are none.
+        rotations: of ``passes``; None: all steps run these.
     """
 
     def __init__(
@@ -93,12 +96,14 @@ class Tuning:
         options: TuneOptions,
         copies: Copies,
         local: LocalLosses | None = None,
+        rotations: Rotations | None = None,
     ) -> None:
         self.passes, self.optimiser, self.parts = passes, options.make_optimiser(), parts
         self._samples, self._targets, self._options, self.copies = samples, targets, options, copies
-        self.local = local
+        self.local, self.rotations = local, rotations
+        self._subnets: Subnets | None = None
         self._outputs = Outputs(copies.comm, passes.output_columns, passes.dtype, options.share)
-        self.clock = Clock("input", "passes", "loss")
+        self.clock = Clock("input", "subnets", "passes", "loss")
         self._steps = len(self._batches(parts.rest))
         with _silent():
             self._sizes = self._measured_sizes()
@@ -118,6 +123,12 @@ class Tuning:
         """Means of sums and numbers of squares, over all groups."""
         totals = self.copies.total({name: counted * share.counts for name, counted in squares.items()})
         return {name: total / max(count, 1) for name, (total, count) in totals.items()}
+
+    def free(self) -> None:
+        """Give back what MPI keeps."""
+        if self.rotations is not None:
+            self.rotations.free()
+        self.passes.free()
 
     @property
     def values_sent(self) -> tuple[int, int]:
@@ -169,6 +180,9 @@ class Tuning:
         warm_up, losses = int(options.warm_up * steps), []
         for step, batch in enumerate(self._batches(self.parts.rest[order])):
             self.optimiser.begin_step(rate(before + step, steps, warm_up, options.rate))
+            if self.rotations is not None:
+                with self.clock("subnets"):
+                    self._subnets = self.rotations.at(number, step, (before + step) / steps)
             losses.append(self._step(batch))
             if not np.isfinite(losses[-1]):
                 raise Diverged(
@@ -196,7 +210,8 @@ class Tuning:
     def _step(self, batch: np.ndarray) -> float:
         """Tune on some samples, unless the loss is not finite; the loss."""
         share = self.copies.share(batch)
-        outputs = self._forward(share.samples, self._starts)
+        passes = self._subnets or self.passes
+        outputs = self._forward(share.samples, self._starts, passes)
         with self.clock("loss"):
             value, gradient, weight = 0.0, None, share.samples.size * share.counts / batch.size
             if outputs is not None and self._targets is not None:
@@ -209,7 +224,7 @@ class Tuning:
                 others = self._local_derivatives(share, batch.size)
             with self.clock("passes"):
                 sums = self.copies.sums(self._update)
-                self.passes.backward(rows, sums.add, others)
+                passes.backward(rows, sums.add, others)
                 sums.finish()
         return value
 
@@ -219,12 +234,14 @@ class Tuning:
             return {}
         return self.local.derivatives(share.samples, self._sizes, share.counts / batch)
 
-    def _forward(self, batch: np.ndarray, starts: tuple[str, ...] | None = None) -> np.ndarray | None:
-        """The outputs of some samples on the root, (batch, outputs)."""
+    def _forward(
+        self, batch: np.ndarray, starts: tuple[str, ...] | None = None, passes: Passes | Subnets | None = None
+    ) -> np.ndarray | None:
+        """The outputs of some samples on the root, (batch, outputs); None: of the plan."""
         with self.clock("input"):
             X = np.ascontiguousarray(self._inputs(batch, starts).T)
         with self.clock("passes"):
-            rows = self.passes.forward(X, starts)
+            rows = (passes or self.passes).forward(X, starts)
         with self.clock("loss"):
             return self._outputs.gather(rows)
 
@@ -240,6 +257,8 @@ class Tuning:
         reads = parameter.reads
         size = 1.0 if reads is None else self._sizes[reads]
         self.optimiser.update(parameter.name, parameter.values, gradient, reads is not None, size)
+        if self._subnets is not None:
+            self._subnets.renew(parameter)
 
     def _batches(self, order: np.ndarray) -> list[np.ndarray]:
         size = self._options.batch_size

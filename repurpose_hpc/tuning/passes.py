@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -33,14 +33,15 @@ from repurpose_hpc.tuning.filters import TunedFilters
 from repurpose_hpc.tuning.layout import Layout
 from repurpose_hpc.tuning.links import GhostLink, SumLink, Transfers
 from repurpose_hpc.tuning.mixings import TunedMixing
-from repurpose_hpc.tuning.parameters import Parameter, Update
+from repurpose_hpc.tuning.parameters import LocalBlock, Parameter, Update
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 
-# Of no tensor.
-_NO_DERIVATIVES: Mapping[str, np.ndarray] = MappingProxyType({})
+# By tensors, of their shapes.
+Derivatives: TypeAlias = Mapping[str, np.ndarray]
+NO_DERIVATIVES: Derivatives = MappingProxyType({})
 
 
 class Passes:
@@ -86,6 +87,7 @@ class Passes:
         ranks, rank = (1, 0) if comm is None else (comm.size, comm.rank)
         self.is_root = rank == 0
         self._graph, self._hosting, self._comm = graph, Hosting(shards, ranks, rank), comm
+        self._others = comm, max_batch, formats, transport
         self.dtype = dtype = graph.mixings[0].bias.dtype
         resources = Resources(self._hosting, max_batch, Scratch(dtype), Arena(), formats, 1, False)
         self.layout = Layout(graph, self._hosting)
@@ -113,11 +115,17 @@ class Passes:
     @property
     def parameters(self) -> list[Parameter]:
         """All that is tuned on this rank: weights of mixings in the order of the network, then filters."""
-        blocks = (block for mixing in self._mixings.values() for block in mixing.blocks)
-        return [
-            *(parameter for block in blocks for parameter in block.parameters),
-            *(parameter for filters in self._filters.values() for parameter in filters.parameters),
-        ]
+        return [*(parameter for block in self.blocks for parameter in block.parameters), *self.filters]
+
+    @property
+    def blocks(self) -> list[LocalBlock]:
+        """Those of each mixing, one for each hosted worker."""
+        return [block for mixing in self._mixings.values() for block in mixing.blocks]
+
+    @property
+    def filters(self) -> list[Parameter]:
+        """Those of depthwise convolutions."""
+        return [parameter for filters in self._filters.values() for parameter in filters.parameters]
 
     @property
     def _links(self) -> list[GhostLink | SumLink]:
@@ -134,6 +142,12 @@ class Passes:
             sum(link.there.exchange.values_sent for link in [*ghosts, *sums]),
             sum(link.back.exchange.values_sent for link in [*followed, *sums]),
         )
+
+    def of(self, shards: Sequence[Shard]) -> Passes:
+        """Passes of other shards, between the same ranks; their seconds are counted here.  Collective."""
+        passes = Passes(shards, *self._others)
+        passes.transfers.seconds = self.transfers.seconds
+        return passes
 
     def tuned(self, shards: Sequence[Shard], graph: Network) -> Iterator[Shard]:
         """The shards of the hosted workers with the weights as they are now, one after the other.
@@ -196,9 +210,7 @@ class Passes:
             self._comm.Allreduce(sums.copy(), sums)
         return dict(zip(tensors, sums, strict=True))
 
-    def backward(
-        self, G: np.ndarray, update: Update, others: Mapping[str, np.ndarray] = _NO_DERIVATIVES
-    ) -> None:
+    def backward(self, G: np.ndarray, update: Update, others: Derivatives = NO_DERIVATIVES) -> None:
         """Tune all parameters that the last batch went through; collective.
 
         Args:

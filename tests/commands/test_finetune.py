@@ -223,6 +223,60 @@ def test_local_losses_need_the_original(refused):
     assert "--local" in message and "--labels" in message and "leave it out" in message
 
 
+def test_rotation(tune, folder, mpirun):
+    """Nothing more crosses, and nothing that was pruned is there; what is reported is true of the shards."""
+    words = "--distill", folder / MODEL
+    report, _ = tune(*words, "--rotate", 2)
+    found, (x, _) = losses(report), data(folder)
+    assert report["rotate"] == 2 and report["subnet_weights"] > 0 and report["seconds"]["subnets"] > 0
+    assert 0 < report["best_epoch"] == np.argmin(found)
+    held_out, _ = parted(SAMPLES, TuneOptions())
+    wanted, network = logits(small_plans.random_network(), x[held_out]), network_in(folder / OUT)
+    assert distillation(logits(network, x[held_out]), wanted).value == pytest.approx(min(found), rel=1e-5)
+    whole, _ = tune(*words, out="whole")
+    assert whole["rotate"] is None and whole["subnet_weights"] == 0
+    assert losses(whole)[0] == found[0] and losses(whole) != found
+    for key in ("values_sent", "values_sent_back"):
+        assert report[key] == whole[key]
+    original, tuned = open_plan(folder / SHARDS), open_plan(folder / OUT)
+    assert tuned.plan.identity() == original.plan.identity()
+    small_plans.assert_same(tuned.plan, original.plan)
+    for mine, theirs in zip(network.mixings, read_network(original).mixings, strict=True):
+        np.testing.assert_array_equal(mine.weights == 0, theirs.weights == 0)
+    run_shards(mpirun, folder, 2)
+
+
+def test_a_rotation_that_was_interrupted_goes_on(tune, interrupted, folder):
+    """An epoch draws subnets anew, whether there was one before in the same process or not."""
+    words = "--distill", folder / MODEL, "--rotate", 5
+    tune(*words, out="whole")
+    interrupted(*words, place=AFTER_TWO)
+    _, said = tune(*words)
+    assert "going on after epoch 2" in said and content(folder / OUT) == content(folder / "whole")
+
+
+def test_rotations_need_the_original(refused):
+    message = refused("--labels", "--rotate", 5, status=2)
+    assert "--rotate" in message and "--labels" in message and "leave it out" in message
+    message = refused("--rotate", 5, status=2)
+    assert "expected --distill MODEL" in message and "labels" not in message
+
+
+def test_rotations_have_no_local_losses(refused, folder):
+    message = refused("--distill", folder / MODEL, "--rotate", 5, "--local", status=2)
+    assert "--rotate" in message and "--local" in message
+
+
+def test_a_network_without_hidden_layers_cannot_rotate(refused, folder):
+    network = small_plans.random_network(0, (12, 5))
+    plan = small_plans.random_plan(network, WORKERS, "replicated")
+    shutil.rmtree(folder / SHARDS)
+    provenance = {"model_fingerprint": network.fingerprint()}
+    write_plan(folder / SHARDS, small_plans.pruned(network, plan), plan, provenance)
+    small_plans.write_model(folder / MODEL, network)
+    assert "leave --rotate out" in refused("--distill", folder / MODEL, "--rotate", 5)
+
+
 def test_the_bundled_network_needs_no_model(tune, folder):
     network = load_model(bundled.MODEL)
     plan = small_plans.random_plan(network, 2, "replicated")

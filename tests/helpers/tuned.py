@@ -1,4 +1,4 @@
-"""Gradients of a network on the ranks of this job, and of the whole of it in one process."""
+"""Networks to be tuned, and gradients on the ranks of this job, and of the whole of it in one process."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -6,6 +6,8 @@ from dataclasses import replace
 import numpy as np
 from mpi4py import MPI
 
+from helpers import small_plans
+from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.backward import backpropagate
 from repurpose_hpc.model.forward import outputs, split_values, trace
 from repurpose_hpc.model.network import Network
@@ -13,6 +15,8 @@ from repurpose_hpc.model.operations import Depthwise
 from repurpose_hpc.plan.assemble import assemble
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.plan.shard import make_shard
+from repurpose_hpc.restructure.driver import restructure
+from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
 from repurpose_hpc.runtime.hosting import hosted_workers
 from repurpose_hpc.runtime.resources import EXACT_FORMATS, Formats
@@ -21,6 +25,33 @@ from repurpose_hpc.tuning.parameters import Update
 from repurpose_hpc.tuning.passes import Passes
 
 COMM = MPI.COMM_WORLD
+
+
+def chain(seed=0):
+    return small_plans.random_network(seed, (12, 17, 15, 14, 5), "identity")
+
+
+def relayed(seed=0):
+    """A network that is restructured with relays, whose derivatives cross within a mixing."""
+    network = chain(seed)
+    x = np.random.default_rng(0).standard_normal((200, network.inputs))
+    options = Options(max(COMM.size, 2), 0.3, "partitioned", forms=("ghosts", "sums", "relays"))
+    cut = restructure(network, Samples.of(x), options)
+    assert cut.plan.relays
+    return network, cut.network, cut.plan
+
+
+def random_case(make, more_workers=0, placement="partitioned"):
+    """A network, it without the weights for which a random plan does not provide, and the plan."""
+    network = make(1)
+    plan = small_plans.random_plan(network, COMM.size + more_workers, placement, 1, 0.4)
+    return network, small_plans.pruned(network, plan), plan
+
+
+def assert_near(found, expected, tolerance=1e-8):
+    for mine, theirs in zip(found.mixings, expected.mixings, strict=True):
+        np.testing.assert_allclose(mine.weights, theirs.weights, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(mine.bias, theirs.bias, rtol=0, atol=tolerance)
 
 
 class RankPasses:

@@ -13,15 +13,13 @@ from helpers.small_graphs import (
     normalised_network,
     residual_network,
 )
-from helpers.tuned import RankPasses, gradients_by
+from helpers.tuned import RankPasses, assert_near, chain, gradients_by, random_case, relayed
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.io.spooled import Spooled
 from repurpose_hpc.model.forward import flat, joined_values, split_values, trace
 from repurpose_hpc.mpi.groups import Groups
 from repurpose_hpc.plan.plan import Plan
-from repurpose_hpc.restructure.driver import restructure
-from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.tuning import local as module
 from repurpose_hpc.tuning.copies import Copies
 from repurpose_hpc.tuning.driver import Tuning, parted
@@ -35,27 +33,6 @@ pytestmark = pytest.mark.mpi
 COMM = MPI.COMM_WORLD
 MORE_WORKERS = (0, 3)
 SAMPLES = 23
-
-
-def chain(seed=0):
-    return small_plans.random_network(seed, (12, 17, 15, 14, 5), "identity")
-
-
-def relayed(seed=0):
-    """A network that is restructured with relays, whose derivatives cross within a mixing."""
-    network = chain(seed)
-    x = np.random.default_rng(0).standard_normal((200, network.inputs))
-    options = Options(max(COMM.size, 2), 0.3, "partitioned", forms=("ghosts", "sums", "relays"))
-    cut = restructure(network, Samples.of(x), options)
-    assert cut.plan.relays
-    return network, cut.network, cut.plan
-
-
-def random_case(make, more_workers=0, placement="partitioned"):
-    """A network, it without the weights for which a random plan does not provide, and the plan."""
-    network = make(1)
-    plan = small_plans.random_plan(network, COMM.size + more_workers, placement, 1, 0.4)
-    return network, small_plans.pruned(network, plan), plan
 
 
 def drawn(network, count=SAMPLES):
@@ -191,12 +168,6 @@ def tuned(case, comm, groups=1, optimiser="adamw"):
     passes.free()
     shares.free()
     return losses, found, local
-
-
-def assert_near(found, expected, tolerance=1e-8):
-    for mine, theirs in zip(found.mixings, expected.mixings, strict=True):
-        np.testing.assert_allclose(mine.weights, theirs.weights, rtol=0, atol=tolerance)
-        np.testing.assert_allclose(mine.bias, theirs.bias, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("make", [chain, convolutional_network])
