@@ -20,8 +20,10 @@ import numpy as np
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Attention, Mixing, Rotary, Rows, Select
+from repurpose_hpc.model.weights import dense, picked
 from repurpose_hpc.plan.plan import Plan
-from repurpose_hpc.plan.shard import Block, Shard
+from repurpose_hpc.plan.shard import Block, Shard, of_neurons
+from repurpose_hpc.runtime.lowering.blocks import weights_of
 
 # Sampled neurons of a space, over those that a worker owns.
 SHARE = 0.5
@@ -172,20 +174,22 @@ class Widening:
         weights = np.zeros((rows.size, columns.size, mixing.taps), dtype)
         bias = np.zeros(rows.size, dtype)
         if mixing.name in self._originals:
-            original, pairs = self._originals[mixing.name], np.ix_(rows, columns)
-            weights[...] = original.weights.reshape(len(original.weights), -1, mixing.taps)[pairs]
+            original = self._originals[mixing.name]
+            there = picked(original.weights, rows, of_neurons(columns, mixing.taps))
+            weights[...] = dense(there).reshape(weights.shape)
             # What the plan allows is computed by it.
             weights[:m][self._allowed[mixing.name][np.ix_(own[0], columns)]] = 0
             bias[...] = original.bias[rows]
             self.weights += weights.size - m * n * mixing.taps + rows.size - m
-        weights[:m, :n] = block.own_weights.reshape(m, n, mixing.taps)
+        own_weights, ghost_weights, sum_weights = map(dense, weights_of(block))
+        weights[:m, :n] = own_weights.reshape(m, n, mixing.taps)
         bias[:m] = block.bias
         wide = columns.size * mixing.taps
         return replace(
             block,
             own_weights=weights.reshape(rows.size, wide),
-            ghost_weights=_padded(block.ghost_weights, (rows.size, block.ghost_weights.shape[1])),
-            sum_weights=_padded(block.sum_weights, (len(block.sum_weights), wide)),
+            ghost_weights=_padded(ghost_weights, (rows.size, ghost_weights.shape[1])),
+            sum_weights=_padded(sum_weights, (len(sum_weights), wide)),
             bias=bias,
         )
 

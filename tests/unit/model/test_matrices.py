@@ -62,6 +62,31 @@ def test_a_single_matrix_is_a_network_of_one_layer(tmp_path):
     assert load_model(folder / "W0.mtx").mixings[0].weights.shape == network.mixings[0].weights.shape
 
 
+@pytest.mark.parametrize("by_axis", [False, True])
+def test_sparse_initializers_of_onnx(tmp_path, by_axis):
+    onnx = pytest.importorskip("onnx")
+    W = scipy.sparse.random_array((300, 400), density=0.02, rng=np.random.default_rng(0), dtype=np.float32)
+    places = np.stack(W.coords, axis=1) if by_axis else np.ravel_multi_index(W.coords, W.shape)
+    order = np.lexsort(W.coords[::-1])
+    sparse = onnx.helper.make_sparse_tensor(
+        onnx.numpy_helper.from_array(W.data[order], "W"),
+        onnx.numpy_helper.from_array(places[order].astype(np.int64)),
+        W.shape,
+    )
+    ends = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", size])
+        for name, size in (("x", 300), ("y", 400))
+    ]
+    node = onnx.helper.make_node("MatMul", ["x", "W"], ["y"])
+    graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:], sparse_initializer=[sparse])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "model.onnx")
+    network = load_model(tmp_path / "model.onnx")
+    assert network.mixings[0].is_sparse and network.weight_count == W.nnz
+    x = np.random.default_rng(1).standard_normal((5, 300), np.float32)
+    np.testing.assert_allclose(forward(network, x), x @ W.toarray(), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "change, message",
     [

@@ -406,9 +406,7 @@ class Evaluation:
     def _inputs(self, proto: onnx.NodeProto) -> tuple[Value | Scores | None, ...]:
         for tensor in proto.input:
             if tensor and tensor not in self.values:
-                raise Unsupported(
-                    f"reads {tensor!r}, a secondary output or sparse initializer, expected a dense tensor"
-                )
+                raise Unsupported(f"reads {tensor!r}, a secondary output, expected the first of a node")
         return tuple(self.values[tensor] if tensor else None for tensor in proto.input)
 
     def _node(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 # The domain of ONNX's own operators has two names.
 _OWN = ("", "ai.onnx")
+# Values of a sparse initializer, zeros among them: 2 GiB in float32.
+LARGEST_SPARSE = 1 << 29
 # Operators that ONNX Runtime writes in that domain, also at opsets that do not have them.
 _OF_RUNTIME = ("LayerNormalization", "SimplifiedLayerNormalization")
 _DOMAIN_OF_RUNTIME = "com.microsoft"
@@ -80,6 +83,7 @@ def graph_of(model: onnx.ModelProto, path: Path, input_shapes: InputShapes | Non
             if any(size < 0 for size in array.dims):  # the checker looks at those in the file itself alone
                 raise ValueError(f"the shape of {array.name!r} is {(*array.dims,)}")
         constants = {array.name: to_array(array) for array in graph.initializer}
+        constants |= {array.values.name: _dense(array) for array in graph.sparse_initializer}
     inputs = inputs_of(model)
     if not graph.node or not inputs or not graph.output:
         raise UserError(
@@ -102,9 +106,32 @@ def graph_of(model: onnx.ModelProto, path: Path, input_shapes: InputShapes | Non
     )
 
 
+def _dense(array: onnx.SparseTensorProto) -> np.ndarray:
+    """All values of a sparse initializer; its entries are numbered one after the other, or by axis.
+
+    Raises:
+        ValueError: they are outside its shape, or all values would be too many.
+    """
+    from onnx.numpy_helper import to_array
+
+    shape, values, indices = (*array.dims,), to_array(array.values), to_array(array.indices)
+    if any(size < 0 for size in shape) or math.prod(shape) > LARGEST_SPARSE:
+        raise ValueError(
+            f"the shape of {array.values.name!r} is {shape}, expected at most {LARGEST_SPARSE} values, which "
+            "are all made at first; store it as a MatrixMarket file"
+        )
+    places = indices if indices.ndim == 1 else np.ravel_multi_index(tuple(indices.T), shape)
+    if places.shape != values.shape or ((places < 0) | (places >= math.prod(shape))).any():
+        raise ValueError(f"the indices of {array.values.name!r} do not fit its shape {shape}")
+    whole = np.zeros(math.prod(shape), values.dtype)
+    whole[places] = values
+    return whole.reshape(shape)
+
+
 def inputs_of(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     """The inputs of a model that are no constants."""
     constants = {array.name for array in model.graph.initializer}
+    constants |= {array.values.name for array in model.graph.sparse_initializer}
     return [item for item in model.graph.input if item.name not in constants]
 
 
