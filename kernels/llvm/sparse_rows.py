@@ -10,6 +10,7 @@ from numba.extending import overload
 
 from .intrinsics import intrinsic
 from .vectors import (
+    HAS_MANY_REGISTERS,
     HAS_MASKS,
     VECTOR_BYTES,
     add_product,
@@ -25,6 +26,8 @@ from .vectors import (
 
 # Vectors of samples at a time, at most.
 ROW_VECTORS = 4
+# Rows that read the same samples, at a time: as many as have registers for their sums.
+ALIKE_ROWS = 4 if HAS_MANY_REGISTERS else 2
 
 
 def add_columns(
@@ -33,6 +36,7 @@ def add_columns(
     indices: np.ndarray,
     indptr: np.ndarray,
     places: np.ndarray,
+    alike: np.ndarray,
     X: np.ndarray,
     column: int,
     start: np.ndarray,
@@ -46,6 +50,8 @@ def add_columns(
         vectors: of columns, 1 to ``ROW_VECTORS``; where the last one reaches beyond X, nothing is touched.
         data, indices, indptr: W in compressed sparse rows, the indices and pointers unsigned.
         places: of its rows among those of start and out, unsigned.
+        alike: of each row how many from it on have entries in the same columns, unsigned; there may be more
+            of them than rows.
         X: (n, batch).
         column: the first.
         start: (m, 1), or (m, batch), perhaps ``out`` itself.
@@ -61,20 +67,20 @@ def add_columns(
 
 
 @overload(add_columns)
-def _add_columns(vectors, data, indices, indptr, places, X, column, start, out, low, high):
+def _add_columns(vectors, data, indices, indptr, places, alike, X, column, start, out, low, high):
     real = out.dtype
 
-    def call(vectors, data, indices, indptr, places, X, column, start, out, low, high):
-        _add(vectors, data, indices, indptr, places, X, column, start, out, real(low), real(high))
+    def call(vectors, data, indices, indptr, places, alike, X, column, start, out, low, high):
+        _add(vectors, data, indices, indptr, places, alike, X, column, start, out, real(low), real(high))
 
     return call
 
 
 @intrinsic
-def _add(typing, vectors, data, indices, indptr, places, X, column, start, out, low, high):
+def _add(typing, vectors, data, indices, indptr, places, alike, X, column, start, out, low, high):
     def generate(context, builder, signature, arguments):
-        vector_count, column, levels = arguments[0], arguments[6], arguments[9:]
-        order = {"data": 1, "indices": 2, "indptr": 3, "places": 4, "X": 5, "start": 7, "out": 8}
+        vector_count, column, levels = arguments[0], arguments[7], arguments[10:]
+        order = {"data": 1, "indices": 2, "indptr": 3, "places": 4, "alike": 5, "X": 6, "start": 8, "out": 9}
         arrays = {
             name: cgutils.create_struct_proxy(signature.args[i])(context, builder, arguments[i])
             for name, i in order.items()
@@ -95,7 +101,7 @@ def _add(typing, vectors, data, indices, indptr, places, X, column, start, out, 
         return context.get_dummy_value()
 
     index, real = types.int64, out.dtype
-    signature = types.void(index, data, indices, indptr, places, X, index, start, out, real, real)
+    signature = types.void(index, data, indices, indptr, places, alike, X, index, start, out, real, real)
     return signature, generate
 
 
@@ -130,28 +136,61 @@ class _RowEmitter:
         self.is_column = builder.icmp_signed("!=", start_width, self.width)
 
     def emit(self) -> None:
-        """The loop over the rows."""
-        builder, indptr = self.builder, self.arrays["indptr"].data
-        count = builder.extract_value(self.arrays["places"].shape, 0)
-        with cgutils.for_range(builder, count) as rows:
-            ends = (builder.add(rows.index, integer(side)) for side in (0, 1))
-            begin, end = (_unsigned(builder, builder.gep(indptr, [place])) for place in ends)
-            place = _unsigned(builder, builder.gep(self.arrays["places"].data, [rows.index]))
-            self._emit_row(place, begin, end)
-
-    def _emit_row(self, row, begin, end) -> None:
-        """The loop over the non-zeros of a row."""
+        """The loop over the rows; of those that are alike a few at a time."""
         builder = self.builder
-        # Non-zeros at a time: their sums, added up in the end, hide the latency of adding.
+        count = builder.extract_value(self.arrays["places"].shape, 0)
+        next_row = cgutils.alloca_once_value(builder, integer(0))
+        rows, row, end = (builder.append_basic_block(f"sparse.{name}") for name in ("rows", "row", "end"))
+        builder.branch(rows)
+        builder.position_at_end(rows)
+        first = builder.load(next_row)
+        builder.cbranch(builder.icmp_signed("<", first, count), row, end)
+        builder.position_at_end(row)
+        # With fewer vectors entries of one row hide the latency of adding, so that sums are in another order.
+        if len(self.vectors) == ROW_VECTORS:
+            behind = builder.add(first, integer(ALIKE_ROWS))
+            alike = _unsigned(builder, builder.gep(self.arrays["alike"].data, [first]))
+            are_alike = builder.icmp_signed(">=", alike, integer(ALIKE_ROWS))
+            are_alike = builder.and_(are_alike, builder.icmp_signed("<=", behind, count))
+            with builder.if_else(are_alike) as (several, single):
+                with several:
+                    self._emit_rows(first, ALIKE_ROWS)
+                    builder.store(behind, next_row)
+                with single:
+                    self._emit_rows(first, 1)
+                    builder.store(builder.add(first, integer(1)), next_row)
+        else:
+            self._emit_rows(first, 1)
+            builder.store(builder.add(first, integer(1)), next_row)
+        builder.branch(rows)
+        builder.position_at_end(end)
+
+    def _emit_rows(self, first, count: int) -> None:
+        """The loop over the entries of ``count`` rows that are alike, from ``first`` on."""
+        builder, indptr = self.builder, self.arrays["indptr"].data
+        begin, end = (
+            _unsigned(builder, builder.gep(indptr, [builder.add(first, integer(side))])) for side in (0, 1)
+        )
+        length = builder.sub(end, begin)
+        steps = [builder.mul(length, integer(row)) for row in range(count)]
+        # Entries at a time: their sums, added up in the end, hide the latency of adding.
         unroll = ROW_VECTORS // len(self.vectors)
-        sums = [[zero(builder, vector) for vector in self.vectors] for _ in range(unroll)]
-        unrolled_end = builder.sub(end, builder.srem(builder.sub(end, begin), integer(unroll)))
+        sums = [
+            [[zero(builder, vector) for vector in self.vectors] for _ in range(count)] for _ in range(unroll)
+        ]
+        unrolled_end = builder.sub(end, builder.srem(length, integer(unroll)))
         with cgutils.for_range_slice(builder, begin, unrolled_end, integer(unroll), inc=True) as (k, _):
             for step, totals in enumerate(sums):
-                self._add(builder.add(k, integer(step)), totals)
+                self._add(builder.add(k, integer(step)), steps, totals)
         with cgutils.for_range_slice(builder, unrolled_end, end, integer(1), inc=True) as (k, _):
-            self._add(k, sums[0])
-        target = self._samples("out", row)
+            self._add(k, steps, sums[0])
+        for row in range(count):
+            place = builder.gep(self.arrays["places"].data, [builder.add(first, integer(row))])
+            self._end(_unsigned(builder, place), [totals[row] for totals in sums])
+
+    def _end(self, row, sums) -> None:
+        """Store a row: its start, and the sums of each vector."""
+        builder, target = self.builder, self._samples("out", row)
         for v, (total, mask) in enumerate(zip(self._started(row), self.masks, strict=True)):
             for totals in sums:
                 total = builder.fadd(total, builder.load(totals[v]))
@@ -180,15 +219,16 @@ class _RowEmitter:
             value = self.builder.select(beyond, limit, value)
         return value
 
-    def _add(self, k, totals) -> None:
-        """Add what non-zero k contributes."""
+    def _add(self, k, steps, totals) -> None:
+        """Add what entry k of a row, and those of the rows behind it, contribute."""
         builder = self.builder
-        weight = builder.load(builder.gep(self.arrays["data"].data, [k]))
         index = _unsigned(builder, builder.gep(self.arrays["indices"].data, [k]))
         samples = self._samples("X", index)
-        for v, (vector, total) in enumerate(zip(self.vectors, totals, strict=True)):
-            x = load_lanes(builder, self._lanes(samples, v), self.masks[v])
-            add_product(builder, total, spread(builder, weight, vector), x)
+        vectors = [load_lanes(builder, self._lanes(samples, v), mask) for v, mask in enumerate(self.masks)]
+        for step, of_row in zip(steps, totals, strict=True):
+            weight = builder.load(builder.gep(self.arrays["data"].data, [builder.add(k, step)]))
+            for x, total in zip(vectors, of_row, strict=True):
+                add_product(builder, total, spread(builder, weight, x.type), x)
 
     def _samples(self, name, row):
         """The address of the first column in a row of X or out."""

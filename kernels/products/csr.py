@@ -1,10 +1,12 @@
 """Products with a block in compressed sparse rows, by the convention of ``dense``.
 
 Row ``places[i]`` holds ``data[indptr[i]:indptr[i + 1]]`` in the columns ``indices[indptr[i]:indptr[i + 1]]``.
-So rows can be stored, and computed, in an order in which neighbours read the same samples.  All index arrays
-are ``INDEX_DTYPE``: signed ones may be negative, which Numba must then
-test at every element, four times slower.  (uint64 pointers work as well, for 2**32
-non-zeros or more, but are not among what ``warm_up`` compiles.)
+So rows can be stored, and computed, in an order in which neighbours read the same samples.  From row i on
+``alike[i]`` ones, itself among them, have entries in the same columns.
+
+All index arrays are ``INDEX_DTYPE``: signed ones may be negative, which Numba must then test at every
+element, four times slower.  (uint64 pointers work as well, for 2**32 non-zeros or more, but are not among
+what ``warm_up`` compiles.)
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ _ROWS = {
     "indices": Array(INDEX, 1),
     "indptr": Array(INDEX, 1),
     "places": Array(INDEX, 1),
+    "alike": Array(INDEX, 1),
 }
 _VECTOR, _MATRIX = Array(REAL, 1), Array(REAL, 2)
 
@@ -37,6 +40,7 @@ def csr_vector(
     indices: np.ndarray,
     indptr: np.ndarray,
     places: np.ndarray,
+    alike: np.ndarray,
     x: np.ndarray,
     start: np.ndarray,
     out: np.ndarray,
@@ -48,6 +52,7 @@ def csr_vector(
         data, indices: (nonzeros,).
         indptr: (r + 1,).
         places: (r,), none twice.
+        alike: (r,), 1 or more.
         x: (n,), not overlapping out.
         start: (m,), a bias or ``out`` itself.
         out: (m,).
@@ -69,6 +74,7 @@ def csr_batch(
     indices: np.ndarray,
     indptr: np.ndarray,
     places: np.ndarray,
+    alike: np.ndarray,
     X: np.ndarray,
     start: np.ndarray,
     out: np.ndarray,
@@ -80,6 +86,7 @@ def csr_batch(
         data, indices: (nonzeros,).
         indptr: (r + 1,).
         places: (r,), none twice.
+        alike: (r,), 1 or more.
         X: (n, batch), neuron-major, not overlapping out.
         start: (m, 1), a bias, or (m, batch), possibly ``out`` itself.
         out: (m, batch).
@@ -89,7 +96,7 @@ def csr_batch(
     ends = levels(epilogue.code, epilogue.alpha, epilogue.beta)
     for first in range(0, batch, ROW_VECTORS * wide):
         vectors = min(ROW_VECTORS, (batch - first + wide - 1) // wide)
-        add_columns(vectors, data, indices, indptr, places, X, first, start, out, ends.low, ends.high)
+        add_columns(vectors, data, indices, indptr, places, alike, X, first, start, out, ends.low, ends.high)
     if not ends.suffice:
         _activate_rows(out, places, epilogue)
 
@@ -102,6 +109,7 @@ def csr_same_bits(
     indices: np.ndarray,
     indptr: np.ndarray,
     places: np.ndarray,
+    alike: np.ndarray,
     X: np.ndarray,
     start: np.ndarray,
     out: np.ndarray,
@@ -113,7 +121,7 @@ def csr_same_bits(
     """
     ends = levels(epilogue.code, epilogue.alpha, epilogue.beta)
     for first in range(0, out.shape[1], lanes(out.dtype)):
-        add_columns(1, data, indices, indptr, places, X, first, start, out, ends.low, ends.high)
+        add_columns(1, data, indices, indptr, places, alike, X, first, start, out, ends.low, ends.high)
     if not ends.suffice:
         _activate_rows(out, places, epilogue)
 
@@ -130,6 +138,7 @@ def _share_rows(
     indices: np.ndarray,
     indptr: np.ndarray,
     places: np.ndarray,
+    alike: np.ndarray,
     X: np.ndarray,
     *rest: object,
 ) -> tuple[int, tuple]:
@@ -143,6 +152,7 @@ def csr_threads(
     indices: np.ndarray,
     indptr: np.ndarray,
     places: np.ndarray,
+    alike: np.ndarray,
     X: np.ndarray,
     start: np.ndarray,
     out: np.ndarray,
@@ -153,7 +163,7 @@ def csr_threads(
     code, alpha, beta = epilogue  # threads are handed its parts
     for t in numba.prange(len(shares) - 1):
         first, last = shares[t], shares[t + 1]
-        rows = indptr[first : last + 1], places[first:last]
+        rows = indptr[first : last + 1], places[first:last], alike[first:last]
         own_epilogue = Epilogue(code, alpha, beta)
         if X.ndim == 1:
             csr_vector(data, indices, *rows, X, start, out, own_epilogue)
@@ -167,6 +177,7 @@ def csr_same_bits_threads(
     indices: np.ndarray,
     indptr: np.ndarray,
     places: np.ndarray,
+    alike: np.ndarray,
     X: np.ndarray,
     start: np.ndarray,
     out: np.ndarray,
@@ -177,5 +188,5 @@ def csr_same_bits_threads(
     code, alpha, beta = epilogue  # threads are handed its parts
     for t in numba.prange(len(shares) - 1):
         first, last = shares[t], shares[t + 1]
-        rows = indptr[first : last + 1], places[first:last]
+        rows = indptr[first : last + 1], places[first:last], alike[first:last]
         csr_same_bits(data, indices, *rows, X, start, out, Epilogue(code, alpha, beta))

@@ -244,6 +244,17 @@ def alike_together(weights: SparseWeights) -> np.ndarray:
     return np.lexsort((patterns, counts, first))
 
 
+def runs_of_alike(weights: SparseWeights) -> np.ndarray:
+    """Of every row how many from it on, itself among them, have entries in the same columns, (m,) int64."""
+    counts, rows = weights.counts, weights.rows
+    next_one = np.minimum(np.arange(weights.size) + counts[rows], weights.size - 1)
+    others = np.bincount(rows[weights.columns != weights.columns[next_one]], minlength=len(weights))
+    is_last = np.ones(len(weights), bool)
+    is_last[:-1] = (np.diff(counts) != 0) | (others[:-1] != 0)
+    ends = np.flatnonzero(is_last)
+    return ends[np.searchsorted(ends, np.arange(len(weights)))] + 1 - np.arange(len(weights))
+
+
 def ones_like(weights: Weights) -> Weights:
     """Weights that are all 1, of sparse ones those that are not zero."""
     if isinstance(weights, SparseWeights):

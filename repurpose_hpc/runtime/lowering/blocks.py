@@ -23,7 +23,14 @@ from repurpose_hpc.kernels import (
 )
 from repurpose_hpc.model.activations import IDENTITY, Activation
 from repurpose_hpc.model.comm_dtype import EXACT
-from repurpose_hpc.model.weights import SparseWeights, Weights, alike_together, as_sparse, picked
+from repurpose_hpc.model.weights import (
+    SparseWeights,
+    Weights,
+    alike_together,
+    as_sparse,
+    picked,
+    runs_of_alike,
+)
 from repurpose_hpc.model.weights import dense as dense_array
 from repurpose_hpc.plan.shard import Block
 from repurpose_hpc.runtime.buffers import Arena, Scratch
@@ -112,7 +119,8 @@ class CsrProduct:
         entries = as_sparse(weights)
         order = alike_together(entries)
         rows = picked(entries, order, np.arange(entries.shape[1]))
-        indices = (array.astype(INDEX_DTYPE) for array in (rows.columns, rows.starts, order))
+        found = rows.columns, rows.starts, order, runs_of_alike(rows)
+        indices = (array.astype(INDEX_DTYPE) for array in found)
         self.arrays = (rows.values, *indices)
 
     def scratch(self, columns: int) -> int:

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.sparse import csr_matrix
 
 from repurpose_hpc import kernels
 from repurpose_hpc.kernels import ACTIVATION_CODES, INDEX_DTYPE, Epilogue
 from repurpose_hpc.kernels.llvm.sparse_rows import _last_vectors
 from repurpose_hpc.model import comm_dtype
 from repurpose_hpc.model.activations import KINDS, Activation, activate, lipschitz
+from repurpose_hpc.runtime.lowering.blocks import CsrProduct
 
 # The others may make any rounding error large.
 KINDS_WITH_LIPSCHITZ = [kind for kind in KINDS if np.isfinite(lipschitz(Activation(kind)))]
@@ -48,10 +48,8 @@ def epilogue(activation):
 
 
 def csr_arrays(W, pointer_dtype=INDEX_DTYPE):
-    sparse = csr_matrix(W)
-    order = np.random.default_rng(0).permutation(len(W)).astype(INDEX_DTYPE)
-    sparse = sparse[order]
-    return sparse.data, sparse.indices.astype(INDEX_DTYPE), sparse.indptr.astype(pointer_dtype), order
+    data, indices, indptr, order, alike = CsrProduct(W).arrays
+    return data, indices, indptr.astype(pointer_dtype), order, alike
 
 
 def assert_close(actual, expected):
@@ -221,3 +219,21 @@ def test_scratch_has_room_for_slabs_and_sums(batch):
     slabs, tiles = kernels.slabs_size(n, batch), kernels.tiles_size(n, batch, R)
     assert slabs >= n * batch and tiles >= R * batch
     assert kernels.dense_scratch(n, batch, dtype) == slabs + tiles
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    kinds=st.integers(1, 4),
+    rows=st.integers(1, 40),
+    batch=st.sampled_from([1, 16, 63, 64, 65, 200]),
+    dtype=st.sampled_from([np.float32, np.float64]),
+)
+def test_rows_that_are_alike_are_multiplied_together(seed, kinds, rows, batch, dtype):
+    rng = np.random.default_rng(seed)
+    pattern = (rng.random((kinds, 30)) < 0.3)[rng.integers(kinds, size=rows)]
+    W = (rng.standard_normal((rows, 30)) * pattern).astype(dtype)
+    X, bias = rng.standard_normal((30, batch)).astype(dtype), rng.standard_normal((rows, 1)).astype(dtype)
+    out = np.empty((rows, batch), dtype)
+    clip = epilogue(Activation("clip", -0.5, 2.0))
+    kernels.csr_batch(*csr_arrays(W), X, bias, out, clip)
+    assert_close(out, np.clip(W @ X + bias, -0.5, 2.0).astype(dtype))

@@ -50,7 +50,8 @@ def some_calls(dtype, batch):
     cleared, copied = normal(2, batch), normal(7, batch)
     scratch = np.zeros(kernels.dense_scratch(7, batch, real), dtype)
     rows, places = np.array([6, 0, 3], index), np.array([8, 8, 1, 0], index)
-    csr = normal(2), np.array([1, 5], index), np.array([0, 1, 2, 2], index), np.arange(3, dtype=index)
+    csr = normal(2), np.array([1, 5], index), np.array([0, 1, 2, 2], index)
+    csr = *csr, np.arange(3, dtype=index), np.ones(3, index)
     out, column, start = normal(3, batch), normal(3), normal(3)
     calls = [
         (kernels.dense, (panels, scales, X, bias, Y, scratch, 0, RELU)),
@@ -188,7 +189,10 @@ def test_other_numbers_are_refused_by_name(numbers, name):
 
 def test_a_plain_tuple_is_no_epilogue():
     out = np.ones((2, 3), FLOAT)
-    csr = np.ones(1, FLOAT), *(np.array(each, kernels.INDEX_DTYPE) for each in ([0], [0, 1, 1], [0, 1]))
+    csr = (
+        np.ones(1, FLOAT),
+        *(np.array(each, kernels.INDEX_DTYPE) for each in ([0], [0, 1, 1], [0, 1], [1, 1])),
+    )
     with pytest.raises(TypeError, match="csr_batch, argument 'epilogue': expected a value like Epilogue"):
         Recording(Types(FLOAT, FLOAT)).add_kernel(0, kernels.csr_batch, (*csr, X, out, out, (1, 0.0, 0.0)))
 

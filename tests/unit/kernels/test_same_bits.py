@@ -93,8 +93,8 @@ def test_csr(seed, shape, density, batch, dtype):
     rng = np.random.default_rng(seed)
     W = (rng.standard_normal(shape) * (rng.random(shape) < density)).astype(dtype)
     sparse = csr_matrix(W)
-    places = np.arange(shape[0])
-    arrays = sparse.data, *(array.astype(INDEX_DTYPE) for array in (sparse.indices, sparse.indptr, places))
+    places = np.arange(shape[0]), np.ones(shape[0])
+    arrays = sparse.data, *(array.astype(INDEX_DTYPE) for array in (sparse.indices, sparse.indptr, *places))
     X = rng.standard_normal((shape[1], batch)).astype(dtype)
     bias = rng.standard_normal((shape[0], 1)).astype(dtype)
 
@@ -111,8 +111,8 @@ def test_csr(seed, shape, density, batch, dtype):
 def test_csr_of_threads_is_that_of_one():
     rng = np.random.default_rng(0)
     sparse = csr_matrix(rng.standard_normal((50, 40)) * (rng.random((50, 40)) < 0.3), dtype=np.float32)
-    places = rng.permutation(50)
-    arrays = sparse.data, *(array.astype(INDEX_DTYPE) for array in (sparse.indices, sparse.indptr, places))
+    places = rng.permutation(50), np.ones(50)
+    arrays = sparse.data, *(array.astype(INDEX_DTYPE) for array in (sparse.indices, sparse.indptr, *places))
     X, bias = rng.standard_normal((40, 21), np.float32), rng.standard_normal((50, 1), np.float32)
     variant = REGISTRY.variant(kernels.csr_same_bits)
     results = []
