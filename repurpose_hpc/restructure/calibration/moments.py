@@ -30,6 +30,8 @@ from repurpose_hpc.restructure.team import Team
 BATCH = 1000
 # Values of all tensors of two networks that a batch on maps may have: 512 MiB.
 BATCH_VALUES = 1 << 26
+# Values of all tensors of a network that any batch may have: 2 GiB.
+MOST_VALUES = 1 << 28
 # Columns for each of the n k weights of a row: fitting to so many makes the error on others larger by 5 %.
 COLUMNS_PER_WEIGHT = 20
 # The fewest samples and columns on maps: columns of one sample are alike, so that they count less.
@@ -240,7 +242,9 @@ class CalibrationBatches:
     """
 
     def __init__(self, network: Network, mixings: Sequence[Mixing] | None, samples: Samples) -> None:
-        self.network, self.samples, self.rows = network, samples, BATCH
+        self.network, self.samples = network, samples
+        # Of wide and deep networks even vectors are too many at a time.
+        self.rows = min(BATCH, max(1, MOST_VALUES // values_per_sample(network)))
         if not any(network.positions_of.values()):
             return
         self.rows = min(BATCH, max(1, BATCH_VALUES // (2 * values_per_sample(network))))
