@@ -62,8 +62,8 @@ def test_a_single_matrix_is_a_network_of_one_layer(tmp_path):
     assert load_model(folder / "W0.mtx").mixings[0].weights.shape == network.mixings[0].weights.shape
 
 
-@pytest.mark.parametrize("by_axis", [False, True])
-def test_sparse_initializers_of_onnx(tmp_path, by_axis):
+@pytest.mark.parametrize("by_axis, opset", [(False, 17), (True, 17), (False, 9)])
+def test_sparse_initializers_of_onnx(tmp_path, by_axis, opset):
     onnx = pytest.importorskip("onnx")
     W = scipy.sparse.random_array((300, 400), density=0.02, rng=np.random.default_rng(0), dtype=np.float32)
     places = np.stack(W.coords, axis=1) if by_axis else np.ravel_multi_index(W.coords, W.shape)
@@ -79,8 +79,8 @@ def test_sparse_initializers_of_onnx(tmp_path, by_axis):
     ]
     node = onnx.helper.make_node("MatMul", ["x", "W"], ["y"])
     graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:], sparse_initializer=[sparse])
-    opset = [onnx.helper.make_opsetid("", 17)]
-    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "model.onnx")
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=8)
+    onnx.save(model, tmp_path / "model.onnx")
     network = load_model(tmp_path / "model.onnx")
     assert network.mixings[0].is_sparse and network.weight_count == W.nnz
     x = np.random.default_rng(1).standard_normal((5, 300), np.float32)

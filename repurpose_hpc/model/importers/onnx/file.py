@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 # The domain of ONNX's own operators has two names.
 _OWN = ("", "ai.onnx")
-# Values of a sparse initializer, zeros among them: 2 GiB in float32.
-LARGEST_SPARSE = 1 << 29
+# Values of a sparse initializer, zeros among them: 1 GiB in float32, as a protocol buffer has 2 at most.
+LARGEST_SPARSE = 1 << 28
 # Operators that ONNX Runtime writes in that domain, also at opsets that do not have them.
 _OF_RUNTIME = ("LayerNormalization", "SimplifiedLayerNormalization")
 _DOMAIN_OF_RUNTIME = "com.microsoft"
@@ -83,7 +83,6 @@ def graph_of(model: onnx.ModelProto, path: Path, input_shapes: InputShapes | Non
             if any(size < 0 for size in array.dims):  # the checker looks at those in the file itself alone
                 raise ValueError(f"the shape of {array.name!r} is {(*array.dims,)}")
         constants = {array.name: to_array(array) for array in graph.initializer}
-        constants |= {array.values.name: _dense(array) for array in graph.sparse_initializer}
     inputs = inputs_of(model)
     if not graph.node or not inputs or not graph.output:
         raise UserError(
@@ -104,6 +103,19 @@ def graph_of(model: onnx.ModelProto, path: Path, input_shapes: InputShapes | Non
         types={item.name: item.type.tensor_type.elem_type for item in inputs},
         fixed_batch=fixed_batch(model),
     )
+
+
+def _fill_sparse(model: onnx.ModelProto) -> None:
+    """Give sparse initializers all of their values: the converter between opsets does not know of them.
+
+    Raises:
+        ValueError: see ``_dense``.
+    """
+    from onnx.numpy_helper import from_array
+
+    for array in model.graph.sparse_initializer:
+        model.graph.initializer.append(from_array(_dense(array), array.values.name))
+    del model.graph.sparse_initializer[:]
 
 
 def _dense(array: onnx.SparseTensorProto) -> np.ndarray:
@@ -131,7 +143,6 @@ def _dense(array: onnx.SparseTensorProto) -> np.ndarray:
 def inputs_of(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     """The inputs of a model that are no constants."""
     constants = {array.name for array in model.graph.initializer}
-    constants |= {array.values.name for array in model.graph.sparse_initializer}
     return [item for item in model.graph.input if item.name not in constants]
 
 
@@ -208,6 +219,7 @@ def read_model(path: Path) -> onnx.ModelProto:
         for text in _texts(model.graph):
             if isinstance(text, bytes):  # what protocol buffers give where text is damaged
                 text.decode()
+        _fill_sparse(model)
     _free_negative_sizes(model)
     if opset_of(model) < OLDEST_OPSET:
         model = converted(model, opset_of(model), path)
