@@ -17,6 +17,8 @@ FORMS = ("restructured", "dense")
 PARTS = tuple(field.name for field in fields(Times) if field.name != "total")
 # Ranks pay if doubling them divides the time by 2 to this power, 1.41, or more.
 PAYS = 0.5
+# Microseconds that no forecast can tell from none.
+_INSTANT = 1e-6
 
 
 def marginal_efficiencies(ranks: Sequence[int], times: Sequence[float]) -> list[float | None]:
@@ -25,7 +27,15 @@ def marginal_efficiencies(ranks: Sequence[int], times: Sequence[float]) -> list[
     None for the first number of ranks.
     """
     steps = pairwise(zip(ranks, times, strict=True))
-    return [None, *(math.log(previous / t) / math.log(r / fewer) for (fewer, previous), (r, t) in steps)]
+    return [
+        None,
+        *(math.log(_ratio(previous, t)) / math.log(r / fewer) for (fewer, previous), (r, t) in steps),
+    ]
+
+
+def _ratio(before: float, after: float) -> float:
+    """One time over another; 1 if both are 0, as those of networks without weights may be."""
+    return max(before, _INSTANT) / max(after, _INSTANT)
 
 
 def paying_ranks(ranks: Sequence[int], marginal: Sequence[float | None]) -> int:
@@ -49,7 +59,7 @@ def conclude(points: list[dict]) -> dict:
         conclusions[form] = {
             "best_ranks": ranks[times.index(best)],
             "best_us": best,
-            "speedup": times[0] / best if has_single else None,
+            "speedup": _ratio(times[0], best) if has_single else None,
             "paying_ranks": paying_ranks(ranks, marginal),
             "slower_ranks": slower if has_single else None,
         }
@@ -104,7 +114,11 @@ def _table(points: list[dict], forms: Sequence[str]) -> list[str]:
     rows = [["ranks", "basis", *titles, *["dense/restr."] * are_both]]
     for point in points:
         cells = [cell for form in forms for cell in _cells(point[form])]
-        gain = [f"{point['dense']['total_us'] / point['restructured']['total_us']:.2f}"] if are_both else []
+        gain = (
+            [f"{_ratio(point['dense']['total_us'], point['restructured']['total_us']):.2f}"]
+            if are_both
+            else []
+        )
         rows.append([f"{point['ranks']:,}", point["basis"], *cells, *gain])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)

@@ -27,6 +27,7 @@ import numpy as np
 from repurpose_hpc.model.network import Network, Space
 from repurpose_hpc.model.operations import Combine, Mixing, Operation
 from repurpose_hpc.model.operations.window import pointwise
+from repurpose_hpc.model.weights import Weights, compact, dense
 from repurpose_hpc.plan.masks import MixingPlan, ghost_plan
 from repurpose_hpc.plan.plan import Plan
 
@@ -271,8 +272,10 @@ def without_relays(network: Network, plan: Plan) -> Network:
         directly, by_relays = by_name[name], by_name[reader]
         relays = next(mixing for mixing in network.mixings if mixing.target == by_relays.source)
         together = next(op for op in network.operations if by_relays.target in op.sources)
-        columns = columns_of(relays.W, by_relays.W.shape[1] // len(relays.W))
-        weights = directly.W + by_relays.W @ columns
+        made, read = dense(relays.weights), dense(by_relays.weights)
+        weights: Weights = dense(directly.weights) + read @ columns_of(made, read.shape[1] // len(made))
+        if directly.is_sparse:
+            weights = compact(weights)
         mixings[name] = replace(directly, target=together.target, weights=weights)
         added |= {relays.name, by_relays.name, together.name}
     operations = tuple(mixings.get(op.name, op) for op in network.operations if op.name not in added)

@@ -148,10 +148,13 @@ def dense_multiply_adds(network: Network) -> int:
 
 
 def compute_fraction(network: Network, cut: Cut, options: Options) -> float:
-    """Multiply-adds of the busiest worker of a cut over its share, by speed, of those of the original."""
+    """Multiply-adds of the busiest worker of a cut over its share, by speed, of those of the original.
+
+    0 of a network that has none.
+    """
     speeds = constraints_of(options).part_weights
     working = speeds > 0
-    shares = dense_multiply_adds(network) * speeds[working] / speeds.sum()
+    shares = max(dense_multiply_adds(network), 1) * speeds[working] / speeds.sum()
     return float((cut.plan.multiply_adds(cut.network)[working] / shares).max())
 
 

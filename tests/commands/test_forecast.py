@@ -112,6 +112,7 @@ def test_only_as_many_ranks_as_there_are_links(tmp_path):
 
 def test_efficiencies():
     assert marginal_efficiencies([1, 2, 8], [8.0, 4.0, 4.0]) == [None, 1.0, 0.0]
+    assert marginal_efficiencies([1, 2], [0.0, 0.0]) == [None, 0.0]
     assert paying_ranks([1, 2, 4, 8], [None, 1.0, 0.4, 0.9]) == 2
     assert paying_ranks([1, 2, 4], [None, 1.0, 0.5]) == 4
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,8 @@ from repurpose_hpc.model.weights import sparse
 
 _LAYER = re.compile(r"(?P<name>.*?)(?P<number>\d+)\.(?P<suffix>tsv|mtx|npz)(\.gz)?")
 _CHALLENGE = re.compile(r"n(?P<neurons>\d+)-l")
+# Files that go with those of layers.
+_BESIDE = re.compile(r"b\d+\.npy|activations\.txt")
 # Biases of the challenge, by neurons of a layer.
 BIASES = {1024: -0.3, 4096: -0.35, 16384: -0.4, 65536: -0.45}
 CLIPPED = Activation("clip", 0.0, 32.0)
@@ -65,11 +68,13 @@ def load_matrices(path: Path, layers: int | None = None) -> Network:
     Raises:
         UserError: a file is missing or damaged, or shapes do not chain; names file and line.
     """
-    files = _layers_in(path)[:layers]
+    files = _layers_in(path)
     challenge = _CHALLENGE.fullmatch(files[0].name)
+    _check_beside(path, files, bool(challenge))
+    files = files[:layers]
     if challenge:
         return _challenge(files, int(challenge["neurons"]))
-    matrices = [read_matrix(layer.path) for layer in files]
+    matrices = [_read(layer.path) for layer in files]
     for before, after, layer in zip(matrices, matrices[1:], files[1:], strict=False):
         if after.shape[1] != before.shape[0]:
             raise UserError(
@@ -83,11 +88,14 @@ def load_matrices(path: Path, layers: int | None = None) -> Network:
 def _layers_in(path: Path) -> list[_Layer]:
     """The files of the layers, in order, after a check that none is missing."""
     if not path.is_dir():
-        return [_Layer("", None, path)]
+        of_file = _LAYER.fullmatch(path.name)
+        return [_Layer(of_file["name"] if of_file else "", None, path)]
     found: dict[tuple[str, str], dict[int, _Layer]] = {}
-    for file in sorted(path.iterdir()):
-        match = _LAYER.fullmatch(file.name)
-        if match and _is_matrix(file):
+    matches = [(file, match) for file in sorted(path.iterdir()) if (match := _LAYER.fullmatch(file.name))]
+    kinds = {(match["name"], match["suffix"]) for file, match in matches if _is_matrix(file)}
+    for file, match in matches:
+        # One that is damaged is a layer as well: whoever reads it says what is wrong.
+        if (match["name"], match["suffix"]) in kinds:
             number = int(match["number"])
             of_name = found.setdefault((match["name"], match["suffix"]), {})
             if number in of_name:
@@ -116,6 +124,52 @@ def _layers_in(path: Path) -> list[_Layer]:
     return [of_name[number] for number in numbers]
 
 
+def _check_beside(path: Path, layers: list[_Layer], is_challenge: bool) -> None:
+    """Refuse names that do not say how a file is meant, and files that would be left out."""
+    first = layers[0].path
+    if suffix_of(first) == ".tsv" and not is_challenge:
+        raise UserError(
+            f"{first}: expected a name such as n1024-l1.tsv, which says how many neurons a layer has, as "
+            f"triples do not, found {first.name}; rename it, or write MatrixMarket files W0.mtx, W1.mtx"
+        )
+    if not path.is_dir():
+        return
+    used = set() if is_challenge else {"activations.txt", *(f"b{layer.number}.npy" for layer in layers)}
+    others = sorted(f.name for f in path.iterdir() if _BESIDE.fullmatch(f.name) and f.name not in used)
+    if others:
+        raise UserError(
+            f"{path / others[0]}: expected biases and activations of the layers alone, {first.name} to "
+            f"{layers[-1].path.name}{', whose the challenge gives' if is_challenge else ''}, found "
+            f"{', '.join(others)}; rename what is meant, or move it away"
+        )
+
+
+def _read(path: Path, shape: tuple[int, int] | None = None) -> Matrix:
+    """The weights in a file, see ``read_matrix``.
+
+    Raises:
+        UserError: likewise, or there are none, too many, or such that are not finite in float32 where the
+            shape is given.
+    """
+    matrix = read_matrix(path, shape)
+    if not 0 < min(matrix.shape) <= max(matrix.shape) < 2**31:
+        raise UserError(
+            f"{path}: expected from 1 to {2**31 - 1} rows and columns, found shape {matrix.shape}; rows are "
+            "outputs, columns are inputs: write the file again"
+        )
+    with np.errstate(over="ignore"):  # what becomes infinite is refused
+        values = matrix.values if shape is None else matrix.values.astype(np.float32)
+    invalid = np.flatnonzero(~np.isfinite(values))
+    if invalid.size:
+        first = invalid[0]
+        raise UserError(
+            f"{path}: expected finite weights of {values.dtype}, found {matrix.values[first]} in row "
+            f"{matrix.rows[first] + 1}, column {matrix.columns[first] + 1} (counted from 1; {invalid.size} "
+            "such in all); train or export the model again"
+        )
+    return replace(matrix, values=values)
+
+
 def _challenge(layers: Iterable[_Layer], neurons: int) -> Network:
     """A network of the Graph Challenge."""
     if neurons not in BIASES:
@@ -124,12 +178,8 @@ def _challenge(layers: Iterable[_Layer], neurons: int) -> Network:
             "the challenge gives, found another number in its name; call the files W1.mtx... and add biases"
         )
     shape, bias = (neurons, neurons), np.full(neurons, BIASES[neurons], np.float32)
-    matrices = [_single(read_matrix(layer.path, shape).transposed) for layer in layers]
+    matrices = [_read(layer.path, shape).transposed for layer in layers]
     return _network(matrices, [bias] * len(matrices), [CLIPPED] * len(matrices))
-
-
-def _single(matrix: Matrix) -> Matrix:
-    return Matrix(matrix.shape, matrix.rows, matrix.columns, matrix.values.astype(np.float32))
 
 
 def _network(

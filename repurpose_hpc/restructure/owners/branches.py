@@ -46,9 +46,9 @@ class Branches:
 
     @property
     def total(self) -> np.ndarray:
-        """Share of each branch in the computation of the network, (branches,), summing to 1."""
+        """Share of each branch in the computation of the network, (branches,), summing to 1; 0 of nothing."""
         total = np.sum([*self.loads.values()], axis=0)
-        return total / total.sum()
+        return total / max(total.sum(), 1)
 
 
 def find_branches(network: Network, energies: Mapping[str, np.ndarray]) -> Branches | None:

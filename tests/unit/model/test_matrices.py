@@ -22,6 +22,9 @@ OFFICIAL = {
 }
 
 
+MARKET = "%%MatrixMarket matrix coordinate real general\n"
+
+
 def write_chain(folder, network, first=0, suffix="mtx"):
     folder.mkdir(exist_ok=True)
     for number, mixing in enumerate(network.mixings, first):
@@ -102,6 +105,19 @@ def test_sparse_initializers_of_onnx(tmp_path, by_axis, opset):
         (lambda folder: np.save(folder / "b2.npy", np.zeros(3)), r"b2.npy: expected shape \(11,\)"),
         (lambda folder: np.save(folder / "b2.npy", np.full(11, np.nan)), "b2.npy: expected finite"),
         (lambda folder: (folder / "W1.mtx").write_text("?"), "W1.mtx: expected a readable sparse matrix"),
+        (
+            lambda folder: (folder / "W0.mtx").unlink(),
+            "b0.npy: expected biases and activations of the layers",
+        ),
+        (
+            lambda folder: (folder / "W3.mtx").write_text(f"{MARKET}4 11 1\n2 3 nan\n"),
+            "W3.mtx: expected finite weights of float64, found nan in row 2, column 3",
+        ),
+        (lambda folder: (folder / "W3.mtx").write_text(f"{MARKET}0 11 0\n"), r"found shape \(0, 11\)"),
+        (
+            lambda folder: (folder / "W0.mtx").write_text(f"{MARKET}17 3000000000 1\n1 1 1\n"),
+            r"expected from 1 to 2147483647 rows and columns, found shape \(17, 3000000000\)",
+        ),
     ],
 )
 def test_chains_that_are_none(tmp_path, change, message):
@@ -109,6 +125,39 @@ def test_chains_that_are_none(tmp_path, change, message):
     change(folder)
     with pytest.raises(UserError, match=message):
         load_model(folder)
+
+
+def test_a_damaged_layer_is_not_left_out(tmp_path):
+    folder = write_chain(tmp_path / "chain", sparse_chain(0), suffix="npz")
+    (folder / "W3.npz").write_bytes((folder / "W3.npz").read_bytes()[:100])
+    with pytest.raises(UserError, match="W3.npz: expected a readable sparse matrix"):
+        load_model(folder)
+    np.savez(folder / "W3.npz", np.ones((4, 11)))
+    with pytest.raises(UserError, match="it holds arr_0, expected what scipy.sparse.save_npz writes"):
+        load_model(folder)
+
+
+def test_triples_whose_name_does_not_say_what_they_are(tmp_path):
+    file = tmp_path / "neuron1024-l1.tsv"
+    file.write_text("1\t2\t3\n")
+    for path in (tmp_path, file):
+        with pytest.raises(UserError, match="neuron1024-l1.tsv: expected a name such as n1024-l1.tsv"):
+            load_model(path)
+    file = file.rename(tmp_path / "n1024-l1.tsv")
+    for path in (tmp_path, file):  # a column of the file is a neuron of the layer
+        weights, bias = load_model(path).mixings[0].weights, load_model(path).mixings[0].bias
+        assert weights.shape == (1024, 1024) and weights.matrix[1, 0] == 3 and (bias < 0).all()
+    file.write_text("1\t2\t1e39\n")
+    with pytest.raises(
+        UserError, match=r"expected finite weights of float32, found 1e\+39 in row 1, column 2"
+    ):
+        load_model(file)
+    file.write_text("1\t2\t3\n")
+    (tmp_path / "activations.txt").write_text("relu")
+    with pytest.raises(
+        UserError, match="activations.txt: expected biases and activations of the layers alone"
+    ):
+        load_model(tmp_path)
 
 
 def test_input_shapes_are_refused(tmp_path):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from helpers import small_graphs
+from helpers.sparse_networks import sparse_chain
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.activations import IDENTITY, RELU
@@ -342,3 +343,11 @@ def test_zeros_are_no_links_of_the_baseline(without_package, source):
     else:
         for block in range(8):
             assert np.unique(found[rows // 4 == block]).size == 1
+
+
+@pytest.mark.parametrize("budget", [0.5, 1])
+def test_a_network_without_weights(tmp_path, budget):
+    network = sparse_chain(0, density=0.0)
+    samples = Samples.of(np.random.default_rng(0).standard_normal((20, network.inputs)))
+    cut = restructure_network(network, samples, workers=3, comm_budget=budget, assignment="hypergraph")
+    assert cut.report["compute_fraction"] == 0 and not cut.traffic_matrix().any()

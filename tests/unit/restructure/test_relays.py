@@ -17,6 +17,7 @@ from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT, INT8, received, scales_of
 from repurpose_hpc.model.forward import forward, trace
 from repurpose_hpc.model.spec import check
+from repurpose_hpc.model.weights import as_sparse
 from repurpose_hpc.plan.files.store import open_plan, read_network
 from repurpose_hpc.plan.relays import columns_of, with_relays, without_relays
 from repurpose_hpc.plan.rounding import rounded_compute
@@ -252,6 +253,19 @@ def test_the_network_with_relays(samples, placement, budget):
     assert cut.plan.relays or budget == 0.6
     x = np.random.default_rng(1).standard_normal((9, 24))
     assert_stands_for_the_original(NETWORK, cut, budget, x)
+
+
+def test_relays_of_weights_that_are_stored_sparse(samples):
+    network = NETWORK.with_mixings(
+        {m.name: dataclasses.replace(m, weights=as_sparse(m.weights)) for m in NETWORK.mixings}
+    )
+    options = Options(WORKERS, 0.1, "partitioned", forms=ALL)
+    cut, reference = restructure(network, samples, options), restructure(NETWORK, samples, options)
+    assert cut.plan.relays == reference.plan.relays != {}
+    assert any(mixing.is_sparse for mixing in cut.network.mixings)
+    x = np.random.default_rng(1).standard_normal((9, 24))
+    collapsed = forward(without_relays(cut.network, cut.plan), x)
+    np.testing.assert_allclose(collapsed, forward(reference.network, x), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(
