@@ -4,9 +4,9 @@
         --budgets 0.02 0.01 0.005 --out docs/results/sparse_elimination.csv
 
 MODEL is pruned to each density (``restructure --density`` for one worker, adjusted), and what that leaves is
-the network that all rows begin with.  *owners alone*: nothing is eliminated, owners by hypergraph.  *budget B*:
-what is left of it by elimination and adjustment (``--comm-budget B``).  *held-out*: accuracy on calibration
-data that were held out.  Test data only report.  The input is partitioned, for eight workers.
+the network that all rows begin with.  *owners alone*: nothing is eliminated, owners by hypergraph.
+*budget B*: what is left of it by elimination and adjustment (``--comm-budget B``).  *held-out*: accuracy on
+calibration data that were held out.  Test data only report.  The input is partitioned, for eight workers.
 """
 
 from __future__ import annotations

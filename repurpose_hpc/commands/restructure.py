@@ -148,7 +148,11 @@ def _finish(args: Arguments, result: dict) -> None:
 class Arguments(Declared):
     """The files of the command, and with them ``options`` of restructuring."""
 
-    model: Path = option(kind=path("model.npz"), positional=True, help=".npz, .safetensors, .onnx or .gguf")
+    model: Path = option(
+        kind=path("model.npz"),
+        positional=True,
+        help=".npz, .safetensors, .onnx, .gguf, or a directory of sparse matrices",
+    )
     out: Path = option(
         kind=path("shards", Access.REPLACES), metavar="DIR", help="gets the plan and the shards"
     )

@@ -104,7 +104,11 @@ _PART = Kind("K/N with K from 1 to N", _parts, _is_part, (1, 2))
 class Arguments(Declared):
     """The files of a study, and the options in which its points differ."""
 
-    model: Path = option(kind=path("model.npz"), positional=True, help=".npz, .safetensors, .onnx or .gguf")
+    model: Path = option(
+        kind=path("model.npz"),
+        positional=True,
+        help=".npz, .safetensors, .onnx, .gguf, or a directory of sparse matrices",
+    )
     calibration: Path = option(kind=path("samples.npz"), metavar="DATA", help="samples to restructure with")
     test: Path = option(kind=path("test.npz"), metavar="DATA", help="samples that only report")
     out: Path = option(kind=path("study", Access.ADDS), metavar="DIR", help="gets study.csv and study.png")

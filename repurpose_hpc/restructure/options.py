@@ -361,8 +361,9 @@ class Options(Declared):
         if self.assignment == ACTIVE and not self.keeps_everything:
             raise FieldError(
                 "assignment",
-                f"expected a network of which nothing is pruned for {ACTIVE}, found limits; "
-                "take hypergraph, or comm_budget=1 without promises, density, compute_budget, memory_limits",
+                f"expected comm_budget=1 for {ACTIVE}, and no promise, density, compute_budget or "
+                f"memory_limits, so that nothing is pruned, found comm_budget={self.comm_budget:g} or one of "
+                "the others; take assignment=hypergraph, or leave out what prunes",
             )
 
     def _check_aim(self) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repurpose_hpc.errors import Note, UserError
+from repurpose_hpc.io.matrices import READERS, suffix_of
 from repurpose_hpc.model.importers.input_shapes import InputShapes, word_of
 from repurpose_hpc.model.importers.matrices import holds_matrices, load_matrices
 from repurpose_hpc.model.network import Network
@@ -44,10 +45,11 @@ def load_model(path: str | Path, input_shapes: InputShapes | None = None, check:
         return load_matrices(path)
     if path.is_dir():
         return _of_sequences(path, load_tokens(path), input_shapes or {})
-    if path.suffix not in SUFFIXES:
+    if path.suffix not in SUFFIXES and suffix_of(path) not in READERS:
         raise UserError(
-            f"{path}: unknown model format {path.suffix!r}, expected one of {', '.join(SUFFIXES)}; "
-            "export the model to ONNX or store its weights as W0, b0, W1, b1 ... in an .npz file"
+            f"{path}: unknown model format {path.suffix!r}, expected one of {', '.join(SUFFIXES)}, .mtx, or "
+            "a directory of sparse matrices or of a transformer; export the model to ONNX or store its "
+            "weights as W0, b0, W1, b1 ... in an .npz file"
         )
     if not path.is_file():
         raise UserError(f"{path}: expected a model file, found none; check the path")
