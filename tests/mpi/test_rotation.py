@@ -44,7 +44,8 @@ def with_sampled(original, network, plan, epoch, number):
     """
     bare = without_weights(network)
     samples = drawn(plan, bare, sampled_spaces(bare, original), (SEED, epoch, number, 3))
-    assert any(part.size for sample in samples.values() for part in sample.of_workers) == (plan.workers > 1)
+    has_several = any(len(np.unique(plan.owners[name])) > 1 for name in samples)
+    assert any(part.size for sample in samples.values() for part in sample.of_workers) == has_several
     has = [local_neurons(network, plan, worker) for worker in range(plan.workers)]
     known, mixings = {mixing.name: mixing for mixing in original.mixings}, {}
 
@@ -175,7 +176,9 @@ def test_tuning_is_the_same_on_any_ranks(make):
         assert COMM.allreduce(sent[0]) == planned
 
 
-@pytest.mark.parametrize("groups", [groups for groups in range(2, COMM.size + 1) if COMM.size % groups == 0])
+@pytest.mark.parametrize(
+    "groups", [groups for groups in range(2, min(COMM.size, 7) + 1) if COMM.size % groups == 0]
+)
 def test_groups_share_the_samples_of_a_batch(groups):
     case = random_case(chain, 1)
     (losses, network, _), (expected, alone, _) = tuned(case, COMM, groups), tuned(case, None)

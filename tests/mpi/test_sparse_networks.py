@@ -48,8 +48,9 @@ def test_what_is_eliminated_stays_sparse_and_is_that_of_the_dense_network():
 def test_ghosts_of_sparse_networks_travel_rounded(comm_dtype):
     network = sparse_chain(0, WIDTHS, 0.2)
     x = np.random.default_rng(0).standard_normal((40, network.inputs))
-    cut = restructured(network, x, workers=3, comm_budget=1.0, comm_dtype=comm_dtype)
-    dense = restructured(network.dense(), x, workers=3, comm_budget=1.0, comm_dtype=comm_dtype)
+    workers = max(3, COMM.size)
+    cut = restructured(network, x, workers=workers, comm_budget=1.0, comm_dtype=comm_dtype)
+    dense = restructured(network.dense(), x, workers=workers, comm_budget=1.0, comm_dtype=comm_dtype)
     y, expected = (rp.Session(each, comm=COMM, dtype=np.float64).run(x) for each in (cut, dense))
     if COMM.rank == 0:
         np.testing.assert_allclose(y, expected, atol=1e-12)

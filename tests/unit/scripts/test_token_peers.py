@@ -13,6 +13,7 @@ from helpers.small_transformers import decoder, encoder, normalised_behind, text
 from repurpose_hpc.model.forward import forward, trace
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.files.store import write_plan
+from repurpose_hpc.plan.masks import all_pairs
 from repurpose_hpc.plan.masks import allowed as allowed_by
 from repurpose_hpc.plan.rounds import rounds_of
 from repurpose_hpc.restructure.cut import Cut
@@ -172,7 +173,9 @@ def test_saliency_is_what_removing_a_pair_adds_to_the_error():
             error = 0.0
             for mixing in layer.mixings:
                 ends = plan.ends(network, mixing)
-                left = updated(mixing, allowed_by(layer.plan(*ends, mask), *ends), H, np.zeros(n))
+                left = updated(
+                    mixing, allowed_by(layer.plan(*ends, mask), *ends, all_pairs(*ends)), H, np.zeros(n)
+                )
                 difference = left.weights - mixing.weights
                 error += np.sum(difference * (difference @ H))
             np.testing.assert_allclose(saliency[worker, neuron], error, rtol=1e-8)
