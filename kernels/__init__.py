@@ -11,6 +11,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from .arguments import INDEX_DTYPE, AttentionRule, Epilogue, Types, Window2D
+from .llvm.sparse_rows import ALIKE_ROWS
 from .llvm.vectors import CACHE_LINE
 from .maps.activations import ACTIVATION_CODES, activate
 from .maps.convolution import channels_are_faster, convolution_rows
@@ -27,6 +28,7 @@ for _room in ROOMS:
         import_module(f"{__name__}.{_room}.{_module.name}")
 
 __all__ = [
+    "ALIKE_ROWS",
     "ACTIVATION_CODES",
     "CACHE_LINE",
     "COMBINATION_CODES",

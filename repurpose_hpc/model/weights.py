@@ -255,6 +255,17 @@ def runs_of_alike(weights: SparseWeights) -> np.ndarray:
     return ends[np.searchsorted(ends, np.arange(len(weights)))] + 1 - np.arange(len(weights))
 
 
+def alike_share(weights: SparseWeights, count: int) -> float:
+    """Part of the entries that are in rows of which ``count`` or more have entries in the same columns."""
+    if not weights.size:
+        return 0.0
+    ordered = picked(weights, alike_together(weights), np.arange(weights.shape[1]))
+    runs = runs_of_alike(ordered)
+    firsts = np.flatnonzero(np.concatenate([[True], runs[1:] >= runs[:-1]]))
+    lengths = np.repeat(runs[firsts], np.diff([*firsts, len(runs)]))
+    return float(ordered.counts[lengths >= count].sum() / weights.size)
+
+
 def ones_like(weights: Weights) -> Weights:
     """Weights that are all 1, of sparse ones those that are not zero."""
     if isinstance(weights, SparseWeights):

@@ -11,6 +11,7 @@ import numpy as np
 
 from repurpose_hpc.kernels import (
     ACTIVATION_CODES,
+    ALIKE_ROWS,
     INDEX_DTYPE,
     Epilogue,
     csr_batch,
@@ -26,6 +27,7 @@ from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.weights import (
     SparseWeights,
     Weights,
+    alike_share,
     alike_together,
     as_sparse,
     picked,
@@ -168,13 +170,20 @@ def choose_product(
             shards have sparse, stay as they are.
     """
     size = sum(math.prod(part.shape) for part in weights_of(block))
-    if size and csr_is_faster(kept / size, columns):
+    if size and csr_is_faster(kept / size, columns, _are_alike(block)):
         return SameBitsCsrProduct if columns is None else CsrProduct
     is_sparse = isinstance(block.own_weights, SparseWeights)
     weights_dtype = EXACT if is_sparse else resources.formats.weights_dtype
     return partial(
         DenseProduct, weights_dtype=weights_dtype, same_bits=columns is None, arena=resources.arena
     )
+
+
+def _are_alike(block: Block) -> bool:
+    """Whether most entries of a block that is stored sparse are in rows that are multiplied together."""
+    parts = [part for part in weights_of(block) if isinstance(part, SparseWeights)]
+    entries = sum(part.size for part in parts)
+    return entries > 0 and sum(alike_share(part, ALIKE_ROWS) * part.size for part in parts) > entries / 2
 
 
 def weights_of(block: Block) -> tuple[Weights, ...]:

@@ -105,3 +105,13 @@ def test_large_weights_that_are_nearly_all_zero_are_stored_sparse():
     many = rng.standard_normal((400, 300))
     network = chain([few, many], [np.zeros(300), np.zeros(400)], [RELU] * 2)
     assert [mixing.is_sparse for mixing in network.mixings] == [True, False]
+
+
+def test_rows_that_are_alike_are_counted():
+    pattern = np.array([[1, 1, 0], [0, 1, 1], [1, 1, 0], [1, 1, 0], [0, 0, 0], [0, 1, 0]])
+    S = w.as_sparse(pattern * np.arange(1.0, 7)[:, None])
+    ordered = w.picked(S, w.alike_together(S), np.arange(3))
+    assert sorted(w.runs_of_alike(ordered).tolist()) == [1, 1, 1, 1, 2, 3]
+    assert w.alike_share(S, 3) == 6 / 9 and w.alike_share(S, 4) == 0 and w.alike_share(S, 1) == 1
+    for rows in (0, 2):
+        assert w.alike_share(w.as_sparse(np.zeros((rows, 3))), 2) == 0
