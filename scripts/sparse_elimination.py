@@ -58,7 +58,7 @@ def main() -> None:
         for way, result in ways(network, samples, args.budgets):
             values = result.report["values_sent"]
             alone = alone or values
-            held_out = result.report["held_out_accuracy"]
+            held_out = result.report["accuracy_held_out"]
             numbers = [result.network.weight_count, values, values / alone, held_out]
             row = [density, way, *numbers, accuracy(result.network, x, y)]
             rows.append(dict(zip(FORMATS, row, strict=True)))
