@@ -315,7 +315,7 @@ def expected_values(network, plan, x):
 
 def test_active_values_ask_for_a_whole_network():
     for limits in ({}, {"comm_budget": 1, "density": 0.5}, {"max_output_error": 0.1}):
-        with pytest.raises(UserError, match="expected comm_budget=1 for hypergraph-active.*take assignment=hypergraph"):
+        with pytest.raises(UserError, match="comm_budget=1 for hypergraph-active.*take assignment=hyper"):
             Options(4, assignment=ACTIVE, **limits)
 
 
