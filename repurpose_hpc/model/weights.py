@@ -222,8 +222,13 @@ def are_same(left: Weights, right: Weights) -> bool:
         left.shape == right.shape
         and same_values
         and np.array_equal(left.columns, right.columns)
-        and (np.array_equal(left.starts, right.starts))
+        and np.array_equal(left.starts, right.starts)
     )
+
+
+def column_numbers(neurons: np.ndarray, taps: int) -> np.ndarray:
+    """The columns of some neurons, neuron by neuron, (neurons taps,); of one tap the neurons themselves."""
+    return (neurons[:, None] * taps + np.arange(taps)).ravel() if taps > 1 else neurons
 
 
 def values_of(weights: Weights) -> np.ndarray:
@@ -244,15 +249,20 @@ def alike_together(weights: SparseWeights) -> np.ndarray:
     return np.lexsort((patterns, counts, first))
 
 
-def runs_of_alike(weights: SparseWeights) -> np.ndarray:
-    """Of every row how many from it on, itself among them, have entries in the same columns, (m,) int64."""
+def _run_ends(weights: SparseWeights) -> np.ndarray:
+    """The last row of each run of rows that have entries in the same columns, (runs,)."""
     counts, rows = weights.counts, weights.rows
     next_one = np.minimum(np.arange(weights.size) + counts[rows], weights.size - 1)
     others = np.bincount(rows[weights.columns != weights.columns[next_one]], minlength=len(weights))
     is_last = np.ones(len(weights), bool)
     is_last[:-1] = (np.diff(counts) != 0) | (others[:-1] != 0)
-    ends = np.flatnonzero(is_last)
-    return ends[np.searchsorted(ends, np.arange(len(weights)))] + 1 - np.arange(len(weights))
+    return np.flatnonzero(is_last)
+
+
+def runs_of_alike(weights: SparseWeights) -> np.ndarray:
+    """Of every row how many from it on, itself among them, have entries in the same columns, (m,) int64."""
+    ends, rows = _run_ends(weights), np.arange(len(weights))
+    return ends[np.searchsorted(ends, rows)] + 1 - rows
 
 
 def alike_share(weights: SparseWeights, count: int) -> float:
@@ -260,10 +270,9 @@ def alike_share(weights: SparseWeights, count: int) -> float:
     if not weights.size:
         return 0.0
     ordered = picked(weights, alike_together(weights), np.arange(weights.shape[1]))
-    runs = runs_of_alike(ordered)
-    firsts = np.flatnonzero(np.concatenate([[True], runs[1:] >= runs[:-1]]))
-    lengths = np.repeat(runs[firsts], np.diff([*firsts, len(runs)]))
-    return float(ordered.counts[lengths >= count].sum() / weights.size)
+    ends = _run_ends(ordered)
+    lengths = np.diff(ends, prepend=-1)
+    return float((lengths * ordered.counts[ends])[lengths >= count].sum() / weights.size)
 
 
 def ones_like(weights: Weights) -> Weights:

@@ -11,8 +11,8 @@ import numpy as np
 
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.model.weights import SparseWeights, Weights, sparse
-from repurpose_hpc.plan.shard import Block, Shard, of_neurons
+from repurpose_hpc.model.weights import SparseWeights, Weights, column_numbers, sparse
+from repurpose_hpc.plan.shard import Block, Shard
 
 
 def assemble(shards: Iterable[Shard]) -> Network:
@@ -48,10 +48,10 @@ class _Parts(ABC):
         """Put the part of one worker into its place."""
         mixing = self._mixing
         rows, columns = (shard.own[shard.graph.space(end).name] for end in (mixing.target, mixing.source))
-        columns = of_neurons(columns, mixing.taps)
+        columns = column_numbers(columns, mixing.taps)
         self.add(rows, columns, block.own_weights)
         # Ghosts are further columns, sums further rows.
-        self.add(rows, of_neurons(block.ghost_neurons, mixing.taps), block.ghost_weights)
+        self.add(rows, column_numbers(block.ghost_neurons, mixing.taps), block.ghost_weights)
         if not block.is_common:
             self.add(block.sums.sent, columns, block.sum_weights)
         _fill(self.bias, rows, block.bias)

@@ -7,8 +7,9 @@ worker go the ghosts that it has for any of them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -160,9 +161,7 @@ class Plan:
 
     def allowed_weights(self, network: Network, mixing: Mixing) -> Weights:
         """The weights that may be non-zero; all others are zero."""
-        if mixing.is_sparse:
-            return kept(mixing.weights, lambda *pairs: self.allowed(network, mixing, Pairs(*pairs)))
-        return np.where(self.allowed(network, mixing).repeat(mixing.taps, axis=1), mixing.W, 0)
+        return _masked(mixing, partial(self.allowed, network, mixing))
 
     def allowed_count(self, network: Network, mixing: Mixing) -> int:
         """Number of pairs of neurons that may depend on each other: the area of all blocks."""
@@ -203,9 +202,7 @@ class Plan:
 
     def arriving_weights(self, network: Network, mixing: Mixing) -> Weights:
         """The weights that meet what arrives as a ghost; all others are zero."""
-        if mixing.is_sparse:
-            return kept(mixing.weights, lambda *pairs: self.arriving(network, mixing, Pairs(*pairs)))
-        return np.where(self.arriving(network, mixing).repeat(mixing.taps, axis=1), mixing.W, 0)
+        return _masked(mixing, partial(self.arriving, network, mixing))
 
     def holders(self, network: Network, mixing: Mixing, pairs: Pairs | None = None) -> np.ndarray:
         """The worker that holds the weights of each pair; see ``masks.holders``."""
@@ -405,3 +402,10 @@ def dense_plan_for(
         plan = dense_mixing_plan(source, target, narrow, workers)
         mixings[mixing.name] = trimmed(plan, mixing.pattern, source, target)
     return Plan(workers, input_placement, owners, mixings)
+
+
+def _masked(mixing: Mixing, mask: Callable[..., np.ndarray]) -> Weights:
+    """The weights of the pairs that ``mask`` keeps: of those it is given, or of all if of none."""
+    if mixing.is_sparse:
+        return kept(mixing.weights, lambda *pairs: mask(Pairs(*pairs)))
+    return np.where(mask().repeat(mixing.taps, axis=1), mixing.W, 0)

@@ -14,7 +14,7 @@ import numpy as np
 
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.model.weights import Weights, kept, picked
+from repurpose_hpc.model.weights import Weights, column_numbers, kept, picked
 from repurpose_hpc.plan.masks import EVERYBODY
 from repurpose_hpc.plan.plan import Plan
 
@@ -224,7 +224,7 @@ def _make_block(
         return np.empty(0, np.float32) if scales is None else scales[neurons]
 
     def cut(rows: np.ndarray, neurons: np.ndarray) -> Weights:
-        return _taken(mixing.weights, rows, of_neurons(neurons, mixing.taps)).astype(dtype, copy=False)
+        return _taken(mixing.weights, rows, column_numbers(neurons, mixing.taps)).astype(dtype, copy=False)
 
     def is_summed(places: np.ndarray, entries: np.ndarray) -> np.ndarray:
         return ~plan.mixings[mixing.name].ghosts[sums.sent_to[places], columns[entries // mixing.taps]]
@@ -243,11 +243,6 @@ def _make_block(
         is_everywhere=plan.is_everywhere(network, mixing),
         outliers=plan.outliers.get(mixing.source),
     )
-
-
-def of_neurons(neurons: np.ndarray, taps: int) -> np.ndarray:
-    """The columns of weights that stand for some neurons of the source, (neurons taps,)."""
-    return (neurons[:, None] * taps + np.arange(taps)).ravel() if taps > 1 else neurons
 
 
 def _taken(weights: Weights, rows: np.ndarray, columns: np.ndarray) -> Weights:

@@ -20,9 +20,9 @@ import numpy as np
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Attention, Mixing, Rotary, Rows, Select
-from repurpose_hpc.model.weights import dense, picked
+from repurpose_hpc.model.weights import column_numbers, dense, picked
 from repurpose_hpc.plan.plan import Plan
-from repurpose_hpc.plan.shard import Block, Shard, of_neurons
+from repurpose_hpc.plan.shard import Block, Shard
 from repurpose_hpc.runtime.lowering.blocks import weights_of
 
 # Sampled neurons of a space, over those that a worker owns.
@@ -175,7 +175,7 @@ class Widening:
         bias = np.zeros(rows.size, dtype)
         if mixing.name in self._originals:
             original = self._originals[mixing.name]
-            there = picked(original.weights, rows, of_neurons(columns, mixing.taps))
+            there = picked(original.weights, rows, column_numbers(columns, mixing.taps))
             weights[...] = dense(there).reshape(weights.shape)
             # What the plan allows is computed by it.
             weights[:m][self._allowed[mixing.name][np.ix_(own[0], columns)]] = 0

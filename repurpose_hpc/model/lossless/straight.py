@@ -16,7 +16,7 @@ from repurpose_hpc.model.lossless.local import straight
 from repurpose_hpc.model.lossless.values import NOTHING, Values, is_padded
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Elementwise, Mixing, Operation
-from repurpose_hpc.model.weights import as_sparse, dense
+from repurpose_hpc.model.weights import dense
 
 # A row is a combination of others if what is left of it is no larger, relative to it; those of float32 that
 # are none leave far more.
@@ -51,18 +51,13 @@ def straightened(network: Network, values: dict[str, Values]) -> Network:
         network: any.
         values: what is known of its tensors.
     """
-    sparse_ones = {mixing.name for mixing in network.mixings if mixing.is_sparse}
-
-    def stored(mixing: Mixing) -> Mixing:
-        return replace(mixing, weights=as_sparse(mixing.W)) if mixing.name in sparse_ones else mixing
-
     for stretch in _stretches(network, values):
         mixings = _without_combinations(stretch)
         if mixings:
-            return network.with_mixings({mixing.name: stored(mixing) for mixing in mixings})
+            return network.with_mixings({mixing.name: mixing for mixing in mixings}).stored_like(network)
         product = _product(stretch)
         if product is not None:
-            return _without(network, stretch, stored(product))
+            return _without(network, stretch, product).stored_like(network)
     return network
 
 

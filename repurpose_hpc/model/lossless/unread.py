@@ -12,7 +12,7 @@ from repurpose_hpc.model.lossless.rows import rows_of
 from repurpose_hpc.model.lossless.values import Columns
 from repurpose_hpc.model.network import Network, Space
 from repurpose_hpc.model.operations import Affine, Mixing, Operation, Rows, Select
-from repurpose_hpc.model.weights import picked
+from repurpose_hpc.model.weights import column_numbers, picked
 
 
 def without_unread(network: Network, outputs: dict[str, Columns]) -> Network:
@@ -110,9 +110,7 @@ def _restricted_operation(network: Network, op: Operation, kept: dict[str, np.nd
     if all(len(kept[tensor]) == sizes[tensor] for tensor in tensors):
         return op
     if isinstance(op, Mixing):
-        taps = np.arange(op.taps)
-        columns = (kept[op.source][:, None] * op.taps + taps).ravel()
-        rows = kept[op.target]
+        rows, columns = kept[op.target], column_numbers(kept[op.source], op.taps)
         return replace(op, weights=picked(op.weights, rows, columns), bias=op.bias[rows])
     parts = {
         tensor: Rows(kept[tensor], np.zeros(len(kept[tensor]), np.int64), sizes[tensor]) for tensor in tensors

@@ -12,7 +12,7 @@ import numpy as np
 from repurpose_hpc.model.operations.operation import Cost, OneSource, Rows, Shape, dtype_faults, operation
 from repurpose_hpc.model.operations.patches import as_columns, from_map, patches, spread
 from repurpose_hpc.model.operations.window import Window
-from repurpose_hpc.model.weights import SparseWeights, Weights, dense
+from repurpose_hpc.model.weights import SparseWeights, Weights
 
 # Of patches that are multiplied at a time.
 TILE_BYTES = 1 << 23
@@ -69,8 +69,11 @@ class Mixing(OneSource):
         """Dependences between neurons: bool (m, n), true where any of the k weights is not zero.
 
         Of sparse weights ``pattern`` tells the same without an array of all pairs.
+
+        Raises:
+            TypeError: they are sparse.
         """
-        return (dense(self.weights) != 0).reshape(len(self.weights), -1, self.taps).any(axis=2)
+        return (self.W != 0).reshape(len(self.W), -1, self.taps).any(axis=2)
 
     @property
     def pattern(self) -> Weights:
@@ -125,9 +128,9 @@ class Mixing(OneSource):
         backward = self.window.backward() if self.window is not None and self.window.is_convolution else None
         if backward is None:
             return None
-        m, sources = len(self.weights), self.weights.shape[1] // self.taps
+        m, sources = len(self.W), self.W.shape[1] // self.taps
         # From every neuron of the target to every one of the source, the last entry of the kernel first.
-        by_entry = dense(self.weights).reshape(m, sources, self.taps)[:, :, ::-1].swapaxes(0, 1)
+        by_entry = self.W.reshape(m, sources, self.taps)[:, :, ::-1].swapaxes(0, 1)
         weights = by_entry.reshape(sources, m * self.taps)
         return replace(self, weights=weights, bias=np.zeros(sources, weights.dtype), window=backward)
 

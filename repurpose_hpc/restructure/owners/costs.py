@@ -13,14 +13,10 @@ import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 
 from repurpose_hpc.kernels import project_out
+from repurpose_hpc.model.weights import column_numbers
 from repurpose_hpc.plan.masks import EVERYBODY
 from repurpose_hpc.restructure.owners.assignment import assign, residual_costs
-from repurpose_hpc.restructure.support.elimination import (
-    block_changes,
-    block_grams,
-    column_numbers,
-    diagonal_blocks,
-)
+from repurpose_hpc.restructure.support.elimination import block_changes, block_grams, diagonal_blocks
 from repurpose_hpc.restructure.support.problem import MixingProblem
 
 

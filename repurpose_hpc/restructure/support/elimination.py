@@ -19,6 +19,8 @@ import numpy as np
 from scipy.linalg import cho_factor, cholesky, solve_triangular
 from scipy.linalg.lapack import dpotri
 
+from repurpose_hpc.model.weights import column_numbers
+
 # Eigenvalues of a metric that together make up less than this share of its trace are dropped.
 METRIC_TOLERANCE = 1e-2
 # At most one ghost in so many is removed between two exact downdates of everything.
@@ -36,11 +38,6 @@ def metric_root(metric: np.ndarray) -> np.ndarray:
 def columns(mask: np.ndarray, taps: int) -> np.ndarray:
     """A mask of neurons, (..., n), as one of their columns, (..., n k)."""
     return np.repeat(mask, taps, axis=-1)
-
-
-def column_numbers(neurons: np.ndarray, taps: int) -> np.ndarray:
-    """The columns of some neurons, neuron by neuron: (count · k,)."""
-    return (neurons[:, None] * taps + np.arange(taps)).ravel()
 
 
 def row_groups(mask: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -6,13 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from repurpose_hpc.restructure.support.elimination import (
-    column_numbers,
-    eliminate,
-    inverse,
-    metric_root,
-    select_candidates,
-)
+from repurpose_hpc.model.weights import column_numbers
+from repurpose_hpc.restructure.support.elimination import eliminate, inverse, metric_root, select_candidates
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import NOTHING, Ranking, Tradeoff, ranked
 

@@ -18,13 +18,13 @@ import numpy as np
 from scipy.linalg import cho_solve, cholesky, eigh, solve_triangular
 from scipy.sparse import csr_array
 
+from repurpose_hpc.model.weights import column_numbers
 from repurpose_hpc.plan.relays import columns_of
 from repurpose_hpc.restructure.support.elimination import (
     PANEL_FRACTION,
     Residual,
     block_changes,
     block_grams,
-    column_numbers,
     diagonal_blocks,
     metric_root,
     take,
