@@ -83,6 +83,12 @@ class Builder:
         op = Mixing(name, source, f"{name}.y", weights, bias, window, fixed)
         return self._add(op, window.out if window else (), self._bring(name, len(weights)))
 
+    def add(self, op: Operation, positions: tuple[int, ...]) -> str:
+        """Any operation as it is, whose target has maps of these positions; a mixing brings its neurons."""
+        return self._add(
+            op, positions, self._bring(op.name, len(op.weights)) if isinstance(op, Mixing) else None
+        )
+
     def elementwise(self, name: str, source: str, activation: Activation, target: str | None = None) -> str:
         """An activation."""
         op = Elementwise(name, source, target or f"{name}.y", activation)

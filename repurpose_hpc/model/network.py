@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, field, fields, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -50,6 +51,19 @@ class Space:
     index: tuple[int, ...] = ()
 
 
+class TilePart(NamedTuple):
+    """What a mixing is of a network whose maps are shared out by position.
+
+    Attributes:
+        layer: the operation of the network before that it belongs to, or brings maps to.
+        dense_size: values per sample that it counts in a dense exchange with one other worker: all of a layer
+            count as much as that did before.
+    """
+
+    layer: str
+    dense_size: int
+
+
 @dataclass(frozen=True, eq=False)
 class Network:
     """A graph of operations over named tensors, in an order in which it can be executed.
@@ -69,6 +83,9 @@ class Network:
         longest: positions that a sequence may have, at most; 0: samples are no parts of a sequence.  Else a
             sample is a *token*, all tensors are vectors, and ``Attention`` and what depends on the position
             look at the tokens of one sequence; ``at`` is the same network on whole sequences.
+        tile_owners: of a network whose maps are shared out by position (``tiles``): free space -> the worker
+            that has all its neurons.
+        tile_parts: of such a network: mixing -> what it is part of, unless it was in the network before.
     """
 
     spaces: tuple[Space, ...]
@@ -81,6 +98,8 @@ class Network:
     ends: Ends = Ends()
     neuron_axes: dict[str, int] = field(default_factory=dict)
     longest: int = 0
+    tile_owners: dict[str, int] = field(default_factory=dict)
+    tile_parts: dict[str, TilePart] = field(default_factory=dict)
     _spaces_by_name: dict[str, Space] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -279,6 +298,8 @@ class Network:
             digest.update(repr(self.neuron_axes).encode())
         if self.longest:
             digest.update(f"longest {self.longest}".encode())
+        if self.tile_owners:
+            digest.update(repr((self.tile_owners, self.tile_parts)).encode())
         for fingerprint in self.ends.fingerprints():
             digest.update(fingerprint.encode())
         return digest.hexdigest()

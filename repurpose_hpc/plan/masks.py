@@ -27,6 +27,8 @@ GHOST = "ghost"
 PARTIAL = "partial"
 MIXED = "mixed"
 RELAY = "relay"
+# Of a layer whose maps are shared out by position.
+POSITION = "position"
 
 # The owner of the neurons of a replicated input, which every worker reads by itself, and of *common* neurons,
 # of which every worker computes a copy.  A mixing into those sums what all workers send to all others; or

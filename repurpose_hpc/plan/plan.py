@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 
 from repurpose_hpc.model.comm_dtype import BITS, EXACT, block_bytes
-from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.network import Network, Space
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.model.weights import Weights, entries, kept, scaled
 from repurpose_hpc.plan.mapping import FrozenMapping
@@ -251,6 +251,8 @@ class Plan:
         """``values_sent`` if every neuron of the original were sent to every other worker."""
         if mixing.name in self.relays.values():
             return 0
+        if mixing.name in network.tile_parts:
+            return network.tile_parts[mixing.name].dense_size * (self.workers - 1)
         first = next(reader for reader in network.mixings if reader.source == mixing.source)
         if mixing.name != first.name:
             return 0
@@ -323,12 +325,27 @@ def block_owners(network: Network, input_placement: str, part_weights: np.ndarra
     """Owners of the neurons of every space by name: blocks by the weights, the inputs as they are placed."""
     return network.derive(
         {
-            space.name: input_owners(space.neurons, input_placement, part_weights)
-            if space.name in network.input_spaces
-            else contiguous_owners(space.neurons, part_weights)
+            space.name: _block_owners(network, space, input_placement, part_weights)
             for space in network.free_spaces
         }
     )
+
+
+def _block_owners(
+    network: Network, space: Space, input_placement: str, part_weights: np.ndarray
+) -> np.ndarray:
+    if space.name in network.input_spaces:
+        return input_owners(space.neurons, input_placement, part_weights)
+    return (
+        tile_owner(network, space)
+        if space.name in network.tile_owners
+        else contiguous_owners(space.neurons, part_weights)
+    )
+
+
+def tile_owner(network: Network, space: Space) -> np.ndarray:
+    """Owner of each neuron of a space that one worker has, (n,) int32; see ``Network.tile_owners``."""
+    return np.full(space.neurons, network.tile_owners[space.name], np.int32)
 
 
 def single_worker_plan(network: Network) -> Plan:

@@ -24,7 +24,7 @@ from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.model.precision import precision
 from repurpose_hpc.mpi.agreement import agreed, check_same
 from repurpose_hpc.plan.files.store import check_place, write_plan
-from repurpose_hpc.plan.masks import RELAY
+from repurpose_hpc.plan.masks import POSITION, RELAY
 from repurpose_hpc.plan.rounds import rounds_of
 from repurpose_hpc.process.packages import installed
 from repurpose_hpc.restructure.alternatives import with_relays_where_they_pay
@@ -40,6 +40,7 @@ from repurpose_hpc.restructure.held_out import FEWEST, held_out_findings, split
 from repurpose_hpc.restructure.lossless import Reduction, reduce, without_seconds
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.owners.mt_kahypar import PACKAGE
+from repurpose_hpc.restructure.positions import Sharing, sharing_for
 from repurpose_hpc.restructure.promise import BrokenPromise, Outcome, Restructure, keep_promise
 from repurpose_hpc.restructure.support.reserve import BudgetTooSmall
 from repurpose_hpc.restructure.team import ALONE, Team
@@ -208,7 +209,7 @@ class Refinement(Protocol):
 class _RestructureJob:
     """The arguments of a restructuring, see ``restructure_network``, and what ``lossless`` found.
 
-    With that ``network`` is what is left of the original.
+    With that ``network`` is what is left of the original; with ``sharing`` it is tiled.
     """
 
     network: Network
@@ -221,6 +222,7 @@ class _RestructureJob:
     measures: bool = True
     refine: Refinement | None = None
     reduction: Reduction | None = None
+    sharing: Sharing | None = None
 
     @property
     def weights(self) -> int:
@@ -243,6 +245,8 @@ def _restructure(job: _RestructureJob) -> Restructured:
     if job.options.lossless:
         network, reduction = reduce(job.network, job.samples, job.options, job.team, job.log)
         job = replace(job, network=network, reduction=reduction)
+    if job.options.by_position:
+        job = _shared_by_position(job, origin)
     outcome = _outcome(job, origin)
     job.log(f"comparing with the original{PENDING}")
     findings = _findings(job, outcome)
@@ -280,9 +284,7 @@ def _outcome(job: _RestructureJob, origin: Mapping[str, Any]) -> Outcome:
     def make(samples: Samples, options: Options, log: Log) -> Cut:
         parts = {**origin, "options": asdict(options), "samples": samples.samples}
         checkpoint = None if job.resume is None else Checkpoint(job.resume, parts)
-        cut = restructure(job.network, samples, options, log, job.team, checkpoint)
-        # With the weights as they are written: what is checked must be what is kept.
-        return _refined(job, Cut(cut.network.astype(job.dtype), cut.plan), samples)
+        return _refined(job, _cut(job, samples, options, log, checkpoint), samples)
 
     def error(cut: Cut, samples: Samples) -> float:
         return _compared(job, cut, samples).output_error
@@ -297,6 +299,31 @@ def _outcome(job: _RestructureJob, origin: Mapping[str, Any]) -> Outcome:
         # There is nothing to go on with.
         job.team.map(_forget, [job.resume])
         raise
+
+
+def _cut(
+    job: _RestructureJob, samples: Samples, options: Options, log: Log, checkpoint: Checkpoint | None
+) -> Cut:
+    """The network restructured, with the weights as they are written: what is checked must be what is kept."""
+    cut = restructure(job.network, samples, options, log, job.team, checkpoint)
+    return Cut(cut.network.astype(job.dtype), cut.plan)
+
+
+def _shared_by_position(job: _RestructureJob, origin: Mapping[str, Any]) -> _RestructureJob:
+    """The same for a network whose first layers are shared out by position; collective."""
+    network, options = job.network, job.options
+
+    def trial(candidate: Network, rest: Samples, held_out: Samples, log: Log) -> float:
+        trying = replace(job, network=candidate)
+        cut = _cut(trying, rest, options, lambda line: None, None)
+        return _compared(trying, cut, held_out).output_error
+
+    sharing = sharing_for(network, job.samples, options, trial, job.log)
+    return (
+        job
+        if sharing.division is None
+        else replace(job, network=sharing.of(network, options), sharing=sharing)
+    )
 
 
 def _refined(job: _RestructureJob, cut: Cut, samples: Samples) -> Cut:
@@ -354,6 +381,7 @@ def _provenance(job: _RestructureJob, outcome: Outcome, findings: Mapping[str, A
     return {
         "weights": job.weights,
         **sizes,
+        **({} if job.sharing is None else {"by_position": job.sharing.record()}),
         "calibration_samples": outcome.calibration.samples,
         "options": asdict(outcome.options),
         "seed": job.options.seed,
@@ -372,7 +400,7 @@ def _report(job: _RestructureJob, cut: Cut, findings: Mapping[str, Any]) -> dict
     """The report but for the time that it took."""
     network, options = job.network, job.options
     plan, traffic = cut.plan, cut.traffic_matrix()
-    layers = [_mixing_report(network, cut, mixing, findings) for mixing in network.mixings]
+    layers = [_layer_report(network, cut, mixings, findings) for mixings in _layers(network)]
     dense = sum(plan.dense_values(network, mixing) for mixing in network.mixings)
     values_sent = int(traffic.sum())
     links = {}
@@ -400,17 +428,31 @@ def _report(job: _RestructureJob, cut: Cut, findings: Mapping[str, Any]) -> dict
     }
 
 
-def _mixing_report(network: Network, cut: Cut, mixing: Mixing, findings: Mapping[str, Any]) -> dict[str, Any]:
-    """One mixing in the report."""
-    relays = cut.relays(mixing.name)
+def _layers(network: Network) -> list[list[Mixing]]:
+    """The mixings of every layer: one, or all parts of one that is shared out by position."""
+    layers: dict[str, list[Mixing]] = {}
+    for mixing in network.mixings:
+        part = network.tile_parts.get(mixing.name)
+        layers.setdefault(mixing.name if part is None else part.layer, []).append(mixing)
+    return [*layers.values()]
+
+
+def _layer_report(
+    network: Network, cut: Cut, mixings: list[Mixing], findings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """One layer in the report: what brings maps to it, or its last mixing, counts as its own."""
+    last, plan = mixings[-1], cut.plan
+    part = network.tile_parts.get(last.name)
+    relays = cut.relays(last.name)
+    is_tiled = part is not None and part.layer != last.name
     return {
-        "name": mixing.name,
-        "form": RELAY if relays else cut.plan.mixings[mixing.name].form,
-        "inputs": mixing.weights.shape[1],
-        "outputs": mixing.weights.shape[0],
-        "values_sent": cut.plan.values_sent(network, mixing) + relays,
+        "name": last.name if part is None else part.layer,
+        "form": POSITION if is_tiled else RELAY if relays else plan.mixings[last.name].form,
+        "inputs": last.weights.shape[1],
+        "outputs": last.weights.shape[0],
+        "values_sent": sum(plan.values_sent(network, mixing) for mixing in mixings) + relays,
         "relays": relays,
-        "dense_values": cut.plan.dense_values(network, mixing),
-        "inputs_removed": cut.removed(mixing.source),
-        "relative_error": findings["relative_error"][mixing.name],
+        "dense_values": sum(plan.dense_values(network, mixing) for mixing in mixings),
+        "inputs_removed": cut.removed(last.source),
+        "relative_error": findings["relative_error"][last.name],
     }

@@ -151,6 +151,17 @@ class Options(Declared):
         "outputs stay the same but for rounding. All else, budgets and fractions among it, is about what is "
         "left ([rules](docs/lossless.md))",
     )
+    by_position: int | str = option(
+        0,
+        kind=or_auto(integer(0)),
+        metavar="LAYERS|auto",
+        help="first layers of maps that are shared out by rectangles of positions, with exact halos, instead "
+        "of by channel",
+        more="the first LAYERS with weights, those of maps, are shared out by position: a worker has all their "
+        "weights and a rectangle of every map, and is sent the halo of it. That loses nothing and counts "
+        "against the budget like all else. `auto` tries several numbers on held-out calibration samples "
+        "([how](docs/convolutions.md#by-position))",
+    )
     imbalance: float | None = option(
         None,
         kind=number("a fraction", least=0, example=0.1),
@@ -287,6 +298,12 @@ class Options(Declared):
                 f"expected weights that are not all 0, got {shown(self.output_weights)}; let an output count",
             )
         check_round_cost(self.round_cost)
+        if self.by_position == AUTO and self.promises:
+            raise FieldError(
+                "by_position",
+                f"expected a number of layers together with a promise, got {AUTO!r}: numbers are tried with one "
+                "budget; give comm_budget, or by_position=4",
+            )
         self._check_assignment()
         self._check_aim()
         if self.memory_limits is not None:

@@ -178,9 +178,12 @@ def demands(first_result: float | None, comm: MPI.Comm) -> dict[str, float]:
 def _dense_values(plan: Plan, shard: Shard, ranks: int) -> int:
     """Values per sample if every exchanged neuron of the original went to every other rank."""
     graph = shard.graph
-    sources = {mixing.source for mixing in mixings_of_original(graph, plan)}
-    owned = {source: np.count_nonzero(plan.owner(graph, source) != EVERYBODY) for source in sources}
-    return (ranks - 1) * sum(graph.values(source) * int(count) for source, count in owned.items())
+    mixings = [mixing for mixing in mixings_of_original(graph, plan) if mixing.name not in graph.tile_parts]
+    owned = {
+        mixing.source: np.count_nonzero(plan.owner(graph, mixing.source) != EVERYBODY) for mixing in mixings
+    }
+    dense = sum(graph.values(source) * int(count) for source, count in owned.items())
+    return (ranks - 1) * (dense + sum(part.dense_size for part in graph.tile_parts.values()))
 
 
 def _weights(graph: Network, mixing: Mixing) -> int:

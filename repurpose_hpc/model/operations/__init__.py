@@ -18,6 +18,7 @@ from repurpose_hpc.model.operations.pool import POOLS, Pool
 from repurpose_hpc.model.operations.positional import PositionTable, Rotary
 from repurpose_hpc.model.operations.rearrange import Rearrange
 from repurpose_hpc.model.operations.select import Select
+from repurpose_hpc.model.operations.stitch import Stitch
 from repurpose_hpc.model.operations.window import Window, pointwise, whole_map
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Rows",
     "Select",
     "Shape",
+    "Stitch",
     "Window",
     "pointwise",
     "whole_map",

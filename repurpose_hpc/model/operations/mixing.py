@@ -31,8 +31,8 @@ class Mixing(OneSource):
             neuron j; k is 1 for dense layers on vectors, and where W is stored sparse.
         bias: b, shape (m,), the dtype of ``weights``.
         window: of a convolution, or of a dense layer on maps (``whole_map``); None on vectors.
-        fixed: whether the weights are part of a definition (the sums of a normalisation) rather than
-            trained, so that nothing may be pruned or adjusted.
+        fixed: whether nothing may be pruned or adjusted: the weights are part of a definition (the sums of a
+            normalisation), or those of a layer that is shared out by position.
     """
 
     name: str
@@ -177,8 +177,8 @@ class Mixing(OneSource):
             )
         if isinstance(self.weights, SparseWeights):
             yield from self.weights.faults()
-            if self.window is not None:
-                yield "has sparse weights between maps; expected dense ones"
+            if self.window is not None and not self.window.is_pointwise:
+                yield "has sparse weights between maps; expected dense ones, or a position at a time"
         if self.window is not None:
             yield from self.window.faults(source, target)
         elif source.positions or target.positions:

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from repurpose_hpc.model.activations import Activation
-from repurpose_hpc.model.network import Network, Space
+from repurpose_hpc.model.network import Network, Space, TilePart
 from repurpose_hpc.model.operations import OPERATIONS, Operation, Window
 from repurpose_hpc.model.spec import check
 
@@ -62,9 +62,11 @@ def _network(structure: dict[str, Any], group: h5py.Group) -> Network:
         input_tensors=tuple(structure["input_tensors"]),
         output_tensors=tuple(structure["output_tensors"]),
         heads=tuple(structure["heads"]),
-        # Older files have neither.
+        # Older files have none of these.
         neuron_axes=structure.get("neuron_axes", {}),
         longest=structure.get("longest", 0),
+        tile_owners=structure.get("tile_owners", {}),
+        tile_parts={name: TilePart(*part) for name, part in structure.get("tile_parts", {}).items()},
     )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from repurpose_hpc.model.lossless import reduced
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.tiles import Division, tiled
 from repurpose_hpc.plan.files.store import StoredPlan
+from repurpose_hpc.plan.plan import REPLICATED
 
 
 def as_it_was_cut(stored: StoredPlan, original: Network) -> Network:
-    """The original with the neurons that the plan has: of ``--lossless`` what that left.
+    """The original with the neurons that the plan has: what ``--lossless`` left, tiles of ``--by-position``.
 
     For all that compares tensors or mixings; outputs are those of the original.
 
@@ -16,4 +18,9 @@ def as_it_was_cut(stored: StoredPlan, original: Network) -> Network:
         stored: the plan.
         original: as ``store.check_model`` wants it.
     """
-    return reduced(original) if "lossless" in stored.provenance else original
+    made = stored.provenance
+    network = reduced(original) if "lossless" in made else original
+    if "by_position" not in made:
+        return network
+    layers, division = made["by_position"]["layers"], Division.of(made["by_position"]["division"])
+    return tiled(network, layers, division, stored.plan.input_placement != REPLICATED)

@@ -8,7 +8,7 @@ import numpy as np
 
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.masks import EVERYBODY
-from repurpose_hpc.plan.plan import contiguous_owners, input_owners
+from repurpose_hpc.plan.plan import contiguous_owners, input_owners, tile_owner
 from repurpose_hpc.restructure.context import CutContext
 from repurpose_hpc.restructure.decisions import Decisions, Owners
 from repurpose_hpc.restructure.owners.assignment import assign, assign_groups, random_owners
@@ -18,11 +18,13 @@ from repurpose_hpc.restructure.owners.surroundings import Surroundings
 
 
 def given_owners(context: CutContext) -> Owners:
-    """Owners of the inputs, and of what only fixed mixings make."""
+    """Owners of the inputs, of tiles, and of what only fixed mixings make."""
     owners, weights = {}, context.constraints.part_weights
     for space in context.network.free_spaces:
         if space.name in context.network.input_spaces:
             owners[space.name] = input_owners(space.neurons, context.options.input_placement, weights)
+        elif space.name in context.network.tile_owners:
+            owners[space.name] = tile_owner(context.network, space)
         elif space.name not in context.surroundings:
             owners[space.name] = contiguous_owners(space.neurons, weights)
     return owners

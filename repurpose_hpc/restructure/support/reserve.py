@@ -24,8 +24,12 @@ def whole_budget(context: CutContext, owners: Owners) -> float:
         context: of the run.
         owners: of the inputs.
     """
-    exchanged = dict.fromkeys(mixing.source for mixing in context.network.mixings)
-    return context.options.comm_budget * sum(dense_cost(context, owners, tensor) for tensor in exchanged)
+    network = context.network
+    parts = network.tile_parts
+    exchanged = dict.fromkeys(mixing.source for mixing in network.mixings if mixing.name not in parts)
+    cost = sum(dense_cost(context, owners, tensor) for tensor in exchanged)
+    cost += sum(context.constraints.typical_dense_cost(part.dense_size) for part in parts.values())
+    return context.options.comm_budget * cost
 
 
 def dense_cost(context: CutContext, owners: Owners, tensor: str) -> float:

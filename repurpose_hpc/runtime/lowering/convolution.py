@@ -17,7 +17,7 @@ import numpy as np
 from repurpose_hpc.kernels import channels_are_faster, convolution_rows, convolve_direct, finish, patches
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.operations import Window
-from repurpose_hpc.model.weights import Weights
+from repurpose_hpc.model.weights import SparseWeights, Weights
 from repurpose_hpc.plan.shard import Block
 from repurpose_hpc.runtime.buffers import Arena, Scratch
 from repurpose_hpc.runtime.calls import COMPUTE, PACK, Call
@@ -33,7 +33,7 @@ from repurpose_hpc.runtime.lowering.weights import packed
 from repurpose_hpc.runtime.resources import Resources
 from repurpose_hpc.runtime.schedule.threads import on_threads
 
-# From a block's weights, sparse ones where there is no window.
+# From a block's weights, sparse ones where every position is by itself.
 Maker = Callable[[Any], Product]
 
 # Of a tile of patches; larger ones leave the caches, smaller ones cost more calls.
@@ -181,7 +181,8 @@ def _ways(window: Window | None, block: Block, kept: int, values: int, resources
         columns = None if samples is None else samples * values
         product = choose_product(block, kept, columns, resources)
         makers.append(partial(Pointwise, product))
-        if window is None or values == 1 or product in SPARSE_PRODUCTS:
+        is_sparse = isinstance(block.own_weights, SparseWeights)
+        if window is None or values == 1 or product in SPARSE_PRODUCTS or is_sparse:
             return makers
     makers.append(partial(Direct, window, weights_dtype=weights_dtype, arena=resources.arena))
     # BLAS multiplies numbers only: in fewer bits, patches would need the weights expanded as a whole.

@@ -21,6 +21,7 @@ from repurpose_hpc.kernels import (
     attend_tokens,
     average_pool,
     combine,
+    copy_runs,
     depthwise,
     max_pool,
     pack,
@@ -42,6 +43,7 @@ from repurpose_hpc.model.operations import (
     Rotary,
     Rows,
     Select,
+    Stitch,
     Window,
 )
 from repurpose_hpc.runtime.buffers import Buffer, Part
@@ -91,6 +93,8 @@ Lowering = Callable[[Any, Sequence[Rows], Resources, Epilogue], Maker]
 
 # By type of operation; mixings, which exchange, are steps of their own (``mixings``).
 LOWERINGS: dict[type[Operation], Lowering] = {}
+# Positions that are copied in runs of fewer are taken one by one.
+FEWEST_IN_RUN = 4
 # Those whose steps apply the epilogue.
 _WITH_EPILOGUE: list[type[Operation]] = []
 
@@ -161,7 +165,35 @@ def _pool(op: Pool, rows: Sequence[Rows], resources: Resources, _: Epilogue) -> 
 @lowers(Rearrange)
 def _rearrange(op: Rearrange, rows: Sequence[Rows], resources: Resources, _: Epilogue) -> Maker:
     index = op.index.astype(np.int64)
+    runs = _runs(index)
+    if len(runs) * FEWEST_IN_RUN <= index.size and (index >= 0).all():
+        return lambda x, out: [(copy_runs, (x, runs, out))]
     return lambda x, out: [(take_positions, (x, index, float(op.fill), out))]
+
+
+@lowers(Stitch)
+def _stitch(op: Stitch, rows: Sequence[Rows], resources: Resources, _: Epilogue) -> Maker:
+    def make(*maps: np.ndarray) -> list:
+        *sources, out = maps
+        ends = np.cumsum([0, *(x.shape[2] for x in sources)])
+        calls = []
+        for first, x in zip(ends[:-1], sources, strict=True):
+            is_here = (op.index >= first) & (op.index < first + x.shape[2])
+            runs = _runs(np.where(is_here, op.index - first, -1))
+            calls.append((copy_runs, (x, runs[runs[:, 0] >= 0], out)))
+        return calls
+
+    return make
+
+
+def _runs(index: np.ndarray) -> np.ndarray:
+    """Positions that follow one another in both maps: first, where they go, how many; (runs, 3) int64.
+
+    Places that are taken from nowhere, -1, are a run each that begins at -1.
+    """
+    starts = np.flatnonzero(np.append(True, (np.diff(index) != 1) | (index[1:] <= 0)))
+    lengths = np.diff(np.append(starts, index.size))
+    return np.stack([index[starts], starts, lengths], axis=1).astype(np.int64)
 
 
 @lowers(Combine, epilogue=True)

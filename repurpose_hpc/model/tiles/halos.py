@@ -1,0 +1,100 @@
+"""Which maps are cut, and what a worker needs of each beyond its own tile."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
+
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Mixing, Operation
+from repurpose_hpc.model.tiles.division import Division
+from repurpose_hpc.model.tiles.rectangles import Rectangle, area, around, common
+from repurpose_hpc.model.tiles.rules import Part, part_of
+
+# Tensor -> the tile of each worker, (P,); None: it has none.
+Tiles = Mapping[str, list[Rectangle | None]]
+
+
+class WorkersPart(NamedTuple):
+    """What an operation is for one worker.
+
+    Attributes:
+        worker: q.
+        tile: of the target.
+        part: what it reads, and the operation.
+    """
+
+    worker: int
+    tile: Rectangle
+    part: Part
+
+
+def tileable(network: Network) -> int:
+    """The number of leading mixings, fixed ones not counted, up to the last one that makes maps."""
+    trained = [mixing for mixing in network.mixings if not mixing.fixed]
+    numbers = [number for number, mixing in enumerate(trained, 1) if network.positions_of[mixing.target]]
+    return max(numbers, default=0)
+
+
+def tiles_of(network: Network, layers: int, division: Division) -> Tiles:
+    """The maps that are cut when leading layers are shared out by position.
+
+    Args:
+        network: any of samples.
+        layers: leading mixings, fixed ones not counted; those are shared out that can be, and what follows
+            them without another mixing.
+        division: where maps are cut.
+    """
+    of_inputs, tiles = set(network.input_tensors), {}
+    later = {mixing.name for mixing in [m for m in network.mixings if not m.fixed][layers:]}
+    is_leading = True
+    for op in network.operations:
+        is_leading = is_leading and op.name not in later
+        if not isinstance(op, Mixing) and of_inputs.issuperset(op.sources):
+            of_inputs.add(op.target)
+        begins = is_leading and isinstance(op, Mixing)
+        readable = {*tiles, *of_inputs} if begins or not tiles.keys().isdisjoint(op.sources) else {*tiles}
+        if op.name not in later and _can_be_cut(op, network, readable, division):
+            tiles[op.target] = division.rectangles(network.positions_of[op.target])
+    return tiles
+
+
+def _can_be_cut(op: Operation, network: Network, readable: Collection[str], division: Division) -> bool:
+    """Whether an operation can be done tile by tile, where ``readable`` can be read so."""
+    maps = [name for name in op.sources if network.positions_of[name]]
+    if not maps or not {*maps} <= {*readable} or not division.cuts_maps(network.positions_of[op.target]):
+        return False
+    target, shapes = network.shape(op.target), [network.shape(source) for source in op.sources]
+    rectangles = division.rectangles(target.positions)
+    return all(part_of(op, tile, shapes, target) is not None for tile in rectangles if tile is not None)
+
+
+def parts_of(op: Operation, network: Network, tiles: Tiles) -> Iterator[WorkersPart]:
+    """What an operation whose target is cut is for each worker that has a tile of it."""
+    target, shapes = network.shape(op.target), [network.shape(source) for source in op.sources]
+    for worker, tile in enumerate(tiles[op.target]):
+        part = None if tile is None else part_of(op, tile, shapes, target)
+        if part is not None:
+            yield WorkersPart(worker, tile, part)
+
+
+def needs_of(network: Network, tiles: Tiles) -> dict[tuple[str, int], Rectangle]:
+    """What a worker needs of a map that is cut and does not have, by tensor and worker: a rectangle."""
+    needs: dict[tuple[str, int], Rectangle] = {}
+    for op in network.operations:
+        for worker, _, part in parts_of(op, network, tiles) if op.target in tiles else ():
+            for source, need in zip(op.sources, part.needs, strict=True):
+                own = tiles.get(source, {worker: need})[worker]
+                if need is not None and common(need, own) != need:
+                    needs[source, worker] = around(need, needs.get((source, worker), need))
+    return needs
+
+
+def halo_values(network: Network, tiles: Tiles) -> int:
+    """Values per sample that workers need of the tiles of others."""
+    total = 0
+    for (tensor, worker), need in needs_of(network, tiles).items():
+        own = tiles[tensor][worker]
+        shared = None if own is None else common(need, own)
+        total += network.space(tensor).neurons * (area(need) - (0 if shared is None else area(shared)))
+    return total

@@ -1,0 +1,127 @@
+"""The network that ``--by-position`` makes before anything is cut: its first layers shared out by position.
+
+Halos are exact and are paid for first; what is left of the budget buys ghosts, sums and relays of the layers
+behind them.  How many layers lose least is tried on held-out samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from repurpose_hpc.fields import FieldError
+from repurpose_hpc.io.progress import PENDING
+from repurpose_hpc.io.samples import Samples
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.tiles import Division, divisions, halo_values, tileable, tiled, tiles_of
+from repurpose_hpc.plan.plan import REPLICATED
+from repurpose_hpc.restructure.constraints import constraints_of
+from repurpose_hpc.restructure.context import Log
+from repurpose_hpc.restructure.held_out import FEWEST, split
+from repurpose_hpc.restructure.options import AUTO, Options
+from repurpose_hpc.restructure.support.reserve import BudgetTooSmall
+
+
+class Sharing(NamedTuple):
+    """Layers that are shared out by position.
+
+    Attributes:
+        layers: how many leading mixings, fixed ones not counted.
+        division: where maps are cut; None: none is.
+    """
+
+    layers: int
+    division: Division | None
+
+    def of(self, network: Network, options: Options) -> Network:
+        """The network with these layers shared out so."""
+        if self.division is None:
+            return network
+        return tiled(network, self.layers, self.division, options.input_placement != REPLICATED)
+
+    def record(self) -> dict[str, object]:
+        """It as JSON values, from which ``plan.files.origin`` makes the network again."""
+        assert self.division is not None
+        return {"layers": self.layers, "division": self.division.record()}
+
+
+# The error of the network that a sharing leads to, on the second samples, made with the first.
+Trial = Callable[[Network, Samples, Samples, Log], float]
+
+
+def sharing_for(network: Network, samples: Samples, options: Options, trial: Trial, log: Log) -> Sharing:
+    """The layers that the options share out by position, and where; collective, the same on all ranks.
+
+    Args:
+        network: trained.
+        samples: calibration data, of which a part is held out for trials.
+        options: with ``by_position``.
+        trial: the error of a network that is restructured, on samples that are held out; raises
+            BudgetTooSmall.
+        log: is given one line for each trial.
+
+    Raises:
+        FieldError: more layers than can be; too few samples for trials.
+        BudgetTooSmall: no number of layers fits into the budget.
+    """
+    most = tileable(network)
+    if options.by_position != AUTO:
+        if options.by_position > most:
+            raise FieldError(
+                "by_position",
+                f"expected at most {most} layers, up to the last that makes maps, got {options.by_position}; "
+                f"{most} are all, 0 none",
+            )
+        return _cheapest(network, options, int(options.by_position))
+    return _least_error(network, samples, options, trial, log)
+
+
+def _least_error(network: Network, samples: Samples, options: Options, trial: Trial, log: Log) -> Sharing:
+    if samples.samples < FEWEST:
+        raise FieldError(
+            "by_position",
+            f"expected {FEWEST} calibration samples or more, of which some are held out to try numbers of "
+            f"layers on, found {samples.samples}; give a number of layers, or more samples",
+        )
+    parts, errors = split(samples, options.seed), {}
+    for layers in candidates(network):
+        sharing = _cheapest(network, options, layers)
+        log(f"by position, {layers} layers{PENDING}")
+        try:
+            errors[sharing] = trial(sharing.of(network, options), parts.rest, parts.held_out, log)
+        except BudgetTooSmall as problem:
+            log(f"by position, {layers} layers: {problem}")
+            continue
+        log(f"by position, {layers} layers: output error {errors[sharing]:.4g} on held-out samples")
+    if not errors:
+        return Sharing(0, None)
+    best = min(errors, key=lambda sharing: errors[sharing])
+    log(f"by position: {best.layers} layers")
+    return best
+
+
+def candidates(network: Network) -> list[int]:
+    """Numbers of leading layers that are tried: none, all, and those after which maps become smaller."""
+    trained = [mixing for mixing in network.mixings if not mixing.fixed][: tileable(network)]
+    sizes = [network.values(mixing.source) for mixing in trained]
+    return [
+        0,
+        *(n for n in range(1, len(sizes)) if sizes[n] < sizes[n - 1]),
+        *([len(sizes)] if sizes else []),
+    ]
+
+
+def _cheapest(network: Network, options: Options, layers: int) -> Sharing:
+    """The layers with the cuts that send least."""
+    shares = constraints_of(options).part_weights
+    shapes = [shape for shape in network.positions_of.values() if shape]
+    if not layers or not shapes:
+        return Sharing(0, None)
+
+    def values(division: Division) -> int:
+        return halo_values(network, tiles_of(network, layers, division))
+
+    found = [division for division in divisions(shapes, shares) if tiles_of(network, layers, division)]
+    return Sharing(layers, min(found, key=values)) if found else Sharing(0, None)
