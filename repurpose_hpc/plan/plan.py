@@ -323,24 +323,15 @@ def input_owners(neurons: int, placement: str, part_weights: np.ndarray) -> np.n
 
 def block_owners(network: Network, input_placement: str, part_weights: np.ndarray) -> dict[str, np.ndarray]:
     """Owners of the neurons of every space by name: blocks by the weights, the inputs as they are placed."""
-    return network.derive(
-        {
-            space.name: _block_owners(network, space, input_placement, part_weights)
-            for space in network.free_spaces
-        }
-    )
-
-
-def _block_owners(
-    network: Network, space: Space, input_placement: str, part_weights: np.ndarray
-) -> np.ndarray:
-    if space.name in network.input_spaces:
-        return input_owners(space.neurons, input_placement, part_weights)
-    return (
-        tile_owner(network, space)
-        if space.name in network.tile_owners
-        else contiguous_owners(space.neurons, part_weights)
-    )
+    owners = {}
+    for space in network.free_spaces:
+        if space.name in network.input_spaces:
+            owners[space.name] = input_owners(space.neurons, input_placement, part_weights)
+        elif space.name in network.tile_owners:
+            owners[space.name] = tile_owner(network, space)
+        else:
+            owners[space.name] = contiguous_owners(space.neurons, part_weights)
+    return network.derive(owners)
 
 
 def tile_owner(network: Network, space: Space) -> np.ndarray:

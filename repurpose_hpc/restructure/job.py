@@ -304,7 +304,7 @@ def _outcome(job: _RestructureJob, origin: Mapping[str, Any]) -> Outcome:
 def _cut(
     job: _RestructureJob, samples: Samples, options: Options, log: Log, checkpoint: Checkpoint | None
 ) -> Cut:
-    """The network restructured, with the weights as they are written: what is checked must be what is kept."""
+    """The network restructured, its weights as they are written: what is checked must be what is kept."""
     cut = restructure(job.network, samples, options, log, job.team, checkpoint)
     return Cut(cut.network.astype(job.dtype), cut.plan)
 
@@ -319,11 +319,9 @@ def _shared_by_position(job: _RestructureJob, origin: Mapping[str, Any]) -> _Res
         return _compared(trying, cut, held_out).output_error
 
     sharing = sharing_for(network, job.samples, options, trial, job.log)
-    return (
-        job
-        if sharing.division is None
-        else replace(job, network=sharing.of(network, options), sharing=sharing)
-    )
+    if sharing.division is None:
+        return job
+    return replace(job, network=sharing.of(network, options), sharing=sharing)
 
 
 def _refined(job: _RestructureJob, cut: Cut, samples: Samples) -> Cut:

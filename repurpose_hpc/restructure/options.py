@@ -157,8 +157,8 @@ class Options(Declared):
         metavar="LAYERS|auto",
         help="first layers of maps that are shared out by rectangles of positions, with exact halos, instead "
         "of by channel",
-        more="the first LAYERS with weights, those of maps, are shared out by position: a worker has all their "
-        "weights and a rectangle of every map, and is sent the halo of it. That loses nothing and counts "
+        more="of the first LAYERS with weights those that make maps are shared out by position: a worker has "
+        "all their weights and a rectangle of every map, and is sent its halo. That loses nothing and counts "
         "against the budget like all else. `auto` tries several numbers on held-out calibration samples "
         "([how](docs/convolutions.md#by-position))",
     )
@@ -301,8 +301,8 @@ class Options(Declared):
         if self.by_position == AUTO and self.promises:
             raise FieldError(
                 "by_position",
-                f"expected a number of layers together with a promise, got {AUTO!r}: numbers are tried with one "
-                "budget; give comm_budget, or by_position=4",
+                f"expected a number of layers together with a promise, got {AUTO!r}, which tries numbers with "
+                "one budget; give comm_budget, or by_position=4",
             )
         self._check_assignment()
         self._check_aim()

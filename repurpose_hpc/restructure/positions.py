@@ -6,10 +6,8 @@ behind them.  How many layers lose least is tried on held-out samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
-
-import numpy as np
 
 from repurpose_hpc.fields import FieldError
 from repurpose_hpc.io.progress import PENDING
@@ -106,11 +104,8 @@ def candidates(network: Network) -> list[int]:
     """Numbers of leading layers that are tried: none, all, and those after which maps become smaller."""
     trained = [mixing for mixing in network.mixings if not mixing.fixed][: tileable(network)]
     sizes = [network.values(mixing.source) for mixing in trained]
-    return [
-        0,
-        *(n for n in range(1, len(sizes)) if sizes[n] < sizes[n - 1]),
-        *([len(sizes)] if sizes else []),
-    ]
+    smaller = [number for number in range(1, len(sizes)) if sizes[number] < sizes[number - 1]]
+    return [0, *smaller, len(sizes)] if sizes else [0]
 
 
 def _cheapest(network: Network, options: Options, layers: int) -> Sharing:
