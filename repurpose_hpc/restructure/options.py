@@ -301,7 +301,7 @@ class Options(Declared):
         if self.by_position == AUTO and self.promises:
             raise FieldError(
                 "by_position",
-                f"expected a number of layers together with a promise, got {AUTO!r}, which tries numbers with "
+                f"expected a number of layers together with a promise, got {AUTO!r}, which tries them with "
                 "one budget; give comm_budget, or by_position=4",
             )
         self._check_assignment()

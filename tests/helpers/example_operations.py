@@ -15,7 +15,7 @@ from helpers.small_graphs import (
     transformer,
 )
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Operation, pointwise
+from repurpose_hpc.model.operations import Operation, Stitch, pointwise
 
 SIZE = (4, 3)
 
@@ -29,6 +29,10 @@ EXAMPLES = {
     "Rearrange": lambda d, x: d.builder.rearrange("op", x, np.array([3, -1, 0, 3]), (4,), 2.0),
     "Combine": lambda d, x: d.builder.combine("op", x, d.mixing("other", x, 3, square_window(SIZE)), "add"),
     "Select": lambda d, x: d.builder.select("op", (x, x), np.array([5, 0, 1, 0])),
+    "Stitch": lambda d, x: d.builder.add(
+        Stitch("op", (x, d.builder.rearrange("part", x, np.arange(3), (3,))), "op.y", np.array([14, 0, 1, 12])),
+        (4,),
+    ),
     "PositionTable": lambda d, x: d.builder.position_table("op", x, d.rng.standard_normal((3, 14))),
     "Rotary": lambda d, x: d.builder.rotary("op", x, 1, np.array([0.7]), factor=1.5),
     "Attention": lambda d, x: d.attention("op", x, heads=4, groups=2, after=2, softcap=3.0),

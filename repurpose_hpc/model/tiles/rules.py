@@ -129,7 +129,7 @@ def _window(
 ) -> tuple[Rectangle, Window] | None:
     """What a window sees of a map for a rectangle of its target, and the window over that part.
 
-    None: it is over another shape, or some of its positions see padding alone.
+    None: it is over another shape, or sees nothing but padding.
     """
     if window is None or (window.positions, window.out) != (source.positions, target.positions):
         return None
@@ -143,11 +143,11 @@ def _window(
         window.pads,
         strict=True,
     ):
-        start = first * stride - pad
-        behind = (end - 1) * stride - pad + (kernel - 1) * dilation + 1
-        if start >= size or behind <= 0:
+        seen = np.arange(first, end)[:, None] * stride + np.arange(kernel) * dilation - pad
+        seen = seen[(seen >= 0) & (seen < size)]
+        if not seen.size:
             return None
-        need.append((max(start, 0), min(behind, size)))
-        pads.append(need[-1][0] - start)
-    seen = tuple(need)
-    return seen, replace(window, positions=shape_of(seen), pads=tuple(pads), out=shape_of(rectangle))
+        need.append((int(seen.min()), int(seen.max()) + 1))
+        pads.append(need[-1][0] - (first * stride - pad))
+    positions = shape_of(tuple(need))
+    return tuple(need), replace(window, positions=positions, pads=tuple(pads), out=shape_of(rectangle))
