@@ -13,7 +13,15 @@ from repurpose_hpc.fields import FieldError
 from repurpose_hpc.io.progress import PENDING
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.tiles import Division, divisions, halo_values, tileable, tiled, tiles_of
+from repurpose_hpc.model.tiles import (
+    Division,
+    divisions,
+    gathered_values,
+    halo_values,
+    tileable,
+    tiled,
+    tiles_of,
+)
 from repurpose_hpc.plan.plan import REPLICATED
 from repurpose_hpc.restructure.constraints import constraints_of
 from repurpose_hpc.restructure.context import Log
@@ -84,7 +92,7 @@ def _least_error(network: Network, samples: Samples, options: Options, trial: Tr
             f"layers on, found {samples.samples}; give a number of layers, or more samples",
         )
     parts, errors = split(samples, options.seed), {}
-    for layers in candidates(network):
+    for layers in candidates(network, options):
         sharing = _cheapest(network, options, layers)
         log(f"by position, {layers} layers{PENDING}")
         try:
@@ -100,12 +108,23 @@ def _least_error(network: Network, samples: Samples, options: Options, trial: Tr
     return best
 
 
-def candidates(network: Network) -> list[int]:
-    """Numbers of leading layers that are tried: none, all, and those after which maps become smaller."""
-    trained = [mixing for mixing in network.mixings if not mixing.fixed][: tileable(network)]
-    sizes = [network.values(mixing.source) for mixing in trained]
-    smaller = [number for number in range(1, len(sizes)) if sizes[number] < sizes[number - 1]]
-    return [0, *smaller, len(sizes)] if sizes else [0]
+def candidates(network: Network, options: Options) -> list[int]:
+    """Numbers of leading layers that are tried: none, all, and those for which less is sent than for others.
+
+    Behind a pool maps are smaller, and behind a residual block only one is to be brought together.
+    """
+    most = tileable(network)
+    division = _cheapest(network, options, most).division
+    if division is None:
+        return [0]
+    sent = []
+    for layers in range(most + 1):
+        tiles = tiles_of(network, layers, division)
+        # A worker has some of the map, which need not travel.
+        gathered = gathered_values(network, tiles) * (1 - 1 / options.workers)
+        sent.append(halo_values(network, tiles) + gathered)
+    least = [n for n in range(1, most) if sent[n] < min(sent[n - 1], sent[n + 1])]
+    return [0, *least, most]
 
 
 def _cheapest(network: Network, options: Options, layers: int) -> Sharing:

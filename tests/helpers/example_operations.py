@@ -30,7 +30,9 @@ EXAMPLES = {
     "Combine": lambda d, x: d.builder.combine("op", x, d.mixing("other", x, 3, square_window(SIZE)), "add"),
     "Select": lambda d, x: d.builder.select("op", (x, x), np.array([5, 0, 1, 0])),
     "Stitch": lambda d, x: d.builder.add(
-        Stitch("op", (x, d.builder.rearrange("part", x, np.arange(3), (3,))), "op.y", np.array([14, 0, 1, 12])),
+        Stitch(
+            "op", (x, d.builder.rearrange("part", x, np.arange(3), (3,))), "op.y", np.array([14, 0, 1, 12])
+        ),
         (4,),
     ),
     "PositionTable": lambda d, x: d.builder.position_table("op", x, d.rng.standard_normal((3, 14))),

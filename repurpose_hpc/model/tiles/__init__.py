@@ -7,7 +7,7 @@ maps are cut, ``rules`` what each operation is on a rectangle, ``halos`` what wo
 """
 
 from repurpose_hpc.model.tiles.division import Division, divisions
-from repurpose_hpc.model.tiles.halos import halo_values, tileable, tiles_of
+from repurpose_hpc.model.tiles.halos import gathered_values, halo_values, tileable, tiles_of
 from repurpose_hpc.model.tiles.tiler import tiled
 
-__all__ = ["Division", "divisions", "halo_values", "tileable", "tiled", "tiles_of"]
+__all__ = ["Division", "divisions", "gathered_values", "halo_values", "tileable", "tiled", "tiles_of"]

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Mixing, Operation
+from repurpose_hpc.model.operations import Mixing, Operation, Pool
 from repurpose_hpc.model.tiles.division import Division
 from repurpose_hpc.model.tiles.rectangles import Rectangle, area, around, common
 from repurpose_hpc.model.tiles.rules import Part, part_of
@@ -88,6 +88,23 @@ def needs_of(network: Network, tiles: Tiles) -> dict[tuple[str, int], Rectangle]
                 if need is not None and common(need, own) != need:
                     needs[source, worker] = around(need, needs.get((source, worker), need))
     return needs
+
+
+def gathered_values(network: Network, tiles: Tiles) -> int:
+    """Values per sample of maps that are brought together, for operations that are not done tile by tile."""
+    total = 0
+    for tensor in tiles:
+        readers = [op for op in network.operations if tensor in op.sources and op.target not in tiles]
+        if tensor in network.output_tensors or not all(is_mean(op) for op in readers):
+            total += network.size(tensor)
+        elif readers:
+            total += network.space(tensor).neurons
+    return total
+
+
+def is_mean(op: Operation) -> bool:
+    """Whether an operation is the mean over whole maps, which is a sum over tiles."""
+    return isinstance(op, Pool) and op.kind == "average" and op.window.is_whole_map
 
 
 def halo_values(network: Network, tiles: Tiles) -> int:

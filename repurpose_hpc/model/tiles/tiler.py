@@ -30,7 +30,7 @@ from repurpose_hpc.model.operations import (
     whole_map,
 )
 from repurpose_hpc.model.tiles.division import Division
-from repurpose_hpc.model.tiles.halos import Tiles, needs_of, parts_of, tiles_of
+from repurpose_hpc.model.tiles.halos import Tiles, is_mean, needs_of, parts_of, tiles_of
 from repurpose_hpc.model.tiles.rectangles import Rectangle, area, common, places, shape_of, whole
 from repurpose_hpc.model.weights import SparseWeights, sparse
 
@@ -81,7 +81,7 @@ class _Tiler:
             self._layer = op.name
             if op.target in self._tiles:
                 self._add_tiles(op)
-            elif self._is_mean(op):
+            elif is_mean(op) and op.sources[0] in self._tiles:
                 self._add_mean(op)
             else:
                 self._add_whole(op)
@@ -118,11 +118,6 @@ class _Tiler:
         network, source = self._network, mixing.source
         neurons = np.count_nonzero(self._counted[network.space_of[source]])
         return int(neurons) * network.values(source) if self._first_readers[source] == mixing.name else 0
-
-    def _is_mean(self, op: Operation) -> bool:
-        """Whether an operation is the mean over maps that are cut."""
-        is_mean = isinstance(op, Pool) and op.kind == "average" and op.window.is_whole_map
-        return is_mean and op.sources[0] in self._tiles
 
     def _add_mean(self, op: Pool) -> None:
         """The mean over maps: the sum of what each worker's positions add."""
