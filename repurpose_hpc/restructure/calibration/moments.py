@@ -264,7 +264,7 @@ class CalibrationBatches:
             x, y: tensors of its source and of its target.
         """
         all_positions, batch = self.network.values(mixing.target), x.shape[1]
-        columns_wanted = max(COLUMNS_PER_WEIGHT * mixing.W.shape[1], FEWEST_COLUMNS)
+        columns_wanted = max(COLUMNS_PER_WEIGHT * mixing.weights.shape[1], FEWEST_COLUMNS)
         count = -(-columns_wanted // self.samples.samples)
         # A mixing on vectors has one position.
         if mixing.window is None or count >= all_positions:
@@ -276,7 +276,7 @@ class CalibrationBatches:
         )
 
     def _samples_for(self, mixing: Mixing) -> int:
-        columns_wanted = COLUMNS_PER_WEIGHT * mixing.W.shape[1]
+        columns_wanted = COLUMNS_PER_WEIGHT * mixing.weights.shape[1]
         return max(FEWEST_SAMPLES, -(-columns_wanted // self.network.values(mixing.target)))
 
 

@@ -58,8 +58,9 @@ def reserve(context: CutContext, decisions: Decisions) -> Decisions:
     if decisions.budget - fixed_cost < 0:
         raise BudgetTooSmall(
             f"a communication budget of {context.options.comm_budget:.3g} is {decisions.budget:,.0f} per "
-            f"sample, expected {fixed_cost:,.0f} at least: sums of normalisations, and inputs that are added "
-            "to other neurons, cannot be pruned; allow more communication, or take fewer workers"
+            f"sample, expected {fixed_cost:,.0f} at least: sums of normalisations, halos of layers by "
+            "position, and inputs that are added to other neurons, cannot be pruned; allow more "
+            "communication, or take fewer workers"
         )
     return replace(decisions, budget=decisions.budget - fixed_cost, exact=exact)
 

@@ -336,6 +336,20 @@ def test_take_positions(version, index):
     np.testing.assert_array_equal(out, np.where(index < 0, np.float32(-2.5), x[..., index]))
 
 
+@given(starts=st.lists(st.tuples(st.integers(0, 8), st.integers(1, 4)), max_size=4))
+def test_copy_runs(version, starts):
+    """Runs that lie one behind the other in the output; what is between them stays."""
+    x = np.random.default_rng(0).standard_normal((2, 3, 12)).astype(np.float32)
+    out = np.full((2, 3, 25), -1, np.float32)
+    runs, expected, to = [], out.copy(), 1
+    for first, length in starts:
+        runs.append((first, to, length))
+        expected[:, :, to : to + length] = x[:, :, first : first + length]
+        to += length + 1
+    version(kernels.copy_runs)(x, np.array(runs, np.int64).reshape(-1, 3), out)
+    np.testing.assert_array_equal(out, expected)
+
+
 def test_no_numbers_of_a_row_are_added_where_a_strip_begins_behind_it():
     """As compiled: a negative count is none."""
     numbers, out = np.ones(9), np.zeros(9)

@@ -1,0 +1,100 @@
+"""Networks shared out by position compute what they did before, and send what the plan says."""
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+from helpers import small_plans
+from helpers.covering import covering
+from helpers.programs import counting, make_program, run_program
+from helpers.roots import by_root
+from helpers.small_graphs import (
+    convolutional_network,
+    filtered_network,
+    normalised_network,
+    residual_network,
+)
+from repurpose_hpc.io.samples import Samples
+from repurpose_hpc.model.forward import apply_heads, forward
+from repurpose_hpc.model.tiles import divisions, tileable, tiled
+from repurpose_hpc.plan.plan import PLACEMENTS, REPLICATED, dense_plan
+from repurpose_hpc.restructure.job import restructure_network
+
+pytestmark = pytest.mark.mpi
+
+COMM = MPI.COMM_WORLD
+NETWORKS = {
+    make.__name__: make()
+    for make in (convolutional_network, filtered_network, normalised_network, residual_network)
+}
+TOLERANCE = {np.float64: 1e-12, np.float32: 1e-5}
+# One worker for each rank, or several, of which ranks host different numbers.
+MORE_WORKERS = (0, 3)
+COUNT = 7
+
+
+def shared_out(network, layers, workers, placement):
+    """The network by position, with the first cuts, and the plan that prunes nothing."""
+    shapes = [shape for shape in network.positions_of.values() if shape]
+    division = next(divisions(shapes, np.ones(workers)))
+    cut = tiled(network, layers, division, placement != REPLICATED)
+    return cut, dense_plan(cut, workers, placement, np.ones(workers))
+
+
+def assert_computes(cut, plan, original, dtype, tolerance, batch=3):
+    """The outputs of the original; the program."""
+    x = np.random.default_rng(5).standard_normal((COUNT, original.inputs))
+    program = make_program(cut, plan, batch, dtype=dtype)
+    y, expected = apply_heads(cut, run_program(program, cut, x)), forward(original, x)
+    np.testing.assert_allclose(y, expected, rtol=0, atol=tolerance * max(1, np.abs(expected).max()))
+    return program
+
+
+@pytest.mark.parametrize(
+    ("name", "placement", "more_workers", "dtype", "is_all"),
+    covering(NETWORKS, PLACEMENTS, MORE_WORKERS, TOLERANCE, (False, True)),
+)
+def test_outputs_are_those_of_the_original(name, placement, more_workers, dtype, is_all):
+    network = NETWORKS[name]
+    layers = tileable(network) if is_all else 1
+    cut, plan = shared_out(network, layers, COMM.size + more_workers, placement)
+    assert_computes(cut, plan, network, dtype, TOLERANCE[dtype]).free()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_is_handed_to_mpi_is_what_the_plan_says(name):
+    """In one exchange a round, however many pieces halos have."""
+    network = NETWORKS[name]
+    cut, plan = shared_out(network, tileable(network), COMM.size, REPLICATED)
+    with counting() as handed:
+        program = assert_computes(cut, plan, network, np.float64, 1e-12, batch=COUNT)
+    values = sum(plan.values_sent(cut, mixing) for mixing in cut.mixings)
+    assert COMM.allreduce(np.array([program.values_sent, handed.values.sum()])).tolist() == [
+        values,
+        values * COUNT,
+    ]
+    assert handed.calls == program.rounds
+    program.free()
+
+
+@by_root
+def restructured(workers, budget):
+    """The first two convolutions by position, the others by channel."""
+    network, rng = NETWORKS["residual_network"], np.random.default_rng(0)
+    samples = Samples.of(rng.standard_normal((80, *network.input_shape)))
+    cut = restructure_network(
+        network, samples, workers=workers, comm_budget=budget, by_position=2, dtype=np.float64
+    )
+    return cut.network, cut.plan, cut.report["values_sent"], cut.report["dense_values"]
+
+
+@pytest.mark.parametrize("more_workers", MORE_WORKERS)
+def test_layers_by_position_and_layers_by_channel(more_workers):
+    workers, budget = COMM.size + more_workers, 0.99
+    network, plan, sent, dense = restructured(workers, budget)
+    program = assert_computes(network, plan, network, np.float64, 1e-12)
+    found = COMM.allreduce(program.values_sent)
+    assert found == sent if not more_workers else found <= sent
+    assert sent <= budget * dense
+    program.free()
+    assert small_plans.pruned(network, plan).fingerprint() == network.fingerprint()
