@@ -16,10 +16,11 @@ from pathlib import Path
 
 import environment
 
-RANKS = (1, 2, 3, 4, 8)
+RANKS = (2, 3, 4, 8)
 PYTEST = ("-m", "pytest", "--color=no")
+MPI_TESTS = ("--with-mpi", "-m", "mpi")
 # Under Open MPI as well: everything that MPI does for us, from exchanges to ranks that fail.
-OPENMPI_RANKS = (2, 4)
+OPENMPI_RANKS = (3,)
 OPENMPI_TESTS = (
     "tests/mpi/test_program.py",  # exchanges, transports
     "tests/mpi/test_branches.py",
@@ -34,7 +35,7 @@ OPENMPI_TESTS = (
 OVERFLOW = "error::RuntimeWarning"
 # All but one of pytest: ranks that end together tidy up the same old folders.
 STRICT = "error,ignore:(rm_rf) error removing"
-# Processes of pytest-xdist that share the unit tests.
+# Processes of pytest-xdist that share the tests which need one process each.
 WORKERS = ("-n", "2", "--dist", "worksteal")
 # Longer than pytest's faulthandler_timeout, which says more about a hanging test than this can.
 SILENCE_SECONDS = 240
@@ -90,6 +91,8 @@ def stages() -> list[Stage]:
         Stage("unit tests", [*alone(python), *WORKERS, "tests/unit"]),
         # They start processes, of which some are timed.
         Stage("tests of commands", [*alone(python), "--ignore=tests/unit"]),
+        # Without a launcher: one rank leaves the other processors to another.
+        Stage("MPI tests, ranks: 1", [str(python), *PYTEST, *MPI_TESTS, *WORKERS, "tests/mpi"]),
         *(on_ranks(python, ranks, "MPI tests", ["tests/mpi"]) for ranks in RANKS),
     ]
 
@@ -119,7 +122,7 @@ def alone(python: Path) -> list[str]:
 def on_ranks(python: Path, ranks: int, name: str, files: list[str]) -> Stage:
     """The stage of tests that are all started together."""
     launcher = environment.mpi_command(python, ranks)
-    return Stage(f"{name}, ranks: {ranks}", [*launcher, *PYTEST, "--with-mpi", "-m", "mpi", *files], ranks)
+    return Stage(f"{name}, ranks: {ranks}", [*launcher, *PYTEST, *MPI_TESTS, *files], ranks)
 
 
 def outcome(stage: Stage, warnings: str) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import numpy as np
 from mpi4py import MPI
 
 from helpers import small_plans
+from helpers.roots import by_root
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.backward import backpropagate
 from repurpose_hpc.model.forward import outputs, split_values, trace
@@ -31,6 +32,7 @@ def chain(seed=0):
     return small_plans.random_network(seed, (12, 17, 15, 14, 5), "identity")
 
 
+@by_root
 def relayed(seed=0):
     """A network that is restructured with relays, whose derivatives cross within a mixing."""
     network = chain(seed)

@@ -7,6 +7,7 @@ from mpi4py import MPI
 from helpers import small_plans
 from helpers.covering import covering
 from helpers.programs import make_program, run_program
+from helpers.roots import from_root
 from helpers.small_graphs import Draw, transformer
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.forward import apply_heads, forward
@@ -53,7 +54,8 @@ def test_random_plans(workers, placement, dtype, max_batch, with_mask, density):
 def test_restructured_networks(workers, placement, dtype, budget, with_mask):
     """With 0.2, without norms, whose sums cannot be pruned."""
     network = transformer(1, with_mask, with_norms=budget == 1.0)
-    cut = restructure(network, Samples.of(samples(network, 60, 0)), Options(workers, budget, placement))
+    options = Options(workers, budget, placement)
+    cut = from_root(lambda: restructure(network, Samples.of(samples(network, 60, 0)), options))
     assert_computes(cut.network, cut.plan, 3, dtype)
     if budget == 1.0:
         x = samples(network, 3)

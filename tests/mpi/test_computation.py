@@ -6,6 +6,7 @@ from mpi4py import MPI
 
 from helpers import small_plans
 from helpers.programs import make_program, run_program
+from helpers.roots import by_root
 from helpers.small_graphs import convolutional_network, residual_network
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import COMM_DTYPES, STEPS
@@ -28,6 +29,7 @@ COUNT = 11
 FORMS = ("ghosts", "sums", "relays")
 
 
+@by_root
 def cut_for(name, workers, placement="replicated", comm_budget=0.2, **fields):
     network, rng = NETWORKS[name], np.random.default_rng(0)
     x = rng.standard_normal((150, network.inputs)) @ rng.standard_normal((network.inputs,) * 2)

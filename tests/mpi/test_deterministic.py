@@ -13,6 +13,7 @@ from helpers import small_plans
 from helpers.covering import covering
 from helpers.programs import counting, make_program, run_program
 from helpers.random_cases import cases
+from helpers.roots import by_root, from_root
 from helpers.small_graphs import convolutional_network, residual_network
 from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.chain import sequence
@@ -30,6 +31,8 @@ SAMPLES = 70
 WIDTHS = (60, 90, 70, 80, 10)
 # One worker for each rank, or several, of which ranks host different numbers.
 MORE_WORKERS = (0, 3, 8)
+# Sizes of batches and their parts, that are tried one after the other.
+BATCHES = (((1, 1), (33, 5), (SAMPLES, 1)), ((3, 2), (13, 1), (SAMPLES, 3)))
 
 
 def dense_network(kind="relu"):
@@ -68,6 +71,7 @@ FORMATS = (
 )
 
 
+@by_root
 def cut(name, workers, placement="partitioned"):
     """A network, its plan and samples; the same on all ranks."""
     network = NETWORKS[name]()
@@ -86,17 +90,23 @@ def outputs(network, plan, x, max_batch, comm=COMM, **options):
     return y.view(f"u{y.itemsize}")
 
 
+def outputs_alone(network, plan, x, **options):
+    """The same of one process, for batches of all samples."""
+    return from_root(lambda: outputs(network, plan, x, len(x), MPI.COMM_SELF, **options))
+
+
 def assert_same(found, expected):
     """The same bits; told as numbers of those that differ, on the rank that sees it."""
     assert np.count_nonzero(found != expected) == 0
 
 
-@pytest.mark.parametrize("more_workers", MORE_WORKERS)
-@pytest.mark.parametrize(("name", "formats"), covering(NETWORKS, FORMATS))
-def test_any_ranks_batches_and_parts(name, formats, more_workers):
+@pytest.mark.parametrize(
+    ("name", "formats", "more_workers", "batches"), covering(NETWORKS, FORMATS, MORE_WORKERS, BATCHES)
+)
+def test_any_ranks_batches_and_parts(name, formats, more_workers, batches):
     network, plan, x = cut(name, COMM.size + more_workers)
-    expected = outputs(network, plan, x, SAMPLES, MPI.COMM_SELF, formats=formats)
-    for max_batch, parts in ((1, 1), (3, 2), (13, 1), (33, 5), (SAMPLES, 1), (SAMPLES, 3)):
+    expected = outputs_alone(network, plan, x, formats=formats)
+    for max_batch, parts in batches:
         assert_same(outputs(network, plan, x, max_batch, formats=formats, micro_batches=parts), expected)
 
 
@@ -104,7 +114,7 @@ def test_any_ranks_batches_and_parts(name, formats, more_workers):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_any_transport(name, more_workers):
     network, plan, x = cut(name, COMM.size + more_workers)
-    expected = outputs(network, plan, x, SAMPLES, MPI.COMM_SELF)
+    expected = outputs_alone(network, plan, x)
     for transport in available(COMM):
         assert_same(outputs(network, plan, x, 16, transport=transport), expected)
 
@@ -112,7 +122,7 @@ def test_any_transport(name, more_workers):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_any_place_in_a_batch_and_any_threads(name):
     network, plan, x = cut(name, COMM.size + 1)
-    expected = outputs(network, plan, x, SAMPLES, MPI.COMM_SELF)
+    expected = outputs_alone(network, plan, x)
     order = np.random.default_rng(7).permutation(SAMPLES)
     assert_same(outputs(network, plan, x[order], 17), expected[order])
     with mock.patch.object(parallel, "LEAST_WORK", 0):
@@ -127,7 +137,7 @@ def test_any_place_in_a_batch_and_any_threads(name):
 )
 @settings(max_examples=60)
 def test_random_plans(case, dtype, parts, transport):
-    expected = outputs(case.network, case.plan, case.x, len(case.x), MPI.COMM_SELF, dtype=dtype)
+    expected = outputs_alone(case.network, case.plan, case.x, dtype=dtype)
     options = {"dtype": dtype, "micro_batches": parts, "transport": transport}
     assert_same(outputs(case.network, case.plan, case.x, case.max_batch, **options), expected)
 
@@ -142,7 +152,7 @@ def test_workers_that_own_nothing(placement):
     owners = network.derive({**free, **few})
     plan = Plan(workers, placement, owners, small_plans.random_masks(network, owners, workers, seed=2))
     network = small_plans.pruned(network, plan)
-    expected = outputs(network, plan, x, SAMPLES, MPI.COMM_SELF)
+    expected = outputs_alone(network, plan, x)
     assert_same(outputs(network, plan, x, 9), expected)
 
 

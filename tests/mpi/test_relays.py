@@ -6,6 +6,7 @@ from mpi4py import MPI
 
 from helpers import small_plans
 from helpers.programs import make_program, run_program
+from helpers.roots import by_root
 from helpers.small_graphs import convolutional_network
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import COMM_DTYPES, STEPS
@@ -23,6 +24,7 @@ NETWORK = small_plans.random_network(5, widths=(23, 37, 30, 6), head="identity")
 X = np.random.default_rng(1).standard_normal((19, 23))
 
 
+@by_root
 def cut_for(workers, placement="partitioned", **fields):
     rng = np.random.default_rng(0)
     samples = Samples.of(rng.standard_normal((200, 23)) @ rng.standard_normal((23, 23)))
@@ -32,6 +34,7 @@ def cut_for(workers, placement="partitioned", **fields):
     return restructure(NETWORK, samples, options)
 
 
+@by_root
 def mapped_cut_for(workers, budget, **fields):
     """Of a convolutional network."""
     network, rng = convolutional_network(0), np.random.default_rng(0)

@@ -1,11 +1,10 @@
 """Restructured transformers compute on any number of ranks what the reference does."""
 
-from functools import cache
-
 import numpy as np
 import pytest
 from mpi4py import MPI
 
+from helpers.roots import by_root
 from helpers.small_transformers import decoder, encoder, texts
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.restructure.exact import split_network
@@ -24,7 +23,7 @@ BUDGETS = [(1.0, 0.0), (0.5, 0.0), (0.2, 0.0), (0.0, 0.0), (0.5, 1e4)]
 TOLERANCE = {"float32": 1e-12, "bfloat16": 2e-5, "int8": 2e-5, "int4": 2e-5}
 
 
-@cache
+@by_root
 def restructured(name, workers, budget, round_cost, comm_dtype):
     options = TokenOptions(
         workers, comm_budget=budget, round_cost=round_cost, comm_dtype=comm_dtype, load=workers

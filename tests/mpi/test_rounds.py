@@ -6,6 +6,7 @@ from mpi4py import MPI
 
 from helpers import small_plans
 from helpers.programs import counting, make_program, run_program
+from helpers.roots import by_root
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.plan.rounds import rounds_of
@@ -19,6 +20,7 @@ NETWORK = small_plans.random_network(5, widths=(24, 40, 30, 6), head="identity")
 X = np.random.default_rng(1).standard_normal((19, 24))
 
 
+@by_root
 def cut_for(workers, cost, forms=("ghosts", "sums")):
     rng = np.random.default_rng(0)
     samples = Samples.of(rng.standard_normal((400, 24)) @ rng.standard_normal((24, 24)))

@@ -7,6 +7,7 @@ import pytest
 from mpi4py import MPI
 
 from helpers import small_graphs, small_plans
+from helpers.roots import from_root
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.forward import forward
@@ -137,10 +138,9 @@ def test_a_rank_that_leaves_by_an_exception_does_not_wait():
 def test_restructured_by_all_ranks_to_the_last_bit_as_by_one():
     network = small_plans.random_network()
     x = np.random.default_rng(3).standard_normal((60, network.inputs))
-    together, alone = (
-        restructure_network(network, Samples.of(x), workers=COMM.size, comm_budget=0.3, comm=comm)
-        for comm in (COMM, None)
-    )
+    options = {"workers": COMM.size, "comm_budget": 0.3}
+    together = restructure_network(network, Samples.of(x), comm=COMM, **options)
+    alone = from_root(lambda: restructure_network(network, Samples.of(x), **options))
     assert together.network.fingerprint() == alone.network.fingerprint()
     assert {name: owner.tobytes() for name, owner in together.plan.owners.items()} == {
         name: owner.tobytes() for name, owner in alone.plan.owners.items()

@@ -12,6 +12,7 @@ from helpers import small_plans
 from helpers.covering import covering
 from helpers.example_operations import NETWORKS
 from helpers.random_cases import cases
+from helpers.roots import from_root
 from helpers.small_graphs import branching_network, convolutional_network, filtered_network
 from helpers.tuned import RankPasses, gradients_of
 from repurpose_hpc.io.samples import Samples
@@ -173,7 +174,7 @@ def test_restructured_networks(make, has, fields, more_workers):
     options = Options(
         workers, 0.1, "partitioned", part_weights=weights, forms=("ghosts", "sums", "relays"), **fields
     )
-    cut = restructure(network, Samples.of(x / np.sqrt(network.inputs)), options)
+    cut = from_root(lambda: restructure(network, Samples.of(x / np.sqrt(network.inputs)), options))
     assert workers == 1 or getattr(cut.plan, has)
     check_network(cut.network, cut.plan)
 

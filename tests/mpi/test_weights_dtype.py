@@ -9,6 +9,7 @@ from mpi4py import MPI
 from helpers import small_plans
 from helpers.covering import covering
 from helpers.programs import run_program
+from helpers.roots import by_root
 from helpers.small_graphs import Draw, convolutional_network, residual_network, square_window
 from helpers.stored_weights import rounded
 from repurpose_hpc.io.samples import Samples
@@ -58,6 +59,7 @@ def random_cut(name, workers, placement="partitioned"):
     return Cut(small_plans.pruned(network, plan), plan)
 
 
+@by_root
 def restructured(name, workers, **fields):
     """A budget of communication, and of computation, so that columns are not used."""
     network, rng = NETWORKS[name], np.random.default_rng(0)
