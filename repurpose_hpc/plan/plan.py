@@ -339,6 +339,16 @@ def tile_owner(network: Network, space: Space) -> np.ndarray:
     return np.full(space.neurons, network.tile_owners[space.name], np.int32)
 
 
+def tile_weights(network: Network, workers: int) -> np.ndarray:
+    """Weights that each worker holds of layers that are shared out by position, (P,) int64."""
+    held = np.zeros(workers, np.int64)
+    for mixing in network.mixings:
+        space = network.parts(mixing.target)[0]
+        if space in network.tile_owners and not mixing.is_sparse:
+            held[network.tile_owners[space]] += mixing.weights.size
+    return held
+
+
 def single_worker_plan(network: Network) -> Plan:
     """The plan in which one worker has everything: the single process that others are compared with."""
     owners = {space.name: np.zeros(space.neurons, np.int32) for space in network.spaces}

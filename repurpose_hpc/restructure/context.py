@@ -16,7 +16,7 @@ from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.masks import EVERYBODY
-from repurpose_hpc.plan.plan import REPLICATED, Plan
+from repurpose_hpc.plan.plan import REPLICATED, Plan, tile_weights
 from repurpose_hpc.restructure.calibration.divergence import Divergence
 from repurpose_hpc.restructure.calibration.moments import Moments
 from repurpose_hpc.restructure.calibration.probes import value_weights
@@ -210,7 +210,7 @@ def open_context(
     """Take in what is given, and measure the original network (step 1); collective."""
     constraints, mixings = constraints_of(options), tuple(trained(network))
     speeds = constraints.part_weights / constraints.part_weights.sum()
-    replicated = options.input_placement == REPLICATED
+    replicated, tiles = options.input_placement == REPLICATED, tile_weights(network, options.workers)
     shares = neuron_shares(network, speeds, options.comm_budget, replicated)
     if method.needs_data:
         log(f"measuring the inputs of every mixing and what its errors do to the output{PENDING}")
@@ -218,7 +218,7 @@ def open_context(
         network=network,
         options=options,
         method=method,
-        constraints=replace(constraints, part_weights=shares),
+        constraints=replace(constraints, part_weights=shares, room=constraints.room - tiles),
         speeds=speeds,
         mixings=mixings,
         surroundings=surroundings(network, lambda mixing: is_wide(network, mixing)),

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from repurpose_hpc.fields import FieldError
 from repurpose_hpc.io.progress import PENDING
 from repurpose_hpc.io.samples import Samples
@@ -22,12 +24,16 @@ from repurpose_hpc.model.tiles import (
     tiled,
     tiles_of,
 )
-from repurpose_hpc.plan.plan import REPLICATED
-from repurpose_hpc.restructure.constraints import constraints_of
+from repurpose_hpc.plan.plan import REPLICATED, tile_weights
+from repurpose_hpc.restructure.constraints import WEIGHT_BYTES, constraints_of
 from repurpose_hpc.restructure.context import Log
 from repurpose_hpc.restructure.held_out import FEWEST, split
 from repurpose_hpc.restructure.options import AUTO, Options
 from repurpose_hpc.restructure.support.reserve import BudgetTooSmall
+
+
+class NoRoom(FieldError):
+    """Layers by position whose weights some worker cannot hold."""
 
 
 class Sharing(NamedTuple):
@@ -80,7 +86,9 @@ def sharing_for(network: Network, samples: Samples, options: Options, trial: Tri
                 f"expected at most {most} layers, up to the last that makes maps, got {options.by_position}; "
                 f"{most} are all, 0 none",
             )
-        return _cheapest(network, options, int(options.by_position))
+        sharing = _cheapest(network, options, int(options.by_position))
+        check_room(sharing.of(network, options), options)
+        return sharing
     return _least_error(network, samples, options, trial, log)
 
 
@@ -96,8 +104,10 @@ def _least_error(network: Network, samples: Samples, options: Options, trial: Tr
         sharing = _cheapest(network, options, layers)
         log(f"by position, {layers} layers{PENDING}")
         try:
-            errors[sharing] = trial(sharing.of(network, options), parts.rest, parts.held_out, log)
-        except BudgetTooSmall as problem:
+            candidate = sharing.of(network, options)
+            check_room(candidate, options)
+            errors[sharing] = trial(candidate, parts.rest, parts.held_out, log)
+        except (BudgetTooSmall, NoRoom) as problem:
             log(f"by position, {layers} layers: {problem}")
             continue
         log(f"by position, {layers} layers: output error {errors[sharing]:.4g} on held-out samples")
@@ -106,6 +116,24 @@ def _least_error(network: Network, samples: Samples, options: Options, trial: Tr
     best = min(errors, key=lambda sharing: errors[sharing])
     log(f"by position: {best.layers} layers")
     return best
+
+
+def check_room(network: Network, options: Options) -> None:
+    """Refuse layers by position of which every worker should have all weights, and some has no room for them.
+
+    Raises:
+        NoRoom: with both numbers.
+    """
+    held, room = tile_weights(network, options.workers), constraints_of(options).room
+    missing = np.flatnonzero(held > room)
+    if missing.size:
+        worker, mib = missing[0], WEIGHT_BYTES / 2**20
+        raise NoRoom(
+            "by_position",
+            f"expected weights that fit into memory_limits, found {held[worker] * mib:.3g} MiB of the layers "
+            f"by position for worker {worker}, which has {room[worker] * mib:.3g}; share out fewer layers by "
+            "position, others by channel",
+        )
 
 
 def candidates(network: Network, options: Options) -> list[int]:

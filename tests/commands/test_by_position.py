@@ -90,6 +90,10 @@ def test_the_number_of_layers_is_tried(mpirun, folder):
         ({"by_position": 5}, "by_position: expected at most 3 layers"),
         ({"by_position": "auto", "max_output_error": 0.1}, "expected a number of layers together with"),
         ({"by_position": "auto", "samples": 20}, "expected 50 calibration samples or more"),
+        (
+            {"by_position": 3, "memory_limits": (1, 0.005, 1)},
+            r"by_position: .*found 0.0\d+ MiB of the layers by position for worker 1",
+        ),
         ({"by_position": 3, "comm_budget": 0.01}, "sums of normalisations, halos"),
     ],
 )
