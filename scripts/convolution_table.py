@@ -2,16 +2,18 @@
 
     python scripts/convolution_table.py MODEL --calibration DATA --test DATA --workers 4 --out table.csv
 
-What the two others send is counted, not run: the channels split as they are, every worker sending what others
-read (narrow layers as partial sums), and the maps split into rectangles (see ``halo``).  Both reproduce the
-original network.
+The two others reproduce the original network: the channels split as they are, every worker sending what
+others read (narrow layers as partial sums), and all maps shared out by position.
 """
 
 import numpy as np
 from accuracy_table import arguments, fill
-from halo import halo_partition, layers_of
 
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.tiles import tileable
 from repurpose_hpc.plan.plan import dense_plan
+from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.restructure.positions import cheapest
 from repurpose_hpc.studies.accuracy.study import open_study
 
 BUDGETS = (0.2, 0.1, 0.05)
@@ -29,14 +31,14 @@ def main() -> None:
     args = arguments(__doc__)
     study = open_study(args.model, args.calibration, args.test)
     network = study.network
-    plan = dense_plan(network, args.workers, "replicated", np.ones(args.workers))
-    dense = sum(plan.dense_values(network, mixing) for mixing in network.mixings)
-    channels = sum(plan.values_sent(network, mixing) for mixing in network.mixings)
-    halo = halo_partition(layers_of(network), args.workers)
+    dense, channels = exact_values(network, args.workers)
+    options = Options(args.workers)
+    _, positions = exact_values(
+        cheapest(network, options, tileable(network)).of(network, options), args.workers
+    )
     print(f"{args.workers} workers, dense: {dense:,} values per sample")
     print(f"channels as they are: {channels:,} values, fraction {channels / dense:.4f}")
-    grid = " x ".join(map(str, halo.grid))
-    print(f"positions ({grid}): {halo.total:,} values, fraction {halo.total / dense:.4f}", flush=True)
+    print(f"positions: {positions:,} values, fraction {positions / dense:.4f}", flush=True)
     rows = fill(args, study, COLUMNS, BUDGETS)
     for budget in BUDGETS:
         row = rows[(*COLUMNS[0], budget)]
@@ -45,6 +47,13 @@ def main() -> None:
         print(
             f"budget {budget}: {loss:.2f} points lost, a worker holds {share:.1%} of the weights on average"
         )
+
+
+def exact_values(network: Network, workers: int) -> tuple[int, int]:
+    """Values per sample of a dense exchange, and of the plan that prunes nothing."""
+    plan = dense_plan(network, workers, "replicated", np.ones(workers))
+    dense = sum(plan.dense_values(network, mixing) for mixing in network.mixings)
+    return dense, sum(plan.values_sent(network, mixing) for mixing in network.mixings)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def sharing_for(network: Network, samples: Samples, options: Options, trial: Tri
                 f"expected at most {most} layers, up to the last that makes maps, got {options.by_position}; "
                 f"{most} are all, 0 none",
             )
-        sharing = _cheapest(network, options, int(options.by_position))
+        sharing = cheapest(network, options, int(options.by_position))
         check_room(sharing.of(network, options), options)
         return sharing
     return _least_error(network, samples, options, trial, log)
@@ -101,7 +101,7 @@ def _least_error(network: Network, samples: Samples, options: Options, trial: Tr
         )
     parts, errors = split(samples, options.seed), {}
     for layers in candidates(network, options):
-        sharing = _cheapest(network, options, layers)
+        sharing = cheapest(network, options, layers)
         log(f"by position, {layers} layers{PENDING}")
         try:
             candidate = sharing.of(network, options)
@@ -142,7 +142,7 @@ def candidates(network: Network, options: Options) -> list[int]:
     Behind a pool maps are smaller, and behind a residual block only one is to be brought together.
     """
     most = tileable(network)
-    division = _cheapest(network, options, most).division
+    division = cheapest(network, options, most).division
     if division is None:
         return [0]
     sent = []
@@ -155,7 +155,7 @@ def candidates(network: Network, options: Options) -> list[int]:
     return [0, *least, most]
 
 
-def _cheapest(network: Network, options: Options, layers: int) -> Sharing:
+def cheapest(network: Network, options: Options, layers: int) -> Sharing:
     """The layers with the cuts that send least."""
     shares = constraints_of(options).part_weights
     shapes = [shape for shape in network.positions_of.values() if shape]
