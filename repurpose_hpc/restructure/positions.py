@@ -20,6 +20,7 @@ from repurpose_hpc.model.tiles import (
     divisions,
     gathered_values,
     halo_values,
+    most_multiply_adds,
     tileable,
     tiled,
     tiles_of,
@@ -30,6 +31,10 @@ from repurpose_hpc.restructure.context import Log
 from repurpose_hpc.restructure.held_out import FEWEST, split
 from repurpose_hpc.restructure.options import AUTO, Options
 from repurpose_hpc.restructure.support.reserve import BudgetTooSmall
+
+# What the busiest worker may compute in layers by position, relative to its share, where it computes halos
+# itself: the first layers are cheap, and their maps large.
+MOST_REPEATED = 1.1
 
 
 class NoRoom(FieldError):
@@ -42,21 +47,24 @@ class Sharing(NamedTuple):
     Attributes:
         layers: how many leading mixings, fixed ones not counted.
         division: where maps are cut; None: none is.
+        repeated: leading ones of them whose halos workers compute instead of receiving them.
     """
 
     layers: int
     division: Division | None
+    repeated: int = 0
 
     def of(self, network: Network, options: Options) -> Network:
         """The network with these layers shared out so."""
         if self.division is None:
             return network
-        return tiled(network, self.layers, self.division, options.input_placement != REPLICATED)
+        counts = options.input_placement != REPLICATED
+        return tiled(network, self.layers, self.division, self.repeated, counts)
 
     def record(self) -> dict[str, object]:
         """It as JSON values, from which ``plan.files.origin`` makes the network again."""
         assert self.division is not None
-        return {"layers": self.layers, "division": self.division.record()}
+        return {"layers": self.layers, "division": self.division.record(), "repeated": self.repeated}
 
 
 # The error of the network that a sharing leads to, on the second samples, made with the first.
@@ -156,7 +164,7 @@ def candidates(network: Network, options: Options) -> list[int]:
 
 
 def cheapest(network: Network, options: Options, layers: int) -> Sharing:
-    """The layers with the cuts that send least."""
+    """The layers with the cuts that send least, halos of the first computed where that costs little."""
     shares = constraints_of(options).part_weights
     shapes = [shape for shape in network.positions_of.values() if shape]
     if not layers or not shapes:
@@ -165,5 +173,18 @@ def cheapest(network: Network, options: Options, layers: int) -> Sharing:
     def values(division: Division) -> int:
         return halo_values(network, tiles_of(network, layers, division))
 
-    found = [division for division in divisions(shapes, shares) if tiles_of(network, layers, division)]
-    return Sharing(layers, min(found, key=values)) if found else Sharing(0, None)
+    found = [division for division in divisions(shapes, shares) if tiles_of(network, layers, division).own]
+    if not found:
+        return Sharing(0, None)
+    division = min(found, key=values)
+    repeated = _repeated(network, layers, division) if options.input_placement == REPLICATED else 0
+    return Sharing(layers, division, repeated)
+
+
+def _repeated(network: Network, layers: int, division: Division) -> int:
+    """The leading layers whose halos are computed by all who need them, where that is little to compute."""
+    most = MOST_REPEATED * most_multiply_adds(network, tiles_of(network, layers, division))
+    for repeated in range(1, layers):
+        if most_multiply_adds(network, tiles_of(network, layers, division, repeated)) > most:
+            return repeated - 1
+    return max(layers - 1, 0)

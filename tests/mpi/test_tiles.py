@@ -37,7 +37,7 @@ def shared_out(network, layers, workers, placement):
     """The network by position, with the first cuts, and the plan that prunes nothing."""
     shapes = [shape for shape in network.positions_of.values() if shape]
     division = next(divisions(shapes, np.ones(workers)))
-    cut = tiled(network, layers, division, placement != REPLICATED)
+    cut = tiled(network, layers, division, 0, placement != REPLICATED)
     return cut, dense_plan(cut, workers, placement, np.ones(workers))
 
 

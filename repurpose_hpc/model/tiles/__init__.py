@@ -7,7 +7,22 @@ maps are cut, ``rules`` what each operation is on a rectangle, ``halos`` what wo
 """
 
 from repurpose_hpc.model.tiles.division import Division, divisions
-from repurpose_hpc.model.tiles.halos import gathered_values, halo_values, tileable, tiles_of
+from repurpose_hpc.model.tiles.halos import (
+    gathered_values,
+    halo_values,
+    most_multiply_adds,
+    tileable,
+    tiles_of,
+)
 from repurpose_hpc.model.tiles.tiler import tiled
 
-__all__ = ["Division", "divisions", "gathered_values", "halo_values", "tileable", "tiled", "tiles_of"]
+__all__ = [
+    "Division",
+    "divisions",
+    "gathered_values",
+    "halo_values",
+    "most_multiply_adds",
+    "tileable",
+    "tiled",
+    "tiles_of",
+]

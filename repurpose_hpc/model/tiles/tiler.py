@@ -35,21 +35,22 @@ from repurpose_hpc.model.tiles.rectangles import Rectangle, area, common, places
 from repurpose_hpc.model.weights import SparseWeights, sparse
 
 
-def tiled(network: Network, layers: int, division: Division, input_counts: bool = False) -> Network:
+def tiled(
+    network: Network, layers: int, division: Division, repeated: int = 0, input_counts: bool = False
+) -> Network:
     """The same network, its leading layers shared out by position.
 
     Args:
         network: any of samples.
-        layers: leading mixings, fixed ones not counted, of which those that can be are shared out.
-        division: where maps are cut.
+        layers, division, repeated: see ``tiles_of``.
         input_counts: whether a dense exchange counts what is sent of the inputs.
 
     Returns:
         its outputs are the same but for rounding; ``tile_owners`` says who has what, and ``dense_sizes`` what
         counts as dense.  The network itself where nothing can be shared out.
     """
-    tiles = tiles_of(network, layers, division)
-    return _Tiler(network, tiles, input_counts).network() if tiles else network
+    tiles = tiles_of(network, layers, division, repeated)
+    return _Tiler(network, tiles, input_counts).network() if tiles.own else network
 
 
 class _Tiler:
@@ -103,7 +104,7 @@ class _Tiler:
     def _add_tiles(self, op: Operation) -> None:
         """An operation tile by tile; the first part counts for all in a dense exchange."""
         size = self._dense_size(op) if isinstance(op, Mixing) else 0
-        for worker, tile, part in parts_of(op, self._network, self._tiles):
+        for worker, tile, part in parts_of(op, self._network, self._tiles.computed):
             sources = tuple(
                 self._part(source, need, worker, is_read_there=isinstance(op, Mixing))
                 for source, need in zip(op.sources, part.needs, strict=True)
@@ -126,7 +127,7 @@ class _Tiler:
         for worker, rectangle in self._tiles_of(source):
             name, shape = self._named(op.name, worker), shape_of(rectangle)
             mean = f"{name}.mean"
-            pool = Pool(name, self._named(source, worker), mean, "average", whole_map(shape))
+            pool = Pool(name, self._tile(source, worker), mean, "average", whole_map(shape))
             means.append(self._add(pool, (), worker))
             shares.append(area(rectangle) / network.values(source))
         joined = f"{op.name}{self._mark}"
@@ -154,7 +155,7 @@ class _Tiler:
             return self._names[tensor]
         shape = self._network.positions_of[tensor]
         moved = [
-            (self._move(self._named(tensor, worker), f"{tensor}{self._mark}{worker}.all", None), rectangle)
+            (self._move(self._tile(tensor, worker), f"{tensor}{self._mark}{worker}.all", None), rectangle)
             for worker, rectangle in self._tiles_of(tensor)
         ]
         self._names[tensor] = self._stitched(tensor, moved, whole(shape), None)
@@ -172,9 +173,9 @@ class _Tiler:
         if need is None or tensor not in self._tiles:
             part = self._from_whole(tensor, need, worker)
             return part if is_read_there else self._moved(part, worker)
-        own = self._tiles[tensor][worker]
-        if common(need, own) == need:
-            return self._cropped(self._named(tensor, worker), own, need, worker)
+        computed = self._tiles.computed[tensor][worker]
+        if computed is not None and common(need, computed) == need:
+            return self._cropped(self._named(tensor, worker), computed, need, worker)
         seen = self._needs[tensor, worker]
         return self._cropped(self._with_halo(tensor, seen, worker), seen, need, worker)
 
@@ -189,14 +190,19 @@ class _Tiler:
         if name not in self._made:
             pieces = []
             for other, tile in self._tiles_of(tensor):
-                held, shared = self._named(tensor, other), common(need, tile)
+                shared, frame = common(need, tile), self._tiles.computed[tensor][other]
                 if other == worker and shared is not None:
-                    pieces.append((held, tile))
+                    pieces.append((self._tile(tensor, other), tile))
                 elif shared is not None:
-                    piece = self._cropped(held, tile, shared, other)
+                    piece = self._cropped(self._named(tensor, other), frame, shared, other)
                     pieces.append((self._moved(piece, worker), shared))
             self._made[name] = self._stitched(name, pieces, need, worker)
         return self._made[name]
+
+    def _tile(self, tensor: str, worker: int) -> str:
+        """The tile of a worker, without what it computes besides."""
+        own, computed = self._tiles.own[tensor][worker], self._tiles.computed[tensor][worker]
+        return self._cropped(self._named(tensor, worker), computed, own, worker)
 
     def _cropped(self, held: str, frame: Rectangle, rectangle: Rectangle, worker: int | None) -> str:
         """A rectangle of a tensor that has the positions ``frame``, where it is."""
@@ -246,7 +252,7 @@ class _Tiler:
 
     def _tiles_of(self, tensor: str) -> Iterator[tuple[int, Rectangle]]:
         """The workers that have a tile of a map, and where."""
-        for worker, rectangle in enumerate(self._tiles[tensor]):
+        for worker, rectangle in enumerate(self._tiles.own[tensor]):
             if rectangle is not None:
                 yield worker, rectangle
 

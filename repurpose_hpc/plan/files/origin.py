@@ -22,5 +22,5 @@ def as_it_was_cut(stored: StoredPlan, original: Network) -> Network:
     network = reduced(original) if "lossless" in made else original
     if "by_position" not in made:
         return network
-    layers, division = made["by_position"]["layers"], Division.of(made["by_position"]["division"])
-    return tiled(network, layers, division, stored.plan.input_placement != REPLICATED)
+    shared, counts = made["by_position"], stored.plan.input_placement != REPLICATED
+    return tiled(network, shared["layers"], Division.of(shared["division"]), shared["repeated"], counts)

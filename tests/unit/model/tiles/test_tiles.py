@@ -109,11 +109,12 @@ def test_a_worker_needs_what_its_windows_see(name):
     network = NETWORKS[name]
     division = division_of(network, 4)
     tiles = tiles_of(network, tileable(network), division)
+    own = tiles.own
     seen: dict[tuple[str, int], set[int]] = {}
     for op in network.operations:
-        if op.target not in tiles or not isinstance(op, Mixing | Pool | Depthwise) or op.source not in tiles:
+        if op.target not in own or not isinstance(op, Mixing | Pool | Depthwise) or op.source not in own:
             continue
-        for worker, tile in enumerate(tiles[op.target]):
+        for worker, tile in enumerate(own[op.target]):
             if tile is not None:
                 entries = op.window.indices()[places(tile, network.positions_of[op.target])]
                 seen.setdefault((op.source, worker), set()).update(entries[entries >= 0].tolist())
@@ -139,7 +140,7 @@ def test_a_dense_exchange_counts_as_before(name, placement):
         return sum(plan.dense_values(network, mixing) for mixing in network.mixings)
 
     for layers in range(1, tileable(network) + 1):
-        cut = tiled(network, layers, division_of(network, 3), placement != REPLICATED)
+        cut = tiled(network, layers, division_of(network, 3), 0, placement != REPLICATED)
         assert dense(cut) == dense(network)
 
 
