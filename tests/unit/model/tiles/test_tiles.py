@@ -19,7 +19,15 @@ from helpers.small_graphs import (
 )
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.operations import Depthwise, Mixing, Pool, Stitch, Window, whole_map
-from repurpose_hpc.model.tiles import Division, divisions, halo_values, tileable, tiled, tiles_of
+from repurpose_hpc.model.tiles import (
+    Division,
+    divisions,
+    halo_values,
+    most_multiply_adds,
+    tileable,
+    tiled,
+    tiles_of,
+)
 from repurpose_hpc.model.tiles.halos import needs_of
 from repurpose_hpc.model.tiles.rectangles import area, common, places, whole
 from repurpose_hpc.plan.plan import PLACEMENTS, REPLICATED, dense_plan
@@ -54,6 +62,23 @@ def test_outputs_stay_the_same_however_many_layers(name, workers):
     network = NETWORKS[name]
     for layers in range(1, tileable(network) + 1):
         assert_same(network, tiled(network, layers, division_of(network, workers)))
+
+
+@pytest.mark.parametrize(("name", "workers"), covering(NETWORKS, (2, 3, 4)))
+def test_halos_that_all_compute_are_not_sent(name, workers):
+    """Less and less is sent, more and more computed; what is computed is one rectangle that has the tile."""
+    network, division = NETWORKS[name], division_of(NETWORKS[name], workers)
+    layers, sent, work = tileable(NETWORKS[name]), [], []
+    for repeated in range(layers):
+        tiles = tiles_of(network, layers, division, repeated)
+        sent.append(halo_values(network, tiles))
+        work.append(most_multiply_adds(network, tiles))
+        assert_same(network, tiled(network, layers, division, repeated))
+        for tensor, own in tiles.own.items():
+            for tile, computed in zip(own, tiles.computed[tensor], strict=True):
+                assert (tile is None) == (computed is None)
+                assert tile is None or common(computed, tile) == tile
+    assert sent == sorted(sent, reverse=True) and work == sorted(work)
 
 
 @pytest.mark.parametrize("shares", [(1, 3, 2), (0, 1, 1), (1, 0, 0, 5)])
