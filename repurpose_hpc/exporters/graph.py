@@ -1,0 +1,236 @@
+"""A graph of ONNX operators in the making."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from repurpose_hpc.model.ends import Port, Step, Subgraph
+from repurpose_hpc.model.ends.elementwise import DTYPES
+from repurpose_hpc.model.operations import Shape
+
+# Of the nodes that are made here: what onnxruntime since 1.12 and most other runtimes know.
+OPSET = 17
+# The numbers that ONNX has for dtypes, by NumPy's name, and for one that NumPy does not have.
+DTYPE_NUMBERS = {name: number for number, name in DTYPES.items()}
+BFLOAT16_NUMBER = 16
+
+
+class Value(NamedTuple):
+    """A tensor of the graph, the samples on its first axis.
+
+    Attributes:
+        name: in the graph.
+        shape: of a sample.
+        neurons_last: whether the neurons are on the last axis, as ONNX has the features of sequences, rather
+            than on the one behind the samples, as it has the channels of images; both, of vectors.
+    """
+
+    name: str
+    shape: Shape
+    neurons_last: bool = False
+
+    @property
+    def axis(self) -> int:
+        """Of the neurons."""
+        return -1 if self.neurons_last else 1
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Of all axes, the samples left out."""
+        n, positions = self.shape
+        return (*positions, n) if self.neurons_last else (n, *positions)
+
+    def of(self, neurons: int, name: str) -> Value:
+        """A tensor of other neurons that lies like this one."""
+        return self._replace(name=name, shape=Shape(neurons, self.shape.positions))
+
+
+class Names:
+    """Names that are taken, of one graph or of several that share tensors."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def new(self, name: str) -> str:
+        """``name``, or the same with a number where that is taken."""
+        result, count = name, 1
+        while result in self._taken:
+            count += 1
+            result = f"{name}_{count}"
+        self._taken.add(result)
+        return result
+
+
+class Graph:
+    """Nodes, constants, inputs and outputs.
+
+    Args:
+        dtype: of real numbers.
+        sequences: whether maps of one axis are sequences, whose features lie on the last axis where layers
+            take them one by one.
+        names: those that are taken.
+    """
+
+    def __init__(self, dtype: np.dtype, sequences: bool = False, names: Names | None = None) -> None:
+        self.dtype, self.sequences = dtype, sequences
+        self.names = names or Names()
+        self.inputs: list[Port] = []
+        self.outputs: list[Port] = []
+        self.steps: list[Step] = []
+        self.constants: dict[str, np.ndarray] = {}
+        self._scope = "graph"
+        self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._laid: dict[Value, Value] = {}
+        self._renamed: dict[str, str] = {}
+
+    @contextmanager
+    def within(self, scope: str) -> Iterator[None]:
+        """A block in which what is added is named after ``scope``, such as a layer."""
+        before, self._scope = self._scope, scope
+        yield
+        self._scope = before
+
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        """A node of one output, whose name is returned."""
+        output = self.names.new(f"{self._scope}.{operator.lower()}")
+        self.steps.append(Step(operator, inputs, (output,), attributes, OPSET))
+        return output
+
+    def cast(self, name: str, dtype: np.dtype | str) -> str:
+        """A tensor in another dtype."""
+        return self.add("Cast", name, to=DTYPE_NUMBERS[np.dtype(dtype).name])
+
+    def constant(self, name: str, array: np.ndarray) -> str:
+        """An array that is part of the graph, called after the scope."""
+        name = self.names.new(f"{self._scope}.{name}")
+        self.constants[name] = array
+        return name
+
+    def known(self, array: np.ndarray) -> str:
+        """An array, such as a shape, that is part of the graph once, however often it is needed."""
+        key = array.dtype.str, array.shape, array.tobytes()
+        if key not in self._known:
+            self._known[key] = name = self.names.new(f"constant_{len(self._known)}")
+            self.constants[name] = array
+        return self._known[key]
+
+    def integers(self, values: Sequence[int]) -> str:
+        """A shape, axes or the like, (values,) int64."""
+        return self.known(np.array(values, np.int64))
+
+    def number(self, value: float) -> str:
+        """A real number."""
+        return self.known(np.array(value, self.dtype))
+
+    def real(self, name: str, array: np.ndarray, dtype: type | None = None) -> str:
+        """``constant`` of real numbers, in the dtype of the graph unless another one is given."""
+        return self.constant(name, np.ascontiguousarray(array, dtype or self.dtype))
+
+    def by_neuron(self, name: str, array: np.ndarray, value: Value, dtype: type | None = None) -> str:
+        """Numbers for the neurons of a tensor, or for all their values, shaped so that they broadcast.
+
+        Args:
+            name, array, dtype: see ``real``; (neurons or 1, values or 1).
+            value: the tensor.
+        """
+        positions = value.shape.positions
+        axes = positions if array.shape[1] == math.prod(positions) else (1,) * len(positions)
+        shaped = array.reshape(len(array), *axes)
+        return self.real(name, np.moveaxis(shaped, 0, -1) if value.neurons_last else shaped, dtype)
+
+    def laid(self, value: Value, neurons_last: bool) -> Value:
+        """The same tensor, its neurons on the last axis or on the first."""
+        if value.neurons_last == neurons_last or not value.shape.positions:
+            return value
+        if value not in self._laid:
+            axes = range(1, len(value.sizes) + 1)
+            perm = (0, *axes[1:], 1) if neurons_last else (0, axes[-1], *axes[:-1])
+            name = self.add("Transpose", value.name, perm=[*perm])
+            self._laid[value] = Value(name, value.shape, neurons_last)
+        return self._laid[value]
+
+    def shaped(self, value: Value, positions: tuple[int, ...]) -> Value:
+        """The same neurons, their maps seen in another shape."""
+        if positions == value.shape.positions:
+            return value
+        result = value._replace(
+            shape=Shape(value.shape.neurons, positions), neurons_last=value.neurons_last and bool(positions)
+        )
+        return result._replace(name=self.reshaped(value.name, result.sizes))
+
+    def reshaped(self, name: str, sizes: Sequence[int]) -> str:
+        """A tensor with other axes, the samples left out."""
+        return self.add("Reshape", name, self.integers((0, *sizes)))
+
+    def picked(self, value: Value, neurons: np.ndarray) -> Value:
+        """Some neurons of a tensor, in any order."""
+        first, count = int(neurons[0]), len(neurons)
+        if not np.array_equal(neurons, np.arange(first, first + count)):
+            index = self.constant("index", neurons.astype(np.int64))
+            return value.of(count, self.add("Gather", value.name, index, axis=value.axis))
+        if count == value.shape.neurons:
+            return value
+        bounds = (self.integers([each]) for each in (first, first + count, value.axis))
+        return value.of(count, self.add("Slice", value.name, *bounds))
+
+    def joined(self, values: Sequence[Value]) -> Value:
+        """The neurons of one tensor after those of the other, all of which lie alike."""
+        if len(values) == 1:
+            return values[0]
+        neurons = sum(value.shape.neurons for value in values)
+        name = self.add("Concat", *(value.name for value in values), axis=values[0].axis)
+        return values[0].of(neurons, name)
+
+    def input(self, name: str, sizes: tuple[int, ...], dtype: np.dtype | str) -> str:
+        """An input, whose name is returned; ``sizes``: of its axes, the samples left out."""
+        self.inputs.append(Port(self.names.new(name), sizes, np.dtype(dtype).name))
+        return self.inputs[-1].name
+
+    def rename(self, old: str, new: str) -> str:
+        """Another name, taken already, for what a node of this graph has made; the new one."""
+
+        def renamed(names: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(new if name == old else name for name in names)
+
+        for place in range(len(self.steps) - 1, -1, -1):
+            step = self.steps[place]
+            self.steps[place] = replace(step, inputs=renamed(step.inputs), outputs=renamed(step.outputs))
+            if old in step.outputs:
+                break
+        return new
+
+    def is_made(self, name: str) -> bool:
+        """Whether a node of this graph makes a tensor."""
+        return any(name in step.outputs for step in reversed(self.steps))
+
+    def output(self, name: str, value: str, sizes: tuple[int, ...], dtype: np.dtype | str) -> None:
+        """An output, under a name that is taken for it."""
+        value = self._renamed.get(value, value)
+        is_free = self.is_made(value) and value not in {port.name for port in self.outputs}
+        self._renamed[value] = self.rename(value if is_free else self.add("Identity", value), name)
+        self.outputs.append(Port(name, sizes, np.dtype(dtype).name))
+
+    def splice(self, nodes: Subgraph, inputs: Sequence[str]) -> list[str]:
+        """Nodes of another graph, from tensors of this one; the names of its outputs.
+
+        What has a name that is taken gets another one.
+        """
+        names = dict(zip((port.name for port in nodes.inputs), inputs, strict=True))
+        for name, array in nodes.constants.items():
+            names[name] = self.names.new(name)
+            self.constants[names[name]] = array
+        for step in nodes.steps:
+            names |= {name: self.names.new(name) for name in step.outputs if name}
+            read, made = (tuple(names.get(name, "") for name in each) for each in (step.inputs, step.outputs))
+            self.steps.append(replace(step, inputs=read, outputs=made))
+        return [names[port.name] for port in nodes.outputs]
+
+    def subgraph(self, batch: int = 0) -> Subgraph:
+        """All of it; ``batch``: samples that it takes at a time, 0: any number."""
+        return Subgraph(tuple(self.inputs), tuple(self.outputs), tuple(self.steps), self.constants, batch)
