@@ -18,11 +18,12 @@ def play(directory: Path, *inputs: np.ndarray) -> list[np.ndarray]:
     """The outputs of the model, of its inputs, samples first."""
     parts = json.loads((directory / "parts.json").read_text())
     samples = len(inputs[0])
-    given = dict(zip((each["name"] for each in parts["inputs"]), inputs, strict=True))
+    ports = zip(parts["inputs"], inputs, strict=True)
+    given = {port["name"]: x.astype(port["dtype"]) for port, x in ports}
     if parts["front"]:
         given = run(directory / parts["front"], given)
     # What each worker has, by name; an input of that name takes a zero for each sample.
-    workers = [{"zeros": np.zeros((samples, 1), parts["dtype"])} for _ in range(parts["workers"])]
+    workers = [{"zeros": np.zeros((samples, 1), np.float32)} for _ in range(parts["workers"])]
     for read in parts["reads"]:
         whole = given[read["tensor"]]
         workers[read["worker"]][read["value"]] = whole.take(read["neurons"], read["neuron_axis"])
@@ -35,7 +36,7 @@ def play(directory: Path, *inputs: np.ndarray) -> list[np.ndarray]:
             workers[message["to"]][message["as"]] = workers[message["from"]][message["value"]]
     results = {}
     for result in parts["results"]:
-        whole = np.empty((samples, *result["shape"]), parts["dtype"])
+        whole = np.empty((samples, *result["shape"]), np.float32)
         by_neuron = np.moveaxis(whole, result["neuron_axis"], 0)
         for part in result["parts"]:
             own = workers[part["worker"]][part["value"]]

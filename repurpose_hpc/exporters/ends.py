@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
-from repurpose_hpc.exporters.graph import Graph, Value
+from repurpose_hpc.exporters.graph import REAL, Graph, Value
 from repurpose_hpc.exporters.onnx_model import at_opset
 from repurpose_hpc.model.ends import Ends, Port
 from repurpose_hpc.model.network import Network
@@ -26,7 +24,7 @@ def settled(ends: Ends) -> Ends:
 
 def take_outputs(graph: Graph, network: Network) -> list[Port]:
     """The outputs of the model, whose names nothing else in the graph gets."""
-    back, dtype = network.ends.back, graph.dtype.name
+    back = network.ends.back
     if back is not None:
         return [Port(graph.names.new(port.name), port.shape, port.dtype) for port in back.outputs]
     tensors = network.output_tensors
@@ -35,7 +33,7 @@ def take_outputs(graph: Graph, network: Network) -> list[Port]:
         heads = ("" if head == "identity" else f".{head}" for head in network.heads)
         names = [tensor.removesuffix(".y") + head for tensor, head in zip(tensors, heads, strict=True)]
     return [
-        Port(graph.names.new(name), network.layout(tensor), dtype)
+        Port(graph.names.new(name), network.layout(tensor), REAL.name)
         for name, tensor in zip(names, tensors, strict=True)
     ]
 
@@ -44,23 +42,20 @@ def add_front(graph: Graph, network: Network) -> dict[str, Value]:
     """The inputs of the model, and what stands before the network: the inputs of the network, by tensor."""
     front, tensors = network.ends.front, network.input_tensors
     if front is None:
-        names = [
-            graph.input(network.space_of[tensor], network.layout(tensor), graph.dtype) for tensor in tensors
-        ]
+        names = [graph.input(network.space_of[tensor], network.layout(tensor)) for tensor in tensors]
     else:
         made = graph.splice(front, [graph.input(*vars(port).values()) for port in front.inputs])
         ports = zip(made, front.outputs, tensors, strict=True)
         names = [_seen(graph, name, port, network.layout(tensor)) for name, port, tensor in ports]
     return {
-        tensor: _by_neuron(graph, network, tensor, name)
-        for tensor, name in zip(tensors, names, strict=True)
+        tensor: _by_neuron(graph, network, tensor, name) for tensor, name in zip(tensors, names, strict=True)
     }
 
 
 def _seen(graph: Graph, name: str, port: Port, sizes: tuple[int, ...]) -> str:
     """What a front has made, in the dtype of the network and the shape of its input."""
-    if port.dtype != graph.dtype.name:
-        name = graph.cast(name, graph.dtype)
+    if port.dtype != REAL.name:
+        name = graph.cast(name)
     return name if port.shape == sizes else graph.reshaped(name, sizes)
 
 
@@ -92,7 +87,7 @@ def add_back(graph: Graph, network: Network, values: Mapping[str, Value], output
             back, [_given(graph, name, port, network.layout(tensor)) for name, port, tensor in read]
         )
     for name, port in zip(names, outputs, strict=True):
-        graph.output(port.name, name, port.shape, port.dtype)
+        graph.output(name, port)
 
 
 def _as_given(graph: Graph, network: Network, tensor: str, value: Value) -> str:
@@ -112,4 +107,4 @@ def _given(graph: Graph, name: str, port: Port, sizes: tuple[int, ...]) -> str:
     """An output of the network, in the dtype and the shape in which the back reads it."""
     if port.shape != sizes:
         name = graph.reshaped(name, port.shape)
-    return name if port.dtype == graph.dtype.name else graph.cast(name, np.dtype(port.dtype))
+    return name if port.dtype == REAL.name else graph.cast(name, port.dtype)

@@ -1,4 +1,4 @@
-"""Functions of one number as nodes: an activation is one operator, or the formula that it is declared with."""
+"""Functions of one number as nodes: an activation is an operator, or the formula of its declaration."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Truth(Expression):
 
     def real(self) -> str:
         """See ``Expression``."""
-        return self.graph.cast(self.name, self.graph.dtype)
+        return self.graph.cast(self.name)
 
     def choose(self, if_true: Expression, if_false: Expression) -> Expression:
         """One of two, by what this says."""

@@ -16,6 +16,8 @@ from repurpose_hpc.model.operations import Shape
 
 # Of the nodes that are made here: what onnxruntime since 1.12 and most other runtimes know.
 OPSET = 17
+# Of all real numbers, as in a run.  onnxruntime has no convolutions of others.
+REAL = np.dtype(np.float32)
 # The numbers that ONNX has for dtypes, by NumPy's name, and for one that NumPy does not have.
 DTYPE_NUMBERS = {name: number for number, name in DTYPES.items()}
 BFLOAT16_NUMBER = 16
@@ -71,14 +73,13 @@ class Graph:
     """Nodes, constants, inputs and outputs.
 
     Args:
-        dtype: of real numbers.
         sequences: whether maps of one axis are sequences, whose features lie on the last axis where layers
             take them one by one.
         names: those that are taken.
     """
 
-    def __init__(self, dtype: np.dtype, sequences: bool = False, names: Names | None = None) -> None:
-        self.dtype, self.sequences = dtype, sequences
+    def __init__(self, sequences: bool = False, names: Names | None = None) -> None:
+        self.sequences = sequences
         self.names = names or Names()
         self.inputs: list[Port] = []
         self.outputs: list[Port] = []
@@ -102,9 +103,9 @@ class Graph:
         self.steps.append(Step(operator, inputs, (output,), attributes, OPSET))
         return output
 
-    def cast(self, name: str, dtype: np.dtype | str) -> str:
+    def cast(self, name: str, dtype: str = REAL.name) -> str:
         """A tensor in another dtype."""
-        return self.add("Cast", name, to=DTYPE_NUMBERS[np.dtype(dtype).name])
+        return self.add("Cast", name, to=DTYPE_NUMBERS[dtype])
 
     def constant(self, name: str, array: np.ndarray) -> str:
         """An array that is part of the graph, called after the scope."""
@@ -126,23 +127,25 @@ class Graph:
 
     def number(self, value: float) -> str:
         """A real number."""
-        return self.known(np.array(value, self.dtype))
+        return self.known(np.array(value, REAL))
 
-    def real(self, name: str, array: np.ndarray, dtype: type | None = None) -> str:
-        """``constant`` of real numbers, in the dtype of the graph unless another one is given."""
-        return self.constant(name, np.ascontiguousarray(array, dtype or self.dtype))
+    def real(self, name: str, array: np.ndarray) -> str:
+        """``constant`` of real numbers."""
+        return self.constant(name, np.ascontiguousarray(array, REAL))
 
-    def by_neuron(self, name: str, array: np.ndarray, value: Value, dtype: type | None = None) -> str:
-        """Numbers for the neurons of a tensor, or for all their values, shaped so that they broadcast.
+    def by_neuron(self, name: str, array: np.ndarray, value: Value) -> str:
+        """A constant for the neurons of a tensor, or for all their values, shaped so that it broadcasts.
 
         Args:
-            name, array, dtype: see ``real``; (neurons or 1, values or 1).
+            name: see ``constant``.
+            array: (neurons or 1, values or 1), real numbers or truth values.
             value: the tensor.
         """
         positions = value.shape.positions
         axes = positions if array.shape[1] == math.prod(positions) else (1,) * len(positions)
         shaped = array.reshape(len(array), *axes)
-        return self.real(name, np.moveaxis(shaped, 0, -1) if value.neurons_last else shaped, dtype)
+        shaped = np.moveaxis(shaped, 0, -1) if value.neurons_last else shaped
+        return self.constant(name, shaped) if shaped.dtype == bool else self.real(name, shaped)
 
     def laid(self, value: Value, neurons_last: bool) -> Value:
         """The same tensor, its neurons on the last axis or on the first."""
@@ -187,9 +190,9 @@ class Graph:
         name = self.add("Concat", *(value.name for value in values), axis=values[0].axis)
         return values[0].of(neurons, name)
 
-    def input(self, name: str, sizes: tuple[int, ...], dtype: np.dtype | str) -> str:
-        """An input, whose name is returned; ``sizes``: of its axes, the samples left out."""
-        self.inputs.append(Port(self.names.new(name), sizes, np.dtype(dtype).name))
+    def input(self, name: str, shape: tuple[int, ...], dtype: str = REAL.name) -> str:
+        """An input, whose name is returned; the other arguments are those of ``Port``."""
+        self.inputs.append(Port(self.names.new(name), shape, dtype))
         return self.inputs[-1].name
 
     def rename(self, old: str, new: str) -> str:
@@ -203,18 +206,21 @@ class Graph:
             self.steps[place] = replace(step, inputs=renamed(step.inputs), outputs=renamed(step.outputs))
             if old in step.outputs:
                 break
+        for value, laid in self._laid.items():
+            if laid.name == old:
+                self._laid[value] = laid._replace(name=new)
         return new
 
     def is_made(self, name: str) -> bool:
         """Whether a node of this graph makes a tensor."""
         return any(name in step.outputs for step in reversed(self.steps))
 
-    def output(self, name: str, value: str, sizes: tuple[int, ...], dtype: np.dtype | str) -> None:
-        """An output, under a name that is taken for it."""
+    def output(self, value: str, port: Port) -> None:
+        """Make a tensor an output, under the name of the port, which is taken for it."""
         value = self._renamed.get(value, value)
         is_free = self.is_made(value) and value not in {port.name for port in self.outputs}
-        self._renamed[value] = self.rename(value if is_free else self.add("Identity", value), name)
-        self.outputs.append(Port(name, sizes, np.dtype(dtype).name))
+        self._renamed[value] = self.rename(value if is_free else self.add("Identity", value), port.name)
+        self.outputs.append(port)
 
     def splice(self, nodes: Subgraph, inputs: Sequence[str]) -> list[str]:
         """Nodes of another graph, from tensors of this one; the names of its outputs.

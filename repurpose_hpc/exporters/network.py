@@ -42,9 +42,9 @@ def graph_of(network: Network, plan: Plan) -> Subgraph:
 
 
 def empty_graph(network: Network, names: Names | None = None) -> Graph:
-    """A graph in the dtype of a network, without anything in it; ``names``: that are taken."""
+    """A graph for a network, without anything in it; ``names``: that are taken."""
     is_of_sequences = any(op.looks_around for op in network.operations)
-    return Graph(network.mixings[0].weights.dtype, is_of_sequences, names)
+    return Graph(is_of_sequences, names)
 
 
 def samples_at_a_time(network: Network) -> int:

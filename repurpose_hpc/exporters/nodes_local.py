@@ -41,7 +41,7 @@ def _combine(op: Combine, graph: Graph, sources: Sequence[Value], target: Shape)
     neurons_last = any(value.neurons_last for value in sources)
     left, right = (_broadcasting(graph, value, target, neurons_last) for value in sources)
     if op.kind == "mask":
-        where = graph.cast(left.name, np.dtype(bool))
+        where = graph.cast(left.name, "bool")
         name = graph.add("Where", where, right.name, graph.number(0))
     else:
         name = graph.add(COMBINATIONS[op.kind].onnx[0], left.name, right.name)

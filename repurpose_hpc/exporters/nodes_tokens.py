@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from repurpose_hpc.exporters.graph import Graph, Value
+from repurpose_hpc.exporters.graph import REAL, Graph, Value
 from repurpose_hpc.exporters.registry import exports
 from repurpose_hpc.model.operations import Attention, PositionTable, Rotary, Shape
 
@@ -56,7 +56,7 @@ def _attention(op: Attention, graph: Graph, sources: Sequence[Value], target: Sh
     if op.softcap:
         capped = graph.add("Tanh", graph.add("Div", scores, graph.number(op.softcap)))
         scores = graph.add("Mul", capped, graph.number(op.softcap))
-    constants = op.additive(shape, graph.dtype, np.arange(op.heads))
+    constants = op.additive(shape, REAL, np.arange(op.heads))
     if constants.any():
         alike = (constants == constants[:1]).all()
         scores = graph.add("Add", scores, graph.real("mask", constants[:1] if alike else constants))

@@ -91,7 +91,7 @@ def _behind(window: Window) -> list[int]:
 
 
 def _fitted(graph: Graph, x: Value, window: Window) -> tuple[Value, Window]:
-    """The channels of a window, cut off where there would be place for more windows, as many as ONNX makes."""
+    """The channels of a window, cut off where there would be place for more windows, which ONNX would make."""
     x = graph.shaped(graph.laid(x, False), window.positions)
     ends = zip(window.positions, window.strides, _behind(window), strict=True)
     positions = tuple(size + behind if -behind >= stride else size for size, stride, behind in ends)

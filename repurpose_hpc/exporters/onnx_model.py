@@ -10,7 +10,7 @@ import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.exporters.graph import OPSET
-from repurpose_hpc.model.ends import Port, Step, Subgraph
+from repurpose_hpc.model.ends import Step, Subgraph
 from repurpose_hpc.model.ends.call import EMBEDDING
 from repurpose_hpc.model.importers.onnx.refusal import operator_of
 from repurpose_hpc.model.importers.onnx.subgraphs import attribute_value
@@ -35,7 +35,7 @@ def import_onnx() -> Any:
         import onnx.version_converter
     except ImportError:
         raise UserError(
-            "export: expected the package onnx, found none; pip install 'repurpose-hpc[onnx]'"
+            "writing ONNX graphs needs a package that is not installed; pip install 'repurpose-hpc[onnx]'"
         ) from None
     return onnx
 

@@ -14,7 +14,6 @@ from repurpose_hpc.model.comm_dtype import (
     FLOAT16,
     LARGEST_CODES,
     LARGEST_FLOAT16,
-    SCALED,
     steps_of,
 )
 from repurpose_hpc.model.network import Network
@@ -59,33 +58,28 @@ def add_received(
         neurons: that ``x`` has; all.
     """
     with graph.within(f"{x.name}.sent"):
-        name = as_float32 = x.name if graph.dtype == np.float32 else graph.cast(x.name, "float32")
         if plan.comm_dtype == BFLOAT16:
-            name = graph.add("Cast", name, to=BFLOAT16_NUMBER)
-        elif plan.comm_dtype == FLOAT16:
-            name = _as_float16(graph, name)
-        else:
-            name = _in_steps(graph, x, name, plan.comm_dtype, plan.scales[tensor][neurons])
-            outliers = plan.outliers.get(tensor)
-            if outliers is not None and outliers[neurons].any():
-                where = graph.by_neuron("outliers", outliers[neurons][:, None], x, bool)
-                wide = graph.cast(_as_float16(graph, as_float32), "float32")
-                name = graph.add("Where", where, wide, name)
-        is_real = plan.comm_dtype in SCALED and graph.dtype == np.float32
-        return x._replace(name=name if is_real else graph.cast(name, graph.dtype))
+            return x._replace(name=graph.cast(graph.add("Cast", x.name, to=BFLOAT16_NUMBER)))
+        if plan.comm_dtype == FLOAT16:
+            return x._replace(name=_as_float16(graph, x.name))
+        name = _in_steps(graph, x, plan.scales[tensor][neurons], plan.comm_dtype)
+        outliers = plan.outliers.get(tensor)
+        if outliers is not None and outliers[neurons].any():
+            where = graph.by_neuron("outliers", outliers[neurons][:, None], x)
+            name = graph.add("Where", where, _as_float16(graph, x.name), name)
+        return x._replace(name=name)
 
 
 def _as_float16(graph: Graph, name: str) -> str:
-    bounds = (graph.known(np.array(bound, np.float32)) for bound in (-LARGEST_FLOAT16, LARGEST_FLOAT16))
-    return graph.cast(graph.add("Clip", name, *bounds), "float16")
+    bounds = graph.number(-LARGEST_FLOAT16), graph.number(LARGEST_FLOAT16)
+    return graph.cast(graph.cast(graph.add("Clip", name, *bounds), "float16"))
 
 
-def _in_steps(graph: Graph, x: Value, name: str, comm_dtype: str, scales: np.ndarray) -> str:
-    """Multiples of the steps of neurons; a neuron with steps of 0 was always zero."""
+def _in_steps(graph: Graph, x: Value, scales: np.ndarray, comm_dtype: str) -> str:
+    """Multiples of the steps of neurons; one with steps of 0 was always zero."""
     steps, largest = steps_of(scales, comm_dtype), LARGEST_CODES[comm_dtype]
-    step = graph.by_neuron("step", np.where(steps > 0, steps, 1)[:, None], x, np.float32)
-    bounds = (graph.known(np.array(bound, np.float32)) for bound in (-largest, largest))
-    codes = graph.add("Clip", graph.add("Round", graph.add("Div", name, step)), *bounds)
-    if not steps.all():
-        step = graph.by_neuron("step", steps[:, None], x, np.float32)
-    return graph.add("Mul", codes, step)
+    step = graph.by_neuron("step", np.where(steps > 0, steps, 1)[:, None], x)
+    codes = graph.add("Round", graph.add("Div", x.name, step))
+    clipped = graph.add("Clip", codes, graph.number(-largest), graph.number(largest))
+    factor = step if steps.all() else graph.by_neuron("step", steps[:, None], x)
+    return graph.add("Mul", clipped, factor)

@@ -10,12 +10,12 @@ from typing import Any
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.exporters.ends import add_back, add_front, settled, take_outputs
-from repurpose_hpc.exporters.graph import Value
+from repurpose_hpc.exporters.graph import REAL, Value
 from repurpose_hpc.exporters.network import empty_graph, samples_at_a_time
 from repurpose_hpc.exporters.onnx_file import write_onnx
 from repurpose_hpc.exporters.parts.worker import Held, Stages
 from repurpose_hpc.io.atomic import followed, put_directory_in_place, temporary_directory, writing
-from repurpose_hpc.model.ends import Subgraph
+from repurpose_hpc.model.ends import Port, Subgraph
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.plan.rounds import rounds_before, waiting_mixings
@@ -62,9 +62,24 @@ def write_parts(network: Network, plan: Plan, shards: Iterable[Shard], directory
         complete = temporary / "complete"
         complete.mkdir()
         description = _written(network, plan, shards, complete)
-        (complete / DESCRIPTION).write_text(json.dumps(description, indent=1), encoding="utf-8")
+        (complete / DESCRIPTION).write_text(_in_lines(description), encoding="utf-8")
         put_directory_in_place(complete, directory)
     return description
+
+
+def _in_lines(description: dict[str, Any]) -> str:
+    """JSON with a line for each entry, and for each item of a list."""
+
+    def lines(value: Any) -> str:
+        if not isinstance(value, list):
+            return json.dumps(value)
+        return "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
+
+    return (
+        "{\n "
+        + ",\n ".join(f"{json.dumps(key)}: {lines(value)}" for key, value in description.items())
+        + "\n}\n"
+    )
 
 
 def _written(network: Network, plan: Plan, shards: Iterable[Shard], directory: Path) -> dict[str, Any]:
@@ -84,7 +99,6 @@ def _written(network: Network, plan: Plan, shards: Iterable[Shard], directory: P
         "format": FORMAT,
         "version": VERSION,
         "workers": plan.workers,
-        "dtype": network.mixings[0].weights.dtype.name,
         "inputs": [vars(port) for port in front.inputs],
         "outputs": [vars(port) for port in back.outputs],
         "front": _end_file(front, directory / FRONT),
@@ -112,7 +126,7 @@ def _front(network: Network) -> tuple[Subgraph, dict[str, Value]]:
     values = add_front(graph, network)
     for tensor, value in values.items() if graph.steps else ():
         name = graph.names.new(network.space_of[tensor])
-        graph.output(name, value.name, value.sizes, graph.dtype)
+        graph.output(value.name, Port(name, value.sizes, REAL.name))
         values[tensor] = value._replace(name=name)
     return graph.subgraph(samples_at_a_time(network)), values
 
@@ -121,27 +135,27 @@ def _back(network: Network, workers: Sequence[Stages]) -> tuple[Subgraph, list[d
     """What stands behind the network, without nodes if nothing does, and where its outputs come from."""
     graph = empty_graph(network)
     ports, values = take_outputs(graph, network), {}
-    for tensor in network.output_tensors:
+    for tensor in dict.fromkeys(network.output_tensors):
         held = next(worker.outputs[tensor].value for worker in workers if tensor in worker.outputs)
         whole = held.of(network.space(tensor).neurons, tensor.removesuffix(".y"))
-        values[tensor] = whole._replace(name=graph.input(whole.name, whole.sizes, graph.dtype))
+        values[tensor] = whole._replace(name=graph.input(whole.name, whole.sizes))
     add_back(graph, network, values, ports)
+    given = [(value.name, tensor) for tensor, value in values.items()]
     if all(step.operator == "Identity" for step in graph.steps):
         graph.steps.clear()
-        for tensor, port in zip(network.output_tensors, ports, strict=True):
-            values[tensor] = values[tensor]._replace(name=port.name)
-    results = [_result(value, tensor, workers) for tensor, value in values.items()]
+        given = [(port.name, tensor) for port, tensor in zip(ports, network.output_tensors, strict=True)]
+    results = [_result(name, values[tensor], tensor, workers) for name, tensor in given]
     return graph.subgraph(samples_at_a_time(network)), results
 
 
-def _result(value: Value, tensor: str, workers: Sequence[Stages]) -> dict[str, Any]:
+def _result(name: str, whole: Value, tensor: str, workers: Sequence[Stages]) -> dict[str, Any]:
     """Where the neurons of an output of the network come from."""
     parts = [
         {"worker": number, **_held(worker.outputs[tensor])}
         for number, worker in enumerate(workers)
         if tensor in worker.outputs
     ]
-    return {"tensor": value.name, "shape": value.sizes, "neuron_axis": _axis(value), "parts": parts}
+    return {"tensor": name, "shape": whole.sizes, "neuron_axis": _axis(whole), "parts": parts}
 
 
 def _held(held: Held) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from repurpose_hpc.exporters.graph import Graph, Names, Value
+from repurpose_hpc.exporters.graph import REAL, Names, Value
 from repurpose_hpc.exporters.network import empty_graph
 from repurpose_hpc.exporters.registry import add_operation
 from repurpose_hpc.exporters.rounding import add_received
@@ -125,12 +125,12 @@ class Stages:
         """Make a value an output of the stage that computes it, if one does."""
         stage = self._stage_of.get(value.name)
         if stage is not None:
-            _add_port(self.graphs[stage].outputs, value, self.graphs[stage])
+            _add_port(self.graphs[stage].outputs, value)
 
     def _at(self, value: Value, stage: int) -> Value:
         """A value that a stage reads, from an earlier one or from elsewhere."""
         if self._stage_of.get(value.name) != stage:
-            _add_port(self.graphs[stage].inputs, value, self.graphs[stage])
+            _add_port(self.graphs[stage].inputs, value)
             self._keep(value)
         return value
 
@@ -168,24 +168,35 @@ class Stages:
         self._receive_ghosts(op, block.ghosts)
         if not self._own(op.target).size:
             return None
-        products = {"own": (block.own_weights, self._values[op.source])}
+        parts = {"own": (block.own_weights, self._values[op.source])}
         if values_of(block.ghost_weights).any():
-            products[GHOSTS] = block.ghost_weights, self._ghosts(op, block.ghost_neurons)
-        terms = self._products(op, block.bias, products)
-        terms += [self._spread(op, *arrived) for arrived in self._receive_sums(op, block.sums)]
-        return self._total(op, terms)
+            parts[GHOSTS] = block.ghost_weights, self._ghosts(op, block.ghost_neurons)
+        sums = [self._spread(op, *arrived) for arrived in self._receive_sums(op, block.sums)]
+        return self._total(op, [*self._products(op, block.bias, parts, alone=not sums), *sums])
 
     def _products(
-        self, op: Mixing, bias: np.ndarray, parts: Mapping[str, tuple[Weights, Value | None]]
+        self, op: Mixing, bias: np.ndarray, parts: Mapping[str, tuple[Weights, Value | None]], alone: bool
     ) -> list[Value]:
-        """What the weights make of each part of the source, the bias with the first."""
-        stage, shape, terms = self._rounds[op.target], self._shape(op.target), []
-        for word, (weights, value) in parts.items():
-            if value is not None and values_of(weights).any():
-                part = replace(op, name=f"{op.name}.{word}", weights=weights, bias=bias)
-                terms.append(self._added(part, [value], stage, shape))
-                bias = np.zeros_like(bias)
-        return terms or [self._same_for_all(op, bias, stage, shape.positions)]
+        """What the weights make of each part of the source, the bias with the first.
+
+        Args:
+            op: the mixing.
+            bias: of the worker's neurons.
+            parts: weights for its own neurons and for ghosts, and these.
+            alone: whether nothing else is added to it.
+        """
+        stage, shape, products = self._rounds[op.target], self._shape(op.target), []
+        read = {
+            word: (weights, value)
+            for word, (weights, value) in parts.items()
+            if value is not None and values_of(weights).any()
+        }
+        for word, (weights, value) in read.items():
+            name = op.name if alone and len(read) == 1 else f"{op.name}.{word}"
+            layer = replace(op, name=name, weights=weights, bias=bias)
+            products.append(self._added(layer, [value], stage, shape))
+            bias = np.zeros_like(bias)
+        return products or [self._same_for_all(op, bias, stage, shape.positions)]
 
     def _same_for_all(self, op: Mixing, bias: np.ndarray, stage: int, positions: tuple[int, ...]) -> Value:
         """Numbers of neurons that are the same for every sample, made of a zero for each."""
@@ -295,7 +306,7 @@ def _by_worker(neurons: np.ndarray, workers: np.ndarray) -> Iterator[tuple[int, 
         yield worker, neurons[workers == worker]
 
 
-def _add_port(ports: list[Port], value: Value, graph: Graph) -> None:
+def _add_port(ports: list[Port], value: Value) -> None:
     """Add a value to the inputs or the outputs of a graph, once."""
     if value.name not in {port.name for port in ports}:
-        ports.append(Port(value.name, value.sizes, graph.dtype.name))
+        ports.append(Port(value.name, value.sizes, REAL.name))
