@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repurpose_hpc.commands.parser import parser_maker, plain_parse
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.errors import Note, UserError
 from repurpose_hpc.exporters.network import graph_of
 from repurpose_hpc.exporters.onnx_file import write_onnx
 from repurpose_hpc.exporters.onnx_model import opsets
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from repurpose_hpc.commands.start import Context
 
 ONNX, TORCH = ".onnx", (".pt2", ".pt")
+_LOADED_BY_FILE = (
+    "{to}: torch.export.load takes the names of .pt2 files alone without a warning, of others the open file: "
+    "torch.export.load(open('{to}', 'rb'))"
+)
 
 
 def run(args: Arguments, context: Context) -> None:
@@ -59,6 +64,8 @@ def _export(stored: StoredPlan, to: Path) -> str:
         what = f"an ONNX graph of opset {opsets(graph)['']}"
     else:
         write_torch(graph, to)
+        if to.suffix != TORCH[0]:
+            warnings.warn(_LOADED_BY_FILE.format(to=to), Note, stacklevel=2)
         files, what = [to], "a program for torch.export.load"
     names = " and ".join(map(str, files))
     return f"{names}: {what}, {len(graph.steps)} nodes, {_ports(graph.inputs)} -> {_ports(graph.outputs)}"

@@ -121,7 +121,7 @@ class Graph:
             self.constants[name] = array
         return self._known[key]
 
-    def integers(self, values: Sequence[int]) -> str:
+    def integers(self, values: Sequence[int] | np.ndarray) -> str:
         """A shape, axes or the like, (values,) int64."""
         return self.known(np.array(values, np.int64))
 

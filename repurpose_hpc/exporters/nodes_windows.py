@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from repurpose_hpc.errors import LacksMemory
 from repurpose_hpc.exporters.graph import Graph, Value
 from repurpose_hpc.exporters.registry import exports
 from repurpose_hpc.model.operations import Depthwise, Mixing, Pool, Shape, Window
@@ -16,14 +17,59 @@ from repurpose_hpc.model.weights import dense
 
 @exports(Mixing)
 def _mixing(op: Mixing, graph: Graph, sources: Sequence[Value], target: Shape) -> Value:
-    (x,), W, window = sources, dense(op.weights), op.window
+    (x,), W, window = sources, _all_weights(op), op.window
+    if _copies(op, W):
+        return x
     if window is None:
         return Value(_gemm(graph, x.name, W, op.bias), Shape(len(W), ()))
     if window.is_whole_map:
         return _whole_map(graph, graph.shaped(x, window.positions), W, op.bias, op.taps)
     if window.is_pointwise and (x.neurons_last or (graph.sequences and len(window.positions) == 1)):
         return _by_position(graph, graph.shaped(graph.laid(x, True), window.positions), W, op.bias)
-    return _convolution(graph, x, window, W.reshape(len(W), -1, *window.kernel), op.bias)
+    group = _groups(op.links)
+    kernels = _of_groups(W.reshape(len(W), -1, *window.kernel), group)
+    return _convolution(graph, x, window, kernels, op.bias, group)
+
+
+def _all_weights(op: Mixing) -> np.ndarray:
+    """The weights in an array: runtimes compute with zeros, too.
+
+    Raises:
+        LacksMemory: there is not enough for it.
+    """
+    try:
+        return dense(op.weights)
+    except MemoryError:
+        m, n = op.weights.shape
+        raise LacksMemory(
+            f"{op.name}: expected memory for all of its {m} x {n} weights, zeros among them, found too "
+            "little; export on a machine with more"
+        ) from None
+
+
+def _copies(op: Mixing, W: np.ndarray) -> bool:
+    """Whether a mixing is the identity: an input whose neurons got owners."""
+    at_once = op.window is None or op.window.is_pointwise
+    return at_once and W.shape[0] == W.shape[1] and not op.bias.any() and np.array_equal(W, np.eye(len(W)))
+
+
+def _groups(links: np.ndarray) -> int:
+    """The most groups of neurons, one after the other, between which there are no links, bool (m, n)."""
+    m, n = links.shape
+    for count in range(math.gcd(m, n), 1, -1):
+        if m % count == n % count == 0:
+            blocks = links.reshape(count, m // count, count, n // count).any(axis=(1, 3))
+            if not blocks[~np.eye(count, dtype=bool)].any():
+                return count
+    return 1
+
+
+def _of_groups(kernels: np.ndarray, count: int) -> np.ndarray:
+    """The kernels within groups, (m, n / groups, *kernel), of all, (m, n, *kernel)."""
+    m, n, *size = kernels.shape
+    blocks = kernels.reshape(count, m // count, count, n // count, *size)
+    each = np.arange(count)
+    return blocks[each, :, each].reshape(m, n // count, *size)
 
 
 def _gemm(graph: Graph, x: str, W: np.ndarray, bias: np.ndarray) -> str:
@@ -91,7 +137,7 @@ def _behind(window: Window) -> list[int]:
 
 
 def _fitted(graph: Graph, x: Value, window: Window) -> tuple[Value, Window]:
-    """The channels of a window, cut off where there would be place for more windows, which ONNX would make."""
+    """The channels of a window, cut off where there is place for more windows, which ONNX would make."""
     x = graph.shaped(graph.laid(x, False), window.positions)
     ends = zip(window.positions, window.strides, _behind(window), strict=True)
     positions = tuple(size + behind if -behind >= stride else size for size, stride, behind in ends)

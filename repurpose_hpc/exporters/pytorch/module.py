@@ -37,7 +37,7 @@ class GraphModule(torch.nn.Module):
                 self._held[name] = self._hold(name, array)
 
     def _hold(self, name: str, array: np.ndarray) -> tuple[torch.nn.Module, str]:
-        """Make an array a parameter or a buffer of the module of its layer; that module, and its name there."""
+        """Make an array a parameter or a buffer of the module of its layer: that, and the name there."""
         *layers, last = (_attribute(part) for part in name.split("."))
         module: torch.nn.Module = self
         for layer in layers:
