@@ -6,24 +6,27 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from repurpose_hpc.commands.parser import parser_maker, plain_parse
 from repurpose_hpc.errors import Note, UserError
 from repurpose_hpc.exporters.network import graph_of
 from repurpose_hpc.exporters.onnx_file import write_onnx
 from repurpose_hpc.exporters.onnx_model import opsets
-from repurpose_hpc.exporters.parts.directory import DESCRIPTION, check_place, write_parts
+from repurpose_hpc.exporters.parts.directory import DESCRIPTION, write_parts
 from repurpose_hpc.exporters.pytorch.file import write_torch
 from repurpose_hpc.fields import Access, Declared, option, path
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.model.ends import Port
+from repurpose_hpc.model.importers.input_shapes import InputShapes, option_of_shapes, shapes_of, word_of
 from repurpose_hpc.plan.files.store import StoredPlan, open_plan, read_network, read_shard
 
 if TYPE_CHECKING:
     from repurpose_hpc.commands.start import Context
 
 ONNX, TORCH = ".onnx", (".pt2", ".pt")
+# The input of transformers.
+IDS = "ids"
 _LOADED_BY_FILE = (
     "{to}: torch.export.load takes the names of .pt2 files alone without a warning, of others the open file: "
     "torch.export.load(open('{to}', 'rb'))"
@@ -40,33 +43,29 @@ def run(args: Arguments, context: Context) -> None:
     Raises:
         UserError: shards cannot be read, something in them cannot be written, or a package is missing.
     """
-    stored = open_plan(args.shards)
-    stored.check_samples()
-    print(_export(stored, args.to))
+    print(_export(open_plan(args.directory), args.to, shapes_of(args.input_shape)))
 
 
-def _export(stored: StoredPlan, to: Path) -> str:
+def _export(stored: StoredPlan, to: Path, shapes: InputShapes) -> str:
     """Write the network in the form that a name asks for; what was written, in words."""
+    _check_shapes(stored, shapes)
     if not to.suffix:
-        check_place(to)
-        shards = (read_shard(stored, worker) for worker in range(stored.plan.workers))
-        network = read_shard(stored, 0).graph
-        return _of_parts(to, write_parts(network, stored.plan, shards, to))
+        return _export_parts(stored, to)
     if to.suffix not in (ONNX, *TORCH):
         raise UserError(
             f"--to: expected the name of an {ONNX} file, of a {' or '.join(TORCH)} file for PyTorch, or of a "
             f"directory for the parts of the workers, without a suffix, got {to}; try --to model{ONNX}"
         )
     check_writable(to, text=False)
-    graph = graph_of(read_network(stored), stored.plan)
+    network = read_network(stored)
+    graph = graph_of(network.at(*shapes[IDS]) if stored.longest else network, stored.plan)
     if to.suffix == ONNX:
-        files = write_onnx(graph, to)
-        what = f"an ONNX graph of opset {opsets(graph)['']}"
+        files, what = write_onnx(graph, to), f"an ONNX graph of opset {opsets(graph)['']}"
     else:
         write_torch(graph, to)
+        files, what = [to], "a program for torch.export.load"
         if to.suffix != TORCH[0]:
             warnings.warn(_LOADED_BY_FILE.format(to=to), Note, stacklevel=2)
-        files, what = [to], "a program for torch.export.load"
     names = " and ".join(map(str, files))
     return f"{names}: {what}, {len(graph.steps)} nodes, {_ports(graph.inputs)} -> {_ports(graph.outputs)}"
 
@@ -77,7 +76,31 @@ def _ports(ports: Iterable[Port]) -> str:
     )
 
 
-def _of_parts(directory: Path, description: dict[str, Any]) -> str:
+def _check_shapes(stored: StoredPlan, shapes: InputShapes) -> None:
+    """Refuse shards of transformers without the length of all sequences, and a length for others."""
+    if not stored.longest and shapes:
+        raise UserError(
+            f"{stored.directory}: expected --input-shape for shards of transformers alone, found shards of a "
+            "network of samples; leave it out"
+        )
+    lengths = shapes.get(IDS, ())
+    if stored.longest and (len(shapes) != 1 or len(lengths) != 1 or lengths[0] > stored.longest):
+        given = " ".join(word_of(name, sizes) for name, sizes in shapes.items()) or "none"
+        raise UserError(
+            f"{stored.directory}: expected the length of all sequences, --input-shape {word_of(IDS, (1,))} "
+            f"to {word_of(IDS, (stored.longest,))}, got {given}; give that of your texts"
+        )
+
+
+def _export_parts(stored: StoredPlan, directory: Path) -> str:
+    """Write the parts of the workers; what was written, in words."""
+    if stored.longest:
+        raise UserError(
+            f"{stored.directory}: expected shards of a network of samples, to be written in parts, found "
+            "those of a transformer, of whose stream every worker has a copy; try --to model.onnx"
+        )
+    shards = (read_shard(stored, worker) for worker in range(stored.plan.workers))
+    description = write_parts(read_shard(stored, 0).graph, stored.plan, shards, directory)
     rounds = description["rounds"]
     stages, messages = (sum(len(each[word]) for each in rounds) for word in ("stages", "messages"))
     return (
@@ -90,12 +113,17 @@ def _of_parts(directory: Path, description: dict[str, Any]) -> str:
 class Arguments(Declared):
     """The shards, and what becomes of them."""
 
-    shards: Path = option(kind=path("shards"), metavar="DIR", positional=True, help="directory of the shards")
+    directory: Path = option(
+        kind=path("shards"), metavar="DIR", positional=True, help="directory of the shards"
+    )
     to: Path = option(
         kind=path("model.onnx", Access.WRITES),
         metavar="NAME",
         help="NAME.onnx: one ONNX graph; NAME.pt2, .pt: a program for torch.export.load; a name without a "
         "suffix: a directory, which gets ONNX graphs of every worker",
+    )
+    input_shape: tuple[str, ...] = option_of_shapes(
+        "ids=1xLENGTH", "length of all sequences, of a transformer that takes texts of any lengths"
     )
 
 

@@ -59,7 +59,7 @@ def _groups(links: np.ndarray) -> int:
     for count in range(math.gcd(m, n), 1, -1):
         if m % count == n % count == 0:
             blocks = links.reshape(count, m // count, count, n // count).any(axis=(1, 3))
-            if not blocks[~np.eye(count, dtype=bool)].any():
+            if not (blocks & ~np.eye(count, dtype=bool)).any():
                 return count
     return 1
 

@@ -4,10 +4,13 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from helpers import small_plans
+from helpers import small_plans, small_transformers
 from helpers.exported import assert_close, played
 from repurpose_hpc.commands.export import parse, run
 from repurpose_hpc.errors import Note, UserError
+from repurpose_hpc.model.forward import forward
+from repurpose_hpc.plan.files.store import write_plan
+from repurpose_hpc.restructure.exact import split_network
 from repurpose_hpc.runtime.session import Session
 
 
@@ -41,14 +44,13 @@ def test_parts(shards, tmp_path, capsys):
     assert_close(played(tmp_path / "parts", x), Session(directory).run(x))
 
 
-@pytest.mark.parametrize("suffix", [".pt2", ".pt"])
-def test_a_program_for_pytorch(shards, tmp_path, suffix, recwarn):
+def test_a_program_for_pytorch(shards, tmp_path):
+    """Under the name that is given, whose suffix PyTorch may not like."""
     torch = pytest.importorskip("torch")
     directory, x = shards
-    export(directory, "--to", tmp_path / f"model{suffix}")
-    notes = [each.message for each in recwarn if isinstance(each.message, Note)]
-    assert len(notes) == (suffix == ".pt")
-    with open(tmp_path / f"model{suffix}", "rb") as file:
+    with pytest.warns(Note, match=r"model\.pt: torch\.export\.load takes .*open\('.*model\.pt', 'rb'\)"):
+        export(directory, "--to", tmp_path / "model.pt")
+    with open(tmp_path / "model.pt", "rb") as file:
         module = torch.export.load(file).module()
     assert_close(module(torch.from_numpy(x)).detach().numpy(), Session(directory).run(x))
 
@@ -66,6 +68,29 @@ def test_a_place_that_cannot_be(shards, tmp_path, to, message):
     with pytest.raises(UserError, match=message):
         export(shards[0], "--to", tmp_path / to)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_transformer_for_texts_of_one_length(tmp_path):
+    network = small_transformers.decoder()
+    cut = split_network(network, 2)
+    write_plan(tmp_path / "shards", cut.network, cut.plan, {})
+    export(tmp_path / "shards", "--to", tmp_path / "model.onnx", "--input-shape", "ids=1x7")
+    ids = np.random.default_rng(0).integers(0, 10, (3, 7))
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"ids": ids})
+    assert_close(found.reshape(3, -1), forward(network.at(7), ids), 1e-4)
+    for words in ((), ("--input-shape", "ids=1x10000"), ("--input-shape", "other=1x7")):
+        with pytest.raises(
+            UserError, match=r"expected the length of all sequences, --input-shape ids=1x1 to"
+        ):
+            export(tmp_path / "shards", "--to", tmp_path / "other.onnx", *words)
+    with pytest.raises(UserError, match=r"found those of a transformer, .*; try --to model\.onnx"):
+        export(tmp_path / "shards", "--to", tmp_path / "parts", "--input-shape", "ids=1x7")
+
+
+def test_a_length_for_others(shards, tmp_path):
+    with pytest.raises(UserError, match="expected --input-shape for shards of transformers alone"):
+        export(shards[0], "--to", tmp_path / "model.onnx", "--input-shape", "ids=1x7")
 
 
 def test_a_file_of_the_shards_stays(shards):

@@ -37,11 +37,10 @@ def outputs(module, graph, rows):
     return joined([each.detach().numpy() for each in (found if isinstance(found, tuple) else (found,))])
 
 
-@pytest.mark.parametrize("name", ["residual", "transformer"])
-def test_a_program_gives_what_the_network_does(tmp_path, name):
+def test_a_program_gives_what_the_network_does(tmp_path):
     """Of any number of samples, once PyTorch has read the file again."""
     torch = pytest.importorskip("torch")
-    network = NETWORKS[name]().astype(np.float32)
+    network = convolutional_network().astype(np.float32)
     rows, graph = samples_of(network), graph_alone(network)
     write_torch(graph, tmp_path / "model.pt2")
     module, expected = torch.export.load(tmp_path / "model.pt2").module(), forward(network, rows)
