@@ -48,9 +48,9 @@ def run(args: Arguments, context: Context) -> None:
 
 def _export(stored: StoredPlan, to: Path, shapes: InputShapes) -> str:
     """Write the network in the form that a name asks for; what was written, in words."""
-    _check_shapes(stored, shapes)
     if not to.suffix:
         return _export_parts(stored, to)
+    _check_shapes(stored, shapes)
     if to.suffix not in (ONNX, *TORCH):
         raise UserError(
             f"--to: expected the name of an {ONNX} file, of a {' or '.join(TORCH)} file for PyTorch, or of a "
