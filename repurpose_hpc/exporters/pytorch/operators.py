@@ -177,7 +177,7 @@ def _average_pool(call: Call, x: torch.Tensor) -> torch.Tensor:
 @function("Flatten")
 def _flatten(call: Call, x: torch.Tensor) -> torch.Tensor:
     axis = call.get("axis", 1)
-    return x.reshape(-1, *x.shape[:1]).T if axis == 0 else x.flatten(axis).flatten(0, axis - 1)
+    return x.reshape(1, -1) if axis == 0 else x.flatten(axis).flatten(0, axis - 1)
 
 
 @function("Transpose")
@@ -209,8 +209,8 @@ def _slice(
 
 @function("Gather")
 def _gather(call: Call, x: torch.Tensor, index: Any) -> torch.Tensor:
-    axis, index = call.get("axis", 0) % x.ndim, _tensor(index)
-    places = torch.where(index < 0, index + x.shape[axis], index)
+    axis = call.get("axis", 0) % x.ndim
+    places = torch.remainder(_tensor(index), x.shape[axis])  # a negative one counts from the end
     chosen = x.index_select(axis, places.reshape(-1))
     return chosen.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
 

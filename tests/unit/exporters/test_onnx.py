@@ -1,5 +1,6 @@
 """Whole networks as ONNX graphs: onnxruntime, and the importer, make of them what the network makes."""
 
+import builtins
 from dataclasses import replace
 
 import numpy as np
@@ -245,6 +246,20 @@ def test_sparse_weights(tmp_path):
     rows = samples_of(network)
     assert any(mixing.is_sparse for mixing in network.mixings)
     assert_close(outputs_of(tmp_path / "model.onnx", graph_alone(network), rows), forward(network, rows))
+
+
+def test_without_onnx(tmp_path, monkeypatch):
+    graph, imported = graph_alone(residual_network()), builtins.__import__
+
+    def refuse(name, *args, **kwargs):
+        if name.partition(".")[0] == "onnx":
+            raise ImportError(name)
+        return imported(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(UserError, match=r"writing ONNX graphs needs a package .*; pip install .*\[onnx\]"):
+        write_onnx(graph, tmp_path / "model.onnx")
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_constants_too_large_for_one_file(tmp_path):
