@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -76,10 +76,13 @@ class Graph:
         sequences: whether maps of one axis are sequences, whose features lie on the last axis where layers
             take them one by one.
         names: those that are taken.
+
+    Attributes:
+        longest: tokens that a sequence may have, where it has any number (``FREE``).
     """
 
     def __init__(self, sequences: bool = False, names: Names | None = None) -> None:
-        self.sequences = sequences
+        self.sequences, self.longest = sequences, 0
         self.names = names or Names()
         self.inputs: list[Port] = []
         self.outputs: list[Port] = []
@@ -89,6 +92,7 @@ class Graph:
         self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._laid: dict[Value, Value] = {}
         self._renamed: dict[str, str] = {}
+        self._once: dict[str, str] = {}
 
     @contextmanager
     def within(self, scope: str) -> Iterator[None]:
@@ -120,6 +124,13 @@ class Graph:
             self._known[key] = name = self.names.new(f"constant_{len(self._known)}")
             self.constants[name] = array
         return self._known[key]
+
+    def once(self, word: str, make: Callable[[], str]) -> str:
+        """A tensor that is made where it is first needed; ``word``: what stands for it."""
+        if word not in self._once:
+            with self.within("sequence"):
+                self._once[word] = make()
+        return self._once[word]
 
     def integers(self, values: Sequence[int] | np.ndarray) -> str:
         """A shape, axes or the like, (values,) int64."""

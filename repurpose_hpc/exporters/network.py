@@ -20,15 +20,17 @@ def graph_of(network: Network, plan: Plan) -> Subgraph:
     """The graph that computes what the workers compute together, with the inputs and outputs of the model.
 
     Args:
-        network: restructured, of samples; relays are layers like others.
+        network: restructured; relays are layers like others.  That of one of tokens takes sequences of any
+            length.
         plan: of it; ghosts are rounded where they travel in another format than they have.
 
     Raises:
-        UserError: an end of the model cannot be written, or it is a network of tokens.
+        UserError: an end of the model cannot be written.
     """
-    network.check_samples()
+    longest, network = network.longest, network.at_any_length() if network.longest else network
     network = replace(network, ends=settled(network.ends))
     graph = empty_graph(network)
+    graph.longest = longest
     outputs = take_outputs(graph, network)
     values = add_front(graph, network)
     for op in network.operations:

@@ -14,6 +14,7 @@ from repurpose_hpc.model.ends import Step, Subgraph
 from repurpose_hpc.model.ends.call import EMBEDDING
 from repurpose_hpc.model.importers.onnx.refusal import operator_of
 from repurpose_hpc.model.importers.onnx.subgraphs import attribute_value
+from repurpose_hpc.model.network import FREE
 
 if TYPE_CHECKING:
     import onnx
@@ -57,7 +58,7 @@ def model_of(graph: Subgraph, tensors: Mapping[str, onnx.TensorProto] | None = N
             onnx.helper.make_tensor_value_info(
                 port.name,
                 onnx.helper.np_dtype_to_tensor_dtype(np.dtype(port.dtype)),
-                [samples, *port.shape],
+                [samples, *("tokens" if size == FREE else size for size in port.shape)],
             )
             for port in ports
         ]
