@@ -12,21 +12,18 @@ from repurpose_hpc.commands.parser import parser_maker, plain_parse
 from repurpose_hpc.errors import Note, UserError
 from repurpose_hpc.exporters.network import graph_of
 from repurpose_hpc.exporters.onnx_file import write_onnx
-from repurpose_hpc.exporters.onnx_model import opsets
+from repurpose_hpc.exporters.onnx_model import axes_of, opsets
 from repurpose_hpc.exporters.parts.directory import DESCRIPTION, write_parts
 from repurpose_hpc.exporters.pytorch.file import write_torch
 from repurpose_hpc.fields import Access, Declared, option, path
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.model.ends import Port
-from repurpose_hpc.model.importers.input_shapes import InputShapes, option_of_shapes, shapes_of, word_of
 from repurpose_hpc.plan.files.store import StoredPlan, open_plan, read_network, read_shard
 
 if TYPE_CHECKING:
     from repurpose_hpc.commands.start import Context
 
 ONNX, TORCH = ".onnx", (".pt2", ".pt")
-# The input of transformers.
-IDS = "ids"
 _LOADED_BY_FILE = (
     "{to}: torch.export.load takes the names of .pt2 files alone without a warning, of others the open file: "
     "torch.export.load(open('{to}', 'rb'))"
@@ -43,22 +40,20 @@ def run(args: Arguments, context: Context) -> None:
     Raises:
         UserError: shards cannot be read, something in them cannot be written, or a package is missing.
     """
-    print(_export(open_plan(args.directory), args.to, shapes_of(args.input_shape)))
+    print(_export(open_plan(args.directory), args.to))
 
 
-def _export(stored: StoredPlan, to: Path, shapes: InputShapes) -> str:
+def _export(stored: StoredPlan, to: Path) -> str:
     """Write the network in the form that a name asks for; what was written, in words."""
     if not to.suffix:
         return _export_parts(stored, to)
-    _check_shapes(stored, shapes)
     if to.suffix not in (ONNX, *TORCH):
         raise UserError(
             f"--to: expected the name of an {ONNX} file, of a {' or '.join(TORCH)} file for PyTorch, or of a "
             f"directory for the parts of the workers, without a suffix, got {to}; try --to model{ONNX}"
         )
     check_writable(to, text=False)
-    network = read_network(stored)
-    graph = graph_of(network.at(*shapes[IDS]) if stored.longest else network, stored.plan)
+    graph = graph_of(read_network(stored), stored.plan)
     if to.suffix == ONNX:
         files, what = write_onnx(graph, to), f"an ONNX graph of opset {opsets(graph)['']}"
     else:
@@ -71,25 +66,7 @@ def _export(stored: StoredPlan, to: Path, shapes: InputShapes) -> str:
 
 
 def _ports(ports: Iterable[Port]) -> str:
-    return ", ".join(
-        f"{port.name} ({', '.join(map(str, ('samples', *port.shape)))}) {port.dtype}" for port in ports
-    )
-
-
-def _check_shapes(stored: StoredPlan, shapes: InputShapes) -> None:
-    """Refuse shards of transformers without the length of all sequences, and a length for others."""
-    if not stored.longest and shapes:
-        raise UserError(
-            f"{stored.directory}: expected --input-shape for shards of transformers alone, found shards of a "
-            "network of samples; leave it out"
-        )
-    lengths = shapes.get(IDS, ())
-    if stored.longest and (len(shapes) != 1 or len(lengths) != 1 or lengths[0] > stored.longest):
-        given = " ".join(word_of(name, sizes) for name, sizes in shapes.items()) or "none"
-        raise UserError(
-            f"{stored.directory}: expected the length of all sequences, --input-shape {word_of(IDS, (1,))} "
-            f"to {word_of(IDS, (stored.longest,))}, got {given}; give that of your texts"
-        )
+    return ", ".join(f"{port.name} ({', '.join(map(str, axes_of(port)))}) {port.dtype}" for port in ports)
 
 
 def _export_parts(stored: StoredPlan, directory: Path) -> str:
@@ -121,9 +98,6 @@ class Arguments(Declared):
         metavar="NAME",
         help="NAME.onnx: one ONNX graph; NAME.pt2, .pt: a program for torch.export.load; a name without a "
         "suffix: a directory, which gets ONNX graphs of every worker",
-    )
-    input_shape: tuple[str, ...] = option_of_shapes(
-        "ids=1xLENGTH", "length of all sequences, of a transformer that takes texts of any lengths"
     )
 
 

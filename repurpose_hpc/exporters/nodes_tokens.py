@@ -54,7 +54,7 @@ def _turned(graph: Graph, x: str, exchanged: str, cos: str, sin: str) -> str:
 
 
 def _turns(op: Rotary, size: int, positions: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Factors of the neurons of a head and of their partners, (size, positions) each; the partners, (size,)."""
+    """Factors of the neurons of a head and of their partners, (size, positions), and these, (size,)."""
     angles = op.angles(positions)
     cos, sin, partner = np.ones((size, positions)), np.zeros((size, positions)), np.arange(size)
     first, second = op.members()

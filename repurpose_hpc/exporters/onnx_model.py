@@ -10,7 +10,7 @@ import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.exporters.graph import OPSET
-from repurpose_hpc.model.ends import Step, Subgraph
+from repurpose_hpc.model.ends import Port, Step, Subgraph
 from repurpose_hpc.model.ends.call import EMBEDDING
 from repurpose_hpc.model.importers.onnx.refusal import operator_of
 from repurpose_hpc.model.importers.onnx.subgraphs import attribute_value
@@ -52,13 +52,12 @@ def model_of(graph: Subgraph, tensors: Mapping[str, onnx.TensorProto] | None = N
     constants = tensors or {
         name: onnx.numpy_helper.from_array(array, name) for name, array in graph.constants.items()
     }
-    samples = graph.batch or "samples"
     inputs, outputs = (
         [
             onnx.helper.make_tensor_value_info(
                 port.name,
                 onnx.helper.np_dtype_to_tensor_dtype(np.dtype(port.dtype)),
-                [samples, *("tokens" if size == FREE else size for size in port.shape)],
+                axes_of(port, graph.batch),
             )
             for port in ports
         ]
@@ -70,6 +69,11 @@ def model_of(graph: Subgraph, tensors: Mapping[str, onnx.TensorProto] | None = N
     return onnx.helper.make_model(
         proto, opset_imports=imports, ir_version=_IR_VERSION, producer_name="repurpose-hpc"
     )
+
+
+def axes_of(port: Port, batch: int = 0) -> list[int | str]:
+    """Sizes of an input or an output, or names of what may have any; ``batch``: see ``Subgraph``."""
+    return [batch or "samples", *("tokens" if size == FREE else size for size in port.shape)]
 
 
 def opsets(graph: Subgraph) -> dict[str, int]:

@@ -238,7 +238,7 @@ class Network:
         return self._on(positions, (positions,) if positions > 1 else ())
 
     def at_any_length(self) -> Network:
-        """The network of tokens on whole sequences of ``FREE`` positions: to be written, not to be computed."""
+        """The network of tokens on sequences of ``FREE`` positions, to be written, not to be computed."""
         return self._on(FREE, (FREE,))
 
     def _on(self, positions: int, maps: tuple[int, ...]) -> Network:

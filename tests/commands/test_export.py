@@ -8,7 +8,6 @@ from helpers import small_plans, small_transformers
 from helpers.exported import assert_close, played
 from repurpose_hpc.commands.export import parse, run
 from repurpose_hpc.errors import Note, UserError
-from repurpose_hpc.model.forward import forward
 from repurpose_hpc.plan.files.store import write_plan
 from repurpose_hpc.restructure.exact import split_network
 from repurpose_hpc.runtime.session import Session
@@ -70,27 +69,16 @@ def test_a_place_that_cannot_be(shards, tmp_path, to, message):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_a_transformer_for_texts_of_one_length(tmp_path):
+def test_a_transformer(tmp_path, capsys):
+    """It takes texts of any length, but has no parts: every worker has a copy of its stream."""
     network = small_transformers.decoder()
     cut = split_network(network, 2)
     write_plan(tmp_path / "shards", cut.network, cut.plan, {})
-    export(tmp_path / "shards", "--to", tmp_path / "model.onnx", "--input-shape", "ids=1x7")
-    ids = np.random.default_rng(0).integers(0, 10, (3, 7))
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"ids": ids})
-    assert_close(found.reshape(3, -1), forward(network.at(7), ids), 1e-4)
-    for words in ((), ("--input-shape", "ids=1x10000"), ("--input-shape", "other=1x7")):
-        with pytest.raises(
-            UserError, match=r"expected the length of all sequences, --input-shape ids=1x1 to"
-        ):
-            export(tmp_path / "shards", "--to", tmp_path / "other.onnx", *words)
+    export(tmp_path / "shards", "--to", tmp_path / "model.onnx")
+    assert "ids (samples, tokens) int64 -> output (samples, tokens, 19) float32" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"found those of a transformer, .*; try --to model\.onnx"):
-        export(tmp_path / "shards", "--to", tmp_path / "parts", "--input-shape", "ids=1x7")
-
-
-def test_a_length_for_others(shards, tmp_path):
-    with pytest.raises(UserError, match="expected --input-shape for shards of transformers alone"):
-        export(shards[0], "--to", tmp_path / "model.onnx", "--input-shape", "ids=1x7")
+        export(tmp_path / "shards", "--to", tmp_path / "parts")
+    assert not (tmp_path / "parts").exists()
 
 
 def test_a_file_of_the_shards_stays(shards):

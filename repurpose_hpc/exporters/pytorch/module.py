@@ -29,10 +29,10 @@ class GraphModule(torch.nn.Module):
         self._known: dict[str, Any] = {}
         self._held: dict[str, tuple[torch.nn.Module, str]] = {}
         for name, array in graph.constants.items():
-            if array.dtype.kind != "f":
-                self._known[name] = array
-            elif not array.ndim:
+            if not array.ndim:
                 self._known[name] = array.item()
+            elif array.dtype.kind != "f":
+                self._known[name] = array
             else:
                 self._held[name] = self._hold(name, array)
 

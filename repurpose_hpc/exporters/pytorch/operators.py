@@ -1,7 +1,7 @@
 """ONNX operators as functions of PyTorch, those of opset 17 and later.
 
-A function takes a ``Call`` and the inputs: tensors; single real numbers that are known as floats; other
-known integers and truth values as NumPy arrays; None for those left out.
+A function takes a ``Call`` and the inputs: tensors; numbers that are known as they are; integers and truth
+values that are known as NumPy arrays; sizes of tensors as lists; None for those left out.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ _PLAIN: dict[str, Function] = {
     **{"Max": lambda *x: reduce(torch.maximum, x), "Min": lambda *x: reduce(torch.minimum, x)},
     "Sum": lambda *x: sum(x[1:], x[0]),
     "Where": lambda condition, x, y: torch.where(_tensor(condition), x, y),
-    "Clip": lambda x, low=None, high=None: torch.clamp(x, _number(low), _number(high)),
+    "Clip": torch.clamp,
+    "Range": torch.arange,
     "GlobalAveragePool": lambda x: x.mean(dim=tuple(range(2, x.ndim)), keepdim=True),
     "GlobalMaxPool": lambda x: x.amax(dim=tuple(range(2, x.ndim)), keepdim=True),
     "Reshape": lambda x, shape: x.reshape(
@@ -61,12 +62,13 @@ def function(operator: str) -> Callable[[Function], Function]:
     return enter
 
 
-def _tensor(x: Any) -> Any:
-    return torch.from_numpy(np.atleast_1d(x)).reshape(x.shape) if isinstance(x, np.ndarray) else x
+def _tensor(x: Any) -> torch.Tensor:
+    return x if isinstance(x, torch.Tensor) else torch.as_tensor(x)
 
 
-def _number(x: Any) -> Any:
-    return x.item() if isinstance(x, np.ndarray) else x
+@function("Shape")
+def _shape(call: Call, x: torch.Tensor) -> list[Any]:
+    return [*x.shape[call.get("start", 0) : call.get("end")]]
 
 
 @function("LeakyRelu")
@@ -102,7 +104,7 @@ def _thresholded_relu(call: Call, x: torch.Tensor) -> torch.Tensor:
 @function("Cast")
 def _cast(call: Call, x: Any) -> torch.Tensor:
     name = "bfloat16" if call.get("to") == 16 else DTYPES[call.get("to")]
-    return torch.as_tensor(_tensor(x)).to(getattr(torch, name))
+    return _tensor(x).to(getattr(torch, name))
 
 
 @function("Gemm")
@@ -202,7 +204,7 @@ def _slice(
     on = range(len(starts)) if axes is None else axes.tolist()
     by = [1] * len(starts) if steps is None else steps.tolist()
     index = [slice(None)] * x.ndim
-    for axis, start, end, step in zip(on, starts.tolist(), ends.tolist(), by, strict=True):
+    for axis, start, end, step in zip(on, starts, ends, by, strict=True):
         index[axis] = slice(start, end, step)
     return x[tuple(index)]
 
@@ -223,7 +225,7 @@ def _pad(
     front, behind = [0] * x.ndim, [0] * x.ndim
     for axis, before, after in zip(on, pads[: len(on)].tolist(), pads[len(on) :].tolist(), strict=True):
         front[axis], behind[axis] = before, after
-    return F.pad(x, _widths(front, behind), call.get("mode", "constant"), _number(value))
+    return F.pad(x, _widths(front, behind), call.get("mode", "constant"), value)
 
 
 @function("Softmax")
@@ -248,7 +250,9 @@ def _unsqueeze(call: Call, x: torch.Tensor, axes: np.ndarray) -> torch.Tensor:
 
 
 @function("Squeeze")
-def _squeeze(call: Call, x: torch.Tensor, axes: np.ndarray | None = None) -> torch.Tensor:
+def _squeeze(call: Call, x: Any, axes: np.ndarray | None = None) -> Any:
+    if isinstance(x, list):
+        return x[0]
     return x.squeeze() if axes is None else x.squeeze(tuple(axes.tolist()))
 
 

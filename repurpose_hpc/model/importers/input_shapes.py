@@ -11,13 +11,16 @@ InputShapes = Mapping[str, tuple[int, ...]]
 """Sizes by name of the input, the samples left out."""
 
 
-def option_of_shapes(
-    metavar: str = "NAME=NxCxHxW",
-    help: str = "sizes of an input of MODEL that its file leaves free, samples first (any number), such as "
-    "ids=1x64 of a directory; once for each such input",
-) -> Any:
-    """Field ``input_shape``: words as on a command line; for the arguments see ``option``."""
-    return option((), kind=_SHAPES, metavar=metavar, repeated=True, help=help)
+def option_of_shapes() -> Any:
+    """Field ``input_shape``: words as on a command line."""
+    return option(
+        (),
+        kind=_SHAPES,
+        metavar="NAME=NxCxHxW",
+        repeated=True,
+        help="sizes of an input of MODEL that its file leaves free, samples first (any number), such as "
+        "ids=1x64 of a directory; once for each such input",
+    )
 
 
 def shapes_of(words: Sequence[str]) -> dict[str, tuple[int, ...]]:

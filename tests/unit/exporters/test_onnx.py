@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from helpers import end_models, small_plans, sparse_networks
+from helpers import TESTS, end_models, small_plans, sparse_networks
 from helpers.example_operations import NETWORKS
 from helpers.exported import ROUNDING, assert_close, graph_alone, outputs_of, relayed, samples_of
 from helpers.onnx_models import node, save
@@ -23,9 +23,10 @@ from repurpose_hpc.model.activations import DECLARED, Activation
 from repurpose_hpc.model.comm_dtype import COMM_DTYPES, EXACT, SCALED, STEPS
 from repurpose_hpc.model.ends import Ends, Port, Step, Subgraph
 from repurpose_hpc.model.forward import forward
-from repurpose_hpc.model.importers.load import load_model
+from repurpose_hpc.model.importers.load import load_model, load_tokens
 from repurpose_hpc.model.operations import OPERATIONS, Pool, Window
 from repurpose_hpc.plan.rounding import rounded_compute
+from repurpose_hpc.restructure.exact import split_network
 
 # Networks of activations that have no value everywhere: what is computed before them.
 BEFORE = {
@@ -131,6 +132,25 @@ def test_groups_of_convolutions(tmp_path):
     assert graph.constants["grouped.weight"].shape == (6, 2, 3, 3)
     rows = samples_of(network)
     assert_close(outputs_of(tmp_path / "model.onnx", graph, rows), forward(network, rows))
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama3", "mistral"])
+def test_transformers_take_texts_of_any_length(tmp_path, name):
+    """Tables, rotations and masks are as long as they are; one that is too long is refused."""
+    network = load_tokens(TESTS / "data" / "transformers" / name)
+    cut = split_network(network, 2)
+    path = tmp_path / "model.onnx"
+    write_onnx(graph_alone(cut.network, cut.plan), path)
+    onnx.checker.check_model(path, full_check=True)
+    quietly = onnxruntime.SessionOptions()
+    quietly.log_severity_level = 4
+    session = onnxruntime.InferenceSession(path, quietly, providers=["CPUExecutionProvider"])
+    for tokens in (1, 2, network.longest):
+        ids = np.random.default_rng(0).integers(2, 10, (3, tokens))
+        (found,) = session.run(None, {"ids": ids})
+        assert_close(found.reshape(3, -1), forward(network.at(tokens), ids))
+    with pytest.raises(Exception, match="broadcast"):
+        session.run(None, {"ids": np.ones((1, network.longest + 1), np.int64)})
 
 
 # Pads as wide as the kernel, holes, windows that reach beyond the padding, and places that no window sees.

@@ -5,7 +5,7 @@ import builtins
 import numpy as np
 import pytest
 
-from helpers import end_models, small_plans
+from helpers import end_models, small_plans, small_transformers
 from helpers.example_operations import NETWORKS
 from helpers.exported import assert_close, graph_alone, joined, samples_of, split
 from helpers.small_graphs import convolutional_network, residual_network
@@ -46,6 +46,17 @@ def test_a_program_gives_what_the_network_does(tmp_path):
     module, expected = torch.export.load(tmp_path / "model.pt2").module(), forward(network, rows)
     assert_close(outputs(module, graph, rows), expected)
     assert_close(outputs(module, graph, rows[:1]), expected[:1])
+
+
+def test_a_program_takes_texts_of_any_length(tmp_path):
+    torch = pytest.importorskip("torch")
+    network = small_transformers.decoder(layers=1)
+    write_torch(graph_alone(network), tmp_path / "model.pt2")
+    module = torch.export.load(tmp_path / "model.pt2").module()
+    for tokens in (1, 2, network.longest):
+        ids = np.random.default_rng(0).integers(0, 10, (3, tokens))
+        found = module(torch.from_numpy(ids)).detach().numpy()
+        assert_close(found.reshape(3, -1), forward(network.at(tokens), ids))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
