@@ -46,7 +46,7 @@ class GraphModule(torch.nn.Module):
             module = module.get_submodule(layer)
         while hasattr(module, last):
             last += "_"
-        tensor = torch.from_numpy(np.array(array))  # a copy: arrays of shards may be read-only
+        tensor = torch.from_numpy(np.array(array, order="C"))  # a copy: arrays of shards may be read-only
         if last in _TRAINED:
             module.register_parameter(last, torch.nn.Parameter(tensor))
         else:
