@@ -75,14 +75,12 @@ class Graph:
     Args:
         sequences: whether maps of one axis are sequences, whose features lie on the last axis where layers
             take them one by one.
-        names: those that are taken.
-
-    Attributes:
         longest: tokens that a sequence may have, where it has any number (``FREE``).
+        names: those that are taken.
     """
 
-    def __init__(self, sequences: bool = False, names: Names | None = None) -> None:
-        self.sequences, self.longest = sequences, 0
+    def __init__(self, sequences: bool = False, longest: int = 0, names: Names | None = None) -> None:
+        self.sequences, self.longest = sequences, longest
         self.names = names or Names()
         self.inputs: list[Port] = []
         self.outputs: list[Port] = []

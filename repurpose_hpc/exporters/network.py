@@ -29,8 +29,7 @@ def graph_of(network: Network, plan: Plan) -> Subgraph:
     """
     longest, network = network.longest, network.at_any_length() if network.longest else network
     network = replace(network, ends=settled(network.ends))
-    graph = empty_graph(network)
-    graph.longest = longest
+    graph = empty_graph(network, longest)
     outputs = take_outputs(graph, network)
     values = add_front(graph, network)
     for op in network.operations:
@@ -43,10 +42,10 @@ def graph_of(network: Network, plan: Plan) -> Subgraph:
     return graph.subgraph(samples_at_a_time(network))
 
 
-def empty_graph(network: Network, names: Names | None = None) -> Graph:
-    """A graph for a network, without anything in it; ``names``: that are taken."""
+def empty_graph(network: Network, longest: int = 0, names: Names | None = None) -> Graph:
+    """A graph for a network, without anything in it; for the other arguments see ``Graph``."""
     is_of_sequences = any(op.looks_around for op in network.operations)
-    return Graph(is_of_sequences, names)
+    return Graph(is_of_sequences, longest, names)
 
 
 def samples_at_a_time(network: Network) -> int:

@@ -14,7 +14,7 @@ from repurpose_hpc.exporters.graph import REAL, Value
 from repurpose_hpc.exporters.network import empty_graph, samples_at_a_time
 from repurpose_hpc.exporters.onnx_file import write_onnx
 from repurpose_hpc.exporters.parts.worker import Held, Stages
-from repurpose_hpc.io.atomic import followed, put_directory_in_place, temporary_directory, writing
+from repurpose_hpc.io.atomic import followed, put_directory_in_place, temporary_directory, write_text, writing
 from repurpose_hpc.model.ends import Port, Subgraph
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.plan import Plan
@@ -62,7 +62,7 @@ def write_parts(network: Network, plan: Plan, shards: Iterable[Shard], directory
         complete = temporary / "complete"
         complete.mkdir()
         description = _written(network, plan, shards, complete)
-        (complete / DESCRIPTION).write_text(_in_lines(description), encoding="utf-8")
+        write_text(complete / DESCRIPTION, _in_lines(description))
         put_directory_in_place(complete, directory)
     return description
 
@@ -75,11 +75,8 @@ def _in_lines(description: dict[str, Any]) -> str:
             return json.dumps(value)
         return "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
 
-    return (
-        "{\n "
-        + ",\n ".join(f"{json.dumps(key)}: {lines(value)}" for key, value in description.items())
-        + "\n}\n"
-    )
+    entries = (f"{json.dumps(key)}: {lines(value)}" for key, value in description.items())
+    return "{\n " + ",\n ".join(entries) + "\n}\n"
 
 
 def _written(network: Network, plan: Plan, shards: Iterable[Shard], directory: Path) -> dict[str, Any]:

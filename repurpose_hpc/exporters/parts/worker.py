@@ -81,7 +81,7 @@ class Stages:
         self._network: Network = shard.graph
         self._names = Names()
         self._zeros = Value(self._names.new(ZEROS), Shape(1, ()))
-        self.graphs = [empty_graph(self._network, self._names) for _ in range(1 + max(rounds.values()))]
+        self.graphs = [empty_graph(self._network, names=self._names) for _ in range(1 + max(rounds.values()))]
         self._values: dict[str, Value | None] = {}
         self._stage_of: dict[str, int] = {}
         self._arrived: dict[str, list[tuple[Value, np.ndarray]]] = {}
