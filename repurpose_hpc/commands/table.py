@@ -93,6 +93,12 @@ _ROWS = (
         f"repurpose-hpc inspect {MODEL} --workers 8",
     ),
     Command(
+        "export",
+        Runs.ALONE,
+        "Write the network in shards as ONNX graph, for PyTorch, or as ONNX graphs of every worker.",
+        "repurpose-hpc export shards --to model.onnx",
+    ),
+    Command(
         "doctor",
         Runs.ON_RANKS,
         "Say what a job would run on and what would go wrong; start it as infer will be started.",

@@ -29,7 +29,7 @@ BFLOAT16, FLOAT16, INT8, INT4 = "bfloat16", "float16", "int8", "int4"
 LARGEST_CODE = 127
 # The largest codes of the scaled formats.  That of NaN is one beyond the least.
 LARGEST_CODES = {INT8: LARGEST_CODE, INT4: 7}
-_LARGEST_FLOAT16 = np.float32(65504)
+LARGEST_FLOAT16 = np.float32(65504)
 
 
 def code_dtype(comm_dtype: str, dtype: np.dtype) -> np.dtype:
@@ -119,7 +119,7 @@ def _decode_bfloat16(codes: np.ndarray, _: np.ndarray | None) -> np.ndarray:
 
 def _encode_float16(values: np.ndarray, _: np.ndarray | None) -> np.ndarray:
     values = np.asarray(values, np.float32)
-    return np.clip(values, -_LARGEST_FLOAT16, _LARGEST_FLOAT16).astype(np.float16).view(np.int16)
+    return np.clip(values, -LARGEST_FLOAT16, LARGEST_FLOAT16).astype(np.float16).view(np.int16)
 
 
 def _decode_float16(codes: np.ndarray, _: np.ndarray | None) -> np.ndarray:

@@ -28,6 +28,8 @@ from repurpose_hpc.model.precision import precision
 from repurpose_hpc.model.weights import SparseWeights, as_sparse, dense, nonzeros
 
 HEADS = ("identity", "softmax", "log_softmax")
+# Positions of sequences of any length.
+FREE = -1
 
 
 @dataclass(frozen=True)
@@ -252,7 +254,13 @@ class Network:
         """
         if not 1 <= positions <= self.longest:
             raise ValueError(f"expected 1 to {self.longest} positions, got {positions}")
-        maps = (positions,) if positions > 1 else ()
+        return self._on(positions, (positions,) if positions > 1 else ())
+
+    def at_any_length(self) -> Network:
+        """The network of tokens on sequences of ``FREE`` positions, to be written, not to be computed."""
+        return self._on(FREE, (FREE,))
+
+    def _on(self, positions: int, maps: tuple[int, ...]) -> Network:
         operations = tuple(
             replace(op, window=pointwise(maps)) if isinstance(op, Mixing) else op for op in self.operations
         )

@@ -22,6 +22,7 @@ COMMANDS = (
         "generate",
         "finetune",
         "inspect",
+        "export",
         "doctor",
         "forecast",
         "scaling",

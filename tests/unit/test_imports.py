@@ -10,7 +10,7 @@ PACKAGE = "repurpose_hpc"
 LAYERS = """
 __init__  __main__  infer  restructure.__main__
 commands
-studies  bench  report  forecast  doctor  probe  tuning
+studies  bench  report  forecast  doctor  probe  tuning  exporters
 runtime  restructure
 plan
 model  kernels
