@@ -17,6 +17,7 @@ from repurpose_hpc.model.operations import (
     Rearrange,
     Select,
     Shape,
+    Stitch,
 )
 
 
@@ -74,6 +75,18 @@ def _rearrange(op: Rearrange, graph: Graph, sources: Sequence[Value], target: Sh
         if taken.ndim == whole.ndim and (result := written(op, graph, x, taken, whole)) is not None:
             return result
     return _gathered(op, graph, graph.shaped(x, (x.shape.values,)), target)
+
+
+@exports(Stitch)
+def _stitch(op: Stitch, graph: Graph, sources: Sequence[Value], target: Shape) -> Value:
+    neurons_last = sources[0].neurons_last
+    flat = [graph.shaped(graph.laid(x, neurons_last), (x.shape.values,)) for x in sources]
+    axis = 1 if neurons_last else 2
+    name = graph.add("Concat", *(x.name for x in flat), axis=axis)
+    if not np.array_equal(op.index, np.arange(sum(x.shape.values for x in sources))):
+        name = graph.add("Gather", name, graph.constant("index", op.index), axis=axis)
+    whole = flat[0]._replace(name=name, shape=Shape(target.neurons, (target.values,)))
+    return graph.shaped(whole, target.positions)
 
 
 def _sliced(op: Rearrange, graph: Graph, x: Value, taken: np.ndarray, whole: np.ndarray) -> Value | None:

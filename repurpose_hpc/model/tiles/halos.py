@@ -120,13 +120,10 @@ def needs_of(network: Network, tiles: Tiles) -> dict[tuple[str, int], Rectangle]
     for op in network.operations:
         for worker, _, part in parts_of(op, network, tiles.computed) if op.target in tiles else ():
             for source, need in zip(op.sources, part.needs, strict=True):
-                if (
-                    need is None
-                    or source not in tiles
-                    or common(need, tiles.computed[source][worker]) == need
-                ):
+                if need is None or source not in tiles:
                     continue
-                needs[source, worker] = around(need, needs.get((source, worker), need))
+                if common(need, tiles.computed[source][worker]) != need:
+                    needs[source, worker] = around(need, needs.get((source, worker), need))
     return needs
 
 
