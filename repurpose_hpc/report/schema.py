@@ -243,7 +243,7 @@ class Layer(TypedDict):
     """A mixing of a restructured network."""
 
     name: Annotated[str, Key("name of the mixing")]
-    form: Annotated[str, Key("ghosts, partial sums, both, or relays: what travels")]
+    form: Annotated[str, Key("what travels: ghosts, partial sums, both, or relays; `position`: halos")]
     inputs: Annotated[int, Key("neurons that it reads")]
     outputs: Annotated[int, Key("neurons that it makes")]
     values_sent: Annotated[int, Key("values that cross", "values per sample")]
