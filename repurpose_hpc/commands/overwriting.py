@@ -40,9 +40,10 @@ def check_apart(given: Mapping[str, Any], options: Mapping[str, Option]) -> None
         UsageError: names both options and the file.
     """
     named = [
-        _Named(field, Path(value), access)
+        _Named(field, Path(entry), access)
         for field, value in given.items()
         if (access := options[field].kind.access) is not None
+        for entry in (value if isinstance(value, tuple) else (value,))
     ]
     read = [name for name in named if name.access is Access.READS]
     for result in (name for name in named if name.access is Access.WRITES):

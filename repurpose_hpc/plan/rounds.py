@@ -29,12 +29,16 @@ def rounds_before(network: Network, waiting: Container[str]) -> dict[str, int]:
     return rounds
 
 
-def rounds_of(network: Network, plan: Plan) -> int:
-    """Rounds that a sample takes, a rank for every worker."""
+def waiting(network: Network, plan: Plan) -> set[str]:
+    """Names of the mixings that wait for ghosts, or for sums, a rank for every worker."""
     sent = {mixing.source for mixing in network.mixings if plan.ghost_traffic(network, mixing).any()}
-    waiting = {
+    return {
         mixing.name
         for mixing in network.mixings
         if mixing.source in sent or plan.sum_traffic(network, mixing).any()
     }
-    return max(rounds_before(network, waiting).values())
+
+
+def rounds_of(network: Network, plan: Plan) -> int:
+    """Rounds that a sample takes, a rank for every worker."""
+    return max(rounds_before(network, waiting(network, plan)).values())

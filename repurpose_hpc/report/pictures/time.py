@@ -1,0 +1,167 @@
+"""Where the time of an inference goes: on every rank, from a trace, or by phase, from a report."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from repurpose_hpc.report.pictures import style
+from repurpose_hpc.report.pictures.picture import Chapter, Numbers, Picture, pictures_of
+from repurpose_hpc.report.sources import PHASES, TRACE
+from repurpose_hpc.report.words import microseconds, percent
+
+Events = list[dict[str, Any]]
+# Ranks that are drawn, and events of which each is a shape of its own; more are painted as one image.
+_MOST_RANKS, _MOST_SHAPES = 32, 3000
+# Rows of a table by rank and layer; of more it is by rank alone.
+_MOST_ROWS = 1000
+_PHASES = "Pack also unpacks what arrives; exchange starts messages; wait waits for them."
+
+
+@pictures_of(Chapter.TIME, TRACE)
+def timeline(events: Events) -> Iterator[Picture]:
+    """What every rank does at which time."""
+    ranks = sorted({event["pid"] for event in events})
+    drawn = ranks[:: -(-len(ranks) // _MOST_RANKS)]
+    yield Picture(
+        name="timeline",
+        title=_waits_longest(events),
+        note=f"Every bar is an operation of one rank, from left to right in time. {_PHASES}"
+        + (f" {len(drawn)} of the {len(ranks)} ranks are drawn." if len(drawn) < len(ranks) else ""),
+        numbers=_numbers(events),
+        draw=partial(_draw_timeline, [event for event in events if event["pid"] in drawn], drawn),
+        height=style.rows_height(len(drawn), 1.2),
+        is_wide=True,
+    )
+
+
+def _totals(events: Events, *keys: str) -> dict[tuple[Any, ...], dict[str, float]]:
+    """Microseconds by phase, for each combination of values of ``keys``."""
+    totals: dict[tuple[Any, ...], dict[str, float]] = defaultdict(lambda: dict.fromkeys(PHASES, 0.0))
+    for event in events:
+        totals[tuple(event[key] for key in keys)][event["cat"]] += event["dur"]
+    return totals
+
+
+def _span(events: Events) -> float:
+    """Microseconds from the first beginning to the last end."""
+    return max(event["ts"] + event["dur"] for event in events) - min(event["ts"] for event in events)
+
+
+def _waits_longest(events: Events) -> str:
+    by_rank, span = _totals(events, "pid"), _span(events)
+    (rank,) = max(by_rank, key=lambda key: by_rank[key]["wait"])
+    waits = by_rank[rank,]["wait"]
+    busy = sum(phases["compute"] for phases in by_rank.values()) / (len(by_rank) * span) if span else 0.0
+    computing = f"computing takes {percent(busy)} of the ranks' time"
+    if not waits:
+        return f"The inference takes {microseconds(span)}; no rank waits; {computing}"
+    return f"Rank {rank} waits longest: {microseconds(waits)} of {microseconds(span)}; {computing}"
+
+
+def _numbers(events: Events) -> Numbers:
+    keys = {"pid": "rank", "name": "layer"}
+    totals = _totals(events, *keys)
+    if len(totals) > _MOST_ROWS:
+        del keys["name"]
+        totals = _totals(events, *keys)
+    rows = [(*key, *phases.values()) for key, phases in sorted(totals.items(), key=lambda item: item[0][0])]
+    return Numbers("Time of one inference by phase, µs", (*keys.values(), *PHASES), rows)
+
+
+def _draw_timeline(events: Events, ranks: list[int], figure: Figure) -> None:
+    axes, begin = figure.subplots(), min(event["ts"] for event in events)
+    for number, phase in enumerate(PHASES):
+        for place, rank in enumerate(ranks):
+            spans = [(e["ts"] - begin, e["dur"]) for e in events if (e["pid"], e["cat"]) == (rank, phase)]
+            axes.broken_barh(
+                spans,
+                (place - 0.4, 0.8),
+                facecolor=style.COLOURS[number],
+                hatch=style.HATCHES[number],
+                edgecolor="white",
+                linewidth=0.2,
+                label=phase if place == 0 else None,
+                rasterized=len(events) > _MOST_SHAPES,
+            )
+    axes.set_yticks(range(len(ranks)), [f"rank {rank}" for rank in ranks])
+    axes.set_ylim(len(ranks) - 0.4, -0.6)
+    axes.set_xlim(0, _span(events) or 1)
+    axes.set_xlabel("time, µs")
+    axes.grid(axis="x")
+    style.legend(figure, axes, len(PHASES))
+
+
+@pictures_of(Chapter.TIME, "infer")
+def phases(report: dict[str, Any]) -> Iterator[Picture]:
+    """Medians of the phases of a forward, beside one process."""
+    if "phases_us" in report:
+        yield _phases(
+            report["phases_us"],
+            f"A forward of {_batch(report)} takes {microseconds(report['latency_us']['median'])}",
+            report["single_process_latency_us"]["median"],
+        )
+
+
+def _batch(report: dict[str, Any]) -> str:
+    size = min(report["batch_size"], report["samples"])
+    return "one sample" if size == 1 else f"{size} samples"
+
+
+@pictures_of(Chapter.TIME, "generate")
+def steps(report: dict[str, Any]) -> Iterator[Picture]:
+    """Phases of a step, in which every text gets a token."""
+    total = sum(report["step_us"].values())
+    yield _phases(report["step_us"], f"A step, a token for every text, takes {microseconds(total)}")
+
+
+def _phases(times: dict[str, float], takes: str, single: float | None = None) -> Picture:
+    total, longest = sum(times.values()), max(times, key=lambda name: times[name])
+    beside = f"; one process needs {microseconds(single)}" if single is not None else ""
+    share = f", {percent(times[longest] / total)} of it to {longest}" if total else ""
+    rows: list[tuple[Any, ...]] = [*times.items()] + ([("one process", single)] if single is not None else [])
+    return Picture(
+        name="phases",
+        title=f"{takes}{share}{beside}",
+        note=f"Medians on the slowest rank. {_PHASES}",
+        numbers=Numbers("Time by phase, µs", ("phase", "time, µs"), rows),
+        draw=partial(_draw_phases, times, single),
+        height=2.2,
+    )
+
+
+def _draw_phases(times: dict[str, float], single: float | None, figure: Figure) -> None:
+    axes = figure.subplots()
+    names = ["slowest rank"] + (["one process"] if single is not None else [])
+    parts = {phase: [us, 0.0][: len(names)] for phase, us in times.items()}
+    if single is not None:
+        parts["compute"] = [times["compute"], single]
+    style.bars(axes, names, parts, "time, µs")
+    style.legend(figure, axes)
+
+
+@pictures_of(Chapter.TIME, "infer")
+def whole_run(report: dict[str, Any]) -> Iterator[Picture]:
+    """Seconds by phase of the whole run."""
+    seconds = {name: value for name, value in report["seconds"].items() if value > 0}
+    if seconds:
+        longest = max(seconds, key=lambda name: seconds[name])
+        yield Picture(
+            name="seconds",
+            title=f"Of the whole run {longest} takes longest, {microseconds(1e6 * seconds[longest])}",
+            note="The maximum over the ranks of each phase, so that they do not add up.",
+            numbers=Numbers(
+                "Time of the run by phase", ("phase", "time, s"), list(report["seconds"].items())
+            ),
+            draw=partial(_draw_seconds, seconds),
+            height=style.rows_height(len(seconds)),
+        )
+
+
+def _draw_seconds(seconds: dict[str, float], figure: Figure) -> None:
+    told = [microseconds(1e6 * value) for value in seconds.values()]
+    style.bars(figure.subplots(), list(seconds), {"time": list(seconds.values())}, "time, s", told)
