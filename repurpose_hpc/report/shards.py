@@ -19,7 +19,7 @@ from repurpose_hpc.model.weights import SparseWeights, Weights, entries, nonzero
 from repurpose_hpc.plan.files.store import StoredPlan, open_plan, read_shard
 from repurpose_hpc.plan.masks import EVERYBODY
 from repurpose_hpc.plan.plan import Plan
-from repurpose_hpc.plan.relays import mixings_of_original, relay_counts
+from repurpose_hpc.plan.relays import mixings_of_original
 from repurpose_hpc.plan.rounds import rounds_before, waiting
 from repurpose_hpc.plan.shard import Block, Shard
 from repurpose_hpc.report.words import printable
@@ -232,15 +232,16 @@ def _links(mixing: Mixing, weights: Weights) -> Weights:
 def _layers(graph: Network, plan: Plan, masks: dict[str, Mask]) -> Iterator[LayerTraffic]:
     """What crosses for each mixing of the original; tells the masks of their relays."""
     by_name = {mixing.name: mixing for mixing in graph.mixings}
+    makers = {mixing.target: mixing for mixing in graph.mixings}
     complete = rounds_before(graph, waiting(graph, plan))
-    relays = dict.fromkeys(by_name, 0)
-    for count in relay_counts(graph, plan):
-        relays[count.mixing] += count.values
     for name, mask in masks.items():
-        mixing = by_name[name]
-        ghosts = int(plan.ghost_traffic(graph, mixing).sum())
+        mixing, reader = by_name[name], by_name.get(plan.relays.get(name, ""))
+        parts = [mixing] if reader is None else [mixing, makers[reader.source]]
+        ghosts = sum(int(plan.ghost_traffic(graph, part).sum()) for part in parts)
         sums = int(plan.sum_traffic(graph, mixing).sum())
-        mask.relays = relays[name]
-        begins = complete[by_name[plan.relays[name]].source if relays[name] else mixing.source]
-        number = 1 + begins if ghosts or sums or relays[name] else 0
-        yield LayerTraffic(mask.name, number, ghosts, relays[name], sums, plan.dense_values(graph, mixing))
+        mask.relays = 0 if reader is None else int(plan.ghost_traffic(graph, reader).sum())
+        begins = complete[mixing.source] if reader is None else complete[reader.source]
+        number = 1 + begins if ghosts or sums or mask.relays else 0
+        # What counts for the first reader of a tensor may count for one that makes relays of it.
+        dense = sum(plan.dense_values(graph, part) for part in parts)
+        yield LayerTraffic(mask.name, number, ghosts, mask.relays, sums, dense)

@@ -43,6 +43,7 @@ _COLUMNS: dict[str, dict[str, type]] = {
         "ranks": int,
         "form": str,
         "batch": int,
+        "oversubscribed": bool,
         "seconds_median": float,
         "compute_seconds": float,
         "pack_seconds": float,
@@ -123,7 +124,9 @@ def _origin_beside(path: Path) -> Mapping[str, Any]:
 
 
 def _value(word: str | None, kind: Callable[[str], Any]) -> Any:
-    return clean(kind(word)) if word else None
+    if not word:
+        return None
+    return word == "True" if kind is bool else clean(kind(word))
 
 
 def _object(path: Path, content: dict[str, Any]) -> tuple[str, Any, Mapping[str, Any]]:

@@ -1,4 +1,4 @@
-"""Benchmarks: times of others over that of this package."""
+"""Benchmarks: times of all candidates over that of one."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ Rows = list[dict[str, Any]]
 
 @pictures_of(Chapter.BENCH, "bench kernels", "bench exchange", "bench inference", "bench stream")
 def ratios(report: dict[str, Any]) -> Iterator[Picture]:
-    """A picture of each table: others beside this package."""
+    """A picture of each table."""
     for table, keys in _TABLES.items():
         rows = [row for row in report.get(table, []) if row["ratios"]]
         if rows:
             yield Picture(
                 name=f"bench {table}",
                 title=f"{table.capitalize()}: {_standing(rows)}",
-                note="Time of each over that of this package: right of the line at 1 it is slower.",
+                note=f"Times over that of {_base(rows)}: right of the line at 1 a candidate is slower. "
+                f"Rows: {', '.join(keys)}.",
                 numbers=Numbers(
                     f"Medians and ratios of {table}",
-                    (*keys, "candidate", "median, µs", "over ours"),
+                    (*keys, "candidate", "median, µs", f"over {_base(rows)}"),
                     [
                         (*(row[key] for key in keys), *candidate)
                         for row in rows
@@ -58,14 +59,17 @@ def _standing(rows: Rows) -> str:
     every = [(ratio, name) for row in rows for name, ratio in row["ratios"].items()]
     slower = sum(ratio >= 1 for ratio, _ in every)
     least, name = min(every)
-    return (
-        f"others are slower in {slower} of {len(every)} comparisons; the least time beside this package's, "
-        f"{least:.2f} times as long, is that of {name}"
-    )
+    wins = f"{_base(rows)} is faster in {slower} of {len(every)} comparisons"
+    return f"{wins}; the least time over its own is that of {name}, {least:.2f}"
+
+
+def _base(rows: Rows) -> str:
+    """The candidate that the others are compared with."""
+    return next((name for name in rows[0]["us"] if name not in rows[0]["ratios"]), "the base")
 
 
 def _names(rows: Rows) -> list[str]:
-    """The candidates beside this package, each once."""
+    """The candidates that are compared, each once."""
     return list(dict.fromkeys(name for row in rows for name in row["ratios"]))
 
 
@@ -86,7 +90,6 @@ def _draw(rows: Rows, keys: tuple[str, ...], figure: Figure) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_yticks(range(len(rows)), [", ".join(cell(row[key]) for key in keys) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_ylabel(", ".join(keys))
-    axes.set_xlabel("time over this package's")
+    axes.set_xlabel(f"time over that of {_base(rows)}")
     axes.grid()
     style.legend(figure, axes)

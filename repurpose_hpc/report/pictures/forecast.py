@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from repurpose_hpc.report.pictures import style
 from repurpose_hpc.report.pictures.picture import Chapter, Numbers, Picture, pictures_of
-from repurpose_hpc.report.words import count, microseconds
+from repurpose_hpc.report.words import microseconds
 
 FORMS = ("restructured", "dense")
 _PARTS = {"compute": "compute_us", "messages": "overhead_us", "latency": "latency_us", "bytes": "bytes_us"}
@@ -22,12 +22,9 @@ def times(report: dict[str, Any]) -> Iterator[Picture]:
     points = report["points"]
     forms = [form for form in FORMS if points and all(form in point for point in points)]
     for form in forms[:1]:
-        best = report[form]
-        faster = f", {best['speedup']:.3g} times as fast as one" if best["speedup"] is not None else ""
         yield Picture(
             name="forecast",
-            title=f"Forecast for {report['machine']}: {count(best['best_ranks'], 'rank')} take least time, "
-            f"{microseconds(best['best_us'])}{faster}; doubling pays up to {best['paying_ranks']:,}",
+            title=f"Forecast for {report['machine']}: {_best(report[form])}",
             note="Modelled, not measured.",
             numbers=Numbers(
                 "Forecast time of a batch, µs",
@@ -37,6 +34,16 @@ def times(report: dict[str, Any]) -> Iterator[Picture]:
             draw=partial(_draw, points, forms),
             height=3.2,
         )
+
+
+def _best(conclusion: dict[str, Any]) -> str:
+    """The number of ranks with the shortest time, and up to which more pay."""
+    ranks, time = conclusion["best_ranks"], microseconds(conclusion["best_us"])
+    if ranks == 1:
+        return f"1 rank is fastest, {time} a batch"
+    faster = f", {conclusion['speedup']:.3g} times as fast as 1" if conclusion["speedup"] is not None else ""
+    pays = f"doubling them pays up to {conclusion['paying_ranks']:,}"
+    return f"{ranks:,} ranks are fastest, {time} a batch{faster}; {pays}"
 
 
 def _row(point: dict[str, Any], forms: list[str]) -> list[float]:
@@ -49,5 +56,6 @@ def _draw(points: list[dict[str, Any]], forms: list[str], figure: Figure) -> Non
     style.curves(axes, {form: (ranks, [point[form]["total_us"] for point in points]) for form in forms})
     style.ranks_axis(axes, ranks)
     axes.set_yscale("log")
+    style.plain_numbers(axes.yaxis)
     axes.set_ylabel("time of a batch, µs")
     style.legend(figure, axes)

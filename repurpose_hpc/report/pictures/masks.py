@@ -130,7 +130,7 @@ def _mark_owners(axes: Axes, side: SortedNeurons, is_across: bool) -> None:
         line = axes.axvline if is_across else axes.axhline
         for end in ends[:-1]:
             if 0 < end < 1:
-                line(end, color="white", linewidth=0.7)
+                line(end, color="#8a8a8a", linewidth=0.4)
     names = ["all", *map(str, range(len(ends) - 1))]
     owning = [number for number in range(len(ends)) if ends[number] > begins[number]]
     marked = owning[:: -(-len(owning) // 8)]

@@ -117,6 +117,6 @@ def _draw_answers(rows: list[tuple[str, float | None, float | None]], figure: Fi
             )
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_xlabel("share of 1")
+    axes.set_xlabel("share")
     axes.grid()
     style.legend(figure, axes)

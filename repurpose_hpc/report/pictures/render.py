@@ -20,7 +20,7 @@ from repurpose_hpc.report.pictures import style
 from repurpose_hpc.report.pictures.picture import Picture
 
 # Letters of a title in a line, for each inch.
-_LETTERS = 15
+_LETTERS = 11
 _REFERENCE = re.compile(r"url\(#([^)]*)\)")
 # Without which files have no dates and name no programs.
 _NO_DATES = {"svg": {"Date": None, "Creator": None, "Format": None, "Type": None}, "png": {"Software": None}}
@@ -33,9 +33,9 @@ def inline_svg(picture: Picture, anchor: str) -> str:
         picture: to draw.
         anchor: unique in the page; all names inside begin with it.
     """
-    with _look():
+    with drawn(picture) as figure:
         image = io.BytesIO()
-        _figure(picture).savefig(image, format="svg", metadata=_NO_DATES["svg"])
+        figure.savefig(image, format="svg", metadata=_NO_DATES["svg"])
     return _embedded(image.getvalue(), anchor)
 
 
@@ -45,8 +45,7 @@ def write_files(picture: Picture, directory: Path, name: str) -> None:
     Raises:
         UserError: they cannot be written.
     """
-    with _look():
-        figure = _figure(picture)
+    with drawn(picture) as figure:
         lines = textwrap.wrap(picture.title, round(_LETTERS * figure.get_figwidth()))
         figure.set_figheight(figure.get_figheight() + 0.17 * len(lines))
         figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=9.5, fontweight="bold")
@@ -56,19 +55,15 @@ def write_files(picture: Picture, directory: Path, name: str) -> None:
 
 
 @contextmanager
-def _look() -> Iterator[None]:
-    """A block in which nothing depends on the user's configuration of matplotlib."""
+def drawn(picture: Picture) -> Iterator[Figure]:
+    """A block with the picture as a figure, in which nothing depends on the user's matplotlib."""
     with matplotlib.style.context(["default", style.RC]), warnings.catch_warnings():
         # The font that measures text may lack letters that a browser finds elsewhere.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
-        yield
-
-
-def _figure(picture: Picture) -> Figure:
-    width = style.WIDE if picture.is_wide else style.WIDTH
-    figure = Figure(figsize=(width, picture.height), layout="constrained")
-    picture.draw(figure)
-    return figure
+        width = style.WIDE if picture.is_wide else style.WIDTH
+        figure = Figure(figsize=(width, picture.height), layout="constrained")
+        picture.draw(figure)
+        yield figure
 
 
 def _embedded(image: bytes, anchor: str) -> str:

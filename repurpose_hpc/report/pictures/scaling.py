@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from repurpose_hpc.report.pictures import style
 from repurpose_hpc.report.pictures.picture import Chapter, Numbers, Picture, pictures_of
 from repurpose_hpc.report.sources import PHASES, SCALING
-from repurpose_hpc.report.words import count, microseconds
+from repurpose_hpc.report.words import count, microseconds, percent
 
 Rows = list[dict[str, Any]]
+_CROWDED = " Where markers are hollow there were more ranks than cores, which wait for each other's core."
 
 
 @pictures_of(Chapter.SCALING, SCALING)
@@ -25,7 +26,8 @@ def curves(rows: Rows) -> Iterator[Picture]:
             yield Picture(
                 name=f"scaling at batch {batch}",
                 title=_fastest(points, batch),
-                note="Speed-up is over the fastest single process; below 1 that one is faster.",
+                note="Speed-up is over the fastest single process; below 1 that one is faster."
+                + (_CROWDED if any(point["oversubscribed"] for point in points) else ""),
                 numbers=_numbers(points),
                 draw=partial(_draw_speedup, points),
                 height=3.2,
@@ -41,8 +43,8 @@ def shares(rows: Rows) -> Iterator[Picture]:
             worst = max(points, key=_waiting)
             yield Picture(
                 name=f"scaling phases at batch {batch}",
-                title=f"Batch {batch}: {_waiting(worst):.0%} of the time is not computing with "
-                f"{count(worst['ranks'], 'rank')}, {worst['form']}, the most of all",
+                title=f"Batch {batch}: with {count(worst['ranks'], 'rank')}, {worst['form']}, "
+                f"{percent(_waiting(worst))} of the time goes into waiting and messages, the largest share",
                 note="Medians on the slowest rank.",
                 numbers=Numbers(
                     f"Time of a forward by phase, batch {batch}, ms",
@@ -109,9 +111,12 @@ def _draw_speedup(points: Rows, figure: Figure) -> None:
         line = [row for row in points if row["form"] == form or row["ranks"] == 1]
         lines[form] = ([row["ranks"] for row in line], [row["speedup"] for row in line])
     style.curves(axes, lines or {"one rank": (ranks, [row["speedup"] for row in points])})
+    crowded = [(row["ranks"], row["speedup"]) for row in points if row["oversubscribed"]]
+    if crowded:
+        axes.plot(*zip(*crowded, strict=True), "w.", markersize=3.5, zorder=5, label="_none")
     style.ranks_axis(axes, ranks)
     axes.set_yscale("log", base=2)
-    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter("{x:.3g}")
     axes.set_ylabel("speed-up over one process")
     style.legend(figure, axes)
 
@@ -123,4 +128,4 @@ def _draw_phases(points: Rows, figure: Figure) -> None:
     told = [f"{1e3 * row['seconds_median']:.3g} ms" for row in points]
     style.bars(axes, [f"{row['ranks']}, {row['form']}" for row in points], parts, "time, ms", told)
     axes.set_ylabel("ranks, form")
-    style.legend(figure, axes, 4)
+    style.legend(figure, axes)

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from repurpose_hpc.report.words import short
+from repurpose_hpc.report.words import scaled, short
 
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 BLACK, GREY = "#222222", "#767676"
@@ -24,6 +25,8 @@ HATCHES = ("", "///", "\\\\\\", "|||", "---", "+++")
 AMOUNTS = "Blues"
 """Colour map of amounts: the darker, the more."""
 
+# Labels of an axis of ranks, at most.
+_MOST_LABELS = 5
 # Inches: as wide as a phone's screen at 96 dots an inch, so that text keeps its size there; and of pictures
 # that scroll.
 WIDTH, WIDE = 3.75, 7.5
@@ -78,6 +81,7 @@ def bars(axes: Axes, names: Sequence[str], parts: Series, unit: str, told: Seque
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, max(left.max(initial=0), 1e-12) * (1.32 if told else 1.05))
     axes.xaxis.set_major_locator(MaxNLocator(4))
+    plain_numbers(axes.xaxis)
     axes.set_xlabel(unit)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
@@ -103,6 +107,7 @@ def columns(axes: Axes, values: Sequence[float], unit: str, colour: str = BLUE) 
     )
     axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(4))
+    plain_numbers(axes.yaxis)
     axes.set_ylim(bottom=0)
     axes.set_ylabel(unit)
     axes.grid(axis="y")
@@ -125,12 +130,21 @@ def curves(axes: Axes, lines: Mapping[str, tuple[Sequence[float], Sequence[float
 
 def ranks_axis(axes: Axes, ranks: Sequence[int]) -> None:
     """Make the horizontal axis one of numbers of ranks, each twice as many as the one before."""
-    numbers = sorted(set(ranks))
+    numbers = np.array(sorted(set(ranks)))
     axes.set_xscale("log", base=2)
-    shown = numbers[:: -(-len(numbers) // 8)]
+    # A label for each stretch that has room for one.
+    stretch = np.floor(
+        _MOST_LABELS * np.log(numbers / numbers[0]) / max(1e-9, np.log(numbers[-1] / numbers[0]))
+    )
+    shown = numbers[np.unique(stretch, return_index=True)[1]].tolist()
     axes.set_xticks(shown, [f"{number:,}" for number in shown])
     axes.minorticks_off()
     axes.set_xlabel("ranks")
+
+
+def plain_numbers(axis: Axis) -> None:
+    """Have numbers written with prefixes, also on logarithmic axes, whose own labels are formulas."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: scaled(value, "").strip()))
 
 
 def legend(figure: Figure, axes: Axes, columns: int = 2) -> None:

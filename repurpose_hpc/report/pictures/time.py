@@ -19,6 +19,7 @@ Events = list[dict[str, Any]]
 _MOST_RANKS, _MOST_SHAPES = 32, 3000
 # Rows of a table by rank and layer; of more it is by rank alone.
 _MOST_ROWS = 1000
+_DOING = dict(zip(PHASES, ("computing", "packing", "starting messages", "waiting"), strict=True))
 _PHASES = "Pack also unpacks what arrives; exchange starts messages; wait waits for them."
 
 
@@ -122,7 +123,7 @@ def steps(report: dict[str, Any]) -> Iterator[Picture]:
 def _phases(times: dict[str, float], takes: str, single: float | None = None) -> Picture:
     total, longest = sum(times.values()), max(times, key=lambda name: times[name])
     beside = f"; one process needs {microseconds(single)}" if single is not None else ""
-    share = f", {percent(times[longest] / total)} of it to {longest}" if total else ""
+    share = f", {percent(times[longest] / total)} of it {_DOING[longest]}" if total else ""
     rows: list[tuple[Any, ...]] = [*times.items()] + ([("one process", single)] if single is not None else [])
     return Picture(
         name="phases",

@@ -1,5 +1,6 @@
 """What is counted in shards: the same as counted one by one in the networks that they are of."""
 
+from collections import Counter
 from itertools import product
 
 import numpy as np
@@ -9,12 +10,20 @@ from hypothesis import strategies as st
 
 from helpers import ROOT
 from helpers.small_graphs import convolutional_network, residual_network
-from helpers.small_plans import pruned, random_network, random_plan, write_relayed_shards, write_shards
+from helpers.small_plans import (
+    WIDTHS,
+    pruned,
+    random_network,
+    random_plan,
+    write_relayed_shards,
+    write_shards,
+)
 from helpers.sparse_networks import sparse_chain
 from repurpose_hpc import load_tokens, split_network
 from repurpose_hpc.model.weights import dense
 from repurpose_hpc.plan.files.store import open_plan, read_network, write_plan
 from repurpose_hpc.plan.masks import EVERYBODY
+from repurpose_hpc.plan.relays import relay_counts
 from repurpose_hpc.report.shards import MOST_CELLS, Mask, SortedNeurons, between, read_contents
 
 
@@ -64,15 +73,19 @@ def test_loads_and_traffic_are_those_of_the_plan(tmp_path, make):
         plan.values_sent(network, mixing) for mixing in network.mixings
     ]
     files = [(tmp_path / "shards" / f"worker-{worker:04d}.h5").stat().st_size for worker in range(4)]
-    assert (0 < contents.memory).all() and (contents.memory < files).all()
+    assert (contents.memory > 0).all() and (contents.memory < files).all()
 
 
 def test_relays_stand_for_their_layer(tmp_path):
     cut = write_relayed_shards(tmp_path / "shards", random_network(), 3)
     contents = read_contents(tmp_path / "shards")
     assert [mask.name for mask in contents.masks] == ["layer0", "layer1", "layer2"]
-    relays = {name: layer.relays for name, layer in zip(cut.plan.mixings, contents.layers, strict=False)}
-    assert sum(relays.values()) == sum(layer.relays for layer in contents.layers) > 0
+    counted = Counter[str]()
+    for count in relay_counts(cut.network, cut.plan):
+        counted[count.mixing] += count.values
+    assert {layer.name: layer.relays for layer in contents.layers if layer.relays} == counted
+    # Nothing pruned: every neuron goes to the two other workers.
+    assert [layer.dense for layer in contents.layers] == [2 * width for width in WIDTHS[:-1]]
     assert sum(layer.values for layer in contents.layers) == cut.traffic_matrix().sum()
     assert [mask.relays for mask in contents.masks] == [layer.relays for layer in contents.layers]
     sending = [layer.round for layer in contents.layers if layer.values]
