@@ -165,6 +165,6 @@ def _folded(title: str, label: str, content: str, is_open: bool) -> str:
 
 def _origin(origin: Origin) -> str:
     command = f'<pre tabindex="0"><code>{escape(origin.command)}</code></pre>' if origin.command else ""
-    facts = Numbers(f"What {origin.name} says", ("name", "value", "meaning"), list(origin.facts))
+    facts = Numbers(f"What {origin.name} says", ("name", *origin.columns), list(origin.facts))
     table = _table(facts) if origin.facts else ""
     return f"<h3>{escape(origin.name)}: {escape(origin.kind)}</h3>\n{command}\n{table}"

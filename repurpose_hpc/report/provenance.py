@@ -18,8 +18,8 @@ _MOST_VALUES = 64
 # Options that are always said, and those whose values are in files.
 _ALWAYS, _IN_FILES = ("workers", "comm_budget"), {"link_costs": "FILE"}
 
-Fact = tuple[str, str, str]
-"""Name, value and meaning."""
+Fact = tuple[str, ...]
+"""Name and value; of a report also the meaning."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ class Origin:
     kind: str
     command: str = ""
     facts: list[Fact] = field(default_factory=list)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What the facts have beside their names."""
+        return ("value", "meaning")[: max(map(len, self.facts), default=1) - 1]
 
 
 def origin_of(source: Source) -> Origin:
@@ -130,7 +135,7 @@ def _path(origin: Mapping[str, Any], name: str) -> str:
 def _facts(source: Source) -> Iterator[Fact]:
     """All keys of a report that have a plain value."""
     meanings: dict[str, Key] = {name: key for name, _, key in keys(REPORTS[source.kind])}
-    for name, value, _ in _flat(source.content):
+    for name, value in _flat(source.content):
         key = meanings.get(name)
         yield name, value, f"{key.text}{f', {key.unit}' if key.unit else ''}" if key else ""
 
@@ -142,7 +147,7 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> list[Fact]:
         if isinstance(value, dict):
             facts += _flat(value, f"{prefix}{name}.")
         elif not isinstance(value, list) or _is_short(value):
-            facts.append((f"{prefix}{name}", cell(value), ""))
+            facts.append((f"{prefix}{name}", cell(value)))
     return facts
 
 

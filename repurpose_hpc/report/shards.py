@@ -61,6 +61,7 @@ class Mask:
     Args:
         name: of the mixing.
         rows, columns: neurons of its target and its source.
+        is_fixed: whether its weights are part of a definition, as ``Mixing.fixed``.
 
     Attributes:
         blocks: links that are left, by owner of row and column as in ``SortedNeurons.by_owner``:
@@ -71,8 +72,10 @@ class Mask:
         relays: values per sample that its relays take.
     """
 
-    def __init__(self, name: str, rows: SortedNeurons, columns: SortedNeurons) -> None:
-        self.name, self.rows, self.columns = name, rows, columns
+    def __init__(
+        self, name: str, rows: SortedNeurons, columns: SortedNeurons, is_fixed: bool = False
+    ) -> None:
+        self.name, self.rows, self.columns, self.is_fixed = name, rows, columns, is_fixed
         self.blocks = np.zeros((rows.by_owner.shape[1], columns.by_owner.shape[1]), np.int64)
         self.cells = np.zeros((2, len(rows.by_owner), len(columns.by_owner)), np.int64)
         self.is_sparse, self.relays = False, 0
@@ -129,7 +132,8 @@ class LayerTraffic:
         name: of the mixing.
         round: of exchanges in which it travels, from 1; 0: nothing does.
         ghosts, relays, sums: values per sample.
-        dense: the same of all together with nothing pruned.
+        dense: the same of all together with nothing pruned; None: of tokens, where workers have copies of
+            neurons, a plan does not tell.
     """
 
     name: str
@@ -137,7 +141,7 @@ class LayerTraffic:
     ghosts: int
     relays: int
     sums: int
-    dense: int
+    dense: int | None
 
     @property
     def values(self) -> int:
@@ -205,9 +209,8 @@ def read_contents(directory: Path) -> ShardContents:
 
 def _empty_mask(graph: Network, plan: Plan, mixing: Mixing) -> Mask:
     source, target = plan.ends(graph, mixing)
-    return Mask(
-        printable(mixing.name), SortedNeurons(target, plan.workers), SortedNeurons(source, plan.workers)
-    )
+    rows, columns = (SortedNeurons(owner, plan.workers) for owner in (target, source))
+    return Mask(printable(mixing.name), rows, columns, mixing.fixed)
 
 
 def _count_links(mask: Mask, shard: Shard, mixing: Mixing, block: Block) -> None:
@@ -243,5 +246,5 @@ def _layers(graph: Network, plan: Plan, masks: dict[str, Mask]) -> Iterator[Laye
         begins = complete[mixing.source] if reader is None else complete[reader.source]
         number = 1 + begins if ghosts or sums or mask.relays else 0
         # What counts for the first reader of a tensor may count for one that makes relays of it.
-        dense = sum(plan.dense_values(graph, part) for part in parts)
+        dense = None if graph.longest else sum(plan.dense_values(graph, part) for part in parts)
         yield LayerTraffic(mask.name, number, ghosts, mask.relays, sums, dense)

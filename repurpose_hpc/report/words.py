@@ -41,8 +41,9 @@ def short(name: str) -> str:
 
 
 def percent(share: float) -> str:
-    """A share of 1 in percent, to about three digits."""
-    return f"{100 * share:.3g} %"
+    """A share of 1 in percent, to about three digits; what is not all is never 100."""
+    text = f"{100 * share:.3g} %"
+    return "99.9 %" if text == "100 %" and share < 1 else text
 
 
 def scaled(value: float, unit: str) -> str:

@@ -30,10 +30,10 @@ _INSIDE, _BETWEEN = style.BLUE, style.ORANGE
 @pictures_of(Chapter.MASKS, SHARDS)
 def masks(shards: ShardContents) -> Iterator[Picture]:
     """A picture of each layer, or of those that send most."""
-    sent = [layer.values for layer in shards.layers]
-    chosen = sorted(range(len(sent)), key=lambda number: -sent[number])[:MOST_LAYERS]
-    for number in sorted(chosen):
-        mask = shards.masks[number]
+    trained = [pair for pair in zip(shards.layers, shards.masks, strict=True) if not pair[1].is_fixed]
+    chosen = sorted(trained, key=lambda pair: -pair[0].values)[:MOST_LAYERS]
+    for pair in (pair for pair in trained if pair in chosen):
+        mask = pair[1]
         yield Picture(
             name=f"mask {mask.name}",
             title=f"{mask.name}: {_finding(mask, shards.unit)}",
@@ -51,6 +51,8 @@ def _finding(mask: Mask, unit: str) -> str:
         return "no link goes from one worker to another"
     if mask.is_sparse:
         return f"{left:,} links between workers{relays}"
+    if left == before:
+        return f"all {before:,} links between workers are left{relays}"
     share, kept = (f" ({percent(left / before)})", f"{left:,}") if left else ("", "none")
     return f"{kept} of {before:,} possible links between workers are left{share}{relays}"
 
@@ -59,8 +61,8 @@ def _note(mask: Mask) -> str:
     owners = {name: side.owner for name, side in (("inputs", mask.columns), ("outputs", mask.rows))}
     common = [name for name, owner in owners.items() if owner.size and (owner == EVERYBODY).all()]
     note = (
-        "Every point is a weight from an input neuron (across) to an output neuron (down), sorted by owner: "
-        "inside a worker in blue, between workers in orange, darker where there are more."
+        "Every point is a link from an input neuron (across) to an output neuron (down), sorted by owner; "
+        "darker where there are more."
     )
     if common:
         note += f" The {' and '.join(common)} belong to all workers alike."

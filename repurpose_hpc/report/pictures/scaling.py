@@ -71,7 +71,7 @@ def _fastest(points: Rows, batch: int) -> str:
     best = max(points, key=lambda row: row["speedup"])
     time = microseconds(1e6 * best["seconds_median"])
     return (
-        f"Batch {batch}: {count(best['ranks'], 'rank')}, {best['form']}, are fastest: {time}, "
+        f"Batch {batch}: fastest with {count(best['ranks'], 'rank')}, {best['form']}: {time}, "
         f"{best['speedup']:.2f} times as fast as one process"
     )
 

@@ -25,6 +25,8 @@ HATCHES = ("", "///", "\\\\\\", "|||", "---", "+++")
 AMOUNTS = "Blues"
 """Colour map of amounts: the darker, the more."""
 
+# What a letter behind the longest bar takes, of its length.
+_TEXT_ROOM = 0.045
 # Labels of an axis of ranks, at most.
 _MOST_LABELS = 5
 # Inches: as wide as a phone's screen at 96 dots an inch, so that text keeps its size there; and of pictures
@@ -73,13 +75,15 @@ def bars(axes: Axes, names: Sequence[str], parts: Series, unit: str, told: Seque
     places, left = np.arange(len(names)), np.zeros(len(names))
     for number, (part, values) in enumerate(parts.items()):
         lengths = finite(values)
-        axes.barh(places, lengths, 0.7, left, label=part, **_part_style(number))
+        label = part if lengths.any() else None
+        axes.barh(places, lengths, 0.7, left, label=label, **_part_style(number))
         left += lengths
     for place, end, text in zip(places, left, told, strict=bool(told)):
         axes.annotate(text, (end, place), (3, 0), textcoords="offset points", va="center", fontsize=8.5)
     axes.set_yticks(places, list(map(short, names)))
     axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_xlim(0, max(left.max(initial=0), 1e-12) * (1.32 if told else 1.05))
+    room = 1.05 + _TEXT_ROOM * max(map(len, told), default=0)
+    axes.set_xlim(0, max(left.max(initial=0), 1e-12) * room)
     axes.xaxis.set_major_locator(MaxNLocator(4))
     plain_numbers(axes.xaxis)
     axes.set_xlabel(unit)
@@ -108,6 +112,7 @@ def columns(axes: Axes, values: Sequence[float], unit: str, colour: str = BLUE) 
     axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(4))
     plain_numbers(axes.yaxis)
+    axes.set_xlim(-0.6, heights.size - 0.4)
     axes.set_ylim(bottom=0)
     axes.set_ylabel(unit)
     axes.grid(axis="y")

@@ -97,8 +97,9 @@ def _draw_matrix(sent: np.ndarray, unit: str, figure: Figure) -> None:
 @pictures_of(Chapter.TRAFFIC, SHARDS)
 def layers(shards: ShardContents) -> Iterator[Picture]:
     """Ghosts, relays and sums of every layer, and the round in which they travel."""
-    if shards.workers > 1 and shards.layers:
-        sending = sorted(shards.layers, key=lambda layer: -layer.values)[:MOST_LAYERS]
+    if any(layer.values for layer in shards.layers):
+        most = sorted(shards.layers, key=lambda layer: -layer.values)[:MOST_LAYERS]
+        sending = [layer for layer in most if layer.values]
         drawn = [layer for layer in shards.layers if layer in sending]
         yield Picture(
             name="layers",
@@ -107,7 +108,7 @@ def layers(shards: ShardContents) -> Iterator[Picture]:
             "Ghosts are neurons as they are, relays combinations of a worker's neurons, sums parts of output "
             "neurons.",
             numbers=Numbers(
-                f"Values sent per {shards.unit}, by layer; dense: with nothing pruned",
+                f"Values sent per {shards.unit} by layer; dense: with nothing pruned",
                 ("layer", "round", "ghosts", "relays", "sums", "all", "dense"),
                 [
                     (x.name, x.round or None, x.ghosts, x.relays, x.sums, x.values, x.dense)
@@ -120,9 +121,7 @@ def layers(shards: ShardContents) -> Iterator[Picture]:
 
 
 def _sends_most(shards: ShardContents) -> str:
-    total, dense = (sum(getattr(x, name) for x in shards.layers) for name in ("values", "dense"))
-    if not total:
-        return "No layer sends anything"
+    total, dense = (sum(getattr(x, name) or 0 for x in shards.layers) for name in ("values", "dense"))
     most = max(shards.layers, key=lambda layer: layer.values)
     rounds = count(len({layer.round for layer in shards.layers if layer.round}), "round")
     of_dense = f" ({percent(total / dense)} of {dense:,})" if dense else ""
@@ -133,6 +132,6 @@ def _sends_most(shards: ShardContents) -> str:
 def _draw_layers(drawn: list[LayerTraffic], unit: str, figure: Figure) -> None:
     axes = figure.subplots()
     parts = {name: [getattr(layer, name) for layer in drawn] for name in ("ghosts", "relays", "sums")}
-    told = [f"{x.values:,}, round {x.round}" if x.round else "0" for x in drawn]
+    told = [f"{layer.values:,}, round {layer.round}" for layer in drawn]
     style.bars(axes, [layer.name for layer in drawn], parts, f"values per {unit}", told)
     style.legend(figure, axes, 3)

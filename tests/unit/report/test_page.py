@@ -214,7 +214,7 @@ def test_numbers_behind_pictures(tmp_path):
         (1, "two", 0.0, 0.0, 0.0, 4.0),
     ]
     (speedup, phases), _ = made(write(tmp_path / "scaling.json", SCALING))
-    assert "2 ranks, dense, are fastest: 100 µs, 2.00 times as fast as one process" in speedup.picture.title
+    assert "fastest with 2 ranks, dense: 100 µs, 2.00 times as fast as one process" in speedup.picture.title
     np.testing.assert_allclose(phases.picture.numbers.rows[0][2:], [0.1, 0.01, 0.01, 0.1])
 
 
