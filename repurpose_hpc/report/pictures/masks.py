@@ -46,7 +46,7 @@ def masks(shards: ShardContents) -> Iterator[Picture]:
 
 def _finding(mask: Mask, unit: str) -> str:
     left, before = (int(between(blocks).sum()) for blocks in (mask.blocks, mask.blocks_before))
-    relays = f"; {mask.relays:,} values of relays per {unit} stand for others" if mask.relays else ""
+    relays = f"; relays of {mask.relays:,} values per {unit} stand for others" if mask.relays else ""
     if not before:
         return "no link goes from one worker to another"
     if mask.is_sparse:
