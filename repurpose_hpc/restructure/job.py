@@ -249,7 +249,7 @@ def _restructure(job: _RestructureJob) -> Restructured:
     job.samples.check_unchanged()
     provenance = {**origin, **_provenance(job, outcome, findings)}
     quality = {**findings, **held_out_findings(outcome.held_out), **outcome.findings, **_labels(job.samples)}
-    report = _report(job, outcome.cut, quality)
+    report = _report(job, outcome.cut, quality, outcome.held_out)
     seconds = {"seconds": time.perf_counter() - began}
     return Restructured(outcome.cut.network, outcome.cut.plan, {**report, **seconds}, provenance)
 
@@ -327,7 +327,7 @@ def _held_out(job: _RestructureJob, make: Restructure) -> Comparison | None:
 def _compared(job: _RestructureJob, cut: Cut, samples: Samples) -> Comparison:
     """Its outputs beside those of the original; collective."""
     weights = value_weights(job.network, job.options.output_weights)
-    return compare(job.network, cut.network, samples, job.team, cut.compute(), weights)
+    return compare(job.network, cut.network, samples, job.team, cut.compute(), weights, cut.plan)
 
 
 def _forget(resume: Path | None) -> None:
@@ -368,11 +368,17 @@ def _labels(samples: Samples) -> dict[str, str]:
     return {} if samples.meaning is None else samples.meaning.findings()
 
 
-def _report(job: _RestructureJob, cut: Cut, findings: Mapping[str, Any]) -> dict[str, Any]:
+def _report(
+    job: _RestructureJob, cut: Cut, findings: Mapping[str, Any], held_out: Comparison | None
+) -> dict[str, Any]:
     """The report but for the time that it took."""
     network, options = job.network, job.options
     plan, traffic = cut.plan, cut.traffic_matrix()
     layers = [_mixing_report(network, cut, mixing, findings) for mixing in network.mixings]
+    if held_out is not None:
+        layers = [
+            {**layer, "relative_error_held_out": held_out.layer_errors[layer["name"]]} for layer in layers
+        ]
     dense = sum(plan.dense_values(network, mixing) for mixing in network.mixings)
     values_sent = int(traffic.sum())
     links = {}

@@ -14,6 +14,7 @@ from repurpose_hpc.report.words import percent
 
 # Layers that are drawn: those of the largest errors.
 MOST_LAYERS = 40
+_HELD_OUT = "_held_out"
 # Keys, with and without those of held-out samples, and what they are called.
 _QUALITIES = {
     "reference_accuracy": "accuracy, original",
@@ -23,54 +24,56 @@ _QUALITIES = {
     "agreement": "class as before",
 }
 _DATA = ("calibration data", "held-out data")
-_HELD_OUT = "_held_out"
+Row = tuple[str, float, float | None]
+"""A name, and its value on calibration and held-out data; None: there are none."""
+Rows = list[Row]
 
 
 @pictures_of(Chapter.QUALITY, "restructure")
 def errors(report: dict[str, Any]) -> Iterator[Picture]:
-    """Relative error of every layer, and of the outputs on calibration and held-out data."""
-    layers = {layer["name"]: layer["relative_error"] for layer in report["layers"]}
-    ends = {"outputs": report["output_error"]}
-    if "output_error" + _HELD_OUT in report:
-        ends["outputs, held out"] = report["output_error" + _HELD_OUT]
-    worst = sorted(layers, key=lambda name: -layers[name])[:MOST_LAYERS]
-    drawn = {name: error for name, error in layers.items() if name in worst}
-    rows = [(name, error, "calibration") for name, error in {**layers, "outputs": ends["outputs"]}.items()]
-    rows += [("outputs", error, "held out") for name, error in ends.items() if name != "outputs"]
+    """Relative error of every layer and of the outputs, on calibration and held-out data."""
+    rows = [
+        (layer["name"], layer["relative_error"], layer.get(f"relative_error{_HELD_OUT}"))
+        for layer in report["layers"]
+    ]
+    worst = sorted(rows, key=lambda row: -row[1])[:MOST_LAYERS]
+    outputs = ("outputs", report["output_error"], report.get(f"output_error{_HELD_OUT}"))
+    drawn = [*(row for row in rows if row in worst), outputs]
     yield Picture(
         name="errors",
-        title=_largest(layers, ends),
+        title=_largest(rows, outputs),
         note="Of what a layer computes from the restructured layers before it, relative to what it was; the "
         "outputs before softmax or the like. The weights were fitted to the calibration data, so that errors "
         "on these flatter.",
-        numbers=Numbers("Relative errors", ("layer", "relative error", "data"), rows),
-        draw=partial(_draw_errors, drawn, ends),
-        height=style.rows_height(len(drawn) + len(ends), 1.1),
+        numbers=Numbers("Relative errors", ("layer", *_DATA), [*rows, outputs]),
+        draw=partial(_draw_errors, drawn),
+        height=style.rows_height(len(drawn), 1.1),
     )
 
 
-def _largest(layers: dict[str, float], ends: dict[str, float]) -> str:
-    held_out = ends.get("outputs, held out")
-    of_outputs = f"the outputs are off by {percent(ends['outputs'])} on the calibration data"
+def _largest(rows: Rows, outputs: Row) -> str:
+    _, error, held_out = outputs
+    of_outputs = f"the outputs are off by {percent(error)} on the calibration data"
     if held_out is not None:
         of_outputs += f" and {percent(held_out)} on held-out samples"
-    if not layers or not max(layers.values()):
+    name, largest, _ = max(rows, key=lambda row: row[1], default=("", 0.0, None))
+    if not largest:
         return of_outputs[0].upper() + of_outputs[1:]
-    worst = max(layers, key=lambda name: layers[name])
-    return f"{worst} has the largest error, {percent(layers[worst])}; {of_outputs}"
+    return f"{name} has the largest error, {percent(largest)}; {of_outputs}"
 
 
-def _draw_errors(layers: dict[str, float], ends: dict[str, float], figure: Figure) -> None:
-    axes, nothing = figure.subplots(), 0.0
-    everything = {**layers, **ends}
-    calibration = [nothing if name == "outputs, held out" else error for name, error in everything.items()]
-    held_out = [error if name == "outputs, held out" else nothing for name, error in everything.items()]
-    parts = {"calibration data": calibration}
-    if any(held_out):
-        parts["held-out data"] = held_out
-    told = [percent(error) for error in everything.values()]
-    names = [name.removesuffix(", held out") for name in everything]
-    style.bars(axes, names, parts, "relative error", told)
+def _draw_errors(rows: Rows, figure: Figure) -> None:
+    """A bar for the calibration data, and a marker in its row for the held-out data."""
+    axes = figure.subplots()
+    names, calibration, held_out = zip(*rows, strict=True)
+    told = [percent(error) if other is None else "" for _, error, other in rows]
+    style.bars(axes, names, {_DATA[0]: calibration}, "relative error", told)
+    found = [(error, place) for place, error in enumerate(held_out) if error is not None]
+    if found:
+        axes.plot(
+            *zip(*found, strict=True), "s", color=style.RED, markersize=6, clip_on=False, label=_DATA[1]
+        )
+        axes.set_xlim(0, 1.1 * max(*calibration, *(error for error, _ in found)) or 1)
     style.legend(figure, axes)
 
 
@@ -78,7 +81,7 @@ def _draw_errors(layers: dict[str, float], ends: dict[str, float], figure: Figur
 def answers(report: dict[str, Any]) -> Iterator[Picture]:
     """Accuracy before and after, and agreement, on calibration and held-out data."""
     rows = [
-        (text, report.get(key), report.get(key + _HELD_OUT))
+        (text, report[key], report.get(key + _HELD_OUT))
         for key, text in _QUALITIES.items()
         if report.get(key) is not None
     ]
@@ -102,7 +105,7 @@ def _kept(report: dict[str, Any]) -> str:
     return f"{percent(report[f'agreement{suffix}'])} of {data} keep their class"
 
 
-def _draw_answers(rows: list[tuple[str, float | None, float | None]], figure: Figure) -> None:
+def _draw_answers(rows: Rows, figure: Figure) -> None:
     axes = figure.subplots()
     names, *columns = zip(*rows, strict=True)
     for number, (label, values) in enumerate(zip(_DATA, columns, strict=True)):
