@@ -7,7 +7,6 @@ nor SVG can hold, are replaced.
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from repurpose_hpc.io.reading import check_finite_length, read_object, reading
 from repurpose_hpc.plan.files.store import PLAN_FILE
 from repurpose_hpc.report.schema import REPORTS, problems
 from repurpose_hpc.report.shards import read_contents
+from repurpose_hpc.report.timeline import read_timeline
 from repurpose_hpc.report.words import clean, printable
 
 SHARDS, STUDY, SCALING, TRACE = "shards", "study", "scaling", "trace"
@@ -57,7 +57,6 @@ _COLUMNS: dict[str, dict[str, type]] = {
         "error": str,
     },
 }
-PHASES = ("compute", "pack", "exchange", "wait")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +66,8 @@ class Source:
     Attributes:
         name: as it was given.
         kind: ``SHARDS``, ``STUDY``, ``SCALING``, ``TRACE``, or a command of ``schema.REPORTS``.
-        content: of shards their ``ShardContents``; of tables the rows; of a trace its events; the object of a
-            report.
+        content: of shards their ``ShardContents``; of tables the rows; of a trace a ``Timeline``; the
+            object of a report.
         origin: of a table what it is of, as its command has written it down; empty: it does not say.
     """
 
@@ -132,7 +131,7 @@ def _value(word: str | None, kind: Callable[[str], Any]) -> Any:
 def _object(path: Path, content: dict[str, Any]) -> tuple[str, Any, Mapping[str, Any]]:
     """Kind, content and origin of a JSON file."""
     if "traceEvents" in content:
-        return TRACE, _events(content["traceEvents"]), {}
+        return TRACE, read_timeline(content["traceEvents"]), {}
     if {"study", "points"} <= content.keys():
         rows = ({name: row.get(name) for name in _COLUMNS[SCALING]} for row in content["points"])
         return SCALING, _finished(SCALING, rows), dict(content["study"])
@@ -153,24 +152,6 @@ def _finished(kind: str, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]
             if row[name] is not None and problems(row[name], kind_of):
                 raise ValueError(f"expected {kind_of.__name__} in column {name}, found {row[name]!r}")
     return found
-
-
-def _events(events: Any) -> list[dict[str, Any]]:
-    """The complete events of a trace.
-
-    Raises:
-        ValueError: there are none, or not as they should be.
-    """
-    complete = [event for event in events if event.get("ph") == "X"]
-    if not complete:
-        raise ValueError('its trace has no complete events ("ph": "X")')
-    for event in complete:
-        numbers = (event["ts"], event["dur"])
-        if any(problems(number, float) or not math.isfinite(number) for number in numbers):
-            raise ValueError(f"an event of its trace has the times {numbers}")
-        if problems(event["pid"], int) or problems(event["name"], str) or event["cat"] not in PHASES:
-            raise ValueError(f"an event of its trace has pid {event['pid']!r}, category {event['cat']!r}")
-    return complete
 
 
 def _report(path: Path, content: dict[str, Any]) -> tuple[str, Any]:

@@ -52,7 +52,7 @@ def _finding(mask: Mask, unit: str) -> str:
     if mask.is_sparse:
         return f"{left:,} links between workers{relays}"
     if left == before:
-        return f"all {before:,} links between workers are left{relays}"
+        return f"every link between workers is left, {before:,} in all{relays}"
     share, kept = (f" ({percent(left / before)})", f"{left:,}") if left else ("", "none")
     return f"{kept} of {before:,} possible links between workers are left{share}{relays}"
 

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from repurpose_hpc.report.pictures import style
 from repurpose_hpc.report.pictures.picture import Chapter, Numbers, Picture, pictures_of
-from repurpose_hpc.report.sources import PHASES, SCALING
+from repurpose_hpc.report.sources import SCALING
+from repurpose_hpc.report.timeline import PHASES
 from repurpose_hpc.report.words import count, microseconds, percent
 
 Rows = list[dict[str, Any]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from typing import Any
 
@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 
 from repurpose_hpc.report.pictures import style
 from repurpose_hpc.report.pictures.picture import Chapter, Numbers, Picture, pictures_of
-from repurpose_hpc.report.sources import PHASES, TRACE
+from repurpose_hpc.report.sources import TRACE
+from repurpose_hpc.report.timeline import PHASES, Call, Timeline
 from repurpose_hpc.report.words import microseconds, percent
 
-Events = list[dict[str, Any]]
-# Ranks that are drawn, and events of which each is a shape of its own; more are painted as one image.
+# Ranks that are drawn, and calls of which each is a shape of its own; more are painted as one image.
 _MOST_RANKS, _MOST_SHAPES = 32, 3000
 # Rows of a table by rank and layer; of more it is by rank alone.
 _MOST_ROWS = 1000
@@ -24,39 +24,35 @@ _PHASES = "Pack also unpacks what arrives; exchange starts messages; wait waits 
 
 
 @pictures_of(Chapter.TIME, TRACE)
-def timeline(events: Events) -> Iterator[Picture]:
+def inference(timeline: Timeline) -> Iterator[Picture]:
     """What every rank does at which time."""
-    ranks = sorted({event["pid"] for event in events})
+    ranks = timeline.ranks
     drawn = ranks[:: -(-len(ranks) // _MOST_RANKS)]
     yield Picture(
         name="timeline",
-        title=_waits_longest(events),
-        note=f"Every bar is an operation of one rank, from left to right in time. {_PHASES}"
+        title=_waits_longest(timeline),
+        note=f"Every bar is a call of one rank, from left to right in time. {_PHASES}"
+        + (f" Of {timeline.batches} batches it is {timeline.name}." if timeline.batches > 1 else "")
         + (f" {len(drawn)} of the {len(ranks)} ranks are drawn." if len(drawn) < len(ranks) else ""),
-        numbers=_numbers(events),
-        draw=partial(_draw_timeline, [event for event in events if event["pid"] in drawn], drawn),
+        numbers=_numbers(timeline),
+        draw=partial(_draw_timeline, timeline, drawn),
         height=style.rows_height(len(drawn), 1.2),
         is_wide=True,
     )
 
 
-def _totals(events: Events, *keys: str) -> dict[tuple[Any, ...], dict[str, float]]:
-    """Microseconds by phase, for each combination of values of ``keys``."""
-    totals: dict[tuple[Any, ...], dict[str, float]] = defaultdict(lambda: dict.fromkeys(PHASES, 0.0))
-    for event in events:
-        totals[tuple(event[key] for key in keys)][event["cat"]] += event["dur"]
+def _totals(calls: list[Call], key: Callable[[Call], Hashable]) -> dict[Any, dict[str, float]]:
+    """Microseconds by phase, of the calls with each key."""
+    totals: dict[Any, dict[str, float]] = defaultdict(lambda: dict.fromkeys(PHASES, 0.0))
+    for call in calls:
+        totals[key(call)][call.phase] += call.took
     return totals
 
 
-def _span(events: Events) -> float:
-    """Microseconds from the first beginning to the last end."""
-    return max(event["ts"] + event["dur"] for event in events) - min(event["ts"] for event in events)
-
-
-def _waits_longest(events: Events) -> str:
-    by_rank, span = _totals(events, "pid"), _span(events)
-    (rank,) = max(by_rank, key=lambda key: by_rank[key]["wait"])
-    waits = by_rank[rank,]["wait"]
+def _waits_longest(timeline: Timeline) -> str:
+    by_rank, span = _totals(timeline.calls, lambda call: call.rank), timeline.span
+    rank = max(by_rank, key=lambda rank: by_rank[rank]["wait"])
+    waits = by_rank[rank]["wait"]
     busy = sum(phases["compute"] for phases in by_rank.values()) / (len(by_rank) * span) if span else 0.0
     computing = f"computing takes {percent(busy)} of the ranks' time"
     if not waits:
@@ -64,34 +60,34 @@ def _waits_longest(events: Events) -> str:
     return f"Rank {rank} waits longest: {microseconds(waits)} of {microseconds(span)}; {computing}"
 
 
-def _numbers(events: Events) -> Numbers:
-    keys = {"pid": "rank", "name": "layer"}
-    totals = _totals(events, *keys)
+def _numbers(timeline: Timeline) -> Numbers:
+    """Times by rank and layer; by rank alone where that would be too many rows."""
+    totals = _totals(timeline.calls, lambda call: (call.rank, call.layer))
+    columns: tuple[str, ...] = ("rank", "layer")
     if len(totals) > _MOST_ROWS:
-        del keys["name"]
-        totals = _totals(events, *keys)
+        totals, columns = _totals(timeline.calls, lambda call: (call.rank,)), ("rank",)
     rows = [(*key, *phases.values()) for key, phases in sorted(totals.items(), key=lambda item: item[0][0])]
-    return Numbers("Time of one inference by phase, µs", (*keys.values(), *PHASES), rows)
+    return Numbers("Time of one inference by phase, µs", (*columns, *PHASES), rows)
 
 
-def _draw_timeline(events: Events, ranks: list[int], figure: Figure) -> None:
-    axes, begin = figure.subplots(), min(event["ts"] for event in events)
+def _draw_timeline(timeline: Timeline, ranks: list[int], figure: Figure) -> None:
+    axes = figure.subplots()
     for number, phase in enumerate(PHASES):
         for place, rank in enumerate(ranks):
-            spans = [(e["ts"] - begin, e["dur"]) for e in events if (e["pid"], e["cat"]) == (rank, phase)]
+            calls = [call for call in timeline.calls if (call.rank, call.phase) == (rank, phase)]
             axes.broken_barh(
-                spans,
+                [(call.began, call.took) for call in calls],
                 (place - 0.4, 0.8),
                 facecolor=style.COLOURS[number],
                 hatch=style.HATCHES[number],
                 edgecolor="white",
                 linewidth=0.2,
                 label=phase if place == 0 else None,
-                rasterized=len(events) > _MOST_SHAPES,
+                rasterized=len(timeline.calls) > _MOST_SHAPES,
             )
     axes.set_yticks(range(len(ranks)), [f"rank {rank}" for rank in ranks])
     axes.set_ylim(len(ranks) - 0.4, -0.6)
-    axes.set_xlim(0, _span(events) or 1)
+    axes.set_xlim(0, timeline.span or 1)
     axes.set_xlabel("time, µs")
     axes.grid(axis="x")
     style.legend(figure, axes, len(PHASES))
