@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from importlib.resources import files
+from types import NoneType
 from typing import Any, NamedTuple
 
 from repurpose_hpc import __version__
@@ -134,7 +135,10 @@ def _figure(shown: Shown) -> str:
 
 
 def _table(numbers: Numbers) -> str:
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in numbers.columns)
+    columns = zip(numbers.columns, zip(*numbers.rows, strict=True), strict=True)
+    head = "".join(
+        f'<th scope="col"{_kind(all(map(_is_text, values)))}>{escape(name)}</th>' for name, values in columns
+    )
     body = "\n".join(map(_row, numbers.rows))
     return _folded(
         f"Numbers, {count(len(numbers.rows), 'row')}",
@@ -147,11 +151,17 @@ def _table(numbers: Numbers) -> str:
 
 def _row(values: tuple[Any, ...]) -> str:
     first, *others = values
-    cells = "".join(
-        f"<td{'' if isinstance(value, (int, float)) else ' class=text'}>{escape(cell(value))}</td>"
-        for value in others
-    )
+    cells = "".join(f"<td{_kind(_is_text(value))}>{escape(cell(value))}</td>" for value in others)
     return f'<tr><th scope="row">{escape(cell(first))}</th>{cells}</tr>'
+
+
+def _is_text(value: Any) -> bool:
+    return not isinstance(value, (int, float, NoneType))
+
+
+def _kind(is_text: bool) -> str:
+    """The attribute of a cell that stands to the left."""
+    return ' class="text"' if is_text else ""
 
 
 def _folded(title: str, label: str, content: str, is_open: bool) -> str:

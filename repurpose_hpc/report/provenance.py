@@ -141,12 +141,12 @@ def _facts(source: Source) -> Iterator[Fact]:
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> list[Fact]:
-    """Plain values in objects and in objects within them; short lists too."""
+    """Plain values in objects and in objects within them, but for null; short lists too."""
     facts: list[Fact] = []
     for name, value in content.items():
         if isinstance(value, dict):
             facts += _flat(value, f"{prefix}{name}.")
-        elif not isinstance(value, list) or _is_short(value):
+        elif value is not None and (not isinstance(value, list) or _is_short(value)):
             facts.append((f"{prefix}{name}", cell(value)))
     return facts
 

@@ -7,6 +7,7 @@ nor SVG can hold, are replaced.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,7 +150,8 @@ def _finished(kind: str, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]
         raise ValueError("it has no row that has not failed")
     for row in found:
         for name, kind_of in _COLUMNS[kind].items():
-            if row[name] is not None and problems(row[name], kind_of):
+            is_infinite = isinstance(row[name], float) and not math.isfinite(row[name])
+            if is_infinite or (row[name] is not None and problems(row[name], kind_of)):
                 raise ValueError(f"expected {kind_of.__name__} in column {name}, found {row[name]!r}")
     return found
 

@@ -185,10 +185,9 @@ def test_the_keyboard_reaches_everything(browser):
 
 @in_browser
 def test_on_paper_all_numbers_are_there(browser):
+    hidden = "return [...document.querySelectorAll('td')].filter(e => !e.checkVisibility()).length"
+    assert browser.execute_script(hidden) > 0
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    hidden = (
-        "return [...document.querySelectorAll('td')].filter(e => !e.getBoundingClientRect().height).length"
-    )
     assert browser.execute_script(hidden) == 0
     pdf = browser.execute_cdp_cmd("Page.printToPDF", {})["data"]
     assert len(pdf) > 10_000

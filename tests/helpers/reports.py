@@ -24,6 +24,16 @@ def filled(kind: Any) -> Any:
     return _PLAIN[kind]
 
 
+def least(kind: Any) -> Any:
+    """A value of a type that says as little as it may: no optional keys, nothing in lists, null, 0."""
+    if is_typeddict(kind):
+        hints = get_type_hints(kind, include_extras=True)
+        return {name: least(get_args(hints[name])[0]) for name in kind.__required_keys__}
+    if isinstance(kind, UnionType):
+        return None
+    return "" if kind is Any else (get_origin(kind) or kind)()
+
+
 def report_of(command: str, **changes: Any) -> dict[str, Any]:
     """A report of a command with all of its keys, some of them changed."""
     return filled(REPORTS[command]) | changes

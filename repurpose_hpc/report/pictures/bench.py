@@ -85,7 +85,8 @@ def _draw(rows: Rows, keys: tuple[str, ...], figure: Figure) -> None:
             label=name,
         )
     axes.axvline(1, color=style.BLACK, linewidth=1, linestyle="--")
-    axes.set_xscale("log")
+    if style.has_positive(ratio for row in rows for ratio in row["ratios"].values()):
+        axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_yticks(range(len(rows)), [", ".join(cell(row[key]) for key in keys) for row in rows])

@@ -55,7 +55,8 @@ def _draw(points: list[dict[str, Any]], forms: list[str], figure: Figure) -> Non
     ranks = [point["ranks"] for point in points]
     style.curves(axes, {form: (ranks, [point[form]["total_us"] for point in points]) for form in forms})
     style.ranks_axis(axes, ranks)
-    axes.set_yscale("log")
+    if style.has_positive(point[form]["total_us"] for form in forms for point in points):
+        axes.set_yscale("log")
     style.plain_numbers(axes.yaxis)
     axes.set_ylabel("time of a batch, µs")
     style.legend(figure, axes)

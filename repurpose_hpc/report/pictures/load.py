@@ -45,6 +45,8 @@ def ranks(report: dict[str, Any]) -> Iterator[Picture]:
     seconds = report.get("compute_seconds", [])
     # Every group has a copy of the weights; times are those of all ranks.
     panels = {"weights": report["load"] * report["groups"]}
+    if not panels["weights"]:
+        return
     title = _most("Rank", "holds", panels["weights"], "weights")
     if len(seconds) == len(panels["weights"]):
         panels["computing, s"] = seconds

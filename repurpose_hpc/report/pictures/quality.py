@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from math import isfinite
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -68,12 +69,11 @@ def _draw_errors(rows: Rows, figure: Figure) -> None:
     names, calibration, held_out = zip(*rows, strict=True)
     told = [percent(error) if other is None else "" for _, error, other in rows]
     style.bars(axes, names, {_DATA[0]: calibration}, "relative error", told)
-    found = [(error, place) for place, error in enumerate(held_out) if error is not None]
+    found = [(error, place) for place, error in enumerate(held_out) if error is not None and isfinite(error)]
     if found:
-        axes.plot(
-            *zip(*found, strict=True), "s", color=style.RED, markersize=6, clip_on=False, label=_DATA[1]
-        )
-        axes.set_xlim(0, 1.1 * max(*calibration, *(error for error, _ in found)) or 1)
+        places = tuple(zip(*found, strict=True))
+        axes.plot(*places, "s", color=style.RED, markersize=6, clip_on=False, label=_DATA[1])
+        axes.set_xlim(0, 1.1 * max(axes.get_xlim()[1], *(error for error, _ in found)))
     style.legend(figure, axes)
 
 
@@ -100,8 +100,9 @@ def _kept(report: dict[str, Any]) -> str:
     has_held_out = f"agreement{_HELD_OUT}" in report
     suffix, data = (_HELD_OUT, "held-out samples") if has_held_out else ("", "the calibration data")
     if f"accuracy{suffix}" in report:
-        after, before = report[f"accuracy{suffix}"], report[f"reference_accuracy{suffix}"]
-        return f"Accuracy is {after:.4f} on {data}, {before:.4f} before"
+        before = report.get(f"reference_accuracy{suffix}")
+        beside = f", {before:.4f} before" if before is not None else ""
+        return f"Accuracy is {report[f'accuracy{suffix}']:.4f} on {data}{beside}"
     return f"{percent(report[f'agreement{suffix}'])} of {data} keep their class"
 
 

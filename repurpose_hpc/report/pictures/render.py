@@ -60,6 +60,7 @@ def drawn(picture: Picture) -> Iterator[Figure]:
     with matplotlib.style.context(["default", style.RC]), warnings.catch_warnings():
         # The font that measures text may lack letters that a browser finds elsewhere.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        warnings.filterwarnings("ignore", "Data has no positive values", UserWarning)
         width = style.WIDE if picture.is_wide else style.WIDTH
         figure = Figure(figsize=(width, picture.height), layout="constrained")
         picture.draw(figure)

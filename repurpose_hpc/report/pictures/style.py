@@ -6,7 +6,7 @@ lines differ in their markers, parts of bars in their hatching.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,7 +74,7 @@ def bars(axes: Axes, names: Sequence[str], parts: Series, unit: str, told: Seque
     """
     places, left = np.arange(len(names)), np.zeros(len(names))
     for number, (part, values) in enumerate(parts.items()):
-        lengths = finite(values)
+        lengths = np.nan_to_num(finite(values))
         label = part if lengths.any() else None
         axes.barh(places, lengths, 0.7, left, label=label, **_part_style(number))
         left += lengths
@@ -102,7 +102,7 @@ def _part_style(number: int) -> dict[str, Any]:
 
 def columns(axes: Axes, values: Sequence[float], unit: str, colour: str = BLUE) -> None:
     """Draw a column for each worker or rank, with a line at the mean."""
-    heights = finite(values)
+    heights = np.nan_to_num(finite(values))
     axes.bar(np.arange(heights.size), heights, 0.8, color=colour)
     mean = float(heights.mean()) if heights.size else 0.0
     axes.axhline(mean, color=BLACK, linewidth=0.9, linestyle="--")
@@ -145,6 +145,11 @@ def ranks_axis(axes: Axes, ranks: Sequence[int]) -> None:
     axes.set_xticks(shown, [f"{number:,}" for number in shown])
     axes.minorticks_off()
     axes.set_xlabel("ranks")
+
+
+def has_positive(values: Iterable[float]) -> bool:
+    """Whether a logarithmic axis would have anything to show."""
+    return bool((finite(list(values)) > 0).any())
 
 
 def plain_numbers(axis: Axis) -> None:

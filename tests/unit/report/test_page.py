@@ -1,6 +1,7 @@
 """The page: well-formed, complete, the same for the same input, and deaf to what names say."""
 
 import json
+import math
 from dataclasses import replace
 
 import matplotlib
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from helpers import reports
 from helpers.html_pages import Page
-from helpers.reports import report_of
+from helpers.reports import least, report_of
 from helpers.small_plans import pruned, random_network, random_plan, write_shards
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.plan.files.store import write_plan
@@ -17,7 +19,7 @@ from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.report import page as module
 from repurpose_hpc.report.page import page, pictures_of_sources
 from repurpose_hpc.report.pictures.render import drawn, write_files
-from repurpose_hpc.report.schema import REPORTS
+from repurpose_hpc.report.schema import REPORTS, problems
 from repurpose_hpc.report.sources import open_source
 
 STUDY = """workers,method,assignment,input_placement,budget,seed,forms,values_sent,dense_values,\
@@ -112,6 +114,19 @@ def test_nothing_leaves_its_picture(everything):
         assert min(margins) > -0.01, (each.anchor, margins)
 
 
+@pytest.mark.parametrize("command", REPORTS)
+def test_reports_that_say_little_are_shown(command, tmp_path):
+    report = least(REPORTS[command])
+    assert problems(report, REPORTS[command]) == []
+    made(write(tmp_path / "report.json", report))
+
+
+@pytest.mark.parametrize("number", [math.inf, math.nan, 0.0])
+def test_numbers_of_any_size_are_shown(number, tmp_path, monkeypatch):
+    monkeypatch.setitem(reports._PLAIN, float, number)
+    made(*(write(tmp_path / f"{name}.json", report_of(name)) for name in REPORTS))
+
+
 def test_a_page_of_everything_is_small(everything):
     assert len(everything[1].encode()) < module.MOST_BYTES / 5
 
@@ -179,6 +194,7 @@ def test_a_page_does_not_grow_beyond_all_bounds(tmp_path, monkeypatch):
         ("a.json", {"traceEvents": [TRACE["traceEvents"][1] | {"pid": "x"}]}, "the pid 'x'"),
         ("a.json", {"study": {}, "points": []}, "no row that has not failed"),
         ("a.json", {"study": {}, "points": [SCALING["points"][0] | {"ranks": "x"}]}, "column ranks, found"),
+        ("a.csv", STUDY.replace("0.89", "inf"), "in column test_accuracy, found inf"),
         ("a.csv", "one,two\n1,2\n", "no table of study or scaling"),
         ("a.csv", STUDY.replace("0.89", "good"), "could not convert"),
         ("a.h5", "\x00", "expected a readable report"),
