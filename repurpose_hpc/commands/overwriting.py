@@ -96,8 +96,15 @@ def _files(path: Path) -> Iterator[Path]:
         yield from path.iterdir()
     elif path.is_dir():
         from repurpose_hpc.plan.files.store import plan_files
+        from repurpose_hpc.report.sources import TABLES
 
         yield from plan_files(path)
+        for name in TABLES:
+            yield from _files(path / name)
+    elif path.suffix == ".csv":
+        from repurpose_hpc.report.sources import origin_file
+
+        yield origin_file(path)
     elif path.suffix == GGUF:
         from repurpose_hpc.model.importers.texts import TOKENIZER
 

@@ -24,7 +24,7 @@ from repurpose_hpc.report.words import clean, printable
 SHARDS, STUDY, SCALING, TRACE = "shards", "study", "scaling", "trace"
 REMEDY = "name shards, a report, or a table of study or scaling, as the commands have written them"
 # Tables that a directory may hold, and the columns by which a file is known.
-_TABLES = {"study.csv": STUDY, "scaling.json": SCALING}
+TABLES = {"study.csv": STUDY, "scaling.json": SCALING}
 _COLUMNS: dict[str, dict[str, type]] = {
     STUDY: {
         "workers": int,
@@ -96,12 +96,11 @@ def open_source(path: Path) -> Source:
 
 
 def _table_in(directory: Path) -> Path:
-    for name in _TABLES:
+    for name in TABLES:
         if (directory / name).exists():
             return directory / name
     raise UserError(
-        f"{directory}: expected {PLAN_FILE} of shards, or {' or '.join(_TABLES)}, found none of them; "
-        f"{REMEDY}"
+        f"{directory}: expected {PLAN_FILE} of shards, or {' or '.join(TABLES)}, found none of them; {REMEDY}"
     )
 
 
@@ -117,9 +116,14 @@ def _table(path: Path) -> tuple[str, list[dict[str, Any]], Mapping[str, Any]]:
     raise ValueError("it is no table of study or scaling, or has no rows")
 
 
+def origin_file(path: Path) -> Path:
+    """The file beside the table of a study that says what it is of."""
+    return path.with_suffix(".json")
+
+
 def _origin_beside(path: Path) -> Mapping[str, Any]:
     """What the table of a study says that it is of; empty: nothing is beside it."""
-    beside = path.with_suffix(".json")
+    beside = origin_file(path)
     return clean(read_object(beside)) if beside.exists() else {}
 
 

@@ -81,11 +81,15 @@ def test_page_and_files(files, tmp_path, capsys):
         (["--out", "r.html"], "the following arguments are required: DIR|REPORT.json"),
         (["shards"], "required: --out"),
         (["cut.json", "other.json", "--out", "other.json"], "--out: expected a place of its own.*other.json"),
+        (["cut.json", "study", "--out", "study/study.csv"], "--out: expected a place of its own.*study.csv"),
+        (["study/study.csv", "--out", "study/study.json"], "--out: expected a place of its own.*study.json"),
     ],
 )
 def test_wrong_command_lines_are_refused(tmp_path, monkeypatch, words, said):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "other.json").write_text("{}")
+    (tmp_path / "study").mkdir()
+    for name in ("other.json", "study/study.csv", "study/study.json"):
+        (tmp_path / name).write_text("{}")
     with pytest.raises(UsageError, match=said):
         report.parse(words)
 
