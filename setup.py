@@ -72,6 +72,7 @@ setup(
     package_data={
         "repurpose_hpc.bundled": ["*.npz", "README.md", "language/*"],
         "repurpose_hpc.forecast": ["machines/*.json"],
+        "repurpose_hpc.report": ["page.html"],
     },
     entry_points={"console_scripts": ["repurpose-hpc = repurpose_hpc.__main__:main"]},
 )

@@ -341,6 +341,17 @@ def path(example: str = "DIR", access: Access = Access.READS) -> Kind:
     return Kind("a path", Path, lambda value: isinstance(value, Path), Path(example), access=access)
 
 
+def paths(example: str = "DIR", access: Access = Access.READS) -> Kind:
+    """Names of several files and directories, each a word of a command line; a tuple."""
+    return Kind(
+        noun="a path",
+        parse=lambda word: (Path(word),),
+        accepts=lambda value: isinstance(value, tuple) and all(isinstance(entry, Path) for entry in value),
+        example=(Path(example),),
+        access=access,
+    )
+
+
 def text(noun: str, example: str, access: Access | None = None) -> Kind:
     """Any words."""
     return Kind(noun, str, lambda value: isinstance(value, str), example, access=access)

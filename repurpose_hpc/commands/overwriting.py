@@ -40,9 +40,10 @@ def check_apart(given: Mapping[str, Any], options: Mapping[str, Option]) -> None
         UsageError: names both options and the file.
     """
     named = [
-        _Named(field, Path(value), access)
+        _Named(field, Path(entry), access)
         for field, value in given.items()
         if (access := options[field].kind.access) is not None
+        for entry in (value if isinstance(value, tuple) else (value,))
     ]
     read = [name for name in named if name.access is Access.READS]
     for result in (name for name in named if name.access is Access.WRITES):
@@ -95,8 +96,15 @@ def _files(path: Path) -> Iterator[Path]:
         yield from path.iterdir()
     elif path.is_dir():
         from repurpose_hpc.plan.files.store import plan_files
+        from repurpose_hpc.report.sources import TABLES
 
         yield from plan_files(path)
+        for name in TABLES:
+            yield from _files(path / name)
+    elif path.suffix == ".csv":
+        from repurpose_hpc.report.sources import origin_file
+
+        yield origin_file(path)
     elif path.suffix == GGUF:
         from repurpose_hpc.model.importers.texts import TOKENIZER
 

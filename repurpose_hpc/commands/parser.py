@@ -257,6 +257,15 @@ def refuse(given: Collection[str], fields: Collection[str], why: str) -> None:
             raise UsageError(f"{flag(name)} {why}; leave it out")
 
 
+class _Joined(argparse.Action):
+    """The values of several words, each of which stands for a tuple, as one."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any
+    ) -> None:
+        setattr(namespace, self.dest, tuple(entry for value in values for entry in value))
+
+
 def _add(target: argparse._ActionsContainer, argument: Argument) -> None:
     name, option, required = argument.field, argument.option, argument.default is MISSING
     keywords: dict[str, Any] = {"help": argument.help, "default": None}
@@ -266,7 +275,9 @@ def _add(target: argparse._ActionsContainer, argument: Argument) -> None:
         keywords |= {"type": partial(option.parse, name), "metavar": argument.metavar}
         if option.repeated:
             keywords["action"] = "extend"
-    if option.positional:
+    if option.positional and option.repeated:
+        target.add_argument(name, nargs="+", **{**keywords, "action": _Joined})
+    elif option.positional:
         target.add_argument(name, nargs=None if required else "?", **keywords)
     else:
         target.add_argument(flag(name), *option.aliases, dest=name, required=required, **keywords)

@@ -138,6 +138,12 @@ _ROWS = (
         f"repurpose-hpc forecast {MODEL} --machine gigabit --ranks 1,8,64",
     ),
     Command(
+        "report",
+        Runs.ALONE,
+        "Draw shards, reports, studies and traces: one HTML file of pictures and their numbers.",
+        "repurpose-hpc report shards --out report.html",
+    ),
+    Command(
         "point",
         Runs.ON_RANKS,
         "Time some shards; started by scaling.",

@@ -137,11 +137,17 @@ class Plan:
         """Values per sample that cross and count for ``mixing``, between workers."""
         return int(self.traffic(network, mixing).sum())
 
+    def byte_traffic(self, network: Network, mixing: Mixing, comm_dtype: str) -> np.ndarray:
+        """Bytes per sample of ``traffic`` in a run in float32: ghosts in ``comm_dtype``, sums as they are.
+
+        (P, P) int64, [p, q] from p to q.
+        """
+        sums = self.sum_traffic(network, mixing) * (BITS[EXACT] // 8)
+        return self.ghost_bytes(network, mixing, comm_dtype) + sums
+
     def bytes_sent(self, network: Network, comm_dtype: str) -> int:
-        """Bytes per sample that cross in a run in float32: ghosts in ``comm_dtype``, sums as they are."""
-        ghosts = sum(int(self.ghost_bytes(network, mixing, comm_dtype).sum()) for mixing in network.mixings)
-        sums = sum(int(self.sum_traffic(network, mixing).sum()) for mixing in network.mixings)
-        return ghosts + sums * BITS[EXACT] // 8
+        """Bytes per sample that cross in a run in float32: the sum of ``byte_traffic``."""
+        return sum(int(self.byte_traffic(network, mixing, comm_dtype).sum()) for mixing in network.mixings)
 
     def allowed(self, network: Network, mixing: Mixing, pairs: Pairs | None = None) -> np.ndarray:
         """The neurons that may depend on each other, bool; see ``masks.allowed``.

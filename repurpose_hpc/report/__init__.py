@@ -1,4 +1,4 @@
-"""WHAT A USER SEES: reports as text and JSON.
+"""WHAT A USER SEES: reports as text and JSON, and all that was found as pictures.
 
-May import plan, model and the ground (errors, fields, io, mpi, process).
+May import plan, model and the ground (errors, fields, io, mpi, process), and of restructure the options.
 """

@@ -239,9 +239,7 @@ class InferReport(_Run, _Traffic, _RunWeights, _RunTimes, _RunBalance, _RunOptio
     """
 
 
-class Layer(TypedDict):
-    """A mixing of a restructured network."""
-
+class _Layer(TypedDict):
     name: Annotated[str, Key("name of the mixing")]
     form: Annotated[str, Key("what travels: ghosts, partial sums, both, or relays; `position`: halos")]
     inputs: Annotated[int, Key("neurons that it reads")]
@@ -252,6 +250,14 @@ class Layer(TypedDict):
     inputs_removed: Annotated[int, Key("neurons of its source that nobody reads, nor computes")]
     relative_error: Annotated[
         float, Key("error of the outputs that it computes on the calibration data, relative to them")
+    ]
+
+
+class Layer(_Layer, total=False):
+    """A mixing of a restructured network."""
+
+    relative_error_held_out: Annotated[
+        float, Key("relative_error on the held-out samples", when="if there are any")
     ]
 
 

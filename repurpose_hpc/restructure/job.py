@@ -253,7 +253,7 @@ def _restructure(job: _RestructureJob) -> Restructured:
     job.samples.check_unchanged()
     provenance = {**origin, **_provenance(job, outcome, findings)}
     quality = {**findings, **held_out_findings(outcome.held_out), **outcome.findings, **_labels(job.samples)}
-    report = _report(job, outcome.cut, quality)
+    report = _report(job, outcome.cut, quality, outcome.held_out)
     seconds = {"seconds": time.perf_counter() - began}
     return Restructured(outcome.cut.network, outcome.cut.plan, {**report, **seconds}, provenance)
 
@@ -352,7 +352,7 @@ def _held_out(job: _RestructureJob, make: Restructure) -> Comparison | None:
 def _compared(job: _RestructureJob, cut: Cut, samples: Samples) -> Comparison:
     """Its outputs beside those of the original; collective."""
     weights = value_weights(job.network, job.options.output_weights)
-    return compare(job.network, cut.network, samples, job.team, cut.compute(), weights)
+    return compare(job.network, cut.network, samples, job.team, cut.compute(), weights, cut.plan)
 
 
 def _forget(resume: Path | None) -> None:
@@ -394,11 +394,13 @@ def _labels(samples: Samples) -> dict[str, str]:
     return {} if samples.meaning is None else samples.meaning.findings()
 
 
-def _report(job: _RestructureJob, cut: Cut, findings: Mapping[str, Any]) -> dict[str, Any]:
+def _report(
+    job: _RestructureJob, cut: Cut, findings: Mapping[str, Any], held_out: Comparison | None
+) -> dict[str, Any]:
     """The report but for the time that it took."""
     network, options = job.network, job.options
     plan, traffic = cut.plan, cut.traffic_matrix()
-    layers = [_layer_report(network, cut, mixings, findings) for mixings in _layers(network)]
+    layers = [_layer_report(network, cut, mixings, findings, held_out) for mixings in _layers(network)]
     dense = sum(plan.dense_values(network, mixing) for mixing in network.mixings)
     values_sent = int(traffic.sum())
     links = {}
@@ -436,9 +438,13 @@ def _layers(network: Network) -> list[list[Mixing]]:
 
 
 def _layer_report(
-    network: Network, cut: Cut, mixings: list[Mixing], findings: Mapping[str, Any]
+    network: Network,
+    cut: Cut,
+    mixings: list[Mixing],
+    findings: Mapping[str, Any],
+    held_out: Comparison | None,
 ) -> dict[str, Any]:
-    """One layer in the report: what brings maps to it, or its last mixing, counts as its own."""
+    """One layer in the report: what brings maps to its last mixing counts as its own."""
     last, plan = mixings[-1], cut.plan
     part = network.tile_parts.get(last.name)
     relays = cut.relays(last.name)
@@ -453,4 +459,5 @@ def _layer_report(
         "dense_values": sum(plan.dense_values(network, mixing) for mixing in mixings),
         "inputs_removed": cut.removed(last.source),
         "relative_error": findings["relative_error"][last.name],
+        **({} if held_out is None else {"relative_error_held_out": held_out.layer_errors[last.name]}),
     }

@@ -217,9 +217,8 @@ class _BudgetTrials:
                 raise
             self.log(f"not enough: {problem}")
             return Tried(False, 0.0, compute_budget, values)
-        comparison = compare(
-            self.network, cut.network, self.split.held_out, self.team, cut.compute(), self.weights
-        )
+        held_out, weights = self.split.held_out, self.weights
+        comparison = compare(self.network, cut.network, held_out, self.team, cut.compute(), weights, cut.plan)
         self.count += 1
         if self.count == 1:
             self._warn(_doubts(options, comparison))

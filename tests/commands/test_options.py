@@ -28,6 +28,7 @@ COMMANDS = (
         "scaling",
         "study",
         "probe",
+        "report",
         "point",
     ),
 )

@@ -76,7 +76,7 @@ def test_examples_work(mpirun, tmp_path, monkeypatch, row):
     monkeypatch.setenv("REPURPOSE_HPC_CACHE", str(tmp_path / "cache"))
     for folder in ("repurpose_hpc", "tests"):
         (tmp_path / folder).symlink_to(ROOT / folder)
-    if row.name in ("point", "export"):
+    if row.name in ("point", "export", "report"):
         small_plans.write_shards(tmp_path / "shards", 2)
     if row.name == "finetune":  # what the example of restructure writes
         _, *words = shlex.split(COMMANDS["restructure"].example)

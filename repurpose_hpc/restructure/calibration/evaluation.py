@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ MOST_COLUMNS = 32
 
 
 class Comparison:
-    """The outputs of two networks for the same samples, added up batch by batch.
+    """The outputs and layers of two networks for the same samples, added up batch by batch.
 
     Args:
         network: the original, or the other: they are of one graph.
@@ -46,6 +47,12 @@ class Comparison:
         self._y = None if self.original is None or samples.y is None else LabelRows(samples.y)
         self._squares, self._columns = np.zeros(2), np.zeros((2, network.outputs))
         self._final = FinalErrors(network)
+        self._layers = {mixing.name: np.zeros(2) for mixing in network.mixings}
+
+    def add_layers(self, squares: Mapping[str, np.ndarray]) -> None:
+        """Add what ``_layer_squares`` gives for a batch."""
+        for name, pair in squares.items():
+            self._layers[name] += pair
 
     def add(self, z: np.ndarray, z_hat: np.ndarray) -> None:
         """Add a batch of outputs before the head, (outputs, batch)."""
@@ -74,6 +81,14 @@ class Comparison:
         elif self.original is not None and self.restructured is not None:
             self.original.add(self._final.with_heads(given), y)
             self.restructured.add(self._final.with_heads(new), y)
+
+    @property
+    def layer_errors(self) -> dict[str, float]:
+        """Mixing name -> |y − ŷ| / |y| over all samples and the neurons that are computed.
+
+        ŷ is on the restructured network's own inputs.
+        """
+        return {name: relative(*pair) for name, pair in self._layers.items()}
 
     @property
     def output_error(self) -> float:
@@ -130,8 +145,9 @@ def compare(
     team: Team = ALONE,
     compute: Compute = compute,
     weights: np.ndarray | None = None,
+    plan: Plan | None = None,
 ) -> Comparison:
-    """The outputs of both networks for all samples; collective.
+    """The outputs and layers of both networks for all samples; collective.
 
     Args:
         original, restructured: of one graph.
@@ -139,15 +155,19 @@ def compare(
         team: shares the work.
         compute: of every operation of the restructured network.
         weights: as of ``Comparison``.
+        plan: of the restructured network, if it has removed neurons.
     """
+    kept = _kept(original, plan)
 
-    def output_pair(_: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def measure(_: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         y, y_hat = trace(original, batch), trace(restructured, batch, compute=compute)
-        return outputs(original, y), outputs(restructured, y_hat)
+        squares = _layer_squares(original, y, y_hat, kept)
+        return outputs(original, y), outputs(restructured, y_hat), squares
 
     comparison = Comparison(original, understood(original, samples), weights)
-    for z, z_hat in map_batches(output_pair, CalibrationBatches(original, None, samples), team):
+    for z, z_hat, squares in map_batches(measure, CalibrationBatches(original, None, samples), team):
         comparison.add(z, z_hat)
+        comparison.add_layers(squares)
     return comparison
 
 
@@ -167,8 +187,7 @@ def evaluate(
         plan: of the restructured network, if it has relays or removed neurons.
 
     Returns:
-        those of ``Comparison.findings``; ``relative_error``: mixing name -> |y − ŷ| / |y| over all samples
-        and the neurons that are computed, on the restructured network's own inputs; ``bound``: a bound of
+        those of ``Comparison.findings``; ``relative_error``: its ``layer_errors``; ``bound``: a bound of
         ``output_error``, the root mean square of the samples' layer-wise bounds (``model.bound``) over that
         of their outputs, None where there is none; ``outputs``: see ``Comparison``.
     """
@@ -182,28 +201,21 @@ def evaluate(
     def measure(_: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict, np.ndarray]:
         y = trace(original, batch)
         y_hat = trace(restructured, batch, compute=compute)
-        squares = {
-            mixing.name: _squares(
-                y[mixing.target] - y_hat[mixing.target], y[mixing.target], kept[mixing.name]
-            )
-            for mixing in original.mixings
-        }
+        squares = _layer_squares(original, y, y_hat, kept)
         z, z_hat = outputs(original, y), outputs(restructured, y_hat)
         return z, z_hat, squares, _bound_squares(output_bound(y), z, weights)
 
-    squares = {mixing.name: np.zeros(2) for mixing in original.mixings}
     bound_squares, comparison = np.zeros(2), Comparison(original, understood(original, samples), weights)
     for z, z_hat, batch_squares, batch_bound in map_batches(
         measure, CalibrationBatches(original, None, samples), team
     ):
         comparison.add(z, z_hat)
         bound_squares += batch_bound
-        for name, pair in batch_squares.items():
-            squares[name] += pair
+        comparison.add_layers(batch_squares)
     return {
         **comparison.findings(),
         "bound": relative(*bound_squares) if math.isfinite(bound_squares[0]) else None,
-        "relative_error": {name: relative(*pair) for name, pair in squares.items()},
+        "relative_error": comparison.layer_errors,
         "outputs": comparison.outputs(),
     }
 
@@ -219,6 +231,25 @@ def _kept(network: Network, plan: Plan | None) -> dict[str, np.ndarray | slice]:
         return {mixing.name: slice(None) for mixing in network.mixings}
     removed = plan.removed_neurons(network)
     return {mixing.name: ~removed[network.space_of[mixing.target]] for mixing in network.mixings}
+
+
+def _layer_squares(
+    original: Network,
+    y: Mapping[str, np.ndarray],
+    y_hat: Mapping[str, np.ndarray],
+    kept: Mapping[str, np.ndarray | slice],
+) -> dict[str, np.ndarray]:
+    """Mixing name -> squares of the error and of the size of what it makes of a batch, of some rows.
+
+    Args:
+        original: the network.
+        y, y_hat: all tensors of it, and of the restructured one.
+        kept: of ``_kept``.
+    """
+    return {
+        mixing.name: _squares(y[mixing.target] - y_hat[mixing.target], y[mixing.target], kept[mixing.name])
+        for mixing in original.mixings
+    }
 
 
 def _squares(error: np.ndarray, size: np.ndarray, kept: np.ndarray | slice = slice(None)) -> np.ndarray:

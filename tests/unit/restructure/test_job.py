@@ -17,6 +17,7 @@ from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.activations import IDENTITY, RELU
 from repurpose_hpc.model.chain import chain
+from repurpose_hpc.model.forward import trace
 from repurpose_hpc.plan.assemble import assemble
 from repurpose_hpc.plan.files.store import open_plan
 from repurpose_hpc.plan.masks import EVERYBODY
@@ -157,7 +158,21 @@ def test_report_has_what_scripts_read(network, samples, tmp_path):
     assert report["values_sent"] == sum(layer["values_sent"] for layer in report["layers"])
     assert report["comm_fraction"] == report["values_sent"] / report["dense_values"] <= 0.1
     assert report["output_error"] == pytest.approx(report["layers"][-1]["relative_error"])
+    held_out = report["layers"][-1]["relative_error_held_out"]
+    assert report["output_error_held_out"] == pytest.approx(held_out) != pytest.approx(report["output_error"])
     assert report["weights_kept"] < report["weights"] == network.weight_count
+
+
+def test_errors_of_layers_are_those_of_their_outputs(network, samples):
+    result = restructure(network, samples, Options(3, 0.1), quiet)
+    x = np.load(samples.name).T
+    y, y_hat = trace(network, x), trace(result.network, x)
+    expected = {
+        mixing.name: np.linalg.norm(y[mixing.target] - y_hat[mixing.target])
+        / np.linalg.norm(y[mixing.target])
+        for mixing in network.mixings
+    }
+    assert compare(network, result.network, samples).layer_errors == pytest.approx(expected)
 
 
 def test_under_mpirun_the_same_shards(network, samples, tmp_path, mpirun):
