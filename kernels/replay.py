@@ -96,19 +96,23 @@ class Recording:
         check_call(signature, arguments)
         self._append([_CALL, phase, address, SIGNATURES.index(signature), *arguments], arguments)
 
-    def run(self, seconds: np.ndarray, clock: int) -> int:
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def run(self, seconds: np.ndarray, clock: int, times: np.ndarray | None = None) -> int:
         """Carry it out.
 
         Args:
             seconds: by phase, float64; added to.
             clock: address of a C function without arguments that returns the time as a double.
+            times: gets the times at which each call began and ended, (calls, 2) float64; None: nobody asks.
 
         Returns:
             0, or what the first C function returned that failed; nothing was done after that.
         """
         if self._instructions is None:
             self._instructions = _packed(self._rows)
-        return replay(self._instructions, seconds, clock)
+        return replay(self._instructions, seconds, clock, times)
 
     def _append(self, row: list[int | float], arguments: Sequence) -> None:
         self._rows.append(row)
@@ -152,12 +156,22 @@ def compile_replay(functions: Iterable[Callable], types: Types, registry: Regist
         compile_unless_elsewhere(part, signature)
     for kernel in elsewhere:
         _entry(kernel, types).compile()
-    loop_types = numba.int64[:, ::1], numba.float64[::1], numba.int64
-    replay.compile(loop_types)  # type: ignore[attr-defined]  # Numba's
+    _compile_loop(numba.none)
+
+
+def compile_traced() -> None:
+    """Compile the loop that notes times, or load it from the cache; the other one has nothing of it."""
+    if not is_plain():
+        _compile_loop(numba.float64[:, ::1])
+
+
+def _compile_loop(times: numba.types.Type) -> None:
+    types = numba.int64[:, ::1], numba.float64[::1], numba.int64, times
+    replay.compile(types)  # type: ignore[attr-defined]  # Numba's
 
 
 @jit
-def replay(instructions: np.ndarray, seconds: np.ndarray, clock: int) -> int:
+def replay(instructions: np.ndarray, seconds: np.ndarray, clock: int, times: np.ndarray | None) -> int:
     """Carry out instructions, (count, slots) int64; see ``Recording.run``."""
     began = read_clock(clock)
     for k in range(len(instructions)):
@@ -169,6 +183,8 @@ def replay(instructions: np.ndarray, seconds: np.ndarray, clock: int) -> int:
             call_entry(row[0], row)
         ended = read_clock(clock)
         seconds[row[1]] += ended - began
+        if times is not None:
+            times[k, 0], times[k, 1] = began, ended
         began = ended
         if status != 0:
             return status

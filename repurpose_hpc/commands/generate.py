@@ -35,6 +35,7 @@ from repurpose_hpc.fields import (
     path,
     precision,
     report_file,
+    trace_file,
 )
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.io.token_ids import read_ids
@@ -44,10 +45,12 @@ from repurpose_hpc.model.texts import check_ids
 from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.process.memory import give_back
 from repurpose_hpc.report import text as report
+from repurpose_hpc.report import trace
 from repurpose_hpc.restructure.options import ROUND_COST
 from repurpose_hpc.runtime.calls import PHASES
 from repurpose_hpc.runtime.generation import Generated, Sampling, generate
 from repurpose_hpc.runtime.options import RunOptions
+from repurpose_hpc.runtime.recorder import Recorder
 from repurpose_hpc.runtime.resources import KEPT_DTYPES
 from repurpose_hpc.runtime.tokens import TokenSession
 
@@ -71,8 +74,9 @@ def run(args: Arguments, context: RankContext) -> None:
     """
     comm, began = context.comm, perf_counter()
     with collectively(comm):
-        if comm.rank == 0 and args.report is not None:
-            check_writable(args.report)
+        for result in (args.report, args.trace):
+            if comm.rank == 0 and result is not None:
+                check_writable(result)
         model = open_transformer(args.subject, check=comm.rank == 0, longest=args.longest)
         tokenizer = model.tokenizer() if args.prompt and comm.rank == 0 else None
         prompts = _prompts(args, tokenizer, model) if comm.rank == 0 else []
@@ -102,13 +106,19 @@ def run(args: Arguments, context: RankContext) -> None:
     writer = _Writer(tokenizer, len(prompts)) if comm.rank == 0 else None
     sampling = Sampling(args.temperature, args.top_k, args.top_p, args.seed)
     told = writer.add if writer is not None else lambda sequence, token: None
+    recorder = None if args.trace is None else Recorder(comm)
     with in_unison(comm):
+        if recorder is not None:
+            recorder.begin(session.program)
         found = generate(session, prompts, args.tokens, sampling, ends, comm, told)
+    if recorder is not None:
+        recorder.end(session.program)
     result = _result(found, session, comm, load_seconds)
     session.close()
     with collectively(comm):
         if writer is not None:
             writer.finish()
+            trace.deliver(recorder, args.trace)
             report.deliver(result, render(result), args.report)
 
 
@@ -299,6 +309,7 @@ class Arguments(Declared):
         "each token and head",
     )
     report: Path | None = report_file()
+    trace: Path | None = trace_file()
 
 
 FILLED_IN = {"subject": "the bundled one", "prompt": f"for the bundled MODEL: {bundled.PROMPT!r}"}

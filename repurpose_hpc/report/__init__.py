@@ -1,4 +1,4 @@
 """WHAT A USER SEES: reports as text and JSON.
 
-May import plan, model and the ground (errors, fields, io, mpi, process).
+May import runtime, plan, model and the ground (errors, fields, io, mpi, process).
 """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from time import perf_counter
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from repurpose_hpc.model.comm_dtype import CODES, code_dtype
 from repurpose_hpc.runtime.calls import PHASES, Call
 from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.runtime.schedule import mpi_functions as functions
-from repurpose_hpc.runtime.schedule.mpi_functions import Function
+from repurpose_hpc.runtime.schedule.mpi_functions import Function, now
 
 
 class Replay:
@@ -39,9 +38,12 @@ class Replay:
             else:
                 self._recording.add_kernel(number, function, arguments)
 
-    def run(self, seconds: np.ndarray) -> None:
-        """Make the calls, adding to ``seconds`` by phase, (4,) float64."""
-        functions.check(self._recording.run(seconds, self._clock))
+    def __len__(self) -> int:
+        return len(self._recording)
+
+    def run(self, seconds: np.ndarray, times: np.ndarray | None = None) -> None:
+        """Make the calls; for the arguments see ``carry_out``."""
+        functions.check(self._recording.run(seconds, self._clock, times))
 
 
 def record(calls: Sequence[Call], dtype: np.dtype, formats: Formats) -> list[Call | Replay]:
@@ -69,16 +71,35 @@ def record(calls: Sequence[Call], dtype: np.dtype, formats: Formats) -> list[Cal
     return steps
 
 
-def carry_out(steps: Iterable[Call | Replay], seconds: np.ndarray) -> None:
-    """Make the calls of ``record``, adding to ``seconds`` by phase, (4,) float64."""
+def carry_out(steps: Iterable[Call | Replay], seconds: np.ndarray, times: np.ndarray | None = None) -> None:
+    """Make the calls of ``record``.
+
+    Args:
+        steps: the calls.
+        seconds: by phase, (4,) float64; added to.
+        times: gets the times at which each call began and ended, by ``now``, (calls, 2) float64; None: nobody
+            asks.
+    """
+    done = 0
     for step in steps:
+        count = len(step) if isinstance(step, Replay) else 1
+        of_step = None if times is None else times[done : done + count]
         if isinstance(step, Replay):
-            step.run(seconds)
+            step.run(seconds, of_step)
         else:
-            phase, function, arguments = step
-            began = perf_counter()
-            function(*arguments)
-            seconds[PHASES.index(phase)] += perf_counter() - began
+            _call(step, seconds, of_step)
+        done += count
+
+
+def _call(call: Call, seconds: np.ndarray, times: np.ndarray | None) -> None:
+    """Make one call in Python; for the arguments see ``carry_out``."""
+    phase, function, arguments = call
+    began = now()
+    function(*arguments)
+    ended = now()
+    seconds[PHASES.index(phase)] += ended - began
+    if times is not None:
+        times[0] = began, ended
 
 
 def _bound(call: Call) -> Call:
