@@ -43,8 +43,11 @@ class Alignment(NamedTuple):
     def by_root(self, times: np.ndarray) -> np.ndarray:
         """Times of the rank's clock by that of the root, (n,) float64.
 
-        Between the readings the offset is taken to change evenly, outside not at all.
+        A drift that may be nothing but errors is none, as it would stretch times: the better reading counts.
+        Otherwise the offset changes evenly between the readings, and not at all outside.
         """
+        if abs(self.drift) <= self.before.error + self.after.error:
+            return times - min(self, key=lambda reading: reading.error).offset
         readings = [reading.at + reading.offset for reading in self]
         return times - np.interp(times, readings, [reading.offset for reading in self])
 

@@ -90,7 +90,7 @@ def document(trace: Trace) -> dict[str, Any]:
 
 def _beginning(record: Record) -> np.ndarray:
     """When the first thing was done, (1,)."""
-    return np.array([min(each.began for each in (*record.spans, *record.forwards))])
+    return np.array([min((each.began for each in (*record.spans, *record.forwards)), default=np.inf)])
 
 
 def _clock(rank: int, alignment: Alignment) -> dict[str, float]:
