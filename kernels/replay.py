@@ -96,23 +96,21 @@ class Recording:
         check_call(signature, arguments)
         self._append([_CALL, phase, address, SIGNATURES.index(signature), *arguments], arguments)
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def run(self, seconds: np.ndarray, clock: int, times: np.ndarray | None = None) -> int:
+    def run(self, seconds: np.ndarray, clock: int, times: np.ndarray | None = None, first: int = 0) -> int:
         """Carry it out.
 
         Args:
             seconds: by phase, float64; added to.
             clock: address of a C function without arguments that returns the time as a double.
-            times: gets the times at which each call began and ended, (calls, 2) float64; None: nobody asks.
+            times: gets the times at which each call began and ended, (n, 2) float64; None: nobody asks.
+            first: its row for the first call.
 
         Returns:
             0, or what the first C function returned that failed; nothing was done after that.
         """
         if self._instructions is None:
             self._instructions = _packed(self._rows)
-        return replay(self._instructions, seconds, clock, times)
+        return replay(self._instructions, seconds, clock, times, first)
 
     def _append(self, row: list[int | float], arguments: Sequence) -> None:
         self._rows.append(row)
@@ -166,12 +164,14 @@ def compile_traced() -> None:
 
 
 def _compile_loop(times: numba.types.Type) -> None:
-    types = numba.int64[:, ::1], numba.float64[::1], numba.int64, times
+    types = numba.int64[:, ::1], numba.float64[::1], numba.int64, times, numba.int64
     replay.compile(types)  # type: ignore[attr-defined]  # Numba's
 
 
 @jit
-def replay(instructions: np.ndarray, seconds: np.ndarray, clock: int, times: np.ndarray | None) -> int:
+def replay(
+    instructions: np.ndarray, seconds: np.ndarray, clock: int, times: np.ndarray | None, first: int
+) -> int:
     """Carry out instructions, (count, slots) int64; see ``Recording.run``."""
     began = read_clock(clock)
     for k in range(len(instructions)):
@@ -184,7 +184,7 @@ def replay(instructions: np.ndarray, seconds: np.ndarray, clock: int, times: np.
         ended = read_clock(clock)
         seconds[row[1]] += ended - began
         if times is not None:
-            times[k, 0], times[k, 1] = began, ended
+            times[first + k, 0], times[first + k, 1] = began, ended
         began = ended
         if status != 0:
             return status

@@ -16,7 +16,6 @@ import numpy as np
 from repurpose_hpc.kernels import compile_traced
 from repurpose_hpc.mpi.clocks import Alignment, Reading, read_clocks
 from repurpose_hpc.runtime.calls import Label
-from repurpose_hpc.runtime.schedule.mpi_functions import now
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -24,8 +23,9 @@ if TYPE_CHECKING:
     from repurpose_hpc.runtime.program import Program
     from repurpose_hpc.runtime.schedule.schedule import Schedule
 
-# Calls and messages of all ranks together: a file of about 30 MB, which viewers open in seconds.
-MOST_MARKS = 200_000
+# Calls and messages of all ranks together, but for those of many ranks: a file of about 30 MB, which viewers
+# open in seconds.
+MOST_MARKS, LEAST_MARKS = 200_000, 2_000
 
 
 class Forward(NamedTuple):
@@ -90,38 +90,44 @@ class Recorder:
         Args:
             comm: of the job.
         """
+        from mpi4py import MPI
+
         compile_traced()
-        self._comm, self._room, self._left_out = comm, MOST_MARKS // comm.size, 0
-        self._forwards: list[Forward] = []
+        self._comm, self._now, self._left_out = comm, MPI.Wtime, 0
+        self._room = max(MOST_MARKS // comm.size, LEAST_MARKS)
+        # All of it is written to, so that the system has given it before anything is timed.
+        self._times, self._used = np.full((self._room, 2), np.nan), 0
+        self._forwards: list[tuple[Sequence[Label], int, int, float, float]] = []  # with a row, not all times
         self._spans: list[Span] = []
         self._before: list[Reading] = []
         self.trace: Trace | None = None
 
     def begin(self, program: Program) -> None:
         """Read the clocks, and record the forwards of a program from now on; collective."""
-        self._before = read_clocks(self._comm, now)
+        self._before = read_clocks(self._comm, self._now)
         program.recorder = self
 
     def run(self, schedule: Schedule, X: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-        """``schedule.run``, recorded while there is room; the first one always is."""
-        if self._left_out or (self._forwards and schedule.marks > self._room):
-            self._left_out += 1
+        """``schedule.run``, recorded while there is room."""
+        if schedule.marks > self._room:
+            self._room, self._left_out = -1, self._left_out + 1
             return schedule.run(X, seconds)
-        self._room -= schedule.marks
-        times, began = np.empty((len(schedule.labels), 2)), now()
-        outputs = schedule.run(X, seconds, times)
-        self._forwards.append(Forward(schedule.labels, times, X.shape[1], began, now()))
+        labels, first = schedule.labels, self._used
+        self._used, self._room = first + len(labels), self._room - schedule.marks
+        began = self._now()
+        outputs = schedule.run(X, seconds, self._times, first)
+        self._forwards.append((labels, first, X.shape[1], began, self._now()))
         return outputs
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:
         """A block that is recorded, unless forwards have been left out already."""
-        began = now()
+        began = self._now()
         try:
             yield
         finally:
             if not self._left_out:
-                self._spans.append(Span(name, began, now()))
+                self._spans.append(Span(name, began, self._now()))
 
     def end(self, program: Program) -> None:
         """Read the clocks again, and bring all records together on the root; collective.
@@ -131,12 +137,16 @@ class Recorder:
         from mpi4py import MPI
 
         program.recorder = None
-        after = read_clocks(self._comm, now)
+        after = read_clocks(self._comm, self._now)
         recorded = len(self._forwards)
         unlimited = self._comm.allreduce(recorded, MPI.MAX)
         kept = min(recorded, self._comm.allreduce(recorded if self._left_out else unlimited, MPI.MIN))
         first, left_out = self._comm.rank - program.rank, self._left_out + recorded - kept
-        record = Record(program.workers, first, self._forwards[:kept], self._spans, left_out)
+        forwards = [
+            Forward(labels, self._times[row : row + len(labels)], samples, began, ended)
+            for labels, row, samples, began, ended in self._forwards[:kept]
+        ]
+        record = Record(program.workers, first, forwards, self._spans, left_out)
         records = self._comm.gather(record, root=0)
         if records is not None:
             alignments = [Alignment(*pair) for pair in zip(self._before, after, strict=True)]

@@ -18,7 +18,11 @@ from repurpose_hpc.runtime.schedule.mpi_functions import Function, now
 
 
 class Replay:
-    """Calls in a row that compiled code makes, measuring the time of each phase."""
+    """Calls in a row that compiled code makes, measuring the time of each phase.
+
+    Attributes:
+        calls: how many.
+    """
 
     def __init__(self, calls: Iterable[Call], types: Types) -> None:
         """Record the calls.
@@ -30,20 +34,17 @@ class Replay:
         Raises:
             TypeError: an argument is not what its kernel takes.
         """
-        self._recording, self._clock = Recording(types), functions.clock()
+        self._recording, self._clock, self.calls = Recording(types), functions.clock(), 0
         for phase, function, arguments in calls:
-            number = PHASES.index(phase)
+            number, self.calls = PHASES.index(phase), self.calls + 1
             if isinstance(function, Function):
                 self._recording.add_call(number, function.address, function.signature, arguments)
             else:
                 self._recording.add_kernel(number, function, arguments)
 
-    def __len__(self) -> int:
-        return len(self._recording)
-
-    def run(self, seconds: np.ndarray, times: np.ndarray | None = None) -> None:
+    def run(self, seconds: np.ndarray, times: np.ndarray | None = None, first: int = 0) -> None:
         """Make the calls; for the arguments see ``carry_out``."""
-        functions.check(self._recording.run(seconds, self._clock, times))
+        functions.check(self._recording.run(seconds, self._clock, times, first))
 
 
 def record(calls: Sequence[Call], dtype: np.dtype, formats: Formats) -> list[Call | Replay]:
@@ -71,35 +72,31 @@ def record(calls: Sequence[Call], dtype: np.dtype, formats: Formats) -> list[Cal
     return steps
 
 
-def carry_out(steps: Iterable[Call | Replay], seconds: np.ndarray, times: np.ndarray | None = None) -> None:
+def carry_out(
+    steps: Iterable[Call | Replay], seconds: np.ndarray, times: np.ndarray | None = None, first: int = 0
+) -> None:
     """Make the calls of ``record``.
 
     Args:
         steps: the calls.
         seconds: by phase, (4,) float64; added to.
-        times: gets the times at which each call began and ended, by ``now``, (calls, 2) float64; None: nobody
+        times: gets the times at which each call began and ended, by ``now``, (n, 2) float64; None: nobody
             asks.
+        first: its row for the first call.
     """
-    done = 0
     for step in steps:
-        count = len(step) if isinstance(step, Replay) else 1
-        of_step = None if times is None else times[done : done + count]
         if isinstance(step, Replay):
-            step.run(seconds, of_step)
+            step.run(seconds, times, first)
+            first += step.calls
         else:
-            _call(step, seconds, of_step)
-        done += count
-
-
-def _call(call: Call, seconds: np.ndarray, times: np.ndarray | None) -> None:
-    """Make one call in Python; for the arguments see ``carry_out``."""
-    phase, function, arguments = call
-    began = now()
-    function(*arguments)
-    ended = now()
-    seconds[PHASES.index(phase)] += ended - began
-    if times is not None:
-        times[0] = began, ended
+            phase, function, arguments = step
+            began = now()
+            function(*arguments)
+            ended = now()
+            seconds[PHASES.index(phase)] += ended - began
+            if times is not None:
+                times[first] = began, ended
+            first += 1
 
 
 def _bound(call: Call) -> Call:

@@ -98,18 +98,19 @@ class Schedule:
         shared = on_threads([call for _, call in calls], resources.threads)
         self._steps = record(shared, dtype, resources.formats)
 
-    def run(self, X: np.ndarray, seconds: np.ndarray, times: np.ndarray | None = None) -> np.ndarray:
+    def run(
+        self, X: np.ndarray, seconds: np.ndarray, times: np.ndarray | None = None, first: int = 0
+    ) -> np.ndarray:
         """Compute the outputs of X (columns, batch) that are wanted.
 
         Args:
             X: inputs.
             seconds: by phase, (4,) float64; added to.
-            times: gets the times at which each call began and ended, by ``now``, (calls, 2) float64; None:
-                nobody asks.
+            times, first: of the calls, for who asks; see ``carry_out``.
         """
         for rows, samples, target in self._places:
             np.copyto(target, X[rows, samples].reshape(target.shape))
-        carry_out(self._steps, seconds, times)
+        carry_out(self._steps, seconds, times, first)
         outputs = [_flat(part) for part in self._outputs]
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=1)
 
