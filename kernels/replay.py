@@ -18,7 +18,7 @@ import numba
 import numpy as np
 
 from .arguments import FIXED, TUPLES, Types, signatures
-from .jit import CFunction, compile_unless_elsewhere, inlined, is_plain, jit
+from .jit import CFunction, compile_unless_elsewhere, in_both, inlined, is_plain, jit
 from .llvm.addresses import (
     MOST_ARGUMENTS,
     SIGNATURES,
@@ -32,6 +32,8 @@ from .registry import REGISTRY, Kernel, Registry
 # Slots before the arguments: of a kernel the entry and the phase, of a C function also address and signature.
 _HEADER, _CALL_HEADER = 2, 4
 _CALL = 0
+# Of what the loops take.
+_LOOP_TYPES = numba.int64[:, ::1], numba.float64[::1], numba.int64
 
 
 class Recording:
@@ -110,7 +112,9 @@ class Recording:
         """
         if self._instructions is None:
             self._instructions = _packed(self._rows)
-        return replay(self._instructions, seconds, clock, times, first)
+        if times is None:
+            return replay(self._instructions, seconds, clock)
+        return replay_noting(self._instructions, seconds, clock, times, first)
 
     def _append(self, row: list[int | float], arguments: Sequence) -> None:
         self._rows.append(row)
@@ -154,40 +158,55 @@ def compile_replay(functions: Iterable[Callable], types: Types, registry: Regist
         compile_unless_elsewhere(part, signature)
     for kernel in elsewhere:
         _entry(kernel, types).compile()
-    _compile_loop(numba.none)
+    replay.compile(_LOOP_TYPES)  # type: ignore[attr-defined]  # Numba's
 
 
-def compile_traced() -> None:
-    """Compile the loop that notes times, or load it from the cache; the other one has nothing of it."""
+def compile_noting() -> None:
+    """Compile the loop that notes times, or load it from the cache."""
     if not is_plain():
-        _compile_loop(numba.float64[:, ::1])
-
-
-def _compile_loop(times: numba.types.Type) -> None:
-    types = numba.int64[:, ::1], numba.float64[::1], numba.int64, times, numba.int64
-    replay.compile(types)  # type: ignore[attr-defined]  # Numba's
+        types = *_LOOP_TYPES, numba.float64[:, ::1], numba.int64
+        replay_noting.compile(types)  # type: ignore[attr-defined]  # Numba's
 
 
 @jit
-def replay(
-    instructions: np.ndarray, seconds: np.ndarray, clock: int, times: np.ndarray | None, first: int
-) -> int:
+def replay(instructions: np.ndarray, seconds: np.ndarray, clock: int) -> int:
     """Carry out instructions, (count, slots) int64; see ``Recording.run``."""
     began = read_clock(clock)
     for k in range(len(instructions)):
         row = instructions[k]
-        status = 0
-        if row[0] == _CALL:
-            status = call_function(row[2], row[3], row[_CALL_HEADER:])
-        else:
-            call_entry(row[0], row)
+        status = _carry_out(row)
         ended = read_clock(clock)
         seconds[row[1]] += ended - began
-        if times is not None:
-            times[first + k, 0], times[first + k, 1] = began, ended
         began = ended
         if status != 0:
             return status
+    return 0
+
+
+@jit
+def replay_noting(
+    instructions: np.ndarray, seconds: np.ndarray, clock: int, times: np.ndarray, first: int
+) -> int:
+    """``replay``, noting times.  A function of its own, so that who does not ask for them passes nothing."""
+    began = read_clock(clock)
+    for k in range(len(instructions)):
+        row = instructions[k]
+        status = _carry_out(row)
+        ended = read_clock(clock)
+        seconds[row[1]] += ended - began
+        times[first + k, 0], times[first + k, 1] = began, ended
+        began = ended
+        if status != 0:
+            return status
+    return 0
+
+
+@in_both
+def _carry_out(row: np.ndarray) -> int:
+    """Carry out an instruction."""
+    if row[0] == _CALL:
+        return call_function(row[2], row[3], row[_CALL_HEADER:])
+    call_entry(row[0], row)
     return 0
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from repurpose_hpc.kernels import compile_traced
+from repurpose_hpc.kernels import compile_noting
 from repurpose_hpc.mpi.clocks import Alignment, Reading, read_clocks
 from repurpose_hpc.runtime.calls import Label
 
@@ -92,7 +92,7 @@ class Recorder:
         """
         from mpi4py import MPI
 
-        compile_traced()
+        compile_noting()
         self._comm, self._now, self._left_out = comm, MPI.Wtime, 0
         self._room = max(MOST_MARKS // comm.size, LEAST_MARKS)
         # All of it is written to, so that the system has given it before anything is timed.
