@@ -38,6 +38,7 @@ from repurpose_hpc.fields import (
     trace_file,
 )
 from repurpose_hpc.io.atomic import check_writable
+from repurpose_hpc.io.speech import says_json
 from repurpose_hpc.io.token_ids import read_ids
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.importers.texts import Texts
@@ -103,7 +104,7 @@ def run(args: Arguments, context: RankContext) -> None:
         give_back()
         session.warm_up(max(prompts, key=len)[:2])
     load_seconds = perf_counter() - began
-    writer = _Writer(tokenizer, len(prompts)) if comm.rank == 0 else None
+    writer = _Writer(tokenizer, len(prompts)) if comm.rank == 0 and not says_json() else None
     sampling = Sampling(args.temperature, args.top_k, args.top_p, args.seed)
     told = writer.add if writer is not None else lambda sequence, token: None
     recorder = None if args.trace is None else Recorder(comm)
@@ -118,6 +119,7 @@ def run(args: Arguments, context: RankContext) -> None:
     with collectively(comm):
         if writer is not None:
             writer.finish()
+        if comm.rank == 0:
             trace.deliver(recorder, args.trace)
             report.deliver(result, render(result), args.report)
 

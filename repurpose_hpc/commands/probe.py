@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from repurpose_hpc.commands.parser import parser_maker, plain_parse
 from repurpose_hpc.fields import Access, Declared, integer, option, path
 from repurpose_hpc.forecast.machine import THIS_FILE, MachineModel, parse_machine, write_machine
 from repurpose_hpc.io.atomic import check_writable
+from repurpose_hpc.io.speech import tell
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.probe import links as probing
 from repurpose_hpc.restructure.cache import cache_directory, ready_cache
@@ -45,7 +46,7 @@ def run(args: Arguments, context: RankContext) -> None:
     with collectively(comm):
         if comm.rank == 0:
             write_machine(out, machine)
-            print(render(machine), f"written to {out}", sep="\n", flush=True)
+            tell(asdict(machine), f"{render(machine)}\nwritten to {out}")
 
 
 def measure(comm: MPI.Comm, per_node: int | None) -> MachineModel:

@@ -10,6 +10,8 @@ import sys
 from time import perf_counter
 from typing import TextIO
 
+from repurpose_hpc.io.speech import says_progress
+
 PENDING = " ..."
 
 
@@ -22,7 +24,7 @@ class Progress:
     """
 
     def __init__(self, speaks: bool = True, stream: TextIO | None = None) -> None:
-        self.speaks, self.stream = speaks, stream or sys.stderr
+        self.speaks, self.stream = speaks and says_progress(), stream or sys.stderr
         self.began, self.pending = perf_counter(), False
 
     def __call__(self, line: str) -> None:
@@ -39,4 +41,5 @@ class Progress:
 
 def say(line: str) -> None:
     """Print a line of progress on stderr."""
-    print(line, file=sys.stderr, flush=True)
+    if says_progress():
+        print(line, file=sys.stderr, flush=True)

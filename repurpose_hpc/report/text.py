@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from repurpose_hpc.fields import flag, shown
 from repurpose_hpc.io.atomic import write_text
+from repurpose_hpc.io.speech import tell
 from repurpose_hpc.report.schema import InferReport, Percentiles, RestructureReport
 
 # Ranks that compute unevenly are worth a line above this; less than so many seconds each say little.
@@ -25,7 +26,7 @@ def write(path: Path, result: Mapping[str, object]) -> None:
 
 
 def deliver(result: Mapping[str, object], text: str, path: Path | None) -> None:
-    """Write a report to ``path``, if there is one, and then print it.
+    """Write a report to ``path``, if there is one, and then print it, in the form that the command speaks.
 
     In this order, since a reader of the output who leaves may end a whole job.
 
@@ -39,7 +40,7 @@ def deliver(result: Mapping[str, object], text: str, path: Path | None) -> None:
     """
     if path is not None:
         write(path, result)
-    print(text, flush=True)
+    tell(result, text)
 
 
 def render(result: Mapping[str, Any]) -> str:
