@@ -132,6 +132,12 @@ _ROWS = (
         f"repurpose-hpc forecast {MODEL} --machine gigabit --ranks 1,8,64",
     ),
     Command(
+        "completion",
+        Runs.ALONE,
+        "Print what lets a shell complete command lines, by the package shtab.",
+        "repurpose-hpc completion bash",
+    ),
+    Command(
         "point",
         Runs.ON_RANKS,
         "Time some shards; started by scaling.",

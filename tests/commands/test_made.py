@@ -14,6 +14,7 @@ from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.plan.files.store import open_plan
 from repurpose_hpc.report.schema import InspectReport, problems
 from repurpose_hpc.restructure.job import restructure_to
+from repurpose_hpc.restructure.team import Team
 
 OPTIONS = [
     "",
@@ -42,20 +43,18 @@ def test_the_command_is_the_one_that_made_them(words):
     assert (name, made_by, model) == ("repurpose-hpc", "restructure", "MODEL")
     assert parsed(again).options == args.options
     assert (parsed(again).dtype, parsed(again).finetune) == (args.dtype, args.finetune)
-    assert ("0.05" in again) is False and set(words.split()) <= {*again, *words.split()}
 
 
 def test_shards_tell_how_they_were_made(tmp_path):
     network = small_plans.random_network(head="identity")
     x = np.random.default_rng(0).standard_normal((200, network.inputs))
     options = parsed(["--calibration", "x", "--workers", "3", "--comm-budget", "0.3", "--seed", "5"]).options
-    restructure_to(tmp_path / "shards", network, Samples.of(x), options)
+    samples, out = Samples.of(x), tmp_path / "shards"
+    restructure_to(out, network, samples, options, np.float32, lambda line: None, Team())
     report = inspect_shards(tmp_path / "shards")
     assert problems(report, InspectReport) == []
     assert report["made"] == made(open_plan(tmp_path / "shards").provenance)
     assert report["made"]["model_fingerprint"] == network.fingerprint()
     assert report["made"]["calibration_samples"] == 200
-    line = (
-        "made by  repurpose-hpc restructure MODEL --calibration DATA --workers 3 --comm-budget 0.3 --seed 5"
-    )
-    assert line in render(report).splitlines()
+    words = "MODEL --calibration DATA --workers 3 --comm-budget 0.3 --seed 5"
+    assert f"made by  repurpose-hpc restructure {words}" in render(report).splitlines()

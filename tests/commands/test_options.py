@@ -27,6 +27,7 @@ COMMANDS = (
         "scaling",
         "study",
         "probe",
+        "completion",
         "point",
     ),
 )

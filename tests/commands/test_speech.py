@@ -11,7 +11,6 @@ from helpers.model_directories import llama
 from repurpose_hpc.commands.table import COMMANDS
 from repurpose_hpc.report.schema import (
     GenerateReport,
-    InferReport,
     InspectReport,
     RestructureReport,
     problems,
@@ -20,7 +19,6 @@ from repurpose_hpc.report.schema import (
 
 @pytest.fixture
 def folder(tmp_path):
-    small_plans.write_shards(tmp_path / "shards", 2)
     small_plans.write_samples(tmp_path / "x.npz", samples=200)
     small_plans.write_model(tmp_path / "model.npz", small_plans.random_network())
     np.save(tmp_path / "ids.npy", np.array([[1, 2, 3, 4]]))
@@ -37,7 +35,6 @@ def lines(folder):
             ["restructure", model, "--workers", 2, "--calibration", data, "--out", folder / "new"],
             RestructureReport,
         ),
-        "infer": (2, ["infer", "--shards", folder / "shards", "--input", data, "--repeat", 2], InferReport),
         "generate": (
             2,
             ["generate", llama(folder), "--ids", folder / "ids.npy", "--tokens", 3],
@@ -46,7 +43,7 @@ def lines(folder):
     }
 
 
-@pytest.mark.parametrize("name", ["inspect", "restructure", "infer", "generate"])
+@pytest.mark.parametrize("name", ["inspect", "restructure", "generate"])
 def test_one_object_or_nothing(mpirun, folder, name):
     ranks, words, schema = lines(folder)[name]
     done = mpirun(ranks, "-m", "repurpose_hpc", *words, "--json", "--report", folder / "report.json")
