@@ -52,7 +52,7 @@ def _all_commands(files: object) -> argparse.ArgumentParser:
             own.complete()
             _mark(own, files)
             # shtab goes through the parsers that there are; argparse would make others.
-            commands.choices[name] = own  # type: ignore[index]  # a dict
+            commands.choices[name] = own
             commands._choices_actions.append(commands._ChoicesPseudoAction(name, [], row.help))
     return parser
 

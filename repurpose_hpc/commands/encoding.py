@@ -31,6 +31,7 @@ from repurpose_hpc.fields import (
     trace_file,
 )
 from repurpose_hpc.io.atomic import check_writable, followed, registered, temporary_name
+from repurpose_hpc.io.progress import Countdown, Progress
 from repurpose_hpc.model.texts import Pooling, check_texts
 from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.process.memory import give_back
@@ -159,9 +160,9 @@ def run(args: TextArguments, context: RankContext) -> None:
 def _check_results(args: TextArguments) -> None:
     if args.output is not None:
         check_writable(args.output, text=False)
-    for result in (args.report, args.trace):
-        if result is not None:
-            check_writable(result)
+    for place in (args.report, args.trace):
+        if place is not None:
+            check_writable(place)
 
 
 def _session(
@@ -224,10 +225,12 @@ class _Encoding:
     def _run(self, output: Output, comm: MPI.Comm) -> None:
         try:
             batch_size = self._args.run.batch_size
+            countdown = Countdown(Progress(comm.rank == 0), "texts", len(self._texts))
             for group in encode(self._session, self._texts, batch_size, self._pool):
                 with collectively(comm):
                     for rows in group or ():
                         self._take(rows, output)
+                    countdown(self._done)
             with collectively(comm):
                 if comm.rank == 0:
                     self._finite.warn(self._args.run.dtype)

@@ -75,9 +75,9 @@ def run(args: Arguments, context: RankContext) -> None:
     """
     comm, began = context.comm, perf_counter()
     with collectively(comm):
-        for result in (args.report, args.trace):
-            if comm.rank == 0 and result is not None:
-                check_writable(result)
+        for place in (args.report, args.trace):
+            if comm.rank == 0 and place is not None:
+                check_writable(place)
         model = open_transformer(args.subject, check=comm.rank == 0, longest=args.longest)
         tokenizer = model.tokenizer() if args.prompt and comm.rank == 0 else None
         prompts = _prompts(args, tokenizer, model) if comm.rank == 0 else []

@@ -246,9 +246,9 @@ def prepare(args: ModelArguments | ShardArguments, ranks: int) -> Prepared:
     size = group_size(ranks, args.run.groups)
     if args.output is not None:
         check_writable(args.output, text=False)
-    for result in (args.report, args.trace):
-        if result is not None:
-            check_writable(result)
+    for place in (args.report, args.trace):
+        if place is not None:
+            check_writable(place)
     if isinstance(args, ShardArguments):
         return _prepare_shards(args)
     network = _fitting_model(args.model, args)

@@ -90,7 +90,8 @@ def document(trace: Trace) -> dict[str, Any]:
 
 def _beginning(record: Record) -> np.ndarray:
     """When the first thing was done, (1,)."""
-    return np.array([min((each.began for each in (*record.spans, *record.forwards)), default=np.inf)])
+    began = [span.began for span in record.spans] + [forward.began for forward in record.forwards]
+    return np.array([min(began, default=np.inf)])
 
 
 def _clock(rank: int, alignment: Alignment) -> dict[str, float]:

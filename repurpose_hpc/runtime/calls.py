@@ -75,7 +75,7 @@ def labelled(
             Label(
                 layer,
                 UNPACK if arrived and phase == PACK else phase,
-                getattr(function, "name", None) or getattr(function, "__name__", "call"),
+                str(getattr(function, "name", None) or getattr(function, "__name__", "call")),
                 part,
                 traffic if phase in (EXCHANGE, WAIT) else None,
             ),
