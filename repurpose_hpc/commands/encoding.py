@@ -277,10 +277,9 @@ def render(result: dict[str, Any]) -> str:
         f"{max(result['lengths'])} each",
         "outputs": f"{result['outputs']} {what.get(result['pool'], 'of its ' + result['pool'] + ' token')}",
         "time": f"{seconds:.3g} s, {result['texts'] / seconds:.4g} texts/s, {tokens / seconds:.4g} tokens/s",
-        "sent": f"{result['values_sent']} values ({result['bytes_sent']} bytes) for a token, in "
+        "sent": f"{result['values_sent']:,} values ({report.size(result['bytes_sent'])}) for a token, in "
         f"{result['rounds']} rounds",
     }
     if "relative_difference" in result:
         lines["verified"] = f"within {result['relative_difference']:.2g} of the float64 reference"
-    width = max(map(len, lines))
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
+    return report.aligned(lines.items())

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from io import TextIOWrapper
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -151,8 +150,6 @@ class _Writer:
     """
 
     def __init__(self, tokenizer: Texts | None, prompts: int) -> None:
-        if isinstance(sys.stdout, TextIOWrapper):  # a terminal may not have all characters
-            sys.stdout.reconfigure(errors="replace")
         self._tokenizer = tokenizer
         self._ids: list[list[int]] = [[] for _ in range(prompts)]
         # Tokens of a single text that are printed, and those of them that were printed last.
@@ -227,13 +224,12 @@ def render(result: dict[str, Any]) -> str:
         f"{result['prompt_seconds']:.3g} s",
         "text": f"{result['tokens']} tokens{' until it was interrupted' * result['interrupted']}, "
         f"{result['tokens_per_second']:.4g} tokens/s",
-        "a step": f"{phases} us",
-        "sent": f"{result['values_sent']} values ({result['bytes_sent']} bytes) for a token, in "
+        "a step": f"{phases} µs",
+        "sent": f"{result['values_sent']:,} values ({report.size(result['bytes_sent'])}) for a token, in "
         f"{result['rounds']} rounds",
         "kept": f"{max(result['kept_bytes']) / 2**20:.3g} MiB of keys and values on a rank",
     }
-    width = max(map(len, lines))
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
+    return report.aligned(lines.items())
 
 
 _PROMPTS = Kind(

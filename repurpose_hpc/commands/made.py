@@ -15,8 +15,8 @@ from repurpose_hpc.restructure.tokens.options import TokenOptions
 
 # Tables of prices and machines, which are files on a command line, or fill one.
 _FILES = {"link_costs": "FILE", "minimise": "time"}
-# What a promise finds, instead of being given it.
-_PROMISES, _FOUND = ("max_accuracy_drop", "max_output_error", "max_perplexity_increase"), ("comm_budget",)
+# Those who promise give no budgets, which are found.
+_PROMISES = ("max_accuracy_drop", "max_output_error", "max_perplexity_increase")
 # Of a fingerprint in a summary.
 _DIGITS = 12
 
@@ -38,8 +38,9 @@ def command(provenance: Mapping[str, Any]) -> str:
     words = ["repurpose-hpc restructure MODEL", *["--calibration DATA"] * has_data]
     words.append(f"--workers {options.pop('workers', 'P')}")
     if any(options.get(name) is not None for name in _PROMISES):
-        for name in _FOUND:
-            options.pop(name, None)
+        options.pop("comm_budget", None)
+        if not isinstance(options.get("minimise", ""), str):
+            options.pop("compute_budget", None)
     usual = {**defaults(TokenOptions), **defaults(Options), "dtype": "float32"}
     for name, value in {**options, "dtype": provenance.get("dtype")}.items():
         if name in usual and value not in (None, usual[name]):

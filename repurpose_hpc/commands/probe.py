@@ -89,9 +89,9 @@ def render(machine: MachineModel) -> str:
     memory, dense = machine.memory, machine.dense
     lines = [
         f"{machine.name}: {machine.ranks_per_node} ranks per node",
-        f"a call {machine.call_us:.2f} us, a value {machine.value_ns:.2f} ns, a row for an entry of a "
-        f"window {machine.window_ns:.0f} ns, an exchange {machine.exchange_us:.1f} us and "
-        f"{machine.rank_us:.3f} us per rank",
+        f"a call {machine.call_us:.2f} µs, a value {machine.value_ns:.2f} ns, a row for an entry of a "
+        f"window {machine.window_ns:.0f} ns, an exchange {machine.exchange_us:.1f} µs and "
+        f"{machine.rank_us:.3f} µs per rank",
         f"memory {memory.rank_gb_per_s[-1]:.1f} GB/s for one rank, {memory.node_gb_per_s[-1]:.1f} for all "
         f"of the node; weights of {memory.bytes[0] / 1e3:.0f} kB {memory.rank_gb_per_s[0]:.1f} and "
         f"{memory.node_gb_per_s[0]:.1f}",
@@ -104,7 +104,7 @@ def render(machine: MachineModel) -> str:
             lines.append(f"{name}: nothing measured")
         else:
             lines.append(
-                f"{name}: L {link.latency_us:.1f} us, o {link.overhead_us:.2f} us, g {link.gap_us:.2f} us, "
+                f"{name}: L {link.latency_us:.1f} µs, o {link.overhead_us:.2f} µs, g {link.gap_us:.2f} µs, "
                 f"{link.gb_per_s:.3g} GB/s, {link.overlap:.0%} hidden behind computation"
             )
     if machine.all_ranks_gb_per_s is not None:
