@@ -17,6 +17,7 @@ TOKENIZERS = [*SAFETENSORS, "tokenizers"]
 GGUF = ["gguf>=0.11"]
 PLOT = ["matplotlib>=3.7"]
 HYPERGRAPH = ["mtkahypar"]
+COMPLETION = ["shtab"]
 TRAIN = ["torch"]
 BENCH = ["torch", "onnx", "onnxruntime"]
 # What the tests need that run under Open MPI as well.
@@ -28,6 +29,7 @@ TEST = [
     *GGUF,
     *PLOT,
     *HYPERGRAPH,
+    *COMPLETION,
     "codespell",
     "mypy",
     "onnxruntime",
@@ -58,6 +60,7 @@ setup(
         "train": TRAIN,
         "bench": BENCH,
         "hypergraph": HYPERGRAPH,
+        "completion": COMPLETION,
         "test-mpi": TEST_MPI,
         "test": TEST,
         "fuzz": ["atheris"],

@@ -19,7 +19,7 @@ from .maps.elementwise import COMBINATION_CODES
 from .products.crossover import csr_is_faster
 from .products.dense import aligned, dense_scratch, pack_panels, panel_rows, slabs_size, tiles_size
 from .registry import REGISTRY
-from .replay import Recording, compile_replay
+from .replay import Recording, compile_noting, compile_replay
 from .warmup import warm_up
 
 ROOMS = ("products", "maps", "attention", "messages", "assignment", "updates")
@@ -42,6 +42,7 @@ __all__ = [
     "aligned",
     "channels_are_faster",
     "compile_replay",
+    "compile_noting",
     "convolution_rows",
     "csr_is_faster",
     "dense_scratch",

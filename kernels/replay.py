@@ -18,7 +18,7 @@ import numba
 import numpy as np
 
 from .arguments import FIXED, TUPLES, Types, signatures
-from .jit import CFunction, compile_unless_elsewhere, inlined, is_plain, jit
+from .jit import CFunction, compile_unless_elsewhere, in_both, inlined, is_plain, jit
 from .llvm.addresses import (
     MOST_ARGUMENTS,
     SIGNATURES,
@@ -32,6 +32,8 @@ from .registry import REGISTRY, Kernel, Registry
 # Slots before the arguments: of a kernel the entry and the phase, of a C function also address and signature.
 _HEADER, _CALL_HEADER = 2, 4
 _CALL = 0
+# Of what the loops take.
+_LOOP_TYPES = numba.int64[:, ::1], numba.float64[::1], numba.int64
 
 
 class Recording:
@@ -96,19 +98,23 @@ class Recording:
         check_call(signature, arguments)
         self._append([_CALL, phase, address, SIGNATURES.index(signature), *arguments], arguments)
 
-    def run(self, seconds: np.ndarray, clock: int) -> int:
+    def run(self, seconds: np.ndarray, clock: int, times: np.ndarray | None = None, first: int = 0) -> int:
         """Carry it out.
 
         Args:
             seconds: by phase, float64; added to.
             clock: address of a C function without arguments that returns the time as a double.
+            times: gets the times at which each call began and ended, (n, 2) float64; None: nobody asks.
+            first: its row for the first call.
 
         Returns:
             0, or what the first C function returned that failed; nothing was done after that.
         """
         if self._instructions is None:
             self._instructions = _packed(self._rows)
-        return replay(self._instructions, seconds, clock)
+        if times is None:
+            return replay(self._instructions, seconds, clock)
+        return replay_noting(self._instructions, seconds, clock, times, first)
 
     def _append(self, row: list[int | float], arguments: Sequence) -> None:
         self._rows.append(row)
@@ -152,8 +158,14 @@ def compile_replay(functions: Iterable[Callable], types: Types, registry: Regist
         compile_unless_elsewhere(part, signature)
     for kernel in elsewhere:
         _entry(kernel, types).compile()
-    loop_types = numba.int64[:, ::1], numba.float64[::1], numba.int64
-    replay.compile(loop_types)  # type: ignore[attr-defined]  # Numba's
+    replay.compile(_LOOP_TYPES)  # type: ignore[attr-defined]  # Numba's
+
+
+def compile_noting() -> None:
+    """Compile the loop that notes times, or load it from the cache."""
+    if not is_plain():
+        types = *_LOOP_TYPES, numba.float64[:, ::1], numba.int64
+        replay_noting.compile(types)  # type: ignore[attr-defined]  # Numba's
 
 
 @jit
@@ -162,16 +174,39 @@ def replay(instructions: np.ndarray, seconds: np.ndarray, clock: int) -> int:
     began = read_clock(clock)
     for k in range(len(instructions)):
         row = instructions[k]
-        status = 0
-        if row[0] == _CALL:
-            status = call_function(row[2], row[3], row[_CALL_HEADER:])
-        else:
-            call_entry(row[0], row)
+        status = _carry_out(row)
         ended = read_clock(clock)
         seconds[row[1]] += ended - began
         began = ended
         if status != 0:
             return status
+    return 0
+
+
+@jit
+def replay_noting(
+    instructions: np.ndarray, seconds: np.ndarray, clock: int, times: np.ndarray, first: int
+) -> int:
+    """``replay``, noting times.  A function of its own, so that who does not ask for them passes nothing."""
+    began = read_clock(clock)
+    for k in range(len(instructions)):
+        row = instructions[k]
+        status = _carry_out(row)
+        ended = read_clock(clock)
+        seconds[row[1]] += ended - began
+        times[first + k, 0], times[first + k, 1] = began, ended
+        began = ended
+        if status != 0:
+            return status
+    return 0
+
+
+@in_both
+def _carry_out(row: np.ndarray) -> int:
+    """Carry out an instruction."""
+    if row[0] == _CALL:
+        return call_function(row[2], row[3], row[_CALL_HEADER:])
+    call_entry(row[0], row)
     return 0
 
 

@@ -372,6 +372,19 @@ def report_file(help: str = "the report, for scripts", **attributes: Any) -> Any
     return option(None, kind=kind, metavar="FILE.json", help=help, **attributes)
 
 
+def trace_file() -> Any:
+    """Field ``trace``: where the trace goes."""
+    return option(
+        None,
+        kind=path("trace.json", Access.WRITES),
+        metavar="FILE.json",
+        help="what every rank does when, layer by layer, for Perfetto or chrome://tracing",
+        more="what every rank does when, layer by layer and phase by phase, for "
+        "[Perfetto](https://ui.perfetto.dev) or chrome://tracing "
+        "([how to read it](docs/performance.md#traces))",
+    )
+
+
 def check_import() -> Any:
     """Field ``check``: whether an imported network is compared with its file."""
     return option(

@@ -7,6 +7,7 @@ that follow from them.
 from __future__ import annotations
 
 from repurpose_hpc.bench.turns import Spread
+from repurpose_hpc.io.speech import says_text
 
 
 class BenchTable:
@@ -24,7 +25,7 @@ class BenchTable:
     """
 
     def __init__(self, name: str, title: str, base: str, speaks: bool = True) -> None:
-        self.name, self.title, self.base, self._speaks = name, title, base, speaks
+        self.name, self.title, self.base, self._speaks = name, title, base, speaks and says_text()
         self.rows: list[dict] = []
         self._columns: list[str] = []
 

@@ -24,6 +24,7 @@ from repurpose_hpc.fields import (
     shown,
 )
 from repurpose_hpc.io.atomic import check_writable
+from repurpose_hpc.io.speech import says_text
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.mpi.launch import library_name
 from repurpose_hpc.process.threads import threads
@@ -52,13 +53,14 @@ def run(args: Arguments, context: RankContext) -> None:
     peers = Peers(comm)  # before ranks are pinned: torch's threads are made for the cores that it sees first
     placement = Placement(comm)
     result = _circumstances(args, placement, context)
-    if comm.rank == 0:
+    if comm.rank == 0 and says_text():
         print(machine.render(result["machine"]), _ranks(result), sep="\n", flush=True)
     tables = _measure(args, placement, peers, comm)
     result["left_out"] = peers.left_out
     with collectively(comm):
-        if comm.rank == 0 and args.report is not None:
-            report.write(args.report, result | {table.name: table.rows for table in tables})
+        if comm.rank == 0:
+            # The tables were printed as they came.
+            report.deliver(result | {table.name: table.rows for table in tables}, "", args.report)
 
 
 def _circumstances(args: Arguments, placement: Placement, context: RankContext) -> dict[str, Any]:
@@ -91,6 +93,7 @@ def make_parser(speaks: bool) -> Parser:
         subject = subjects.add_parser(declared.subject, help=about, description=about)
         subject.speaks = speaks
         subject.add(declared)
+        subject.complete()
     return parser
 
 

@@ -116,7 +116,7 @@ def render(result: dict) -> str:
         ("BLAS", result["blas"] or "not OpenBLAS"),
         ("Numba cache", f"{result['numba_cache'] or 'none'} {result['numba_cache_filesystem']}"),
         ("imports", f"{result['import_seconds']:.1f} s on the slowest rank"),
-        ("exchange", f"{result['exchange_us']:,.0f} us when nothing is sent"),
+        ("exchange", f"{result['exchange_us']:,.0f} µs when nothing is sent"),
         ("HDF5 locks", locks),
     ]
     if "workers" in result:

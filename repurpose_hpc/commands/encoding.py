@@ -28,15 +28,19 @@ from repurpose_hpc.fields import (
     option,
     path,
     report_file,
+    trace_file,
 )
 from repurpose_hpc.io.atomic import check_writable, followed, registered, temporary_name
+from repurpose_hpc.io.progress import Countdown, Progress
 from repurpose_hpc.model.texts import Pooling, check_texts
 from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.process.memory import give_back
 from repurpose_hpc.report import text as report
+from repurpose_hpc.report import trace
 from repurpose_hpc.runtime.encoding import TextVerification, encode, normalised, slots_for
 from repurpose_hpc.runtime.options import RunOptions
 from repurpose_hpc.runtime.pooling import Pool
+from repurpose_hpc.runtime.recorder import Recorder
 from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.runtime.streams.outputs import FiniteOutputs, NoOutput, Output, OutputFile
 from repurpose_hpc.runtime.tokens import TokenSession
@@ -60,6 +64,7 @@ class TextArguments(Declared):
     input: Path = option(kind=path("texts.txt"), metavar="DATA", help="texts")
     output: Path | None = option(None, kind=path("out.h5", Access.WRITES), metavar="OUT.h5", help="outputs")
     report: Path | None = report_file()
+    trace: Path | None = trace_file()
     workers: int = option(kind=integer(1), metavar="P", help="parts of the transformer")
     round_cost: float | None = option(None, kind=number(least=0), help="price of a round")
     longest: int | None = longest_text()
@@ -128,6 +133,7 @@ def run(args: TextArguments, context: RankContext) -> None:
             texts = read_texts(args.input, model)
             check_texts(texts, model.longest, model.vocabulary, model.padding)
     texts = comm.bcast(texts, root=0)
+    recorder = None if args.trace is None else Recorder(comm)
     with in_unison(comm):
         session = _session(args, model, texts, comm)
         session.warm_up(texts[0])
@@ -138,19 +144,25 @@ def run(args: TextArguments, context: RankContext) -> None:
             reference = model.reference()
     del model  # a rank keeps its part, not the whole model
     give_back()
+    if recorder is not None:
+        recorder.begin(session.program)
     quality = _Encoding(args, reference, session, texts, pooling).run(comm)
+    if recorder is not None:
+        recorder.end(session.program)
     result = {**_result(session, texts, comm), "pool": pooling.pool, "load_seconds": load_seconds, **quality}
     session.close()
     with collectively(comm):
         if comm.rank == 0:
+            trace.deliver(recorder, args.trace)
             report.deliver(result, render(result), args.report)
 
 
 def _check_results(args: TextArguments) -> None:
     if args.output is not None:
         check_writable(args.output, text=False)
-    if args.report is not None:
-        check_writable(args.report)
+    for place in (args.report, args.trace):
+        if place is not None:
+            check_writable(place)
 
 
 def _session(
@@ -213,10 +225,12 @@ class _Encoding:
     def _run(self, output: Output, comm: MPI.Comm) -> None:
         try:
             batch_size = self._args.run.batch_size
+            countdown = Countdown(Progress(comm.rank == 0), "texts", len(self._texts))
             for group in encode(self._session, self._texts, batch_size, self._pool):
                 with collectively(comm):
                     for rows in group or ():
                         self._take(rows, output)
+                    countdown(self._done)
             with collectively(comm):
                 if comm.rank == 0:
                     self._finite.warn(self._args.run.dtype)
@@ -263,10 +277,9 @@ def render(result: dict[str, Any]) -> str:
         f"{max(result['lengths'])} each",
         "outputs": f"{result['outputs']} {what.get(result['pool'], 'of its ' + result['pool'] + ' token')}",
         "time": f"{seconds:.3g} s, {result['texts'] / seconds:.4g} texts/s, {tokens / seconds:.4g} tokens/s",
-        "sent": f"{result['values_sent']} values ({result['bytes_sent']} bytes) for a token, in "
+        "sent": f"{result['values_sent']:,} values ({report.size(result['bytes_sent'])}) for a token, in "
         f"{result['rounds']} rounds",
     }
     if "relative_difference" in result:
         lines["verified"] = f"within {result['relative_difference']:.2g} of the float64 reference"
-    width = max(map(len, lines))
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
+    return report.aligned(lines.items())

@@ -17,6 +17,7 @@ from repurpose_hpc.exporters.parts.directory import DESCRIPTION, write_parts
 from repurpose_hpc.exporters.pytorch.file import write_torch
 from repurpose_hpc.fields import Access, Declared, option, path
 from repurpose_hpc.io.atomic import check_writable
+from repurpose_hpc.io.speech import tell
 from repurpose_hpc.model.ends import Port
 from repurpose_hpc.plan.files.store import StoredPlan, open_plan, read_network, read_shard
 
@@ -40,7 +41,7 @@ def run(args: Arguments, context: Context) -> None:
     Raises:
         UserError: shards cannot be read, something in them cannot be written, or a package is missing.
     """
-    print(_export(open_plan(args.directory), args.to))
+    tell({"written": str(args.to)}, _export(open_plan(args.directory), args.to))
 
 
 def _export(stored: StoredPlan, to: Path) -> str:

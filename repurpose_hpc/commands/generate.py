@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from io import TextIOWrapper
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -35,8 +34,10 @@ from repurpose_hpc.fields import (
     path,
     precision,
     report_file,
+    trace_file,
 )
 from repurpose_hpc.io.atomic import check_writable
+from repurpose_hpc.io.speech import says_json
 from repurpose_hpc.io.token_ids import read_ids
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.importers.texts import Texts
@@ -44,10 +45,12 @@ from repurpose_hpc.model.texts import check_ids
 from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.process.memory import give_back
 from repurpose_hpc.report import text as report
+from repurpose_hpc.report import trace
 from repurpose_hpc.restructure.options import ROUND_COST
 from repurpose_hpc.runtime.calls import PHASES
 from repurpose_hpc.runtime.generation import Generated, Sampling, generate
 from repurpose_hpc.runtime.options import RunOptions
+from repurpose_hpc.runtime.recorder import Recorder
 from repurpose_hpc.runtime.resources import KEPT_DTYPES
 from repurpose_hpc.runtime.tokens import TokenSession
 
@@ -71,8 +74,9 @@ def run(args: Arguments, context: RankContext) -> None:
     """
     comm, began = context.comm, perf_counter()
     with collectively(comm):
-        if comm.rank == 0 and args.report is not None:
-            check_writable(args.report)
+        for place in (args.report, args.trace):
+            if comm.rank == 0 and place is not None:
+                check_writable(place)
         model = open_transformer(args.subject, check=comm.rank == 0, longest=args.longest)
         tokenizer = model.tokenizer() if args.prompt and comm.rank == 0 else None
         prompts = _prompts(args, tokenizer, model) if comm.rank == 0 else []
@@ -99,16 +103,23 @@ def run(args: Arguments, context: RankContext) -> None:
         give_back()
         session.warm_up(max(prompts, key=len)[:2])
     load_seconds = perf_counter() - began
-    writer = _Writer(tokenizer, len(prompts)) if comm.rank == 0 else None
+    writer = _Writer(tokenizer, len(prompts)) if comm.rank == 0 and not says_json() else None
     sampling = Sampling(args.temperature, args.top_k, args.top_p, args.seed)
     told = writer.add if writer is not None else lambda sequence, token: None
+    recorder = None if args.trace is None else Recorder(comm)
     with in_unison(comm):
+        if recorder is not None:
+            recorder.begin(session.program)
         found = generate(session, prompts, args.tokens, sampling, ends, comm, told)
+    if recorder is not None:
+        recorder.end(session.program)
     result = _result(found, session, comm, load_seconds)
     session.close()
     with collectively(comm):
         if writer is not None:
             writer.finish()
+        if comm.rank == 0:
+            trace.deliver(recorder, args.trace)
             report.deliver(result, render(result), args.report)
 
 
@@ -139,8 +150,6 @@ class _Writer:
     """
 
     def __init__(self, tokenizer: Texts | None, prompts: int) -> None:
-        if isinstance(sys.stdout, TextIOWrapper):  # a terminal may not have all characters
-            sys.stdout.reconfigure(errors="replace")
         self._tokenizer = tokenizer
         self._ids: list[list[int]] = [[] for _ in range(prompts)]
         # Tokens of a single text that are printed, and those of them that were printed last.
@@ -215,13 +224,12 @@ def render(result: dict[str, Any]) -> str:
         f"{result['prompt_seconds']:.3g} s",
         "text": f"{result['tokens']} tokens{' until it was interrupted' * result['interrupted']}, "
         f"{result['tokens_per_second']:.4g} tokens/s",
-        "a step": f"{phases} us",
-        "sent": f"{result['values_sent']} values ({result['bytes_sent']} bytes) for a token, in "
+        "a step": f"{phases} µs",
+        "sent": f"{result['values_sent']:,} values ({report.size(result['bytes_sent'])}) for a token, in "
         f"{result['rounds']} rounds",
         "kept": f"{max(result['kept_bytes']) / 2**20:.3g} MiB of keys and values on a rank",
     }
-    width = max(map(len, lines))
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
+    return report.aligned(lines.items())
 
 
 _PROMPTS = Kind(
@@ -299,6 +307,7 @@ class Arguments(Declared):
         "each token and head",
     )
     report: Path | None = report_file()
+    trace: Path | None = trace_file()
 
 
 FILLED_IN = {"subject": "the bundled one", "prompt": f"for the bundled MODEL: {bundled.PROMPT!r}"}

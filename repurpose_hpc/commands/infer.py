@@ -27,7 +27,17 @@ from repurpose_hpc.commands.parser import (
 )
 from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UsageError
-from repurpose_hpc.fields import Access, Declared, check_import, declarations, like, option, path, report_file
+from repurpose_hpc.fields import (
+    Access,
+    Declared,
+    check_import,
+    declarations,
+    like,
+    option,
+    path,
+    report_file,
+    trace_file,
+)
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.io.progress import Progress
 from repurpose_hpc.io.samples import open_samples
@@ -39,9 +49,11 @@ from repurpose_hpc.mpi.groups import group_size
 from repurpose_hpc.plan.files.store import check_model, hold_tokens, open_plan
 from repurpose_hpc.process.threads import threads
 from repurpose_hpc.report import text as report
+from repurpose_hpc.report import trace
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.runtime.inference import run as run_job
 from repurpose_hpc.runtime.options import RunOptions
+from repurpose_hpc.runtime.recorder import Recorder
 from repurpose_hpc.runtime.setup import Job
 
 if TYPE_CHECKING:
@@ -73,10 +85,12 @@ def run(args: Arguments, context: RankContext) -> None:
     if isinstance(args, ModelArguments) and not cached:
         checked = restructure_together(args, shards, comm)
     job = Job(shards, args.input, args.output, args.run)
-    result = run_job(job, prepared.original, comm, context.started)
+    recorder = None if args.trace is None else Recorder(comm)
+    result = run_job(job, prepared.original, comm, context.started, recorder)
     with collectively(comm):
         if result is not None:
             result.update(cached=prepared.cached, blas_threads=threads(), **checked)
+            trace.deliver(recorder, args.trace)
             report.deliver(result, report.render(result), args.report)
 
 
@@ -91,6 +105,7 @@ class Files(Declared):
         None, kind=path("out.h5", Access.WRITES), metavar="OUT.h5", help="gets dataset y (samples, outputs)"
     )
     report: Path | None = report_file()
+    trace: Path | None = trace_file()
     run: RunOptions
 
 
@@ -231,8 +246,9 @@ def prepare(args: ModelArguments | ShardArguments, ranks: int) -> Prepared:
     size = group_size(ranks, args.run.groups)
     if args.output is not None:
         check_writable(args.output, text=False)
-    if args.report is not None:
-        check_writable(args.report)
+    for place in (args.report, args.trace):
+        if place is not None:
+            check_writable(place)
     if isinstance(args, ShardArguments):
         return _prepare_shards(args)
     network = _fitting_model(args.model, args)

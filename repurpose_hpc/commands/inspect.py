@@ -1,6 +1,6 @@
 """The command ``inspect``: spaces, mixings and dense traffic of a model, or all that is not supported in it.
 
-Of shards it shows the network that runs, what crosses in it, and its relays.
+Of shards it shows the network that runs, what crosses in it, its relays, and how they were made.
 
 The keys of the report are those of ``report.schema.InspectReport``.
 """
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from repurpose_hpc.commands.imported import holds_shards, import_report
+from repurpose_hpc.commands.made import made, summary
 from repurpose_hpc.commands.parser import make, parser_maker, refuse
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import Declared, check_import, integer, option, path, report_file
@@ -88,7 +89,9 @@ def inspect_shards(directory: Path) -> dict[str, Any]:
     stored = open_plan(directory)
     network, plan = read_network(stored), stored.plan
     relays = [count._asdict() for count in relay_counts(network, plan)]
-    sent = {"values_sent": int(stored.traffic_matrix().sum()), "relays": relays}
+    sent: dict[str, Any] = {"values_sent": int(stored.traffic_matrix().sum()), "relays": relays}
+    if "model_fingerprint" in stored.provenance:
+        sent["made"] = made(stored.provenance)
     # Where every worker has a copy of the stream, its plan does not say what owners would send.
     dense = dense_plan(network, plan.workers, REPLICATED, np.ones(plan.workers)) if stored.longest else plan
     return _description(directory, network, dense) | sent
@@ -180,7 +183,8 @@ def render(result: dict[str, Any]) -> str:
     mixings += [_row(mixing) for mixing in result["mixings"]]
     tables = [_table(spaces), _table(mixings), *_relays(result)]
     ends = [_described(result[name], name) for name in ("front", "back") if result[name]]
-    return "\n\n".join((*ends, *tables, _totals(result), *report.import_summary(result)))
+    history = [summary(result["made"])] if "made" in result else []
+    return "\n\n".join((*ends, *tables, _totals(result), *history, *report.import_summary(result)))
 
 
 def _totals(result: dict[str, Any]) -> str:

@@ -35,6 +35,7 @@ from repurpose_hpc.fields import (
 )
 from repurpose_hpc.io.arrays import read_npy
 from repurpose_hpc.io.reading import check_finite_length, reason_of
+from repurpose_hpc.io.speech import Speech
 from repurpose_hpc.restructure.constraints import node_links
 from repurpose_hpc.restructure.options import AUTO, INSIDE_NODE, TIME, Options
 
@@ -152,12 +153,17 @@ class Parser(argparse.ArgumentParser):
             _add(target, argument)
             self.arguments.append(argument)
 
+    def complete(self) -> None:
+        """Add what every command has, behind its own arguments."""
+        self.add(Speech, "printing")
+
     def read(self, argv: Sequence[str]) -> Given:
         """The values on a command line.
 
         Raises:
             UsageError: it is wrong.
         """
+        self.complete()
         try:
             namespace = vars(self.parse_args(argv))
         except FieldError as error:

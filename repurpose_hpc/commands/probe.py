@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from repurpose_hpc.commands.parser import parser_maker, plain_parse
 from repurpose_hpc.fields import Access, Declared, integer, option, path
 from repurpose_hpc.forecast.machine import THIS_FILE, MachineModel, parse_machine, write_machine
 from repurpose_hpc.io.atomic import check_writable
+from repurpose_hpc.io.speech import tell
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.probe import links as probing
 from repurpose_hpc.restructure.cache import cache_directory, ready_cache
@@ -45,7 +46,7 @@ def run(args: Arguments, context: RankContext) -> None:
     with collectively(comm):
         if comm.rank == 0:
             write_machine(out, machine)
-            print(render(machine), f"written to {out}", sep="\n", flush=True)
+            tell(asdict(machine), f"{render(machine)}\nwritten to {out}")
 
 
 def measure(comm: MPI.Comm, per_node: int | None) -> MachineModel:
@@ -88,9 +89,9 @@ def render(machine: MachineModel) -> str:
     memory, dense = machine.memory, machine.dense
     lines = [
         f"{machine.name}: {machine.ranks_per_node} ranks per node",
-        f"a call {machine.call_us:.2f} us, a value {machine.value_ns:.2f} ns, a row for an entry of a "
-        f"window {machine.window_ns:.0f} ns, an exchange {machine.exchange_us:.1f} us and "
-        f"{machine.rank_us:.3f} us per rank",
+        f"a call {machine.call_us:.2f} µs, a value {machine.value_ns:.2f} ns, a row for an entry of a "
+        f"window {machine.window_ns:.0f} ns, an exchange {machine.exchange_us:.1f} µs and "
+        f"{machine.rank_us:.3f} µs per rank",
         f"memory {memory.rank_gb_per_s[-1]:.1f} GB/s for one rank, {memory.node_gb_per_s[-1]:.1f} for all "
         f"of the node; weights of {memory.bytes[0] / 1e3:.0f} kB {memory.rank_gb_per_s[0]:.1f} and "
         f"{memory.node_gb_per_s[0]:.1f}",
@@ -103,7 +104,7 @@ def render(machine: MachineModel) -> str:
             lines.append(f"{name}: nothing measured")
         else:
             lines.append(
-                f"{name}: L {link.latency_us:.1f} us, o {link.overhead_us:.2f} us, g {link.gap_us:.2f} us, "
+                f"{name}: L {link.latency_us:.1f} µs, o {link.overhead_us:.2f} µs, g {link.gap_us:.2f} µs, "
                 f"{link.gb_per_s:.3g} GB/s, {link.overlap:.0%} hidden behind computation"
             )
     if machine.all_ranks_gb_per_s is not None:

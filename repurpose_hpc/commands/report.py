@@ -14,6 +14,7 @@ from repurpose_hpc.commands.parser import parser_maker, plain_parse
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import Access, Declared, option, path, paths
 from repurpose_hpc.io.atomic import check_writable, write_text, writing
+from repurpose_hpc.io.speech import tell
 
 if TYPE_CHECKING:
     from repurpose_hpc.commands.start import Context
@@ -49,7 +50,7 @@ def run(args: Arguments, context: Context) -> None:
     write_text(args.out, text)
     pictures = "1 picture" if len(shown) == 1 else f"{len(shown)} pictures"
     beside = f", and as files in {args.figures}" if args.figures is not None else ""
-    print(f"{pictures} in {args.out}{beside}", flush=True)
+    tell({"written": str(args.out), "pictures": len(shown)}, f"{pictures} in {args.out}{beside}")
 
 
 @dataclass(frozen=True, kw_only=True)

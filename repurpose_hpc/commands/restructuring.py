@@ -176,11 +176,11 @@ def _forecast(
         for cut in (outcome.cut, dense_cut(network, workers), dense_cut(network, 1))
     )
     others = {"in one process": single, "split as it is": dense}
-    faster = [f"{us:,.0f} us {how}" for how, us in others.items() if workers > 1 and us < restructured]
+    faster = [f"{us:,.0f} µs {how}" for how, us in others.items() if workers > 1 and us < restructured]
     if faster:
         warnings.warn(
             f"by the forecast for {machine.name} the original is faster, {' and '.join(faster)} instead of "
-            f"{restructured:,.0f} us for {_words(*piece)}; take it as it is, or restructure for fewer "
+            f"{restructured:,.0f} µs for {_words(*piece)}; take it as it is, or restructure for fewer "
             "rounds, with --round-cost",
             Note,
             stacklevel=2,
@@ -224,9 +224,9 @@ def render(result: dict[str, Any]) -> str:
     lines["time"] = "not forecast, as no machine is known; --machine names one, probe measures this one"
     if "machine" in result:
         lines["time"] = (
-            f"{result['modelled_us']:,.0f} us for {_words(result['piece_tokens'], result['context'])}, "
-            f"with the original {result['modelled_dense_us']:,.0f} us, and in one process "
-            f"{result['modelled_single_process_us']:,.0f} us; forecast for {result['machine']}"
+            f"{result['modelled_us']:,.0f} µs for {_words(result['piece_tokens'], result['context'])}, "
+            f"with the original {result['modelled_dense_us']:,.0f} µs, and in one process "
+            f"{result['modelled_single_process_us']:,.0f} µs; forecast for {result['machine']}"
         )
     return aligned({name: lines[name] for name in _ORDER if name in lines})
 

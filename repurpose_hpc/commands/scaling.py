@@ -14,6 +14,7 @@ from repurpose_hpc.commands.parser import make, parser_maker, refuse
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.lock import alone_at
 from repurpose_hpc.io.progress import say
+from repurpose_hpc.io.speech import tell
 from repurpose_hpc.studies.plots import draw
 from repurpose_hpc.studies.scaling.options import WEAK, ScalingOptions
 from repurpose_hpc.studies.scaling.table import ScalingTable
@@ -48,8 +49,8 @@ def run(args: ScalingOptions, context: Context) -> None:
         say(f"{len(rows)} points, {finished} of them already in {table.path}")
         launches = Launches(study, table, launch, Team(threads=context.threads), say)
         failed = launches.run(args.points, args.batch_sizes)
-        print(table.summary(), flush=True)
-        print(f"{len(rows) - failed} points in {table.path} and {table.path.with_suffix('.csv')}", flush=True)
+        done = f"{len(rows) - failed} points in {table.path} and {table.path.with_suffix('.csv')}"
+        tell({"study": table.study, "points": table.rows}, f"{table.summary()}\n{done}")
         _draw(table)
     if failed:
         raise UserError(

@@ -28,6 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 from repurpose_hpc.commands.table import COMMANDS, HELP, Command, Runs, find, overview
 from repurpose_hpc.errors import Note, UsageError, UserError
+from repurpose_hpc.fields import declarations, flag
+from repurpose_hpc.io.speech import Speech, choose
 from repurpose_hpc.mpi.agreement import aborting, alone, collectively, difference_from_root
 from repurpose_hpc.mpi.launch import check_launch, check_launcher, launched, too_many
 from repurpose_hpc.mpi.limits import check_limits
@@ -84,6 +86,8 @@ def start(name: str, words: Sequence[str]) -> None:
     """
     be_patient()  # before anything opens files
     threads = one_thread_per_rank()  # before anything imports NumPy
+    # Parsers know these words, which are nobody's values.
+    choose(Speech(**{name: flag(name) in words for name in declarations(Speech)}))
     _print_notes(speaks=launched(os.environ)[1] == 0)
     command = COMMANDS.get(name)
     for prepare in command.prepare if command else ():

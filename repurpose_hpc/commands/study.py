@@ -28,6 +28,7 @@ from repurpose_hpc.fields import (
 )
 from repurpose_hpc.io.lock import alone_at
 from repurpose_hpc.io.progress import say
+from repurpose_hpc.io.speech import tell
 from repurpose_hpc.model.importers.input_shapes import option_of_shapes, shapes_of
 from repurpose_hpc.restructure.options import METHODS, Options
 from repurpose_hpc.studies.plots import draw
@@ -65,7 +66,8 @@ def run(args: Arguments, context: Context) -> None:
         finished = sum(table.find(options) is not None for options in points)
         say(f"{len(points)} points, {finished} of them already in {table.path}")
         failed = compute(study, points, table, Team(threads=context.threads), say)
-        print(f"{len(points) - failed} points in {table.path}", flush=True)
+        done = f"{len(points) - failed} points in {table.path}"
+        tell({"study": study.origin(), "points": table.rows}, done)
         if args.part is None:
             _draw(table)
     if failed:

@@ -144,6 +144,12 @@ _ROWS = (
         "repurpose-hpc report shards --out report.html",
     ),
     Command(
+        "completion",
+        Runs.ALONE,
+        "Print what lets a shell complete command lines, by the package shtab.",
+        "repurpose-hpc completion bash",
+    ),
+    Command(
         "point",
         Runs.ON_RANKS,
         "Time some shards; started by scaling.",

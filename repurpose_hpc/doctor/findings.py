@@ -204,7 +204,7 @@ def _of_all(facts: Sequence[Facts], exchange_us: float) -> list[str]:
         )
     if exchange_us > SLOW_EXCHANGE_US:
         messages.append(
-            f"an exchange of {len(facts)} ranks on {len(hosts)} machines takes {exchange_us:,.0f} us even "
+            f"an exchange of {len(facts)} ranks on {len(hosts)} machines takes {exchange_us:,.0f} µs even "
             "when nothing is sent: expect no gain from small layers or batches; fewer ranks may be faster"
         )
     return messages

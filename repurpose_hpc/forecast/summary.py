@@ -145,10 +145,10 @@ def _us(us: float) -> str:
 
 def _conclusion(form: str, conclusion: dict, batch: int) -> str:
     speedup = f", {conclusion['speedup']:.2f} times faster than one" if conclusion["speedup"] else ""
-    samples = "" if batch == 1 else f" ({_us(conclusion['best_us'] / batch)} us per sample)"
+    samples = "" if batch == 1 else f" ({_us(conclusion['best_us'] / batch)} µs per sample)"
     slower = ", ".join(f"{ranks:,}" for ranks in conclusion["slower_ranks"] or ())
     return (
-        f"{form}: best with {conclusion['best_ranks']:,} ranks, {_us(conclusion['best_us'])} us{samples}"
+        f"{form}: best with {conclusion['best_ranks']:,} ranks, {_us(conclusion['best_us'])} µs{samples}"
         f"{speedup}; adding ranks stops paying at {conclusion['paying_ranks']:,}"
         f"{f'; one process is faster than {slower} ranks' if slower else ''}"
     )

@@ -7,6 +7,7 @@ end because nobody reads any more.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from typing import Any, TextIO, cast
@@ -56,8 +57,8 @@ class _Patient:
 def be_patient() -> None:
     """Let nothing fail because standard output or standard error cannot be written to.
 
-    A stream that is closed is opened on the null device: else the next file that is opened takes its number,
-    and libraries that print spoil that file.
+    What the encoding of a stream lacks becomes a question mark.  A stream that is closed is opened on the
+    null device: else the next file that is opened takes its number, and libraries that print spoil that file.
     """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(number, True)
@@ -65,6 +66,8 @@ def be_patient() -> None:
     for number, name in enumerate(("stdout", "stderr"), 1):
         # Of the number that was just opened; as Python's own, it is never closed.
         stream = getattr(sys, name) or open(number, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        if isinstance(stream, io.TextIOWrapper):  # where µ and ² cannot be written
+            stream.reconfigure(errors="replace")
         if not isinstance(stream, _Patient):
             setattr(sys, name, cast(TextIO, _Patient(stream)))
 

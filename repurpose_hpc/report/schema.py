@@ -677,7 +677,26 @@ class InspectedRelays(TypedDict):
     values: Annotated[int, Key("values that cross for them", "values per sample")]
 
 
+class _MadeOf(TypedDict, total=False):
+    calibration_sha256: Annotated[str, Key("of the calibration data", when="made with samples")]
+    calibration_samples: Annotated[int, Key("how many", when="made with samples")]
+    texts: Annotated[int, Key("calibration texts", when="made with texts")]
+
+
+class Made(_MadeOf):
+    """How shards were made."""
+
+    command: Annotated[
+        str, Key("the command line, with `MODEL` and `DATA` for files, whose names no plan knows")
+    ]
+    model_fingerprint: Annotated[str, Key("of the original network")]
+    dtype: Annotated[str, Key("of the weights")]
+    versions: Annotated[dict[str, str], Key("of the programs that made them")]
+    tuned: Annotated[int, Key("how often `finetune` has tuned them since")]
+
+
 class _InspectedShards(TypedDict, total=False):
+    made: Annotated[Made, Key("how they were made", when="of shards made by a command")]
     values_sent: Annotated[
         int, Key("values that cross between workers", "values per sample", when="of shards")
     ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from repurpose_hpc.fields import flag, shown
 from repurpose_hpc.io.atomic import write_text
+from repurpose_hpc.io.speech import tell
 from repurpose_hpc.report.schema import InferReport, Percentiles, RestructureReport
 
 # Ranks that compute unevenly are worth a line above this; less than so many seconds each say little.
@@ -25,7 +26,7 @@ def write(path: Path, result: Mapping[str, object]) -> None:
 
 
 def deliver(result: Mapping[str, object], text: str, path: Path | None) -> None:
-    """Write a report to ``path``, if there is one, and then print it.
+    """Write a report to ``path``, if there is one, and then print it, in the form that the command speaks.
 
     In this order, since a reader of the output who leaves may end a whole job.
 
@@ -39,19 +40,32 @@ def deliver(result: Mapping[str, object], text: str, path: Path | None) -> None:
     """
     if path is not None:
         write(path, result)
-    print(text, flush=True)
+    tell(result, text)
 
 
 def render(result: Mapping[str, Any]) -> str:
     """The report of ``infer`` for people, several lines."""
-    sections = (_job, _quality, _communication, _weights, _latency, _seconds)
+    # What people look for first.
+    sections = (_quality, _latency, _communication, _job, _weights, _seconds)
     report = cast(InferReport, result)
-    lines = [line for section in sections for line in section(report)]
+    return aligned(line for section in sections for line in section(report))
+
+
+Lines = list[tuple[str, str]]
+
+
+def aligned(lines: Iterable[tuple[str, str]]) -> str:
+    """Names and what there is to say of each, in two columns."""
+    lines = list(lines)
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines)
 
 
-Lines = list[tuple[str, str]]
+def size(count: float) -> str:
+    """Bytes as people read them, such as ``304 bytes`` and ``1.86 kB``."""
+    if count < 1000:
+        return f"{count:,.0f} bytes"
+    return f"{count / 1e3:,.3g} kB" if count < 1e6 else f"{count / 1e6:,.3g} MB"
 
 
 def _job(r: InferReport) -> Lines:
@@ -78,7 +92,7 @@ def _same_bits(r: InferReport) -> Lines:
 def _exchange(r: InferReport) -> str:
     """The transport, and the times of all transports if it was chosen by them."""
     tried = ", ".join(f"{name} {us:.0f}" for name, us in r.get("exchange_us", {}).items())
-    return r["exchange"] + (f", the fastest; microseconds: {tried}" if tried else "")
+    return r["exchange"] + (f", the fastest; {tried} µs" if tried else "")
 
 
 def _groups(r: InferReport) -> str:
@@ -108,7 +122,7 @@ def _resumed(r: InferReport) -> str:
 def _quality(r: InferReport) -> Lines:
     lines = [(name, f"{text}, on the input") for name, text in _against_labels(r)]
     if "labels" in r:
-        lines.insert(0, ("labels y", f"{r['labels']}: {r['labels_note']}"))
+        lines.append(("labels y", f"{r['labels']}: {r['labels_note']}"))
     if "max_abs_difference" in r:
         text = f"largest difference {r['max_abs_difference']:.2e}, relative {r['relative_difference']:.2e}"
         lines.append(("verified", f"{text}, against the float64 reference of the same weights"))
@@ -121,7 +135,7 @@ def _communication(r: InferReport) -> Lines:
     values, dense = r["values_sent"], r["dense_values"]
     return [
         ("values sent", f"{values:,} per sample of {dense:,} dense ({r['comm_fraction']:.2%}), {_rounds(r)}"),
-        ("messages", f"{r['messages']} per batch, {r['bytes_sent']:,} bytes per sample{_without_zeros(r)}"),
+        ("messages", f"{r['messages']} per batch, {size(r['bytes_sent'])} per sample{_without_zeros(r)}"),
     ]
 
 
@@ -132,7 +146,7 @@ def _rounds(r: InferReport | RestructureReport) -> str:
 def _without_zeros(r: InferReport) -> str:
     if "sent_bytes_per_sample" not in r:
         return ""
-    return f"; without zeros {r['sent_bytes_per_sample']:,.0f} on average"
+    return f"; without zeros {size(r['sent_bytes_per_sample'])} on average"
 
 
 def _weights(r: InferReport) -> Lines:
@@ -164,19 +178,21 @@ def _imbalance(r: InferReport) -> Lines:
 
 
 def _latency(r: InferReport) -> Lines:
+    throughput = ("throughput", f"{r['throughput']:,.0f} samples/s")
     if "latency_us" not in r:
-        return []
+        return [throughput]
     phases = ", ".join(f"{phase} {us:,.0f}" for phase, us in r["phases_us"].items())
     return [
         ("latency", f"{_spread(r['latency_us'])} per batch of {r['batch_size']}"),
-        ("  split", f"{phases} us (medians on the slowest rank)"),
+        ("  split", f"{phases} µs (medians on the slowest rank)"),
         ("single process", f"{_spread(r['single_process_latency_us'])}: {_verdict(r)}"),
+        throughput,
     ]
 
 
 def _seconds(r: InferReport) -> Lines:
     seconds = ", ".join(f"{phase} {value:.2f}" for phase, value in r["seconds"].items())
-    return [*_start(r), ("throughput", f"{r['throughput']:,.0f} samples/s"), ("seconds", seconds)]
+    return [*_start(r), ("time", f"{seconds} s")]
 
 
 def _start(r: InferReport) -> Lines:
@@ -190,7 +206,7 @@ def _start(r: InferReport) -> Lines:
 
 
 def _spread(us: Percentiles) -> str:
-    return f"{us['median']:,.0f} us median ({us['p10']:,.0f} to {us['p90']:,.0f}, 10th to 90th percentile)"
+    return f"{us['median']:,.0f} µs median ({us['p10']:,.0f} to {us['p90']:,.0f}, 10th to 90th percentile)"
 
 
 def _verdict(r: InferReport) -> str:
@@ -206,51 +222,66 @@ def _verdict(r: InferReport) -> str:
 def render_restructured(result: Mapping[str, Any]) -> str:
     """The report of ``restructure`` for people, several lines."""
     report = cast(RestructureReport, result)
-    width = max(len(layer["name"]) for layer in report["layers"])
-    lines = ["mixings, with relative errors on the calibration data:"]
-    lines += [
-        f"{layer['name']:<{width}} {layer['inputs']:>6} -> {layer['outputs']:<6} {layer['form']:<8}"
-        f"{layer['values_sent']:>8,} of {layer['dense_values']:>9,} values sent, "
-        f"relative error {layer['relative_error']:.4f}"
-        for layer in report["layers"]
+    sections = (_measured, _promise_summary, _sent, _kept, _lossless, _output_errors)
+    lines = [line for section in sections for line in section(report)]
+    lines += [("import", text) for text in import_summary(report)]
+    lines += [("time", f"{report['seconds']:.1f} s"), ("shards", report["shards"])]
+    warnings = [f"warning: {warning}" for warning in report.get("warnings", [])]
+    return "\n".join([aligned(lines), "", *_layers(report), *warnings])
+
+
+def _layers(r: RestructureReport) -> list[str]:
+    """A line for each mixing."""
+    width = max(len(layer["name"]) for layer in r["layers"])
+    return [
+        "layers, with relative errors on the calibration data:",
+        *(
+            f"{layer['name']:<{width}} {layer['inputs']:>6} -> {layer['outputs']:<6} {layer['form']:<8}"
+            f"{layer['values_sent']:>8,} of {layer['dense_values']:>9,} values sent, "
+            f"relative error {layer['relative_error']:.4f}"
+            for layer in r["layers"]
+        ),
     ]
-    lines.append(
-        f"{report['workers']} workers, input {report['input_placement']}: {report['values_sent']:,} of "
-        f"{report['dense_values']:,} values sent per sample ({report['comm_fraction']:.2%}), "
-        f"{_rounds(report)}, "
-        f"{report['weights_kept']:,} of {report['weights']:,} weights kept"
-    )
-    lines += _lossless(report)
-    lines.append(f"comm dtype {report['comm_dtype']}: {report['bytes_per_sample']:,} bytes per sample")
-    lines.append(
-        "weights of the workers: " + " ".join(f"{count:,}" for count in report["weights_of_workers"])
-    )
-    lines.append(
-        f"the busiest worker does {report['compute_fraction']:.1%} of its share of the dense multiply-adds"
-    )
-    if "link_cost" in report:
-        lines.append(f"cost of the links used: {report['link_cost']:,.1f} per sample")
-    lines += _output_errors(report)
-    lines += _measured(report)
-    lines += [*_promise_summary(report), *import_summary(report)]
-    lines += [f"warning: {warning}" for warning in report.get("warnings", [])]
-    lines.append(f"{report['seconds']:.1f} s; shards in {report['shards']}")
-    return "\n".join(lines)
 
 
-def _lossless(r: RestructureReport) -> list[str]:
+def _sent(r: RestructureReport) -> Lines:
+    values, dense = r["values_sent"], r["dense_values"]
+    lines = [
+        ("values sent", f"{values:,} per sample of {dense:,} dense ({r['comm_fraction']:.2%}), {_rounds(r)}"),
+        ("bytes sent", f"{size(r['bytes_per_sample'])} per sample, comm dtype {r['comm_dtype']}"),
+    ]
+    if "link_cost" in r:
+        lines.append(("link cost", f"{r['link_cost']:,.1f} per sample"))
+    return lines
+
+
+def _kept(r: RestructureReport) -> Lines:
+    of_workers = " ".join(f"{count:,}" for count in r["weights_of_workers"])
+    share = r["weights_kept"] / r["weights"]
+    return [
+        ("workers", f"{r['workers']}, input {r['input_placement']}"),
+        ("weights kept", f"{r['weights_kept']:,} of {r['weights']:,} ({share:.1%}); by worker {of_workers}"),
+        (
+            "computation",
+            f"the busiest worker does {r['compute_fraction']:.1%} of its share of the dense network's",
+        ),
+    ]
+
+
+def _lossless(r: RestructureReport) -> Lines:
     if "lossless" not in r:
         return []
     found = r["lossless"]
-    return [
-        f"lossless: {found['neurons']:,} of {found['original_neurons']:,} neurons, {found['edges']:,} of "
+    text = (
+        f"{found['neurons']:,} of {found['original_neurons']:,} neurons, {found['edges']:,} of "
         f"{found['original_edges']:,} edges and {found['dense_values']:,} of "
         f"{found['original_dense_values']:,} dense values are left, in {found['seconds']:.1f} s; "
         f"outputs differ by {found['difference']:.1e}"
-    ]
+    )
+    return [("lossless", text)]
 
 
-def _output_errors(r: RestructureReport) -> list[str]:
+def _output_errors(r: RestructureReport) -> Lines:
     """Errors of outputs and of columns, where there are several that are not just classes."""
     is_classifier = len(r["outputs"]) == 1 and r.get("labels") == "classes"
     if is_classifier or sum(output["columns"] for output in r["outputs"]) == 1:
@@ -259,28 +290,28 @@ def _output_errors(r: RestructureReport) -> list[str]:
     for output in r["outputs"]:
         columns = " ".join(f"{error:.4f}" for error in output.get("column_errors", []))
         split = f"; of its columns: {columns}" if columns and output["columns"] > 1 else ""
-        lines.append(f"output {output['name']}: error on the calibration data {output['error']:.4f}{split}")
+        lines.append(
+            (f"output {output['name']}", f"error on the calibration data {output['error']:.4f}{split}")
+        )
     return lines
 
 
-def _measured(r: RestructureReport) -> list[str]:
-    """Errors on the calibration data, and on what was held out of them."""
-    lines = [f"labels y: {r['labels']}: {r['labels_note']}"] if "labels" in r else []
+def _measured(r: RestructureReport) -> Lines:
+    """Errors on what was held out of the calibration data, which tell what to expect, and on these."""
     bound = "no bound" if r["bound"] is None else f"bound {r['bound']:.4g}"
-    lines.append(f"on the calibration data: output error {r['output_error']:.4f} ({bound}){_details(r)}")
+    lines = [("calibration", f"output error {r['output_error']:.4f} ({bound}){_details(r)}")]
+    if "labels" in r:
+        lines.append(("labels y", f"{r['labels']}: {r['labels_note']}"))
     if not r["held_out_samples"]:
-        return [*lines, "on other data: not known: too few samples, to hold out or to make a network"]
+        return [("held out", "not known: too few samples, to hold out or to make a network"), *lines]
     # Under their names on the calibration data.
     held_out = {
         name.removesuffix("_held_out"): value for name, value in r.items() if name.endswith("_held_out")
     }
     found = cast(RestructureReport, {**held_out, "outputs": r["outputs"]})
     about = "" if "trials" in r else ", with a network made from the others"
-    lines.append(
-        f"on {r['held_out_samples']:,} held-out samples{about}: output error {found['output_error']:.4f}"
-        f"{_details(found)}"
-    )
-    return lines
+    text = f"output error {found['output_error']:.4f}{_details(found)}; on {r['held_out_samples']:,} samples"
+    return [("held out", f"{text}{about}"), *lines]
 
 
 def _details(r: RestructureReport) -> str:
@@ -318,23 +349,22 @@ def import_summary(report: Mapping[str, Any]) -> list[str]:
     return [str(ImportCheck(**report["import_check"]))]
 
 
-def _promise_summary(report: RestructureReport) -> list[str]:
-    if "trials" not in report:
+def _promise_summary(r: RestructureReport) -> Lines:
+    if "trials" not in r:
         return []
-    drop = ""
-    if "accuracy_drop" in report:
-        drop = (
-            f"accuracy drop on the held-out samples {report['accuracy_drop']:.2f} points "
-            f"(95 % confidence: at most {report['accuracy_drop_bound']:.2f}); "
-        )
-    if "modelled_us" in report:
-        return [
-            f"{drop}budget {report['comm_budget']:.4g}, compute budget {report['compute_budget']:.4g}, the "
-            f"fastest of {report['trials']} tried that were enough on the held-out samples",
-            f"modelled time of a sample on {report['machine']}: {report['modelled_us']:,.1f} us; dense "
-            f"{report['modelled_dense_us']:,.1f}, one process {report['modelled_single_process_us']:,.1f}",
-        ]
-    return [
-        f"{drop}budget {report['comm_budget']:.4g}, the smallest of {report['trials']} tried that was enough "
-        "on the held-out samples"
-    ]
+    lines = []
+    if "accuracy_drop" in r:
+        drop, bound = (f"{r[key]:.2f} points" for key in ("accuracy_drop", "accuracy_drop_bound"))
+        lines.append(("accuracy drop", f"on the held-out samples {drop} (95 % confidence: at most {bound})"))
+    if "modelled_us" not in r:
+        of_trials = f"the smallest of {r['trials']} tried that was enough on the held-out samples"
+        return [*lines, ("budget", f"{r['comm_budget']:.4g}, {of_trials}")]
+    lines.append(("modelled time", f"{r['modelled_us']:,.1f} µs for a sample on {r['machine']}{_beside(r)}"))
+    budgets = f"{r['comm_budget']:.4g}, compute budget {r['compute_budget']:.4g}"
+    of_trials = f"the fastest of {r['trials']} tried that were enough on the held-out samples"
+    return [*lines, ("budget", f"{budgets}, {of_trials}")]
+
+
+def _beside(r: RestructureReport) -> str:
+    dense, single = (f"{r[key]:,.1f} µs" for key in ("modelled_dense_us", "modelled_single_process_us"))
+    return f"; dense {dense}, one process {single}"

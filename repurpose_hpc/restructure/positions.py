@@ -29,7 +29,7 @@ from repurpose_hpc.plan.plan import REPLICATED, tile_weights
 from repurpose_hpc.restructure.constraints import WEIGHT_BYTES, constraints_of
 from repurpose_hpc.restructure.context import Log
 from repurpose_hpc.restructure.held_out import FEWEST, split
-from repurpose_hpc.restructure.options import AUTO, Options
+from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.support.reserve import BudgetTooSmall
 
 # What the busiest worker may compute in layers by position, relative to its share, where it computes halos
@@ -87,18 +87,18 @@ def sharing_for(network: Network, samples: Samples, options: Options, trial: Tri
         FieldError: more layers than can be; too few samples for trials.
         BudgetTooSmall: no number of layers fits into the budget.
     """
-    most = tileable(network)
-    if options.by_position != AUTO:
-        if options.by_position > most:
-            raise FieldError(
-                "by_position",
-                f"expected at most {most} layers, up to the last that makes maps, got {options.by_position}; "
-                f"{most} are all, 0 none",
-            )
-        sharing = cheapest(network, options, int(options.by_position))
-        check_room(sharing.of(network, options), options)
-        return sharing
-    return _least_error(network, samples, options, trial, log)
+    most, layers = tileable(network), options.by_position
+    if isinstance(layers, str):
+        return _least_error(network, samples, options, trial, log)
+    if layers > most:
+        raise FieldError(
+            "by_position",
+            f"expected at most {most} layers, up to the last that makes maps, got {layers}; {most} are all, "
+            "0 none",
+        )
+    sharing = cheapest(network, options, layers)
+    check_room(sharing.of(network, options), options)
+    return sharing
 
 
 def _least_error(network: Network, samples: Samples, options: Options, trial: Trial, log: Log) -> Sharing:

@@ -334,7 +334,7 @@ class _BudgetTrials:
 
 
 def _us(seconds: float) -> str:
-    return f"{1e6 * seconds:,.1f} us"
+    return f"{1e6 * seconds:,.1f} µs"
 
 
 def _dense_values(network: Network, options: Options) -> int:

@@ -31,6 +31,7 @@ from repurpose_hpc.runtime.checks import Checks
 from repurpose_hpc.runtime.exchange.choose import AUTO, choose_transport
 from repurpose_hpc.runtime.loading import load_shards, release_compiler
 from repurpose_hpc.runtime.program import Program, one_process
+from repurpose_hpc.runtime.recorder import Recorder
 from repurpose_hpc.runtime.setup import Clock, Job, Setup, open_input, settle
 from repurpose_hpc.runtime.shards import one_by_one
 from repurpose_hpc.runtime.streams.inputs import Input
@@ -56,7 +57,13 @@ class _FirstBatch(NamedTuple):
     single: Timing | None
 
 
-def run(job: Job, original: Network | None, comm: MPI.Comm, imported: float = 0.0) -> dict | None:
+def run(
+    job: Job,
+    original: Network | None,
+    comm: MPI.Comm,
+    imported: float = 0.0,
+    recorder: Recorder | None = None,
+) -> dict | None:
     """Run ``job``; collective.
 
     Args:
@@ -65,6 +72,7 @@ def run(job: Job, original: Network | None, comm: MPI.Comm, imported: float = 0.
             not known.
         comm: in each group of the options at most as many ranks as the plan has workers.
         imported: seconds that the process had needed to import what it runs and to start MPI.
+        recorder: of the batches of the stream; None: they are not recorded.
 
     Returns:
         on the root the numbers of the report (see ``repurpose_hpc.report``), None elsewhere.
@@ -72,7 +80,7 @@ def run(job: Job, original: Network | None, comm: MPI.Comm, imported: float = 0.
     Raises:
         SystemExit: on every rank, after a message, if anything was wrong on any.
     """
-    clock = Clock("import", "load", "jit", "input", "output", "check")
+    clock = Clock("import", "load", "jit", "input", "output", "check", recorder=recorder)
     clock.seconds["import"] = imported
     with in_unison(comm):
         groups = Groups(comm, job.options.groups)
@@ -92,7 +100,11 @@ def run(job: Job, original: Network | None, comm: MPI.Comm, imported: float = 0.
     first_batch, network = _try_out(setup, program, source, file)
     checks = _checks(setup, file, network, original)
     stream = Stream(setup, program, source, checks)
+    if recorder is not None:
+        recorder.begin(program)
     seconds = stream.run()
+    if recorder is not None:
+        recorder.end(program)
     report = _report(setup, program, checks, first_batch, stream.resumed, seconds)
     program.free()
     groups.free()

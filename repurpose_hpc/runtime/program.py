@@ -30,6 +30,8 @@ from repurpose_hpc.runtime.sequences import Sequences
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from repurpose_hpc.runtime.recorder import Recorder
+
 # Batch sizes, each with a number of wanted samples, whose schedules are kept.  A run has two, its batch size
 # and the rest at the end, a prompt one more, and somebody who tries out sizes a few; each keeps MPI requests,
 # and memory for patches and transposed maps.
@@ -54,6 +56,8 @@ class Program:
         dtype: of weights, inputs and outputs.
         blocks: one entry for each mixing and hosted worker.
         multiply_adds: of this rank for a sample.
+        rank, workers: this rank, and the workers that it hosts.
+        recorder: of the forwards; None: they are not recorded.
     """
 
     def __init__(
@@ -101,6 +105,8 @@ class Program:
         self._schedules: OrderedDict[tuple[int, int], Schedule] = OrderedDict()
         self.max_batch, self.dtype = max_batch, graph.mixings[0].bias.dtype
         hosting = Hosting(shards, ranks, rank)
+        self.rank, self.workers = rank, hosting.workers
+        self.recorder: Recorder | None = None
         scratch = Scratch(self.dtype)
         self._resources = Resources(
             hosting, max_batch, scratch, Arena(), formats, threads, deterministic, sequences
@@ -177,6 +183,8 @@ class Program:
         if X.shape != (self.input_columns.size, batch):
             raise ValueError(f"expected inputs of shape {(self.input_columns.size, batch)}, found {X.shape}")
         self._samples += batch
+        if self.recorder is not None:
+            return self.recorder.run(schedule, X, self._seconds)
         return schedule.run(X, self._seconds)
 
     def _note(self, wanted: np.ndarray, batch: int) -> int:

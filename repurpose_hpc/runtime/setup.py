@@ -6,7 +6,7 @@ All ranks agree on the refusal of an option.  The root opens the input and tells
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -28,6 +28,8 @@ from repurpose_hpc.runtime.schedule.threads import check_threads, use_threads
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+    from repurpose_hpc.runtime.recorder import Recorder
 
 
 @dataclass(frozen=True)
@@ -51,17 +53,20 @@ class Clock:
     """Seconds spent in named phases, added up in ``seconds``; ``with clock(phase): ...``.
 
     ``first_result`` is the age of the process at the end of its first forward; None: there was none yet.
+    ``recorder`` records the phases, too, if there is one.
     """
 
-    def __init__(self, *phases: str) -> None:
+    def __init__(self, *phases: str, recorder: Recorder | None = None) -> None:
         self.seconds = dict.fromkeys(phases, 0.0)
         self.first_result: float | None = None
+        self.recorder = recorder
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
         began = perf_counter()
         try:
-            yield
+            with self.recorder.span(phase) if self.recorder is not None else nullcontext():
+                yield
         finally:
             self.seconds[phase] += perf_counter() - began
 

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 from repurpose_hpc.io.progress import say
+from repurpose_hpc.io.speech import says_text
 
 
 def draw(path: Path, plot: str, data: object, if_empty: str) -> None:
@@ -25,4 +26,6 @@ def draw(path: Path, plot: str, data: object, if_empty: str) -> None:
             "again: it computes nothing anew"
         )
         return
-    print(f"drawn in {path}" if module.draw(path, data) else f"nothing to draw: {if_empty}", flush=True)
+    text = f"drawn in {path}" if module.draw(path, data) else f"nothing to draw: {if_empty}"
+    if says_text():
+        print(text, flush=True)

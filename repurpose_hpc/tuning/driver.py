@@ -20,6 +20,7 @@ import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import FieldError
+from repurpose_hpc.io.progress import TimeLeft
 from repurpose_hpc.io.spooled import Spooled
 from repurpose_hpc.runtime.calls import PHASES
 from repurpose_hpc.runtime.setup import Clock
@@ -303,9 +304,12 @@ def epochs_behind(
     Raises:
         Diverged: on all ranks: a loss is not finite.
     """
+    left: TimeLeft | None = None
     while not epochs or (epochs[-1].epoch < options.epochs and not _has_ended(epochs, options.patience)):
         epochs.append(tuning.measured(epochs[-1].epoch + 1 if epochs else 0))
-        log(epochs[-1].line)
+        last = epochs[-1]
+        left = left or TimeLeft(options.epochs, last.epoch)
+        log(f"{last.line}{left(last.epoch)}")
         yield epochs[-1]
 
 

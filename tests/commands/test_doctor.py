@@ -103,7 +103,7 @@ def test_ranks_that_wait(facts, value, expected):
 
 
 def test_slow_exchange():
-    assert "takes 2,000 us even when nothing is sent" in complaints(ranks({}), exchange_us=2000.0)[1][0]
+    assert "takes 2,000 µs even when nothing is sent" in complaints(ranks({}), exchange_us=2000.0)[1][0]
 
 
 @pytest.mark.parametrize(

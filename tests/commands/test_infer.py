@@ -238,7 +238,7 @@ def test_bytes_without_zeros_are_reported(infer, tmp_path):
     files = "--shards", tmp_path / "shards", "--input", tmp_path / "x.npz", "--verify"
     report, summary = infer(3, *files, "--exchange", "sparse", "--batch-size", 9)
     assert 0 < report["sent_bytes_per_sample"] < report["bytes_sent"]
-    assert f"without zeros {report['sent_bytes_per_sample']:,.0f} on average" in summary
+    assert f"without zeros {report['sent_bytes_per_sample']:,.0f} bytes on average" in summary
     untimed, _ = infer(3, *files, "--exchange", "sparse", "--batch-size", 9, "--repeat", 0)
     assert untimed["sent_bytes_per_sample"] == report["sent_bytes_per_sample"]
 

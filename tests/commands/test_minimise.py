@@ -57,9 +57,10 @@ def test_less_computation_and_the_forecast_agrees(mpirun, folder):
         reports[aim] = json.loads((folder / "report.json").read_text())
         assert reports[aim]["minimised"] == aim
         assert reports[aim]["output_error_held_out"] <= 0.1
-    (line,) = (line for line in done.stdout.splitlines() if line.startswith("modelled time of a sample on"))
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("modelled time "))
     found = reports["time"]
-    assert f" {found['modelled_us']:,.1f} us; dense {found['modelled_dense_us']:,.1f}, one process" in line
+    modelled, dense = (f"{found[key]:,.1f} µs" for key in ("modelled_us", "modelled_dense_us"))
+    assert f" {modelled} for a sample" in line and f"; dense {dense}, one process" in line
     assert found["compute_fraction"] < reports["values"]["compute_fraction"]
     machine = ("--machine", str(folder / "machine.json"), "--ranks", "2")
     forecasts = {

@@ -29,6 +29,7 @@ COMMANDS = (
         "study",
         "probe",
         "report",
+        "completion",
         "point",
     ),
 )

@@ -89,7 +89,7 @@ def test_restructure(folder, samples, options, expected):
         folder / "out", network, data, Options(2, **options), np.float32, lambda line: None
     )
     assert optional_keys(report, "restructure") == expected
-    assert f"comm dtype {report['comm_dtype']}: " in render_restructured(report)
+    assert f"comm dtype {report['comm_dtype']}" in render_restructured(report)
 
 
 @pytest.mark.parametrize(

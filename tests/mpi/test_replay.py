@@ -32,9 +32,9 @@ def outputs(network, plan, transport, **options):
     """All outputs, and the kinds of steps of each forward."""
     seen = []
 
-    def carry_out(steps, seconds):
+    def carry_out(steps, seconds, *times):
         seen.append([type(step) for step in steps])
-        replay.carry_out(steps, seconds)
+        replay.carry_out(steps, seconds, *times)
 
     x = np.random.default_rng(3).standard_normal((7, network.inputs))
     program = make_program(network, plan, 4, transport=transport, **options)

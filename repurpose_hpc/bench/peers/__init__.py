@@ -8,6 +8,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from repurpose_hpc.io.speech import says_text
+
 if TYPE_CHECKING:
     from mpi4py import MPI
 
@@ -39,7 +41,7 @@ class Peers:
     def leave_out(self, name: str, why: str) -> None:
         """Say, on the root, that something is not measured."""
         self.left_out.append(f"{name}: {why}")
-        if self._speaks:
+        if self._speaks and says_text():
             print(f"left out: {self.left_out[-1]}", flush=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing, Operation, Pool
@@ -109,8 +109,7 @@ def parts_of(op: Operation, network: Network, computed: Rectangles) -> Iterator[
     """What an operation whose target is cut is for each worker that computes some of it."""
     target, shapes = network.shape(op.target), [network.shape(source) for source in op.sources]
     for worker, tile in enumerate(computed[op.target]):
-        part = None if tile is None else part_of(op, tile, shapes, target)
-        if part is not None:
+        if tile is not None and (part := part_of(op, tile, shapes, target)) is not None:
             yield WorkersPart(worker, tile, part)
 
 
@@ -148,7 +147,7 @@ def gathered_values(network: Network, tiles: Tiles) -> int:
     return total
 
 
-def is_mean(op: Operation) -> bool:
+def is_mean(op: Operation) -> TypeGuard[Pool]:
     """Whether an operation is the mean over whole maps, which is a sum over tiles."""
     return isinstance(op, Pool) and op.kind == "average" and op.window.is_whole_map
 

@@ -173,9 +173,8 @@ class _Tiler:
         if need is None or tensor not in self._tiles:
             part = self._from_whole(tensor, need, worker)
             return part if is_read_there else self._moved(part, worker)
-        computed = self._tiles.computed[tensor][worker]
-        if computed is not None and common(need, computed) == need:
-            return self._cropped(self._named(tensor, worker), computed, need, worker)
+        if common(need, self._tiles.computed[tensor][worker]) == need:
+            return self._held(tensor, need, worker)
         seen = self._needs[tensor, worker]
         return self._cropped(self._with_halo(tensor, seen, worker), seen, need, worker)
 
@@ -190,19 +189,23 @@ class _Tiler:
         if name not in self._made:
             pieces = []
             for other, tile in self._tiles_of(tensor):
-                shared, frame = common(need, tile), self._tiles.computed[tensor][other]
+                shared = common(need, tile)
                 if other == worker and shared is not None:
                     pieces.append((self._tile(tensor, other), tile))
                 elif shared is not None:
-                    piece = self._cropped(self._named(tensor, other), frame, shared, other)
-                    pieces.append((self._moved(piece, worker), shared))
+                    pieces.append((self._moved(self._held(tensor, shared, other), worker), shared))
             self._made[name] = self._stitched(name, pieces, need, worker)
         return self._made[name]
 
     def _tile(self, tensor: str, worker: int) -> str:
         """The tile of a worker, without what it computes besides."""
-        own, computed = self._tiles.own[tensor][worker], self._tiles.computed[tensor][worker]
-        return self._cropped(self._named(tensor, worker), computed, own, worker)
+        return self._held(tensor, self._tiles.own[tensor][worker], worker)
+
+    def _held(self, tensor: str, rectangle: Rectangle | None, worker: int) -> str:
+        """A rectangle of what a worker computes of a map that is cut."""
+        computed = self._tiles.computed[tensor][worker]
+        assert computed is not None and rectangle is not None
+        return self._cropped(self._named(tensor, worker), computed, rectangle, worker)
 
     def _cropped(self, held: str, frame: Rectangle, rectangle: Rectangle, worker: int | None) -> str:
         """A rectangle of a tensor that has the positions ``frame``, where it is."""

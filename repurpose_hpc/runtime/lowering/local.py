@@ -54,7 +54,12 @@ from repurpose_hpc.runtime.sequences import Sequences
 
 
 class LocalStep:
-    """One such operation on the neurons of all workers that a rank hosts."""
+    """One such operation on the neurons of all workers that a rank hosts.
+
+    Attributes:
+        name: of the operation.
+        sources, target: the tensors' memory.
+    """
 
     def __init__(
         self,
@@ -74,7 +79,7 @@ class LocalStep:
             resources: of the program.
             epilogue: applied last, by one of ``ENDING``; of others nothing.
         """
-        self.sources, self.target = sources, target
+        self.name, self.sources, self.target = op.name, sources, target
         rows = [resources.hosting.rows_of(space) for space in spaces]
         part = op.restricted(rows[-1], *rows[:-1])
         self._make = LOWERINGS[type(op)](part, rows, resources, epilogue)

@@ -71,6 +71,7 @@ class MixingStep:
 
     Attributes:
         mixing: what it computes, without weights.
+        name: of the mixing.
         source, target: the tensors' memory.
         ghosts, sums: what it exchanges; mixings that read one tensor have the ghosts in common.
         reports: the entries of ``Program.blocks``, one for each hosted worker.
@@ -95,7 +96,8 @@ class MixingStep:
             resources: of the program.
         """
         source, target = ends
-        self.mixing, self.source, self.target = mixing, source.buffer, target.buffer
+        self.mixing, self.name = mixing, mixing.name
+        self.source, self.target = source.buffer, target.buffer
         self._epilogue, self._scratch = epilogue, resources.scratch
         self.ghosts = _ghost_transfer(blocks, source, resources) if ghosts is None else ghosts
         self.sums = self._sum_transfer(blocks, target, resources)

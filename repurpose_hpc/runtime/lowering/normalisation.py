@@ -98,6 +98,7 @@ class NormalisationStep:
     """One of them, on the neurons of all workers that a rank hosts.
 
     Attributes:
+        name: of its last operation.
         source, target: the tensors' memory.
         reports: the entries of ``Program.blocks``, one for each of its mixings and hosted worker.
     """
@@ -128,6 +129,7 @@ class NormalisationStep:
             for report in _reports(normalisation, worker, rows.stop - rows.start, group)
         ]
         last = normalisation.last
+        self.name = last.name
         self._scale, self._shift = (
             np.ascontiguousarray(array[neurons, 0]) for array in (last.scale, last.shift)
         )

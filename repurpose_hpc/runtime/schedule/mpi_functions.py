@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from weakref import WeakValueDictionary
 
@@ -87,6 +88,12 @@ def clock() -> int:
     if "mpi4py.MPI" not in sys.modules:
         return monotonic_address()
     return _clock_by_address() if abi_problem() is None else _address(_python_clock())
+
+
+def now() -> float:
+    """The time in seconds, of the same clock."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    return monotonic() if mpi is None else mpi.Wtime()
 
 
 def handle(thing: MPI.Comm | MPI.Datatype) -> int:

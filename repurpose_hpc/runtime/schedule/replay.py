@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from time import perf_counter
 
 import numpy as np
 
@@ -15,11 +14,15 @@ from repurpose_hpc.model.comm_dtype import CODES, code_dtype
 from repurpose_hpc.runtime.calls import PHASES, Call
 from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.runtime.schedule import mpi_functions as functions
-from repurpose_hpc.runtime.schedule.mpi_functions import Function
+from repurpose_hpc.runtime.schedule.mpi_functions import Function, now
 
 
 class Replay:
-    """Calls in a row that compiled code makes, measuring the time of each phase."""
+    """Calls in a row that compiled code makes, measuring the time of each phase.
+
+    Attributes:
+        calls: how many.
+    """
 
     def __init__(self, calls: Iterable[Call], types: Types) -> None:
         """Record the calls.
@@ -31,17 +34,17 @@ class Replay:
         Raises:
             TypeError: an argument is not what its kernel takes.
         """
-        self._recording, self._clock = Recording(types), functions.clock()
+        self._recording, self._clock, self.calls = Recording(types), functions.clock(), 0
         for phase, function, arguments in calls:
-            number = PHASES.index(phase)
+            number, self.calls = PHASES.index(phase), self.calls + 1
             if isinstance(function, Function):
                 self._recording.add_call(number, function.address, function.signature, arguments)
             else:
                 self._recording.add_kernel(number, function, arguments)
 
-    def run(self, seconds: np.ndarray) -> None:
-        """Make the calls, adding to ``seconds`` by phase, (4,) float64."""
-        functions.check(self._recording.run(seconds, self._clock))
+    def run(self, seconds: np.ndarray, times: np.ndarray | None = None, first: int = 0) -> None:
+        """Make the calls; for the arguments see ``carry_out``."""
+        functions.check(self._recording.run(seconds, self._clock, times, first))
 
 
 def record(calls: Sequence[Call], dtype: np.dtype, formats: Formats) -> list[Call | Replay]:
@@ -69,16 +72,31 @@ def record(calls: Sequence[Call], dtype: np.dtype, formats: Formats) -> list[Cal
     return steps
 
 
-def carry_out(steps: Iterable[Call | Replay], seconds: np.ndarray) -> None:
-    """Make the calls of ``record``, adding to ``seconds`` by phase, (4,) float64."""
+def carry_out(
+    steps: Iterable[Call | Replay], seconds: np.ndarray, times: np.ndarray | None = None, first: int = 0
+) -> None:
+    """Make the calls of ``record``.
+
+    Args:
+        steps: the calls.
+        seconds: by phase, (4,) float64; added to.
+        times: gets the times at which each call began and ended, by ``now``, (n, 2) float64; None: nobody
+            asks.
+        first: its row for the first call.
+    """
     for step in steps:
         if isinstance(step, Replay):
-            step.run(seconds)
+            step.run(seconds, times, first)
+            first += step.calls
         else:
             phase, function, arguments = step
-            began = perf_counter()
+            began = now()
             function(*arguments)
-            seconds[PHASES.index(phase)] += perf_counter() - began
+            ended = now()
+            seconds[PHASES.index(phase)] += ended - began
+            if times is not None:
+                times[first] = began, ended
+            first += 1
 
 
 def _bound(call: Call) -> Call:

@@ -21,9 +21,10 @@ import numpy as np
 
 from repurpose_hpc.kernels import keep_samples
 from repurpose_hpc.runtime.buffers import Buffer, Part
-from repurpose_hpc.runtime.calls import PACK, Call
+from repurpose_hpc.runtime.calls import PACK, Call, Labelled, Traffic, labelled
 from repurpose_hpc.runtime.exchange.exchange import Exchange
 from repurpose_hpc.runtime.exchange.messages import Request
+from repurpose_hpc.runtime.exchange.transfers import GhostTransfer
 from repurpose_hpc.runtime.lowering.lower import Step
 from repurpose_hpc.runtime.lowering.mixings import MixingStep
 from repurpose_hpc.runtime.resources import Resources
@@ -32,6 +33,8 @@ from repurpose_hpc.runtime.schedule.rounds import Round
 from repurpose_hpc.runtime.schedule.stages import Stage
 from repurpose_hpc.runtime.schedule.threads import on_threads
 
+# Where traces show what brings wanted samples to the front, which is no operation of the network.
+WANTED = "wanted samples"
 # Collective: the request of an exchange for a part of a batch.
 MakeRequest = Callable[[Exchange, Part], Request]
 
@@ -45,6 +48,10 @@ class Schedule:
     """The calls for one batch size, and one number of wanted samples, on the memory of a program.
 
     What MPI keeps for them is given back when this is gone.
+
+    Attributes:
+        labels: of the calls, in order.
+        marks: calls and messages that a trace of a forward shows.
     """
 
     def __init__(
@@ -70,24 +77,40 @@ class Schedule:
         self._places = [place for part in parts[0] for place in _places(stages[0].inputs, part)]
         self._outputs = [[buffer.maps(part) for buffer in outputs] for part in parts[-1]]
         self._requests: list[Request] = []  # kept, as the calls have addresses of what they use
-        calls: list[Call] = []
+        calls: list[Labelled] = []
+        beginning: list[Labelled] = []
         before = parts[0]
         for stage, now in zip(stages, parts, strict=True):
             if not any(part.samples for part in now):
                 break
             calls += _to_the_front(stage.inputs, before, now, wanted)
-            calls_of_parts = [_PartCalls(stage, part, make_request) for part in now]
-            self._requests += [request for each in calls_of_parts for request in each.requests.values()]
+            calls_of_parts: list[_PartCalls] = []
+            for part in now:
+                calls_of_parts.append(_PartCalls(stage, part, make_request, len(self._requests)))
+                self._requests += calls_of_parts[-1].requests.values()
+            beginning += [call for each in calls_of_parts for call in each.beginning]
             calls += _in_turns([each.rounds for each in calls_of_parts])
             before = now
-        beginning = [call for request in self._requests for call in request.begin]
-        self._steps = record(on_threads([*beginning, *calls], resources.threads), dtype, resources.formats)
+        calls = [*beginning, *calls]
+        self.labels = [label for label, _ in calls]
+        traffic = [label.traffic for label in self.labels if label.traffic is not None]
+        self.marks = len(calls) + sum(len(each.sent) + len(each.received) for each in traffic)
+        shared = on_threads([call for _, call in calls], resources.threads)
+        self._steps = record(shared, dtype, resources.formats)
 
-    def run(self, X: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-        """Compute the outputs of X (columns, batch) that are wanted, adding to ``seconds`` by phase."""
+    def run(
+        self, X: np.ndarray, seconds: np.ndarray, times: np.ndarray | None = None, first: int = 0
+    ) -> np.ndarray:
+        """Compute the outputs of X (columns, batch) that are wanted.
+
+        Args:
+            X: inputs.
+            seconds: by phase, (4,) float64; added to.
+            times, first: of the calls, for who asks; see ``carry_out``.
+        """
         for rows, samples, target in self._places:
             np.copyto(target, X[rows, samples].reshape(target.shape))
-        carry_out(self._steps, seconds)
+        carry_out(self._steps, seconds, times, first)
         outputs = [_flat(part) for part in self._outputs]
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=1)
 
@@ -97,74 +120,129 @@ class _PartCalls:
 
     Attributes:
         requests: of each exchange.
+        beginning: the calls when a forward begins.
         rounds: the calls of each round.
     """
 
-    def __init__(self, stage: Stage, part: Part, make_request: MakeRequest) -> None:
-        """Makes the requests; collective."""
+    def __init__(self, stage: Stage, part: Part, make_request: MakeRequest, first: int) -> None:
+        """Makes the requests, numbered from ``first`` on; collective."""
         rounds, inputs = stage
         exchanges = [exchange for _, _, exchanges in rounds for exchange in exchanges]
         mixings = [step for steps, _, _ in rounds for step in steps if isinstance(step, MixingStep)]
         self.requests = {exchange: make_request(exchange, part) for exchange in exchanges}
+        self._numbers = {exchange: first + number for number, exchange in enumerate(exchanges)}
         self._exchange_of = {member: exchange for exchange in exchanges for member in exchange.members}
         self._unpacked = {exchange: len(exchange.members) for exchange in exchanges}
         self._ghosts, self._part = {step.source: step.ghosts for step in mixings}, part
+        self._readers: dict[Exchange, list[str]] = {}
+        for step in mixings:
+            for member in step.exchanges:
+                self._readers.setdefault(member, []).append(step.name)
+        self.beginning = [call for exchange in exchanges for call in self._begun(exchange)]
         self.rounds = self._make_rounds(rounds, inputs)
 
-    def _make_rounds(self, rounds: Sequence[Round], inputs: Sequence[Buffer]) -> list[list[Call]]:
-        calls_of_rounds: list[list[Call]] = []
+    def _make_rounds(self, rounds: Sequence[Round], inputs: Sequence[Buffer]) -> list[list[Labelled]]:
+        calls_of_rounds: list[list[Labelled]] = []
         arriving = [call for tensor in inputs for call in self._completed(tensor)]
         for steps, waiting, exchanges in rounds:
             beginning = [call for step in steps for call in self._begin(step, step in waiting)]
-            own_products = [call for step in waiting for call in step.own_calls(self._part)]
+            own_products = [call for step in waiting for call in self._own(step)]
             calls_of_rounds.append([*arriving, *beginning, *own_products])
-            arriving = [call for exchange in exchanges for call in self.requests[exchange].wait]
+            arriving = [call for exchange in exchanges for call in self._awaited(exchange)]
             transfers = dict.fromkeys(step.ghosts for step in waiting)
-            arriving += [call for ghosts in transfers for call in ghosts.unpack_calls(self._part)]
+            arriving += [call for ghosts in transfers for call in self._arrived(ghosts)]
             arriving += [call for step in waiting for call in self._end(step)]
         return calls_of_rounds
 
-    def _begin(self, step: Step, waits: bool) -> list[Call]:
+    def _begin(self, step: Step, waits: bool) -> list[Labelled]:
         """Calls of a step that need no messages; if it waits, without the products with own neurons."""
         if not isinstance(step, MixingStep):
-            return [*step.calls(self._part), *self._completed(step.target)]
-        sums = [*step.sum_calls(self._part), *self._packed(step.sums.exchange)]
-        return sums if waits else [*sums, *step.own_calls(self._part), *self._end(step)]
+            return [*self._label(step.name, step.calls(self._part)), *self._completed(step.target)]
+        sums = self._label(step.name, step.sum_calls(self._part)) + self._packed(step.sums.exchange)
+        return sums if waits else [*sums, *self._own(step), *self._end(step)]
 
-    def _end(self, step: MixingStep) -> list[Call]:
-        return [*step.rest_calls(self._part), *self._completed(step.target)]
+    def _own(self, step: MixingStep) -> list[Labelled]:
+        return self._label(step.name, step.own_calls(self._part))
 
-    def _completed(self, tensor: Buffer) -> list[Call]:
+    def _end(self, step: MixingStep) -> list[Labelled]:
+        rest = self._label(step.name, step.rest_calls(self._part), arrived=True)
+        return [*rest, *self._completed(step.target)]
+
+    def _completed(self, tensor: Buffer) -> list[Labelled]:
         """Calls that follow when a tensor is complete: its ghosts go where they are needed."""
         ghosts = self._ghosts.get(tensor)
         if ghosts is None:
             return []
-        packing = [*ghosts.pack_calls(self._part), *self._packed(ghosts.exchange)]
-        return [*packing, *ghosts.near_calls(self._part)]
+        readers = self._readers_of(ghosts.exchange)
+        packing = self._label(readers, ghosts.pack_calls(self._part)) + self._packed(ghosts.exchange)
+        return packing + self._label(readers, ghosts.near_calls(self._part))
 
-    def _packed(self, member: Exchange) -> list[Call]:
+    def _packed(self, member: Exchange) -> list[Labelled]:
         """Calls that follow when a member of an exchange is packed: if it was the last one, posting."""
         exchange = self._exchange_of.get(member)
         if exchange is None:  # nobody sends anything
             return []
         self._unpacked[exchange] -= 1
-        return [] if self._unpacked[exchange] else self.requests[exchange].post
+        if self._unpacked[exchange]:
+            return []
+        return self._label(
+            self._readers_of(exchange), self.requests[exchange].post, traffic=self._sent(exchange)
+        )
+
+    def _begun(self, exchange: Exchange) -> list[Labelled]:
+        """Calls when a forward begins."""
+        return self._label(self._readers_of(exchange), self.requests[exchange].begin)
+
+    def _awaited(self, exchange: Exchange) -> list[Labelled]:
+        """Calls that wait for what others send."""
+        calls, traffic = self.requests[exchange].wait, self._received(exchange)
+        return self._label(self._readers_of(exchange), calls, arrived=True, traffic=traffic)
+
+    def _arrived(self, ghosts: GhostTransfer) -> list[Labelled]:
+        """Calls that bring ghosts where they are read."""
+        return self._label(self._readers_of(ghosts.exchange), ghosts.unpack_calls(self._part), arrived=True)
+
+    def _label(
+        self, layer: str, calls: Iterable[Call], arrived: bool = False, traffic: Traffic | None = None
+    ) -> list[Labelled]:
+        """Calls of this part with their labels; for the arguments see ``labelled``."""
+        return labelled(calls, layer, self._part.number, arrived, traffic)
+
+    def _readers_of(self, exchange: Exchange) -> str:
+        """The mixings that an exchange is for."""
+        readers = [name for member in exchange.members for name in self._readers[member]]
+        return ", ".join(dict.fromkeys(readers))
+
+    def _sent(self, exchange: Exchange) -> Traffic:
+        ranks = np.flatnonzero(exchange.sent).tolist()
+        values, size = (each * self._part.samples for each in (exchange.values_sent, exchange.bytes_sent))
+        return Traffic(self._numbers[exchange], size, values, sent=tuple(ranks))
+
+    def _received(self, exchange: Exchange) -> Traffic:
+        ranks, buffer = np.flatnonzero(exchange.received).tolist(), exchange.receive
+        size = buffer.rows * buffer.values * buffer.flat.itemsize * self._part.samples
+        return Traffic(self._numbers[exchange], size, received=tuple(ranks))
 
 
 def _to_the_front(
     tensors: Sequence[Buffer], before: Sequence[Part], now: Sequence[Part], wanted: np.ndarray
-) -> list[Call]:
+) -> list[Labelled]:
     """Calls that keep the wanted samples of some tensors; none if all are wanted."""
     if list(before) == list(now):
         return []
     return [
-        (PACK, keep_samples, (buffer.view(part), wanted[: kept.samples], buffer.view(kept)))
+        call
         for part, kept in zip(before, now, strict=True)
         for buffer in tensors
+        for call in labelled(
+            [(PACK, keep_samples, (buffer.view(part), wanted[: kept.samples], buffer.view(kept)))],
+            WANTED,
+            part.number,
+        )
     ]
 
 
-def _in_turns(parts: Iterable[list[list[Call]]]) -> list[Call]:
+def _in_turns(parts: Iterable[list[list[Labelled]]]) -> list[Labelled]:
     """The first round of every part, then the second of every part, and so on."""
     return [*chain.from_iterable(chain.from_iterable(zip_longest(*parts, fillvalue=())))]
 

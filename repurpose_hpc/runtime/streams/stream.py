@@ -18,6 +18,7 @@ from repurpose_hpc.io.atomic import followed, registered, temporary_name
 from repurpose_hpc.io.blocks import Stretch
 from repurpose_hpc.io.hdf5 import source_files
 from repurpose_hpc.io.identity import identity
+from repurpose_hpc.io.progress import Countdown, Progress
 from repurpose_hpc.model.forward import apply_heads
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.runtime.checks import Checks
@@ -51,7 +52,7 @@ class Stream:
         self.job, self.comm, self.clock = setup.job, setup.comm, setup.clock
         self.output: Output = NoOutput()
         self._finite = FiniteOutputs()
-        self.resumed = 0
+        self.resumed = self._taken = 0
 
     def run(self) -> float:
         """Stream everything; collective.
@@ -116,11 +117,14 @@ class Stream:
             for turn in turns(self.setup.samples, size, self.resumed):
                 yield shares(turn, groups.count, options.batch_size)
 
+        self._taken = self.resumed
+        countdown = Countdown(Progress(self.checks is not None), "samples", self.setup.samples, self.resumed)
         blocks = self.source.blocks(part[groups.number] for part in parts())
         outputs = None
         for part in parts():
             with collectively(self.comm):
                 self._take(outputs)
+                countdown(self._taken)
                 with self.clock("input"):
                     inputs = next(blocks)
             rows = self._compute(inputs)
@@ -128,6 +132,7 @@ class Stream:
                 outputs = gather(rows, [block.size for block in part])
         with collectively(self.comm):
             self._take(outputs)
+            countdown(self._taken)
 
     def _compute(self, inputs: np.ndarray) -> np.ndarray:
         """This rank's rows of the outputs of a block, (columns, samples), batch by batch."""
@@ -144,6 +149,7 @@ class Stream:
         if outputs is None or self.checks is None:
             return
         graph = self.setup.shard.graph
+        self._taken += len(outputs)
         with self.clock("output"):
             outputs = apply_heads(graph, outputs)
             packed = graph.ends.packed(outputs)

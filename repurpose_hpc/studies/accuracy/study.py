@@ -8,6 +8,7 @@ from pathlib import Path
 from time import perf_counter
 
 from repurpose_hpc import __version__
+from repurpose_hpc.io.progress import TimeLeft
 from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.importers.input_shapes import InputShapes
 from repurpose_hpc.model.importers.load import load_model
@@ -87,7 +88,8 @@ def compute(
     Raises:
         UserError: the table cannot be written, or a file of samples was changed.
     """
-    failed = 0
+    failed = done = 0
+    left = TimeLeft(sum(not table.find(options) for options in points))
     for number, options in enumerate(points, 1):
         if table.find(options):
             continue
@@ -99,7 +101,8 @@ def compute(
         for samples in (study.calibration, study.test):
             samples.check_unchanged()  # a row is of the files that the table says it is of
         table.put(options, findings)
-        log(f"[{number}/{len(points)}] {_name(options)}: {_outcome(findings)}")
+        done += 1
+        log(f"[{number}/{len(points)}] {_name(options)}: {_outcome(findings)}{left(done)}")
     return failed
 
 

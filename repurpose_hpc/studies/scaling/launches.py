@@ -9,6 +9,7 @@ from pathlib import Path
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.atomic import temporary_directory
+from repurpose_hpc.io.progress import TimeLeft
 from repurpose_hpc.io.reading import read_object, reading
 from repurpose_hpc.restructure.team import Team
 from repurpose_hpc.studies.launch import launch, launcher_words, reason
@@ -113,18 +114,24 @@ class Launches:
         Raises:
             UserError: the table cannot be written.
         """
-        failed = 0
+        failed = done = 0
+        left = TimeLeft(sum(bool(self._missing(*point, batches)) for point in points))
         for number, (ranks, form) in enumerate(points, 1):
-            missing = [batch for batch in batches if self.table.finished(ranks, form, batch) is None]
+            missing = self._missing(ranks, form, batches)
             if not missing:
                 continue
             name = f"[{number}/{len(points)}] {ranks} ranks, {form}"
             self.log(name)
             rows = self._measure(ranks, form, missing)
             self.table.put(ranks, form, rows)
-            self.log(f"{name}: {_outcome(rows)}")
+            done += 1
+            self.log(f"{name}: {_outcome(rows)}{left(done)}")
             failed += sum(bool(row.get("error")) for row in rows)
         return failed
+
+    def _missing(self, ranks: int, form: str, batches: Sequence[int]) -> list[int]:
+        """The batch sizes of a point that are not in the table."""
+        return [batch for batch in batches if self.table.finished(ranks, form, batch) is None]
 
     def _measure(self, ranks: int, form: str, batches: Sequence[int]) -> list[Row]:
         """The rows of a point; of one that fails, its message for each batch size."""

@@ -66,6 +66,19 @@ def some_calls(dtype, batch):
     return calls, (Y, buffer, out, column, sums, cleared, copied)
 
 
+def test_times_of_all_calls_are_noted_for_who_asks():
+    calls, changed = some_calls(np.float32, 2)
+    recording, times = recorded(calls, np.float32), np.full((len(calls), 2), -1.0)
+    readings, seconds = iter(range(100)), np.zeros(4)
+    clock = CLOCK(lambda: float(next(readings)))
+    assert recording.run(seconds, address(clock), times) == 0
+    assert seconds.tolist() == [2, 2, 2, 2]
+    np.testing.assert_array_equal(times, [[k, k + 1] for k in range(len(calls))])
+    noted = [array.copy() for array in changed]
+    assert run(recorded(calls, np.float32)) == (0, [2, 2, 2, 2])
+    assert all(np.isfinite(array).all() for array in noted)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("batch", [1, 5])
 def test_a_recording_does_what_its_calls_do(dtype, batch):

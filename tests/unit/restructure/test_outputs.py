@@ -131,7 +131,8 @@ def test_errors_of_several_outputs():
     assert [len(each["column_errors"]) for each in report["outputs"]] == [8, 3]
     text = render_restructured({**report, "shards": ""})
     for each in report["outputs"]:
-        assert f"output {each['name']}: error on the calibration data {each['error']:.4f}; of its" in text
+        (line,) = (line for line in text.splitlines() if line.startswith(f"output {each['name']} "))
+        assert f" error on the calibration data {each['error']:.4f}; of its" in line
 
 
 def test_columns_of_wide_outputs_are_not_listed():
@@ -152,8 +153,10 @@ def test_held_out_errors_are_of_a_network_that_has_not_seen_them(tmp_path):
     assert report["agreement_held_out"] == expected.agreement
     assert any(line.startswith("held out: again with 240 samples") for line in lines)
     text = render_restructured(report)
-    assert f"on the calibration data: output error {report['output_error']:.4f}" in text
-    assert "on 60 held-out samples, with a network made from the others: output error " in text
+    first, second, *_ = (" ".join(line.split()) for line in text.splitlines())
+    assert first.startswith(f"held out output error {expected.output_error:.4f}, ")
+    assert first.endswith("; on 60 samples, with a network made from the others")
+    assert second.startswith(f"calibration output error {report['output_error']:.4f}")
     # What is written was made from all samples, whether or not anything is held out.
     restructure_to(tmp_path / "b", net, samples, options, np.float64, lines.append, measures=False)
     for path in sorted((tmp_path / "a").iterdir()):
@@ -163,7 +166,7 @@ def test_held_out_errors_are_of_a_network_that_has_not_seen_them(tmp_path):
 def test_too_few_samples_to_hold_some_out():
     report = restructure_network(network(), samples_of(count=FEWEST - 1), workers=2).report
     assert report["held_out_samples"] == 0 and "output_error_held_out" not in report
-    assert "on other data: not known" in render_restructured({**report, "shards": ""})
+    assert "not known: too few samples" in render_restructured({**report, "shards": ""})
     report = restructure_network(network(), samples_of(count=FEWEST), workers=2).report
     assert report["held_out_samples"] == FEWEST // ONE_IN
 
@@ -173,4 +176,4 @@ def test_a_promise_reports_what_it_holds_out_itself():
     report = restructure_network(network(), samples_of(), **options).report
     assert report["held_out_samples"] == 60 and report["output_error_held_out"] <= 0.3
     text = render_restructured({**report, "shards": ""})
-    assert "on 60 held-out samples: output error" in text and "made from the others" not in text
+    assert "; on 60 samples\n" in text and "made from the others" not in text
