@@ -9,12 +9,13 @@ import pytest
 from helpers import end_models, small_plans, sparse_networks
 from helpers.example_operations import NETWORKS
 from helpers.exported import ROUNDING, assert_close, played, relayed, samples_of
-from helpers.small_graphs import convolutional_network
+from helpers.small_graphs import convolutional_network, residual_network
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.exporters.parts.directory import write_parts
 from repurpose_hpc.model.comm_dtype import EXACT, STEPS
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.load import load_model
+from repurpose_hpc.model.tiles import divisions, tiled
 from repurpose_hpc.plan.plan import dense_plan
 from repurpose_hpc.plan.rounding import rounded_compute
 from repurpose_hpc.plan.rounds import rounds_of
@@ -87,6 +88,16 @@ def test_sparse_weights(tmp_path):
     network = sparse_networks.sparse_chain(0).astype(np.float32)
     plan = dense_plan(network, 3, "partitioned", np.ones(3))
     written(tmp_path / "parts", network, plan)
+    rows = samples_of(network)
+    assert_close(played(tmp_path / "parts", rows), forward(network, rows))
+
+
+def test_layers_by_position(tmp_path):
+    """Halos are ghosts like others."""
+    network = residual_network().astype(np.float32)
+    shapes = [shape for shape in network.positions_of.values() if shape]
+    cut = tiled(network, 3, next(divisions(shapes, np.ones(3))))
+    written(tmp_path / "parts", cut, dense_plan(cut, 3, "replicated", np.ones(3)))
     rows = samples_of(network)
     assert_close(played(tmp_path / "parts", rows), forward(network, rows))
 
