@@ -187,8 +187,14 @@ class Network:
 
     @property
     def weight_count(self) -> int:
-        """Number of nonzero weights of the mixings, biases not counted."""
-        return sum(nonzeros(mixing.weights) for mixing in self.mixings)
+        """Number of nonzero weights of the mixings, biases not counted; all parts of a layer have the same."""
+        counts: dict[str, int] = {}
+        for mixing in self.mixings:
+            part = self.tile_parts.get(mixing.name)
+            # What moves halos, or adds up means, has no weights of the model.
+            if part is None or not mixing.is_sparse:
+                counts.setdefault(mixing.name if part is None else part.layer, nonzeros(mixing.weights))
+        return sum(counts.values())
 
     def derive(self, free: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Values for the neurons of every space, from those for the free ones.
@@ -280,8 +286,8 @@ class Network:
         Raises:
             FieldError: not float32 or float64.
         """
-        dtype = precision(dtype).type
-        return replace(self, operations=tuple(_rounded(op, dtype) for op in self.operations))
+        dtype, known = precision(dtype).type, dict[int, np.ndarray | SparseWeights]()
+        return replace(self, operations=tuple(_rounded(op, dtype, known) for op in self.operations))
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the structure, of every weight and bias, and of the ends."""
@@ -319,13 +325,13 @@ def _gather(space: Space, free: dict[str, np.ndarray]) -> np.ndarray:
     return np.concatenate([free[part] for part in space.parts])[np.array(space.index, np.int64)]
 
 
-def _rounded(op: Operation, dtype: type) -> Operation:
-    arrays = {attribute.name: getattr(op, attribute.name) for attribute in fields(op)}
-    return replace(
-        op,
-        **{
-            name: array.astype(dtype)
-            for name, array in arrays.items()
-            if isinstance(array, np.ndarray | SparseWeights) and array.dtype.kind == "f"
-        },
-    )
+def _rounded(op: Operation, dtype: type, known: dict[int, np.ndarray | SparseWeights]) -> Operation:
+    """The operation with real numbers of ``dtype``; arrays that several have in common stay one (``known``)."""
+    changed = {}
+    for attribute in fields(op):
+        array = getattr(op, attribute.name)
+        if isinstance(array, np.ndarray | SparseWeights) and array.dtype.kind == "f":
+            if id(array) not in known:
+                known[id(array)] = array.astype(dtype)
+            changed[attribute.name] = known[id(array)]
+    return replace(op, **changed)

@@ -176,6 +176,8 @@ def test_tiles_are_of_one_worker_and_share_the_weights():
     parts = [mixing for mixing in cut.mixings if mixing.name.startswith("c1@")]
     assert len(parts) == 3 and all(part.fixed for part in parts)
     assert all(part.weights is given["c1"].weights for part in parts)
+    assert len({id(mixing.weights) for mixing in cut.astype(np.float32).mixings if "c1@" in mixing.name}) == 1
+    assert cut.weight_count == network.weight_count
     owners = {cut.tile_owners[cut.space_of[part.target]] for part in parts}
     assert owners == {0, 1, 2}
 
