@@ -187,7 +187,7 @@ class Network:
 
     @property
     def weight_count(self) -> int:
-        """Number of nonzero weights of the mixings, biases not counted; all parts of a layer have the same."""
+        """Number of nonzero weights of the mixings, biases not counted; parts of a layer share theirs."""
         counts: dict[str, int] = {}
         for mixing in self.mixings:
             part = self.tile_parts.get(mixing.name)
@@ -326,7 +326,7 @@ def _gather(space: Space, free: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _rounded(op: Operation, dtype: type, known: dict[int, np.ndarray | SparseWeights]) -> Operation:
-    """The operation with real numbers of ``dtype``; arrays that several have in common stay one (``known``)."""
+    """The operation with real numbers of ``dtype``; ``known``: arrays by identity, which stay shared."""
     changed = {}
     for attribute in fields(op):
         array = getattr(op, attribute.name)
