@@ -17,6 +17,7 @@ from repurpose_hpc.io.progress import PENDING
 from repurpose_hpc.io.samples import Samples, check_shape
 from repurpose_hpc.model.comm_dtype import SCALED
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.weights import dense
 from repurpose_hpc.plan.masks import RELAY, trimmed
 from repurpose_hpc.plan.plan import PARTITIONED, REPLICATED, ROOT
 from repurpose_hpc.plan.relays import with_relays
@@ -126,20 +127,21 @@ def _finish(
 
 
 def _dense(network: Network) -> Network:
-    """The network with arrays of all weights: what is measured of its inputs is as large.
+    """The network with arrays of all weights that are trained: what is measured of its inputs is as large.
 
     Raises:
         FieldError: that is too much.
     """
     for mixing in network.mixings:
-        if mixing.is_sparse and max(mixing.weights.shape) > WIDEST:
+        if mixing.is_sparse and not mixing.fixed and max(mixing.weights.shape) > WIDEST:
             raise FieldError(
                 "comm_budget",
                 f"expected sparse layers of at most {WIDEST} neurons where anything is eliminated, whose "
                 f"statistics hold every pair of them, found {mixing.weights.shape} of {mixing.name}; "
                 "comm_budget=1 sends what the weights need, and no more",
             )
-    return network.dense()
+    trained = {m.name: replace(m, weights=dense(m.weights)) for m in network.mixings if not m.fixed}
+    return network.with_mixings(trained)
 
 
 def _check_placement(network: Network, options: Options) -> None:
