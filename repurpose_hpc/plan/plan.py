@@ -334,15 +334,18 @@ def block_owners(network: Network, input_placement: str, part_weights: np.ndarra
         if space.name in network.input_spaces:
             owners[space.name] = input_owners(space.neurons, input_placement, part_weights)
         elif space.name in network.tile_owners:
-            owners[space.name] = tile_owner(network, space)
+            owners[space.name] = tile_owner(network, space, len(part_weights))
         else:
             owners[space.name] = contiguous_owners(space.neurons, part_weights)
     return network.derive(owners)
 
 
-def tile_owner(network: Network, space: Space) -> np.ndarray:
-    """Owner of each neuron of a space that one worker has, (n,) int32; see ``Network.tile_owners``."""
-    return np.full(space.neurons, network.tile_owners[space.name], np.int32)
+def tile_owner(network: Network, space: Space, workers: int) -> np.ndarray:
+    """Owner of each neuron of a space that one worker has, (n,) int32; see ``Network.tile_owners``.
+
+    Of fewer workers than tiles, as forecasts ask for, some have several.
+    """
+    return np.full(space.neurons, network.tile_owners[space.name] % workers, np.int32)
 
 
 def tile_weights(network: Network, workers: int) -> np.ndarray:

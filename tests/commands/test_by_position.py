@@ -84,6 +84,20 @@ def test_the_number_of_layers_is_tried(mpirun, folder):
         assert any(layer["form"] == "position" for layer in report["layers"])
 
 
+def test_forecasts_and_a_worker_without_a_tile(mpirun, folder):
+    """For other numbers of ranks, too."""
+    words = "--comm-budget", 0.6, "--by-position", 2, "--part-weights", "2,1,0", "--comm-dtype", "int8"
+    run_restructure(mpirun, folder, *words)
+    words = "forecast", folder / "shards", "--machine", "gigabit", "--ranks", "1,2,3,8"
+    done = mpirun(1, "-m", "repurpose_hpc", *words, "--json")
+    assert done.returncode == 0, done.stderr
+    points = json.loads(done.stdout)["points"]
+    assert [point["basis"] for point in points] == ["single", "scaled", "plan", "scaled"]
+    words = "--shards", folder / "shards", "--input", folder / "x.npy", "--verify"
+    done = mpirun(2, "-m", "repurpose_hpc.infer", *words, "--output", folder / "y.h5")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

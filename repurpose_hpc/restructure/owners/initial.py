@@ -24,7 +24,7 @@ def given_owners(context: CutContext) -> Owners:
         if space.name in context.network.input_spaces:
             owners[space.name] = input_owners(space.neurons, context.options.input_placement, weights)
         elif space.name in context.network.tile_owners:
-            owners[space.name] = tile_owner(context.network, space)
+            owners[space.name] = tile_owner(context.network, space, context.options.workers)
         elif space.name not in context.surroundings:
             owners[space.name] = contiguous_owners(space.neurons, weights)
     return owners
