@@ -10,9 +10,10 @@ nobody repairs what is lost because rounds are given up: gains are taken without
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
-from repurpose_hpc.restructure.support.tradeoff import Forms, cheapest, price_for
+from repurpose_hpc.restructure.support.tradeoff import Forms, cheapest, lowest_price, prices_of
 
 
 class Member(NamedTuple):
@@ -38,7 +39,8 @@ def worthwhile_rounds(
     """The rounds that are worth their costs at the price at which their mixings meet the budget.
 
     Rounds are given up one at a time, the one that gains least first, until all that are left are worth it.
-    Each leaves more of the budget to the others, so that the price falls.
+    Each leaves more of the budget to the others, so that the price falls: it is always one of those at which
+    something changes in any mixing.
 
     Args:
         members: the mixings of each round.
@@ -46,11 +48,19 @@ def worthwhile_rounds(
         budget: of values, >= 0.
     """
     kept = sorted(costs)
+    prices = prices_of([member.forms for each in members.values() for member in each])
     while kept:
-        price = price_for([member.forms for round_ in kept for member in members[round_]], budget)
+        price = lowest_price(
+            prices, partial(_values, [m for round_ in kept for m in members[round_]]), budget
+        )
         gains = {round_: sum(member.gain(price) for member in members[round_]) for round_ in kept}
         doubtful = [round_ for round_ in kept if costs[round_] and gains[round_] <= price * costs[round_]]
         if not doubtful:
             break
         kept.remove(min(doubtful, key=gains.__getitem__))
     return set(kept)
+
+
+def _values(members: Sequence[Member], price: float) -> float:
+    """Values that mixings send at a price."""
+    return sum(cheapest(member.forms, price).cost(price) for member in members)

@@ -5,7 +5,7 @@ from itertools import chain, combinations, product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from helpers import small_plans
@@ -25,7 +25,7 @@ from repurpose_hpc.restructure.support.forms.masks import mask_of
 from repurpose_hpc.restructure.support.forms.mixed import with_mixed
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.rounds import Member, worthwhile_rounds
-from repurpose_hpc.restructure.support.tradeoff import Ranking, Tradeoff, cheapest, price_for
+from repurpose_hpc.restructure.support.tradeoff import Ranking, Tradeoff, cheapest, lowest_price, prices_of
 from repurpose_hpc.restructure.team import ALONE
 
 # Of a round: none, one that some exchanges are not worth, one that few are.
@@ -97,6 +97,9 @@ def test_gains_and_values_fall_as_the_price_rises(seed, cost):
 
 
 @given(seeds, st.floats(0, 10), st.floats(0.01, 10))
+# At a price between those of the mixings that are left, one of these sends less.
+@example(21047537, 7.0, 7.0)
+@example(21047537, 7.0, 4.0)
 def test_rounds_that_are_kept_are_worth_it_and_others_were_not(seed, budget, cost):
     rng = np.random.default_rng(seed)
     members = {
@@ -105,8 +108,11 @@ def test_rounds_that_are_kept_are_worth_it_and_others_were_not(seed, budget, cos
     }
     costs = {0: cost, 1: cost, 2: 0.0, 3: 2 * cost}
 
+    prices = prices_of([member.forms for each in members.values() for member in each])
+
     def price_of(rounds):
-        return price_for([member.forms for round_ in rounds for member in members[round_]], budget)
+        forms = [member.forms for round_ in rounds for member in members[round_]]
+        return lowest_price(prices, lambda price: sum(cheapest(f, price).cost(price) for f in forms), budget)
 
     def is_worth(round_, price):
         return sum(member.gain(price) for member in members[round_]) > price * costs[round_]
